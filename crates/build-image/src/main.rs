@@ -1,0 +1,3 @@
+//! The `build-image` command.
+
+dockerutils_core::main!(build_image);

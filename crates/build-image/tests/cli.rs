@@ -1,0 +1,933 @@
+//! The real `build-image` in a sandbox, against a scripted engine: help, plans, builds, and each error with its hint.
+#![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine, binary};
+use serde_json::json;
+
+const RULE: &str = "============================================================================\n";
+const IMAGE: &str = "/images/sample-dev:tester/json";
+
+fn project() -> Sandbox {
+    Sandbox::new().file("docker/dev/Dockerfile", "FROM scratch\n")
+}
+
+fn configured(config: &str) -> Sandbox {
+    project().file("docker/dockerutils.cfg", config)
+}
+
+fn build_image(sandbox: &Sandbox) -> Invocation<'_> {
+    sandbox.command("build-image")
+}
+
+/// The classic builder, whose conversation can be scripted by hand.
+fn classic<'a>(sandbox: &'a Sandbox, engine: &ScriptedEngine) -> Invocation<'a> {
+    build_image(sandbox).engine(engine).env("DOCKER_BUILDKIT", "0")
+}
+
+/// An engine on which the image `dev` is built in two steps, one of them cached.
+fn building() -> ScriptedEngine {
+    let said = [
+        json!({ "stream": "Step 1/3 : FROM scratch\n" }),
+        json!({ "stream": " ---> 0123456789ab\n" }),
+        json!({ "stream": "Step 2/3 : COPY a /a\n" }),
+        json!({ "stream": " ---> Using cache\n" }),
+        json!({ "stream": "Step 3/3 : RUN make\n" }),
+        json!({ "stream": " ---> Running in 0123456789ab\n" }),
+        json!({ "stream": "made it\n" }),
+        json!({ "aux": { "ID": "sha256:4711" } }),
+        json!({ "stream": "Successfully built 4711\n" }),
+    ];
+    ScriptedEngine::start().on("POST", "/build", Reply::stream(&said)).on(
+        "GET",
+        IMAGE,
+        Reply::json(200, &json!({ "Id": "sha256:4711", "Size": 1_500_000 })),
+    )
+}
+
+/// A command that mode bits stop, also where the tests run as root.
+fn without_privileges(sandbox: &Sandbox) -> Invocation<'_> {
+    let probe = sandbox.write("probe", "");
+    fs::set_permissions(&probe, fs::Permissions::from_mode(0o000)).unwrap();
+    let privileged = fs::read(&probe).is_ok();
+    fs::remove_file(probe).unwrap();
+    if privileged {
+        sandbox
+            .program("setpriv")
+            .args(["--bounding-set", "-dac_override,-dac_read_search"])
+            .arg(binary("build-image"))
+    } else {
+        build_image(sandbox)
+    }
+}
+
+#[test]
+fn help_is_as_it_was() {
+    let sandbox = Sandbox::new();
+    build_image(&sandbox).arg("-h").stdout(include_str!("help.txt")).run();
+    build_image(&sandbox)
+        .arg("--help")
+        .stdout(include_str!("help-long.txt"))
+        .run();
+    build_image(&sandbox)
+        .arg("--version")
+        .stdout("build-image 3.0.0\n")
+        .run();
+}
+
+#[test]
+fn wrong_usage_is_code_2() {
+    let sandbox = project();
+    build_image(&sandbox)
+        .code(2)
+        .stderr_has("<IMAGE|all|clean>")
+        .stderr_has("--help")
+        .run();
+    build_image(&sandbox)
+        .args(["dev", "--force_build_bsae"])
+        .code(2)
+        .stderr_has("--force_build_base")
+        .run();
+    build_image(&sandbox)
+        .args(["all", "-j", "0"])
+        .code(2)
+        .stderr_has("--jobs")
+        .run();
+    build_image(&sandbox)
+        .args(["dev", "-q", "-v"])
+        .code(2)
+        .stderr_has("cannot be used with")
+        .run();
+}
+
+#[test]
+fn a_dry_run_prints_the_command_and_nothing_else() {
+    let sandbox = configured("[dev]\nbuild_args = --build-arg 'A=b c' --no-cache\npre_build_script = ./pre.sh 'a b'\n");
+    build_image(&sandbox)
+        .args(["dev", "--dry-run"])
+        .stdout(
+            "./pre.sh 'a b'\n\
+             docker build --compress -t sample-dev:tester -f docker/dev/Dockerfile --build-arg 'A=b c' --no-cache .\n",
+        )
+        .run();
+    build_image(&sandbox)
+        .args(["dev", "-p", "-i", "other", "-t", "1.0", "--dry-run"])
+        .stdout_has("docker build --pull --compress -t other:1.0 -f docker/dev/Dockerfile ")
+        .run();
+}
+
+#[test]
+fn a_plan_has_a_json_form() {
+    let sandbox = project();
+    let outcome = build_image(&sandbox)
+        .args(["dev", "--dry-run", "--json"])
+        .any_stdout()
+        .run();
+    let line = "docker build --compress -t sample-dev:tester -f docker/dev/Dockerfile .";
+    assert_eq!(outcome.json(), json!({ "commands": [line] }));
+}
+
+#[test]
+fn long_options_may_be_shortened_and_are_written_in_two_ways() {
+    let sandbox = project();
+    for option in ["--image_name", "--image-name", "--image_n"] {
+        build_image(&sandbox)
+            .args(["dev", "--dry-run", option, "x"])
+            .stdout_has(" -t x:tester ")
+            .run();
+    }
+}
+
+#[test]
+fn a_dry_run_works_from_a_folder_below_the_root() {
+    let sandbox = project().dir("src/deep");
+    build_image(&sandbox)
+        .args(["dev", "--dry-run"])
+        .current_dir("src/deep")
+        .stdout("cd [SANDBOX]/sample && docker build --compress -t sample-dev:tester -f docker/dev/Dockerfile .\n")
+        .run();
+}
+
+#[test]
+fn all_is_printed_in_the_order_of_what_needs_what() {
+    let sandbox = Sandbox::new()
+        .file("docker/a/Dockerfile", "ARG WHAT=b\nFROM sample-${WHAT}:tester\n")
+        .file("docker/b/Dockerfile", "FROM scratch as builder\nFROM sample-c:tester\n")
+        .file("docker/c/Dockerfile", "FROM scratch\n");
+    build_image(&sandbox)
+        .args(["all", "--dry-run"])
+        .stdout(
+            "docker build --compress -t sample-c:tester -f docker/c/Dockerfile .\n\
+             docker build --compress -t sample-b-builder:tester -f docker/b/Dockerfile --target builder .\n\
+             docker build --compress -t sample-b:tester -f docker/b/Dockerfile .\n\
+             docker build --compress -t sample-a:tester -f docker/a/Dockerfile .\n",
+        )
+        .run();
+}
+
+#[test]
+fn base_is_built_first_where_it_is_forced_and_keeps_its_name() {
+    let sandbox = Sandbox::new()
+        .file("docker/base/Dockerfile", "FROM scratch\n")
+        .file("docker/dev/Dockerfile", "FROM sample-base:tester\n")
+        .file(
+            "docker/dockerutils.cfg",
+            "[base]\npull_FROM_on_force = True\n[dev]\npull_FROM_on_force = False\n",
+        );
+    build_image(&sandbox)
+        .args(["dev", "-f", "-t", "x", "--dry-run"])
+        .stdout(
+            "docker build --pull --compress -t sample-base:tester -f docker/base/Dockerfile .\n\
+             docker build --compress -t sample-dev:x -f docker/dev/Dockerfile .\n",
+        )
+        .run();
+}
+
+#[test]
+fn a_circle_is_named() {
+    let sandbox = Sandbox::new()
+        .file("docker/a/Dockerfile", "FROM sample-b:tester\n")
+        .file("docker/b/Dockerfile", "FROM sample-a:tester\n");
+    build_image(&sandbox)
+        .args(["all", "--dry-run"])
+        .code(2)
+        .stderr(
+            "build-image: images need each other in a circle: a -> b -> a\n\nhint: look at the FROM lines of their Dockerfiles\n",
+        )
+        .run();
+}
+
+#[test]
+fn a_build_is_printed_shown_and_summed_up() {
+    let (sandbox, engine) = (project().file("a", "content"), building());
+    let outcome = classic(&sandbox, &engine)
+        .arg("dev")
+        .stdout_has("IMAGE")
+        .stdout_has("sample-dev:tester  built")
+        .stdout_has("1.5 MB")
+        .stderr_has(&format!(
+            "{RULE}docker build --compress -t sample-dev:tester -f docker/dev/Dockerfile .\n"
+        ))
+        .stderr_has("COPY a /a")
+        .stderr_has("made it")
+        .run();
+    assert!(
+        !outcome.stderr.contains('\x1b') && !outcome.stderr.contains("0123456789ab"),
+        "{outcome}"
+    );
+    let request = engine.request("POST", "/build");
+    assert_eq!(request.version, "1.45");
+    for pair in ["t=sample-dev%3Atester", "dockerfile=docker%2Fdev%2FDockerfile"] {
+        assert!(request.query.contains(pair), "{}", request.query);
+    }
+    let has = |name: &[u8]| request.body.windows(name.len()).any(|window| window == name);
+    assert!(has(b"docker/dev/Dockerfile\0") && has(b"content"));
+    assert!(sandbox.leftovers().is_empty());
+}
+
+#[test]
+fn json_is_one_document() {
+    let (sandbox, engine) = (project(), building());
+    let outcome = classic(&sandbox, &engine).args(["dev", "--json"]).any_stdout().run();
+    let document = outcome.json();
+    let image = &document["images"][0];
+    assert_eq!(
+        (&image["image"], &image["status"], &image["id"], &image["size"]),
+        (
+            &json!("sample-dev:tester"),
+            &json!("built"),
+            &json!("sha256:4711"),
+            &json!(1_500_000)
+        )
+    );
+    assert_eq!((&image["steps"], &image["cached_steps"]), (&json!(2), &json!(1)));
+    assert!(
+        image["context_bytes"].as_u64() > Some(0) && image["seconds"].is_f64(),
+        "{document}"
+    );
+}
+
+#[test]
+fn quiet_prints_the_id() {
+    let (sandbox, engine) = (project(), building());
+    classic(&sandbox, &engine)
+        .args(["dev", "-q"])
+        .stdout("sha256:4711\n")
+        .run();
+}
+
+#[test]
+fn a_step_that_fails_is_shown_with_its_lines() {
+    let said = [
+        json!({ "stream": "Step 1/2 : FROM scratch\n" }),
+        json!({ "stream": "Step 2/2 : RUN make\n" }),
+        json!({ "stream": "no rule for \u{1b}[2Jtarget\n" }),
+        json!({ "error": "The command '/bin/sh -c make' returned a non-zero code: 2" }),
+    ];
+    let sandbox = Sandbox::new().file("docker/dev/Dockerfile", "FROM scratch\n\nRUN make\n");
+    let engine = ScriptedEngine::start().on("POST", "/build", Reply::stream(&said));
+    let outcome = classic(&sandbox, &engine)
+        .arg("dev")
+        .code(1)
+        .stdout_has("failed")
+        .stderr_has("no rule for")
+        .stderr_has("docker/dev/Dockerfile:3")
+        .stderr_has(
+            "build-image: sample-dev:tester can't be built: The command '/bin/sh -c make' returned a non-zero code: 2",
+        )
+        .run();
+    assert!(!outcome.stderr.contains("\x1b[2J"), "{outcome}");
+    let outcome = classic(&sandbox, &engine)
+        .args(["dev", "--json"])
+        .code(1)
+        .any_stdout()
+        .any_stderr()
+        .run();
+    assert_eq!(outcome.json()["images"][0]["status"], "failed");
+    classic(&sandbox, &engine)
+        .args(["dev", "-q"])
+        .code(1)
+        .stderr_has("no rule for")
+        .stderr_has("can't be built")
+        .run();
+}
+
+#[test]
+fn all_goes_on_past_a_failure_with_what_does_not_need_it() {
+    let sandbox = Sandbox::new()
+        .file("docker/a/Dockerfile", "FROM scratch\n")
+        .file("docker/b/Dockerfile", "FROM sample-a:tester\n")
+        .file("docker/c/Dockerfile", "FROM scratch\n");
+    let engine = ScriptedEngine::start()
+        .on(
+            "POST",
+            "/build",
+            Reply::error(500, "dockerfile parse error line 1: unknown instruction: FRMO"),
+        )
+        .on(
+            "POST",
+            "/build",
+            Reply::stream(&[json!({ "aux": { "ID": "sha256:1" } })]),
+        )
+        .on(
+            "GET",
+            "/images/*/json",
+            Reply::json(200, &json!({ "Id": "sha256:1", "Size": 1 })),
+        );
+    let outcome = classic(&sandbox, &engine)
+        .args(["all", "-j", "1", "--json"])
+        .code(1)
+        .any_stdout()
+        .stderr_has("unknown instruction: FRMO")
+        .run();
+    let status = |index: usize| outcome.json()["images"][index]["status"].clone();
+    assert_eq!([status(0), status(1), status(2)], ["failed", "skipped", "cached"]);
+}
+
+#[test]
+fn there_must_be_a_project() {
+    build_image(&Sandbox::new())
+        .arg("dev")
+        .code(2)
+        .stderr(
+            "build-image: no docker/ folder in [SANDBOX]/sample or above it\n\n\
+             hint: go to the project, or make docker/dev/Dockerfile in it\n",
+        )
+        .run();
+    build_image(&Sandbox::new().file("docker/Dockerfile", "FROM scratch\n"))
+        .arg("dev")
+        .code(2)
+        .stderr(
+            "build-image: [SANDBOX]/sample/docker holds a Dockerfile and no image type\n\n\
+             hint: mkdir [SANDBOX]/sample/docker/dev && mv [SANDBOX]/sample/docker/Dockerfile [SANDBOX]/sample/docker/dev/\n",
+        )
+        .run();
+    build_image(&Sandbox::new().dir("docker/dev"))
+        .arg("dev")
+        .code(2)
+        .stderr_has("holds neither an image type nor a dockerutils.cfg")
+        .stderr_has("hint: write [SANDBOX]/sample/docker/dev/Dockerfile\n")
+        .run();
+    let sandbox = project();
+    build_image(&sandbox)
+        .arg("dev")
+        .env("HOME", sandbox.project())
+        .code(2)
+        .stderr_has("is refused as the root of a project")
+        .run();
+}
+
+#[test]
+fn the_search_ends_at_the_git_root() {
+    let sandbox = project().dir("sub/.git");
+    build_image(&sandbox)
+        .arg("dev")
+        .current_dir("sub")
+        .code(2)
+        .stderr_has("no docker/ folder in [SANDBOX]/sample/sub")
+        .run();
+}
+
+#[test]
+fn an_image_that_is_not_there_names_the_nearest() {
+    let sandbox = project().file("docker/notebook/Dockerfile", "FROM scratch\n");
+    build_image(&sandbox)
+        .arg("notbook")
+        .code(2)
+        .stderr("build-image: [SANDBOX]/sample has no image notbook\n\nhint: did you mean notebook?\n")
+        .run();
+    build_image(&sandbox)
+        .arg("zzz")
+        .code(2)
+        .stderr_has("hint: it has dev, notebook\n")
+        .run();
+    build_image(&configured("[other]\nname = busybox\nprefix = False\n"))
+        .arg("other")
+        .code(2)
+        .stderr(
+            "build-image: there is nothing to build for other: docker/other holds no Dockerfile\n\nhint: run-image other runs it\n",
+        )
+        .run();
+}
+
+#[test]
+fn configuration_that_can_not_be_read_is_named() {
+    for (config, says) in [
+        (&b"[dev]\nname dev\n"[..], "docker/dockerutils.cfg:2"),
+        (b"name = dev\n", "docker/dockerutils.cfg:1"),
+        (b"[dev]\ntag = a\n[dev]\n", "docker/dockerutils.cfg:3"),
+        (b"[dev]\ntag = a\ntag = b\n", "docker/dockerutils.cfg:3"),
+        (b"[dev]\ntag = %(none)s\n", "docker/dockerutils.cfg:2"),
+        (b"[dev]\ntag = caf\xe9\n", "docker/dockerutils.cfg:2: this is no UTF-8"),
+    ] {
+        let sandbox = project().file("docker/dockerutils.cfg", config);
+        build_image(&sandbox).arg("dev").code(2).stderr_has(says).run();
+    }
+    build_image(&project().dir("docker/dockerutils.cfg"))
+        .arg("dev")
+        .code(2)
+        .stderr_has("build-image: docker/dockerutils.cfg can't be read: Is a directory")
+        .run();
+    let sandbox = configured("[dev]\n");
+    let file = sandbox.project().join("docker/dockerutils.cfg");
+    fs::set_permissions(file, fs::Permissions::from_mode(0o000)).unwrap();
+    without_privileges(&sandbox)
+        .arg("dev")
+        .code(2)
+        .stderr_has("build-image: docker/dockerutils.cfg can't be read: Permission denied")
+        .run();
+}
+
+#[test]
+fn an_unknown_key_warns_with_the_nearest() {
+    build_image(&configured("[dev]\nbuild_arg = --pull\nqqqq = 1\n"))
+        .args(["dev", "--dry-run"])
+        .any_stdout()
+        .stderr(
+            "build-image: warning: docker/dockerutils.cfg:2: [dev] build_arg is not known (did you mean build_args?)\n\
+             build-image: warning: docker/dockerutils.cfg:3: [dev] qqqq is not known\n",
+        )
+        .run();
+}
+
+#[test]
+fn values_that_mean_nothing_name_file_line_section_and_key() {
+    for (config, says, helps) in [
+        (
+            "[dev]\n\npre_build_script = make && make install\n",
+            "docker/dockerutils.cfg:3: [dev] pre_build_script: && means something to a shell only",
+            "put it into a file, and pre_build_script = ./that-file.sh",
+        ),
+        (
+            "[dev]\npost_build_script = a | b\n",
+            ":2: [dev] post_build_script: | means something",
+            "./that-file.sh",
+        ),
+        (
+            "[dev]\nbuild_args = --no-cahce\n",
+            "docker/dockerutils.cfg:2: [dev] build_args: ",
+            "--no-cache",
+        ),
+        (
+            "[dev]\nbuild_args = --push\n",
+            "option --push has no place in build-image",
+            "publish-image",
+        ),
+        (
+            "[dev]\nbuild_args = 'open\n",
+            "docker/dockerutils.cfg:2: [dev] build_args",
+            "the value is: 'open",
+        ),
+        (
+            "[dev]\nbuild_args = --shm-size big\n",
+            "option --shm-size is `big`",
+            "512m",
+        ),
+    ] {
+        build_image(&configured(config))
+            .arg("dev")
+            .code(2)
+            .stderr_has(says)
+            .stderr_has(helps)
+            .run();
+    }
+    build_image(&configured("[dev]\npull_FROM_on_force = maybe\n"))
+        .args(["dev", "-f"])
+        .code(2)
+        .stderr(
+            "build-image: docker/dockerutils.cfg:2: [dev] pull_FROM_on_force: \"maybe\" is neither true nor false\n\n\
+             hint: pull_FROM_on_force = True\n",
+        )
+        .run();
+}
+
+#[test]
+fn one_name_is_not_for_all_images() {
+    for flag in ["-i", "-t"] {
+        build_image(&project())
+            .args(["all", flag, "x"])
+            .code(2)
+            .stderr(
+                "build-image: -i and -t name one image, and all are to be built\n\n\
+                 hint: put name and tag into docker/dockerutils.cfg, or build one image\n",
+            )
+            .run();
+    }
+}
+
+#[test]
+fn illegal_names_become_legal_and_that_is_said() {
+    let sandbox = Sandbox::named("My Project").file("docker/dev/Dockerfile", "FROM scratch\n");
+    build_image(&sandbox)
+        .args(["dev", "--dry-run"])
+        .env("LOGNAME", "CORP\\ann")
+        .stdout("docker build --compress -t my-project-dev:CORP-ann -f docker/dev/Dockerfile .\n")
+        .stderr(
+            "build-image: warning: \"my project-dev\" can't be the name of an image: my-project-dev is used\n\
+             build-image: warning: \"CORP\\\\ann\" can't be a tag: CORP-ann is used\n",
+        )
+        .run();
+}
+
+#[test]
+fn scripts_run_in_the_root_and_their_code_is_passed_on() {
+    let sandbox = configured("[dev]\npre_build_script = ./pre.sh one 'two three'\n")
+        .script(
+            "pre.sh",
+            "#!/bin/sh\necho \"$PWD $#\" > said\necho to the terminal\nexit 7\n",
+        )
+        .dir("below");
+    let engine = building();
+    classic(&sandbox, &engine)
+        .arg("dev")
+        .current_dir("below")
+        .code(7)
+        .any_stdout()
+        .stderr_has("to the terminal")
+        .stderr_has("pre-build-script failed with code 7: ./pre.sh one 'two three'")
+        .run();
+    assert_eq!(sandbox.read("said"), format!("{} 2\n", sandbox.project().display()));
+    assert!(engine.requests().iter().all(|request| request.path != "/build"));
+    let sandbox = configured("[dev]\npre_build_script = ./absent.sh\n");
+    classic(&sandbox, &engine)
+        .arg("dev")
+        .code(1)
+        .any_stdout()
+        .stderr_has("pre-build-script can't be started: ./absent.sh")
+        .stderr_has("hint: it runs without a shell")
+        .run();
+}
+
+#[test]
+fn a_pip_conf_is_made_for_the_build_and_taken_away() {
+    let sandbox = project().file("pip.conf.template", "[global]\n");
+    classic(&sandbox, &building())
+        .arg("dev")
+        .any_stdout()
+        .any_stderr()
+        .run();
+    assert!(!sandbox.project().join("pip.conf").exists());
+    let sandbox = project()
+        .file("pip.conf.template", "[global]\n")
+        .file("pip.conf", "own");
+    classic(&sandbox, &building())
+        .arg("dev")
+        .any_stdout()
+        .any_stderr()
+        .run();
+    assert_eq!(sandbox.read("pip.conf"), "own");
+}
+
+#[test]
+fn clean_removes_what_is_there() {
+    let sandbox = project().file("docker/two/Dockerfile", "FROM scratch AS builder\nFROM scratch\n");
+    build_image(&sandbox)
+        .args(["clean", "--dry-run"])
+        .stdout("docker rmi sample-dev:tester\ndocker rmi sample-two:tester\ndocker rmi sample-two-builder:tester\n")
+        .run();
+    let engine = ScriptedEngine::start().on(
+        "DELETE",
+        "/images/sample-dev:tester",
+        Reply::json(200, &json!([{ "Untagged": "sample-dev:tester" }])),
+    );
+    build_image(&sandbox)
+        .arg("clean")
+        .engine(&engine)
+        .stdout("sample-dev:tester\n")
+        .any_stderr()
+        .run();
+    let outcome = build_image(&sandbox)
+        .args(["clean", "--json"])
+        .engine(&engine)
+        .any_stdout()
+        .run();
+    assert_eq!(outcome.json(), json!({ "removed": ["sample-dev:tester"] }));
+    let used = ScriptedEngine::start()
+        .on(
+            "DELETE",
+            "/images/sample-dev:tester",
+            Reply::error(409, "image is being used by running container 12"),
+        )
+        .on("DELETE", "/images/sample-two:tester", Reply::json(200, &json!([])));
+    build_image(&sandbox)
+        .args(["clean", "-q"])
+        .engine(&used)
+        .code(1)
+        .stdout("sample-two:tester\n")
+        .stderr("build-image: sample-dev:tester: image is being used by running container 12\n")
+        .run();
+}
+
+#[test]
+fn no_secret_is_printed() {
+    let config = "[dev]\nbuild_args = --build-arg FOO --secret id=s,env=FOO\n";
+    let sandbox = configured(config);
+    for flags in [&["--dry-run"][..], &["-v"], &["--json"]] {
+        let outcome = build_image(&sandbox)
+            .arg("dev")
+            .args(flags)
+            .env("FOO", "s3cret")
+            .code(if flags == ["--dry-run"] { 0 } else { 3 })
+            .any_stdout()
+            .any_stderr()
+            .run();
+        assert!(!format!("{outcome}").contains("s3cret"), "{outcome}");
+    }
+    let classic_config = configured("[dev]\nbuild_args = --build-arg FOO\n");
+    let engine = building();
+    let outcome = classic(&classic_config, &engine)
+        .args(["dev", "-v"])
+        .env("FOO", "s3cret")
+        .any_stdout()
+        .stderr_has("--build-arg FOO ")
+        .run();
+    assert!(!format!("{outcome}").contains("s3cret"), "{outcome}");
+    assert!(engine.request("POST", "/build").query.contains("s3cret"));
+}
+
+#[test]
+fn an_engine_that_is_not_there_is_code_3() {
+    build_image(&project())
+        .arg("dev")
+        .code(3)
+        .stderr(
+            "build-image: no engine answers at unix://[SANDBOX]/no-engine.sock: No such file or directory (os error 2)\n\n\
+             hint: DOCKER_HOST chose this engine: start it there, or `unset DOCKER_HOST` for the one on this machine\n",
+        )
+        .run();
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    build_image(&project())
+        .arg("dev")
+        .env("DOCKER_HOST", format!("tcp://127.0.0.1:{port}"))
+        .code(3)
+        .stderr_has(&format!(
+            "no engine answers at tcp://127.0.0.1:{port}: Connection refused"
+        ))
+        .run();
+}
+
+#[test]
+fn an_engine_that_may_not_be_used_says_how() {
+    let sandbox = project();
+    let socket = sandbox.home().join("docker.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o000)).unwrap();
+    without_privileges(&sandbox)
+        .arg("dev")
+        .env("DOCKER_HOST", format!("unix://{}", socket.display()))
+        .code(3)
+        .stderr_has("no engine answers at unix://[SANDBOX]/home/docker.sock: Permission denied")
+        .stderr_has("hint: you may not use [SANDBOX]/home/docker.sock: sudo usermod -aG docker $USER, then log in anew")
+        .run();
+}
+
+#[test]
+fn what_is_no_engine_is_code_3() {
+    for (reply, says) in [
+        (Reply::garbage("SSH-2.0-OpenSSH_9.2\r\n\r\n"), "no engine answers"),
+        (Reply::hang_up(), "no engine answers"),
+        (Reply::bytes("<html>"), "what answers there is no docker engine"),
+        (Reply::error(500, "disk on fire"), "disk on fire"),
+    ] {
+        let engine = ScriptedEngine::start().on("GET", "/_ping", reply);
+        build_image(&project())
+            .arg("dev")
+            .engine(&engine)
+            .code(3)
+            .stderr_has(says)
+            .stderr_has("hint: ")
+            .run();
+    }
+    let old = ScriptedEngine::start().version("18.09.0", "1.39");
+    build_image(&project())
+        .arg("dev")
+        .engine(&old)
+        .code(3)
+        .stderr_has("speaks API 1.39, which is older than 1.40")
+        .stderr_has("hint: update docker there")
+        .run();
+}
+
+#[test]
+fn an_engine_that_hangs_is_waited_for_twenty_seconds() {
+    let engine = ScriptedEngine::start().on("GET", "/_ping", Reply::hang());
+    let began = Instant::now();
+    build_image(&project())
+        .arg("dev")
+        .engine(&engine)
+        .code(3)
+        .stderr_has("does not answer: it took the connection and said nothing for 20s")
+        .stderr_has("hint: look at the engine's log")
+        .run();
+    assert!(began.elapsed() < Duration::from_secs(25));
+}
+
+#[test]
+fn an_engine_that_is_slow_is_waited_for() {
+    let engine = building().on(
+        "GET",
+        "/_ping",
+        Reply::bytes("OK")
+            .header("Api-Version", "1.45")
+            .slow(Duration::from_secs(2)),
+    );
+    classic(&project(), &engine)
+        .args(["dev", "-q"])
+        .stdout("sha256:4711\n")
+        .run();
+}
+
+#[test]
+fn an_engine_that_dies_in_the_middle_is_code_3() {
+    let said = [
+        json!({ "stream": "Step 1/2 : FROM scratch\n" }),
+        json!({ "stream": "Step 2/2 : RUN make\n" }),
+    ];
+    for reply in [Reply::stream(&said).dying(), Reply::hang_up()] {
+        let sandbox = project().file("pip.conf.template", "");
+        let engine = ScriptedEngine::start().on("POST", "/build", reply);
+        classic(&sandbox, &engine)
+            .arg("dev")
+            .code(3)
+            .stdout_has("failed")
+            .stderr_has("went away")
+            .stderr_has("hint: look whether it still runs: docker version")
+            .run();
+        assert!(!sandbox.project().join("pip.conf").exists() && sandbox.leftovers().is_empty());
+    }
+    // BuildKit begins with a session.
+    for reply in [
+        Reply::hang_up(),
+        Reply::garbage("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"),
+    ] {
+        let engine = ScriptedEngine::start()
+            .on("POST", "/session", reply.clone())
+            .on("POST", "/grpc", reply);
+        build_image(&project())
+            .arg("dev")
+            .engine(&engine)
+            .code(3)
+            .any_stdout()
+            .stderr_has("hint: ")
+            .run();
+    }
+}
+
+#[test]
+fn the_engines_own_words_are_passed_on() {
+    let sandbox = project();
+    let engine = ScriptedEngine::start().on("POST", "/build", Reply::error(500, "no space left on device"));
+    classic(&sandbox, &engine)
+        .arg("dev")
+        .code(1)
+        .any_stdout()
+        .stderr_has("no space left on device")
+        .run();
+    let engine = ScriptedEngine::start().on("POST", "/session", Reply::error(500, "session refused"));
+    build_image(&sandbox)
+        .arg("dev")
+        .engine(&engine)
+        .code(1)
+        .any_stdout()
+        .stderr_has("session refused")
+        .run();
+}
+
+#[test]
+fn an_interrupt_leaves_nothing_behind() {
+    let sandbox = project().file("pip.conf.template", "secret");
+    let engine = ScriptedEngine::start().on("POST", "/build", Reply::hang());
+    let running = classic(&sandbox, &engine).arg("dev").spawn();
+    let copy = sandbox.project().join("pip.conf");
+    until(|| copy.exists() && engine.requests().iter().any(|request| request.path == "/build"));
+    running.interrupt();
+    let outcome = running.wait();
+    assert_eq!(outcome.code, 130, "{outcome}");
+    assert!(!copy.exists() && sandbox.leftovers().is_empty());
+}
+
+#[test]
+fn the_docker_clients_own_files_are_named_where_they_are_damaged() {
+    let sandbox = project().file("../home/.docker/config.json", "{");
+    build_image(&sandbox)
+        .arg("dev")
+        .engine(&building())
+        .code(2)
+        .stderr_has("[SANDBOX]/home/.docker/config.json is no configuration of docker")
+        .stderr_has("hint: ")
+        .run();
+    build_image(&project())
+        .arg("dev")
+        .env_remove("DOCKER_HOST")
+        .env("DOCKER_CONTEXT", "gone")
+        .code(2)
+        .stderr_has("the docker context \"gone\" can't be read")
+        .stderr_has("docker context ls")
+        .run();
+    build_image(&project())
+        .arg("dev")
+        .env("DOCKER_HOST", "tcp://box:http")
+        .code(2)
+        .stderr_has("DOCKER_HOST is no engine address: \"tcp://box:http\"")
+        .run();
+}
+
+#[test]
+fn a_dockerfile_that_can_not_be_read_is_named() {
+    let sandbox = project();
+    let file = sandbox.project().join("docker/dev/Dockerfile");
+    fs::set_permissions(Path::new(&file), fs::Permissions::from_mode(0o000)).unwrap();
+    without_privileges(&sandbox)
+        .arg("dev")
+        .code(2)
+        .stderr_has("docker/dev/Dockerfile can't be read: Permission denied")
+        .run();
+}
+
+/// Waits for something that another process does.
+fn until(done: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not happen");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn layers_of_what_is_not_built_say_how_to_build_it() {
+    let engine = ScriptedEngine::start().on("GET", IMAGE, Reply::error(404, "No such image"));
+    build_image(&project())
+        .args(["dev", "--layers"])
+        .engine(&engine)
+        .code(1)
+        .stderr_has("there is no image sample-dev:tester on the engine at")
+        .stderr_has("hint: build it first: build-image dev")
+        .run();
+    build_image(&project())
+        .args(["all", "--layers"])
+        .code(2)
+        .stderr_has("--layers is of one image, not of all")
+        .run();
+    build_image(&project())
+        .args(["dev", "--layers", "--dry-run"])
+        .stdout("docker save sample-dev:tester\n")
+        .run();
+    build_image(&project())
+        .args(["dev", "--layers", "-j", "2"])
+        .code(2)
+        .stderr_has("cannot be used with")
+        .run();
+}
+
+#[test]
+fn layers_that_break_off_are_an_error() {
+    let there = Reply::json(200, &json!({ "Id": "sha256:4711" }));
+    for (reply, says) in [
+        (Reply::bytes("no archive"), "the archive can't be read"),
+        (Reply::error(500, "disk on fire"), "disk on fire"),
+        (Reply::bytes(""), "the archive has no manifest.json"),
+    ] {
+        let engine = ScriptedEngine::start()
+            .on("GET", IMAGE, there.clone())
+            .on("GET", "/images/get", reply);
+        build_image(&project())
+            .args(["dev", "--layers"])
+            .engine(&engine)
+            .code(1)
+            .stderr_has("sample-dev:tester can't be read")
+            .stderr_has(says)
+            .run();
+    }
+}
+
+#[test]
+fn a_dock_is_chosen_for_one_call_scripts_included() {
+    let engine = ScriptedEngine::start();
+    let address = engine.tcp();
+    let sandbox = Sandbox::new()
+        .file(
+            "../home/.config/dockerutils/docks.yml",
+            format!("version: 1\ndocks:\n- moniker: far\n  tcp:\n    address: {address}\n"),
+        )
+        .file("docker/dev/Dockerfile", "FROM scratch\n")
+        .file("docker/dockerutils.cfg", "[dev]\npre_build_script = ./where\n")
+        .script(
+            "where",
+            "#!/bin/sh\necho \"$DOCKER_HOST|${DOCKER_TLS_VERIFY-unset}\" > where.txt\nexit 1\n",
+        );
+    let build = || {
+        sandbox
+            .command("build-image")
+            .args(["dev", "--dock", "far"])
+            .env("DOCKER_HOST", "tcp://elsewhere:1")
+    };
+    build()
+        .arg("--dry-run")
+        .stdout_has(&format!(
+            "DOCKER_HOST=tcp://{address} docker build --compress -t sample-dev:tester "
+        ))
+        .run();
+    build()
+        .env("DOCKER_TLS_VERIFY", "1")
+        .code(1)
+        .any_stdout()
+        .any_stderr()
+        .run();
+    assert_eq!(sandbox.read("where.txt"), format!("tcp://{address}|unset\n"));
+    sandbox
+        .command("build-image")
+        .args(["clean", "--dock", "far", "--dry-run"])
+        .stdout(&format!("DOCKER_HOST=tcp://{address} docker rmi sample-dev:tester\n"))
+        .run();
+}

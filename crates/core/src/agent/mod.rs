@@ -1,0 +1,571 @@
+//! The client of a dock's agent, the process that holds the connection to the dock (`dock-agent`).
+//!
+//! There is one agent for each dock and user. It has two Unix sockets in a private directory ([`place`]): the *engine's*
+//! speaks pure Docker API, for DOCKER_HOST and docker contexts; on the *control* socket commands open streams
+//! ([`Agent::open_engine`], [`Agent::open_tcp`], [`Agent::execute`]), answer the questions that only a person can answer,
+//! and ask how it is. [`wire`] has the protocol.
+//!
+//! An agent that does not run is started by whatever needs it. It outlives the command: it ends by itself when no docked
+//! shell ([`Agent::hold`]) and no stream has needed it for some minutes.
+//!
+//! ```no_run
+//! # use dockerutils_core::agent::{Agent, CallOptions};
+//! # async fn example(dock: &dockerutils_core::docks::Dock, env: &dockerutils_core::env::Env) -> dockerutils_core::error::Result<()> {
+//! let agent = Agent::of(dock, env)?;
+//! // Starts the agent and logs in, asking the person where that is needed.
+//! agent.connect(&CallOptions::of_terminal()).await?;
+//! let host = agent.docker_host(); // unix:///run/user/1000/dockerutils/0f3a....sock
+//! # Ok(()) }
+//! ```
+
+mod exec;
+pub mod frame;
+pub mod holder;
+pub mod place;
+mod question;
+pub mod start;
+pub mod target;
+pub mod wire;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+pub use exec::{Ending, Execution};
+pub use holder::Holder;
+pub use wire::{Link, Port, Status};
+
+use crate::docks::{Dock, Forward};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use place::Place;
+use start::Started;
+use target::{Exec, Target};
+use wire::{Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, QuestionKind, Reply, Request, VERSION};
+
+/// How long an agent may take to say that it is there; it needs no link for that.
+const GREETING_LIMIT: Duration = Duration::from_secs(10);
+/// How long to wait for an agent that ends, or is started by another command, before it is said.
+const CHANGE_LIMIT: Duration = Duration::from_secs(20);
+/// How often to look meanwhile.
+const CHANGE_PAUSE: Duration = Duration::from_millis(50);
+/// How long a stream that nobody needs any more may take to close.
+const CLOSING_LIMIT: Duration = Duration::from_secs(2);
+/// How long a call that opens nothing may take.
+const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+/// How long an agent goes on trying to mend a link that was cut, unless a command says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How a command waits for a link, and what it can answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallOptions {
+    /// Whether a person at the terminal may be asked for passphrases and the like.
+    pub person: bool,
+    /// Whether a host key that is not known yet is trusted without asking (`--accept-new`).
+    pub accept_new: bool,
+    /// How long to wait for a link that was cut to come back. A link that never stood is tried once.
+    pub patience: Duration,
+    /// Whether an agent that only such calls have used ends seconds later, not minutes.
+    pub brief: bool,
+    /// Whose ports a docked shell wants to be forwarded.
+    pub forward: Option<Forward>,
+}
+
+impl CallOptions {
+    /// Asks the person, if there is one at a terminal; patient.
+    pub fn of_terminal() -> Self {
+        Self {
+            person: question::has_person(),
+            ..Self::unattended()
+        }
+    }
+
+    /// Asks nobody; patient.
+    pub const fn unattended() -> Self {
+        Self {
+            person: false,
+            accept_new: false,
+            patience: PATIENCE,
+            brief: false,
+            forward: None,
+        }
+    }
+
+    /// Asks nobody, and waits for nothing that is down: for listing many docks.
+    pub const fn impatient() -> Self {
+        Self {
+            patience: Duration::ZERO,
+            ..Self::unattended()
+        }
+    }
+
+    /// Looks at the dock and is done: an agent that was started for it does not stay.
+    #[must_use]
+    pub const fn briefly(mut self) -> Self {
+        self.brief = true;
+        self
+    }
+
+    /// Trusts host keys that are not known yet, and has them written down.
+    #[must_use]
+    pub const fn accepting_new(mut self, accept_new: bool) -> Self {
+        self.accept_new = accept_new;
+        self
+    }
+}
+
+/// The agent of one dock, whether it runs or not. Cheap to make: nothing is started before it is needed.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    dock: Dock,
+    place: Place,
+    env: Env,
+}
+
+impl Agent {
+    /// The agent of this dock, which need not be in the list of docks. Nothing is started or written.
+    ///
+    /// # Errors
+    /// No directory for sockets, or one whose path is too long.
+    pub fn of(dock: &Dock, env: &Env) -> Result<Self> {
+        Ok(Self {
+            place: Place::of(dock, env)?,
+            dock: dock.clone(),
+            env: env.clone(),
+        })
+    }
+
+    /// The agent whose engine's socket this is, as DOCKER_HOST or a docker context names it; none where it is the socket of
+    /// something else, or of a dock that has had no agent since the directory was made.
+    ///
+    /// # Errors
+    /// A file beside the socket that can't be read, or is damaged.
+    pub fn of_engine_socket(socket: &Path, env: &Env) -> Result<Option<Self>> {
+        let Some(place) = Place::of_engine_socket(socket, env) else {
+            return Ok(None);
+        };
+        let file = place.dock_file();
+        let text = match std::fs::read(&file) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(Error::failed(format!("{} can't be read", file.display())).because(cause)),
+        };
+        let dock = serde_json::from_slice(&text).map_err(|cause| {
+            Error::failed(format!("{} is damaged", file.display()))
+                .because(cause)
+                .hint("castoff, then dock again: it is written anew")
+        })?;
+        Ok(Some(Self {
+            dock,
+            place,
+            env: env.clone(),
+        }))
+    }
+
+    /// Whether this socket is the engine's socket of some agent of this user: then the engine is on another machine.
+    pub fn is_engine_socket(socket: &Path, env: &Env) -> bool {
+        Place::of_engine_socket(socket, env).is_some()
+    }
+
+    /// The dock it is of.
+    pub const fn dock(&self) -> &Dock {
+        &self.dock
+    }
+
+    /// The socket that speaks the engine's API; stays the same for as long as the dock's access does.
+    pub fn engine_socket(&self) -> PathBuf {
+        self.place.engine_socket()
+    }
+
+    /// The engine's socket as DOCKER_HOST names it.
+    pub fn docker_host(&self) -> String {
+        format!("unix://{}", self.place.engine_socket().display())
+    }
+
+    /// Where it writes what it does.
+    pub fn log_file(&self) -> PathBuf {
+        self.place.log_file()
+    }
+
+    /// Starts the agent if it does not run, and makes its link to the dock stand; then the engine's socket works without
+    /// a person.
+    ///
+    /// # Errors
+    /// [`Error::unreachable`] where the dock can't be reached or a person would have to be asked, with what would help.
+    pub async fn connect(&self, options: &CallOptions) -> Result<()> {
+        self.open(Request::Link, options).await.map(drop)
+    }
+
+    /// [`Agent::connect`], with the reason why the dock can't be reached as a value.
+    ///
+    /// # Errors
+    /// An agent that can't be started, or does not answer. What is wrong with the dock is inside.
+    pub async fn try_connect(&self, options: &CallOptions) -> Result<Result<(), Failure>> {
+        Ok(self.try_request(Request::Link, options).await?.map(drop))
+    }
+
+    /// Opens what a dock may refuse, with the reason as a value.
+    ///
+    /// # Errors
+    /// As [`Agent::try_connect`].
+    pub async fn try_open(&self, target: Target, options: &CallOptions) -> Result<Result<UnixStream, Failure>> {
+        self.try_request(Request::Open(target), options).await
+    }
+
+    async fn try_request(&self, request: Request, options: &CallOptions) -> Result<Result<UnixStream, Failure>> {
+        let mut stream = self.reach().await?;
+        match self.call(&mut stream, request, options).await? {
+            Reply::Done => Ok(Ok(stream)),
+            Reply::Failed(failure) if failure.kind != FailureKind::Unknown => Ok(Err(failure)),
+            reply => Err(self.unexpected(reply)),
+        }
+    }
+
+    /// Opens a connection to the dock's engine.
+    ///
+    /// # Errors
+    /// As [`Agent::connect`], and the dock's refusal.
+    pub async fn open_engine(&self, options: &CallOptions) -> Result<UnixStream> {
+        self.open(Request::Open(Target::Engine), options).await
+    }
+
+    /// Opens a connection from the dock to a host and TCP port, as the dock sees them.
+    ///
+    /// # Errors
+    /// As [`Agent::open_engine`].
+    pub async fn open_tcp(&self, host: &str, port: u16, options: &CallOptions) -> Result<UnixStream> {
+        let host = host.to_owned();
+        self.open(Request::Open(Target::Tcp { host, port }), options).await
+    }
+
+    /// Runs a command on the dock.
+    ///
+    /// # Errors
+    /// As [`Agent::open_engine`]. That the command itself fails is no error.
+    pub async fn execute(&self, exec: Exec, options: &CallOptions) -> Result<Execution> {
+        let request = Request::Open(Target::Exec(exec));
+        Ok(Execution::new(self.open(request, options).await?))
+    }
+
+    /// Has the agent live at least as long as this process, a docked shell, and forward what it wants to be forwarded; starts
+    /// it if it does not run.
+    ///
+    /// # Errors
+    /// A process that is not there, and an agent that can't be started.
+    pub async fn hold(&self, pid: i32, forward: Forward) -> Result<()> {
+        let holder =
+            Holder::of(pid).ok_or_else(|| Error::failed(format!("there is no process {pid} to keep the agent for")))?;
+        let options = CallOptions {
+            forward: Some(forward),
+            ..CallOptions::unattended()
+        };
+        self.limited(self.open(Request::Hold(holder), &options)).await.map(drop)
+    }
+
+    /// Has the agent live until [`Agent::stop`] or [`Agent::remove`], docked shell or not: programs that know nothing of us
+    /// are led to its socket by a docker context. Starts it if it does not run.
+    ///
+    /// # Errors
+    /// An agent that can't be started.
+    pub async fn stay(&self) -> Result<()> {
+        let options = CallOptions::unattended();
+        self.limited(self.open(Request::Stay, &options)).await.map(drop)
+    }
+
+    /// The agent need no longer live for this process. An agent that does not run is not started.
+    ///
+    /// # Errors
+    /// An agent that does not answer.
+    pub async fn release(&self, pid: i32) -> Result<()> {
+        match Holder::of(pid) {
+            Some(holder) => self.ask_running(Request::Release(holder)).await.map(drop),
+            // It has ended, which releases just so.
+            None => Ok(()),
+        }
+    }
+
+    /// Where the agent puts what it has to say to the docked shell of this process, at its next prompt.
+    pub fn notice_file(&self, pid: i32) -> PathBuf {
+        self.place.notice_file(pid)
+    }
+
+    /// How the agent is; none where it does not run. With `measure`, the round trip is measured where the link stands.
+    ///
+    /// # Errors
+    /// An agent that does not answer.
+    pub async fn status(&self, measure: bool) -> Result<Option<Status>> {
+        match self.ask_running(Request::Status { measure }).await? {
+            Some(Reply::Status(status)) => Ok(Some(status)),
+            Some(_) => Err(self.failed("did not say how it is")),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a docked shell or a stream needs it; it is taken to, where it does not say.
+    pub async fn is_in_use(&self) -> bool {
+        let deadline = Instant::now() + CLOSING_LIMIT;
+        loop {
+            match self.status(false).await {
+                Ok(Some(status)) if !status.holders.is_empty() => return true,
+                // Our own streams may be about to close.
+                Ok(Some(status)) if status.streams > 0 && Instant::now() < deadline => {}
+                Ok(Some(status)) => return status.streams > 0,
+                Ok(None) => return false,
+                Err(_) => return true,
+            }
+            tokio::time::sleep(CHANGE_PAUSE).await;
+        }
+    }
+
+    /// Ends the agent, and breaks what is open. One that does not run is no failure.
+    ///
+    /// # Errors
+    /// An agent that does not end.
+    pub async fn stop(&self) -> Result<()> {
+        if self.ask_running(Request::Stop).await?.is_none() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + CHANGE_LIMIT;
+        // One that was killed in the middle of it leaves a socket that nobody serves.
+        while UnixStream::connect(self.place.control_socket()).await.is_ok() {
+            if Instant::now() > deadline {
+                return Err(self.failed("does not end").hint(self.kill_hint()));
+            }
+            tokio::time::sleep(CHANGE_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Ends the agent, and removes all its files: for a dock that is forgotten.
+    ///
+    /// # Errors
+    /// As [`Agent::stop`], and files that can't be removed.
+    pub async fn remove(&self) -> Result<()> {
+        self.stop().await?;
+        let place = &self.place;
+        let notices = place.notice_files().into_iter().map(|(_, file)| file);
+        let files = [
+            place.dock_file(),
+            place.shells_file(),
+            place.made_file(),
+            place.log_file(),
+            place.old_log_file(),
+            place.lock_file(),
+        ];
+        for file in notices.chain(files) {
+            match std::fs::remove_file(&file) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::failed(format!("{} can't be removed", file.display())).because(cause));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a call, and answers its questions; what is left of the connection is the stream, if one was asked for.
+    async fn open(&self, request: Request, options: &CallOptions) -> Result<UnixStream> {
+        let mut stream = self.reach().await?;
+        match self.call(&mut stream, request, options).await? {
+            Reply::Done => Ok(stream),
+            reply => Err(self.unexpected(reply)),
+        }
+    }
+
+    /// Makes a call of an agent that runs; none where none does.
+    async fn ask_running(&self, request: Request) -> Result<Option<Reply>> {
+        self.limited(async {
+            let mut stream = match self.greet(false).await {
+                Ok((stream, greeting)) => {
+                    self.check_protocol(&greeting)?;
+                    stream
+                }
+                Err(cause) if is_absent(&cause) => return Ok(None),
+                Err(cause) => return Err(self.silent(cause)),
+            };
+            match self.call(&mut stream, request, &CallOptions::unattended()).await? {
+                reply @ (Reply::Done | Reply::Status(_)) => Ok(Some(reply)),
+                reply => Err(self.unexpected(reply)),
+            }
+        })
+        .await
+    }
+
+    async fn limited<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(ANSWER_LIMIT + CHANGE_LIMIT, call).await {
+            Ok(result) => result,
+            Err(_) => Err(self.silent(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    async fn call(&self, stream: &mut UnixStream, request: Request, options: &CallOptions) -> Result<Reply> {
+        let call = Call {
+            request,
+            ssh_auth_sock: self.env.non_empty("SSH_AUTH_SOCK").map(PathBuf::from),
+            person: options.person,
+            accept_new: options.accept_new,
+            brief: options.brief,
+            forward: options.forward,
+            patience_ms: u64::try_from(options.patience.as_millis()).unwrap_or(u64::MAX),
+        };
+        let gone = |cause: Option<io::Error>| {
+            let error = Error::unreachable(format!("the agent of dock {:?} ended meanwhile", self.dock.moniker))
+                .hint(format!("try again; its log is {}", self.log_file().display()));
+            match cause {
+                Some(cause) => error.because(cause),
+                None => error,
+            }
+        };
+        let written = frame::write_message(stream, &call).await;
+        written.map_err(|cause| gone(Some(cause)))?;
+        loop {
+            let reply = frame::read_message(stream).await;
+            match reply.map_err(|cause| gone(Some(cause)))? {
+                Some(Reply::Ask(question)) => {
+                    let answering = async {
+                        match question.kind {
+                            QuestionKind::HostKey if options.accept_new => Some("yes".to_owned()),
+                            _ if options.person => question::ask(&question).await,
+                            _ => None,
+                        }
+                    };
+                    let text = tokio::select! {
+                        text = answering => text,
+                        // The dock waits no longer; the answer would come too late.
+                        _ = frame::incoming(stream) => continue,
+                    };
+                    let written = frame::write_message(stream, &Answer { text }).await;
+                    written.map_err(|cause| gone(Some(cause)))?;
+                }
+                Some(reply) => return Ok(reply),
+                None => return Err(gone(None)),
+            }
+        }
+    }
+
+    /// A connection to the agent, which is started if it does not run, and replaced if it is an old one with nothing to do.
+    async fn reach(&self) -> Result<UnixStream> {
+        let deadline = Instant::now() + CHANGE_LIMIT;
+        loop {
+            match self.greet(false).await {
+                Ok((stream, greeting)) => {
+                    if !is_older(&greeting) {
+                        self.check_protocol(&greeting)?;
+                        return Ok(stream);
+                    }
+                    // Whatever it speaks, it understands that.
+                    match self.greet(true).await {
+                        Ok((_, Greeting { leaving: false, .. })) => {
+                            self.check_protocol(&greeting)?;
+                            return Ok(stream);
+                        }
+                        Ok(_) => {}
+                        Err(cause) if is_absent(&cause) => {}
+                        Err(cause) => return Err(self.silent(cause)),
+                    }
+                }
+                Err(cause) if is_absent(&cause) => match start::start(&self.place, &self.dock, &self.env).await? {
+                    Started::Ready => continue,
+                    Started::Running => {}
+                    Started::Failed { message, hint } => {
+                        let error = Error::failed(message);
+                        return Err(match hint {
+                            Some(hint) => error.hint(hint),
+                            None => error,
+                        });
+                    }
+                },
+                Err(cause) => return Err(self.silent(cause)),
+            }
+            if Instant::now() > deadline {
+                return Err(self.failed("neither serves nor ends").hint(self.kill_hint()));
+            }
+            tokio::time::sleep(CHANGE_PAUSE).await;
+        }
+    }
+
+    async fn greet(&self, leave: bool) -> io::Result<(UnixStream, Greeting)> {
+        let greeting = async {
+            let mut stream = UnixStream::connect(self.place.control_socket()).await?;
+            let hello = Hello {
+                dockerutils_agent: PROTOCOL,
+                version: VERSION.to_owned(),
+                leave,
+            };
+            frame::write_message(&mut stream, &hello).await?;
+            let greeting = frame::read_message(&mut stream).await?;
+            Ok((stream, greeting.ok_or(io::ErrorKind::ConnectionReset)?))
+        };
+        tokio::time::timeout(GREETING_LIMIT, greeting)
+            .await
+            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn check_protocol(&self, greeting: &Greeting) -> Result<()> {
+        if greeting.dockerutils_agent == PROTOCOL {
+            return Ok(());
+        }
+        let other = format!(
+            "is of dockerutils {}, and this command of {VERSION}: they don't understand each other",
+            crate::output::visible(&greeting.version)
+        );
+        Err(self.failed(&other).hint(if greeting.streams > 0 {
+            format!(
+                "{} connections are open through it; end what uses them and try again, or: kill {}",
+                greeting.streams, greeting.pid
+            )
+        } else {
+            format!("use the commands of that version, or: kill {}", greeting.pid)
+        }))
+    }
+
+    fn unexpected(&self, reply: Reply) -> Error {
+        match reply {
+            Reply::Failed(failure) if failure.kind != FailureKind::Unknown => failure.into_error(),
+            Reply::Failed(failure) => self
+                .failed(&format!("refuses: {}", failure.message))
+                .hint(self.kill_hint()),
+            Reply::Ask(_) | Reply::Status(_) | Reply::Done => self.failed("answered what was not asked"),
+        }
+    }
+
+    fn silent(&self, cause: io::Error) -> Error {
+        let error = Error::unreachable(format!("the agent of dock {:?} does not answer", self.dock.moniker));
+        error.because(cause).hint(self.kill_hint())
+    }
+
+    fn failed(&self, what: &str) -> Error {
+        Error::failed(format!("the agent of dock {:?} {what}", self.dock.moniker))
+    }
+
+    fn kill_hint(&self) -> String {
+        let log = self.log_file();
+        let written = std::fs::read_to_string(self.place.lock_file()).unwrap_or_default();
+        match written.trim().parse::<u32>() {
+            Ok(pid) => format!("kill {pid}, and try again; its log is {}", log.display()),
+            Err(_) => format!("its log is {}", log.display()),
+        }
+    }
+}
+
+/// Whether there is nobody behind a control socket: never was, was killed, or ends just now.
+fn is_absent(cause: &io::Error) -> bool {
+    matches!(
+        cause.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
+}
+
+/// Whether an agent is of a version before ours. A newer one that speaks our protocol is as good as our own.
+fn is_older(greeting: &Greeting) -> bool {
+    let numbers = |version: &str| -> Vec<u64> { version.split('.').map(|part| part.parse().unwrap_or(0)).collect() };
+    greeting.dockerutils_agent < PROTOCOL
+        || (greeting.dockerutils_agent == PROTOCOL && numbers(&greeting.version) < numbers(VERSION))
+}

@@ -1,0 +1,327 @@
+//! Where the sockets and files of an agent are.
+//!
+//! All lie in one private directory: `$XDG_RUNTIME_DIR/dockerutils`, else `dockerutils/run` below the user's cache. Their
+//! names are a short hash of the dock, because the path of a socket may have 103 bytes at most (`sockaddr_un` on macOS),
+//! and because a moniker is data, not a file name. They stay the same as long as the dock's access does.
+
+use std::fs::DirBuilder;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::docks::Dock;
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::hexadecimal::hex;
+
+/// The longest path of a socket that every system takes, with room for the name that it has while it is made.
+const SOCKET_PATH: usize = 100;
+/// What the extension of a notice begins with; the number of its shell follows.
+const NOTICE: &str = "notice-";
+/// How many bytes of the hash name an agent.
+const IDENTITY: usize = 8;
+
+/// The sockets and files of one agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    directory: PathBuf,
+    /// Where what outlives a restart of the machine is kept.
+    state: PathBuf,
+    identity: String,
+}
+
+impl Place {
+    /// Where the agent of this dock is. Nothing is made yet.
+    ///
+    /// # Errors
+    /// No directory, or one whose path is too long.
+    pub fn of(dock: &Dock, env: &Env) -> Result<Self> {
+        let place = Self {
+            directory: runtime_directory(env)?,
+            state: state_directory(env),
+            identity: identity(dock)?,
+        };
+        if place.engine_socket().as_os_str().as_bytes().len() > SOCKET_PATH {
+            return Err(Error::failed(format!(
+                "the path of a socket in {} would be longer than the system allows",
+                place.directory.display()
+            ))
+            .hint("set XDG_RUNTIME_DIR to a private directory with a short path"));
+        }
+        Ok(place)
+    }
+
+    /// Makes the directory.
+    ///
+    /// # Errors
+    /// A directory that can't be made, or that others may use.
+    pub fn prepare(&self) -> Result<()> {
+        make_private(&self.directory)
+    }
+
+    /// The place to which this engine's socket belongs; none where it is not an agent's.
+    pub fn of_engine_socket(socket: &Path, env: &Env) -> Option<Self> {
+        let directory = runtime_directory(env).ok()?;
+        let identity = socket.file_name()?.to_str()?.strip_suffix(".sock")?;
+        let is_ours = identity.len() == 2 * IDENTITY && identity.bytes().all(|byte| byte.is_ascii_hexdigit());
+        (socket.parent() == Some(&directory) && is_ours).then(|| Self {
+            directory,
+            state: state_directory(env),
+            identity: identity.to_owned(),
+        })
+    }
+
+    /// The socket that speaks the engine's API; what DOCKER_HOST names.
+    pub fn engine_socket(&self) -> PathBuf {
+        self.file("sock")
+    }
+
+    /// The socket on which commands speak to the agent itself.
+    pub fn control_socket(&self) -> PathBuf {
+        self.file("ctl")
+    }
+
+    /// Locked by the one agent that there is; holds the number of its process.
+    pub fn lock_file(&self) -> PathBuf {
+        self.file("lock")
+    }
+
+    /// Which dock it is of, in JSON: by it a command that knows only the socket starts the agent again.
+    pub fn dock_file(&self) -> PathBuf {
+        self.file("dock")
+    }
+
+    /// What an agent keeps for the one that takes its place: the shells that it lives for.
+    pub fn shells_file(&self) -> PathBuf {
+        self.file("shells")
+    }
+
+    /// What the agent has to say to the docked shell of this process, at its next prompt; not there where it is nothing.
+    pub fn notice_file(&self, shell: i32) -> PathBuf {
+        self.file(&format!("{NOTICE}{shell}"))
+    }
+
+    /// All [`Place::notice_file`]s that are there, with their shells.
+    pub fn notice_files(&self) -> Vec<(i32, PathBuf)> {
+        let beginning = format!("{}.{NOTICE}", self.identity);
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let name = entry.file_name();
+                let shell = name.to_str()?.strip_prefix(&beginning)?.parse().ok()?;
+                Some((shell, entry.path()))
+            })
+            .collect()
+    }
+
+    /// What the agent did, bounded.
+    pub fn log_file(&self) -> PathBuf {
+        self.file("log")
+    }
+
+    /// The older half of the log.
+    pub fn old_log_file(&self) -> PathBuf {
+        self.file("log.1")
+    }
+
+    /// Which containers were made through this agent's sockets: their IDs, in JSON. The containers outlive this machine's
+    /// restart, so it is in the user's state directory, which is made with it.
+    pub fn made_file(&self) -> PathBuf {
+        self.state.join(format!("{}.made", self.identity))
+    }
+
+    /// The user's state directory, as it was when this agent was started.
+    pub fn state_directory(&self) -> &Path {
+        &self.state
+    }
+
+    fn file(&self, extension: &str) -> PathBuf {
+        self.directory.join(format!("{}.{extension}", self.identity))
+    }
+}
+
+/// A hash of the user, the moniker and the access. The fields of a struct have one order, so the same dock has one JSON.
+fn identity(dock: &Dock) -> Result<String> {
+    let access = serde_json::to_string(&dock.access)
+        .map_err(|cause| Error::failed(format!("the dock {:?} can't be named", dock.moniker)).because(cause))?;
+    let user = rustix::process::geteuid().as_raw();
+    let digest = Sha256::digest(format!("{user}\0{}\0{access}", dock.moniker));
+    Ok(hex(digest.get(..IDENTITY).unwrap_or_default()))
+}
+
+/// The private directory of all agents of this user, made where it is not there.
+///
+/// # Errors
+/// No place for it, one that can't be made, or that others may use.
+pub fn own_directory(env: &Env) -> Result<PathBuf> {
+    let directory = runtime_directory(env)?;
+    make_private(&directory)?;
+    Ok(directory)
+}
+
+/// The directory of all agents of this user.
+fn runtime_directory(env: &Env) -> Result<PathBuf> {
+    // The XDG specification: absolute, owned by the user, private. One that is not (sudo keeps that of another user) is
+    // as good as none.
+    let runtime = env
+        .non_empty("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|directory| directory.is_absolute() && not_private(directory).is_none());
+    if let Some(directory) = runtime {
+        return Ok(directory.join("dockerutils"));
+    }
+    let cache = match env.non_empty("XDG_CACHE_HOME").map(PathBuf::from) {
+        Some(directory) if directory.is_absolute() => directory,
+        _ if cfg!(target_os = "macos") => env.home().join("Library/Caches"),
+        _ => env.home().join(".cache"),
+    };
+    if !cache.is_absolute() {
+        return Err(Error::failed("there is no directory for the sockets of agents")
+            .hint("set HOME, or XDG_RUNTIME_DIR to a private directory"));
+    }
+    Ok(cache.join("dockerutils/run"))
+}
+
+/// Where the XDG specification puts what is worth keeping and is no configuration.
+pub fn state_directory(env: &Env) -> PathBuf {
+    let directory = match env.non_empty("XDG_STATE_HOME").map(PathBuf::from) {
+        Some(directory) if directory.is_absolute() => directory,
+        _ if cfg!(target_os = "macos") => env.home().join("Library/Application Support"),
+        _ => env.home().join(".local/state"),
+    };
+    directory.join("dockerutils")
+}
+
+fn make_private(directory: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|cause| {
+            Error::failed(format!("{} can't be made", directory.display()))
+                .because(cause)
+                .hint("set XDG_RUNTIME_DIR to a private directory of yours")
+        })?;
+    match not_private(directory) {
+        None => Ok(()),
+        Some(why) => Err(
+            Error::failed(format!("sockets can't be put into {}: {why}", directory.display())).hint(format!(
+                "remove it, or: chmod 700 {}",
+                crate::shell::quote(&directory.to_string_lossy())
+            )),
+        ),
+    }
+}
+
+/// Why others could have a hand in this directory; none where they can't.
+fn not_private(directory: &Path) -> Option<&'static str> {
+    // Of the link, not of what it points to.
+    match directory.symlink_metadata() {
+        Err(_) => Some("it is not there"),
+        Ok(found) if !found.is_dir() => Some("it is no directory"),
+        Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => Some("it belongs to another user"),
+        Ok(found) if found.mode() & 0o077 != 0 => Some("others may use it"),
+        Ok(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::docks::Access;
+
+    fn dock(moniker: &str, address: &str) -> Dock {
+        Dock {
+            moniker: moniker.into(),
+            access: Access::Tcp {
+                address: address.into(),
+                tls_dir: None,
+            },
+            workspace: None,
+            forward: crate::docks::Forward::default(),
+        }
+    }
+
+    fn private() -> tempfile::TempDir {
+        tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .unwrap()
+    }
+
+    fn env(name: &str, directory: &Path) -> Env {
+        Env::from_pairs([("HOME", "/nowhere"), (name, directory.to_str().unwrap())])
+    }
+
+    #[test]
+    fn the_socket_of_a_dock_stays_the_same_and_is_its_own() {
+        let directory = private();
+        let env = env("XDG_RUNTIME_DIR", directory.path());
+        let place = Place::of(&dock("x[$(touch pwned)]", "far:1"), &env).unwrap();
+        let again = Dock {
+            workspace: Some("/elsewhere".into()),
+            ..dock("x[$(touch pwned)]", "far:1")
+        };
+        assert_eq!(Place::of(&again, &env).unwrap(), place);
+        assert_ne!(Place::of(&dock("x[$(touch pwned)]", "far:2"), &env).unwrap(), place);
+        assert_ne!(Place::of(&dock("y", "far:1"), &env).unwrap(), place);
+        let name = place.engine_socket();
+        let name = name.file_stem().unwrap().to_str().unwrap();
+        assert!(
+            name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{name}"
+        );
+        assert_eq!(
+            Place::of_engine_socket(&place.engine_socket(), &env),
+            Some(place.clone())
+        );
+        for other in [
+            "/var/run/docker.sock",
+            "/run/0123456789abcdef.sock",
+            place.control_socket().to_str().unwrap(),
+        ] {
+            assert_eq!(Place::of_engine_socket(Path::new(other), &env), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_others_may_use_holds_no_sockets() {
+        let directory = private();
+        let shared = directory.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
+        let cache = directory.path().join("cache");
+        let both = Env::from_pairs([
+            ("XDG_RUNTIME_DIR", shared.to_str().unwrap()),
+            ("XDG_CACHE_HOME", cache.to_str().unwrap()),
+        ]);
+        let place = Place::of(&dock("a", "far:1"), &both).unwrap();
+        assert!(place.engine_socket().starts_with(cache.join("dockerutils/run")));
+        assert!(!cache.exists());
+        place.prepare().unwrap();
+        fs::set_permissions(cache.join("dockerutils/run"), fs::Permissions::from_mode(0o750)).unwrap();
+        let error = place.prepare().unwrap_err();
+        assert!(error.to_string().contains("others may use it"), "{error}");
+        fs::remove_dir(cache.join("dockerutils/run")).unwrap();
+        std::os::unix::fs::symlink("/tmp", cache.join("dockerutils/run")).unwrap();
+        let error = place.prepare().unwrap_err();
+        assert!(error.to_string().contains("no directory"), "{error}");
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_refused_with_its_mend() {
+        let directory = private();
+        let error = Place::of(
+            &dock("a", "far:1"),
+            &env("XDG_CACHE_HOME", &directory.path().join("x".repeat(90))),
+        )
+        .unwrap_err();
+        assert!(error.hint_text().unwrap().contains("XDG_RUNTIME_DIR"), "{error:?}");
+    }
+}

@@ -1,0 +1,46 @@
+//! Asking the person at the terminal, for an agent that has none.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+
+use rustix::termios::tcgetpgrp;
+use tokio::sync::oneshot;
+
+use super::wire::Question;
+use crate::output::visible;
+use crate::terminal::{self, Silence};
+
+/// The terminal of this process, wherever its streams lead.
+const TERMINAL: &str = "/dev/tty";
+
+/// Whether there is a person to be asked: a terminal, and this process in its foreground (a question from the background
+/// would stop the process).
+pub fn has_person() -> bool {
+    let Ok(terminal) = File::open(TERMINAL) else {
+        return false;
+    };
+    tcgetpgrp(&terminal).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+/// Asks, and waits for a line. None where the terminal is gone or its input has ended.
+///
+/// Dropped while it waits, it leaves the terminal as it was.
+pub async fn ask(question: &Question) -> Option<String> {
+    let mut terminal = OpenOptions::new().read(true).write(true).open(TERMINAL).ok()?;
+    // The words may be those of a hostile dock.
+    let prompt: Vec<_> = question.prompt.split('\n').map(visible).collect();
+    // What was typed before the question is not its answer.
+    let _silence = if question.echo {
+        None
+    } else {
+        Some(Silence::of(&terminal).ok()?)
+    };
+    terminal.write_all(prompt.join("\n").as_bytes()).ok()?;
+    let (answered, answer) = oneshot::channel();
+    // A read of a terminal can't be cancelled: in a thread of its own it keeps nobody from ending.
+    std::thread::spawn(move || {
+        // Nobody listens where the question was dropped.
+        let _ = answered.send(terminal::read_line(terminal));
+    });
+    answer.await.ok()?
+}

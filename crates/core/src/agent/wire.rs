@@ -1,0 +1,266 @@
+//! What a command and an agent say to each other on the control socket, before the bytes.
+//!
+//! The command says [`Hello`] and, at once, its [`Call`]; the agent answers with a [`Greeting`] and then with [`Reply`]s:
+//! any number of questions, each of which the command answers with an [`Answer`], and one that ends the handshake. All
+//! are JSON in frames ([`super::frame`]). `Hello` and `Greeting` stay readable for every version to come: by them an old
+//! agent and a new command part.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::holder::Holder;
+use super::target::Target;
+use crate::docks::Forward;
+use crate::error::Error;
+
+/// The version of what follows `Hello` and `Greeting`; raised when either side would misunderstand the other.
+pub const PROTOCOL: u32 = 1;
+/// The version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The first words of a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The command's [`PROTOCOL`].
+    pub dockerutils_agent: u32,
+    /// The command's version.
+    pub version: String,
+    /// Asks the agent to end, if nothing is open, so that one of the command's own version takes its place. Nothing
+    /// follows this.
+    #[serde(default)]
+    pub leave: bool,
+}
+
+/// The first words of an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeting {
+    /// The agent's [`PROTOCOL`].
+    pub dockerutils_agent: u32,
+    /// The agent's version.
+    pub version: String,
+    /// The process to be ended where nothing else helps.
+    pub pid: u32,
+    /// How many streams are open.
+    pub streams: usize,
+    /// Whether it ends now, as it was asked to.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+/// What a command wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Call {
+    /// The wish itself.
+    pub request: Request,
+    /// The agent of keys of the command's shell.
+    #[serde(default)]
+    pub ssh_auth_sock: Option<PathBuf>,
+    /// Whether a person can be asked.
+    #[serde(default)]
+    pub person: bool,
+    /// Whether a host key that is not known yet is trusted without asking.
+    #[serde(default)]
+    pub accept_new: bool,
+    /// Whether the agent may end seconds after this, where nothing else has used it.
+    #[serde(default)]
+    pub brief: bool,
+    /// Whose ports the docked shell wants to be forwarded, which asks to be lived for.
+    #[serde(default)]
+    pub forward: Option<Forward>,
+    /// How long to wait for a link that is down to come back, in milliseconds.
+    pub patience_ms: u64,
+}
+
+/// What an agent does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Opens a stream.
+    Open(Target),
+    /// Makes the link stand, so that the engine's socket works without a person.
+    Link,
+    /// Says how it is.
+    Status {
+        /// Whether to measure the round trip, where the link stands.
+        measure: bool,
+    },
+    /// Lives at least as long as this process.
+    Hold(Holder),
+    /// Needs no longer live for this process.
+    Release(Holder),
+    /// Lives until it is told to stop: a docker context leads to its socket.
+    Stay,
+    /// Ends, and breaks what is open.
+    Stop,
+}
+
+/// What an agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// A question to the person.
+    Ask(Question),
+    /// Done; a stream follows where one was asked for.
+    Done,
+    /// How the agent is.
+    Status(Status),
+    /// It can't be done.
+    Failed(Failure),
+}
+
+/// A question to a person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// What is shown.
+    pub prompt: String,
+    /// Whether what is typed is shown: no for passwords.
+    pub echo: bool,
+    /// What the question is about.
+    pub kind: QuestionKind,
+}
+
+/// What a question is about: some are answered by an option of the command, without a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuestionKind {
+    /// Passphrases, passwords, second factors.
+    Secret,
+    /// Whether a host key that is not known yet is to be trusted: `yes` or `no`.
+    HostKey,
+}
+
+/// What a person said; it may be a secret, and is shown nowhere.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// None where nothing was said.
+    pub text: Option<String>,
+}
+
+/// Why something can't be done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What happened, to which object.
+    pub message: String,
+    /// The exact command or edit that helps.
+    pub hint: Option<String>,
+    /// What is to be done about it.
+    pub kind: FailureKind,
+}
+
+/// What is to be done about a [`Failure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The link is down; trying again may help.
+    Unreachable,
+    /// A person must do something first.
+    NeedsPerson,
+    /// The dock refuses this target; the link stands.
+    Refused,
+    /// The dock's configuration forbids all targets of this kind; the link stands.
+    Forbidden,
+    /// The agent does not do what it was asked for.
+    Unknown,
+}
+
+impl Failure {
+    /// The failure as a command tells it.
+    pub fn into_error(self) -> Error {
+        let error = match self.kind {
+            FailureKind::Unreachable | FailureKind::NeedsPerson => Error::unreachable(self.message),
+            FailureKind::Refused | FailureKind::Forbidden | FailureKind::Unknown => Error::failed(self.message),
+        };
+        match self.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// How an agent is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its link to the dock.
+    pub link: Link,
+    /// How many streams are open.
+    pub streams: usize,
+    /// The processes that it lives for.
+    pub holders: Vec<Holder>,
+    /// Whose published ports it forwards.
+    #[serde(default)]
+    pub forward: Forward,
+    /// Those ports, also such as can't be forwarded.
+    #[serde(default)]
+    pub ports: Vec<Port>,
+}
+
+/// A port that a container on the dock publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The container's ID.
+    pub container: String,
+    /// Its name.
+    pub name: String,
+    /// Port and protocol inside: `8888/tcp`.
+    pub inside: String,
+    /// The address that the engine listens on.
+    pub address: String,
+    /// The port that it listens on.
+    pub port: u16,
+    /// The port of 127.0.0.1 here that leads there; none where it is not forwarded.
+    pub here: Option<u16>,
+    /// Why it has another number here, or is not forwarded.
+    pub reason: Option<String>,
+    /// The exact command or edit that helps.
+    pub hint: Option<String>,
+}
+
+/// The link of an agent to its dock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// It stands.
+    Up {
+        /// For so many seconds.
+        seconds: u64,
+        /// A round trip to the dock and back, in microseconds; none where it was not measured, or nothing came back.
+        round_trip_us: Option<u64>,
+    },
+    /// It is not needed now, and is made again when it is.
+    Idle,
+    /// It is being made.
+    Connecting,
+    /// It could not be made, or broke.
+    Down(Failure),
+}
+
+impl Link {
+    /// The round trip, where it was measured.
+    pub fn round_trip(&self) -> Option<Duration> {
+        match self {
+            Self::Up { round_trip_us, .. } => round_trip_us.map(Duration::from_micros),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_words_are_understood_whatever_another_version_adds() {
+        let hello: Hello =
+            serde_json::from_str(r#"{"dockerutils_agent":7,"version":"9.0.0","colour":"blue"}"#).unwrap();
+        assert_eq!((hello.dockerutils_agent, hello.leave), (7, false));
+        let greeting: Greeting =
+            serde_json::from_str(r#"{"dockerutils_agent":7,"version":"9","pid":1,"streams":0,"mood":[]}"#).unwrap();
+        assert!(!greeting.leaving);
+    }
+}

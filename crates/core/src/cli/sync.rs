@@ -1,0 +1,45 @@
+//! The arguments that `sync-up` and `sync-down` share; they differ in the direction alone.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::EngineArgs;
+use crate::ops::sync::SyncArgs;
+use crate::sync::plan::{Direction, Place};
+
+/// What is synced, and how.
+#[derive(Args, Clone, Debug)]
+pub struct SyncOptions {
+    /// Only these files, and what is in these directories; all without
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Show what would be done, and do nothing
+    #[arg(short, long)]
+    pub list: bool,
+    /// Go on until interrupted: send each file that is saved, and bring what changes on the dock, looking every 2 seconds
+    #[arg(short, long, conflicts_with_all = ["list", "ours", "theirs", "paths"])]
+    pub watch: bool,
+    /// Where both sides changed, take this machine's version
+    #[arg(long, conflicts_with = "theirs")]
+    pub ours: bool,
+    /// Where both sides changed, take the dock's version
+    #[arg(long)]
+    pub theirs: bool,
+    /// What every command takes that uses a dock.
+    #[command(flatten)]
+    pub global: EngineArgs,
+}
+
+impl SyncOptions {
+    /// What is asked for, in this direction.
+    pub fn wanted(self, direction: Direction) -> SyncArgs {
+        SyncArgs {
+            direction,
+            list: self.list,
+            watch: self.watch,
+            settle: Place::settled(self.ours, self.theirs),
+            paths: self.paths,
+        }
+    }
+}

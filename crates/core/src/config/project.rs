@@ -1,0 +1,424 @@
+//! A project: a folder with `docker/`, in which each folder with a Dockerfile is an image type.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use super::ini::{Ini, IniError};
+use super::settings::{Settings, UnknownKey};
+use super::variables::Word;
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::naming::{Designation, legal_repository, legal_tag, nearest};
+use crate::shell;
+
+/// Where the configuration is, seen from the root.
+pub const CONFIG_FILE: &str = "docker/dockerutils.cfg";
+
+/// A project that was found on disk, with its configuration.
+#[derive(Clone, Debug)]
+pub struct Project {
+    root: PathBuf,
+    config: Ini,
+    types: Vec<String>,
+    synthetic: Vec<String>,
+    env: Env,
+    user: String,
+    is_below: bool,
+}
+
+/// What an image is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A folder under `docker/` with a Dockerfile.
+    Dockerfile,
+    /// A name in `[run_image] synthetic_images`, or a section that names an image: there is nothing to build.
+    Configuration,
+}
+
+/// An image's designation, and what had to be changed to make it a legal reference.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Designated {
+    /// Name and tag.
+    pub designation: Designation,
+    /// Sentences for the user; empty when name and tag were legal.
+    pub notes: Vec<String>,
+}
+
+impl Project {
+    /// Finds the project of this folder: upwards, to the root of the git repository at most.
+    ///
+    /// # Errors
+    /// No `docker/` with a Dockerfile or a configuration in it, or a configuration that can't be read.
+    pub fn find(folder: &Path, env: &Env) -> Result<Self> {
+        let home = env.home();
+        let mut loose_dockerfile = None;
+        let mut empty_docker = None;
+        for candidate in folder.ancestors() {
+            // A `docker/` in / or in the home directory would make a build context of the whole machine.
+            let refused = candidate.parent().is_none() || candidate == home;
+            let docker = candidate.join("docker");
+            if docker.is_dir() && !refused {
+                let types = image_types(&docker)?;
+                if !types.is_empty() || candidate.join(CONFIG_FILE).is_file() {
+                    let mut project = Self::load(candidate, types, env)?;
+                    project.is_below = candidate != folder;
+                    return Ok(project);
+                }
+                if docker.join("Dockerfile").is_file() {
+                    loose_dockerfile.get_or_insert(docker);
+                } else {
+                    empty_docker.get_or_insert(docker);
+                }
+            } else if docker.is_dir() && refused && candidate == folder {
+                return Err(Error::usage(format!(
+                    "{} is refused as the root of a project: all of it would be the build context",
+                    candidate.display()
+                ))
+                .hint("move the project into a folder of its own"));
+            }
+            if candidate.join(".git").exists() {
+                break;
+            }
+        }
+        Err(if let Some(docker) = loose_dockerfile {
+            Error::usage(format!("{} holds a Dockerfile and no image type", docker.display()))
+                .hint(format!("mkdir {0}/dev && mv {0}/Dockerfile {0}/dev/", docker.display()))
+        } else if let Some(docker) = empty_docker {
+            Error::usage(format!(
+                "{} holds neither an image type nor a dockerutils.cfg",
+                docker.display()
+            ))
+            .hint(format!("write {}/dev/Dockerfile", docker.display()))
+        } else {
+            Error::usage(format!("no docker/ folder in {} or above it", folder.display()))
+                .hint("go to the project, or make docker/dev/Dockerfile in it")
+        })
+    }
+
+    fn load(root: &Path, types: Vec<String>, env: &Env) -> Result<Self> {
+        let shown = Path::new(CONFIG_FILE);
+        let config = match std::fs::read(root.join(CONFIG_FILE)) {
+            Ok(bytes) => {
+                let text = String::from_utf8(bytes).map_err(|cause| {
+                    let line = cause
+                        .as_bytes()
+                        .get(..cause.utf8_error().valid_up_to())
+                        .map_or(1, |good| 1 + good.iter().filter(|byte| **byte == b'\n').count());
+                    Error::usage(format!("{CONFIG_FILE}:{line}: this is no UTF-8")).hint(format!(
+                        "iconv -f latin1 -t utf-8 {CONFIG_FILE}, where it was written as Latin-1"
+                    ))
+                })?;
+                Ini::parse(shown, &text)?
+            }
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ini::empty(shown),
+            Err(cause) => return Err(Error::usage(format!("{CONFIG_FILE} can't be read")).because(cause)),
+        };
+        let synthetic = config
+            .get("run_image", "synthetic_images")?
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect();
+        Ok(Self {
+            root: root.to_owned(),
+            config,
+            types,
+            synthetic,
+            user: env.user(),
+            env: env.clone(),
+            is_below: false,
+        })
+    }
+
+    /// The folder that holds `docker/`; the build context of every image.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What goes before a line that is printed, which is done in the root, so that it does the same where we were called:
+    /// `cd ROOT && ` below the root, nothing in it.
+    pub fn way_to_root(&self) -> String {
+        if self.is_below {
+            format!("cd {} && ", shell::quote(&self.root.display().to_string()))
+        } else {
+            String::new()
+        }
+    }
+
+    /// The name of the root's folder, as it is written.
+    pub fn name(&self) -> String {
+        self.root
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
+    }
+
+    /// The user whose name is the default tag and begins the names of containers.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// `docker/dockerutils.cfg`; an empty one where there is none.
+    pub const fn config(&self) -> &Ini {
+        &self.config
+    }
+
+    /// What a section says; also of an image that has no section.
+    pub fn settings<'a>(&'a self, section: &'a str) -> Settings<'a> {
+        Settings::new(&self.config, section)
+    }
+
+    /// Image types that can be built, in the order of their names.
+    pub fn image_types(&self) -> &[String] {
+        &self.types
+    }
+
+    /// The synthetic images of `[run_image]`, in the order of the file.
+    pub fn synthetic_images(&self) -> &[String] {
+        &self.synthetic
+    }
+
+    /// Sections that name an image without a Dockerfile: they have a `name`, and are no image type.
+    pub fn configured_images(&self) -> impl Iterator<Item = &str> {
+        self.config.sections().filter(|section| {
+            !self.types.iter().any(|name| name == section)
+                && !self.synthetic.iter().any(|name| name == section)
+                && self.config.own_keys(section).any(|(key, _)| key == "name")
+        })
+    }
+
+    /// Where the Dockerfile of an image type is.
+    pub fn dockerfile(&self, image: &str) -> PathBuf {
+        self.root.join("docker").join(image).join("Dockerfile")
+    }
+
+    /// What an image that can be run is made of.
+    ///
+    /// # Errors
+    /// No such image; the nearest is named.
+    pub fn runnable(&self, image: &str) -> Result<Origin> {
+        if self.types.iter().any(|name| name == image) {
+            return Ok(Origin::Dockerfile);
+        }
+        let known: Vec<&str> = self
+            .synthetic
+            .iter()
+            .map(String::as_str)
+            .chain(self.configured_images())
+            .collect();
+        if known.contains(&image) {
+            return Ok(Origin::Configuration);
+        }
+        Err(self.unknown_image(image, known.into_iter().chain(self.types.iter().map(String::as_str))))
+    }
+
+    /// Checks that an image can be built.
+    ///
+    /// # Errors
+    /// No such image type; the nearest is named.
+    pub fn buildable(&self, image: &str) -> Result<()> {
+        if self.types.iter().any(|name| name == image) {
+            return Ok(());
+        }
+        if self.synthetic.iter().any(|name| name == image) || self.configured_images().any(|name| name == image) {
+            return Err(Error::usage(format!(
+                "there is nothing to build for {image}: docker/{image} holds no Dockerfile"
+            ))
+            .hint(format!("run-image {image} runs it")));
+        }
+        Err(self.unknown_image(image, self.types.iter().map(String::as_str)))
+    }
+
+    fn unknown_image<'a>(&self, image: &str, known: impl Iterator<Item = &'a str>) -> Error {
+        let known: BTreeSet<&str> = known.collect();
+        let error = Error::usage(format!("{} has no image {image}", self.root.display()));
+        match nearest(image, known.iter().copied()) {
+            Some(near) => error.hint(format!("did you mean {near}?")),
+            None if known.is_empty() => error.hint(format!("write docker/{image}/Dockerfile")),
+            None => error.hint(format!("it has {}", known.into_iter().collect::<Vec<_>>().join(", "))),
+        }
+    }
+
+    /// Name and tag of an image: from its section, else made of the project's name and the user's.
+    ///
+    /// `$NAME` in either is a variable of the environment, as in the rest of what becomes the command line.
+    ///
+    /// # Errors
+    /// A value of the section that can't be read.
+    pub fn designation(&self, image: &str) -> Result<Designated> {
+        let settings = self.settings(image);
+        let expanded = |key: &str| match settings.text(key)? {
+            Some(text) => match Word::quoted(&text).and_then(|word| word.expand(&self.env)) {
+                Ok(words) => Ok(Some(words.concat())),
+                Err(cause) => {
+                    let error = settings.error(key, &cause.to_string());
+                    Err(cause.hint().into_iter().fold(error, Error::hint))
+                }
+            },
+            None => Ok(None),
+        };
+        let name = expanded("name")?.unwrap_or_else(|| image.to_owned());
+        let bare = settings
+            .text("prefix")?
+            .is_some_and(|prefix| matches!(prefix.as_str(), "False" | "false" | "F" | "f"));
+        // The original drops the prefix only where a name is given, too.
+        let name = if bare && settings.has("name") {
+            name
+        } else {
+            format!("{}-{name}", self.name().to_lowercase())
+        };
+        let tag = expanded("tag")?.unwrap_or_else(|| self.user.clone());
+        Ok(designated(&name, &tag))
+    }
+
+    /// Keys that no command knows, with the nearest known one.
+    pub fn unknown_keys(&self) -> Vec<UnknownKey> {
+        super::settings::unknown_keys(&self.config)
+    }
+}
+
+/// A designation of this name and tag, made legal where they are not.
+pub fn designated(name: &str, tag: &str) -> Designated {
+    let (legal_name, legal_tag) = (legal_repository(name), legal_tag(tag));
+    let mut notes = Vec::new();
+    if legal_name != name {
+        notes.push(format!("{name:?} can't be the name of an image: {legal_name} is used"));
+    }
+    if legal_tag != tag {
+        notes.push(format!("{tag:?} can't be a tag: {legal_tag} is used"));
+    }
+    Designated {
+        designation: Designation {
+            name: legal_name.into_owned(),
+            tag: legal_tag.into_owned(),
+        },
+        notes,
+    }
+}
+
+/// Folders that hold a Dockerfile, sorted by name. A name that is no UTF-8 can't be asked for, and is left out.
+fn image_types(docker: &Path) -> Result<Vec<String>> {
+    let unreadable = |cause| Error::usage(format!("{} can't be read", docker.display())).because(cause);
+    let mut types = Vec::new();
+    for entry in std::fs::read_dir(docker).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        if entry.path().join("Dockerfile").is_file() {
+            types.extend(entry.file_name().into_string());
+        }
+    }
+    types.sort();
+    Ok(types)
+}
+
+impl From<IniError> for Error {
+    fn from(error: IniError) -> Self {
+        let hint = error.hint();
+        let converted = Self::usage(error.to_string());
+        match hint {
+            Some(hint) => converted.hint(hint),
+            None => converted,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn project(config: &str, types: &[&str]) -> (tempfile::TempDir, Project) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("sample-dir");
+        for name in types {
+            fs::create_dir_all(root.join("docker").join(name)).unwrap();
+            fs::write(root.join("docker").join(name).join("Dockerfile"), "FROM scratch\n").unwrap();
+        }
+        fs::create_dir_all(root.join("docker/notes")).unwrap();
+        fs::write(root.join(CONFIG_FILE), config).unwrap();
+        let project = Project::find(&root, &Env::from_pairs([("USER", "ann"), ("HOME", "/home/ann")])).unwrap();
+        (folder, project)
+    }
+
+    fn name(project: &Project, image: &str) -> String {
+        project.designation(image).unwrap().designation.to_string()
+    }
+
+    #[test]
+    fn names_and_types_are_those_of_the_original() {
+        let (_folder, project) = project("[test]\ntag=latest\n[run_image]\nsynthetic_images = a, b\n", &["test"]);
+        assert_eq!(name(&project, "test"), "sample-dir-test:latest");
+        assert_eq!(name(&project, "a"), "sample-dir-a:ann");
+        assert_eq!(project.image_types(), ["test"]);
+        assert_eq!(project.synthetic_images(), ["a", "b"]);
+        assert_eq!(project.runnable("b").unwrap(), Origin::Configuration);
+        assert!(project.runnable("notes").is_err());
+    }
+
+    #[test]
+    fn a_prefix_is_dropped_only_beside_a_name() {
+        let (_folder, project) = project(
+            "[x]\nname=other\nprefix=False\ntag=1\n[y]\nprefix=f\n[z]\nname=zed\nprefix=no\n",
+            &["y"],
+        );
+        assert_eq!(name(&project, "x"), "other:1");
+        assert_eq!(name(&project, "y"), "sample-dir-y:ann");
+        assert_eq!(name(&project, "z"), "sample-dir-zed:ann");
+        assert_eq!(project.configured_images().collect::<Vec<_>>(), ["x", "z"]);
+    }
+
+    #[test]
+    fn variables_stand_in_names_and_tags() {
+        let (_folder, project) = project(
+            "[x]\nname=$USER/tool\nprefix=False\ntag=v${USER}\n[y]\ntag=$NONE\n",
+            &["y"],
+        );
+        assert_eq!(name(&project, "x"), "ann/tool:vann");
+        let error = project.designation("y").unwrap_err();
+        assert!(
+            error.to_string().contains("cfg:6: [y] tag: $NONE is not set"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_root_is_found_from_below_and_not_beyond_the_repository() {
+        let (folder, project) = project("", &["dev"]);
+        let env = Env::from_pairs([("HOME", "/home/ann")]);
+        let deep = project.root().join("src/deep");
+        fs::create_dir_all(&deep).unwrap();
+        let found = Project::find(&deep, &env).unwrap();
+        assert_eq!(found.root(), project.root());
+        assert_eq!(found.way_to_root(), format!("cd {} && ", project.root().display()));
+        assert_eq!(project.way_to_root(), "");
+        fs::create_dir(project.root().join("src/.git")).unwrap();
+        assert!(Project::find(&deep, &env).is_err());
+        let at_home = Env::from_pairs([("HOME", project.root().to_str().unwrap())]);
+        let error = Project::find(project.root(), &at_home).unwrap_err();
+        assert!(error.to_string().contains("refused"), "{error}");
+        drop(folder);
+    }
+
+    #[test]
+    fn a_loose_dockerfile_gets_a_hint() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("docker")).unwrap();
+        fs::write(folder.path().join("docker/Dockerfile"), "FROM scratch\n").unwrap();
+        let error = Project::find(folder.path(), &Env::default()).unwrap_err();
+        assert!(error.hint_text().unwrap().contains("/dev/"), "{error:?}");
+    }
+
+    #[test]
+    fn an_unknown_image_names_the_nearest() {
+        let (_folder, project) = project("", &["dev", "base"]);
+        assert_eq!(
+            project.runnable("bse").unwrap_err().hint_text(),
+            Some("did you mean base?")
+        );
+        assert_eq!(
+            project.buildable("zzzzzz").unwrap_err().hint_text(),
+            Some("it has base, dev")
+        );
+    }
+}

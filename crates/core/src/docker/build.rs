@@ -1,0 +1,189 @@
+//! One build of one Dockerfile on an engine: what is asked for, what is heard of it, what comes out.
+//!
+//! Two builders stand behind it: [`super::buildkit`] where the engine has it, else [`super::classic`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::build_options::BuildOptions;
+use super::client_config::ClientConfig;
+use super::engine::{ApiVersion, Engine};
+use super::locality::Locality;
+use super::{buildkit, classic};
+use crate::context::weight::Heavy;
+use crate::error::{Error, Result};
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The folder of the build context.
+    pub context: PathBuf,
+    /// The Dockerfile; outside the context, too.
+    pub dockerfile: PathBuf,
+    /// Names that the image gets, `repository:tag`.
+    pub tags: Vec<String>,
+    /// All else.
+    pub options: BuildOptions,
+}
+
+/// Which builder builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Builder {
+    /// BuildKit, inside the engine.
+    BuildKit,
+    /// The builder of docker before 23.
+    Classic,
+}
+
+/// What is heard of a build while it runs.
+#[derive(Clone, Debug)]
+pub enum BuildEvent {
+    /// A step appeared, began, or ended.
+    Step(Step),
+    /// A step's command wrote this.
+    Output {
+        /// The step's [`Step::id`].
+        step: String,
+        /// Raw bytes, whole lines or parts of them.
+        text: Vec<u8>,
+    },
+    /// Something below a step goes on: a layer that is pulled, the context that is sent.
+    Transfer {
+        /// The step's [`Step::id`].
+        step: String,
+        /// What is moved.
+        name: String,
+        /// Bytes so far.
+        current: u64,
+        /// Bytes in all; 0 where that isn't known.
+        total: u64,
+        /// True when it ended.
+        done: bool,
+    },
+    /// The builder advises against something.
+    Warning(String),
+}
+
+/// One step as the builder names it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// What tells it from other steps of the build.
+    pub id: String,
+    /// Such as `[2/3] RUN make`.
+    pub name: String,
+    /// How far it is.
+    pub state: StepState,
+}
+
+/// How far a [`Step`] is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StepState {
+    /// Known, not begun.
+    Waiting,
+    /// Running.
+    Running,
+    /// Taken from the cache.
+    Cached,
+    /// Done after so many seconds.
+    Done(f64),
+    /// Failed with this message.
+    Failed(String),
+}
+
+/// What came out of a build.
+#[derive(Clone, Debug, Default)]
+pub struct BuildOutcome {
+    /// The image's ID.
+    pub id: String,
+    /// Bytes of the image, where the engine says them.
+    pub size: Option<u64>,
+    /// Steps of the Dockerfile.
+    pub steps: usize,
+    /// Those of them that came from the cache.
+    pub cached_steps: usize,
+    /// Bytes of build context that were sent.
+    pub context_bytes: u64,
+    /// Bytes of the files that the build uses of the context, sent or not.
+    pub context_size: u64,
+    /// What is heaviest among them.
+    pub heaviest: Vec<Heavy>,
+}
+
+/// A failure that is the build's own: a step, or the Dockerfile.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct BuildFailure {
+    /// The builder's message.
+    pub message: String,
+    /// The line of the Dockerfile, from 1, where the builder told it or it can be found.
+    pub line: Option<usize>,
+}
+
+/// The line in messages such as `dockerfile parse error line 12: unknown instruction` and `... on line 12: ...`.
+pub(super) fn dockerfile_line(message: &str) -> Option<usize> {
+    let (_, rest) = message
+        .split_once("parse error line ")
+        .or_else(|| message.split_once("parse error on line "))?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest.get(..digits)?.parse().ok()
+}
+
+/// Events go out by this; a full channel makes the builder wait.
+pub type Events = mpsc::Sender<BuildEvent>;
+
+/// The builder that this engine builds with: BuildKit wherever it is, unless `DOCKER_BUILDKIT=0` asks for the other.
+pub fn builder_of(engine: &Engine, docker_buildkit: Option<&str>) -> Builder {
+    let refused = docker_buildkit.is_some_and(|value| super::flags::parse_bool(value) == Some(false));
+    // BuildKit came with API 1.39; engines for Windows don't have it. An engine since 23 that names builder 1 has
+    // it turned off, while 20.10 names 1 and has it all the same.
+    let turned_off = engine.api() >= ApiVersion(1, 42) && engine.greeting().builder.as_deref() == Some("1");
+    if refused || turned_off || engine.api() < ApiVersion(1, 39) || engine.greeting().os == "windows" {
+        Builder::Classic
+    } else {
+        Builder::BuildKit
+    }
+}
+
+/// Builds. To an engine that is far away the context goes compressed, where the link is slow.
+///
+/// Dropping the future cancels the build on the engine, too.
+///
+/// # Errors
+/// [`BuildFailure`] as the cause where the build failed of itself; else what the engine or the context said.
+pub async fn build(
+    engine: &Engine,
+    locality: Locality,
+    builder: Builder,
+    request: &BuildRequest,
+    config: &Arc<ClientConfig>,
+    events: Events,
+) -> Result<BuildOutcome> {
+    let mut outcome = match builder {
+        Builder::BuildKit => {
+            if let Some(option) = request.options.classic.written.first() {
+                return Err(Error::usage(format!(
+                    "option {option} means nothing to BuildKit, which builds on this engine"
+                ))
+                .hint("take it out, or set DOCKER_BUILDKIT=0 for the classic builder, which knows it"));
+            }
+            buildkit::build(engine, locality, request, config, events).await?
+        }
+        Builder::Classic => classic::build(engine, request, config, events).await?,
+    };
+    if let Some(tag) = request.tags.first() {
+        let image = engine
+            .docker()
+            .inspect_image(tag)
+            .await
+            .map_err(|cause| engine.error(tag, cause))?;
+        outcome.id = image.id.unwrap_or_default();
+        outcome.size = image.size.and_then(|bytes| bytes.try_into().ok());
+    }
+    if let Some(file) = &request.options.iidfile {
+        std::fs::write(file, &outcome.id)
+            .map_err(|cause| Error::failed(format!("--iidfile {} can't be written", file.display())).because(cause))?;
+    }
+    Ok(outcome)
+}

@@ -1,0 +1,354 @@
+//! A build session: the connection that we open to `/session` and on which the *engine* is the client. It asks for
+//! files, secrets, registry credentials and the ssh agent while it builds.
+//!
+//! Protocol: HTTP/2 after an upgrade of POST `/session`, with the services that we offer named in headers
+//! (moby/buildkit, `session`).
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bollard_buildkit_proto::moby::buildkit::secrets::v1::secrets_server::{Secrets, SecretsServer};
+use bollard_buildkit_proto::moby::buildkit::secrets::v1::{GetSecretRequest, GetSecretResponse};
+use bollard_buildkit_proto::moby::filesync::v1::auth_server::{Auth, AuthServer};
+use bollard_buildkit_proto::moby::filesync::v1::{
+    CredentialsRequest, CredentialsResponse, FetchTokenRequest, FetchTokenResponse, GetTokenAuthorityRequest,
+    GetTokenAuthorityResponse, VerifyTokenAuthorityRequest, VerifyTokenAuthorityResponse,
+};
+use bollard_buildkit_proto::moby::sshforward::v1::ssh_server::{Ssh, SshServer};
+use bollard_buildkit_proto::moby::sshforward::v1::{BytesMessage, CheckAgentRequest, CheckAgentResponse};
+use futures_util::{Stream, StreamExt as _};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status};
+
+use super::filesync::{FileSync, Sent, SyncedFolder, shared_key};
+use super::ssh_agent::Agents;
+use crate::docker::build_options::{Secret, SecretSource};
+use crate::docker::client_config::ClientConfig;
+use crate::docker::engine::Engine;
+use crate::docker::locality::Locality;
+use crate::error::{Error, Result};
+
+/// BuildKit refuses larger ones, too.
+const SECRET_LIMIT: u64 = 500 * 1024;
+
+/// An engine that answers no ping within these two is gone: a build may be silent for hours, its session never is.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a session has to offer.
+pub struct Offer {
+    /// Folders that may be read.
+    pub folders: Vec<SyncedFolder>,
+    /// Where the engine is that they go to.
+    pub locality: Locality,
+    /// Secrets of `RUN --mount=type=secret`.
+    pub secrets: Vec<Secret>,
+    /// ssh agents of `RUN --mount=type=ssh`.
+    pub agents: Agents,
+    /// Where the registries' credentials are.
+    pub credentials: Arc<ClientConfig>,
+}
+
+/// A session that the engine serves itself from; it ends when this is dropped.
+pub struct Session {
+    id: String,
+    sent: Arc<Sent>,
+    // Resolves when the stream is dropped.
+    ended: oneshot::Receiver<()>,
+    // Dropped, it makes the server close the connection.
+    _close: oneshot::Sender<()>,
+}
+
+impl Session {
+    /// Opens a session on this engine.
+    ///
+    /// # Errors
+    /// The engine has no BuildKit, or went away.
+    pub async fn open(engine: &Engine, offer: Offer) -> Result<Self> {
+        let id = random_id()?;
+        let key = offer
+            .folders
+            .first()
+            .map_or_else(String::new, |folder| shared_key(&folder.path));
+        let headers = [
+            ("X-Docker-Expose-Session-Uuid", id.as_str()),
+            ("X-Docker-Expose-Session-Name", "dockerutils"),
+            ("X-Docker-Expose-Session-Sharedkey", key.as_str()),
+            ("X-Docker-Expose-Session-Grpc-Method", "/grpc.health.v1.Health/Check"),
+            ("X-Docker-Expose-Session-Grpc-Method", FileSync::METHOD),
+            (
+                "X-Docker-Expose-Session-Grpc-Method",
+                "/moby.filesync.v1.Auth/Credentials",
+            ),
+            (
+                "X-Docker-Expose-Session-Grpc-Method",
+                "/moby.buildkit.secrets.v1.Secrets/GetSecret",
+            ),
+            (
+                "X-Docker-Expose-Session-Grpc-Method",
+                "/moby.sshforward.v1.SSH/CheckAgent",
+            ),
+            (
+                "X-Docker-Expose-Session-Grpc-Method",
+                "/moby.sshforward.v1.SSH/ForwardAgent",
+            ),
+        ];
+        let stream = engine.hijack("/session", "h2c", &headers).await?;
+        let sent = Arc::new(Sent::default());
+        let router = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_service(HealthServer::new(Healthy))
+            .add_service(FileSync::new(offer.folders, offer.locality, Arc::clone(&sent)))
+            .add_service(AuthServer::new(Credentials(offer.credentials)))
+            .add_service(SecretsServer::new(SecretStore(offer.secrets)))
+            .add_service(SshServer::new(AgentForwarder(offer.agents)));
+        let (alive, ended) = oneshot::channel();
+        let (close, closed) = oneshot::channel::<()>();
+        // One connection, and no end of connections: the server would let go of it at the end.
+        let connection = tokio_stream::once(Ok::<_, io::Error>(SessionStream { stream, _alive: alive }))
+            .chain(futures_util::stream::pending());
+        tokio::spawn(router.serve_with_incoming_shutdown(connection, async {
+            // The session is dropped, which is what is waited for.
+            let _ = closed.await;
+        }));
+        Ok(Self {
+            id,
+            sent,
+            ended,
+            _close: close,
+        })
+    }
+
+    /// The name by which Solve refers to this session.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Comes back when the engine has closed the session, or is gone.
+    pub async fn ended(&mut self) {
+        // The other end is dropped and never sends.
+        let _ = (&mut self.ended).await;
+    }
+
+    /// What was sent so far.
+    pub fn sent(&self) -> Arc<Sent> {
+        Arc::clone(&self.sent)
+    }
+}
+
+/// A name that no other build has: 25 characters, as BuildKit's own.
+pub(in crate::docker) fn random_id() -> Result<String> {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+    let mut bytes = [0; 25];
+    fill_random(&mut bytes).map_err(|cause| Error::failed("no random numbers can be had").because(cause))?;
+    Ok(bytes
+        .iter()
+        .filter_map(|byte| ALPHABET.get(usize::from(byte % 32)))
+        .map(|byte| char::from(*byte))
+        .collect())
+}
+
+fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    use std::io::Read as _;
+    std::fs::File::open("/dev/urandom")?.read_exact(bytes)
+}
+
+use bollard_buildkit_proto::health::health_server::{Health, HealthServer};
+use bollard_buildkit_proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
+
+/// The engine asks now and then whether we are still there.
+struct Healthy;
+
+fn serving() -> HealthCheckResponse {
+    HealthCheckResponse {
+        status: bollard_buildkit_proto::health::health_check_response::ServingStatus::Serving.into(),
+    }
+}
+
+#[tonic::async_trait]
+impl Health for Healthy {
+    async fn check(&self, _: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        Ok(Response::new(serving()))
+    }
+
+    async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+        Err(Status::unimplemented("only Check is served"))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(serving())))))
+    }
+}
+
+/// Credentials of registries, as docker keeps them.
+struct Credentials(Arc<ClientConfig>);
+
+#[tonic::async_trait]
+impl Auth for Credentials {
+    async fn credentials(&self, request: Request<CredentialsRequest>) -> Result<Response<CredentialsResponse>, Status> {
+        // BuildKit calls Docker Hub by the name of its registry, docker keeps it under the address of the old index.
+        let host = match request.get_ref().host.as_str() {
+            "registry-1.docker.io" => "https://index.docker.io/v1/",
+            host => host,
+        };
+        let login = self
+            .0
+            .credentials(host)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(match login {
+            Some(login) => CredentialsResponse {
+                username: login.user,
+                secret: login.secret,
+            },
+            None => CredentialsResponse::default(),
+        }))
+    }
+
+    // Not exposed in the session's headers: the engine then fetches tokens by itself with the credentials.
+    async fn fetch_token(&self, _: Request<FetchTokenRequest>) -> Result<Response<FetchTokenResponse>, Status> {
+        Err(Status::unimplemented("only Credentials is served"))
+    }
+
+    async fn get_token_authority(
+        &self,
+        _: Request<GetTokenAuthorityRequest>,
+    ) -> Result<Response<GetTokenAuthorityResponse>, Status> {
+        Err(Status::unimplemented("only Credentials is served"))
+    }
+
+    async fn verify_token_authority(
+        &self,
+        _: Request<VerifyTokenAuthorityRequest>,
+    ) -> Result<Response<VerifyTokenAuthorityResponse>, Status> {
+        Err(Status::unimplemented("only Credentials is served"))
+    }
+}
+
+/// The secrets that the build options name; read when they are asked for, never before.
+struct SecretStore(Vec<Secret>);
+
+#[tonic::async_trait]
+impl Secrets for SecretStore {
+    async fn get_secret(&self, request: Request<GetSecretRequest>) -> Result<Response<GetSecretResponse>, Status> {
+        let id = &request.get_ref().id;
+        let secret = self
+            .0
+            .iter()
+            .find(|secret| secret.id == *id)
+            .ok_or_else(|| Status::not_found(format!("secret {id} not found")))?;
+        let data = match &secret.source {
+            SecretSource::Environment { value, .. } => value.clone().into_bytes(),
+            SecretSource::File(path) => {
+                let cannot =
+                    |cause: io::Error| Status::invalid_argument(format!("secret {id}: {}: {cause}", path.display()));
+                let file = tokio::fs::File::open(path).await.map_err(cannot)?;
+                let mut data = Vec::new();
+                file.take(SECRET_LIMIT + 1)
+                    .read_to_end(&mut data)
+                    .await
+                    .map_err(cannot)?;
+                data
+            }
+        };
+        if data.len() as u64 > SECRET_LIMIT {
+            return Err(Status::invalid_argument(format!("secret {id} is larger than 500 KiB")));
+        }
+        Ok(Response::new(GetSecretResponse { data }))
+    }
+}
+
+/// Bridges the build's ssh agent sockets to those on this machine.
+struct AgentForwarder(Agents);
+
+impl AgentForwarder {
+    fn socket(&self, id: &str) -> Result<&std::path::Path, Status> {
+        let id = if id.is_empty() { "default" } else { id };
+        self.0
+            .socket(id)
+            .ok_or_else(|| Status::not_found(format!("no ssh agent {id} was given: add `--ssh {id}` to build_args")))
+    }
+}
+
+#[tonic::async_trait]
+impl Ssh for AgentForwarder {
+    async fn check_agent(&self, request: Request<CheckAgentRequest>) -> Result<Response<CheckAgentResponse>, Status> {
+        self.socket(&request.get_ref().id)?;
+        Ok(Response::new(CheckAgentResponse {}))
+    }
+
+    type ForwardAgentStream = Pin<Box<dyn Stream<Item = Result<BytesMessage, Status>> + Send>>;
+
+    async fn forward_agent(
+        &self,
+        request: Request<tonic::Streaming<BytesMessage>>,
+    ) -> Result<Response<Self::ForwardAgentStream>, Status> {
+        let id = request
+            .metadata()
+            .get("buildkit.ssh.id")
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
+        let path = self.socket(&id)?;
+        let agent = tokio::net::UnixStream::connect(path)
+            .await
+            .map_err(|cause| Status::unavailable(format!("the ssh agent at {}: {cause}", path.display())))?;
+        let (from_agent, mut to_agent) = agent.into_split();
+        let mut incoming = request.into_inner();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = incoming.next().await {
+                if to_agent.write_all(&message.data).await.is_err() {
+                    return;
+                }
+            }
+            let _ = to_agent.shutdown().await;
+        });
+        let outgoing = tokio_util::io::ReaderStream::new(from_agent).map(|chunk| {
+            chunk
+                .map(|data| BytesMessage { data: data.to_vec() })
+                .map_err(|cause| Status::unavailable(cause.to_string()))
+        });
+        Ok(Response::new(Box::pin(outgoing)))
+    }
+}
+
+/// The hijacked connection, in the shape that tonic's server takes.
+struct SessionStream {
+    stream: TokioIo<Upgraded>,
+    _alive: oneshot::Sender<()>,
+}
+
+impl tonic::transport::server::Connected for SessionStream {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for SessionStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for SessionStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

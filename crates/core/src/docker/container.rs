@@ -1,0 +1,467 @@
+//! One container's life as `docker run` lives it: created, attached, started, waited for, its exit code passed on.
+//!
+//! Facts: the engine's API reference, and docker's reference of `docker run` (exit codes 125, 126, 127).
+
+use std::path::Path;
+use std::time::Duration;
+
+use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum};
+use bollard::query_parameters::{
+    CreateContainerOptions, InspectContainerOptions, KillContainerOptions, RemoveContainerOptions,
+    ResizeContainerTTYOptions, StartContainerOptions, UploadToContainerOptions,
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request};
+use serde::Deserialize;
+
+use super::engine::{Engine, one_line, refusal};
+use super::run_options::{Attach, ContainerFile, ContainerPlan};
+use super::stream::Halves;
+use super::terminal::{self, Ending, Signals};
+use crate::error::{Class, Error, ExitStatus, Result};
+
+/// The code of `docker run` for a command that can't be run, and for one that isn't there.
+const CANNOT_RUN: u8 = 126;
+const NOT_FOUND: u8 = 127;
+/// How long a container that nobody wants may take to be removed.
+const CLEANING: Duration = Duration::from_secs(10);
+/// How long after a lost answer a container may still come to be.
+const LATE: Duration = Duration::from_secs(2);
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(100);
+/// 128 and the number of SIGPIPE.
+const OUTPUT_CLOSED: u8 = 141;
+
+/// A container that was made, and is removed when this is dropped before [`Created::keep`].
+pub struct Created {
+    engine: Engine,
+    id: String,
+    armed: bool,
+    /// What the engine advises against.
+    pub warnings: Vec<String>,
+}
+
+impl Created {
+    /// The container's ID.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// From now on it lives its own life.
+    pub fn keep(mut self) -> String {
+        self.armed = false;
+        std::mem::take(&mut self.id)
+    }
+}
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        if self.armed {
+            clean_up(remove(&self.engine, &self.id));
+        }
+    }
+}
+
+/// Finishes what is to be undone when a call is dropped.
+fn clean_up(undoing: impl Future) {
+    // A future that was interrupted can't wait here; the runtime is still there to finish the call.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        tokio::task::block_in_place(|| {
+            runtime.block_on(async {
+                // The engine may be what failed; then it can't be helped.
+                let _ = tokio::time::timeout(CLEANING, undoing).await;
+            });
+        });
+    }
+}
+
+/// A container that is being made. An answer that is lost, or not waited for, may have been that it is there: it is looked
+/// for by its name then, and removed.
+struct Making<'a> {
+    engine: &'a Engine,
+    plan: &'a ContainerPlan,
+    armed: bool,
+}
+
+impl Making<'_> {
+    async fn undo(&self, name: &str) {
+        let began = tokio::time::Instant::now();
+        loop {
+            let looked = self
+                .engine
+                .docker()
+                .inspect_container(name, None::<InspectContainerOptions>);
+            if let Ok(found) = looked.await {
+                // One of that name that is not just this, was there before.
+                let is_new = found.state.and_then(|state| state.status) == Some(ContainerStateStatusEnum::CREATED);
+                let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+                let wanted = self.plan.body.labels.iter().flatten();
+                let is_ours = wanted.into_iter().all(|(key, value)| labels.get(key) == Some(value));
+                if let Some(id) = found.id.filter(|_| is_new && is_ours) {
+                    // Nobody is left to be told.
+                    let _ = remove(self.engine, &id).await;
+                }
+                return;
+            }
+            // The engine may still be at it.
+            if began.elapsed() > LATE {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        if let Some(name) = self.plan.name.as_deref().filter(|_| self.armed) {
+            clean_up(self.undo(name));
+        }
+    }
+}
+
+/// Makes a container; nothing of it runs.
+///
+/// # Errors
+/// The engine's refusal.
+pub async fn create(engine: &Engine, plan: &ContainerPlan) -> Result<Created> {
+    let options = CreateContainerOptions {
+        name: plan.name.clone(),
+        platform: plan.platform.clone().unwrap_or_default(),
+    };
+    let body: ContainerCreateBody = plan.body.clone();
+    let mut making = Making {
+        engine,
+        plan,
+        armed: true,
+    };
+    let result = engine.docker().create_container(Some(options), body).await;
+    // What the engine has answered, is sure.
+    making.armed = !matches!(
+        result,
+        Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { .. })
+    );
+    drop(making);
+    let made = result.map_err(|cause| engine.error("the container can't be made", cause))?;
+    let created = Created {
+        engine: engine.clone(),
+        id: made.id,
+        armed: true,
+        warnings: made.warnings,
+    };
+    for file in &plan.files {
+        copy_into(engine, &created.id, file).await?;
+    }
+    Ok(created)
+}
+
+async fn copy_into(engine: &Engine, id: &str, file: &ContainerFile) -> Result<()> {
+    let failed =
+        |cause: std::io::Error| Error::failed(format!("{} can't be put into the container", file.path)).because(cause);
+    let path = Path::new(&file.path);
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(file.content.len() as u64);
+    header.set_mode(file.mode);
+    header.set_cksum();
+    archive
+        .append_data(
+            &mut header,
+            path.strip_prefix("/").unwrap_or(path),
+            file.content.as_bytes(),
+        )
+        .map_err(failed)?;
+    let bytes = archive.into_inner().map_err(failed)?;
+    let options = UploadToContainerOptions {
+        path: "/".to_owned(),
+        ..UploadToContainerOptions::default()
+    };
+    engine
+        .docker()
+        .upload_to_container(id, Some(options), bollard::body_full(bytes.into()))
+        .await
+        .map_err(|cause| engine.error(&file.path, cause))
+}
+
+/// Removes a container, running or not; one that isn't there is no failure.
+///
+/// # Errors
+/// The engine's refusal.
+pub async fn remove(engine: &Engine, id: &str) -> Result<()> {
+    let options = RemoveContainerOptions {
+        force: true,
+        v: true,
+        ..RemoveContainerOptions::default()
+    };
+    match engine.docker().remove_container(id, Some(options)).await {
+        Ok(())
+        | Err(bollard::errors::Error::DockerResponseServerError {
+            status_code: 404 | 409, ..
+        }) => Ok(()),
+        Err(cause) => Err(engine.error(id, cause)),
+    }
+}
+
+/// Whether there is a container of this name or ID.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub async fn exists(engine: &Engine, name: &str) -> Result<bool> {
+    match engine
+        .docker()
+        .inspect_container(name, None::<InspectContainerOptions>)
+        .await
+    {
+        Ok(_) => Ok(true),
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+        Err(cause) => Err(engine.error(name, cause)),
+    }
+}
+
+/// Starts a container.
+///
+/// # Errors
+/// The engine's refusal; with the class of docker's 126 and 127 where the command can't be run or isn't there.
+pub async fn start(engine: &Engine, id: &str, detach_keys: Option<&str>) -> Result<()> {
+    let options = StartContainerOptions {
+        detach_keys: detach_keys.map(str::to_owned),
+    };
+    engine
+        .docker()
+        .start_container(id, Some(options))
+        .await
+        .map_err(|cause| match cause {
+            bollard::errors::Error::DockerResponseServerError { message, .. } => Error::new(
+                start_class(&message),
+                format!("the container can't be started: {}", one_line(&message)),
+            ),
+            other => engine.error("the container can't be started", other),
+        })
+}
+
+/// What docker makes of the engine's message: 127 where the program isn't there, 126 where it can't be executed.
+fn start_class(message: &str) -> Class {
+    const ABSENT: [&str; 4] = [
+        "executable file not found",
+        "no such file or directory",
+        "system cannot find the file specified",
+        "failed to run runc create/start call: exec: not found",
+    ];
+    // `permission denied` of a mount is no matter of the command.
+    let of_command = message.contains("exec") || message.contains("starting container process");
+    if of_command && ABSENT.iter().any(|text| message.contains(text)) {
+        Class::Code(NOT_FOUND)
+    } else if of_command && (message.contains("permission denied") || message.contains("is a directory")) {
+        Class::Code(CANNOT_RUN)
+    } else {
+        Class::Failed
+    }
+}
+
+/// Runs a container in the foreground: streams, signals and terminal are ours until it ends.
+/// `started` hears of its published ports.
+///
+/// # Errors
+/// The engine's refusal, or a connection that is lost in the middle.
+pub async fn run_attached(
+    engine: &Engine,
+    created: Created,
+    plan: &ContainerPlan,
+    signals: &mut Signals,
+    started: impl AsyncFnOnce(&[PublishedPort]),
+) -> Result<ExitStatus> {
+    let mut created = created;
+    let id = created.id().to_owned();
+    let starting = async {
+        let streams = attach(engine, &id, plan.attach, plan.detach_keys.as_deref()).await?;
+        let exit = wait(engine, &id, plan.remove).await?;
+        // A link that broke in between has been mended for the second connection, and not for the first: what the container
+        // says would be lost, and its code look like success.
+        if streams.writer.is_over() {
+            return Err(engine.lost(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
+        }
+        start(engine, &id, plan.detach_keys.as_deref()).await?;
+        Ok((streams, exit))
+    };
+    let (streams, exit) = signals.guard(Duration::ZERO, starting).await?;
+    // Without --rm it is the user's, whatever becomes of us.
+    created.armed = plan.remove;
+    if plan.body.host_config.as_ref().is_some_and(publishes) {
+        // One that ended meanwhile has none.
+        started(&published_ports(engine, &id).await.unwrap_or_default()).await;
+    }
+    let session = terminal::Session::new(engine, &id, plan);
+    match session.run(streams, signals).await? {
+        Ending::Detached => {
+            created.keep();
+            Ok(ExitStatus::SUCCESS)
+        }
+        // What a shell shows of a program that SIGPIPE ended, as it would have ended the docker client.
+        Ending::OutputClosed => Ok(ExitStatus::from_code(OUTPUT_CLOSED)),
+        Ending::Closed => {
+            let status = tokio::select! {
+                // It may have closed its output and go on for days.
+                ended = exit => ended?,
+                error = session.pass_signals(signals) => return Err(error),
+            };
+            created.keep();
+            Ok(status)
+        }
+    }
+}
+
+fn publishes(host: &bollard::models::HostConfig) -> bool {
+    host.publish_all_ports == Some(true) || host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty())
+}
+
+/// Opens the container's streams.
+async fn attach(engine: &Engine, id: &str, attach: Attach, detach_keys: Option<&str>) -> Result<Halves> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("stream", "1");
+    for (name, on) in [
+        ("stdin", attach.stdin),
+        ("stdout", attach.stdout),
+        ("stderr", attach.stderr),
+    ] {
+        if on {
+            query.append_pair(name, "1");
+        }
+    }
+    if let Some(keys) = detach_keys {
+        query.append_pair("detachKeys", keys);
+    }
+    let stream = engine
+        .hijack(&format!("/containers/{id}/attach?{}", query.finish()), "tcp", &[])
+        .await?;
+    Halves::of(stream.into_inner()).map_err(|cause| engine.lost(cause))
+}
+
+/// Asks, before the start, to be told of the end. What it gives resolves when the container has ended (and, with
+/// `removed`, is gone).
+async fn wait(engine: &Engine, id: &str, removed: bool) -> Result<impl Future<Output = Result<ExitStatus>> + use<>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Answer {
+        status_code: i64,
+        error: Option<Message>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Message {
+        message: Option<String>,
+    }
+    let condition = if removed { "removed" } else { "next-exit" };
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("/containers/{id}/wait?condition={condition}"))
+        .body(Full::<Bytes>::default())
+        .map_err(|cause| Error::failed(format!("container {id} can't be waited for")).because(cause))?;
+    // The headers come at once: from then on no end can be missed.
+    let response = engine.request(request).await?;
+    if !response.status().is_success() {
+        return Err(refusal(response).await);
+    }
+    let engine = engine.clone();
+    Ok(async move {
+        let mut body = response.into_body().into_data_stream();
+        let mut text = Vec::new();
+        while let Some(chunk) = body.next().await {
+            text.extend_from_slice(&chunk.map_err(|cause| engine.lost(cause))?);
+        }
+        let answer: Answer = serde_json::from_slice(&text).map_err(|cause| engine.lost(cause))?;
+        if let Some(message) = answer
+            .error
+            .and_then(|error| error.message)
+            .filter(|text| !text.is_empty())
+        {
+            return Err(Error::failed(format!(
+                "the container ended badly: {}",
+                one_line(&message)
+            )));
+        }
+        // Codes are bytes on Linux; Windows has larger ones, of which the shell sees the lowest byte.
+        Ok(ExitStatus::from_code((answer.status_code & 0xff) as u8))
+    })
+}
+
+/// Sends a signal, such as `SIGINT`; a container that has ended already takes none.
+pub async fn signal(engine: &Engine, id: &str, signal: &str) {
+    let options = KillContainerOptions {
+        signal: signal.to_owned(),
+    };
+    let _ = engine.docker().kill_container(id, Some(options)).await;
+}
+
+/// Tells the container's terminal its size; gives whether the engine took it.
+pub async fn resize(engine: &Engine, id: &str, rows: u16, columns: u16) -> bool {
+    if rows == 0 || columns == 0 {
+        return true;
+    }
+    let options = ResizeContainerTTYOptions {
+        h: rows.into(),
+        w: columns.into(),
+    };
+    engine.docker().resize_container_tty(id, options).await.is_ok()
+}
+
+/// A port of the container that is reached from its engine's machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct PublishedPort {
+    /// Port and protocol inside, such as `5000/tcp`.
+    pub container: String,
+    /// The address that the engine listens on.
+    pub host_ip: String,
+    /// The port that it listens on.
+    pub host_port: u16,
+}
+
+/// The ports of a running container.
+///
+/// # Errors
+/// The engine's refusal.
+pub async fn published_ports(engine: &Engine, id: &str) -> Result<Vec<PublishedPort>> {
+    let inspected = engine
+        .docker()
+        .inspect_container(id, None::<InspectContainerOptions>)
+        .await
+        .map_err(|cause| engine.error(id, cause))?;
+    let mut ports: Vec<PublishedPort> = inspected
+        .network_settings
+        .and_then(|settings| settings.ports)
+        .unwrap_or_default()
+        .into_iter()
+        .flat_map(|(container, bindings)| {
+            bindings.unwrap_or_default().into_iter().filter_map(move |binding| {
+                Some(PublishedPort {
+                    container: container.clone(),
+                    host_ip: binding.host_ip.unwrap_or_default(),
+                    host_port: binding.host_port?.parse().ok()?,
+                })
+            })
+        })
+        .collect();
+    ports.sort();
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_starts_have_dockers_codes() {
+        for (message, class) in [
+            ("exec: \"nope\": executable file not found in $PATH", Class::Code(127)),
+            ("exec: \"/etc\": permission denied", Class::Code(126)),
+            (
+                "starting container process caused: exec: \"/x\": is a directory",
+                Class::Code(126),
+            ),
+            ("driver failed programming external connectivity", Class::Failed),
+        ] {
+            assert_eq!(start_class(message), class, "{message}");
+        }
+    }
+}

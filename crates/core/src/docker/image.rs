@@ -1,0 +1,137 @@
+//! Images of an engine: whether one is there, pulling one, the architecture that it is for.
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request};
+
+use super::client_config::ClientConfig;
+use super::engine::{Engine, one_line, refusal};
+use super::messages::Messages;
+use crate::error::{Error, Result};
+use crate::naming::{canonical, registry};
+use crate::output::Printer;
+use crate::output::steps::{Ended, Steps};
+
+/// What is known of an image on an engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Its ID.
+    pub id: String,
+    /// Such as `linux`.
+    pub os: String,
+    /// Such as `amd64`, as Go names it.
+    pub architecture: String,
+}
+
+/// Looks an image up; none where the engine doesn't have it.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub async fn find(engine: &Engine, reference: &str) -> Result<Option<ImageFacts>> {
+    match engine.docker().inspect_image(reference).await {
+        Ok(image) => Ok(Some(ImageFacts {
+            id: image.id.unwrap_or_default(),
+            os: image.os.unwrap_or_default(),
+            architecture: image.architecture.unwrap_or_default(),
+        })),
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        Err(cause) => Err(engine.error(reference, cause)),
+    }
+}
+
+/// Pulls an image, with the progress of each layer.
+///
+/// # Errors
+/// The registry's refusal, in its own words, with what helps.
+pub async fn pull(
+    engine: &Engine,
+    config: &ClientConfig,
+    reference: &str,
+    platform: Option<&str>,
+    printer: &Printer,
+) -> Result<()> {
+    let full = canonical(reference);
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("fromImage", &full);
+    if let Some(platform) = platform {
+        query.append_pair("platform", platform);
+    }
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("/images/create?{}", query.finish()));
+    if let Some(header) = config.registry_auth(&registry(reference)).await? {
+        request = request.header("X-Registry-Auth", header);
+    }
+    let request = request
+        .body(Full::<Bytes>::default())
+        .map_err(|cause| Error::failed(format!("{reference} can't be asked for")).because(cause))?;
+    let refused = |message: &str| {
+        Error::failed(format!("{reference} can't be pulled: {}", one_line(message))).hint(pull_hint(reference, message))
+    };
+    let response = engine.request(request).await?;
+    if !response.status().is_success() {
+        return Err(refused(&refusal(response).await.to_string()));
+    }
+    let mut steps = Steps::new(printer, false);
+    let title = format!("pulling {reference}");
+    steps.running(&full, &title);
+    let began = std::time::Instant::now();
+    let mut messages = Messages::default();
+    let mut body = response.into_body().into_data_stream();
+    while let Some(chunk) = body.next().await {
+        for message in messages.push(&chunk.map_err(|cause| engine.lost(cause))?) {
+            let (current, total) = message.progress();
+            if let Some(error) = message.error {
+                steps.ended(&full, &title, Ended::Failed);
+                return Err(refused(&error));
+            }
+            if let (Some(layer), Some(status)) = (message.id, message.status) {
+                let done = status == "Pull complete" || status == "Already exists";
+                // Unpacking counts the same bytes once more.
+                if done || status == "Downloading" {
+                    steps.transfer(&full, &layer, current, total, done);
+                }
+            }
+        }
+    }
+    steps.ended(&full, &title, Ended::Done(began.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+fn pull_hint(reference: &str, message: &str) -> String {
+    let host = registry(reference);
+    // `unauthorized:` is the registry's word, `401 Unauthorized` that of engines with containerd's store.
+    let message = message.to_lowercase();
+    if message.contains("denied") || message.contains("unauthorized") || message.contains("authentication required") {
+        let login = if host.starts_with("https://index.docker.io") {
+            String::new()
+        } else {
+            format!(" {host}")
+        };
+        format!("is the name right? If the image is private: docker login{login}")
+    } else if message.contains("not found") || message.contains("manifest unknown") {
+        format!("is there such a tag? Look at the registry for the tags of {reference}")
+    } else {
+        format!("does the engine's machine reach the registry? Try there: docker pull {reference}")
+    }
+}
+
+/// A warning where an image is for another machine than the engine's.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub async fn architecture_warning(engine: &Engine, reference: &str, image: &ImageFacts) -> Result<Option<String>> {
+    let version = engine.version().await?;
+    let (os, arch) = (version.os.unwrap_or_default(), version.arch.unwrap_or_default());
+    if image.architecture.is_empty() || arch.is_empty() {
+        return Ok(None);
+    }
+    let differs = image.architecture != arch || image.os != os;
+    Ok(differs.then(|| {
+        format!(
+            "{reference} is made for {}/{} and the engine runs {os}/{arch}: it will run by emulation, slowly, or not at all",
+            image.os, image.architecture
+        )
+    }))
+}

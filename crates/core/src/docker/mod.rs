@@ -1,0 +1,33 @@
+//! The engine: which one, how it is reached, and what is asked of it.
+
+pub mod build;
+pub mod build_options;
+pub mod buildkit;
+pub mod classic;
+pub mod client_config;
+pub mod container;
+pub mod content;
+pub mod context_store;
+mod csv;
+pub mod docked;
+pub mod dockerfile;
+pub mod endpoint;
+pub mod engine;
+pub mod flags;
+mod grpc;
+pub mod image;
+pub mod image_archive;
+pub mod image_load;
+pub mod image_save;
+pub mod image_store;
+pub mod locality;
+pub mod manifest;
+mod messages;
+mod number;
+pub mod packing;
+pub mod port_owner;
+pub mod push;
+pub mod run_options;
+pub mod stream;
+pub mod terminal;
+pub mod unpacking;

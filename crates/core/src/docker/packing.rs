@@ -1,0 +1,327 @@
+//! Compression of a stream to an engine that adapts to the link: harder where the link is slow, none where compressing
+//! would be what takes the time.
+//!
+//! The stream is cut into pieces, each a frame of its own: engines read frames one after the other (RFC 8878, section 3.1;
+//! RFC 1952, section 2.2), so that each piece may be packed in another way.
+
+use std::io::{self, Write as _};
+use std::time::{Duration, Instant};
+
+/// Bytes of a piece. A longer one gains nothing at the levels that are used.
+pub const PIECE: usize = 1 << 20;
+
+/// A block of zstd has no more (RFC 8878, section 3.1.1.2.3).
+const ZSTD_BLOCK: usize = 128 << 10;
+
+/// What the engine can unpack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Engines since 23 (API 1.42).
+    Zstd,
+    /// All engines.
+    Gzip,
+}
+
+/// Levels from none upwards, each with the bytes a second of unpacked data above which it is not worth its time.
+const ZSTD: [(i32, f64); 4] = [(0, f64::INFINITY), (1, 300e6), (3, 60e6), (6, 25e6)];
+const GZIP: [(i32, f64); 3] = [(0, f64::INFINITY), (1, 60e6), (6, 15e6)];
+/// Where so many bytes a second go unpacked, the link is not much slower than what packs, and both may wait for the same
+/// processor: whether packing helps is tried out there. Below, it does.
+const FAST: f64 = 70e6;
+/// Pieces by which two ways are compared, after as many that only fill what lies between.
+const TRIAL: u32 = 12;
+/// Packing must be so much faster than not packing, which costs nobody anything.
+const GAIN: f64 = 1.1;
+/// So often in a row must the link be found waiting, or choked, before the level changes.
+const PATIENCE: i32 = 3;
+/// A way that was tried in vain is tried again after twice as many pieces, from this on, up to that.
+const FIRST_PAUSE: u32 = 48;
+const LONGEST_PAUSE: u32 = 768;
+
+/// How full the queue to the link was when a piece was ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queue {
+    /// Empty: the link waits for us.
+    Empty,
+    /// Neither.
+    Moving,
+    /// Full: we wait for the link.
+    Full,
+}
+
+/// What is known of a link, from all streams that go over it: how hard to pack.
+#[derive(Debug)]
+pub struct Pace {
+    format: Format,
+    gear: usize,
+    leaning: i32,
+    /// Bytes a second, the latest pieces counting most.
+    rate: Option<f64>,
+    /// When the latest piece went.
+    last: Option<Instant>,
+    /// The pieces since the gear was changed, and their bytes and time without those that only filled what lies between.
+    pieces: u32,
+    measured: (usize, Duration),
+    /// The gear that is tried, which other to go back to, and how fast that was.
+    trial: Option<(usize, f64)>,
+    /// Pieces until the next trial, and how many they are to be after one in vain.
+    wait: u32,
+    pause: u32,
+}
+
+impl Pace {
+    /// Begins with little compression: a small layer is over before anything is known of the link.
+    pub const fn new(format: Format) -> Self {
+        Self {
+            format,
+            gear: 1,
+            leaning: 0,
+            rate: None,
+            last: None,
+            pieces: 0,
+            measured: (0, Duration::ZERO),
+            trial: None,
+            wait: 0,
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    fn gears(&self) -> &'static [(i32, f64)] {
+        match self.format {
+            Format::Zstd => &ZSTD,
+            Format::Gzip => &GZIP,
+        }
+    }
+
+    /// The level for the next piece.
+    pub fn level(&self) -> i32 {
+        self.gears().get(self.gear).map_or(1, |(level, _)| *level)
+    }
+
+    /// Learns that a piece of `bytes` went now, and how full the queue was.
+    pub fn went(&mut self, bytes: usize, queue: Queue) {
+        let now = Instant::now();
+        // What is sent early, because nothing follows for now, says nothing of the link.
+        if let (Some(last), true) = (self.last.replace(now), bytes >= PIECE) {
+            self.learn(bytes, now.duration_since(last), queue);
+        }
+    }
+
+    fn learn(&mut self, bytes: usize, took: Duration, queue: Queue) {
+        // Where the link waits for us, its rate can't be seen.
+        if queue != Queue::Empty {
+            let now = bytes as f64 / took.as_secs_f64().max(1e-6);
+            self.rate = Some(self.rate.map_or(now, |rate| rate * 0.75 + now * 0.25));
+        }
+        self.pieces += 1;
+        self.wait = self.wait.saturating_sub(1);
+        if self.pieces > TRIAL {
+            self.measured.0 += bytes;
+            self.measured.1 += took;
+        }
+        self.leaning = match queue {
+            Queue::Empty => self.leaning.min(0) - 1,
+            Queue::Moving => 0,
+            Queue::Full => self.leaning.max(0) + 1,
+        };
+        let is_measured = self.pieces >= 2 * TRIAL;
+        let measured = self.measured.0 as f64 / self.measured.1.as_secs_f64().max(1e-6);
+        if let Some((other, its)) = self.trial {
+            if is_measured {
+                let (less, more) = if self.gear < other {
+                    (measured, its)
+                } else {
+                    (its, measured)
+                };
+                let packs = more > less * GAIN;
+                let better = if packs {
+                    self.gear.max(other)
+                } else {
+                    self.gear.min(other)
+                };
+                if better == other {
+                    self.wait = self.pause;
+                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                } else {
+                    self.wait = FIRST_PAUSE;
+                }
+                self.shift(better, None);
+            }
+            return;
+        }
+        let rate = self.rate.unwrap_or(f64::INFINITY);
+        let up = self.gear + 1;
+        let may_climb = self.gears().get(up).is_some_and(|(_, limit)| rate < *limit);
+        if self.leaning <= -PATIENCE && self.gear > 0 {
+            self.shift(self.gear - 1, None);
+        } else if rate >= FAST {
+            if is_measured && self.wait == 0 && queue != Queue::Empty {
+                match self.gear {
+                    0 if may_climb => self.shift(up, Some((0, measured))),
+                    0 => {}
+                    gear => self.shift(gear - 1, Some((gear, measured))),
+                }
+            }
+        } else if self.leaning >= PATIENCE {
+            if may_climb {
+                self.shift(up, None);
+            }
+            self.leaning = 0;
+        }
+    }
+
+    const fn shift(&mut self, gear: usize, trial: Option<(usize, f64)>) {
+        self.gear = gear;
+        self.trial = trial;
+        self.leaning = 0;
+        self.pieces = 0;
+        self.measured = (0, Duration::ZERO);
+    }
+}
+
+/// Packs pieces.
+pub struct Packer {
+    format: Format,
+    /// zstd's tables, which are not made anew for each piece.
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Packer {
+    /// A packer of this format.
+    pub const fn new(format: Format) -> Self {
+        Self { format, zstd: None }
+    }
+
+    /// Packs a piece; the result is a whole frame.
+    ///
+    /// # Errors
+    /// The compressor's, which has none but for want of memory.
+    pub fn pack(&mut self, piece: &[u8], level: i32) -> io::Result<Vec<u8>> {
+        match (self.format, level) {
+            (Format::Zstd, 0) => Ok(stored_frame(piece)),
+            (Format::Zstd, level) => {
+                let zstd = match &mut self.zstd {
+                    Some(zstd) => zstd,
+                    none => none.insert(zstd::bulk::Compressor::new(level)?),
+                };
+                zstd.set_compression_level(level)?;
+                zstd.compress(piece)
+            }
+            (Format::Gzip, level) => {
+                let level = flate2::Compression::new(u32::try_from(level).unwrap_or(1));
+                let mut encoder = flate2::write::GzEncoder::new(Vec::with_capacity(piece.len() / 2), level);
+                encoder.write_all(piece)?;
+                encoder.finish()
+            }
+        }
+    }
+}
+
+/// A frame of zstd that stores its content as it is (RFC 8878, section 3.1.1): a single segment, its size in four bytes, raw
+/// blocks, no checksum.
+fn stored_frame(content: &[u8]) -> Vec<u8> {
+    const MAGIC: u32 = 0xfd2f_b528;
+    const SINGLE_SEGMENT_AND_FOUR_BYTES_OF_SIZE: u8 = 0b1010_0000;
+    let mut frame = Vec::with_capacity(content.len() + 64);
+    frame.extend(MAGIC.to_le_bytes());
+    frame.push(SINGLE_SEGMENT_AND_FOUR_BYTES_OF_SIZE);
+    // A piece is far smaller than 4 GiB.
+    frame.extend(u32::try_from(content.len()).unwrap_or(u32::MAX).to_le_bytes());
+    let mut rest = content;
+    loop {
+        let (block, after) = rest.split_at(rest.len().min(ZSTD_BLOCK));
+        let last = u32::from(after.is_empty());
+        let header = last | (u32::try_from(block.len()).unwrap_or_default() << 3);
+        frame.extend(header.to_le_bytes().iter().take(3));
+        frame.extend_from_slice(block);
+        rest = after;
+        if rest.is_empty() {
+            return frame;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+
+    fn unpacked(format: Format, packed: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        match format {
+            Format::Zstd => zstd::stream::read::Decoder::new(packed).unwrap().read_to_end(&mut out),
+            Format::Gzip => flate2::read::MultiGzDecoder::new(packed).read_to_end(&mut out),
+        }
+        .unwrap();
+        out
+    }
+
+    #[test]
+    fn pieces_of_every_gear_are_one_stream() {
+        let pieces: [Vec<u8>; 5] = [
+            b"hello ".repeat(1000),
+            (0..PIECE).map(|at| (at * at % 251) as u8).collect(),
+            vec![0; ZSTD_BLOCK],
+            Vec::new(),
+            b"end".to_vec(),
+        ];
+        for format in [Format::Zstd, Format::Gzip] {
+            let mut packer = Packer::new(format);
+            for (level, _) in Pace::new(format).gears() {
+                let stream: Vec<u8> = pieces
+                    .iter()
+                    .flat_map(|piece| packer.pack(piece, *level).unwrap())
+                    .collect();
+                assert_eq!(unpacked(format, &stream), pieces.concat(), "{format:?} {level}");
+            }
+        }
+    }
+
+    /// Lets pieces go, each of which takes so many milliseconds by its gear, and gives those that were packed.
+    fn go(pace: &mut Pace, pieces: usize, queue: Queue, took: impl Fn(usize) -> u64) -> usize {
+        let packed = (0..pieces).filter(|_| {
+            let gear = pace.gear;
+            pace.learn(PIECE, Duration::from_millis(took(gear)), queue);
+            gear > 0
+        });
+        packed.count()
+    }
+
+    #[test]
+    fn a_slow_link_gets_small_pieces_and_one_that_waits_plain_ones() {
+        let mut pace = Pace::new(Format::Zstd);
+        assert_eq!(pace.gear, 1);
+        go(&mut pace, 100, Queue::Full, |_| 80);
+        assert_eq!(pace.gear, 3);
+        go(&mut pace, 100, Queue::Moving, |_| 80);
+        assert_eq!(pace.gear, 3);
+        go(&mut pace, 100, Queue::Empty, |_| 80);
+        assert_eq!(pace.gear, 0);
+        // A link of 20 MB/s is not packed for as one of 12 is.
+        let mut pace = Pace::new(Format::Zstd);
+        go(&mut pace, 100, Queue::Full, |_| 20);
+        assert_eq!(pace.gear, 2);
+    }
+
+    #[test]
+    fn on_a_fast_link_it_is_tried_out_whether_packing_helps() {
+        // A gigabit without delay: packed, more goes.
+        let mut pace = Pace::new(Format::Zstd);
+        let packed = go(&mut pace, 1000, Queue::Full, |gear| if gear == 0 { 9 } else { 5 });
+        assert!(packed > 800, "{packed}");
+        // One processor for all: packing takes the time of the rest.
+        for queue in [Queue::Full, Queue::Moving] {
+            let mut pace = Pace::new(Format::Zstd);
+            let packed = go(&mut pace, 1000, queue, |gear| if gear == 0 { 7 } else { 9 });
+            assert!((24..200).contains(&packed), "{packed}");
+        }
+    }
+
+    #[test]
+    fn a_pause_of_the_source_is_no_slow_link() {
+        let mut pace = Pace::new(Format::Zstd);
+        pace.learn(PIECE, Duration::from_secs(30), Queue::Empty);
+        go(&mut pace, 6, Queue::Full, |_| 4);
+        assert!(pace.gear <= 1);
+    }
+}

@@ -1,0 +1,146 @@
+//! Who holds a port that a container wants: another container, or a process of this machine.
+
+use bollard::query_parameters::ListContainersOptions;
+
+use super::engine::Engine;
+use crate::error::Error;
+
+/// Makes the engine's message of a port that is taken into one that says by whom.
+///
+/// `local` says whether the engine is on this machine, where processes can be looked at.
+pub async fn explain(engine: &Engine, error: Error, local: bool) -> Error {
+    let message = error.to_string();
+    let Some(port) = taken_port(&message) else {
+        return error;
+    };
+    if let Some(container) = container_of(engine, port).await {
+        return Error::new(error.class(), format!("port {port} is taken by container {container}"))
+            .because(error)
+            .hint(format!("docker stop {container}, or publish another port"));
+    }
+    if local && let Some((pid, name)) = process_of(port) {
+        return Error::new(error.class(), format!("port {port} is taken by process {pid} ({name})"))
+            .because(error)
+            .hint(format!("kill {pid}, or publish another port"));
+    }
+    Error::new(error.class(), format!("port {port} is taken"))
+        .because(error)
+        .hint("publish another port")
+}
+
+/// The port in the engine's messages: `Bind for 0.0.0.0:5000 failed: port is already allocated` and
+/// `listen tcp4 0.0.0.0:5000: bind: address already in use`.
+fn taken_port(message: &str) -> Option<u16> {
+    if !message.contains("already allocated") && !message.contains("address already in use") {
+        return None;
+    }
+    let mut found = None;
+    for (at, _) in message.match_indices(':') {
+        let rest = message.get(at + 1..).unwrap_or_default();
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, after) = rest.split_at(digits);
+        if after.starts_with(':') || after.starts_with(" failed") || after.starts_with(" ->") || after.is_empty() {
+            found = number.parse().ok().filter(|port| *port > 0).or(found);
+        }
+    }
+    found
+}
+
+async fn container_of(engine: &Engine, port: u16) -> Option<String> {
+    let containers = engine
+        .docker()
+        .list_containers(None::<ListContainersOptions>)
+        .await
+        .ok()?;
+    containers
+        .into_iter()
+        .find(|container| {
+            let ports = container.ports.iter().flatten();
+            ports.into_iter().any(|published| published.public_port == Some(port))
+        })
+        .and_then(|container| container.names?.into_iter().next())
+        .map(|name| name.trim_start_matches('/').to_owned())
+}
+
+/// The process of this machine that listens on a TCP port, and its name, by way of `/proc`: what isn't ours can only be seen
+/// as root.
+#[cfg(target_os = "linux")]
+pub fn process_of(port: u16) -> Option<(u32, String)> {
+    let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .flat_map(|table| listening_inodes(&table, port))
+        .collect();
+    for process in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(descriptors) = std::fs::read_dir(process.path().join("fd")) else {
+            continue;
+        };
+        for descriptor in descriptors.flatten() {
+            let target = std::fs::read_link(descriptor.path()).unwrap_or_default();
+            let target = target.to_string_lossy();
+            let inode = target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']'));
+            if inode.is_some_and(|inode| inodes.iter().any(|found| found == inode)) {
+                let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+                return Some((pid, name.trim().to_owned()));
+            }
+        }
+    }
+    None
+}
+
+/// There is no way to tell.
+#[cfg(not(target_os = "linux"))]
+pub fn process_of(_: u16) -> Option<(u32, String)> {
+    None
+}
+
+/// Inodes of the sockets that listen on this port, in the format of `/proc/net/tcp` (proc(5)).
+#[cfg(target_os = "linux")]
+fn listening_inodes(table: &str, port: u16) -> Vec<String> {
+    const LISTEN: &str = "0A";
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let (local, state) = (fields.nth(1)?, fields.nth(1)?);
+            let (_, hex) = local.rsplit_once(':')?;
+            let matches = u16::from_str_radix(hex, 16).ok()? == port && state == LISTEN;
+            matches.then(|| fields.nth(5).map(str::to_owned))?
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_found_in_the_engines_messages() {
+        for (message, port) in [
+            (
+                "endpoint x (1d2): Bind for 0.0.0.0:5000 failed: port is already allocated",
+                Some(5000),
+            ),
+            (
+                "Error starting userland proxy: listen tcp4 0.0.0.0:8080: bind: address already in use",
+                Some(8080),
+            ),
+            ("listen tcp6 [::1]:81: bind: address already in use", Some(81)),
+            ("no such image: x:5000", None),
+        ] {
+            assert_eq!(taken_port(message), port, "{message}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_is_found_by_its_port() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(process_of(port).map(|(pid, _)| pid), Some(std::process::id()));
+    }
+}

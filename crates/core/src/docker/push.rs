@@ -1,0 +1,714 @@
+//! Pushing an image: the engine does it, with a login that travels in a header.
+//!
+//! Sources: the engine's API reference ("Push an image", "Get image information from the registry"); the words of its
+//! progress and of its errors are those of engines 20.10 to 28.5, with both image stores.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use bollard::query_parameters::TagImageOptionsBuilder;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request};
+use serde::{Deserialize, Serialize};
+
+use super::client_config::Login;
+use super::engine::{Engine, one_line, refusal};
+use super::messages::Messages;
+use crate::error::{Class, Error, Result};
+use crate::naming::{Designation, canonical, registry};
+use crate::output::steps::{Ended, Steps};
+use crate::output::{Printer, visible};
+
+/// The pauses between tries.
+const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(6)];
+/// How long an engine may say nothing while it pushes. Registries take minutes to put a large layer together; after this,
+/// nobody holds the other end any more.
+const SILENCE: Duration = Duration::from_secs(30 * 60);
+/// How long the look at what the registry has may take. It saves work; where it takes longer, it saves none.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
+/// A registry's message is shown up to this length.
+const MESSAGE_LIMIT: usize = 1000;
+
+/// The login for a push, as the engine takes it.
+pub struct RegistryAuth {
+    header: String,
+    /// What must not be shown, whoever says it.
+    secrets: Vec<String>,
+}
+
+// Secrets must not reach a log by way of a derived Debug.
+impl fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RegistryAuth(..)")
+    }
+}
+
+impl RegistryAuth {
+    /// With this login, or with none: engines want the header all the same.
+    pub fn new(registry: &str, login: Option<&Login>) -> Self {
+        use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+        let Some(login) = login else {
+            return Self {
+                header: URL_SAFE.encode("{}"),
+                secrets: Vec::new(),
+            };
+        };
+        let header = login.registry_auth(registry);
+        let pair = format!("{}:{}", login.user, login.secret);
+        let secrets = [
+            header.clone(),
+            STANDARD.encode(&pair),
+            URL_SAFE.encode(&pair),
+            STANDARD.encode(&login.secret),
+            login.secret.clone(),
+        ];
+        Self {
+            header,
+            secrets: secrets.into_iter().filter(|secret| !secret.is_empty()).collect(),
+        }
+    }
+
+    /// A message of the registry's or the engine's on one line, without what was sent to them: a hostile registry may
+    /// send a login back, to have it printed.
+    fn clean(&self, message: &str) -> String {
+        let message = self
+            .secrets
+            .iter()
+            .fold(message.to_owned(), |message, secret| message.replace(secret, "***"));
+        let message = visible(&one_line(&message));
+        match message.char_indices().nth(MESSAGE_LIMIT) {
+            Some((end, _)) => format!("{}...", message.get(..end).unwrap_or_default()),
+            None => message,
+        }
+    }
+}
+
+/// What became of an image's layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Layers {
+    /// Sent to the registry.
+    pub pushed: usize,
+    /// Taken by the registry from another repository of its own.
+    pub mounted: usize,
+    /// In the repository already.
+    pub present: usize,
+}
+
+/// A push that is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// The digest of the image in the registry.
+    pub digest: String,
+    /// What became of its layers.
+    pub layers: Layers,
+}
+
+/// Gives an image one more name.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub async fn tag(engine: &Engine, source: &Designation, target: &Designation) -> Result<()> {
+    let options = TagImageOptionsBuilder::new()
+        .repo(&target.name)
+        .tag(&target.tag)
+        .build();
+    engine
+        .docker()
+        .tag_image(&source.to_string(), Some(options))
+        .await
+        .map_err(|cause| engine.error(&format!("{source} can't be tagged as {target}"), cause))
+}
+
+/// The digest under which the registry has just this image by this tag; none where it hasn't, or where nobody can tell.
+///
+/// The engine is asked on both sides: it knows under which digests it pushed or pulled the image (with containerd's store,
+/// the image's own digest), and it reaches registries that this machine may not.
+pub async fn already_there(engine: &Engine, reference: &Designation, auth: &RegistryAuth) -> Option<String> {
+    let image = engine.docker().inspect_image(&reference.to_string()).await.ok()?;
+    let repository = canonical(&reference.name);
+    let repository = repository.rsplit_once(':')?.0.to_owned();
+    let known: Vec<String> = image
+        .repo_digests
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|known| {
+            let (name, digest) = known.split_once('@')?;
+            let name = canonical(name);
+            (name.rsplit_once(':')?.0 == repository).then(|| digest.to_owned())
+        })
+        .collect();
+    if known.is_empty() {
+        return None;
+    }
+    let there = tokio::time::timeout(LOOK_TIMEOUT, registrys_digest(engine, reference, auth))
+        .await
+        .ok()??;
+    known.contains(&there).then_some(there)
+}
+
+async fn registrys_digest(engine: &Engine, reference: &Designation, auth: &RegistryAuth) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Distribution {
+        descriptor: Descriptor,
+    }
+    #[derive(Deserialize)]
+    struct Descriptor {
+        digest: String,
+    }
+    let request = Request::builder()
+        .uri(format!("/distribution/{reference}/json"))
+        .header("X-Registry-Auth", &auth.header)
+        .body(Full::<Bytes>::default())
+        .ok()?;
+    let response = engine.request(request).await.ok()?;
+    if !response.status().is_success() {
+        return None;
+    }
+    let body = http_body_util::Limited::new(response.into_body(), 1024 * 1024)
+        .collect()
+        .await
+        .ok()?
+        .to_bytes();
+    let found: Distribution = serde_json::from_slice(&body).ok()?;
+    Some(found.descriptor.digest).filter(|digest| is_digest(digest))
+}
+
+/// Pushes an image, with the progress of each layer. What may pass (a registry that is busy, a connection that breaks) is
+/// tried again.
+///
+/// # Errors
+/// The registry's refusal, in its own words, with what helps.
+pub async fn push(engine: &Engine, reference: &Designation, auth: &RegistryAuth, printer: &Printer) -> Result<Pushed> {
+    let mut layers = BTreeMap::new();
+    let mut pauses = PAUSES.iter();
+    loop {
+        let message = match attempt(engine, reference, auth, &mut layers, printer).await? {
+            Ok(digest) => {
+                return Ok(Pushed {
+                    digest,
+                    layers: count(&layers),
+                });
+            }
+            Err(message) => message,
+        };
+        let verdict = Verdict::of(&message, reference);
+        match pauses.next() {
+            Some(pause) if verdict.may_pass() => {
+                printer.note(&format!(
+                    "{reference}: {}; next try in {} s",
+                    auth.clean(&message),
+                    pause.as_secs()
+                ));
+                tokio::time::sleep(*pause).await;
+            }
+            _ => return Err(refused(reference, &message, verdict, auth)),
+        }
+    }
+}
+
+/// What became of one layer. A later one is better news: what an earlier try pushed is there in the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    Present,
+    Mounted,
+    Pushed,
+}
+
+fn count(layers: &BTreeMap<String, Fate>) -> Layers {
+    let of = |fate| layers.values().filter(|is| **is == fate).count();
+    Layers {
+        pushed: of(Fate::Pushed),
+        mounted: of(Fate::Mounted),
+        present: of(Fate::Present),
+    }
+}
+
+/// One try: the digest, or the message of what failed. The outer error is the engine's, with which no second try helps.
+async fn attempt(
+    engine: &Engine,
+    reference: &Designation,
+    auth: &RegistryAuth,
+    layers: &mut BTreeMap<String, Fate>,
+    printer: &Printer,
+) -> Result<Result<String, String>> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("tag", &reference.tag);
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("/images/{}/push?{}", reference.name, query.finish()))
+        .header("X-Registry-Auth", &auth.header)
+        .body(Full::<Bytes>::default())
+        .map_err(|cause| Error::failed(format!("{reference} can't be asked for")).because(cause))?;
+    let silent = |_| {
+        Error::unreachable(format!(
+            "the engine at {} has said nothing of {reference} for {} minutes",
+            engine.choice().endpoint,
+            SILENCE.as_secs() / 60
+        ))
+        .hint("look at the engine's log, and at the registry's")
+    };
+    let response = tokio::time::timeout(SILENCE, engine.request(request))
+        .await
+        .map_err(silent)??;
+    if !response.status().is_success() {
+        return Ok(Err(refusal(response).await.to_string()));
+    }
+    let mut view = View::new(reference, printer);
+    let mut digest = None;
+    let mut messages = Messages::default();
+    let mut body = response.into_body().into_data_stream();
+    loop {
+        let chunk = tokio::time::timeout(SILENCE, body.next()).await.map_err(silent)?;
+        let Some(chunk) = chunk else { break };
+        for message in messages.push(&chunk.map_err(|cause| engine.lost(cause))?) {
+            let (current, total) = message.progress();
+            if let Some(said) = message.aux("Digest") {
+                digest = Some(said.to_owned());
+            }
+            if let Some(error) = message.error {
+                view.end(false);
+                return Ok(Err(error));
+            }
+            let status = message.status.unwrap_or_default();
+            let Some(layer) = message.id else {
+                // Only the classic store says it in a document of its own, too.
+                digest = digest.or_else(|| digest_of(&status, &reference.tag));
+                continue;
+            };
+            let fate = match status.as_str() {
+                "Pushed" => Some(Fate::Pushed),
+                "Layer already exists" => Some(Fate::Present),
+                mounted if mounted.starts_with("Mounted from ") => Some(Fate::Mounted),
+                _ => None,
+            };
+            match fate {
+                Some(fate) => view.ended(&layer, &status, fate),
+                None if status == "Pushing" => view.moved(&layer, current, total),
+                None => {}
+            }
+            if let Some(fate) = fate {
+                let known = layers.entry(layer).or_insert(fate);
+                *known = fate.max(*known);
+            }
+        }
+    }
+    match digest.filter(|digest| is_digest(digest)) {
+        Some(digest) => {
+            view.end(true);
+            Ok(Ok(digest))
+        }
+        None => {
+            view.end(false);
+            Ok(Err("the engine stopped in the middle: unexpected EOF".to_owned()))
+        }
+    }
+}
+
+/// A push as it is shown: on a terminal a line for each layer that moves, elsewhere a line for each that ended.
+struct View {
+    steps: Steps,
+    id: String,
+    title: String,
+    began: Instant,
+    /// When each layer was first seen to move.
+    moving: HashMap<String, Instant>,
+}
+
+impl View {
+    fn new(reference: &Designation, printer: &Printer) -> Self {
+        let mut view = Self {
+            steps: Steps::new(printer, false).of("Pushing"),
+            id: reference.to_string(),
+            title: format!("pushing {reference}"),
+            began: Instant::now(),
+            moving: HashMap::new(),
+        };
+        view.steps.running(&view.id, &view.title);
+        view
+    }
+
+    /// The key and the name of a layer's own line.
+    fn line(&self, layer: &str) -> (String, String) {
+        (format!("{} {layer}", self.id), format!("layer {layer}"))
+    }
+
+    fn moved(&mut self, layer: &str, current: u64, total: u64) {
+        self.moving.entry(layer.to_owned()).or_insert_with(Instant::now);
+        if self.steps.is_live() {
+            let (key, name) = self.line(layer);
+            self.steps.running(&key, &name);
+            self.steps.transfer(&key, layer, current, total, false);
+        } else {
+            self.steps.transfer(&self.id, layer, current, total, false);
+        }
+    }
+
+    fn ended(&mut self, layer: &str, status: &str, fate: Fate) {
+        let what = match fate {
+            Fate::Present => "is there already".to_owned(),
+            // `Mounted from team/base`: the engine's words, as hostile as the registry.
+            Fate::Mounted => status.replacen("Mounted", "is mounted", 1),
+            Fate::Pushed => String::new(),
+        };
+        let (key, name) = self.line(layer);
+        match (self.steps.is_live(), fate) {
+            (true, Fate::Pushed) => {
+                let took = self.moving.get(layer).map(Instant::elapsed).unwrap_or_default();
+                self.steps.ended(&key, &name, Ended::Done(took.as_secs_f64()));
+            }
+            (true, _) => self.steps.ended(&key, &format!("{name} {what}"), Ended::Done(0.0)),
+            (false, Fate::Pushed) => self.steps.transfer_done(&self.id, layer),
+            (false, _) => self.steps.output(&self.id, format!("{layer} {what}\n").as_bytes()),
+        }
+    }
+
+    fn end(&mut self, success: bool) {
+        let how = if success {
+            Ended::Done(self.began.elapsed().as_secs_f64())
+        } else {
+            Ended::Failed
+        };
+        self.steps.ended(&self.id, &self.title, how);
+    }
+}
+
+/// The digest in `TAG: digest: sha256:... size: 527`.
+fn digest_of(status: &str, tag: &str) -> Option<String> {
+    let rest = status.strip_prefix(tag)?.strip_prefix(": digest: ")?;
+    rest.split(' ').next().map(str::to_owned)
+}
+
+/// What will be printed as a digest is one.
+fn is_digest(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(algorithm, hex)| {
+        !algorithm.is_empty()
+            && algorithm.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            && hex.len() >= 32
+            && hex.len() <= 256
+            && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// What a message means for the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The login is missing or wrong, or may not do this.
+    Denied,
+    /// The tag is there with another image, and may not be moved.
+    Immutable,
+    /// There is no such repository.
+    UnknownRepository,
+    /// The registry's certificate is not trusted.
+    Untrusted,
+    /// The registry speaks no TLS.
+    Plain,
+    /// Too many requests.
+    Busy,
+    /// The registry failed, and said so.
+    Broken,
+    /// The name of the registry leads nowhere: no try will change it.
+    Nowhere,
+    /// Nobody listens, the connection broke, or a proxy has nobody behind it.
+    Down,
+    /// Something else.
+    Other,
+}
+
+/// What engines and registries say, in lower case, in the order in which it is looked for: a refusal counts more than
+/// the connection that it came by.
+const SIGNS: &[(Verdict, &[&str])] = &[
+    (
+        Verdict::Immutable,
+        &[
+            "is immutable",
+            "tag immutab",
+            "cannot be overwritten",
+            "imagetagalreadyexists",
+        ],
+    ),
+    (
+        Verdict::Untrusted,
+        &["x509:", "certificate signed by unknown", "failed to verify certificate"],
+    ),
+    (Verdict::Plain, &["server gave http response to https client"]),
+    (
+        Verdict::Busy,
+        &[
+            "toomanyrequests",
+            "too many requests",
+            "429 ",
+            "rate limit",
+            "rate exceeded",
+        ],
+    ),
+    (
+        Verdict::Down,
+        &[
+            "502 bad gateway",
+            "503 service unavailable",
+            "504 gateway",
+            "http status: 502",
+            "http status: 503",
+            "http 502",
+            "http 503",
+            "http 504",
+            "unavailable: service unavailable",
+        ],
+    ),
+    (
+        Verdict::Broken,
+        &[
+            "500 internal server error",
+            "internal server error",
+            "http status: 5",
+            "http 500",
+            "unknown: unknown error",
+        ],
+    ),
+    (
+        Verdict::Denied,
+        &[
+            "unauthorized",
+            "authentication required",
+            "no basic auth credentials",
+            "denied",
+            "forbidden",
+            "incorrect username or password",
+            "authorization failed",
+            "insufficient_scope",
+            "401 ",
+            "403 ",
+        ],
+    ),
+    (
+        Verdict::UnknownRepository,
+        &[
+            "name unknown",
+            "name_unknown",
+            "repository does not exist",
+            "does not exist in the registry",
+            "repository name not known",
+        ],
+    ),
+    (
+        Verdict::Nowhere,
+        &["no such host", "server misbehaving", "name or service not known"],
+    ),
+    (
+        Verdict::Down,
+        &[
+            "connection refused",
+            "connection reset",
+            "broken pipe",
+            "no route to host",
+            "network is unreachable",
+            "host is unreachable",
+            "i/o timeout",
+            "handshake timeout",
+            "deadline exceeded",
+            "request canceled while waiting",
+            "use of closed network connection",
+            ": eof",
+            "unexpected eof",
+            "stream error",
+            "goaway",
+            "server closed",
+            "http2: ",
+            "connection timed out",
+        ],
+    ),
+];
+
+impl Verdict {
+    fn of(message: &str, reference: &Designation) -> Self {
+        // A repository may be called anything, such as `denied`.
+        let path = match reference.name.split_once('/') {
+            Some((host, path)) if host.contains(['.', ':']) => path,
+            _ => &reference.name,
+        };
+        let message = message.replace(&format!("/{path}"), "/").to_lowercase();
+        SIGNS
+            .iter()
+            .find(|(_, signs)| signs.iter().any(|sign| message.contains(sign)))
+            .map_or(Self::Other, |(verdict, _)| *verdict)
+    }
+
+    const fn may_pass(self) -> bool {
+        matches!(self, Self::Busy | Self::Broken | Self::Down)
+    }
+
+    const fn class(self) -> Class {
+        match self {
+            Self::Down | Self::Nowhere => Class::Unreachable,
+            _ => Class::Failed,
+        }
+    }
+}
+
+fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &RegistryAuth) -> Error {
+    let key = registry(&reference.name);
+    let on_hub = key.starts_with("https://");
+    let host = if on_hub { "registry-1.docker.io" } else { key.as_str() };
+    let login = if on_hub {
+        "docker login".to_owned()
+    } else {
+        format!("docker login {host}")
+    };
+    let hint = match verdict {
+        Verdict::Denied => format!("{login}, as somebody who may push to {}", reference.name),
+        Verdict::Immutable => "publish it under a tag that is not there yet: --publish-tag TAG".to_owned(),
+        Verdict::UnknownRepository => format!("make the repository in the registry first: {}", reference.name),
+        Verdict::Untrusted => format!(
+            "put the certificate of the registry's authority on the engine's machine: /etc/docker/certs.d/{host}/ca.crt"
+        ),
+        Verdict::Plain => format!(
+            "the registry speaks plain HTTP; where that is meant, name it in the engine's /etc/docker/daemon.json: {{\"insecure-registries\": [\"{host}\"]}}"
+        ),
+        Verdict::Busy => "the registry asks for patience: try again in some minutes".to_owned(),
+        Verdict::Broken => "look at the registry's log, or try again later".to_owned(),
+        Verdict::Nowhere | Verdict::Down => {
+            format!("does the engine's machine reach the registry? Try there: curl https://{host}/v2/")
+        }
+        Verdict::Other => format!("docker push {reference} may say more"),
+    };
+    Error::new(
+        verdict.class(),
+        format!("{reference} can't be pushed: {}", auth.clean(message)),
+    )
+    .hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn designation() -> Designation {
+        Designation {
+            name: "reg.example:5000/team/x".into(),
+            tag: "1".into(),
+        }
+    }
+
+    #[test]
+    fn messages_of_engines_and_registries_are_understood() {
+        for (message, verdict) in [
+            ("unauthorized: authentication required", Verdict::Denied),
+            ("no basic auth credentials", Verdict::Denied),
+            ("denied: requested access to the resource is denied", Verdict::Denied),
+            (
+                "push access denied, repository does not exist or may require authorization",
+                Verdict::Denied,
+            ),
+            (
+                "tag invalid: The image tag '1' already exists in the 'x' repository and cannot be overwritten because the repository is immutable.",
+                Verdict::Immutable,
+            ),
+            (
+                "name unknown: The repository with name 'x' does not exist in the registry",
+                Verdict::UnknownRepository,
+            ),
+            ("toomanyrequests: Rate exceeded", Verdict::Busy),
+            (
+                "received unexpected HTTP status: 503 Service Unavailable",
+                Verdict::Down,
+            ),
+            (
+                "received unexpected HTTP status: 500 Internal Server Error",
+                Verdict::Broken,
+            ),
+            (
+                "failed commit on ref \"x\": unexpected status from PUT request to http://r/v2/x: 500 Internal Server Error",
+                Verdict::Broken,
+            ),
+            (
+                "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+                Verdict::Down,
+            ),
+            ("Head \"https://r/v2/x/blobs/y\": EOF", Verdict::Down),
+            (
+                "write tcp 1.2.3.4:5->6.7.8.9:443: write: connection reset by peer",
+                Verdict::Down,
+            ),
+            (
+                "dial tcp: lookup nowhere.example on 127.0.0.11:53: no such host",
+                Verdict::Nowhere,
+            ),
+            ("x509: certificate signed by unknown authority", Verdict::Untrusted),
+            ("http: server gave HTTP response to HTTPS client", Verdict::Plain),
+            ("manifest invalid: manifest invalid", Verdict::Other),
+        ] {
+            assert_eq!(Verdict::of(message, &designation()), verdict, "{message}");
+        }
+        let named = Designation {
+            name: "reg.example:5000/denied/geofence".into(),
+            tag: "1".into(),
+        };
+        let message = "Put \"https://reg.example:5000/v2/denied/geofence/manifests/1\": manifest invalid";
+        assert_eq!(Verdict::of(message, &named), Verdict::Other);
+        // Nor do words fall apart where it is called `x`.
+        let named = Designation {
+            name: "reg.example:5000/x".into(),
+            tag: "1".into(),
+        };
+        let message = "Get \"https://reg.example:5000/v2/\": x509: certificate signed by unknown authority";
+        assert_eq!(Verdict::of(message, &named), Verdict::Untrusted);
+        assert!(Verdict::Busy.may_pass() && Verdict::Broken.may_pass() && Verdict::Down.may_pass());
+        assert!(!Verdict::Denied.may_pass() && !Verdict::Immutable.may_pass() && !Verdict::Other.may_pass());
+        assert_eq!(Verdict::Down.class(), Class::Unreachable);
+        assert_eq!(Verdict::Busy.class(), Class::Failed);
+    }
+
+    #[test]
+    fn a_registry_that_sends_the_login_back_does_not_have_it_printed() {
+        let login = Login {
+            user: "ann".into(),
+            secret: "s3cret~?>".into(),
+        };
+        let auth = RegistryAuth::new("r", Some(&login));
+        let basic = base64::engine::general_purpose::STANDARD.encode("ann:s3cret~?>");
+        let message = format!("denied: Basic {basic} {} s3cret~?>\x1b[2J\nx", auth.header);
+        let error = refused(&designation(), &message, Verdict::of(&message, &designation()), &auth).to_string();
+        assert_eq!(
+            error,
+            "reg.example:5000/team/x:1 can't be pushed: denied: Basic *** *** *** [2J x"
+        );
+        assert!(!format!("{auth:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_message_has_an_end() {
+        let auth = RegistryAuth::new("r", None);
+        assert!(auth.clean(&"\u{fc}".repeat(100_000)).chars().count() <= MESSAGE_LIMIT + 3);
+    }
+
+    #[test]
+    fn the_digest_is_read_where_only_the_status_has_it() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let status = format!("1.2: digest: {digest} size: 527");
+        assert_eq!(digest_of(&status, "1.2").as_deref(), Some(digest.as_str()));
+        assert_eq!(digest_of(&status, "1"), None);
+        assert!(is_digest(&digest) && !is_digest("sha256:\x1b[2J") && !is_digest("sha256:12"));
+    }
+
+    #[test]
+    fn what_an_earlier_try_pushed_counts_as_pushed() {
+        let mut layers = BTreeMap::from([("a".to_owned(), Fate::Pushed)]);
+        for (layer, fate) in [("a", Fate::Present), ("b", Fate::Mounted), ("c", Fate::Present)] {
+            let known = layers.entry(layer.to_owned()).or_insert(fate);
+            *known = fate.max(*known);
+        }
+        assert_eq!(
+            count(&layers),
+            Layers {
+                pushed: 1,
+                mounted: 1,
+                present: 1
+            }
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! What the client knows beside its command line.
+
+use std::io;
+use std::path::Path;
+
+/// The operating system of the engine's containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EngineSystem {
+    /// Linux.
+    #[default]
+    Linux,
+    /// Windows.
+    Windows,
+}
+
+/// What the docker client looks at beside its command line. Nothing else is read, so a plan made twice
+/// from the same facts is the same plan.
+#[derive(Clone, Copy)]
+pub struct ClientFacts<'a> {
+    /// The client's environment variables: `-e NAME`, DOCKER_DEFAULT_PLATFORM, DOCKER_CONTENT_TRUST.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Reads a whole file: `--env-file`, `--label-file`, seccomp profiles. The path is absolute when
+    /// `working_dir` is.
+    pub read_file: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
+    /// What relative paths are relative to.
+    pub working_dir: &'a Path,
+    /// The API version agreed with the engine; docker 28 speaks 1.50 at most.
+    pub api_version: (u32, u32),
+    /// The engine's operating system.
+    pub engine_system: EngineSystem,
+    /// The engine's Unix socket as a path on the engine's own machine; `--use-api-socket` mounts it.
+    pub engine_socket: Option<&'a str>,
+    /// Height and width of the terminal that stdout is; zeros where it is none.
+    pub console_size: (usize, usize),
+    /// The proxies that the client's `config.json` sets for this engine: `HTTP_PROXY` and its value.
+    pub proxies: &'a [(String, String)],
+    /// The text of a `config.json` with the client's registry credentials, resolved, where it has any;
+    /// `--use-api-socket` gives it to the container.
+    pub credentials: Option<&'a str>,
+}

@@ -1,0 +1,129 @@
+//! One dock: its moniker and how it is reached. Data only, and hostile data too: nothing here is ever part of a shell's
+//! command line.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A dock as the list holds it, and as an agent is told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dock {
+    /// Its name; unique in the list.
+    pub moniker: String,
+    /// How its engine is reached.
+    #[serde(flatten)]
+    pub access: Access,
+    /// The directory there under which workspaces lie; none for the usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<String>,
+    /// Whose published ports are forwarded to this machine.
+    #[serde(default, skip_serializing_if = "Forward::is_usual")]
+    pub forward: Forward,
+}
+
+/// Whose published ports on a dock are forwarded to this machine; ordered by how many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Forward {
+    /// Nobody's.
+    None,
+    /// Those of containers that this user made.
+    #[default]
+    Mine,
+    /// Those of all containers.
+    All,
+}
+
+impl Forward {
+    /// Its word in the list of docks.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Mine => "mine",
+            Self::All => "all",
+        }
+    }
+
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How a dock's engine is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// A machine that ssh reaches.
+    Ssh(SshAccess),
+    /// An engine that listens on TCP.
+    Tcp {
+        /// `HOST:PORT`, an IPv6 address in brackets.
+        address: String,
+        /// Folder that holds `ca.pem`, `cert.pem` and `key.pem`; none for plain HTTP.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tls_dir: Option<PathBuf>,
+    },
+    /// A context of docker's own.
+    Context {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// What the user said of a machine that ssh reaches; the rest is in `~/.ssh/config`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SshAccess {
+    /// A host name, an address, or a `Host` of `~/.ssh/config`.
+    pub host: String,
+    /// The user there; none for that of the ssh configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The port of sshd; none for that of the ssh configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The private key; none for those of the ssh configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PathBuf>,
+    /// The engine's socket there; none for `/var/run/docker.sock`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub docker_socket: Option<String>,
+}
+
+impl Access {
+    /// The host or address as the user gave it; none for what docker alone knows.
+    pub fn host(&self) -> Option<&str> {
+        match self {
+            Self::Ssh(ssh) => Some(&ssh.host),
+            Self::Tcp { address, .. } => Some(host_of(address)),
+            Self::Context { .. } => None,
+        }
+    }
+
+    /// Where it is, in one word: `ann@box:2222`, `tcp://box:2376`, `context colima`.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Ssh(ssh) => {
+                let user = ssh.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+                let port = ssh.port.map(|port| format!(":{port}")).unwrap_or_default();
+                let host = if ssh.host.contains(':') && !port.is_empty() {
+                    format!("[{}]", ssh.host)
+                } else {
+                    ssh.host.clone()
+                };
+                format!("{user}{host}{port}")
+            }
+            Self::Tcp { address, .. } => format!("tcp://{address}"),
+            Self::Context { name } => format!("context {name}"),
+        }
+    }
+}
+
+/// The host of `HOST:PORT`, without the brackets of an IPv6 address.
+fn host_of(address: &str) -> &str {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host)
+}

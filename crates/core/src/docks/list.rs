@@ -1,0 +1,327 @@
+//! The file that holds the list of docks: `docks.yml` in the user's configuration directory.
+//!
+//! It names machines and keys, and decides where secrets go: so it is private (0600, in a directory of 0700). It is
+//! changed under a lock, by a new file that takes the old one's place. What a person wrote wrong in it is an error with
+//! its line, and stays as it is.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::dock::Dock;
+use super::moniker;
+use crate::error::{Error, Result};
+use crate::private_file;
+
+/// The version of the format; a newer one is refused.
+const VERSION: u32 = 1;
+/// How long another command may take to change the list.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// What the file begins with.
+const PREFACE: &str =
+    "# The docks of dockerutils. register-dock and unregister-dock change it; comments are not kept.\n";
+
+/// Why a text is no list.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// Not the YAML that a list is; the cause knows the line.
+    #[error("{0}")]
+    Damaged(#[from] serde_yaml::Error),
+    /// Of a newer version.
+    #[error("it has version {0}, and this dockerutils knows {VERSION}")]
+    Newer(u32),
+    /// A moniker that can't be one.
+    #[error("{0:?} can't be a moniker: {1}")]
+    Moniker(String, moniker::MonikerError),
+    /// The same moniker twice.
+    #[error("{0:?} is there twice")]
+    Twice(String),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    version: u32,
+    #[serde(default)]
+    docks: Vec<Dock>,
+}
+
+/// Only the version: a newer file may have keys that we do not know.
+#[derive(Deserialize)]
+struct Versioned {
+    #[serde(default)]
+    version: Option<u32>,
+}
+
+/// Reads a list; an empty text is an empty one.
+///
+/// # Errors
+/// What is wrong with it, with its line where that can be told.
+pub fn parse(text: &str) -> Result<Vec<Dock>, ListError> {
+    if text.lines().all(|line| line.trim().is_empty() || line.starts_with('#')) {
+        return Ok(Vec::new());
+    }
+    if let Ok(Versioned { version: Some(version) }) = serde_yaml::from_str(text)
+        && version > VERSION
+    {
+        return Err(ListError::Newer(version));
+    }
+    let document: Document = serde_yaml::from_str(text)?;
+    let mut seen = BTreeSet::new();
+    for dock in &document.docks {
+        moniker::check(&dock.moniker).map_err(|why| ListError::Moniker(dock.moniker.clone(), why))?;
+        if !seen.insert(&dock.moniker) {
+            return Err(ListError::Twice(dock.moniker.clone()));
+        }
+    }
+    Ok(document.docks)
+}
+
+/// The text of a list.
+///
+/// # Errors
+/// A path that is no UTF-8.
+pub fn render(docks: &[Dock]) -> Result<String, ListError> {
+    let text = serde_yaml::to_string(&Document {
+        version: VERSION,
+        docks: docks.to_vec(),
+    })?;
+    Ok(format!("{PREFACE}{text}"))
+}
+
+/// The list in a directory.
+#[derive(Clone, Debug)]
+pub struct List {
+    directory: PathBuf,
+}
+
+impl List {
+    /// The list in this directory; nothing is read or made yet.
+    pub const fn at(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Its file.
+    pub fn file(&self) -> PathBuf {
+        self.directory.join("docks.yml")
+    }
+
+    /// The docks, in the order in which they were registered; none where there is no file.
+    ///
+    /// # Errors
+    /// A file that can't be read or is damaged, with its line.
+    pub fn read(&self) -> Result<Vec<Dock>> {
+        let file = self.file();
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(cause) => {
+                return Err(Error::usage(format!("the list of docks {} can't be read", file.display())).because(cause));
+            }
+        };
+        parse(&text).map_err(|cause| {
+            let line = match &cause {
+                ListError::Damaged(cause) => cause.location().map(|at| format!(":{}", at.line())),
+                _ => None,
+            };
+            let hint = match cause {
+                ListError::Newer(_) => "update dockerutils here, or move the file away".to_owned(),
+                _ => format!("mend the file by hand, or move it away: mv {0} {0}.old", file.display()),
+            };
+            let line = line.unwrap_or_default();
+            Error::usage(format!("the list of docks {}{line} is damaged", file.display()))
+                .because(cause)
+                .hint(hint)
+        })
+    }
+
+    /// Changes the list, alone: others wait.
+    ///
+    /// # Errors
+    /// What `change` says, a damaged file (which is left as it is), a directory that can't be written.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Vec<Dock>) -> Result<T>) -> Result<T> {
+        let file = self.file();
+        let unwritable = |cause: io::Error| {
+            Error::failed(format!("the list of docks {} can't be written", file.display())).because(cause)
+        };
+        self.make_directory().map_err(unwritable)?;
+        let _lock = self.lock()?;
+        let mut docks = self.read()?;
+        let before = docks.clone();
+        let result = change(&mut docks)?;
+        if docks != before {
+            let text = render(&docks).map_err(|cause| unwritable(io::Error::other(cause)))?;
+            // Whoever keeps the file elsewhere, behind a link, keeps it there.
+            let target = fs::canonicalize(&file).unwrap_or_else(|_| file.clone());
+            private_file::replace(&target, text.as_bytes()).map_err(unwritable)?;
+        }
+        Ok(result)
+    }
+
+    fn make_directory(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let mode = fs::metadata(&self.directory)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            fs::set_permissions(&self.directory, Permissions::from_mode(mode & 0o700))?;
+        }
+        Ok(())
+    }
+
+    /// Held until it is dropped; the system lets go of it when its process dies.
+    fn lock(&self) -> Result<File> {
+        let path = self.directory.join("docks.lock");
+        let failed = |cause: io::Error| Error::failed(format!("{} can't be locked", path.display())).because(cause);
+        let lock = private_file::open_lock(&path).map_err(failed)?;
+        let started = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::WouldBlock) if started.elapsed() < LOCK_TIMEOUT => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::failed(format!(
+                        "another command has been changing the list of docks for {} seconds",
+                        LOCK_TIMEOUT.as_secs()
+                    ))
+                    .hint(format!("look who holds {}: fuser {0}", path.display())));
+                }
+                Err(TryLockError::Error(cause)) => return Err(failed(cause)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::docks::{Access, Forward, SshAccess};
+
+    fn dock(moniker: &str) -> Dock {
+        Dock {
+            moniker: moniker.to_owned(),
+            access: Access::Ssh(SshAccess {
+                host: "10.0.0.7".into(),
+                ..SshAccess::default()
+            }),
+            workspace: None,
+            forward: Forward::default(),
+        }
+    }
+
+    fn add(list: &List, moniker: &str) -> Result<()> {
+        list.change(|docks| {
+            docks.push(dock(moniker));
+            Ok(())
+        })
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_whatever_the_monikers_are() {
+        let docks: Vec<Dock> = ["far", "x[$(touch pwned)]", "50%", "no", "1", "~", "a: b", "'\"", "é"]
+            .map(dock)
+            .to_vec();
+        let mut all = docks.clone();
+        all.push(Dock {
+            access: Access::Tcp {
+                address: "[::1]:2376".into(),
+                tls_dir: Some("/certs of mine".into()),
+            },
+            workspace: Some("/data".into()),
+            forward: Forward::None,
+            ..dock("tcp")
+        });
+        all.push(Dock {
+            access: Access::Context { name: "colima".into() },
+            ..dock("context")
+        });
+        let text = render(&all).unwrap();
+        assert_eq!(parse(&text).unwrap(), all, "{text}");
+    }
+
+    #[test]
+    fn the_file_and_its_directory_are_private() {
+        let home = tempfile::tempdir().unwrap();
+        let list = List::at(home.path().join("config/dockerutils"));
+        assert_eq!(list.read().unwrap(), []);
+        assert!(!home.path().join("config").exists(), "reading made something");
+        add(&list, "far").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&list.file()), mode(&list.directory)), (0o600, 0o700));
+        fs::set_permissions(list.file(), Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(&list.directory, Permissions::from_mode(0o755)).unwrap();
+        add(&list, "near").unwrap();
+        assert_eq!((mode(&list.file()), mode(&list.directory)), (0o600, 0o700));
+    }
+
+    #[test]
+    fn what_is_damaged_is_an_error_with_its_line_and_stays() {
+        let home = tempfile::tempdir().unwrap();
+        let list = List::at(home.path().to_owned());
+        for (text, parts) in [
+            ("version: 1\ndocks:\n- moniker: [far\n", vec!["docks.yml:"]),
+            ("version: 1\ndocks:\n- moniker: far\n", vec!["docks.yml:3"]),
+            (
+                "version: 1\ndocks:\n- moniker: far\n  ssh:\n    host: a\n- moniker: b\n  ssh:\n    hots: b\n",
+                vec!["docks.yml:6", "hots"],
+            ),
+            (
+                "version: 1\ndocks:\n- moniker: far\n  ssh:\n    host: a\n  colour: red\n",
+                vec!["docks.yml:3", "colour"],
+            ),
+            ("docks: []\n", vec!["version"]),
+            ("version: 2\ndocks: {}\nmore: 1\n", vec!["version 2"]),
+            (
+                "version: 1\ndocks:\n- moniker: a\n  context:\n    name: x\n- moniker: a\n  context:\n    name: y\n",
+                vec!["\"a\" is there twice"],
+            ),
+            (
+                "version: 1\ndocks:\n- moniker: a/b\n  context:\n    name: x\n",
+                vec!["a/b"],
+            ),
+        ] {
+            fs::write(list.file(), text).unwrap();
+            for error in [list.read().unwrap_err(), add(&list, "new").unwrap_err()] {
+                let shown = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+                for part in &parts {
+                    assert!(shown.contains(part), "{text}\n{shown}");
+                }
+                assert!(error.hint_text().is_some());
+            }
+            assert_eq!(fs::read_to_string(list.file()).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn many_at_once_lose_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        let list = List::at(home.path().to_owned());
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let list = &list;
+                scope.spawn(move || add(list, &format!("dock-{number}")).unwrap());
+            }
+        });
+        assert_eq!(list.read().unwrap().len(), 8);
+    }
+
+    #[test]
+    fn a_file_behind_a_link_stays_there() {
+        let home = tempfile::tempdir().unwrap();
+        let list = List::at(home.path().join("dockerutils"));
+        fs::create_dir(&list.directory).unwrap();
+        let kept = home.path().join("dotfiles.yml");
+        fs::write(&kept, "").unwrap();
+        std::os::unix::fs::symlink(&kept, list.file()).unwrap();
+        add(&list, "far").unwrap();
+        assert!(fs::read_to_string(&kept).unwrap().contains("far"));
+        assert!(fs::symlink_metadata(list.file()).unwrap().is_symlink());
+    }
+}

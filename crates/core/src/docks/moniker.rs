@@ -1,0 +1,140 @@
+//! Which names a dock may have.
+//!
+//! A moniker is data wherever it goes; the rules only keep out what nobody could type or see. Lists that others wrote
+//! (see [`super::original`]) may hold worse, so nothing relies on these rules for safety.
+
+/// The longest moniker, in bytes: it stands in prompts and tables.
+pub const LONGEST: usize = 64;
+
+/// Why a text can't be a moniker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MonikerError {
+    /// Nothing at all.
+    #[error("it is empty")]
+    Empty,
+    /// Longer than [`LONGEST`].
+    #[error("it is longer than {LONGEST} bytes")]
+    TooLong,
+    /// It begins with a dash.
+    #[error("it begins with a dash, as options do")]
+    Dash,
+    /// A slash, or a name that directories have.
+    #[error("it looks like a path")]
+    Path,
+    /// Blanks around it, or another one than the space within.
+    #[error("there are blanks around it, or others than spaces in it")]
+    Blank,
+    /// A control character, or one that is not seen.
+    #[error("there is a character in it that is not seen")]
+    Invisible,
+}
+
+/// Checks a moniker that the user gives to a dock.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check(moniker: &str) -> Result<(), MonikerError> {
+    if moniker.is_empty() {
+        return Err(MonikerError::Empty);
+    }
+    if moniker.len() > LONGEST {
+        return Err(MonikerError::TooLong);
+    }
+    if moniker.starts_with('-') {
+        return Err(MonikerError::Dash);
+    }
+    if moniker.contains('/') || moniker == "." || moniker == ".." {
+        return Err(MonikerError::Path);
+    }
+    if moniker.chars().any(is_invisible) {
+        return Err(MonikerError::Invisible);
+    }
+    if moniker.trim() != moniker || moniker.chars().any(|c| c.is_whitespace() && c != ' ') {
+        return Err(MonikerError::Blank);
+    }
+    Ok(())
+}
+
+/// Control characters, and those that have no width or turn the direction of what follows.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// The moniker of the dock that this shell is docked to, from the value of `_DOCK_MONIKER` (`[dock:NAME] `).
+pub fn of_shell(value: &str) -> Option<&str> {
+    let name = value.strip_prefix("[dock:")?;
+    name.strip_suffix("] ").or_else(|| name.strip_suffix(']'))
+}
+
+/// The text that stands in a prompt, for the moniker: bash and zsh expand what is in a prompt, when and how their
+/// options say, so what could begin an expansion is replaced. zsh takes `%` for its own, unless doubled.
+pub fn in_prompt(moniker: &str, doubles_percent: bool) -> String {
+    let mut text = String::from("[dock:");
+    for c in moniker.chars() {
+        match c {
+            '$' | '`' | '\\' | '!' => text.push('?'),
+            '%' if doubles_percent => text.push_str("%%"),
+            c if is_invisible(c) => text.push('?'),
+            c => text.push(c),
+        }
+    }
+    text.push_str("] ");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_typed_and_seen_is_legal() {
+        for moniker in [
+            "far",
+            "gpu-1",
+            "10.0.0.7",
+            "fe80::1",
+            "50%",
+            "x[$(touch pwned)]",
+            "größe",
+            "a.b_c@d",
+            "it's",
+            "two words",
+        ] {
+            assert_eq!(check(moniker), Ok(()), "{moniker}");
+        }
+        for (moniker, why) in [
+            ("", MonikerError::Empty),
+            ("-s", MonikerError::Dash),
+            ("a/b", MonikerError::Path),
+            ("..", MonikerError::Path),
+            (" a", MonikerError::Blank),
+            ("a\u{a0}b", MonikerError::Blank),
+            ("a\nb", MonikerError::Invisible),
+            ("a\u{202e}b", MonikerError::Invisible),
+            ("a\x1b[2J", MonikerError::Invisible),
+        ] {
+            assert_eq!(check(moniker), Err(why), "{moniker:?}");
+        }
+        assert_eq!(check(&"a".repeat(65)), Err(MonikerError::TooLong));
+    }
+
+    #[test]
+    fn the_shell_says_where_it_is_docked() {
+        assert_eq!(of_shell("[dock:far] "), Some("far"));
+        assert_eq!(of_shell("[dock:x[1]] "), Some("x[1]"));
+        assert_eq!(of_shell("far"), None);
+    }
+
+    #[test]
+    fn a_prompt_expands_nothing_of_a_moniker() {
+        assert_eq!(in_prompt("far", true), "[dock:far] ");
+        assert_eq!(in_prompt("50%", true), "[dock:50%%] ");
+        assert_eq!(in_prompt("50%", false), "[dock:50%] ");
+        assert_eq!(
+            in_prompt("x[$(touch pwned)]`\\!", false),
+            "[dock:x[?(touch pwned)]???] "
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! The one error type of the commands: what happened, to which object, and the exact next step.
+//!
+//! Modules that parse or speak a protocol have typed errors of their own ([`thiserror`] enums) and turn them
+//! into an [`Error`] where the user's object (a file, an image, an engine) is known. Only [`crate::cli`] prints one.
+
+use std::fmt;
+
+/// What every fallible function above the parsers returns.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The exit code of a command. Worse codes compare greater, so that a batch can return the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExitStatus(u8);
+
+impl ExitStatus {
+    /// Done.
+    pub const SUCCESS: Self = Self(0);
+    /// Failed as it can fail: not found, refused, build failed.
+    pub const FAILURE: Self = Self(1);
+    /// Wrong usage or configuration.
+    pub const USAGE: Self = Self(2);
+    /// The engine or dock can't be reached.
+    pub const UNREACHABLE: Self = Self(3);
+    /// A failure of our own in a command that passes a container's code through, as `docker run` does.
+    pub const CONTAINER_CLIENT: Self = Self(125);
+    /// A failure of our own in a command that passes a far command's code through, as `ssh` does.
+    pub const SSH_CLIENT: Self = Self(255);
+    /// Interrupted by the user.
+    pub const INTERRUPTED: Self = Self(130);
+
+    /// An arbitrary code, passed through from a container or a script.
+    pub const fn from_code(code: u8) -> Self {
+        Self(code)
+    }
+
+    /// The code as the operating system takes it.
+    pub const fn code(self) -> u8 {
+        self.0
+    }
+
+    /// True for code 0.
+    pub const fn is_success(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Which exit code an [`Error`] leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The command line or the configuration is wrong.
+    Usage,
+    /// The thing asked for failed as it can fail.
+    Failed,
+    /// The engine or dock does not answer.
+    Unreachable,
+    /// The user interrupted.
+    Interrupted,
+    /// A child's or script's own exit code, to be passed on.
+    Code(u8),
+}
+
+impl Class {
+    /// The exit code of this class.
+    pub const fn status(self) -> ExitStatus {
+        match self {
+            Self::Usage => ExitStatus::USAGE,
+            Self::Failed => ExitStatus::FAILURE,
+            Self::Unreachable => ExitStatus::UNREACHABLE,
+            Self::Interrupted => ExitStatus::INTERRUPTED,
+            Self::Code(code) => ExitStatus::from_code(code),
+        }
+    }
+}
+
+/// A failure, told to the user: a lower-case message that names the object, its cause, and a hint.
+#[derive(thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    class: Class,
+    message: String,
+    hint: Option<String>,
+    #[source]
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+// Boxing would make each `?` allocate twice; the struct is small enough to be returned by value.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("class", &self.class)
+            .field("message", &self.message)
+            .field("hint", &self.hint)
+            .field("cause", &self.cause)
+            .finish()
+    }
+}
+
+impl Error {
+    /// An error of the given class. The message starts in lower case, names the object, and has no full stop.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+            hint: None,
+            cause: None,
+        }
+    }
+
+    /// The command line or the configuration is wrong: exit code 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Class::Usage, message)
+    }
+
+    /// What was asked for failed as it can fail: exit code 1.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(Class::Failed, message)
+    }
+
+    /// The engine or dock does not answer: exit code 3.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(Class::Unreachable, message)
+    }
+
+    /// The user interrupted: exit code 130.
+    pub fn interrupted() -> Self {
+        Self::new(Class::Interrupted, "interrupted")
+    }
+
+    /// Adds the exact command or edit that helps.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the error that this one comes from; it is printed as part of the cause chain.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// The class, which decides the exit code.
+    pub const fn class(&self) -> Class {
+        self.class
+    }
+
+    /// The exact command or edit that helps, if there is one.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}

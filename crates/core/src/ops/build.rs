@@ -1,0 +1,597 @@
+//! Building a project's images: which, in which order, and what comes out.
+
+mod display;
+mod schedule;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bollard::query_parameters::RemoveImageOptions;
+use serde::Serialize;
+
+use crate::cli::Context;
+use crate::config::project::{Project, designated};
+use crate::config::settings::Settings;
+use crate::docker::build::{BuildFailure, BuildRequest, Builder, builder_of};
+use crate::docker::build_options::{BuildOptionError, BuildOptions};
+use crate::docker::client_config::ClientConfig;
+use crate::docker::dockerfile::Dockerfile;
+use crate::docker::engine::Engine;
+use crate::docker::locality;
+use crate::env::Env;
+use crate::error::{Class, Error, ExitStatus, Result};
+use crate::naming::{Designation, canonical};
+use crate::ops::genversion;
+use crate::output::table::{Align, Table};
+use crate::output::{Printer, size};
+use crate::shell;
+
+/// Words of a shell that mean nothing without one.
+const SHELL_WORDS: &[&str] = &["&&", "||", "|", ">", ">>", "<", ";", "&", "2>", "2>&1", "|&"];
+
+/// What build-image is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct BuildArgs {
+    /// An image type, or `all`.
+    pub image: String,
+    /// Build `base` with it.
+    pub force_base: bool,
+    /// Another name for the image.
+    pub image_name: Option<String>,
+    /// Another tag for the image.
+    pub image_tag: Option<String>,
+    /// Pull the images that it is FROM.
+    pub pull: bool,
+    /// Images built side by side; the number of processors, four at most, where none is given.
+    pub jobs: Option<usize>,
+}
+
+/// What is about to be built.
+#[derive(Clone, Debug)]
+pub struct BuildPlan {
+    /// In an order in which each comes after what it needs.
+    pub images: Vec<ImagePlan>,
+    /// Images built side by side.
+    pub jobs: usize,
+    /// Sentences about names that had to be changed.
+    pub notes: Vec<String>,
+    /// What stands before `docker`, with its blank: variables that name the engine.
+    pub docker_prefix: String,
+    way_to_root: String,
+}
+
+/// One image of a [`BuildPlan`].
+#[derive(Clone, Debug)]
+pub struct ImagePlan {
+    /// The image type.
+    pub image: String,
+    /// What it is named.
+    pub designation: Designation,
+    /// Images of the plan, by position, that must be built first.
+    pub needs: Vec<usize>,
+    /// What is done, in this order.
+    pub steps: Vec<PlanStep>,
+}
+
+/// One thing that is done for an image.
+#[derive(Clone, Debug)]
+pub enum PlanStep {
+    /// A script of the project, without a shell, in its root.
+    Script {
+        /// `pre-build-script` or `post-build-script`.
+        kind: &'static str,
+        /// Program and arguments.
+        words: Vec<String>,
+    },
+    /// A build.
+    Build {
+        /// The words of the equivalent `docker build`.
+        words: Vec<String>,
+        /// What they mean.
+        request: Box<BuildRequest>,
+    },
+}
+
+/// What came out for one image.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageReport {
+    /// Name and tag.
+    pub image: String,
+    /// `built`, `cached`, `failed` or `skipped`.
+    pub status: Status,
+    /// The image's ID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Bytes of the image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// How long it took.
+    pub seconds: f64,
+    /// Steps of the Dockerfile.
+    pub steps: usize,
+    /// Those of them that came from the cache.
+    pub cached_steps: usize,
+    /// Bytes of build context that were sent.
+    pub context_bytes: u64,
+}
+
+/// How it went with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// At least one step ran.
+    Built,
+    /// All steps came from the cache.
+    Cached,
+    /// A step or script failed.
+    Failed,
+    /// What it needs failed.
+    Skipped,
+}
+
+impl Status {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Built => "built",
+            Self::Cached => "cached",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+impl BuildPlan {
+    /// Plans a build of one image, of it and `base`, or of `all`.
+    ///
+    /// # Errors
+    /// No such image, a wrong configuration, images that need each other in a circle.
+    pub fn new(project: &Project, args: &BuildArgs, env: &Env) -> Result<Self> {
+        let all = args.image == "all";
+        if all && (args.image_name.is_some() || args.image_tag.is_some()) {
+            return Err(Error::usage("-i and -t name one image, and all are to be built")
+                .hint("put name and tag into docker/dockerutils.cfg, or build one image"));
+        }
+        let types = project.image_types();
+        let wanted: Vec<&str> = if all {
+            if types.is_empty() {
+                return Err(
+                    Error::usage(format!("{} has no image to build", project.root().display()))
+                        .hint("write docker/dev/Dockerfile"),
+                );
+            }
+            types.iter().map(String::as_str).collect()
+        } else {
+            project.buildable(&args.image)?;
+            let base =
+                (args.force_base && args.image != "base" && types.iter().any(|name| name == "base")).then_some("base");
+            base.into_iter().chain([args.image.as_str()]).collect()
+        };
+        let mut notes = Vec::new();
+        let mut images = Vec::new();
+        let mut sources = Vec::new();
+        for image in wanted {
+            let named = if image == args.image {
+                (args.image_name.as_deref(), args.image_tag.as_deref())
+            } else {
+                (None, None)
+            };
+            let (plan, dockerfile, said) = image_plan(project, image, named, args, env)?;
+            notes.extend(said);
+            images.push(plan);
+            sources.push(dockerfile);
+        }
+        let mut plan = Self {
+            images,
+            jobs: args.jobs.unwrap_or_else(default_jobs).max(1),
+            notes,
+            docker_prefix: String::new(),
+            way_to_root: project.way_to_root(),
+        };
+        plan.order(&sources, !all)?;
+        Ok(plan)
+    }
+
+    /// Sets what each image needs and sorts them by it. With `base_first`, of two images the first is base.
+    fn order(&mut self, dockerfiles: &[Dockerfile], base_first: bool) -> Result<()> {
+        let mut makers: BTreeMap<String, usize> = BTreeMap::new();
+        for (index, image) in self.images.iter().enumerate() {
+            for step in &image.steps {
+                if let PlanStep::Build { request, .. } = step {
+                    makers.extend(request.tags.iter().map(|tag| (canonical(tag), index)));
+                }
+            }
+        }
+        let mut needs: Vec<Vec<usize>> = dockerfiles
+            .iter()
+            .enumerate()
+            .map(|(index, file)| {
+                let mut needs: Vec<usize> = file
+                    .images()
+                    .filter_map(|image| makers.get(&canonical(image)).copied())
+                    .filter(|need| *need != index)
+                    .collect();
+                needs.sort_unstable();
+                needs.dedup();
+                needs
+            })
+            .collect();
+        if let (true, [base, image]) = (base_first, needs.as_mut_slice())
+            && base.is_empty()
+            && image.is_empty()
+        {
+            // A FROM may name base in a way that can't be read here.
+            image.push(0);
+        }
+        let order = schedule::order(&needs).map_err(|circle| {
+            let names: Vec<&str> = circle
+                .iter()
+                .filter_map(|index| self.images.get(*index))
+                .map(|image| image.image.as_str())
+                .collect();
+            Error::usage(format!("images need each other in a circle: {}", names.join(" -> ")))
+                .hint("look at the FROM lines of their Dockerfiles")
+        })?;
+        let position: BTreeMap<usize, usize> = order.iter().enumerate().map(|(new, old)| (*old, new)).collect();
+        self.images = order
+            .iter()
+            .filter_map(|old| {
+                let mut image = self.images.get(*old)?.clone();
+                image.needs = needs
+                    .get(*old)?
+                    .iter()
+                    .filter_map(|need| position.get(need).copied())
+                    .collect();
+                Some(image)
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// The lines that say what is done, to be pasted where we were called: docker commands and scripts.
+    pub fn lines(&self) -> Vec<String> {
+        self.images
+            .iter()
+            .flat_map(|image| &image.steps)
+            .map(|step| format!("{}{}", self.way_to_root, step.line(&self.docker_prefix)))
+            .collect()
+    }
+}
+
+impl PlanStep {
+    /// The line that says what is done in the root.
+    fn line(&self, docker_prefix: &str) -> String {
+        match self {
+            Self::Script { words, .. } => shell::join(words),
+            Self::Build { words, .. } => format!("{docker_prefix}{}", shell::join(words)),
+        }
+    }
+}
+
+fn default_jobs() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .min(4)
+}
+
+fn image_plan(
+    project: &Project,
+    image: &str,
+    (name, tag): (Option<&str>, Option<&str>),
+    args: &BuildArgs,
+    env: &Env,
+) -> Result<(ImagePlan, Dockerfile, Vec<String>)> {
+    let settings = project.settings(image);
+    let own = project.designation(image)?;
+    let named = match (name, tag) {
+        (None, None) => own,
+        _ => designated(
+            name.unwrap_or(&own.designation.name),
+            tag.unwrap_or(&own.designation.tag),
+        ),
+    };
+    let designation = named.designation;
+    let pull = args.pull || (args.force_base && settings.switch("pull_FROM_on_force")?.unwrap_or(false));
+    let build_args = settings.words("build_args")?.unwrap_or_default();
+    let text = read_dockerfile(&project.dockerfile(image))?;
+    let parsed_args = parse_options(project, &settings, &build_args, env)?;
+    let dockerfile = Dockerfile::parse(&text, &parsed_args.build_args);
+
+    let mut steps = Vec::new();
+    steps.extend(script(&settings, "pre_build_script", "pre-build-script")?);
+    let build = |designation: &Designation, target: Option<&str>| -> Result<PlanStep> {
+        let mut words: Vec<String> = Vec::new();
+        if pull {
+            words.push("--pull".to_owned());
+        }
+        words.extend(["--compress", "-t"].map(str::to_owned));
+        words.push(designation.to_string());
+        words.push("-f".to_owned());
+        words.push(format!("docker/{image}/Dockerfile"));
+        if let Some(target) = target {
+            words.extend(["--target".to_owned(), target.to_owned()]);
+        }
+        words.extend(build_args.iter().cloned());
+        let options = parse_options(project, &settings, &words, env)?;
+        let request = BuildRequest {
+            context: project.root().to_owned(),
+            dockerfile: options.file.clone().unwrap_or_else(|| project.dockerfile(image)),
+            tags: options.tags.clone(),
+            options,
+        };
+        let words = ["docker", "build"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(words)
+            .chain([".".to_owned()])
+            .collect();
+        Ok(PlanStep::Build {
+            words,
+            request: Box::new(request),
+        })
+    };
+    // Tagged, the layers of the builder stage survive a prune, and the next build is quick.
+    if dockerfile.has_stage("builder") {
+        steps.push(build(&designation.builder(), Some("builder"))?);
+    }
+    steps.push(build(&designation, None)?);
+    steps.extend(script(&settings, "post_build_script", "post-build-script")?);
+    let plan = ImagePlan {
+        image: image.to_owned(),
+        designation,
+        needs: Vec::new(),
+        steps,
+    };
+    Ok((plan, dockerfile, named.notes))
+}
+
+fn read_dockerfile(path: &Path) -> Result<String> {
+    std::fs::read(path)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .map_err(|cause| Error::usage(format!("{} can't be read", path.display())).because(cause))
+}
+
+fn parse_options(project: &Project, settings: &Settings<'_>, words: &[String], env: &Env) -> Result<BuildOptions> {
+    BuildOptions::parse(words, project.root(), env)
+        .map_err(|cause: BuildOptionError| settings.error("build_args", &cause.to_string()))
+}
+
+fn script(settings: &Settings<'_>, key: &str, kind: &'static str) -> Result<Option<PlanStep>> {
+    let Some(words) = settings.words(key)? else {
+        return Ok(None);
+    };
+    if let Some(word) = words.iter().find(|word| SHELL_WORDS.contains(&word.as_str())) {
+        return Err(settings
+            .error(
+                key,
+                &format!("{word} means something to a shell only, and scripts run without one"),
+            )
+            .hint(format!("put it into a file, and {key} = ./that-file.sh")));
+    }
+    Ok((!words.is_empty()).then_some(PlanStep::Script { kind, words }))
+}
+
+/// Builds what `args` ask for, with the printed lines before it and the table after it.
+///
+/// # Errors
+/// A wrong configuration, an engine that can't be reached. Failed builds are reported, and in the status.
+pub fn build(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
+    let printer = &context.printer;
+    let project = Project::find(&context.working_dir, &context.env)?;
+    warn_of_unknown_keys(&project, printer);
+    let mut plan = BuildPlan::new(&project, args, &context.env)?;
+    plan.docker_prefix = context.docker_prefix()?;
+    for note in &plan.notes {
+        printer.warning(note);
+    }
+    if context.global.dry_run {
+        let first = genversion::planned(&project)?;
+        printer.plan(&first.into_iter().chain(plan.lines()).collect::<Vec<_>>())?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    // Not on the runtime: Ctrl-C then ends us together with git.
+    genversion::before_build(&project, printer)?;
+    let reports = context.block_on(run_plan(context, &project, &plan))?;
+    print_reports(printer, &reports.images)?;
+    Ok(reports.status)
+}
+
+/// What came out of a plan.
+pub struct Reports {
+    /// One for each image of the plan.
+    pub images: Vec<ImageReport>,
+    /// The worst code.
+    pub status: ExitStatus,
+}
+
+/// Carries a plan out.
+///
+/// # Errors
+/// An engine that can't be reached. Failed images are in the reports; their errors are printed.
+pub async fn run_plan(context: &Context, project: &Project, plan: &BuildPlan) -> Result<Reports> {
+    let engine = context.connect().await?;
+    run_plan_on(context, &engine, project, plan).await
+}
+
+/// Carries a plan out on an engine that is connected.
+///
+/// # Errors
+/// As [`run_plan`].
+pub async fn run_plan_on(context: &Context, engine: &Engine, project: &Project, plan: &BuildPlan) -> Result<Reports> {
+    let config = Arc::new(ClientConfig::read(&context.env.docker_config_dir())?);
+    let builder = builder_of(engine, context.env.get("DOCKER_BUILDKIT"));
+    context.printer.detail(&format!(
+        "{} builds, on the engine at {} (API {})",
+        match builder {
+            Builder::BuildKit => "BuildKit",
+            Builder::Classic => "the classic builder",
+        },
+        engine.choice().endpoint,
+        engine.api()
+    ));
+    let _pip_conf = PipConf::place(project.root())?;
+    let site = schedule::Site {
+        engine: engine.clone(),
+        locality: locality::by_address(&engine.choice().endpoint, &engine.choice().origin, &context.env),
+        builder,
+        config,
+        root: project.root().to_owned(),
+        printer: context.printer.clone(),
+        progress: context.env.non_empty("BUILDKIT_PROGRESS").map(str::to_owned),
+        docker_variables: context.docker_variables()?,
+    };
+    schedule::run(&site, plan).await
+}
+
+/// Prints unknown keys of the configuration, each with the nearest known one.
+pub fn warn_of_unknown_keys(project: &Project, printer: &Printer) {
+    for unknown in project.unknown_keys() {
+        printer.warning(&match unknown.nearest {
+            Some(near) => format!("{} is not known (did you mean {near}?)", unknown.place),
+            None => format!("{} is not known", unknown.place),
+        });
+    }
+}
+
+fn print_reports(printer: &Printer, reports: &[ImageReport]) -> Result<()> {
+    if printer.json() {
+        return printer.result_json(&serde_json::json!({ "images": reports }));
+    }
+    if !printer.shows_progress() {
+        // As `docker build -q`: what was made, for other programs.
+        reports
+            .iter()
+            .filter_map(|report| report.id.as_deref())
+            .for_each(|id| printer.result(id));
+        return Ok(());
+    }
+    let mut table = Table::new([
+        ("IMAGE", Align::Left),
+        ("STATUS", Align::Left),
+        ("SECONDS", Align::Right),
+        ("SIZE", Align::Right),
+    ]);
+    for report in reports {
+        table.row([
+            report.image.clone(),
+            report.status.word().to_owned(),
+            format!("{:.1}", report.seconds),
+            report.size.map(size).unwrap_or_default(),
+        ]);
+    }
+    for line in table.lines() {
+        printer.result(&line);
+    }
+    Ok(())
+}
+
+/// Removes the images of all types; one that isn't there is no failure.
+///
+/// # Errors
+/// A wrong configuration, an engine that can't be reached. A refusal is reported, and in the status.
+pub fn clean(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
+    if args.image_name.is_some() || args.image_tag.is_some() {
+        return Err(
+            Error::usage("-i and -t name one image, and clean removes all").hint("docker rmi NAME:TAG removes one")
+        );
+    }
+    let printer = &context.printer;
+    let project = Project::find(&context.working_dir, &context.env)?;
+    warn_of_unknown_keys(&project, printer);
+    let mut names = Vec::new();
+    for image in project.image_types() {
+        let designation = project.designation(image)?.designation;
+        let text = read_dockerfile(&project.dockerfile(image))?;
+        let builder = Dockerfile::parse(&text, &BTreeMap::new())
+            .has_stage("builder")
+            .then(|| designation.builder());
+        names.extend([designation].into_iter().chain(builder));
+    }
+    let prefix = context.docker_prefix()?;
+    if context.global.dry_run {
+        let commands: Vec<String> = names.iter().map(|name| format!("{prefix}docker rmi {name}")).collect();
+        printer.plan(&commands)?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    context.block_on(async {
+        let engine = context.connect().await?;
+        let mut status = ExitStatus::SUCCESS;
+        let mut removed = Vec::new();
+        for name in &names {
+            printer.note(&format!("{prefix}docker rmi {name}"));
+            let name = name.to_string();
+            match engine
+                .docker()
+                .remove_image(&name, None::<RemoveImageOptions>, None)
+                .await
+            {
+                Ok(_) => removed.push(name),
+                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
+                Err(cause) => {
+                    let error = engine.error(&name, cause);
+                    status = status.max(error.class().status());
+                    printer.error(&error);
+                }
+            }
+        }
+        if printer.json() {
+            printer.result_json(&serde_json::json!({ "removed": removed }))?;
+        } else {
+            removed.iter().for_each(|name| printer.result(name));
+        }
+        Ok(status)
+    })
+}
+
+/// `pip.conf`, copied from `pip.conf.template` for the time of a build where the project has none of its own.
+struct PipConf(Option<std::path::PathBuf>);
+
+impl PipConf {
+    fn place(root: &Path) -> Result<Self> {
+        let (template, file) = (root.join("pip.conf.template"), root.join("pip.conf"));
+        if file.symlink_metadata().is_ok() || !template.is_file() {
+            return Ok(Self(None));
+        }
+        // Made anew and never over a file: a pip.conf that appears meanwhile is somebody's own.
+        let copied = std::fs::File::create_new(&file).and_then(|mut target| {
+            let mut source = std::fs::File::open(&template)?;
+            target.set_permissions(source.metadata()?.permissions())?;
+            std::io::copy(&mut source, &mut target)
+        });
+        match copied {
+            Ok(_) => Ok(Self(Some(file))),
+            Err(cause) => {
+                Err(Error::failed(format!("{} can't be made of its template", file.display())).because(cause))
+            }
+        }
+    }
+}
+
+impl Drop for PipConf {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            // It may hold a password; all that can be done where it stays is done by the user.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
+
+/// The error of a script that failed: its own code is passed on.
+fn script_failure(kind: &str, words: &[String], status: std::process::ExitStatus) -> Error {
+    let line = shell::join(words);
+    match status.code().and_then(|code| u8::try_from(code).ok()) {
+        Some(code) => Error::new(Class::Code(code), format!("{kind} failed with code {code}: {line}")),
+        None => Error::failed(format!("{kind} was ended by a signal: {line}")),
+    }
+}
+
+/// The report and the code of a build that failed of itself.
+fn failure_of(error: &Error) -> Option<&BuildFailure> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+/// Seconds since then, to a thousandth.
+fn seconds_since(began: Instant) -> f64 {
+    (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
+}

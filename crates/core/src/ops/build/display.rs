@@ -1,0 +1,253 @@
+//! What the user sees of builds: their steps while they run, the failed step with its Dockerfile line after it.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::schedule::Site;
+use super::{BuildPlan, ImagePlan, PlanStep, failure_of};
+use crate::context::weight::Heavy;
+use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
+use crate::docker::dockerfile::Dockerfile;
+use crate::error::Error;
+use crate::output::steps::{Ended, Steps};
+use crate::output::{Printer, Style, size, visible};
+
+/// A context beyond this is looked at twice: 100 MB take seconds on a good line, and minutes on others.
+const HEAVY_CONTEXT: u64 = 100_000_000;
+/// An entry below this part of the context is not worth a line: a hundredth.
+const WORTH_NAMING: u64 = 100;
+/// Lines of the Dockerfile shown before and after the one that failed.
+const AROUND: usize = 2;
+/// The line above a printed command; the original drew it.
+const RULE: usize = 76;
+
+/// What the display hears of the build of an image, by its position in the plan.
+pub(super) enum Heard {
+    /// Something is begun.
+    Line(usize, PlanStep),
+    /// The builder says something.
+    Event(usize, BuildEvent),
+    /// A build is over.
+    Built(BuildOutcome),
+}
+
+/// An error as it is shown.
+enum Explained<'e> {
+    /// The build's own failure, in one sentence.
+    Build(Error),
+    /// Any other.
+    Other(&'e Error),
+}
+
+/// Shows one plan.
+pub(super) struct Display {
+    printer: Printer,
+    steps: Steps,
+    names: Vec<String>,
+    way_to_root: String,
+    docker_prefix: String,
+    plain: bool,
+    failed_steps: HashMap<usize, (String, String)>,
+    // Steps of an earlier build of the same image have the same digests.
+    builds: HashMap<usize, usize>,
+}
+
+impl Display {
+    pub(super) fn new(site: &Site, plan: &BuildPlan) -> Self {
+        let requests = plan
+            .images
+            .iter()
+            .flat_map(|image| &image.steps)
+            .filter_map(|step| match step {
+                PlanStep::Build { request, .. } => Some(request),
+                PlanStep::Script { .. } => None,
+            });
+        let (mut plain, mut quiet) = (false, true);
+        for request in requests {
+            let progress = request.options.progress.as_deref().or(site.progress.as_deref());
+            plain |= matches!(progress, Some("plain" | "rawjson"));
+            quiet &= request.options.quiet || progress == Some("quiet");
+        }
+        let printer = if quiet {
+            site.printer.quieted()
+        } else {
+            site.printer.clone()
+        };
+        Self {
+            steps: Steps::new(&printer, plain),
+            printer,
+            names: plan.images.iter().map(|image| image.image.clone()).collect(),
+            way_to_root: plan.way_to_root.clone(),
+            docker_prefix: plan.docker_prefix.clone(),
+            plain,
+            failed_steps: HashMap::new(),
+            builds: HashMap::new(),
+        }
+    }
+
+    pub(super) fn show(&mut self, heard: Heard) {
+        match heard {
+            Heard::Line(index, step) => {
+                *self.builds.entry(index).or_default() += 1;
+                let what = match &step {
+                    PlanStep::Script { kind, .. } => format!("{kind}: {}", step.line("")),
+                    PlanStep::Build { .. } => format!("{}{}", self.way_to_root, step.line(&self.docker_prefix)),
+                };
+                self.steps.line(&"=".repeat(RULE));
+                self.steps.line(&what);
+                if matches!(step, PlanStep::Script { .. }) {
+                    // A script writes to the terminal itself.
+                    self.steps.finish();
+                } else if !self.steps.is_live() {
+                    self.steps = Steps::new(&self.printer, self.plain);
+                }
+            }
+            Heard::Event(index, event) => self.event(index, event),
+            Heard::Built(outcome) => self.weigh(&outcome),
+        }
+    }
+
+    fn event(&mut self, index: usize, event: BuildEvent) {
+        let build = self.builds.get(&index).copied().unwrap_or_default();
+        let key = |step: &str| format!("{index}/{build}/{step}");
+        match event {
+            BuildEvent::Step(step) => {
+                let name = match self.names.get(index) {
+                    Some(image) if self.names.len() > 1 => format!("{image} {}", step.name),
+                    _ => step.name.clone(),
+                };
+                let id = key(&step.id);
+                match step.state {
+                    StepState::Waiting => {}
+                    StepState::Running => self.steps.running(&id, &name),
+                    StepState::Cached => self.steps.ended(&id, &name, Ended::Cached),
+                    StepState::Done(seconds) => self.steps.ended(&id, &name, Ended::Done(seconds)),
+                    StepState::Failed(_) => {
+                        self.steps.ended(&id, &name, Ended::Failed);
+                        self.failed_steps.entry(index).or_insert((id, step.name));
+                    }
+                }
+            }
+            BuildEvent::Output { step, text } => self.steps.output(&key(&step), &text),
+            BuildEvent::Transfer {
+                step,
+                name,
+                current,
+                total,
+                done,
+            } => self.steps.transfer(&key(&step), &name, current, total, done),
+            BuildEvent::Warning(text) => {
+                let text = format!("{} {}", self.printer.styled(Style::Yellow, "warning:"), visible(&text));
+                self.steps.line(&text);
+            }
+        }
+    }
+
+    fn weigh(&mut self, outcome: &BuildOutcome) {
+        if outcome.context_size <= HEAVY_CONTEXT || outcome.heaviest.is_empty() {
+            return;
+        }
+        let mut lines = vec![format!(
+            "the build context is {}; its largest entries, each with the line of .dockerignore that leaves it out:",
+            size(outcome.context_size)
+        )];
+        let counts = |heavy: &&Heavy| heavy.size >= outcome.context_size / WORTH_NAMING;
+        lines.extend(outcome.heaviest.iter().filter(counts).map(|heavy| {
+            let path = visible(&String::from_utf8_lossy(&heavy.path));
+            format!("  {:>8}  {path:<32}  {}", size(heavy.size), heavy.ignore_line)
+        }));
+        for line in lines {
+            self.steps.line(&line);
+        }
+    }
+
+    pub(super) fn skipped(&mut self, image: &ImagePlan) {
+        self.steps.line(&format!(
+            "{} is skipped: an image that it needs failed",
+            image.designation
+        ));
+    }
+
+    /// Shows a failure: the step's last lines, the Dockerfile around its line, the message.
+    pub(super) fn failed(&mut self, image: &ImagePlan, error: &Error, root: &Path) {
+        let (excerpts, error) = self.explain(image, error, root);
+        self.steps.suspend(|| {
+            excerpts.iter().for_each(|text| self.printer.excerpt(text));
+            match &error {
+                Explained::Build(own) => self.printer.error(own),
+                Explained::Other(error) => self.printer.error(error),
+            }
+        });
+    }
+
+    fn explain<'e>(&self, image: &ImagePlan, error: &'e Error, root: &Path) -> (Vec<String>, Explained<'e>) {
+        let Some(failure) = failure_of(error) else {
+            return (Vec::new(), Explained::Other(error));
+        };
+        let mut excerpts = Vec::new();
+        let index = self.names.iter().position(|name| *name == image.image);
+        let step = index.and_then(|index| self.failed_steps.get(&index));
+        if let Some((id, name)) = step {
+            let lines = self.steps.last_lines(id);
+            if !lines.is_empty() {
+                excerpts.push(format!("------\n > {}:\n{}\n------", visible(name), lines.join("\n")));
+            }
+        }
+        let request = image.steps.iter().rev().find_map(|step| match step {
+            PlanStep::Build { request, .. } => Some(request),
+            PlanStep::Script { .. } => None,
+        });
+        if let Some(request) = request {
+            let text = std::fs::read(&request.dockerfile).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let line = failure.line.or_else(|| {
+                let (_, instruction) = step?.1.split_once("] ")?;
+                // What the builder of 20.10 says of an image that it can't have.
+                match instruction.strip_prefix("load metadata for ") {
+                    Some(image) => Dockerfile::parse(&text, &request.options.build_args).line_from(image),
+                    None => Dockerfile::line_of(&text, instruction),
+                }
+            });
+            if let Some(line) = line {
+                let file = request.dockerfile.strip_prefix(root).unwrap_or(&request.dockerfile);
+                excerpts.push(excerpt(&file.display().to_string(), &text, line));
+            }
+        }
+        let own = Error::failed(format!(
+            "{} can't be built: {}",
+            image.designation,
+            visible(&failure.message)
+        ));
+        (excerpts, Explained::Build(own))
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.steps.finish();
+    }
+}
+
+/// The lines of a file around one of them, which is marked.
+fn excerpt(file: &str, text: &str, line: usize) -> String {
+    let mut shown = format!("{file}:{line}");
+    let first = line.saturating_sub(AROUND);
+    for (number, content) in (1..).zip(text.lines()) {
+        if number >= first && number <= line + AROUND {
+            let mark = if number == line { '>' } else { ' ' };
+            shown.push_str(&format!("\n{mark} {number:>3} | {}", visible(content)));
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_is_shown_between_its_neighbours() {
+        assert_eq!(
+            excerpt("Dockerfile", "FROM a\nRUN b\nRUN c\nRUN d\n", 2),
+            "Dockerfile:2\n    1 | FROM a\n>   2 | RUN b\n    3 | RUN c\n    4 | RUN d"
+        );
+    }
+}

@@ -1,0 +1,239 @@
+//! What a docked shell sets: the answer of `dock-env`, as lines for the sourced shim, or as code for a shell.
+
+use std::io::IsTerminal as _;
+
+use super::host;
+use crate::agent::CallOptions;
+use crate::cli::Context;
+use crate::docker::docked;
+use crate::docker::endpoint::Endpoint;
+use crate::docks::{self, Access, Dock, Docks, Forward, moniker};
+use crate::env::Env;
+use crate::error::{Error, ExitStatus, Result};
+use crate::output::visible;
+use crate::shell;
+
+/// The shells whose prompts and code are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    /// GNU bash.
+    Bash,
+    /// zsh.
+    Zsh,
+    /// fish.
+    Fish,
+}
+
+/// What dock-env is asked for.
+#[derive(Clone, Debug)]
+pub struct EnvironmentArgs {
+    /// The dock.
+    pub name: String,
+    /// The shell that is to be docked.
+    pub shell: Shell,
+    /// Its process; none for the one that started us.
+    pub pid: Option<i32>,
+    /// Trust a host key that is not known yet.
+    pub accept_new: bool,
+    /// Leave the ports that containers publish on the dock.
+    pub no_forward: bool,
+}
+
+/// Makes the connection to a dock stand for a shell, and gives the lines `NAME=VALUE` that the shell makes its own.
+/// The names are DOCKER_HOST and its like, `_DOCK_MONIKER`, `prompt` for what is appended to the prompt, and `notice` for
+/// the file at which each prompt looks, where there is an agent that may have something to say.
+///
+/// # Errors
+/// A shell that is docked already, no such dock, a dock or engine that can't be reached.
+pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
+    let (env, printer) = (&context.env, &context.printer);
+    if let Some(current) = docks::current(env) {
+        return Err(Error::failed(format!(
+            "this shell is docked to {:?} already, and not to {:?}",
+            current, args.name
+        ))
+        .hint("castoff"));
+    }
+    let found = Docks::read(env)?;
+    let dock = found.get(&args.name)?;
+    let choice = docked::choice(dock, env)?;
+    // What led to another engine before is not to have a say in this.
+    let own = without_engine(env);
+    context.block_on(async {
+        let address = address(dock, &choice.endpoint, env).await;
+        let mut lines = lines(dock, &choice.endpoint, &address, args.shell, env)?;
+        let options = CallOptions::of_terminal().accepting_new(args.accept_new);
+        let engine = docked::connect(dock, &own, &options).await?;
+        let info = engine.info().await?;
+        if let Some(agent) = docked::agent(dock, &own)? {
+            let forward = if args.no_forward { Forward::None } else { dock.forward };
+            let shell = args.pid.unwrap_or_else(parent);
+            agent.hold(shell, forward).await?;
+            if let Some(file) = agent.notice_file(shell).to_str().filter(|_| shows_in_prompt(env)) {
+                lines.push(line("notice", file)?);
+            }
+        }
+        let text = |text: Option<String>| text.map(|text| visible(&text)).unwrap_or_default();
+        printer.note(&format!(
+            "docked to {}: docker {} on {}, {} CPUs",
+            visible(&dock.moniker),
+            text(info.server_version),
+            text(info.name),
+            info.ncpu.unwrap_or_default()
+        ));
+        // Said where a person reads it: a script has its paths already.
+        if std::io::stderr().is_terminal() {
+            printer.note(
+                "paths that you mount (docker run -v \"$PWD\":...) are the dock's now, not this machine's; castoff goes back",
+            );
+        }
+        Ok(lines)
+    })
+}
+
+/// A shell is docked no longer. That its dock or agent is gone is no failure.
+///
+/// # Errors
+/// A damaged list.
+pub fn release(context: &Context, pid: Option<i32>) -> Result<ExitStatus> {
+    let env = &context.env;
+    let socket = env
+        .non_empty("DOCKER_HOST")
+        .and_then(|host| host.strip_prefix("unix://"))
+        .map(std::path::PathBuf::from);
+    if let Some(socket) = socket
+        && let Some(agent) = docked::agent_of_socket(&socket, env)?
+    {
+        context.block_on(async {
+            // It notices by itself when the shell ends.
+            let _ = agent.release(pid.unwrap_or_else(parent)).await;
+            Ok(())
+        })?;
+    }
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// The monikers of all docks, for completion.
+///
+/// # Errors
+/// A damaged list.
+pub fn monikers(env: &Env) -> Result<Vec<String>> {
+    let docks = Docks::read(env)?;
+    // A line each: what has line ends or worse in it can't be typed.
+    Ok(docks
+        .iter()
+        .map(|dock| dock.moniker.clone())
+        .filter(|moniker| moniker::check(moniker).is_ok())
+        .collect())
+}
+
+/// DOCKER_IP: where others reach what listens on the dock.
+async fn address(dock: &Dock, endpoint: &Endpoint, env: &Env) -> String {
+    if let Access::Ssh(ssh) = &dock.access
+        && let Ok(config) = host::resolve(ssh, env).await
+    {
+        return config.hostname;
+    }
+    docked::address(dock, endpoint)
+}
+
+fn lines(dock: &Dock, endpoint: &Endpoint, address: &str, shell: Shell, env: &Env) -> Result<Vec<String>> {
+    let mut values = docked::variables(endpoint)?;
+    values.push(("DOCKER_IP", address.to_owned()));
+    values.push(("_DOCK_MONIKER", format!("[dock:{}] ", dock.moniker)));
+    if shows_in_prompt(env) {
+        values.push(("prompt", moniker::in_prompt(&dock.moniker, shell == Shell::Zsh)));
+    }
+    values.iter().map(|(name, value)| line(name, value)).collect()
+}
+
+fn line(name: &str, value: &str) -> Result<String> {
+    if value.chars().any(char::is_control) {
+        return Err(Error::failed(format!("{name} can't be {value:?}"))
+            .hint("register the dock anew, under another moniker: register-dock HOST MONIKER"));
+    }
+    Ok(format!("{name}={value}"))
+}
+
+/// Whether the user wants to see anything of ours at the prompt.
+fn shows_in_prompt(env: &Env) -> bool {
+    env.non_empty("DOCKERUTILS_DISABLE_PROMPT").is_none()
+}
+
+fn without_engine(env: &Env) -> Env {
+    let other = env.iter().filter(|(name, _)| !docked::ENGINE_VARIABLES.contains(name));
+    Env::from_pairs(other)
+}
+
+fn parent() -> i32 {
+    rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get())
+}
+
+/// A word in single quotes, for bash and zsh.
+pub fn quote_posix(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A word in single quotes, for fish, where a backslash keeps its meaning before a quote and itself.
+pub fn quote_fish(word: &str) -> String {
+    format!("'{}'", word.replace('\\', r"\\").replace('\'', r"\'"))
+}
+
+/// Whether a dock is one that ssh reaches, with its plan in words: for `--dry-run`.
+pub fn plan(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
+    let docks = Docks::read(&context.env)?;
+    let dock = docks.get(&args.name)?;
+    let endpoint = docked::choice(dock, &context.env)?.endpoint;
+    let mut plan = Vec::new();
+    if let Access::Ssh(_) = dock.access {
+        plan.push(format!("connect to {}", visible(&dock.access.place())));
+    }
+    plan.extend(
+        docked::variables(&endpoint)?
+            .iter()
+            .map(|(name, value)| format!("export {name}={}", shell::quote(value))),
+    );
+    Ok(plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_is_told_what_it_needs_and_nothing_that_breaks_a_line() {
+        let dock = |moniker: &str| Dock {
+            moniker: moniker.into(),
+            access: Access::Tcp {
+                address: "10.0.0.7:2375".into(),
+                tls_dir: None,
+            },
+            workspace: None,
+            forward: Forward::default(),
+        };
+        let env = Env::default();
+        let endpoint = Endpoint::parse("tcp://10.0.0.7:2375", &env).unwrap();
+        let told = lines(&dock("x[$(touch pwned)] 5%"), &endpoint, "10.0.0.7", Shell::Zsh, &env).unwrap();
+        assert_eq!(
+            told,
+            [
+                "DOCKER_HOST=tcp://10.0.0.7:2375",
+                "DOCKER_IP=10.0.0.7",
+                "_DOCK_MONIKER=[dock:x[$(touch pwned)] 5%] ",
+                "prompt=[dock:x[?(touch pwned)] 5%%] ",
+            ]
+        );
+        assert!(lines(&dock("a\nPATH=/tmp"), &endpoint, "x", Shell::Bash, &env).is_err());
+        let plain = Env::from_pairs([("DOCKERUTILS_DISABLE_PROMPT", "1")]);
+        assert_eq!(
+            lines(&dock("far"), &endpoint, "x", Shell::Bash, &plain).unwrap().len(),
+            3
+        );
+    }
+
+    #[test]
+    fn quotes_are_closed() {
+        assert_eq!(quote_posix("it's $(x)"), r"'it'\''s $(x)'");
+        assert_eq!(quote_fish(r"it's \ $(x)"), r"'it\'s \\ $(x)'");
+    }
+}

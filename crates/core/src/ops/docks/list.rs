@@ -1,0 +1,364 @@
+//! All docks and how they are, asked at once.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use super::facts::{self, Facts};
+use crate::agent::CallOptions;
+use crate::agent::wire::FailureKind;
+use crate::cli::Context;
+use crate::docker::docked;
+use crate::docker::endpoint::{Choice, Endpoint, Origin};
+use crate::docker::engine::Engine;
+use crate::docker::locality::{self, Locality};
+use crate::docks::{self, Dock, Docks};
+use crate::env::Env;
+use crate::error::{Error, ExitStatus, Result};
+use crate::output::table::{Align, Table};
+use crate::output::{size, visible};
+use crate::shell;
+
+/// How long one dock may take; all are asked at the same time.
+const LIMIT: Duration = Duration::from_secs(5);
+/// The moniker of this machine's own engine.
+const LOCALHOST: &str = "localhost";
+
+/// What ls-dock is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct ListArgs {
+    /// The docks; all of them where none is named.
+    pub names: Vec<String>,
+    /// Say more of each.
+    pub wide: bool,
+}
+
+/// How a dock is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Its engine answers.
+    Running,
+    /// It can't be reached, or its engine does not answer.
+    Unreachable,
+    /// A person has to answer a question first.
+    NeedsLogin,
+}
+
+/// One line of the list.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The dock's name.
+    pub moniker: String,
+    /// Whether this shell's docker commands go there.
+    pub current: bool,
+    /// Where it is: `ann@10.0.0.7`, an address, a docker context.
+    pub place: String,
+    /// How it is.
+    pub state: State,
+    /// Why it is not running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What would help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Its engine and machine.
+    #[serde(flatten)]
+    pub facts: Option<Facts>,
+}
+
+/// An engine to be asked.
+enum Entry {
+    Here(Choice),
+    Dock(Dock),
+}
+
+/// Lists docks.
+///
+/// # Errors
+/// A damaged list, and a dock that is named and not there.
+pub fn list(context: &Context, args: &ListArgs) -> Result<ExitStatus> {
+    let (printer, env) = (&context.printer, &context.env);
+    let entries = entries(args, env)?;
+    if context.global.dry_run {
+        let asked: Vec<String> = entries.iter().map(|entry| format!("ask {}", entry.place())).collect();
+        printer.plan(&asked)?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    let current = current_name(env);
+    let rows = context.block_on(async {
+        let asked = entries.iter().map(|entry| row(entry, env, args.wide, &current));
+        Ok(join_all(asked).await)
+    })?;
+    if printer.json() {
+        printer.result_json(&rows)?;
+    } else {
+        for line in table(&rows, args.wide).lines() {
+            printer.result(&line);
+        }
+        if Docks::read(env)?.iter().next().is_none() {
+            printer.note("\nthere are no docks yet: register-dock HOST MONIKER");
+        }
+    }
+    // Who asks for some of them wants to know of these; the list of all is an answer in any case.
+    let down = rows.iter().any(|row| row.state != State::Running);
+    Ok(if down && !args.names.is_empty() {
+        ExitStatus::UNREACHABLE
+    } else {
+        ExitStatus::SUCCESS
+    })
+}
+
+fn entries(args: &ListArgs, env: &Env) -> Result<Vec<Entry>> {
+    let found = Docks::read(env)?;
+    if args.names.is_empty() {
+        let here = here(env).map(Entry::Here);
+        return Ok(here.into_iter().chain(found.iter().cloned().map(Entry::Dock)).collect());
+    }
+    args.names
+        .iter()
+        .map(|name| match (found.find(name), here(env)) {
+            (None, Some(choice)) if name == LOCALHOST => Ok(Entry::Here(choice)),
+            _ => found.get(name).cloned().map(Entry::Dock),
+        })
+        .collect()
+}
+
+/// The engine that is used where nothing is docked.
+fn here(env: &Env) -> Option<Choice> {
+    let plain = Env::from_pairs(
+        env.iter()
+            .filter(|(name, _)| docks::current(env).is_none() || !docked::ENGINE_VARIABLES.contains(name)),
+    );
+    // What leads nowhere is no row; commands that use it say why.
+    Endpoint::choose(&plain).ok()
+}
+
+fn current_name(env: &Env) -> String {
+    docks::current(env).unwrap_or(LOCALHOST).to_owned()
+}
+
+impl Entry {
+    fn name(&self, env: &Env) -> String {
+        match self {
+            Self::Dock(dock) => dock.moniker.clone(),
+            Self::Here(choice) => match (
+                &choice.origin,
+                locality::by_address(&choice.endpoint, &choice.origin, env),
+            ) {
+                (Origin::Context(name), Locality::Docked) => format!("(context {name})"),
+                (Origin::Host, Locality::Docked) if docks::current(env).is_none() => "(DOCKER_HOST)".to_owned(),
+                _ => LOCALHOST.to_owned(),
+            },
+        }
+    }
+
+    fn place(&self) -> String {
+        match self {
+            Self::Dock(dock) => dock.access.place(),
+            Self::Here(choice) => choice.endpoint.to_string(),
+        }
+    }
+}
+
+async fn row(entry: &Entry, env: &Env, wide: bool, current: &str) -> Row {
+    let asked = tokio::time::timeout(LIMIT, ask(entry, env, wide)).await;
+    let moniker = entry.name(env);
+    let mut row = Row {
+        current: moniker == current || (current == LOCALHOST && matches!(entry, Entry::Here(_))),
+        place: entry.place(),
+        moniker,
+        state: State::Running,
+        reason: None,
+        hint: None,
+        facts: None,
+    };
+    match asked {
+        Ok(Ok(facts)) => row.facts = Some(facts),
+        Ok(Err((state, error))) => {
+            row.state = state;
+            row.reason = Some(reason(&error));
+            row.hint = error.hint_text().map(str::to_owned);
+        }
+        Err(_) => {
+            row.state = State::Unreachable;
+            row.reason = Some(format!("no answer within {} s", LIMIT.as_secs()));
+            if let Entry::Dock(dock) = entry {
+                row.hint = Some(format!("ls-dock --check {}", shell::quote(&dock.moniker)));
+            }
+        }
+    }
+    row
+}
+
+/// The last cause is the one that says why, in the fewest words.
+fn reason(error: &Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        words = inner.to_string();
+        cause = inner.source();
+    }
+    words
+}
+
+async fn ask(entry: &Entry, env: &Env, wide: bool) -> Result<Facts, (State, Error)> {
+    let unreachable = |error| (State::Unreachable, error);
+    let dock = match entry {
+        Entry::Here(choice) => {
+            let engine = Engine::connect_to(choice.clone()).await.map_err(unreachable)?;
+            let mut facts = facts::of_engine(&engine).await.map_err(unreachable)?;
+            if wide && locality::by_address(&choice.endpoint, &choice.origin, env) == Locality::Local {
+                facts::add_own_machine(&mut facts);
+            }
+            return Ok(facts);
+        }
+        Entry::Dock(dock) => dock,
+    };
+    let options = CallOptions::impatient();
+    let Some(agent) = docked::agent(dock, env).map_err(unreachable)? else {
+        let engine = docked::connect(dock, env, &options).await.map_err(unreachable)?;
+        return facts::of_engine(&engine).await.map_err(unreachable);
+    };
+    // An agent that is started for the list ends soon after it: fifty docks are not to leave fifty processes behind.
+    let options = options.briefly();
+    if let Err(failure) = agent.try_connect(&options).await.map_err(unreachable)? {
+        let state = match failure.kind {
+            FailureKind::NeedsPerson => State::NeedsLogin,
+            _ => State::Unreachable,
+        };
+        return Err((state, failure.into_error()));
+    }
+    let engine = docked::connect(dock, env, &options).await.map_err(unreachable)?;
+    let mut facts = facts::of_engine(&engine).await.map_err(unreachable)?;
+    if wide {
+        facts::add_machine(&mut facts, &agent, &options).await;
+    }
+    Ok(facts)
+}
+
+fn table(rows: &[Row], wide: bool) -> Table {
+    let mut columns = vec![
+        ("  DOCK", Align::Left),
+        ("WHERE", Align::Left),
+        ("STATE", Align::Left),
+        ("ENGINE", Align::Left),
+        ("CONTAINERS", Align::Right),
+        ("ROUND TRIP", Align::Right),
+    ];
+    if wide {
+        columns.extend([
+            ("IMAGES", Align::Right),
+            ("CPUS", Align::Right),
+            ("MEMORY", Align::Right),
+            ("GPUS", Align::Right),
+            ("DISK FREE", Align::Right),
+        ]);
+    }
+    if rows.iter().any(|row| row.reason.is_some()) {
+        columns.push(("WHY", Align::Left));
+    }
+    let mut table = Table::new(columns);
+    for row in rows {
+        table.row(cells(row, wide));
+    }
+    table
+}
+
+fn cells(row: &Row, wide: bool) -> Vec<String> {
+    let mark = if row.current { "*" } else { " " };
+    let mut cells = vec![
+        format!("{mark} {}", visible(&row.moniker)),
+        visible(&row.place),
+        match row.state {
+            State::Running => "running",
+            State::Unreachable => "unreachable",
+            State::NeedsLogin => "needs login",
+        }
+        .to_owned(),
+    ];
+    let none = || "-".to_owned();
+    match &row.facts {
+        Some(facts) => {
+            cells.push(facts.version.clone());
+            cells.push(match facts.containers - facts.running {
+                0 => facts.running.to_string(),
+                _ => format!("{} of {}", facts.running, facts.containers),
+            });
+            cells.push(format!("{:.1} ms", facts.round_trip_ms));
+            if wide {
+                cells.extend([facts.images.to_string(), facts.cpus.to_string(), size(facts.memory)]);
+                cells.push(match (facts.gpus, facts.gpu_support) {
+                    (Some(0), false) => "0".to_owned(),
+                    (Some(number), true) if number > 0 => number.to_string(),
+                    // There, and not for containers.
+                    (Some(number), false) => format!("({number})"),
+                    (_, true) => "yes".to_owned(),
+                    (None, false) => none(),
+                });
+                cells.push(match facts.disk {
+                    Some(disk) if disk.low => format!("{} LOW", size(disk.free)),
+                    Some(disk) => size(disk.free),
+                    None => none(),
+                });
+            }
+        }
+        None => cells.extend((0..if wide { 8 } else { 3 }).map(|_| none())),
+    }
+    // The hint belongs to what is wrong; the table has room for the shortest of both.
+    cells.push(match (row.state, &row.reason, &row.hint) {
+        (State::NeedsLogin, _, Some(hint)) => visible(hint),
+        (_, Some(reason), _) => visible(reason),
+        _ => String::new(),
+    });
+    cells
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(moniker: &str, state: State) -> Row {
+        Row {
+            moniker: moniker.into(),
+            current: moniker == "far",
+            place: "ann@10.0.0.7".into(),
+            state,
+            reason: (state != State::Running).then(|| "connection refused".into()),
+            hint: Some("ssh-dock near true".into()),
+            facts: (state == State::Running).then(|| Facts {
+                version: "26.1.5".into(),
+                running: 2,
+                containers: 3,
+                memory: 16_000_000_000,
+                round_trip_ms: 0.42,
+                disk: Some(facts::Disk::new(1_000_000_000, 100_000_000_000)),
+                ..Facts::default()
+            }),
+        }
+    }
+
+    #[test]
+    fn a_dock_is_a_line_and_the_current_one_is_marked() {
+        let rows = [
+            row("far", State::Running),
+            row("dead\x1b[2J", State::Unreachable),
+            row("near", State::NeedsLogin),
+        ];
+        assert_eq!(
+            table(&rows, false).lines(),
+            [
+                "  DOCK  WHERE         STATE        ENGINE  CONTAINERS  ROUND TRIP  WHY",
+                "* far   ann@10.0.0.7  running      26.1.5      2 of 3      0.4 ms",
+                "  dead  ann@10.0.0.7  unreachable  -                -           -  connection refused",
+                "  near  ann@10.0.0.7  needs login  -                -           -  ssh-dock near true",
+            ]
+        );
+        let wide = table(&rows, true).lines();
+        assert!(
+            wide[1].contains("16.0 GB") && wide[1].contains("1.0 GB LOW"),
+            "{wide:#?}"
+        );
+    }
+}

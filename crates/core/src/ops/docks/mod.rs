@@ -1,0 +1,29 @@
+//! Docks: the list of them, how they are, a shell that is docked to one, a terminal there.
+
+pub mod check;
+pub mod environment;
+pub mod facts;
+pub mod host;
+pub mod list;
+pub mod ports;
+pub mod register;
+pub mod remote;
+pub mod ssh;
+pub mod unregister;
+
+use crate::cli::Context;
+use crate::docks::{self, Dock, Docks};
+use crate::error::{Error, Result};
+
+/// The dock of this name, or the one that the shell is docked to.
+///
+/// # Errors
+/// No such dock, or no name in a shell that is not docked.
+pub fn dock_or_current(context: &Context, name: Option<&str>) -> Result<Dock> {
+    let docks = Docks::read(&context.env)?;
+    match name.or_else(|| docks::current(&context.env)) {
+        Some(name) => docks.get(name).cloned(),
+        None => Err(Error::usage("which dock? None is named, and this shell is not docked")
+            .hint("name one; `ls-dock` lists them")),
+    }
+}

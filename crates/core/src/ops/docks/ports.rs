@@ -1,0 +1,157 @@
+//! The ports of containers that the agents of docks forward to this machine.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::agent::Port;
+use crate::cli::Context;
+use crate::docker::docked;
+use crate::docks::{Dock, Docks, Forward};
+use crate::error::{ExitStatus, Result};
+use crate::output::table::{Align, Table};
+use crate::output::visible;
+
+/// A port of a dock's container.
+#[derive(Debug, Serialize)]
+struct Row {
+    dock: String,
+    #[serde(flatten)]
+    port: Port,
+}
+
+/// Lists the ports that are forwarded now, and those that can't be, of these docks; of all where none is named. Nothing is
+/// started for it.
+///
+/// # Errors
+/// A damaged list, a dock that is not in it, an agent that does not answer.
+pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
+    let (printer, env) = (&context.printer, &context.env);
+    let found = Docks::read(env)?;
+    let docks: Vec<&Dock> = match names {
+        [] => found.iter().collect(),
+        names => names.iter().map(|name| found.get(name)).collect::<Result<_>>()?,
+    };
+    if context.global.dry_run {
+        let asked: Vec<String> = docks
+            .iter()
+            .map(|dock| format!("ask the agent of {}", visible(&dock.moniker)))
+            .collect();
+        printer.plan(&asked)?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    let mut rows = Vec::new();
+    let mut notes = BTreeSet::new();
+    context.block_on(async {
+        for dock in docks {
+            let moniker = visible(&dock.moniker);
+            let Some(agent) = docked::agent(dock, env)? else {
+                if !names.is_empty() {
+                    notes.insert(format!("{moniker}: ports are forwarded from docks that ssh reaches"));
+                }
+                continue;
+            };
+            match agent.status(false).await? {
+                Some(status) if status.forward == Forward::None => {
+                    notes.insert(format!("{moniker}: its ports are not forwarded, as was asked for"));
+                }
+                Some(status) => rows.extend(status.ports.into_iter().map(|port| Row {
+                    dock: dock.moniker.clone(),
+                    port,
+                })),
+                None if !names.is_empty() => {
+                    notes.insert(format!(
+                        "{moniker}: nothing uses it now; its ports are forwarded when something does"
+                    ));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    })?;
+    if printer.json() {
+        printer.result_json(&rows)?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    if rows.is_empty() {
+        printer.note("no ports are forwarded");
+    } else {
+        for line in table(&rows).lines() {
+            printer.result(&line);
+        }
+    }
+    notes.extend(rows.iter().filter_map(|row| row.port.hint.as_deref().map(visible)));
+    notes.iter().for_each(|note| printer.note(note));
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut columns = vec![
+        ("DOCK", Align::Left),
+        ("CONTAINER", Align::Left),
+        ("PORT", Align::Left),
+        ("ON THE DOCK", Align::Left),
+        ("HERE", Align::Left),
+    ];
+    if rows.iter().any(|row| row.port.reason.is_some()) {
+        columns.push(("WHY", Align::Left));
+    }
+    let mut table = Table::new(columns);
+    for Row { dock, port } in rows {
+        let address = match port.address.contains(':') {
+            true => format!("[{}]", port.address),
+            false => port.address.clone(),
+        };
+        let here = port
+            .here
+            .map_or_else(|| "-".to_owned(), |port| format!("127.0.0.1:{port}"));
+        table.row([
+            visible(dock),
+            visible(&port.name),
+            visible(&port.inside),
+            format!("{}:{}", visible(&address), port.port),
+            here,
+            port.reason.as_deref().map(visible).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_a_line() {
+        let port = Port {
+            container: "8d1f".into(),
+            name: "web\x1b[2J".into(),
+            inside: "80/tcp".into(),
+            address: "::".into(),
+            port: 8080,
+            here: Some(8081),
+            reason: Some("8080 is taken here by 7/nc".into()),
+            hint: None,
+        };
+        let udp = Port {
+            inside: "53/udp".into(),
+            address: "127.0.0.1".into(),
+            port: 53,
+            here: None,
+            reason: Some("only TCP is forwarded".into()),
+            ..port.clone()
+        };
+        let rows = [port, udp].map(|port| Row {
+            dock: "far".into(),
+            port,
+        });
+        assert_eq!(
+            table(&rows).lines(),
+            [
+                "DOCK  CONTAINER  PORT    ON THE DOCK   HERE            WHY",
+                "far   web        80/tcp  [::]:8080     127.0.0.1:8081  8080 is taken here by 7/nc",
+                "far   web        53/udp  127.0.0.1:53  -               only TCP is forwarded",
+            ]
+        );
+    }
+}

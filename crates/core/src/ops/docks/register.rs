@@ -1,0 +1,436 @@
+//! Adding a dock to the list: what it is, whether it works, what is there.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::facts::{self, Facts};
+use super::{check, host, remote};
+use crate::agent::wire::{Failure, FailureKind};
+use crate::agent::{Agent, CallOptions};
+use crate::cli::Context;
+use crate::docker::endpoint::Endpoint;
+use crate::docker::{context_store, docked};
+use crate::docks::{self, Access, Dock, Forward, SshAccess, moniker};
+use crate::env::Env;
+use crate::error::{Error, ExitStatus, Result};
+use crate::output::{size, visible};
+use crate::shell;
+
+/// How long a dock may take to say who may use its engine.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+/// The longest name of a host, as DNS has it.
+const LONGEST_HOST: usize = 253;
+
+/// What register-dock is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct RegisterArgs {
+    /// HOST and MONIKER; with `--host` or `--context`, the moniker alone.
+    pub positional: Vec<String>,
+    /// The user there.
+    pub user: Option<String>,
+    /// The port of sshd.
+    pub port: Option<u16>,
+    /// The private key.
+    pub identity: Option<PathBuf>,
+    /// The directory of workspaces there; that of the dock whose place is taken, else the usual one.
+    pub workspace: Option<String>,
+    /// Whose published ports are forwarded to this machine; as of the dock whose place is taken, else one's own.
+    pub forward: Option<Forward>,
+    /// The engine's socket there.
+    pub docker_socket: Option<String>,
+    /// Take the place of a dock of the same moniker.
+    pub force: bool,
+    /// Do not connect.
+    pub no_check: bool,
+    /// Trust a host key that is not known yet.
+    pub accept_new: bool,
+    /// The address of an engine: `tcp://HOST:PORT` or `ssh://USER@HOST`.
+    pub engine: Option<String>,
+    /// The folder of its certificates.
+    pub tls_dir: Option<PathBuf>,
+    /// A docker context.
+    pub context: Option<String>,
+    /// Make a docker context for it.
+    pub make_context: bool,
+}
+
+/// What came out.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    dock: &'a Dock,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<&'a Facts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    docker_context: Option<&'a str>,
+}
+
+/// Registers a dock.
+///
+/// # Errors
+/// A moniker that is taken or can't be one, a dock that can't be reached or whose engine can't be used.
+pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
+    let (printer, env) = (&context.printer, &context.env);
+    let mut dock = dock(args, context)?;
+    let list = docks::list(env);
+    let known = list.read()?;
+    if let Some(old) = known.iter().find(|other| other.moniker == dock.moniker) {
+        // How it is reached is said anew; what was chosen for it stays until something else is.
+        dock.workspace = dock.workspace.or_else(|| old.workspace.clone());
+        dock.forward = args.forward.unwrap_or(old.forward);
+    }
+    if args.make_context {
+        refuse_context(&dock)?;
+    }
+    let is_free = |docks: &[Dock]| {
+        let taken = docks.iter().find(|other| other.moniker == dock.moniker);
+        match taken.filter(|other| **other != dock && !args.force) {
+            Some(other) => Err(Error::failed(format!(
+                "there is a dock {:?} already: {}",
+                dock.moniker,
+                other.access.place()
+            ))
+            .hint("choose another moniker, or --force to take its place")),
+            None => Ok(()),
+        }
+    };
+    is_free(&known)?;
+    if context.global.dry_run {
+        printer.plan(&plan(&dock, args, &list.file()))?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    let facts = if args.no_check {
+        None
+    } else {
+        Some(context.block_on(checked(context, &dock, args))?)
+    };
+    let replaced = list.change(|docks| {
+        // Others may have registered one meanwhile.
+        is_free(docks)?;
+        let replaced = docks.iter().position(|other| other.moniker == dock.moniker);
+        Ok(match replaced.and_then(|at| docks.get_mut(at)) {
+            Some(old) => Some(std::mem::replace(old, dock.clone())),
+            None => {
+                docks.push(dock.clone());
+                None
+            }
+        })
+    })?;
+    if let Some(old) = replaced.filter(|old| old.access != dock.access) {
+        context.block_on(async {
+            if let Some(agent) = docked::agent(&old, env)? {
+                agent.remove().await?;
+            }
+            Ok(())
+        })?;
+    }
+    if args.make_context {
+        context_store::write(&dock.moniker, &docked::choice(&dock, env)?.endpoint, env, args.force)?;
+        if let Some(agent) = docked::agent(&dock, env)? {
+            context.block_on(agent.stay())?;
+        }
+    }
+    if printer.json() {
+        printer.result_json(&Report {
+            dock: &dock,
+            engine: facts.as_ref(),
+            docker_context: args.make_context.then_some(dock.moniker.as_str()),
+        })?;
+    } else {
+        say(context, &dock, facts.as_ref(), args);
+    }
+    Ok(ExitStatus::SUCCESS)
+}
+
+fn say(context: &Context, dock: &Dock, facts: Option<&Facts>, args: &RegisterArgs) {
+    let printer = &context.printer;
+    let moniker = visible(&dock.moniker);
+    printer.result(&format!("{moniker} is a dock: {}", visible(&dock.access.place())));
+    if let Some(facts) = facts {
+        printer.result(&format!(
+            "  engine   docker {}, API {}, {} image store, {:.1} ms away",
+            facts.version, facts.api, facts.image_store, facts.round_trip_ms
+        ));
+        let gpus = match (facts.gpus, facts.gpu_support) {
+            (Some(0) | None, false) => "no GPU".to_owned(),
+            (Some(number), false) => format!("{number} GPUs that containers can't use"),
+            (Some(number), true) if number > 0 => format!("{number} GPUs"),
+            (_, true) => "GPUs".to_owned(),
+        };
+        printer.result(&format!(
+            "  machine  {} {}, {} CPUs, {} memory, {gpus}",
+            facts.system,
+            facts.architecture,
+            facts.cpus,
+            size(facts.memory)
+        ));
+        if let Some(disk) = facts.disk {
+            printer.result(&format!("  disk     {} of {} free", size(disk.free), size(disk.total)));
+            if disk.low {
+                printer.warning(&format!(
+                    "little is left on the disk of {moniker}: ssh-dock {} docker system prune",
+                    shell::quote(&dock.moniker)
+                ));
+            }
+        }
+    }
+    if args.make_context {
+        printer.result(&format!("  context  docker --context {moniker} ps"));
+    }
+    printer.note(&format!("\nhint: source dock {}", shell::quote(&dock.moniker)));
+}
+
+/// The dock that is asked for.
+fn dock(args: &RegisterArgs, context: &Context) -> Result<Dock> {
+    let (first, second) = match args.positional.as_slice() {
+        [] => (None, None),
+        [one] => (Some(one.as_str()), None),
+        [one, two] => (Some(one.as_str()), Some(two.as_str())),
+        _ => return Err(Error::usage("there are more than a host and a moniker").hint("register-dock HOST MONIKER")),
+    };
+    let env = &context.env;
+    let (access, moniker) = match (&args.engine, &args.context) {
+        (None, None) => {
+            let host = first.ok_or_else(|| {
+                Error::usage("no host is named").hint("register-dock HOST MONIKER; HOST may be a Host of ~/.ssh/config")
+            })?;
+            let ssh = ssh_access(host, args, context)?;
+            let moniker = second.unwrap_or(&ssh.host).to_owned();
+            (Access::Ssh(ssh), moniker)
+        }
+        (Some(address), _) => {
+            one_positional(second, "--host")?;
+            let access = of_address(address, args, context)?;
+            let moniker = first.or(access.host()).unwrap_or_default().to_owned();
+            (access, moniker)
+        }
+        (None, Some(name)) => {
+            one_positional(second, "--context")?;
+            let access = match Endpoint::of_context(name, env)? {
+                // An agent carries it better than a client for each connection.
+                endpoint @ Endpoint::Ssh { .. } => of_address(&endpoint.to_string(), args, context)?,
+                _ => Access::Context { name: name.clone() },
+            };
+            (access, first.unwrap_or(name).to_owned())
+        }
+    };
+    moniker::check(&moniker).map_err(|why| {
+        Error::usage(format!("{moniker:?} can't be a moniker"))
+            .because(why)
+            .hint("choose a short name that is easy to type: register-dock HOST MONIKER")
+    })?;
+    if let Some(workspace) = &args.workspace {
+        check_remote_path("--workspace", workspace)?;
+    }
+    Ok(Dock {
+        moniker,
+        access,
+        workspace: args.workspace.clone(),
+        forward: args.forward.unwrap_or_default(),
+    })
+}
+
+fn one_positional(second: Option<&str>, option: &str) -> Result<()> {
+    match second {
+        Some(_) => Err(Error::usage(format!(
+            "{option} says where the engine is: only a moniker goes with it"
+        ))
+        .hint(format!("register-dock {option} ... MONIKER"))),
+        None => Ok(()),
+    }
+}
+
+fn of_address(address: &str, args: &RegisterArgs, context: &Context) -> Result<Access> {
+    // With certificates, the port that is usual for TLS.
+    let tls = args.tls_dir.as_ref().map(|_| ("DOCKER_TLS_VERIFY", "1"));
+    match Endpoint::parse(address, &Env::from_pairs(tls))
+        .map_err(|error| Error::usage(error.to_string().replace("DOCKER_HOST", "--host")).hint("tcp://HOST:PORT"))?
+    {
+        Endpoint::Tcp { host, port, .. } => Ok(Access::Tcp {
+            address: if host.contains(':') {
+                format!("[{host}]:{port}")
+            } else {
+                format!("{host}:{port}")
+            },
+            tls_dir: args
+                .tls_dir
+                .as_deref()
+                .map(|folder| tls_folder(folder, context))
+                .transpose()?,
+        }),
+        Endpoint::Ssh {
+            destination,
+            port,
+            socket,
+        } => {
+            let ssh = ssh_access(&destination, args, context)?;
+            Ok(Access::Ssh(SshAccess {
+                port: ssh.port.or(port),
+                docker_socket: ssh.docker_socket.or(socket),
+                ..ssh
+            }))
+        }
+        Endpoint::Unix(path) => Err(
+            Error::usage(format!("{} is on this machine", path.display())).hint(format!(
+                "docker context create NAME --docker host=unix://{}, then: register-dock --context NAME",
+                path.display()
+            )),
+        ),
+    }
+}
+
+fn tls_folder(folder: &Path, context: &Context) -> Result<PathBuf> {
+    let folder = context.working_dir.join(folder);
+    if folder.join("ca.pem").is_file() {
+        return Ok(folder);
+    }
+    Err(Error::usage(format!("{} has no ca.pem", folder.display()))
+        .hint("--tls-dir names a folder with ca.pem, and cert.pem and key.pem where the engine asks for them"))
+}
+
+fn ssh_access(host: &str, args: &RegisterArgs, context: &Context) -> Result<SshAccess> {
+    let (user, host) = match host.rsplit_once('@') {
+        Some((user, host)) => (Some(user), host),
+        None => (None, host),
+    };
+    let user = args
+        .user
+        .as_deref()
+        .or(user)
+        .or_else(|| context.env.non_empty("DOCK_USER"));
+    // A name that begins with a dash would be an option of ssh, which resolves it.
+    let odd = |text: &str| {
+        text.is_empty() || text.starts_with('-') || text.chars().any(|c| c.is_control() || c.is_whitespace())
+    };
+    if odd(host) || host.len() > LONGEST_HOST {
+        return Err(Error::usage(format!("{host:?} is no host"))
+            .hint("a name, an address, or a Host of ~/.ssh/config; engines on TCP: --host tcp://HOST:PORT"));
+    }
+    if let Some(user) = user.filter(|user| odd(user)) {
+        return Err(Error::usage(format!("{user:?} is no user")).hint("-u USER, or DOCK_USER"));
+    }
+    if let Some(socket) = &args.docker_socket {
+        check_remote_path("--docker-socket", socket)?;
+    }
+    let identity = match &args.identity {
+        Some(path) => {
+            let path = context.working_dir.join(path);
+            if !path.is_file() {
+                return Err(Error::usage(format!("there is no key {}", path.display()))
+                    .hint("--identity names the private key's file"));
+            }
+            Some(path)
+        }
+        None => None,
+    };
+    Ok(SshAccess {
+        host: host.to_owned(),
+        user: user.map(str::to_owned),
+        port: args.port,
+        identity,
+        docker_socket: args.docker_socket.clone(),
+    })
+}
+
+fn check_remote_path(option: &str, path: &str) -> Result<()> {
+    if path.starts_with('/') && !path.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{option} {path:?} is no absolute path on the dock")).hint(format!("{option} /...")))
+}
+
+fn refuse_context(dock: &Dock) -> Result<()> {
+    if let Access::Context { name } = &dock.access {
+        return Err(
+            Error::usage(format!("the docker context {name:?} is there already")).hint("leave --make-context away")
+        );
+    }
+    if context_store::is_legal_name(&dock.moniker) {
+        return Ok(());
+    }
+    Err(
+        Error::usage(format!("docker takes no context of the name {:?}", dock.moniker))
+            .hint("give the dock a moniker of letters, digits and `_.+-`, or leave --make-context away"),
+    )
+}
+
+fn plan(dock: &Dock, args: &RegisterArgs, file: &Path) -> Vec<String> {
+    let place = visible(&dock.access.place());
+    let mut plan = Vec::new();
+    if !args.no_check {
+        plan.push(format!("connect to {place}, and ask its engine"));
+    }
+    plan.push(format!(
+        "write {} ({place}) to {}",
+        visible(&dock.moniker),
+        file.display()
+    ));
+    if args.make_context {
+        plan.push(format!("docker context create {}", shell::quote(&dock.moniker)));
+    }
+    plan
+}
+
+/// Whether the dock works, and what is there.
+async fn checked(context: &Context, dock: &Dock, args: &RegisterArgs) -> Result<Facts> {
+    let env = &context.env;
+    let options = CallOptions::of_terminal().accepting_new(args.accept_new).briefly();
+    let Some(agent) = docked::agent(dock, env)? else {
+        let engine = docked::connect(dock, env, &options).await?;
+        return facts::of_engine(&engine).await;
+    };
+    let asked = async {
+        if let Err(failure) = agent.try_connect(&options).await? {
+            return Err(unconnected(failure, &options));
+        }
+        if let Access::Ssh(ssh) = &dock.access
+            && let Ok(config) = host::resolve(ssh, env).await
+        {
+            for key in host::known_keys(&config, ssh, env) {
+                context.printer.note(&format!("host key {key}"));
+            }
+        }
+        let engine = match docked::connect(dock, env, &options).await {
+            Ok(engine) => engine,
+            Err(error) => return Err(explained(error, &agent, dock, &options).await),
+        };
+        let mut facts = facts::of_engine(&engine).await?;
+        facts::add_machine(&mut facts, &agent, &options).await;
+        Ok(facts)
+    };
+    let result = asked.await;
+    if result.is_err() && !agent.is_in_use().await {
+        // It is no dock, so nobody needs its agent; unless it is one already, and shells are docked to it. Above all, one that
+        // has logged in goes on without the rights that a hint is about to give.
+        let _ = agent.remove().await;
+    }
+    result
+}
+
+/// A dock that can't be connected to. An unknown host key has a mend of our own.
+fn unconnected(failure: Failure, options: &CallOptions) -> Error {
+    let asks_for_key = failure.kind == FailureKind::NeedsPerson && failure.message.contains("is not known");
+    let error = failure.into_error();
+    if asks_for_key && !options.person {
+        return error.hint("compare this key with the machine's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub there), then: register-dock --accept-new ...");
+    }
+    error
+}
+
+/// An engine that does not answer, explained by what its machine says: the exact command that mends it.
+async fn explained(error: Error, agent: &Agent, dock: &Dock, options: &CallOptions) -> Error {
+    let Access::Ssh(ssh) = &dock.access else {
+        return error;
+    };
+    let socket = ssh.docker_socket.as_deref().unwrap_or(check::SOCKET);
+    let Ok(output) = remote::script(agent, check::LOOK, &[socket], options, LOOK_LIMIT).await else {
+        return error;
+    };
+    match check::Look::parse(&output.stdout).trouble(socket) {
+        Some((what, mend)) => Error::failed(format!("the engine of {} can't be used: {what}", dock.access.place()))
+            .hint(format!("{}, then register-dock again", check::on_dock(ssh, &mend))),
+        None => error,
+    }
+}

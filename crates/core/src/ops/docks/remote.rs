@@ -1,0 +1,63 @@
+//! Small commands on a dock whose output is read here.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::agent::target::{Command, Exec, Exit};
+use crate::agent::{Agent, CallOptions};
+use crate::error::{Error, Result};
+
+/// So much of what a dock says is read; more is none of the answers that we ask for.
+const OUTPUT_LIMIT: u64 = 64 * 1024;
+
+/// What a command on a dock said, and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub exit: Exit,
+    /// Its stdout; what is no UTF-8 is replaced.
+    pub stdout: String,
+}
+
+/// Runs `script` with `sh` on the dock; `arguments` are its `$1` and so on.
+///
+/// # Errors
+/// A dock that can't be reached or refuses, and no end within `limit`.
+pub async fn script(
+    agent: &Agent,
+    script: &str,
+    arguments: &[&str],
+    options: &CallOptions,
+    limit: Duration,
+) -> Result<Output> {
+    let words = ["sh", "-c", script, "sh"];
+    let argv = words.iter().chain(arguments);
+    let exec = Exec {
+        command: Command::Argv(argv.map(|word| (*word).to_owned()).collect()),
+        pty: None,
+    };
+    let running = async {
+        let execution = agent.execute(exec, options).await?;
+        drop(execution.stdin);
+        let (stdout, _) = tokio::join!(read(execution.stdout), read(execution.stderr));
+        let exit = execution.exit.wait().await?;
+        Ok(Output { exit, stdout })
+    };
+    tokio::time::timeout(limit, running).await.unwrap_or_else(|_| {
+        Err(Error::unreachable(format!(
+            "a command on dock {:?} did not end within {} s",
+            agent.dock().moniker,
+            limit.as_secs()
+        )))
+    })
+}
+
+async fn read(mut from: impl AsyncRead + Unpin) -> String {
+    let mut bytes = Vec::new();
+    // What was read before it broke may be enough; that it broke is told by how the command ended.
+    let _ = (&mut from).take(OUTPUT_LIMIT).read_to_end(&mut bytes).await;
+    // The rest is let through, so that the command comes to its end.
+    let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
+    String::from_utf8_lossy(&bytes).into_owned()
+}

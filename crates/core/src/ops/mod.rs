@@ -1,0 +1,10 @@
+//! The use cases behind the commands. Each makes a plan, which is a value that can be printed, and then carries it out.
+
+pub mod build;
+pub mod docks;
+pub mod genversion;
+pub mod layers;
+pub mod publish;
+pub mod run;
+pub mod sync;
+pub mod transfer;

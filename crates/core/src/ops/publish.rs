@@ -1,0 +1,450 @@
+//! Publishing an image: to Docker Hub, to Amazon's registry, to any other.
+
+mod destination;
+mod prompt;
+
+use serde::Serialize;
+
+use crate::cli::Context;
+use crate::config::project::{Origin, Project, designated};
+use crate::docker::client_config::{ClientConfig, Login};
+use crate::docker::engine::Engine;
+use crate::docker::image;
+use crate::docker::push::{self, Layers, RegistryAuth};
+use crate::error::{Error, ExitStatus, Result};
+use crate::naming::{Designation, registry};
+use crate::ops::build::warn_of_unknown_keys;
+use crate::output::visible;
+use crate::registry_helper::{Aws, EcrRegistry};
+use crate::shell;
+use destination::{Destination, Repo, Values};
+
+/// Width of the line before the printed commands, as the original had it.
+const RULE: usize = 76;
+/// Docker Hub, as a key of docker's logins.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+
+/// What publish-image is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct PublishArgs {
+    /// The image type.
+    pub image: String,
+    /// Another name of the image.
+    pub image_name: Option<String>,
+    /// Tags to publish it by, in place of the configured one.
+    pub tags: Vec<String>,
+}
+
+/// What is about to be published, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishPlan {
+    /// What stands before each docker command: see [`Context::docker_prefix`].
+    docker_prefix: String,
+    /// The image on the engine.
+    pub source: Designation,
+    /// The references that it is published under: all of one repository.
+    pub references: Vec<Designation>,
+    /// The registry, where it is Amazon's.
+    ecr: Option<EcrRegistry>,
+}
+
+/// What came out for one reference.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PublishReport {
+    /// The reference.
+    pub reference: String,
+    /// How it went.
+    pub status: Status,
+    /// The digest of the image in the registry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// What became of its layers; none where nothing was pushed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Layers>,
+    /// The command by which others get it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pull: Option<String>,
+}
+
+/// All that `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    images: Vec<&'a PublishReport>,
+}
+
+/// How it went with a reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It was pushed.
+    Pushed,
+    /// The registry had it already.
+    Present,
+    /// It could not be pushed.
+    Failed,
+}
+
+impl PublishPlan {
+    /// The equivalent command lines.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut add =
+            |words: &[&str]| lines.push(format!("{}{}", self.docker_prefix, shell::join(words.iter().copied())));
+        let source = self.source.to_string();
+        for reference in self.references.iter().map(ToString::to_string) {
+            if reference != source {
+                add(&["docker", "tag", &source, &reference]);
+            }
+            add(&["docker", "push", &reference]);
+        }
+        if let (Some(ecr), Some(reference)) = (&self.ecr, self.references.first()) {
+            let host = registry(&reference.name);
+            let (_, repository) = reference.name.split_once('/').unwrap_or_default();
+            let named = |action: &str, option: &str| {
+                shell::join([
+                    "aws",
+                    "ecr",
+                    action,
+                    "--region",
+                    &ecr.region,
+                    "--registry-id",
+                    &ecr.account,
+                    option,
+                    repository,
+                ])
+            };
+            // The only commands with a shell's signs in them; what stands between the signs is quoted.
+            let first = [
+                format!(
+                    "{} | {}",
+                    shell::join(["aws", "ecr", "get-login-password", "--region", &ecr.region]),
+                    shell::join(["docker", "login", "--username", "AWS", "--password-stdin", &host])
+                ),
+                format!(
+                    "{} >/dev/null || {}",
+                    named("describe-repositories", "--repository-names"),
+                    named("create-repository", "--repository-name")
+                ),
+            ];
+            lines.splice(0..0, first);
+        }
+        lines
+    }
+}
+
+/// Publishes an image.
+///
+/// # Errors
+/// A wrong configuration, an engine that can't be reached, no login. A push that fails is reported, and in the status.
+pub fn publish(context: &Context, args: &PublishArgs) -> Result<ExitStatus> {
+    let printer = &context.printer;
+    let project = Project::find(&context.working_dir, &context.env)?;
+    warn_of_unknown_keys(&project, printer);
+    let origin = project.runnable(&args.image)?;
+    let named = project.designation(&args.image)?;
+    let named = match &args.image_name {
+        Some(name) => designated(name, &named.designation.tag),
+        None => named,
+    };
+    let destination = Destination::read(project.settings(&args.image))?;
+    for note in named.notes.iter().chain(&destination.notes) {
+        printer.warning(note);
+    }
+    context.block_on(async {
+        let config = ClientConfig::read(&context.env.docker_config_dir())?;
+        let mut desk = Desk {
+            context,
+            config,
+            aws: None,
+            asked: None,
+        };
+        let source = named.designation;
+        // Before AWS or a person is asked for something in vain.
+        let asks = destination.needs_identity() || destination.needs_hub_user();
+        let engine = if asks && !context.global.dry_run {
+            Some(engine_with(context, args, origin, &source).await?)
+        } else {
+            None
+        };
+        let plan = desk.plan(&project, &destination, source, &args.tags).await?;
+        if context.global.dry_run {
+            printer.plan(&plan.lines())?;
+            return Ok(ExitStatus::SUCCESS);
+        }
+        printer.note(&"=".repeat(RULE));
+        plan.lines().iter().for_each(|line| printer.note(line));
+        let engine = match engine {
+            Some(engine) => engine,
+            None => engine_with(context, args, origin, &plan.source).await?,
+        };
+        let auth = desk.login(&plan).await?;
+        let reports = desk.push(&engine, &plan, &auth).await;
+        desk.print(&reports)
+    })
+}
+
+/// The engine, which must have the image.
+async fn engine_with(context: &Context, args: &PublishArgs, origin: Origin, source: &Designation) -> Result<Engine> {
+    let engine = context.connect().await?;
+    if image::find(&engine, &source.to_string()).await?.is_some() {
+        return Ok(engine);
+    }
+    let error = Error::failed(format!(
+        "the engine at {} has no image {source}",
+        engine.choice().endpoint
+    ));
+    Err(match (origin, &args.image_name) {
+        (Origin::Dockerfile, None) => error.hint(format!("build-image {}", args.image)),
+        (Origin::Dockerfile, Some(name)) => error.hint(shell::join(["build-image", &args.image, "-i", name])),
+        (Origin::Configuration, _) => error.hint(format!("docker pull {source}")),
+    })
+}
+
+/// Where logins come from.
+struct Desk<'a> {
+    context: &'a Context,
+    config: ClientConfig,
+    /// The program that speaks to AWS, once it was needed.
+    aws: Option<Aws>,
+    /// The login to Docker Hub that a person typed.
+    asked: Option<Login>,
+}
+
+impl Desk<'_> {
+    async fn plan(
+        &mut self,
+        project: &Project,
+        destination: &Destination<'_>,
+        source: Designation,
+        tags: &[String],
+    ) -> Result<PublishPlan> {
+        let identity = if destination.needs_identity() {
+            Some(self.aws()?.identity().await?)
+        } else {
+            None
+        };
+        let hub_user = if destination.needs_hub_user() {
+            self.hub_user().await?
+        } else {
+            None
+        };
+        let values = Values {
+            identity: identity.as_ref(),
+            hub_user: hub_user.as_deref(),
+            user: project.user(),
+        };
+        let references = destination.references(&source, tags, &values, &self.context.env)?;
+        let ecr = references
+            .first()
+            .filter(|_| destination.repo == Repo::Aws)
+            .and_then(|reference| EcrRegistry::parse(&registry(&reference.name)));
+        Ok(PublishPlan {
+            docker_prefix: self.context.docker_prefix()?,
+            source,
+            references,
+            ecr,
+        })
+    }
+
+    fn aws(&mut self) -> Result<&mut Aws> {
+        match &mut self.aws {
+            Some(aws) => Ok(aws),
+            none => Ok(none.insert(Aws::start()?)),
+        }
+    }
+
+    /// The user's name at Docker Hub. Nobody is asked for a plan alone.
+    async fn hub_user(&mut self) -> Result<Option<String>> {
+        match self.config.credentials(DOCKER_HUB).await? {
+            Some(login) => match self.config.user_of(DOCKER_HUB, &login) {
+                Some(user) => Ok(Some(user)),
+                None => Err(Error::failed(
+                    "the login to Docker Hub is a token that does not say whose it is, and the image would have the user's name there",
+                )
+                .hint("say where it goes: publication_tag = NAME/{image}:{tag}")),
+            },
+            None if self.context.global.dry_run || !prompt::can_ask() => Ok(None),
+            None => Ok(Some(self.ask().await?.user)),
+        }
+    }
+
+    async fn ask(&mut self) -> Result<Login> {
+        if let Some(login) = &self.asked {
+            return Ok(login.clone());
+        }
+        let login = prompt::ask(&self.context.printer, "Docker Hub").await?;
+        self.context
+            .printer
+            .note("the login is used once, and not kept; `docker login` keeps one");
+        self.asked = Some(login.clone());
+        Ok(login)
+    }
+
+    /// The login for all of a plan's references, and the repository, where it has to be made.
+    async fn login(&mut self, plan: &PublishPlan) -> Result<RegistryAuth> {
+        let Some(first) = plan.references.first() else {
+            return Ok(RegistryAuth::new(DOCKER_HUB, None));
+        };
+        let key = registry(&first.name);
+        let printer = &self.context.printer;
+        if plan.ecr.is_some() {
+            let (_, repository) = first.name.split_once('/').unwrap_or_default();
+            let aws = self.aws()?;
+            let (user, secret) = aws.login(&key).await?;
+            if aws.repository(&key, repository).await? {
+                printer.note(&format!("made the repository {} at {key}", visible(repository)));
+            }
+            return Ok(RegistryAuth::new(&key, Some(&Login { user, secret })));
+        }
+        let login = match self.config.credentials(&key).await? {
+            Some(login) => Some(login),
+            None if key == DOCKER_HUB && prompt::can_ask() => Some(self.ask().await?),
+            None if key == DOCKER_HUB => {
+                return Err(
+                    Error::failed(format!("nobody is logged in to Docker Hub, where {first} goes"))
+                        .hint("docker login"),
+                );
+            }
+            None => None,
+        };
+        printer.detail(&match &login {
+            Some(login) => match self.config.user_of(&key, login) {
+                Some(user) => format!("the login at {key} is that of {}", visible(&user)),
+                None => format!("the login at {key} is a token"),
+            },
+            None => format!("no login at {key} is known: it is tried without"),
+        });
+        Ok(RegistryAuth::new(&key, login.as_ref()))
+    }
+
+    async fn push(&self, engine: &Engine, plan: &PublishPlan, auth: &RegistryAuth) -> Vec<(PublishReport, ExitStatus)> {
+        let printer = &self.context.printer;
+        let mut reports = Vec::new();
+        for reference in &plan.references {
+            let done = push_one(self.context, engine, &plan.source, reference, auth).await;
+            reports.push(match done {
+                Ok(report) => (report, ExitStatus::SUCCESS),
+                Err(error) => {
+                    printer.error(&error);
+                    let report = PublishReport {
+                        reference: reference.to_string(),
+                        status: Status::Failed,
+                        digest: None,
+                        layers: None,
+                        pull: None,
+                    };
+                    (report, error.class().status())
+                }
+            });
+        }
+        reports
+    }
+
+    fn print(&self, reports: &[(PublishReport, ExitStatus)]) -> Result<ExitStatus> {
+        let printer = &self.context.printer;
+        if printer.json() {
+            printer.result_json(&Document {
+                images: reports.iter().map(|(report, _)| report).collect(),
+            })?;
+        } else {
+            let lines = reports.iter().filter_map(|(report, _)| report.pull.as_deref());
+            lines.for_each(|line| printer.result(line));
+        }
+        let worst = reports.iter().map(|(_, status)| *status).max();
+        Ok(worst.unwrap_or(ExitStatus::SUCCESS))
+    }
+}
+
+async fn push_one(
+    context: &Context,
+    engine: &Engine,
+    source: &Designation,
+    reference: &Designation,
+    auth: &RegistryAuth,
+) -> Result<PublishReport> {
+    let printer = &context.printer;
+    if reference != source {
+        push::tag(engine, source, reference).await?;
+    }
+    let (status, digest, layers) = match push::already_there(engine, reference, auth).await {
+        Some(digest) => {
+            printer.note(&format!("{reference} is there already ({digest})"));
+            (Status::Present, digest, None)
+        }
+        None => {
+            let pushed = push::push(engine, reference, auth, printer).await?;
+            let Layers {
+                pushed: sent,
+                mounted,
+                present,
+            } = pushed.layers;
+            printer.note(&format!(
+                "{reference} is pushed ({}); layers: {sent} pushed, {mounted} mounted, {present} there already",
+                pushed.digest
+            ));
+            (Status::Pushed, pushed.digest, Some(pushed.layers))
+        }
+    };
+    Ok(PublishReport {
+        reference: reference.to_string(),
+        status,
+        digest: Some(digest),
+        layers,
+        pull: Some(format!("docker pull {reference}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn designation(name: &str, tag: &str) -> Designation {
+        Designation {
+            name: name.into(),
+            tag: tag.into(),
+        }
+    }
+
+    #[test]
+    fn the_lines_are_those_that_docker_would_be_told() {
+        let plan = PublishPlan {
+            docker_prefix: String::new(),
+            source: designation("app-dev", "me"),
+            references: vec![designation("ann/app-dev", "1"), designation("app-dev", "me")],
+            ecr: None,
+        };
+        assert_eq!(
+            plan.lines(),
+            [
+                "docker tag app-dev:me ann/app-dev:1",
+                "docker push ann/app-dev:1",
+                // It has this name already.
+                "docker push app-dev:me",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_lines_for_amazon_log_in_and_make_the_repository() {
+        let host = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
+        let plan = PublishPlan {
+            docker_prefix: String::new(),
+            source: designation("app-dev", "me"),
+            references: vec![designation(&format!("{host}/team/app-dev"), "1")],
+            ecr: EcrRegistry::parse(host),
+        };
+        assert_eq!(
+            plan.lines(),
+            [
+                format!(
+                    "aws ecr get-login-password --region eu-west-1 | docker login --username AWS --password-stdin {host}"
+                ),
+                "aws ecr describe-repositories --region eu-west-1 --registry-id 123456789012 --repository-names team/app-dev \
+                 >/dev/null || aws ecr create-repository --region eu-west-1 --registry-id 123456789012 --repository-name team/app-dev"
+                    .to_owned(),
+                format!("docker tag app-dev:me {host}/team/app-dev:1"),
+                format!("docker push {host}/team/app-dev:1"),
+            ]
+        );
+    }
+}

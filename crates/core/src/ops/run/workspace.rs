@@ -1,0 +1,240 @@
+//! Bind mounts of a docked `run-image`: what lies in the project is mounted from its copy on the dock.
+//!
+//! An engine that is told to mount a directory which its machine does not have makes an empty one, silently. So what lies
+//! in the project is sent first and mounted from the workspace; anything else must be there, or the run is refused.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::agent::target::Exit;
+use crate::agent::{Agent, CallOptions};
+use crate::cli::Context;
+use crate::config::project::Project;
+use crate::config::variables::Word;
+use crate::docker::docked;
+use crate::docker::run_options::with_other_sources;
+use crate::docks::Dock;
+use crate::env::Env;
+use crate::error::{Error, ExitStatus, Result};
+use crate::ops::docks::remote;
+use crate::ops::sync::{self, Docked};
+use crate::output::visible;
+use crate::shell;
+use crate::sync::manifest::Memory;
+use crate::sync::plan::{Direction, Wish};
+use crate::sync::watch::{self, POLL};
+
+/// How long looking for directories there may take.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Names the paths that are not there, each on a line.
+const MISSING: &str = r#"for p; do if [ ! -e "$p" ]; then printf '%s\n' "$p"; fi; done"#;
+
+/// The sources of these options, absolute, with the words that they are of.
+fn sources(options: &[Word], project: &Project, env: &Env) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    translated(options, project, env, |source| {
+        found.push(source.to_owned());
+        None
+    })?;
+    Ok(found)
+}
+
+/// The options with other sources; variables stay by name in the words that do not change.
+fn translated(
+    options: &[Word],
+    project: &Project,
+    env: &Env,
+    other: impl FnMut(&str) -> Option<String>,
+) -> Result<Vec<Word>> {
+    let mut words = Vec::new();
+    let mut lengths = Vec::new();
+    for option in options {
+        let expanded = option.expand(env).map_err(|cause| super::variable_error("", &cause))?;
+        lengths.push(expanded.len());
+        words.extend(expanded);
+    }
+    let changed = with_other_sources(&words, project.root(), other)
+        .map_err(|cause| Error::usage(super::masked(options, &cause, env)))?;
+    let mut pairs = words.into_iter().zip(changed);
+    let mut result = Vec::new();
+    for (option, length) in options.iter().zip(lengths) {
+        let own: Vec<(String, String)> = pairs.by_ref().take(length).collect();
+        if own.iter().all(|(before, after)| before == after) {
+            result.push(option.clone());
+        } else {
+            result.extend(own.into_iter().map(|(_, after)| Word::literal(after)));
+        }
+    }
+    Ok(result)
+}
+
+/// A path of the workspace in place of one of the project.
+fn there(source: &str, project: &Project, workspace: &str) -> Option<String> {
+    let inside = Path::new(source).strip_prefix(project.root()).ok()?.to_str()?;
+    Some(match inside {
+        "" => workspace.to_owned(),
+        inside => format!("{workspace}/{inside}"),
+    })
+}
+
+/// The dock of a docked call, where its files can be reached.
+fn dock_with_files(context: &Context) -> Result<Option<(Dock, Agent)>> {
+    let Ok(dock) = sync::dock_of(context) else {
+        return Ok(None);
+    };
+    Ok(docked::agent(&dock, &context.env)?.map(|agent| (dock, agent)))
+}
+
+/// Sends the project where options mount it, and puts the workspace's paths in their place. Gives the session, where
+/// something of the project is mounted.
+///
+/// # Errors
+/// A dock that can't be reached, or has no such source; a sync that fails.
+pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>, env: &Env) -> Result<Option<Docked>> {
+    let found = sources(options, project, env)?;
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let is_inside = |source: &String| Path::new(source).starts_with(project.root());
+    let Some((dock, agent)) = dock_with_files(context)? else {
+        if let Some(source) = found.iter().find(|source| is_inside(source)) {
+            context.printer.warning(&format!(
+                "the engine is on another machine, which has its own {source} or will make an empty one: files reach only docks of ssh"
+            ));
+        }
+        return Ok(None);
+    };
+    let mut session = None;
+    let mut workspace = String::new();
+    if found.iter().any(is_inside) {
+        let mut docked = tokio::task::block_in_place(|| Docked::open(context, project, true))?;
+        let wish = Wish {
+            direction: Direction::Up,
+            settle: None,
+            only: &[],
+        };
+        let report = docked.session.sync(&wish, false).await?;
+        sync::show_briefly(&context.printer, &docked.dock, &report);
+        workspace.clone_from(&report.workspace);
+        *options = translated(options, project, env, |source| there(source, project, &workspace))?;
+        session = Some(docked);
+    }
+    let places: BTreeMap<String, &String> = found
+        .iter()
+        .map(|source| {
+            (
+                there(source, project, &workspace).unwrap_or_else(|| source.clone()),
+                source,
+            )
+        })
+        .collect();
+    let asked: Vec<&str> = places.keys().map(String::as_str).collect();
+    let output = remote::script(&agent, MISSING, &asked, &CallOptions::of_terminal(), LIMIT).await?;
+    if output.exit != Exit::Code(0) {
+        return Err(Error::failed(format!(
+            "dock {:?} does not say what it has to mount",
+            dock.moniker
+        )));
+    }
+    match output.stdout.lines().find_map(|line| Some((line, places.get(line)?))) {
+        None => Ok(session),
+        Some((place, source)) => Err(missing(&dock, place, source, is_inside(source))),
+    }
+}
+
+fn missing(dock: &Dock, place: &str, source: &str, inside: bool) -> Error {
+    let make = format!(
+        "ssh-dock {} mkdir -p {}",
+        shell::quote(&dock.moniker),
+        shell::quote(&shell::quote(place))
+    );
+    let error = Error::failed(format!(
+        "dock {:?} has no {}, which is to be mounted",
+        dock.moniker,
+        visible(place)
+    ));
+    match inside {
+        true => error.hint(format!(
+            "{source} is not there either, or .dockerignore leaves it out; else: {make}"
+        )),
+        false => error.hint(format!(
+            "put it there, or name another one in volumes_docked; for an empty one: {make}"
+        )),
+    }
+}
+
+/// The options as a docked run would have them, as far as that is known without asking the dock.
+///
+/// # Errors
+/// Options that docker would refuse.
+pub fn planned(context: &Context, project: &Project, options: &[Word], env: &Env) -> Result<Vec<Word>> {
+    let Some((dock, _)) = dock_with_files(context)? else {
+        return Ok(options.to_vec());
+    };
+    let root = project
+        .root()
+        .canonicalize()
+        .unwrap_or_else(|_| project.root().to_owned());
+    let workspace = Memory::peek(&root, &dock.moniker, &context.env)
+        .manifest()
+        .header
+        .workspace;
+    if workspace.is_empty() {
+        if sources(options, project, env)?
+            .iter()
+            .any(|source| Path::new(source).starts_with(project.root()))
+        {
+            context
+                .printer
+                .note("where the project's copy on the dock will be is known after the first sync-up");
+        }
+        return Ok(options.to_vec());
+    }
+    translated(options, project, env, |source| there(source, project, &workspace))
+}
+
+/// Keeps both sides in step while a container runs, and brings what it made when it has ended.
+///
+/// # Errors
+/// Those of the run itself; what does not travel is a warning.
+pub async fn in_step(
+    context: &Context,
+    docked: &mut Docked,
+    run: impl Future<Output = Result<ExitStatus>>,
+    terminal: bool,
+) -> Result<ExitStatus> {
+    let printer = context.printer.clone();
+    printer.note(&format!(
+        "the project is kept in step; the dock is looked at every {} s",
+        POLL.as_secs()
+    ));
+    let dock = docked.dock.clone();
+    let status = {
+        // A terminal belongs to the container: what is to be said is said at its end.
+        let told = |event| {
+            if !terminal {
+                sync::tell(&printer, &dock, event);
+            }
+        };
+        tokio::select! {
+            status = run => status,
+            never = watch::watch(&mut docked.session, told) => match never {},
+        }
+    };
+    let wish = Wish {
+        direction: Direction::Both,
+        settle: None,
+        only: &[],
+    };
+    match docked.session.sync(&wish, false).await {
+        Ok(report) => sync::show_briefly(&context.printer, &docked.dock, &report),
+        Err(error) => {
+            context.printer.error(&error);
+            context
+                .printer
+                .warning("what the container made is still on the dock: sync-down brings it");
+        }
+    }
+    status
+}

@@ -1,0 +1,166 @@
+//! What is at the destination: the image, whole or not, and the unnamed images that keep its layers until it is.
+
+use std::collections::HashMap;
+
+use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
+use super::config_of;
+use super::documents::{Documents, KEEPER_LABEL};
+use super::plan::Plan;
+use super::send::{End, Shipment};
+use crate::docker::engine::Engine;
+use crate::docker::image;
+use crate::docker::image_store::{self, Inventory, Store, StoredImage};
+use crate::docker::manifest::Digest;
+use crate::error::{Error, Result};
+
+/// Images that are removed at a time: on a far link, each takes its time.
+const REMOVED_AT_ONCE: usize = 4;
+
+/// The ID under which the image is at the destination already, whole.
+///
+/// # Errors
+/// A refusal or a broken connection.
+pub async fn present(image: &StoredImage, plan: &Plan, dest: &End, inventory: &Inventory) -> Result<Option<Digest>> {
+    if plan.sent > 0 {
+        return Ok(None);
+    }
+    let id = match inventory {
+        Inventory::Classic(_) => config_of(image, plan),
+        Inventory::Containerd { .. } if image.root.is_some() && inventory.has_blob(&image.id) => image.id.clone(),
+        // By another manifest, of the same configurations: its name leads there.
+        Inventory::Containerd { .. } => match &image.name {
+            Some(name) => match image::find(&dest.engine, name)
+                .await?
+                .map(|facts| Digest::parse(&facts.id))
+            {
+                Some(Ok(id)) => id,
+                _ => return Ok(None),
+            },
+            None => return Ok(None),
+        },
+    };
+    if image::find(&dest.engine, id.as_str())
+        .await?
+        .is_none_or(|facts| facts.id != id.as_str())
+    {
+        return Ok(None);
+    }
+    // One that is not whole is no error here: it is made whole.
+    let Ok(there) = dest.store.image(&dest.engine, id.as_str()).await else {
+        return Ok(None);
+    };
+    let whole = plan.variants.iter().all(|variant| {
+        let same = |other: &image_store::Variant| {
+            other.config == variant.config
+                && other.attached == variant.attached
+                && other.layers.len() == variant.layers.len()
+        };
+        there.variants.iter().any(same)
+    });
+    Ok(whole.then_some(id))
+}
+
+/// Looks whether all of the image is at the destination, as it was at its source.
+///
+/// # Errors
+/// What is missing or another, a refusal, or a broken connection.
+pub async fn verify(shipment: &Shipment, documents: &Documents) -> Result<()> {
+    let engine = &shipment.dest.engine;
+    let at = &engine.choice().endpoint;
+    let broken = |what: String| Error::failed(format!("the image did not arrive whole at {at}: {what}"));
+    let inspected = match engine.docker().inspect_image(documents.id.as_str()).await {
+        Ok(inspected) => inspected,
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
+            return Err(broken("it is not there".to_owned()));
+        }
+        Err(cause) => return Err(engine.error(documents.id.short(), cause)),
+    };
+    if inspected.id.as_deref() != Some(documents.id.as_str()) {
+        return Err(broken(format!("it is not {}", documents.id.short())));
+    }
+    match &shipment.dest.store {
+        Store::Classic => {
+            let layers = inspected.root_fs.and_then(|root| root.layers).unwrap_or_default();
+            let sent = shipment.plan.variants.first();
+            let same = sent.is_some_and(|sent| {
+                sent.config == documents.id
+                    && layers
+                        .iter()
+                        .map(String::as_str)
+                        .eq(sent.layers.iter().map(|layer| layer.diff_id.as_str()))
+            });
+            if !same {
+                return Err(broken("its layers are others".to_owned()));
+            }
+        }
+        Store::Containerd(content) => {
+            let blobs = content.list().await?;
+            for (digest, size) in &documents.blobs {
+                if blobs.get(digest).is_none_or(|blob| blob.size != *size) {
+                    return Err(broken(format!("the blob {} is missing", digest.short())));
+                }
+            }
+            let configs = shipment.plan.variants.iter().map(|variant| &variant.config);
+            for config in configs {
+                if !documents.blobs.contains_key(config) {
+                    return Err(broken(format!("the configuration {} is another", config.short())));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The unnamed images that keep layers, by a label.
+///
+/// # Errors
+/// A refusal or a broken connection.
+pub async fn keepers(engine: &Engine, label: &str) -> Result<Vec<Digest>> {
+    let filters = HashMap::from([("label", vec![KEEPER_LABEL, label])]);
+    let options = ListImagesOptionsBuilder::new().all(true).filters(&filters).build();
+    let images = engine
+        .docker()
+        .list_images(Some(options))
+        .await
+        .map_err(|cause| engine.error("its images", cause))?;
+    // One that somebody named is no more ours.
+    let unnamed = images
+        .iter()
+        .filter(|image| image.repo_tags.iter().all(|tag| tag == "<none>:<none>"));
+    Ok(unnamed.filter_map(|image| Digest::parse(&image.id).ok()).collect())
+}
+
+/// Removes images, and nothing that they were made from. One that is not there is no failure.
+///
+/// # Errors
+/// A refusal or a broken connection.
+pub async fn remove(engine: &Engine, images: &[Digest]) -> Result<()> {
+    let removed = images.iter().map(|image| async move {
+        // The layers of the longest chain are the others', too.
+        let options = RemoveImageOptionsBuilder::new().noprune(true).build();
+        match engine.docker().remove_image(image.as_str(), Some(options), None).await {
+            Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(cause) => Err(engine.error(image.short(), cause)),
+        }
+    });
+    let removed: Vec<_> = removed.collect();
+    futures_util::stream::iter(removed)
+        .buffered(REMOVED_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// Removes an image that nobody gave a name.
+///
+/// # Errors
+/// A refusal or a broken connection.
+pub async fn remove_unnamed(engine: &Engine, image: &Digest) -> Result<()> {
+    let inspected = engine.docker().inspect_image(image.as_str()).await;
+    let named = inspected.is_ok_and(|inspected| inspected.repo_tags.is_some_and(|tags| !tags.is_empty()));
+    match named {
+        true => Ok(()),
+        false => remove(engine, std::slice::from_ref(image)).await,
+    }
+}

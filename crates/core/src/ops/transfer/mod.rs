@@ -1,0 +1,746 @@
+//! Moving images between engines: only the layers that the other one lacks, and nothing but whole, checked images there.
+
+mod arrival;
+mod documents;
+mod place;
+mod plan;
+mod send;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::cli::Context;
+use crate::config::project::Project;
+use crate::docker::engine::Engine;
+use crate::docker::image;
+use crate::docker::image_load;
+use crate::docker::image_store::{self, Store, StoredImage};
+use crate::docker::manifest::{Digest, Platform};
+use crate::error::{Class, Error, ExitStatus, Result};
+use crate::naming::Designation;
+use crate::output::bars::Bars;
+use crate::output::{size, visible};
+use arrival::{keepers, present, remove, remove_unnamed, verify};
+use documents::{KEEPER_LABEL, USER_LABEL};
+use place::Place;
+use plan::{Plan, Room};
+use send::{End, Failure, Shipment, Tally};
+
+/// A link that was cut is tried so often again, unless layers arrive in between.
+const TRIES: usize = 10;
+/// What was changed under us is planned so often anew.
+const PLANS: usize = 3;
+/// How long to wait before a link is tried again; twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// How long to look for what is kept, when the user wants to go.
+const LAST_LOOK: Duration = Duration::from_secs(5);
+
+/// What transfer-image is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct TransferArgs {
+    /// Image types of the project, names or IDs.
+    pub images: Vec<String>,
+    /// Where to.
+    pub destination: String,
+    /// Where from; the engine that the call is for where none is named.
+    pub from: Option<String>,
+}
+
+/// How it went with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It was sent.
+    Transferred,
+    /// It was there already.
+    Present,
+    /// It could not be sent.
+    Failed,
+}
+
+/// What came out for one image.
+#[derive(Clone, Debug, Serialize)]
+pub struct TransferReport {
+    /// As it was asked for, or the name that this means.
+    pub image: String,
+    /// How it went.
+    pub status: Status,
+    /// The digest of its configuration, the same at both ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_digest: Option<String>,
+    /// Its ID at the destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Layers that went over the link.
+    pub layers_sent: usize,
+    /// Layers that were there.
+    pub layers_skipped: usize,
+    /// Bytes that were sent to the destination's engine.
+    pub bytes_sent: u64,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What would be done for one image.
+#[derive(Clone, Debug, Serialize)]
+struct PlanReport {
+    image: String,
+    destination: String,
+    config_digest: String,
+    layers_to_send: usize,
+    layers_skipped: usize,
+    bytes_to_send: u64,
+}
+
+/// All that `--json` prints.
+#[derive(Serialize)]
+struct Document<T> {
+    images: Vec<T>,
+}
+
+/// An image that is asked for.
+struct Wanted {
+    /// What the engine is asked for.
+    reference: String,
+    /// The image type, where it is one.
+    built_as: Option<String>,
+}
+
+/// Both ends of a call.
+struct Route<'a> {
+    context: &'a Context,
+    from: Place,
+    to: Place,
+    /// The ID of the image that is on its way.
+    sending: Mutex<Option<Digest>>,
+}
+
+/// Sends images to another engine.
+///
+/// # Errors
+/// Wrong usage, ends that can't be reached or are the same engine. An image that can't be sent is reported, and in the
+/// status.
+pub fn transfer(context: &Context, args: &TransferArgs) -> Result<ExitStatus> {
+    let route = Route {
+        context,
+        from: match &args.from {
+            Some(word) => Place::of(word, &|| key(context), &context.env)?,
+            None => Place::of_call(context)?,
+        },
+        to: Place::of(&args.destination, &|| key(context), &context.env)?,
+        sending: Mutex::new(None),
+    };
+    let wanted = wanted(context, &args.images)?;
+    let dry_run = context.global.dry_run;
+    let ended = context.block_on(async {
+        let (source, dest) = route.connect().await?;
+        route.check_distinct(&source, &dest)?;
+        if dry_run {
+            return route.show_plans(&wanted, &source, &dest).await;
+        }
+        route.send_each(&wanted, source, dest).await
+    });
+    match ended {
+        Err(error) if error.class() == Class::Interrupted => {
+            route.say_what_is_kept();
+            Err(error)
+        }
+        ended => ended,
+    }
+}
+
+/// Removes the layers that interrupted transfers left at a place, for going on.
+///
+/// # Errors
+/// A place that can't be reached, or its engine's refusal.
+pub fn abort(context: &Context, destination: &str) -> Result<ExitStatus> {
+    let place = Place::of(destination, &|| key(context), &context.env)?;
+    context.block_on(async {
+        let engine = place.connect(&context.env).await?;
+        let keepers = keepers(&engine, &format!("{USER_LABEL}={}", context.env.user())).await?;
+        if context.global.dry_run {
+            let lines: Vec<String> = keepers
+                .iter()
+                .map(|keeper| format!("docker rmi {} (on {})", keeper.short(), visible(&place.name)))
+                .collect();
+            context.printer.plan(&lines)?;
+            return Ok(ExitStatus::SUCCESS);
+        }
+        remove(&engine, &keepers).await?;
+        if context.printer.json() {
+            context
+                .printer
+                .result_json(&serde_json::json!({ "removed": keepers }))?;
+        } else {
+            let number = keepers.len();
+            context.printer.result(&match number {
+                0 => format!("nothing is left of transfers on {}", visible(&place.name)),
+                _ => format!(
+                    "removed what transfers left on {}: {number} unnamed images",
+                    visible(&place.name)
+                ),
+            });
+        }
+        Ok(ExitStatus::SUCCESS)
+    })
+}
+
+impl Route<'_> {
+    async fn connect(&self) -> Result<(End, End)> {
+        let env = &self.context.env;
+        let end = async |place: &Place| {
+            let engine = place.connect(env).await?;
+            let (info, platform) = tokio::try_join!(engine.info(), platform(&engine))?;
+            let store = Store::of(&engine, &info).await?;
+            Ok::<_, Error>(End {
+                engine,
+                info: Arc::new(info),
+                platform,
+                store,
+            })
+        };
+        // One after the other: each may ask for a passphrase.
+        Ok((end(&self.from).await?, end(&self.to).await?))
+    }
+
+    /// An image need not be sent to the engine that has it.
+    fn check_distinct(&self, source: &End, dest: &End) -> Result<()> {
+        let (here, there) = (&source.info, &dest.info);
+        // Machines that were cloned have the same ID, and another name.
+        let same = here.id.is_some() && here.id == there.id && here.name == there.name;
+        if !same {
+            return Ok(());
+        }
+        let to = visible(&self.to.name);
+        let error = Error::usage(format!("{to} is the engine that the image is on"));
+        Err(match crate::docks::current(&self.context.env) {
+            Some(_) => error.hint("this shell is docked there: castoff, or name where the image is: --from local"),
+            None => error.hint("name where the image is (--from DOCK), or another destination"),
+        })
+    }
+
+    async fn show_plans(&self, wanted: &[Wanted], source: &End, dest: &End) -> Result<ExitStatus> {
+        let printer = &self.context.printer;
+        let mut worst = ExitStatus::SUCCESS;
+        let mut reports = Vec::new();
+        let (inventory, free) = tokio::join!(dest.store.inventory(&dest.engine), self.free(dest));
+        let inventory = inventory?;
+        for wanted in wanted {
+            let image = match self.image(wanted, source).await {
+                Ok(image) => image,
+                Err(error) => {
+                    printer.error(&error);
+                    worst = worst.max(error.class().status());
+                    continue;
+                }
+            };
+            let plan = Plan::new(&image, &inventory, &dest.platform);
+            self.warn(wanted, &image, &plan, dest);
+            let report = PlanReport {
+                image: wanted.reference.clone(),
+                destination: self.to.name.clone(),
+                config_digest: config_of(&image, &plan).to_string(),
+                layers_to_send: plan.sent,
+                layers_skipped: plan.skipped,
+                bytes_to_send: plan.bytes,
+            };
+            if !printer.json() {
+                printer.result(&self.plan_line(wanted, &plan));
+            }
+            reports.push(report);
+            if let Err(error) = self.check_space(&plan, free) {
+                printer.error(&error);
+                worst = worst.max(error.class().status());
+            }
+        }
+        if printer.json() {
+            printer.result_json(&Document { images: reports })?;
+        }
+        Ok(worst)
+    }
+
+    fn plan_line(&self, wanted: &Wanted, plan: &Plan) -> String {
+        let to_send = match plan.sent {
+            0 => "no layer to send".to_owned(),
+            1 => format!("1 layer to send ({})", amount(plan)),
+            number => format!("{number} layers to send ({})", amount(plan)),
+        };
+        format!(
+            "{} to {}: {to_send}, {} there",
+            visible(&wanted.reference),
+            visible(&self.to.name),
+            plan.skipped
+        )
+    }
+
+    async fn image(&self, wanted: &Wanted, source: &End) -> Result<StoredImage> {
+        let image = source.store.image(&source.engine, &wanted.reference).await;
+        image.map_err(|error| match &wanted.built_as {
+            Some(name) if error.class() == Class::Failed => error.hint(format!("build it first: build-image {name}")),
+            _ => error,
+        })
+    }
+
+    /// Says what of the image does not arrive as one may think.
+    fn warn(&self, wanted: &Wanted, image: &StoredImage, plan: &Plan, dest: &End) {
+        let target = &dest.platform;
+        let chosen = plan::chosen(image, target);
+        let differs = chosen.is_some_and(|chosen| {
+            !chosen.platform.architecture.is_empty()
+                && (chosen.platform.os != target.os || chosen.platform.architecture != target.architecture)
+        });
+        if let (true, Some(chosen)) = (differs, chosen) {
+            self.context.printer.warning(&format!(
+                "{} is made for {}, and {} runs {target}: it will run by emulation, slowly, or not at all",
+                wanted.reference, chosen.platform, self.to.name
+            ));
+        }
+        let platforms = image
+            .variants
+            .iter()
+            .filter(|variant| !variant.platform.os.is_empty())
+            .count();
+        if platforms > plan.variants.len()
+            && let Some(chosen) = chosen
+        {
+            self.context.printer.warning(&format!(
+                "{} is for {platforms} platforms, and the store on {} keeps one: {} goes",
+                wanted.reference, self.to.name, chosen.platform
+            ));
+        }
+    }
+
+    async fn send_each(&self, wanted: &[Wanted], mut source: End, mut dest: End) -> Result<ExitStatus> {
+        let printer = &self.context.printer;
+        let mut worst = ExitStatus::SUCCESS;
+        let mut reports = Vec::new();
+        let mut gone = false;
+        for wanted in wanted {
+            let began = Instant::now();
+            let tally = Arc::new(Tally::default());
+            // Where an engine stayed away for so long, it is asked once more for each of the others.
+            let sent = match if gone { self.connect().await.map(Some) } else { Ok(None) } {
+                Ok(again) => {
+                    if let Some(ends) = again {
+                        (source, dest) = ends;
+                    }
+                    self.send(wanted, &mut source, &mut dest, &tally).await
+                }
+                Err(error) => Err(error),
+            };
+            gone = sent.as_ref().is_err_and(|error| error.class() == Class::Unreachable);
+            let mut report = TransferReport {
+                image: wanted.reference.clone(),
+                status: Status::Failed,
+                config_digest: None,
+                id: None,
+                layers_sent: tally.layers.load(Ordering::Relaxed),
+                layers_skipped: 0,
+                bytes_sent: tally.bytes.load(Ordering::Relaxed),
+                seconds: began.elapsed().as_secs_f64(),
+            };
+            match sent {
+                Ok(arrived) => {
+                    *self.sending() = None;
+                    report.status = arrived.status;
+                    report.config_digest = Some(arrived.config.to_string());
+                    report.id = Some(arrived.id.to_string());
+                    // Whatever was there between two tries was sent by the first of them.
+                    (report.layers_sent, report.layers_skipped) = tally.first_plan.get().copied().unwrap_or_default();
+                    if !printer.json() {
+                        printer.result(&self.result_line(&report));
+                    }
+                }
+                Err(error) => {
+                    printer.error(&error);
+                    worst = worst.max(error.class().status());
+                }
+            }
+            reports.push(report);
+        }
+        if printer.json() {
+            printer.result_json(&Document { images: reports })?;
+        }
+        Ok(worst)
+    }
+
+    fn result_line(&self, report: &TransferReport) -> String {
+        let (image, to) = (visible(&report.image), visible(&self.to.name));
+        match report.status {
+            Status::Present => format!("{image} is on {to} already: {} layers", report.layers_skipped),
+            _ => format!(
+                "{image} is on {to}: {} of {} layers sent, {}, {:.1} s",
+                report.layers_sent,
+                report.layers_sent + report.layers_skipped,
+                size(report.bytes_sent),
+                report.seconds
+            ),
+        }
+    }
+
+    /// Sends one image, over as many tries as it takes.
+    async fn send(&self, wanted: &Wanted, source: &mut End, dest: &mut End, tally: &Arc<Tally>) -> Result<Arrived> {
+        let (mut cuts, mut plans, mut careful) = (0, 0, false);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let before = tally.layers.load(Ordering::Relaxed);
+            let failure = match self.attempt(wanted, source, dest, tally, careful).await {
+                Ok(arrived) => return Ok(arrived),
+                Err(failure) => failure,
+            };
+            if tally.layers.load(Ordering::Relaxed) > before {
+                (cuts, pause) = (0, FIRST_PAUSE);
+            }
+            match failure {
+                Failure::Final(error) => return Err(self.with_keepers(error, dest).await),
+                Failure::Misread(_) if !careful => careful = true,
+                Failure::Misread(error) => return Err(self.with_keepers(error, dest).await),
+                Failure::Changed(error) => {
+                    plans += 1;
+                    if plans == PLANS {
+                        return Err(self.with_keepers(error, dest).await);
+                    }
+                }
+                Failure::Lost(error) => {
+                    cuts += 1;
+                    if cuts == TRIES {
+                        self.kept_warning();
+                        return Err(error);
+                    }
+                    self.context.printer.warning(&format!(
+                        "the link was cut ({}); trying again, with the layers that arrived kept on {}",
+                        with_cause(&error),
+                        self.to.name
+                    ));
+                    loop {
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                        match self.connect().await {
+                            Ok((new_source, new_dest)) => {
+                                (*source, *dest) = (new_source, new_dest);
+                                break;
+                            }
+                            Err(again) if again.class() == Class::Unreachable && cuts + 1 < TRIES => cuts += 1,
+                            // It answers, and refuses: it says more of what happened than the cut did. An engine whose
+                            // disk is full may close a connection before its reason is read.
+                            Err(again) => {
+                                self.kept_warning();
+                                let full = with_cause(&again).contains("no space left");
+                                return Err(match again.class() {
+                                    Class::Unreachable => error,
+                                    _ if full => Error::failed(format!("the disk of {} is full", self.to.name))
+                                        .because(again)
+                                        .hint("make room there: docker system prune"),
+                                    _ => again,
+                                });
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        wanted: &Wanted,
+        source: &End,
+        dest: &End,
+        tally: &Arc<Tally>,
+        careful: bool,
+    ) -> Result<Arrived, Failure> {
+        // The disk is asked for meanwhile: on a far link, each question takes its time.
+        let mut free = std::pin::pin!(self.free(dest));
+        let mut looked = None;
+        let (inventory, image) = {
+            let mut asking = std::pin::pin!(async {
+                tokio::try_join!(dest.store.inventory(&dest.engine), self.image(wanted, source))
+            });
+            loop {
+                tokio::select! {
+                    asked = &mut asking => break asked?,
+                    free = &mut free, if looked.is_none() => looked = Some(free),
+                }
+            }
+        };
+        let plan = Plan::new(&image, &inventory, &dest.platform);
+        if tally.first_plan.get().is_none() {
+            self.warn(wanted, &image, &plan, dest);
+        }
+        *self.sending() = Some(image.id.clone());
+        let config = config_of(&image, &plan);
+        let (first_sent, _) = *tally.first_plan.get_or_init(|| (plan.sent, plan.skipped));
+        if let Some(id) = present(&image, &plan, dest, &inventory).await? {
+            // Who gives containerd's store a name anew takes it away for a moment.
+            if !has_name(&image, &id, dest).await? {
+                self.name(&image, &id, dest).await?;
+            }
+            self.forget_keepers(&image.id, dest).await;
+            return Ok(Arrived {
+                status: if first_sent > 0 {
+                    Status::Transferred
+                } else {
+                    Status::Present
+                },
+                id,
+                config,
+            });
+        }
+        let free = match looked {
+            Some(free) => free,
+            None => free.await,
+        };
+        self.check_space(&plan, free)?;
+        self.context.printer.note(&self.plan_line(wanted, &plan));
+        let bars = Bars::new(&self.context.printer, &wanted.reference, plan.bytes);
+        let shipment = Arc::new(Shipment {
+            source: source.clone(),
+            dest: dest.clone(),
+            image,
+            plan,
+            user: self.context.env.user(),
+            tally: Arc::clone(tally),
+            bars,
+            careful,
+            pace: image_load::pace(&dest.engine),
+            placed: Mutex::new(HashMap::new()),
+        });
+        shipment.place(&inventory).await?;
+        let sent = shipment.send().await;
+        shipment.bars.finish();
+        let documents = sent?;
+        if let Err(error) = verify(&shipment, &documents).await {
+            // It has no name, and whoever gave it one meanwhile keeps it.
+            if !inventory.has_blob(&documents.id) && error.class() != Class::Unreachable {
+                let _ = remove_unnamed(&dest.engine, &documents.id).await;
+            }
+            return Err(match error.class() {
+                Class::Unreachable => Failure::Lost(error),
+                _ => Failure::Changed(error),
+            });
+        }
+        self.name(&shipment.image, &documents.id, dest).await?;
+        self.forget_keepers(&shipment.image.id, dest).await;
+        Ok(Arrived {
+            status: Status::Transferred,
+            id: documents.id,
+            config,
+        })
+    }
+
+    /// Gives the image its name at the destination, and looks whether it has it.
+    async fn name(&self, image: &StoredImage, id: &Digest, dest: &End) -> Result<(), Failure> {
+        let Some(name) = &image.name else { return Ok(()) };
+        image_store::tag(&dest.engine, id, name)
+            .await
+            .map_err(|error| match error.class() {
+                // It had no name for a moment, and may have been taken for unused.
+                Class::Failed => Failure::Changed(error),
+                _ => Failure::of(error),
+            })?;
+        match has_name(image, id, dest).await? {
+            true => Ok(()),
+            false => Err(Failure::Changed(Error::failed(format!(
+                "{name} is another image on {} now",
+                self.to.name
+            )))),
+        }
+    }
+
+    async fn forget_keepers(&self, image: &Digest, dest: &End) {
+        let label = format!("{KEEPER_LABEL}={image}");
+        let removed = async { remove(&dest.engine, &keepers(&dest.engine, &label).await?).await };
+        if let Err(error) = removed.await {
+            self.context.printer.warning(&format!(
+                "what kept the layers on {} is still there ({error}): transfer-image --abort {}",
+                self.to.name,
+                crate::shell::quote(&self.to.name)
+            ));
+        }
+    }
+
+    /// Says that layers are kept at the destination, where there are.
+    async fn with_keepers(&self, error: Error, dest: &End) -> Error {
+        let Some(image) = self.sending().clone() else {
+            return error;
+        };
+        let kept = keepers(&dest.engine, &format!("{KEEPER_LABEL}={image}")).await;
+        if !kept.unwrap_or_default().is_empty() {
+            self.kept_warning();
+        }
+        error
+    }
+
+    /// The same after Ctrl-C, when nothing of the transfer is left: looks there once more, for a moment.
+    fn say_what_is_kept(&self) {
+        let Some(image) = self.sending().clone() else { return };
+        let looking = async {
+            let engine = self.to.connect(&self.context.env).await?;
+            keepers(&engine, &format!("{KEEPER_LABEL}={image}")).await
+        };
+        let looked = self.context.block_on(async {
+            let looked = tokio::time::timeout(LAST_LOOK, looking).await;
+            Ok(looked.is_ok_and(|kept| kept.is_ok_and(|kept| !kept.is_empty())))
+        });
+        if looked.unwrap_or_default() {
+            self.kept_warning();
+        }
+    }
+
+    /// A warning, and no note: it is said whatever the verbosity.
+    fn kept_warning(&self) {
+        self.context.printer.warning(&format!(
+            "layers that arrived whole are kept on {}: the next transfer-image goes on, transfer-image --abort {} removes them",
+            self.to.name,
+            crate::shell::quote(&self.to.name)
+        ));
+    }
+
+    fn sending(&self) -> std::sync::MutexGuard<'_, Option<Digest>> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that are free at the destination; none where nobody can look.
+    async fn free(&self, dest: &End) -> Option<u64> {
+        self.to.free(&dest.engine, &dest.info, &self.context.env).await
+    }
+
+    fn check_space(&self, plan: &Plan, free: Option<u64>) -> Result<()> {
+        if plan.sent == 0 {
+            return Ok(());
+        }
+        let Some(free) = free else {
+            self.context
+                .printer
+                .detail("nobody can look how much space is free there");
+            return Ok(());
+        };
+        let Room { least, most } = plan.room;
+        if free < least {
+            return Err(Error::failed(format!(
+                "{} has {} free, and needs {} for what is to be sent, packed and unpacked",
+                self.to.name,
+                size(free),
+                size(least)
+            ))
+            .hint("make room there: docker system prune"));
+        }
+        if free < most {
+            self.context.printer.warning(&format!(
+                "{} has only {} free, and may need up to {} for what is to be sent, packed and unpacked",
+                self.to.name,
+                size(free),
+                size(most)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the image's name, where it has one, leads to this ID at the destination.
+async fn has_name(image: &StoredImage, id: &Digest, dest: &End) -> Result<bool> {
+    let Some(name) = &image.name else { return Ok(true) };
+    let found = image::find(&dest.engine, name).await?;
+    Ok(found.is_some_and(|facts| facts.id == id.as_str()))
+}
+
+/// An image at the destination.
+struct Arrived {
+    status: Status,
+    id: Digest,
+    config: Digest,
+}
+
+/// An error and what it comes from, in a line.
+fn with_cause(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+fn amount(plan: &Plan) -> String {
+    let about = if plan.about { "about " } else { "" };
+    format!("{about}{}", size(plan.bytes))
+}
+
+/// The private key that the original took from the environment.
+fn key(context: &Context) -> Result<Option<PathBuf>> {
+    let Some(key) = context.env.non_empty("SSH_KEY") else {
+        return Ok(None);
+    };
+    let path = match key.strip_prefix("~/") {
+        Some(rest) => context.env.home().join(rest),
+        None => context.working_dir.join(key),
+    };
+    if path.is_file() {
+        return Ok(Some(path));
+    }
+    Err(Error::usage(format!("there is no key {} (SSH_KEY)", path.display()))
+        .hint("SSH_KEY names the private key's file; unset SSH_KEY for the keys of ~/.ssh"))
+}
+
+/// Whether a folder from here upwards has a configuration.
+fn is_configured(context: &Context) -> bool {
+    let mut folders = context.working_dir.ancestors();
+    folders.any(|folder| folder.join("docker/dockerutils.cfg").is_file())
+}
+
+/// Image types of the project, where we are in one, stand for what build-image made of them.
+fn wanted(context: &Context, images: &[String]) -> Result<Vec<Wanted>> {
+    let project = match Project::find(&context.working_dir, &context.env) {
+        Ok(project) => Some(project),
+        // In a project whose configuration is damaged, nobody knows what an image type stands for.
+        Err(error) if is_configured(context) && images.iter().any(|image| !image.contains([':', '/'])) => {
+            return Err(error);
+        }
+        Err(_) => None,
+    };
+    let mut all: Vec<Wanted> = Vec::new();
+    for image in images {
+        let built = project.as_ref().filter(|project| project.runnable(image).is_ok());
+        let wanted = match built {
+            Some(project) => {
+                let named = project.designation(image)?;
+                named.notes.iter().for_each(|note| context.printer.warning(note));
+                let Designation { name, tag } = named.designation;
+                Wanted {
+                    reference: format!("{name}:{tag}"),
+                    built_as: Some(image.clone()),
+                }
+            }
+            None => Wanted {
+                reference: image.clone(),
+                built_as: None,
+            },
+        };
+        if wanted.reference.is_empty() || wanted.reference.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(Error::usage(format!("{:?} is no image", wanted.reference)).hint("docker images lists them"));
+        }
+        if all.iter().all(|other| other.reference != wanted.reference) {
+            all.push(wanted);
+        }
+    }
+    Ok(all)
+}
+
+async fn platform(engine: &Engine) -> Result<Platform> {
+    let version = engine.version().await?;
+    Ok(Platform {
+        os: version.os.unwrap_or_default(),
+        architecture: version.arch.unwrap_or_default(),
+        variant: None,
+    })
+}
+
+/// The digest of the configuration that goes, or the first that does.
+fn config_of(image: &StoredImage, plan: &Plan) -> Digest {
+    let first = plan.variants.iter().find(|variant| !variant.layers.is_empty());
+    first.map_or_else(|| image.id.clone(), |variant| variant.config.clone())
+}

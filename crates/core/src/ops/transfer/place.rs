@@ -1,0 +1,305 @@
+//! One end of a transfer: a dock by its moniker, a machine by its address, this machine, or the engine that the call is for.
+
+use std::path::PathBuf;
+
+use bollard::models::SystemInfo;
+
+use crate::agent::CallOptions;
+use crate::cli::Context;
+use crate::docker::docked::{self, ENGINE_VARIABLES};
+use crate::docker::endpoint::{Choice, Endpoint, Origin};
+use crate::docker::engine::Engine;
+use crate::docker::image_store::Store;
+use crate::docker::locality::{self, Locality};
+use crate::docks::{Access, Dock, Docks, SshAccess, moniker};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::naming::nearest;
+use crate::ops::docks::facts;
+
+/// What this machine's engine is called.
+const LOCAL: &str = "local";
+/// Where a machine's own containerd listens, and where it keeps what it has.
+const SYSTEM_CONTAINERD: &str = "/run/containerd/";
+const SYSTEM_CONTAINERD_ROOT: &str = "/var/lib/containerd";
+
+/// One end of a transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// As people call it.
+    pub name: String,
+    way: Way,
+    /// The dock that was meant, perhaps, where a name is none of a dock.
+    near: Option<String>,
+}
+
+/// How it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Way {
+    /// As the docker client would.
+    Environment,
+    /// At this address.
+    Choice(Box<Choice>),
+    /// By the dock's entry.
+    Dock(Box<Dock>),
+}
+
+impl Place {
+    /// Where images go, or come from: a dock's moniker, `local`, an engine's address with its scheme, or
+    /// `[user@]host[:port]` of an sshd. `key` gives the private key for the last one.
+    ///
+    /// # Errors
+    /// What is none of them.
+    pub fn of(word: &str, key: &dyn Fn() -> Result<Option<PathBuf>>, env: &Env) -> Result<Self> {
+        let named = |way| Self {
+            name: word.to_owned(),
+            way,
+            near: None,
+        };
+        if word == LOCAL {
+            return Ok(named(local(env)?));
+        }
+        let docks = Docks::read(env)?;
+        if let Some(dock) = docks.find(word) {
+            return Ok(named(Way::Dock(Box::new(dock.clone()))));
+        }
+        let wrong = |why: &str| {
+            Error::usage(format!("{word:?} is no place for images: {why}"))
+                .hint("a dock (ls-dock lists them), [user@]host[:port], or local")
+        };
+        let address = if word.contains("://") {
+            word.to_owned()
+        } else {
+            format!("ssh://{word}")
+        };
+        let odd = word.chars().any(|c| c.is_control() || c.is_whitespace());
+        if odd || (!word.contains("://") && word.contains('/')) {
+            return Err(wrong("that is no name of a host"));
+        }
+        let endpoint = Endpoint::parse(&address, env).map_err(|error| wrong(&error.to_string()))?;
+        let Endpoint::Ssh {
+            destination,
+            port,
+            socket,
+        } = endpoint
+        else {
+            return Ok(named(Way::Choice(Box::new(Choice {
+                endpoint,
+                origin: Origin::Host,
+            }))));
+        };
+        let (user, host) = match destination.rsplit_once('@') {
+            Some((user, host)) => (Some(user.to_owned()), host.to_owned()),
+            None => (None, destination),
+        };
+        let near = nearest(&host, docks.iter().map(|dock| dock.moniker.as_str())).map(str::to_owned);
+        let way = Way::Dock(Box::new(Dock {
+            moniker: moniker_of(&host),
+            access: Access::Ssh(SshAccess {
+                host,
+                user,
+                port,
+                identity: key()?,
+                docker_socket: socket,
+            }),
+            workspace: None,
+            forward: crate::docks::Forward::None,
+        }));
+        Ok(Self { near, ..named(way) })
+    }
+
+    /// The engine that the call is for.
+    ///
+    /// # Errors
+    /// `--dock` with a moniker that no dock has.
+    pub fn of_call(context: &Context) -> Result<Self> {
+        match &context.dock {
+            Some(moniker) => {
+                let docks = Docks::read(&context.env)?;
+                Ok(Self {
+                    name: moniker.clone(),
+                    way: Way::Dock(Box::new(docks.get(moniker)?.clone())),
+                    near: None,
+                })
+            }
+            None => {
+                let choice = Endpoint::choose(&context.env)?;
+                let is_here = locality::by_address(&choice.endpoint, &choice.origin, &context.env) == Locality::Local;
+                let current = crate::docks::current(&context.env);
+                let name = match current {
+                    _ if is_here => LOCAL.to_owned(),
+                    Some(moniker) => moniker.to_owned(),
+                    None => choice.endpoint.to_string(),
+                };
+                Ok(Self {
+                    name,
+                    way: Way::Environment,
+                    near: None,
+                })
+            }
+        }
+    }
+
+    /// Connects; also anew, after a link was cut.
+    ///
+    /// # Errors
+    /// A place that can't be reached, or no engine there.
+    pub async fn connect(&self, env: &Env) -> Result<Engine> {
+        match &self.way {
+            Way::Environment => Engine::connect(env).await,
+            Way::Choice(choice) => Engine::connect_to((**choice).clone()).await,
+            Way::Dock(dock) => {
+                let connected = docked::connect(dock, env, &CallOptions::of_terminal()).await;
+                match &self.near {
+                    Some(near) => connected.map_err(|error| error.hint(format!("is it the dock {near}?"))),
+                    None => connected,
+                }
+            }
+        }
+    }
+
+    /// Bytes that are free where its engine keeps images; none where nobody can look.
+    pub async fn free(&self, engine: &Engine, info: &SystemInfo, env: &Env) -> Option<u64> {
+        let root = image_root(info)?;
+        let disk = match &self.way {
+            Way::Dock(dock) => {
+                let agent = docked::agent(dock, env).ok()??;
+                facts::disk(root, &agent, &CallOptions::unattended()).await
+            }
+            // In another file system than ours, the path says nothing here.
+            _ if locality::confirm(engine, env).await.ok()? == Locality::Local => facts::own_disk(root),
+            _ => None,
+        };
+        disk.map(|disk| disk.free)
+    }
+}
+
+/// Where an engine keeps its images.
+fn image_root(info: &SystemInfo) -> Option<&str> {
+    let containerd = info
+        .containerd
+        .as_ref()
+        .and_then(|containerd| containerd.address.as_deref());
+    // One that the machine runs, and not dockerd, has a place of its own.
+    if Store::is_containerd(info) && containerd.is_some_and(|address| address.starts_with(SYSTEM_CONTAINERD)) {
+        return Some(SYSTEM_CONTAINERD_ROOT);
+    }
+    info.docker_root_dir.as_deref()
+}
+
+/// The engine of this machine, also in a shell that is docked to another.
+fn local(env: &Env) -> Result<Way> {
+    let is_here =
+        |choice: &Choice, env: &Env| locality::by_address(&choice.endpoint, &choice.origin, env) == Locality::Local;
+    if let Ok(choice) = Endpoint::choose(env)
+        && is_here(&choice, env)
+    {
+        return Ok(Way::Environment);
+    }
+    let undocked = Env::from_pairs(
+        env.iter()
+            .filter(|(name, _)| !ENGINE_VARIABLES.contains(name) && *name != "DOCKER_IP"),
+    );
+    let choice = Endpoint::choose(&undocked)?;
+    Ok(Way::Choice(Box::new(match is_here(&choice, &undocked) {
+        true => choice,
+        // A docker context that leads elsewhere is no more this machine's.
+        false => Choice {
+            endpoint: Endpoint::parse("unix://", &undocked)?,
+            origin: Origin::Default,
+        },
+    })))
+}
+
+/// A moniker for a machine that is no registered dock: its host where that can be one.
+fn moniker_of(host: &str) -> String {
+    match moniker::check(host) {
+        Ok(()) => host.to_owned(),
+        Err(_) => "transfer".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard::models::ContainerdInfo;
+
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> (tempfile::TempDir, Env) {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().to_str().unwrap().to_owned();
+        let pairs = pairs.iter().copied().chain([("HOME", path.as_str())]);
+        let env = Env::from_pairs(pairs);
+        (home, env)
+    }
+
+    #[test]
+    fn a_place_is_a_dock_an_address_or_this_machine() {
+        let (_home, env) = env(&[]);
+        crate::docks::list(&env)
+            .change(|docks| {
+                docks.push(Dock {
+                    moniker: "far".into(),
+                    access: Access::Tcp {
+                        address: "10.0.0.1:2375".into(),
+                        tls_dir: None,
+                    },
+                    workspace: None,
+                    forward: crate::docks::Forward::None,
+                });
+                Ok(())
+            })
+            .unwrap();
+        let way = |word: &str| Place::of(word, &|| Ok(Some("/key".into())), &env).unwrap().way;
+        assert!(matches!(way("far"), Way::Dock(dock) if dock.moniker == "far"));
+        assert_eq!(way("local"), Way::Environment);
+        assert!(
+            matches!(way("unix:///x.sock"), Way::Choice(choice) if choice.endpoint == Endpoint::Unix("/x.sock".into()))
+        );
+        for (word, user, host, port) in [
+            ("box", None, "box", None),
+            ("ann@box:2222", Some("ann"), "box", Some(2222)),
+            ("ann@[fe80::1]:22", Some("ann"), "fe80::1", Some(22)),
+        ] {
+            let Way::Dock(dock) = way(word) else { panic!("{word}") };
+            let Access::Ssh(ssh) = dock.access else {
+                panic!("{word}")
+            };
+            assert_eq!((ssh.user.as_deref(), ssh.host.as_str(), ssh.port), (user, host, port));
+            assert_eq!(ssh.identity, Some("/key".into()));
+        }
+        for wrong in ["-oProxyCommand=x", "a b", "a:b:c", "box/x", "", "npipe://x"] {
+            let error = Place::of(wrong, &|| Ok(None), &env).unwrap_err();
+            assert_eq!(error.class(), crate::error::Class::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn local_is_this_machine_also_in_a_docked_shell() {
+        let (_home, env) = env(&[("DOCKER_HOST", "tcp://10.0.0.1:2375"), ("DOCKER_IP", "10.0.0.1")]);
+        let Way::Choice(choice) = Place::of("local", &|| Ok(None), &env).unwrap().way else {
+            panic!("not local");
+        };
+        assert_eq!(choice.endpoint, Endpoint::Unix("/var/run/docker.sock".into()));
+    }
+
+    #[test]
+    fn images_lie_where_docker_is_told_to_keep_them_or_where_containerd_does() {
+        let info = |store: &str, containerd: Option<&str>| SystemInfo {
+            docker_root_dir: Some("/data/docker".into()),
+            driver_status: Some(vec![vec!["driver-type".into(), store.into()]]),
+            containerd: containerd.map(|address| ContainerdInfo {
+                address: Some(address.into()),
+                namespaces: None,
+            }),
+            ..SystemInfo::default()
+        };
+        let containerd = "io.containerd.snapshotter.v1";
+        let machines = Some("/run/containerd/containerd.sock");
+        let dockers = Some("/var/run/docker/containerd/containerd.sock");
+        assert_eq!(image_root(&info("overlay2", machines)), Some("/data/docker"));
+        assert_eq!(image_root(&info(containerd, dockers)), Some("/data/docker"));
+        assert_eq!(image_root(&info(containerd, machines)), Some("/var/lib/containerd"));
+        assert_eq!(image_root(&info(containerd, None)), Some("/data/docker"));
+    }
+}

@@ -1,0 +1,268 @@
+//! Calls of the far side's shell: what goes in, what comes out, and what went wrong.
+
+use std::io::{self, Read, Write};
+use std::pin::Pin;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
+use tokio_util::io::SyncIoBridge;
+
+use crate::agent::target::{Command, Exec, Exit};
+use crate::agent::{Agent, CallOptions};
+use crate::error::{Error, Result};
+use crate::output::visible;
+
+/// So much of what a script complains about is kept.
+const COMPLAINTS: usize = 64 * 1024;
+/// So much may come before a script's own first line.
+const GREETINGS: usize = 256 * 1024;
+
+/// The streams of a program that runs.
+pub struct Streams {
+    /// Its stdin, at its end when it is shut down.
+    pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    /// Its stdout.
+    pub stdout: Box<dyn AsyncRead + Send + Unpin>,
+    /// Its stderr.
+    pub stderr: Box<dyn AsyncRead + Send + Unpin>,
+    /// How it will have ended.
+    pub exit: Pin<Box<dyn Future<Output = Result<Exit>> + Send>>,
+}
+
+/// Where programs are run.
+pub trait Shell: Send + Sync {
+    /// Runs a program with these arguments.
+    fn run(&self, argv: Vec<String>) -> impl Future<Output = Result<Streams>> + Send;
+}
+
+/// A dock, by its agent.
+#[derive(Clone, Debug)]
+pub struct DockShell {
+    /// The agent.
+    pub agent: Agent,
+    /// How it is called.
+    pub options: CallOptions,
+}
+
+impl Shell for DockShell {
+    async fn run(&self, argv: Vec<String>) -> Result<Streams> {
+        let exec = Exec {
+            command: Command::Argv(argv),
+            pty: None,
+        };
+        let execution = self.agent.execute(exec, &self.options).await?;
+        Ok(Streams {
+            stdin: Box::new(execution.stdin),
+            stdout: Box::new(execution.stdout),
+            stderr: Box::new(execution.stderr),
+            exit: Box::pin(execution.exit.wait()),
+        })
+    }
+}
+
+/// What a script is given, beside its arguments.
+pub type Feed<F> = Box<dyn FnOnce(&mut dyn Write) -> Result<F> + Send>;
+/// What is made of what it says.
+pub type Take<T> = Box<dyn FnOnce(&mut dyn Read) -> Result<T> + Send>;
+
+/// How a call came out.
+#[derive(Debug)]
+pub struct Reply<F, T> {
+    /// What was fed.
+    pub fed: Result<F>,
+    /// What was taken.
+    pub taken: Result<T>,
+    /// How it ended.
+    pub exit: Exit,
+    /// What it complained about.
+    pub complaints: String,
+}
+
+impl<F, T> Reply<F, T> {
+    /// Both results of a call that ended well.
+    ///
+    /// # Errors
+    /// What went wrong, with what the far side said of it.
+    pub fn ok(self, doing: &str) -> Result<(F, T)> {
+        let failed = Failed {
+            exit: self.exit,
+            complaints: self.complaints,
+        };
+        if failed.exit != Exit::Code(0) {
+            return Err(match (self.fed, self.taken) {
+                // A file here that can't be read breaks the script, too.
+                (Err(error), _) if failed.exit == Exit::Code(76) => error,
+                _ => failed.error(doing),
+            });
+        }
+        // Where what was fed broke, the rest is a consequence.
+        let fed = self.fed?;
+        Ok((fed, self.taken?))
+    }
+}
+
+struct Failed {
+    exit: Exit,
+    complaints: String,
+}
+
+impl Failed {
+    fn error(&self, doing: &str) -> Error {
+        let error = Error::failed(format!("the dock could not {doing}"));
+        let last = self
+            .complaints
+            .lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty());
+        let full =
+            self.complaints.contains("No space left on device") || self.complaints.contains("Disk quota exceeded");
+        let code = match &self.exit {
+            Exit::Code(code) => format!("the script there ended with code {code}"),
+            Exit::Signal(name) => format!("the script there was ended by SIG{}", visible(name)),
+        };
+        // Of tar's lines, the last says only that there were others.
+        let telling = self
+            .complaints
+            .lines()
+            .find(|line| line.contains("No space left") || line.contains("quota"));
+        let error = error.because(telling.or(last).map_or(code, visible));
+        if full {
+            error.hint("the dock's disk is full; nothing of this sync was put in place. ssh-dock DOCK df -h shows what is left")
+        } else if self.complaints.contains("not found") {
+            error.hint(
+                "the dock needs a POSIX shell and find, stat, sha256sum, xargs, tar, mv and cmp, as busybox has them",
+            )
+        } else {
+            error.hint("try again; what has arrived stays, and every file is whole")
+        }
+    }
+}
+
+/// Runs a script, with the word of this call as its first argument.
+///
+/// # Errors
+/// A link that breaks; what the script itself makes wrong is in the reply.
+pub async fn call<F: Send + 'static, T: Send + 'static>(
+    shell: &impl Shell,
+    script: &str,
+    word: &str,
+    arguments: &[&str],
+    feed: Feed<F>,
+    take: Take<T>,
+) -> Result<Reply<F, T>> {
+    let fixed = ["sh", "-c", script, "sh", word];
+    let argv = fixed.iter().chain(arguments).map(|word| (*word).to_owned()).collect();
+    let Streams {
+        stdin,
+        stdout,
+        mut stderr,
+        exit,
+    } = shell.run(argv).await?;
+    let greeting = format!("dockerutils-sync {word}\n");
+    let feeding = tokio::task::spawn_blocking(move || {
+        let mut bridge = SyncIoBridge::new(stdin);
+        let fed = feed(&mut bridge);
+        // Also of what broke: the script is to see its end.
+        let _ = bridge.shutdown();
+        fed
+    });
+    let taking = tokio::task::spawn_blocking(move || {
+        let mut bridge = SyncIoBridge::new(stdout);
+        skip_greetings(&mut bridge, greeting.as_bytes())?;
+        let taken = take(&mut bridge);
+        // The script comes to its end only when somebody listens.
+        let _ = io::copy(&mut bridge, &mut io::sink());
+        taken
+    });
+    let complaining = async {
+        let mut complaints = Vec::new();
+        let mut buffer = vec![0; 8192];
+        while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+            let room = COMPLAINTS.saturating_sub(complaints.len()).min(read);
+            complaints.extend_from_slice(buffer.get(..room).unwrap_or_default());
+        }
+        String::from_utf8_lossy(&complaints).into_owned()
+    };
+    let (fed, taken, complaints, exit) = tokio::join!(feeding, taking, complaining, exit);
+    let thread = |_| Error::failed("a part of the sync could not be run");
+    Ok(Reply {
+        fed: fed.map_err(thread)?,
+        taken: taken.map_err(thread)?,
+        exit: exit?,
+        complaints,
+    })
+}
+
+/// Feeds paths, each with a NUL after it.
+pub fn feed_paths(paths: &[Vec<u8>]) -> Feed<()> {
+    let mut text = Vec::new();
+    for path in paths {
+        text.extend_from_slice(b"./");
+        text.extend_from_slice(path);
+        text.push(0);
+    }
+    Box::new(move |to| to.write_all(&text).or_else(gone).map_err(|cause| broken(&cause)))
+}
+
+/// Feeds nothing.
+pub fn feed_nothing() -> Feed<()> {
+    Box::new(|_| Ok(()))
+}
+
+/// A script that ended early says why by itself.
+fn gone(cause: io::Error) -> io::Result<()> {
+    match cause.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::WriteZero => Ok(()),
+        _ => Err(cause),
+    }
+}
+
+/// The link broke in the middle.
+pub fn broken(cause: &io::Error) -> Error {
+    Error::unreachable(format!("the connection to the dock broke: {cause}"))
+        .hint("try again; what has arrived stays, and every file is whole")
+}
+
+/// Reads past what a login shell prints, to the script's first line.
+fn skip_greetings(from: &mut dyn Read, greeting: &[u8]) -> Result<()> {
+    let mut line = Vec::new();
+    let mut read = 0;
+    let mut byte = [0];
+    while read < GREETINGS {
+        match from.read(&mut byte) {
+            Ok(1..) => {}
+            Ok(_) => break,
+            Err(cause) => return Err(broken(&cause)),
+        }
+        read += 1;
+        line.extend_from_slice(&byte);
+        if byte == *b"\n" {
+            if line.ends_with(greeting) {
+                return Ok(());
+            }
+            line.clear();
+        }
+    }
+    Err(Error::failed("the dock's shell does not run what it is given")
+        .hint("ssh-dock DOCK sh -c 'echo works' should print \"works\"; look at what the login shell there does"))
+}
+
+/// Reads a line of a script, without its line feed.
+///
+/// # Errors
+/// A stream that ends, and a line that is longer than any of ours.
+pub fn read_line(from: &mut dyn Read) -> Result<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < 16 * 1024 {
+        match from.read(&mut byte) {
+            Ok(1..) if byte == *b"\n" => {
+                return String::from_utf8(line).map_err(|_| Error::failed("what the dock says is no text"));
+            }
+            Ok(1..) => line.extend_from_slice(&byte),
+            Ok(_) => break,
+            Err(cause) => return Err(broken(&cause)),
+        }
+    }
+    Err(Error::unreachable("what the dock says is cut short").hint("try again"))
+}

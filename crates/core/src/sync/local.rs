@@ -1,0 +1,540 @@
+//! This machine's side: the files of the project, and changing them.
+//!
+//! All goes from the root by descriptors that follow no symbolic link. What is put comes complete from a directory of
+//! ours in the root, by one rename, and only in the place of what was listed there: who saved a file meanwhile keeps it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use super::{Content, Item, Kind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, split};
+use crate::context::{self, ContextDir, WalkError, WalkOptions};
+
+/// How long after a change another one may leave the same time behind, in nanoseconds: the kernel's clock of files ticks
+/// every 10 ms at worst.
+const TICK: i64 = 20_000_000;
+/// Times that lie further ahead, in nanoseconds, are none of now: no listing takes so long.
+const FUTURE: i64 = 3600 * 1_000_000_000;
+/// How much of a file is read at once.
+const CHUNK: usize = 256 * 1024;
+/// The longest `.dockerignore` that is read.
+const LONGEST_IGNORE: u64 = 16 * 1024 * 1024;
+
+/// A path of the project that could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// Somebody was faster; it is as they left it.
+    #[error("it changed meanwhile")]
+    Meanwhile,
+    /// A mount is in between.
+    #[error("it is on another file system than the project")]
+    OtherFileSystem,
+    /// The system refuses.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<Errno> for LocalError {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::XDEV => Self::OtherFileSystem,
+            error => Self::Io(error.into()),
+        }
+    }
+}
+
+/// What was listed.
+#[derive(Debug)]
+pub struct Listed {
+    /// The files.
+    pub tree: Tree,
+    /// When it was begun, in nanoseconds since 1970.
+    pub begun_ns: i64,
+    /// Pipes and devices: a build would get them, a sync leaves them out.
+    pub others: Vec<Vec<u8>>,
+}
+
+/// The project's folder.
+#[derive(Clone, Debug)]
+pub struct Local {
+    context: ContextDir,
+}
+
+impl Local {
+    /// Of the project's root.
+    ///
+    /// # Errors
+    /// A root that can't be opened.
+    pub fn open(root: &Path) -> Result<Self, WalkError> {
+        Ok(Self {
+            context: ContextDir::open(root)?,
+        })
+    }
+
+    /// The root: absolute, without symbolic links.
+    pub fn root(&self) -> &Path {
+        self.context.path()
+    }
+
+    /// The patterns of the project's `.dockerignore`.
+    ///
+    /// # Errors
+    /// A file that can't be read, or that Docker refuses.
+    pub fn patterns(&self) -> Result<Vec<Vec<u8>>, WalkError> {
+        let path = self.root().join(".dockerignore");
+        let failed = |source| WalkError::Io {
+            action: "read",
+            path: path.clone(),
+            source,
+        };
+        let mut text = Vec::new();
+        match File::open(&path) {
+            Ok(file) => {
+                file.take(LONGEST_IGNORE).read_to_end(&mut text).map_err(failed)?;
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(failed(cause)),
+        }
+        Ok(context::ignore::read(&text)?)
+    }
+
+    /// Lists what a `COPY . .` would get, but for our own directory and for `without`.
+    ///
+    /// # Errors
+    /// What can't be listed, and a wrong pattern.
+    pub fn list(&self, patterns: &[Vec<u8>], without: &BTreeSet<Vec<u8>>) -> Result<Listed, WalkError> {
+        let begun_ns = now_ns();
+        let options = WalkOptions {
+            exclude: patterns.to_vec(),
+            ..WalkOptions::default()
+        };
+        let mut tree = Tree::new();
+        let mut others = Vec::new();
+        for entry in self.context.walk(&options)? {
+            let entry = entry?;
+            if entry.path.split(|byte| *byte == b'/').next() == Some(OWN_DIRECTORY) || without.contains(&entry.path) {
+                continue;
+            }
+            let (kind, target) = match entry.kind {
+                context::Kind::Directory => (Kind::Directory, None),
+                context::Kind::File | context::Kind::HardLink(_) => (Kind::File, None),
+                context::Kind::Symlink(target) => (Kind::Symlink, Some(target)),
+                _ => {
+                    others.push(entry.path);
+                    continue;
+                }
+            };
+            let item = Item {
+                kind,
+                mode: entry.permissions & MODE_BITS,
+                stamp: Stamp {
+                    size: entry.size,
+                    mtime: entry.mtime_ns.div_euclid(1_000_000_000),
+                    ctime_ns: entry.ctime_ns,
+                    inode: entry.inode,
+                },
+                owner: entry.uid,
+                device: 0,
+                target,
+            };
+            tree.insert(entry.path, item);
+        }
+        Ok(Listed { tree, begun_ns, others })
+    }
+
+    /// What is at a path now; none for nothing, and for what does not travel.
+    ///
+    /// # Errors
+    /// A directory on the way that can't be opened; one that is a link is none.
+    pub fn look(&self, path: &[u8]) -> Result<Option<Item>, LocalError> {
+        let (parent, name) = split(path);
+        let parent = match self.context.open_directory(parent) {
+            Ok(parent) => parent,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        look_at(&parent, name)
+    }
+
+    /// The contents of files and links. What vanished or can't be read is missing.
+    pub fn contents(&self, paths: &[Vec<u8>]) -> HashMap<Vec<u8>, Content> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+        let part = paths.len().div_ceil(threads).max(64);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = paths
+                .chunks(part)
+                .map(|paths| {
+                    scope.spawn(move || {
+                        let known = paths
+                            .iter()
+                            .filter_map(|path| Some((path.clone(), self.content(path)?)));
+                        known.collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .flat_map(|worker| worker.join().unwrap_or_default())
+                .collect()
+        })
+    }
+
+    fn content(&self, path: &[u8]) -> Option<Content> {
+        if let Ok(Some(item)) = self.look(path)
+            && let Some(target) = item.target
+        {
+            return Some(Content::of(&target));
+        }
+        contents_of(self.context.open_file(path).ok()?)
+    }
+
+    /// Opens a file of the project, and says what it is.
+    ///
+    /// # Errors
+    /// As [`ContextDir::open_file`].
+    pub fn open_file(&self, path: &[u8]) -> Result<(File, Item), WalkError> {
+        let file = self.context.open_file(path)?;
+        let item = item_of(&file).map_err(|source| WalkError::Io {
+            action: "read",
+            path: self.root().join(OsStr::from_bytes(path)),
+            source,
+        })?;
+        Ok((file, item))
+    }
+
+    /// Takes a file out of a directory of the stage that rsync has filled, and says what it is; none where there is none.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn take(&self, stage: &Stage, directory: &str, path: &[u8], staged: &str) -> Result<Option<Item>, LocalError> {
+        let own = [OWN_DIRECTORY, b"/", directory.as_bytes()].concat();
+        let (parent, name) = split(path);
+        let parent = match parent {
+            b"" => own,
+            parent => [own.as_slice(), b"/", parent].concat(),
+        };
+        let parent = self.context.open_directory(&parent)?;
+        if !matches!(look_at(&parent, name)?, Some(item) if item.kind == Kind::File) {
+            return Ok(None);
+        }
+        rustix::fs::renameat(&parent, OsStr::from_bytes(name), &stage.fd, staged)?;
+        look_at(&stage.fd, staged.as_bytes())
+    }
+
+    /// A directory of ours in the root, for files that are being received; what an earlier one left behind goes.
+    ///
+    /// # Errors
+    /// A root that can't be written to, and a full disk.
+    pub fn stage(&self) -> io::Result<Stage> {
+        let path = self.root().join(OsStr::from_bytes(OWN_DIRECTORY));
+        remove_stage(&path)?;
+        fs::DirBuilder::new().create(&path)?;
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(&path, flags, Mode::empty())?;
+        Ok(Stage { path, fd })
+    }
+
+    /// Removes what a sync that was killed left behind.
+    pub fn clean(&self) {
+        // Where that fails, the next stage says so.
+        let _ = remove_stage(&self.root().join(OsStr::from_bytes(OWN_DIRECTORY)));
+    }
+
+    /// Puts a received file or link in its place, by one rename; `expected` is what was listed there.
+    ///
+    /// # Errors
+    /// Somebody else's change meanwhile, which stays; a system that refuses.
+    pub fn put(&self, path: &[u8], staged: &str, stage: &Stage, expected: Option<&Item>) -> Result<Item, LocalError> {
+        let (parent, name) = split(path);
+        let parent = self.context.open_directory(parent).map_err(meanwhile)?;
+        check(&parent, name, expected)?;
+        let to = OsStr::from_bytes(name);
+        let rename = |flags| rustix::fs::renameat_with(&stage.fd, staged, &parent, to, flags);
+        let plain = || rustix::fs::renameat(&stage.fd, staged, &parent, to);
+        match expected {
+            None => match rename(RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => return Err(LocalError::Meanwhile),
+                // A file system that can't: between the look and the rename it is a matter of microseconds.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => plain()?,
+                result => result?,
+            },
+            Some(expected) => match rename(RenameFlags::EXCHANGE) {
+                Ok(()) => {
+                    // What was there is ours now: if it is not what was listed, it goes back.
+                    let was = look_at(&stage.fd, staged.as_bytes())?;
+                    let same = was.is_some_and(|was| {
+                        (was.stamp.inode, was.stamp.size, was.stamp.mtime)
+                            == (expected.stamp.inode, expected.stamp.size, expected.stamp.mtime)
+                    });
+                    if !same {
+                        rename(RenameFlags::EXCHANGE)?;
+                        return Err(LocalError::Meanwhile);
+                    }
+                    // It lies in the stage, and goes with it.
+                    let _ = rustix::fs::unlinkat(&stage.fd, staged, AtFlags::empty());
+                }
+                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => plain()?,
+                Err(Errno::NOENT) => return Err(LocalError::Meanwhile),
+                Err(error) => return Err(error.into()),
+            },
+        }
+        look_at(&parent, name)?.ok_or(LocalError::Meanwhile)
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// Something that is there meanwhile and is none.
+    pub fn make_directory(&self, path: &[u8], mode: u32) -> Result<Item, LocalError> {
+        let (parent, name) = split(path);
+        let parent = self.context.open_directory(parent).map_err(meanwhile)?;
+        match rustix::fs::mkdirat(&parent, OsStr::from_bytes(name), Mode::from_raw_mode(0o700 as _)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => match look_at(&parent, name)? {
+                Some(item) if item.kind == Kind::Directory => return Ok(item),
+                _ => return Err(LocalError::Meanwhile),
+            },
+            Err(error) => return Err(error.into()),
+        }
+        self.set_mode(path, mode | 0o700, Kind::Directory)
+    }
+
+    /// Gives a file or directory a mode.
+    ///
+    /// # Errors
+    /// Something else in its place meanwhile; a system that refuses.
+    pub fn set_mode(&self, path: &[u8], mode: u32, kind: Kind) -> Result<Item, LocalError> {
+        let file: File = match kind {
+            Kind::Directory => self.context.open_directory(path).map_err(meanwhile)?.into(),
+            _ => self.context.open_file(path).map_err(|error| match error {
+                WalkError::Io { source, .. } => LocalError::Io(source),
+                _ => LocalError::Meanwhile,
+            })?,
+        };
+        let kept = fs_mode(&file)? & !MODE_BITS;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode((kept | mode) as _))?;
+        Ok(item_of(&file)?)
+    }
+
+    /// Removes a file, a link, or a directory that is empty; true where it is gone. One that holds something, even if only
+    /// what is ignored, stays.
+    ///
+    /// # Errors
+    /// As [`Local::put`].
+    pub fn remove(&self, path: &[u8], expected: &Item) -> Result<bool, LocalError> {
+        let (parent, name) = split(path);
+        let parent = match self.context.open_directory(parent) {
+            Ok(parent) => parent,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        let directory = expected.kind == Kind::Directory;
+        let flags = match directory {
+            true => AtFlags::REMOVEDIR,
+            false => {
+                check(&parent, name, Some(expected))?;
+                AtFlags::empty()
+            }
+        };
+        match rustix::fs::unlinkat(&parent, OsStr::from_bytes(name), flags) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) if directory => Ok(false),
+            Err(Errno::NOTDIR) => Err(LocalError::Meanwhile),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has the system write down what was put: a power cut must not leave empty files that then count as changes.
+    pub fn settle(&self) {
+        #[cfg(target_os = "linux")]
+        if let Ok(root) = self.context.open_directory(b"") {
+            // A disk that can't be written to has said so before.
+            let _ = rustix::fs::syncfs(root);
+        }
+    }
+}
+
+/// The contents of an open file; none of one that can't be read.
+pub fn contents_of(mut file: File) -> Option<Content> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Some(Content(hash.finalize().into())),
+            Ok(read) => hash.update(buffer.get(..read)?),
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// A directory of ours, while files are received.
+#[derive(Debug)]
+pub struct Stage {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Stage {
+    /// Makes a new file in it.
+    ///
+    /// # Errors
+    /// A full disk, and its like.
+    pub fn create(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o600);
+        Ok(rustix::fs::openat(&self.fd, name, flags, mode)?.into())
+    }
+
+    /// Opens a file in it again.
+    ///
+    /// # Errors
+    /// One that is not there.
+    pub fn open(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.fd, name, flags, Mode::empty())?.into())
+    }
+
+    /// Makes a symbolic link in it.
+    ///
+    /// # Errors
+    /// As [`Stage::create`].
+    pub fn link(&self, name: &str, target: &[u8]) -> io::Result<()> {
+        Ok(rustix::fs::symlinkat(OsStr::from_bytes(target), &self.fd, name)?)
+    }
+
+    /// Gives a file its mode and its time, before it is put in place.
+    ///
+    /// # Errors
+    /// A system that refuses.
+    pub fn finish(&self, name: &str, mode: u32, mtime: i64) -> io::Result<()> {
+        let file = self.open(name)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode as _))?;
+        let time = Timespec {
+            tv_sec: mtime,
+            tv_nsec: 0,
+        };
+        let times = Timestamps {
+            last_access: time,
+            last_modification: time,
+        };
+        // A time that the file system does not know is no reason to leave the file behind.
+        let _ = rustix::fs::futimens(&file, &times);
+        Ok(())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // The next sync removes what this can't.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn remove_stage(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("{} is in the way, and is no directory of ours", path.display()),
+        )),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(cause) => Err(cause),
+    }
+}
+
+/// Nanoseconds since 1970.
+pub fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Whether a later change of a file that was looked at then would show in its times.
+pub fn is_settled(item: &Item, looked_at_ns: i64) -> bool {
+    let age = looked_at_ns.saturating_sub(item.stamp.ctime_ns);
+    // A time far in the future was set by a clock that was wrong; a change would bring it back.
+    !(-FUTURE..=TICK).contains(&age)
+}
+
+/// A directory on the way is gone, or became a link: what was listed is not so any more.
+fn meanwhile(error: Errno) -> LocalError {
+    match error {
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => LocalError::Meanwhile,
+        error => error.into(),
+    }
+}
+
+fn check(parent: &OwnedFd, name: &[u8], expected: Option<&Item>) -> Result<(), LocalError> {
+    let found = look_at(parent, name)?;
+    let same = match (&found, expected) {
+        (None, None) => true,
+        (Some(found), Some(expected)) => found.kind == expected.kind && found.stamp == expected.stamp,
+        _ => false,
+    };
+    if same { Ok(()) } else { Err(LocalError::Meanwhile) }
+}
+
+fn look_at(parent: &OwnedFd, name: &[u8]) -> Result<Option<Item>, LocalError> {
+    let name = OsStr::from_bytes(name);
+    let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let mut item = item(&stat);
+    if let Some(item) = &mut item
+        && item.kind == Kind::Symlink
+    {
+        item.target = rustix::fs::readlinkat(parent, name, Vec::new())
+            .ok()
+            .map(|target| target.into_bytes());
+    }
+    Ok(item)
+}
+
+fn item_of(file: &File) -> io::Result<Item> {
+    let stat = rustix::fs::fstat(file.as_fd())?;
+    item(&stat).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+}
+
+fn fs_mode(file: &File) -> io::Result<u32> {
+    Ok(std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o7777)
+}
+
+// The fields of `struct stat` have other types on other systems.
+#[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+fn item(stat: &Stat) -> Option<Item> {
+    let kind = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+        rustix::fs::FileType::RegularFile => Kind::File,
+        rustix::fs::FileType::Directory => Kind::Directory,
+        rustix::fs::FileType::Symlink => Kind::Symlink,
+        _ => return None,
+    };
+    let ctime = (stat.st_ctime as i64).saturating_mul(1_000_000_000);
+    Some(Item {
+        kind,
+        mode: u32::from(stat.st_mode) & MODE_BITS,
+        stamp: Stamp {
+            size: match kind {
+                Kind::Directory => 0,
+                _ => u64::try_from(stat.st_size).unwrap_or_default(),
+            },
+            mtime: stat.st_mtime as i64,
+            ctime_ns: ctime.saturating_add(stat.st_ctime_nsec as i64),
+            inode: stat.st_ino as u64,
+        },
+        owner: stat.st_uid,
+        device: 0,
+        target: None,
+    })
+}

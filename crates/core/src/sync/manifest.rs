@@ -1,0 +1,370 @@
+//! What both sides agreed on when they were last in step: a file of this machine for each project and dock.
+//!
+//! It is written whole, by a new file that takes the old one's place, and only says what has arrived. One that is lost or
+//! damaged does no harm: the next sync compares contents, and overwrites nothing.
+//!
+//! The format: a first line of JSON ([`Header`]), then a record for each path: `KIND CONTENT HERE THERE PATH` and a NUL,
+//! where HERE and THERE are `MODE,SIZE,MTIME,CTIME,INODE,SETTLED`; then `end COUNT`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Content, Item, Kind, MODE_BITS, Stamp, is_acceptable};
+use crate::agent::place::state_directory;
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::hexadecimal::hex;
+use crate::private_file;
+
+/// The version of the format.
+const VERSION: u32 = 1;
+
+/// One side of a path when it was last in step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Side {
+    /// Its mode.
+    pub mode: u32,
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// Whether a later change can't have left the stamp as it is. Where it can, contents are compared the next time.
+    pub settled: bool,
+}
+
+impl Side {
+    /// Of what is there now.
+    pub const fn of(item: &Item, settled: bool) -> Self {
+        Self {
+            mode: item.mode,
+            stamp: item.stamp,
+            settled,
+        }
+    }
+}
+
+/// A path when it was last in step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What it was, on both sides.
+    pub kind: Kind,
+    /// Its contents, on both sides; of directories, those of nothing.
+    pub content: Content,
+    /// On this machine.
+    pub here: Side,
+    /// On the dock.
+    pub there: Side,
+}
+
+/// Records by path.
+pub type Records = BTreeMap<Vec<u8>, Record>;
+
+/// What a manifest says of the whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    dockerutils_sync: u32,
+    /// The mark of the workspace that it is about: another one has nothing to do with it.
+    pub workspace_id: String,
+    /// Where the workspace is.
+    pub workspace: String,
+    /// The dock's versions of files in conflict, that were put beside ours: path of the copy, and its contents then.
+    #[serde(default)]
+    pub beside: BTreeMap<String, String>,
+}
+
+impl Header {
+    /// Of a workspace.
+    pub fn new(id: &str, workspace: &str) -> Self {
+        Self {
+            dockerutils_sync: VERSION,
+            workspace_id: id.to_owned(),
+            workspace: workspace.to_owned(),
+            beside: BTreeMap::new(),
+        }
+    }
+}
+
+/// What was last agreed on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// Of the whole.
+    pub header: Header,
+    /// Of each path.
+    pub records: Records,
+}
+
+impl Manifest {
+    /// Reads a manifest; none of what is damaged, or of another version.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let line = text.iter().position(|byte| *byte == b'\n')?;
+        let (header, rest) = text.split_at_checked(line)?;
+        let header: Header = serde_json::from_slice(header)
+            .ok()
+            .filter(|header: &Header| header.dockerutils_sync == VERSION)?;
+        let rest = rest.get(1..)?;
+        let end = rest.iter().rposition(|byte| *byte == 0).map_or(0, |at| at + 1);
+        let (lines, end) = rest.split_at_checked(end)?;
+        let mut records = Records::new();
+        for line in lines.strip_suffix(b"\0").unwrap_or(lines).split(|byte| *byte == 0) {
+            if lines.is_empty() {
+                break;
+            }
+            let (path, record) = read_record(line)?;
+            records.insert(path.to_vec(), record);
+        }
+        let count: usize = std::str::from_utf8(end)
+            .ok()?
+            .trim_end()
+            .strip_prefix("end ")?
+            .parse()
+            .ok()?;
+        (count == records.len()).then_some(Self { header, records })
+    }
+
+    /// Its text.
+    ///
+    /// # Errors
+    /// None that a header could have.
+    pub fn render(&self) -> Result<Vec<u8>> {
+        let header = serde_json::to_vec(&self.header)
+            .map_err(|cause| Error::failed("the manifest of the sync has no JSON form").because(cause))?;
+        let mut text = Vec::with_capacity(header.len() + self.records.len() * 220);
+        text.extend(header);
+        text.push(b'\n');
+        for (path, record) in &self.records {
+            let kind = match record.kind {
+                Kind::File => 'f',
+                Kind::Directory => 'd',
+                Kind::Symlink => 'l',
+            };
+            let line = format!(
+                "{kind} {} {} {} ",
+                hex(&record.content.0),
+                side(&record.here),
+                side(&record.there)
+            );
+            text.extend_from_slice(line.as_bytes());
+            text.extend_from_slice(path);
+            text.push(0);
+        }
+        text.extend_from_slice(format!("end {}\n", self.records.len()).as_bytes());
+        Ok(text)
+    }
+}
+
+fn side(side: &Side) -> String {
+    let Stamp {
+        size,
+        mtime,
+        ctime_ns,
+        inode,
+    } = side.stamp;
+    let settled = u8::from(side.settled);
+    format!("{:o},{size},{mtime},{ctime_ns},{inode},{settled}", side.mode)
+}
+
+fn read_record(line: &[u8]) -> Option<(&[u8], Record)> {
+    let mut fields = line.splitn(5, |byte| *byte == b' ');
+    let kind = match fields.next()? {
+        b"f" => Kind::File,
+        b"d" => Kind::Directory,
+        b"l" => Kind::Symlink,
+        _ => return None,
+    };
+    let content = Content::from_hex(fields.next()?)?;
+    let (here, there) = (read_side(fields.next()?)?, read_side(fields.next()?)?);
+    let path = fields.next().filter(|path| is_acceptable(path))?;
+    let record = Record {
+        kind,
+        content,
+        here,
+        there,
+    };
+    Some((path, record))
+}
+
+fn read_side(text: &[u8]) -> Option<Side> {
+    let mut fields = std::str::from_utf8(text).ok()?.split(',');
+    let side = Side {
+        mode: u32::from_str_radix(fields.next()?, 8)
+            .ok()
+            .filter(|mode| mode & !MODE_BITS == 0)?,
+        stamp: Stamp {
+            size: fields.next()?.parse().ok()?,
+            mtime: fields.next()?.parse().ok()?,
+            ctime_ns: fields.next()?.parse().ok()?,
+            inode: fields.next()?.parse().ok()?,
+        },
+        settled: match fields.next()? {
+            "0" => false,
+            "1" => true,
+            _ => return None,
+        },
+    };
+    fields.next().is_none().then_some(side)
+}
+
+/// The files in which this machine remembers a project's syncs with a dock. While this lives, no other command syncs
+/// the two.
+#[derive(Debug)]
+pub struct Memory {
+    stem: PathBuf,
+    _lock: Option<File>,
+}
+
+impl Memory {
+    /// Of a project's root and a dock. Waits for nobody.
+    ///
+    /// # Errors
+    /// Another sync of the same, and a directory that can't be made.
+    pub fn open(root: &Path, moniker: &str, env: &Env) -> Result<Self> {
+        let mut memory = Self::peek(root, moniker, env);
+        let directory = memory.stem.parent().unwrap_or(Path::new("."));
+        let failed = |path: &Path, cause| Error::failed(format!("{} can't be written", path.display())).because(cause);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|cause| failed(directory, cause))?;
+        let path = memory.stem.with_extension("lock");
+        let lock = private_file::open_lock(&path).map_err(|cause| failed(&path, cause))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::failed(format!(
+                    "another command syncs {} with dock {moniker:?} just now",
+                    root.display()
+                ))
+                .hint(format!("wait for it, or end it: fuser {}", path.display())));
+            }
+            Err(TryLockError::Error(cause)) => return Err(failed(&path, cause)),
+        }
+        memory._lock = Some(lock);
+        Ok(memory)
+    }
+
+    /// [`Memory::open`] to read only, beside whatever syncs.
+    pub fn peek(root: &Path, moniker: &str, env: &Env) -> Self {
+        Self::peek_in(&state_directory(env), root, moniker)
+    }
+
+    /// [`Memory::peek`] in a state directory that is known already.
+    pub fn peek_in(state: &Path, root: &Path, moniker: &str) -> Self {
+        use std::os::unix::ffi::OsStrExt as _;
+        let key = [root.as_os_str().as_bytes(), b"\0", moniker.as_bytes()].concat();
+        let name: String = hex(&Content::of(&key).0).chars().take(32).collect();
+        Self {
+            stem: state.join("sync").join(name),
+            _lock: None,
+        }
+    }
+
+    /// The manifest; an empty one where there is none that can be read.
+    pub fn manifest(&self) -> Manifest {
+        fs::read(self.manifest_file())
+            .ok()
+            .and_then(|text| Manifest::parse(&text))
+            .unwrap_or_default()
+    }
+
+    /// Where the manifest is.
+    pub fn manifest_file(&self) -> PathBuf {
+        self.stem.with_extension("manifest")
+    }
+
+    /// Puts a manifest in the place of the last one.
+    ///
+    /// # Errors
+    /// A disk that is full, and its like.
+    pub fn remember(&self, manifest: &Manifest) -> Result<()> {
+        let text = manifest.render()?;
+        let file = self.manifest_file();
+        private_file::replace(&file, &text).map_err(|cause| unwritable(&file, cause))
+    }
+
+    /// What the dock's files were when they were last listed, and the name by which the dock tells whether they still
+    /// are.
+    pub fn listing(&self) -> Option<(Vec<u8>, String)> {
+        let text = fs::read(self.stem.with_extension("listing")).ok()?;
+        let digest = hex(&Content::of(&text).0);
+        Some((text, digest))
+    }
+
+    /// Keeps a listing for the next time.
+    ///
+    /// # Errors
+    /// As [`Memory::remember`].
+    pub fn keep_listing(&self, text: &[u8]) -> Result<()> {
+        let file = self.stem.with_extension("listing");
+        private_file::replace_quickly(&file, text).map_err(|cause| unwritable(&file, cause))
+    }
+}
+
+fn unwritable(file: &Path, cause: io::Error) -> Error {
+    Error::failed(format!("what was synced can't be written down in {}", file.display()))
+        .because(cause)
+        .hint("nothing is lost: the next sync compares the files themselves")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn stamp() -> impl Strategy<Value = Stamp> {
+        (any::<u64>(), any::<i64>(), any::<i64>(), any::<u64>()).prop_map(|(size, mtime, ctime_ns, inode)| Stamp {
+            size,
+            mtime,
+            ctime_ns,
+            inode,
+        })
+    }
+
+    fn one_side() -> impl Strategy<Value = Side> {
+        (0..=MODE_BITS, stamp(), any::<bool>()).prop_map(|(mode, stamp, settled)| Side { mode, stamp, settled })
+    }
+
+    fn records() -> impl Strategy<Value = Records> {
+        let path = prop::collection::vec(1..=255_u8, 1..12).prop_filter("a path", |path| is_acceptable(path));
+        let kind = prop_oneof![Just(Kind::File), Just(Kind::Directory), Just(Kind::Symlink)];
+        let record =
+            (kind, any::<[u8; 32]>(), one_side(), one_side()).prop_map(|(kind, content, here, there)| Record {
+                kind,
+                content: Content(content),
+                here,
+                there,
+            });
+        prop::collection::btree_map(path, record, 0..8)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_remembered_is_read_again(records in records(), workspace in ".*") {
+            let manifest = Manifest { header: Header::new("0f", &workspace), records };
+            let text = manifest.render().unwrap();
+            prop_assert_eq!(Manifest::parse(&text), Some(manifest));
+            // Cut anywhere, it is none.
+            for end in 0..text.len() - 1 {
+                prop_assert_eq!(Manifest::parse(&text[..end]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn one_sync_at_a_time() {
+        let home = tempfile::tempdir().unwrap();
+        let env = Env::from_pairs([("HOME", home.path().to_str().unwrap())]);
+        let memory = Memory::open(Path::new("/p"), "far", &env).unwrap();
+        assert!(Memory::open(Path::new("/p"), "far", &env).is_err());
+        assert!(Memory::open(Path::new("/p"), "near", &env).is_ok());
+        assert_eq!(memory.manifest(), Manifest::default());
+        let manifest = Manifest {
+            header: Header::new("id", "/w"),
+            records: Records::new(),
+        };
+        memory.remember(&manifest).unwrap();
+        assert_eq!(Memory::peek(Path::new("/p"), "far", &env).manifest(), manifest);
+        drop(memory);
+        assert!(Memory::open(Path::new("/p"), "far", &env).is_ok());
+    }
+}

@@ -1,0 +1,568 @@
+//! What a sync is about to do: the two sides compared with what they last agreed on, path by path.
+//!
+//! A path that changed on one side goes to the other. One that changed on both is a conflict, unless both have the same
+//! contents now: it is left alone, and the rest goes on. Modes are told apart from contents, and never conflict: where both
+//! sides changed one, the side that the sync takes from wins.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::manifest::{Record, Records, Side};
+use super::{Content, Item, Kind, Tree, ancestors, below, split};
+
+/// Which way files go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To the dock.
+    Up,
+    /// From the dock.
+    Down,
+    /// Both ways.
+    Both,
+}
+
+impl Direction {
+    const fn up(self) -> bool {
+        matches!(self, Self::Up | Self::Both)
+    }
+
+    const fn down(self) -> bool {
+        matches!(self, Self::Down | Self::Both)
+    }
+}
+
+/// One of the two sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This machine.
+    Here,
+    /// The dock.
+    There,
+}
+
+impl Place {
+    /// Whose version wins, by the options `--ours` and `--theirs`.
+    pub const fn settled(ours: bool, theirs: bool) -> Option<Self> {
+        match (ours, theirs) {
+            (true, _) => Some(Self::Here),
+            (_, true) => Some(Self::There),
+            _ => None,
+        }
+    }
+}
+
+/// Why a path is left alone on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Changed on both sides.
+    BothChanged,
+    /// On both sides, with other contents, and never synced.
+    BothNew,
+    /// Changed on this machine, removed on the dock.
+    RemovedThere,
+    /// Removed on this machine, changed on the dock.
+    RemovedHere,
+    /// A file is where the other side has a directory, or the other way round.
+    InTheWay(Place),
+    /// Another file system is mounted there on the dock, where a file can't be put in one step.
+    OtherFileSystem,
+}
+
+impl Why {
+    /// In words.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::BothChanged => "changed on both sides",
+            Self::BothNew => "different on both sides, and never synced",
+            Self::RemovedThere => "changed here, removed on the dock",
+            Self::RemovedHere => "removed here, changed on the dock",
+            Self::InTheWay(Place::Here) => "a file and a directory of this name are in each other's way here",
+            Self::InTheWay(Place::There) => "a file and a directory of this name are in each other's way on the dock",
+            Self::OtherFileSystem => "on another file system of the dock, which is mounted in the workspace",
+        }
+    }
+}
+
+/// What happens to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Put on the dock, with this mode.
+    Send(u32),
+    /// Removed on the dock.
+    RemoveThere,
+    /// Gets this mode on the dock.
+    ModeThere(u32),
+    /// Put here, with this mode.
+    Bring(u32),
+    /// Removed here.
+    RemoveHere,
+    /// Gets this mode here.
+    ModeHere(u32),
+    /// The same on both sides already; that is only written down.
+    Agree,
+    /// Gone on both sides; that is only written down.
+    Forget,
+    /// Left alone on both sides.
+    Conflict(Why),
+    /// Changed on the side that this sync does not take from.
+    Later(Place),
+}
+
+/// Contents that had to be looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// On this machine.
+    pub here: HashMap<Vec<u8>, Content>,
+    /// On the dock.
+    pub there: HashMap<Vec<u8>, Content>,
+}
+
+/// The two sides and what they agreed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Sides<'a> {
+    /// When they were last in step.
+    pub base: &'a Records,
+    /// This machine's.
+    pub here: &'a Tree,
+    /// The dock's.
+    pub there: &'a Tree,
+    /// The file system of the workspace on the dock.
+    pub device: u64,
+    /// Directories on the dock that can't be looked into.
+    pub unseen: &'a BTreeSet<Vec<u8>>,
+    /// The file whose place on the dock a generated one takes: it goes there, and never comes back.
+    pub generated: Option<&'a [u8]>,
+}
+
+/// What the user wants.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Which way.
+    pub direction: Direction,
+    /// Whose version wins where both changed.
+    pub settle: Option<Place>,
+    /// Only these paths and what is below them; empty for all.
+    pub only: &'a [Vec<u8>],
+}
+
+impl Wish<'_> {
+    fn wants(&self, path: &[u8]) -> bool {
+        self.only.is_empty() || self.only.iter().any(|wanted| is_at_or_below(path, wanted))
+    }
+}
+
+/// Whether a path is this one, or below it; everything is below the root.
+pub fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
+    top.is_empty()
+        || path
+            .strip_prefix(top)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// What is to be done, by path.
+pub type Steps = BTreeMap<Vec<u8>, Action>;
+
+impl Sides<'_> {
+    /// All paths of either side, or of the last time, but for those that can't be seen.
+    fn paths(&self) -> BTreeSet<&Vec<u8>> {
+        let all = self.here.keys().chain(self.there.keys()).chain(self.base.keys());
+        all.filter(|path| !self.is_unseen(path)).collect()
+    }
+
+    fn is_unseen(&self, path: &[u8]) -> bool {
+        !self.unseen.is_empty() && ancestors(path).any(|above| self.unseen.contains(above))
+    }
+
+    /// The contents that have to be looked at before [`plan`] can tell what changed: paths here, and there.
+    pub fn questions(&self, wish: &Wish<'_>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+        let (mut ask_here, mut ask_there) = (Vec::new(), Vec::new());
+        for path in self.paths() {
+            if !wish.wants(path) {
+                continue;
+            }
+            let base = self.base.get(path);
+            let item_here = self.here.get(path);
+            let item_there = self.there.get(path);
+            let in_doubt = |side: fn(&Record) -> &Side, item: Option<&Item>| match (base, item) {
+                (Some(record), Some(item)) => {
+                    record.kind == item.kind
+                        && item.kind != Kind::Directory
+                        && !is_untouched(side(record), item)
+                        && side(record).stamp.size == item.stamp.size
+                }
+                _ => false,
+            };
+            let sure = |side: fn(&Record) -> &Side, item: Option<&Item>| match (base, item) {
+                (Some(record), Some(item)) => record.kind == item.kind && is_untouched(side(record), item),
+                _ => false,
+            };
+            // Where both may have changed, they may have changed to the same.
+            let may_agree = match (item_here, item_there) {
+                (Some(here), Some(there)) => {
+                    here.kind == there.kind
+                        && here.kind != Kind::Directory
+                        && here.stamp.size == there.stamp.size
+                        && !sure(|record| &record.here, item_here)
+                        && !sure(|record| &record.there, item_there)
+                }
+                _ => false,
+            };
+            if may_agree || in_doubt(|record| &record.here, item_here) {
+                ask_here.push(path.clone());
+            }
+            if may_agree || in_doubt(|record| &record.there, item_there) {
+                ask_there.push(path.clone());
+            }
+        }
+        (ask_here, ask_there)
+    }
+}
+
+fn is_untouched(side: &Side, item: &Item) -> bool {
+    item.kind == Kind::Directory || (side.settled && side.stamp == item.stamp)
+}
+
+/// How one side differs from what was agreed on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    Other,
+    Gone,
+}
+
+fn change(record: &Record, side: &Side, item: Option<&Item>, known: Option<&Content>) -> Change {
+    let Some(item) = item else {
+        return Change::Gone;
+    };
+    if item.kind != record.kind {
+        return Change::Other;
+    }
+    match known {
+        // Of directories, only their being there counts.
+        _ if item.kind == Kind::Directory => Change::None,
+        Some(content) if *content == record.content => Change::None,
+        Some(_) => Change::Other,
+        None if is_untouched(side, item) => Change::None,
+        None => Change::Other,
+    }
+}
+
+/// What became of a path's contents.
+enum Flow {
+    InStep,
+    Agree,
+    From(Place),
+    Forget,
+    Conflict(Why),
+}
+
+/// Plans a sync.
+pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &Wish<'_>) -> Steps {
+    let mut steps = Steps::new();
+    // Where a person has said whose version counts.
+    let mut settled = BTreeSet::new();
+    for path in sides.paths() {
+        if !wish.wants(path) {
+            continue;
+        }
+        let (base, here, there) = (sides.base.get(path), sides.here.get(path), sides.there.get(path));
+        let flow = if sides.generated == Some(path.as_slice()) {
+            generated(base, here, there, contents, path)
+        } else {
+            flow(base, here, there, contents, path)
+        };
+        let flow = match (flow, wish.settle) {
+            (Flow::Conflict(_), Some(place)) => {
+                settled.insert(path.clone());
+                let action = put(place, base, here, there, wish.direction);
+                steps.extend(action.map(|action| (path.clone(), action)));
+                continue;
+            }
+            (flow, _) => flow,
+        };
+        let action = match flow {
+            Flow::InStep | Flow::Agree => match mode(base, here, there, wish.direction) {
+                None if matches!(flow, Flow::Agree) => Some(Action::Agree),
+                None => stale(base, here, there).then_some(Action::Agree),
+                action => action,
+            },
+            Flow::Forget => Some(Action::Forget),
+            Flow::From(Place::Here) if !wish.direction.up() => Some(Action::Later(Place::Here)),
+            Flow::From(Place::There) if !wish.direction.down() => Some(Action::Later(Place::There)),
+            Flow::From(place) => put(place, base, here, there, wish.direction),
+            Flow::Conflict(why) => Some(Action::Conflict(why)),
+        };
+        steps.extend(action.map(|action| (path.clone(), action)));
+    }
+    fit(sides, &mut steps, &settled, wish.settle, Place::There);
+    fit(sides, &mut steps, &settled, wish.settle, Place::Here);
+    steps
+}
+
+fn flow(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, contents: &Contents, path: &[u8]) -> Flow {
+    let same = match (here, there) {
+        (Some(here), Some(there)) => {
+            here.kind == there.kind
+                && (here.kind == Kind::Directory
+                    || match (contents.here.get(path), contents.there.get(path)) {
+                        (Some(here), Some(there)) => here == there,
+                        _ => false,
+                    })
+        }
+        _ => false,
+    };
+    let Some(record) = base else {
+        return match (here, there) {
+            (Some(_), Some(_)) if same => Flow::Agree,
+            (Some(_), Some(_)) => Flow::Conflict(Why::BothNew),
+            (Some(_), None) => Flow::From(Place::Here),
+            (None, _) => Flow::From(Place::There),
+        };
+    };
+    let changes = (
+        change(record, &record.here, here, contents.here.get(path)),
+        change(record, &record.there, there, contents.there.get(path)),
+    );
+    match changes {
+        (Change::None, Change::None) => Flow::InStep,
+        (Change::None, _) => Flow::From(Place::There),
+        (_, Change::None) => Flow::From(Place::Here),
+        (Change::Gone, Change::Gone) => Flow::Forget,
+        (Change::Other, Change::Other) if same => Flow::Agree,
+        (Change::Other, Change::Other) => Flow::Conflict(Why::BothChanged),
+        (Change::Other, Change::Gone) => Flow::Conflict(Why::RemovedThere),
+        (Change::Gone, Change::Other) => Flow::Conflict(Why::RemovedHere),
+    }
+}
+
+/// The generated file counts, whatever is there.
+fn generated(
+    base: Option<&Record>,
+    here: Option<&Item>,
+    there: Option<&Item>,
+    contents: &Contents,
+    path: &[u8],
+) -> Flow {
+    match (here, there) {
+        (Some(_), Some(_)) => match flow(base, here, there, contents, path) {
+            flow @ (Flow::InStep | Flow::Agree) => flow,
+            _ => Flow::From(Place::Here),
+        },
+        (Some(_), None) => Flow::From(Place::Here),
+        (None, None) => Flow::Forget,
+        // Removed here, it goes there, too; what only the dock has of it is not ours.
+        (None, Some(_)) if base.is_some() => Flow::From(Place::Here),
+        (None, Some(_)) => Flow::InStep,
+    }
+}
+
+/// The step that makes the other side as this one is.
+fn put(
+    from: Place,
+    base: Option<&Record>,
+    here: Option<&Item>,
+    there: Option<&Item>,
+    direction: Direction,
+) -> Option<Action> {
+    match (from, here, there) {
+        (Place::Here, Some(here), there) => Some(Action::Send(merged(base, here, there, Place::Here, direction))),
+        (Place::Here, None, Some(_)) => Some(Action::RemoveThere),
+        (Place::There, here, Some(there)) => Some(Action::Bring(merged(base, there, here, Place::There, direction))),
+        (Place::There, Some(_), None) => Some(Action::RemoveHere),
+        (_, None, None) => Some(Action::Forget),
+    }
+}
+
+/// The mode of what is put: the other side's, where only that one changed it.
+fn merged(base: Option<&Record>, item: &Item, other: Option<&Item>, from: Place, direction: Direction) -> u32 {
+    let (Some(record), Some(other)) = (base, other) else {
+        return item.mode;
+    };
+    let (own, others) = match from {
+        Place::Here => (record.here.mode, record.there.mode),
+        Place::There => (record.there.mode, record.here.mode),
+    };
+    let keeps = record.kind == item.kind && item.kind == other.kind && direction != Direction::Both;
+    if keeps && item.mode == own && other.mode != others {
+        other.mode
+    } else {
+        item.mode
+    }
+}
+
+/// What is to be done about a mode, where the contents are in step.
+fn mode(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, direction: Direction) -> Option<Action> {
+    let (Some(here), Some(there)) = (here, there) else {
+        return None;
+    };
+    if here.kind == Kind::Symlink {
+        return None;
+    }
+    let (changed_here, changed_there) = match base {
+        Some(record) => (here.mode != record.here.mode, there.mode != record.there.mode),
+        None => (here.mode != there.mode, here.mode != there.mode),
+    };
+    let from = match (changed_here, changed_there) {
+        (false, false) => return None,
+        _ if here.mode == there.mode => return Some(Action::Agree),
+        (true, false) => Place::Here,
+        (false, true) => Place::There,
+        (true, true) if direction == Direction::Down => Place::There,
+        (true, true) => Place::Here,
+    };
+    Some(match from {
+        Place::Here if direction.up() => Action::ModeThere(here.mode),
+        Place::There if direction.down() => Action::ModeHere(there.mode),
+        place => Action::Later(place),
+    })
+}
+
+/// Whether what is written down of a path that is in step could be told quicker the next time.
+fn stale(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>) -> bool {
+    match (base, here, there) {
+        (Some(record), Some(here), Some(there)) => {
+            !is_untouched(&record.here, here) || !is_untouched(&record.there, there)
+        }
+        _ => false,
+    }
+}
+
+/// Makes the steps of one side fit together: nothing is put below what is no directory, in the place of a directory that
+/// is not empty, or through a link; no directory is removed that still holds something.
+fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle: Option<Place>, side: Place) {
+    let (tree, source) = match side {
+        Place::There => (sides.there, sides.here),
+        Place::Here => (sides.here, sides.there),
+    };
+    let removes = |action: &Action| match side {
+        Place::There => *action == Action::RemoveThere,
+        Place::Here => *action == Action::RemoveHere,
+    };
+    let removal = match side {
+        Place::There => Action::RemoveThere,
+        Place::Here => Action::RemoveHere,
+    };
+    let puts = |action: &Action| {
+        matches!(
+            (side, action),
+            (Place::There, Action::Send(_)) | (Place::Here, Action::Bring(_))
+        )
+    };
+    let placing = |mode: u32| match side {
+        Place::There => Action::Send(mode),
+        Place::Here => Action::Bring(mode),
+    };
+    let paths: Vec<Vec<u8>> = steps.keys().cloned().collect();
+    for path in &paths {
+        if !steps.get(path).is_some_and(puts) {
+            continue;
+        }
+        // A directory in the place of which something else is put.
+        let replaces = tree.get(path).is_some_and(|item| item.kind == Kind::Directory)
+            && source.get(path).is_some_and(|item| item.kind != Kind::Directory);
+        if replaces {
+            if settled.contains(path) {
+                for (lower, _) in below(tree, path) {
+                    steps.insert(lower.clone(), removal);
+                }
+            } else if below(tree, path).any(|(lower, _)| !steps.get(lower).is_some_and(removes)) {
+                match settle {
+                    Some(place) => take_whole(sides, steps, place, path),
+                    None => drop(steps.insert(path.clone(), Action::Conflict(Why::InTheWay(side)))),
+                }
+                continue;
+            }
+        }
+        let mut missing = Vec::new();
+        let mut blocked = None;
+        for above in ancestors(path) {
+            let becomes = match steps.get(above) {
+                Some(action) if puts(action) => source.get(above).map(|item| item.kind),
+                Some(action) if removes(action) => None,
+                _ => tree.get(above).map(|item| item.kind),
+            };
+            match becomes {
+                Some(Kind::Directory) => {}
+                None => missing.push(above.to_vec()),
+                Some(_) => blocked = blocked.or(Some(above.to_vec())),
+            }
+        }
+        let foreign = side == Place::There
+            && parent_item(tree, path).is_some_and(|item| item.device != sides.device)
+            && sides.device != 0;
+        if let Some(above) = blocked {
+            match settle {
+                Some(place) => take_whole(sides, steps, place, &above),
+                None => drop(steps.insert(path.clone(), Action::Conflict(Why::InTheWay(side)))),
+            }
+        } else if foreign {
+            steps.insert(path.clone(), Action::Conflict(Why::OtherFileSystem));
+        } else {
+            for above in missing {
+                let mode = source.get(&above).map_or(0o755, |item| item.mode);
+                steps.insert(above, placing(mode));
+            }
+        }
+    }
+    for path in paths.iter().rev() {
+        let is_directory = tree.get(path).is_some_and(|item| item.kind == Kind::Directory);
+        if steps.get(path).is_some_and(removes)
+            && is_directory
+            && below(tree, path).any(|(lower, _)| !steps.get(lower).is_some_and(removes))
+        {
+            steps.remove(path);
+        }
+    }
+}
+
+/// Makes all that lies at and below a path as one side has it: a file here and a directory there have no middle way.
+fn take_whole(sides: &Sides<'_>, steps: &mut Steps, from: Place, path: &[u8]) {
+    let (own, other) = match from {
+        Place::Here => (sides.here, sides.there),
+        Place::There => (sides.there, sides.here),
+    };
+    let lower = below(own, path).map(|(path, item)| (path.clone(), item.mode));
+    let top = own.get(path).map(|item| (path.to_vec(), item.mode));
+    for (path, mode) in top.into_iter().chain(lower) {
+        let action = match from {
+            Place::Here => Action::Send(mode),
+            Place::There => Action::Bring(mode),
+        };
+        steps.insert(path, action);
+    }
+    let top = other.contains_key(path).then(|| path.to_vec());
+    for path in top.into_iter().chain(below(other, path).map(|(path, _)| path.clone())) {
+        if !own.contains_key(&path) {
+            let action = match from {
+                Place::Here => Action::RemoveThere,
+                Place::There => Action::RemoveHere,
+            };
+            steps.insert(path, action);
+        }
+    }
+}
+
+/// The nearest directory above a path that is there.
+fn parent_item<'a>(tree: &'a Tree, path: &[u8]) -> Option<&'a Item> {
+    let mut above = split(path).0;
+    while !above.is_empty() {
+        if let Some(item) = tree.get(above) {
+            return Some(item);
+        }
+        above = split(above).0;
+    }
+    None
+}
+
+/// The side that has lost everything, where these steps would make the other side lose it, too: a mistake more often
+/// than a wish.
+pub fn wiped(sides: &Sides<'_>, steps: &Steps) -> Option<Place> {
+    let files = |tree: &Tree| tree.values().filter(|item| item.kind != Kind::Directory).count();
+    let removed = |action: Action| steps.values().filter(|step| **step == action).count();
+    if files(sides.here) == 0 && files(sides.there) > 0 && removed(Action::RemoveThere) > 1 {
+        Some(Place::Here)
+    } else if files(sides.there) == 0 && files(sides.here) > 0 && removed(Action::RemoveHere) > 1 {
+        Some(Place::There)
+    } else {
+        None
+    }
+}

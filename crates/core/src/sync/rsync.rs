@@ -1,0 +1,156 @@
+//! Large files of which little changed: where both machines have rsync, it sends only that.
+//!
+//! It makes the new version beside the old one, in a directory of ours, and by the old one's help; from there it is put in
+//! place as all else is, so that what is promised of whole files and of changes meanwhile does not depend on it. Where it
+//! fails, for whatever reason, the file travels whole.
+//!
+//! rsync checks by a digest of its own that what it made is what the other side has. How it reaches the dock: its `-e`
+//! calls `PROGRAM HOST rsync --server ...`; with `-s`, paths are not part of that command line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use super::{Item, Kind, OWN_DIRECTORY};
+use crate::env::Env;
+use crate::output::visible;
+
+/// Below, a file that both sides have goes whole just as soon: rsync needs some round trips, and reads both versions.
+const LARGE: u64 = 8 * 1024 * 1024;
+
+/// How long rsync may go on without anything going to and fro, in seconds.
+const STALLED: &str = "60";
+
+/// How rsync is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rsync {
+    /// This machine's.
+    pub program: PathBuf,
+    /// What it calls in the place of ssh, in words that it splits at blanks.
+    pub shell: String,
+    /// The dock's name for that.
+    pub host: String,
+    /// The size of a file, in bytes, from which on it is worth the while.
+    pub least: u64,
+}
+
+/// Which way files go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way<'a> {
+    /// Into this directory of ours in the workspace.
+    Up(&'a str),
+    /// Into this directory of ours in the project.
+    Down(&'a str),
+}
+
+impl Rsync {
+    /// By `ssh-dock`, which is beside our own program or on PATH. None where something is missing, or has a name that does
+    /// not fit through rsync's command line.
+    pub fn by_ssh_dock(moniker: &str, env: &Env) -> Option<Self> {
+        let is_plain = |text: &str, also: &str| {
+            !text.is_empty()
+                && !text.starts_with('-')
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || also.contains(c))
+        };
+        let on_path = |name: &str| {
+            std::env::split_paths(env.get("PATH").unwrap_or_default())
+                .filter(|directory| directory.is_absolute())
+                .map(|directory| directory.join(name))
+                .find(|file| file.is_file())
+        };
+        let beside = std::env::current_exe().ok()?.with_file_name("ssh-dock");
+        let ssh_dock = Some(beside)
+            .filter(|file| file.is_file())
+            .or_else(|| on_path("ssh-dock"))?;
+        let shell = ssh_dock.to_str().filter(|path| is_plain(path, "/._-+"))?.to_owned();
+        Some(Self {
+            program: on_path("rsync")?,
+            shell,
+            host: Some(moniker).filter(|moniker| is_plain(moniker, "._-"))?.to_owned(),
+            least: LARGE,
+        })
+    }
+
+    /// Whether of a file that takes the place of the other side's little may have changed.
+    pub fn is_worth(&self, from: &Item, to: Option<&Item>) -> bool {
+        let is_large = |item: &Item| item.kind == Kind::File && item.stamp.size >= self.least;
+        // Before 1970 there is no time that all take.
+        is_large(from) && to.is_some_and(is_large) && from.stamp.mtime >= 0
+    }
+
+    /// Makes these files anew, in a directory of ours on the side where they go.
+    ///
+    /// # Errors
+    /// What rsync says. Some may be there all the same.
+    pub async fn make(&self, way: Way<'_>, root: &Path, workspace: &str, paths: &[&[u8]]) -> io::Result<()> {
+        let own = String::from_utf8_lossy(OWN_DIRECTORY);
+        let here = format!("{}/", root.display());
+        let there = format!("{}:{workspace}/", self.host);
+        // What lies where the files are to be is what they are made from. By its whole path: from rsync 3.4 on, one with
+        // `..` is refused, and only the digest tells.
+        let (from, to, old) = match way {
+            Way::Up(directory) => (here, format!("{there}{own}/{directory}/"), workspace.to_owned()),
+            Way::Down(directory) => (there, format!("{here}{own}/{directory}/"), root.display().to_string()),
+        };
+        let mut command = Command::new(&self.program);
+        command
+            .args(["-e", &self.shell])
+            // Files alone, and their times; what is as old as ours is made anew, too.
+            .args(["-stz", "--ignore-times", "--chmod=D700,F600", "--compare-dest", &old])
+            .args(["--from0", "--files-from=-", "--timeout", STALLED])
+            .args([from, to])
+            // It would write names in other letters.
+            .env_remove("RSYNC_ICONV")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let mut list = Vec::new();
+        for path in paths {
+            list.extend_from_slice(path);
+            list.push(0);
+        }
+        if let Some(mut stdin) = child.stdin.take() {
+            // One that ended early says so by its code.
+            let _ = stdin.write_all(&list).await;
+        }
+        let output = child.wait_with_output().await?;
+        if output.status.success() {
+            return Ok(());
+        }
+        // The first line has the cause, the last one the code.
+        let said = String::from_utf8_lossy(&output.stderr);
+        let line = said.lines().find(|line| !line.trim().is_empty());
+        Err(io::Error::other(
+            line.map_or_else(|| output.status.to_string(), visible),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_do_not_fit_through_a_command_line_are_left_to_the_usual_way() {
+        let folder = tempfile::tempdir().unwrap();
+        for program in ["rsync", "ssh-dock"] {
+            std::fs::write(folder.path().join(program), "").unwrap();
+        }
+        let env = Env::from_pairs([("PATH", folder.path().to_str().unwrap())]);
+        let found = Rsync::by_ssh_dock("far.1", &env).unwrap();
+        assert_eq!(
+            (found.program, found.host.as_str()),
+            (folder.path().join("rsync"), "far.1")
+        );
+        assert!(found.shell.ends_with("/ssh-dock"));
+        for moniker in ["", "-e", "a b", "a:b", "x[$(touch pwned)]", "a/b", "\u{e9}"] {
+            assert_eq!(Rsync::by_ssh_dock(moniker, &env), None, "{moniker}");
+        }
+        assert_eq!(Rsync::by_ssh_dock("far", &Env::default()), None);
+    }
+}

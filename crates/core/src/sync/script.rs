@@ -1,0 +1,198 @@
+//! What is run on the far side: scripts for a POSIX shell, with the tools that busybox has.
+//!
+//! Data never becomes part of a script: it comes as arguments, or in files with a NUL after each path. Paths begin with
+//! `./`, so that none is taken for an option. Every script says a line first that only this call knows, since login shells
+//! are known to print greetings.
+
+/// What each script begins with: the words of a call, the greeting, and the way into the workspace, which must still
+/// bear its mark. `$1` is the word of the call, `$2` the workspace, `$3` its mark.
+macro_rules! in_workspace {
+    ($rest:literal) => {
+        concat!(
+            r#"LC_ALL=C TZ=UTC0 EXTRACT_UNSAFE_SYMLINKS=1
+export LC_ALL TZ EXTRACT_UNSAFE_SYMLINKS
+umask 077
+printf '%s\n' "dockerutils-sync $1"
+own=.dockerutils-sync mark=
+cd -P -- "$2" && [ ! -L "$own" ] && IFS= read -r mark < "$own/owner"
+if [ "$mark" != "$3" ]; then echo "the workspace is not the one that it was" >&2; exit 79; fi
+"#,
+            $rest
+        )
+    };
+}
+
+/// The code of a script that found that something changed meanwhile: nothing was done, and trying again helps.
+pub const CHANGED_MEANWHILE: u8 = 79;
+
+/// Finds the workspace, marks it, and lists it.
+///
+/// Arguments: the word of the call; `make` or `look`; where the workspace was the last time; the directory for workspaces
+/// that the user chose; the user; the project; the digest of the last listing; the mark to be made; the format of `stat`.
+/// An empty argument is none.
+pub const LOOK: &str = r#"LC_ALL=C TZ=UTC0
+export LC_ALL TZ
+printf '%s\n' "dockerutils-sync $1"
+own=.dockerutils-sync format=$9
+if [ -n "$3" ] && [ -f "$3/$own/owner" ]; then
+    w=$3
+elif [ -n "$4" ]; then
+    w=$4/$5/code/$6
+else
+    deepest=/data
+    for d in /data/workspaces "/data/workspaces/$5" "/data/workspaces/$5/code" "/data/workspaces/$5/code/$6"; do
+        [ -d "$d" ] && deepest=$d
+    done
+    if [ -d /data ] && [ -w "$deepest" ]; then base=/data; else base=${HOME:?is not set}; fi
+    w=$base/workspaces/$5/code/$6
+fi
+case $w in
+*'
+'*) echo "a workspace can't have a line feed in its path" >&2; exit 73 ;;
+/*) ;;
+*) echo "the directory for workspaces is not an absolute path: $w" >&2; exit 73 ;;
+esac
+if [ "$2" = make ] && [ ! -d "$w" ]; then mkdir -p -- "$w" || exit 73; fi
+if [ ! -d "$w" ]; then printf '%s\nabsent\n' "$w"; exit 0; fi
+cd -P -- "$w" || exit 73
+if [ -L "$own" ]; then echo "$w/$own is a symbolic link" >&2; exit 73; fi
+if [ "$2" = make ] && [ ! -s "$own/owner" ]; then
+    mkdir -p "$own" && chmod 700 "$own" && printf '%s' "$8" > "$own/owner.$1" || exit 73
+    # A link is made whole or not at all: of two who come at once, one wins. Not every file system has links.
+    [ -s "$own/owner" ] || rm -f "$own/owner"
+    ln "$own/owner.$1" "$own/owner" 2>/dev/null || [ -s "$own/owner" ] || mv -f "$own/owner.$1" "$own/owner" || exit 73
+    rm -f "$own/owner.$1"
+fi
+# What a sync left behind whose link was cut; one that still runs finds that its files are gone, and gives up.
+if [ "$2" = make ]; then rm -rf "$own"/stage.* "$own"/made.*; fi
+pwd -P
+if [ -f "$own/owner" ]; then
+    printf 'mark %s\n' "$(head -c 8192 "$own/owner" | wc -c)"
+    head -c 8192 "$own/owner"
+else
+    echo unmarked
+fi
+id -u
+date +%s
+if command -v gzip >/dev/null 2>&1; then gzip=gzip; else gzip=plain; fi
+if command -v rsync >/dev/null 2>&1; then echo "$gzip rsync"; else echo "$gzip"; fi
+list() {
+    find . -path "./$own" -prune -o -exec stat -c "$format" {} +
+    printf '//status %s\n' "$?"
+}
+if [ -n "$7" ]; then
+    digest=$(list 2>/dev/null | sha256sum)
+    if [ "${digest%% *}" = "$7" ]; then echo same; exit 0; fi
+fi
+echo listing
+if [ "$gzip" = gzip ]; then list | gzip -1; else list; fi
+"#;
+
+/// Names the directories that can't be looked into, each with a NUL after it.
+pub const UNSEEN: &str = in_workspace!(
+    r#"find . -path "./$own" -prune -o -type d -exec sh -c '
+for d; do
+    if [ ! -r "$d" ] || [ ! -x "$d" ]; then printf "%s\000" "$d"; fi
+done' sh {} + 2>/dev/null
+exit 0
+"#
+);
+
+/// Prints `sha256sum`'s lines of the files that stdin names. Names must hold neither line feed nor backslash.
+pub const SUMS: &str = in_workspace!(
+    r#"xargs -0 sha256sum 2>/dev/null
+exit 0
+"#
+);
+
+/// Prints, for each path that stdin names, `l` and the text of a link, or `f` and the sum of a file, or `-`; each with a
+/// NUL after it.
+pub const ODD_SUMS: &str = in_workspace!(
+    r#"xargs -0 sh -c '
+for p; do
+    if [ -L "$p" ]; then
+        t=$(readlink "$p"; echo .)
+        printf "l%s\000" "${t%??}"
+    elif [ -f "$p" ] && s=$(sha256sum < "$p"); then
+        printf "f%s\000" "${s%% *}"
+    else
+        printf "%s\000" -
+    fi
+done' sh 2>/dev/null
+exit 0
+"#
+);
+
+/// Prints the records of the paths that stdin names. `$4` is the format of `stat`.
+pub const STAT: &str = in_workspace!(
+    r#"xargs -0 stat -c "$4" 2>/dev/null
+printf '//status 0\n'
+"#
+);
+
+/// Sends the files that stdin names, as tar archives one behind the other. `$4` says `gzip` or `plain`.
+pub const FETCH: &str = in_workspace!(
+    r#"if [ "$4" = gzip ]; then xargs -0 tar -cf - | gzip -1; else xargs -0 tar -cf -; fi
+exit 0
+"#
+);
+
+/// Takes an archive into a directory of its own, looks whether everything is still as it was listed, and only then puts
+/// its parts in place, each by a rename. [`super::send`] makes the archive, and says what its parts are.
+///
+/// `$4`: the format of what is expected; `$5`: that of a record; `$6`: `gzip` or `plain`; `$7`: the directory in which
+/// rsync made the parts that are not in the archive.
+pub const APPLY: &str = in_workspace!(
+    r#"s=$PWD/$own/stage.$1
+rm -rf "$own"/stage.*
+trap 'rm -rf "$s" "$own"/made.*' EXIT
+trap 'exit 76' HUP INT TERM
+mkdir "$s" || exit 73
+umask 0
+if [ "$6" = gzip ]; then gzip -dc | tar -xof - -C "$s"; else tar -xof - -C "$s"; fi || exit 73
+umask 077
+c=$s/c
+if [ ! -f "$c/go" ]; then echo "what was sent came cut short" >&2; exit 76; fi
+if [ -s "$c/skip" ]; then (cd "$s" && xargs -0 rm -rf < "$c/skip") || exit 73; fi
+meanwhile() { echo "files of the workspace changed meanwhile" >&2; exit 79; }
+if [ -s "$c/made" ]; then
+    xargs -0 -n 3 sh -c 'mv -f -- "$1/$4" "$2/$5" && chmod "$3" "$2/$5"' sh "$own/$7" "$s" < "$c/made" || meanwhile
+fi
+if [ -s "$c/absent" ]; then
+    xargs -0 sh -c 'for p; do if [ -e "$p" ] || [ -L "$p" ]; then exit 1; fi; done' sh < "$c/absent" || meanwhile
+fi
+if [ -s "$c/dirs" ]; then
+    xargs -0 sh -c 'for p; do if [ -L "$p" ] || [ ! -d "$p" ]; then exit 1; fi; done' sh < "$c/dirs" || meanwhile
+fi
+if [ -s "$c/present" ]; then
+    xargs -0 stat -c "$4" < "$c/present" 2>/dev/null | cmp -s - "$c/expected" || meanwhile
+fi
+r=0
+if [ -s "$c/gone" ]; then xargs -0 rm -f < "$c/gone" || r=1; fi
+if [ -s "$c/emptied" ]; then xargs -0 rmdir < "$c/emptied" 2>/dev/null; fi
+if [ -s "$c/into" ]; then
+    xargs -0 sh -c '
+s=$1 w=$2 r=0
+shift 2
+for a; do
+    batch=${a%%/*} into=${a#*/}
+    cd "$s/$batch" || { r=1; continue; }
+    case $batch in
+    p*) set -- * ;;
+    h*) set -- .[!.]* ;;
+    *) set -- ..?* ;;
+    esac
+    if [ ! -e "$1" ] && [ ! -L "$1" ]; then continue; fi
+    mv -f -- "$@" "$w/$into" || { r=1; printf "stuck %s\n" "$batch"; }
+done
+exit "$r"' sh "$s" "$PWD" < "$c/into" || r=1
+fi
+for m in "$c"/mode.*; do
+    if [ -s "$m" ]; then xargs -0 chmod "${m##*.}" < "$m" || r=1; fi
+done
+printf 'done %s\n' "$r"
+date +%s
+if [ -s "$c/paths" ]; then xargs -0 stat -c "$5" < "$c/paths" 2>/dev/null; fi
+printf '//status 0\n'
+"#
+);

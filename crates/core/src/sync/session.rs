@@ -1,0 +1,1437 @@
+//! A sync of a project with its workspace: looking, asking, planning, sending, receiving, and writing down what arrived.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::far::{self, Shell, broken, call, feed_nothing, feed_paths, read_line};
+use super::listing::{self, Listing};
+use super::local::{Listed, Local, LocalError, Stage, contents_of, is_settled, now_ns};
+use super::manifest::{Header, Manifest, Memory, Record, Records, Side};
+use super::owner::Owner;
+use super::plan::{self, Action, Contents, Direction, Place, Sides, Steps, Why, Wish};
+use super::receive::{Arrived, receive};
+use super::rsync::{Rsync, Way};
+use super::send::{Generated, Made, Parcel, Sent};
+use super::{Content, Item, Kind, Tree, is_acceptable, script, shown};
+use crate::agent::target::Exit;
+use crate::context::{Builder, Selector};
+use crate::error::{Error, Result};
+use crate::hexadecimal::hex;
+
+/// How often a sync is begun again, because files changed meanwhile.
+const TRIES: usize = 3;
+/// The longest listing that is read: enough for [`listing::MOST_PATHS`].
+const LONGEST_LISTING: u64 = 1 << 30;
+/// From so many files or bytes on, it is said before they travel.
+const NOTED_FILES: usize = 100;
+const NOTED_BYTES: u64 = 4_000_000;
+/// So many of root's files are named.
+const NAMED: usize = 3;
+/// The directory of ours in which rsync makes files here.
+const MADE: &str = "made";
+/// What is put behind the name of a file in conflict, for the dock's version.
+const BESIDE: &[u8] = b".dock";
+
+/// Which workspace is meant, and how it would be made.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The dock.
+    pub moniker: String,
+    /// The directory for workspaces that the user chose.
+    pub base: Option<String>,
+    /// The user, by whom workspaces are sorted.
+    pub user: String,
+    /// The project's name.
+    pub project: String,
+}
+
+/// The far side, when it was looked at.
+#[derive(Clone, Debug, Default)]
+pub struct Far {
+    /// Where the workspace is, without links.
+    pub workspace: String,
+    /// Its mark; none where there is no workspace yet, or nobody's.
+    pub owner: Option<Owner>,
+    /// Whether the directory is there.
+    pub exists: bool,
+    uid: u32,
+    clock: i64,
+    gzip: bool,
+    rsync: bool,
+    listing: Listing,
+    unseen: BTreeSet<Vec<u8>>,
+}
+
+/// A conflict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The path.
+    pub path: Vec<u8>,
+    /// Why.
+    pub why: Why,
+    /// Where the dock's version was put.
+    pub beside: Option<Vec<u8>>,
+}
+
+/// What a sync did, or would do.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Where the workspace is.
+    pub workspace: String,
+    /// What was done to each path.
+    pub done: BTreeMap<Vec<u8>, Action>,
+    /// What is left alone on both sides.
+    pub conflicts: Vec<Conflict>,
+    /// What could not be done, with why.
+    pub troubles: Vec<(Vec<u8>, String)>,
+    /// So many paths changed here that were not to be sent.
+    pub later_here: usize,
+    /// So many paths changed on the dock that were not to be brought.
+    pub later_there: usize,
+    /// Files of root on the dock: how many, and some of their names.
+    pub root_files: (usize, Vec<Vec<u8>>),
+    /// Pipes and devices here, which do not travel.
+    pub others: Vec<Vec<u8>>,
+    /// Bytes of the files that were sent, and that were brought.
+    pub bytes: (u64, u64),
+}
+
+impl Report {
+    /// Whether all is in step, as far as it was to be.
+    pub fn is_clean(&self) -> bool {
+        self.conflicts.is_empty() && self.troubles.is_empty()
+    }
+}
+
+/// A round that is to be begun again.
+enum Round {
+    Done,
+    /// Files changed meanwhile.
+    Again,
+}
+
+/// A project and its workspace.
+pub struct Session<S> {
+    shell: S,
+    local: Local,
+    memory: Memory,
+    target: Target,
+    manifest: Manifest,
+    /// The version file, made anew.
+    pub generated: Option<Generated>,
+    /// By what large files travel of which little changed, where the dock has it, too.
+    pub rsync: Option<Rsync>,
+    /// Hears what takes longer, before it is done.
+    pub notice: Notice,
+    far: Far,
+    /// The directories here when they were last listed.
+    directories: BTreeSet<Vec<u8>>,
+}
+
+/// Hears a line about what is going on.
+pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
+
+impl<S: Shell> Session<S> {
+    /// Of a project, with what this machine remembers of it.
+    pub fn new(shell: S, local: Local, memory: Memory, target: Target) -> Self {
+        Self {
+            manifest: memory.manifest(),
+            shell,
+            local,
+            memory,
+            target,
+            generated: None,
+            rsync: None,
+            notice: Arc::new(|_| {}),
+            far: Far::default(),
+            directories: BTreeSet::new(),
+        }
+    }
+
+    /// The directories of the project that a sync is about, without the root.
+    pub const fn directories(&self) -> &BTreeSet<Vec<u8>> {
+        &self.directories
+    }
+
+    /// The far side, as it was last looked at.
+    pub const fn far(&self) -> &Far {
+        &self.far
+    }
+
+    /// The project's folder.
+    pub const fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// Looks at the far side; true where it is not as it was the last time. With `make`, a workspace that is not there is
+    /// made, and marked.
+    ///
+    /// # Errors
+    /// A dock that can't be reached, a workspace of somebody else, one that can't be made or listed.
+    pub async fn look(&mut self, make: bool) -> Result<bool> {
+        // Before anything is asked of the dock: a wrong pattern needs no dock.
+        let patterns = self.local.patterns().map_err(local_error)?;
+        let mut selector = Selector::new(&patterns, Builder::default())
+            .map_err(|cause| Error::usage("the project's .dockerignore is wrong").because(cause))?;
+        let own = Owner::new(self.local.root(), &self.target.user)?;
+        let word = word()?;
+        let kept = self.memory.listing();
+        let digest = kept.as_ref().map_or("", |(_, digest)| digest);
+        let remembered = self.manifest.header.workspace.clone();
+        let arguments = [
+            if make { "make" } else { "look" },
+            &remembered,
+            self.target.base.as_deref().unwrap_or(""),
+            &self.target.user,
+            &self.target.project,
+            digest,
+            &own.render(),
+            listing::FORMAT,
+        ];
+        let reply = call(
+            &self.shell,
+            script::LOOK,
+            &word,
+            &arguments,
+            feed_nothing(),
+            Box::new(read_look),
+        )
+        .await?;
+        let complaints = reply.complaints.clone();
+        let ((), looked) = reply.ok("show its workspace")?;
+        let Looked {
+            workspace,
+            mark,
+            uid,
+            clock,
+            gzip,
+            rsync,
+            text,
+        } = looked;
+        let Some(text) = text else {
+            self.far = Far {
+                workspace,
+                ..Far::default()
+            };
+            return Ok(true);
+        };
+        let owner = mark.as_deref().and_then(Owner::parse);
+        if let Some(owner) = &owner
+            && owner.id != self.manifest.header.workspace_id
+            && !owner.is_same_checkout(&own)
+        {
+            return Err(foreign(&workspace, owner, &self.target));
+        }
+        let changed = text.is_some();
+        let text = match (text, kept) {
+            (Some(text), _) => Arc::new(text),
+            (None, Some((kept, _))) => Arc::new(kept),
+            (None, None) => {
+                return Err(Error::failed(
+                    "the dock says that nothing changed, and nothing is known of it",
+                ));
+            }
+        };
+        let parsing = Arc::clone(&text);
+        let listing = blocking(move || {
+            listing::read(&parsing, &mut selector)
+                .map_err(|cause| Error::failed("the dock's list of files is refused").because(cause))
+        })
+        .await?;
+        self.far = Far {
+            workspace,
+            owner,
+            exists: true,
+            uid,
+            clock,
+            gzip,
+            rsync,
+            listing,
+            unseen: BTreeSet::new(),
+        };
+        if self.far.listing.status == 0 {
+            if changed {
+                self.memory.keep_listing(&text)?;
+            }
+        } else {
+            self.find_unseen(&complaints).await?;
+        }
+        Ok(changed)
+    }
+
+    /// The directories there that can't be looked into: what is in them is neither here nor gone.
+    async fn find_unseen(&mut self, complaints: &str) -> Result<()> {
+        let id = self
+            .far
+            .owner
+            .as_ref()
+            .map(|owner| owner.id.clone())
+            .unwrap_or_default();
+        let workspace = self.far.workspace.clone();
+        let take = Box::new(|from: &mut dyn Read| {
+            let mut text = Vec::new();
+            from.take(LONGEST_LISTING)
+                .read_to_end(&mut text)
+                .map_err(|cause| broken(&cause))?;
+            Ok(text)
+        });
+        let reply = call(
+            &self.shell,
+            script::UNSEEN,
+            &word()?,
+            &[&workspace, &id],
+            feed_nothing(),
+            take,
+        )
+        .await?;
+        let ((), text) = reply.ok("name the directories that can't be read")?;
+        let paths = text
+            .split(|byte| *byte == 0)
+            .filter_map(|path| path.strip_prefix(b"./"));
+        self.far.unseen = paths.filter(|path| is_acceptable(path)).map(<[u8]>::to_vec).collect();
+        let vanished = |line: &str| line.contains("No such file or directory");
+        if self.far.unseen.is_empty() && !complaints.lines().all(vanished) {
+            let line = complaints.lines().find(|line| !vanished(line)).unwrap_or_default();
+            return Err(Error::failed(format!("{workspace} on the dock can't be listed"))
+                .because(crate::output::visible(line))
+                .hint("look at it there: what is not listed would count as removed"));
+        }
+        Ok(())
+    }
+
+    /// Syncs, from a fresh look on.
+    ///
+    /// # Errors
+    /// A dock that can't be reached, and whatever stops all of it. What concerns single paths is in the report.
+    pub async fn sync(&mut self, wish: &Wish<'_>, dry: bool) -> Result<Report> {
+        let mut report = Report::default();
+        for attempt in 1.. {
+            self.look(!dry && wish.direction != Direction::Down).await?;
+            if !self.far.exists && wish.direction == Direction::Down {
+                return Err(Error::failed(format!(
+                    "there is no workspace {} on dock {:?}",
+                    self.far.workspace, self.target.moniker
+                ))
+                .hint("sync-up makes it"));
+            }
+            match self.round(wish, dry, &mut report).await? {
+                Round::Again if attempt < TRIES => report.troubles.clear(),
+                Round::Again => {
+                    if report.troubles.is_empty() {
+                        let all = (b".".to_vec(), "files of the workspace change all the time".to_owned());
+                        report.troubles.push(all);
+                    }
+                    break;
+                }
+                Round::Done => break,
+            }
+        }
+        Ok(report)
+    }
+
+    /// Sends what changed here, as long as the dock is as it was last looked at; else syncs.
+    ///
+    /// # Errors
+    /// As [`Session::sync`].
+    pub async fn push(&mut self, wish: &Wish<'_>) -> Result<Report> {
+        let mut report = Report::default();
+        match self.round(wish, false, &mut report).await? {
+            Round::Done => Ok(report),
+            Round::Again => self.sync(wish, false).await,
+        }
+    }
+
+    /// Looks at the dock, and syncs both ways where something changed there; none where nothing did.
+    ///
+    /// # Errors
+    /// As [`Session::sync`].
+    pub async fn poll(&mut self) -> Result<Option<Report>> {
+        if !self.look(false).await? {
+            return Ok(None);
+        }
+        let wish = Wish {
+            direction: Direction::Both,
+            settle: None,
+            only: &[],
+        };
+        let mut report = Report::default();
+        match self.round(&wish, false, &mut report).await? {
+            Round::Done => Ok(Some(report)),
+            Round::Again => self.sync(&wish, false).await.map(Some),
+        }
+    }
+
+    async fn round(&mut self, wish: &Wish<'_>, dry: bool, report: &mut Report) -> Result<Round> {
+        report.workspace = self.far.workspace.clone();
+        let id = self
+            .far
+            .owner
+            .as_ref()
+            .map(|owner| owner.id.clone())
+            .unwrap_or_default();
+        if self.manifest.header.workspace_id != id || id.is_empty() {
+            // Another workspace than the one that is remembered: nothing is known of it.
+            let beside = std::mem::take(&mut self.manifest.header.beside);
+            self.manifest = Manifest {
+                header: Header::new(&id, &self.far.workspace),
+                records: Records::new(),
+            };
+            self.manifest.header.beside = beside;
+        }
+        self.manifest.header.workspace.clone_from(&self.far.workspace);
+        let here = self.list().await?;
+        let directories = here.tree.iter().filter(|(_, item)| item.kind == Kind::Directory);
+        self.directories = directories.map(|(path, _)| path.clone()).collect();
+        report.others.clone_from(&here.others);
+        self.report_root_files(report);
+        let listing = std::mem::take(&mut self.far.listing);
+        let (mut there, device, precise) = (listing.tree.clone(), listing.device, listing.precise);
+        self.far.listing = listing;
+        let unseen = self.far.unseen.clone();
+        let generated_path = self.generated.as_ref().map(|generated| generated.path.clone());
+        let base = std::mem::take(&mut self.manifest.records);
+        let sides = Sides {
+            base: &base,
+            here: &here.tree,
+            there: &there,
+            device,
+            unseen: &unseen,
+            generated: generated_path.as_deref(),
+        };
+        let asked = self.ask(&sides, wish).await;
+        // Whatever comes: what is remembered stays so.
+        let contents = match asked {
+            Ok(contents) => contents,
+            Err(error) => {
+                self.manifest.records = base;
+                return Err(error);
+            }
+        };
+        let steps = plan::plan(&sides, &contents, wish);
+        let wiped = plan::wiped(&sides, &steps).filter(|_| wish.settle.is_none());
+        self.manifest.records = base.clone();
+        if let Some(place) = wiped {
+            return Err(all_gone(place, &self.far.workspace, self.local.root()));
+        }
+        count(&steps, report);
+        if dry {
+            let planned = steps.iter().filter(|(_, action)| is_done(**action));
+            report
+                .done
+                .extend(planned.map(|(path, action)| (path.clone(), *action)));
+            return Ok(Round::Done);
+        }
+        let before = self.manifest.clone();
+        let settling = Settling {
+            begun_ns: here.begun_ns,
+            clock: self.far.clock,
+            precise,
+        };
+        self.write_down(&steps, &here.tree, &there, &contents, &settling);
+        let sent = self
+            .send(&steps, &here.tree, &mut there, &contents, &settling, report)
+            .await;
+        self.far.listing.tree.clone_from(&there);
+        let received = match &sent {
+            Ok(Round::Done) => self.receive(&steps, wish, &here.tree, &there, report).await,
+            _ => Ok(()),
+        };
+        if self.manifest != before {
+            // Before: what it says must be on the disk.
+            if report.bytes.1 > 0 {
+                let local = self.local.clone();
+                blocking(move || {
+                    local.settle();
+                    Ok(())
+                })
+                .await?;
+            }
+            self.memory.remember(&self.manifest)?;
+        }
+        received?;
+        sent
+    }
+
+    async fn list(&self) -> Result<Listed> {
+        let local = self.local.clone();
+        let beside: BTreeSet<Vec<u8>> = self.manifest.header.beside.keys().filter_map(unhex).collect();
+        blocking(move || {
+            let patterns = local.patterns().map_err(local_error)?;
+            local.list(&patterns, &beside).map_err(local_error)
+        })
+        .await
+    }
+
+    /// Looks at the contents that decide.
+    async fn ask(&self, sides: &Sides<'_>, wish: &Wish<'_>) -> Result<Contents> {
+        let (ask_here, ask_there) = sides.questions(wish);
+        let local = self.local.clone();
+        let (here, there) = tokio::join!(
+            blocking(move || Ok(local.contents(&ask_here))),
+            self.contents_there(ask_there, sides.there)
+        );
+        let mut contents = Contents {
+            here: here?,
+            there: there?,
+        };
+        if let Some(Generated { path, text }) = &self.generated
+            && sides.here.contains_key(path)
+        {
+            contents.here.insert(path.clone(), Content::of(text));
+        }
+        Ok(contents)
+    }
+
+    async fn contents_there(&self, paths: Vec<Vec<u8>>, tree: &Tree) -> Result<HashMap<Vec<u8>, Content>> {
+        let is_plain = |path: &Vec<u8>| {
+            tree.get(path).is_some_and(|item| item.kind == Kind::File)
+                && !path.iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'\\'))
+        };
+        let (plain, odd): (Vec<_>, Vec<_>) = paths.into_iter().partition(is_plain);
+        let (plain, odd) = tokio::join!(self.sums(plain), self.odd_sums(odd));
+        let mut all = plain?;
+        all.extend(odd?);
+        Ok(all)
+    }
+
+    fn in_workspace(&self) -> (String, String) {
+        let id = self
+            .far
+            .owner
+            .as_ref()
+            .map(|owner| owner.id.clone())
+            .unwrap_or_default();
+        (self.far.workspace.clone(), id)
+    }
+
+    async fn sums(&self, paths: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, Content>> {
+        if paths.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let (workspace, id) = self.in_workspace();
+        let limit = paths.iter().map(|path| path.len() as u64 + 80).sum::<u64>();
+        let take = Box::new(move |from: &mut dyn Read| {
+            let mut text = Vec::new();
+            from.take(limit)
+                .read_to_end(&mut text)
+                .map_err(|cause| broken(&cause))?;
+            let lines = text.split(|byte| *byte == b'\n').filter_map(|line| {
+                let (sum, name) = line.split_at_checked(64)?;
+                let name = name.strip_prefix(b"  ./").or_else(|| name.strip_prefix(b" *./"))?;
+                Some((name.to_vec(), Content::from_hex(sum)?))
+            });
+            Ok(lines.collect())
+        });
+        let feed = feed_paths(&paths);
+        let reply = call(&self.shell, script::SUMS, &word()?, &[&workspace, &id], feed, take).await?;
+        reply.ok("read its files").map(|((), sums)| sums)
+    }
+
+    async fn odd_sums(&self, paths: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, Content>> {
+        if paths.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let (workspace, id) = self.in_workspace();
+        let limit = paths.len() as u64 * (super::LONGEST_PATH as u64 + 80);
+        let feed = feed_paths(&paths);
+        let take = Box::new(move |from: &mut dyn Read| {
+            let mut text = Vec::new();
+            from.take(limit)
+                .read_to_end(&mut text)
+                .map_err(|cause| broken(&cause))?;
+            let answers = paths
+                .iter()
+                .zip(text.split(|byte| *byte == 0))
+                .filter_map(|(path, answer)| {
+                    let content = match answer {
+                        [b'l', target @ ..] => Content::of(target),
+                        [b'f', sum @ ..] => Content::from_hex(sum)?,
+                        _ => return None,
+                    };
+                    Some((path.clone(), content))
+                });
+            Ok(answers.collect())
+        });
+        let reply = call(&self.shell, script::ODD_SUMS, &word()?, &[&workspace, &id], feed, take).await?;
+        reply.ok("read its files").map(|((), sums)| sums)
+    }
+
+    /// Writes down what both sides agree on without anything travelling.
+    fn write_down(&mut self, steps: &Steps, here: &Tree, there: &Tree, contents: &Contents, settling: &Settling) {
+        for (path, action) in steps {
+            match action {
+                Action::Forget => {
+                    self.manifest.records.remove(path);
+                }
+                Action::Agree => {
+                    if let (Some(here), Some(there)) = (here.get(path), there.get(path))
+                        && let Some(content) = self.content(path, here.kind, contents)
+                    {
+                        let side = Side::of(here, is_settled(here, settling.begun_ns));
+                        self.agree(path, here.kind, content, side, Side::of(there, settling.there(there)));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Writes down that both sides have these contents.
+    fn agree(&mut self, path: &[u8], kind: Kind, content: Content, here: Side, there: Side) {
+        let record = Record {
+            kind,
+            content,
+            here,
+            there,
+        };
+        self.manifest.records.insert(path.to_vec(), record);
+    }
+
+    fn content(&self, path: &[u8], kind: Kind, contents: &Contents) -> Option<Content> {
+        if kind == Kind::Directory {
+            return Some(Content::of(b""));
+        }
+        let known = contents.here.get(path).or_else(|| contents.there.get(path)).copied();
+        known.or_else(|| self.manifest.records.get(path).map(|record| record.content))
+    }
+
+    /// This machine's rsync, where the dock has one, too.
+    fn rsync(&self) -> Option<&Rsync> {
+        self.rsync.as_ref().filter(|_| self.far.rsync)
+    }
+
+    /// Has rsync make the large files on the dock that are about to be sent. Gives the directory of ours in which it did,
+    /// and what is there; what is not travels as all else does.
+    async fn make_there(&self, steps: &Steps, here: &Tree, there: &Tree) -> Result<(String, Made)> {
+        let directory = format!("made.{}", word()?);
+        let Some(rsync) = self.rsync() else {
+            return Ok((directory, Made::new()));
+        };
+        let generated = self.generated.as_ref().map(|generated| &generated.path);
+        let sent = steps.iter().filter(|(_, action)| matches!(action, Action::Send(_)));
+        let worth = sent
+            .map(|(path, _)| path)
+            .filter(|path| {
+                here.get(*path)
+                    .is_some_and(|item| rsync.is_worth(item, there.get(*path)))
+            })
+            .filter(|path| generated != Some(path));
+        // What is read here twice, by rsync and for its digest, must be the same: a change meanwhile would show.
+        let is_still = |path: &Vec<u8>| {
+            let item = self.local.look(path).ok()??;
+            is_settled(&item, now_ns()).then_some((path.clone(), item))
+        };
+        let before: Vec<(Vec<u8>, Item)> = worth.filter_map(is_still).collect();
+        if before.is_empty() {
+            return Ok((directory, Made::new()));
+        }
+        self.notice_large("sending", before.len());
+        let paths: Vec<Vec<u8>> = before.iter().map(|(path, _)| path.clone()).collect();
+        let names: Vec<&[u8]> = before.iter().map(|(path, _)| path.as_slice()).collect();
+        let local = self.local.clone();
+        let (made, contents) = tokio::join!(
+            rsync.make(Way::Up(&directory), self.local.root(), &self.far.workspace, &names),
+            blocking(move || Ok(local.contents(&paths)))
+        );
+        let contents = contents?;
+        if let Err(cause) = made {
+            self.notice_failed(&cause);
+            return Ok((directory, Made::new()));
+        }
+        let same = |path: &[u8], item: &Item| matches!(self.local.look(path), Ok(Some(now)) if now.stamp == item.stamp);
+        let made = before.into_iter().filter(|(path, item)| same(path, item));
+        let made = made.filter_map(|(path, item)| Some((path.clone(), (*contents.get(&path)?, item))));
+        Ok((directory, made.collect()))
+    }
+
+    fn notice_large(&self, doing: &str, count: usize) {
+        (self.notice)(&match count {
+            1 => format!("{doing} what changed in a large file, by rsync"),
+            count => format!("{doing} what changed in {count} large files, by rsync"),
+        });
+    }
+
+    fn notice_failed(&self, cause: &io::Error) {
+        (self.notice)(&format!("rsync failed, and all of it travels: {cause}"));
+    }
+
+    async fn send(
+        &mut self,
+        steps: &Steps,
+        here: &Tree,
+        there: &mut Tree,
+        contents: &Contents,
+        settling: &Settling,
+        report: &mut Report,
+    ) -> Result<Round> {
+        let (directory, made) = self.make_there(steps, here, there).await?;
+        let parcel = Arc::new(Parcel::pack(steps, here, there, settling.precise, made));
+        if parcel.is_empty() {
+            return Ok(Round::Done);
+        }
+        if parcel.files > NOTED_FILES || parcel.bytes > NOTED_BYTES {
+            (self.notice)(&format!(
+                "sending {} files, {}",
+                parcel.files,
+                crate::output::size(parcel.bytes)
+            ));
+        }
+        let (workspace, id) = self.in_workspace();
+        let gzip = self.far.gzip;
+        let arguments = [
+            workspace.as_str(),
+            &id,
+            listing::expectation_format(settling.precise).trim_end(),
+            listing::FORMAT,
+            if gzip { "gzip" } else { "plain" },
+            &directory,
+        ];
+        let (sending, local, generated) = (Arc::clone(&parcel), self.local.clone(), self.generated.clone());
+        let feed: far::Feed<Sent> = Box::new(move |to| {
+            let mut to = io::BufWriter::with_capacity(256 * 1024, to);
+            let sent = sending.write(&mut to, &local, generated.as_ref(), gzip)?;
+            io::Write::flush(&mut to).map_err(|cause| broken(&cause))?;
+            Ok(sent)
+        });
+        let reply = call(
+            &self.shell,
+            script::APPLY,
+            &word()?,
+            &arguments,
+            feed,
+            Box::new(read_applied),
+        )
+        .await?;
+        if reply.exit == Exit::Code(script::CHANGED_MEANWHILE) {
+            return Ok(Round::Again);
+        }
+        let complaints = reply.complaints.clone();
+        let (sent, applied) = reply.ok("take the files")?;
+        let stuck = parcel.paths_of(&applied.stuck);
+        let now = now_ns();
+        let at = Settling {
+            clock: applied.clock,
+            ..*settling
+        };
+        let line = complaints
+            .lines()
+            .find(|line| line.contains("denied") || line.contains("cannot") || line.contains("can't"));
+        let refusal = crate::output::visible(line.unwrap_or("the dock did not put it in place"));
+        for (path, action) in steps {
+            let result = applied.tree.get(path);
+            let base = self.manifest.records.get(path).cloned();
+            match action {
+                Action::Send(mode) => {
+                    let Some((content, item)) = sent.files.get(path) else {
+                        continue;
+                    };
+                    let arrived = result.filter(|result| {
+                        result.kind == item.kind
+                            && result.stamp.size == self.size_of(path, item)
+                            && (item.kind != Kind::File || result.stamp.mtime == item.stamp.mtime.max(0))
+                            && !stuck.contains(path)
+                    });
+                    let Some(result) = arrived else {
+                        report.troubles.push((path.clone(), refusal.clone()));
+                        continue;
+                    };
+                    let mut side = Side::of(result, at.there(result));
+                    if *mode != item.mode
+                        && let Some(base) = &base
+                    {
+                        // The dock's own change of the mode is still to come here.
+                        side.mode = base.there.mode;
+                    }
+                    let own = Side::of(item, is_settled(item, now));
+                    self.agree(path, item.kind, *content, own, side);
+                    there.retain_below(path, result.kind);
+                    there.insert(path.clone(), result.clone());
+                    report.bytes.0 += item.stamp.size;
+                    report.done.insert(path.clone(), *action);
+                }
+                Action::RemoveThere => match result {
+                    None => {
+                        self.manifest.records.remove(path);
+                        there.remove(path);
+                        report.done.insert(path.clone(), *action);
+                    }
+                    // It holds something that is ignored.
+                    Some(result) if result.kind == Kind::Directory => {}
+                    Some(_) => report.troubles.push((path.clone(), refusal.clone())),
+                },
+                Action::ModeThere(mode) => {
+                    let Some(result) = result else { continue };
+                    let Some(item) = here.get(path) else { continue };
+                    let Some(content) = self.content(path, item.kind, contents) else {
+                        continue;
+                    };
+                    if result.mode != *mode && complaints.contains("not permitted") {
+                        report.troubles.push((
+                            path.clone(),
+                            "its mode can't be changed there: it is another user's".to_owned(),
+                        ));
+                        continue;
+                    }
+                    let own = Side::of(item, is_settled(item, settling.begun_ns));
+                    self.agree(path, item.kind, content, own, Side::of(result, at.there(result)));
+                    there.insert(path.clone(), result.clone());
+                    report.done.insert(path.clone(), *action);
+                }
+                _ => {}
+            }
+        }
+        if sent.skipped.is_empty() {
+            return Ok(Round::Done);
+        }
+        report.troubles.extend(sent.skipped);
+        Ok(Round::Again)
+    }
+
+    /// The size of what was sent: that of the version file is not the one that lies here.
+    fn size_of(&self, path: &[u8], item: &Item) -> u64 {
+        match &self.generated {
+            Some(generated) if generated.path == path => generated.text.len() as u64,
+            _ => item.stamp.size,
+        }
+    }
+
+    async fn receive(
+        &mut self,
+        steps: &Steps,
+        wish: &Wish<'_>,
+        here: &Tree,
+        there: &Tree,
+        report: &mut Report,
+    ) -> Result<()> {
+        let beside = self.plan_beside(steps, wish, there);
+        let brings = steps
+            .iter()
+            .filter(|(_, action)| matches!(action, Action::Bring(_)))
+            .map(|(path, _)| path);
+        let fetched = brings.chain(beside.keys());
+        let wanted: HashMap<Vec<u8>, Item> = fetched
+            .filter_map(|path| {
+                Some((
+                    path.clone(),
+                    there.get(path).filter(|item| item.kind != Kind::Directory)?.clone(),
+                ))
+            })
+            .collect();
+        let wanted = Arc::new(wanted);
+        let changes = steps
+            .values()
+            .any(|action| matches!(action, Action::Bring(_) | Action::RemoveHere | Action::ModeHere(_)));
+        let mut conflicts = self.conflicts(steps, there);
+        if !changes && wanted.is_empty() {
+            report.conflicts = conflicts;
+            return Ok(());
+        }
+        let local = self.local.clone();
+        let stage = blocking(move || {
+            local
+                .stage()
+                .map_err(|cause| Error::failed("what comes from the dock can't be put into the project").because(cause))
+        })
+        .await?;
+        let stage = Arc::new(stage);
+        let mut arrived = HashMap::new();
+        if !wanted.is_empty() {
+            arrived = self.fetch(&wanted, here, &stage).await?;
+        }
+        for (path, action) in steps.iter().rev() {
+            if *action == Action::RemoveHere {
+                let Some(item) = here.get(path) else { continue };
+                match self.local.remove(path, item) {
+                    Ok(true) => {
+                        self.manifest.records.remove(path);
+                        report.done.insert(path.clone(), *action);
+                    }
+                    Ok(false) => {}
+                    Err(error) => report.troubles.push((path.clone(), error.to_string())),
+                }
+            }
+        }
+        for (path, action) in steps {
+            let result = match action {
+                Action::Bring(mode) => self.bring(path, *mode, here, there, &arrived, &stage),
+                Action::ModeHere(mode) => self.change_mode_here(path, *mode, there),
+                _ => continue,
+            };
+            match result {
+                Ok(bytes) => {
+                    report.bytes.1 += bytes;
+                    report.done.insert(path.clone(), *action);
+                }
+                Err(error) => report.troubles.push((path.clone(), error)),
+            }
+        }
+        // Directories that may not be written to, only now that all is in them.
+        for (path, action) in steps.iter().rev() {
+            if let Action::Bring(mode) = action
+                && mode & 0o700 != 0o700
+                && there.get(path).is_some_and(|item| item.kind == Kind::Directory)
+                && let Ok(item) = self.local.set_mode(path, *mode, Kind::Directory)
+                && let Some(record) = self.manifest.records.get_mut(path)
+            {
+                record.here.mode = item.mode;
+            }
+        }
+        for conflict in &mut conflicts {
+            if let Some(name) = beside.get(&conflict.path) {
+                match self.put_beside(&conflict.path, name, there, &arrived, &stage) {
+                    Ok(()) => conflict.beside = Some(name.clone()),
+                    Err(error) => report.troubles.push((name.clone(), error)),
+                }
+            }
+        }
+        report.conflicts = conflicts;
+        Ok(())
+    }
+
+    /// What is fetched is checked twice: it came whole, and it is still there as it was listed.
+    async fn fetch(
+        &self,
+        wanted: &Arc<HashMap<Vec<u8>, Item>>,
+        here: &Tree,
+        stage: &Arc<Stage>,
+    ) -> Result<HashMap<Vec<u8>, Arrived>> {
+        let mut arrived = self.make_here(wanted, here, stage).await?;
+        let rest = wanted.iter().filter(|(path, _)| !arrived.contains_key(*path));
+        let rest: HashMap<Vec<u8>, Item> = rest.map(|(path, item)| (path.clone(), item.clone())).collect();
+        let bytes: u64 = rest.values().map(|item| item.stamp.size).fold(0, u64::saturating_add);
+        if rest.len() > NOTED_FILES || bytes > NOTED_BYTES {
+            (self.notice)(&format!(
+                "bringing {} files, {}",
+                rest.len(),
+                crate::output::size(bytes)
+            ));
+        }
+        let (workspace, id) = self.in_workspace();
+        if !rest.is_empty() {
+            let mut paths: Vec<Vec<u8>> = rest.keys().cloned().collect();
+            paths.sort();
+            let (gzip, into) = (self.far.gzip, Arc::clone(stage));
+            let take = Box::new(move |from: &mut dyn Read| receive(from, gzip, &rest, &into));
+            let arguments = [workspace.as_str(), &id, if gzip { "gzip" } else { "plain" }];
+            let feed = feed_paths(&paths);
+            let reply = call(&self.shell, script::FETCH, &word()?, &arguments, feed, take).await?;
+            let ((), come) = reply.ok("send the files")?;
+            arrived.extend(come);
+        }
+        let mut come: Vec<Vec<u8>> = arrived.keys().cloned().collect();
+        come.sort();
+        if come.is_empty() {
+            return Ok(arrived);
+        }
+        let take = Box::new(|from: &mut dyn Read| read_records(from));
+        let arguments = [workspace.as_str(), &id, listing::FORMAT];
+        let reply = call(&self.shell, script::STAT, &word()?, &arguments, feed_paths(&come), take).await?;
+        let ((), now) = reply.ok("show its files again")?;
+        arrived.retain(|path, _| {
+            let same = |now: &Item| {
+                wanted
+                    .get(path)
+                    .is_some_and(|then| then.stamp == now.stamp && then.kind == now.kind)
+            };
+            now.get(path).is_some_and(same)
+        });
+        Ok(arrived)
+    }
+
+    /// Has rsync make the large files here that are about to be brought; what is not among them comes as all else does.
+    async fn make_here(
+        &self,
+        wanted: &Arc<HashMap<Vec<u8>, Item>>,
+        here: &Tree,
+        stage: &Arc<Stage>,
+    ) -> Result<HashMap<Vec<u8>, Arrived>> {
+        let Some(rsync) = self.rsync() else {
+            return Ok(HashMap::new());
+        };
+        let worth = wanted
+            .iter()
+            .filter(|(path, item)| rsync.is_worth(item, here.get(*path)));
+        let paths: Vec<Vec<u8>> = worth.map(|(path, _)| path.clone()).collect();
+        if paths.is_empty() {
+            return Ok(HashMap::new());
+        }
+        self.notice_large("bringing", paths.len());
+        let names: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
+        let made = rsync.make(Way::Down(MADE), self.local.root(), &self.far.workspace, &names);
+        if let Err(cause) = made.await {
+            self.notice_failed(&cause);
+            return Ok(HashMap::new());
+        }
+        let (local, wanted, stage) = (self.local.clone(), Arc::clone(wanted), Arc::clone(stage));
+        blocking(move || {
+            let arrived = paths.into_iter().enumerate().filter_map(|(number, path)| {
+                let staged = format!("{MADE}-{number}");
+                let item = local.take(&stage, MADE, &path, &staged).ok()??;
+                // It changed since it was listed, and comes with the next sync.
+                let same = wanted
+                    .get(&path)
+                    .is_some_and(|wanted| wanted.stamp.size == item.stamp.size);
+                let content = contents_of(stage.open(&staged).ok().filter(|_| same)?)?;
+                Some((path, Arrived { staged, content }))
+            });
+            Ok(arrived.collect())
+        })
+        .await
+    }
+
+    fn bring(
+        &mut self,
+        path: &[u8],
+        mode: u32,
+        here: &Tree,
+        there: &Tree,
+        arrived: &HashMap<Vec<u8>, Arrived>,
+        stage: &Stage,
+    ) -> Result<u64, String> {
+        let item = there.get(path).ok_or("it vanished")?;
+        let told = |error: LocalError| error.to_string();
+        let before = here.get(path);
+        let (content, placed) = if item.kind == Kind::Directory {
+            if let Some(before) = before.filter(|before| before.kind != Kind::Directory) {
+                self.local.remove(path, before).map_err(told)?;
+            }
+            (Content::of(b""), self.local.make_directory(path, mode).map_err(told)?)
+        } else {
+            let arrived = arrived
+                .get(path)
+                .ok_or("it can't be read on the dock, or changed while it was brought")?;
+            if let Some(before) = before.filter(|before| before.kind == Kind::Directory)
+                && !self.local.remove(path, before).map_err(told)?
+            {
+                return Err("a directory is in the way that holds ignored files".to_owned());
+            }
+            if item.kind == Kind::File {
+                stage
+                    .finish(&arrived.staged, mode, item.stamp.mtime)
+                    .map_err(|cause| cause.to_string())?;
+            }
+            let expected = before.filter(|before| before.kind != Kind::Directory);
+            (
+                arrived.content,
+                self.local.put(path, &arrived.staged, stage, expected).map_err(told)?,
+            )
+        };
+        let mut side = Side::of(&placed, is_settled(&placed, now_ns()));
+        if mode != item.mode
+            && let Some(base) = self.manifest.records.get(path)
+        {
+            // This machine's own change of the mode is still to come there.
+            side.mode = base.here.mode;
+        }
+        let settling = Settling {
+            begun_ns: 0,
+            clock: self.far.clock,
+            precise: self.far.listing.precise,
+        };
+        self.agree(path, item.kind, content, side, Side::of(item, settling.there(item)));
+        Ok(item.stamp.size)
+    }
+
+    fn change_mode_here(&mut self, path: &[u8], mode: u32, there: &Tree) -> Result<u64, String> {
+        let item = there.get(path).ok_or("it vanished")?;
+        let placed = self
+            .local
+            .set_mode(path, mode, item.kind)
+            .map_err(|error| error.to_string())?;
+        if let Some(record) = self.manifest.records.get_mut(path) {
+            record.here = Side {
+                settled: false,
+                ..Side::of(&placed, false)
+            };
+            record.there.mode = item.mode;
+        }
+        Ok(0)
+    }
+
+    /// The conflicts of a plan, with where the dock's version lies from an earlier sync.
+    fn conflicts(&self, steps: &Steps, there: &Tree) -> Vec<Conflict> {
+        let conflicts = steps.iter().filter_map(|(path, action)| match action {
+            Action::Conflict(why) => Some(Conflict {
+                path: path.clone(),
+                why: *why,
+                beside: there.get(path).and_then(|item| self.lies_beside(path, item)),
+            }),
+            _ => None,
+        });
+        conflicts.collect()
+    }
+
+    /// Where this very version of the dock's lies already.
+    fn lies_beside(&self, path: &[u8], item: &Item) -> Option<Vec<u8>> {
+        let version = version_of(path, item);
+        let known = self
+            .manifest
+            .header
+            .beside
+            .iter()
+            .find(|(_, known)| known.starts_with(&version))?;
+        let name = unhex(known.0)?;
+        matches!(self.local.look(&name), Ok(Some(_))).then_some(name)
+    }
+
+    /// Which of the dock's versions are put beside ours, and under which names; those of conflicts that are over go.
+    fn plan_beside(&mut self, steps: &Steps, wish: &Wish<'_>, there: &Tree) -> BTreeMap<Vec<u8>, Vec<u8>> {
+        let over: Vec<(String, String)> = self
+            .manifest
+            .header
+            .beside
+            .iter()
+            .filter(|(_, version)| {
+                let path = version.split(' ').next().and_then(unhex).unwrap_or_default();
+                !matches!(steps.get(&path), Some(Action::Conflict(_)))
+                    && (wish.only.is_empty() || steps.contains_key(&path))
+            })
+            .map(|(name, version)| (name.clone(), version.clone()))
+            .collect();
+        for (name, version) in over {
+            self.forget_beside(&name, &version);
+        }
+        let mut beside = BTreeMap::new();
+        if wish.direction == Direction::Up {
+            return beside;
+        }
+        for (path, action) in steps {
+            let Action::Conflict(Why::BothChanged | Why::BothNew | Why::RemovedHere) = action else {
+                continue;
+            };
+            let Some(item) = there.get(path).filter(|item| item.kind != Kind::Directory) else {
+                continue;
+            };
+            if self.lies_beside(path, item).is_some() {
+                continue;
+            }
+            // An older version of the dock's makes room, unless it was edited.
+            let prefix = format!("{} ", hex(path));
+            let older: Vec<(String, String)> = self
+                .manifest
+                .header
+                .beside
+                .iter()
+                .filter(|(_, version)| version.starts_with(&prefix))
+                .map(|(name, version)| (name.clone(), version.clone()))
+                .collect();
+            for (name, version) in older {
+                self.forget_beside(&name, &version);
+            }
+            let name = [path.as_slice(), BESIDE].concat();
+            let others = (2..100).map(|number| [name.as_slice(), format!("-{number}").as_bytes()].concat());
+            let free = std::iter::once(name.clone())
+                .chain(others)
+                .find(|name| matches!(self.local.look(name), Ok(None)) && !there.contains_key(name));
+            beside.extend(free.map(|name| (path.clone(), name)));
+        }
+        beside
+    }
+
+    /// Removes a copy of ours that nobody has changed.
+    fn forget_beside(&mut self, name: &str, version: &str) {
+        self.manifest.header.beside.remove(name);
+        let Some(path) = unhex(name) else { return };
+        let content = version
+            .rsplit(' ')
+            .next()
+            .and_then(|text| Content::from_hex(text.as_bytes()));
+        let now = self.local.contents(std::slice::from_ref(&path)).get(&path).copied();
+        if content.is_some()
+            && now == content
+            && let Ok(Some(item)) = self.local.look(&path)
+        {
+            // One that can't be removed is the user's now.
+            let _ = self.local.remove(&path, &item);
+        }
+    }
+
+    fn put_beside(
+        &mut self,
+        path: &[u8],
+        name: &[u8],
+        there: &Tree,
+        arrived: &HashMap<Vec<u8>, Arrived>,
+        stage: &Stage,
+    ) -> Result<(), String> {
+        let item = there.get(path).ok_or("it vanished")?;
+        let arrived = arrived
+            .get(path)
+            .ok_or("it can't be read on the dock, or changed while it was brought")?;
+        if item.kind == Kind::File {
+            stage
+                .finish(&arrived.staged, item.mode, item.stamp.mtime)
+                .map_err(|cause| cause.to_string())?;
+        }
+        self.local
+            .put(name, &arrived.staged, stage, None)
+            .map_err(|error| error.to_string())?;
+        let version = format!("{}{}", version_of(path, item), hex(&arrived.content.0));
+        self.manifest.header.beside.insert(hex(name), version);
+        Ok(())
+    }
+
+    fn report_root_files(&self, report: &mut Report) {
+        if self.far.uid == 0 {
+            return;
+        }
+        let mut roots = self
+            .far
+            .listing
+            .tree
+            .iter()
+            .filter(|(_, item)| item.owner == 0)
+            .map(|(path, _)| path);
+        let named: Vec<Vec<u8>> = roots.by_ref().take(NAMED).cloned().collect();
+        report.root_files = (named.len() + roots.count(), named);
+    }
+}
+
+/// By what it is told whether a later change would show.
+#[derive(Clone, Copy)]
+struct Settling {
+    begun_ns: i64,
+    clock: i64,
+    precise: bool,
+}
+
+impl Settling {
+    /// Where times come without their parts, two changes within a second may look like one.
+    const fn there(&self, item: &Item) -> bool {
+        self.precise || (item.stamp.mtime - self.clock).abs() > 1
+    }
+}
+
+/// Removing what lay below a path that is no directory any more.
+trait RetainBelow {
+    fn retain_below(&mut self, path: &[u8], kind: Kind);
+}
+
+impl RetainBelow for Tree {
+    fn retain_below(&mut self, path: &[u8], kind: Kind) {
+        if kind == Kind::Directory {
+            return;
+        }
+        let lower: Vec<Vec<u8>> = super::below(self, path).map(|(path, _)| path.clone()).collect();
+        for path in lower {
+            self.remove(&path);
+        }
+    }
+}
+
+/// A version of the dock's, in words without blanks but between them: path and stamp.
+fn version_of(path: &[u8], item: &Item) -> String {
+    let stamp = item.stamp;
+    format!(
+        "{} {},{},{},{} ",
+        hex(path),
+        stamp.size,
+        stamp.mtime,
+        stamp.ctime_ns,
+        stamp.inode
+    )
+}
+
+fn unhex(text: impl AsRef<str>) -> Option<Vec<u8>> {
+    let digits = text.as_ref().as_bytes().chunks(2);
+    let path: Option<Vec<u8>> = digits
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect();
+    path.filter(|path| is_acceptable(path))
+}
+
+/// A word that nobody else says: by it the script's own output is told from a greeting's.
+fn word() -> Result<String> {
+    let mut bytes = [0; 8];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .map_err(|_| Error::failed("the system gives no random numbers"))?;
+    Ok(hex(&bytes))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Error::failed("a part of the sync could not be run")))
+}
+
+fn local_error(cause: crate::context::WalkError) -> Error {
+    let usage = matches!(cause, crate::context::WalkError::Pattern(_));
+    let error = if usage {
+        Error::usage("the project's .dockerignore is wrong")
+    } else {
+        Error::failed("the project's files can't be listed")
+    };
+    error.because(cause)
+}
+
+fn foreign(workspace: &str, owner: &Owner, target: &Target) -> Error {
+    use crate::output::visible;
+    Error::failed(format!(
+        "{workspace} on dock {:?} is the copy of {} of {}@{}: two checkouts in one workspace would be mixed",
+        target.moniker,
+        visible(&owner.checkout),
+        visible(&owner.user),
+        visible(&owner.machine)
+    ))
+    .hint(format!(
+        "rename the project's folder, or give this machine another directory for workspaces (register-dock --workspace); \
+         where that checkout is gone for good: ssh-dock {} rm {}",
+        crate::shell::quote(&target.moniker),
+        crate::shell::quote(&format!("{workspace}/.dockerutils-sync/owner"))
+    ))
+}
+
+fn all_gone(place: Place, workspace: &str, root: &std::path::Path) -> Error {
+    match place {
+        Place::Here => Error::failed(format!(
+            "{} holds no file any more, and all would be removed on the dock",
+            root.display()
+        ))
+        .hint("sync-up --ours, where that is meant; sync-down --theirs brings them back"),
+        Place::There => Error::failed(format!(
+            "{workspace} on the dock holds no file any more, and all would be removed here"
+        ))
+        .hint("sync-down --theirs, where that is meant; sync-up --ours brings them back"),
+    }
+}
+
+fn is_done(action: Action) -> bool {
+    !matches!(
+        action,
+        Action::Agree | Action::Forget | Action::Conflict(_) | Action::Later(_)
+    )
+}
+
+fn count(steps: &Steps, report: &mut Report) {
+    let later = |place| steps.values().filter(|action| **action == Action::Later(place)).count();
+    (report.later_here, report.later_there) = (later(Place::Here), later(Place::There));
+    let conflicts = steps.iter().filter_map(|(path, action)| match action {
+        Action::Conflict(why) => Some(Conflict {
+            path: path.clone(),
+            why: *why,
+            beside: None,
+        }),
+        _ => None,
+    });
+    report.conflicts = conflicts.collect();
+}
+
+/// What [`script::LOOK`] says.
+struct Looked {
+    workspace: String,
+    mark: Option<String>,
+    uid: u32,
+    clock: i64,
+    gzip: bool,
+    rsync: bool,
+    /// None where there is no workspace; `Some(None)` where nothing changed.
+    text: Option<Option<Vec<u8>>>,
+}
+
+fn read_look(from: &mut dyn Read) -> Result<Looked> {
+    let strange = |what: &str| Error::failed(format!("what the dock says of its {what} makes no sense"));
+    let workspace = read_line(from)?;
+    if !workspace.starts_with('/') || workspace.len() > super::LONGEST_PATH || workspace.chars().any(char::is_control) {
+        return Err(strange("workspace"));
+    }
+    let mark = match read_line(from)?.as_str() {
+        "absent" => {
+            return Ok(Looked {
+                workspace,
+                mark: None,
+                uid: 0,
+                clock: 0,
+                gzip: false,
+                rsync: false,
+                text: None,
+            });
+        }
+        "unmarked" => None,
+        line => {
+            let length = line
+                .strip_prefix("mark ")
+                .and_then(|length| length.trim().parse::<u64>().ok());
+            let length = length
+                .filter(|length| *length <= 8192)
+                .ok_or_else(|| strange("workspace's owner"))?;
+            let mut text = Vec::new();
+            from.take(length)
+                .read_to_end(&mut text)
+                .map_err(|cause| broken(&cause))?;
+            Some(String::from_utf8_lossy(&text).into_owned())
+        }
+    };
+    let uid = read_line(from)?.trim().parse().map_err(|_| strange("user"))?;
+    let clock = read_line(from)?.trim().parse().map_err(|_| strange("clock"))?;
+    let tools = read_line(from)?;
+    let has = |tool| tools.split(' ').any(|had| had == tool);
+    let (gzip, rsync) = (has("gzip"), has("rsync"));
+    let text = match read_line(from)?.as_str() {
+        "same" => None,
+        _ => {
+            let mut text = Vec::new();
+            let read = if gzip {
+                flate2::read::GzDecoder::new(io::BufReader::new(from))
+                    .take(LONGEST_LISTING)
+                    .read_to_end(&mut text)
+            } else {
+                from.take(LONGEST_LISTING).read_to_end(&mut text)
+            };
+            read.map_err(|cause| broken(&cause))?;
+            Some(text)
+        }
+    };
+    Ok(Looked {
+        workspace,
+        mark,
+        uid,
+        clock,
+        gzip,
+        rsync,
+        text: Some(text),
+    })
+}
+
+/// What [`script::APPLY`] says.
+struct Applied {
+    stuck: Vec<Vec<u8>>,
+    clock: i64,
+    tree: Tree,
+}
+
+fn read_applied(from: &mut dyn Read) -> Result<Applied> {
+    let mut stuck = Vec::new();
+    loop {
+        let line = read_line(from)?;
+        if let Some(batch) = line.strip_prefix("stuck ") {
+            stuck.push(batch.as_bytes().to_vec());
+        } else if line.starts_with("done ") {
+            break;
+        } else {
+            return Err(Error::failed(format!(
+                "what the dock says of the files makes no sense: {}",
+                shown(line.as_bytes())
+            )));
+        }
+    }
+    let clock = read_line(from)?.trim().parse().unwrap_or_default();
+    Ok(Applied {
+        stuck,
+        clock,
+        tree: read_records(from)?,
+    })
+}
+
+/// Records of single paths.
+fn read_records(from: &mut dyn Read) -> Result<Tree> {
+    let mut text = Vec::new();
+    from.take(LONGEST_LISTING)
+        .read_to_end(&mut text)
+        .map_err(|cause| broken(&cause))?;
+    let mut selector = Selector::new(&[], Builder::default())
+        .map_err(|cause| Error::failed("an empty .dockerignore is wrong").because(cause))?;
+    listing::read(&text, &mut selector)
+        .map(|listing| listing.tree)
+        .map_err(|cause| Error::failed("the dock's list of files is refused").because(cause))
+}

@@ -1,0 +1,216 @@
+//! What git knows of the commit in the working tree: the nearest tag, the distance to it, the branch.
+
+use std::path::Path;
+
+use super::git::{Said, ask};
+use super::source_file::iso_8601;
+use super::{Release, VersionError};
+
+/// What a version is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// The nearest tag, without its prefix; none where no tag fits.
+    pub tag: Option<String>,
+    /// Commits since the tag; all of them where there is none.
+    pub distance: u64,
+    /// The commit's name, as short as it is unambiguous; seven digits where there is no tag.
+    pub short: String,
+    /// The commit's name.
+    pub long: String,
+    /// Files that git knows were changed.
+    pub dirty: bool,
+    /// The commit is that of the branch `master`; without a branch, `master` contains it.
+    pub on_master: bool,
+    /// When the commit was made: `2024-01-02T03:04:05+0000`.
+    pub date: String,
+}
+
+/// What comes of asking git.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The pieces.
+    Pieces(Pieces),
+    /// A commit, and a tag that says nothing.
+    Unusable {
+        /// The commit's name.
+        revision: String,
+        /// versioneer's words.
+        error: String,
+    },
+    /// git does not know the folder, has no commit, or is not there: its words.
+    Refused(String),
+}
+
+/// The line that `git describe --always --long --dirty` writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description<'a> {
+    /// The tag and what follows it; none where the line is a commit's name.
+    pub tag: Option<TagDistance<'a>>,
+    /// Files that git knows were changed.
+    pub dirty: bool,
+}
+
+/// `TAG-DISTANCE-gHEX`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagDistance<'a> {
+    /// The tag, which can have hyphens.
+    pub tag: &'a str,
+    /// Commits since the tag.
+    pub distance: u64,
+    /// The commit's name, as short as it is unambiguous.
+    pub short: &'a str,
+}
+
+impl<'a> Description<'a> {
+    /// Reads the line; none where it is of another form.
+    pub fn parse(line: &'a str) -> Option<Self> {
+        let (rest, dirty) = match line.strip_suffix("-dirty") {
+            Some(rest) => (rest, true),
+            None => (line, false),
+        };
+        let tag = match rest.rsplit_once("-g") {
+            Some((rest, short)) => {
+                let is_short = !short.is_empty() && short.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+                let (tag, distance) = rest.rsplit_once('-')?;
+                let is_number = distance.bytes().all(|c| c.is_ascii_digit());
+                if tag.is_empty() || !is_number || !is_short {
+                    return None;
+                }
+                Some(TagDistance {
+                    tag,
+                    distance: distance.parse().ok()?,
+                    short,
+                })
+            }
+            None if rest.contains('-') => return None,
+            None => None,
+        };
+        Some(Self { tag, dirty })
+    }
+}
+
+/// Goes on with what git says, or returns its refusal.
+macro_rules! said {
+    ($answer:expr) => {
+        match $answer? {
+            Said::Text(text) => text,
+            Said::Nothing(why) => return Ok(Answer::Refused(why)),
+        }
+    };
+}
+
+/// Asks git what the commit checked out in `root` is.
+///
+/// # Errors
+/// A git that takes too long, and a tag that is no UTF-8.
+pub fn pieces(root: &Path, tag_prefix: &str, release: Release) -> Result<Answer, VersionError> {
+    let digit = if release.describes_digits() { "[[:digit:]]" } else { "" };
+    let pattern = format!("{tag_prefix}{digit}*");
+    let described = said!(ask(
+        root,
+        &[
+            "describe", "--tags", "--dirty", "--always", "--long", "--match", &pattern
+        ]
+    ));
+    let described = String::from_utf8(described).map_err(|error| VersionError::Encoding {
+        root: root.to_owned(),
+        described: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })?;
+    // Two lines: its name, and that of the branch.
+    let head = said!(ask(root, &["rev-parse", "HEAD", "--abbrev-ref", "HEAD"]));
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let long = text(lines.next().unwrap_or_default());
+    let mut branch = lines.next().unwrap_or_default().to_owned();
+    if branch == b"HEAD" {
+        branch = branch_around(&said!(ask(root, &["branch", "--contains"]))).to_owned();
+    }
+    let unusable = |error| {
+        Ok(Answer::Unusable {
+            revision: long.clone(),
+            error,
+        })
+    };
+    let Some(description) = Description::parse(&described) else {
+        return unusable(format!("unable to parse git-describe output: '{described}'"));
+    };
+    let (tag, distance, short) = match description.tag {
+        Some(TagDistance { tag, distance, short }) => {
+            // Where the prefix is a pattern, or a tag was renamed.
+            let Some(version) = tag.strip_prefix(tag_prefix) else {
+                return unusable(format!("tag '{tag}' doesn't start with prefix '{tag_prefix}'"));
+            };
+            (Some(version.to_owned()), distance, short.to_owned())
+        }
+        None => {
+            let count = text(&said!(ask(root, &["rev-list", "--count", "HEAD"])));
+            (None, count.parse().unwrap_or_default(), long.chars().take(7).collect())
+        }
+    };
+    let date = text(&said!(ask(root, &["show", "-s", "--format=%ci", "HEAD"])));
+    Ok(Answer::Pieces(Pieces {
+        tag,
+        distance,
+        short,
+        long,
+        dirty: description.dirty,
+        on_master: branch == b"master",
+        date: iso_8601(date.lines().next_back().unwrap_or_default()),
+    }))
+}
+
+/// Which branch of those that `git branch --contains` lists stands for a commit without one: `master`, else the first.
+fn branch_around(listed: &[u8]) -> &[u8] {
+    let mut lines = listed.split(|byte| *byte == b'\n').peekable();
+    // `* (HEAD detached at 4711)`, in the user's language.
+    lines.next_if(|line| line.contains(&b'('));
+    let mut names = lines.map(|line| line.get(2..).unwrap_or_default()).peekable();
+    let first = names.peek().copied().unwrap_or_default();
+    names.find(|name| *name == b"master").unwrap_or(first)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_is_tag_distance_and_commit() {
+        let parse =
+            |line| Description::parse(line).map(|found| (found.tag.map(|t| (t.tag, t.distance, t.short)), found.dirty));
+        assert_eq!(
+            parse("v1.0-rc-1-0-gab12"),
+            Some((Some(("v1.0-rc-1", 0, "ab12")), false))
+        );
+        assert_eq!(parse("1.0-12-g4711-dirty"), Some((Some(("1.0", 12, "4711")), true)));
+        assert_eq!(parse("1-g1-g2-3-g4"), Some((Some(("1-g1-g2", 3, "4")), false)));
+        assert_eq!(parse("47110815"), Some((None, false)));
+        assert_eq!(parse("47110815-dirty"), Some((None, true)));
+        for line in [
+            "1.0-12-gXYZ",
+            "1.0-12",
+            "1.0-x-g12",
+            "-1-g12",
+            "1.0--g12",
+            "1.0-1-g",
+            "1.0-g12",
+        ] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn master_stands_for_a_commit_without_a_branch() {
+        let around = |text: &'static str| text.to_owned().into_bytes();
+        for (listed, branch) in [
+            ("* (HEAD detached at 4711)\n  a\n+ master\n  z", "master"),
+            ("* (kein Branch)\n  a\n  b", "a"),
+            ("* (HEAD detached at 4711)", ""),
+            ("", ""),
+        ] {
+            assert_eq!(branch_around(&around(listed)), branch.as_bytes(), "{listed}");
+        }
+    }
+}

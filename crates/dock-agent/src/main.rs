@@ -1,0 +1,22 @@
+//! The `dock-agent` program: holds the connection to a dock that ssh reaches. Commands start it; nobody types it.
+//! OpenSSH's client starts it, too, to ask the person something.
+
+use std::io;
+use std::process::ExitCode;
+
+use dock_agent::ssh::{SshConnector, if_asked};
+use dock_link::program::{self, Work};
+use dockerutils_core::docks::Access;
+use dockerutils_core::env::Env;
+
+fn main() -> ExitCode {
+    if let Some(code) = if_asked() {
+        return code;
+    }
+    program::main(async |work: Work| match work.dock().access.clone() {
+        Access::Ssh(access) => work.serve(SshConnector::new(access, Env::from_process())).await,
+        Access::Tcp { .. } | Access::Context { .. } => Err(io::Error::other(
+            "the engine of this dock is spoken to without an agent",
+        )),
+    })
+}

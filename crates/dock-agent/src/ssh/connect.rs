@@ -1,0 +1,366 @@
+//! From a dock's access to an ssh session that stands: configuration, socket, handshake, host key, login. All of it waits,
+//! so it runs on the thread that the session will have.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dock_link::transport::{Asker, TransportError, TransportErrorKind};
+use dockerutils_core::docks::SshAccess;
+use dockerutils_core::env::Env;
+use ssh2::{ErrorCode, MethodType, Session};
+use tokio::sync::oneshot;
+
+use super::auth::{Denial, Login, Memory};
+use super::dial::{Socket, dial};
+use super::handle::{Handle, sides};
+use super::host_key::HostKeys;
+use super::openssh;
+use super::resolve::{Resolved, resolve};
+use super::session::{self, Keepalive};
+
+/// How long sshd may take for each answer of handshake and login, where ConnectTimeout is not set.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// How long a session is tried again that sshd closes before it says anything: so it does beyond its MaxStartups.
+const STARTUPS: Duration = Duration::from_secs(20);
+
+/// Silence after which a sign of life is asked for, unless ServerAliveInterval says otherwise.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// All that connecting takes, again and again.
+pub(super) struct Plan {
+    pub(super) access: SshAccess,
+    pub(super) env: Env,
+    pub(super) memory: Memory,
+    /// What OpenSSH's client starts to ask a person; none for this very program.
+    pub(super) asking: Option<PathBuf>,
+    /// OpenSSH's client got in where libssh2 did not: so it is tried first.
+    pub(super) by_openssh: AtomicBool,
+}
+
+/// A session, and what was found out on the way.
+pub(super) struct Connected {
+    pub(super) handle: Handle,
+    pub(super) resolved: Resolved,
+}
+
+/// Ends what a thread waits for when nobody wants it any more.
+#[derive(Default)]
+pub(super) struct Cancel {
+    state: Mutex<(bool, Option<OwnedFd>)>,
+}
+
+impl Cancel {
+    fn cancel(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = true;
+        if let Some(socket) = &state.1 {
+            // The thread's next read or write ends at once.
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+        }
+    }
+
+    fn watch(&self, socket: OwnedFd) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(socket);
+    }
+
+    /// From now on, the session itself ends the socket.
+    fn release(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = None;
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+struct CancelOnDrop(Arc<Cancel>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// Connects on a thread of its own, which becomes the session's. Dropped, it gives up.
+pub(super) async fn connect(plan: Arc<Plan>, asker: Arc<dyn Asker>) -> Result<Connected, TransportError> {
+    let cancel = Arc::new(Cancel::default());
+    let guard = CancelOnDrop(Arc::clone(&cancel));
+    let (done, connected) = oneshot::channel();
+    let spawned = thread::Builder::new()
+        .name(format!("ssh {}", plan.access.host))
+        .spawn(move || {
+            let established = establish(&plan, &asker, &cancel);
+            cancel.release();
+            let stood = established.and_then(|(established, resolved)| {
+                let (handle, looped) = established
+                    .stand()
+                    .map_err(|error| failed(&resolved, &error.to_string()))?;
+                Ok((Connected { handle, resolved }, looped))
+            });
+            match stood {
+                Ok((connected, looped)) => {
+                    // Nobody wants it: the handle is dropped, and the loop ends by that.
+                    let _ = done.send(Ok(connected));
+                    match looped {
+                        Looped::Libssh2(looped) => looped.run(),
+                        Looped::Openssh(looped) => looped.run(),
+                    }
+                }
+                Err(error) => {
+                    let _ = done.send(Err(error));
+                }
+            }
+        });
+    let lost = |why: &str| TransportError {
+        message: format!("cannot connect: {why}"),
+        hint: None,
+        kind: TransportErrorKind::Unreachable,
+    };
+    spawned.map_err(|error| lost(&error.to_string()))?;
+    let result = connected
+        .await
+        .unwrap_or_else(|_| Err(lost("the thread of the session ended")));
+    drop(guard);
+    result
+}
+
+fn failed(resolved: &Resolved, what: &str) -> TransportError {
+    TransportError {
+        message: format!("cannot connect to {}: {what}", resolved.name()),
+        hint: None,
+        kind: TransportErrorKind::Unreachable,
+    }
+}
+
+/// A session that is logged in, whoever holds it.
+enum Established {
+    Libssh2(session::Established),
+    Openssh(openssh::Established),
+}
+
+enum Looped {
+    Libssh2(session::Loop),
+    Openssh(openssh::Loop),
+}
+
+impl Established {
+    fn stand(self) -> io::Result<(Handle, Looped)> {
+        let (handle, inbox) = sides()?;
+        let looped = match self {
+            Self::Libssh2(established) => Looped::Libssh2(established.stand(inbox)),
+            Self::Openssh(established) => Looped::Openssh(established.stand(inbox)),
+        };
+        Ok((handle, looped))
+    }
+}
+
+fn establish(plan: &Plan, asker: &Arc<dyn Asker>, cancel: &Cancel) -> Result<(Established, Resolved), TransportError> {
+    let resolved = resolve(&plan.access, &plan.env)?;
+    let by_openssh = || openssh::establish(plan, &resolved, asker, cancel);
+    if plan.by_openssh.load(Ordering::Acquire) {
+        let result = by_openssh();
+        if matches!(&result, Err(error) if error.kind == TransportErrorKind::NeedsPerson) {
+            // The next time, a key may be there that libssh2 can use.
+            plan.by_openssh.store(false, Ordering::Release);
+        }
+        return result.map(|established| (Established::Openssh(established), resolved));
+    }
+    let denial = match establish_by_libssh2(plan, &resolved, asker.as_ref(), cancel) {
+        Ok(established) => return Ok((Established::Libssh2(established), resolved)),
+        Err(denial) => denial,
+    };
+    if denial.foreign.is_empty() || !resolved.has_ssh {
+        return Err(denial.error);
+    }
+    match by_openssh() {
+        Ok(established) => {
+            plan.by_openssh.store(true, Ordering::Release);
+            Ok((Established::Openssh(established), resolved))
+        }
+        Err(error) => Err(TransportError {
+            message: format!("{}; tried for the sake of {}", error.message, denial.foreign.join(", ")),
+            hint: error.hint.or(denial.error.hint),
+            kind: error.kind,
+        }),
+    }
+}
+
+fn establish_by_libssh2(
+    plan: &Plan,
+    resolved: &Resolved,
+    asker: &dyn Asker,
+    cancel: &Cancel,
+) -> Result<session::Established, Denial> {
+    let host_keys = HostKeys::read(resolved)?;
+    let agent = asker.ssh_auth_sock();
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(50);
+    let (session, socket) = loop {
+        if cancel.is_cancelled() {
+            return Err(failed(resolved, "nobody waits for it any more").into());
+        }
+        let socket = dial(resolved, agent.as_ref())?;
+        let descriptor = socket
+            .descriptor()
+            .map_err(|error| failed(resolved, &error.to_string()))?;
+        cancel.watch(descriptor);
+        match handshake(resolved, &host_keys, socket)? {
+            Handshake::Done(session, socket) => break (*session, socket),
+            Handshake::Closed(what) if begun.elapsed() > STARTUPS || what.is_some() => {
+                let what = what.unwrap_or_else(|| "sshd closes the connection before it says anything".to_owned());
+                return Err(failed(resolved, &what).into());
+            }
+            Handshake::Closed(_) => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
+        }
+    };
+    let key = session.host_key().map(|(key, _)| key.to_vec());
+    let key = key.ok_or_else(|| failed(resolved, "sshd shows no host key"))?;
+    host_keys.check(&key, resolved, asker)?;
+    Login {
+        session: &session,
+        resolved,
+        access: &plan.access,
+        asker,
+        memory: &plan.memory,
+        tried: Vec::new(),
+        mends: Vec::new(),
+        foreign: Vec::new(),
+    }
+    .run()?;
+    let descriptor = socket
+        .descriptor
+        .map_err(|error| failed(resolved, &error.to_string()))?;
+    let config = &resolved.config;
+    Ok(session::Established {
+        session,
+        socket: descriptor,
+        carrier: socket.carrier,
+        keepalive: Keepalive {
+            interval: config.alive_interval.unwrap_or(ALIVE),
+            count: config.alive_count.max(1),
+        },
+        name: resolved.name(),
+    })
+}
+
+/// What is left of a socket that libssh2 took.
+struct Carried {
+    descriptor: io::Result<OwnedFd>,
+    carrier: Option<Box<dyn Send>>,
+}
+
+enum Handshake {
+    Done(Box<Session>, Carried),
+    /// sshd closed the connection before its banner. With a proxy, what that said.
+    Closed(Option<String>),
+}
+
+fn handshake(resolved: &Resolved, host_keys: &HostKeys, socket: Socket) -> Result<Handshake, TransportError> {
+    let config = &resolved.config;
+    let error = |error: &ssh2::Error| failed(resolved, error.message());
+    let mut session = Session::new().map_err(|it| error(&it))?;
+    let limit = config.connect_timeout.unwrap_or(ANSWER);
+    session.set_timeout(u32::try_from(limit.as_millis()).unwrap_or(u32::MAX));
+    session.set_compress(config.compression);
+    prefer(&session, resolved, host_keys)?;
+    let descriptor = socket.descriptor();
+    let proxy = match socket {
+        Socket::Tcp(stream) => {
+            session.set_tcp_stream(stream);
+            None
+        }
+        Socket::Proxy(stream, proxy) => {
+            session.set_tcp_stream(stream);
+            Some(proxy)
+        }
+    };
+    match session.handshake() {
+        Ok(()) => Ok(Handshake::Done(
+            Box::new(session),
+            Carried {
+                descriptor,
+                carrier: proxy.map(|proxy| Box::new(proxy) as Box<dyn Send>),
+            },
+        )),
+        Err(failure) => {
+            let said = proxy.map(|proxy| proxy.said()).filter(|said| !said.is_empty());
+            let silent = session.banner().is_none();
+            match failure.code() {
+                // No banner, or the socket closed while it was awaited.
+                ErrorCode::Session(-2 | -7 | -13 | -43) if silent => {
+                    Ok(Handshake::Closed(said.map(|said| format!("the proxy says: {said}"))))
+                }
+                ErrorCode::Session(-9 | -30) => Err(failed(
+                    resolved,
+                    &format!("sshd does not answer within {} s", limit.as_secs()),
+                )),
+                ErrorCode::Session(-5 | -8) => Err(TransportError {
+                    message: format!(
+                        "cannot agree with sshd of {} on how to encrypt: {}",
+                        resolved.name(),
+                        failure.message()
+                    ),
+                    hint: Some(format!(
+                        "see what either side allows: ssh -vv {} 2>&1 | grep -A9 KEXINIT",
+                        resolved.given
+                    )),
+                    kind: TransportErrorKind::NeedsPerson,
+                }),
+                _ => Err(error(&failure)),
+            }
+        }
+    }
+}
+
+/// Tells libssh2 what the configuration allows, what is fast first.
+fn prefer(session: &Session, resolved: &Resolved, host_keys: &HostKeys) -> Result<(), TransportError> {
+    let config = &resolved.config;
+    // AES-GCM takes a third of the processor's time of the others.
+    let fast = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"];
+    let ciphers = match config.ciphers.as_slice() {
+        [] => [fast.as_slice(), &["aes128-ctr", "aes192-ctr", "aes256-ctr"]].concat(),
+        allowed => {
+            let mut ciphers: Vec<&str> = allowed.iter().map(String::as_str).collect();
+            ciphers.sort_by_key(|cipher| fast.iter().position(|name| name == cipher).unwrap_or(fast.len()));
+            ciphers
+        }
+    }
+    .join(",");
+    let set = |methods: &[MethodType], option: &str, names: &str| {
+        for method in methods {
+            if !names.is_empty() && session.method_pref(*method, names).is_err() {
+                return Err(TransportError {
+                    message: format!("{option} of the ssh configuration has nothing that this program knows: {names}"),
+                    hint: Some(format!(
+                        "add one of OpenSSH's defaults to {option} for {}",
+                        resolved.given
+                    )),
+                    kind: TransportErrorKind::NeedsPerson,
+                });
+            }
+        }
+        Ok(())
+    };
+    set(&[MethodType::CryptCs, MethodType::CryptSc], "Ciphers", &ciphers)?;
+    set(&[MethodType::MacCs, MethodType::MacSc], "MACs", &config.macs.join(","))?;
+    set(&[MethodType::Kex], "KexAlgorithms", &config.kex.join(","))?;
+    set(
+        &[MethodType::HostKey],
+        "HostKeyAlgorithms",
+        &host_keys.algorithms(resolved),
+    )?;
+    let compression = match config.compression {
+        true => "zlib@openssh.com,zlib,none",
+        false => "none",
+    };
+    set(&[MethodType::CompCs, MethodType::CompSc], "Compression", compression)
+}

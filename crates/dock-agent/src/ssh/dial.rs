@@ -1,0 +1,281 @@
+//! The socket under an ssh session: a TCP connection, or a process's stdin and stdout (ProxyJump, ProxyCommand).
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use dock_link::transport::{TransportError, TransportErrorKind};
+use dockerutils_core::docks::ssh_config::{AddressFamily, SshConfigError, check_host, check_user};
+
+use super::resolve::{Resolved, program};
+
+/// How long each address is tried, where ConnectTimeout is not set.
+const CONNECT: Duration = Duration::from_secs(15);
+
+/// So much of what a proxy says last is kept for the error.
+const SAID: usize = 2048;
+
+/// A connection to sshd.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Proxy(UnixStream, Proxy),
+}
+
+impl Socket {
+    /// The socket's other descriptor.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Proxy(stream, _) => stream.as_fd(),
+        }
+        .try_clone_to_owned()
+    }
+}
+
+/// The process that carries a session; ended when this is dropped.
+#[derive(Debug)]
+pub(super) struct Proxy {
+    child: Child,
+    said: Arc<Mutex<VecDeque<u8>>>,
+}
+
+impl Proxy {
+    /// What it said last on stderr, on one line.
+    pub(super) fn said(&self) -> String {
+        // It may be about to say why it ends.
+        thread::sleep(Duration::from_millis(50));
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: Vec<u8> = said.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        // It may have come from anywhere: nothing of it moves the cursor.
+        lines.join("; ").chars().filter(|c| !c.is_control()).collect()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Connects as the configuration says. `agent` is the socket of the agent of keys, for a jump host.
+///
+/// # Errors
+/// When there is no way, with the mend where it is known.
+pub(super) fn dial(resolved: &Resolved, agent: Option<&PathBuf>) -> Result<Socket, TransportError> {
+    let config = &resolved.config;
+    if let Some(jumps) = &config.proxy_jump {
+        return proxy(jump(jumps, resolved)?, resolved, agent);
+    }
+    if let Some(command) = &config.proxy_command {
+        return proxy(proxy_command(command, resolved)?, resolved, agent);
+    }
+    tcp(resolved).map(Socket::Tcp)
+}
+
+fn tcp(resolved: &Resolved) -> Result<TcpStream, TransportError> {
+    let config = &resolved.config;
+    let target = format!("{} port {}", config.hostname, config.port);
+    let unknown = |what: String| TransportError {
+        message: format!("cannot find the address of {}: {what}", config.hostname),
+        hint: Some(format!("see where it leads: ssh -G {} | grep hostname", resolved.given)),
+        kind: TransportErrorKind::Unreachable,
+    };
+    let addresses = (config.hostname.as_str(), config.port)
+        .to_socket_addrs()
+        .map_err(|error| unknown(error.to_string()))?;
+    let addresses: Vec<SocketAddr> = addresses
+        .filter(|address| match config.family {
+            AddressFamily::Any => true,
+            AddressFamily::Inet => address.is_ipv4(),
+            AddressFamily::Inet6 => address.is_ipv6(),
+        })
+        .collect();
+    let limit = config.connect_timeout.unwrap_or(CONNECT);
+    let mut last = None;
+    for attempt in 0..config.attempts {
+        if attempt > 0 {
+            thread::sleep(Duration::from_secs(1));
+        }
+        for address in &addresses {
+            match TcpStream::connect_timeout(address, limit) {
+                Ok(stream) => {
+                    // Without it the link is only slow.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+    }
+    let Some(error) = last else {
+        return Err(unknown(
+            "it has none of the address family that is asked for".to_owned(),
+        ));
+    };
+    let what = match error.kind() {
+        io::ErrorKind::TimedOut => format!("no answer within {} s", limit.as_secs()),
+        _ => error.to_string(),
+    };
+    Err(TransportError {
+        message: format!("cannot reach {target}: {what}"),
+        hint: (error.kind() == io::ErrorKind::ConnectionRefused)
+            .then(|| format!("sshd does not listen there; try: ssh -v {}", resolved.given)),
+        kind: TransportErrorKind::Unreachable,
+    })
+}
+
+/// The command that `ssh` itself would run for ProxyJump: another ssh, with the configuration of the jump host.
+fn jump(jumps: &str, resolved: &Resolved) -> Result<Command, TransportError> {
+    let config = &resolved.config;
+    // The last is the nearest to the dock; ssh reaches it through those before it.
+    let (through, last) = match jumps.rsplit_once(',') {
+        Some((through, last)) => (Some(through), last),
+        None => (None, jumps),
+    };
+    let jump = Jump::parse(last).map_err(|error| bad_proxy("ProxyJump", &error))?;
+    let mut ssh = program("ssh", &resolved.env);
+    if let Some(user) = jump.user {
+        ssh.args(["-l", user]);
+    }
+    if let Some(port) = jump.port {
+        ssh.args(["-p", port]);
+    }
+    if let Some(through) = through {
+        for hop in through.split(',') {
+            Jump::parse(hop).map_err(|error| bad_proxy("ProxyJump", &error))?;
+        }
+        ssh.args(["-J", through]);
+    }
+    ssh.args(["-o", "ClearAllForwardings=yes", "-T"]);
+    ssh.args(["-W", &format!("[{}]:{}", config.hostname, config.port)]);
+    ssh.args(["--", jump.host]);
+    Ok(ssh)
+}
+
+/// A host of ProxyJump: `[user@]host[:port]`, or the same as `ssh://` URI.
+#[derive(Debug, PartialEq, Eq)]
+struct Jump<'a> {
+    user: Option<&'a str>,
+    host: &'a str,
+    port: Option<&'a str>,
+}
+
+impl<'a> Jump<'a> {
+    fn parse(text: &'a str) -> Result<Self, SshConfigError> {
+        let text = text.trim();
+        let text = text.strip_prefix("ssh://").unwrap_or(text).trim_end_matches('/');
+        let (user, rest) = match text.rsplit_once('@') {
+            Some((user, rest)) => (Some(user), rest),
+            None => (None, text),
+        };
+        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, port)) => (host, port.strip_prefix(':')),
+            None => match rest.split_once(':') {
+                // More than one colon: an address of IPv6, without a port.
+                Some((_, port)) if port.contains(':') => (rest, None),
+                Some((host, port)) => (host, Some(port)),
+                None => (rest, None),
+            },
+        };
+        check_host(host)?;
+        user.map_or(Ok(()), check_user)?;
+        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+            return Err(SshConfigError::BadHost(text.to_owned()));
+        }
+        Ok(Self { user, host, port })
+    }
+}
+
+/// The command of ProxyCommand, run as ssh does: by the user's own shell. Names in it were checked: see `check_host`.
+fn proxy_command(command: &str, resolved: &Resolved) -> Result<Command, TransportError> {
+    let expanded = resolved
+        .tokens
+        .expand(command)
+        .map_err(|error| bad_proxy("ProxyCommand", &error))?;
+    let mut shell = program(resolved.env.non_empty("SHELL").unwrap_or("/bin/sh"), &resolved.env);
+    shell.args(["-c", &format!("exec {expanded}")]);
+    Ok(shell)
+}
+
+fn bad_proxy(option: &str, error: &SshConfigError) -> TransportError {
+    TransportError {
+        message: format!("cannot use {option} of the ssh configuration: {error}"),
+        hint: None,
+        kind: TransportErrorKind::NeedsPerson,
+    }
+}
+
+fn proxy(mut command: Command, resolved: &Resolved, agent: Option<&PathBuf>) -> Result<Socket, TransportError> {
+    let failed = |error: io::Error| TransportError {
+        message: format!("cannot start the proxy to {}: {error}", resolved.name()),
+        hint: None,
+        kind: TransportErrorKind::Unreachable,
+    };
+    let (near, far) = UnixStream::pair().map_err(failed)?;
+    let stdin = far.try_clone().map_err(failed)?;
+    command
+        .stdin(Stdio::from(OwnedFd::from(stdin)))
+        .stdout(Stdio::from(OwnedFd::from(far)))
+        .stderr(Stdio::piped());
+    if let Some(agent) = agent {
+        command.env("SSH_AUTH_SOCK", agent);
+    }
+    let mut child = command.spawn().map_err(failed)?;
+    // The command holds the far end, too.
+    drop(command);
+    let said = Arc::new(Mutex::new(VecDeque::new()));
+    if let Some(stderr) = child.stderr.take() {
+        let said = Arc::clone(&said);
+        thread::spawn(move || listen(stderr, &said));
+    }
+    Ok(Socket::Proxy(near, Proxy { child, said }))
+}
+
+/// Keeps the last that is said, until the process ends.
+fn listen(mut stderr: impl Read, said: &Mutex<VecDeque<u8>>) {
+    let mut buffer = [0; 512];
+    while let Ok(count) = stderr.read(&mut buffer) {
+        if count == 0 {
+            return;
+        }
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.extend(buffer.get(..count).unwrap_or_default());
+        let over = said.len().saturating_sub(SAID);
+        said.drain(..over);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jump_hosts_are_read_as_by_ssh() {
+        let jump = |user, host, port| Ok(Jump { user, host, port });
+        for (text, expected) in [
+            ("jump", jump(None, "jump", None)),
+            ("ann@jump:2200", jump(Some("ann"), "jump", Some("2200"))),
+            ("a@b@jump", jump(Some("a@b"), "jump", None)),
+            ("[fe80::1]:22", jump(None, "fe80::1", Some("22"))),
+            ("fe80::1", jump(None, "fe80::1", None)),
+            ("ssh://ann@jump:22/", jump(Some("ann"), "jump", Some("22"))),
+        ] {
+            assert_eq!(Jump::parse(text), expected, "{text}");
+        }
+        for text in ["", "-oProxyCommand=x", "a@-x", "jump:x", "jump;x", "$(x)@jump"] {
+            // A user of $( is only refused where it could be more than a name.
+            assert!(Jump::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The way to a dock's engine: forwarding to its socket, or docker's own client there where sshd forbids forwarding.
+//!
+//! sshd gives no reason when it does not open a socket. So where that fails, a short command on the dock looks why.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dock_link::transport::{Connection, TransportError, TransportErrorKind};
+use dockerutils_core::agent::target::{Command, Exec};
+use dockerutils_core::shell;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::SshTransport;
+
+/// How long the look may take: it calls docker's client, which may wait for an engine that hangs.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// What the look prints at most.
+const PRINTED: u64 = 16 * 1024;
+
+/// Says what there is to know of the socket `$1`: lines of `key=value`.
+const SCRIPT: &str = r#"s=$1; echo "user=$(id -un)"; echo "groups=$(id -Gn)"; test -e "$s" && echo exists=yes; test -S "$s" && echo socket=yes; test -r "$s" && test -w "$s" && echo access=yes; ls -ldL "$s" 2>/dev/null | while read -r m n o g r; do echo "owner=$o"; echo "group=$g"; done; if command -v docker >/dev/null 2>&1; then echo client=yes; docker -H "unix://$s" version >/dev/null 2>&1 </dev/null && echo answers=yes; fi; echo end=yes"#;
+
+/// How the engine is reached on one link.
+pub(super) struct EnginePath {
+    socket: String,
+    /// sshd forbids forwarding to sockets, and docker's client there works.
+    by_client: AtomicBool,
+    /// Held by who looks why forwarding failed: one look is enough for all.
+    looking: Mutex<()>,
+}
+
+impl EnginePath {
+    pub(super) fn new(socket: String) -> Self {
+        Self {
+            socket,
+            by_client: AtomicBool::new(false),
+            looking: Mutex::new(()),
+        }
+    }
+
+    /// Opens a connection to the engine.
+    pub(super) async fn open(&self, transport: &SshTransport) -> Result<Connection, TransportError> {
+        if self.by_client.load(Ordering::Acquire) {
+            return self.dial_stdio(transport).await;
+        }
+        if let Some(connection) = transport.socket(&self.socket).await? {
+            return Ok(connection);
+        }
+        {
+            let _one_looks = self.looking.lock().await;
+            if !self.by_client.load(Ordering::Acquire) {
+                self.look(transport).await?;
+                self.by_client.store(true, Ordering::Release);
+            }
+        }
+        self.dial_stdio(transport).await
+    }
+
+    /// Docker's own client there carries the stream between its stdin and stdout and the engine.
+    async fn dial_stdio(&self, transport: &SshTransport) -> Result<Connection, TransportError> {
+        let socket = format!("unix://{}", self.socket);
+        let argv = ["docker", "-H", &socket, "system", "dial-stdio"];
+        let Connection { stream, exec } = transport.execute(command(&argv)).await?;
+        if let Some(mut side) = exec {
+            // What it says of itself is of no use to who speaks to the engine; unread, it would stop.
+            tokio::spawn(async move {
+                let mut unheard = [0; 1024];
+                while matches!(side.stderr.read(&mut unheard).await, Ok(count) if count > 0) {}
+                let _ = side.exit.await;
+            });
+        }
+        Ok(Connection { stream, exec: None })
+    }
+
+    /// Finds out why the socket could not be opened. `Ok` when it is because sshd forbids it, and the client works.
+    async fn look(&self, transport: &SshTransport) -> Result<(), TransportError> {
+        let facts = match timeout(LOOK, self.facts(transport)).await {
+            Ok(facts) => facts?,
+            Err(_) => {
+                return Err(transport.refused(
+                    &format!("its engine at {} does not answer", self.socket),
+                    Some("on the dock: systemctl status docker"),
+                ));
+            }
+        };
+        explain(&facts, &self.socket, &transport.name)
+    }
+
+    async fn facts(&self, transport: &SshTransport) -> Result<BTreeMap<String, String>, TransportError> {
+        let argv = ["sh", "-c", SCRIPT, "sh", &self.socket];
+        let connection = transport.execute(command(&argv)).await?;
+        let mut stream = connection.stream;
+        let mut printed = Vec::new();
+        let read = (&mut stream as &mut (dyn AsyncRead + Send + Unpin))
+            .take(PRINTED)
+            .read_to_end(&mut printed)
+            .await;
+        read.map_err(|error| transport.refused(&error.to_string(), None))?;
+        Ok(parse(&String::from_utf8_lossy(&printed)))
+    }
+}
+
+fn command(argv: &[&str]) -> Exec {
+    Exec {
+        command: Command::Argv(argv.iter().map(|&word| word.to_owned()).collect()),
+        pty: None,
+    }
+}
+
+fn parse(printed: &str) -> BTreeMap<String, String> {
+    let pairs = printed.lines().filter_map(|line| line.split_once('='));
+    // It comes from the dock: nothing of it moves the cursor.
+    let clean = |text: &str| text.trim().chars().filter(|c| !c.is_control()).collect::<String>();
+    pairs.map(|(key, value)| (clean(key), clean(value))).collect()
+}
+
+/// Why the socket was not opened, and what helps; `Ok` when docker's client is a way around.
+fn explain(facts: &BTreeMap<String, String>, socket: &str, name: &str) -> Result<(), TransportError> {
+    let has = |key: &str| facts.contains_key(key);
+    let fact = |key: &str| facts.get(key).map(String::as_str).unwrap_or_default();
+    let error = |message: String, hint: String| {
+        Err(TransportError {
+            message,
+            hint: Some(hint),
+            kind: TransportErrorKind::Refused,
+        })
+    };
+    if has("answers") {
+        return Ok(());
+    }
+    if !has("end") {
+        return error(
+            format!("{name} cannot open {socket}, and runs no commands that would say why"),
+            format!("on the dock: ls -l {}", shell::quote(socket)),
+        );
+    }
+    let user = match fact("user") {
+        "" => "the user",
+        user => user,
+    };
+    if !has("exists") {
+        return error(
+            format!("{name} has no engine's socket {socket}"),
+            "on the dock: sudo systemctl start docker; where the socket is another, say so: register-dock \
+             --docker-socket PATH"
+                .to_owned(),
+        );
+    }
+    if !has("socket") {
+        return error(
+            format!("{socket} on {name} is no socket"),
+            "name the engine's socket: register-dock --docker-socket PATH".to_owned(),
+        );
+    }
+    if !has("access") {
+        let message = format!(
+            "user {user} may not use the engine of {name}: {socket} is for {} and group {}",
+            fact("owner"),
+            fact("group")
+        );
+        let group = match fact("group") {
+            "root" | "wheel" | "" => {
+                return error(
+                    message,
+                    format!(
+                        "on the dock: sudo groupadd -f docker && sudo usermod -aG docker {} && sudo systemctl restart docker",
+                        shell::quote(user)
+                    ),
+                );
+            }
+            group => group,
+        };
+        return error(
+            message,
+            format!(
+                "on the dock: sudo usermod -aG {} {}; then log in again: castoff, and source dock",
+                shell::quote(group),
+                shell::quote(user)
+            ),
+        );
+    }
+    if has("client") {
+        return error(
+            format!("the engine of {name} does not answer at {socket}"),
+            "on the dock: sudo systemctl restart docker; journalctl -u docker says why it ended".to_owned(),
+        );
+    }
+    error(
+        format!(
+            "sshd of {name} does not forward to {socket}: it forbids it, or no engine answers there; and there is no docker \
+             client that could"
+        ),
+        "on the dock, as root: put `AllowStreamLocalForwarding yes` into /etc/ssh/sshd_config, then `systemctl reload ssh`"
+            .to_owned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hint(printed: &str) -> Option<String> {
+        let result = explain(&parse(printed), "/var/run/docker.sock", "bob@dock");
+        result
+            .err()
+            .map(|error| format!("{error}\n{}", error.hint.as_deref().unwrap_or_default()))
+    }
+
+    #[test]
+    fn each_cause_has_its_mend() {
+        let of = |printed: &str| hint(printed).unwrap_or_default();
+        assert_eq!(
+            hint("user=bob\nexists=yes\nsocket=yes\naccess=yes\nclient=yes\nanswers=yes\nend=yes"),
+            None
+        );
+        let bob = "user=bob\ngroups=bob\nexists=yes\nsocket=yes\nowner=root\ngroup=docker\nclient=yes\nend=yes\n";
+        assert!(of(bob).contains("sudo usermod -aG docker bob;"), "{}", of(bob));
+        let root = bob.replace("group=docker", "group=root");
+        assert!(of(&root).contains("groupadd -f docker"), "{}", of(&root));
+        assert!(of("user=bob\nend=yes").contains("systemctl start docker"));
+        assert!(of("user=bob\nexists=yes\nend=yes").contains("is no socket"));
+        let dead = "user=bob\nexists=yes\nsocket=yes\naccess=yes\nclient=yes\nend=yes";
+        assert!(of(dead).contains("systemctl restart docker"));
+        assert!(of(&dead.replace("client=yes\n", "")).contains("AllowStreamLocalForwarding yes"));
+        assert!(of("").contains("runs no commands"));
+    }
+
+    #[test]
+    fn a_dock_cannot_write_into_the_hint() {
+        let bad = "user=$(reboot)\u{1b}[2J\nexists=yes\nsocket=yes\nowner=o\ngroup=docker\nend=yes\n";
+        let text = hint(bad).unwrap();
+        assert!(
+            text.contains("docker '$(reboot)[2J'") && !text.contains('\u{1b}'),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_script_is_quoted_for_any_shell() {
+        assert!(!SCRIPT.contains(['\'', '\\', '!', '\n']));
+    }
+}

@@ -1,0 +1,229 @@
+//! A session as those see it who open channels on it: a handle, and what is said between it and the session's thread. What
+//! carries the channels is behind it: libssh2 ([`super::session`]), or OpenSSH's own client ([`super::openssh`]).
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use dock_link::transport::{TransportError, TransportErrorKind};
+use dockerutils_core::agent::target::{Exit, Pty, Size};
+use tokio::sync::{oneshot, watch};
+
+/// What is to be opened.
+#[derive(Debug)]
+pub(super) enum Open {
+    /// A connection to a Unix socket there.
+    Socket(String),
+    /// A connection from there to a host and port.
+    Tcp(String, u16),
+    /// A line for the login shell, or the login shell itself.
+    Exec { line: Option<String>, pty: Option<Pty> },
+    /// Nothing: a sign of life.
+    Ping,
+}
+
+/// What was opened.
+pub(super) enum Opened {
+    /// A channel.
+    Channel(Ends),
+    /// The answer to a ping, after so long.
+    Pong(Duration),
+}
+
+/// The near ends of a channel.
+pub(super) struct Ends {
+    pub(super) id: u64,
+    pub(super) stream: UnixStream,
+    pub(super) stream_end: Arc<AtomicBool>,
+    pub(super) exec: Option<ExecEnds>,
+}
+
+/// What a command has beside.
+pub(super) struct ExecEnds {
+    pub(super) stderr: UnixStream,
+    pub(super) stderr_end: Arc<AtomicBool>,
+    pub(super) exit: oneshot::Receiver<Exit>,
+}
+
+/// Why a channel is not opened. The session stands, but for the last.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    /// sshd says that its configuration forbids it.
+    Prohibited,
+    /// sshd says nothing more than that it failed; so it does for a session beyond `MaxSessions`, too.
+    Failed(String),
+    /// The channel was opened, and the terminal or the command denied.
+    Denied(&'static str),
+    /// The whole session is lost.
+    Lost(TransportError),
+}
+
+/// Part of a channel that nobody wants any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Its stream, in both directions.
+    Stream,
+    /// Its stderr.
+    Stderr,
+    /// Its exit code.
+    Exit,
+}
+
+/// Where the answer to an [`Open`] goes.
+pub(super) type Reply = oneshot::Sender<Result<Opened, OpenError>>;
+
+/// What a session's thread is told.
+pub(super) enum Command {
+    Open(Open, Reply),
+    /// The terminal of a command has another size.
+    Resize(u64, Size),
+    /// Nobody wants this part of a channel any more.
+    Drop(u64, Part),
+    /// Nobody wants the session any more.
+    Shutdown,
+}
+
+/// Tells the thread something; never waits.
+#[derive(Clone)]
+pub(super) struct Notifier {
+    commands: mpsc::Sender<Command>,
+    waker: Arc<Waker>,
+}
+
+struct Waker {
+    awake: AtomicBool,
+    pipe: UnixStream,
+}
+
+impl Notifier {
+    fn send(&self, command: Command) {
+        // The thread may be gone: then there is nothing to tell any more, and `lost` says so.
+        let _ = self.commands.send(command);
+        if !self.waker.awake.swap(true, Ordering::AcqRel) {
+            let _ = (&self.waker.pipe).write(&[0]);
+        }
+    }
+
+    /// The terminal of a command has another size.
+    pub(super) fn resize(&self, id: u64, size: Size) {
+        self.send(Command::Resize(id, size));
+    }
+
+    /// Nobody wants this part any more.
+    pub(super) fn drop_part(&self, id: u64, part: Part) {
+        self.send(Command::Drop(id, part));
+    }
+}
+
+/// A session that stands; taken down when this is dropped.
+pub(super) struct Handle {
+    notifier: Notifier,
+    lost: watch::Receiver<Option<TransportError>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.notifier.send(Command::Shutdown);
+    }
+}
+
+impl Handle {
+    pub(super) const fn notifier(&self) -> &Notifier {
+        &self.notifier
+    }
+
+    /// Why the session was lost, if it was.
+    pub(super) const fn fate(&self) -> &watch::Receiver<Option<TransportError>> {
+        &self.lost
+    }
+
+    /// Resolves when the session is lost.
+    pub(super) async fn lost(&self) -> TransportError {
+        let mut lost = self.lost.clone();
+        match lost.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone(),
+            Err(_) => None,
+        }
+        .unwrap_or_else(closed)
+    }
+
+    /// Asks for a channel, or for a sign of life.
+    pub(super) fn opening(&self, open: Open) -> oneshot::Receiver<Result<Opened, OpenError>> {
+        let (reply, opened) = oneshot::channel();
+        self.notifier.send(Command::Open(open, reply));
+        opened
+    }
+
+    /// Opens a channel, or asks for a sign of life.
+    pub(super) async fn open(&self, open: Open) -> Result<Opened, OpenError> {
+        match self.opening(open).await {
+            Ok(result) => result,
+            Err(_) => Err(OpenError::Lost(self.lost.borrow().clone().unwrap_or_else(closed))),
+        }
+    }
+}
+
+pub(super) fn closed() -> TransportError {
+    unreachable("the ssh session was closed".to_owned())
+}
+
+pub(super) fn unreachable(message: String) -> TransportError {
+    TransportError {
+        message,
+        hint: None,
+        kind: TransportErrorKind::Unreachable,
+    }
+}
+
+/// The thread's side of a [`Handle`]: what it is told, and where it says how the session ended.
+pub(super) struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    waker: Arc<Waker>,
+    woken: UnixStream,
+    pub(super) fate: watch::Sender<Option<TransportError>>,
+}
+
+impl Inbox {
+    /// Becomes readable when there are commands.
+    pub(super) const fn woken(&self) -> &UnixStream {
+        &self.woken
+    }
+
+    /// Says that [`Inbox::woken`] was seen to be readable: a command that comes after this makes it so again.
+    pub(super) fn rest(&self) {
+        let mut drained = [0; 64];
+        while matches!((&self.woken).read(&mut drained), Ok(count) if count == drained.len()) {}
+        self.waker.awake.store(false, Ordering::Release);
+    }
+
+    /// The next command; none where there is none now.
+    pub(super) fn next(&self) -> Option<Command> {
+        self.commands.try_recv().ok()
+    }
+}
+
+/// Both sides of a session.
+///
+/// # Errors
+/// When no socket pair can be made.
+pub(super) fn sides() -> io::Result<(Handle, Inbox)> {
+    let (commands, heard) = mpsc::channel();
+    let (pipe, woken) = UnixStream::pair()?;
+    pipe.set_nonblocking(true)?;
+    woken.set_nonblocking(true)?;
+    let waker = Arc::new(Waker {
+        awake: AtomicBool::new(false),
+        pipe,
+    });
+    let (fate, lost) = watch::channel(None);
+    let inbox = Inbox {
+        commands: heard,
+        waker: Arc::clone(&waker),
+        woken,
+        fate,
+    };
+    let notifier = Notifier { commands, waker };
+    Ok((Handle { notifier, lost }, inbox))
+}

@@ -1,0 +1,206 @@
+//! Whether the host is who it should be: its key against known_hosts, as ssh decides, and the question where it is new.
+
+use dock_link::transport::{Asker, Question, QuestionKind, TransportError, TransportErrorKind};
+use dockerutils_core::docks::known_hosts::{self, KnownHosts, Verdict};
+use dockerutils_core::docks::ssh_config::StrictHostKeyChecking;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::resolve::Resolved;
+
+/// The key algorithms that libssh2 verifies, in the order of OpenSSH, with the type of key that each is for. ssh-rsa is
+/// SHA-1 and not offered.
+const ALGORITHMS: [(&str, &str); 6] = [
+    ("ssh-ed25519", "ssh-ed25519"),
+    ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256"),
+    ("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384"),
+    ("ecdsa-sha2-nistp521", "ecdsa-sha2-nistp521"),
+    ("rsa-sha2-512", "ssh-rsa"),
+    ("rsa-sha2-256", "ssh-rsa"),
+];
+
+/// What known_hosts say of a dock.
+pub(super) struct HostKeys {
+    known: KnownHosts,
+    name: String,
+}
+
+impl HostKeys {
+    /// Reads the files that the configuration names.
+    ///
+    /// # Errors
+    /// When one is there and can't be read.
+    pub(super) fn read(resolved: &Resolved) -> Result<Self, TransportError> {
+        let config = &resolved.config;
+        let mut files = resolved.files(&config.user_known_hosts)?;
+        files.extend(resolved.files(&config.global_known_hosts)?);
+        let known = KnownHosts::read(files).map_err(|(path, error)| {
+            person(
+                format!("cannot read {}: {error}", path.display()),
+                format!("chmod u+r {}", path.display()),
+            )
+        })?;
+        Ok(Self {
+            known,
+            name: config.known_host_name(),
+        })
+    }
+
+    /// The algorithms to ask for: those of the configuration, first those of keys that the host is known by.
+    pub(super) fn algorithms(&self, resolved: &Resolved) -> String {
+        let allowed = &resolved.config.host_key_algorithms;
+        let mut algorithms: Vec<(&str, &str)> = ALGORITHMS
+            .into_iter()
+            .filter(|(algorithm, _)| allowed.is_empty() || allowed.iter().any(|name| name == algorithm))
+            .collect();
+        // In the user's order, then by what is known.
+        algorithms.sort_by_key(|(algorithm, _)| allowed.iter().position(|name| name == algorithm));
+        let mut known = self.known.key_types(&self.name);
+        if known.is_empty() {
+            known = self.known.key_types(&resolved.config.hostname);
+        }
+        algorithms.sort_by_key(|(_, kind)| !known.contains(kind));
+        let names: Vec<&str> = algorithms.into_iter().map(|(algorithm, _)| algorithm).collect();
+        names.join(",")
+    }
+
+    /// Accepts the key, or refuses it.
+    ///
+    /// # Errors
+    /// When it changed, was revoked, or is new and nobody accepts it.
+    pub(super) fn check(&self, key: &[u8], resolved: &Resolved, asker: &dyn Asker) -> Result<(), TransportError> {
+        let config = &resolved.config;
+        if config.no_check_for_localhost && matches!(config.hostname.as_str(), "localhost" | "127.0.0.1" | "::1") {
+            return Ok(());
+        }
+        let kind = known_hosts::key_type(key).unwrap_or("unknown");
+        let fingerprint = known_hosts::fingerprint(key);
+        let mut verdict = self.known.verdict(&self.name, key);
+        // As ssh does: a host on another port may be known by its bare name.
+        if matches!(verdict, Verdict::Unknown { .. })
+            && config.host_key_alias.is_none()
+            && let known @ Verdict::Known(_) = self.known.verdict(&config.hostname, key)
+        {
+            verdict = known;
+        }
+        match verdict {
+            Verdict::Known(_) => Ok(()),
+            Verdict::Changed(place) => Err(person(
+                format!(
+                    "the host key of {} has changed: it shows {kind} {fingerprint}, and {place} has another; somebody may \
+                     be listening in between",
+                    self.name
+                ),
+                format!(
+                    "if you know that it was changed: ssh-keygen -f {} -R {}",
+                    quoted(&place.path.to_string_lossy()),
+                    quoted(&self.name)
+                ),
+            )),
+            Verdict::Revoked(place) => Err(person(
+                format!(
+                    "the host key of {} ({kind} {fingerprint}) is revoked by {place}",
+                    self.name
+                ),
+                "ask whoever runs the dock for a new host key".to_owned(),
+            )),
+            Verdict::Unknown { others } => {
+                let mut notes = String::new();
+                for (other, place) in &others {
+                    notes.push_str(&format!("It is known by a key of another type: {other}, {place}.\n"));
+                }
+                if let Some(place) = self.known.authority(&self.name) {
+                    notes.push_str(&format!(
+                        "It has an authority ({place}), whose certificates are not checked here.\n"
+                    ));
+                }
+                self.accept_unknown(key, kind, &fingerprint, &notes, resolved, asker)
+            }
+        }
+    }
+
+    fn accept_unknown(
+        &self,
+        key: &[u8],
+        kind: &str,
+        fingerprint: &str,
+        notes: &str,
+        resolved: &Resolved,
+        asker: &dyn Asker,
+    ) -> Result<(), TransportError> {
+        let unknown = |why: &str| {
+            person(
+                format!("the host key of {} is not known ({kind} {fingerprint}){why}", self.name),
+                format!("connect once, and compare the key: ssh {}", resolved.given),
+            )
+        };
+        match resolved.config.strict {
+            StrictHostKeyChecking::Yes => {
+                return Err(unknown(", and StrictHostKeyChecking takes no new ones"));
+            }
+            StrictHostKeyChecking::AcceptNew | StrictHostKeyChecking::Off => {}
+            StrictHostKeyChecking::Ask => {
+                let prompt = format!(
+                    "The authenticity of host '{}' can't be established.\n{kind} key fingerprint is {fingerprint}.\n\
+                     {notes}Are you sure you want to continue connecting (yes/no/[fingerprint])? ",
+                    self.name
+                );
+                let question = Question {
+                    prompt,
+                    echo: true,
+                    kind: QuestionKind::HostKey,
+                };
+                let answer = if resolved.config.batch {
+                    None
+                } else {
+                    asker.ask(&question)
+                };
+                let answer = answer.ok_or_else(|| unknown(", and nobody is there to accept it"))?;
+                let answer = answer.trim();
+                if !answer.eq_ignore_ascii_case("yes") && answer != fingerprint {
+                    return Err(unknown(", and was not accepted"));
+                }
+            }
+        }
+        self.record(key, resolved)
+    }
+
+    fn record(&self, key: &[u8], resolved: &Resolved) -> Result<(), TransportError> {
+        let Some(file) = resolved.config.user_known_hosts.first() else {
+            return Ok(());
+        };
+        let path = resolved.file(file)?;
+        let mut salt = [0; 20];
+        let salt = match resolved.config.hash_known_hosts {
+            true if SystemRandom::new().fill(&mut salt).is_ok() => Some(&salt),
+            _ => None,
+        };
+        let line = known_hosts::line(&self.name, key, salt).ok_or_else(|| {
+            person(
+                format!("the host key of {} is not one that can be recorded", self.name),
+                format!("connect once with ssh: ssh {}", resolved.given),
+            )
+        })?;
+        known_hosts::append(&path, &line).map_err(|error| {
+            person(
+                format!(
+                    "cannot record the host key of {} in {}: {error}",
+                    self.name,
+                    path.display()
+                ),
+                format!("make it writable: chmod u+w {}", quoted(&path.to_string_lossy())),
+            )
+        })
+    }
+}
+
+fn quoted(word: &str) -> String {
+    dockerutils_core::shell::quote(word).into_owned()
+}
+
+fn person(message: String, hint: String) -> TransportError {
+    TransportError {
+        message,
+        hint: Some(hint),
+        kind: TransportErrorKind::NeedsPerson,
+    }
+}

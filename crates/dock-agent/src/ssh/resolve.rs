@@ -1,0 +1,182 @@
+//! The user's ssh configuration for a dock: what `ssh -G` says, or OpenSSH's defaults where there is no ssh.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dock_link::transport::{TransportError, TransportErrorKind};
+use dockerutils_core::docks::SshAccess;
+use dockerutils_core::docks::ssh_config::{Local, SshConfig, SshConfigError, Tokens, check_host, check_user};
+use dockerutils_core::env::Env;
+
+/// `Match exec` may run commands of the user's; they have so long.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A dock's ssh configuration, and what it takes to expand it.
+#[derive(Clone, Debug)]
+pub(super) struct Resolved {
+    pub(super) config: SshConfig,
+    pub(super) tokens: Tokens,
+    /// The host as the user named it.
+    pub(super) given: String,
+    pub(super) env: Env,
+    /// There is an OpenSSH client.
+    pub(super) has_ssh: bool,
+}
+
+impl Resolved {
+    /// `user@host`, for messages and for commands to paste.
+    pub(super) fn name(&self) -> String {
+        format!("{}@{}", self.config.user, self.given)
+    }
+
+    /// The words after `ssh` or `ssh-copy-id` that name this dock.
+    pub(super) fn words(&self, access: &SshAccess) -> String {
+        let port = access.port.map(|port| format!("-p {port} ")).unwrap_or_default();
+        let user = access.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
+        format!("{port}{user}{}", self.given)
+    }
+
+    /// A file that the configuration names.
+    pub(super) fn file(&self, value: &str) -> Result<PathBuf, TransportError> {
+        let variable = |name: &str| self.env.get(name).map(str::to_owned);
+        self.tokens.file(value, &variable).map_err(|error| bad(&error))
+    }
+
+    /// Files that the configuration names.
+    pub(super) fn files(&self, values: &[String]) -> Result<Vec<PathBuf>, TransportError> {
+        values.iter().map(|value| self.file(value)).collect()
+    }
+}
+
+/// Resolves the configuration for what the user said of a dock, who wins over the configuration.
+///
+/// # Errors
+/// When a name is none, or ssh can't read its configuration.
+pub(super) fn resolve(access: &SshAccess, env: &Env) -> Result<Resolved, TransportError> {
+    check_host(&access.host).map_err(|error| bad(&error))?;
+    if let Some(user) = &access.user {
+        check_user(user).map_err(|error| bad(&error))?;
+    }
+    let user = env.user();
+    let said = ask_ssh(access, env)?;
+    let has_ssh = said.is_some();
+    let mut config = match said {
+        Some(output) => SshConfig::parse(&output, &access.host, &user),
+        None => SshConfig::defaults(&access.host, &user),
+    };
+    if let Some(user) = &access.user {
+        config.user.clone_from(user);
+    }
+    if let Some(port) = access.port {
+        config.port = port;
+    }
+    if let Some(identity) = &access.identity {
+        let identity = escaped(identity);
+        config.identity_files.retain(|file| *file != identity);
+        config.identity_files.insert(0, identity);
+    }
+    check_host(&config.hostname).map_err(|error| bad(&error))?;
+    check_user(&config.user).map_err(|error| bad(&error))?;
+    let local = Local {
+        home: env.home(),
+        user,
+        uid: rustix::process::getuid().as_raw(),
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    let tokens = Tokens::new(&config, &access.host, &local);
+    Ok(Resolved {
+        config,
+        tokens,
+        given: access.host.clone(),
+        env: env.clone(),
+        has_ssh,
+    })
+}
+
+/// A path as the configuration would write it.
+fn escaped(path: &Path) -> String {
+    path.to_string_lossy().replace('%', "%%")
+}
+
+fn bad(error: &SshConfigError) -> TransportError {
+    TransportError {
+        message: format!("cannot use the ssh configuration: {error}"),
+        hint: None,
+        kind: TransportErrorKind::NeedsPerson,
+    }
+}
+
+/// What `ssh -G` prints; none where there is no ssh.
+fn ask_ssh(access: &SshAccess, env: &Env) -> Result<Option<String>, TransportError> {
+    let mut ssh = program("ssh", env);
+    ssh.arg("-G");
+    identify(&mut ssh, access);
+    // A host is data: behind this, nothing is an option.
+    ssh.args(["--", &access.host]);
+    ssh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let failed = |what: String| TransportError {
+        message: format!("ssh cannot read its configuration for {}: {what}", access.host),
+        hint: Some(format!("see what it says: ssh -G {}", access.host)),
+        kind: TransportErrorKind::NeedsPerson,
+    };
+    let mut child = match ssh.spawn() {
+        Ok(child) => child,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    let output = child.stdout.take().map(|pipe| thread::spawn(move || text(pipe)));
+    let errors = child.stderr.take().map(|pipe| thread::spawn(move || text(pipe)));
+    let join =
+        |reader: Option<thread::JoinHandle<String>>| reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
+    match wait(&mut child, LIMIT) {
+        Some(true) => Ok(Some(join(output))),
+        Some(false) => Err(failed(join(errors).trim().to_owned())),
+        None => Err(failed(format!("it took more than {} s", LIMIT.as_secs()))),
+    }
+}
+
+/// Gives ssh what the user said of a dock beside its host.
+pub(super) fn identify(ssh: &mut Command, access: &SshAccess) {
+    if let Some(port) = access.port {
+        ssh.args(["-p", &port.to_string()]);
+    }
+    if let Some(user) = &access.user {
+        ssh.args(["-l", user]);
+    }
+    if let Some(identity) = &access.identity {
+        ssh.arg("-i").arg(escaped(identity));
+    }
+}
+
+/// A program with the environment of the call.
+pub(super) fn program(name: &str, env: &Env) -> Command {
+    let mut command = Command::new(name);
+    command.env_clear().envs(env.iter());
+    command
+}
+
+fn text(pipe: impl Read) -> String {
+    let mut bytes = Vec::new();
+    // Nothing that ssh prints is longer.
+    let _ = pipe.take(1024 * 1024).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Whether the process succeeded; none when it had to be killed.
+fn wait(child: &mut Child, limit: Duration) -> Option<bool> {
+    let begun = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Some(status.success()),
+            Ok(None) if begun.elapsed() < limit => thread::sleep(Duration::from_millis(2)),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+        }
+    }
+}

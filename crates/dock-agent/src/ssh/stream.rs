@@ -1,0 +1,150 @@
+//! The near ends of a channel as the runtime's streams. An end of file that is not the far side's is an error here:
+//! a link that broke must not look like output that is complete.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdStream;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use dock_link::transport::{Connection, ExecSide, TransportError};
+use dockerutils_core::agent::target::{Exit, Size};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::handle::{Ends, Handle, Notifier, Part};
+
+/// What lives as long as a connection does.
+pub(super) type Kept = Option<Arc<dyn Send + Sync>>;
+
+/// One end: read, and for [`Part::Stream`] written.
+pub(super) struct End {
+    inner: UnixStream,
+    /// The far side has ended it.
+    clean: Arc<AtomicBool>,
+    fate: watch::Receiver<Option<TransportError>>,
+    notifier: Notifier,
+    id: u64,
+    part: Part,
+    _kept: Kept,
+}
+
+impl End {
+    fn broken(&self) -> io::Error {
+        let reason = self.fate.borrow().as_ref().map(ToString::to_string);
+        let reason = reason.unwrap_or_else(|| "the ssh session was closed".to_owned());
+        io::Error::new(io::ErrorKind::ConnectionReset, reason)
+    }
+}
+
+impl AsyncRead for End {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (before, room) = (buf.filled().len(), buf.remaining());
+        match Pin::new(&mut self.inner).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) if buf.filled().len() > before || room == 0 => Poll::Ready(Ok(())),
+            // A pair whose other end is closed with bytes unread says "reset" behind its last byte.
+            Poll::Ready(_) if self.clean.load(Ordering::Acquire) => Poll::Ready(Ok(())),
+            Poll::Ready(_) => Poll::Ready(Err(self.broken())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match Pin::new(&mut self.inner).poll_write(cx, buf) {
+            Poll::Ready(Err(_)) if self.fate.borrow().is_some() => Poll::Ready(Err(self.broken())),
+            other => other,
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // A socket keeps nothing back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.inner).poll_shutdown(cx) {
+            // The other end is gone already: there is nobody to tell.
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            other => other,
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.notifier.drop_part(self.id, self.part);
+    }
+}
+
+/// Makes the connection of a channel's ends. Called within the runtime. `kept` lives as long as the connection.
+pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<Connection> {
+    let Ends {
+        id,
+        stream,
+        stream_end,
+        exec,
+    } = ends;
+    let end = |stream: StdStream, clean, part| {
+        Ok::<_, io::Error>(End {
+            inner: UnixStream::from_std(stream)?,
+            clean,
+            fate: handle.fate().clone(),
+            notifier: handle.notifier().clone(),
+            id,
+            part,
+            _kept: kept.clone(),
+        })
+    };
+    let stream = Box::new(end(stream, stream_end, Part::Stream)?);
+    let exec = match exec {
+        None => None,
+        Some(ends) => {
+            let stderr = Box::new(end(ends.stderr, ends.stderr_end, Part::Stderr)?);
+            let (resize, sizes) = mpsc::channel(4);
+            let (exit, exited) = oneshot::channel();
+            let notifier = handle.notifier().clone();
+            tokio::spawn(watch_exec(notifier, id, sizes, ends.exit, exit, kept.clone()));
+            Some(ExecSide {
+                stderr,
+                resize,
+                exit: exited,
+            })
+        }
+    };
+    Ok(Connection { stream, exec })
+}
+
+/// Passes on what goes between the two sides of a command beside its bytes.
+async fn watch_exec(
+    notifier: Notifier,
+    id: u64,
+    mut sizes: mpsc::Receiver<Size>,
+    mut ended: oneshot::Receiver<Exit>,
+    mut exit: oneshot::Sender<Exit>,
+    _kept: Kept,
+) {
+    let mut resizable = true;
+    loop {
+        tokio::select! {
+            size = sizes.recv(), if resizable => match size {
+                Some(size) => notifier.resize(id, size),
+                None => resizable = false,
+            },
+            code = &mut ended => {
+                if let Ok(code) = code {
+                    // Nobody may want to know any more.
+                    let _ = exit.send(code);
+                }
+                return;
+            }
+            () = exit.closed() => {
+                notifier.drop_part(id, Part::Exit);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Connects to a dock as a command does, and asks the person at the terminal: `connect HOST ENGINE-SOCKET`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use dockerutils_core::agent::{Agent, CallOptions};
+use dockerutils_core::docks::{Access, Dock, Forward, SshAccess};
+use dockerutils_core::env::Env;
+use dockerutils_core::error::{Error, Result};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let said = tokio::select! {
+        result = connect() => match result {
+            Ok(()) => "connected".to_owned(),
+            Err(error) => format!("failed: {error}"),
+        },
+        // As a command does: what is under way is dropped.
+        _ = tokio::signal::ctrl_c() => "interrupted".to_owned(),
+    };
+    match writeln!(std::io::stdout(), "{said}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+async fn connect() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut next = || {
+        arguments
+            .next()
+            .ok_or_else(|| Error::usage("connect HOST ENGINE-SOCKET"))
+    };
+    let dock = Dock {
+        moniker: "far".into(),
+        access: Access::Ssh(SshAccess {
+            host: next()?,
+            docker_socket: Some(next()?),
+            ..SshAccess::default()
+        }),
+        workspace: None,
+        forward: Forward::default(),
+    };
+    let agent = Agent::of(&dock, &Env::from_process())?;
+    agent.connect(&CallOptions::of_terminal()).await
+}

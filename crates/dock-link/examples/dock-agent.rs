@@ -1,0 +1,38 @@
+//! An agent whose docks are this machine: what a program of agents has to do, and what the tests of processes run.
+//!
+//! The host of a dock is what it does: `needs-password` asks for one (`open sesame`), and
+//! `needs-password-soon` waits a second for it; `down` can't be reached.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dock_link::program::Work;
+use dock_link::timing::Timing;
+use dockerutils_core::docks::Access;
+use fake::{Dock, FakeConnector};
+
+#[path = "../tests/fake/mod.rs"]
+mod fake;
+
+fn main() -> ExitCode {
+    dock_link::program::main(async |work: Work| {
+        let Access::Ssh(access) = work.dock().access.clone() else {
+            return Err(std::io::Error::other("this dock is no machine"));
+        };
+        let mut dock = Dock::new(access.docker_socket.unwrap_or_default());
+        dock.password = access
+            .host
+            .starts_with("needs-password")
+            .then(|| "open sesame".to_owned());
+        dock.set_reachable(access.host != "down");
+        let soon = access.host == "needs-password-soon";
+        let timing = Timing {
+            answer: Duration::from_secs(if soon { 1 } else { 60 }),
+            tick: Duration::from_millis(100),
+            idle_brief: Duration::from_millis(500),
+            ..Timing::default()
+        };
+        work.with_timing(timing).serve(FakeConnector(Arc::new(dock))).await
+    })
+}

@@ -1,0 +1,219 @@
+//! Where a link that is being made asks the people who wait for it. An agent has no terminal of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dockerutils_core::agent::wire::{Question, QuestionKind};
+use tokio::sync::mpsc;
+
+use crate::mutex::lock;
+use crate::transport::Asker;
+
+/// How many agents of keys are remembered: of so many shells.
+const KEY_AGENTS: usize = 8;
+
+/// The people who wait, and the agents of keys of their shells.
+#[derive(Debug)]
+pub struct Desk {
+    waiting: Mutex<Vec<Waiting>>,
+    key_agents: Mutex<Vec<PathBuf>>,
+    next: AtomicU64,
+    /// How many questions wait for an answer.
+    open: AtomicUsize,
+    answer_limit: Duration,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    person: bool,
+    accept_new: bool,
+    asks: mpsc::UnboundedSender<Asked>,
+}
+
+/// A question, and where its answer goes. Dropped without an answer, there is none.
+#[derive(Debug)]
+pub struct Asked {
+    /// The question.
+    pub question: Question,
+    /// Takes the answer.
+    pub answer: SyncSender<Option<String>>,
+}
+
+/// A place at the desk; given up when it is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    desk: Arc<Desk>,
+    number: u64,
+    /// What is asked.
+    pub questions: mpsc::UnboundedReceiver<Asked>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        lock(&self.desk.waiting).retain(|waiting| waiting.number != self.number);
+    }
+}
+
+impl Desk {
+    /// A desk at which nobody waits. `key_agents` are those of earlier shells, the newest last.
+    pub fn new(answer_limit: Duration, key_agents: Vec<PathBuf>) -> Arc<Self> {
+        Arc::new(Self {
+            waiting: Mutex::default(),
+            key_agents: Mutex::new(key_agents),
+            next: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            answer_limit,
+        })
+    }
+
+    /// Takes a seat: questions come to it while it is held.
+    pub fn sit(self: &Arc<Self>, person: bool, accept_new: bool) -> Seat {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (asks, questions) = mpsc::unbounded_channel();
+        lock(&self.waiting).push(Waiting {
+            number,
+            person,
+            accept_new,
+            asks,
+        });
+        Seat {
+            desk: Arc::clone(self),
+            number,
+            questions,
+        }
+    }
+
+    /// Takes note of the agent of keys of the newest shell. Says whether it is another than before.
+    pub fn note_key_agent(&self, socket: &Path) -> bool {
+        let mut known = lock(&self.key_agents);
+        if known.last().is_some_and(|newest| newest == socket) {
+            return false;
+        }
+        known.retain(|other| other != socket);
+        known.push(socket.to_owned());
+        let surplus = known.len().saturating_sub(KEY_AGENTS);
+        known.drain(..surplus);
+        true
+    }
+
+    /// The agents of keys that are known, the newest last.
+    pub fn key_agents(&self) -> Vec<PathBuf> {
+        lock(&self.key_agents).clone()
+    }
+
+    /// Whether a person thinks about an answer just now.
+    pub fn is_asking(&self) -> bool {
+        self.open.load(Ordering::Acquire) > 0
+    }
+}
+
+impl Asker for Desk {
+    fn ask(&self, question: &Question) -> Option<String> {
+        let (answer, answered) = sync_channel(1);
+        let asked = Asked {
+            question: question.clone(),
+            answer,
+        };
+        {
+            let waiting = lock(&self.waiting);
+            // The newest: it is the one whose person looks at the terminal.
+            let able = waiting.iter().rev().find(|waiting| match question.kind {
+                QuestionKind::Secret => waiting.person,
+                QuestionKind::HostKey => waiting.person || waiting.accept_new,
+            })?;
+            able.asks.send(asked).ok()?;
+        }
+        self.open.fetch_add(1, Ordering::AcqRel);
+        let answer = answered.recv_timeout(self.answer_limit);
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        answer.ok()?
+    }
+
+    fn ssh_auth_sock(&self) -> Option<PathBuf> {
+        // A shell that was reached with a forwarded agent takes its socket along when it ends.
+        lock(&self.key_agents)
+            .iter()
+            .rev()
+            .find(|socket| socket.exists())
+            .cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(kind: QuestionKind) -> Question {
+        Question {
+            prompt: "?".into(),
+            echo: false,
+            kind,
+        }
+    }
+
+    fn answer_with(mut seat: Seat, text: &'static str) -> std::thread::JoinHandle<()> {
+        std::thread::spawn(move || {
+            let asked = seat.questions.blocking_recv().unwrap();
+            asked.answer.send(Some(text.to_owned())).unwrap();
+        })
+    }
+
+    #[test]
+    fn the_newest_person_is_asked_and_nobody_else() {
+        let desk = Desk::new(Duration::from_secs(10), Vec::new());
+        assert_eq!(desk.ask(&question(QuestionKind::Secret)), None);
+        let _older = desk.sit(true, false);
+        let newest = answer_with(desk.sit(true, false), "open");
+        let _unable = desk.sit(false, true);
+        assert_eq!(desk.ask(&question(QuestionKind::Secret)).as_deref(), Some("open"));
+        newest.join().unwrap();
+        let gone = desk.sit(true, false);
+        let leaving = std::thread::spawn(move || drop(gone));
+        leaving.join().unwrap();
+        assert_eq!(lock(&desk.waiting).len(), 2, "those who have not left");
+    }
+
+    #[test]
+    fn a_host_key_is_also_for_who_accepts_new_ones() {
+        let desk = Desk::new(Duration::from_secs(10), Vec::new());
+        let accepting = answer_with(desk.sit(false, true), "yes");
+        assert_eq!(desk.ask(&question(QuestionKind::HostKey)).as_deref(), Some("yes"));
+        accepting.join().unwrap();
+        assert_eq!(desk.ask(&question(QuestionKind::Secret)), None);
+    }
+
+    #[test]
+    fn a_person_who_leaves_or_sleeps_gives_no_answer() {
+        let desk = Desk::new(Duration::from_millis(20), Vec::new());
+        let _asleep = desk.sit(true, false);
+        assert_eq!(desk.ask(&question(QuestionKind::Secret)), None);
+        assert!(!desk.is_asking());
+        let mut leaving = desk.sit(true, false);
+        let thread = std::thread::spawn(move || drop(leaving.questions.blocking_recv()));
+        assert_eq!(desk.ask(&question(QuestionKind::Secret)), None);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn the_agent_of_keys_is_the_newest_that_is_still_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let [old, new] = ["old", "new"].map(|name| directory.path().join(name));
+        for file in [&old, &new] {
+            std::fs::write(file, "").unwrap();
+        }
+        let desk = Desk::new(Duration::ZERO, vec![old.clone()]);
+        assert!(!desk.note_key_agent(&old));
+        assert!(desk.note_key_agent(&new));
+        assert_eq!(desk.ssh_auth_sock(), Some(new.clone()));
+        std::fs::remove_file(&new).unwrap();
+        assert_eq!(desk.ssh_auth_sock(), Some(old.clone()));
+        for number in 0..20 {
+            desk.note_key_agent(&directory.path().join(number.to_string()));
+        }
+        assert_eq!(desk.key_agents().len(), KEY_AGENTS);
+    }
+}

@@ -1,0 +1,315 @@
+//! A port of this machine's loopback addresses that leads to a port on the dock.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dockerutils_core::agent::target::Target;
+use dockerutils_core::docker::port_owner;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::link::{Link, Wish, ended};
+use crate::log::Log;
+use crate::service::Streams;
+use crate::transport::{Connection, Connector, TransportError, TransportErrorKind};
+
+/// So many numbers behind the wanted one are tried.
+const TRIES: u16 = 200;
+/// Ports below need rights on most systems.
+const FIRST_FREE: u16 = 1024;
+/// Where a port that needs rights gets its number: 80 becomes 8080, and 443 becomes 8443.
+const HIGHER: u16 = 8000;
+/// How long a connection waits for a link that is being mended.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long connections may go on when their container has ended: its last words may still be under way.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long to leave a port alone when this process has no descriptors left.
+const SURFEIT: Duration = Duration::from_millis(100);
+/// A connection of which nothing is heard for so long is asked for a sign of life. What has half-closed it and gone does
+/// not tell by itself.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How much is moved at once in each direction.
+const BUFFER: usize = 64 * 1024;
+
+/// Where a door is, once it is found.
+pub(super) struct Place {
+    /// Its number.
+    pub(super) port: u16,
+    /// Why it is not the wanted one.
+    pub(super) reason: Option<String>,
+    listeners: Vec<TcpListener>,
+}
+
+/// Finds a place with this number, or the next one that is free and not `spoken_for`.
+///
+/// # Errors
+/// There is none.
+pub(super) async fn find(wanted: u16, spoken_for: impl Fn(u16) -> bool) -> io::Result<Place> {
+    let cause = match listen(wanted).await {
+        Ok(listeners) => {
+            return Ok(Place {
+                port: wanted,
+                reason: None,
+                listeners,
+            });
+        }
+        Err(cause) => cause,
+    };
+    let (reason, from) = match cause.kind() {
+        io::ErrorKind::PermissionDenied => (
+            format!("port {wanted} needs rights here"),
+            // Without them, none of those is to be had.
+            if wanted < FIRST_FREE { wanted + HIGHER } else { wanted },
+        ),
+        io::ErrorKind::AddrInUse => {
+            // Every process is looked at.
+            let owner = tokio::task::spawn_blocking(move || port_owner::process_of(wanted)).await;
+            let by = match owner.ok().flatten() {
+                Some((pid, name)) => format!(" by {pid}/{name}"),
+                None => String::new(),
+            };
+            (format!("{wanted} is taken here{by}"), wanted)
+        }
+        _ => return Err(cause),
+    };
+    for port in (from..=from.saturating_add(TRIES)).filter(|port| *port != wanted && !spoken_for(*port)) {
+        if let Ok(listeners) = listen(port).await {
+            return Ok(Place {
+                port,
+                reason: Some(reason),
+                listeners,
+            });
+        }
+    }
+    Err(io::Error::other(reason))
+}
+
+/// Listens on both loopback addresses, as an engine would: browsers try IPv6 first where a name is `localhost`.
+async fn listen(port: u16) -> io::Result<Vec<TcpListener>> {
+    #[cfg(not(target_os = "linux"))]
+    {
+        // There, an address of its own is free although somebody listens on all of them.
+        let looking = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+        if matches!(timeout(SURFEIT, looking).await, Ok(Ok(_))) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+    }
+    let mut listeners = vec![TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), port)).await?];
+    match TcpListener::bind((IpAddr::V6(Ipv6Addr::LOCALHOST), port)).await {
+        Ok(listener) => listeners.push(listener),
+        // `localhost` would lead to somebody else.
+        Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => return Err(cause),
+        // A machine without IPv6.
+        Err(_) => {}
+    }
+    Ok(listeners)
+}
+
+/// A door that is open. Dropped, it closes, soon.
+pub(super) struct Door {
+    close: oneshot::Sender<()>,
+    closed: oneshot::Receiver<()>,
+}
+
+impl Door {
+    /// Opens one.
+    pub(super) fn open<C: Connector>(
+        place: Place,
+        target: (String, u16),
+        link: Link<C>,
+        streams: Arc<Streams>,
+        log: Log,
+    ) -> Self {
+        let (close, closing) = oneshot::channel();
+        let (has_closed, closed) = oneshot::channel();
+        tokio::spawn(async move {
+            let way = Arc::new(Way {
+                target,
+                link,
+                streams,
+                log,
+            });
+            let mut passing = JoinSet::new();
+            let listeners = place.listeners;
+            tokio::select! {
+                () = let_in(&listeners, &way, &mut passing) => {}
+                // Told to, or dropped.
+                _ = closing => {}
+            }
+            drop(listeners);
+            let _ = has_closed.send(());
+            let leaving = async { while passing.join_next().await.is_some() {} };
+            // Those that are left are cut.
+            let _ = timeout(LAST_WORDS, leaving).await;
+        });
+        Self { close, closed }
+    }
+
+    /// Closes it; its number is free then. Who is on the way through goes on for some seconds.
+    pub(super) async fn close(self) {
+        drop(self.close);
+        let _ = self.closed.await;
+    }
+}
+
+/// Where a door leads, and how.
+struct Way<C: Connector> {
+    target: (String, u16),
+    link: Link<C>,
+    streams: Arc<Streams>,
+    log: Log,
+}
+
+/// Lets everybody in who comes, for ever.
+async fn let_in<C: Connector>(listeners: &[TcpListener], way: &Arc<Way<C>>, passing: &mut JoinSet<()>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = accept(listeners) => accepted,
+            // What has ended is forgotten at once, so that memory stays flat.
+            Some(_) = passing.join_next() => continue,
+        };
+        match accepted {
+            Ok(stream) => {
+                let way = Arc::clone(way);
+                passing.spawn(async move { way.pass(stream).await });
+            }
+            Err(cause) => {
+                way.log.line(format!("a connection to a port can't be taken: {cause}"));
+                tokio::time::sleep(SURFEIT).await;
+            }
+        }
+    }
+}
+
+async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
+    match listeners {
+        [one, other, ..] => tokio::select! {
+            accepted = one.accept() => accepted,
+            accepted = other.accept() => accepted,
+        },
+        [one] => one.accept().await,
+        [] => std::future::pending().await,
+    }
+    .map(|(stream, _)| stream)
+}
+
+impl<C: Connector> Way<C> {
+    async fn pass(&self, mut stream: TcpStream) {
+        let _open = self.streams.begin(false);
+        let _ = stream.set_nodelay(true);
+        let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, SILENCE);
+        let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+        let (host, port) = self.target.clone();
+        let wish = Wish {
+            arrival: Instant::now(),
+            patience: PATIENCE,
+            answers: false,
+        };
+        let target = Target::Tcp { host, port };
+        let opening = self.link.open(wish, &target);
+        let opened = tokio::select! {
+            opened = opening => opened,
+            // Who waits may leave.
+            () = left(&stream) => return,
+        };
+        match opened {
+            Ok((Connection { stream: far, .. }, mut over)) => {
+                let whole = {
+                    let (from_here, to_here) = stream.split();
+                    let (from_far, to_far) = tokio::io::split(far);
+                    tokio::select! {
+                        whole = both(from_here, to_here, from_far, to_far) => whole,
+                        _ = ended(&mut over) => false,
+                    }
+                };
+                if !whole {
+                    reset(&stream);
+                }
+            }
+            Err(error) => {
+                self.tell(&error);
+                reset(&stream);
+            }
+        }
+    }
+
+    fn tell(&self, error: &TransportError) {
+        // That nothing listens inside is between the container and its user; a browser asks again and again.
+        if error.kind != TransportErrorKind::Refused {
+            self.log.line(format!("a connection to a port was refused: {error}"));
+        }
+    }
+}
+
+/// Waits until the other side has broken its connection. One that only says that it has no more to say is not gone.
+async fn left(stream: &TcpStream) {
+    loop {
+        match stream.ready(tokio::io::Interest::ERROR).await {
+            Ok(ready) if !ready.is_error() => {}
+            _ => return,
+        }
+        tokio::time::sleep(SURFEIT).await;
+    }
+}
+
+/// Has the other side see a broken connection, not an end: what it heard is not all.
+fn reset(stream: &TcpStream) {
+    let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+}
+
+/// Moves bytes both ways; each direction ends by itself. Says whether both ended well.
+async fn both(
+    mut from_here: impl AsyncRead + Unpin,
+    mut to_here: impl AsyncWrite + Unpin,
+    mut from_far: impl AsyncRead + Unpin,
+    mut to_far: impl AsyncWrite + Unpin,
+) -> bool {
+    let out = async {
+        let end = copy(&mut from_here, &mut to_far).await;
+        let _ = to_far.shutdown().await;
+        // A far side that takes no more may still speak.
+        !matches!(end, End::Source)
+    };
+    let back = async {
+        let end = copy(&mut from_far, &mut to_here).await;
+        matches!(end, End::Well) && to_here.shutdown().await.is_ok()
+    };
+    tokio::pin!(out, back);
+    tokio::select! {
+        // Who has broken off here hears nothing any more.
+        spoken = &mut out => spoken && back.await,
+        heard = &mut back => heard && out.await,
+    }
+}
+
+enum End {
+    /// There is no more.
+    Well,
+    /// What was read from broke.
+    Source,
+    /// What was written to takes no more.
+    Sink,
+}
+
+async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> End {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = match from.read(&mut buffer).await {
+            Ok(0) => return End::Well,
+            Ok(read) => read,
+            Err(_) => return End::Source,
+        };
+        let written = async {
+            to.write_all(buffer.get(..read).unwrap_or_default()).await?;
+            to.flush().await
+        };
+        if written.await.is_err() {
+            return End::Sink;
+        }
+    }
+}

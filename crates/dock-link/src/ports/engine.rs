@@ -1,0 +1,162 @@
+//! What is asked of the dock's engine, over streams of the link: its containers, and what happens to them.
+//!
+//! Facts: the engine's API reference, `GET /containers/json` and `GET /events`. Paths have no version, so every engine
+//! understands them in its own.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::HOST;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::wanted::Container;
+use crate::transport::Duplex;
+
+/// How long an engine may take to answer.
+const LIMIT: Duration = Duration::from_secs(30);
+/// The longest list of containers.
+const LIST: usize = 64 * 1024 * 1024;
+/// The longest line that tells of an event: all labels of a container are in it.
+const LINE: usize = 4 * 1024 * 1024;
+/// `{"type":["container","network"],"event":["start","die","destroy","rename","connect","disconnect"]}`: what changes the
+/// ports of a container. A network that it joins or leaves may open or close them.
+const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%2C%22event%22%3A%5B%22start%22\
+%2C%22die%22%2C%22destroy%22%2C%22rename%22%2C%22connect%22%2C%22disconnect%22%5D%7D";
+const CONTAINERS: &str = "/containers/json";
+
+/// A connection to an engine.
+pub(super) struct Engine {
+    sender: SendRequest<Empty<Bytes>>,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Engine {
+    pub(super) async fn on(stream: Box<dyn Duplex>) -> io::Result<Self> {
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let connection = tokio::spawn(async move {
+            // Who waits for an answer hears of it.
+            let _ = connection.await;
+        });
+        Ok(Self { sender, connection })
+    }
+
+    /// Whether another question can be asked on it.
+    pub(super) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
+    /// The containers that run.
+    pub(super) async fn containers(&mut self) -> io::Result<Vec<Container>> {
+        let asking = async {
+            let response = self.get(CONTAINERS).await?;
+            let body = Limited::new(response.into_body(), LIST).collect().await;
+            io::Result::Ok(body.map_err(io::Error::other)?.to_bytes())
+        };
+        let text = timeout(LIMIT, asking).await??;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// What happens from now on.
+    pub(super) async fn events(mut self) -> io::Result<Events> {
+        // An engine sends the head at once.
+        let response = timeout(LIMIT, self.get(EVENTS)).await??;
+        Ok(Events {
+            body: response.into_body(),
+            text: Vec::new(),
+            _engine: self,
+        })
+    }
+
+    async fn get(&mut self, path: &str) -> io::Result<Response<Incoming>> {
+        let request = Request::get(path)
+            .header(HOST, "docker")
+            .body(Empty::new())
+            .map_err(io::Error::other)?;
+        self.sender.ready().await.map_err(io::Error::other)?;
+        let response = self.sender.send_request(request).await.map_err(io::Error::other)?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            status => Err(io::Error::other(format!("the engine answers {status} to {path}"))),
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Event {
+    #[serde(rename = "Type", default)]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) action: String,
+    #[serde(default)]
+    pub(super) actor: Actor,
+}
+
+/// To what it happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Actor {
+    #[serde(rename = "ID", default)]
+    pub(super) id: String,
+    /// A container's labels, and more.
+    #[serde(rename = "Attributes", default)]
+    pub(super) attributes: HashMap<String, String>,
+}
+
+impl Event {
+    /// The container that it is about.
+    pub(super) fn container(&self) -> &str {
+        match self.kind.as_str() {
+            "network" => self.actor.attributes.get("container").map_or("", String::as_str),
+            _ => &self.actor.id,
+        }
+    }
+}
+
+/// What happens on an engine, as it happens.
+pub(super) struct Events {
+    body: Incoming,
+    /// What came and is no whole line yet.
+    text: Vec<u8>,
+    _engine: Engine,
+}
+
+impl Events {
+    /// The next one. Dropped while it waits, it loses nothing.
+    pub(super) async fn next(&mut self) -> io::Result<Event> {
+        loop {
+            if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=end).collect();
+                match line.trim_ascii() {
+                    [] => continue,
+                    line => return Ok(serde_json::from_slice(line)?),
+                }
+            }
+            if self.text.len() > LINE {
+                return Err(io::Error::other("the engine tells of an event without end"));
+            }
+            match self.body.frame().await {
+                Some(frame) => {
+                    if let Ok(data) = frame.map_err(io::Error::other)?.into_data() {
+                        self.text.extend_from_slice(&data);
+                    }
+                }
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Which containers were made through this agent's sockets, also in its earlier lives.
+
+use std::collections::{HashSet, VecDeque};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use tokio::sync::Notify;
+
+use super::observer::is_id;
+use crate::log::Log;
+use crate::mutex::lock;
+use crate::shells::write_private;
+
+/// So many are remembered; the oldest are forgotten first.
+const REMEMBERED: usize = 1000;
+
+/// The containers.
+#[derive(Debug)]
+pub(super) struct Made {
+    file: PathBuf,
+    ids: Mutex<Ids>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Ids {
+    known: HashSet<String>,
+    /// The oldest first.
+    order: VecDeque<String>,
+}
+
+impl Ids {
+    fn insert(&mut self, id: String) -> bool {
+        if !is_id(&id) || !self.known.insert(id.clone()) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+impl Made {
+    /// Those of a file; none where there is none, or none that can be read.
+    pub(super) fn read(file: PathBuf) -> Self {
+        let mut ids = Ids::default();
+        let found: Vec<String> = std::fs::read(&file)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+        for id in found {
+            ids.insert(id);
+        }
+        Self {
+            file,
+            ids: Mutex::new(ids),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(super) fn contains(&self, id: &str) -> bool {
+        lock(&self.ids).known.contains(id)
+    }
+
+    pub(super) fn add(&self, id: String) {
+        if lock(&self.ids).insert(id) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// One that is no more.
+    pub(super) fn forget(&self, id: &str) {
+        let mut ids = lock(&self.ids);
+        if ids.known.remove(id) {
+            ids.order.retain(|other| other != id);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Writes down every change, for ever.
+    pub(super) async fn keep(&self, log: &Log) {
+        loop {
+            self.changed.notified().await;
+            let ids = lock(&self.ids).order.clone();
+            let file = self.file.clone();
+            // A home may be far away.
+            let written = tokio::task::spawn_blocking(move || write(&file, &ids)).await;
+            if let Ok(Err(cause)) = written {
+                log.line(format!("the containers can't be written down: {cause}"));
+            }
+        }
+    }
+}
+
+fn write(file: &Path, ids: &VecDeque<String>) -> io::Result<()> {
+    if let Some(directory) = file.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    write_private(file, &serde_json::to_vec(ids)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn id(number: usize) -> String {
+        format!("{number:064x}")
+    }
+
+    #[test]
+    fn the_newest_are_remembered_and_ids_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("state/a.made");
+        let made = Made::read(file.clone());
+        for number in 0..REMEMBERED + 5 {
+            made.add(id(number));
+            made.add(id(number));
+        }
+        made.add("../../etc/passwd".into());
+        made.forget(&id(7));
+        assert!(!made.contains(&id(4)) && made.contains(&id(5)) && !made.contains(&id(7)));
+        write(&file, &lock(&made.ids).order).unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = Made::read(file.clone());
+        assert_eq!(lock(&again.ids).order.len(), REMEMBERED - 1);
+        assert!(again.contains(&id(REMEMBERED + 4)) && !again.contains(&id(7)));
+        std::fs::write(&file, "[1]").unwrap();
+        assert_eq!(lock(&Made::read(file).ids).order.len(), 0);
+    }
+}

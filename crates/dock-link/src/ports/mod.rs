@@ -1,0 +1,473 @@
+//! Ports that containers publish on the dock answer on this machine, too: at the same port of 127.0.0.1, while they run.
+//!
+//! The engine's events say when a container starts and ends; its list of containers says which ports it has. Whenever
+//! something may have changed the list is asked for anew and what is open is made what should be: so a link that was cut,
+//! a start that was missed, or an agent that was killed come out right by the same way.
+//!
+//! - [`observer`]: which containers are made through the agent's sockets; `made`: in its earlier lives, too;
+//! - `wanted`: whose ports are forwarded, and which;
+//! - `engine`: the dock's engine;
+//! - `door`: a port here, and the way through it.
+
+mod door;
+mod engine;
+mod made;
+pub mod observer;
+mod wanted;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dockerutils_core::agent::place::Place;
+use dockerutils_core::agent::target::Target;
+use dockerutils_core::agent::wire;
+use dockerutils_core::docks::Forward;
+use dockerutils_core::output::visible;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::link::{Link, Over, Wish, ended};
+use crate::log::Log;
+use crate::mounts::Mounts;
+use crate::mutex::lock;
+use crate::service::Streams;
+use crate::transport::{Connector, TransportError, TransportErrorKind};
+use door::Door;
+use engine::{Engine, Event};
+use made::Made;
+use observer::{Creation, Observer};
+use wanted::{Key, Wanted, Whose};
+
+/// The labels of containers that our commands make: the user, and the project.
+const LABEL_USER: &str = "io.dockerutils.user";
+const LABEL_PROJECT: &str = "io.dockerutils.project";
+/// So many ports are forwarded at most: a container may publish all that there are.
+const PORTS: usize = 500;
+/// The pause between two looks at the list of containers.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The pauses after which the engine is asked again when it did not answer well.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often to try again to mend a link by which ports should answer.
+const MENDING: Duration = Duration::from_secs(60);
+/// How long such an attempt goes on.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A port at which nothing listens anywhere: whether sshd forwards at all is asked of it, and no server is disturbed.
+const NOBODY: u16 = 1;
+
+/// The ports of one dock.
+pub(crate) struct Ports {
+    user: String,
+    made: Made,
+    log: Log,
+    streams: Arc<Streams>,
+    /// Whose ports are to be forwarded; none as long as nobody needs that.
+    wish: watch::Sender<Option<Forward>>,
+    /// Whether a docked shell lives, for which a link that was cut is mended unasked.
+    has_shells: AtomicBool,
+    /// What is open.
+    book: Mutex<Book>,
+}
+
+#[derive(Default)]
+struct Book {
+    open: BTreeMap<Key, Entry>,
+    /// What can't be forwarded, with the reason.
+    shut: Vec<wire::Port>,
+    /// Whether the engine is being listened to.
+    live: bool,
+}
+
+struct Entry {
+    port: wire::Port,
+    own: bool,
+    door: Door,
+}
+
+impl Ports {
+    pub(crate) fn new(place: &Place, user: String, streams: Arc<Streams>, log: Log) -> Arc<Self> {
+        Arc::new(Self {
+            user,
+            made: Made::read(place.made_file()),
+            log,
+            streams,
+            wish: watch::Sender::new(None),
+            has_shells: AtomicBool::new(false),
+            book: Mutex::default(),
+        })
+    }
+
+    /// Says whose ports are to be forwarded, and whether docked shells live.
+    pub(crate) fn want(&self, forward: Option<Forward>, has_shells: bool) {
+        self.has_shells.store(has_shells, Ordering::Release);
+        self.wish.send_if_modified(|wish| {
+            let changed = *wish != forward;
+            *wish = forward;
+            changed
+        });
+    }
+
+    /// Whether the agent is to live for a container of its user that runs.
+    pub(crate) fn keeps(&self) -> bool {
+        let book = lock(&self.book);
+        book.live && book.open.values().any(|entry| entry.own)
+    }
+
+    /// All ports, also such as can't be forwarded.
+    pub(crate) fn all(&self) -> Vec<wire::Port> {
+        let book = lock(&self.book);
+        let open = book.open.values().map(|entry| &entry.port);
+        open.chain(&book.shut).cloned().collect()
+    }
+
+    /// What looks at a connection to the engine; `client` is the process that made it.
+    pub(crate) fn tap(self: &Arc<Self>, mounts: &Arc<Mounts>, client: Option<i32>) -> Tap {
+        Tap {
+            observer: Arc::default(),
+            ports: Arc::clone(self),
+            mounts: Arc::clone(mounts),
+            client,
+        }
+    }
+
+    /// Closes all.
+    pub(crate) async fn close(&self) {
+        let book = std::mem::take(&mut *lock(&self.book));
+        for entry in book.open.into_values() {
+            entry.door.close().await;
+        }
+    }
+
+    /// Does all this until it is dropped.
+    pub(crate) async fn run<C: Connector>(&self, link: Link<C>) {
+        tokio::select! {
+            () = self.made.keep(&self.log) => {}
+            () = self.watch(&link) => {}
+        }
+    }
+
+    async fn watch<C: Connector>(&self, link: &Link<C>) {
+        let mut wish = self.wish.subscribe();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let forward = *wish.borrow_and_update();
+            let Some(forward) = forward.filter(|forward| *forward != Forward::None) else {
+                self.close().await;
+                // The sender is in `self`.
+                let _ = wish.changed().await;
+                continue;
+            };
+            tokio::select! {
+                () = self.stand(link) => {}
+                _ = wish.changed() => continue,
+            }
+            let began = Instant::now();
+            let error = tokio::select! {
+                error = self.follow(link, forward) => error,
+                _ = wish.changed() => continue,
+            };
+            lock(&self.book).live = false;
+            // A link that is over says so itself.
+            if let Err(Trouble::Engine(cause)) = error {
+                self.log.line(format!("the ports of containers are not known: {cause}"));
+                pause = if began.elapsed() > LONGEST_PAUSE {
+                    FIRST_PAUSE
+                } else {
+                    (2 * pause).min(LONGEST_PAUSE)
+                };
+                sleep(pause).await;
+            } else {
+                pause = FIRST_PAUSE;
+            }
+        }
+    }
+
+    /// Waits until the link stands. It is made for a docked shell, or for ports that are open; for nobody else, who may have
+    /// to be asked for a passphrase.
+    async fn stand<C: Connector>(&self, link: &Link<C>) {
+        loop {
+            let needed = !lock(&self.book).open.is_empty() || self.has_shells.load(Ordering::Acquire);
+            // One that was dropped because nothing needs it is made again when something does.
+            if needed && !link.rests() {
+                let wish = Wish {
+                    arrival: Instant::now(),
+                    patience: PATIENCE,
+                    answers: false,
+                };
+                if link.up(wish).await.is_ok() {
+                    return;
+                }
+            }
+            if timeout(MENDING, link.standing()).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps what is open what it should be, as long as link and engine answer.
+    async fn follow<C: Connector>(&self, link: &Link<C>, forward: Forward) -> Result<(), Trouble> {
+        let (engine, mut over) = self.engine(link).await?;
+        // Events first: what starts while the list is made is in one or the other.
+        let mut events = engine.events().await?;
+        let (mut engine, _) = self.engine(link).await?;
+        let mut forbidden = None;
+        let mut next = Some(Instant::now());
+        loop {
+            tokio::select! {
+                biased;
+                _ = ended(&mut over) => return Err(Trouble::Link),
+                event = events.next() => {
+                    if self.concerns(&event?, forward).await {
+                        next.get_or_insert_with(Instant::now);
+                    }
+                }
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                    if !engine.is_open() {
+                        engine = self.engine(link).await?.0;
+                    }
+                    let containers = engine.containers().await?;
+                    let ports = Whose {
+                        forward,
+                        user: &self.user,
+                        made: &|id| self.made.contains(id),
+                    }
+                    .ports(containers);
+                    self.settle(ports, link, &mut forbidden).await;
+                    lock(&self.book).live = true;
+                    // Whatever happens meanwhile is looked at together.
+                    next = None;
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn engine<C: Connector>(&self, link: &Link<C>) -> Result<(Engine, Over), Trouble> {
+        let wish = Wish {
+            arrival: Instant::now(),
+            patience: Duration::ZERO,
+            answers: false,
+        };
+        let (connection, over) = link.open(wish, &Target::Engine).await?;
+        Ok((Engine::on(connection.stream).await?, over))
+    }
+
+    /// Whether an event may change what is to be open. The doors of a container that has ended are closed at once.
+    async fn concerns(&self, event: &Event, forward: Forward) -> bool {
+        let id = event.container();
+        let is_known = {
+            let book = lock(&self.book);
+            let mut open = book.open.keys().map(|key| &key.container);
+            open.any(|container| container == id) || book.shut.iter().any(|port| port.container == id)
+        };
+        match event.action.as_str() {
+            "die" | "destroy" => {
+                self.shut(|key| key.container == id).await;
+                if event.action == "destroy" {
+                    self.made.forget(id);
+                }
+                is_known
+            }
+            _ => {
+                let whose = Whose {
+                    forward,
+                    user: &self.user,
+                    made: &|id| self.made.contains(id),
+                };
+                let label = event.actor.attributes.get(LABEL_USER).map(String::as_str);
+                is_known || forward == Forward::All || event.kind == "network" || whose.is_own(id, label)
+            }
+        }
+    }
+
+    /// Closes these doors.
+    async fn shut(&self, which: impl Fn(&Key) -> bool) {
+        let closing: Vec<Entry> = {
+            let mut book = lock(&self.book);
+            let keys: Vec<Key> = book.open.keys().filter(|key| which(key)).cloned().collect();
+            keys.iter().filter_map(|key| book.open.remove(key)).collect()
+        };
+        for entry in closing {
+            self.log
+                .line(format!("{} of {} is closed here", entry.port.inside, entry.port.name));
+            // What needed this agent has ended now.
+            self.streams.touch();
+            entry.door.close().await;
+        }
+    }
+
+    /// Makes what is open what should be.
+    async fn settle<C: Connector>(
+        &self,
+        wanted: Vec<Wanted>,
+        link: &Link<C>,
+        forbidden: &mut Option<Option<TransportError>>,
+    ) {
+        let keys: BTreeSet<&Key> = wanted.iter().map(|port| &port.key).collect();
+        self.shut(|key| !keys.contains(key)).await;
+        let numbers: BTreeSet<u16> = wanted.iter().map(|port| port.key.port).collect();
+        let mut shut = Vec::new();
+        for port in &wanted {
+            if let Some(entry) = lock(&self.book).open.get_mut(&port.key) {
+                // It may have been renamed.
+                entry.port.name.clone_from(&port.name);
+                continue;
+            }
+            match self.open(port, link, &numbers, forbidden).await {
+                Ok(entry) => {
+                    lock(&self.book).open.insert(port.key.clone(), entry);
+                }
+                Err(told) => shut.push(*told),
+            }
+        }
+        lock(&self.book).shut = shut;
+    }
+
+    /// Opens a door, or says why it stays shut.
+    async fn open<C: Connector>(
+        &self,
+        wanted: &Wanted,
+        link: &Link<C>,
+        numbers: &BTreeSet<u16>,
+        forbidden: &mut Option<Option<TransportError>>,
+    ) -> Result<Entry, Box<wire::Port>> {
+        let key = &wanted.key;
+        let mut port = wire::Port {
+            container: key.container.clone(),
+            name: wanted.name.clone(),
+            inside: key.inside.clone(),
+            address: key.address.clone(),
+            port: key.port,
+            here: None,
+            reason: None,
+            hint: None,
+        };
+        let not = |mut port: wire::Port, reason: String, hint: Option<String>| {
+            port.reason = Some(reason);
+            port.hint = hint;
+            Err(Box::new(port))
+        };
+        let Some(host) = &wanted.host else {
+            return not(port, "only TCP is forwarded".to_owned(), None);
+        };
+        if lock(&self.book).open.len() >= PORTS {
+            return not(port, format!("{PORTS} ports are forwarded already"), None);
+        }
+        if let Some(error) = self.forbids(link, host, key.port, forbidden).await {
+            return not(port, error.message, error.hint);
+        }
+        let place = match door::find(key.port, |other| numbers.contains(&other)).await {
+            Ok(place) => place,
+            Err(cause) => return not(port, format!("no port is free here: {cause}"), None),
+        };
+        port.here = Some(place.port);
+        port.reason.clone_from(&place.reason);
+        self.log.line(format!(
+            "{} of {} ({host} port {}) is port {} here{}",
+            key.inside,
+            visible(&wanted.name),
+            key.port,
+            place.port,
+            place
+                .reason
+                .as_ref()
+                .map(|reason| format!(": {reason}"))
+                .unwrap_or_default()
+        ));
+        let target = (host.clone(), key.port);
+        let door = Door::open(place, target, link.clone(), Arc::clone(&self.streams), self.log.clone());
+        Ok(Entry {
+            port,
+            own: wanted.own,
+            door,
+        })
+    }
+
+    /// Why the dock's sshd does not forward, if so. It is asked once for each link, by a port at which nobody listens: a
+    /// server that takes one connection and ends is not to see ours.
+    async fn forbids<C: Connector>(
+        &self,
+        link: &Link<C>,
+        host: &str,
+        port: u16,
+        known: &mut Option<Option<TransportError>>,
+    ) -> Option<TransportError> {
+        let ask = async |host: &str, port: u16| {
+            let wish = Wish {
+                arrival: Instant::now(),
+                patience: Duration::ZERO,
+                answers: false,
+            };
+            let host = host.to_owned();
+            let opened = link.open(wish, &Target::Tcp { host, port }).await;
+            opened.err().filter(|error| error.kind == TransportErrorKind::Forbidden)
+        };
+        if known.is_none() {
+            *known = Some(ask("127.0.0.1", NOBODY).await);
+            if let Some(Some(error)) = known {
+                let hint = error.hint.as_deref().unwrap_or_default();
+                self.log.line(format!("no ports are forwarded: {error} ({hint})"));
+            }
+        }
+        match known {
+            // An sshd may allow some ports (`PermitOpen`), and this be one.
+            Some(Some(_)) => ask(host, port).await,
+            _ => None,
+        }
+    }
+}
+
+/// Why the engine is not followed any more.
+enum Trouble {
+    /// The link is over.
+    Link,
+    /// The engine does not answer well.
+    Engine(io::Error),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(cause: io::Error) -> Self {
+        Self::Engine(cause)
+    }
+}
+
+impl From<TransportError> for Trouble {
+    fn from(error: TransportError) -> Self {
+        match error.kind {
+            TransportErrorKind::Unreachable | TransportErrorKind::NeedsPerson => Self::Link,
+            TransportErrorKind::Refused | TransportErrorKind::Forbidden => Self::Engine(io::Error::other(error)),
+        }
+    }
+}
+
+/// Looks at the bytes of one connection to the engine as they pass.
+#[derive(Clone)]
+pub(crate) struct Tap {
+    observer: Arc<Mutex<Observer>>,
+    ports: Arc<Ports>,
+    mounts: Arc<Mounts>,
+    client: Option<i32>,
+}
+
+impl Tap {
+    /// Bytes of the client, before they are passed on.
+    pub(crate) fn see_client(&self, bytes: &[u8]) {
+        lock(&self.observer).see_client(bytes);
+    }
+
+    /// Bytes of the engine, before they are passed on.
+    pub(crate) fn see_engine(&self, bytes: &[u8]) {
+        let seen = lock(&self.observer).see_engine(bytes);
+        for Creation { id, sources } in seen {
+            if let Some(id) = id {
+                self.ports.made.add(id);
+            }
+            if !sources.is_empty() {
+                self.mounts.see(sources, self.client);
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Which ports are to be forwarded, from what the engine says of its containers. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use dockerutils_core::docks::Forward;
+use serde::Deserialize;
+
+use super::LABEL_USER;
+
+/// A container in the engine's list (`GET /containers/json`).
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Container {
+    id: String,
+    #[serde(default)]
+    created: i64,
+    names: Option<Vec<String>>,
+    labels: Option<HashMap<String, String>>,
+    ports: Option<Vec<Binding>>,
+}
+
+/// One of its ports.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Binding {
+    #[serde(rename = "IP", default)]
+    ip: String,
+    private_port: u16,
+    /// None where it is not published.
+    public_port: Option<u16>,
+    #[serde(rename = "Type")]
+    protocol: String,
+}
+
+/// A port that a container publishes on the dock.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// The container's ID.
+    pub(super) container: String,
+    /// `8888/tcp`.
+    pub(super) inside: String,
+    /// The address that the engine listens on.
+    pub(super) address: String,
+    /// And its port.
+    pub(super) port: u16,
+}
+
+/// A port, and what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) key: Key,
+    /// The container's name.
+    pub(super) name: String,
+    /// Whether the container is this user's.
+    pub(super) own: bool,
+    /// The address by which the dock itself reaches it; none for what can't be forwarded.
+    pub(super) host: Option<String>,
+}
+
+/// Whose containers count.
+pub(super) struct Whose<'a> {
+    pub(super) forward: Forward,
+    pub(super) user: &'a str,
+    /// Whether a container was made through this agent.
+    pub(super) made: &'a dyn Fn(&str) -> bool,
+}
+
+impl Whose<'_> {
+    /// Whether a container with this ID and this user's label is ours.
+    pub(super) fn is_own(&self, id: &str, user: Option<&str>) -> bool {
+        user == Some(self.user) || (self.made)(id)
+    }
+
+    /// The ports to be forwarded, those of the oldest container first: it had its number before the others.
+    pub(super) fn ports(&self, mut containers: Vec<Container>) -> Vec<Wanted> {
+        if self.forward == Forward::None {
+            return Vec::new();
+        }
+        containers.sort_by(|one, other| (one.created, &one.id).cmp(&(other.created, &other.id)));
+        let mut all = Vec::new();
+        for container in containers {
+            let label = container.labels.as_ref().and_then(|labels| labels.get(LABEL_USER));
+            let own = self.is_own(&container.id, label.map(String::as_str));
+            if own || self.forward == Forward::All {
+                ports(&container, own, &mut all);
+            }
+        }
+        all
+    }
+}
+
+fn ports(container: &Container, own: bool, all: &mut Vec<Wanted>) {
+    let name = container
+        .names
+        .iter()
+        .flatten()
+        .next()
+        .map_or(container.id.as_str(), |name| name.trim_start_matches('/'));
+    // The same port on all of IPv4 and on all of IPv6 is one to the user.
+    let mut listened: BTreeMap<(u16, u16, &str), BTreeSet<&str>> = BTreeMap::new();
+    for binding in container.ports.iter().flatten() {
+        if let Some(public) = binding.public_port.filter(|port| *port > 0) {
+            let place = (binding.private_port, public, binding.protocol.as_str());
+            listened.entry(place).or_default().insert(&binding.ip);
+        }
+    }
+    for ((private, public, protocol), addresses) in listened {
+        let has_all_of_ipv4 = addresses.iter().any(|address| matches!(*address, "" | "0.0.0.0"));
+        for address in addresses {
+            if has_all_of_ipv4 && address == "::" {
+                continue;
+            }
+            all.push(Wanted {
+                key: Key {
+                    container: container.id.clone(),
+                    inside: format!("{private}/{protocol}"),
+                    address: address.to_owned(),
+                    port: public,
+                },
+                name: name.to_owned(),
+                own,
+                host: (protocol == "tcp").then(|| reached(address)),
+            });
+        }
+    }
+}
+
+/// The address by which a machine reaches what itself listens on there.
+fn reached(address: &str) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(address)) if !address.is_unspecified() => address.to_string(),
+        Ok(IpAddr::V6(address)) if address.is_unspecified() => "::1".to_owned(),
+        Ok(IpAddr::V6(address)) => address.to_string(),
+        _ => "127.0.0.1".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn containers(json: &str) -> Vec<Container> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn shown(forward: Forward, json: &str) -> Vec<String> {
+        let whose = Whose {
+            forward,
+            user: "ann",
+            made: &|id| id == "made",
+        };
+        whose
+            .ports(containers(json))
+            .into_iter()
+            .map(|port| {
+                let host = port.host.unwrap_or_else(|| "-".into());
+                format!("{} {} {host} {}", port.name, port.key.inside, port.key.port)
+            })
+            .collect()
+    }
+
+    const LIST: &str = r#"[
+        {"Id": "other", "Created": 3, "Names": ["/theirs"], "Labels": {"io.dockerutils.user": "bob"},
+         "Ports": [{"IP": "0.0.0.0", "PrivatePort": 1, "PublicPort": 1, "Type": "tcp"}]},
+        {"Id": "labelled", "Created": 2, "Names": ["/web"], "Labels": {"io.dockerutils.user": "ann"},
+         "Ports": [{"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+                   {"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
+                   {"PrivatePort": 81, "Type": "tcp"},
+                   {"IP": "127.0.0.1", "PrivatePort": 53, "PublicPort": 53, "Type": "udp"}]},
+        {"Id": "made", "Created": 1, "Names": null, "Labels": null,
+         "Ports": [{"IP": "::", "PrivatePort": 5, "PublicPort": 5, "Type": "tcp"},
+                   {"IP": "10.0.0.7", "PrivatePort": 6, "PublicPort": 6, "Type": "tcp"},
+                   {"IP": "10.0.0.8", "PrivatePort": 6, "PublicPort": 6, "Type": "tcp"}]},
+        {"Id": "bare", "Created": 9}
+    ]"#;
+
+    #[test]
+    fn only_the_user_s_own_are_forwarded_unless_all_are_to_be() {
+        let mine = [
+            "made 5/tcp ::1 5",
+            "made 6/tcp 10.0.0.7 6",
+            "made 6/tcp 10.0.0.8 6",
+            "web 53/udp - 53",
+            "web 80/tcp 127.0.0.1 8080",
+        ];
+        assert_eq!(shown(Forward::Mine, LIST), mine);
+        let mut all = mine.to_vec();
+        all.push("theirs 1/tcp 127.0.0.1 1");
+        assert_eq!(shown(Forward::All, LIST), all);
+        assert_eq!(shown(Forward::None, LIST), [""; 0]);
+    }
+}

@@ -1,0 +1,161 @@
+//! The main function of an agent's program.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use dockerutils_core::agent::place::Place;
+use dockerutils_core::agent::start::Start;
+use dockerutils_core::docks::Dock;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::handover::{self, Descriptors};
+use crate::log::Log;
+use crate::service::{Ending, Service, Sockets};
+use crate::supervisor::{self, Made};
+use crate::timing::Timing;
+use crate::transport::Connector;
+
+/// The argument by which a supervisor makes its worker one. Nobody types it.
+pub(crate) const WORKER: &str = "worker";
+/// The code of a worker that was told to end; 0 is that of one that nothing needs.
+pub(crate) const STOPPED: u8 = 10;
+
+/// What a worker has to do.
+pub struct Work {
+    dock: Dock,
+    place: Place,
+    timing: Timing,
+    log: Log,
+    sockets: Sockets,
+    /// Ends with the supervisor.
+    lifeline: UnixStream,
+    /// Kept locked: while it is, no other agent of this dock starts.
+    lock: OwnedFd,
+}
+
+impl Work {
+    /// The dock it is for.
+    pub const fn dock(&self) -> &Dock {
+        &self.dock
+    }
+
+    /// Its log, for what a connector has to say.
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Other time limits than the usual.
+    #[must_use]
+    pub fn with_timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Serves the dock that `connector` reaches, until nothing needs it.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub async fn serve(self, connector: impl Connector) -> io::Result<Ending> {
+        let made = Made::of([self.place.control_socket(), self.place.engine_socket()]);
+        let service = Service::new(self.dock, self.place, connector, self.timing, self.log.clone());
+        let mut terminated = signal(SignalKind::terminate())?;
+        let stopper = Arc::clone(&service);
+        let stopping = tokio::spawn(async move {
+            terminated.recv().await;
+            stopper.stop();
+        });
+        // A thread of its own: it waits for nothing else, and must not keep the runtime from ending.
+        let (log, mut lifeline) = (self.log, self.lifeline.try_clone()?);
+        std::thread::spawn(move || {
+            while matches!(lifeline.read(&mut [0]), Ok(1..)) {}
+            log.line("the supervisor has gone; this worker goes on alone");
+        });
+        let ending = service.run(self.sockets).await;
+        stopping.abort();
+        if is_over(&self.lifeline) {
+            // Nobody else would.
+            made?.remove();
+        }
+        drop(self.lock);
+        Ok(ending)
+    }
+}
+
+/// Runs as supervisor or as worker; `work` chooses the connector of a dock, and has the work serve it.
+pub fn main(work: impl AsyncFnOnce(Work) -> io::Result<Ending>) -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    let result = match arguments.as_slice() {
+        [] => supervisor::run().map(|()| ExitCode::SUCCESS),
+        [word] if word == WORKER => run_worker(work).map(|ending| match ending {
+            Ending::Idle => ExitCode::SUCCESS,
+            Ending::Stopped => ExitCode::from(STOPPED),
+        }),
+        _ => Err(io::Error::other(
+            "it takes no arguments: commands start it when they need it",
+        )),
+    };
+    result.unwrap_or_else(|cause| {
+        // To whom it is said depends on how far it came: a terminal, the command that started it, the log.
+        let _ = writeln!(io::stderr(), "dock-agent: {cause}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Whether the supervisor has gone: it says nothing on this socket but its end.
+fn is_over(lifeline: &UnixStream) -> bool {
+    let mut looked_at = [PollFd::new(lifeline, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut looked_at, Some(&now)).is_ok_and(|events| events > 0)
+}
+
+fn run_worker(work: impl AsyncFnOnce(Work) -> io::Result<Ending>) -> io::Result<Ending> {
+    let lifeline = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
+    let (Descriptors { control, engine, lock }, Start { place, dock }) = handover::take(&lifeline)?;
+    // What we start must not hold on to it.
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    let mut log = Log::of(&place, "worker");
+    log.take_stderr()?;
+    raise_descriptors(&log);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        let listener = |descriptor: OwnedFd| UnixListener::from_std(descriptor.into());
+        let sockets = Sockets {
+            control: listener(control)?,
+            engine: listener(engine)?,
+        };
+        work(Work {
+            dock,
+            place,
+            timing: Timing::default(),
+            log,
+            sockets,
+            lifeline,
+            lock,
+        })
+        .await
+    });
+    // A look-up of a name that hangs keeps nobody waiting.
+    runtime.shutdown_background();
+    result
+}
+
+/// Each stream takes one descriptor or two; a shell's usual limit of 1024 is soon reached by tools that connect a lot.
+fn raise_descriptors(log: &Log) {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(cause) = setrlimit(Resource::Nofile, raised) {
+        log.line(format!("the limit of descriptors stays as it is: {cause}"));
+    }
+}

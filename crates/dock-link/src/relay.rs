@@ -1,0 +1,252 @@
+//! Bytes from a connection here to one on the dock, and back.
+//!
+//! Each direction ends by itself: docker's attach, cp and load say that they have no more by closing one half, and read
+//! on. What breaks in one direction does not stop the other, which may still bring the reason.
+
+use std::io;
+use std::time::Duration;
+
+use dockerutils_core::agent::frame::{self, HEADER, Kind};
+use dockerutils_core::agent::target::Size;
+use dockerutils_core::agent::wire::{Failure, FailureKind};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+
+use crate::link::{Over, ended};
+use crate::ports::Tap;
+use crate::transport::{Connection, Duplex, ExecSide};
+
+/// How much is moved at once in each direction.
+const BUFFER: usize = 64 * 1024;
+/// How often to look whether somebody who has said all is still there to hear.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long the last words of a command may take to be heard.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Moves raw bytes both ways until both sides are done, the link is over, or nobody is there any more. `tap` sees them pass.
+pub(crate) async fn raw(here: UnixStream, far: Box<dyn Duplex>, mut over: Over, tap: Option<Tap>) {
+    let (from_here, to_here) = here.into_split();
+    let (from_far, to_far) = tokio::io::split(far);
+    tokio::select! {
+        () = both(from_here, to_here, from_far, to_far, tap.as_ref()) => {}
+        // Dropped, both sides are closed at once.
+        _ = ended(&mut over) => {}
+    }
+}
+
+async fn both(
+    mut from_here: OwnedReadHalf,
+    mut to_here: OwnedWriteHalf,
+    mut from_far: impl AsyncRead + Unpin,
+    mut to_far: impl AsyncWrite + Unpin,
+    tap: Option<&Tap>,
+) {
+    let out = async {
+        // A far side that takes no more may still speak.
+        let _ = copy_away(&mut from_here, &mut to_far, tap).await;
+        let _ = to_far.shutdown().await;
+        from_here
+    };
+    let back = async {
+        let result = copy(&mut from_far, &mut to_here, tap).await;
+        let _ = to_here.shutdown().await;
+        result.is_ok()
+    };
+    tokio::pin!(out, back);
+    tokio::select! {
+        // Here there is no more to say: the far side speaks on, as long as somebody listens.
+        from_here = &mut out => tokio::select! {
+            _ = back => {}
+            () = gone(&from_here) => {}
+        },
+        // The far side has said all, and may still listen; where nobody took its words, nobody is there to speak.
+        heard = &mut back => if heard {
+            out.await;
+        }
+    }
+}
+
+async fn copy(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    tap: Option<&Tap>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    while let Some(bytes) = next(from, &mut buffer).await? {
+        if let Some(tap) = tap {
+            tap.see_engine(bytes);
+        }
+        write(to, bytes).await?;
+    }
+    Ok(())
+}
+
+/// [`copy`] from a socket here: a far side that takes nothing, for somebody who has gone, is not waited for.
+async fn copy_away(from: &mut OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin), tap: Option<&Tap>) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    while let Some(bytes) = next(from, &mut buffer).await? {
+        if let Some(tap) = tap {
+            tap.see_client(bytes);
+        }
+        write_for(from, to, bytes).await?;
+    }
+    Ok(())
+}
+
+/// What comes next; nothing at the end.
+async fn next<'a>(from: &mut (impl AsyncRead + Unpin), buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+    let read = from.read(buffer).await?;
+    Ok(buffer.get(..read).filter(|bytes| !bytes.is_empty()))
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
+/// Writes what came from a socket, as long as somebody is behind it.
+async fn write_for(from: &OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    tokio::select! {
+        biased;
+        written = write(to, bytes) => written,
+        () = gone(from) => Err(io::ErrorKind::BrokenPipe.into()),
+    }
+}
+
+/// Waits until the process behind a socket that has said all has closed it altogether. A stream that brings nothing for
+/// hours (`docker events`) would outlive it otherwise.
+#[cfg(target_os = "linux")]
+async fn gone(socket: &OwnedReadHalf) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let mut looked_at = [PollFd::new(socket.as_ref(), PollFlags::empty())];
+        // Both directions are closed: unix(7) sockets say so by POLLHUP, and not by less.
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let looked = poll(&mut looked_at, Some(&now));
+        if looked.is_ok() && looked_at.iter().any(|found| found.revents().contains(PollFlags::HUP)) {
+            return;
+        }
+    }
+}
+
+/// Elsewhere POLLHUP may mean one direction; the next byte that can't be written tells.
+#[cfg(not(target_os = "linux"))]
+async fn gone(_: &OwnedReadHalf) {
+    let _ = LOOK;
+    std::future::pending().await
+}
+
+/// Moves what a command reads and writes, in frames, until it has ended or nobody listens any more.
+pub(crate) async fn exec(here: UnixStream, connection: Connection, mut over: Over) {
+    let (from_here, mut to_here) = here.into_split();
+    let Connection { stream, exec } = connection;
+    let (stdout, stdin) = tokio::io::split(stream);
+    let (stderr, resize, exit) = match exec {
+        Some(ExecSide { stderr, resize, exit }) => (stderr, resize, exit),
+        None => return,
+    };
+    let output = async {
+        copy_out(stdout, stderr, &mut to_here).await?;
+        io::Result::Ok(exit.await.ok())
+    };
+    let last = tokio::select! {
+        // The end of a command counts for more than that of the link, where both are there.
+        biased;
+        output = output => match output {
+            Ok(Some(exit)) => Ok(exit),
+            Ok(None) => Err(why(&over, "the connection to the command broke")),
+            // Nobody hears more.
+            Err(_) => return,
+        },
+        error = ended(&mut over) => Err(Failure::from(error)),
+        // The command's other side has gone: dropped, its connection is closed.
+        () = listen(from_here, stdin, resize) => return,
+    };
+    let saying = async {
+        match last {
+            Ok(exit) => say(&mut to_here, Kind::Exit, &exit).await,
+            Err(failure) => say(&mut to_here, Kind::Failure, &failure).await,
+        }
+    };
+    // Who doesn't listen any more misses it.
+    let _ = tokio::time::timeout(LAST_WORDS, saying).await;
+}
+
+fn why(over: &Over, otherwise: &str) -> Failure {
+    match &*over.borrow() {
+        Some(error) => error.clone().into(),
+        None => Failure {
+            message: otherwise.to_owned(),
+            hint: None,
+            kind: FailureKind::Unreachable,
+        },
+    }
+}
+
+async fn say<T: serde::Serialize>(to: &mut OwnedWriteHalf, kind: Kind, what: &T) -> io::Result<()> {
+    frame::write(to, kind, &serde_json::to_vec(what)?).await
+}
+
+/// Both outputs of a command, to their ends. An output that breaks is at its end.
+async fn copy_out(
+    mut stdout: impl AsyncRead + Unpin,
+    mut stderr: Box<dyn AsyncRead + Send + Unpin>,
+    to: &mut OwnedWriteHalf,
+) -> io::Result<()> {
+    // The header of a frame goes before what was read, so that both are one write.
+    let (mut out, mut err) = (vec![0; HEADER + BUFFER], vec![0; HEADER + BUFFER]);
+    let (mut out_open, mut err_open) = (true, true);
+    while out_open || err_open {
+        let (kind, read, buffer) = tokio::select! {
+            read = stdout.read(body(&mut out)), if out_open => (Kind::Stdout, read.unwrap_or(0), &mut out),
+            read = stderr.read(body(&mut err)), if err_open => (Kind::Stderr, read.unwrap_or(0), &mut err),
+        };
+        if read == 0 {
+            match kind {
+                Kind::Stdout => out_open = false,
+                _ => err_open = false,
+            }
+            continue;
+        }
+        if let Some(head) = buffer.first_chunk_mut() {
+            *head = frame::header(kind, read)?;
+        }
+        to.write_all(buffer.get(..HEADER + read).unwrap_or_default()).await?;
+    }
+    Ok(())
+}
+
+fn body(buffer: &mut [u8]) -> &mut [u8] {
+    buffer.get_mut(HEADER..).unwrap_or_default()
+}
+
+/// What the command's other side says, until it is gone.
+async fn listen(mut from: OwnedReadHalf, mut stdin: impl AsyncWrite + Unpin, resize: mpsc::Sender<Size>) {
+    let mut payload = Vec::new();
+    let mut takes = true;
+    while let Ok(Some(kind)) = frame::read(&mut from, &mut payload).await {
+        match kind {
+            Kind::Stdin if payload.is_empty() => {
+                // A command that has closed its stdin knows already.
+                let _ = stdin.shutdown().await;
+                takes = false;
+            }
+            Kind::Stdin if takes => {
+                // A command need not read what it is given.
+                takes = write_for(&from, &mut stdin, &payload).await.is_ok();
+            }
+            Kind::Resize => {
+                if let Ok(size) = serde_json::from_slice(&payload) {
+                    // One that doesn't fit into the queue is followed by a newer one, or by none for long.
+                    let _ = resize.try_send(size);
+                }
+            }
+            Kind::Stdin => {}
+            // Not ours to hear.
+            _ => return,
+        }
+    }
+}

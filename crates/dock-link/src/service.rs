@@ -1,0 +1,583 @@
+//! What the worker does: serves the two sockets, and knows how long to live.
+//!
+//! It lives while a stream is open or a docked shell lives, and some minutes more. What else it does for its
+//! dock (the ports of containers, [`crate::ports`]) is beside the two sockets in [`Service::run`], opens its streams by
+//! [`Link::open`] as they do, and counts as a use where it keeps the agent.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use dockerutils_core::agent::frame;
+use dockerutils_core::agent::place::Place;
+use dockerutils_core::agent::target::Target;
+use dockerutils_core::agent::wire::{
+    Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Reply, Request, Status, VERSION,
+};
+use dockerutils_core::docks::Dock;
+use dockerutils_core::env::Env;
+use dockerutils_core::shell::quote;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use crate::desk::{Asked, Desk, Seat};
+use crate::link::{Link, Over, Wish};
+use crate::log::Log;
+use crate::mounts::{Mounts, Seen};
+use crate::mutex::lock;
+use crate::ports::{Ports, Tap};
+use crate::relay;
+use crate::shells::Shells;
+use crate::timing::Timing;
+use crate::transport::{Connection, Connector, TransportError};
+
+/// How long a command may take to say what it wants.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// How long a docker client waits for a link that is being mended.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a socket is left alone when this process has no descriptors left.
+const SURFEIT: Duration = Duration::from_millis(100);
+/// How much of a request is read before it is answered that the dock can't be reached.
+const REQUEST_HEAD: usize = 64 * 1024;
+/// How long that may take, and how long the answer is given to be read.
+const REQUEST_LIMIT: Duration = Duration::from_secs(2);
+
+/// The sockets that an agent serves.
+#[derive(Debug)]
+pub struct Sockets {
+    /// On which commands speak to the agent.
+    pub control: UnixListener,
+    /// Which speaks the engine's API.
+    pub engine: UnixListener,
+}
+
+/// Why a worker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing needs it.
+    Idle,
+    /// It was told to.
+    Stopped,
+}
+
+/// An agent at work.
+pub struct Service<C: Connector> {
+    dock: Dock,
+    place: Place,
+    timing: Timing,
+    log: Log,
+    desk: Arc<Desk>,
+    link: Link<C>,
+    shells: Arc<Mutex<Shells>>,
+    streams: Arc<Streams>,
+    ports: Arc<Ports>,
+    mounts: Arc<Mounts>,
+    /// What was seen to be mounted, until the service runs.
+    seen_mounts: Mutex<Option<Receiver<Seen>>>,
+    ending: Notify,
+}
+
+/// How many streams are open, and when the last one ended.
+pub(crate) struct Streams {
+    open: AtomicUsize,
+    last: Mutex<Instant>,
+    /// Whether all that came so far were brief looks.
+    brief: AtomicBool,
+}
+
+/// One stream among them.
+pub(crate) struct Stream(Arc<Streams>);
+
+impl Streams {
+    pub(crate) fn begin(self: &Arc<Self>, brief: bool) -> Stream {
+        if !brief {
+            self.brief.store(false, Ordering::Release);
+        }
+        self.open.fetch_add(1, Ordering::AcqRel);
+        Stream(Arc::clone(self))
+    }
+
+    fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// How long there has been none; nothing where there is one.
+    fn idle(&self) -> Duration {
+        match self.open() {
+            0 => lock(&self.last).elapsed(),
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn touch(&self) {
+        *lock(&self.last) = Instant::now();
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl<C: Connector> Service<C> {
+    /// An agent of this dock at this place, which makes its links by `connector`.
+    pub fn new(dock: Dock, place: Place, connector: C, timing: Timing, log: Log) -> Arc<Self> {
+        let shells = Shells::read(&place.shells_file());
+        let mut key_agents = shells.key_agents.clone();
+        // The shell that started us, unless an agent before us knew better.
+        if key_agents.is_empty() {
+            key_agents.extend(
+                std::env::var_os("SSH_AUTH_SOCK")
+                    .filter(|socket| !socket.is_empty())
+                    .map(Into::into),
+            );
+        }
+        let desk = Desk::new(timing.answer, key_agents);
+        let streams = Arc::new(Streams {
+            open: AtomicUsize::new(0),
+            last: Mutex::new(Instant::now()),
+            brief: AtomicBool::new(true),
+        });
+        let shells = Arc::new(Mutex::new(shells));
+        let moniker = dock.moniker.clone();
+        let (mounts, seen_mounts) = Mounts::new(moniker, place.clone(), Arc::clone(&shells), log.clone());
+        Arc::new(Self {
+            link: Link::new(connector, Arc::clone(&desk), timing.clone(), log.clone()),
+            dock,
+            timing,
+            desk,
+            shells,
+            ports: Ports::new(&place, Env::from_process().user(), Arc::clone(&streams), log.clone()),
+            mounts,
+            seen_mounts: Mutex::new(Some(seen_mounts)),
+            streams,
+            place,
+            log,
+            ending: Notify::new(),
+        })
+    }
+
+    /// Serves until nothing needs the agent, or it is told to stop (also by [`Service::stop`]).
+    pub async fn run(self: Arc<Self>, sockets: Sockets) -> Ending {
+        let mut tasks = JoinSet::new();
+        self.tell_ports();
+        let ports = Arc::clone(&self.ports);
+        let link = self.link.clone();
+        tasks.spawn(async move { ports.run(link).await });
+        let seeing = lock(&self.seen_mounts).take();
+        if let Some(seeing) = seeing {
+            tasks.spawn(Arc::clone(&self.mounts).run(self.link.clone(), seeing));
+        }
+        tasks.spawn(Arc::clone(&self).accept_calls(sockets.control));
+        tasks.spawn(Arc::clone(&self).accept_engine(sockets.engine));
+        let ending = tokio::select! {
+            ending = self.live() => ending,
+            () = self.ending.notified() => Ending::Stopped,
+        };
+        self.log.line(match ending {
+            Ending::Idle => "nothing needs this agent any more",
+            Ending::Stopped => "this agent was told to end",
+        });
+        // Takes the connections along.
+        tasks.shutdown().await;
+        self.ports.close().await;
+        self.link.rest();
+        ending
+    }
+
+    /// Ends the agent, and breaks what is open.
+    pub fn stop(&self) {
+        self.ending.notify_one();
+    }
+
+    /// Looks after what can't be waited for, until there is nothing left to live for.
+    async fn live(&self) -> Ending {
+        let own = inode(&self.place.engine_socket());
+        let (mut clock, mut ticks) = (SystemTime::now(), Instant::now());
+        loop {
+            tokio::time::sleep(self.timing.tick).await;
+            // The monotonic clock stands still while the machine sleeps; the other one doesn't.
+            let (clock_now, ticks_now) = (SystemTime::now(), Instant::now());
+            let ahead = clock_now.duration_since(clock).unwrap_or_default();
+            if has_slept(ahead, ticks_now - ticks, self.timing.slept) {
+                self.log.line(format!("this machine slept for {} s", ahead.as_secs()));
+                self.link.examine().await;
+            }
+            (clock, ticks) = (clock_now, ticks_now);
+            let (is_needed, have_ended) = {
+                let mut shells = lock(&self.shells);
+                let have_ended = shells.forget_dead();
+                if have_ended {
+                    // A shell that has just ended may be followed by its last command.
+                    self.streams.touch();
+                    self.keep(&shells);
+                }
+                (shells.stays || !shells.holders.is_empty(), have_ended)
+            };
+            if have_ended {
+                self.mounts.clean();
+            }
+            self.tell_ports();
+            let keeps = self.ports.keeps();
+            let idle = self.streams.idle();
+            let limit = match self.streams.brief.load(Ordering::Acquire) {
+                true => self.timing.idle_brief,
+                false => self.timing.idle_agent,
+            };
+            // The directory of sockets was cleared, or another agent has taken the place: nobody can find this one.
+            let is_lost = own.is_some() && inode(&self.place.engine_socket()) != own;
+            if is_lost && self.streams.open() == 0 || !is_needed && !keeps && idle > limit {
+                return Ending::Idle;
+            }
+            if idle > self.timing.idle_link && !keeps {
+                self.link.rest();
+            }
+        }
+    }
+
+    /// Says whose ports are wanted: nobody's, where all is but looked at.
+    fn tell_ports(&self) {
+        let shells = lock(&self.shells);
+        // A docker context is used as a shell is.
+        let has_shells = shells.stays || !shells.holders.is_empty();
+        let needed = has_shells || !self.streams.brief.load(Ordering::Acquire);
+        let forward = shells.forward().unwrap_or(self.dock.forward);
+        self.ports.want(needed.then_some(forward), has_shells);
+    }
+
+    fn keep(&self, shells: &Shells) {
+        if let Err(cause) = shells.write(&self.place.shells_file()) {
+            self.log.line(format!("the shells can't be written down: {cause}"));
+        }
+    }
+
+    async fn accept_calls(self: Arc<Self>, listener: UnixListener) {
+        let mut tasks = JoinSet::new();
+        loop {
+            let stream = accept(&listener, &mut tasks, &self.log).await;
+            let service = Arc::clone(&self);
+            tasks.spawn(async move {
+                // A command that goes away in the middle is no event.
+                let _ = service.serve_call(stream).await;
+            });
+        }
+    }
+
+    async fn accept_engine(self: Arc<Self>, listener: UnixListener) {
+        let mut tasks = JoinSet::new();
+        loop {
+            let stream = accept(&listener, &mut tasks, &self.log).await;
+            let service = Arc::clone(&self);
+            tasks.spawn(async move { service.serve_engine(stream).await });
+        }
+    }
+
+    /// A connection of a docker client, or of anything that speaks to an engine.
+    async fn serve_engine(&self, stream: UnixStream) {
+        let _open = self.streams.begin(false);
+        self.tell_ports();
+        let wish = Wish {
+            arrival: Instant::now(),
+            patience: ENGINE_PATIENCE,
+            answers: false,
+        };
+        match self.link.open(wish, &Target::Engine).await {
+            Ok((connection, over)) => {
+                let tap = self.tap(&stream);
+                relay::raw(stream, connection.stream, over, Some(tap)).await;
+            }
+            Err(error) => {
+                self.log.line(format!("a docker client was refused: {error}"));
+                // Who has gone already misses nothing.
+                let _ = timeout(2 * REQUEST_LIMIT, refuse(stream, &self.refusal(error))).await;
+            }
+        }
+    }
+
+    /// What looks at a connection to the engine.
+    fn tap(&self, stream: &UnixStream) -> Tap {
+        let client = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        self.ports.tap(&self.mounts, client)
+    }
+
+    /// What a docker client shows its user.
+    fn refusal(&self, error: TransportError) -> String {
+        let moniker = &self.dock.moniker;
+        let hint = error.hint.unwrap_or_else(|| match error.kind {
+            crate::transport::TransportErrorKind::NeedsPerson => {
+                format!("to log in again: ssh-dock {} true", quote(moniker))
+            }
+            _ => format!("to see what is wrong: ls-dock --check {}", quote(moniker)),
+        });
+        format!("dock {moniker:?} can't be reached: {} ({hint})", error.message)
+    }
+
+    async fn serve_call(&self, mut stream: UnixStream) -> io::Result<()> {
+        let Some(hello) = within_limit(frame::read_message::<Hello>(&mut stream)).await? else {
+            return Ok(());
+        };
+        let leaving = hello.leave && self.streams.open() == 0;
+        let greeting = Greeting {
+            dockerutils_agent: PROTOCOL,
+            version: VERSION.to_owned(),
+            pid: std::process::id(),
+            streams: self.streams.open(),
+            leaving,
+        };
+        frame::write_message(&mut stream, &greeting).await?;
+        if hello.leave || hello.dockerutils_agent != PROTOCOL {
+            if leaving {
+                self.log.line(format!("makes room for dockerutils {}", hello.version));
+                self.stop();
+            }
+            return Ok(());
+        }
+        // There is time: who has connected may look at the greeting first, or may only have wanted that.
+        let call = match within_limit(frame::read_message::<Call>(&mut stream)).await {
+            Ok(Some(call)) => call,
+            Ok(None) => return Ok(()),
+            Err(cause) => {
+                let failure = Failure {
+                    message: format!("the call is not understood: {cause}"),
+                    hint: None,
+                    kind: FailureKind::Unknown,
+                };
+                return frame::write_message(&mut stream, &Reply::Failed(failure)).await;
+            }
+        };
+        if let Some(socket) = &call.ssh_auth_sock
+            && self.desk.note_key_agent(socket)
+        {
+            let mut shells = lock(&self.shells);
+            shells.key_agents = self.desk.key_agents();
+            self.keep(&shells);
+            self.link.forgive();
+        }
+        match call.request.clone() {
+            Request::Open(target) => self.serve_open(stream, &call, Some(target)).await,
+            Request::Link => self.serve_open(stream, &call, None).await,
+            Request::Status { measure } => {
+                let shells = lock(&self.shells).clone();
+                let forward = shells.forward().unwrap_or(self.dock.forward);
+                let status = Status {
+                    version: VERSION.to_owned(),
+                    pid: std::process::id(),
+                    link: self.link.status(measure).await,
+                    streams: self.streams.open(),
+                    holders: shells.holders.into_iter().collect(),
+                    forward,
+                    ports: self.ports.all(),
+                };
+                frame::write_message(&mut stream, &Reply::Status(status)).await
+            }
+            Request::Hold(holder) => {
+                let forward = call.forward.unwrap_or(self.dock.forward);
+                self.mounts.forget(holder.pid);
+                self.change_shells(|shells| shells.hold(holder, forward));
+                frame::write_message(&mut stream, &Reply::Done).await
+            }
+            Request::Release(holder) => {
+                self.change_shells(|shells| shells.release(holder));
+                self.mounts.forget(holder.pid);
+                frame::write_message(&mut stream, &Reply::Done).await
+            }
+            Request::Stay => {
+                self.change_shells(|shells| !std::mem::replace(&mut shells.stays, true));
+                frame::write_message(&mut stream, &Reply::Done).await
+            }
+            Request::Stop => {
+                frame::write_message(&mut stream, &Reply::Done).await?;
+                self.stop();
+                Ok(())
+            }
+        }
+    }
+
+    fn change_shells(&self, change: impl FnOnce(&mut Shells) -> bool) {
+        let mut shells = lock(&self.shells);
+        if change(&mut shells) {
+            self.streams.brief.store(false, Ordering::Release);
+            self.streams.touch();
+            self.keep(&shells);
+        }
+        drop(shells);
+        self.tell_ports();
+    }
+
+    /// Opens a stream, or with no target only the link, and asks the command what only a person can answer.
+    async fn serve_open(&self, mut stream: UnixStream, call: &Call, target: Option<Target>) -> io::Result<()> {
+        let _open = self.streams.begin(call.brief);
+        self.tell_ports();
+        let wish = Wish {
+            arrival: Instant::now(),
+            patience: Duration::from_millis(call.patience_ms),
+            answers: call.person || call.accept_new,
+        };
+        let mut seat = self.desk.sit(call.person, call.accept_new);
+        let opening = async {
+            match &target {
+                Some(target) => self.link.open(wish, target).await.map(Some),
+                None => self.link.up(wish).await.map(|_| None),
+            }
+        };
+        tokio::pin!(opening);
+        let mut asking: Option<Asked> = None;
+        let opened: Result<Option<(Connection, Over)>, TransportError> = loop {
+            tokio::select! {
+                opened = &mut opening => break opened,
+                asked = next_question(&mut seat), if asking.is_none() => {
+                    frame::write_message(&mut stream, &Reply::Ask(asked.question.clone())).await?;
+                    asking = Some(asked);
+                }
+                incoming = frame::incoming(&stream) => match (incoming?, asking.take()) {
+                    (true, Some(asked)) => pass_on(&mut stream, &asked).await?,
+                    // A command that waits says nothing: it has gone, or speaks out of turn, which is as good.
+                    _ => return Ok(()),
+                }
+            }
+        };
+        if asking.is_some() && matches!(opened, Ok(Some(_))) {
+            // The dock let us in without the answer. That may be on its way, and must not become the stream's first bytes.
+            let failure = Failure {
+                message: "the dock let us in meanwhile, without the answer".to_owned(),
+                hint: Some("run the command again".to_owned()),
+                kind: FailureKind::Unreachable,
+            };
+            return frame::write_message(&mut stream, &Reply::Failed(failure)).await;
+        }
+        drop(seat);
+        match opened {
+            Ok(Some((connection, over))) => {
+                frame::write_message(&mut stream, &Reply::Done).await?;
+                match connection.exec {
+                    Some(_) => relay::exec(stream, connection, over).await,
+                    None => {
+                        let tap = matches!(target, Some(Target::Engine)).then(|| self.tap(&stream));
+                        relay::raw(stream, connection.stream, over, tap).await;
+                    }
+                }
+                Ok(())
+            }
+            Ok(None) => frame::write_message(&mut stream, &Reply::Done).await,
+            Err(error) => frame::write_message(&mut stream, &Reply::Failed(error.into())).await,
+        }
+    }
+}
+
+async fn next_question(seat: &mut Seat) -> Asked {
+    match seat.questions.recv().await {
+        Some(asked) => asked,
+        // The desk is there for as long as the seat.
+        None => std::future::pending().await,
+    }
+}
+
+/// Passes the person's answer on.
+async fn pass_on(stream: &mut UnixStream, asked: &Asked) -> io::Result<()> {
+    match within_limit(frame::read_message(stream)).await? {
+        Some(Answer { text }) => {
+            // An asker that waited too long has gone.
+            let _ = asked.answer.send(text);
+            Ok(())
+        }
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+async fn within_limit<T>(reading: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(CALL_LIMIT, reading)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// The next connection of this user, or of root.
+async fn accept(listener: &UnixListener, tasks: &mut JoinSet<()>, log: &Log) -> UnixStream {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // What has ended is forgotten at once, so that memory stays flat.
+            Some(_) = tasks.join_next() => continue,
+        };
+        match accepted {
+            // The directory keeps others out; a system that doesn't mind its mode is not trusted with the dock.
+            Ok((stream, _)) => match stream.peer_cred() {
+                Ok(peer) if peer.uid() == rustix::process::geteuid().as_raw() || peer.uid() == 0 => return stream,
+                Ok(peer) => log.line(format!("user {} was turned away", peer.uid())),
+                Err(cause) => log.line(format!("somebody unknown was turned away: {cause}")),
+            },
+            Err(cause) => {
+                log.line(format!("a connection can't be taken: {cause}"));
+                tokio::time::sleep(SURFEIT).await;
+            }
+        }
+    }
+}
+
+/// Answers a request with an error, as the engine would. It is read first: a docker client that can't send does not look
+/// for an answer.
+async fn refuse(mut stream: UnixStream, message: &str) -> io::Result<()> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 4096];
+    let reading = async {
+        while head.len() < REQUEST_HEAD && !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            match stream.read(&mut buffer).await? {
+                0 => break,
+                read => head.extend_from_slice(buffer.get(..read).unwrap_or_default()),
+            }
+        }
+        io::Result::Ok(())
+    };
+    if let Ok(result) = timeout(REQUEST_LIMIT, reading).await {
+        result?;
+    }
+    let body = serde_json::json!({ "message": message }).to_string();
+    let body = format!("{body}\n");
+    let response = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(response.as_bytes()).await?;
+    // The answer to a HEAD has no body.
+    if !head.starts_with(b"HEAD ") {
+        stream.write_all(body.as_bytes()).await?;
+    }
+    stream.shutdown().await?;
+    // What is not read when a socket is closed makes the other side fail before it has read.
+    let draining = async { while matches!(stream.read(&mut buffer).await, Ok(1..)) {} };
+    let _ = timeout(REQUEST_LIMIT, draining).await;
+    Ok(())
+}
+
+/// Whether a machine slept: the time of day went ahead of the ticks by more than a correction of the clock does.
+fn has_slept(time_of_day: Duration, ticks: Duration, limit: Duration) -> bool {
+    time_of_day > ticks + limit
+}
+
+fn inode(file: &Path) -> Option<(u64, u64)> {
+    let found = file.symlink_metadata().ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_slept_when_its_clock_went_ahead_of_its_ticks() {
+        let [tick, limit] = [2, 10].map(Duration::from_secs);
+        assert!(!has_slept(tick, tick, limit));
+        assert!(!has_slept(tick + limit, tick, limit), "a corrected clock");
+        assert!(!has_slept(Duration::ZERO, tick, limit), "one that was set back");
+        assert!(!has_slept(tick * 10, tick * 10, limit), "a machine that was busy");
+        assert!(has_slept(Duration::from_secs(8 * 3600), tick, limit));
+    }
+}

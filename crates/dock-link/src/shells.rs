@@ -1,0 +1,135 @@
+//! The docked shells (and the docker context) that an agent lives for, and what one agent leaves to the next: a worker that
+//! died, or an agent of an older version that left, does not forget them.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use dockerutils_core::agent::holder::Holder;
+use dockerutils_core::docks::Forward;
+use serde::{Deserialize, Serialize};
+
+/// What is written down.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Shells {
+    /// The processes.
+    pub(crate) holders: HashSet<Holder>,
+    /// Whether there is more than shells to live for: a docker context.
+    #[serde(default)]
+    pub(crate) stays: bool,
+    /// The agents of keys of their like, the newest last.
+    pub(crate) key_agents: Vec<PathBuf>,
+    /// Whose ports each of them wants to be forwarded.
+    #[serde(default)]
+    wishes: Vec<(Holder, Forward)>,
+    /// What the last ones that had a wish wanted: what they left open stays so, and what they kept shut, too.
+    #[serde(default)]
+    last: Option<Forward>,
+}
+
+impl Shells {
+    /// What the last agent left; nothing where it left nothing, or nothing that can be read.
+    pub(crate) fn read(file: &Path) -> Self {
+        let mut shells: Self = fs::read(file)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+        shells.forget_dead();
+        if shells.wishes.is_empty() {
+            // What a shell of last week wanted is over.
+            shells.last = None;
+        }
+        shells
+    }
+
+    /// Lives for this process, too, and takes note of what it wants; says whether that is new.
+    pub(crate) fn hold(&mut self, holder: Holder, forward: Forward) -> bool {
+        // One that has just ended has no say in this.
+        self.forget_dead();
+        let wish = (holder, forward);
+        let is_new = self.holders.insert(holder) || !self.wishes.contains(&wish);
+        self.wishes.retain(|(other, _)| *other != holder);
+        self.wishes.push(wish);
+        self.last = self.forward();
+        is_new
+    }
+
+    /// Lives no longer for this process; says whether it did.
+    pub(crate) fn release(&mut self, holder: Holder) -> bool {
+        let did = self.holders.remove(&holder);
+        self.wishes.retain(|(other, _)| *other != holder);
+        self.last = self.forward();
+        did
+    }
+
+    /// Whose ports are to be forwarded: what the one wants who wants most; none where nobody ever said.
+    pub(crate) fn forward(&self) -> Option<Forward> {
+        self.wishes.iter().map(|(_, forward)| *forward).max().or(self.last)
+    }
+
+    /// Forgets the processes that have ended; says whether there were any.
+    pub(crate) fn forget_dead(&mut self) -> bool {
+        let before = self.holders.len();
+        self.holders.retain(Holder::lives);
+        self.wishes.retain(|(holder, _)| self.holders.contains(holder));
+        self.last = self.forward();
+        self.holders.len() != before
+    }
+
+    /// Writes it down, whole or not at all.
+    pub(crate) fn write(&self, file: &Path) -> io::Result<()> {
+        write_private(file, &serde_json::to_vec(self)?)
+    }
+}
+
+/// Writes a file that only its user can read: the old or the new one is there at every moment.
+pub(crate) fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
+    let new = beside(file, ".new");
+    let mut opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    opened.write_all(content)?;
+    drop(opened);
+    fs::rename(&new, file)
+}
+
+/// The path of a file with something behind its name.
+pub(crate) fn beside(file: &Path, more: &str) -> PathBuf {
+    let mut path = file.as_os_str().to_owned();
+    path.push(more);
+    path.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shells_that_live_are_handed_on_and_others_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.shells");
+        assert_eq!(Shells::read(&file), Shells::default());
+        let own = Holder::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let mut shells = Shells {
+            holders: HashSet::from([own]),
+            stays: true,
+            key_agents: vec!["/tmp/agent".into()],
+            ..Shells::default()
+        };
+        shells.write(&file).unwrap();
+        assert_eq!(Shells::read(&file), shells);
+        shells.holders.insert(Holder {
+            pid: i32::MAX,
+            started: Some(1),
+        });
+        shells.write(&file).unwrap();
+        assert_eq!(Shells::read(&file).holders, HashSet::from([own]));
+        fs::write(&file, "{").unwrap();
+        assert_eq!(Shells::read(&file), Shells::default());
+    }
+}

@@ -1,0 +1,106 @@
+//! The one trait between an agent and what carries its bytes: ssh, Kubernetes, or a fake in tests.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dockerutils_core::agent::target::{Exit, Size, Target};
+use dockerutils_core::agent::wire::{Failure, FailureKind};
+pub use dockerutils_core::agent::wire::{Question, QuestionKind};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{mpsc, oneshot};
+
+/// What every kind of stream can do.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A link to a dock that stands. Cheap to share; dropped, it is taken down.
+pub trait Transport: Send + Sync + 'static {
+    /// Opens a stream to a target. Half-close goes both ways.
+    fn open(&self, target: Target) -> impl Future<Output = Result<Connection, TransportError>> + Send;
+
+    /// Resolves when the link is lost, with the reason; every connection of it fails then.
+    fn lost(&self) -> impl Future<Output = TransportError> + Send;
+
+    /// Asks the far side for a sign of life, now, and gives the round trip. Called after this machine slept, when a
+    /// stream is slow to open, and for the status. The caller sets the time limit and drops the link where it fails.
+    fn check(&self) -> impl Future<Output = Result<Duration, TransportError>> + Send;
+}
+
+/// Makes links to one dock.
+pub trait Connector: Send + Sync + 'static {
+    /// What it makes.
+    type Transport: Transport;
+
+    /// Connects and authenticates. What only a person can answer is asked of `asker`. Sets its own time limits for each
+    /// step that the far side may delay; dropped, it gives up.
+    fn connect(&self, asker: Arc<dyn Asker>) -> impl Future<Output = Result<Self::Transport, TransportError>> + Send;
+}
+
+/// Asks the person at the terminal of the command for which the link is made. Called from threads that may wait, never
+/// from those of the runtime.
+pub trait Asker: Send + Sync {
+    /// Shows the question and gives the answer; none where nobody is there to be asked.
+    fn ask(&self, question: &Question) -> Option<String>;
+
+    /// The agent of keys (SSH_AUTH_SOCK) of the newest shell.
+    fn ssh_auth_sock(&self) -> Option<PathBuf>;
+}
+
+/// An open connection on a dock.
+pub struct Connection {
+    /// The bytes: of an engine or a TCP port, or a command's stdin and stdout.
+    pub stream: Box<dyn Duplex>,
+    /// The rest of a command; none for the other targets.
+    pub exec: Option<ExecSide>,
+}
+
+/// What a command has beside its stdin and stdout.
+pub struct ExecSide {
+    /// Its stderr; at its end at once where there is a terminal.
+    pub stderr: Box<dyn AsyncRead + Send + Unpin>,
+    /// Tells its terminal a new size.
+    pub resize: mpsc::Sender<Size>,
+    /// How it ended, after all output.
+    pub exit: oneshot::Receiver<Exit>,
+}
+
+/// Why a link or a connection could not be made, or broke.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct TransportError {
+    /// What happened, to which object.
+    pub message: String,
+    /// The exact command or edit that helps.
+    pub hint: Option<String>,
+    /// What is to be done about it.
+    pub kind: TransportErrorKind,
+}
+
+/// What is to be done about a [`TransportError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportErrorKind {
+    /// The link is down or can't be made now: trying again may help.
+    Unreachable,
+    /// A person must do something first (a passphrase, a changed host key): trying again by itself won't help.
+    NeedsPerson,
+    /// The dock refuses this target (no such socket, connection refused); the link stands.
+    Refused,
+    /// The dock's configuration forbids all targets of this kind, such as sshd's `AllowTcpForwarding no`; the link stands.
+    Forbidden,
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        Self {
+            message: error.message,
+            hint: error.hint,
+            kind: match error.kind {
+                TransportErrorKind::Unreachable => FailureKind::Unreachable,
+                TransportErrorKind::NeedsPerson => FailureKind::NeedsPerson,
+                TransportErrorKind::Refused => FailureKind::Refused,
+                TransportErrorKind::Forbidden => FailureKind::Forbidden,
+            },
+        }
+    }
+}

@@ -1,0 +1,626 @@
+//! Ports of containers that answer here, over a link that a test can cut. The dock is this machine: what containers publish
+//! there listens on 127.0.0.2, and answers on 127.0.0.1.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dock_link::log::Log;
+use dock_link::service::{Ending, Service, Sockets};
+use dock_link::timing::Timing;
+use dockerutils_core::agent::place::Place;
+use dockerutils_core::agent::{Agent, CallOptions, Port, Status};
+use dockerutils_core::docks::{Access, Dock as DockEntry, Forward, SshAccess};
+use dockerutils_core::env::Env;
+use dockerutils_core::sync::manifest::{Header, Manifest, Memory, Records};
+use fake::{Dock, FakeConnector};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+mod fake;
+
+const PATIENT: CallOptions = CallOptions::unattended();
+/// Where servers of the dock listen.
+const THERE: &str = "127.0.0.2";
+
+/// An engine: containers that a test starts and stops, and its events.
+struct Engine {
+    containers: Mutex<Vec<Value>>,
+    events: broadcast::Sender<String>,
+    made: AtomicUsize,
+    listed: AtomicUsize,
+}
+
+impl Engine {
+    fn start(socket: &Path) -> Arc<Self> {
+        let engine = Arc::new(Self {
+            containers: Mutex::default(),
+            events: broadcast::channel(100).0,
+            made: AtomicUsize::new(0),
+            listed: AtomicUsize::new(0),
+        });
+        let listener = UnixListener::bind(socket).unwrap();
+        let serving = Arc::clone(&engine);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let engine = Arc::clone(&serving);
+                tokio::spawn(async move {
+                    // A client that goes away is no event.
+                    let _ = engine.serve(stream).await;
+                });
+            }
+        });
+        engine
+    }
+
+    async fn serve(&self, stream: UnixStream) -> std::io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        loop {
+            let (mut head, mut length) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") {
+                let start = head.len();
+                if stream.read_line(&mut head).await? == 0 {
+                    return Ok(());
+                }
+                if let Some(number) = head[start..].to_lowercase().strip_prefix("content-length: ") {
+                    length = number.trim().parse().unwrap();
+                }
+            }
+            stream.read_exact(&mut vec![0; length]).await?;
+            if head.starts_with("GET /events?filters=") {
+                let mut events = self.events.subscribe();
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    .await?;
+                loop {
+                    let event = events.recv().await.unwrap();
+                    stream
+                        .write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())
+                        .await?;
+                }
+            }
+            let (status, body) = if head.starts_with("GET /containers/json ") {
+                self.listed.fetch_add(1, Ordering::SeqCst);
+                ("200 OK", json!(*self.containers.lock().unwrap()))
+            } else if head.starts_with("POST /v1.45/containers/create?name=") {
+                let id = id(1000 + self.made.fetch_add(1, Ordering::SeqCst));
+                ("201 Created", json!({ "Id": id }))
+            } else {
+                ("404 Not Found", json!({}))
+            };
+            let body = body.to_string();
+            let response = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(response.as_bytes()).await?;
+        }
+    }
+
+    fn tell(&self, action: &str, id: &str, user: Option<&str>) {
+        // The labels of a container are among its attributes.
+        let attributes = user.map_or_else(|| json!({}), |user| json!({ "io.dockerutils.user": user }));
+        let event = json!({ "Type": "container", "Action": action, "Actor": { "ID": id, "Attributes": attributes } });
+        // Nobody need listen.
+        let _ = self.events.send(format!("{event}\n"));
+    }
+
+    /// A container runs that publishes these ports.
+    fn run(&self, id: &str, user: Option<&str>, ports: &[(&str, u16)]) {
+        let ports: Vec<Value> = ports
+            .iter()
+            .map(|(kind, port)| json!({ "IP": THERE, "PrivatePort": 80, "PublicPort": port, "Type": kind }))
+            .collect();
+        let labels = user.map(|user| json!({ "io.dockerutils.user": user }));
+        let container = json!({ "Id": id, "Created": 1, "Names": ["/web"], "Labels": labels, "Ports": ports });
+        self.containers.lock().unwrap().push(container);
+        self.tell("start", id, user);
+    }
+
+    fn end(&self, id: &str) {
+        self.containers
+            .lock()
+            .unwrap()
+            .retain(|container| container["Id"] != id);
+        self.tell("die", id, None);
+    }
+}
+
+fn id(number: usize) -> String {
+    format!("{number:064x}")
+}
+
+/// A server on the dock, which echoes to the end and says so.
+async fn server() -> u16 {
+    let listener = TcpListener::bind((THERE, 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let (mut from, mut to) = stream.split();
+                if tokio::io::copy(&mut from, &mut to).await.is_ok() {
+                    // The other side may have gone.
+                    let _ = to.write_all(b"the end").await;
+                }
+            });
+        }
+    });
+    port
+}
+
+struct Scene {
+    directory: tempfile::TempDir,
+    dock: Arc<Dock>,
+    engine: Arc<Engine>,
+    agent: Agent,
+    place: Place,
+    service: Arc<Service<FakeConnector>>,
+    running: JoinHandle<Ending>,
+}
+
+fn user() -> String {
+    Env::from_process().user()
+}
+
+impl Scene {
+    /// An agent that a docked shell holds: this process.
+    async fn docked(forward: Forward) -> Self {
+        let scene = Self::new(Forward::Mine);
+        scene.hold(forward).await;
+        scene.agent.connect(&PATIENT).await.unwrap();
+        scene
+            .until(|_| scene.engine.listed.load(Ordering::SeqCst) > 0 || forward == Forward::None)
+            .await;
+        scene
+    }
+
+    fn new(forward: Forward) -> Self {
+        let directory = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .unwrap();
+        let path = directory.path().to_str().unwrap();
+        let env = Env::from_pairs([
+            ("XDG_RUNTIME_DIR", path),
+            ("XDG_STATE_HOME", path),
+            ("HOME", "/nowhere"),
+            ("PATH", ""),
+        ]);
+        let entry = DockEntry {
+            moniker: "far".into(),
+            access: Access::Ssh(SshAccess::default()),
+            workspace: None,
+            forward,
+        };
+        let place = Place::of(&entry, &env).unwrap();
+        place.prepare().unwrap();
+        let socket = directory.path().join("engine.sock");
+        let engine = Engine::start(&socket);
+        let dock = Arc::new(Dock::new(socket));
+        let agent = Agent::of(&entry, &env).unwrap();
+        let (service, running) = serve(&entry, &place, &dock);
+        Self {
+            directory,
+            dock,
+            engine,
+            agent,
+            place,
+            service,
+            running,
+        }
+    }
+
+    async fn hold(&self, forward: Forward) {
+        let own = i32::try_from(std::process::id()).unwrap();
+        self.agent.hold(own, forward).await.unwrap();
+    }
+
+    async fn status(&self) -> Status {
+        self.agent.status(false).await.unwrap().expect("it runs")
+    }
+
+    async fn ports(&self) -> Vec<Port> {
+        self.status().await.ports
+    }
+
+    async fn until(&self, is_so: impl Fn(&[Port]) -> bool) -> Vec<Port> {
+        let found = timeout(Duration::from_secs(20), async {
+            loop {
+                let ports = self.ports().await;
+                if is_so(&ports) {
+                    return ports;
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        });
+        match found.await {
+            Ok(ports) => ports,
+            Err(_) => panic!("{:#?}\n{}", self.ports().await, self.log()),
+        }
+    }
+
+    /// Makes a container as a docker client does, and gives its ID.
+    async fn create(&self) -> String {
+        self.create_of(&json!({})).await
+    }
+
+    async fn create_of(&self, body: &Value) -> String {
+        let mut stream = UnixStream::connect(self.agent.engine_socket()).await.unwrap();
+        let body = body.to_string();
+        let request = format!(
+            "POST /v1.45/containers/create?name=web HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        let mut buffer = [0; 1000];
+        while !text.ends_with('}') {
+            let read = stream.read(&mut buffer).await.unwrap();
+            text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+        }
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str::<Value>(body).unwrap()["Id"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.agent.log_file()).unwrap()
+    }
+}
+
+fn serve(entry: &DockEntry, place: &Place, dock: &Arc<Dock>) -> (Arc<Service<FakeConnector>>, JoinHandle<Ending>) {
+    let timing = Timing {
+        tick: Duration::from_millis(20),
+        idle_agent: Duration::from_millis(400),
+        idle_link: Duration::from_millis(200),
+        first_pause: Duration::from_millis(20),
+        longest_pause: Duration::from_millis(100),
+        fresh: Duration::from_millis(200),
+        ..Timing::default()
+    };
+    let connector = FakeConnector(Arc::clone(dock));
+    let service = Service::new(entry.clone(), place.clone(), connector, timing, Log::of(place, "test"));
+    for socket in [place.control_socket(), place.engine_socket()] {
+        // Of an agent before.
+        let _ = fs::remove_file(socket);
+    }
+    let sockets = Sockets {
+        control: UnixListener::bind(place.control_socket()).unwrap(),
+        engine: UnixListener::bind(place.engine_socket()).unwrap(),
+    };
+    let running = tokio::spawn(Arc::clone(&service).run(sockets));
+    (service, running)
+}
+
+/// Says something to a port here, to the end, and hears all that comes.
+async fn echo(port: u16, text: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut heard = String::new();
+    timeout(Duration::from_secs(20), stream.read_to_string(&mut heard))
+        .await
+        .unwrap()
+        .unwrap();
+    heard
+}
+
+async fn is_closed(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).await.is_err()
+}
+
+#[tokio::test]
+async fn a_published_port_answers_here_while_its_container_runs() {
+    let scene = Scene::docked(Forward::Mine).await;
+    let port = server().await;
+    scene.engine.run(&id(1), Some(&user()), &[("tcp", port), ("udp", port)]);
+    let ports = scene.until(|ports| ports.len() == 2).await;
+    assert_eq!((ports[0].here, &*ports[0].inside), (Some(port), "80/tcp"));
+    assert_eq!((ports[1].here, &*ports[1].inside), (None, "80/udp"));
+    assert_eq!(ports[1].reason.as_deref(), Some("only TCP is forwarded"));
+    // It says all, and still hears the answer.
+    assert_eq!(echo(port, "hello ").await, "hello the end");
+    let large = "x".repeat(3_000_000);
+    assert_eq!(echo(port, &large).await.len(), large.len() + "the end".len());
+    // One that is idle for long stays open.
+    let mut idle = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    idle.write_all(b"a").await.unwrap();
+    idle.read_exact(&mut [0]).await.unwrap();
+    sleep(Duration::from_millis(600)).await;
+    idle.write_all(b"b").await.unwrap();
+    idle.read_exact(&mut [0]).await.unwrap();
+    assert!(!scene.running.is_finished());
+    scene.engine.end(&id(1));
+    scene.until(<[Port]>::is_empty).await;
+    assert!(is_closed(port).await);
+}
+
+#[tokio::test]
+async fn many_connections_come_and_go_and_leave_nothing() {
+    let scene = Scene::docked(Forward::Mine).await;
+    let port = server().await;
+    scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
+    scene.until(|ports| ports.len() == 1).await;
+    let descriptors = || fs::read_dir("/proc/self/fd").unwrap().count();
+    echo(port, "warm").await;
+    let before = descriptors();
+    for _ in 0..10 {
+        let talks: Vec<_> = (0..30)
+            .map(|number| tokio::spawn(echo(port, if number % 2 == 0 { "a" } else { "b" })))
+            .collect();
+        for talk in talks {
+            talk.await.unwrap();
+        }
+        // Who breaks off.
+        drop(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while descriptors() > before + 3 || scene.status().await.streams > 0 {
+        assert!(tokio::time::Instant::now() < deadline, "{} and {before}", descriptors());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn only_the_user_s_own_containers_are_forwarded_unless_all_are_to_be() {
+    let scene = Scene::docked(Forward::Mine).await;
+    let [theirs, labelled, made] = [server().await, server().await, server().await];
+    scene.engine.run(&id(1), Some("somebody else"), &[("tcp", theirs)]);
+    scene.engine.run(&id(2), Some(&user()), &[("tcp", labelled)]);
+    let through_us = scene.create().await;
+    scene.engine.run(&through_us, None, &[("tcp", made)]);
+    let mut here: Vec<_> = scene
+        .until(|ports| ports.len() == 2)
+        .await
+        .iter()
+        .map(|port| port.here)
+        .collect();
+    here.sort_unstable();
+    let mut own = [Some(labelled), Some(made)];
+    own.sort_unstable();
+    assert_eq!(here, own);
+    assert!(is_closed(theirs).await);
+
+    scene.hold(Forward::All).await;
+    scene.until(|ports| ports.len() == 3).await;
+    assert_eq!(echo(theirs, "").await, "the end");
+    scene.hold(Forward::None).await;
+    scene.until(<[Port]>::is_empty).await;
+    assert!(is_closed(made).await && is_closed(theirs).await);
+    assert_eq!(scene.status().await.forward, Forward::None);
+}
+
+#[tokio::test]
+async fn a_mount_of_a_project_that_has_its_copy_elsewhere_is_told_its_shell_once() {
+    let scene = Scene::docked(Forward::Mine).await;
+    let own = i32::try_from(std::process::id()).unwrap();
+    let notice = scene.agent.notice_file(own);
+    let project = scene.directory.path().join("my\nproject");
+    fs::create_dir_all(project.join("sub")).unwrap();
+    fs::write(project.join("sub/file"), "").unwrap();
+    let project = project.canonicalize().unwrap();
+    let state = scene.directory.path().to_str().unwrap();
+    let env = Env::from_pairs([("XDG_STATE_HOME", state), ("HOME", "/nowhere")]);
+    let memory = Memory::open(&project, "far", &env).unwrap();
+    let header = Header::new("0f", "/data/workspaces/ann/code/project");
+    memory
+        .remember(&Manifest {
+            header,
+            records: Records::new(),
+        })
+        .unwrap();
+    let bind = |path: &Path| json!({ "HostConfig": { "Binds": [format!("{}:/x", path.display())] } });
+    let until_log = async |text: &str, count: usize| {
+        for _ in 0..4000 {
+            if scene.log().matches(text).count() >= count {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{text} is not in {}", scene.log());
+    };
+    // The dock is this machine, so nothing else is amiss with the others.
+    scene.create_of(&bind(Path::new("/etc"))).await;
+    scene.create_of(&bind(scene.directory.path())).await;
+    scene.create_of(&bind(&project.join("nowhere"))).await;
+    scene.create_of(&bind(&project.join("sub"))).await;
+    until_log("a mount of ", 1).await;
+    let told = format!(
+        "a mount of {}/sub is far's own, not this machine's; the project's copy there is \
+         /data/workspaces/ann/code/project/sub (sync-up renews it, run-image mounts it)\n",
+        project.display().to_string().replace('\n', "\u{fffd}")
+    );
+    assert_eq!(fs::read_to_string(&notice).unwrap(), format!("dock: {told}"));
+    assert_eq!(fs::metadata(&notice).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::write(&notice, "").unwrap();
+    // Not the same again, and nothing of what our own commands make; another path is news.
+    let mut own_command = bind(&project);
+    own_command["Labels"] = json!({ "io.dockerutils.project": "project" });
+    scene.create_of(&own_command).await;
+    scene.create_of(&bind(&project.join("sub"))).await;
+    scene.create_of(&bind(&project)).await;
+    until_log("a mount of ", 2).await;
+    let text = fs::read_to_string(&notice).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(text.contains("code/project (sync-up"), "{text}");
+    assert_eq!(scene.log().matches("a mount of ").count(), 2, "{}", scene.log());
+    // It goes with its shell.
+    scene.agent.release(own).await.unwrap();
+    assert!(!notice.exists());
+}
+
+#[tokio::test]
+async fn an_engine_that_is_only_looked_at_has_no_ports_here() {
+    let scene = Scene::new(Forward::Mine);
+    let port = server().await;
+    scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
+    scene.agent.connect(&CallOptions::impatient().briefly()).await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    assert!(scene.ports().await.is_empty() && is_closed(port).await);
+    assert_eq!(scene.engine.listed.load(Ordering::SeqCst), 0);
+    // A command of a user's is more than a look.
+    scene.create().await;
+    scene.until(|ports| ports.len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_here_gets_the_next_free_one() {
+    let scene = Scene::docked(Forward::Mine).await;
+    let port = server().await;
+    let taken = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
+    let ports = scene.until(|ports| ports.len() == 1).await;
+    let here = ports[0].here.unwrap();
+    assert!(here > port && here < port + 100, "{ports:?}");
+    let own = format!("{port} is taken here by {}/", std::process::id());
+    assert!(ports[0].reason.as_ref().unwrap().starts_with(&own), "{ports:?}");
+    assert_eq!(echo(here, "x").await, "xthe end");
+    // It keeps its number, and gets its own one when it starts anew.
+    drop(taken);
+    scene.engine.tell("rename", &id(1), None);
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(scene.ports().await[0].here, Some(here));
+    scene.engine.end(&id(1));
+    scene.until(<[Port]>::is_empty).await;
+    scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
+    assert_eq!(scene.until(|ports| ports.len() == 1).await[0].here, Some(port));
+}
+
+#[tokio::test]
+async fn somebody_on_ipv6_alone_has_the_port_too() {
+    let scene = Scene::docked(Forward::Mine).await;
+    let port = server().await;
+    let Ok(_taken) = TcpListener::bind(("::1", port)).await else {
+        panic!("this machine has no IPv6 loopback address");
+    };
+    scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
+    let ports = scene.until(|ports| ports.len() == 1).await;
+    assert_ne!(ports[0].here, Some(port));
+    assert!(TcpStream::connect(("::1", ports[0].here.unwrap())).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_container_that_restarts_has_its_port_again_or_another_one() {
+    let scene = Scene::docked(Forward::Mine).await;
+    let [one, other] = [server().await, server().await];
+    for port in [one, one, other, one] {
+        scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
+        let ports = scene.until(|ports| ports.len() == 1 && ports[0].port == port).await;
+        assert_eq!(ports[0].here, Some(port), "{}", scene.log());
+        assert_eq!(echo(port, "").await, "the end");
+        // Its end and its next start come at once.
+        scene.engine.end(&id(1));
+    }
+    scene.until(<[Port]>::is_empty).await;
+}
+
+#[tokio::test]
+async fn a_link_that_was_cut_brings_back_what_runs_by_then() {
+    let scene = Scene::docked(Forward::Mine).await;
+    let [stays, ends, comes] = [server().await, server().await, server().await];
+    for (number, port) in [(1, stays), (2, ends)] {
+        scene.engine.run(&id(number), Some(&user()), &[("tcp", port)]);
+    }
+    scene.until(|ports| ports.len() == 2).await;
+    let mut open = TcpStream::connect(("127.0.0.1", stays)).await.unwrap();
+    open.write_all(b"a").await.unwrap();
+    open.read_exact(&mut [0]).await.unwrap();
+    scene.dock.set_reachable(false);
+    scene.dock.cut();
+    // It broke, and does not look as if it had ended.
+    let broken = timeout(Duration::from_secs(10), open.read(&mut [0])).await.unwrap();
+    assert_eq!(broken.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    scene.engine.end(&id(2));
+    scene.engine.run(&id(3), Some(&user()), &[("tcp", comes)]);
+    // Who connects meanwhile waits.
+    let waiting = tokio::spawn(echo(stays, "patient "));
+    sleep(Duration::from_millis(300)).await;
+    scene.dock.set_reachable(true);
+    assert_eq!(waiting.await.unwrap(), "patient the end");
+    let ports = scene
+        .until(|ports| ports.iter().any(|port| port.here == Some(comes)))
+        .await;
+    assert_eq!(ports.len(), 2, "{ports:?}");
+    assert!(is_closed(ends).await);
+}
+
+#[tokio::test]
+async fn a_dock_that_forbids_forwarding_is_said_once_with_what_helps() {
+    let scene = Scene::docked(Forward::Mine).await;
+    scene.dock.forwards.store(false, Ordering::SeqCst);
+    let port = server().await;
+    for number in 0..3 {
+        scene.engine.run(&id(number), Some(&user()), &[("tcp", port)]);
+    }
+    let ports = scene.until(|ports| ports.len() == 3).await;
+    assert_eq!(ports[0].here, None);
+    assert_eq!(ports[0].reason.as_deref(), Some("sshd forbids forwarding"));
+    assert_eq!(ports[0].hint.as_deref(), Some("AllowTcpForwarding yes"));
+    assert!(is_closed(port).await);
+    assert_eq!(
+        scene.log().matches("AllowTcpForwarding yes").count(),
+        1,
+        "{}",
+        scene.log()
+    );
+}
+
+#[tokio::test]
+async fn it_lives_for_a_container_of_its_user_and_no_longer() {
+    let scene = Scene::new(Forward::All);
+    let [own, theirs] = [server().await, server().await];
+    let id = scene.create().await;
+    scene.engine.run(&id, None, &[("tcp", own)]);
+    scene
+        .engine
+        .run(&self::id(1), Some("somebody else"), &[("tcp", theirs)]);
+    scene.until(|ports| ports.len() == 2).await;
+    // Far longer than it lives for nothing, or keeps a link.
+    sleep(Duration::from_millis(1200)).await;
+    assert_eq!(echo(own, "").await, "the end");
+    scene.engine.end(&id);
+    let ending = timeout(Duration::from_secs(10), scene.running).await.unwrap().unwrap();
+    assert_eq!(ending, Ending::Idle);
+    assert!(is_closed(theirs).await);
+}
+
+#[tokio::test]
+async fn the_next_agent_knows_what_was_made_through_the_last_one() {
+    let mut scene = Scene::docked(Forward::Mine).await;
+    let port = server().await;
+    let id = scene.create().await;
+    scene.engine.run(&id, None, &[("tcp", port)]);
+    scene.until(|ports| ports.len() == 1).await;
+    let file = scene.place.made_file();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !fs::read_to_string(&file).is_ok_and(|text| text.contains(&id)) {
+        assert!(tokio::time::Instant::now() < deadline);
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(file.starts_with(scene.directory.path()));
+    // One that dies leaves its doors to the system, which closes them.
+    scene.running.abort();
+    scene.service.stop();
+    let _ = scene.running.await;
+    // A shell holds the next one, which makes the link unasked.
+    let entry = scene.agent.dock().clone();
+    (scene.service, scene.running) = serve(&entry, &scene.place, &scene.dock);
+    let ports = scene.until(|ports| ports.len() == 1).await;
+    assert_eq!(ports[0].container, id);
+    scene.engine.tell("destroy", &id, None);
+    while fs::read_to_string(&file).unwrap().contains(&id) {
+        assert!(tokio::time::Instant::now() < deadline);
+        sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,267 @@
+#!/bin/sh
+# shellcheck shell=bash
+# dock: work with another machine's Docker engine in this shell.
+#
+#     source dock NAME
+#     castoff
+#
+# For bash and zsh. In fish: dock-env NAME --shell fish | source
+#
+# Nothing that comes from a dock or from the list of docks is evaluated here: dock-env gives lines NAME=VALUE, of which this
+# file takes the names that it knows. What it changes is kept in _DOCK_OLD_*, and castoff sets it back. A backslash before a
+# word keeps aliases away from it, and `builtin` the functions.
+
+if [ -z "${BASH_VERSION-}${ZSH_VERSION-}" ]; then
+    echo 'dock: only bash and zsh can read it: source dock NAME; in fish: dock-env NAME --shell fish | source' >&2
+    # shellcheck disable=SC2317 # not every shell can return from here
+    return 2 2>/dev/null || exit 2
+elif [ -n "${BASH_VERSION-}" ] && ! (return 0 2>/dev/null); then
+    echo 'dock: it changes the shell that you type in, which must read it itself: source dock NAME' >&2
+    exit 2
+elif [ -n "${ZSH_VERSION-}" ] && [ "${ZSH_EVAL_CONTEXT#*file}" = "${ZSH_EVAL_CONTEXT-}" ]; then
+    echo 'dock: it changes the shell that you type in, which must read it itself: source dock NAME' >&2
+    exit 2
+fi
+
+# shellcheck disable=SC2317 # castoff is for the user to call
+#begin
+# Keeps what a variable is: unset, set (v), or exported (x).
+_dock_keep() {
+    \builtin local _dock_is
+    _dock_is=$(\builtin typeset -p "$1" 2>/dev/null) || _dock_is=
+    # Before the name stand the attributes, as in `declare -rx NAME=` or `export NAME=`.
+    _dock_is=${_dock_is%%"$1"*}
+    case $_dock_is in
+    *-*r* | readonly*)
+        \builtin printf 'dock: %s is read-only in this shell, and nothing was changed\n' "$1" >&2
+        return 1
+        ;;
+    esac
+    if [ -z "$2" ]; then
+        \builtin unset "_DOCK_OLD_$1"
+        return
+    fi
+    case $_dock_is in
+    *x*) \builtin printf -v "_DOCK_OLD_$1" 'x%s' "$3" ;;
+    *) \builtin printf -v "_DOCK_OLD_$1" 'v%s' "$3" ;;
+    esac
+}
+
+# Sets a variable back to what was kept of it, and forgets that.
+_dock_restore() {
+    \builtin unset "$1" "_DOCK_OLD_$1"
+    case $2 in
+    x*) \builtin export "$1=${2#x}" ;;
+    v*) \builtin printf -v "$1" '%s' "${2#v}" ;;
+    esac
+}
+
+# What a docked shell does before each prompt: what the dock's agent left in a file is shown, once. Nearly always the file is
+# not there, and that is one look, and no process.
+_dock_watch() {
+    \builtin local _dock_is _dock_newline='
+'
+    if [ -n "${ZSH_VERSION-}" ]; then
+        \builtin set -- "$1" precmd_functions "${precmd_functions+set}"
+    else
+        \builtin set -- "$1" PROMPT_COMMAND "${PROMPT_COMMAND+set}"
+    fi
+    _dock_is=$(\builtin typeset -p "$2" 2>/dev/null) || _dock_is=
+    case ${_dock_is%%"$2"*} in
+    # The agent's log has it, too.
+    *-*r* | readonly*) return ;;
+    esac
+    if [ -z "$3" ]; then
+        _DOCK_OLD_HOOKS='unset'
+    fi
+    _DOCK_NOTICE=$1
+    # By its text castoff finds it again. It does nothing in shells below, which have not the function.
+    # shellcheck disable=SC2016 # it is expanded before the prompt
+    _DOCK_HOOK='[ ! -s "${_DOCK_NOTICE-}" ] || _dock_notice'
+    if [ -n "${ZSH_VERSION-}" ]; then
+        precmd_functions+=(_dock_notice)
+    else
+        # Behind what is there, which may look at the last command's code.
+        PROMPT_COMMAND=${PROMPT_COMMAND:+$PROMPT_COMMAND$_dock_newline}$_DOCK_HOOK
+    fi
+}
+
+_dock_define_castoff() {
+    function _dock_notice {
+        if [ -n "${ZSH_VERSION-}" ]; then
+            \builtin emulate -L zsh
+        fi
+        \builtin local _dock_line IFS=
+        if [ -s "${_DOCK_NOTICE-}" ]; then
+            while \builtin read -r _dock_line; do
+                \builtin printf '%s\n' "$_dock_line" >&2
+            done <"$_DOCK_NOTICE"
+            \builtin true >|"$_DOCK_NOTICE"
+        fi
+    }
+
+    # Of what is done before a prompt, takes ours away, wherever it is by now.
+    function _dock_unwatch {
+        \builtin local _dock_is _dock_before _dock_after _dock_newline='
+'
+        if [ -n "${ZSH_VERSION-}" ]; then
+            \builtin emulate -L zsh
+            \builtin local -a _dock_left
+            for _dock_is in "${precmd_functions[@]}"; do
+                if [ -n "$_dock_is" ] && [ "$_dock_is" != _dock_notice ]; then
+                    _dock_left+=("$_dock_is")
+                fi
+            done
+            precmd_functions=("${_dock_left[@]}")
+            if [ -n "${_DOCK_OLD_HOOKS-}" ] && [ "${#precmd_functions[@]}" -eq 0 ]; then
+                \builtin unset precmd_functions
+            fi
+            return
+        fi
+        case ${PROMPT_COMMAND-} in
+        *"$_DOCK_HOOK"*)
+            _dock_before=${PROMPT_COMMAND%"$_DOCK_HOOK"*}
+            _dock_before=${_dock_before%"$_dock_newline"}
+            _dock_after=${PROMPT_COMMAND##*"$_DOCK_HOOK"}
+            if [ -z "$_dock_before" ]; then
+                case $_dock_after in
+                "$_dock_newline"*) _dock_after=${_dock_after#"$_dock_newline"} ;;
+                # Somebody went on in the same line.
+                ?*) _dock_before=: ;;
+                esac
+            fi
+            PROMPT_COMMAND=$_dock_before$_dock_after
+            ;;
+        esac
+        if [ -n "${_DOCK_OLD_HOOKS-}" ] && [ -z "${PROMPT_COMMAND-}" ]; then
+            _dock_is=$(\builtin typeset -p PROMPT_COMMAND 2>/dev/null) || _dock_is=
+            case ${_dock_is%%PROMPT_COMMAND*} in
+            *-*a*) \builtin unset 'PROMPT_COMMAND[0]' ;;
+            *) \builtin unset PROMPT_COMMAND ;;
+            esac
+        fi
+    }
+
+    function castoff {
+        if [ -n "${ZSH_VERSION-}" ]; then
+            \builtin emulate -L zsh
+        fi
+        \command dock-env --release --pid "$$" 2>/dev/null || \builtin true
+        _dock_restore DOCKER_HOST "${_DOCK_OLD_DOCKER_HOST-}"
+        _dock_restore DOCKER_IP "${_DOCK_OLD_DOCKER_IP-}"
+        _dock_restore DOCKER_CONTEXT "${_DOCK_OLD_DOCKER_CONTEXT-}"
+        _dock_restore DOCKER_TLS "${_DOCK_OLD_DOCKER_TLS-}"
+        _dock_restore DOCKER_TLS_VERIFY "${_DOCK_OLD_DOCKER_TLS_VERIFY-}"
+        _dock_restore DOCKER_CERT_PATH "${_DOCK_OLD_DOCKER_CERT_PATH-}"
+        _dock_restore BUILDX_BUILDER "${_DOCK_OLD_BUILDX_BUILDER-}"
+        # Of the prompt, only what we appended, wherever it is by now.
+        if [ -n "${_DOCK_PROMPT-}" ]; then
+            case ${_OLD_VIRTUAL_PS1-} in
+            *"$_DOCK_PROMPT"*)
+                _OLD_VIRTUAL_PS1=${_OLD_VIRTUAL_PS1%"$_DOCK_PROMPT"*}${_OLD_VIRTUAL_PS1##*"$_DOCK_PROMPT"}
+                ;;
+            esac
+            case ${PS1-} in
+            *"$_DOCK_PROMPT"*)
+                PS1=${PS1%"$_DOCK_PROMPT"*}${PS1##*"$_DOCK_PROMPT"}
+                ;;
+            esac
+            if [ -n "${_DOCK_OLD_PS1-}" ] && [ -z "${PS1-}" ]; then
+                \builtin unset PS1
+            fi
+        fi
+        if [ -n "${_DOCK_HOOK-}" ]; then
+            _dock_unwatch
+        fi
+        \builtin unset _DOCK_MONIKER _DOCK_PROMPT _DOCK_OLD_PS1 _DOCK_NOTICE _DOCK_HOOK _DOCK_OLD_HOOKS
+        \builtin unset -f castoff _dock_restore _dock_notice _dock_unwatch
+    }
+}
+
+# Takes lines NAME=VALUE, and makes them this shell's.
+_dock_apply() {
+    if [ -n "${ZSH_VERSION-}" ]; then
+        \builtin emulate -L zsh
+    fi
+    if ! { _dock_keep DOCKER_HOST "${DOCKER_HOST+set}" "${DOCKER_HOST-}" &&
+        _dock_keep DOCKER_IP "${DOCKER_IP+set}" "${DOCKER_IP-}" &&
+        _dock_keep DOCKER_CONTEXT "${DOCKER_CONTEXT+set}" "${DOCKER_CONTEXT-}" &&
+        _dock_keep DOCKER_TLS "${DOCKER_TLS+set}" "${DOCKER_TLS-}" &&
+        _dock_keep DOCKER_TLS_VERIFY "${DOCKER_TLS_VERIFY+set}" "${DOCKER_TLS_VERIFY-}" &&
+        _dock_keep DOCKER_CERT_PATH "${DOCKER_CERT_PATH+set}" "${DOCKER_CERT_PATH-}" &&
+        _dock_keep BUILDX_BUILDER "${BUILDX_BUILDER+set}" "${BUILDX_BUILDER-}"; }; then
+        \builtin unset _DOCK_OLD_DOCKER_HOST _DOCK_OLD_DOCKER_IP _DOCK_OLD_DOCKER_CONTEXT _DOCK_OLD_DOCKER_TLS \
+            _DOCK_OLD_DOCKER_TLS_VERIFY _DOCK_OLD_DOCKER_CERT_PATH _DOCK_OLD_BUILDX_BUILDER
+        \command dock-env --release --pid "$$" 2>/dev/null || \builtin true
+        return 1
+    fi
+    \builtin unset DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER
+    while [ $# -gt 0 ]; do
+        case $1 in
+        DOCKER_HOST=* | DOCKER_IP=* | DOCKER_TLS=* | DOCKER_TLS_VERIFY=* | DOCKER_CERT_PATH=* | _DOCK_MONIKER=*)
+            \builtin export "${1?}"
+            ;;
+        prompt=*)
+            _DOCK_PROMPT=${1#prompt=}
+            # A virtual environment keeps the prompt that it found, and sets it back when it goes.
+            if [ -n "${_OLD_VIRTUAL_PS1+set}" ]; then
+                _OLD_VIRTUAL_PS1=$_OLD_VIRTUAL_PS1$_DOCK_PROMPT
+            fi
+            if [ -z "${PS1+set}" ]; then
+                _DOCK_OLD_PS1='unset'
+            fi
+            PS1=${PS1-}$_DOCK_PROMPT
+            ;;
+        notice=*)
+            _dock_watch "${1#notice=}"
+            ;;
+        esac
+        \builtin shift
+    done
+    _dock_define_castoff
+}
+
+# Leaves only what castoff needs, where it may be called; `status` is that of docking.
+_dock_leave() {
+    if [ -n "${_DOCK_MONIKER-}" ]; then
+        # A shell that was started in a docked one has its variables, but not its functions.
+        \builtin typeset -f castoff >/dev/null || _dock_define_castoff
+    else
+        \builtin unset -f _dock_restore
+    fi
+    \builtin unset -f _dock_keep _dock_watch _dock_define_castoff _dock_apply _dock_source _dock_leave 2>/dev/null || \builtin true
+    return "$1"
+}
+#end
+
+_dock_source() {
+    \builtin local _dock_shell=bash _dock_lines _dock_newline='
+'
+    if [ -n "${ZSH_VERSION-}" ]; then
+        \builtin emulate -L zsh
+        _dock_shell=zsh
+    fi
+    case ${1-} in
+    '' | -h | --help)
+        \builtin printf '%s\n' 'usage: source dock NAME [--no-forward] [--accept-new]' '' \
+            'All that speaks Docker in this shell then works on the dock NAME; castoff goes back.' \
+            'DOCKERUTILS_DISABLE_PROMPT=1 leaves the prompt alone. ls-dock lists the docks.' >&2
+        [ -n "${1-}" ] || return 2
+        return 0
+        ;;
+    esac
+    _dock_lines=$(\command dock-env "$@" --shell "$_dock_shell" --lines --pid "$$") || return
+    \builtin set --
+    _dock_lines=$_dock_lines$_dock_newline
+    while [ -n "$_dock_lines" ]; do
+        \builtin set -- "$@" "${_dock_lines%%"$_dock_newline"*}"
+        _dock_lines=${_dock_lines#*"$_dock_newline"}
+    done
+    _dock_apply "$@"
+}
+
+if _dock_source "$@"; then
+    _dock_leave 0
+else
+    _dock_leave "$?"
+fi

@@ -1,0 +1,64 @@
+//! The code that docks a shell: fixed text, and values in quotes.
+
+use std::collections::BTreeMap;
+
+use dockerutils_core::ops::docks::environment::{Shell, quote_fish, quote_posix};
+
+/// The shim that bash and zsh source; its functions stand between two marks.
+const SHIM: &str = include_str!("../shim/dock.sh");
+/// The functions for fish.
+const FISH: &str = include_str!("../shim/dock.fish");
+
+/// Code that makes these lines `NAME=VALUE` the shell's own, to be evaluated by it.
+pub(crate) fn of(shell: Shell, lines: &[String]) -> String {
+    let quote = match shell {
+        Shell::Fish => quote_fish,
+        Shell::Bash | Shell::Zsh => quote_posix,
+    };
+    let words: String = lines.iter().map(|line| format!(" {}", quote(line))).collect();
+    match shell {
+        Shell::Fish => format!("{FISH}_dock_apply{words}\nfunctions --erase _dock_apply\n"),
+        Shell::Bash | Shell::Zsh => format!(
+            "{}if _dock_apply{words}; then _dock_leave 0; else _dock_leave \"$?\"; fi\n",
+            functions()
+        ),
+    }
+}
+
+/// Code that does nothing but fail.
+pub(crate) const fn failure(_: Shell) -> &'static str {
+    // A word that all three know.
+    "false"
+}
+
+/// The lines by name, for `--json`.
+pub(crate) fn document(lines: &[String]) -> BTreeMap<&str, &str> {
+    lines.iter().filter_map(|line| line.split_once('=')).collect()
+}
+
+fn functions() -> &'static str {
+    let (_, rest) = SHIM.split_once("#begin\n").unwrap_or_default();
+    rest.split_once("#end\n").map_or("", |(functions, _)| functions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_is_in_quotes() {
+        let lines = ["_DOCK_MONIKER=[dock:it's $(touch pwned)] ".to_owned()];
+        let bash = of(Shell::Bash, &lines);
+        assert!(bash.starts_with("# Keeps what a variable is"), "{bash}");
+        assert!(
+            bash.contains(r"_dock_apply '_DOCK_MONIKER=[dock:it'\''s $(touch pwned)] '; then"),
+            "{bash}"
+        );
+        let fish = of(Shell::Fish, &lines);
+        assert!(
+            fish.contains(r"_dock_apply '_DOCK_MONIKER=[dock:it\'s $(touch pwned)] '"),
+            "{fish}"
+        );
+        assert_eq!(document(&lines)["_DOCK_MONIKER"], "[dock:it's $(touch pwned)] ");
+    }
+}

@@ -1,0 +1,110 @@
+//! The helper of `source dock`: makes the connection to a dock stand for a shell, and says what the shell then sets.
+//!
+//! ```text
+//! $ source dock far
+//! $ dock-env far --shell fish | source
+//! ```
+
+mod code;
+
+use clap::{Parser, ValueEnum};
+use dockerutils_core::cli::{Command, Context, GlobalArgs};
+use dockerutils_core::error::{Error, ExitStatus, Result};
+use dockerutils_core::ops::docks::environment::{self, EnvironmentArgs};
+
+/// Say what a shell that is docked sets: the helper of `source dock`
+#[derive(Debug, Parser)]
+#[command(
+    after_long_help = "In bash and zsh: source dock NAME. In fish: dock-env NAME --shell fish | source. In each, castoff \
+goes back.\n\nExit codes: 0 done; 1 the shell is docked already, or there is no such dock; 2 wrong usage or a damaged \
+list; 3 the dock can't be reached; 130 interrupted."
+)]
+pub struct Args {
+    /// The dock
+    #[arg(value_name = "DOCK", required_unless_present_any = ["complete", "release"])]
+    pub name: Option<String>,
+    /// The shell for which to print code
+    #[arg(long, value_enum, default_value = "bash")]
+    pub shell: ShellName,
+    /// Print lines NAME=VALUE in place of code
+    #[arg(long)]
+    pub lines: bool,
+    /// The process of the shell, for as long as which the connection is kept
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<i32>,
+    /// Trust a host key that is not known yet, without asking
+    #[arg(long)]
+    pub accept_new: bool,
+    /// Don't forward the ports that containers publish there to this machine
+    #[arg(long)]
+    pub no_forward: bool,
+    /// Print the monikers of all docks
+    #[arg(long, conflicts_with_all = ["name", "lines"])]
+    pub complete: bool,
+    /// The shell is docked no longer
+    #[arg(long, conflicts_with_all = ["name", "lines", "complete"])]
+    pub release: bool,
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+}
+
+/// The shells that can be docked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ShellName {
+    /// GNU bash
+    Bash,
+    /// zsh
+    Zsh,
+    /// fish
+    Fish,
+}
+
+/// The program.
+pub const COMMAND: Command<Args> = Command {
+    name: "dock-env",
+    run,
+    global: |args| &args.global,
+    own_failure: None,
+};
+
+fn run(args: Args, context: &Context) -> Result<ExitStatus> {
+    let printer = &context.printer;
+    if args.complete {
+        // A list that can't be read completes nothing; what is wrong with it, the command itself says.
+        let monikers = environment::monikers(&context.env).unwrap_or_default();
+        monikers.iter().for_each(|moniker| printer.result(moniker));
+        return Ok(ExitStatus::SUCCESS);
+    }
+    if args.release {
+        return environment::release(context, args.pid);
+    }
+    let wanted = EnvironmentArgs {
+        name: args.name.ok_or_else(|| Error::usage("no dock is named"))?,
+        shell: match args.shell {
+            ShellName::Bash => environment::Shell::Bash,
+            ShellName::Zsh => environment::Shell::Zsh,
+            ShellName::Fish => environment::Shell::Fish,
+        },
+        pid: args.pid,
+        accept_new: args.accept_new,
+        no_forward: args.no_forward,
+    };
+    if context.global.dry_run {
+        printer.plan(&environment::plan(context, &wanted)?)?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    match environment::dock(context, &wanted) {
+        Ok(lines) if printer.json() => printer.result_json(&code::document(&lines))?,
+        Ok(lines) if args.lines => lines.iter().for_each(|line| printer.result(line)),
+        Ok(lines) => printer.result(&code::of(wanted.shell, &lines)),
+        Err(error) => {
+            if !args.lines && !printer.json() {
+                // Whoever reads this as code gets the failure, and nothing is changed.
+                printer.result(code::failure(wanted.shell));
+            }
+            return Err(error);
+        }
+    }
+    Ok(ExitStatus::SUCCESS)
+}

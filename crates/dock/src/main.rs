@@ -1,0 +1,3 @@
+//! The `dock-env` program.
+
+dockerutils_core::main!(dock_env);

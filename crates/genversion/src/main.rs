@@ -1,0 +1,3 @@
+//! The `genversion` command.
+
+dockerutils_core::main!(genversion);

@@ -1,0 +1,3 @@
+//! The `ls-dock` command.
+
+dockerutils_core::main!(ls_dock);

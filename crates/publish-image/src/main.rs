@@ -1,0 +1,3 @@
+//! The `publish-image` command.
+
+dockerutils_core::main!(publish_image);

@@ -1,0 +1,3 @@
+//! The `register-dock` command.
+
+dockerutils_core::main!(register_dock);

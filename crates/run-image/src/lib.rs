@@ -1,0 +1,90 @@
+//! Runs an image of a project: the options come from its section of `docker/dockerutils.cfg`.
+//!
+//! ```text
+//! $ run-image dev -c 'python -m pytest'
+//! ============================================================================
+//! docker run --init --name ann_dev_26-11-21_09.08.07 --rm -it ... my-app-dev:ann python -m pytest
+//! ```
+
+use clap::Parser;
+use dockerutils_core::cli::{Command, Context, EngineArgs};
+use dockerutils_core::error::{ExitStatus, Result};
+use dockerutils_core::ops::run::{self, RunArgs};
+
+/// Run an image of a project
+///
+/// How it is run is said in its section of docker/dockerutils.cfg (keys environment, env, interactive, gpu, network,
+/// volumes, ports, args, cmd, keep_container, init); `<key>_docked` wins where the engine is on another machine, and the
+/// command line wins over both. The equivalent docker command is printed before it is done. An image that isn't there
+/// is built first when it is the project's own, and pulled otherwise. No docker client is needed.
+#[derive(Debug, Parser)]
+#[command(
+    after_long_help = "Exit codes: the container's own; 125 for all failures of run-image itself, 126 where the \
+command can't be run, 127 where it isn't there, as docker run has them; 130 interrupted."
+)]
+pub struct Args {
+    /// The image to run
+    pub image: String,
+    /// Options of `docker run`, in one word
+    #[arg(short, long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub args: Option<String>,
+    /// Run in the background, and keep the container when it ends
+    #[arg(short, long)]
+    pub keep: bool,
+    /// The command to run, in place of the image's
+    #[arg(short, long, value_name = "COMMAND", allow_hyphen_values = true)]
+    pub command: Option<String>,
+    /// Connect it to this network
+    #[arg(short, long, value_name = "NETWORK")]
+    pub network: Option<String>,
+    /// Give it the GPUs
+    #[arg(short = 'g', long, visible_alias = "use_gpu")]
+    pub use_gpu: bool,
+    /// Set a variable in it; without a value, to that of the environment
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+    /// Use the image of this name
+    #[arg(short, long = "image_name", visible_alias = "image-name", value_name = "NAME")]
+    pub image_name: Option<String>,
+    /// Use the image of this tag
+    #[arg(short = 't', long = "image_tag", visible_alias = "image-tag", value_name = "TAG")]
+    pub image_tag: Option<String>,
+    /// Build it first; cached steps make it quick
+    #[arg(long, conflicts_with = "no_build")]
+    pub build: bool,
+    /// Refuse to build it where it isn't there
+    #[arg(long)]
+    pub no_build: bool,
+    /// Keep the project and its copy on the dock in step while it runs, and bring what it made when it has ended
+    #[arg(short, long, conflicts_with = "keep")]
+    pub watch: bool,
+    /// What every command takes that uses an engine.
+    #[command(flatten)]
+    pub global: EngineArgs,
+}
+
+/// The command.
+pub const COMMAND: Command<Args> = Command {
+    name: "run-image",
+    run,
+    global: |args| &args.global,
+    own_failure: Some(ExitStatus::CONTAINER_CLIENT),
+};
+
+fn run(args: Args, context: &Context) -> Result<ExitStatus> {
+    let wanted = RunArgs {
+        image: args.image,
+        args: args.args,
+        keep: args.keep,
+        command: args.command,
+        network: args.network,
+        gpu: args.use_gpu,
+        env: args.env,
+        image_name: args.image_name,
+        image_tag: args.image_tag,
+        build: args.build,
+        no_build: args.no_build,
+        watch: args.watch,
+    };
+    run::run(context, &wanted)
+}

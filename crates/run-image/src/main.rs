@@ -1,0 +1,3 @@
+//! The `run-image` command.
+
+dockerutils_core::main!(run_image);

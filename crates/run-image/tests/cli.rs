@@ -1,0 +1,1212 @@
+//! The real `run-image` in a sandbox, against a scripted engine: help, plans, containers, and each error with its hint.
+#![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dockerutils_test_support::{Invocation, Recorded, Reply, Sandbox, ScriptedEngine};
+use serde_json::{Value, json};
+
+const IMAGE: &str = "/images/sample-dev:tester/json";
+const LABELS: &str = "--label io.dockerutils.project=sample --label io.dockerutils.user=tester";
+
+fn project() -> Sandbox {
+    Sandbox::new().file("docker/dev/Dockerfile", "FROM scratch\n")
+}
+
+fn configured(config: &str) -> Sandbox {
+    project().file("docker/dockerutils.cfg", config)
+}
+
+fn run_image(sandbox: &Sandbox) -> Invocation<'_> {
+    sandbox.command("run-image")
+}
+
+fn image() -> Reply {
+    Reply::json(
+        200,
+        &json!({ "Id": "sha256:1", "Os": "linux", "Architecture": "amd64" }),
+    )
+}
+
+/// A frame of a container's output: the stream's number, then the text.
+fn frame(stream: u8, text: &str) -> Vec<u8> {
+    let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+    [&[stream, 0, 0, 0], &length[..], text.as_bytes()].concat()
+}
+
+/// An engine whose containers are called `c1`; what they do is added by the test.
+fn making() -> ScriptedEngine {
+    ScriptedEngine::start()
+        .on("GET", IMAGE, image())
+        .on(
+            "POST",
+            "/containers/create",
+            Reply::json(201, &json!({ "Id": "c1", "Warnings": [] })),
+        )
+        .on("DELETE", "/containers/c1", Reply::empty(204))
+}
+
+fn attaching() -> ScriptedEngine {
+    making().on("POST", "/containers/c1/attach", Reply::upgrade([""])).on(
+        "POST",
+        "/containers/c1/wait",
+        Reply::json(200, &json!({ "StatusCode": 0 })),
+    )
+}
+
+fn starting() -> ScriptedEngine {
+    making()
+        .on(
+            "POST",
+            "/containers/c1/attach",
+            Reply::upgrade([frame(1, "out\n"), frame(2, "err\n")]),
+        )
+        .on("POST", "/containers/c1/start", Reply::empty(204))
+}
+
+fn running(code: i64) -> ScriptedEngine {
+    starting().on(
+        "POST",
+        "/containers/c1/wait",
+        Reply::json(200, &json!({ "StatusCode": code })),
+    )
+}
+
+fn published() -> Reply {
+    let ports = json!({
+        "5000/tcp": [{ "HostIp": "0.0.0.0", "HostPort": "5000" }, { "HostIp": "::", "HostPort": "5000" }],
+        "53/udp": [{ "HostIp": "10.0.0.1", "HostPort": "5353" }],
+        "9/tcp": null,
+    });
+    Reply::json(200, &json!({ "NetworkSettings": { "Ports": ports } }))
+}
+
+fn created(engine: &ScriptedEngine) -> Recorded {
+    engine.request("POST", "/containers/create")
+}
+
+fn requests(engine: &ScriptedEngine) -> Vec<String> {
+    let asked = engine.requests();
+    asked
+        .iter()
+        .filter(|request| request.path.starts_with("/containers/c"))
+        .map(|request| format!("{} {}", request.method, request.path))
+        .collect()
+}
+
+/// Waits for something that another process does.
+fn until(done: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(20), "it does not happen");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// What an engine on this machine says of it.
+fn this_machine() -> Reply {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let memory = read("/proc/meminfo").lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    Reply::json(
+        200,
+        &json!({
+            "KernelVersion": read("/proc/sys/kernel/osrelease").trim(),
+            "Name": read("/proc/sys/kernel/hostname").trim(),
+            "MemTotal": memory.map(|kibibytes| kibibytes * 1024),
+        }),
+    )
+}
+
+#[test]
+fn help_is_as_it_was() {
+    let sandbox = Sandbox::new();
+    run_image(&sandbox).arg("-h").stdout(include_str!("help.txt")).run();
+    run_image(&sandbox)
+        .arg("--help")
+        .stdout(include_str!("help-long.txt"))
+        .run();
+    run_image(&sandbox).arg("--version").stdout("run-image 3.0.0\n").run();
+}
+
+#[test]
+fn wrong_usage_is_code_125() {
+    let sandbox = project();
+    run_image(&sandbox)
+        .code(125)
+        .stderr_has("<IMAGE>")
+        .stderr_has("--help")
+        .run();
+    run_image(&sandbox)
+        .args(["dev", "--kep"])
+        .code(125)
+        .stderr_has("--keep")
+        .run();
+    run_image(&sandbox)
+        .args(["dev", "--build", "--no-build"])
+        .code(125)
+        .stderr_has("cannot be used with")
+        .run();
+}
+
+#[test]
+fn a_dry_run_prints_the_command_and_nothing_else() {
+    let sandbox = configured("[dev]\nvolumes = -v {project_root}:/p\nports = -p 5000:5000\ncmd = sh -c 'echo $HOME'\n");
+    let outcome = run_image(&sandbox).args(["dev", "--dry-run"]).any_stdout().run();
+    let (before, after) = outcome.stdout.split_once("--name tester_dev_").unwrap();
+    assert_eq!(before, "docker run --init ");
+    let (stamp, after) = after.split_once(' ').unwrap();
+    assert_eq!(stamp.len(), "26-11-21_09.08.07".len(), "{stamp}");
+    assert_eq!(
+        after,
+        format!("--rm -i -v [SANDBOX]/sample:/p -p 5000:5000 {LABELS} sample-dev:tester sh -c 'echo '\"${{HOME}}\"\n")
+    );
+}
+
+#[test]
+fn a_plan_has_a_json_form() {
+    let sandbox = project();
+    let outcome = run_image(&sandbox)
+        .args(["dev", "--dry-run", "--json"])
+        .any_stdout()
+        .run();
+    let document = outcome.json();
+    let line = document["commands"][0].as_str().unwrap();
+    assert!(
+        line.starts_with("docker run --init --name tester_dev_") && line.ends_with(" sample-dev:tester"),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_command_line_beats_the_file() {
+    let sandbox = configured("[dev]\nargs = --cpus 2\ncmd = a\nnetwork = net\nenv = vars\n[vars]\nA = file\nB = two\n");
+    run_image(&sandbox)
+        .args([
+            "dev",
+            "-a",
+            "-m 1g",
+            "-c",
+            "b c",
+            "-n",
+            "other",
+            "-e",
+            "A=b=c",
+            "-e",
+            "FOO",
+            "-t",
+            "1.0",
+            "--dry-run",
+        ])
+        .env("FOO", "s3cret")
+        .stdout_has(&format!(
+            " -e A=b=c -e FOO -e B=two --rm -i --network other -m 1g {LABELS} sample-dev:1.0 b c\n"
+        ))
+        .run();
+}
+
+#[test]
+fn synthetic_and_configured_images_are_run() {
+    let sandbox = configured(
+        "[run_image]\nsynthetic_images = one , two\n[two]\nname = test\n[db]\nname = postgres\ntag = 16\nprefix = False\n",
+    );
+    for (image, reference) in [
+        ("one", "sample-one:tester"),
+        ("two", "sample-test:tester"),
+        ("db", "postgres:16"),
+    ] {
+        run_image(&sandbox)
+            .args([image, "--dry-run"])
+            .stdout_has(&format!(" {reference}\n"))
+            .run();
+    }
+    run_image(&sandbox)
+        .args(["db", "--build"])
+        .engine(&ScriptedEngine::start())
+        .code(125)
+        .stderr("run-image: there is nothing to build for db\n\nhint: run it without --build\n")
+        .run();
+}
+
+#[test]
+fn a_container_is_made_attached_started_and_waited_for() {
+    let sandbox = configured("[dev]\nargs = --cpus 2\ncmd = a 'b c'\n");
+    // A container that is quick to end does not wait for what is typed.
+    let talk = Reply::upgrade([frame(1, "out\n"), frame(2, "err\n")]).slow(Duration::from_millis(800));
+    let engine = making()
+        .on("POST", "/containers/c1/attach", talk)
+        .on("POST", "/containers/c1/start", Reply::empty(204))
+        .on(
+            "POST",
+            "/containers/c1/wait",
+            Reply::json(200, &json!({ "StatusCode": 0 })),
+        );
+    let outcome = run_image(&sandbox)
+        .args(["dev", "-e", "A=b=c"])
+        .engine(&engine)
+        .stdin("typed")
+        .stdout("out\n")
+        .stderr_has("err\n")
+        .run();
+    let (rule, rest) = outcome.stderr.split_once('\n').unwrap();
+    assert_eq!(rule, "=".repeat(76));
+    assert!(rest.starts_with("docker run --init --name tester_dev_"), "{outcome}");
+    assert_eq!(
+        requests(&engine),
+        [
+            "POST /containers/create",
+            "POST /containers/c1/attach",
+            "POST /containers/c1/wait",
+            "POST /containers/c1/start",
+        ]
+    );
+    let create = created(&engine);
+    assert!(create.query.starts_with("name=tester_dev_"), "{}", create.query);
+    let body = create.json();
+    assert_eq!(body["Image"], "sample-dev:tester");
+    assert_eq!(body["Cmd"], json!(["a", "b c"]));
+    assert_eq!(body["Env"], json!(["A=b=c"]));
+    assert_eq!(
+        (&body["OpenStdin"], &body["Tty"].as_bool().unwrap_or_default()),
+        (&json!(true), &false)
+    );
+    assert_eq!(
+        body["Labels"],
+        json!({ "io.dockerutils.project": "sample", "io.dockerutils.user": "tester" })
+    );
+    let host = &body["HostConfig"];
+    assert_eq!(
+        (&host["AutoRemove"], &host["Init"], &host["NanoCpus"]),
+        (&json!(true), &json!(true), &json!(2_000_000_000))
+    );
+    assert_eq!(engine.request("POST", "/containers/c1/wait").query, "condition=removed");
+    let attach = engine.request("POST", "/containers/c1/attach");
+    assert_eq!(attach.query, "stream=1&stdin=1&stdout=1&stderr=1");
+    until(|| engine.request("POST", "/containers/c1/attach").body == b"typed");
+    assert!(sandbox.leftovers().is_empty());
+}
+
+#[test]
+fn the_containers_code_is_passed_on() {
+    for code in [1, 42, 125, 137] {
+        run_image(&project())
+            .args(["dev", "-q"])
+            .engine(&running(code.into()))
+            .code(code)
+            .stdout("out\n")
+            .stderr("err\n")
+            .run();
+    }
+}
+
+#[test]
+fn a_container_that_ends_badly_says_why() {
+    let answer = json!({ "StatusCode": 0, "Error": { "Message": "removal failed" } });
+    let engine = starting().on("POST", "/containers/c1/wait", Reply::json(200, &answer));
+    run_image(&project())
+        .arg("dev")
+        .engine(&engine)
+        .code(125)
+        .any_stdout()
+        .stderr_has("removal failed")
+        .run();
+}
+
+#[test]
+fn published_ports_are_shown_once_each() {
+    let engine = running(0).on("GET", "/containers/c1/json", published());
+    run_image(&configured("[dev]\nports = -p 5000:5000\n"))
+        .arg("dev")
+        .engine(&engine)
+        .stdout("out\n")
+        .stderr_has("5000/tcp is at http://127.0.0.1:5000\n")
+        .stderr_has("53/udp is at udp://10.0.0.1:5353\n")
+        .run();
+}
+
+#[test]
+fn kept_containers_run_in_the_background_and_print_their_id() {
+    let engine = running(0).on("GET", "/containers/c1/json", published());
+    run_image(&project())
+        .args(["dev", "-k"])
+        .engine(&engine)
+        .stdout("c1\n")
+        .stderr_has(" -d ")
+        .stderr_has("5000/tcp is at http://127.0.0.1:5000\n")
+        .run();
+    assert_eq!(
+        requests(&engine),
+        [
+            "POST /containers/create",
+            "POST /containers/c1/start",
+            "GET /containers/c1/json"
+        ]
+    );
+    assert_eq!(created(&engine).json()["HostConfig"]["AutoRemove"], json!(false));
+    run_image(&project())
+        .args(["dev", "-k", "-q"])
+        .engine(&engine)
+        .stdout("c1\n")
+        .run();
+    let outcome = run_image(&project())
+        .args(["dev", "-k", "--json"])
+        .engine(&engine)
+        .any_stdout()
+        .run();
+    let document = outcome.json();
+    assert!(
+        document["name"].as_str().unwrap().starts_with("tester_dev_"),
+        "{document}"
+    );
+    assert_eq!(
+        (&document["id"], &document["image"]),
+        (&json!("c1"), &json!("sample-dev:tester"))
+    );
+    assert_eq!(
+        document["ports"][0],
+        json!({ "container": "5000/tcp", "host_ip": "0.0.0.0", "host_port": 5000 })
+    );
+}
+
+#[test]
+fn a_container_that_can_not_be_started_leaves_nothing_behind() {
+    for (message, code) in [
+        ("driver failed: exec: \"nope\": executable file not found in $PATH", 127),
+        ("exec: \"/etc\": permission denied", 126),
+        ("disk on fire", 125),
+    ] {
+        let engine = attaching().on("POST", "/containers/c1/start", Reply::error(500, message));
+        for flags in [&[][..], &["-k"]] {
+            run_image(&project())
+                .arg("dev")
+                .args(flags)
+                .engine(&engine)
+                .code(code)
+                .stderr_has(message)
+                .run();
+        }
+        let removed = requests(&engine)
+            .iter()
+            .filter(|asked| *asked == "DELETE /containers/c1")
+            .count();
+        assert_eq!(removed, 2, "{message}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_says_by_whom() {
+    let busy = "driver failed programming external connectivity on endpoint x (1d2): Bind for 0.0.0.0:5000 failed: port is \
+                already allocated";
+    let engine = making()
+        .on("POST", "/containers/c1/start", Reply::error(500, busy))
+        .on(
+            "GET",
+            "/containers/json",
+            Reply::json(200, &json!([{ "Id": "c0", "Names": ["/other"], "Ports": [{ "PrivatePort": 80, "PublicPort": 5000, "Type": "tcp" }] }])),
+        );
+    run_image(&configured("[dev]\nports = -p 5000:5000\n"))
+        .args(["dev", "-k"])
+        .engine(&engine)
+        .code(125)
+        .stderr_has("run-image: port 5000 is taken by container other: ")
+        .stderr_has("port is already allocated\n\nhint: docker stop other, or publish another port\n")
+        .run();
+    // No container has it, so a process of this machine does: this one.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let busy = format!("Error starting userland proxy: listen tcp4 0.0.0.0:{port}: bind: address already in use");
+    let engine = making()
+        .on("POST", "/containers/c1/start", Reply::error(500, &busy))
+        .on("GET", "/containers/json", Reply::json(200, &json!([])));
+    let outcome = run_image(&project())
+        .args(["dev", "-k"])
+        .engine(&engine)
+        .code(125)
+        .any_stderr()
+        .run();
+    let holder = if cfg!(target_os = "linux") {
+        format!(" by process {}", std::process::id())
+    } else {
+        String::new()
+    };
+    assert!(
+        outcome.stderr.contains(&format!("port {port} is taken{holder}")),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn the_engines_refusals_are_passed_on() {
+    for (status, message) in [
+        (
+            409,
+            "Conflict. The container name \"/tester_dev\" is already in use by container \"4711\".",
+        ),
+        (500, "disk on fire"),
+        (400, "invalid reference format"),
+    ] {
+        let engine = ScriptedEngine::start().on("GET", IMAGE, image()).on(
+            "POST",
+            "/containers/create",
+            Reply::error(status, message),
+        );
+        run_image(&project())
+            .arg("dev")
+            .engine(&engine)
+            .code(125)
+            .stderr_has(message)
+            .run();
+    }
+}
+
+#[test]
+fn a_name_that_is_taken_is_not_asked_for() {
+    let engine = running(0)
+        .on(
+            "GET",
+            "/containers/tester_dev_*/json",
+            Reply::json(200, &json!({ "Id": "c0" })),
+        )
+        .on(
+            "GET",
+            "/containers/tester_dev_*/json",
+            Reply::error(404, "no such container"),
+        );
+    let outcome = run_image(&project())
+        .arg("dev")
+        .engine(&engine)
+        .any_stdout()
+        .any_stderr()
+        .run();
+    let asked: Vec<_> = engine
+        .requests()
+        .into_iter()
+        .filter(|request| request.path.starts_with("/containers/tester"))
+        .collect();
+    assert_eq!(asked.len(), 2);
+    let free = asked[1]
+        .path
+        .trim_start_matches("/containers/")
+        .trim_end_matches("/json");
+    assert!(created(&engine).query.starts_with(&format!("name={free}&")));
+    assert!(outcome.stderr.contains(&format!("--name {free} ")), "{outcome}");
+}
+
+#[test]
+fn what_the_engine_advises_against_is_said() {
+    let answer = json!({ "Id": "c1", "Warnings": ["Your kernel does not support swap limit capabilities"] });
+    let engine = ScriptedEngine::start()
+        .on("GET", IMAGE, image())
+        .on("POST", "/containers/create", Reply::json(201, &answer))
+        .on("POST", "/containers/c1/start", Reply::empty(204))
+        .on("GET", "/containers/c1/json", published());
+    run_image(&project())
+        .args(["dev", "-k", "-q"])
+        .engine(&engine)
+        .stdout("c1\n")
+        .stderr("run-image: warning: Your kernel does not support swap limit capabilities\n")
+        .run();
+}
+
+#[test]
+fn another_architecture_is_warned_of() {
+    let foreign = Reply::json(
+        200,
+        &json!({ "Id": "sha256:1", "Os": "linux", "Architecture": "arm64" }),
+    );
+    let engine = ScriptedEngine::start()
+        .on("GET", IMAGE, foreign)
+        .on(
+            "POST",
+            "/containers/create",
+            Reply::json(201, &json!({ "Id": "c1", "Warnings": [] })),
+        )
+        .on("POST", "/containers/c1/start", Reply::empty(204));
+    run_image(&project())
+        .args(["dev", "-k", "-q"])
+        .engine(&engine)
+        .stdout("c1\n")
+        .stderr(
+            "run-image: warning: sample-dev:tester is made for linux/arm64 and the engine runs linux/amd64: it will run by \
+             emulation, slowly, or not at all\n",
+        )
+        .run();
+}
+
+#[test]
+fn an_own_image_that_is_not_there_is_built() {
+    let engine = ScriptedEngine::start()
+        .on("GET", IMAGE, Reply::error(404, "no such image"))
+        .on("POST", "/build", Reply::error(500, "unknown instruction: FRMO"));
+    run_image(&project())
+        .arg("dev")
+        .engine(&engine)
+        .env("DOCKER_BUILDKIT", "0")
+        .code(125)
+        .stderr_has("docker build --compress -t sample-dev:tester -f docker/dev/Dockerfile .")
+        .stderr_has("unknown instruction: FRMO")
+        .stderr_has("run-image: dev could not be built, and is not run")
+        .run();
+    run_image(&project())
+        .args(["dev", "--no-build"])
+        .engine(&engine)
+        .code(125)
+        .stderr(
+            "run-image: the engine has no image sample-dev:tester, and --no-build is given\n\nhint: build-image dev\n",
+        )
+        .run();
+}
+
+#[test]
+fn built_images_are_run_with_nothing_but_their_output_on_stdout() {
+    let built = [
+        json!({ "stream": "Step 1/1 : FROM scratch\n" }),
+        json!({ "aux": { "ID": "sha256:1" } }),
+    ];
+    for flags in [&[][..], &["--build"], &["--build", "-q"]] {
+        let engine = running(0).on("POST", "/build", Reply::stream(&built));
+        run_image(&project())
+            .arg("dev")
+            .args(flags)
+            .engine(&engine)
+            .env("DOCKER_BUILDKIT", "0")
+            .stdout("out\n")
+            .stderr_has("err\n")
+            .run();
+        let builds = engine
+            .requests()
+            .iter()
+            .filter(|request| request.path == "/build")
+            .count();
+        assert_eq!(builds, usize::from(!flags.is_empty()));
+    }
+}
+
+#[test]
+fn other_images_are_pulled() {
+    let sandbox = configured("[db]\nname = reg.example/db\ntag = 16\nprefix = False\n");
+    let pulled = [
+        json!({ "status": "Pulling from db", "id": "16" }),
+        json!({ "status": "Downloading", "id": "l1", "progressDetail": { "current": 5, "total": 10 } }),
+        json!({ "status": "Pull complete", "id": "l1" }),
+    ];
+    let engine = running(0)
+        .on(
+            "GET",
+            "/images/reg.example/db:16/json",
+            Reply::error(404, "no such image"),
+        )
+        .on("GET", "/images/reg.example/db:16/json", image())
+        .on("POST", "/images/create", Reply::stream(&pulled));
+    run_image(&sandbox)
+        .arg("db")
+        .engine(&engine)
+        .stdout("out\n")
+        .stderr_has("docker pull reg.example/db:16\n")
+        .run();
+    assert!(
+        engine
+            .request("POST", "/images/create")
+            .query
+            .contains("fromImage=reg.example%2Fdb%3A16")
+    );
+}
+
+#[test]
+fn a_registrys_refusal_says_what_helps() {
+    let sandbox = configured("[db]\nname = reg.example/db\ntag = 16\nprefix = False\n");
+    let denied = "pull access denied for reg.example/db, repository does not exist or may require 'docker login'";
+    let late = [
+        json!({ "status": "Pulling from db" }),
+        json!({ "error": denied, "errorDetail": { "message": denied } }),
+    ];
+    for (reply, helps) in [
+        (Reply::error(404, denied), "docker login reg.example\n"),
+        (Reply::stream(&late), "docker login reg.example\n"),
+        (
+            Reply::error(404, "manifest for reg.example/db:16 not found: manifest unknown"),
+            "is there such a tag?",
+        ),
+        (
+            Reply::error(500, "dial tcp: lookup reg.example: no such host"),
+            "docker pull reg.example/db:16\n",
+        ),
+    ] {
+        let engine = ScriptedEngine::start()
+            .on(
+                "GET",
+                "/images/reg.example/db:16/json",
+                Reply::error(404, "no such image"),
+            )
+            .on("POST", "/images/create", reply);
+        run_image(&sandbox)
+            .arg("db")
+            .engine(&engine)
+            .code(125)
+            .stderr_has("reg.example/db:16 can't be pulled: ")
+            .stderr_has("\n\nhint: ")
+            .stderr_has(helps)
+            .run();
+    }
+    let engine = ScriptedEngine::start().on(
+        "GET",
+        "/images/reg.example/db:16/json",
+        Reply::error(404, "no such image"),
+    );
+    run_image(&sandbox)
+        .args(["db", "-a", "--pull=never"])
+        .engine(&engine)
+        .code(125)
+        .stderr_has("the engine has no image reg.example/db:16, and --pull=never is given")
+        .run();
+}
+
+#[test]
+fn a_pull_that_breaks_off_is_no_success() {
+    let sandbox = configured("[db]\nname = db\nprefix = False\n");
+    let engine = ScriptedEngine::start()
+        .on("GET", "/images/db:tester/json", Reply::error(404, "no such image"))
+        .on(
+            "POST",
+            "/images/create",
+            Reply::stream(&[json!({ "status": "Pulling" })]).dying(),
+        );
+    run_image(&sandbox)
+        .arg("db")
+        .engine(&engine)
+        .code(125)
+        .stderr_has("went away")
+        .run();
+}
+
+#[test]
+fn secrets_go_to_an_engine_on_this_machine_and_are_never_printed() {
+    let run = |engine: &ScriptedEngine, docker_ip: &str| {
+        let outcome = run_image(&configured("[dev]\nargs = -e BAR=$FOO\n"))
+            .args(["dev", "-v", "-e", "FOO"])
+            .engine(engine)
+            .env("AWS_ACCESS_KEY_ID", "k3y")
+            .env("AWS_SECRET_ACCESS_KEY", "s3cret-aws")
+            .env("AWS_SESSION_TOKEN", "")
+            .env("FOO", "s3cret-foo")
+            .env("DOCKER_IP", docker_ip)
+            .any_stdout()
+            .stderr_has("-e FOO ")
+            .stderr_has("-e BAR=${FOO} ")
+            .run();
+        assert!(
+            !format!("{outcome}").contains("s3cret") && !outcome.stderr.contains("k3y"),
+            "{outcome}"
+        );
+        let variables = created(engine).json()["Env"].as_array().cloned().unwrap_or_default();
+        variables
+            .into_iter()
+            .filter_map(|pair| pair.as_str().map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    let own = ["FOO=s3cret-foo", "BAR=s3cret-foo"];
+    let aws = ["AWS_ACCESS_KEY_ID=k3y", "AWS_SECRET_ACCESS_KEY=s3cret-aws"];
+    let sorted = |mut pairs: Vec<String>| {
+        pairs.sort();
+        pairs
+    };
+    let all = sorted([own, aws].concat().into_iter().map(str::to_owned).collect());
+    let only_own = sorted(own.map(str::to_owned).into());
+    assert_eq!(sorted(run(&running(0).on("GET", "/info", this_machine()), "")), all);
+    // `source dock` sets DOCKER_IP.
+    assert_eq!(
+        sorted(run(&running(0).on("GET", "/info", this_machine()), "10.0.0.1")),
+        only_own
+    );
+    // A socket that leads to another machine, as `ssh -L` makes one.
+    let far = Reply::json(
+        200,
+        &json!({ "KernelVersion": "1.0-other", "Name": "far", "MemTotal": 1 }),
+    );
+    assert_eq!(sorted(run(&running(0).on("GET", "/info", far), "")), only_own);
+}
+
+#[test]
+fn docked_keys_win_where_docked() {
+    let sandbox = configured("[dev]\nvolumes = -v /a:/a\nvolumes_docked = -v /b:/b\n");
+    run_image(&sandbox)
+        .args(["dev", "--dry-run"])
+        .env("DOCKER_HOST", "tcp://10.0.0.1:2375")
+        .env("AWS_REGION", "eu")
+        .stdout_has(" --rm -i -v /b:/b --label")
+        .run();
+    run_image(&sandbox)
+        .args(["dev", "--dry-run"])
+        .env("AWS_REGION", "eu")
+        .stdout_has(" -e AWS_REGION --rm -i -v /a:/a ")
+        .run();
+}
+
+#[test]
+fn docked_ports_are_on_the_dock_s_loopback_address() {
+    let sandbox = configured("[dev]\nports = -p 8888:8888 -p 0.0.0.0:1:1\nargs = -P\n");
+    run_image(&sandbox)
+        .args(["dev", "--dry-run"])
+        .env("DOCKER_HOST", "ssh://ann@box")
+        .stdout_has(" -p 127.0.0.1:8888:8888 -p 0.0.0.0:1:1 -P --label")
+        .stderr_has("warning: --publish-all opens the container's ports on every address of the dock")
+        .run();
+    run_image(&sandbox)
+        .args(["dev", "--dry-run"])
+        .stdout_has(" -p 8888:8888 -p 0.0.0.0:1:1 -P --label")
+        .run();
+}
+
+#[test]
+fn without_an_agent_nothing_is_said_to_be_here() {
+    let loopback =
+        json!({ "NetworkSettings": { "Ports": { "80/tcp": [{ "HostIp": "127.0.0.1", "HostPort": "8080" }] } } });
+    let engine = running(0).on("GET", "/containers/c1/json", Reply::json(200, &loopback));
+    run_image(&configured("[dev]\nports = -p 8080:80\n"))
+        .args(["dev", "-k"])
+        .env("DOCKER_HOST", format!("tcp://{}", engine.tcp()))
+        .env("DOCKER_IP", "10.0.0.7")
+        .stdout("c1\n")
+        .stderr_has(" -p 127.0.0.1:8080:80 ")
+        .stderr_has("80/tcp is at 127.0.0.1:8080 of 10.0.0.7, and nothing forwards it to this machine\n")
+        .run();
+}
+
+#[test]
+fn a_secret_on_the_way_to_an_error_stays_one() {
+    let engine = making().on("POST", "/containers/c1/start", Reply::error(500, "disk on fire"));
+    for flags in [
+        &["-k"][..],
+        &["-k", "-a", "--no-such-option"],
+        &["-k", "-a", "--memory $FOO"],
+    ] {
+        let outcome = run_image(&project())
+            .args(["dev", "-v", "-e", "FOO"])
+            .args(flags)
+            .engine(&engine)
+            .env("FOO", "s3cret")
+            .code(125)
+            .any_stderr()
+            .run();
+        assert!(!outcome.stderr.contains("s3cret"), "{outcome}");
+    }
+}
+
+#[test]
+fn there_must_be_a_project() {
+    run_image(&Sandbox::new())
+        .arg("dev")
+        .code(125)
+        .stderr_has("no docker/ folder in")
+        .stderr_has("\n\nhint: ")
+        .run();
+    run_image(&Sandbox::new().file("docker/Dockerfile", "FROM scratch\n"))
+        .arg("dev")
+        .code(125)
+        .stderr_has("hint: mkdir [SANDBOX]/sample/docker/dev && mv ")
+        .run();
+    run_image(&project().file("docker/notebook/Dockerfile", ""))
+        .arg("notbook")
+        .code(125)
+        .stderr("run-image: [SANDBOX]/sample has no image notbook\n\nhint: did you mean notebook?\n")
+        .run();
+}
+
+#[test]
+fn values_that_mean_nothing_name_file_line_section_and_key() {
+    for (config, says, helps) in [
+        (
+            "[dev]\nvolumes = -v {hme}/x:/x\n",
+            "docker/dockerutils.cfg:2: [dev] volumes: {hme} is none of {home}, {project}, {project_root}, {user}",
+            "",
+        ),
+        (
+            "[dev]\nenv = none\n",
+            "docker/dockerutils.cfg:2: [dev] env: there is no section [none]",
+            "hint: add it: [none]",
+        ),
+        (
+            "[dev]\ncmd = 'open\n",
+            "docker/dockerutils.cfg:2: [dev] cmd: a single quotation is not closed",
+            "",
+        ),
+        (
+            "[dev]\ncmd = echo $NOT_SET\n",
+            "docker/dockerutils.cfg:2: [dev] cmd: $NOT_SET is not set",
+            "write $$NOT_SET for a dollar",
+        ),
+        (
+            "[dev]\nargs = --cpus many\n",
+            "docker/dockerutils.cfg:2: [dev] args: option --cpus",
+            "hint: ",
+        ),
+        (
+            "[dev]\nargs = --no-such-thing\n",
+            "docker/dockerutils.cfg:2: [dev] args: unknown option",
+            "--no-such-thing",
+        ),
+        ("[dev\n", "docker/dockerutils.cfg:1", "hint: "),
+    ] {
+        for flag in [None, Some("--dry-run")] {
+            run_image(&configured(config))
+                .arg("dev")
+                .args(flag)
+                .engine(&running(0))
+                .code(125)
+                .stderr_has(says)
+                .stderr_has(helps)
+                .run();
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_warns_with_the_nearest() {
+    run_image(&configured(
+        "[dev]\nvolume = -v a:b\nenv = vars\n[vars]\nANYTHING = 1\n",
+    ))
+    .args(["dev", "--dry-run"])
+    .any_stdout()
+    .stderr("run-image: warning: docker/dockerutils.cfg:2: [dev] volume is not known (did you mean volumes?)\n")
+    .run();
+}
+
+#[test]
+fn illegal_names_become_legal_and_that_is_said() {
+    let sandbox = Sandbox::named("My Project").file("docker/dev/Dockerfile", "FROM scratch\n");
+    run_image(&sandbox)
+        .args(["dev", "--dry-run"])
+        .env("LOGNAME", "CORP\\ann")
+        .stdout_has("--name CORP-ann_dev_")
+        .stderr_has("\"my project-dev\" can't be the name of an image: my-project-dev is used")
+        .stderr_has("can't be a tag: CORP-ann is used")
+        .run();
+}
+
+#[test]
+fn the_cidfile_must_not_be_there_yet() {
+    let sandbox = configured("[dev]\nargs = --cidfile cid\n");
+    run_image(&sandbox)
+        .arg("dev")
+        .engine(&running(0))
+        .stdout("out\n")
+        .any_stderr()
+        .run();
+    assert_eq!(sandbox.read("cid"), "c1");
+    let engine = running(0);
+    run_image(&sandbox)
+        .arg("dev")
+        .engine(&engine)
+        .code(125)
+        .stderr_has("cid exists already")
+        .stderr_has("hint: remove it, or name another\n")
+        .run();
+    assert!(requests(&engine).is_empty());
+}
+
+#[test]
+fn a_terminal_that_is_asked_for_must_be_there() {
+    run_image(&configured("[dev]\ninteractive = -it\n"))
+        .arg("dev")
+        .engine(&running(0))
+        .code(125)
+        .stderr_has("the container is to have a terminal (-t), and stdin is none")
+        .stderr_has("hint: ")
+        .run();
+}
+
+#[test]
+fn gpus_must_be_there_where_they_are_asked_for() {
+    run_image(&project())
+        .args(["dev", "-g"])
+        .engine(&running(0))
+        .code(125)
+        .stderr_has("has no GPU for containers")
+        .stderr_has("hint: install nvidia-container-toolkit")
+        .run();
+    for (info, words) in [
+        (
+            json!({ "Runtimes": { "nvidia": { "path": "x" } } }),
+            " --runtime=nvidia -e NVIDIA_VISIBLE_DEVICES=all ",
+        ),
+        (
+            json!({ "DiscoveredDevices": [{ "Source": "cdi", "ID": "nvidia.com/gpu=0" }] }),
+            " --gpus all ",
+        ),
+    ] {
+        let engine = running(0).on("GET", "/info", Reply::json(200, &info));
+        run_image(&project())
+            .args(["dev", "-g"])
+            .engine(&engine)
+            .any_stdout()
+            .stderr_has(words)
+            .run();
+    }
+}
+
+#[test]
+fn an_engine_that_is_not_there_is_code_125() {
+    run_image(&project())
+        .arg("dev")
+        .code(125)
+        .stderr_has("no engine answers at unix://[SANDBOX]/no-engine.sock")
+        .stderr_has("hint: ")
+        .run();
+    for reply in [
+        Reply::garbage("SSH-2.0\r\n\r\n"),
+        Reply::hang_up(),
+        Reply::error(500, "disk on fire"),
+    ] {
+        let engine = ScriptedEngine::start().on("GET", "/_ping", reply);
+        run_image(&project())
+            .arg("dev")
+            .engine(&engine)
+            .code(125)
+            .stderr_has("hint: ")
+            .run();
+    }
+}
+
+#[test]
+fn an_engine_that_dies_in_the_middle_is_code_125() {
+    let cut = |reply: Reply| making().on("POST", "/containers/c1/attach", reply);
+    for engine in [
+        ScriptedEngine::start().on("GET", IMAGE, Reply::hang_up()),
+        ScriptedEngine::start()
+            .on("GET", IMAGE, image())
+            .on("POST", "/containers/create", Reply::hang_up()),
+        cut(Reply::hang_up()),
+        cut(Reply::upgrade([""])).on("POST", "/containers/c1/wait", Reply::hang_up()),
+        attaching().on("POST", "/containers/c1/start", Reply::hang_up()),
+        starting().on("POST", "/containers/c1/wait", Reply::stream(&[]).dying()),
+        starting().on(
+            "POST",
+            "/containers/c1/wait",
+            Reply::garbage("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"),
+        ),
+    ] {
+        run_image(&project())
+            .arg("dev")
+            .engine(&engine)
+            .code(125)
+            .any_stdout()
+            .stderr_has("went away")
+            .stderr_has("hint: look whether it still runs: docker version")
+            .limit(Duration::from_secs(15))
+            .run();
+    }
+}
+
+#[test]
+fn output_that_is_no_output_is_refused() {
+    let engine = making()
+        .on(
+            "POST",
+            "/containers/c1/attach",
+            Reply::upgrade(["<html>not a frame</html>"]),
+        )
+        .on("POST", "/containers/c1/start", Reply::empty(204))
+        .on(
+            "POST",
+            "/containers/c1/wait",
+            Reply::json(200, &json!({ "StatusCode": 0 })),
+        );
+    run_image(&project())
+        .arg("dev")
+        .engine(&engine)
+        .code(125)
+        .stderr_has("no stream of frames")
+        .run();
+    assert!(requests(&engine).contains(&"DELETE /containers/c1".to_owned()));
+}
+
+#[test]
+fn output_in_many_pieces_arrives_whole() {
+    let whole = [frame(1, "one "), frame(2, "two "), frame(1, ""), frame(1, "three\n")].concat();
+    let bytes: Vec<Vec<u8>> = whole.iter().map(|byte| vec![*byte]).collect();
+    let engine = making()
+        .on(
+            "POST",
+            "/containers/c1/attach",
+            Reply::upgrade(bytes).slow(Duration::from_millis(1)),
+        )
+        .on("POST", "/containers/c1/start", Reply::empty(204))
+        .on(
+            "POST",
+            "/containers/c1/wait",
+            Reply::json(200, &json!({ "StatusCode": 3 })),
+        );
+    run_image(&project())
+        .args(["dev", "-q"])
+        .engine(&engine)
+        .code(3)
+        .stdout("one three\n")
+        .stderr("two ")
+        .run();
+}
+
+#[test]
+fn an_interrupt_before_the_start_leaves_nothing_behind() {
+    for (method, silent) in [
+        ("GET", IMAGE),
+        ("POST", "/containers/c1/attach"),
+        ("POST", "/containers/c1/wait"),
+        ("POST", "/containers/c1/start"),
+    ] {
+        let engine = ScriptedEngine::start()
+            .on(method, silent, Reply::hang())
+            .on("GET", IMAGE, image())
+            .on(
+                "POST",
+                "/containers/create",
+                Reply::json(201, &json!({ "Id": "c1", "Warnings": [] })),
+            )
+            .on("POST", "/containers/c1/attach", Reply::upgrade([""]))
+            .on(
+                "POST",
+                "/containers/c1/wait",
+                Reply::json(200, &json!({ "StatusCode": 0 })),
+            )
+            .on("DELETE", "/containers/c1", Reply::empty(204));
+        let sandbox = project();
+        let running = run_image(&sandbox)
+            .arg("dev")
+            .engine(&engine)
+            .limit(Duration::from_secs(10))
+            .spawn();
+        until(|| engine.requests().iter().any(|request| request.path == silent));
+        running.interrupt();
+        let outcome = running.wait();
+        assert_eq!(outcome.code, 130, "{silent}: {outcome}");
+        let asked = |request: &str| requests(&engine).iter().any(|made| made == request);
+        assert_eq!(
+            asked("DELETE /containers/c1"),
+            asked("POST /containers/create"),
+            "{silent}"
+        );
+        assert!(sandbox.leftovers().is_empty());
+    }
+}
+
+#[test]
+fn a_container_that_is_made_too_late_is_removed() {
+    let slow = Reply::json(201, &json!({ "Id": "c1", "Warnings": [] })).slow(Duration::from_secs(1));
+    let engine = ScriptedEngine::start()
+        .on("GET", IMAGE, image())
+        .on("POST", "/containers/create", slow)
+        .on("DELETE", "/containers/c1", Reply::empty(204));
+    let sandbox = project();
+    let running = run_image(&sandbox).arg("dev").engine(&engine).spawn();
+    until(|| {
+        engine
+            .requests()
+            .iter()
+            .any(|request| request.path == "/containers/create")
+    });
+    running.interrupt();
+    assert_eq!(running.wait().code, 130);
+    assert_eq!(requests(&engine), ["POST /containers/create", "DELETE /containers/c1"]);
+}
+
+#[test]
+fn signals_are_passed_to_the_container() {
+    let engine = making()
+        .on(
+            "POST",
+            "/containers/c1/attach",
+            Reply::upgrade([frame(1, "ready\n"), Vec::new()]).slow(Duration::from_secs(2)),
+        )
+        .on("POST", "/containers/c1/start", Reply::empty(204))
+        .on("POST", "/containers/c1/kill", Reply::empty(204))
+        .on(
+            "POST",
+            "/containers/c1/wait",
+            Reply::json(200, &json!({ "StatusCode": 143 })),
+        );
+    let sandbox = project();
+    let running = run_image(&sandbox).arg("dev").engine(&engine).spawn();
+    until(|| {
+        engine
+            .requests()
+            .iter()
+            .any(|request| request.path == "/containers/c1/start")
+    });
+    thread::sleep(Duration::from_millis(300));
+    running.interrupt();
+    let outcome = running.wait();
+    assert_eq!(outcome.code, 143, "{outcome}");
+    assert_eq!(engine.request("POST", "/containers/c1/kill").query, "signal=SIGINT");
+}
+
+#[test]
+fn an_engine_of_old_is_spoken_to_in_its_own_version() {
+    let engine = running(0).version("20.10.24", "1.41");
+    run_image(&project())
+        .arg("dev")
+        .engine(&engine)
+        .any_stdout()
+        .any_stderr()
+        .run();
+    let spoken: Vec<Value> = engine
+        .requests()
+        .into_iter()
+        .filter(|request| request.path != "/_ping")
+        .map(|request| request.version.into())
+        .collect();
+    assert!(spoken.iter().all(|version| version == "1.41"), "{spoken:?}");
+}
+
+/// A list of docks with one that answers at this address.
+fn with_dock(sandbox: Sandbox, address: &str) -> Sandbox {
+    sandbox.file(
+        "../home/.config/dockerutils/docks.yml",
+        format!("version: 1\ndocks:\n- moniker: far\n  tcp:\n    address: {address}\n"),
+    )
+}
+
+#[test]
+fn a_dock_is_chosen_for_one_call_and_gets_no_secrets() {
+    let sandbox = Sandbox::new().file(
+        "docker/dockerutils.cfg",
+        "[dev]\nname = busybox\ntag = latest\nprefix = False\nvolumes = -v /here:/x\nvolumes_docked = -v /there:/x\n",
+    );
+    let planned = with_dock(sandbox, "10.0.0.7:2375")
+        .command("run-image")
+        .args(["dev", "--dry-run", "--dock", "far"])
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .env("DOCKER_HOST", "unix:///var/run/docker.sock")
+        .env("DOCKER_TLS_VERIFY", "1")
+        .any_stdout()
+        .run();
+    assert!(
+        planned
+            .stdout
+            .starts_with("DOCKER_TLS_VERIFY= DOCKER_HOST=tcp://10.0.0.7:2375 docker run "),
+        "{planned}"
+    );
+    assert!(
+        planned.stdout.contains("-v /there:/x") && !planned.stdout.contains("AWS"),
+        "{planned}"
+    );
+}
+
+#[test]
+fn a_dock_that_is_not_there_is_named() {
+    with_dock(
+        Sandbox::new().file("docker/dockerutils.cfg", "[dev]\nname = busybox\n"),
+        "10.0.0.7:2375",
+    )
+    .command("run-image")
+    .args(["dev", "--dock", "fra"])
+    .code(125)
+    .stderr_has("there is no dock \"fra\"\n\nhint: is it \"far\"? `ls-dock` lists them all\n")
+    .run();
+}

@@ -1,0 +1,3 @@
+//! The `ssh-dock` command.
+
+dockerutils_core::main!(ssh_dock);

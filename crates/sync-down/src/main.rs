@@ -1,0 +1,3 @@
+//! See the library.
+
+dockerutils_core::main!(sync_down);

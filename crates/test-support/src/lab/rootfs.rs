@@ -1,0 +1,196 @@
+//! The images of the lab, made from Debian packages: no registry is asked.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use super::{BASE_IMAGE, Error, Lab, create_directory, has_base_image, write};
+use crate::machine::{self, as_root};
+use crate::process::{self, announce};
+
+/// What installs Debian into a directory. The keys of Debian's archive are not on Ubuntu.
+const PACKAGES: [&str; 2] = ["debootstrap", "debian-archive-keyring"];
+
+/// What it is for.
+const PURPOSE: &str = "making a machine that hosts Docker";
+
+/// A release of Debian, for the engine that it packages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suite {
+    /// Engine 20.10.
+    Bookworm,
+    /// Engine 26.1, with buildx.
+    Trixie,
+    /// Engine 28.5, with buildx.
+    Sid,
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+            Self::Sid => "sid",
+        }
+    }
+
+    /// The image of a machine that hosts Docker. A new number when the packages change makes all make it anew.
+    pub fn image(self) -> String {
+        format!("dockerutils-lab:{}-1", self.name())
+    }
+
+    fn tarball(self, lab: &Lab) -> PathBuf {
+        lab.directory.join(format!("{}.tar", self.image().replace(':', "-")))
+    }
+
+    fn packages(self) -> String {
+        let common = "ca-certificates,openssh-server,iptables,docker.io,rsync,procps,iproute2,busybox-static";
+        match self {
+            Self::Bookworm => common.to_owned(),
+            Self::Trixie | Self::Sid => format!("{common},docker-cli,docker-buildx"),
+        }
+    }
+}
+
+/// Makes sure that the machine's engine has the images of `suites`: from the tarball of an earlier time, or from
+/// nothing, side by side.
+pub(super) fn ensure(lab: &Lab, suites: &[Suite]) -> Result<(), Error> {
+    let there = |suite: &Suite| process::capture(lab.docker().args(["image", "inspect", &suite.image()])).is_ok();
+    let missing: Vec<Suite> = suites.iter().copied().filter(|suite| !there(suite)).collect();
+    if missing.iter().any(|suite| !suite.tarball(lab).exists()) {
+        machine::require("debootstrap", &PACKAGES, PURPOSE)?;
+    }
+    thread::scope(|scope| {
+        let making: Vec<_> = missing.iter().map(|suite| scope.spawn(|| make(lab, *suite))).collect();
+        making
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or(Err(Error::Thread)))
+    })
+}
+
+fn make(lab: &Lab, suite: Suite) -> Result<(), Error> {
+    let (image, tarball) = (suite.image(), suite.tarball(lab));
+    if !tarball.exists() {
+        bootstrap(suite, &tarball)?;
+    }
+    announce(format_args!("lab: importing {image}"));
+    process::capture(
+        lab.docker()
+            .args(["import", "--change", "ENV LANG=C.UTF-8"])
+            .arg(&tarball)
+            .arg(&image),
+    )?;
+    Ok(())
+}
+
+/// Installs Debian into a directory, and packs it. This needs root: device files and their owners.
+fn bootstrap(suite: Suite, tarball: &Path) -> Result<(), Error> {
+    let root = |program| {
+        as_root(program).ok_or_else(|| machine::Error::Cannot {
+            why: PURPOSE.to_owned(),
+            packages: PACKAGES.join(" "),
+            because: "not root, and there is no sudo",
+            hint: "run `cargo xtask lab up` once as root".to_owned(),
+        })
+    };
+    let temporary = tempfile::Builder::new()
+        .prefix("dockerutils-lab-")
+        .tempdir_in("/var/tmp");
+    let temporary = temporary.map_err(|source| Error::File {
+        path: PathBuf::from("/var/tmp"),
+        source,
+    })?;
+    let directory = temporary.path().join("rootfs");
+    let mut debootstrap = root("debootstrap")?;
+    debootstrap
+        .args([
+            "--variant=minbase",
+            &format!("--include={}", suite.packages()),
+            suite.name(),
+        ])
+        .arg(&directory)
+        .arg("http://deb.debian.org/debian");
+    announce(format_args!(
+        "lab: about a minute, once: {}",
+        process::shown(&debootstrap)
+    ));
+    let mut tar = root("tar")?;
+    let made = process::capture(&mut debootstrap).and_then(|_| {
+        // Whoever sees a tarball by this name may rely on its being whole.
+        let partial = tarball.with_extension("partial");
+        process::run(
+            tar.arg("--create")
+                .arg("--file")
+                .arg(&partial)
+                .arg("--directory")
+                .arg(&directory)
+                .arg("."),
+        )?;
+        Ok(partial)
+    });
+    // Its files belong to root, so that the temporary directory could not remove them by itself under sudo.
+    process::capture(
+        root("rm")?
+            .args(["--recursive", "--force", "--one-file-system"])
+            .arg(&directory),
+    )?;
+    let partial = made?;
+    fs::rename(&partial, tarball).map_err(|source| Error::File {
+        path: tarball.to_owned(),
+        source,
+    })
+}
+
+/// Makes sure that the machine's engine has the base image: a busybox with its applets, a second's work.
+pub(super) fn ensure_base_image(lab: &Lab) -> Result<(), Error> {
+    if has_base_image(&lab.local) {
+        return Ok(());
+    }
+    let temporary = tempfile::tempdir_in(&lab.directory);
+    let temporary = temporary.map_err(|source| Error::File {
+        path: lab.directory.clone(),
+        source,
+    })?;
+    let root = temporary.path();
+    for directory in ["bin", "etc", "root", "tmp"] {
+        create_directory(&root.join(directory))?;
+    }
+    let tmp = root.join("tmp");
+    fs::set_permissions(&tmp, fs::Permissions::from_mode(0o1777))
+        .map_err(|source| Error::File { path: tmp, source })?;
+    let busybox = root.join("bin/busybox");
+    let dock = Suite::Trixie.image();
+    let program =
+        process::capture(
+            lab.docker()
+                .args(["run", "--rm", "--network=none", &dock, "cat", "/usr/bin/busybox"]),
+        )?;
+    let file = |source| Error::File {
+        path: busybox.clone(),
+        source,
+    };
+    fs::write(&busybox, program).map_err(file)?;
+    fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755)).map_err(file)?;
+    for applet in process::capture_text(Command::new(&busybox).arg("--list"))?.lines() {
+        if applet != "busybox" {
+            symlink("busybox", root.join("bin").join(applet)).map_err(file)?;
+        }
+    }
+    write(
+        &root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    )?;
+    write(&root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--owner=0", "--group=0", "--numeric-owner", "--directory"])
+        .arg(root)
+        .arg(".");
+    process::pipe(
+        &mut tar,
+        lab.docker()
+            .args(["import", "--change", "CMD [\"sh\"]", "-", BASE_IMAGE]),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! What the tests of every crate share, and `xtask` with them.
+//!
+//! - [`Sandbox`]: a temporary home and project in which one of our commands runs.
+//! - [`ScriptedEngine`]: a Docker engine that says what the test tells it to, and records what it was asked.
+//! - [`Terminal`]: a program at a terminal.
+//! - [`lab`]: real engines, old and new, with both image stores.
+//! - [`SshHome`]: the part of a home that OpenSSH's client reads.
+//! - [`SlowLink`]: a slow link to an address, which can be cut.
+//! - [`registry`]: a real registry, with passwords and TLS.
+//! - [`local_engine`]: the machine's own, set up where there is none.
+//! - [`option_line`]: the lines of differential tests.
+//! - [`machine`] and [`process`]: how the lab and `xtask` install packages and run programs.
+//!
+//! ```no_run
+//! use dockerutils_test_support::{Reply, Sandbox, ScriptedEngine};
+//!
+//! let engine = ScriptedEngine::start().on("GET", "/images/web:me/json", Reply::error(500, "disk on fire"));
+//! let sandbox = Sandbox::new().file("docker/web/Dockerfile", "FROM scratch\n");
+//! sandbox
+//!     .command("run-image")
+//!     .arg("web")
+//!     .engine(&engine)
+//!     .code(125)
+//!     .stderr_has("disk on fire")
+//!     .run();
+//! ```
+
+pub mod http;
+pub mod lab;
+pub mod local_engine;
+pub mod machine;
+pub mod option_line;
+pub mod process;
+pub mod registry;
+mod sandbox;
+mod scripted_engine;
+mod slow_link;
+mod ssh_home;
+mod terminal;
+
+pub use sandbox::{Invocation, Outcome, Running, Sandbox, binary};
+pub use scripted_engine::{Recorded, Reply, ScriptedEngine};
+pub use slow_link::SlowLink;
+pub use ssh_home::SshHome;
+pub use terminal::Terminal;

@@ -1,0 +1,355 @@
+//! A registry: Debian's docker-registry as a real process, on this machine or in one of the lab's docks.
+//!
+//! In a dock it listens on the dock's own loopback address, which engines take for a registry without TLS: each engine has
+//! its own, and nothing in its settings is changed. With TLS it listens under a name, with a certificate by an authority
+//! of the test's own, which the dock's engine is told to trust.
+//!
+//! ```no_run
+//! use dockerutils_test_support::lab;
+//! use dockerutils_test_support::registry::Registry;
+//!
+//! let engine = lab::engine("28").unwrap();
+//! let registry = Registry::on(&engine).user("ann", "secret").start().unwrap();
+//! assert!(registry.address().starts_with("127.0.0.1:"));
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::lab::{self, LabEngine};
+use crate::machine;
+use crate::process;
+
+/// The package, and the program in it.
+const PACKAGE: &str = "docker-registry";
+/// How long it may take to listen, on a machine that is busy compiling.
+const START: Duration = Duration::from_secs(30);
+/// A salt of bcrypt's with its least cost: the passwords are those of tests.
+const SALT: &str = "$2y$05$dockerutilstestregiste";
+/// Runs the program until stdin ends, so that it goes with the test however the test goes.
+const KEEPER: &str = "\"$0\" serve \"$1\" 2>&1 & registry=$!; cat >/dev/null; kill $registry; wait";
+
+/// The registry cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be written or read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A package cannot be had.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
+    /// A program failed.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// The lab cannot be used.
+    #[error(transparent)]
+    Lab(#[from] lab::Error),
+    /// It ended, or did not listen in time.
+    #[error("the registry does not listen; it said:\n{0}")]
+    Silent(String),
+}
+
+/// A registry that is about to be started.
+#[derive(Debug)]
+pub struct Recipe {
+    engine: LabEngine,
+    user: Option<(String, String)>,
+    name: Option<String>,
+}
+
+/// A registry, listening until it is dropped. Then the engine forgets all names that begin with its address.
+#[derive(Debug)]
+pub struct Registry {
+    recipe: Recipe,
+    address: String,
+    log: Arc<Mutex<String>>,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    /// Its files on this machine, removed at the end.
+    _directory: TempDir,
+    /// Its files where it runs.
+    inside: String,
+}
+
+impl Registry {
+    /// One that this engine reaches at its loopback address: in the engine's own container, or on this machine.
+    pub fn on(engine: &LabEngine) -> Recipe {
+        Recipe {
+            engine: engine.clone(),
+            user: None,
+            name: None,
+        }
+    }
+
+    /// What stands before repositories: `127.0.0.1:PORT`, or its name.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What it wrote so far: its log, with a line for each request, as `"PUT /v2/...`.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The paths with this part in it that it was sent requests of this method for, in order. What was asked last may come
+    /// a moment later: the log of a registry in a dock comes by way of the dock's engine.
+    pub fn requests(&self, method: &str, part: &str) -> Vec<String> {
+        let begin = format!("\"{method} ");
+        let log = self.log();
+        let requests = log.lines().filter_map(|line| line.split_once(&begin));
+        requests
+            .filter_map(|(_, rest)| rest.split(' ').next())
+            .filter(|path| path.contains(part))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Recipe {
+    /// Lets in this user alone.
+    #[must_use]
+    pub fn user(mut self, user: &str, password: &str) -> Self {
+        self.user = Some((user.to_owned(), password.to_owned()));
+        self
+    }
+
+    /// Listens with TLS on port 443 of the dock's own address under this name; the dock finds it by the name, and its
+    /// engine trusts it. For a dock that the test has for itself.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Starts it, and waits until it listens.
+    ///
+    /// # Errors
+    /// A package that cannot be had, a program that fails, a registry that does not listen.
+    pub fn start(self) -> Result<Registry, Error> {
+        let program = program()?;
+        let directory = tempfile::Builder::new().prefix("du-registry-").tempdir();
+        let directory = directory.map_err(file("a temporary directory"))?;
+        let path = directory.path();
+        let inside = match &self.engine.container {
+            Some(_) => format!("/tmp/{}", path.file_name().unwrap_or_default().to_string_lossy()),
+            None => path.display().to_string(),
+        };
+        self.write(path, &inside)?;
+        let (program, mut command) = match &self.engine.container {
+            Some(container) => {
+                let docker = || lab::engine("local").map(|engine| engine.docker());
+                let copy = |from: &Path, to: &str| -> Result<(), Error> {
+                    let target = format!("{container}:{to}");
+                    process::capture(docker()?.args(["cp", "--quiet"]).arg(from).arg(target))?;
+                    Ok(())
+                };
+                copy(path, &inside)?;
+                copy(&program, &format!("{inside}/{PACKAGE}"))?;
+                if let Some(name) = &self.name {
+                    let script = format!(
+                        "echo \"$(hostname -i | cut -d' ' -f1) {name}\" >> /etc/hosts\n\
+                         mkdir -p /etc/docker/certs.d/{name}\n\
+                         cp {inside}/ca.crt /etc/docker/certs.d/{name}/ca.crt"
+                    );
+                    process::capture(docker()?.args(["exec", container, "sh", "-ec", &script]))?;
+                }
+                let mut exec = docker()?;
+                exec.args(["exec", "--interactive", container]);
+                exec.args(["sh", "-c", KEEPER]);
+                (format!("{inside}/{PACKAGE}"), exec)
+            }
+            None => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", KEEPER]);
+                (program.display().to_string(), shell)
+            }
+        };
+        let mut child = command
+            .arg(program)
+            .arg(format!("{inside}/config.yml"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(file("sh"))?;
+        let log = Arc::<Mutex<String>>::default();
+        if let Some(stdout) = child.stdout.take() {
+            let log = Arc::clone(&log);
+            thread::spawn(move || {
+                for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
+                    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                    log.push_str(&String::from_utf8_lossy(&line));
+                    log.push('\n');
+                }
+            });
+        }
+        let mut registry = Registry {
+            stdin: child.stdin.take(),
+            child,
+            log,
+            address: String::new(),
+            _directory: directory,
+            inside,
+            recipe: self,
+        };
+        registry.address = registry.listening()?;
+        Ok(registry)
+    }
+
+    fn write(&self, directory: &Path, inside: &str) -> Result<(), Error> {
+        let put = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).map_err(file(path))
+        };
+        let address = if self.name.is_some() {
+            "0.0.0.0:443"
+        } else {
+            "127.0.0.1:0"
+        };
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {inside}/data}}}}\n\
+             http:\n  addr: {address}\n  secret: test\n"
+        );
+        if let Some(name) = &self.name {
+            certificates(directory, name)?;
+            config += &format!("  tls: {{certificate: {inside}/server.crt, key: {inside}/server.key}}\n");
+        }
+        if let Some((user, password)) = &self.user {
+            put("htpasswd", &format!("{user}:{}\n", bcrypt(password)?))?;
+            config += &format!("auth: {{htpasswd: {{realm: test, path: {inside}/htpasswd}}}}\n");
+        }
+        put("config.yml", &config)
+    }
+}
+
+impl Registry {
+    fn listening(&mut self) -> Result<String, Error> {
+        let began = Instant::now();
+        loop {
+            let log = self.log();
+            if let Some((_, rest)) = log.split_once("listening on ") {
+                let address = rest.split(['"', ',']).next().unwrap_or_default();
+                return Ok(self.recipe.name.clone().unwrap_or_else(|| address.to_owned()));
+            }
+            // Its end is not seen by its keeper, which waits for ours.
+            if began.elapsed() > START || log.contains("level=fatal") {
+                return Err(Error::Silent(log));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // Its keeper ends it. What fails now fails no test.
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+        let engine = &self.recipe.engine;
+        let list = ["images", "--digests", "--format={{.Repository}} {{.Tag}} {{.Digest}}"];
+        let images = process::capture_text(engine.docker().args(list)).unwrap_or_default();
+        for line in images.lines().filter(|line| line.starts_with(&self.address)) {
+            let mut words = line.split(' ');
+            let (name, tag, digest) = (words.next(), words.next(), words.next());
+            let names = [(":", tag), ("@", digest)].map(|(sign, what)| {
+                let what = what.filter(|what| *what != "<none>")?;
+                Some(format!("{}{sign}{what}", name?))
+            });
+            // One by one, since both may lead to an image that goes with the first.
+            for name in names.into_iter().flatten() {
+                let _ = process::capture(engine.docker().args(["rmi", "--force", &name]));
+            }
+        }
+        if let (Some(container), Ok(local)) = (&engine.container, lab::engine("local")) {
+            let remove = ["exec", container, "rm", "-rf", &self.inside];
+            let _ = process::capture(local.docker().args(remove));
+        }
+    }
+}
+
+/// The registry's program. It is unpacked and not installed: Debian's service would start by itself.
+fn program() -> Result<PathBuf, Error> {
+    let directory = lab::directory()?;
+    let program = directory.join(PACKAGE);
+    let path = directory.join(format!("{PACKAGE}.lock"));
+    // Tests run in processes of their own, several at a time. The system lets go of the lock when one dies.
+    let lock = File::create(&path).and_then(|lock| lock.lock().map(|()| lock));
+    let _lock = lock.map_err(file(path))?;
+    if !program.exists() {
+        let temporary = tempfile::tempdir_in(&directory).map_err(file(&directory))?;
+        machine::unpack(PACKAGE, temporary.path(), "a registry to test with")?;
+        let unpacked = temporary.path().join("usr/bin").join(PACKAGE);
+        fs::rename(&unpacked, &program).map_err(file(unpacked))?;
+    }
+    Ok(program)
+}
+
+/// A hash of a password as docker-registry wants it. perl is on every Debian, and the password goes by stdin.
+fn bcrypt(password: &str) -> Result<String, Error> {
+    let mut perl = Command::new("perl");
+    perl.args(["-e", "print crypt(scalar(<STDIN>), $ARGV[0])", SALT])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = perl.spawn().map_err(file("perl"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(password.as_bytes()).map_err(file("perl"))?;
+    }
+    let output = child.wait_with_output().map_err(file("perl"))?;
+    let hash = String::from_utf8_lossy(&output.stdout).into_owned();
+    if hash.starts_with(SALT) {
+        Ok(hash)
+    } else {
+        Err(Error::Silent(format!("perl's crypt knows no bcrypt: {hash:?}")))
+    }
+}
+
+/// An authority (`ca.crt`), and a certificate by it for this name (`server.crt`, `server.key`).
+fn certificates(directory: &Path, name: &str) -> Result<(), Error> {
+    machine::require("openssl", &["openssl"], "a registry with TLS")?;
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let openssl =
+        |arguments: &[&str]| process::capture(Command::new("openssl").current_dir(directory).args(arguments)).map(drop);
+    let authority = ["req", "-x509", "-days", "2", "-subj", "/CN=dockerutils tests"];
+    openssl(&[&authority[..], &key, &["-keyout", "ca.key", "-out", "ca.crt"]].concat())?;
+    // A common name has 64 characters at most; what counts is the other one.
+    let names = format!("subjectAltName=DNS:{name}");
+    let request = ["req", "-subj", "/CN=registry", "-addext", &names];
+    openssl(&[&request[..], &key, &["-keyout", "server.key", "-out", "server.csr"]].concat())?;
+    let sign = [
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.crt",
+        "-CAkey",
+        "ca.key",
+    ];
+    openssl(
+        &[
+            &sign[..],
+            &["-CAcreateserial", "-copy_extensions", "copy", "-out", "server.crt"],
+        ]
+        .concat(),
+    )?;
+    Ok(())
+}
+
+fn file(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+    let path = path.as_ref().to_owned();
+    move |source| Error::File { path, source }
+}

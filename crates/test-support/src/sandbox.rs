@@ -1,0 +1,526 @@
+//! A temporary home and project, and our commands run in it.
+//!
+//! The harness fails the test by panicking, as `assert!` does: an error to be handled would only be unwrapped.
+#![expect(clippy::panic, clippy::expect_used, reason = "a harness fails its test by panicking")]
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{ScriptedEngine, Terminal};
+
+/// How long a command may run, unless the test says otherwise.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The path of a program of this workspace, built by the same cargo run as the test itself.
+///
+/// # Panics
+/// When it was not built: tests of the package `dockerutils-tests` need `cargo build --bins` before.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    // target/debug/deps/cli-0123 -> target/debug/NAME
+    let path = test
+        .ancestors()
+        .nth(2)
+        .expect("a test lies in target/PROFILE/deps")
+        .join(name);
+    assert!(path.exists(), "{} was not built: cargo build --bins", path.display());
+    path
+}
+
+/// A temporary directory with a home, a project and a place for temporary files, removed at the end of the test.
+#[derive(Debug)]
+pub struct Sandbox {
+    directory: TempDir,
+    project: PathBuf,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sandbox {
+    /// A sandbox whose project is called `sample`.
+    pub fn new() -> Self {
+        Self::named("sample")
+    }
+
+    /// A sandbox whose project's directory is called `name`.
+    pub fn named(name: &str) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("du")
+            .tempdir()
+            .expect("a temporary directory");
+        // What commands print is the canonical path; on macOS /tmp is a link.
+        let root = directory.path().canonicalize().expect("it was just made");
+        for part in ["home", "tmp", "runtime", name] {
+            fs::create_dir(root.join(part)).expect("an empty directory takes another");
+        }
+        // The XDG specification asks for it, and careful programs check it.
+        fs::set_permissions(root.join("runtime"), fs::Permissions::from_mode(0o700)).expect("it is ours");
+        Self {
+            project: root.join(name),
+            directory,
+        }
+    }
+
+    /// The project's directory, where commands run.
+    pub fn project(&self) -> &Path {
+        &self.project
+    }
+
+    /// The home directory that commands see.
+    pub fn home(&self) -> PathBuf {
+        self.root().join("home")
+    }
+
+    /// Writes `content` to the file `path`, seen from the project, making its directories.
+    #[must_use]
+    pub fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        self.write(path, content);
+        self
+    }
+
+    /// [`Sandbox::file`], executable.
+    #[must_use]
+    pub fn script(self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        let file = self.write(path, content);
+        fs::set_permissions(file, fs::Permissions::from_mode(0o755)).expect("it was just written");
+        self
+    }
+
+    /// Makes the directory `path`, seen from the project.
+    #[must_use]
+    pub fn dir(self, path: &str) -> Self {
+        fs::create_dir_all(self.project.join(path)).expect(path);
+        self
+    }
+
+    /// Makes the symbolic link `path`, seen from the project, that says `target`.
+    #[must_use]
+    pub fn symlink(self, path: &str, target: &str) -> Self {
+        symlink(target, self.project.join(path)).expect(path);
+        self
+    }
+
+    /// Writes (again) a file of the project, in the middle of a test; returns its path.
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let file = self.project.join(path);
+        fs::create_dir_all(file.parent().expect("a file lies in a directory")).expect(path);
+        fs::write(&file, content).expect(path);
+        file
+    }
+
+    /// What a file of the project holds.
+    pub fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.project.join(path)).expect(path)
+    }
+
+    /// The temporary files and sockets that commands left behind; a good test asserts that there are none.
+    pub fn leftovers(&self) -> Vec<String> {
+        let directories = ["tmp", "runtime"].map(|part| self.root().join(part));
+        let entries = directories
+            .iter()
+            .flat_map(|directory| fs::read_dir(directory).expect("it is ours"));
+        entries
+            .map(|entry| entry.expect("it is ours").file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// One of our commands, to be run in the project: with a clean environment, and no engine to talk to.
+    pub fn command(&self, name: &str) -> Invocation<'_> {
+        self.program(binary(name))
+    }
+
+    /// [`Sandbox::command`] for any program.
+    pub fn program(&self, program: impl Into<PathBuf>) -> Invocation<'_> {
+        let root = self.root();
+        let nowhere = format!("unix://{}", root.join("no-engine.sock").display());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let environment = [
+            ("HOME", root.join("home").into_os_string()),
+            ("TMPDIR", root.join("tmp").into_os_string()),
+            ("XDG_RUNTIME_DIR", root.join("runtime").into_os_string()),
+            ("PATH", path),
+            ("USER", "tester".into()),
+            ("LOGNAME", "tester".into()),
+            ("LANG", "C.UTF-8".into()),
+            // Without it a test would meet the engine of whoever runs it.
+            ("DOCKER_HOST", nowhere.into()),
+        ];
+        Invocation {
+            sandbox: self,
+            program: program.into(),
+            arguments: Vec::new(),
+            environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
+            directory: self.project.clone(),
+            stdin: Vec::new(),
+            code: 0,
+            stdout: Expected::default(),
+            stderr: Expected::default(),
+            limit: LIMIT,
+        }
+    }
+
+    fn root(&self) -> &Path {
+        // The parent of the project rather than the TempDir's own path: the former is canonical.
+        self.project.parent().unwrap_or_else(|| self.directory.path())
+    }
+}
+
+/// What a stream should hold; nothing, unless the test says more.
+#[derive(Debug, Clone, Default)]
+enum Expected {
+    #[default]
+    Nothing,
+    Exactly(String),
+    Parts(Vec<String>),
+    Anything,
+}
+
+impl Expected {
+    fn add(&mut self, part: &str) {
+        match self {
+            Self::Parts(parts) => parts.push(part.to_owned()),
+            _ => *self = Self::Parts(vec![part.to_owned()]),
+        }
+    }
+
+    fn check(&self, stream: &str, outcome: &Outcome, text: &str) {
+        match self {
+            Self::Nothing => assert!(text.is_empty(), "{stream} should be empty\n{outcome}"),
+            Self::Exactly(expected) => assert!(text == expected, "{stream} should be:\n{expected}\n{outcome}"),
+            Self::Parts(parts) => {
+                for part in parts {
+                    assert!(text.contains(part), "{stream} should contain:\n{part}\n{outcome}");
+                }
+            }
+            Self::Anything => {}
+        }
+    }
+}
+
+/// A command about to run, and what is expected of it: exit code 0 and silence, unless said otherwise.
+#[derive(Debug)]
+#[must_use = "nothing happens before run() or spawn()"]
+pub struct Invocation<'a> {
+    sandbox: &'a Sandbox,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    environment: BTreeMap<String, OsString>,
+    directory: PathBuf,
+    stdin: Vec<u8>,
+    code: i32,
+    stdout: Expected,
+    stderr: Expected,
+    limit: Duration,
+}
+
+impl<'a> Invocation<'a> {
+    /// One more argument.
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// More arguments.
+    pub fn args<A: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
+        self.arguments
+            .extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// An environment variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.insert(name.to_owned(), value.as_ref().to_owned());
+        self
+    }
+
+    /// Takes away a variable that the sandbox sets.
+    pub fn env_remove(mut self, name: &str) -> Self {
+        self.environment.remove(name);
+        self
+    }
+
+    /// Speaks to this engine.
+    pub fn engine(self, engine: &ScriptedEngine) -> Self {
+        self.env("DOCKER_HOST", engine.host())
+    }
+
+    /// Runs in this directory, seen from the project, instead of in the project.
+    pub fn current_dir(mut self, directory: &str) -> Self {
+        self.directory = self.sandbox.project.join(directory);
+        self
+    }
+
+    /// What it reads from stdin.
+    pub fn stdin(mut self, bytes: impl AsRef<[u8]>) -> Self {
+        self.stdin = bytes.as_ref().to_vec();
+        self
+    }
+
+    /// The exit code it should end with.
+    pub fn code(mut self, code: i32) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// All that it should write to stdout.
+    pub fn stdout(mut self, text: &str) -> Self {
+        self.stdout = Expected::Exactly(text.to_owned());
+        self
+    }
+
+    /// A part of what it should write to stdout; several add up.
+    pub fn stdout_has(mut self, part: &str) -> Self {
+        self.stdout.add(part);
+        self
+    }
+
+    /// It may write anything to stdout.
+    pub fn any_stdout(mut self) -> Self {
+        self.stdout = Expected::Anything;
+        self
+    }
+
+    /// All that it should write to stderr.
+    pub fn stderr(mut self, text: &str) -> Self {
+        self.stderr = Expected::Exactly(text.to_owned());
+        self
+    }
+
+    /// A part of what it should write to stderr; several add up.
+    pub fn stderr_has(mut self, part: &str) -> Self {
+        self.stderr.add(part);
+        self
+    }
+
+    /// It may write anything to stderr.
+    pub fn any_stderr(mut self) -> Self {
+        self.stderr = Expected::Anything;
+        self
+    }
+
+    /// How long it may run, instead of a minute.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs it to its end and checks what was expected.
+    ///
+    /// # Panics
+    /// When the exit code or a stream is not as expected, or it takes too long.
+    pub fn run(self) -> Outcome {
+        let (code, stdout, stderr) = (self.code, self.stdout.clone(), self.stderr.clone());
+        let outcome = self.spawn().wait();
+        assert!(outcome.code == code, "the exit code should be {code}\n{outcome}");
+        stdout.check("stdout", &outcome, &outcome.stdout);
+        stderr.check("stderr", &outcome, &outcome.stderr);
+        outcome
+    }
+
+    /// Starts it at a terminal. Nothing is checked.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn at_terminal(self) -> Terminal {
+        let mut command = Terminal::command(&self.program);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(&self.environment)
+            .env("TERM", "xterm")
+            .current_dir(&self.directory);
+        Terminal::start(command)
+    }
+
+    /// Starts it, for a test that has to do something in the middle. Nothing is checked.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn(self) -> Running {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .env_clear()
+            .envs(&self.environment)
+            .current_dir(&self.directory);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
+        if let Some(mut stdin) = child.stdin.take() {
+            // In a thread, and without complaint: a command need not read what it is given.
+            thread::spawn(move || stdin.write_all(&self.stdin));
+        }
+        Running {
+            stdout: child.stdout.take().map(collect),
+            stderr: child.stderr.take().map(collect),
+            child,
+            root: self.sandbox.root().display().to_string(),
+            deadline: Instant::now() + self.limit,
+        }
+    }
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: Option<JoinHandle<Vec<u8>>>,
+    stderr: Option<JoinHandle<Vec<u8>>>,
+    root: String,
+    deadline: Instant,
+}
+
+impl Running {
+    /// What Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.signal(Signal::INT);
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// When it has been waited for already.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a process has an id");
+        kill_process(id, signal).expect("a process of ours takes our signals");
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it takes too long; it is killed then.
+    pub fn wait(mut self) -> Outcome {
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                break Some(status);
+            }
+            if Instant::now() > self.deadline {
+                // A failure to kill it means that it ended just now.
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                break None;
+            }
+            thread::sleep(Duration::from_millis(2));
+        };
+        let text = |stream: Option<JoinHandle<Vec<u8>>>| {
+            let bytes = stream.and_then(|thread| thread.join().ok()).unwrap_or_default();
+            // The sandbox has another path in each run; a snapshot should not.
+            String::from_utf8_lossy(&bytes).replace(&self.root, "[SANDBOX]")
+        };
+        let code = status.and_then(|status| {
+            use std::os::unix::process::ExitStatusExt;
+            status.code().or_else(|| status.signal().map(|signal| 128 + signal))
+        });
+        let outcome = Outcome {
+            code: code.unwrap_or(-1),
+            stdout: text(self.stdout.take()),
+            stderr: text(self.stderr.take()),
+        };
+        assert!(status.is_some(), "it took too long, and was killed\n{outcome}");
+        outcome
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The exit code; as in a shell, 128 and the signal's number where a signal ended it.
+    pub code: i32,
+    /// What it wrote to stdout, the sandbox's path in it replaced by `[SANDBOX]`.
+    pub stdout: String,
+    /// What it wrote to stderr, likewise.
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// stdout as the one JSON document that `--json` promises.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("stdout is no JSON: {error}\n{self}"))
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "--- exit code {}\n--- stdout\n{}--- stderr\n{}---",
+            self.code, self.stdout, self.stderr
+        )
+    }
+}
+
+/// Reads a stream to its end, beside the test: a full pipe would stop the command.
+fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        // What was read before an error is worth showing.
+        let _ = stream.read_to_end(&mut bytes);
+        bytes
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_sees_the_sandbox_and_nothing_else() {
+        let sandbox = Sandbox::named("sample-dir").file("docker/web/Dockerfile", "FROM scratch\n");
+        let outcome = sandbox
+            .program("/bin/sh")
+            .args(["-c", "pwd; echo $HOME; ls docker; env | grep -c CARGO"])
+            .code(1)
+            .any_stdout()
+            .run();
+        assert_eq!(outcome.stdout, "[SANDBOX]/sample-dir\n[SANDBOX]/home\nweb\n0\n");
+        assert!(sandbox.leftovers().is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "stderr should be empty")]
+    fn a_stream_that_is_not_expected_must_be_empty() {
+        Sandbox::new().program("/bin/sh").args(["-c", "echo oops >&2"]).run();
+    }
+
+    #[test]
+    #[should_panic(expected = "it took too long")]
+    fn a_command_that_hangs_fails_its_test() {
+        Sandbox::new()
+            .program("/bin/sleep")
+            .arg("60")
+            .limit(Duration::from_millis(50))
+            .run();
+    }
+
+    #[test]
+    fn an_interrupt_arrives() {
+        let sandbox = Sandbox::new();
+        let running = sandbox.program("/bin/sleep").arg("60").spawn();
+        running.interrupt();
+        assert_eq!(running.wait().code, 130);
+    }
+}

@@ -1,0 +1,626 @@
+//! A Docker engine on a Unix socket that says what the test tells it to, and records what it was asked.
+//!
+//! It speaks HTTP/1.1 by hand, with threads: small enough to be read, and able to misbehave in every way that a real
+//! engine, or the network before it, can.
+#![expect(clippy::panic, clippy::expect_used, reason = "a harness fails its test by panicking")]
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long [`Reply::hang`] is silent: longer than any test runs.
+const FOREVER: Duration = Duration::from_secs(3600);
+
+/// A scripted engine, listening from its start to the end of the test.
+///
+/// It introduces itself as 26.1.5 (API 1.45, BuildKit) until the test says otherwise; a question that nobody wrote an
+/// answer for gets 404 with a message that says so.
+#[derive(Debug)]
+pub struct ScriptedEngine {
+    directory: TempDir,
+    script: Arc<Mutex<Script>>,
+}
+
+#[derive(Debug, Default)]
+struct Script {
+    routes: Vec<Route>,
+    recorded: Vec<Recorded>,
+}
+
+#[derive(Debug)]
+struct Route {
+    method: String,
+    pattern: String,
+    replies: VecDeque<Reply>,
+}
+
+/// A request that the engine was sent.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// `GET`, `POST` and so on.
+    pub method: String,
+    /// The path without the API's version and without the query, as `/containers/create`.
+    pub path: String,
+    /// The API's version that the path began with, as `1.45`; empty where it had none.
+    pub version: String,
+    /// The query, as it was sent.
+    pub query: String,
+    /// The headers, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body, whole; of an upgraded connection, what was sent after the upgrade.
+    pub body: Vec<u8>,
+}
+
+impl Recorded {
+    /// The body as JSON; `Null` where it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// A header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+}
+
+/// What the engine answers.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    status: u16,
+    headers: Vec<(String, String)>,
+    /// Each piece is sent by itself, so that a client's reader sees it as a chunk.
+    pieces: Vec<Vec<u8>>,
+    manner: Manner,
+    /// The time before the answer, and between its pieces.
+    delay: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// A body of known length.
+    Whole,
+    /// A body in chunks.
+    Stream,
+    /// A body in chunks that does not come to its end: the connection is closed instead.
+    Die,
+    /// 101, then bytes in both directions.
+    Upgrade,
+    /// Bytes, no HTTP.
+    Raw,
+    /// Nothing at all.
+    Hang,
+}
+
+impl Reply {
+    /// A JSON document.
+    pub fn json(status: u16, document: &Value) -> Self {
+        Self::new(status, Manner::Whole, vec![document.to_string().into_bytes()])
+            .header("Content-Type", "application/json")
+    }
+
+    /// An error as engines send it.
+    pub fn error(status: u16, message: &str) -> Self {
+        Self::json(status, &json!({ "message": message }))
+    }
+
+    /// A status without a body.
+    pub fn empty(status: u16) -> Self {
+        Self::new(status, Manner::Whole, Vec::new())
+    }
+
+    /// Status 200 and any bytes.
+    pub fn bytes(body: impl Into<Vec<u8>>) -> Self {
+        Self::new(200, Manner::Whole, vec![body.into()])
+    }
+
+    /// Status 200 and JSON documents one after the other, as builds, pulls and events report.
+    pub fn stream(documents: &[Value]) -> Self {
+        Self::new(
+            200,
+            Manner::Stream,
+            documents
+                .iter()
+                .map(|document| format!("{document}\r\n").into_bytes())
+                .collect(),
+        )
+        .header("Content-Type", "application/json")
+    }
+
+    /// An upgraded connection (attach, exec): sends these pieces, then closes its side, and records what comes.
+    pub fn upgrade<P: Into<Vec<u8>>>(pieces: impl IntoIterator<Item = P>) -> Self {
+        Self::new(101, Manner::Upgrade, pieces.into_iter().map(Into::into).collect())
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "tcp")
+            .header("Content-Type", "application/vnd.docker.raw-stream")
+    }
+
+    /// Bytes instead of HTTP, then the end of the connection.
+    pub fn garbage(bytes: impl Into<Vec<u8>>) -> Self {
+        Self::new(0, Manner::Raw, vec![bytes.into()])
+    }
+
+    /// The end of the connection, before any answer.
+    pub fn hang_up() -> Self {
+        Self::garbage(Vec::new())
+    }
+
+    /// No answer, and no end of the connection.
+    pub fn hang() -> Self {
+        Self::new(0, Manner::Hang, Vec::new())
+    }
+
+    /// The connection ends where the body's end should be.
+    #[must_use]
+    pub fn dying(mut self) -> Self {
+        self.manner = Manner::Die;
+        self
+    }
+
+    /// Waits this long before the answer, and between the pieces of its body.
+    #[must_use]
+    pub fn slow(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// One more header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn new(status: u16, manner: Manner, pieces: Vec<Vec<u8>>) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            pieces,
+            manner,
+            delay: Duration::ZERO,
+        }
+    }
+}
+
+impl Default for ScriptedEngine {
+    fn default() -> Self {
+        Self::start()
+    }
+}
+
+impl ScriptedEngine {
+    /// Starts to listen.
+    pub fn start() -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("du")
+            .tempdir()
+            .expect("a temporary directory");
+        let listener = UnixListener::bind(directory.path().join("docker.sock")).expect("a short path");
+        let script = Arc::<Mutex<Script>>::default();
+        let shared = Arc::clone(&script);
+        // It ends with the test's process: a thread that waits for connections costs nothing.
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let shared = Arc::clone(&shared);
+                // A client that goes away in the middle is a part of some tests.
+                thread::spawn(move || drop(converse(&stream, &shared)));
+            }
+        });
+        Self { directory, script }
+    }
+
+    /// Answers `method path` with `reply`. `path` has no version and no query; a `*` in it stands for any text.
+    ///
+    /// Said again for the same path, the replies are given in turn, and the last one ever after.
+    #[must_use]
+    pub fn on(self, method: &str, path: &str, reply: Reply) -> Self {
+        let mut script = lock(&self.script);
+        let same = |route: &&mut Route| route.method == method && route.pattern == path;
+        match script.routes.iter_mut().find(same) {
+            Some(route) => route.replies.push_back(reply),
+            None => {
+                let replies = VecDeque::from([reply]);
+                script.routes.push(Route {
+                    method: method.to_owned(),
+                    pattern: path.to_owned(),
+                    replies,
+                });
+            }
+        }
+        drop(script);
+        self
+    }
+
+    /// Introduces itself as another version: `("20.10.24", "1.41")`.
+    #[must_use]
+    pub fn version(self, version: &str, api: &str) -> Self {
+        let ping = ping(api);
+        self.on("HEAD", "/_ping", ping.clone())
+            .on("GET", "/_ping", ping)
+            .on("GET", "/version", about(version, api))
+    }
+
+    /// Its address, for DOCKER_HOST.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Listens on TCP, too, and gives `127.0.0.1:PORT`.
+    ///
+    /// # Panics
+    /// When the machine has no port left.
+    pub fn tcp(&self) -> String {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let socket = self.socket();
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(engine) = UnixStream::connect(&socket) else {
+                    return;
+                };
+                let (Ok(mut from_client), Ok(mut from_engine)) = (client.try_clone(), engine.try_clone()) else {
+                    return;
+                };
+                let (mut to_client, mut to_engine) = (client, engine);
+                // A side that goes away takes the other with it.
+                thread::spawn(move || {
+                    let _ = io::copy(&mut from_client, &mut to_engine);
+                    let _ = to_engine.shutdown(Shutdown::Write);
+                });
+                thread::spawn(move || {
+                    let _ = io::copy(&mut from_engine, &mut to_client);
+                    let _ = to_client.shutdown(Shutdown::Both);
+                });
+            }
+        });
+        address
+    }
+
+    /// The path of its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("docker.sock")
+    }
+
+    /// All that it was asked so far, in order.
+    pub fn requests(&self) -> Vec<Recorded> {
+        lock(&self.script).recorded.clone()
+    }
+
+    /// The one request of `method path`.
+    ///
+    /// # Panics
+    /// When there was none, or more than one.
+    pub fn request(&self, method: &str, path: &str) -> Recorded {
+        let requests = self.requests();
+        let mut found = requests
+            .iter()
+            .filter(|request| request.method == method && matches(path, &request.path));
+        match (found.next(), found.next()) {
+            (Some(request), None) => request.clone(),
+            (one, _) => {
+                let all: Vec<_> = requests
+                    .iter()
+                    .map(|request| format!("{} {}", request.method, request.path))
+                    .collect();
+                let count = if one.is_some() { "more than one" } else { "no" };
+                panic!("{count} {method} {path} among: {all:#?}")
+            }
+        }
+    }
+}
+
+/// Answers all requests of one connection.
+fn converse(stream: &UnixStream, script: &Mutex<Script>) -> io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    while let Some(request) = read_request(&mut reader, stream)? {
+        let last = request.header("connection") == Some("close");
+        let (index, reply) = {
+            let mut script = lock(script);
+            let reply = script.reply(&request);
+            let head = request.method == "HEAD";
+            script.recorded.push(request);
+            (
+                script.recorded.len() - 1,
+                if head {
+                    Reply {
+                        pieces: Vec::new(),
+                        ..reply
+                    }
+                } else {
+                    reply
+                },
+            )
+        };
+        if !send(stream, &reply)? {
+            return Ok(());
+        }
+        if reply.manner == Manner::Upgrade {
+            let mut sent = Vec::new();
+            reader.read_to_end(&mut sent)?;
+            if let Some(recorded) = lock(script).recorded.get_mut(index) {
+                recorded.body = sent;
+            }
+            return Ok(());
+        }
+        if last {
+            return stream.shutdown(Shutdown::Both);
+        }
+    }
+    Ok(())
+}
+
+impl Script {
+    fn reply(&mut self, request: &Recorded) -> Reply {
+        let route = |route: &&mut Route| route.method == request.method && matches(&route.pattern, &request.path);
+        if let Some(route) = self.routes.iter_mut().find(route) {
+            let next = if route.replies.len() > 1 {
+                route.replies.pop_front()
+            } else {
+                route.replies.front().cloned()
+            };
+            return next.unwrap_or_else(Reply::hang_up);
+        }
+        match (request.method.as_str(), request.path.as_str()) {
+            ("GET" | "HEAD", "/_ping") => ping("1.45"),
+            ("GET", "/version") => about("26.1.5", "1.45"),
+            ("GET", "/info") => {
+                let store = json!([["Backing Filesystem", "extfs"]]);
+                let info = json!({ "ServerVersion": "26.1.5", "Driver": "overlay2", "DriverStatus": store,
+                    "OSType": "linux", "Architecture": "x86_64", "Runtimes": { "runc": { "path": "runc" } } });
+                Reply::json(200, &info)
+            }
+            (method, path) => Reply::error(404, &format!("the scripted engine has no reply for {method} {path}")),
+        }
+    }
+}
+
+fn ping(api: &str) -> Reply {
+    let headers = [
+        ("Api-Version", api),
+        ("Builder-Version", "2"),
+        ("Docker-Experimental", "false"),
+        ("Ostype", "linux"),
+    ];
+    headers
+        .into_iter()
+        .fold(Reply::bytes("OK"), |reply, (name, value)| reply.header(name, value))
+}
+
+fn about(version: &str, api: &str) -> Reply {
+    let about =
+        json!({ "Version": version, "ApiVersion": api, "MinAPIVersion": "1.24", "Os": "linux", "Arch": "amd64" });
+    Reply::json(200, &about)
+}
+
+/// Reads a request; `None` at the end of the connection.
+fn read_request(reader: &mut impl BufRead, mut stream: &UnixStream) -> io::Result<Option<Recorded>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split_whitespace();
+    let method = words.next().unwrap_or_default().to_owned();
+    let target = words.next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (version, path) = split_version(path);
+    let mut request = Recorded {
+        method,
+        path: path.to_owned(),
+        version: version.to_owned(),
+        query: query.to_owned(),
+        headers: Vec::new(),
+        body: Vec::new(),
+    };
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.split_once(':') else {
+            break;
+        };
+        request
+            .headers
+            .push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
+    }
+    if request.header("expect").is_some() {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+    }
+    if request.header("transfer-encoding") == Some("chunked") {
+        request.body = read_chunks(reader)?;
+    } else if let Some(length) = request.header("content-length").and_then(|length| length.parse().ok()) {
+        reader.take(length).read_to_end(&mut request.body)?;
+    }
+    Ok(Some(request))
+}
+
+fn read_chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut size = String::new();
+        reader.read_line(&mut size)?;
+        let size = u64::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
+        reader.by_ref().take(size).read_to_end(&mut body)?;
+        reader.read_line(&mut String::new())?;
+        if size == 0 {
+            return Ok(body);
+        }
+    }
+}
+
+/// Sends a reply, and tells whether the connection goes on after it.
+fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<bool> {
+    thread::sleep(reply.delay);
+    if reply.manner == Manner::Hang {
+        thread::sleep(FOREVER);
+        return Ok(false);
+    }
+    if reply.manner != Manner::Raw {
+        stream.write_all(head(reply).as_bytes())?;
+    }
+    for (index, piece) in reply.pieces.iter().enumerate() {
+        if index > 0 {
+            thread::sleep(reply.delay);
+        }
+        match reply.manner {
+            Manner::Stream | Manner::Die => {
+                write!(stream, "{:x}\r\n", piece.len())?;
+                stream.write_all(piece)?;
+                stream.write_all(b"\r\n")?;
+            }
+            _ => stream.write_all(piece)?,
+        }
+    }
+    match reply.manner {
+        Manner::Stream => stream.write_all(b"0\r\n\r\n")?,
+        Manner::Upgrade => stream.shutdown(Shutdown::Write)?,
+        Manner::Raw | Manner::Die => {
+            stream.shutdown(Shutdown::Both)?;
+            return Ok(false);
+        }
+        Manner::Whole | Manner::Hang => {}
+    }
+    Ok(true)
+}
+
+fn head(reply: &Reply) -> String {
+    let mut head = format!("HTTP/1.1 {} Scripted\r\n", reply.status);
+    for (name, value) in &reply.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    match reply.manner {
+        // 204 and 304 have no body by definition, and no length.
+        Manner::Whole if reply.status != 204 && reply.status != 304 => {
+            head.push_str(&format!(
+                "Content-Length: {}\r\n",
+                reply.pieces.iter().map(Vec::len).sum::<usize>()
+            ));
+        }
+        Manner::Stream | Manner::Die => head.push_str("Transfer-Encoding: chunked\r\n"),
+        _ => {}
+    }
+    head + "\r\n"
+}
+
+/// `/v1.45/info` is `1.45` and `/info`.
+fn split_version(path: &str) -> (&str, &str) {
+    let Some((version, _)) = path.strip_prefix("/v").and_then(|rest| rest.split_once('/')) else {
+        return ("", path);
+    };
+    if !version.starts_with(|first: char| first.is_ascii_digit()) {
+        return ("", path);
+    }
+    (version, path.get(version.len() + 2..).unwrap_or_default())
+}
+
+/// Whether `text` is what `pattern` says; a `*` stands for any text.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((start, rest)) => text.strip_prefix(start).is_some_and(|tail| {
+            tail.char_indices()
+                .map(|(at, _)| at)
+                .chain([tail.len()])
+                .any(|at| matches(rest, tail.get(at..).unwrap_or("")))
+        }),
+    }
+}
+
+fn lock(script: &Mutex<Script>) -> MutexGuard<'_, Script> {
+    // A test that panicked has said what it has to say.
+    script.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http;
+
+    fn ask(engine: &ScriptedEngine, path: &str) -> io::Result<http::Answer> {
+        http::get(&engine.socket(), path, Duration::from_millis(300))
+    }
+
+    #[test]
+    fn paths_are_matched_without_version_and_query() {
+        assert_eq!(split_version("/v1.45/info"), ("1.45", "/info"));
+        assert_eq!(split_version("/volumes/x"), ("", "/volumes/x"));
+        assert!(matches("/images/*/json", "/images/a/b:c/json"));
+        assert!(!matches("/images/*/json", "/images/a/b:c/history"));
+    }
+
+    #[test]
+    fn replies_are_given_in_turn_and_the_last_one_ever_after() {
+        let engine = ScriptedEngine::start()
+            .on("GET", "/images/*/json", Reply::error(404, "no such image"))
+            .on("GET", "/images/*/json", Reply::json(200, &json!({ "Id": "sha256:1" })));
+        let statuses = [1, 2, 3].map(|_| ask(&engine, "/v1.45/images/web/json?x=y").unwrap().status);
+        assert_eq!(statuses, [404, 200, 200]);
+        assert_eq!(engine.requests()[0].version, "1.45");
+        assert_eq!(engine.requests()[0].query, "x=y");
+    }
+
+    #[test]
+    fn it_introduces_itself() {
+        let engine = ScriptedEngine::start();
+        assert_eq!(ask(&engine, "/version").unwrap().json()["ApiVersion"], "1.45");
+        assert_eq!(ask(&engine, "/nothing").unwrap().status, 404);
+        let old = ScriptedEngine::start().version("20.10.24", "1.41");
+        assert_eq!(ask(&old, "/version").unwrap().json()["Version"], "20.10.24");
+    }
+
+    #[test]
+    fn bodies_are_recorded_whole_or_in_chunks() {
+        let engine = ScriptedEngine::start().on("POST", "/containers/create", Reply::empty(201));
+        for request in [
+            "POST /containers/create HTTP/1.1\r\nContent-Length: 7\r\n\r\n{\"a\":1}",
+            "POST /containers/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{\"a\r\n4\r\n\":1}\r\n0\r\n\r\n",
+        ] {
+            let mut stream = UnixStream::connect(engine.socket()).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.read_exact(&mut [0; 12]).unwrap();
+        }
+        assert!(
+            engine
+                .requests()
+                .iter()
+                .all(|request| request.json() == json!({ "a": 1 }))
+        );
+    }
+
+    #[test]
+    fn an_upgraded_connection_goes_both_ways() {
+        let engine = ScriptedEngine::start().on("POST", "/containers/*/attach", Reply::upgrade(["hello"]));
+        let mut stream = UnixStream::connect(engine.socket()).unwrap();
+        stream
+            .write_all(b"POST /containers/c1/attach?stream=1 HTTP/1.1\r\n\r\nworld")
+            .unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
+        assert_eq!(engine.request("POST", "/containers/*/attach").body, b"world");
+    }
+
+    #[test]
+    fn it_misbehaves_when_told_to() {
+        let dying = Reply::stream(&[json!({ "stream": "Step 1/2" })]).dying();
+        let engine = ScriptedEngine::start()
+            .on("GET", "/silent", Reply::hang())
+            .on("GET", "/garbage", Reply::garbage("SSH-2.0\r\n\r\n"))
+            .on("GET", "/closed", Reply::hang_up())
+            .on("GET", "/dying", dying);
+        assert!(ask(&engine, "/silent").is_err());
+        assert!(ask(&engine, "/garbage").is_err());
+        assert!(ask(&engine, "/closed").is_err());
+        let body = ask(&engine, "/dying").unwrap().body;
+        assert!(!body.ends_with(b"0\r\n\r\n"));
+    }
+}

@@ -1,0 +1,237 @@
+//! A program at a terminal: a pseudo-terminal is what a person would sit at.
+#![expect(clippy::panic, clippy::expect_used, reason = "a harness fails its test by panicking")]
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
+
+/// An engine under load may take long; a person's patience is no limit here.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often to look at what is waited for.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A program at a terminal of 30 rows and 100 columns, of which it is the session's first process.
+#[derive(Debug)]
+pub struct Terminal {
+    master: OwnedFd,
+    /// Keeps the terminal open when the program has closed it, so that its modes can be looked at.
+    keeper: File,
+    child: Child,
+    before: Termios,
+    screen: Arc<Mutex<Vec<u8>>>,
+    /// How much of the screen was waited for.
+    seen: usize,
+    reading: JoinHandle<()>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Terminal {
+    /// A command that runs `program` at a terminal, once it is given to [`Terminal::start`]. Its process is the program's.
+    pub fn command(program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").arg(program);
+        command
+    }
+
+    /// Starts what [`Terminal::command`] made.
+    ///
+    /// # Panics
+    /// When the system gives no terminal, or the program cannot be started.
+    pub fn start(mut command: Command) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("a terminal");
+        grantpt(&master).expect("it is ours");
+        unlockpt(&master).expect("it is ours");
+        let name = ptsname(&master, Vec::new()).expect("it has a name");
+        let slave = || {
+            let options = File::options()
+                .read(true)
+                .write(true)
+                .open(OsStr::new(name.to_str().expect("a terminal's name is plain")));
+            options.expect("it is unlocked")
+        };
+        tcsetwinsize(&master, size(30, 100)).expect("a terminal has a size");
+        let before = tcgetattr(&master).expect("a terminal has modes");
+        let keeper = slave();
+        command.stdin(slave()).stdout(slave()).stderr(slave());
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", crate::process::shown(&command)));
+        // The command holds the other end.
+        drop(command);
+        let screen = Arc::<Mutex<Vec<u8>>>::default();
+        let closed = Arc::<AtomicBool>::default();
+        let (shown, closing) = (Arc::clone(&screen), Arc::clone(&closed));
+        let mut reader = File::from(master.try_clone().expect("a descriptor"));
+        let reading = thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // When the last slave is closed, there is an error to be read.
+            while let Ok(read @ 1..) = reader.read(&mut buffer) {
+                let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+                shown.extend_from_slice(buffer.get(..read).unwrap_or_default());
+                if closing.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        Self {
+            master,
+            keeper,
+            child,
+            before,
+            screen,
+            seen: 0,
+            reading,
+            closed,
+        }
+    }
+
+    /// All that was shown so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shown()).into_owned()
+    }
+
+    fn shown(&self) -> Vec<u8> {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn wait(&self, what: &str, until: impl Fn() -> bool) {
+        let began = Instant::now();
+        while !until() {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{what} does not come; on the terminal: {}",
+                self.text()
+            );
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits until this is on the screen, after what was waited for before.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn expect(&mut self, text: &str) {
+        let seen = self.seen;
+        let place = || {
+            let shown = self.shown();
+            let new = shown.get(seen..).unwrap_or_default();
+            new.windows(text.len()).position(|window| window == text.as_bytes())
+        };
+        self.wait(&format!("{text:?}"), || place().is_some());
+        let at = place().unwrap_or_default();
+        self.seen += at + text.len();
+    }
+
+    /// Waits until what is typed is not shown.
+    ///
+    /// # Panics
+    /// When it always is.
+    pub fn wait_for_silence(&self) {
+        self.wait("silence", || {
+            let modes = tcgetattr(&self.keeper).expect("a terminal has modes");
+            !modes.local_modes.contains(LocalModes::ECHO)
+        });
+    }
+
+    /// Waits until the kernel has handed over what was typed unseen, as a person would have: it does so on a thread of its
+    /// own, and nothing tells when.
+    ///
+    /// # Panics
+    /// When what is typed is shown.
+    pub fn wait_until_taken(&self) {
+        self.wait_for_silence();
+        thread::sleep(Duration::from_millis(300));
+    }
+
+    /// Types.
+    ///
+    /// # Panics
+    /// When the terminal takes no more.
+    pub fn type_in(&self, keys: &str) {
+        let typed = rustix::io::write(&self.master, keys.as_bytes()).expect("a terminal takes keys");
+        assert_eq!(typed, keys.len(), "the terminal takes no more");
+    }
+
+    /// Gives the window another size.
+    ///
+    /// # Panics
+    /// When it takes none.
+    pub fn resize(&self, rows: u16, columns: u16) {
+        tcsetwinsize(&self.master, size(rows, columns)).expect("a terminal has a size");
+    }
+
+    /// Sends the program a signal.
+    ///
+    /// # Panics
+    /// When it has ended.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(id.expect("a process has an id"), signal).expect("a process of ours takes our signals");
+    }
+
+    /// Closes the window: the terminal has gone, whatever the program does. Gives its code.
+    ///
+    /// # Panics
+    /// When the program does not end.
+    pub fn close(mut self) -> Option<i32> {
+        self.closed.store(true, Ordering::Relaxed);
+        // What is echoed wakes the thread.
+        self.type_in("#");
+        self.reading.join().expect("it only reads");
+        drop((self.master, self.keeper));
+        end(&mut self.child, &self.screen)
+    }
+
+    /// Waits for the program; the terminal must be as it was before. Gives the code and all that was shown.
+    ///
+    /// # Panics
+    /// When the program does not end, or leaves the terminal in another mode.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let code = end(&mut self.child, &self.screen);
+        let after = tcgetattr(&self.keeper).expect("a terminal has modes");
+        assert_eq!(
+            format!("{after:?}"),
+            format!("{:?}", self.before),
+            "the terminal's modes"
+        );
+        drop(self.keeper);
+        self.reading.join().expect("it only reads");
+        let screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+        (code, String::from_utf8_lossy(&screen).into_owned())
+    }
+}
+
+fn end(child: &mut Child, screen: &Mutex<Vec<u8>>) -> Option<i32> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            return status.code();
+        }
+        if began.elapsed() > PATIENCE {
+            // A failure to kill it means that it ended just now.
+            let _ = child.kill();
+            let screen = screen.lock().unwrap_or_else(PoisonError::into_inner);
+            panic!("the program does not end: {}", String::from_utf8_lossy(&screen));
+        }
+        thread::sleep(LOOK);
+    }
+}
+
+fn size(rows: u16, columns: u16) -> Winsize {
+    Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    }
+}

@@ -1,0 +1,3 @@
+//! The `transfer-image` command.
+
+dockerutils_core::main!(transfer_image);

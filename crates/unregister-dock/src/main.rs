@@ -1,0 +1,3 @@
+//! The `unregister-dock` command.
+
+dockerutils_core::main!(unregister_dock);

@@ -1,0 +1,40 @@
+//! Any bytes are read as what `docker save` streams, or refused: a layer that is handed on has just the bytes that were said,
+//! and all that was wanted is handed on where it is said so.
+
+#![no_main]
+
+use std::collections::BTreeSet;
+
+use dockerutils_core::docker::image_save::{self, Found, Names, Pass};
+use dockerutils_core::docker::manifest::Digest;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let id = Digest::of(b"id");
+    let layers = [Digest::of(b"low"), Digest::of(b"middle"), Digest::of(b"top")];
+    let names = Names::of(&id, &layers);
+    for names in [names.certain(), names] {
+        let wanted = layers[1..].to_vec();
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(1024);
+        let archive = bytes.to_vec();
+        let all = layers.to_vec();
+        let reading = std::thread::spawn(move || image_save::read(&archive[..], &names, &all, &wanted, &sender));
+        let mut seen = BTreeSet::new();
+        let mut left = 0;
+        while let Some(found) = receiver.blocking_recv() {
+            match found {
+                Found::Layer(digest, size) => {
+                    assert_eq!(left, 0);
+                    assert!(layers[1..].contains(&digest) && seen.insert(digest));
+                    left = size;
+                }
+                Found::Data(data) => left -= data.len() as u64,
+                Found::End => assert_eq!(left, 0),
+                Found::Config(_) => {}
+            }
+        }
+        if let Ok(Pass::Whole) = reading.join().expect("it does not panic") {
+            assert_eq!(seen.len(), 2);
+        }
+    }
+});

@@ -1,0 +1,40 @@
+//! What a dock sends in place of the files that were asked for: nothing panics, and nothing appears but in the stage.
+
+#![no_main]
+
+use std::collections::HashMap;
+
+use dockerutils_core::sync::local::Local;
+use dockerutils_core::sync::receive::receive;
+use dockerutils_core::sync::{Item, Kind, Stamp};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (bool, &[u8])| {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let (gzip, bytes) = input;
+    let wanted: HashMap<Vec<u8>, Item> = [("a", Kind::File, 3), ("d/b", Kind::File, 0), ("l", Kind::Symlink, 1)]
+        .into_iter()
+        .map(|(path, kind, size)| {
+            let item = Item {
+                kind,
+                mode: 0o644,
+                stamp: Stamp {
+                    size,
+                    ..Stamp::default()
+                },
+                owner: 0,
+                device: 0,
+                target: None,
+            };
+            (path.as_bytes().to_vec(), item)
+        })
+        .collect();
+    let local = Local::open(root.path()).expect("it is there");
+    let stage = local.stage().expect("it is ours");
+    if let Ok(arrived) = receive(&mut &*bytes, gzip, &wanted, &stage) {
+        assert!(arrived.keys().all(|path| wanted.contains_key(path)));
+    }
+    drop(stage);
+    let left = std::fs::read_dir(root.path()).expect("it is there").count();
+    assert_eq!(left, 0);
+});

@@ -1,0 +1,251 @@
+//! A site: one engine of the lab and one of its two builders.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+
+use dockerutils_test_support::lab::{self, LabEngine, Suite};
+use dockerutils_test_support::process::{capture, capture_text};
+use dockerutils_test_support::{Invocation, Sandbox};
+
+/// The two builders of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Builder {
+    /// The one that we choose by ourselves.
+    BuildKit,
+    /// The one of `DOCKER_BUILDKIT=0`.
+    Classic,
+}
+
+/// Where images are built.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The engine.
+    pub engine: LabEngine,
+    /// Its builder.
+    pub builder: Builder,
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.engine.name, self.tag())
+    }
+}
+
+/// Runs a test on every site of the lab, side by side.
+///
+/// # Panics
+/// When it fails on one or more sites; all that failed are named.
+pub fn everywhere(test: impl Fn(&Site) + Sync) {
+    run(&[Builder::BuildKit, Builder::Classic], test);
+}
+
+/// [`everywhere`] where BuildKit builds.
+///
+/// # Panics
+/// As there.
+pub fn on_buildkit(test: impl Fn(&Site) + Sync) {
+    run(&[Builder::BuildKit], test);
+}
+
+/// [`everywhere`] where the classic builder builds.
+///
+/// # Panics
+/// As there.
+pub fn on_classic(test: impl Fn(&Site) + Sync) {
+    run(&[Builder::Classic], test);
+}
+
+fn run(builders: &[Builder], test: impl Fn(&Site) + Sync) {
+    let engines = lab::engines().expect("the lab");
+    let sites: Vec<Site> = builders
+        .iter()
+        .flat_map(|builder| {
+            engines.iter().map(|engine| Site {
+                engine: engine.clone(),
+                builder: *builder,
+            })
+        })
+        .collect();
+    let failed = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for site in &sites {
+            let (test, failed) = (&test, &failed);
+            scope.spawn(move || {
+                // The other sites are to be heard, too.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(site))) {
+                    failed
+                        .lock()
+                        .expect("no panic while it is held")
+                        .push((site.to_string(), panic));
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().expect("no panic while it was held");
+    let names: Vec<String> = failed.iter().map(|(name, _)| name.clone()).collect();
+    if let Some((_, panic)) = failed.pop() {
+        eprintln_sites(&names);
+        resume_unwind(panic);
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the test runner shows it with the failure")]
+fn eprintln_sites(names: &[String]) {
+    eprintln!("\nfailed on: {}", names.join("; "));
+}
+
+impl Site {
+    /// The tag of images built here: the two builders of one engine must not take each other's names.
+    pub fn tag(&self) -> &'static str {
+        match self.builder {
+            Builder::BuildKit => "buildkit",
+            Builder::Classic => "classic",
+        }
+    }
+
+    /// `build-image` of this sandbox's project, on this engine, by this builder, with our [`Site::tag`].
+    pub fn build_image<'a>(&self, sandbox: &'a Sandbox) -> Invocation<'a> {
+        let invocation = sandbox
+            .command("build-image")
+            .env("DOCKER_HOST", &self.engine.host)
+            .env("LOGNAME", self.tag())
+            .env("USER", self.tag())
+            .any_stderr();
+        match self.builder {
+            Builder::BuildKit => invocation,
+            Builder::Classic => invocation.env("DOCKER_BUILDKIT", "0"),
+        }
+    }
+
+    /// Lines of a shell with the real docker client on this engine, run in this sandbox's project.
+    ///
+    /// BuildKit needs a client with buildx: that of the lab's docks. The classic builder takes the machine's own.
+    pub fn docker_runs(&self, sandbox: &Sandbox, lines: &str) -> Command {
+        match self.builder {
+            Builder::Classic => {
+                let mut shell = Command::new("sh");
+                shell
+                    .args(["-ec", lines])
+                    .current_dir(sandbox.project())
+                    .env("DOCKER_BUILDKIT", "0")
+                    .env("DOCKER_HOST", &self.engine.host)
+                    .env("DOCKER_CONFIG", "/nonexistent");
+                shell
+            }
+            Builder::BuildKit => {
+                let image = lab::dock_image(Suite::Trixie).expect("the image of the lab's docks");
+                let socket = self.engine.host.trim_start_matches("unix://");
+                let sockets = Path::new(socket).parent().expect("a socket lies in a directory");
+                let project = sandbox.project().display().to_string();
+                let mut docker = lab::engine("local").expect("the machine's engine").docker();
+                docker.args(["run", "--rm", "--network=none"]);
+                docker.arg(format!("--volume={project}:{project}"));
+                docker.arg(format!("--volume={0}:{0}", sockets.display()));
+                docker.arg(format!("--workdir={project}"));
+                docker.arg(format!("--env=DOCKER_HOST={}", self.engine.host));
+                docker.arg("--env=DOCKER_CONFIG=/nonexistent");
+                docker.args([&image, "sh", "-ec", lines]);
+                docker
+            }
+        }
+    }
+
+    /// Runs the lines that `build-image IMAGE --dry-run` prints with the real docker client, images named
+    /// `PROJECT-reference-...` instead of `PROJECT-...`; `environment` is for both.
+    ///
+    /// # Panics
+    /// When docker fails.
+    pub fn docker_builds_the_same(
+        &self,
+        sandbox: &Sandbox,
+        project: &str,
+        images: &[&str],
+        environment: &[(&str, &str)],
+    ) {
+        let mut lines: String = environment
+            .iter()
+            .map(|(name, value)| format!("export {name}='{}'\n", value.replace('\'', "'\\''")))
+            .collect();
+        for image in images {
+            let printed = environment
+                .iter()
+                .fold(self.build_image(sandbox), |build, (name, value)| build.env(name, value))
+                .args([image, "--dry-run"])
+                .any_stdout()
+                .run()
+                .stdout;
+            lines += &printed.replace(&format!(" -t {project}-"), &format!(" -t {project}-reference-"));
+        }
+        capture(&mut self.docker_runs(sandbox, &lines)).unwrap_or_else(|error| panic!("{self}: {error}"));
+    }
+
+    /// The docker client, speaking to this engine.
+    pub fn docker(&self) -> Command {
+        self.engine.docker()
+    }
+
+    /// What a program prints in a container of this image.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn output(&self, image: &str, program: &[&str]) -> String {
+        let mut docker = self.docker();
+        docker.args(["run", "--rm", "--network=none", image]).args(program);
+        capture_text(&mut docker).unwrap_or_else(|error| panic!("{self}: {error}"))
+    }
+
+    /// `docker image inspect`.
+    ///
+    /// # Panics
+    /// When there is no such image.
+    pub fn inspect(&self, image: &str) -> serde_json::Value {
+        let json =
+            capture(self.docker().args(["image", "inspect", image])).unwrap_or_else(|error| panic!("{self}: {error}"));
+        let mut images: Vec<serde_json::Value> = serde_json::from_slice(&json).expect("docker prints JSON");
+        images.pop().expect("docker found it")
+    }
+
+    /// The names of images that begin with this name and a dash, of this site's builder.
+    pub fn names(&self, name: &str) -> Vec<String> {
+        let listed = capture_text(self.docker().args([
+            "images",
+            "--filter",
+            &format!("reference={name}-*:{}", self.tag()),
+            "--format",
+            "{{.Repository}}:{{.Tag}}",
+        ]));
+        listed.unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// Removes the images of this project (`NAME-...`) at the end of a test, however it ends.
+    ///
+    /// The name must not be the beginning of another test's.
+    #[must_use]
+    pub fn images(&self, name: &str) -> Images {
+        Images {
+            site: self.clone(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// Images of a test; see [`Site::images`].
+#[derive(Debug)]
+pub struct Images {
+    site: Site,
+    name: String,
+}
+
+impl Drop for Images {
+    fn drop(&mut self) {
+        let names = self.site.names(&self.name);
+        if !names.is_empty() {
+            // A test that failed may leave a container that holds an image; its own failure is the one to see.
+            let _ = capture(self.site.docker().args(["rmi", "--force"]).args(names));
+        }
+    }
+}

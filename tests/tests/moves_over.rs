@@ -1,0 +1,238 @@
+//! A project moves over unchanged: dockerutils 2.0.7 and ours do the same, or differ as `COMPATIBILITY.md` says.
+//!
+//! Each folder of `moves_over/projects` is a project, and its file `calls` lists what a user types there. Every call is
+//! done twice, in the same folder, environment and terminal, with a `docker` on PATH that only records how it is called:
+//!
+//! - by the original, from PyPI;
+//! - by ours with `--dry-run`, whose lines a shell then runs. What is compared is what the printed lines *do*.
+//!
+//! Both must come to the same commands in the same order. A difference must be named, under the call, by a [`Rule`] of
+//! the list below; a rule that makes no difference fails the test as a difference without a rule does.
+//!
+//! ```text
+//! run-image dev -e A=b=c
+//!     env-option: docker run --init --name tester_dev_TIME -e A=b=c --rm -it sample-dev:tester
+//! ```
+
+// What a test is made of fails as the test does.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
+#[path = "moves_over/calls.rs"]
+mod calls;
+#[path = "moves_over/recording.rs"]
+mod recording;
+#[path = "moves_over/rules.rs"]
+mod rules;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use calls::Call;
+use dockerutils_tests::python;
+use recording::{Stage, Version};
+use rules::{Comparison, RULES, Rule};
+
+/// As many as the issue asks for, at least.
+const PROJECTS: usize = 10;
+/// The keys of an image's section that build-image and run-image read, and what may stand behind those of the latter.
+const BUILD_KEYS: [&str; 7] = [
+    "build_args",
+    "name",
+    "post_build_script",
+    "pre_build_script",
+    "prefix",
+    "pull_FROM_on_force",
+    "tag",
+];
+const RUN_KEYS: [&str; 10] = [
+    "args",
+    "cmd",
+    "environment",
+    "gpu",
+    "init",
+    "interactive",
+    "keep_container",
+    "network",
+    "ports",
+    "volumes",
+];
+/// The flags of both commands, as the original has them.
+const FLAGS: [(&str, &[&str]); 2] = [
+    (
+        "build-image",
+        &[
+            "-f",
+            "--force_build_base",
+            "-i",
+            "--image_name",
+            "-t",
+            "--image_tag",
+            "-p",
+            "--pull_base",
+        ],
+    ),
+    (
+        "run-image",
+        &[
+            "-a",
+            "--args",
+            "-k",
+            "--keep",
+            "-c",
+            "--command",
+            "-n",
+            "--network",
+            "-g",
+            "--use-gpu",
+            "-e",
+            "--env",
+        ],
+    ),
+];
+
+#[test]
+fn same_commands_or_a_difference_that_is_named() {
+    let original = python::ORIGINAL
+        .commands()
+        .unwrap_or_else(|error| panic!("dockerutils 2.0.7 is needed: {error}"));
+    let projects = projects();
+    let used = Mutex::new(BTreeSet::new());
+    let findings = Mutex::new(Vec::new());
+    let compared = Mutex::new(0);
+    // Every call starts three Pythons; projects have nothing in common.
+    let queue = Mutex::new(projects.iter());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, Into::into) {
+            scope.spawn(|| {
+                while let Some(project) = { queue.lock().unwrap().next() } {
+                    let stage = Stage::new(project, &original);
+                    for call in calls::of(project) {
+                        let outcome = compare(&stage, &call);
+                        *compared.lock().unwrap() += 1;
+                        match outcome {
+                            Ok(rules) => used.lock().unwrap().extend(rules),
+                            Err(finding) => {
+                                let project = project.file_name().unwrap().to_string_lossy().into_owned();
+                                findings.lock().unwrap().push(format!("{project}: {call}\n{finding}"));
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let findings = findings.into_inner().unwrap();
+    let compared = compared.into_inner().unwrap();
+    assert!(
+        findings.is_empty(),
+        "{} of {compared} calls in {} projects are not as COMPATIBILITY.md says:\n\n{}",
+        findings.len(),
+        projects.len(),
+        findings.join("\n\n")
+    );
+    let used = used.into_inner().unwrap();
+    let unused: Vec<&str> = RULES
+        .iter()
+        .map(|rule| rule.name)
+        .filter(|name| !used.contains(name))
+        .collect();
+    assert!(unused.is_empty(), "no call needs these rules: {}", unused.join(", "));
+}
+
+/// The projects say something about every key and flag, so that the comparison above is one of everything.
+#[test]
+fn every_key_and_every_flag_is_in_a_project() {
+    let projects = projects();
+    assert!(projects.len() >= PROJECTS, "{} projects", projects.len());
+    let mut keys = BTreeSet::new();
+    let mut words = BTreeSet::new();
+    for project in &projects {
+        let config = fs::read_to_string(project.join("docker/dockerutils.cfg")).unwrap_or_default();
+        keys.extend(
+            config
+                .lines()
+                .filter_map(|line| Some(line.split_once(['=', ':'])?.0.trim().to_owned())),
+        );
+        for call in calls::of(project) {
+            let line = call.line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+            let command = FLAGS
+                .iter()
+                .map(|(name, _)| *name)
+                .find(|name| line.iter().any(|word| word == name));
+            let command = command.unwrap_or_else(|| panic!("{call} is none of our commands"));
+            let flags = line.iter().filter_map(|word| word.split('=').next());
+            words.extend(flags.map(|flag| (command, flag.to_owned())));
+        }
+    }
+    let docked = RUN_KEYS.map(|key| format!("{key}_docked"));
+    let wanted = BUILD_KEYS
+        .into_iter()
+        .chain(RUN_KEYS)
+        .chain(["env", "synthetic_images"])
+        .map(str::to_owned)
+        .chain(docked);
+    let missing: Vec<String> = wanted.filter(|key| !keys.contains(key)).collect();
+    assert!(missing.is_empty(), "no project has the keys {missing:?}");
+    for (command, flags) in FLAGS {
+        for flag in flags {
+            assert!(
+                words.contains(&(command, (*flag).to_owned())),
+                "no call has {command} {flag}"
+            );
+        }
+    }
+}
+
+/// The folders of the projects, sorted.
+fn projects() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/moves_over/projects");
+    let mut projects: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    projects.sort();
+    projects
+}
+
+/// Does a call both ways; gives the names of the rules that made a difference, or what is not as it should be.
+fn compare(stage: &Stage, call: &Call) -> Result<BTreeSet<&'static str>, String> {
+    let mut comparison = Comparison {
+        original: stage.run(Version::Original, &call.line),
+        ours: stage.run(Version::Ours, &call.line),
+        stage,
+    };
+    let named = call
+        .differences
+        .iter()
+        .map(|(name, text)| match RULES.iter().find(|rule| rule.name == name) {
+            Some(rule) => Ok((rule, text.as_str())),
+            None => Err(format!("  there is no rule {name}")),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    // First, so that the texts of the others are compared with what is left.
+    let always = RULES.iter().filter(|rule| rule.always).map(|rule| (rule, ""));
+    let mut used = BTreeSet::new();
+    for (rule, text) in always.chain(named) {
+        match (rule.apply)(&mut comparison, text) {
+            Ok(true) => {
+                used.insert(rule.name);
+            }
+            Ok(false) if rule.always => {}
+            Ok(false) => return Err(described(&comparison, rule, "it makes no difference")),
+            Err(why) => return Err(described(&comparison, rule, &why)),
+        }
+    }
+    if comparison.is_same() {
+        return Ok(used);
+    }
+    Err(comparison.difference())
+}
+
+fn described(comparison: &Comparison<'_>, rule: &Rule, why: &str) -> String {
+    let mut text = format!("  the rule {} ({:?}) does not hold: {why}\n", rule.name, rule.sentence);
+    let _ = write!(text, "{}", comparison.difference());
+    text
+}

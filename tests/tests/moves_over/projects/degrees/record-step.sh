@@ -1,0 +1,2 @@
+#!/bin/sh
+exec record "$0" "$@"

@@ -1,0 +1,181 @@
+//! Who the host is: known_hosts, as OpenSSH takes them.
+
+use std::fs;
+use std::process::Command;
+
+use dock_agent::ssh::SshTransport;
+use dock_link::transport::{Connector, QuestionKind, TransportError, TransportErrorKind};
+use dockerutils_test_support::lab::Ssh;
+use dockerutils_test_support::process;
+use tokio::time::timeout;
+
+use crate::home::{Answers, Home, LONG, access, dock};
+
+async fn connect(home: &Home, ssh: &Ssh, answers: std::sync::Arc<Answers>) -> Result<SshTransport, TransportError> {
+    let connector = home.connector(access(ssh, "root"));
+    timeout(LONG, connector.connect(answers)).await.unwrap()
+}
+
+fn known_hosts(home: &Home) -> String {
+    fs::read_to_string(home.path(".ssh/known_hosts")).unwrap()
+}
+
+/// The dock's key of this type, as a line of known_hosts.
+fn of_type(ssh: &Ssh, kind: &str) -> String {
+    let known = ssh.known_hosts();
+    let line = known.lines().find(|line| line.split(' ').nth(1) == Some(kind));
+    format!("{}\n", line.unwrap())
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_shown_accepted_and_recorded() {
+    let ssh = dock().ssh().unwrap();
+    let home = Home::new("");
+    let answers = Answers::of(&["yes"]);
+    connect(&home, &ssh, answers.clone()).await.unwrap();
+    let asked = answers.asked();
+    assert_eq!(
+        (asked.len(), asked[0].kind, asked[0].echo),
+        (1, QuestionKind::HostKey, true)
+    );
+    // The fingerprint as ssh itself prints it.
+    let recorded = known_hosts(&home);
+    assert_eq!(recorded, of_type(&ssh, "ssh-ed25519"));
+    let mut keygen = Command::new("ssh-keygen");
+    keygen.arg("-lf").arg(home.path(".ssh/known_hosts"));
+    let printed = process::capture_text(&mut keygen).unwrap();
+    let fingerprint = printed.split(' ').nth(1).unwrap();
+    assert!(asked[0].prompt.contains(fingerprint), "{} {printed}", asked[0].prompt);
+    // Now it is known, and nobody is asked. ssh itself takes the entry.
+    connect(&home, &ssh, Answers::nobody()).await.unwrap();
+    assert_eq!(known_hosts(&home), recorded);
+    let mut real = Command::new(home.path("bin/ssh"));
+    real.args(["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-i"]);
+    real.arg(&ssh.key).arg(format!("root@{}", ssh.address.ip())).arg("true");
+    process::capture(&mut real).unwrap();
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_refused_without_a_yes() {
+    let ssh = dock().ssh().unwrap();
+    let home = Home::new("");
+    for (answers, why) in [
+        (Answers::nobody(), "nobody is there"),
+        (Answers::of(&["no"]), "was not accepted"),
+        (Answers::of(&[""]), "was not accepted"),
+    ] {
+        let error = connect(&home, &ssh, answers).await.err().unwrap();
+        assert!(error.message.contains(why), "{error}");
+        assert_eq!(error.kind, TransportErrorKind::NeedsPerson);
+    }
+    assert_eq!(known_hosts(&home), "");
+}
+
+#[tokio::test]
+async fn strict_host_key_checking_is_obeyed() {
+    let ssh = dock().ssh().unwrap();
+    let home = Home::new("");
+    home.config("StrictHostKeyChecking yes");
+    let answers = Answers::of(&["yes"]);
+    let error = connect(&home, &ssh, answers.clone()).await.err().unwrap();
+    assert!(error.message.contains("takes no new ones"), "{error}");
+    assert!(answers.asked().is_empty());
+    for mode in ["accept-new", "no"] {
+        fs::write(home.path(".ssh/known_hosts"), "").unwrap();
+        home.config(&format!("StrictHostKeyChecking {mode}"));
+        connect(&home, &ssh, Answers::nobody()).await.unwrap();
+        assert_eq!(known_hosts(&home), of_type(&ssh, "ssh-ed25519"));
+    }
+}
+
+#[tokio::test]
+async fn a_changed_key_is_refused_with_file_line_and_mend() {
+    let ssh = dock().ssh().unwrap();
+    let host = ssh.address.ip();
+    // Another host's key of each type under this host's name.
+    let folder = tempfile::tempdir().unwrap();
+    let other = folder.path().join("other");
+    process::capture(
+        Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(&other),
+    )
+    .unwrap();
+    let key = fs::read_to_string(other.with_extension("pub")).unwrap();
+    let home = Home::new(&format!("# mine\n{host} {key}"));
+    for mode in ["ask", "no", "accept-new"] {
+        home.config(&format!("StrictHostKeyChecking {mode}"));
+        let answers = Answers::of(&["yes"]);
+        let error = connect(&home, &ssh, answers.clone()).await.err().unwrap();
+        let place = format!("{}:2", home.path(".ssh/known_hosts").display());
+        assert!(
+            error.message.contains("has changed") && error.message.contains(&place),
+            "{error}"
+        );
+        assert_eq!(error.kind, TransportErrorKind::NeedsPerson);
+        assert!(answers.asked().is_empty());
+        let hint = error.hint.unwrap();
+        let (_, mend) = hint.split_once(": ").unwrap();
+        assert!(
+            mend.starts_with("ssh-keygen -f ") && mend.ends_with(&format!(" -R {host}")),
+            "{mend}"
+        );
+        if mode == "accept-new" {
+            // The mend mends.
+            process::capture(Command::new("sh").args(["-c", mend])).unwrap();
+            connect(&home, &ssh, Answers::nobody()).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_known_by_another_type_of_key_is_asked_for_that() {
+    let ssh = dock().ssh().unwrap();
+    for kind in ["ssh-rsa", "ecdsa-sha2-nistp256", "ssh-ed25519"] {
+        let home = Home::new(&of_type(&ssh, kind));
+        connect(&home, &ssh, Answers::nobody()).await.unwrap();
+    }
+    // What the configuration excludes is not asked for: then it is a new key, and the known one is named.
+    let home = Home::new(&of_type(&ssh, "ssh-rsa"));
+    home.config("HostKeyAlgorithms ssh-ed25519");
+    let answers = Answers::of(&["yes"]);
+    connect(&home, &ssh, answers.clone()).await.unwrap();
+    assert!(answers.asked()[0].prompt.contains("another type: ssh-rsa"));
+}
+
+#[tokio::test]
+async fn hashed_names_ports_patterns_aliases_and_revocations_are_understood() {
+    let dock = dock();
+    let ssh = dock.ssh().unwrap();
+    let home = Home::new("");
+    home.config("HashKnownHosts yes");
+    connect(&home, &ssh, Answers::of(&["yes"])).await.unwrap();
+    assert!(known_hosts(&home).starts_with("|1|"), "{}", known_hosts(&home));
+    connect(&home, &ssh, Answers::nobody()).await.unwrap();
+
+    let sshd = dock.sshd(&[]).unwrap();
+    let port = sshd.ssh().address.port();
+    let home = Home::new("");
+    connect(&home, sshd.ssh(), Answers::of(&["yes"])).await.unwrap();
+    let name = format!("[{}]:{port}", ssh.address.ip());
+    assert!(known_hosts(&home).starts_with(&name), "{}", known_hosts(&home));
+    // As ssh, a host on another port is known by its bare name, too.
+    connect(&Home::new(&ssh.known_hosts()), sshd.ssh(), Answers::nobody())
+        .await
+        .unwrap();
+
+    let key = of_type(&ssh, "ssh-ed25519").split_once(' ').unwrap().1.to_owned();
+    let pattern = Home::new(&format!("172.*,!10.* {key}"));
+    connect(&pattern, &ssh, Answers::nobody()).await.unwrap();
+
+    let alias = Home::new(&format!("the-dock {key}"));
+    alias.config("HostKeyAlias the-dock");
+    connect(&alias, sshd.ssh(), Answers::nobody()).await.unwrap();
+
+    let revoked = Home::new(&format!("@revoked * {key}{}", ssh.known_hosts()));
+    let error = connect(&revoked, &ssh, Answers::of(&["yes"])).await.err().unwrap();
+    assert!(
+        error.message.contains("revoked") && error.message.contains("known_hosts:1"),
+        "{error}"
+    );
+}

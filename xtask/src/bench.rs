@@ -1,0 +1,163 @@
+//! `cargo xtask bench`: ourselves beside our peers, measured in the same run on the same machine.
+//!
+//! Times move between machines and from hour to hour; the ratio of two medians taken in turn moves little. A bench
+//! reports and never fails: the verdict is for people.
+
+mod context;
+mod dock;
+mod far;
+mod measure;
+mod peers;
+mod run;
+mod startup;
+mod sync;
+mod transfer;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Parser;
+use dockerutils_test_support::lab::{self, LabEngine};
+use dockerutils_test_support::process::{self, announce};
+
+use crate::error::Error;
+use crate::workspace::{Profile, Workspace};
+use measure::Samples;
+
+#[derive(Parser)]
+pub(crate) struct Args {
+    /// What to measure; all of them are listed without it
+    name: Option<String>,
+    /// How often each side runs
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    runs: usize,
+    /// The engine of the lab to measure on (see `cargo xtask lab status`)
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    engine: String,
+    /// On a dock far away: 50 ms and 100 Mbit/s (with `context`)
+    #[arg(long)]
+    dock: bool,
+}
+
+struct Bench {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Setting) -> Result<Vec<Row>, Error>,
+}
+
+const BENCHES: [Bench; 6] = [
+    Bench {
+        name: "startup",
+        about: "--help of each command, and a build in which nothing changed",
+        run: startup::run,
+    },
+    Bench {
+        name: "context",
+        about: "a build of 20,000 files: cold, one changed, none changed",
+        run: context::run,
+    },
+    Bench {
+        name: "run",
+        about: "a container that exits at once, and 1 GiB through cat",
+        run: run::run,
+    },
+    Bench {
+        name: "dock",
+        about: "the docker client on a dock, at 0 and 50 ms, against its own ssh://",
+        run: dock::run,
+    },
+    Bench {
+        name: "transfer",
+        about: "an image of 494 MB to a dock: all of it, and one layer; without delay, and over slow links",
+        run: transfer::run,
+    },
+    Bench {
+        name: "sync",
+        about: "20,000 files that are on the dock already, over 50 ms",
+        run: sync::run,
+    },
+];
+
+/// What a bench is run with.
+struct Setting {
+    /// The directory of our programs, built for release.
+    bin: PathBuf,
+    workspace: Workspace,
+    runs: usize,
+    engine: LabEngine,
+    /// On a dock far away.
+    far: bool,
+}
+
+/// One comparison.
+struct Row {
+    what: String,
+    ours: Samples,
+    peer: Samples,
+    /// The ratio of the medians that was promised.
+    limit: f64,
+    /// Our peak memory, in bytes.
+    memory: Option<u64>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let Some(name) = &args.name else {
+        for Bench { name, about, .. } in &BENCHES {
+            say(&format!("{name:<10} {about}"))?;
+        }
+        return Ok(());
+    };
+    let bench = BENCHES.iter().find(|bench| bench.name == name);
+    let bench = bench.ok_or_else(|| Error::Failed(format!("no bench {name:?}; `cargo xtask bench` lists them")))?;
+    let workspace = Workspace::load()?;
+    announce("building for release");
+    let bin = workspace.build(Profile::Release)?;
+    let engine = lab::engine(&args.engine)?;
+    announce(format_args!(
+        "engine {} ({}, {} store), {} runs each",
+        engine.name, engine.version, engine.store, args.runs
+    ));
+    let rows = (bench.run)(&Setting {
+        bin,
+        workspace,
+        runs: args.runs.max(1),
+        engine,
+        far: args.dock,
+    })?;
+    say(&format!(
+        "{:<28} {:>17} {:>17} {:>6} {:>6}  {:<7} {:>9}",
+        "", "ours min/median", "peer min/median", "ratio", "limit", "verdict", "our peak"
+    ))?;
+    rows.iter().try_for_each(|row| say(&row.to_string()))
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ratio = self.ours.median().as_secs_f64() / self.peer.median().as_secs_f64();
+        let verdict = if ratio <= self.limit { "met" } else { "MISSED" };
+        let memory = self.memory.map_or_else(
+            || "-".to_owned(),
+            |bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        );
+        let (ours, peer) = (self.ours.to_string(), self.peer.to_string());
+        write!(
+            f,
+            "{:<28} {ours:>17} {peer:>17} {ratio:>6.3} {:>6.2}  {verdict:<7} {memory:>9}",
+            self.what, self.limit
+        )
+    }
+}
+
+/// Takes away what both sides built on an engine: ours by our own command, the peer's by docker's.
+fn forget(setting: &Setting, engine: &LabEngine, project: &Path, theirs: &str) -> Result<(), Error> {
+    let mut clean = Command::new(setting.bin.join("build-image"));
+    clean.arg("clean").current_dir(project).env("DOCKER_HOST", &engine.host);
+    process::capture(&mut clean)?;
+    process::capture(engine.docker().args(["rmi", "--force", theirs]))?;
+    Ok(())
+}
+
+fn say(line: &str) -> Result<(), Error> {
+    writeln!(io::stdout(), "{line}").map_err(Error::file("stdout"))
+}

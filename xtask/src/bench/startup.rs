@@ -1,0 +1,111 @@
+//! What one waits for each time: the help, and a build in which nothing changed.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use dockerutils_test_support::lab::Client;
+use dockerutils_test_support::process::announce;
+
+use super::measure::{Samples, peak_memory, time};
+use super::{Row, Setting, peers};
+use crate::error::Error;
+
+pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
+    let mut rows = help(setting)?;
+    rows.push(unchanged_build(setting)?);
+    Ok(rows)
+}
+
+/// `--help` of each command whose original has a help, too.
+fn help(setting: &Setting) -> Result<Vec<Row>, Error> {
+    let original = peers::original(&setting.workspace)?;
+    // Some of the original's commands act before they read their arguments: let it be on nothing.
+    let nowhere = tempfile::tempdir().map_err(Error::file("a temporary directory"))?;
+    write(nowhere.path(), &[("docker/web/Dockerfile", "FROM busybox\n")])?;
+    let ask = |program: &Path| {
+        let mut ask = Command::new(program);
+        ask.arg("--help")
+            .current_dir(nowhere.path())
+            .env("HOME", nowhere.path())
+            .env("DOCKER_HOST", "unix:///nonexistent");
+        ask
+    };
+    let mut rows = Vec::new();
+    for command in setting.workspace.commands() {
+        let (our_program, peer_program) = (setting.bin.join(&command.name), original.join(&command.name));
+        if time(&mut ask(&peer_program)).is_err() {
+            announce(format_args!(
+                "{}: the original has no --help to compare with",
+                command.name
+            ));
+            continue;
+        }
+        let (mut ours, mut peer) = (Samples::default(), Samples::default());
+        for _ in 0..setting.runs {
+            ours.push(time(&mut ask(&our_program))?);
+            peer.push(time(&mut ask(&peer_program))?);
+        }
+        let memory = Some(peak_memory(&mut ask(&our_program))?);
+        rows.push(Row {
+            what: format!("{} --help", command.name),
+            ours,
+            peer,
+            limit: 0.1,
+            memory,
+        });
+    }
+    Ok(rows)
+}
+
+fn unchanged_build(setting: &Setting) -> Result<Row, Error> {
+    let directory = tempfile::Builder::new()
+        .prefix("bench")
+        .tempdir()
+        .map_err(Error::file("a temporary directory"))?;
+    let project = directory.path().join("small");
+    write(
+        &project,
+        &[
+            (
+                "docker/web/Dockerfile",
+                "FROM busybox\nCOPY app.txt /app.txt\nRUN echo built > /built\n",
+            ),
+            ("app.txt", "hello\n"),
+        ],
+    )?;
+    let client = Client::start(&setting.engine, directory.path())?;
+    let mut build = Command::new(setting.bin.join("build-image"));
+    build
+        .arg("web")
+        .current_dir(&project)
+        .env("DOCKER_HOST", &setting.engine.host);
+    let theirs = ["build", "-t", "bench-small", "-f", "docker/web/Dockerfile", "."];
+    // The first build of each is not measured.
+    time(&mut build)?;
+    peers::time_docker(client.exec(&project, "env"), &theirs)?;
+    let (mut ours, mut peer) = (Samples::default(), Samples::default());
+    for _ in 0..setting.runs {
+        ours.push(time(&mut build)?);
+        peer.push(peers::time_docker(client.exec(&project, "env"), &theirs)?);
+    }
+    let memory = Some(peak_memory(&mut build)?);
+    super::forget(setting, &setting.engine, &project, "bench-small")?;
+    Ok(Row {
+        what: "unchanged small build".to_owned(),
+        ours,
+        peer,
+        limit: 0.6,
+        memory,
+    })
+}
+
+fn write(project: &Path, files: &[(&str, &str)]) -> Result<(), Error> {
+    for (name, content) in files {
+        let path = project.join(name);
+        let directory = path.parent().unwrap_or(project);
+        fs::create_dir_all(directory).map_err(Error::file(directory))?;
+        fs::write(&path, content).map_err(Error::file(&path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! `cargo xtask gen`: the reference pages, and the README's table of commands.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use dockerutils_test_support::process::announce;
+
+use crate::error::Error;
+use crate::workspace::{Profile, Workspace, describe};
+
+#[derive(Parser)]
+pub(crate) struct Args {
+    /// Write nothing; fail when a page is not what it would be
+    #[arg(long)]
+    check: bool,
+}
+
+/// Where the README's table of commands begins and ends.
+const MARKERS: (&str, &str) = ("<!-- commands -->", "<!-- /commands -->");
+
+/// The first line of each page.
+const NOTICE: &str = "<!-- Made by `cargo xtask gen` from the command itself: edit its Args instead. -->\n";
+
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    if args.check {
+        return check();
+    }
+    let workspace = Workspace::load()?;
+    let pages = pages(&workspace)?;
+    for path in drift(&workspace, &pages)? {
+        match pages.get(&path) {
+            Some(text) => {
+                let directory = path.parent().unwrap_or(&workspace.root);
+                fs::create_dir_all(directory).map_err(Error::file(directory))?;
+                fs::write(&path, text).map_err(Error::file(&path))?;
+                announce(format_args!("wrote {}", shown(&workspace, &path)));
+            }
+            None => {
+                fs::remove_file(&path).map_err(Error::file(&path))?;
+                announce(format_args!("removed {}", shown(&workspace, &path)));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fails when a file is not what it would be, and names it.
+pub(crate) fn check() -> Result<(), Error> {
+    let workspace = Workspace::load()?;
+    let drift = drift(&workspace, &pages(&workspace)?)?;
+    if drift.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = drift.iter().map(|path| shown(&workspace, path)).collect();
+    Err(Error::Failed(format!(
+        "not as `cargo xtask gen` makes it: {}\n\nhint: cargo xtask gen",
+        names.join(", ")
+    )))
+}
+
+/// Every file that is made, with what should be in it.
+fn pages(workspace: &Workspace) -> Result<BTreeMap<PathBuf, String>, Error> {
+    let built = workspace.build(Profile::Debug)?;
+    let reference = reference(workspace);
+    let mut pages = BTreeMap::new();
+    for command in workspace.commands() {
+        let page = describe(&built, command, "markdown")?;
+        let page = String::from_utf8_lossy(&page);
+        // clap leaves spaces on the empty lines of long help.
+        let lines: Vec<&str> = page.trim_end().lines().map(str::trim_end).collect();
+        let page = format!("{NOTICE}{}\n", lines.join("\n"));
+        pages.insert(reference.join(format!("{}.md", command.name)), page);
+    }
+    let index = format!("{NOTICE}# Reference\n\n{}", table(workspace, ""));
+    pages.insert(reference.join("README.md"), index);
+    let readme = workspace.root.join("README.md");
+    let text = fs::read_to_string(&readme).map_err(Error::file(&readme))?;
+    let text = between_markers(&text, &table(workspace, "docs/reference/")).ok_or_else(|| {
+        Error::Failed(format!(
+            "README.md has no {} ... {} for the table of commands",
+            MARKERS.0, MARKERS.1
+        ))
+    })?;
+    pages.insert(readme, text);
+    Ok(pages)
+}
+
+/// The files that are not as they should be, and those of commands that are no more.
+fn drift(workspace: &Workspace, pages: &BTreeMap<PathBuf, String>) -> Result<BTreeSet<PathBuf>, Error> {
+    let mut drift = BTreeSet::new();
+    for (path, text) in pages {
+        match fs::read_to_string(path) {
+            Ok(found) if found == *text => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::file(path)(error));
+            }
+            _ => {
+                drift.insert(path.clone());
+            }
+        }
+    }
+    for entry in fs::read_dir(reference(workspace)).into_iter().flatten() {
+        let path = entry.map_err(Error::file(reference(workspace)))?.path();
+        if !pages.contains_key(&path) {
+            drift.insert(path);
+        }
+    }
+    Ok(drift)
+}
+
+fn table(workspace: &Workspace, directory: &str) -> String {
+    let mut table = "| command | what it does |\n|---|---|\n".to_owned();
+    for command in workspace.commands() {
+        let name = &command.name;
+        let description = command.description.as_deref().unwrap_or_default();
+        // Writing to a string does not fail.
+        let _ = writeln!(table, "| [`{name}`]({directory}{name}.md) | {description} |");
+    }
+    table
+}
+
+/// `text` with `table` in the place of what is between the markers; `None` where there are none.
+fn between_markers(text: &str, table: &str) -> Option<String> {
+    let (before, rest) = text.split_once(MARKERS.0)?;
+    let (_, after) = rest.split_once(MARKERS.1)?;
+    Some(format!("{before}{}\n{table}{}{after}", MARKERS.0, MARKERS.1))
+}
+
+fn reference(workspace: &Workspace) -> PathBuf {
+    workspace.root.join("docs/reference")
+}
+
+fn shown(workspace: &Workspace, path: &Path) -> String {
+    path.strip_prefix(&workspace.root).unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_takes_the_place_of_the_old_one() {
+        let readme = "# x\n<!-- commands -->\nold\n<!-- /commands -->\nrest\n";
+        let new = between_markers(readme, "| new |\n").unwrap();
+        assert_eq!(new, "# x\n<!-- commands -->\n| new |\n<!-- /commands -->\nrest\n");
+        assert_eq!(between_markers(&new, "| new |\n").unwrap(), new);
+        assert_eq!(between_markers("# x\n", ""), None);
+    }
+}

@@ -1,0 +1,112 @@
+//! `cargo xtask install`: the programs, the `dock` shim, completions for bash, zsh and fish, manual pages.
+
+use std::env;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use dockerutils_test_support::process::announce;
+
+use crate::error::Error;
+use crate::workspace::{Profile, Workspace, describe};
+
+#[derive(Parser)]
+pub(crate) struct Args {
+    /// Where `bin` and `share` are
+    #[arg(long, value_name = "DIR", default_value_os_t = default_prefix())]
+    prefix: PathBuf,
+}
+
+/// What a command says of itself, and where it belongs below the prefix.
+const PAGES: [(&str, &str, &str, &str); 4] = [
+    ("bash", "share/bash-completion/completions", "", ""),
+    ("zsh", "share/zsh/site-functions", "_", ""),
+    ("fish", "share/fish/vendor_completions.d", "", ".fish"),
+    ("man", "share/man/man1", "", ".1"),
+];
+
+/// What is installed as it stands in `crates/dock/shim`: the file, where it belongs, its name there, its mode.
+const SHIM: [(&str, &str, &str, u32); 3] = [
+    // Sourced; who runs it is told so.
+    ("dock.sh", "bin", "dock", 0o755),
+    ("completion.bash", "share/bash-completion/completions", "source", 0o644),
+    ("completion.zsh", "share/zsh/site-functions", "_dock", 0o644),
+];
+
+/// The shim's helper: of its pages, only fish's users type it.
+const SHIM_HELPER: &str = "dock-env";
+
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let workspace = Workspace::load()?;
+    announce("building (a few minutes, the first time)");
+    install(&workspace, Profile::Installed, &args.prefix)?;
+    for program in &workspace.programs {
+        announce(format_args!(
+            "installed {}",
+            args.prefix.join("bin").join(&program.name).display()
+        ));
+    }
+    let bin = args.prefix.join("bin");
+    let path = env::var_os("PATH").unwrap_or_default();
+    if !env::split_paths(&path).any(|directory| directory == bin) {
+        announce(format_args!(
+            "\nhint: {} is not on your PATH: export PATH={0}:$PATH",
+            bin.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Builds all programs and puts them, with their completions and pages, below `prefix`.
+pub(crate) fn install(workspace: &Workspace, profile: Profile, prefix: &Path) -> Result<(), Error> {
+    let built = workspace.build(profile)?;
+    for program in workspace.built(profile) {
+        let from = built.join(&program.name);
+        let content = fs::read(&from).map_err(Error::file(&from))?;
+        put(&prefix.join("bin"), &program.name, &content, 0o755)?;
+    }
+    for command in workspace.commands() {
+        for (page, directory, before, after) in PAGES {
+            let content = describe(&built, command, page)?;
+            put(
+                &prefix.join(directory),
+                &format!("{before}{}{after}", command.name),
+                &content,
+                0o644,
+            )?;
+        }
+    }
+    let shim = workspace.root.join("crates/dock/shim");
+    for (file, directory, name, mode) in SHIM {
+        let from = shim.join(file);
+        let content = fs::read(&from).map_err(Error::file(&from))?;
+        put(&prefix.join(directory), name, &content, mode)?;
+    }
+    for helper in workspace.programs.iter().filter(|program| program.name == SHIM_HELPER) {
+        let content = describe(&built, helper, "fish")?;
+        let directory = prefix.join("share/fish/vendor_completions.d");
+        put(&directory, &format!("{SHIM_HELPER}.fish"), &content, 0o644)?;
+    }
+    Ok(())
+}
+
+/// Writes a file in one step: a program that runs cannot be written over, and nobody should meet half of one.
+fn put(directory: &Path, name: &str, content: &[u8], mode: u32) -> Result<(), Error> {
+    fs::create_dir_all(directory).map_err(Error::file(directory))?;
+    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Error::file(directory))?;
+    let path = directory.join(name);
+    file.write_all(content).map_err(Error::file(&path))?;
+    file.as_file()
+        .set_permissions(fs::Permissions::from_mode(mode))
+        .map_err(Error::file(&path))?;
+    file.persist(&path)
+        .map_err(|error| error.error)
+        .map_err(Error::file(&path))?;
+    Ok(())
+}
+
+fn default_prefix() -> PathBuf {
+    Path::new(&env::var_os("HOME").unwrap_or_default()).join(".local")
+}

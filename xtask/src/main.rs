@@ -1,0 +1,70 @@
+//! The chores of this workspace: `cargo xtask --help` lists them.
+//!
+//! This program is built before anything else is, so it depends on little, and on no command of ours: what it has to
+//! know of a command, it asks the command's binary.
+
+mod bench;
+mod demo;
+mod error;
+mod fuzz;
+mod generate;
+mod install;
+mod lab;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use clap::Parser;
+use dockerutils_test_support::process::announce;
+
+use error::Error;
+
+/// The chores of this workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+enum Command {
+    /// Build a sample project's image, run it, fetch an answer from it, clean up.
+    Demo,
+    /// Run all checks and tests, each stage within its budget of time.
+    Test(test::Args),
+    /// Install the commands, their completions and manual pages.
+    Install(install::Args),
+    /// Write the reference pages of docs/ and the README's table of commands.
+    Gen(generate::Args),
+    /// Measure ourselves beside our peers.
+    Bench(bench::Args),
+    /// Check the conventions of the code.
+    Tidy,
+    /// Fuzz the parsers of what others wrote.
+    Fuzz(fuzz::Args),
+    /// Start, stop or show the engines that the tests use.
+    Lab(lab::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Demo => demo::run(),
+        Command::Test(args) => test::run(&args),
+        Command::Install(args) => install::run(&args),
+        Command::Gen(args) => generate::run(&args),
+        Command::Bench(args) => bench::run(&args),
+        Command::Tidy => tidy::run(),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::Lab(args) => lab::run(&args),
+    };
+    let Err(error) = done else {
+        return ExitCode::SUCCESS;
+    };
+    if !matches!(error, Error::Silent) {
+        announce(format_args!("xtask: {error}"));
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        announce(format_args!("  because: {error}"));
+        cause = error.source();
+    }
+    ExitCode::from(error.code())
+}
