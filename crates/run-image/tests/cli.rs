@@ -1006,6 +1006,31 @@ fn an_engine_that_dies_in_the_middle_is_code_125() {
 }
 
 #[test]
+fn streams_that_end_before_the_start_are_a_lost_engine() {
+    // The answer to `wait` comes late: the streams have ended by then.
+    let ended = Reply::json(200, &json!({ "StatusCode": 0 })).slow(Duration::from_millis(200));
+    let engine = making()
+        .on("POST", "/containers/c1/attach", Reply::upgrade([""]).too_early())
+        .on("POST", "/containers/c1/wait", ended)
+        .on("POST", "/containers/c1/start", Reply::empty(204));
+    run_image(&project())
+        .arg("dev")
+        .engine(&engine)
+        .code(125)
+        .stderr_has("went away")
+        .run();
+    assert_eq!(
+        requests(&engine),
+        [
+            "POST /containers/create",
+            "POST /containers/c1/attach",
+            "POST /containers/c1/wait",
+            "DELETE /containers/c1"
+        ]
+    );
+}
+
+#[test]
 fn output_that_is_no_output_is_refused() {
     let engine = making()
         .on(

@@ -84,6 +84,8 @@ pub struct Reply {
     manner: Manner,
     /// The time before the answer, and between its pieces.
     delay: Duration,
+    /// Whether an upgraded connection ends before the start of its container.
+    too_early: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +140,9 @@ impl Reply {
     }
 
     /// An upgraded connection (attach, exec): sends these pieces, then closes its side, and records what comes.
+    ///
+    /// A container that is not started yet says nothing, and its streams stay open: the pieces of an attachment wait for
+    /// its start, as an engine's do.
     pub fn upgrade<P: Into<Vec<u8>>>(pieces: impl IntoIterator<Item = P>) -> Self {
         Self::new(101, Manner::Upgrade, pieces.into_iter().map(Into::into).collect())
             .header("Connection", "Upgrade")
@@ -174,6 +179,13 @@ impl Reply {
         self
     }
 
+    /// An upgraded connection that ends at once, whether the container was started or not.
+    #[must_use]
+    pub fn too_early(mut self) -> Self {
+        self.too_early = true;
+        self
+    }
+
     /// One more header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -188,6 +200,7 @@ impl Reply {
             pieces,
             manner,
             delay: Duration::ZERO,
+            too_early: false,
         }
     }
 }
@@ -324,6 +337,7 @@ fn converse(stream: &UnixStream, script: &Mutex<Script>) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     while let Some(request) = read_request(&mut reader, stream)? {
         let last = request.header("connection") == Some("close");
+        let container = request.path.strip_suffix("/attach").map(str::to_owned);
         let (index, reply) = {
             let mut script = lock(script);
             let reply = script.reply(&request);
@@ -341,7 +355,12 @@ fn converse(stream: &UnixStream, script: &Mutex<Script>) -> io::Result<()> {
                 },
             )
         };
-        if !send(stream, &reply)? {
+        let begin = || {
+            if let Some(container) = container.filter(|_| reply.manner == Manner::Upgrade && !reply.too_early) {
+                wait_for_start(script, &container);
+            }
+        };
+        if !send(stream, &reply, begin)? {
             return Ok(());
         }
         if reply.manner == Manner::Upgrade {
@@ -456,8 +475,16 @@ fn read_chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Sends a reply, and tells whether the connection goes on after it.
-fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<bool> {
+/// Waits until somebody asks for the start of `container`, as `/containers/c1`.
+fn wait_for_start(script: &Mutex<Script>, container: &str) {
+    let start = format!("{container}/start");
+    while !lock(script).recorded.iter().any(|request| request.path == start) {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Sends a reply, and tells whether the connection goes on after it. `begin` returns when the body may follow the head.
+fn send(mut stream: &UnixStream, reply: &Reply, begin: impl FnOnce()) -> io::Result<bool> {
     thread::sleep(reply.delay);
     if reply.manner == Manner::Hang {
         thread::sleep(FOREVER);
@@ -466,6 +493,7 @@ fn send(mut stream: &UnixStream, reply: &Reply) -> io::Result<bool> {
     if reply.manner != Manner::Raw {
         stream.write_all(head(reply).as_bytes())?;
     }
+    begin();
     for (index, piece) in reply.pieces.iter().enumerate() {
         if index > 0 {
             thread::sleep(reply.delay);
@@ -597,7 +625,8 @@ mod tests {
 
     #[test]
     fn an_upgraded_connection_goes_both_ways() {
-        let engine = ScriptedEngine::start().on("POST", "/containers/*/attach", Reply::upgrade(["hello"]));
+        let attached = Reply::upgrade(["hello"]).too_early();
+        let engine = ScriptedEngine::start().on("POST", "/containers/*/attach", attached);
         let mut stream = UnixStream::connect(engine.socket()).unwrap();
         stream
             .write_all(b"POST /containers/c1/attach?stream=1 HTTP/1.1\r\n\r\nworld")
