@@ -312,7 +312,12 @@ fn a_disk_that_is_full_leaves_what_was_there() {
         assert!(outcome.stderr.contains("is full"), "{store} {outcome}");
         assert!(outcome.stderr.contains("hint: make room there"), "{store} {outcome}");
         // The name still leads to the old image, whole.
-        assert_eq!(docker(to, &["run", "--rm", "--network=none", &moving.name]), "old");
+        // The engine clears away what did not arrive by itself, in a moment; until then nothing runs there.
+        let (began, run) = (Instant::now(), ["run", "--rm", "--network=none", &moving.name]);
+        while !docker_succeeds(to, &run) && began.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(200));
+        }
+        assert_eq!(docker(to, &run), "old");
         docker_succeeds(to, &["save", "--output=/dev/null", &moving.name]);
     }
 }

@@ -38,6 +38,9 @@ const PLANS: usize = 3;
 /// How long to wait before a link is tried again; twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// How long to look for what loads that were cut off may still bring, and how often.
+const LATE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(100);
 /// How long to look for what is kept, when the user wants to go.
 const LAST_LOOK: Duration = Duration::from_secs(5);
 
@@ -481,7 +484,7 @@ impl Route<'_> {
             if !has_name(&image, &id, dest).await? {
                 self.name(&image, &id, dest).await?;
             }
-            self.forget_keepers(&image.id, dest).await;
+            self.forget_keepers(&image.id, dest, tally).await;
             return Ok(Arrived {
                 status: if first_sent > 0 {
                     Status::Transferred
@@ -526,7 +529,7 @@ impl Route<'_> {
             });
         }
         self.name(&shipment.image, &documents.id, dest).await?;
-        self.forget_keepers(&shipment.image.id, dest).await;
+        self.forget_keepers(&shipment.image.id, dest, tally).await;
         Ok(Arrived {
             status: Status::Transferred,
             id: documents.id,
@@ -553,9 +556,21 @@ impl Route<'_> {
         }
     }
 
-    async fn forget_keepers(&self, image: &Digest, dest: &End) {
+    async fn forget_keepers(&self, image: &Digest, dest: &End, tally: &Tally) {
         let label = format!("{KEEPER_LABEL}={image}");
-        let removed = async { remove(&dest.engine, &keepers(&dest.engine, &label).await?).await };
+        let removed = async {
+            let mut late = tally.unanswered();
+            let began = Instant::now();
+            loop {
+                let found = keepers(&dest.engine, &label).await?;
+                remove(&dest.engine, &found).await?;
+                late.retain(|keeper| !found.contains(keeper));
+                if late.is_empty() || began.elapsed() > LATE {
+                    return Ok::<_, Error>(());
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
         if let Err(error) = removed.await {
             self.context.printer.warning(&format!(
                 "what kept the layers on {} is still there ({error}): transfer-image --abort {}",

@@ -91,6 +91,27 @@ pub struct Tally {
     pub layers: AtomicUsize,
     /// Layers that were to be sent, and that were there, when it began.
     pub first_plan: OnceLock<(usize, usize)>,
+    /// The images that keep layers, of archives that went whole, and of which nobody has heard since.
+    unanswered: Mutex<Vec<Digest>>,
+}
+
+impl Tally {
+    /// The images with layers for the next try that may still come to be at the destination: an engine finishes a load of which it has all, though
+    /// nobody waits for its answer any more.
+    pub fn unanswered(&self) -> Vec<Digest> {
+        self.lock_unanswered().clone()
+    }
+
+    fn lock_unanswered(&self) -> std::sync::MutexGuard<'_, Vec<Digest>> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answered(&self, image: &Digest) {
+        let mut unanswered = self.lock_unanswered();
+        if let Some(at) = unanswered.iter().position(|other| other == image) {
+            unanswered.swap_remove(at);
+        }
+    }
 }
 
 /// A transfer that is on its way.
@@ -482,6 +503,9 @@ impl Opener {
                         }
                     }
                 }
+                if !shipment.plan.is_last(number) {
+                    shipment.tally.lock_unanswered().push(documents.id.clone());
+                }
                 // Whoever does not take it says why.
                 let _ = ending.send(Part::End).await;
                 Ok::<_, Failure>(documents)
@@ -495,7 +519,11 @@ impl Opener {
                 }
                 documents = tail => documents?,
             };
-            loading.await.map_err(|error| shipment.load_failure(error))?;
+            let loaded = loading.await;
+            if !matches!(loaded, Err(LoadError::Lost(_))) {
+                shipment.tally.answered(&documents.id);
+            }
+            loaded.map_err(|error| shipment.load_failure(error))?;
             let archive = shipment.plan.archives.get(number);
             let layers = archive.map_or(0, |archive| archive.layers.len());
             shipment.tally.layers.fetch_add(layers, Ordering::Relaxed);
