@@ -146,7 +146,8 @@ fn a_link_that_is_cut_is_tried_again_and_no_whole_layer_is_sent_twice() {
             (&json!("transferred"), &json!(LAYERS)),
             "{sent}"
         );
-        assert!(keepers(to, &image).is_empty());
+        let left = keepers(to, &image);
+        assert!(left.is_empty(), "{name}: {left:?} {outcome}");
         docker(
             to,
             &["run", "--rm", "--network=none", &moving.name, "test", "-s", "/layer4"],

@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// On a dock far away: 50 ms and 100 Mbit/s (with `context`)
     #[arg(long)]
     dock: bool,
+    /// Over this link only, such as "0 ms" (with `transfer`)
+    #[arg(long, value_name = "NAME")]
+    link: Option<String>,
 }
 
 struct Bench {
@@ -88,6 +91,8 @@ struct Setting {
     engine: LabEngine,
     /// On a dock far away.
     far: bool,
+    /// Over this link only.
+    link: Option<String>,
 }
 
 /// One comparison.
@@ -124,6 +129,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         runs: args.runs.max(1),
         engine,
         far: args.dock,
+        link: args.link.clone(),
     })?;
     say(&format!(
         "{:<28} {:>17} {:>17} {:>6} {:>6}  {:<7} {:>9}",

@@ -68,6 +68,11 @@ enum Way {
 
 pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
     machine::require("ssh", &["openssh-client"], "the bench of transfer-image")?;
+    let chosen = |link: &&Link| setting.link.as_deref().is_none_or(|name| name == link.name);
+    if !LINKS.iter().any(|link| chosen(&link)) {
+        let known = LINKS.map(|link| link.name).join(", ");
+        return Err(Error::Failed(format!("no such link; there are: {known}")));
+    }
     let original = peers::original(&setting.workspace)?;
     let directory = tempfile::Builder::new()
         .prefix("bench")
@@ -86,7 +91,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
     let project = Project::write(directory.path().join("project"))?;
     project.build(setting, &source)?;
     let mut rows = Vec::new();
-    for link in &LINKS {
+    for link in LINKS.iter().filter(chosen) {
         let bench = Bench::new(setting, &source, dock.engine(), &original, directory.path(), link)?;
         rows.extend(bench.rows(&project, link)?);
     }

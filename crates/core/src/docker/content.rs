@@ -48,7 +48,7 @@ impl Content {
     /// # Errors
     /// An engine without `/grpc`, or a broken connection.
     pub async fn open(engine: &Engine) -> Result<Self> {
-        let channel = grpc::connect(engine).await?;
+        let channel = grpc::connect(engine, grpc::WINDOW).await?;
         Ok(Self {
             client: Grpc::new(channel).max_decoding_message_size(MESSAGE_LIMIT),
             engine: engine.clone(),

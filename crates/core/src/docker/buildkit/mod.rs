@@ -112,7 +112,7 @@ pub async fn build(
 }
 
 async fn connect(engine: &Engine) -> Result<ControlClient<Channel>> {
-    let channel = super::grpc::connect(engine).await?;
+    let channel = super::grpc::connect(engine, super::grpc::SMALL_MESSAGES).await?;
     Ok(ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
 }
 

@@ -31,6 +31,7 @@ use super::ssh_agent::Agents;
 use crate::docker::build_options::{Secret, SecretSource};
 use crate::docker::client_config::ClientConfig;
 use crate::docker::engine::Engine;
+use crate::docker::grpc::SMALL_MESSAGES;
 use crate::docker::locality::Locality;
 use crate::error::{Error, Result};
 
@@ -101,9 +102,7 @@ impl Session {
         ];
         let stream = engine.hijack("/session", "h2c", &headers).await?;
         let sent = Arc::new(Sent::default());
-        let router = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        let router = server()
             .add_service(HealthServer::new(Healthy))
             .add_service(FileSync::new(offer.folders, offer.locality, Arc::clone(&sent)))
             .add_service(AuthServer::new(Credentials(offer.credentials)))
@@ -141,6 +140,13 @@ impl Session {
     pub fn sent(&self) -> Arc<Sent> {
         Arc::clone(&self.sent)
     }
+}
+
+fn server() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_connection_window_size(SMALL_MESSAGES)
 }
 
 /// A name that no other build has: 25 characters, as BuildKit's own.
@@ -350,5 +356,61 @@ impl AsyncWrite for SessionStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use hyper::http;
+
+    const REQUESTS: usize = 20_000;
+
+    /// Asks for the first file: a message in its envelope (not compressed, two bytes), whose type, field 1, is REQ.
+    const REQUEST: &[u8] = b"\0\0\0\0\x02\x08\x01";
+
+    /// BuildKit asks for all files as soon as it has heard of them, each by a frame of its own.
+    #[tokio::test]
+    async fn an_engine_may_ask_for_many_files_before_the_first_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let context = SyncedFolder {
+            name: "context".to_owned(),
+            path: folder.path().to_owned(),
+        };
+        let (ours, engines) = tokio::io::duplex(1 << 20);
+        let service = FileSync::new(vec![context], Locality::Local, Arc::default());
+        let connection = tokio_stream::once(Ok::<_, io::Error>(ours)).chain(futures_util::stream::pending());
+        tokio::spawn(server().add_service(service).serve_with_incoming(connection));
+        let (mut client, connection) = h2::client::handshake(engines).await.unwrap();
+        tokio::spawn(connection);
+        let request = http::Request::post("http://engine/moby.filesync.v1.FileSync/DiffCopy")
+            .header("content-type", "application/grpc")
+            .header("dir-name", "context")
+            .body(())
+            .unwrap();
+        let (response, mut requests) = client.send_request(request, false).unwrap();
+        let mut packets = response.await.unwrap().into_body();
+        let mut said = Vec::new();
+        // All files were named when an empty STAT says so.
+        while !said.ends_with(&[0; 5]) {
+            said.extend_from_slice(&packets.data().await.unwrap().unwrap());
+        }
+        for _ in 0..REQUESTS {
+            requests.send_data(Bytes::from_static(REQUEST), false).unwrap();
+        }
+        let mut bytes = 0;
+        while let Some(packet) = packets.data().await {
+            let packet = packet.unwrap();
+            packets.flow_control().release_capacity(packet.len()).unwrap();
+            bytes += packet.len();
+            // The end of a file is a message as small.
+            if bytes == REQUESTS * REQUEST.len() {
+                return;
+            }
+        }
+        let status = packets.trailers().await;
+        panic!("it ended after {bytes} bytes: {status:?}");
     }
 }

@@ -38,7 +38,7 @@ const PLANS: usize = 3;
 /// How long to wait before a link is tried again; twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
-/// How long to look for what loads that were cut off may still bring, and how often.
+/// How long to wait for what loads that were cut off may still bring, and how often to look.
 const LATE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 /// How long to look for what is kept, when the user wants to go.
@@ -427,6 +427,7 @@ impl Route<'_> {
                         match self.connect().await {
                             Ok((new_source, new_dest)) => {
                                 (*source, *dest) = (new_source, new_dest);
+                                self.wait_for_late(dest, tally).await;
                                 break;
                             }
                             Err(again) if again.class() == Class::Unreachable && cuts + 1 < TRIES => cuts += 1,
@@ -484,7 +485,7 @@ impl Route<'_> {
             if !has_name(&image, &id, dest).await? {
                 self.name(&image, &id, dest).await?;
             }
-            self.forget_keepers(&image.id, dest, tally).await;
+            self.forget_keepers(&image.id, dest).await?;
             return Ok(Arrived {
                 status: if first_sent > 0 {
                     Status::Transferred
@@ -529,7 +530,7 @@ impl Route<'_> {
             });
         }
         self.name(&shipment.image, &documents.id, dest).await?;
-        self.forget_keepers(&shipment.image.id, dest, tally).await;
+        self.forget_keepers(&shipment.image.id, dest).await?;
         Ok(Arrived {
             status: Status::Transferred,
             id: documents.id,
@@ -556,27 +557,37 @@ impl Route<'_> {
         }
     }
 
-    async fn forget_keepers(&self, image: &Digest, dest: &End, tally: &Tally) {
+    /// Waits, for a moment, for the layers that went whole before the link was cut: an engine that got them is still at it,
+    /// and they need not be sent again.
+    async fn wait_for_late(&self, dest: &End, tally: &Tally) {
+        let Some(image) = self.sending().clone() else { return };
         let label = format!("{KEEPER_LABEL}={image}");
-        let removed = async {
-            let mut late = tally.unanswered();
-            let began = Instant::now();
-            loop {
-                let found = keepers(&dest.engine, &label).await?;
-                remove(&dest.engine, &found).await?;
-                late.retain(|keeper| !found.contains(keeper));
-                if late.is_empty() || began.elapsed() > LATE {
-                    return Ok::<_, Error>(());
-                }
-                tokio::time::sleep(LOOK).await;
+        let began = Instant::now();
+        let mut late = tally.take_unanswered();
+        while !late.is_empty() && began.elapsed() < LATE {
+            // Whether the engine answers, the next try finds out.
+            let there = keepers(&dest.engine, &label).await.unwrap_or_default();
+            late.retain(|keeper| !there.contains(keeper));
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Removes what kept the layers of an image that is whole now.
+    async fn forget_keepers(&self, image: &Digest, dest: &End) -> Result<(), Failure> {
+        let label = format!("{KEEPER_LABEL}={image}");
+        let removed = async { remove(&dest.engine, &keepers(&dest.engine, &label).await?).await };
+        match removed.await {
+            Ok(()) => Ok(()),
+            Err(error) if error.class() == Class::Unreachable => Err(Failure::Lost(error)),
+            // The image is there, and whole.
+            Err(error) => {
+                self.context.printer.warning(&format!(
+                    "what kept the layers on {} is still there ({error}): transfer-image --abort {}",
+                    self.to.name,
+                    crate::shell::quote(&self.to.name)
+                ));
+                Ok(())
             }
-        };
-        if let Err(error) = removed.await {
-            self.context.printer.warning(&format!(
-                "what kept the layers on {} is still there ({error}): transfer-image --abort {}",
-                self.to.name,
-                crate::shell::quote(&self.to.name)
-            ));
         }
     }
 

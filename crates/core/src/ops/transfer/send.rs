@@ -96,10 +96,10 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// The images with layers for the next try that may still come to be at the destination: an engine finishes a load of which it has all, though
-    /// nobody waits for its answer any more.
-    pub fn unanswered(&self) -> Vec<Digest> {
-        self.lock_unanswered().clone()
+    /// The images with layers for the next try that may still come to be at the destination: an engine finishes a load of
+    /// which it has all, though nobody waits for its answer any more.
+    pub fn take_unanswered(&self) -> Vec<Digest> {
+        std::mem::take(&mut *self.lock_unanswered())
     }
 
     fn lock_unanswered(&self) -> std::sync::MutexGuard<'_, Vec<Digest>> {
