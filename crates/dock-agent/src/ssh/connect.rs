@@ -324,8 +324,13 @@ fn handshake(resolved: &Resolved, host_keys: &HostKeys, socket: Socket) -> Resul
 /// Tells libssh2 what the configuration allows, what is fast first.
 fn prefer(session: &Session, resolved: &Resolved, host_keys: &HostKeys) -> Result<(), TransportError> {
     let config = &resolved.config;
-    // AES-GCM takes a third of the processor's time of the others.
-    let fast = ["aes128-gcm@openssh.com", "aes256-gcm@openssh.com"];
+    // libssh2 hands AES to its library 16 bytes at a time, and ChaCha20 a packet at a time, which takes two thirds of the
+    // processor's time. Both authenticate what they encrypt.
+    let fast = [
+        "chacha20-poly1305@openssh.com",
+        "aes128-gcm@openssh.com",
+        "aes256-gcm@openssh.com",
+    ];
     let ciphers = match config.ciphers.as_slice() {
         [] => [fast.as_slice(), &["aes128-ctr", "aes192-ctr", "aes256-ctr"]].concat(),
         allowed => {

@@ -406,6 +406,7 @@ impl Route<'_> {
                 Failure::Misread(error) => return Err(self.with_keepers(error, dest).await),
                 Failure::Changed(error) => {
                     plans += 1;
+                    careful = true;
                     if plans == PLANS {
                         return Err(self.with_keepers(error, dest).await);
                     }
