@@ -23,11 +23,11 @@ pub enum Format {
 }
 
 /// Levels from none upwards, each with the bytes a second of unpacked data above which it is not worth its time.
-const ZSTD: [(i32, f64); 4] = [(0, f64::INFINITY), (1, 300e6), (3, 60e6), (6, 25e6)];
+const ZSTD: [(i32, f64); 4] = [(0, f64::INFINITY), (1, 300e6), (3, 80e6), (6, 25e6)];
 const GZIP: [(i32, f64); 3] = [(0, f64::INFINITY), (1, 60e6), (6, 15e6)];
 /// Where so many bytes a second go unpacked, the link is not much slower than what packs, and both may wait for the same
 /// processor: whether packing helps is tried out there. Below, it does.
-const FAST: f64 = 70e6;
+const FAST: f64 = 100e6;
 /// Pieces by which two ways are compared, after as many that only fill what lies between.
 const TRIAL: u32 = 12;
 /// Packing must be so much faster than not packing, which costs nobody anything.
