@@ -2,11 +2,11 @@
 //! dock's, and this machine's was meant. In real shells, and on a real dock.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::{Invocation, Outcome, Reply, Sandbox, ScriptedEngine, binary, machine};
+use dockerutils_tests::dock_home::DockHome;
 use serde_json::json;
 
 const SHIM: &str = include_str!("../../crates/dock/shim/dock.sh");
@@ -203,7 +203,7 @@ fn a_notice_is_shown_once_before_a_prompt_of_zsh_and_of_fish() {
 
 /// A docked home on a real dock: its user, its projects, and this test's own mark.
 struct Docked {
-    sandbox: Sandbox,
+    home: DockHome,
     engine: LabEngine,
     mark: String,
 }
@@ -213,56 +213,18 @@ impl Docked {
         need_shells();
         let engine = lab::engine("26").unwrap();
         let mark = format!("notices-{test}-{}", std::process::id());
-        let mut sandbox = Sandbox::named(&mark).script("../bin/dock", SHIM).script(
-            "../bin/ssh",
-            // OpenSSH reads the configuration of the password database's home, whatever HOME says.
-            "#!/bin/sh\nexec /usr/bin/ssh -F \"$HOME/.ssh/config\" \"$@\"\n",
-        );
-        for program in [
-            "register-dock",
-            "unregister-dock",
-            "dock-env",
-            "dock-agent",
-            "sync-up",
-            "run-image",
-        ] {
-            sandbox = sandbox.symlink(&format!("../bin/{program}"), binary(program).to_str().unwrap());
-        }
-        let (home, ssh) = (sandbox.home().join(".ssh"), engine.ssh().unwrap());
-        fs::create_dir(&home).unwrap();
-        fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
-        let config = format!(
-            "Host *\n  UserKnownHostsFile {}\n  GlobalKnownHostsFile /dev/null\n  IdentityFile {}\n",
-            home.join("known_hosts").display(),
-            ssh.key.display()
-        );
-        fs::write(home.join("config"), config).unwrap();
-        fs::write(home.join("known_hosts"), ssh.known_hosts_at(ssh.address)).unwrap();
-        let docked = Self { sandbox, engine, mark };
-        let (host, port) = (ssh.address.ip().to_string(), ssh.address.port().to_string());
-        docked
-            .program("register-dock")
-            .args([&host, "far", "-u", "ann", "--port", &port])
-            .any_stdout()
-            .any_stderr()
-            .run();
-        docked
+        let home = DockHome::of(Sandbox::named(&mark));
+        home.use_key(&engine.ssh().unwrap().key, "");
+        home.register(&engine, "ann", "far");
+        Self { home, engine, mark }
     }
 
     fn program(&self, program: &str) -> Invocation<'_> {
-        let bin = self.sandbox.project().join("../bin").canonicalize().unwrap();
-        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let file = std::env::split_paths(&path)
-            .map(|directory| directory.join(program))
-            .find(|file| file.is_file())
-            .unwrap();
-        self.sandbox
-            .program(file)
-            .env("PATH", path)
+        self.home
+            .program(program)
             .env("TERM", "dumb")
             .env("USER", &self.mark)
             .env("LOGNAME", &self.mark)
-            .env_remove("DOCKER_HOST")
             .limit(Duration::from_secs(120))
     }
 }
@@ -271,7 +233,7 @@ impl Drop for Docked {
     fn drop(&mut self) {
         self.program("unregister-dock").arg("far").spawn().wait();
         if let Ok(mut exec) = self.engine.exec("rm") {
-            let root = self.sandbox.home().parent().unwrap().display().to_string();
+            let root = self.home.sandbox().home().parent().unwrap().display().to_string();
             let workspace = format!("/home/ann/workspaces/{}", self.mark);
             // The engine made the first of them, empty, as this is about.
             let _ = exec.args(["-rf", &root, &workspace]).status();
@@ -282,14 +244,14 @@ impl Drop for Docked {
 #[test]
 fn a_mount_of_what_only_this_machine_has_is_told_at_the_next_prompt_of_its_shell() {
     let bench = Docked::new("mount");
-    bench.sandbox.write("data/x", "x");
-    bench.sandbox.write("conf", "x");
-    bench.sandbox.write("empty/.keep", "");
-    fs::remove_file(bench.sandbox.project().join("empty/.keep")).unwrap();
+    bench.home.sandbox().write("data/x", "x");
+    bench.home.sandbox().write("conf", "x");
+    bench.home.sandbox().write("empty/.keep", "");
+    fs::remove_file(bench.home.sandbox().project().join("empty/.keep")).unwrap();
     // The log has it at last: it is at the prompt behind that, where it was not at one before.
     let wait = "for i in (seq 600); grep -q 'a mount of [^ ]*/SOURCE ' $LOG; and break; sleep 0.1; end";
     let wait_posix = "for i in $(seq 600); do grep -q 'a mount of [^ ]*/SOURCE ' $LOG && break; sleep 0.1; done";
-    let root = bench.sandbox.project().display().to_string();
+    let root = bench.home.sandbox().project().display().to_string();
     // As outcomes show it.
     let shown_root = format!("[SANDBOX]/{}", bench.mark);
     for (words, dock, wait, log) in [
@@ -368,11 +330,11 @@ fn a_mount_of_what_only_this_machine_has_is_told_at_the_next_prompt_of_its_shell
 #[test]
 fn a_mount_of_a_project_names_its_copy_and_run_image_is_not_told() {
     let bench = Docked::new("copy");
-    bench.sandbox.write(
+    bench.home.sandbox().write(
         "docker/dockerutils.cfg",
         "[box]\nname = busybox\ntag = latest\nprefix = False\ninteractive = False\nvolumes = -v {project_root}:/app\n",
     );
-    bench.sandbox.write("sub/a", "a");
+    bench.home.sandbox().write("sub/a", "a");
     let script = "source dock far 2>/dev/null\nsync-up\nrun-image box -c 'ls /app'\ndocker run --rm -v \"$PWD/sub\":/x busybox ls /x\n\
                   LOG=${_DOCK_NOTICE%.notice-*}.log\n\
                   for i in $(seq 600); do grep -q 'a mount of' $LOG && break; sleep 0.1; done\nfile=$_DOCK_NOTICE\ncat $file\ncat $LOG\ncastoff\n\

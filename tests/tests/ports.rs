@@ -3,21 +3,20 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use dockerutils_test_support::lab::{self, LabEngine, Ssh};
-use dockerutils_test_support::{Invocation, Outcome, Sandbox, SlowLink, binary, machine};
+use dockerutils_test_support::{Invocation, Outcome, SlowLink, machine};
+use dockerutils_tests::dock_home::DockHome;
 use serde_json::Value;
 
-const SHIM: &str = include_str!("../../crates/dock/shim/dock.sh");
 /// How long something may take to become true.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A user's home with a project, an ssh configuration and the dock `far`; its containers are gone at the end.
+/// A user's home with a project and the dock `far`; its containers are gone at the end.
 struct Bench {
-    sandbox: Sandbox,
+    home: DockHome,
     engine: LabEngine,
     /// Names what this test makes.
     mark: String,
@@ -25,58 +24,18 @@ struct Bench {
 
 impl Bench {
     fn new(engine: &str, test: &str) -> Self {
-        let engine = lab::engine(engine).unwrap();
-        let mut sandbox = Sandbox::new()
-            .script("../bin/dock", SHIM)
-            // OpenSSH reads the configuration of the password database's home, whatever HOME says.
-            .script(
-                "../bin/ssh",
-                "#!/bin/sh\nexec /usr/bin/ssh -F \"$HOME/.ssh/config\" \"$@\"\n",
-            );
-        let programs = [
-            "register-dock",
-            "unregister-dock",
-            "ls-dock",
-            "dock-env",
-            "dock-agent",
-            "run-image",
-        ];
-        for program in programs {
-            sandbox = sandbox.symlink(&format!("../bin/{program}"), binary(program).to_str().unwrap());
-        }
-        let ssh = sandbox.home().join(".ssh");
-        fs::create_dir(&ssh).unwrap();
-        fs::set_permissions(&ssh, fs::Permissions::from_mode(0o700)).unwrap();
         Self {
-            sandbox,
-            engine,
+            home: DockHome::new(),
+            engine: lab::engine(engine).unwrap(),
             mark: format!("ports-{test}-{}", std::process::id()),
         }
     }
 
     /// Registers `ann` on this sshd of the dock, or on what leads there.
     fn register(self, ssh: &Ssh, address: SocketAddr, words: &[&str]) -> Self {
-        let home = self.sandbox.home().join(".ssh");
-        let config = format!(
-            "Host *\n  UserKnownHostsFile {}\n  GlobalKnownHostsFile /dev/null\n  IdentityFile {}\n",
-            home.join("known_hosts").display(),
-            ssh.key.display()
-        );
-        fs::write(home.join("config"), config).unwrap();
-        fs::write(home.join("known_hosts"), ssh.known_hosts_at(address)).unwrap();
-        self.program("register-dock")
-            .args([
-                &address.ip().to_string(),
-                "far",
-                "-u",
-                "ann",
-                "--port",
-                &address.port().to_string(),
-            ])
-            .args(words)
-            .any_stdout()
-            .any_stderr()
-            .run();
+        self.home.use_key(&ssh.key, "");
+        let register = self.home.registration(ssh, address, "ann", "far").args(words);
+        self.as_itself(register).run();
         self
     }
 
@@ -87,18 +46,12 @@ impl Bench {
     }
 
     fn program(&self, program: &str) -> Invocation<'_> {
-        let bin = self.sandbox.project().join("../bin").canonicalize().unwrap();
-        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-        let file = std::env::split_paths(&path)
-            .map(|directory| directory.join(program))
-            .find(|file| file.is_file())
-            .unwrap();
-        self.sandbox
-            .program(file)
-            .env("PATH", path)
-            .env("USER", &self.mark)
-            .env("LOGNAME", &self.mark)
-            .env_remove("DOCKER_HOST")
+        self.as_itself(self.home.program(program))
+    }
+
+    /// By a user of its own, whose containers are nobody else's.
+    fn as_itself<'a>(&self, invocation: Invocation<'a>) -> Invocation<'a> {
+        invocation.env("USER", &self.mark).env("LOGNAME", &self.mark)
     }
 
     /// Runs a script in a shell that is docked to `far`.
@@ -220,8 +173,8 @@ fn run_image_publishes_on_the_dock_s_loopback_address_and_says_where_it_answers(
         "[web]\nname = busybox\ntag = latest\nprefix = False\nports = -p {port}:80\ncmd = nc -ll -p 80 -e echo hello\n\
          keep_container = True\n"
     );
-    fs::create_dir_all(bench.sandbox.project().join("docker")).unwrap();
-    fs::write(bench.sandbox.project().join("docker/dockerutils.cfg"), config).unwrap();
+    fs::create_dir_all(bench.home.sandbox().project().join("docker")).unwrap();
+    fs::write(bench.home.sandbox().project().join("docker/dockerutils.cfg"), config).unwrap();
     let said = bench.docked("", "run-image web -k");
     assert_eq!(said.code, 0, "{said}");
     let line = format!(" -p 127.0.0.1:{port}:80 ");
@@ -345,8 +298,8 @@ fn an_sshd_that_forbids_forwarding_is_said_with_the_line_that_helps() {
     let config = format!(
         "[web]\nname = busybox\ntag = latest\nprefix = False\nports = -p {port}:80\ncmd = nc -ll -p 80 -e echo hello\n"
     );
-    fs::create_dir_all(bench.sandbox.project().join("docker")).unwrap();
-    fs::write(bench.sandbox.project().join("docker/dockerutils.cfg"), config).unwrap();
+    fs::create_dir_all(bench.home.sandbox().project().join("docker")).unwrap();
+    fs::write(bench.home.sandbox().project().join("docker/dockerutils.cfg"), config).unwrap();
     let said = bench.docked("", "run-image web -k");
     assert_eq!(said.code, 0, "{said}");
     let line = format!("80/tcp is at 127.0.0.1:{port} of far only: sshd of ");
@@ -394,7 +347,7 @@ fn compose_in_a_docked_shell_has_its_ports_here() {
         "version: '3'\nservices:\n  web:\n    image: busybox\n    container_name: {name}\n    command: nc -ll -p 80 -e echo hello\n    \
          ports: ['{port}:80']\n    stop_grace_period: 0s\n"
     );
-    fs::write(bench.sandbox.project().join("docker-compose.yml"), file).unwrap();
+    fs::write(bench.home.sandbox().project().join("docker-compose.yml"), file).unwrap();
     let project = name.to_lowercase();
     let said = bench.docked("", &format!("docker-compose -p {project} up -d"));
     assert_eq!(said.code, 0, "{said}");
@@ -485,7 +438,7 @@ fn websockets_go_through_a_forwarded_port() {
         imported.status.success() && packed.wait().unwrap().success(),
         "{imported:?}"
     );
-    fs::write(bench.sandbox.project().join("server.py"), WEBSOCKET_SERVER).unwrap();
+    fs::write(bench.home.sandbox().project().join("server.py"), WEBSOCKET_SERVER).unwrap();
     let run = format!("docker run -d --name {name} -p {port}:80 {name} /usr/bin/python3 -c \"$(cat server.py)\"");
     let said = bench.docked("", &run);
     assert_eq!(said.code, 0, "{said}");

@@ -27,7 +27,7 @@ use crate::context::walk::{ContextDir, Entry, Kind as EntryKind, WalkOptions};
 use crate::context::weight::{Heavy, Weights};
 use crate::docker::locality::Locality;
 
-use super::messages::{self, Outlet};
+use super::answer::{self, Outlet};
 
 /// Bytes of a file in one DATA packet. Larger ones are no faster; smaller ones cost a wake-up each.
 const CHUNK: usize = 64 * 1024;
@@ -168,7 +168,7 @@ impl FileSync {
         requests: Streaming<Packet>,
     ) -> Result<http::Response<tonic::body::Body>, Status> {
         // No link to an engine on this machine is slow; its disk may be, and compressing would not help that.
-        let packed = self.locality == Locality::Docked && messages::takes_gzip(&headers);
+        let packed = self.locality == Locality::Docked && answer::takes_gzip(&headers);
         let metadata = &MetadataMap::from_headers(headers);
         let name = values(metadata, "dir-name").into_iter().next().unwrap_or_default();
         let folder = self
@@ -188,7 +188,7 @@ impl FileSync {
             builder: Builder::BuildKit,
         };
         let context = ContextDir::open(&folder.path).map_err(|cause| Status::failed_precondition(cause.to_string()))?;
-        let (packets, response) = messages::response(packed);
+        let (packets, response) = answer::response(packed);
         let sender = Arc::new(Sender {
             packets,
             context,

@@ -383,7 +383,11 @@ mod tests {
         let service = FileSync::new(vec![context], Locality::Local, Arc::default());
         let connection = tokio_stream::once(Ok::<_, io::Error>(ours)).chain(futures_util::stream::pending());
         tokio::spawn(server().add_service(service).serve_with_incoming(connection));
-        let (mut client, connection) = h2::client::handshake(engines).await.unwrap();
+        // Answers are as small, and it is as patient with them.
+        let engine = h2::client::Builder::new()
+            .initial_connection_window_size(SMALL_MESSAGES)
+            .handshake(engines);
+        let (mut client, connection) = engine.await.unwrap();
         tokio::spawn(connection);
         let request = http::Request::post("http://engine/moby.filesync.v1.FileSync/DiffCopy")
             .header("content-type", "application/grpc")

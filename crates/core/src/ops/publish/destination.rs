@@ -71,6 +71,17 @@ impl<'a> Destination<'a> {
                 None => text.trim().to_owned(),
             })
             .filter(|text| !text.is_empty());
+        let elsewhere = template
+            .as_deref()
+            .and_then(host)
+            .filter(|host| !matches!(*host, "docker.io" | "index.docker.io"));
+        let said = said.as_deref().map(str::trim).filter(|said| !said.is_empty());
+        if let (Repo::DockerHub, Some(said), Some(host)) = (&repo, said, elsewhere) {
+            notes.push(format!(
+                "{}: the image goes to {host}, though {REPO} is {said}",
+                settings.place(TAG)
+            ));
+        }
         Ok(Self {
             settings,
             repo,
@@ -224,9 +235,7 @@ impl<'a> Destination<'a> {
 
     /// The name with the registry's host before it, where it has none of its own.
     fn with_host(&self, name: &str, values: &Values<'_>) -> Result<String> {
-        let own = name.split_once('/').map(|(host, _)| host);
-        let own = own.filter(|host| host.contains(['.', ':']) || *host == "localhost");
-        match (own, self.prefix(values)?) {
+        match (host(name), self.prefix(values)?) {
             (None, Some(prefix)) => Ok(format!("{prefix}/{name}")),
             (Some(own), Some(prefix)) if matches!(self.repo, Repo::Host(_)) => {
                 let host = prefix.split('/').next().unwrap_or_default();
@@ -241,6 +250,12 @@ impl<'a> Destination<'a> {
             _ => Ok(name.to_owned()),
         }
     }
+}
+
+/// The registry that a name begins with, where it does.
+fn host(name: &str) -> Option<&str> {
+    let (host, _) = name.split_once('/')?;
+    (host.contains(['.', ':']) || host == "localhost").then_some(host)
 }
 
 fn repo(settings: &Settings<'_>, said: &str) -> Result<Repo> {
@@ -276,8 +291,8 @@ mod tests {
     use super::*;
     use crate::config::project::Project;
 
-    /// What comes of a section, with these tags of the command line.
-    fn references(section: &str, tags: &[&str]) -> Result<Vec<String>> {
+    /// A project whose image `dev` has this section.
+    fn project(section: &str, env: &Env) -> (tempfile::TempDir, Project) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("docker/dev")).unwrap();
         std::fs::write(folder.path().join("docker/dev/Dockerfile"), "FROM scratch\n").unwrap();
@@ -286,8 +301,14 @@ mod tests {
             format!("[dev]\n{section}\n"),
         )
         .unwrap();
+        let project = Project::find(folder.path(), env).unwrap();
+        (folder, project)
+    }
+
+    /// What comes of a section, with these tags of the command line.
+    fn references(section: &str, tags: &[&str]) -> Result<Vec<String>> {
         let env = Env::from_pairs([("HOME", "/h"), ("TEAM", "blue"), ("BLANK", "a b")]);
-        let project = Project::find(folder.path(), &env).unwrap();
+        let (_folder, project) = project(section, &env);
         let destination = Destination::read(project.settings("dev"))?;
         let identity = Identity {
             account: "123456789012".into(),
@@ -378,6 +399,28 @@ mod tests {
         assert_eq!(without_stray_quote("\"a\""), None);
         assert_eq!(without_stray_quote("a'"), Some("a"));
         assert_eq!(without_stray_quote("a"), None);
+    }
+
+    #[test]
+    fn a_registry_that_image_repo_does_not_say_is_said() {
+        let env = Env::from_pairs([("HOME", "/h")]);
+        for (section, note) in [
+            (
+                "image_repo = docker_hub\npublication_tag = reg.example/x",
+                Some("the image goes to reg.example, though image_repo is docker_hub"),
+            ),
+            ("image_repo = docker_hub\npublication_tag = docker.io/me/x", None),
+            ("image_repo = docker_hub\npublication_tag = me/x", None),
+            ("publication_tag = reg.example/x", None),
+        ] {
+            let (_folder, project) = project(section, &env);
+            let notes = Destination::read(project.settings("dev")).unwrap().notes;
+            assert_eq!(notes.len(), note.iter().count(), "{section}: {notes:?}");
+            assert!(
+                notes.iter().zip(note).all(|(said, note)| said.ends_with(note)),
+                "{notes:?}"
+            );
+        }
     }
 
     #[test]
