@@ -102,13 +102,20 @@ pub async fn build(
         }
         Err(status) => Err(match (sent.changed().into_iter().next(), sent.not_utf8()) {
             (Some(file), _) => Error::failed(format!("the build context could not be read: {file}")),
-            (None, Some(name)) if status.message().contains("invalid UTF-8") => {
+            (None, Some(name)) if is_of_name(&status) => {
                 Error::failed(format!("this engine takes only names in UTF-8, and {name} is not"))
                     .hint("rename it, or leave it out by a line in .dockerignore")
             }
             _ => failure(engine, &status),
         }),
     }
+}
+
+/// Whether a name that is not UTF-8 may be why a build failed: newer engines say so, or that the call was cancelled, which we
+/// never do without ending the build ourselves; the two race in them.
+fn is_of_name(status: &tonic::Status) -> bool {
+    let message = status.message();
+    message.contains("invalid UTF-8") || message.contains("context canceled")
 }
 
 async fn connect(engine: &Engine) -> Result<ControlClient<Channel>> {
