@@ -56,7 +56,8 @@ impl<'a> Destination<'a> {
     /// An `image_repo` that is no registry.
     pub fn read(settings: Settings<'a>) -> Result<Self> {
         let said = settings.text(REPO)?;
-        let repo = repo(&settings, said.as_deref().unwrap_or_default().trim())?;
+        let said = said.as_deref().unwrap_or_default().trim();
+        let repo = repo(&settings, said)?;
         let mut notes = Vec::new();
         let template = settings
             .text(TAG)?
@@ -71,12 +72,11 @@ impl<'a> Destination<'a> {
                 None => text.trim().to_owned(),
             })
             .filter(|text| !text.is_empty());
-        let elsewhere = template
-            .as_deref()
-            .and_then(host)
-            .filter(|host| !matches!(*host, "docker.io" | "index.docker.io"));
-        let said = said.as_deref().map(str::trim).filter(|said| !said.is_empty());
-        if let (Repo::DockerHub, Some(said), Some(host)) = (&repo, said, elsewhere) {
+        if repo == Repo::DockerHub
+            && !said.is_empty()
+            && let Some(host) = template.as_deref().and_then(host)
+            && !matches!(host, "docker.io" | "index.docker.io")
+        {
             notes.push(format!(
                 "{}: the image goes to {host}, though {REPO} is {said}",
                 settings.place(TAG)

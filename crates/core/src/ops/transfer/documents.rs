@@ -110,6 +110,11 @@ pub fn whole(image: &StoredImage, variants: &[Variant], placed: &[Vec<Descriptor
     layout(documents, root, &blobs)
 }
 
+/// The label, with its value, of what keeps layers for the image with this ID.
+pub fn keeper_label(image: &Digest) -> String {
+    format!("{KEEPER_LABEL}={image}")
+}
+
 /// The configuration of an image that keeps the lowest layers of a variant until the image is whole.
 ///
 /// # Errors

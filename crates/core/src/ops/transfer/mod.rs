@@ -26,7 +26,7 @@ use crate::naming::Designation;
 use crate::output::bars::Bars;
 use crate::output::{size, visible};
 use arrival::{keepers, present, remove, remove_unnamed, verify};
-use documents::{KEEPER_LABEL, USER_LABEL};
+use documents::{USER_LABEL, keeper_label};
 use place::Place;
 use plan::{Plan, Room};
 use send::{End, Failure, Shipment, Tally};
@@ -562,7 +562,7 @@ impl Route<'_> {
     /// and they need not be sent again.
     async fn wait_for_late(&self, dest: &End, tally: &Tally) {
         let Some(image) = self.sending().clone() else { return };
-        let label = format!("{KEEPER_LABEL}={image}");
+        let label = keeper_label(&image);
         let began = Instant::now();
         let mut late = tally.take_unanswered();
         while !late.is_empty() && began.elapsed() < LATE {
@@ -575,7 +575,7 @@ impl Route<'_> {
 
     /// Removes what kept the layers of an image that is whole now.
     async fn forget_keepers(&self, image: &Digest, dest: &End) -> Result<(), Failure> {
-        let label = format!("{KEEPER_LABEL}={image}");
+        let label = keeper_label(image);
         let removed = async { remove(&dest.engine, &keepers(&dest.engine, &label).await?).await };
         match removed.await {
             Ok(()) => Ok(()),
@@ -597,7 +597,7 @@ impl Route<'_> {
         let Some(image) = self.sending().clone() else {
             return error;
         };
-        let kept = keepers(&dest.engine, &format!("{KEEPER_LABEL}={image}")).await;
+        let kept = keepers(&dest.engine, &keeper_label(&image)).await;
         if !kept.unwrap_or_default().is_empty() {
             self.kept_warning();
         }
@@ -609,7 +609,7 @@ impl Route<'_> {
         let Some(image) = self.sending().clone() else { return };
         let looking = async {
             let engine = self.to.connect(&self.context.env).await?;
-            keepers(&engine, &format!("{KEEPER_LABEL}={image}")).await
+            keepers(&engine, &keeper_label(&image)).await
         };
         let looked = self.context.block_on(async {
             let looked = tokio::time::timeout(LAST_LOOK, looking).await;
