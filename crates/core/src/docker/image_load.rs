@@ -24,9 +24,6 @@ use crate::error::{Error, Result};
 const PARTS: usize = 2;
 /// Pieces between packer and link.
 const QUEUE: usize = 4;
-/// Pieces that the buffers on the way may take at the beginning of a stream: that the queue is empty meanwhile says nothing of
-/// the link.
-const FILLING: u32 = 8;
 /// The first API whose engines unpack zstd (docker 23).
 const ZSTD_API: ApiVersion = ApiVersion(1, 42);
 /// Tar's blocks.
@@ -96,7 +93,6 @@ pub fn begin(
             frames,
             sent,
             pace,
-            pieces: 0,
         };
         if let Err(cause) = pack(coming, &mut stream) {
             // Ends the request in the middle. Where nobody listens any more, it has ended.
@@ -200,8 +196,6 @@ struct PackedStream {
     frames: mpsc::Sender<io::Result<Frame<Bytes>>>,
     sent: Arc<AtomicU64>,
     pace: SharedPace,
-    /// How many went.
-    pieces: u32,
 }
 
 impl PackedStream {
@@ -225,10 +219,7 @@ impl PackedStream {
             .blocking_send(Ok(Frame::data(packed)))
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         self.sent.fetch_add(bytes, Ordering::Relaxed);
-        self.pieces = self.pieces.saturating_add(1);
-        if queue != Queue::Empty || self.pieces > FILLING {
-            self.pace().went(self.piece.len(), queue);
-        }
+        self.pace().went(self.piece.len(), queue);
         self.piece.clear();
         Ok(())
     }
