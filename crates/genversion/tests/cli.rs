@@ -1,6 +1,6 @@
 //! The real `genversion` in a sandbox: help, the file and the version, and each error with its hint.
 //!
-//! That the versions are versioneer's is shown by `tests/tests/versioneer.rs`.
+//! That the versions are versioneer's is shown by `tests/real/versioneer.rs`.
 
 use std::fs;
 use std::path::Path;

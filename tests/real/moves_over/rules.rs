@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use crate::recording::{Deeds, Recorded, Stage, Version};
+use super::recording::{Deeds, Recorded, Stage, Version};
 
 /// A difference that is allowed.
 pub struct Rule {

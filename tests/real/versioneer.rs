@@ -6,7 +6,6 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
-#[path = "versioneer/cases.rs"]
 mod cases;
 
 use std::fmt::Write as _;
@@ -220,7 +219,7 @@ impl Oracle {
         let commands = ORIGINAL
             .commands()
             .unwrap_or_else(|error| panic!("dockerutils 2.0.7 is needed: {error}"));
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/versioneer/oracle.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/real/versioneer/oracle.py");
         let mut process = Command::new(commands.join("python3"))
             .args(["-X", "utf8", script])
             .stdin(Stdio::piped())

@@ -9,7 +9,7 @@ use dockerutils_core::docks::SshAccess;
 use dockerutils_test_support::lab;
 use tokio::time::timeout;
 
-use crate::home::{Answers, Home, LONG, access, dock, line, ping, run};
+use super::home::{Answers, Home, LONG, access, dock, line, ping, run};
 
 fn host(name: &str) -> SshAccess {
     SshAccess {

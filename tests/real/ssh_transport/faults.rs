@@ -10,7 +10,7 @@ use dockerutils_test_support::lab::Ssh;
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 
-use crate::home::{Answers, Home, LONG, access, dock, line, link, ping, run};
+use super::home::{Answers, Home, LONG, access, dock, line, link, ping, run};
 
 /// A link through another that can be cut, with a quick sense for death.
 async fn cuttable(ssh: &Ssh, cable: &SlowLink) -> SshTransport {
@@ -64,7 +64,7 @@ async fn a_cut_that_is_mended_in_time_loses_nothing() {
     cable.cut();
     tokio::time::sleep(Duration::from_millis(900)).await;
     cable.mend();
-    assert_eq!(crate::home::finish(connection).await.stdout.len(), 2 * 588_895);
+    assert_eq!(super::home::finish(connection).await.stdout.len(), 2 * 588_895);
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_link_that_is_dropped_is_taken_down_with_its_streams() {
         .unwrap()
         .unwrap_err();
     assert!(error.to_string().contains("closed"), "{error}");
-    let observer = crate::home::link(&dock.ssh().unwrap(), "root").await;
+    let observer = super::home::link(&dock.ssh().unwrap(), "root").await;
     let begun = Instant::now();
     let port = sshd.ssh().address.port();
     loop {

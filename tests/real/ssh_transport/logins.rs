@@ -15,7 +15,7 @@ use dockerutils_test_support::lab::{LabEngine, Ssh, Sshd};
 use dockerutils_test_support::process;
 use tokio::time::timeout;
 
-use crate::home::{Answers, Home, LONG, access, dock, line, run};
+use super::home::{Answers, Home, LONG, access, dock, line, run};
 
 /// A sshd that takes these public keys for every user.
 pub fn sshd_for(dock: &LabEngine, keys: &str, lines: &[&str]) -> Sshd {

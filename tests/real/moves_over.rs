@@ -17,11 +17,8 @@
 // What a test is made of fails as the test does.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
-#[path = "moves_over/calls.rs"]
 mod calls;
-#[path = "moves_over/recording.rs"]
 mod recording;
-#[path = "moves_over/rules.rs"]
 mod rules;
 
 use std::collections::BTreeSet;
@@ -188,7 +185,7 @@ fn every_key_and_every_flag_is_in_a_project() {
 
 /// The folders of the projects, sorted.
 fn projects() -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/moves_over/projects");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("real/moves_over/projects");
     let mut projects: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())

@@ -68,7 +68,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("CONTRIBUTING.md", "cargo xtask gen"),
     (
         "CONTRIBUTING.md",
-        "cargo nextest run --package dockerutils-tests --test docs",
+        "cargo nextest run --package dockerutils-tests docs::",
     ),
     ("docs/performance.md", "cargo xtask bench"),
     ("docs/performance.md", "cargo xtask bench startup"),
@@ -142,7 +142,7 @@ pages! {
 #[test]
 fn every_page_is_run() {
     let pages: BTreeSet<String> = PAGES.iter().map(|page| (*page).to_owned()).collect();
-    assert_eq!(pages, all_pages(), "the list of pages in tests/tests/docs.rs");
+    assert_eq!(pages, all_pages(), "the list of pages in tests/real/docs.rs");
 }
 
 #[test]

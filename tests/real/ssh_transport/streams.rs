@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::home::{Answers, Home, LONG, access, argv, dock, finish, line, link, ping, run};
+use super::home::{Answers, Home, LONG, access, argv, dock, finish, line, link, ping, run};
 
 const MB: usize = 1_000_000;
 

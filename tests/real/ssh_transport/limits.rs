@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::home::{Answers, Home, LONG, Link, access, dock, line, link, ping, run};
+use super::home::{Answers, Home, LONG, Link, access, dock, line, link, ping, run};
 
 /// A Unix socket whose connections go to a dock's engine.
 struct Served {
@@ -102,7 +102,7 @@ async fn commands_go_on_beyond_the_limit_of_sessions() {
             .await
             .unwrap();
         connection.stream.shutdown().await.unwrap();
-        assert_eq!(crate::home::finish(connection).await.text(), number.to_string());
+        assert_eq!(super::home::finish(connection).await.text(), number.to_string());
     }
 }
 

@@ -9,7 +9,7 @@ use dockerutils_test_support::lab::Ssh;
 use dockerutils_test_support::process;
 use tokio::time::timeout;
 
-use crate::home::{Answers, Home, LONG, access, dock};
+use super::home::{Answers, Home, LONG, access, dock};
 
 async fn connect(home: &Home, ssh: &Ssh, answers: std::sync::Arc<Answers>) -> Result<SshTransport, TransportError> {
     let connector = home.connector(access(ssh, "root"));

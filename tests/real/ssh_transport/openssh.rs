@@ -16,8 +16,8 @@ use dockerutils_test_support::{SlowLink, machine, process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::home::{Answers, Home, LONG, access, argv, dock, finish, line, ping, run};
-use crate::logins::sshd_for;
+use super::home::{Answers, Home, LONG, access, argv, dock, finish, line, ping, run};
+use super::logins::sshd_for;
 
 const PIN: &str = "1234";
 

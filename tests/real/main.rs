@@ -1,0 +1,30 @@
+//! Tests of kind "real": our commands on real engines, docks, registries, shells and terminals, in one program.
+//!
+//! What they share is the library of this package; `docs/` is tested here, too.
+
+mod agent;
+mod build_all;
+mod build_contexts;
+mod build_failures;
+mod build_layers;
+mod build_memory;
+mod build_options;
+mod docks_shells;
+mod docks_ssh;
+mod docs;
+mod lab;
+mod moves_over;
+mod notices;
+mod ports;
+mod publish;
+mod publish_terminal;
+mod registry;
+mod run_api_socket;
+mod run_options;
+mod run_terminal;
+mod ssh_transport;
+mod sync;
+mod transfer;
+mod transfer_interrupted;
+mod transfer_ssh;
+mod versioneer;
