@@ -94,7 +94,7 @@ fn targets(workspace: &Workspace) -> Result<Vec<String>, Error> {
 }
 
 /// Builds all targets, and returns the directory that they are in.
-fn build(workspace: &Workspace) -> Result<PathBuf, Error> {
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf, Error> {
     machine::require("c++", &["g++"], "fuzzing")?;
     let version = process::capture_text(
         Command::new("rustc")

@@ -17,10 +17,29 @@ pub(crate) struct Workspace {
     pub(crate) target: PathBuf,
     /// Every package with a program under `crates/`, by name.
     pub(crate) programs: Vec<Program>,
+    /// Every package.
+    pub(crate) packages: Vec<Package>,
     /// Packages that everyday work does without, each with the stage of the tests that builds it.
     ///
     /// A package says so in its manifest: `[package.metadata.dockerutils] stage = "aws"`.
     staged: Vec<(String, String)>,
+}
+
+/// A package, and what it needs of the others.
+#[derive(Debug, Clone)]
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) directory: PathBuf,
+    /// Packages of the workspace that it is built with.
+    pub(crate) dependencies: Vec<String>,
+    /// Packages of the workspace that its tests are built with besides.
+    pub(crate) dev_dependencies: Vec<String>,
+    /// Whether people type its program.
+    pub(crate) is_command: bool,
+    /// Whether it has a stage of its own.
+    pub(crate) is_staged: bool,
+    /// Whether the examples in its documentation are run.
+    pub(crate) has_examples: bool,
 }
 
 /// A package under `crates/` with a program of the same name.
@@ -53,11 +72,33 @@ impl Workspace {
             .filter_map(|package| program(package, &crates))
             .collect();
         programs.sort_by(|one, other| one.name.cmp(&other.name));
-        let staged = list(&metadata, "packages").filter_map(|package| {
-            let stage = package.pointer("/metadata/dockerutils/stage")?.as_str()?;
-            Some((text(package, "name").to_owned(), stage.to_owned()))
+        let staged = list(&metadata, "packages")
+            .filter_map(|package| Some((text(package, "name").to_owned(), stage(package)?.to_owned())));
+        let packages = list(&metadata, "packages").map(|package| {
+            let name = text(package, "name");
+            let needs = |is_dev: bool| {
+                let of_kind = list(package, "dependencies")
+                    // A path is that of a package of the workspace; a kind is `null`, `build` or `dev`.
+                    .filter(|dependency| {
+                        dependency.get("path").is_some() && (text(dependency, "kind") == "dev") == is_dev
+                    });
+                of_kind.map(|dependency| text(dependency, "name").to_owned()).collect()
+            };
+            Package {
+                name: name.to_owned(),
+                directory: directory(package).map(Path::to_owned).unwrap_or_default(),
+                dependencies: needs(false),
+                dev_dependencies: needs(true),
+                is_command: programs
+                    .iter()
+                    .any(|program| program.name == name && program.is_command()),
+                is_staged: stage(package).is_some(),
+                has_examples: list(package, "targets")
+                    .any(|target| target.get("doctest").and_then(Value::as_bool) == Some(true)),
+            }
         });
         Ok(Self {
+            packages: packages.collect(),
             target: PathBuf::from(text(&metadata, "target_directory")),
             root,
             programs,
@@ -76,18 +117,22 @@ impl Workspace {
         std::iter::once("--workspace").chain(excluded)
     }
 
-    /// What chooses the packages of a stage, for cargo.
+    /// The packages of a stage.
     pub(crate) fn packages_of<'a>(&'a self, stage: &'a str) -> impl Iterator<Item = &'a str> {
         let of_stage = self.staged.iter().filter(move |(_, of)| of == stage);
-        of_stage.flat_map(|(package, _)| ["--package", package])
+        of_stage.map(|(package, _)| package.as_str())
+    }
+
+    /// Whether everyday work does without this package.
+    pub(crate) fn is_staged(&self, name: &str) -> bool {
+        self.staged.iter().any(|(package, _)| package == name)
     }
 
     /// The programs that [`Workspace::build`] builds with this profile.
     pub(crate) fn built(&self, profile: Profile) -> impl Iterator<Item = &Program> {
-        let is_staged = |program: &Program| self.staged.iter().any(|(package, _)| *package == program.name);
         self.programs
             .iter()
-            .filter(move |program| matches!(profile, Profile::Installed) || !is_staged(program))
+            .filter(move |program| matches!(profile, Profile::Installed) || !self.is_staged(&program.name))
     }
 
     /// cargo, in the workspace's root.
@@ -157,7 +202,7 @@ fn cargo() -> Command {
 
 fn program(package: &Value, crates: &Path) -> Option<Program> {
     let name = text(package, "name");
-    let directory = Path::new(text(package, "manifest_path")).parent()?;
+    let directory = directory(package)?;
     let is_program = list(package, "targets")
         .any(|target| text(target, "name") == name && list(target, "kind").any(|kind| kind == "bin"));
     (is_program && directory.starts_with(crates)).then(|| Program {
@@ -165,6 +210,15 @@ fn program(package: &Value, crates: &Path) -> Option<Program> {
         description: package.get("description").and_then(Value::as_str).map(str::to_owned),
         directory: directory.to_owned(),
     })
+}
+
+fn directory(package: &Value) -> Option<&Path> {
+    Path::new(text(package, "manifest_path")).parent()
+}
+
+/// What the package says of the stage that builds it.
+fn stage(package: &Value) -> Option<&str> {
+    package.pointer("/metadata/dockerutils/stage")?.as_str()
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
