@@ -37,7 +37,7 @@ impl Site {
         let config = format!("[dev]\nimage_repo = {}\n", registry.address());
         let site = Self {
             sandbox: Sandbox::named(project)
-                .file("docker/dev/Dockerfile", "FROM busybox\n")
+                .file("docker/dev/Dockerfile", "FROM dockerutils-lab-base:1\n")
                 .file("docker/dockerutils.cfg", config),
             engine: engine.clone(),
             project: project.to_owned(),

@@ -7,7 +7,7 @@ use dockerutils_test_support::process::capture_text;
 use dockerutils_test_support::{Sandbox, lab};
 use serde_json::Value;
 
-const CONFIG: &str = "[box]\nname = busybox\ntag = latest\nprefix = False\nargs = --use-api-socket --network none\n";
+const CONFIG: &str = "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\nargs = --use-api-socket --network none\n";
 /// A store of logins: a password, and an identity token.
 const STORE: &str = r#"#!/bin/sh
 case $1 in

@@ -33,7 +33,7 @@ const SAMPLE: usize = 10;
 const WORKERS: usize = 6;
 
 const LABEL: &str = "io.dockerutils.test=run-options";
-const IMAGE: &str = "busybox";
+const IMAGE: &str = "dockerutils-lab-base:1";
 const COMMAND: [&str; 2] = ["echo", "-it"];
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 /// An engine under load may take long; a person's patience is no limit here.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Nothing is built: the section names an image that the lab's engines have.
-const CONFIG: &str = "[box]\nname = busybox\ntag = latest\nprefix = False\n";
+const CONFIG: &str = "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\n";
 
 /// A project on the local engine. The user is the test's own, and so are its containers.
 struct Site {
