@@ -194,9 +194,17 @@ fn dockers_own_client_does_its_work_through_the_agent() {
     assert!(version.starts_with("26."), "{version}");
 
     // stdin ends, and the answer comes after.
-    let mut cat = piped(&mut site.docker(&["run", "--rm", "-i", "dockerutils-lab-base:1", "sh", "-c", "cat; echo the end; exit 7"]))
-        .spawn()
-        .unwrap();
+    let mut cat = piped(&mut site.docker(&[
+        "run",
+        "--rm",
+        "-i",
+        "dockerutils-lab-base:1",
+        "sh",
+        "-c",
+        "cat; echo the end; exit 7",
+    ]))
+    .spawn()
+    .unwrap();
     let mut stdin = cat.stdin.take().unwrap();
     let sent = vec![b'x'; 2_000_000];
     let writing = std::thread::spawn(move || stdin.write_all(&sent).unwrap());

@@ -90,7 +90,10 @@ fn a_failure_stops_what_needs_it_and_nothing_else() {
         let _images = site.images(PROJECT);
         let from = |image: &str| format!("FROM {PROJECT}-{image}:{}\nRUN true\n", site.tag());
         let sandbox = Sandbox::named(PROJECT)
-            .file("docker/bad/Dockerfile", "FROM dockerutils-lab-base:1\nRUN echo so it is; false\n")
+            .file(
+                "docker/bad/Dockerfile",
+                "FROM dockerutils-lab-base:1\nRUN echo so it is; false\n",
+            )
             .file("docker/after/Dockerfile", from("bad"))
             .file("docker/later/Dockerfile", from("after"))
             .file("docker/good/Dockerfile", "FROM dockerutils-lab-base:1\nRUN true\n")

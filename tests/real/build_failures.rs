@@ -123,7 +123,10 @@ fn what_is_missing_is_named_with_its_line() {
         "docker/web/Dockerfile",
         "ARG TAG=1\nFROM 127.0.0.1:1/no/such:$TAG\nRUN true\n",
     );
-    let file = Sandbox::named("rt-missing-file").file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY no-such-file /\n");
+    let file = Sandbox::named("rt-missing-file").file(
+        "docker/web/Dockerfile",
+        "FROM dockerutils-lab-base:1\nCOPY no-such-file /\n",
+    );
     site::everywhere(|site| {
         site.build_image(&base)
             .arg("web")
@@ -310,7 +313,8 @@ fn a_full_disk_on_the_engine_is_said() {
         let throwaway = Throwaway::start(Suite::Trixie, store, Some(200)).unwrap();
         for site in sites_of(&throwaway) {
             // Once by what it is sent, once by what it makes of it.
-            let context = Sandbox::named("rt-full-disk").file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n");
+            let context = Sandbox::named("rt-full-disk")
+                .file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n");
             File::create(context.project().join("large"))
                 .unwrap()
                 .set_len(300 << 20)

@@ -176,8 +176,10 @@ fn an_option_chooses_the_dock_for_one_call_and_the_printed_line_goes_there() {
     let home = home();
     let engine = lab::engine("26").unwrap();
     home.register(&engine, "ann", "far");
-    home.sandbox()
-        .write("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nRUN echo h-d > /made\n");
+    home.sandbox().write(
+        "docker/web/Dockerfile",
+        "FROM dockerutils-lab-base:1\nRUN echo h-d > /made\n",
+    );
     home.sandbox().write(
         "docker/dockerutils.cfg",
         "[web]\nname = docks-ssh-option\ntag = h-d\nprefix = False\ncmd = cat /made\nvolumes_docked = -v /tmp:/docked\n",

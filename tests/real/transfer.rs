@@ -153,7 +153,10 @@ fn base_and_prune(suite: Suite, store: Store, from: &str) {
     let (from, to) = (lab::engine(from).unwrap(), throwaway.engine());
     for pulled in [true, false] {
         let base = Moving::on("base", &[&from]);
-        base.build(&from, "FROM dockerutils-lab-base:1\nRUN head -c 2000000 /dev/urandom > /base\n");
+        base.build(
+            &from,
+            "FROM dockerutils-lab-base:1\nRUN head -c 2000000 /dev/urandom > /base\n",
+        );
         base.send(&from, &to.host);
         let registry = Registry::on(to).start().unwrap();
         if pulled {
@@ -420,11 +423,14 @@ fn an_image_for_another_processor_gets_a_warning() {
 
 #[test]
 fn an_image_goes_by_its_id_without_a_name() {
-    let from = lab::engine("local").unwrap();
+    let from = lab::engine("20").unwrap();
     for to in ["26", "28-containerd"] {
         let to = lab::engine(to).unwrap();
         let moving = Moving::on("id", &[&from, &to]);
-        moving.build(&from, "FROM dockerutils-lab-base:1\nRUN head -c 1000 /dev/urandom > /x\n");
+        moving.build(
+            &from,
+            "FROM dockerutils-lab-base:1\nRUN head -c 1000 /dev/urandom > /x\n",
+        );
         let full = id(&from, &moving.name);
         let short = full.trim_start_matches("sha256:").get(..12).unwrap();
         let outcome = moving
@@ -449,7 +455,10 @@ fn an_image_goes_by_its_id_without_a_name() {
 fn a_batch_goes_on_past_an_image_that_is_not_there() {
     let (from, to) = (lab::engine("28").unwrap(), lab::engine("26-containerd").unwrap());
     let moving = Moving::on("batch", &[&from, &to]);
-    moving.build(&from, "FROM dockerutils-lab-base:1\nRUN head -c 1000 /dev/urandom > /x\n");
+    moving.build(
+        &from,
+        "FROM dockerutils-lab-base:1\nRUN head -c 1000 /dev/urandom > /x\n",
+    );
     let wrong = moving.name.replace("batch", "batsh");
     let outcome = moving
         .transfer(&from)
@@ -471,7 +480,7 @@ fn a_batch_goes_on_past_an_image_that_is_not_there() {
 
 #[test]
 fn the_image_of_a_project_is_what_build_image_made() {
-    let (from, to) = (lab::engine("local").unwrap(), lab::engine("28").unwrap());
+    let (from, to) = (lab::engine("20").unwrap(), lab::engine("28").unwrap());
     let moving = Moving::on("project", &[&from, &to]);
     let tag = moving.name.rsplit_once(':').unwrap().1;
     let sandbox = moving.sandbox();

@@ -375,7 +375,7 @@ fn a_large_image_from_dock_to_dock_takes_less_than_64_mib() {
     let moving = Moving::on("memory-docks", &[&near, &middle, &far]);
     let layer = "RUN head -c 100000000 /dev/zero > /zero; head -c 30000000 /dev/urandom > /noise\n";
     moving.build(&near, &format!("FROM dockerutils-lab-base:1\n{layer}{layer}"));
-    let local = lab::engine("local").unwrap().host;
+    let local = lab::engine("20").unwrap().host;
     for (from, to) in [(&near, &middle), (&middle, &far)] {
         measure(&moving, &local, &["--from", &from.host, &moving.name, &to.host]);
     }
@@ -387,7 +387,10 @@ fn many_layers_on_a_slow_link_take_less_than_64_mib() {
     let (from, to) = (lab::engine("28").unwrap(), lab::engine("26").unwrap());
     let moving = Moving::on("memory-slow", &[&from, &to]);
     let layers = (0..8).map(|number| format!("RUN head -c 8000000 /dev/urandom > /layer{number}\n"));
-    moving.build(&from, &format!("FROM dockerutils-lab-base:1\n{}", layers.collect::<String>()));
+    moving.build(
+        &from,
+        &format!("FROM dockerutils-lab-base:1\n{}", layers.collect::<String>()),
+    );
     let (_link, address) = link(&to, 100_000_000);
     measure(&moving, &from.host, &[&moving.name, &address]);
 }

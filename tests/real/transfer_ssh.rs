@@ -85,7 +85,7 @@ fn layers(engine: &LabEngine, image: &str) -> String {
 
 #[test]
 fn an_image_goes_to_an_address_with_the_key_of_the_environment_and_survives_a_cut() {
-    let (from, to) = (lab::engine("local").unwrap(), lab::engine("26").unwrap());
+    let (from, to) = (lab::engine("20").unwrap(), lab::engine("26").unwrap());
     let ssh = to.ssh().unwrap();
     let link = SlowLink::start(ssh.address, Duration::from_millis(5), Some(80_000_000)).unwrap();
     let moving = Moving::on("ssh", &[&from, &to]);

@@ -52,7 +52,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         for other in lab.other_labs()? {
             let state = if other.in_use { "in use" } else { "idle" };
             let directory = other.directory.unwrap_or_default();
-            lines.push(format!("lab {}: another checkout's, {state}: {}", other.id, directory.display()));
+            lines.push(format!(
+                "lab {}: another checkout's, {state}: {}",
+                other.id,
+                directory.display()
+            ));
         }
     }
     let mut out = io::stdout().lock();

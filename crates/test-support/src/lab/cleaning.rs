@@ -25,7 +25,12 @@ impl Kind {
     /// `docker ... ls`, each with what names it in `docker ... rm`, its names, and its labels.
     fn list(self) -> &'static [&'static str] {
         match self {
-            Self::Container => &["container", "ls", "--all", "--format={{.ID}} {{.Names}} {{.Image}} {{.Labels}}"],
+            Self::Container => &[
+                "container",
+                "ls",
+                "--all",
+                "--format={{.ID}} {{.Names}} {{.Image}} {{.Labels}}",
+            ],
             Self::Volume => &["volume", "ls", "--format={{.Name}} {{.Labels}}"],
             Self::Network => &["network", "ls", "--format={{.ID}} {{.Name}} {{.Labels}}"],
             Self::Image => &["image", "ls", "--format={{.Repository}}:{{.Tag}} {{.ID}}"],
@@ -170,7 +175,9 @@ impl Lab {
     fn lines(&self, kind: Kind, id: &str) -> Result<Vec<String>, Error> {
         let said = process::capture_text(self.docker().args(kind.list()))?;
         let (label, mark) = (format!("{LABEL}={id}"), format!("lab{id}"));
-        let ours = said.lines().filter(|line| line.contains(&label) || line.contains(&mark));
+        let ours = said
+            .lines()
+            .filter(|line| line.contains(&label) || line.contains(&mark));
         Ok(ours.map(str::to_owned).collect())
     }
 

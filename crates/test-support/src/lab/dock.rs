@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::rootfs::has_base_image;
 use super::{ANSWER, BASE_IMAGE, Error, LABEL, Lab, LabEngine, Store, Suite, create_directory, host_of, probe, write};
-use crate::process::{self, announce};
 use crate::http;
+use crate::process::{self, announce};
 
 /// Every dock of the lab.
 pub(super) static MATRIX: [Dock; 5] = [
@@ -140,7 +140,11 @@ impl Dock {
                 });
             }
             if started.elapsed() > news {
-                announce(format_args!("lab: {} has not answered for {} s", self.name, news.as_secs()));
+                announce(format_args!(
+                    "lab: {} has not answered for {} s",
+                    self.name,
+                    news.as_secs()
+                ));
                 news += NEWS;
             }
             thread::sleep(Duration::from_millis(50));

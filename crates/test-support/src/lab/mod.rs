@@ -297,10 +297,7 @@ impl Lab {
     /// All engines, when all of them run as they should: a question over each one's Unix socket, no program started.
     fn running(&self) -> Option<Vec<LabEngine>> {
         thread::scope(|scope| {
-            let asked: Vec<_> = MATRIX
-                .iter()
-                .map(|dock| scope.spawn(|| dock.running(self)))
-                .collect();
+            let asked: Vec<_> = MATRIX.iter().map(|dock| scope.spawn(|| dock.running(self))).collect();
             asked.into_iter().map(|answer| answer.join().ok().flatten()).collect()
         })
     }

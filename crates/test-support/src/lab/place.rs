@@ -102,7 +102,10 @@ impl Lab {
 
     /// Held by the one process that changes the lab. The system lets go of it when that process dies.
     pub(super) fn lock(&self) -> Result<File, Error> {
-        wait(&self.directory.join("lock"), "lab: waiting for another process that works on it")
+        wait(
+            &self.directory.join("lock"),
+            "lab: waiting for another process that works on it",
+        )
     }
 
     /// Held by the one process that changes the images on the machine's engine, whichever user's and checkout's it is.
@@ -132,7 +135,7 @@ impl Lab {
     }
 
     /// The labels of each container of this lab, as options of `docker run`.
-    pub(super) fn labels(&self) -> [String; 2] {
+    pub fn labels(&self) -> [String; 2] {
         [
             format!("--label={LABEL}={}", self.id),
             format!("--label={LABEL_DIRECTORY}={}", self.directory.display()),
@@ -140,7 +143,7 @@ impl Lab {
     }
 
     /// What stands in all names that tests give to what they make on the machine's own engine: `lab3f9c01ab`.
-    pub(super) fn mark(&self) -> String {
+    pub fn mark(&self) -> String {
         format!("lab{}", self.id)
     }
 }
@@ -203,9 +206,12 @@ fn lock(path: &Path, take: impl Fn(&File) -> io::Result<()>) -> io::Result<File>
 /// FNV-1a, which is the same in every build.
 fn id(checkout: &Path, shared: &Path) -> String {
     let bytes = [checkout, shared].map(|path| path.as_os_str().as_encoded_bytes());
-    let hash = bytes.join(&0).into_iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = bytes
+        .join(&0)
+        .into_iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     // Both halves: the upper one alone knows little of the last bytes.
     format!("{:08x}", (hash >> 32) as u32 ^ hash as u32)
 }

@@ -207,13 +207,12 @@ pub(super) fn ensure_base_image(lab: &Lab) -> Result<(), Error> {
         .map_err(|source| Error::File { path: tmp, source })?;
     let busybox = root.join("bin/busybox");
     let dock = Suite::Trixie.image();
-    let program =
-        process::capture(
-            lab.docker()
-                .args(["run", "--rm", "--network=none"])
-                .args(lab.labels())
-                .args([&dock, "cat", "/usr/bin/busybox"]),
-        )?;
+    let program = process::capture(
+        lab.docker()
+            .args(["run", "--rm", "--network=none"])
+            .args(lab.labels())
+            .args([&dock, "cat", "/usr/bin/busybox"]),
+    )?;
     let file = |source| Error::File {
         path: busybox.clone(),
         source,
@@ -236,9 +235,38 @@ pub(super) fn ensure_base_image(lab: &Lab) -> Result<(), Error> {
         .arg(".");
     process::pipe(
         &mut tar,
-        lab.docker()
-            .args(["import", "--change", "CMD [\"sh\"]"])
-            .args(["--change", &format!("LABEL {LABEL_BASE}={BASE_RECIPE}"), "-", BASE_IMAGE]),
+        lab.docker().args(["import", "--change", "CMD [\"sh\"]"]).args([
+            "--change",
+            &format!("LABEL {LABEL_BASE}={BASE_RECIPE}"),
+            "-",
+            BASE_IMAGE,
+        ]),
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Reply, ScriptedEngine};
+
+    #[test]
+    fn another_image_of_the_base_images_name_does_not_count() {
+        let has = |labels: serde_json::Value| {
+            let engine = ScriptedEngine::start().on(
+                "GET",
+                &format!("/images/{BASE_IMAGE}/json"),
+                Reply::json(200, &json!({ "Id": "sha256:1", "Config": { "Labels": labels } })),
+            );
+            has_base_image(Path::new(engine.host().trim_start_matches("unix://")))
+        };
+        assert!(has(json!({ LABEL_BASE: BASE_RECIPE })));
+        assert!(!has(json!({ LABEL_BASE: "0" })));
+        assert!(!has(json!({})));
+        assert!(!has(json!(null)));
+        assert!(!has_base_image(Path::new("/nonexistent/docker.sock")));
+        assert_eq!(BASE_IMAGE.split(':').next(), Some(BASE_NAME));
+    }
 }

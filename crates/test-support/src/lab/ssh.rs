@@ -121,7 +121,10 @@ impl LabEngine {
             .unwrap_or_default();
         let ready = directory.join("host_keys");
         if !ready.exists() {
-            let _lock = wait(&directory.join("ssh.lock"), "lab: waiting for another process that sets up ssh")?;
+            let _lock = wait(
+                &directory.join("ssh.lock"),
+                "lab: waiting for another process that sets up ssh",
+            )?;
             if !ready.exists() {
                 write(&ready, &set_up(&lab, container, &key.with_extension("pub"))?)?;
             }
@@ -254,7 +257,10 @@ impl Lab {
         if key.exists() {
             return Ok(key);
         }
-        let _lock = wait(&directory.join("lock"), "lab: waiting for another process that makes its key")?;
+        let _lock = wait(
+            &directory.join("lock"),
+            "lab: waiting for another process that makes its key",
+        )?;
         if key.exists() {
             return Ok(key);
         }
