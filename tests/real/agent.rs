@@ -194,9 +194,17 @@ fn dockers_own_client_does_its_work_through_the_agent() {
     assert!(version.starts_with("26."), "{version}");
 
     // stdin ends, and the answer comes after.
-    let mut cat = piped(&mut site.docker(&["run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo the end; exit 7"]))
-        .spawn()
-        .unwrap();
+    let mut cat = piped(&mut site.docker(&[
+        "run",
+        "--rm",
+        "-i",
+        "dockerutils-lab-base:1",
+        "sh",
+        "-c",
+        "cat; echo the end; exit 7",
+    ]))
+    .spawn()
+    .unwrap();
     let mut stdin = cat.stdin.take().unwrap();
     let sent = vec![b'x'; 2_000_000];
     let writing = std::thread::spawn(move || stdin.write_all(&sent).unwrap());
@@ -206,7 +214,7 @@ fn dockers_own_client_does_its_work_through_the_agent() {
     assert_eq!(output.stdout.len(), 2_000_000 + "the end\n".len());
 
     let name = format!("agent-work-{}", std::process::id());
-    site.docker_says(&["run", "-d", "--name", &name, "busybox", "sleep", "600"]);
+    site.docker_says(&["run", "-d", "--name", &name, "dockerutils-lab-base:1", "sleep", "600"]);
     assert!(site.docker_says(&["ps"]).contains(&name));
     let file = site.home.path().join("file");
     fs::write(&file, vec![b'y'; 3_000_000]).unwrap();
@@ -225,10 +233,10 @@ fn dockers_own_client_does_its_work_through_the_agent() {
 
     // An image goes out and comes in.
     let archive = site.home.path().join("image.tar");
-    site.docker_says(&["save", "-o", archive.to_str().unwrap(), "busybox"]);
+    site.docker_says(&["save", "-o", archive.to_str().unwrap(), "dockerutils-lab-base:1"]);
     assert!(
         site.docker_says(&["load", "-i", archive.to_str().unwrap()])
-            .contains("busybox")
+            .contains("dockerutils-lab-base:1")
     );
     site.until("all streams are closed", || site.status(false).streams == 0);
     // All of it over one link.
@@ -304,7 +312,7 @@ impl Speaker {
             "--rm",
             "--name",
             &name,
-            "busybox",
+            "dockerutils-lab-base:1",
             "sh",
             "-c",
             "echo up; sleep 600",

@@ -11,14 +11,14 @@ fn images_are_built_after_what_they_need() {
     let now = SystemTime::now();
     // By name the order would be another one.
     let sandbox = Sandbox::named(PROJECT)
-        .file("docker/zero/Dockerfile", format!("FROM busybox\nRUN echo '{now:?}' > /zero\n"))
+        .file("docker/zero/Dockerfile", format!("FROM dockerutils-lab-base:1\nRUN echo '{now:?}' > /zero\n"))
         .file(
             "docker/app/Dockerfile",
-            format!("ARG TAG=none\nARG BASE={PROJECT}-middle\nFROM $BASE:${{TAG}} AS builder\nRUN cat /middle > /app\nFROM busybox\nCOPY --from=builder /app /app\n"),
+            format!("ARG TAG=none\nARG BASE={PROJECT}-middle\nFROM $BASE:${{TAG}} AS builder\nRUN cat /middle > /app\nFROM dockerutils-lab-base:1\nCOPY --from=builder /app /app\n"),
         )
         .file(
             "docker/middle/Dockerfile",
-            format!("ARG TAG\nFROM busybox\nCOPY --from={PROJECT}-zero:TAG /zero /middle\n"),
+            format!("ARG TAG\nFROM dockerutils-lab-base:1\nCOPY --from={PROJECT}-zero:TAG /zero /middle\n"),
         );
     site::everywhere(|site| {
         let _images = site.images(PROJECT);
@@ -70,7 +70,7 @@ fn a_circle_is_named_before_anything_is_built() {
     site::everywhere(|site| {
         let from = |image: &str| format!("FROM {PROJECT}-{image}:{}\n", site.tag());
         let sandbox = Sandbox::named(PROJECT)
-            .file("docker/alone/Dockerfile", "FROM busybox\n")
+            .file("docker/alone/Dockerfile", "FROM dockerutils-lab-base:1\n")
             .file("docker/one/Dockerfile", from("two"))
             .file("docker/three/Dockerfile", from("one"))
             .file("docker/two/Dockerfile", from("three"));
@@ -90,10 +90,13 @@ fn a_failure_stops_what_needs_it_and_nothing_else() {
         let _images = site.images(PROJECT);
         let from = |image: &str| format!("FROM {PROJECT}-{image}:{}\nRUN true\n", site.tag());
         let sandbox = Sandbox::named(PROJECT)
-            .file("docker/bad/Dockerfile", "FROM busybox\nRUN echo so it is; false\n")
+            .file(
+                "docker/bad/Dockerfile",
+                "FROM dockerutils-lab-base:1\nRUN echo so it is; false\n",
+            )
             .file("docker/after/Dockerfile", from("bad"))
             .file("docker/later/Dockerfile", from("after"))
-            .file("docker/good/Dockerfile", "FROM busybox\nRUN true\n")
+            .file("docker/good/Dockerfile", "FROM dockerutils-lab-base:1\nRUN true\n")
             .file("docker/better/Dockerfile", from("good"));
         for jobs in ["1", "4"] {
             let outcome = site
@@ -138,7 +141,7 @@ fn independent_images_are_built_side_by_side() {
     // Each waits for the other one.
     let dockerfile = |mine: &str, other: &str| {
         format!(
-            "FROM busybox\nRUN --mount=type=cache,target=/both,id={now} touch /both/{mine}; \
+            "FROM dockerutils-lab-base:1\nRUN --mount=type=cache,target=/both,id={now} touch /both/{mine}; \
              for i in $(seq 300); do test -e /both/{other} && exit 0; sleep 0.1; done; exit 1\n"
         )
     };

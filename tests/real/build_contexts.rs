@@ -136,10 +136,10 @@ fn odd_files_arrive_as_dockers() {
     const PROJECT: &str = "rt-odd-files";
     let sandbox = odd_files(
         Sandbox::named(PROJECT)
-            .file("docker/whole/Dockerfile", "FROM busybox\nCOPY . /ctx/\n")
+            .file("docker/whole/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n")
             .file(
                 "docker/parts/Dockerfile",
-                "FROM busybox\n\
+                "FROM dockerutils-lab-base:1\n\
                  COPY links/to-file /ctx/file-by-link\n\
                  COPY files/one /ctx/single\n\
                  COPY files/one files/empty /ctx/two/\n\
@@ -153,7 +153,7 @@ fn odd_files_arrive_as_dockers() {
             // The classic builder follows no link on the way to a file.
             .file(
                 "docker/followed/Dockerfile",
-                "FROM busybox\n\
+                "FROM dockerutils-lab-base:1\n\
                  COPY links/to-dir/one /ctx/through-a-link\n\
                  COPY links/to-dir/e* /ctx/through-a-link-with-star/\n\
                  COPY links/to-dir /ctx/link-to-folder/\n",
@@ -247,19 +247,19 @@ fn dockerignore_leaves_out_what_docker_leaves_out() {
     const PROJECT: &str = "rt-ignored-root";
     let sandbox = ignored_files(
         Sandbox::named(PROJECT)
-            .file("docker/web/Dockerfile", "FROM busybox\nCOPY . /ctx/\n")
+            .file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n")
             .file("docker/dockerutils.cfg", "[web]\nbuild_args = --no-cache\n")
             .file(".dockerignore", format!("\u{feff}{IGNORE}")),
     );
     // The Dockerfile and the list itself may be left out, too.
     let hidden = Sandbox::named("rt-ignored-hidden")
-        .file("docker/web/Dockerfile", "FROM busybox\nCOPY . /ctx/\n")
+        .file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n")
         .file("docker/dockerutils.cfg", "[web]\nbuild_args = --no-cache\n")
         .file(".dockerignore", "docker\n.dockerignore\r\n*.log")
         .file("a.log", "")
         .file("b", "");
     let all_but = Sandbox::named("rt-ignored-all-but")
-        .file("docker/web/Dockerfile", "FROM busybox\nCOPY . /ctx/\n")
+        .file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n")
         .file(".dockerignore", "*\n!src/**/*.rs\n!/exactly/this\n")
         .file("src/a/b/c.rs", "")
         .file("src/a/b/c.o", "")
@@ -282,7 +282,7 @@ fn a_dockerignore_beside_the_dockerfile_goes_before_the_one_in_the_root() {
     const PROJECT: &str = "rt-ignored-beside";
     let sandbox = ignored_files(
         Sandbox::named(PROJECT)
-            .file("docker/web/Dockerfile", "FROM busybox\nCOPY . /ctx/\n")
+            .file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n")
             .file("docker/web/Dockerfile.dockerignore", IGNORE)
             .file("docker/dockerutils.cfg", "[web]\nbuild_args = --no-cache\n")
             .file(".dockerignore", "*\n"),
@@ -305,7 +305,7 @@ fn a_dockerignore_beside_the_dockerfile_goes_before_the_one_in_the_root() {
 fn a_name_that_is_not_utf8_arrives_or_is_named() {
     const PROJECT: &str = "rt-not-utf8";
     let sandbox = Sandbox::named(PROJECT)
-        .file("docker/web/Dockerfile", "FROM busybox\nCOPY . /ctx/\n")
+        .file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n")
         .file("docker/dockerutils.cfg", "[web]\nbuild_args = --no-cache\n");
     let name = OsStr::from_bytes(b"caf\xe9");
     fs::write(sandbox.project().join(name), "latin 1").unwrap();
@@ -333,7 +333,7 @@ fn only_what_changed_is_sent() {
     site::on_buildkit(|site| {
         let _images = site.images(PROJECT);
         let sandbox = (0..200).fold(
-            Sandbox::named(PROJECT).file("docker/web/Dockerfile", "FROM busybox\nCOPY . /ctx/\n"),
+            Sandbox::named(PROJECT).file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n"),
             |sandbox, number| sandbox.file(&format!("files/{number}"), vec![b'x'; 20_000]),
         );
         sandbox.write("new", &new);
@@ -376,7 +376,7 @@ fn only_what_changed_is_sent() {
 #[test]
 fn dockerfiles_that_agree_in_size_and_time_are_told_apart() {
     const PROJECT: &str = "rt-same-time";
-    let dockerfile = |word: &str| format!("FROM busybox\nLABEL which={word}\n");
+    let dockerfile = |word: &str| format!("FROM dockerutils-lab-base:1\nLABEL which={word}\n");
     let sandbox = Sandbox::named(PROJECT)
         .file("docker/one/Dockerfile", dockerfile("one"))
         .file("docker/two/Dockerfile", dockerfile("two"));
@@ -402,7 +402,7 @@ fn to_a_far_engine_the_context_goes_compressed_and_arrives_as_dockers() {
     let new = format!("{:?} {}\n", SystemTime::now(), std::process::id());
     let noise = (0..1_000_000_u64).map(|at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8);
     let sandbox = odd_files(Sandbox::named(PROJECT))
-        .file("docker/web/Dockerfile", "FROM busybox\nCOPY . /ctx/\n")
+        .file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n")
         .file("noise", noise.collect::<Vec<u8>>())
         .file("text", new.repeat(TEXT / new.len()));
     site::on_buildkit(|site| {

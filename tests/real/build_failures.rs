@@ -56,7 +56,7 @@ fn a_failed_step_shows_its_last_lines_and_its_line_of_the_dockerfile() {
     const PROJECT: &str = "rt-failed-step";
     let sandbox = Sandbox::named(PROJECT).file(
         "docker/web/Dockerfile",
-        "FROM busybox\n\n# a comment\nENV A=1\nRUN echo first words && \\\n    echo last words \\\n    && exit 7\nRUN never\n",
+        "FROM dockerutils-lab-base:1\n\n# a comment\nENV A=1\nRUN echo first words && \\\n    echo last words \\\n    && exit 7\nRUN never\n",
     );
     site::everywhere(|site| {
         let outcome = site
@@ -89,9 +89,9 @@ fn a_failed_step_shows_its_last_lines_and_its_line_of_the_dockerfile() {
 #[test]
 fn a_dockerfile_that_does_not_parse_names_its_line() {
     let cases = [
-        ("FROM busybox\nRUNN x\n", 2, "RUNN"),
-        ("FROM busybox\n\nCOPY one\n", 3, "COPY"),
-        ("FROM busybox\nENV\n", 2, "ENV"),
+        ("FROM dockerutils-lab-base:1\nRUNN x\n", 2, "RUNN"),
+        ("FROM dockerutils-lab-base:1\n\nCOPY one\n", 3, "COPY"),
+        ("FROM dockerutils-lab-base:1\nENV\n", 2, "ENV"),
     ];
     for (dockerfile, line, word) in cases {
         let sandbox = Sandbox::named("rt-parse").file("docker/web/Dockerfile", dockerfile);
@@ -123,7 +123,10 @@ fn what_is_missing_is_named_with_its_line() {
         "docker/web/Dockerfile",
         "ARG TAG=1\nFROM 127.0.0.1:1/no/such:$TAG\nRUN true\n",
     );
-    let file = Sandbox::named("rt-missing-file").file("docker/web/Dockerfile", "FROM busybox\nCOPY no-such-file /\n");
+    let file = Sandbox::named("rt-missing-file").file(
+        "docker/web/Dockerfile",
+        "FROM dockerutils-lab-base:1\nCOPY no-such-file /\n",
+    );
     site::everywhere(|site| {
         site.build_image(&base)
             .arg("web")
@@ -160,7 +163,7 @@ fn a_file_that_shrinks_while_it_is_read_is_named() {
     site::everywhere(|site| {
         let _images = site.images("rt-shrinks");
         let sandbox = Sandbox::named("rt-shrinks")
-            .file("docker/web/Dockerfile", "FROM busybox\nCOPY . /ctx/\n")
+            .file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n")
             .file("shrinking", "");
         let path = sandbox.project().join("shrinking");
         // Opened each time anew: a program that is being started still has what we hold open.
@@ -188,7 +191,7 @@ fn an_interrupt_ends_the_build_on_the_engine_and_leaves_nothing() {
         let sandbox = Sandbox::named(PROJECT)
             .file(
                 "docker/web/Dockerfile",
-                format!("FROM busybox\nRUN exec sleep {seconds}\n"),
+                format!("FROM dockerutils-lab-base:1\nRUN exec sleep {seconds}\n"),
             )
             .file("pip.conf.template", "[global]\n");
         let running = site.build_image(&sandbox).arg("web").spawn();
@@ -231,7 +234,7 @@ fn an_engine_that_dies_in_the_middle_is_named() {
             let sandbox = Sandbox::named("rt-engine-dies")
                 .file(
                     "docker/web/Dockerfile",
-                    format!("FROM busybox\nRUN exec sleep {seconds}\n"),
+                    format!("FROM dockerutils-lab-base:1\nRUN exec sleep {seconds}\n"),
                 )
                 .file("pip.conf.template", "[global]\n");
             (site, sandbox, seconds)
@@ -267,7 +270,7 @@ fn a_slow_engine_is_waited_for_and_one_that_hangs_can_be_left() {
         );
         let sandbox = Sandbox::named("rt-engine-hangs").file(
             "docker/web/Dockerfile",
-            format!("FROM busybox\nRUN sleep {seconds}; echo went on\n"),
+            format!("FROM dockerutils-lab-base:1\nRUN sleep {seconds}; echo went on\n"),
         );
         (site, sandbox, seconds)
     });
@@ -289,7 +292,7 @@ fn a_slow_engine_is_waited_for_and_one_that_hangs_can_be_left() {
     }
     // It never says a word.
     throwaway.freeze().unwrap();
-    let sandbox = Sandbox::named("rt-engine-hangs").file("docker/web/Dockerfile", "FROM busybox\n");
+    let sandbox = Sandbox::named("rt-engine-hangs").file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\n");
     let [site, _] = &sites;
     let silent = site.build_image(&sandbox).arg("web").spawn();
     let left = site.build_image(&sandbox).arg("web").spawn();
@@ -310,14 +313,15 @@ fn a_full_disk_on_the_engine_is_said() {
         let throwaway = Throwaway::start(Suite::Trixie, store, Some(200)).unwrap();
         for site in sites_of(&throwaway) {
             // Once by what it is sent, once by what it makes of it.
-            let context = Sandbox::named("rt-full-disk").file("docker/web/Dockerfile", "FROM busybox\nCOPY . /ctx/\n");
+            let context = Sandbox::named("rt-full-disk")
+                .file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx/\n");
             File::create(context.project().join("large"))
                 .unwrap()
                 .set_len(300 << 20)
                 .unwrap();
             let step = Sandbox::named("rt-full-disk").file(
                 "docker/web/Dockerfile",
-                "FROM busybox\nRUN dd if=/dev/zero of=/large bs=1M count=300\n",
+                "FROM dockerutils-lab-base:1\nRUN dd if=/dev/zero of=/large bs=1M count=300\n",
             );
             for sandbox in [&context, &step] {
                 let outcome = site.build_image(sandbox).arg("web").code(1).any_stdout().run();

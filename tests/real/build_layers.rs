@@ -8,9 +8,9 @@ use dockerutils_tests::site;
 use serde_json::Value;
 
 const DOCKERFILE: &str = "\
-FROM busybox:latest AS one
+FROM dockerutils-lab-base:1 AS one
 RUN mkdir -p /var/lib/apt/lists && head -c 3000000 /dev/urandom > /var/lib/apt/lists/deb_main
-FROM busybox:latest AS unused
+FROM dockerutils-lab-base:1 AS unused
 RUN true
 FROM one
 ENV A=1

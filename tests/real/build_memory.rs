@@ -46,10 +46,10 @@ fn a_context_of_a_gibibyte_and_a_hundred_thousand_files_takes_less_than_64_mib()
         // BuildKit is sent what is used, and copies nothing here; the classic builder is sent all.
         (
             "buildkit",
-            "FROM busybox\nRUN --mount=type=bind,target=/ctx find /ctx/data -type f | wc -l > /count; \
+            "FROM dockerutils-lab-base:1\nRUN --mount=type=bind,target=/ctx find /ctx/data -type f | wc -l > /count; \
              stat -c %s /ctx/data/large > /size\n",
         ),
-        ("classic", "FROM busybox\nCOPY data/folder99 /folder\n"),
+        ("classic", "FROM dockerutils-lab-base:1\nCOPY data/folder99 /folder\n"),
     ] {
         let folder = project.join("docker").join(image);
         fs::create_dir_all(&folder).unwrap();

@@ -15,7 +15,7 @@ use dockerutils_test_support::process::{capture, capture_text, on_path};
 use dockerutils_tests::site::{self, Builder, Site};
 
 /// What a RUN finds of the options, in `/facts`.
-const FACTS: &str = "FROM busybox AS first\n\
+const FACTS: &str = "FROM dockerutils-lab-base:1 AS first\n\
     ARG GIVEN\n\
     ARG FROM_ENVIRONMENT\n\
     ARG ABSENT=default\n\
@@ -136,7 +136,7 @@ fn secrets_reach_a_run_and_nothing_else() {
     let sandbox = Sandbox::named(PROJECT)
         .file(
             "docker/web/Dockerfile",
-            "FROM busybox\n\
+            "FROM dockerutils-lab-base:1\n\
              RUN --mount=type=secret,id=file,required --mount=type=secret,id=variable,mode=0444 \
              --mount=type=secret,id=elsewhere,target=/there { cat /run/secrets/file; echo; cat /run/secrets/variable; \
              echo; cat /there; echo; ls -l /run/secrets | grep -c r--r--r--; } > /facts\n",
@@ -176,7 +176,7 @@ fn a_secret_that_is_missing_is_named() {
     const PROJECT: &str = "rt-secret-missing";
     let sandbox = Sandbox::named(PROJECT).file(
         "docker/web/Dockerfile",
-        "FROM busybox\nRUN --mount=type=secret,id=token,required cat /run/secrets/token\n",
+        "FROM dockerutils-lab-base:1\nRUN --mount=type=secret,id=token,required cat /run/secrets/token\n",
     );
     site::on_buildkit(|site| {
         let outcome = site.build_image(&sandbox).arg("web").code(1).any_stdout().run();
@@ -197,7 +197,7 @@ fn named_contexts_and_heredocs() {
         .file("elsewhere/unused", vec![b'x'; 1_000_000])
         .file(
             "docker/dockerutils.cfg",
-            "[web]\nbuild_args = --build-context other=elsewhere --build-context start=docker-image://busybox --no-cache\n",
+            "[web]\nbuild_args = --build-context other=elsewhere --build-context start=docker-image://dockerutils-lab-base:1 --no-cache\n",
         );
     site::on_buildkit(|site| {
         // The Dockerfile frontend of 20.10 knows neither.
@@ -276,7 +276,7 @@ fn ssh_agents_and_key_files_reach_a_run() {
     let sandbox = Sandbox::named(PROJECT)
         .file(
             "docker/web/Dockerfile",
-            "FROM busybox\n\
+            "FROM dockerutils-lab-base:1\n\
              COPY tools /\n\
              RUN --mount=type=ssh /usr/bin/ssh-add -l > /default\n\
              RUN --mount=type=ssh,id=deploy /usr/bin/ssh-add -l > /deploy\n\
@@ -338,7 +338,7 @@ fn a_cache_mount_lives_from_build_to_build() {
     );
     let dockerfile = |word: &str| {
         format!(
-            "FROM busybox\nRUN --mount=type=cache,target=/cache,id={id} echo {word} >> /cache/log && cp /cache/log /facts\n"
+            "FROM dockerutils-lab-base:1\nRUN --mount=type=cache,target=/cache,id={id} echo {word} >> /cache/log && cp /cache/log /facts\n"
         )
     };
     let sandbox = Sandbox::named(PROJECT)
@@ -375,7 +375,7 @@ fn cached_is_said_of_what_came_from_the_cache() {
     let sandbox = Sandbox::named(PROJECT)
         .file(
             "docker/web/Dockerfile",
-            format!("FROM busybox\nENV B='{now:?}'\nARG A\nRUN echo $A\nCOPY file /\n"),
+            format!("FROM dockerutils-lab-base:1\nENV B='{now:?}'\nARG A\nRUN echo $A\nCOPY file /\n"),
         )
         .file("file", "1");
     let no_cache = Sandbox::named(PROJECT)
@@ -402,7 +402,7 @@ fn cached_is_said_of_what_came_from_the_cache() {
 #[test]
 fn cache_from_takes_steps_of_an_image() {
     const PROJECT: &str = "rt-cache-from";
-    let dockerfile = "FROM busybox\nRUN date > /built\nRUN cat /proc/uptime > /second\n";
+    let dockerfile = "FROM dockerutils-lab-base:1\nRUN date > /built\nRUN cat /proc/uptime > /second\n";
     // An engine of our own, because the test empties its build cache. From its other store no builder takes a cache
     // without a registry.
     let throwaway = Throwaway::start(Suite::Trixie, Store::Classic, None).unwrap();

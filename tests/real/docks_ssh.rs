@@ -133,7 +133,7 @@ fn a_docked_shell_has_an_engine_and_goes_back() {
     let ssh = engine.ssh().unwrap();
     let said = home.bash(
         "export DOCKER_HOST=tcp://before:1 DOCKER_TLS_VERIFY=1\nset -e\nsource dock far\necho \"$DOCKER_IP\"\nstat -c '%a %F' \
-         \"${DOCKER_HOST#unix://}\"\ndocker version --format '{{.Server.Version}}'\ndocker run --rm busybox echo in a container\nls-dock \
+         \"${DOCKER_HOST#unix://}\"\ndocker version --format '{{.Server.Version}}'\ndocker run --rm dockerutils-lab-base:1 echo in a container\nls-dock \
          far >list\nssh-dock far id -un\ncastoff\necho \"$DOCKER_HOST $DOCKER_TLS_VERIFY ${DOCKER_IP-unset}\"\n",
     );
     assert_eq!(said.code, 0, "{said}");
@@ -176,8 +176,10 @@ fn an_option_chooses_the_dock_for_one_call_and_the_printed_line_goes_there() {
     let home = home();
     let engine = lab::engine("26").unwrap();
     home.register(&engine, "ann", "far");
-    home.sandbox()
-        .write("docker/web/Dockerfile", "FROM busybox\nRUN echo h-d > /made\n");
+    home.sandbox().write(
+        "docker/web/Dockerfile",
+        "FROM dockerutils-lab-base:1\nRUN echo h-d > /made\n",
+    );
     home.sandbox().write(
         "docker/dockerutils.cfg",
         "[web]\nname = docks-ssh-option\ntag = h-d\nprefix = False\ncmd = cat /made\nvolumes_docked = -v /tmp:/docked\n",
@@ -484,7 +486,7 @@ fn a_link_that_is_cut_in_any_phase_ends_a_build_or_a_run_and_leaves_nothing() {
         home.sandbox().write(
             "docker/web/Dockerfile",
             format!(
-                "FROM busybox\nCOPY data /data\nRUN {}; echo {round} > /round; : '{mark:?}'\n",
+                "FROM dockerutils-lab-base:1\nCOPY data /data\nRUN {}; echo {round} > /round; : '{mark:?}'\n",
                 sleep(1)
             ),
         );
@@ -542,7 +544,7 @@ fn a_dock_whose_disk_is_full_says_so_and_goes_on() {
     let throwaway = Throwaway::start(Suite::Sid, Store::Classic, Some(300)).unwrap();
     let _link = home.register_behind_a_link(throwaway.engine(), DELAY);
     let write = |megabytes: usize| {
-        let line = format!("FROM busybox\nRUN head -c {megabytes}000000 /dev/urandom > /data\n");
+        let line = format!("FROM dockerutils-lab-base:1\nRUN head -c {megabytes}000000 /dev/urandom > /data\n");
         home.sandbox().write("docker/web/Dockerfile", line);
     };
     write(900);
@@ -585,9 +587,9 @@ fn an_engine_that_ends_fails_what_runs_at_once_and_serves_again_when_it_is_back(
     let engine = throwaway.engine();
     home.register(engine, "ann", "far");
     for (signal, seconds) in [(Signal::KILL, 9871), (Signal::TERM, 9872)] {
-        let lines = format!("FROM busybox\nRUN sleep {seconds}1\n");
+        let lines = format!("FROM dockerutils-lab-base:1\nRUN sleep {seconds}1\n");
         home.sandbox().write("docker/slow/Dockerfile", lines);
-        let lines = format!("FROM busybox\nRUN echo {seconds} > /number\n");
+        let lines = format!("FROM dockerutils-lab-base:1\nRUN echo {seconds} > /number\n");
         home.sandbox().write("docker/quick/Dockerfile", lines);
         let ours = |program: &str, words: &[&str]| {
             home.program(program)
@@ -602,9 +604,9 @@ fn an_engine_that_ends_fails_what_runs_at_once_and_serves_again_when_it_is_back(
         let running = ours("run-image", &["quick", "-c", &format!("sleep {seconds}2")]).spawn();
         // A shell that is docked all the while.
         let script = format!(
-            "source dock far || exit 99; docker run --rm busybox sleep {seconds}3; echo $?; until test -e stopped-{seconds}; do \
+            "source dock far || exit 99; docker run --rm dockerutils-lab-base:1 sleep {seconds}3; echo $?; until test -e stopped-{seconds}; do \
              sleep 0.1; done; docker version >/dev/null; echo $?; touch told-{seconds}; until test -e started-{seconds}; do sleep 0.1; done; docker run --rm \
-             busybox echo again; ssh-dock far id -un; castoff"
+             dockerutils-lab-base:1 echo again; ssh-dock far id -un; castoff"
         );
         let plain = home.program("bash").args(["-c", &script]).limit(LONG).spawn();
         for number in 1..=3 {
@@ -675,7 +677,7 @@ fn an_engine_that_ends_fails_what_runs_at_once_and_serves_again_when_it_is_back(
             .stdout(&format!("{seconds}\n"))
             .run();
         home.sandbox()
-            .write("docker/slow/Dockerfile", "FROM busybox\nRUN true\n");
+            .write("docker/slow/Dockerfile", "FROM dockerutils-lab-base:1\nRUN true\n");
         ours("build-image", &["slow"]).run();
         no_container_stays(engine, USER);
         let list = ["ps", "--all", "--quiet"];

@@ -423,7 +423,9 @@ impl Visit {
         let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
         static VISITS: AtomicUsize = AtomicUsize::new(0);
         // Pages run in threads of one process, or in processes of their own: it depends on the runner.
-        let id = format!("{}x{}", std::process::id(), VISITS.fetch_add(1, Ordering::Relaxed));
+        let number = VISITS.fetch_add(1, Ordering::Relaxed);
+        let mark = lab::mark().expect("the lab");
+        let id = format!("{mark}x{}x{number}", std::process::id());
         let user = format!("{USER}{id}");
         let registry = page.names(REGISTRY).then(|| {
             let recipe = Registry::on(&engine).user(&user, PASSWORD);
@@ -450,7 +452,7 @@ impl Visit {
             capture_text(engine.docker().args(arguments)).expect("an image of our own to build from")
         };
         let content = format!("{} {:?}", self.base, SystemTime::now());
-        let container = docker(&["create", lab::BASE_IMAGE]);
+        let container = docker(&["create", "--name", &self.base, lab::BASE_IMAGE]);
         let file = self.sandbox.write("run", content);
         docker(&["cp", &file.display().to_string(), &format!("{container}:/etc/run")]);
         docker(&["commit", &container, &self.base]);
@@ -554,6 +556,8 @@ impl Visit {
         for container in containers.lines() {
             let _ = capture_text(engine.docker().args(["rm", "--force", container]));
         }
+        // There only where the base image could not be made.
+        let _ = capture_text(engine.docker().args(["rm", "--force", &self.base]));
         let list = ["images", "--format={{.Repository}}:{{.Tag}}"];
         let images = capture_text(engine.docker().args(list)).unwrap_or_default();
         let ours = |image: &&str| image.contains(&format!("{}-", self.name));

@@ -277,11 +277,11 @@ fn a_mount_of_what_only_this_machine_has_is_told_at_the_next_prompt_of_its_shell
         let (name, wait_for) = (words[0], |source: &str| wait.replace("SOURCE", source));
         // A file, a directory, one that both machines have, one that is empty here, too, and no path.
         let run = format!(
-            "docker run --rm -v {root}/data:/x -v /etc/passwd:/p -v {root}/empty:/e -v vol-{}:/v busybox ls -d /x",
+            "docker run --rm -v {root}/data:/x -v /etc/passwd:/p -v {root}/empty:/e -v vol-{}:/v dockerutils-lab-base:1 ls -d /x",
             bench.mark
         );
         let mount = format!(
-            "docker create --name {0}-{name} --mount type=bind,source={root}/conf,target=/c busybox",
+            "docker create --name {0}-{name} --mount type=bind,source={root}/conf,target=/c dockerutils-lab-base:1",
             bench.mark
         );
         let script = format!(
@@ -332,10 +332,10 @@ fn a_mount_of_a_project_names_its_copy_and_run_image_is_not_told() {
     let bench = Docked::new("copy");
     bench.home.sandbox().write(
         "docker/dockerutils.cfg",
-        "[box]\nname = busybox\ntag = latest\nprefix = False\ninteractive = False\nvolumes = -v {project_root}:/app\n",
+        "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\ninteractive = False\nvolumes = -v {project_root}:/app\n",
     );
     bench.home.sandbox().write("sub/a", "a");
-    let script = "source dock far 2>/dev/null\nsync-up\nrun-image box -c 'ls /app'\ndocker run --rm -v \"$PWD/sub\":/x busybox ls /x\n\
+    let script = "source dock far 2>/dev/null\nsync-up\nrun-image box -c 'ls /app'\ndocker run --rm -v \"$PWD/sub\":/x dockerutils-lab-base:1 ls /x\n\
                   LOG=${_DOCK_NOTICE%.notice-*}.log\n\
                   for i in $(seq 600); do grep -q 'a mount of' $LOG && break; sleep 0.1; done\nfile=$_DOCK_NOTICE\ncat $file\ncat $LOG\ncastoff\n\
                   test -e $file || echo gone\n";

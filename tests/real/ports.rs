@@ -105,9 +105,9 @@ fn free_port() -> u16 {
 }
 
 /// A server in a container that answers each connection with `hello`.
-const SERVER: &str = "busybox nc -ll -p 80 -e echo hello";
+const SERVER: &str = "dockerutils-lab-base:1 nc -ll -p 80 -e echo hello";
 /// One that echoes whatever it is told, to the end.
-const ECHO: &str = "busybox nc -ll -p 80 -e cat";
+const ECHO: &str = "dockerutils-lab-base:1 nc -ll -p 80 -e cat";
 
 fn heard(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
@@ -170,7 +170,7 @@ fn run_image_publishes_on_the_dock_s_loopback_address_and_says_where_it_answers(
     let bench = Bench::usual("28-containerd", "image");
     let port = free_port();
     let config = format!(
-        "[web]\nname = busybox\ntag = latest\nprefix = False\nports = -p {port}:80\ncmd = nc -ll -p 80 -e echo hello\n\
+        "[web]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\nports = -p {port}:80\ncmd = nc -ll -p 80 -e echo hello\n\
          keep_container = True\n"
     );
     fs::create_dir_all(bench.home.sandbox().project().join("docker")).unwrap();
@@ -296,7 +296,7 @@ fn an_sshd_that_forbids_forwarding_is_said_with_the_line_that_helps() {
     let bench = bench.register(sshd.ssh(), sshd.ssh().address, &[]);
     let port = free_port();
     let config = format!(
-        "[web]\nname = busybox\ntag = latest\nprefix = False\nports = -p {port}:80\ncmd = nc -ll -p 80 -e echo hello\n"
+        "[web]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\nports = -p {port}:80\ncmd = nc -ll -p 80 -e echo hello\n"
     );
     fs::create_dir_all(bench.home.sandbox().project().join("docker")).unwrap();
     fs::write(bench.home.sandbox().project().join("docker/dockerutils.cfg"), config).unwrap();
@@ -344,7 +344,7 @@ fn compose_in_a_docked_shell_has_its_ports_here() {
     let port = free_port();
     let name = &bench.mark;
     let file = format!(
-        "version: '3'\nservices:\n  web:\n    image: busybox\n    container_name: {name}\n    command: nc -ll -p 80 -e echo hello\n    \
+        "version: '3'\nservices:\n  web:\n    image: dockerutils-lab-base:1\n    container_name: {name}\n    command: nc -ll -p 80 -e echo hello\n    \
          ports: ['{port}:80']\n    stop_grace_period: 0s\n"
     );
     fs::write(bench.home.sandbox().project().join("docker-compose.yml"), file).unwrap();

@@ -37,7 +37,7 @@ impl Site {
         let config = format!("[dev]\nimage_repo = {}\n", registry.address());
         let site = Self {
             sandbox: Sandbox::named(project)
-                .file("docker/dev/Dockerfile", "FROM busybox\n")
+                .file("docker/dev/Dockerfile", "FROM dockerutils-lab-base:1\n")
                 .file("docker/dockerutils.cfg", config),
             engine: engine.clone(),
             project: project.to_owned(),
@@ -64,7 +64,14 @@ impl Site {
     /// Makes the image anew: its base, and a layer with this content.
     fn commit(&self, content: &str) {
         let docker = |arguments: &[&str]| capture_text(self.engine.docker().args(arguments)).unwrap();
-        let container = docker(&["create", &format!("{}-dev:base", self.project), "sh"]);
+        let container = format!("{}-layer", self.project);
+        docker(&[
+            "create",
+            "--name",
+            &container,
+            &format!("{}-dev:base", self.project),
+            "sh",
+        ]);
         let file = self
             .sandbox
             .write("layer", format!("{content} {}", self.registry.address()));
@@ -135,6 +142,9 @@ impl Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        // There only where the image could not be made.
+        let container = format!("{}-layer", self.project);
+        let _ = capture(self.engine.docker().args(["rm", "--force", &container]));
         let list = ["images", "--format={{.Repository}}:{{.Tag}}"];
         let images = capture_text(self.engine.docker().args(list)).unwrap_or_default();
         let ours = images
@@ -318,8 +328,9 @@ fn serve(
 }
 
 /// On the machine's own engine: the front is on this machine.
-fn behind_a_front(project: &str, count: usize, answer: Option<&'static str>) -> (Site, Front) {
-    let site = Site::new(&lab::engine("local").unwrap(), project);
+fn behind_a_front(test: &str, count: usize, answer: Option<&'static str>) -> (Site, Front) {
+    let project = format!("{test}-{}x{}", lab::mark().unwrap(), std::process::id());
+    let site = Site::new(&lab::engine("local").unwrap(), &project);
     let front = Front::new(site.registry.address(), count, answer);
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
     let mut auths = serde_json::Map::new();
@@ -359,7 +370,7 @@ fn a_registry_that_is_busy_or_broken_for_a_while_is_tried_again() {
 
 #[test]
 fn a_registry_that_is_down_is_code_3() {
-    let site = Site::new(&lab::engine("local").unwrap(), "pub-down");
+    let site = Site::new(&lab::engine("20").unwrap(), "pub-down");
     // The listener ends here: nobody listens any more.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     site.sandbox
@@ -384,7 +395,7 @@ fn what_is_refused_is_not_tried_again() {
 
 #[test]
 fn a_layer_of_another_repository_is_mounted() {
-    let site = Site::new(&lab::engine("local").unwrap(), "pub-mount");
+    let site = Site::new(&lab::engine("20").unwrap(), "pub-mount");
     site.log_in(USER, PASSWORD);
     assert_eq!(site.publish_json()["layers"]["pushed"], 2);
     let tag = format!("{}/other/pub-mount-dev:1", site.registry.address());
@@ -438,7 +449,7 @@ fn assert_unseen(what: &str, text: &str) {
 #[test]
 fn no_secret_is_on_a_command_line_or_in_any_output() {
     machine::require("strace", &["strace"], "a test that sees every command line").unwrap();
-    let site = Site::new(&lab::engine("local").unwrap(), "pub-secret");
+    let site = Site::new(&lab::engine("20").unwrap(), "pub-secret");
     let bin = helper(&site);
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     let mut helpers = serde_json::Map::new();

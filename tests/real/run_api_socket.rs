@@ -7,7 +7,8 @@ use dockerutils_test_support::process::capture_text;
 use dockerutils_test_support::{Sandbox, lab};
 use serde_json::Value;
 
-const CONFIG: &str = "[box]\nname = busybox\ntag = latest\nprefix = False\nargs = --use-api-socket --network none\n";
+const CONFIG: &str =
+    "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\nargs = --use-api-socket --network none\n";
 /// A store of logins: a password, and an identity token.
 const STORE: &str = r#"#!/bin/sh
 case $1 in
@@ -26,7 +27,9 @@ const SHOW: &str = "sh -c 'test -S /var/run/docker.sock && stat -c %a /run/secre
 
 #[test]
 fn the_engines_socket_is_shared_with_the_logins_that_docker_would_share() {
+    // The machine's own: the socket's path is the same for the engine.
     let engine = lab::engine("local").unwrap();
+    let user = lab::mark().unwrap();
     let sandbox = Sandbox::new()
         .file("docker/dockerutils.cfg", CONFIG)
         .file("client/config.json", CLIENT_CONFIG)
@@ -43,6 +46,7 @@ fn the_engines_socket_is_shared_with_the_logins_that_docker_would_share() {
         .command("run-image")
         .args(["box", "-q", "-c", SHOW])
         .env("PATH", &path)
+        .env("LOGNAME", &user)
         .env("DOCKER_HOST", &engine.host)
         .env("DOCKER_CONFIG", &config)
         .any_stdout()
@@ -78,6 +82,7 @@ fn the_engines_socket_is_shared_with_the_logins_that_docker_would_share() {
         .command("run-image")
         .args(["box", "-c", "true"])
         .env("PATH", std::env::var("PATH").unwrap())
+        .env("LOGNAME", &user)
         .env("DOCKER_HOST", &engine.host)
         .env("DOCKER_CONFIG", &config)
         .code(125)

@@ -27,13 +27,13 @@ use tokio::runtime::Runtime;
 /// One line is one case; whether it is taken, the engine says.
 const LINES: &str = include_str!("run_options/lines.txt");
 /// Where all lines are tried; the others try every tenth, since the image store has no say in most.
-const ENGINES: [&str; 3] = ["local", "26", "28"];
+const ENGINES: [&str; 3] = ["20", "26", "28"];
 const SAMPLE: usize = 10;
 /// Engines work on several requests at once, and the client mostly waits for them.
 const WORKERS: usize = 6;
 
 const LABEL: &str = "io.dockerutils.test=run-options";
-const IMAGE: &str = "busybox";
+const IMAGE: &str = "dockerutils-lab-base:1";
 const COMMAND: [&str; 2] = ["echo", "-it"];
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -1,4 +1,4 @@
-//! `run-image` at a terminal and in pipes, on the machine's own engine: a pseudo-terminal is what a person would sit at.
+//! `run-image` at a terminal and in pipes, on a real engine: a pseudo-terminal is what a person would sit at.
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -14,9 +14,9 @@ use sha2::{Digest, Sha256};
 /// An engine under load may take long; a person's patience is no limit here.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Nothing is built: the section names an image that the lab's engines have.
-const CONFIG: &str = "[box]\nname = busybox\ntag = latest\nprefix = False\n";
+const CONFIG: &str = "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\n";
 
-/// A project on the local engine. The user is the test's own, and so are its containers.
+/// A project on an engine. The user is the test's own, and so are its containers.
 struct Site {
     engine: LabEngine,
     sandbox: Sandbox,
@@ -26,7 +26,7 @@ struct Site {
 impl Site {
     fn new(user: &'static str) -> Self {
         let site = Self {
-            engine: lab::engine("local").unwrap(),
+            engine: lab::engine("20").unwrap(),
             sandbox: Sandbox::new().file("docker/dockerutils.cfg", CONFIG),
             user,
         };

@@ -61,7 +61,7 @@ impl Far {
             .file("../home/.ssh/known_hosts", ssh.known_hosts_at(address))
             .file("../home/.ssh/config", config)
             .script("../home/bin/ssh", wrapper)
-            .file("docker/box/Dockerfile", "FROM busybox\n");
+            .file("docker/box/Dockerfile", "FROM dockerutils-lab-base:1\n");
         let far = Self {
             sandbox,
             engine,
@@ -688,11 +688,11 @@ fn a_saved_file_is_on_the_dock_within_half_a_second_and_the_round_trip() {
 #[test]
 fn a_docked_container_gets_the_project_from_its_copy() {
     let far = Far::new("sync-run", "ann");
-    let config = "[box]\nname = busybox\ntag = latest\nprefix = False\ninteractive = False\n\
+    let config = "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\ninteractive = False\n\
                   volumes = -v {project_root}:/app -v {project_root}/sub:/sub:ro\n\
-                  [elsewhere]\nname = busybox\ntag = latest\nprefix = False\nvolumes = -v /nowhere/at/all:/x\n\
-                  [ignored]\nname = busybox\ntag = latest\nprefix = False\nvolumes = -v {project_root}/data:/x\n\
-                  [own]\nname = busybox\ntag = latest\nprefix = False\ninteractive = False\n\
+                  [elsewhere]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\nvolumes = -v /nowhere/at/all:/x\n\
+                  [ignored]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\nvolumes = -v {project_root}/data:/x\n\
+                  [own]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\ninteractive = False\n\
                   volumes = -v {project_root}:/app\nvolumes_docked = -v /etc/hostname:/app\n";
     far.sandbox.write("docker/dockerutils.cfg", config);
     far.sandbox.write("sub/a", "from here\n");

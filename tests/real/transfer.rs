@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 /// Five layers on the base: large ones, small ones, and one without a file. All but the last are nobody else's, also not those
 /// of the same test on other engines in the same second.
 const DOCKERFILE: &str = "\
-FROM busybox:latest
+FROM dockerutils-lab-base:1
 RUN head -c 3000000 /dev/urandom > /a
 RUN mkdir -p /same; head -c 20 /dev/urandom > /same/salt
 WORKDIR /same
@@ -153,7 +153,10 @@ fn base_and_prune(suite: Suite, store: Store, from: &str) {
     let (from, to) = (lab::engine(from).unwrap(), throwaway.engine());
     for pulled in [true, false] {
         let base = Moving::on("base", &[&from]);
-        base.build(&from, "FROM busybox:latest\nRUN head -c 2000000 /dev/urandom > /base\n");
+        base.build(
+            &from,
+            "FROM dockerutils-lab-base:1\nRUN head -c 2000000 /dev/urandom > /base\n",
+        );
         base.send(&from, &to.host);
         let registry = Registry::on(to).start().unwrap();
         if pulled {
@@ -420,11 +423,14 @@ fn an_image_for_another_processor_gets_a_warning() {
 
 #[test]
 fn an_image_goes_by_its_id_without_a_name() {
-    let from = lab::engine("local").unwrap();
+    let from = lab::engine("20").unwrap();
     for to in ["26", "28-containerd"] {
         let to = lab::engine(to).unwrap();
         let moving = Moving::on("id", &[&from, &to]);
-        moving.build(&from, "FROM busybox:latest\nRUN head -c 1000 /dev/urandom > /x\n");
+        moving.build(
+            &from,
+            "FROM dockerutils-lab-base:1\nRUN head -c 1000 /dev/urandom > /x\n",
+        );
         let full = id(&from, &moving.name);
         let short = full.trim_start_matches("sha256:").get(..12).unwrap();
         let outcome = moving
@@ -449,11 +455,14 @@ fn an_image_goes_by_its_id_without_a_name() {
 fn a_batch_goes_on_past_an_image_that_is_not_there() {
     let (from, to) = (lab::engine("28").unwrap(), lab::engine("26-containerd").unwrap());
     let moving = Moving::on("batch", &[&from, &to]);
-    moving.build(&from, "FROM busybox:latest\nRUN head -c 1000 /dev/urandom > /x\n");
+    moving.build(
+        &from,
+        "FROM dockerutils-lab-base:1\nRUN head -c 1000 /dev/urandom > /x\n",
+    );
     let wrong = moving.name.replace("batch", "batsh");
     let outcome = moving
         .transfer(&from)
-        .args([&wrong, &moving.name, "busybox", &to.host, "--json"])
+        .args([&wrong, &moving.name, "dockerutils-lab-base:1", &to.host, "--json"])
         .code(1)
         .any_stdout()
         .stderr_has(&format!("there is no image {wrong} on the engine at"))
@@ -471,13 +480,13 @@ fn a_batch_goes_on_past_an_image_that_is_not_there() {
 
 #[test]
 fn the_image_of_a_project_is_what_build_image_made() {
-    let (from, to) = (lab::engine("local").unwrap(), lab::engine("28").unwrap());
+    let (from, to) = (lab::engine("20").unwrap(), lab::engine("28").unwrap());
     let moving = Moving::on("project", &[&from, &to]);
     let tag = moving.name.rsplit_once(':').unwrap().1;
     let sandbox = moving.sandbox();
     sandbox.write(
         "docker/dev/Dockerfile",
-        "FROM busybox:latest\nRUN head -c 1000 /dev/urandom > /x\n",
+        "FROM dockerutils-lab-base:1\nRUN head -c 1000 /dev/urandom > /x\n",
     );
     sandbox.write(
         "docker/dockerutils.cfg",
@@ -513,7 +522,7 @@ fn the_same_engine_by_another_address_is_no_destination() {
     std::os::unix::fs::symlink(from.host.trim_start_matches("unix://"), &link).unwrap();
     moving
         .transfer(&from)
-        .args(["busybox", &format!("unix://{}", link.display())])
+        .args(["dockerutils-lab-base:1", &format!("unix://{}", link.display())])
         .code(2)
         .stderr_has("is the engine that the image is on")
         .stderr_has("hint: name where the image is (--from DOCK), or another destination")
@@ -528,7 +537,7 @@ fn an_image_that_is_there_only_in_part_is_made_whole() {
     let moving = Moving::on("part", &[&from, &to]);
     moving.build(
         &from,
-        "FROM busybox:latest\nRUN head -c 2000000 /dev/urandom > /x\nRUN echo whole > /top\nCMD [\"cat\", \"/top\"]\n",
+        "FROM dockerutils-lab-base:1\nRUN head -c 2000000 /dev/urandom > /x\nRUN echo whole > /top\nCMD [\"cat\", \"/top\"]\n",
     );
     let archive = dockerutils_test_support::process::capture(from.docker().args(["save", &moving.name])).unwrap();
     let mut part = tar::Builder::new(Vec::new());

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 fn dockerfile() -> String {
     let layers = (0..LAYERS).map(|number| format!("RUN head -c {LAYER} /dev/urandom > /layer{number}\n"));
-    format!("FROM busybox:latest\n{}", layers.collect::<String>())
+    format!("FROM dockerutils-lab-base:1\n{}", layers.collect::<String>())
 }
 
 /// Keeps back what the engine answers to loads: a transfer goes on only when the first is answered, so that it stands still
@@ -296,13 +296,13 @@ fn a_disk_that_is_full_leaves_what_was_there() {
         let moving = Moving::on("full", &[&from]);
         moving.build(
             &from,
-            "FROM busybox:latest\nRUN echo old > /which\nCMD [\"cat\", \"/which\"]\n",
+            "FROM dockerutils-lab-base:1\nRUN echo old > /which\nCMD [\"cat\", \"/which\"]\n",
         );
         moving.send(&from, &to.host);
         let layers = "RUN head -c 30000000 /dev/urandom > /a\nRUN head -c 60000000 /dev/urandom > /b\n";
         moving.build(
             &from,
-            &format!("FROM busybox:latest\n{layers}RUN echo new > /which\nCMD [\"cat\", \"/which\"]\n"),
+            &format!("FROM dockerutils-lab-base:1\n{layers}RUN echo new > /which\nCMD [\"cat\", \"/which\"]\n"),
         );
         let outcome = moving
             .transfer(&from)
@@ -330,7 +330,7 @@ fn takes_little_memory(from: &str, to: &str) {
     let noise = "RUN head -c 60000000 /dev/urandom > /noise\n";
     moving.build(
         &from,
-        &format!("FROM busybox:latest\nRUN head -c 200000000 /dev/zero > /zero\n{noise}{noise}"),
+        &format!("FROM dockerutils-lab-base:1\nRUN head -c 200000000 /dev/zero > /zero\n{noise}{noise}"),
     );
     measure(&moving, &from.host, &[&moving.name, &to.host]);
 }
@@ -374,8 +374,8 @@ fn a_large_image_from_dock_to_dock_takes_less_than_64_mib() {
     let [near, middle, far] = ["28", "26-containerd", "28-containerd"].map(|name| lab::engine(name).unwrap());
     let moving = Moving::on("memory-docks", &[&near, &middle, &far]);
     let layer = "RUN head -c 100000000 /dev/zero > /zero; head -c 30000000 /dev/urandom > /noise\n";
-    moving.build(&near, &format!("FROM busybox:latest\n{layer}{layer}"));
-    let local = lab::engine("local").unwrap().host;
+    moving.build(&near, &format!("FROM dockerutils-lab-base:1\n{layer}{layer}"));
+    let local = lab::engine("20").unwrap().host;
     for (from, to) in [(&near, &middle), (&middle, &far)] {
         measure(&moving, &local, &["--from", &from.host, &moving.name, &to.host]);
     }
@@ -387,7 +387,10 @@ fn many_layers_on_a_slow_link_take_less_than_64_mib() {
     let (from, to) = (lab::engine("28").unwrap(), lab::engine("26").unwrap());
     let moving = Moving::on("memory-slow", &[&from, &to]);
     let layers = (0..8).map(|number| format!("RUN head -c 8000000 /dev/urandom > /layer{number}\n"));
-    moving.build(&from, &format!("FROM busybox:latest\n{}", layers.collect::<String>()));
+    moving.build(
+        &from,
+        &format!("FROM dockerutils-lab-base:1\n{}", layers.collect::<String>()),
+    );
     let (_link, address) = link(&to, 100_000_000);
     measure(&moving, &from.host, &[&moving.name, &address]);
 }

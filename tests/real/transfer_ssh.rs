@@ -85,12 +85,12 @@ fn layers(engine: &LabEngine, image: &str) -> String {
 
 #[test]
 fn an_image_goes_to_an_address_with_the_key_of_the_environment_and_survives_a_cut() {
-    let (from, to) = (lab::engine("local").unwrap(), lab::engine("26").unwrap());
+    let (from, to) = (lab::engine("20").unwrap(), lab::engine("26").unwrap());
     let ssh = to.ssh().unwrap();
     let link = SlowLink::start(ssh.address, Duration::from_millis(5), Some(80_000_000)).unwrap();
     let moving = Moving::on("ssh", &[&from, &to]);
     let layer = "RUN head -c 6000000 /dev/urandom > /file\n";
-    moving.build(&from, &format!("FROM busybox:latest\n{layer}{layer}{layer}"));
+    moving.build(&from, &format!("FROM dockerutils-lab-base:1\n{layer}{layer}{layer}"));
     let home = SshHome::new(moving.sandbox(), &ssh.known_hosts_at(link.address()));
     let address = format!("ann@{}", link.address());
     let invocation = moving.transfer(&from).args([&moving.name, &address, "--json"]);

@@ -141,8 +141,8 @@ impl Site {
                 let socket = self.engine.host.trim_start_matches("unix://");
                 let sockets = Path::new(socket).parent().expect("a socket lies in a directory");
                 let project = sandbox.project().display().to_string();
-                let mut docker = lab::engine("local").expect("the machine's engine").docker();
-                docker.args(["run", "--rm", "--network=none"]);
+                let mut docker = lab::run().expect("the lab");
+                docker.arg("--network=none");
                 docker.arg(format!("--volume={project}:{project}"));
                 docker.arg(format!("--volume={0}:{0}", sockets.display()));
                 docker.arg(format!("--workdir={project}"));

@@ -2,40 +2,66 @@
 
 use std::io::{self, Write};
 
-use clap::{Parser, ValueEnum};
-use dockerutils_test_support::lab;
+use clap::{Parser, Subcommand};
+use dockerutils_test_support::lab::Lab;
 
 use crate::error::Error;
 
+/// The engines that the tests use: containers on the machine's own engine, one lab for each checkout
+///
+/// Several checkouts can test at the same time. All that a lab has on the machine's engine bears the label
+/// io.dockerutils.lab; its files are in ~/.cache/dockerutils-lab. Tests start what does not run by themselves.
 #[derive(Parser)]
 pub(crate) struct Args {
-    #[arg(value_enum)]
+    #[command(subcommand)]
     what: What,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Subcommand)]
 enum What {
     /// Start what does not run; make what it needs
     Up,
-    /// Stop all and forget what they stored; the images stay
-    Down,
-    /// Show the engines
+    /// Stop this checkout's engines and forget what they stored, and what killed tests left; the images stay
+    Down {
+        /// Those of every checkout, and the images, the tarballs and all else that the labs keep. What a running test of
+        /// another checkout uses stays
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show the engines, and the labs of other checkouts
     Status,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let lab = Lab::open()?;
     match args.what {
-        What::Up => lab::engines().map(drop)?,
-        What::Down => return Ok(lab::down()?),
+        What::Up => lab.engines().map(drop)?,
+        What::Down { all: false } => return Ok(lab.down()?),
+        What::Down { all: true } => return Ok(lab.down_all()?),
         What::Status => {}
     }
-    let mut out = io::stdout().lock();
-    for (name, engine) in lab::status()? {
-        let line = match engine {
+    let mut lines = Vec::new();
+    for (name, engine) in lab.status() {
+        lines.push(match engine {
             Some(engine) => format!("{name:<15} {:<16} {:<11} {}", engine.version, engine.store, engine.host),
             None => format!("{name:<15} down"),
-        };
-        writeln!(out, "{line}").map_err(Error::file("stdout"))?;
+        });
     }
-    Ok(())
+    if matches!(args.what, What::Status) {
+        lines.push(format!("\nlab {}: {}", lab.id(), lab.holdings()?.join(" ")));
+        for other in lab.other_labs()? {
+            let state = if other.in_use { "in use" } else { "idle" };
+            let directory = other.directory.unwrap_or_default();
+            lines.push(format!(
+                "lab {}: another checkout's, {state}: {}",
+                other.id,
+                directory.display()
+            ));
+        }
+    }
+    let mut out = io::stdout().lock();
+    lines
+        .iter()
+        .try_for_each(|line| writeln!(out, "{line}"))
+        .map_err(Error::file("stdout"))
 }

@@ -31,7 +31,7 @@ const KEY: &str = "s3cret-0f-the-k3y";
 
 fn project(name: &str) -> Sandbox {
     Sandbox::named(name)
-        .file("docker/dev/Dockerfile", "FROM busybox\n")
+        .file("docker/dev/Dockerfile", "FROM dockerutils-lab-base:1\n")
         .file(
             "docker/dockerutils.cfg",
             "[dev]\nimage_repo = aws\npublication_tag = {account}.dkr.ecr.{region}.amazonaws.com/team/{image}:{tag}\n",
@@ -83,7 +83,7 @@ fn an_image_goes_to_amazons_registry_and_back() {
         let source = format!("{name}-dev:tester");
         let reference = format!("{HOST}/team/{source}");
         let docker = |arguments: &[&str]| capture_text(engine.docker().args(arguments)).unwrap();
-        docker(&["tag", "busybox", &source]);
+        docker(&["tag", "dockerutils-lab-base:1", &source]);
         let publish = || publish(&sandbox, &moto.url()).env("DOCKER_HOST", &engine.host);
 
         // A plan changes nothing.

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::lab::{self, LabEngine};
+use crate::lab::{self, Lab, LabEngine};
 use crate::machine;
 use crate::process;
 
@@ -149,7 +149,7 @@ impl Recipe {
         self.write(path, &inside)?;
         let (program, mut command) = match &self.engine.container {
             Some(container) => {
-                let docker = || lab::engine("local").map(|engine| engine.docker());
+                let docker = || Lab::open().map(|lab| lab.docker());
                 let copy = |from: &Path, to: &str| -> Result<(), Error> {
                     let target = format!("{container}:{to}");
                     process::capture(docker()?.args(["cp", "--quiet"]).arg(from).arg(target))?;
@@ -272,7 +272,7 @@ impl Drop for Registry {
                 let _ = process::capture(engine.docker().args(["rmi", "--force", &name]));
             }
         }
-        if let (Some(container), Ok(local)) = (&engine.container, lab::engine("local")) {
+        if let (Some(container), Ok(local)) = (&engine.container, Lab::open()) {
             let remove = ["exec", container, "rm", "-rf", &self.inside];
             let _ = process::capture(local.docker().args(remove));
         }

@@ -16,7 +16,7 @@ use crate::error::Error;
 const SIZE: u64 = 1 << 30;
 
 /// Nothing is built: the section names the image that the lab's engines have.
-const CONFIG: &str = "[box]\nname = busybox\ntag = latest\nprefix = False\n";
+const CONFIG: &str = "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\n";
 
 pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
     let project = tempfile::Builder::new()

@@ -22,7 +22,10 @@ fn help(setting: &Setting) -> Result<Vec<Row>, Error> {
     let original = peers::original(&setting.workspace)?;
     // Some of the original's commands act before they read their arguments: let it be on nothing.
     let nowhere = tempfile::tempdir().map_err(Error::file("a temporary directory"))?;
-    write(nowhere.path(), &[("docker/web/Dockerfile", "FROM busybox\n")])?;
+    write(
+        nowhere.path(),
+        &[("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\n")],
+    )?;
     let ask = |program: &Path| {
         let mut ask = Command::new(program);
         ask.arg("--help")
@@ -69,7 +72,7 @@ fn unchanged_build(setting: &Setting) -> Result<Row, Error> {
         &[
             (
                 "docker/web/Dockerfile",
-                "FROM busybox\nCOPY app.txt /app.txt\nRUN echo built > /built\n",
+                "FROM dockerutils-lab-base:1\nCOPY app.txt /app.txt\nRUN echo built > /built\n",
             ),
             ("app.txt", "hello\n"),
         ],

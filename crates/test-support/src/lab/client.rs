@@ -39,8 +39,10 @@ impl Client {
     fn run(options: &[&str], shared: &[&Path]) -> Result<Self, Error> {
         let lab = Lab::open()?;
         let image = dock_image(Suite::Trixie)?;
+        lab.hold()?;
         let mut run = lab.docker();
-        run.args(["run", "--rm", "--detach", "--init"]).args(options);
+        run.args(["run", "--rm", "--detach", "--init"]);
+        run.args(lab.labels()).args(options);
         for directory in shared.iter().map(|directory| directory.display()) {
             run.arg(format!("--volume={directory}:{directory}"));
         }

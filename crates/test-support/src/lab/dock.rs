@@ -6,11 +6,15 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{ANSWER, BASE_IMAGE, Error, Lab, LabEngine, Store, Suite, create_directory, has_base_image, probe, write};
-use crate::{http, process};
+use serde_json::{Value, json};
 
-/// Every dock that the lab may have.
-pub(super) const MATRIX: [Dock; 5] = [
+use super::rootfs::has_base_image;
+use super::{ANSWER, BASE_IMAGE, Error, LABEL, Lab, LabEngine, Store, Suite, create_directory, host_of, probe, write};
+use crate::http;
+use crate::process::{self, announce};
+
+/// Every dock of the lab.
+pub(super) static MATRIX: [Dock; 5] = [
     Dock::of("20", Suite::Bookworm, Store::Classic),
     Dock::of("26", Suite::Trixie, Store::Classic),
     Dock::of("26-containerd", Suite::Trixie, Store::Containerd),
@@ -19,7 +23,13 @@ pub(super) const MATRIX: [Dock; 5] = [
 ];
 
 /// How long an engine may take from its start to its first answer, on a machine that is busy compiling.
-const START: Duration = Duration::from_secs(90);
+const START: Duration = Duration::from_secs(180);
+
+/// So often it is said that it has not answered yet.
+const NEWS: Duration = Duration::from_secs(15);
+
+/// In the directory of a dock: what its engine said of itself when it was started.
+const FACTS: &str = "engine.json";
 
 /// The path of a socket must fit into `sockaddr_un`; macOS has the shorter one.
 const SOCKET_PATH: usize = 103;
@@ -48,13 +58,30 @@ impl Dock {
         }
     }
 
-    /// The engine, when it answers, was started from this very recipe, and has the base image.
+    /// One that is only to be removed.
+    pub(super) fn named(name: String) -> Self {
+        Self {
+            name: Cow::Owned(name),
+            ..Self::of("", Suite::Trixie, Store::Classic)
+        }
+    }
+
+    /// The engine, when it answers, was started from this very recipe, and has the base image: one question.
     pub(super) fn running(&self, lab: &Lab) -> Option<LabEngine> {
         let socket = self.socket(lab);
-        if !self.is_of_this_recipe(lab) || !has_base_image(&socket) {
+        if !self.is_of_this_recipe(lab) {
             return None;
         }
-        probe(&self.name, &socket, Some(&self.container()))
+        let facts = fs::read(self.directory(lab).join(FACTS)).ok()?;
+        let facts: Value = serde_json::from_slice(&facts).ok()?;
+        let version = facts.get("version")?.as_str()?.to_owned();
+        has_base_image(&socket).then(|| LabEngine {
+            name: self.name.to_string(),
+            version,
+            store: self.store,
+            host: host_of(&socket),
+            container: Some(self.container(lab)),
+        })
     }
 
     fn is_of_this_recipe(&self, lab: &Lab) -> bool {
@@ -64,9 +91,9 @@ impl Dock {
 
     /// Whether its container runs, which it does as long as its engine lives.
     fn is_alive(&self, lab: &Lab) -> bool {
-        let path = format!("/containers/{}/json", self.container());
+        let path = format!("/containers/{}/json", self.container(lab));
         http::get(&lab.local, &path, ANSWER).is_ok_and(|answer| {
-            answer.status == 200 && answer.json().pointer("/State/Running") == Some(&serde_json::Value::Bool(true))
+            answer.status == 200 && answer.json().pointer("/State/Running") == Some(&Value::Bool(true))
         })
     }
 
@@ -81,10 +108,14 @@ impl Dock {
             return Err(Error::LongPath(self.socket(lab)));
         }
         // A dock that is dead is not mended but made anew, on an empty volume: tests begin from a known state.
-        self.remove(lab)?;
+        self.remove_container(lab)?;
         create_directory(&directory)?;
+        for stale in ["recipe", FACTS, "host_keys"] {
+            // What is not there need not be removed.
+            let _ = fs::remove_file(directory.join(stale));
+        }
         let containerd = matches!(self.store, Store::Containerd);
-        let settings = serde_json::json!({ "features": { "containerd-snapshotter": containerd } });
+        let settings = json!({ "features": { "containerd-snapshotter": containerd } });
         write(&directory.join("daemon.json"), &settings.to_string())?;
         write(&directory.join("dock.sh"), SCRIPT)?;
         let recipe = self.recipe(lab);
@@ -96,30 +127,44 @@ impl Dock {
     pub(super) fn wait(&self, lab: &Lab) -> Result<(), Error> {
         let socket = self.socket(lab);
         let started = Instant::now();
+        let mut news = NEWS;
         let engine = loop {
-            if let Some(engine) = probe(&self.name, &socket, Some(&self.container())) {
+            if let Some(engine) = probe(&self.name, &socket, Some(&self.container(lab))) {
                 break engine;
             }
             if started.elapsed() > START {
                 return Err(Error::Silent {
                     name: self.name.to_string(),
-                    container: self.container(),
+                    container: self.container(lab),
                     limit: START,
                 });
             }
+            if started.elapsed() > news {
+                announce(format_args!(
+                    "lab: {} has not answered for {} s",
+                    self.name,
+                    news.as_secs()
+                ));
+                news += NEWS;
+            }
             thread::sleep(Duration::from_millis(50));
         };
+        if engine.store != self.store {
+            return Err(Error::Store {
+                name: self.name.to_string(),
+                store: engine.store,
+            });
+        }
         if !has_base_image(&socket) {
             process::pipe(lab.docker().args(["save", BASE_IMAGE]), engine.docker().arg("load"))?;
         }
-        Ok(())
+        let facts = json!({ "version": engine.version });
+        write(&self.directory(lab).join(FACTS), &facts.to_string())
     }
 
     /// Removes the container and all that its engine stored.
     pub(super) fn remove(&self, lab: &Lab) -> Result<(), Error> {
-        // Neither complains about what is not there.
-        process::capture(lab.docker().args(["rm", "--force", "--volumes", &self.container()]))?;
-        process::capture(lab.docker().args(["volume", "rm", "--force", &self.container()]))?;
+        self.remove_container(lab)?;
         let directory = self.directory(lab);
         match fs::remove_dir_all(&directory) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(Error::File {
@@ -130,15 +175,23 @@ impl Dock {
         }
     }
 
+    fn remove_container(&self, lab: &Lab) -> Result<(), Error> {
+        // Neither complains about what is not there.
+        process::capture(lab.docker().args(["rm", "--force", "--volumes", &self.container(lab)]))?;
+        process::capture(lab.docker().args(["volume", "rm", "--force", &self.container(lab)]))?;
+        Ok(())
+    }
+
     /// The arguments of `docker` that start the dock.
     ///
     /// It is not `--privileged`, which fails on machines that lack CAP_SYS_RESOURCE; this is what dockerd needs of it.
     fn recipe(&self, lab: &Lab) -> Vec<String> {
-        let container = self.container();
+        let container = self.container(lab);
         let group = rustix::process::getegid().as_raw();
         let mut words = ["run", "--detach", "--init", "--cap-add=ALL", "--cap-drop=SYS_RESOURCE"]
             .map(str::to_owned)
             .to_vec();
+        words.extend(lab.labels());
         if self.supervised {
             words.push("--env=LAB_SUPERVISED=yes".to_owned());
         }
@@ -150,14 +203,17 @@ impl Dock {
             // An overlay cannot lie on the overlay that is the container's own file system.
             match self.disk {
                 Some(size) => format!("--tmpfs=/var/lib/docker:exec,size={size}m"),
-                None => format!("--volume={container}:/var/lib/docker"),
+                None => format!(
+                    "--mount=type=volume,source={container},target=/var/lib/docker,volume-label={LABEL}={}",
+                    lab.id()
+                ),
             },
             format!("--volume={}:/run/lab", self.directory(lab).display()),
             "--env=DOCKER_ALLOW_IPV6_ON_IPV4_INTERFACE=1".to_owned(),
             // Whoever runs the tests may use the socket without being root.
             format!("--env=LAB_GROUP={group}"),
             format!("--name={container}"),
-            format!("--hostname={container}"),
+            format!("--hostname=dockerutils-lab-{}", self.name),
             self.suite.image(),
             "/bin/sh".to_owned(),
             "/run/lab/dock.sh".to_owned(),
@@ -165,8 +221,8 @@ impl Dock {
         words
     }
 
-    pub(super) fn container(&self) -> String {
-        format!("dockerutils-lab-{}", self.name)
+    pub(super) fn container(&self, lab: &Lab) -> String {
+        format!("dockerutils-lab-{}-{}", lab.id(), self.name)
     }
 
     pub(super) fn directory(&self, lab: &Lab) -> PathBuf {

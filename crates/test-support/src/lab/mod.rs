@@ -6,37 +6,55 @@
 //!
 //! | name | engine | image store |
 //! |---|---|---|
-//! | `local` | the machine's own | its own |
-//! | `20` | 20.10 (bookworm), only where the machine's own is another | classic |
+//! | `20` | 20.10 (bookworm) | classic |
 //! | `26`, `26-containerd` | 26.1 (trixie) | classic, containerd |
 //! | `28`, `28-containerd` | 28.5 (sid) | classic, containerd |
 //!
+//! `local` is the machine's own, of whatever version and with whatever else on it: for a test that needs an engine which
+//! sees this machine's files and network. What such a test makes there has [`mark`] in its name.
+//!
 //! [`engines`] starts what does not run yet; it is quick when all runs, and safe in many processes at once. Nothing
-//! stops the engines but [`down`]: the next run of the tests finds them warm.
+//! stops the engines but [`down`]: the next run of the tests finds them warm. Each checkout has docks of its own; all that
+//! they need to be made is shared.
 
+mod cleaning;
 mod client;
 mod dock;
+mod place;
 mod rootfs;
 mod ssh;
+mod throwaway;
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-
+use crate::process::announce;
 use crate::{http, local_engine, machine, process};
+pub use cleaning::Other;
 pub use client::Client;
-use dock::Dock;
+use dock::MATRIX;
+pub use place::Lab;
 pub use rootfs::Suite;
+use rootfs::has_base_image;
 pub use ssh::{Ssh, Sshd, USERS};
+pub use throwaway::Throwaway;
 
-/// The image that every engine of the lab has, so that nothing is pulled.
-pub const BASE_IMAGE: &str = "busybox:latest";
+/// The image that every engine of the lab has, so that nothing is pulled: a busybox. Nobody else has an image of this name.
+pub const BASE_IMAGE: &str = "dockerutils-lab-base:1";
+
+/// The label of all containers and volumes of labs, with the lab's id.
+const LABEL: &str = "io.dockerutils.lab";
+
+/// The label of the base image, with the number of its recipe, and so of the images that are built on it.
+const LABEL_BASE: &str = "io.dockerutils.lab.base";
+
+/// The name of the machine's own engine.
+const LOCAL: &str = "local";
 
 /// How long an engine may take to answer that it is there: one that is only busy must not be taken for a dead one, and be
 /// made anew while tests use it.
@@ -86,6 +104,20 @@ pub enum Error {
     /// A dock could not be made ready for ssh; the engine's client has said why.
     #[error("{0} can't be made ready for ssh\n\nhint: cargo xtask lab down")]
     SetUp(String),
+    /// An engine has another image store than it was told to have.
+    #[error("the lab's engine {name} has the {store} image store\n\nhint: cargo xtask lab down")]
+    Store {
+        /// The engine.
+        name: String,
+        /// The store that it has.
+        store: Store,
+    },
+    /// Labs of other checkouts are in use.
+    #[error(
+        "labs of other checkouts are in use, and stay, with the images that they need:\n    {0}\n\nhint: cargo xtask lab \
+         down --all, when their tests have ended"
+    )]
+    InUse(String),
     /// An engine answered when it was started, and does not any more.
     #[error("an engine of the lab ended right after its start\n\nhint: cargo xtask lab status")]
     Vanished,
@@ -145,38 +177,15 @@ impl LabEngine {
 /// # Errors
 /// When a part is missing and cannot be made; the lab never goes on with fewer engines.
 pub fn engines() -> Result<Vec<LabEngine>, Error> {
-    let lab = Lab::open()?;
-    if let Ok(Some(running)) = lab.running() {
-        return Ok(running);
-    }
-    let _lock = lab.lock()?;
-    lab.up()?;
-    lab.running()?.ok_or(Error::Vanished)
+    Lab::open()?.engines()
 }
 
-/// One engine of the matrix, by name. The first one that is asked for brings all up.
+/// One engine by name: of the matrix, or `local`. The first one that is asked for brings all up.
 ///
 /// # Errors
 /// As [`engines`], and when there is none of that name.
 pub fn engine(name: &str) -> Result<LabEngine, Error> {
-    let lab = Lab::open()?;
-    // Only this one is asked: another may be busy, and each test asks.
-    if let Some(dock) = lab.docks()?.into_iter().find(|dock| dock.name == name)
-        && let Some(engine) = dock.running(&lab)
-    {
-        return Ok(engine);
-    }
-    let engines = engines()?;
-    let known = engines
-        .iter()
-        .map(|engine| engine.name.as_str())
-        .collect::<Vec<_>>()
-        .join(", ");
-    let found = engines.into_iter().find(|engine| engine.name == name);
-    found.ok_or_else(|| Error::Unknown {
-        name: name.to_owned(),
-        known,
-    })
+    Lab::open()?.engine(name)
 }
 
 /// Makes the image of a machine that hosts Docker, and returns its name: the docks of the lab are containers of it, and
@@ -186,9 +195,40 @@ pub fn engine(name: &str) -> Result<LabEngine, Error> {
 /// When it is not there and cannot be made.
 pub fn dock_image(suite: Suite) -> Result<String, Error> {
     let lab = Lab::open()?;
-    let _lock = lab.lock()?;
+    lab.hold()?;
     rootfs::ensure(&lab, &[suite])?;
     Ok(suite.image())
+}
+
+/// `docker run --rm` on the machine's own engine, for a container of [`dock_image`] beside the docks. It is the lab's: should
+/// its test be killed, [`down`] removes it.
+///
+/// # Errors
+/// When the lab's directory cannot be made.
+pub fn run() -> Result<Command, Error> {
+    let lab = Lab::open()?;
+    lab.hold()?;
+    let mut run = lab.docker();
+    run.args(["run", "--rm"]).args(lab.labels());
+    Ok(run)
+}
+
+/// What a test puts into each name that it gives to something on the machine's own engine: this checkout's, and of lower-case
+/// letters and digits. [`down`] removes what bears it.
+///
+/// # Errors
+/// When the lab's directory cannot be made.
+pub fn mark() -> Result<String, Error> {
+    Ok(Lab::open()?.mark())
+}
+
+/// Says that this process uses the lab until it ends: no other checkout's `down --all` takes it away. All of this module that
+/// gives an engine does so by itself.
+///
+/// # Errors
+/// When the lab's directory cannot be written to.
+pub fn hold() -> Result<(), Error> {
+    Lab::open()?.hold()
 }
 
 /// Stops the lab's engines and forgets what they stored. The images that they run from stay.
@@ -196,221 +236,113 @@ pub fn dock_image(suite: Suite) -> Result<String, Error> {
 /// # Errors
 /// When the machine's engine refuses.
 pub fn down() -> Result<(), Error> {
-    let lab = Lab::open()?;
-    let _lock = lab.lock()?;
-    for dock in lab.docks()? {
-        dock.remove(&lab)?;
-    }
-    Ok(())
+    Lab::open()?.down()
 }
 
-/// An engine of one test alone, which it may fill, kill or stop; removed with all it stored when this is dropped.
-#[derive(Debug)]
-pub struct Throwaway {
-    dock: Dock,
-    engine: LabEngine,
-}
-
-impl Throwaway {
-    /// Starts one: a few seconds. With `disk`, what it stores lies on a disk of so many MiB, in memory.
-    ///
-    /// # Errors
-    /// As [`engines`].
-    pub fn start(suite: Suite, store: Store, disk: Option<u32>) -> Result<Self, Error> {
-        static STARTED: AtomicU32 = AtomicU32::new(0);
-        let lab = Lab::open()?;
-        // The image of its container, and the base image that it is given.
-        engines()?;
-        let number = STARTED.fetch_add(1, Ordering::Relaxed);
-        let dock = Dock {
-            name: format!("throwaway-{}-{number}", std::process::id()).into(),
-            suite,
-            store,
-            disk,
-            supervised: true,
-        };
-        let started = dock
-            .start(&lab)
-            .and_then(|()| dock.wait(&lab))
-            .and_then(|()| dock.running(&lab).ok_or(Error::Vanished));
-        match started {
-            Ok(engine) => Ok(Self { dock, engine }),
-            Err(error) => {
-                // The error that counts is the first one.
-                let _ = dock.remove(&lab);
-                Err(error)
-            }
-        }
-    }
-
-    /// The engine.
-    pub fn engine(&self) -> &LabEngine {
-        &self.engine
-    }
-
-    /// Kills the engine and its machine, as a power cut does.
-    ///
-    /// # Errors
-    /// When the machine's engine refuses.
-    pub fn kill(&self) -> Result<(), Error> {
-        self.tell("kill")
-    }
-
-    /// Freezes the engine: it keeps its connections and says nothing more.
-    ///
-    /// # Errors
-    /// When the machine's engine refuses.
-    pub fn freeze(&self) -> Result<(), Error> {
-        self.tell("pause")
-    }
-
-    /// Lets a frozen engine go on.
-    ///
-    /// # Errors
-    /// When the machine's engine refuses.
-    pub fn thaw(&self) -> Result<(), Error> {
-        self.tell("unpause")
-    }
-
-    /// Ends the engine and leaves its machine: sshd goes on. By `TERM`, as a service is stopped; by `KILL`, as it crashes.
-    ///
-    /// # Errors
-    /// When it does not end, or the machine's engine refuses.
-    pub fn stop_engine(&self, signal: Signal) -> Result<(), Error> {
-        let lab = Lab::open()?;
-        write(&self.dock.directory(&lab).join("held"), "")?;
-        // A minute: an engine waits for its containers.
-        let script = "pid=$(cat /var/run/docker.pid) && kill -$0 $pid || exit 1; \
-                      for _ in $(seq 600); do kill -0 $pid 2>/dev/null || exit 0; sleep 0.1; done; exit 1";
-        let mut sh = self.engine.exec("sh")?;
-        process::capture(sh.args(["-c", script, &signal.as_raw().to_string()]))?;
-        Ok(())
-    }
-
-    /// Starts the engine again, and waits until it answers as before.
-    ///
-    /// # Errors
-    /// When it does not.
-    pub fn start_engine(&self) -> Result<(), Error> {
-        let lab = Lab::open()?;
-        let held = self.dock.directory(&lab).join("held");
-        fs::remove_file(&held).map_err(|source| Error::File { path: held, source })?;
-        self.dock.wait(&lab)?;
-        // The socket is a new one, and not yet for the group that the users of ssh are in.
-        let mut sh = self.engine.exec("sh")?;
-        let script = "if getent group docker >/dev/null; then chgrp docker /var/run/docker.sock; fi";
-        process::capture(sh.args(["-c", script]))?;
-        Ok(())
-    }
-
-    fn tell(&self, verb: &str) -> Result<(), Error> {
-        let mut docker = Lab::open()?.docker();
-        process::capture(docker.args([verb, &self.dock.container()]))?;
-        Ok(())
-    }
-}
-
-impl Drop for Throwaway {
-    fn drop(&mut self) {
-        // Nobody is left to hear of a failure; `down` and the next start do not stumble over the rest.
-        let _ = Lab::open().and_then(|lab| self.dock.remove(&lab));
-    }
-}
-
-/// Each engine of the matrix by name, and the engine itself where it answers. Starts nothing.
-///
-/// # Errors
-/// When the machine's own engine does not answer.
-pub fn status() -> Result<Vec<(String, Option<LabEngine>)>, Error> {
-    let lab = Lab::open()?;
-    let mut table = vec![("local".to_owned(), Some(lab.local_engine()?))];
-    table.extend(
-        lab.docks()?
-            .into_iter()
-            .map(|dock| (dock.name.to_string(), dock.running(&lab))),
-    );
-    Ok(table)
-}
-
-/// Where the lab keeps its files; other parts of the tests may, too, by names of their own.
+/// Where all labs of this user keep their files; other parts of the tests may, too, by names of their own.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn directory() -> Result<PathBuf, Error> {
-    Ok(Lab::open()?.directory)
-}
-
-/// Where the lab keeps its files, and the machine's own engine.
-struct Lab {
-    directory: PathBuf,
-    local: PathBuf,
+    Ok(Lab::open()?.shared)
 }
 
 impl Lab {
-    fn open() -> Result<Self, Error> {
-        let cache = std::env::var_os("XDG_CACHE_HOME")
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-            .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache")))
-            .ok_or(Error::NoCache)?;
-        let directory = cache.join("dockerutils-lab");
-        create_directory(&directory)?;
-        Ok(Self {
-            directory,
-            local: PathBuf::from(local_engine::SOCKET),
+    /// As [`engines`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn engines(&self) -> Result<Vec<LabEngine>, Error> {
+        self.hold()?;
+        if let Some(running) = self.running() {
+            return Ok(running);
+        }
+        let _lock = self.lock()?;
+        self.up()?;
+        self.running().ok_or(Error::Vanished)
+    }
+
+    /// As [`engine`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn engine(&self, name: &str) -> Result<LabEngine, Error> {
+        self.hold()?;
+        if name == LOCAL {
+            return self.local_engine();
+        }
+        let Some(dock) = MATRIX.iter().find(|dock| dock.name == name) else {
+            let known = MATRIX.iter().map(|dock| dock.name.as_ref()).collect::<Vec<_>>();
+            return Err(Error::Unknown {
+                name: name.to_owned(),
+                known: format!("{LOCAL}, {}", known.join(", ")),
+            });
+        };
+        // Only this one is asked: another may be busy, and each test asks.
+        if let Some(engine) = dock.running(self) {
+            return Ok(engine);
+        }
+        self.engines()?;
+        dock.running(self).ok_or(Error::Vanished)
+    }
+
+    /// Each engine by name, and the engine itself where it answers. Starts nothing.
+    pub fn status(&self) -> Vec<(String, Option<LabEngine>)> {
+        let mut table = vec![(LOCAL.to_owned(), probe(LOCAL, &self.local, None))];
+        let docks = MATRIX.iter().map(|dock| (dock.name.to_string(), dock.running(self)));
+        table.extend(docks);
+        table
+    }
+
+    /// All engines, when all of them run as they should: a question over each one's Unix socket, no program started.
+    fn running(&self) -> Option<Vec<LabEngine>> {
+        thread::scope(|scope| {
+            let asked: Vec<_> = MATRIX.iter().map(|dock| scope.spawn(|| dock.running(self))).collect();
+            asked.into_iter().map(|answer| answer.join().ok().flatten()).collect()
         })
     }
 
-    /// Held by the one process that changes the lab. The system lets go of it when that process dies.
-    fn lock(&self) -> Result<File, Error> {
-        let path = self.directory.join("lock");
-        let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
-        lock.map_err(|source| Error::File { path, source })
-    }
-
-    /// All engines, when all of them run as they should: a few questions over Unix sockets, no program started.
-    fn running(&self) -> Result<Option<Vec<LabEngine>>, Error> {
-        let local = self.local_engine()?;
-        if !has_base_image(&self.local) {
-            return Ok(None);
-        }
-        let docks = self.docks()?.into_iter().map(|dock| dock.running(self));
-        Ok(std::iter::once(Some(local)).chain(docks).collect())
-    }
-
     fn up(&self) -> Result<(), Error> {
-        local_engine::ensure()?;
-        // Debian has had the client in a package of its own since trixie.
-        machine::require("docker", &["docker-cli"], "the lab")?;
-        let docks = self.docks()?;
-        let mut suites: Vec<Suite> = docks.iter().map(|dock| dock.suite).collect();
-        suites.dedup();
-        rootfs::ensure(self, &suites)?;
-        rootfs::ensure_base_image(self)?;
-        // All start at once, then each is waited for.
-        for dock in &docks {
-            dock.start(self)?;
-        }
-        for dock in &docks {
-            dock.wait(self)?;
-        }
+        let began = Instant::now();
+        let suites: Vec<Suite> = MATRIX.iter().map(|dock| dock.suite).collect();
+        self.prepare(&suites)?;
+        throwaway::sweep(self)?;
+        let down: Vec<_> = MATRIX.iter().filter(|dock| dock.running(self).is_none()).collect();
+        let names: Vec<&str> = down.iter().map(|dock| dock.name.as_ref()).collect();
+        announce(format_args!("lab: starting {}", names.join(", ")));
+        thread::scope(|scope| {
+            let starting: Vec<_> = down
+                .iter()
+                .map(|dock| scope.spawn(|| dock.start(self).and_then(|()| dock.wait(self))))
+                .collect();
+            starting
+                .into_iter()
+                .try_for_each(|thread| thread.join().unwrap_or(Err(Error::Thread)))
+        })?;
+        announce(format_args!("lab: up after {:.1} s", began.elapsed().as_secs_f64()));
         Ok(())
     }
 
-    fn docks(&self) -> Result<Vec<Dock>, Error> {
-        let old = !self.local_engine()?.version.starts_with("20.10");
-        Ok(dock::MATRIX
-            .into_iter()
-            .filter(|dock| old || dock.suite != Suite::Bookworm)
-            .collect())
+    /// The machine's engine, the client, and all images.
+    fn prepare(&self, suites: &[Suite]) -> Result<(), Error> {
+        if self.local == Path::new(local_engine::SOCKET) {
+            local_engine::ensure()?;
+        }
+        // Debian has had the client in a package of its own since trixie.
+        machine::require("docker", &["docker-cli"], "the lab")?;
+        let mut suites = suites.to_vec();
+        suites.dedup();
+        rootfs::ensure(self, &suites)?;
+        rootfs::ensure_base_image(self)
     }
 
+    /// The machine's own engine, with the base image.
     fn local_engine(&self) -> Result<LabEngine, Error> {
-        probe("local", &self.local, None).ok_or(Error::LocalEngine(local_engine::Error::Silent))
-    }
-
-    fn docker(&self) -> Command {
-        docker(&host_of(&self.local))
+        if !has_base_image(&self.local) {
+            let _lock = self.lock()?;
+            self.prepare(&[Suite::Trixie])?;
+        }
+        probe(LOCAL, &self.local, None).ok_or(Error::LocalEngine(local_engine::Error::Silent))
     }
 }
 
@@ -445,11 +377,6 @@ fn probe(name: &str, socket: &Path, container: Option<&str>) -> Option<LabEngine
         host: host_of(socket),
         container: container.map(str::to_owned),
     })
-}
-
-fn has_base_image(socket: &Path) -> bool {
-    let path = format!("/images/{BASE_IMAGE}/json");
-    http::get(socket, &path, ANSWER).is_ok_and(|answer| answer.status == 200)
 }
 
 fn host_of(socket: &Path) -> String {

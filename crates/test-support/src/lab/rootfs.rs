@@ -6,9 +6,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use super::{BASE_IMAGE, Error, Lab, create_directory, has_base_image, write};
+use super::place::wait;
+use super::{ANSWER, BASE_IMAGE, Error, LABEL_BASE, Lab, create_directory, write};
+use crate::http;
 use crate::machine::{self, as_root};
 use crate::process::{self, announce};
+
+/// The repository of the docks' images.
+pub(super) const DOCK_IMAGES: &str = "dockerutils-lab";
+
+/// The repository of [`BASE_IMAGE`].
+pub(super) const BASE_NAME: &str = "dockerutils-lab-base";
+
+/// How the base image is made: a new number makes all make it anew.
+const BASE_RECIPE: &str = "1";
 
 /// What installs Debian into a directory. The keys of Debian's archive are not on Ubuntu.
 const PACKAGES: [&str; 2] = ["debootstrap", "debian-archive-keyring"];
@@ -38,11 +49,11 @@ impl Suite {
 
     /// The image of a machine that hosts Docker. A new number when the packages change makes all make it anew.
     pub fn image(self) -> String {
-        format!("dockerutils-lab:{}-1", self.name())
+        format!("{DOCK_IMAGES}:{}-1", self.name())
     }
 
     fn tarball(self, lab: &Lab) -> PathBuf {
-        lab.directory.join(format!("{}.tar", self.image().replace(':', "-")))
+        lab.shared.join(format!("{}.tar", self.image().replace(':', "-")))
     }
 
     fn packages(self) -> String {
@@ -57,8 +68,16 @@ impl Suite {
 /// Makes sure that the machine's engine has the images of `suites`: from the tarball of an earlier time, or from
 /// nothing, side by side.
 pub(super) fn ensure(lab: &Lab, suites: &[Suite]) -> Result<(), Error> {
-    let there = |suite: &Suite| process::capture(lab.docker().args(["image", "inspect", &suite.image()])).is_ok();
-    let missing: Vec<Suite> = suites.iter().copied().filter(|suite| !there(suite)).collect();
+    let missing = || {
+        let there = |suite: &Suite| image(&lab.local, &suite.image()).is_some();
+        suites.iter().copied().filter(|suite| !there(suite)).collect::<Vec<_>>()
+    };
+    if missing().is_empty() {
+        return Ok(());
+    }
+    let _lock = lab.lock_images()?;
+    // Another process may have made them meanwhile.
+    let missing = missing();
     if missing.iter().any(|suite| !suite.tarball(lab).exists()) {
         machine::require("debootstrap", &PACKAGES, PURPOSE)?;
     }
@@ -70,10 +89,32 @@ pub(super) fn ensure(lab: &Lab, suites: &[Suite]) -> Result<(), Error> {
     })
 }
 
+/// What an engine says of an image, when it has it.
+fn image(socket: &Path, name: &str) -> Option<serde_json::Value> {
+    let answer = http::get(socket, &format!("/images/{name}/json"), ANSWER).ok()?;
+    (answer.status == 200).then(|| answer.json())
+}
+
+/// Whether an engine has the base image; another one of its name does not count.
+pub(super) fn has_base_image(socket: &Path) -> bool {
+    let made_by = |image: serde_json::Value| {
+        let labels = image.pointer("/Config/Labels")?;
+        Some(labels.get(LABEL_BASE)?.as_str()?.to_owned())
+    };
+    image(socket, BASE_IMAGE).and_then(made_by).as_deref() == Some(BASE_RECIPE)
+}
+
 fn make(lab: &Lab, suite: Suite) -> Result<(), Error> {
     let (image, tarball) = (suite.image(), suite.tarball(lab));
     if !tarball.exists() {
-        bootstrap(suite, &tarball)?;
+        // Those who share the tarballs may use another engine.
+        let _lock = wait(
+            &tarball.with_extension("lock"),
+            "lab: waiting for another process that installs Debian",
+        )?;
+        if !tarball.exists() {
+            bootstrap(suite, &tarball)?;
+        }
     }
     announce(format_args!("lab: importing {image}"));
     process::capture(
@@ -148,6 +189,10 @@ pub(super) fn ensure_base_image(lab: &Lab) -> Result<(), Error> {
     if has_base_image(&lab.local) {
         return Ok(());
     }
+    let _lock = lab.lock_images()?;
+    if has_base_image(&lab.local) {
+        return Ok(());
+    }
     let temporary = tempfile::tempdir_in(&lab.directory);
     let temporary = temporary.map_err(|source| Error::File {
         path: lab.directory.clone(),
@@ -162,11 +207,12 @@ pub(super) fn ensure_base_image(lab: &Lab) -> Result<(), Error> {
         .map_err(|source| Error::File { path: tmp, source })?;
     let busybox = root.join("bin/busybox");
     let dock = Suite::Trixie.image();
-    let program =
-        process::capture(
-            lab.docker()
-                .args(["run", "--rm", "--network=none", &dock, "cat", "/usr/bin/busybox"]),
-        )?;
+    let program = process::capture(
+        lab.docker()
+            .args(["run", "--rm", "--network=none"])
+            .args(lab.labels())
+            .args([&dock, "cat", "/usr/bin/busybox"]),
+    )?;
     let file = |source| Error::File {
         path: busybox.clone(),
         source,
@@ -189,8 +235,38 @@ pub(super) fn ensure_base_image(lab: &Lab) -> Result<(), Error> {
         .arg(".");
     process::pipe(
         &mut tar,
-        lab.docker()
-            .args(["import", "--change", "CMD [\"sh\"]", "-", BASE_IMAGE]),
+        lab.docker().args(["import", "--change", "CMD [\"sh\"]"]).args([
+            "--change",
+            &format!("LABEL {LABEL_BASE}={BASE_RECIPE}"),
+            "-",
+            BASE_IMAGE,
+        ]),
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Reply, ScriptedEngine};
+
+    #[test]
+    fn another_image_of_the_base_images_name_does_not_count() {
+        let has = |labels: serde_json::Value| {
+            let engine = ScriptedEngine::start().on(
+                "GET",
+                &format!("/images/{BASE_IMAGE}/json"),
+                Reply::json(200, &json!({ "Id": "sha256:1", "Config": { "Labels": labels } })),
+            );
+            has_base_image(Path::new(engine.host().trim_start_matches("unix://")))
+        };
+        assert!(has(json!({ LABEL_BASE: BASE_RECIPE })));
+        assert!(!has(json!({ LABEL_BASE: "0" })));
+        assert!(!has(json!({})));
+        assert!(!has(json!(null)));
+        assert!(!has_base_image(Path::new("/nonexistent/docker.sock")));
+        assert_eq!(BASE_IMAGE.split(':').next(), Some(BASE_NAME));
+    }
 }

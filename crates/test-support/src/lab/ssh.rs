@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::place::wait;
 use super::{Error, Lab, LabEngine, create_directory, host_of, write};
 use crate::{machine, process};
 
@@ -120,7 +121,10 @@ impl LabEngine {
             .unwrap_or_default();
         let ready = directory.join("host_keys");
         if !ready.exists() {
-            let _lock = lab.lock()?;
+            let _lock = wait(
+                &directory.join("ssh.lock"),
+                "lab: waiting for another process that sets up ssh",
+            )?;
             if !ready.exists() {
                 write(&ready, &set_up(&lab, container, &key.with_extension("pub"))?)?;
             }
@@ -248,12 +252,15 @@ impl Drop for Sshd {
 impl Lab {
     /// The key that every user of every dock takes; made when it is not there.
     fn key(&self) -> Result<PathBuf, Error> {
-        let directory = self.directory.join("ssh");
+        let directory = self.shared.join("ssh");
         let key = directory.join("id_ed25519");
         if key.exists() {
             return Ok(key);
         }
-        let _lock = self.lock()?;
+        let _lock = wait(
+            &directory.join("lock"),
+            "lab: waiting for another process that makes its key",
+        )?;
         if key.exists() {
             return Ok(key);
         }

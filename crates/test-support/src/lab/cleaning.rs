@@ -1,0 +1,255 @@
+//! Taking the lab away again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::place::{self, LABEL_DIRECTORY, Lab};
+use super::rootfs::{BASE_NAME, DOCK_IMAGES};
+use super::{Error, LABEL, LABEL_BASE};
+use crate::process;
+
+/// What the machine's engine holds of labs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Container,
+    Volume,
+    Network,
+    Image,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Container, Self::Volume, Self::Network, Self::Image];
+
+    /// `docker ... ls`, each with what names it in `docker ... rm`, its names, and its labels.
+    fn list(self) -> &'static [&'static str] {
+        match self {
+            Self::Container => &[
+                "container",
+                "ls",
+                "--all",
+                "--format={{.ID}} {{.Names}} {{.Image}} {{.Labels}}",
+            ],
+            Self::Volume => &["volume", "ls", "--format={{.Name}} {{.Labels}}"],
+            Self::Network => &["network", "ls", "--format={{.ID}} {{.Name}} {{.Labels}}"],
+            Self::Image => &["image", "ls", "--format={{.Repository}}:{{.Tag}} {{.ID}}"],
+        }
+    }
+
+    fn remove(self) -> &'static [&'static str] {
+        match self {
+            Self::Container => &["container", "rm", "--force", "--volumes"],
+            Self::Volume => &["volume", "rm", "--force"],
+            Self::Network => &["network", "rm"],
+            Self::Image => &["image", "rm", "--force"],
+        }
+    }
+}
+
+/// The lab of another checkout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Other {
+    /// Its id.
+    pub id: String,
+    /// Where it keeps its files, where that is known.
+    pub directory: Option<PathBuf>,
+    /// Whether a process uses it, or it cannot be told.
+    pub in_use: bool,
+}
+
+impl Lab {
+    /// Stops its engines and forgets what they stored, and all that its tests left on the machine's engine. The images
+    /// that the engines run from stay.
+    ///
+    /// # Errors
+    /// When the machine's engine refuses.
+    pub fn down(&self) -> Result<(), Error> {
+        let _lock = self.lock()?;
+        self.remove(&self.id, &self.directory)
+    }
+
+    /// Takes away the labs of all checkouts, then their images and what they share. A lab that a process uses stays, and
+    /// all that it needs.
+    ///
+    /// # Errors
+    /// When the machine's engine refuses, or a lab of another checkout is in use.
+    pub fn down_all(&self) -> Result<(), Error> {
+        self.down()?;
+        let mut in_use = Vec::new();
+        // Held to the end: nobody begins to use one whose images are being removed.
+        let mut locks = Vec::new();
+        for (id, directory) in self.others()? {
+            // Nobody knows where the files were of one without a directory.
+            let directory = directory.unwrap_or_default();
+            match used(&directory) {
+                Ok(Use::InUse) => in_use.push(directory.display().to_string()),
+                Err(source) => in_use.push(format!("{} ({source})", directory.display())),
+                Ok(Use::Unused(lock)) => {
+                    locks.push(lock);
+                    self.remove(&id, &directory)?;
+                }
+            }
+        }
+        if !in_use.is_empty() {
+            return Err(Error::InUse(in_use.join("\n    ")));
+        }
+        let _lock = self.lock_images()?;
+        self.remove_images()?;
+        match fs::remove_dir_all(&self.shared) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::File {
+                path: self.shared.clone(),
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The labs of other checkouts: those that have something on the machine's engine, and those whose files are beside
+    /// ours.
+    ///
+    /// # Errors
+    /// When the machine's engine refuses.
+    pub fn other_labs(&self) -> Result<Vec<Other>, Error> {
+        let others = self.others()?.into_iter().map(|(id, directory)| Other {
+            in_use: directory
+                .as_deref()
+                .is_some_and(|directory| !matches!(used(directory), Ok(Use::Unused(_)))),
+            id,
+            directory,
+        });
+        Ok(others.collect())
+    }
+
+    /// The names of what this lab has on the machine's engine: containers, volumes, networks, images of its tests.
+    ///
+    /// # Errors
+    /// When the machine's engine refuses.
+    pub fn holdings(&self) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        for kind in Kind::ALL {
+            let lines = self.lines(kind, &self.id)?;
+            names.extend(lines.iter().map(|line| {
+                let mut words = line.split(' ');
+                let (first, second) = (words.next(), words.next());
+                match kind {
+                    Kind::Container | Kind::Network => second,
+                    Kind::Volume | Kind::Image => first,
+                }
+                .unwrap_or_default()
+                .to_owned()
+            }));
+        }
+        Ok(names)
+    }
+
+    fn others(&self) -> Result<BTreeMap<String, Option<PathBuf>>, Error> {
+        let mut others = BTreeMap::new();
+        for kind in ["container", "volume"] {
+            let format = format!("--format={{{{.Label {LABEL:?}}}}} {{{{.Label {LABEL_DIRECTORY:?}}}}}");
+            let mut list = self.docker();
+            list.args([kind, "ls", &format, "--filter", &format!("label={LABEL}")]);
+            if kind == "container" {
+                list.arg("--all");
+            }
+            for line in process::capture_text(&mut list)?.lines() {
+                if let Some((id, directory)) = line.split_once(' ') {
+                    let known = others.entry(id.to_owned()).or_insert(None);
+                    if !directory.is_empty() {
+                        *known = Some(PathBuf::from(directory));
+                    }
+                }
+            }
+        }
+        for entry in fs::read_dir(&self.shared).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if is_id(&name) {
+                others.insert(name, Some(entry.path()));
+            }
+        }
+        others.remove(&self.id);
+        Ok(others)
+    }
+
+    /// What `docker ... ls` says of all that the lab of this id has.
+    fn lines(&self, kind: Kind, id: &str) -> Result<Vec<String>, Error> {
+        let said = process::capture_text(self.docker().args(kind.list()))?;
+        let (label, mark) = (format!("{LABEL}={id}"), format!("lab{id}"));
+        let ours = said
+            .lines()
+            .filter(|line| line.contains(&label) || line.contains(&mark));
+        Ok(ours.map(str::to_owned).collect())
+    }
+
+    fn remove(&self, id: &str, directory: &Path) -> Result<(), Error> {
+        for kind in Kind::ALL {
+            let lines = self.lines(kind, id)?;
+            self.remove_each(kind, lines.iter().filter_map(|line| line.split(' ').next()))?;
+        }
+        // The locks stay: who waits for them would wait for others than who comes after.
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let path = entry.path();
+                match fs::remove_dir_all(&path) {
+                    // Another user's; it is empty of meaning without its container.
+                    Err(source) if source.kind() == io::ErrorKind::PermissionDenied && id != self.id => {}
+                    removed => removed.map_err(|source| Error::File { path, source })?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_each<'a>(&self, kind: Kind, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        let names: BTreeSet<&str> = names.collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let removed = process::capture(self.docker().args(kind.remove()).args(&names));
+        match removed {
+            // One that went by itself meanwhile is no failure.
+            Err(error) if !error.to_string().to_lowercase().contains("no such") => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the images of docks, the base image, and what was built on it.
+    fn remove_images(&self) -> Result<(), Error> {
+        let list = |arguments: &[&str]| {
+            process::capture_text(self.docker().args(["image", "ls"]).args(arguments)).map(|said| {
+                said.lines()
+                    .filter(|line| !line.contains("<none>"))
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
+        };
+        // By their names first: an image is removed by its ID only when it has one name at most.
+        for repository in [DOCK_IMAGES, BASE_NAME] {
+            let names = list(&[repository, "--format={{.Repository}}:{{.Tag}}"])?;
+            self.remove_each(Kind::Image, names.iter().map(String::as_str))?;
+        }
+        let based = list(&["--quiet", "--filter", &format!("label={LABEL_BASE}")])?;
+        self.remove_each(Kind::Image, based.iter().map(String::as_str))
+    }
+}
+
+/// Whether a lab may be taken away.
+enum Use {
+    /// It may, as long as the lock is held.
+    Unused(Option<File>),
+    /// It may not: a process uses it.
+    InUse,
+}
+
+fn used(directory: &Path) -> io::Result<Use> {
+    // Nobody uses what is not there.
+    if !directory.try_exists()? {
+        return Ok(Use::Unused(None));
+    }
+    Ok(place::unused(directory)?.map_or(Use::InUse, |lock| Use::Unused(Some(lock))))
+}
+
+/// As [`Lab::id`].
+fn is_id(name: &str) -> bool {
+    name.len() == 8 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
