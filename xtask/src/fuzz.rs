@@ -3,10 +3,12 @@
 //! libFuzzer's instrumentation is a pass of LLVM, which stable rustc runs, too: neither cargo-fuzz nor a nightly
 //! toolchain is needed, only a C++ compiler for libFuzzer itself.
 
+use std::env;
 use std::fs;
 use std::num::NonZero;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -29,7 +31,7 @@ pub(crate) struct Args {
 }
 
 /// What cargo-fuzz gives rustc, less the sanitizer (that needs nightly, and our code has next to no `unsafe`).
-const RUSTFLAGS: [&str; 8] = [
+const FLAGS: [&str; 9] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -39,7 +41,35 @@ const RUSTFLAGS: [&str; 8] = [
     // One unit of code to a crate, or the linker drops tables that the counters need.
     "-Ccodegen-units=1",
     "-Cdebug-assertions",
+    // What is fuzzed is to be quick to run; what it depends on hardly runs, and is shared with everyday work.
+    "-Copt-level=1",
 ];
+
+/// Set where cargo runs this program in place of rustc, for the packages of the workspace.
+const AS_RUSTC: &str = "XTASK_FUZZ_RUSTC";
+
+/// Whether cargo runs this program as [`rustc`].
+pub(crate) fn is_rustc() -> bool {
+    env::var_os(AS_RUSTC).is_some()
+}
+
+/// rustc with [`FLAGS`]: cargo's RUSTC_WORKSPACE_WRAPPER, which is given rustc and its arguments. So dependencies are
+/// compiled without them, once for this and for everyday work.
+pub(crate) fn rustc() -> ExitCode {
+    let mut words = env::args_os().skip(1);
+    let Some(rustc) = words.next() else {
+        return ExitCode::FAILURE;
+    };
+    let mut rustc = Command::new(rustc);
+    rustc.args(words).env_remove(AS_RUSTC);
+    // Questions about rustc (`-vV`) are no compilation.
+    if rustc.get_args().any(|word| word == "--crate-name") {
+        rustc.args(FLAGS);
+    }
+    let error = rustc.exec();
+    announce(format_args!("{}: {error}", process::shown(&rustc)));
+    ExitCode::FAILURE
+}
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let workspace = Workspace::load()?;
@@ -48,7 +78,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         None => all(&workspace, limit)?.1,
         Some(target) => {
             let built = build(&workspace)?;
-            usize::from(fuzz(&workspace, &built, target, limit).is_err())
+            let known = targets(&workspace)?;
+            if !known.contains(target) {
+                let known = known.join(", ");
+                return Err(Error::Failed(format!("no target {target:?}; there are: {known}")));
+            }
+            fuzz(&workspace, &built, target, limit)
+                .inspect_err(|error| announce(error))
+                .is_err()
+                .into()
         }
     };
     match failed {
@@ -83,53 +121,44 @@ pub(crate) fn all(workspace: &Workspace, limit: Duration) -> Result<(usize, usiz
 
 /// Every file of `fuzz_targets` is one: a target that was written and not listed is an error of `build`'s.
 fn targets(workspace: &Workspace) -> Result<Vec<String>, Error> {
-    let directory = directory(workspace).join("fuzz_targets");
+    let directory = directory(workspace).join("targets");
     let mut targets = Vec::new();
     for entry in fs::read_dir(&directory).map_err(Error::file(&directory))? {
         let path = entry.map_err(Error::file(&directory))?.path();
         targets.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
     }
+    targets.retain(|target| target != "main");
     targets.sort();
     Ok(targets)
 }
 
-/// Builds all targets, and returns the directory that they are in.
+/// Builds the program that holds all targets, and returns its path. Lints are checked first, without instrumentation.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf, Error> {
     machine::require("c++", &["g++"], "fuzzing")?;
-    let version = process::capture_text(
-        Command::new("rustc")
-            .current_dir(&workspace.root)
-            .args(["--version", "--verbose"]),
-    )?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.ok_or_else(|| Error::Failed("rustc does not say its host".to_owned()))?;
-    let target = workspace.target.join("fuzz");
+    let chosen: Vec<&str> = workspace.everyday_with("fuzz").chain(["--bin", "fuzz"]).collect();
+    let mut clippy = workspace.cargo();
+    clippy.args(["clippy", "--quiet"]).args(&chosen);
+    process::run(clippy.args(["--", "--deny", "warnings"]))?;
     let mut build = workspace.cargo();
-    // With a target named, build scripts and macros are left without instrumentation.
-    build
-        .args(["build", "--quiet", "--bins", "--target", host])
-        .arg("--manifest-path")
-        .arg(directory(workspace).join("Cargo.toml"));
-    build
-        .arg("--target-dir")
-        .arg(&target)
-        .env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS.join("\u{1f}"));
-    process::run(&mut build)?;
-    Ok(target.join(host).join("debug"))
+    build.args(["build", "--quiet"]).args(&chosen);
+    let own = env::current_exe().map_err(Error::file("xtask"))?;
+    build.env("RUSTC_WORKSPACE_WRAPPER", own).env(AS_RUSTC, "1");
+    // Of one unit of code, nothing can be kept.
+    process::run(build.env("CARGO_INCREMENTAL", "0"))?;
+    Ok(workspace.target.join("debug/fuzz"))
 }
 
 /// Fuzzes one target, beginning with the inputs that are kept in `seeds/` and those that earlier runs found.
 fn fuzz(workspace: &Workspace, built: &Path, target: &str, limit: Duration) -> Result<(), Error> {
-    let directory = directory(workspace);
-    let corpus = directory.join("corpus").join(target);
-    let artifacts = directory.join("artifacts").join(target);
+    let corpus = workspace.target.join("fuzz-corpus").join(target);
+    let artifacts = workspace.target.join("fuzz-artifacts").join(target);
     for made in [&corpus, &artifacts] {
         fs::create_dir_all(made).map_err(Error::file(made))?;
     }
     announce(format_args!("fuzz {target}: {} s", limit.as_secs()));
-    let mut command = Command::new(built.join(target));
+    let mut command = Command::new(built);
     // The panic's own line is what one wants to see at the end.
-    command.env("RUST_BACKTRACE", "0");
+    command.env("FUZZ_TARGET", target).env("RUST_BACKTRACE", "0");
     command.args([
         format!("-max_total_time={}", limit.as_secs()),
         "-timeout=10".to_owned(),
@@ -138,7 +167,7 @@ fn fuzz(workspace: &Workspace, built: &Path, target: &str, limit: Duration) -> R
     // What broke the parser is kept there; move it to seeds/ with the fix.
     command.arg(format!("-artifact_prefix={}/", artifacts.display()));
     command.args(["-verbosity=0", "-print_final_stats=0"]).arg(&corpus);
-    let seeds = directory.join("seeds").join(target);
+    let seeds = directory(workspace).join("seeds").join(target);
     if seeds.is_dir() {
         command.arg(seeds);
     }

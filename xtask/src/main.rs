@@ -45,6 +45,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if fuzz::is_rustc() {
+        return fuzz::rustc();
+    }
     let done = match Command::parse() {
         Command::Demo => demo::run(),
         Command::Test(args) => test::run(&args),

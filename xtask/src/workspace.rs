@@ -117,6 +117,12 @@ impl Workspace {
         std::iter::once("--workspace").chain(excluded)
     }
 
+    /// [`Workspace::everyday`], and what this stage builds: features are then those of everyday work.
+    pub(crate) fn everyday_with<'a>(&'a self, stage: &'a str) -> impl Iterator<Item = &'a str> {
+        let excluded = self.staged.iter().filter(move |(_, of)| of != stage);
+        std::iter::once("--workspace").chain(excluded.flat_map(|(package, _)| ["--exclude", package]))
+    }
+
     /// The packages of a stage.
     pub(crate) fn packages_of<'a>(&'a self, stage: &'a str) -> impl Iterator<Item = &'a str> {
         let of_stage = self.staged.iter().filter(move |(_, of)| of == stage);

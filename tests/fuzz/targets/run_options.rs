@@ -1,15 +1,12 @@
 //! Any words are options of `docker run` or refused, and any options make a plan or are refused, whatever
 //! the files that they name hold.
 
-#![no_main]
-
 use std::path::Path;
 
 use dockerutils_core::docker::run_options::{ClientFacts, EngineSystem, RunOptions, publish_on_loopback};
-use libfuzzer_sys::fuzz_target;
 
 // A word on each line; the last one is what every file holds.
-fuzz_target!(|text: &str| {
+pub(crate) fn fuzz(text: &str) {
     let mut words: Vec<String> = text.split('\n').map(str::to_owned).collect();
     let content = words.pop().unwrap_or_default().replace('\r', "\n");
     let Ok(options) = RunOptions::parse(&words) else {
@@ -41,4 +38,4 @@ fuzz_target!(|text: &str| {
     let rewritten = publish_on_loopback(&words).expect("options that were read before");
     assert_eq!(publish_on_loopback(&rewritten).expect("options"), rewritten);
     RunOptions::parse(&rewritten).expect("options that listen elsewhere");
-});
+}

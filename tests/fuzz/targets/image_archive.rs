@@ -1,11 +1,8 @@
 //! Any bytes are read as an image's archive or refused, also as a layer in an archive that is whole.
 
-#![no_main]
-
 use dockerutils_core::docker::image_archive::{self, Change};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(crate) fn fuzz(bytes: &[u8]) {
     // An error is as good as an image.
     let _ = image_archive::read(bytes);
     let Ok(image) = image_archive::read(&archive(bytes)[..]) else {
@@ -17,7 +14,7 @@ fuzz_target!(|bytes: &[u8]| {
         };
         assert!(!path.starts_with(b"/") && !path.ends_with(b"/"));
     }
-});
+}
 
 /// An archive whose one layer is this.
 fn archive(layer: &[u8]) -> Vec<u8> {

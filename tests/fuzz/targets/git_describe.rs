@@ -1,17 +1,14 @@
 //! What git and a project say of a version: any line of `git describe`, any configuration and any source file is read or
 //! refused, every style of what was read is rendered, and the file holds it.
 
-#![no_main]
-
 use std::path::Path;
 
 use dockerutils_core::version::config::Section;
 use dockerutils_core::version::describe::{Description, Pieces};
 use dockerutils_core::version::render::{Style, render};
 use dockerutils_core::version::{Release, VersionError, file, source_file};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (&str, &str, &str)| {
+pub(crate) fn fuzz(input: (&str, &str, &str)) {
     let (line, prefix, text) = input;
     if let Some(description) = Description::parse(line) {
         describe(line, &description);
@@ -38,7 +35,7 @@ fuzz_target!(|input: (&str, &str, &str)| {
             Err(error) => assert!(error.hint().is_some_and(|hint| !hint.is_empty())),
         }
     }
-});
+}
 
 fn describe(line: &str, description: &Description<'_>) {
     let dirty = if description.dirty { "-dirty" } else { "" };

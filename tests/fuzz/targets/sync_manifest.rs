@@ -1,12 +1,9 @@
 //! The manifest of a sync, and the mark of a workspace: what is read is written the same again.
 
-#![no_main]
-
 use dockerutils_core::sync::manifest::Manifest;
 use dockerutils_core::sync::owner::Owner;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &[u8]| {
+pub(crate) fn fuzz(text: &[u8]) {
     if let Some(manifest) = Manifest::parse(text) {
         let again = manifest.render().expect("it was JSON before");
         assert_eq!(Manifest::parse(&again).as_ref(), Some(&manifest));
@@ -14,4 +11,4 @@ fuzz_target!(|text: &[u8]| {
     if let Some(owner) = std::str::from_utf8(text).ok().and_then(Owner::parse) {
         assert_eq!(Owner::parse(&owner.render()), Some(owner));
     }
-});
+}

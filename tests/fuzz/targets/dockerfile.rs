@@ -1,14 +1,11 @@
 //! Any text is a Dockerfile, whatever the builder will say of it, and what is read of it is in it.
 
-#![no_main]
-
 use std::collections::BTreeMap;
 
 use dockerutils_core::docker::dockerfile::Dockerfile;
-use libfuzzer_sys::fuzz_target;
 
 // The text, and the value that every build argument has.
-fuzz_target!(|input: (&str, &str)| {
+pub(crate) fn fuzz(input: (&str, &str)) {
     let (text, value) = input;
     let arguments = BTreeMap::from([("A".to_owned(), value.to_owned()), ("TAG".to_owned(), value.to_owned())]);
     let file = Dockerfile::parse(text, &arguments);
@@ -37,4 +34,4 @@ fuzz_target!(|input: (&str, &str)| {
     for instruction in text.lines() {
         assert!(Dockerfile::line_of(text, instruction).is_none_or(|line| (1..=lines).contains(&line)));
     }
-});
+}

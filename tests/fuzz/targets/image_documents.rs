@@ -1,11 +1,8 @@
 //! Any bytes are read as an image's manifest, index or configuration, or refused; what was read says what it is made of.
 
-#![no_main]
-
 use dockerutils_core::docker::manifest::{Digest, Document, ImageConfig, chain_ids};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(crate) fn fuzz(bytes: &[u8]) {
     let check = |digest: &Digest| {
         assert_eq!(digest.hex().len(), 64);
         assert_eq!(Digest::parse(digest.as_str()).expect("it was read"), *digest);
@@ -23,4 +20,4 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(chain.len(), config.diff_ids.len());
         assert_eq!(chain.first(), config.diff_ids.first());
     }
-});
+}

@@ -1,13 +1,10 @@
 //! Any text is read as a configuration file or refused with a place in it, and each value can be asked for.
 
-#![no_main]
-
 use std::path::Path;
 
 use dockerutils_core::config::ini::{DEFAULT_SECTION, Ini, IniError};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| {
+pub(crate) fn fuzz(text: &str) {
     let path = Path::new("docker/dockerutils.cfg");
     let ini = match Ini::parse(path, text) {
         Ok(ini) => ini,
@@ -38,7 +35,7 @@ fuzz_target!(|text: &str| {
             assert!(ini.section_line(section).is_some_and(|header| header < line));
         }
     }
-});
+}
 
 fn check(error: &IniError, text: &str) {
     // Lone carriage returns end lines, too.

@@ -1,11 +1,8 @@
 //! Words survive being quoted and split again, and so do the texts that they came from.
 
-#![no_main]
-
 use dockerutils_core::shell;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| {
+pub(crate) fn fuzz(text: &str) {
     let word = text.to_owned();
     assert_eq!(shell::split(&shell::quote(text)), Ok(vec![word]));
 
@@ -22,4 +19,4 @@ fuzz_target!(|text: &str| {
         assert_eq!(again, words);
         assert_eq!(shell::join(&again), line);
     }
-});
+}

@@ -1,15 +1,12 @@
 //! Any bytes are read as what `docker save` streams, or refused: a layer that is handed on has just the bytes that were said,
 //! and all that was wanted is handed on where it is said so.
 
-#![no_main]
-
 use std::collections::BTreeSet;
 
 use dockerutils_core::docker::image_save::{self, Found, Names, Pass};
 use dockerutils_core::docker::manifest::Digest;
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+pub(crate) fn fuzz(bytes: &[u8]) {
     let id = Digest::of(b"id");
     let layers = [Digest::of(b"low"), Digest::of(b"middle"), Digest::of(b"top")];
     let names = Names::of(&id, &layers);
@@ -37,4 +34,4 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(seen.len(), 2);
         }
     }
-});
+}

@@ -1,10 +1,7 @@
 //! Any text as a dock's file of the original: words of it, and nothing that the original did not know.
-#![no_main]
-
 use dockerutils_core::docks::{moniker, original};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| {
+pub(crate) fn fuzz(text: &str) {
     for (key, value) in original::parse(text) {
         assert!(key.starts_with("DOCK_") && text.contains(&key) && text.contains(&value));
         assert!(!value.contains(char::is_whitespace));
@@ -13,4 +10,4 @@ fuzz_target!(|text: &str| {
             assert!(!prompt.contains(['$', '`', '\\', '!']) && !prompt.contains(char::is_control));
         }
     }
-});
+}

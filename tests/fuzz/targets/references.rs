@@ -1,13 +1,10 @@
 //! Any text becomes a legal name, a legal one stays as it is, and a reference means the same however it is written.
 
-#![no_main]
-
 use dockerutils_core::naming::{
     Designation, canonical, is_repository, is_tag, legal_container_name, legal_repository, legal_tag, nearest, registry,
 };
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (&str, &str)| {
+pub(crate) fn fuzz(input: (&str, &str)) {
     let (name, tag) = input;
     let (repository, legal) = (legal_repository(name), legal_tag(tag));
     assert!(is_repository(&repository), "{repository}");
@@ -47,4 +44,4 @@ fuzz_target!(|input: (&str, &str)| {
     let _ = (canonical(name), registry(name));
     assert_eq!(nearest(name, [name]), Some(name));
     assert!(nearest(name, [tag]).is_none_or(|near| near == tag));
-});
+}

@@ -1,11 +1,8 @@
 //! Any bytes as a docker client's requests and an engine's responses, cut anywhere: what is seen is IDs and absolute paths,
 //! and the same however they are cut.
-#![no_main]
-
 use dock_link::ports::observer::{Creation, Observer};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (u8, &[u8], &[u8])| {
+pub(crate) fn fuzz(input: (u8, &[u8], &[u8])) {
     let (piece, client, engine) = input;
     let mut whole = Observer::default();
     whole.see_client(client);
@@ -20,4 +17,4 @@ fuzz_target!(|input: (u8, &[u8], &[u8])| {
         assert!(id.is_none_or(|id| id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())));
         assert!(sources.iter().all(|path| path.starts_with('/') && path.len() < 4096));
     }
-});
+}

@@ -1,15 +1,12 @@
 //! Any known_hosts, any host and key, and any output of `ssh -G`: nothing panics, what is recorded is known, and what is
 //! expanded from checked names stays in its place.
 
-#![no_main]
-
 use std::path::{Path, PathBuf};
 
 use dockerutils_core::docks::known_hosts::{self, KnownHosts, Verdict};
 use dockerutils_core::docks::ssh_config::{Local, SshConfig, Tokens, check_host, check_user};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|input: (&[u8], &str, &[u8], &str)| {
+pub(crate) fn fuzz(input: (&[u8], &str, &[u8], &str)) {
     let (file, name, key, output) = input;
     let mut known = KnownHosts::default();
     known.add(Path::new("known_hosts"), file);
@@ -40,7 +37,7 @@ fuzz_target!(|input: (&[u8], &str, &[u8], &str)| {
         hostname: "here".to_owned(),
     };
     let tokens = Tokens::new(&config, name, &local);
-    let value = |variable: &str| (variable.len() % 2 == 0).then(|| "${X}%h~/".to_owned());
+    let value = |variable: &str| variable.len().is_multiple_of(2).then(|| "${X}%h~/".to_owned());
     for file in config.identity_files.iter().chain(&config.user_known_hosts) {
         let _ = tokens.file(file, &value);
     }
@@ -52,4 +49,4 @@ fuzz_target!(|input: (&[u8], &str, &[u8], &str)| {
             "{command}"
         );
     }
-});
+}

@@ -1,15 +1,12 @@
 //! Any words are options of `docker build` or refused with the option named, in the same way each time.
 
-#![no_main]
-
 use std::path::Path;
 
 use dockerutils_core::docker::build_options::{BuildOptionError, BuildOptions};
 use dockerutils_core::env::Env;
-use libfuzzer_sys::fuzz_target;
 
 // A word on each line; the last one is the value of the variable FOO.
-fuzz_target!(|text: &str| {
+pub(crate) fn fuzz(text: &str) {
     let mut words: Vec<String> = text.split('\n').map(str::to_owned).collect();
     let value = words.pop().unwrap_or_default();
     let env = Env::from_pairs([("FOO", value.clone()), ("SSH_AUTH_SOCK", "/agent".to_owned())]);
@@ -39,4 +36,4 @@ fuzz_target!(|text: &str| {
         }
         Err(BuildOptionError::Grammar(error)) => assert!(!error.to_string().is_empty()),
     }
-});
+}
