@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use dockerutils_test_support::process::{self, announce};
 
@@ -94,6 +96,9 @@ impl<'a> Nextest<'a> {
         }
         let mut run = self.command();
         run.args(["--no-fail-fast", "--status-level=slow", "--final-status-level=fail"]);
+        // Half of them wait: for an engine, a limit of time, a link.
+        let threads = 2 * thread::available_parallelism().map_or(1, NonZero::get);
+        run.arg(format!("--test-threads={threads}"));
         // A change that affects no test of these packages is none that fails.
         run.arg("--no-tests=pass").stderr(Stdio::piped());
         if io::stderr().is_terminal() {
