@@ -643,16 +643,16 @@ fn a_saved_file_is_on_the_dock_within_half_a_second_and_the_round_trip() {
         far.sandbox.write(&format!("d{}/f{number}", number % 20), "text");
     }
     let watching = far.sync("sync-up").arg("--watch").spawn();
-    let container = far.engine.container.clone().unwrap();
     let appears = |path: &str, text: &str, limit: Duration| {
         // One process there that looks all the time: each of ours would take longer than what is measured.
         let script = format!(
             "until [ \"$(cat '{}/{path}' 2>/dev/null)\" = '{text}' ]; do sleep 0.01; done",
             far.workspace()
         );
-        let mut look = Command::new("docker");
+        let mut look = far.engine.exec("timeout").unwrap();
         let mut looking = look
-            .args(["exec", &container, "timeout", "60", "sh", "-c", &script])
+            .args(["60", "sh", "-c", &script])
+            .stdin(Stdio::null())
             .spawn()
             .unwrap();
         std::thread::sleep(Duration::from_secs(1));

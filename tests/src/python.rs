@@ -5,6 +5,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use dockerutils_test_support::lab;
+use sha2::{Digest as _, Sha256};
+
 /// dockerutils 2.0.7, whose work is done anew here. What it depends on is for AWS, which no test needs.
 pub const ORIGINAL: Package<'_> = Package {
     name: "original-2.0.7",
@@ -37,12 +40,18 @@ impl Package<'_> {
     /// # Errors
     /// Without python3, its module venv, or PyPI.
     pub fn commands(&self) -> io::Result<PathBuf> {
-        let lab = cache()?.join("dockerutils-lab");
-        fs::create_dir_all(&lab)?;
+        let shared = lab::directory().map_err(io::Error::other)?;
+        // Another checkout may want other versions at the same time.
+        let digest = Sha256::digest(self.requirement);
+        let number = digest
+            .iter()
+            .take(4)
+            .fold(0, |number, byte| number << 8 | u32::from(*byte));
+        let name = format!("{}-{number:08x}", self.name);
+        let environment = shared.join(&name);
         // Tests run in processes of their own, several at a time. The system lets go of the lock when one dies.
-        let lock = File::create(lab.join(format!("{}.lock", self.name)))?;
+        let lock = File::create(shared.join(format!("{name}.lock")))?;
         lock.lock()?;
-        let environment = lab.join(self.name);
         let commands = environment.join("bin");
         // Written last, and by a name that says what was installed how.
         let complete = environment.join("complete");
@@ -95,15 +104,4 @@ fn made(what: &str, command: &mut Command) -> io::Result<()> {
         ))),
         Err(error) => Err(io::Error::new(error.kind(), format!("{what}: {error}"))),
     }
-}
-
-fn cache() -> io::Result<PathBuf> {
-    let named = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    named("XDG_CACHE_HOME")
-        .or_else(|| Some(named("HOME")?.join(".cache")))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "neither XDG_CACHE_HOME nor HOME is set"))
 }

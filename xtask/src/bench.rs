@@ -32,9 +32,9 @@ pub(crate) struct Args {
     /// How often each side runs
     #[arg(long, value_name = "N", default_value_t = 5)]
     runs: usize,
-    /// The engine of the lab to measure on (see `cargo xtask lab status`)
-    #[arg(long, value_name = "NAME", default_value = "local")]
-    engine: String,
+    /// The engine of the lab to measure on (see `cargo xtask lab status`) [default: 20; 26 as a dock]
+    #[arg(long, value_name = "NAME")]
+    engine: Option<String>,
     /// On a dock far away: 50 ms and 100 Mbit/s (with `context`)
     #[arg(long)]
     dock: bool,
@@ -89,10 +89,26 @@ struct Setting {
     workspace: Workspace,
     runs: usize,
     engine: LabEngine,
+    /// Where that is a dock of ours.
+    dock: LabEngine,
     /// On a dock far away.
     far: bool,
     /// Over this link only.
     link: Option<String>,
+}
+
+impl Setting {
+    /// One of our programs, without the settings of who measures.
+    fn ours(&self, program: &str) -> Command {
+        let mut command = Command::new(self.bin.join(program));
+        for variable in ["DOCKER_CONFIG", "XDG_CONFIG_HOME"] {
+            command.env(variable, "/nonexistent");
+        }
+        for variable in ["DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"] {
+            command.env_remove(variable);
+        }
+        command
+    }
 }
 
 /// One comparison.
@@ -118,7 +134,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let workspace = Workspace::load()?;
     announce("building for release");
     let bin = workspace.build(Profile::Release)?;
-    let engine = lab::engine(&args.engine)?;
+    let engine = lab::engine(args.engine.as_deref().unwrap_or("20"))?;
+    let dock = lab::engine(args.engine.as_deref().unwrap_or("26"))?;
     announce(format_args!(
         "engine {} ({}, {} store), {} runs each",
         engine.name, engine.version, engine.store, args.runs
@@ -128,6 +145,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         workspace,
         runs: args.runs.max(1),
         engine,
+        dock,
         far: args.dock,
         link: args.link.clone(),
     })?;
@@ -157,7 +175,7 @@ impl std::fmt::Display for Row {
 
 /// Takes away what both sides built on an engine: ours by our own command, the peer's by docker's.
 fn forget(setting: &Setting, engine: &LabEngine, project: &Path, theirs: &str) -> Result<(), Error> {
-    let mut clean = Command::new(setting.bin.join("build-image"));
+    let mut clean = setting.ours("build-image");
     clean.arg("clean").current_dir(project).env("DOCKER_HOST", &engine.host);
     process::capture(&mut clean)?;
     process::capture(engine.docker().args(["rmi", "--force", theirs]))?;

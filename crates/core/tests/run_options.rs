@@ -407,6 +407,7 @@ fn where_we_are_stricter_is_known() {
 fn every_option_of_docker_run_is_known_and_compared() {
     let output = Command::new("docker")
         .args(["run", "--help"])
+        .env("DOCKER_CONFIG", "/nonexistent")
         .output()
         .expect("the docker client, to compare with");
     let help = String::from_utf8(output.stdout).expect("text");

@@ -57,7 +57,8 @@ async fn twenty_at_once(link: Link) {
         docker
             .arg("-H")
             .arg(format!("unix://{}", served.socket().display()))
-            .arg("version");
+            .arg("version")
+            .env("DOCKER_CONFIG", "/nonexistent");
         docker.stdin(Stdio::null());
         all.spawn(async move { timeout(LONG * 2, docker.output()).await.unwrap().unwrap() });
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use dockerutils_test_support::lab::{self, Client, LabEngine};
+use dockerutils_test_support::lab::{Client, LabEngine};
 
 use super::far::{self, Distance, FarDock};
 use super::measure::{Samples, peak_memory, time};
@@ -101,10 +101,7 @@ impl<'a> Place<'a> {
                 far: None,
             });
         }
-        let engine = match setting.engine.container {
-            Some(_) => setting.engine.clone(),
-            None => lab::engine("26")?,
-        };
+        let engine = setting.dock.clone();
         let dock = FarDock::register(setting, &engine, FAR)?;
         Ok(Self {
             setting,
@@ -121,7 +118,7 @@ impl<'a> Place<'a> {
                 build
             }
             None => {
-                let mut build = Command::new(self.setting.bin.join("build-image"));
+                let mut build = self.setting.ours("build-image");
                 build.env("DOCKER_HOST", &self.setting.engine.host);
                 build
             }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dockerutils_test_support::lab::{self, BASE_IMAGE};
+use dockerutils_test_support::lab::BASE_IMAGE;
 use dockerutils_test_support::process;
 
 use super::far::{Distance, FarDock};
@@ -19,18 +19,14 @@ const PS_LIMIT: f64 = 0.3;
 const PARALLEL: usize = 10;
 
 pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
-    // The machine's own engine is no dock.
-    let engine = match setting.engine.container {
-        Some(_) => setting.engine.clone(),
-        None => lab::engine("26")?,
-    };
+    let engine = &setting.dock;
     let mut rows = Vec::new();
     for (delay, ps_limit) in [(0, 1.0), (50, PS_LIMIT)] {
         let distance = Distance {
             round_trip: Duration::from_millis(delay),
             capacity: None,
         };
-        let dock = FarDock::register(setting, &engine, distance)?;
+        let dock = FarDock::register(setting, engine, distance)?;
         let run = ["run", "--rm", "--network=none", BASE_IMAGE, "true"];
         let measures: [(&str, &[&str], usize, f64); 3] = [
             ("docker ps", &["ps"], 1, ps_limit),

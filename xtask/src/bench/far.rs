@@ -126,6 +126,9 @@ impl FarDock {
             "DOCKER_CONTEXT",
             "DOCKER_TLS_VERIFY",
             "DOCKER_CERT_PATH",
+            "DOCKER_CONFIG",
+            "XDG_CONFIG_HOME",
+            "XDG_CACHE_HOME",
             "BUILDX_BUILDER",
             "SSH_AUTH_SOCK",
         ] {

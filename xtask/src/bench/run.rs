@@ -67,7 +67,7 @@ fn pipe(setting: &Setting, project: &Path) -> Result<Row, Error> {
 }
 
 fn run_image(setting: &Setting, project: &Path, command: &str) -> Command {
-    let mut run = Command::new(setting.bin.join("run-image"));
+    let mut run = setting.ours("run-image");
     run.args(["box", "-c", command])
         .current_dir(project)
         .stdin(Stdio::null())

@@ -78,7 +78,7 @@ fn unchanged_build(setting: &Setting) -> Result<Row, Error> {
         ],
     )?;
     let client = Client::start(&setting.engine, directory.path())?;
-    let mut build = Command::new(setting.bin.join("build-image"));
+    let mut build = setting.ours("build-image");
     build
         .arg("web")
         .current_dir(&project)

@@ -36,7 +36,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
     let port = link.address().port();
     write_home(&home, port, &ssh)?;
 
-    let mut ours = Command::new(setting.bin.join("sync-up"));
+    let mut ours = setting.ours("sync-up");
     let path = std::env::var("PATH").unwrap_or_default();
     ours.args(["--dock", "far"])
         .current_dir(&project.root)
@@ -44,6 +44,8 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
         .env("XDG_RUNTIME_DIR", home.join("runtime"))
         .env("PATH", format!("{}:{path}", home.join("bin").display()))
         .env("LOGNAME", "bench")
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("XDG_CACHE_HOME")
         .env_remove("DOCKER_HOST");
     let mut peer = Command::new("rsync");
     peer.arg("-az")
@@ -63,8 +65,10 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
     }
     let memory = Some(peak_memory(&mut ours)?);
     // The agent ends by itself when nobody uses it; so long the link must not be gone.
-    let mut forget = Command::new(setting.bin.join("unregister-dock"));
+    let mut forget = setting.ours("unregister-dock");
     forget
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("XDG_CACHE_HOME")
         .arg("far")
         .env("HOME", &home)
         .env("XDG_RUNTIME_DIR", home.join("runtime"))

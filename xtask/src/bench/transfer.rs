@@ -78,7 +78,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
         .prefix("bench")
         .tempdir()
         .map_err(Error::file("a temporary directory"))?;
-    let source = lab::engine("local")?;
+    let source = lab::engine("20")?;
     // A dock of its own, so that it forgets all between two runs.
     let dock = Throwaway::start(Suite::Trixie, setting.engine.store, None)?;
     announce(format_args!(
@@ -152,7 +152,7 @@ impl Project {
 
     fn build(&self, setting: &Setting, engine: &LabEngine) -> Result<(), Error> {
         let (name, tag) = IMAGE.split_once(':').unwrap_or((IMAGE, "latest"));
-        let mut build = Command::new(setting.bin.join("build-image"));
+        let mut build = setting.ours("build-image");
         build
             .args(["transfer", "-q", "-i", name, "-t", tag])
             .current_dir(&self.root)
