@@ -55,7 +55,7 @@ fn images_are_built_after_what_they_need() {
             assert!(image["size"].as_u64().unwrap() > 0, "{site}: {report:#}");
             assert!(image["seconds"].as_f64().unwrap() > 0.0, "{site}: {report:#}");
         }
-        let app = site.output(&expected[2], &["cat", "/app"]);
+        let app = site.file(&expected[2], "/app");
         assert_eq!(app, format!("{now:?}"), "{site}");
         let builder = format!("{PROJECT}-app-builder:{}", site.tag());
         assert!(site.inspect(&builder)["Id"].is_string(), "{site}");

@@ -9,10 +9,8 @@ use std::time::{Duration, Instant};
 use dockerutils_test_support::Sandbox;
 use dockerutils_test_support::lab::{Store, Suite, Throwaway};
 use dockerutils_test_support::process::capture_text;
+use dockerutils_test_support::wait;
 use dockerutils_tests::site::{self, Builder, Site};
-
-/// How long anything may take that takes a moment on a machine at rest.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether a process with this command line runs on this machine, in whatever container.
 fn runs(words: &[&str]) -> bool {
@@ -24,14 +22,6 @@ fn runs(words: &[&str]) -> bool {
         .unwrap()
         .flatten()
         .any(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(|line| line == wanted))
-}
-
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Seconds for a `sleep` by which its process is known from all others.
@@ -171,7 +161,7 @@ fn a_file_that_shrinks_while_it_is_read_is_named() {
         // Nobody reads that much before it is cut.
         set_size(16 << 30);
         let running = site.build_image(&sandbox).arg("web").spawn();
-        wait_until(&format!("{site}: the file is read"), || is_open_elsewhere(&path));
+        wait::until(format_args!("{site}: the file is read"), || is_open_elsewhere(&path));
         thread::sleep(Duration::from_millis(50));
         set_size(10);
         let outcome = running.wait();
@@ -196,7 +186,7 @@ fn an_interrupt_ends_the_build_on_the_engine_and_leaves_nothing() {
             .file("pip.conf.template", "[global]\n");
         let running = site.build_image(&sandbox).arg("web").spawn();
         let sleep = ["sleep", seconds.as_str()];
-        wait_until(&format!("{site}: the RUN began"), || runs(&sleep));
+        wait::until(format_args!("{site}: the RUN began"), || runs(&sleep));
         assert!(sandbox.project().join("pip.conf").exists(), "{site}");
         let began = Instant::now();
         running.interrupt();
@@ -212,9 +202,9 @@ fn an_interrupt_ends_the_build_on_the_engine_and_leaves_nothing() {
             "{site}: pip.conf was left"
         );
         assert!(sandbox.leftovers().is_empty(), "{site}: {:?}", sandbox.leftovers());
-        wait_until(&format!("{site}: the RUN ended"), || !runs(&sleep));
+        wait::until(format_args!("{site}: the RUN ended"), || !runs(&sleep));
         assert!(site.names(PROJECT).is_empty(), "{site}");
-        wait_until(&format!("{site}: its container is gone"), || {
+        wait::until(format_args!("{site}: its container is gone"), || {
             let containers =
                 capture_text(
                     site.docker()
@@ -244,7 +234,7 @@ fn an_engine_that_dies_in_the_middle_is_named() {
             .map(|(site, sandbox, _)| site.build_image(sandbox).arg("web").spawn())
             .collect();
         for (site, _, seconds) in &builds {
-            wait_until(&format!("{site}: the RUN began"), || runs(&["sleep", seconds]));
+            wait::until(format_args!("{site}: the RUN began"), || runs(&["sleep", seconds]));
         }
         throwaway.kill().unwrap();
         for ((site, sandbox, _), running) in builds.iter().zip(running) {
@@ -280,7 +270,7 @@ fn a_slow_engine_is_waited_for_and_one_that_hangs_can_be_left() {
         .map(|(site, sandbox, _)| site.build_image(sandbox).arg("web").spawn())
         .collect();
     for (site, _, seconds) in &builds {
-        wait_until(&format!("{site}: the RUN began"), || runs(&["sleep", seconds]));
+        wait::until(format_args!("{site}: the RUN began"), || runs(&["sleep", seconds]));
     }
     throwaway.freeze().unwrap();
     thread::sleep(Duration::from_secs(5));

@@ -28,7 +28,7 @@ const FACTS: &str = "FROM dockerutils-lab-base:1 AS first\n\
     RUN echo second > /second\n";
 
 fn facts(site: &Site, image: &str) -> String {
-    site.output(image, &["cat", "/facts"])
+    site.file(image, "/facts")
 }
 
 /// Builds with both; what the RUN found, and the image's configuration, must be the same. Gives the facts.
@@ -311,7 +311,7 @@ fn ssh_agents_and_key_files_reach_a_run() {
             .run();
         let image = format!("{PROJECT}-web:{}", site.tag());
         let names = |file: &str| -> Vec<String> {
-            let listed = site.output(&image, &["cat", file]);
+            let listed = site.file(&image, file);
             listed
                 .lines()
                 .filter_map(|line| line.split_whitespace().nth(2))
@@ -425,7 +425,7 @@ fn cache_from_takes_steps_of_an_image() {
         capture(site.docker().args(["builder", "prune", "--all", "--force"])).unwrap();
         let web = build(&site, &sandbox, "web");
         assert_eq!(web["cached_steps"], 2, "{site}: {web}");
-        let built = |image: &str| site.output(&format!("{PROJECT}-{image}:{}", site.tag()), &["cat", "/built"]);
+        let built = |image: &str| site.file(&format!("{PROJECT}-{image}:{}", site.tag()), "/built");
         assert_eq!(built("web"), built("source"), "{site}");
     }
 }

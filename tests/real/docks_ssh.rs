@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
+use dockerutils_test_support::wait;
 use dockerutils_test_support::{SlowLink, Terminal, machine, process};
 use dockerutils_tests::dock_home::DockHome;
 use rustix::process::Signal;
@@ -454,15 +455,9 @@ fn remove_containers(engine: &LabEngine, user: &str) {
 
 /// Waits until no container of this user is on the engine.
 fn no_container_stays(engine: &LabEngine, user: &str) {
-    let began = Instant::now();
-    loop {
-        let left = containers(engine, user, "{{.Names}} {{.Status}}");
-        if left.is_empty() {
-            return;
-        }
-        assert!(began.elapsed() < Duration::from_secs(30), "{left}");
-        std::thread::sleep(Duration::from_millis(200));
-    }
+    wait::until(format_args!("no container of {user} is left"), || {
+        containers(engine, user, "{{.Names}} {{.Status}}").is_empty()
+    });
 }
 
 #[test]
@@ -569,11 +564,9 @@ fn a_dock_whose_disk_is_full_says_so_and_goes_on() {
 
 /// Waits until a process with these words runs on the dock.
 fn wait_for_process(engine: &LabEngine, words: &str) {
-    let began = Instant::now();
-    while process::capture(engine.exec("pgrep").unwrap().args(["-f", words])).is_err() {
-        assert!(began.elapsed() < Duration::from_secs(60), "{words:?} does not run");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until(format_args!("{words:?} runs"), || {
+        process::capture(engine.exec("pgrep").unwrap().args(["-f", words])).is_ok()
+    });
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dockerutils_test_support::lab::{self, LabEngine, Ssh};
+use dockerutils_test_support::wait;
 use dockerutils_test_support::{Invocation, Outcome, SlowLink, machine};
 use dockerutils_tests::dock_home::DockHome;
 use serde_json::Value;
@@ -118,19 +119,8 @@ fn heard(port: u16) -> Option<String> {
     Some(text)
 }
 
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 fn answers(port: u16) {
-    until("the server answers", || heard(port).filter(|text| text == "hello\n"));
+    wait::found("the server answers", || heard(port).filter(|text| text == "hello\n"));
 }
 
 fn is_closed(port: u16) -> bool {
@@ -162,7 +152,7 @@ fn what_docker_run_publishes_on_the_dock_answers_here_and_closes_with_it() {
     bench.on_dock(&["restart", "-t", "0", name]);
     answers(port);
     bench.on_dock(&["rm", "-f", name]);
-    until("the port is closed", || is_closed(port).then_some(()));
+    wait::found("the port is closed", || is_closed(port).then_some(()));
 }
 
 #[test]
@@ -185,7 +175,7 @@ fn run_image_publishes_on_the_dock_s_loopback_address_and_says_where_it_answers(
     let published = bench.on_dock(&["port", said.stdout.trim()]);
     assert_eq!(published, format!("80/tcp -> 127.0.0.1:{port}\n"));
     bench.on_dock(&["rm", "-f", said.stdout.trim()]);
-    until("the port is closed", || is_closed(port).then_some(()));
+    wait::found("the port is closed", || is_closed(port).then_some(()));
 
     // Somebody here has it: the next one, and who that is.
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
@@ -213,7 +203,7 @@ fn a_stream_that_talks_both_ways_for_long_is_carried_byte_by_byte() {
     let port = free_port();
     let said = bench.docked("", &format!("docker run -d --name {} -p {port}:80 {ECHO}", bench.mark));
     assert_eq!(said.code, 0, "{said}");
-    let mut talk = until("the server answers", || {
+    let mut talk = wait::found("the server answers", || {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // What a browser says when it asks for a websocket; the server is none, and sends it back.
@@ -334,7 +324,7 @@ fn a_far_link_that_is_cut_and_mended_brings_the_ports_back() {
     let server: Vec<&str> = SERVER.split(' ').collect();
     bench.on_dock(&[&["run", "-d", "--name", name, &label, &publish], &*server].concat());
     answers(later);
-    until("the port is closed", || is_closed(port).then_some(()));
+    wait::found("the port is closed", || is_closed(port).then_some(()));
 }
 
 #[test]
@@ -354,7 +344,7 @@ fn compose_in_a_docked_shell_has_its_ports_here() {
     answers(port);
     let said = bench.docked("", &format!("docker-compose -p {project} down -t 0"));
     assert_eq!(said.code, 0, "{said}");
-    until("the port is closed", || is_closed(port).then_some(()));
+    wait::found("the port is closed", || is_closed(port).then_some(()));
 }
 
 /// A server that sends back what it is told, by a real implementation of websockets.
@@ -442,7 +432,7 @@ fn websockets_go_through_a_forwarded_port() {
     let run = format!("docker run -d --name {name} -p {port}:80 {name} /usr/bin/python3 -c \"$(cat server.py)\"");
     let said = bench.docked("", &run);
     assert_eq!(said.code, 0, "{said}");
-    until("the server answers", || {
+    wait::found("the server answers", || {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").ok()?;
@@ -468,7 +458,7 @@ fn a_link_that_is_silently_cut_and_mended_goes_on_under_a_port() {
         stream.read_exact(&mut back)?;
         std::io::Result::Ok(back)
     };
-    let mut talk = until("the server answers", || {
+    let mut talk = wait::found("the server answers", || {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
         stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
         echo(&mut stream, b"hello").ok().map(|_| stream)
@@ -498,7 +488,7 @@ fn a_link_that_is_silently_cut_and_mended_goes_on_under_a_port() {
     let broken = talk.read(&mut [0]).unwrap_err();
     assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
     link.mend();
-    until("the port answers again", || {
+    wait::found("the port answers again", || {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         echo(&mut stream, b"again").ok()
@@ -545,7 +535,7 @@ fn a_port_that_needs_rights_gets_a_higher_one_without_them_and_its_own_with_them
         };
         let said = program.args(["--norc", "--noprofile", "-c", &run]).spawn().wait();
         assert_eq!(said.code, 0, "{said}");
-        let ports = until("the port is forwarded", || {
+        let ports = wait::found("the port is forwarded", || {
             Some(bench.ports()).filter(|ports| !ports.is_empty())
         });
         let here = u16::try_from(ports[0]["here"].as_u64().unwrap()).unwrap();
@@ -561,6 +551,6 @@ fn a_port_that_needs_rights_gets_a_higher_one_without_them_and_its_own_with_them
         }
         answers(here);
         bench.on_dock(&["rm", "-f", name]);
-        until("the port is closed", || is_closed(here).then_some(()));
+        wait::found("the port is closed", || is_closed(here).then_some(()));
     }
 }

@@ -9,12 +9,12 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::{self, capture, capture_text};
 use dockerutils_test_support::registry::Registry;
+use dockerutils_test_support::wait;
 use dockerutils_test_support::{Invocation, Outcome, Sandbox, machine};
 use serde_json::{Value, json};
 
@@ -117,15 +117,12 @@ impl Site {
 
     /// The tags that manifests were written by, in order, once there are as many as are expected.
     fn written(&self, count: usize) -> Vec<String> {
-        let began = Instant::now();
-        loop {
+        let paths = wait::found(format_args!("{count} manifests"), || {
             let paths = self.registry.requests("PUT", "/manifests/");
-            if paths.len() >= count || began.elapsed() > Duration::from_secs(20) {
-                let tags = paths.iter().filter_map(|path| path.rsplit('/').next());
-                return tags.map(str::to_owned).collect();
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
+            (paths.len() >= count).then_some(paths)
+        });
+        let tags = paths.iter().filter_map(|path| path.rsplit('/').next());
+        tags.map(str::to_owned).collect()
     }
 
     fn image_id(&self, reference: &str) -> String {

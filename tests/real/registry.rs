@@ -93,7 +93,7 @@ fn a_private_base_is_built_from_and_pulled_anew_on_demand() {
         );
         published.publish("first");
         let build = || site.build_image(sandbox).arg("web").any_stdout();
-        let seen = || site.output(&format!("{PROJECT}-web:{}", site.tag()), &["cat", "/seen"]);
+        let seen = || site.file(&format!("{PROJECT}-web:{}", site.tag()), "/seen");
 
         // The registry lets nobody in without the right password.
         published.log_in("wr0ng-passw0rd");

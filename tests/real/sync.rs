@@ -11,6 +11,7 @@ use dockerutils_core::docks::{Access, Dock, SshAccess};
 use dockerutils_core::env::Env;
 use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::capture_text;
+use dockerutils_test_support::wait;
 use dockerutils_test_support::{Invocation, Sandbox, SlowLink, machine};
 use rustix::process::Signal;
 
@@ -395,15 +396,7 @@ impl Drop for Mounted {
 
 /// Waits until so many bytes have gone to the dock.
 fn wait_for(link: &SlowLink, bytes: u64) {
-    wait_until(&format!("{bytes} bytes"), || link.bytes().0 >= bytes);
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "no {what} after a minute");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait::until(format_args!("{bytes} bytes"), || link.bytes().0 >= bytes);
 }
 
 /// Forty files that are on a dock already, and the link before it.
@@ -477,9 +470,9 @@ fn a_sync_down_that_is_killed_at_any_moment_leaves_every_file_whole() {
         let running = far.sync("sync-down").spawn();
         if moment == u64::MAX {
             // All has come, and lies beside the files that it takes the place of.
-            wait_until("file in its place", || far.sums_here() != before);
+            wait::until("file in its place", || far.sums_here() != before);
         } else {
-            wait_until("bytes", || link.bytes().1 >= brought + moment);
+            wait::until("bytes", || link.bytes().1 >= brought + moment);
         }
         running.signal(Signal::KILL);
         running.wait();
@@ -536,7 +529,7 @@ fn an_agent_that_is_killed_in_the_middle_of_a_sync_loses_nothing() {
         let (here, there) = (far.sums_here(), far.sums_there());
         let begun = link.bytes();
         let running = far.sync(command).spawn();
-        wait_until("bytes", || {
+        wait::until("bytes", || {
             let (up, down) = link.bytes();
             (up - begun.0).max(down - begun.1) > 500_000
         });
@@ -674,11 +667,7 @@ fn a_saved_file_is_on_the_dock_within_half_a_second_and_the_round_trip() {
     }
     assert!(best < Duration::from_millis(500) + round_trip, "{best:?}");
     far.shell_there("echo there > \"$1/d3/made\"");
-    let begun = Instant::now();
-    while !far.sandbox.project().join("d3/made").exists() {
-        assert!(begun.elapsed() < Duration::from_secs(20));
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until("what was made there", || far.sandbox.project().join("d3/made").exists());
     watching.interrupt();
     let outcome = watching.wait();
     assert_eq!(outcome.code, 130, "{outcome}");

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
+use dockerutils_test_support::wait;
 use dockerutils_test_support::{SlowLink, binary};
 use dockerutils_tests::far::{self, link};
 use dockerutils_tests::moving::{Moving, docker, docker_succeeds, keepers, saved_layers};
@@ -83,19 +84,11 @@ fn is_there(engine: &LabEngine, image: &str) -> bool {
 }
 
 fn wait_for_bytes(link: &SlowLink, bytes: u64) {
-    let began = Instant::now();
-    while link.bytes().0 < bytes {
-        assert!(began.elapsed() < PATIENCE, "{:?}", link.bytes());
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait::until(format_args!("{bytes} bytes on the link"), || link.bytes().0 >= bytes);
 }
 
 fn wait_for_keepers(engine: &LabEngine, image: &str) {
-    let began = Instant::now();
-    while keepers(engine, image).is_empty() {
-        assert!(began.elapsed() < PATIENCE);
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait::until("a layer that is kept", || !keepers(engine, image).is_empty());
 }
 
 /// Where images come from, and go to: layers come in their order, or in any; to a store that knows chains, and to one that
@@ -131,11 +124,10 @@ fn a_link_that_is_cut_is_tried_again_and_no_whole_layer_is_sent_twice() {
         link.drop_connections();
         gate.open();
         // Once more, in the middle of what is left; layers travel side by side, and it may be that none is.
-        let (began, middle) = (Instant::now(), link.bytes().0 + LAYER);
-        while link.bytes().0 < middle && !is_there(to, &moving.name) {
-            assert!(began.elapsed() < PATIENCE, "{:?}", link.bytes());
-            thread::sleep(Duration::from_millis(10));
-        }
+        let middle = link.bytes().0 + LAYER;
+        wait::until("one more layer", || {
+            link.bytes().0 >= middle || is_there(to, &moving.name)
+        });
         link.drop_connections();
         let outcome = running.wait();
         assert_eq!(outcome.code, 0, "{name} {outcome}");
@@ -314,10 +306,8 @@ fn a_disk_that_is_full_leaves_what_was_there() {
         assert!(outcome.stderr.contains("hint: make room there"), "{store} {outcome}");
         // The name still leads to the old image, whole.
         // The engine clears away what did not arrive by itself, in a moment; until then nothing runs there.
-        let (began, run) = (Instant::now(), ["run", "--rm", "--network=none", &moving.name]);
-        while !docker_succeeds(to, &run) && began.elapsed() < PATIENCE {
-            thread::sleep(Duration::from_millis(200));
-        }
+        let run = ["run", "--rm", "--network=none", &moving.name];
+        wait::until("room to run a container", || docker_succeeds(to, &run));
         assert_eq!(docker(to, &run), "old");
         docker_succeeds(to, &["save", "--output=/dev/null", &moving.name]);
     }

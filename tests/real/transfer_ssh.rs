@@ -8,6 +8,7 @@ use dockerutils_core::agent::Agent;
 use dockerutils_core::docks::{Access, Dock, SshAccess};
 use dockerutils_core::env::Env;
 use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
+use dockerutils_test_support::wait;
 use dockerutils_test_support::{Invocation, Sandbox, SlowLink};
 use dockerutils_tests::moving::{Moving, docker, keepers};
 use dockerutils_tests::packed::{self, Packing};
@@ -96,10 +97,7 @@ fn an_image_goes_to_an_address_with_the_key_of_the_environment_and_survives_a_cu
     let invocation = moving.transfer(&from).args([&moving.name, &address, "--json"]);
     let running = home.run(invocation, &ssh.key).spawn();
     let image = docker(&from, &["image", "inspect", "--format={{.Id}}", &moving.name]);
-    let began = std::time::Instant::now();
-    while keepers(&to, &image).is_empty() && began.elapsed() < Duration::from_secs(60) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until("a layer that is kept", || !keepers(&to, &image).is_empty());
     link.drop_connections();
     let outcome = running.wait();
     home.stop(link.address(), &ssh.key);

@@ -3,9 +3,10 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dockerutils_test_support::lab::{LabEngine, Ssh};
+use dockerutils_test_support::wait;
 use dockerutils_test_support::{Invocation, Outcome, Sandbox, SlowLink, SshHome, binary};
 use serde_json::Value;
 
@@ -182,11 +183,7 @@ impl DockHome {
     /// # Panics
     /// When one does not.
     pub fn no_agent_stays(&self) {
-        let began = Instant::now();
-        while self.agents() > 0 {
-            assert!(began.elapsed() < Duration::from_secs(60), "an agent does not end");
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        wait::until("all agents have ended", || self.agents() == 0);
     }
 }
 

@@ -1,9 +1,10 @@
 //! A site: one engine of the lab and one of its two builders.
 
 use std::fmt;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::process::Command;
+use std::process::{ChildStdout, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 
@@ -188,14 +189,52 @@ impl Site {
         self.engine.docker()
     }
 
-    /// What a program prints in a container of this image.
+    /// What a file of this image holds, without the space around it.
+    ///
+    /// No container is run for it: engines that are busy lose what a container prints that ends at once.
     ///
     /// # Panics
-    /// When it fails.
-    pub fn output(&self, image: &str, program: &[&str]) -> String {
-        let mut docker = self.docker();
-        docker.args(["run", "--rm", "--network=none", image]).args(program);
-        capture_text(&mut docker).unwrap_or_else(|error| panic!("{self}: {error}"))
+    /// When there is no such image or file.
+    pub fn file(&self, image: &str, path: &str) -> String {
+        let mut text = String::new();
+        self.copied(image, path, |entry| {
+            text.clear();
+            entry.read_to_string(&mut text).expect("a whole archive of text");
+        });
+        text.trim().to_owned()
+    }
+
+    /// The paths of what lies in a folder of this image, and below, seen from the folder.
+    ///
+    /// # Panics
+    /// When there is no such image or folder.
+    pub fn paths(&self, image: &str, folder: &str) -> Vec<String> {
+        let mut paths = Vec::new();
+        self.copied(image, &format!("{folder}/."), |entry| {
+            let path = entry.path().expect("paths of UTF-8");
+            paths.extend(path.to_str().map(|path| path.trim_start_matches("./").to_owned()));
+        });
+        paths.retain(|path| !path.is_empty() && path != ".");
+        paths
+    }
+
+    /// `docker cp` from an image, entry by entry.
+    fn copied(&self, image: &str, path: &str, mut see: impl FnMut(&mut tar::Entry<'_, ChildStdout>)) {
+        let docker =
+            |words: &[&str]| capture_text(self.docker().args(words)).unwrap_or_else(|error| panic!("{self}: {error}"));
+        let container = docker(&["create", image, "true"]);
+        let mut copy = self.docker();
+        copy.args(["cp", &format!("{container}:{path}"), "-"]);
+        let mut child = copy.stdout(Stdio::piped()).spawn().expect("docker runs");
+        let mut archive = tar::Archive::new(child.stdout.take().expect("it is piped"));
+        for entry in archive.entries().expect("docker copies an archive") {
+            see(&mut entry.expect("docker copies a whole archive"));
+        }
+        assert!(
+            child.wait().expect("it is our child").success(),
+            "{self}: {image} has no {path}"
+        );
+        docker(&["rm", "--force", &container]);
     }
 
     /// `docker image inspect`.

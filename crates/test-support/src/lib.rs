@@ -9,6 +9,7 @@
 //! - [`registry`]: a real registry, with passwords and TLS.
 //! - [`local_engine`]: the machine's own, set up where there is none.
 //! - [`option_line`]: the lines of differential tests.
+//! - [`wait`]: events, awaited however slow the machine is.
 //! - [`machine`] and [`process`]: how the lab and `xtask` install packages and run programs.
 //!
 //! ```no_run
@@ -37,6 +38,7 @@ mod scripted_engine;
 mod slow_link;
 mod ssh_home;
 mod terminal;
+pub mod wait;
 
 pub use sandbox::{Invocation, Outcome, Running, Sandbox, binary};
 pub use scripted_engine::{Recorded, Reply, ScriptedEngine};

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use dock_link::transport::{Connector, QuestionKind, TransportErrorKind};
 use dockerutils_core::docks::SshAccess;
 use dockerutils_test_support::lab::{LabEngine, Ssh, Sshd};
 use dockerutils_test_support::process;
+use dockerutils_test_support::wait;
 use tokio::time::timeout;
 
 use super::home::{Answers, Home, LONG, access, dock, line, run};
@@ -69,10 +68,7 @@ impl Agent {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let begun = Instant::now();
-        while !socket.exists() && begun.elapsed() < Duration::from_secs(10) {
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait::until("the agent's socket", || socket.exists());
         Self { child, socket }
     }
 

@@ -12,6 +12,7 @@ use dock_link::transport::{Connector, QuestionKind, Transport, TransportErrorKin
 use dockerutils_core::agent::target::{Command, Exec, Exit, Pty, Size, Target};
 use dockerutils_core::docks::SshAccess;
 use dockerutils_test_support::lab::Sshd;
+use dockerutils_test_support::wait;
 use dockerutils_test_support::{SlowLink, machine, process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -131,14 +132,6 @@ fn clients(home: &Home) -> usize {
     found
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < LONG, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_a_token_logs_in_and_its_pin_is_asked_for_once() {
     let token = Token::new();
@@ -166,7 +159,7 @@ async fn a_key_in_a_token_logs_in_and_its_pin_is_asked_for_once() {
     drop(link);
     assert!(ping(&again).await.unwrap().ends_with("OK"));
     drop(again);
-    until("the clients end with their links", || clients(&token.home) == 0);
+    wait::until("the clients end with their links", || clients(&token.home) == 0);
     let left = fs::read_dir(token.home.path(".cache/dockerutils/run")).unwrap().count();
     assert_eq!(left, 0, "directories of logins are left");
 }
@@ -226,7 +219,9 @@ async fn a_session_of_openssh_carries_everything_that_one_of_libssh2_does() {
     // A terminal, and its sizes.
     let mut terminal = link
         .open(Target::Exec(Exec {
-            command: Command::Line("stty size; read line; stty size; test -t 2 && exit 5".to_owned()),
+            command: Command::Line(
+                "trap 'stty size; test -t 2 && exit 5' WINCH; stty size; while :; do sleep 0.05; done".to_owned(),
+            ),
             pty: Some(Pty {
                 term: "xterm".to_owned(),
                 size: Size { rows: 31, columns: 101 },
@@ -242,9 +237,6 @@ async fn a_session_of_openssh_carries_everything_that_one_of_libssh2_does() {
     assert_eq!(&first, b"31 101\r\n");
     let size = Size { rows: 41, columns: 111 };
     terminal.exec.as_ref().unwrap().resize.send(size).await.unwrap();
-    // It goes before what is typed after it.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    terminal.stream.write_all(b"go\r").await.unwrap();
     let output = finish(terminal).await;
     assert!(output.text().contains("41 111\r\n"), "{}", output.text());
     assert_eq!(output.exit, Exit::Code(5));
