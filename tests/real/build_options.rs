@@ -372,16 +372,18 @@ fn build(site: &Site, sandbox: &Sandbox, image: &str) -> serde_json::Value {
 fn cached_is_said_of_what_came_from_the_cache() {
     const PROJECT: &str = "rt-cached";
     let now = SystemTime::now();
+    let content = format!("{now:?}");
     let sandbox = Sandbox::named(PROJECT)
         .file(
             "docker/web/Dockerfile",
-            format!("FROM dockerutils-lab-base:1\nENV B='{now:?}'\nARG A\nRUN echo $A\nCOPY file /\n"),
+            format!("FROM dockerutils-lab-base:1\nENV B='{now:?}'\nARG A\nRUN echo $A $B > /ran\nCOPY file /\n"),
         )
-        .file("file", "1");
+        // BuildKit knows a step again by what it is given, too: what an earlier run copied, and onto what.
+        .file("file", &content);
     let no_cache = Sandbox::named(PROJECT)
         .file("docker/web/Dockerfile", sandbox.read("docker/web/Dockerfile"))
         .file("docker/dockerutils.cfg", "[web]\nbuild_args = --no-cache\n")
-        .file("file", "1");
+        .file("file", &content);
     site::everywhere(|site| {
         let _images = site.images(PROJECT);
         let first = build(site, &sandbox, "web");

@@ -59,6 +59,8 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("CONTRIBUTING.md", "cargo xtask test --list"),
     ("CONTRIBUTING.md", "cargo xtask test --stage unit"),
     ("CONTRIBUTING.md", "cargo xtask test --stage fmt --stage clippy"),
+    ("CONTRIBUTING.md", "cargo xtask test --changed"),
+    ("CONTRIBUTING.md", "cargo xtask test --stress"),
     ("CONTRIBUTING.md", "cargo deny check advisories"),
     ("CONTRIBUTING.md", "cargo xtask lab up"),
     ("CONTRIBUTING.md", "cargo xtask lab status"),
