@@ -18,7 +18,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -30,7 +29,7 @@ use std::time::{Duration, Instant, SystemTime};
 use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::capture_text;
 use dockerutils_test_support::registry::Registry;
-use dockerutils_test_support::{Sandbox, binary, machine};
+use dockerutils_test_support::{Sandbox, binary, free_port, machine};
 
 /// How long one command of a page may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,6 +64,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("CONTRIBUTING.md", "cargo xtask lab up"),
     ("CONTRIBUTING.md", "cargo xtask lab status"),
     ("CONTRIBUTING.md", "cargo xtask lab down"),
+    ("CONTRIBUTING.md", "cargo xtask lab down --all"),
     ("CONTRIBUTING.md", "cargo xtask tidy"),
     ("CONTRIBUTING.md", "cargo xtask fuzz ini --seconds 600"),
     ("CONTRIBUTING.md", "cargo xtask gen"),
@@ -421,8 +421,6 @@ impl Visit {
     fn begin(page: &Page) -> Self {
         let engine = lab::engine("local").expect("the machine's own engine");
         let sandbox = Sandbox::named("unused");
-        // The listener ends here; what is free now will be in a moment.
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
         static VISITS: AtomicUsize = AtomicUsize::new(0);
         // Pages run in threads of one process, or in processes of their own: it depends on the runner.
         let number = VISITS.fetch_add(1, Ordering::Relaxed);
@@ -438,7 +436,7 @@ impl Visit {
             sandbox,
             registry,
             user,
-            port: port.expect("a free port").port().to_string(),
+            port: free_port().expect("a free port").to_string(),
             base: format!("{BASE}{id}"),
             name: format!("{PROJECT}{id}"),
             dock: None,
@@ -457,7 +455,8 @@ impl Visit {
         let container = docker(&["create", "--name", &self.base, lab::BASE_IMAGE]);
         let file = self.sandbox.write("run", content);
         docker(&["cp", &file.display().to_string(), &format!("{container}:/etc/run")]);
-        docker(&["commit", &container, &self.base]);
+        let labels = format!("LABEL {} {}", lab::label().expect("the lab"), self.label());
+        docker(&["commit", "--change", &labels, &container, &self.base]);
         docker(&["rm", &container]);
     }
 
@@ -492,6 +491,11 @@ impl Visit {
             fs::set_permissions(file, fs::Permissions::from_mode(0o755)).expect("it is ours");
         }
         self.dock = Some(dock);
+    }
+
+    /// The label of all images of this visit.
+    fn label(&self) -> String {
+        format!("io.dockerutils.test={}", self.base)
     }
 
     fn project(&self) -> PathBuf {
@@ -564,6 +568,11 @@ impl Visit {
         let images = capture_text(engine.docker().args(list)).unwrap_or_default();
         let ours = |image: &&str| image.contains(&format!("{}-", self.name));
         for image in images.lines().filter(ours).chain([self.base.as_str()]) {
+            let _ = capture_text(engine.docker().args(["rmi", "--force", image]));
+        }
+        // Those that another one has taken the name from.
+        let list = ["images", "--quiet", "--filter", &format!("label={}", self.label())];
+        for image in capture_text(engine.docker().args(list)).unwrap_or_default().lines() {
             let _ = capture_text(engine.docker().args(["rmi", "--force", image]));
         }
     }

@@ -154,7 +154,14 @@ fn what_is_taken_down_leaves_nothing_and_a_lab_in_use_stays() {
         .collect();
     assert_eq!(theirs.len(), 4, "{before:?}");
 
-    // The docks of three labs, and what a killed test left.
+    // A dock of before labels, the docks of three labs, and what killed tests left.
+    docker(&[
+        "create",
+        "--name=dockerutils-lab-26",
+        "--volume=dockerutils-lab-26:/x",
+        "busybox:latest",
+        "sh",
+    ]);
     docker(&["tag", lab::BASE_IMAGE, "dockerutils-lab:trixie-1"]);
     fs::write(shared.join("dockerutils-lab-trixie-1.tar"), "").unwrap();
     for lab in [&mine, &idle, &busy] {
@@ -173,7 +180,15 @@ fn what_is_taken_down_leaves_nothing_and_a_lab_in_use_stays() {
     assert_eq!([&mine, &idle, &busy].map(of), [5; 3], "{:?}", holdings(engine));
     assert_eq!(mine.holdings().unwrap().len(), 5);
 
+    // An image without a name, as one that was built again leaves.
+    let change = format!("LABEL io.dockerutils.lab={}", mine.id());
+    let mut tar = Command::new("tar");
+    tar.args(["--create", "--directory"]).arg(files.path()).arg("labs");
+    process::pipe(&mut tar, engine.docker().args(["import", "--change", &change, "-"])).unwrap();
+    assert!(holdings(engine).contains(&"image <none>:<none>".to_owned()));
+
     mine.down().unwrap();
+    assert!(!holdings(engine).contains(&"image <none>:<none>".to_owned()));
     assert_eq!([&mine, &idle, &busy].map(of), [0, 5, 5], "{:?}", holdings(engine));
     assert!(!mine.directory().join("26").exists());
 

@@ -101,8 +101,7 @@ impl Drop for Bench {
 
 /// A port that is free here and, as good as certainly, on the dock.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    dockerutils_test_support::free_port().unwrap()
 }
 
 /// A server in a container that answers each connection with `hello`.

@@ -14,8 +14,7 @@ use base64::Engine as _;
 use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::{self, capture, capture_text};
 use dockerutils_test_support::registry::Registry;
-use dockerutils_test_support::wait;
-use dockerutils_test_support::{Invocation, Outcome, Sandbox, machine};
+use dockerutils_test_support::{Invocation, Outcome, Sandbox, free_port, machine, wait};
 use serde_json::{Value, json};
 
 const USER: &str = "ann";
@@ -57,7 +56,14 @@ impl Site {
             .arg(self.sandbox.project())
             .arg("base");
         let mut import = self.engine.docker();
-        import.args(["import", "-", &format!("{}-dev:base", self.project)]);
+        let labels = format!("LABEL {} {}", lab::label().unwrap(), self.label());
+        import.args([
+            "import",
+            "--change",
+            &labels,
+            "-",
+            &format!("{}-dev:base", self.project),
+        ]);
         process::pipe(&mut tar, &mut import).unwrap();
     }
 
@@ -78,6 +84,11 @@ impl Site {
         docker(&["cp", &file.display().to_string(), &format!("{container}:/layer")]);
         docker(&["commit", &container, &self.source()]);
         docker(&["rm", &container]);
+    }
+
+    /// The label of all images of this test.
+    fn label(&self) -> String {
+        format!("io.dockerutils.test={}", self.project)
     }
 
     fn source(&self) -> String {
@@ -148,6 +159,14 @@ impl Drop for Site {
             .lines()
             .filter(|image| image.contains(&format!("{}-dev:", self.project)));
         for image in ours {
+            let _ = capture(self.engine.docker().args(["rmi", "--force", image]));
+        }
+        // Those that another one has taken the name from.
+        let list = ["images", "--quiet", "--filter", &format!("label={}", self.label())];
+        for image in capture_text(self.engine.docker().args(list))
+            .unwrap_or_default()
+            .lines()
+        {
             let _ = capture(self.engine.docker().args(["rmi", "--force", image]));
         }
     }
@@ -368,8 +387,8 @@ fn a_registry_that_is_busy_or_broken_for_a_while_is_tried_again() {
 #[test]
 fn a_registry_that_is_down_is_code_3() {
     let site = Site::new(&lab::engine("20").unwrap(), "pub-down");
-    // The listener ends here: nobody listens any more.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Nobody listens there.
+    let address = format!("127.0.0.1:{}", free_port().unwrap());
     site.sandbox
         .write("docker/dockerutils.cfg", format!("[dev]\nimage_repo = {address}\n"));
     let outcome = site.publish().code(3).run();

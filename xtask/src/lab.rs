@@ -48,7 +48,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         });
     }
     if matches!(args.what, What::Status) {
-        lines.push(format!("\nlab {}: {}", lab.id(), lab.holdings()?.join(" ")));
+        lines.push(format!("\nlab {}: {}", lab.id(), lab.directory().display()));
+        lines.extend(lab.holdings()?.into_iter().map(|holding| format!("    {holding}")));
         for other in lab.other_labs()? {
             let state = if other.in_use { "in use" } else { "idle" };
             let directory = other.directory.unwrap_or_default();

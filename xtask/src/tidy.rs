@@ -29,7 +29,7 @@ struct Ban {
     applies: fn(&Path) -> bool,
 }
 
-const BANS: [Ban; 6] = [
+const BANS: [Ban; 8] = [
     Ban {
         text: concat!("#[", "ignore"),
         instead: "a test that does not run is none: run it or remove it",
@@ -60,7 +60,28 @@ const BANS: [Ban; 6] = [
         instead: "the engine's client stays in the core",
         applies: |path| !path.starts_with("crates/core"),
     },
+    Ban {
+        text: concat!("FROM ", "busybox"),
+        instead: "use the lab's base image: a machine's engine may have another of this name",
+        applies: |path| path.starts_with("tests") || path.starts_with("xtask") || is_aws_test(path),
+    },
+    Ban {
+        text: concat!("engine(\"", "local"),
+        instead: "use a dock (\"20\"): the machine's own engine is for what sees this machine's files and ports",
+        applies: |path| !NEAR.iter().any(|near| path == Path::new(near)),
+    },
 ];
+
+/// The tests that need an engine which sees this machine's files and ports.
+const NEAR: [&str; 3] = [
+    "tests/real/docs.rs",
+    "tests/real/publish.rs",
+    "tests/real/run_api_socket.rs",
+];
+
+fn is_aws_test(path: &Path) -> bool {
+    path.starts_with("crates/dock-registry-aws/tests")
+}
 
 /// Something that is not as agreed.
 struct Finding {
@@ -291,6 +312,9 @@ mod tests {
                 .collect::<Vec<_>>(),
             [Some(2), Some(3)]
         );
+        let line = concat!("//! X.\nlet x = \"FROM ", "busybox\"; lab::engine(\"", "local\")");
+        assert_eq!(check_source(Path::new("tests/real/sync.rs"), line).len(), 2);
+        assert_eq!(check_source(Path::new("tests/real/docs.rs"), line).len(), 1);
         // A test may print, and the core's cli ends the process.
         assert!(check_source(Path::new("crates/x/tests/cli.rs"), concat!("//! X.\nprintln", "!(1)")).is_empty());
         assert!(

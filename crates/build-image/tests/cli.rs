@@ -641,12 +641,7 @@ fn an_engine_that_is_not_there_is_code_3() {
              hint: DOCKER_HOST chose this engine: start it there, or `unset DOCKER_HOST` for the one on this machine\n",
         )
         .run();
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = dockerutils_test_support::free_port().unwrap();
     build_image(&project())
         .arg("dev")
         .env("DOCKER_HOST", format!("tcp://127.0.0.1:{port}"))

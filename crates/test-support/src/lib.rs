@@ -5,6 +5,7 @@
 //! - [`Terminal`]: a program at a terminal.
 //! - [`lab`]: real engines, old and new, with both image stores.
 //! - [`SshHome`]: the part of a home that OpenSSH's client reads.
+//! - [`free_port`]: a port that no other test has.
 //! - [`SlowLink`]: a slow link to an address, which can be cut.
 //! - [`registry`]: a real registry, with passwords and TLS.
 //! - [`local_engine`]: the machine's own, set up where there is none.
@@ -31,6 +32,7 @@ pub mod lab;
 pub mod local_engine;
 pub mod machine;
 pub mod option_line;
+mod port;
 pub mod process;
 pub mod registry;
 mod sandbox;
@@ -40,6 +42,7 @@ mod ssh_home;
 mod terminal;
 pub mod wait;
 
+pub use port::free_port;
 pub use sandbox::{Invocation, Outcome, Running, Sandbox, binary};
 pub use scripted_engine::{Recorded, Reply, ScriptedEngine};
 pub use slow_link::SlowLink;

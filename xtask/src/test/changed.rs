@@ -206,11 +206,14 @@ fn affected(root: &Path, packages: &[Package], modules: &[Module], files: &BTree
             .filter(|package| root.join(file).starts_with(&package.directory));
         holding.max_by_key(|package| package.directory.as_os_str().len())
     };
-    let changed: BTreeSet<&str> = files
-        .iter()
-        .filter_map(|file| package_of(file))
-        .map(|package| package.name.as_str())
-        .collect();
+    let names_of = |files: &mut dyn Iterator<Item = &&str>| -> BTreeSet<&str> {
+        let packages = files.filter_map(|file| package_of(file));
+        packages.map(|package| package.name.as_str()).collect()
+    };
+    // Nobody depends on a package's tests.
+    let (tests, others): (Vec<&str>, Vec<&str>) = files.iter().partition(|file| is_test(file));
+    let changed = names_of(&mut others.iter());
+    let changed_tests = names_of(&mut tests.iter());
     // What is affected as others see it; tests see more (`dev-dependencies`), and nobody sees them.
     let mut seen = changed.clone();
     loop {
@@ -224,7 +227,10 @@ fn affected(root: &Path, packages: &[Package], modules: &[Module], files: &BTree
         }
     }
     let tested = packages.iter().filter(|package| {
-        seen.contains(package.name.as_str()) || package.dev_dependencies.iter().any(|name| seen.contains(name.as_str()))
+        let name = package.name.as_str();
+        seen.contains(name)
+            || changed_tests.contains(name)
+            || package.dev_dependencies.iter().any(|name| seen.contains(name.as_str()))
     });
     let tested: BTreeSet<String> = tested.map(|package| package.name.clone()).collect();
     let is_page = |file: &&&str| file.ends_with(".md");
@@ -261,9 +267,9 @@ fn affected(root: &Path, packages: &[Package], modules: &[Module], files: &BTree
     // A library, or what the tests share.
     let shared = |file: &&str| {
         package_of(file).is_some_and(|package| match package.name.as_str() {
-            REAL_TESTS => !file.starts_with(REAL_MODULES) || file.ends_with("/main.rs"),
+            REAL_TESTS => !is_test(file) || file.ends_with("/main.rs"),
             "xtask" => false,
-            _ => !package.is_command && seen_by_others(packages, package),
+            _ => !is_test(file) && !package.is_command && seen_by_others(packages, package),
         })
     };
     if files.iter().any(shared) {
@@ -277,6 +283,11 @@ fn affected(root: &Path, packages: &[Package], modules: &[Module], files: &BTree
             .any(|file| *file == "deny.toml" || file.ends_with("Cargo.toml")),
         generated,
     })
+}
+
+/// Whether a file belongs to the tests of its package alone.
+fn is_test(file: &str) -> bool {
+    file.starts_with(REAL_MODULES) || file.starts_with("crates/") && file.split('/').nth(2) == Some("tests")
 }
 
 /// Whether any other package depends on it, or real tests start its program: all but those with a stage of their own.
@@ -394,6 +405,13 @@ mod tests {
         assert_eq!(
             (test.packages, test.real),
             (names(&["dockerutils-tests"]), Some(names(&["build_all"])))
+        );
+        let Selection::Changed(test) = of(&["crates/core/tests/shlex.rs"]) else {
+            panic!()
+        };
+        assert_eq!(
+            (test.packages, test.real),
+            (names(&["dockerutils-core"]), Some(names(&[])))
         );
         let Selection::Changed(page) = of(&["docs/concepts.md"]) else {
             panic!()

@@ -22,27 +22,32 @@ enum Kind {
 impl Kind {
     const ALL: [Self; 4] = [Self::Container, Self::Volume, Self::Network, Self::Image];
 
-    /// `docker ... ls`, each with what names it in `docker ... rm`, its names, and its labels.
-    fn list(self) -> &'static [&'static str] {
+    /// docker's word for it.
+    fn word(self) -> &'static str {
         match self {
-            Self::Container => &[
-                "container",
-                "ls",
-                "--all",
-                "--format={{.ID}} {{.Names}} {{.Image}} {{.Labels}}",
-            ],
-            Self::Volume => &["volume", "ls", "--format={{.Name}} {{.Labels}}"],
-            Self::Network => &["network", "ls", "--format={{.ID}} {{.Name}} {{.Labels}}"],
-            Self::Image => &["image", "ls", "--format={{.Repository}}:{{.Tag}} {{.ID}}"],
+            Self::Container => "container",
+            Self::Volume => "volume",
+            Self::Network => "network",
+            Self::Image => "image",
         }
     }
 
+    /// Options of `docker ... ls`: a line for each begins with what names it in `docker ... rm`; its name and labels follow.
+    fn list(self) -> &'static [&'static str] {
+        match self {
+            Self::Container => &["--all", "--format={{.ID}} {{.Names}} {{.Image}} {{.Labels}}"],
+            Self::Volume => &["--format={{.Name}} {{.Labels}}"],
+            Self::Network => &["--format={{.ID}} {{.Name}} {{.Labels}}"],
+            Self::Image => &["--format={{.Repository}}:{{.Tag}} {{.ID}}"],
+        }
+    }
+
+    /// Options of `docker ... rm`.
     fn remove(self) -> &'static [&'static str] {
         match self {
-            Self::Container => &["container", "rm", "--force", "--volumes"],
-            Self::Volume => &["volume", "rm", "--force"],
-            Self::Network => &["network", "rm"],
-            Self::Image => &["image", "rm", "--force"],
+            Self::Container => &["--force", "--volumes"],
+            Self::Volume | Self::Image => &["--force"],
+            Self::Network => &[],
         }
     }
 }
@@ -95,6 +100,7 @@ impl Lab {
             return Err(Error::InUse(in_use.join("\n    ")));
         }
         let _lock = self.lock_images()?;
+        self.remove_unlabelled()?;
         self.remove_images()?;
         match fs::remove_dir_all(&self.shared) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::File {
@@ -121,7 +127,7 @@ impl Lab {
         Ok(others.collect())
     }
 
-    /// The names of what this lab has on the machine's engine: containers, volumes, networks, images of its tests.
+    /// What this lab has on the machine's engine: containers, volumes, networks, images of its tests, each as `volume NAME`.
     ///
     /// # Errors
     /// When the machine's engine refuses.
@@ -132,12 +138,11 @@ impl Lab {
             names.extend(lines.iter().map(|line| {
                 let mut words = line.split(' ');
                 let (first, second) = (words.next(), words.next());
-                match kind {
+                let name = match kind {
                     Kind::Container | Kind::Network => second,
                     Kind::Volume | Kind::Image => first,
-                }
-                .unwrap_or_default()
-                .to_owned()
+                };
+                format!("{} {}", kind.word(), name.unwrap_or_default())
             }));
         }
         Ok(names)
@@ -173,7 +178,7 @@ impl Lab {
 
     /// What `docker ... ls` says of all that the lab of this id has.
     fn lines(&self, kind: Kind, id: &str) -> Result<Vec<String>, Error> {
-        let said = process::capture_text(self.docker().args(kind.list()))?;
+        let said = process::capture_text(self.docker().args([kind.word(), "ls"]).args(kind.list()))?;
         let (label, mark) = (format!("{LABEL}={id}"), format!("lab{id}"));
         let ours = said
             .lines()
@@ -186,6 +191,8 @@ impl Lab {
             let lines = self.lines(kind, id)?;
             self.remove_each(kind, lines.iter().filter_map(|line| line.split(' ').next()))?;
         }
+        // Those of tests that have lost their names.
+        self.remove_labelled(&format!("{LABEL}={id}"))?;
         // The locks stay: who waits for them would wait for others than who comes after.
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -205,7 +212,7 @@ impl Lab {
         if names.is_empty() {
             return Ok(());
         }
-        let removed = process::capture(self.docker().args(kind.remove()).args(&names));
+        let removed = process::capture(self.docker().args([kind.word(), "rm"]).args(kind.remove()).args(&names));
         match removed {
             // One that went by itself meanwhile is no failure.
             Err(error) if !error.to_string().to_lowercase().contains("no such") => Err(error.into()),
@@ -213,23 +220,36 @@ impl Lab {
         }
     }
 
+    /// Removes the docks of earlier versions of the lab, which had no labels.
+    fn remove_unlabelled(&self) -> Result<(), Error> {
+        for kind in [Kind::Container, Kind::Volume] {
+            let said = process::capture_text(self.docker().args([kind.word(), "ls"]).args(kind.list()))?;
+            let old = said.lines().filter(|line| {
+                let name = line.split(' ').nth(usize::from(kind == Kind::Container));
+                name.is_some_and(|name| name.starts_with("dockerutils-lab-")) && !line.contains(LABEL)
+            });
+            self.remove_each(kind, old.filter_map(|line| line.split(' ').next()))?;
+        }
+        Ok(())
+    }
+
     /// Removes the images of docks, the base image, and what was built on it.
     fn remove_images(&self) -> Result<(), Error> {
-        let list = |arguments: &[&str]| {
-            process::capture_text(self.docker().args(["image", "ls"]).args(arguments)).map(|said| {
-                said.lines()
-                    .filter(|line| !line.contains("<none>"))
-                    .map(str::to_owned)
-                    .collect::<Vec<_>>()
-            })
-        };
-        // By their names first: an image is removed by its ID only when it has one name at most.
         for repository in [DOCK_IMAGES, BASE_NAME] {
-            let names = list(&[repository, "--format={{.Repository}}:{{.Tag}}"])?;
-            self.remove_each(Kind::Image, names.iter().map(String::as_str))?;
+            let mut list = self.docker();
+            list.args(["image", "ls", repository, "--format={{.Repository}}:{{.Tag}}"]);
+            let names = process::capture_text(&mut list)?;
+            self.remove_each(Kind::Image, names.lines().filter(|name| !name.contains("<none>")))?;
         }
-        let based = list(&["--quiet", "--filter", &format!("label={LABEL_BASE}")])?;
-        self.remove_each(Kind::Image, based.iter().map(String::as_str))
+        self.remove_labelled(LABEL_BASE)
+    }
+
+    /// Removes the images that bear a label.
+    fn remove_labelled(&self, label: &str) -> Result<(), Error> {
+        let mut list = self.docker();
+        list.args(["image", "ls", "--quiet", "--filter", &format!("label={label}")]);
+        let ids = process::capture_text(&mut list)?;
+        self.remove_each(Kind::Image, ids.lines())
     }
 }
 

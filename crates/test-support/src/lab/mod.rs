@@ -222,6 +222,15 @@ pub fn mark() -> Result<String, Error> {
     Ok(Lab::open()?.mark())
 }
 
+/// The label `name=value` that an image of a test on the machine's own engine bears, and by it all images that are built on it
+/// and their containers: [`down`] finds what has lost its name, too.
+///
+/// # Errors
+/// When the lab's directory cannot be made.
+pub fn label() -> Result<String, Error> {
+    Ok(format!("{LABEL}={}", Lab::open()?.id))
+}
+
 /// Says that this process uses the lab until it ends: no other checkout's `down --all` takes it away. All of this module that
 /// gives an engine does so by itself.
 ///
@@ -244,7 +253,9 @@ pub fn down() -> Result<(), Error> {
 /// # Errors
 /// When it cannot be made.
 pub fn directory() -> Result<PathBuf, Error> {
-    Ok(Lab::open()?.shared)
+    let lab = Lab::open()?;
+    lab.hold()?;
+    Ok(lab.shared)
 }
 
 impl Lab {
