@@ -7,10 +7,6 @@ use dockerutils_test_support::lab::Lab;
 
 use crate::error::Error;
 
-/// The engines that the tests use: containers on the machine's own engine, one lab for each checkout
-///
-/// Several checkouts can test at the same time. All that a lab has on the machine's engine bears the label
-/// io.dockerutils.lab; its files are in ~/.cache/dockerutils-lab. Tests start what does not run by themselves.
 #[derive(Parser)]
 pub(crate) struct Args {
     #[command(subcommand)]

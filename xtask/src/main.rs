@@ -41,6 +41,10 @@ enum Command {
     /// Fuzz the parsers of what others wrote.
     Fuzz(fuzz::Args),
     /// Start, stop or show the engines that the tests use.
+    ///
+    /// They are containers on the machine's own engine: a lab for each checkout, so that several can test at the same time. All
+    /// that a lab has there bears the label io.dockerutils.lab; its files are in ~/.cache/dockerutils-lab. Tests start what does
+    /// not run by themselves, and leave it running for the next time.
     Lab(lab::Args),
 }
 

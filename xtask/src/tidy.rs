@@ -29,7 +29,7 @@ struct Ban {
     applies: fn(&Path) -> bool,
 }
 
-const BANS: [Ban; 8] = [
+const BANS: [Ban; 9] = [
     Ban {
         text: concat!("#[", "ignore"),
         instead: "a test that does not run is none: run it or remove it",
@@ -69,6 +69,12 @@ const BANS: [Ban; 8] = [
         text: concat!("engine(\"", "local"),
         instead: "use a dock (\"20\"): the machine's own engine is for what sees this machine's files and ports",
         applies: |path| !NEAR.iter().any(|near| path == Path::new(near)),
+    },
+    Ban {
+        text: concat!("Command::new(\"", "ssh\")"),
+        instead: "use SshHome: OpenSSH takes the home of the password database, whatever HOME says",
+        // The lab's own test says `-F none`.
+        applies: |path| !is_source(path) && path != "tests/real/lab.rs",
     },
 ];
 
@@ -315,6 +321,8 @@ mod tests {
         let line = concat!("//! X.\nlet x = \"FROM ", "busybox\"; lab::engine(\"", "local\")");
         assert_eq!(check_source(Path::new("tests/real/sync.rs"), line).len(), 2);
         assert_eq!(check_source(Path::new("tests/real/docs.rs"), line).len(), 1);
+        let line = concat!("//! X.\nCommand::new(\"", "ssh\")");
+        assert_eq!(check_source(Path::new("tests/real/sync.rs"), line).len(), 1);
         // A test may print, and the core's cli ends the process.
         assert!(check_source(Path::new("crates/x/tests/cli.rs"), concat!("//! X.\nprintln", "!(1)")).is_empty());
         assert!(

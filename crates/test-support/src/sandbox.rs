@@ -442,6 +442,26 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    /// A test that fails before it waits leaves no process: it is asked to end, as it may have things to remove, then killed.
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        self.signal(Signal::TERM);
+        let limit = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < limit {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        // A failure to kill it means that it ended just now.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// How a command ended.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -486,6 +506,16 @@ fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_that_nobody_waits_for_ends_with_its_test() {
+        let sandbox = Sandbox::new();
+        let running = sandbox.program("/bin/sleep").arg("60").spawn();
+        let id = Pid::from_raw(i32::try_from(running.child.id()).unwrap()).unwrap();
+        rustix::process::test_kill_process(id).unwrap();
+        drop(running);
+        rustix::process::test_kill_process(id).unwrap_err();
+    }
 
     #[test]
     fn a_program_sees_the_sandbox_and_nothing_else() {

@@ -4,11 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use super::place::{self, LABEL_DIRECTORY, Lab};
 use super::rootfs::{BASE_NAME, DOCK_IMAGES};
 use super::{Error, LABEL, LABEL_BASE};
 use crate::process;
+
+/// So many things are removed at one time.
+const AT_ONCE: usize = 8;
 
 /// What the machine's engine holds of labs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,10 +213,23 @@ impl Lab {
 
     fn remove_each<'a>(&self, kind: Kind, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
         let names: BTreeSet<&str> = names.collect();
-        if names.is_empty() {
-            return Ok(());
+        // Side by side: what an engine stored takes seconds to go. Few at a time, for there may be hundreds.
+        for few in names.into_iter().collect::<Vec<_>>().chunks(AT_ONCE) {
+            thread::scope(|scope| {
+                let removing: Vec<_> = few
+                    .iter()
+                    .map(|name| scope.spawn(|| self.remove_one(kind, name)))
+                    .collect();
+                removing
+                    .into_iter()
+                    .try_for_each(|thread| thread.join().unwrap_or(Err(Error::Thread)))
+            })?;
         }
-        let removed = process::capture(self.docker().args([kind.word(), "rm"]).args(kind.remove()).args(&names));
+        Ok(())
+    }
+
+    fn remove_one(&self, kind: Kind, name: &str) -> Result<(), Error> {
+        let removed = process::capture(self.docker().args([kind.word(), "rm"]).args(kind.remove()).arg(name));
         match removed {
             // One that went by itself meanwhile is no failure.
             Err(error) if !error.to_string().to_lowercase().contains("no such") => Err(error.into()),
@@ -246,10 +263,22 @@ impl Lab {
 
     /// Removes the images that bear a label.
     fn remove_labelled(&self, label: &str) -> Result<(), Error> {
-        let mut list = self.docker();
-        list.args(["image", "ls", "--quiet", "--filter", &format!("label={label}")]);
-        let ids = process::capture_text(&mut list)?;
-        self.remove_each(Kind::Image, ids.lines())
+        let mut before = String::new();
+        loop {
+            let mut list = self.docker();
+            list.args(["image", "ls", "--quiet", "--filter", &format!("label={label}")]);
+            let ids = process::capture_text(&mut list)?;
+            let mut last = Ok(());
+            // One that another is built on goes after that one.
+            for id in ids.lines() {
+                let removed = self.remove_one(Kind::Image, id);
+                last = last.and(removed);
+            }
+            if ids.is_empty() || ids == before {
+                return last;
+            }
+            before = ids;
+        }
     }
 }
 

@@ -42,7 +42,12 @@ for user in root ann bob; do
     chown "$user" "$home/.ssh/authorized_keys"
     chmod 600 "$home/.ssh/authorized_keys"
 done
-kill -HUP "$(cat /run/sshd.pid)"
+# sshd starts itself anew, and writes the file when it listens again.
+pid=$(cat /run/sshd.pid)
+rm -f /run/sshd.pid
+kill -HUP "$pid"
+for _ in $(seq 3000); do test -s /run/sshd.pid && break; sleep 0.02; done
+test -s /run/sshd.pid
 cat /etc/ssh/ssh_host_*_key.pub
 "#;
 
