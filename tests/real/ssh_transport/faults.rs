@@ -12,10 +12,10 @@ use tokio::time::timeout;
 
 use super::home::{Answers, Home, LONG, access, dock, line, link, ping, run};
 
-/// A link through another that can be cut, with a quick sense for death.
-async fn cuttable(ssh: &Ssh, cable: &SlowLink) -> SshTransport {
+/// A link through another that can be cut, which is dead when so many signs of life, one a second, were not answered.
+async fn cuttable(ssh: &Ssh, cable: &SlowLink, most: u32) -> SshTransport {
     let home = Home::new(&ssh.known_hosts_at(cable.address()));
-    home.config("ServerAliveInterval 1\nServerAliveCountMax 2");
+    home.config(&format!("ServerAliveInterval 1\nServerAliveCountMax {most}"));
     let mut to = access(ssh, "ann");
     to.host = cable.address().ip().to_string();
     to.port = Some(cable.address().port());
@@ -30,14 +30,12 @@ async fn cuttable(ssh: &Ssh, cable: &SlowLink) -> SshTransport {
 async fn a_link_that_is_cut_is_noticed_and_its_streams_fail() {
     let ssh = dock().ssh().unwrap();
     let cable = SlowLink::start(ssh.address, Duration::ZERO, None).unwrap();
-    let link = cuttable(&ssh, &cable).await;
+    let link = cuttable(&ssh, &cable, 2).await;
     let mut following = link.open(line("echo first; sleep 1000")).await.unwrap();
     let mut said = [0; 6];
     following.stream.read_exact(&mut said).await.unwrap();
     cable.cut();
-    let begun = Instant::now();
     let reason = timeout(LONG, link.lost()).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     assert_eq!(reason.kind, TransportErrorKind::Unreachable);
     assert!(
         reason.message.contains("is dead: nothing was heard for 2 s"),
@@ -59,10 +57,12 @@ async fn a_link_that_is_cut_is_noticed_and_its_streams_fail() {
 async fn a_cut_that_is_mended_in_time_loses_nothing() {
     let ssh = dock().ssh().unwrap();
     let cable = SlowLink::start(ssh.address, Duration::ZERO, None).unwrap();
-    let link = cuttable(&ssh, &cable).await;
+    // However late this test is to mend it.
+    let link = cuttable(&ssh, &cable, 60).await;
     let connection = link.open(line("seq 1 100000; sleep 1; seq 1 100000")).await.unwrap();
     cable.cut();
-    tokio::time::sleep(Duration::from_millis(900)).await;
+    // No event tells that nothing happens; half a second is more than what was on its way takes.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     cable.mend();
     assert_eq!(super::home::finish(connection).await.stdout.len(), 2 * 588_895);
 }
@@ -71,8 +71,9 @@ async fn a_cut_that_is_mended_in_time_loses_nothing() {
 async fn an_idle_link_stays_and_gives_signs_of_life() {
     let ssh = dock().ssh().unwrap();
     let cable = SlowLink::start(ssh.address, Duration::ZERO, None).unwrap();
-    let link = cuttable(&ssh, &cable).await;
+    let link = cuttable(&ssh, &cable, 60).await;
     let (before, _) = cable.bytes();
+    // It is time itself that is waited for: five signs of life.
     assert!(timeout(Duration::from_secs(5), link.lost()).await.is_err());
     let (after, _) = cable.bytes();
     assert!((1..2000).contains(&(after - before)), "{} bytes in 5 s", after - before);
@@ -84,9 +85,9 @@ async fn connections_that_are_reset_and_sshd_that_dies_are_noticed_at_once() {
     let dock = dock();
     let ssh = dock.ssh().unwrap();
     let cable = SlowLink::start(ssh.address, Duration::ZERO, None).unwrap();
-    let first = cuttable(&ssh, &cable).await;
+    // A death that only silence tells would take longer than this test has.
+    let first = cuttable(&ssh, &cable, 600).await;
     let mut following = first.open(Target::Engine).await.unwrap();
-    let begun = Instant::now();
     cable.drop_connections();
     let reason = timeout(LONG, first.lost()).await.unwrap();
     assert!(reason.message.contains("broke"), "{reason}");
@@ -96,15 +97,13 @@ async fn connections_that_are_reset_and_sshd_that_dies_are_noticed_at_once() {
             .unwrap()
             .is_err()
     );
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 
     let sshd = dock.sshd(&[]).unwrap();
     let second = link(sshd.ssh(), "ann").await;
     ping(&second).await.unwrap();
-    let begun = Instant::now();
     sshd.kill().unwrap();
-    timeout(LONG, second.lost()).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let reason = timeout(LONG, second.lost()).await.unwrap();
+    assert!(!reason.message.contains("nothing was heard"), "{reason}");
 }
 
 #[tokio::test]

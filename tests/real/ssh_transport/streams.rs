@@ -403,24 +403,26 @@ async fn a_far_dock_answers_in_two_round_trips_and_one_channel_holds_up_no_other
         .unwrap();
     let link = std::sync::Arc::new(link);
     ping(&link).await.unwrap();
-    let mut took = Vec::new();
-    for _ in 0..9 {
-        let begun = Instant::now();
+    // One to open, one for the answer; its end comes with it. Three would never be so quick, and on a machine that is busy
+    // two are, sooner or later.
+    let begun = Instant::now();
+    loop {
+        let asked = Instant::now();
         ping(&link).await.unwrap();
-        took.push(begun.elapsed());
+        if asked.elapsed() < Duration::from_millis(145) {
+            break;
+        }
+        assert!(begun.elapsed() < LONG, "no answer came in two round trips");
     }
-    took.sort();
-    // One to open, one for the answer; its end comes with it. On a machine that compiles, too, some are undisturbed.
-    assert!(took[1] < Duration::from_millis(145), "{took:?}");
-    let mut trips = Vec::new();
-    for _ in 0..9 {
-        trips.push(timeout(LONG, link.check()).await.unwrap().unwrap());
+    let begun = Instant::now();
+    loop {
+        let trip = timeout(LONG, link.check()).await.unwrap().unwrap();
+        assert!(trip >= Duration::from_millis(50), "{trip:?}");
+        if trip < Duration::from_millis(100) {
+            break;
+        }
+        assert!(begun.elapsed() < LONG, "no check came back in one round trip");
     }
-    let least = trips.iter().min().unwrap();
-    assert!(
-        (Duration::from_millis(50)..Duration::from_millis(100)).contains(least),
-        "{trips:?}"
-    );
 
     // While bytes flow in both directions.
     let busy = link.clone();
