@@ -71,9 +71,9 @@ async fn a_cut_that_is_mended_in_time_loses_nothing() {
 async fn an_idle_link_stays_and_gives_signs_of_life() {
     let ssh = dock().ssh().unwrap();
     let cable = SlowLink::start(ssh.address, Duration::ZERO, None).unwrap();
-    let link = cuttable(&ssh, &cable, 60).await;
+    let link = cuttable(&ssh, &cable, 4).await;
     let (before, _) = cable.bytes();
-    // It is time itself that is waited for: five signs of life.
+    // It is time itself that is waited for: with four signs of life unanswered, it would be lost by then.
     assert!(timeout(Duration::from_secs(5), link.lost()).await.is_err());
     let (after, _) = cable.bytes();
     assert!((1..2000).contains(&(after - before)), "{} bytes in 5 s", after - before);
