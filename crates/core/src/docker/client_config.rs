@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::error::{Error, Result};
+use crate::hint;
 
 /// A helper may ask a key ring that waits for a person, but not for ever.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -234,7 +235,7 @@ impl AuthEntry {
     fn login(&self, registry: &str, file: &Path) -> Result<Option<Login>> {
         let damaged = || {
             Error::usage(format!("the login for {registry} in {} is damaged", file.display()))
-                .hint(format!("docker login {registry}"))
+                .hint(hint!("docker login {}", registry))
         };
         if let Some(token) = self.identitytoken.as_ref().filter(|token| !token.is_empty()) {
             return Ok(Some(Login {
@@ -329,7 +330,7 @@ impl Helper {
 
     fn failed(&self, why: &str) -> Error {
         let Self { program, verb, failure } = self;
-        Error::failed(format!("{program} {failure}: {why}")).hint(format!("try it: {program} {verb}"))
+        Error::failed(format!("{program} {failure}: {why}")).hint(hint!("try it: {} {}", program, verb))
     }
 
     /// Gives what it says, or none where it has nothing of the kind.

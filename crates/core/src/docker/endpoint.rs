@@ -13,6 +13,7 @@ use super::client_config::ClientConfig;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
+use crate::hint;
 
 /// Where the docker client looks on Unix when nothing else is said.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -223,7 +224,7 @@ impl Endpoint {
         let meta: Meta = serde_json::from_slice(&text).map_err(|cause| {
             Error::usage(format!("the docker context {name:?} is damaged ({})", file.display()))
                 .because(cause)
-                .hint(format!("docker context rm {name} and create it again"))
+                .hint(hint!("docker context rm {} and create it again", name))
         })?;
         let Some(Docker {
             host: Some(host),
@@ -234,7 +235,7 @@ impl Endpoint {
                 "the docker context {name:?} names no engine ({})",
                 file.display()
             ))
-            .hint(format!("docker context update {name} --docker host=...")));
+            .hint(hint!("docker context update {} --docker host=...", name)));
         };
         let directory = contexts.join("tls").join(&id).join("docker");
         Ok(match Self::parse(&host, env)? {

@@ -20,6 +20,7 @@ use super::endpoint::{Choice, Endpoint, Origin};
 use super::stream::Dialer;
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::hint;
 
 /// How long an engine may take to say that it is there.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -354,7 +355,7 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
     let io_kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     let hint = match (&choice.endpoint, io_kind) {
         (Endpoint::Unix(path), Some(std::io::ErrorKind::PermissionDenied)) => {
-            format!(
+            hint!(
                 "you may not use {}: sudo usermod -aG docker $USER, then log in anew",
                 path.display()
             )
@@ -371,9 +372,12 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
                     .to_owned()
             }
             Origin::Context(name) => {
-                format!("the docker context {name} chose this engine: start it there, or docker context use default")
+                hint!(
+                    "the docker context {} chose this engine: start it there, or docker context use default",
+                    name
+                )
             }
-            Origin::Dock(name) => format!("ls-dock --check {} says what is wrong", crate::shell::quote(name)),
+            Origin::Dock(name) => hint!("ls-dock --check {} says what is wrong", name),
         },
     };
     Error::unreachable(format!("no engine answers at {}", choice.endpoint))

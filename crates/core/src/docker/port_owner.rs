@@ -4,6 +4,7 @@ use bollard::query_parameters::ListContainersOptions;
 
 use super::engine::Engine;
 use crate::error::Error;
+use crate::hint;
 
 /// Makes the engine's message of a port that is taken into one that says by whom.
 ///
@@ -16,12 +17,12 @@ pub async fn explain(engine: &Engine, error: Error, local: bool) -> Error {
     if let Some(container) = container_of(engine, port).await {
         return Error::new(error.class(), format!("port {port} is taken by container {container}"))
             .because(error)
-            .hint(format!("docker stop {container}, or publish another port"));
+            .hint(hint!("docker stop -- {}, or publish another port", container));
     }
     if local && let Some((pid, name)) = process_of(port) {
         return Error::new(error.class(), format!("port {port} is taken by process {pid} ({name})"))
             .because(error)
-            .hint(format!("kill {pid}, or publish another port"));
+            .hint(hint!("kill {}, or publish another port", pid));
     }
     Error::new(error.class(), format!("port {port} is taken"))
         .because(error)

@@ -19,6 +19,7 @@ use super::client_config::Login;
 use super::engine::{Engine, one_line, refusal};
 use super::messages::Messages;
 use crate::error::{Class, Error, Result};
+use crate::hint;
 use crate::naming::{Designation, canonical, registry};
 use crate::output::steps::{Ended, Steps};
 use crate::output::{Printer, visible};
@@ -557,24 +558,30 @@ fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &Regi
     let login = if on_hub {
         "docker login".to_owned()
     } else {
-        format!("docker login {host}")
+        hint!("docker login {}", host)
     };
     let hint = match verdict {
-        Verdict::Denied => format!("{login}, as somebody who may push to {}", reference.name),
+        Verdict::Denied => hint!("{login}, as somebody who may push to {}", reference.name; login = login),
         Verdict::Immutable => "publish it under a tag that is not there yet: --publish-tag TAG".to_owned(),
-        Verdict::UnknownRepository => format!("make the repository in the registry first: {}", reference.name),
-        Verdict::Untrusted => format!(
-            "put the certificate of the registry's authority on the engine's machine: /etc/docker/certs.d/{host}/ca.crt"
+        Verdict::UnknownRepository => hint!("make the repository in the registry first: {}", reference.name),
+        Verdict::Untrusted => hint!(
+            "put the certificate of the registry's authority on the engine's machine: {}",
+            format!("/etc/docker/certs.d/{host}/ca.crt")
         ),
-        Verdict::Plain => format!(
-            "the registry speaks plain HTTP; where that is meant, name it in the engine's /etc/docker/daemon.json: {{\"insecure-registries\": [\"{host}\"]}}"
+        Verdict::Plain => hint!(
+            "the registry speaks plain HTTP; where that is meant, name it in the engine's /etc/docker/daemon.json: \
+             {{\"insecure-registries\": [{host}]}}";
+            host = serde_json::Value::from(host)
         ),
         Verdict::Busy => "the registry asks for patience: try again in some minutes".to_owned(),
         Verdict::Broken => "look at the registry's log, or try again later".to_owned(),
         Verdict::Nowhere | Verdict::Down => {
-            format!("does the engine's machine reach the registry? Try there: curl https://{host}/v2/")
+            hint!(
+                "does the engine's machine reach the registry? Try there: curl {}",
+                format!("https://{host}/v2/")
+            )
         }
-        Verdict::Other => format!("docker push {reference} may say more"),
+        Verdict::Other => hint!("docker push {} may say more", reference),
     };
     Error::new(
         verdict.class(),

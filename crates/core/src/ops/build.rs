@@ -22,6 +22,7 @@ use crate::docker::engine::Engine;
 use crate::docker::locality;
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
+use crate::hint;
 use crate::naming::{Designation, canonical};
 use crate::ops::genversion;
 use crate::output::table::{Align, Table};
@@ -367,7 +368,7 @@ fn script(settings: &Settings<'_>, key: &str, kind: &'static str) -> Result<Opti
                 key,
                 &format!("{word} means something to a shell only, and scripts run without one"),
             )
-            .hint(format!("put it into a file, and {key} = ./that-file.sh")));
+            .hint(hint!("put it into a file, and {} = ./that-file.sh", key)));
     }
     Ok((!words.is_empty()).then_some(PlanStep::Script { kind, words }))
 }

@@ -12,6 +12,7 @@ use crate::docker::engine::Engine;
 use crate::docker::image;
 use crate::docker::push::{self, Layers, RegistryAuth};
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::naming::{Designation, registry};
 use crate::ops::build::warn_of_unknown_keys;
 use crate::output::visible;
@@ -194,9 +195,9 @@ async fn engine_with(context: &Context, args: &PublishArgs, origin: Origin, sour
         engine.choice().endpoint
     ));
     Err(match (origin, &args.image_name) {
-        (Origin::Dockerfile, None) => error.hint(format!("build-image {}", args.image)),
+        (Origin::Dockerfile, None) => error.hint(hint!("build-image {}", args.image)),
         (Origin::Dockerfile, Some(name)) => error.hint(shell::join(["build-image", &args.image, "-i", name])),
-        (Origin::Configuration, _) => error.hint(format!("docker pull {source}")),
+        (Origin::Configuration, _) => error.hint(hint!("docker pull {}", source)),
     })
 }
 

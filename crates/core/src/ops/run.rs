@@ -24,6 +24,7 @@ use crate::docker::run_options::{ClientFacts, ContainerPlan, EngineSystem, PullP
 use crate::docker::terminal::Signals;
 use crate::env::{AWS_VARIABLES, Env};
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::naming::{Designation, legal_container_name};
 use crate::ops::build::{self, BuildArgs, BuildPlan, Status};
 use crate::ops::genversion;
@@ -378,7 +379,7 @@ fn environment(keys: &Keys<'_>, args: &RunArgs, locality: Locality, env: &Env) -
             return Err(keys
                 .settings
                 .error(&key, &format!("there is no section [{section}]"))
-                .hint(format!("add it: [{section}] with a NAME = value for each variable")));
+                .hint(hint!("add it: [{section}] with a NAME = value for each variable"; section = section)));
         }
         for name in named.keys().into_iter().filter(|name| !is_given(name)) {
             let value = named.text(name)?.unwrap_or_default();
@@ -492,7 +493,7 @@ fn option_error(project: &Project, args: &RunArgs, cause: &str) -> Error {
         args.image,
         project.config().path().display()
     ))
-    .hint(format!("run-image --dry-run {} shows all of them", args.image))
+    .hint(hint!("run-image --dry-run {} shows all of them", args.image))
 }
 
 /// All that is known before the container is made.
@@ -688,7 +689,7 @@ async fn have_image(
         if args.no_build {
             return Err(
                 Error::failed(format!("the engine has no image {reference}, and --no-build is given"))
-                    .hint(format!("build-image {image}")),
+                    .hint(hint!("build-image {}", image)),
             );
         }
         build_image(context, engine, project, image, args).await?;
