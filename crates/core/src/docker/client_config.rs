@@ -131,6 +131,12 @@ impl ClientConfig {
         self.auths.keys().chain(self.cred_helpers.keys()).cloned().collect()
     }
 
+    /// Whether there may be a login: in the file, with a helper, or in a store.
+    pub fn has_logins(&self) -> bool {
+        let has_store = self.creds_store.as_ref().is_some_and(|store| !store.is_empty());
+        has_store || !self.auths.is_empty() || !self.cred_helpers.is_empty()
+    }
+
     /// A `config.json` with every login that there is, those of helpers and stores among them; none where there is none.
     ///
     /// # Errors
@@ -266,7 +272,7 @@ impl AuthEntry {
 }
 
 /// The host in a key of `auths`, which may be written with scheme and path.
-fn host_of(key: &str) -> &str {
+pub(super) fn host_of(key: &str) -> &str {
     let rest = key
         .strip_prefix("https://")
         .or_else(|| key.strip_prefix("http://"))

@@ -99,6 +99,17 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
+    /// Whether what is said to this engine can be read on the way: TCP to another machine without TLS, or with TLS that is not
+    /// verified, where whoever is in between can be the engine.
+    pub fn is_in_clear(&self) -> bool {
+        match self {
+            Self::Tcp { host, tls, .. } => {
+                !super::locality::is_loopback(host) && tls.as_ref().is_none_or(|tls| !tls.verify)
+            }
+            Self::Unix(_) | Self::Ssh { .. } => false,
+        }
+    }
+
     /// The endpoint that the docker client would use with this environment.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use hyper::{Method, Request};
 
 use super::client_config::ClientConfig;
 use super::engine::{Engine, one_line, refusal};
+use super::logins;
 use super::messages::Messages;
 use crate::error::{Error, Result};
 use crate::hint;
@@ -61,7 +62,13 @@ pub async fn pull(
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(format!("/images/create?{}", query.finish()));
-    if let Some(header) = config.registry_auth(&registry(reference)).await? {
+    // An engine gets the one login that it needs, unless all on the way could read it.
+    let in_clear = logins::warning(&engine.choice().endpoint);
+    if let Some(warning) = in_clear {
+        if config.has_logins() {
+            printer.warning(&warning);
+        }
+    } else if let Some(header) = config.registry_auth(&registry(reference)).await? {
         request = request.header("X-Registry-Auth", header);
     }
     let request = request

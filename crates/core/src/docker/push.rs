@@ -16,7 +16,8 @@ use hyper::{Method, Request};
 use serde::{Deserialize, Serialize};
 
 use super::client_config::Login;
-use super::engine::{Engine, one_line, refusal};
+use super::engine::{Engine, answer, one_line, refusal};
+use super::logins;
 use super::messages::Messages;
 use crate::error::{Class, Error, Result};
 use crate::hint;
@@ -39,6 +40,8 @@ pub struct RegistryAuth {
     header: String,
     /// What must not be shown, whoever says it.
     secrets: Vec<String>,
+    /// Whether there may be a login that this engine does not get.
+    is_withheld: bool,
 }
 
 // Secrets must not reach a log by way of a derived Debug.
@@ -56,6 +59,7 @@ impl RegistryAuth {
             return Self {
                 header: URL_SAFE.encode("{}"),
                 secrets: Vec::new(),
+                is_withheld: false,
             };
         };
         let header = login.registry_auth(registry);
@@ -70,6 +74,15 @@ impl RegistryAuth {
         Self {
             header,
             secrets: secrets.into_iter().filter(|secret| !secret.is_empty()).collect(),
+            is_withheld: false,
+        }
+    }
+
+    /// With none, because the engine is reached in clear text.
+    pub fn withheld() -> Self {
+        Self {
+            is_withheld: true,
+            ..Self::new("", None)
         }
     }
 
@@ -170,11 +183,7 @@ async fn registrys_digest(engine: &Engine, reference: &Designation, auth: &Regis
     if !response.status().is_success() {
         return None;
     }
-    let body = http_body_util::Limited::new(response.into_body(), 1024 * 1024)
-        .collect()
-        .await
-        .ok()?
-        .to_bytes();
+    let body = answer(response, 1024 * 1024).await.ok()?;
     let found: Distribution = serde_json::from_slice(&body).ok()?;
     Some(found.descriptor.digest).filter(|digest| is_digest(digest))
 }
@@ -561,6 +570,7 @@ fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &Regi
         hint!("docker login {}", host)
     };
     let hint = match verdict {
+        Verdict::Denied if auth.is_withheld => logins::MEND.to_owned(),
         Verdict::Denied => hint!("{login}, as somebody who may push to {}", reference.name; login = login),
         Verdict::Immutable => "publish it under a tag that is not there yet: --publish-tag TAG".to_owned(),
         Verdict::UnknownRepository => hint!("make the repository in the registry first: {}", reference.name),

@@ -19,6 +19,7 @@ use crate::docker::endpoint::Endpoint;
 use crate::docker::engine::Engine;
 use crate::docker::image::{self, ImageFacts};
 use crate::docker::locality::{self, Locality};
+use crate::docker::logins;
 use crate::docker::port_owner;
 use crate::docker::run_options::{ClientFacts, ContainerPlan, EngineSystem, PullPolicy, RunOptions};
 use crate::docker::terminal::Signals;
@@ -554,6 +555,14 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         .collect();
     // Helpers are asked for every login that there is only where somebody is to have them.
     let credentials = match parsed.shares_api_socket() {
+        // They would cross the network for everyone to read.
+        true if choice.endpoint.is_in_clear() => {
+            return Err(Error::usage(format!(
+                "--use-api-socket gives the container all of your logins, and the way to the engine at {} is not encrypted",
+                choice.endpoint
+            ))
+            .hint(logins::MEND));
+        }
         true => config.resolved().await?,
         false => None,
     };
