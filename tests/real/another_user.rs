@@ -69,7 +69,7 @@ fn no_command_reads_another_users_project() {
                 .current_dir("mine")
                 .code(code)
                 .stderr_has(&told)
-                .stderr_has("config.yml: trusted_directories: [\"/")
+                .stderr_has("config.yml: trusted_directories: [\"[SANDBOX]/sample\"]")
                 .run();
         }
         assert!(!sandbox.project().join("ran").exists());

@@ -438,7 +438,7 @@ fn a_port_that_is_taken_says_by_whom() {
         .engine(&engine)
         .code(125)
         .stderr_has("run-image: port 5000 is taken by container other: ")
-        .stderr_has("port is already allocated\n\nhint: docker stop -- other, or publish another port\n")
+        .stderr_has("port is already allocated\n\nhint: docker stop other, or publish another port\n")
         .run();
     // No container has it, so a process of this machine does: this one.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -15,9 +15,11 @@ pub async fn explain(engine: &Engine, error: Error, local: bool) -> Error {
         return error;
     };
     if let Some(container) = container_of(engine, port).await {
+        // No engine gives such a name; a hostile one may.
+        let guard = if container.starts_with('-') { "-- " } else { "" };
         return Error::new(error.class(), format!("port {port} is taken by container {container}"))
             .because(error)
-            .hint(hint!("docker stop -- {}, or publish another port", container));
+            .hint(hint!("docker stop {guard}{}, or publish another port", container; guard = guard));
     }
     if local && let Some((pid, name)) = process_of(port) {
         return Error::new(error.class(), format!("port {port} is taken by process {pid} ({name})"))
