@@ -42,6 +42,23 @@ fn compare_by<'a>(
     }
 }
 
+/// An engine that counts as far is held to the rules that are read here, and gets the same by them.
+fn compare_as_far(site: &Site, sandbox: &Sandbox, project: &str) {
+    let tree = || Tree::of(site, &format!("{project}-web:{}", site.tag()), "ctx");
+    let before = tree();
+    site.build_image(sandbox)
+        .env("DOCKER_IP", "192.0.2.1")
+        .arg("web")
+        .any_stdout()
+        .run();
+    let far = tree();
+    assert!(
+        !far.0.is_empty() && far.paths() == before.paths(),
+        "{site}: {:?}",
+        far.paths()
+    );
+}
+
 fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
@@ -270,6 +287,10 @@ fn dockerignore_leaves_out_what_docker_leaves_out() {
         let _images = [PROJECT, "rt-ignored-hidden", "rt-ignored-all-but"].map(|project| site.images(project));
         compare(site, &sandbox, PROJECT, &["web"]);
         compare(site, &hidden, "rt-ignored-hidden", &["web"]);
+        if site.builder == Builder::BuildKit {
+            compare_as_far(site, &sandbox, PROJECT);
+            compare_as_far(site, &hidden, "rt-ignored-hidden");
+        }
         compare(site, &all_but, "rt-ignored-all-but", &["web"]);
         let tree = Tree::of(site, &format!("{PROJECT}-web:{}", site.tag()), "ctx");
         assert!(tree.0.contains_key("build/keep/x"), "{:?}", tree.paths());
@@ -291,6 +312,7 @@ fn a_dockerignore_beside_the_dockerfile_goes_before_the_one_in_the_root() {
     site::on_buildkit(|site| {
         let _images = site.images(PROJECT);
         compare(site, &sandbox, PROJECT, &["web"]);
+        compare_as_far(site, &sandbox, PROJECT);
     });
     site::on_classic(|site| {
         let _images = site.images(PROJECT);

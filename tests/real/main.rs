@@ -3,6 +3,7 @@
 //! What they share is the library of this package; `docs/` is tested here, too.
 
 mod agent;
+mod another_user;
 mod build_all;
 mod build_contexts;
 mod build_failures;

@@ -153,6 +153,9 @@ fn check_name(path: &Path) -> Option<Finding> {
 
 fn check_source(path: &Path, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if is_source(path) && !path.starts_with("crates/test-support") {
+        findings.extend(unquoted_hints(path, text));
+    }
     // Attributes and a shebang may stand before it.
     let first = text.lines().find(|line| !line.starts_with("#!"));
     if !first.is_some_and(|line| line.starts_with("//!")) {
@@ -170,6 +173,47 @@ fn check_source(path: &Path, text: &str) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Hints with names in them that are not made by `hint!`, which quotes the names: what a hint says is pasted into a shell.
+fn unquoted_hints(path: &Path, text: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for call in [".hint(", "hint: Some("] {
+        for (at, _) in text.match_indices(call) {
+            let argument = argument(text.get(at + call.len()..).unwrap_or_default());
+            // Inside of `hint!`, a word may be put together first: it is quoted whole.
+            let made = argument.split("hint!(").next().unwrap_or_default();
+            if made.contains(concat!("format", "!(")) {
+                let line = text.get(..at).unwrap_or_default().lines().count().max(1);
+                findings.push(finding(
+                    path,
+                    Some(line),
+                    "a hint with names in it is made by hint!: it quotes them for the shell",
+                ));
+            }
+        }
+    }
+    findings
+}
+
+/// The text up to the parenthesis that closes the one before it.
+fn argument(text: &str) -> &str {
+    let mut depth = 1_u32;
+    let mut is_text = false;
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' if is_text => drop(chars.next()),
+            '"' => is_text = !is_text,
+            '(' if !is_text => depth += 1,
+            ')' if !is_text => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return text.get(..at).unwrap_or_default();
+        }
+    }
+    text
 }
 
 /// Code of the program: not a test, and not a chore.
@@ -332,6 +376,21 @@ mod tests {
             )
             .is_empty()
         );
+    }
+
+    #[test]
+    fn a_hint_with_names_in_it_is_made_by_the_macro_that_quotes_them() {
+        let path = Path::new("crates/core/src/x.rs");
+        let plain = concat!("//! X.\ne.hint(format", "!(\"docker stop {x}\"))\n");
+        assert_eq!(messages(check_source(path, plain)).len(), 1);
+        let field = concat!("//! X.\nhint: Some(\n    format", "!(\"a ) {x}\"))\n");
+        assert_eq!(messages(check_source(path, field)).len(), 1);
+        let good = concat!(
+            "//! X.\ne.hint(hint!(\"stop {}\", format",
+            "!(\"{a}{b}\")))\nformat",
+            "!(\"\")\n"
+        );
+        assert!(messages(check_source(path, good)).is_empty());
     }
 
     #[test]

@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine, binary};
+use rustix::process::Signal;
 use serde_json::json;
 
 const RULE: &str = "============================================================================\n";
@@ -925,4 +927,99 @@ fn a_dock_is_chosen_for_one_call_scripts_included() {
         .args(["clean", "--dock", "far", "--dry-run"])
         .stdout(&format!("DOCKER_HOST=tcp://{address} docker rmi sample-dev:tester\n"))
         .run();
+}
+
+/// docker's configuration with two logins, and a helper for a third registry that leaves a trace where it is started.
+fn with_logins(dockerfile: &str) -> Sandbox {
+    let login = json!({ "auth": "dTpw" });
+    let config = json!({
+        "auths": { "named.example": login, "other.example": login },
+        "credHelpers": { "helped.example": "trace" },
+    });
+    Sandbox::new()
+        .file("docker/dev/Dockerfile", dockerfile)
+        .file("../home/.docker/config.json", config.to_string())
+        .script(
+            "../home/bin/docker-credential-trace",
+            "#!/bin/sh\ntouch \"$HOME/started\"\necho '{\"Username\":\"a\",\"Secret\":\"b\"}'\n",
+        )
+}
+
+fn path_with_helpers(sandbox: &Sandbox) -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{}:{path}", sandbox.home().join("bin").display())
+}
+
+#[test]
+fn a_far_engine_gets_the_logins_that_its_build_needs() {
+    let sandbox = with_logins("FROM named.example/base\n");
+    let engine = building();
+    classic(&sandbox, &engine)
+        .env("PATH", path_with_helpers(&sandbox))
+        // As `source dock` sets it.
+        .env("DOCKER_IP", "10.0.0.7")
+        .arg("dev")
+        .any_stdout()
+        .any_stderr()
+        .run();
+    let sent = engine.request("POST", "/build");
+    // {"named.example":{"password":"p","username":"u"}}
+    let expected = "eyJuYW1lZC5leGFtcGxlIjp7InBhc3N3b3JkIjoicCIsInVzZXJuYW1lIjoidSJ9fQ==";
+    assert_eq!(sent.header("x-registry-config"), Some(expected));
+    assert!(!sandbox.home().join("started").exists(), "a helper was started in vain");
+}
+
+#[test]
+fn an_engine_in_clear_text_gets_no_login() {
+    let sandbox = with_logins("FROM named.example/base\n");
+    let engine = building();
+    // An address that no program takes for this machine's by its looks, and that leads here.
+    let address = engine.tcp().replace("127.0.0.1", "127.1");
+    let outcome = build_image(&sandbox)
+        .env("DOCKER_HOST", format!("tcp://{address}"))
+        .env("DOCKER_BUILDKIT", "0")
+        .env("PATH", path_with_helpers(&sandbox))
+        .arg("dev")
+        .any_stdout()
+        .stderr_has("build-image: warning: no login to a registry is sent to the engine at tcp://127.1:")
+        .stderr_has("hint: reach the engine by ssh (register-dock USER@HOST), or by TLS")
+        .run();
+    assert_eq!(outcome.stderr.matches("no login to a registry").count(), 1, "{outcome}");
+    assert_eq!(engine.request("POST", "/build").header("x-registry-config"), None);
+    assert!(!sandbox.home().join("started").exists(), "a helper was started in vain");
+}
+
+/// Nobody knows of the agent then, and it has keys.
+#[test]
+fn a_private_ssh_agent_ends_with_the_build_that_is_killed() {
+    let sandbox = configured("[dev]\nbuild_args = --ssh default=key\n");
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(sandbox.project().join("key"))
+        .status();
+    assert!(made.unwrap().success());
+    // It takes the session, and never says a word of it.
+    let engine = ScriptedEngine::start().on("POST", "/session", Reply::hang());
+    let running = build_image(&sandbox).engine(&engine).arg("dev").any_stderr().spawn();
+    let has_agent = || {
+        let folders = fs::read_dir(sandbox.home().join("../tmp")).unwrap();
+        folders
+            .flatten()
+            .any(|folder| UnixStream::connect(folder.path().join("agent")).is_ok())
+    };
+    let wait_until = |what: &str, condition: &dyn Fn() -> bool| {
+        let began = Instant::now();
+        while !condition() {
+            assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    wait_until("an agent", &has_agent);
+    wait_until("the session", &|| {
+        engine.requests().iter().any(|request| request.path == "/session")
+    });
+    running.signal(Signal::KILL);
+    running.wait();
+    wait_until("the end of the agent", &|| !has_agent());
+    wait_until("its folder is removed", &|| sandbox.leftovers().is_empty());
 }

@@ -94,15 +94,20 @@ impl Env {
             .iter()
             .find_map(|name| self.non_empty(name))
             .map(str::to_owned)
-            .or_else(user_of_password_database)
+            .or_else(|| id(&["-un"]))
             .unwrap_or_else(|| "user".to_owned())
     }
 }
 
-/// Name of this process's user by way of `id -un`: the password database may be LDAP or NSS, which only libc reads,
-/// and its interface is not reentrant; the one call on a rare path is not worth `unsafe`.
-fn user_of_password_database() -> Option<String> {
-    let output = std::process::Command::new("id").arg("-un").output().ok()?;
+/// The name of the user with this number; none where there is no such user.
+pub fn user_of(uid: u32) -> Option<String> {
+    id(&["-un", "--", &uid.to_string()])
+}
+
+/// A user's name by way of `id`: the password database may be LDAP or NSS, which only libc reads, and its interface is not
+/// reentrant; the one call on a rare path is not worth `unsafe`.
+fn id(arguments: &[&str]) -> Option<String> {
+    let output = std::process::Command::new("id").args(arguments).output().ok()?;
     let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();
     (output.status.success() && !name.is_empty()).then_some(name)
 }

@@ -5,6 +5,36 @@
 
 use std::fmt;
 
+/// The text of a hint, `format!` whose arguments are quoted for the shell that they may be pasted into: names come from engines,
+/// files and other strangers. What is no word of a command (prose, a list, a line that is quoted already) is named behind a
+/// semicolon, and stands as it is.
+///
+/// ```
+/// use dockerutils_core::hint;
+///
+/// assert_eq!(hint!("docker stop -- {}", "web"), "docker stop -- web");
+/// assert_eq!(hint!("docker stop -- {}", "web; rm -rf ~"), "docker stop -- 'web; rm -rf ~'");
+/// assert_eq!(hint!("it has {names}"; names = "a, b"), "it has a, b");
+/// ```
+///
+/// A name in the braces that is not behind the semicolon is refused: it would be taken as it is.
+///
+/// ```compile_fail
+/// let name = "web; rm -rf ~";
+/// let _ = dockerutils_core::hint!("docker stop {name}");
+/// ```
+#[macro_export]
+macro_rules! hint {
+    // `concat!` makes the format one that takes no variables from around it.
+    ($format:literal $(, $word:expr)* $(,)? $(; $($name:ident = $text:expr),+ $(,)?)?) => {
+        format!(
+            concat!($format)
+            $(, $crate::shell::quote(&$word.to_string()))*
+            $($(, $name = $text)+)?
+        )
+    };
+}
+
 /// What every fallible function above the parsers returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -126,7 +156,8 @@ impl Error {
         Self::new(Class::Interrupted, "interrupted")
     }
 
-    /// Adds the exact command or edit that helps.
+    /// Adds the exact command or edit that helps. [`hint!`](crate::hint!) makes one with names in it; `cargo xtask tidy` sees to
+    /// that.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

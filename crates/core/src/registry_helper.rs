@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::error::{Class, Error, Result};
+use crate::hint;
 
 /// The program's name: beside our own, or on PATH.
 pub const PROGRAM: &str = "dock-registry-aws";
@@ -274,8 +275,9 @@ impl Aws {
 }
 
 fn misunderstood() -> Error {
-    Error::failed(format!("{PROGRAM} speaks another language than this program")).hint(format!(
-        "install both from the same release: cargo xtask install; which {PROGRAM}"
+    Error::failed(format!("{PROGRAM} speaks another language than this program")).hint(hint!(
+        "install both from the same release: cargo xtask install; which {}",
+        PROGRAM
     ))
 }
 

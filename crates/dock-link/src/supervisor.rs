@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dockerutils_core::agent::place::Place;
 use dockerutils_core::agent::start::{Start, Started};
+use dockerutils_core::hint;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::{Pid, Signal, kill_process, setsid, umask};
@@ -56,7 +57,7 @@ pub(crate) fn run() -> io::Result<()> {
                     "the agent of dock {:?} can't make its sockets: {cause}",
                     start.dock.moniker
                 ),
-                hint: Some(format!("look at {}", start.place.engine_socket().display())),
+                hint: Some(hint!("look at {}", start.place.engine_socket().display())),
             });
         }
     };

@@ -1,6 +1,7 @@
 //! What AWS and its SDK say, as a message that names the object and a hint that helps.
 
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
+use dockerutils_core::hint;
 use dockerutils_core::registry_helper::{Failure, FailureKind};
 
 /// Codes of credentials that were good once.
@@ -49,7 +50,7 @@ impl Situation {
                 "no region of AWS is configured: neither AWS_REGION nor the profile {} says one",
                 self.profile
             ),
-            hint: Some(format!(
+            hint: Some(hint!(
                 "export AWS_REGION=eu-west-1, or aws configure set region eu-west-1 --profile {}",
                 self.profile
             )),

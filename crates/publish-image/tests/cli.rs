@@ -357,6 +357,23 @@ fn a_refusal_is_shown_in_the_registrys_words_and_not_tried_again() {
 }
 
 #[test]
+fn an_engine_in_clear_text_gets_no_login() {
+    let (sandbox, engine) = (project(), engine().on("POST", PUSH, refused("denied: no")));
+    log_in(&sandbox, HOST, "ann", "s3cr3t");
+    // An address that no program takes for this machine's by its looks, and that leads here.
+    let address = engine.tcp().replace("127.0.0.1", "127.1");
+    publish_image(&sandbox)
+        .env("DOCKER_HOST", format!("tcp://{address}"))
+        .arg("dev")
+        .code(1)
+        .stderr_has("publish-image: warning: no login to a registry is sent to the engine at tcp://127.1:")
+        .stderr_has("can't be pushed: denied: no\n\nhint: reach the engine by ssh (register-dock USER@HOST), or by TLS")
+        .any_stdout()
+        .run();
+    assert_eq!(login_of(&engine.request("POST", PUSH)), json!({}));
+}
+
+#[test]
 fn what_a_hostile_registry_says_is_harmless() {
     let secret = "s3cr3t-0f-ann";
     let basic = base64::engine::general_purpose::STANDARD.encode(format!("ann:{secret}"));

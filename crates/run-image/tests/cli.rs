@@ -402,6 +402,27 @@ fn a_container_that_can_not_be_started_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_name_that_an_engine_supplies_reaches_no_terminal_and_no_shell() {
+    let busy = "Bind for 0.0.0.0:5000 failed: port is already allocated";
+    let name = "/-web\u{1b}]0;title\u{7}\u{202e}\u{200b}; touch pwned";
+    let engine = making()
+        .on("POST", "/containers/c1/start", Reply::error(500, busy))
+        .on(
+            "GET",
+            "/containers/json",
+            Reply::json(200, &json!([{ "Id": "c0", "Names": [name], "Ports": [{ "PrivatePort": 80, "PublicPort": 5000, "Type": "tcp" }] }])),
+        );
+    let outcome = run_image(&configured("[dev]\nports = -p 5000:5000\n"))
+        .args(["dev", "-k"])
+        .engine(&engine)
+        .code(125)
+        .stderr_has("hint: docker stop -- '-web\u{fffd}]0;title\u{fffd}\u{fffd}\u{fffd}; touch pwned', or publish another port\n")
+        .run();
+    let hidden = |c: char| c.is_control() && c != '\n' || matches!(c, '\u{202e}' | '\u{200b}');
+    assert!(!outcome.stderr.contains(hidden), "{:?}", outcome.stderr);
+}
+
+#[test]
 fn a_port_that_is_taken_says_by_whom() {
     let busy = "driver failed programming external connectivity on endpoint x (1d2): Bind for 0.0.0.0:5000 failed: port is \
                 already allocated";
@@ -618,6 +639,48 @@ fn other_images_are_pulled() {
             .query
             .contains("fromImage=reg.example%2Fdb%3A16")
     );
+}
+
+#[test]
+fn an_engine_in_clear_text_gets_no_login() {
+    let login = json!({ "auths": { "reg.example": { "auth": "dTpw" } } });
+    let image = "name = reg.example/db\ntag = 16\nprefix = False\n";
+    let sandbox = configured(&format!("[db]\n{image}[api]\n{image}args = --use-api-socket\n"))
+        .file("../home/.docker/config.json", login.to_string());
+    let missing = || {
+        ScriptedEngine::start()
+            .on("GET", "/images/*/json", Reply::error(404, "no such image"))
+            .on("POST", "/images/create", Reply::error(404, "denied"))
+    };
+    let login_for = |engine: &ScriptedEngine, host: &str| {
+        run_image(&sandbox)
+            .env(
+                "DOCKER_HOST",
+                format!("tcp://{}", engine.tcp().replace("127.0.0.1", host)),
+            )
+            .arg("db")
+            .code(125)
+            .any_stderr()
+            .run();
+        engine
+            .request("POST", "/images/create")
+            .header("x-registry-auth")
+            .map(str::to_owned)
+    };
+    assert!(login_for(&missing(), "127.0.0.1").is_some());
+    // An address that no program takes for this machine's by its looks, and that leads here.
+    assert_eq!(login_for(&missing(), "127.1"), None);
+    let engine = missing();
+    run_image(&sandbox)
+        .env(
+            "DOCKER_HOST",
+            format!("tcp://{}", engine.tcp().replace("127.0.0.1", "127.1")),
+        )
+        .arg("api")
+        .code(125)
+        .stderr_has("all of your logins, and the way to the engine at tcp://127.1:")
+        .stderr_has("hint: reach the engine by ssh")
+        .run();
 }
 
 #[test]

@@ -8,6 +8,7 @@
 use clap::Parser;
 use dockerutils_core::cli::{Command, Context, EngineArgs};
 use dockerutils_core::error::{Error, ExitStatus, Result};
+use dockerutils_core::hint;
 use dockerutils_core::ops::transfer::{self, TransferArgs};
 
 /// Send images to another engine: only the layers that it lacks
@@ -53,14 +54,14 @@ fn run(mut args: Args, context: &Context) -> Result<ExitStatus> {
             None => transfer::abort(context, &destination),
             Some(image) => Err(
                 Error::usage(format!("--abort is of a whole destination, not of {image}"))
-                    .hint(format!("transfer-image --abort {destination}")),
+                    .hint(hint!("transfer-image --abort {}", destination)),
             ),
         };
     }
     if args.positional.is_empty() {
         return Err(
             Error::usage(format!("{destination} is to be sent, and nothing says where to"))
-                .hint(format!("transfer-image {destination} DEST")),
+                .hint(hint!("transfer-image {} DEST", destination)),
         );
     }
     let wanted = TransferArgs {

@@ -41,6 +41,7 @@ pub use wire::{Link, Port, Status};
 use crate::docks::{Dock, Forward};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::hint;
 use place::Place;
 use start::Started;
 use target::{Exec, Target};
@@ -413,7 +414,7 @@ impl Agent {
         };
         let gone = |cause: Option<io::Error>| {
             let error = Error::unreachable(format!("the agent of dock {:?} ended meanwhile", self.dock.moniker))
-                .hint(format!("try again; its log is {}", self.log_file().display()));
+                .hint(hint!("try again; its log is {}", self.log_file().display()));
             match cause {
                 Some(cause) => error.because(cause),
                 None => error,
@@ -513,12 +514,13 @@ impl Agent {
             crate::output::visible(&greeting.version)
         );
         Err(self.failed(&other).hint(if greeting.streams > 0 {
-            format!(
+            hint!(
                 "{} connections are open through it; end what uses them and try again, or: kill {}",
-                greeting.streams, greeting.pid
+                greeting.streams,
+                greeting.pid
             )
         } else {
-            format!("use the commands of that version, or: kill {}", greeting.pid)
+            hint!("use the commands of that version, or: kill {}", greeting.pid)
         }))
     }
 
@@ -545,8 +547,8 @@ impl Agent {
         let log = self.log_file();
         let written = std::fs::read_to_string(self.place.lock_file()).unwrap_or_default();
         match written.trim().parse::<u32>() {
-            Ok(pid) => format!("kill {pid}, and try again; its log is {}", log.display()),
-            Err(_) => format!("its log is {}", log.display()),
+            Ok(pid) => hint!("kill {}, and try again; its log is {}", pid, log.display()),
+            Err(_) => hint!("its log is {}", log.display()),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::docks::Dock;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
+use crate::hint;
 
 /// The longest path of a socket that every system takes, with room for the name that it has while it is made.
 const SOCKET_PATH: usize = 100;
@@ -208,10 +209,8 @@ fn make_private(directory: &Path) -> Result<()> {
     match not_private(directory) {
         None => Ok(()),
         Some(why) => Err(
-            Error::failed(format!("sockets can't be put into {}: {why}", directory.display())).hint(format!(
-                "remove it, or: chmod 700 {}",
-                crate::shell::quote(&directory.to_string_lossy())
-            )),
+            Error::failed(format!("sockets can't be put into {}: {why}", directory.display()))
+                .hint(hint!("remove it, or: chmod 700 {}", directory.display())),
         ),
     }
 }

@@ -12,6 +12,7 @@ use super::place::Place;
 use crate::docks::Dock;
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::hint;
 
 /// The program that is started for a dock.
 const PROGRAM: &str = "dock-agent";
@@ -94,7 +95,7 @@ pub(super) async fn start(place: &Place, dock: &Dock, env: &Env) -> Result<Start
             // A failure to end it means that it has ended.
             let _ = child.start_kill();
             return Err(failed(&format!("was not ready within {} s", LIMIT.as_secs()))
-                .hint(format!("look at its log: {}", place.log_file().display())));
+                .hint(hint!("look at its log: {}", place.log_file().display())));
         }
     };
     match serde_json::from_str(&line) {
@@ -131,8 +132,9 @@ fn find(env: &Env) -> Result<PathBuf> {
         .chain(on_path)
         .find(|program| program.is_file())
         .ok_or_else(|| {
-            Error::failed(format!("{PROGRAM} is not installed, and far docks are reached by it")).hint(format!(
-                "put {PROGRAM} beside the other programs of dockerutils, or on PATH"
+            Error::failed(format!("{PROGRAM} is not installed, and far docks are reached by it")).hint(hint!(
+                "put {} beside the other programs of dockerutils, or on PATH",
+                PROGRAM
             ))
         })
 }

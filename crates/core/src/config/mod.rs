@@ -3,4 +3,5 @@
 pub mod ini;
 pub mod project;
 pub mod settings;
+pub mod trust;
 pub mod variables;

@@ -1,13 +1,16 @@
 //! A project: a folder with `docker/`, in which each folder with a Dockerfile is an image type.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::ini::{Ini, IniError};
 use super::settings::{Settings, UnknownKey};
+use super::trust::Caller;
 use super::variables::Word;
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::naming::{Designation, legal_repository, legal_tag, nearest};
 use crate::shell;
 
@@ -45,54 +48,27 @@ pub struct Designated {
 }
 
 impl Project {
-    /// Finds the project of this folder: upwards, to the root of the git repository at most.
+    /// Finds the project of this folder: upwards, to the root of the git repository at most, on the same file system, and
+    /// not by way of directories that everyone may write to.
     ///
     /// # Errors
-    /// No `docker/` with a Dockerfile or a configuration in it, or a configuration that can't be read.
+    /// No `docker/` with a Dockerfile or a configuration in it, one that belongs to another user (see
+    /// [`trust`](super::trust)), or a configuration that can't be read.
     pub fn find(folder: &Path, env: &Env) -> Result<Self> {
-        let home = env.home();
-        let mut loose_dockerfile = None;
-        let mut empty_docker = None;
-        for candidate in folder.ancestors() {
-            // A `docker/` in / or in the home directory would make a build context of the whole machine.
-            let refused = candidate.parent().is_none() || candidate == home;
-            let docker = candidate.join("docker");
-            if docker.is_dir() && !refused {
-                let types = image_types(&docker)?;
-                if !types.is_empty() || candidate.join(CONFIG_FILE).is_file() {
-                    let mut project = Self::load(candidate, types, env)?;
-                    project.is_below = candidate != folder;
-                    return Ok(project);
-                }
-                if docker.join("Dockerfile").is_file() {
-                    loose_dockerfile.get_or_insert(docker);
-                } else {
-                    empty_docker.get_or_insert(docker);
-                }
-            } else if docker.is_dir() && refused && candidate == folder {
-                return Err(Error::usage(format!(
-                    "{} is refused as the root of a project: all of it would be the build context",
-                    candidate.display()
-                ))
-                .hint("move the project into a folder of its own"));
-            }
-            if candidate.join(".git").exists() {
-                break;
-            }
-        }
-        Err(if let Some(docker) = loose_dockerfile {
-            Error::usage(format!("{} holds a Dockerfile and no image type", docker.display()))
-                .hint(format!("mkdir {0}/dev && mv {0}/Dockerfile {0}/dev/", docker.display()))
-        } else if let Some(docker) = empty_docker {
-            Error::usage(format!(
-                "{} holds neither an image type nor a dockerutils.cfg",
-                docker.display()
-            ))
-            .hint(format!("write {}/dev/Dockerfile", docker.display()))
-        } else {
-            Error::usage(format!("no docker/ folder in {} or above it", folder.display()))
-                .hint("go to the project, or make docker/dev/Dockerfile in it")
-        })
+        let caller = Caller::of_process(env);
+        let place = locate(folder, &caller, env)?;
+        let Some((root, types)) = place.found.clone() else {
+            return Err(place.missing(folder));
+        };
+        caller.check(&root, &["docker", CONFIG_FILE])?;
+        let mut project = Self::load(&root, types, env)?;
+        project.is_below = root != folder;
+        Ok(project)
+    }
+
+    /// Whether there is a project around this folder, whoever it belongs to and whatever it says.
+    pub fn is_around(folder: &Path, env: &Env) -> bool {
+        locate(folder, &Caller::of_process(env), env).is_ok_and(|place| place.found.is_some())
     }
 
     fn load(root: &Path, types: Vec<String>, env: &Env) -> Result<Self> {
@@ -104,8 +80,9 @@ impl Project {
                         .as_bytes()
                         .get(..cause.utf8_error().valid_up_to())
                         .map_or(1, |good| 1 + good.iter().filter(|byte| **byte == b'\n').count());
-                    Error::usage(format!("{CONFIG_FILE}:{line}: this is no UTF-8")).hint(format!(
-                        "iconv -f latin1 -t utf-8 {CONFIG_FILE}, where it was written as Latin-1"
+                    Error::usage(format!("{CONFIG_FILE}:{line}: this is no UTF-8")).hint(hint!(
+                        "iconv -f latin1 -t utf-8 {}, where it was written as Latin-1",
+                        CONFIG_FILE
                     ))
                 })?;
                 Ini::parse(shown, &text)?
@@ -226,7 +203,7 @@ impl Project {
             return Err(Error::usage(format!(
                 "there is nothing to build for {image}: docker/{image} holds no Dockerfile"
             ))
-            .hint(format!("run-image {image} runs it")));
+            .hint(hint!("run-image {} runs it", image)));
         }
         Err(self.unknown_image(image, self.types.iter().map(String::as_str)))
     }
@@ -235,9 +212,9 @@ impl Project {
         let known: BTreeSet<&str> = known.collect();
         let error = Error::usage(format!("{} has no image {image}", self.root.display()));
         match nearest(image, known.iter().copied()) {
-            Some(near) => error.hint(format!("did you mean {near}?")),
-            None if known.is_empty() => error.hint(format!("write docker/{image}/Dockerfile")),
-            None => error.hint(format!("it has {}", known.into_iter().collect::<Vec<_>>().join(", "))),
+            Some(near) => error.hint(hint!("did you mean {}?", near)),
+            None if known.is_empty() => error.hint(hint!("write {}", format!("docker/{image}/Dockerfile"))),
+            None => error.hint(hint!("it has {names}"; names = known.into_iter().collect::<Vec<_>>().join(", "))),
         }
     }
 
@@ -276,6 +253,103 @@ impl Project {
     /// Keys that no command knows, with the nearest known one.
     pub fn unknown_keys(&self) -> Vec<UnknownKey> {
         super::settings::unknown_keys(&self.config)
+    }
+}
+
+/// What the search for a project's root came upon.
+#[derive(Default)]
+struct Place {
+    /// The root, and its image types.
+    found: Option<(PathBuf, Vec<String>)>,
+    /// A `docker/` with a Dockerfile directly in it.
+    loose_dockerfile: Option<PathBuf>,
+    /// A `docker/` with nothing for us in it.
+    empty_docker: Option<PathBuf>,
+    /// Where the search ended before `/` or the git repository's root, and why.
+    end: Option<(PathBuf, &'static str)>,
+}
+
+/// Looks for the root of a project. Nothing of it is read yet but names.
+fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<Place> {
+    let home = env.home();
+    let device = std::fs::metadata(folder).map(|found| found.dev()).ok();
+    let mut place = Place::default();
+    for candidate in folder.ancestors() {
+        if candidate != folder {
+            let Ok(directory) = std::fs::metadata(candidate) else {
+                break;
+            };
+            // As git does: what is mounted there is decided by others.
+            if device != Some(directory.dev()) {
+                place.end = Some((candidate.to_owned(), "is on another file system"));
+                break;
+            }
+            // What lies in /tmp may be anyone's, and what is above it is not meant.
+            if caller.is_open_to_all(&directory) {
+                place.end = Some((candidate.to_owned(), "can be written by everyone"));
+                break;
+            }
+        }
+        // A `docker/` in / or in the home directory would make a build context of the whole machine.
+        let refused = candidate.parent().is_none() || candidate == home;
+        let docker = candidate.join("docker");
+        if docker.is_dir() && !refused {
+            let types = image_types(&docker)?;
+            if !types.is_empty() || candidate.join(CONFIG_FILE).is_file() {
+                place.found = Some((candidate.to_owned(), types));
+                break;
+            }
+            if docker.join("Dockerfile").is_file() {
+                place.loose_dockerfile.get_or_insert(docker);
+            } else {
+                place.empty_docker.get_or_insert(docker);
+            }
+        } else if docker.is_dir() && refused && candidate == folder {
+            return Err(Error::usage(format!(
+                "{} is refused as the root of a project: all of it would be the build context",
+                candidate.display()
+            ))
+            .hint("move the project into a folder of its own"));
+        }
+        if candidate.join(".git").exists() {
+            break;
+        }
+    }
+    Ok(place)
+}
+
+impl Place {
+    /// What to say where no project was found.
+    fn missing(self, folder: &Path) -> Error {
+        if let Some(docker) = self.loose_dockerfile {
+            Error::usage(format!("{} holds a Dockerfile and no image type", docker.display())).hint(hint!(
+                "mkdir {} && mv {} {}",
+                docker.join("dev").display(),
+                docker.join("Dockerfile").display(),
+                docker.join("dev/").display()
+            ))
+        } else if let Some(docker) = self.empty_docker {
+            Error::usage(format!(
+                "{} holds neither an image type nor a dockerutils.cfg",
+                docker.display()
+            ))
+            .hint(hint!("write {}", docker.join("dev/Dockerfile").display()))
+        } else {
+            let beyond = |(at, why): (PathBuf, &str)| {
+                let passed_over = at
+                    .ancestors()
+                    .map(|folder| folder.join("docker"))
+                    .find(|docker| docker.is_dir())?;
+                Some(format!(
+                    " ({} does not count: {} {why})",
+                    passed_over.display(),
+                    at.display()
+                ))
+            };
+            let end = self.end.and_then(beyond).unwrap_or_default();
+            Error::usage(format!("no docker/ folder in {} or above it{end}", folder.display()))
+                .hint("go to the project, or make docker/dev/Dockerfile in it")
+        }
     }
 }
 
@@ -398,6 +472,37 @@ mod tests {
         let error = Project::find(project.root(), &at_home).unwrap_err();
         assert!(error.to_string().contains("refused"), "{error}");
         drop(folder);
+    }
+
+    #[test]
+    fn the_search_does_not_pass_through_directories_that_everyone_may_write_to() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (folder, project) = project("", &["dev"]);
+        let deep = project.root().join("src/deep");
+        fs::create_dir_all(&deep).unwrap();
+        let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o1777)).unwrap();
+        let env = Env::from_pairs([("HOME", "/home/ann")]);
+        open(&project.root().join("src"));
+        // One's own may be as open as one likes; the tests' user may be root, whose /tmp is everyone's.
+        let is_root = rustix::process::geteuid().is_root();
+        assert_eq!(Project::find(&deep, &env).is_err(), is_root);
+        if is_root {
+            let error = Project::find(&deep, &env).unwrap_err().to_string();
+            assert!(error.contains("sample-dir/docker does not count: "), "{error}");
+            assert!(error.ends_with("src can be written by everyone)"), "{error}");
+        }
+        // In the folder itself, the owner decides.
+        open(project.root());
+        assert!(Project::find(project.root(), &env).is_ok());
+        drop(folder);
+    }
+
+    #[test]
+    fn the_search_stays_on_its_file_system() {
+        // Another one than that of /, on every Linux and macOS.
+        let env = Env::default();
+        let place = locate(Path::new("/dev"), &Caller::of_process(&env), &env).unwrap();
+        assert_eq!(place.end, Some((PathBuf::from("/"), "is on another file system")));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::ini::Ini;
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::naming::nearest;
 use crate::shell;
 
@@ -95,7 +96,7 @@ impl<'a> Settings<'a> {
         };
         shell::split(&text).map(Some).map_err(|cause| {
             self.error(key, &cause.to_string())
-                .hint(format!("the value is: {text}"))
+                .hint(hint!("the value is: {text}"; text = text))
         })
     }
 
@@ -108,7 +109,7 @@ impl<'a> Settings<'a> {
             .map(|text| {
                 boolean(&text).ok_or_else(|| {
                     self.error(key, &format!("{text:?} is neither true nor false"))
-                        .hint(format!("{key} = True"))
+                        .hint(hint!("{} = True", key))
                 })
             })
             .transpose()

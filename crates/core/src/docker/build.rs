@@ -2,7 +2,7 @@
 //!
 //! Two builders stand behind it: [`super::buildkit`] where the engine has it, else [`super::classic`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -11,7 +11,9 @@ use super::build_options::BuildOptions;
 use super::client_config::ClientConfig;
 use super::engine::{ApiVersion, Engine};
 use super::locality::Locality;
+use super::logins::Logins;
 use super::{buildkit, classic};
+use crate::context::ignore;
 use crate::context::weight::Heavy;
 use crate::error::{Error, Result};
 
@@ -26,6 +28,27 @@ pub struct BuildRequest {
     pub tags: Vec<String>,
     /// All else.
     pub options: BuildOptions,
+}
+
+impl BuildRequest {
+    /// The patterns of what is ignored in a folder of the build: for its context, those of the file beside the Dockerfile before
+    /// those of the root's `.dockerignore`, as BuildKit has it; the classic client knows only the latter.
+    ///
+    /// # Errors
+    /// A file that makes no sense.
+    pub(super) fn ignored(&self, folder: &Path) -> Result<Vec<Vec<u8>>> {
+        let mut beside = self.dockerfile.clone().into_os_string();
+        beside.push(".dockerignore");
+        let beside = (folder == self.context).then(|| PathBuf::from(beside));
+        let text = beside
+            .into_iter()
+            .chain([folder.join(".dockerignore")])
+            .find_map(|file| std::fs::read(file).ok())
+            .unwrap_or_default();
+        ignore::read(&text).map_err(|cause| {
+            Error::failed(format!("the .dockerignore of {} can't be read", folder.display())).because(cause)
+        })
+    }
 }
 
 /// Which builder builds.
@@ -146,7 +169,8 @@ pub fn builder_of(engine: &Engine, docker_buildkit: Option<&str>) -> Builder {
     }
 }
 
-/// Builds. To an engine that is far away the context goes compressed, where the link is slow.
+/// Builds. To an engine that is far away the context goes compressed, where the link is slow, and no more
+/// [`Logins`] than the build needs.
 ///
 /// Dropping the future cancels the build on the engine, too.
 ///
@@ -160,6 +184,7 @@ pub async fn build(
     config: &Arc<ClientConfig>,
     events: Events,
 ) -> Result<BuildOutcome> {
+    let logins = Logins::of_build(config, &engine.choice().endpoint, locality, request);
     let mut outcome = match builder {
         Builder::BuildKit => {
             if let Some(option) = request.options.classic.written.first() {
@@ -168,9 +193,9 @@ pub async fn build(
                 ))
                 .hint("take it out, or set DOCKER_BUILDKIT=0 for the classic builder, which knows it"));
             }
-            buildkit::build(engine, locality, request, config, events).await?
+            buildkit::build(engine, locality, request, config, logins, events).await?
         }
-        Builder::Classic => classic::build(engine, request, config, events).await?,
+        Builder::Classic => classic::build(engine, request, config, &logins, events).await?,
     };
     if let Some(tag) = request.tags.first() {
         let image = engine

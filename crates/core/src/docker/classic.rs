@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use base64::Engine as _;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -15,10 +14,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::build::{BuildEvent, BuildFailure, BuildOutcome, BuildRequest, Events, Step, StepState, dockerfile_line};
 use super::client_config::ClientConfig;
 use super::engine::{Engine, one_line, refusal};
+use super::logins::Logins;
 use super::messages::{Message, Messages};
+use crate::context::ContextDir;
 use crate::context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
 use crate::context::weight::{Heavy, Weights};
-use crate::context::{ContextDir, ignore};
 use crate::error::{Error, Result};
 
 /// Chunks of the archive that wait for the wire, 64 KiB each.
@@ -39,6 +39,7 @@ pub async fn build(
     engine: &Engine,
     request: &BuildRequest,
     config: &Arc<ClientConfig>,
+    logins: &Logins,
     events: Events,
 ) -> Result<BuildOutcome> {
     let options = &request.options;
@@ -89,7 +90,7 @@ pub async fn build(
             query(request, &dockerfile.name, &engine.proxy_variables(config))
         ))
         .header("Content-Type", "application/x-tar");
-    if let Some(header) = registry_config(config).await? {
+    if let Some(header) = logins.registry_config().await? {
         post = post.header("X-Registry-Config", header);
     }
     let post = post
@@ -184,15 +185,8 @@ impl DockerfileInContext {
 }
 
 fn archive_options(request: &BuildRequest, dockerfile: &DockerfileInContext) -> Result<ArchiveOptions> {
-    // Beside the Dockerfile goes before the one in the root, as BuildKit has it; the classic client knows only that.
-    let mut beside = request.dockerfile.clone().into_os_string();
-    beside.push(".dockerignore");
-    let text = [std::path::PathBuf::from(beside), request.context.join(".dockerignore")]
-        .iter()
-        .find_map(|file| std::fs::read(file).ok())
-        .unwrap_or_default();
     Ok(ArchiveOptions {
-        exclude: ignore::read(&text).map_err(context_error)?,
+        exclude: request.ignored(&request.context)?,
         dockerfile: dockerfile
             .outside
             .is_none()
@@ -202,23 +196,6 @@ fn archive_options(request: &BuildRequest, dockerfile: &DockerfileInContext) -> 
             contents,
         }),
     })
-}
-
-/// Logins for the registries that a FROM may name: all of the file, as the docker client sends them.
-async fn registry_config(config: &ClientConfig) -> Result<Option<String>> {
-    let mut logins = serde_json::Map::new();
-    for registry in config.registries() {
-        if let Some(login) = config.credentials(&registry).await? {
-            let entry = if login.user.is_empty() {
-                serde_json::json!({ "identitytoken": login.secret })
-            } else {
-                serde_json::json!({ "username": login.user, "password": login.secret })
-            };
-            logins.insert(registry, entry);
-        }
-    }
-    Ok((!logins.is_empty())
-        .then(|| base64::engine::general_purpose::URL_SAFE.encode(serde_json::Value::Object(logins).to_string())))
 }
 
 fn query(request: &BuildRequest, dockerfile: &str, proxies: &[(&'static str, String)]) -> String {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::error::{Error, Result};
+use crate::hint;
 
 /// A helper may ask a key ring that waits for a person, but not for ever.
 const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -130,6 +131,12 @@ impl ClientConfig {
         self.auths.keys().chain(self.cred_helpers.keys()).cloned().collect()
     }
 
+    /// Whether there may be a login: in the file, with a helper, or in a store.
+    pub fn has_logins(&self) -> bool {
+        let has_store = self.creds_store.as_ref().is_some_and(|store| !store.is_empty());
+        has_store || !self.auths.is_empty() || !self.cred_helpers.is_empty()
+    }
+
     /// A `config.json` with every login that there is, those of helpers and stores among them; none where there is none.
     ///
     /// # Errors
@@ -234,7 +241,7 @@ impl AuthEntry {
     fn login(&self, registry: &str, file: &Path) -> Result<Option<Login>> {
         let damaged = || {
             Error::usage(format!("the login for {registry} in {} is damaged", file.display()))
-                .hint(format!("docker login {registry}"))
+                .hint(hint!("docker login {}", registry))
         };
         if let Some(token) = self.identitytoken.as_ref().filter(|token| !token.is_empty()) {
             return Ok(Some(Login {
@@ -265,7 +272,7 @@ impl AuthEntry {
 }
 
 /// The host in a key of `auths`, which may be written with scheme and path.
-fn host_of(key: &str) -> &str {
+pub(super) fn host_of(key: &str) -> &str {
     let rest = key
         .strip_prefix("https://")
         .or_else(|| key.strip_prefix("http://"))
@@ -329,7 +336,7 @@ impl Helper {
 
     fn failed(&self, why: &str) -> Error {
         let Self { program, verb, failure } = self;
-        Error::failed(format!("{program} {failure}: {why}")).hint(format!("try it: {program} {verb}"))
+        Error::failed(format!("{program} {failure}: {why}")).hint(hint!("try it: {} {}", program, verb))
     }
 
     /// Gives what it says, or none where it has nothing of the kind.

@@ -11,7 +11,6 @@ use bollard::query_parameters::{
     ResizeContainerTTYOptions, StartContainerOptions, UploadToContainerOptions,
 };
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request};
 use serde::Deserialize;
@@ -33,6 +32,8 @@ const LATE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(100);
 /// 128 and the number of SIGPIPE.
 const OUTPUT_CLOSED: u8 = 141;
+/// The end of a container is told in a line.
+const LONGEST_ANSWER: usize = 1 << 20;
 
 /// A container that was made, and is removed when this is dropped before [`Created::keep`].
 pub struct Created {
@@ -365,11 +366,9 @@ async fn wait(engine: &Engine, id: &str, removed: bool) -> Result<impl Future<Ou
     }
     let engine = engine.clone();
     Ok(async move {
-        let mut body = response.into_body().into_data_stream();
-        let mut text = Vec::new();
-        while let Some(chunk) = body.next().await {
-            text.extend_from_slice(&chunk.map_err(|cause| engine.lost(cause))?);
-        }
+        // It comes when the container ends, which may be in a year; how much it is has a bound.
+        let body = http_body_util::Limited::new(response.into_body(), LONGEST_ANSWER).collect();
+        let text = body.await.map_err(|cause| engine.lost(cause))?.to_bytes();
         let answer: Answer = serde_json::from_slice(&text).map_err(|cause| engine.lost(cause))?;
         if let Some(message) = answer
             .error

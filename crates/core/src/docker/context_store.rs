@@ -13,6 +13,7 @@ use serde_json::json;
 use super::endpoint::{Endpoint, Tls, folder_of};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::private_file;
 
 /// The files of a TLS folder.
@@ -41,8 +42,9 @@ pub fn write(name: &str, endpoint: &Endpoint, env: &Env, force: bool) -> Result<
     let folders = Folders::of(name, env);
     if !force && folders.meta_file().exists() && !folders.is_ours() {
         return Err(
-            Error::failed(format!("there is a docker context {name:?}, and it is not ours")).hint(format!(
-                "look at it: docker context inspect {name}; --force takes its place"
+            Error::failed(format!("there is a docker context {name:?}, and it is not ours")).hint(hint!(
+                "look at it: docker context inspect {}; --force takes its place",
+                name
             )),
         );
     }

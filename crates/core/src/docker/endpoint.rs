@@ -13,6 +13,7 @@ use super::client_config::ClientConfig;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
+use crate::hint;
 
 /// Where the docker client looks on Unix when nothing else is said.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -98,6 +99,17 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
+    /// Whether what is said to this engine can be read on the way: TCP to another machine without TLS, or with TLS that is not
+    /// verified, where whoever is in between can be the engine.
+    pub fn is_in_clear(&self) -> bool {
+        match self {
+            Self::Tcp { host, tls, .. } => {
+                !super::locality::is_loopback(host) && tls.as_ref().is_none_or(|tls| !tls.verify)
+            }
+            Self::Unix(_) | Self::Ssh { .. } => false,
+        }
+    }
+
     /// The endpoint that the docker client would use with this environment.
     ///
     /// # Errors
@@ -223,7 +235,7 @@ impl Endpoint {
         let meta: Meta = serde_json::from_slice(&text).map_err(|cause| {
             Error::usage(format!("the docker context {name:?} is damaged ({})", file.display()))
                 .because(cause)
-                .hint(format!("docker context rm {name} and create it again"))
+                .hint(hint!("docker context rm {} and create it again", name))
         })?;
         let Some(Docker {
             host: Some(host),
@@ -234,7 +246,7 @@ impl Endpoint {
                 "the docker context {name:?} names no engine ({})",
                 file.display()
             ))
-            .hint(format!("docker context update {name} --docker host=...")));
+            .hint(hint!("docker context update {} --docker host=...", name)));
         };
         let directory = contexts.join("tls").join(&id).join("docker");
         Ok(match Self::parse(&host, env)? {

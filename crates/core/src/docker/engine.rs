@@ -17,15 +17,26 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::client_config::ClientConfig;
 use super::endpoint::{Choice, Endpoint, Origin};
+use super::metered::{Bounds, MeteredDialer};
 use super::stream::Dialer;
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::hint;
 
 /// How long an engine may take to say that it is there.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long one of bollard's calls may take until its response begins. All that may last (builds, pulls, waits) goes by
-/// [`Engine::request`] and [`Engine::hijack`], where the connection itself is watched.
-const CALL_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long one of bollard's calls may take to the end of its answer, and how large that may be. All that may last (builds, pulls,
+/// waits) goes by [`Engine::request`] and [`Engine::hijack`], where the connection itself is watched, and what is read is
+/// bounded where it is read.
+const CALL: Bounds = Bounds {
+    // The list of ten thousand images has about ten.
+    bytes: 64 << 20,
+    time: Duration::from_secs(300),
+};
+/// An error's message is a line.
+const REFUSAL: usize = 64 * 1024;
+/// How long the body of a short answer may take, whose headers are there.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The newest API whose fields we send; an older engine is spoken to in its own.
 const NEWEST_API: ApiVersion = ApiVersion(1, 51);
 /// The oldest API that has all we need (docker 20.10).
@@ -107,7 +118,7 @@ impl Engine {
         }
         let mut pool = Client::builder(TokioExecutor::new());
         pool.pool_idle_timeout(Duration::from_secs(30));
-        let client: Client<Dialer, _> = pool.build(dialer.clone());
+        let client: Client<MeteredDialer, _> = pool.build(MeteredDialer::new(dialer.clone(), CALL));
         let prefix = format!("/v{}", greeting.api);
         let transport = move |request: BollardRequest| {
             let client = client.clone();
@@ -119,7 +130,7 @@ impl Engine {
             minor_version: greeting.api.1,
         };
         let docker =
-            Docker::connect_with_custom_transport(transport, Some("http://docker"), CALL_TIMEOUT.as_secs(), &version)
+            Docker::connect_with_custom_transport(transport, Some("http://docker"), CALL.time.as_secs(), &version)
                 .map_err(|cause| Error::failed("the engine's client can't be made").because(cause))?;
         Ok(Self {
             docker,
@@ -266,6 +277,16 @@ pub fn one_line(message: &str) -> String {
         .collect()
 }
 
+/// The body of a short answer of [`Engine::request`]: of so many bytes at most, and within a minute.
+///
+/// # Errors
+/// A broken connection, a larger body, a longer time.
+pub async fn answer(response: Response<Incoming>, most: usize) -> Result<Bytes, BoxError> {
+    let body = http_body_util::Limited::new(response.into_body(), most).collect();
+    let body = tokio::time::timeout(ANSWER_TIMEOUT, body).await??;
+    Ok(body.to_bytes())
+}
+
 /// Reads the error of a response that is no success: the engine's own message.
 pub async fn refusal(response: Response<Incoming>) -> Error {
     #[derive(serde::Deserialize)]
@@ -273,11 +294,7 @@ pub async fn refusal(response: Response<Incoming>) -> Error {
         message: String,
     }
     let status = response.status();
-    let body = http_body_util::Limited::new(response.into_body(), 64 * 1024)
-        .collect()
-        .await
-        .map(http_body_util::Collected::to_bytes)
-        .unwrap_or_default();
+    let body = answer(response, REFUSAL).await.unwrap_or_default();
     match serde_json::from_slice::<Message>(&body) {
         Ok(Message { message }) => Error::failed(one_line(&message)),
         Err(_) => Error::failed(format!(
@@ -307,7 +324,7 @@ fn with_version(request: BollardRequest, prefix: &str) -> Result<BollardRequest,
     Ok(BollardRequest::from_parts(parts, body))
 }
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn send<B>(dialer: &Dialer, mut request: Request<B>) -> Result<Response<Incoming>, BoxError>
 where
@@ -354,7 +371,7 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
     let io_kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
     let hint = match (&choice.endpoint, io_kind) {
         (Endpoint::Unix(path), Some(std::io::ErrorKind::PermissionDenied)) => {
-            format!(
+            hint!(
                 "you may not use {}: sudo usermod -aG docker $USER, then log in anew",
                 path.display()
             )
@@ -371,9 +388,12 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
                     .to_owned()
             }
             Origin::Context(name) => {
-                format!("the docker context {name} chose this engine: start it there, or docker context use default")
+                hint!(
+                    "the docker context {} chose this engine: start it there, or docker context use default",
+                    name
+                )
             }
-            Origin::Dock(name) => format!("ls-dock --check {} says what is wrong", crate::shell::quote(name)),
+            Origin::Dock(name) => hint!("ls-dock --check {} says what is wrong", name),
         },
     };
     Error::unreachable(format!("no engine answers at {}", choice.endpoint))

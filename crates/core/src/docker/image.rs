@@ -7,8 +7,10 @@ use hyper::{Method, Request};
 
 use super::client_config::ClientConfig;
 use super::engine::{Engine, one_line, refusal};
+use super::logins;
 use super::messages::Messages;
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::naming::{canonical, registry};
 use crate::output::Printer;
 use crate::output::steps::{Ended, Steps};
@@ -60,7 +62,13 @@ pub async fn pull(
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(format!("/images/create?{}", query.finish()));
-    if let Some(header) = config.registry_auth(&registry(reference)).await? {
+    // An engine gets the one login that it needs, unless all on the way could read it.
+    let in_clear = logins::warning(&engine.choice().endpoint);
+    if let Some(warning) = in_clear {
+        if config.has_logins() {
+            printer.warning(&warning);
+        }
+    } else if let Some(header) = config.registry_auth(&registry(reference)).await? {
         request = request.header("X-Registry-Auth", header);
     }
     let request = request
@@ -104,16 +112,20 @@ fn pull_hint(reference: &str, message: &str) -> String {
     // `unauthorized:` is the registry's word, `401 Unauthorized` that of engines with containerd's store.
     let message = message.to_lowercase();
     if message.contains("denied") || message.contains("unauthorized") || message.contains("authentication required") {
-        let login = if host.starts_with("https://index.docker.io") {
-            String::new()
-        } else {
-            format!(" {host}")
-        };
-        format!("is the name right? If the image is private: docker login{login}")
+        if host.starts_with("https://index.docker.io") {
+            return hint!("is the name right? If the image is private: docker login");
+        }
+        hint!("is the name right? If the image is private: docker login {}", host)
     } else if message.contains("not found") || message.contains("manifest unknown") {
-        format!("is there such a tag? Look at the registry for the tags of {reference}")
+        hint!(
+            "is there such a tag? Look at the registry for the tags of {}",
+            reference
+        )
     } else {
-        format!("does the engine's machine reach the registry? Try there: docker pull {reference}")
+        hint!(
+            "does the engine's machine reach the registry? Try there: docker pull {}",
+            reference
+        )
     }
 }
 

@@ -14,6 +14,7 @@ use super::content::{Blob, Content};
 use super::engine::Engine;
 use super::manifest::{Descriptor, Digest, Document, ImageConfig, LAYER, Platform, chain_ids};
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::naming::{canonical, nearest};
 
 /// Questions that are on their way at a time.
@@ -376,7 +377,7 @@ async fn not_there(engine: &Engine, reference: &str) -> Result<Error> {
         engine.choice().endpoint
     ));
     Ok(error.hint(match near {
-        Some(near) => format!("is it {near}?"),
+        Some(near) => hint!("is it {}?", near),
         None => "docker images lists those that there are".to_owned(),
     }))
 }

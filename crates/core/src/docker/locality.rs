@@ -63,7 +63,8 @@ pub async fn confirm(engine: &Engine, env: &Env) -> Result<Locality> {
     })
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a host is this machine, by its name or address alone.
+pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost"
         || host
             .parse::<std::net::IpAddr>()

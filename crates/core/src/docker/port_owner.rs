@@ -4,6 +4,7 @@ use bollard::query_parameters::ListContainersOptions;
 
 use super::engine::Engine;
 use crate::error::Error;
+use crate::hint;
 
 /// Makes the engine's message of a port that is taken into one that says by whom.
 ///
@@ -14,14 +15,16 @@ pub async fn explain(engine: &Engine, error: Error, local: bool) -> Error {
         return error;
     };
     if let Some(container) = container_of(engine, port).await {
+        // No engine gives such a name; a hostile one may.
+        let guard = if container.starts_with('-') { "-- " } else { "" };
         return Error::new(error.class(), format!("port {port} is taken by container {container}"))
             .because(error)
-            .hint(format!("docker stop {container}, or publish another port"));
+            .hint(hint!("docker stop {guard}{}, or publish another port", container; guard = guard));
     }
     if local && let Some((pid, name)) = process_of(port) {
         return Error::new(error.class(), format!("port {port} is taken by process {pid} ({name})"))
             .because(error)
-            .hint(format!("kill {pid}, or publish another port"));
+            .hint(hint!("kill {}, or publish another port", pid));
     }
     Error::new(error.class(), format!("port {port} is taken"))
         .because(error)

@@ -16,9 +16,11 @@ use hyper::{Method, Request};
 use serde::{Deserialize, Serialize};
 
 use super::client_config::Login;
-use super::engine::{Engine, one_line, refusal};
+use super::engine::{Engine, answer, one_line, refusal};
+use super::logins;
 use super::messages::Messages;
 use crate::error::{Class, Error, Result};
+use crate::hint;
 use crate::naming::{Designation, canonical, registry};
 use crate::output::steps::{Ended, Steps};
 use crate::output::{Printer, visible};
@@ -38,6 +40,8 @@ pub struct RegistryAuth {
     header: String,
     /// What must not be shown, whoever says it.
     secrets: Vec<String>,
+    /// Whether there may be a login that this engine does not get.
+    is_withheld: bool,
 }
 
 // Secrets must not reach a log by way of a derived Debug.
@@ -55,6 +59,7 @@ impl RegistryAuth {
             return Self {
                 header: URL_SAFE.encode("{}"),
                 secrets: Vec::new(),
+                is_withheld: false,
             };
         };
         let header = login.registry_auth(registry);
@@ -69,6 +74,15 @@ impl RegistryAuth {
         Self {
             header,
             secrets: secrets.into_iter().filter(|secret| !secret.is_empty()).collect(),
+            is_withheld: false,
+        }
+    }
+
+    /// With none, because the engine is reached in clear text.
+    pub fn withheld() -> Self {
+        Self {
+            is_withheld: true,
+            ..Self::new("", None)
         }
     }
 
@@ -169,11 +183,7 @@ async fn registrys_digest(engine: &Engine, reference: &Designation, auth: &Regis
     if !response.status().is_success() {
         return None;
     }
-    let body = http_body_util::Limited::new(response.into_body(), 1024 * 1024)
-        .collect()
-        .await
-        .ok()?
-        .to_bytes();
+    let body = answer(response, 1024 * 1024).await.ok()?;
     let found: Distribution = serde_json::from_slice(&body).ok()?;
     Some(found.descriptor.digest).filter(|digest| is_digest(digest))
 }
@@ -557,24 +567,31 @@ fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &Regi
     let login = if on_hub {
         "docker login".to_owned()
     } else {
-        format!("docker login {host}")
+        hint!("docker login {}", host)
     };
     let hint = match verdict {
-        Verdict::Denied => format!("{login}, as somebody who may push to {}", reference.name),
+        Verdict::Denied if auth.is_withheld => logins::MEND.to_owned(),
+        Verdict::Denied => hint!("{login}, as somebody who may push to {}", reference.name; login = login),
         Verdict::Immutable => "publish it under a tag that is not there yet: --publish-tag TAG".to_owned(),
-        Verdict::UnknownRepository => format!("make the repository in the registry first: {}", reference.name),
-        Verdict::Untrusted => format!(
-            "put the certificate of the registry's authority on the engine's machine: /etc/docker/certs.d/{host}/ca.crt"
+        Verdict::UnknownRepository => hint!("make the repository in the registry first: {}", reference.name),
+        Verdict::Untrusted => hint!(
+            "put the certificate of the registry's authority on the engine's machine: {}",
+            format!("/etc/docker/certs.d/{host}/ca.crt")
         ),
-        Verdict::Plain => format!(
-            "the registry speaks plain HTTP; where that is meant, name it in the engine's /etc/docker/daemon.json: {{\"insecure-registries\": [\"{host}\"]}}"
+        Verdict::Plain => hint!(
+            "the registry speaks plain HTTP; where that is meant, name it in the engine's /etc/docker/daemon.json: \
+             {{\"insecure-registries\": [{host}]}}";
+            host = serde_json::Value::from(host)
         ),
         Verdict::Busy => "the registry asks for patience: try again in some minutes".to_owned(),
         Verdict::Broken => "look at the registry's log, or try again later".to_owned(),
         Verdict::Nowhere | Verdict::Down => {
-            format!("does the engine's machine reach the registry? Try there: curl https://{host}/v2/")
+            hint!(
+                "does the engine's machine reach the registry? Try there: curl {}",
+                format!("https://{host}/v2/")
+            )
         }
-        Verdict::Other => format!("docker push {reference} may say more"),
+        Verdict::Other => hint!("docker push {} may say more", reference),
     };
     Error::new(
         verdict.class(),

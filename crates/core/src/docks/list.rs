@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::dock::Dock;
 use super::moniker;
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::private_file;
 
 /// The version of the format; a newer one is refused.
@@ -133,7 +134,11 @@ impl List {
             };
             let hint = match cause {
                 ListError::Newer(_) => "update dockerutils here, or move the file away".to_owned(),
-                _ => format!("mend the file by hand, or move it away: mv {0} {0}.old", file.display()),
+                _ => hint!(
+                    "mend the file by hand, or move it away: mv {} {}",
+                    file.display(),
+                    format!("{}.old", file.display())
+                ),
             };
             let line = line.unwrap_or_default();
             Error::usage(format!("the list of docks {}{line} is damaged", file.display()))
@@ -189,7 +194,7 @@ impl List {
                         "another command has been changing the list of docks for {} seconds",
                         LOCK_TIMEOUT.as_secs()
                     ))
-                    .hint(format!("look who holds {}: fuser {0}", path.display())));
+                    .hint(hint!("look who holds it: fuser {}", path.display())));
                 }
                 Err(TryLockError::Error(cause)) => return Err(failed(cause)),
             }

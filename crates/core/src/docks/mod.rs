@@ -11,6 +11,7 @@ pub use dock::{Access, Dock, Forward, SshAccess};
 
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::hint;
 use list::List;
 use original::Original;
 
@@ -64,7 +65,9 @@ impl Docks {
                 .filter(|(distance, _)| *distance <= 1 + name.chars().count() / 3);
             let error = Error::failed(format!("there is no dock {name:?}"));
             match near {
-                Some((_, near)) => error.hint(format!("is it {near:?}? `ls-dock` lists them all")),
+                Some((_, near)) => {
+                    error.hint(hint!("is it {near}? `ls-dock` lists them all"; near = format!("{near:?}")))
+                }
                 None => error.hint("`ls-dock` lists the docks, `register-dock HOST MONIKER` adds one"),
             }
         })

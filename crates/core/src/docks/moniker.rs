@@ -3,6 +3,8 @@
 //! A moniker is data wherever it goes; the rules only keep out what nobody could type or see. Lists that others wrote
 //! (see [`super::original`]) may hold worse, so nothing relies on these rules for safety.
 
+use crate::output::is_invisible;
+
 /// The longest moniker, in bytes: it stands in prompts and tables.
 pub const LONGEST: usize = 64;
 
@@ -53,13 +55,6 @@ pub fn check(moniker: &str) -> Result<(), MonikerError> {
         return Err(MonikerError::Blank);
     }
     Ok(())
-}
-
-/// Control characters, and those that have no width or turn the direction of what follows.
-fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The moniker of the dock that this shell is docked to, from the value of `_DOCK_MONIKER` (`[dock:NAME] `).

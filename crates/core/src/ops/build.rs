@@ -19,9 +19,10 @@ use crate::docker::build_options::{BuildOptionError, BuildOptions};
 use crate::docker::client_config::ClientConfig;
 use crate::docker::dockerfile::Dockerfile;
 use crate::docker::engine::Engine;
-use crate::docker::locality;
+use crate::docker::logins;
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
+use crate::hint;
 use crate::naming::{Designation, canonical};
 use crate::ops::genversion;
 use crate::output::table::{Align, Table};
@@ -367,7 +368,7 @@ fn script(settings: &Settings<'_>, key: &str, kind: &'static str) -> Result<Opti
                 key,
                 &format!("{word} means something to a shell only, and scripts run without one"),
             )
-            .hint(format!("put it into a file, and {key} = ./that-file.sh")));
+            .hint(hint!("put it into a file, and {} = ./that-file.sh", key)));
     }
     Ok((!words.is_empty()).then_some(PlanStep::Script { kind, words }))
 }
@@ -430,10 +431,15 @@ pub async fn run_plan_on(context: &Context, engine: &Engine, project: &Project, 
         engine.choice().endpoint,
         engine.api()
     ));
+    if config.has_logins()
+        && let Some(warning) = logins::warning(&engine.choice().endpoint)
+    {
+        context.printer.warning(&warning);
+    }
     let _pip_conf = PipConf::place(project.root())?;
     let site = schedule::Site {
         engine: engine.clone(),
-        locality: locality::by_address(&engine.choice().endpoint, &engine.choice().origin, &context.env),
+        locality: logins::locality_of(engine, &config, &context.env).await,
         builder,
         config,
         root: project.root().to_owned(),

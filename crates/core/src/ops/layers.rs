@@ -21,6 +21,7 @@ use crate::docker::engine::refusal;
 use crate::docker::image;
 use crate::docker::image_archive::{self, ArchivedImage, Step};
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::ops::build::{BuildArgs, BuildPlan, PlanStep};
 use crate::output::steps::{Ended, Steps};
 use crate::output::table::{Align, Table};
@@ -77,7 +78,7 @@ pub fn show(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
     let project = Project::find(&context.working_dir, &context.env)?;
     if matches!(args.image.as_str(), "all" | "clean") {
         return Err(Error::usage(format!("--layers is of one image, not of {}", args.image))
-            .hint(format!("it has {}", project.image_types().join(", "))));
+            .hint(hint!("it has {names}"; names = project.image_types().join(", "))));
     }
     let plan = BuildPlan::new(&project, args, &context.env)?;
     plan.notes.iter().for_each(|note| context.printer.warning(note));
@@ -126,7 +127,7 @@ async fn read(context: &Context, reference: &str, image: &str) -> Result<(String
             "there is no image {reference} on the engine at {}",
             engine.choice().endpoint
         ))
-        .hint(format!("build it first: build-image {image}")));
+        .hint(hint!("build it first: build-image {}", image)));
     };
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("names", reference)

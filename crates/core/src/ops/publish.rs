@@ -10,8 +10,10 @@ use crate::config::project::{Origin, Project, designated};
 use crate::docker::client_config::{ClientConfig, Login};
 use crate::docker::engine::Engine;
 use crate::docker::image;
+use crate::docker::logins;
 use crate::docker::push::{self, Layers, RegistryAuth};
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::naming::{Designation, registry};
 use crate::ops::build::warn_of_unknown_keys;
 use crate::output::visible;
@@ -177,7 +179,13 @@ pub fn publish(context: &Context, args: &PublishArgs) -> Result<ExitStatus> {
             Some(engine) => engine,
             None => engine_with(context, args, origin, &plan.source).await?,
         };
-        let auth = desk.login(&plan).await?;
+        let auth = match logins::warning(&engine.choice().endpoint) {
+            Some(warning) => {
+                printer.warning(&warning);
+                RegistryAuth::withheld()
+            }
+            None => desk.login(&plan).await?,
+        };
         let reports = desk.push(&engine, &plan, &auth).await;
         desk.print(&reports)
     })
@@ -194,9 +202,9 @@ async fn engine_with(context: &Context, args: &PublishArgs, origin: Origin, sour
         engine.choice().endpoint
     ));
     Err(match (origin, &args.image_name) {
-        (Origin::Dockerfile, None) => error.hint(format!("build-image {}", args.image)),
+        (Origin::Dockerfile, None) => error.hint(hint!("build-image {}", args.image)),
         (Origin::Dockerfile, Some(name)) => error.hint(shell::join(["build-image", &args.image, "-i", name])),
-        (Origin::Configuration, _) => error.hint(format!("docker pull {source}")),
+        (Origin::Configuration, _) => error.hint(hint!("docker pull {}", source)),
     })
 }
 

@@ -19,11 +19,13 @@ use crate::docker::endpoint::Endpoint;
 use crate::docker::engine::Engine;
 use crate::docker::image::{self, ImageFacts};
 use crate::docker::locality::{self, Locality};
+use crate::docker::logins;
 use crate::docker::port_owner;
 use crate::docker::run_options::{ClientFacts, ContainerPlan, EngineSystem, PullPolicy, RunOptions};
 use crate::docker::terminal::Signals;
 use crate::env::{AWS_VARIABLES, Env};
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::naming::{Designation, legal_container_name};
 use crate::ops::build::{self, BuildArgs, BuildPlan, Status};
 use crate::ops::genversion;
@@ -378,7 +380,7 @@ fn environment(keys: &Keys<'_>, args: &RunArgs, locality: Locality, env: &Env) -
             return Err(keys
                 .settings
                 .error(&key, &format!("there is no section [{section}]"))
-                .hint(format!("add it: [{section}] with a NAME = value for each variable")));
+                .hint(hint!("add it: [{section}] with a NAME = value for each variable"; section = section)));
         }
         for name in named.keys().into_iter().filter(|name| !is_given(name)) {
             let value = named.text(name)?.unwrap_or_default();
@@ -492,7 +494,7 @@ fn option_error(project: &Project, args: &RunArgs, cause: &str) -> Error {
         args.image,
         project.config().path().display()
     ))
-    .hint(format!("run-image --dry-run {} shows all of them", args.image))
+    .hint(hint!("run-image --dry-run {} shows all of them", args.image))
 }
 
 /// All that is known before the container is made.
@@ -553,6 +555,14 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         .collect();
     // Helpers are asked for every login that there is only where somebody is to have them.
     let credentials = match parsed.shares_api_socket() {
+        // They would cross the network for everyone to read.
+        true if choice.endpoint.is_in_clear() => {
+            return Err(Error::usage(format!(
+                "--use-api-socket gives the container all of your logins, and the way to the engine at {} is not encrypted",
+                choice.endpoint
+            ))
+            .hint(logins::MEND));
+        }
         true => config.resolved().await?,
         false => None,
     };
@@ -688,7 +698,7 @@ async fn have_image(
         if args.no_build {
             return Err(
                 Error::failed(format!("the engine has no image {reference}, and --no-build is given"))
-                    .hint(format!("build-image {image}")),
+                    .hint(hint!("build-image {}", image)),
             );
         }
         build_image(context, engine, project, image, args).await?;

@@ -13,6 +13,7 @@ use crate::docker::endpoint::Endpoint;
 use crate::docks::{self, Dock, Docks};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::ops::genversion;
 use crate::output::{Printer, size, visible};
 use crate::shell;
@@ -186,9 +187,9 @@ fn without_ssh(dock: &Dock) -> Error {
         dock.moniker,
         visible(&dock.access.place())
     ))
-    .hint(format!(
+    .hint(hint!(
         "register it by ssh: register-dock USER@HOST {} --force",
-        shell::quote(&dock.moniker)
+        dock.moniker
     ))
 }
 
@@ -239,7 +240,7 @@ fn wanted(context: &Context, project: &Project, paths: &[PathBuf]) -> Result<Vec
             }
             _ => {
                 return Err(Error::usage(format!("{} is not in the project", path.display()))
-                    .hint(format!("the project is {}", project.root().display())));
+                    .hint(hint!("the project is {}", project.root().display())));
             }
         }
     }
@@ -429,14 +430,16 @@ fn judged(report: &Report, direction: Direction) -> Result<ExitStatus> {
                 count => format!("{count} conflicts were"),
             }
         ))
-        .hint(format!(
-            "{command} --ours {path} takes this machine's version to both sides, {command} --theirs {path} the dock's"
+        .hint(hint!(
+            "{command} --ours {path} takes this machine's version to both sides, {command} --theirs {path} the dock's";
+            command = command,
+            path = path
         )));
     }
     if let Some((path, why)) = report.troubles.first() {
         return Err(
             Error::failed(format!("{} did not travel: {}", shown(path), visible(why)))
-                .hint(format!("{command} again; what has arrived stays")),
+                .hint(hint!("{} again; what has arrived stays", command)),
         );
     }
     Ok(ExitStatus::SUCCESS)

@@ -64,7 +64,7 @@ impl Bars {
     /// A line above the bars.
     pub fn line(&self, line: &str) {
         match &self.live {
-            Some((bars, _)) => drop(bars.println(line)),
+            Some((bars, _)) => drop(bars.println(self.printer.shown(line))),
             None => self.printer.note(line),
         }
     }

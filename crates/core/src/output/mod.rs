@@ -1,6 +1,11 @@
 //! What is printed, and where: the result on stdout; progress, notes, warnings and errors on stderr.
 //!
 //! [`Printer`] holds all policy of verbosity, colour and terminals. Nothing else writes to the two streams.
+//!
+//! Most of what is printed has names in it that others chose: an engine, a dock, a registry, a file that was synced. So the printer
+//! makes visible, in whatever passes through it, what a terminal would obey or not show ([`is_invisible`]): messages, causes,
+//! hints, notes, questions. Of the sequences of a terminal, only the colours of [`Printer::styled`] pass. A result that goes to a
+//! file or a program has its exact bytes; with `--json`, such characters are written as `\\u202e`, which is the same value.
 
 pub mod bars;
 pub mod steps;
@@ -29,6 +34,7 @@ pub struct Printer {
     verbosity: Verbosity,
     json: bool,
     stderr_is_terminal: bool,
+    stdout_is_terminal: bool,
     colour: bool,
 }
 
@@ -54,6 +60,7 @@ impl Printer {
             verbosity,
             json,
             stderr_is_terminal,
+            stdout_is_terminal: std::io::stdout().is_terminal(),
             // https://no-color.org: any value that is not empty.
             colour: stderr_is_terminal && env.non_empty("NO_COLOR").is_none(),
         }
@@ -85,7 +92,11 @@ impl Printer {
 
     /// A line of the result, to stdout. Lost where stdout is closed: the reader has gone.
     pub fn result(&self, line: &str) {
-        let _ = writeln!(std::io::stdout().lock(), "{line}");
+        let _ = if self.stdout_is_terminal {
+            writeln!(std::io::stdout().lock(), "{}", shown(line, false))
+        } else {
+            writeln!(std::io::stdout().lock(), "{line}")
+        };
     }
 
     /// The result as a JSON document, to stdout.
@@ -95,7 +106,7 @@ impl Printer {
     pub fn result_json(&self, value: &impl serde::Serialize) -> Result<(), Error> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|cause| Error::failed("the result has no JSON form").because(cause))?;
-        self.result(&text);
+        self.result(&escaped(&text));
         Ok(())
     }
 
@@ -127,7 +138,6 @@ impl Printer {
 
     /// A warning, to stderr, whatever the verbosity.
     pub fn warning(&self, text: &str) {
-        let text = visible_lines(text);
         self.line(&format!(
             "{}: {} {text}",
             self.command,
@@ -156,11 +166,7 @@ impl Printer {
     }
 
     fn rendered(&self, error: &Error) -> String {
-        let mut text = format!(
-            "{}: {}",
-            self.styled(Style::Red, self.command),
-            visible_lines(&error.to_string())
-        );
+        let mut text = format!("{}: {}", self.styled(Style::Red, self.command), error);
         let mut cause = std::error::Error::source(error);
         let mut last = error.to_string();
         while let Some(inner) = cause {
@@ -168,7 +174,7 @@ impl Printer {
             // Libraries repeat their cause in their own text.
             if !last.contains(&message) {
                 text.push_str(": ");
-                text.push_str(&visible_lines(&message));
+                text.push_str(&message);
             }
             last = message;
             cause = inner.source();
@@ -184,48 +190,103 @@ impl Printer {
         if !self.colour {
             return text.to_owned();
         }
-        let code = match style {
-            Style::Red => "1;31",
-            Style::Yellow => "1;33",
-            Style::Cyan => "36",
-            Style::Dim => "2",
+        let [red, yellow, cyan, dim] = COLOURS;
+        let begin = match style {
+            Style::Red => red,
+            Style::Yellow => yellow,
+            Style::Cyan => cyan,
+            Style::Dim => dim,
         };
-        format!("\x1b[{code}m{text}\x1b[0m")
+        format!("{begin}{text}{RESET}")
     }
 
     /// A question to the person at the terminal, to stderr, without the end of a line.
     pub fn question(&self, text: &str) {
         let mut stderr = std::io::stderr().lock();
-        let _ = write!(stderr, "{text} ").and_then(|()| stderr.flush());
+        let _ = write!(stderr, "{} ", self.shown(text)).and_then(|()| stderr.flush());
     }
 
     fn line(&self, line: &str) {
-        let _ = writeln!(std::io::stderr().lock(), "{line}");
+        let _ = writeln!(std::io::stderr().lock(), "{}", self.shown(line));
+    }
+
+    /// What stderr gets of a text.
+    fn shown(&self, text: &str) -> String {
+        shown(text, self.colour)
     }
 }
 
-/// Text of others with its control characters made visible, so that it can't move the cursor or hide a line.
-pub fn visible(text: &str) -> String {
+/// How the styles begin: red, yellow, cyan, dim.
+const COLOURS: [&str; 4] = ["\x1b[1;31m", "\x1b[1;33m", "\x1b[36m", "\x1b[2m"];
+/// How all of them end.
+const RESET: &str = "\x1b[0m";
+
+/// Characters that a terminal obeys in place of showing them, or does not show: control characters, those that turn the direction
+/// of what follows (Unicode's bidirectional controls), those without width, separators of lines and paragraphs, tags.
+pub fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// A text as a terminal gets it: of what [`is_invisible`], only line ends and tabs, and our own colours where there are colours.
+fn shown(text: &str, colour: bool) -> String {
     let mut shown = String::with_capacity(text.len());
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
+    let mut rest = text;
+    let mut is_coloured = false;
+    while let Some(c) = rest.chars().next() {
+        if colour && let Some(style) = COLOURS.iter().chain([&RESET]).find(|style| rest.starts_with(**style)) {
+            shown.push_str(style);
+            is_coloured = *style != RESET;
+            rest = rest.get(style.len()..).unwrap_or_default();
+            continue;
+        }
+        rest = rest.get(c.len_utf8()..).unwrap_or_default();
         match c {
-            '\t' => shown.push(' '),
-            // A sequence such as the colour of a compiler's message (ECMA-48, CSI): left out whole.
-            '\x1b' if chars.next_if_eq(&'[').is_some() => {
-                while chars.next_if(|c| matches!(c, '\x20'..='\x3f')).is_some() {}
-                chars.next_if(|c| matches!(c, '\x40'..='\x7e'));
-            }
-            c if c.is_control() => shown.push('\u{fffd}'),
+            '\n' | '\t' => shown.push(c),
+            '\r' if rest.starts_with('\n') => {}
+            '\x1b' if rest.starts_with('[') => rest = without_sequence(rest),
+            c if is_invisible(c) => shown.push(char::REPLACEMENT_CHARACTER),
             c => shown.push(c),
         }
+    }
+    if is_coloured {
+        shown.push_str(RESET);
     }
     shown
 }
 
-/// As [`visible`], with line ends kept.
-fn visible_lines(text: &str) -> String {
-    text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
+/// What follows a control sequence (ECMA-48, CSI) whose escape character is gone: compilers' messages have colours.
+fn without_sequence(text: &str) -> &str {
+    let rest = text.strip_prefix('[').unwrap_or(text);
+    let rest = rest.trim_start_matches(|c| matches!(c, '\x20'..='\x3f'));
+    rest.strip_prefix(|c| matches!(c, '\x40'..='\x7e')).unwrap_or(rest)
+}
+
+/// A JSON document in which what [`is_invisible`] is written by its number. serde_json does so for the first 32 alone.
+fn escaped(document: &str) -> String {
+    let mut text = String::with_capacity(document.len());
+    for c in document.chars() {
+        if c != '\n' && is_invisible(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+/// Text of others on one line, as a cell of a table or a part of a line: what [`is_invisible`] is made visible, line ends and tabs,
+/// too. The printer does the rest; this is for what must not be more than one line.
+pub fn visible(text: &str) -> String {
+    let shown = shown(text, false);
+    if !shown.contains(['\n', '\t']) {
+        return shown;
+    }
+    shown.replace('\t', " ").replace('\n', "\u{fffd}")
 }
 
 /// A size as people read it: `1.2 MB`, powers of 1000 as docker prints them.
@@ -270,6 +331,58 @@ mod tests {
             printer.rendered(&error),
             "build-image: no engine answers: refused\n\nhint: start it"
         );
+    }
+
+    /// What an engine, a dock or a file may be called: it would change the title, turn the direction, hide and forge a line.
+    const HOSTILE: &str = "web\x1b]0;t\x07\u{202e}\u{2066}\u{200b}\u{feff}\u{e0041}\u{9b}2J\r\x1b[2Jend";
+
+    #[test]
+    fn whatever_a_hostile_name_is_part_of_it_is_made_visible() {
+        let printer = |colour| Printer {
+            colour,
+            ..Printer::new("run-image", Verbosity::Normal, false, &Env::default())
+        };
+        let error = Error::failed(format!("port 80 is taken by {HOSTILE}"))
+            .because(std::io::Error::other(format!("cause {HOSTILE}")))
+            .hint(crate::hint!("docker stop -- {}", HOSTILE));
+        for colour in [false, true] {
+            let printer = printer(colour);
+            let lines = [
+                printer.rendered(&error),
+                printer.styled(Style::Dim, HOSTILE),
+                format!("{} {HOSTILE}", printer.styled(Style::Yellow, "warning:")),
+            ];
+            for line in lines {
+                let shown = printer.shown(&line);
+                let plain = [&COLOURS[..], &[RESET]]
+                    .concat()
+                    .iter()
+                    .fold(
+                        shown.clone(),
+                        |text, style| {
+                            if colour { text.replace(style, "") } else { text }
+                        },
+                    );
+                assert!(!plain.chars().any(|c| c != '\n' && is_invisible(c)), "{shown:?}");
+                assert!(plain.contains("web\u{fffd}]0;t"), "{shown:?}");
+            }
+        }
+        // A colour of another ends with the line at the latest.
+        assert_eq!(shown("a\x1b[1;31mb", true), "a\x1b[1;31mb\x1b[0m");
+        assert_eq!(shown("a\x1b[1;31mb\r\n\tc", false), "ab\n\tc");
+    }
+
+    #[test]
+    fn a_json_document_has_the_same_value_and_nothing_that_is_not_seen() {
+        let text = serde_json::to_string_pretty(&serde_json::json!({ "name": HOSTILE })).unwrap();
+        let escaped = escaped(&text);
+        assert!(!escaped.chars().any(|c| c != '\n' && is_invisible(c)), "{escaped:?}");
+        assert!(
+            escaped.contains("\\u202e") && escaped.contains("\\udb40\\udc41"),
+            "{escaped}"
+        );
+        let value: serde_json::Value = serde_json::from_str(&escaped).unwrap();
+        assert_eq!(value.get("name").and_then(|name| name.as_str()), Some(HOSTILE));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::agent::place::state_directory;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
+use crate::hint;
 use crate::private_file;
 
 /// The version of the format.
@@ -235,7 +236,7 @@ impl Memory {
                     "another command syncs {} with dock {moniker:?} just now",
                     root.display()
                 ))
-                .hint(format!("wait for it, or end it: fuser {}", path.display())));
+                .hint(hint!("wait for it, or end it: fuser {}", path.display())));
             }
             Err(TryLockError::Error(cause)) => return Err(failed(&path, cause)),
         }

@@ -18,6 +18,7 @@ use crate::agent::target::Exit;
 use crate::context::{Builder, Selector};
 use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
+use crate::hint;
 
 /// How often a sync is begun again, because files changed meanwhile.
 const TRIES: usize = 3;
@@ -1274,10 +1275,10 @@ fn foreign(workspace: &str, owner: &Owner, target: &Target) -> Error {
         visible(&owner.user),
         visible(&owner.machine)
     ))
-    .hint(format!(
+    .hint(hint!(
         "rename the project's folder, or give this machine another directory for workspaces (register-dock --workspace); \
          where that checkout is gone for good: ssh-dock {} rm {}",
-        crate::shell::quote(&target.moniker),
+        target.moniker,
         crate::shell::quote(&format!("{workspace}/.dockerutils-sync/owner"))
     ))
 }

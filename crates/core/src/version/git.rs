@@ -13,11 +13,14 @@ use super::VersionError;
 /// How long one command may take. Looking for changes in the largest trees takes a few seconds.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Settings that make git run programs or write colours, and have no say in the answers.
-const SETTINGS: [&str; 9] = [
+/// Settings that make git run programs or write colours, and have no say in the answers. `safe.directory` is the user's: in
+/// another user's repository, git says so.
+const SETTINGS: [&str; 11] = [
     "--no-optional-locks",
     "-c",
     "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=/dev/null",
     "-c",
     "log.showSignature=false",
     "-c",
@@ -39,16 +42,19 @@ pub(super) enum Said {
 /// # Errors
 /// It takes longer than 30 seconds, or a signal ends it.
 pub(super) fn ask(root: &Path, arguments: &[&str]) -> Result<Said, VersionError> {
-    ask_within(root, arguments, LIMIT)
+    ask_within(root, arguments, LIMIT, "none")
 }
 
-fn ask_within(root: &Path, arguments: &[&str], limit: Duration) -> Result<Said, VersionError> {
+fn ask_within(root: &Path, arguments: &[&str], limit: Duration, protocols: &str) -> Result<Said, VersionError> {
     let child = Command::new("git")
         .args(SETTINGS)
         .args(arguments)
         .current_dir(root)
         // It names another repository than the one that the root is in.
         .env_remove("GIT_DIR")
+        // In a partial clone, a question may fetch what is missing, by whatever program the repository names.
+        .env("GIT_NO_LAZY_FETCH", "1")
+        .env("GIT_ALLOW_PROTOCOL", protocols)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -127,7 +133,7 @@ mod tests {
         // It waits for an answer on a connection that nobody takes.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("git://{}/x", listener.local_addr().unwrap());
-        let Err(error) = ask_within(Path::new("/"), &["ls-remote", &url], Duration::from_millis(200)) else {
+        let Err(error) = ask_within(Path::new("/"), &["ls-remote", &url], Duration::from_millis(200), "git") else {
             panic!("there is an answer");
         };
         assert!(
@@ -135,6 +141,34 @@ mod tests {
             "{error}"
         );
         assert!(began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn what_a_repository_names_is_not_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let ran = root.join("ran");
+        let git = |arguments: &[&str]| {
+            let git = Command::new("git").args(arguments).current_dir(root).output().unwrap();
+            assert!(git.status.success(), "{git:?}");
+        };
+        git(&["init", "-q"]);
+        let identity = ["-c", "user.name=a", "-c", "user.email=a@b"];
+        git(&[&identity[..], &["commit", "-q", "--allow-empty", "-m", "x"]].concat());
+        std::fs::write(root.join("hook"), format!("#!/bin/sh\ntouch {}\n", ran.display())).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(root.join("hook"), mode).unwrap();
+        std::fs::copy(root.join("hook"), root.join(".git/hooks/post-index-change")).unwrap();
+        git(&["config", "core.fsmonitor", "./hook"]);
+        git(&["config", "protocol.ext.allow", "always"]);
+        let url = format!("ext::touch {}", ran.display());
+        for arguments in [&["status"][..], &["update-index", "--refresh"], &["ls-remote", &url]] {
+            ask(root, arguments).unwrap();
+            assert!(!ran.exists(), "{arguments:?}");
+        }
+        // Without our settings, it does.
+        git(&["status"]);
+        assert!(ran.exists());
     }
 
     #[test]

@@ -58,6 +58,7 @@ use serde_json::Value;
 
 use crate::config::ini::IniError;
 use crate::error::Error;
+use crate::hint;
 use config::Configuration;
 use render::Style;
 
@@ -401,25 +402,27 @@ impl VersionError {
     /// The edit or command that helps.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Unreadable { path, .. } => format!("look at it: ls -l {}", path.display()),
+            Self::Unreadable { path, .. } => hint!("look at it: ls -l {}", path.display()),
             Self::Ini(error) => return error.hint(),
             Self::Toml { .. } => "mend it there, or put [versioneer] into setup.cfg".to_owned(),
             Self::NotText { .. } => "put it into quotation marks".to_owned(),
-            Self::NoVcs { line, .. } => format!("write {line} below it, or take the section away"),
+            Self::NoVcs { line, .. } => hint!("write {line} below it, or take the section away"; line = line),
             Self::Vcs { .. } => "git is the only one".to_owned(),
             Self::Style { name, .. } => {
                 let names = Style::ALL.map(|(name, _)| name);
                 match crate::naming::nearest(name, names) {
-                    Some(near) => format!("did you mean {near}?"),
-                    None => format!("it is one of {}", names.join(", ")),
+                    Some(near) => hint!("did you mean {}?", near),
+                    None => hint!("it is one of {names}"; names = names.join(", ")),
                 }
             }
             Self::PostRelease { .. } => "choose another style, or tag anew, as in 1.0.post1".to_owned(),
             Self::Encoding { .. } => "name it anew: git tag NAME TAG && git tag -d TAG".to_owned(),
-            Self::Json { path, .. } => format!("git checkout {}, or write it anew", path.display()),
-            Self::Slow { root, .. } => format!("see what takes so long: git -C {} status", root.display()),
-            Self::Stopped { root, arguments, .. } => format!("see what it does: git -C {} {arguments}", root.display()),
-            Self::Unwritable { path, .. } => format!("look who may write there: ls -ld {}", folder(path).display()),
+            Self::Json { path, .. } => hint!("git checkout -- {}, or write it anew", path.display()),
+            Self::Slow { root, .. } => hint!("see what takes so long: git -C {} status", root.display()),
+            Self::Stopped { root, arguments, .. } => {
+                hint!("see what it does: git -C {} {arguments}", root.display(); arguments = arguments)
+            }
+            Self::Unwritable { path, .. } => hint!("look who may write there: ls -ld {}", folder(path).display()),
         })
     }
 }

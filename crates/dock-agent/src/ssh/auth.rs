@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use dock_link::transport::{Asker, Question, QuestionKind, TransportError, TransportErrorKind};
 use dockerutils_core::docks::SshAccess;
 use dockerutils_core::docks::known_hosts::{self, fingerprint};
+use dockerutils_core::hint;
 use dockerutils_core::shell;
 use ssh2::{Agent, ErrorCode, KeyboardInteractivePrompt, Prompt, PublicKey, Session};
 use zeroize::Zeroizing;
@@ -201,7 +202,7 @@ impl Login<'_> {
         // Who tries much is cut off by sshd; to try the same again would end the same.
         let (hint, kind) = match self.tried.len() {
             0..MANY => (
-                format!("see what happens: ssh -v {}", self.resolved.words(self.access)),
+                hint!("see what happens: ssh -v {words}"; words = self.resolved.words(self.access)),
                 TransportErrorKind::Unreachable,
             ),
             _ => (
@@ -252,7 +253,7 @@ impl Login<'_> {
                 Err(error) => {
                     let path = path.display();
                     self.mends
-                        .push((format!("{path} cannot be read: {error}"), format!("chmod 600 {path}")));
+                        .push((format!("{path} cannot be read: {error}"), hint!("chmod 600 {}", path)));
                 }
             }
         }
@@ -379,7 +380,7 @@ impl Login<'_> {
             self.foreign.push(format!("{path}, which is in a security key"));
             self.mends.push((
                 format!("{path} is in a security key, which only the agent of keys can use"),
-                format!("ssh-add {}", shell::quote(&path)),
+                hint!("ssh-add {}", path),
             ));
             return Ok(false);
         }
@@ -412,7 +413,7 @@ impl Login<'_> {
                         self.foreign.push(path.clone());
                         self.mends.push((
                             format!("{path} is a key that this program cannot use"),
-                            format!("let the agent of keys use it: ssh-add {}", shell::quote(&path)),
+                            hint!("let the agent of keys use it: ssh-add {}", path),
                         ));
                         return Ok(false);
                     }
@@ -430,7 +431,7 @@ impl Login<'_> {
                 None => {
                     self.mends.push((
                         format!("{path} is encrypted, and nobody is there to be asked for its passphrase"),
-                        format!("ssh-add {}", shell::quote(&path)),
+                        hint!("ssh-add {}", path),
                     ));
                     return Ok(false);
                 }
@@ -438,7 +439,7 @@ impl Login<'_> {
         }
         self.mends.push((
             format!("no passphrase that was given opens {path}"),
-            format!("ssh-add {}", shell::quote(&path)),
+            hint!("ssh-add {}", path),
         ));
         Ok(false)
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use dock_link::transport::{Asker, TransportError, TransportErrorKind};
 use dockerutils_core::docks::SshAccess;
 use dockerutils_core::env::Env;
+use dockerutils_core::hint;
 use ssh2::{ErrorCode, MethodType, Session};
 use tokio::sync::oneshot;
 
@@ -309,7 +310,7 @@ fn handshake(resolved: &Resolved, host_keys: &HostKeys, socket: Socket) -> Resul
                         resolved.name(),
                         failure.message()
                     ),
-                    hint: Some(format!(
+                    hint: Some(hint!(
                         "see what either side allows: ssh -vv {} 2>&1 | grep -A9 KEXINIT",
                         resolved.given
                     )),
@@ -345,8 +346,9 @@ fn prefer(session: &Session, resolved: &Resolved, host_keys: &HostKeys) -> Resul
             if !names.is_empty() && session.method_pref(*method, names).is_err() {
                 return Err(TransportError {
                     message: format!("{option} of the ssh configuration has nothing that this program knows: {names}"),
-                    hint: Some(format!(
-                        "add one of OpenSSH's defaults to {option} for {}",
+                    hint: Some(hint!(
+                        "add one of OpenSSH's defaults to {} for {}",
+                        option,
                         resolved.given
                     )),
                     kind: TransportErrorKind::NeedsPerson,

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use dock_link::transport::{TransportError, TransportErrorKind};
 use dockerutils_core::docks::ssh_config::{AddressFamily, SshConfigError, check_host, check_user};
+use dockerutils_core::hint;
 
 use super::resolve::{Resolved, program};
 
@@ -88,7 +89,7 @@ fn tcp(resolved: &Resolved) -> Result<TcpStream, TransportError> {
     let target = format!("{} port {}", config.hostname, config.port);
     let unknown = |what: String| TransportError {
         message: format!("cannot find the address of {}: {what}", config.hostname),
-        hint: Some(format!("see where it leads: ssh -G {} | grep hostname", resolved.given)),
+        hint: Some(hint!("see where it leads: ssh -G {} | grep hostname", resolved.given)),
         kind: TransportErrorKind::Unreachable,
     };
     let addresses = (config.hostname.as_str(), config.port)

@@ -3,6 +3,7 @@
 use dock_link::transport::{Asker, Question, QuestionKind, TransportError, TransportErrorKind};
 use dockerutils_core::docks::known_hosts::{self, KnownHosts, Verdict};
 use dockerutils_core::docks::ssh_config::StrictHostKeyChecking;
+use dockerutils_core::hint;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::resolve::Resolved;
@@ -36,7 +37,7 @@ impl HostKeys {
         let known = KnownHosts::read(files).map_err(|(path, error)| {
             person(
                 format!("cannot read {}: {error}", path.display()),
-                format!("chmod u+r {}", path.display()),
+                hint!("chmod u+r {}", path.display()),
             )
         })?;
         Ok(Self {
@@ -130,7 +131,7 @@ impl HostKeys {
         let unknown = |why: &str| {
             person(
                 format!("the host key of {} is not known ({kind} {fingerprint}){why}", self.name),
-                format!("connect once, and compare the key: ssh {}", resolved.given),
+                hint!("connect once, and compare the key: ssh {}", resolved.given),
             )
         };
         match resolved.config.strict {
@@ -177,7 +178,7 @@ impl HostKeys {
         let line = known_hosts::line(&self.name, key, salt).ok_or_else(|| {
             person(
                 format!("the host key of {} is not one that can be recorded", self.name),
-                format!("connect once with ssh: ssh {}", resolved.given),
+                hint!("connect once with ssh: ssh {}", resolved.given),
             )
         })?;
         known_hosts::append(&path, &line).map_err(|error| {
@@ -187,7 +188,7 @@ impl HostKeys {
                     self.name,
                     path.display()
                 ),
-                format!("make it writable: chmod u+w {}", quoted(&path.to_string_lossy())),
+                hint!("make it writable: chmod u+w {}", path.display()),
             )
         })
     }

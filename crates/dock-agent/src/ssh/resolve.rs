@@ -10,6 +10,7 @@ use dock_link::transport::{TransportError, TransportErrorKind};
 use dockerutils_core::docks::SshAccess;
 use dockerutils_core::docks::ssh_config::{Local, SshConfig, SshConfigError, Tokens, check_host, check_user};
 use dockerutils_core::env::Env;
+use dockerutils_core::hint;
 
 /// `Match exec` may run commands of the user's; they have so long.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -36,7 +37,10 @@ impl Resolved {
     pub(super) fn words(&self, access: &SshAccess) -> String {
         let port = access.port.map(|port| format!("-p {port} ")).unwrap_or_default();
         let user = access.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
-        format!("{port}{user}{}", self.given)
+        format!(
+            "{port}{}",
+            dockerutils_core::shell::quote(&format!("{user}{}", self.given))
+        )
     }
 
     /// A file that the configuration names.
@@ -119,7 +123,7 @@ fn ask_ssh(access: &SshAccess, env: &Env) -> Result<Option<String>, TransportErr
     ssh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let failed = |what: String| TransportError {
         message: format!("ssh cannot read its configuration for {}: {what}", access.host),
-        hint: Some(format!("see what it says: ssh -G {}", access.host)),
+        hint: Some(hint!("see what it says: ssh -G {}", access.host)),
         kind: TransportErrorKind::NeedsPerson,
     };
     let mut child = match ssh.spawn() {

@@ -99,6 +99,46 @@ pub struct SyncedFolder {
     pub name: String,
     /// The folder on this machine.
     pub path: PathBuf,
+    /// What of it the engine may have.
+    pub bound: Bound,
+}
+
+/// What an engine may have of a folder, whatever it asks for: patterns come from it, and it may be hostile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// All that it asks for: it is on this machine.
+    None,
+    /// Not what these patterns of `.dockerignore` leave out.
+    NotIgnored(Vec<Vec<u8>>),
+    /// Only these files at the top.
+    Only(Vec<Vec<u8>>),
+}
+
+/// The file that says what is ignored; the engine reads it, too, whether it ignores itself or not.
+const DOCKERIGNORE: &[u8] = b".dockerignore";
+
+impl Bound {
+    fn apply(&self, mut asked: WalkOptions) -> WalkOptions {
+        match self {
+            Self::None => {}
+            Self::NotIgnored(ignored) => {
+                let mut names = asked.include.iter().chain(&asked.follow).peekable();
+                let is_of_rules = names.peek().is_some() && names.all(|name| name.trim_ascii() == DOCKERIGNORE);
+                // The last pattern that matches counts: ours. An honest engine asks with the same, and twice is as once.
+                if !is_of_rules {
+                    asked.exclude.extend_from_slice(ignored);
+                }
+            }
+            Self::Only(names) => {
+                asked.include.retain(|name| names.contains(name));
+                asked.follow.retain(|name| names.contains(name));
+                if asked.include.is_empty() && asked.follow.is_empty() {
+                    asked.include.clone_from(names);
+                }
+            }
+        }
+        asked
+    }
 }
 
 /// What went over the wire, and what was heaviest in it; shared with the build that shows it.
@@ -181,12 +221,12 @@ impl FileSync {
                     String::from_utf8_lossy(&name)
                 ))
             })?;
-        let options = WalkOptions {
+        let options = folder.bound.apply(WalkOptions {
             include: values(metadata, "include-patterns"),
             exclude: values(metadata, "exclude-patterns"),
             follow: values(metadata, "followpaths"),
             builder: Builder::BuildKit,
-        };
+        });
         let context = ContextDir::open(&folder.path).map_err(|cause| Status::failed_precondition(cause.to_string()))?;
         let (packets, response) = answer::response(packed);
         let sender = Arc::new(Sender {
@@ -599,6 +639,100 @@ mod tests {
         assert_eq!(query_unescape(b"caf%C3%A9+x%2By"), "café x+y".as_bytes());
         assert_eq!(query_unescape(b"50%"), b"50%");
         assert_eq!(query_unescape(b"%zz"), b"%zz");
+    }
+
+    /// The files of a folder that a request with these headers gets.
+    fn served(bound: &Bound, folder: &Path, include: &[&str], exclude: &[&str], follow: &[&str]) -> Vec<String> {
+        let bytes = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+        let options = bound.apply(WalkOptions {
+            include: bytes(include),
+            exclude: bytes(exclude),
+            follow: bytes(follow),
+            builder: Builder::BuildKit,
+        });
+        let context = ContextDir::open(folder).unwrap();
+        let walk = context.walk(&options).unwrap().map(Result::unwrap);
+        let files = walk.filter(|entry| matches!(entry.kind, EntryKind::File));
+        files
+            .map(|entry| String::from_utf8(entry.path.clone()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn what_is_ignored_here_is_never_served_whatever_the_engine_asks() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir_all(root.join("secret/deep")).unwrap();
+        for file in [
+            ".dockerignore",
+            ".env",
+            "main.py",
+            "secret/key",
+            "secret/deep/key",
+            "secret/public",
+        ] {
+            std::fs::write(root.join(file), "x").unwrap();
+        }
+        std::os::unix::fs::symlink(".env", root.join("link")).unwrap();
+        let ignored = [".dockerignore", ".env", "secret", "!secret/public"];
+        let bound = Bound::NotIgnored(ignored.iter().map(|line| line.as_bytes().to_vec()).collect());
+        let all = ["main.py", "secret/public"];
+        // As an honest engine asks, and as hostile ones do.
+        assert_eq!(served(&bound, root, &[], &ignored, &[]), all);
+        assert_eq!(served(&bound, root, &[], &[], &[]), all);
+        assert_eq!(served(&bound, root, &[], &["!**", "!.env", "!secret/key"], &[]), all);
+        for path in [
+            ".env",
+            "secret/key",
+            "secret/deep/key",
+            "link",
+            "secret/deep",
+            "./.env",
+            "*",
+            "**/key",
+        ] {
+            for (include, follow) in [
+                (&[path][..], &[][..]),
+                (&[], &[path]),
+                (&[path], &[path]),
+                (&[".dockerignore"], &[path]),
+            ] {
+                let served = served(&bound, root, include, &[], follow);
+                assert!(
+                    served.iter().all(|file| all.contains(&file.as_str())),
+                    "{path}: {served:?}"
+                );
+            }
+        }
+        // What it needs to know the rules.
+        assert_eq!(served(&bound, root, &[".dockerignore"], &[], &[]), [".dockerignore"]);
+        assert_eq!(served(&bound, root, &[], &[], &[".dockerignore"]), [".dockerignore"]);
+        // On this machine it gets what it asks for.
+        assert_eq!(served(&Bound::None, root, &[".env"], &[], &[]), [".env"]);
+    }
+
+    #[test]
+    fn beside_the_dockerfile_nothing_else_is_served() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["Dockerfile", "Dockerfile.dockerignore", ".env", "id_ed25519"] {
+            std::fs::write(folder.path().join(file), "x").unwrap();
+        }
+        let names: [&[u8]; 3] = [b"Dockerfile", b"Dockerfile.dockerignore", b".dockerignore"];
+        let bound = Bound::Only(names.map(<[u8]>::to_vec).into());
+        let both = ["Dockerfile", "Dockerfile.dockerignore"];
+        assert_eq!(served(&bound, folder.path(), &[], &[], &[]), both);
+        assert_eq!(
+            served(&bound, folder.path(), &["Dockerfile"], &[], &["Dockerfile"]),
+            ["Dockerfile"]
+        );
+        for asked in [".env", "*", "**", "id_*", "./.env"] {
+            assert_eq!(served(&bound, folder.path(), &[asked], &[], &[]), both, "{asked}");
+            assert_eq!(
+                served(&bound, folder.path(), &[asked], &[], &["Dockerfile"]),
+                ["Dockerfile"],
+                "{asked}"
+            );
+        }
     }
 
     #[test]

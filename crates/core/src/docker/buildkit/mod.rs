@@ -9,6 +9,7 @@ pub mod session;
 pub mod ssh_agent;
 
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +30,9 @@ use super::client_config::ClientConfig;
 use super::engine::Engine;
 use super::flags::parse_bool;
 use super::locality::Locality;
+use super::logins::Logins;
 use crate::error::{Error, Result};
-use filesync::SyncedFolder;
+use filesync::{Bound, SyncedFolder};
 use session::{Offer, Session};
 
 /// What `FileSync` names the two folders that every Dockerfile build has.
@@ -50,15 +52,16 @@ pub async fn build(
     locality: Locality,
     request: &BuildRequest,
     config: &Arc<ClientConfig>,
+    logins: Logins,
     events: Events,
 ) -> Result<BuildOutcome> {
     check_network(&request.options)?;
     let offer = Offer {
-        folders: folders(request),
+        folders: folders(request, locality)?,
         locality,
         secrets: request.options.secrets.clone(),
         agents: ssh_agent::Agents::start(&request.options.ssh).await?,
-        credentials: Arc::clone(config),
+        logins,
     };
     let mut session = Session::open(engine, offer).await?;
     let sent = session.sent();
@@ -123,29 +126,40 @@ async fn connect(engine: &Engine) -> Result<ControlClient<Channel>> {
     Ok(ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
 }
 
-fn folders(request: &BuildRequest) -> Vec<SyncedFolder> {
-    let mut folders = vec![
-        SyncedFolder {
-            name: CONTEXT.to_owned(),
-            path: request.context.clone(),
-        },
+/// The folders that the engine may ask for. Which files of them it gets is up to what it asks; to one that is elsewhere, it is not:
+/// what is ignored here stays here, and beside the Dockerfile only that is read.
+fn folders(request: &BuildRequest, locality: Locality) -> Result<Vec<SyncedFolder>> {
+    let is_far = locality == Locality::Docked;
+    let contexts = request.options.contexts.iter().filter(|(_, place)| is_folder(place));
+    let mut folders = std::iter::once((CONTEXT.to_owned(), request.context.clone()))
+        .chain(contexts.map(|(name, place)| (name.clone(), request.context.join(place))))
+        .map(|(name, path)| {
+            let bound = match is_far {
+                true => Bound::NotIgnored(request.ignored(&path)?),
+                false => Bound::None,
+            };
+            Ok(SyncedFolder { name, path, bound })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let name = request.dockerfile.file_name().unwrap_or_default().as_bytes();
+    let bound = match is_far {
+        true => Bound::Only(vec![
+            name.to_owned(),
+            name.to_ascii_lowercase(),
+            [name, b".dockerignore"].concat(),
+            b".dockerignore".to_vec(),
+        ]),
+        false => Bound::None,
+    };
+    folders.insert(
+        1,
         SyncedFolder {
             name: DOCKERFILE.to_owned(),
             path: request.dockerfile.parent().unwrap_or(Path::new("/")).to_owned(),
+            bound,
         },
-    ];
-    folders.extend(
-        request
-            .options
-            .contexts
-            .iter()
-            .filter(|(_, place)| is_folder(place))
-            .map(|(name, place)| SyncedFolder {
-                name: name.clone(),
-                path: request.context.join(place),
-            }),
     );
-    folders
+    Ok(folders)
 }
 
 fn is_folder(place: &str) -> bool {

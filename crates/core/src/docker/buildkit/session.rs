@@ -29,10 +29,10 @@ use tonic::{Request, Response, Status};
 use super::filesync::{FileSync, Sent, SyncedFolder, shared_key};
 use super::ssh_agent::Agents;
 use crate::docker::build_options::{Secret, SecretSource};
-use crate::docker::client_config::ClientConfig;
 use crate::docker::engine::Engine;
 use crate::docker::grpc::SMALL_MESSAGES;
 use crate::docker::locality::Locality;
+use crate::docker::logins::Logins;
 use crate::error::{Error, Result};
 
 /// BuildKit refuses larger ones, too.
@@ -52,8 +52,8 @@ pub struct Offer {
     pub secrets: Vec<Secret>,
     /// ssh agents of `RUN --mount=type=ssh`.
     pub agents: Agents,
-    /// Where the registries' credentials are.
-    pub credentials: Arc<ClientConfig>,
+    /// The registries' logins that it may have.
+    pub logins: Logins,
 }
 
 /// A session that the engine serves itself from; it ends when this is dropped.
@@ -105,7 +105,7 @@ impl Session {
         let router = server()
             .add_service(HealthServer::new(Healthy))
             .add_service(FileSync::new(offer.folders, offer.locality, Arc::clone(&sent)))
-            .add_service(AuthServer::new(Credentials(offer.credentials)))
+            .add_service(AuthServer::new(Credentials(offer.logins)))
             .add_service(SecretsServer::new(SecretStore(offer.secrets)))
             .add_service(SshServer::new(AgentForwarder(offer.agents)));
         let (alive, ended) = oneshot::channel();
@@ -195,20 +195,15 @@ impl Health for Healthy {
     }
 }
 
-/// Credentials of registries, as docker keeps them.
-struct Credentials(Arc<ClientConfig>);
+/// Credentials of registries, as docker keeps them. The engine asks for any host; [`Logins`] knows which are its business.
+struct Credentials(Logins);
 
 #[tonic::async_trait]
 impl Auth for Credentials {
     async fn credentials(&self, request: Request<CredentialsRequest>) -> Result<Response<CredentialsResponse>, Status> {
-        // BuildKit calls Docker Hub by the name of its registry, docker keeps it under the address of the old index.
-        let host = match request.get_ref().host.as_str() {
-            "registry-1.docker.io" => "https://index.docker.io/v1/",
-            host => host,
-        };
         let login = self
             .0
-            .credentials(host)
+            .credentials(&request.get_ref().host)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Response::new(match login {
@@ -370,6 +365,38 @@ mod tests {
     /// Asks for the first file: a message in its envelope (not compressed, two bytes), whose type, field 1, is REQ.
     const REQUEST: &[u8] = b"\0\0\0\0\x02\x08\x01";
 
+    /// The engine is the one that asks: a hostile one names any host.
+    #[tokio::test]
+    async fn an_engine_that_asks_for_the_login_of_another_registry_hears_that_there_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let login = serde_json::json!({ "auth": "dTpw" });
+        let auths = serde_json::json!({ "named.example": login, "other.example": login });
+        std::fs::write(
+            folder.path().join("config.json"),
+            serde_json::json!({ "auths": auths }).to_string(),
+        )
+        .unwrap();
+        std::fs::write(folder.path().join("Dockerfile"), "FROM named.example/x\n").unwrap();
+        let config = Arc::new(crate::docker::client_config::ClientConfig::read(folder.path()).unwrap());
+        let request = crate::docker::build::BuildRequest {
+            context: folder.path().to_owned(),
+            dockerfile: folder.path().join("Dockerfile"),
+            tags: Vec::new(),
+            options: crate::docker::build_options::BuildOptions::default(),
+        };
+        let endpoint = crate::docker::endpoint::Endpoint::parse("ssh://box", &crate::env::Env::default()).unwrap();
+        let asked = |locality, host: &'static str| {
+            let service = Credentials(Logins::of_build(&config, &endpoint, locality, &request));
+            async move {
+                let request = Request::new(CredentialsRequest { host: host.to_owned() });
+                service.credentials(request).await.unwrap().into_inner().secret
+            }
+        };
+        assert_eq!(asked(Locality::Docked, "named.example").await, "p");
+        assert_eq!(asked(Locality::Docked, "other.example").await, "");
+        assert_eq!(asked(Locality::Local, "other.example").await, "p");
+    }
+
     /// BuildKit asks for all files as soon as it has heard of them, each by a frame of its own.
     #[tokio::test]
     async fn an_engine_may_ask_for_many_files_before_the_first_is_sent() {
@@ -378,6 +405,7 @@ mod tests {
         let context = SyncedFolder {
             name: "context".to_owned(),
             path: folder.path().to_owned(),
+            bound: crate::docker::buildkit::filesync::Bound::None,
         };
         let (ours, engines) = tokio::io::duplex(1 << 20);
         let service = FileSync::new(vec![context], Locality::Local, Arc::default());

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
@@ -21,8 +21,37 @@ pub struct Agents {
 struct Agent {
     id: String,
     socket: PathBuf,
-    // The private agent and the folder of its socket, killed and removed on drop.
-    _private: Option<(Child, tempfile::TempDir)>,
+    // Ended on drop.
+    _private: Option<Private>,
+}
+
+/// Keeps an agent, and ends it when our end of its stdin is closed: by us, or by the system where we are killed. Keys must not
+/// stay in an agent that nobody knows of. The signals of the terminal are ours to answer.
+///
+/// `$1`: the socket; `$2`: its folder.
+const KEEPER: &str = "trap '' HUP INT QUIT TERM
+ssh-agent -D -a \"$1\" >/dev/null 2>&1 </dev/null &
+read -r line
+kill -9 \"$!\"
+rm -rf -- \"$2\"";
+/// How long the keeper may take to end the agent.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A private agent, by its keeper, and the folder of its socket.
+struct Private {
+    keeper: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let began = Instant::now();
+        // What is left after that goes by itself: its stdin is closed.
+        while began.elapsed() < END_TIMEOUT && matches!(self.keeper.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 impl Agents {
@@ -84,16 +113,24 @@ async fn private_agent(id: &str, keys: &[&Path]) -> Result<Agent> {
         .tempdir()
         .map_err(|cause| failed("no private folder for an agent can be made").because(cause))?;
     let socket = folder.path().join("agent");
-    let child = Command::new("ssh-agent")
-        .arg("-D")
-        .arg("-a")
+    let mut keeper = Command::new("sh");
+    keeper
+        .args(["-c", KEEPER, "dockerutils"])
         .arg(&socket)
-        .stdin(Stdio::null())
+        .arg(folder.path());
+    keeper
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .kill_on_drop(true)
+        // A Ctrl-C is for us.
+        .process_group(0);
+    let keeper = keeper
         .spawn()
         .map_err(|cause| failed("ssh-agent can't be started").because(cause))?;
+    let private = Private {
+        keeper,
+        _folder: folder,
+    };
     let ready = async {
         // The socket is there a moment before it takes connections.
         while tokio::net::UnixStream::connect(&socket).await.is_err() {
@@ -121,6 +158,6 @@ async fn private_agent(id: &str, keys: &[&Path]) -> Result<Agent> {
     Ok(Agent {
         id: id.to_owned(),
         socket,
-        _private: Some((child, folder)),
+        _private: Some(private),
     })
 }

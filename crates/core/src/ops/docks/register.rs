@@ -15,6 +15,7 @@ use crate::docker::{context_store, docked};
 use crate::docks::{self, Access, Dock, Forward, SshAccess, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::output::{size, visible};
 use crate::shell;
 
@@ -237,7 +238,7 @@ fn one_positional(second: Option<&str>, option: &str) -> Result<()> {
         Some(_) => Err(Error::usage(format!(
             "{option} says where the engine is: only a moniker goes with it"
         ))
-        .hint(format!("register-dock {option} ... MONIKER"))),
+        .hint(hint!("register-dock {} ... MONIKER", option))),
         None => Ok(()),
     }
 }
@@ -273,9 +274,9 @@ fn of_address(address: &str, args: &RegisterArgs, context: &Context) -> Result<A
             }))
         }
         Endpoint::Unix(path) => Err(
-            Error::usage(format!("{} is on this machine", path.display())).hint(format!(
-                "docker context create NAME --docker host=unix://{}, then: register-dock --context NAME",
-                path.display()
+            Error::usage(format!("{} is on this machine", path.display())).hint(hint!(
+                "docker context create NAME --docker {}, then: register-dock --context NAME",
+                format!("host=unix://{}", path.display())
             )),
         ),
     }
@@ -338,7 +339,7 @@ fn check_remote_path(option: &str, path: &str) -> Result<()> {
     if path.starts_with('/') && !path.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(Error::usage(format!("{option} {path:?} is no absolute path on the dock")).hint(format!("{option} /...")))
+    Err(Error::usage(format!("{option} {path:?} is no absolute path on the dock")).hint(hint!("{} /...", option)))
 }
 
 fn refuse_context(dock: &Dock) -> Result<()> {
@@ -430,7 +431,7 @@ async fn explained(error: Error, agent: &Agent, dock: &Dock, options: &CallOptio
     };
     match check::Look::parse(&output.stdout).trouble(socket) {
         Some((what, mend)) => Error::failed(format!("the engine of {} can't be used: {what}", dock.access.place()))
-            .hint(format!("{}, then register-dock again", check::on_dock(ssh, &mend))),
+            .hint(hint!("{mend}, then register-dock again"; mend = check::on_dock(ssh, &mend))),
         None => error,
     }
 }

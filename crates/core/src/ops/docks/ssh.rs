@@ -15,6 +15,7 @@ use crate::agent::{Agent, CallOptions, Execution};
 use crate::cli::Context;
 use crate::docks::{self, Access, Dock, Docks, SshAccess};
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::shell;
 use crate::terminal::{self, RawMode};
 
@@ -87,9 +88,9 @@ fn dock(context: &Context, args: &SshArgs) -> Result<Dock> {
     });
     let mut dock = dock_or_current(context, named).map_err(|error| match (named, docks::current(&context.env)) {
         (Some(name), Some(current)) if docks.find(name).is_none() => {
-            Error::new(error.class(), error.to_string()).hint(format!(
-                "a command comes behind the dock's name: {}",
-                shell::join(
+            Error::new(error.class(), error.to_string()).hint(hint!(
+                "a command comes behind the dock's name: {line}";
+                line = shell::join(
                     ["ssh-dock", current, name]
                         .iter()
                         .copied()

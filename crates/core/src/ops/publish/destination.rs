@@ -7,6 +7,7 @@ use crate::config::settings::Settings;
 use crate::config::variables;
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::naming::{Designation, is_repository, is_tag, legal_repository, legal_tag, registry};
 use crate::registry_helper::{EcrRegistry, Identity};
 
@@ -116,9 +117,7 @@ impl<'a> Destination<'a> {
         env: &Env,
     ) -> Result<Vec<Designation>> {
         if let Some(tag) = tags.iter().find(|tag| !is_tag(tag)) {
-            return Err(
-                Error::usage(format!("{tag:?} can't be a tag")).hint(format!("--publish-tag {}", legal_tag(tag)))
-            );
+            return Err(Error::usage(format!("{tag:?} can't be a tag")).hint(hint!("--publish-tag {}", legal_tag(tag))));
         }
         let one = match &self.template {
             Some(template) => self.expanded(template, source, values, env)?,
@@ -131,8 +130,9 @@ impl<'a> Destination<'a> {
             return Err(self
                 .settings
                 .error(TAG, &format!("{one} is at no registry of Amazon's, and {REPO} is aws"))
-                .hint(format!(
-                    "{TAG} = {{account}}.dkr.ecr.{{region}}.amazonaws.com/{{image}}:{{tag}}"
+                .hint(hint!(
+                    "{} = {{account}}.dkr.ecr.{{region}}.amazonaws.com/{{image}}:{{tag}}",
+                    TAG
                 )));
         }
         if tags.is_empty() {
@@ -175,9 +175,10 @@ impl<'a> Destination<'a> {
                 return Err(Error::failed(
                     "nobody is logged in to Docker Hub, and the image would have the user's name there",
                 )
-                .hint(format!(
-                    "docker login, or say in {} where it goes: {TAG} = NAME/{{image}}:{{tag}}",
-                    CONFIG_FILE
+                .hint(hint!(
+                    "docker login, or say in {} where it goes: {} = NAME/{{image}}:{{tag}}",
+                    CONFIG_FILE,
+                    TAG
                 )));
             }
         };
@@ -185,8 +186,13 @@ impl<'a> Destination<'a> {
         if is_repository(&name) {
             return Ok(name);
         }
-        Err(Error::usage(format!("{name} can't be the name of an image"))
-            .hint(format!("say in {} where it goes: {TAG} = ...", CONFIG_FILE)))
+        Err(
+            Error::usage(format!("{name} can't be the name of an image")).hint(hint!(
+                "say in {} where it goes: {} = ...",
+                CONFIG_FILE,
+                TAG
+            )),
+        )
     }
 
     fn expanded(&self, template: &str, source: &Designation, values: &Values<'_>, env: &Env) -> Result<Designation> {
@@ -203,7 +209,7 @@ impl<'a> Destination<'a> {
             .into_iter()
             .find(|name| template.contains(name))
         {
-            return Err(wrong(&format!("{name} is known of AWS alone")).hint(format!("{REPO} = aws")));
+            return Err(wrong(&format!("{name} is known of AWS alone")).hint(hint!("{} = aws", REPO)));
         }
         let words = variables::parse(template, Some(&braces)).and_then(|words| {
             let unsplit: Vec<_> = words.into_iter().map(variables::Word::unsplit).collect();
@@ -221,7 +227,7 @@ impl<'a> Destination<'a> {
         };
         let name = self.with_host(name, values)?;
         if !is_repository(&name) || !is_tag(tag) {
-            return Err(wrong(&format!("{text:?} is no legal reference")).hint(format!(
+            return Err(wrong(&format!("{text:?} is no legal reference")).hint(hint!(
                 "such a one would be {}:{}",
                 legal_repository(&name),
                 legal_tag(tag)
@@ -245,7 +251,7 @@ impl<'a> Destination<'a> {
                 Err(self
                     .settings
                     .error(TAG, &format!("it names the registry {own}, and {REPO} names {host}"))
-                    .hint(format!("leave {REPO} out: {TAG} says it all")))
+                    .hint(hint!("leave {} out: {} says it all", REPO, TAG)))
             }
             _ => Ok(name.to_owned()),
         }
@@ -275,7 +281,7 @@ fn repo(settings: &Settings<'_>, said: &str) -> Result<Repo> {
             REPO,
             &format!("{said:?} is neither aws, nor docker_hub, nor the host of a registry"),
         )
-        .hint(format!("{REPO} = registry.example.com:5000")))
+        .hint(hint!("{} = registry.example.com:5000", REPO)))
 }
 
 /// The text without the quotation mark at its end that nothing opened; none where there is no such mark.

@@ -17,6 +17,7 @@ use crate::docker::run_options::{RunOptions, publish_on_loopback};
 use crate::docks::Forward;
 use crate::env::Env;
 use crate::error::Result;
+use crate::hint;
 use crate::output::{Printer, visible};
 use crate::shell;
 
@@ -279,7 +280,11 @@ fn line(port: &Reached) -> Option<(String, Option<String>)> {
             );
             let hint = match ssh {
                 Some(ssh) if protocol == "tcp" => {
-                    format!("ssh -N -L {host_port}:{}:{host_port} {ssh}", bracketed(host_ip))
+                    hint!(
+                        "ssh -N -L {} {ssh}",
+                        format!("{host_port}:{}:{host_port}", bracketed(host_ip));
+                        ssh = ssh
+                    )
                 }
                 _ => "docks that ssh reaches forward such ports: register-dock HOST".to_owned(),
             };

@@ -17,6 +17,7 @@ use crate::docker::run_options::with_other_sources;
 use crate::docks::Dock;
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::ops::docks::remote;
 use crate::ops::sync::{self, Docked};
 use crate::output::visible;
@@ -155,11 +156,14 @@ fn missing(dock: &Dock, place: &str, source: &str, inside: bool) -> Error {
         visible(place)
     ));
     match inside {
-        true => error.hint(format!(
-            "{source} is not there either, or .dockerignore leaves it out; else: {make}"
+        true => error.hint(hint!(
+            "{source} is not there either, or .dockerignore leaves it out; else: {make}";
+            source = source,
+            make = make
         )),
-        false => error.hint(format!(
-            "put it there, or name another one in volumes_docked; for an empty one: {make}"
+        false => error.hint(hint!(
+            "put it there, or name another one in volumes_docked; for an empty one: {make}";
+            make = make
         )),
     }
 }

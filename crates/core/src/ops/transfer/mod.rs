@@ -22,6 +22,7 @@ use crate::docker::image_load;
 use crate::docker::image_store::{self, Store, StoredImage};
 use crate::docker::manifest::{Digest, Platform};
 use crate::error::{Class, Error, ExitStatus, Result};
+use crate::hint;
 use crate::naming::Designation;
 use crate::output::bars::Bars;
 use crate::output::{size, visible};
@@ -285,7 +286,7 @@ impl Route<'_> {
     async fn image(&self, wanted: &Wanted, source: &End) -> Result<StoredImage> {
         let image = source.store.image(&source.engine, &wanted.reference).await;
         image.map_err(|error| match &wanted.built_as {
-            Some(name) if error.class() == Class::Failed => error.hint(format!("build it first: build-image {name}")),
+            Some(name) if error.class() == Class::Failed => error.hint(hint!("build it first: build-image {}", name)),
             _ => error,
         })
     }
@@ -713,18 +714,15 @@ fn key(context: &Context) -> Result<Option<PathBuf>> {
         .hint("SSH_KEY names the private key's file; unset SSH_KEY for the keys of ~/.ssh"))
 }
 
-/// Whether a folder from here upwards has a configuration.
-fn is_configured(context: &Context) -> bool {
-    let mut folders = context.working_dir.ancestors();
-    folders.any(|folder| folder.join("docker/dockerutils.cfg").is_file())
-}
-
 /// Image types of the project, where we are in one, stand for what build-image made of them.
 fn wanted(context: &Context, images: &[String]) -> Result<Vec<Wanted>> {
     let project = match Project::find(&context.working_dir, &context.env) {
         Ok(project) => Some(project),
-        // In a project whose configuration is damaged, nobody knows what an image type stands for.
-        Err(error) if is_configured(context) && images.iter().any(|image| !image.contains([':', '/'])) => {
+        // In a project whose configuration is damaged or does not count, nobody knows what an image type stands for.
+        Err(error)
+            if Project::is_around(&context.working_dir, &context.env)
+                && images.iter().any(|image| !image.contains([':', '/'])) =>
+        {
             return Err(error);
         }
         Err(_) => None,

@@ -14,6 +14,7 @@ use crate::docker::locality::{self, Locality};
 use crate::docks::{Access, Dock, Docks, SshAccess, moniker};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::naming::nearest;
 use crate::ops::docks::facts;
 
@@ -151,7 +152,7 @@ impl Place {
             Way::Dock(dock) => {
                 let connected = docked::connect(dock, env, &CallOptions::of_terminal()).await;
                 match &self.near {
-                    Some(near) => connected.map_err(|error| error.hint(format!("is it the dock {near}?"))),
+                    Some(near) => connected.map_err(|error| error.hint(hint!("is it the dock {}?", near))),
                     None => connected,
                 }
             }

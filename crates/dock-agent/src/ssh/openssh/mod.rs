@@ -26,6 +26,7 @@ use dock_link::transport::{Asker, TransportError, TransportErrorKind};
 use dockerutils_core::agent::holder::Holder;
 use dockerutils_core::agent::place;
 use dockerutils_core::env::Env;
+use dockerutils_core::hint;
 
 use super::connect::{Cancel, Plan};
 use super::handle::Inbox;
@@ -349,7 +350,7 @@ fn refused(resolved: &Resolved, plan: &Plan, said: &str) -> TransportError {
     .any(|part| said.contains(part));
     TransportError {
         message: format!("OpenSSH's client does not get in to {}: {said}", resolved.name()),
-        hint: Some(format!("see what happens: ssh -v {}", resolved.words(&plan.access))),
+        hint: Some(hint!("see what happens: ssh -v {words}"; words = resolved.words(&plan.access))),
         kind: match needs_person {
             true => TransportErrorKind::NeedsPerson,
             false => TransportErrorKind::Unreachable,

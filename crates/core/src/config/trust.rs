@@ -1,0 +1,239 @@
+//! Whose projects are read: the user's own and root's, and those in directories that the user's own configuration names.
+//!
+//! A project runs programs (`pre_build_script`), mounts folders and sends files. In a shared folder, the `docker/` that is
+//! found above the working directory may be another user's (git had this as CVE-2022-24765). The rule is git's, as its
+//! `safe.directory` has it: what counts is who owns the root, its `docker/` and `docker/dockerutils.cfg`, and where one of
+//! them is a symbolic link, who owns the link, too. As with git, `sudo` keeps the projects of the user who called it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::env::{self, Env};
+use crate::error::{Error, Result};
+use crate::hint;
+
+/// The user's own configuration, in [`Env::config_dir`].
+const OWN_CONFIGURATION: &str = "config.yml";
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnConfiguration {
+    #[serde(default)]
+    trusted_directories: Vec<String>,
+}
+
+/// Who calls us, and where their configuration is.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    users: Vec<u32>,
+    home: PathBuf,
+    configuration: PathBuf,
+}
+
+impl Caller {
+    /// The user of this process. Where `sudo` made it root's, the one who called `sudo`, too.
+    pub fn of_process(env: &Env) -> Self {
+        let own = rustix::process::geteuid().as_raw();
+        let mut users = vec![own, 0];
+        if own == 0 {
+            users.extend(env.get("SUDO_UID").and_then(|uid| uid.parse::<u32>().ok()));
+        }
+        Self {
+            users,
+            home: env.home(),
+            configuration: env.config_dir().join(OWN_CONFIGURATION),
+        }
+    }
+
+    /// Whether what this user owns is the caller's, or root's.
+    pub fn is(&self, owner: u32) -> bool {
+        self.users.contains(&owner)
+    }
+
+    /// Whether another user may have put things into a directory on the way upwards: everyone may write to it, and it
+    /// is not the caller's own. (`/tmp` is the example. root's word counts for what root put there, not for what lies there.)
+    pub fn is_open_to_all(&self, directory: &fs::Metadata) -> bool {
+        let own = self.users.iter().any(|user| *user == directory.uid() && *user != 0);
+        directory.mode() & 0o002 != 0 && !own
+    }
+
+    /// Checks that the project of this root may be read.
+    ///
+    /// # Errors
+    /// It belongs to another user, and no directory that the caller trusts; a configuration of the caller that can't be read.
+    pub fn check(&self, root: &Path, files: &[&str]) -> Result<()> {
+        let paths = std::iter::once(root.to_owned()).chain(files.iter().map(|file| root.join(file)));
+        for path in paths {
+            let Some(owner) = foreign_owner(&path, |owner| self.is(owner)) else {
+                continue;
+            };
+            if self.trusts(root)? {
+                return Ok(());
+            }
+            let user = env::user_of(owner).unwrap_or_else(|| format!("user {owner}"));
+            let entry = serde_json::Value::from(root.display().to_string());
+            return Err(Error::usage(format!(
+                "{} belongs to {user}: what another user's project says is not done",
+                path.display()
+            ))
+            .hint(hint!(
+                "read docker/dockerutils.cfg there; where you trust all who can write to it, put it into {}: \
+                 trusted_directories: [{entry}]",
+                self.configuration.display();
+                entry = entry
+            )));
+        }
+        Ok(())
+    }
+
+    fn trusts(&self, root: &Path) -> Result<bool> {
+        let file = &self.configuration;
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(cause) => return Err(Error::usage(format!("{} can't be read", file.display())).because(cause)),
+        };
+        let is_anyones = fs::metadata(file).is_ok_and(|found| found.mode() & 0o002 != 0);
+        if is_anyones || foreign_owner(file, |owner| self.is(owner)).is_some() {
+            return Err(Error::usage(format!(
+                "{} can be written by others, and does not count",
+                file.display()
+            ))
+            .hint(hint!("look at what it says, then: chmod 600 {}", file.display())));
+        }
+        let own: OwnConfiguration = if text.lines().all(|line| line.trim().is_empty() || line.starts_with('#')) {
+            OwnConfiguration::default()
+        } else {
+            serde_yaml::from_str(&text).map_err(|cause| {
+                let line = cause.location().map(|at| format!(":{}", at.line())).unwrap_or_default();
+                Error::usage(format!("{}{line} is no configuration", file.display()))
+                    .because(cause)
+                    .hint("it is YAML, for example: trusted_directories: [\"/srv/shared/project\"]")
+            })?
+        };
+        let real = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        Ok(own.trusted_directories.iter().any(|entry| self.names(entry, &real)))
+    }
+
+    /// `*`: all. `/srv/*`: all below. Else the directory itself. A relative path names nothing.
+    fn names(&self, entry: &str, root: &Path) -> bool {
+        if entry == "*" {
+            return true;
+        }
+        let (entry, below) = match entry.strip_suffix("/*") {
+            Some(parent) => (parent, true),
+            None => (entry, false),
+        };
+        let directory = match entry.strip_prefix("~/") {
+            Some(rest) => self.home.join(rest),
+            None if entry == "~" => self.home.clone(),
+            None if entry.is_empty() && below => PathBuf::from("/"),
+            None => PathBuf::from(entry),
+        };
+        if !directory.is_absolute() {
+            return false;
+        }
+        let directory = directory.canonicalize().unwrap_or(directory);
+        if below {
+            root != directory && root.starts_with(&directory)
+        } else {
+            root == directory
+        }
+    }
+}
+
+/// The owner of a path, or of the link that it is, who is not one of ours; none where nothing is there.
+fn foreign_owner(path: &Path, is_ours: impl Fn(u32) -> bool) -> Option<u32> {
+    let link = fs::symlink_metadata(path).ok()?;
+    let target = fs::metadata(path).ok();
+    [Some(link), target]
+        .into_iter()
+        .flatten()
+        .map(|found| found.uid())
+        .find(|owner| !is_ours(*owner))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    /// A caller to whom the files of this test belong to another user.
+    fn another(folder: &Path) -> Caller {
+        Caller {
+            users: vec![rustix::process::geteuid().as_raw().wrapping_add(4711)],
+            home: folder.to_owned(),
+            configuration: folder.join("config.yml"),
+        }
+    }
+
+    fn own(folder: &Path) -> Caller {
+        Caller {
+            users: vec![rustix::process::geteuid().as_raw()],
+            ..another(folder)
+        }
+    }
+
+    #[test]
+    fn a_project_of_another_user_is_refused_with_its_owner_and_the_mend() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap().join("project");
+        fs::create_dir_all(root.join("docker")).unwrap();
+        own(folder.path()).check(&root, &["docker", "nothing"]).unwrap();
+        let error = another(folder.path()).check(&root, &["docker"]).unwrap_err();
+        let owner = env::user_of(rustix::process::geteuid().as_raw()).unwrap();
+        assert!(error.to_string().contains(&format!("belongs to {owner}")), "{error}");
+        let hint = error.hint_text().unwrap();
+        assert!(hint.contains("config.yml: trusted_directories: [\"/"), "{hint}");
+    }
+
+    #[test]
+    fn trusted_directories_are_those_of_the_callers_own_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().canonicalize().unwrap();
+        let root = home.join("srv/project");
+        fs::create_dir_all(&root).unwrap();
+        symlink(home.join("srv"), home.join("link")).unwrap();
+        let mut caller = another(&home);
+        // The file itself is the caller's in truth.
+        let file = caller.configuration.clone();
+        let mut trusts = |entries: &str| {
+            fs::write(&file, format!("trusted_directories: [{entries}]\n")).unwrap();
+            caller.users = vec![rustix::process::geteuid().as_raw()];
+            caller.trusts(&root)
+        };
+        for entries in [
+            "'*'",
+            "~/srv/project",
+            "~/srv/project/",
+            "~/link/project",
+            "~/srv/*",
+            "~/*",
+            "'/*'",
+        ] {
+            assert!(trusts(entries).unwrap(), "{entries}");
+        }
+        for entries in ["", "~/srv", "srv/project", "project", "~/srv/project/*", "/srv/*"] {
+            assert!(!trusts(entries).unwrap(), "{entries}");
+        }
+        fs::write(&file, "trusted: []\n").unwrap();
+        let error = own(&home).trusts(&root).unwrap_err();
+        assert!(error.to_string().contains("config.yml"), "{error}");
+        fs::write(&file, "trusted_directories: ['*']\n").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        let error = own(&home).trusts(&root).unwrap_err();
+        assert!(error.to_string().contains("written by others"), "{error}");
+    }
+
+    #[test]
+    fn sudo_keeps_the_users_own_projects() {
+        let caller = Caller::of_process(&Env::from_pairs([("SUDO_UID", "4711")]));
+        assert_eq!(caller.is(4711), rustix::process::geteuid().is_root());
+        assert!(caller.is(0) && caller.is(rustix::process::geteuid().as_raw()));
+    }
+}

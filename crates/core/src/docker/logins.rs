@@ -1,0 +1,304 @@
+//! Which logins to registries an engine gets.
+//!
+//! docker gives an engine all of them: the classic builder's `X-Registry-Config` has every login of `config.json` and its
+//! helpers, and BuildKit's session answers for whichever host the engine asks. An engine of this machine gets the same here. One
+//! elsewhere gets what its work needs: Docker Hub's, and those of the registries that the build names. Over TCP without TLS it gets
+//! none: everyone on the way could read them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use base64::Engine as _;
+
+use super::build::BuildRequest;
+use super::client_config::{ClientConfig, Login, host_of};
+use super::dockerfile::Dockerfile;
+use super::endpoint::Endpoint;
+use super::engine::Engine;
+use super::locality::{self, Locality};
+use crate::env::Env;
+use crate::error::Result;
+use crate::naming::registry;
+
+/// Docker Hub in `auths`, and the names that it has besides.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
+const NAMES_OF_HUB: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.docker.io"];
+
+/// The logins of docker's configuration, as far as an engine may have them.
+#[derive(Clone, Debug)]
+pub struct Logins {
+    config: Arc<ClientConfig>,
+    reach: Reach,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reach {
+    All,
+    /// Of these registries, by their keys in `auths`.
+    Of(BTreeSet<String>),
+}
+
+impl Logins {
+    /// What an engine may have for a build.
+    pub fn of_build(
+        config: &Arc<ClientConfig>,
+        endpoint: &Endpoint,
+        locality: Locality,
+        request: &BuildRequest,
+    ) -> Self {
+        let reach = match locality {
+            _ if endpoint.is_in_clear() => Reach::Of(BTreeSet::new()),
+            Locality::Local => Reach::All,
+            Locality::Docked => Reach::Of(registries(request)),
+        };
+        Self {
+            config: Arc::clone(config),
+            reach,
+        }
+    }
+
+    /// The login for a registry, by whatever name the engine has for it; none where there is none, or it is not to have it. No
+    /// helper is started for a registry that is not its business.
+    ///
+    /// # Errors
+    /// As [`ClientConfig::credentials`].
+    pub async fn credentials(&self, asked: &str) -> Result<Option<Login>> {
+        match self.key(asked) {
+            Some(key) => self.config.credentials(&key).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The key in `auths` under which a registry is kept that the engine asks for.
+    fn key(&self, asked: &str) -> Option<String> {
+        let host = host_of(asked);
+        let key = if NAMES_OF_HUB.contains(&host) {
+            DOCKER_HUB
+        } else {
+            asked
+        };
+        match &self.reach {
+            Reach::All => Some(key.to_owned()),
+            Reach::Of(keys) => keys.iter().find(|known| host_of(known) == host_of(key)).cloned(),
+        }
+    }
+
+    /// The header `X-Registry-Config` of the classic builder, which has to name all logins beforehand; none where there is none.
+    ///
+    /// # Errors
+    /// As [`ClientConfig::credentials`].
+    pub async fn registry_config(&self) -> Result<Option<String>> {
+        let keys = match &self.reach {
+            Reach::All => self.config.registries(),
+            Reach::Of(keys) => keys.clone(),
+        };
+        let mut logins = serde_json::Map::new();
+        for key in keys {
+            if let Some(login) = self.config.credentials(&key).await? {
+                let entry = if login.user.is_empty() {
+                    serde_json::json!({ "identitytoken": login.secret })
+                } else {
+                    serde_json::json!({ "username": login.user, "password": login.secret })
+                };
+                logins.insert(key, entry);
+            }
+        }
+        Ok((!logins.is_empty())
+            .then(|| base64::engine::general_purpose::URL_SAFE.encode(serde_json::Value::Object(logins).to_string())))
+    }
+}
+
+/// Where an engine is, for what is to be kept from engines elsewhere: a socket may lead there, so it is asked where there are
+/// logins, and where it does not say that it is here, it is not.
+pub async fn locality_of(engine: &Engine, config: &ClientConfig, env: &Env) -> Locality {
+    if config.has_logins() {
+        return locality::confirm(engine, env).await.unwrap_or(Locality::Docked);
+    }
+    let choice = engine.choice();
+    locality::by_address(&choice.endpoint, &choice.origin, env)
+}
+
+/// What to say once where an engine is reached in a way that no login is sent.
+pub fn warning(endpoint: &Endpoint) -> Option<String> {
+    endpoint.is_in_clear().then(|| {
+        format!(
+            "no login to a registry is sent to the engine at {endpoint}: without TLS that is verified, others on the way could read \
+             it\nhint: {}",
+            MEND
+        )
+    })
+}
+
+/// What to do where a login should go to such an engine.
+pub const MEND: &str =
+    "reach the engine by ssh (register-dock USER@HOST), or by TLS (DOCKER_TLS_VERIFY=1, DOCKER_CERT_PATH)";
+
+/// The registries that a build asks for something: those of its bases, of what it copies and mounts from, of its frontend, its
+/// caches, its further contexts and what makes its attestations. Always Docker Hub: it is where names without a registry are.
+fn registries(request: &BuildRequest) -> BTreeSet<String> {
+    let options = &request.options;
+    let bytes = std::fs::read(&request.dockerfile).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let dockerfile = Dockerfile::parse(&text, &options.build_args);
+    let caches = options.cache_from.iter().chain(&options.cache_to);
+    let contexts = options.contexts.iter();
+    let generators = options.attestations.values();
+    dockerfile
+        .images()
+        .chain(frontend(&text))
+        .chain(options.build_args.get("BUILDKIT_SYNTAX").map(String::as_str))
+        .chain(caches.filter_map(|cache| cache.values.get("ref").map(String::as_str)))
+        .chain(contexts.filter_map(|(_, place)| place.strip_prefix("docker-image://")))
+        .chain(generators.filter_map(|values| values.split(',').find_map(|value| value.strip_prefix("generator="))))
+        .map(registry)
+        .chain([DOCKER_HUB.to_owned()])
+        .collect()
+}
+
+/// The image of `# syntax=` in the comments at the beginning of a Dockerfile.
+fn frontend(text: &str) -> Option<&str> {
+    text.trim_start_matches('\u{feff}')
+        .lines()
+        .map_while(|line| line.trim().strip_prefix('#'))
+        .find_map(|comment| {
+            let (name, value) = comment.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("syntax").then(|| value.trim())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::super::build_options::{Attributes, BuildOptions};
+    use super::*;
+
+    fn config(registries: &[&str]) -> Arc<ClientConfig> {
+        let folder = tempfile::tempdir().unwrap();
+        let auths: serde_json::Map<String, serde_json::Value> = registries
+            .iter()
+            .map(|registry| {
+                // The pair `u:p`.
+                ((*registry).to_owned(), serde_json::json!({ "auth": "dTpw" }))
+            })
+            .collect();
+        let helpers = serde_json::json!({ "helped.example": "never-to-be-started" });
+        let text = serde_json::json!({ "auths": auths, "credHelpers": helpers }).to_string();
+        std::fs::write(folder.path().join("config.json"), text).unwrap();
+        Arc::new(ClientConfig::read(folder.path()).unwrap())
+    }
+
+    fn request(folder: &std::path::Path, dockerfile: &str, options: BuildOptions) -> BuildRequest {
+        std::fs::write(folder.join("Dockerfile"), dockerfile).unwrap();
+        BuildRequest {
+            context: folder.to_owned(),
+            dockerfile: folder.join("Dockerfile"),
+            tags: vec!["x:1".to_owned()],
+            options,
+        }
+    }
+
+    #[test]
+    fn a_build_asks_the_registries_that_it_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = |reference: &str| Attributes {
+            kind: "registry".to_owned(),
+            values: BTreeMap::from([("ref".to_owned(), reference.to_owned())]),
+        };
+        let options = BuildOptions {
+            build_args: BTreeMap::from([("REG".to_owned(), "arg.example".to_owned())]),
+            cache_from: vec![cache("from.example/c")],
+            cache_to: vec![cache("to.example:5000/c:1")],
+            contexts: vec![
+                ("a".to_owned(), "docker-image://context.example/x".to_owned()),
+                ("b".to_owned(), "https://git.example/x.git".to_owned()),
+            ],
+            attestations: BTreeMap::from([("attest:sbom".to_owned(), "generator=sbom.example/x".to_owned())]),
+            ..BuildOptions::default()
+        };
+        let text = "# syntax = syntax.example/dockerfile:1\nARG REG=default.example\nFROM ${REG}/base AS one\nFROM one\n\
+                    COPY --from=copy.example/tools a b\nRUN --mount=type=bind,from=mount.example/x,target=/x ls\n\
+                    LABEL a=label.example/x\n";
+        let found = registries(&request(folder.path(), text, options));
+        let expected = [
+            "arg.example",
+            "context.example",
+            "copy.example",
+            "from.example",
+            DOCKER_HUB,
+            "mount.example",
+            "sbom.example",
+            "syntax.example",
+            "to.example:5000",
+        ];
+        assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+    }
+
+    #[tokio::test]
+    async fn a_far_engine_gets_what_its_build_needs_and_no_helper_is_started_for_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let build = request(folder.path(), "FROM https.example/x\n", BuildOptions::default());
+        let config = config(&["https://https.example/v2/", "secret.example", DOCKER_HUB]);
+        let env = Env::default();
+        let logins = |address: &str, locality| {
+            let endpoint = Endpoint::parse(address, &env).unwrap();
+            Logins::of_build(&config, &endpoint, locality, &build)
+        };
+        let far = logins("ssh://box", Locality::Docked);
+        for asked in ["https.example", "registry-1.docker.io", "docker.io", DOCKER_HUB] {
+            assert!(far.credentials(asked).await.unwrap().is_some(), "{asked}");
+        }
+        for asked in [
+            "secret.example",
+            "helped.example",
+            "https://helped.example/v2/",
+            "",
+            "https.example.evil",
+        ] {
+            assert_eq!(far.credentials(asked).await.unwrap(), None, "{asked}");
+        }
+        let header = far.registry_config().await.unwrap().unwrap();
+        let text = base64::engine::general_purpose::URL_SAFE.decode(header).unwrap();
+        let sent: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
+        assert_eq!(
+            sent.keys().map(String::as_str).collect::<Vec<_>>(),
+            ["https.example", DOCKER_HUB]
+        );
+        // A local engine gets them all: here the helper is asked, and is not there.
+        let near = logins("unix:///var/run/docker.sock", Locality::Local);
+        assert!(near.credentials("secret.example").await.unwrap().is_some());
+        let missing = near.registry_config().await.unwrap_err();
+        assert!(missing.to_string().contains("never-to-be-started"), "{missing}");
+        // In clear text, none at all.
+        let plain = logins("tcp://10.0.0.7:2375", Locality::Docked);
+        assert_eq!(plain.registry_config().await.unwrap(), None);
+        assert_eq!(plain.credentials("https.example").await.unwrap(), None);
+    }
+
+    #[test]
+    fn plain_tcp_to_another_machine_is_in_clear() {
+        let env = Env::default();
+        for (address, is_in_clear) in [
+            ("tcp://10.0.0.7:2375", true),
+            ("tcp://engine.example:2375", true),
+            ("tcp://127.0.0.1:2375", false),
+            ("tcp://localhost:2375", false),
+            ("tcp://[::1]:2375", false),
+            ("unix:///x", false),
+            ("ssh://box", false),
+        ] {
+            let endpoint = Endpoint::parse(address, &env).unwrap();
+            assert_eq!(endpoint.is_in_clear(), is_in_clear, "{address}");
+            assert_eq!(warning(&endpoint).is_some(), is_in_clear, "{address}");
+        }
+        let tls = |verify| Endpoint::Tcp {
+            host: "10.0.0.7".to_owned(),
+            port: 2376,
+            tls: Some(super::super::endpoint::Tls {
+                directory: "/x".into(),
+                verify,
+            }),
+        };
+        assert!(!tls(true).is_in_clear() && tls(false).is_in_clear());
+    }
+}

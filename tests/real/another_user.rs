@@ -1,0 +1,99 @@
+//! A project of another user of this machine, in a shared folder: nothing of it is read or run by any command.
+
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use dockerutils_test_support::Sandbox;
+
+/// A user who is neither root nor whoever runs the tests; there need be no such user.
+const ANOTHER: u32 = 47_114;
+
+/// Gives a path to a user, as root or by way of sudo.
+fn give(path: &Path, user: u32) {
+    if chown(path, Some(user), None).is_err() {
+        let mut sudo = Command::new("sudo");
+        let done = sudo.args(["-n", "chown", &user.to_string()]).arg(path).status();
+        assert!(done.is_ok_and(|status| status.success()), "chown {}", path.display());
+    }
+}
+
+/// Gives a path back at the end, so that the sandbox can be removed.
+struct Given<'a>(&'a Path);
+
+impl<'a> Given<'a> {
+    fn new(path: &'a Path) -> Self {
+        give(path, ANOTHER);
+        Self(path)
+    }
+}
+
+impl Drop for Given<'_> {
+    fn drop(&mut self) {
+        give(self.0, rustix::process::geteuid().as_raw());
+    }
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::new()
+        .file("docker/dev/Dockerfile", "FROM scratch\n")
+        .file(
+            "docker/dockerutils.cfg",
+            "[dev]\npre_build_script = ./ran.sh\n[setup]\nname = setup\n",
+        )
+        .script("ran.sh", "#!/bin/sh\ntouch ran\n")
+        .file("mine/notes", "")
+}
+
+#[test]
+fn no_command_reads_another_users_project() {
+    for theirs in ["", "docker", "docker/dockerutils.cfg"] {
+        let sandbox = sandbox();
+        let path = sandbox.project().join(theirs);
+        let _given = Given::new(&path);
+        let below = Path::new("[SANDBOX]/sample").join(theirs).display().to_string();
+        let told = format!("{} belongs to user {ANOTHER}", below.trim_end_matches('/'));
+        for (command, arguments, code) in [
+            ("build-image", &["dev"][..], 2),
+            ("build-image", &["dev", "--layers"], 2),
+            ("run-image", &["dev"], 125),
+            ("publish-image", &["dev"], 2),
+            ("transfer-image", &["dev", "ssh://nowhere.invalid"], 2),
+            ("genversion", &[], 2),
+            ("sync-up", &["--dock", "nowhere"], 2),
+        ] {
+            // From below, as in a folder of one's own in a shared one.
+            sandbox
+                .command(command)
+                .args(arguments)
+                .current_dir("mine")
+                .code(code)
+                .stderr_has(&told)
+                .stderr_has("config.yml: trusted_directories: [\"[SANDBOX]/sample\"]")
+                .run();
+        }
+        assert!(!sandbox.project().join("ran").exists());
+    }
+}
+
+#[test]
+fn the_user_can_trust_it_and_the_project_can_not() {
+    let sandbox = sandbox().file("docker/config.yml", "trusted_directories: ['*']\n");
+    let _given = Given::new(sandbox.project());
+    sandbox
+        .command("build-image")
+        .args(["dev", "--dry-run"])
+        .code(2)
+        .stderr_has("belongs to user")
+        .run();
+    let own = sandbox.home().join(".config/dockerutils");
+    std::fs::create_dir_all(&own).unwrap();
+    let list = format!("trusted_directories:\n  - {}\n", sandbox.project().display());
+    std::fs::write(own.join("config.yml"), list).unwrap();
+    sandbox
+        .command("build-image")
+        .args(["dev", "--dry-run"])
+        .stdout_has("docker build")
+        .any_stderr()
+        .run();
+}
