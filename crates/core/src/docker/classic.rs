@@ -20,6 +20,7 @@ use crate::context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_arc
 use crate::context::weight::{Heavy, Weights};
 use crate::context::{ContextDir, ignore};
 use crate::error::{Error, Result};
+use crate::project_file;
 
 /// Chunks of the archive that wait for the wire, 64 KiB each.
 const QUEUE: usize = 32;
@@ -174,7 +175,7 @@ impl DockerfileInContext {
                 outside: None,
             });
         }
-        let text = std::fs::read(&request.dockerfile)
+        let text = project_file::read(&request.dockerfile)
             .map_err(|cause| Error::usage(format!("{} can't be read", request.dockerfile.display())).because(cause))?;
         Ok(Self {
             name: format!(".dockerfile.{}", super::buildkit::session::random_id()?),
@@ -187,10 +188,24 @@ fn archive_options(request: &BuildRequest, dockerfile: &DockerfileInContext) -> 
     // Beside the Dockerfile goes before the one in the root, as BuildKit has it; the classic client knows only that.
     let mut beside = request.dockerfile.clone().into_os_string();
     beside.push(".dockerignore");
-    let text = [std::path::PathBuf::from(beside), request.context.join(".dockerignore")]
-        .iter()
-        .find_map(|file| std::fs::read(file).ok())
-        .unwrap_or_default();
+    let mut text = Vec::new();
+    for file in [std::path::PathBuf::from(beside), request.context.join(".dockerignore")] {
+        match project_file::read(&file) {
+            Ok(found) => {
+                text = found;
+                break;
+            }
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+            // Without it, all that it leaves out would be sent.
+            Err(cause) => {
+                return Err(Error::failed(format!("{} can't be read", file.display()))
+                    .because(cause)
+                    .hint(
+                        "it says what stays on this machine: put a text file there, or remove it to send everything",
+                    ));
+            }
+        }
+    }
     Ok(ArchiveOptions {
         exclude: ignore::read(&text).map_err(context_error)?,
         dockerfile: dockerfile
