@@ -330,32 +330,39 @@ fn a_full_disk_on_either_side_leaves_every_file_whole() {
     far.there(&["mount", "-o", "remount,size=60m", mount]);
     far.assert_in_step();
 
-    // Here: a small disk of this command alone.
+    // Here: a small disk of this command alone. What is seen not to fit does not even begin; where there is no room for names,
+    // or somebody else takes it, it ends in the middle.
     far.shell_there("head -c 9000000 /dev/urandom > \"$1/large\"; echo newer > \"$1/a\"");
+    far.shell_there("cd \"$1\" && for n in $(seq 100); do echo $n > n$n; done");
     let project = far.sandbox.project();
-    let small = project.with_file_name("small");
-    fs::create_dir(&small).unwrap();
-    let script = "mount -t tmpfs -o size=14m tmpfs \"$1\" && cp -a \"$2/.\" \"$1/\" && mount --bind \"$1\" \"$2\" && cd \"$2\" && \
-                  { \"$3\" --dock far; echo code $?; cat a; ls -A | grep dockerutils; }";
-    let output = far
-        .sandbox
-        .program("/usr/bin/unshare")
-        .args(["-rm", "sh", "-c", script, "sh"])
-        .arg(&small)
-        .arg(project)
-        .arg(dockerutils_test_support::binary("sync-down"))
-        .env("PATH", far.path())
-        .env("LOGNAME", &far.name)
-        .env_remove("DOCKER_HOST")
-        .code(1)
-        .any_stdout()
-        .any_stderr()
-        .run();
-    assert!(
-        output.stderr.contains("No space left on device") && output.stderr.contains("make room on this disk"),
-        "{output}"
-    );
-    assert_eq!(output.stdout, "code 1\nnew", "{output}");
+    let script = "mkdir \"$1\" && mount -t tmpfs -o \"$4\" tmpfs \"$1\" && cp -a \"$2/.\" \"$1/\" && mount --bind \"$1\" \"$2\" && \
+                  cd \"$2\" && { \"$3\" --dock far; echo code $?; cat a; ls -A | grep dockerutils; }";
+    for (disk, said, hint) in [
+        ("size=14m", "are free on the disk of", "hint: make room, bring less"),
+        (
+            "size=60m,nr_inodes=60",
+            "No space left on device",
+            "hint: make room on this disk",
+        ),
+    ] {
+        let output = far
+            .sandbox
+            .program("/usr/bin/unshare")
+            .args(["-rm", "sh", "-c", script, "sh"])
+            .arg(project.with_file_name(format!("small-{}", disk.len())))
+            .arg(project)
+            .arg(dockerutils_test_support::binary("sync-down"))
+            .arg(disk)
+            .env("PATH", far.path())
+            .env("LOGNAME", &far.name)
+            .env_remove("DOCKER_HOST")
+            .code(1)
+            .any_stdout()
+            .any_stderr()
+            .run();
+        assert!(output.stderr.contains(said) && output.stderr.contains(hint), "{output}");
+        assert_eq!(output.stdout, "code 1\nnew", "{output}");
+    }
     far.sync("sync-down").any_stdout().any_stderr().run();
     far.assert_in_step();
 }
@@ -734,4 +741,111 @@ fn a_docked_container_gets_the_project_from_its_copy() {
     let outcome = running.wait();
     assert_eq!(outcome.code, 0, "{outcome}");
     assert_eq!(far.sandbox.read("result"), "made\n");
+}
+
+/// Waits until what a shell there prints has this in it.
+fn wait_there(far: &Far, script: &str, wanted: &str) {
+    wait_until(wanted, || far.shell_there(script).contains(wanted));
+}
+
+/// A project with a secret that `.dockerignore` keeps here, and a repository of git.
+fn with_a_secret(name: &str) -> Far {
+    let far = Far::new(name, "root");
+    far.sandbox.write(".dockerignore", ".env\n");
+    far.sandbox.write(".env", "TOKEN=secret\n");
+    far.sandbox.write("a", "a");
+    let mut git = Command::new("git");
+    capture_text(git.args(["init", "-q", "."]).current_dir(far.sandbox.project())).unwrap();
+    far
+}
+
+/// What a hostile container does in the workspace.
+const DEEDS: &str = "cd \"$1\" && : > .dockerignore && \
+    printf '#!/bin/sh\\ntouch /tmp/pwned\\n' > .git/hooks/pre-commit && chmod 755 .git/hooks/pre-commit && \
+    printf '[core]\\n\\tfsmonitor = touch /tmp/pwned; false\\n' >> .git/config && echo changed > a";
+
+/// Nothing of it is here, and no secret is there.
+fn assert_untouched(far: &Far) {
+    assert_eq!(far.sandbox.read(".dockerignore"), ".env\n");
+    assert!(!far.sandbox.project().join(".git/hooks/pre-commit").exists());
+    assert!(!far.sandbox.read(".git/config").contains("fsmonitor"));
+    assert_eq!(far.shell_there("find \"$1\" -name .env"), "");
+}
+
+#[test]
+fn a_dock_does_not_rewrite_what_leaves_this_machine_or_runs_here_while_it_is_watched() {
+    let far = with_a_secret("sync-guard");
+    let watching = far.sync("sync-up").arg("--watch").spawn();
+    wait_until("the project there", || {
+        far.there(&["sh", "-c", &format!("cat {}/a 2>&1 || true", far.workspace())]) == "a"
+    });
+    far.shell_there(DEEDS);
+    // What may come has come, so all was looked at.
+    wait_until("what may come", || far.sandbox.read("a") == "changed\n");
+    // And once more, after the rules were read again and everything was listed by them.
+    far.sandbox.write("b", "b");
+    wait_there(&far, "cat \"$1/b\" 2>/dev/null || true", "b");
+    far.shell_there("echo again > \"$1/c\"");
+    wait_until("c", || far.sandbox.project().join("c").exists());
+    assert_untouched(&far);
+    watching.interrupt();
+    let outcome = watching.wait();
+    for path in [".dockerignore", ".git/config", ".git/hooks/pre-commit"] {
+        let said = format!("{path}: different on the dock, and taken from there only by its name");
+        assert_eq!(outcome.stderr.matches(&said).count(), 1, "{path} {outcome}");
+    }
+
+    // All of theirs are none of these.
+    far.sync("sync-down")
+        .arg("--theirs")
+        .code(1)
+        .stdout_has("3 in conflict")
+        .stderr_has("hint: ssh-dock far cat ")
+        .stderr_has("sync-down --theirs .dockerignore the dock's")
+        .run();
+    assert_untouched(&far);
+    let json = far.sync("sync-down").args(["--json", "--list"]).any_stdout().run();
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["conflicts"][0]["path"], ".dockerignore");
+    // By name, one comes.
+    far.sync("sync-down")
+        .args(["--theirs", ".git/hooks/pre-commit"])
+        .any_stdout()
+        .run();
+    assert!(far.sandbox.read(".git/hooks/pre-commit").contains("pwned"));
+    far.sync("sync-up").arg("--ours").any_stdout().run();
+    far.sync("sync-down").stdout_has("nothing to do").run();
+    assert_eq!(far.shell_there("cat \"$1/.dockerignore\""), ".env");
+}
+
+#[test]
+fn a_container_that_mounts_the_project_does_not_rewrite_them_either() {
+    let far = with_a_secret("sync-guard-run");
+    let config = "[box]\nname = busybox\ntag = latest\nprefix = False\ninteractive = False\n\
+                  volumes = -v {project_root}:/app\n";
+    far.sandbox.write("docker/dockerutils.cfg", config);
+    let deeds =
+        format!("set -- /app; {DEEDS}; echo '[web]' > docker/dockerutils.cfg; until [ -e go ]; do sleep 0.1; done");
+    fs::write(far.sandbox.project().join("deeds"), deeds).unwrap();
+    let running = far
+        .sync("run-image")
+        .args(["--watch", "box", "-c", "sh /app/deeds"])
+        .spawn();
+    wait_until("what may come", || far.sandbox.read("a") == "changed\n");
+    far.sandbox.write("go", "");
+    let outcome = running.wait();
+    assert_eq!(outcome.code, 0, "{outcome}");
+    assert!(
+        outcome.stderr.contains("docker/dockerutils.cfg: different on the dock"),
+        "{outcome}"
+    );
+    assert_untouched(&far);
+    assert_eq!(far.sandbox.read("docker/dockerutils.cfg"), config);
+    // Without --watch it is sent each time, and nothing comes.
+    far.sync("run-image")
+        .args(["box", "-c", "ls -a /app"])
+        .any_stderr()
+        .stdout_has("deeds\n")
+        .run();
+    assert_untouched(&far);
 }

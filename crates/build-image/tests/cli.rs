@@ -547,6 +547,22 @@ fn scripts_run_in_the_root_and_their_code_is_passed_on() {
 }
 
 #[test]
+fn rules_that_cannot_be_read_are_not_no_rules() {
+    for name in [".dockerignore", "docker/dev/Dockerfile.dockerignore"] {
+        let sandbox = project().file(&format!("{name}/a"), "");
+        let engine = building();
+        classic(&sandbox, &engine)
+            .arg("dev")
+            .code(1)
+            .any_stdout()
+            .stderr_has(&format!("{name} can't be read"))
+            .stderr_has("hint: it says what stays on this machine")
+            .run();
+        assert!(engine.requests().iter().all(|request| request.path != "/build"));
+    }
+}
+
+#[test]
 fn a_pip_conf_is_made_for_the_build_and_taken_away() {
     let sandbox = project().file("pip.conf.template", "[global]\n");
     classic(&sandbox, &building())

@@ -33,6 +33,7 @@ pub mod naming;
 pub mod ops;
 pub mod output;
 pub mod private_file;
+pub mod project_file;
 pub mod registry_helper;
 pub mod shell;
 pub mod sync;

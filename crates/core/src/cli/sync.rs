@@ -23,7 +23,7 @@ pub struct SyncOptions {
     /// Where both sides changed, take this machine's version
     #[arg(long, conflicts_with = "theirs")]
     pub ours: bool,
-    /// Where both sides changed, take the dock's version
+    /// Where both sides changed, take the dock's version; of what decides or runs things here, only where PATH names it
     #[arg(long)]
     pub theirs: bool,
     /// What every command takes that uses a dock.

@@ -16,6 +16,7 @@ use super::{buildkit, classic};
 use crate::context::ignore;
 use crate::context::weight::Heavy;
 use crate::error::{Error, Result};
+use crate::project_file;
 
 /// What is to be built.
 #[derive(Clone, Debug)]
@@ -40,11 +41,24 @@ impl BuildRequest {
         let mut beside = self.dockerfile.clone().into_os_string();
         beside.push(".dockerignore");
         let beside = (folder == self.context).then(|| PathBuf::from(beside));
-        let text = beside
-            .into_iter()
-            .chain([folder.join(".dockerignore")])
-            .find_map(|file| std::fs::read(file).ok())
-            .unwrap_or_default();
+        let mut text = Vec::new();
+        for file in beside.into_iter().chain([folder.join(".dockerignore")]) {
+            match project_file::read(&file) {
+                Ok(found) => {
+                    text = found;
+                    break;
+                }
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+                // Without it, all that it leaves out would be sent.
+                Err(cause) => {
+                    return Err(Error::failed(format!("{} can't be read", file.display()))
+                        .because(cause)
+                        .hint(
+                            "it says what stays on this machine: put a text file there, or remove it to send everything",
+                        ));
+                }
+            }
+        }
         ignore::read(&text).map_err(|cause| {
             Error::failed(format!("the .dockerignore of {} can't be read", folder.display())).because(cause)
         })

@@ -20,6 +20,7 @@ use crate::context::ContextDir;
 use crate::context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
 use crate::context::weight::{Heavy, Weights};
 use crate::error::{Error, Result};
+use crate::project_file;
 
 /// Chunks of the archive that wait for the wire, 64 KiB each.
 const QUEUE: usize = 32;
@@ -175,7 +176,7 @@ impl DockerfileInContext {
                 outside: None,
             });
         }
-        let text = std::fs::read(&request.dockerfile)
+        let text = project_file::read(&request.dockerfile)
             .map_err(|cause| Error::usage(format!("{} can't be read", request.dockerfile.display())).because(cause))?;
         Ok(Self {
             name: format!(".dockerfile.{}", super::buildkit::session::random_id()?),

@@ -20,7 +20,7 @@ use crate::shell;
 use crate::sync::far::DockShell;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
-use crate::sync::plan::{Action, Direction, Place, Wish};
+use crate::sync::plan::{Action, Direction, Place, Why, Wish};
 use crate::sync::rsync::Rsync;
 use crate::sync::send::Generated;
 use crate::sync::session::{Report, Session, Target};
@@ -214,7 +214,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
     }
     show(&context.printer, &docked.dock, &report, args.direction)?;
     if !args.watch {
-        return judged(&report, args.direction);
+        return judged(&docked.dock, &report, args.direction);
     }
     let printer = context.printer.clone();
     printer.note(&format!(
@@ -389,11 +389,12 @@ fn summary(report: &Report) -> String {
 /// Warns of what was not done, and of what will be in the way.
 fn warn(printer: &Printer, dock: &Dock, report: &Report) {
     for conflict in &report.conflicts {
-        let beside = conflict.beside.as_deref();
-        let beside = beside
-            .map(|beside| format!("; the dock's version is in {}", shown(beside)))
-            .unwrap_or_default();
-        printer.warning(&format!("{}: {}{beside}", shown(&conflict.path), conflict.why.text()));
+        let more = match (&conflict.why, &conflict.beside) {
+            (Why::Guarded(why), _) => format!(": {why}"),
+            (_, Some(beside)) => format!("; the dock's version is in {}", shown(beside)),
+            (_, None) => String::new(),
+        };
+        printer.warning(&format!("{}: {}{more}", shown(&conflict.path), conflict.why.text()));
     }
     for (path, why) in &report.troubles {
         printer.warning(&format!("{}: {}", shown(path), visible(why)));
@@ -416,13 +417,21 @@ fn warn(printer: &Printer, dock: &Dock, report: &Report) {
 }
 
 /// The end of a sync: conflicts and failures are one, though the rest has travelled.
-fn judged(report: &Report, direction: Direction) -> Result<ExitStatus> {
+fn judged(dock: &Dock, report: &Report, direction: Direction) -> Result<ExitStatus> {
     let command = match direction {
         Direction::Up => "sync-up",
         Direction::Down | Direction::Both => "sync-down",
     };
     if let Some(first) = report.conflicts.first() {
         let path = shell::quote(&shown(&first.path)).into_owned();
+        let look = match first.why {
+            Why::Guarded(_) => format!(
+                "ssh-dock {} cat {} shows the dock's version. ",
+                shell::quote(&dock.moniker),
+                shell::quote(&shell::quote(&format!("{}/{}", report.workspace, shown(&first.path))))
+            ),
+            _ => String::new(),
+        };
         return Err(Error::failed(format!(
             "{} left alone on both sides; the rest has travelled",
             match report.conflicts.len() {
@@ -431,7 +440,8 @@ fn judged(report: &Report, direction: Direction) -> Result<ExitStatus> {
             }
         ))
         .hint(hint!(
-            "{command} --ours {path} takes this machine's version to both sides, {command} --theirs {path} the dock's";
+            "{look}{command} --ours {path} takes this machine's version to both sides, {command} --theirs {path} the dock's";
+            look = look,
             command = command,
             path = path
         )));

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
@@ -13,6 +14,10 @@ use crate::output::visible;
 
 /// So much of what a script complains about is kept.
 const COMPLAINTS: usize = 64 * 1024;
+/// So much it may complain, or say after all that was asked for.
+const EXCESS: u64 = 16 * 1024 * 1024;
+/// So long it may take to end when all has come.
+const AFTERWARDS: Duration = Duration::from_secs(60);
 /// So much may come before a script's own first line.
 const GREETINGS: usize = 256 * 1024;
 
@@ -166,31 +171,62 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
         let _ = bridge.shutdown();
         fed
     });
+    let (tell, taken_in) = tokio::sync::oneshot::channel();
     let taking = tokio::task::spawn_blocking(move || {
         let mut bridge = SyncIoBridge::new(stdout);
-        skip_greetings(&mut bridge, greeting.as_bytes())?;
-        let taken = take(&mut bridge);
+        let taken = skip_greetings(&mut bridge, greeting.as_bytes()).and_then(|()| take(&mut bridge));
+        // Whoever asked has gone.
+        let _ = tell.send(());
         // The script comes to its end only when somebody listens.
-        let _ = io::copy(&mut bridge, &mut io::sink());
-        taken
+        match io::copy(&mut (&mut bridge).take(EXCESS), &mut io::sink()) {
+            Ok(EXCESS..) => Err(taken.err().unwrap_or_else(too_much)),
+            _ => Ok(taken),
+        }
     });
     let complaining = async {
         let mut complaints = Vec::new();
         let mut buffer = vec![0; 8192];
+        let mut all = 0;
         while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+            all += read as u64;
+            if all >= EXCESS {
+                return Err(too_much());
+            }
             let room = COMPLAINTS.saturating_sub(complaints.len()).min(read);
             complaints.extend_from_slice(buffer.get(..room).unwrap_or_default());
         }
-        String::from_utf8_lossy(&complaints).into_owned()
+        Ok(String::from_utf8_lossy(&complaints).into_owned())
     };
-    let (fed, taken, complaints, exit) = tokio::join!(feeding, taking, complaining, exit);
     let thread = |_| Error::failed("a part of the sync could not be run");
+    // The first that says too much ends all: with its streams and its exit, the connection goes.
+    let all = async {
+        tokio::try_join!(
+            async { feeding.await.map_err(thread) },
+            async { taking.await.map_err(thread)? },
+            complaining,
+            async { Ok(exit.await) },
+        )
+    };
+    let late = async {
+        let _ = taken_in.await;
+        tokio::time::sleep(AFTERWARDS).await;
+    };
+    let (fed, taken, complaints, exit) = tokio::select! {
+        all = all => all?,
+        () = late => return Err(too_much()),
+    };
     Ok(Reply {
-        fed: fed.map_err(thread)?,
-        taken: taken.map_err(thread)?,
+        fed,
+        taken,
         exit: exit?,
         complaints,
     })
+}
+
+fn too_much() -> Error {
+    Error::failed("what the dock says does not end, though all that was asked for has come").hint(
+        "ssh-dock DOCK sh -c 'echo works' should print \"works\" and end; look at what the login shell there does",
+    )
 }
 
 /// Feeds paths, each with a NUL after it.

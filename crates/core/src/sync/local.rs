@@ -18,6 +18,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Content, Item, Kind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, split};
 use crate::context::{self, ContextDir, WalkError, WalkOptions};
+use crate::error::{Error, Result};
+use crate::project_file;
 
 /// How long after a change another one may leave the same time behind, in nanoseconds: the kernel's clock of files ticks
 /// every 10 ms at worst.
@@ -26,8 +28,6 @@ const TICK: i64 = 20_000_000;
 const FUTURE: i64 = 3600 * 1_000_000_000;
 /// How much of a file is read at once.
 const CHUNK: usize = 256 * 1024;
-/// The longest `.dockerignore` that is read.
-const LONGEST_IGNORE: u64 = 16 * 1024 * 1024;
 
 /// A path of the project that could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -85,26 +85,40 @@ impl Local {
         self.context.path()
     }
 
-    /// The patterns of the project's `.dockerignore`.
+    /// The patterns of the project's `.dockerignore`, which must be a file of its own: what it says decides what leaves this
+    /// machine. No link is followed, no pipe is waited for, and one that is too long is not read in part.
     ///
     /// # Errors
     /// A file that can't be read, or that Docker refuses.
-    pub fn patterns(&self) -> Result<Vec<Vec<u8>>, WalkError> {
+    pub fn patterns(&self) -> Result<Vec<Vec<u8>>> {
         let path = self.root().join(".dockerignore");
-        let failed = |source| WalkError::Io {
-            action: "read",
-            path: path.clone(),
-            source,
+        let refused = |what: &str| Error::failed(format!("{} {what}, and nothing is synced", path.display()));
+        let unread = |cause: io::Error| {
+            refused("can't be read")
+                .because(cause)
+                .hint("it says what stays on this machine: put a text file there, or remove it to sync everything")
         };
-        let mut text = Vec::new();
-        match File::open(&path) {
-            Ok(file) => {
-                file.take(LONGEST_IGNORE).read_to_end(&mut text).map_err(failed)?;
+        let file = match project_file::open(&path, false) {
+            Ok((file, _)) => file,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(cause) if fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) => {
+                let quoted = crate::shell::quote(&path.to_string_lossy()).into_owned();
+                return Err(refused("is a symbolic link").because(cause).hint(format!(
+                    "put the file itself there: cp --remove-destination \"$(readlink -f {quoted})\" {quoted}"
+                )));
             }
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-            Err(cause) => return Err(failed(cause)),
-        }
-        Ok(context::ignore::read(&text)?)
+            Err(cause) => return Err(unread(cause)),
+        };
+        let text = project_file::all(file).map_err(unread)?;
+        context::ignore::read(&text)
+            .map_err(|cause| Error::usage("the project's .dockerignore is wrong").because(cause))
+    }
+
+    /// How many bytes are free on the project's disk for this user; none where the system does not say.
+    pub fn free(&self) -> Option<u64> {
+        let root = self.context.open_directory(b"").ok()?;
+        let found = rustix::fs::fstatvfs(root).ok()?;
+        (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     /// Lists what a `COPY . .` would get, but for our own directory and for `without`.

@@ -7,9 +7,11 @@
 //!
 //! The far side needs a POSIX shell and the tools of busybox. Nothing is installed there: [`script`] has what is run.
 //! What it says ([`listing`]) and sends is hostile: names that lead out of the project, links in the place of
-//! directories and sizes that lie are refused, and nothing is ever written through a symbolic link.
+//! directories and sizes that lie are refused, and nothing is ever written through a symbolic link. What decides or runs
+//! things here ([`guard`]) it never changes without a person's word.
 
 pub mod far;
+pub mod guard;
 pub mod listing;
 pub mod local;
 pub mod manifest;
@@ -34,6 +36,8 @@ use crate::hexadecimal::hex;
 pub const OWN_DIRECTORY: &[u8] = b".dockerutils-sync";
 /// The bits of a mode that travel. Set-user-ID and its like are left to each side: directories inherit them.
 pub const MODE_BITS: u32 = 0o777;
+/// Of a mode on the dock, these are not taken: who may write to a file here is said here.
+pub const OTHERS_WRITE: u32 = 0o022;
 /// The longest path that is taken: the kernel's own limit.
 pub const LONGEST_PATH: usize = 4096;
 

@@ -3,11 +3,15 @@
 //! A path that changed on one side goes to the other. One that changed on both is a conflict, unless both have the same
 //! contents now: it is left alone, and the rest goes on. Modes are told apart from contents, and never conflict: where both
 //! sides changed one, the side that the sync takes from wins.
+//!
+//! What [`Guard`] holds is never changed here because the dock has something else: that is a conflict, and only a person
+//! who names the path settles it for the dock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::guard::Guard;
 use super::manifest::{Record, Records, Side};
-use super::{Content, Item, Kind, Tree, ancestors, below, split};
+use super::{Content, Item, Kind, OTHERS_WRITE, Tree, ancestors, below, split};
 
 /// Which way files go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub enum Why {
     InTheWay(Place),
     /// Another file system is mounted there on the dock, where a file can't be put in one step.
     OtherFileSystem,
+    /// Changed on the dock, and no dock changes it: see [`Guard`], which says why.
+    Guarded(&'static str),
 }
 
 impl Why {
@@ -78,6 +84,7 @@ impl Why {
             Self::InTheWay(Place::Here) => "a file and a directory of this name are in each other's way here",
             Self::InTheWay(Place::There) => "a file and a directory of this name are in each other's way on the dock",
             Self::OtherFileSystem => "on another file system of the dock, which is mounted in the workspace",
+            Self::Guarded(_) => "different on the dock, and taken from there only by its name",
         }
     }
 }
@@ -131,6 +138,8 @@ pub struct Sides<'a> {
     pub unseen: &'a BTreeSet<Vec<u8>>,
     /// The file whose place on the dock a generated one takes: it goes there, and never comes back.
     pub generated: Option<&'a [u8]>,
+    /// What the dock never changes here.
+    pub guard: &'a Guard,
 }
 
 /// What the user wants.
@@ -147,6 +156,15 @@ pub struct Wish<'a> {
 impl Wish<'_> {
     fn wants(&self, path: &[u8]) -> bool {
         self.only.is_empty() || self.only.iter().any(|wanted| is_at_or_below(path, wanted))
+    }
+
+    /// Whether a person has said that the dock's version of this very path counts: by its name, or by that of a directory
+    /// which the guard holds as a whole.
+    fn takes(&self, path: &[u8], sides: &Sides<'_>) -> bool {
+        let names = |wanted: &Vec<u8>| {
+            path == wanted || (is_at_or_below(path, wanted) && sides.guard.is_listed(wanted, sides.here))
+        };
+        self.settle == Some(Place::There) && self.only.iter().any(names)
     }
 }
 
@@ -270,7 +288,21 @@ pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &Wish<'_>) -> Steps {
         } else {
             flow(base, here, there, contents, path)
         };
+        let guarded = match flow {
+            Flow::Conflict(_) | Flow::From(Place::There) => sides.guard.holds(path, sides.here, sides.there),
+            _ => None,
+        };
+        let flow = match (flow, guarded) {
+            (Flow::From(Place::There), Some(_)) if !wish.direction.down() && wish.settle.is_none() => {
+                Flow::From(Place::There)
+            }
+            (_, Some(why)) => Flow::Conflict(Why::Guarded(why)),
+            (flow, None) => flow,
+        };
         let flow = match (flow, wish.settle) {
+            (Flow::Conflict(why @ Why::Guarded(_)), Some(Place::There)) if !wish.takes(path, sides) => {
+                Flow::Conflict(why)
+            }
             (Flow::Conflict(_), Some(place)) => {
                 settled.insert(path.clone());
                 let action = put(place, base, here, there, wish.direction);
@@ -283,6 +315,9 @@ pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &Wish<'_>) -> Steps {
             Flow::InStep | Flow::Agree => match mode(base, here, there, wish.direction) {
                 None if matches!(flow, Flow::Agree) => Some(Action::Agree),
                 None => stale(base, here, there).then_some(Action::Agree),
+                Some(action @ (Action::ModeHere(_) | Action::Later(Place::There))) => {
+                    Some(guarded_mode(sides, wish, path, action))
+                }
                 action => action,
             },
             Flow::Forget => Some(Action::Forget),
@@ -295,7 +330,68 @@ pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &Wish<'_>) -> Steps {
     }
     fit(sides, &mut steps, &settled, wish.settle, Place::There);
     fit(sides, &mut steps, &settled, wish.settle, Place::Here);
+    hold(sides, &mut steps, wish);
     steps
+}
+
+/// The step for a mode that changed on the dock, where the guard has a say.
+fn guarded_mode(sides: &Sides<'_>, wish: &Wish<'_>, path: &[u8], action: Action) -> Action {
+    let Some(why) = sides.guard.holds_mode(path, sides.here) else {
+        return action;
+    };
+    match (action, wish.settle, sides.here.get(path)) {
+        (_, Some(Place::Here), Some(here)) => Action::ModeThere(here.mode),
+        (_, Some(Place::There), Some(here)) if wish.takes(path, sides) => Action::ModeHere(taken(
+            sides.there.get(path).map_or(here.mode, |there| there.mode),
+            Some(here),
+        )),
+        // Never in step before, and the same otherwise: each keeps its own.
+        (Action::ModeHere(_), ..) if !sides.base.contains_key(path) => Action::Agree,
+        (Action::ModeHere(_), ..) => Action::Conflict(Why::Guarded(why)),
+        (action, ..) => action,
+    }
+}
+
+/// The guard's last word, when the steps of both sides fit together: what they would take along, it holds, too.
+fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &Wish<'_>) {
+    let is_directory = |tree: &Tree, path: &[u8]| tree.get(path).is_some_and(|item| item.kind == Kind::Directory);
+    let changing: Vec<(Vec<u8>, Action)> = steps
+        .iter()
+        .filter(|(_, action)| matches!(action, Action::Bring(_) | Action::RemoveHere))
+        .map(|(path, action)| (path.clone(), *action))
+        .collect();
+    for (path, action) in &changing {
+        let why = match sides.guard.holds(path, sides.here, sides.there) {
+            Some(why) if !wish.takes(path, sides) => Some(why),
+            _ if is_directory(sides.here, path) && !is_directory(sides.there, path) => {
+                sides
+                    .guard
+                    .holds_below(path, sides.here, |lower| wish.takes(lower, sides))
+            }
+            _ => None,
+        };
+        match (why, action) {
+            (None, _) => {}
+            // What is held in it is named itself.
+            (Some(_), Action::RemoveHere) if is_directory(sides.here, path) => drop(steps.remove(path)),
+            (Some(why), _) => drop(steps.insert(path.clone(), Action::Conflict(Why::Guarded(why)))),
+        }
+    }
+    // Nothing comes into a directory that does not come.
+    for (path, action) in &changing {
+        let blocked = matches!(action, Action::Bring(_))
+            && ancestors(path)
+                .any(|above| matches!(steps.get(above), Some(Action::Conflict(_))) && !is_directory(sides.here, above));
+        if blocked {
+            steps.insert(path.clone(), Action::Conflict(Why::InTheWay(Place::Here)));
+        }
+    }
+}
+
+/// A mode of the dock as it is taken here: who else may write to a file stays as it is here.
+pub fn taken(mode: u32, here: Option<&Item>) -> u32 {
+    let here = here.filter(|here| here.kind != Kind::Symlink);
+    (mode & !OTHERS_WRITE) | here.map_or(0, |here| here.mode & OTHERS_WRITE)
 }
 
 fn flow(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, contents: &Contents, path: &[u8]) -> Flow {
@@ -366,7 +462,11 @@ fn put(
     match (from, here, there) {
         (Place::Here, Some(here), there) => Some(Action::Send(merged(base, here, there, Place::Here, direction))),
         (Place::Here, None, Some(_)) => Some(Action::RemoveThere),
-        (Place::There, here, Some(there)) => Some(Action::Bring(merged(base, there, here, Place::There, direction))),
+        (Place::There, here, Some(there)) => {
+            let mode = merged(base, there, here, Place::There, direction);
+            let is_link = there.kind == Kind::Symlink;
+            Some(Action::Bring(if is_link { mode } else { taken(mode, here) }))
+        }
         (Place::There, Some(_), None) => Some(Action::RemoveHere),
         (_, None, None) => Some(Action::Forget),
     }
@@ -411,7 +511,9 @@ fn mode(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, direct
     };
     Some(match from {
         Place::Here if direction.up() => Action::ModeThere(here.mode),
-        Place::There if direction.down() => Action::ModeHere(there.mode),
+        // All that changed is what is not taken.
+        Place::There if taken(there.mode, Some(here)) == here.mode => Action::Agree,
+        Place::There if direction.down() => Action::ModeHere(taken(there.mode, Some(here))),
         place => Action::Later(place),
     })
 }
@@ -449,7 +551,7 @@ fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle
     };
     let placing = |mode: u32| match side {
         Place::There => Action::Send(mode),
-        Place::Here => Action::Bring(mode),
+        Place::Here => Action::Bring(taken(mode, None)),
     };
     let paths: Vec<Vec<u8>> = steps.keys().cloned().collect();
     for path in &paths {
@@ -520,12 +622,15 @@ fn take_whole(sides: &Sides<'_>, steps: &mut Steps, from: Place, path: &[u8]) {
         Place::Here => (sides.here, sides.there),
         Place::There => (sides.there, sides.here),
     };
-    let lower = below(own, path).map(|(path, item)| (path.clone(), item.mode));
-    let top = own.get(path).map(|item| (path.to_vec(), item.mode));
-    for (path, mode) in top.into_iter().chain(lower) {
+    let top = own.get(path).map(|item| (path.to_vec(), item));
+    for (path, item) in top
+        .into_iter()
+        .chain(below(own, path).map(|(path, item)| (path.clone(), item)))
+    {
         let action = match from {
-            Place::Here => Action::Send(mode),
-            Place::There => Action::Bring(mode),
+            Place::Here => Action::Send(item.mode),
+            Place::There if item.kind == Kind::Symlink => Action::Bring(item.mode),
+            Place::There => Action::Bring(taken(item.mode, other.get(&path))),
         };
         steps.insert(path, action);
     }

@@ -156,9 +156,16 @@ fn unpack(
                 let target = link().unwrap_or_default();
                 let target = target.strip_prefix(b"./").unwrap_or(&target);
                 let Some(first) = arrived.get(target) else { continue };
-                let mut first_file = stage.open(&first.staged).map_err(Unpack::Here)?;
+                // A copy costs the dock nothing: it counts against what was listed, as all does that comes.
+                if wanted
+                    .get(target)
+                    .is_none_or(|first| first.stamp.size != item.stamp.size)
+                {
+                    continue;
+                }
+                let first_file = stage.open(&first.staged).map_err(Unpack::Here)?;
                 let mut file = stage.create(&staged).map_err(Unpack::Here)?;
-                io::copy(&mut first_file, &mut file).map_err(Unpack::Here)?;
+                io::copy(&mut first_file.take(item.stamp.size), &mut file).map_err(Unpack::Here)?;
                 first.content
             }
             (EntryType::Regular | EntryType::Continuous, Kind::File) => {

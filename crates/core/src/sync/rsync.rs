@@ -4,12 +4,15 @@
 //! place as all else is, so that what is promised of whole files and of changes meanwhile does not depend on it. Where it
 //! fails, for whatever reason, the file travels whole.
 //!
+//! The dock's rsync is a stranger to ours, which must know to defend itself: [`LEAST`].
+//!
 //! rsync checks by a digest of its own that what it made is what the other side has. How it reaches the dock: its `-e`
 //! calls `PROGRAM HOST rsync --server ...`; with `-s`, paths are not part of that command line.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
@@ -20,6 +23,18 @@ use crate::output::visible;
 
 /// Below, a file that both sides have goes whole just as soon: rsync needs some round trips, and reads both versions.
 const LARGE: u64 = 8 * 1024 * 1024;
+
+/// The oldest version of ours that talks to a dock's. A hostile one could write files of its choice here (CVE-2022-29154,
+/// CVE-2024-12087), read other files of this machine byte by byte (CVE-2024-12086), and what is on the stack or beyond
+/// (CVE-2024-12084, -12085). Distributions mend older ones without another number: that can't be told from outside.
+pub const LEAST: (u32, u32, u32) = (3, 4, 0);
+
+/// How long it may take to say its version.
+const ANSWERS: Duration = Duration::from_secs(10);
+/// How often it is looked at how much rsync has made here.
+const LOOKED_AT: Duration = Duration::from_millis(200);
+/// Beside the files that were listed, so much may lie there.
+const SLACK: u64 = 1024 * 1024;
 
 /// How long rsync may go on without anything going to and fro, in seconds.
 const STALLED: &str = "60";
@@ -42,8 +57,8 @@ pub struct Rsync {
 pub enum Way<'a> {
     /// Into this directory of ours in the workspace.
     Up(&'a str),
-    /// Into this directory of ours in the project.
-    Down(&'a str),
+    /// Into this directory of ours in the project, so many bytes at most.
+    Down(&'a str, u64),
 }
 
 impl Rsync {
@@ -81,6 +96,28 @@ impl Rsync {
         is_large(from) && to.is_some_and(is_large) && from.stamp.mtime >= 0
     }
 
+    /// Why this rsync is not let near a dock's; none where it is.
+    pub async fn distrust(&self) -> Option<String> {
+        let mut command = Command::new(&self.program);
+        command
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let said = match tokio::time::timeout(ANSWERS, command.output()).await {
+            Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout).into_owned(),
+            _ => String::new(),
+        };
+        match version(&said) {
+            Some(version) if version >= LEAST => None,
+            Some((major, minor, patch)) => Some(format!(
+                "rsync {major}.{minor}.{patch} here is older than {}.{}.{}, and not proof against a hostile dock",
+                LEAST.0, LEAST.1, LEAST.2
+            )),
+            None => Some(format!("{} does not say which version it is", self.program.display())),
+        }
+    }
+
     /// Makes these files anew, in a directory of ours on the side where they go.
     ///
     /// # Errors
@@ -93,7 +130,7 @@ impl Rsync {
         // `..` is refused, and only the digest tells.
         let (from, to, old) = match way {
             Way::Up(directory) => (here, format!("{there}{own}/{directory}/"), workspace.to_owned()),
-            Way::Down(directory) => (there, format!("{here}{own}/{directory}/"), root.display().to_string()),
+            Way::Down(directory, _) => (there, format!("{here}{own}/{directory}/"), root.display().to_string()),
         };
         let mut command = Command::new(&self.program);
         command
@@ -118,7 +155,20 @@ impl Rsync {
             // One that ended early says so by its code.
             let _ = stdin.write_all(&list).await;
         }
-        let output = child.wait_with_output().await?;
+        let running = child.wait_with_output();
+        let output = match way {
+            Way::Up(_) => running.await?,
+            Way::Down(directory, most) => {
+                let own = root.join(own.as_ref()).join(directory);
+                tokio::select! {
+                    output = running => output?,
+                    // It is killed when it is dropped.
+                    () = outgrown(own, most.saturating_add(SLACK)) => {
+                        return Err(io::Error::other("the dock sends more than was listed"));
+                    }
+                }
+            }
+        };
         if output.status.success() {
             return Ok(());
         }
@@ -131,9 +181,65 @@ impl Rsync {
     }
 }
 
+/// The version in what `rsync --version` says.
+fn version(said: &str) -> Option<(u32, u32, u32)> {
+    let mut words = said.lines().next()?.split_whitespace();
+    if words.next()? != "rsync" || words.next()? != "version" {
+        return None;
+    }
+    let mut numbers = words
+        .next()?
+        .trim_start_matches('v')
+        .split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next()?.parse().ok();
+    Some((number()?, number()?, number().unwrap_or(0)))
+}
+
+/// Waits until more than this lies in a directory.
+async fn outgrown(directory: PathBuf, most: u64) {
+    loop {
+        tokio::time::sleep(LOOKED_AT).await;
+        let directory = directory.clone();
+        let size = tokio::task::spawn_blocking(move || size_of(&directory)).await;
+        if size.is_ok_and(|size| size > most) {
+            return;
+        }
+    }
+}
+
+/// The bytes of all files in a directory; of what vanishes meanwhile, none.
+fn size_of(directory: &Path) -> u64 {
+    let mut folders = vec![directory.to_owned()];
+    let mut all = 0_u64;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => folders.push(entry.path()),
+                Ok(found) => all = all.saturating_add(found.len()),
+                Err(_) => {}
+            }
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_are_told_apart() {
+        for (said, expected) in [
+            ("rsync  version 3.5.0  protocol version 32\n", Some((3, 5, 0))),
+            ("rsync  version v3.2.7  protocol version 31", Some((3, 2, 7))),
+            ("rsync  version 3.4.0pre1  protocol version 32", Some((3, 4, 0))),
+            ("openrsync: protocol version 29\nrsync version 2.6.9 compatible", None),
+            ("", None),
+        ] {
+            assert_eq!(version(said), expected, "{said}");
+        }
+        assert!((3, 2, 7) < LEAST && (3, 4, 0) >= LEAST && (3, 10, 0) > LEAST);
+    }
 
     #[test]
     fn names_that_do_not_fit_through_a_command_line_are_left_to_the_usual_way() {

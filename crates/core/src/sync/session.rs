@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::far::{self, Shell, broken, call, feed_nothing, feed_paths, read_line};
+use super::guard::{self, Guard};
 use super::listing::{self, Listing};
 use super::local::{Listed, Local, LocalError, Stage, contents_of, is_settled, now_ns};
 use super::manifest::{Header, Manifest, Memory, Record, Records, Side};
@@ -13,7 +15,7 @@ use super::plan::{self, Action, Contents, Direction, Place, Sides, Steps, Why, W
 use super::receive::{Arrived, receive};
 use super::rsync::{Rsync, Way};
 use super::send::{Generated, Made, Parcel, Sent};
-use super::{Content, Item, Kind, Tree, is_acceptable, script, shown};
+use super::{Content, Item, Kind, OTHERS_WRITE, Tree, is_acceptable, script, shown};
 use crate::agent::target::Exit;
 use crate::context::{Builder, Selector};
 use crate::error::{Error, Result};
@@ -22,6 +24,15 @@ use crate::hint;
 
 /// How often a sync is begun again, because files changed meanwhile.
 const TRIES: usize = 3;
+/// How long a `.dockerignore` that changed must stay as it is, and how often that is tried.
+const SETTLED: Duration = Duration::from_millis(300);
+const SETTLING: usize = 20;
+/// The longest list of directories that can't be looked into.
+const LONGEST_UNSEEN: u64 = 64 << 20;
+/// Beside its path, a record of `stat` is no longer than this.
+const LONGEST_RECORD: u64 = 400;
+/// On a disk, a file takes whole blocks, and its name takes something, too.
+const BLOCK: u64 = 4096;
 /// The longest listing that is read: enough for [`listing::MOST_PATHS`].
 const LONGEST_LISTING: u64 = 1 << 30;
 /// From so many files or bytes on, it is said before they travel.
@@ -126,6 +137,10 @@ pub struct Session<S> {
     /// Hears what takes longer, before it is done.
     pub notice: Notice,
     far: Far,
+    /// What the project's `.dockerignore` said when the dock was last looked at; none before.
+    rules: Option<Vec<Vec<u8>>>,
+    /// Whether the manifest says something that is not written down yet.
+    touched: bool,
     /// The directories here when they were last listed.
     directories: BTreeSet<Vec<u8>>,
 }
@@ -146,6 +161,8 @@ impl<S: Shell> Session<S> {
             rsync: None,
             notice: Arc::new(|_| {}),
             far: Far::default(),
+            rules: None,
+            touched: false,
             directories: BTreeSet::new(),
         }
     }
@@ -172,9 +189,10 @@ impl<S: Shell> Session<S> {
     /// A dock that can't be reached, a workspace of somebody else, one that can't be made or listed.
     pub async fn look(&mut self, make: bool) -> Result<bool> {
         // Before anything is asked of the dock: a wrong pattern needs no dock.
-        let patterns = self.local.patterns().map_err(local_error)?;
+        let patterns = self.read_rules().await?;
         let mut selector = Selector::new(&patterns, Builder::default())
             .map_err(|cause| Error::usage("the project's .dockerignore is wrong").because(cause))?;
+        self.rules = Some(patterns);
         let own = Owner::new(self.local.root(), &self.target.user)?;
         let word = word()?;
         let kept = self.memory.listing();
@@ -261,6 +279,29 @@ impl<S: Shell> Session<S> {
         Ok(changed)
     }
 
+    /// The rules of the project's `.dockerignore`. Others than the last time count only once they stay: an editor or git that
+    /// writes the file anew has it empty, or away, for a moment, and in this moment nothing that it names may leave.
+    async fn read_rules(&self) -> Result<Vec<Vec<u8>>> {
+        // Away and empty say the same, and are not.
+        let read = || Ok::<_, Error>((self.local.look(b".dockerignore").ok(), self.local.patterns()?));
+        let mut last = read()?;
+        for _ in 0..SETTLING {
+            if self.rules.as_ref().is_none_or(|rules| *rules == last.1) {
+                return Ok(last.1);
+            }
+            tokio::time::sleep(SETTLED).await;
+            let now = read()?;
+            if now == last {
+                return Ok(now.1);
+            }
+            last = now;
+        }
+        Err(
+            Error::failed("the project's .dockerignore changes all the time, and nothing is sent meanwhile")
+                .hint("find out what writes it; the sync goes on when it stays as it is"),
+        )
+    }
+
     /// The directories there that can't be looked into: what is in them is neither here nor gone.
     async fn find_unseen(&mut self, complaints: &str) -> Result<()> {
         let id = self
@@ -272,7 +313,7 @@ impl<S: Shell> Session<S> {
         let workspace = self.far.workspace.clone();
         let take = Box::new(|from: &mut dyn Read| {
             let mut text = Vec::new();
-            from.take(LONGEST_LISTING)
+            from.take(LONGEST_UNSEEN)
                 .read_to_end(&mut text)
                 .map_err(|cause| broken(&cause))?;
             Ok(text)
@@ -381,37 +422,44 @@ impl<S: Shell> Session<S> {
             self.manifest.header.beside = beside;
         }
         self.manifest.header.workspace.clone_from(&self.far.workspace);
-        let here = self.list().await?;
+        // Both sides are listed by the same rules, or what one of them leaves out looks like removed.
+        let rules = self.rules.clone().unwrap_or_default();
+        if self.local.patterns()? != rules {
+            return Ok(Round::Again);
+        }
+        let here = self.list(rules).await?;
         let directories = here.tree.iter().filter(|(_, item)| item.kind == Kind::Directory);
         self.directories = directories.map(|(path, _)| path.clone()).collect();
         report.others.clone_from(&here.others);
         self.report_root_files(report);
-        let listing = std::mem::take(&mut self.far.listing);
-        let (mut there, device, precise) = (listing.tree.clone(), listing.device, listing.precise);
-        self.far.listing = listing;
-        let unseen = self.far.unseen.clone();
-        let generated_path = self.generated.as_ref().map(|generated| generated.path.clone());
-        let base = std::mem::take(&mut self.manifest.records);
+        // The listing may be large: it is not copied.
+        let mut there = std::mem::take(&mut self.far.listing.tree);
+        let outcome = self.round_of(&here, &mut there, wish, dry, report).await;
+        self.far.listing.tree = there;
+        outcome
+    }
+
+    async fn round_of(
+        &mut self,
+        here: &Listed,
+        there: &mut Tree,
+        wish: &Wish<'_>,
+        dry: bool,
+        report: &mut Report,
+    ) -> Result<Round> {
+        let guard = Guard::new(self.local.root(), &here.tree, guard::obeyed_by_git(self.local.root()));
         let sides = Sides {
-            base: &base,
+            base: &self.manifest.records,
             here: &here.tree,
-            there: &there,
-            device,
-            unseen: &unseen,
-            generated: generated_path.as_deref(),
+            there,
+            device: self.far.listing.device,
+            unseen: &self.far.unseen,
+            generated: self.generated.as_ref().map(|generated| generated.path.as_slice()),
+            guard: &guard,
         };
-        let asked = self.ask(&sides, wish).await;
-        // Whatever comes: what is remembered stays so.
-        let contents = match asked {
-            Ok(contents) => contents,
-            Err(error) => {
-                self.manifest.records = base;
-                return Err(error);
-            }
-        };
+        let contents = self.ask(&sides, wish).await?;
         let steps = plan::plan(&sides, &contents, wish);
         let wiped = plan::wiped(&sides, &steps).filter(|_| wish.settle.is_none());
-        self.manifest.records = base.clone();
         if let Some(place) = wiped {
             return Err(all_gone(place, &self.far.workspace, self.local.root()));
         }
@@ -423,22 +471,19 @@ impl<S: Shell> Session<S> {
                 .extend(planned.map(|(path, action)| (path.clone(), *action)));
             return Ok(Round::Done);
         }
-        let before = self.manifest.clone();
+        self.touched = false;
         let settling = Settling {
             begun_ns: here.begun_ns,
             clock: self.far.clock,
-            precise,
+            precise: self.far.listing.precise,
         };
-        self.write_down(&steps, &here.tree, &there, &contents, &settling);
-        let sent = self
-            .send(&steps, &here.tree, &mut there, &contents, &settling, report)
-            .await;
-        self.far.listing.tree.clone_from(&there);
+        self.write_down(&steps, &here.tree, there, &contents, &settling);
+        let sent = self.send(&steps, &here.tree, there, &contents, &settling, report).await;
         let received = match &sent {
-            Ok(Round::Done) => self.receive(&steps, wish, &here.tree, &there, report).await,
+            Ok(Round::Done) => self.receive(&steps, wish, &here.tree, there, report).await,
             _ => Ok(()),
         };
-        if self.manifest != before {
+        if self.touched {
             // Before: what it says must be on the disk.
             if report.bytes.1 > 0 {
                 let local = self.local.clone();
@@ -454,14 +499,10 @@ impl<S: Shell> Session<S> {
         sent
     }
 
-    async fn list(&self) -> Result<Listed> {
+    async fn list(&self, rules: Vec<Vec<u8>>) -> Result<Listed> {
         let local = self.local.clone();
         let beside: BTreeSet<Vec<u8>> = self.manifest.header.beside.keys().filter_map(unhex).collect();
-        blocking(move || {
-            let patterns = local.patterns().map_err(local_error)?;
-            local.list(&patterns, &beside).map_err(local_error)
-        })
-        .await
+        blocking(move || local.list(&rules, &beside).map_err(local_error)).await
     }
 
     /// Looks at the contents that decide.
@@ -563,7 +604,7 @@ impl<S: Shell> Session<S> {
         for (path, action) in steps {
             match action {
                 Action::Forget => {
-                    self.manifest.records.remove(path);
+                    self.forget(path);
                 }
                 Action::Agree => {
                     if let (Some(here), Some(there)) = (here.get(path), there.get(path))
@@ -586,7 +627,13 @@ impl<S: Shell> Session<S> {
             here,
             there,
         };
-        self.manifest.records.insert(path.to_vec(), record);
+        let before = self.manifest.records.insert(path.to_vec(), record);
+        self.touched |= before.as_ref() != self.manifest.records.get(path);
+    }
+
+    /// Writes down that a path is gone on both sides.
+    fn forget(&mut self, path: &[u8]) {
+        self.touched |= self.manifest.records.remove(path).is_some();
     }
 
     fn content(&self, path: &[u8], kind: Kind, contents: &Contents) -> Option<Content> {
@@ -624,7 +671,7 @@ impl<S: Shell> Session<S> {
             is_settled(&item, now_ns()).then_some((path.clone(), item))
         };
         let before: Vec<(Vec<u8>, Item)> = worth.filter_map(is_still).collect();
-        if before.is_empty() {
+        if before.is_empty() || !self.is_trusted(rsync).await {
             return Ok((directory, Made::new()));
         }
         self.notice_large("sending", before.len());
@@ -644,6 +691,15 @@ impl<S: Shell> Session<S> {
         let made = before.into_iter().filter(|(path, item)| same(path, item));
         let made = made.filter_map(|(path, item)| Some((path.clone(), (*contents.get(&path)?, item))));
         Ok((directory, made.collect()))
+    }
+
+    /// Whether this machine's rsync is one that talks to a dock's; where it is not, it is said.
+    async fn is_trusted(&self, rsync: &Rsync) -> bool {
+        let why = rsync.distrust().await;
+        if let Some(why) = &why {
+            (self.notice)(&format!("{why}: large files travel whole"));
+        }
+        why.is_none()
     }
 
     fn notice_large(&self, doing: &str, count: usize) {
@@ -678,6 +734,7 @@ impl<S: Shell> Session<S> {
                 crate::output::size(parcel.bytes)
             ));
         }
+        let limit = records_limit(steps.keys());
         let (workspace, id) = self.in_workspace();
         let gzip = self.far.gzip;
         let arguments = [
@@ -701,7 +758,7 @@ impl<S: Shell> Session<S> {
             &word()?,
             &arguments,
             feed,
-            Box::new(read_applied),
+            Box::new(move |from| read_applied(from, limit)),
         )
         .await?;
         if reply.exit == Exit::Code(script::CHANGED_MEANWHILE) {
@@ -753,7 +810,7 @@ impl<S: Shell> Session<S> {
                 }
                 Action::RemoveThere => match result {
                     None => {
-                        self.manifest.records.remove(path);
+                        self.forget(path);
                         there.remove(path);
                         report.done.insert(path.clone(), *action);
                     }
@@ -838,6 +895,7 @@ impl<S: Shell> Session<S> {
         let stage = Arc::new(stage);
         let mut arrived = HashMap::new();
         if !wanted.is_empty() {
+            self.check_room(&wanted)?;
             arrived = self.fetch(&wanted, here, &stage).await?;
         }
         for (path, action) in steps.iter().rev() {
@@ -845,7 +903,7 @@ impl<S: Shell> Session<S> {
                 let Some(item) = here.get(path) else { continue };
                 match self.local.remove(path, item) {
                     Ok(true) => {
-                        self.manifest.records.remove(path);
+                        self.forget(path);
                         report.done.insert(path.clone(), *action);
                     }
                     Ok(false) => {}
@@ -876,6 +934,7 @@ impl<S: Shell> Session<S> {
                 && let Some(record) = self.manifest.records.get_mut(path)
             {
                 record.here.mode = item.mode;
+                self.touched = true;
             }
         }
         for conflict in &mut conflicts {
@@ -888,6 +947,24 @@ impl<S: Shell> Session<S> {
         }
         report.conflicts = conflicts;
         Ok(())
+    }
+
+    /// What is listed must fit onto this disk, before any of it comes.
+    fn check_room(&self, wanted: &HashMap<Vec<u8>, Item>) -> Result<()> {
+        let needed = wanted
+            .values()
+            .map(|item| item.stamp.size.div_ceil(BLOCK).saturating_add(1).saturating_mul(BLOCK))
+            .fold(0, u64::saturating_add);
+        match self.local.free() {
+            Some(free) if free < needed => Err(Error::failed(format!(
+                "the dock has {} to bring, and {} are free on the disk of {}",
+                crate::output::size(needed),
+                crate::output::size(free),
+                self.local.root().display()
+            ))
+            .hint("make room, bring less (sync-down PATH), or leave it out by a line in .dockerignore; nothing was brought")),
+            _ => Ok(()),
+        }
     }
 
     /// What is fetched is checked twice: it came whole, and it is still there as it was listed.
@@ -925,7 +1002,8 @@ impl<S: Shell> Session<S> {
         if come.is_empty() {
             return Ok(arrived);
         }
-        let take = Box::new(|from: &mut dyn Read| read_records(from));
+        let limit = records_limit(come.iter());
+        let take = Box::new(move |from: &mut dyn Read| read_records(from, limit));
         let arguments = [workspace.as_str(), &id, listing::FORMAT];
         let reply = call(&self.shell, script::STAT, &word()?, &arguments, feed_paths(&come), take).await?;
         let ((), now) = reply.ok("show its files again")?;
@@ -954,12 +1032,17 @@ impl<S: Shell> Session<S> {
             .iter()
             .filter(|(path, item)| rsync.is_worth(item, here.get(*path)));
         let paths: Vec<Vec<u8>> = worth.map(|(path, _)| path.clone()).collect();
-        if paths.is_empty() {
+        if paths.is_empty() || !self.is_trusted(rsync).await {
             return Ok(HashMap::new());
         }
+        let bytes = paths
+            .iter()
+            .filter_map(|path| wanted.get(path))
+            .map(|item| item.stamp.size)
+            .fold(0, u64::saturating_add);
         self.notice_large("bringing", paths.len());
         let names: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
-        let made = rsync.make(Way::Down(MADE), self.local.root(), &self.far.workspace, &names);
+        let made = rsync.make(Way::Down(MADE, bytes), self.local.root(), &self.far.workspace, &names);
         if let Err(cause) = made.await {
             self.notice_failed(&cause);
             return Ok(HashMap::new());
@@ -1019,7 +1102,8 @@ impl<S: Shell> Session<S> {
             )
         };
         let mut side = Side::of(&placed, is_settled(&placed, now_ns()));
-        if mode != item.mode
+        if mode != plan::taken(item.mode, before)
+            && item.kind != Kind::Symlink
             && let Some(base) = self.manifest.records.get(path)
         {
             // This machine's own change of the mode is still to come there.
@@ -1041,6 +1125,7 @@ impl<S: Shell> Session<S> {
             .set_mode(path, mode, item.kind)
             .map_err(|error| error.to_string())?;
         if let Some(record) = self.manifest.records.get_mut(path) {
+            self.touched = true;
             record.here = Side {
                 settled: false,
                 ..Side::of(&placed, false)
@@ -1133,6 +1218,7 @@ impl<S: Shell> Session<S> {
     /// Removes a copy of ours that nobody has changed.
     fn forget_beside(&mut self, name: &str, version: &str) {
         self.manifest.header.beside.remove(name);
+        self.touched = true;
         let Some(path) = unhex(name) else { return };
         let content = version
             .rsplit(' ')
@@ -1162,7 +1248,7 @@ impl<S: Shell> Session<S> {
             .ok_or("it can't be read on the dock, or changed while it was brought")?;
         if item.kind == Kind::File {
             stage
-                .finish(&arrived.staged, item.mode, item.stamp.mtime)
+                .finish(&arrived.staged, item.mode & !OTHERS_WRITE, item.stamp.mtime)
                 .map_err(|cause| cause.to_string())?;
         }
         self.local
@@ -1170,6 +1256,7 @@ impl<S: Shell> Session<S> {
             .map_err(|error| error.to_string())?;
         let version = format!("{}{}", version_of(path, item), hex(&arrived.content.0));
         self.manifest.header.beside.insert(hex(name), version);
+        self.touched = true;
         Ok(())
     }
 
@@ -1401,7 +1488,7 @@ struct Applied {
     tree: Tree,
 }
 
-fn read_applied(from: &mut dyn Read) -> Result<Applied> {
+fn read_applied(from: &mut dyn Read, limit: u64) -> Result<Applied> {
     let mut stuck = Vec::new();
     loop {
         let line = read_line(from)?;
@@ -1420,14 +1507,21 @@ fn read_applied(from: &mut dyn Read) -> Result<Applied> {
     Ok(Applied {
         stuck,
         clock,
-        tree: read_records(from)?,
+        tree: read_records(from, limit)?,
     })
 }
 
+/// The length of the records of these paths, at most.
+fn records_limit<'a>(paths: impl Iterator<Item = &'a Vec<u8>>) -> u64 {
+    paths
+        .map(|path| path.len() as u64 + LONGEST_RECORD)
+        .fold(LONGEST_RECORD, u64::saturating_add)
+}
+
 /// Records of single paths.
-fn read_records(from: &mut dyn Read) -> Result<Tree> {
+fn read_records(from: &mut dyn Read, limit: u64) -> Result<Tree> {
     let mut text = Vec::new();
-    from.take(LONGEST_LISTING)
+    from.take(limit)
         .read_to_end(&mut text)
         .map_err(|cause| broken(&cause))?;
     let mut selector = Selector::new(&[], Builder::default())

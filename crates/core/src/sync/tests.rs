@@ -1314,6 +1314,430 @@ async fn what_goes_wrong_with_rsync_or_changes_meanwhile_is_sent_the_usual_way()
     pair.assert_in_step().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_rsync_and_one_that_makes_more_than_was_listed_are_not_used() {
+    let program = |pair: &Pair, version: &str, deed: &str| {
+        let file = pair.root.path().canonicalize().unwrap().join("rsync");
+        let text = format!(
+            "#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'rsync  version {version}  protocol version 31'; exit; fi\n\
+             echo run >>'{}'\nfor to; do :; done\n{deed}\n",
+            pair.root.path().join("run").display()
+        );
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+        file
+    };
+    let grows = "mkdir -p \"$to\"; while head -c 400000 /dev/zero >>\"$to/big\"; do sleep 0.02; done";
+    for (version, runs) in [("3.2.7", false), ("3.4.1", true)] {
+        let mut pair = Pair::new(Tools::Machine);
+        let (here, there) = (pair.here(), pair.there());
+        fs::write(here.join("big"), large(2)).unwrap();
+        pair.up().await;
+        pair.rsync = Some(Rsync {
+            program: program(&pair, version, grows),
+            ..rsync(&pair, "")
+        });
+        fs::write(there.join("big"), large(3)).unwrap();
+        let mut session = pair.session().unwrap();
+        let notes = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&notes);
+        session.notice = Arc::new(move |line| heard.lock().unwrap().push(line.to_owned()));
+        let wish = Wish {
+            direction: Direction::Down,
+            settle: None,
+            only: &[],
+        };
+        let report = session.sync(&wish, false).await.unwrap();
+        drop(session);
+        assert!(report.is_clean(), "{version} {report:?}");
+        assert!(fs::read(here.join("big")).unwrap() == large(3), "{version}");
+        assert_eq!(pair.root.path().join("run").exists(), runs, "{version}");
+        let said = if runs {
+            "rsync failed, and all of it travels: the dock sends more than was listed"
+        } else {
+            "rsync 3.2.7 here is older than 3.4.0, and not proof against a hostile dock: large files travel whole"
+        };
+        let notes = notes.lock().unwrap().clone();
+        assert!(notes.iter().any(|note| note == said), "{notes:?}");
+    }
+}
+
+fn conflicts(report: &Report) -> Vec<&str> {
+    let guarded = report
+        .conflicts
+        .iter()
+        .filter(|conflict| matches!(conflict.why, Why::Guarded(_)));
+    guarded
+        .map(|conflict| std::str::from_utf8(&conflict.path).unwrap())
+        .collect()
+}
+
+/// A project with files that decide or run things, in step with its workspace.
+async fn guarded_pair(tools: Tools) -> Pair {
+    let pair = Pair::new(tools);
+    let here = pair.here();
+    for (path, text) in [
+        (".dockerignore", ".env\n"),
+        (".env", "secret"),
+        ("a", "a"),
+        (".git/config", "[core]\n"),
+        (".git/HEAD", "ref: refs/heads/main\n"),
+        (".git/hooks/x.sample", ""),
+        (".vscode/tasks.json", "{}"),
+        ("docker/dockerutils.cfg", "[web]\n"),
+        ("scripts/push.sh", "true"),
+    ] {
+        write(&here, path, text);
+    }
+    // What is not synced may lead to what is.
+    symlink("../../scripts/push.sh", here.join(".git/hooks/pre-push")).unwrap();
+    assert!(pair.up().await.is_clean());
+    assert!(!pair.there().join(".env").exists());
+    pair
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_decides_or_runs_here_changes_only_by_the_word_of_a_person() {
+    for tools in BOTH {
+        let pair = guarded_pair(tools).await;
+        let (here, there) = (pair.here(), pair.there());
+        write(&there, ".dockerignore", "");
+        write(&there, ".git/config", "[core]\nfsmonitor = ./evil\n");
+        write(&there, ".git/HEAD", "ref: refs/heads/other\n");
+        write(&there, ".git/hooks/pre-commit", "evil");
+        fs::set_permissions(there.join(".git/hooks/pre-commit"), Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(there.join(".git/hooks/x.sample"), Permissions::from_mode(0o755)).unwrap();
+        fs::remove_file(there.join(".vscode/tasks.json")).unwrap();
+        write(&there, "sub/.envrc", "evil");
+        write(&there, "scripts/push.sh", "evil");
+        write(&there, "a", "changed");
+        let mut all = vec![
+            ".dockerignore",
+            ".git/config",
+            ".git/hooks/pre-commit",
+            ".git/hooks/x.sample",
+            ".vscode/tasks.json",
+            "scripts/push.sh",
+            "sub/.envrc",
+        ];
+        let before = tree(&here);
+        let unchanged = || {
+            for path in &all {
+                let path = path.as_bytes();
+                assert_eq!(
+                    tree(&here).get(path),
+                    before.get(path),
+                    "{}",
+                    String::from_utf8_lossy(path)
+                );
+            }
+        };
+        // On the way up nothing comes, and nothing is said of it.
+        assert!(pair.up().await.is_clean());
+        for (round, direction) in [Direction::Both, Direction::Down, Direction::Both]
+            .into_iter()
+            .enumerate()
+        {
+            let report = pair.sync(direction).await;
+            assert_eq!(conflicts(&report), all, "{tools:?} {round} {report:?}");
+            assert_eq!(report.troubles, [], "{tools:?} {round}");
+            unchanged();
+            assert!(!there.join(".env").exists());
+        }
+        assert_eq!(read(&here, "a"), "changed");
+        assert_eq!(read(&here, ".git/HEAD"), "ref: refs/heads/other\n");
+        // Neither by all, nor by a directory that holds one somewhere.
+        let theirs = |paths: &[&str]| paths.iter().map(|path| path.as_bytes().to_vec()).collect::<Vec<_>>();
+        for (only, left) in [(theirs(&[]), &all[..]), (theirs(&["sub", "scripts"]), &all[5..])] {
+            let report = pair.try_sync(Direction::Both, Some(Place::There), &only).await.unwrap();
+            assert_eq!(conflicts(&report), left, "{tools:?} {report:?}");
+            unchanged();
+        }
+        assert!(!here.join(".dockerignore.dock").exists() && !here.join("scripts/push.sh.dock").exists());
+        // By its name, and by that of a directory of the list.
+        let only = theirs(&["sub/.envrc", ".git/hooks", ".vscode/tasks.json"]);
+        let report = pair.try_sync(Direction::Up, Some(Place::There), &only).await.unwrap();
+        assert!(report.is_clean(), "{tools:?} {report:?}");
+        assert_eq!(
+            (read(&here, "sub/.envrc"), read(&here, ".git/hooks/pre-commit")),
+            ("evil".into(), "evil".into())
+        );
+        let mode = |path: &str| fs::metadata(here.join(path)).unwrap().mode() & 0o777;
+        assert_eq!(
+            (mode(".git/hooks/pre-commit"), mode(".git/hooks/x.sample")),
+            (0o755, 0o755)
+        );
+        assert!(!here.join(".vscode/tasks.json").exists());
+        all = vec![".dockerignore", ".git/config", "scripts/push.sh"];
+        assert_eq!(conflicts(&pair.sync(Direction::Both).await), all, "{tools:?}");
+        // Ours, all at once.
+        let report = pair.try_sync(Direction::Down, Some(Place::Here), &[]).await.unwrap();
+        assert!(report.is_clean(), "{tools:?} {report:?}");
+        assert_eq!(
+            (read(&there, ".dockerignore"), read(&there, "scripts/push.sh")),
+            (".env\n".into(), "true".into())
+        );
+        let report = pair.sync(Direction::Both).await;
+        assert!(report.is_clean() && report.done.is_empty(), "{tools:?} {report:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_decides_or_runs_here_is_not_changed_by_way_of_the_directories_above_it() {
+    for tools in BOTH {
+        let pair = guarded_pair(tools).await;
+        let (here, there) = (pair.here(), pair.there());
+        for path in [".git", ".vscode", "docker", "scripts"] {
+            fs::remove_dir_all(there.join(path)).unwrap();
+        }
+        write(&there, "stuff/dockerutils.txt", "[web]\n");
+        write(&there, ".git", "gitdir: stuff\n");
+        symlink("stuff", there.join(".vscode")).unwrap();
+        symlink("stuff", there.join("docker")).unwrap();
+        symlink("stuff", there.join("scripts")).unwrap();
+        symlink("stuff", there.join(".config")).unwrap();
+        let before = tree(&here);
+        for settle in [None, Some(Place::There), None] {
+            let report = pair.try_sync(Direction::Both, settle, &[]).await.unwrap();
+            let found = conflicts(&report);
+            for path in [
+                ".config",
+                ".git",
+                ".git/config",
+                ".vscode",
+                ".vscode/tasks.json",
+                "docker",
+                "scripts/push.sh",
+            ] {
+                assert!(found.contains(&path), "{tools:?} {settle:?} {path} {report:?}");
+            }
+            assert_eq!(report.troubles, [], "{tools:?} {settle:?}");
+            let mut after = tree(&here);
+            for path in [&b"stuff"[..], b"stuff/dockerutils.txt"] {
+                assert!(after.remove(path).is_some(), "{tools:?}");
+            }
+            let mut expected = before.clone();
+            // What gives no orders is gone there, and goes here.
+            expected.remove(&b".git/HEAD"[..]);
+            assert_eq!(after, expected, "{tools:?} {settle:?}");
+        }
+        let report = pair
+            .try_sync(Direction::Both, Some(Place::There), &[b".vscode".to_vec()])
+            .await
+            .unwrap();
+        assert!(report.is_clean(), "{tools:?} {report:?}");
+        assert_eq!(fs::read_link(here.join(".vscode")).unwrap(), Path::new("stuff"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_sync_with_a_workspace_that_has_files_takes_none_that_decide_or_run_things() {
+    for tools in BOTH {
+        let pair = guarded_pair(tools).await;
+        let (here, there) = (pair.here(), pair.there());
+        write(&there, ".dockerignore", "");
+        write(&there, ".envrc", "evil");
+        // All memory of it is lost, as on a new machine.
+        fs::remove_dir_all(pair.root.path().join("home")).unwrap();
+        fs::create_dir(pair.root.path().join("home")).unwrap();
+        let report = pair.down().await;
+        assert_eq!(conflicts(&report), [".dockerignore", ".envrc"], "{tools:?} {report:?}");
+        assert_eq!(read(&here, ".dockerignore"), ".env\n");
+        assert!(!here.join(".envrc").exists() && !here.join(".dockerignore.dock").exists());
+        let report = pair.sync(Direction::Both).await;
+        assert_eq!(conflicts(&report), [".dockerignore", ".envrc"], "{tools:?} {report:?}");
+        assert!(!there.join(".env").exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rules_of_what_leaves_are_a_regular_file_here_and_count_only_when_they_stay() {
+    let pair = guarded_pair(Tools::Machine).await;
+    let (here, there) = (pair.here(), pair.there());
+    let file = here.join(".dockerignore");
+    // A link, a pipe, a device, more than is read.
+    fs::remove_file(&file).unwrap();
+    write(&here, "rules", ".env\n");
+    let refused = async |what: &str| {
+        let error = pair.try_sync(Direction::Both, None, &[]).await.unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+        assert!(error.hint_text().is_some(), "{error}");
+        assert!(!there.join(".env").exists() && !there.join("rules").exists());
+        fs::remove_file(&file).unwrap();
+    };
+    symlink("rules", &file).unwrap();
+    refused(".dockerignore is a symbolic link, and nothing is synced").await;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    refused(".dockerignore can't be read, and nothing is synced").await;
+    fs::File::create(&file).unwrap().set_len(16 * 1024 * 1024 + 1).unwrap();
+    refused(".dockerignore can't be read, and nothing is synced").await;
+    fs::write(&file, ".env\n").unwrap();
+    assert!(pair.up().await.is_clean());
+
+    let mut session = pair.session().unwrap();
+    let up = Wish {
+        direction: Direction::Up,
+        settle: None,
+        only: &[],
+    };
+    session.sync(&up, false).await.unwrap();
+    // What is ignored now looks removed to one who listed the dock by the old rules.
+    fs::write(&file, ".env\na\n").unwrap();
+    session.push(&up).await.unwrap();
+    assert_eq!(read(&there, "a"), "a");
+    // Written anew: away for a moment, empty for another.
+    fs::remove_file(&file).unwrap();
+    let (again, path) = (Arc::new(tokio::sync::Notify::new()), file.clone());
+    let written = tokio::spawn({
+        let again = Arc::clone(&again);
+        async move {
+            again.notified().await;
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            fs::write(&path, "").unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            fs::write(&path, ".env\n").unwrap();
+        }
+    });
+    again.notify_one();
+    session.push(&up).await.unwrap();
+    written.await.unwrap();
+    session.push(&up).await.unwrap();
+    assert!(!there.join(".env").exists());
+    // Removed by a person, who means it.
+    fs::remove_file(&file).unwrap();
+    session.push(&up).await.unwrap();
+    assert_eq!(read(&there, ".env"), "secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_write_to_a_file_here_is_not_said_by_a_dock() {
+    for tools in BOTH {
+        let pair = Pair::new(tools);
+        let (here, there) = (pair.here(), pair.there());
+        let chmod = |root: &Path, path: &str, mode| {
+            fs::set_permissions(root.join(path), Permissions::from_mode(mode)).unwrap();
+        };
+        let mode = |root: &Path, path: &str| fs::metadata(root.join(path)).unwrap().mode() & 0o777;
+        write(&here, "a", "a");
+        write(&here, "shared", "shared");
+        chmod(&here, "a", 0o644);
+        chmod(&here, "shared", 0o664);
+        pair.up().await;
+        // A mode alone; contents with it; both new.
+        chmod(&there, "a", 0o777);
+        write(&there, "shared", "changed");
+        chmod(&there, "shared", 0o666);
+        write(&there, "d/new", "new");
+        chmod(&there, "d/new", 0o666);
+        chmod(&there, "d", 0o777);
+        let report = pair.down().await;
+        assert!(report.is_clean(), "{tools:?} {report:?}");
+        let modes = ["a", "shared", "d/new", "d"].map(|path| mode(&here, path));
+        assert_eq!(modes, [0o755, 0o664, 0o644, 0o755], "{tools:?}");
+        // It is not said again and again, and does not go back.
+        let report = pair.sync(Direction::Both).await;
+        assert!(report.is_clean() && report.done.is_empty(), "{tools:?} {report:?}");
+        assert_eq!(mode(&there, "d/new"), 0o666);
+        // What is put beside ours in a conflict.
+        write(&here, "d/new", "ours");
+        write(&there, "d/new", "theirs");
+        pair.down().await;
+        assert_eq!(mode(&here, "d/new.dock"), 0o644, "{tools:?}");
+    }
+}
+
+/// An archive in which the first file has these bytes, and the others are its other names.
+fn archive_of_names(contents: &[u8], others: &[&str]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(contents.len() as u64);
+    header.set_mode(0o644);
+    builder.append_data(&mut header, "first", contents).unwrap();
+    for name in others {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Link);
+        header.set_size(0);
+        builder.append_link(&mut header, name, "first").unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+#[test]
+fn another_name_of_a_file_counts_as_much_as_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let local = Local::open(folder.path()).unwrap();
+    let stage = local.stage().unwrap();
+    let item = |size| super::Item {
+        kind: super::Kind::File,
+        mode: 0o644,
+        stamp: super::Stamp {
+            size,
+            ..super::Stamp::default()
+        },
+        owner: 0,
+        device: 0,
+        target: None,
+    };
+    let contents = noise(1_000_000, 5);
+    let names: Vec<String> = (0..30).map(|number| format!("liar{number}")).collect();
+    let mut wanted: std::collections::HashMap<Vec<u8>, super::Item> =
+        names.iter().map(|name| (name.clone().into_bytes(), item(1))).collect();
+    wanted.insert(b"first".to_vec(), item(1_000_000));
+    wanted.insert(b"honest".to_vec(), item(1_000_000));
+    let mut others: Vec<&str> = names.iter().map(String::as_str).collect();
+    others.push("honest");
+    let archive = archive_of_names(&contents, &others);
+    let arrived = super::receive::receive(&mut archive.as_slice(), false, &wanted, &stage).unwrap();
+    let mut come: Vec<&[u8]> = arrived.keys().map(Vec::as_slice).collect();
+    come.sort_unstable();
+    assert_eq!(come, [&b"first"[..], b"honest"]);
+    let made: u64 = fs::read_dir(folder.path().join(".dockerutils-sync"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert_eq!(made, 2_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_on_this_disk_is_refused_before_any_of_it_comes() {
+    let mut pair = Pair::new(Tools::Machine);
+    write(&pair.here(), "a", "a");
+    pair.up().await;
+    // Should it come after all, it does not fill the disk.
+    pair.shell.cut_after = Some(1_000_000);
+    // With a hole, it takes no room there.
+    let huge = fs::File::create(pair.there().join("huge")).unwrap();
+    huge.set_len(8 << 40).unwrap();
+    write(&pair.there(), "a", "changed");
+    let error = pair.try_sync(Direction::Down, None, &[]).await.unwrap_err();
+    assert!(
+        error.to_string().starts_with("the dock has 8.8 TB to bring, and "),
+        "{error}"
+    );
+    assert_eq!(read(&pair.here(), "a"), "a");
+    assert!(!pair.here().join("huge").exists());
+    let report = pair.try_sync(Direction::Down, None, &[b"a".to_vec()]).await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dock_that_says_more_and_more_is_not_listened_to_for_ever() {
+    let pair = Pair::new(Tools::Machine);
+    let hello = "printf 'dockerutils-sync %s\\n' \"$1\";";
+    for script in [
+        format!("{hello} exec yes"),
+        format!("{hello} exec yes >&2"),
+        "exec yes".to_owned(),
+    ] {
+        let take: super::far::Take<()> = Box::new(|_| Ok(()));
+        let called = super::far::call(&pair.shell, &script, "word", &[], super::far::feed_nothing(), take);
+        let result = tokio::time::timeout(std::time::Duration::from_secs(60), called)
+            .await
+            .unwrap();
+        assert!(result.is_err(), "{script}");
+    }
+}
+
 /// What a person or a program does to a file.
 #[derive(Clone, Debug)]
 enum Deed {

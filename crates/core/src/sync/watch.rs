@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::OWN_DIRECTORY;
 use super::far::Shell;
 use super::plan::{Direction, Wish};
-use super::session::{Report, Session};
+use super::session::{Conflict, Report, Session};
 use crate::error::Error;
 
 /// How often the dock is looked at, unless looking takes long itself.
@@ -159,6 +159,8 @@ pub async fn watch<S: Shell>(session: &mut Session<S>, mut tell: impl FnMut(Even
     failed.map(Event::Blind).into_iter().for_each(&mut tell);
     let mut poll = Instant::now() + POLL;
     let mut broken = false;
+    // The conflicts that were told already.
+    let mut told: Vec<Conflict> = Vec::new();
     let mut turn = Turn::Here { all: true };
     loop {
         let begun = Instant::now();
@@ -178,8 +180,17 @@ pub async fn watch<S: Shell>(session: &mut Session<S>, mut tell: impl FnMut(Even
                 if std::mem::take(&mut broken) {
                     tell(Event::Back);
                 }
-                if let Some(report) = report.filter(|report| !report.done.is_empty() || !report.is_clean()) {
-                    tell(Event::Synced(report));
+                if let Some(mut report) = report {
+                    let conflicts = std::mem::take(&mut report.conflicts);
+                    report.conflicts = conflicts.iter().filter(|one| !told.contains(one)).cloned().collect();
+                    // Where only changes here were looked at, others may be what they were.
+                    match turn {
+                        Turn::Here { all: false } => told.extend_from_slice(&report.conflicts),
+                        _ => told = conflicts,
+                    }
+                    if !report.done.is_empty() || !report.is_clean() {
+                        tell(Event::Synced(report));
+                    }
                 }
             }
             Err(error) => {

@@ -196,7 +196,7 @@ fn table<'a, 'i>(parent: &'a DeTable<'i>, key: &str) -> Option<&'a DeTable<'i>> 
 ///
 /// What is no UTF-8 is shown as U+FFFD: most keys are not for us, and a file in Latin-1 must not stop a build.
 fn read(root: &Path, name: &str) -> Result<Option<String>, VersionError> {
-    match std::fs::read(root.join(name)) {
+    match crate::project_file::read(&root.join(name)) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(VersionError::Unreadable {

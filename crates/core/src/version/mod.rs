@@ -307,7 +307,7 @@ impl Release {
 
     /// The release of the `versioneer.py` in a folder.
     fn of(root: &Path) -> Self {
-        std::fs::read(root.join("versioneer.py"))
+        crate::project_file::read(&root.join("versioneer.py"))
             .ok()
             .and_then(|text| Self::parse(&String::from_utf8_lossy(&text)))
             .unwrap_or(Self::NEWEST)

@@ -10,7 +10,7 @@ use super::{Release, VersionError, Versions};
 
 /// The text of the file, with Python's universal newlines; none where it can't be read, as for versioneer.
 pub fn read(path: &Path) -> Option<String> {
-    let bytes = std::fs::read(path).ok()?;
+    let bytes = crate::project_file::read(path).ok()?;
     Some(
         String::from_utf8_lossy(&bytes)
             .replace("\r\n", "\n")

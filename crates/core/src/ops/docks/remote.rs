@@ -11,6 +11,9 @@ use crate::error::{Error, Result};
 /// So much of what a dock says is read; more is none of the answers that we ask for.
 const OUTPUT_LIMIT: u64 = 64 * 1024;
 
+/// So much more is let through.
+const EXCESS: u64 = 16 * 1024 * 1024;
+
 /// What a command on a dock said, and how it ended.
 #[derive(Debug)]
 pub struct Output {
@@ -40,7 +43,7 @@ pub async fn script(
     let running = async {
         let execution = agent.execute(exec, options).await?;
         drop(execution.stdin);
-        let (stdout, _) = tokio::join!(read(execution.stdout), read(execution.stderr));
+        let (stdout, _) = tokio::try_join!(read(execution.stdout), read(execution.stderr))?;
         let exit = execution.exit.wait().await?;
         Ok(Output { exit, stdout })
     };
@@ -53,11 +56,26 @@ pub async fn script(
     })
 }
 
-async fn read(mut from: impl AsyncRead + Unpin) -> String {
+async fn read(mut from: impl AsyncRead + Unpin) -> Result<String> {
     let mut bytes = Vec::new();
     // What was read before it broke may be enough; that it broke is told by how the command ended.
     let _ = (&mut from).take(OUTPUT_LIMIT).read_to_end(&mut bytes).await;
-    // The rest is let through, so that the command comes to its end.
-    let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
-    String::from_utf8_lossy(&bytes).into_owned()
+    // The rest is let through, so that the command comes to its end; one that goes on and on has none.
+    match tokio::io::copy(&mut from.take(EXCESS), &mut tokio::io::sink()).await {
+        Ok(EXCESS..) => Err(Error::failed("what a command on the dock says does not end")
+            .hint("ssh-dock DOCK sh -c 'echo works' should print \"works\"; look at what the login shell there does")),
+        _ => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_said_is_read_to_its_end_where_it_has_one() {
+        assert!(read(tokio::io::repeat(b'x')).await.is_err());
+        let long = vec![b'x'; 1024 * 1024];
+        assert_eq!(read(long.as_slice()).await.unwrap().len() as u64, OUTPUT_LIMIT);
+    }
 }
