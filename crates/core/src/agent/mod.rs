@@ -165,9 +165,10 @@ impl Agent {
         }))
     }
 
-    /// Whether this socket is the engine's socket of some agent of this user: then the engine is on another machine.
-    pub fn is_engine_socket(socket: &Path, env: &Env) -> bool {
-        Place::of_engine_socket(socket, env).is_some()
+    /// Whether this socket is the engine's socket of some agent, in whatever environment that was started: then the engine
+    /// is on another machine.
+    pub fn is_engine_socket(socket: &Path) -> bool {
+        Place::is_engine_socket(socket)
     }
 
     /// The dock it is of.
