@@ -701,10 +701,7 @@ fn secrets_go_to_an_engine_on_this_machine_and_are_never_printed() {
     let only_own = sorted(own.map(str::to_owned).into());
     assert_eq!(sorted(run(&running(0), "")), all);
     // `source dock` sets DOCKER_IP.
-    assert_eq!(
-        sorted(run(&running(0), "10.0.0.1")),
-        only_own
-    );
+    assert_eq!(sorted(run(&running(0), "10.0.0.1")), only_own);
     // An engine that says itself that it is on another machine.
     let far = Reply::json(
         200,
@@ -738,7 +735,11 @@ fn why_an_engine_counts_as_far_is_said_and_its_user_may_know_better() {
         let outcome = command.any_stderr().run();
         let request = created(&engine).json();
         let port = request["HostConfig"]["PortBindings"]["80/tcp"][0]["HostIp"].clone();
-        (request["Env"].to_string(), port.as_str().map(str::to_owned), outcome.stderr)
+        (
+            request["Env"].to_string(),
+            port.as_str().map(str::to_owned),
+            outcome.stderr,
+        )
     };
     let far = |address: &str| {
         let (variables, address_there, stderr) = created_with(&|_| address.to_owned());

@@ -419,13 +419,12 @@ impl Script {
         }
         match (request.method.as_str(), request.path.as_str()) {
             ("GET" | "HEAD", "/_ping") => ping("1.45"),
-            ("GET", "/info") => Reply::this_machine(&json!({})),
             ("GET", "/version") => about("26.1.5", "1.45"),
             ("GET", "/info") => {
                 let store = json!([["Backing Filesystem", "extfs"]]);
                 let info = json!({ "ServerVersion": "26.1.5", "Driver": "overlay2", "DriverStatus": store,
                     "OSType": "linux", "Architecture": "x86_64", "Runtimes": { "runc": { "path": "runc" } } });
-                Reply::json(200, &info)
+                Reply::this_machine(&info)
             }
             (method, path) => Reply::error(404, &format!("the scripted engine has no reply for {method} {path}")),
         }

@@ -172,7 +172,10 @@ fn kind(place: &Place, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -> bool)
         return Err("what listens on its socket can't be seen from here".to_owned());
     };
     if peer.uid != 0 && peer.uid != user {
-        return Err(format!("another user of this machine listens on its socket (ID {})", peer.uid));
+        return Err(format!(
+            "another user of this machine listens on its socket (ID {})",
+            peer.uid
+        ));
     }
     let listed = |names: &[&str]| names.contains(&program);
     match place {
@@ -348,10 +351,7 @@ mod tests {
                         Locality::Docked,
                     ),
                     (directory.join("docker.sock"), Locality::Local),
-                    (
-                        PathBuf::from("/run/user/7/0123456789abcdef.sock"),
-                        Locality::Local,
-                    ),
+                    (PathBuf::from("/run/user/7/0123456789abcdef.sock"), Locality::Local),
                 ] {
                     let endpoint = Endpoint::Unix(socket);
                     assert_eq!(by_address(&endpoint, &origin, &env), locality, "{endpoint} {env:?}");
@@ -387,7 +387,11 @@ mod tests {
             (Place::Desktop, peer(1000, "com.docker.back"), desktop),
             (Place::Service, peer(0, "docker-desktop-"), desktop),
             (Place::Elsewhere, peer(1000, "com.docker.backend"), None),
-            (Place::OrbStack, peer(1000, "OrbStack Helper"), Some(Kind::Virtual("OrbStack"))),
+            (
+                Place::OrbStack,
+                peer(1000, "OrbStack Helper"),
+                Some(Kind::Virtual("OrbStack")),
+            ),
             (Place::Elsewhere, peer(1000, "OrbStack Helper"), None),
             // Tunnels, at whatever place: colima and lima use ssh, too.
             (Place::Elsewhere, peer(1000, "ssh"), None),
@@ -426,10 +430,26 @@ mod tests {
             (Kind::Native, info("Debian", "6.1", "there", Some(1000)), false),
             (Kind::Native, info("Debian", "6.1", "here", Some(999)), false),
             (Kind::Native, info("Debian", "6.1", "here", None), false),
-            (Kind::Native, info("Docker Desktop", "6.6-linuxkit", "docker-desktop", Some(900)), false),
-            (desktop, info("Docker Desktop", "6.6-linuxkit", "docker-desktop", Some(900)), true),
-            (desktop, info("Docker Desktop", "6.6-linuxkit", "docker-desktop", Some(1001)), false),
-            (desktop, info("Docker Desktop", "6.6-linuxkit", "docker-desktop", None), false),
+            (
+                Kind::Native,
+                info("Docker Desktop", "6.6-linuxkit", "docker-desktop", Some(900)),
+                false,
+            ),
+            (
+                desktop,
+                info("Docker Desktop", "6.6-linuxkit", "docker-desktop", Some(900)),
+                true,
+            ),
+            (
+                desktop,
+                info("Docker Desktop", "6.6-linuxkit", "docker-desktop", Some(1001)),
+                false,
+            ),
+            (
+                desktop,
+                info("Docker Desktop", "6.6-linuxkit", "docker-desktop", None),
+                false,
+            ),
             (desktop, info("Debian", "6.1", "here", Some(1000)), false),
         ] {
             assert_eq!(agrees(kind, &info, &own).is_ok(), expected, "{kind:?} {info:?}");
