@@ -28,4 +28,5 @@ mod sync;
 mod transfer;
 mod transfer_interrupted;
 mod transfer_ssh;
+mod tunnel;
 mod versioneer;

@@ -745,7 +745,7 @@ fn a_docked_container_gets_the_project_from_its_copy() {
 
 /// Waits until what a shell there prints has this in it.
 fn wait_there(far: &Far, script: &str, wanted: &str) {
-    wait_until(wanted, || far.shell_there(script).contains(wanted));
+    wait::until(wanted, || far.shell_there(script).contains(wanted));
 }
 
 /// A project with a secret that `.dockerignore` keeps here, and a repository of git.
@@ -776,17 +776,17 @@ fn assert_untouched(far: &Far) {
 fn a_dock_does_not_rewrite_what_leaves_this_machine_or_runs_here_while_it_is_watched() {
     let far = with_a_secret("sync-guard");
     let watching = far.sync("sync-up").arg("--watch").spawn();
-    wait_until("the project there", || {
+    wait::until("the project there", || {
         far.there(&["sh", "-c", &format!("cat {}/a 2>&1 || true", far.workspace())]) == "a"
     });
     far.shell_there(DEEDS);
     // What may come has come, so all was looked at.
-    wait_until("what may come", || far.sandbox.read("a") == "changed\n");
+    wait::until("what may come", || far.sandbox.read("a") == "changed\n");
     // And once more, after the rules were read again and everything was listed by them.
     far.sandbox.write("b", "b");
     wait_there(&far, "cat \"$1/b\" 2>/dev/null || true", "b");
     far.shell_there("echo again > \"$1/c\"");
-    wait_until("c", || far.sandbox.project().join("c").exists());
+    wait::until("c", || far.sandbox.project().join("c").exists());
     assert_untouched(&far);
     watching.interrupt();
     let outcome = watching.wait();
@@ -831,7 +831,7 @@ fn a_container_that_mounts_the_project_does_not_rewrite_them_either() {
         .sync("run-image")
         .args(["--watch", "box", "-c", "sh /app/deeds"])
         .spawn();
-    wait_until("what may come", || far.sandbox.read("a") == "changed\n");
+    wait::until("what may come", || far.sandbox.read("a") == "changed\n");
     far.sandbox.write("go", "");
     let outcome = running.wait();
     assert_eq!(outcome.code, 0, "{outcome}");

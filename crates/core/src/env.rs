@@ -21,6 +21,10 @@ pub const AWS_VARIABLES: [&str; 6] = [
     "AWS_SECURITY_TOKEN",
 ];
 
+/// The address of an engine that its user says to be on this machine, where that can't be told: one in a virtual machine
+/// that ssh leads to, or of the machine around this container.
+pub const LOCAL_ENGINE: &str = "DOCKERUTILS_LOCAL_ENGINE";
+
 impl Env {
     /// The environment of this process.
     pub fn from_process() -> Self {

@@ -1,7 +1,6 @@
 //! The real `run-image` in a sandbox, against a scripted engine: help, plans, containers, and each error with its hint.
 #![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,27 +102,6 @@ fn until(done: impl Fn() -> bool) {
         assert!(began.elapsed() < Duration::from_secs(20), "it does not happen");
         thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// What an engine on this machine says of it.
-fn this_machine() -> Reply {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let memory = read("/proc/meminfo").lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?
-            .trim()
-            .strip_suffix("kB")?
-            .trim()
-            .parse::<u64>()
-            .ok()
-    });
-    Reply::json(
-        200,
-        &json!({
-            "KernelVersion": read("/proc/sys/kernel/osrelease").trim(),
-            "Name": read("/proc/sys/kernel/hostname").trim(),
-            "MemTotal": memory.map(|kibibytes| kibibytes * 1024),
-        }),
-    )
 }
 
 #[test]
@@ -783,18 +761,64 @@ fn secrets_go_to_an_engine_on_this_machine_and_are_never_printed() {
     };
     let all = sorted([own, aws].concat().into_iter().map(str::to_owned).collect());
     let only_own = sorted(own.map(str::to_owned).into());
-    assert_eq!(sorted(run(&running(0).on("GET", "/info", this_machine()), "")), all);
+    assert_eq!(sorted(run(&running(0), "")), all);
     // `source dock` sets DOCKER_IP.
-    assert_eq!(
-        sorted(run(&running(0).on("GET", "/info", this_machine()), "10.0.0.1")),
-        only_own
-    );
-    // A socket that leads to another machine, as `ssh -L` makes one.
+    assert_eq!(sorted(run(&running(0), "10.0.0.1")), only_own);
+    // An engine that says itself that it is on another machine.
     let far = Reply::json(
         200,
         &json!({ "KernelVersion": "1.0-other", "Name": "far", "MemTotal": 1 }),
     );
     assert_eq!(sorted(run(&running(0).on("GET", "/info", far), "")), only_own);
+    let nothing = Reply::json(200, &json!({ "OperatingSystem": "Docker Desktop" }));
+    assert_eq!(sorted(run(&running(0).on("GET", "/info", nothing), "")), only_own);
+    // A socket that leads to another machine, as `ssh -L` makes one: whatever the engine says, and be it the truth.
+    for claim in [
+        json!({}),
+        json!({ "OperatingSystem": "Docker Desktop", "Name": "docker-desktop" }),
+    ] {
+        let tunnel = running(0).on("GET", "/info", Reply::this_machine(&claim)).behind("ssh");
+        assert_eq!(sorted(run(&tunnel, "")), only_own);
+    }
+}
+
+#[test]
+fn why_an_engine_counts_as_far_is_said_and_its_user_may_know_better() {
+    let sandbox = configured("[dev]\nports = -p 8080:80\n");
+    let created_with = |address: &dyn Fn(&ScriptedEngine) -> String| {
+        let engine = running(0).behind("ssh");
+        let command = run_image(&sandbox);
+        let command = command
+            .args(["dev"])
+            .engine(&engine)
+            .env("AWS_REGION", "eu")
+            .env("DOCKERUTILS_LOCAL_ENGINE", address(&engine))
+            .any_stdout();
+        let outcome = command.any_stderr().run();
+        let request = created(&engine).json();
+        let port = request["HostConfig"]["PortBindings"]["80/tcp"][0]["HostIp"].clone();
+        (
+            request["Env"].to_string(),
+            port.as_str().map(str::to_owned),
+            outcome.stderr,
+        )
+    };
+    let far = |address: &str| {
+        let (variables, address_there, stderr) = created_with(&|_| address.to_owned());
+        assert!(!variables.contains("AWS_REGION"), "{variables}");
+        assert_eq!(address_there.as_deref(), Some("127.0.0.1"));
+        assert!(
+            stderr.contains("counts as one on another machine: ssh listens on its socket, and may lead anywhere"),
+            "{stderr}"
+        );
+        assert!(stderr.contains("export DOCKERUTILS_LOCAL_ENGINE=unix:///"), "{stderr}");
+    };
+    far("");
+    far("unix:///other.sock");
+    let (variables, address_there, stderr) = created_with(&ScriptedEngine::host);
+    assert!(variables.contains("AWS_REGION=eu"), "{variables}");
+    assert_eq!(address_there.as_deref().unwrap_or_default(), "");
+    assert!(!stderr.contains("another machine"), "{stderr}");
 }
 
 #[test]
@@ -1005,7 +1029,7 @@ fn gpus_must_be_there_where_they_are_asked_for() {
             " --gpus all ",
         ),
     ] {
-        let engine = running(0).on("GET", "/info", Reply::json(200, &info));
+        let engine = running(0).on("GET", "/info", Reply::this_machine(&info));
         run_image(&project())
             .args(["dev", "-g"])
             .engine(&engine)

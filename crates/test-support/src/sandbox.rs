@@ -241,9 +241,15 @@ impl<'a> Invocation<'a> {
         self
     }
 
-    /// An environment variable.
+    /// An environment variable. The lab's engines are in containers, and would count as far: a test that is led to one
+    /// says that it is this machine's.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
-        self.environment.insert(name.to_owned(), value.as_ref().to_owned());
+        let value = value.as_ref();
+        if name == "DOCKER_HOST" && value.to_string_lossy().contains("/dockerutils-lab/") {
+            self.environment
+                .insert("DOCKERUTILS_LOCAL_ENGINE".to_owned(), value.to_owned());
+        }
+        self.environment.insert(name.to_owned(), value.to_owned());
         self
     }
 

@@ -155,6 +155,24 @@ impl Reply {
         Self::new(0, Manner::Raw, vec![bytes.into()])
     }
 
+    /// What an engine on this machine says of itself, as far as it tells where it is, and this.
+    pub fn this_machine(more: &Value) -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let memory = read("/proc/meminfo").lines().find_map(|line| {
+            let number = line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?;
+            number.trim().parse::<u64>().ok()
+        });
+        let mut info = json!({
+            "KernelVersion": read("/proc/sys/kernel/osrelease").trim(),
+            "Name": read("/proc/sys/kernel/hostname").trim(),
+            "MemTotal": memory.map(|kibibytes| kibibytes * 1024),
+        });
+        if let (Some(info), Some(more)) = (info.as_object_mut(), more.as_object()) {
+            info.extend(more.clone());
+        }
+        Self::json(200, &info)
+    }
+
     /// The end of the connection, before any answer.
     pub fn hang_up() -> Self {
         Self::garbage(Vec::new())
@@ -218,6 +236,8 @@ impl ScriptedEngine {
             .prefix("du")
             .tempdir()
             .expect("a temporary directory");
+        // It plays an engine of this machine, and such a one is known by the program that listens.
+        let _ = std::fs::write("/proc/self/comm", "dockerd");
         let listener = UnixListener::bind(directory.path().join("docker.sock")).expect("a short path");
         let script = Arc::<Mutex<Script>>::default();
         let shared = Arc::clone(&script);
@@ -230,6 +250,14 @@ impl ScriptedEngine {
             }
         });
         Self { directory, script }
+    }
+
+    /// Has the program that listens be another one than an engine, as where `ssh -L` made the socket. It counts for all
+    /// engines of the test's process.
+    #[must_use]
+    pub fn behind(self, program: &str) -> Self {
+        std::fs::write("/proc/self/comm", program).expect("the name of this process");
+        self
     }
 
     /// Answers `method path` with `reply`. `path` has no version and no query; a `*` in it stands for any text.
@@ -396,7 +424,7 @@ impl Script {
                 let store = json!([["Backing Filesystem", "extfs"]]);
                 let info = json!({ "ServerVersion": "26.1.5", "Driver": "overlay2", "DriverStatus": store,
                     "OSType": "linux", "Architecture": "x86_64", "Runtimes": { "runc": { "path": "runc" } } });
-                Reply::json(200, &info)
+                Reply::this_machine(&info)
             }
             (method, path) => Reply::error(404, &format!("the scripted engine has no reply for {method} {path}")),
         }

@@ -20,6 +20,8 @@ use crate::hint;
 
 /// The longest path of a socket that every system takes, with room for the name that it has while it is made.
 const SOCKET_PATH: usize = 100;
+/// The last part of the path of the directory of sockets; `run` may follow.
+const DIRECTORY: &str = "dockerutils";
 /// What the extension of a notice begins with; the number of its shell follows.
 const NOTICE: &str = "notice-";
 /// How many bytes of the hash name an agent.
@@ -63,16 +65,28 @@ impl Place {
         make_private(&self.directory)
     }
 
-    /// The place to which this engine's socket belongs; none where it is not an agent's.
+    /// The place to which this engine's socket belongs, in whatever private directory of this user's; none where it is not
+    /// an agent's.
     pub fn of_engine_socket(socket: &Path, env: &Env) -> Option<Self> {
-        let directory = runtime_directory(env).ok()?;
-        let identity = socket.file_name()?.to_str()?.strip_suffix(".sock")?;
-        let is_ours = identity.len() == 2 * IDENTITY && identity.bytes().all(|byte| byte.is_ascii_hexdigit());
-        (socket.parent() == Some(&directory) && is_ours).then(|| Self {
+        let socket = if has_shape(socket) {
+            socket.to_owned()
+        } else {
+            socket.canonicalize().ok().filter(|real| has_shape(real))?
+        };
+        let directory = socket.parent()?.to_owned();
+        // The environment may be another one than the agent was started in.
+        let is_ours = runtime_directory(env).is_ok_and(|own| own == directory) || not_private(&directory).is_none();
+        let identity = socket.file_stem()?.to_str()?.to_owned();
+        is_ours.then(|| Self {
             directory,
             state: state_directory(env),
-            identity: identity.to_owned(),
+            identity,
         })
+    }
+
+    /// Whether this is the path of an agent's engine socket, anybody's and in any environment, also by way of a link.
+    pub fn is_engine_socket(socket: &Path) -> bool {
+        has_shape(socket) || socket.canonicalize().is_ok_and(|real| has_shape(&real))
     }
 
     /// The socket that speaks the engine's API; what DOCKER_HOST names.
@@ -134,6 +148,11 @@ impl Place {
         self.state.join(format!("{}.made", self.identity))
     }
 
+    /// There once its user was told that the label alone forwards no port.
+    pub fn told_file(&self) -> PathBuf {
+        self.state.join(format!("{}.told", self.identity))
+    }
+
     /// The user's state directory, as it was when this agent was started.
     pub fn state_directory(&self) -> &Path {
         &self.state
@@ -142,6 +161,18 @@ impl Place {
     fn file(&self, extension: &str) -> PathBuf {
         self.directory.join(format!("{}.{extension}", self.identity))
     }
+}
+
+/// Whether a path looks like that of an engine's socket: its directory's name and its own.
+fn has_shape(socket: &Path) -> bool {
+    let identity = socket
+        .file_name()
+        .and_then(|name| name.to_str())
+        .and_then(|name| name.strip_suffix(".sock"));
+    let is_hash = |text: &str| text.len() == 2 * IDENTITY && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_directory =
+        |directory: &Path| directory.ends_with(DIRECTORY) || directory.ends_with(Path::new(DIRECTORY).join("run"));
+    identity.is_some_and(is_hash) && socket.parent().is_some_and(is_directory)
 }
 
 /// A hash of the user, the moniker and the access. The fields of a struct have one order, so the same dock has one JSON.
@@ -172,7 +203,7 @@ fn runtime_directory(env: &Env) -> Result<PathBuf> {
         .map(PathBuf::from)
         .filter(|directory| directory.is_absolute() && not_private(directory).is_none());
     if let Some(directory) = runtime {
-        return Ok(directory.join("dockerutils"));
+        return Ok(directory.join(DIRECTORY));
     }
     let cache = match env.non_empty("XDG_CACHE_HOME").map(PathBuf::from) {
         Some(directory) if directory.is_absolute() => directory,
@@ -183,7 +214,7 @@ fn runtime_directory(env: &Env) -> Result<PathBuf> {
         return Err(Error::failed("there is no directory for the sockets of agents")
             .hint("set HOME, or XDG_RUNTIME_DIR to a private directory"));
     }
-    Ok(cache.join("dockerutils/run"))
+    Ok(cache.join(DIRECTORY).join("run"))
 }
 
 /// Where the XDG specification puts what is worth keeping and is no configuration.

@@ -90,7 +90,7 @@ pub(super) async fn revive(endpoint: &Endpoint, env: &Env) -> Result<()> {
 /// # Errors
 /// A damaged list of docks, or file of the agent.
 pub fn agent_of_socket(socket: &Path, env: &Env) -> Result<Option<Agent>> {
-    if !Agent::is_engine_socket(socket, env) {
+    if !Agent::is_engine_socket(socket) {
         return Ok(None);
     }
     if let Some(agent) = Agent::of_engine_socket(socket, env)? {

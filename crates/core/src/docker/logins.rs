@@ -14,9 +14,7 @@ use super::build::BuildRequest;
 use super::client_config::{ClientConfig, Login, host_of};
 use super::dockerfile::Dockerfile;
 use super::endpoint::Endpoint;
-use super::engine::Engine;
-use super::locality::{self, Locality};
-use crate::env::Env;
+use super::locality::Locality;
 use crate::error::Result;
 use crate::naming::registry;
 
@@ -106,16 +104,6 @@ impl Logins {
         Ok((!logins.is_empty())
             .then(|| base64::engine::general_purpose::URL_SAFE.encode(serde_json::Value::Object(logins).to_string())))
     }
-}
-
-/// Where an engine is, for what is to be kept from engines elsewhere: a socket may lead there, so it is asked where there are
-/// logins, and where it does not say that it is here, it is not.
-pub async fn locality_of(engine: &Engine, config: &ClientConfig, env: &Env) -> Locality {
-    if config.has_logins() {
-        return locality::confirm(engine, env).await.unwrap_or(Locality::Docked);
-    }
-    let choice = engine.choice();
-    locality::by_address(&choice.endpoint, &choice.origin, env)
 }
 
 /// What to say once where an engine is reached in a way that no login is sent.

@@ -19,8 +19,9 @@ use crate::docker::build_options::{BuildOptionError, BuildOptions};
 use crate::docker::client_config::ClientConfig;
 use crate::docker::dockerfile::Dockerfile;
 use crate::docker::engine::Engine;
+use crate::docker::locality::{self, Locality};
 use crate::docker::logins;
-use crate::env::Env;
+use crate::env::{Env, LOCAL_ENGINE};
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
 use crate::naming::{Designation, canonical};
@@ -412,14 +413,34 @@ pub struct Reports {
 /// An engine that can't be reached. Failed images are in the reports; their errors are printed.
 pub async fn run_plan(context: &Context, project: &Project, plan: &BuildPlan) -> Result<Reports> {
     let engine = context.connect().await?;
-    run_plan_on(context, &engine, project, plan).await
+    let locality = where_is(&engine, &context.env, &context.printer).await;
+    run_plan_on(context, &engine, locality, project, plan).await
+}
+
+/// Where the engine is; said where its address looks local and it counts as far.
+pub(super) async fn where_is(engine: &Engine, env: &Env, printer: &Printer) -> Locality {
+    let standing = locality::of(engine, env).await;
+    if let Some(doubt) = standing.doubt {
+        let address = engine.choice().endpoint.to_string();
+        printer.note(&format!(
+            "the engine at {address} counts as one on another machine: {doubt}. If it is on this one: export {LOCAL_ENGINE}={}",
+            shell::quote(&address)
+        ));
+    }
+    standing.locality
 }
 
 /// Carries a plan out on an engine that is connected.
 ///
 /// # Errors
 /// As [`run_plan`].
-pub async fn run_plan_on(context: &Context, engine: &Engine, project: &Project, plan: &BuildPlan) -> Result<Reports> {
+pub async fn run_plan_on(
+    context: &Context,
+    engine: &Engine,
+    locality: Locality,
+    project: &Project,
+    plan: &BuildPlan,
+) -> Result<Reports> {
     let config = Arc::new(ClientConfig::read(&context.env.docker_config_dir())?);
     let builder = builder_of(engine, context.env.get("DOCKER_BUILDKIT"));
     context.printer.detail(&format!(
@@ -439,7 +460,7 @@ pub async fn run_plan_on(context: &Context, engine: &Engine, project: &Project, 
     let _pip_conf = PipConf::place(project.root())?;
     let site = schedule::Site {
         engine: engine.clone(),
-        locality: logins::locality_of(engine, &config, &context.env).await,
+        locality,
         builder,
         config,
         root: project.root().to_owned(),

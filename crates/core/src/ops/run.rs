@@ -511,12 +511,7 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
     let engine = context.connect().await?;
     let config = ClientConfig::read(&env.docker_config_dir())?;
     let choice = engine.choice();
-    let has_secrets = AWS_VARIABLES.iter().any(|name| env.non_empty(name).is_some());
-    let locality = if has_secrets {
-        locality::confirm(&engine, env).await?
-    } else {
-        locality::by_address(&choice.endpoint, &choice.origin, env)
-    };
+    let locality = build::where_is(&engine, env, printer).await;
     let gpu = if args.gpu || project.settings(&args.image).has("gpu") {
         gpu_support(&engine, args.gpu).await?
     } else {
@@ -608,7 +603,7 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         );
     }
     container.warnings.iter().for_each(|warning| printer.warning(warning));
-    let image = have_image(context, &engine, &config, project, args, &plan, &container).await?;
+    let image = have_image(context, (&engine, locality), &config, project, args, &plan, &container).await?;
     if container.platform.is_none()
         && let Some(warning) = image::architecture_warning(&engine, &reference, &image).await?
     {
@@ -674,7 +669,7 @@ fn type_that_makes(project: &Project, designation: &Designation) -> Result<Optio
 /// Makes sure that the engine has the image: builds the project's own, pulls others.
 async fn have_image(
     context: &Context,
-    engine: &Engine,
+    (engine, locality): (&Engine, Locality),
     config: &ClientConfig,
     project: &Project,
     args: &RunArgs,
@@ -701,7 +696,7 @@ async fn have_image(
                     .hint(hint!("build-image {}", image)),
             );
         }
-        build_image(context, engine, project, image, args).await?;
+        build_image(context, (engine, locality), project, image, args).await?;
     } else if container.pull == PullPolicy::Never {
         return Err(Error::failed(format!(
             "the engine has no image {reference}, and --pull=never is given"
@@ -715,7 +710,13 @@ async fn have_image(
         .ok_or_else(|| Error::failed(format!("the engine has no image {reference}, though it was just made")))
 }
 
-async fn build_image(context: &Context, engine: &Engine, project: &Project, image: &str, args: &RunArgs) -> Result<()> {
+async fn build_image(
+    context: &Context,
+    (engine, locality): (&Engine, Locality),
+    project: &Project,
+    image: &str,
+    args: &RunArgs,
+) -> Result<()> {
     let wanted = BuildArgs {
         image: image.to_owned(),
         image_name: args.image_name.clone(),
@@ -726,7 +727,7 @@ async fn build_image(context: &Context, engine: &Engine, project: &Project, imag
     plan.docker_prefix = context.docker_prefix()?;
     // git is waited for: nothing else goes on here.
     tokio::task::block_in_place(|| genversion::before_build(project, &context.printer))?;
-    let reports = build::run_plan_on(context, engine, project, &plan).await?;
+    let reports = build::run_plan_on(context, engine, locality, project, &plan).await?;
     if reports.images.iter().any(|report| report.status == Status::Failed) {
         // The build has said why.
         return Err(Error::failed(format!("{image} could not be built, and is not run")));

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Content, Item, Kind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, split};
 use crate::context::{self, ContextDir, WalkError, WalkOptions};
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::project_file;
 
 /// How long after a change another one may leave the same time behind, in nanoseconds: the kernel's clock of files ticks
@@ -102,9 +103,11 @@ impl Local {
             Ok((file, _)) => file,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(cause) if fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) => {
-                let quoted = crate::shell::quote(&path.to_string_lossy()).into_owned();
-                return Err(refused("is a symbolic link").because(cause).hint(format!(
-                    "put the file itself there: cp --remove-destination \"$(readlink -f {quoted})\" {quoted}"
+                let path = path.to_string_lossy();
+                return Err(refused("is a symbolic link").because(cause).hint(hint!(
+                    "put the file itself there: cp --remove-destination \"$(readlink -f {})\" {}",
+                    path,
+                    path
                 )));
             }
             Err(cause) => return Err(unread(cause)),

@@ -209,7 +209,7 @@ async fn ask(entry: &Entry, env: &Env, wide: bool) -> Result<Facts, (State, Erro
         Entry::Here(choice) => {
             let engine = Engine::connect_to(choice.clone()).await.map_err(unreachable)?;
             let mut facts = facts::of_engine(&engine).await.map_err(unreachable)?;
-            if wide && locality::by_address(&choice.endpoint, &choice.origin, env) == Locality::Local {
+            if wide && locality::of(&engine, env).await.locality == Locality::Local {
                 facts::add_own_machine(&mut facts);
             }
             return Ok(facts);

@@ -168,7 +168,7 @@ impl Place {
                 facts::disk(root, &agent, &CallOptions::unattended()).await
             }
             // In another file system than ours, the path says nothing here.
-            _ if locality::confirm(engine, env).await.ok()? == Locality::Local => facts::own_disk(root),
+            _ if locality::of(engine, env).await.locality == Locality::Local => facts::own_disk(root),
             _ => None,
         };
         disk.map(|disk| disk.free)

@@ -200,11 +200,20 @@ pub(super) fn establish(
         Arc::clone(asker),
         &plan.memory,
         resolved.config.batch,
+        &version(resolved),
     )
     .map_err(|error| failed(resolved, &error.to_string()))?;
     let result = log_in(plan, resolved, asker.as_ref(), cancel, &private.0);
     desk.close(&plan.memory, result.is_ok());
     result
+}
+
+/// What the client says of its version; nothing where it does not say.
+fn version(resolved: &Resolved) -> String {
+    let output = program("ssh", &resolved.env).arg("-V").stdin(Stdio::null()).output();
+    output
+        .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+        .unwrap_or_default()
 }
 
 fn log_in(
@@ -284,11 +293,17 @@ fn asking_program(plan: &Plan) -> io::Result<PathBuf> {
         return Ok(program.clone());
     }
     let own = std::env::current_exe()?;
-    // An update may have put another in its place, and taken this one away.
-    Ok(match own.exists() {
-        true => own,
-        false => PathBuf::from(format!("/proc/{}/exe", std::process::id())),
-    })
+    if own.exists() {
+        return Ok(own);
+    }
+    // An update may have put another in its place, which asks just so. `/proc/PID/exe` is closed to what this process starts.
+    let newer = own
+        .to_str()
+        .and_then(|path| path.strip_suffix(" (deleted)"))
+        .map(PathBuf::from);
+    newer
+        .filter(|path| path.exists())
+        .ok_or_else(|| io::Error::other(format!("{} was removed", own.display())))
 }
 
 /// Makes a connection of the control socket carry packets from now on.
