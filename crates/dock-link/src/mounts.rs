@@ -63,6 +63,8 @@ pub(crate) struct Mounts {
     shells: Arc<Mutex<Shells>>,
     seen: Sender<Seen>,
     said: Mutex<HashMap<(Option<i32>, String), Instant>>,
+    /// Held while a notice is written: what was left before stays in it.
+    leaving: Mutex<()>,
 }
 
 /// What a container mounts, and the docked shells that are to hear of it.
@@ -98,6 +100,7 @@ impl Mounts {
             shells,
             seen,
             said: Mutex::default(),
+            leaving: Mutex::default(),
         };
         // An agent that was killed may have left some.
         mounts.clean();
@@ -211,11 +214,28 @@ impl Mounts {
         said.insert((to, source.to_owned()), Instant::now()).is_none()
     }
 
+    /// Says this at the next prompt of every docked shell; gives how many there are.
+    pub(crate) fn tell_all(&self, line: &str) -> usize {
+        let shells: Vec<i32> = lock(&self.shells).holders.iter().map(|holder| holder.pid).collect();
+        for shell in &shells {
+            if let Err(cause) = self.leave(*shell, &format!("dock: {}\n", visible(line))) {
+                self.log.line(format!("a shell can't be told: {cause}"));
+            }
+        }
+        shells.len()
+    }
+
+    /// The dock's moniker.
+    pub(crate) fn moniker(&self) -> &str {
+        &self.moniker
+    }
+
     /// Leaves a text for a shell's next prompt.
     fn leave(&self, shell: i32, text: &str) -> io::Result<()> {
         if text.is_empty() {
             return Ok(());
         }
+        let _alone = lock(&self.leaving);
         let file = self.place.notice_file(shell);
         let before = match fs::metadata(&file) {
             // A shell that shows no notices has them in the log.

@@ -15,7 +15,7 @@ use dockerutils_core::agent::frame;
 use dockerutils_core::agent::place::Place;
 use dockerutils_core::agent::target::Target;
 use dockerutils_core::agent::wire::{
-    Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Reply, Request, Status, VERSION,
+    Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Port, Reply, Request, Status, VERSION,
 };
 use dockerutils_core::docks::Dock;
 use dockerutils_core::env::Env;
@@ -32,12 +32,14 @@ use crate::link::{Link, Over, Wish};
 use crate::log::Log;
 use crate::mounts::{Mounts, Seen};
 use crate::mutex::lock;
-use crate::ports::{Ports, Tap};
+use crate::ports::{Demand, Ports, Tap};
 use crate::relay;
 use crate::shells::Shells;
 use crate::timing::Timing;
 use crate::transport::{Connection, Connector, TransportError};
 
+/// How many bytes of a frame are for ports: the rest is for what else a status has.
+const PORTS_ROOM: usize = frame::FRAME_LIMIT / 2;
 /// How long a command may take to say what it wants.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// How long a docker client waits for a link that is being mended.
@@ -156,7 +158,13 @@ impl<C: Connector> Service<C> {
             timing,
             desk,
             shells,
-            ports: Ports::new(&place, Env::from_process().user(), Arc::clone(&streams), log.clone()),
+            ports: Ports::new(
+                &place,
+                Env::from_process().user(),
+                Arc::clone(&streams),
+                Arc::clone(&mounts),
+                log.clone(),
+            ),
             mounts,
             seen_mounts: Mutex::new(Some(seen_mounts)),
             streams,
@@ -251,7 +259,11 @@ impl<C: Connector> Service<C> {
         let has_shells = shells.stays || !shells.holders.is_empty();
         let needed = has_shells || !self.streams.brief.load(Ordering::Acquire);
         let forward = shells.forward().unwrap_or(self.dock.forward);
-        self.ports.want(needed.then_some(forward), has_shells);
+        let demand = Demand {
+            forward,
+            named: shells.named(),
+        };
+        self.ports.want(needed.then_some(demand), has_shells);
     }
 
     fn keep(&self, shells: &Shells) {
@@ -306,7 +318,7 @@ impl<C: Connector> Service<C> {
     /// What looks at a connection to the engine.
     fn tap(&self, stream: &UnixStream) -> Tap {
         let client = stream.peer_cred().ok().and_then(|peer| peer.pid());
-        self.ports.tap(&self.mounts, client)
+        self.ports.tap(client)
     }
 
     /// What a docker client shows its user.
@@ -368,6 +380,7 @@ impl<C: Connector> Service<C> {
             Request::Status { measure } => {
                 let shells = lock(&self.shells).clone();
                 let forward = shells.forward().unwrap_or(self.dock.forward);
+                let (ports, more_ports) = fitting(self.ports.all());
                 let status = Status {
                     version: VERSION.to_owned(),
                     pid: std::process::id(),
@@ -375,14 +388,15 @@ impl<C: Connector> Service<C> {
                     streams: self.streams.open(),
                     holders: shells.holders.into_iter().collect(),
                     forward,
-                    ports: self.ports.all(),
+                    ports,
+                    more_ports,
                 };
                 frame::write_message(&mut stream, &Reply::Status(status)).await
             }
             Request::Hold(holder) => {
                 let forward = call.forward.unwrap_or(self.dock.forward);
                 self.mounts.forget(holder.pid);
-                self.change_shells(|shells| shells.hold(holder, forward));
+                self.change_shells(|shells| shells.hold(holder, forward, call.named.clone()));
                 frame::write_message(&mut stream, &Reply::Done).await
             }
             Request::Release(holder) => {
@@ -471,6 +485,23 @@ impl<C: Connector> Service<C> {
             Err(error) => frame::write_message(&mut stream, &Reply::Failed(error.into())).await,
         }
     }
+}
+
+/// As many ports as a frame has room for, those that are open first, and how many more there are: an engine may have any
+/// number of containers, with names of any length.
+fn fitting(mut ports: Vec<Port>) -> (Vec<Port>, usize) {
+    let all = ports.len();
+    ports.sort_by_key(|port| port.here.is_none());
+    let mut room = PORTS_ROOM;
+    let mut fits = |port: &Port| {
+        let length = serde_json::to_vec(port).map_or(usize::MAX, |text| text.len() + 1);
+        let rest = room.checked_sub(length);
+        room = rest.unwrap_or(0);
+        rest.is_some()
+    };
+    let count = ports.iter().take_while(|port| fits(port)).count();
+    ports.truncate(count);
+    (ports, all - count)
 }
 
 async fn next_question(seat: &mut Seat) -> Asked {

@@ -1,7 +1,7 @@
 //! The docked shells (and the docker context) that an agent lives for, and what one agent leaves to the next: a worker that
 //! died, or an agent of an older version that left, does not forget them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -24,6 +24,9 @@ pub(crate) struct Shells {
     /// Whose ports each of them wants to be forwarded.
     #[serde(default)]
     wishes: Vec<(Holder, Forward)>,
+    /// What each of them named besides.
+    #[serde(default)]
+    named: Vec<(Holder, Vec<String>)>,
     /// What the last ones that had a wish wanted: what they left open stays so, and what they kept shut, too.
     #[serde(default)]
     last: Option<Forward>,
@@ -45,11 +48,17 @@ impl Shells {
     }
 
     /// Lives for this process, too, and takes note of what it wants; says whether that is new.
-    pub(crate) fn hold(&mut self, holder: Holder, forward: Forward) -> bool {
+    pub(crate) fn hold(&mut self, holder: Holder, forward: Forward, named: Vec<String>) -> bool {
         // One that has just ended has no say in this.
         self.forget_dead();
         let wish = (holder, forward);
-        let is_new = self.holders.insert(holder) || !self.wishes.contains(&wish);
+        let named = (holder, named);
+        let names_as_before = named.1.is_empty() || self.named.contains(&named);
+        let is_new = self.holders.insert(holder) || !self.wishes.contains(&wish) || !names_as_before;
+        self.named.retain(|(other, _)| *other != holder);
+        if !named.1.is_empty() {
+            self.named.push(named);
+        }
         self.wishes.retain(|(other, _)| *other != holder);
         self.wishes.push(wish);
         self.last = self.forward();
@@ -59,6 +68,7 @@ impl Shells {
     /// Lives no longer for this process; says whether it did.
     pub(crate) fn release(&mut self, holder: Holder) -> bool {
         let did = self.holders.remove(&holder);
+        self.named.retain(|(other, _)| *other != holder);
         self.wishes.retain(|(other, _)| *other != holder);
         self.last = self.forward();
         did
@@ -69,11 +79,17 @@ impl Shells {
         self.wishes.iter().map(|(_, forward)| *forward).max().or(self.last)
     }
 
+    /// Containers and ports that shells which live have named.
+    pub(crate) fn named(&self) -> BTreeSet<String> {
+        self.named.iter().flat_map(|(_, named)| named).cloned().collect()
+    }
+
     /// Forgets the processes that have ended; says whether there were any.
     pub(crate) fn forget_dead(&mut self) -> bool {
         let before = self.holders.len();
         self.holders.retain(Holder::lives);
         self.wishes.retain(|(holder, _)| self.holders.contains(holder));
+        self.named.retain(|(holder, _)| self.holders.contains(holder));
         self.last = self.forward();
         self.holders.len() != before
     }

@@ -321,7 +321,7 @@ async fn is_closed(port: u16) -> bool {
 
 #[tokio::test]
 async fn a_published_port_answers_here_while_its_container_runs() {
-    let scene = Scene::docked(Forward::Mine).await;
+    let scene = Scene::docked(Forward::Labelled).await;
     let port = server().await;
     scene.engine.run(&id(1), Some(&user()), &[("tcp", port), ("udp", port)]);
     let ports = scene.until(|ports| ports.len() == 2).await;
@@ -347,7 +347,7 @@ async fn a_published_port_answers_here_while_its_container_runs() {
 
 #[tokio::test]
 async fn many_connections_come_and_go_and_leave_nothing() {
-    let scene = Scene::docked(Forward::Mine).await;
+    let scene = Scene::docked(Forward::Labelled).await;
     let port = server().await;
     scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
     scene.until(|ports| ports.len() == 1).await;
@@ -372,25 +372,59 @@ async fn many_connections_come_and_go_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn only_the_user_s_own_containers_are_forwarded_unless_all_are_to_be() {
+async fn a_label_alone_forwards_nothing_until_that_is_asked_for() {
     let scene = Scene::docked(Forward::Mine).await;
+    let own = i32::try_from(std::process::id()).unwrap();
+    let notice = scene.agent.notice_file(own);
     let [theirs, labelled, made] = [server().await, server().await, server().await];
     scene.engine.run(&id(1), Some("somebody else"), &[("tcp", theirs)]);
     scene.engine.run(&id(2), Some(&user()), &[("tcp", labelled)]);
     let through_us = scene.create().await;
     scene.engine.run(&through_us, None, &[("tcp", made)]);
-    let mut here: Vec<_> = scene
-        .until(|ports| ports.len() == 2)
-        .await
-        .iter()
-        .map(|port| port.here)
-        .collect();
-    here.sort_unstable();
-    let mut own = [Some(labelled), Some(made)];
-    own.sort_unstable();
-    assert_eq!(here, own);
-    assert!(is_closed(theirs).await);
+    let ports = scene
+        .until(|ports| ports.iter().any(|port| port.here.is_some()) && ports.len() == 2)
+        .await;
+    let stays = ports.iter().find(|port| port.port == labelled).unwrap();
+    assert_eq!(stays.here, None, "{ports:#?}");
+    assert_eq!(
+        stays.reason.as_deref(),
+        Some("it bears your name, and was not made from here")
+    );
+    assert!(
+        stays.hint.as_ref().unwrap().contains("source dock far --forward"),
+        "{ports:#?}"
+    );
+    assert!(is_closed(labelled).await && is_closed(theirs).await);
+    assert_eq!(echo(made, "").await, "the end");
+    // What was opened is said at the prompt; once, that a label alone forwards nothing.
+    let said = fs::read_to_string(&notice).unwrap();
+    assert!(
+        said.contains(&format!("dock: 127.0.0.1:{made} is 80/tcp of web on far now\n")),
+        "{said}"
+    );
+    assert_eq!(said.matches("that one only bears your name").count(), 1, "{said}");
+    fs::write(&notice, "").unwrap();
+    scene.engine.tell("rename", &id(2), Some(&user()));
+    // By its number, for as long as the shell lives.
+    let asked = vec![labelled.to_string()];
+    scene.agent.hold_with(own, Forward::Mine, asked).await.unwrap();
+    scene
+        .until(|ports| ports.iter().all(|port| port.here.is_some()) && ports.len() == 2)
+        .await;
+    assert_eq!(echo(labelled, "").await, "the end");
+    let said = fs::read_to_string(&notice).unwrap();
+    assert!(
+        said.contains(&format!("127.0.0.1:{labelled} is 80/tcp")) && !said.contains("only bears"),
+        "{said}"
+    );
+    scene.hold(Forward::Mine).await;
+    scene.until(|ports| ports.iter().any(|port| port.here.is_none())).await;
+    assert!(is_closed(labelled).await);
 
+    scene.hold(Forward::Labelled).await;
+    scene
+        .until(|ports| ports.iter().all(|port| port.here.is_some()) && ports.len() == 2)
+        .await;
     scene.hold(Forward::All).await;
     scene.until(|ports| ports.len() == 3).await;
     assert_eq!(echo(theirs, "").await, "the end");
@@ -401,8 +435,29 @@ async fn only_the_user_s_own_containers_are_forwarded_unless_all_are_to_be() {
 }
 
 #[tokio::test]
-async fn a_mount_of_a_project_that_has_its_copy_elsewhere_is_told_its_shell_once() {
+async fn any_number_of_ports_with_names_of_any_length_makes_no_status_too_long() {
     let scene = Scene::docked(Forward::Mine).await;
+    let port = server().await;
+    let through_us = scene.create().await;
+    scene.engine.run(&through_us, None, &[("tcp", port)]);
+    for number in 0..300 {
+        let ports: Vec<Value> = (1..10_u16)
+            .map(|port| json!({ "IP": THERE, "PrivatePort": port, "PublicPort": 20_000 + port, "Type": "tcp" }))
+            .collect();
+        let container = json!({ "Id": id(number), "Created": 0, "Names": [format!("/{}", "\u{1}".repeat(2000))],
+            "Labels": { "io.dockerutils.user": user() }, "Ports": ports });
+        scene.engine.containers.lock().unwrap().push(container);
+    }
+    scene.engine.tell("start", &through_us, None);
+    scene
+        .until(|ports| ports.len() > 5 && ports[0].here == Some(port))
+        .await;
+    assert!(scene.status().await.more_ports > 100);
+}
+
+#[tokio::test]
+async fn a_mount_of_a_project_that_has_its_copy_elsewhere_is_told_its_shell_once() {
+    let scene = Scene::docked(Forward::Labelled).await;
     let own = i32::try_from(std::process::id()).unwrap();
     let notice = scene.agent.notice_file(own);
     let project = scene.directory.path().join("my\nproject");
@@ -461,7 +516,7 @@ async fn a_mount_of_a_project_that_has_its_copy_elsewhere_is_told_its_shell_once
 
 #[tokio::test]
 async fn an_engine_that_is_only_looked_at_has_no_ports_here() {
-    let scene = Scene::new(Forward::Mine);
+    let scene = Scene::new(Forward::Labelled);
     let port = server().await;
     scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
     scene.agent.connect(&CallOptions::impatient().briefly()).await.unwrap();
@@ -475,7 +530,7 @@ async fn an_engine_that_is_only_looked_at_has_no_ports_here() {
 
 #[tokio::test]
 async fn a_port_that_is_taken_here_gets_the_next_free_one() {
-    let scene = Scene::docked(Forward::Mine).await;
+    let scene = Scene::docked(Forward::Labelled).await;
     let port = server().await;
     let taken = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
@@ -498,7 +553,7 @@ async fn a_port_that_is_taken_here_gets_the_next_free_one() {
 
 #[tokio::test]
 async fn somebody_on_ipv6_alone_has_the_port_too() {
-    let scene = Scene::docked(Forward::Mine).await;
+    let scene = Scene::docked(Forward::Labelled).await;
     let port = server().await;
     let Ok(_taken) = TcpListener::bind(("::1", port)).await else {
         panic!("this machine has no IPv6 loopback address");
@@ -511,7 +566,7 @@ async fn somebody_on_ipv6_alone_has_the_port_too() {
 
 #[tokio::test]
 async fn a_container_that_restarts_has_its_port_again_or_another_one() {
-    let scene = Scene::docked(Forward::Mine).await;
+    let scene = Scene::docked(Forward::Labelled).await;
     let [one, other] = [server().await, server().await];
     for port in [one, one, other, one] {
         scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
@@ -526,7 +581,7 @@ async fn a_container_that_restarts_has_its_port_again_or_another_one() {
 
 #[tokio::test]
 async fn a_link_that_was_cut_brings_back_what_runs_by_then() {
-    let scene = Scene::docked(Forward::Mine).await;
+    let scene = Scene::docked(Forward::Labelled).await;
     let [stays, ends, comes] = [server().await, server().await, server().await];
     for (number, port) in [(1, stays), (2, ends)] {
         scene.engine.run(&id(number), Some(&user()), &[("tcp", port)]);
@@ -556,7 +611,7 @@ async fn a_link_that_was_cut_brings_back_what_runs_by_then() {
 
 #[tokio::test]
 async fn a_dock_that_forbids_forwarding_is_said_once_with_what_helps() {
-    let scene = Scene::docked(Forward::Mine).await;
+    let scene = Scene::docked(Forward::Labelled).await;
     scene.dock.forwards.store(false, Ordering::SeqCst);
     let port = server().await;
     for number in 0..3 {
@@ -596,7 +651,7 @@ async fn it_lives_for_a_container_of_its_user_and_no_longer() {
 
 #[tokio::test]
 async fn the_next_agent_knows_what_was_made_through_the_last_one() {
-    let mut scene = Scene::docked(Forward::Mine).await;
+    let mut scene = Scene::docked(Forward::Labelled).await;
     let port = server().await;
     let id = scene.create().await;
     scene.engine.run(&id, None, &[("tcp", port)]);

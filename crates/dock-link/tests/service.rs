@@ -175,6 +175,7 @@ fn call(request: Request, person: bool) -> Call {
         accept_new: false,
         brief: false,
         forward: None,
+        named: Vec::new(),
         patience_ms: 0,
     }
 }

@@ -243,7 +243,7 @@ _dock_source() {
     fi
     case ${1-} in
     '' | -h | --help)
-        \builtin printf '%s\n' 'usage: source dock NAME [--no-forward] [--accept-new]' '' \
+        \builtin printf '%s\n' 'usage: source dock NAME [--no-forward] [--forward PORT|CONTAINER]... [--accept-new]' '' \
             'All that speaks Docker in this shell then works on the dock NAME; castoff goes back.' \
             'DOCKERUTILS_DISABLE_PROMPT=1 leaves the prompt alone. ls-dock lists the docks.' >&2
         [ -n "${1-}" ] || return 2

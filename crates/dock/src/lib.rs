@@ -38,6 +38,9 @@ pub struct Args {
     /// Don't forward the ports that containers publish there to this machine
     #[arg(long)]
     pub no_forward: bool,
+    /// For as long as this shell is docked, forward this port of the dock, or the ports of this container, too, whoever made it
+    #[arg(long, value_name = "PORT|CONTAINER")]
+    pub forward: Vec<String>,
     /// Print the monikers of all docks
     #[arg(long, conflicts_with_all = ["name", "lines"])]
     pub complete: bool,
@@ -89,6 +92,7 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         pid: args.pid,
         accept_new: args.accept_new,
         no_forward: args.no_forward,
+        forward: args.forward,
     };
     if context.global.dry_run {
         printer.plan(&environment::plan(context, &wanted)?)?;

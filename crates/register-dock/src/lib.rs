@@ -81,8 +81,10 @@ pub struct Args {
 /// Whose ports are forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Whose {
-    /// Those of containers that you made
+    /// Those of containers that you made from here
     Mine,
+    /// Those that bear your name in a label, too, whoever made them
+    Labelled,
     /// Those of all containers
     All,
     /// Nobody's
@@ -106,6 +108,7 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         workspace: args.workspace,
         forward: args.forward.map(|whose| match whose {
             Whose::Mine => Forward::Mine,
+            Whose::Labelled => Forward::Labelled,
             Whose::All => Forward::All,
             Whose::None => Forward::None,
         }),

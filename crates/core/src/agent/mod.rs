@@ -72,6 +72,8 @@ pub struct CallOptions {
     pub brief: bool,
     /// Whose ports a docked shell wants to be forwarded.
     pub forward: Option<Forward>,
+    /// Containers and ports that it names besides.
+    pub named: Vec<String>,
 }
 
 impl CallOptions {
@@ -91,15 +93,15 @@ impl CallOptions {
             patience: PATIENCE,
             brief: false,
             forward: None,
+            named: Vec::new(),
         }
     }
 
     /// Asks nobody, and waits for nothing that is down: for listing many docks.
     pub const fn impatient() -> Self {
-        Self {
-            patience: Duration::ZERO,
-            ..Self::unattended()
-        }
+        let mut options = Self::unattended();
+        options.patience = Duration::ZERO;
+        options
     }
 
     /// Looks at the dock and is done: an agent that was started for it does not stay.
@@ -257,10 +259,20 @@ impl Agent {
     /// # Errors
     /// A process that is not there, and an agent that can't be started.
     pub async fn hold(&self, pid: i32, forward: Forward) -> Result<()> {
+        self.hold_with(pid, forward, Vec::new()).await
+    }
+
+    /// [`Agent::hold`], and forwards these besides, for as long as the process lives: containers, by name or ID, and ports that
+    /// the dock's engine listens on.
+    ///
+    /// # Errors
+    /// As [`Agent::hold`].
+    pub async fn hold_with(&self, pid: i32, forward: Forward, named: Vec<String>) -> Result<()> {
         let holder =
             Holder::of(pid).ok_or_else(|| Error::failed(format!("there is no process {pid} to keep the agent for")))?;
         let options = CallOptions {
             forward: Some(forward),
+            named,
             ..CallOptions::unattended()
         };
         self.limited(self.open(Request::Hold(holder), &options)).await.map(drop)
@@ -352,6 +364,7 @@ impl Agent {
             place.dock_file(),
             place.shells_file(),
             place.made_file(),
+            place.told_file(),
             place.log_file(),
             place.old_log_file(),
             place.lock_file(),
@@ -410,6 +423,7 @@ impl Agent {
             accept_new: options.accept_new,
             brief: options.brief,
             forward: options.forward,
+            named: options.named.clone(),
             patience_ms: u64::try_from(options.patience.as_millis()).unwrap_or(u64::MAX),
         };
         let gone = |cause: Option<io::Error>| {

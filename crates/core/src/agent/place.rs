@@ -147,6 +147,11 @@ impl Place {
         self.state.join(format!("{}.made", self.identity))
     }
 
+    /// There once its user was told that the label alone forwards no port.
+    pub fn told_file(&self) -> PathBuf {
+        self.state.join(format!("{}.told", self.identity))
+    }
+
     /// The user's state directory, as it was when this agent was started.
     pub fn state_directory(&self) -> &Path {
         &self.state

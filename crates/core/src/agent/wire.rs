@@ -69,6 +69,9 @@ pub struct Call {
     /// Whose ports the docked shell wants to be forwarded, which asks to be lived for.
     #[serde(default)]
     pub forward: Option<Forward>,
+    /// What it wants besides, by name: containers, and ports that the dock's engine listens on.
+    #[serde(default)]
+    pub named: Vec<String>,
     /// How long to wait for a link that is down to come back, in milliseconds.
     pub patience_ms: u64,
 }
@@ -198,6 +201,9 @@ pub struct Status {
     /// Those ports, also such as can't be forwarded.
     #[serde(default)]
     pub ports: Vec<Port>,
+    /// How many more there are, which are not told.
+    #[serde(default)]
+    pub more_ports: usize,
 }
 
 /// A port that a container on the dock publishes.

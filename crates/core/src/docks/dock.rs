@@ -28,9 +28,11 @@ pub struct Dock {
 pub enum Forward {
     /// Nobody's.
     None,
-    /// Those of containers that this user made.
+    /// Those of containers that were made through this user's agents.
     #[default]
     Mine,
+    /// Those that bear this user's label, too, whoever gave it to them.
+    Labelled,
     /// Those of all containers.
     All,
 }
@@ -41,6 +43,7 @@ impl Forward {
         match self {
             Self::None => "none",
             Self::Mine => "mine",
+            Self::Labelled => "labelled",
             Self::All => "all",
         }
     }

@@ -45,12 +45,18 @@ pub(super) struct Place {
     listeners: Vec<TcpListener>,
 }
 
-/// Finds a place with this number, or the next one that is free and not `spoken_for`.
+/// Finds a place with this number, or the next one that is free and not `spoken_for`. What is below 1024 is where this
+/// machine's own services are expected: only who `asked` for it by name gets it, with whatever rights.
 ///
 /// # Errors
 /// There is none.
-pub(super) async fn find(wanted: u16, spoken_for: impl Fn(u16) -> bool) -> io::Result<Place> {
-    let cause = match listen(wanted).await {
+pub(super) async fn find(wanted: u16, asked: bool, spoken_for: impl Fn(u16) -> bool) -> io::Result<Place> {
+    let is_low = wanted < FIRST_FREE;
+    let listening = match is_low && !asked {
+        true => Err(io::ErrorKind::Unsupported.into()),
+        false => listen(wanted).await,
+    };
+    let cause = match listening {
         Ok(listeners) => {
             return Ok(Place {
                 port: wanted,
@@ -61,6 +67,10 @@ pub(super) async fn find(wanted: u16, spoken_for: impl Fn(u16) -> bool) -> io::R
         Err(cause) => cause,
     };
     let (reason, from) = match cause.kind() {
+        io::ErrorKind::Unsupported if is_low && !asked => (
+            format!("{wanted} is below 1024, which is opened here only where it is asked for by name"),
+            wanted + HIGHER,
+        ),
         io::ErrorKind::PermissionDenied => (
             format!("port {wanted} needs rights here"),
             // Without them, none of those is to be had.

@@ -3,7 +3,7 @@
 //! Facts: the engine's API reference, `GET /containers/json` and `GET /events`. Paths have no version, so every engine
 //! understands them in its own.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ const LINE: usize = 4 * 1024 * 1024;
 const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%2C%22event%22%3A%5B%22start%22\
 %2C%22die%22%2C%22destroy%22%2C%22rename%22%2C%22connect%22%2C%22disconnect%22%5D%7D";
 const CONTAINERS: &str = "/containers/json";
+const ALL_CONTAINERS: &str = "/containers/json?all=1";
 
 /// A connection to an engine.
 pub(super) struct Engine {
@@ -68,6 +69,23 @@ impl Engine {
         };
         let text = timeout(LIMIT, asking).await??;
         Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// The IDs of all containers, also of those that do not run.
+    pub(super) async fn ids(mut self) -> io::Result<HashSet<String>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Named {
+            id: String,
+        }
+        let asking = async {
+            let response = self.get(ALL_CONTAINERS).await?;
+            let body = Limited::new(response.into_body(), LIST).collect().await;
+            io::Result::Ok(body.map_err(io::Error::other)?.to_bytes())
+        };
+        let text = timeout(LIMIT, asking).await??;
+        let all: Vec<Named> = serde_json::from_slice(&text)?;
+        Ok(all.into_iter().map(|named| named.id).collect())
     }
 
     /// What happens from now on.

@@ -69,6 +69,11 @@ impl Made {
         lock(&self.ids).known.contains(id)
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<String> {
+        lock(&self.ids).order.iter().cloned().collect()
+    }
+
     pub(super) fn add(&self, id: String) {
         if lock(&self.ids).insert(id) {
             self.changed.notify_one();
@@ -104,6 +109,11 @@ fn write(file: &Path, ids: &VecDeque<String>) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
     write_private(file, &serde_json::to_vec(ids)?)
+}
+
+/// Makes an empty private file, and its directory.
+pub(super) fn note(file: &Path) -> io::Result<()> {
+    write(file, &VecDeque::new())
 }
 
 #[cfg(test)]

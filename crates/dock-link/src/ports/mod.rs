@@ -17,6 +17,7 @@ mod wanted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,6 +27,7 @@ use dockerutils_core::agent::target::Target;
 use dockerutils_core::agent::wire;
 use dockerutils_core::docks::Forward;
 use dockerutils_core::output::visible;
+use dockerutils_core::shell::quote;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -39,13 +41,17 @@ use door::Door;
 use engine::{Engine, Event};
 use made::Made;
 use observer::{Creation, Observer};
-use wanted::{Key, Wanted, Whose};
+use wanted::{Claim, Key, Wanted, Whose};
 
 /// The labels of containers that our commands make: the user, and the project.
 const LABEL_USER: &str = "io.dockerutils.user";
 const LABEL_PROJECT: &str = "io.dockerutils.project";
 /// So many ports are forwarded at most: a container may publish all that there are.
 const PORTS: usize = 500;
+/// So many that can't be forwarded are shown.
+const SHOWN: usize = 500;
+/// The longest name at a prompt, in characters.
+const NAME: usize = 80;
 /// The pause between two looks at the list of containers.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The pauses after which the engine is asked again when it did not answer well.
@@ -64,12 +70,30 @@ pub(crate) struct Ports {
     made: Made,
     log: Log,
     streams: Arc<Streams>,
-    /// Whose ports are to be forwarded; none as long as nobody needs that.
-    wish: watch::Sender<Option<Forward>>,
+    mounts: Arc<Mounts>,
+    /// There once the user was told that a label alone forwards nothing.
+    told: PathBuf,
+    /// Which ports are to be forwarded; none as long as nobody needs that.
+    wish: watch::Sender<Option<Demand>>,
     /// Whether a docked shell lives, for which a link that was cut is mended unasked.
     has_shells: AtomicBool,
     /// What is open.
     book: Mutex<Book>,
+}
+
+/// Which ports docked shells want to be forwarded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Demand {
+    /// Whose.
+    pub(crate) forward: Forward,
+    /// Containers and ports that were named besides.
+    pub(crate) named: BTreeSet<String>,
+}
+
+impl Demand {
+    fn is_nothing(&self) -> bool {
+        self.forward == Forward::None && self.named.is_empty()
+    }
 }
 
 #[derive(Default)]
@@ -88,9 +112,11 @@ struct Entry {
 }
 
 impl Ports {
-    pub(crate) fn new(place: &Place, user: String, streams: Arc<Streams>, log: Log) -> Arc<Self> {
+    pub(crate) fn new(place: &Place, user: String, streams: Arc<Streams>, mounts: Arc<Mounts>, log: Log) -> Arc<Self> {
         Arc::new(Self {
             user,
+            mounts,
+            told: place.told_file(),
             made: Made::read(place.made_file()),
             log,
             streams,
@@ -101,11 +127,11 @@ impl Ports {
     }
 
     /// Says whose ports are to be forwarded, and whether docked shells live.
-    pub(crate) fn want(&self, forward: Option<Forward>, has_shells: bool) {
+    pub(crate) fn want(&self, demand: Option<Demand>, has_shells: bool) {
         self.has_shells.store(has_shells, Ordering::Release);
         self.wish.send_if_modified(|wish| {
-            let changed = *wish != forward;
-            *wish = forward;
+            let changed = *wish != demand;
+            *wish = demand;
             changed
         });
     }
@@ -124,11 +150,10 @@ impl Ports {
     }
 
     /// What looks at a connection to the engine; `client` is the process that made it.
-    pub(crate) fn tap(self: &Arc<Self>, mounts: &Arc<Mounts>, client: Option<i32>) -> Tap {
+    pub(crate) fn tap(self: &Arc<Self>, client: Option<i32>) -> Tap {
         Tap {
             observer: Arc::default(),
             ports: Arc::clone(self),
-            mounts: Arc::clone(mounts),
             client,
         }
     }
@@ -153,8 +178,8 @@ impl Ports {
         let mut wish = self.wish.subscribe();
         let mut pause = FIRST_PAUSE;
         loop {
-            let forward = *wish.borrow_and_update();
-            let Some(forward) = forward.filter(|forward| *forward != Forward::None) else {
+            let demand = wish.borrow_and_update().clone();
+            let Some(demand) = demand.filter(|demand| !demand.is_nothing()) else {
                 self.close().await;
                 // The sender is in `self`.
                 let _ = wish.changed().await;
@@ -166,7 +191,7 @@ impl Ports {
             }
             let began = Instant::now();
             let error = tokio::select! {
-                error = self.follow(link, forward) => error,
+                error = self.follow(link, &demand) => error,
                 _ = wish.changed() => continue,
             };
             lock(&self.book).live = false;
@@ -208,10 +233,11 @@ impl Ports {
     }
 
     /// Keeps what is open what it should be, as long as link and engine answer.
-    async fn follow<C: Connector>(&self, link: &Link<C>, forward: Forward) -> Result<(), Trouble> {
+    async fn follow<C: Connector>(&self, link: &Link<C>, demand: &Demand) -> Result<(), Trouble> {
         let (engine, mut over) = self.engine(link).await?;
         // Events first: what starts while the list is made is in one or the other.
         let mut events = engine.events().await?;
+        self.forget_removed(link).await?;
         let (mut engine, _) = self.engine(link).await?;
         let mut forbidden = None;
         let mut next = Some(Instant::now());
@@ -220,7 +246,7 @@ impl Ports {
                 biased;
                 _ = ended(&mut over) => return Err(Trouble::Link),
                 event = events.next() => {
-                    if self.concerns(&event?, forward).await {
+                    if self.concerns(&event?, demand).await {
                         next.get_or_insert_with(Instant::now);
                     }
                 }
@@ -229,12 +255,7 @@ impl Ports {
                         engine = self.engine(link).await?.0;
                     }
                     let containers = engine.containers().await?;
-                    let ports = Whose {
-                        forward,
-                        user: &self.user,
-                        made: &|id| self.made.contains(id),
-                    }
-                    .ports(containers);
+                    let ports = self.whose(demand, &|id| self.made.contains(id)).ports(containers);
                     self.settle(ports, link, &mut forbidden).await;
                     lock(&self.book).live = true;
                     // Whatever happens meanwhile is looked at together.
@@ -243,6 +264,33 @@ impl Ports {
                 }
             }
         }
+    }
+
+    fn whose<'a>(&'a self, demand: &'a Demand, made: &'a dyn Fn(&str) -> bool) -> Whose<'a> {
+        Whose {
+            forward: demand.forward,
+            named: &demand.named,
+            user: &self.user,
+            made,
+        }
+    }
+
+    /// Forgets the containers that were removed while no agent listened.
+    async fn forget_removed<C: Connector>(&self, link: &Link<C>) -> Result<(), Trouble> {
+        // First: what is made from now on may not be in the list yet.
+        let known = self.made.all();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let (engine, _) = self.engine(link).await?;
+        // An engine that does not tell has them for ever, or until there are too many.
+        if let Ok(all) = engine.ids().await {
+            known
+                .iter()
+                .filter(|id| !all.contains(*id))
+                .for_each(|id| self.made.forget(id));
+        }
+        Ok(())
     }
 
     async fn engine<C: Connector>(&self, link: &Link<C>) -> Result<(Engine, Over), Trouble> {
@@ -256,7 +304,7 @@ impl Ports {
     }
 
     /// Whether an event may change what is to be open. The doors of a container that has ended are closed at once.
-    async fn concerns(&self, event: &Event, forward: Forward) -> bool {
+    async fn concerns(&self, event: &Event, demand: &Demand) -> bool {
         let id = event.container();
         let is_known = {
             let book = lock(&self.book);
@@ -272,13 +320,9 @@ impl Ports {
                 is_known
             }
             _ => {
-                let whose = Whose {
-                    forward,
-                    user: &self.user,
-                    made: &|id| self.made.contains(id),
-                };
                 let label = event.actor.attributes.get(LABEL_USER).map(String::as_str);
-                is_known || forward == Forward::All || event.kind == "network" || whose.is_own(id, label)
+                let made = |id: &str| self.made.contains(id);
+                is_known || event.kind == "network" || self.whose(demand, &made).concerns(id, label)
             }
         }
     }
@@ -306,9 +350,12 @@ impl Ports {
         link: &Link<C>,
         forbidden: &mut Option<Option<TransportError>>,
     ) {
+        let (wanted, label_alone): (Vec<Wanted>, Vec<Wanted>) =
+            wanted.into_iter().partition(|port| port.claim > Claim::LabelAlone);
         let keys: BTreeSet<&Key> = wanted.iter().map(|port| &port.key).collect();
         self.shut(|key| !keys.contains(key)).await;
         let numbers: BTreeSet<u16> = wanted.iter().map(|port| port.key.port).collect();
+        self.tell_of_labels(&label_alone);
         let mut shut = Vec::new();
         for port in &wanted {
             if let Some(entry) = lock(&self.book).open.get_mut(&port.key) {
@@ -318,12 +365,61 @@ impl Ports {
             }
             match self.open(port, link, &numbers, forbidden).await {
                 Ok(entry) => {
+                    self.tell_of(&entry.port);
                     lock(&self.book).open.insert(port.key.clone(), entry);
                 }
                 Err(told) => shut.push(*told),
             }
         }
+        shut.extend(label_alone.iter().map(|port| self.stays(port)));
+        shut.truncate(SHOWN);
         lock(&self.book).shut = shut;
+    }
+
+    /// Says at the prompts that a port has been opened.
+    fn tell_of(&self, port: &wire::Port) {
+        let here = port.here.unwrap_or_default();
+        let reason = port.reason.as_ref().map(|reason| format!(" ({reason})"));
+        self.mounts.tell_all(&format!(
+            "127.0.0.1:{here} is {} of {} on {} now{}",
+            port.inside,
+            short(&port.name),
+            self.mounts.moniker(),
+            reason.unwrap_or_default()
+        ));
+    }
+
+    /// Says once, for ever, that containers which bear the user's label alone are not forwarded.
+    fn tell_of_labels(&self, ports: &[Wanted]) {
+        let Some(port) = ports.first() else { return };
+        if self.told.exists() {
+            return;
+        }
+        let moniker = self.mounts.moniker();
+        let told = self.mounts.tell_all(&format!(
+            "ports of {} on {moniker} stay there: \"mine\" are containers that you make from here, and that one only bears your \
+             name. ls-dock --ports says more",
+            short(&port.name)
+        ));
+        if told > 0
+            && let Err(cause) = made::note(&self.told)
+        {
+            self.log
+                .line(format!("{} can't be written: {cause}", self.told.display()));
+        }
+    }
+
+    /// What is shown of a port that stays on the dock.
+    fn stays(&self, wanted: &Wanted) -> wire::Port {
+        let moniker = quote(self.mounts.moniker()).into_owned();
+        wire::Port {
+            reason: Some("it bears your name, and was not made from here".to_owned()),
+            hint: Some(format!(
+                "what only bears your name is forwarded in a shell that asks for it: source dock {moniker} --forward \
+                 PORT|CONTAINER; all of it: register-dock --force HOST {moniker} --forward labelled"
+            )),
+            ..described(wanted)
+        }
     }
 
     /// Opens a door, or says why it stays shut.
@@ -335,16 +431,7 @@ impl Ports {
         forbidden: &mut Option<Option<TransportError>>,
     ) -> Result<Entry, Box<wire::Port>> {
         let key = &wanted.key;
-        let mut port = wire::Port {
-            container: key.container.clone(),
-            name: wanted.name.clone(),
-            inside: key.inside.clone(),
-            address: key.address.clone(),
-            port: key.port,
-            here: None,
-            reason: None,
-            hint: None,
-        };
+        let mut port = described(wanted);
         let not = |mut port: wire::Port, reason: String, hint: Option<String>| {
             port.reason = Some(reason);
             port.hint = hint;
@@ -359,7 +446,7 @@ impl Ports {
         if let Some(error) = self.forbids(link, host, key.port, forbidden).await {
             return not(port, error.message, error.hint);
         }
-        let place = match door::find(key.port, |other| numbers.contains(&other)).await {
+        let place = match door::find(key.port, wanted.claim == Claim::Named, |other| numbers.contains(&other)).await {
             Ok(place) => place,
             Err(cause) => return not(port, format!("no port is free here: {cause}"), None),
         };
@@ -420,6 +507,28 @@ impl Ports {
     }
 }
 
+fn described(wanted: &Wanted) -> wire::Port {
+    let key = &wanted.key;
+    wire::Port {
+        container: key.container.clone(),
+        name: wanted.name.clone(),
+        inside: key.inside.clone(),
+        address: key.address.clone(),
+        port: key.port,
+        here: None,
+        reason: None,
+        hint: None,
+    }
+}
+
+/// A name as a prompt has room for it.
+fn short(name: &str) -> String {
+    match name.char_indices().nth(NAME) {
+        Some((end, _)) => format!("{}...", name.get(..end).unwrap_or_default()),
+        None => name.to_owned(),
+    }
+}
+
 /// Why the engine is not followed any more.
 enum Trouble {
     /// The link is over.
@@ -448,7 +557,6 @@ impl From<TransportError> for Trouble {
 pub(crate) struct Tap {
     observer: Arc<Mutex<Observer>>,
     ports: Arc<Ports>,
-    mounts: Arc<Mounts>,
     client: Option<i32>,
 }
 
@@ -466,7 +574,7 @@ impl Tap {
                 self.ports.made.add(id);
             }
             if !sources.is_empty() {
-                self.mounts.see(sources, self.client);
+                self.ports.mounts.see(sources, self.client);
             }
         }
     }

@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use super::LABEL_USER;
 
+/// A name of hexadecimal digits that is so long is the beginning of an ID.
+const SHORT_ID: usize = 12;
+
 /// A container in the engine's list (`GET /containers/json`).
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -56,36 +59,74 @@ pub(super) struct Wanted {
     pub(super) own: bool,
     /// The address by which the dock itself reaches it; none for what can't be forwarded.
     pub(super) host: Option<String>,
+    /// What lets it be forwarded.
+    pub(super) claim: Claim,
+}
+
+/// What speaks for a port's being forwarded, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Claim {
+    /// Its container bears the user's label, which anybody may have given it: it is shown, and stays on the dock.
+    LabelAlone,
+    /// It was asked for, with others.
+    Asked,
+    /// Its container or its number was named.
+    Named,
 }
 
 /// Whose containers count.
 pub(super) struct Whose<'a> {
     pub(super) forward: Forward,
+    /// Containers and ports that were named besides.
+    pub(super) named: &'a BTreeSet<String>,
     pub(super) user: &'a str,
     /// Whether a container was made through this agent.
     pub(super) made: &'a dyn Fn(&str) -> bool,
 }
 
 impl Whose<'_> {
-    /// Whether a container with this ID and this user's label is ours.
-    pub(super) fn is_own(&self, id: &str, user: Option<&str>) -> bool {
-        user == Some(self.user) || (self.made)(id)
+    /// Whether a container with this ID and this user's label may have ports to be forwarded or shown.
+    pub(super) fn concerns(&self, id: &str, user: Option<&str>) -> bool {
+        self.forward == Forward::All || !self.named.is_empty() || user == Some(self.user) || (self.made)(id)
+    }
+
+    fn names(&self, container: &Container) -> bool {
+        let names = container.names.iter().flatten();
+        let by_name = |name: &String| self.named.contains(name.trim_start_matches('/'));
+        let mut by_id = self.named.iter().filter(|named| named.len() >= SHORT_ID);
+        names.into_iter().any(by_name) || by_id.any(|named| container.id.starts_with(named.as_str()))
     }
 
     /// The ports to be forwarded, those of the oldest container first: it had its number before the others.
     pub(super) fn ports(&self, mut containers: Vec<Container>) -> Vec<Wanted> {
-        if self.forward == Forward::None {
-            return Vec::new();
-        }
         containers.sort_by(|one, other| (one.created, &one.id).cmp(&(other.created, &other.id)));
         let mut all = Vec::new();
         for container in containers {
             let label = container.labels.as_ref().and_then(|labels| labels.get(LABEL_USER));
-            let own = self.is_own(&container.id, label.map(String::as_str));
-            if own || self.forward == Forward::All {
-                ports(&container, own, &mut all);
-            }
+            let is_labelled = label.is_some_and(|label| label == self.user);
+            let made = self.forward >= Forward::Mine && (self.made)(&container.id);
+            let own = made || is_labelled && self.forward >= Forward::Labelled;
+            let is_named = self.names(&container);
+            let start = all.len();
+            ports(&container, own, &mut all);
+            let claim = |port: &Wanted| match () {
+                () if is_named || self.named.contains(&port.key.port.to_string()) => Some(Claim::Named),
+                () if own || self.forward == Forward::All => Some(Claim::Asked),
+                () if is_labelled && self.forward == Forward::Mine => Some(Claim::LabelAlone),
+                () => None,
+            };
+            let claimed: Vec<Wanted> = all
+                .split_off(start)
+                .into_iter()
+                .filter_map(|port| {
+                    let claim = claim(&port)?;
+                    Some(Wanted { claim, ..port })
+                })
+                .collect();
+            all.extend(claimed);
         }
+        // A stranger's label is not to keep a number from what was asked for.
+        all.sort_by_key(|port| std::cmp::Reverse(port.claim));
         all
     }
 }
@@ -121,6 +162,7 @@ fn ports(container: &Container, own: bool, all: &mut Vec<Wanted>) {
                 name: name.to_owned(),
                 own,
                 host: (protocol == "tcp").then(|| reached(address)),
+                claim: Claim::LabelAlone,
             });
         }
     }
@@ -144,9 +186,11 @@ mod tests {
         serde_json::from_str(json).unwrap()
     }
 
-    fn shown(forward: Forward, json: &str) -> Vec<String> {
+    fn shown(forward: Forward, named: &[&str], json: &str) -> Vec<String> {
+        let named = named.iter().map(|&name| name.to_owned()).collect();
         let whose = Whose {
             forward,
+            named: &named,
             user: "ann",
             made: &|id| id == "made",
         };
@@ -155,7 +199,8 @@ mod tests {
             .into_iter()
             .map(|port| {
                 let host = port.host.unwrap_or_else(|| "-".into());
-                format!("{} {} {host} {}", port.name, port.key.inside, port.key.port)
+                let stays = if port.claim == Claim::LabelAlone { " stays" } else { "" };
+                format!("{} {} {host} {}{stays}", port.name, port.key.inside, port.key.port)
             })
             .collect()
     }
@@ -176,18 +221,20 @@ mod tests {
     ]"#;
 
     #[test]
-    fn only_the_user_s_own_are_forwarded_unless_all_are_to_be() {
-        let mine = [
-            "made 5/tcp ::1 5",
-            "made 6/tcp 10.0.0.7 6",
-            "made 6/tcp 10.0.0.8 6",
-            "web 53/udp - 53",
-            "web 80/tcp 127.0.0.1 8080",
-        ];
-        assert_eq!(shown(Forward::Mine, LIST), mine);
-        let mut all = mine.to_vec();
-        all.push("theirs 1/tcp 127.0.0.1 1");
-        assert_eq!(shown(Forward::All, LIST), all);
-        assert_eq!(shown(Forward::None, LIST), [""; 0]);
+    fn a_label_alone_forwards_nothing_unless_that_is_asked_for() {
+        let made = ["made 5/tcp ::1 5", "made 6/tcp 10.0.0.7 6", "made 6/tcp 10.0.0.8 6"];
+        let labelled = ["web 53/udp - 53", "web 80/tcp 127.0.0.1 8080"];
+        let stay = ["web 53/udp - 53 stays", "web 80/tcp 127.0.0.1 8080 stays"];
+        let theirs = ["theirs 1/tcp 127.0.0.1 1"];
+        let all = |parts: &[&[&str]]| -> Vec<String> { parts.concat().into_iter().map(str::to_owned).collect() };
+        assert_eq!(shown(Forward::Mine, &[], LIST), all(&[&made, &stay]));
+        assert_eq!(shown(Forward::Labelled, &[], LIST), all(&[&made, &labelled]));
+        assert_eq!(shown(Forward::All, &[], LIST), all(&[&made, &labelled, &theirs]));
+        assert_eq!(shown(Forward::None, &[], LIST), [""; 0]);
+        // What was named comes first, whosever it is.
+        assert_eq!(shown(Forward::None, &["web"], LIST), labelled);
+        assert_eq!(shown(Forward::None, &["1", "6"], LIST), all(&[&made[1..], &theirs]));
+        let found = shown(Forward::Mine, &["8080", "theirs"], LIST);
+        assert_eq!(found, all(&[&labelled[1..], &theirs, &made, &stay[..1]]));
     }
 }

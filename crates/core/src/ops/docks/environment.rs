@@ -13,6 +13,10 @@ use crate::error::{Error, ExitStatus, Result};
 use crate::output::visible;
 use crate::shell;
 
+/// So many containers and ports can be named for one shell, each so long.
+const MOST_NAMED: usize = 100;
+const MOST_OF_A_NAME: usize = 255;
+
 /// The shells whose prompts and code are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shell {
@@ -37,6 +41,8 @@ pub struct EnvironmentArgs {
     pub accept_new: bool,
     /// Leave the ports that containers publish on the dock.
     pub no_forward: bool,
+    /// Containers and ports of the dock that are to be forwarded besides.
+    pub forward: Vec<String>,
 }
 
 /// Makes the connection to a dock stand for a shell, and gives the lines `NAME=VALUE` that the shell makes its own.
@@ -54,6 +60,7 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         ))
         .hint("castoff"));
     }
+    check_named(&args.forward)?;
     let found = Docks::read(env)?;
     let dock = found.get(&args.name)?;
     let choice = docked::choice(dock, env)?;
@@ -68,7 +75,7 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         if let Some(agent) = docked::agent(dock, &own)? {
             let forward = if args.no_forward { Forward::None } else { dock.forward };
             let shell = args.pid.unwrap_or_else(parent);
-            agent.hold(shell, forward).await?;
+            agent.hold_with(shell, forward, args.forward.clone()).await?;
             if let Some(file) = agent.notice_file(shell).to_str().filter(|_| shows_in_prompt(env)) {
                 lines.push(line("notice", file)?);
             }
@@ -89,6 +96,30 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         }
         Ok(lines)
     })
+}
+
+/// Whether each of these can be a container's name or ID, or a port.
+fn check_named(named: &[String]) -> Result<()> {
+    let is_one = |text: &str| {
+        text.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+            && text.len() <= MOST_OF_A_NAME
+            && (!text.bytes().all(|byte| byte.is_ascii_digit())
+                || text.len() > 5
+                || text.parse::<u16>().is_ok_and(|port| port > 0))
+    };
+    match named.iter().find(|text| !is_one(text)) {
+        Some(wrong) => Err(Error::usage(format!(
+            "--forward takes a port of the dock or the name of a container, not {wrong:?}"
+        ))
+        .hint("ls-dock --ports lists them")),
+        None if named.len() > MOST_NAMED => Err(Error::usage(format!(
+            "--forward is given {} times, and {MOST_NAMED} is the most",
+            named.len()
+        ))
+        .hint("register-dock --force --forward labelled forwards all that bear your name")),
+        None => Ok(()),
+    }
 }
 
 /// A shell is docked no longer. That its dock or agent is gone is no failure.

@@ -52,13 +52,18 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
                 continue;
             };
             match agent.status(false).await? {
-                Some(status) if status.forward == Forward::None => {
+                Some(status) if status.forward == Forward::None && status.ports.is_empty() => {
                     notes.insert(format!("{moniker}: its ports are not forwarded, as was asked for"));
                 }
-                Some(status) => rows.extend(status.ports.into_iter().map(|port| Row {
-                    dock: dock.moniker.clone(),
-                    port,
-                })),
+                Some(status) => {
+                    if status.more_ports > 0 {
+                        notes.insert(format!("{moniker}: {} more ports are not shown", status.more_ports));
+                    }
+                    rows.extend(status.ports.into_iter().map(|port| Row {
+                        dock: dock.moniker.clone(),
+                        port,
+                    }));
+                }
                 None if !names.is_empty() => {
                     notes.insert(format!(
                         "{moniker}: nothing uses it now; its ports are forwarded when something does"

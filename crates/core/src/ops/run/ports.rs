@@ -167,7 +167,7 @@ async fn ask(agent: &Agent, id: &str, reached: &mut [Reached]) {
                 port.reason = Some("the dock's agent does not answer".to_owned());
             });
         };
-        if status.forward == Forward::None {
+        if status.forward == Forward::None && status.ports.iter().all(|port| port.container != id) {
             return reached.iter_mut().for_each(|port| {
                 port.reason = Some("it is not forwarded: so it was asked for".to_owned());
             });
