@@ -12,7 +12,7 @@ use dockerutils_tests::dock_home::DockHome;
 use serde_json::Value;
 
 /// How long something may take to become true.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A user's home with a project and the dock `far`; its containers are gone at the end.
 struct Bench {
@@ -246,7 +246,7 @@ fn a_stream_that_talks_both_ways_for_long_is_carried_byte_by_byte() {
 }
 
 #[test]
-fn containers_of_others_stay_on_the_dock_and_none_and_all_are_what_they_say() {
+fn what_others_made_stays_on_the_dock_whatever_its_label_until_it_is_asked_for() {
     let bench = Bench::usual("26", "mine");
     let [theirs, labelled] = [free_port(), free_port()];
     let name = &bench.mark;
@@ -261,23 +261,44 @@ fn containers_of_others_stay_on_the_dock_and_none_and_all_are_what_they_say() {
         &publish(theirs),
     ]);
     run(&["--name", name, &label, &publish(labelled)]);
-    // Ours was made elsewhere, and bears our label.
-    let look = |words: &str| {
-        let script = "for i in $(seq 100); do ls-dock --ports --json | grep -q '\"here\": [0-9]' && break; sleep 0.05; done\n\
-                      ls-dock --ports --json";
-        let said = bench.docked(words, script);
+    // One bears our label: whoever may use the engine can have given it that.
+    let look = |words: &str, expected: &[u16]| {
+        // What the last shell wanted may be there for a moment.
+        let expected: String = expected.iter().map(|port| format!("\"here\": {port} ")).collect();
+        let script = format!(
+            "for i in $(seq 600); do\nsaid=$(ls-dock --ports --json)\n\
+             here=$(echo \"$said\" | grep -o '\"here\": [0-9]*' | sort | tr '\\n' ' ')\n\
+             [ \"$here\" = '{expected}' ] && exit 0\nsleep 0.1\ndone\necho \"$said\"; exit 1"
+        );
+        let said = bench.docked(words, &script);
         assert_eq!(said.code, 0, "{said}");
-        let ports: Vec<Value> = serde_json::from_str(&said.stdout).unwrap();
-        let mut here: Vec<u64> = ports.iter().filter_map(|port| port["here"].as_u64()).collect();
-        here.sort_unstable();
-        here
     };
-    assert_eq!(look(""), [u64::from(labelled)]);
-    assert!(is_closed(theirs));
-    assert_eq!(look("--no-forward"), [0; 0]);
-    assert!(is_closed(labelled));
-
+    let listed = bench.docked(
+        "",
+        "for i in $(seq 600); do ls-dock --ports | grep 'it bears your name, and was not made from here' && exit 0; sleep 0.1; done; \
+         exit 1",
+    );
+    assert_eq!(listed.code, 0, "{listed}");
+    assert!(is_closed(labelled) && is_closed(theirs));
+    // For this shell, by its number or its name; and somebody else's, if that is what is asked for.
+    look(&format!("--forward {labelled}"), &[labelled]);
+    look(&format!("--no-forward --forward {their_name}"), &[theirs]);
+    look("--no-forward", &[]);
+    until("the port is closed", || {
+        (is_closed(labelled) && is_closed(theirs)).then_some(())
+    });
     let ssh = bench.engine.ssh().unwrap();
+    let bench = bench.register(&ssh, ssh.address, &["--force", "--forward", "labelled"]);
+    let here = bench.docked(
+        "",
+        &format!(
+            "for i in $(seq 200); do ls-dock --ports | grep -q 127.0.0.1:{labelled} && exit 0; sleep 0.05; done; exit 1"
+        ),
+    );
+    assert_eq!(here.code, 0, "{here}");
+    answers(labelled);
+    assert!(is_closed(theirs));
+
     let bench = bench.register(&ssh, ssh.address, &["--force", "--forward", "all"]);
     let here = bench.docked(
         "",
@@ -318,7 +339,7 @@ fn a_far_link_that_is_cut_and_mended_brings_the_ports_back() {
     let bench = Bench::new("26", "cut");
     let ssh = bench.engine.ssh().unwrap();
     let link = SlowLink::start(ssh.address, Duration::from_millis(40), None).unwrap();
-    let bench = bench.register(&ssh, link.address(), &[]);
+    let bench = bench.register(&ssh, link.address(), &["--forward", "labelled"]);
     let [port, later] = [free_port(), free_port()];
     let name = &bench.mark;
     let said = bench.docked("", &format!("docker run -d --name {name} -p {port}:80 {SERVER}"));
@@ -506,8 +527,49 @@ fn a_link_that_is_silently_cut_and_mended_goes_on_under_a_port() {
     drop(trying);
 }
 
+/// Kills the agent of the dock, its parent first, which would start another.
+const KILL: &str = "lock=$(cat \"$(dirname \"${DOCKER_HOST#unix://}\")\"/*.lock)\nworker=$(cat /proc/$lock/task/*/children)\n\
+                    kill -9 $lock $worker";
+
 #[test]
-fn a_port_that_needs_rights_gets_a_higher_one_without_them_and_its_own_with_them() {
+fn what_was_made_from_here_is_known_when_its_agent_was_killed() {
+    let bench = Bench::usual("26", "killed");
+    let port = free_port();
+    let name = &bench.mark;
+    let said = bench.docked("", &format!("docker run -d --name {name} -p {port}:80 {SERVER}"));
+    assert_eq!(said.code, 0, "{said}");
+    answers(port);
+    let id = said.stdout.trim();
+    let made = until("it is written down", || {
+        let state = bench.home.sandbox().home().join(".local/state/dockerutils");
+        let files = fs::read_dir(state).ok()?.flatten();
+        let file = files
+            .map(|file| file.path())
+            .find(|file| file.extension().is_some_and(|kind| kind == "made"))?;
+        fs::read_to_string(&file).ok()?.contains(id).then_some(file)
+    });
+    let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&made).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let killed = bench.docked("", KILL);
+    assert_eq!(killed.code, 0, "{killed}");
+    until("its port closes", || is_closed(port).then_some(()));
+    let said = bench.docked("", "docker ps -q");
+    assert_eq!(said.code, 0, "{said}");
+    answers(port);
+    // One that is removed while nobody listens is forgotten.
+    let killed = bench.docked("", KILL);
+    assert_eq!(killed.code, 0, "{killed}");
+    bench.on_dock(&["rm", "-f", name]);
+    let script = format!(
+        "for i in $(seq 1000); do grep -q {id} '{}' || exit 0; sleep 0.05; done; exit 1",
+        made.display()
+    );
+    let said = bench.docked("", &script);
+    assert_eq!(said.code, 0, "{said}");
+}
+
+#[test]
+fn a_port_below_1024_is_opened_here_only_where_it_is_named_and_with_rights() {
     // No other test takes such ports, and no server of this machine has all of them.
     let port = (600..1000)
         .rev()
@@ -523,13 +585,21 @@ fn a_port_that_needs_rights_gets_a_higher_one_without_them_and_its_own_with_them
         first > port,
         "every port is free to everybody here: sysctl net.ipv4.ip_unprivileged_port_start=1024"
     );
-    for has_rights in [false, true] {
-        let bench = Bench::new("26", if has_rights { "rights" } else { "no-rights" });
+    for (has_rights, is_named) in [(false, true), (true, true), (true, false)] {
+        let bench = Bench::new("26", &format!("low-{has_rights}-{is_named}"));
         let ssh = bench.engine.ssh().unwrap();
         // It must not start the agent, which is to have the rights of the shell.
         let bench = bench.register(&ssh, ssh.address, &["--no-check"]);
         let name = &bench.mark;
-        let run = format!("source dock far 2>/dev/null || exit 99\ndocker run -d --name {name} -p {port}:80 {SERVER}");
+        let words = if is_named {
+            format!("--forward {port}")
+        } else {
+            String::new()
+        };
+        let run = format!(
+            "source dock far {words} 2>/dev/null || exit 99\ndocker run -d --name {name} -p {port}:80 {SERVER}\n\
+             for i in $(seq 600); do ls-dock --ports | grep -q 127.0.0.1: && break; sleep 0.1; done; ls-dock --ports --json"
+        );
         let program = if has_rights {
             bench.program("bash")
         } else {
@@ -545,21 +615,23 @@ fn a_port_that_needs_rights_gets_a_higher_one_without_them_and_its_own_with_them
         };
         let said = program.args(["--norc", "--noprofile", "-c", &run]).spawn().wait();
         assert_eq!(said.code, 0, "{said}");
-        let ports = until("the port is forwarded", || {
-            Some(bench.ports()).filter(|ports| !ports.is_empty())
-        });
+        let (_, listed) = said.stdout.split_once('\n').unwrap();
+        let ports: Vec<Value> = serde_json::from_str(listed).unwrap();
         let here = u16::try_from(ports[0]["here"].as_u64().unwrap()).unwrap();
-        if has_rights {
-            assert_eq!((here, ports[0]["reason"].as_str()), (port, None), "{ports:#?}");
-        } else {
-            assert!((port + 8000..port + 8200).contains(&here), "{ports:#?}");
-            assert_eq!(
-                ports[0]["reason"],
-                format!("port {port} needs rights here"),
-                "{ports:#?}"
-            );
-        }
+        let expected = match (has_rights, is_named) {
+            (true, true) => {
+                assert_eq!((here, ports[0]["reason"].as_str()), (port, None), "{ports:#?}");
+                continue;
+            }
+            (false, _) => format!("port {port} needs rights here"),
+            (true, false) => {
+                format!("{port} is below 1024, which is opened here only where it is asked for by name")
+            }
+        };
+        assert_eq!(ports[0]["reason"], expected, "{ports:#?}");
+        assert!((port + 8000..port + 8200).contains(&here), "{ports:#?}");
         answers(here);
+        assert!(is_closed(port));
         bench.on_dock(&["rm", "-f", name]);
         until("the port is closed", || is_closed(here).then_some(()));
     }

@@ -24,6 +24,8 @@ pub(super) const SOCKET: &str = "DOCKERUTILS_ASKPASS_SOCKET";
 const MANNER: &str = "SSH_ASKPASS_PROMPT";
 /// The longest question.
 const LONGEST: u64 = 64 * 1024;
+/// Since this version OpenSSH's client puts `(user@host) ` before what a server asks.
+const MARKED_SINCE: (u32, u32) = (8, 5);
 /// What is before an answer. An answer that does not come has nothing.
 const ANSWERED: u8 = b'+';
 
@@ -79,6 +81,8 @@ struct Shared {
     known: BTreeMap<String, Zeroizing<String>>,
     /// Nobody is to be asked (BatchMode).
     batch: bool,
+    /// Whether the client marks what the server asks.
+    marks: bool,
     state: Mutex<State>,
     over: AtomicBool,
 }
@@ -112,7 +116,11 @@ impl Shared {
 
     fn answer(&self, manner: u8, question: String) -> Option<Zeroizing<String>> {
         let is_first = self.state().asked.insert(question.clone());
-        if is_first && let Some(known) = self.known.get(&question) {
+        if is_first
+            && manner == Manner::Answer as u8
+            && is_lasting(&question, self.marks)
+            && let Some(known) = self.known.get(&question)
+        {
             self.state().answers.insert(question, known.clone());
             return Some(known.clone());
         }
@@ -134,32 +142,57 @@ impl Shared {
         if manner == Manner::Confirm as u8 && !answer.trim().eq_ignore_ascii_case("yes") {
             return None;
         }
-        if manner == Manner::Answer as u8 && is_lasting(&question) {
+        if manner == Manner::Answer as u8 && is_lasting(&question, self.marks) {
             self.state().answers.insert(question, answer.clone());
         }
         Some(answer)
     }
 }
 
-/// Whether the answer is the same next time: no code is.
-fn is_lasting(question: &str) -> bool {
+/// Whether an answer is kept for the next login: only that to a question which OpenSSH's client asks of itself. A server
+/// words its own questions (keyboard-interactive) as it likes. Clients since 8.5 put `(user@host) ` before those; an older
+/// client shows them bare, so one that is not known to be newer has nothing kept for it.
+fn is_lasting(question: &str, marks_server_questions: bool) -> bool {
     let question = question.to_ascii_lowercase();
-    ["pin for", "passphrase for", "'s password:"]
+    let is_of_a_key = ["enter pin for ", "enter passphrase for "]
         .iter()
-        .any(|part| question.contains(part))
+        .any(|beginning| question.starts_with(beginning));
+    let is_password = !question.starts_with('(') && question.trim_end().ends_with("'s password:");
+    marks_server_questions && (is_of_a_key || is_password)
+}
+
+/// Whether OpenSSH's client of this version (`OpenSSH_9.2p1 ...`, as `ssh -V` says it) marks what a server asks.
+fn marks(version: &str) -> bool {
+    let number = version
+        .split_once("OpenSSH_")
+        .and_then(|(_, rest)| rest.split(|c: char| !c.is_ascii_digit() && c != '.').next());
+    let Some((major, minor)) = number.and_then(|number| number.split_once('.')) else {
+        return false;
+    };
+    match (major.parse::<u32>(), minor.parse::<u32>()) {
+        (Ok(major), Ok(minor)) => (major, minor) >= MARKED_SINCE,
+        _ => false,
+    }
 }
 
 impl Desk {
-    /// Takes questions on this socket from now on.
+    /// Takes questions on this socket from now on; `version` is what `ssh -V` says.
     ///
     /// # Errors
     /// When the socket can't be made.
-    pub(super) fn open(socket: &Path, asker: Arc<dyn Asker>, memory: &Memory, batch: bool) -> io::Result<Self> {
+    pub(super) fn open(
+        socket: &Path,
+        asker: Arc<dyn Asker>,
+        memory: &Memory,
+        batch: bool,
+        version: &str,
+    ) -> io::Result<Self> {
         let listener = UnixListener::bind(socket)?;
         let shared = Arc::new(Shared {
             asker,
             known: memory.of_openssh(),
             batch,
+            marks: marks(version),
             state: Mutex::default(),
             over: AtomicBool::new(false),
         });
@@ -207,17 +240,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_asked_for_again_and_what_stays_the_same_is_not() {
+    fn what_a_server_may_have_asked_is_never_answered_from_memory() {
         for lasting in [
             "Enter PIN for 'token': ",
             "Enter PIN for ED25519-SK key /home/ann/.ssh/id_ed25519_sk: ",
             "Enter passphrase for key '/k': ",
             "ann@dock's password: ",
         ] {
-            assert!(is_lasting(lasting), "{lasting}");
+            assert!(is_lasting(lasting, true), "{lasting}");
+            // An old client hands a server's own question on as it is.
+            assert!(!is_lasting(lasting, false), "{lasting}");
         }
-        for changing in ["(ann@dock) Verification code: ", "Allow shared connection to dock? "] {
-            assert!(!is_lasting(changing), "{changing}");
+        for other in [
+            "(ann@dock) Verification code: ",
+            "(ann@dock) Enter PIN for 'token': ",
+            "(ann@dock) ann@dock's password: ",
+            "Allow shared connection to dock? ",
+        ] {
+            assert!(!is_lasting(other, true), "{other}");
+        }
+        for (version, expected) in [
+            ("OpenSSH_8.0p1, OpenSSL 1.1.1k", false),
+            ("OpenSSH_8.4p1 Debian-5", false),
+            ("OpenSSH_8.5p1", true),
+            ("OpenSSH_9.2p1 Debian-2+deb12u3, OpenSSL 3.0.15", true),
+            ("OpenSSH_10.0p2", true),
+            ("dropbear", false),
+            ("", false),
+        ] {
+            assert_eq!(marks(version), expected, "{version}");
         }
     }
 
@@ -252,21 +303,21 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (memory, asker) = (Memory::default(), Arc::new(Counting::default()));
         let mut number = 0;
-        let mut open = || {
+        let mut open = |version: &str| {
             number += 1;
             let socket = directory.path().join(number.to_string());
-            let desk = Desk::open(&socket, Arc::clone(&asker) as _, &memory, false).unwrap();
+            let desk = Desk::open(&socket, Arc::clone(&asker) as _, &memory, false, version).unwrap();
             (desk, socket)
         };
         let pin = "Enter PIN for 'token': ";
-        let (desk, socket) = open();
+        let (desk, socket) = open("OpenSSH_9.2p1");
         assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("1"));
         // The first was wrong.
         assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("2"));
         assert_eq!(ask(&socket, Manner::Answer, "Code: ").as_deref(), Some("3"));
         assert_eq!(ask(&socket, Manner::Confirm, "Sure?"), None, "4 is no yes");
         desk.close(&memory, true);
-        let (desk, socket) = open();
+        let (desk, socket) = open("OpenSSH_9.2p1");
         assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("2"));
         assert_eq!(asker.0.lock().unwrap().len(), 4);
         assert_eq!(
@@ -275,8 +326,12 @@ mod tests {
             "it is wrong now"
         );
         desk.close(&memory, false);
-        let (_desk, socket) = open();
+        let (desk, socket) = open("OpenSSH_9.2p1");
         assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("6"));
+        desk.close(&memory, true);
+        // What asks may be the server, by way of an old client.
+        let (_desk, socket) = open("OpenSSH_8.0p1");
+        assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("7"));
         assert!(
             asker
                 .0

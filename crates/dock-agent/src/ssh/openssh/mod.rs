@@ -199,11 +199,20 @@ pub(super) fn establish(
         Arc::clone(asker),
         &plan.memory,
         resolved.config.batch,
+        &version(resolved),
     )
     .map_err(|error| failed(resolved, &error.to_string()))?;
     let result = log_in(plan, resolved, asker.as_ref(), cancel, &private.0);
     desk.close(&plan.memory, result.is_ok());
     result
+}
+
+/// What the client says of its version; nothing where it does not say.
+fn version(resolved: &Resolved) -> String {
+    let output = program("ssh", &resolved.env).arg("-V").stdin(Stdio::null()).output();
+    output
+        .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+        .unwrap_or_default()
 }
 
 fn log_in(
