@@ -10,6 +10,7 @@ use dockerutils_core::docks::Access;
 use dockerutils_core::env::Env;
 
 fn main() -> ExitCode {
+    program::keep_to_itself();
     if let Some(code) = if_asked() {
         return code;
     }

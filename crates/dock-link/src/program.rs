@@ -89,6 +89,7 @@ impl Work {
 
 /// Runs as supervisor or as worker; `work` chooses the connector of a dock, and has the work serve it.
 pub fn main(work: impl AsyncFnOnce(Work) -> io::Result<Ending>) -> ExitCode {
+    keep_to_itself();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let result = match arguments.as_slice() {
         [] => supervisor::run().map(|()| ExitCode::SUCCESS),
@@ -105,6 +106,19 @@ pub fn main(work: impl AsyncFnOnce(Work) -> io::Result<Ending>) -> ExitCode {
         let _ = writeln!(io::stderr(), "dock-agent: {cause}");
         ExitCode::FAILURE
     })
+}
+
+/// Keeps what a person typed out of core files: none is written, and a handler of the system's that takes them whatever the
+/// limit (`core_pattern` with a pipe) gets none of a process that is not dumpable.
+pub fn keep_to_itself() {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    // A system that refuses it has no such files, or a stricter rule.
+    let _ = setrlimit(Resource::Core, none);
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
 /// Whether the supervisor has gone: it says nothing on this socket but its end.
@@ -157,5 +171,19 @@ fn raise_descriptors(log: &Log) {
     };
     if let Err(cause) = setrlimit(Resource::Nofile, raised) {
         log.line(format!("the limit of descriptors stays as it is: {cause}"));
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_an_agent_gets_into_a_core_file() {
+        keep_to_itself();
+        assert_eq!(getrlimit(Resource::Core).current, Some(0));
+        assert_eq!(getrlimit(Resource::Core).maximum, Some(0));
+        let behavior = rustix::process::dumpable_behavior().unwrap();
+        assert_eq!(behavior, rustix::process::DumpableBehavior::NotDumpable);
     }
 }

@@ -179,3 +179,55 @@ async fn hashed_names_ports_patterns_aliases_and_revocations_are_understood() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn revoked_keys_are_refused_and_a_program_that_knows_host_keys_is_asked() {
+    let dock = dock();
+    let ssh = dock.ssh().unwrap();
+    let key = of_type(&ssh, "ssh-ed25519").split_once(' ').unwrap().1.to_owned();
+    let home = Home::new(&ssh.known_hosts());
+    let other = home.path("other");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&other)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let foreign = std::fs::read_to_string(other.with_extension("pub")).unwrap();
+    let keys = home.path("keys");
+    let krl = home.path("krl");
+    for (revoked, expected) in [(&key, false), (&foreign, true)] {
+        std::fs::write(&keys, format!("# gone\n{revoked}\n")).unwrap();
+        let made = std::process::Command::new("ssh-keygen")
+            .args(["-q", "-k", "-f"])
+            .args([&krl, &keys])
+            .status()
+            .unwrap();
+        assert!(made.success());
+        for file in [&keys, &krl] {
+            home.config(&format!("RevokedHostKeys {}", file.display()));
+            let connected = connect(&home, &ssh, Answers::of(&["yes"])).await;
+            match connected.err() {
+                None => assert!(expected, "{}", file.display()),
+                Some(error) => assert!(!expected && error.message.contains("is revoked by"), "{error}"),
+            }
+        }
+    }
+    // One that can't be read, or is none.
+    std::fs::write(&krl, "SSHKRL\n\0nonsense").unwrap();
+    for file in [home.path("nowhere"), krl] {
+        home.config(&format!("RevokedHostKeys {}", file.display()));
+        let error = connect(&home, &ssh, Answers::of(&["yes"])).await.err().unwrap();
+        assert!(error.message.contains("can't be asked"), "{error}");
+    }
+
+    let home = Home::new("");
+    let says = home.path("says");
+    std::fs::write(&says, ssh.known_hosts()).unwrap();
+    home.config(&format!("KnownHostsCommand /bin/cat {}", says.display()));
+    connect(&home, &ssh, Answers::nobody()).await.unwrap();
+    // What it does not know is not trusted, whoever would answer.
+    std::fs::write(&says, "").unwrap();
+    let error = connect(&home, &ssh, Answers::of(&["yes"])).await.err().unwrap();
+    assert!(error.message.contains("verification failed"), "{error}");
+}

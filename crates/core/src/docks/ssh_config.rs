@@ -84,6 +84,10 @@ pub struct SshConfig {
     pub user_known_hosts: Vec<String>,
     /// GlobalKnownHostsFile.
     pub global_known_hosts: Vec<String>,
+    /// RevokedHostKeys, unexpanded: files of keys that must not be trusted, or key revocation lists.
+    pub revoked_host_keys: Vec<String>,
+    /// Whether a program (KnownHostsCommand) says which keys hosts have.
+    pub has_known_hosts_command: bool,
     /// StrictHostKeyChecking.
     pub strict: StrictHostKeyChecking,
     /// HostKeyAlias: the name in known_hosts.
@@ -152,6 +156,8 @@ impl SshConfig {
             global_known_hosts: ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"]
                 .map(str::to_owned)
                 .to_vec(),
+            revoked_host_keys: Vec::new(),
+            has_known_hosts_command: false,
             strict: StrictHostKeyChecking::Ask,
             host_key_alias: None,
             hash_known_hosts: false,
@@ -242,6 +248,8 @@ impl SshConfig {
             "hostkeyalgorithms" => self.host_key_algorithms = list(),
             "preferredauthentications" => self.preferred_authentications = list(),
             // Newer versions also have `unbound` and `host-bound`, which differ from `yes` in an extension only.
+            "revokedhostkeys" => self.revoked_host_keys.extend(files(value)),
+            "knownhostscommand" => self.has_known_hosts_command = some().is_some(),
             "pubkeyauthentication" => self.pubkey = !matches!(value, "no" | "false"),
             "passwordauthentication" => self.password = yes,
             "kbdinteractiveauthentication" | "challengeresponseauthentication" => self.keyboard_interactive = yes,

@@ -163,6 +163,10 @@ impl Established {
 fn establish(plan: &Plan, asker: &Arc<dyn Asker>, cancel: &Cancel) -> Result<(Established, Resolved), TransportError> {
     let resolved = resolve(&plan.access, &plan.env)?;
     let by_openssh = || openssh::establish(plan, &resolved, asker, cancel);
+    // A program says which host keys count: only OpenSSH's client asks it.
+    if resolved.config.has_known_hosts_command {
+        return by_openssh().map(|established| (Established::Openssh(established), resolved));
+    }
     if plan.by_openssh.load(Ordering::Acquire) {
         let result = by_openssh();
         if matches!(&result, Err(error) if error.kind == TransportErrorKind::NeedsPerson) {

@@ -1,11 +1,23 @@
 //! Whether the host is who it should be: its key against known_hosts, as ssh decides, and the question where it is new.
 
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+use std::process::Stdio;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use dock_link::transport::{Asker, Question, QuestionKind, TransportError, TransportErrorKind};
 use dockerutils_core::docks::known_hosts::{self, KnownHosts, Verdict};
 use dockerutils_core::docks::ssh_config::StrictHostKeyChecking;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::resolve::Resolved;
+use super::resolve::{Resolved, program};
+
+/// What a key revocation list begins with.
+const KRL: &[u8] = b"SSHKRL\n\0";
+/// The longest file of revoked keys that is read.
+const LONGEST_LIST: u64 = 64 * 1024 * 1024;
 
 /// The key algorithms that libssh2 verifies, in the order of OpenSSH, with the type of key that each is for. ssh-rsa is
 /// SHA-1 and not offered.
@@ -74,6 +86,28 @@ impl HostKeys {
         }
         let kind = known_hosts::key_type(key).unwrap_or("unknown");
         let fingerprint = known_hosts::fingerprint(key);
+        for file in resolved.files(&config.revoked_host_keys)? {
+            match is_revoked(key, &file, resolved) {
+                Ok(false) => {}
+                Ok(true) => {
+                    return Err(person(
+                        format!(
+                            "the host key of {} ({kind} {fingerprint}) is revoked by {}",
+                            self.name,
+                            file.display()
+                        ),
+                        "ask whoever runs the dock for a new host key".to_owned(),
+                    ));
+                }
+                // As ssh does: who can't be asked may have revoked it.
+                Err(cause) => {
+                    return Err(person(
+                        format!("RevokedHostKeys {} can't be asked: {cause}", file.display()),
+                        format!("see what ssh says: ssh -v {}", resolved.given),
+                    ));
+                }
+            }
+        }
         let mut verdict = self.known.verdict(&self.name, key);
         // As ssh does: a host on another port may be known by its bare name.
         if matches!(verdict, Verdict::Unknown { .. })
@@ -190,6 +224,36 @@ impl HostKeys {
                 format!("make it writable: chmod u+w {}", quoted(&path.to_string_lossy())),
             )
         })
+    }
+}
+
+/// Whether a file of RevokedHostKeys has this key: public keys, one a line, or a key revocation list, which ssh-keygen reads
+/// (PROTOCOL.krl of OpenSSH).
+fn is_revoked(key: &[u8], file: &Path, resolved: &Resolved) -> io::Result<bool> {
+    let mut content = Vec::new();
+    File::open(file)?.take(LONGEST_LIST).read_to_end(&mut content)?;
+    let encoded = STANDARD.encode(key);
+    if !content.starts_with(KRL) {
+        let text = String::from_utf8_lossy(&content);
+        let mut lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        return Ok(lines.any(|line| line.split_whitespace().any(|word| word == encoded)));
+    }
+    let mut asked = tempfile::NamedTempFile::new()?;
+    writeln!(asked, "{} {encoded}", known_hosts::key_type(key).unwrap_or_default())?;
+    let output = program("ssh-keygen", &resolved.env)
+        .args(["-Q", "-f"])
+        .arg(file)
+        .arg(asked.path())
+        .stdin(Stdio::null())
+        .output()?;
+    // It ends with 1 where a key is revoked, and just so where it has not understood.
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    match said.trim_end() {
+        said if said.ends_with(": REVOKED") => Ok(true),
+        said if output.status.success() && said.ends_with(": ok") => Ok(false),
+        _ => Err(io::Error::other(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        )),
     }
 }
 

@@ -356,12 +356,12 @@ impl Loop {
             WINDOW_ADJUST => fields
                 .number()
                 .map(|more| channel.window = channel.window.saturating_add(more)),
-            DATA => fields.string().map(|bytes| came(&mut channel, bytes, false)),
+            DATA => fields.string().and_then(|bytes| came(&mut channel, bytes, false)),
             EXTENDED_DATA => {
                 let kind = fields.number();
                 fields
                     .string()
-                    .map(|bytes| came(&mut channel, bytes, kind == Some(STDERR)))
+                    .and_then(|bytes| came(&mut channel, bytes, kind == Some(STDERR)))
             }
             EOF | CLOSE => {
                 end(&mut channel);
@@ -677,14 +677,15 @@ impl Loop {
 }
 
 /// Bytes of the far side, for the reader.
-fn came(channel: &mut Channel, bytes: &[u8], is_stderr: bool) {
-    channel.granted = channel
-        .granted
-        .saturating_sub(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
-    let Some(flows) = &mut channel.flows else { return };
+fn came(channel: &mut Channel, bytes: &[u8], is_stderr: bool) -> Option<()> {
+    // Who sends more than it may (RFC 4254, 5.2) would have us keep any amount of it.
+    channel.granted = channel.granted.checked_sub(u32::try_from(bytes.len()).ok()?)?;
+    let Some(flows) = &mut channel.flows else {
+        return Some(());
+    };
     let flow = match (is_stderr, &mut flows.stderr) {
         (true, Some(stderr)) => stderr,
-        (true, None) => return,
+        (true, None) => return Some(()),
         (false, _) => &mut flows.stdout,
     };
     flow.count += bytes.len() as u64;
@@ -692,6 +693,7 @@ fn came(channel: &mut Channel, bytes: &[u8], is_stderr: bool) {
     if !flow.ended && !flow.discarded {
         flow.add(bytes);
     }
+    Some(())
 }
 
 /// The far side sends no more.
@@ -870,6 +872,20 @@ mod tests {
         assert!(all.iter().all(|byte| *byte == 7));
         far.hear(WINDOW_ADJUST);
         far.end();
+    }
+
+    #[test]
+    fn a_far_side_that_sends_more_than_it_may_ends_the_session() {
+        let mut far = Far::new();
+        let _ends = far.channel(5);
+        let chunk = vec![7_u8; PACKET as usize];
+        // Thrice what the largest window takes.
+        let broke = (0..3 * BULK_WINDOW / PACKET).any(|_| {
+            let message = Message::packet(DATA).number(0).string(&chunk);
+            far.socket.write_all(&message.framed()).is_err()
+        });
+        assert!(broke);
+        far.looped.join().unwrap();
     }
 
     #[test]

@@ -292,11 +292,17 @@ fn asking_program(plan: &Plan) -> io::Result<PathBuf> {
         return Ok(program.clone());
     }
     let own = std::env::current_exe()?;
-    // An update may have put another in its place, and taken this one away.
-    Ok(match own.exists() {
-        true => own,
-        false => PathBuf::from(format!("/proc/{}/exe", std::process::id())),
-    })
+    if own.exists() {
+        return Ok(own);
+    }
+    // An update may have put another in its place, which asks just so. `/proc/PID/exe` is closed to what this process starts.
+    let newer = own
+        .to_str()
+        .and_then(|path| path.strip_suffix(" (deleted)"))
+        .map(PathBuf::from);
+    newer
+        .filter(|path| path.exists())
+        .ok_or_else(|| io::Error::other(format!("{} was removed", own.display())))
 }
 
 /// Makes a connection of the control socket carry packets from now on.
