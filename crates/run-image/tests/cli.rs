@@ -1,7 +1,6 @@
 //! The real `run-image` in a sandbox, against a scripted engine: help, plans, containers, and each error with its hint.
 #![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
 
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -725,7 +724,7 @@ fn why_an_engine_counts_as_far_is_said_and_its_user_may_know_better() {
     let sandbox = configured("[dev]\nports = -p 8080:80\n");
     let created_with = |address: &dyn Fn(&ScriptedEngine) -> String| {
         let engine = running(0).behind("ssh");
-        let mut command = run_image(&sandbox);
+        let command = run_image(&sandbox);
         let command = command
             .args(["dev"])
             .engine(&engine)

@@ -187,18 +187,18 @@ async fn revoked_keys_are_refused_and_a_program_that_knows_host_keys_is_asked() 
     let key = of_type(&ssh, "ssh-ed25519").split_once(' ').unwrap().1.to_owned();
     let home = Home::new(&ssh.known_hosts());
     let other = home.path("other");
-    let made = std::process::Command::new("ssh-keygen")
+    let made = Command::new("ssh-keygen")
         .args(["-q", "-t", "ed25519", "-N", "", "-f"])
         .arg(&other)
         .status()
         .unwrap();
     assert!(made.success());
-    let foreign = std::fs::read_to_string(other.with_extension("pub")).unwrap();
+    let foreign = fs::read_to_string(other.with_extension("pub")).unwrap();
     let keys = home.path("keys");
     let krl = home.path("krl");
     for (revoked, expected) in [(&key, false), (&foreign, true)] {
-        std::fs::write(&keys, format!("# gone\n{revoked}\n")).unwrap();
-        let made = std::process::Command::new("ssh-keygen")
+        fs::write(&keys, format!("# gone\n{revoked}\n")).unwrap();
+        let made = Command::new("ssh-keygen")
             .args(["-q", "-k", "-f"])
             .args([&krl, &keys])
             .status()
@@ -214,7 +214,7 @@ async fn revoked_keys_are_refused_and_a_program_that_knows_host_keys_is_asked() 
         }
     }
     // One that can't be read, or is none.
-    std::fs::write(&krl, "SSHKRL\n\0nonsense").unwrap();
+    fs::write(&krl, "SSHKRL\n\0nonsense").unwrap();
     for file in [home.path("nowhere"), krl] {
         home.config(&format!("RevokedHostKeys {}", file.display()));
         let error = connect(&home, &ssh, Answers::of(&["yes"])).await.err().unwrap();
@@ -223,11 +223,11 @@ async fn revoked_keys_are_refused_and_a_program_that_knows_host_keys_is_asked() 
 
     let home = Home::new("");
     let says = home.path("says");
-    std::fs::write(&says, ssh.known_hosts()).unwrap();
+    fs::write(&says, ssh.known_hosts()).unwrap();
     home.config(&format!("KnownHostsCommand /bin/cat {}", says.display()));
     connect(&home, &ssh, Answers::nobody()).await.unwrap();
     // What it does not know is not trusted, whoever would answer.
-    std::fs::write(&says, "").unwrap();
+    fs::write(&says, "").unwrap();
     let error = connect(&home, &ssh, Answers::of(&["yes"])).await.err().unwrap();
     assert!(error.message.contains("verification failed"), "{error}");
 }
