@@ -4,14 +4,10 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use dockerutils_test_support::lab::{self, Ssh};
-use dockerutils_test_support::{Reply, Sandbox, ScriptedEngine};
+use dockerutils_test_support::{Reply, Sandbox, ScriptedEngine, process, wait};
 use serde_json::{Value, json};
-
-/// How long something may take to become true.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A tunnel, which ends with the test.
 struct Tunnel(Child);
@@ -30,7 +26,7 @@ fn tunnel(ssh: &Ssh, socket: &Path, known_hosts: &Path, engine: &str) -> Tunnel 
         listener.local_addr().unwrap().port()
     };
     std::fs::write(known_hosts, ssh.known_hosts()).unwrap();
-    let child = Command::new("ssh")
+    let child = Command::new(process::on_path("ssh").unwrap())
         .args([
             "-F",
             "none",
@@ -55,11 +51,7 @@ fn tunnel(ssh: &Ssh, socket: &Path, known_hosts: &Path, engine: &str) -> Tunnel 
         .spawn()
         .unwrap();
     let tunnel = Tunnel(child);
-    let deadline = Instant::now() + PATIENCE;
-    while UnixStream::connect(socket).is_err() {
-        assert!(Instant::now() < deadline, "ssh makes no socket");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait::until("ssh makes a socket", || UnixStream::connect(socket).is_ok());
     tunnel
 }
 

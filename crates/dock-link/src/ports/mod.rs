@@ -26,8 +26,8 @@ use dockerutils_core::agent::place::Place;
 use dockerutils_core::agent::target::Target;
 use dockerutils_core::agent::wire;
 use dockerutils_core::docks::Forward;
+use dockerutils_core::hint;
 use dockerutils_core::output::visible;
-use dockerutils_core::shell::quote;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -411,12 +411,14 @@ impl Ports {
 
     /// What is shown of a port that stays on the dock.
     fn stays(&self, wanted: &Wanted) -> wire::Port {
-        let moniker = quote(self.mounts.moniker()).into_owned();
+        let moniker = self.mounts.moniker();
         wire::Port {
             reason: Some("it bears your name, and was not made from here".to_owned()),
-            hint: Some(format!(
-                "what only bears your name is forwarded in a shell that asks for it: source dock {moniker} --forward \
-                 PORT|CONTAINER; all of it: register-dock --force HOST {moniker} --forward labelled"
+            hint: Some(hint!(
+                "what only bears your name is forwarded in a shell that asks for it: source dock {} --forward \
+                 PORT|CONTAINER; all of it: register-dock --force HOST {} --forward labelled",
+                moniker,
+                moniker
             )),
             ..described(wanted)
         }
