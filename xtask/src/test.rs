@@ -172,6 +172,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     };
     let stages: Vec<&Stage> = STAGES.iter().filter(chosen).collect();
     let mut total = Total::default();
+    // Between its stages, too, it is this run's.
+    lab::hold()?;
     thread::scope(|scope| {
         // Engines start while the workspace compiles. What fails is said by the stage that asks for them.
         if stages.iter().any(|stage| ["real", "aws"].contains(&stage.name)) {

@@ -156,6 +156,7 @@ fn frontend(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use crate::env::Env;
     use std::collections::BTreeMap;
 
     use super::super::build_options::{Attributes, BuildOptions};
