@@ -5,7 +5,9 @@
 
 use std::env;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZero;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -45,12 +47,14 @@ const FLAGS: [&str; 9] = [
     "-Copt-level=1",
 ];
 
-/// Set where cargo runs this program in place of rustc, for the packages of the workspace.
-const AS_RUSTC: &str = "XTASK_FUZZ_RUSTC";
+/// How the name begins by which cargo runs this program in place of rustc, for the packages of the workspace.
+const AS_RUSTC: &str = "rustc-for-fuzzing-";
 
 /// Whether cargo runs this program as [`rustc`].
 pub(crate) fn is_rustc() -> bool {
-    env::var_os(AS_RUSTC).is_some()
+    let name = env::args_os().next();
+    let name = name.as_deref().map(Path::new).and_then(Path::file_name);
+    name.is_some_and(|name| name.as_encoded_bytes().starts_with(AS_RUSTC.as_bytes()))
 }
 
 /// rustc with [`FLAGS`]: cargo's RUSTC_WORKSPACE_WRAPPER, which is given rustc and its arguments. So dependencies are
@@ -61,7 +65,7 @@ pub(crate) fn rustc() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let mut rustc = Command::new(rustc);
-    rustc.args(words).env_remove(AS_RUSTC);
+    rustc.args(words);
     // Questions about rustc (`-vV`) are no compilation.
     if rustc.get_args().any(|word| word == "--crate-name") {
         rustc.args(FLAGS);
@@ -71,19 +75,37 @@ pub(crate) fn rustc() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Gives this program the name that makes it [`rustc`].
+///
+/// The name is another one when the flags are: cargo compiles again when the wrapper's path changes, and does not look at
+/// what the wrapper does.
+fn wrapper(workspace: &Workspace) -> Result<PathBuf, Error> {
+    let mut hasher = DefaultHasher::new();
+    FLAGS.hash(&mut hasher);
+    let link = workspace.target.join(format!("{AS_RUSTC}{:016x}", hasher.finish()));
+    let own = env::current_exe().map_err(Error::file("xtask"))?;
+    if fs::read_link(&link).is_ok_and(|to| to == own) {
+        return Ok(link);
+    }
+    // Renamed over the old one: another run may be using that.
+    let made = workspace.target.join(format!("{AS_RUSTC}{}", std::process::id()));
+    symlink(own, &made).map_err(Error::file(&made))?;
+    fs::rename(&made, &link).map_err(Error::file(&link))?;
+    Ok(link)
+}
+
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let workspace = Workspace::load()?;
     let limit = Duration::from_secs(args.seconds);
     let failed = match &args.target {
         None => all(&workspace, limit)?.1,
         Some(target) => {
-            let built = build(&workspace)?;
-            let known = targets(&workspace)?;
+            let known = targets(&directory(&workspace))?;
             if !known.contains(target) {
                 let known = known.join(", ");
                 return Err(Error::Failed(format!("no target {target:?}; there are: {known}")));
             }
-            fuzz(&workspace, &built, target, limit)
+            fuzz(&workspace, &build(&workspace)?, target, limit)
                 .inspect_err(|error| announce(error))
                 .is_err()
                 .into()
@@ -98,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
 /// Fuzzes every target for `limit`, as many at a time as there are processors; how many survived, and how many did not.
 pub(crate) fn all(workspace: &Workspace, limit: Duration) -> Result<(usize, usize), Error> {
     let built = build(workspace)?;
-    let targets = Mutex::new(targets(workspace)?.into_iter());
+    let targets = Mutex::new(targets(&directory(workspace))?.into_iter());
     let (passed, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let next = || targets.lock().unwrap_or_else(PoisonError::into_inner).next();
     thread::scope(|scope| {
@@ -119,17 +141,29 @@ pub(crate) fn all(workspace: &Workspace, limit: Duration) -> Result<(usize, usiz
     Ok((passed.into_inner(), failed.into_inner()))
 }
 
-/// Every file of `fuzz_targets` is one: a target that was written and not listed is an error of `build`'s.
-fn targets(workspace: &Workspace) -> Result<Vec<String>, Error> {
-    let directory = directory(workspace).join("targets");
-    let mut targets = Vec::new();
-    for entry in fs::read_dir(&directory).map_err(Error::file(&directory))? {
-        let path = entry.map_err(Error::file(&directory))?.path();
-        targets.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
-    }
+/// Every file of `targets/` but its list. One that is not in the list is an error of the tests below, and of the program
+/// when it is asked for it.
+fn targets(directory: &Path) -> Result<Vec<String>, Error> {
+    let mut targets = names(&directory.join("targets"))?;
     targets.retain(|target| target != "main");
-    targets.sort();
     Ok(targets)
+}
+
+/// The names of what is in a directory, without what follows the point, sorted.
+fn names(directory: &Path) -> Result<Vec<String>, Error> {
+    let files = files(directory)?;
+    let stems = files.iter().filter_map(|path| path.file_stem());
+    Ok(stems.map(|stem| stem.to_string_lossy().into_owned()).collect())
+}
+
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = fs::read_dir(directory).map_err(Error::file(directory))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        files.push(entry.map_err(Error::file(directory))?.path());
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// Builds the program that holds all targets, and returns its path. Lints are checked first, without instrumentation.
@@ -141,14 +175,14 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf, Error> {
     process::run(clippy.args(["--", "--deny", "warnings"]))?;
     let mut build = workspace.cargo();
     build.args(["build", "--quiet"]).args(&chosen);
-    let own = env::current_exe().map_err(Error::file("xtask"))?;
-    build.env("RUSTC_WORKSPACE_WRAPPER", own).env(AS_RUSTC, "1");
+    build.env("RUSTC_WORKSPACE_WRAPPER", wrapper(workspace)?);
     // Of one unit of code, nothing can be kept.
     process::run(build.env("CARGO_INCREMENTAL", "0"))?;
     Ok(workspace.target.join("debug/fuzz"))
 }
 
-/// Fuzzes one target, beginning with the inputs that are kept in `seeds/` and those that earlier runs found.
+/// Fuzzes one target: first each input that is kept in `seeds/`, however long that takes; then, for `limit`, what is made
+/// from those and from what earlier runs found.
 fn fuzz(workspace: &Workspace, built: &Path, target: &str, limit: Duration) -> Result<(), Error> {
     let corpus = workspace.target.join("fuzz-corpus").join(target);
     let artifacts = workspace.target.join("fuzz-artifacts").join(target);
@@ -156,25 +190,55 @@ fn fuzz(workspace: &Workspace, built: &Path, target: &str, limit: Duration) -> R
         fs::create_dir_all(made).map_err(Error::file(made))?;
     }
     announce(format_args!("fuzz {target}: {} s", limit.as_secs()));
-    let mut command = Command::new(built);
-    // The panic's own line is what one wants to see at the end.
-    command.env("FUZZ_TARGET", target).env("RUST_BACKTRACE", "0");
-    command.args([
-        format!("-max_total_time={}", limit.as_secs()),
-        "-timeout=10".to_owned(),
-        "-rss_limit_mb=1024".to_owned(),
-    ]);
-    // What broke the parser is kept there; move it to seeds/ with the fix.
-    command.arg(format!("-artifact_prefix={}/", artifacts.display()));
-    command.args(["-verbosity=0", "-print_final_stats=0"]).arg(&corpus);
+    let program = || {
+        let mut program = Command::new(built);
+        // The panic's own line is what one wants to see at the end.
+        program.env("FUZZ_TARGET", target).env("RUST_BACKTRACE", "0");
+        program.args(["-timeout=10", "-rss_limit_mb=1024", "-verbosity=0"]);
+        program
+    };
     let seeds = directory(workspace).join("seeds").join(target);
-    if seeds.is_dir() {
+    let kept = if seeds.is_dir() { files(&seeds)? } else { Vec::new() };
+    let mut command = program();
+    command.arg(&corpus);
+    if !kept.is_empty() {
+        // Given files instead of directories, libFuzzer gives them to the target one by one, and ends.
+        process::capture(program().args(kept))?;
         command.arg(seeds);
     }
-    process::capture(&mut command)?;
+    command.arg(format!("-max_total_time={}", limit.as_secs()));
+    command.arg(format!("-artifact_prefix={}/", artifacts.display()));
+    process::capture(&mut command).inspect_err(|_| {
+        announce(format_args!(
+            "fuzz {target}: the input is in {}; move it to tests/fuzz/seeds/{target}/, with the fix",
+            artifacts.display()
+        ));
+    })?;
     Ok(())
 }
 
 fn directory(workspace: &Workspace) -> PathBuf {
     workspace.root.join("tests/fuzz")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_is_listed_and_every_seed_is_of_a_target() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz");
+        let written = targets(&directory).unwrap();
+        let main = fs::read_to_string(directory.join("targets/main.rs")).unwrap();
+        let (_, list) = main.split_once("\ntargets! {").unwrap();
+        let (list, _) = list.split_once('}').unwrap();
+        let listed: Vec<&str> = list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        assert_eq!(
+            written, listed,
+            "tests/fuzz/targets has one file for each line of its main.rs, sorted"
+        );
+        for seeds in names(&directory.join("seeds")).unwrap() {
+            assert!(written.contains(&seeds), "tests/fuzz/seeds/{seeds} is of no target");
+        }
+    }
 }

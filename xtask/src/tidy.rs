@@ -120,6 +120,7 @@ pub(crate) fn run() -> Result<(), Error> {
             findings.extend(limit(&path, lines, README_LINES));
         }
     }
+    findings.extend(check_strangers(&workspace)?);
     for command in workspace.commands() {
         findings.extend(check_command(&workspace, command)?);
     }
@@ -130,6 +131,55 @@ pub(crate) fn run() -> Result<(), Error> {
         0 => Ok(()),
         count => Err(Error::Failed(format!("tidy: {count} not as agreed in docs/"))),
     }
+}
+
+/// The page whose table names tests, and what is around it there.
+const SECURITY: &str = "docs/security.md";
+const STRANGERS: (&str, &str) = ("<!-- strangers -->", "<!-- /strangers -->");
+
+/// Every test that the table of strangers names is there.
+fn check_strangers(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
+    let read = |path: &Path| fs::read_to_string(workspace.root.join(path)).map_err(Error::file(path));
+    let mut sources = String::new();
+    for path in files(workspace)? {
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            sources += &read(&path)?;
+        }
+    }
+    Ok(strangers(&read(Path::new(SECURITY))?, &sources))
+}
+
+fn strangers(page: &str, sources: &str) -> Vec<Finding> {
+    let mut is_inside = false;
+    let mut named = 0;
+    let mut findings = Vec::new();
+    for (number, line) in page.lines().enumerate() {
+        is_inside = (is_inside || line == STRANGERS.0) && line != STRANGERS.1;
+        // The last cell: what is in backquotes is the name of a test.
+        let cell = line
+            .trim_end_matches([' ', '|'])
+            .rsplit(" | ")
+            .next()
+            .unwrap_or_default();
+        for name in cell.split('`').skip(1).step_by(2).filter(|_| is_inside) {
+            named += 1;
+            if !sources.contains(&format!("fn {name}(")) {
+                findings.push(finding(
+                    SECURITY,
+                    Some(number + 1),
+                    format!("there is no test {name:?}"),
+                ));
+            }
+        }
+    }
+    if named == 0 {
+        findings.push(finding(
+            SECURITY,
+            None,
+            format!("no test is named between {} and {}", STRANGERS.0, STRANGERS.1),
+        ));
+    }
+    findings
 }
 
 /// All files that git knows or would add: what is ignored is not ours.
@@ -391,6 +441,16 @@ mod tests {
             "!(\"\")\n"
         );
         assert!(messages(check_source(path, good)).is_empty());
+    }
+
+    #[test]
+    fn the_table_of_strangers_names_tests_that_there_are() {
+        let page = "`a`\n<!-- strangers -->\n| dock | `x` | `known`, `gone` |\n<!-- /strangers -->\n| `b` |\n";
+        assert_eq!(
+            messages(strangers(page, "fn known() {}")),
+            ["docs/security.md:3: there is no test \"gone\""]
+        );
+        assert_eq!(strangers("", "").len(), 1);
     }
 
     #[test]
