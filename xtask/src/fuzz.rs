@@ -83,7 +83,8 @@ fn wrapper(workspace: &Workspace) -> Result<PathBuf, Error> {
     let mut hasher = DefaultHasher::new();
     FLAGS.hash(&mut hasher);
     let link = workspace.target.join(format!("{AS_RUSTC}{:016x}", hasher.finish()));
-    let own = env::current_exe().map_err(Error::file("xtask"))?;
+    // Not the file of this process: a build of the whole workspace may have put another in its place.
+    let own = workspace.target.join("debug/xtask");
     if fs::read_link(&link).is_ok_and(|to| to == own) {
         return Ok(link);
     }
