@@ -417,7 +417,9 @@ impl Running {
     /// # Panics
     /// When it takes too long; it is killed then.
     pub fn wait(mut self) -> Outcome {
+        let mut memory = 0;
         let status = loop {
+            memory = memory.max(own_memory(self.child.id()));
             if let Some(status) = self.child.try_wait().expect("it is our child") {
                 break Some(status);
             }
@@ -442,10 +444,19 @@ impl Running {
             code: code.unwrap_or(-1),
             stdout: text(self.stdout.take()),
             stderr: text(self.stderr.take()),
+            memory,
         };
         assert!(status.is_some(), "it took too long, and was killed\n{outcome}");
         outcome
     }
+}
+
+/// The memory of a process that is not a file's, in KiB (proc_pid_status(5)); 0 where it is not to be had.
+fn own_memory(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    own.and_then(|own| own.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 impl Drop for Running {
@@ -477,6 +488,9 @@ pub struct Outcome {
     pub stdout: String,
     /// What it wrote to stderr, likewise.
     pub stderr: String,
+    /// The most memory in KiB that it was seen with while it was waited for, without that of its program's file, which in a
+    /// build for tests is large; 0 where the system does not say it as Linux does.
+    pub memory: u64,
 }
 
 impl Outcome {
