@@ -6,10 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::Command;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine, binary};
+use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine, binary, wait};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -803,7 +802,9 @@ fn an_interrupt_leaves_nothing_behind() {
     let engine = ScriptedEngine::start().on("POST", "/build", Reply::hang());
     let running = classic(&sandbox, &engine).arg("dev").spawn();
     let copy = sandbox.project().join("pip.conf");
-    until(|| copy.exists() && engine.requests().iter().any(|request| request.path == "/build"));
+    wait::until("the build has begun", || {
+        copy.exists() && engine.requests().iter().any(|request| request.path == "/build")
+    });
     running.interrupt();
     let outcome = running.wait();
     assert_eq!(outcome.code, 130, "{outcome}");
@@ -846,15 +847,6 @@ fn a_dockerfile_that_can_not_be_read_is_named() {
         .code(2)
         .stderr_has("docker/dev/Dockerfile can't be read: Permission denied")
         .run();
-}
-
-/// Waits for something that another process does.
-fn until(done: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it does not happen");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]
@@ -1023,19 +1015,12 @@ fn a_private_ssh_agent_ends_with_the_build_that_is_killed() {
             .flatten()
             .any(|folder| UnixStream::connect(folder.path().join("agent")).is_ok())
     };
-    let wait_until = |what: &str, condition: &dyn Fn() -> bool| {
-        let began = Instant::now();
-        while !condition() {
-            assert!(began.elapsed() < Duration::from_secs(60), "{what}");
-            thread::sleep(Duration::from_millis(10));
-        }
-    };
-    wait_until("an agent", &has_agent);
-    wait_until("the session", &|| {
+    wait::until("there is an agent", has_agent);
+    wait::until("the session is asked for", || {
         engine.requests().iter().any(|request| request.path == "/session")
     });
     running.signal(Signal::KILL);
     running.wait();
-    wait_until("the end of the agent", &|| !has_agent());
-    wait_until("its folder is removed", &|| sandbox.leftovers().is_empty());
+    wait::until("the agent has ended", || !has_agent());
+    wait::until("its folder is removed", || sandbox.leftovers().is_empty());
 }

@@ -96,7 +96,7 @@ impl Scene {
     }
 
     async fn until_gone(&self) {
-        let found = timeout(Duration::from_secs(20), async {
+        let found = timeout(Duration::from_secs(60), async {
             while !processes(self.directory.path()).is_empty() {
                 sleep(Duration::from_millis(20)).await;
             }

@@ -4,11 +4,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use dockerutils_test_support::{Invocation, Recorded, Reply, Sandbox, ScriptedEngine, binary};
+use dockerutils_test_support::{Invocation, Recorded, Reply, Sandbox, ScriptedEngine, binary, wait};
 use serde_json::{Value, json};
 
 const RULE: &str = "============================================================================\n";
@@ -505,11 +503,7 @@ fn several_tags_go_on_past_a_failure() {
 fn an_interrupt_ends_it() {
     let (sandbox, engine) = (project(), engine().on("POST", PUSH, Reply::hang()));
     let running = publish_image(&sandbox).engine(&engine).arg("dev").spawn();
-    let began = Instant::now();
-    while pushes(&engine) == 0 {
-        assert!(began.elapsed() < Duration::from_secs(20), "it does not push");
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait::until("it pushes", || pushes(&engine) > 0);
     running.interrupt();
     let outcome = running.wait();
     assert_eq!(outcome.code, 130, "{outcome}");

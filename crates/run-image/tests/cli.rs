@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dockerutils_test_support::{Invocation, Recorded, Reply, Sandbox, ScriptedEngine};
+use dockerutils_test_support::{Invocation, Recorded, Reply, Sandbox, ScriptedEngine, wait};
 use serde_json::{Value, json};
 
 const IMAGE: &str = "/images/sample-dev:tester/json";
@@ -93,15 +93,6 @@ fn requests(engine: &ScriptedEngine) -> Vec<String> {
         .filter(|request| request.path.starts_with("/containers/c"))
         .map(|request| format!("{} {}", request.method, request.path))
         .collect()
-}
-
-/// Waits for something that another process does.
-fn until(done: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(began.elapsed() < Duration::from_secs(20), "it does not happen");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]
@@ -268,7 +259,9 @@ fn a_container_is_made_attached_started_and_waited_for() {
     assert_eq!(engine.request("POST", "/containers/c1/wait").query, "condition=removed");
     let attach = engine.request("POST", "/containers/c1/attach");
     assert_eq!(attach.query, "stream=1&stdin=1&stdout=1&stderr=1");
-    until(|| engine.request("POST", "/containers/c1/attach").body == b"typed");
+    wait::until("what was typed arrives", || {
+        engine.request("POST", "/containers/c1/attach").body == b"typed"
+    });
     assert!(sandbox.leftovers().is_empty());
 }
 
@@ -1087,7 +1080,6 @@ fn an_engine_that_dies_in_the_middle_is_code_125() {
             .any_stdout()
             .stderr_has("went away")
             .stderr_has("hint: look whether it still runs: docker version")
-            .limit(Duration::from_secs(15))
             .run();
     }
 }
@@ -1189,12 +1181,10 @@ fn an_interrupt_before_the_start_leaves_nothing_behind() {
             )
             .on("DELETE", "/containers/c1", Reply::empty(204));
         let sandbox = project();
-        let running = run_image(&sandbox)
-            .arg("dev")
-            .engine(&engine)
-            .limit(Duration::from_secs(10))
-            .spawn();
-        until(|| engine.requests().iter().any(|request| request.path == silent));
+        let running = run_image(&sandbox).arg("dev").engine(&engine).spawn();
+        wait::until("the engine is asked", || {
+            engine.requests().iter().any(|request| request.path == silent)
+        });
         running.interrupt();
         let outcome = running.wait();
         assert_eq!(outcome.code, 130, "{silent}: {outcome}");
@@ -1217,7 +1207,7 @@ fn a_container_that_is_made_too_late_is_removed() {
         .on("DELETE", "/containers/c1", Reply::empty(204));
     let sandbox = project();
     let running = run_image(&sandbox).arg("dev").engine(&engine).spawn();
-    until(|| {
+    wait::until("the engine is asked", || {
         engine
             .requests()
             .iter()
@@ -1245,7 +1235,7 @@ fn signals_are_passed_to_the_container() {
         );
     let sandbox = project();
     let running = run_image(&sandbox).arg("dev").engine(&engine).spawn();
-    until(|| {
+    wait::until("the engine is asked", || {
         engine
             .requests()
             .iter()

@@ -111,7 +111,12 @@ impl<'a> Nextest<'a> {
             .find_map(|line| nextest_counts(line))
             .unwrap_or_default();
         let times = match report.exists() {
-            true => Times::read(self.stage, &report)?,
+            true => {
+                // The next stage's has the same place.
+                let kept = self.workspace.target.join(format!("junit-{}.xml", self.stage));
+                fs::copy(&report, &kept).map_err(Error::file(&kept))?;
+                Times::read(self.stage, &kept)?
+            }
             false => Times::default(),
         };
         Ok(Tally { passed, failed, times }.agree_with(success))
