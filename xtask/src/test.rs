@@ -361,7 +361,7 @@ fn unit(bench: &Bench) -> Vec<String> {
 fn doc(bench: &Bench) -> std::process::Command {
     let mut test = bench.workspace.cargo();
     test.args(["test", "--doc"])
-        .args(bench.selection.everyday(&bench.workspace));
+        .args(bench.selection.with_examples(&bench.workspace));
     test
 }
 

@@ -17,6 +17,7 @@ use super::endpoint::Endpoint;
 use super::locality::Locality;
 use crate::error::Result;
 use crate::naming::registry;
+use crate::project_file;
 
 /// Docker Hub in `auths`, and the names that it has besides.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
@@ -125,7 +126,7 @@ pub const MEND: &str =
 /// caches, its further contexts and what makes its attestations. Always Docker Hub: it is where names without a registry are.
 fn registries(request: &BuildRequest) -> BTreeSet<String> {
     let options = &request.options;
-    let bytes = std::fs::read(&request.dockerfile).unwrap_or_default();
+    let bytes = project_file::read(&request.dockerfile).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let dockerfile = Dockerfile::parse(&text, &options.build_args);
     let caches = options.cache_from.iter().chain(&options.cache_to);
@@ -156,11 +157,11 @@ fn frontend(text: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use crate::env::Env;
     use std::collections::BTreeMap;
 
     use super::super::build_options::{Attributes, BuildOptions};
     use super::*;
+    use crate::env::Env;
 
     fn config(registries: &[&str]) -> Arc<ClientConfig> {
         let folder = tempfile::tempdir().unwrap();
