@@ -387,12 +387,16 @@ async fn follow(
     }
 }
 
-/// `[2/3] RUN make` is one; `[internal] load build context`, `exporting to image` and a FROM, which runs nothing, are not.
+/// `[2/3] RUN make` is one, and `[linux/amd64 builder 2/3] RUN make`; `[internal] load build context`, `exporting to image` and
+/// a FROM, which runs nothing, are not. Nor is `[context base] busybox:1`, a named context: BuildKit tells of it by the name that
+/// any build has for the same image, which may be another's at the same time.
 fn is_dockerfile_step(name: &str) -> bool {
-    match name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
-        Some(("internal" | "auth", _)) | None => false,
-        Some((_, instruction)) => !instruction.starts_with("FROM "),
-    }
+    let Some((place, instruction)) = name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else {
+        return false;
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let of = place.rsplit(' ').next().and_then(|last| last.split_once('/'));
+    of.is_some_and(|(number, count)| is_number(number) && is_number(count)) && !instruction.starts_with("FROM ")
 }
 
 fn digest(message: StatusResponse, vertexes: &mut HashMap<String, Vertex>) -> Vec<BuildEvent> {
@@ -518,4 +522,34 @@ fn write_metadata(file: &Path, response: &HashMap<String, String>) -> Result<()>
         .map_err(|cause| Error::failed("the build's metadata is no JSON").because(cause))?;
     std::fs::write(file, json)
         .map_err(|cause| Error::failed(format!("--metadata-file {} can't be written", file.display())).because(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_dockerfile_step;
+
+    #[test]
+    fn steps_of_the_dockerfile_are_told_from_what_is_around_them() {
+        for name in [
+            "[2/3] RUN make",
+            "[builder 2/3] COPY a b",
+            "[context 2/3] RUN x",
+            "[linux/amd64 builder 10/12] RUN make",
+            "[stage-1 1/1] COPY --from=builder /a /a",
+        ] {
+            assert!(is_dockerfile_step(name), "{name}");
+        }
+        for name in [
+            "[1/3] FROM docker.io/library/busybox:1",
+            "[internal] load build context",
+            "[internal] load metadata for docker.io/library/busybox:1",
+            "[auth] library/busybox:pull token for registry-1.docker.io",
+            "[context start] dockerutils-lab-base:1",
+            "[context base] load from client",
+            "exporting to image",
+            "resolve image config for docker-image://docker.io/docker/dockerfile:1",
+        ] {
+            assert!(!is_dockerfile_step(name), "{name}");
+        }
+    }
 }
