@@ -6,6 +6,7 @@
 use std::env;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::num::NonZero;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
@@ -46,6 +47,19 @@ const FLAGS: [&str; 9] = [
     // What is fuzzed is to be quick to run; what it depends on hardly runs, and is shared with everyday work.
     "-Copt-level=1",
 ];
+
+/// How far a target is fuzzed.
+#[derive(Clone, Copy)]
+pub(crate) enum Effort {
+    /// So long, from what earlier runs found on, each time by other inputs: the search for what is wrong.
+    Search(Duration),
+    /// The same inputs each time, so that a stage that passed passes again: so many, made from the kept ones alone, by the
+    /// same random numbers.
+    Repeat(u32),
+}
+
+/// How long a target is given for [`Effort::Repeat`] on a machine that is too slow for all of it.
+const REPEAT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How the name begins by which cargo runs this program in place of rustc, for the packages of the workspace.
 const AS_RUSTC: &str = "rustc-for-fuzzing-";
@@ -97,16 +111,16 @@ fn wrapper(workspace: &Workspace) -> Result<PathBuf, Error> {
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let workspace = Workspace::load()?;
-    let limit = Duration::from_secs(args.seconds);
+    let effort = Effort::Search(Duration::from_secs(args.seconds));
     let failed = match &args.target {
-        None => all(&workspace, limit)?.1,
+        None => all(&workspace, effort)?.1,
         Some(target) => {
             let known = targets(&directory(&workspace))?;
             if !known.contains(target) {
                 let known = known.join(", ");
                 return Err(Error::Failed(format!("no target {target:?}; there are: {known}")));
             }
-            fuzz(&workspace, &build(&workspace)?, target, limit)
+            fuzz(&workspace, &build(&workspace)?, target, effort)
                 .inspect_err(|error| announce(error))
                 .is_err()
                 .into()
@@ -118,8 +132,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     }
 }
 
-/// Fuzzes every target for `limit`, as many at a time as there are processors; how many survived, and how many did not.
-pub(crate) fn all(workspace: &Workspace, limit: Duration) -> Result<(usize, usize), Error> {
+/// Fuzzes every target, as many at a time as there are processors; how many survived, and how many did not.
+pub(crate) fn all(workspace: &Workspace, effort: Effort) -> Result<(usize, usize), Error> {
     let built = build(workspace)?;
     let targets = Mutex::new(targets(&directory(workspace))?.into_iter());
     let (passed, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -128,7 +142,7 @@ pub(crate) fn all(workspace: &Workspace, limit: Duration) -> Result<(usize, usiz
         for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
             scope.spawn(|| {
                 while let Some(target) = next() {
-                    match fuzz(workspace, &built, &target, limit) {
+                    match fuzz(workspace, &built, &target, effort) {
                         Ok(()) => passed.fetch_add(1, Ordering::Relaxed),
                         Err(error) => {
                             announce(error);
@@ -182,15 +196,13 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf, Error> {
     Ok(workspace.target.join("debug/fuzz"))
 }
 
-/// Fuzzes one target: first each input that is kept in `seeds/`, however long that takes; then, for `limit`, what is made
-/// from those and from what earlier runs found.
-fn fuzz(workspace: &Workspace, built: &Path, target: &str, limit: Duration) -> Result<(), Error> {
+/// Fuzzes one target: first each input that is kept in `seeds/`, however long that takes; then what is made from those.
+fn fuzz(workspace: &Workspace, built: &Path, target: &str, effort: Effort) -> Result<(), Error> {
     let corpus = workspace.target.join("fuzz-corpus").join(target);
     let artifacts = workspace.target.join("fuzz-artifacts").join(target);
     for made in [&corpus, &artifacts] {
         fs::create_dir_all(made).map_err(Error::file(made))?;
     }
-    announce(format_args!("fuzz {target}: {} s", limit.as_secs()));
     let program = || {
         let mut program = Command::new(built);
         // The panic's own line is what one wants to see at the end.
@@ -201,7 +213,24 @@ fn fuzz(workspace: &Workspace, built: &Path, target: &str, limit: Duration) -> R
     let seeds = directory(workspace).join("seeds").join(target);
     let kept = if seeds.is_dir() { files(&seeds)? } else { Vec::new() };
     let mut command = program();
-    command.arg(&corpus);
+    let limit = match effort {
+        Effort::Search(limit) => {
+            command.arg(&corpus);
+            limit
+        }
+        Effort::Repeat(runs) => {
+            // It writes what it finds into the first directory that it is given.
+            let found = workspace.target.join("fuzz-repeat").join(target);
+            match fs::remove_dir_all(&found) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(Error::file(&found)(cause)),
+                _ => fs::create_dir_all(&found).map_err(Error::file(&found))?,
+            }
+            command.arg(found);
+            command.args(["-seed=1".to_owned(), format!("-runs={runs}")]);
+            REPEAT_LIMIT
+        }
+    };
+    announce(format_args!("fuzz {target}: at most {} s", limit.as_secs()));
     if !kept.is_empty() {
         // Given files instead of directories, libFuzzer gives them to the target one by one, and ends.
         process::capture(program().args(kept))?;

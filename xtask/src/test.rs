@@ -26,6 +26,8 @@ use runner::{Nextest, Tally, check, tool};
 
 /// The flaky tests that CI lets through: days of work should not wait for one. At a developer's desk, none.
 const FLAKY_IN_CI: usize = 2;
+/// How many inputs the stage makes for each parser: the same ones every time.
+const FUZZ_RUNS: u32 = 100_000;
 /// How often `--stress` runs the stage.
 const STRESS_ROUNDS: usize = 3;
 /// How many of the slowest tests are shown at the end.
@@ -366,7 +368,7 @@ fn doc(bench: &Bench) -> std::process::Command {
 }
 
 fn fuzz_all(bench: &Bench) -> Result<Tally, Error> {
-    let (passed, failed) = fuzz::all(&bench.workspace, Duration::from_secs(5))?;
+    let (passed, failed) = fuzz::all(&bench.workspace, fuzz::Effort::Repeat(FUZZ_RUNS))?;
     Ok(Tally {
         passed,
         failed,

@@ -20,7 +20,7 @@ use crate::{ScriptedEngine, Terminal};
 
 /// How long a command may run, unless the test says otherwise: one that builds several images on a machine that is busy
 /// takes more than a minute.
-const LIMIT: Duration = Duration::from_secs(150);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// The path of a program of this workspace, built by the same cargo run as the test itself.
 ///
