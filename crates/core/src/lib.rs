@@ -13,7 +13,7 @@
 //! - [`version`]: the version of a project that uses versioneer, from git;
 //! - [`output`]: what is printed and how: results, tables, JSON, progress; [`terminal`]: its raw mode and size;
 //! - [`naming`] (names, tags, references), [`shell`] (words, quoting), [`mod@env`] (variables),
-//!   [`private_file`] (written whole, locks), [`hexadecimal`], [`error`].
+//!   [`private_file`] (written whole, locks), [`machine_id`], [`hexadecimal`], [`error`].
 
 #![cfg_attr(
     test,
@@ -29,6 +29,7 @@ pub mod docks;
 pub mod env;
 pub mod error;
 pub mod hexadecimal;
+pub mod machine_id;
 pub mod naming;
 pub mod ops;
 pub mod output;
