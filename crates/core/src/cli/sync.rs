@@ -26,6 +26,10 @@ pub struct SyncOptions {
     /// Where both sides changed, take the dock's version; of what decides or runs things here, only where PATH names it
     #[arg(long)]
     pub theirs: bool,
+    /// Remove as many files as the other side has removed: without it, more than 50, more than a fifth of the project, or all
+    /// of it stay
+    #[arg(long)]
+    pub delete: bool,
     /// What every command takes that uses a dock.
     #[command(flatten)]
     pub global: EngineArgs,
@@ -39,6 +43,7 @@ impl SyncOptions {
             list: self.list,
             watch: self.watch,
             settle: Place::settled(self.ours, self.theirs),
+            delete: self.delete,
             paths: self.paths,
         }
     }

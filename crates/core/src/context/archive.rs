@@ -160,6 +160,7 @@ fn added(name: &[u8]) -> Entry {
         mtime_ns,
         ctime_ns: mtime_ns,
         inode: 0,
+        device: 0,
         xattrs: Vec::new(),
     }
 }

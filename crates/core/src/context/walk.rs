@@ -105,6 +105,8 @@ pub struct Entry {
     pub ctime_ns: i64,
     /// Its number in its file system.
     pub inode: u64,
+    /// The file system's number on this machine, which may be another after a restart.
+    pub device: u64,
     /// Extended attributes, in the order of the file system.
     pub xattrs: Xattrs,
 }
@@ -697,6 +699,7 @@ fn entry(path: &[u8], kind: Kind, stat: &Stat, xattrs: Xattrs) -> Entry {
         mtime_ns: mtime_ns(stat),
         ctime_ns: ctime_ns(stat),
         inode: identity(stat).1,
+        device: identity(stat).0,
         xattrs,
     }
 }

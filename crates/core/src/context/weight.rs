@@ -168,6 +168,7 @@ mod tests {
             mtime_ns: 0,
             ctime_ns: 0,
             inode: 0,
+            device: 0,
             xattrs: Vec::new(),
         }
     }

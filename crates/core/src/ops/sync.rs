@@ -14,6 +14,7 @@ use crate::docks::{self, Dock, Docks};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
+use crate::machine_id::machine_id;
 use crate::ops::genversion;
 use crate::output::{Printer, size, visible};
 use crate::shell;
@@ -42,8 +43,21 @@ pub struct SyncArgs {
     pub watch: bool,
     /// Whose version wins where both sides changed.
     pub settle: Option<Place>,
+    /// Remove however much the other side has removed.
+    pub delete: bool,
     /// Only these paths; empty for all.
     pub paths: Vec<PathBuf>,
+}
+
+/// What a session is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To sync, with the version file as a build would have it.
+    SyncWithVersion,
+    /// To sync, with the version file as it is.
+    Sync,
+    /// To look: nothing changes on either side, and whatever syncs goes on.
+    Look,
 }
 
 /// The result in JSON.
@@ -57,6 +71,8 @@ struct Document<'a> {
     removed_here: Vec<String>,
     modes: Vec<String>,
     conflicts: Vec<JsonConflict>,
+    kept_here: Vec<String>,
+    kept_there: Vec<String>,
     failed: Vec<JsonFailure>,
     changed_here: usize,
     changed_there: usize,
@@ -91,28 +107,34 @@ impl Docked {
     ///
     /// # Errors
     /// No dock, one without ssh, another sync of the same; a version that can't be made.
-    pub fn open(context: &Context, project: &Project, writes_version: bool) -> Result<Self> {
+    pub fn open(context: &Context, project: &Project, purpose: Purpose) -> Result<Self> {
         let dock = dock_of(context)?;
         let agent = docked::agent(&dock, &context.env)?.ok_or_else(|| without_ssh(&dock))?;
-        Self::of(context, project, dock, agent, writes_version)
+        Self::of(context, project, dock, agent, purpose)
     }
 
-    fn of(context: &Context, project: &Project, dock: Dock, agent: Agent, writes_version: bool) -> Result<Self> {
+    fn of(context: &Context, project: &Project, dock: Dock, agent: Agent, purpose: Purpose) -> Result<Self> {
         let local =
             Local::open(project.root()).map_err(|cause| Error::failed("the project can't be opened").because(cause))?;
-        let memory = Memory::open(local.root(), &dock.moniker, &context.env)?;
-        local.clean();
+        let memory = if purpose == Purpose::Look {
+            Memory::peek(local.root(), &dock.moniker, &context.env)
+        } else {
+            let memory = Memory::open(local.root(), &dock.moniker, &context.env)?;
+            local.clean();
+            memory
+        };
         let target = Target {
             moniker: dock.moniker.clone(),
             base: dock.workspace.clone(),
             user: project.user().to_owned(),
             project: project.name(),
+            machine: machine_id(&context.env)?,
         };
         let options = CallOptions::of_terminal();
         let rsync = Rsync::by_ssh_dock(&dock.moniker, &context.env);
         let mut session = Session::new(DockShell { agent, options }, local, memory, target);
         session.rsync = rsync;
-        session.generated = generated(project, writes_version, &context.printer)?;
+        session.generated = generated(project, purpose == Purpose::SyncWithVersion, &context.printer)?;
         let printer = context.printer.clone();
         session.notice = Arc::new(move |line| printer.note(line));
         Ok(Self { dock, session })
@@ -202,11 +224,17 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
     let only = wanted(context, &project, &args.paths)?;
     let dry = args.list || context.global.dry_run;
     let up = args.direction == Direction::Up;
-    let mut docked = Docked::open(context, &project, up && !dry)?;
+    let purpose = match (dry, up) {
+        (true, _) => Purpose::Look,
+        (false, true) => Purpose::SyncWithVersion,
+        (false, false) => Purpose::Sync,
+    };
+    let mut docked = Docked::open(context, &project, purpose)?;
     let wish = Wish {
         direction: args.direction,
         settle: args.settle,
         only: &only,
+        brake: (!args.delete).then_some(docked.session.brake),
     };
     let report = context.block_on(docked.session.sync(&wish, dry))?;
     if dry {
@@ -264,6 +292,14 @@ fn listed(context: &Context, dock: &Dock, report: &Report) -> Result<ExitStatus>
             conflict.why.text()
         ));
     }
+    for (kept, side) in [(&report.held_here, "keep here"), (&report.held_there, "keep there")] {
+        for path in kept {
+            printer.result(&format!(
+                "{side:<12} {}: removed on the other side with many others",
+                shown(path)
+            ));
+        }
+    }
     Ok(ExitStatus::SUCCESS)
 }
 
@@ -275,7 +311,7 @@ fn line(path: &[u8], action: Action) -> String {
         Action::Bring(_) => "bring",
         Action::RemoveHere => "remove here",
         Action::ModeHere(mode) => return format!("chmod {mode:o} here {}", shown(path)),
-        Action::Agree | Action::Forget | Action::Conflict(_) | Action::Later(_) => "",
+        Action::Agree | Action::Forget | Action::Conflict(_) | Action::Later(_) | Action::Held(_) => "",
     };
     format!("{word:<12} {}", shown(path))
 }
@@ -302,6 +338,8 @@ fn document<'a>(dock: &'a Dock, report: &'a Report) -> Document<'a> {
                 beside: conflict.beside.as_deref().map(text),
             })
             .collect(),
+        kept_here: report.held_here.iter().map(|path| text(path)).collect(),
+        kept_there: report.held_there.iter().map(|path| text(path)).collect(),
         failed: report
             .troubles
             .iter()
@@ -373,6 +411,8 @@ fn summary(report: &Report) -> String {
             count(|action| matches!(action, Action::ModeHere(_) | Action::ModeThere(_))),
             "modes changed",
         ),
+        (report.held_here.len(), "kept here"),
+        (report.held_there.len(), "kept there"),
         (report.conflicts.len(), "in conflict"),
         (report.troubles.len(), "failed"),
     ] {
@@ -395,6 +435,18 @@ fn warn(printer: &Printer, dock: &Dock, report: &Report) {
             (_, None) => String::new(),
         };
         printer.warning(&format!("{}: {}{more}", shown(&conflict.path), conflict.why.text()));
+    }
+    for (kept, by, at) in [
+        (&report.held_here, "on the dock", "here"),
+        (&report.held_there, "here", "on the dock"),
+    ] {
+        if let Some(first) = kept.first() {
+            printer.warning(&format!(
+                "{} files were removed {by}, {} among them: they are kept {at}",
+                kept.len(),
+                shown(first)
+            ));
+        }
     }
     for (path, why) in &report.troubles {
         printer.warning(&format!("{}: {}", shown(path), visible(why)));
@@ -445,6 +497,23 @@ fn judged(dock: &Dock, report: &Report, direction: Direction) -> Result<ExitStat
             command = command,
             path = path
         )));
+    }
+    for (kept, by, command, back) in [
+        (&report.held_here, "on the dock", "sync-down", "sync-up --ours"),
+        (&report.held_there, "here", "sync-up", "sync-down --theirs"),
+    ] {
+        if let Some(first) = kept.first() {
+            return Err(Error::failed(format!(
+                "so much was removed {by} ({}) that it is not done unasked; the rest has travelled",
+                kept.len()
+            ))
+            .hint(hint!(
+                "where that is meant: {command} --delete; {back} {} puts what was not to go back where it was",
+                shown(first);
+                command = command,
+                back = back
+            )));
+        }
     }
     if let Some((path, why)) = report.troubles.first() {
         return Err(

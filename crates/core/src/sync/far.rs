@@ -80,6 +80,8 @@ pub struct Reply<F, T> {
     pub exit: Exit,
     /// What it complained about.
     pub complaints: String,
+    /// Whether it complained about more than that.
+    pub complaints_cut: bool,
 }
 
 impl<F, T> Reply<F, T> {
@@ -187,15 +189,17 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
         let mut complaints = Vec::new();
         let mut buffer = vec![0; 8192];
         let mut all = 0;
+        let mut cut = false;
         while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
             all += read as u64;
             if all >= EXCESS {
                 return Err(too_much());
             }
             let room = COMPLAINTS.saturating_sub(complaints.len()).min(read);
+            cut |= room < read;
             complaints.extend_from_slice(buffer.get(..room).unwrap_or_default());
         }
-        Ok(String::from_utf8_lossy(&complaints).into_owned())
+        Ok((String::from_utf8_lossy(&complaints).into_owned(), cut))
     };
     let thread = |_| Error::failed("a part of the sync could not be run");
     // The first that says too much ends all: with its streams and its exit, the connection goes.
@@ -211,7 +215,7 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
         let _ = taken_in.await;
         tokio::time::sleep(AFTERWARDS).await;
     };
-    let (fed, taken, complaints, exit) = tokio::select! {
+    let (fed, taken, (complaints, complaints_cut), exit) = tokio::select! {
         all = all => all?,
         () = late => return Err(too_much()),
     };
@@ -220,6 +224,7 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
         taken,
         exit: exit?,
         complaints,
+        complaints_cut,
     })
 }
 

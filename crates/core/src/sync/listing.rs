@@ -4,8 +4,9 @@
 //! line feed. Names may hold line feeds; they can't hold `//`, so that a record ends where a line feed and `//` follow.
 //! `DATE` is CTIME again, in words of UTC: the only form in which `stat` of busybox tells nanoseconds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
+use super::clock::Clocks;
 use super::{Item, Kind, LONGEST_PATH, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, is_acceptable, split};
 use crate::context::{PatternError, Selector};
 
@@ -36,12 +37,14 @@ pub enum ListingError {
 pub struct Listing {
     /// Those that a sync is about.
     pub tree: Tree,
-    /// The file system of the workspace itself.
+    /// The number of the file system that the workspace itself is on.
     pub device: u64,
     /// How `find` ended.
     pub status: u8,
     /// Whether times come with their nanoseconds: not from every busybox.
     pub precise: bool,
+    /// How finely its file systems tell times.
+    pub clocks: Clocks,
 }
 
 /// Splits what `find` and `stat` printed into records, without their `//`.
@@ -150,12 +153,15 @@ pub fn read(text: &[u8], selector: &mut Selector) -> Result<Listing, ListingErro
             continue;
         }
         let (path, item) = record(text)?;
-        let Some(item) = item else { continue };
+        let Some(mut item) = item else { continue };
         listing.precise |= item.stamp.ctime_ns % 1_000_000_000 != 0;
         if path == b"." {
             listing.device = item.device;
+            listing.clocks.learn(0, &item.stamp);
             continue;
         }
+        item.device = below_root(item.device, listing.device);
+        listing.clocks.learn(item.device, &item.stamp);
         let path = path.strip_prefix(b"./").unwrap_or(path);
         if path.split(|byte| *byte == b'/').next() == Some(OWN_DIRECTORY) {
             continue;
@@ -186,6 +192,32 @@ pub fn read(text: &[u8], selector: &mut Selector) -> Result<Listing, ListingErro
     Ok(listing)
 }
 
+/// Of what a listing complained about, the first line that says more than that something vanished meanwhile or that a
+/// directory can't be looked into which is known for it; something that is no line where there is no complaint at all.
+/// After any of these, what is missing may be there.
+pub fn unexplained<'a>(complaints: &'a str, unseen: &BTreeSet<Vec<u8>>) -> Option<&'a str> {
+    let mut lines = complaints.lines().filter(|line| !line.trim().is_empty()).peekable();
+    if lines.peek().is_none() {
+        return Some("find ended with an error, and does not say why");
+    }
+    lines.find(|line| {
+        let vanished = line.ends_with(": No such file or directory");
+        let closed = line.ends_with(": Permission denied")
+            && unseen.iter().any(|directory| {
+                let directory = format!("./{}", String::from_utf8_lossy(directory));
+                // `find: './a': Permission denied`, `find: ./a: ...`, `stat: cannot statx './a/b': ...`
+                line.split_once(directory.as_str())
+                    .is_some_and(|(_, rest)| rest.starts_with(['/', '\'', ':', '"']))
+            });
+        !vanished && !closed
+    })
+}
+
+/// What [`Item::device`] says of a path, by the numbers of its own file system and of the root's.
+pub const fn below_root(device: u64, root: u64) -> u64 {
+    if device == root { 0 } else { device }
+}
+
 /// The format of `stat` by which the far side itself sees that nobody was faster: what was listed, without what only we
 /// need.
 pub const fn expectation_format(precise: bool) -> &'static str {
@@ -196,8 +228,8 @@ pub const fn expectation_format(precise: bool) -> &'static str {
     }
 }
 
-/// What [`expectation_format`] prints for a file or link, as long as nothing changed.
-pub fn expectation(path: &[u8], stamp: &Stamp, precise: bool) -> Vec<u8> {
+/// What [`expectation_format`] prints for a file or link, named so, as long as nothing changed.
+pub fn expectation(name: &[u8], stamp: &Stamp, precise: bool) -> Vec<u8> {
     let Stamp {
         size,
         mtime,
@@ -212,8 +244,8 @@ pub fn expectation(path: &[u8], stamp: &Stamp, precise: bool) -> Vec<u8> {
     } else {
         seconds.to_string()
     };
-    let mut line = format!("//e {size} {mtime} {inode} {changed} ./").into_bytes();
-    line.extend_from_slice(path);
+    let mut line = format!("//e {size} {mtime} {inode} {changed} ").into_bytes();
+    line.extend_from_slice(name);
     line.push(b'\n');
     line
 }
@@ -268,6 +300,29 @@ mod tests {
         let listing = read(text.as_bytes(), &mut selector(&["build/*", "!build/keep", "cache"])).unwrap();
         let paths: Vec<&[u8]> = listing.tree.keys().map(Vec::as_slice).collect();
         assert_eq!(paths, [&b"build"[..], b"build/keep"]);
+    }
+
+    #[test]
+    fn only_what_vanished_and_closed_directories_may_be_missing() {
+        let unseen: BTreeSet<Vec<u8>> = [b"closed".to_vec()].into();
+        for explained in [
+            "find: './closed': Permission denied\n",
+            "find: ./closed: Permission denied\nstat: can't stat './a': No such file or directory\n",
+            "stat: cannot statx './closed/x': Permission denied\n",
+        ] {
+            assert_eq!(unexplained(explained, &unseen), None, "{explained}");
+        }
+        for line in [
+            "find: './dead': Transport endpoint is not connected",
+            "stat: cannot statx './a': Stale file handle",
+            "stat: cannot statx './a': Input/output error",
+            "find: './closed-too': Permission denied",
+            "sh: can't fork: Resource temporarily unavailable",
+        ] {
+            let text = format!("find: './closed': Permission denied\n{line}\n");
+            assert_eq!(unexplained(&text, &unseen), Some(line));
+        }
+        assert!(unexplained("\n", &unseen).is_some());
     }
 
     #[test]

@@ -9,24 +9,25 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Content, Item, Kind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, split};
+use super::clock::{Clocks, now_ns};
+use super::listing::below_root;
+use super::{Content, Item, Kind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, nonce, split};
 use crate::context::{self, ContextDir, WalkError, WalkOptions};
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::project_file;
 
-/// How long after a change another one may leave the same time behind, in nanoseconds: the kernel's clock of files ticks
-/// every 10 ms at worst.
-const TICK: i64 = 20_000_000;
-/// Times that lie further ahead, in nanoseconds, are none of now: no listing takes so long.
-const FUTURE: i64 = 3600 * 1_000_000_000;
+/// How the name of a process's directory begins, in ours.
+const STAGE: &str = "stage.";
 /// How much of a file is read at once.
 const CHUNK: usize = 256 * 1024;
 
@@ -60,14 +61,42 @@ pub struct Listed {
     pub tree: Tree,
     /// When it was begun, in nanoseconds since 1970.
     pub begun_ns: i64,
+    /// How finely the project's file systems tell times.
+    pub clocks: Clocks,
     /// Pipes and devices: a build would get them, a sync leaves them out.
     pub others: Vec<Vec<u8>>,
+}
+
+/// A directory, told from every other that has its path later.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootIdentity {
+    inode: u64,
+    /// The number of its file system until the next restart.
+    device: u64,
+    /// What the file system itself calls its number; not every one keeps it over a restart.
+    file_system: u64,
+    /// When it was made, where the file system knows it.
+    born_ns: Option<u64>,
+}
+
+impl RootIdentity {
+    /// Whether both are one and the same.
+    pub fn is(&self, other: &Self) -> bool {
+        let same_born = match (self.born_ns, other.born_ns) {
+            (Some(own), Some(other)) => own == other,
+            _ => true,
+        };
+        let same_disk = self.device == other.device || (self.file_system != 0 && self.file_system == other.file_system);
+        self.inode == other.inode && same_born && same_disk
+    }
 }
 
 /// The project's folder.
 #[derive(Clone, Debug)]
 pub struct Local {
     context: ContextDir,
+    /// The number of the file system that the root is on.
+    device: u64,
 }
 
 impl Local {
@@ -76,8 +105,38 @@ impl Local {
     /// # Errors
     /// A root that can't be opened.
     pub fn open(root: &Path) -> Result<Self, WalkError> {
+        let context = ContextDir::open(root)?;
+        let failed = |source: io::Error| WalkError::Io {
+            action: "read",
+            path: root.to_owned(),
+            source,
+        };
+        let directory = context.open_directory(b"").map_err(|error| failed(error.into()))?;
+        let stat = rustix::fs::fstat(&directory).map_err(|error| failed(error.into()))?;
         Ok(Self {
-            context: ContextDir::open(root)?,
+            context,
+            device: device(&stat),
+        })
+    }
+
+    /// By what the project's folder is told from another one that has its place later: a clone made anew, a disk that is
+    /// mounted there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn identity(&self) -> io::Result<RootIdentity> {
+        let directory = self.context.open_directory(b"")?;
+        let space = rustix::fs::fstatvfs(&directory)?;
+        let found = File::from(directory).metadata()?;
+        let born = found
+            .created()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Ok(RootIdentity {
+            inode: std::os::unix::fs::MetadataExt::ino(&found),
+            device: self.device,
+            file_system: space.f_fsid,
+            born_ns: born.and_then(|since| u64::try_from(since.as_nanos()).ok()),
         })
     }
 
@@ -136,6 +195,7 @@ impl Local {
         };
         let mut tree = Tree::new();
         let mut others = Vec::new();
+        let mut clocks = Clocks::default();
         for entry in self.context.walk(&options)? {
             let entry = entry?;
             if entry.path.split(|byte| *byte == b'/').next() == Some(OWN_DIRECTORY) || without.contains(&entry.path) {
@@ -160,12 +220,36 @@ impl Local {
                     inode: entry.inode,
                 },
                 owner: entry.uid,
-                device: 0,
+                device: below_root(entry.device, self.device),
                 target,
             };
+            clocks.learn(item.device, &item.stamp);
             tree.insert(entry.path, item);
         }
-        Ok(Listed { tree, begun_ns, others })
+        Ok(Listed {
+            tree,
+            begun_ns,
+            clocks,
+            others,
+        })
+    }
+
+    /// Whether the root's file system takes names for one that differ in capitals alone: as far as a name in it tells.
+    pub fn folds(&self, tree: &Tree) -> bool {
+        let swapped = |name: &[u8]| -> Vec<u8> {
+            let swap = |byte: &u8| match byte.is_ascii_lowercase() {
+                true => byte.to_ascii_uppercase(),
+                false => byte.to_ascii_lowercase(),
+            };
+            name.iter().map(swap).collect()
+        };
+        let top = tree.iter().filter(|(path, _)| !path.contains(&b'/'));
+        let told = top
+            .map(|(path, item)| (swapped(path), path, item))
+            .find(|(other, path, _)| other != *path);
+        told.is_some_and(|(other, _, item)| {
+            matches!(self.look(&other), Ok(Some(found)) if found.stamp.inode == item.stamp.inode && !tree.contains_key(&other))
+        })
     }
 
     /// What is at a path now; none for nothing, and for what does not travel.
@@ -179,7 +263,7 @@ impl Local {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        look_at(&parent, name)
+        self.look_at(&parent, name)
     }
 
     /// The contents of files and links. What vanished or can't be read is missing.
@@ -220,7 +304,7 @@ impl Local {
     /// As [`ContextDir::open_file`].
     pub fn open_file(&self, path: &[u8]) -> Result<(File, Item), WalkError> {
         let file = self.context.open_file(path)?;
-        let item = item_of(&file).map_err(|source| WalkError::Io {
+        let item = self.item_of(&file).map_err(|source| WalkError::Io {
             action: "read",
             path: self.root().join(OsStr::from_bytes(path)),
             source,
@@ -240,31 +324,57 @@ impl Local {
             parent => [own.as_slice(), b"/", parent].concat(),
         };
         let parent = self.context.open_directory(&parent)?;
-        if !matches!(look_at(&parent, name)?, Some(item) if item.kind == Kind::File) {
+        if !matches!(self.look_at(&parent, name)?, Some(item) if item.kind == Kind::File) {
             return Ok(None);
         }
         rustix::fs::renameat(&parent, OsStr::from_bytes(name), &stage.fd, staged)?;
-        look_at(&stage.fd, staged.as_bytes())
+        self.look_at(&stage.fd, staged.as_bytes())
     }
 
-    /// A directory of ours in the root, for files that are being received; what an earlier one left behind goes.
+    /// A directory of this process in ours, for files that are being received.
     ///
     /// # Errors
     /// A root that can't be written to, and a full disk.
     pub fn stage(&self) -> io::Result<Stage> {
-        let path = self.root().join(OsStr::from_bytes(OWN_DIRECTORY));
-        remove_stage(&path)?;
-        fs::DirBuilder::new().create(&path)?;
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&path, flags, Mode::empty())?;
-        Ok(Stage { path, fd })
+        let own = self.root().join(OsStr::from_bytes(OWN_DIRECTORY));
+        loop {
+            match private_directory(&own) {
+                // A project may be a workspace itself: then there is one, and its mark is in it.
+                Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => own_directory(&own)?,
+                made => made?,
+            }
+            let name = format!("{STAGE}{}", nonce()?);
+            let path = own.join(&name);
+            match private_directory(&path) {
+                // Another process was the last to leave, and took ours with it.
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
+                made => made?,
+            }
+            // Locked, until this process ends: what nobody holds was left behind.
+            let Some(fd) = held(&path)? else { continue };
+            if fs::symlink_metadata(&path).is_ok() {
+                return Ok(Stage { own, name, path, fd });
+            }
+        }
     }
 
-    /// Removes what a sync that was killed left behind.
+    /// Removes what syncs left behind that were killed.
     pub fn clean(&self) {
-        // Where that fails, the next stage says so.
-        let _ = remove_stage(&self.root().join(OsStr::from_bytes(OWN_DIRECTORY)));
+        let own = self.root().join(OsStr::from_bytes(OWN_DIRECTORY));
+        if own_directory(&own).is_err() {
+            return;
+        }
+        for entry in fs::read_dir(&own).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if name.as_bytes().starts_with(STAGE.as_bytes())
+                && let Ok(Some(_held)) = held(&entry.path())
+            {
+                // Where that fails, the next sync tries it again.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        // A workspace's mark keeps it.
+        let _ = fs::remove_dir(own);
     }
 
     /// Puts a received file or link in its place, by one rename; `expected` is what was listed there.
@@ -274,7 +384,7 @@ impl Local {
     pub fn put(&self, path: &[u8], staged: &str, stage: &Stage, expected: Option<&Item>) -> Result<Item, LocalError> {
         let (parent, name) = split(path);
         let parent = self.context.open_directory(parent).map_err(meanwhile)?;
-        check(&parent, name, expected)?;
+        self.check(&parent, name, expected)?;
         let to = OsStr::from_bytes(name);
         let rename = |flags| rustix::fs::renameat_with(&stage.fd, staged, &parent, to, flags);
         let plain = || rustix::fs::renameat(&stage.fd, staged, &parent, to);
@@ -288,7 +398,7 @@ impl Local {
             Some(expected) => match rename(RenameFlags::EXCHANGE) {
                 Ok(()) => {
                     // What was there is ours now: if it is not what was listed, it goes back.
-                    let was = look_at(&stage.fd, staged.as_bytes())?;
+                    let was = self.look_at(&stage.fd, staged.as_bytes())?;
                     let same = was.is_some_and(|was| {
                         (was.stamp.inode, was.stamp.size, was.stamp.mtime)
                             == (expected.stamp.inode, expected.stamp.size, expected.stamp.mtime)
@@ -305,7 +415,7 @@ impl Local {
                 Err(error) => return Err(error.into()),
             },
         }
-        look_at(&parent, name)?.ok_or(LocalError::Meanwhile)
+        self.look_at(&parent, name)?.ok_or(LocalError::Meanwhile)
     }
 
     /// Makes a directory.
@@ -317,7 +427,7 @@ impl Local {
         let parent = self.context.open_directory(parent).map_err(meanwhile)?;
         match rustix::fs::mkdirat(&parent, OsStr::from_bytes(name), Mode::from_raw_mode(0o700 as _)) {
             Ok(()) => {}
-            Err(Errno::EXIST) => match look_at(&parent, name)? {
+            Err(Errno::EXIST) => match self.look_at(&parent, name)? {
                 Some(item) if item.kind == Kind::Directory => return Ok(item),
                 _ => return Err(LocalError::Meanwhile),
             },
@@ -340,7 +450,7 @@ impl Local {
         };
         let kept = fs_mode(&file)? & !MODE_BITS;
         rustix::fs::fchmod(&file, Mode::from_raw_mode((kept | mode) as _))?;
-        Ok(item_of(&file)?)
+        Ok(self.item_of(&file)?)
     }
 
     /// Removes a file, a link, or a directory that is empty; true where it is gone. One that holds something, even if only
@@ -359,7 +469,7 @@ impl Local {
         let flags = match directory {
             true => AtFlags::REMOVEDIR,
             false => {
-                check(&parent, name, Some(expected))?;
+                self.check(&parent, name, Some(expected))?;
                 AtFlags::empty()
             }
         };
@@ -372,12 +482,52 @@ impl Local {
     }
 
     /// Has the system write down what was put: a power cut must not leave empty files that then count as changes.
-    pub fn settle(&self) {
+    ///
+    /// # Errors
+    /// A disk that can't be written to.
+    pub fn settle(&self) -> io::Result<()> {
+        let root = self.context.open_directory(b"")?;
         #[cfg(target_os = "linux")]
-        if let Ok(root) = self.context.open_directory(b"") {
-            // A disk that can't be written to has said so before.
-            let _ = rustix::fs::syncfs(root);
+        rustix::fs::syncfs(root)?;
+        #[cfg(not(target_os = "linux"))]
+        {
+            drop(root);
+            rustix::fs::sync();
         }
+        Ok(())
+    }
+
+    fn check(&self, parent: &OwnedFd, name: &[u8], expected: Option<&Item>) -> Result<(), LocalError> {
+        let found = self.look_at(parent, name)?;
+        let same = match (&found, expected) {
+            (None, None) => true,
+            (Some(found), Some(expected)) => found.kind == expected.kind && found.stamp == expected.stamp,
+            _ => false,
+        };
+        if same { Ok(()) } else { Err(LocalError::Meanwhile) }
+    }
+
+    fn look_at(&self, parent: &OwnedFd, name: &[u8]) -> Result<Option<Item>, LocalError> {
+        let name = OsStr::from_bytes(name);
+        let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut item = item(&stat, self.device);
+        if let Some(item) = &mut item
+            && item.kind == Kind::Symlink
+        {
+            item.target = rustix::fs::readlinkat(parent, name, Vec::new())
+                .ok()
+                .map(|target| target.into_bytes());
+        }
+        Ok(item)
+    }
+
+    fn item_of(&self, file: &File) -> io::Result<Item> {
+        let stat = rustix::fs::fstat(file.as_fd())?;
+        item(&stat, self.device).ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 }
 
@@ -395,14 +545,21 @@ pub fn contents_of(mut file: File) -> Option<Content> {
     }
 }
 
-/// A directory of ours, while files are received.
+/// A directory of this process in ours, while files are received. It goes when this is dropped.
 #[derive(Debug)]
 pub struct Stage {
+    own: PathBuf,
+    name: String,
     path: PathBuf,
     fd: OwnedFd,
 }
 
 impl Stage {
+    /// The name of a directory in it, seen from our own directory in the project.
+    pub fn directory(&self, name: &str) -> String {
+        format!("{}/{name}", self.name)
+    }
+
     /// Makes a new file in it.
     ///
     /// # Errors
@@ -455,32 +612,37 @@ impl Drop for Stage {
     fn drop(&mut self) {
         // The next sync removes what this can't.
         let _ = fs::remove_dir_all(&self.path);
+        // Another process, or a workspace's mark, keeps it.
+        let _ = fs::remove_dir(&self.own);
     }
 }
 
-fn remove_stage(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            format!("{} is in the way, and is no directory of ours", path.display()),
-        )),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(cause) => Err(cause),
+fn private_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Checks that our own directory is one, and not a link to another.
+fn own_directory(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        return Ok(());
     }
+    Err(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        format!("{} is in the way, and is no directory of ours", path.display()),
+    ))
 }
 
-/// Nanoseconds since 1970.
-pub fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
-}
-
-/// Whether a later change of a file that was looked at then would show in its times.
-pub fn is_settled(item: &Item, looked_at_ns: i64) -> bool {
-    let age = looked_at_ns.saturating_sub(item.stamp.ctime_ns);
-    // A time far in the future was set by a clock that was wrong; a change would bring it back.
-    !(-FUTURE..=TICK).contains(&age)
+/// Opens a directory and locks it; none where another process holds it, or where it is gone.
+fn held(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => opened?,
+    };
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        locked => Ok(locked.map(|()| Some(fd))?),
+    }
 }
 
 /// A directory on the way is gone, or became a link: what was listed is not so any more.
@@ -491,46 +653,19 @@ fn meanwhile(error: Errno) -> LocalError {
     }
 }
 
-fn check(parent: &OwnedFd, name: &[u8], expected: Option<&Item>) -> Result<(), LocalError> {
-    let found = look_at(parent, name)?;
-    let same = match (&found, expected) {
-        (None, None) => true,
-        (Some(found), Some(expected)) => found.kind == expected.kind && found.stamp == expected.stamp,
-        _ => false,
-    };
-    if same { Ok(()) } else { Err(LocalError::Meanwhile) }
-}
-
-fn look_at(parent: &OwnedFd, name: &[u8]) -> Result<Option<Item>, LocalError> {
-    let name = OsStr::from_bytes(name);
-    let stat = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => stat,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let mut item = item(&stat);
-    if let Some(item) = &mut item
-        && item.kind == Kind::Symlink
-    {
-        item.target = rustix::fs::readlinkat(parent, name, Vec::new())
-            .ok()
-            .map(|target| target.into_bytes());
-    }
-    Ok(item)
-}
-
-fn item_of(file: &File) -> io::Result<Item> {
-    let stat = rustix::fs::fstat(file.as_fd())?;
-    item(&stat).ok_or_else(|| io::ErrorKind::InvalidInput.into())
-}
-
 fn fs_mode(file: &File) -> io::Result<u32> {
     Ok(std::os::unix::fs::MetadataExt::mode(&file.metadata()?) & 0o7777)
 }
 
 // The fields of `struct stat` have other types on other systems.
 #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
-fn item(stat: &Stat) -> Option<Item> {
+fn device(stat: &Stat) -> u64 {
+    stat.st_dev as u64
+}
+
+// As above.
+#[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+fn item(stat: &Stat, root: u64) -> Option<Item> {
     let kind = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
         rustix::fs::FileType::RegularFile => Kind::File,
         rustix::fs::FileType::Directory => Kind::Directory,
@@ -551,7 +686,7 @@ fn item(stat: &Stat) -> Option<Item> {
             inode: stat.st_ino as u64,
         },
         owner: stat.st_uid,
-        device: 0,
+        device: below_root(device(stat), root),
         target: None,
     })
 }

@@ -4,7 +4,7 @@
 //! damaged does no harm: the next sync compares contents, and overwrites nothing.
 //!
 //! The format: a first line of JSON ([`Header`]), then a record for each path: `KIND CONTENT HERE THERE PATH` and a NUL,
-//! where HERE and THERE are `MODE,SIZE,MTIME,CTIME,INODE,SETTLED`; then `end COUNT`.
+//! where HERE and THERE are `MODE,SIZE,MTIME,CTIME,INODE,DEVICE,SETTLED`; then `end COUNT`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, TryLockError};
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::local::RootIdentity;
 use super::{Content, Item, Kind, MODE_BITS, Stamp, is_acceptable};
 use crate::agent::place::state_directory;
 use crate::env::Env;
@@ -23,7 +24,7 @@ use crate::hint;
 use crate::private_file;
 
 /// The version of the format.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// One side of a path when it was last in step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct Side {
     pub mode: u32,
     /// Its stamp.
     pub stamp: Stamp,
+    /// The file system that it was on, as [`Item::device`] has it.
+    pub device: u64,
     /// Whether a later change can't have left the stamp as it is. Where it can, contents are compared the next time.
     pub settled: bool,
 }
@@ -42,6 +45,7 @@ impl Side {
         Self {
             mode: item.mode,
             stamp: item.stamp,
+            device: item.device,
             settled,
         }
     }
@@ -71,6 +75,13 @@ pub struct Header {
     pub workspace_id: String,
     /// Where the workspace is.
     pub workspace: String,
+    /// What the last sync called the state in which it left the workspace, there and here: another one there was put in its
+    /// place by a snapshot or a backup.
+    pub generation: String,
+    /// The machine that wrote it down: one to which the file was copied knows nothing of its own files.
+    pub machine: String,
+    /// The project's folder then.
+    pub root: RootIdentity,
     /// The dock's versions of files in conflict, that were put beside ours: path of the copy, and its contents then.
     #[serde(default)]
     pub beside: BTreeMap<String, String>,
@@ -83,6 +94,9 @@ impl Header {
             dockerutils_sync: VERSION,
             workspace_id: id.to_owned(),
             workspace: workspace.to_owned(),
+            generation: String::new(),
+            machine: String::new(),
+            root: RootIdentity::default(),
             beside: BTreeMap::new(),
         }
     }
@@ -163,8 +177,8 @@ fn side(side: &Side) -> String {
         ctime_ns,
         inode,
     } = side.stamp;
-    let settled = u8::from(side.settled);
-    format!("{:o},{size},{mtime},{ctime_ns},{inode},{settled}", side.mode)
+    let (device, settled) = (side.device, u8::from(side.settled));
+    format!("{:o},{size},{mtime},{ctime_ns},{inode},{device},{settled}", side.mode)
 }
 
 fn read_record(line: &[u8]) -> Option<(&[u8], Record)> {
@@ -199,6 +213,7 @@ fn read_side(text: &[u8]) -> Option<Side> {
             ctime_ns: fields.next()?.parse().ok()?,
             inode: fields.next()?.parse().ok()?,
         },
+        device: fields.next()?.parse().ok()?,
         settled: match fields.next()? {
             "0" => false,
             "1" => true,
@@ -213,7 +228,7 @@ fn read_side(text: &[u8]) -> Option<Side> {
 #[derive(Debug)]
 pub struct Memory {
     stem: PathBuf,
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl Memory {
@@ -240,7 +255,7 @@ impl Memory {
             }
             Err(TryLockError::Error(cause)) => return Err(failed(&path, cause)),
         }
-        memory._lock = Some(lock);
+        memory.lock = Some(lock);
         Ok(memory)
     }
 
@@ -256,8 +271,13 @@ impl Memory {
         let name: String = hex(&Content::of(&key).0).chars().take(32).collect();
         Self {
             stem: state.join("sync").join(name),
-            _lock: None,
+            lock: None,
         }
+    }
+
+    /// Whether this holds the lock: else it only reads.
+    pub const fn is_ours(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// The manifest; an empty one where there is none that can be read.
@@ -281,6 +301,31 @@ impl Memory {
         let text = manifest.render()?;
         let file = self.manifest_file();
         private_file::replace(&file, &text).map_err(|cause| unwritable(&file, cause))
+    }
+
+    /// Writes down, before the dock is told, how the state is called that a sync is about to leave there, after the one of
+    /// the manifest. Where the sync then breaks off, either may be what is there.
+    ///
+    /// # Errors
+    /// As [`Memory::remember`].
+    pub fn expect(&self, manifest: &Manifest, next: &str) -> Result<()> {
+        let mut expected = self.expected(manifest);
+        expected.push(next.to_owned());
+        let lines = std::iter::once(&manifest.header.generation).chain(&expected);
+        let text: String = lines.map(|line| format!("{line}\n")).collect();
+        let file = self.stem.with_extension("expected");
+        private_file::replace(&file, text.as_bytes()).map_err(|cause| unwritable(&file, cause))
+    }
+
+    /// The states that a sync after this manifest's may have left on the dock.
+    pub fn expected(&self, manifest: &Manifest) -> Vec<String> {
+        let text = fs::read_to_string(self.stem.with_extension("expected")).unwrap_or_default();
+        let mut lines = text.lines().map(str::to_owned);
+        match lines.next() {
+            // Beside another manifest, one from a backup for example, it says nothing.
+            Some(after) if after == manifest.header.generation => lines.collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// What the dock's files were when they were last listed, and the name by which the dock tells whether they still
@@ -322,7 +367,12 @@ mod tests {
     }
 
     fn one_side() -> impl Strategy<Value = Side> {
-        (0..=MODE_BITS, stamp(), any::<bool>()).prop_map(|(mode, stamp, settled)| Side { mode, stamp, settled })
+        (0..=MODE_BITS, stamp(), any::<u64>(), any::<bool>()).prop_map(|(mode, stamp, device, settled)| Side {
+            mode,
+            stamp,
+            device,
+            settled,
+        })
     }
 
     fn records() -> impl Strategy<Value = Records> {

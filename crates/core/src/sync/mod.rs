@@ -10,6 +10,7 @@
 //! directories and sizes that lie are refused, and nothing is ever written through a symbolic link. What decides or runs
 //! things here ([`guard`]) it never changes without a person's word.
 
+pub mod clock;
 pub mod far;
 pub mod guard;
 pub mod listing;
@@ -107,7 +108,7 @@ pub struct Item {
     pub stamp: Stamp,
     /// The user it belongs to.
     pub owner: u32,
-    /// The file system that it is on; told by the far side only.
+    /// The file system that it is on: 0 for the root's own, else the number that its side has for it.
     pub device: u64,
     /// The text of a symbolic link, where it is known already.
     pub target: Option<Vec<u8>>,
@@ -137,6 +138,17 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
         Some((parent, name)) => (parent, name.get(1..).unwrap_or_default()),
         None => (b"", path),
     }
+}
+
+/// A word that nobody else says: 16 hexadecimal digits of chance.
+///
+/// # Errors
+/// A system without random numbers.
+pub fn nonce() -> std::io::Result<String> {
+    let mut bytes = [0; 8];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .map_err(|_| std::io::Error::other("the system gives no random numbers"))?;
+    Ok(hex(&bytes))
 }
 
 /// Whether a path of the far side may be one of a project: relative, without `.` and `..`, and not ours.

@@ -12,10 +12,12 @@ pub struct Owner {
     pub id: String,
     /// The project's root on its machine.
     pub checkout: String,
-    /// The machine's name.
+    /// The machine's name, for people.
     pub machine: String,
     /// The user there.
     pub user: String,
+    /// The machine's own ID: names may be equal.
+    pub machine_id: String,
 }
 
 impl Owner {
@@ -23,7 +25,7 @@ impl Owner {
     ///
     /// # Errors
     /// A system without random numbers.
-    pub fn new(checkout: &std::path::Path, user: &str) -> Result<Self> {
+    pub fn new(checkout: &std::path::Path, machine_id: &str, user: &str) -> Result<Self> {
         let mut id = [0; 16];
         ring::rand::SystemRandom::new()
             .fill(&mut id)
@@ -34,12 +36,16 @@ impl Owner {
             checkout: line(&checkout.to_string_lossy()),
             machine: line(&rustix::system::uname().nodename().to_string_lossy()),
             user: line(user),
+            machine_id: line(machine_id),
         })
     }
 
-    /// The mark: four lines.
+    /// The mark: five lines.
     pub fn render(&self) -> String {
-        format!("{}\n{}\n{}\n{}\n", self.id, self.checkout, self.machine, self.user)
+        format!(
+            "{}\n{}\n{}\n{}\n{}\n",
+            self.id, self.checkout, self.machine, self.user, self.machine_id
+        )
     }
 
     /// Reads a mark; none of what was never finished.
@@ -51,6 +57,7 @@ impl Owner {
             checkout: lines.next()?,
             machine: lines.next()?,
             user: lines.next()?,
+            machine_id: lines.next()?,
         };
         let is_id = owner.id.len() == 32 && owner.id.bytes().all(|byte| byte.is_ascii_hexdigit());
         // Behind the last line's end there is something, if only nothing.
@@ -59,7 +66,7 @@ impl Owner {
 
     /// Whether both are the same checkout.
     pub fn is_same_checkout(&self, other: &Self) -> bool {
-        (&self.checkout, &self.machine, &self.user) == (&other.checkout, &other.machine, &other.user)
+        (&self.checkout, &self.machine_id, &self.user) == (&other.checkout, &other.machine_id, &other.user)
     }
 }
 
@@ -69,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_as_it_was_written_and_not_when_it_was_cut() {
-        let owner = Owner::new(std::path::Path::new("/home/ann/my\nproject"), "ann").unwrap();
+        let owner = Owner::new(std::path::Path::new("/home/ann/my\nproject"), "0f", "ann").unwrap();
         let text = owner.render();
         assert_eq!(Owner::parse(&text), Some(owner));
         for end in 0..text.len() {
@@ -79,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_carriage_return_belongs_to_its_line() {
-        let text = format!("{}\nc\r\nm\r\ru\r\nuser\r\r\n", "5".repeat(32));
+        let text = format!("{}\nc\r\nm\r\ru\r\nuser\r\r\nid\n", "5".repeat(32));
         let owner = Owner::parse(&text).unwrap();
         assert_eq!((owner.user.as_str(), owner.render()), ("user\r\r", text));
     }

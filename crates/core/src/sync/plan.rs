@@ -7,11 +7,11 @@
 //! What [`Guard`] holds is never changed here because the dock has something else: that is a conflict, and only a person
 //! who names the path settles it for the dock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::guard::Guard;
 use super::manifest::{Record, Records, Side};
-use super::{Content, Item, Kind, OTHERS_WRITE, Tree, ancestors, below, split};
+use super::{Content, Item, Kind, OTHERS_WRITE, Stamp, Tree, ancestors, below, split};
 
 /// Which way files go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,14 @@ pub enum Why {
     InTheWay(Place),
     /// Another file system is mounted there on the dock, where a file can't be put in one step.
     OtherFileSystem,
+    /// It is gone on this side together with what was mounted there, or because something is mounted there now.
+    Mount(Place),
+    /// It became empty on this side, as files do whose contents a power cut took.
+    Emptied(Place),
+    /// It became shorter on this side, and its time says that nobody wrote to it.
+    Shortened(Place),
+    /// Its name is another's but for capitals, and this side's file system takes both for one.
+    SameLetters(Place),
     /// Changed on the dock, and no dock changes it: see [`Guard`], which says why.
     Guarded(&'static str),
 }
@@ -84,6 +92,18 @@ impl Why {
             Self::InTheWay(Place::Here) => "a file and a directory of this name are in each other's way here",
             Self::InTheWay(Place::There) => "a file and a directory of this name are in each other's way on the dock",
             Self::OtherFileSystem => "on another file system of the dock, which is mounted in the workspace",
+            Self::Mount(Place::Here) => "gone here with what is mounted there: another disk, or none",
+            Self::Mount(Place::There) => "gone on the dock with what is mounted there: another disk, or none",
+            Self::Emptied(Place::Here) => "became empty here, as after a power cut",
+            Self::Emptied(Place::There) => "became empty on the dock, as after a power cut",
+            Self::Shortened(Place::Here) => "became shorter here, and its time is that of before",
+            Self::Shortened(Place::There) => "became shorter on the dock, and its time is that of before",
+            Self::SameLetters(Place::Here) => {
+                "differs from another name in capitals alone, and the disk here takes both for one"
+            }
+            Self::SameLetters(Place::There) => {
+                "differs from another name in capitals alone, and the dock's disk takes both for one"
+            }
             Self::Guarded(_) => "different on the dock, and taken from there only by its name",
         }
     }
@@ -112,6 +132,35 @@ pub enum Action {
     Conflict(Why),
     /// Changed on the side that this sync does not take from.
     Later(Place),
+    /// One of so many removals on this side that they need a person's word: see [`Brake`].
+    Held(Place),
+}
+
+/// From how many removals on a side on a person's word is needed: more than so many files, or more than so large a part of
+/// them, or all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Brake {
+    /// Files, at most.
+    pub files: usize,
+    /// Hundredths of the side's files, at most; counted from [`Brake::FEW`] on.
+    pub percent: usize,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        Self { files: 50, percent: 20 }
+    }
+}
+
+impl Brake {
+    /// So few removals are no large part of anything.
+    pub const FEW: usize = 5;
+
+    const fn holds(self, removed: usize, of: usize) -> bool {
+        let is_part = removed > Self::FEW && removed.saturating_mul(100) > of.saturating_mul(self.percent);
+        // A project's one file is removed like any other.
+        removed > self.files || is_part || (removed > 1 && removed >= of)
+    }
 }
 
 /// Contents that had to be looked at.
@@ -132,8 +181,8 @@ pub struct Sides<'a> {
     pub here: &'a Tree,
     /// The dock's.
     pub there: &'a Tree,
-    /// The file system of the workspace on the dock.
-    pub device: u64,
+    /// Whether the file system takes names for one that differ in capitals alone: here, and there.
+    pub folds: (bool, bool),
     /// Directories on the dock that can't be looked into.
     pub unseen: &'a BTreeSet<Vec<u8>>,
     /// The file whose place on the dock a generated one takes: it goes there, and never comes back.
@@ -151,9 +200,21 @@ pub struct Wish<'a> {
     pub settle: Option<Place>,
     /// Only these paths and what is below them; empty for all.
     pub only: &'a [Vec<u8>],
+    /// How many removals are done unasked; none where a person has said that all are to be done.
+    pub brake: Option<Brake>,
 }
 
 impl Wish<'_> {
+    /// Everything that changed, in this direction, and no more removals than the brake lets pass.
+    pub const fn everything(direction: Direction, brake: Brake) -> Self {
+        Self {
+            direction,
+            settle: None,
+            only: &[],
+            brake: Some(brake),
+        }
+    }
+
     fn wants(&self, path: &[u8]) -> bool {
         self.only.is_empty() || self.only.iter().any(|wanted| is_at_or_below(path, wanted))
     }
@@ -184,6 +245,56 @@ impl Sides<'_> {
     fn paths(&self) -> BTreeSet<&Vec<u8>> {
         let all = self.here.keys().chain(self.there.keys()).chain(self.base.keys());
         all.filter(|path| !self.is_unseen(path)).collect()
+    }
+
+    /// What one side alone changed, as [`flow`] has it, unless it looks as if nobody had: that is a conflict.
+    fn doubt(&self, path: &[u8], flow: Flow, direction: Direction) -> Flow {
+        let (Flow::From(place), Some(record)) = (&flow, self.base.get(path)) else {
+            return flow;
+        };
+        let travels = match place {
+            Place::Here => direction.up(),
+            Place::There => direction.down(),
+        };
+        if !travels {
+            return flow;
+        }
+        let (tree, side) = match place {
+            Place::Here => (self.here, &record.here),
+            Place::There => (self.there, &record.there),
+        };
+        let Some(item) = tree.get(path) else {
+            return match self.lost_mount(tree, *place, path, side) {
+                true => Flow::Conflict(Why::Mount(*place)),
+                false => flow,
+            };
+        };
+        let (before, now) = (&side.stamp, &item.stamp);
+        if (record.kind, item.kind) != (Kind::File, Kind::File) || now.size >= before.size {
+            flow
+        } else if now.size == 0 {
+            Flow::Conflict(Why::Emptied(*place))
+        } else if now.mtime < before.mtime || now.ctime_ns <= before.ctime_ns {
+            // Whoever writes to a file marks it with a later time.
+            Flow::Conflict(Why::Shortened(*place))
+        } else {
+            flow
+        }
+    }
+
+    /// Whether the nearest directory that is still above a path that is gone is on another file system than it was.
+    fn lost_mount(&self, tree: &Tree, place: Place, path: &[u8], gone: &Side) -> bool {
+        let above: Vec<&[u8]> = ancestors(path).collect();
+        for above in above.into_iter().rev() {
+            if let Some(item) = tree.get(above) {
+                let before = self.base.get(above).map(|record| match place {
+                    Place::Here => record.here.device,
+                    Place::There => record.there.device,
+                });
+                return before.unwrap_or(gone.device) != item.device;
+            }
+        }
+        false
     }
 
     fn is_unseen(&self, path: &[u8]) -> bool {
@@ -286,7 +397,7 @@ pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &Wish<'_>) -> Steps {
         let flow = if sides.generated == Some(path.as_slice()) {
             generated(base, here, there, contents, path)
         } else {
-            flow(base, here, there, contents, path)
+            sides.doubt(path, flow(base, here, there, contents, path), wish.direction)
         };
         let guarded = match flow {
             Flow::Conflict(_) | Flow::From(Place::There) => sides.guard.holds(path, sides.here, sides.there),
@@ -327,6 +438,10 @@ pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &Wish<'_>) -> Steps {
             Flow::Conflict(why) => Some(Action::Conflict(why)),
         };
         steps.extend(action.map(|action| (path.clone(), action)));
+    }
+    for side in [Place::Here, Place::There] {
+        brake(sides, &mut steps, wish, side);
+        tell_apart(sides, &mut steps, side);
     }
     fit(sides, &mut steps, &settled, wish.settle, Place::There);
     fit(sides, &mut steps, &settled, wish.settle, Place::Here);
@@ -588,9 +703,7 @@ fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle
                 Some(_) => blocked = blocked.or(Some(above.to_vec())),
             }
         }
-        let foreign = side == Place::There
-            && parent_item(tree, path).is_some_and(|item| item.device != sides.device)
-            && sides.device != 0;
+        let foreign = side == Place::There && parent_item(tree, path).is_some_and(|item| item.device != 0);
         if let Some(above) = blocked {
             match settle {
                 Some(place) => take_whole(sides, steps, place, &above),
@@ -658,16 +771,79 @@ fn parent_item<'a>(tree: &'a Tree, path: &[u8]) -> Option<&'a Item> {
     None
 }
 
-/// The side that has lost everything, where these steps would make the other side lose it, too: a mistake more often
-/// than a wish.
-pub fn wiped(sides: &Sides<'_>, steps: &Steps) -> Option<Place> {
-    let files = |tree: &Tree| tree.values().filter(|item| item.kind != Kind::Directory).count();
-    let removed = |action: Action| steps.values().filter(|step| **step == action).count();
-    if files(sides.here) == 0 && files(sides.there) > 0 && removed(Action::RemoveThere) > 1 {
-        Some(Place::Here)
-    } else if files(sides.there) == 0 && files(sides.here) > 0 && removed(Action::RemoveHere) > 1 {
-        Some(Place::There)
-    } else {
-        None
+/// Holds the removals on a side, where they are more than are done unasked. A file that was moved is no removal.
+fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &Wish<'_>, side: Place) {
+    let Some(brake) = wish.brake else { return };
+    let (removal, tree, source) = match side {
+        Place::Here => (Action::RemoveHere, sides.here, sides.there),
+        Place::There => (Action::RemoveThere, sides.there, sides.here),
+    };
+    let removed: Vec<Vec<u8>> = steps
+        .iter()
+        .filter(|(_, action)| **action == removal)
+        .map(|(path, _)| path.clone())
+        .collect();
+    let is_file = |path: &Vec<u8>| tree.get(path).is_some_and(|item| item.kind != Kind::Directory);
+    // What is new where it was removed, by what a move keeps.
+    let mark = |stamp: &Stamp| (stamp.inode, stamp.size, stamp.mtime);
+    let moved: HashSet<(u64, u64, i64)> = match removed.len() > Brake::FEW {
+        true => source
+            .iter()
+            .filter(|(path, item)| item.kind != Kind::Directory && !sides.base.contains_key(*path))
+            .map(|(_, item)| mark(&item.stamp))
+            .collect(),
+        false => HashSet::new(),
+    };
+    let is_moved = |path: &Vec<u8>| {
+        sides.base.get(path).is_some_and(|record| {
+            let side = match side {
+                Place::Here => &record.there,
+                Place::There => &record.here,
+            };
+            moved.contains(&mark(&side.stamp))
+        })
+    };
+    let count = removed.iter().filter(|path| is_file(path) && !is_moved(path)).count();
+    let all = tree.values().filter(|item| item.kind != Kind::Directory).count();
+    if !brake.holds(count, all) {
+        return;
+    }
+    for path in removed {
+        // Whose version counts, where a person has said so, is put back on the other side.
+        let action = match wish.settle {
+            Some(place) if place == side => {
+                let (base, here, there) = (sides.base.get(&path), sides.here.get(&path), sides.there.get(&path));
+                put(place, base, here, there, wish.direction)
+            }
+            _ => Some(Action::Held(side)),
+        };
+        steps.extend(action.map(|action| (path, action)));
+    }
+}
+
+/// Leaves alone what a side's file system can't tell from another path of the same letters.
+fn tell_apart(sides: &Sides<'_>, steps: &mut Steps, side: Place) {
+    let (folds, own, other) = match side {
+        Place::Here => (sides.folds.0, sides.here, sides.there),
+        Place::There => (sides.folds.1, sides.there, sides.here),
+    };
+    if !folds {
+        return;
+    }
+    // The other side has both; this one at most one of them.
+    let mut same: HashMap<String, Vec<&Vec<u8>>> = HashMap::new();
+    for path in other.keys() {
+        let letters = String::from_utf8_lossy(path).to_lowercase();
+        same.entry(letters).or_default().push(path);
+    }
+    for path in same.into_values().filter(|paths| paths.len() > 1).flatten() {
+        let puts = |path: &[u8]| match steps.get(path) {
+            Some(Action::Send(_)) => side == Place::There,
+            Some(Action::Bring(_)) => side == Place::Here,
+            _ => false,
+        };
+        if puts(path) || !own.contains_key(path) {
+            steps.insert(path.clone(), Action::Conflict(Why::SameLetters(side)));
+        }
     }
 }

@@ -7,17 +7,29 @@
 /// What each script begins with: the words of a call, the greeting, and the way into the workspace, which must still
 /// bear its mark. `$1` is the word of the call, `$2` the workspace, `$3` its mark.
 macro_rules! in_workspace {
-    ($rest:literal) => {
+    ($($rest:expr),+) => {
         concat!(
             r#"LC_ALL=C TZ=UTC0 EXTRACT_UNSAFE_SYMLINKS=1
 export LC_ALL TZ EXTRACT_UNSAFE_SYMLINKS
 umask 077
 printf '%s\n' "dockerutils-sync $1"
-own=.dockerutils-sync mark=
+own=.dockerutils-sync mark= nonce=$1
 cd -P -- "$2" && [ ! -L "$own" ] && IFS= read -r mark < "$own/owner"
 if [ "$mark" != "$3" ]; then echo "the workspace is not the one that it was" >&2; exit 79; fi
+durable() {
+    # Where its disk refuses, what is there may not be so tomorrow. Not every sync takes a file.
+    if ! said=$(sync -f "$own" 2>&1); then
+        case $said in *rror\ sync* | *nput/output* | *"No space"*) printf '%s\n' "$said" >&2; return 1 ;; esac
+        sync
+    fi
+}
+name_state() {
+    printf '%s' "$1" > "$own/generation.$nonce" && mv -f "$own/generation.$nonce" "$own/generation" && return
+    rm -f "$own/generation.$nonce"
+    return 1
+}
 "#,
-            $rest
+            $($rest),+
         )
     };
 }
@@ -72,10 +84,18 @@ if [ -f "$own/owner" ]; then
 else
     echo unmarked
 fi
+generation=
+if [ -f "$own/generation" ]; then generation=$(head -c 64 "$own/generation" | tr -cd 0-9a-f); fi
+printf 'generation %s\n' "$generation"
 id -u
-date +%s
+# Not every date has parts of a second.
+date '+%s %N'
 if command -v gzip >/dev/null 2>&1; then gzip=gzip; else gzip=plain; fi
-if command -v rsync >/dev/null 2>&1; then echo "$gzip rsync"; else echo "$gzip"; fi
+tools=$gzip
+if command -v rsync >/dev/null 2>&1; then tools="$tools rsync"; fi
+# A disk that takes names for one that differ in capitals alone has our own directory under both.
+if [ -d "$own" ] && [ -d .DOCKERUTILS-SYNC ]; then tools="$tools folds"; fi
+printf '%s\n' "$tools"
 list() {
     find . -path "./$own" -prune -o -exec stat -c "$format" {} +
     printf '//status %s\n' "$?"
@@ -123,10 +143,18 @@ exit 0
 "#
 );
 
-/// Prints the records of the paths that stdin names. `$4` is the format of `stat`.
+/// Names the state of the workspace, `$5`, and prints how it is called now; then the records of the paths that stdin names.
+/// `$4` is the format of `stat`. A disk that is full is no reason to bring nothing: the state keeps its name.
 pub const STAT: &str = in_workspace!(
-    r#"xargs -0 stat -c "$4" 2>/dev/null
+    r#"if name_state "$5" 2>/dev/null && durable; then printf 'generation %s\n' "$5"; else echo generation; fi
+xargs -0 stat -c "$4" 2>/dev/null
 printf '//status 0\n'
+"#
+);
+
+/// Names the state of the workspace, `$4`, and prints how it is called now.
+pub const MARK: &str = in_workspace!(
+    r#"if name_state "$4" 2>/dev/null && durable; then printf 'generation %s\n' "$4"; else echo generation; fi
 "#
 );
 
@@ -140,8 +168,11 @@ exit 0
 /// Takes an archive into a directory of its own, looks whether everything is still as it was listed, and only then puts
 /// its parts in place, each by a rename. [`super::send`] makes the archive, and says what its parts are.
 ///
+/// Directly before a batch is put in place, its names are looked at once more: where one is not as it was listed, the batch
+/// is left, and said. What is put in place is on the disk before it is named, and the names are before the end is said.
+///
 /// `$4`: the format of what is expected; `$5`: that of a record; `$6`: `gzip` or `plain`; `$7`: the directory in which
-/// rsync made the parts that are not in the archive.
+/// rsync made the parts that are not in the archive; `$8`: how the state is called that this leaves.
 pub const APPLY: &str = in_workspace!(
     r#"s=$PWD/$own/stage.$1
 rm -rf "$own"/stage.*
@@ -167,31 +198,51 @@ fi
 if [ -s "$c/present" ]; then
     xargs -0 stat -c "$4" < "$c/present" 2>/dev/null | cmp -s - "$c/expected" || meanwhile
 fi
+name_state "$8" || exit 73
+durable || exit 73
 r=0
-if [ -s "$c/gone" ]; then xargs -0 rm -f < "$c/gone" || r=1; fi
-if [ -s "$c/emptied" ]; then xargs -0 rmdir < "$c/emptied" 2>/dev/null; fi
-if [ -s "$c/into" ]; then
-    xargs -0 sh -c '
-s=$1 w=$2 r=0
-shift 2
+batches='
+s=$1 w=$2 format=$3 r=0
+shift 3
 for a; do
-    batch=${a%%/*} into=${a#*/}
+    batch=${a%%/*} into=${a#*/./}
     cd "$s/$batch" || { r=1; continue; }
     case $batch in
-    p*) set -- * ;;
-    h*) set -- .[!.]* ;;
+    ?p*) set -- * ;;
+    ?h*) set -- .[!.]* ;;
     *) set -- ..?* ;;
     esac
+    # What was to be in it changed while it was sent.
     if [ ! -e "$1" ] && [ ! -L "$1" ]; then continue; fi
-    mv -f -- "$@" "$w/$into" || { r=1; printf "stuck %s\n" "$batch"; }
+    changed() { printf "changed %s\n" "$batch"; r=1; }
+    # Not through a link.
+    if ! cd -P -- "$w/$into" 2>/dev/null || [ "${PWD%/}/" != "$w/$into" ]; then changed; continue; fi
+    case $batch in
+    n*)
+        for n; do
+            if [ -e "./$n" ] || [ -L "./$n" ]; then changed; continue 2; fi
+        done
+        ;;
+    *)
+        if ! stat -c "$format" -- "$@" 2>/dev/null | cmp -s - "$s/c/$batch"; then changed; continue; fi
+        ;;
+    esac
+    case $batch in
+    x*) rm -f -- "$@" || r=1 ;;
+    *) cd "$s/$batch" && mv -f -- "$@" "$w/$into" || { r=1; printf "stuck %s\n" "$batch"; } ;;
+    esac
 done
-exit "$r"' sh "$s" "$PWD" < "$c/into" || r=1
-fi
+exit "$r"'
+if [ -s "$c/out" ]; then xargs -0 sh -c "$batches" sh "$s" "$PWD" "$4" < "$c/out" || r=1; fi
+if [ -s "$c/emptied" ]; then xargs -0 rmdir < "$c/emptied" 2>/dev/null; fi
+if [ -s "$c/into" ]; then xargs -0 sh -c "$batches" sh "$s" "$PWD" "$4" < "$c/into" || r=1; fi
 for m in "$c"/mode.*; do
     if [ -s "$m" ]; then xargs -0 chmod "${m##*.}" < "$m" || r=1; fi
 done
+durable || exit 73
 printf 'done %s\n' "$r"
-date +%s
+date '+%s %N'
+printf 'generation %s\n' "$8"
 if [ -s "$c/paths" ]; then xargs -0 stat -c "$5" < "$c/paths" 2>/dev/null; fi
 printf '//status 0\n'
 "#

@@ -1,14 +1,18 @@
 //! What is sent to the far side: one tar archive, whose parts are put in place by [`super::script::APPLY`].
 //!
-//! - `p0/NAME`, `h1/NAME`, `d2/NAME`: batches of files, links and whole new directories, each for one directory; the
-//!   letter says how the names begin (`.x`: `h`; `..x`: `d`), so that a shell's pattern finds them all;
-//! - `c/into`: for each batch, `BATCH/./DIRECTORY/`; `c/absent`, `c/dirs`, `c/present` with `c/expected`: what must be so
-//!   that the listing still holds; `c/gone`, `c/emptied`: what is removed; `c/mode.NNN`: what gets this mode; `c/paths`:
-//!   what is looked at afterwards; `c/skip`: parts that changed while they were sent, and are left out; `c/made`: parts
-//!   that rsync has made there ([`super::rsync`]), each with its mode, its path there, and its place in the archive;
+//! - `np0/NAME`, `rh1/NAME`, `xd2/NAME`: batches, each for one directory. The first letter says what is done: names that
+//!   are new there (`n`: files, links and whole directories), names whose file is replaced (`r`), and removed (`x`: what is
+//!   in the archive only names them). The second says how the names begin (`.x`: `h`; `..x`: `d`; others: `p`), so that a
+//!   shell's pattern finds them all;
+//! - `c/out` and `c/into`: the batches that remove, and those that put, each as `BATCH/./DIRECTORY/`; `c/BATCH`: what `stat`
+//!   must say of a batch's names directly before it is put in place or removed;
+//! - `c/absent`, `c/dirs`, `c/present` with `c/expected`: what must be so that the listing still holds, of all batches;
+//!   `c/emptied`: directories that are removed; `c/mode.NNN`: what gets this mode; `c/paths`: what is looked at afterwards;
+//!   `c/skip`: parts that changed while they were sent, and are left out; `c/made`: parts that rsync has made there
+//!   ([`super::rsync`]), each with its mode, its path there, and its place in the archive;
 //! - `c/go`, last: all has been sent.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io::{self, Read as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,6 +23,7 @@ use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
+use super::clock::now_ns;
 use super::far::broken;
 use super::listing::expectation;
 use super::local::Local;
@@ -26,8 +31,9 @@ use super::plan::{Action, Steps};
 use super::{Content, Item, Kind, Tree, ancestors, split};
 use crate::error::{Error, Result};
 
-/// So many names are in a batch at most, and so many bytes: they become one command's arguments.
-const BATCH_NAMES: usize = 500;
+/// So many names are in a batch at most, and so many bytes: they become one command's arguments. Between the look at a
+/// batch and its last rename, nobody else's change is noticed: it is small.
+const BATCH_NAMES: usize = 100;
 const BATCH_BYTES: usize = 60_000;
 /// How much of a file is read at once.
 const CHUNK: usize = 256 * 1024;
@@ -37,12 +43,16 @@ const CHUNK: usize = 256 * 1024;
 pub struct Parcel {
     /// Each path that is put, with its place in the archive, its mode, and what it is here.
     parts: Vec<Part>,
+    /// Each path that is removed, with its place in the archive.
+    removals: Vec<(Vec<u8>, Vec<u8>)>,
     into: Vec<u8>,
+    out: Vec<u8>,
+    /// What `stat` must say of a name, by its place in the archive.
+    checks: Vec<(Vec<u8>, Vec<u8>)>,
     absent: Vec<u8>,
     directories: Vec<u8>,
     present: Vec<u8>,
     expected: Vec<u8>,
-    gone: Vec<u8>,
     emptied: Vec<u8>,
     modes: BTreeMap<u32, Vec<u8>>,
     paths: Vec<u8>,
@@ -62,9 +72,30 @@ struct Part {
     item: Item,
 }
 
-/// Files that lie on the dock already, in a directory of ours, and need only be put in place: their contents, and what
-/// they were here when they were read.
-pub type Made = HashMap<Vec<u8>, (Content, Item)>;
+impl Part {
+    /// What needs no reading, or is ours to make.
+    fn as_listed(&self, content: Content) -> AsRead {
+        AsRead {
+            content,
+            item: self.item.clone(),
+            looked_at_ns: None,
+        }
+    }
+}
+
+/// Files that lie on the dock already, in a directory of ours, and need only be put in place.
+pub type Made = HashMap<Vec<u8>, AsRead>;
+
+/// A path of this machine, as it was read.
+#[derive(Clone, Debug)]
+pub struct AsRead {
+    /// Its contents.
+    pub content: Content,
+    /// What it was before and after.
+    pub item: Item,
+    /// When it was last looked at, in nanoseconds since 1970; none for what is as it was listed.
+    pub looked_at_ns: Option<i64>,
+}
 
 /// A file whose contents are ours to make.
 #[derive(Clone, Debug)]
@@ -78,55 +109,65 @@ pub struct Generated {
 /// What was sent.
 #[derive(Clone, Debug, Default)]
 pub struct Sent {
-    /// Each path: its contents, and what it was here when it was read.
-    pub files: HashMap<Vec<u8>, (Content, Item)>,
+    /// Each path that was.
+    pub files: HashMap<Vec<u8>, AsRead>,
     /// Those that changed meanwhile, vanished, or can't be read, with why.
     pub skipped: Vec<(Vec<u8>, String)>,
 }
 
-struct Batches {
-    count: usize,
-    /// The batches that may have room, by directory and how their names begin.
-    open: HashMap<(Vec<u8>, u8), Batch>,
+/// What is done with the names of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Deed {
+    PutNew,
+    Replace,
+    Remove,
 }
 
-/// Its place in the archive, and how many names and bytes of names are in it.
+#[derive(Default)]
+struct Batches {
+    count: usize,
+    /// The batches that may have room, by what is done, directory, and how their names begin.
+    open: HashMap<(Deed, Vec<u8>, u8), Batch>,
+}
+
+/// Its name, and how many names and bytes of names are in it.
 type Batch = (Vec<u8>, usize, usize);
 
 impl Batches {
-    /// The place of a new name of a directory, in a batch of it that has room.
-    fn place(&mut self, directory: &[u8], name: &[u8], into: &mut Vec<u8>) -> Vec<u8> {
+    /// The place of a name of a directory, in a batch of it that has room; a new one is added to `list`.
+    fn place(&mut self, deed: Deed, directory: &[u8], name: &[u8], list: &mut Vec<u8>) -> Vec<u8> {
         let class = match name {
             [b'.', b'.', ..] => b'd',
             [b'.', ..] => b'h',
             _ => b'p',
         };
-        let key = (directory.to_vec(), class);
+        let key = (deed, directory.to_vec(), class);
         let room = self
             .open
             .get_mut(&key)
             .filter(|(_, names, bytes)| *names < BATCH_NAMES && *bytes < BATCH_BYTES);
-        let batch = match room {
-            Some((batch, names, bytes)) => {
-                *names += 1;
-                *bytes += name.len();
-                batch.clone()
-            }
-            None => {
-                let batch = format!("{}{}", char::from(class), self.count).into_bytes();
-                self.count += 1;
-                into.extend_from_slice(&batch);
-                into.extend_from_slice(b"/./");
-                if !directory.is_empty() {
-                    into.extend_from_slice(directory);
-                    into.push(b'/');
-                }
-                into.push(0);
-                self.open.insert(key, (batch.clone(), 1, name.len()));
-                batch
-            }
+        if let Some((batch, names, bytes)) = room {
+            *names += 1;
+            *bytes += name.len();
+            return [batch.as_slice(), b"/", name].concat();
+        }
+        let letter = match deed {
+            Deed::PutNew => 'n',
+            Deed::Replace => 'r',
+            Deed::Remove => 'x',
         };
-        [batch.as_slice(), b"/", name].concat()
+        let batch = format!("{letter}{}{}", char::from(class), self.count).into_bytes();
+        self.count += 1;
+        list.extend_from_slice(&batch);
+        list.extend_from_slice(b"/./");
+        if !directory.is_empty() {
+            list.extend_from_slice(directory);
+            list.push(b'/');
+        }
+        list.push(0);
+        let staged = [batch.as_slice(), b"/", name].concat();
+        self.open.insert(key, (batch, 1, name.len()));
+        staged
     }
 }
 
@@ -143,10 +184,7 @@ impl Parcel {
             made: made_there,
             ..Self::default()
         };
-        let mut batches = Batches {
-            count: 0,
-            open: HashMap::new(),
-        };
+        let mut batches = Batches::default();
         // New directories, with their places in the archive.
         let mut made: HashMap<&[u8], Vec<u8>> = HashMap::new();
         let mut directories: BTreeSet<&[u8]> = BTreeSet::new();
@@ -166,7 +204,15 @@ impl Parcel {
                     let (parent, name) = split(path);
                     let inside = made.get(parent).map(|parent| [parent.as_slice(), b"/", name].concat());
                     let top = inside.is_none();
-                    let staged = inside.unwrap_or_else(|| batches.place(parent, name, &mut parcel.into));
+                    let replaced = before.filter(|_| !is_directory && item.kind != Kind::Directory);
+                    let staged = inside.unwrap_or_else(|| {
+                        let deed = replaced.map_or(Deed::PutNew, |_| Deed::Replace);
+                        let staged = batches.place(deed, parent, name, &mut parcel.into);
+                        if let Some(before) = replaced {
+                            parcel.check(&staged, name, before, precise);
+                        }
+                        staged
+                    });
                     if item.kind == Kind::Directory {
                         made.insert(path, staged.clone());
                         if mode & 0o700 != 0o700 {
@@ -183,7 +229,7 @@ impl Parcel {
                             Some(before) => {
                                 parcel.expect(path, before, precise);
                                 if item.kind == Kind::Directory {
-                                    name_path(&mut parcel.gone, path);
+                                    parcel.remove(&mut batches, path, before, precise);
                                 }
                             }
                         }
@@ -203,7 +249,7 @@ impl Parcel {
                         Some(_) if is_directory => emptied.push(path),
                         Some(before) => {
                             parcel.expect(path, before, precise);
-                            name_path(&mut parcel.gone, path);
+                            parcel.remove(&mut batches, path, before, precise);
                         }
                     }
                     true
@@ -242,12 +288,26 @@ impl Parcel {
 
     /// The paths of these batches.
     pub fn paths_of(&self, batches: &[Vec<u8>]) -> BTreeSet<Vec<u8>> {
-        let is_in = |part: &&Part| {
-            batches
-                .iter()
-                .any(|batch| part.staged.split(|byte| *byte == b'/').next() == Some(batch))
-        };
-        self.parts.iter().filter(is_in).map(|part| part.path.clone()).collect()
+        let all = self.parts.iter().map(|part| (&part.path, &part.staged));
+        let all = all.chain(self.removals.iter().map(|(path, staged)| (path, staged)));
+        all.filter(|(_, staged)| {
+            let batch = staged.split(|byte| *byte == b'/').next();
+            batches.iter().any(|named| batch == Some(named))
+        })
+        .map(|(path, _)| path.clone())
+        .collect()
+    }
+
+    fn remove(&mut self, batches: &mut Batches, path: &[u8], before: &Item, precise: bool) {
+        let (parent, name) = split(path);
+        let staged = batches.place(Deed::Remove, parent, name, &mut self.out);
+        self.check(&staged, name, before, precise);
+        self.removals.push((path.to_vec(), staged));
+    }
+
+    fn check(&mut self, staged: &[u8], name: &[u8], before: &Item, precise: bool) {
+        let line = expectation(name, &before.stamp, precise);
+        self.checks.push((staged.to_vec(), line));
     }
 
     fn mode(&mut self, path: &[u8], mode: u32) {
@@ -256,7 +316,8 @@ impl Parcel {
 
     fn expect(&mut self, path: &[u8], before: &Item, precise: bool) {
         name_path(&mut self.present, path);
-        self.expected.extend(expectation(path, &before.stamp, precise));
+        let path = [b"./", path].concat();
+        self.expected.extend(expectation(&path, &before.stamp, precise));
     }
 
     /// Writes the archive.
@@ -286,7 +347,7 @@ impl Parcel {
                     let mut header = header(part.mode | 0o700, part.item.stamp.mtime, 0);
                     header.set_entry_type(EntryType::Directory);
                     add(&mut builder, &mut header, &part.staged, io::empty())?;
-                    Ok((Content::of(b""), part.item.clone()))
+                    Ok(part.as_listed(Content::of(b"")))
                 }
                 Kind::Symlink => {
                     let target = part.item.target.clone().unwrap_or_default();
@@ -296,14 +357,14 @@ impl Parcel {
                     builder
                         .append_link(&mut header, path, OsStr::from_bytes(&target))
                         .map_err(|cause| sending(&part.path, &cause))?;
-                    Ok((Content::of(&target), part.item.clone()))
+                    Ok(part.as_listed(Content::of(&target)))
                 }
                 Kind::File => match generated.filter(|generated| generated.path == part.path) {
                     Some(generated) => {
                         let size = u64::try_from(generated.text.len()).unwrap_or(u64::MAX);
                         let mut header = header(part.mode, part.item.stamp.mtime, size);
                         add(&mut builder, &mut header, &part.staged, generated.text.as_slice())?;
-                        Ok((Content::of(&generated.text), part.item.clone()))
+                        Ok(part.as_listed(Content::of(&generated.text)))
                     }
                     None => match self.made.get(&part.path) {
                         Some(file) => {
@@ -331,11 +392,11 @@ impl Parcel {
         }
         let lists = [
             ("c/into", &self.into),
+            ("c/out", &self.out),
             ("c/absent", &self.absent),
             ("c/dirs", &self.directories),
             ("c/present", &self.present),
             ("c/expected", &self.expected),
-            ("c/gone", &self.gone),
             ("c/emptied", &self.emptied),
             ("c/paths", &self.paths),
             ("c/skip", &skip),
@@ -346,17 +407,27 @@ impl Parcel {
             .iter()
             .map(|(mode, list)| (format!("c/mode.{mode:o}"), list))
             .collect();
+        for (_, staged) in &self.removals {
+            add(&mut builder, &mut header(0o600, 0, 0), staged, io::empty())?;
+        }
         let go = b"go\n".to_vec();
-        let lists = lists.iter().map(|(name, list)| (*name, *list));
-        let modes = modes.iter().map(|(name, list)| (name.as_str(), *list));
-        for (name, list) in lists.chain(modes).chain([("c/go", &go)]) {
+        let lists = lists.iter().map(|(name, list)| (name.as_bytes().to_vec(), *list));
+        // What is left out is not looked at. The rest comes in the order of a shell's pattern, which is that of the bytes.
+        let skipped: HashSet<&[u8]> = skip.split(|byte| *byte == 0).collect();
+        let mut checks: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        for (staged, line) in self
+            .checks
+            .iter()
+            .filter(|(staged, _)| !skipped.contains(staged.as_slice()))
+        {
+            let batch = split(staged).0;
+            checks.entry([b"c/", batch].concat()).or_default().extend(line);
+        }
+        let checks = checks.iter().map(|(name, list)| (name.clone(), list));
+        let modes = modes.iter().map(|(name, list)| (name.as_bytes().to_vec(), *list));
+        for (name, list) in lists.chain(checks).chain(modes).chain([(b"c/go".to_vec(), &go)]) {
             let size = u64::try_from(list.len()).unwrap_or(u64::MAX);
-            add(
-                &mut builder,
-                &mut header(0o600, 0, size),
-                name.as_bytes(),
-                list.as_slice(),
-            )?;
+            add(&mut builder, &mut header(0o600, 0, size), &name, list.as_slice())?;
         }
         let to = builder.into_inner().map_err(|cause| broken(&cause))?;
         to.flush().map_err(|cause| broken(&cause))?;
@@ -365,7 +436,11 @@ impl Parcel {
 
     /// The directories of all batches.
     fn batches(&self, builder: &mut Builder<&mut dyn Write>) -> Result<()> {
-        let batches = self.into.split(|byte| *byte == 0).filter(|into| !into.is_empty());
+        let all = self
+            .into
+            .split(|byte| *byte == 0)
+            .chain(self.out.split(|byte| *byte == 0));
+        let batches = all.filter(|into| !into.is_empty());
         let names = batches.filter_map(|into| into.split(|byte| *byte == b'/').next());
         for name in [&b"c"[..]].into_iter().chain(names) {
             let mut header = header(0o700, 0, 0);
@@ -409,7 +484,7 @@ fn add_file(
     builder: &mut Builder<&mut dyn Write>,
     local: &Local,
     part: &Part,
-) -> Result<std::result::Result<(Content, Item), String>> {
+) -> Result<std::result::Result<AsRead, String>> {
     let (file, item) = match local.open_file(&part.path) {
         Ok(opened) => opened,
         Err(error) => {
@@ -430,13 +505,17 @@ fn add_file(
     // A byte more, and the file grew.
     let mut more = [0];
     let grew = matches!(reading.file.read(&mut more), Ok(1..));
+    let looked_at_ns = now_ns();
     let now = local.look(&part.path);
     let same = matches!(&now, Ok(Some(now)) if now.stamp == item.stamp);
     if reading.short || grew || !same {
         return Ok(Err("it changed while it was sent".to_owned()));
     }
-    let content = Content(reading.hash.finalize().into());
-    Ok(Ok((content, item)))
+    Ok(Ok(AsRead {
+        content: Content(reading.hash.finalize().into()),
+        item,
+        looked_at_ns: Some(looked_at_ns),
+    }))
 }
 
 /// Reads just as much as a file had, whatever becomes of it.

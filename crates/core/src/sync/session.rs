@@ -5,17 +5,18 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::clock::{Clocks, now_ns};
 use super::far::{self, Shell, broken, call, feed_nothing, feed_paths, read_line};
 use super::guard::{self, Guard};
 use super::listing::{self, Listing};
-use super::local::{Listed, Local, LocalError, Stage, contents_of, is_settled, now_ns};
+use super::local::{Listed, Local, LocalError, Stage, contents_of};
 use super::manifest::{Header, Manifest, Memory, Record, Records, Side};
 use super::owner::Owner;
-use super::plan::{self, Action, Contents, Direction, Place, Sides, Steps, Why, Wish};
+use super::plan::{self, Action, Brake, Contents, Direction, Place, Sides, Steps, Why, Wish};
 use super::receive::{Arrived, receive};
 use super::rsync::{Rsync, Way};
-use super::send::{Generated, Made, Parcel, Sent};
-use super::{Content, Item, Kind, OTHERS_WRITE, Tree, is_acceptable, script, shown};
+use super::send::{AsRead, Generated, Made, Parcel, Sent};
+use super::{Content, Item, Kind, OTHERS_WRITE, Tree, is_acceptable, nonce, script, shown};
 use crate::agent::target::Exit;
 use crate::context::{Builder, Selector};
 use crate::error::{Error, Result};
@@ -40,7 +41,7 @@ const NOTED_FILES: usize = 100;
 const NOTED_BYTES: u64 = 4_000_000;
 /// So many of root's files are named.
 const NAMED: usize = 3;
-/// The directory of ours in which rsync makes files here.
+/// The directory in a stage in which rsync makes files here.
 const MADE: &str = "made";
 /// What is put behind the name of a file in conflict, for the dock's version.
 const BESIDE: &[u8] = b".dock";
@@ -56,6 +57,8 @@ pub struct Target {
     pub user: String,
     /// The project's name.
     pub project: String,
+    /// This machine's own ID.
+    pub machine: String,
 }
 
 /// The far side, when it was looked at.
@@ -68,7 +71,12 @@ pub struct Far {
     /// Whether the directory is there.
     pub exists: bool,
     uid: u32,
-    clock: i64,
+    /// Its time before it was listed, in nanoseconds since 1970.
+    clock_ns: i64,
+    /// How the sync called the state that last changed it.
+    generation: String,
+    /// Whether its disk takes names for one that differ in capitals alone.
+    folds: bool,
     gzip: bool,
     rsync: bool,
     listing: Listing,
@@ -101,6 +109,10 @@ pub struct Report {
     pub later_here: usize,
     /// So many paths changed on the dock that were not to be brought.
     pub later_there: usize,
+    /// What was removed on the dock and is kept here, until a person says that so much is to be removed.
+    pub held_here: Vec<Vec<u8>>,
+    /// What was removed here and is kept on the dock, likewise.
+    pub held_there: Vec<Vec<u8>>,
     /// Files of root on the dock: how many, and some of their names.
     pub root_files: (usize, Vec<Vec<u8>>),
     /// Pipes and devices here, which do not travel.
@@ -112,7 +124,7 @@ pub struct Report {
 impl Report {
     /// Whether all is in step, as far as it was to be.
     pub fn is_clean(&self) -> bool {
-        self.conflicts.is_empty() && self.troubles.is_empty()
+        self.conflicts.is_empty() && self.troubles.is_empty() && self.held_here.is_empty() && self.held_there.is_empty()
     }
 }
 
@@ -136,11 +148,17 @@ pub struct Session<S> {
     pub rsync: Option<Rsync>,
     /// Hears what takes longer, before it is done.
     pub notice: Notice,
+    /// How many removals are done without a person's word, where nobody says otherwise.
+    pub brake: Brake,
     far: Far,
     /// What the project's `.dockerignore` said when the dock was last looked at; none before.
     rules: Option<Vec<Vec<u8>>>,
     /// Whether the manifest says something that is not written down yet.
     touched: bool,
+    /// Whether that is more than how files are marked: what both sides agree on.
+    agreed: bool,
+    /// How this round calls the state in which it leaves both sides; none as long as it changes nothing.
+    next: Option<String>,
     /// The directories here when they were last listed.
     directories: BTreeSet<Vec<u8>>,
 }
@@ -160,9 +178,12 @@ impl<S: Shell> Session<S> {
             generated: None,
             rsync: None,
             notice: Arc::new(|_| {}),
+            brake: Brake::default(),
             far: Far::default(),
             rules: None,
             touched: false,
+            agreed: false,
+            next: None,
             directories: BTreeSet::new(),
         }
     }
@@ -193,7 +214,7 @@ impl<S: Shell> Session<S> {
         let mut selector = Selector::new(&patterns, Builder::default())
             .map_err(|cause| Error::usage("the project's .dockerignore is wrong").because(cause))?;
         self.rules = Some(patterns);
-        let own = Owner::new(self.local.root(), &self.target.user)?;
+        let own = Owner::new(self.local.root(), &self.target.machine, &self.target.user)?;
         let word = word()?;
         let kept = self.memory.listing();
         let digest = kept.as_ref().map_or("", |(_, digest)| digest);
@@ -217,13 +238,15 @@ impl<S: Shell> Session<S> {
             Box::new(read_look),
         )
         .await?;
-        let complaints = reply.complaints.clone();
+        let (complaints, complaints_cut) = (reply.complaints.clone(), reply.complaints_cut);
         let ((), looked) = reply.ok("show its workspace")?;
         let Looked {
             workspace,
             mark,
+            generation,
             uid,
-            clock,
+            clock_ns,
+            folds,
             gzip,
             rsync,
             text,
@@ -236,6 +259,9 @@ impl<S: Shell> Session<S> {
             return Ok(true);
         };
         let owner = mark.as_deref().and_then(Owner::parse);
+        if owner.is_none() && mark.is_some_and(|mark| !mark.is_empty()) {
+            return Err(damaged(&workspace, &self.target));
+        }
         if let Some(owner) = &owner
             && owner.id != self.manifest.header.workspace_id
             && !owner.is_same_checkout(&own)
@@ -263,18 +289,20 @@ impl<S: Shell> Session<S> {
             owner,
             exists: true,
             uid,
-            clock,
+            clock_ns,
+            generation,
+            folds,
             gzip,
             rsync,
             listing,
             unseen: BTreeSet::new(),
         };
         if self.far.listing.status == 0 {
-            if changed {
+            if changed && self.memory.is_ours() {
                 self.memory.keep_listing(&text)?;
             }
         } else {
-            self.find_unseen(&complaints).await?;
+            self.find_unseen(&complaints, complaints_cut).await?;
         }
         Ok(changed)
     }
@@ -302,8 +330,9 @@ impl<S: Shell> Session<S> {
         )
     }
 
-    /// The directories there that can't be looked into: what is in them is neither here nor gone.
-    async fn find_unseen(&mut self, complaints: &str) -> Result<()> {
+    /// The directories there that can't be looked into: what is in them is neither here nor gone. Whatever else there is
+    /// to complain about in a listing, files may be missing from it that are there.
+    async fn find_unseen(&mut self, complaints: &str, cut: bool) -> Result<()> {
         let id = self
             .far
             .owner
@@ -332,14 +361,14 @@ impl<S: Shell> Session<S> {
             .split(|byte| *byte == 0)
             .filter_map(|path| path.strip_prefix(b"./"));
         self.far.unseen = paths.filter(|path| is_acceptable(path)).map(<[u8]>::to_vec).collect();
-        let vanished = |line: &str| line.contains("No such file or directory");
-        if self.far.unseen.is_empty() && !complaints.lines().all(vanished) {
-            let line = complaints.lines().find(|line| !vanished(line)).unwrap_or_default();
-            return Err(Error::failed(format!("{workspace} on the dock can't be listed"))
-                .because(crate::output::visible(line))
-                .hint("look at it there: what is not listed would count as removed"));
+        match listing::unexplained(complaints, &self.far.unseen) {
+            None if !cut => Ok(()),
+            line => Err(Error::failed(format!("{workspace} on the dock can't be listed"))
+                .because(crate::output::visible(
+                    line.unwrap_or("it has more to complain about than is read"),
+                ))
+                .hint("look at it there: what is not listed would count as removed")),
         }
-        Ok(())
     }
 
     /// Syncs, from a fresh look on.
@@ -392,11 +421,7 @@ impl<S: Shell> Session<S> {
         if !self.look(false).await? {
             return Ok(None);
         }
-        let wish = Wish {
-            direction: Direction::Both,
-            settle: None,
-            only: &[],
-        };
+        let wish = Wish::everything(Direction::Both, self.brake);
         let mut report = Report::default();
         match self.round(&wish, false, &mut report).await? {
             Round::Done => Ok(Some(report)),
@@ -406,21 +431,7 @@ impl<S: Shell> Session<S> {
 
     async fn round(&mut self, wish: &Wish<'_>, dry: bool, report: &mut Report) -> Result<Round> {
         report.workspace = self.far.workspace.clone();
-        let id = self
-            .far
-            .owner
-            .as_ref()
-            .map(|owner| owner.id.clone())
-            .unwrap_or_default();
-        if self.manifest.header.workspace_id != id || id.is_empty() {
-            // Another workspace than the one that is remembered: nothing is known of it.
-            let beside = std::mem::take(&mut self.manifest.header.beside);
-            self.manifest = Manifest {
-                header: Header::new(&id, &self.far.workspace),
-                records: Records::new(),
-            };
-            self.manifest.header.beside = beside;
-        }
+        self.judge_memory()?;
         self.manifest.header.workspace.clone_from(&self.far.workspace);
         // Both sides are listed by the same rules, or what one of them leaves out looks like removed.
         let rules = self.rules.clone().unwrap_or_default();
@@ -439,6 +450,64 @@ impl<S: Shell> Session<S> {
         outcome
     }
 
+    /// What is remembered counts only for the workspace, the project's folder and the machine that it was written down of,
+    /// and for the state in which the last sync left the workspace. Where any of them is another, contents are compared,
+    /// and nothing is taken for removed.
+    fn judge_memory(&mut self) -> Result<()> {
+        let id = self
+            .far
+            .owner
+            .as_ref()
+            .map(|owner| owner.id.clone())
+            .unwrap_or_default();
+        let root = self
+            .local
+            .identity()
+            .map_err(|cause| Error::failed("the project's folder can't be read").because(cause))?;
+        let header = &self.manifest.header;
+        let (is_workspace, is_machine, is_root) = (
+            header.workspace_id == id && !id.is_empty(),
+            header.machine == self.target.machine,
+            header.root.is(&root),
+        );
+        let generation = &self.far.generation;
+        let is_ours = is_workspace && is_machine && is_root;
+        if is_ours && header.generation == *generation {
+            return Ok(());
+        }
+        if is_ours && self.memory.expected(&self.manifest).contains(generation) {
+            // The last sync broke off after the dock had heard of it.
+            self.manifest.header.generation.clone_from(generation);
+            return match self.memory.is_ours() {
+                true => self.memory.remember(&self.manifest),
+                false => Ok(()),
+            };
+        }
+        if !self.manifest.records.is_empty() && is_workspace {
+            let why = match (is_machine, is_root) {
+                (false, _) => "what is remembered of the last sync is another machine's".to_owned(),
+                (_, false) => format!("{} is not the folder that was last synced", self.local.root().display()),
+                _ => format!(
+                    "the workspace on dock {:?} is not as the last sync left it: a snapshot or a backup took its place",
+                    self.target.moniker
+                ),
+            };
+            (self.notice)(&format!(
+                "{why}; files are compared by their contents, and nothing is removed"
+            ));
+        }
+        let mut header = Header::new(&id, &self.far.workspace);
+        header.generation.clone_from(generation);
+        header.machine.clone_from(&self.target.machine);
+        header.root = root;
+        header.beside = std::mem::take(&mut self.manifest.header.beside);
+        self.manifest = Manifest {
+            header,
+            records: Records::new(),
+        };
+        Ok(())
+    }
+
     async fn round_of(
         &mut self,
         here: &Listed,
@@ -452,17 +521,13 @@ impl<S: Shell> Session<S> {
             base: &self.manifest.records,
             here: &here.tree,
             there,
-            device: self.far.listing.device,
+            folds: (self.local.folds(&here.tree), self.far.folds),
             unseen: &self.far.unseen,
             generated: self.generated.as_ref().map(|generated| generated.path.as_slice()),
             guard: &guard,
         };
         let contents = self.ask(&sides, wish).await?;
         let steps = plan::plan(&sides, &contents, wish);
-        let wiped = plan::wiped(&sides, &steps).filter(|_| wish.settle.is_none());
-        if let Some(place) = wiped {
-            return Err(all_gone(place, &self.far.workspace, self.local.root()));
-        }
         count(&steps, report);
         if dry {
             let planned = steps.iter().filter(|(_, action)| is_done(**action));
@@ -471,32 +536,68 @@ impl<S: Shell> Session<S> {
                 .extend(planned.map(|(path, action)| (path.clone(), *action)));
             return Ok(Round::Done);
         }
-        self.touched = false;
+        (self.touched, self.agreed, self.next) = (false, false, None);
         let settling = Settling {
-            begun_ns: here.begun_ns,
-            clock: self.far.clock,
-            precise: self.far.listing.precise,
+            here_ns: here.begun_ns,
+            here: here.clocks.clone(),
+            there_ns: self.far.clock_ns,
+            there: self.far.listing.clocks.clone(),
         };
         self.write_down(&steps, &here.tree, there, &contents, &settling);
         let sent = self.send(&steps, &here.tree, there, &contents, &settling, report).await;
         let received = match &sent {
-            Ok(Round::Done) => self.receive(&steps, wish, &here.tree, there, report).await,
+            Ok(Round::Done) => self.receive(&steps, wish, here, there, report).await,
             _ => Ok(()),
         };
+        let remembered = self.remember().await;
+        received?;
+        remembered?;
+        sent
+    }
+
+    /// How this round calls the state that it leaves on both sides. Before the dock hears of it, it is written down here:
+    /// whatever then breaks off, the next sync knows it for ours.
+    fn next_generation(&mut self) -> Result<String> {
+        if let Some(next) = &self.next {
+            return Ok(next.clone());
+        }
+        let next = word()?;
+        self.memory.expect(&self.manifest, &next)?;
+        self.next = Some(next.clone());
+        Ok(next)
+    }
+
+    /// The dock has written down that its files are as this round leaves them.
+    fn is_told(&self) -> bool {
+        self.next.as_ref() == Some(&self.far.generation)
+    }
+
+    /// Writes down what both sides agree on now, where that is not so already; and on the dock, that it has been.
+    async fn remember(&mut self) -> Result<()> {
+        if self.agreed && !self.is_told() {
+            let next = self.next_generation()?;
+            let (workspace, id) = self.in_workspace();
+            let arguments = [workspace.as_str(), &id, &next];
+            let take: far::Take<String> = Box::new(read_line);
+            let reply = call(&self.shell, script::MARK, &word()?, &arguments, feed_nothing(), take).await?;
+            self.take_generation(&reply.ok("write down that it is in step")?.1);
+        }
         if self.touched {
-            // Before: what it says must be on the disk.
-            if report.bytes.1 > 0 {
-                let local = self.local.clone();
-                blocking(move || {
-                    local.settle();
-                    Ok(())
-                })
-                .await?;
-            }
+            self.manifest.header.generation.clone_from(&self.far.generation);
             self.memory.remember(&self.manifest)?;
         }
-        received?;
-        sent
+        Ok(())
+    }
+
+    /// What a script says of the state's name. A dock whose disk is full keeps the last one.
+    fn take_generation(&mut self, line: &str) {
+        if let Some(next) = self
+            .next
+            .as_ref()
+            .filter(|next| line.trim() == format!("generation {next}"))
+        {
+            self.far.generation.clone_from(next);
+        }
     }
 
     async fn list(&self, rules: Vec<Vec<u8>>) -> Result<Listed> {
@@ -610,8 +711,7 @@ impl<S: Shell> Session<S> {
                     if let (Some(here), Some(there)) = (here.get(path), there.get(path))
                         && let Some(content) = self.content(path, here.kind, contents)
                     {
-                        let side = Side::of(here, is_settled(here, settling.begun_ns));
-                        self.agree(path, here.kind, content, side, Side::of(there, settling.there(there)));
+                        self.agree(path, here.kind, content, settling.here(here), settling.there(there));
                     }
                 }
                 _ => {}
@@ -627,13 +727,20 @@ impl<S: Shell> Session<S> {
             here,
             there,
         };
+        let same = |before: &Record| {
+            (before.kind, before.content) == (kind, content)
+                && (before.here.mode, before.there.mode) == (here.mode, there.mode)
+        };
         let before = self.manifest.records.insert(path.to_vec(), record);
         self.touched |= before.as_ref() != self.manifest.records.get(path);
+        self.agreed |= !before.as_ref().is_some_and(same);
     }
 
     /// Writes down that a path is gone on both sides.
     fn forget(&mut self, path: &[u8]) {
-        self.touched |= self.manifest.records.remove(path).is_some();
+        let known = self.manifest.records.remove(path).is_some();
+        self.touched |= known;
+        self.agreed |= known;
     }
 
     fn content(&self, path: &[u8], kind: Kind, contents: &Contents) -> Option<Content> {
@@ -651,7 +758,13 @@ impl<S: Shell> Session<S> {
 
     /// Has rsync make the large files on the dock that are about to be sent. Gives the directory of ours in which it did,
     /// and what is there; what is not travels as all else does.
-    async fn make_there(&self, steps: &Steps, here: &Tree, there: &Tree) -> Result<(String, Made)> {
+    async fn make_there(
+        &self,
+        steps: &Steps,
+        here: &Tree,
+        there: &Tree,
+        settling: &Settling,
+    ) -> Result<(String, Made)> {
         let directory = format!("made.{}", word()?);
         let Some(rsync) = self.rsync() else {
             return Ok((directory, Made::new()));
@@ -667,8 +780,12 @@ impl<S: Shell> Session<S> {
             .filter(|path| generated != Some(path));
         // What is read here twice, by rsync and for its digest, must be the same: a change meanwhile would show.
         let is_still = |path: &Vec<u8>| {
+            let looked_at = now_ns();
             let item = self.local.look(path).ok()??;
-            is_settled(&item, now_ns()).then_some((path.clone(), item))
+            settling
+                .here
+                .is_settled(&item, looked_at)
+                .then_some((path.clone(), item))
         };
         let before: Vec<(Vec<u8>, Item)> = worth.filter_map(is_still).collect();
         if before.is_empty() || !self.is_trusted(rsync).await {
@@ -688,8 +805,17 @@ impl<S: Shell> Session<S> {
             return Ok((directory, Made::new()));
         }
         let same = |path: &[u8], item: &Item| matches!(self.local.look(path), Ok(Some(now)) if now.stamp == item.stamp);
+        let looked_at_ns = now_ns();
         let made = before.into_iter().filter(|(path, item)| same(path, item));
-        let made = made.filter_map(|(path, item)| Some((path.clone(), (*contents.get(&path)?, item))));
+        let made = made.filter_map(|(path, item)| {
+            let content = *contents.get(&path)?;
+            let read = AsRead {
+                content,
+                item,
+                looked_at_ns: Some(looked_at_ns),
+            };
+            Some((path, read))
+        });
         Ok((directory, made.collect()))
     }
 
@@ -722,8 +848,8 @@ impl<S: Shell> Session<S> {
         settling: &Settling,
         report: &mut Report,
     ) -> Result<Round> {
-        let (directory, made) = self.make_there(steps, here, there).await?;
-        let parcel = Arc::new(Parcel::pack(steps, here, there, settling.precise, made));
+        let (directory, made) = self.make_there(steps, here, there, settling).await?;
+        let parcel = Arc::new(Parcel::pack(steps, here, there, self.far.listing.precise, made));
         if parcel.is_empty() {
             return Ok(Round::Done);
         }
@@ -737,13 +863,16 @@ impl<S: Shell> Session<S> {
         let limit = records_limit(steps.keys());
         let (workspace, id) = self.in_workspace();
         let gzip = self.far.gzip;
+        let next = self.next_generation()?;
+        let precise = self.far.listing.precise;
         let arguments = [
             workspace.as_str(),
             &id,
-            listing::expectation_format(settling.precise).trim_end(),
+            listing::expectation_format(precise),
             listing::FORMAT,
             if gzip { "gzip" } else { "plain" },
             &directory,
+            &next,
         ];
         let (sending, local, generated) = (Arc::clone(&parcel), self.local.clone(), self.generated.clone());
         let feed: far::Feed<Sent> = Box::new(move |to| {
@@ -765,23 +894,32 @@ impl<S: Shell> Session<S> {
             return Ok(Round::Again);
         }
         let complaints = reply.complaints.clone();
-        let (sent, applied) = reply.ok("take the files")?;
+        let (sent, mut applied) = reply.ok("take the files")?;
+        self.take_generation(&applied.generation);
+        for item in applied.tree.values_mut() {
+            item.device = listing::below_root(item.device, self.far.listing.device);
+        }
         let stuck = parcel.paths_of(&applied.stuck);
-        let now = now_ns();
+        let changed = parcel.paths_of(&applied.changed);
         let at = Settling {
-            clock: applied.clock,
-            ..*settling
+            there_ns: applied.clock_ns,
+            ..settling.clone()
         };
         let line = complaints
             .lines()
             .find(|line| line.contains("denied") || line.contains("cannot") || line.contains("can't"));
         let refusal = crate::output::visible(line.unwrap_or("the dock did not put it in place"));
-        for (path, action) in steps {
+        for (path, action) in steps.iter().filter(|(path, _)| !changed.contains(*path)) {
             let result = applied.tree.get(path);
             let base = self.manifest.records.get(path).cloned();
             match action {
                 Action::Send(mode) => {
-                    let Some((content, item)) = sent.files.get(path) else {
+                    let Some(AsRead {
+                        content,
+                        item,
+                        looked_at_ns,
+                    }) = sent.files.get(path)
+                    else {
                         continue;
                     };
                     let arrived = result.filter(|result| {
@@ -794,14 +932,17 @@ impl<S: Shell> Session<S> {
                         report.troubles.push((path.clone(), refusal.clone()));
                         continue;
                     };
-                    let mut side = Side::of(result, at.there(result));
+                    let mut side = at.there(result);
                     if *mode != item.mode
                         && let Some(base) = &base
                     {
                         // The dock's own change of the mode is still to come here.
                         side.mode = base.there.mode;
                     }
-                    let own = Side::of(item, is_settled(item, now));
+                    let own = Side::of(
+                        item,
+                        settling.here.is_settled(item, looked_at_ns.unwrap_or(settling.here_ns)),
+                    );
                     self.agree(path, item.kind, *content, own, side);
                     there.retain_below(path, result.kind);
                     there.insert(path.clone(), result.clone());
@@ -831,19 +972,16 @@ impl<S: Shell> Session<S> {
                         ));
                         continue;
                     }
-                    let own = Side::of(item, is_settled(item, settling.begun_ns));
-                    self.agree(path, item.kind, content, own, Side::of(result, at.there(result)));
+                    self.agree(path, item.kind, content, settling.here(item), at.there(result));
                     there.insert(path.clone(), result.clone());
                     report.done.insert(path.clone(), *action);
                 }
                 _ => {}
             }
         }
-        if sent.skipped.is_empty() {
-            return Ok(Round::Done);
-        }
+        let is_done = sent.skipped.is_empty() && changed.is_empty();
         report.troubles.extend(sent.skipped);
-        Ok(Round::Again)
+        Ok(if is_done { Round::Done } else { Round::Again })
     }
 
     /// The size of what was sent: that of the version file is not the one that lies here.
@@ -858,10 +996,11 @@ impl<S: Shell> Session<S> {
         &mut self,
         steps: &Steps,
         wish: &Wish<'_>,
-        here: &Tree,
+        listed: &Listed,
         there: &Tree,
         report: &mut Report,
     ) -> Result<()> {
+        let here = &listed.tree;
         let beside = self.plan_beside(steps, wish, there);
         let brings = steps
             .iter()
@@ -897,6 +1036,8 @@ impl<S: Shell> Session<S> {
         if !wanted.is_empty() {
             self.check_room(&wanted)?;
             arrived = self.fetch(&wanted, here, &stage).await?;
+            // What is about to be put in place is on the disk before its name is.
+            self.settle().await?;
         }
         for (path, action) in steps.iter().rev() {
             if *action == Action::RemoveHere {
@@ -913,7 +1054,7 @@ impl<S: Shell> Session<S> {
         }
         for (path, action) in steps {
             let result = match action {
-                Action::Bring(mode) => self.bring(path, *mode, here, there, &arrived, &stage),
+                Action::Bring(mode) => self.bring(path, *mode, listed, there, &arrived, &stage),
                 Action::ModeHere(mode) => self.change_mode_here(path, *mode, there),
                 _ => continue,
             };
@@ -946,7 +1087,19 @@ impl<S: Shell> Session<S> {
             }
         }
         report.conflicts = conflicts;
-        Ok(())
+        // Before it is written down that it has arrived.
+        self.settle().await
+    }
+
+    /// Has this machine's disk keep what was put.
+    async fn settle(&self) -> Result<()> {
+        let local = self.local.clone();
+        blocking(move || {
+            local
+                .settle()
+                .map_err(|cause| Error::failed("what came from the dock can't be kept on this disk").because(cause))
+        })
+        .await
     }
 
     /// What is listed must fit onto this disk, before any of it comes.
@@ -969,7 +1122,7 @@ impl<S: Shell> Session<S> {
 
     /// What is fetched is checked twice: it came whole, and it is still there as it was listed.
     async fn fetch(
-        &self,
+        &mut self,
         wanted: &Arc<HashMap<Vec<u8>, Item>>,
         here: &Tree,
         stage: &Arc<Stage>,
@@ -1003,10 +1156,12 @@ impl<S: Shell> Session<S> {
             return Ok(arrived);
         }
         let limit = records_limit(come.iter());
-        let take = Box::new(move |from: &mut dyn Read| read_records(from, limit));
-        let arguments = [workspace.as_str(), &id, listing::FORMAT];
+        let take: far::Take<(String, Tree)> = Box::new(move |from| Ok((read_line(from)?, read_records(from, limit)?)));
+        let next = self.next_generation()?;
+        let arguments = [workspace.as_str(), &id, listing::FORMAT, &next];
         let reply = call(&self.shell, script::STAT, &word()?, &arguments, feed_paths(&come), take).await?;
-        let ((), now) = reply.ok("show its files again")?;
+        let ((), (generation, now)) = reply.ok("show its files again")?;
+        self.take_generation(&generation);
         arrived.retain(|path, _| {
             let same = |now: &Item| {
                 wanted
@@ -1042,7 +1197,13 @@ impl<S: Shell> Session<S> {
             .fold(0, u64::saturating_add);
         self.notice_large("bringing", paths.len());
         let names: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
-        let made = rsync.make(Way::Down(MADE, bytes), self.local.root(), &self.far.workspace, &names);
+        let directory = stage.directory(MADE);
+        let made = rsync.make(
+            Way::Down(&directory, bytes),
+            self.local.root(),
+            &self.far.workspace,
+            &names,
+        );
         if let Err(cause) = made.await {
             self.notice_failed(&cause);
             return Ok(HashMap::new());
@@ -1051,7 +1212,7 @@ impl<S: Shell> Session<S> {
         blocking(move || {
             let arrived = paths.into_iter().enumerate().filter_map(|(number, path)| {
                 let staged = format!("{MADE}-{number}");
-                let item = local.take(&stage, MADE, &path, &staged).ok()??;
+                let item = local.take(&stage, &directory, &path, &staged).ok()??;
                 // It changed since it was listed, and comes with the next sync.
                 let same = wanted
                     .get(&path)
@@ -1068,14 +1229,15 @@ impl<S: Shell> Session<S> {
         &mut self,
         path: &[u8],
         mode: u32,
-        here: &Tree,
+        listed: &Listed,
         there: &Tree,
         arrived: &HashMap<Vec<u8>, Arrived>,
         stage: &Stage,
     ) -> Result<u64, String> {
         let item = there.get(path).ok_or("it vanished")?;
         let told = |error: LocalError| error.to_string();
-        let before = here.get(path);
+        let before = listed.tree.get(path);
+        let looked_at = now_ns();
         let (content, placed) = if item.kind == Kind::Directory {
             if let Some(before) = before.filter(|before| before.kind != Kind::Directory) {
                 self.local.remove(path, before).map_err(told)?;
@@ -1101,7 +1263,8 @@ impl<S: Shell> Session<S> {
                 self.local.put(path, &arrived.staged, stage, expected).map_err(told)?,
             )
         };
-        let mut side = Side::of(&placed, is_settled(&placed, now_ns()));
+        // It was looked at after that, and just put: the next sync compares contents.
+        let mut side = Side::of(&placed, listed.clocks.is_settled(&placed, looked_at));
         if mode != plan::taken(item.mode, before)
             && item.kind != Kind::Symlink
             && let Some(base) = self.manifest.records.get(path)
@@ -1109,12 +1272,8 @@ impl<S: Shell> Session<S> {
             // This machine's own change of the mode is still to come there.
             side.mode = base.here.mode;
         }
-        let settling = Settling {
-            begun_ns: 0,
-            clock: self.far.clock,
-            precise: self.far.listing.precise,
-        };
-        self.agree(path, item.kind, content, side, Side::of(item, settling.there(item)));
+        let settled = self.far.listing.clocks.is_settled(item, self.far.clock_ns);
+        self.agree(path, item.kind, content, side, Side::of(item, settled));
         Ok(item.stamp.size)
     }
 
@@ -1125,11 +1284,8 @@ impl<S: Shell> Session<S> {
             .set_mode(path, mode, item.kind)
             .map_err(|error| error.to_string())?;
         if let Some(record) = self.manifest.records.get_mut(path) {
-            self.touched = true;
-            record.here = Side {
-                settled: false,
-                ..Side::of(&placed, false)
-            };
+            (self.touched, self.agreed) = (true, true);
+            record.here = Side::of(&placed, false);
             record.there.mode = item.mode;
         }
         Ok(0)
@@ -1276,18 +1432,22 @@ impl<S: Shell> Session<S> {
     }
 }
 
-/// By what it is told whether a later change would show.
-#[derive(Clone, Copy)]
+/// By what it is told whether a later change would show: the clocks of both sides, and when each was looked at.
+#[derive(Clone)]
 struct Settling {
-    begun_ns: i64,
-    clock: i64,
-    precise: bool,
+    here: Clocks,
+    here_ns: i64,
+    there: Clocks,
+    there_ns: i64,
 }
 
 impl Settling {
-    /// Where times come without their parts, two changes within a second may look like one.
-    const fn there(&self, item: &Item) -> bool {
-        self.precise || (item.stamp.mtime - self.clock).abs() > 1
+    fn here(&self, item: &Item) -> Side {
+        Side::of(item, self.here.is_settled(item, self.here_ns))
+    }
+
+    fn there(&self, item: &Item) -> Side {
+        Side::of(item, self.there.is_settled(item, self.there_ns))
     }
 }
 
@@ -1329,12 +1489,9 @@ fn unhex(text: impl AsRef<str>) -> Option<Vec<u8>> {
     path.filter(|path| is_acceptable(path))
 }
 
-/// A word that nobody else says: by it the script's own output is told from a greeting's.
+/// The word of a call: by it the script's own output is told from a greeting's.
 fn word() -> Result<String> {
-    let mut bytes = [0; 8];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
-        .map_err(|_| Error::failed("the system gives no random numbers"))?;
-    Ok(hex(&bytes))
+    nonce().map_err(|cause| Error::failed("a sync can't be begun").because(cause))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -1370,30 +1527,33 @@ fn foreign(workspace: &str, owner: &Owner, target: &Target) -> Error {
     ))
 }
 
-fn all_gone(place: Place, workspace: &str, root: &std::path::Path) -> Error {
-    match place {
-        Place::Here => Error::failed(format!(
-            "{} holds no file any more, and all would be removed on the dock",
-            root.display()
-        ))
-        .hint("sync-up --ours, where that is meant; sync-down --theirs brings them back"),
-        Place::There => Error::failed(format!(
-            "{workspace} on the dock holds no file any more, and all would be removed here"
-        ))
-        .hint("sync-down --theirs, where that is meant; sync-up --ours brings them back"),
-    }
+fn damaged(workspace: &str, target: &Target) -> Error {
+    Error::failed(format!(
+        "whose copy {workspace} on dock {:?} is can't be read: its mark is damaged",
+        target.moniker
+    ))
+    .hint(hint!(
+        "where it is this project's: ssh-dock {} rm {}; files that differ are conflicts then, and none is removed",
+        target.moniker,
+        crate::shell::quote(&format!("{workspace}/.dockerutils-sync/owner"))
+    ))
 }
 
 fn is_done(action: Action) -> bool {
     !matches!(
         action,
-        Action::Agree | Action::Forget | Action::Conflict(_) | Action::Later(_)
+        Action::Agree | Action::Forget | Action::Conflict(_) | Action::Later(_) | Action::Held(_)
     )
 }
 
 fn count(steps: &Steps, report: &mut Report) {
     let later = |place| steps.values().filter(|action| **action == Action::Later(place)).count();
     (report.later_here, report.later_there) = (later(Place::Here), later(Place::There));
+    let held = |place| {
+        let held = steps.iter().filter(|(_, action)| **action == Action::Held(place));
+        held.map(|(path, _)| path.clone()).collect()
+    };
+    (report.held_here, report.held_there) = (held(Place::Here), held(Place::There));
     let conflicts = steps.iter().filter_map(|(path, action)| match action {
         Action::Conflict(why) => Some(Conflict {
             path: path.clone(),
@@ -1409,8 +1569,10 @@ fn count(steps: &Steps, report: &mut Report) {
 struct Looked {
     workspace: String,
     mark: Option<String>,
+    generation: String,
     uid: u32,
-    clock: i64,
+    clock_ns: i64,
+    folds: bool,
     gzip: bool,
     rsync: bool,
     /// None where there is no workspace; `Some(None)` where nothing changed.
@@ -1428,8 +1590,10 @@ fn read_look(from: &mut dyn Read) -> Result<Looked> {
             return Ok(Looked {
                 workspace,
                 mark: None,
+                generation: String::new(),
                 uid: 0,
-                clock: 0,
+                clock_ns: 0,
+                folds: false,
                 gzip: false,
                 rsync: false,
                 text: None,
@@ -1450,11 +1614,16 @@ fn read_look(from: &mut dyn Read) -> Result<Looked> {
             Some(String::from_utf8_lossy(&text).into_owned())
         }
     };
+    let generation = read_line(from)?
+        .strip_prefix("generation ")
+        .map(|name| name.trim().to_owned())
+        .filter(|name| name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        .ok_or_else(|| strange("last sync"))?;
     let uid = read_line(from)?.trim().parse().map_err(|_| strange("user"))?;
-    let clock = read_line(from)?.trim().parse().map_err(|_| strange("clock"))?;
+    let clock_ns = clock(&read_line(from)?).ok_or_else(|| strange("clock"))?;
     let tools = read_line(from)?;
     let has = |tool| tools.split(' ').any(|had| had == tool);
-    let (gzip, rsync) = (has("gzip"), has("rsync"));
+    let (gzip, rsync, folds) = (has("gzip"), has("rsync"), has("folds"));
     let text = match read_line(from)?.as_str() {
         "same" => None,
         _ => {
@@ -1473,27 +1642,46 @@ fn read_look(from: &mut dyn Read) -> Result<Looked> {
     Ok(Looked {
         workspace,
         mark,
+        generation,
         uid,
-        clock,
+        clock_ns,
+        folds,
         gzip,
         rsync,
         text: Some(text),
     })
 }
 
+/// A time of the far side, in nanoseconds since 1970: seconds, and nanoseconds where its `date` has them.
+fn clock(line: &str) -> Option<i64> {
+    let mut words = line.split(' ');
+    let seconds: i64 = words.next()?.parse().ok()?;
+    let digits = words.next().filter(|digits| digits.len() == 9);
+    let nanoseconds = digits.and_then(|digits| digits.parse().ok());
+    seconds
+        .checked_mul(1_000_000_000)?
+        .checked_add(nanoseconds.unwrap_or(0))
+}
+
 /// What [`script::APPLY`] says.
 struct Applied {
+    /// Batches that could not be put in place.
     stuck: Vec<Vec<u8>>,
-    clock: i64,
+    /// Batches that were left, because something in their place is not as it was listed.
+    changed: Vec<Vec<u8>>,
+    clock_ns: i64,
+    generation: String,
     tree: Tree,
 }
 
 fn read_applied(from: &mut dyn Read, limit: u64) -> Result<Applied> {
-    let mut stuck = Vec::new();
+    let (mut stuck, mut changed) = (Vec::new(), Vec::new());
     loop {
         let line = read_line(from)?;
         if let Some(batch) = line.strip_prefix("stuck ") {
             stuck.push(batch.as_bytes().to_vec());
+        } else if let Some(batch) = line.strip_prefix("changed ") {
+            changed.push(batch.as_bytes().to_vec());
         } else if line.starts_with("done ") {
             break;
         } else {
@@ -1503,10 +1691,12 @@ fn read_applied(from: &mut dyn Read, limit: u64) -> Result<Applied> {
             )));
         }
     }
-    let clock = read_line(from)?.trim().parse().unwrap_or_default();
     Ok(Applied {
         stuck,
-        clock,
+        changed,
+        // Without one, the next sync compares contents.
+        clock_ns: clock(&read_line(from)?).unwrap_or_default(),
+        generation: read_line(from)?,
         tree: read_records(from, limit)?,
     })
 }

@@ -164,11 +164,8 @@ pub async fn watch<S: Shell>(session: &mut Session<S>, mut tell: impl FnMut(Even
     let mut turn = Turn::Here { all: true };
     loop {
         let begun = Instant::now();
-        let both = |direction| Wish {
-            direction,
-            settle: None,
-            only: &[],
-        };
+        let brake = session.brake;
+        let both = |direction| Wish::everything(direction, brake);
         let result = match turn {
             _ if broken => session.sync(&both(Direction::Both), false).await.map(Some),
             Turn::Here { all: true } => session.sync(&both(Direction::Both), false).await.map(Some),

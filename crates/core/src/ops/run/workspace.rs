@@ -19,7 +19,7 @@ use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::docks::remote;
-use crate::ops::sync::{self, Docked};
+use crate::ops::sync::{self, Docked, Purpose};
 use crate::output::visible;
 use crate::shell;
 use crate::sync::manifest::Memory;
@@ -109,12 +109,8 @@ pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>
     let mut session = None;
     let mut workspace = String::new();
     if found.iter().any(is_inside) {
-        let mut docked = tokio::task::block_in_place(|| Docked::open(context, project, true))?;
-        let wish = Wish {
-            direction: Direction::Up,
-            settle: None,
-            only: &[],
-        };
+        let mut docked = tokio::task::block_in_place(|| Docked::open(context, project, Purpose::SyncWithVersion))?;
+        let wish = Wish::everything(Direction::Up, docked.session.brake);
         let report = docked.session.sync(&wish, false).await?;
         sync::show_briefly(&context.printer, &docked.dock, &report);
         workspace.clone_from(&report.workspace);
@@ -226,11 +222,7 @@ pub async fn in_step(
             never = watch::watch(&mut docked.session, told) => match never {},
         }
     };
-    let wish = Wish {
-        direction: Direction::Both,
-        settle: None,
-        only: &[],
-    };
+    let wish = Wish::everything(Direction::Both, docked.session.brake);
     match docked.session.sync(&wish, false).await {
         Ok(report) => sync::show_briefly(&context.printer, &docked.dock, &report),
         Err(error) => {

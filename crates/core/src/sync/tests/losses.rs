@@ -1,0 +1,404 @@
+//! What could lose somebody's work: snapshots, clones, mounts, power cuts, saves in the middle of a sync, removals in bulk.
+
+use super::*;
+
+/// A wish to remove whatever the other side has removed.
+fn delete(direction: Direction) -> Wish<'static> {
+    Wish {
+        brake: None,
+        ..Wish::everything(direction, Brake::default())
+    }
+}
+
+fn whys(report: &Report) -> Vec<(String, Why)> {
+    let conflicts = report.conflicts.iter();
+    conflicts
+        .map(|conflict| (String::from_utf8_lossy(&conflict.path).into_owned(), conflict.why))
+        .collect()
+}
+
+/// A copy of a folder with all that it has, and nothing else.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    let status = std::process::Command::new("cp")
+        .arg("-a")
+        .args([from, to])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_in_the_place_of_a_workspace_removes_and_reverts_nothing_here() {
+    for tools in BOTH {
+        let pair = Pair::new(tools);
+        let (here, there) = (pair.here(), pair.there());
+        let snapshot = pair.root.path().join("snapshot");
+        for name in ["a", "b", "sub/c"] {
+            write(&here, name, "old");
+        }
+        pair.up().await;
+        pair.assert_in_step().await;
+        copy(&there, &snapshot);
+        write(&here, "a", "new");
+        write(&here, "sent", "sent");
+        pair.up().await;
+        copy(&snapshot, &there);
+        let before = tree(&here);
+        let report = pair.sync(Direction::Both).await;
+        assert_eq!(whys(&report), [("a".to_owned(), Why::BothNew)], "{tools:?}");
+        fs::remove_file(here.join("a.dock")).unwrap();
+        assert_eq!(tree(&here), before, "{tools:?}");
+        assert_eq!(read(&there, "sent"), "sent");
+
+        // Also where nothing but a sync-down was between: what it brought is in no snapshot.
+        pair.try_sync(Direction::Up, Some(Place::Here), &[]).await.unwrap();
+        pair.assert_in_step().await;
+        copy(&there, &snapshot);
+        write(&there, "result", "result");
+        assert!(pair.down().await.is_clean());
+        copy(&snapshot, &there);
+        let report = pair.sync(Direction::Both).await;
+        assert!(report.is_clean(), "{tools:?} {report:?}");
+        assert_eq!(
+            (read(&here, "result"), read(&there, "result")),
+            ("result".into(), "result".into())
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_by_a_backup_another_machine_or_of_another_folder_removes_nothing() {
+    let pair = Pair::new(Tools::Machine);
+    let (here, there) = (pair.here(), pair.there());
+    write(&here, "a", "a");
+    write(&here, "b", "b");
+    pair.up().await;
+    write(&there, "result", "the only copy");
+    pair.down().await;
+    pair.assert_in_step().await;
+
+    // A clone made anew at the same path.
+    fs::remove_dir_all(&here).unwrap();
+    write(&here, "a", "a");
+    write(&here, "b", "b");
+    let report = pair.up().await;
+    assert!(report.is_clean() && report.done.is_empty(), "{report:?}");
+    assert_eq!(read(&there, "result"), "the only copy");
+    pair.down().await;
+    pair.assert_in_step().await;
+
+    // The memory of before, from a backup.
+    let state = pair.root.path().join("home/.local/state");
+    let backup = pair.root.path().join("backup");
+    copy(&state, &backup);
+    write(&here, "later", "later");
+    pair.up().await;
+    fs::remove_file(here.join("later")).unwrap();
+    pair.up().await;
+    write(&there, "later", "made there");
+    copy(&backup, &state);
+    let report = pair.sync(Direction::Both).await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(read(&here, "later"), "made there");
+
+    // All of it on another machine, without the files.
+    let mut session = pair.session_on("1f").unwrap();
+    fs::remove_file(here.join("result")).unwrap();
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&said);
+    session.notice = Arc::new(move |line| heard.lock().unwrap().push(line.to_owned()));
+    let report = session
+        .sync(&Wish::everything(Direction::Up, Brake::default()), false)
+        .await
+        .unwrap();
+    assert!(report.done.is_empty(), "{report:?}");
+    assert!(said.lock().unwrap()[0].contains("another machine's"), "{said:?}");
+    assert_eq!(read(&there, "result"), "the only copy");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_missing_mount_held_is_not_removed() {
+    let as_root = |program: &str, words: &[&str], path: &Path| {
+        let mut command = dockerutils_test_support::machine::as_root(program).unwrap();
+        assert!(command.args(words).arg(path).status().unwrap().success(), "{program}");
+    };
+    for side in [Place::Here, Place::There] {
+        let pair = Pair::new(Tools::Machine);
+        let (here, there) = (pair.here(), pair.there());
+        write(&here, "a", "a");
+        fs::create_dir(here.join("data")).unwrap();
+        pair.up().await;
+        let (own, other, direction) = match side {
+            Place::Here => (&here, &there, Direction::Up),
+            Place::There => (&there, &here, Direction::Down),
+        };
+        let data = own.join("data");
+        as_root("mount", &["-t", "tmpfs", "-o", "mode=777", "none"], &data);
+        write(&data, "large/set", "the mount's");
+        let synced = pair.try_sync(direction, None, &[]).await;
+        as_root("umount", &[], &data);
+        assert!(synced.unwrap().is_clean());
+        assert_eq!(read(other, "data/large/set"), "the mount's");
+        let report = pair.sync(direction).await;
+        let expected: Vec<(String, Why)> = ["data/large", "data/large/set"]
+            .map(|path| (path.to_owned(), Why::Mount(side)))
+            .into();
+        assert_eq!(whys(&report), expected);
+        assert_eq!(read(other, "data/large/set"), "the mount's");
+        // Another one in its place.
+        as_root("mount", &["-t", "tmpfs", "-o", "mode=777", "none"], &data);
+        let synced = pair.try_sync(direction, None, &[]).await;
+        as_root("umount", &[], &data);
+        assert_eq!(whys(&synced.unwrap()), expected);
+        assert_eq!(read(other, "data/large/set"), "the mount's");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_empty_or_shorter_as_by_a_power_cut_is_a_conflict() {
+    for side in [Place::Here, Place::There] {
+        let pair = Pair::new(Tools::Machine);
+        let (here, there) = (pair.here(), pair.there());
+        for name in ["empty", "short", "edited"] {
+            write(&here, name, "what somebody wrote");
+        }
+        pair.up().await;
+        pair.assert_in_step().await;
+        let (own, other) = match side {
+            Place::Here => (&here, &there),
+            Place::There => (&there, &here),
+        };
+        fs::write(own.join("empty"), "").unwrap();
+        let cut = fs::File::options().write(true).open(own.join("short")).unwrap();
+        cut.set_len(5).unwrap();
+        cut.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(3600))
+            .unwrap();
+        fs::write(own.join("edited"), "shorter").unwrap();
+        let report = pair.sync(Direction::Both).await;
+        assert_eq!(
+            whys(&report),
+            [
+                ("empty".to_owned(), Why::Emptied(side)),
+                ("short".to_owned(), Why::Shortened(side))
+            ]
+        );
+        assert_eq!(read(other, "empty"), "what somebody wrote");
+        assert_eq!(read(other, "short"), "what somebody wrote");
+        assert_eq!(read(other, "edited"), "shorter");
+        // The way back, and the way on.
+        let back = match side {
+            Place::Here => Place::There,
+            Place::There => Place::Here,
+        };
+        pair.try_sync(Direction::Both, Some(back), &[b"empty".to_vec()])
+            .await
+            .unwrap();
+        pair.try_sync(Direction::Both, Some(side), &[b"short".to_vec()])
+            .await
+            .unwrap();
+        assert_eq!(read(own, "empty"), "what somebody wrote");
+        assert_eq!(read(other, "short"), "what ");
+        pair.assert_in_step().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_save_on_the_dock_while_files_are_put_in_place_is_a_conflict_and_stays() {
+    // Busybox's shell has a `mv` of its own.
+    for tools in [Tools::Machine] {
+        let pair = Pair::new(tools);
+        let (here, there) = (pair.here(), pair.there());
+        for name in ["d1/a", "d2/b", "d3/c"] {
+            write(&here, name, "old");
+        }
+        pair.up().await;
+        pair.assert_in_step().await;
+        write(&here, "d1/a", "new from here");
+        write(&here, "d2/b", "new from here");
+        write(&here, "d3/made", "new from here");
+        // The first file that is put in place is the sign for somebody there to save others.
+        pair.shell.replace(
+            "mv",
+            &format!(
+                r#"if [ "$2" = -- ] && [ ! -e "{home}/done" ]; then
+    : > "{home}/done"
+    echo 'saved there' > "{there}/d2/b"
+    echo 'saved there' > "{there}/d3/made"
+fi
+exec {mv} "$@"
+"#,
+                home = pair.shell.home.display(),
+                there = there.display(),
+                mv = pair.shell.program("mv")
+            ),
+        );
+        let report = pair.up().await;
+        assert_eq!(
+            whys(&report),
+            [
+                ("d2/b".to_owned(), Why::BothChanged),
+                ("d3/made".to_owned(), Why::BothNew)
+            ],
+            "{tools:?} {report:?}"
+        );
+        assert!(report.troubles.is_empty(), "{report:?}");
+        assert_eq!(read(&there, "d1/a"), "new from here");
+        for name in ["d2/b", "d3/made"] {
+            assert_eq!(read(&there, name), "saved there\n", "{tools:?}");
+        }
+        pair.try_sync(Direction::Both, Some(Place::There), &[]).await.unwrap();
+        pair.assert_in_step().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_removals_wait_for_a_persons_word_and_a_move_is_none() {
+    for direction in [Direction::Down, Direction::Up] {
+        let pair = Pair::new(Tools::Machine);
+        let (here, there) = (pair.here(), pair.there());
+        for number in 0..400 {
+            write(&here, &format!("src/{number}"), &number.to_string());
+        }
+        pair.up().await;
+        pair.assert_in_step().await;
+        let (own, other) = match direction {
+            Direction::Up => (&here, &there),
+            _ => (&there, &here),
+        };
+        // Fifty are removed like one.
+        for number in 0..50 {
+            fs::remove_file(own.join(format!("src/{number}"))).unwrap();
+        }
+        assert!(pair.sync(direction).await.is_clean());
+        assert_eq!(fs::read_dir(other.join("src")).unwrap().count(), 350);
+        for number in 50..101 {
+            fs::remove_file(own.join(format!("src/{number}"))).unwrap();
+        }
+        write(own, "src/added", "added");
+        let report = pair.sync(direction).await;
+        let held = match direction {
+            Direction::Up => &report.held_there,
+            _ => &report.held_here,
+        };
+        assert_eq!((held.len(), report.is_clean()), (51, false));
+        assert_eq!(
+            fs::read_dir(other.join("src")).unwrap().count(),
+            351,
+            "the rest travels"
+        );
+        // Put back, by the word of a person; and removed, by another.
+        let back = match direction {
+            Direction::Up => (Direction::Down, Place::There),
+            _ => (Direction::Up, Place::Here),
+        };
+        pair.try_sync(Direction::Both, Some(back.1), &[b"src/50".to_vec()])
+            .await
+            .unwrap();
+        let mut session = pair.session().unwrap();
+        assert!(session.sync(&delete(direction), false).await.unwrap().is_clean());
+        drop(session);
+        assert_eq!(
+            fs::read_dir(other.join("src")).unwrap().count(),
+            301 - usize::from(!own.join("src/50").exists())
+        );
+        pair.assert_in_step().await;
+        // A folder that gets another name.
+        fs::rename(own.join("src"), own.join("source")).unwrap();
+        assert!(pair.sync(direction).await.is_clean());
+        pair.assert_in_step().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_changes_nothing_on_either_side() {
+    let pair = Pair::new(Tools::Machine);
+    let (here, far) = (pair.here(), pair.shell.home.clone());
+    write(&here, "a", "a");
+    // A project that is a workspace itself, and another sync of it that is under way.
+    write(&here, ".dockerutils-sync/owner", "somebody's mark");
+    let other = Local::open(&here).unwrap();
+    let stage = other.stage().unwrap();
+    stage.create("half").unwrap();
+    let everything = |folder: &Path| {
+        let mut all: Vec<PathBuf> = vec![folder.to_owned()];
+        let mut at = 0;
+        while let Some(path) = all.get(at).cloned() {
+            at += 1;
+            for entry in fs::read_dir(&path).into_iter().flatten() {
+                all.push(entry.unwrap().path());
+            }
+        }
+        all.sort();
+        all
+    };
+    let before = (
+        everything(&here),
+        everything(&far),
+        everything(&pair.root.path().join("home")),
+    );
+    for direction in [Direction::Up, Direction::Both] {
+        let mut session = pair.peek().unwrap();
+        let report = session
+            .sync(&Wish::everything(direction, Brake::default()), true)
+            .await
+            .unwrap();
+        assert_eq!(report.done.len(), 1, "{report:?}");
+        drop(session);
+        let after = (
+            everything(&here),
+            everything(&far),
+            everything(&pair.root.path().join("home")),
+        );
+        assert_eq!(after, before);
+    }
+    // And beside a sync that holds the lock.
+    let holder = pair.session().unwrap();
+    assert!(
+        pair.peek()
+            .unwrap()
+            .sync(&Wish::everything(Direction::Up, Brake::default()), true)
+            .await
+            .is_ok()
+    );
+    drop(holder);
+    pair.up().await;
+    assert!(here.join(".dockerutils-sync/owner").exists());
+    assert!(stage.open("half").is_ok());
+    // What a sync left behind that was killed is no other's, and goes.
+    let dead = here.join(".dockerutils-sync/stage.0123456789abcdef");
+    fs::create_dir(&dead).unwrap();
+    other.clean();
+    assert!(!dead.exists() && stage.open("half").is_ok());
+    drop(stage);
+    assert_eq!(fs::read_dir(here.join(".dockerutils-sync")).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_failed_in_part_is_no_sign_of_removal() {
+    let pair = Pair::new(Tools::Machine);
+    let (here, there) = (pair.here(), pair.there());
+    for name in ["a", "mnt/b", "mnt/c"] {
+        write(&here, name, name);
+    }
+    pair.up().await;
+    let before = tree(&here);
+    // As a dead FUSE mount answers; and one whose complaints do not end.
+    for complaint in [
+        "find: './mnt': Transport endpoint is not connected",
+        "find: './mnt': No such file or directory\nfind: './mnt/b': Input/output error",
+    ] {
+        let find = pair.shell.program("find");
+        let script = format!(
+            "{find} . -path ./mnt -prune -o -path ./.dockerutils-sync -prune -o -exec stat -c \"$format\" {{}} +\nprintf '%b\\n' \"{complaint}\" >&2\nexit 1\n"
+        );
+        pair.shell
+            .replace("find", &script.replace("$format", super::super::listing::FORMAT));
+        write(&there, "new", complaint);
+        for direction in [Direction::Down, Direction::Both] {
+            let error = pair.try_sync(direction, None, &[]).await.unwrap_err();
+            assert!(error.to_string().contains("can't be listed"), "{error}");
+        }
+        assert_eq!(tree(&here), before);
+    }
+}
