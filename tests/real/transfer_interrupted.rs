@@ -222,6 +222,111 @@ fn what_is_kept_can_be_given_up() {
 }
 
 #[test]
+fn what_a_transfer_keeps_that_runs_stays_whoever_gives_up() {
+    on_each_route(|from, to, name| {
+        let (moving, elsewhere) = (
+            Moving::on(&format!("runs-{name}"), &[from, to]),
+            Moving::on(&format!("elsewhere-{name}"), &[]),
+        );
+        moving.build(from, &dockerfile());
+        let (_link, gate, address) = gated_link(to, 80_000_000);
+        let abort = |moving: &Moving, arguments: &[&str]| {
+            let invocation = moving.transfer(from).args(["--abort", &to.host]).args(arguments);
+            invocation.any_stdout().any_stderr().run()
+        };
+        let running = moving.transfer(from).args([&moving.name, &address, "--json"]).spawn();
+        let image = id(from, &moving.name);
+        wait_for_keepers(to, &image);
+        let before = keepers(to, &image);
+        let outcome = abort(&moving, &[]);
+        assert!(
+            outcome.stderr.contains("their transfer runs just now, in process "),
+            "{name} {outcome}"
+        );
+        // The tests beside this one are other machines, with the same user.
+        let outcome = abort(&elsewhere, &[]);
+        assert!(
+            outcome.stderr.contains("they came from another machine, "),
+            "{name} {outcome}"
+        );
+        assert_eq!(keepers(to, &image), before, "{name}");
+        gate.open();
+        let outcome = running.wait();
+        assert_eq!(outcome.code, 0, "{name} {outcome}");
+        assert_eq!(outcome.json()["images"][0]["layers_sent"], LAYERS, "{name} {outcome}");
+        assert!(keepers(to, &image).is_empty(), "{name}");
+        assert_eq!(saved_layers(to, &moving.name), LAYERS + 1, "{name}");
+    });
+}
+
+#[test]
+fn what_two_transfers_keep_of_one_image_is_each_ones_own() {
+    on_each_route(|from, to, name| {
+        let moving = Moving::on(&format!("two-{name}"), &[from, to]);
+        moving.build(from, &dockerfile());
+        let (_link, gate, address) = gated_link(to, 80_000_000);
+        let first = moving.transfer(from).args([&moving.name, &address, "--json"]).spawn();
+        let image = id(from, &moving.name);
+        wait_for_keepers(to, &image);
+        let before = keepers(to, &image);
+        // It brings what is not there, is done, and leaves what the first one keeps.
+        let sent = moving.send(from, &to.host);
+        assert_eq!(sent["status"], "transferred", "{name} {sent}");
+        assert_eq!(keepers(to, &image), before, "{name}");
+        gate.open();
+        let outcome = first.wait();
+        assert_eq!(outcome.code, 0, "{name} {outcome}");
+        assert!(keepers(to, &image).is_empty(), "{name}");
+        assert_eq!(saved_layers(to, &moving.name), LAYERS + 1, "{name}");
+    });
+}
+
+#[test]
+fn what_was_given_a_name_keeps_it_when_all_else_is_given_up() {
+    on_each_route(|from, to, name| {
+        let moving = Moving::on(&format!("named-{name}"), &[from, to]);
+        moving.build(from, &dockerfile());
+        let (_link, gate, address) = gated_link(to, 80_000_000);
+        let running = moving.transfer(from).args([&moving.name, &address]).spawn();
+        let image = id(from, &moving.name);
+        wait_for_keepers(to, &image);
+        running.signal(Signal::KILL);
+        running.wait();
+        gate.open();
+        let [keeper] = &keepers(to, &image)[..] else {
+            panic!("{name}: more than one was loaded before the first was answered");
+        };
+        let long = docker(to, &["image", "inspect", "--format={{.Id}}", keeper]);
+        // As a removal leaves it that was killed between its two steps.
+        let removing = format!(
+            "io.dockerutils.transfer/removing:{}",
+            long.trim_start_matches("sha256:")
+        );
+        docker(to, &["tag", keeper, &removing]);
+        docker(to, &["tag", keeper, &moving.name]);
+        let abort = || {
+            let outcome = moving
+                .transfer(from)
+                .args(["--abort", &to.host])
+                .any_stdout()
+                .any_stderr()
+                .run();
+            assert!(
+                outcome.stderr.is_empty() || !outcome.stderr.contains(&moving.name),
+                "{outcome}"
+            );
+        };
+        abort();
+        assert_eq!(id(to, &moving.name), long, "{name}");
+        assert!(!is_there(to, &removing), "{name}");
+        docker(to, &["tag", keeper, &removing]);
+        docker(to, &["rmi", &moving.name]);
+        abort();
+        assert!(!is_there(to, &long), "{name}");
+    });
+}
+
+#[test]
 fn what_is_kept_may_be_removed_by_others_in_the_middle() {
     on_each_route(|from, to, name| {
         let moving = Moving::on(&format!("removed-{name}"), &[from, to]);

@@ -20,7 +20,7 @@ use dockerutils_core::ops::transfer::{self, TransferArgs};
 /// Inside a project, an image type (a folder under docker/) stands for the image that build-image made of it.
 #[derive(Debug, Parser)]
 #[command(
-    override_usage = "transfer-image [OPTIONS] <IMAGE>... <DEST>\n       transfer-image --abort <DEST>",
+    override_usage = "transfer-image [OPTIONS] <IMAGE>... <DEST>\n       transfer-image --abort [--all] <DEST>",
     after_long_help = "SSH_KEY names a private key for a DEST that is an address.\n\nExit codes: 0 all images are there; 1 \
 one could not be sent; 2 wrong usage or configuration; 3 an engine can't be reached; 130 interrupted."
 )]
@@ -31,9 +31,12 @@ pub struct Args {
     /// Where the images are: a dock, [user@]host[:port], or `local` [default: the engine in use]
     #[arg(long, value_name = "DOCK", conflicts_with = "dock")]
     pub from: Option<String>,
-    /// Remove the layers that interrupted transfers have left at DEST
+    /// Remove the layers that interrupted transfers of this machine have left at DEST
     #[arg(long, conflicts_with = "from")]
     pub abort: bool,
+    /// With --abort: of your other machines, too, whose transfers may still run
+    #[arg(long, requires = "abort")]
+    pub all: bool,
     /// What every command takes that uses an engine.
     #[command(flatten)]
     pub global: EngineArgs,
@@ -51,7 +54,7 @@ fn run(mut args: Args, context: &Context) -> Result<ExitStatus> {
     let destination = args.positional.pop().unwrap_or_default();
     if args.abort {
         return match args.positional.first() {
-            None => transfer::abort(context, &destination),
+            None => transfer::abort(context, &destination, args.all),
             Some(image) => Err(
                 Error::usage(format!("--abort is of a whole destination, not of {image}"))
                     .hint(hint!("transfer-image --abort {}", destination)),

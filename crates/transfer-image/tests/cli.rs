@@ -1,5 +1,5 @@
 //! The real `transfer-image` in a sandbox, between two scripted engines: help, plans, and each error with its hint.
-#![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a harness fails its test by panicking")]
 
 use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine};
 use serde_json::{Value, json};
@@ -96,6 +96,11 @@ fn wrong_usage_is_code_2() {
         .args(["--abort", "dev", "far"])
         .code(2)
         .stderr("transfer-image: --abort is of a whole destination, not of dev\n\nhint: transfer-image --abort far\n")
+        .run();
+    command()
+        .args(["--all", "dev", "far"])
+        .code(2)
+        .stderr_has("--abort")
         .run();
     command()
         .args(["dev", "-oProxyCommand=x"])
@@ -291,8 +296,15 @@ fn loaded() -> Reply {
     Reply::stream(&[json!({ "stream": "Loaded image" })])
 }
 
+/// The name that an image has while it is removed.
+const REMOVING: &str = "io.dockerutils.transfer/removing";
+
+/// Whether no image got a name, but the one for its removal.
 fn is_unnamed(engine: &ScriptedEngine) -> bool {
-    engine.requests().iter().all(|request| !request.path.ends_with("/tag"))
+    let removing = format!("repo={}", REMOVING.replace('/', "%2F"));
+    let asked = engine.requests();
+    let mut tags = asked.iter().filter(|request| request.path.ends_with("/tag"));
+    tags.all(|request| request.query.contains(&removing))
 }
 
 #[test]
@@ -376,11 +388,11 @@ fn an_engine_that_has_other_layers_after_the_load_is_found_out() {
     let saved = Saved::new();
     let (sandbox, source) = (Sandbox::new(), saved.source(saved.archive()));
     let other = json!({ "Id": saved.id, "RootFS": { "Type": "layers", "Layers": [LAYER] } });
-    let dest = empty().on("POST", "/images/load", loaded()).on(
-        "GET",
-        &format!("/images/{}/json", saved.id),
-        Reply::json(200, &other),
-    );
+    let dest = empty()
+        .on("POST", "/images/load", loaded())
+        .on("GET", &format!("/images/{}/json", saved.id), Reply::json(200, &other))
+        .on("POST", &format!("/images/{}/tag", saved.id), Reply::empty(201))
+        .on("DELETE", "/images/*", Reply::json(200, &json!([])));
     transfer(&sandbox, &source)
         .args(["one:1", &dest.host(), "-q"])
         .code(1)
@@ -388,6 +400,124 @@ fn an_engine_that_has_other_layers_after_the_load_is_found_out() {
         .stderr_has("its layers are others")
         .run();
     assert!(is_unnamed(&dest));
+    // By its ID, it would go with a name that somebody has given it meanwhile.
+    let removed = removed(&dest);
+    assert!(!removed.is_empty());
+    assert!(removed.iter().all(|path| *path == removal(&saved.id)), "{removed:?}");
+}
+
+fn removed(engine: &ScriptedEngine) -> Vec<String> {
+    let asked = engine.requests().into_iter();
+    let asked = asked.filter(|request| request.method == "DELETE");
+    let paths = asked.map(|request| request.path.replace("%2F", "/").replace("%3A", ":"));
+    // Several are removed at a time.
+    let mut paths: Vec<_> = paths.collect();
+    paths.sort();
+    paths
+}
+
+/// The path by which an image without a name is removed.
+fn removal(id: &str) -> String {
+    format!("/images/{REMOVING}:{}", id.trim_start_matches("sha256:"))
+}
+
+/// An image that keeps layers for a transfer of the machine with this ID.
+fn keeper(id: &str, machine: &str, transfer: &str) -> Value {
+    json!({
+        "Id": id, "ParentId": "", "RepoTags": ["<none>:<none>"], "RepoDigests": [], "Created": 1_000_000, "Size": 1,
+        "SharedSize": -1, "Containers": -1,
+        "Labels": {
+            "io.dockerutils.transfer": ID, "io.dockerutils.user": "tester", "io.dockerutils.transfer.machine": machine,
+            "io.dockerutils.transfer.host": "lap\u{1b}top\ntwo", "io.dockerutils.transfer.id": transfer,
+        },
+    })
+}
+
+/// An engine where these keep layers.
+fn keeping(keepers: &[Value]) -> ScriptedEngine {
+    engine("destination")
+        .on("GET", "/images/json", Reply::json(200, &json!(keepers)))
+        // What is half removed.
+        .on("GET", "/images/json", Reply::json(200, &json!([])))
+        .on("POST", "/images/*/tag", Reply::empty(201))
+        .on("DELETE", "/images/*", Reply::json(200, &json!([])))
+}
+
+/// The ID that the sandbox's machine has got by a transfer.
+fn machine_id(sandbox: &Sandbox) -> String {
+    let saved = Saved::new();
+    let dest = saved.destination().on("POST", "/images/load", loaded());
+    transfer(sandbox, &saved.source(saved.archive()))
+        .args(["one:1", &dest.host(), "-q"])
+        .any_stdout()
+        .run();
+    let state = sandbox.home().join(".local/state/dockerutils");
+    let files = std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+    let ids: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|end| end == "id"))
+        .collect();
+    // The lock of the transfer went with it.
+    assert_eq!(std::fs::read_dir(state.join("transfers")).unwrap().count(), 0);
+    let [id] = ids.as_slice() else { panic!("{ids:?}") };
+    std::fs::read_to_string(id).unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn what_transfers_of_this_machine_left_is_removed_and_what_others_did_is_named() {
+    let sandbox = Sandbox::new();
+    let machine = machine_id(&sandbox);
+    let keepers = [
+        keeper(LAYER, &machine, "0123456789abcdef"),
+        keeper(TOP, &"f".repeat(32), "0123456789abcdef"),
+    ];
+    let abort = |dest: &ScriptedEngine, arguments: &[&str]| {
+        let host = dest.host();
+        let invocation = sandbox
+            .command("transfer-image")
+            .args(["--abort", &host])
+            .args(arguments);
+        invocation.any_stdout().any_stderr().run()
+    };
+    let dest = keeping(&keepers);
+    let outcome = abort(&dest, &[]);
+    assert!(outcome.stdout.ends_with(": 1 unnamed image\n"), "{outcome}");
+    for part in [
+        "1 unnamed image with layers of",
+        "another machine, lap",
+        " days ago",
+        "--abort --all",
+    ] {
+        assert!(outcome.stderr.contains(part), "{part}: {outcome}");
+    }
+    assert!(!outcome.stderr.contains('\u{1b}'), "{outcome}");
+    assert_eq!(removed(&dest), [removal(LAYER)]);
+    // A plan changes nothing.
+    let dest = keeping(&keepers);
+    let outcome = abort(&dest, &["--all", "--dry-run"]);
+    assert_eq!(outcome.stdout.lines().count(), 2, "{outcome}");
+    assert!(removed(&dest).is_empty() && is_unnamed(&dest));
+    let dest = keeping(&keepers);
+    let outcome = abort(&dest, &["--all", "--json"]).json();
+    assert_eq!(outcome, json!({ "removed": [LAYER, TOP], "left": [] }));
+    assert_eq!(removed(&dest), [removal(LAYER), removal(TOP)]);
+}
+
+#[test]
+fn a_machine_that_has_sent_nothing_removes_nothing_of_others() {
+    let sandbox = Sandbox::new();
+    let dest = keeping(&[keeper(LAYER, &"f".repeat(32), "0123456789abcdef")]);
+    let outcome = sandbox
+        .command("transfer-image")
+        .args(["--abort", &dest.host(), "--json"])
+        .any_stdout()
+        .stderr_has("another machine")
+        .run()
+        .json();
+    assert_eq!(outcome["removed"], json!([]));
+    let left = &outcome["left"][0];
+    assert_eq!((&left["image"], &left["kept_by"]), (&json!(ID), &json!([LAYER])));
+    assert!(removed(&dest).is_empty());
+    assert!(!sandbox.home().join(".local").exists(), "looking makes nothing");
 }
 
 #[test]

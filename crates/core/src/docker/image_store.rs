@@ -272,16 +272,30 @@ pub async fn layer_type(content: &Content, digest: &Digest) -> Result<String> {
 /// # Errors
 /// The engine's refusal or a broken connection.
 pub async fn tag(engine: &Engine, id: &Digest, name: &str) -> Result<()> {
+    try_tag(engine, id, name)
+        .await
+        .map_err(|cause| engine.error(name, cause))
+}
+
+/// [`tag`], where the image is still there; whether it was.
+///
+/// # Errors
+/// As [`tag`].
+pub async fn tag_if_there(engine: &Engine, id: &Digest, name: &str) -> Result<bool> {
+    match try_tag(engine, id, name).await {
+        Ok(()) => Ok(true),
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+        Err(cause) => Err(engine.error(id.short(), cause)),
+    }
+}
+
+async fn try_tag(engine: &Engine, id: &Digest, name: &str) -> Result<(), bollard::errors::Error> {
     let (repository, tag) = match name.rsplit_once(':') {
         Some((repository, tag)) if !tag.contains('/') => (repository, tag),
         _ => (name, "latest"),
     };
     let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
-    engine
-        .docker()
-        .tag_image(id.as_str(), Some(options))
-        .await
-        .map_err(|cause| engine.error(name, cause))
+    engine.docker().tag_image(id.as_str(), Some(options)).await
 }
 
 /// The chains of all images of a classic store, those without a name included.

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use bollard::models::ImageSummary;
 use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptionsBuilder};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::config_of;
-use super::documents::{Documents, KEEPER_LABEL};
+use super::documents::{Documents, HOST_LABEL, ID_LABEL, KEEPER_LABEL, MACHINE_LABEL, USER_LABEL};
 use super::plan::Plan;
 use super::send::{End, Shipment};
 use crate::docker::engine::Engine;
@@ -15,6 +16,8 @@ use crate::docker::image_store::{self, Inventory, Store, StoredImage};
 use crate::docker::manifest::Digest;
 use crate::error::{Error, Result};
 
+/// The name that images have while they are removed: of no registry that there could be.
+const REMOVING: &str = "io.dockerutils.transfer/removing";
 /// Images that are removed at a time: on a far link, each takes its time.
 const REMOVED_AT_ONCE: usize = 4;
 
@@ -113,46 +116,110 @@ pub async fn verify(shipment: &Shipment, documents: &Documents) -> Result<()> {
     Ok(())
 }
 
+/// An unnamed image that keeps layers of a transfer until all have arrived. What it says is another machine's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeper {
+    /// Its ID.
+    pub id: Digest,
+    /// The ID of the image that the layers are of.
+    pub image: String,
+    /// Whose transfer it is.
+    pub user: Option<String>,
+    /// The ID of the machine that the transfer runs on.
+    pub machine: Option<String>,
+    /// That machine's name.
+    pub host: Option<String>,
+    /// The transfer's ID.
+    pub transfer: Option<String>,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
+}
+
 /// The unnamed images that keep layers, by a label.
 ///
 /// # Errors
 /// A refusal or a broken connection.
-pub async fn keepers(engine: &Engine, label: &str) -> Result<Vec<Digest>> {
+pub async fn keepers(engine: &Engine, label: &str) -> Result<Vec<Keeper>> {
     let filters = HashMap::from([("label", vec![KEEPER_LABEL, label])]);
-    let options = ListImagesOptionsBuilder::new().all(true).filters(&filters).build();
-    let images = engine
-        .docker()
-        .list_images(Some(options))
-        .await
-        .map_err(|cause| engine.error("its images", cause))?;
+    let images = list(engine, &filters).await?;
     // One that somebody named is no more ours.
-    let unnamed = images
-        .iter()
-        .filter(|image| image.repo_tags.iter().all(|tag| tag == "<none>:<none>"));
-    Ok(unnamed.filter_map(|image| Digest::parse(&image.id).ok()).collect())
+    let unnamed = images.into_iter().filter(is_unnamed);
+    Ok(unnamed.filter_map(keeper).collect())
 }
 
-/// Removes images, and nothing that they were made from. One that is not there is no failure.
+/// The images that somebody is about to remove, or was.
 ///
 /// # Errors
 /// A refusal or a broken connection.
-pub async fn remove(engine: &Engine, images: &[Digest]) -> Result<()> {
-    let removed = images.iter().map(|image| async move {
-        // The layers of the longest chain are the others', too.
-        let options = RemoveImageOptionsBuilder::new().noprune(true).build();
-        match engine.docker().remove_image(image.as_str(), Some(options), None).await {
-            Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            Err(cause) => Err(engine.error(image.short(), cause)),
-        }
-    });
-    let removed: Vec<_> = removed.collect();
+pub async fn half_removed(engine: &Engine) -> Result<Vec<Digest>> {
+    let filters = HashMap::from([("reference", vec![REMOVING])]);
+    let images = list(engine, &filters).await?;
+    let unnamed = images.iter().filter(|image| is_unnamed(image));
+    Ok(unnamed.filter_map(|image| Digest::parse(&image.id).ok()).collect())
+}
+
+async fn list(engine: &Engine, filters: &HashMap<&str, Vec<&str>>) -> Result<Vec<ImageSummary>> {
+    let options = ListImagesOptionsBuilder::new().all(true).filters(filters).build();
+    let images = engine.docker().list_images(Some(options)).await;
+    images.map_err(|cause| engine.error("its images", cause))
+}
+
+/// Whether nobody gave an image a name but the one by which we remove it.
+fn is_unnamed(image: &ImageSummary) -> bool {
+    let ours = Digest::parse(&image.id).ok().map(|id| name_to_remove(&id));
+    image
+        .repo_tags
+        .iter()
+        .all(|tag| tag == "<none>:<none>" || ours.as_ref() == Some(tag))
+}
+
+fn keeper(mut image: ImageSummary) -> Option<Keeper> {
+    let mut label = |name: &str| image.labels.remove(name);
+    Some(Keeper {
+        image: label(KEEPER_LABEL)?,
+        user: label(USER_LABEL),
+        machine: label(MACHINE_LABEL),
+        host: label(HOST_LABEL),
+        transfer: label(ID_LABEL),
+        created: image.created,
+        id: Digest::parse(&image.id).ok()?,
+    })
+}
+
+/// The name of an image while it is removed.
+fn name_to_remove(image: &Digest) -> String {
+    format!("{REMOVING}:{}", image.hex())
+}
+
+/// Removes images that have no name, and nothing that they were made from. One that is not there, and one that somebody
+/// names meanwhile, is no failure.
+///
+/// # Errors
+/// A refusal or a broken connection.
+pub async fn remove<'a>(engine: &Engine, images: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
+    let removed: Vec<_> = images.into_iter().map(|image| remove_one(engine, image)).collect();
     futures_util::stream::iter(removed)
         .buffered(REMOVED_AT_ONCE)
         .try_collect()
         .await
 }
 
-/// Removes an image that nobody gave a name.
+/// An engine that is told to remove an image by its ID takes the name away, too, that it may just have been given. By a name
+/// that is ours alone, it takes no other.
+async fn remove_one(engine: &Engine, image: &Digest) -> Result<()> {
+    let name = name_to_remove(image);
+    if !image_store::tag_if_there(engine, image, &name).await? {
+        return Ok(());
+    }
+    // The layers of the longest chain are the others', too.
+    let options = RemoveImageOptionsBuilder::new().noprune(true).build();
+    match engine.docker().remove_image(&name, Some(options), None).await {
+        Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+        Err(cause) => Err(engine.error(image.short(), cause)),
+    }
+}
+
+/// Removes an image unless somebody gave it a name.
 ///
 /// # Errors
 /// A refusal or a broken connection.
@@ -161,6 +228,6 @@ pub async fn remove_unnamed(engine: &Engine, image: &Digest) -> Result<()> {
     let named = inspected.is_ok_and(|inspected| inspected.repo_tags.is_some_and(|tags| !tags.is_empty()));
     match named {
         true => Ok(()),
-        false => remove(engine, std::slice::from_ref(image)).await,
+        false => remove(engine, [image]).await,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::running::Identity;
 use crate::docker::image_store::{StoredImage, Variant};
 use crate::docker::manifest::{CONFIG, Descriptor, Digest, INDEX, MANIFEST};
 use crate::error::{Error, Result};
@@ -13,6 +14,12 @@ use crate::error::{Error, Result};
 pub const KEEPER_LABEL: &str = "io.dockerutils.transfer";
 /// The label that says whose transfer it is.
 pub const USER_LABEL: &str = "io.dockerutils.user";
+/// The label with the ID of the machine that the transfer runs on.
+pub const MACHINE_LABEL: &str = "io.dockerutils.transfer.machine";
+/// The label with that machine's name, for people.
+pub const HOST_LABEL: &str = "io.dockerutils.transfer.host";
+/// The label with the ID of the transfer.
+pub const ID_LABEL: &str = "io.dockerutils.transfer.id";
 
 /// Files of an archive, and the ID of what it loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,11 +126,20 @@ pub fn keeper_label(image: &Digest) -> String {
 ///
 /// # Errors
 /// None that this document could have.
-pub fn keeper_config(image: &Digest, user: &str, variant: &Variant, end: usize) -> Result<Vec<u8>> {
+pub fn keeper_config(image: &Digest, identity: &Identity, variant: &Variant, end: usize) -> Result<Vec<u8>> {
     let diff_ids: Vec<&Digest> = variant.layers.iter().take(end).map(|layer| &layer.diff_id).collect();
     let history = vec![json!({ "created_by": "transfer-image" }); diff_ids.len()];
-    let labels = json!({ (KEEPER_LABEL): image.as_str(), (USER_LABEL): user });
+    let labels: BTreeMap<&str, &str> = [
+        (KEEPER_LABEL, image.as_str()),
+        (USER_LABEL, &identity.user),
+        (ID_LABEL, &identity.id),
+        (HOST_LABEL, &identity.host),
+    ]
+    .into_iter()
+    .chain(identity.machine.as_deref().map(|machine| (MACHINE_LABEL, machine)))
+    .collect();
     bytes(&json!({
+        "created": jiff::Timestamp::now().to_string(),
         "architecture": variant.platform.architecture,
         "os": variant.platform.os,
         "variant": variant.platform.variant,
@@ -332,11 +348,31 @@ mod tests {
     #[test]
     fn a_keeper_is_an_image_of_the_lowest_layers() {
         let (image, variants) = image();
-        let config = keeper_config(&image.id, "ann", &variants[0], 1).unwrap();
+        let identity = Identity {
+            id: "0123456789abcdef".to_owned(),
+            user: "ann".to_owned(),
+            machine: Some("0".repeat(32)),
+            host: "laptop".to_owned(),
+        };
+        let config = keeper_config(&image.id, &identity, &variants[0], 1).unwrap();
         let read = ImageConfig::parse(&config).unwrap();
         assert_eq!((read.diff_ids.len(), read.platform.architecture.as_str()), (1, "amd64"));
         let text = String::from_utf8(config.clone()).unwrap();
-        assert!(text.contains(&format!(r#""{KEEPER_LABEL}":"{}""#, image.id)), "{text}");
+        for (label, value) in [
+            (KEEPER_LABEL, image.id.as_str()),
+            (USER_LABEL, "ann"),
+            (ID_LABEL, "0123456789abcdef"),
+            (HOST_LABEL, "laptop"),
+            (MACHINE_LABEL, "00000000000000000000000000000000"),
+        ] {
+            assert!(text.contains(&format!(r#""{label}":"{value}""#)), "{text}");
+        }
+        let no_machines = Identity {
+            machine: None,
+            ..identity
+        };
+        let config_of_none = keeper_config(&image.id, &no_machines, &variants[0], 1).unwrap();
+        assert!(!String::from_utf8_lossy(&config_of_none).contains(MACHINE_LABEL));
         let documents = classic(&config, &read.diff_ids).unwrap();
         assert_eq!(documents.id, Digest::of(&config));
         assert!(String::from_utf8_lossy(&documents.files[1].1).contains(r#""RepoTags":null"#));

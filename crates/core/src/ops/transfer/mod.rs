@@ -1,9 +1,11 @@
 //! Moving images between engines: only the layers that the other one lacks, and nothing but whole, checked images there.
 
+mod abort;
 mod arrival;
 mod documents;
 mod place;
 mod plan;
+mod running;
 mod send;
 
 use std::collections::HashMap;
@@ -26,10 +28,12 @@ use crate::hint;
 use crate::naming::Designation;
 use crate::output::bars::Bars;
 use crate::output::{size, visible};
-use arrival::{keepers, present, remove, remove_unnamed, verify};
-use documents::{USER_LABEL, keeper_label};
+use abort::{is_over, is_own};
+use arrival::{Keeper, keepers, present, remove, remove_unnamed, verify};
+use documents::keeper_label;
 use place::Place;
 use plan::{Plan, Room};
+use running::{Identity, Running};
 use send::{End, Failure, Shipment, Tally};
 
 /// A link that was cut is tried so often again, unless layers arrive in between.
@@ -141,57 +145,48 @@ pub fn transfer(context: &Context, args: &TransferArgs) -> Result<ExitStatus> {
         sending: Mutex::new(None),
     };
     let wanted = wanted(context, &args.images)?;
-    let dry_run = context.global.dry_run;
+    let running = match context.global.dry_run {
+        true => None,
+        false => Some(begin(context)?),
+    };
     let ended = context.block_on(async {
         let (source, dest) = route.connect().await?;
         route.check_distinct(&source, &dest)?;
-        if dry_run {
-            return route.show_plans(&wanted, &source, &dest).await;
+        match &running {
+            None => route.show_plans(&wanted, &source, &dest).await,
+            Some(running) => route.send_each(&wanted, source, dest, &running.identity).await,
         }
-        route.send_each(&wanted, source, dest).await
     });
-    match ended {
-        Err(error) if error.class() == Class::Interrupted => {
-            route.say_what_is_kept();
+    match (ended, &running) {
+        (Err(error), Some(running)) if error.class() == Class::Interrupted => {
+            route.say_what_is_kept(&running.identity);
             Err(error)
         }
-        ended => ended,
+        (ended, _) => ended,
     }
 }
 
-/// Removes the layers that interrupted transfers left at a place, for going on.
+/// From now on, others on this machine see that a transfer runs.
+fn begin(context: &Context) -> Result<Running> {
+    let (running, failure) = Running::begin(&context.env)?;
+    if let Some(error) = failure {
+        context.printer.warning(&format!(
+            "what this transfer keeps, if it is interrupted, can't be told from another machine's: {}",
+            with_cause(&error)
+        ));
+    }
+    Ok(running)
+}
+
+/// Removes the layers that interrupted transfers left at a place, for going on: those of this machine, or of `all`.
 ///
 /// # Errors
 /// A place that can't be reached, or its engine's refusal.
-pub fn abort(context: &Context, destination: &str) -> Result<ExitStatus> {
+pub fn abort(context: &Context, destination: &str, all: bool) -> Result<ExitStatus> {
     let place = Place::of(destination, &|| key(context), &context.env)?;
     context.block_on(async {
         let engine = place.connect(&context.env).await?;
-        let keepers = keepers(&engine, &format!("{USER_LABEL}={}", context.env.user())).await?;
-        if context.global.dry_run {
-            let lines: Vec<String> = keepers
-                .iter()
-                .map(|keeper| format!("docker rmi {} (on {})", keeper.short(), visible(&place.name)))
-                .collect();
-            context.printer.plan(&lines)?;
-            return Ok(ExitStatus::SUCCESS);
-        }
-        remove(&engine, &keepers).await?;
-        if context.printer.json() {
-            context
-                .printer
-                .result_json(&serde_json::json!({ "removed": keepers }))?;
-        } else {
-            let number = keepers.len();
-            context.printer.result(&match number {
-                0 => format!("nothing is left of transfers on {}", visible(&place.name)),
-                _ => format!(
-                    "removed what transfers left on {}: {number} unnamed images",
-                    visible(&place.name)
-                ),
-            });
-        }
-        Ok(ExitStatus::SUCCESS)
+        abort::abort(context, &place, &engine, all).await
     })
 }
 
@@ -320,7 +315,13 @@ impl Route<'_> {
         }
     }
 
-    async fn send_each(&self, wanted: &[Wanted], mut source: End, mut dest: End) -> Result<ExitStatus> {
+    async fn send_each(
+        &self,
+        wanted: &[Wanted],
+        mut source: End,
+        mut dest: End,
+        identity: &Identity,
+    ) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         let mut worst = ExitStatus::SUCCESS;
         let mut reports = Vec::new();
@@ -334,7 +335,7 @@ impl Route<'_> {
                     if let Some(ends) = again {
                         (source, dest) = ends;
                     }
-                    self.send(wanted, &mut source, &mut dest, &tally).await
+                    self.send(wanted, &mut source, &mut dest, &tally, identity).await
                 }
                 Err(error) => Err(error),
             };
@@ -389,12 +390,19 @@ impl Route<'_> {
     }
 
     /// Sends one image, over as many tries as it takes.
-    async fn send(&self, wanted: &Wanted, source: &mut End, dest: &mut End, tally: &Arc<Tally>) -> Result<Arrived> {
+    async fn send(
+        &self,
+        wanted: &Wanted,
+        source: &mut End,
+        dest: &mut End,
+        tally: &Arc<Tally>,
+        identity: &Identity,
+    ) -> Result<Arrived> {
         let (mut cuts, mut plans, mut careful) = (0, 0, false);
         let mut pause = FIRST_PAUSE;
         loop {
             let before = tally.layers.load(Ordering::Relaxed);
-            let failure = match self.attempt(wanted, source, dest, tally, careful).await {
+            let failure = match self.attempt(wanted, source, dest, tally, careful, identity).await {
                 Ok(arrived) => return Ok(arrived),
                 Err(failure) => failure,
             };
@@ -402,14 +410,14 @@ impl Route<'_> {
                 (cuts, pause) = (0, FIRST_PAUSE);
             }
             match failure {
-                Failure::Final(error) => return Err(self.with_keepers(error, dest).await),
+                Failure::Final(error) => return Err(self.with_keepers(error, dest, identity).await),
                 Failure::Misread(_) if !careful => careful = true,
-                Failure::Misread(error) => return Err(self.with_keepers(error, dest).await),
+                Failure::Misread(error) => return Err(self.with_keepers(error, dest, identity).await),
                 Failure::Changed(error) => {
                     plans += 1;
                     careful = true;
                     if plans == PLANS {
-                        return Err(self.with_keepers(error, dest).await);
+                        return Err(self.with_keepers(error, dest, identity).await);
                     }
                 }
                 Failure::Lost(error) => {
@@ -460,6 +468,7 @@ impl Route<'_> {
         dest: &End,
         tally: &Arc<Tally>,
         careful: bool,
+        identity: &Identity,
     ) -> Result<Arrived, Failure> {
         // The disk is asked for meanwhile: on a far link, each question takes its time.
         let mut free = std::pin::pin!(self.free(dest));
@@ -487,7 +496,7 @@ impl Route<'_> {
             if !has_name(&image, &id, dest).await? {
                 self.name(&image, &id, dest).await?;
             }
-            self.forget_keepers(&image.id, dest).await?;
+            self.forget_keepers(&image.id, dest, identity).await?;
             return Ok(Arrived {
                 status: if first_sent > 0 {
                     Status::Transferred
@@ -510,7 +519,7 @@ impl Route<'_> {
             dest: dest.clone(),
             image,
             plan,
-            user: self.context.env.user(),
+            identity: identity.clone(),
             tally: Arc::clone(tally),
             bars,
             careful,
@@ -532,7 +541,7 @@ impl Route<'_> {
             });
         }
         self.name(&shipment.image, &documents.id, dest).await?;
-        self.forget_keepers(&shipment.image.id, dest).await?;
+        self.forget_keepers(&shipment.image.id, dest, identity).await?;
         Ok(Arrived {
             status: Status::Transferred,
             id: documents.id,
@@ -569,15 +578,19 @@ impl Route<'_> {
         while !late.is_empty() && began.elapsed() < LATE {
             // Whether the engine answers, the next try finds out.
             let there = keepers(&dest.engine, &label).await.unwrap_or_default();
-            late.retain(|keeper| !there.contains(keeper));
+            late.retain(|late| !there.iter().any(|keeper| keeper.id == *late));
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Removes what kept the layers of an image that is whole now.
-    async fn forget_keepers(&self, image: &Digest, dest: &End) -> Result<(), Failure> {
+    /// Removes what kept the layers of an image that is whole now, and leaves what another transfer of it still needs.
+    async fn forget_keepers(&self, image: &Digest, dest: &End, identity: &Identity) -> Result<(), Failure> {
         let label = keeper_label(image);
-        let removed = async { remove(&dest.engine, &keepers(&dest.engine, &label).await?).await };
+        let removed = async {
+            let found = keepers(&dest.engine, &label).await?;
+            let over = |keeper: &&Keeper| is_over(keeper, identity, &self.context.env);
+            remove(&dest.engine, found.iter().filter(over).map(|keeper| &keeper.id)).await
+        };
         match removed.await {
             Ok(()) => Ok(()),
             Err(error) if error.class() == Class::Unreachable => Err(Failure::Lost(error)),
@@ -594,27 +607,32 @@ impl Route<'_> {
     }
 
     /// Says that layers are kept at the destination, where there are.
-    async fn with_keepers(&self, error: Error, dest: &End) -> Error {
+    async fn with_keepers(&self, error: Error, dest: &End, identity: &Identity) -> Error {
         let Some(image) = self.sending().clone() else {
             return error;
         };
-        let kept = keepers(&dest.engine, &keeper_label(&image)).await;
-        if !kept.unwrap_or_default().is_empty() {
+        if self.keeps(&image, &dest.engine, identity).await.unwrap_or_default() {
             self.kept_warning();
         }
         error
     }
 
+    /// Whether layers of an image are kept there that the next transfer of this machine goes on with.
+    async fn keeps(&self, image: &Digest, engine: &Engine, identity: &Identity) -> Result<bool> {
+        let kept = keepers(engine, &keeper_label(image)).await?;
+        Ok(kept.iter().any(|keeper| is_own(keeper, identity, &self.context.env)))
+    }
+
     /// The same after Ctrl-C, when nothing of the transfer is left: looks there once more, for a moment.
-    fn say_what_is_kept(&self) {
+    fn say_what_is_kept(&self, identity: &Identity) {
         let Some(image) = self.sending().clone() else { return };
         let looking = async {
             let engine = self.to.connect(&self.context.env).await?;
-            keepers(&engine, &keeper_label(&image)).await
+            self.keeps(&image, &engine, identity).await
         };
         let looked = self.context.block_on(async {
             let looked = tokio::time::timeout(LAST_LOOK, looking).await;
-            Ok(looked.is_ok_and(|kept| kept.is_ok_and(|kept| !kept.is_empty())))
+            Ok(looked.is_ok_and(|kept| kept.unwrap_or_default()))
         });
         if looked.unwrap_or_default() {
             self.kept_warning();

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::documents::{self, Documents, blob_path, layer_path};
 use super::plan::Plan;
+use super::running::Identity;
 use crate::docker::content::Content;
 use crate::docker::engine::{Engine, refusal};
 use crate::docker::image_load::{self, LoadError, Part, SharedPace};
@@ -124,8 +125,8 @@ pub struct Shipment {
     pub image: StoredImage,
     /// How.
     pub plan: Plan,
-    /// Whose keepers.
-    pub user: String,
+    /// Whose it is.
+    pub identity: Identity,
     /// Counts.
     pub tally: Arc<Tally>,
     /// What is seen of it.
@@ -394,7 +395,7 @@ impl Shipment {
                 .map(|at| placed.get(&(number, at)).cloned().ok_or_else(missing))
                 .collect()
         };
-        let keeper = || documents::keeper_config(&self.image.id, &self.user, variant, archive.end);
+        let keeper = || documents::keeper_config(&self.image.id, &self.identity, variant, archive.end);
         let diff_ids = |end: usize| -> Vec<Digest> {
             let layers = variant.layers.iter().take(end);
             layers.map(|layer| layer.diff_id.clone()).collect()
