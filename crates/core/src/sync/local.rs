@@ -145,6 +145,11 @@ impl Local {
         self.context.path()
     }
 
+    /// Its files, as a build would get them.
+    pub(super) const fn context(&self) -> &ContextDir {
+        &self.context
+    }
+
     /// The patterns of the project's `.dockerignore`, which must be a file of its own: what it says decides what leaves this
     /// machine. No link is followed, no pipe is waited for, and one that is too long is not read in part.
     ///

@@ -25,6 +25,8 @@ pub mod send;
 pub mod session;
 #[cfg(test)]
 mod tests;
+pub mod trash;
+pub mod trash_script;
 pub mod watch;
 
 use std::collections::BTreeMap;

@@ -34,6 +34,8 @@ name_state() {
     };
 }
 
+pub(super) use in_workspace;
+
 /// The code of a script that found that something changed meanwhile: nothing was done, and trying again helps.
 pub const CHANGED_MEANWHILE: u8 = 79;
 

@@ -1,5 +1,7 @@
 //! A sync of a project with its workspace: looking, asking, planning, sending, receiving, and writing down what arrived.
 
+mod restore;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
 use std::sync::Arc;

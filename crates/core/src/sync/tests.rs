@@ -2,6 +2,7 @@
 //! but busybox's.
 
 mod losses;
+mod trash;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
