@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::agent::place::state_directory;
 use crate::agent::{Agent, CallOptions};
 use crate::cli::Context;
 use crate::config::project::Project;
@@ -26,6 +27,7 @@ use crate::sync::rsync::Rsync;
 use crate::sync::send::Generated;
 use crate::sync::session::{Report, Session, Target};
 use crate::sync::shown;
+use crate::sync::trash::Trash;
 use crate::sync::watch::{self, Event, POLL};
 use crate::version::{Versioneer, file};
 
@@ -134,6 +136,13 @@ impl Docked {
         let rsync = Rsync::by_ssh_dock(&dock.moniker, &context.env);
         let mut session = Session::new(DockShell { agent, options }, local, memory, target);
         session.rsync = rsync;
+        if purpose != Purpose::Look {
+            session.trash = Some(Trash::open(
+                &state_directory(&context.env),
+                project.root(),
+                Some(&dock.moniker),
+            ));
+        }
         session.generated = generated(project, purpose == Purpose::SyncWithVersion, &context.printer)?;
         let printer = context.printer.clone();
         session.notice = Arc::new(move |line| printer.note(line));

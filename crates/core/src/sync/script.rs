@@ -36,6 +36,8 @@ name_state() {
 
 pub(super) use in_workspace;
 
+use super::trash_script::trash_functions;
+
 /// The code of a script that found that something changed meanwhile: nothing was done, and trying again helps.
 pub const CHANGED_MEANWHILE: u8 = 79;
 
@@ -173,9 +175,14 @@ exit 0
 /// Directly before a batch is put in place, its names are looked at once more: where one is not as it was listed, the batch
 /// is left, and said. What is put in place is on the disk before it is named, and the names are before the end is said.
 ///
+/// What is removed or replaced goes into the trash beside the workspace's mark. What can't be kept there is not removed
+/// unless `$12` says `delete`; it is replaced all the same, since both sides had it at the last sync.
+///
 /// `$4`: the format of what is expected; `$5`: that of a record; `$6`: `gzip` or `plain`; `$7`: the directory in which
-/// rsync made the parts that are not in the archive; `$8`: how the state is called that this leaves.
+/// rsync made the parts that are not in the archive; `$8`: how the state is called that this leaves; `$9`: what is removed
+/// and replaced, `$10`: what is kept at most, both in units of 1024 bytes; `$11`: how long, in seconds.
 pub const APPLY: &str = in_workspace!(
+    trash_functions!(),
     r#"s=$PWD/$own/stage.$1
 rm -rf "$own"/stage.*
 trap 'rm -rf "$s" "$own"/made.*' EXIT
@@ -202,10 +209,26 @@ if [ -s "$c/present" ]; then
 fi
 name_state "$8" || exit 73
 durable || exit 73
-r=0
+r=0 kept=
+if [ -s "$c/out" ] || [ -s "$c/emptied" ] || [ -s "$c/present" ]; then
+    if trash_open "$1" && trash_prune "$9" "${10}" "${11}"; then kept=$PWD/$trash_entry; fi
+fi
 batches='
-s=$1 w=$2 format=$3 r=0
-shift 3
+s=$1 w=$2 format=$3 kept=$4 delete=$5 r=0
+shift 5
+keep() {
+    k=$kept/$1/$into
+    shift
+    (umask 022 && mkdir -p -- "$k") || return
+    if ln -- "$@" "$k" 2>/dev/null; then return; fi
+    copied=
+    for n; do
+        if [ -e "$k/$n" ] || [ -L "$k/$n" ] || ln -- "./$n" "$k/$n" 2>/dev/null; then continue; fi
+        if ! cp -pP -- "./$n" "$k/$n"; then rm -f -- "$k/$n"; return 1; fi
+        copied=1
+    done
+    if [ -n "$copied" ]; then sync -f "$k" 2>/dev/null || sync; fi
+}
 for a; do
     batch=${a%%/*} into=${a#*/./}
     cd "$s/$batch" || { r=1; continue; }
@@ -230,14 +253,28 @@ for a; do
         ;;
     esac
     case $batch in
-    x*) rm -f -- "$@" || r=1 ;;
-    *) cd "$s/$batch" && mv -f -- "$@" "$w/$into" || { r=1; printf "stuck %s\n" "$batch"; } ;;
+    x*)
+        if [ -z "$kept" ]; then
+            if [ -n "$delete" ]; then rm -f -- "$@" || r=1; else printf "full %s\n" "$batch"; fi
+        elif keep removed "$@"; then
+            rm -f -- "$@" || r=1
+        else
+            printf "full %s\n" "$batch"
+        fi
+        continue
+        ;;
+    r*)
+        if [ -n "$kept" ] && ! keep overwritten "$@"; then r=1; printf "stuck %s\n" "$batch"; continue; fi
+        ;;
     esac
+    cd "$s/$batch" && mv -f -- "$@" "$w/$into" || { r=1; printf "stuck %s\n" "$batch"; }
 done
 exit "$r"'
-if [ -s "$c/out" ]; then xargs -0 sh -c "$batches" sh "$s" "$PWD" "$4" < "$c/out" || r=1; fi
-if [ -s "$c/emptied" ]; then xargs -0 rmdir < "$c/emptied" 2>/dev/null; fi
-if [ -s "$c/into" ]; then xargs -0 sh -c "$batches" sh "$s" "$PWD" "$4" < "$c/into" || r=1; fi
+if [ -s "$c/out" ]; then xargs -0 sh -c "$batches" sh "$s" "$PWD" "$4" "$kept" "${12}" < "$c/out" || r=1; fi
+if [ -s "$c/emptied" ]; then
+    if [ -n "$kept" ]; then trash_rmdir < "$c/emptied"; else xargs -0 rmdir < "$c/emptied" 2>/dev/null; fi
+fi
+if [ -s "$c/into" ]; then xargs -0 sh -c "$batches" sh "$s" "$PWD" "$4" "$kept" "" < "$c/into" || r=1; fi
 for m in "$c"/mode.*; do
     if [ -s "$m" ]; then xargs -0 chmod "${m##*.}" < "$m" || r=1; fi
 done

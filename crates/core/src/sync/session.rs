@@ -18,6 +18,7 @@ use super::plan::{self, Action, Brake, Contents, Direction, Place, Sides, Steps,
 use super::receive::{Arrived, receive};
 use super::rsync::{Rsync, Way};
 use super::send::{AsRead, Generated, Made, Parcel, Sent};
+use super::trash::{self, Kept, Reason, Trash, TrashError};
 use super::{Content, Item, Kind, OTHERS_WRITE, Tree, is_acceptable, nonce, script, shown};
 use crate::agent::target::Exit;
 use crate::context::{Builder, Selector};
@@ -45,6 +46,9 @@ const NOTED_BYTES: u64 = 4_000_000;
 const NAMED: usize = 3;
 /// The directory in a stage in which rsync makes files here.
 const MADE: &str = "made";
+/// Why something is not removed on the dock.
+const FULL_THERE: &str =
+    "it stays on the dock: there is no room to keep it there for a week, as what a sync removes is";
 /// What is put behind the name of a file in conflict, for the dock's version.
 const BESIDE: &[u8] = b".dock";
 
@@ -152,6 +156,8 @@ pub struct Session<S> {
     pub notice: Notice,
     /// How many removals are done without a person's word, where nobody says otherwise.
     pub brake: Brake,
+    /// Where is kept what a sync takes on this machine; none where nothing is.
+    pub trash: Option<Trash>,
     far: Far,
     /// What the project's `.dockerignore` said when the dock was last looked at; none before.
     rules: Option<Vec<Vec<u8>>>,
@@ -181,6 +187,7 @@ impl<S: Shell> Session<S> {
             rsync: None,
             notice: Arc::new(|_| {}),
             brake: Brake::default(),
+            trash: None,
             far: Far::default(),
             rules: None,
             touched: false,
@@ -546,7 +553,9 @@ impl<S: Shell> Session<S> {
             there: self.far.listing.clocks.clone(),
         };
         self.write_down(&steps, &here.tree, there, &contents, &settling);
-        let sent = self.send(&steps, &here.tree, there, &contents, &settling, report).await;
+        let sent = self
+            .send(&steps, wish, &here.tree, there, &contents, &settling, report)
+            .await;
         let received = match &sent {
             Ok(Round::Done) => self.receive(&steps, wish, here, there, report).await,
             _ => Ok(()),
@@ -844,6 +853,7 @@ impl<S: Shell> Session<S> {
     async fn send(
         &mut self,
         steps: &Steps,
+        wish: &Wish<'_>,
         here: &Tree,
         there: &mut Tree,
         contents: &Contents,
@@ -865,6 +875,13 @@ impl<S: Shell> Session<S> {
         let limit = records_limit(steps.keys());
         let (workspace, id) = self.in_workspace();
         let gzip = self.far.gzip;
+        // What goes into the trash there.
+        let takes = |action: &Action| matches!(action, Action::Send(_) | Action::RemoveThere);
+        let taken = steps.iter().filter(|(_, action)| takes(action));
+        let taken = taken
+            .filter_map(|(path, _)| there.get(path))
+            .map(|item| item.stamp.size);
+        let taken = taken.fold(0, u64::saturating_add);
         let next = self.next_generation()?;
         let precise = self.far.listing.precise;
         let arguments = [
@@ -875,6 +892,10 @@ impl<S: Shell> Session<S> {
             if gzip { "gzip" } else { "plain" },
             &directory,
             &next,
+            &taken.div_ceil(1024).to_string(),
+            &(trash::KEPT_BYTES / 1024).to_string(),
+            &trash::KEPT_SECONDS.to_string(),
+            if wish.brake.is_none() { "delete" } else { "" },
         ];
         let (sending, local, generated) = (Arc::clone(&parcel), self.local.clone(), self.generated.clone());
         let feed: far::Feed<Sent> = Box::new(move |to| {
@@ -903,6 +924,10 @@ impl<S: Shell> Session<S> {
         }
         let stuck = parcel.paths_of(&applied.stuck);
         let changed = parcel.paths_of(&applied.changed);
+        let full = parcel.paths_of(&applied.full);
+        report
+            .troubles
+            .extend(full.iter().map(|path| (path.clone(), FULL_THERE.to_owned())));
         let at = Settling {
             there_ns: applied.clock_ns,
             ..settling.clone()
@@ -911,7 +936,10 @@ impl<S: Shell> Session<S> {
             .lines()
             .find(|line| line.contains("denied") || line.contains("cannot") || line.contains("can't"));
         let refusal = crate::output::visible(line.unwrap_or("the dock did not put it in place"));
-        for (path, action) in steps.iter().filter(|(path, _)| !changed.contains(*path)) {
+        for (path, action) in steps
+            .iter()
+            .filter(|(path, _)| !changed.contains(*path) && !full.contains(*path))
+        {
             let result = applied.tree.get(path);
             let base = self.manifest.records.get(path).cloned();
             match action {
@@ -1041,9 +1069,16 @@ impl<S: Shell> Session<S> {
             // What is about to be put in place is on the disk before its name is.
             self.settle().await?;
         }
-        for (path, action) in steps.iter().rev() {
+        let kept = self.keep(steps, wish, here, there, &arrived).await?;
+        for (path, error) in &kept.refused {
+            report.troubles.push((path.clone(), error.to_string()));
+        }
+        let stays = |path: &Vec<u8>| kept.refused.contains_key(path);
+        for (path, action) in steps.iter().rev().filter(|(path, _)| !stays(path)) {
             if *action == Action::RemoveHere {
-                let Some(item) = here.get(path) else { continue };
+                let Some(item) = kept.items.get(path).or_else(|| here.get(path)) else {
+                    continue;
+                };
                 match self.local.remove(path, item) {
                     Ok(true) => {
                         self.forget(path);
@@ -1054,9 +1089,10 @@ impl<S: Shell> Session<S> {
                 }
             }
         }
-        for (path, action) in steps {
+        for (path, action) in steps.iter().filter(|(path, _)| !stays(path)) {
+            let before = kept.items.get(path).or_else(|| here.get(path));
             let result = match action {
-                Action::Bring(mode) => self.bring(path, *mode, listed, there, &arrived, &stage),
+                Action::Bring(mode) => self.bring(path, *mode, before, &listed.clocks, there, &arrived, &stage),
                 Action::ModeHere(mode) => self.change_mode_here(path, *mode, there),
                 _ => continue,
             };
@@ -1091,6 +1127,59 @@ impl<S: Shell> Session<S> {
         report.conflicts = conflicts;
         // Before it is written down that it has arrived.
         self.settle().await
+    }
+
+    /// Keeps what these steps remove and replace here. What can't be kept is not removed, unless a person has said that all
+    /// is to be; it is replaced all the same, since both sides had it at the last sync, and that is said.
+    async fn keep(
+        &mut self,
+        steps: &Steps,
+        wish: &Wish<'_>,
+        here: &Tree,
+        there: &Tree,
+        arrived: &HashMap<Vec<u8>, Arrived>,
+    ) -> Result<Kept> {
+        let Some(mut trash) = self.trash.take() else {
+            return Ok(Kept::default());
+        };
+        let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == Kind::Directory);
+        let wanted = steps.iter().filter_map(|(path, action)| {
+            let item = here.get(path)?;
+            let reason = match action {
+                Action::RemoveHere => Reason::Removed,
+                Action::Bring(_) if item.kind == Kind::Directory && is_directory(path) => return None,
+                Action::Bring(_) if item.kind == Kind::Directory => Reason::Removed,
+                Action::Bring(_) if is_directory(path) || arrived.contains_key(path) => Reason::Overwritten,
+                _ => return None,
+            };
+            Some((path.clone(), item.clone(), reason))
+        });
+        let wanted: Vec<(Vec<u8>, Item, Reason)> = wanted.collect();
+        let local = self.local.clone();
+        let (mut kept, trash, wanted) = blocking(move || {
+            trash.begin();
+            if !wanted.is_empty() {
+                trash.prune();
+            }
+            let kept = trash.keep_all(&local, wanted.iter().map(|(path, item, reason)| (path, item, *reason)));
+            Ok((kept, trash, wanted))
+        })
+        .await?;
+        self.trash = Some(trash);
+        let mut unkept = 0;
+        for (path, _, reason) in &wanted {
+            let goes = *reason == Reason::Overwritten || wish.brake.is_none();
+            if goes && kept.refused.get(path).is_some_and(TrashError::is_no_room) {
+                kept.refused.remove(path);
+                unkept += 1;
+            }
+        }
+        if unkept > 0 {
+            (self.notice)(&format!(
+                "{unkept} of what is removed or replaced here is not kept: there is no room for it"
+            ));
+        }
+        Ok(kept)
     }
 
     /// Has this machine's disk keep what was put.
@@ -1231,14 +1320,14 @@ impl<S: Shell> Session<S> {
         &mut self,
         path: &[u8],
         mode: u32,
-        listed: &Listed,
+        before: Option<&Item>,
+        clocks: &Clocks,
         there: &Tree,
         arrived: &HashMap<Vec<u8>, Arrived>,
         stage: &Stage,
     ) -> Result<u64, String> {
         let item = there.get(path).ok_or("it vanished")?;
         let told = |error: LocalError| error.to_string();
-        let before = listed.tree.get(path);
         let looked_at = now_ns();
         let (content, placed) = if item.kind == Kind::Directory {
             if let Some(before) = before.filter(|before| before.kind != Kind::Directory) {
@@ -1266,7 +1355,7 @@ impl<S: Shell> Session<S> {
             )
         };
         // It was looked at after that, and just put: the next sync compares contents.
-        let mut side = Side::of(&placed, listed.clocks.is_settled(&placed, looked_at));
+        let mut side = Side::of(&placed, clocks.is_settled(&placed, looked_at));
         if mode != plan::taken(item.mode, before)
             && item.kind != Kind::Symlink
             && let Some(base) = self.manifest.records.get(path)
@@ -1671,19 +1760,23 @@ struct Applied {
     stuck: Vec<Vec<u8>>,
     /// Batches that were left, because something in their place is not as it was listed.
     changed: Vec<Vec<u8>>,
+    /// Batches that were not removed, because they can't be kept.
+    full: Vec<Vec<u8>>,
     clock_ns: i64,
     generation: String,
     tree: Tree,
 }
 
 fn read_applied(from: &mut dyn Read, limit: u64) -> Result<Applied> {
-    let (mut stuck, mut changed) = (Vec::new(), Vec::new());
+    let (mut stuck, mut changed, mut full) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         let line = read_line(from)?;
         if let Some(batch) = line.strip_prefix("stuck ") {
             stuck.push(batch.as_bytes().to_vec());
         } else if let Some(batch) = line.strip_prefix("changed ") {
             changed.push(batch.as_bytes().to_vec());
+        } else if let Some(batch) = line.strip_prefix("full ") {
+            full.push(batch.as_bytes().to_vec());
         } else if line.starts_with("done ") {
             break;
         } else {
@@ -1696,6 +1789,7 @@ fn read_applied(from: &mut dyn Read, limit: u64) -> Result<Applied> {
     Ok(Applied {
         stuck,
         changed,
+        full,
         // Without one, the next sync compares contents.
         clock_ns: clock(&read_line(from)?).unwrap_or_default(),
         generation: read_line(from)?,

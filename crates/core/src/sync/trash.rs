@@ -570,8 +570,9 @@ impl Trash {
                 io::copy(&mut file, &mut copy).map_err(|cause| cause.to_string())?;
                 #[cfg(not(target_os = "linux"))]
                 copy.sync_all().map_err(|cause| cause.to_string())?;
+                // Its own time would make it look like what a power cut left: it is changed now.
                 stage
-                    .finish(staged, item.mode, item.stamp.mtime)
+                    .finish(staged, item.mode, now_ns().div_euclid(1_000_000_000))
                     .map_err(|cause| cause.to_string())?;
             }
         }

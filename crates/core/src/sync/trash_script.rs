@@ -125,7 +125,6 @@ END
 "#
     };
 }
-#[cfg(test)]
 pub(super) use trash_functions;
 
 /// Lists the trash, as [`super::script::LOOK`] lists a workspace. `$4`: the format of a record; `$5`: `gzip` or `plain`.
@@ -211,6 +210,10 @@ run() {
         for p; do say "$why" "$p"; done
         return
     fi
+    # They are changed now: with their own times they would look like what a power cut left.
+    for p; do
+        if [ -f "$trash/$p" ] && [ ! -L "$trash/$p" ]; then printf "%s\000" "$trash/$p"; fi
+    done | xargs -0 touch -c -- 2>/dev/null
     first=1
     for p; do
         if [ -n "$first" ]; then set --; first=; fi

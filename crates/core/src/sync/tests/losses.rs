@@ -1,5 +1,6 @@
 //! What could lose somebody's work: snapshots, clones, mounts, power cuts, saves in the middle of a sync, removals in bulk.
 
+use super::super::trash::Trash;
 use super::*;
 
 /// A wish to remove whatever the other side has removed.
@@ -400,5 +401,80 @@ async fn a_listing_that_failed_in_part_is_no_sign_of_removal() {
             assert!(error.to_string().contains("can't be listed"), "{error}");
         }
         assert_eq!(tree(&here), before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_sync_removes_or_replaces_is_kept_on_both_sides() {
+    for tools in BOTH {
+        let pair = Pair::new(tools);
+        let (here, there) = (pair.here(), pair.there());
+        for name in ["removed", "replaced", "sub/deep/gone", "stays"] {
+            write(&here, name, &format!("{name} at first"));
+        }
+        pair.up().await;
+        pair.assert_in_step().await;
+        let state = pair.root.path().join("home/.local/state/dockerutils");
+        let kept = |trash: &Path| {
+            let mut all: Vec<(String, String)> = Vec::new();
+            for entry in fs::read_dir(trash).into_iter().flatten() {
+                let files = tree(&entry.unwrap().path());
+                all.extend(
+                    files
+                        .into_iter()
+                        .filter(|(path, (_, text))| path != b"record" && text != b"a directory")
+                        .map(|(path, (_, text))| (String::from_utf8(path).unwrap(), String::from_utf8(text).unwrap())),
+                );
+            }
+            all.sort();
+            all
+        };
+        let expected: Vec<(String, String)> = [
+            ("overwritten/replaced", "replaced at first"),
+            ("removed/removed", "removed at first"),
+            ("removed/sub/deep/gone", "sub/deep/gone at first"),
+        ]
+        .map(|(path, text)| (path.to_owned(), text.to_owned()))
+        .into();
+        for side in [Place::Here, Place::There] {
+            let (own, other, direction) = match side {
+                Place::Here => (&there, &here, Direction::Down),
+                Place::There => (&here, &there, Direction::Up),
+            };
+            let trash = match side {
+                Place::Here => fs::read_dir(state.join("trash")).ok(),
+                Place::There => None,
+            };
+            assert!(trash.is_none(), "nothing is made before something is kept");
+            fs::remove_file(own.join("removed")).unwrap();
+            fs::remove_dir_all(own.join("sub")).unwrap();
+            write(own, "replaced", "replaced later");
+            let mut session = pair.session().unwrap();
+            session.trash = Some(Trash::open(&state, session.local().root(), Some("far")));
+            let report = session.sync(&delete(direction), false).await.unwrap();
+            drop(session);
+            assert!(report.is_clean(), "{tools:?} {report:?}");
+            let trash = match side {
+                Place::Here => fs::read_dir(state.join("trash"))
+                    .unwrap()
+                    .next()
+                    .unwrap()
+                    .unwrap()
+                    .path(),
+                Place::There => there.join(".dockerutils-sync/trash"),
+            };
+            assert_eq!(kept(&trash), expected, "{tools:?} {side:?}");
+            assert_eq!(fs::metadata(&trash).unwrap().mode() & 0o777, 0o700);
+            assert!(!other.join("sub").exists());
+            // Back to where it began.
+            for name in ["removed", "replaced", "sub/deep/gone"] {
+                write(&here, name, &format!("{name} at first"));
+            }
+            pair.up().await;
+            pair.assert_in_step().await;
+            if side == Place::Here {
+                fs::remove_dir_all(there.join(".dockerutils-sync/trash")).unwrap();
+            }
+        }
     }
 }
