@@ -120,7 +120,7 @@ pub(crate) fn run() -> Result<(), Error> {
             findings.extend(limit(&path, lines, README_LINES));
         }
     }
-    findings.extend(check_strangers(&workspace)?);
+    findings.extend(check_named_tests(&workspace)?);
     for command in workspace.commands() {
         findings.extend(check_command(&workspace, command)?);
     }
@@ -133,12 +133,11 @@ pub(crate) fn run() -> Result<(), Error> {
     }
 }
 
-/// The page whose table names tests, and what is around it there.
-const SECURITY: &str = "docs/security.md";
-const STRANGERS: (&str, &str) = ("<!-- strangers -->", "<!-- /strangers -->");
+/// The pages with a table that names tests, and what is around it there.
+const TABLES: [(&str, &str); 2] = [("docs/security.md", "strangers"), ("docs/concepts.md", "promises")];
 
-/// Every test that the table of strangers names is there.
-fn check_strangers(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
+/// Every test that a page's table names is there.
+fn check_named_tests(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
     let read = |path: &Path| fs::read_to_string(workspace.root.join(path)).map_err(Error::file(path));
     let mut sources = String::new();
     for path in files(workspace)? {
@@ -146,15 +145,20 @@ fn check_strangers(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
             sources += &read(&path)?;
         }
     }
-    Ok(strangers(&read(Path::new(SECURITY))?, &sources))
+    let mut findings = Vec::new();
+    for (page, table) in TABLES {
+        findings.extend(named_tests(page, table, &read(Path::new(page))?, &sources));
+    }
+    Ok(findings)
 }
 
-fn strangers(page: &str, sources: &str) -> Vec<Finding> {
+fn named_tests(page: &str, table: &str, text: &str, sources: &str) -> Vec<Finding> {
+    let (begin, end) = (format!("<!-- {table} -->"), format!("<!-- /{table} -->"));
     let mut is_inside = false;
     let mut named = 0;
     let mut findings = Vec::new();
-    for (number, line) in page.lines().enumerate() {
-        is_inside = (is_inside || line == STRANGERS.0) && line != STRANGERS.1;
+    for (number, line) in text.lines().enumerate() {
+        is_inside = (is_inside || line == begin) && line != end;
         // The last cell: what is in backquotes is the name of a test.
         let cell = line
             .trim_end_matches([' ', '|'])
@@ -165,7 +169,7 @@ fn strangers(page: &str, sources: &str) -> Vec<Finding> {
             named += 1;
             if !sources.contains(&format!("fn {name}(")) {
                 findings.push(finding(
-                    SECURITY,
+                    page,
                     Some(number + 1),
                     format!("there is no test {name:?}"),
                 ));
@@ -174,9 +178,9 @@ fn strangers(page: &str, sources: &str) -> Vec<Finding> {
     }
     if named == 0 {
         findings.push(finding(
-            SECURITY,
+            page,
             None,
-            format!("no test is named between {} and {}", STRANGERS.0, STRANGERS.1),
+            format!("no test is named between {begin} and {end}"),
         ));
     }
     findings
@@ -444,13 +448,13 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_strangers_names_tests_that_there_are() {
+    fn a_table_of_tests_names_those_that_there_are() {
         let page = "`a`\n<!-- strangers -->\n| dock | `x` | `known`, `gone` |\n<!-- /strangers -->\n| `b` |\n";
         assert_eq!(
-            messages(strangers(page, "fn known() {}")),
+            messages(named_tests("docs/security.md", "strangers", page, "fn known() {}")),
             ["docs/security.md:3: there is no test \"gone\""]
         );
-        assert_eq!(strangers("", "").len(), 1);
+        assert_eq!(named_tests("docs/security.md", "strangers", "", "").len(), 1);
     }
 
     #[test]
