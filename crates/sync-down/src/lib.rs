@@ -18,6 +18,8 @@ use dockerutils_core::sync::plan::Direction;
 /// is on both, the dock's version is put beside it as NAME.dock, and the rest comes. What a dock has changed of files
 /// that decide what leaves this machine, or that tools here run unasked (.dockerignore, git's hooks, .envrc, .vscode, ...),
 /// is such a conflict, too, and only --theirs PATH takes it. The version file that sync-up generates stays there.
+///
+/// What is removed or overwritten here is kept outside of the project for seven days, 1 GB at most; --restore brings it back.
 #[derive(Debug, Parser)]
 #[command(
     after_long_help = "Exit codes: 0 done; 1 a conflict, or a file that could not travel; 2 wrong usage or \

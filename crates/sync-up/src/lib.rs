@@ -18,6 +18,8 @@ use dockerutils_core::sync::plan::Direction;
 /// both sides is a conflict: it is named and left as it is on both, and the rest travels. The copy is in
 /// /data/workspaces/USER/code/PROJECT where /data can be written to there, else under the home directory; register-dock
 /// --workspace chooses another place.
+///
+/// What is removed or overwritten there is kept beside the copy's mark for seven days, 1 GB at most; --restore brings it back.
 #[derive(Debug, Parser)]
 #[command(
     after_long_help = "Exit codes: 0 done; 1 a conflict, or a file that could not travel; 2 wrong usage or \

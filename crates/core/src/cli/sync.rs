@@ -30,6 +30,10 @@ pub struct SyncOptions {
     /// of it stay
     #[arg(long)]
     pub delete: bool,
+    /// Bring back what the last sync removed or overwrote, or of each PATH the newest version that is kept: here with
+    /// sync-down, on the dock with sync-up. With --list, show what is kept
+    #[arg(long, conflicts_with_all = ["watch", "ours", "theirs", "delete"])]
+    pub restore: bool,
     /// What every command takes that uses a dock.
     #[command(flatten)]
     pub global: EngineArgs,
@@ -42,6 +46,7 @@ impl SyncOptions {
             direction,
             list: self.list,
             watch: self.watch,
+            restore: self.restore,
             settle: Place::settled(self.ours, self.theirs),
             delete: self.delete,
             paths: self.paths,

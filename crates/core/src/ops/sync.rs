@@ -1,5 +1,7 @@
 //! Keeping a project and its copy on a dock in step: `sync-up` and `sync-down`.
 
+mod restore;
+
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,6 +45,8 @@ pub struct SyncArgs {
     pub list: bool,
     /// Go on, both ways, until interrupted.
     pub watch: bool,
+    /// Bring back what earlier syncs took, on the side that this one would change.
+    pub restore: bool,
     /// Whose version wins where both sides changed.
     pub settle: Option<Place>,
     /// Remove however much the other side has removed.
@@ -229,6 +233,9 @@ fn without_ssh(dock: &Dock) -> Error {
 /// # Errors
 /// No project, no dock, a dock that can't be reached; conflicts, after the rest has travelled.
 pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
+    if args.restore {
+        return restore::restore(context, args);
+    }
     let project = Project::find(&context.working_dir, &context.env)?;
     let only = wanted(context, &project, &args.paths)?;
     let dry = args.list || context.global.dry_run;

@@ -113,3 +113,15 @@ fn a_wrong_dockerignore_is_told_before_anything_travels() {
         ))
         .run();
 }
+
+#[test]
+fn a_restore_excludes_what_only_a_sync_can_do() {
+    for word in ["--watch", "--ours", "--theirs", "--delete"] {
+        sandbox()
+            .command(COMMAND)
+            .args(["--restore", word])
+            .code(2)
+            .stderr_has("cannot be used with")
+            .run();
+    }
+}
