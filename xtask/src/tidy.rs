@@ -168,11 +168,7 @@ fn named_tests(page: &str, table: &str, text: &str, sources: &str) -> Vec<Findin
         for name in cell.split('`').skip(1).step_by(2).filter(|_| is_inside) {
             named += 1;
             if !sources.contains(&format!("fn {name}(")) {
-                findings.push(finding(
-                    page,
-                    Some(number + 1),
-                    format!("there is no test {name:?}"),
-                ));
+                findings.push(finding(page, Some(number + 1), format!("there is no test {name:?}")));
             }
         }
     }

@@ -520,7 +520,7 @@ fn judged(dock: &Dock, report: &Report, direction: Direction) -> Result<ExitStat
     ] {
         if let Some(first) = kept.first() {
             return Err(Error::failed(format!(
-                "so much was removed {by} ({}) that it is not done unasked; the rest has travelled",
+                "so much was removed {by} ({} files) that it is not done unasked; the rest has travelled",
                 kept.len()
             ))
             .hint(hint!(

@@ -537,7 +537,7 @@ impl<S: Shell> Session<S> {
         };
         let contents = self.ask(&sides, wish).await?;
         let steps = plan::plan(&sides, &contents, wish);
-        count(&steps, report);
+        count(&steps, &here.tree, there, report);
         if dry {
             let planned = steps.iter().filter(|(_, action)| is_done(**action));
             report
@@ -1637,14 +1637,16 @@ fn is_done(action: Action) -> bool {
     )
 }
 
-fn count(steps: &Steps, report: &mut Report) {
+fn count(steps: &Steps, here: &Tree, there: &Tree, report: &mut Report) {
     let later = |place| steps.values().filter(|action| **action == Action::Later(place)).count();
     (report.later_here, report.later_there) = (later(Place::Here), later(Place::There));
-    let held = |place| {
+    // Directories go with what is in them.
+    let held = |place, tree: &Tree| {
         let held = steps.iter().filter(|(_, action)| **action == Action::Held(place));
-        held.map(|(path, _)| path.clone()).collect()
+        let files = held.filter(|(path, _)| tree.get(*path).is_some_and(|item| item.kind != Kind::Directory));
+        files.map(|(path, _)| path.clone()).collect()
     };
-    (report.held_here, report.held_there) = (held(Place::Here), held(Place::There));
+    (report.held_here, report.held_there) = (held(Place::Here, here), held(Place::There, there));
     let conflicts = steps.iter().filter_map(|(path, action)| match action {
         Action::Conflict(why) => Some(Conflict {
             path: path.clone(),

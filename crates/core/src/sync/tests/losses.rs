@@ -478,3 +478,90 @@ async fn what_a_sync_removes_or_replaces_is_kept_on_both_sides() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrived_is_on_the_disk_of_the_dock_when_the_power_goes() {
+    let as_root = |program: &str, words: &[&std::ffi::OsStr]| {
+        let mut command = dockerutils_test_support::machine::as_root(program).unwrap();
+        assert!(command.args(words).status().unwrap().success(), "{program} {words:?}");
+    };
+    let pair = Pair::new(Tools::Machine);
+    let (here, far) = (pair.here(), pair.shell.home.join("workspaces"));
+    let (image, later) = (pair.root.path().join("disk"), pair.root.path().join("disk-then"));
+    fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+    fs::create_dir(&far).unwrap();
+    as_root("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), image.as_ref()]);
+    let mount = |image: &Path| {
+        as_root("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), far.as_ref()]);
+        as_root("chmod", &["777".as_ref(), far.as_ref()]);
+    };
+    let unmount = || as_root("umount", &[far.as_ref()]);
+    mount(&image);
+    let run = async {
+        for number in 0..20 {
+            write(&here, &format!("sub/{number}"), &format!("{number} at first"));
+        }
+        assert!(pair.up().await.is_clean());
+        write(&here, "sub/7", "7 later");
+        fs::write(here.join("large"), noise(3_000_000, 9)).unwrap();
+        assert!(pair.up().await.is_clean());
+    };
+    let done = futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(run)).await;
+    // What the disk has at this moment is what a power cut leaves of it.
+    let copied = fs::copy(&image, &later);
+    unmount();
+    done.unwrap();
+    copied.unwrap();
+    mount(&later);
+    let arrived = std::panic::catch_unwind(|| tree(&pair.there()));
+    let report = futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(pair.sync(Direction::Both))).await;
+    unmount();
+    assert_eq!(arrived.unwrap(), tree(&here));
+    let report = report.unwrap();
+    assert!(report.is_clean() && report.done.is_empty(), "{report:?}");
+}
+
+#[test]
+fn names_that_a_disk_takes_for_one_are_named_and_left_alone() {
+    use super::super::plan::{Contents, Sides, plan};
+    use super::super::{Item, Kind, Stamp, Tree, guard};
+
+    let item = || Item {
+        kind: Kind::File,
+        mode: 0o644,
+        stamp: Stamp::default(),
+        owner: 0,
+        device: 0,
+        target: None,
+    };
+    let all: Tree = ["A", "a", "dir/\u{c9}", "dir/\u{e9}", "other"]
+        .map(|path| (path.as_bytes().to_vec(), item()))
+        .into();
+    let none = Tree::new();
+    let root = tempfile::tempdir().unwrap();
+    for (direction, side) in [(Direction::Down, Place::Here), (Direction::Up, Place::There)] {
+        for folds in [false, true] {
+            let (here, there) = match side {
+                Place::Here => (&none, &all),
+                Place::There => (&all, &none),
+            };
+            let guard = guard::Guard::new(root.path(), here, guard::obeyed_by_git(root.path()));
+            let sides = Sides {
+                base: &BTreeMap::new(),
+                here,
+                there,
+                folds: (folds && side == Place::Here, folds && side == Place::There),
+                unseen: &std::collections::BTreeSet::new(),
+                generated: None,
+                guard: &guard,
+            };
+            let wish = Wish::everything(direction, Brake::default());
+            let steps = plan(&sides, &Contents::default(), &wish);
+            for path in ["A", "a", "dir/\u{c9}", "dir/\u{e9}"] {
+                let is_left = steps.get(path.as_bytes()) == Some(&Action::Conflict(Why::SameLetters(side)));
+                assert_eq!(is_left, folds, "{direction:?} {path} {steps:?}");
+            }
+            assert!(matches!(steps[&b"other"[..]], Action::Send(_) | Action::Bring(_)));
+        }
+    }
+}
