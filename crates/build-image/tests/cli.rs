@@ -582,6 +582,34 @@ fn a_pip_conf_is_made_for_the_build_and_taken_away() {
 }
 
 #[test]
+fn a_pip_conf_that_somebody_writes_during_the_build_stays() {
+    // Not before the clock of the file system has gone on: it has ticks.
+    let tick = "#!/bin/sh\nwhile touch probe; [ \"$(stat -c %z probe)\" = \"$(stat -c %z pip.conf)\" ]; do :; done\n";
+    for script in [
+        "rm pip.conf\necho mine > pip.conf\n",
+        "echo mine > new\nmv new pip.conf\n",
+        "echo mine > pip.conf\n",
+    ] {
+        let sandbox = project()
+            .file("docker/dockerutils.cfg", "[dev]\npre_build_script = ./write\n")
+            .script("write", format!("{tick}{script}"))
+            .file("pip.conf.template", "[global]\n");
+        let outcome = classic(&sandbox, &building())
+            .arg("dev")
+            .any_stdout()
+            .any_stderr()
+            .run();
+        assert!(
+            outcome
+                .stderr
+                .contains("/pip.conf was written by somebody else during the build, and stays"),
+            "{script} {outcome}"
+        );
+        assert_eq!(sandbox.read("pip.conf"), "mine\n", "{script}");
+    }
+}
+
+#[test]
 fn clean_removes_what_is_there() {
     let sandbox = project().file("docker/two/Dockerfile", "FROM scratch AS builder\nFROM scratch\n");
     build_image(&sandbox)

@@ -4,7 +4,7 @@ mod display;
 mod schedule;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,6 +28,8 @@ use crate::naming::{Designation, canonical};
 use crate::ops::genversion;
 use crate::output::table::{Align, Table};
 use crate::output::{Printer, size};
+use crate::placed_file::{PlacedFile, Taken};
+use crate::project_file;
 use crate::shell;
 
 /// Words of a shell that mean nothing without one.
@@ -457,7 +459,7 @@ pub async fn run_plan_on(
     {
         context.printer.warning(&warning);
     }
-    let _pip_conf = PipConf::place(project.root())?;
+    let _pip_conf = PipConf::place(project.root(), &context.printer)?;
     let site = schedule::Site {
         engine: engine.clone(),
         locality,
@@ -572,34 +574,54 @@ pub fn clean(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
 }
 
 /// `pip.conf`, copied from `pip.conf.template` for the time of a build where the project has none of its own.
-struct PipConf(Option<std::path::PathBuf>);
+struct PipConf<'a> {
+    /// None where the project has its own, or no template.
+    placed: Option<PlacedFile>,
+    path: PathBuf,
+    printer: &'a Printer,
+}
 
-impl PipConf {
-    fn place(root: &Path) -> Result<Self> {
-        let (template, file) = (root.join("pip.conf.template"), root.join("pip.conf"));
-        if file.symlink_metadata().is_ok() || !template.is_file() {
-            return Ok(Self(None));
-        }
-        // Made anew and never over a file: a pip.conf that appears meanwhile is somebody's own.
-        let copied = std::fs::File::create_new(&file).and_then(|mut target| {
-            let mut source = std::fs::File::open(&template)?;
-            target.set_permissions(source.metadata()?.permissions())?;
-            std::io::copy(&mut source, &mut target)
+impl<'a> PipConf<'a> {
+    fn place(root: &Path, printer: &'a Printer) -> Result<Self> {
+        let (template, path) = (root.join("pip.conf.template"), root.join("pip.conf"));
+        let placed = match template.is_file() && path.symlink_metadata().is_err() {
+            true => Self::copy(&template, &path)?,
+            false => None,
+        };
+        Ok(Self { placed, path, printer })
+    }
+
+    fn copy(template: &Path, path: &Path) -> Result<Option<PlacedFile>> {
+        let copied = project_file::open(template, true).and_then(|(mut source, found)| {
+            PlacedFile::place(path, |file| {
+                file.set_permissions(found.permissions())?;
+                std::io::copy(&mut source, file).map(drop)
+            })
         });
         match copied {
-            Ok(_) => Ok(Self(Some(file))),
+            Ok(placed) => Ok(Some(placed)),
+            // One that has appeared meanwhile is somebody's own.
+            Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
             Err(cause) => {
-                Err(Error::failed(format!("{} can't be made of its template", file.display())).because(cause))
+                Err(Error::failed(format!("{} can't be made of its template", path.display())).because(cause))
             }
         }
     }
 }
 
-impl Drop for PipConf {
+impl Drop for PipConf<'_> {
     fn drop(&mut self) {
-        if let Some(file) = &self.0 {
-            // It may hold a password; all that can be done where it stays is done by the user.
-            let _ = std::fs::remove_file(file);
+        let path = self.path.display();
+        match self.placed.take().map(PlacedFile::take_away) {
+            None | Some(Taken::Away) => {}
+            Some(Taken::Another) => self.printer.warning(&format!(
+                "{path} was written by somebody else during the build, and stays: later builds take it, and not \
+                 pip.conf.template"
+            )),
+            // It may hold a password.
+            Some(Taken::Stuck(cause)) => self.printer.warning(&format!(
+                "{path} was made of pip.conf.template for the build, and can't be removed: {cause}"
+            )),
         }
     }
 }
