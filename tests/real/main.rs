@@ -26,6 +26,7 @@ mod run_terminal;
 mod ssh_transport;
 mod sync;
 mod transfer;
+mod transfer_crashes;
 mod transfer_interrupted;
 mod transfer_ssh;
 mod tunnel;

@@ -10,6 +10,7 @@ mod fuzz;
 mod generate;
 mod install;
 mod lab;
+mod soak;
 mod test;
 mod tidy;
 mod workspace;
@@ -40,6 +41,8 @@ enum Command {
     Tidy,
     /// Fuzz the parsers of what others wrote.
     Fuzz(fuzz::Args),
+    /// Try for a long time what nobody can foresee: crashes at moments that chance picks.
+    Soak(soak::Args),
     /// Start, stop or show the engines that the tests use.
     ///
     /// They are containers on the machine's own engine: a lab for each checkout, so that several can test at the same time. All
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Tidy => tidy::run(),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Lab(args) => lab::run(&args),
     };
     let Err(error) = done else {

@@ -413,6 +413,11 @@ impl Running {
         kill_process(id, signal).expect("a process of ours takes our signals");
     }
 
+    /// Whether it has ended; [`Running::wait`] says how.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -463,13 +468,13 @@ fn own_memory(process: u32) -> u64 {
 impl Drop for Running {
     /// A test that fails before it waits leaves no process: it is asked to end, as it may have things to remove, then killed.
     fn drop(&mut self) {
-        if !matches!(self.child.try_wait(), Ok(None)) {
+        if self.has_ended() {
             return;
         }
         self.signal(Signal::TERM);
         let limit = Instant::now() + Duration::from_secs(10);
         while Instant::now() < limit {
-            if !matches!(self.child.try_wait(), Ok(None)) {
+            if self.has_ended() {
                 return;
             }
             thread::sleep(Duration::from_millis(10));

@@ -1,0 +1,68 @@
+//! `cargo xtask soak`: tests whose course chance decides, for as long as one likes. The test run has a few rounds of each.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::{Parser, ValueEnum};
+use dockerutils_test_support::process::{self, announce};
+
+use crate::error::Error;
+use crate::workspace::{Profile, Workspace};
+
+#[derive(Parser)]
+pub(crate) struct Args {
+    /// What is tried
+    what: What,
+    /// For how long, without what it takes to begin and to end
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    minutes: u64,
+    /// The seed of an earlier run, for the same course, as far as it is chance's and not the engines' [default: a new one]
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// transfer-image, while it, the link and the engines end at any moment
+    Transfer,
+}
+
+impl What {
+    /// The test, which takes its time from DOCKERUTILS_SOAK_SECONDS and its seed from DOCKERUTILS_SOAK_SEED.
+    const fn test(self) -> &'static str {
+        match self {
+            Self::Transfer => "transfer_crashes::a_name_never_leads_to_less_than_before",
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let workspace = Workspace::load()?;
+    workspace.build(Profile::Debug)?;
+    let seed = args.seed.unwrap_or_else(fresh_seed);
+    announce(format_args!(
+        "{} for {} minutes, seed {seed}",
+        args.what.test(),
+        args.minutes
+    ));
+    let mut test = workspace.cargo();
+    // Not by nextest, which ends a test that takes long.
+    test.args([
+        "test",
+        "--quiet",
+        "--package",
+        "dockerutils-tests",
+        "--test",
+        "real",
+        "--",
+    ]);
+    test.args(["--exact", args.what.test(), "--nocapture"]);
+    test.env("DOCKERUTILS_SOAK_SECONDS", (args.minutes * 60).to_string());
+    test.env("DOCKERUTILS_SOAK_SEED", seed.to_string());
+    Ok(process::run(&mut test)?)
+}
+
+/// Another one each time.
+fn fresh_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs()
+}
