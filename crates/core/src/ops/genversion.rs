@@ -3,7 +3,8 @@
 use crate::cli::Context;
 use crate::config::project::Project;
 use crate::error::{ExitStatus, Result};
-use crate::output::Printer;
+use crate::hint;
+use crate::output::{Printer, visible};
 use crate::version::{Versioneer, Versions, file};
 
 /// Writes the version of the project around the working directory, and prints it.
@@ -70,6 +71,14 @@ fn known(versioneer: &Versioneer, printer: &Printer) -> Result<Versions> {
     if let Some(error) = versions.unknown() {
         let refusal = versions.refusal().map(|why| format!(" ({why})")).unwrap_or_default();
         printer.warning(&format!("the version is {}: {error}{refusal}", versions.version()));
+    }
+    for program in versions.unrun() {
+        printer.warning(&format!(
+            "{} of the repository's own configuration was not run, and files that it makes equal count as changed; where you \
+             trust it: {}",
+            visible(&program.key),
+            hint!("git config --global {} {}", program.key, program.command)
+        ));
     }
     Ok(versions)
 }

@@ -1,8 +1,6 @@
 //! What git knows of the commit in the working tree: the nearest tag, the distance to it, the branch.
 
-use std::path::Path;
-
-use super::git::{Said, ask};
+use super::git::{Repository, Said};
 use super::source_file::iso_8601;
 use super::{Release, VersionError};
 
@@ -99,30 +97,27 @@ macro_rules! said {
     };
 }
 
-/// Asks git what the commit checked out in `root` is.
+/// Asks git what the commit that is checked out is.
 ///
 /// # Errors
 /// A git that takes too long, and a tag that is no UTF-8.
-pub fn pieces(root: &Path, tag_prefix: &str, release: Release) -> Result<Answer, VersionError> {
+pub(super) fn pieces(repository: &Repository<'_>, tag_prefix: &str, release: Release) -> Result<Answer, VersionError> {
     let digit = if release.describes_digits() { "[[:digit:]]" } else { "" };
     let pattern = format!("{tag_prefix}{digit}*");
-    let described = said!(ask(
-        root,
-        &[
-            "describe", "--tags", "--dirty", "--always", "--long", "--match", &pattern
-        ]
-    ));
+    let described = said!(repository.ask(&[
+        "describe", "--tags", "--dirty", "--always", "--long", "--match", &pattern
+    ]));
     let described = String::from_utf8(described).map_err(|error| VersionError::Encoding {
-        root: root.to_owned(),
+        root: repository.root().to_owned(),
         described: String::from_utf8_lossy(error.as_bytes()).into_owned(),
     })?;
     // Two lines: its name, and that of the branch.
-    let head = said!(ask(root, &["rev-parse", "HEAD", "--abbrev-ref", "HEAD"]));
+    let head = said!(repository.ask(&["rev-parse", "HEAD", "--abbrev-ref", "HEAD"]));
     let mut lines = head.split(|byte| *byte == b'\n');
     let long = text(lines.next().unwrap_or_default());
     let mut branch = lines.next().unwrap_or_default().to_owned();
     if branch == b"HEAD" {
-        branch = branch_around(&said!(ask(root, &["branch", "--contains"]))).to_owned();
+        branch = branch_around(&said!(repository.ask(&["branch", "--contains"]))).to_owned();
     }
     let unusable = |error| {
         Ok(Answer::Unusable {
@@ -142,11 +137,11 @@ pub fn pieces(root: &Path, tag_prefix: &str, release: Release) -> Result<Answer,
             (Some(version.to_owned()), distance, short.to_owned())
         }
         None => {
-            let count = text(&said!(ask(root, &["rev-list", "--count", "HEAD"])));
+            let count = text(&said!(repository.ask(&["rev-list", "--count", "HEAD"])));
             (None, count.parse().unwrap_or_default(), long.chars().take(7).collect())
         }
     };
-    let date = text(&said!(ask(root, &["show", "-s", "--format=%ci", "HEAD"])));
+    let date = text(&said!(repository.ask(&["show", "-s", "--format=%ci", "HEAD"])));
     Ok(Answer::Pieces(Pieces {
         tag,
         distance,

@@ -1,6 +1,8 @@
 //! Asking the `git` command, as versioneer does: arguments and no shell, in the project's root.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,8 +16,11 @@ use super::VersionError;
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Settings that make git run programs or write colours, and have no say in the answers. `safe.directory` is the user's: in
-/// another user's repository, git says so.
-const SETTINGS: [&str; 11] = [
+/// another user's repository, git says so. `safe.bareRepository`: a folder of a cloned project can be a repository in itself, with
+/// a configuration that was cloned with it; what nobody made with git here is none.
+const SETTINGS: [&str; 13] = [
+    "-c",
+    "safe.bareRepository=explicit",
     "--no-optional-locks",
     "-c",
     "core.fsmonitor=false",
@@ -37,17 +42,146 @@ pub(super) enum Said {
     Nothing(String),
 }
 
-/// Runs git.
+/// Names of settings by which a repository has git, or git-lfs, run programs while it looks for changes. All else that
+/// runs programs then is off by [`SETTINGS`].
+const PROGRAMS: &str = "^(filter|lfs[.]extension)[.].*[.](clean|process|smudge)$";
+/// How deep submodules lie in each other at most.
+const SUBMODULES: usize = 16;
+
+/// A repository that git is asked about, without what its own configuration names being run.
 ///
-/// # Errors
-/// It takes longer than 30 seconds, or a signal ends it.
-pub(super) fn ask(root: &Path, arguments: &[&str]) -> Result<Said, VersionError> {
-    ask_within(root, arguments, LIMIT, "none")
+/// A folder that was copied (an archive, a shared disk) brings its `.git/config`, and git runs the filters in it whenever it
+/// compares a file. Only those run that the user's own configuration has with the same words; the others are put out of
+/// force. (That takes git 2.26, and older ones run them, as in `git status`.)
+#[derive(Debug)]
+pub(super) struct Repository<'a> {
+    root: &'a Path,
+    /// Options of git that put filters out of force.
+    overrides: Vec<OsString>,
+    unrun: Vec<Program>,
 }
 
-fn ask_within(root: &Path, arguments: &[&str], limit: Duration, protocols: &str) -> Result<Said, VersionError> {
+/// A program that a repository's own configuration names, and that is not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The setting, `filter.NAME.clean`.
+    pub key: String,
+    /// Its words.
+    pub command: String,
+}
+
+impl<'a> Repository<'a> {
+    /// The repository around this folder, and its submodules.
+    ///
+    /// # Errors
+    /// As [`Repository::ask`].
+    pub(super) fn around(root: &'a Path) -> Result<Self, VersionError> {
+        let mut repository = Self {
+            root,
+            overrides: Vec::new(),
+            unrun: Vec::new(),
+        };
+        repository.put_out_of_force(root, SUBMODULES)?;
+        Ok(repository)
+    }
+
+    /// Runs git in the root.
+    ///
+    /// # Errors
+    /// It takes longer than 30 seconds, or a signal ends it.
+    pub(super) fn ask(&self, arguments: &[&str]) -> Result<Said, VersionError> {
+        ask_within(self.root, &self.overrides, arguments, LIMIT, "none")
+    }
+
+    /// The folder in which git is asked.
+    pub(super) const fn root(&self) -> &Path {
+        self.root
+    }
+
+    /// What would have been run.
+    pub(super) fn unrun(&self) -> &[Program] {
+        &self.unrun
+    }
+
+    /// Puts the filters of the repository around a folder out of force, and those of its submodules: git compares files in
+    /// them with their configuration, and hands ours on.
+    fn put_out_of_force(&mut self, folder: &Path, depth: usize) -> Result<(), VersionError> {
+        let listed = |arguments: &[&str]| {
+            Ok::<_, VersionError>(match ask_within(folder, &[], arguments, LIMIT, "none")? {
+                Said::Text(text) => text,
+                // There are none, or git will say itself what is wrong.
+                Said::Nothing(_) => Vec::new(),
+            })
+        };
+        let programs = listed(&["config", "--show-scope", "-z", "--get-regexp", PROGRAMS])?;
+        let (own, foreign): (Vec<_>, Vec<_>) = settings(&programs)
+            .partition(|(scope, _, _)| !matches!(*scope, b"local" | b"worktree" | b"submodule" | b"unknown"));
+        for (_, key, command) in foreign {
+            if own
+                .iter()
+                .any(|(_, own_key, own_command)| (*own_key, *own_command) == (key, command))
+            {
+                continue;
+            }
+            let program = Program {
+                key: String::from_utf8_lossy(key).into_owned(),
+                command: String::from_utf8_lossy(command).into_owned(),
+            };
+            if self.unrun.contains(&program) {
+                continue;
+            }
+            // Behind the first `=` stands the value: such a name can't be overridden, and nobody gives one.
+            if key.contains(&b'=') {
+                return Err(VersionError::Filter { program });
+            }
+            self.unrun.push(program);
+            let name = key.rsplitn(2, |byte| *byte == b'.').nth(1).unwrap_or_default();
+            let mut put = |what: &[u8]| {
+                let option = [name, what].concat();
+                self.overrides
+                    .extend([OsString::from("-c"), OsString::from_vec(option)]);
+            };
+            for what in [&b".clean="[..], b".process=", b".smudge=", b".required=false"] {
+                put(what);
+            }
+        }
+        // MODE OBJECT STAGE, a tab, and the path.
+        let index = listed(&["ls-files", "--stage", "-z"])?;
+        let submodules = index
+            .split(|byte| *byte == 0)
+            .filter(|entry| entry.starts_with(b"160000 "))
+            .filter_map(|entry| entry.splitn(2, |byte| *byte == b'\t').nth(1));
+        for path in submodules {
+            let folder = folder.join(OsStr::from_bytes(path));
+            if folder.join(".git").symlink_metadata().is_ok() && depth > 0 {
+                self.put_out_of_force(&folder, depth - 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What `git config --show-scope -z` lists: `SCOPE NUL KEY NEWLINE VALUE NUL`.
+fn settings(listed: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
+    let mut parts = listed.split(|byte| *byte == 0);
+    std::iter::from_fn(move || {
+        let (scope, setting) = (parts.next()?, parts.next()?);
+        let end = setting.iter().position(|byte| *byte == b'\n').unwrap_or(setting.len());
+        let (key, value) = setting.split_at_checked(end)?;
+        Some((scope, key, value.get(1..).unwrap_or_default()))
+    })
+}
+
+fn ask_within(
+    root: &Path,
+    overrides: &[OsString],
+    arguments: &[&str],
+    limit: Duration,
+    protocols: &str,
+) -> Result<Said, VersionError> {
     let child = Command::new("git")
         .args(SETTINGS)
+        .args(overrides)
         .args(arguments)
         .current_dir(root)
         // It names another repository than the one that the root is in.
@@ -133,7 +267,13 @@ mod tests {
         // It waits for an answer on a connection that nobody takes.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("git://{}/x", listener.local_addr().unwrap());
-        let Err(error) = ask_within(Path::new("/"), &["ls-remote", &url], Duration::from_millis(200), "git") else {
+        let Err(error) = ask_within(
+            Path::new("/"),
+            &[],
+            &["ls-remote", &url],
+            Duration::from_millis(200),
+            "git",
+        ) else {
             panic!("there is an answer");
         };
         assert!(
@@ -163,7 +303,7 @@ mod tests {
         git(&["config", "protocol.ext.allow", "always"]);
         let url = format!("ext::touch {}", ran.display());
         for arguments in [&["status"][..], &["update-index", "--refresh"], &["ls-remote", &url]] {
-            ask(root, arguments).unwrap();
+            Repository::around(root).unwrap().ask(arguments).unwrap();
             assert!(!ran.exists(), "{arguments:?}");
         }
         // Without our settings, it does.
@@ -171,9 +311,126 @@ mod tests {
         assert!(ran.exists());
     }
 
+    /// A repository with a file that git must compare, and what makes a file of it.
+    fn changed_by_a_filter(root: &Path, filters: &[(&str, &str)]) {
+        let git = |arguments: &[&str]| {
+            let identity = ["-c", "user.name=a", "-c", "user.email=a@b"];
+            let git = Command::new("git")
+                .args(identity)
+                .args(arguments)
+                .current_dir(root)
+                .output()
+                .unwrap();
+            assert!(git.status.success(), "{git:?}");
+        };
+        git(&["init", "-q"]);
+        std::fs::write(root.join("file"), "text").unwrap();
+        std::fs::write(root.join(".gitattributes"), "file filter=any\n").unwrap();
+        git(&["add", "."]);
+        git(&["commit", "-q", "-m", "x"]);
+        for (key, command) in filters {
+            git(&["config", key, command]);
+        }
+        // Other marks than those in the index, and other contents of the same length.
+        std::fs::write(root.join("file"), "TEXT").unwrap();
+    }
+
+    #[test]
+    fn filters_of_a_copied_repository_are_not_run_and_are_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let ran = folder.path().join("ran");
+        let touch = format!("touch {}", ran.display());
+        for (key, command) in [
+            ("filter.any.clean", format!("{touch}; tr A-Z a-z")),
+            ("filter.any.process", touch),
+        ] {
+            let root = folder.path().join(key);
+            std::fs::create_dir(&root).unwrap();
+            changed_by_a_filter(&root, &[(key, &command), ("filter.any.required", "true")]);
+            let repository = Repository::around(&root).unwrap();
+            let Said::Text(said) = repository.ask(&["describe", "--always", "--dirty"]).unwrap() else {
+                panic!("no answer");
+            };
+            assert!(said.ends_with(b"-dirty"), "{said:?}");
+            assert!(!ran.exists(), "{key}");
+            let program = Program {
+                key: key.to_owned(),
+                command: command.clone(),
+            };
+            assert_eq!(repository.unrun(), [program]);
+            // Without us, it is run.
+            let mut git = Command::new("git");
+            git.args(["describe", "--always", "--dirty"])
+                .current_dir(&root)
+                .output()
+                .unwrap();
+            assert!(ran.exists(), "{key}");
+            std::fs::remove_file(&ran).unwrap();
+        }
+    }
+
+    #[test]
+    fn filters_of_a_submodule_are_not_run_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let ran = folder.path().join("ran");
+        let inner = folder.path().join("outer/inner");
+        std::fs::create_dir_all(&inner).unwrap();
+        let hook = format!("touch {}; cat", ran.display());
+        changed_by_a_filter(&inner, &[("filter.any.clean", &hook), ("core.fsmonitor", &hook)]);
+        let root = folder.path().join("outer");
+        changed_by_a_filter(&root, &[]);
+        // git looks no further than the first change.
+        std::fs::write(root.join("file"), "text").unwrap();
+        let repository = Repository::around(&root).unwrap();
+        repository.ask(&["describe", "--always", "--dirty"]).unwrap();
+        assert!(!ran.exists());
+        assert_eq!(repository.unrun().len(), 1);
+        let mut git = Command::new("git");
+        git.args(["describe", "--always", "--dirty"])
+            .current_dir(&root)
+            .output()
+            .unwrap();
+        assert!(ran.exists());
+    }
+
+    #[test]
+    fn a_folder_of_a_clone_that_is_a_repository_in_itself_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        changed_by_a_filter(root, &[("core.worktree", ".")]);
+        // As a clone may bring it: git itself writes no `.git` into a commit.
+        for entry in std::fs::read_dir(root.join(".git")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::rename(entry.path(), root.join(entry.file_name())).unwrap();
+        }
+        std::fs::remove_dir(root.join(".git")).unwrap();
+        let Said::Nothing(why) = Repository::around(root).unwrap().ask(&["rev-parse", "HEAD"]).unwrap() else {
+            panic!("it is one");
+        };
+        assert!(why.contains("bare repository"), "{why}");
+    }
+
+    #[test]
+    fn what_the_users_own_configuration_has_too_is_run() {
+        let said: &[u8] = b"global\0filter.a.clean\nx y\0local\0filter.a.clean\nx y\0local\0filter.b.clean\nx\ny\0";
+        let found: Vec<_> = settings(said).collect();
+        assert_eq!(found.len(), 3);
+        assert_eq!(
+            found.first(),
+            Some(&(&b"global"[..], &b"filter.a.clean"[..], &b"x y"[..]))
+        );
+        assert_eq!(
+            found.last(),
+            Some(&(&b"local"[..], &b"filter.b.clean"[..], &b"x\ny"[..]))
+        );
+    }
+
     #[test]
     fn a_failure_is_told_in_gits_words() {
-        let Ok(Said::Nothing(why)) = ask(Path::new("/"), &["rev-parse", "--verify", "x"]) else {
+        let Ok(Said::Nothing(why)) = Repository::around(Path::new("/"))
+            .unwrap()
+            .ask(&["rev-parse", "--verify", "x"])
+        else {
             panic!("there is an answer");
         };
         assert!(why.starts_with("fatal: "), "{why}");

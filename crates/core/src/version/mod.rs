@@ -60,6 +60,8 @@ use crate::config::ini::IniError;
 use crate::error::Error;
 use crate::hint;
 use config::Configuration;
+pub use git::Program;
+use git::Repository;
 use render::Style;
 
 /// A project that uses versioneer.
@@ -82,6 +84,8 @@ pub struct Versions {
     values: BTreeMap<String, Value>,
     #[serde(skip)]
     refusal: Option<String>,
+    #[serde(skip)]
+    unrun: Vec<Program>,
 }
 
 /// Why there is no version.
@@ -180,6 +184,12 @@ pub enum VersionError {
         /// With the signal.
         status: ExitStatus,
     },
+    /// A filter that can't be put out of force.
+    #[error("{:?} in the configuration of the repository names a program that can't be kept from being run", .program.key)]
+    Filter {
+        /// It.
+        program: Program,
+    },
     /// The file can't be written.
     #[error("{} can't be written", .path.display())]
     Unwritable {
@@ -230,13 +240,23 @@ impl Versioneer {
                 return Ok(versions);
             }
         }
-        let refusal = match describe::pieces(&self.root, tag_prefix, self.release)? {
+        let repository = Repository::around(&self.root)?;
+        let refusal = match describe::pieces(&repository, tag_prefix, self.release)? {
             describe::Answer::Pieces(pieces) => {
                 let version = render::render(&pieces, self.style()?, self.release)?;
-                return Ok(Versions::new(version)
+                let versions = Versions::new(version)
                     .revision(Some(pieces.long))
                     .dirty(Some(pieces.dirty))
-                    .date(Some(pieces.date)));
+                    .date(Some(pieces.date));
+                return Ok(Versions {
+                    // Where nothing was changed, it made no difference.
+                    unrun: if pieces.dirty {
+                        repository.unrun().to_vec()
+                    } else {
+                        Vec::new()
+                    },
+                    ..versions
+                });
             }
             describe::Answer::Unusable { revision, error } => {
                 return Ok(Versions::new("unknown").revision(Some(revision)).error(&error));
@@ -353,7 +373,11 @@ impl Versions {
             .map(|key| (key.to_owned(), Value::Null))
             .into();
         values.insert("version".to_owned(), Value::String(version.into()));
-        Self { values, refusal: None }
+        Self {
+            values,
+            refusal: None,
+            unrun: Vec::new(),
+        }
     }
 
     fn revision(self, revision: Option<String>) -> Self {
@@ -392,6 +416,11 @@ impl Versions {
         self.refusal.as_deref()
     }
 
+    /// What the repository's own configuration names and was not run, where that may be why files count as changed.
+    pub fn unrun(&self) -> &[Program] {
+        &self.unrun
+    }
+
     /// All that `get_versions()` returns, sorted by name.
     pub const fn values(&self) -> &BTreeMap<String, Value> {
         &self.values
@@ -422,6 +451,7 @@ impl VersionError {
             Self::Stopped { root, arguments, .. } => {
                 hint!("see what it does: git -C {} {arguments}", root.display(); arguments = arguments)
             }
+            Self::Filter { .. } => "look at .git/config, and take it away".to_owned(),
             Self::Unwritable { path, .. } => hint!("look who may write there: ls -ld {}", folder(path).display()),
         })
     }

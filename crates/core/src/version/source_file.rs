@@ -100,6 +100,7 @@ pub fn from_json(text: &str, path: &Path) -> Result<Option<Versions>, VersionErr
         Value::Object(values) => Ok(Some(Versions {
             values: values.into_iter().collect(),
             refusal: None,
+            unrun: Vec::new(),
         })),
         _ => Err(broken(None)),
     }
