@@ -1,9 +1,14 @@
-//! A project of another user of this machine, in a shared folder: nothing of it is read or run by any command.
+//! What another user of this machine put into a shared folder: nothing of it is read, run or spoken to by any command.
 
-use std::os::unix::fs::chown;
+use std::io::ErrorKind;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
+use dockerutils_core::agent::place::Place;
+use dockerutils_core::docks::{self, Dock};
+use dockerutils_core::env::Env;
 use dockerutils_test_support::Sandbox;
 
 /// A user who is neither root nor whoever runs the tests; there need be no such user.
@@ -96,4 +101,43 @@ fn the_user_can_trust_it_and_the_project_can_not() {
         .stdout_has("docker build")
         .any_stderr()
         .run();
+}
+
+#[test]
+fn nothing_is_said_to_an_agents_socket_in_a_directory_of_another_user() {
+    let list = "version: 1\ndocks:\n- moniker: far\n  ssh:\n    host: 127.0.0.1\n";
+    let sandbox = Sandbox::new()
+        .file("../home/.config/dockerutils/docks.yml", list)
+        .file("docker/dev/Dockerfile", "FROM scratch\n");
+    let home = sandbox.home();
+    let env = Env::from_pairs([("HOME", home.to_str().unwrap())]);
+    let dock: Dock = docks::list(&env).read().unwrap().remove(0);
+    let place = Place::of(&dock, &env).unwrap();
+    let directory = home.join(".cache/dockerutils/run");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
+    let listener = UnixListener::bind(place.control_socket()).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let _given = Given::new(&directory);
+    for (command, arguments, code) in [
+        ("ssh-dock", &["far", "true"][..], 255),
+        ("dock-env", &["far", "--lines"], 1),
+        ("build-image", &["dev", "--dock", "far"], 1),
+    ] {
+        sandbox
+            .command(command)
+            .args(arguments)
+            .env_remove("XDG_RUNTIME_DIR")
+            .env_remove("DOCKER_HOST")
+            .code(code)
+            .any_stdout()
+            .stderr_has("don't count: it belongs to another user")
+            .stderr_has("hint: see who put it there: ls -ld")
+            .run();
+        assert_eq!(
+            listener.accept().unwrap_err().kind(),
+            ErrorKind::WouldBlock,
+            "{command}"
+        );
+    }
 }

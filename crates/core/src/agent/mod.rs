@@ -392,6 +392,7 @@ impl Agent {
 
     /// Makes a call of an agent that runs; none where none does.
     async fn ask_running(&self, request: Request) -> Result<Option<Reply>> {
+        self.place.check()?;
         self.limited(async {
             let mut stream = match self.greet(false).await {
                 Ok((stream, greeting)) => {
@@ -464,6 +465,7 @@ impl Agent {
 
     /// A connection to the agent, which is started if it does not run, and replaced if it is an old one with nothing to do.
     async fn reach(&self) -> Result<UnixStream> {
+        self.place.check()?;
         let deadline = Instant::now() + CHANGE_LIMIT;
         loop {
             match self.greet(false).await {
@@ -506,6 +508,13 @@ impl Agent {
     async fn greet(&self, leave: bool) -> io::Result<(UnixStream, Greeting)> {
         let greeting = async {
             let mut stream = UnixStream::connect(self.place.control_socket()).await?;
+            // Passphrases are typed into it.
+            if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "another user serves its socket",
+                ));
+            }
             let hello = Hello {
                 dockerutils_agent: PROTOCOL,
                 version: VERSION.to_owned(),

@@ -65,6 +65,23 @@ impl Place {
         make_private(&self.directory)
     }
 
+    /// Checks that what is in the directory of the sockets was put there by this user. Another user who may write to a folder
+    /// above it could serve a socket there, and be told passphrases. A directory that is not there yet is right.
+    ///
+    /// # Errors
+    /// A directory that another user owns, or may use.
+    pub fn check(&self) -> Result<()> {
+        match not_private(&self.directory) {
+            None | Some(ABSENT) => Ok(()),
+            Some(why) => Err(
+                Error::failed(format!("sockets in {} don't count: {why}", self.directory.display())).hint(hint!(
+                    "see who put it there: ls -ld {}; then remove it",
+                    self.directory.display()
+                )),
+            ),
+        }
+    }
+
     /// The place to which this engine's socket belongs, in whatever private directory of this user's; none where it is not
     /// an agent's.
     pub fn of_engine_socket(socket: &Path, env: &Env) -> Option<Self> {
@@ -246,11 +263,15 @@ fn make_private(directory: &Path) -> Result<()> {
     }
 }
 
+/// What [`not_private`] says of nothing.
+const ABSENT: &str = "it is not there";
+
 /// Why others could have a hand in this directory; none where they can't.
 fn not_private(directory: &Path) -> Option<&'static str> {
     // Of the link, not of what it points to.
     match directory.symlink_metadata() {
-        Err(_) => Some("it is not there"),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Some(ABSENT),
+        Err(_) => Some("it can't be looked at"),
         Ok(found) if !found.is_dir() => Some("it is no directory"),
         Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => Some("it belongs to another user"),
         Ok(found) if found.mode() & 0o077 != 0 => Some("others may use it"),
@@ -334,9 +355,12 @@ mod tests {
         let place = Place::of(&dock("a", "far:1"), &both).unwrap();
         assert!(place.engine_socket().starts_with(cache.join("dockerutils/run")));
         assert!(!cache.exists());
+        place.check().unwrap();
         place.prepare().unwrap();
         fs::set_permissions(cache.join("dockerutils/run"), fs::Permissions::from_mode(0o750)).unwrap();
         let error = place.prepare().unwrap_err();
+        assert!(error.to_string().contains("others may use it"), "{error}");
+        let error = place.check().unwrap_err();
         assert!(error.to_string().contains("others may use it"), "{error}");
         fs::remove_dir(cache.join("dockerutils/run")).unwrap();
         std::os::unix::fs::symlink("/tmp", cache.join("dockerutils/run")).unwrap();
