@@ -104,6 +104,41 @@ fn the_user_can_trust_it_and_the_project_can_not() {
 }
 
 #[test]
+fn single_files_of_another_user_in_a_project_of_ones_own_are_not_obeyed() {
+    for theirs in [
+        "docker/dev",
+        "docker/dev/Dockerfile",
+        "docker/dev/Dockerfile.dockerignore",
+        ".dockerignore",
+        "pip.conf.template",
+        "ran.sh",
+    ] {
+        for script in ["./ran.sh", "sh ran.sh"] {
+            let sandbox = Sandbox::new()
+                .file("docker/dev/Dockerfile", "FROM scratch\n")
+                .file("docker/dev/Dockerfile.dockerignore", "")
+                .file(
+                    "docker/dockerutils.cfg",
+                    format!("[dev]\npre_build_script = {script}\n"),
+                )
+                .file(".dockerignore", "")
+                .file("pip.conf.template", "")
+                .script("ran.sh", "#!/bin/sh\ntouch ran\n");
+            let path = sandbox.project().join(theirs);
+            let _given = Given::new(&path);
+            sandbox
+                .command("build-image")
+                .arg("dev")
+                .code(2)
+                .stderr_has(&format!("{theirs} belongs to user {ANOTHER}"))
+                .stderr_has("trusted_directories: [\"[SANDBOX]/sample\"]")
+                .run();
+            assert!(!sandbox.project().join("ran").exists());
+        }
+    }
+}
+
+#[test]
 fn nothing_is_said_to_an_agents_socket_in_a_directory_of_another_user() {
     let list = "version: 1\ndocks:\n- moniker: far\n  ssh:\n    host: 127.0.0.1\n";
     let sandbox = Sandbox::new()

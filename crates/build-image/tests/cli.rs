@@ -610,6 +610,29 @@ fn a_pip_conf_that_somebody_writes_during_the_build_stays() {
 }
 
 #[test]
+fn a_pip_conf_template_that_leads_out_of_the_project_is_not_sent() {
+    let sandbox = project().file("../home/.netrc", "secret");
+    let template = sandbox.project().join("pip.conf.template");
+    std::os::unix::fs::symlink(sandbox.home().join(".netrc"), &template).unwrap();
+    let engine = building();
+    classic(&sandbox, &engine)
+        .arg("dev")
+        .code(2)
+        .stderr_has("pip.conf.template is a link to [SANDBOX]/home/.netrc, outside of the project")
+        .stderr_has("hint: where that is meant, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc")
+        .run();
+    assert!(engine.requests().iter().all(|request| request.path != "/build"));
+    std::fs::remove_file(&template).unwrap();
+    let sandbox = sandbox.file("config/pip", "[global]\n");
+    std::os::unix::fs::symlink("config/pip", &template).unwrap();
+    classic(&sandbox, &building())
+        .arg("dev")
+        .any_stdout()
+        .any_stderr()
+        .run();
+}
+
+#[test]
 fn clean_removes_what_is_there() {
     let sandbox = project().file("docker/two/Dockerfile", "FROM scratch AS builder\nFROM scratch\n");
     build_image(&sandbox)

@@ -70,6 +70,25 @@ impl Env {
             .unwrap_or_else(|| Path::new("/").to_owned())
     }
 
+    /// The users whose files are the caller's own: the user of this process and root; where `sudo` made it root's, the one who
+    /// called `sudo`, too.
+    pub fn users(&self) -> Vec<u32> {
+        let own = rustix::process::geteuid().as_raw();
+        let mut users = vec![own, 0];
+        if own == 0 {
+            users.extend(self.get("SUDO_UID").and_then(|uid| uid.parse::<u32>().ok()));
+        }
+        users
+    }
+
+    /// The users who may write the caller's own configuration: [`Env::users`], and whoever owns the home folder, as where a
+    /// container's root has that of another user mounted.
+    pub fn writers(&self) -> Vec<u32> {
+        let home = std::fs::metadata(self.home()).ok();
+        let owner = home.map(|home| std::os::unix::fs::MetadataExt::uid(&home));
+        self.users().into_iter().chain(owner).collect()
+    }
+
     /// Where our own configuration is: `dockerutils` in XDG_CONFIG_HOME, else where the system keeps such files.
     pub fn config_dir(&self) -> PathBuf {
         const NAME: &str = "dockerutils";

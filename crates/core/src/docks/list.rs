@@ -18,6 +18,7 @@ use super::moniker;
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::private_file;
+use crate::project_file;
 
 /// The version of the format; a newer one is refused.
 const VERSION: u32 = 1;
@@ -101,12 +102,13 @@ pub fn render(docks: &[Dock]) -> Result<String, ListError> {
 #[derive(Clone, Debug)]
 pub struct List {
     directory: PathBuf,
+    writers: Vec<u32>,
 }
 
 impl List {
-    /// The list in this directory; nothing is read or made yet.
-    pub const fn at(directory: PathBuf) -> Self {
-        Self { directory }
+    /// The list in this directory, which these users may have written; nothing is read or made yet.
+    pub const fn at(directory: PathBuf, writers: Vec<u32>) -> Self {
+        Self { directory, writers }
     }
 
     /// Its file.
@@ -120,11 +122,16 @@ impl List {
     /// A file that can't be read or is damaged, with its line.
     pub fn read(&self) -> Result<Vec<Dock>> {
         let file = self.file();
-        let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
+        // It says where contexts, logins and files go.
+        let text = match project_file::read_own(&file, |owner| self.writers.contains(&owner)) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(cause) => {
-                return Err(Error::usage(format!("the list of docks {} can't be read", file.display())).because(cause));
+                return Err(
+                    Error::usage(format!("the list of docks {} can't be read", file.display()))
+                        .because(cause)
+                        .hint(hint!("look at it, and at whose it is: ls -lL {}", file.display())),
+                );
             }
         };
         parse(&text).map_err(|cause| {
@@ -208,6 +215,7 @@ mod tests {
 
     use super::*;
     use crate::docks::{Access, Forward, SshAccess};
+    use crate::env::Env;
 
     fn dock(moniker: &str) -> Dock {
         Dock {
@@ -226,6 +234,19 @@ mod tests {
             docks.push(dock(moniker));
             Ok(())
         })
+    }
+
+    #[test]
+    fn a_list_that_another_user_wrote_is_not_obeyed() {
+        let home = tempfile::tempdir().unwrap();
+        let list = List::at(home.path().to_owned(), vec![rustix::process::geteuid().as_raw() + 1]);
+        fs::write(list.file(), "").unwrap();
+        let error = list.read().unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains("belongs to another user"), "{cause}");
+        fs::remove_file(list.file()).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, list.file(), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+        assert!(list.read().is_err(), "and a pipe holds nobody up");
     }
 
     #[test]
@@ -254,7 +275,7 @@ mod tests {
     #[test]
     fn the_file_and_its_directory_are_private() {
         let home = tempfile::tempdir().unwrap();
-        let list = List::at(home.path().join("config/dockerutils"));
+        let list = List::at(home.path().join("config/dockerutils"), Env::default().users());
         assert_eq!(list.read().unwrap(), []);
         assert!(!home.path().join("config").exists(), "reading made something");
         add(&list, "far").unwrap();
@@ -269,7 +290,7 @@ mod tests {
     #[test]
     fn what_is_damaged_is_an_error_with_its_line_and_stays() {
         let home = tempfile::tempdir().unwrap();
-        let list = List::at(home.path().to_owned());
+        let list = List::at(home.path().to_owned(), Env::default().users());
         for (text, parts) in [
             ("version: 1\ndocks:\n- moniker: [far\n", vec!["docks.yml:"]),
             ("version: 1\ndocks:\n- moniker: far\n", vec!["docks.yml:3"]),
@@ -307,7 +328,7 @@ mod tests {
     #[test]
     fn many_at_once_lose_nothing() {
         let home = tempfile::tempdir().unwrap();
-        let list = List::at(home.path().to_owned());
+        let list = List::at(home.path().to_owned(), Env::default().users());
         std::thread::scope(|scope| {
             for number in 0..8 {
                 let list = &list;
@@ -320,7 +341,7 @@ mod tests {
     #[test]
     fn a_file_behind_a_link_stays_there() {
         let home = tempfile::tempdir().unwrap();
-        let list = List::at(home.path().join("dockerutils"));
+        let list = List::at(home.path().join("dockerutils"), Env::default().users());
         fs::create_dir(&list.directory).unwrap();
         let kept = home.path().join("dotfiles.yml");
         fs::write(&kept, "").unwrap();

@@ -76,7 +76,7 @@ impl Docks {
 
 /// The user's list.
 pub fn list(env: &Env) -> List {
-    List::at(env.config_dir())
+    List::at(env.config_dir(), env.writers())
 }
 
 /// The moniker of the dock that the shell is docked to.

@@ -4,6 +4,7 @@ mod display;
 mod schedule;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -298,12 +299,20 @@ fn image_plan(
     let designation = named.designation;
     let pull = args.pull || (args.force_base && settings.switch("pull_FROM_on_force")?.unwrap_or(false));
     let build_args = settings.words("build_args")?.unwrap_or_default();
+    project.check_owners(&[
+        Path::new("docker").join(image),
+        project.dockerfile(image),
+        beside(&project.dockerfile(image)),
+    ])?;
     let text = read_dockerfile(&project.dockerfile(image))?;
     let parsed_args = parse_options(project, &settings, &build_args, env)?;
+    if let Some(named) = &parsed_args.file {
+        project.check_owners(&[named.clone(), beside(named)])?;
+    }
     let dockerfile = Dockerfile::parse(&text, &parsed_args.build_args);
 
     let mut steps = Vec::new();
-    steps.extend(script(&settings, "pre_build_script", "pre-build-script")?);
+    steps.extend(script(project, &settings, "pre_build_script", "pre-build-script")?);
     let build = |designation: &Designation, target: Option<&str>| -> Result<PlanStep> {
         let mut words: Vec<String> = Vec::new();
         if pull {
@@ -340,7 +349,7 @@ fn image_plan(
         steps.push(build(&designation.builder(), Some("builder"))?);
     }
     steps.push(build(&designation, None)?);
-    steps.extend(script(&settings, "post_build_script", "post-build-script")?);
+    steps.extend(script(project, &settings, "post_build_script", "post-build-script")?);
     let plan = ImagePlan {
         image: image.to_owned(),
         designation,
@@ -350,8 +359,15 @@ fn image_plan(
     Ok((plan, dockerfile, named.notes))
 }
 
+/// The rules that count for this Dockerfile before `.dockerignore`.
+fn beside(dockerfile: &Path) -> PathBuf {
+    let mut path = dockerfile.as_os_str().to_owned();
+    path.push(".dockerignore");
+    path.into()
+}
+
 fn read_dockerfile(path: &Path) -> Result<String> {
-    std::fs::read(path)
+    project_file::read(path)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .map_err(|cause| Error::usage(format!("{} can't be read", path.display())).because(cause))
 }
@@ -361,7 +377,7 @@ fn parse_options(project: &Project, settings: &Settings<'_>, words: &[String], e
         .map_err(|cause: BuildOptionError| settings.error("build_args", &cause.to_string()))
 }
 
-fn script(settings: &Settings<'_>, key: &str, kind: &'static str) -> Result<Option<PlanStep>> {
+fn script(project: &Project, settings: &Settings<'_>, key: &str, kind: &'static str) -> Result<Option<PlanStep>> {
     let Some(words) = settings.words(key)? else {
         return Ok(None);
     };
@@ -373,6 +389,9 @@ fn script(settings: &Settings<'_>, key: &str, kind: &'static str) -> Result<Opti
             )
             .hint(hint!("put it into a file, and {} = ./that-file.sh", key)));
     }
+    // `sh make-version.sh` runs what its second word names.
+    let words_of_paths: Vec<PathBuf> = words.iter().map(PathBuf::from).collect();
+    project.check_owners(&words_of_paths)?;
     Ok((!words.is_empty()).then_some(PlanStep::Script { kind, words }))
 }
 
@@ -585,26 +604,40 @@ impl<'a> PipConf<'a> {
     fn place(root: &Path, printer: &'a Printer) -> Result<Self> {
         let (template, path) = (root.join("pip.conf.template"), root.join("pip.conf"));
         let placed = match template.is_file() && path.symlink_metadata().is_err() {
-            true => Self::copy(&template, &path)?,
+            true => Self::copy(root, &template, &path)?,
             false => None,
         };
         Ok(Self { placed, path, printer })
     }
 
-    fn copy(template: &Path, path: &Path) -> Result<Option<PlacedFile>> {
-        let copied = project_file::open(template, true).and_then(|(mut source, found)| {
+    fn copy(root: &Path, template: &Path, path: &Path) -> Result<Option<PlacedFile>> {
+        let failed = |cause| Error::failed(format!("{} can't be made of its template", path.display())).because(cause);
+        // A project that was cloned brings its links: what this one leads to would be in the build context, unsaid.
+        let target = template.canonicalize().map_err(failed)?;
+        if !target.starts_with(root.canonicalize().map_err(failed)?) {
+            return Err(Error::usage(format!(
+                "{} is a link to {}, outside of the project: what that says would be sent with the build context",
+                template.display(),
+                target.display()
+            ))
+            .hint(hint!(
+                "where that is meant, put a copy in its place: cp --remove-destination {} {}",
+                target.display(),
+                template.display()
+            )));
+        }
+        let copied = project_file::open(template, true).and_then(|(source, found)| {
+            let text = project_file::all(source)?;
             PlacedFile::place(path, |file| {
                 file.set_permissions(found.permissions())?;
-                std::io::copy(&mut source, file).map(drop)
+                file.write_all(&text)
             })
         });
         match copied {
             Ok(placed) => Ok(Some(placed)),
             // One that has appeared meanwhile is somebody's own.
             Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
-            Err(cause) => {
-                Err(Error::failed(format!("{} can't be made of its template", path.display())).because(cause))
-            }
+            Err(cause) => Err(failed(cause)),
         }
     }
 }

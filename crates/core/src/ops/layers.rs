@@ -26,6 +26,7 @@ use crate::ops::build::{BuildArgs, BuildPlan, PlanStep};
 use crate::output::steps::{Ended, Steps};
 use crate::output::table::{Align, Table};
 use crate::output::{Printer, size, visible};
+use crate::project_file;
 use waste::Waste;
 
 /// What is less than this is not worth a line; it is in the sums.
@@ -106,7 +107,8 @@ pub fn show(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
         .unwrap_or_default();
     let dockerfile = request.map_or_else(|| project.dockerfile(&args.image), |request| request.dockerfile.clone());
     // The image may be shown by its history alone.
-    let text = std::fs::read_to_string(dockerfile).unwrap_or_default();
+    let text = project_file::read(&dockerfile).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let steps = Dockerfile::parse(&text, &arguments).steps(&text, target.as_deref());
     save.iter().for_each(|line| context.printer.note(line));
     let (id, archived) = context.block_on(read(context, &reference, &args.image))?;

@@ -30,6 +30,7 @@ use crate::naming::{Designation, legal_container_name};
 use crate::ops::build::{self, BuildArgs, BuildPlan, Status};
 use crate::ops::genversion;
 use crate::ops::sync::Docked;
+use crate::project_file;
 use crate::terminal;
 
 /// The line above the printed command; the original drew it.
@@ -566,7 +567,7 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         _ => None,
     };
     let lookup = |name: &str| env.get(name).map(str::to_owned);
-    let read = |path: &std::path::Path| std::fs::read(path);
+    let read = |path: &std::path::Path| project_file::read_named(path);
     let api = engine.api();
     let facts = ClientFacts {
         env: &lookup,

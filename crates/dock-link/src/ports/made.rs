@@ -9,6 +9,8 @@ use std::sync::Mutex;
 
 use tokio::sync::Notify;
 
+use dockerutils_core::project_file;
+
 use super::observer::is_id;
 use crate::log::Log;
 use crate::mutex::lock;
@@ -51,7 +53,9 @@ impl Made {
     /// Those of a file; none where there is none, or none that can be read.
     pub(super) fn read(file: PathBuf) -> Self {
         let mut ids = Ids::default();
-        let found: Vec<String> = std::fs::read(&file)
+        let own = rustix::process::geteuid().as_raw();
+        // Which ports answer here hangs on it.
+        let found: Vec<String> = project_file::read_own(&file, |owner| owner == own)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();

@@ -134,8 +134,11 @@ fn folders(request: &BuildRequest, locality: Locality) -> Result<Vec<SyncedFolde
     let mut folders = std::iter::once((CONTEXT.to_owned(), request.context.clone()))
         .chain(contexts.map(|(name, place)| (name.clone(), request.context.join(place))))
         .map(|(name, path)| {
+            // An engine here reads the rules itself. It would wait for a pipe in their place, and send everything where a link leads
+            // to what it can't read.
+            let ignored = request.ignored(&path)?;
             let bound = match is_far {
-                true => Bound::NotIgnored(request.ignored(&path)?),
+                true => Bound::NotIgnored(ignored),
                 false => Bound::None,
             };
             Ok(SyncedFolder { name, path, bound })

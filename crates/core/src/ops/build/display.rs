@@ -11,6 +11,7 @@ use crate::docker::dockerfile::Dockerfile;
 use crate::error::Error;
 use crate::output::steps::{Ended, Steps};
 use crate::output::{Printer, Style, size, visible};
+use crate::project_file;
 
 /// A context beyond this is looked at twice: 100 MB take seconds on a good line, and minutes on others.
 const HEAVY_CONTEXT: u64 = 100_000_000;
@@ -198,7 +199,7 @@ impl Display {
             PlanStep::Script { .. } => None,
         });
         if let Some(request) = request {
-            let text = std::fs::read(&request.dockerfile).unwrap_or_default();
+            let text = project_file::read(&request.dockerfile).unwrap_or_default();
             let text = String::from_utf8_lossy(&text);
             let line = failure.line.or_else(|| {
                 let (_, instruction) = step?.1.split_once("] ")?;
