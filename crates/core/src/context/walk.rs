@@ -328,6 +328,9 @@ pub struct WalkOptions {
     pub include: Vec<Vec<u8>>,
     /// Not what these match.
     pub exclude: Vec<Vec<u8>>,
+    /// Nor what these match, whatever `exclude` says: they are judged by themselves, so that no pattern of somebody else takes an
+    /// exception from them.
+    pub withhold: Vec<Vec<u8>>,
     /// Paths, with wildcards in their names, that are added to `include` together with all that the
     /// symbolic links in them lead to.
     pub follow: Vec<Vec<u8>>,
@@ -339,7 +342,9 @@ pub struct WalkOptions {
 #[derive(Debug)]
 struct Filter {
     include: Option<Patterns>,
-    exclude: Patterns,
+    /// Each judged by itself: in one list, an exception for a file counts although a later pattern leaves out its directory, where
+    /// that directory was left out before.
+    exclude: [Patterns; 2],
     builder: Builder,
 }
 
@@ -355,7 +360,7 @@ struct Verdict {
 #[derive(Debug, Default)]
 struct Matches {
     include: ParentMatches,
-    exclude: ParentMatches,
+    exclude: [ParentMatches; 2],
 }
 
 impl Filter {
@@ -368,7 +373,7 @@ impl Filter {
         let include = (!include.is_empty()).then(|| Patterns::parse(include)).transpose()?;
         Ok(Self {
             include,
-            exclude: Patterns::parse(&options.exclude)?,
+            exclude: [Patterns::parse(&options.exclude)?, Patterns::parse(&options.withhold)?],
             builder: options.builder,
         })
     }
@@ -395,17 +400,25 @@ impl Filter {
                 }
             }
         }
-        if !self.exclude.is_empty() {
+        let lists = self
+            .exclude
+            .iter()
+            .zip(&parent.exclude)
+            .zip(&mut verdict.matches.exclude);
+        for ((patterns, parent), own) in lists {
+            if patterns.is_empty() {
+                continue;
+            }
             let excluded = if is_directory {
-                let (excluded, matches) = self.exclude.matches_directory(path, &parent.exclude)?;
-                verdict.matches.exclude = matches;
+                let (excluded, matches) = patterns.matches_directory(path, parent)?;
+                *own = matches;
                 excluded
             } else {
-                self.exclude.matches_below(path, &parent.exclude)?
+                patterns.matches_below(path, parent)?
             };
             if excluded {
                 verdict.listed = false;
-                verdict.descend &= self.exclude.exception_below(path, self.builder);
+                verdict.descend &= patterns.exception_below(path, self.builder);
             }
         }
         Ok(verdict)
@@ -429,7 +442,7 @@ impl Selector {
     pub fn new(exclude: &[Vec<u8>], builder: Builder) -> Result<Self, PatternError> {
         let filter = Filter {
             include: None,
-            exclude: Patterns::parse(exclude)?,
+            exclude: [Patterns::parse(exclude)?, Patterns::default()],
             builder,
         };
         let root = (Vec::new(), Some(Arc::default()));

@@ -124,9 +124,9 @@ impl Bound {
             Self::NotIgnored(ignored) => {
                 let mut names = asked.include.iter().chain(&asked.follow).peekable();
                 let is_of_rules = names.peek().is_some() && names.all(|name| name.trim_ascii() == DOCKERIGNORE);
-                // The last pattern that matches counts: ours. An honest engine asks with the same, and twice is as once.
+                // An honest engine asks with the same, and twice is as once.
                 if !is_of_rules {
-                    asked.exclude.extend_from_slice(ignored);
+                    asked.withhold.clone_from(ignored);
                 }
             }
             Self::Only(names) => {
@@ -225,6 +225,7 @@ impl FileSync {
             include: values(metadata, "include-patterns"),
             exclude: values(metadata, "exclude-patterns"),
             follow: values(metadata, "followpaths"),
+            withhold: Vec::new(),
             builder: Builder::BuildKit,
         });
         let context = ContextDir::open(&folder.path).map_err(|cause| Status::failed_precondition(cause.to_string()))?;
@@ -348,9 +349,13 @@ impl FileTable {
         self.files.push((position, folder, offset, length));
     }
 
+    /// Where in the table the file of this position is.
+    fn position(&self, position: u32) -> Option<usize> {
+        self.files.binary_search_by_key(&position, |(at, ..)| *at).ok()
+    }
+
     fn path(&self, position: u32) -> Option<Vec<u8>> {
-        let index = self.files.binary_search_by_key(&position, |(at, ..)| *at).ok()?;
-        let (_, folder, offset, length) = self.files.get(index)?;
+        let (_, folder, offset, length) = self.files.get(self.position(position)?)?;
         let start = usize::try_from(*offset).ok()?;
         let name = self.names.get(start..start + usize::from(*length))?;
         let mut path = self.folders.get(usize::try_from(*folder).ok()?)?.to_vec();
@@ -359,8 +364,9 @@ impl FileTable {
     }
 }
 
-/// A file that the engine asked for: its position among the STATs, and its path.
-type WantedFile = (u32, Vec<u8>);
+/// An engine asks for each file once. So many times more than there are files it may ask, whatever it means by that: what is asked
+/// for waits in memory until it is sent.
+const ASKED_AGAIN: usize = 1 << 16;
 
 /// One transfer of one folder.
 struct Sender {
@@ -379,7 +385,8 @@ impl Sender {
             let sender = Arc::clone(&self);
             tokio::task::spawn_blocking(move || sender.walk(&options))
         };
-        let (wanted, queue) = mpsc::unbounded_channel();
+        // By their positions among the STATs.
+        let (wanted, queue) = mpsc::unbounded_channel::<u32>();
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..READERS {
             let (sender, queue) = (Arc::clone(&self), Arc::clone(&queue));
@@ -387,23 +394,25 @@ impl Sender {
         }
         // A walk that fails has said so in an ERR packet already, and the engine ends the stream then.
         drop(walking);
+        let mut asked = 0_usize;
         while let Some(Ok(packet)) = requests.next().await {
             match Kind::try_from(packet.kind) {
                 Ok(Kind::Req) => {
-                    let path = self
-                        .files
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .path(packet.id);
-                    match path {
-                        // The readers live as long as this loop does.
-                        Some(path) => drop(wanted.send((packet.id, path))),
-                        None => {
-                            return self
-                                .fail(&format!("the engine asked for file {} that was never named", packet.id))
-                                .await;
-                        }
+                    asked = asked.saturating_add(1);
+                    let (is_named, named) = {
+                        let files = self.files();
+                        (files.position(packet.id).is_some(), files.files.len())
+                    };
+                    if !is_named {
+                        return self
+                            .fail(&format!("the engine asked for file {} that was never named", packet.id))
+                            .await;
                     }
+                    if asked > named.saturating_add(ASKED_AGAIN) {
+                        return self.fail("the engine asks for the same files again and again").await;
+                    }
+                    // The readers live as long as this loop does.
+                    let _ = wanted.send(packet.id);
                 }
                 Ok(Kind::Fin) => {
                     self.send(Kind::Fin, 0, Bytes::new()).await;
@@ -413,6 +422,10 @@ impl Sender {
                 _ => return,
             }
         }
+    }
+
+    fn files(&self) -> std::sync::MutexGuard<'_, FileTable> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn walk(&self, options: &WalkOptions) {
@@ -436,10 +449,7 @@ impl Sender {
             self.sent.note_name(&entry.path);
             self.sent.note_name(entry.link_name());
             if matches!(entry.kind, EntryKind::File | EntryKind::HardLink(_)) {
-                self.files
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(position, &entry.path);
+                self.files().push(position, &entry.path);
             }
             let packet = Packet {
                 kind: Kind::Stat.into(),
@@ -499,13 +509,15 @@ impl Sender {
     }
 
     /// Sends the files that are asked for, one after the other, until the transfer is over.
-    fn serve_files(&self, queue: &Mutex<mpsc::UnboundedReceiver<WantedFile>>) {
+    fn serve_files(&self, queue: &Mutex<mpsc::UnboundedReceiver<u32>>) {
         loop {
             // Who holds the queue waits for the next request, and who comes after it for the one after.
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
-            match next {
-                Some((id, path)) => self.send_file(id, &path),
-                None => return,
+            let Some(id) = next else { return };
+            // What is in the queue was named.
+            let path = self.files().path(id);
+            if let Some(path) = path {
+                self.send_file(id, &path);
             }
         }
     }
@@ -648,6 +660,7 @@ mod tests {
             include: bytes(include),
             exclude: bytes(exclude),
             follow: bytes(follow),
+            withhold: Vec::new(),
             builder: Builder::BuildKit,
         });
         let context = ContextDir::open(folder).unwrap();
@@ -681,6 +694,20 @@ mod tests {
         assert_eq!(served(&bound, root, &[], &ignored, &[]), all);
         assert_eq!(served(&bound, root, &[], &[], &[]), all);
         assert_eq!(served(&bound, root, &[], &["!**", "!.env", "!secret/key"], &[]), all);
+        // A directory that is left out already hides that ours leave it out, too.
+        for trick in [
+            &["secret", "!secret/key"][..],
+            &["*", "!secret/key", "!secret/deep/key"],
+            &["**", "!**/key"],
+            &["secret", "secret/deep", "!secret/deep"],
+            &["secret/**", "!secret/key"],
+        ] {
+            let served = served(&bound, root, &[], trick, &[]);
+            assert!(
+                served.iter().all(|file| all.contains(&file.as_str())),
+                "{trick:?}: {served:?}"
+            );
+        }
         for path in [
             ".env",
             "secret/key",
