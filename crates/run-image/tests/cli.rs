@@ -815,6 +815,34 @@ fn why_an_engine_counts_as_far_is_said_and_its_user_may_know_better() {
 }
 
 #[test]
+fn a_dry_run_prints_what_the_run_would_do_at_a_tunnel() {
+    let sandbox = configured("[dev]\nvolumes = -v /a:/a\nvolumes_docked = -v /b:/b\n");
+    let dry_run = |engine: &ScriptedEngine| {
+        let command = run_image(&sandbox).args(["dev", "--dry-run"]).engine(engine);
+        let outcome = command.env("AWS_REGION", "eu").any_stdout().any_stderr().run();
+        assert!(
+            engine.requests().is_empty(),
+            "it asks no engine: {:?}",
+            engine.requests()
+        );
+        outcome
+    };
+    let far = dry_run(&running(0).behind("ssh"));
+    assert!(far.stdout.contains(" --rm -i -v /b:/b --label"), "{far}");
+    assert!(
+        far.stderr
+            .contains("counts as one on another machine: ssh listens on its socket, and may lead anywhere"),
+        "{far}"
+    );
+    let near = dry_run(&running(0));
+    assert!(
+        near.stdout.contains(" -e AWS_REGION --rm -i -v /a:/a --label"),
+        "{near}"
+    );
+    assert_eq!(near.stderr, "");
+}
+
+#[test]
 fn docked_keys_win_where_docked() {
     let sandbox = configured("[dev]\nvolumes = -v /a:/a\nvolumes_docked = -v /b:/b\n");
     run_image(&sandbox)

@@ -249,14 +249,19 @@ impl Endpoint {
             .hint(hint!("docker context update {} --docker host=...", name)));
         };
         let directory = contexts.join("tls").join(&id).join("docker");
+        // https:// asks for TLS by itself: without files of its own, the certificates are looked for where DOCKER_HOST has them.
+        let asks = host.starts_with("https://");
         Ok(match Self::parse(&host, env)? {
-            Self::Tcp { host, port, .. } => Self::Tcp {
+            Self::Tcp { host, port, tls } => Self::Tcp {
                 host,
                 port,
-                tls: directory.is_dir().then_some(Tls {
-                    directory,
-                    verify: !skip_tls_verify,
-                }),
+                tls: match directory.is_dir() {
+                    true => Some(Tls {
+                        directory,
+                        verify: !skip_tls_verify,
+                    }),
+                    false => tls.filter(|_| asks),
+                },
             },
             other => other,
         })
@@ -352,6 +357,14 @@ mod tests {
         let choice = Endpoint::choose(&env).unwrap();
         assert_eq!(choice.origin, Origin::Context("far".into()));
         assert_eq!(choice.endpoint.to_string(), "tcp://10.1.2.3:2375");
+
+        // What says https is never spoken to in clear text.
+        let secure = br#"{"Name":"far","Metadata":{},"Endpoints":{"docker":{"Host":"https://10.1.2.3:2376"}}}"#;
+        std::fs::write(meta.join("meta.json"), secure).unwrap();
+        let Endpoint::Tcp { tls: Some(tls), .. } = Endpoint::choose(&env).unwrap().endpoint else {
+            panic!("no TLS");
+        };
+        assert!(tls.verify);
 
         let env = Env::from_pairs([("HOME", home.path().to_str().unwrap()), ("DOCKER_CONTEXT", "gone")]);
         assert!(Endpoint::choose(&env).unwrap_err().to_string().contains("gone"));

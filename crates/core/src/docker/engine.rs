@@ -150,17 +150,6 @@ impl Engine {
         &self.choice
     }
 
-    /// Who listens on the engine's Unix socket: the user, and the process where it is among those that can be seen from here.
-    pub(super) async fn peer(&self) -> Option<(u32, Option<i32>)> {
-        match self.dialer.dial().await.ok()? {
-            super::stream::EngineStream::Unix(stream) => {
-                let peer = stream.peer_cred().ok()?;
-                Some((peer.uid(), peer.pid()))
-            }
-            super::stream::EngineStream::Tcp(_) | super::stream::EngineStream::Other(_) => None,
-        }
-    }
-
     /// What the engine said of itself.
     pub fn greeting(&self) -> &Greeting {
         &self.greeting

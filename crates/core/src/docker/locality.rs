@@ -10,6 +10,7 @@ use bollard::models::SystemInfo;
 
 use super::endpoint::{Choice, Endpoint, Origin};
 use super::engine::Engine;
+use super::stream::Dialer;
 use crate::agent::Agent;
 use crate::env::{Env, LOCAL_ENGINE};
 use crate::output::visible;
@@ -54,8 +55,8 @@ impl Standing {
     }
 }
 
-/// Tells it by the environment and the address alone, for what asks no engine: plans and names. Before anything is sent
-/// that only an engine of this machine may have, [`of`] asks.
+/// Tells it by the environment and the address alone, for names. Before anything is sent that only an engine of this machine may
+/// have, [`of`] asks.
 pub fn by_address(endpoint: &Endpoint, origin: &Origin, env: &Env) -> Locality {
     // `source dock` sets DOCKER_IP, whatever the address is.
     if env.non_empty("DOCKER_IP").is_some() && *origin == Origin::Host {
@@ -73,30 +74,21 @@ pub fn by_address(endpoint: &Endpoint, origin: &Origin, env: &Env) -> Locality {
     }
 }
 
+/// Where the engine is, without asking it: what [`of`] says, unless only the engine's own words speak against this machine. Where
+/// nothing listens, the address alone says it. For `--dry-run`, which prints what a run would do.
+pub async fn foreseen(choice: &Choice, env: &Env) -> Standing {
+    match seen(choice, env).await {
+        Seen::Sure(standing) => standing,
+        Seen::Nobody | Seen::Listens(_) => Standing::plain(Locality::Local),
+    }
+}
+
 /// Where the engine is. It is far unless all that can be known speaks for this machine; an engine that does not answer is.
 pub async fn of(engine: &Engine, env: &Env) -> Standing {
-    let Choice { endpoint, origin } = engine.choice();
-    if by_address(endpoint, origin, env) == Locality::Docked {
-        return Standing::plain(Locality::Docked);
-    }
-    // A person's word, for this one address.
-    if env.non_empty(LOCAL_ENGINE) == Some(&endpoint.to_string()) {
-        return Standing::plain(Locality::Local);
-    }
-    let Endpoint::Unix(socket) = endpoint else {
-        return Standing::doubted("who listens on a TCP port can't be told, and it may be a tunnel".to_owned());
-    };
-    let peer = match engine.peer().await {
-        Some((uid, Some(pid))) if pid > 0 => Peer {
-            uid,
-            program: program(pid).await,
-        },
-        Some((uid, _)) => Peer { uid, program: None },
-        None => return Standing::doubted("who listens on its socket can't be told".to_owned()),
-    };
-    let kind = match kind(&Place::of(socket, env), &peer, own_user(), engine_runs) {
-        Ok(kind) => kind,
-        Err(why) => return Standing::doubted(why),
+    let kind = match seen(engine.choice(), env).await {
+        Seen::Sure(standing) => return standing,
+        Seen::Nobody => return Standing::doubted("who listens on its socket can't be told".to_owned()),
+        Seen::Listens(kind) => kind,
     };
     let Ok(info) = engine.info().await else {
         return Standing::doubted("it does not say what machine it is on".to_owned());
@@ -104,6 +96,43 @@ pub async fn of(engine: &Engine, env: &Env) -> Standing {
     match agrees(kind, &info, &Machine::own().await) {
         Ok(()) => Standing::plain(Locality::Local),
         Err(why) => Standing::doubted(why),
+    }
+}
+
+/// What can be seen of an engine from here.
+enum Seen {
+    /// Enough.
+    Sure(Standing),
+    /// Nothing listens on its socket.
+    Nobody,
+    /// This does, which may be an engine of this machine.
+    Listens(Kind),
+}
+
+async fn seen(choice: &Choice, env: &Env) -> Seen {
+    let Choice { endpoint, origin } = choice;
+    if by_address(endpoint, origin, env) == Locality::Docked {
+        return Seen::Sure(Standing::plain(Locality::Docked));
+    }
+    // A person's word, for this one address.
+    if env.non_empty(LOCAL_ENGINE) == Some(&endpoint.to_string()) {
+        return Seen::Sure(Standing::plain(Locality::Local));
+    }
+    let Endpoint::Unix(socket) = endpoint else {
+        let doubt = "who listens on a TCP port can't be told, and it may be a tunnel";
+        return Seen::Sure(Standing::doubted(doubt.to_owned()));
+    };
+    let peer = match Dialer::new(endpoint.clone()).peer().await {
+        Some((uid, Some(pid))) if pid > 0 => Peer {
+            uid,
+            program: program(pid).await,
+        },
+        Some((uid, _)) => Peer { uid, program: None },
+        None => return Seen::Nobody,
+    };
+    match kind(&Place::of(socket, env), &peer, own_user(), engine_runs) {
+        Ok(kind) => Seen::Listens(kind),
+        Err(why) => Seen::Sure(Standing::doubted(why)),
     }
 }
 
@@ -309,6 +338,31 @@ async fn output(program: &str, arguments: &[&str]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_dry_run_tells_by_what_listens_as_the_run_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let env = Env::from_pairs([("HOME", folder.path().to_str().unwrap())]);
+        let choice = |endpoint| Choice {
+            endpoint,
+            origin: Origin::Host,
+        };
+        let here = choice(Endpoint::Unix(socket.clone()));
+        // Nobody listens: the run would fail.
+        assert_eq!(foreseen(&here, &env).await, Standing::plain(Locality::Local));
+        let _tunnel = tokio::net::UnixListener::bind(&socket).unwrap();
+        let standing = foreseen(&here, &env).await;
+        assert!(
+            standing.locality == Locality::Docked && standing.doubt.is_some(),
+            "{standing:?}"
+        );
+        let address = here.endpoint.to_string();
+        let own = Env::from_pairs([("HOME", "/nowhere"), (LOCAL_ENGINE, address.as_str())]);
+        assert_eq!(foreseen(&here, &own).await, Standing::plain(Locality::Local));
+        let port = choice(Endpoint::parse("tcp://127.0.0.1:1", &env).unwrap());
+        assert_eq!(foreseen(&port, &env).await.locality, Locality::Docked);
+    }
 
     #[test]
     fn the_address_tells_what_is_plain() {

@@ -95,6 +95,20 @@ impl Dialer {
     }
 }
 
+impl Dialer {
+    /// Who listens on the engine's Unix socket: the user, and the process where it is among those that can be seen from here. None
+    /// where nobody does, or it is no Unix socket.
+    pub(super) async fn peer(&self) -> Option<(u32, Option<i32>)> {
+        match self.dial().await.ok()? {
+            EngineStream::Unix(stream) => {
+                let peer = stream.peer_cred().ok()?;
+                Some((peer.uid(), peer.pid()))
+            }
+            EngineStream::Tcp(_) | EngineStream::Other(_) => None,
+        }
+    }
+}
+
 impl tower_service::Service<Uri> for Dialer {
     type Response = TokioIo<EngineStream>;
     type Error = io::Error;

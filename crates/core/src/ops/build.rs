@@ -19,8 +19,9 @@ use crate::docker::build::{BuildFailure, BuildRequest, Builder, builder_of};
 use crate::docker::build_options::{BuildOptionError, BuildOptions};
 use crate::docker::client_config::ClientConfig;
 use crate::docker::dockerfile::Dockerfile;
+use crate::docker::endpoint::Choice;
 use crate::docker::engine::Engine;
-use crate::docker::locality::{self, Locality};
+use crate::docker::locality::{self, Locality, Standing};
 use crate::docker::logins;
 use crate::env::{Env, LOCAL_ENGINE};
 use crate::error::{Class, Error, ExitStatus, Result};
@@ -440,9 +441,17 @@ pub async fn run_plan(context: &Context, project: &Project, plan: &BuildPlan) ->
 
 /// Where the engine is; said where its address looks local and it counts as far.
 pub(super) async fn where_is(engine: &Engine, env: &Env, printer: &Printer) -> Locality {
-    let standing = locality::of(engine, env).await;
+    said(locality::of(engine, env).await, engine.choice(), printer)
+}
+
+/// The same for a dry run, which asks no engine.
+pub(super) async fn where_it_would_be(choice: &Choice, env: &Env, printer: &Printer) -> Locality {
+    said(locality::foreseen(choice, env).await, choice, printer)
+}
+
+fn said(standing: Standing, choice: &Choice, printer: &Printer) -> Locality {
     if let Some(doubt) = standing.doubt {
-        let address = engine.choice().endpoint.to_string();
+        let address = choice.endpoint.to_string();
         printer.note(&format!(
             "the engine at {address} counts as one on another machine: {doubt}. If it is on this one: export {LOCAL_ENGINE}={}",
             shell::quote(&address)

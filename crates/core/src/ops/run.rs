@@ -18,7 +18,7 @@ use crate::docker::container::{self, PublishedPort};
 use crate::docker::endpoint::Endpoint;
 use crate::docker::engine::Engine;
 use crate::docker::image::{self, ImageFacts};
-use crate::docker::locality::{self, Locality};
+use crate::docker::locality::Locality;
 use crate::docker::logins;
 use crate::docker::port_owner;
 use crate::docker::run_options::{ClientFacts, ContainerPlan, EngineSystem, PullPolicy, RunOptions};
@@ -449,8 +449,9 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<ExitStatus> {
     let terminal = std::io::stdin().is_terminal();
     if context.global.dry_run {
         let choice = context.engine_choice()?;
+        let locality = context.block_on(async { Ok(build::where_it_would_be(&choice, &env, printer).await) })?;
         let around = Surroundings {
-            locality: locality::by_address(&choice.endpoint, &choice.origin, &env),
+            locality,
             terminal,
             gpu: GpuSupport::default(),
         };
