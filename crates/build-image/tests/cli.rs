@@ -1029,6 +1029,24 @@ fn a_far_engine_gets_the_logins_that_its_build_needs() {
 }
 
 #[test]
+fn a_registry_that_sends_the_login_back_does_not_have_it_printed_by_a_build() {
+    let sandbox = with_logins("FROM named.example/base\n").file(
+        "../home/.docker/config.json",
+        // The pair `ann:hunter2`.
+        json!({ "auths": { "named.example": { "auth": "YW5uOmh1bnRlcjI=" } } }).to_string(),
+    );
+    let said = json!({ "error": "denied: you said Basic YW5uOmh1bnRlcjI=, which is ann:hunter2" });
+    let engine = ScriptedEngine::start().on("POST", "/build", Reply::stream(&[said]));
+    let outcome = classic(&sandbox, &engine)
+        .arg("dev")
+        .any_stdout()
+        .code(1)
+        .stderr_has("denied: you said Basic ***, which is ann:***\n")
+        .run();
+    assert!(!outcome.stderr.contains("hunter2"), "{outcome}");
+}
+
+#[test]
 fn an_engine_in_clear_text_gets_no_login() {
     let sandbox = with_logins("FROM named.example/base\n");
     let engine = building();

@@ -257,6 +257,21 @@ fn json_is_one_document_and_quiet_is_one_line() {
 }
 
 #[test]
+fn layers_that_are_told_for_ever_are_not_kept_for_ever() {
+    const MOST: usize = 10_000;
+    let layers = (0..MOST + 10).map(|layer| json!({ "status": "Layer already exists", "id": layer.to_string() }));
+    let digest = json!({ "progressDetail": {}, "aux": { "Tag": "tester", "Digest": DIGEST, "Size": 527 } });
+    let said: Vec<Value> = layers.chain([digest]).collect();
+    let engine = engine().on("POST", PUSH, Reply::stream(&said));
+    let outcome = publish_image(&project())
+        .engine(&engine)
+        .args(["dev", "--json"])
+        .any_stdout()
+        .run();
+    assert_eq!(outcome.json()["images"][0]["layers"]["present"], MOST);
+}
+
+#[test]
 fn without_a_login_the_header_is_there_all_the_same() {
     let (sandbox, engine) = (project(), engine().on("POST", PUSH, pushed()));
     publish_image(&sandbox)

@@ -655,6 +655,47 @@ fn an_engine_in_clear_text_gets_no_login() {
 }
 
 #[test]
+fn a_registry_that_sends_the_login_back_does_not_have_it_printed() {
+    // The pair `ann:hunter2`.
+    let pair = "YW5uOmh1bnRlcjI=";
+    let login = json!({ "auths": { "reg.example": { "auth": pair } } });
+    let sandbox = configured("[db]\nname = reg.example/db\ntag = 16\nprefix = False\n")
+        .file("../home/.docker/config.json", login.to_string());
+    let said = format!("denied: you said Basic {pair}, which is ann:hunter2");
+    for reply in [Reply::error(404, &said), Reply::stream(&[json!({ "error": said })])] {
+        let engine = ScriptedEngine::start()
+            .on("GET", "/images/*/json", Reply::error(404, "no such image"))
+            .on("POST", "/images/create", reply);
+        let outcome = run_image(&sandbox)
+            .arg("db")
+            .engine(&engine)
+            .code(125)
+            .stderr_has("denied: you said Basic ***, which is ann:***\n")
+            .run();
+        assert!(!outcome.stderr.contains("hunter2"), "{outcome}");
+    }
+}
+
+#[test]
+fn an_id_is_one_word() {
+    let sandbox = configured("[dev]\n");
+    let engine = ScriptedEngine::start()
+        .on("GET", "/images/*/json", Reply::json(200, &json!({ "Id": "sha256:1" })))
+        .on("GET", "/containers/*/json", Reply::error(404, "no such container"))
+        .on(
+            "POST",
+            "/containers/create",
+            Reply::json(201, &json!({ "Id": "c1 --volumes /:/host", "Warnings": [] })),
+        );
+    run_image(&sandbox)
+        .args(["dev", "-k", "--no-build"])
+        .engine(&engine)
+        .code(125)
+        .stderr_has("gives the container an ID that is none: \"c1 --volumes /:/host\"")
+        .run();
+}
+
+#[test]
 fn a_registrys_refusal_says_what_helps() {
     let sandbox = configured("[db]\nname = reg.example/db\ntag = 16\nprefix = False\n");
     let denied = "pull access denied for reg.example/db, repository does not exist or may require 'docker login'";

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::build_options::BuildOptions;
 use super::client_config::ClientConfig;
+use super::container::is_id;
 use super::engine::{ApiVersion, Engine};
 use super::locality::Locality;
 use super::logins::Logins;
@@ -217,7 +218,7 @@ pub async fn build(
             .inspect_image(tag)
             .await
             .map_err(|cause| engine.error(tag, cause))?;
-        outcome.id = image.id.unwrap_or_default();
+        outcome.id = image.id.filter(|id| is_id(id)).unwrap_or_default();
         outcome.size = image.size.and_then(|bytes| bytes.try_into().ok());
     }
     if let Some(file) = &request.options.iidfile {

@@ -25,6 +25,9 @@ use crate::project_file;
 /// Chunks of the archive that wait for the wire, 64 KiB each.
 const QUEUE: usize = 32;
 
+/// No line of output is longer.
+const LONGEST_LINE: usize = 1 << 20;
+
 /// Lines that say nothing of a step.
 const NOISE: [&str; 3] = [
     "Removing intermediate container",
@@ -105,14 +108,14 @@ pub async fn build(
     };
     if !response.status().is_success() {
         let refused = refusal(response).await;
-        let message = refused.to_string();
+        let message = logins.clean(&refused.to_string());
         return Err(match dockerfile_line(&message) {
             // It parses the Dockerfile before it begins to answer.
             line @ Some(_) => Error::failed("the build failed").because(BuildFailure { message, line }),
-            None => refused,
+            None => Error::failed(message),
         });
     }
-    let mut log = StepLog::new(events);
+    let mut log = StepLog::new(events, logins.clone());
     let mut messages = Messages::default();
     let mut body = response.into_body().into_data_stream();
     while let Some(chunk) = body.next().await {
@@ -318,6 +321,7 @@ impl std::io::Write for ChunkWriter {
 /// Makes steps of the lines `Step 2/3 : RUN make` and ` ---> Using cache`.
 struct StepLog {
     events: Events,
+    given: Logins,
     image: String,
     steps: usize,
     cached: usize,
@@ -326,9 +330,10 @@ struct StepLog {
 }
 
 impl StepLog {
-    fn new(events: Events) -> Self {
+    fn new(events: Events, given: Logins) -> Self {
         Self {
             events,
+            given,
             image: String::new(),
             steps: 0,
             cached: 0,
@@ -346,15 +351,19 @@ impl StepLog {
             self.close(StepState::Failed(error.clone())).await;
             let line = dockerfile_line(&error);
             return Err(Error::failed("the build failed").because(BuildFailure {
-                message: one_line(&error),
+                message: one_line(&self.given.clean(&error)),
                 line,
             }));
         }
         if let Some(text) = message.stream {
-            self.text.push_str(&text);
-            while let Some(end) = self.text.find('\n') {
-                let line: String = self.text.drain(..=end).collect();
+            let mut text = std::mem::take(&mut self.text) + &text;
+            let rest = text.split_off(text.rfind('\n').map_or(0, |end| end + 1));
+            for line in text.lines() {
                 self.text_line(line.trim_end()).await;
+            }
+            // A line that does not end is none.
+            if rest.len() <= LONGEST_LINE {
+                self.text = rest;
             }
         }
         if let (Some(status), Some((step, _))) = (message.status, &self.current) {

@@ -193,17 +193,6 @@ impl ClientConfig {
             .map(Option::flatten)
     }
 
-    /// The `X-Registry-Auth` header for a pull or push at this registry: JSON in URL-safe base64.
-    ///
-    /// # Errors
-    /// As [`ClientConfig::credentials`].
-    pub async fn registry_auth(&self, registry: &str) -> Result<Option<String>> {
-        Ok(self
-            .credentials(registry)
-            .await?
-            .map(|login| login.registry_auth(registry)))
-    }
-
     /// The name of the user whose login this is: that of the login itself, or, beside an identity token, that of the
     /// file's entry. None where neither says it.
     pub fn user_of(&self, registry: &str, login: &Login) -> Option<String> {
@@ -392,7 +381,7 @@ mod tests {
     #[tokio::test]
     async fn the_header_is_url_safe() {
         let config = config(r#"{"auths":{"r":{"username":"u","password":"~?>~?>"}}}"#);
-        let header = config.registry_auth("r").await.unwrap().unwrap();
+        let header = config.credentials("r").await.unwrap().unwrap().registry_auth("r");
         assert!(!header.contains('+') && !header.contains('/'), "{header}");
     }
 

@@ -146,6 +146,13 @@ pub async fn create(engine: &Engine, plan: &ContainerPlan) -> Result<Created> {
     );
     drop(making);
     let made = result.map_err(|cause| engine.error("the container can't be made", cause))?;
+    if !is_id(&made.id) {
+        return Err(Error::failed(format!(
+            "the engine at {} gives the container an ID that is none: {:?}",
+            engine.choice().endpoint,
+            one_line(&made.id)
+        )));
+    }
     let created = Created {
         engine: engine.clone(),
         id: made.id,
@@ -156,6 +163,16 @@ pub async fn create(engine: &Engine, plan: &ContainerPlan) -> Result<Created> {
         copy_into(engine, &created.id, file).await?;
     }
     Ok(created)
+}
+
+/// Whether a text can be the ID of a container or an image. It is printed for scripts, and written to files that they read: what
+/// has blanks or options in it would be more than one word there.
+pub(super) fn is_id(text: &str) -> bool {
+    text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+        && text.len() <= 128
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b":._-".contains(&byte))
 }
 
 async fn copy_into(engine: &Engine, id: &str, file: &ContainerFile) -> Result<()> {
@@ -360,7 +377,7 @@ async fn wait(engine: &Engine, id: &str, removed: bool) -> Result<impl Future<Ou
         .body(Full::<Bytes>::default())
         .map_err(|cause| Error::failed(format!("container {id} can't be waited for")).because(cause))?;
     // The headers come at once: from then on no end can be missed.
-    let response = engine.request(request).await?;
+    let response = engine.answered(engine.request(request)).await?;
     if !response.status().is_success() {
         return Err(refusal(response).await);
     }

@@ -60,6 +60,11 @@ impl Content {
     /// # Errors
     /// The engine's refusal or a broken connection.
     pub async fn list(&self) -> Result<HashMap<Digest, Blob>> {
+        // Of all of it: the same blobs, or none, can be told for ever.
+        self.engine.answered(self.all()).await
+    }
+
+    async fn all(&self) -> Result<HashMap<Digest, Blob>> {
         let request = messages::ListContentRequest { filters: Vec::new() };
         let mut answers = self
             .call::<_, messages::ListContentResponse>("/containerd.services.content.v1.Content/List", request)
@@ -88,7 +93,7 @@ impl Content {
         &self,
         digest: &Digest,
         limit: Option<u64>,
-    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + use<>> {
+    ) -> Result<impl Stream<Item = Result<Bytes>> + Send + Unpin + use<>> {
         let request = messages::ReadContentRequest {
             digest: digest.as_str().to_owned(),
             offset: 0,
@@ -96,14 +101,17 @@ impl Content {
             size: limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or_default(),
         };
         let object = format!("the blob {}", digest.short());
-        let answers = self
-            .call::<_, messages::ReadContentResponse>("/containerd.services.content.v1.Content/Read", request)
-            .await
-            .map_err(|status| self.error(&object, &status))?;
+        let answers = async {
+            self.call::<_, messages::ReadContentResponse>("/containerd.services.content.v1.Content/Read", request)
+                .await
+                .map_err(|status| self.error(&object, &status))
+        };
+        let answers = self.engine.answered(answers).await?;
         let content = self.clone();
-        Ok(answers
+        let pieces = answers
             .map_ok(|answer| answer.data)
-            .map_err(move |status| content.error(&object, &status)))
+            .map_err(move |status| content.error(&object, &status));
+        Ok(self.engine.steady(pieces))
     }
 
     /// A whole blob of no more than `limit` bytes, checked; none where it is not there.
@@ -111,6 +119,10 @@ impl Content {
     /// # Errors
     /// A blob that is larger or damaged, the engine's refusal, or a broken connection.
     pub async fn document(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>> {
+        self.engine.answered(self.whole(digest, limit)).await
+    }
+
+    async fn whole(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>> {
         let request = messages::ReadContentRequest {
             digest: digest.as_str().to_owned(),
             offset: 0,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bollard::models::{SystemInfo, SystemVersion};
 use bollard::{BollardRequest, ClientVersion, Docker};
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HOST, UPGRADE};
@@ -33,8 +34,15 @@ const CALL: Bounds = Bounds {
     bytes: 64 << 20,
     time: Duration::from_secs(300),
 };
+/// How long the answer to any other question may take to begin, or a stream to be opened.
+const QUESTION: Duration = CALL.time;
+/// How long an engine may say nothing in the middle of an answer that is work: a pull, a push, an image that it writes down before
+/// it sends it. Registries take minutes to put a large layer together; after this, nobody holds the other end any more.
+pub(super) const SILENCE: Duration = Duration::from_secs(30 * 60);
 /// An error's message is a line.
 const REFUSAL: usize = 64 * 1024;
+/// What of a message is shown.
+const LONGEST_LINE: usize = 4000;
 /// How long the body of a short answer may take, whose headers are there.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The newest API whose fields we send; an older engine is spoken to in its own.
@@ -78,6 +86,8 @@ pub struct Engine {
     dialer: Dialer,
     choice: Arc<Choice>,
     greeting: Arc<Greeting>,
+    /// [`QUESTION`].
+    patience: Duration,
 }
 
 impl Engine {
@@ -137,6 +147,7 @@ impl Engine {
             dialer,
             choice: Arc::new(choice),
             greeting: Arc::new(greeting),
+            patience: QUESTION,
         })
     }
 
@@ -205,11 +216,84 @@ impl Engine {
             .map_err(|cause| self.lost(cause))
     }
 
+    /// Waits for the answer to a question: an engine that takes a request and never answers would hold the command for ever.
+    ///
+    /// # Errors
+    /// Its own, and [`Error::unreachable`] where nothing comes.
+    pub async fn answered<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        self.within(self.patience, answer).await
+    }
+
+    /// Waits for the beginning of what is work for the engine.
+    ///
+    /// # Errors
+    /// As [`Engine::answered`].
+    pub async fn worked<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        self.within(SILENCE, answer).await
+    }
+
+    async fn within<T>(&self, limit: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.silent(limit)),
+        }
+    }
+
+    /// A stream of which each part is waited for as an answer is.
+    pub(super) fn steady<S, T>(&self, parts: S) -> impl Stream<Item = Result<T>> + Send + Unpin + use<S, T>
+    where
+        S: Stream<Item = Result<T>> + Send + Unpin + 'static,
+        T: Send + 'static,
+    {
+        self.parts_within(self.patience, parts)
+    }
+
+    fn parts_within<S, T>(&self, limit: Duration, parts: S) -> impl Stream<Item = Result<T>> + Send + Unpin + use<S, T>
+    where
+        S: Stream<Item = Result<T>> + Send + Unpin + 'static,
+        T: Send + 'static,
+    {
+        let state = (self.clone(), parts);
+        Box::pin(futures_util::stream::try_unfold(
+            state,
+            move |(engine, mut parts)| async move {
+                let next = async { parts.next().await.transpose() };
+                let part = engine.within(limit, next).await?;
+                Ok(part.map(|part| (part, (engine, parts))))
+            },
+        ))
+    }
+
+    /// The body of an answer that is work, chunk by chunk.
+    pub fn chunks(&self, response: Response<Incoming>) -> impl Stream<Item = Result<Bytes>> + Send + Unpin + use<> {
+        let engine = self.clone();
+        let body = response.into_body().into_data_stream();
+        self.parts_within(SILENCE, body.map_err(move |cause| engine.lost(cause)))
+    }
+
+    fn silent(&self, limit: Duration) -> Error {
+        Error::unreachable(format!(
+            "the engine at {} has said nothing for {} minutes",
+            self.choice.endpoint,
+            limit.as_secs() / 60
+        ))
+        .hint("look at the engine's log (journalctl -u docker) or restart it")
+    }
+
     /// Turns a POST into a raw two-way stream, as `/session`, `/grpc` and `/containers/ID/attach` allow.
     ///
     /// # Errors
-    /// The engine's refusal with its own message, or a broken connection.
+    /// The engine's refusal with its own message, a broken connection, or no answer.
     pub async fn hijack(
+        &self,
+        path: &str,
+        protocol: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<TokioIo<hyper::upgrade::Upgraded>> {
+        self.answered(self.upgrade(path, protocol, headers)).await
+    }
+
+    async fn upgrade(
         &self,
         path: &str,
         protocol: &str,
@@ -244,8 +328,9 @@ impl Engine {
     /// Says what an API call about `object` failed of.
     pub fn error(&self, object: &str, cause: bollard::errors::Error) -> Error {
         match cause {
-            bollard::errors::Error::DockerResponseServerError { message, .. } => {
-                Error::failed(format!("{object}: {}", one_line(&message)))
+            bollard::errors::Error::DockerResponseServerError { status_code, message } => {
+                let status = StatusCode::from_u16(status_code).unwrap_or_default();
+                Error::failed(format!("{object}: {}", refused(status, &message)))
             }
             // It is there, and asked again it would say the same.
             nonsense @ (bollard::errors::Error::JsonDataError { .. }
@@ -268,13 +353,17 @@ impl Engine {
     }
 }
 
-/// The engine's own message, which may have line ends and control characters in it.
+/// The engine's own message, which may have line ends and control characters in it, and be of any length.
 pub fn one_line(message: &str) -> String {
-    message
-        .trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    let message = message.trim();
+    let shown = message
+        .get(..message.floor_char_boundary(LONGEST_LINE))
+        .unwrap_or(message);
+    let mut line: String = shown.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if shown.len() < message.len() {
+        line.push_str("...");
+    }
+    line
 }
 
 /// The body of a short answer of [`Engine::request`]: of so many bytes at most, and within a minute.
@@ -294,14 +383,39 @@ pub async fn refusal(response: Response<Incoming>) -> Error {
         message: String,
     }
     let status = response.status();
-    let body = answer(response, REFUSAL).await.unwrap_or_default();
+    let body = beginning(response, REFUSAL).await;
     match serde_json::from_slice::<Message>(&body) {
-        Ok(Message { message }) => Error::failed(one_line(&message)),
-        Err(_) => Error::failed(format!(
-            "the engine answered {status}: {}",
-            one_line(&String::from_utf8_lossy(&body))
-        )),
+        Ok(Message { message }) => Error::failed(refused(status, &message)),
+        Err(_) => Error::failed(match one_line(&String::from_utf8_lossy(&body)) {
+            line if line.is_empty() => refused(status, ""),
+            line => format!("the engine answered {status}: {line}"),
+        }),
     }
+}
+
+/// What an engine refused something with: its message, and the status where that says nothing.
+fn refused(status: StatusCode, message: &str) -> String {
+    match one_line(message) {
+        line if line.is_empty() => format!("the engine answered {status}"),
+        line => line,
+    }
+}
+
+/// As much of a body as comes, of so many bytes, and within a minute.
+async fn beginning(response: Response<Incoming>, most: usize) -> Vec<u8> {
+    let mut body = response.into_body().into_data_stream();
+    let mut bytes = Vec::new();
+    let reading = async {
+        while bytes.len() < most
+            && let Some(Ok(chunk)) = body.next().await
+        {
+            bytes.extend_from_slice(&chunk);
+        }
+    };
+    // What came until then says more than nothing.
+    let _ = tokio::time::timeout(ANSWER_TIMEOUT, reading).await;
+    bytes.truncate(most);
+    bytes
 }
 
 fn with_version(request: BollardRequest, prefix: &str) -> Result<BollardRequest, bollard::errors::Error> {
@@ -399,4 +513,91 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
     Error::unreachable(format!("no engine answers at {}", choice.endpoint))
         .because(cause)
         .hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// An engine that answers pings, and says `said` to anything else.
+    async fn engine(said: &'static str) -> (tempfile::TempDir, Engine) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut request = [0; 4096];
+                    let read = stream.read(&mut request).await.unwrap();
+                    let answer = match request[..read].starts_with(b"GET /_ping") {
+                        true => "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 0\r\n\r\n",
+                        false => said,
+                    };
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    // It goes on to say nothing, and does not hang up.
+                    while stream.read(&mut request).await.is_ok_and(|read| read > 0) {}
+                });
+            }
+        });
+        let choice = Choice {
+            endpoint: Endpoint::Unix(socket),
+            origin: Origin::Host,
+        };
+        let mut engine = Engine::connect_to(choice).await.unwrap();
+        engine.patience = Duration::from_millis(100);
+        (folder, engine)
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_never_comes_is_not_waited_for_for_ever() {
+        let (_folder, engine) = engine("").await;
+        let streams = engine.hijack("/session", "h2c", &[]).await;
+        let Err(error) = streams else { panic!("a stream") };
+        assert_eq!(error.class(), crate::error::Class::Unreachable);
+        assert!(error.to_string().contains("has said nothing"), "{error}");
+        let mut parts = engine.steady(futures_util::stream::iter([Ok(1)]).chain(futures_util::stream::pending()));
+        assert_eq!(parts.next().await.unwrap().unwrap(), 1);
+        assert!(parts.next().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_refusal_says_something_whatever_it_is() {
+        let request = || Request::get("/x").body(Full::<Bytes>::default()).unwrap();
+        let long: &'static str = Box::leak(
+            format!(
+                "HTTP/1.1 500 Oh\r\nContent-Length: 300000\r\n\r\n{{\"message\":\"{}\"}}",
+                "x".repeat(300_000)
+            )
+            .into_boxed_str(),
+        );
+        for (said, part) in [
+            (
+                "HTTP/1.1 307 Go\r\nLocation: http://evil\r\nContent-Length: 0\r\n\r\n",
+                "answered 307",
+            ),
+            (
+                "HTTP/1.1 404 No\r\nContent-Length: 14\r\n\r\n{\"message\":\"\"}",
+                "answered 404",
+            ),
+            ("HTTP/1.1 404 No\r\nContent-Length: 15\r\n\r\n{\"message\":\"a\"}", "a"),
+            (long, "xxx"),
+        ] {
+            let (_folder, engine) = engine(said).await;
+            let error = refusal(engine.request(request()).await.unwrap()).await.to_string();
+            assert!(error.contains(part) && error.len() < LONGEST_LINE + 100, "{error}");
+        }
+        let cause = bollard::errors::Error::DockerResponseServerError {
+            status_code: 307,
+            message: String::new(),
+        };
+        let (_folder, engine) = engine("").await;
+        assert!(
+            engine
+                .error("web", cause)
+                .to_string()
+                .contains("web: the engine answered 307")
+        );
+    }
 }

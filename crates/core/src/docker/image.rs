@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::{Method, Request};
 
 use super::client_config::ClientConfig;
 use super::engine::{Engine, one_line, refusal};
 use super::logins;
 use super::messages::Messages;
+use super::redaction::Redaction;
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::{canonical, registry};
@@ -64,20 +65,26 @@ pub async fn pull(
         .uri(format!("/images/create?{}", query.finish()));
     // An engine gets the one login that it needs, unless all on the way could read it.
     let in_clear = logins::warning(&engine.choice().endpoint);
+    let redaction = Redaction::default();
     if let Some(warning) = in_clear {
         if config.has_logins() {
             printer.warning(&warning);
         }
-    } else if let Some(header) = config.registry_auth(&registry(reference)).await? {
-        request = request.header("X-Registry-Auth", header);
+    } else {
+        let registry = registry(reference);
+        if let Some(login) = config.credentials(&registry).await? {
+            request = request.header("X-Registry-Auth", login.registry_auth(&registry));
+            redaction.add(&registry, &login);
+        }
     }
     let request = request
         .body(Full::<Bytes>::default())
         .map_err(|cause| Error::failed(format!("{reference} can't be asked for")).because(cause))?;
     let refused = |message: &str| {
-        Error::failed(format!("{reference} can't be pulled: {}", one_line(message))).hint(pull_hint(reference, message))
+        let said = one_line(&redaction.clean(message));
+        Error::failed(format!("{reference} can't be pulled: {said}")).hint(pull_hint(reference, message))
     };
-    let response = engine.request(request).await?;
+    let response = engine.worked(engine.request(request)).await?;
     if !response.status().is_success() {
         return Err(refused(&refusal(response).await.to_string()));
     }
@@ -86,9 +93,9 @@ pub async fn pull(
     steps.running(&full, &title);
     let began = std::time::Instant::now();
     let mut messages = Messages::default();
-    let mut body = response.into_body().into_data_stream();
-    while let Some(chunk) = body.next().await {
-        for message in messages.push(&chunk.map_err(|cause| engine.lost(cause))?) {
+    let mut chunks = engine.chunks(response);
+    while let Some(chunk) = chunks.next().await {
+        for message in messages.push(&chunk?) {
             let (current, total) = message.progress();
             if let Some(error) = message.error {
                 steps.ended(&full, &title, Ended::Failed);

@@ -9,8 +9,14 @@ use std::io::{self, Chain, Cursor, Read};
 
 use serde::Deserialize;
 
+use super::bounded_tar::BoundedTar;
+
 /// A document is no longer; what is, is a layer.
 const LONGEST_DOCUMENT: u64 = 16 << 20;
+/// All documents together are no longer.
+const LONGEST_DOCUMENTS: u64 = 64 << 20;
+/// What is kept of an image's files takes no more memory: some millions of files. A layer of a few kilobytes can unpack to any number.
+const MOST_KEPT: usize = 512 << 20;
 /// Bytes by which a layer's format is told: one block of tar.
 const HEAD: usize = 512;
 /// Where a tar header says `ustar` (POSIX and GNU).
@@ -38,6 +44,9 @@ pub enum ImageArchiveError {
     /// Something that another part names.
     #[error("the archive has no {0}")]
     Absent(String),
+    /// It would fill the memory.
+    #[error("the archive has more {0} than any image")]
+    Endless(&'static str),
 }
 
 /// An image of an archive.
@@ -91,14 +100,20 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
     let mut documents: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut layers: HashMap<String, Vec<Change>> = HashMap::new();
     let mut links: HashMap<String, String> = HashMap::new();
+    let mut documents_left = LONGEST_DOCUMENTS;
+    let mut room = Room(MOST_KEPT);
+    let (archive, allowance) = BoundedTar::new(archive);
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries()? {
         let mut entry = entry?;
+        allowance.begins(&entry)?;
+        room.take(entry.path_bytes().len())?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let kind = entry.header().entry_type();
         if kind.is_symlink() || kind.is_hard_link() {
             // Old engines write a layer once and link to it where it comes again.
             if let Some(target) = entry.link_name_bytes() {
+                room.take(target.len())?;
                 links.insert(path.clone(), resolve(&path, &String::from_utf8_lossy(&target)));
             }
         } else if kind.is_file() {
@@ -106,9 +121,12 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
             let mut head = Vec::with_capacity(HEAD);
             entry.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
             let reader = Cursor::new(head.clone()).chain(&mut entry);
-            if let Some(changes) = changes(&head, reader)? {
+            if let Some(changes) = changes(&head, reader, &mut room)? {
                 layers.insert(path, changes);
             } else if size <= LONGEST_DOCUMENT && head.first().is_some_and(|byte| b"{[".contains(byte)) {
+                documents_left = documents_left
+                    .checked_sub(size)
+                    .ok_or(ImageArchiveError::Endless("documents"))?;
                 let mut document = head;
                 entry.read_to_end(&mut document)?;
                 documents.insert(path, document);
@@ -132,6 +150,7 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
     // A layer may come twice.
     let layers = manifest.layers.iter().map(|path| {
         let found = layers.get(path).or_else(|| layers.get(links.get(path)?));
+        room.take(found.map_or(0, |found| found.iter().map(Change::memory).sum()))?;
         // A tar without an entry has no header to be known by.
         Ok(found.cloned().unwrap_or_default())
     });
@@ -158,22 +177,28 @@ fn resolve(path: &str, target: &str) -> String {
 }
 
 /// The changes of a layer; none where this is no layer.
-fn changes<R: Read>(head: &[u8], reader: Chain<Cursor<Vec<u8>>, R>) -> Result<Option<Vec<Change>>, ImageArchiveError> {
+fn changes<R: Read>(
+    head: &[u8],
+    reader: Chain<Cursor<Vec<u8>>, R>,
+    room: &mut Room,
+) -> Result<Option<Vec<Change>>, ImageArchiveError> {
     Ok(Some(if head.starts_with(GZIP_MAGIC) {
-        list(flate2::read::MultiGzDecoder::new(reader))?
+        list(flate2::read::MultiGzDecoder::new(reader), room)?
     } else if head.starts_with(ZSTD_MAGIC) {
-        list(zstd::stream::read::Decoder::new(reader)?)?
+        list(zstd::stream::read::Decoder::new(reader)?, room)?
     } else if head.get(TAR_MAGIC) == Some(b"ustar") {
-        list(reader)?
+        list(reader, room)?
     } else {
         return Ok(None);
     }))
 }
 
-fn list(layer: impl Read) -> Result<Vec<Change>, ImageArchiveError> {
+fn list(layer: impl Read, room: &mut Room) -> Result<Vec<Change>, ImageArchiveError> {
     let mut changes = Vec::new();
+    let (layer, allowance) = BoundedTar::new(layer);
     for entry in tar::Archive::new(layer).entries()? {
         let entry = entry?;
+        allowance.begins(&entry)?;
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             continue;
@@ -185,7 +210,7 @@ fn list(layer: impl Read) -> Result<Vec<Change>, ImageArchiveError> {
             None => (Some(&b""[..]), Some(path)),
         };
         let (parent, name) = (parent.unwrap_or_default(), name.unwrap_or_default());
-        changes.push(if name == OPAQUE {
+        let change = if name == OPAQUE {
             Change::Emptied(parent.to_vec())
         } else if let Some(name) = name.strip_prefix(WHITEOUT) {
             let slash: &[u8] = if parent.is_empty() { b"" } else { b"/" };
@@ -196,9 +221,29 @@ fn list(layer: impl Read) -> Result<Vec<Change>, ImageArchiveError> {
             // Another name of a file takes no room.
             let size = if kind.is_hard_link() { 0 } else { entry.size() };
             Change::File(path.to_vec(), size)
-        });
+        };
+        room.take(change.memory())?;
+        changes.push(change);
     }
     Ok(changes)
+}
+
+/// How much memory may still be taken.
+struct Room(usize);
+
+impl Room {
+    fn take(&mut self, bytes: usize) -> Result<(), ImageArchiveError> {
+        self.0 = self.0.checked_sub(bytes).ok_or(ImageArchiveError::Endless("files"))?;
+        Ok(())
+    }
+}
+
+impl Change {
+    /// Bytes of memory, about.
+    fn memory(&self) -> usize {
+        let (Self::File(path, _) | Self::Directory(path) | Self::Deleted(path) | Self::Emptied(path)) = self;
+        size_of::<Self>() + path.len()
+    }
 }
 
 /// Without `./` before it and slashes at its ends.
@@ -284,6 +329,61 @@ mod tests {
         );
         let whole = tar_of(&[("l", &tar_of(&[("a", b"1")])), ("manifest.json", b"[]")]);
         assert_eq!(read_error(&whole[..700]), "the archive can't be read");
+    }
+
+    #[test]
+    fn what_would_fill_the_memory_is_an_error() {
+        // A name of a gigabyte: its header, and then bytes for ever.
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(1 << 30);
+        header.set_cksum();
+        let endless = header.as_bytes().chain(io::repeat(b'a'));
+        let error = read(endless).unwrap_err();
+        assert!(
+            std::error::Error::source(&error)
+                .unwrap()
+                .to_string()
+                .contains("headers"),
+            "{error:?}"
+        );
+        // The same in a layer.
+        let mut layer = tar_of(&[("a", b"")]);
+        layer.truncate(512);
+        layer.extend_from_slice(header.as_bytes());
+        let layer = layer.chain(io::repeat(b'a').take(2 << 20));
+        let mut packed = flate2::read::GzEncoder::new(layer, flate2::Compression::fast());
+        let mut gzip = Vec::new();
+        packed.read_to_end(&mut gzip).unwrap();
+        let error = read(&tar_of(&[("layer", &gzip)])[..]).unwrap_err();
+        assert!(
+            std::error::Error::source(&error)
+                .unwrap()
+                .to_string()
+                .contains("headers"),
+            "{error:?}"
+        );
+        // Documents without end.
+        let document = [&b"{"[..], &vec![b' '; (LONGEST_DOCUMENT - 1) as usize]].concat();
+        let documents = (0..5).map(|number| (number.to_string(), &document[..]));
+        let documents: Vec<_> = documents.collect();
+        let documents: Vec<(&str, &[u8])> = documents.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+        assert_eq!(
+            read(&tar_of(&documents)[..]).unwrap_err().to_string(),
+            "the archive has more documents than any image"
+        );
+        let mut room = Room(200);
+        let files = tar_of(&[
+            ("a", b""),
+            ("b", b""),
+            ("c", b""),
+            ("d", b""),
+            ("e", b""),
+            ("f", b""),
+            ("g", b""),
+        ]);
+        let error = list(&files[..], &mut room).unwrap_err();
+        assert_eq!(error.to_string(), "the archive has more files than any image");
     }
 
     #[test]

@@ -5,23 +5,20 @@
 //! at `ID/layer.tar`, where ID is that of docker's image specification 1.0, which the engine computes from the layers below
 //! (moby, `image/v1.CreateID`); and the configuration at `DIGEST.json`. [`Names`] knows both, so that one pass is enough.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
-use std::rc::Rc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use super::bounded_tar::BoundedTar;
 use super::manifest::{Digest, chain_ids};
 
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
 /// A document is no longer.
 const LONGEST_DOCUMENT: u64 = 16 << 20;
-/// The headers of a file are no longer: tar puts long names and other attributes before it, of any length.
-const LONGEST_HEADERS: u64 = 1 << 20;
 
 /// What specification 1.0 had for a container's configuration in every layer but the top one, where all is empty.
 const EMPTY_CONFIG: &str = concat!(
@@ -149,18 +146,15 @@ pub fn read(
     let mut missing: BTreeMap<&Digest, ()> = wanted.iter().map(|digest| (digest, ())).collect();
     let mut config_read = false;
     let mut unknown = false;
-    let left = Rc::new(Cell::new(LONGEST_HEADERS));
-    let mut archive = tar::Archive::new(Allowed {
-        inner: archive,
-        left: Rc::clone(&left),
-    });
+    let (archive, allowance) = BoundedTar::new(archive);
+    let mut archive = tar::Archive::new(archive);
     for entry in archive.entries()? {
         let mut entry = entry?;
         if entry.header().entry_type().is_gnu_sparse() {
             // Its size is what it says, and nothing that it has.
             return Err(io::Error::other("it has a file with holes, which no engine writes").into());
         }
-        left.set(entry.size().saturating_add(LONGEST_HEADERS));
+        allowance.begins(&entry)?;
         if !entry.header().entry_type().is_file() {
             // Old engines write a layer once and link to it where it comes again.
             continue;
@@ -213,25 +207,6 @@ pub fn read(
         Some(digest) => format!("the layer {}", digest.short()),
         None => "the image's configuration".to_owned(),
     }))
-}
-
-/// Reads so many bytes and no more: what tar reads of headers, it keeps.
-struct Allowed<R> {
-    inner: R,
-    left: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Allowed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.left.get();
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        if most == 0 && !buffer.is_empty() {
-            return Err(io::Error::other("it has headers that are longer than any image's"));
-        }
-        let read = self.inner.read(buffer.get_mut(..most).unwrap_or_default())?;
-        self.left.set(left.saturating_sub(read as u64));
-        Ok(read)
-    }
 }
 
 fn document(entry: &mut impl Read) -> io::Result<Vec<u8>> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bollard::models::SystemInfo;
 use bollard::query_parameters::{ListImagesOptionsBuilder, TagImageOptionsBuilder};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::StreamExt as _;
 
 use super::content::{Blob, Content};
 use super::engine::Engine;
@@ -23,6 +23,8 @@ const AT_ONCE: usize = 16;
 const LONGEST_DOCUMENT: u64 = 16 << 20;
 /// All documents of an image together are no longer.
 const LONGEST_DOCUMENTS: usize = 32 << 20;
+/// No store has more layers.
+const MOST_CHAINS: usize = 1 << 20;
 /// Indexes lie in indexes; not so deep.
 const DEEPEST_INDEX: usize = 3;
 
@@ -255,9 +257,13 @@ impl Inventory {
 /// # Errors
 /// The engine's refusal or a broken connection.
 pub async fn layer_type(content: &Content, digest: &Digest) -> Result<String> {
-    let mut pieces = Box::pin(content.read(digest, Some(4)).await?);
+    const MAGIC: usize = 4;
+    let mut pieces = content.read(digest, Some(MAGIC as u64)).await?;
     let mut head = Vec::new();
-    while let Some(piece) = pieces.next().await {
+    // It may send more than was asked for.
+    while head.len() < MAGIC
+        && let Some(piece) = pieces.next().await
+    {
         head.extend_from_slice(&piece?);
     }
     Ok(match head.as_slice() {
@@ -318,15 +324,19 @@ async fn chains(engine: &Engine) -> Result<HashSet<Digest>> {
         }
     });
     let asked: Vec<_> = asked.collect();
-    let layers: Vec<Vec<String>> = futures_util::stream::iter(asked)
-        .buffer_unordered(AT_ONCE)
-        .try_collect()
-        .await?;
-    let chains = layers.into_iter().filter_map(|layers| {
-        let diff_ids: Result<Vec<_>, _> = layers.iter().map(|layer| Digest::parse(layer)).collect();
-        diff_ids.ok().map(|diff_ids| chain_ids(&diff_ids))
-    });
-    Ok(chains.flatten().collect())
+    let mut layers = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE);
+    let mut chains = HashSet::new();
+    while let Some(layers) = layers.next().await {
+        let diff_ids: Result<Vec<_>, _> = layers?.iter().map(|layer| Digest::parse(layer)).collect();
+        chains.extend(diff_ids.map(|diff_ids| chain_ids(&diff_ids)).unwrap_or_default());
+        if chains.len() > MOST_CHAINS {
+            let at = &engine.choice().endpoint;
+            return Err(Error::failed(format!(
+                "the engine at {at} tells more layers than any has"
+            )));
+        }
+    }
+    Ok(chains)
 }
 
 /// About how large each layer of a classic store is: the sum of its files.

@@ -15,6 +15,7 @@ use super::client_config::{ClientConfig, Login, host_of};
 use super::dockerfile::Dockerfile;
 use super::endpoint::Endpoint;
 use super::locality::Locality;
+use super::redaction::Redaction;
 use crate::error::Result;
 use crate::naming::registry;
 use crate::project_file;
@@ -28,6 +29,8 @@ const NAMES_OF_HUB: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.doc
 pub struct Logins {
     config: Arc<ClientConfig>,
     reach: Reach,
+    /// Those that it was given.
+    given: Redaction,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +56,21 @@ impl Logins {
         Self {
             config: Arc::clone(config),
             reach,
+            given: Redaction::default(),
         }
+    }
+
+    /// What an engine or a registry says, without the logins that the engine was given.
+    pub fn clean(&self, said: &str) -> String {
+        self.given.clean(said)
+    }
+
+    async fn give(&self, key: &str) -> Result<Option<Login>> {
+        let login = self.config.credentials(key).await?;
+        if let Some(login) = &login {
+            self.given.add(key, login);
+        }
+        Ok(login)
     }
 
     /// The login for a registry, by whatever name the engine has for it; none where there is none, or it is not to have it. No
@@ -63,7 +80,7 @@ impl Logins {
     /// As [`ClientConfig::credentials`].
     pub async fn credentials(&self, asked: &str) -> Result<Option<Login>> {
         match self.key(asked) {
-            Some(key) => self.config.credentials(&key).await,
+            Some(key) => self.give(&key).await,
             None => Ok(None),
         }
     }
@@ -93,7 +110,7 @@ impl Logins {
         };
         let mut logins = serde_json::Map::new();
         for key in keys {
-            if let Some(login) = self.config.credentials(&key).await? {
+            if let Some(login) = self.give(&key).await? {
                 let entry = if login.user.is_empty() {
                     serde_json::json!({ "identitytoken": login.secret })
                 } else {

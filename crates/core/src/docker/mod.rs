@@ -1,5 +1,6 @@
 //! The engine: which one, how it is reached, and what is asked of it.
 
+mod bounded_tar;
 pub mod build;
 pub mod build_options;
 pub mod buildkit;
@@ -29,6 +30,7 @@ mod number;
 pub mod packing;
 pub mod port_owner;
 pub mod push;
+mod redaction;
 pub mod run_options;
 pub mod stream;
 pub mod terminal;

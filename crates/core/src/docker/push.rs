@@ -11,7 +11,7 @@ use base64::Engine as _;
 use bollard::query_parameters::TagImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::{Method, Request};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,7 @@ use super::client_config::Login;
 use super::engine::{Engine, answer, one_line, refusal};
 use super::logins;
 use super::messages::Messages;
+use super::redaction::Redaction;
 use crate::error::{Class, Error, Result};
 use crate::hint;
 use crate::naming::{Designation, canonical, registry};
@@ -27,9 +28,8 @@ use crate::output::{Printer, visible};
 
 /// The pauses between tries.
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(6)];
-/// How long an engine may say nothing while it pushes. Registries take minutes to put a large layer together; after this,
-/// nobody holds the other end any more.
-const SILENCE: Duration = Duration::from_secs(30 * 60);
+/// No image has more layers. Each is kept as long as the push takes.
+const MOST_LAYERS: usize = 10_000;
 /// How long the look at what the registry has may take. It saves work; where it takes longer, it saves none.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 /// A registry's message is shown up to this length.
@@ -38,8 +38,7 @@ const MESSAGE_LIMIT: usize = 1000;
 /// The login for a push, as the engine takes it.
 pub struct RegistryAuth {
     header: String,
-    /// What must not be shown, whoever says it.
-    secrets: Vec<String>,
+    redaction: Redaction,
     /// Whether there may be a login that this engine does not get.
     is_withheld: bool,
 }
@@ -54,26 +53,16 @@ impl fmt::Debug for RegistryAuth {
 impl RegistryAuth {
     /// With this login, or with none: engines want the header all the same.
     pub fn new(registry: &str, login: Option<&Login>) -> Self {
-        use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-        let Some(login) = login else {
-            return Self {
-                header: URL_SAFE.encode("{}"),
-                secrets: Vec::new(),
-                is_withheld: false,
-            };
+        let (header, redaction) = match login {
+            Some(login) => (login.registry_auth(registry), Redaction::of(registry, login)),
+            None => (
+                base64::engine::general_purpose::URL_SAFE.encode("{}"),
+                Redaction::default(),
+            ),
         };
-        let header = login.registry_auth(registry);
-        let pair = format!("{}:{}", login.user, login.secret);
-        let secrets = [
-            header.clone(),
-            STANDARD.encode(&pair),
-            URL_SAFE.encode(&pair),
-            STANDARD.encode(&login.secret),
-            login.secret.clone(),
-        ];
         Self {
             header,
-            secrets: secrets.into_iter().filter(|secret| !secret.is_empty()).collect(),
+            redaction,
             is_withheld: false,
         }
     }
@@ -86,14 +75,9 @@ impl RegistryAuth {
         }
     }
 
-    /// A message of the registry's or the engine's on one line, without what was sent to them: a hostile registry may
-    /// send a login back, to have it printed.
+    /// A message of the registry's or the engine's on one line, without what was sent to them.
     fn clean(&self, message: &str) -> String {
-        let message = self
-            .secrets
-            .iter()
-            .fold(message.to_owned(), |message, secret| message.replace(secret, "***"));
-        let message = visible(&one_line(&message));
+        let message = visible(&one_line(&self.redaction.clean(message)));
         match message.char_indices().nth(MESSAGE_LIMIT) {
             Some((end, _)) => format!("{}...", message.get(..end).unwrap_or_default()),
             None => message,
@@ -254,28 +238,16 @@ async fn attempt(
         .header("X-Registry-Auth", &auth.header)
         .body(Full::<Bytes>::default())
         .map_err(|cause| Error::failed(format!("{reference} can't be asked for")).because(cause))?;
-    let silent = |_| {
-        Error::unreachable(format!(
-            "the engine at {} has said nothing of {reference} for {} minutes",
-            engine.choice().endpoint,
-            SILENCE.as_secs() / 60
-        ))
-        .hint("look at the engine's log, and at the registry's")
-    };
-    let response = tokio::time::timeout(SILENCE, engine.request(request))
-        .await
-        .map_err(silent)??;
+    let response = engine.worked(engine.request(request)).await?;
     if !response.status().is_success() {
         return Ok(Err(refusal(response).await.to_string()));
     }
     let mut view = View::new(reference, printer);
     let mut digest = None;
     let mut messages = Messages::default();
-    let mut body = response.into_body().into_data_stream();
-    loop {
-        let chunk = tokio::time::timeout(SILENCE, body.next()).await.map_err(silent)?;
-        let Some(chunk) = chunk else { break };
-        for message in messages.push(&chunk.map_err(|cause| engine.lost(cause))?) {
+    let mut chunks = engine.chunks(response);
+    while let Some(chunk) = chunks.next().await {
+        for message in messages.push(&chunk?) {
             let (current, total) = message.progress();
             if let Some(said) = message.aux("Digest") {
                 digest = Some(said.to_owned());
@@ -290,6 +262,9 @@ async fn attempt(
                 digest = digest.or_else(|| digest_of(&status, &reference.tag));
                 continue;
             };
+            if layers.len() >= MOST_LAYERS && !layers.contains_key(&layer) {
+                continue;
+            }
             let fate = match status.as_str() {
                 "Pushed" => Some(Fate::Pushed),
                 "Layer already exists" => Some(Fate::Present),
@@ -348,7 +323,9 @@ impl View {
     }
 
     fn moved(&mut self, layer: &str, current: u64, total: u64) {
-        self.moving.entry(layer.to_owned()).or_insert_with(Instant::now);
+        if self.moving.len() < MOST_LAYERS {
+            self.moving.entry(layer.to_owned()).or_insert_with(Instant::now);
+        }
         if self.steps.is_live() {
             let (key, name) = self.line(layer);
             self.steps.running(&key, &name);

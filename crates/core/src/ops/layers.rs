@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::Empty;
 use hyper::{Method, Request};
 use serde::Serialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
@@ -139,7 +139,8 @@ async fn read(context: &Context, reference: &str, image: &str) -> Result<(String
         .uri(format!("/images/get?{query}"))
         .body(Empty::<Bytes>::new())
         .map_err(|cause| Error::failed(format!("{reference} can't be asked for")).because(cause))?;
-    let response = engine.request(request).await?;
+    // An old engine writes all of the image down before it sends the first byte.
+    let response = engine.worked(engine.request(request)).await?;
     if !response.status().is_success() {
         return Err(Error::failed(format!("{reference} can't be read")).because(refusal(response).await));
     }
@@ -147,7 +148,7 @@ async fn read(context: &Context, reference: &str, image: &str) -> Result<(String
     let title = format!("reading the layers of {reference}");
     progress.running(reference, &title);
     let began = Instant::now();
-    let body = response.into_body().into_data_stream().map_err(std::io::Error::other);
+    let body = engine.chunks(response).map_err(std::io::Error::other);
     let reader = SyncIoBridge::new(StreamReader::new(body));
     let reading = tokio::task::spawn_blocking(move || {
         let mut reader = std::io::BufReader::with_capacity(1 << 20, reader);
@@ -171,14 +172,14 @@ async fn read(context: &Context, reference: &str, image: &str) -> Result<(String
 
 fn report(image: String, id: String, archived: &ArchivedImage, steps: &[Instruction]) -> Report {
     let layers = waste::weigh(&archived.layers);
-    let total: u64 = layers.iter().map(|layer| layer.size).sum();
+    let total = layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
     let placed = place(&archived.history, archived.layers.len(), steps);
     let line_of = |layer: usize| placed.get(layer).and_then(|place| place.line);
     let in_vain = layers
         .iter()
         .flat_map(|layer| &layer.wasted)
         .map(|waste| waste.size)
-        .sum();
+        .fold(0, u64::saturating_add);
     let layers = layers
         .iter()
         .enumerate()

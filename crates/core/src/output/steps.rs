@@ -16,6 +16,13 @@ const TAIL: usize = 4;
 const KEPT: usize = 40;
 /// A line longer than this is cut: it is somebody's progress bar.
 const LINE_LIMIT: usize = 4096;
+/// An engine tells of steps and of what moves below them as long as it likes, and each is kept. No build has more.
+const MOST_STEPS: usize = 10_000;
+const MOST_TRANSFERS: usize = 50_000;
+/// Nor a name that is longer, of those by which they are told apart.
+const LONGEST_NAME: usize = 1024;
+/// Lines are kept for the step that fails; all of them together are no more.
+const MOST_KEPT: usize = 32 << 20;
 
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,6 +43,10 @@ pub struct Steps {
     live: Option<Live>,
     steps: HashMap<String, Shown>,
     numbers: usize,
+    /// How many transfers are known, of all steps.
+    transfers: usize,
+    /// Bytes of the lines that are kept, of all steps.
+    kept: usize,
 }
 
 struct Live {
@@ -78,6 +89,8 @@ impl Steps {
             live,
             steps: HashMap::new(),
             numbers: 0,
+            transfers: 0,
+            kept: 0,
         }
     }
 
@@ -90,11 +103,11 @@ impl Steps {
 
     /// A step is known or runs.
     pub fn running(&mut self, id: &str, name: &str) {
-        if self.steps.contains_key(id) {
+        if self.steps.contains_key(id) || self.steps.len() >= MOST_STEPS || id.len() > LONGEST_NAME {
             return;
         }
         self.numbers += 1;
-        let name = visible(name);
+        let name = visible(shortened(name));
         let bar = self.live.as_ref().map(|live| {
             let bar = live.bars.insert_before(&live.summary, ProgressBar::new_spinner());
             bar.set_style(style(" => {wide_msg} {elapsed}"));
@@ -164,13 +177,19 @@ impl Steps {
     /// A step's command wrote this.
     pub fn output(&mut self, id: &str, text: &[u8]) {
         let Some(shown) = self.steps.get_mut(id) else { return };
-        shown.partial.extend_from_slice(text);
-        while let Some(end) = shown.partial.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = shown.partial.drain(..=end).collect();
-            let line = last_redraw(&line);
+        let mut text = [std::mem::take(&mut shown.partial).as_slice(), text].concat();
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let rest = text.split_off(whole);
+        if rest.len() <= LINE_LIMIT {
+            shown.partial = rest;
+        }
+        for line in text.split_inclusive(|byte| *byte == b'\n') {
+            let line = last_redraw(line);
+            self.kept += line.len();
             shown.kept.push_back(line.clone());
-            if shown.kept.len() > KEPT {
-                shown.kept.pop_front();
+            while shown.kept.len() > KEPT || self.kept > MOST_KEPT {
+                let Some(old) = shown.kept.pop_front() else { break };
+                self.kept -= old.len();
             }
             match (&self.live, shown.bar.clone()) {
                 (Some(live), Some(bar)) => shown.show_tail(live, &bar, line),
@@ -181,18 +200,21 @@ impl Steps {
                 )),
             }
         }
-        if shown.partial.len() > LINE_LIMIT {
-            shown.partial.clear();
-        }
     }
 
     /// Bytes move below a step. `total` is 0 where it isn't known.
     pub fn transfer(&mut self, id: &str, name: &str, current: u64, total: u64, done: bool) {
         let Some(shown) = self.steps.get_mut(id) else { return };
+        if !shown.transfers.contains_key(name) {
+            if self.transfers >= MOST_TRANSFERS || name.len() > LONGEST_NAME {
+                return;
+            }
+            self.transfers += 1;
+        }
         let before = shown.transfers.insert(name.to_owned(), (current, total, done));
         if let Some(bar) = &shown.bar {
-            let (current, total) = shown.transfers.values().fold((0, 0), |(current, total), part| {
-                (current + part.0, total + part.1.max(part.0))
+            let (current, total) = shown.transfers.values().fold((0_u64, 0_u64), |(current, total), part| {
+                (current.saturating_add(part.0), total.saturating_add(part.1.max(part.0)))
             });
             if current > 0 {
                 let part = if total > current {
@@ -322,7 +344,12 @@ fn style(template: &str) -> ProgressStyle {
 fn last_redraw(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end_matches(['\n', '\r']);
-    visible(text.rsplit('\r').next().unwrap_or_default())
+    visible(shortened(text.rsplit('\r').next().unwrap_or_default()))
+}
+
+/// No more than a line may have.
+fn shortened(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(LINE_LIMIT)).unwrap_or(text)
 }
 
 fn width() -> usize {
@@ -358,6 +385,72 @@ mod tests {
     fn a_line_fits_the_terminal() {
         assert_eq!(fit(" => a", "1.0s", 20), " => a          1.0s");
         assert_eq!(fit(" => a long name that is cut", "1.0s", 20).chars().count(), 19);
+    }
+
+    #[test]
+    fn what_an_engine_tells_for_ever_is_not_kept_for_ever() {
+        let printer = Printer::new(
+            "build-image",
+            super::super::Verbosity::Quiet,
+            false,
+            &crate::env::Env::default(),
+        );
+        let mut steps = Steps::new(&printer, true);
+        for number in 0..MOST_STEPS + 10 {
+            steps.running(&number.to_string(), "RUN x");
+        }
+        assert_eq!(steps.steps.len(), MOST_STEPS);
+        steps.running(&"x".repeat(LONGEST_NAME + 1), "RUN x");
+        assert_eq!(steps.steps.len(), MOST_STEPS);
+        for number in 0..MOST_TRANSFERS + 10 {
+            steps.transfer("0", &number.to_string(), u64::MAX, u64::MAX, false);
+        }
+        assert_eq!(steps.steps["0"].transfers.len(), MOST_TRANSFERS);
+        // One that is known goes on.
+        steps.transfer("0", "7", 1, 2, true);
+        assert_eq!(steps.steps["0"].transfers["7"], (1, 2, true));
+        let line = [&vec![b'x'; LINE_LIMIT + 10][..], b"\n"].concat();
+        let lines = line.repeat(KEPT + 1);
+        for step in 0..MOST_KEPT / LINE_LIMIT / KEPT + 20 {
+            steps.output(&step.to_string(), &lines);
+        }
+        let kept = |steps: &Steps| -> usize {
+            steps
+                .steps
+                .values()
+                .flat_map(|shown| &shown.kept)
+                .map(String::len)
+                .sum()
+        };
+        assert!(
+            kept(&steps) <= MOST_KEPT && kept(&steps) == steps.kept,
+            "{}",
+            steps.kept
+        );
+        steps.output("1", &line);
+        assert!(steps.last_lines("1").iter().all(|line| line.len() <= LINE_LIMIT));
+    }
+
+    #[test]
+    fn sizes_that_no_layer_has_are_added_up_without_harm() {
+        let printer = Printer::new(
+            "run-image",
+            super::super::Verbosity::Normal,
+            false,
+            &crate::env::Env::default(),
+        );
+        let mut steps = Steps::new(&printer, false);
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        steps.live = Some(Live {
+            summary: bars.add(ProgressBar::new_spinner()),
+            bars,
+            began: Instant::now(),
+            ended: 0,
+        });
+        steps.running("x", "pulling x");
+        for layer in ["1", "2", "3"] {
+            steps.transfer("x", layer, u64::MAX, u64::MAX, false);
+        }
     }
 
     #[test]

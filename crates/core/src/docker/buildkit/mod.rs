@@ -56,6 +56,7 @@ pub async fn build(
     events: Events,
 ) -> Result<BuildOutcome> {
     check_network(&request.options)?;
+    let given = logins.clone();
     let offer = Offer {
         folders: folders(request, locality)?,
         locality,
@@ -109,7 +110,7 @@ pub async fn build(
                 Error::failed(format!("this engine takes only names in UTF-8, and {name} is not"))
                     .hint("rename it, or leave it out by a line in .dockerignore")
             }
-            _ => failure(engine, &status),
+            _ => failure(engine, &given, &status),
         }),
     }
 }
@@ -186,11 +187,11 @@ async fn resolved_hosts(
     const LABEL: &str = "org.mobyproject.buildkit.worker.moby.host-gateway-ip";
     let mut gateway = None;
     if hosts.iter().any(|host| host.ends_with(&format!(":{HOST_GATEWAY}"))) {
-        let workers = control
-            .list_workers(ListWorkersRequest::default())
-            .await
-            .map_err(|cause| engine.lost(cause))?
-            .into_inner();
+        let asking = async {
+            let listed = control.list_workers(ListWorkersRequest::default()).await;
+            listed.map_err(|cause| engine.lost(cause))
+        };
+        let workers = engine.answered(asking).await?.into_inner();
         gateway = workers
             .record
             .into_iter()
@@ -371,7 +372,7 @@ async fn follow(
     status: impl Future<Output = Result<tonic::Response<tonic::Streaming<StatusResponse>>, tonic::Status>>,
     events: Events,
 ) -> Tally {
-    let mut vertexes: HashMap<String, Vertex> = HashMap::new();
+    let mut vertexes = Vertexes::default();
     // Solve says what went wrong; without a status there is only nothing to show meanwhile.
     if let Ok(response) = status.await {
         let mut messages = response.into_inner();
@@ -383,10 +384,28 @@ async fn follow(
             }
         }
     }
-    let steps = || vertexes.values().filter(|vertex| is_dockerfile_step(&vertex.name));
     Tally {
-        steps: steps().count(),
-        cached: steps().filter(|vertex| vertex.cached).count(),
+        steps: vertexes.0.len(),
+        cached: vertexes.0.values().filter(|cached| **cached).count(),
+    }
+}
+
+/// The steps of the Dockerfile that were told of, and whether each was from the cache.
+#[derive(Default)]
+struct Vertexes(HashMap<String, bool>);
+
+impl Vertexes {
+    /// A hostile engine tells of steps for ever; no Dockerfile has more.
+    const MOST: usize = 100_000;
+    /// Nor a digest that is longer.
+    const LONGEST: usize = 512;
+
+    fn note(&mut self, vertex: &Vertex) {
+        let known = self.0.contains_key(&vertex.digest);
+        let fits = self.0.len() < Self::MOST && vertex.digest.len() <= Self::LONGEST;
+        if is_dockerfile_step(&vertex.name) && (known || fits) {
+            self.0.insert(vertex.digest.clone(), vertex.cached);
+        }
     }
 }
 
@@ -402,7 +421,7 @@ fn is_dockerfile_step(name: &str) -> bool {
     of.is_some_and(|(number, count)| is_number(number) && is_number(count)) && !instruction.starts_with("FROM ")
 }
 
-fn digest(message: StatusResponse, vertexes: &mut HashMap<String, Vertex>) -> Vec<BuildEvent> {
+fn digest(message: StatusResponse, vertexes: &mut Vertexes) -> Vec<BuildEvent> {
     let mut events = Vec::new();
     // What a step did comes before its end, though one message may tell both.
     let mut ended = Vec::new();
@@ -424,7 +443,7 @@ fn digest(message: StatusResponse, vertexes: &mut HashMap<String, Vertex>) -> Ve
         } else {
             events.push(event);
         }
-        vertexes.insert(vertex.digest.clone(), vertex);
+        vertexes.note(&vertex);
     }
     for status in message.statuses {
         events.push(BuildEvent::Transfer {
@@ -469,7 +488,7 @@ fn seconds(time: &Timestamp) -> f64 {
 }
 
 /// What Solve failed of: the build itself, or the engine.
-fn failure(engine: &Engine, status: &tonic::Status) -> Error {
+fn failure(engine: &Engine, given: &Logins, status: &tonic::Status) -> Error {
     use tonic::Code;
     // The transport's own failures have a source; what BuildKit says has none.
     if status.code() == Code::Unavailable || std::error::Error::source(status).is_some() {
@@ -477,7 +496,7 @@ fn failure(engine: &Engine, status: &tonic::Status) -> Error {
     }
     let message = without_wrapping(status.message());
     Error::failed("the build failed").because(BuildFailure {
-        message: message.to_owned(),
+        message: given.clean(message),
         line: source_line(status.details()).or_else(|| dockerfile_line(message)),
     })
 }
@@ -529,7 +548,27 @@ fn write_metadata(file: &Path, response: &HashMap<String, String>) -> Result<()>
 
 #[cfg(test)]
 mod tests {
-    use super::is_dockerfile_step;
+    use super::{Vertex, Vertexes, is_dockerfile_step};
+
+    #[test]
+    fn steps_that_are_told_of_for_ever_are_not_counted_for_ever() {
+        let mut vertexes = Vertexes::default();
+        let mut vertex = |digest: String, name: &str, cached| {
+            vertexes.note(&Vertex {
+                digest,
+                name: name.to_owned(),
+                cached,
+                ..Vertex::default()
+            });
+            vertexes.0.len()
+        };
+        for number in 0..Vertexes::MOST + 10 {
+            vertex(number.to_string(), "[2/3] RUN x", false);
+        }
+        assert_eq!(vertex("more".to_owned(), "[2/3] RUN x", false), Vertexes::MOST);
+        assert_eq!(vertex("7".to_owned(), "[2/3] RUN x", true), Vertexes::MOST);
+        assert!(vertexes.0["7"]);
+    }
 
     #[test]
     fn steps_of_the_dockerfile_are_told_from_what_is_around_them() {

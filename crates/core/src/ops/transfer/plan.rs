@@ -61,7 +61,7 @@ impl Plan {
         let mut distinct = HashSet::new();
         let mut sending: HashSet<&Digest> = HashSet::new();
         let mut missing: Vec<(usize, usize)> = Vec::new();
-        let (mut sent, mut bytes) = (0, 0);
+        let (mut sent, mut bytes) = (0, 0_u64);
         for (number, variant) in variants.iter().enumerate() {
             let diff_ids: Vec<Digest> = variant.layers.iter().map(|layer| layer.diff_id.clone()).collect();
             let height = inventory.height(&diff_ids);
@@ -77,7 +77,8 @@ impl Plan {
                 let first = sending.insert(&layer.diff_id);
                 if first {
                     sent += 1;
-                    bytes += layer.size;
+                    // Sizes are what an engine says.
+                    bytes = bytes.saturating_add(layer.size);
                 }
                 // On another chain, the classic store wants the file once more.
                 if first || classic {
@@ -150,7 +151,7 @@ fn room(classic: bool, variants: &[Variant], archives: &[Archive], own: Option<&
         let Some(variant) = variants.get(archive.variant) else {
             continue;
         };
-        let (mut packed, mut seen) = (0, HashSet::new());
+        let (mut packed, mut seen) = (0_u64, HashSet::new());
         for layer in archive.layers.iter().filter_map(|at| variant.layers.get(*at)) {
             let unpacks = classic || Some(&variant.config) == own;
             if unpacks {
@@ -158,10 +159,10 @@ fn room(classic: bool, variants: &[Variant], archives: &[Archive], own: Option<&
             }
             // Twice in an image, once in an archive.
             if seen.insert(&layer.diff_id) {
-                packed += layer.size;
+                packed = packed.saturating_add(layer.size);
             }
         }
-        coming += packed;
+        coming = coming.saturating_add(packed);
         let now = if classic { packed } else { coming };
         least = least.max(files.saturating_add(now));
     }
@@ -173,7 +174,7 @@ fn room(classic: bool, variants: &[Variant], archives: &[Archive], own: Option<&
 
 fn archives(variants: &[Variant], missing: &[(usize, usize)], together: u64) -> Vec<Archive> {
     let mut archives: Vec<Archive> = Vec::new();
-    let mut size = 0;
+    let mut size = 0_u64;
     for (variant, at) in missing {
         let layer = variants.get(*variant).and_then(|variant| variant.layers.get(*at));
         let layer_size = layer.map_or(0, |layer| layer.size);
@@ -182,7 +183,7 @@ fn archives(variants: &[Variant], missing: &[(usize, usize)], together: u64) -> 
                 // A layer twice in one archive is one file.
                 open.layers.push(*at);
                 open.end = at + 1;
-                size += layer_size;
+                size = size.saturating_add(layer_size);
             }
             _ => {
                 archives.push(Archive {
@@ -369,6 +370,15 @@ mod tests {
         assert_eq!(room(&packed, &classic()), (230, 284));
         assert_eq!(room(&packed, &blobs(&[])), (294, 294));
         assert_eq!(room(&packed, &blobs(&["a.gz", "b.gz", "c.gz", "x.gz"])), (0, 0));
+    }
+
+    #[test]
+    fn sizes_that_no_layer_has_are_planned_without_harm() {
+        let layers = [("a", u64::MAX / 3), ("b", u64::MAX / 3), ("c", u64::MAX / 3), ("d", 9)];
+        for (is_blobs, inventory) in [(false, Inventory::Classic(HashSet::new())), (true, blobs(&[]))] {
+            let plan = Plan::new(&image(is_blobs, &[("amd64", &layers)]), &inventory, &amd64());
+            assert_eq!((plan.bytes, plan.room.most), (u64::MAX, u64::MAX));
+        }
     }
 
     #[test]

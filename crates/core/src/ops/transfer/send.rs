@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::Empty;
 use hyper::{Method, Request};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -341,7 +341,7 @@ impl Shipment {
             .uri(format!("/images/{}/get", self.image.id))
             .body(Empty::<Bytes>::new())
             .map_err(|cause| Failure::Final(Error::failed("the image can't be asked for").because(cause)))?;
-        let response = engine.request(request).await.map_err(Failure::of)?;
+        let response = engine.worked(engine.request(request)).await.map_err(Failure::of)?;
         if !response.status().is_success() {
             let error = Error::failed(format!("the layers of {} can't be read", self.image.id.short()));
             return Err(Failure::Final(error.because(refusal(response).await)).into());
@@ -352,7 +352,7 @@ impl Shipment {
         let reading = tokio::task::spawn_blocking(move || {
             image_save::read(PieceReader::new(coming), &names, &diff_ids, &wanted, &found)
         });
-        let mut body = response.into_body().into_data_stream();
+        let mut body = engine.chunks(response);
         let receiving = async move {
             while let Some(piece) = body.next().await {
                 let piece = piece.map_err(io::Error::other);

@@ -1,0 +1,95 @@
+//! Logins that were sent, kept out of what is shown: a hostile registry or engine may send one back in an error, to have it printed
+//! where others read it, such as a build's public log.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+
+use super::client_config::Login;
+
+/// What is shorter is no secret, and stands in other words, too.
+const SHORTEST: usize = 4;
+
+/// The forms in which logins were sent. Clones share them.
+#[derive(Clone, Default)]
+pub struct Redaction {
+    secrets: Arc<Mutex<BTreeSet<String>>>,
+}
+
+// Secrets must not reach a log by way of a derived Debug.
+impl std::fmt::Debug for Redaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Redaction(..)")
+    }
+}
+
+impl Redaction {
+    /// Of this login to a registry alone.
+    pub fn of(registry: &str, login: &Login) -> Self {
+        let redaction = Self::default();
+        redaction.add(registry, login);
+        redaction
+    }
+
+    /// From now on, this login is not shown either.
+    pub fn add(&self, registry: &str, login: &Login) {
+        let pair = format!("{}:{}", login.user, login.secret);
+        let forms = [
+            login.registry_auth(registry),
+            STANDARD.encode(&pair),
+            URL_SAFE.encode(&pair),
+            STANDARD.encode(&login.secret),
+            login.secret.clone(),
+        ];
+        self.secrets()
+            .extend(forms.into_iter().filter(|form| form.len() >= SHORTEST));
+    }
+
+    /// The text without them.
+    pub fn clean(&self, text: &str) -> String {
+        let secrets = self.secrets();
+        let mut forms: Vec<&String> = secrets.iter().collect();
+        // One may be a part of another.
+        forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
+        forms
+            .into_iter()
+            .fold(text.to_owned(), |text, form| text.replace(form, "***"))
+    }
+
+    fn secrets(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_is_not_shown_in_any_form_in_which_it_was_sent() {
+        let login = Login {
+            user: "ann".into(),
+            secret: "hunter2".into(),
+        };
+        let redaction = Redaction::of("reg.example", &login);
+        let header = login.registry_auth("reg.example");
+        let pair = STANDARD.encode("ann:hunter2");
+        assert_eq!(
+            redaction
+                .clone()
+                .clean(&format!("you said Basic {pair}, hunter2, {header}")),
+            "you said Basic ***, ***, ***"
+        );
+        assert!(!format!("{redaction:?}").contains("hunter2"));
+        let short = Login {
+            user: "a".into(),
+            secret: "an".into(),
+        };
+        assert_eq!(
+            Redaction::of("x", &short).clean("denied by an engine"),
+            "denied by an engine"
+        );
+    }
+}
