@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// A file that was put somewhere; taken away at the latest when this is dropped, then in silence.
@@ -50,7 +50,8 @@ impl PlacedFile {
     /// # Errors
     /// A file or link that is there (`AlreadyExists`), and what the system says.
     pub fn place(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Self> {
-        let mut file = File::create_new(path)?;
+        // It may hold a password: nobody else opens it before it has its mode.
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
         let mut placed = Self {
             path: path.to_owned(),
             made: Some(Stamp::of(&file.metadata()?)),
