@@ -45,8 +45,9 @@ pub struct Steps {
     numbers: usize,
     /// How many transfers are known, of all steps.
     transfers: usize,
-    /// Bytes of the lines that are kept, of all steps.
+    /// Bytes of the lines that are kept, of all steps; and how many may be.
     kept: usize,
+    most_kept: usize,
 }
 
 struct Live {
@@ -91,6 +92,7 @@ impl Steps {
             numbers: 0,
             transfers: 0,
             kept: 0,
+            most_kept: MOST_KEPT,
         }
     }
 
@@ -187,7 +189,7 @@ impl Steps {
             let line = last_redraw(line);
             self.kept += line.len();
             shown.kept.push_back(line.clone());
-            while shown.kept.len() > KEPT || self.kept > MOST_KEPT {
+            while shown.kept.len() > KEPT || self.kept > self.most_kept {
                 let Some(old) = shown.kept.pop_front() else { break };
                 self.kept -= old.len();
             }
@@ -411,7 +413,8 @@ mod tests {
         assert_eq!(steps.steps["0"].transfers["7"], (1, 2, true));
         let line = [&vec![b'x'; LINE_LIMIT + 10][..], b"\n"].concat();
         let lines = line.repeat(KEPT + 1);
-        for step in 0..MOST_KEPT / LINE_LIMIT / KEPT + 20 {
+        steps.most_kept = 5 * KEPT * LINE_LIMIT;
+        for step in 0..10 {
             steps.output(&step.to_string(), &lines);
         }
         let kept = |steps: &Steps| -> usize {
@@ -423,7 +426,7 @@ mod tests {
                 .sum()
         };
         assert!(
-            kept(&steps) <= MOST_KEPT && kept(&steps) == steps.kept,
+            kept(&steps) <= steps.most_kept && kept(&steps) == steps.kept,
             "{}",
             steps.kept
         );
