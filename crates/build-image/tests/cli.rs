@@ -622,7 +622,7 @@ fn a_pip_conf_template_that_leads_out_of_the_project_is_not_sent() {
         .stderr_has("hint: where that is meant, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc")
         .run();
     assert!(engine.requests().iter().all(|request| request.path != "/build"));
-    std::fs::remove_file(&template).unwrap();
+    fs::remove_file(&template).unwrap();
     let sandbox = sandbox.file("config/pip", "[global]\n");
     std::os::unix::fs::symlink("config/pip", &template).unwrap();
     classic(&sandbox, &building())
