@@ -553,9 +553,14 @@ impl<S: Shell> Session<S> {
             there: self.far.listing.clocks.clone(),
         };
         self.write_down(&steps, &here.tree, there, &contents, &settling);
-        let sent = self
-            .send(&steps, wish, &here.tree, there, &contents, &settling, report)
-            .await;
+        let planned = Planned {
+            steps: &steps,
+            wish,
+            here: &here.tree,
+            contents: &contents,
+            settling: &settling,
+        };
+        let sent = self.send(&planned, there, report).await;
         let received = match &sent {
             Ok(Round::Done) => self.receive(&steps, wish, here, there, report).await,
             _ => Ok(()),
@@ -850,16 +855,14 @@ impl<S: Shell> Session<S> {
         (self.notice)(&format!("rsync failed, and all of it travels: {cause}"));
     }
 
-    async fn send(
-        &mut self,
-        steps: &Steps,
-        wish: &Wish<'_>,
-        here: &Tree,
-        there: &mut Tree,
-        contents: &Contents,
-        settling: &Settling,
-        report: &mut Report,
-    ) -> Result<Round> {
+    async fn send(&mut self, planned: &Planned<'_>, there: &mut Tree, report: &mut Report) -> Result<Round> {
+        let Planned {
+            steps,
+            wish,
+            here,
+            contents,
+            settling,
+        } = *planned;
         let (directory, made) = self.make_there(steps, here, there, settling).await?;
         let parcel = Arc::new(Parcel::pack(steps, here, there, self.far.listing.precise, made));
         if parcel.is_empty() {
@@ -1089,10 +1092,16 @@ impl<S: Shell> Session<S> {
                 }
             }
         }
+        let brought = Brought {
+            there,
+            arrived: &arrived,
+            stage: &stage,
+            clocks: &listed.clocks,
+        };
         for (path, action) in steps.iter().filter(|(path, _)| !stays(path)) {
             let before = kept.items.get(path).or_else(|| here.get(path));
             let result = match action {
-                Action::Bring(mode) => self.bring(path, *mode, before, &listed.clocks, there, &arrived, &stage),
+                Action::Bring(mode) => self.bring(path, *mode, before, &brought),
                 Action::ModeHere(mode) => self.change_mode_here(path, *mode, there),
                 _ => continue,
             };
@@ -1316,16 +1325,13 @@ impl<S: Shell> Session<S> {
         .await
     }
 
-    fn bring(
-        &mut self,
-        path: &[u8],
-        mode: u32,
-        before: Option<&Item>,
-        clocks: &Clocks,
-        there: &Tree,
-        arrived: &HashMap<Vec<u8>, Arrived>,
-        stage: &Stage,
-    ) -> Result<u64, String> {
+    fn bring(&mut self, path: &[u8], mode: u32, before: Option<&Item>, brought: &Brought<'_>) -> Result<u64, String> {
+        let Brought {
+            there,
+            arrived,
+            stage,
+            clocks,
+        } = *brought;
         let item = there.get(path).ok_or("it vanished")?;
         let told = |error: LocalError| error.to_string();
         let looked_at = now_ns();
@@ -1521,6 +1527,25 @@ impl<S: Shell> Session<S> {
         let named: Vec<Vec<u8>> = roots.by_ref().take(NAMED).cloned().collect();
         report.root_files = (named.len() + roots.count(), named);
     }
+}
+
+/// A round that has been planned.
+#[derive(Clone, Copy)]
+struct Planned<'a> {
+    steps: &'a Steps,
+    wish: &'a Wish<'a>,
+    here: &'a Tree,
+    contents: &'a Contents,
+    settling: &'a Settling,
+}
+
+/// What is brought: what the dock has, what of it has arrived, and where that lies.
+struct Brought<'a> {
+    there: &'a Tree,
+    arrived: &'a HashMap<Vec<u8>, Arrived>,
+    stage: &'a Stage,
+    /// How this machine's file systems tell times.
+    clocks: &'a Clocks,
 }
 
 /// By what it is told whether a later change would show: the clocks of both sides, and when each was looked at.

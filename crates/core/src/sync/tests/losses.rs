@@ -481,7 +481,7 @@ async fn what_a_sync_removes_or_replaces_is_kept_on_both_sides() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_arrived_is_on_the_disk_of_the_dock_when_the_power_goes() {
-    let as_root = |program: &str, words: &[&std::ffi::OsStr]| {
+    let as_root = |program: &str, words: &[&OsStr]| {
         let mut command = dockerutils_test_support::machine::as_root(program).unwrap();
         assert!(command.args(words).status().unwrap().success(), "{program} {words:?}");
     };
