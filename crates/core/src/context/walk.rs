@@ -512,6 +512,7 @@ pub struct Walk {
     /// The first path of each file with several names, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     xattrs: XattrReader,
+    left_out: Vec<Vec<u8>>,
 }
 
 /// A directory that is being listed.
@@ -549,7 +550,14 @@ impl Walk {
             ready: VecDeque::new(),
             links: HashMap::new(),
             xattrs,
+            left_out: Vec::new(),
         })
+    }
+
+    /// The symbolic links that were left out so far, and the directories that were left out with all that is in them.
+    #[must_use]
+    pub fn left_out(self) -> Vec<Vec<u8>> {
+        self.left_out
     }
 
     /// Looks at the next name of the innermost directory. `None` when it is not listed.
@@ -588,6 +596,7 @@ impl Walk {
 
         if kind == FileType::Directory {
             if !verdict.listed && !verdict.descend {
+                self.left_out.push(self.path.clone());
                 return Ok(None);
             }
             let opened = open_subdirectory(fd, name);
@@ -622,6 +631,9 @@ impl Walk {
         }
 
         if !verdict.listed {
+            if kind == FileType::Symlink {
+                self.left_out.push(self.path.clone());
+            }
             return Ok(None);
         }
         let stat = match known.map_or_else(|| stat_at(fd, name), Ok) {

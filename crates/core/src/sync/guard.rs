@@ -8,15 +8,15 @@
 //! The list is data: [`RULES`]. `docs/security.md` has it as a table, and a test compares the two.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
 
 use super::plan::is_at_or_below;
-use super::{Kind, Tree, ancestors, is_acceptable};
-use crate::project_file;
+use super::{Kind, Tree, ancestors, is_acceptable, split};
+use crate::context::{PatternError, Selector};
 
 /// Files of one kind, and why a dock does not change them.
 #[derive(Debug)]
@@ -42,6 +42,11 @@ const HEAD: Rule = Rule {
 
 /// What leads to it from a file of the list, or from git's configuration here.
 const LED: &str = "a file here that is obeyed unasked leads to it";
+/// What reads or writes through such a link here reads or writes what is not the project.
+const OUT: &str = "it leads out of the project";
+/// What sends what it finds by way of such a link sends what is to stay.
+const IGNORED: &str = "it leads to what .dockerignore leaves out";
+const UNKNOWN: &str = "the dock does not say where it leads";
 
 /// The list.
 pub const RULES: &[Rule] = &[
@@ -88,12 +93,12 @@ pub const RULES: &[Rule] = &[
         why: "git's hooks run what it says",
     },
     Rule {
-        names: &[".envrc", ".direnv", ".autoenv*"],
+        names: &[".envrc", ".direnv", ".autoenv*", ".rvmrc", ".shadowenv.d"],
         why: "the shell runs it when you enter the folder",
     },
     Rule {
-        names: &[".env"],
-        why: "shells and compose take variables from it",
+        names: &[".env", ".env.*", "*.env"],
+        why: "shells, compose and run-image take variables from it, and of a name alone this machine's",
     },
     Rule {
         names: &[
@@ -112,6 +117,8 @@ pub const RULES: &[Rule] = &[
     Rule {
         names: &[
             ".tool-versions",
+            ".prototools",
+            ".sdkmanrc",
             "mise.toml",
             "mise.*.toml",
             "mise/config*",
@@ -178,6 +185,7 @@ pub const RULES: &[Rule] = &[
             ".dir-locals-2.el",
             ".ropeproject",
             ".ycm_extra_conf.py",
+            ".lite_project.lua",
         ],
         why: "an editor runs it when it opens a file beside it",
     },
@@ -222,6 +230,8 @@ pub const RULES: &[Rule] = &[
             ".iex.exs",
             ".octaverc",
             "startup.m",
+            "jupyter_*config.py",
+            "jupyter_*config.json",
         ],
         why: "an interpreter or debugger runs it when it starts in the folder",
     },
@@ -348,6 +358,8 @@ enum Found {
 pub struct Guard {
     /// What files of the list lead to: it is obeyed as they are.
     led: BTreeSet<Vec<u8>>,
+    /// Links of the dock's that lead where no dock leads anybody, and why.
+    stray: BTreeMap<Vec<u8>, &'static str>,
 }
 
 impl Guard {
@@ -370,12 +382,44 @@ impl Guard {
         guard
     }
 
+    /// Looks at where these links of the dock's lead. A link that is here already stays what it is.
+    ///
+    /// # Errors
+    /// A pattern of `.dockerignore` that Docker refuses.
+    pub fn judge_links<'a>(
+        &mut self,
+        root: &Path,
+        links: impl IntoIterator<Item = &'a Vec<u8>>,
+        here: &Tree,
+        there: &Tree,
+        selector: &mut Selector,
+    ) -> Result<(), PatternError> {
+        for path in links {
+            let target = there.get(path).and_then(|item| item.target.as_deref());
+            let is_here = here.get(path).is_some_and(|item| item.target.as_deref() == target);
+            let why = match target {
+                None => Some(UNKNOWN),
+                Some(_) if is_here => None,
+                Some(target) => match destination(root, path, target, here) {
+                    None => Some(OUT),
+                    Some(end) if end.is_empty() || here.contains_key(&end) || there.contains_key(&end) => None,
+                    Some(end) => (!selector.lists(&end, false)?).then_some(IGNORED),
+                },
+            };
+            self.stray.extend(why.map(|why| (path.clone(), why)));
+        }
+        Ok(())
+    }
+
     /// Why a dock may not change what is at a path; none where it may. An empty directory gives no orders: it may come, and
     /// it may go.
     pub fn holds(&self, path: &[u8], here: &Tree, there: &Tree) -> Option<&'static str> {
         let kinds = [here, there].map(|tree| tree.get(path).map(|item| item.kind));
         if kinds.iter().all(|kind| matches!(kind, None | Some(Kind::Directory))) {
             return None;
+        }
+        if let Some((_, why)) = self.stray_at(path) {
+            return Some(why);
         }
         match self.find(path, here, kinds.contains(&Some(Kind::Symlink)))? {
             Found::At(why) | Found::Above(why) => Some(why),
@@ -403,7 +447,14 @@ impl Guard {
 
     /// Whether a path that a person named stands for itself and all below: it is on the list itself.
     pub fn is_listed(&self, path: &[u8], here: &Tree) -> bool {
-        matches!(self.find(path, here, false), Some(Found::At(_)))
+        self.stray.contains_key(path) || matches!(self.find(path, here, false), Some(Found::At(_)))
+    }
+
+    /// The link of the dock's that leads where none may, where it is at a path or in the place of a directory above it; and why
+    /// it may not. What that directory holds here goes only with the directory.
+    pub fn stray_at<'a>(&'a self, path: &'a [u8]) -> Option<(&'a [u8], &'static str)> {
+        let mut all = ancestors(path).chain([path]);
+        all.find_map(|path| Some((path, *self.stray.get(path)?)))
     }
 
     fn find(&self, path: &[u8], here: &Tree, link: bool) -> Option<Found> {
@@ -413,8 +464,15 @@ impl Guard {
         if in_repository(path, here) {
             return Some(Found::At(GIT.why));
         }
-        listed(path, link)
+        // What takes the place of a directory on the way to it would lead elsewhere.
+        let is_above = |led: &Vec<u8>| is_at_or_below(led, path);
+        listed(path, link).or_else(|| self.led.iter().any(is_above).then_some(Found::Above(LED)))
     }
+}
+
+/// Whether a path is on the list by its names, as a link or as what it is.
+pub fn is_named(path: &[u8]) -> bool {
+    matches!(listed(path, true), Some(Found::At(_)))
 }
 
 /// Whether git obeys it, because the directory that it is in looks like a repository.
@@ -489,6 +547,32 @@ fn is_data(names: &[&[u8]]) -> bool {
         && !(*first == b"objects" && rest.first().is_some_and(|name| fold(name) == "info"))
 }
 
+/// Where a link of the dock's would lead here, empty for the root; none for out of the project. One that goes up again after it
+/// went down counts as leading out: what it goes down through may become a link, too.
+fn destination(root: &Path, path: &[u8], target: &[u8], here: &Tree) -> Option<Vec<u8>> {
+    if target.starts_with(b"/") {
+        return None;
+    }
+    let mut names: Vec<&[u8]> = split(path).0.split(|byte| *byte == b'/').collect();
+    names.retain(|name| !name.is_empty());
+    let mut down = false;
+    for name in target.split(|byte| *byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." if down => return None,
+            b".." => drop(names.pop()?),
+            name => {
+                down = true;
+                names.push(name);
+            }
+        }
+    }
+    match names.join(&b'/') {
+        end if end.is_empty() => Some(end),
+        end => leads_to(root, &end, here),
+    }
+}
+
 /// Where a path leads, over all links on the way, as seen from the root; none where it leads out of the project.
 fn leads_to(root: &Path, path: &[u8], here: &Tree) -> Option<Vec<u8>> {
     let words = |path: &[u8]| path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect();
@@ -541,73 +625,10 @@ fn below_root(root: &Path, path: &[u8]) -> Option<Vec<u8>> {
     Some(full.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec())
 }
 
-/// What git's configuration and hooks here lead to in a project, as absolute paths, whether a sync is about them or not.
-pub fn obeyed_by_git(root: &Path) -> Vec<Vec<u8>> {
-    let Some((tree, repository)) = root
-        .ancestors()
-        .find_map(|folder| Some((folder, git_directory(&folder.join(".git"))?)))
-    else {
-        return Vec::new();
-    };
-    let mut obeyed = Vec::new();
-    for file in ["config", "config.worktree"] {
-        // What can't be read is not obeyed either.
-        let config = project_file::read(&repository.join(file)).unwrap_or_default();
-        obeyed.extend(named_in(&String::from_utf8_lossy(&config), tree, &repository));
-    }
-    let hooks = repository.join("hooks");
-    let found = std::fs::read_dir(&hooks).into_iter().flatten().flatten();
-    let links = found.map(|entry| entry.path()).chain([hooks, tree.join(".git")]);
-    for link in links {
-        if let Ok(target) = std::fs::read_link(&link) {
-            obeyed.push(link.with_file_name(target).into_os_string().into_vec());
-        }
-    }
-    obeyed
-}
-
-/// The repository that a `.git` stands for, with what its worktrees have in common.
-fn git_directory(git: &Path) -> Option<PathBuf> {
-    if git.is_dir() {
-        return Some(git.to_owned());
-    }
-    let line = |file: &Path| {
-        let text = project_file::read(file).ok()?;
-        Some(String::from_utf8_lossy(&text).trim_end().to_owned())
-    };
-    let text = line(git)?;
-    let own = git.with_file_name(text.strip_prefix("gitdir: ")?);
-    Some(match line(&own.join("commondir")) {
-        Some(common) => own.join(common),
-        None => own,
-    })
-}
-
-/// The paths in git's configuration that are there, absolute.
-fn named_in(config: &str, tree: &Path, repository: &Path) -> Vec<Vec<u8>> {
-    let mut named = Vec::new();
-    for line in config.lines() {
-        let Some((key, value)) = line.split_once('=') else {
-            continue;
-        };
-        let key = key.trim().to_lowercase();
-        // `path` of an include is seen from the file itself. What else is a path is a word of a command.
-        let is_path = matches!(key.as_str(), "hookspath" | "path");
-        let base = if key == "path" { repository } else { tree };
-        for word in value.split_whitespace() {
-            let word = word.trim_matches(['"', '\'', '!', ';']);
-            let path = base.join(word);
-            if !word.is_empty() && (is_path || word.contains('/')) && path.exists() {
-                named.push(path.into_os_string().into_vec());
-            }
-        }
-    }
-    named
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::Builder;
     use crate::sync::{Item, Stamp};
 
     fn item(kind: Kind, target: Option<&str>) -> Item {
@@ -664,6 +685,9 @@ mod tests {
             "bare.git/config",
             ".envrc",
             "a/b/.envrc",
+            "jupyter_server_config.py",
+            "docker/web.env",
+            ".env.production",
             "\u{212a}/.envrc",
             ".vscode/tasks.json",
             "sub/.VSCODE/settings.json",
@@ -740,54 +764,64 @@ mod tests {
     }
 
     #[test]
-    fn what_git_is_told_to_run_in_the_project_is_held() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().canonicalize().unwrap();
-        let write = |path: &str, text: &str| {
-            std::fs::create_dir_all(root.join(path).parent().unwrap()).unwrap();
-            std::fs::write(root.join(path), text).unwrap();
+    fn links_that_lead_out_or_to_what_is_left_out_are_held() {
+        let here = tree(&[
+            "a",
+            "sub/",
+            "sub/deep/",
+            "out->/srv",
+            "sub/up->../..",
+            "inner->sub/deep",
+            ".env->elsewhere",
+        ]);
+        let mut selector = Selector::new(&[b".secret".to_vec(), b"build/*".to_vec()], Builder::default()).unwrap();
+        let mut stray = |path: &str, target: &str| {
+            let there = tree(&[&format!("{path}->{target}"), "new"]);
+            let mut guard = Guard::default();
+            let links = [path.as_bytes().to_vec()];
+            let root = Path::new("/p");
+            guard.judge_links(root, &links, &here, &there, &mut selector).unwrap();
+            guard.holds(path.as_bytes(), &here, &there)
         };
-        write("tools/hooks/pre-push", "");
-        write("tools/fsmonitor", "");
-        write("shared.inc", "");
-        write("scripts/pre-commit", "");
-        write("sub/clean", "");
-        let config = "[core]\n\thooksPath = tools/hooks\n fsmonitor = \"tools/fsmonitor\"\n[include]\n\tpath = ../shared.inc\n\
-                      [filter \"x\"]\n clean = sh sub/clean %f\n[remote \"origin\"]\n url = git@host:a/b.git\n";
-        write(".git/config", config);
-        write(".git/hooks/x.sample", "");
-        std::os::unix::fs::symlink("../../scripts/pre-commit", root.join(".git/hooks/pre-commit")).unwrap();
-        let check = |root: &Path, expected: &[&str]| {
-            let guard = Guard::new(root, &Tree::new(), obeyed_by_git(root));
-            let led: Vec<String> = guard
-                .led
-                .iter()
-                .map(|path| String::from_utf8(path.clone()).unwrap())
-                .collect();
-            assert_eq!(led, expected);
-        };
-        check(
-            &root,
-            &[
-                "scripts/pre-commit",
-                "shared.inc",
-                "sub/clean",
-                "tools/fsmonitor",
-                "tools/hooks",
-            ],
-        );
-        // A project that is a folder of the repository.
-        check(&root.join("sub"), &["clean"]);
-        check(&root.join("tools"), &["fsmonitor", "hooks"]);
-        // A worktree beside it.
-        let tree = root.join("trees/one");
-        write(
-            "trees/one/.git",
-            &format!("gitdir: {}/.git/worktrees/one\n", root.display()),
-        );
-        write("trees/one/tools/hooks/x", "");
-        write(".git/worktrees/one/commondir", "../..\n");
-        check(&tree, &["tools/hooks"]);
+        for target in ["a", "sub", "missing", "./sub//deep", "inner/x", "new", "."] {
+            assert_eq!(stray("link", target), None, "{target}");
+        }
+        assert_eq!(stray("sub/deep/link", "../../a"), None);
+        assert_eq!(stray("sub/link", ".."), None);
+        // It is so here already.
+        assert_eq!(stray("out", "/srv"), None);
+        for target in [
+            "/etc/passwd",
+            "/p/a",
+            "..",
+            "../p/a",
+            "out/x",
+            "sub/up",
+            "sub/../../x",
+            "sub/deep/../x",
+        ] {
+            assert_eq!(stray("link", target), Some(OUT), "{target}");
+        }
+        assert_eq!(stray("sub/link", "../../p/a"), Some(OUT));
+        assert_eq!(stray("out", "/srv/other"), Some(OUT));
+        for (path, target) in [("link", ".secret"), ("link", "build/x"), ("sub/link", "../.secret")] {
+            assert_eq!(stray(path, target), Some(IGNORED), "{target}");
+        }
+        let there = Tree::from([(b"link".to_vec(), item(Kind::Symlink, None))]);
+        let mut guard = Guard::default();
+        guard
+            .judge_links(Path::new("/p"), there.keys(), &here, &there, &mut selector)
+            .unwrap();
+        assert_eq!(guard.holds(b"link", &here, &there), Some(UNKNOWN));
+    }
+
+    #[test]
+    fn a_directory_on_the_way_to_what_a_link_leads_to_is_held_though_that_is_not_there() {
+        let here = [".envrc->tools/env/envrc", "tools/", "tools/env/"];
+        assert!(held("tools/env/envrc", &here, &["tools/env/envrc"]));
+        assert!(held("tools/env", &here, &["tools/env->../evil"]));
+        assert!(held("tools", &here, &["tools"]));
+        assert!(!held("tools/other", &here, &["tools/other"]));
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub struct Listed {
     pub clocks: Clocks,
     /// Pipes and devices: a build would get them, a sync leaves them out.
     pub others: Vec<Vec<u8>>,
+    /// Links that `.dockerignore` leaves out, and directories that it leaves out with all that is in them.
+    pub left_out: Vec<Vec<u8>>,
 }
 
 /// A directory, told from every other that has its path later.
@@ -181,11 +183,14 @@ impl Local {
             .map_err(|cause| Error::usage("the project's .dockerignore is wrong").because(cause))
     }
 
-    /// How many bytes are free on the project's disk for this user; none where the system does not say.
-    pub fn free(&self) -> Option<u64> {
-        let root = self.context.open_directory(b"").ok()?;
-        let found = rustix::fs::fstatvfs(root).ok()?;
-        (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+    /// How many bytes are free on the project's disk for this user, and how many files; none where the system does not say.
+    pub fn free(&self) -> (Option<u64>, Option<u64>) {
+        let root = self.context.open_directory(b"").ok();
+        let Some(found) = root.and_then(|root| rustix::fs::fstatvfs(root).ok()) else {
+            return (None, None);
+        };
+        let bytes = (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize));
+        (bytes, (found.f_files > 0).then_some(found.f_favail))
     }
 
     /// Lists what a `COPY . .` would get, but for our own directory and for `without`.
@@ -201,7 +206,8 @@ impl Local {
         let mut tree = Tree::new();
         let mut others = Vec::new();
         let mut clocks = Clocks::default();
-        for entry in self.context.walk(&options)? {
+        let mut walk = self.context.walk(&options)?;
+        for entry in walk.by_ref() {
             let entry = entry?;
             if entry.path.split(|byte| *byte == b'/').next() == Some(OWN_DIRECTORY) || without.contains(&entry.path) {
                 continue;
@@ -236,6 +242,7 @@ impl Local {
             begun_ns,
             clocks,
             others,
+            left_out: walk.left_out(),
         })
     }
 

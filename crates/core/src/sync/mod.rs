@@ -16,6 +16,7 @@ pub mod guard;
 pub mod listing;
 pub mod local;
 pub mod manifest;
+pub mod obeyed;
 pub mod owner;
 pub mod plan;
 pub mod receive;

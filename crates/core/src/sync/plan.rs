@@ -346,6 +346,22 @@ impl Sides<'_> {
     }
 }
 
+/// The links on the dock that may come: their texts are to be known before [`plan`].
+pub fn links(base: &Records, here: &Tree, there: &Tree) -> Vec<Vec<u8>> {
+    let is_in_step = |path: &Vec<u8>, item: &Item| match (base.get(path), here.get(path)) {
+        (Some(record), Some(here)) => {
+            record.kind == Kind::Symlink
+                && here.kind == Kind::Symlink
+                && is_untouched(&record.here, here)
+                && is_untouched(&record.there, item)
+        }
+        _ => false,
+    };
+    let links = there.iter().filter(|(_, item)| item.kind == Kind::Symlink);
+    let links = links.filter(|(path, item)| !is_in_step(path, item));
+    links.map(|(path, _)| path.clone()).collect()
+}
+
 fn is_untouched(side: &Side, item: &Item) -> bool {
     item.kind == Kind::Directory || (side.settled && side.stamp == item.stamp)
 }
@@ -492,6 +508,19 @@ fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &Wish<'_>) {
             (Some(why), _) => drop(steps.insert(path.clone(), Action::Conflict(Why::Guarded(why)))),
         }
     }
+    // What a link would take the place of is named by the link.
+    let is_named_above = |steps: &Steps, path: &Vec<u8>| {
+        let above = sides.guard.stray_at(path).map(|(above, _)| above);
+        above.is_some_and(|above| above != path && matches!(steps.get(above), Some(Action::Conflict(_))))
+    };
+    let below: Vec<Vec<u8>> = steps
+        .iter()
+        .filter(|(path, action)| matches!(action, Action::Conflict(Why::Guarded(_))) && is_named_above(steps, path))
+        .map(|(path, _)| path.clone())
+        .collect();
+    for path in below {
+        steps.remove(&path);
+    }
     // Nothing comes into a directory that does not come.
     for (path, action) in &changing {
         let blocked = matches!(action, Action::Bring(_))
@@ -503,10 +532,19 @@ fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &Wish<'_>) {
     }
 }
 
-/// A mode of the dock as it is taken here: who else may write to a file stays as it is here.
+/// A mode of the dock as it is taken here: who else may write to a file stays as it is here, and who may not even read it,
+/// or look into a directory, gets no right to it.
 pub fn taken(mode: u32, here: Option<&Item>) -> u32 {
-    let here = here.filter(|here| here.kind != Kind::Symlink);
-    (mode & !OTHERS_WRITE) | here.map_or(0, |here| here.mode & OTHERS_WRITE)
+    let Some(here) = here.filter(|here| here.kind != Kind::Symlink) else {
+        return mode & !OTHERS_WRITE;
+    };
+    // Read, write and execute, of the group and of others.
+    let rights = |shift: u32| {
+        let (had, new) = ((here.mode >> shift) & 7, (mode >> shift) & 7);
+        let execute = if had == 0 { 0 } else { new & 1 };
+        ((had & 2) | (had & new & 4) | execute) << shift
+    };
+    (mode & 0o700) | rights(3) | rights(0)
 }
 
 fn flow(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, contents: &Contents, path: &[u8]) -> Flow {

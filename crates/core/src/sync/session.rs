@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use super::clock::{Clocks, now_ns};
 use super::far::{self, Shell, broken, call, feed_nothing, feed_paths, read_line};
-use super::guard::{self, Guard};
+use super::guard::Guard;
 use super::listing::{self, Listing};
 use super::local::{Listed, Local, LocalError, Stage, contents_of};
 use super::manifest::{Header, Manifest, Memory, Record, Records, Side};
+use super::obeyed;
 use super::owner::Owner;
 use super::plan::{self, Action, Brake, Contents, Direction, Place, Sides, Steps, Why, Wish};
 use super::receive::{Arrived, receive};
@@ -21,7 +22,7 @@ use super::send::{AsRead, Generated, Made, Parcel, Sent};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
 use super::{Content, Item, Kind, OTHERS_WRITE, Tree, is_acceptable, nonce, script, shown};
 use crate::agent::target::Exit;
-use crate::context::{Builder, Selector};
+use crate::context::{Builder, PatternError, Selector};
 use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
 use crate::hint;
@@ -33,6 +34,8 @@ const SETTLED: Duration = Duration::from_millis(300);
 const SETTLING: usize = 20;
 /// The longest list of directories that can't be looked into.
 const LONGEST_UNSEEN: u64 = 64 << 20;
+/// The longest texts of links that are looked at at once.
+const LONGEST_LINKS: u64 = 64 << 20;
 /// Beside its path, a record of `stat` is no longer than this.
 const LONGEST_RECORD: u64 = 400;
 /// On a disk, a file takes whole blocks, and its name takes something, too.
@@ -134,6 +137,35 @@ impl Report {
     }
 }
 
+/// What takes room on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    bytes: u64,
+    /// Files and directories: many disks have only so many, whatever is in them.
+    files: u64,
+}
+
+impl Room {
+    /// For these files, and the directories that a plan makes here.
+    fn needed(wanted: &HashMap<Vec<u8>, Item>, steps: &Steps, here: &Tree, there: &Tree) -> Self {
+        let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == Kind::Directory);
+        let directories = steps
+            .iter()
+            .filter(|(path, action)| {
+                matches!(action, Action::Bring(_)) && !here.contains_key(*path) && is_directory(path)
+            })
+            .count() as u64;
+        let sizes = wanted
+            .values()
+            .map(|item| item.stamp.size.div_ceil(BLOCK).saturating_add(1));
+        let blocks = sizes.fold(directories, u64::saturating_add);
+        Self {
+            bytes: blocks.saturating_mul(BLOCK),
+            files: directories.saturating_add(wanted.len() as u64),
+        }
+    }
+}
+
 /// A round that is to be begun again.
 enum Round {
     Done,
@@ -220,8 +252,7 @@ impl<S: Shell> Session<S> {
     pub async fn look(&mut self, make: bool) -> Result<bool> {
         // Before anything is asked of the dock: a wrong pattern needs no dock.
         let patterns = self.read_rules().await?;
-        let mut selector = Selector::new(&patterns, Builder::default())
-            .map_err(|cause| Error::usage("the project's .dockerignore is wrong").because(cause))?;
+        let mut selector = selector(&patterns)?;
         self.rules = Some(patterns);
         let own = Owner::new(self.local.root(), &self.target.machine, &self.target.user)?;
         let word = word()?;
@@ -525,7 +556,16 @@ impl<S: Shell> Session<S> {
         dry: bool,
         report: &mut Report,
     ) -> Result<Round> {
-        let guard = Guard::new(self.local.root(), &here.tree, guard::obeyed_by_git(self.local.root()));
+        let root = self.local.root();
+        let mut guard = Guard::new(root, &here.tree, obeyed::all(root, &here.tree, &here.left_out));
+        let links = plan::links(&self.manifest.records, &here.tree, there);
+        if !links.is_empty() {
+            self.read_links(&links, there).await?;
+            let mut selector = selector(self.rules.as_deref().unwrap_or_default())?;
+            guard
+                .judge_links(self.local.root(), &links, &here.tree, there, &mut selector)
+                .map_err(wrong_rules)?;
+        }
         let sides = Sides {
             base: &self.manifest.records,
             here: &here.tree,
@@ -688,32 +728,54 @@ impl<S: Shell> Session<S> {
     }
 
     async fn odd_sums(&self, paths: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, Content>> {
+        let limit = paths.len() as u64 * (super::LONGEST_PATH as u64 + 80);
+        let content = |answer: &[u8]| match answer {
+            [b'l', target @ ..] => Some(Content::of(target)),
+            [b'f', sum @ ..] => Content::from_hex(sum),
+            _ => None,
+        };
+        self.odd_answers(paths, limit, content).await
+    }
+
+    /// Reads the texts of links there whose text is not known yet. What the dock does not say stays unknown.
+    async fn read_links(&self, links: &[Vec<u8>], there: &mut Tree) -> Result<()> {
+        let unknown = |path: &&Vec<u8>| there.get(*path).is_some_and(|item| item.target.is_none());
+        let paths: Vec<Vec<u8>> = links.iter().filter(unknown).cloned().collect();
+        let text = |answer: &[u8]| answer.strip_prefix(b"l").map(<[u8]>::to_vec);
+        for (path, target) in self.odd_answers(paths, LONGEST_LINKS, text).await? {
+            if let Some(item) = there.get_mut(&path) {
+                item.target = Some(target);
+            }
+        }
+        Ok(())
+    }
+
+    async fn odd_answers<T: Send + 'static>(
+        &self,
+        paths: Vec<Vec<u8>>,
+        limit: u64,
+        meaning: impl Fn(&[u8]) -> Option<T> + Send + 'static,
+    ) -> Result<HashMap<Vec<u8>, T>> {
         if paths.is_empty() {
             return Ok(HashMap::new());
         }
         let (workspace, id) = self.in_workspace();
-        let limit = paths.len() as u64 * (super::LONGEST_PATH as u64 + 80);
         let feed = feed_paths(&paths);
         let take = Box::new(move |from: &mut dyn Read| {
             let mut text = Vec::new();
             from.take(limit)
                 .read_to_end(&mut text)
                 .map_err(|cause| broken(&cause))?;
-            let answers = paths
-                .iter()
-                .zip(text.split(|byte| *byte == 0))
-                .filter_map(|(path, answer)| {
-                    let content = match answer {
-                        [b'l', target @ ..] => Content::of(target),
-                        [b'f', sum @ ..] => Content::from_hex(sum)?,
-                        _ => return None,
-                    };
-                    Some((path.clone(), content))
-                });
-            Ok(answers.collect())
+            // Behind the last NUL there is nothing, or an answer that was cut.
+            let end = text.iter().rposition(|byte| *byte == 0).unwrap_or(0);
+            let answers = text.get(..end).unwrap_or_default().split(|byte| *byte == 0);
+            let answers = paths.iter().zip(answers);
+            Ok(answers
+                .filter_map(|(path, answer)| Some((path.clone(), meaning(answer)?)))
+                .collect())
         });
         let reply = call(&self.shell, script::ODD_SUMS, &word()?, &[&workspace, &id], feed, take).await?;
-        reply.ok("read its files").map(|((), sums)| sums)
+        reply.ok("read its files").map(|((), answers)| answers)
     }
 
     /// Writes down what both sides agree on without anything travelling.
@@ -1065,9 +1127,9 @@ impl<S: Shell> Session<S> {
         })
         .await?;
         let stage = Arc::new(stage);
+        self.check_room(Room::needed(&wanted, steps, here, there))?;
         let mut arrived = HashMap::new();
         if !wanted.is_empty() {
-            self.check_room(&wanted)?;
             arrived = self.fetch(&wanted, here, &stage).await?;
             // What is about to be put in place is on the disk before its name is.
             self.settle().await?;
@@ -1202,22 +1264,23 @@ impl<S: Shell> Session<S> {
         .await
     }
 
-    /// What is listed must fit onto this disk, before any of it comes.
-    fn check_room(&self, wanted: &HashMap<Vec<u8>, Item>) -> Result<()> {
-        let needed = wanted
-            .values()
-            .map(|item| item.stamp.size.div_ceil(BLOCK).saturating_add(1).saturating_mul(BLOCK))
-            .fold(0, u64::saturating_add);
-        match self.local.free() {
-            Some(free) if free < needed => Err(Error::failed(format!(
-                "the dock has {} to bring, and {} are free on the disk of {}",
-                crate::output::size(needed),
-                crate::output::size(free),
-                self.local.root().display()
-            ))
-            .hint("make room, bring less (sync-down PATH), or leave it out by a line in .dockerignore; nothing was brought")),
-            _ => Ok(()),
-        }
+    /// What is listed must fit onto this disk, before any of it comes: its bytes and its names.
+    fn check_room(&self, needed: Room) -> Result<()> {
+        let (bytes, files) = self.local.free();
+        let (needs, has) = match (bytes, files) {
+            (Some(free), _) if free < needed.bytes => (crate::output::size(needed.bytes), crate::output::size(free)),
+            (_, Some(free)) if free < needed.files => {
+                (format!("{} files and directories", needed.files), free.to_string())
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::failed(format!(
+            "the dock has {needs} to bring, and {has} are free on the disk of {}",
+            self.local.root().display()
+        ))
+        .hint(
+            "make room, bring less (sync-down PATH), or leave it out by a line in .dockerignore; nothing was brought",
+        ))
     }
 
     /// What is fetched is checked twice: it came whole, and it is still there as it was listed.
@@ -1262,11 +1325,15 @@ impl<S: Shell> Session<S> {
         let reply = call(&self.shell, script::STAT, &word()?, &arguments, feed_paths(&come), take).await?;
         let ((), (generation, now)) = reply.ok("show its files again")?;
         self.take_generation(&generation);
-        arrived.retain(|path, _| {
+        arrived.retain(|path, arrived| {
+            // Of a link, the text that was looked at is the one that comes.
+            let is_text = |then: &Item| {
+                then.kind != Kind::Symlink || then.target.as_deref().map(Content::of) == Some(arrived.content)
+            };
             let same = |now: &Item| {
                 wanted
                     .get(path)
-                    .is_some_and(|then| then.stamp == now.stamp && then.kind == now.kind)
+                    .is_some_and(|then| then.stamp == now.stamp && then.kind == now.kind && is_text(then))
             };
             now.get(path).is_some_and(same)
         });
@@ -1610,6 +1677,14 @@ fn word() -> Result<String> {
     nonce().map_err(|cause| Error::failed("a sync can't be begun").because(cause))
 }
 
+fn selector(patterns: &[Vec<u8>]) -> Result<Selector> {
+    Selector::new(patterns, Builder::default()).map_err(wrong_rules)
+}
+
+fn wrong_rules(cause: PatternError) -> Error {
+    Error::usage("the project's .dockerignore is wrong").because(cause)
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
@@ -1796,22 +1871,24 @@ struct Applied {
 
 fn read_applied(from: &mut dyn Read, limit: u64) -> Result<Applied> {
     let (mut stuck, mut changed, mut full) = (Vec::new(), Vec::new(), Vec::new());
+    let mut left = limit;
     loop {
         let line = read_line(from)?;
-        if let Some(batch) = line.strip_prefix("stuck ") {
-            stuck.push(batch.as_bytes().to_vec());
-        } else if let Some(batch) = line.strip_prefix("changed ") {
-            changed.push(batch.as_bytes().to_vec());
-        } else if let Some(batch) = line.strip_prefix("full ") {
-            full.push(batch.as_bytes().to_vec());
-        } else if line.starts_with("done ") {
-            break;
-        } else {
-            return Err(Error::failed(format!(
-                "what the dock says of the files makes no sense: {}",
-                shown(line.as_bytes())
-            )));
-        }
+        left = left.saturating_sub(line.len() as u64 + 1);
+        let (word, batch) = line.split_once(' ').unwrap_or((line.as_str(), ""));
+        let batches = match word {
+            "done" => break,
+            "stuck" if left > 0 => &mut stuck,
+            "changed" if left > 0 => &mut changed,
+            "full" if left > 0 => &mut full,
+            _ => {
+                return Err(Error::failed(format!(
+                    "what the dock says of the files makes no sense: {}",
+                    shown(line.as_bytes())
+                )));
+            }
+        };
+        batches.push(batch.as_bytes().to_vec());
     }
     Ok(Applied {
         stuck,
@@ -1842,4 +1919,58 @@ fn read_records(from: &mut dyn Read, limit: u64) -> Result<Tree> {
     listing::read(&text, &mut selector)
         .map(|listing| listing.tree)
         .map_err(|cause| Error::failed("the dock's list of files is refused").because(cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(kind: Kind, size: u64) -> Item {
+        let stamp = super::super::Stamp {
+            size,
+            ..Default::default()
+        };
+        Item {
+            kind,
+            mode: 0o644,
+            stamp,
+            owner: 0,
+            device: 0,
+            target: None,
+        }
+    }
+
+    #[test]
+    fn directories_and_empty_files_take_room_too() {
+        let there: Tree = [
+            ("d", Kind::Directory, 0),
+            ("d/e", Kind::Directory, 0),
+            ("here", Kind::Directory, 0),
+            ("empty", Kind::File, 0),
+            ("file", Kind::File, BLOCK + 1),
+        ]
+        .into_iter()
+        .map(|(path, kind, size)| (path.as_bytes().to_vec(), item(kind, size)))
+        .collect();
+        let here = Tree::from([(b"here".to_vec(), item(Kind::Directory, 0))]);
+        let steps: Steps = there.keys().map(|path| (path.clone(), Action::Bring(0o755))).collect();
+        let files = there.iter().filter(|(_, item)| item.kind == Kind::File);
+        let wanted = files.map(|(path, item)| (path.clone(), item.clone())).collect();
+        let room = Room::needed(&wanted, &steps, &here, &there);
+        assert_eq!((room.bytes, room.files), ((2 + 1 + 3) * BLOCK, 4));
+        // Sizes that no disk has.
+        let wanted = HashMap::from([(b"file".to_vec(), item(Kind::File, u64::MAX))]);
+        assert_eq!(Room::needed(&wanted, &steps, &here, &there).bytes, u64::MAX);
+    }
+
+    #[test]
+    fn what_a_dock_could_not_do_is_no_longer_a_list_than_what_it_was_asked_for() {
+        let said = b"stuck p1\nchanged p3\nstuck p2\ndone 1\n12\n\n//status 0\n";
+        let applied = read_applied(&mut said.as_slice(), 1000).unwrap();
+        assert_eq!((applied.stuck.len(), applied.changed.len()), (2, 1));
+        // It would never end.
+        let endless = b"stuck a\n".repeat(1000);
+        let mut said = endless.as_slice().chain(io::repeat(b'a'));
+        assert!(read_applied(&mut said, 1000).is_err());
+    }
 }

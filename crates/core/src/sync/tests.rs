@@ -412,9 +412,9 @@ async fn everything_a_build_would_get_arrives_as_it_is() {
         assert!(report.is_clean(), "{tools:?} {report:?}");
         assert_eq!(tree(&here), tree(&pair.there()), "{tools:?}");
         // Set-user-ID and the like do not come from there.
-        fs::set_permissions(pair.there().join("a"), Permissions::from_mode(0o4711)).unwrap();
+        fs::set_permissions(pair.there().join("a"), Permissions::from_mode(0o4700)).unwrap();
         pair.down().await;
-        assert_eq!(fs::metadata(here.join("a")).unwrap().mode() & 0o7777, 0o711);
+        assert_eq!(fs::metadata(here.join("a")).unwrap().mode() & 0o7777, 0o700);
         pair.assert_in_step().await;
         fs::set_permissions(here.join("nothing/in"), Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(pair.there().join("nothing/in"), Permissions::from_mode(0o755)).unwrap();
@@ -1602,6 +1602,117 @@ async fn the_first_sync_with_a_workspace_that_has_files_takes_none_that_decide_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn links_of_a_dock_lead_nowhere_else_than_into_what_is_synced() {
+    for tools in BOTH {
+        let pair = guarded_pair(tools).await;
+        let (here, there) = (pair.here(), pair.there());
+        write(&here, "d/keep", "keep");
+        symlink("/srv/data", here.join("data")).unwrap();
+        pair.up().await;
+        fs::remove_dir_all(there.join("d")).unwrap();
+        symlink("/etc", there.join("d")).unwrap();
+        for (target, path) in [
+            ("a", "inside"),
+            ("../a", "sub/inside"),
+            ("../../outside", "sub/outside"),
+            ("/etc/passwd", "env.list"),
+            (".env", "ignored"),
+            ("data/x", "through"),
+        ] {
+            write(&there, "sub/x", "x");
+            symlink(target, there.join(path)).unwrap();
+        }
+        let held = ["d", "env.list", "ignored", "sub/outside", "through"];
+        let report = pair.down().await;
+        assert_eq!(conflicts(&report), held, "{tools:?}");
+        assert!(report.troubles.is_empty(), "{tools:?} {report:?}");
+        assert_eq!(fs::read_link(here.join("sub/inside")).unwrap(), Path::new("../a"));
+        assert_eq!(read(&here, "d/keep"), "keep", "{tools:?}");
+        for path in &held[1..] {
+            assert!(fs::symlink_metadata(here.join(path)).is_err(), "{tools:?} {path}");
+            assert!(
+                fs::symlink_metadata(here.join(format!("{path}.dock"))).is_err(),
+                "{tools:?} {path}"
+            );
+        }
+        // What is here already is what it was, and says so only once.
+        assert_eq!(fs::read_link(here.join("data")).unwrap(), Path::new("/srv/data"));
+        let everything = pair.try_sync(Direction::Down, Some(Place::There), &[]).await.unwrap();
+        assert_eq!(conflicts(&everything), held, "{tools:?}");
+        let named = pair
+            .try_sync(Direction::Down, Some(Place::There), &[b"env.list".to_vec()])
+            .await
+            .unwrap();
+        assert!(named.is_clean(), "{tools:?} {named:?}");
+        assert_eq!(fs::read_link(here.join("env.list")).unwrap(), Path::new("/etc/passwd"));
+        let ours = pair.try_sync(Direction::Both, Some(Place::Here), &[]).await.unwrap();
+        assert!(ours.is_clean(), "{tools:?} {ours:?}");
+        assert_eq!(read(&there, "d/keep"), "keep", "{tools:?}");
+        let again = pair.sync(Direction::Both).await;
+        assert!(again.is_clean() && again.done.is_empty(), "{tools:?} {again:?}");
+        // One that becomes another after it was looked at.
+        symlink("a", there.join("late")).unwrap();
+        *pair.shell.before.lock().unwrap() = Some(Box::new({
+            let late = there.join("late");
+            move |_| {
+                fs::remove_file(&late).unwrap();
+                symlink("/etc/passwd", &late).unwrap();
+            }
+        }));
+        let report = pair.down().await;
+        assert!(
+            !report.is_clean() && fs::symlink_metadata(here.join("late")).is_err(),
+            "{tools:?} {report:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_obeyed_here_is_not_changed_by_its_other_names() {
+    for tools in BOTH {
+        let pair = Pair::new(tools);
+        let (here, there) = (pair.here(), pair.there());
+        for (path, text) in [
+            (".dockerignore", ".envrc\n**/.git\n"),
+            ("scripts/env.sh", "export A=1"),
+            (".git/config", "[include]\npath = ../shared.inc\n"),
+            (
+                "shared.inc",
+                "[core]\nhooksPath = ci/hooks\nfsmonitor = tools/monitor\n",
+            ),
+            ("tools/monitor", "true"),
+            ("lib/.git/config", "[core]\nhooksPath = ../libhooks\n"),
+            ("lib/a", "a"),
+            ("docker/dockerutils.cfg", "[web]\nargs = --env-file docker/web.vars\n"),
+            ("docker/web.vars", "A=1"),
+        ] {
+            write(&here, path, text);
+        }
+        symlink("scripts/env.sh", here.join(".envrc")).unwrap();
+        assert!(pair.up().await.is_clean());
+        let held = [
+            "ci/hooks/pre-commit",
+            "docker/web.vars",
+            "libhooks/pre-commit",
+            "scripts/env.sh",
+            "shared.inc",
+            "tools/monitor",
+        ];
+        for path in held {
+            write(&there, path, "AWS_SECRET_ACCESS_KEY");
+        }
+        write(&there, "lib/a", "changed");
+        let report = pair.down().await;
+        assert_eq!(conflicts(&report), held, "{tools:?} {report:?}");
+        assert_eq!(read(&here, "lib/a"), "changed");
+        for path in held {
+            let text = fs::read_to_string(here.join(path)).unwrap_or_default();
+            assert!(!text.contains("AWS"), "{tools:?} {path}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_rules_of_what_leaves_are_a_regular_file_here_and_count_only_when_they_stay() {
     let pair = guarded_pair(Tools::Machine).await;
     let (here, there) = (pair.here(), pair.there());
@@ -1669,7 +1780,22 @@ async fn who_may_write_to_a_file_here_is_not_said_by_a_dock() {
         write(&here, "shared", "shared");
         chmod(&here, "a", 0o644);
         chmod(&here, "shared", 0o664);
+        write(&here, "private/key", "key");
+        write(&here, "run", "run");
+        write(&here, "team", "team");
+        for (path, mode) in [
+            ("private/key", 0o600),
+            ("private", 0o700),
+            ("run", 0o611),
+            ("team", 0o640),
+        ] {
+            chmod(&here, path, mode);
+        }
         pair.up().await;
+        // Who may read here, too.
+        for path in ["private/key", "private", "run", "team"] {
+            chmod(&there, path, 0o755);
+        }
         // A mode alone; contents with it; both new.
         chmod(&there, "a", 0o777);
         write(&there, "shared", "changed");
@@ -1681,6 +1807,8 @@ async fn who_may_write_to_a_file_here_is_not_said_by_a_dock() {
         assert!(report.is_clean(), "{tools:?} {report:?}");
         let modes = ["a", "shared", "d/new", "d"].map(|path| mode(&here, path));
         assert_eq!(modes, [0o755, 0o664, 0o644, 0o755], "{tools:?}");
+        let modes = ["private", "private/key", "run", "team"].map(|path| mode(&here, path));
+        assert_eq!(modes, [0o700, 0o700, 0o711, 0o750], "{tools:?}");
         // It is not said again and again, and does not go back.
         let report = pair.sync(Direction::Both).await;
         assert!(report.is_clean() && report.done.is_empty(), "{tools:?} {report:?}");

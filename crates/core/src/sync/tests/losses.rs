@@ -524,7 +524,7 @@ async fn what_arrived_is_on_the_disk_of_the_dock_when_the_power_goes() {
 #[test]
 fn names_that_a_disk_takes_for_one_are_named_and_left_alone() {
     use super::super::plan::{Contents, Sides, plan};
-    use super::super::{Item, Kind, Stamp, Tree, guard};
+    use super::super::{Item, Kind, Stamp, Tree, guard, obeyed};
 
     let item = || Item {
         kind: Kind::File,
@@ -545,7 +545,7 @@ fn names_that_a_disk_takes_for_one_are_named_and_left_alone() {
                 Place::Here => (&none, &all),
                 Place::There => (&all, &none),
             };
-            let guard = guard::Guard::new(root.path(), here, guard::obeyed_by_git(root.path()));
+            let guard = guard::Guard::new(root.path(), here, obeyed::all(root.path(), here, &[]));
             let sides = Sides {
                 base: &BTreeMap::new(),
                 here,
