@@ -188,7 +188,8 @@ struct Versions {
     /// Removes them at the end.
     _moving: Moving,
     sources: [LabEngine; 2],
-    names: [String; VERSIONS],
+    /// One more than are sent by the name: it is there all the time by a name of its own.
+    names: [String; VERSIONS + 1],
 }
 
 impl Versions {
@@ -443,7 +444,7 @@ fn crash_on(suite: Suite, store: Store, limit: Option<Duration>, seed: u64, vers
     let scene = Scene::set(suite, store, versions);
     let mut chance = Chance(seed);
     // A name that nobody sends to, of an image that shares a layer with the others.
-    let (kept, version) = (format!("kept-{}", scene.moving.name), 0);
+    let (kept, version) = (format!("kept-{}", scene.moving.name), VERSIONS);
     let source = scene.source(0);
     docker(source, &["tag", &scene.versions.names[version], &kept]);
     let first = scene.moving.transfer(source);
