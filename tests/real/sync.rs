@@ -16,6 +16,9 @@ use dockerutils_test_support::wait;
 use dockerutils_test_support::{Invocation, Sandbox, SlowLink, machine};
 use rustix::process::Signal;
 
+/// What is of ours in a workspace when no sync runs, beside the name of its state and what is kept.
+const OWN_FILES: &str = "ls -A \"$1/.dockerutils-sync\" | grep -vx -e generation -e trash";
+
 /// A project, a home with a dock in its list, and that dock.
 struct Far {
     sandbox: Sandbox,
@@ -319,10 +322,7 @@ fn a_full_disk_on_either_side_leaves_every_file_whole() {
         .stderr_has("No space left on device")
         .stderr_has("hint: the dock's disk is full")
         .run();
-    assert_eq!(
-        far.shell_there("cat \"$1/a\"; ls -A \"$1/.dockerutils-sync\""),
-        "oldowner"
-    );
+    assert_eq!(far.shell_there(&format!("cat \"$1/a\"; {OWN_FILES}")), "oldowner");
     // What comes down needs no room there.
     far.shell_there("echo there > \"$1/t\"; cat /dev/zero > \"$1/zeros\" 2>/dev/null; true");
     far.sync("sync-down").any_stdout().any_stderr().run();
@@ -452,7 +452,7 @@ fn a_cut_and_a_kill_at_any_moment_lose_nothing() {
                 );
             }
             far.assert_in_step();
-            assert_eq!(far.shell_there("ls -A \"$1/.dockerutils-sync\""), "owner");
+            assert_eq!(far.shell_there(OWN_FILES), "owner");
         }
     }
 }
@@ -560,7 +560,7 @@ fn an_agent_that_is_killed_in_the_middle_of_a_sync_loses_nothing() {
             (wanted.clone(), wanted),
             "{command} {both}"
         );
-        assert_eq!(far.shell_there("ls -A \"$1/.dockerutils-sync\""), "owner");
+        assert_eq!(far.shell_there(OWN_FILES), "owner");
     }
 }
 
@@ -597,7 +597,7 @@ fn of_a_large_file_what_changed_goes_over_the_link_and_no_more() {
     let brought = link.bytes().1 - before.1;
     assert!(brought < 2_000_000, "{brought}");
     far.assert_in_step();
-    assert_eq!(far.shell_there("ls -A \"$1/.dockerutils-sync\""), "owner");
+    assert_eq!(far.shell_there(OWN_FILES), "owner");
 }
 
 #[test]
@@ -627,7 +627,14 @@ fn a_hundred_thousand_files() {
     far.shell_there("rm -r \"$1/d7\"; echo changed > \"$1/d8/f8\"");
     far.sync("sync-down")
         .limit(limit)
-        .stdout_has("1 brought (8 B), 501 removed here")
+        .code(1)
+        .stdout_has("1 brought (8 B), 500 kept here")
+        .stderr_has("hint: where that is meant: sync-down --delete")
+        .run();
+    far.sync("sync-down")
+        .arg("--delete")
+        .limit(limit)
+        .stdout_has("501 removed here")
         .run();
     assert_eq!(far.sandbox.read("d8/f8"), "changed\n");
     assert!(!far.sandbox.project().join("d7").exists());

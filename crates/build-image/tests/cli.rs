@@ -413,7 +413,7 @@ fn configuration_that_can_not_be_read_is_named() {
     build_image(&project().dir("docker/dockerutils.cfg"))
         .arg("dev")
         .code(2)
-        .stderr_has("build-image: docker/dockerutils.cfg can't be read: Is a directory")
+        .stderr_has("build-image: docker/dockerutils.cfg can't be read: is a directory")
         .run();
     let sandbox = configured("[dev]\n");
     let file = sandbox.project().join("docker/dockerutils.cfg");

@@ -138,7 +138,7 @@ fn a_git_that_is_stopped_is_no_version() {
     genversion(&sandbox)
         .env("PATH", sandbox.project().join("bin"))
         .code(1)
-        .stderr_has("genversion: git describe --tags")
+        .stderr_has("genversion: git config --show-scope")
         .stderr_has(" in [SANDBOX]/sample-1.5 was stopped (signal: 15 (SIGTERM))\n\nhint: see what it does: git -C ")
         .run();
     assert!(!sandbox.project().join(FILE).exists());

@@ -209,7 +209,7 @@ fn ask_within(
     let Some((stdout, stderr)) = output else {
         return Err(VersionError::Slow {
             root: root.to_owned(),
-            arguments: arguments.join(" "),
+            arguments: crate::shell::join(arguments),
             seconds: limit.as_secs(),
         });
     };
@@ -217,7 +217,7 @@ fn ask_within(
         // Interrupted with us, or crashed: it would have had an answer.
         Ok(status) if status.signal().is_some() => Err(VersionError::Stopped {
             root: root.to_owned(),
-            arguments: arguments.join(" "),
+            arguments: crate::shell::join(arguments),
             status,
         }),
         Ok(status) if status.success() => Ok(Said::Text(stdout.trim_ascii().to_owned())),
