@@ -341,8 +341,8 @@ fn a_full_disk_on_either_side_leaves_every_file_whole() {
         ("size=14m", "are free on the disk of", "hint: make room, bring less"),
         (
             "size=60m,nr_inodes=60",
-            "No space left on device",
-            "hint: make room on this disk",
+            "files and directories to bring, and",
+            "hint: make room, bring less",
         ),
     ] {
         let output = far
