@@ -20,9 +20,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::clock::{Clocks, now_ns};
 use super::listing::below_root;
-use super::{Content, Item, Kind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, nonce, split};
+use super::{Content, Item, Kind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, split};
 use crate::context::{self, ContextDir, WalkError, WalkOptions};
 use crate::error::{Error, Result};
+use crate::hexadecimal;
 use crate::hint;
 use crate::project_file;
 
@@ -212,27 +213,9 @@ impl Local {
             if entry.path.split(|byte| *byte == b'/').next() == Some(OWN_DIRECTORY) || without.contains(&entry.path) {
                 continue;
             }
-            let (kind, target) = match entry.kind {
-                context::Kind::Directory => (Kind::Directory, None),
-                context::Kind::File | context::Kind::HardLink(_) => (Kind::File, None),
-                context::Kind::Symlink(target) => (Kind::Symlink, Some(target)),
-                _ => {
-                    others.push(entry.path);
-                    continue;
-                }
-            };
-            let item = Item {
-                kind,
-                mode: entry.permissions & MODE_BITS,
-                stamp: Stamp {
-                    size: entry.size,
-                    mtime: entry.mtime_ns.div_euclid(1_000_000_000),
-                    ctime_ns: entry.ctime_ns,
-                    inode: entry.inode,
-                },
-                owner: entry.uid,
-                device: below_root(entry.device, self.device),
-                target,
+            let Some(item) = walked(&entry, self.device) else {
+                others.push(entry.path);
+                continue;
             };
             clocks.learn(item.device, &item.stamp);
             tree.insert(entry.path, item);
@@ -355,7 +338,8 @@ impl Local {
                 Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => own_directory(&own)?,
                 made => made?,
             }
-            let name = format!("{STAGE}{}", nonce()?);
+            let nonce = hexadecimal::random::<8>().map_err(io::Error::other)?;
+            let name = format!("{STAGE}{nonce}");
             let path = own.join(&name);
             match private_directory(&path) {
                 // Another process was the last to leave, and took ours with it.
@@ -541,6 +525,29 @@ impl Local {
         let stat = rustix::fs::fstat(file.as_fd())?;
         item(&stat, self.device).ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
+}
+
+/// What a walk has met, where the root is on this file system; none for what does not travel.
+pub(super) fn walked(entry: &context::Entry, root: u64) -> Option<Item> {
+    let (kind, target) = match &entry.kind {
+        context::Kind::Directory => (Kind::Directory, None),
+        context::Kind::File | context::Kind::HardLink(_) => (Kind::File, None),
+        context::Kind::Symlink(target) => (Kind::Symlink, Some(target.clone())),
+        _ => return None,
+    };
+    Some(Item {
+        kind,
+        mode: entry.permissions & MODE_BITS,
+        stamp: Stamp {
+            size: entry.size,
+            mtime: entry.mtime_ns.div_euclid(1_000_000_000),
+            ctime_ns: entry.ctime_ns,
+            inode: entry.inode,
+        },
+        owner: entry.uid,
+        device: below_root(entry.device, root),
+        target,
+    })
 }
 
 /// The contents of an open file; none of one that can't be read.

@@ -143,17 +143,6 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// A word that nobody else says: 16 hexadecimal digits of chance.
-///
-/// # Errors
-/// A system without random numbers.
-pub fn nonce() -> std::io::Result<String> {
-    let mut bytes = [0; 8];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
-        .map_err(|_| std::io::Error::other("the system gives no random numbers"))?;
-    Ok(hex(&bytes))
-}
-
 /// Whether a path of the far side may be one of a project: relative, without `.` and `..`, and not ours.
 pub fn is_acceptable(path: &[u8]) -> bool {
     let mut names = path.split(|byte| *byte == b'/');

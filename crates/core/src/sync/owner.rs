@@ -1,9 +1,7 @@
 //! The mark that a workspace carries: whose copy it is. Another checkout, machine or user that would share it is told.
 
-use ring::rand::SecureRandom as _;
-
-use crate::error::{Error, Result};
-use crate::hexadecimal::hex;
+use crate::error::Result;
+use crate::hexadecimal;
 
 /// Whose a workspace is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,13 +24,9 @@ impl Owner {
     /// # Errors
     /// A system without random numbers.
     pub fn new(checkout: &std::path::Path, machine_id: &str, user: &str) -> Result<Self> {
-        let mut id = [0; 16];
-        ring::rand::SystemRandom::new()
-            .fill(&mut id)
-            .map_err(|_| Error::failed("the system gives no random numbers"))?;
         let line = |text: &str| text.replace(['\n', '\r'], " ");
         Ok(Self {
-            id: hex(&id),
+            id: hexadecimal::random::<16>()?,
             checkout: line(&checkout.to_string_lossy()),
             machine: line(&rustix::system::uname().nodename().to_string_lossy()),
             user: line(user),

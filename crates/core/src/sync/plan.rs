@@ -821,6 +821,10 @@ fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &Wish<'_>, side: Place) {
         .filter(|(_, action)| **action == removal)
         .map(|(path, _)| path.clone())
         .collect();
+    // Most rounds remove nothing, and count nothing.
+    if removed.is_empty() {
+        return;
+    }
     let is_file = |path: &Vec<u8>| tree.get(path).is_some_and(|item| item.kind != Kind::Directory);
     // What is new where it was removed, by what a move keeps.
     let mark = |stamp: &Stamp| (stamp.inode, stamp.size, stamp.mtime);

@@ -20,11 +20,11 @@ use super::receive::{Arrived, receive};
 use super::rsync::{Rsync, Way};
 use super::send::{AsRead, Generated, Made, Parcel, Sent};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
-use super::{Content, Item, Kind, OTHERS_WRITE, Tree, is_acceptable, nonce, script, shown};
+use super::{Content, Item, Kind, OTHERS_WRITE, Tree, is_acceptable, script, shown};
 use crate::agent::target::Exit;
 use crate::context::{Builder, PatternError, Selector};
 use crate::error::{Error, Result};
-use crate::hexadecimal::hex;
+use crate::hexadecimal::{self, hex};
 use crate::hint;
 
 /// How often a sync is begun again, because files changed meanwhile.
@@ -373,13 +373,7 @@ impl<S: Shell> Session<S> {
     /// The directories there that can't be looked into: what is in them is neither here nor gone. Whatever else there is
     /// to complain about in a listing, files may be missing from it that are there.
     async fn find_unseen(&mut self, complaints: &str, cut: bool) -> Result<()> {
-        let id = self
-            .far
-            .owner
-            .as_ref()
-            .map(|owner| owner.id.clone())
-            .unwrap_or_default();
-        let workspace = self.far.workspace.clone();
+        let (workspace, id) = self.in_workspace();
         let take = Box::new(|from: &mut dyn Read| {
             let mut text = Vec::new();
             from.take(LONGEST_UNSEEN)
@@ -494,12 +488,7 @@ impl<S: Shell> Session<S> {
     /// and for the state in which the last sync left the workspace. Where any of them is another, contents are compared,
     /// and nothing is taken for removed.
     fn judge_memory(&mut self) -> Result<()> {
-        let id = self
-            .far
-            .owner
-            .as_ref()
-            .map(|owner| owner.id.clone())
-            .unwrap_or_default();
+        let (_, id) = self.in_workspace();
         let root = self
             .local
             .identity()
@@ -694,14 +683,10 @@ impl<S: Shell> Session<S> {
         Ok(all)
     }
 
+    /// The first arguments of a script that is run in the workspace: where it is, and its mark; an empty one where it has none.
     fn in_workspace(&self) -> (String, String) {
-        let id = self
-            .far
-            .owner
-            .as_ref()
-            .map(|owner| owner.id.clone())
-            .unwrap_or_default();
-        (self.far.workspace.clone(), id)
+        let id = self.far.owner.as_ref().map(|owner| owner.id.clone());
+        (self.far.workspace.clone(), id.unwrap_or_default())
     }
 
     async fn sums(&self, paths: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, Content>> {
@@ -1674,7 +1659,7 @@ fn unhex(text: impl AsRef<str>) -> Option<Vec<u8>> {
 
 /// The word of a call: by it the script's own output is told from a greeting's.
 fn word() -> Result<String> {
-    nonce().map_err(|cause| Error::failed("a sync can't be begun").because(cause))
+    hexadecimal::random::<8>()
 }
 
 fn selector(patterns: &[Vec<u8>]) -> Result<Selector> {
@@ -1819,18 +1804,7 @@ fn read_look(from: &mut dyn Read) -> Result<Looked> {
     let (gzip, rsync, folds) = (has("gzip"), has("rsync"), has("folds"));
     let text = match read_line(from)?.as_str() {
         "same" => None,
-        _ => {
-            let mut text = Vec::new();
-            let read = if gzip {
-                flate2::read::GzDecoder::new(io::BufReader::new(from))
-                    .take(LONGEST_LISTING)
-                    .read_to_end(&mut text)
-            } else {
-                from.take(LONGEST_LISTING).read_to_end(&mut text)
-            };
-            read.map_err(|cause| broken(&cause))?;
-            Some(text)
-        }
+        _ => Some(read_listing(from, gzip)?),
     };
     Ok(Looked {
         workspace,
@@ -1901,6 +1875,27 @@ fn read_applied(from: &mut dyn Read, limit: u64) -> Result<Applied> {
     })
 }
 
+/// The text of a listing, to its end.
+fn read_listing(from: &mut dyn Read, gzip: bool) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let read = if gzip {
+        flate2::read::GzDecoder::new(io::BufReader::new(from))
+            .take(LONGEST_LISTING)
+            .read_to_end(&mut text)
+    } else {
+        from.take(LONGEST_LISTING).read_to_end(&mut text)
+    };
+    read.map_err(|cause| broken(&cause))?;
+    Ok(text)
+}
+
+/// A listing of which nothing is left out.
+fn whole_listing(text: &[u8], refused: &str) -> Result<Listing> {
+    let mut selector = Selector::new(&[], Builder::default())
+        .map_err(|cause| Error::failed("an empty .dockerignore is wrong").because(cause))?;
+    listing::read(text, &mut selector).map_err(|cause| Error::failed(refused).because(cause))
+}
+
 /// The length of the records of these paths, at most.
 fn records_limit<'a>(paths: impl Iterator<Item = &'a Vec<u8>>) -> u64 {
     paths
@@ -1914,11 +1909,7 @@ fn read_records(from: &mut dyn Read, limit: u64) -> Result<Tree> {
     from.take(limit)
         .read_to_end(&mut text)
         .map_err(|cause| broken(&cause))?;
-    let mut selector = Selector::new(&[], Builder::default())
-        .map_err(|cause| Error::failed("an empty .dockerignore is wrong").because(cause))?;
-    listing::read(&text, &mut selector)
-        .map(|listing| listing.tree)
-        .map_err(|cause| Error::failed("the dock's list of files is refused").because(cause))
+    whole_listing(&text, "the dock's list of files is refused").map(|listing| listing.tree)
 }
 
 #[cfg(test)]

@@ -21,18 +21,17 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ring::rand::SecureRandom as _;
 use rustix::fs::{AtFlags, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::clock::now_ns;
-use super::local::{Local, LocalError, Stage, contents_of};
+use super::local::{Local, LocalError, Stage, contents_of, walked};
 use super::manifest::Records;
-use super::{Content, Item, Kind, MODE_BITS, Stamp, Tree, ancestors, below, is_acceptable, shown, split};
+use super::{Content, Item, Kind, MODE_BITS, Tree, ancestors, below, is_acceptable, shown, split};
 use crate::context::{self, ContextDir, WalkOptions};
 use crate::error::{Error, Result};
-use crate::hexadecimal::hex;
+use crate::hexadecimal::{self, hex};
 
 /// So long is kept what a sync removed or overwrote, in seconds: a week.
 pub const KEPT_SECONDS: i64 = 7 * 24 * 3600;
@@ -714,12 +713,9 @@ impl Trash {
     }
 
     fn make_entry(&self) -> io::Result<Entry> {
-        let mut nonce = [0; 8];
-        ring::rand::SystemRandom::new()
-            .fill(&mut nonce)
-            .map_err(|_| io::Error::other("the system gives no random numbers"))?;
+        let nonce = hexadecimal::random::<8>().map_err(io::Error::other)?;
         let by = if self.dock.is_none() { BY_RESTORE } else { "" };
-        let name = format!("{}.{}{by}", now_ns().div_euclid(1_000_000_000), hex(&nonce));
+        let name = format!("{}.{nonce}{by}", now_ns().div_euclid(1_000_000_000));
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let path = self.directory.join(&name);
         DirBuilder::new().mode(0o700).create(&path)?;
@@ -924,26 +920,10 @@ fn tree(trash: &ContextDir) -> Result<Tree, context::WalkError> {
     let mut tree = Tree::new();
     for entry in trash.walk(&WalkOptions::default())? {
         let entry = entry?;
-        let (kind, target) = match entry.kind {
-            context::Kind::Directory => (Kind::Directory, None),
-            context::Kind::File | context::Kind::HardLink(_) => (Kind::File, None),
-            context::Kind::Symlink(target) => (Kind::Symlink, Some(target)),
-            _ => continue,
-        };
-        let item = Item {
-            kind,
-            mode: entry.permissions & MODE_BITS,
-            stamp: Stamp {
-                size: entry.size,
-                mtime: entry.mtime_ns.div_euclid(1_000_000_000),
-                ctime_ns: entry.ctime_ns,
-                inode: entry.inode,
-            },
-            owner: entry.uid,
-            device: 0,
-            target,
-        };
-        tree.insert(entry.path, item);
+        // A trash is on one file system.
+        if let Some(item) = walked(&entry, entry.device) {
+            tree.insert(entry.path, item);
+        }
     }
     Ok(tree)
 }

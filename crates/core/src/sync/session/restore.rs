@@ -1,10 +1,9 @@
 //! The dock's trash, as a session sees it: what is kept there, and putting it back into the workspace.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::Read;
 
-use super::{LONGEST_LISTING, Session, word};
-use crate::context::{Builder, Selector};
+use super::{Session, read_listing, whole_listing, word};
 use crate::error::{Error, Result};
 use crate::sync::far::{Shell, broken, call, feed_nothing, feed_paths};
 use crate::sync::trash::{self, Restored, Version};
@@ -33,19 +32,8 @@ impl<S: Shell> Session<S> {
             if gzip { "gzip" } else { "plain" },
         ];
         let take = Box::new(move |from: &mut dyn Read| {
-            let mut text = Vec::new();
-            let read = if gzip {
-                flate2::read::GzDecoder::new(io::BufReader::new(from))
-                    .take(LONGEST_LISTING)
-                    .read_to_end(&mut text)
-            } else {
-                from.take(LONGEST_LISTING).read_to_end(&mut text)
-            };
-            read.map_err(|cause| broken(&cause))?;
-            let mut all = Selector::new(&[], Builder::default())
-                .map_err(|cause| Error::failed("an empty .dockerignore is wrong").because(cause))?;
-            listing::read(&text, &mut all)
-                .map_err(|cause| Error::failed("the dock's list of what it keeps is refused").because(cause))
+            let text = read_listing(from, gzip)?;
+            whole_listing(&text, "the dock's list of what it keeps is refused")
         });
         let reply = call(
             &self.shell,
