@@ -36,7 +36,7 @@ name_state() {
 
 pub(super) use in_workspace;
 
-use super::trash_script::trash_functions;
+use super::trash_script::{trash_functions, trash_keep};
 
 /// The code of a script that found that something changed meanwhile: nothing was done, and trying again helps.
 pub const CHANGED_MEANWHILE: u8 = 79;
@@ -215,21 +215,9 @@ if [ -s "$c/out" ] || [ -s "$c/emptied" ] || [ -s "$c/present" ]; then
 fi
 batches='
 s=$1 w=$2 format=$3 kept=$4 delete=$5 r=0
-shift 5
-keep() {
-    k=$kept/$1/$into
-    shift
-    (umask 022 && mkdir -p -- "$k") || return
-    if ln -- "$@" "$k" 2>/dev/null; then return; fi
-    copied=
-    for n; do
-        if [ -e "$k/$n" ] || [ -L "$k/$n" ] || ln -- "./$n" "$k/$n" 2>/dev/null; then continue; fi
-        if ! cp -pP -- "./$n" "$k/$n"; then rm -f -- "$k/$n"; return 1; fi
-        copied=1
-    done
-    if [ -n "$copied" ]; then sync -f "$k" 2>/dev/null || sync; fi
-}
-for a; do
+shift 5"#,
+    trash_keep!(),
+    r#"for a; do
     batch=${a%%/*} into=${a#*/./}
     cd "$s/$batch" || { r=1; continue; }
     case $batch in

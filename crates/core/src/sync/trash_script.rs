@@ -1,10 +1,8 @@
 //! The dock's side of the trash: what a sync removes or overwrites in a workspace is kept beside its mark, in
 //! `.dockerutils-sync/trash`, in the form that [`super::trash`] reads.
 //!
-//! [`trash_functions`] is for scripts that change a workspace: all of it is shell functions, which take paths as the other
-//! scripts do, from stdin with a NUL after each, and beginning with `./`. What is about to be replaced gets a second name in
-//! the trash, so that its path never is absent; what is removed is moved there. Files of one directory are dealt with by one
-//! command, as far as they come one behind the other. Where there are no second names, they are copied, and on the disk
+//! [`trash_functions`] and [`trash_keep`] are for scripts that change a workspace. What is about to be removed or replaced gets
+//! a second name in the trash, so that its path never is absent. Where there are no second names, it is copied, and on the disk
 //! before anything else is done.
 
 use super::script::in_workspace;
@@ -13,11 +11,8 @@ use super::script::in_workspace;
 ///
 /// - `trash_prune NEED LIMIT AGE`: removes the entries that are older than so many seconds, and the oldest ones as long as
 ///   all together have more than LIMIT without NEED, both in units of 1024 bytes. Fails where even then there is no room;
-/// - `trash_open NONCE`: begins an entry, before any of the following;
-/// - `trash_remove`: removes files and links. Fails where one could not be moved, which is still in its place then;
-/// - `trash_replace`: keeps files and links that are about to be replaced. Fails where one could not be kept: it must not
-///   be replaced;
-/// - `trash_rmdir`: removes directories that are empty, named the deepest first. One that is not empty stays.
+/// - `trash_open NONCE`: begins an entry, `$trash_entry`, before any of the following;
+/// - `trash_rmdir`: removes the directories that stdin names, with a NUL after each, the deepest first. One that is not empty stays.
 ///
 /// All their variables begin with `trash_`.
 macro_rules! trash_functions {
@@ -26,50 +21,6 @@ macro_rules! trash_functions {
 trash_open() {
     if [ -L "$own/trash" ]; then echo "$own/trash is a symbolic link" >&2; return 1; fi
     mkdir -p "$own/trash" && trash_entry=$own/trash/$(date +%s).$1
-}
-trash_remove() {
-    xargs -0 -n 200 sh -c '
-kept=$1/removed r=0 last=
-shift
-umask 022
-run() { mkdir -p -- "$kept/$last" && mv -f -- "$@" "$kept/$last/" || r=1; }
-for next; do
-    if [ "${next%/*}" != "$last" ]; then
-        if [ -n "$last" ]; then run "$@"; fi
-        set --
-        last=${next%/*}
-    fi
-    set -- "$@" "$next"
-done
-run "$@"
-exit "$r"' sh "$trash_entry"
-}
-trash_replace() {
-    xargs -0 -n 200 sh -c '
-kept=$1/overwritten r=0 last= copied=
-shift
-umask 022
-one() {
-    n=$kept/$1
-    if [ -e "$n" ] || [ -L "$n" ] || ln -- "$1" "$n" 2>/dev/null; then return 0; fi
-    if cp -pP -- "$1" "$n"; then copied=1; else rm -f -- "$n"; return 1; fi
-}
-run() {
-    mkdir -p -- "$kept/$last" || { r=1; return; }
-    if ln -- "$@" "$kept/$last/" 2>/dev/null; then return; fi
-    for p; do one "$p" || r=1; done
-}
-for next; do
-    if [ "${next%/*}" != "$last" ]; then
-        if [ -n "$last" ]; then run "$@"; fi
-        set --
-        last=${next%/*}
-    fi
-    set -- "$@" "$next"
-done
-run "$@"
-if [ -n "$copied" ]; then sync -f "$kept" 2>/dev/null || sync; fi
-exit "$r"' sh "$trash_entry"
 }
 trash_rmdir() {
     xargs -0 -n 200 sh -c '
@@ -126,6 +77,30 @@ END
     };
 }
 pub(super) use trash_functions;
+
+/// A shell function for the inside of single quotes: `keep REASON NAME...` keeps files and links of the working directory, which
+/// is `$into` in the workspace, below `$kept`, the absolute path of the entry. Fails where one could not be kept: it must be
+/// neither removed nor replaced then.
+macro_rules! trash_keep {
+    () => {
+        r#"
+keep() {
+    k=$kept/$1/$into
+    shift
+    (umask 022 && mkdir -p -- "$k") || return
+    if ln -- "$@" "$k" 2>/dev/null; then return; fi
+    copied=
+    for n; do
+        if [ -e "$k/$n" ] || [ -L "$k/$n" ] || ln -- "./$n" "$k/$n" 2>/dev/null; then continue; fi
+        if ! cp -pP -- "./$n" "$k/$n"; then rm -f -- "$k/$n"; return 1; fi
+        copied=1
+    done
+    if [ -n "$copied" ]; then sync -f "$k" 2>/dev/null || sync; fi
+}
+"#
+    };
+}
+pub(super) use trash_keep;
 
 /// Lists the trash, as [`super::script::LOOK`] lists a workspace. `$4`: the format of a record; `$5`: `gzip` or `plain`.
 pub const LIST: &str = concat!(
@@ -262,7 +237,7 @@ done
 run "$@"
 tidy
 exit 0' sh "$own/trash" "$own/trash/$(date +%s).$1.restore"
-sync -f . 2>/dev/null || sync
+durable
 exit 0
 "#
 );

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use super::*;
 use crate::sync::script::in_workspace;
 use crate::sync::trash::{self, KEPT_BYTES, KEPT_SECONDS, Reason, Trash, TrashError, Version};
-use crate::sync::trash_script::{self, trash_functions};
+use crate::sync::trash_script::{self, trash_functions, trash_keep};
 use crate::sync::{Item, Kind};
 
 /// What a sync does to the dock's files: `$4` says what; then come the directories that it empties.
@@ -14,10 +14,21 @@ const TAKE: &str = concat!(
     in_workspace!(""),
     trash_functions!(),
     r#"trash_open "$1" || exit 1
-case $4 in
-remove) trash_remove ;;
-replace) trash_replace ;;
-esac || exit 1
+xargs -0 sh -c '
+kept=$1 how=$2 w=$PWD r=0
+shift 2"#,
+    trash_keep!(),
+    r#"
+for p; do
+    into=${p%/*}/
+    into=${into#./}
+    cd "$w/$into" || exit
+    case $how in
+    remove) keep removed "${p##*/}" && rm -f -- "${p##*/}" || r=1 ;;
+    replace) keep overwritten "${p##*/}" || r=1 ;;
+    esac
+done
+exit "$r"' sh "$PWD/$trash_entry" "$4" || exit 1
 shift 4
 [ $# -eq 0 ] || printf './%s\000' "$@" | trash_rmdir
 "#
@@ -149,26 +160,11 @@ fn hostile_project(root: &Path) {
     }
 }
 
-const ALL: [&str; 18] = [
-    "a",
-    "-rf",
-    "--",
-    "with blank",
-    "line\nfeed",
-    "back\\slash",
-    "qu'ote\"s",
-    "$(id)",
-    "sub/.hidden/deep",
-    "sub/-n",
-    "sub/ lead",
-    "sub/other/é",
-    "dangling",
-    "sub/link",
-    "sub/.hidden",
-    "sub/other",
-    "sub/empty",
-    "sub",
-];
+/// All of it: fourteen files and links, then the directories, what is in one before it.
+fn all() -> Vec<&'static str> {
+    let more = ["dangling", "sub/link", "sub/.hidden", "sub/other", "sub/empty", "sub"];
+    HOSTILE.into_iter().chain(more).collect()
+}
 
 #[test]
 fn what_is_removed_here_is_kept_outside_of_the_project_and_comes_back_as_it_was() {
@@ -179,7 +175,7 @@ fn what_is_removed_here_is_kept_outside_of_the_project_and_comes_back_as_it_was(
         let time = fs::metadata(pair.here().join("with blank")).unwrap().mtime();
         let mut trash = pair.trash(Some("far"));
         trash.copy_only(!links);
-        pair.take_here(&mut trash, &ALL);
+        pair.take_here(&mut trash, &all());
         assert!(tree(&pair.here()).is_empty());
         drop(trash);
         let mode = fs::metadata(pair.state().join("trash")).unwrap().mode() & 0o777;
@@ -187,7 +183,7 @@ fn what_is_removed_here_is_kept_outside_of_the_project_and_comes_back_as_it_was(
         let mut trash = pair.trash(None);
         let versions = trash.list().unwrap();
         // Directories that held something that is kept come by themselves.
-        let mut expected: Vec<&str> = ALL[..14].to_vec();
+        let mut expected: Vec<&str> = all()[..14].to_vec();
         expected.push("sub/empty");
         expected.sort_unstable();
         let mut found = paths(&versions);
@@ -482,13 +478,13 @@ async fn what_is_removed_there_is_kept_beside_the_mark_and_comes_back_as_it_was(
         pair.up().await;
         let before = tree(&pair.there());
         let directories = ["sub/other", "sub/empty", "sub/.hidden", "sub"];
-        assert!(pair.take_there("remove", &ALL[..14], &directories, None));
+        assert!(pair.take_there("remove", &all()[..14], &directories, None));
         assert!(tree(&pair.there()).is_empty(), "{tools:?}");
         let trash = pair.there().join(".dockerutils-sync/trash");
         assert_eq!(fs::metadata(&trash).unwrap().mode() & 0o777, 0o700);
         let mut session = pair.session().unwrap();
         let versions = session.kept_there().await.unwrap();
-        let mut expected: Vec<&str> = ALL[..14].to_vec();
+        let mut expected: Vec<&str> = all()[..14].to_vec();
         expected.push("sub/empty");
         expected.sort_unstable();
         let mut found = paths(&versions);
@@ -531,10 +527,13 @@ async fn what_is_replaced_there_is_kept_while_its_path_stays_with_and_without_se
             let before = tree(&pair.there());
             let no_links = failing(pair.root.path(), "ln");
             let first = (!links).then_some(no_links.as_path());
-            assert!(pair.take_there("replace", &ALL[..14], &[], first), "{tools:?} {links}");
+            assert!(
+                pair.take_there("replace", &all()[..14], &[], first),
+                "{tools:?} {links}"
+            );
             assert_eq!(tree(&pair.there()), before, "nothing leaves its place");
             // Edited in place, a second name would be, too: syncs put another file there.
-            for path in &ALL[..14] {
+            for path in &all()[..14] {
                 let path = pair.there().join(path);
                 fs::remove_file(&path).unwrap();
                 fs::write(&path, "new").unwrap();
@@ -574,11 +573,9 @@ async fn what_can_t_be_kept_there_is_said_and_stays() {
         write(&pair.here(), "a", "text");
         write(&pair.here(), "b", "text");
         pair.up().await;
-        for (how, program) in [("remove", "mv"), ("replace", "cp")] {
-            let folder = failing(pair.root.path(), program);
-            if program == "cp" {
-                fs::copy(folder.join("cp"), folder.join("ln")).unwrap();
-            }
+        for how in ["remove", "replace"] {
+            let folder = failing(pair.root.path(), "cp");
+            fs::copy(folder.join("cp"), folder.join("ln")).unwrap();
             assert!(
                 !pair.take_there(how, &["a", "b"], &[], Some(&folder)),
                 "{tools:?} {how}"
