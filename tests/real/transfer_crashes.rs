@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
 use dockerutils_test_support::process::{announce, capture};
-use dockerutils_test_support::{Outcome, Running, SlowLink};
+use dockerutils_test_support::{Outcome, Random, Running, SlowLink};
 use dockerutils_tests::far;
 use dockerutils_tests::moving::{Moving, docker, docker_succeeds, keepers, saved_layers};
 use rustix::process::Signal;
@@ -34,31 +34,6 @@ const LAYER: u64 = 5_000_000;
 const CAPACITY: u64 = 160_000_000;
 /// After the layers, so many bytes go to the destination until all is over, about.
 const TAIL: u64 = 8_000;
-
-/// Numbers that seem to be chance, and are the same for the same seed (SplitMix64).
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[usize::try_from(self.below(all.len() as u64)).unwrap()]
-    }
-
-    fn is_so_in(&mut self, one_of: u64) -> bool {
-        self.below(one_of) == 0
-    }
-}
 
 /// What happens to a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,21 +99,20 @@ enum Moment {
 }
 
 impl Round {
-    fn new(chance: &mut Chance) -> Self {
-        let below = |chance: &mut Chance, limit: usize| usize::try_from(chance.below(limit as u64)).unwrap();
-        let version = below(chance, VERSIONS);
+    fn new(chance: &mut Random) -> Self {
+        let version = chance.index(VERSIONS);
         Self {
             version,
-            source: below(chance, 2),
-            crash: chance.one_of(&CRASHES),
-            moment: match chance.is_so_in(2) {
+            source: chance.index(2),
+            crash: *chance.pick(&CRASHES),
+            moment: match chance.one_in(2) {
                 true => Moment::Layers(chance.below(1000)),
                 false => Moment::After(chance.below(TAIL)),
             },
             beside: chance
-                .is_so_in(4)
-                .then(|| (version + 1 + below(chance, VERSIONS - 1)) % VERSIONS),
-            tidied: !chance.is_so_in(3),
+                .one_in(4)
+                .then(|| (version + 1 + chance.index(VERSIONS - 1)) % VERSIONS),
+            tidied: !chance.one_in(3),
         }
     }
 }
@@ -442,7 +416,7 @@ fn number(name: &str) -> Option<u64> {
 /// Crashes transfers to one destination, until the time is over, where there is a limit.
 fn crash_on(suite: Suite, store: Store, limit: Option<Duration>, seed: u64, versions: &OnceLock<Versions>) {
     let scene = Scene::set(suite, store, versions);
-    let mut chance = Chance(seed);
+    let mut chance = Random::new(seed);
     // A name that nobody sends to, of an image that shares a layer with the others.
     let (kept, version) = (format!("kept-{}", scene.moving.name), VERSIONS);
     let source = scene.source(0);

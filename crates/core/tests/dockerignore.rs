@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex};
 use dockerutils_core::context::{
     ArchiveOptions, Builder, ContextDir, Kind, WalkError, WalkOptions, ignore, write_archive,
 };
+use dockerutils_test_support::Random;
 
 /// Each takes the docker client about 50 ms.
 const CASES: u64 = 360;
@@ -77,7 +78,7 @@ enum Outcome {
 fn compare(seed: u64) -> Result<Outcome, String> {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("context");
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     plant(&root, &mut random);
     let ignore_file = ignore_file(&root, &mut random);
     fs::write(root.join(".dockerignore"), &ignore_file).unwrap();
@@ -337,31 +338,6 @@ fn read_chunks(reader: &mut impl BufRead) -> Vec<u8> {
     }
 }
 
-/// A small generator of random numbers (splitmix64), the same on all machines.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.next() % limit as u64).unwrap()
-    }
-
-    fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len())]
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-}
-
 const NAMES: &[&str] = &[
     "a",
     "b",
@@ -407,7 +383,7 @@ fn plant(root: &Path, random: &mut Random) {
         if path.symlink_metadata().is_ok() {
             continue;
         }
-        match random.below(12) {
+        match random.index(12) {
             0..=3 => {
                 fs::create_dir(&path).unwrap();
                 directories.push(path);
@@ -416,7 +392,7 @@ fn plant(root: &Path, random: &mut Random) {
             4 => symlink(*random.pick(&["a", "../dir", "/etc", "nowhere"]), &path).unwrap(),
             5 if !files.is_empty() => fs::hard_link(random.pick(&files), &path).unwrap(),
             _ => {
-                fs::write(&path, "x".repeat(random.below(1200))).unwrap();
+                fs::write(&path, "x".repeat(random.index(1200))).unwrap();
                 let mode = *random.pick(&[0o644, 0o755, 0o600, 0o4755, 0o2640, 0o1777, 0o400]);
                 fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
                 files.push(path);
@@ -437,7 +413,7 @@ fn ignore_file(root: &Path, random: &mut Random) -> Vec<u8> {
         file.push('\u{feff}');
     }
     let newline = *random.pick(&["\n", "\n", "\n", "\r\n"]);
-    for _ in 0..=random.below(6) {
+    for _ in 0..=random.index(6) {
         file.push_str(&line(&paths, random));
         file.push_str(newline);
     }
@@ -605,23 +581,23 @@ fn line(paths: &[String], random: &mut Random) -> String {
         "**/",
         "/**",
     ];
-    match random.below(6) {
+    match random.index(6) {
         0 | 1 => return (*random.pick(WHOLE)).to_owned(),
         2 => {
-            let count = 1 + random.below(6);
+            let count = 1 + random.index(6);
             return (0..count).map(|_| *random.pick(TOKENS)).collect();
         }
         _ => {}
     }
     let mut text = match paths.len() {
         0 => "a".to_owned(),
-        count => paths[random.below(count)].clone(),
+        count => paths[random.index(count)].clone(),
     };
-    for _ in 0..random.below(3) {
+    for _ in 0..random.index(3) {
         let runes: Vec<char> = text.chars().collect();
-        let at = random.below(runes.len());
+        let at = random.index(runes.len());
         let rune = runes[at];
-        let with = match random.below(8) {
+        let with = match random.index(8) {
             0 | 1 => "*".to_owned(),
             2 => "?".to_owned(),
             3 => "**".to_owned(),

@@ -10,6 +10,7 @@
 //! - [`registry`]: a real registry, with passwords and TLS.
 //! - [`local_engine`]: the machine's own, set up where there is none.
 //! - [`option_line`]: the lines of differential tests.
+//! - [`Random`]: numbers that a seed repeats.
 //! - [`wait`]: events, awaited however slow the machine is.
 //! - [`machine`] and [`process`]: how the lab and `xtask` install packages and run programs.
 //!
@@ -34,6 +35,7 @@ pub mod machine;
 pub mod option_line;
 mod port;
 pub mod process;
+mod random;
 pub mod registry;
 mod sandbox;
 mod scripted_engine;
@@ -43,6 +45,7 @@ mod terminal;
 pub mod wait;
 
 pub use port::free_port;
+pub use random::Random;
 pub use sandbox::{Invocation, Outcome, Running, Sandbox, binary};
 pub use scripted_engine::{Recorded, Reply, ScriptedEngine};
 pub use slow_link::SlowLink;
