@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::io::Read;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use dockerutils_test_support::lab::{self, LabEngine, Suite};
@@ -60,6 +62,8 @@ pub fn on_classic(test: impl Fn(&Site) + Sync) {
     run(&[Builder::Classic], test);
 }
 
+/// As many at once as this machine has processors, and one that waits for its engine: more would take turns, and what each has
+/// to do would take longer than an engine or a command may be silent.
 fn run(builders: &[Builder], test: impl Fn(&Site) + Sync) {
     let engines = lab::engines().expect("the lab");
     let sites: Vec<Site> = builders
@@ -72,18 +76,21 @@ fn run(builders: &[Builder], test: impl Fn(&Site) + Sync) {
         })
         .collect();
     let failed = Mutex::new(Vec::new());
+    let next = AtomicUsize::new(0);
+    let visit = || {
+        while let Some(site) = sites.get(next.fetch_add(1, Ordering::Relaxed)) {
+            // The other sites are to be heard, too.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(site))) {
+                failed
+                    .lock()
+                    .expect("no panic while it is held")
+                    .push((site.to_string(), panic));
+            }
+        }
+    };
     thread::scope(|scope| {
-        for site in &sites {
-            let (test, failed) = (&test, &failed);
-            scope.spawn(move || {
-                // The other sites are to be heard, too.
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(site))) {
-                    failed
-                        .lock()
-                        .expect("no panic while it is held")
-                        .push((site.to_string(), panic));
-                }
-            });
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) + 1 {
+            scope.spawn(visit);
         }
     });
     let mut failed = failed.into_inner().expect("no panic while it was held");
