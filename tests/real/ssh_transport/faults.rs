@@ -1,5 +1,7 @@
 //! What breaks: links that are cut, sshd that dies, callers that give up.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use dock_agent::ssh::SshTransport;
@@ -51,6 +53,38 @@ async fn a_link_that_is_cut_is_noticed_and_its_streams_fail() {
     let error = timeout(LONG, link.open(Target::Engine)).await.unwrap().err().unwrap();
     assert_eq!(error.kind, TransportErrorKind::Unreachable);
     assert!(timeout(LONG, link.check()).await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_link_that_ends_while_keys_are_exchanged_is_no_disagreement() {
+    let ssh = dock().ssh().unwrap();
+    let broken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = broken.local_addr().unwrap();
+    let to = ssh.address;
+    std::thread::spawn(move || {
+        // The first connection ends behind sshd's banner; the second one lasts.
+        let (near, far) = (broken.accept().unwrap().0, TcpStream::connect(to).unwrap());
+        let mut banner = Vec::new();
+        while !banner.ends_with(b"\n") {
+            let mut byte = [0];
+            (&far).read_exact(&mut byte).unwrap();
+            banner.push(byte[0]);
+        }
+        (&near).write_all(&banner).unwrap();
+        drop((near, far));
+        let (near, far) = (broken.accept().unwrap().0, TcpStream::connect(to).unwrap());
+        let (there, back) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut &there, &mut &far));
+        let _ = std::io::copy(&mut &back, &mut &near);
+    });
+    let home = Home::new(&ssh.known_hosts_at(address));
+    let mut to = access(&ssh, "ann");
+    to.host = address.ip().to_string();
+    to.port = Some(address.port());
+    let connector = home.connector(to);
+    let link = timeout(LONG, connector.connect(Answers::nobody()));
+    let link = link.await.unwrap().unwrap();
+    assert!(ping(&link).await.unwrap().ends_with("OK"));
 }
 
 #[tokio::test]

@@ -206,6 +206,7 @@ fn establish_by_libssh2(
     let agent = asker.ssh_auth_sock();
     let begun = Instant::now();
     let mut pause = Duration::from_millis(50);
+    let mut disagreed = false;
     let (session, socket) = loop {
         if cancel.is_cancelled() {
             return Err(failed(resolved, "nobody waits for it any more").into());
@@ -217,6 +218,9 @@ fn establish_by_libssh2(
         cancel.watch(descriptor);
         match handshake(resolved, &host_keys, socket)? {
             Handshake::Done(session, socket) => break (*session, socket),
+            // A link that ends at this moment looks the same, and is only told apart by a second try.
+            Handshake::Disagreed(error) if std::mem::replace(&mut disagreed, true) => return Err(error.into()),
+            Handshake::Disagreed(_) => {}
             Handshake::Closed(what) if begun.elapsed() > STARTUPS || what.is_some() => {
                 let what = what.unwrap_or_else(|| "sshd closes the connection before it says anything".to_owned());
                 return Err(failed(resolved, &what).into());
@@ -267,6 +271,8 @@ enum Handshake {
     Done(Box<Session>, Carried),
     /// sshd closed the connection before its banner. With a proxy, what that said.
     Closed(Option<String>),
+    /// The keys could not be exchanged: sshd and this side allow nothing that the other allows, or the link ended meanwhile.
+    Disagreed(TransportError),
 }
 
 fn handshake(resolved: &Resolved, host_keys: &HostKeys, socket: Socket) -> Result<Handshake, TransportError> {
@@ -308,7 +314,7 @@ fn handshake(resolved: &Resolved, host_keys: &HostKeys, socket: Socket) -> Resul
                     resolved,
                     &format!("sshd does not answer within {} s", limit.as_secs()),
                 )),
-                ErrorCode::Session(-5 | -8) => Err(TransportError {
+                ErrorCode::Session(-5 | -8) => Ok(Handshake::Disagreed(TransportError {
                     message: format!(
                         "cannot agree with sshd of {} on how to encrypt: {}",
                         resolved.name(),
@@ -319,7 +325,7 @@ fn handshake(resolved: &Resolved, host_keys: &HostKeys, socket: Socket) -> Resul
                         resolved.given
                     )),
                     kind: TransportErrorKind::NeedsPerson,
-                }),
+                })),
                 _ => Err(error(&failure)),
             }
         }
