@@ -8,26 +8,13 @@
 //! others may write to, it may be theirs. As with git, `sudo` keeps the projects of the user who called it.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
+use super::own::OwnConfiguration;
 use crate::env::{self, Env};
 use crate::error::{Error, Result};
 use crate::hint;
-use crate::project_file;
-
-/// The user's own configuration, in [`Env::config_dir`].
-const OWN_CONFIGURATION: &str = "config.yml";
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OwnConfiguration {
-    #[serde(default)]
-    trusted_directories: Vec<String>,
-}
 
 /// Who calls us, and where their configuration is.
 #[derive(Clone, Debug)]
@@ -46,7 +33,7 @@ impl Caller {
             users: env.users(),
             writers: env.writers(),
             home: env.home(),
-            configuration: env.config_dir().join(OWN_CONFIGURATION),
+            configuration: OwnConfiguration::file(env),
         }
     }
 
@@ -99,26 +86,7 @@ impl Caller {
     }
 
     fn trusts(&self, root: &Path) -> Result<bool> {
-        let file = &self.configuration;
-        let text = match project_file::read_own(file, |owner| self.writers.contains(&owner)) {
-            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(cause) => {
-                return Err(Error::usage(format!("{} can't be read", file.display()))
-                    .because(cause)
-                    .hint(hint!("look at it, and at whose it is: ls -lL {}", file.display())));
-            }
-        };
-        let own: OwnConfiguration = if text.lines().all(|line| line.trim().is_empty() || line.starts_with('#')) {
-            OwnConfiguration::default()
-        } else {
-            serde_yaml::from_str(&text).map_err(|cause| {
-                let line = cause.location().map(|at| format!(":{}", at.line())).unwrap_or_default();
-                Error::usage(format!("{}{line} is no configuration", file.display()))
-                    .because(cause)
-                    .hint("it is YAML, for example: trusted_directories: [\"/srv/shared/project\"]")
-            })?
-        };
+        let own = OwnConfiguration::read_file(&self.configuration, &self.writers)?;
         let real = root.canonicalize().unwrap_or_else(|_| root.to_owned());
         Ok(own.trusted_directories.iter().any(|entry| self.names(entry, &real)))
     }

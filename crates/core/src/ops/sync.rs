@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::agent::place::state_directory;
 use crate::agent::{Agent, CallOptions};
 use crate::cli::Context;
+use crate::config::own::OwnConfiguration;
 use crate::config::project::Project;
 use crate::docker::docked;
 use crate::docker::endpoint::Endpoint;
@@ -140,6 +141,7 @@ impl Docked {
         let rsync = Rsync::by_ssh_dock(&dock.moniker, &context.env);
         let mut session = Session::new(DockShell { agent, options }, local, memory, target);
         session.rsync = rsync;
+        session.brake = OwnConfiguration::read(&context.env)?.sync.remove_unasked.into();
         if purpose != Purpose::Look {
             session.trash = Some(Trash::open(
                 &state_directory(&context.env),

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::guard::Guard;
 use super::manifest::{Record, Records, Side};
 use super::{Content, Item, Kind, OTHERS_WRITE, Stamp, Tree, ancestors, below, split};
+use crate::config::own::RemoveUnasked;
 
 /// Which way files go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +150,16 @@ pub struct Brake {
 impl Default for Brake {
     fn default() -> Self {
         Self { files: 50, percent: 20 }
+    }
+}
+
+impl From<RemoveUnasked> for Brake {
+    fn from(own: RemoveUnasked) -> Self {
+        let default = Self::default();
+        Self {
+            files: own.files.unwrap_or(default.files),
+            percent: own.percent.unwrap_or(default.percent),
+        }
     }
 }
 
@@ -887,5 +898,22 @@ fn tell_apart(sides: &Sides<'_>, steps: &mut Steps, side: Place) {
         if puts(path) || !own.contains_key(path) {
             steps.insert(path.clone(), Action::Conflict(Why::SameLetters(side)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_numbers_are_the_brakes_and_all_is_never_removed_unasked() {
+        let brake = |files, percent| Brake::from(RemoveUnasked { files, percent });
+        let standard = brake(None, None);
+        assert_eq!(standard, Brake::default());
+        assert!(!standard.holds(50, 300) && standard.holds(51, 300) && standard.holds(6, 20) && !standard.holds(5, 20));
+        let wide = brake(Some(1000), Some(100));
+        assert!(!wide.holds(999, 1000) && wide.holds(1000, 1000) && wide.holds(1001, 5000));
+        assert!(brake(Some(0), None).holds(1, 1000), "nothing is removed unasked");
+        assert!(!standard.holds(1, 1), "a project's one file goes like any other");
     }
 }
