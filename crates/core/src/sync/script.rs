@@ -38,6 +38,24 @@ pub(super) use in_workspace;
 
 use super::trash_script::{trash_functions, trash_keep};
 
+/// A shell function for the inside of single quotes: `exchange DIRECTORY/ NAME...` has files of the working directory and those of
+/// the same names in the directory change places, each two by one renameat2(2). `$exchange` says by what: `mv`, which can do that
+/// from coreutils 9.5 on, or, for perl, the number of the call and in `$exchange_program` what it runs.
+macro_rules! exchange {
+    () => {
+        r#"
+exchange() {
+    to=$1
+    shift
+    case $exchange in
+    mv) mv --exchange --no-copy -- "$@" "$to" ;;
+    *) perl -e "$exchange_program" "$exchange" "$to" "$@" ;;
+    esac
+}
+"#
+    };
+}
+
 /// The code of a script that found that something changed meanwhile: nothing was done, and trying again helps.
 pub const CHANGED_MEANWHILE: u8 = 79;
 
@@ -213,11 +231,75 @@ r=0 kept=
 if [ -s "$c/out" ] || [ -s "$c/emptied" ] || [ -s "$c/present" ]; then
     if trash_open "$1" && trash_prune "$9" "${10}" "${11}"; then kept=$PWD/$trash_entry; fi
 fi
+exchange=
+exchange_program='my $call = shift() + 0; my $to = shift(); my $code = 0;
+for (@ARGV) { if (syscall($call, -100, $_, -100, $to . $_, 2) != 0) { $code = 1 } }
+exit $code'
+export exchange_program
+"#,
+    exchange!(),
+    r#"
+mkdir "$c/other" && : > "$c/one" && : > "$c/other/one" || exit 73
+# The number of renameat2(2), where the shell's tools have no name for it.
+case $(uname -m) in
+x86_64) number=316 ;;
+aarch64 | riscv64) number=276 ;;
+ppc64le) number=357 ;;
+s390x) number=347 ;;
+*) number= ;;
+esac
+for exchange in mv $number ""; do
+    if [ -z "$exchange" ] || (cd "$c" && exchange "$c/other/" one) 2>/dev/null; then break; fi
+done
 batches='
-s=$1 w=$2 format=$3 kept=$4 delete=$5 r=0
-shift 5"#,
+s=$1 w=$2 format=$3 kept=$4 delete=$5 exchange=$6 r=0
+shift 6"#,
     trash_keep!(),
-    r#"for a; do
+    exchange!(),
+    r#"
+changed() { printf "changed %s\n" "$batch"; r=1; }
+stuck() { printf "stuck %s\n" "$batch"; r=1; }
+# What says of files that they are as they were, wherever they are now.
+still() { stat -c "$format" -- "$@" 2>/dev/null | cut -d " " -f 1-4; }
+is_expected() { grep -Fqx -- "$(still "$1" | head -n 1)" "$s/c/still"; }
+is_ours() { grep -Fqx -- "$(stat -c "%i %n" -- "$1")" "$s/c/ours"; }
+# Whoever saves at this moment: what was at a name is taken by the same rename that puts ours there, and looked at then.
+replace() {
+    k=$s/$batch
+    if [ -n "$kept" ]; then
+        k=$kept/overwritten/$into
+        (umask 022 && mkdir -p -- "$k") && mv -f -- "$@" "$k" || { stuck; return; }
+    fi
+    cd "$k" && stat -c "%i %n" -- "$@" > "$s/c/ours" || { stuck; return; }
+    if exchange "$w/$into" "$@" && still "$@" | cmp -s - "$s/c/still"; then return; fi
+    for n; do
+        if is_ours "$n"; then
+            rm -f -- "$n"
+        elif ! is_expected "$n" && exchange "$w/$into" "$n" && is_ours "$n"; then
+            rm -f -- "$n"
+        fi
+    done
+    changed
+}
+remove() {
+    k=$kept/removed/$into
+    (umask 022 && mkdir -p -- "$k") || { printf "full %s\n" "$batch"; return; }
+    if [ "$(stat -c %d .)" != "$(stat -c %d -- "$k")" ]; then
+        if keep removed "$@"; then rm -f -- "$@" || r=1; else printf "full %s\n" "$batch"; fi
+        return
+    fi
+    mv -f -- "$@" "$k" || r=1
+    cd "$k" || { r=1; return; }
+    if still "$@" | cmp -s - "$s/c/still"; then return; fi
+    back=
+    for n; do
+        if [ ! -e "./$n" ] && [ ! -L "./$n" ] || is_expected "$n"; then continue; fi
+        back=1
+        if ln -- "./$n" "$w/$into" 2>/dev/null; then rm -f -- "$n"; fi
+    done
+    if [ -n "$back" ]; then changed; fi
+}
+for a; do
     batch=${a%%/*} into=${a#*/./}
     cd "$s/$batch" || { r=1; continue; }
     case $batch in
@@ -227,7 +309,6 @@ shift 5"#,
     esac
     # What was to be in it changed while it was sent.
     if [ ! -e "$1" ] && [ ! -L "$1" ]; then continue; fi
-    changed() { printf "changed %s\n" "$batch"; r=1; }
     # Not through a link.
     if ! cd -P -- "$w/$into" 2>/dev/null || [ "${PWD%/}/" != "$w/$into" ]; then changed; continue; fi
     case $batch in
@@ -235,34 +316,40 @@ shift 5"#,
         for n; do
             if [ -e "./$n" ] || [ -L "./$n" ]; then changed; continue 2; fi
         done
-        ;;
-    *)
-        if ! stat -c "$format" -- "$@" 2>/dev/null | cmp -s - "$s/c/$batch"; then changed; continue; fi
+        cd "$s/$batch" && mv -n -- "$@" "$w/$into"
+        for n; do
+            if [ ! -e "./$n" ] && [ ! -L "./$n" ]; then continue; fi
+            if [ -e "$w/$into$n" ] || [ -L "$w/$into$n" ]; then changed; else stuck; fi
+            break
+        done
+        continue
         ;;
     esac
+    if ! stat -c "$format" -- "$@" 2>/dev/null | cmp -s - "$s/c/$batch"; then changed; continue; fi
+    cut -d " " -f 1-4 < "$s/c/$batch" > "$s/c/still"
     case $batch in
     x*)
-        if [ -z "$kept" ]; then
-            if [ -n "$delete" ]; then rm -f -- "$@" || r=1; else printf "full %s\n" "$batch"; fi
-        elif keep removed "$@"; then
+        if [ -n "$kept" ]; then
+            remove "$@"
+        elif [ -n "$delete" ]; then
             rm -f -- "$@" || r=1
         else
             printf "full %s\n" "$batch"
         fi
-        continue
         ;;
-    r*)
-        if [ -n "$kept" ] && ! keep overwritten "$@"; then r=1; printf "stuck %s\n" "$batch"; continue; fi
+    *)
+        if [ -z "$exchange" ] && [ -n "$kept" ] && ! keep overwritten "$@"; then stuck; continue; fi
+        cd "$s/$batch" || { r=1; continue; }
+        if [ -n "$exchange" ]; then replace "$@"; else mv -f -- "$@" "$w/$into" || stuck; fi
         ;;
     esac
-    cd "$s/$batch" && mv -f -- "$@" "$w/$into" || { r=1; printf "stuck %s\n" "$batch"; }
 done
 exit "$r"'
-if [ -s "$c/out" ]; then xargs -0 sh -c "$batches" sh "$s" "$PWD" "$4" "$kept" "${12}" < "$c/out" || r=1; fi
+if [ -s "$c/out" ]; then xargs -0 sh -c "$batches" sh "$s" "$PWD" "$4" "$kept" "${12}" "$exchange" < "$c/out" || r=1; fi
 if [ -s "$c/emptied" ]; then
     if [ -n "$kept" ]; then trash_rmdir < "$c/emptied"; else xargs -0 rmdir < "$c/emptied" 2>/dev/null; fi
 fi
-if [ -s "$c/into" ]; then xargs -0 sh -c "$batches" sh "$s" "$PWD" "$4" "$kept" "" < "$c/into" || r=1; fi
+if [ -s "$c/into" ]; then xargs -0 sh -c "$batches" sh "$s" "$PWD" "$4" "$kept" "" "$exchange" < "$c/into" || r=1; fi
 for m in "$c"/mode.*; do
     if [ -s "$m" ]; then xargs -0 chmod "${m##*.}" < "$m" || r=1; fi
 done

@@ -254,6 +254,55 @@ exec {mv} "$@"
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_save_between_the_last_look_and_the_rename_stays_too() {
+    let pair = Pair::new(Tools::Machine);
+    let (here, there) = (pair.here(), pair.there());
+    for name in ["d1/replaced", "d2/removed", "d3/other"] {
+        write(&here, name, "old");
+    }
+    pair.up().await;
+    pair.assert_in_step().await;
+    write(&here, "d1/replaced", "from here");
+    fs::remove_file(here.join("d2/removed")).unwrap();
+    write(&here, "d3/made", "from here");
+    // By mv, which may not have it on the machine that runs this, or by perl.
+    for (name, sign) in [("mv", "--exchange*"), ("perl", "-e*")] {
+        let real = pair.shell.program(name);
+        let script = format!(
+            r#"save() {{ echo 'saved there' > '{far}/saved' && {mv} -T '{far}/saved' '{there}'/"$1"; }}
+case "$*" in
+{sign}/d1/*replaced* | {sign}replaced*/d1/) [ -e '{far}/done' ] || save d1/replaced; : > '{far}/done' ;;
+-f*removed*/removed/d2/) save d2/removed ;;
+-n*made*/d3/) save d3/made ;;
+esac
+exec {real} "$@"
+"#,
+            far = pair.shell.home.display(),
+            there = there.display(),
+            mv = pair.shell.program("mv"),
+        );
+        pair.shell.replace(name, &script);
+    }
+    let report = pair.up().await;
+    assert_eq!(
+        whys(&report),
+        [
+            ("d1/replaced".to_owned(), Why::BothChanged),
+            ("d2/removed".to_owned(), Why::RemovedHere),
+            ("d3/made".to_owned(), Why::BothNew)
+        ],
+        "{report:?}"
+    );
+    for name in ["d1/replaced", "d2/removed", "d3/made"] {
+        assert_eq!(read(&there, name), "saved there\n", "{name}");
+    }
+    // Ours took nobody's place, and the old ones were replaced by those who saved.
+    let kept = tree(&there.join(".dockerutils-sync/trash"));
+    let kept: Vec<_> = kept.values().filter(|(_, text)| text != b"a directory").collect();
+    assert!(kept.is_empty(), "{kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_removals_wait_for_a_persons_word_and_a_move_is_none() {
     for direction in [Direction::Down, Direction::Up] {
         let pair = Pair::new(Tools::Machine);
