@@ -25,6 +25,7 @@ mod run_options;
 mod run_terminal;
 mod ssh_transport;
 mod sync;
+mod sync_crashes;
 mod transfer;
 mod transfer_crashes;
 mod transfer_interrupted;

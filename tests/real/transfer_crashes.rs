@@ -18,8 +18,8 @@ use dockerutils_tests::moving::{Moving, docker, docker_succeeds, keepers, saved_
 use rustix::process::Signal;
 
 /// For how many seconds each destination has crashes; what `cargo xtask soak` sets, with the seed.
-const SECONDS: &str = "DOCKERUTILS_SOAK_SECONDS";
-const SEED: &str = "DOCKERUTILS_SOAK_SEED";
+pub(crate) const SECONDS: &str = "DOCKERUTILS_SOAK_SECONDS";
+pub(crate) const SEED: &str = "DOCKERUTILS_SOAK_SEED";
 
 /// Without them: so many rounds at each destination, by a seed that has them killed, cut off, and the engine die.
 const ROUNDS: u64 = 3;
@@ -409,7 +409,7 @@ impl fmt::Display for Scene<'_> {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap())
 }
 

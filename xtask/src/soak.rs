@@ -24,6 +24,8 @@ pub(crate) struct Args {
 enum What {
     /// transfer-image, while it, the link and the engines end at any moment
     Transfer,
+    /// sync-up and sync-down, while they, the link and both machines' power end at any moment, and people work on both sides
+    Sync,
 }
 
 impl What {
@@ -31,6 +33,7 @@ impl What {
     const fn test(self) -> &'static str {
         match self {
             Self::Transfer => "transfer_crashes::a_name_never_leads_to_less_than_before",
+            Self::Sync => "sync_crashes::nobodys_work_is_lost_in_a_crash",
         }
     }
 }
