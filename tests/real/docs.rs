@@ -67,6 +67,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("CONTRIBUTING.md", "cargo xtask lab down --all"),
     ("CONTRIBUTING.md", "cargo xtask tidy"),
     ("CONTRIBUTING.md", "cargo xtask fuzz ini --seconds 600"),
+    ("CONTRIBUTING.md", "cargo xtask soak sync --minutes 60"),
     ("CONTRIBUTING.md", "cargo xtask soak transfer --minutes 60"),
     ("CONTRIBUTING.md", "cargo xtask gen"),
     (

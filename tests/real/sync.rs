@@ -759,6 +759,9 @@ fn wait_there(far: &Far, script: &str, wanted: &str) {
 /// A project with a secret that `.dockerignore` keeps here, and a repository of git.
 fn with_a_secret(name: &str) -> Far {
     let far = Far::new(name, "root");
+    // What git keeps travels only where it is asked for, and is guarded then.
+    far.sandbox
+        .write("../home/.config/dockerutils/config.yml", "sync:\n  with_git: true\n");
     far.sandbox.write(".dockerignore", ".env\n");
     far.sandbox.write(".env", "TOKEN=secret\n");
     far.sandbox.write("a", "a");

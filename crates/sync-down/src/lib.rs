@@ -14,7 +14,7 @@ use dockerutils_core::sync::plan::Direction;
 /// Bring what changed in a project's copy on a dock
 ///
 /// Only what changed there since the last sync comes; files that were removed there are removed here. What .dockerignore
-/// leaves out is neither brought nor removed. A file that changed on both sides is a conflict: it is named and left as it
+/// leaves out is neither brought nor removed, nor is .git, unless --with-git asks for it. A file that changed on both sides is a conflict: it is named and left as it
 /// is on both, the dock's version is put beside it as NAME.dock, and the rest comes. What a dock has changed of files
 /// that decide what leaves this machine, or that tools here run unasked (.dockerignore, git's hooks, .envrc, .vscode, ...),
 /// is such a conflict, too, and only --theirs PATH takes it. The version file that sync-up generates stays there.

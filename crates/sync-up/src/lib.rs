@@ -13,8 +13,8 @@ use dockerutils_core::sync::plan::Direction;
 
 /// Send what changed in a project to its copy on a dock
 ///
-/// The files are those that a COPY . . of a build would get: .dockerignore leaves out the same. Only what changed since
-/// the last sync travels; removed files are removed there, and what becomes ignored is left alone. A file that changed on
+/// The files are those that a COPY . . of a build would get: .dockerignore leaves out the same. So does .git, unless --with-git
+/// asks for it. Only what changed since the last sync travels; removed files are removed there, and what becomes ignored is left alone. A file that changed on
 /// both sides is a conflict: it is named and left as it is on both, and the rest travels. The copy is in
 /// /data/workspaces/USER/code/PROJECT where /data can be written to there, else under the home directory; register-dock
 /// --workspace chooses another place.

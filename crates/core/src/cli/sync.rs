@@ -30,9 +30,12 @@ pub struct SyncOptions {
     /// of it stay
     #[arg(long)]
     pub delete: bool,
+    /// Have .git travel, too, which stays here unless asked
+    #[arg(long)]
+    pub with_git: bool,
     /// Bring back what the last sync removed or overwrote, or of each PATH the newest version that is kept: here with
     /// sync-down, on the dock with sync-up. With --list, show what is kept
-    #[arg(long, conflicts_with_all = ["watch", "ours", "theirs", "delete"])]
+    #[arg(long, conflicts_with_all = ["watch", "ours", "theirs", "delete", "with_git"])]
     pub restore: bool,
     /// What every command takes that uses a dock.
     #[command(flatten)]
@@ -49,6 +52,7 @@ impl SyncOptions {
             restore: self.restore,
             settle: Place::settled(self.ours, self.theirs),
             delete: self.delete,
+            with_git: self.with_git,
             paths: self.paths,
         }
     }

@@ -28,6 +28,8 @@ pub struct OwnConfiguration {
 pub struct SyncConfiguration {
     /// How much a sync removes without `--delete`.
     pub remove_unasked: RemoveUnasked,
+    /// Whether git's own files travel, as with `--with-git`.
+    pub with_git: bool,
 }
 
 /// How much a sync removes without a person's word.
@@ -95,10 +97,14 @@ mod tests {
             OwnConfiguration::read(&env)
         };
         assert_eq!(read("# nothing\n\n").unwrap(), OwnConfiguration::default());
-        let own = read("trusted_directories: [/srv]\nsync:\n  remove_unasked:\n    files: 500\n").unwrap();
+        let own =
+            read("trusted_directories: [/srv]\nsync:\n  remove_unasked:\n    files: 500\n  with_git: true\n").unwrap();
         assert_eq!(own.trusted_directories, ["/srv"]);
         let removals = own.sync.remove_unasked;
-        assert_eq!((removals.files, removals.percent), (Some(500), None));
+        assert_eq!(
+            (removals.files, removals.percent, own.sync.with_git),
+            (Some(500), None, true)
+        );
         for wrong in [
             "sync: {remove_unasked: {file: 1}}",
             "sync: {remove_unasked: {files: -1}}",

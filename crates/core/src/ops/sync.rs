@@ -52,6 +52,8 @@ pub struct SyncArgs {
     pub settle: Option<Place>,
     /// Remove however much the other side has removed.
     pub delete: bool,
+    /// git's own files travel, too.
+    pub with_git: bool,
     /// Only these paths; empty for all.
     pub paths: Vec<PathBuf>,
 }
@@ -141,7 +143,9 @@ impl Docked {
         let rsync = Rsync::by_ssh_dock(&dock.moniker, &context.env);
         let mut session = Session::new(DockShell { agent, options }, local, memory, target);
         session.rsync = rsync;
-        session.brake = OwnConfiguration::read(&context.env)?.sync.remove_unasked.into();
+        let own = OwnConfiguration::read(&context.env)?.sync;
+        session.brake = own.remove_unasked.into();
+        session.with_git = own.with_git;
         if purpose != Purpose::Look {
             session.trash = Some(Trash::open(
                 &state_directory(&context.env),
@@ -248,6 +252,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         (false, false) => Purpose::Sync,
     };
     let mut docked = Docked::open(context, &project, purpose)?;
+    docked.session.with_git |= args.with_git;
     let wish = Wish {
         direction: args.direction,
         settle: args.settle,

@@ -328,6 +328,20 @@ impl Memory {
         }
     }
 
+    /// Whether something of this name was [noted](Memory::note).
+    pub fn is_noted(&self, name: &str) -> bool {
+        self.stem.with_extension(name).exists()
+    }
+
+    /// Notes that something was said that is said once.
+    ///
+    /// # Errors
+    /// As [`Memory::remember`].
+    pub fn note(&self, name: &str) -> Result<()> {
+        let file = self.stem.with_extension(name);
+        private_file::replace(&file, b"").map_err(|cause| unwritable(&file, cause))
+    }
+
     /// What the dock's files were when they were last listed, and the name by which the dock tells whether they still
     /// are.
     pub fn listing(&self) -> Option<(Vec<u8>, String)> {

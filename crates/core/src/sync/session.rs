@@ -20,12 +20,13 @@ use super::receive::{Arrived, receive};
 use super::rsync::{Rsync, Way};
 use super::send::{AsRead, Generated, Made, Parcel, Sent};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
-use super::{Content, Item, Kind, OTHERS_WRITE, Tree, is_acceptable, script, shown};
+use super::{Content, Item, Kind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
 use crate::agent::target::Exit;
 use crate::context::{Builder, PatternError, Selector};
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
 use crate::hint;
+use crate::version;
 
 /// How often a sync is begun again, because files changed meanwhile.
 const TRIES: usize = 3;
@@ -190,6 +191,8 @@ pub struct Session<S> {
     pub brake: Brake,
     /// Where is kept what a sync takes on this machine; none where nothing is.
     pub trash: Option<Trash>,
+    /// Whether git's own files travel, too.
+    pub with_git: bool,
     far: Far,
     /// What the project's `.dockerignore` said when the dock was last looked at; none before.
     rules: Option<Vec<Vec<u8>>>,
@@ -220,6 +223,7 @@ impl<S: Shell> Session<S> {
             notice: Arc::new(|_| {}),
             brake: Brake::default(),
             trash: None,
+            with_git: false,
             far: Far::default(),
             rules: None,
             touched: false,
@@ -347,11 +351,22 @@ impl<S: Shell> Session<S> {
         Ok(changed)
     }
 
-    /// The rules of the project's `.dockerignore`. Others than the last time count only once they stay: an editor or git that
+    /// What is left out on both sides: by the project's `.dockerignore`, and git's own files. A `.git` that only grows on one side
+    /// is changed by every command there, and holds all that ever was in the project.
+    fn patterns(&self) -> Result<Vec<Vec<u8>>> {
+        let mut patterns = self.local.patterns()?;
+        if !self.with_git {
+            // The last pattern that fits decides: none takes it in again.
+            patterns.push(b"**/.git".to_vec());
+        }
+        Ok(patterns)
+    }
+
+    /// [`Session::patterns`], when they rest. Others than the last time count only once they stay: an editor or git that
     /// writes the file anew has it empty, or away, for a moment, and in this moment nothing that it names may leave.
     async fn read_rules(&self) -> Result<Vec<Vec<u8>>> {
         // Away and empty say the same, and are not.
-        let read = || Ok::<_, Error>((self.local.look(b".dockerignore").ok(), self.local.patterns()?));
+        let read = || Ok::<_, Error>((self.local.look(b".dockerignore").ok(), self.patterns()?));
         let mut last = read()?;
         for _ in 0..SETTLING {
             if self.rules.as_ref().is_none_or(|rules| *rules == last.1) {
@@ -469,7 +484,7 @@ impl<S: Shell> Session<S> {
         self.manifest.header.workspace.clone_from(&self.far.workspace);
         // Both sides are listed by the same rules, or what one of them leaves out looks like removed.
         let rules = self.rules.clone().unwrap_or_default();
-        if self.local.patterns()? != rules {
+        if self.patterns()? != rules {
             return Ok(Round::Again);
         }
         let here = self.list(rules).await?;
@@ -573,6 +588,18 @@ impl<S: Shell> Session<S> {
                 .done
                 .extend(planned.map(|(path, action)| (path.clone(), *action)));
             return Ok(Round::Done);
+        }
+        let former = steps.iter().find(|(path, action)| {
+            **action == Action::Forget
+                && !self.with_git
+                && path.split(|byte| *byte == b'/').next_back() == Some(b".git")
+        });
+        if let Some((path, _)) = former {
+            // What is forgotten is said once.
+            (self.notice)(&format!(
+                "{} is in the workspace since an earlier sync: it stays there, and is no longer kept in step. --with-git goes on with it",
+                shown(path)
+            ));
         }
         (self.touched, self.agreed, self.next) = (false, false, None);
         let settling = Settling {
@@ -902,6 +929,47 @@ impl<S: Shell> Session<S> {
         (self.notice)(&format!("rsync failed, and all of it travels: {cause}"));
     }
 
+    /// Says, once for a project and a dock, that most of what is sent is what git ignores, and how it stays here.
+    async fn notice_ignored_by_git(&self, steps: &Steps, here: &Tree) -> Result<()> {
+        const TOLD: &str = "told-ignored-by-git";
+        if self.memory.is_noted(TOLD) {
+            return Ok(());
+        }
+        let root = self.local.root().to_owned();
+        let ignored = blocking(move || Ok(version::ignored_by_git(&root))).await?;
+        let sent = steps.iter().filter(|(_, action)| matches!(action, Action::Send(_)));
+        let sent = sent.filter_map(|(path, _)| here.get(path).map(|item| (path, item)));
+        let (mut all, mut bytes, mut files) = (0_u64, 0_u64, 0_usize);
+        let mut tops: BTreeMap<&[u8], u64> = BTreeMap::new();
+        for (path, item) in sent.filter(|(_, item)| item.kind == Kind::File) {
+            all = all.saturating_add(item.stamp.size);
+            let top = std::iter::once(path.as_slice()).chain(ancestors(path));
+            if let Some(top) = top.filter_map(|above| ignored.get(above)).next() {
+                bytes = bytes.saturating_add(item.stamp.size);
+                files += 1;
+                *tops.entry(top).or_default() += item.stamp.size;
+            }
+        }
+        if bytes <= all / 2 {
+            return Ok(());
+        }
+        self.memory.note(TOLD)?;
+        let mut tops: Vec<(&[u8], u64)> = tops.into_iter().collect();
+        tops.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let lines: Vec<String> = tops
+            .iter()
+            .take(NAMED)
+            .map(|(path, _)| crate::shell::quote(&String::from_utf8_lossy(path)).into_owned())
+            .collect();
+        (self.notice)(&format!(
+            "{} of this ({files} {}) are what .gitignore names. What no container needs stays here by .dockerignore: printf '%s\\n' {} >> .dockerignore",
+            crate::output::size(bytes),
+            if files == 1 { "file" } else { "files" },
+            lines.join(" "),
+        ));
+        Ok(())
+    }
+
     async fn send(&mut self, planned: &Planned<'_>, there: &mut Tree, report: &mut Report) -> Result<Round> {
         let Planned {
             steps,
@@ -916,6 +984,7 @@ impl<S: Shell> Session<S> {
             return Ok(Round::Done);
         }
         if parcel.files > NOTED_FILES || parcel.bytes > NOTED_BYTES {
+            self.notice_ignored_by_git(steps, here).await?;
             (self.notice)(&format!(
                 "sending {} files, {}",
                 parcel.files,

@@ -1,6 +1,7 @@
 //! Tests over two directories, with a local shell as the far side: once with the machine's own tools, once with nothing
 //! but busybox's.
 
+mod git;
 mod losses;
 mod trash;
 
@@ -202,6 +203,9 @@ struct Pair {
     shell: LocalShell,
     generated: Option<Generated>,
     rsync: Option<Rsync>,
+    with_git: bool,
+    /// What its sessions said.
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Pair {
@@ -224,6 +228,8 @@ impl Pair {
             shell,
             generated: None,
             rsync: None,
+            with_git: false,
+            said: Arc::default(),
         }
     }
 
@@ -267,6 +273,9 @@ impl Pair {
         let mut session = Session::new(self.shell.clone(), local, memory, target);
         session.generated = self.generated.clone();
         session.rsync = self.rsync.clone();
+        session.with_git = self.with_git;
+        let said = Arc::clone(&self.said);
+        session.notice = Arc::new(move |line| said.lock().unwrap().push(line.to_owned()));
         Ok(session)
     }
 
@@ -1425,7 +1434,8 @@ fn conflicts(report: &Report) -> Vec<&str> {
 
 /// A project with files that decide or run things, in step with its workspace.
 async fn guarded_pair(tools: Tools) -> Pair {
-    let pair = Pair::new(tools);
+    let mut pair = Pair::new(tools);
+    pair.with_git = true;
     let here = pair.here();
     for (path, text) in [
         (".dockerignore", ".env\n"),

@@ -1,5 +1,6 @@
 //! Asking the `git` command, as versioneer does: arguments and no shell, in the project's root.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -159,6 +160,27 @@ impl<'a> Repository<'a> {
         }
         Ok(())
     }
+}
+
+/// What git ignores in a folder: see [`super::ignored_by_git`].
+pub(super) fn ignored(root: &Path) -> Option<BTreeSet<Vec<u8>>> {
+    let arguments = [
+        "ls-files",
+        "--others",
+        "--ignored",
+        "--exclude-standard",
+        "--directory",
+        "-z",
+    ];
+    let Ok(Said::Text(text)) = ask_within(root, &[], &arguments, LIMIT, "none") else {
+        return None;
+    };
+    let paths = text.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+    Some(
+        paths
+            .map(|path| path.strip_suffix(b"/").unwrap_or(path).to_vec())
+            .collect(),
+    )
 }
 
 /// What `git config --show-scope -z` lists: `SCOPE NUL KEY NEWLINE VALUE NUL`.

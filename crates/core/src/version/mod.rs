@@ -48,7 +48,7 @@ pub mod source_file;
 
 mod git;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -290,6 +290,12 @@ impl Versioneer {
             name: name.clone(),
         })
     }
+}
+
+/// The untracked files and directories of a project that git ignores, each directory without what is in it, seen from this folder;
+/// none where git can't tell.
+pub fn ignored_by_git(root: &Path) -> BTreeSet<Vec<u8>> {
+    git::ignored(root).unwrap_or_default()
 }
 
 /// Writes `_version.py.bld` for the project in the folder `root`, and returns its path; none, and nothing is written,
