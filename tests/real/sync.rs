@@ -554,12 +554,12 @@ fn an_agent_that_is_killed_in_the_middle_of_a_sync_loses_nothing() {
                 assert!(whole.contains(&line), "{command} {both}: half a file: {line}");
             }
         }
-        far.sync(command).any_stdout().any_stderr().run();
+        let again = far.sync(command).any_stdout().any_stderr().run();
         let wanted = if command == "sync-up" { here } else { there };
         assert_eq!(
             (far.sums_here(), far.sums_there()),
             (wanted.clone(), wanted),
-            "{command} {both}"
+            "{command} {both} {again}"
         );
         assert_eq!(far.shell_there(OWN_FILES), "owner");
     }

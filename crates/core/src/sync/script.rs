@@ -233,7 +233,7 @@ if [ -s "$c/out" ] || [ -s "$c/emptied" ] || [ -s "$c/present" ]; then
 fi
 exchange=
 exchange_program='my $call = shift() + 0; my $to = shift(); my $code = 0;
-for (@ARGV) { if (syscall($call, -100, $_, -100, $to . $_, 2) != 0) { $code = 1 } }
+for (@ARGV) { if (syscall($call, -100, $_, -100, $to . $_, 2) != 0) { $code = 1; print STDERR "cannot put $_ in place: $!\n" } }
 exit $code'
 export exchange_program
 "#,
@@ -261,8 +261,10 @@ changed() { printf "changed %s\n" "$batch"; r=1; }
 stuck() { printf "stuck %s\n" "$batch"; r=1; }
 # What says of files that they are as they were, wherever they are now.
 still() { stat -c "$format" -- "$@" 2>/dev/null | cut -d " " -f 1-4; }
-is_expected() { grep -Fqx -- "$(still "$1" | head -n 1)" "$s/c/still"; }
-is_ours() { grep -Fqx -- "$(stat -c "%i %n" -- "$1")" "$s/c/ours"; }
+nl="
+"
+is_expected() { case $nl$expected$nl in *"$nl$(still "$1")$nl"*) ;; *) return 1 ;; esac; }
+is_ours() { case $nl$ours$nl in *"$nl$(stat -c "%i %n" -- "$1" 2>/dev/null)$nl"*) ;; *) return 1 ;; esac; }
 # Whoever saves at this moment: what was at a name is taken by the same rename that puts ours there, and looked at then.
 replace() {
     k=$s/$batch
@@ -270,16 +272,22 @@ replace() {
         k=$kept/overwritten/$into
         (umask 022 && mkdir -p -- "$k") && mv -f -- "$@" "$k" || { stuck; return; }
     fi
-    cd "$k" && stat -c "%i %n" -- "$@" > "$s/c/ours" || { stuck; return; }
-    if exchange "$w/$into" "$@" && still "$@" | cmp -s - "$s/c/still"; then return; fi
+    cd "$k" && ours=$(stat -c "%i %n" -- "$@") || { stuck; return; }
+    if exchange "$w/$into" "$@" && [ "$(still "$@")" = "$expected" ]; then return; fi
+    # Another sync goes on where this one was cut off: what was taken is kept.
+    if [ ! -d "$s" ]; then r=1; return; fi
+    refused=1
     for n; do
         if is_ours "$n"; then
+            if ! (cd "$w/$into" && is_expected "$n"); then refused=; fi
             rm -f -- "$n"
-        elif ! is_expected "$n" && exchange "$w/$into" "$n" && is_ours "$n"; then
-            rm -f -- "$n"
+            continue
         fi
+        if is_expected "$n"; then continue; fi
+        refused=
+        if exchange "$w/$into" "$n" && is_ours "$n"; then rm -f -- "$n"; fi
     done
-    changed
+    if [ -n "$refused" ]; then stuck; else changed; fi
 }
 remove() {
     k=$kept/removed/$into
@@ -290,7 +298,7 @@ remove() {
     fi
     mv -f -- "$@" "$k" || r=1
     cd "$k" || { r=1; return; }
-    if still "$@" | cmp -s - "$s/c/still"; then return; fi
+    if [ "$(still "$@")" = "$expected" ] || [ ! -d "$s" ]; then return; fi
     back=
     for n; do
         if [ ! -e "./$n" ] && [ ! -L "./$n" ] || is_expected "$n"; then continue; fi
@@ -326,7 +334,7 @@ for a; do
         ;;
     esac
     if ! stat -c "$format" -- "$@" 2>/dev/null | cmp -s - "$s/c/$batch"; then changed; continue; fi
-    cut -d " " -f 1-4 < "$s/c/$batch" > "$s/c/still"
+    expected=$(cut -d " " -f 1-4 < "$s/c/$batch")
     case $batch in
     x*)
         if [ -n "$kept" ]; then

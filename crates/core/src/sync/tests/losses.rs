@@ -614,3 +614,35 @@ fn names_that_a_disk_takes_for_one_are_named_and_left_alone() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_dock_refuses_to_replace_is_named_and_is_no_change() {
+    for tools in BOTH {
+        let pair = Pair::new(tools);
+        let (here, there) = (pair.here(), pair.there());
+        for name in ["d/a", "d/b"] {
+            write(&here, name, "old");
+        }
+        pair.up().await;
+        pair.assert_in_step().await;
+        for name in ["d/a", "d/b"] {
+            write(&here, name, "from here");
+        }
+        // Nobody, root included, renames what is immutable.
+        let chattr = |how: &str| {
+            let mut command = dockerutils_test_support::machine::as_root("chattr").unwrap();
+            assert!(command.arg(how).arg(there.join("d/a")).status().unwrap().success());
+        };
+        chattr("+i");
+        let report = pair.try_sync(Direction::Up, None, &[]).await;
+        chattr("-i");
+        let report = report.unwrap();
+        assert!(report.conflicts.is_empty(), "{tools:?} {report:?}");
+        let troubles: Vec<_> = report.troubles.iter().map(|(path, _)| path.as_slice()).collect();
+        assert!(troubles.contains(&&b"d/a"[..]), "{tools:?} {report:?}");
+        assert!(report.troubles[0].1.contains("not permitted"), "{tools:?} {report:?}");
+        assert_eq!(read(&there, "d/a"), "old");
+        assert!(pair.up().await.is_clean());
+        pair.assert_in_step().await;
+    }
+}
