@@ -773,7 +773,8 @@ fn an_engine_that_hangs_is_waited_for_twenty_seconds() {
         .stderr_has("does not answer: it took the connection and said nothing for 20s")
         .stderr_has("hint: look at the engine's log")
         .run();
-    assert!(began.elapsed() < Duration::from_secs(25));
+    // Not twice, however busy this machine is.
+    assert!(began.elapsed() < Duration::from_secs(39));
 }
 
 #[test]

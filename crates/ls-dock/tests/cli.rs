@@ -121,7 +121,8 @@ fn fifty_docks_of_which_ten_are_dead_take_the_time_of_one() {
             .count()
     };
     assert_eq!((states("running"), states("unreachable")), (40, 10), "{listed}");
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    // One after the other, those that say nothing would take five times five seconds.
+    assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
 #[test]

