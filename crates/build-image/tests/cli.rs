@@ -355,12 +355,18 @@ fn there_must_be_a_project() {
         .stderr_has("holds neither an image type nor a dockerutils.cfg")
         .stderr_has("hint: write [SANDBOX]/sample/docker/dev/Dockerfile\n")
         .run();
-    let sandbox = project();
-    build_image(&sandbox)
-        .arg("dev")
-        .env("HOME", sandbox.project())
+    // In CI, HOME often is the checkout; from below it, a home directory is no project.
+    let sandbox = project().dir("below");
+    let at_home = || {
+        build_image(&sandbox)
+            .args(["dev", "--dry-run"])
+            .env("HOME", sandbox.project())
+    };
+    at_home().stdout_has("docker build").any_stderr().run();
+    at_home()
+        .current_dir("below")
         .code(2)
-        .stderr_has("is refused as the root of a project")
+        .stderr_has("is the home directory, of which a project below it is no part")
         .run();
 }
 

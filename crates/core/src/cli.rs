@@ -138,8 +138,10 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
         Err(error) => {
             if !error.use_stderr() {
                 // Help and version, to stdout; a reader that has gone misses nothing.
-                let _ = error.print();
-                return ExitCode::SUCCESS;
+                return match error.print() {
+                    Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+                    _ => ExitCode::SUCCESS,
+                };
             }
             Printer::new(command.name, Verbosity::Normal, false, &env).usage(&error.render().to_string());
             return ExitCode::from(usage_status.code());
@@ -169,13 +171,19 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
             };
             (command.run)(args, &context)
         });
-    let status = status.unwrap_or_else(|error| {
-        printer.error(&error);
+    let failed = |error: &Error| {
+        printer.error(error);
         match (error.class(), command.own_failure) {
             (Class::Interrupted | Class::Code(_), _) | (_, None) => error.class().status(),
             (_, Some(status)) => status,
         }
-    });
+    };
+    let mut status = status.unwrap_or_else(|error| failed(&error));
+    if status == ExitStatus::SUCCESS
+        && let Some(error) = printer.unwritten()
+    {
+        status = failed(&error);
+    }
     ExitCode::from(status.code())
 }
 

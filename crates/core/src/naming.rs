@@ -42,6 +42,14 @@ pub fn legal_repository(name: &str) -> Cow<'_, str> {
     if is_repository(name) {
         return Cow::Borrowed(name);
     }
+    // What is legal is not mended: another host would be another registry.
+    if let Some((host, path)) = split_host(name).filter(|(host, _)| is_host(host)) {
+        return Cow::Owned(format!("{host}/{}", made_repository(path)));
+    }
+    Cow::Owned(made_repository(name))
+}
+
+fn made_repository(name: &str) -> String {
     let parts: Vec<String> = name
         .to_lowercase()
         .split('/')
@@ -55,7 +63,13 @@ pub fn legal_repository(name: &str) -> Cow<'_, str> {
     }
     made.truncate(NAME_LENGTH);
     made.truncate(made.trim_end_matches(['.', '_', '-', '/']).len());
-    Cow::Owned(if made.is_empty() { "image".to_owned() } else { made })
+    if made.is_empty() { "image".to_owned() } else { made }
+}
+
+/// The registry's host in front of a repository, and the rest.
+fn split_host(name: &str) -> Option<(&str, &str)> {
+    let (host, path) = name.split_once('/')?;
+    (host.contains(['.', ':']) || host == "localhost").then_some((host, path))
 }
 
 /// The tag itself where it is legal, else the legal one made of it: `-` for what may not stand.
@@ -91,9 +105,9 @@ pub fn legal_container_name(text: &str) -> String {
 
 /// Whether this is a legal repository, a registry's host before it included.
 pub fn is_repository(name: &str) -> bool {
-    let (host, path) = match name.split_once('/') {
-        Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (Some(host), path),
-        _ => (None, name),
+    let (host, path) = match split_host(name) {
+        Some((host, path)) => (Some(host), path),
+        None => (None, name),
     };
     host.is_none_or(is_host) && !path.is_empty() && path.len() <= NAME_LENGTH && path.split('/').all(is_component)
 }
@@ -233,6 +247,10 @@ mod tests {
             ("", "image"),
             ("a//b", "a/b"),
             ("a_b.c/D", "a-b.c/d"),
+            ("reg.example:5000/Team/App", "reg.example:5000/team/app"),
+            ("localhost/My App", "localhost/my-app"),
+            ("[::1]:5000/A", "[::1]:5000/a"),
+            ("reg.example:5000/_", "reg.example:5000/image"),
         ] {
             assert_eq!(legal_repository(name), made, "{name}");
         }

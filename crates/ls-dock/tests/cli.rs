@@ -67,6 +67,31 @@ fn docks_are_listed_and_the_current_one_is_marked() {
 }
 
 #[test]
+fn a_result_that_can_not_be_written_is_no_success() {
+    let sandbox = sandbox(&[]);
+    let to = |redirection: &str, words: &str| {
+        let line = format!("exec \"$0\" {words} {redirection}");
+        let ls_dock = dockerutils_test_support::binary("ls-dock");
+        let sh = sandbox.program("/bin/sh").args(["-c", &line]).arg(ls_dock);
+        sh.spawn().wait()
+    };
+    for words in ["", "--json", "--help", "--version"] {
+        let outcome = to("> /dev/full", words);
+        assert_eq!(outcome.code, 1, "{words} {outcome}");
+    }
+    let outcome = to("> /dev/full", "--json");
+    assert!(
+        outcome
+            .stderr
+            .contains("could not be written to stdout: No space left on device"),
+        "{outcome}"
+    );
+    assert!(outcome.stderr.contains("hint: "), "{outcome}");
+    // A reader that has gone misses nothing.
+    assert_eq!(to("| true; exit 0", "--json").stderr, "");
+}
+
+#[test]
 fn json_has_all_that_is_known() {
     let far = engine("box");
     let sandbox = sandbox(&[("far", &far.tcp()), ("dead", "127.0.0.1:1")]);

@@ -303,17 +303,22 @@ fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<Place> {
             };
             // As git does: what is mounted there is decided by others.
             if device != Some(directory.dev()) {
-                place.end = Some((candidate.to_owned(), "is on another file system"));
+                place
+                    .end
+                    .get_or_insert((candidate.to_owned(), "is on another file system"));
                 break;
             }
             // What lies in /tmp may be anyone's, and what is above it is not meant.
             if caller.is_open_to_all(&directory) {
-                place.end = Some((candidate.to_owned(), "can be written by everyone"));
+                place
+                    .end
+                    .get_or_insert((candidate.to_owned(), "can be written by everyone"));
                 break;
             }
         }
-        // A `docker/` in / or in the home directory would make a build context of the whole machine.
-        let refused = candidate.parent().is_none() || candidate == home;
+        // A `docker/` in / would make a build context of the whole machine. One in the home directory is meant by whoever is
+        // there (in CI, HOME often is the checkout), and not by whoever is somewhere below.
+        let refused = candidate.parent().is_none() || (candidate == home && candidate != folder);
         let docker = candidate.join("docker");
         if docker.is_dir() && !refused {
             let types = image_types(&docker)?;
@@ -332,6 +337,11 @@ fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<Place> {
                 candidate.display()
             ))
             .hint("move the project into a folder of its own"));
+        } else if docker.is_dir() {
+            place.end.get_or_insert((
+                candidate.to_owned(),
+                "is the home directory, of which a project below it is no part",
+            ));
         }
         if candidate.join(".git").exists() {
             break;
@@ -492,9 +502,16 @@ mod tests {
         assert_eq!(project.way_to_root(), "");
         fs::create_dir(project.root().join("src/.git")).unwrap();
         assert!(Project::find(&deep, &env).is_err());
+        // HOME may be the checkout, as in CI; from below, a home directory is no project.
         let at_home = Env::from_pairs([("HOME", project.root().to_str().unwrap())]);
-        let error = Project::find(project.root(), &at_home).unwrap_err();
-        assert!(error.to_string().contains("refused"), "{error}");
+        assert!(Project::find(project.root(), &at_home).is_ok());
+        let below = project.root().join("other");
+        fs::create_dir(&below).unwrap();
+        let error = Project::find(&below, &at_home).unwrap_err().to_string();
+        assert!(
+            error.contains("does not count: ") && error.contains("is the home directory"),
+            "{error}"
+        );
         drop(folder);
     }
 

@@ -26,9 +26,12 @@ const TOKEN_USER: &str = "<token>";
 pub struct ClientConfig {
     #[serde(skip)]
     file: PathBuf,
+    #[serde(deserialize_with = "null_is_empty")]
     auths: BTreeMap<String, AuthEntry>,
     creds_store: Option<String>,
+    #[serde(deserialize_with = "null_is_empty")]
     cred_helpers: BTreeMap<String, String>,
+    #[serde(deserialize_with = "null_is_empty")]
     proxies: BTreeMap<String, Proxy>,
     current_context: Option<String>,
     detach_keys: Option<String>,
@@ -59,6 +62,19 @@ struct Proxy {
     no_proxy: Option<String>,
     ftp_proxy: Option<String>,
     all_proxy: Option<String>,
+}
+
+/// As Go's `encoding/json` has it, by which docker reads the file: null leaves a value empty, an entry of a map, too.
+fn null_is_empty<'de, D, T>(deserializer: D) -> std::result::Result<BTreeMap<String, T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    let entries = Option::<BTreeMap<String, Option<T>>>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(entries
+        .into_iter()
+        .map(|(key, value)| (key, value.unwrap_or_default()))
+        .collect())
 }
 
 /// A login to a registry.
@@ -172,7 +188,7 @@ impl ClientConfig {
         let helper = self
             .cred_helpers
             .get(registry)
-            .or_else(|| self.cred_helpers.get(host))
+            .or_else(|| self.cred_helpers.get(host).filter(|helper| !helper.is_empty()))
             .or(self.creds_store.as_ref())
             .filter(|helper| !helper.is_empty());
         if let Some(helper) = helper
@@ -366,6 +382,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("config.json"), text).unwrap();
         ClientConfig::read(folder.path()).unwrap()
+    }
+
+    #[test]
+    fn null_is_empty_everywhere() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in [
+            r#"{"auths":null,"credsStore":null,"credHelpers":null,"proxies":null,"currentContext":null,"detachKeys":null}"#,
+            r#"{"auths":{"reg.example":null},"credHelpers":{"reg.example":null},"proxies":{"default":null}}"#,
+            r#"{"auths":{"reg.example":{"auth":null,"username":null,"password":null,"identitytoken":null}},"proxies":{"default":{"httpProxy":null}}}"#,
+        ] {
+            std::fs::write(folder.path().join("config.json"), text).unwrap();
+            let config = ClientConfig::read(folder.path()).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(config.proxy_variables("unix:///x"), [], "{text}");
+            assert_eq!(config.current_context(), None, "{text}");
+        }
     }
 
     #[tokio::test]

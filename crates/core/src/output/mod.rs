@@ -12,6 +12,7 @@ pub mod steps;
 pub mod table;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::{Arc, OnceLock};
 
 use crate::env::Env;
 use crate::error::Error;
@@ -34,6 +35,8 @@ pub struct Printer {
     verbosity: Verbosity,
     json: bool,
     stderr_is_terminal: bool,
+    /// Why something of the result could not be written, where that was; all copies of a printer know it.
+    unwritten: Arc<OnceLock<std::io::Error>>,
     stdout_is_terminal: bool,
     colour: bool,
 }
@@ -60,6 +63,7 @@ impl Printer {
             verbosity,
             json,
             stderr_is_terminal,
+            unwritten: Arc::default(),
             stdout_is_terminal: std::io::stdout().is_terminal(),
             // https://no-color.org: any value that is not empty.
             colour: stderr_is_terminal && env.non_empty("NO_COLOR").is_none(),
@@ -90,13 +94,30 @@ impl Printer {
         self.verbosity >= Verbosity::Normal && !self.json
     }
 
-    /// A line of the result, to stdout. Lost where stdout is closed: the reader has gone.
+    /// A line of the result, to stdout. Lost where stdout is a pipe whose reader has gone; whatever else hinders it is known to
+    /// [`Printer::unwritten`] afterwards.
     pub fn result(&self, line: &str) {
-        let _ = if self.stdout_is_terminal {
+        let written = if self.stdout_is_terminal {
             writeln!(std::io::stdout().lock(), "{}", shown(line, false))
         } else {
             writeln!(std::io::stdout().lock(), "{line}")
         };
+        if let Err(cause) = written
+            && cause.kind() != std::io::ErrorKind::BrokenPipe
+        {
+            // The first one counts.
+            let _ = self.unwritten.set(cause);
+        }
+    }
+
+    /// That something of the result could not be written.
+    pub fn unwritten(&self) -> Option<Error> {
+        let cause = self.unwritten.get()?;
+        Some(
+            Error::failed("the result could not be written to stdout")
+                .because(std::io::Error::new(cause.kind(), cause.to_string()))
+                .hint("what was to be done is done; look at where the output goes: df -h"),
+        )
     }
 
     /// The result as a JSON document, to stdout.
