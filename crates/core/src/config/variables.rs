@@ -91,6 +91,40 @@ impl Word {
         Ok(reader.words.pop().unwrap_or_default())
     }
 
+    /// `NAME=VALUE`, or `NAME` alone, as one word whatever is in it: one pair of quotes around the whole value is taken off, `$NAME`
+    /// and `${NAME}` are variables, `$$` is a dollar, and everything else stands for itself. (What has to be quoted for a shell, the
+    /// shell has taken off before; a value is text, whose content decides nothing.)
+    ///
+    /// # Errors
+    /// With `strict`, a `$` that begins no name; without, that stays a dollar.
+    pub fn assignment(text: &str, strict: bool) -> Result<Self, VariableError> {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (format!("{name}="), value),
+            None => (text.to_owned(), ""),
+        };
+        let inside = |quote| {
+            value
+                .strip_prefix(quote)
+                .and_then(|rest: &str| rest.strip_suffix(quote))
+        };
+        let value = inside('"').or_else(|| inside('\'')).unwrap_or(value);
+        let mut reader = Reader::new(value, None);
+        name.chars().for_each(|c| reader.push(c));
+        while let Some(c) = reader.chars.next() {
+            let behind = reader.chars.clone();
+            match reader.data(c, true) {
+                Err(VariableError::BareDollar) if !strict => {
+                    reader.chars = behind;
+                    reader.push(c);
+                }
+                read => read?,
+            }
+        }
+        reader.begun = true;
+        reader.end_word();
+        Ok(reader.words.pop().unwrap_or_default())
+    }
+
     /// The same, unsplit at the blanks of its variables' values.
     #[must_use]
     pub fn unsplit(mut self) -> Self {
@@ -365,6 +399,43 @@ mod tests {
 
     fn expanded(text: &str) -> Result<Vec<String>, VariableError> {
         expand(&parse(text, None)?, &env())
+    }
+
+    #[test]
+    fn the_content_of_a_value_decides_nothing() {
+        let env = Env::from_pairs([("X", "a  b"), ("N", "name")]);
+        let value = |text: &str, strict| Word::assignment(text, strict).and_then(|word| word.expand(&env));
+        for (text, expected) in [
+            (r#"A={"k":1}"#, r#"A={"k":1}"#),
+            (r#"A={"k": 1}"#, r#"A={"k": 1}"#),
+            (r"P=C:\new", r"P=C:\new"),
+            (r"RE=^\d+$$", r"RE=^\d+$"),
+            ("A=it's", "A=it's"),
+            ("A=\"a b\"", "A=a b"),
+            ("A='a b'", "A=a b"),
+            ("A=\"'a'\"", "A='a'"),
+            ("A='a'b'", "A=a'b"),
+            ("A=\"", "A=\""),
+            ("A=a\\", "A=a\\"),
+            ("A= a ", "A= a "),
+            ("A='$X'", "A=a  b"),
+            ("A=${N}-$$N", "A=name-$N"),
+            ("A=b=\"c\"", "A=b=\"c\""),
+            ("A=", "A="),
+            ("A", "A"),
+        ] {
+            for strict in [true, false] {
+                assert_eq!(value(text, strict), Ok(vec![expected.to_owned()]), "{text}");
+            }
+        }
+        for (text, lenient) in [("A=5$", "A=5$"), ("A=$(id) ${x y}", "A=$(id) ${x y}"), ("A=$5", "A=$5")] {
+            assert_eq!(value(text, true), Err(VariableError::BareDollar), "{text}");
+            assert_eq!(value(text, false), Ok(vec![lenient.to_owned()]), "{text}");
+        }
+        assert!(matches!(
+            value("A=$UNSET_THERE", false),
+            Err(VariableError::Unset { .. })
+        ));
     }
 
     #[test]

@@ -371,7 +371,7 @@ fn environment(keys: &Keys<'_>, args: &RunArgs, locality: Locality, env: &Env) -
     let mut set = |word: Word| words.extend([Word::literal("-e"), word]);
     let is_given = |name: &str| args.env.iter().any(|given| given.split('=').next() == Some(name));
     for given in &args.env {
-        checked(variable_word(given), "--env", env)?
+        checked(Word::assignment(given, false).map(|word| vec![word]), "--env", env)?
             .into_iter()
             .for_each(&mut set);
     }
@@ -386,9 +386,13 @@ fn environment(keys: &Keys<'_>, args: &RunArgs, locality: Locality, env: &Env) -
         for name in named.keys().into_iter().filter(|name| !is_given(name)) {
             let value = named.text(name)?.unwrap_or_default();
             let text = format!("{name}={value}");
-            checked(variable_word(&text), &named.place(name), env)?
-                .into_iter()
-                .for_each(&mut set);
+            checked(
+                Word::assignment(&text, true).map(|word| vec![word]),
+                &named.place(name),
+                env,
+            )?
+            .into_iter()
+            .for_each(&mut set);
         }
     }
     if locality == Locality::Local {
@@ -400,16 +404,6 @@ fn environment(keys: &Keys<'_>, args: &RunArgs, locality: Locality, env: &Env) -
         }
     }
     Ok(words)
-}
-
-/// `NAME=VALUE` as one word. Quotes around a value, without which the original split it, are taken off as ever; blanks
-/// outside of quotes belong to the value.
-fn variable_word(text: &str) -> Result<Vec<Word>, VariableError> {
-    let word = match variables::parse(text, None).as_deref() {
-        Ok([word]) => word.clone().unsplit(),
-        _ => Word::quoted(text)?,
-    };
-    Ok(vec![word])
 }
 
 fn argument_words(option: &str, text: &str, env: &Env) -> Result<Vec<Word>> {
