@@ -284,6 +284,29 @@ fn a_project_goes_to_the_dock_and_what_is_done_there_comes_back() {
         .stderr_has("ermission denied")
         .run();
     assert_eq!(far.shell_there("cat \"$1/out/of-root\""), "x");
+    // A container gives them to the user; what links lead to stays whose it is.
+    far.shell_there("echo root > /tmp/sync-of-root; ln -s /tmp/sync-of-root \"$1/out/link\"");
+    far.sync("sync-up")
+        .arg("--chown")
+        .any_stdout()
+        .stderr_has("docker run --rm --network none --user 0:0 --entrypoint find ")
+        .stderr_has(&format!("3 files of far:{} are yours now\n", far.workspace()))
+        .run();
+    assert_eq!(far.shell_there("cat \"$1/out/of-root\""), "mine");
+    assert_eq!(
+        far.shell_there("cd \"$1/out\" && stat -c %U . of-root link /tmp/sync-of-root; rm /tmp/sync-of-root link"),
+        "ann\nann\nann\nroot"
+    );
+    assert_eq!(
+        far.there(&[
+            "docker",
+            "ps",
+            "-aq",
+            "--filter",
+            "label=io.dockerutils.project=sync-there-and-back"
+        ]),
+        ""
+    );
 }
 
 #[test]
@@ -701,7 +724,7 @@ fn edit_watch_and_test_at_once() {
     far.sandbox.write("src/a.py", "one\n");
     let watching = far.sync("sync-up").arg("--watch").spawn();
     wait::until("the first round", || {
-        far.shell_there("cat \"$1/src/a.py\" 2>/dev/null || true") == "one\n"
+        far.shell_there("cat \"$1/src/a.py\" 2>/dev/null || true") == "one"
     });
     // What is saved is in the next test run, at once.
     for number in 0..3 {
@@ -735,7 +758,7 @@ fn edit_watch_and_test_at_once() {
         .stdout_has("1 sent")
         .any_stderr()
         .run();
-    assert_eq!(far.shell_there("cat \"$1/src/b.py\""), "ours, longer\n");
+    assert_eq!(far.shell_there("cat \"$1/src/b.py\""), "ours, longer");
     assert!(!far.sandbox.project().join("src/b.py.dock").exists());
     // What was taken by mistake comes back, and the watch goes on.
     std::fs::remove_file(far.sandbox.project().join("made")).unwrap();
@@ -754,7 +777,7 @@ fn edit_watch_and_test_at_once() {
     watching.wait();
     far.sandbox.write("src/a.py", "after\n");
     wait::until("the second watch sends", || {
-        far.shell_there("cat \"$1/src/a.py\"") == "after\n"
+        far.shell_there("cat \"$1/src/a.py\"") == "after"
     });
     far.sync("run-image")
         .args(["box", "-c", "cat /app/src/a.py"])
@@ -801,7 +824,7 @@ fn what_changes_on_the_dock_beside_a_conflict_comes_while_it_is_watched() {
     far.sandbox.write("src/a.py", "one\n");
     let watching = far.sync("sync-up").arg("--watch").spawn();
     wait::until("the first round", || {
-        far.shell_there("cat \"$1/src/a.py\" 2>/dev/null || true") == "one\n"
+        far.shell_there("cat \"$1/src/a.py\" 2>/dev/null || true") == "one"
     });
     for number in 0..3 {
         let script = format!("echo x{number} >> \"$1/src/a.py\"; echo {number} > \"$1/d{number}.txt\"");

@@ -30,6 +30,10 @@ pub struct SyncOptions {
     /// of it stay
     #[arg(long)]
     pub delete: bool,
+    /// Before that, give yourself the files in the copy that belong to root, as containers leave them: a container on the dock
+    /// does it, without sudo
+    #[arg(long, conflicts_with_all = ["list", "restore"])]
+    pub chown: bool,
     /// Bring back what the last sync removed or overwrote, or of each PATH the newest version that is kept: here with
     /// sync-down, on the dock with sync-up. With --list, show what is kept
     #[arg(long, conflicts_with_all = ["watch", "ours", "theirs", "delete"])]
@@ -49,6 +53,7 @@ impl SyncOptions {
             restore: self.restore,
             settle: Place::settled(self.ours, self.theirs),
             delete: self.delete,
+            chown: self.chown,
             paths: self.paths,
         }
     }

@@ -330,6 +330,19 @@ pub async fn run_attached(
     }
 }
 
+/// Runs a container to its end, and shows nothing of it; it is removed then, and when this is dropped.
+///
+/// # Errors
+/// The engine's refusal. That its program fails is no error.
+pub async fn run_unseen(engine: &Engine, plan: &ContainerPlan) -> Result<ExitStatus> {
+    let created = create(engine, plan).await?;
+    let exit = wait(engine, created.id(), plan.remove).await?;
+    start(engine, created.id(), None).await?;
+    let status = exit.await?;
+    drop(created);
+    Ok(status)
+}
+
 fn publishes(host: &bollard::models::HostConfig) -> bool {
     host.publish_all_ports == Some(true) || host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty())
 }

@@ -38,8 +38,8 @@ const RULE: usize = 76;
 /// How long an engine that is interrupted in making a container may take to say what it made.
 const CREATE_GRACE: Duration = Duration::from_secs(10);
 /// The user and project of a container that we make.
-const LABEL_PROJECT: &str = "io.dockerutils.project";
-const LABEL_USER: &str = "io.dockerutils.user";
+pub(super) const LABEL_PROJECT: &str = "io.dockerutils.project";
+pub(super) const LABEL_USER: &str = "io.dockerutils.user";
 
 /// What run-image is asked for.
 #[derive(Clone, Debug, Default)]

@@ -1,6 +1,7 @@
 //! Keeping a project and its copy on a dock in step: `sync-up` and `sync-down`.
 
 mod restore;
+mod root_files;
 
 use std::convert::Infallible;
 use std::path::{Component, Path, PathBuf};
@@ -57,6 +58,8 @@ pub struct SyncArgs {
     pub settle: Option<Place>,
     /// Remove however much the other side has removed.
     pub delete: bool,
+    /// First give the user what belongs to root in the workspace.
+    pub chown: bool,
     /// Only these paths; empty for all.
     pub paths: Vec<PathBuf>,
 }
@@ -327,10 +330,18 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         return listed(context, &dock, &report);
     }
     let mut docked = Docked::open(context, &project, args.direction == Direction::Up)?;
+    let looking = args.chown.then(|| looking(context, &project)).transpose()?;
     context.block_on(async {
-        let report = docked.sync(request).await?;
         let dock = docked.dock.clone();
+        if let Some((_, mut session)) = looking {
+            let report = session
+                .sync(&Request::everything(args.direction).wish(session.brake), true)
+                .await?;
+            root_files::give(context, &project, &dock, &report).await?;
+        }
+        let report = docked.sync(request).await?;
         show(&context.printer, &dock, &report, args.direction)?;
+        root_files::offer(context, &project, &dock, &report).await;
         if !args.watch {
             docked.finish().await;
             return judged(&dock, &report, args.direction);
@@ -564,11 +575,13 @@ fn warn(printer: &Printer, dock: &Dock, report: &Report, before: Before) {
         };
         printer.warning(&format!(
             "{} of the workspace's files belong to root, made by a container: {}{more}\n\
-             hint: ssh-dock -t {} sudo chown -R --no-dereference --from=root '$(id -u)' {}",
+             hint: {}",
             counted(report.root_files.len(), before.root_files),
             names.join(", "),
-            shell::quote(&dock.moniker),
-            shell::quote(&report.workspace)
+            hint!(
+                "sync-down --dock {} --chown gives them to you, without sudo",
+                dock.moniker
+            )
         ));
     }
 }

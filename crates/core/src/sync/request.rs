@@ -105,6 +105,7 @@ pub struct Outcome {
     held_here: Vec<Name>,
     held_there: Vec<Name>,
     root_files: Vec<Name>,
+    user: u32,
     others: Vec<Name>,
     bytes: (u64, u64),
 }
@@ -156,6 +157,7 @@ impl From<&Report> for Outcome {
             held_here: names(&report.held_here),
             held_there: names(&report.held_there),
             root_files: names(&report.root_files),
+            user: report.user,
             others: names(&report.others),
             bytes: report.bytes,
         }
@@ -188,6 +190,7 @@ impl From<Outcome> for Report {
             held_here: paths(outcome.held_here),
             held_there: paths(outcome.held_there),
             root_files: paths(outcome.root_files),
+            user: outcome.user,
             others: paths(outcome.others),
             bytes: outcome.bytes,
         }
@@ -287,6 +290,7 @@ mod tests {
             held_here: vec![b"h".to_vec()],
             held_there: vec![b"i".to_vec(), b"\x80".to_vec()],
             root_files: vec![b"r".to_vec()],
+            user: 1000,
             others: vec![b"pipe".to_vec()],
             bytes: (u64::MAX, 3),
         };

@@ -123,6 +123,8 @@ pub struct Report {
     pub held_there: Vec<Vec<u8>>,
     /// Files of root on the dock.
     pub root_files: Vec<Vec<u8>>,
+    /// The number of the user on the dock.
+    pub user: u32,
     /// Pipes and devices here, which do not travel.
     pub others: Vec<Vec<u8>>,
     /// Bytes of the files that were sent, and that were brought.
@@ -1597,6 +1599,7 @@ impl<S: Shell> Session<S> {
     }
 
     fn report_root_files(&self, report: &mut Report) {
+        report.user = self.far.uid;
         if self.far.uid == 0 {
             return;
         }
