@@ -761,7 +761,7 @@ fn edit_watch_and_test_at_once() {
     assert_eq!(far.shell_there("cat \"$1/src/b.py\""), "ours, longer");
     assert!(!far.sandbox.project().join("src/b.py.dock").exists());
     // What was taken by mistake comes back, and the watch goes on.
-    std::fs::remove_file(far.sandbox.project().join("made")).unwrap();
+    fs::remove_file(far.sandbox.project().join("made")).unwrap();
     far.sync("sync-up").any_stdout().any_stderr().run();
     far.sync("sync-up")
         .args(["--restore", "made"])

@@ -369,6 +369,43 @@ async fn a_lock_whose_holder_does_not_answer_is_not_waited_for_without_end() {
     drop(held);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_says_once_that_much_is_gone_and_another_command_has_it_removed() {
+    let pair = Pair::new(Tools::Machine);
+    for number in 0..10 {
+        write(&pair.here(), &format!("d/{number}"), "text");
+    }
+    let (watching, mut told, _) = pair.watch();
+    until("the first round", || pair.there().join("d/9").exists()).await;
+    for number in 0..8 {
+        fs::remove_file(pair.here().join(format!("d/{number}"))).unwrap();
+    }
+    let held = async |told: &mut UnboundedReceiver<Event>| loop {
+        match told.recv().await.unwrap() {
+            Event::Synced(report, before) if !report.held_there.is_empty() => return (report.held_there.len(), before),
+            _ => {}
+        }
+    };
+    let (count, before) = tokio::time::timeout(LIMIT, held(&mut told)).await.unwrap();
+    assert_eq!((count, before.held_there), (8, 0));
+    // Something else is saved, and what is known is not said again.
+    write(&pair.here(), "after", "all");
+    until("a save", || text(&pair.there().join("after")) == "all").await;
+    assert!(pair.there().join("d/0").exists());
+    let delete = Request {
+        delete: true,
+        ..Request::everything(Direction::Up)
+    };
+    assert!(pair.shared().sync(&delete).await.unwrap().is_clean());
+    assert!(!pair.there().join("d/0").exists());
+    while let Ok(event) = told.try_recv() {
+        if let Event::Synced(report, _) = event {
+            assert!(report.is_clean(), "{report:?}");
+        }
+    }
+    watching.abort();
+}
+
 /// Only changed on this side.
 const OURS: [&str; 4] = ["ours", "d/ours", "x/y/ours", "d/also-ours"];
 const THEIRS: [&str; 4] = ["theirs", "d/theirs", "x/y/theirs", "x/also-theirs"];
@@ -390,8 +427,8 @@ fn file(root: &Path, path: &str) -> Option<Vec<u8>> {
     fs::read(root.join(path)).ok()
 }
 
-/// After many edits on both sides and then none, both have the same, but for conflicts that were named.
-async fn edits_of_both_sides_meet(seed: u64) {
+/// After many edits on both sides and then none, both have the same, but for conflicts that were named. Gives after what time.
+async fn edits_of_both_sides_meet(seed: u64) -> Duration {
     let pair = Pair::new(Tools::Machine);
     let mut random = Random::new(seed);
     write(&pair.here(), "anchor", "always there");
@@ -432,16 +469,27 @@ async fn edits_of_both_sides_meet(seed: u64) {
         other.all(|path| conflicts.iter().any(|named| named == path.as_bytes()))
     })
     .await;
-    if std::env::var_os("SHOW_TIMES").is_some() {
-        eprintln!("seed {seed}: {:?}", begun.elapsed());
-    }
+    let took = begun.elapsed();
     let ours: Vec<_> = OURS.iter().map(|path| file(&pair.there(), path)).collect();
     let theirs: Vec<_> = THEIRS.iter().map(|path| file(&pair.here(), path)).collect();
     assert_eq!((ours, theirs), (last_ours, last_theirs), "seed {seed}");
     watching.abort();
+    took
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_edits_of_both_sides_while_it_is_watched_meet_but_for_named_conflicts() {
-    futures_util::future::join_all((1..=6).map(edits_of_both_sides_meet)).await;
+    // As `cargo xtask soak watch` has it.
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seconds = number("DOCKERUTILS_SOAK_SECONDS").unwrap_or(0);
+    let mut seed = number("DOCKERUTILS_SOAK_SEED").unwrap_or(1);
+    let begun = std::time::Instant::now();
+    loop {
+        let took = futures_util::future::join_all((seed..seed + 6).map(edits_of_both_sides_meet)).await;
+        if begun.elapsed() >= Duration::from_secs(seconds) {
+            return;
+        }
+        eprintln!("from seed {seed} on: {took:.1?}");
+        seed += 6;
+    }
 }
