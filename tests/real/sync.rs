@@ -722,6 +722,10 @@ fn edit_watch_and_test_at_once() {
     let far = Far::new("sync-share", "ann");
     far.sandbox.write("docker/dockerutils.cfg", MOUNTED);
     far.sandbox.write("src/a.py", "one\n");
+    // Whoever syncs, the dock has the version in place of this.
+    far.sandbox.write("src/_version.py", "versioneer's own\n");
+    let versioneer = "[versioneer]\nVCS = git\nstyle = pep440\nversionfile_source = src/_version.py\n";
+    far.sandbox.write("setup.cfg", versioneer);
     let watching = far.sync("sync-up").arg("--watch").spawn();
     wait::until("the first round", || {
         far.shell_there("cat \"$1/src/a.py\" 2>/dev/null || true") == "one"
@@ -787,6 +791,13 @@ fn edit_watch_and_test_at_once() {
     assert!(!second.has_ended());
     second.interrupt();
     assert_eq!(second.wait().code, 130);
+    far.sync("run-image")
+        .args(["--watch", "box", "-c", "grep -c 0+unknown /app/src/_version.py"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    assert_ne!(far.shell_there("cat \"$1/src/_version.py\""), "versioneer's own");
+    assert_eq!(far.sandbox.read("src/_version.py"), "versioneer's own\n");
 }
 
 #[test]

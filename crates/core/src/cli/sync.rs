@@ -30,8 +30,8 @@ pub struct SyncOptions {
     /// of it stay
     #[arg(long)]
     pub delete: bool,
-    /// Before that, give yourself the files in the copy that belong to root, as containers leave them: a container on the dock
-    /// does it, without sudo
+    /// First make the files in the copy yours that belong to root, as containers leave them: a container on the dock does it,
+    /// without sudo
     #[arg(long, conflicts_with_all = ["list", "restore"])]
     pub chown: bool,
     /// Bring back what the last sync removed or overwrote, or of each PATH the newest version that is kept: here with

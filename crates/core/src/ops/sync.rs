@@ -116,17 +116,24 @@ impl Docked {
         let (dock, root) = (opening.dock.clone(), opening.local.root().to_owned());
         let (moniker, notice) = (dock.moniker.clone(), Arc::clone(&opening.notice));
         let trash = state_directory(&context.env);
+        if writes && Versioneer::find(project.root())?.is_some() {
+            // What a build would have in its context.
+            genversion::before_build(project, &context.printer)?;
+        }
+        let generated = generated(project.root())?;
         let folder = project.root().to_owned();
         let open = move |memory| {
             opening.local.clean();
             let mut session = opening.session(memory);
             session.trash = Some(Trash::open(&trash, &folder, Some(&opening.dock.moniker)));
+            // Whoever is opened later, as one that takes another's place, has the version of then.
+            session.generated = self::generated(&folder)?;
             Ok(session)
         };
         Ok(Self {
             dock,
             shared: Shared::new(root, &moniker, &context.env, notice, Box::new(open)),
-            generated: generated(project, writes, &context.printer)?,
+            generated,
         })
     }
 
@@ -150,7 +157,12 @@ impl Docked {
         let printer = printer.clone();
         let take_over = move |process: Option<u32>| match process {
             Some(pid) => printer.note(&format!(
-                "process {pid} keeps the project in step already, and says what travels; this one goes on when it ends"
+                "{} keeps the project in step already, and says what travels; this one goes on when it ends",
+                if pid == 0 {
+                    "another command".to_owned()
+                } else {
+                    format!("process {pid}")
+                }
             )),
             None => printer.note("the project is kept in step by this command now"),
         };
@@ -172,9 +184,7 @@ impl Docked {
     /// # Errors
     /// One that does not step aside.
     pub async fn alone(&mut self) -> Result<Session<DockShell>> {
-        let mut session = self.shared.alone().await?;
-        session.generated.clone_from(&self.generated);
-        Ok(session)
+        self.shared.alone().await
     }
 }
 
@@ -229,19 +239,15 @@ fn looking(context: &Context, project: &Project) -> Result<(Dock, Session<DockSh
     let opening = Opening::new(context, project)?;
     let memory = Memory::peek(opening.local.root(), &opening.dock.moniker, &context.env);
     let mut session = opening.session(memory);
-    session.generated = generated(project, false, &context.printer)?;
+    session.generated = generated(project.root())?;
     Ok((opening.dock, session))
 }
 
 /// The version file's place in the project, and what the dock gets there.
-fn generated(project: &Project, writes: bool, printer: &Printer) -> Result<Option<Generated>> {
-    let Some(versioneer) = Versioneer::find(project.root())? else {
+fn generated(root: &Path) -> Result<Option<Generated>> {
+    let Some(versioneer) = Versioneer::find(root)? else {
         return Ok(None);
     };
-    if writes {
-        // What a build would have in its context.
-        genversion::before_build(project, printer)?;
-    }
     let versions = versioneer.versions()?;
     let path = below_root(Path::new(versioneer.source())).map(|path| Generated {
         path,

@@ -18,6 +18,9 @@ use crate::agent::wire::VERSION;
 /// How long a holder may take for its first words, and be silent afterwards.
 const SILENCE: Duration = Duration::from_secs(20);
 
+/// How long it is waited for an answer before that is said.
+const UNSAID: Duration = Duration::from_secs(1);
+
 /// What came of asking.
 #[derive(Debug)]
 pub enum Asked {
@@ -37,16 +40,16 @@ pub async fn ask(memory: &Memory, request: Option<&Request>, notice: &(dyn Fn(&s
         return Asked::Nobody;
     };
     match request {
-        None => wait(&mut stream, notice).await,
+        None => wait(&mut stream, greeting.pid, notice).await,
         Some(request) if greeting.dockerutils_sync == PROTOCOL => {
             match frame::write_long_message(&mut stream, request).await {
-                Ok(()) => wait(&mut stream, notice).await,
+                Ok(()) => wait(&mut stream, greeting.pid, notice).await,
                 Err(_) => Asked::Ended,
             }
         }
         // It would misunderstand, but for this.
         Some(_) => match greet(memory, true).await {
-            Some((mut stream, _)) => wait(&mut stream, notice).await,
+            Some((mut stream, _)) => wait(&mut stream, greeting.pid, notice).await,
             None => Asked::Nobody,
         },
     }
@@ -82,7 +85,10 @@ async fn greet_at(socket: &Path, leave: bool) -> io::Result<(UnixStream, Greetin
     Ok((stream, greeting.ok_or(io::ErrorKind::ConnectionReset)?))
 }
 
-async fn wait(stream: &mut UnixStream, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
+async fn wait(stream: &mut UnixStream, pid: u32, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
+    if tokio::time::timeout(UNSAID, frame::incoming(stream)).await.is_err() {
+        notice(&format!("waiting for process {pid}, which syncs the same just now"));
+    }
     loop {
         let reply = tokio::time::timeout(SILENCE, frame::read_long_message(stream, LONGEST_REPLY)).await;
         match reply {

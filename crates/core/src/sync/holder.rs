@@ -270,7 +270,7 @@ async fn converse(stream: UnixStream, tell: UnboundedSender<Asker>, mut closing:
         return;
     }
     drop(tell);
-    let mut beat = tokio::time::interval(BEAT);
+    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
     loop {
         let reply = tokio::select! {
             biased;

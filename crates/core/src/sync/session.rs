@@ -480,7 +480,8 @@ impl<S: Shell> Session<S> {
     /// As [`Session::sync`].
     pub async fn poll(&mut self, again: bool) -> Result<Option<Report>> {
         let changed = self.look(false).await?;
-        if !changed && !(self.owes && again) {
+        let is_due = changed || (self.owes && again);
+        if !is_due {
             return Ok(None);
         }
         let wish = Wish::everything(Direction::Both, self.brake);

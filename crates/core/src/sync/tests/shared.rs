@@ -352,7 +352,7 @@ async fn a_lock_whose_holder_does_not_answer_is_not_waited_for_without_end() {
         .unwrap_err();
     assert!(error.to_string().contains("does not answer"), "{error}");
     assert!(error.hint_text().unwrap().contains("fuser"), "{error:?}");
-    let said = said.lock().unwrap();
+    let said = said.into_inner().unwrap();
     assert!(
         said.len() == 1 && said[0].starts_with("waiting for another command"),
         "{said:?}"
@@ -489,7 +489,8 @@ async fn many_edits_of_both_sides_while_it_is_watched_meet_but_for_named_conflic
         if begun.elapsed() >= Duration::from_secs(seconds) {
             return;
         }
-        eprintln!("from seed {seed} on: {took:.1?}");
+        let said = format!("from seed {seed} on: {took:.1?}\n");
+        std::io::Write::write_all(&mut std::io::stderr(), said.as_bytes()).unwrap();
         seed += 6;
     }
 }
