@@ -284,6 +284,29 @@ fn a_project_goes_to_the_dock_and_what_is_done_there_comes_back() {
         .stderr_has("ermission denied")
         .run();
     assert_eq!(far.shell_there("cat \"$1/out/of-root\""), "x");
+    // A container gives them to the user; what links lead to stays whose it is.
+    far.shell_there("echo root > /tmp/sync-of-root; ln -s /tmp/sync-of-root \"$1/out/link\"");
+    far.sync("sync-up")
+        .arg("--chown")
+        .any_stdout()
+        .stderr_has("docker run --rm --network none --user 0:0 --entrypoint find ")
+        .stderr_has(&format!("3 files of far:{} are yours now\n", far.workspace()))
+        .run();
+    assert_eq!(far.shell_there("cat \"$1/out/of-root\""), "mine");
+    assert_eq!(
+        far.shell_there("cd \"$1/out\" && stat -c %U . of-root link /tmp/sync-of-root; rm /tmp/sync-of-root link"),
+        "ann\nann\nann\nroot"
+    );
+    assert_eq!(
+        far.there(&[
+            "docker",
+            "ps",
+            "-aq",
+            "--filter",
+            "label=io.dockerutils.project=sync-there-and-back"
+        ]),
+        ""
+    );
 }
 
 #[test]
@@ -688,6 +711,153 @@ fn a_saved_file_is_on_the_dock_within_half_a_second_and_the_round_trip() {
     let outcome = watching.wait();
     assert_eq!(outcome.code, 130, "{outcome}");
     assert!(outcome.stderr.contains("the dock is looked at every 2 s"), "{outcome}");
+}
+
+/// Image types that mount the project: `box` runs what `-c` says.
+const MOUNTED: &str = "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\ninteractive = False\n\
+                       volumes = -v {project_root}:/app\n";
+
+#[test]
+fn edit_watch_and_test_at_once() {
+    let far = Far::new("sync-share", "ann");
+    far.sandbox.write("docker/dockerutils.cfg", MOUNTED);
+    far.sandbox.write("src/a.py", "one\n");
+    // Whoever syncs, the dock has the version in place of this.
+    far.sandbox.write("src/_version.py", "versioneer's own\n");
+    let versioneer = "[versioneer]\nVCS = git\nstyle = pep440\nversionfile_source = src/_version.py\n";
+    far.sandbox.write("setup.cfg", versioneer);
+    let watching = far.sync("sync-up").arg("--watch").spawn();
+    wait::until("the first round", || {
+        far.shell_there("cat \"$1/src/a.py\" 2>/dev/null || true") == "one"
+    });
+    // What is saved is in the next test run, at once.
+    for number in 0..3 {
+        far.sandbox.write("src/a.py", format!("edit {number}\n"));
+        far.sync("run-image")
+            .args(["box", "-c", "cat /app/src/a.py"])
+            .stdout(&format!("edit {number}\n"))
+            .any_stderr()
+            .run();
+    }
+    far.write_there("made", "there");
+    far.sync("sync-down").any_stdout().any_stderr().run();
+    assert_eq!(far.sandbox.read("made"), "there");
+    // A conflict is told where it was asked for, with that code, and settled from there.
+    far.sandbox.write("src/b.py", "base\n");
+    far.sync("sync-up").any_stdout().any_stderr().run();
+    far.write_there("src/b.py", "theirs");
+    far.sandbox.write("src/b.py", "ours, longer\n");
+    let outcome = far
+        .sync("sync-down")
+        .arg("--json")
+        .code(1)
+        .any_stdout()
+        .any_stderr()
+        .run();
+    let document: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!(document["conflicts"][0]["path"], "src/b.py", "{outcome}");
+    assert_eq!(document["conflicts"][0]["beside"], "src/b.py.dock", "{outcome}");
+    far.sync("sync-up")
+        .args(["--ours", "src/b.py"])
+        .stdout_has("1 sent")
+        .any_stderr()
+        .run();
+    assert_eq!(far.shell_there("cat \"$1/src/b.py\""), "ours, longer");
+    assert!(!far.sandbox.project().join("src/b.py.dock").exists());
+    // What was taken by mistake comes back, and the watch goes on.
+    fs::remove_file(far.sandbox.project().join("made")).unwrap();
+    far.sync("sync-up").any_stdout().any_stderr().run();
+    far.sync("sync-up")
+        .args(["--restore", "made"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    wait::until("what was restored there is here", || {
+        far.sandbox.project().join("made").exists()
+    });
+    // A second watch waits for the end of the first one, however that comes.
+    let mut second = far.sync("sync-up").arg("--watch").spawn();
+    watching.signal(Signal::KILL);
+    watching.wait();
+    far.sandbox.write("src/a.py", "after\n");
+    wait::until("the second watch sends", || {
+        far.shell_there("cat \"$1/src/a.py\"") == "after"
+    });
+    far.sync("run-image")
+        .args(["box", "-c", "cat /app/src/a.py"])
+        .stdout("after\n")
+        .any_stderr()
+        .run();
+    assert!(!second.has_ended());
+    second.interrupt();
+    assert_eq!(second.wait().code, 130);
+    far.sync("run-image")
+        .args(["--watch", "box", "-c", "grep -c 0+unknown /app/src/_version.py"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    assert_ne!(far.shell_there("cat \"$1/src/_version.py\""), "versioneer's own");
+    assert_eq!(far.sandbox.read("src/_version.py"), "versioneer's own\n");
+}
+
+#[test]
+fn many_docked_runs_and_syncs_at_the_same_moment_all_pass() {
+    let far = Far::new("sync-many", "ann");
+    far.sandbox.write("docker/dockerutils.cfg", MOUNTED);
+    for number in 0..8 {
+        far.sandbox.write(&format!("f{number}"), format!("{number}\n"));
+    }
+    let runs: Vec<_> = (0..8)
+        .map(|number| {
+            let words = ["box".to_owned(), "-c".to_owned(), format!("cat /app/f{number}")];
+            far.sync("run-image").args(words).spawn()
+        })
+        .collect();
+    let syncs = ["sync-up", "sync-down"].map(|name| far.sync(name).spawn());
+    for (number, run) in runs.into_iter().enumerate() {
+        let outcome = run.wait();
+        assert_eq!(
+            (outcome.code, outcome.stdout.as_str()),
+            (0, format!("{number}\n").as_str()),
+            "{outcome}"
+        );
+    }
+    let [up, down] = syncs.map(dockerutils_test_support::Running::wait);
+    assert_eq!(up.code, 0, "{up}");
+    // As ever, there is nothing to bring before something was sent.
+    assert!(down.code == 0 || down.stderr.contains("sync-up makes it"), "{down}");
+    far.assert_in_step();
+}
+
+#[test]
+fn what_changes_on_the_dock_beside_a_conflict_comes_while_it_is_watched() {
+    let far = Far::new("sync-beside", "ann");
+    far.sandbox.write("src/a.py", "one\n");
+    let watching = far.sync("sync-up").arg("--watch").spawn();
+    wait::until("the first round", || {
+        far.shell_there("cat \"$1/src/a.py\" 2>/dev/null || true") == "one"
+    });
+    for number in 0..3 {
+        let script = format!("echo x{number} >> \"$1/src/a.py\"; echo {number} > \"$1/d{number}.txt\"");
+        far.sandbox.write("src/a.py", format!("mine {number}\n"));
+        far.shell_there(&script);
+        wait::until("the other file is here", || {
+            far.sandbox.project().join(format!("d{number}.txt")).exists()
+        });
+        // Whether it was a conflict, who saved first decides.
+        far.sync("sync-up")
+            .args(["--ours", "src/a.py"])
+            .any_stdout()
+            .any_stderr()
+            .run();
+    }
+    far.write_there("src/a.py", "theirs");
+    far.sandbox.write("src/a.py", "ours, and longer\n");
+    far.sync("sync-down").code(1).any_stdout().any_stderr().run();
+    watching.interrupt();
+    let outcome = watching.wait();
+    assert_eq!(outcome.code, 130, "{outcome}");
+    assert_eq!(far.sandbox.read("src/a.py.dock"), "theirs");
 }
 
 #[test]

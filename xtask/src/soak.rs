@@ -26,6 +26,8 @@ enum What {
     Transfer,
     /// sync-up and sync-down, while they, the link and both machines' power end at any moment, and people work on both sides
     Sync,
+    /// edits of both sides of a project that is watched
+    Watch,
 }
 
 impl What {
@@ -34,6 +36,17 @@ impl What {
         match self {
             Self::Transfer => "transfer_crashes::a_name_never_leads_to_less_than_before",
             Self::Sync => "sync_crashes::nobodys_work_is_lost_in_a_crash",
+            Self::Watch => {
+                "sync::tests::shared::many_edits_of_both_sides_while_it_is_watched_meet_but_for_named_conflicts"
+            }
+        }
+    }
+
+    /// Where it is.
+    const fn target(self) -> &'static [&'static str] {
+        match self {
+            Self::Transfer | Self::Sync => &["--package", "dockerutils-tests", "--test", "real"],
+            Self::Watch => &["--package", "dockerutils-core", "--lib"],
         }
     }
 }
@@ -49,16 +62,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     ));
     let mut test = workspace.cargo();
     // Not by nextest, which ends a test that takes long.
-    test.args([
-        "test",
-        "--quiet",
-        "--package",
-        "dockerutils-tests",
-        "--test",
-        "real",
-        "--",
-    ]);
-    test.args(["--exact", args.what.test(), "--nocapture"]);
+    test.args(["test", "--quiet"]);
+    test.args(args.what.target());
+    test.args(["--", "--exact", args.what.test(), "--nocapture"]);
     test.env("DOCKERUTILS_SOAK_SECONDS", (args.minutes * 60).to_string());
     test.env("DOCKERUTILS_SOAK_SEED", seed.to_string());
     Ok(process::run(&mut test)?)

@@ -493,6 +493,49 @@ fn a_name_that_is_taken_is_not_asked_for() {
 }
 
 #[test]
+fn a_name_that_another_run_takes_meanwhile_is_left_to_it() {
+    let name = "/containers/tester_dev_*/json";
+    let taken = "Conflict. The container name is already in use by container \"4711\".";
+    let engine = ScriptedEngine::start()
+        .on("GET", IMAGE, image())
+        .on("GET", name, Reply::error(404, "no such container"))
+        .on("POST", "/containers/create", Reply::error(409, taken))
+        .on(
+            "POST",
+            "/containers/create",
+            Reply::json(201, &json!({ "Id": "c1", "Warnings": [] })),
+        )
+        .on("POST", "/containers/c1/attach", Reply::upgrade([frame(1, "out\n")]))
+        .on("POST", "/containers/c1/start", Reply::empty(204))
+        .on(
+            "POST",
+            "/containers/c1/wait",
+            Reply::json(200, &json!({ "StatusCode": 0 })),
+        )
+        .on("DELETE", "/containers/c1", Reply::empty(204));
+    let outcome = run_image(&project())
+        .arg("dev")
+        .engine(&engine)
+        .stdout("out\n")
+        .any_stderr()
+        .run();
+    let asked = engine.requests();
+    let creates = asked.iter().filter(|request| request.path == "/containers/create");
+    let names: Vec<_> = creates
+        .map(|request| request.query.split('&').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(names.len(), 2);
+    assert_ne!(names[0], names[1]);
+    // What is printed is what is done.
+    let last = outcome.stderr.rfind("--name ").unwrap();
+    let made = names[1].strip_prefix("name=").unwrap();
+    assert!(
+        outcome.stderr[last..].starts_with(&format!("--name {made} ")),
+        "{outcome}"
+    );
+}
+
+#[test]
 fn what_the_engine_advises_against_is_said() {
     let answer = json!({ "Id": "c1", "Warnings": ["Your kernel does not support swap limit capabilities"] });
     let engine = ScriptedEngine::start()

@@ -71,12 +71,9 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin), payload: &mut Vec<u8>) ->
     }
     let [code, length @ ..] = header;
     let length = u32::from_be_bytes(length) as usize;
-    let kind = Kind::of(code).filter(|_| length <= FRAME_LIMIT).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::InvalidData,
-            "what came over the agent's control socket is no frame",
-        )
-    })?;
+    let kind = Kind::of(code)
+        .filter(|_| length <= FRAME_LIMIT)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "what came over the socket is no frame"))?;
     payload.resize(length, 0);
     from.read_exact(payload).await?;
     Ok(Some(kind))
@@ -128,6 +125,48 @@ pub async fn read_message<M: DeserializeOwned>(from: &mut (impl AsyncRead + Unpi
             format!("a frame of kind {kind:?} in place of a message"),
         )),
     }
+}
+
+/// Reads a message that may be longer than a frame: its length, in a message, then frames of [`Kind::Stdout`]. None where the
+/// other side has closed instead.
+///
+/// # Errors
+/// As [`read_message`], and a message that is longer than `limit`.
+pub async fn read_long_message<M: DeserializeOwned>(
+    from: &mut (impl AsyncRead + Unpin),
+    limit: usize,
+) -> io::Result<Option<M>> {
+    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
+    let Some(length) = read_message::<usize>(from).await? else {
+        return Ok(None);
+    };
+    if length > limit {
+        return Err(wrong("a message is longer than it may be"));
+    }
+    let (mut text, mut payload) = (Vec::new(), Vec::new());
+    while text.len() < length {
+        match read(from, &mut payload).await? {
+            Some(Kind::Stdout) if !payload.is_empty() && text.len() + payload.len() <= length => {
+                text.extend_from_slice(&payload);
+            }
+            Some(_) => return Err(wrong("a message is not as long as it was said to be")),
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+    Ok(Some(serde_json::from_slice(&text)?))
+}
+
+/// Writes a message that may be longer than a frame.
+///
+/// # Errors
+/// As [`write`].
+pub async fn write_long_message(to: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec(message)?;
+    write_message(to, &text.len()).await?;
+    for part in text.chunks(FRAME_LIMIT) {
+        write(to, Kind::Stdout, part).await?;
+    }
+    Ok(())
 }
 
 /// Waits until something can be read, and leaves it there; false where that is the other side's end.

@@ -19,7 +19,7 @@ use crate::hexadecimal::hex;
 use crate::hint;
 
 /// The longest path of a socket that every system takes, with room for the name that it has while it is made.
-const SOCKET_PATH: usize = 100;
+pub const SOCKET_PATH: usize = 100;
 /// The last part of the path of the directory of sockets; `run` may follow.
 const DIRECTORY: &str = "dockerutils";
 /// What the extension of a notice begins with; the number of its shell follows.
@@ -209,6 +209,11 @@ pub fn own_directory(env: &Env) -> Result<PathBuf> {
     let directory = runtime_directory(env)?;
     make_private(&directory)?;
     Ok(directory)
+}
+
+/// Whether others can't have a hand in what lies in this directory.
+pub fn is_private(directory: &Path) -> bool {
+    not_private(directory).is_none()
 }
 
 /// The directory of all agents of this user.

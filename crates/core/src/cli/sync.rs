@@ -33,6 +33,10 @@ pub struct SyncOptions {
     /// Have .git travel, too, which stays here unless asked
     #[arg(long)]
     pub with_git: bool,
+    /// First make the files in the copy yours that belong to root, as containers leave them: a container on the dock does it,
+    /// without sudo
+    #[arg(long, conflicts_with_all = ["list", "restore"])]
+    pub chown: bool,
     /// Bring back what the last sync removed or overwrote, or of each PATH the newest version that is kept: here with
     /// sync-down, on the dock with sync-up. With --list, show what is kept
     #[arg(long, conflicts_with_all = ["watch", "ours", "theirs", "delete", "with_git"])]
@@ -53,6 +57,7 @@ impl SyncOptions {
             settle: Place::settled(self.ours, self.theirs),
             delete: self.delete,
             with_git: self.with_git,
+            chown: self.chown,
             paths: self.paths,
         }
     }

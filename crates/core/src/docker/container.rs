@@ -128,6 +128,18 @@ impl Drop for Making<'_> {
 /// # Errors
 /// The engine's refusal.
 pub async fn create(engine: &Engine, plan: &ContainerPlan) -> Result<Created> {
+    try_create(engine, plan).await?.map_err(|NameTaken(error)| error)
+}
+
+/// Another container has the name; with the engine's refusal.
+#[derive(Debug)]
+pub struct NameTaken(pub Error);
+
+/// [`create`], with the one refusal as a value that another name helps against.
+///
+/// # Errors
+/// Any other.
+pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<Created, NameTaken>> {
     let options = CreateContainerOptions {
         name: plan.name.clone(),
         platform: plan.platform.clone().unwrap_or_default(),
@@ -145,7 +157,14 @@ pub async fn create(engine: &Engine, plan: &ContainerPlan) -> Result<Created> {
         Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { .. })
     );
     drop(making);
-    let made = result.map_err(|cause| engine.error("the container can't be made", cause))?;
+    let is_taken = matches!(
+        &result,
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, message }) if message.contains("name")
+    );
+    let made = match result.map_err(|cause| engine.error("the container can't be made", cause)) {
+        Err(error) if is_taken => return Ok(Err(NameTaken(error))),
+        made => made?,
+    };
     if !is_id(&made.id) {
         return Err(Error::failed(format!(
             "the engine at {} gives the container an ID that is none: {:?}",
@@ -162,7 +181,7 @@ pub async fn create(engine: &Engine, plan: &ContainerPlan) -> Result<Created> {
     for file in &plan.files {
         copy_into(engine, &created.id, file).await?;
     }
-    Ok(created)
+    Ok(Ok(created))
 }
 
 /// Whether a text can be the ID of a container or an image. It is printed for scripts, and written to files that they read: what
@@ -328,6 +347,19 @@ pub async fn run_attached(
             Ok(status)
         }
     }
+}
+
+/// Runs a container to its end, and shows nothing of it; it is removed then, and when this is dropped.
+///
+/// # Errors
+/// The engine's refusal. That its program fails is no error.
+pub async fn run_unseen(engine: &Engine, plan: &ContainerPlan) -> Result<ExitStatus> {
+    let created = create(engine, plan).await?;
+    let exit = wait(engine, created.id(), plan.remove).await?;
+    start(engine, created.id(), None).await?;
+    let status = exit.await?;
+    drop(created);
+    Ok(status)
 }
 
 fn publishes(host: &bollard::models::HostConfig) -> bool {

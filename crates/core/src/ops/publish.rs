@@ -1,7 +1,7 @@
 //! Publishing an image: to Docker Hub, to Amazon's registry, to any other.
 
 mod destination;
-mod prompt;
+pub(super) mod prompt;
 
 use serde::Serialize;
 

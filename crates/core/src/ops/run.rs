@@ -14,7 +14,7 @@ use crate::config::project::{Origin, Project, designated};
 use crate::config::settings::{Settings, boolean};
 use crate::config::variables::{self, VariableError, Word};
 use crate::docker::client_config::ClientConfig;
-use crate::docker::container::{self, PublishedPort};
+use crate::docker::container::{self, NameTaken, PublishedPort};
 use crate::docker::endpoint::Endpoint;
 use crate::docker::engine::Engine;
 use crate::docker::image::{self, ImageFacts};
@@ -37,9 +37,11 @@ use crate::terminal;
 const RULE: usize = 76;
 /// How long an engine that is interrupted in making a container may take to say what it made.
 const CREATE_GRACE: Duration = Duration::from_secs(10);
+/// So many runs in one second are no accident.
+const NAMES: usize = 60;
 /// The user and project of a container that we make.
-const LABEL_PROJECT: &str = "io.dockerutils.project";
-const LABEL_USER: &str = "io.dockerutils.user";
+pub(super) const LABEL_PROJECT: &str = "io.dockerutils.project";
+pub(super) const LABEL_USER: &str = "io.dockerutils.user";
 
 /// What run-image is asked for.
 #[derive(Clone, Debug, Default)]
@@ -109,6 +111,8 @@ pub struct RunPlan {
     /// What stands before `docker`, with its blank: variables that name the engine.
     pub docker_prefix: String,
     way_to_root: String,
+    /// The name without its last part, the second of the start; and that second.
+    unique: (String, jiff::Zoned),
 }
 
 /// A container that was started in the background.
@@ -145,8 +149,8 @@ impl RunPlan {
             docked: around.locality == Locality::Docked,
             env,
         };
-        let stamp = now.strftime("%y-%m-%d_%H.%M.%S");
-        let name = legal_container_name(&format!("{}_{}_{stamp}", project.user(), args.image));
+        let unique = (format!("{}_{}_", project.user(), args.image), now.clone());
+        let name = name_of(&unique);
         let keep = args.keep || keys.keeps()?;
 
         let mut options = keys.init()?;
@@ -187,7 +191,20 @@ impl RunPlan {
             notes,
             docker_prefix: String::new(),
             way_to_root: project.way_to_root(),
+            unique,
         })
+    }
+
+    /// Takes the name of the next second: another run took this one.
+    fn rename(&mut self) {
+        let taken = self.name.clone();
+        let (_, at) = &mut self.unique;
+        *at = at.saturating_add(jiff::SignedDuration::from_secs(1));
+        self.name = name_of(&self.unique);
+        let named = self.options.iter().position(|word| *word == Word::literal(&taken));
+        if let Some(word) = named.and_then(|at| self.options.get_mut(at)) {
+            *word = Word::literal(&self.name);
+        }
     }
 
     /// The equivalent docker command, ready to be pasted where we were called, with variables by name.
@@ -527,7 +544,7 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         terminal,
         gpu,
     };
-    let mut plan = free_plan(&engine, |now| RunPlan::new(project, args, around, env, now)).await?;
+    let mut plan = free_plan(&engine, RunPlan::new(project, args, around, env, &jiff::Zoned::now())?).await?;
     plan.docker_prefix = context.docker_prefix()?;
     plan.notes.iter().for_each(|note| printer.warning(note));
     let docked = match locality {
@@ -614,19 +631,21 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
     })
 }
 
+/// The name of a container that begins so, at this time.
+fn name_of((beginning, at): &(String, jiff::Zoned)) -> String {
+    legal_container_name(&format!("{beginning}{}", at.strftime("%y-%m-%d_%H.%M.%S")))
+}
+
 /// A plan whose container name is free: names end in seconds, and two runs may begin in the same one.
-async fn free_plan(engine: &Engine, plan: impl Fn(&jiff::Zoned) -> Result<RunPlan>) -> Result<RunPlan> {
-    /// So many runs in one second are no accident.
-    const TRIES: i64 = 60;
-    let now = jiff::Zoned::now();
-    let mut candidate = plan(&now)?;
-    for later in 1..TRIES {
-        if !container::exists(engine, &candidate.name).await? {
+async fn free_plan(engine: &Engine, plan: RunPlan) -> Result<RunPlan> {
+    let mut plan = plan;
+    for _ in 1..NAMES {
+        if !container::exists(engine, &plan.name).await? {
             break;
         }
-        candidate = plan(&now.saturating_add(jiff::SignedDuration::from_secs(later)))?;
+        plan.rename();
     }
-    Ok(candidate)
+    Ok(plan)
 }
 
 /// How the engine gives GPUs; an error that says what is missing where it can't and was asked.
@@ -740,12 +759,24 @@ async fn execute(context: &Context, prepared: &Prepared) -> Result<ExitStatus> {
         local,
         docked: _,
     } = prepared;
+    let (plan, container) = (&mut plan.clone(), &mut container.clone());
     printer.note(&"=".repeat(RULE));
     printer.note(&plan.line());
     let mut signals = Signals::listen()?;
-    let created = signals
-        .guard(CREATE_GRACE, container::create(engine, container))
-        .await?;
+    let mut names = 1;
+    let created = loop {
+        let creating = container::try_create(engine, container);
+        match signals.guard(CREATE_GRACE, creating).await? {
+            Ok(created) => break created,
+            // A run that began in the same second has taken the name since it was looked for.
+            Err(_) if container.name.as_ref() == Some(&plan.name) && names < NAMES => {}
+            Err(NameTaken(error)) => return Err(error),
+        }
+        names += 1;
+        plan.rename();
+        container.name = Some(plan.name.clone());
+        printer.note(&plan.line());
+    };
     created.warnings.iter().for_each(|warning| printer.warning(warning));
     if let Some(file) = &container.cidfile {
         std::fs::write(file, created.id()).map_err(|cause| {

@@ -1,7 +1,9 @@
 //! Keeping a project and its copy on a dock in step: `sync-up` and `sync-down`.
 
 mod restore;
+mod root_files;
 
+use std::convert::Infallible;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use serde::Serialize;
 use crate::agent::place::state_directory;
 use crate::agent::{Agent, CallOptions};
 use crate::cli::Context;
-use crate::config::own::OwnConfiguration;
+use crate::config::own::{OwnConfiguration, SyncConfiguration};
 use crate::config::project::Project;
 use crate::docker::docked;
 use crate::docker::endpoint::Endpoint;
@@ -25,17 +27,22 @@ use crate::shell;
 use crate::sync::far::DockShell;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
-use crate::sync::plan::{Action, Direction, Place, Why, Wish};
+use crate::sync::news::Before;
+use crate::sync::plan::{Action, Direction, Place, Why};
+use crate::sync::request::Request;
 use crate::sync::rsync::Rsync;
 use crate::sync::send::Generated;
-use crate::sync::session::{Report, Session, Target};
+use crate::sync::session::{Conflict, Notice, Report, Session, Target};
+use crate::sync::shared::Shared;
 use crate::sync::shown;
 use crate::sync::trash::Trash;
-use crate::sync::watch::{self, Event, POLL};
+use crate::sync::watch::{Event, POLL};
 use crate::version::{Versioneer, file};
 
 /// So many paths are named of a round of watching.
 const NAMED: usize = 8;
+/// So many of root's files are named.
+const ROOT_NAMED: usize = 3;
 
 /// What sync-up and sync-down are asked for.
 #[derive(Clone, Debug)]
@@ -54,19 +61,10 @@ pub struct SyncArgs {
     pub delete: bool,
     /// git's own files travel, too.
     pub with_git: bool,
+    /// First give the user what belongs to root in the workspace.
+    pub chown: bool,
     /// Only these paths; empty for all.
     pub paths: Vec<PathBuf>,
-}
-
-/// What a session is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To sync, with the version file as a build would have it.
-    SyncWithVersion,
-    /// To sync, with the version file as it is.
-    Sync,
-    /// To look: nothing changes on either side, and whatever syncs goes on.
-    Look,
 }
 
 /// The result in JSON.
@@ -103,35 +101,115 @@ struct JsonFailure {
     why: String,
 }
 
-/// A project, the dock that a call is for, and a session of both.
+/// A project and the dock that a call is for, as this command and others sync them.
 pub struct Docked {
     /// The dock.
     pub dock: Dock,
-    /// The session.
-    pub session: Session<DockShell>,
+    shared: Shared<DockShell>,
+    generated: Option<Generated>,
 }
 
 impl Docked {
-    /// Opens a session of a project and the dock that the call is for.
+    /// Opens a project and the dock that the call is for. With `writes`, the version file is made as a build would have it; with
+    /// `with_git`, git's own files travel, whatever the user's configuration says.
     ///
     /// # Errors
-    /// No dock, one without ssh, another sync of the same; a version that can't be made.
-    pub fn open(context: &Context, project: &Project, purpose: Purpose) -> Result<Self> {
-        let dock = dock_of(context)?;
-        let agent = docked::agent(&dock, &context.env)?.ok_or_else(|| without_ssh(&dock))?;
-        Self::of(context, project, dock, agent, purpose)
+    /// No dock, one without ssh; a version that can't be made.
+    pub fn open(context: &Context, project: &Project, writes: bool, with_git: bool) -> Result<Self> {
+        let mut opening = Opening::new(context, project)?;
+        opening.own.with_git |= with_git;
+        let (dock, root) = (opening.dock.clone(), opening.local.root().to_owned());
+        let (moniker, notice) = (dock.moniker.clone(), Arc::clone(&opening.notice));
+        let trash = state_directory(&context.env);
+        if writes && Versioneer::find(project.root())?.is_some() {
+            // What a build would have in its context.
+            genversion::before_build(project, &context.printer)?;
+        }
+        let generated = generated(project.root())?;
+        let folder = project.root().to_owned();
+        let open = move |memory| {
+            opening.local.clean();
+            let mut session = opening.session(memory);
+            session.trash = Some(Trash::open(&trash, &folder, Some(&opening.dock.moniker)));
+            // Whoever is opened later, as one that takes another's place, has the version of then.
+            session.generated = self::generated(&folder)?;
+            Ok(session)
+        };
+        Ok(Self {
+            dock,
+            shared: Shared::new(root, &moniker, &context.env, notice, Box::new(open)),
+            generated,
+        })
     }
 
-    fn of(context: &Context, project: &Project, dock: Dock, agent: Agent, purpose: Purpose) -> Result<Self> {
+    /// Syncs, or has whoever syncs the same just now do it.
+    ///
+    /// # Errors
+    /// A dock that can't be reached; what concerns single paths is in the report.
+    pub async fn sync(&mut self, request: Request) -> Result<Report> {
+        let request = Request {
+            generated: self.generated.clone(),
+            ..request
+        };
+        self.shared.sync(&request).await
+    }
+
+    /// Keeps both in step until this is dropped, now or when the command ends that does already; events go to `told`.
+    ///
+    /// # Errors
+    /// What hinders the beginning; later failures are told.
+    pub async fn watch(&mut self, printer: &Printer, told: impl FnMut(Event)) -> Result<Infallible> {
+        let printer = printer.clone();
+        let take_over = move |process: Option<u32>| match process {
+            Some(pid) => printer.note(&format!(
+                "{} keeps the project in step already, and says what travels; this one goes on when it ends",
+                if pid == 0 {
+                    "another command".to_owned()
+                } else {
+                    format!("process {pid}")
+                }
+            )),
+            None => printer.note("the project is kept in step by this command now"),
+        };
+        self.shared.watch(told, take_over).await
+    }
+
+    /// Does what other commands have asked for by now; from then on, they do it themselves.
+    pub async fn finish(&mut self) {
+        self.shared.finish().await;
+    }
+
+    /// Lets go in the middle of whatever goes on.
+    pub fn let_go(&mut self) {
+        self.shared.let_go();
+    }
+
+    /// A session that no other command disturbs.
+    ///
+    /// # Errors
+    /// One that does not step aside.
+    pub async fn alone(&mut self) -> Result<Session<DockShell>> {
+        self.shared.alone().await
+    }
+}
+
+/// What a session is made of.
+struct Opening {
+    dock: Dock,
+    agent: Agent,
+    local: Local,
+    target: Target,
+    rsync: Option<Rsync>,
+    notice: Notice,
+    own: SyncConfiguration,
+}
+
+impl Opening {
+    fn new(context: &Context, project: &Project) -> Result<Self> {
+        let dock = dock_of(context)?;
+        let agent = docked::agent(&dock, &context.env)?.ok_or_else(|| without_ssh(&dock))?;
         let local =
             Local::open(project.root()).map_err(|cause| Error::failed("the project can't be opened").because(cause))?;
-        let memory = if purpose == Purpose::Look {
-            Memory::peek(local.root(), &dock.moniker, &context.env)
-        } else {
-            let memory = Memory::open(local.root(), &dock.moniker, &context.env)?;
-            local.clean();
-            memory
-        };
         let target = Target {
             moniker: dock.moniker.clone(),
             base: dock.workspace.clone(),
@@ -139,36 +217,46 @@ impl Docked {
             project: project.name(),
             machine: machine_id(&context.env)?,
         };
-        let options = CallOptions::of_terminal();
-        let rsync = Rsync::by_ssh_dock(&dock.moniker, &context.env);
-        let mut session = Session::new(DockShell { agent, options }, local, memory, target);
-        session.rsync = rsync;
-        let own = OwnConfiguration::read(&context.env)?.sync;
-        session.brake = own.remove_unasked.into();
-        session.with_git = own.with_git;
-        if purpose != Purpose::Look {
-            session.trash = Some(Trash::open(
-                &state_directory(&context.env),
-                project.root(),
-                Some(&dock.moniker),
-            ));
-        }
-        session.generated = generated(project, purpose == Purpose::SyncWithVersion, &context.printer)?;
         let printer = context.printer.clone();
-        session.notice = Arc::new(move |line| printer.note(line));
-        Ok(Self { dock, session })
+        Ok(Self {
+            own: OwnConfiguration::read(&context.env)?.sync,
+            rsync: Rsync::by_ssh_dock(&dock.moniker, &context.env),
+            dock,
+            agent,
+            local,
+            target,
+            notice: Arc::new(move |line| printer.note(line)),
+        })
+    }
+
+    fn session(&self, memory: Memory) -> Session<DockShell> {
+        let shell = DockShell {
+            agent: self.agent.clone(),
+            options: CallOptions::of_terminal(),
+        };
+        let mut session = Session::new(shell, self.local.clone(), memory, self.target.clone());
+        session.rsync.clone_from(&self.rsync);
+        session.brake = self.own.remove_unasked.into();
+        session.with_git = self.own.with_git;
+        session.notice = Arc::clone(&self.notice);
+        session
     }
 }
 
+/// A session that only looks: nothing changes on either side, and whatever syncs goes on.
+fn looking(context: &Context, project: &Project) -> Result<(Dock, Session<DockShell>)> {
+    let opening = Opening::new(context, project)?;
+    let memory = Memory::peek(opening.local.root(), &opening.dock.moniker, &context.env);
+    let mut session = opening.session(memory);
+    session.generated = generated(project.root())?;
+    Ok((opening.dock, session))
+}
+
 /// The version file's place in the project, and what the dock gets there.
-fn generated(project: &Project, writes: bool, printer: &Printer) -> Result<Option<Generated>> {
-    let Some(versioneer) = Versioneer::find(project.root())? else {
+fn generated(root: &Path) -> Result<Option<Generated>> {
+    let Some(versioneer) = Versioneer::find(root)? else {
         return Ok(None);
     };
-    if writes {
-        // What a build would have in its context.
-        genversion::before_build(project, printer)?;
-    }
     let versions = versioneer.versions()?;
     let path = below_root(Path::new(versioneer.source())).map(|path| Generated {
         path,
@@ -243,38 +331,46 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         return restore::restore(context, args);
     }
     let project = Project::find(&context.working_dir, &context.env)?;
-    let only = wanted(context, &project, &args.paths)?;
-    let dry = args.list || context.global.dry_run;
-    let up = args.direction == Direction::Up;
-    let purpose = match (dry, up) {
-        (true, _) => Purpose::Look,
-        (false, true) => Purpose::SyncWithVersion,
-        (false, false) => Purpose::Sync,
-    };
-    let mut docked = Docked::open(context, &project, purpose)?;
-    docked.session.with_git |= args.with_git;
-    let wish = Wish {
+    let request = Request {
         direction: args.direction,
         settle: args.settle,
-        only: &only,
-        brake: (!args.delete).then_some(docked.session.brake),
+        only: wanted(context, &project, &args.paths)?,
+        delete: args.delete,
+        with_git: args.with_git,
+        generated: None,
     };
-    let report = context.block_on(docked.session.sync(&wish, dry))?;
-    if dry {
-        return listed(context, &docked.dock, &report);
+    if args.list || context.global.dry_run {
+        let (dock, mut session) = looking(context, &project)?;
+        session.with_git |= args.with_git;
+        let brake = session.brake;
+        let report = context.block_on(session.sync(&request.wish(brake), true))?;
+        return listed(context, &dock, &report);
     }
-    show(&context.printer, &docked.dock, &report, args.direction)?;
-    if !args.watch {
-        return judged(&docked.dock, &report, args.direction);
-    }
-    let printer = context.printer.clone();
-    printer.note(&format!(
-        "watching {}; the dock is looked at every {} s. Ctrl-C ends it",
-        project.root().display(),
-        POLL.as_secs()
-    ));
-    let dock = docked.dock.clone();
-    context.block_on(async { match watch::watch(&mut docked.session, |event| tell(&printer, &dock, event)).await {} })
+    let mut docked = Docked::open(context, &project, args.direction == Direction::Up, args.with_git)?;
+    let looking = args.chown.then(|| looking(context, &project)).transpose()?;
+    context.block_on(async {
+        let dock = docked.dock.clone();
+        if let Some((_, mut session)) = looking {
+            let report = session
+                .sync(&Request::everything(args.direction).wish(session.brake), true)
+                .await?;
+            root_files::give(context, &project, &dock, &report).await?;
+        }
+        let report = docked.sync(request).await?;
+        show(&context.printer, &dock, &report, args.direction)?;
+        root_files::offer(context, &project, &dock, &report).await;
+        if !args.watch {
+            docked.finish().await;
+            return judged(&dock, &report, args.direction);
+        }
+        let printer = &context.printer;
+        printer.note(&format!(
+            "watching {}; the dock is looked at every {} s. Ctrl-C ends it",
+            project.root().display(),
+            POLL.as_secs()
+        ));
+        match docked.watch(printer, |event| tell(printer, &dock, event)).await? {}
+    })
 }
 
 /// The paths that were named, seen from the root.
@@ -387,7 +483,7 @@ fn show(printer: &Printer, dock: &Dock, report: &Report, direction: Direction) -
     for (path, action) in &report.done {
         printer.detail(&line(path, *action));
     }
-    warn(printer, dock, report);
+    warn(printer, dock, report, Before::default());
     if direction == Direction::Up && report.later_there > 0 {
         printer.note(&format!(
             "{} changed on the dock: sync-down brings them",
@@ -409,7 +505,10 @@ pub fn show_briefly(printer: &Printer, dock: &Dock, report: &Report) {
     for (path, action) in &report.done {
         printer.detail(&line(path, *action));
     }
-    warn(printer, dock, report);
+    warn(printer, dock, report, Before::default());
+    if let Some(hint) = in_the_way(dock, report, "sync-down") {
+        printer.note(&format!("hint: {hint}"));
+    }
     if !report.done.is_empty() {
         printer.note(&format!("{}:{}: {}", dock.moniker, report.workspace, summary(report)));
     }
@@ -449,8 +548,8 @@ fn summary(report: &Report) -> String {
     }
 }
 
-/// Warns of what was not done, and of what will be in the way.
-fn warn(printer: &Printer, dock: &Dock, report: &Report) {
+/// Warns of what was not done, and of what will be in the way; of some of it there was more before.
+fn warn(printer: &Printer, dock: &Dock, report: &Report, before: Before) {
     for conflict in &report.conflicts {
         let more = match (&conflict.why, &conflict.beside) {
             (Why::Guarded(why), _) => format!(": {why}"),
@@ -459,14 +558,20 @@ fn warn(printer: &Printer, dock: &Dock, report: &Report) {
         };
         printer.warning(&format!("{}: {}{more}", shown(&conflict.path), conflict.why.text()));
     }
-    for (kept, by, at) in [
-        (&report.held_here, "on the dock", "here"),
-        (&report.held_there, "here", "on the dock"),
+    if before.conflicts > 0 && !report.conflicts.is_empty() {
+        printer.note(&format!(
+            "{} in conflict now",
+            before.conflicts + report.conflicts.len()
+        ));
+    }
+    for (kept, before, by, at) in [
+        (&report.held_here, before.held_here, "on the dock", "here"),
+        (&report.held_there, before.held_there, "here", "on the dock"),
     ] {
         if let Some(first) = kept.first() {
             printer.warning(&format!(
                 "{} files were removed {by}, {} among them: they are kept {at}",
-                kept.len(),
+                counted(kept.len(), before),
                 shown(first)
             ));
         }
@@ -477,17 +582,32 @@ fn warn(printer: &Printer, dock: &Dock, report: &Report) {
     for path in &report.others {
         printer.detail(&format!("{} is a pipe or a device, and is left out", shown(path)));
     }
-    let (count, named) = &report.root_files;
-    if *count > 0 {
-        let names: Vec<String> = named.iter().map(|path| shown(path)).collect();
-        let more = if *count > names.len() { ", ..." } else { "" };
+    if !report.root_files.is_empty() {
+        let named = report.root_files.iter().take(ROOT_NAMED);
+        let names: Vec<String> = named.map(|path| shown(path)).collect();
+        let more = if report.root_files.len() > names.len() {
+            ", ..."
+        } else {
+            ""
+        };
         printer.warning(&format!(
-            "{count} of the workspace's files belong to root, made by a container: {}{more}\n\
-             hint: ssh-dock -t {} sudo chown -R --no-dereference --from=root '$(id -u)' {}",
+            "{} of the workspace's files belong to root, made by a container: {}{more}\n\
+             hint: {}",
+            counted(report.root_files.len(), before.root_files),
             names.join(", "),
-            shell::quote(&dock.moniker),
-            shell::quote(&report.workspace)
+            hint!(
+                "sync-down --dock {} --chown gives them to you, without sudo",
+                dock.moniker
+            )
         ));
+    }
+}
+
+/// So many, and where there were some before, how many in all.
+fn counted(new: usize, before: usize) -> String {
+    match before {
+        0 => new.to_string(),
+        before => format!("{new} more ({} in all)", new + before),
     }
 }
 
@@ -497,46 +617,19 @@ fn judged(dock: &Dock, report: &Report, direction: Direction) -> Result<ExitStat
         Direction::Up => "sync-up",
         Direction::Down | Direction::Both => "sync-down",
     };
-    if let Some(first) = report.conflicts.first() {
-        let path = shell::quote(&shown(&first.path)).into_owned();
-        let look = match first.why {
-            Why::Guarded(_) => format!(
-                "ssh-dock {} cat {} shows the dock's version. ",
-                shell::quote(&dock.moniker),
-                shell::quote(&shell::quote(&format!("{}/{}", report.workspace, shown(&first.path))))
-            ),
-            _ => String::new(),
-        };
-        return Err(Error::failed(format!(
-            "{} left alone on both sides; the rest has travelled",
-            match report.conflicts.len() {
-                1 => "a conflict was".to_owned(),
-                count => format!("{count} conflicts were"),
-            }
-        ))
-        .hint(hint!(
-            "{look}{command} --ours {path} takes this machine's version to both sides, {command} --theirs {path} the dock's";
-            look = look,
-            command = command,
-            path = path
-        )));
-    }
-    for (kept, by, command, back) in [
-        (&report.held_here, "on the dock", "sync-down", "sync-up --ours"),
-        (&report.held_there, "here", "sync-up", "sync-down --theirs"),
-    ] {
-        if let Some(first) = kept.first() {
-            return Err(Error::failed(format!(
-                "so much was removed {by} ({} files) that it is not done unasked; the rest has travelled",
-                kept.len()
-            ))
-            .hint(hint!(
-                "where that is meant: {command} --delete; {back} {} puts what was not to go back where it was",
-                shown(first);
-                command = command,
-                back = back
-            )));
-        }
+    let hint = in_the_way(dock, report, command);
+    let what = match (report.conflicts.len(), report.held_here.len(), report.held_there.len()) {
+        (1, ..) => Some("a conflict was left alone on both sides".to_owned()),
+        (2.., ..) => Some(format!(
+            "{} conflicts were left alone on both sides",
+            report.conflicts.len()
+        )),
+        (_, kept @ 1.., _) => Some(so_much("on the dock", kept)),
+        (_, _, kept @ 1..) => Some(so_much("here", kept)),
+        (0, 0, 0) => None,
+    };
+    if let (Some(what), Some(hint)) = (what, hint) {
+        return Err(Error::failed(format!("{what}; the rest has travelled")).hint(hint));
     }
     if let Some((path, why)) = report.troubles.first() {
         return Err(
@@ -547,17 +640,66 @@ fn judged(dock: &Dock, report: &Report, direction: Direction) -> Result<ExitStat
     Ok(ExitStatus::SUCCESS)
 }
 
+fn so_much(by: &str, files: usize) -> String {
+    format!("so much was removed {by} ({files} files) that it is not done unasked")
+}
+
+/// What settles the first of what is left alone; `command` is the one that syncs.
+fn in_the_way(dock: &Dock, report: &Report, command: &str) -> Option<String> {
+    if let Some(first) = report.conflicts.first() {
+        return Some(settling(dock, report, first, command));
+    }
+    let held = [
+        (&report.held_here, "sync-down", "sync-up --ours"),
+        (&report.held_there, "sync-up", "sync-down --theirs"),
+    ];
+    held.into_iter().find_map(|(kept, command, back)| {
+        let first = kept.first()?;
+        Some(hint!(
+            "where that is meant: {command} --delete; {back} {} puts what was not to go back where it was",
+            shown(first);
+            command = command,
+            back = back
+        ))
+    })
+}
+
+fn settling(dock: &Dock, report: &Report, conflict: &Conflict, command: &str) -> String {
+    let path = shell::quote(&shown(&conflict.path)).into_owned();
+    let look = match conflict.why {
+        Why::Guarded(_) => format!(
+            "ssh-dock {} cat {} shows the dock's version. ",
+            shell::quote(&dock.moniker),
+            shell::quote(&shell::quote(&format!(
+                "{}/{}",
+                report.workspace,
+                shown(&conflict.path)
+            )))
+        ),
+        _ => String::new(),
+    };
+    hint!(
+        "{look}{command} --ours {path} takes this machine's version to both sides, {command} --theirs {path} the dock's";
+        look = look,
+        command = command,
+        path = path
+    )
+}
+
 /// Says what happened while watching.
 pub fn tell(printer: &Printer, dock: &Dock, event: Event) {
     match event {
-        Event::Synced(report) => {
+        Event::Synced(report, before) => {
             for (path, action) in report.done.iter().take(NAMED) {
                 printer.note(&line(path, *action));
             }
             if report.done.len() > NAMED {
                 printer.note(&format!("... and {} more", report.done.len() - NAMED));
             }
-            warn(printer, dock, &report);
+            warn(printer, dock, &report, before);
+            if let Some(hint) = in_the_way(dock, &report, "sync-down") {
+                printer.note(&format!("hint: {hint}"));
+            }
         }
         Event::Failed(error) => {
             printer.error(&error);

@@ -14,6 +14,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::LazyLock;
 
+use serde::{Deserialize as _, Deserializer};
+
 use super::plan::is_at_or_below;
 use super::{Kind, Tree, ancestors, is_acceptable, split};
 use crate::context::{PatternError, Selector};
@@ -47,6 +49,19 @@ const OUT: &str = "it leads out of the project";
 /// What sends what it finds by way of such a link sends what is to stay.
 const IGNORED: &str = "it leads to what .dockerignore leaves out";
 const UNKNOWN: &str = "the dock does not say where it leads";
+
+/// In place of a reason that only another version of this program has.
+const OTHER: &str = "another version of dockerutils says that something here obeys it";
+
+/// Reads a reason that another process of this program has written.
+///
+/// # Errors
+/// What is no text.
+pub fn read_reason<'de, D: Deserializer<'de>>(from: D) -> Result<&'static str, D::Error> {
+    let text = String::deserialize(from)?;
+    let own = RULES.iter().map(|rule| rule.why).chain([LED, OUT, IGNORED, UNKNOWN]);
+    Ok(own.into_iter().find(|why| *why == text).unwrap_or(OTHER))
+}
 
 /// The list.
 pub const RULES: &[Rule] = &[

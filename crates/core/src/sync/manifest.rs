@@ -232,11 +232,19 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Of a project's root and a dock. Waits for nobody.
+    /// Of a project's root and a dock. Waits for nobody; [`super::shared`] does.
     ///
     /// # Errors
     /// Another sync of the same, and a directory that can't be made.
     pub fn open(root: &Path, moniker: &str, env: &Env) -> Result<Self> {
+        Self::try_open(root, moniker, env)?.ok_or_else(|| Self::peek(root, moniker, env).is_taken(root, moniker))
+    }
+
+    /// [`Memory::open`]; none where another command syncs the same.
+    ///
+    /// # Errors
+    /// A directory that can't be made.
+    pub fn try_open(root: &Path, moniker: &str, env: &Env) -> Result<Option<Self>> {
         let mut memory = Self::peek(root, moniker, env);
         let directory = memory.stem.parent().unwrap_or(Path::new("."));
         let failed = |path: &Path, cause| Error::failed(format!("{} can't be written", path.display())).because(cause);
@@ -246,17 +254,35 @@ impl Memory {
         let lock = private_file::open_lock(&path).map_err(|cause| failed(&path, cause))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::failed(format!(
-                    "another command syncs {} with dock {moniker:?} just now",
-                    root.display()
-                ))
-                .hint(hint!("wait for it, or end it: fuser {}", path.display())));
-            }
+            Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(cause)) => return Err(failed(&path, cause)),
         }
         memory.lock = Some(lock);
-        Ok(memory)
+        Ok(Some(memory))
+    }
+
+    /// The error of a command that finds another one at work, which can't be asked.
+    pub fn is_taken(&self, root: &Path, moniker: &str) -> Error {
+        let lock = self.stem.with_extension("lock");
+        Error::failed(format!(
+            "another command syncs {} with dock {moniker:?} just now, and does not answer",
+            root.display()
+        ))
+        .hint(hint!(
+            "where it is stopped, go on with it (fg); else end it: fuser {}",
+            lock.display()
+        ))
+    }
+
+    /// Where whoever holds the lock says how it is asked: see [`super::holder`].
+    pub fn holder_file(&self) -> PathBuf {
+        self.stem.with_extension("holder")
+    }
+
+    /// By what its files are named.
+    pub fn name(&self) -> String {
+        let name = self.stem.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
     }
 
     /// [`Memory::open`] to read only, beside whatever syncs.

@@ -10,20 +10,25 @@
 //! directories and sizes that lie are refused, and nothing is ever written through a symbolic link. What decides or runs
 //! things here ([`guard`]) it never changes without a person's word.
 
+pub mod asker;
 pub mod clock;
 pub mod far;
 pub mod guard;
+pub mod holder;
 pub mod listing;
 pub mod local;
 pub mod manifest;
+pub mod news;
 pub mod obeyed;
 pub mod owner;
 pub mod plan;
 pub mod receive;
+pub mod request;
 pub mod rsync;
 pub mod script;
 pub mod send;
 pub mod session;
+pub mod shared;
 #[cfg(test)]
 mod tests;
 pub mod trash;

@@ -9,13 +9,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::guard::Guard;
+use serde::{Deserialize, Serialize};
+
+use super::guard::{self, Guard};
 use super::manifest::{Record, Records, Side};
 use super::{Content, Item, Kind, OTHERS_WRITE, Stamp, Tree, ancestors, below, split};
 use crate::config::own::RemoveUnasked;
 
 /// Which way files go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Direction {
     /// To the dock.
     Up,
@@ -36,7 +39,8 @@ impl Direction {
 }
 
 /// One of the two sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Place {
     /// This machine.
     Here,
@@ -56,7 +60,8 @@ impl Place {
 }
 
 /// Why a path is left alone on both sides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Why {
     /// Changed on both sides.
     BothChanged,
@@ -79,8 +84,11 @@ pub enum Why {
     /// Its name is another's but for capitals, and this side's file system takes both for one.
     SameLetters(Place),
     /// Changed on the dock, and no dock changes it: see [`Guard`], which says why.
-    Guarded(&'static str),
+    Guarded(#[serde(deserialize_with = "guard::read_reason")] Reason),
 }
+
+/// Why a dock does not change something: a sentence of [`Guard`]'s.
+type Reason = &'static str;
 
 impl Why {
     /// In words.
@@ -111,7 +119,8 @@ impl Why {
 }
 
 /// What happens to a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Put on the dock, with this mode.
     Send(u32),

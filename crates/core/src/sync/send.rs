@@ -20,6 +20,7 @@ use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
@@ -98,7 +99,7 @@ pub struct AsRead {
 }
 
 /// A file whose contents are ours to make.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generated {
     /// The path whose place it takes on the dock.
     pub path: Vec<u8>,

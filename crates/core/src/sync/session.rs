@@ -5,6 +5,7 @@ mod restore;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::clock::{Clocks, now_ns};
@@ -46,13 +47,13 @@ const LONGEST_LISTING: u64 = 1 << 30;
 /// From so many files or bytes on, it is said before they travel.
 const NOTED_FILES: usize = 100;
 const NOTED_BYTES: u64 = 4_000_000;
-/// So many of root's files are named.
-const NAMED: usize = 3;
 /// The directory in a stage in which rsync makes files here.
 const MADE: &str = "made";
 /// Why something is not removed on the dock.
 const FULL_THERE: &str =
     "it stays on the dock: there is no room to keep it there for a week, as what a sync removes is";
+/// So many entries that git ignores are named.
+const NAMED: usize = 3;
 /// What is put behind the name of a file in conflict, for the dock's version.
 const BESIDE: &[u8] = b".dock";
 
@@ -123,8 +124,10 @@ pub struct Report {
     pub held_here: Vec<Vec<u8>>,
     /// What was removed here and is kept on the dock, likewise.
     pub held_there: Vec<Vec<u8>>,
-    /// Files of root on the dock: how many, and some of their names.
-    pub root_files: (usize, Vec<Vec<u8>>),
+    /// Files of root on the dock.
+    pub root_files: Vec<Vec<u8>>,
+    /// The number of the user on the dock.
+    pub user: u32,
     /// Pipes and devices here, which do not travel.
     pub others: Vec<Vec<u8>>,
     /// Bytes of the files that were sent, and that were brought.
@@ -132,6 +135,17 @@ pub struct Report {
 }
 
 impl Report {
+    /// What travelled, without what is in the way.
+    #[must_use]
+    pub fn done_alone(self) -> Self {
+        Self {
+            workspace: self.workspace,
+            done: self.done,
+            bytes: self.bytes,
+            ..Self::default()
+        }
+    }
+
     /// Whether all is in step, as far as it was to be.
     pub fn is_clean(&self) -> bool {
         self.conflicts.is_empty() && self.troubles.is_empty() && self.held_here.is_empty() && self.held_there.is_empty()
@@ -204,6 +218,10 @@ pub struct Session<S> {
     next: Option<String>,
     /// The directories here when they were last listed.
     directories: BTreeSet<Vec<u8>>,
+    /// Whether the dock may have something that no round both ways has seen, or that one failed to take.
+    owes: bool,
+    /// Whether it was said why rsync is not used.
+    is_distrust_told: AtomicBool,
 }
 
 /// Hears a line about what is going on.
@@ -230,6 +248,8 @@ impl<S: Shell> Session<S> {
             agreed: false,
             next: None,
             directories: BTreeSet::new(),
+            owes: false,
+            is_distrust_told: AtomicBool::new(false),
         }
     }
 
@@ -313,6 +333,7 @@ impl<S: Shell> Session<S> {
             return Err(foreign(&workspace, owner, &self.target));
         }
         let changed = text.is_some();
+        self.owes |= changed;
         let text = match (text, kept) {
             (Some(text), _) => Arc::new(text),
             (None, Some((kept, _))) => Arc::new(kept),
@@ -450,7 +471,8 @@ impl<S: Shell> Session<S> {
         Ok(report)
     }
 
-    /// Sends what changed here, as long as the dock is as it was last looked at; else syncs.
+    /// Sends what changed here, as long as the dock is as it was last looked at; else syncs both ways: what changed there
+    /// would not be looked for again.
     ///
     /// # Errors
     /// As [`Session::sync`].
@@ -458,16 +480,25 @@ impl<S: Shell> Session<S> {
         let mut report = Report::default();
         match self.round(wish, false, &mut report).await? {
             Round::Done => Ok(report),
-            Round::Again => self.sync(wish, false).await,
+            Round::Again => {
+                let both = Wish {
+                    direction: Direction::Both,
+                    ..*wish
+                };
+                self.sync(&both, false).await
+            }
         }
     }
 
-    /// Looks at the dock, and syncs both ways where something changed there; none where nothing did.
+    /// Looks at the dock, and syncs both ways where something changed there; none where nothing did. With `again`, also where
+    /// something did earlier that has not come yet.
     ///
     /// # Errors
     /// As [`Session::sync`].
-    pub async fn poll(&mut self) -> Result<Option<Report>> {
-        if !self.look(false).await? {
+    pub async fn poll(&mut self, again: bool) -> Result<Option<Report>> {
+        let changed = self.look(false).await?;
+        let is_due = changed || (self.owes && again);
+        if !is_due {
             return Ok(None);
         }
         let wish = Wish::everything(Direction::Both, self.brake);
@@ -496,6 +527,9 @@ impl<S: Shell> Session<S> {
         let mut there = std::mem::take(&mut self.far.listing.tree);
         let outcome = self.round_of(&here, &mut there, wish, dry, report).await;
         self.far.listing.tree = there;
+        if !dry && matches!(outcome, Ok(Round::Done)) && wish.direction == Direction::Both && wish.only.is_empty() {
+            self.owes = !report.troubles.is_empty();
+        }
         outcome
     }
 
@@ -912,7 +946,9 @@ impl<S: Shell> Session<S> {
     /// Whether this machine's rsync is one that talks to a dock's; where it is not, it is said.
     async fn is_trusted(&self, rsync: &Rsync) -> bool {
         let why = rsync.distrust().await;
-        if let Some(why) = &why {
+        if let Some(why) = &why
+            && !self.is_distrust_told.swap(true, Ordering::Relaxed)
+        {
             (self.notice)(&format!("{why}: large files travel whole"));
         }
         why.is_none()
@@ -1635,18 +1671,13 @@ impl<S: Shell> Session<S> {
     }
 
     fn report_root_files(&self, report: &mut Report) {
+        report.user = self.far.uid;
         if self.far.uid == 0 {
             return;
         }
-        let mut roots = self
-            .far
-            .listing
-            .tree
-            .iter()
-            .filter(|(_, item)| item.owner == 0)
-            .map(|(path, _)| path);
-        let named: Vec<Vec<u8>> = roots.by_ref().take(NAMED).cloned().collect();
-        report.root_files = (named.len() + roots.count(), named);
+        let tree = &self.far.listing.tree;
+        let roots = tree.iter().filter(|(_, item)| item.owner == 0);
+        report.root_files = roots.map(|(path, _)| path.clone()).collect();
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod git;
 mod losses;
+mod shared;
 mod trash;
 
 use std::collections::BTreeMap;
@@ -2007,6 +2008,7 @@ proptest! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_saved_is_there_at_once_while_it_is_watched_and_the_other_way_by_polling() {
+    use super::news::News;
     use super::watch::{Event, POLL, watch};
     use std::time::{Duration, Instant};
 
@@ -2016,7 +2018,7 @@ async fn what_is_saved_is_there_at_once_while_it_is_watched_and_the_other_way_by
     let mut session = pair.session().unwrap();
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let watching = tokio::spawn(async move {
-        watch(&mut session, |event| drop(tell.send(event))).await;
+        watch(&mut session, None, &mut News::default(), |event| drop(tell.send(event))).await;
     });
     let appears = async |file: PathBuf, text: &str, limit: Duration| {
         let begun = Instant::now();
@@ -2049,7 +2051,7 @@ async fn what_is_saved_is_there_at_once_while_it_is_watched_and_the_other_way_by
     write(&pair.here(), "d/b", "ours");
     let conflict = loop {
         match told.recv().await.unwrap() {
-            Event::Synced(report) if !report.conflicts.is_empty() => break report,
+            Event::Synced(report, _) if !report.conflicts.is_empty() => break report,
             Event::Failed(error) => panic!("{error:?}"),
             _ => {}
         }

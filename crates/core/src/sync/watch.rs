@@ -2,7 +2,6 @@
 //! looked at again and again.
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -14,8 +13,10 @@ use tokio::time::Instant;
 
 use super::OWN_DIRECTORY;
 use super::far::Shell;
+use super::holder::Holder;
+use super::news::{Before, News};
 use super::plan::{Direction, Wish};
-use super::session::{Conflict, Report, Session};
+use super::session::{Report, Session};
 use crate::error::Error;
 
 /// How often the dock is looked at, unless looking takes long itself.
@@ -27,12 +28,14 @@ const QUIET: Duration = Duration::from_millis(30);
 const QUIET_AT_MOST: Duration = Duration::from_millis(150);
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How long to wait at most before what did not travel is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// What happened while watching.
 #[derive(Debug)]
 pub enum Event {
-    /// Something travelled, or is in conflict.
-    Synced(Report),
+    /// Something travelled, or is in the way that was not said yet; with how much of its kind was.
+    Synced(Report, Before),
     /// Something failed; it is tried again.
     Failed(Error),
     /// It works again.
@@ -148,46 +151,69 @@ fn blind(cause: notify::Error) -> Error {
 }
 
 /// What a round of watching is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Here { all: bool },
     There,
+    Asked,
 }
 
-/// Keeps both in step, both ways, until this is dropped. Failures are told, and do not end it.
-pub async fn watch<S: Shell>(session: &mut Session<S>, mut tell: impl FnMut(Event)) -> Infallible {
+/// Keeps both in step, both ways, until another command asks `holder` to step aside; without one, until this is dropped.
+/// What others ask for is done between. Failures are told, and do not end it.
+pub async fn watch<S: Shell>(
+    session: &mut Session<S>,
+    mut holder: Option<&mut Holder>,
+    news: &mut News,
+    mut tell: impl FnMut(Event),
+) {
     let (mut watcher, failed) = Watcher::new(session.local().root());
     failed.map(Event::Blind).into_iter().for_each(&mut tell);
     let mut poll = Instant::now() + POLL;
     let mut broken = false;
-    // The conflicts that were told already.
-    let mut told: Vec<Conflict> = Vec::new();
+    // What failed is tried again, less and less often.
+    let (mut again, mut pause_again) = (Instant::now(), POLL);
+    // Whether so much is gone that it is looked at again before it is said.
+    let mut is_in_doubt = false;
     let mut turn = Turn::Here { all: true };
     loop {
         let begun = Instant::now();
         let brake = session.brake;
         let both = |direction| Wish::everything(direction, brake);
-        let result = match turn {
+        let result = match (turn, &mut holder) {
+            (Turn::Asked, Some(holder)) => {
+                for served in holder.answer(session).await {
+                    // What is in the way was said where it was asked for.
+                    let report = match served.is_heard {
+                        true => served.report.done_alone(),
+                        false => served.report,
+                    };
+                    news.filter(report, false, begun).tell(&mut tell);
+                }
+                if holder.is_to_leave() {
+                    return;
+                }
+                Ok(None)
+            }
             _ if broken => session.sync(&both(Direction::Both), false).await.map(Some),
-            Turn::Here { all: true } => session.sync(&both(Direction::Both), false).await.map(Some),
-            Turn::Here { all: false } => session.push(&both(Direction::Up)).await.map(Some),
-            Turn::There => session.poll().await,
+            (Turn::Here { all: true }, _) => session.sync(&both(Direction::Both), false).await.map(Some),
+            (Turn::Here { all: false }, _) => session.push(&both(Direction::Up)).await.map(Some),
+            (Turn::There | Turn::Asked, _) => session.poll(begun >= again).await,
         };
         match result {
             Ok(report) => {
-                if std::mem::take(&mut broken) {
+                if turn != Turn::Asked && std::mem::take(&mut broken) {
                     tell(Event::Back);
                 }
-                if let Some(mut report) = report {
-                    let conflicts = std::mem::take(&mut report.conflicts);
-                    report.conflicts = conflicts.iter().filter(|one| !told.contains(one)).cloned().collect();
-                    // Where only changes here were looked at, others may be what they were.
-                    match turn {
-                        Turn::Here { all: false } => told.extend_from_slice(&report.conflicts),
-                        _ => told = conflicts,
+                if let Some(report) = report {
+                    if report.troubles.is_empty() {
+                        pause_again = POLL;
+                    } else {
+                        again = Instant::now() + pause_again;
+                        pause_again = (pause_again * 2).min(LONGEST_PAUSE);
                     }
-                    if !report.done.is_empty() || !report.is_clean() {
-                        tell(Event::Synced(report));
-                    }
+                    let filtered = news.filter(report, turn != Turn::Here { all: false }, begun);
+                    is_in_doubt = filtered.is_in_doubt;
+                    filtered.tell(&mut tell);
                 }
             }
             Err(error) => {
@@ -207,11 +233,18 @@ pub async fn watch<S: Shell>(session: &mut Session<S>, mut tell: impl FnMut(Even
             turn = Turn::Here { all: false };
             continue;
         }
+        let asked = async {
+            match &mut holder {
+                Some(holder) => holder.asked().await,
+                None => std::future::pending().await,
+            }
+        };
         turn = tokio::select! {
             all = watcher.changed(), if !broken => Turn::Here { all },
+            () = asked => Turn::Asked,
             () = tokio::time::sleep_until(poll) => match watcher.watcher {
-                Some(_) => Turn::There,
-                None => Turn::Here { all: true },
+                Some(_) if !is_in_doubt => Turn::There,
+                _ => Turn::Here { all: true },
             },
         };
     }

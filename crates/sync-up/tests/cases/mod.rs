@@ -86,19 +86,17 @@ fn paths_are_of_the_project_and_options_exclude_each_other() {
 }
 
 #[test]
-fn another_sync_of_the_same_is_not_run_beside() {
+fn another_sync_of_the_same_that_can_not_be_asked_is_waited_for() {
     let sandbox = sandbox();
     let root = sandbox.project().canonicalize().unwrap();
     let env = dockerutils_core::env::Env::from_pairs([("HOME", sandbox.home().to_str().unwrap())]);
-    let _held = dockerutils_core::sync::manifest::Memory::open(&root, "far", &env).unwrap();
-    sandbox
-        .command(COMMAND)
-        .args(["--dock", "far"])
-        .code(1)
-        .stderr_has(&format!(
-            "{COMMAND}: another command syncs [SANDBOX]/sample with dock \"far\" just now\n\nhint: wait for it, or end it: fuser "
-        ))
-        .run();
+    let held = dockerutils_core::sync::manifest::Memory::open(&root, "far", &env).unwrap();
+    let mut terminal = sandbox.command(COMMAND).args(["--dock", "far"]).at_terminal();
+    terminal.expect("waiting for another command, which syncs ");
+    drop(held);
+    // Nothing listens where the dock is said to be.
+    let (code, shown) = terminal.end();
+    assert_eq!(code, Some(3), "{shown}");
 }
 
 #[test]

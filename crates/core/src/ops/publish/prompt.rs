@@ -12,8 +12,15 @@ use crate::output::Printer;
 use crate::terminal::{self, Silence};
 
 /// Whether there is a person to ask: stdin and stderr are a terminal.
-pub fn can_ask() -> bool {
+pub(in crate::ops) fn can_ask() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Asks whether something is to be done; it is not where nothing else is typed.
+pub(in crate::ops) async fn agrees(printer: &Printer, question: &str) -> bool {
+    printer.question(&format!("{question} [y/N]"));
+    let answer = line().await.unwrap_or_default();
+    matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")
 }
 
 /// Asks for a user and a password.

@@ -19,12 +19,13 @@ use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::docks::remote;
-use crate::ops::sync::{self, Docked, Purpose};
+use crate::ops::sync::{self, Docked};
 use crate::output::visible;
 use crate::shell;
 use crate::sync::manifest::Memory;
-use crate::sync::plan::{Direction, Wish};
-use crate::sync::watch::{self, POLL};
+use crate::sync::plan::Direction;
+use crate::sync::request::Request;
+use crate::sync::watch::POLL;
 
 /// How long looking for directories there may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -109,10 +110,11 @@ pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>
     let mut session = None;
     let mut workspace = String::new();
     if found.iter().any(is_inside) {
-        let mut docked = tokio::task::block_in_place(|| Docked::open(context, project, Purpose::SyncWithVersion))?;
-        let wish = Wish::everything(Direction::Up, docked.session.brake);
-        let report = docked.session.sync(&wish, false).await?;
+        let mut docked = tokio::task::block_in_place(|| Docked::open(context, project, true, false))?;
+        let report = docked.sync(Request::everything(Direction::Up)).await?;
         sync::show_briefly(&context.printer, &docked.dock, &report);
+        // Until the container is made, others sync themselves.
+        docked.finish().await;
         workspace.clone_from(&report.workspace);
         *options = translated(options, project, env, |source| there(source, project, &workspace))?;
         session = Some(docked);
@@ -217,13 +219,26 @@ pub async fn in_step(
                 sync::tell(&printer, &dock, event);
             }
         };
+        let quiet = printer.quieted();
+        let watching = async {
+            match docked.watch(if terminal { &quiet } else { &printer }, told).await {
+                Ok(never) => match never {},
+                Err(error) => {
+                    if !terminal {
+                        printer.error(&error);
+                    }
+                    std::future::pending().await
+                }
+            }
+        };
         tokio::select! {
             status = run => status,
-            never = watch::watch(&mut docked.session, told) => match never {},
+            () = watching => Err(Error::failed("the watch has ended")),
         }
     };
-    let wish = Wish::everything(Direction::Both, docked.session.brake);
-    match docked.session.sync(&wish, false).await {
+    // A round may have been cut off.
+    docked.let_go();
+    match docked.sync(Request::everything(Direction::Both)).await {
         Ok(report) => sync::show_briefly(&context.printer, &docked.dock, &report),
         Err(error) => {
             context.printer.error(&error);
@@ -232,5 +247,6 @@ pub async fn in_step(
                 .warning("what the container made is still on the dock: sync-down brings it");
         }
     }
+    docked.finish().await;
     status
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Docked, Purpose, SyncArgs, text, wanted};
+use super::{Docked, SyncArgs, looking, text, wanted};
 use crate::agent::place::state_directory;
 use crate::cli::Context;
 use crate::config::project::Project;
@@ -14,8 +14,8 @@ use crate::hint;
 use crate::output::table::{Align, Table};
 use crate::output::{Printer, size, visible};
 use crate::sync::local::Local;
-use crate::sync::manifest::Memory;
 use crate::sync::plan::Direction;
+use crate::sync::shared::Lock;
 use crate::sync::trash::{self, KEPT_BYTES, KEPT_SECONDS, Restored, Trash, Version};
 use crate::sync::{Kind, shown};
 
@@ -105,7 +105,8 @@ fn restore_here(context: &Context, args: &SyncArgs, project: &Project, only: &[V
     // Nothing may be synced meanwhile, and what is remembered of the syncs is about to change.
     let mut memories = Vec::new();
     for dock in trash::docks(&versions) {
-        memories.push(Memory::open(local.root(), dock, &context.env)?);
+        let lock = Lock::new(local.root(), dock, &context.env);
+        memories.push(context.block_on(lock.take(&|line| context.printer.note(line)))?);
     }
     let restored = kept.restore(&local, &chosen)?;
     for memory in memories {
@@ -118,11 +119,13 @@ fn restore_here(context: &Context, args: &SyncArgs, project: &Project, only: &[V
 }
 
 fn restore_there(context: &Context, args: &SyncArgs, project: &Project, only: &[Vec<u8>]) -> Result<ExitStatus> {
-    let purpose = match args.list || context.global.dry_run {
-        true => Purpose::Look,
-        false => Purpose::Sync,
+    let (dock, mut session) = if args.list || context.global.dry_run {
+        looking(context, project)?
+    } else {
+        let mut docked = Docked::open(context, project, false, false)?;
+        let session = context.block_on(docked.alone())?;
+        (docked.dock, session)
     };
-    let Docked { dock, mut session } = Docked::open(context, project, purpose)?;
     let versions = context.block_on(session.kept_there())?;
     let workspace = session.far().workspace.clone();
     let trash = Path::new(&workspace).join(".dockerutils-sync/trash");

@@ -1,0 +1,104 @@
+//! Asking the command that syncs a project and a dock just now: see [`super::holder`].
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+
+use super::holder::Address;
+use super::manifest::Memory;
+use super::request::{Failure, Greeting, Hello, LONGEST_REPLY, PROTOCOL, Reply, Request};
+use super::session::Report;
+use crate::agent::frame;
+use crate::agent::place::is_private;
+use crate::agent::wire::VERSION;
+
+/// How long a holder may take for its first words, and be silent afterwards.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// How long it is waited for an answer before that is said.
+const UNSAID: Duration = Duration::from_secs(1);
+
+/// What came of asking.
+#[derive(Debug)]
+pub enum Asked {
+    /// The round is done.
+    Report(Box<Report>),
+    /// The round could not be done.
+    Failed(Failure),
+    /// The holder has ended, or leaves it to the next one.
+    Ended,
+    /// Nobody can be asked: there is no holder, or none that answers.
+    Nobody,
+}
+
+/// Asks for a round; without a request, that the holder steps aside.
+pub async fn ask(memory: &Memory, request: Option<&Request>, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
+    let Some((mut stream, greeting)) = greet(memory, request.is_none()).await else {
+        return Asked::Nobody;
+    };
+    match request {
+        None => wait(&mut stream, greeting.pid, notice).await,
+        Some(request) if greeting.dockerutils_sync == PROTOCOL => {
+            match frame::write_long_message(&mut stream, request).await {
+                Ok(()) => wait(&mut stream, greeting.pid, notice).await,
+                Err(_) => Asked::Ended,
+            }
+        }
+        // It would misunderstand, but for this.
+        Some(_) => match greet(memory, true).await {
+            Some((mut stream, _)) => wait(&mut stream, greeting.pid, notice).await,
+            None => Asked::Nobody,
+        },
+    }
+}
+
+/// The process that holds the lock, by what it has written down.
+pub fn address(memory: &Memory) -> Option<Address> {
+    let text = fs::read(memory.holder_file()).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+async fn greet(memory: &Memory, leave: bool) -> Option<(UnixStream, Greeting)> {
+    let address = address(memory)?;
+    if !address.socket.parent().is_some_and(is_private) {
+        return None;
+    }
+    let greeting = tokio::time::timeout(SILENCE, greet_at(&address.socket, leave)).await;
+    greeting.ok()?.ok()
+}
+
+async fn greet_at(socket: &Path, leave: bool) -> io::Result<(UnixStream, Greeting)> {
+    let mut stream = UnixStream::connect(socket).await?;
+    if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let hello = Hello {
+        dockerutils_sync: PROTOCOL,
+        version: VERSION.to_owned(),
+        leave,
+    };
+    frame::write_message(&mut stream, &hello).await?;
+    let greeting = frame::read_message(&mut stream).await?;
+    Ok((stream, greeting.ok_or(io::ErrorKind::ConnectionReset)?))
+}
+
+async fn wait(stream: &mut UnixStream, pid: u32, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
+    if tokio::time::timeout(UNSAID, frame::incoming(stream)).await.is_err() {
+        notice(&format!("waiting for process {pid}, which syncs the same just now"));
+    }
+    loop {
+        let reply = tokio::time::timeout(SILENCE, frame::read_long_message(stream, LONGEST_REPLY)).await;
+        match reply {
+            Ok(Ok(Some(Reply::Waiting))) => {}
+            Ok(Ok(Some(Reply::Notice(line)))) => notice(&line),
+            Ok(Ok(Some(Reply::Report(outcome)))) => return Asked::Report(Box::new(outcome.into())),
+            Ok(Ok(Some(Reply::Failed(failure)))) => return Asked::Failed(failure),
+            Ok(Ok(None) | Err(_)) => return Asked::Ended,
+            // It was stopped, or hangs.
+            Err(_) => return Asked::Nobody,
+        }
+    }
+}
