@@ -155,6 +155,7 @@ impl Docked {
         }
         session.generated = generated(project, purpose == Purpose::SyncWithVersion, &context.printer)?;
         let printer = context.printer.clone();
+        session.printer = Some(printer.clone());
         session.notice = Arc::new(move |line| printer.note(line));
         Ok(Self { dock, session })
     }

@@ -23,7 +23,7 @@ const NAME: usize = 28;
 /// Rows of one undertaking. Cheap to clone; it is taken away with the last clone, or by [`Bars::finish`].
 #[derive(Clone, Debug)]
 pub struct Bars {
-    printer: Printer,
+    printer: Option<Printer>,
     moving: Arc<Moving>,
     shown: Arc<Mutex<Option<Shown>>>,
     is_live: bool,
@@ -67,15 +67,15 @@ struct Part {
 impl Bars {
     /// Rows of what is `total` bytes, or about so.
     pub fn new(printer: &Printer, title: &str, total: u64) -> Self {
-        Self::of_files(printer, title, total, None)
+        Self::begin(Some(printer), title, total, None)
     }
 
-    /// One row of so many files, and their bytes.
-    pub fn files(printer: &Printer, title: &str, files: usize, total: u64) -> Self {
-        Self::of_files(printer, title, total, Some((0, files)))
+    /// One row of so many files, and their bytes; nowhere without a printer.
+    pub fn files(printer: Option<&Printer>, title: &str, files: usize, total: u64) -> Self {
+        Self::begin(printer, title, total, Some((0, files)))
     }
 
-    fn of_files(printer: &Printer, title: &str, total: u64, files: Option<(usize, usize)>) -> Self {
+    fn begin(printer: Option<&Printer>, title: &str, total: u64, files: Option<(usize, usize)>) -> Self {
         let moving = Arc::new(Moving(Mutex::new(Amounts {
             title: visible(title),
             began: Instant::now(),
@@ -84,13 +84,13 @@ impl Bars {
             parts: Vec::new(),
             next: 0,
         })));
-        let is_live = printer.live();
-        let shown = is_live.then(|| printer.screen().show(Arc::clone(&moving) as Arc<dyn View>));
+        let terminal = printer.filter(|printer| printer.live());
+        let shown = terminal.map(|printer| printer.screen().show(Arc::clone(&moving) as Arc<dyn View>));
         Self {
-            printer: printer.clone(),
+            printer: printer.cloned(),
             moving,
+            is_live: shown.is_some(),
             shown: Arc::new(Mutex::new(shown)),
-            is_live,
         }
     }
 
@@ -164,10 +164,8 @@ impl Bar {
     /// All of it has gone.
     pub fn done(mut self) {
         self.is_done = true;
-        if !self.bars.is_live {
-            self.bars
-                .printer
-                .note(&format!("{} {} sent", self.name, size(self.length)));
+        if let (false, Some(printer)) = (self.bars.is_live, &self.bars.printer) {
+            printer.note(&format!("{} {} sent", self.name, size(self.length)));
         }
     }
 }

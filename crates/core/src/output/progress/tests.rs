@@ -346,7 +346,7 @@ fn an_interruption_leaves_nothing() {
         printer.note("the plan");
         let mut steps = Steps::new(&printer, false);
         steps.runs("1", LONG_NAME);
-        let bars = Bars::files(&printer, "sending", 12, 315_000_000);
+        let bars = Bars::files(Some(&printer), "sending", 12, 315_000_000);
         bars.moving_for(Duration::from_secs(1));
         let mut bar = bars.part("a layer", 1000, 1000);
         bar.advance(10);
@@ -400,7 +400,7 @@ fn bytes_have_a_rate_when_it_is_known_and_one_unit() {
     for columns in WIDTHS {
         let emulator = Emulator::new(columns);
         let printer = emulator.printer();
-        let bars = Bars::files(&printer, "sending", 5000, 315_000_000);
+        let bars = Bars::files(Some(&printer), "sending", 5000, 315_000_000);
         let widest = usize::from(columns) - 1;
         paint(&printer);
         assert!(emulator.rows().is_empty(), "what is over at once is not shown");
