@@ -17,6 +17,7 @@ mod lab;
 mod moves_over;
 mod notices;
 mod ports;
+mod progress;
 mod publish;
 mod publish_terminal;
 mod registry;

@@ -20,8 +20,8 @@ use rustix::process::Signal;
 const OWN_FILES: &str = "ls -A \"$1/.dockerutils-sync\" | grep -vx -e generation -e trash";
 
 /// A project, a home with a dock in its list, and that dock.
-struct Far {
-    sandbox: Sandbox,
+pub(crate) struct Far {
+    pub(crate) sandbox: Sandbox,
     engine: LabEngine,
     dock: Dock,
     name: String,
@@ -33,7 +33,7 @@ impl Far {
         Self::with(name, user, None, None)
     }
 
-    fn with(name: &str, user: &str, through: Option<SocketAddr>, workspace: Option<&str>) -> Self {
+    pub(crate) fn with(name: &str, user: &str, through: Option<SocketAddr>, workspace: Option<&str>) -> Self {
         let engine = lab::engine("26").unwrap();
         let ssh = engine.ssh().unwrap();
         let address = through.unwrap_or(ssh.address);
@@ -85,7 +85,7 @@ impl Far {
         )
     }
 
-    fn command(&self, name: &str) -> Invocation<'_> {
+    pub(crate) fn command(&self, name: &str) -> Invocation<'_> {
         self.sandbox
             .command(name)
             .env("PATH", self.path())
@@ -104,7 +104,7 @@ impl Far {
         capture_text(exec.args(&words[1..])).unwrap()
     }
 
-    fn shell_there(&self, script: &str) -> String {
+    pub(crate) fn shell_there(&self, script: &str) -> String {
         self.there(&["sh", "-c", script, "sh", &self.workspace()])
     }
 
@@ -193,7 +193,7 @@ impl Drop for Far {
 }
 
 /// Bytes that can't be compressed, always the same of the same seed.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let step = move || {
         state ^= state << 13;

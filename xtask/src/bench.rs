@@ -77,7 +77,7 @@ const BENCHES: [Bench; 6] = [
     },
     Bench {
         name: "sync",
-        about: "20,000 files that are on the dock already, over 50 ms",
+        about: "20,000 files that are on the dock already, over 50 ms; new data, at 0 and 50 ms; waiting for the disk",
         run: sync::run,
     },
 ];

@@ -171,6 +171,8 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
             };
             (command.run)(args, &context)
         });
+    // Nothing moves any more, whatever a thread still holds.
+    printer.screen().close();
     let failed = |error: &Error| {
         printer.error(error);
         match (error.class(), command.own_failure) {
@@ -243,11 +245,15 @@ impl Context {
         runtime()?.block_on(async {
             let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
                 .map_err(|cause| Error::failed("signals can't be handled").because(cause))?;
+            tokio::pin!(future);
             tokio::select! {
-                result = future => result,
-                _ = tokio::signal::ctrl_c() => Err(Error::interrupted()),
-                _ = terminated.recv() => Err(Error::interrupted()),
+                result = &mut future => return result,
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminated.recv() => {}
             }
+            // At once, though what is dropped now may take its time.
+            self.printer.screen().close();
+            Err(Error::interrupted())
         })
     }
 

@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often to look at what is waited for.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// A window's size before it gets another.
+const ROWS: u16 = 30;
+const COLUMNS: u16 = 100;
+
 /// A program at a terminal of 30 rows and 100 columns, of which it is the session's first process.
 #[derive(Debug)]
 pub struct Terminal {
@@ -31,6 +36,8 @@ pub struct Terminal {
     screen: Arc<Mutex<Vec<u8>>>,
     /// How much of the screen was waited for.
     seen: usize,
+    /// The sizes of the window, each with how much had been shown when it got it.
+    sizes: Vec<(usize, u16, u16)>,
     reading: JoinHandle<()>,
     closed: Arc<AtomicBool>,
 }
@@ -59,7 +66,7 @@ impl Terminal {
                 .open(OsStr::new(name.to_str().expect("a terminal's name is plain")));
             options.expect("it is unlocked")
         };
-        tcsetwinsize(&master, size(30, 100)).expect("a terminal has a size");
+        tcsetwinsize(&master, size(ROWS, COLUMNS)).expect("a terminal has a size");
         let before = tcgetattr(&master).expect("a terminal has modes");
         let keeper = slave();
         command.stdin(slave()).stdout(slave()).stderr(slave());
@@ -90,6 +97,7 @@ impl Terminal {
             before,
             screen,
             seen: 0,
+            sizes: vec![(0, ROWS, COLUMNS)],
             reading,
             closed,
         }
@@ -132,6 +140,43 @@ impl Terminal {
         self.seen += at + text.len();
     }
 
+    /// The rows of the screen as a person sees them, without the empty ones at its end.
+    ///
+    /// # Panics
+    /// When a size is none.
+    pub fn rows(&self) -> Vec<String> {
+        rows(&self.shown(), &self.sizes)
+    }
+
+    /// Waits until the rows of the screen are so, and gives them.
+    ///
+    /// # Panics
+    /// When they never are.
+    pub fn rows_when(&self, what: &str, are_so: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let began = Instant::now();
+        loop {
+            let rows = self.rows();
+            if are_so(&rows) {
+                return rows;
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{what} does not come; on the screen: {rows:#?}"
+            );
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// Waits for the program, as [`Terminal::end`], and gives the code and the rows of the screen that it leaves.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn end_with_rows(self) -> (Option<i32>, Vec<String>) {
+        let sizes = self.sizes.clone();
+        let (code, shown) = self.end();
+        (code, rows(shown.as_bytes(), &sizes))
+    }
+
     /// Waits until what is typed is not shown.
     ///
     /// # Panics
@@ -166,7 +211,8 @@ impl Terminal {
     ///
     /// # Panics
     /// When it takes none.
-    pub fn resize(&self, rows: u16, columns: u16) {
+    pub fn resize(&mut self, rows: u16, columns: u16) {
+        self.sizes.push((self.shown().len(), rows, columns));
         tcsetwinsize(&self.master, size(rows, columns)).expect("a terminal has a size");
     }
 
@@ -225,6 +271,26 @@ fn end(child: &mut Child, screen: &Mutex<Vec<u8>>) -> Option<i32> {
         }
         thread::sleep(LOOK);
     }
+}
+
+/// What a terminal emulator of these sizes shows, which leaves lines as they are when it is resized.
+fn rows(shown: &[u8], sizes: &[(usize, u16, u16)]) -> Vec<String> {
+    let count = |number: u16| NonZero::new(number).expect("a window has a size");
+    let mut parser = vt100::Parser::new(count(ROWS), count(COLUMNS), 0);
+    let mut at = 0;
+    for (from, rows, columns) in sizes {
+        parser.process(shown.get(at..*from).unwrap_or_default());
+        parser.screen_mut().set_size(count(*rows), count(*columns));
+        at = *from;
+    }
+    parser.process(shown.get(at..).unwrap_or_default());
+    let columns = parser.screen().size().1.into();
+    let rows = parser.screen().rows(0, columns).map(|row| row.trim_end().to_owned());
+    let mut rows: Vec<String> = rows.collect();
+    while rows.last().is_some_and(String::is_empty) {
+        rows.pop();
+    }
+    rows
 }
 
 fn size(rows: u16, columns: u16) -> Winsize {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use dockerutils_core::output::progress::bars::Bars;
 use dockerutils_core::sync::local::Local;
 use dockerutils_core::sync::receive::receive;
 use dockerutils_core::sync::{Item, Kind, Stamp};
@@ -28,7 +29,7 @@ pub(crate) fn fuzz(input: (bool, &[u8])) {
         .collect();
     let local = Local::open(root.path()).expect("it is there");
     let stage = local.stage().expect("it is ours");
-    if let Ok(arrived) = receive(&mut &*bytes, gzip, &wanted, &stage) {
+    if let Ok(arrived) = receive(&mut &*bytes, gzip, &wanted, &stage, &Bars::files(None, "bringing", 3, 4)) {
         assert!(arrived.keys().all(|path| wanted.contains_key(path)));
     }
     drop(stage);

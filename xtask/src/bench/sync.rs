@@ -1,8 +1,9 @@
-//! A project of 20,000 files, 200 MB, that its dock has already, over a link of 50 ms: `sync-up` beside `rsync -az`.
+//! `sync-up` beside `rsync -az`: a project of 20,000 files, 200 MB, that its dock has already, over a link of 50 ms; new data, at 0
+//! and 50 ms; and beside itself, what it costs to wait for the dock's disk.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::{self, announce};
 use dockerutils_test_support::{SlowLink, machine};
 
-use super::context::Project;
+use super::context::{Noise, Project};
 use super::measure::{Samples, peak_memory, time};
 use super::{Row, Setting};
 use crate::error::Error;
@@ -21,6 +22,13 @@ const ROUND_TRIP: Duration = Duration::from_millis(50);
 /// Where both sides' copies lie on the dock: in memory, so that its disk is not what is measured.
 const PLACE: &str = "/mnt/bench-sync";
 
+/// New data: what it is, its files, the bytes of each, and whether they get smaller when they are packed.
+const NEW: [(&str, usize, usize, bool, f64); 3] = [
+    ("300 MB of noise", 1, 300_000_000, false, 1.0),
+    ("300 MB of text", 1, 300_000_000, true, 0.7),
+    ("5,000 small files", 5_000, 2_000, true, 0.4),
+];
+
 pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
     machine::require("rsync", &["rsync"], "the bench's peer")?;
     let directory = tempfile::Builder::new()
@@ -28,30 +36,90 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
         .tempdir()
         .map_err(Error::file("a temporary directory"))?;
     let engine = lab::engine(DOCK)?;
-    let ssh = engine.ssh()?;
-    let link = SlowLink::start(ssh.address, ROUND_TRIP, None).map_err(Error::file("a slow link"))?;
-    let _place = Place::mount(&engine)?;
-    let project = Project::write(directory.path().join("project"))?;
-    let home = directory.path().join("home");
-    let port = link.address().port();
-    write_home(&home, port, &ssh)?;
+    let mut rows = vec![nothing_changed(setting, &engine, directory.path())?];
+    for (what, files, bytes, packs, limit) in NEW {
+        let data = directory.path().join("data");
+        write_data(&data, files, bytes, packs)?;
+        for round_trip in [Duration::ZERO, ROUND_TRIP] {
+            rows.push(new_data(
+                setting,
+                &engine,
+                directory.path(),
+                &data,
+                (what, limit),
+                round_trip,
+            )?);
+        }
+        if files > 1 {
+            rows.push(durability(setting, &engine, directory.path(), &data, what)?);
+        }
+        fs::remove_dir_all(&data).map_err(Error::file(&data))?;
+    }
+    Ok(rows)
+}
 
-    let mut ours = setting.ours("sync-up");
-    let path = std::env::var("PATH").unwrap_or_default();
-    ours.args(["--dock", "far"])
-        .current_dir(&project.root)
-        .env("HOME", &home)
-        .env("XDG_RUNTIME_DIR", home.join("runtime"))
-        .env("PATH", format!("{}:{path}", home.join("bin").display()))
-        .env("LOGNAME", "bench")
-        .env_remove("XDG_CONFIG_HOME")
-        .env_remove("XDG_CACHE_HOME")
-        .env_remove("DOCKER_HOST");
-    let mut peer = Command::new("rsync");
-    peer.arg("-az")
-        .args(["-e", &format!("ssh -F {}", home.join(".ssh/config").display())])
-        .arg(format!("{}/", project.root.display()))
-        .arg(format!("root@127.0.0.1:{PLACE}/peer/"));
+/// A home at the near end of a link to the dock.
+struct Near<'a> {
+    setting: &'a Setting,
+    home: PathBuf,
+    _link: SlowLink,
+}
+
+impl<'a> Near<'a> {
+    fn new(setting: &'a Setting, engine: &LabEngine, home: PathBuf, round_trip: Duration) -> Result<Self, Error> {
+        let ssh = engine.ssh()?;
+        let link = SlowLink::start(ssh.address, round_trip, None).map_err(Error::file("a slow link"))?;
+        write_home(&home, link.address().port(), &ssh)?;
+        Ok(Self {
+            setting,
+            home,
+            _link: link,
+        })
+    }
+
+    fn ours(&self, project: &Path) -> Command {
+        let mut ours = self.setting.ours("sync-up");
+        let path = std::env::var("PATH").unwrap_or_default();
+        ours.args(["--dock", "far"])
+            .current_dir(project)
+            .env("HOME", &self.home)
+            .env("XDG_RUNTIME_DIR", self.home.join("runtime"))
+            .env("PATH", format!("{}:{path}", self.home.join("bin").display()))
+            .env("LOGNAME", "bench")
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("DOCKER_HOST");
+        ours
+    }
+
+    fn peer(&self, project: &Path) -> Command {
+        let mut peer = Command::new("rsync");
+        peer.arg("-az")
+            .args(["-e", &format!("ssh -F {}", self.home.join(".ssh/config").display())])
+            .arg(format!("{}/", project.display()))
+            .arg(format!("root@127.0.0.1:{PLACE}/peer/"));
+        peer
+    }
+
+    /// The agent ends by itself when nobody uses it; so long the link must not be gone.
+    fn forget(self) -> Result<(), Error> {
+        let mut forget = self.setting.ours("unregister-dock");
+        forget
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("XDG_CACHE_HOME")
+            .arg("far")
+            .env("HOME", &self.home)
+            .env("XDG_RUNTIME_DIR", self.home.join("runtime"))
+            .stdout(Stdio::null());
+        process::capture(&mut forget).map(drop).map_err(Error::from)
+    }
+}
+
+fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> Result<Row, Error> {
+    let _place = Place::mount(engine)?;
+    let project = Project::write(directory.join("project"))?;
+    let near = Near::new(setting, engine, directory.join("home"), ROUND_TRIP)?;
+    let (mut ours, mut peer) = (near.ours(&project.root), near.peer(&project.root));
     announce("sending 200 MB twice, which is not measured");
     // Twice: the first time after it, the dock is asked what became of it.
     for _ in 0..2 {
@@ -64,23 +132,106 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
         peer_samples.push(time(&mut peer)?);
     }
     let memory = Some(peak_memory(&mut ours)?);
-    // The agent ends by itself when nobody uses it; so long the link must not be gone.
-    let mut forget = setting.ours("unregister-dock");
-    forget
-        .env_remove("XDG_CONFIG_HOME")
-        .env_remove("XDG_CACHE_HOME")
-        .arg("far")
-        .env("HOME", &home)
-        .env("XDG_RUNTIME_DIR", home.join("runtime"))
-        .stdout(Stdio::null());
-    process::capture(&mut forget)?;
-    Ok(vec![Row {
+    near.forget()?;
+    Ok(Row {
         what: "nothing changed, 50 ms".to_owned(),
         ours: our_samples,
         peer: peer_samples,
         limit: 0.7,
         memory,
-    }])
+    })
+}
+
+/// A project that has never been on the dock, whose data is that of `data`.
+fn new_project(directory: &Path, data: &Path, number: usize) -> Result<PathBuf, Error> {
+    let project = directory.join(format!("new-{number}"));
+    if project.exists() {
+        fs::remove_dir_all(&project).map_err(Error::file(&project))?;
+    }
+    let image = project.join("docker/box");
+    fs::create_dir_all(&image).map_err(Error::file(&image))?;
+    let dockerfile = image.join("Dockerfile");
+    fs::write(&dockerfile, "FROM scratch\n").map_err(Error::file(&dockerfile))?;
+    for entry in fs::read_dir(data).map_err(Error::file(data))? {
+        let file = entry.map_err(Error::file(data))?.path();
+        let name = file.file_name().unwrap_or_default();
+        fs::hard_link(&file, project.join(name)).map_err(Error::file(&file))?;
+    }
+    Ok(project)
+}
+
+fn new_data(
+    setting: &Setting,
+    engine: &LabEngine,
+    directory: &Path,
+    data: &Path,
+    (what, limit): (&str, f64),
+    round_trip: Duration,
+) -> Result<Row, Error> {
+    let place = Place::mount(engine)?;
+    let near = Near::new(setting, engine, directory.join("near"), round_trip)?;
+    // The connection of ours stands while a person works; the peer makes one each time, as it does.
+    let warm = new_project(directory, data, 0)?;
+    time(&mut near.ours(&warm))?;
+    let (mut ours, mut peer) = (Samples::default(), Samples::default());
+    for number in 1..=setting.runs {
+        place.empty()?;
+        let project = new_project(directory, data, number)?;
+        ours.push(time(&mut near.ours(&project))?);
+        place.empty()?;
+        peer.push(time(&mut near.peer(&project))?);
+        fs::remove_dir_all(&project).map_err(Error::file(&project))?;
+    }
+    place.empty()?;
+    let project = new_project(directory, data, setting.runs + 1)?;
+    let memory = Some(peak_memory(&mut near.ours(&project))?);
+    near.forget()?;
+    Ok(Row {
+        what: format!("{what}, {} ms", round_trip.as_millis()),
+        ours,
+        peer,
+        limit,
+        memory,
+    })
+}
+
+/// Ours beside ours on a dock whose `sync` does nothing; on its disk, since memory has nothing to wait for.
+fn durability(setting: &Setting, engine: &LabEngine, directory: &Path, data: &Path, what: &str) -> Result<Row, Error> {
+    let place = Place::on_disk(engine)?;
+    let near = Near::new(setting, engine, directory.join("near"), Duration::ZERO)?;
+    let warm = new_project(directory, data, 0)?;
+    time(&mut near.ours(&warm))?;
+    let (mut waits, mut does_not) = (Samples::default(), Samples::default());
+    for number in 1..=setting.runs {
+        for (samples, is_idle) in [(&mut waits, false), (&mut does_not, true)] {
+            place.empty()?;
+            let project = new_project(directory, data, number)?;
+            let idle = is_idle.then(|| IdleSync::put(engine)).transpose()?;
+            samples.push(time(&mut near.ours(&project))?);
+            drop(idle);
+            fs::remove_dir_all(&project).map_err(Error::file(&project))?;
+        }
+    }
+    near.forget()?;
+    Ok(Row {
+        what: format!("{what}, sync -f"),
+        ours: waits,
+        peer: does_not,
+        limit: 1.5,
+        memory: None,
+    })
+}
+
+/// Writes new data: noise, or text.
+fn write_data(data: &Path, files: usize, bytes: usize, packs: bool) -> Result<(), Error> {
+    fs::create_dir_all(data).map_err(Error::file(data))?;
+    let mut noise = Noise::seeded_by(data);
+    for number in 0..files {
+        let file = data.join(format!("file-{number}"));
+        let contents = if packs { noise.text(bytes) } else { noise.bytes(bytes) };
+        fs::write(&file, contents).map_err(Error::file(&file))?;
+    }
+    Ok(())
 }
 
 /// A home whose list of docks and ssh configuration know the dock at the link's beginning.
@@ -124,10 +275,51 @@ fn write_home(home: &Path, port: u16, ssh: &lab::Ssh) -> Result<(), Error> {
     Ok(())
 }
 
+/// A `sync` of the dock that waits for nothing, until this is dropped.
+struct IdleSync<'a>(&'a LabEngine);
+
+impl<'a> IdleSync<'a> {
+    const SAVED: &'static str = "/bin/sync.bench";
+
+    fn put(engine: &'a LabEngine) -> Result<Self, Error> {
+        let script = format!(
+            "mv /bin/sync {0} && printf '#!/bin/sh\\n' > /bin/sync && chmod 755 /bin/sync",
+            Self::SAVED
+        );
+        process::capture(engine.exec("sh")?.args(["-c", &script]))?;
+        Ok(Self(engine))
+    }
+}
+
+impl Drop for IdleSync<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut back) = self.0.exec("mv") {
+            // Where it can't be put back, the next `lab up` makes the dock anew.
+            let _ = back.args([Self::SAVED, "/bin/sync"]).status();
+        }
+    }
+}
+
 /// The place on the dock, until this is dropped.
 struct Place<'a>(&'a LabEngine);
 
 impl<'a> Place<'a> {
+    /// On the dock's disk.
+    fn on_disk(engine: &'a LabEngine) -> Result<Self, Error> {
+        let place = Self(engine);
+        place.unmount();
+        process::capture(engine.exec("mkdir")?.args(["-p", PLACE]))?;
+        Ok(place)
+    }
+
+    /// Takes away what lies there.
+    fn empty(&self) -> Result<(), Error> {
+        let script = format!("rm -rf {PLACE}/* {PLACE}/.[!.]*");
+        process::capture(self.0.exec("sh")?.args(["-c", &script]))
+            .map(drop)
+            .map_err(Error::from)
+    }
+
     fn mount(engine: &'a LabEngine) -> Result<Self, Error> {
         let place = Self(engine);
         place.unmount();
@@ -150,6 +342,8 @@ impl<'a> Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
+        // What is left is the next one's to unmount.
+        let _ = self.empty();
         self.unmount();
     }
 }

@@ -120,7 +120,9 @@ pub struct Step {
 pub enum StepState {
     /// Known, not begun.
     Waiting,
-    /// Running.
+    /// It ran, as is told with its end.
+    Seen,
+    /// Running; it may have ended before: BuildKit ends what it looks at for its cache, and begins it again.
     Running,
     /// Taken from the cache.
     Cached,

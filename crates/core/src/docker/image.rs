@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::{canonical, registry};
 use crate::output::Printer;
-use crate::output::steps::{Ended, Steps};
+use crate::output::progress::steps::{Ended, Steps};
 
 /// What is known of an image on an engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

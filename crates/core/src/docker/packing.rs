@@ -4,7 +4,10 @@
 //! The stream is cut into pieces, each a frame of its own: engines read frames one after the other (RFC 8878, section 3.1;
 //! RFC 1952, section 2.2), so that each piece may be packed in another way.
 
-use std::io::{self, Write as _};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Bytes of a piece. A longer one gains nothing at the levels that are used.
@@ -179,6 +182,117 @@ impl Pace {
     }
 }
 
+/// Pieces of which this part of a hundred or less would be saved are not packed.
+const SAVING: usize = 4;
+/// By so many samples of so many bytes it is told.
+const SAMPLES: usize = 8;
+const SAMPLE: usize = 4 << 10;
+/// Packed pieces that wait for the link, at most, of a [`packed`] stream.
+const WAITING: usize = 2;
+
+/// Whether packing makes a piece smaller: pictures, archives and most weights of models are as small as they get. Samples tell,
+/// in a fiftieth of the time that packing all of it would take.
+fn is_worth_packing(piece: &[u8]) -> bool {
+    if piece.len() <= SAMPLES * SAMPLE {
+        return true;
+    }
+    let step = piece.len() / SAMPLES;
+    let samples: Vec<u8> = piece
+        .chunks(step)
+        .take(SAMPLES)
+        .flat_map(|part| part.get(..SAMPLE).unwrap_or(part))
+        .copied()
+        .collect();
+    let mut encoder =
+        flate2::write::DeflateEncoder::new(Vec::with_capacity(samples.len()), flate2::Compression::fast());
+    let packed = encoder.write_all(&samples).and_then(|()| encoder.finish());
+    packed.map_or(true, |packed| packed.len() * 100 < samples.len() * (100 - SAVING))
+}
+
+/// Writes what `feed` writes, packed as fits the link and the data: gzip's frames, one behind the other. Packing goes on while
+/// the link is waited for.
+///
+/// # Errors
+/// The link's. That of `feed` is in its own result; the stream then ends where it had come.
+pub fn packed<T: Send>(to: &mut dyn Write, feed: impl FnOnce(&mut dyn Write) -> T + Send) -> io::Result<T> {
+    let (frames, coming) = sync_channel::<Vec<u8>>(WAITING);
+    let waiting = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let waiting = &waiting;
+        let packing = scope.spawn(move || {
+            let mut pieces = Pieces {
+                packer: Packer::new(Format::Gzip),
+                pace: Pace::new(Format::Gzip),
+                piece: Vec::with_capacity(PIECE),
+                frames,
+                waiting,
+            };
+            let fed = feed(&mut pieces);
+            pieces.send().map(|()| fed)
+        });
+        let mut written = Ok(());
+        for frame in coming {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            written = to.write_all(&frame);
+            if written.is_err() {
+                // Who packs is told by the channel's end.
+                break;
+            }
+        }
+        let packed = packing
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a thread ended early")));
+        written.and(packed)
+    })
+}
+
+/// Cuts what is written into pieces, and packs them.
+struct Pieces<'a> {
+    packer: Packer,
+    pace: Pace,
+    piece: Vec<u8>,
+    frames: SyncSender<Vec<u8>>,
+    waiting: &'a AtomicUsize,
+}
+
+impl Pieces<'_> {
+    fn send(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let frame = self.packer.pack(&self.piece, self.pace.level())?;
+        let queue = match self.waiting.load(Ordering::Relaxed) {
+            0 => Queue::Empty,
+            WAITING.. => Queue::Full,
+            _ => Queue::Moving,
+        };
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.frames
+            .send(frame)
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        self.pace.went(self.piece.len(), queue);
+        self.piece.clear();
+        Ok(())
+    }
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let room = PIECE - self.piece.len();
+        let taken = data.get(..room).unwrap_or(data);
+        self.piece.extend_from_slice(taken);
+        if self.piece.len() >= PIECE {
+            self.send()?;
+        }
+        Ok(taken.len())
+    }
+
+    // Pieces go out when they are full, and at the end.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Packs pieces.
 pub struct Packer {
     format: Format,
@@ -192,11 +306,16 @@ impl Packer {
         Self { format, zstd: None }
     }
 
-    /// Packs a piece; the result is a whole frame.
+    /// Packs a piece, if it gets smaller by that; the result is a whole frame.
     ///
     /// # Errors
     /// The compressor's, which has none but for want of memory.
     pub fn pack(&mut self, piece: &[u8], level: i32) -> io::Result<Vec<u8>> {
+        let level = if level > 0 && !is_worth_packing(piece) {
+            0
+        } else {
+            level
+        };
         match (self.format, level) {
             (Format::Zstd, 0) => Ok(stored_frame(piece)),
             (Format::Zstd, level) => {
@@ -285,6 +404,61 @@ mod tests {
             gear > 0
         });
         packed.count()
+    }
+
+    /// Data that nothing makes smaller.
+    fn noise(count: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        (0..count).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn what_does_not_get_smaller_is_stored() {
+        let noise = noise(PIECE);
+        assert!(!is_worth_packing(&noise));
+        let text = b"the quick brown fox jumps over the lazy dog\n".repeat(PIECE / 44);
+        assert!(is_worth_packing(&text));
+        // Half of it does.
+        let half = [&noise[..PIECE / 2], &text[..PIECE / 2]].concat();
+        assert!(is_worth_packing(&half));
+        for format in [Format::Zstd, Format::Gzip] {
+            for (piece, is_stored) in [(&noise, true), (&text, false), (&half, false)] {
+                let packed = Packer::new(format).pack(piece, 6).unwrap();
+                assert_eq!(packed.len() >= piece.len(), is_stored, "{format:?}");
+                assert_eq!(&unpacked(format, &packed), piece);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_is_packed_while_it_is_written_and_an_end_of_the_link_ends_it() {
+        let text = b"the quick brown fox jumps over the lazy dog\n".repeat(100_000);
+        let all = [text.as_slice(), &noise(3 * PIECE + 7)].concat();
+        let mut out = Vec::new();
+        let fed = packed(&mut out, |to| to.write_all(&all).map(|()| 7)).unwrap();
+        assert_eq!(fed.unwrap(), 7);
+        assert!(out.len() < all.len() - 3_000_000, "{}", out.len());
+        assert!(unpacked(Format::Gzip, &out) == all);
+
+        struct Cut(usize);
+        impl Write for Cut {
+            fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(1).ok_or(io::ErrorKind::ConnectionReset)?;
+                Ok(data.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let endless = |to: &mut dyn Write| while to.write_all(&all).is_ok() {};
+        let error = packed(&mut Cut(2), endless).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]

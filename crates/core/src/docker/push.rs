@@ -23,7 +23,7 @@ use super::redaction::Redaction;
 use crate::error::{Class, Error, Result};
 use crate::hint;
 use crate::naming::{Designation, canonical, registry};
-use crate::output::steps::{Ended, Steps};
+use crate::output::progress::steps::{Ended, Steps};
 use crate::output::{Printer, visible};
 
 /// The pauses between tries.

@@ -23,7 +23,7 @@ use crate::docker::image_archive::{self, ArchivedImage, Step};
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::build::{BuildArgs, BuildPlan, PlanStep};
-use crate::output::steps::{Ended, Steps};
+use crate::output::progress::steps::{Ended, Steps};
 use crate::output::table::{Align, Table};
 use crate::output::{Printer, size, visible};
 use crate::project_file;

@@ -6,6 +6,7 @@ mod root_files;
 use std::convert::Infallible;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -107,6 +108,8 @@ pub struct Docked {
     pub dock: Dock,
     shared: Shared<DockShell>,
     generated: Option<Generated>,
+    /// Whether nothing is shown of the sessions that are opened from now on.
+    is_silent: Arc<AtomicBool>,
 }
 
 impl Docked {
@@ -127,9 +130,15 @@ impl Docked {
         }
         let generated = generated(project.root())?;
         let folder = project.root().to_owned();
+        let is_silent = Arc::<AtomicBool>::default();
+        let silent = Arc::clone(&is_silent);
         let open = move |memory| {
             opening.local.clean();
             let mut session = opening.session(memory);
+            if silent.load(Ordering::Acquire) {
+                session.notice = Arc::new(|_| {});
+                session.printer = None;
+            }
             session.trash = Some(Trash::open(&trash, &folder, Some(&opening.dock.moniker)));
             // Whoever is opened later, as one that takes another's place, has the version of then.
             session.generated = self::generated(&folder)?;
@@ -139,7 +148,13 @@ impl Docked {
             dock,
             shared: Shared::new(root, &moniker, &context.env, notice, Box::new(open)),
             generated,
+            is_silent,
         })
+    }
+
+    /// Has nothing shown of what is synced from the next session on, or shows it again: a container may have the terminal.
+    pub fn silence(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::Release);
     }
 
     /// Syncs, or has whoever syncs the same just now do it.
@@ -201,6 +216,7 @@ struct Opening {
     target: Target,
     rsync: Option<Rsync>,
     notice: Notice,
+    printer: Printer,
     own: SyncConfiguration,
 }
 
@@ -225,7 +241,11 @@ impl Opening {
             agent,
             local,
             target,
-            notice: Arc::new(move |line| printer.note(line)),
+            notice: {
+                let printer = printer.clone();
+                Arc::new(move |line| printer.note(line))
+            },
+            printer,
         })
     }
 
@@ -239,6 +259,7 @@ impl Opening {
         session.brake = self.own.remove_unasked.into();
         session.with_git = self.own.with_git;
         session.notice = Arc::clone(&self.notice);
+        session.printer = Some(self.printer.clone());
         session
     }
 }

@@ -7,8 +7,7 @@
 //! hints, notes, questions. Of the sequences of a terminal, only the colours of [`Printer::styled`] pass. A result that goes to a
 //! file or a program has its exact bytes; with `--json`, such characters are written as `\\u202e`, which is the same value.
 
-pub mod bars;
-pub mod steps;
+pub mod progress;
 pub mod table;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -16,6 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::env::Env;
 use crate::error::Error;
+use progress::Screen;
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +39,7 @@ pub struct Printer {
     unwritten: Arc<OnceLock<std::io::Error>>,
     stdout_is_terminal: bool,
     colour: bool,
+    screen: Screen,
 }
 
 /// Styles of text on stderr.
@@ -58,6 +59,8 @@ impl Printer {
     /// A printer of the command of this name.
     pub fn new(command: &'static str, verbosity: Verbosity, json: bool, env: &Env) -> Self {
         let stderr_is_terminal = std::io::stderr().is_terminal() && env.get("TERM") != Some("dumb");
+        // https://no-color.org: any value that is not empty.
+        let colour = stderr_is_terminal && env.non_empty("NO_COLOR").is_none();
         Self {
             command,
             verbosity,
@@ -65,8 +68,8 @@ impl Printer {
             stderr_is_terminal,
             unwritten: Arc::default(),
             stdout_is_terminal: std::io::stdout().is_terminal(),
-            // https://no-color.org: any value that is not empty.
-            colour: stderr_is_terminal && env.non_empty("NO_COLOR").is_none(),
+            colour,
+            screen: Screen::of_stderr(colour),
         }
     }
 
@@ -89,6 +92,11 @@ impl Printer {
         self.stderr_is_terminal && self.shows_progress()
     }
 
+    /// Where what moves is shown.
+    pub const fn screen(&self) -> &Screen {
+        &self.screen
+    }
+
     /// Whether progress is shown at all.
     pub fn shows_progress(&self) -> bool {
         self.verbosity >= Verbosity::Normal && !self.json
@@ -98,7 +106,8 @@ impl Printer {
     /// [`Printer::unwritten`] afterwards.
     pub fn result(&self, line: &str) {
         let written = if self.stdout_is_terminal {
-            writeln!(std::io::stdout().lock(), "{}", shown(line, false))
+            self.screen
+                .suspend(|| writeln!(std::io::stdout().lock(), "{}", shown(line, false)))
         } else {
             writeln!(std::io::stdout().lock(), "{line}")
         };
@@ -223,12 +232,13 @@ impl Printer {
 
     /// A question to the person at the terminal, to stderr, without the end of a line.
     pub fn question(&self, text: &str) {
+        self.screen.pause();
         let mut stderr = std::io::stderr().lock();
         let _ = write!(stderr, "{} ", self.shown(text)).and_then(|()| stderr.flush());
     }
 
     fn line(&self, line: &str) {
-        let _ = writeln!(std::io::stderr().lock(), "{}", self.shown(line));
+        self.screen.print(&self.shown(line));
     }
 
     /// What stderr gets of a text.

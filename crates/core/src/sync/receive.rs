@@ -14,6 +14,7 @@ use super::far::broken;
 use super::local::Stage;
 use super::{Content, Item, Kind, LONGEST_PATH};
 use crate::error::{Error, Result};
+use crate::output::progress::bars::Bars;
 
 /// Beside the files themselves, so much may come for each of them: headers, long names, the padding of archives.
 const OVERHEAD: u64 = 32 * 1024;
@@ -53,15 +54,21 @@ pub fn receive(
     gzip: bool,
     wanted: &HashMap<Vec<u8>, Item>,
     stage: &Stage,
+    bars: &Bars,
 ) -> Result<HashMap<Vec<u8>, Arrived>> {
     let bytes: u64 = wanted.values().map(|item| item.stamp.size).fold(0, u64::saturating_add);
     let limit = bytes.saturating_add(OVERHEAD.saturating_mul(wanted.len() as u64 + 8));
     let reader = io::BufReader::with_capacity(CHUNK, from);
     let result = if gzip {
         // A compressed byte can't stand for more than about a thousand: what is counted is what comes out.
-        unpack(&mut Limited::new(MultiGzDecoder::new(reader), limit), wanted, stage)
+        unpack(
+            &mut Limited::new(MultiGzDecoder::new(reader), limit),
+            wanted,
+            stage,
+            bars,
+        )
     } else {
-        unpack(&mut Limited::new(reader, limit), wanted, stage)
+        unpack(&mut Limited::new(reader, limit), wanted, stage, bars)
     };
     result.map_err(|error| match error {
         Unpack::Here(cause) => {
@@ -107,6 +114,7 @@ fn unpack(
     from: &mut impl Read,
     wanted: &HashMap<Vec<u8>, Item>,
     stage: &Stage,
+    bars: &Bars,
 ) -> Result<HashMap<Vec<u8>, Arrived>, Unpack> {
     let mut arrived: HashMap<Vec<u8>, Arrived> = HashMap::new();
     let mut archive = Archive::new(from);
@@ -181,12 +189,14 @@ fn unpack(
                         break;
                     };
                     hash.update(chunk);
+                    bars.advance(read as u64);
                     file.write_all(chunk).map_err(Unpack::Here)?;
                 }
                 Content(hash.finalize().into())
             }
             _ => continue,
         };
+        bars.file_done();
         arrived.insert(path, Arrived { staged, content });
     }
     Ok(arrived)

@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
 use super::{Item, Kind, OWN_DIRECTORY};
 use crate::env::Env;
+use crate::output::progress::bars::Bars;
 use crate::output::visible;
 
 /// Below, a file that both sides have goes whole just as soon: rsync needs some round trips, and reads both versions.
@@ -122,7 +123,14 @@ impl Rsync {
     ///
     /// # Errors
     /// What rsync says. Some may be there all the same.
-    pub async fn make(&self, way: Way<'_>, root: &Path, workspace: &str, paths: &[&[u8]]) -> io::Result<()> {
+    pub async fn make(
+        &self,
+        way: Way<'_>,
+        root: &Path,
+        workspace: &str,
+        paths: &[&[u8]],
+        bars: &Bars,
+    ) -> io::Result<()> {
         let own = String::from_utf8_lossy(OWN_DIRECTORY);
         let here = format!("{}/", root.display());
         let there = format!("{}:{workspace}/", self.host);
@@ -138,11 +146,12 @@ impl Rsync {
             // Files alone, and their times; what is as old as ours is made anew, too.
             .args(["-stz", "--ignore-times", "--chmod=D700,F600", "--compare-dest", &old])
             .args(["--from0", "--files-from=-", "--timeout", STALLED])
+            .args(["--info=progress2", "--outbuf=N"])
             .args([from, to])
             // It would write names in other letters.
             .env_remove("RSYNC_ICONV")
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn()?;
@@ -155,7 +164,8 @@ impl Rsync {
             // One that ended early says so by its code.
             let _ = stdin.write_all(&list).await;
         }
-        let running = child.wait_with_output();
+        let said = child.stdout.take();
+        let running = async { tokio::join!(child.wait_with_output(), follow(said, bars)).0 };
         let output = match way {
             Way::Up(_) => running.await?,
             Way::Down(directory, most) => {
@@ -179,6 +189,29 @@ impl Rsync {
             line.map_or_else(|| output.status.to_string(), visible),
         ))
     }
+}
+
+/// Shows how far rsync is, as it tells.
+async fn follow(said: Option<tokio::process::ChildStdout>, bars: &Bars) {
+    let Some(mut said) = said else { return };
+    let mut buffer = [0; 4096];
+    let mut told = 0;
+    // Where it can't be read, there is nothing to be shown.
+    while let Ok(read @ 1..) = said.read(&mut buffer).await {
+        let text = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default()).into_owned();
+        if let Some(bytes) = text.rsplit('\r').find_map(moved) {
+            bars.advance(bytes.saturating_sub(told));
+            told = told.max(bytes);
+        }
+    }
+}
+
+/// The bytes in a line of `--info=progress2`: `  32,768  10%  1.00MB/s    0:00:01`. Its separators are those of its language.
+fn moved(line: &str) -> Option<u64> {
+    let mut words = line.split_whitespace();
+    let number: String = words.next()?.chars().filter(|c| !matches!(c, ',' | '.')).collect();
+    words.next().filter(|percent| percent.ends_with('%'))?;
+    number.parse().ok()
 }
 
 /// The version in what `rsync --version` says.
@@ -226,6 +259,19 @@ fn size_of(directory: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_far_it_is_is_read_from_what_it_prints() {
+        for (line, bytes) in [
+            ("    104,857,600  33%   99.21MB/s    0:00:02  ", Some(104_857_600)),
+            ("          0   0%    0.00kB/s    0:00:00", Some(0)),
+            ("  1.234.567  99%", Some(1_234_567)),
+            ("sending incremental file list", None),
+            ("", None),
+        ] {
+            assert_eq!(moved(line), bytes, "{line}");
+        }
+    }
 
     #[test]
     fn versions_are_told_apart() {

@@ -18,8 +18,6 @@ use std::io::{self, Read as _, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
@@ -30,7 +28,9 @@ use super::listing::expectation;
 use super::local::Local;
 use super::plan::{Action, Steps};
 use super::{Content, Item, Kind, Tree, ancestors, split};
+use crate::docker::packing;
 use crate::error::{Error, Result};
+use crate::output::progress::bars::Bars;
 
 /// So many names are in a batch at most, and so many bytes: they become one command's arguments. Between the look at a
 /// batch and its last rename, nobody else's change is noticed: it is small.
@@ -112,6 +112,8 @@ pub struct Generated {
 pub struct Sent {
     /// Each path that was.
     pub files: HashMap<Vec<u8>, AsRead>,
+    /// Those of them that grew meanwhile, and were sent as they were when they were opened.
+    pub growing: Vec<Vec<u8>>,
     /// Those that changed meanwhile, vanished, or can't be read, with why.
     pub skipped: Vec<(Vec<u8>, String)>,
 }
@@ -325,19 +327,27 @@ impl Parcel {
     ///
     /// # Errors
     /// A link that breaks. What can't be read here is left out, and said.
-    pub fn write(&self, to: &mut dyn Write, local: &Local, generated: Option<&Generated>, gzip: bool) -> Result<Sent> {
-        let level = if gzip { Compression::fast() } else { Compression::none() };
-        if gzip {
-            let mut encoder = GzEncoder::new(to, level);
-            let sent = self.write_archive(&mut encoder, local, generated)?;
-            encoder.finish().map_err(|cause| broken(&cause))?;
-            Ok(sent)
-        } else {
-            self.write_archive(to, local, generated)
+    pub fn write(
+        &self,
+        to: &mut dyn Write,
+        local: &Local,
+        generated: Option<&Generated>,
+        gzip: bool,
+        bars: &Bars,
+    ) -> Result<Sent> {
+        if !gzip {
+            return self.write_archive(to, local, generated, bars);
         }
+        packing::packed(to, |to| self.write_archive(to, local, generated, bars)).map_err(|cause| broken(&cause))?
     }
 
-    fn write_archive(&self, to: &mut dyn Write, local: &Local, generated: Option<&Generated>) -> Result<Sent> {
+    fn write_archive(
+        &self,
+        to: &mut dyn Write,
+        local: &Local,
+        generated: Option<&Generated>,
+        bars: &Bars,
+    ) -> Result<Sent> {
         let mut builder = Builder::new(to);
         let mut sent = Sent::default();
         let (mut skip, mut made) = (Vec::new(), Vec::new());
@@ -376,10 +386,19 @@ impl Parcel {
                             }
                             Ok(file.clone())
                         }
-                        None => add_file(&mut builder, local, part)?,
+                        None => {
+                            let added = add_file(&mut builder, local, part, bars)?;
+                            if let Ok((_, true)) = &added {
+                                sent.growing.push(part.path.clone());
+                            }
+                            added.map(|(read, _)| read)
+                        }
                     },
                 },
             };
+            if part.item.kind != Kind::Directory {
+                bars.file_done();
+            }
             match outcome {
                 Ok(file) => {
                     sent.files.insert(part.path.clone(), file);
@@ -480,12 +499,13 @@ fn sending(path: &[u8], cause: &io::Error) -> Error {
     }
 }
 
-/// Adds a file as it is while it is read; where it changes meanwhile, why it is to be left out.
+/// Adds a file as it is while it is read, and whether it grew meanwhile; where it changes otherwise, why it is to be left out.
 fn add_file(
     builder: &mut Builder<&mut dyn Write>,
     local: &Local,
     part: &Part,
-) -> Result<std::result::Result<AsRead, String>> {
+    bars: &Bars,
+) -> Result<std::result::Result<(AsRead, bool), String>> {
     let (file, item) = match local.open_file(&part.path) {
         Ok(opened) => opened,
         Err(error) => {
@@ -501,33 +521,63 @@ fn add_file(
         left: item.stamp.size,
         hash: Sha256::new(),
         short: false,
+        bars,
     };
     add(builder, &mut header, &part.staged, &mut reading)?;
     // A byte more, and the file grew.
     let mut more = [0];
     let grew = matches!(reading.file.read(&mut more), Ok(1..));
+    let content = Content(reading.hash.finalize().into());
     let looked_at_ns = now_ns();
     let now = local.look(&part.path);
-    let same = matches!(&now, Ok(Some(now)) if now.stamp == item.stamp);
-    if reading.short || grew || !same {
-        return Ok(Err("it changed while it was sent".to_owned()));
-    }
-    Ok(Ok(AsRead {
-        content: Content(reading.hash.finalize().into()),
+    let is_same = matches!(&now, Ok(Some(now)) if now.stamp == item.stamp);
+    // What only grows, as a log does, is sent as it was: it may never rest. What was read must still be how it begins.
+    let is_longer = |now: &Item| now.kind == Kind::File && now.stamp.size > item.stamp.size;
+    let is_growing = || {
+        matches!(&now, Ok(Some(now)) if is_longer(now))
+            && beginning(&reading.file, item.stamp.size).is_ok_and(|now| now == content)
+    };
+    let grows = match (reading.short, grew, is_same) {
+        (false, false, true) => false,
+        (false, ..) if is_growing() => true,
+        _ => return Ok(Err("it changed while it was sent".to_owned())),
+    };
+    let read = AsRead {
+        content,
         item,
         looked_at_ns: Some(looked_at_ns),
-    }))
+    };
+    Ok(Ok((read, grows)))
+}
+
+/// The contents of the first so many bytes of a file, as they are now.
+fn beginning(file: &std::fs::File, size: u64) -> io::Result<Content> {
+    use std::os::unix::fs::FileExt as _;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while at < size {
+        let room = usize::try_from(size - at).unwrap_or(CHUNK).min(CHUNK);
+        let read = file.read_at(buffer.get_mut(..room).unwrap_or_default(), at)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        hash.update(buffer.get(..read).unwrap_or_default());
+        at += read as u64;
+    }
+    Ok(Content(hash.finalize().into()))
 }
 
 /// Reads just as much as a file had, whatever becomes of it.
-struct Hashing {
+struct Hashing<'a> {
     file: std::fs::File,
     left: u64,
     hash: Sha256,
     short: bool,
+    bars: &'a Bars,
 }
 
-impl io::Read for Hashing {
+impl io::Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let room = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
@@ -545,6 +595,7 @@ impl io::Read for Hashing {
                 Err(_) => 0,
             },
         };
+        self.bars.advance(read as u64);
         if read == 0 {
             self.short = true;
             buffer.fill(0);

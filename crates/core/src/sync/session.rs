@@ -27,6 +27,8 @@ use crate::context::{Builder, PatternError, Selector};
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
 use crate::hint;
+use crate::output::Printer;
+use crate::output::progress::bars::Bars;
 use crate::version;
 
 /// How often a sync is begun again, because files changed meanwhile.
@@ -201,6 +203,10 @@ pub struct Session<S> {
     pub rsync: Option<Rsync>,
     /// Hears what takes longer, before it is done.
     pub notice: Notice,
+    /// Where what takes long is shown; none shows nothing.
+    pub printer: Option<Printer>,
+    /// Files that were said to grow.
+    growing: BTreeSet<Vec<u8>>,
     /// How many removals are done without a person's word, where nobody says otherwise.
     pub brake: Brake,
     /// Where is kept what a sync takes on this machine; none where nothing is.
@@ -239,6 +245,8 @@ impl<S: Shell> Session<S> {
             generated: None,
             rsync: None,
             notice: Arc::new(|_| {}),
+            printer: None,
+            growing: BTreeSet::new(),
             brake: Brake::default(),
             trash: None,
             with_git: false,
@@ -919,8 +927,16 @@ impl<S: Shell> Session<S> {
         let paths: Vec<Vec<u8>> = before.iter().map(|(path, _)| path.clone()).collect();
         let names: Vec<&[u8]> = before.iter().map(|(path, _)| path.as_slice()).collect();
         let local = self.local.clone();
+        let bytes = before.iter().map(|(_, item)| item.stamp.size);
+        let bars = self.bars("sending by rsync", before.len(), bytes.fold(0, u64::saturating_add));
         let (made, contents) = tokio::join!(
-            rsync.make(Way::Up(&directory), self.local.root(), &self.far.workspace, &names),
+            rsync.make(
+                Way::Up(&directory),
+                self.local.root(),
+                &self.far.workspace,
+                &names,
+                &bars
+            ),
             blocking(move || Ok(local.contents(&paths)))
         );
         let contents = contents?;
@@ -1053,10 +1069,13 @@ impl<S: Shell> Session<S> {
             if wish.brake.is_none() { "delete" } else { "" },
         ];
         let (sending, local, generated) = (Arc::clone(&parcel), self.local.clone(), self.generated.clone());
+        let bars = self.bars("sending", parcel.files, parcel.bytes);
+        let moved = bars.clone();
         let feed: far::Feed<Sent> = Box::new(move |to| {
             let mut to = io::BufWriter::with_capacity(256 * 1024, to);
-            let sent = sending.write(&mut to, &local, generated.as_ref(), gzip)?;
+            let sent = sending.write(&mut to, &local, generated.as_ref(), gzip, &moved)?;
             io::Write::flush(&mut to).map_err(|cause| broken(&cause))?;
+            moved.retitle("the dock puts it in place");
             Ok(sent)
         });
         let reply = call(
@@ -1068,11 +1087,13 @@ impl<S: Shell> Session<S> {
             Box::new(move |from| read_applied(from, limit)),
         )
         .await?;
+        bars.finish();
         if reply.exit == Exit::Code(script::CHANGED_MEANWHILE) {
             return Ok(Round::Again);
         }
         let complaints = reply.complaints.clone();
         let (sent, mut applied) = reply.ok("take the files")?;
+        self.notice_growing(&sent.growing);
         self.take_generation(&applied.generation);
         for item in applied.tree.values_mut() {
             item.device = listing::below_root(item.device, self.far.listing.device);
@@ -1167,6 +1188,23 @@ impl<S: Shell> Session<S> {
         let is_done = sent.skipped.is_empty() && changed.is_empty();
         report.troubles.extend(sent.skipped);
         Ok(if is_done { Round::Done } else { Round::Again })
+    }
+
+    /// Shows what moves, until it is dropped.
+    fn bars(&self, title: &str, files: usize, bytes: u64) -> Bars {
+        Bars::files(self.printer.as_ref(), title, files, bytes)
+    }
+
+    /// What grows all the time is sent as it was, and said once.
+    fn notice_growing(&mut self, growing: &[Vec<u8>]) {
+        for path in growing {
+            if self.growing.insert(path.clone()) {
+                (self.notice)(&format!(
+                    "{} grows: what it had when it was read is sent, and the rest with the next sync",
+                    shown(path)
+                ));
+            }
+        }
     }
 
     /// The size of what was sent: that of the version file is not the one that lies here.
@@ -1396,7 +1434,8 @@ impl<S: Shell> Session<S> {
             let mut paths: Vec<Vec<u8>> = rest.keys().cloned().collect();
             paths.sort();
             let (gzip, into) = (self.far.gzip, Arc::clone(stage));
-            let take = Box::new(move |from: &mut dyn Read| receive(from, gzip, &rest, &into));
+            let bars = self.bars("bringing", rest.len(), bytes);
+            let take = Box::new(move |from: &mut dyn Read| receive(from, gzip, &rest, &into, &bars));
             let arguments = [workspace.as_str(), &id, if gzip { "gzip" } else { "plain" }];
             let feed = feed_paths(&paths);
             let reply = call(&self.shell, script::FETCH, &word()?, &arguments, feed, take).await?;
@@ -1455,11 +1494,13 @@ impl<S: Shell> Session<S> {
         self.notice_large("bringing", paths.len());
         let names: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
         let directory = stage.directory(MADE);
+        let bars = self.bars("bringing by rsync", paths.len(), bytes);
         let made = rsync.make(
             Way::Down(&directory, bytes),
             self.local.root(),
             &self.far.workspace,
             &names,
+            &bars,
         );
         if let Err(cause) = made.await {
             self.notice_failed(&cause);

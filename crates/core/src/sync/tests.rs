@@ -29,6 +29,7 @@ use super::session::{Report, Session, Target};
 use crate::agent::target::Exit;
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::output::progress::bars::Bars;
 
 /// Which tools the far side has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -1073,6 +1074,8 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_while_it_is_sent_arrives_whole_and_as_it_is_at_last() {
     type Change = fn(&Path);
+    // More than is read ahead of what goes.
+    let large = |seed| noise(1_000_000, seed).repeat(5);
     let changes: [(&str, Change); 6] = [
         ("grows", |file| {
             use std::io::Write as _;
@@ -1084,14 +1087,14 @@ async fn a_file_that_changes_while_it_is_sent_arrives_whole_and_as_it_is_at_last
                 .write(true)
                 .open(file)
                 .unwrap()
-                .set_len(700_001)
+                .set_len(4_000_001)
                 .unwrap();
         }),
         ("becomes empty", |file| fs::write(file, "").unwrap()),
         ("is overwritten", |file| {
             use std::os::unix::fs::FileExt as _;
             let file = fs::File::options().write(true).open(file).unwrap();
-            file.write_all_at(&[7; 1000], 900_000).unwrap();
+            file.write_all_at(&[7; 1000], 4_900_000).unwrap();
         }),
         ("is replaced", |file| {
             let other = file.with_extension("new");
@@ -1104,10 +1107,10 @@ async fn a_file_that_changes_while_it_is_sent_arrives_whole_and_as_it_is_at_last
         for (what, change) in changes {
             let pair = Pair::new(tools);
             write(&pair.here(), "a", "a");
-            fs::write(pair.here().join("big"), noise(1_000_000, 1)).unwrap();
+            fs::write(pair.here().join("big"), large(1)).unwrap();
             write(&pair.here(), "z", "z");
             pair.up().await;
-            fs::write(pair.here().join("big"), noise(1_000_000, 2)).unwrap();
+            fs::write(pair.here().join("big"), large(2)).unwrap();
             write(&pair.here(), "a", "new a");
             write(&pair.here(), "z", "new z");
             let file = pair.here().join("big");
@@ -1120,10 +1123,52 @@ async fn a_file_that_changes_while_it_is_sent_arrives_whole_and_as_it_is_at_last
                 report = pair.try_sync(Direction::Up, Some(Place::Here), &[]).await.unwrap();
             }
             assert!(report.is_clean(), "{tools:?} {what} {report:?}");
-            assert_eq!(tree(&pair.here()), tree(&pair.there()), "{tools:?} {what}");
+            if what == "grows" {
+                // What it had is there, whole; what was added comes with the next sync.
+                assert!(fs::read(pair.there().join("big")).unwrap() == large(2));
+                assert!(pair.up().await.is_clean());
+            }
+            assert!(tree(&pair.here()) == tree(&pair.there()), "{tools:?} {what}");
             pair.assert_in_step().await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_grows_all_the_time_is_sent_once_as_it_was_and_said() {
+    let pair = Pair::new(Tools::Machine);
+    write(&pair.here(), "z", "z");
+    pair.up().await;
+    fs::write(pair.here().join("train.log"), noise(2_000_000, 1)).unwrap();
+    write(&pair.here(), "z", "new z");
+    // It is appended to in the middle of each try.
+    fn append_amid(hook: &LateHook, file: Arc<fs::File>) {
+        let again = Arc::clone(hook);
+        let append = move || {
+            use std::io::Write as _;
+            (&*file).write_all(b"a line more\n").unwrap();
+            append_amid(&again, file);
+        };
+        *hook.lock().unwrap() = Some((200_000, Box::new(append)));
+    }
+    let file = fs::File::options()
+        .append(true)
+        .open(pair.here().join("train.log"))
+        .unwrap();
+    append_amid(&pair.shell.amid, Arc::new(file));
+    let report = pair.up().await;
+    *pair.shell.amid.lock().unwrap() = None;
+    assert!(report.is_clean(), "{report:?}");
+    assert!(report.bytes.0 < 2_100_000, "it is sent once: {}", report.bytes.0);
+    assert!(fs::read(pair.there().join("train.log")).unwrap() == noise(2_000_000, 1));
+    assert_eq!(read(&pair.there(), "z"), "new z");
+    let said = pair.said.lock().unwrap().join("\n");
+    assert!(
+        said.contains("train.log grows: what it had when it was read is sent"),
+        "{said}"
+    );
+    assert!(pair.up().await.is_clean());
+    pair.assert_in_step().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -1131,7 +1176,7 @@ async fn a_file_that_changes_all_the_time_is_named_and_holds_nothing_else_back()
     use std::os::unix::fs::FileExt as _;
 
     let pair = Pair::new(Tools::Machine);
-    let old = noise(2_000_000, 1);
+    let old = noise(1_000_000, 1).repeat(5);
     fs::write(pair.here().join("big"), &old).unwrap();
     write(&pair.here(), "z", "z");
     pair.up().await;
@@ -1873,7 +1918,14 @@ fn another_name_of_a_file_counts_as_much_as_the_file() {
     let mut others: Vec<&str> = names.iter().map(String::as_str).collect();
     others.push("honest");
     let archive = archive_of_names(&contents, &others);
-    let arrived = super::receive::receive(&mut archive.as_slice(), false, &wanted, &stage).unwrap();
+    let arrived = super::receive::receive(
+        &mut archive.as_slice(),
+        false,
+        &wanted,
+        &stage,
+        &Bars::files(None, "bringing", 0, 0),
+    )
+    .unwrap();
     let mut come: Vec<&[u8]> = arrived.keys().map(Vec::as_slice).collect();
     come.sort_unstable();
     assert_eq!(come, [&b"first"[..], b"honest"]);

@@ -436,11 +436,16 @@ fn digest(message: StatusResponse, vertexes: &mut Vertexes) -> Vec<BuildEvent> {
             let began = BuildEvent::Step(Step {
                 id: vertex.digest.clone(),
                 name: vertex.name.clone(),
-                state: StepState::Running,
+                state: StepState::Seen,
             });
             events.push(began);
             ended.push(event);
         } else {
+            // It begins again, after an end that this message told, too.
+            if vertex.started.is_some() {
+                let is_of_it = |event: &BuildEvent| matches!(event, BuildEvent::Step(step) if step.id == vertex.digest);
+                ended.retain(|event| !is_of_it(event));
+            }
             events.push(event);
         }
         vertexes.note(&vertex);

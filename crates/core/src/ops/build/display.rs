@@ -9,7 +9,7 @@ use crate::context::weight::Heavy;
 use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
 use crate::docker::dockerfile::Dockerfile;
 use crate::error::Error;
-use crate::output::steps::{Ended, Steps};
+use crate::output::progress::steps::{Ended, Steps};
 use crate::output::{Printer, Style, size, visible};
 use crate::project_file;
 
@@ -120,7 +120,8 @@ impl Display {
                 let id = key(&step.id);
                 match step.state {
                     StepState::Waiting => {}
-                    StepState::Running => self.steps.running(&id, &name),
+                    StepState::Seen => self.steps.running(&id, &name),
+                    StepState::Running => self.steps.runs(&id, &name),
                     StepState::Cached => self.steps.ended(&id, &name, Ended::Cached),
                     StepState::Done(seconds) => self.steps.ended(&id, &name, Ended::Done(seconds)),
                     StepState::Failed(_) => {
@@ -172,13 +173,11 @@ impl Display {
     /// Shows a failure: the step's last lines, the Dockerfile around its line, the message.
     pub(super) fn failed(&mut self, image: &ImagePlan, error: &Error, root: &Path) {
         let (excerpts, error) = self.explain(image, error, root);
-        self.steps.suspend(|| {
-            excerpts.iter().for_each(|text| self.printer.excerpt(text));
-            match &error {
-                Explained::Build(own) => self.printer.error(own),
-                Explained::Other(error) => self.printer.error(error),
-            }
-        });
+        excerpts.iter().for_each(|text| self.printer.excerpt(text));
+        match &error {
+            Explained::Build(own) => self.printer.error(own),
+            Explained::Other(error) => self.printer.error(error),
+        }
     }
 
     fn explain<'e>(&self, image: &ImagePlan, error: &'e Error, root: &Path) -> (Vec<String>, Explained<'e>) {

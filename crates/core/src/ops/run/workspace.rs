@@ -212,6 +212,7 @@ pub async fn in_step(
         POLL.as_secs()
     ));
     let dock = docked.dock.clone();
+    docked.silence(terminal);
     let status = {
         // A terminal belongs to the container: what is to be said is said at its end.
         let told = |event| {
@@ -238,6 +239,7 @@ pub async fn in_step(
     };
     // A round may have been cut off.
     docked.let_go();
+    docked.silence(false);
     match docked.sync(Request::everything(Direction::Both)).await {
         Ok(report) => sync::show_briefly(&context.printer, &docked.dock, &report),
         Err(error) => {

@@ -26,7 +26,7 @@ use crate::docker::manifest::{Digest, Platform};
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
 use crate::naming::Designation;
-use crate::output::bars::Bars;
+use crate::output::progress::bars::Bars;
 use crate::output::{size, visible};
 use abort::{is_over, is_own};
 use arrival::{Keeper, keepers, present, remove, remove_unnamed, verify};

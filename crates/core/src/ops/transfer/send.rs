@@ -28,7 +28,7 @@ use crate::docker::image_store::{Inventory, Layer, Store, StoredImage, layer_typ
 use crate::docker::manifest::{Descriptor, Digest, LAYER, Platform};
 use crate::docker::unpacking;
 use crate::error::{Class, Error, Result};
-use crate::output::bars::{Bar, Bars};
+use crate::output::progress::bars::{Bar, Bars};
 
 /// Layers that are read at a time, where they can be read one by one: the next are on their way while one is unpacked, and on
 /// a long fat link, of which one of ssh's channels uses a part (2 MB for each round trip), they go side by side.

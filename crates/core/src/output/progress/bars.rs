@@ -1,0 +1,267 @@
+//! Progress of bytes: a row for each part and one for all on a terminal; elsewhere, a line for each part that is done.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use unicode_width::UnicodeWidthStr as _;
+
+use super::super::{Printer, size, visible};
+use super::{Row, Shown, View, clock, cut, left, shortened};
+
+/// Before that, a rate says nothing, and what is left even less.
+const FIRST_RATE: Duration = Duration::from_secs(1);
+/// What is over before that is not worth a row; of parts, nobody knows.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// What is left of a name, at least.
+const SHORTEST_NAME: usize = 12;
+/// A bar has so many columns, between its ends.
+const BAR: (usize, usize) = (8, 30);
+/// The names of parts stand below each other.
+const NAME: usize = 28;
+
+/// Rows of one undertaking. Cheap to clone; it is taken away with the last clone, or by [`Bars::finish`].
+#[derive(Clone, Debug)]
+pub struct Bars {
+    printer: Option<Printer>,
+    moving: Arc<Moving>,
+    shown: Arc<Mutex<Option<Shown>>>,
+    is_live: bool,
+}
+
+/// The row of one part.
+#[derive(Debug)]
+pub struct Bar {
+    bars: Bars,
+    name: String,
+    id: u64,
+    length: u64,
+    moved: u64,
+    is_done: bool,
+}
+
+/// What has moved, as those who move it and the screen know it.
+#[derive(Debug)]
+struct Moving(Mutex<Amounts>);
+
+#[derive(Debug)]
+struct Amounts {
+    title: String,
+    began: Instant,
+    /// indicatif reckons the rate, and what time is left.
+    all: ProgressBar,
+    /// Files so far, and in all.
+    files: Option<(usize, usize)>,
+    parts: Vec<Part>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Part {
+    id: u64,
+    name: String,
+    moved: u64,
+    length: u64,
+}
+
+impl Bars {
+    /// Rows of what is `total` bytes, or about so.
+    pub fn new(printer: &Printer, title: &str, total: u64) -> Self {
+        Self::begin(Some(printer), title, total, None)
+    }
+
+    /// One row of so many files, and their bytes; nowhere without a printer.
+    pub fn files(printer: Option<&Printer>, title: &str, files: usize, total: u64) -> Self {
+        Self::begin(printer, title, total, Some((0, files)))
+    }
+
+    fn begin(printer: Option<&Printer>, title: &str, total: u64, files: Option<(usize, usize)>) -> Self {
+        let moving = Arc::new(Moving(Mutex::new(Amounts {
+            title: visible(title),
+            began: Instant::now(),
+            all: ProgressBar::with_draw_target(Some(total), indicatif::ProgressDrawTarget::hidden()),
+            files,
+            parts: Vec::new(),
+            next: 0,
+        })));
+        let terminal = printer.filter(|printer| printer.live());
+        let shown = terminal.map(|printer| printer.screen().show(Arc::clone(&moving) as Arc<dyn View>));
+        Self {
+            printer: printer.cloned(),
+            moving,
+            is_live: shown.is_some(),
+            shown: Arc::new(Mutex::new(shown)),
+        }
+    }
+
+    /// A part begins that was expected to have `expected` bytes, and has `length`.
+    pub fn part(&self, name: &str, expected: u64, length: u64) -> Bar {
+        let mut amounts = self.moving.amounts();
+        let known = amounts.all.length().unwrap_or_default();
+        amounts
+            .all
+            .set_length(known.saturating_sub(expected).saturating_add(length));
+        let id = amounts.next;
+        amounts.next += 1;
+        amounts.parts.push(Part {
+            id,
+            name: visible(name),
+            moved: 0,
+            length,
+        });
+        Bar {
+            bars: self.clone(),
+            name: visible(name),
+            id,
+            length,
+            moved: 0,
+            is_done: false,
+        }
+    }
+
+    /// So many bytes more, of no part.
+    pub fn advance(&self, bytes: u64) {
+        self.moving.amounts().all.inc(bytes);
+    }
+
+    /// A file more has gone.
+    pub fn file_done(&self) {
+        if let Some((done, _)) = &mut self.moving.amounts().files {
+            *done += 1;
+        }
+    }
+
+    /// Something else goes on now, with what has moved.
+    pub fn retitle(&self, title: &str) {
+        self.moving.amounts().title = visible(title);
+    }
+
+    /// As if it had begun so long ago.
+    #[cfg(test)]
+    pub(super) fn moving_for(&self, time: Duration) {
+        let mut amounts = self.moving.amounts();
+        amounts.began -= time;
+    }
+
+    /// Takes the rows away.
+    pub fn finish(&self) {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(shown);
+    }
+}
+
+impl Bar {
+    /// So many bytes more.
+    pub fn advance(&mut self, bytes: u64) {
+        self.moved += bytes;
+        let mut amounts = self.bars.moving.amounts();
+        amounts.all.inc(bytes);
+        if let Some(part) = amounts.parts.iter_mut().find(|part| part.id == self.id) {
+            part.moved += bytes;
+        }
+    }
+
+    /// All of it has gone.
+    pub fn done(mut self) {
+        self.is_done = true;
+        if let (false, Some(printer)) = (self.bars.is_live, &self.bars.printer) {
+            printer.note(&format!("{} {} sent", self.name, size(self.length)));
+        }
+    }
+}
+
+// What was cut off does not stay on the screen, and does not count.
+impl Drop for Bar {
+    fn drop(&mut self) {
+        let mut amounts = self.bars.moving.amounts();
+        amounts.parts.retain(|part| part.id != self.id);
+        if !self.is_done {
+            let all = &amounts.all;
+            all.set_position(all.position().saturating_sub(self.moved));
+        }
+    }
+}
+
+impl Moving {
+    fn amounts(&self) -> MutexGuard<'_, Amounts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl View for Moving {
+    fn rows(&self, columns: usize, rows: usize) -> Vec<Row> {
+        let amounts = self.amounts();
+        if amounts.files.is_some() && amounts.began.elapsed() < FIRST_LOOK {
+            return Vec::new();
+        }
+        let parts = amounts.parts.iter().take(rows.saturating_sub(1));
+        let mut shown: Vec<Row> = parts.map(|part| part.row(columns)).collect();
+        shown.push(amounts.row(columns));
+        shown
+    }
+}
+
+impl Part {
+    fn row(&self, columns: usize) -> Row {
+        let of = format!("{} / {}", size(self.moved), size(self.length));
+        row(
+            &format!("  {}", self.name),
+            (self.moved, self.length),
+            &of,
+            &[],
+            columns,
+        )
+    }
+}
+
+impl Amounts {
+    fn row(&self, columns: usize) -> Row {
+        let (moved, length) = (self.all.position(), self.all.length().unwrap_or_default());
+        let mut extra = Vec::new();
+        if let Some((done, files)) = self.files {
+            extra.push(format!("{done}/{files} files"));
+        }
+        let elapsed = self.began.elapsed();
+        let is_known = elapsed >= FIRST_RATE && moved > 0;
+        if is_known {
+            extra.push(format!("{}/s", size(self.all.per_sec() as u64)));
+        }
+        match left(self.all.eta()).filter(|_| is_known && moved < length && self.all.per_sec() >= 1.0) {
+            Some(left) => extra.push(left),
+            None => extra.push(clock(elapsed)),
+        }
+        let of = format!("{} / {}", size(moved), size(length.max(moved)));
+        row(&self.title, (moved, length), &of, &extra, columns)
+    }
+}
+
+/// A name, a bar where there is room, how much there is of how much, and what more there is room for.
+fn row(name: &str, (moved, length): (u64, u64), of: &str, extra: &[String], columns: usize) -> Row {
+    let room = columns.saturating_sub(1);
+    let mut right = format!(" {of}");
+    for more in extra {
+        // What comes last is a clock, and tells that it goes on; it is shortest, too.
+        if right.width() + 2 + more.width() + SHORTEST_NAME <= room {
+            right.push_str("  ");
+            right.push_str(more);
+        }
+    }
+    let spare = room.saturating_sub(right.width());
+    let names = spare.saturating_sub(BAR.0 + 3).min(NAME);
+    if names < name.width().min(NAME) || names < SHORTEST_NAME {
+        let name = shortened(name, spare);
+        let blanks = " ".repeat(spare.saturating_sub(name.width()));
+        return Row::plain(format!("{name}{blanks}{right}"));
+    }
+    let name = shortened(name, names);
+    let blanks = " ".repeat(names - name.width());
+    let bar = spare.saturating_sub(names + 3).min(BAR.1);
+    let filled = match length {
+        0 => 0,
+        length => usize::try_from(u128::from(moved.min(length)) * bar as u128 / u128::from(length)).unwrap_or(bar),
+    };
+    // Nothing looks finished before it is.
+    let head = if filled < bar { ">" } else { "" };
+    let drawn = format!("{}{head}{}", "=".repeat(filled), " ".repeat(bar - filled));
+    Row::plain(format!("{name}{blanks} [{}]{right}", cut(&drawn, bar)))
+}
