@@ -21,6 +21,7 @@ mod publish;
 mod publish_terminal;
 mod registry;
 mod run_api_socket;
+mod run_cut;
 mod run_options;
 mod run_terminal;
 mod ssh_transport;

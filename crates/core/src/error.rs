@@ -53,6 +53,9 @@ impl ExitStatus {
     pub const UNREACHABLE: Self = Self(3);
     /// A failure of our own in a command that passes a container's code through, as `docker run` does.
     pub const CONTAINER_CLIENT: Self = Self(125);
+    /// The connection to a container in the foreground was lost, and it goes its own way: `EX_TEMPFAIL` of sysexits(3), for what
+    /// one can come back to.
+    pub const LINK_LOST: Self = Self(75);
     /// A failure of our own in a command that passes a far command's code through, as `ssh` does.
     pub const SSH_CLIENT: Self = Self(255);
     /// Interrupted by the user.
