@@ -16,6 +16,7 @@ mod docs;
 mod lab;
 mod moves_over;
 mod notices;
+mod patience;
 mod ports;
 mod publish;
 mod publish_terminal;

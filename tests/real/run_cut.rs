@@ -120,7 +120,7 @@ fn a_cut_link_leaves_the_container_and_one_goes_back_to_it() {
             "{inside}: {outcome}"
         );
     }
-    assert_eq!(site.containers(), [name.clone()]);
+    assert_eq!(site.containers(), std::slice::from_ref(&name));
 
     site.tell(&name, "/go");
     let running = site.run_image(&["--attach"]).spawn();
@@ -234,7 +234,7 @@ fn a_container_whose_run_image_was_killed_is_said_by_the_next_command() {
     site.says(&name, "one");
     running.signal(Signal::KILL);
     assert_eq!(running.wait().code, 137);
-    assert_eq!(site.containers(), [name.clone()]);
+    assert_eq!(site.containers(), std::slice::from_ref(&name));
     let next = || site.run_image(&["box", "-q", "-c", "true"]).any_stderr().run();
     let warning = format!("warning: container {name} still runs on dock \"far\", and its run-image was killed");
     assert!(next().stderr.contains(&warning), "it is said");
@@ -243,6 +243,45 @@ fn a_container_whose_run_image_was_killed_is_said_by_the_next_command() {
     site.tell(&name, "/end");
     let again = site.run_image(&["--attach"]).spawn().wait();
     assert_eq!((again.code, &*again.stdout), (7, "one\npart\ntwo\nfour\n"), "{again}");
+}
+
+#[test]
+fn what_it_made_is_brought_when_it_ends_after_one_came_back() {
+    let site = Site::new("cut-watch");
+    let sandbox = site.home.sandbox();
+    sandbox.write(
+        "docker/dockerutils.cfg",
+        format!("{CONFIG}volumes = -v {{project_root}}/out:/out\n"),
+    );
+    sandbox.write("out/there", "");
+    let script = "sh -c 'echo one; until test -e /go; do sleep 0.05; done; echo made > /out/result; exit 3'";
+    let running = site
+        .run_image(&["box", "--watch", "-a", "--rm=false", "-c", script])
+        .spawn();
+    let name = site.container();
+    site.says(&name, "one");
+    site.link.drop_connections();
+    let outcome = running.wait();
+    assert_eq!(outcome.code, 75, "{outcome}");
+    site.tell(&name, "/go");
+    let again = site.run_image(&["--attach"]).spawn().wait();
+    assert_eq!(again.code, 3, "{again}");
+    assert_eq!(sandbox.read("out/result"), "made\n", "{again}");
+}
+
+#[test]
+fn the_death_of_both_agents_leaves_it_running_and_said() {
+    let site = Site::new("cut-agents");
+    let mut terminal = site.run_image(&["box", "-c", "sh"]).at_terminal();
+    terminal.expect("/ # ");
+    let name = site.container();
+    let killed = site.home.bash(
+        "for lock in \"$XDG_RUNTIME_DIR\"/dockerutils/*.lock; do pid=$(cat \"$lock\"); pkill -9 -P \"$pid\"; kill -9 \"$pid\"; done",
+    );
+    assert!(killed.code == 0, "{killed}");
+    terminal.expect("it goes on there");
+    assert_eq!(terminal.end().0, Some(75));
+    assert_eq!(site.containers(), [name]);
 }
 
 #[test]

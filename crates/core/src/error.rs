@@ -112,6 +112,7 @@ pub struct Error {
     class: Class,
     message: String,
     hint: Option<String>,
+    needs_person: bool,
     #[source]
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -135,6 +136,7 @@ impl Error {
             class,
             message: message.into(),
             hint: None,
+            needs_person: false,
             cause: None,
         }
     }
@@ -172,6 +174,18 @@ impl Error {
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
+    }
+
+    /// Marks what a person must do something about: it is not mended by waiting.
+    #[must_use]
+    pub const fn for_person(mut self) -> Self {
+        self.needs_person = true;
+        self
+    }
+
+    /// Whether a person must do something about it.
+    pub const fn needs_person(&self) -> bool {
+        self.needs_person
     }
 
     /// The class, which decides the exit code.

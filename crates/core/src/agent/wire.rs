@@ -176,7 +176,8 @@ impl Failure {
     /// The failure as a command tells it.
     pub fn into_error(self) -> Error {
         let error = match self.kind {
-            FailureKind::Unreachable | FailureKind::NeedsPerson => Error::unreachable(self.message),
+            FailureKind::Unreachable => Error::unreachable(self.message),
+            FailureKind::NeedsPerson => Error::unreachable(self.message).for_person(),
             FailureKind::Refused | FailureKind::Forbidden | FailureKind::Unknown => Error::failed(self.message),
         };
         match self.hint {

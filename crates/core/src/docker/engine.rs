@@ -104,6 +104,16 @@ impl Engine {
         Self::connect_to(choice).await
     }
 
+    /// Waits for nothing: whether the engine answers now, by an agent that is started anew where it has ended.
+    ///
+    /// # Errors
+    /// As [`Engine::connect`].
+    pub async fn answers(&self, env: &Env) -> Result<()> {
+        let mut choice = Choice::clone(&self.choice);
+        super::docked::revive(&mut choice, env).await?;
+        Self::connect_to(choice).await.map(drop)
+    }
+
     /// Connects to this endpoint.
     ///
     /// # Errors
@@ -352,9 +362,13 @@ impl Engine {
 
     fn away(&self, object: Option<&str>, cause: BoxError) -> Error {
         let engine = self.choice.engine();
+        let happened = match self.choice.dock() {
+            Some(_) => format!("the connection to {engine} was lost"),
+            None => format!("{engine} went away"),
+        };
         let message = match object {
-            Some(object) => format!("{object}: the connection to {engine} was lost"),
-            None => format!("the connection to {engine} was lost"),
+            Some(object) => format!("{object}: {happened}"),
+            None => happened,
         };
         let error = Error::unreachable(message).because(cause::told(cause));
         match &self.choice.origin {
@@ -536,9 +550,10 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
     if let Some(down) = cause::of_agent(&*cause) {
         return Error::unreachable(down.message.clone());
     }
-    let message = match choice.dock() {
-        Some(moniker) => format!("the engine of dock {moniker:?} does not answer"),
-        None => format!("no engine answers at {}", choice.endpoint),
+    // The socket of an agent is no address that says anything.
+    let message = match (&choice.endpoint, choice.dock()) {
+        (Endpoint::Unix(_), Some(moniker)) => format!("the engine of dock {moniker:?} does not answer"),
+        _ => format!("no engine answers at {}", choice.endpoint),
     };
     Error::unreachable(message).because(cause::told(cause)).hint(hint)
 }

@@ -21,6 +21,7 @@ use crate::hint;
 use crate::machine_id::machine_id;
 use crate::ops::genversion;
 use crate::output::{Printer, size, visible};
+use crate::patience::patiently;
 use crate::shell;
 use crate::sync::far::DockShell;
 use crate::sync::local::Local;
@@ -160,6 +161,24 @@ impl Docked {
     }
 }
 
+impl Docked {
+    /// Syncs, from a fresh look on. A link that is cut is waited for: what has arrived stays, and every file is whole.
+    ///
+    /// # Errors
+    /// As [`Session::sync`].
+    pub async fn sync(&mut self, printer: &Printer, wish: &Wish<'_>, dry: bool) -> Result<Report> {
+        let shell = self.session.shell().clone();
+        // A dock that can't be reached to begin with is not waited for.
+        shell.agent.connect(&shell.options).await?;
+        patiently(
+            async || self.session.sync(wish, dry).await,
+            async || shell.agent.connect(&shell.options).await,
+            |line| printer.warning(line),
+        )
+        .await
+    }
+}
+
 /// The version file's place in the project, and what the dock gets there.
 fn generated(project: &Project, writes: bool, printer: &Printer) -> Result<Option<Generated>> {
     let Some(versioneer) = Versioneer::find(project.root())? else {
@@ -259,7 +278,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         only: &only,
         brake: (!args.delete).then_some(docked.session.brake),
     };
-    let report = context.block_on(docked.session.sync(&wish, dry))?;
+    let report = context.block_on(docked.sync(&context.printer, &wish, dry))?;
     if dry {
         return listed(context, &docked.dock, &report);
     }

@@ -16,7 +16,7 @@ use crate::docker::docked;
 use crate::docker::run_options::with_other_sources;
 use crate::docks::Dock;
 use crate::env::Env;
-use crate::error::{Error, ExitStatus, Result};
+use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::docks::remote;
 use crate::ops::sync::{self, Docked, Purpose};
@@ -111,7 +111,7 @@ pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>
     if found.iter().any(is_inside) {
         let mut docked = tokio::task::block_in_place(|| Docked::open(context, project, Purpose::SyncWithVersion))?;
         let wish = Wish::everything(Direction::Up, docked.session.brake);
-        let report = docked.session.sync(&wish, false).await?;
+        let report = docked.sync(&context.printer, &wish, false).await?;
         sync::show_briefly(&context.printer, &docked.dock, &report);
         workspace.clone_from(&report.workspace);
         *options = translated(options, project, env, |source| there(source, project, &workspace))?;
@@ -194,6 +194,11 @@ pub fn planned(context: &Context, project: &Project, options: &[Word], env: &Env
     translated(options, project, env, |source| there(source, project, &workspace))
 }
 
+/// Whether the container goes its own way.
+fn is_cut_off(error: &Error) -> bool {
+    error.class() == Class::Code(ExitStatus::LINK_LOST.code())
+}
+
 /// Keeps both sides in step while a container runs, and brings what it made when it has ended.
 ///
 /// # Errors
@@ -223,7 +228,19 @@ pub async fn in_step(
         }
     };
     let wish = Wish::everything(Direction::Both, docked.session.brake);
-    match docked.session.sync(&wish, false).await {
+    if status.as_ref().is_err_and(is_cut_off) {
+        context
+            .printer
+            .note("what the container makes comes with its end: run-image --attach goes back to it, and sync-down brings what is there");
+        return status;
+    }
+    let syncing = async {
+        tokio::select! {
+            synced = docked.sync(&context.printer, &wish, false) => synced,
+            _ = tokio::signal::ctrl_c() => Err(Error::interrupted()),
+        }
+    };
+    match syncing.await {
         Ok(report) => sync::show_briefly(&context.printer, &docked.dock, &report),
         Err(error) => {
             context.printer.error(&error);
