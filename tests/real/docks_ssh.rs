@@ -461,7 +461,7 @@ fn no_container_stays(engine: &LabEngine, user: &str) {
 }
 
 #[test]
-fn a_link_that_is_cut_in_any_phase_ends_a_build_or_a_run_and_leaves_nothing() {
+fn a_link_that_is_cut_in_any_phase_leaves_nothing_of_a_build_or_a_run() {
     const USER: &str = "docks-cut";
     let home = home();
     let engine = lab::engine("28").unwrap();
@@ -514,10 +514,12 @@ fn a_link_that_is_cut_in_any_phase_ends_a_build_or_a_run_and_leaves_nothing() {
         let command = format!("sh -c '{}; cat /round'", sleep(2));
         let ran = cut_after("run-image", &["web", "--dock", "far", "-c", &command], 2);
         let what = format!("{delay:?}: {ran}");
-        assert!([0, 125].contains(&ran.code), "{what}");
+        // One that runs goes on, and ends by itself; one that does not run yet is never started.
+        assert!([0, 75, 125].contains(&ran.code), "{what}");
+        assert!(ran.code == 75 || delay.is_some(), "{what}");
         assert!(ran.code != 0 || delay.is_some(), "{what}");
         cut_runs += usize::from(ran.code != 0);
-        assert!(ran.code == 125 || ran.stdout == format!("{round}\n"), "{what}");
+        assert!(ran.code != 0 || ran.stdout == format!("{round}\n"), "{what}");
         no_container_stays(&engine, USER);
     }
     assert!(
@@ -617,7 +619,7 @@ fn an_engine_that_ends_fails_what_runs_at_once_and_serves_again_when_it_is_back(
         // An engine that is stopped ends its containers first, and still tells how.
         let is_told = signal == Signal::TERM && [137, 143].contains(&ran.code);
         assert!(
-            is_told || (ran.code == 125 && ran.stderr.contains("run-image: ")),
+            is_told || (ran.code == 75 && ran.stderr.contains("run-image: ")),
             "{what}"
         );
 

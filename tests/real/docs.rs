@@ -70,6 +70,9 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("CONTRIBUTING.md", "cargo xtask soak sync --minutes 60"),
     ("CONTRIBUTING.md", "cargo xtask soak transfer --minutes 60"),
     ("CONTRIBUTING.md", "cargo xtask gen"),
+    ("docs/guides/live-development.md", "run-image train"),
+    ("docs/guides/live-development.md", "echo $?"),
+    ("docs/guides/live-development.md", "run-image --attach"),
     (
         "CONTRIBUTING.md",
         "cargo nextest run --package dockerutils-tests docs::",

@@ -201,11 +201,21 @@ impl Context {
         }
     }
 
-    /// Connects to the engine that the call is for.
+    /// Connects to the engine that the call is for, and says which containers there were left by a run-image that was killed.
     ///
     /// # Errors
     /// As [`Context::engine_choice`], and an engine that does not answer.
     pub async fn connect(&self) -> Result<Engine> {
+        let engine = self.connect_silently().await?;
+        crate::ops::run::say_left(&engine, self.dock.as_deref(), self).await;
+        Ok(engine)
+    }
+
+    /// [`Context::connect`], and nothing else.
+    ///
+    /// # Errors
+    /// As [`Context::connect`].
+    pub async fn connect_silently(&self) -> Result<Engine> {
         match &self.dock {
             Some(name) => {
                 let docks = Docks::read(&self.env)?;

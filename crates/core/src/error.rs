@@ -53,6 +53,9 @@ impl ExitStatus {
     pub const UNREACHABLE: Self = Self(3);
     /// A failure of our own in a command that passes a container's code through, as `docker run` does.
     pub const CONTAINER_CLIENT: Self = Self(125);
+    /// The connection to a container in the foreground was lost, and it goes its own way: `EX_TEMPFAIL` of sysexits(3), for what
+    /// one can come back to.
+    pub const LINK_LOST: Self = Self(75);
     /// A failure of our own in a command that passes a far command's code through, as `ssh` does.
     pub const SSH_CLIENT: Self = Self(255);
     /// Interrupted by the user.
@@ -109,6 +112,7 @@ pub struct Error {
     class: Class,
     message: String,
     hint: Option<String>,
+    needs_person: bool,
     #[source]
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -132,6 +136,7 @@ impl Error {
             class,
             message: message.into(),
             hint: None,
+            needs_person: false,
             cause: None,
         }
     }
@@ -169,6 +174,18 @@ impl Error {
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
+    }
+
+    /// Marks what a person must do something about: it is not mended by waiting.
+    #[must_use]
+    pub const fn for_person(mut self) -> Self {
+        self.needs_person = true;
+        self
+    }
+
+    /// Whether a person must do something about it.
+    pub const fn needs_person(&self) -> bool {
+        self.needs_person
     }
 
     /// The class, which decides the exit code.

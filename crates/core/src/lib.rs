@@ -33,6 +33,7 @@ pub mod machine_id;
 pub mod naming;
 pub mod ops;
 pub mod output;
+pub mod patience;
 pub mod placed_file;
 pub mod private_file;
 pub mod project_file;

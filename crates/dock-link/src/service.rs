@@ -15,7 +15,8 @@ use dockerutils_core::agent::frame;
 use dockerutils_core::agent::place::Place;
 use dockerutils_core::agent::target::Target;
 use dockerutils_core::agent::wire::{
-    Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Port, Reply, Request, Status, VERSION,
+    Answer, Call, FAILURE_HEADER, Failure, FailureKind, Greeting, Hello, PROTOCOL, Port, Reply, Request, Status,
+    VERSION,
 };
 use dockerutils_core::docks::Dock;
 use dockerutils_core::env::Env;
@@ -310,7 +311,8 @@ impl<C: Connector> Service<C> {
             Err(error) => {
                 self.log.line(format!("a docker client was refused: {error}"));
                 // Who has gone already misses nothing.
-                let _ = timeout(2 * REQUEST_LIMIT, refuse(stream, &self.refusal(error))).await;
+                let kind = Failure::from(error.clone()).kind;
+                let _ = timeout(2 * REQUEST_LIMIT, refuse(stream, kind, &self.refusal(error))).await;
             }
         }
     }
@@ -555,7 +557,7 @@ async fn accept(listener: &UnixListener, tasks: &mut JoinSet<()>, log: &Log) -> 
 
 /// Answers a request with an error, as the engine would. It is read first: a docker client that can't send does not look
 /// for an answer.
-async fn refuse(mut stream: UnixStream, message: &str) -> io::Result<()> {
+async fn refuse(mut stream: UnixStream, kind: FailureKind, message: &str) -> io::Result<()> {
     let mut head = Vec::new();
     let mut buffer = [0; 4096];
     let reading = async {
@@ -572,9 +574,13 @@ async fn refuse(mut stream: UnixStream, message: &str) -> io::Result<()> {
     }
     let body = serde_json::json!({ "message": message }).to_string();
     let body = format!("{body}\n");
+    // Programs that know us must not take it for the engine's own answer.
+    let kind = serde_json::to_string(&kind)?;
     let response = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{FAILURE_HEADER}: {}\r\nConnection: \
+         close\r\n\r\n",
+        body.len(),
+        kind.trim_matches('"'),
     );
     stream.write_all(response.as_bytes()).await?;
     // The answer to a HEAD has no body.

@@ -20,11 +20,13 @@ use dockerutils_core::ops::run::{self, RunArgs};
 #[derive(Debug, Parser)]
 #[command(
     after_long_help = "Exit codes: the container's own; 125 for all failures of run-image itself, 126 where the \
-command can't be run, 127 where it isn't there, as docker run has them; 130 interrupted."
+command can't be run, 127 where it isn't there, as docker run has them; 130 interrupted; 75 where the connection to the container was \
+lost, which goes on there: --attach goes back to it."
 )]
 pub struct Args {
     /// The image to run
-    pub image: String,
+    #[arg(required_unless_present = "attach")]
+    pub image: Option<String>,
     /// Options of `docker run`, in one word
     #[arg(short, long, value_name = "OPTIONS", allow_hyphen_values = true)]
     pub args: Option<String>,
@@ -58,6 +60,18 @@ pub struct Args {
     /// Keep the project and its copy on the dock in step while it runs, and bring what it made when it has ended
     #[arg(short, long, conflicts_with = "keep")]
     pub watch: bool,
+    /// Go back to a container in the foreground whose connection was lost, or whose run-image was killed: of this name, or
+    /// the one that this project has. What it has said since comes first, and its exit code is passed on
+    #[arg(
+        long,
+        value_name = "NAME",
+        num_args = 0..=1,
+        default_missing_value = "",
+        conflicts_with_all = [
+            "image", "args", "keep", "command", "network", "use_gpu", "env", "image_name", "image_tag", "build", "no_build"
+        ]
+    )]
+    pub attach: Option<String>,
     /// What every command takes that uses an engine.
     #[command(flatten)]
     pub global: EngineArgs,
@@ -72,8 +86,11 @@ pub const COMMAND: Command<Args> = Command {
 };
 
 fn run(args: Args, context: &Context) -> Result<ExitStatus> {
+    if let Some(name) = &args.attach {
+        return run::attach(context, Some(name.as_str()).filter(|name| !name.is_empty()), args.watch);
+    }
     let wanted = RunArgs {
-        image: args.image,
+        image: args.image.unwrap_or_default(),
         args: args.args,
         keep: args.keep,
         command: args.command,

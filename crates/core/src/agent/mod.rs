@@ -57,6 +57,8 @@ const CHANGE_PAUSE: Duration = Duration::from_millis(50);
 const CLOSING_LIMIT: Duration = Duration::from_secs(2);
 /// How long a call that opens nothing may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
+/// Of an agent that ended and was not needed for so long, nothing is kept.
+const STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// How long an agent goes on trying to mend a link that was cut, unless a command says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -360,17 +362,8 @@ impl Agent {
     pub async fn remove(&self) -> Result<()> {
         self.stop().await?;
         let place = &self.place;
-        let notices = place.notice_files().into_iter().map(|(_, file)| file);
-        let files = [
-            place.dock_file(),
-            place.shells_file(),
-            place.made_file(),
-            place.told_file(),
-            place.log_file(),
-            place.old_log_file(),
-            place.lock_file(),
-        ];
-        for file in notices.chain(files) {
+        place.sweep(STALE);
+        for file in [place.made_file(), place.told_file()].into_iter().chain(place.files()) {
             match std::fs::remove_file(&file) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::failed(format!("{} can't be removed", file.display())).because(cause));

@@ -8,6 +8,7 @@ use std::fs::DirBuilder;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -16,7 +17,7 @@ use crate::docks::Dock;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
-use crate::hint;
+use crate::{hint, private_file};
 
 /// The longest path of a socket that every system takes, with room for the name that it has while it is made.
 pub const SOCKET_PATH: usize = 100;
@@ -170,6 +171,55 @@ impl Place {
         self.state.join(format!("{}.told", self.identity))
     }
 
+    /// Removes the files of agents that ended, and of which nothing was heard for so long, here and in the same directory: docks
+    /// that were never registered, that were registered otherwise, or that can't be reached any more. What is needed again is
+    /// made again. A file that can't be removed does no harm.
+    pub fn sweep(&self, age: Duration) {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        for entry in entries {
+            let lock = entry.path();
+            let name = lock.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let Some(identity) = name.strip_suffix(".lock").filter(|text| is_identity(text)) else {
+                continue;
+            };
+            let other = Self {
+                identity: identity.to_owned(),
+                ..self.clone()
+            };
+            let heard = [&lock, &other.log_file(), &other.dock_file()]
+                .into_iter()
+                .filter_map(|file| file.metadata().ok()?.modified().ok())
+                .max();
+            let is_old = heard.is_some_and(|heard| heard.elapsed().is_ok_and(|since| since >= age));
+            // Held, an agent lives; and none begins while we hold it.
+            let Ok(held) = private_file::open_lock(&lock) else {
+                continue;
+            };
+            if !is_old || held.try_lock().is_err() {
+                continue;
+            }
+            for file in [other.engine_socket(), other.control_socket()]
+                .into_iter()
+                .chain(other.files())
+            {
+                let _ = std::fs::remove_file(file);
+            }
+        }
+    }
+
+    /// All that an agent leaves in the directory of sockets, its lock last.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let notices = self.notice_files().into_iter().map(|(_, file)| file);
+        let files = [
+            self.dock_file(),
+            self.shells_file(),
+            self.log_file(),
+            self.old_log_file(),
+            self.lock_file(),
+        ];
+        notices.chain(files).collect()
+    }
+
     /// The user's state directory, as it was when this agent was started.
     pub fn state_directory(&self) -> &Path {
         &self.state
@@ -180,16 +230,19 @@ impl Place {
     }
 }
 
+fn is_identity(text: &str) -> bool {
+    text.len() == 2 * IDENTITY && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Whether a path looks like that of an engine's socket: its directory's name and its own.
 fn has_shape(socket: &Path) -> bool {
     let identity = socket
         .file_name()
         .and_then(|name| name.to_str())
         .and_then(|name| name.strip_suffix(".sock"));
-    let is_hash = |text: &str| text.len() == 2 * IDENTITY && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let is_directory =
         |directory: &Path| directory.ends_with(DIRECTORY) || directory.ends_with(Path::new(DIRECTORY).join("run"));
-    identity.is_some_and(is_hash) && socket.parent().is_some_and(is_directory)
+    identity.is_some_and(is_identity) && socket.parent().is_some_and(is_directory)
 }
 
 /// A hash of the user, the moniker and the access. The fields of a struct have one order, so the same dock has one JSON.
@@ -313,6 +366,32 @@ mod tests {
 
     fn env(name: &str, directory: &Path) -> Env {
         Env::from_pairs([("HOME", "/nowhere"), (name, directory.to_str().unwrap())])
+    }
+
+    #[test]
+    fn what_agents_left_that_ended_long_ago_goes_and_what_lives_stays() {
+        const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+        let directory = private();
+        let env = env("XDG_RUNTIME_DIR", directory.path());
+        let place = |moniker: &str| Place::of(&dock(moniker, "far:1"), &env).unwrap();
+        let (old, young, lives) = (place("old"), place("young"), place("lives"));
+        old.prepare().unwrap();
+        for place in [&old, &young, &lives] {
+            for file in place.files() {
+                fs::write(&file, "x").unwrap();
+                if place != &young {
+                    let before = std::time::SystemTime::now() - 2 * WEEK;
+                    fs::File::open(&file).unwrap().set_modified(before).unwrap();
+                }
+            }
+        }
+        let held = private_file::open_lock(&lives.lock_file()).unwrap();
+        held.lock().unwrap();
+        young.sweep(WEEK);
+        let is_there = |place: &Place| place.files().iter().filter(|file| file.exists()).count();
+        assert_eq!(is_there(&old), 0);
+        assert_eq!(is_there(&young), young.files().len());
+        assert_eq!(is_there(&lives), lives.files().len());
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub(super) async fn start(place: &Place, dock: &Dock, env: &Env) -> Result<Start
     let failed = |what: &str| Error::failed(format!("the agent of dock {:?} {what}", dock.moniker));
     let program = find(env)?;
     place.prepare()?;
+    place.sweep(super::STALE);
     let mut command = Command::new(&program);
     command
         .env_clear()

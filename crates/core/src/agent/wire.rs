@@ -152,6 +152,10 @@ pub struct Failure {
     pub kind: FailureKind,
 }
 
+/// The header of an HTTP answer that an agent gives in the engine's place, with the [`FailureKind`] in its JSON form: no engine
+/// has said this.
+pub const FAILURE_HEADER: &str = "x-dockerutils-failure";
+
 /// What is to be done about a [`Failure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -172,7 +176,8 @@ impl Failure {
     /// The failure as a command tells it.
     pub fn into_error(self) -> Error {
         let error = match self.kind {
-            FailureKind::Unreachable | FailureKind::NeedsPerson => Error::unreachable(self.message),
+            FailureKind::Unreachable => Error::unreachable(self.message),
+            FailureKind::NeedsPerson => Error::unreachable(self.message).for_person(),
             FailureKind::Refused | FailureKind::Forbidden | FailureKind::Unknown => Error::failed(self.message),
         };
         match self.hint {

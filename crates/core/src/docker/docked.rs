@@ -75,12 +75,14 @@ pub async fn connect(dock: &Dock, env: &Env, options: &CallOptions) -> Result<En
     Engine::connect_to(choice).await
 }
 
-/// Starts an agent again that is not there any more, where the environment leads to its socket.
-pub(super) async fn revive(endpoint: &Endpoint, env: &Env) -> Result<()> {
-    if let Endpoint::Unix(socket) = endpoint
+/// Starts an agent again that is not there any more, where the environment leads to its socket; and has messages name its
+/// dock.
+pub(super) async fn revive(choice: &mut Choice, env: &Env) -> Result<()> {
+    if let Endpoint::Unix(socket) = &choice.endpoint
         && let Some(agent) = agent_of_socket(socket, env)?
     {
         agent.connect(&CallOptions::of_terminal()).await?;
+        choice.origin = Origin::Dock(agent.dock().moniker.clone());
     }
     Ok(())
 }

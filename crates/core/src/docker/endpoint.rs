@@ -77,6 +77,33 @@ pub enum Origin {
     Dock(String),
 }
 
+impl Choice {
+    /// The dock whose engine it is, where that is known.
+    pub fn dock(&self) -> Option<&str> {
+        match &self.origin {
+            Origin::Dock(moniker) => Some(moniker),
+            Origin::Default | Origin::Host | Origin::Context(_) => None,
+        }
+    }
+
+    /// The machine that the engine is on, for messages: the dock by its name, else the address. The socket of a dock's agent
+    /// says nothing to anybody.
+    pub fn place(&self) -> String {
+        match self.dock() {
+            Some(moniker) => format!("dock {moniker:?}"),
+            None => self.endpoint.to_string(),
+        }
+    }
+
+    /// The engine, for messages.
+    pub fn engine(&self) -> String {
+        match self.dock() {
+            Some(moniker) => format!("the engine of dock {moniker:?}"),
+            None => format!("the engine at {}", self.endpoint),
+        }
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

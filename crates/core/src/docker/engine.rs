@@ -16,10 +16,12 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use super::cause::{self, DockDown};
 use super::client_config::ClientConfig;
 use super::endpoint::{Choice, Endpoint, Origin};
 use super::metered::{Bounds, MeteredDialer};
 use super::stream::Dialer;
+use crate::agent::wire::FAILURE_HEADER;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hint;
@@ -97,9 +99,19 @@ impl Engine {
     /// # Errors
     /// [`Error::unreachable`] where nothing answers within twenty seconds, with what would mend it.
     pub async fn connect(env: &Env) -> Result<Self> {
-        let choice = Endpoint::choose(env)?;
-        super::docked::revive(&choice.endpoint, env).await?;
+        let mut choice = Endpoint::choose(env)?;
+        super::docked::revive(&mut choice, env).await?;
         Self::connect_to(choice).await
+    }
+
+    /// Waits for nothing: whether the engine answers now, by an agent that is started anew where it has ended.
+    ///
+    /// # Errors
+    /// As [`Engine::connect`].
+    pub async fn answers(&self, env: &Env) -> Result<()> {
+        let mut choice = Choice::clone(&self.choice);
+        super::docked::revive(&mut choice, env).await?;
+        Self::connect_to(choice).await.map(drop)
     }
 
     /// Connects to this endpoint.
@@ -112,17 +124,16 @@ impl Engine {
         let greeting = match tokio::time::timeout(PING_TIMEOUT, pinging).await {
             Ok(answer) => answer.map_err(|cause| unreachable_engine(&choice, cause))?,
             Err(_) => {
-                return Err(
-                    Error::unreachable(format!("the engine at {} does not answer", choice.endpoint))
-                        .because(format!("it took the connection and said nothing for {PING_TIMEOUT:?}"))
-                        .hint("look at the engine's log (journalctl -u docker) or restart it"),
-                );
+                return Err(Error::unreachable(format!("{} does not answer", choice.engine()))
+                    .because(format!("it took the connection and said nothing for {PING_TIMEOUT:?}"))
+                    .hint(silent_hint(&choice)));
             }
         };
         if greeting.api < OLDEST_API {
             return Err(Error::unreachable(format!(
-                "the engine at {} speaks API {}, which is older than {OLDEST_API}",
-                choice.endpoint, greeting.api
+                "{} speaks API {}, which is older than {OLDEST_API}",
+                choice.engine(),
+                greeting.api
             ))
             .hint("update docker there to 20.10 or newer"));
         }
@@ -133,7 +144,12 @@ impl Engine {
         let transport = move |request: BollardRequest| {
             let client = client.clone();
             let request = with_version(request, &prefix);
-            async move { client.request(request?).await.map_err(bollard::errors::Error::from) }
+            async move {
+                let response = client.request(request?).await.map_err(bollard::errors::Error::from)?;
+                of_engine(response)
+                    .await
+                    .map_err(|down| std::io::Error::other(down).into())
+            }
         };
         let version = ClientVersion {
             major_version: greeting.api.0,
@@ -273,11 +289,11 @@ impl Engine {
 
     fn silent(&self, limit: Duration) -> Error {
         Error::unreachable(format!(
-            "the engine at {} has said nothing for {} minutes",
-            self.choice.endpoint,
+            "{} has said nothing for {} minutes",
+            self.choice.engine(),
             limit.as_secs() / 60
         ))
-        .hint("look at the engine's log (journalctl -u docker) or restart it")
+        .hint(silent_hint(&self.choice))
     }
 
     /// Turns a POST into a raw two-way stream, as `/session`, `/grpc` and `/containers/ID/attach` allow.
@@ -315,11 +331,7 @@ impl Engine {
         if response.status() != StatusCode::SWITCHING_PROTOCOLS && response.status() != StatusCode::OK {
             let refused = refusal(response).await;
             let path = path.split('?').next().unwrap_or(path);
-            return Err(Error::failed(format!(
-                "the engine at {} refuses a stream at {path}",
-                self.choice.endpoint
-            ))
-            .because(refused));
+            return Err(Error::failed(format!("{} refuses a stream at {path}", self.choice.engine())).because(refused));
         }
         let upgraded = hyper::upgrade::on(response).await.map_err(|cause| self.lost(cause))?;
         Ok(TokioIo::new(upgraded))
@@ -335,21 +347,34 @@ impl Engine {
             // It is there, and asked again it would say the same.
             nonsense @ (bollard::errors::Error::JsonDataError { .. }
             | bollard::errors::Error::JsonSerdeError { .. }) => Error::failed(format!(
-                "{object}: the engine at {} gives an answer that makes no sense",
-                self.choice.endpoint
+                "{object}: {} gives an answer that makes no sense",
+                self.choice.engine()
             ))
             .because(nonsense),
-            other => Error::unreachable(format!("{object}: the engine at {} went away", self.choice.endpoint))
-                .because(other)
-                .hint("look whether it still runs: docker version"),
+            other => self.away(Some(object), Box::new(other)),
         }
     }
 
     /// The connection broke in the middle.
-    pub fn lost(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-        Error::unreachable(format!("the engine at {} went away", self.choice.endpoint))
-            .because(cause)
-            .hint("look whether it still runs: docker version")
+    pub fn lost(&self, cause: impl Into<BoxError>) -> Error {
+        self.away(None, cause.into())
+    }
+
+    fn away(&self, object: Option<&str>, cause: BoxError) -> Error {
+        let engine = self.choice.engine();
+        let happened = match self.choice.dock() {
+            Some(_) => format!("the connection to {engine} was lost"),
+            None => format!("{engine} went away"),
+        };
+        let message = match object {
+            Some(object) => format!("{object}: {happened}"),
+            None => happened,
+        };
+        let error = Error::unreachable(message).because(cause::told(cause));
+        match &self.choice.origin {
+            Origin::Dock(name) => error.hint(hint!("ls-dock --check {} says how it is", name)),
+            _ => error.hint("look whether it still runs: docker version"),
+        }
     }
 }
 
@@ -438,6 +463,7 @@ fn with_version(request: BollardRequest, prefix: &str) -> Result<BollardRequest,
     Ok(BollardRequest::from_parts(parts, body))
 }
 
+/// Any error.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn send<B>(dialer: &Dialer, mut request: Request<B>) -> Result<Response<Incoming>, BoxError>
@@ -452,7 +478,17 @@ where
     let stream = dialer.dial().await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection.with_upgrades());
-    Ok(sender.send_request(request).await?)
+    Ok(of_engine(sender.send_request(request).await?).await?)
+}
+
+/// The engine's answer, and not that of an agent which could not reach it.
+async fn of_engine(response: Response<Incoming>) -> Result<Response<Incoming>, DockDown> {
+    if !response.headers().contains_key(FAILURE_HEADER) {
+        return Ok(response);
+    }
+    Err(DockDown {
+        message: refusal(response).await.to_string(),
+    })
 }
 
 async fn ping(dialer: &Dialer) -> Result<Greeting, BoxError> {
@@ -510,9 +546,27 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
             Origin::Dock(name) => hint!("ls-dock --check {} says what is wrong", name),
         },
     };
-    Error::unreachable(format!("no engine answers at {}", choice.endpoint))
-        .because(cause)
-        .hint(hint)
+    // The agent says which dock it is of.
+    if let Some(down) = cause::of_agent(&*cause) {
+        return Error::unreachable(down.message.clone());
+    }
+    // The socket of an agent is no address that says anything.
+    let message = match (&choice.endpoint, choice.dock()) {
+        (Endpoint::Unix(_), Some(moniker)) => format!("the engine of dock {moniker:?} does not answer"),
+        _ => format!("no engine answers at {}", choice.endpoint),
+    };
+    Error::unreachable(message).because(cause::told(cause)).hint(hint)
+}
+
+/// What helps where an engine is there and says nothing.
+fn silent_hint(choice: &Choice) -> String {
+    match choice.dock() {
+        Some(moniker) => hint!(
+            "ls-dock --check {} says how it is; on the dock: journalctl -u docker",
+            moniker
+        ),
+        None => "look at the engine's log (journalctl -u docker) or restart it".to_owned(),
+    }
 }
 
 #[cfg(test)]

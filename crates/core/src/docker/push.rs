@@ -563,9 +563,15 @@ fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &Regi
         Verdict::Busy => "the registry asks for patience: try again in some minutes".to_owned(),
         Verdict::Broken => "look at the registry's log, or try again later".to_owned(),
         Verdict::Nowhere | Verdict::Down => {
+            // The engine's own words name the address that it tried.
+            let scheme = if message.contains(&format!("http://{host}/")) {
+                "http"
+            } else {
+                "https"
+            };
             hint!(
                 "does the engine's machine reach the registry? Try there: curl {}",
-                format!("https://{host}/v2/")
+                format!("{scheme}://{host}/v2/")
             )
         }
         Verdict::Other => hint!("docker push {} may say more", reference),
@@ -655,6 +661,27 @@ mod tests {
         assert!(!Verdict::Denied.may_pass() && !Verdict::Immutable.may_pass() && !Verdict::Other.may_pass());
         assert_eq!(Verdict::Down.class(), Class::Unreachable);
         assert_eq!(Verdict::Busy.class(), Class::Failed);
+    }
+
+    #[test]
+    fn a_registry_of_plain_http_is_tried_by_plain_http() {
+        let auth = RegistryAuth::new("r", None);
+        let hint = |message: &str| {
+            let error = refused(&designation(), message, Verdict::of(message, &designation()), &auth);
+            error.hint_text().unwrap_or_default().to_owned()
+        };
+        let plain = "Get \"http://reg.example:5000/v2/\": dial tcp 10.0.0.7:5000: connect: connection refused";
+        assert!(
+            hint(plain).ends_with("curl http://reg.example:5000/v2/"),
+            "{}",
+            hint(plain)
+        );
+        let secure = "Get \"https://reg.example:5000/v2/\": dial tcp 10.0.0.7:5000: connect: connection refused";
+        assert!(
+            hint(secure).ends_with("curl https://reg.example:5000/v2/"),
+            "{}",
+            hint(secure)
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal as _, Read};
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::termios::{tcgetattr, tcgetwinsize};
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use super::container;
 use super::engine::Engine;
+use super::heard::{Heard, Stream};
 use super::run_options::ContainerPlan;
 use super::stream::{HalfClose, Halves};
 use crate::error::{Class, Error, Result};
@@ -46,27 +48,68 @@ pub enum Ending {
     OutputClosed,
 }
 
+/// How a container in the foreground is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// It has a terminal.
+    pub tty: bool,
+    /// Our input is its input.
+    pub stdin: bool,
+    /// It hears of the signals that we get.
+    pub sig_proxy: bool,
+    /// The engine removes it when it has ended.
+    pub remove: bool,
+    /// The keys that detach, where the user chose them.
+    pub detach_keys: Option<String>,
+}
+
+impl Manner {
+    /// That of a container that is about to be made.
+    pub fn of(plan: &ContainerPlan) -> Self {
+        Self {
+            tty: plan.tty,
+            stdin: plan.attach.stdin,
+            sig_proxy: plan.sig_proxy,
+            remove: plan.remove,
+            detach_keys: plan.detach_keys.clone(),
+        }
+    }
+}
+
 /// An attached container.
 pub struct Session<'a> {
     /// Its engine.
     pub engine: &'a Engine,
     /// Its ID.
     pub id: &'a str,
-    /// How it was asked for.
-    pub plan: &'a ContainerPlan,
+    /// How it is spoken to.
+    pub manner: &'a Manner,
+    /// How much of its output was written.
+    heard: Arc<Heard>,
     /// Whether its terminal was one of ours when it began.
     at_terminal: bool,
+    /// Whether what it has drawn is to be drawn once more.
+    redraws: bool,
 }
 
 impl<'a> Session<'a> {
-    /// A session that begins now.
-    pub fn new(engine: &'a Engine, id: &'a str, plan: &'a ContainerPlan) -> Self {
+    /// A session that begins now. What it writes of the container's output counts in `heard`.
+    pub fn new(engine: &'a Engine, id: &'a str, manner: &'a Manner, heard: &Arc<Heard>) -> Self {
         Self {
             engine,
             id,
-            plan,
-            at_terminal: plan.tty && io::stdin().is_terminal(),
+            manner,
+            heard: Arc::clone(heard),
+            at_terminal: manner.tty && io::stdin().is_terminal(),
+            redraws: false,
         }
+    }
+
+    /// The same with a container that has run for a while: programs draw their screen anew when its size changes.
+    #[must_use]
+    pub const fn redrawn(mut self) -> Self {
+        self.redraws = true;
+        self
     }
 
     /// Carries streams, signals and sizes until the output ends or the user detaches.
@@ -74,13 +117,13 @@ impl<'a> Session<'a> {
     /// # Errors
     /// The connection is lost, or our stdout takes no more.
     pub async fn run(&self, streams: Halves, signals: &mut Signals) -> Result<Ending> {
-        let _raw = if self.plan.tty && self.plan.attach.stdin {
+        let _raw = if self.manner.tty && self.manner.stdin {
             RawMode::enter()
         } else {
             None
         };
-        let stdin = self.plan.attach.stdin.then(|| spawn_stdin(streams.writer, self.plan));
-        let output = spawn_output(streams.reader, self.plan.tty);
+        let stdin = self.manner.stdin.then(|| spawn_stdin(streams.writer, self.manner));
+        let output = spawn_output(streams.reader, self.manner.tty, &self.heard);
         let signals = self.pass_signals(signals);
         tokio::pin!(signals);
         let detached = async {
@@ -93,12 +136,17 @@ impl<'a> Session<'a> {
             std::future::pending().await
         };
         tokio::select! {
-            copied = output => match copied.unwrap_or(Err(CopyError::Container(io::ErrorKind::Other.into()))) {
-                Ok(()) => Ok(Ending::Closed),
-                Err(CopyError::Container(cause)) => Err(self.engine.lost(cause)),
-                Err(CopyError::Own(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
-                Err(CopyError::Own(cause)) => Err(Error::failed("our output takes no more").because(cause)),
-            },
+            copied = output => {
+                let copied = copied.unwrap_or(Err(CopyError::Container(io::ErrorKind::Other.into())));
+                if matches!(copied, Err(CopyError::Own(_))) && self.terminal_is_closed() {
+                    // The signal that says so may come later than the last output.
+                    return Err(match tokio::time::timeout(2 * HANGUP_GRACE, &mut signals).await {
+                        Ok(error) => error,
+                        Err(_) => hung_up(),
+                    });
+                }
+                ending(self.engine, copied)
+            }
             () = detached => Ok(Ending::Detached),
             error = &mut signals => Err(error),
         }
@@ -110,6 +158,12 @@ impl<'a> Session<'a> {
             Ok(size) => size,
             Err(cause) => return unhandled(cause),
         };
+        if self.redraws
+            && self.manner.tty
+            && let Ok(size) = tcgetwinsize(io::stdout())
+        {
+            container::resize(self.engine, self.id, size.ws_row.saturating_add(1), size.ws_col).await;
+        }
         // A process that was started just now may have no terminal yet.
         for _ in 0..SIZE_TRIES {
             if self.tell_size().await {
@@ -121,18 +175,18 @@ impl<'a> Session<'a> {
         // The end of a closed terminal's input may have been heard before the signal.
         let mut deadline = self.terminal_is_closed().then(|| Instant::now() + HANGUP_GRACE);
         loop {
-            let hung_up = async {
+            let is_over = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = hung_up => return Error::new(Class::Code(HUNG_UP), "the terminal was closed"),
+                () = is_over => return hung_up(),
                 name = signals.next() => {
                     // In raw mode the terminal sends keys, not signals; what comes all the same is meant to end us, and
                     // so the container. One that is not to hear of it (`--sig-proxy=false`) goes on without us.
-                    if !self.plan.sig_proxy && !self.plan.remove && ends_programs(name) {
+                    if !self.manner.sig_proxy && !self.manner.remove && ends_programs(name) {
                         return Error::interrupted();
                     }
                     ends += usize::from(matches!(name, "SIGINT" | "SIGTERM"));
@@ -159,7 +213,7 @@ impl<'a> Session<'a> {
     /// Whether the engine took the size, or there is none to be told.
     async fn tell_size(&self) -> bool {
         match tcgetwinsize(io::stdout()) {
-            Ok(size) if self.plan.tty => container::resize(self.engine, self.id, size.ws_row, size.ws_col).await,
+            Ok(size) if self.manner.tty => container::resize(self.engine, self.id, size.ws_row, size.ws_col).await,
             _ => true,
         }
     }
@@ -231,17 +285,21 @@ fn ends_programs(signal: &str) -> bool {
     matches!(signal, "SIGINT" | "SIGTERM" | "SIGHUP" | "SIGQUIT")
 }
 
+fn hung_up() -> Error {
+    Error::new(Class::Code(HUNG_UP), "the terminal was closed")
+}
+
 fn unhandled(cause: io::Error) -> Error {
     Error::failed("signals can't be handled").because(cause)
 }
 
 /// Moves stdin to the container on a thread of its own: a read of a terminal can't be cancelled, and must not keep the
 /// runtime from ending. What it gives resolves when the detach keys were typed, and fails when input has ended.
-fn spawn_stdin(mut to_container: Box<dyn HalfClose>, plan: &ContainerPlan) -> oneshot::Receiver<()> {
+fn spawn_stdin(mut to_container: Box<dyn HalfClose>, manner: &Manner) -> oneshot::Receiver<()> {
     let (detached, receiver) = oneshot::channel();
-    let mut detacher = plan
+    let mut detacher = manner
         .tty
-        .then(|| Detacher::new(plan.detach_keys.as_deref().unwrap_or(DETACH_KEYS)));
+        .then(|| Detacher::new(manner.detach_keys.as_deref().unwrap_or(DETACH_KEYS)));
     std::thread::spawn(move || {
         let mut buffer = vec![0; BUFFER];
         while let Ok(read @ 1..) = terminal::read(rustix::stdio::stdin(), &mut buffer) {
@@ -267,13 +325,39 @@ fn spawn_stdin(mut to_container: Box<dyn HalfClose>, plan: &ContainerPlan) -> on
     receiver
 }
 
+/// Writes output that a container has made before, up to its end: what was heard already is left out.
+///
+/// # Errors
+/// The connection is lost, or our stdout takes no more.
+pub async fn write_past(engine: &Engine, from: Box<dyn Read + Send>, tty: bool, heard: &Arc<Heard>) -> Result<Ending> {
+    let copied = spawn_output(from, tty, heard).await;
+    ending(
+        engine,
+        copied.unwrap_or(Err(CopyError::Container(io::ErrorKind::Other.into()))),
+    )
+}
+
+fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<Ending> {
+    match copied {
+        Ok(()) => Ok(Ending::Closed),
+        Err(CopyError::Container(cause)) => Err(engine.lost(cause)),
+        Err(CopyError::Own(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
+        Err(CopyError::Own(cause)) => Err(Error::failed("our output takes no more").because(cause)),
+    }
+}
+
 /// Moves the container's output to ours on a thread of its own, which may be kept waiting by who reads it, while signals
 /// are still heard. All is written when this resolves.
-fn spawn_output(mut from_container: Box<dyn Read + Send>, tty: bool) -> oneshot::Receiver<Result<(), CopyError>> {
+fn spawn_output(
+    mut from_container: Box<dyn Read + Send>,
+    tty: bool,
+    heard: &Arc<Heard>,
+) -> oneshot::Receiver<Result<(), CopyError>> {
     let (copied, receiver) = oneshot::channel();
+    let heard = Arc::clone(heard);
     std::thread::spawn(move || {
         // After the session, what still comes is nobody's.
-        let result = copy_output(&mut from_container, tty, || copied.is_closed());
+        let result = copy_output(&mut from_container, tty, &heard, || copied.is_closed());
         let _ = copied.send(result);
     });
     receiver
@@ -348,7 +432,7 @@ enum CopyError {
     Own(io::Error),
 }
 
-fn copy_output(mut from: impl Read, tty: bool, is_over: impl Fn() -> bool) -> Result<(), CopyError> {
+fn copy_output(mut from: impl Read, tty: bool, heard: &Heard, is_over: impl Fn() -> bool) -> Result<(), CopyError> {
     // Not those of the standard library: they look for the ends of lines, and keep what comes behind.
     let (out, err) = (rustix::stdio::stdout(), rustix::stdio::stderr());
     let mut frames = Frames::default();
@@ -359,12 +443,16 @@ fn copy_output(mut from: impl Read, tty: bool, is_over: impl Fn() -> bool) -> Re
             return Ok(());
         }
         let bytes = buffer.get(..read).unwrap_or_default();
+        let write = |stream: Stream, bytes: &[u8]| {
+            let news = heard.news(stream, bytes);
+            write_all(if stream == Stream::Out { out } else { err }, news)?;
+            heard.add(stream, news);
+            Ok(())
+        };
         if tty {
-            write_all(out, bytes)?;
+            write(Stream::Out, bytes)?;
         } else if read > 0 {
-            frames.take(bytes, |stream, bytes| {
-                write_all(if stream == Stream::Out { out } else { err }, bytes)
-            })?;
+            frames.take(bytes, write)?;
         } else {
             frames.end().map_err(CopyError::Container)?;
         }
@@ -376,14 +464,6 @@ fn copy_output(mut from: impl Read, tty: bool, is_over: impl Fn() -> bool) -> Re
 
 fn write_all(to: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), CopyError> {
     terminal::write_all(to, bytes).map_err(CopyError::Own)
-}
-
-/// Where the bytes of a frame go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stream {
-    #[default]
-    Out,
-    Err,
 }
 
 /// Takes frames apart, wherever the connection has cut them.

@@ -79,6 +79,8 @@ pub struct ImagePlan {
     pub needs: Vec<usize>,
     /// What is done, in this order.
     pub steps: Vec<PlanStep>,
+    /// Image types of the project that it is made of, with the names that its Dockerfile gives them.
+    pub others: Vec<(String, String)>,
 }
 
 /// One thing that is done for an image.
@@ -183,7 +185,8 @@ impl BuildPlan {
             } else {
                 (None, None)
             };
-            let (plan, dockerfile, said) = image_plan(project, image, named, args, env)?;
+            let (mut plan, dockerfile, said) = image_plan(project, image, named, args, env)?;
+            plan.others = types_of(project, dockerfile.images().map(str::to_owned))?;
             notes.extend(said);
             images.push(plan);
             sources.push(dockerfile);
@@ -356,6 +359,7 @@ fn image_plan(
         designation,
         needs: Vec::new(),
         steps,
+        others: Vec::new(),
     };
     Ok((plan, dockerfile, named.notes))
 }
@@ -429,6 +433,19 @@ pub struct Reports {
     pub status: ExitStatus,
 }
 
+/// Which of these images are made by image types of the project, and by which.
+fn types_of(project: &Project, images: impl Iterator<Item = String>) -> Result<Vec<(String, String)>> {
+    let mut found = Vec::new();
+    for name in images {
+        for image in project.image_types() {
+            if canonical(&project.designation(image)?.designation.to_string()) == canonical(&name) {
+                found.push((image.clone(), name.clone()));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Carries a plan out.
 ///
 /// # Errors
@@ -494,6 +511,7 @@ pub async fn run_plan_on(
         builder,
         config,
         root: project.root().to_owned(),
+        env: context.env.clone(),
         printer: context.printer.clone(),
         progress: context.env.non_empty("BUILDKIT_PROGRESS").map(str::to_owned),
         docker_variables: context.docker_variables()?,

@@ -1,10 +1,13 @@
 //! Running a project's image: the words of the equivalent `docker run`, and running them through the API.
 
+mod again;
 mod ports;
 mod workspace;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -17,6 +20,7 @@ use crate::docker::client_config::ClientConfig;
 use crate::docker::container::{self, NameTaken, PublishedPort};
 use crate::docker::endpoint::Endpoint;
 use crate::docker::engine::Engine;
+use crate::docker::heard::Heard;
 use crate::docker::image::{self, ImageFacts};
 use crate::docker::locality::Locality;
 use crate::docker::logins;
@@ -32,6 +36,7 @@ use crate::ops::genversion;
 use crate::ops::sync::Docked;
 use crate::project_file;
 use crate::terminal;
+pub use again::{attach, say_left};
 
 /// The line above the printed command; the original drew it.
 const RULE: usize = 76;
@@ -517,6 +522,9 @@ struct Prepared {
     container: ContainerPlan,
     local: bool,
     docked: Option<Docked>,
+    /// The project's root, and whether it is kept in step.
+    root: PathBuf,
+    watch: bool,
 }
 
 async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env, terminal: bool) -> Result<Prepared> {
@@ -627,7 +635,9 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         plan,
         container,
         local: locality == Locality::Local,
+        watch: args.watch && docked.is_some(),
         docked,
+        root: project.root().to_owned(),
     })
 }
 
@@ -758,6 +768,8 @@ async fn execute(context: &Context, prepared: &Prepared) -> Result<ExitStatus> {
         container,
         local,
         docked: _,
+        root,
+        watch,
     } = prepared;
     let (plan, container) = (&mut plan.clone(), &mut container.clone());
     printer.note(&"=".repeat(RULE));
@@ -809,10 +821,16 @@ async fn execute(context: &Context, prepared: &Prepared) -> Result<ExitStatus> {
         let ports = ports::reached(context, engine.choice(), *local, &id, published).await;
         ports::show(printer, &ports);
     };
-    match container::run_attached(engine, created, container, &mut signals, started).await {
-        Ok(status) => Ok(status),
+    let records = again::Records::of(&context.env);
+    let mut record = again::record(engine, &id, &plan.name, root, *watch);
+    again::write_down(&records, &record, printer);
+    let heard = Arc::new(Heard::default());
+    let came = match container::run_attached(engine, created, container, &mut signals, &heard, started).await {
         Err(error) => Err(port_owner::explain(engine, error, *local).await),
-    }
+        came => came,
+    };
+    record.heard = heard.positions();
+    again::came_out(context, engine, &records, &record, came).await
 }
 
 #[cfg(test)]

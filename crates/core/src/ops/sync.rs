@@ -24,6 +24,7 @@ use crate::hint;
 use crate::machine_id::machine_id;
 use crate::ops::genversion;
 use crate::output::{Printer, size, visible};
+use crate::patience::patiently;
 use crate::shell;
 use crate::sync::far::DockShell;
 use crate::sync::local::Local;
@@ -107,6 +108,8 @@ pub struct Docked {
     /// The dock.
     pub dock: Dock,
     shared: Shared<DockShell>,
+    shell: DockShell,
+    printer: Printer,
     generated: Option<Generated>,
     /// Whether nothing is shown of the sessions that are opened from now on.
     is_silent: Arc<AtomicBool>,
@@ -123,6 +126,7 @@ impl Docked {
         opening.own.with_git |= with_git;
         let (dock, root) = (opening.dock.clone(), opening.local.root().to_owned());
         let (moniker, notice) = (dock.moniker.clone(), Arc::clone(&opening.notice));
+        let (shell, printer) = (opening.shell(), opening.printer.clone());
         let trash = state_directory(&context.env);
         if writes && Versioneer::find(project.root())?.is_some() {
             // What a build would have in its context.
@@ -147,6 +151,8 @@ impl Docked {
         Ok(Self {
             dock,
             shared: Shared::new(root, &moniker, &context.env, notice, Box::new(open)),
+            shell,
+            printer,
             generated,
             is_silent,
         })
@@ -157,7 +163,8 @@ impl Docked {
         self.is_silent.store(is_silent, Ordering::Release);
     }
 
-    /// Syncs, or has whoever syncs the same just now do it.
+    /// Syncs, or has whoever syncs the same just now do it. A link that is cut is waited for: what has arrived stays, and every
+    /// file is whole.
     ///
     /// # Errors
     /// A dock that can't be reached; what concerns single paths is in the report.
@@ -166,7 +173,15 @@ impl Docked {
             generated: self.generated.clone(),
             ..request
         };
-        self.shared.sync(&request).await
+        let DockShell { agent, options } = &self.shell;
+        // A dock that can't be reached to begin with is not waited for.
+        agent.connect(options).await?;
+        patiently(
+            async || self.shared.sync(&request).await,
+            async || agent.connect(options).await,
+            |line| self.printer.warning(line),
+        )
+        .await
     }
 
     /// Keeps both in step until this is dropped, now or when the command ends that does already; events go to `told`.
@@ -249,12 +264,15 @@ impl Opening {
         })
     }
 
-    fn session(&self, memory: Memory) -> Session<DockShell> {
-        let shell = DockShell {
+    fn shell(&self) -> DockShell {
+        DockShell {
             agent: self.agent.clone(),
             options: CallOptions::of_terminal(),
-        };
-        let mut session = Session::new(shell, self.local.clone(), memory, self.target.clone());
+        }
+    }
+
+    fn session(&self, memory: Memory) -> Session<DockShell> {
+        let mut session = Session::new(self.shell(), self.local.clone(), memory, self.target.clone());
         session.rsync.clone_from(&self.rsync);
         session.brake = self.own.remove_unasked.into();
         session.with_git = self.own.with_git;

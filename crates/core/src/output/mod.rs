@@ -190,6 +190,11 @@ impl Printer {
         self.line(text);
     }
 
+    /// What happened, for programs, as one line of JSON on stderr: where stdout is somebody else's.
+    pub fn error_json(&self, value: &serde_json::Value) {
+        self.line(&escaped(&value.to_string()));
+    }
+
     /// An error with its causes and its hint, to stderr.
     pub fn error(&self, error: &Error) {
         self.line(&self.rendered(error));

@@ -449,6 +449,11 @@ impl<S: Shell> Session<S> {
         }
     }
 
+    /// How the dock is reached.
+    pub const fn shell(&self) -> &S {
+        &self.shell
+    }
+
     /// Syncs, from a fresh look on.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::auth::{Denial, Login, Memory};
 use super::dial::{Socket, dial};
+use super::greeting;
 use super::handle::{Handle, sides};
 use super::host_key::HostKeys;
 use super::openssh;
@@ -284,6 +285,9 @@ fn handshake(resolved: &Resolved, host_keys: &HostKeys, socket: Socket) -> Resul
     session.set_compress(config.compression);
     prefer(&session, resolved, host_keys)?;
     let descriptor = socket.descriptor();
+    if let Ok(descriptor) = &descriptor {
+        greeting::skip(descriptor, limit).map_err(|no_sshd| failed(resolved, &no_sshd.to_string()))?;
+    }
     let proxy = match socket {
         Socket::Tcp(stream) => {
             session.set_tcp_stream(stream);

@@ -13,6 +13,7 @@ mod connect;
 mod dial;
 mod engine;
 mod flow;
+mod greeting;
 mod handle;
 mod host_key;
 mod intake;

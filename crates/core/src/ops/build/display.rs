@@ -9,6 +9,7 @@ use crate::context::weight::Heavy;
 use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
 use crate::docker::dockerfile::Dockerfile;
 use crate::error::Error;
+use crate::hint;
 use crate::output::progress::steps::{Ended, Steps};
 use crate::output::{Printer, Style, size, visible};
 use crate::project_file;
@@ -26,6 +27,8 @@ const RULE: usize = 76;
 pub(super) enum Heard {
     /// Something is begun.
     Line(usize, PlanStep),
+    /// The link was cut, and is waited for.
+    Cut(usize, String),
     /// The builder says something.
     Event(usize, BuildEvent),
     /// A build is over.
@@ -51,6 +54,8 @@ pub(super) struct Display {
     failed_steps: HashMap<usize, (String, String)>,
     // Steps of an earlier build of the same image have the same digests.
     builds: HashMap<usize, usize>,
+    /// The dock that it is built on, and whether the call names it.
+    dock: Option<(String, bool)>,
 }
 
 impl Display {
@@ -83,6 +88,11 @@ impl Display {
             plain,
             failed_steps: HashMap::new(),
             builds: HashMap::new(),
+            dock: site
+                .engine
+                .choice()
+                .dock()
+                .map(|dock| (dock.to_owned(), !plan.docker_prefix.is_empty())),
         }
     }
 
@@ -102,6 +112,11 @@ impl Display {
                 } else if !self.steps.is_live() {
                     self.steps = Steps::new(&self.printer, self.plain);
                 }
+            }
+            Heard::Cut(index, text) => {
+                // The steps come once more.
+                *self.builds.entry(index).or_default() += 1;
+                self.steps.line(&text);
             }
             Heard::Event(index, event) => self.event(index, event),
             Heard::Built(outcome) => self.weigh(&outcome),
@@ -208,6 +223,14 @@ impl Display {
                     None => Dockerfile::line_of(&text, instruction),
                 }
             });
+            let dockerfile = Dockerfile::parse(&text, &request.options.build_args);
+            let other = image.others.iter().find(|(_, name)| {
+                dockerfile.line_from(name) == line && line.is_some() || names_image(&failure.message, name)
+            });
+            if let Some((other, name)) = other {
+                // The registry that was asked for it in vain is no matter.
+                return (Vec::new(), Explained::Build(self.not_there(image, other, name)));
+            }
             if let Some(line) = line {
                 let file = request.dockerfile.strip_prefix(root).unwrap_or(&request.dockerfile);
                 excerpts.push(excerpt(&file.display().to_string(), &text, line));
@@ -221,9 +244,44 @@ impl Display {
         (excerpts, Explained::Build(own))
     }
 
+    /// An image of the project that another is made of is not on this engine.
+    fn not_there(&self, image: &ImagePlan, other: &str, name: &str) -> Error {
+        let (place, hint) = match &self.dock {
+            Some((dock, is_named)) => {
+                let option = if *is_named {
+                    hint!(" --dock {}", dock)
+                } else {
+                    String::new()
+                };
+                let hint =
+                    hint!("build-image {}{option}, or transfer-image {} {}", other, other, dock; option = option);
+                (format!("dock {dock:?}"), hint)
+            }
+            None => ("this engine".to_owned(), hint!("build-image {}", other)),
+        };
+        Error::failed(format!(
+            "{} can't be built: it is made of {}, the image type {other:?} of this project, which is not on {place}",
+            image.designation,
+            visible(name)
+        ))
+        .hint(hint)
+    }
+
     pub(super) fn finish(&mut self) {
         self.steps.finish();
     }
+}
+
+/// Whether a message of a builder is about an image that it looked for in vain.
+fn names_image(message: &str, name: &str) -> bool {
+    let words = [
+        "failed to resolve",
+        "pull access denied",
+        "not found",
+        "does not exist",
+        "failed to do request",
+    ];
+    message.contains(name) && words.iter().any(|part| message.contains(part))
 }
 
 /// The lines of a file around one of them, which is marked.

@@ -16,8 +16,10 @@ use crate::docker::client_config::ClientConfig;
 use crate::docker::docked::ENGINE_VARIABLES;
 use crate::docker::engine::Engine;
 use crate::docker::locality::Locality;
+use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::output::Printer;
+use crate::patience::patiently;
 
 /// Events that wait to be shown, of all builds.
 const QUEUE: usize = 256;
@@ -29,6 +31,7 @@ pub(super) struct Site {
     pub(super) builder: Builder,
     pub(super) config: Arc<ClientConfig>,
     pub(super) root: PathBuf,
+    pub(super) env: Env,
     pub(super) printer: Printer,
     /// BUILDKIT_PROGRESS.
     pub(super) progress: Option<String>,
@@ -170,7 +173,7 @@ async fn one(site: &Site, index: usize, image: &ImagePlan, tree: &RwLock<()>, ev
             }
             PlanStep::Build { request, .. } => {
                 let _shared = tree.read().await;
-                match run_build(site, index, request, &events).await {
+                match build_patiently(site, index, request, &events).await {
                     Ok(outcome) => {
                         account(&mut done, &outcome);
                         size = outcome.size;
@@ -200,6 +203,27 @@ fn account(done: &mut ImageReport, outcome: &BuildOutcome) {
     if outcome.cached_steps < outcome.steps {
         done.status = Status::Built;
     }
+}
+
+/// Builds, and goes on where the link to a far engine was cut in the middle. One on this machine has no link.
+async fn build_patiently(
+    site: &Site,
+    index: usize,
+    request: &BuildRequest,
+    events: &mpsc::Sender<Heard>,
+) -> Result<BuildOutcome> {
+    if site.locality == Locality::Local {
+        return run_build(site, index, request, events).await;
+    }
+    patiently(
+        async || run_build(site, index, request, events).await,
+        async || site.engine.answers(&site.env).await,
+        |line| {
+            // A display that is behind misses a line.
+            let _ = events.try_send(Heard::Cut(index, line.to_owned()));
+        },
+    )
+    .await
 }
 
 async fn run_build(

@@ -1,6 +1,7 @@
 //! What a docked shell sets: the answer of `dock-env`, as lines for the sourced shim, or as code for a shell.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use super::host;
 use crate::agent::CallOptions;
@@ -10,12 +11,15 @@ use crate::docker::endpoint::Endpoint;
 use crate::docks::{self, Access, Dock, Docks, Forward, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
-use crate::output::visible;
+use crate::ops::run;
+use crate::output::{Printer, visible};
 use crate::shell;
 
 /// So many containers and ports can be named for one shell, each so long.
 const MOST_NAMED: usize = 100;
 const MOST_OF_A_NAME: usize = 255;
+/// What takes longer is said to be under way.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// The shells whose prompts and code are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +74,12 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         let address = address(dock, &choice.endpoint, env).await;
         let mut lines = lines(dock, &choice.endpoint, &address, args.shell, env)?;
         let options = CallOptions::of_terminal().accepting_new(args.accept_new);
-        let engine = docked::connect(dock, &own, &options).await?;
-        let info = engine.info().await?;
+        let connecting = async {
+            let engine = docked::connect(dock, &own, &options).await?;
+            let info = engine.info().await?;
+            Ok::<_, Error>((engine, info))
+        };
+        let (engine, info) = said_when_slow(printer, &dock.moniker, connecting).await?;
         if let Some(agent) = docked::agent(dock, &own)? {
             let forward = if args.no_forward { Forward::None } else { dock.forward };
             let shell = args.pid.unwrap_or_else(parent);
@@ -88,6 +96,7 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
             text(info.name),
             info.ncpu.unwrap_or_default()
         ));
+        run::say_left(&engine, Some(&dock.moniker), context).await;
         // Said where a person reads it: a script has its paths already.
         if std::io::stderr().is_terminal() {
             printer.note(
@@ -96,6 +105,18 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         }
         Ok(lines)
     })
+}
+
+/// Says what is waited for, where it takes longer than a person takes for nothing.
+async fn said_when_slow<T>(printer: &Printer, moniker: &str, connecting: impl Future<Output = T>) -> T {
+    let mut connecting = std::pin::pin!(connecting);
+    match tokio::time::timeout(SLOW, &mut connecting).await {
+        Ok(connected) => connected,
+        Err(_) => {
+            printer.note(&format!("connecting to {}", visible(moniker)));
+            connecting.await
+        }
+    }
 }
 
 /// Whether each of these can be a container's name or ID, or a port.

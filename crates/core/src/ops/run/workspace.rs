@@ -16,7 +16,7 @@ use crate::docker::docked;
 use crate::docker::run_options::with_other_sources;
 use crate::docks::Dock;
 use crate::env::Env;
-use crate::error::{Error, ExitStatus, Result};
+use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::docks::remote;
 use crate::ops::sync::{self, Docked};
@@ -196,6 +196,11 @@ pub fn planned(context: &Context, project: &Project, options: &[Word], env: &Env
     translated(options, project, env, |source| there(source, project, &workspace))
 }
 
+/// Whether the container goes its own way.
+fn is_cut_off(error: &Error) -> bool {
+    error.class() == Class::Code(ExitStatus::LINK_LOST.code())
+}
+
 /// Keeps both sides in step while a container runs, and brings what it made when it has ended.
 ///
 /// # Errors
@@ -240,7 +245,19 @@ pub async fn in_step(
     // A round may have been cut off.
     docked.let_go();
     docked.silence(false);
-    match docked.sync(Request::everything(Direction::Both)).await {
+    if status.as_ref().is_err_and(is_cut_off) {
+        context
+            .printer
+            .note("what the container makes comes with its end: run-image --attach goes back to it, and sync-down brings what is there");
+        return status;
+    }
+    let syncing = async {
+        tokio::select! {
+            synced = docked.sync(Request::everything(Direction::Both)) => synced,
+            _ = tokio::signal::ctrl_c() => Err(Error::interrupted()),
+        }
+    };
+    match syncing.await {
         Ok(report) => sync::show_briefly(&context.printer, &docked.dock, &report),
         Err(error) => {
             context.printer.error(&error);

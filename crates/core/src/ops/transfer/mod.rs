@@ -28,6 +28,7 @@ use crate::hint;
 use crate::naming::Designation;
 use crate::output::progress::bars::Bars;
 use crate::output::{size, visible};
+use crate::patience::{Exhausted, Patience, with_causes};
 use abort::{is_over, is_own};
 use arrival::{Keeper, keepers, present, remove, remove_unnamed, verify};
 use documents::keeper_label;
@@ -36,13 +37,8 @@ use plan::{Plan, Room};
 use running::{Identity, Running};
 use send::{End, Failure, Shipment, Tally};
 
-/// A link that was cut is tried so often again, unless layers arrive in between.
-const TRIES: usize = 10;
 /// What was changed under us is planned so often anew.
 const PLANS: usize = 3;
-/// How long to wait before a link is tried again; twice as long each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// How long to wait for what loads that were cut off may still bring, and how often to look.
 const LATE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
@@ -172,7 +168,7 @@ fn begin(context: &Context) -> Result<Running> {
     if let Some(error) = failure {
         context.printer.warning(&format!(
             "what this transfer keeps, if it is interrupted, can't be told from another machine's: {}",
-            with_cause(&error)
+            with_causes(&error)
         ));
     }
     Ok(running)
@@ -398,8 +394,8 @@ impl Route<'_> {
         tally: &Arc<Tally>,
         identity: &Identity,
     ) -> Result<Arrived> {
-        let (mut cuts, mut plans, mut careful) = (0, 0, false);
-        let mut pause = FIRST_PAUSE;
+        let (mut plans, mut careful) = (0, false);
+        let mut patience = Patience::default();
         loop {
             let before = tally.layers.load(Ordering::Relaxed);
             let failure = match self.attempt(wanted, source, dest, tally, careful, identity).await {
@@ -407,7 +403,7 @@ impl Route<'_> {
                 Err(failure) => failure,
             };
             if tally.layers.load(Ordering::Relaxed) > before {
-                (cuts, pause) = (0, FIRST_PAUSE);
+                patience.renew();
             }
             match failure {
                 Failure::Final(error) => return Err(self.with_keepers(error, dest, identity).await),
@@ -421,39 +417,37 @@ impl Route<'_> {
                     }
                 }
                 Failure::Lost(error) => {
-                    cuts += 1;
-                    if cuts == TRIES {
-                        self.kept_warning();
-                        return Err(error);
-                    }
-                    self.context.printer.warning(&format!(
+                    let printer = &self.context.printer;
+                    printer.warning(&format!(
                         "the link was cut ({}); trying again, with the layers that arrived kept on {}",
-                        with_cause(&error),
+                        with_causes(&error),
                         self.to.name
                     ));
-                    loop {
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(LONGEST_PAUSE);
-                        match self.connect().await {
-                            Ok((new_source, new_dest)) => {
-                                (*source, *dest) = (new_source, new_dest);
-                                self.wait_for_late(dest, tally).await;
-                                break;
-                            }
-                            Err(again) if again.class() == Class::Unreachable && cuts + 1 < TRIES => cuts += 1,
+                    let mut is_said = false;
+                    let waiting = |seconds| {
+                        if std::mem::replace(&mut is_said, true) {
+                            printer.note(&format!("waiting for the link: {seconds} s more, Ctrl-C ends it"));
+                        }
+                    };
+                    match patience.mended(error, async || self.connect().await, waiting).await {
+                        Ok((new_source, new_dest)) => {
+                            (*source, *dest) = (new_source, new_dest);
+                            self.wait_for_late(dest, tally).await;
+                        }
+                        Err(exhausted) => {
+                            self.kept_warning();
+                            let Exhausted { lost, refused } = *exhausted;
                             // It answers, and refuses: it says more of what happened than the cut did. An engine whose
                             // disk is full may close a connection before its reason is read.
-                            Err(again) => {
-                                self.kept_warning();
-                                let full = with_cause(&again).contains("no space left");
-                                return Err(match again.class() {
-                                    Class::Unreachable => error,
-                                    _ if full => Error::failed(format!("the disk of {} is full", self.to.name))
+                            return Err(match refused {
+                                None => lost,
+                                Some(again) if with_causes(&again).contains("no space left") => {
+                                    Error::failed(format!("the disk of {} is full", self.to.name))
                                         .because(again)
-                                        .hint("make room there: docker system prune"),
-                                    _ => again,
-                                });
-                            }
+                                        .hint("make room there: docker system prune")
+                                }
+                                Some(again) => again,
+                            });
                         }
                     }
                 }
@@ -701,14 +695,6 @@ struct Arrived {
     status: Status,
     id: Digest,
     config: Digest,
-}
-
-/// An error and what it comes from, in a line.
-fn with_cause(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
 
 fn amount(plan: &Plan) -> String {

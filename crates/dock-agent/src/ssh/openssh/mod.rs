@@ -365,7 +365,13 @@ fn refused(resolved: &Resolved, plan: &Plan, said: &str) -> TransportError {
     .any(|part| said.contains(part));
     TransportError {
         message: format!("OpenSSH's client does not get in to {}: {said}", resolved.name()),
-        hint: Some(hint!("see what happens: ssh -v {words}"; words = resolved.words(&plan.access))),
+        hint: Some(match said.contains("Permission denied") {
+            true => hint!(
+                "let one of your keys in: ssh-copy-id {words}; which were tried, ssh -v {words} shows";
+                words = resolved.words(&plan.access)
+            ),
+            false => hint!("see what happens: ssh -v {words}"; words = resolved.words(&plan.access)),
+        }),
         kind: match needs_person {
             true => TransportErrorKind::NeedsPerson,
             false => TransportErrorKind::Unreachable,

@@ -1,0 +1,498 @@
+//! Coming back to a container in the foreground, whose connection was lost or whose run-image was killed.
+//!
+//! Each run in the foreground is written down, as long as its run-image lives: what is still there of one that does not is
+//! said by the next command on that engine, once, and `run-image --attach` goes back to it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{LABEL_USER, ports, workspace};
+use crate::agent::holder::Holder;
+use crate::agent::place::state_directory;
+use crate::cli::Context;
+use crate::config::project::Project;
+use crate::docker::container::{self, Foreground, Found};
+use crate::docker::engine::Engine;
+use crate::docker::heard::{Heard, Positions};
+use crate::docker::locality::Locality;
+use crate::docker::terminal::Signals;
+use crate::env::Env;
+use crate::error::{Class, Error, ExitStatus, Result};
+use crate::hint;
+use crate::ops::build;
+use crate::ops::sync::Docked;
+use crate::output::{Printer, visible};
+use crate::private_file;
+
+/// How long it may take to hear what became of a container whose connection was lost.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long that may take where a command has something else to do.
+const GLANCE: Duration = Duration::from_secs(3);
+/// So many are named where there is a choice.
+const NAMED: usize = 10;
+
+/// A run in the foreground.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The container's ID and name.
+    pub id: String,
+    pub name: String,
+    /// The engine, as DOCKER_HOST would name it.
+    pub engine: String,
+    /// The dock that it is on, where it is one of ours.
+    pub dock: Option<String>,
+    /// The root of its project.
+    pub root: PathBuf,
+    /// Whether the project is kept in step with the dock while it runs.
+    pub watch: bool,
+    /// How much of its output was written.
+    #[serde(default)]
+    pub heard: Positions,
+    /// The run-image that it is the foreground of.
+    pub process: Option<Holder>,
+    /// Whether the user knows that it was left.
+    #[serde(default)]
+    pub is_said: bool,
+}
+
+/// The runs that are written down.
+#[derive(Clone, Debug)]
+pub struct Records {
+    directory: PathBuf,
+}
+
+impl Records {
+    /// Those of this user.
+    pub fn of(env: &Env) -> Self {
+        Self {
+            directory: state_directory(env).join("foreground"),
+        }
+    }
+
+    fn file(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+
+    /// Writes one down.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn keep(&self, record: &Record) -> std::io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let text = serde_json::to_vec(record).map_err(std::io::Error::other)?;
+        private_file::replace_quickly(&self.file(&record.id), &text)
+    }
+
+    /// Forgets one. That it was not there is as good.
+    pub fn forget(&self, id: &str) {
+        let _ = fs::remove_file(self.file(id));
+    }
+
+    /// Those on this engine that no run-image has in its foreground.
+    fn left(&self, engine: &Engine) -> Vec<Record> {
+        let address = engine.choice().endpoint.to_string();
+        let mut left: Vec<Record> = self
+            .all()
+            .filter(|record| record.engine == address)
+            .filter(|record| !record.process.as_ref().is_some_and(Holder::lives))
+            .collect();
+        left.sort_by(|one, other| one.name.cmp(&other.name));
+        left
+    }
+
+    /// All of them; what is damaged is none.
+    fn all(&self) -> impl Iterator<Item = Record> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        entries.filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok())
+    }
+}
+
+/// What became of a container whose connection was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Fate {
+    Running,
+    /// It ended with this code, and is still there.
+    Ended(u8),
+    /// It ended, and the engine has removed it.
+    Removed,
+    /// It was never started.
+    NotStarted,
+    /// The engine does not answer.
+    Unknown,
+}
+
+async fn fate(engine: &Engine, id: &str) -> Result<Fate> {
+    Ok(match container::find(engine, id).await? {
+        None => Fate::Removed,
+        Some(Found { is_new: true, .. }) => Fate::NotStarted,
+        Some(Found { ended: Some(code), .. }) => Fate::Ended(code.code()),
+        Some(_) => Fate::Running,
+    })
+}
+
+/// The words of a command that goes to the engine of this call.
+fn way_back(dock: Option<&str>, name: &str) -> String {
+    match dock {
+        Some(dock) => hint!("run-image --attach {} --dock {}", name, dock),
+        None => hint!("run-image --attach {}", name),
+    }
+}
+
+fn way_to_end(context: &Context, name: &str) -> String {
+    let prefix = context.docker_prefix().unwrap_or_default();
+    hint!("{prefix}docker rm -f {}", name; prefix = prefix)
+}
+
+/// Says what became of a container whose connection was lost, as an error with a code of its own.
+pub(super) async fn lost(
+    context: &Context,
+    engine: &Engine,
+    records: &Records,
+    record: &Record,
+    cause: Error,
+) -> Error {
+    let printer = &context.printer;
+    let place = engine.choice().place();
+    printer.note(&format!(
+        "the connection to {} was lost; asking {place} what became of it",
+        record.name
+    ));
+    let asking = async {
+        let again = context.connect_silently().await?;
+        fate(&again, &record.id).await
+    };
+    let fate = match tokio::time::timeout(LOOK, asking).await {
+        Ok(Ok(fate)) => fate,
+        Ok(Err(_)) | Err(_) => Fate::Unknown,
+    };
+    let (name, what) = (
+        visible(&record.name),
+        format!("the connection to container {}", record.name),
+    );
+    let message = match fate {
+        Fate::Running => format!("{what} on {place} was lost: it goes on there"),
+        Fate::Ended(code) => format!("{what} on {place} was lost: it has ended since, with code {code}"),
+        Fate::Removed => format!(
+            "{what} on {place} was lost: it has ended since, and the engine has removed it with what it said last (--rm)"
+        ),
+        Fate::NotStarted => format!("{what} on {place} was lost before it was started"),
+        Fate::Unknown => format!("{what} was lost, and {place} does not answer: whether it goes on there is not known"),
+    };
+    let back = way_back(context.dock.as_deref(), &name);
+    let hint = match fate {
+        Fate::Running | Fate::Unknown => format!("{back}\nor, to end it: {}", way_to_end(context, &name)),
+        Fate::Ended(_) => format!("{back} shows the rest of what it said"),
+        Fate::Removed => "containers that are to outlive a lost link run with --keep".to_owned(),
+        Fate::NotStarted => way_to_end(context, &name),
+    };
+    match fate {
+        Fate::Removed => records.forget(&record.id),
+        Fate::NotStarted => {
+            // Nothing of it was seen: it is as if it had not been made.
+            let removed = match context.connect_silently().await {
+                Ok(again) => container::remove(&again, &record.id).await.is_ok(),
+                Err(_) => false,
+            };
+            if removed {
+                records.forget(&record.id);
+                return Error::unreachable(message).because(cause).hint("run it again");
+            }
+        }
+        Fate::Running | Fate::Ended(_) | Fate::Unknown => {
+            let said = Record {
+                process: None,
+                is_said: true,
+                ..record.clone()
+            };
+            write_down(records, &said, printer);
+        }
+    }
+    if printer.json() {
+        printer.error_json(&serde_json::json!({
+            "error": {
+                "kind": "connection_lost",
+                "message": message,
+                "dock": record.dock,
+                "container": record.name,
+                "id": record.id,
+                "state": fate.word(),
+                "attach": back,
+            }
+        }));
+    }
+    printer.detail(&format!("why: {cause}"));
+    Error::new(Class::Code(ExitStatus::LINK_LOST.code()), message).hint(hint)
+}
+
+impl Fate {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Ended(_) => "ended",
+            Self::Removed => "removed",
+            Self::NotStarted => "not_started",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Says, once, which containers of this engine were left by a run-image that was killed. `dock` is what a command must name to
+/// get there.
+pub async fn say_left(engine: &Engine, dock: Option<&str>, context: &Context) {
+    let records = Records::of(&context.env);
+    for record in records.left(engine).into_iter().filter(|record| !record.is_said) {
+        let Ok(Ok(fate)) = tokio::time::timeout(GLANCE, fate(engine, &record.id)).await else {
+            // The command itself will say that nothing answers.
+            return;
+        };
+        let name = &record.name;
+        let what = match fate {
+            Fate::Running => "still runs".to_owned(),
+            Fate::Ended(code) => format!("has ended, with code {code}"),
+            Fate::NotStarted => "was not started".to_owned(),
+            Fate::Removed | Fate::Unknown => {
+                records.forget(&record.id);
+                continue;
+            }
+        };
+        context.printer.warning(&format!(
+            "container {name} {what} on {}, and its run-image was killed: {} goes back to it, {} ends it",
+            engine.choice().place(),
+            way_back(dock, name),
+            way_to_end(context, name),
+        ));
+        // It is said again where it can't be written down.
+        let _ = records.keep(&Record {
+            is_said: true,
+            ..record
+        });
+    }
+}
+
+/// Goes back to a container of this name or ID; without one, to that of this project that was left.
+///
+/// # Errors
+/// None or several that could be meant, one that is gone; then as for a run.
+pub fn attach(context: &Context, name: Option<&str>, watch: bool) -> Result<ExitStatus> {
+    let engine_env = &context.env;
+    let records = Records::of(engine_env);
+    let project = Project::find(&context.working_dir, engine_env).ok();
+    let (engine, found, record) = context.block_on(async {
+        let engine = context.connect_silently().await?;
+        let (found, record) = chosen(context, &engine, &records, name, project.as_ref()).await?;
+        Ok((engine, found, record))
+    })?;
+    if context.global.dry_run {
+        let prefix = context.docker_prefix()?;
+        let line = hint!("{prefix}docker attach {}", found.name; prefix = prefix);
+        context.printer.plan(&[line])?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    let watch = watch || record.as_ref().is_some_and(|record| record.watch);
+    let project = match &record {
+        Some(record) => Project::find(&record.root, engine_env).ok().or(project),
+        None => project,
+    };
+    let mut docked = match (&project, watch) {
+        (Some(project), true) => Some(Docked::open(context, project, false, false)?),
+        _ => None,
+    };
+    let terminal = found.manner.stdin;
+    context.block_on_uninterrupted(async {
+        let running = go_on(context, &engine, &records, found, record, watch);
+        match &mut docked {
+            Some(docked) => workspace::in_step(context, docked, running, terminal).await,
+            None => running.await,
+        }
+    })
+}
+
+async fn go_on(
+    context: &Context,
+    engine: &Engine,
+    records: &Records,
+    mut found: Found,
+    record: Option<Record>,
+    watch: bool,
+) -> Result<ExitStatus> {
+    let printer = &context.printer;
+    let mut signals = Signals::listen()?;
+    let is_ours = found
+        .labels
+        .get(LABEL_USER)
+        .is_some_and(|user| *user == context.env.user());
+    found.manner.stdin = found.manner.stdin && std::io::IsTerminal::is_terminal(&std::io::stdin());
+    let mut record = Record {
+        process: own_process(),
+        is_said: false,
+        ..record.unwrap_or_else(|| self::record(engine, &found.id, &found.name, &context.working_dir, watch))
+    };
+    write_down(records, &record, printer);
+    printer.note(&format!(
+        "back at container {} on {}",
+        found.name,
+        engine.choice().place()
+    ));
+    if found.publishes && found.ended.is_none() {
+        let local = build::where_is(engine, &context.env, printer).await == Locality::Local;
+        let published = container::published_ports(engine, &found.id).await.unwrap_or_default();
+        let ports = ports::reached(context, engine.choice(), local, &found.id, &published).await;
+        ports::show(printer, &ports);
+    }
+    let heard = Arc::new(Heard::from(record.heard));
+    let came = container::run_again(engine, &found, is_ours, &mut signals, &heard, printer).await;
+    record.heard = heard.positions();
+    if let Err(error) = &came
+        && error.class() == Class::Failed
+        && let Ok(None) = container::find(engine, &found.id).await
+    {
+        return Err(gone(
+            context,
+            records,
+            &found.name,
+            &engine.choice().place(),
+            Some(record),
+        ));
+    }
+    came_out(context, engine, records, &record, came).await
+}
+
+/// What a run in the foreground came to, for the caller; what is over is no longer written down.
+pub(super) async fn came_out(
+    context: &Context,
+    engine: &Engine,
+    records: &Records,
+    record: &Record,
+    came: Result<Foreground>,
+) -> Result<ExitStatus> {
+    match came {
+        Ok(Foreground::Done(status)) => {
+            records.forget(&record.id);
+            Ok(status)
+        }
+        Ok(Foreground::Lost(cause)) => Err(lost(context, engine, records, record, cause).await),
+        Err(error) => {
+            // Whoever ended it while nothing answered has left it there.
+            let asking = tokio::time::timeout(GLANCE, fate(engine, &record.id)).await;
+            if !matches!(asking, Ok(Ok(Fate::Running)) | Ok(Err(_)) | Err(_)) {
+                records.forget(&record.id);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// This process, as what a container is the foreground of.
+pub(super) fn own_process() -> Option<Holder> {
+    i32::try_from(std::process::id()).ok().and_then(Holder::of)
+}
+
+/// The container that is meant.
+async fn chosen(
+    context: &Context,
+    engine: &Engine,
+    records: &Records,
+    name: Option<&str>,
+    project: Option<&Project>,
+) -> Result<(Found, Option<Record>)> {
+    let place = engine.choice().place();
+    let left = records.left(engine);
+    if let Some(name) = name {
+        let record = records
+            .all()
+            .find(|record| record.name == name || (name.len() >= SHORT_ID && record.id.starts_with(name)));
+        if let Some(record) = &record
+            && record.process.as_ref().is_some_and(Holder::lives)
+        {
+            return Err(
+                Error::usage(format!("container {name} is in the foreground of another run-image"))
+                    .hint(hint!("docker attach {} shares it", name)),
+            );
+        }
+        return match container::find(engine, name).await? {
+            Some(found) => {
+                let record = record.filter(|record| record.id == found.id);
+                Ok((found, record))
+            }
+            None => Err(gone(context, records, name, &place, record)),
+        };
+    }
+    let of_project = |record: &&Record| project.is_none_or(|project| record.root == project.root());
+    let mut there = BTreeMap::new();
+    for record in left.iter().filter(of_project) {
+        match container::find(engine, &record.id).await? {
+            Some(found) => {
+                there.insert(found.name.clone(), (found, record.clone()));
+            }
+            None if left.len() == 1 => return Err(gone(context, records, &record.name, &place, Some(record.clone()))),
+            None => records.forget(&record.id),
+        }
+    }
+    if there.len() > 1 {
+        let names: Vec<&str> = there.keys().map(String::as_str).take(NAMED).collect();
+        return Err(
+            Error::usage(format!("several containers were left on {place}: {}", names.join(", ")))
+                .hint("name one: run-image --attach NAME"),
+        );
+    }
+    match there.into_values().next() {
+        Some((found, record)) => Ok((found, Some(record))),
+        None => Err(Error::failed(format!(
+            "no run-image of this project was cut off from a container on {place}"
+        ))
+        .hint(hint!(
+            "name one that runs: run-image --attach NAME; docker ps --filter label={LABEL_USER}={} lists yours",
+            context.env.user();
+            LABEL_USER = LABEL_USER
+        ))),
+    }
+}
+
+/// A part of an ID that docker shows.
+const SHORT_ID: usize = 12;
+
+fn gone(context: &Context, records: &Records, name: &str, place: &str, record: Option<Record>) -> Error {
+    match record {
+        Some(record) => {
+            records.forget(&record.id);
+            Error::failed(format!(
+                "container {name} has ended meanwhile, and the engine of {place} has removed it with what it said last (--rm)"
+            ))
+            .hint("containers that are to outlive a lost link run with --keep")
+        }
+        None => {
+            let user = context.env.user();
+            Error::failed(format!("there is no container {name} on {place}"))
+                .hint(hint!("docker ps --filter label={label}={} lists yours", user; label = LABEL_USER))
+        }
+    }
+}
+
+/// What a container in the foreground is written down as.
+pub(super) fn record(engine: &Engine, id: &str, name: &str, root: &Path, watch: bool) -> Record {
+    Record {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        engine: engine.choice().endpoint.to_string(),
+        dock: engine.choice().dock().map(str::to_owned),
+        root: root.to_owned(),
+        watch,
+        heard: Positions::default(),
+        process: own_process(),
+        is_said: false,
+    }
+}
+
+/// Writes a run down; that it can't be is no failure of it.
+pub(super) fn write_down(records: &Records, record: &Record, printer: &Printer) {
+    if let Err(cause) = records.keep(record) {
+        printer.detail(&format!("the run can't be written down: {cause}"));
+    }
+}

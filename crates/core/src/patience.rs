@@ -1,0 +1,235 @@
+//! How long work goes on that a cut link has stopped: one rule for transfers, builds and syncs.
+//!
+//! Work that can be begun again without harm waits until the other side answers, with growing pauses, about a minute and a half in
+//! all, and as long again whenever something has arrived in between. What only a person can mend is not waited for.
+
+use std::time::Duration;
+
+use crate::error::{Class, Error, Result};
+
+/// So many tries, unless something arrives in between.
+const TRIES: usize = 10;
+/// How long to wait before the next one; twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+
+/// The patience of one piece of work.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    cuts: usize,
+    pause: Duration,
+    first: Duration,
+    longest: Duration,
+}
+
+/// Why it is at its end.
+#[derive(Debug)]
+pub struct Exhausted {
+    /// How the link was lost.
+    pub lost: Error,
+    /// What the other side says in place of what it was asked for; none where it does not answer.
+    pub refused: Option<Error>,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::with(FIRST_PAUSE, LONGEST_PAUSE)
+    }
+}
+
+/// Whether what went wrong is mended by trying again: the link was cut, or the engine behind it ended.
+pub fn is_worth_a_try(error: &Error) -> bool {
+    error.class() == Class::Unreachable && !error.needs_person()
+}
+
+impl Patience {
+    const fn with(first: Duration, longest: Duration) -> Self {
+        Self {
+            cuts: 0,
+            pause: first,
+            first,
+            longest,
+        }
+    }
+
+    /// Something has arrived: it is as fresh as at the beginning.
+    pub fn renew(&mut self) {
+        *self = Self::with(self.first, self.longest);
+    }
+
+    /// Counts a cut, and waits until `connect` succeeds. `waiting` hears how many seconds are left, before each pause.
+    ///
+    /// # Errors
+    /// That it took too long, or that the other side answers, and refuses.
+    pub async fn mended<T>(
+        &mut self,
+        lost: Error,
+        mut connect: impl AsyncFnMut() -> Result<T>,
+        mut waiting: impl FnMut(u64),
+    ) -> Result<T, Box<Exhausted>> {
+        let mut refused = None;
+        while self.cuts + 1 < TRIES {
+            self.cuts += 1;
+            waiting(self.left().as_secs().max(1));
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(self.longest);
+            match connect().await {
+                Ok(connected) => return Ok(connected),
+                Err(error) if is_worth_a_try(&error) => {}
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
+        Err(Box::new(Exhausted { lost, refused }))
+    }
+
+    /// All pauses that are still to come, from this one on.
+    fn left(&self) -> Duration {
+        let pauses = std::iter::successors(Some(self.pause), |pause| Some((*pause * 2).min(self.longest)));
+        pauses.take(TRIES - self.cuts).sum()
+    }
+}
+
+/// Does what can be done again without harm until it succeeds, or patience ends. `connect` is how the other side is reached
+/// again, and `say` tells the user: of the cut, and what is waited for.
+///
+/// # Errors
+/// The work's own, and a link that stays cut.
+pub async fn patiently<T>(
+    work: impl AsyncFnMut() -> Result<T>,
+    connect: impl AsyncFnMut() -> Result<()>,
+    say: impl FnMut(&str),
+) -> Result<T> {
+    patiently_so(Patience::default(), work, connect, say).await
+}
+
+async fn patiently_so<T>(
+    mut patience: Patience,
+    mut work: impl AsyncFnMut() -> Result<T>,
+    mut connect: impl AsyncFnMut() -> Result<()>,
+    mut say: impl FnMut(&str),
+) -> Result<T> {
+    loop {
+        let error = match work().await {
+            Err(error) if is_worth_a_try(&error) => error,
+            result => return result,
+        };
+        say(&format!("{}; trying again", with_causes(&error)));
+        let mut is_said = false;
+        let waiting = |seconds| {
+            if std::mem::replace(&mut is_said, true) {
+                say(&format!("waiting for the link: {seconds} s more, Ctrl-C ends it"));
+            }
+        };
+        if let Err(exhausted) = patience.mended(error, &mut connect, waiting).await {
+            let Exhausted { lost, refused } = *exhausted;
+            return Err(
+                refused.unwrap_or_else(|| lost.hint("run it again when the link is back: what has arrived is kept"))
+            );
+        }
+    }
+}
+
+/// An error and what it comes from, in one line.
+pub fn with_causes(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let message = inner.to_string();
+        if !text.contains(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut() -> Error {
+        Error::unreachable("the link was cut")
+    }
+
+    /// The same tries, in no time.
+    const QUICK: Patience = Patience::with(Duration::from_micros(1), Duration::from_micros(1));
+
+    #[test]
+    fn a_cut_of_more_than_a_minute_is_waited_for_and_not_one_of_many() {
+        let mut patience = Patience {
+            cuts: 1,
+            ..Patience::default()
+        };
+        assert!((70..120).contains(&patience.left().as_secs()), "{:?}", patience.left());
+        patience.renew();
+        assert_eq!((patience.cuts, patience.pause), (0, FIRST_PAUSE));
+    }
+
+    #[tokio::test]
+    async fn work_goes_on_after_a_cut_and_what_is_waited_for_is_said() {
+        let (mut tries, mut cuts, mut said) = (0, 0, Vec::new());
+        let done = patiently_so(
+            QUICK,
+            async || {
+                tries += 1;
+                if tries == 1 { Err(cut()) } else { Ok(tries) }
+            },
+            async || {
+                cuts += 1;
+                if cuts == 3 { Ok(()) } else { Err(cut()) }
+            },
+            |line| said.push(line.to_owned()),
+        );
+        assert_eq!(done.await.unwrap(), 2);
+        // The first pause is too short for words.
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert_eq!(said[0], "the link was cut; trying again");
+        assert!(said[1].starts_with("waiting for the link: "), "{said:?}");
+    }
+
+    #[tokio::test]
+    async fn it_has_an_end_and_says_how_to_go_on() {
+        let work = async || Err::<(), _>(cut());
+        let error = patiently_so(QUICK, work, async || Err(cut()), |_| {})
+            .await
+            .unwrap_err();
+        assert_eq!(error.class(), Class::Unreachable);
+        assert!(error.hint_text().unwrap().starts_with("run it again"));
+        // A link that comes back and breaks each time ends, too.
+        let mut tries = 0;
+        let work = async || {
+            tries += 1;
+            Err::<(), _>(cut())
+        };
+        patiently_so(QUICK, work, async || Ok(()), |_| {}).await.unwrap_err();
+        assert_eq!(tries, TRIES);
+    }
+
+    #[tokio::test]
+    async fn what_waiting_does_not_mend_is_not_waited_for() {
+        for error in [
+            || Error::failed("no such image"),
+            || Error::unreachable("the host key has changed").for_person(),
+        ] {
+            let mut connects = 0;
+            let work = async || Err::<(), _>(error());
+            let connect = async || {
+                connects += 1;
+                Ok(())
+            };
+            let failed = patiently_so(QUICK, work, connect, |_| {}).await.unwrap_err();
+            assert_eq!((failed.to_string(), connects), (error().to_string(), 0));
+            let work = async || Err::<(), _>(cut());
+            let connect = async || {
+                connects += 1;
+                Err(error())
+            };
+            let refused = patiently_so(QUICK, work, connect, |_| {}).await.unwrap_err();
+            assert_eq!((refused.to_string(), connects), (error().to_string(), 1));
+        }
+    }
+}
