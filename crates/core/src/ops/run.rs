@@ -786,7 +786,7 @@ async fn execute(context: &Context, prepared: &Prepared) -> Result<ExitStatus> {
     if container.detach {
         let starting = container::start(engine, created.id(), container.detach_keys.as_deref());
         if let Err(error) = signals.guard(Duration::ZERO, starting).await {
-            return Err(port_owner::explain(engine, error, *local).await);
+            return Err(port_owner::explain(engine, error, *local, &context.env).await);
         }
         let id = created.keep();
         let published = container::published_ports(engine, &id).await.unwrap_or_default();
@@ -806,12 +806,13 @@ async fn execute(context: &Context, prepared: &Prepared) -> Result<ExitStatus> {
     }
     let id = created.id().to_owned();
     let started = async |published: &[PublishedPort]| {
+        printer.give_stdout_away();
         let ports = ports::reached(context, engine.choice(), *local, &id, published).await;
         ports::show(printer, &ports);
     };
     match container::run_attached(engine, created, container, &mut signals, started).await {
         Ok(status) => Ok(status),
-        Err(error) => Err(port_owner::explain(engine, error, *local).await),
+        Err(error) => Err(port_owner::explain(engine, error, *local, &context.env).await),
     }
 }
 

@@ -23,11 +23,12 @@ use crate::docker::image;
 use crate::docker::image_load;
 use crate::docker::image_store::{self, Store, StoredImage};
 use crate::docker::manifest::{Digest, Platform};
-use crate::error::{Class, Error, ExitStatus, Result};
+use crate::docks::Docks;
+use crate::error::{Class, Error, ErrorDocument, ErrorOf, ExitStatus, Result, WithFailures};
 use crate::hint;
 use crate::naming::Designation;
 use crate::output::progress::bars::Bars;
-use crate::output::{size, visible};
+use crate::output::{counted, size, visible};
 use abort::{is_over, is_own};
 use arrival::{Keeper, keepers, present, remove, remove_unnamed, verify};
 use documents::keeper_label;
@@ -93,6 +94,9 @@ pub struct TransferReport {
     pub bytes_sent: u64,
     /// How long it took.
     pub seconds: f64,
+    /// Why it failed.
+    #[serde(flatten)]
+    pub why: Option<ErrorDocument>,
 }
 
 /// What would be done for one image.
@@ -135,6 +139,11 @@ struct Route<'a> {
 /// Wrong usage, ends that can't be reached or are the same engine. An image that can't be sent is reported, and in the
 /// status.
 pub fn transfer(context: &Context, args: &TransferArgs) -> Result<ExitStatus> {
+    let docks = Docks::read(&context.env)?;
+    let words = args.from.iter().chain([&args.destination]);
+    words
+        .filter_map(|word| docks.doubt(word))
+        .for_each(|doubt| context.printer.warning(&doubt));
     let route = Route {
         context,
         from: match &args.from {
@@ -172,7 +181,7 @@ fn begin(context: &Context) -> Result<Running> {
     if let Some(error) = failure {
         context.printer.warning(&format!(
             "what this transfer keeps, if it is interrupted, can't be told from another machine's: {}",
-            with_cause(&error)
+            error.with_causes()
         ));
     }
     Ok(running)
@@ -219,15 +228,15 @@ impl Route<'_> {
         let to = visible(&self.to.name);
         let error = Error::usage(format!("{to} is the engine that the image is on"));
         Err(match crate::docks::current(&self.context.env) {
-            Some(_) => error.hint("this shell is docked there: castoff, or name where the image is: --from local"),
-            None => error.hint("name where the image is (--from DOCK), or another destination"),
+            Some(_) => error.hint("this shell is docked there: castoff, or name where the image is: --from localhost"),
+            None => error.hint("name where the image is with --from (ls-dock lists the docks), or another destination"),
         })
     }
 
     async fn show_plans(&self, wanted: &[Wanted], source: &End, dest: &End) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         let mut worst = ExitStatus::SUCCESS;
-        let mut reports = Vec::new();
+        let (mut reports, mut failed) = (Vec::new(), Vec::new());
         let (inventory, free) = tokio::join!(dest.store.inventory(&dest.engine), self.free(dest));
         let inventory = inventory?;
         for wanted in wanted {
@@ -235,6 +244,7 @@ impl Route<'_> {
                 Ok(image) => image,
                 Err(error) => {
                     printer.error(&error);
+                    failed.push(ErrorOf::image(&wanted.reference, &error));
                     worst = worst.max(error.class().status());
                     continue;
                 }
@@ -255,11 +265,13 @@ impl Route<'_> {
             reports.push(report);
             if let Err(error) = self.check_space(&plan, free) {
                 printer.error(&error);
+                failed.push(ErrorOf::image(&wanted.reference, &error));
                 worst = worst.max(error.class().status());
             }
         }
         if printer.json() {
-            printer.result_json(&Document { images: reports })?;
+            let done = Document { images: reports };
+            printer.result_json(&WithFailures { done, failed })?;
         }
         Ok(worst)
     }
@@ -267,8 +279,7 @@ impl Route<'_> {
     fn plan_line(&self, wanted: &Wanted, plan: &Plan) -> String {
         let to_send = match plan.sent {
             0 => "no layer to send".to_owned(),
-            1 => format!("1 layer to send ({})", amount(plan)),
-            number => format!("{number} layers to send ({})", amount(plan)),
+            number => format!("{} to send ({})", counted(number, "layer"), amount(plan)),
         };
         format!(
             "{} to {}: {to_send}, {} there",
@@ -349,6 +360,7 @@ impl Route<'_> {
                 layers_skipped: 0,
                 bytes_sent: tally.bytes.load(Ordering::Relaxed),
                 seconds: began.elapsed().as_secs_f64(),
+                why: None,
             };
             match sent {
                 Ok(arrived) => {
@@ -364,6 +376,7 @@ impl Route<'_> {
                 }
                 Err(error) => {
                     printer.error(&error);
+                    report.why = Some(error.document());
                     worst = worst.max(error.class().status());
                 }
             }
@@ -378,11 +391,14 @@ impl Route<'_> {
     fn result_line(&self, report: &TransferReport) -> String {
         let (image, to) = (visible(&report.image), visible(&self.to.name));
         match report.status {
-            Status::Present => format!("{image} is on {to} already: {} layers", report.layers_skipped),
+            Status::Present => format!(
+                "{image} is on {to} already: {}",
+                counted(report.layers_skipped, "layer")
+            ),
             _ => format!(
-                "{image} is on {to}: {} of {} layers sent, {}, {:.1} s",
+                "{image} is on {to}: {} of {} sent, {}, {:.1} s",
                 report.layers_sent,
-                report.layers_sent + report.layers_skipped,
+                counted(report.layers_sent + report.layers_skipped, "layer"),
                 size(report.bytes_sent),
                 report.seconds
             ),
@@ -428,7 +444,7 @@ impl Route<'_> {
                     }
                     self.context.printer.warning(&format!(
                         "the link was cut ({}); trying again, with the layers that arrived kept on {}",
-                        with_cause(&error),
+                        error.with_causes(),
                         self.to.name
                     ));
                     loop {
@@ -445,7 +461,7 @@ impl Route<'_> {
                             // disk is full may close a connection before its reason is read.
                             Err(again) => {
                                 self.kept_warning();
-                                let full = with_cause(&again).contains("no space left");
+                                let full = again.with_causes().contains("no space left");
                                 return Err(match again.class() {
                                     Class::Unreachable => error,
                                     _ if full => Error::failed(format!("the disk of {} is full", self.to.name))
@@ -701,14 +717,6 @@ struct Arrived {
     status: Status,
     id: Digest,
     config: Digest,
-}
-
-/// An error and what it comes from, in a line.
-fn with_cause(error: &Error) -> String {
-    match std::error::Error::source(error) {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
 
 fn amount(plan: &Plan) -> String {
