@@ -116,7 +116,7 @@ async fn patiently_so<T>(
             Err(error) if is_worth_a_try(&error) => error,
             result => return result,
         };
-        say(&format!("{}; trying again", with_causes(&error)));
+        say(&format!("{}; trying again", error.with_causes()));
         let mut is_said = false;
         let waiting = |seconds| {
             if std::mem::replace(&mut is_said, true) {
@@ -130,21 +130,6 @@ async fn patiently_so<T>(
             );
         }
     }
-}
-
-/// An error and what it comes from, in one line.
-pub fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        let message = inner.to_string();
-        if !text.contains(&message) {
-            text.push_str(": ");
-            text.push_str(&message);
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]
