@@ -224,7 +224,7 @@ pub struct Session<S> {
     next: Option<String>,
     /// The directories here when they were last listed.
     directories: BTreeSet<Vec<u8>>,
-    /// Whether the dock may have something that no round both ways has seen, or that one failed to take.
+    /// Whether the dock may have something that no round both ways has seen, or a round failed at something.
     owes: bool,
     /// Whether it was said why rsync is not used.
     is_distrust_told: AtomicBool,
@@ -540,8 +540,12 @@ impl<S: Shell> Session<S> {
         let mut there = std::mem::take(&mut self.far.listing.tree);
         let outcome = self.round_of(&here, &mut there, wish, dry, report).await;
         self.far.listing.tree = there;
-        if !dry && matches!(outcome, Ok(Round::Done)) && wish.direction == Direction::Both && wish.only.is_empty() {
-            self.owes = !report.troubles.is_empty();
+        if !dry {
+            let is_whole = wish.direction == Direction::Both && wish.only.is_empty();
+            match outcome {
+                Ok(Round::Done) if report.troubles.is_empty() => self.owes &= !is_whole,
+                _ => self.owes = true,
+            }
         }
         outcome
     }

@@ -207,7 +207,8 @@ pub async fn watch<S: Shell>(
                 if let Some(report) = report {
                     if report.troubles.is_empty() {
                         pause_again = POLL;
-                    } else {
+                    } else if begun >= again {
+                        // Rounds for something else, which come in between, put it off no longer.
                         again = Instant::now() + pause_again;
                         pause_again = (pause_again * 2).min(LONGEST_PAUSE);
                     }

@@ -460,20 +460,30 @@ async fn edits_of_both_sides_meet(seed: u64) -> Duration {
     let last_theirs: Vec<_> = THEIRS.iter().map(|path| file(&pair.there(), path)).collect();
     let mut conflicts: Vec<Vec<u8>> = Vec::new();
     let begun = std::time::Instant::now();
-    until(&format!("both sides meet (seed {seed})"), || {
+    let mut said = Vec::new();
+    loop {
         while let Ok(event) = told.try_recv() {
+            said.push(format!("{:?} {event:?}", begun.elapsed()));
             match event {
                 Event::Synced(report, _) => conflicts.extend(report.conflicts.into_iter().map(|one| one.path)),
                 Event::Failed(error) => panic!("seed {seed}: {error:?}"),
                 _ => {}
             }
         }
-        let differs = |path: &&&str| file(&pair.here(), path) != file(&pair.there(), path);
-        let is_named = |path: &&str| conflicts.iter().any(|named| named == path.as_bytes());
-        // One that was caught half written is no conflict for long.
-        !OURS.iter().chain(&THEIRS).any(|path| differs(&path)) && EITHERS.iter().filter(differs).all(is_named)
-    })
-    .await;
+        let differs = |path: &&str| file(&pair.here(), path) != file(&pair.there(), path);
+        let is_named = |path: &str| conflicts.iter().any(|named| named == path.as_bytes());
+        let either = EITHERS.into_iter().filter(|path| !is_named(path));
+        // Of those of one side, one that was caught half written is no conflict for long.
+        let left: Vec<&str> = OURS.into_iter().chain(THEIRS).chain(either).filter(differs).collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(
+            begun.elapsed() < LIMIT,
+            "seed {seed}: {left:?} differ; it was said: {said:#?}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let took = begun.elapsed();
     let ours: Vec<_> = OURS.iter().map(|path| file(&pair.there(), path)).collect();
     let theirs: Vec<_> = THEIRS.iter().map(|path| file(&pair.here(), path)).collect();
