@@ -289,6 +289,73 @@ fn a_second_dock_is_refused_and_a_shell_below_can_go_back() {
 }
 
 #[test]
+fn a_shell_that_was_started_in_a_docked_one_gets_its_mark_and_castoff_when_it_asks() {
+    let bench = Bench::new();
+    for (shell, name) in [(Shell::Bash, "bash --norc"), (Shell::Zsh, "zsh -f")] {
+        for words in ["", "far"] {
+            let below = format!(
+                "PS1='$ '; source dock {words} 2>/dev/null; echo \"$? $DOCKER_HOST $PS1|\"; source dock far 2>&1; castoff; echo \
+                 \"${{DOCKER_HOST-unset}} ${{_DOCK_MONIKER-unset}} $PS1|\""
+            );
+            let said = bench.said(
+                shell,
+                &format!(
+                    "source dock far 2>/dev/null\n{name} -c '{}'\nexport PS1\n{name} -c 'source dock 2>/dev/null; echo \"<$PS1>\"'\necho \
+                     \"$DOCKER_HOST\"\n",
+                    below.replace('\'', r"'\''")
+                ),
+            );
+            let address = &bench.address;
+            assert!(
+                said.starts_with(&format!(
+                    "0 tcp://{address} $ [dock:far] |\ndock-env: this shell is docked to \"far\" already\n"
+                )),
+                "{shell:?} {said}"
+            );
+            assert!(said.contains("\nunset unset $ |\n"), "{shell:?} {said}");
+            // One that has the prompt of the one above has the mark already.
+            assert_eq!(said.matches("[dock:far]").count(), 2, "{shell:?} {said}");
+            assert!(said.ends_with(&format!("\ntcp://{address}\n")), "{shell:?} {said}");
+        }
+    }
+    let fish = "dock-env far --shell fish | source; fish --no-config -c 'dock-env --adopt --shell fish | source; echo \
+                $DOCKER_HOST(fish_right_prompt); castoff; set --query DOCKER_HOST; or echo gone'";
+    let outcome = bench.program("fish", &["--no-config", "-c", fish], "");
+    assert_eq!(
+        outcome.stdout,
+        format!("tcp://{}[dock:far] \ngone\n", bench.address),
+        "{outcome}"
+    );
+}
+
+#[test]
+fn a_prompt_that_is_made_anew_each_time_has_the_mark() {
+    let bench = Bench::new();
+    let typed = |making: &str| {
+        format!(
+            "{making}\nsource dock far 2>/dev/null\ntrue\nprint -r -- \"<$PS1>\" 2>/dev/null || echo \"<$PS1>\"\ncastoff\ntrue\nprint -r -- \
+             \"<$PS1>\" 2>/dev/null || echo \"<$PS1>\"\nexit 0\n"
+        )
+    };
+    for (program, words, making) in [
+        (
+            "bash",
+            &["--norc", "--noprofile", "-i"][..],
+            "print() { echo \"$3\"; }; make() { PS1='made '; }; PROMPT_COMMAND=make",
+        ),
+        ("zsh", &["-f", "-i"], "precmd() { PS1='made '; }"),
+        ("zsh", &["-f", "-i"], "make() { PS1='made '; }; precmd_functions=(make)"),
+    ] {
+        let outcome = bench.program(program, words, &typed(making));
+        assert!(
+            outcome.stdout.contains("<made [dock:far] >"),
+            "{program} {making} {outcome}"
+        );
+        assert!(outcome.stdout.contains("<made >"), "{program} {making} {outcome}");
+    }
+}
+
+#[test]
 fn a_dock_that_cannot_be_reached_changes_nothing() {
     let bench = Bench::new();
     for shell in SHELLS {
@@ -379,7 +446,13 @@ fn the_shim_is_sourced_by_bash_and_zsh_and_says_so() {
             2,
             "must read it itself: source dock NAME",
         ),
-        ("dock", &["far"], 2, "source dock NAME"),
+        ("dock", &["far"], 2, "must read it itself: source dock NAME"),
+        (
+            "dash",
+            &["-c", "\"$(command -v dock)\" far"],
+            2,
+            "must read it itself: source dock NAME",
+        ),
         (
             "dash",
             &["-c", ". \"$(command -v dock)\"; echo $?"],
@@ -436,15 +509,23 @@ fn shellcheck_finds_nothing() {
         let outcome = bench.program("shellcheck", &[&format!("{shim}/{file}")], "");
         assert_eq!(outcome.code, 0, "{outcome}");
     }
-    for program in ["ls-dock", "ssh-dock", "unregister-dock", "run-image"] {
+    for program in [
+        "ls-dock",
+        "ssh-dock",
+        "unregister-dock",
+        "run-image",
+        "transfer-image",
+        "register-dock",
+        "build-image",
+    ] {
         let script = Command::new(binary(program))
             .args(["--dockerutils-describe", "bash"])
             .output()
             .unwrap();
         let script = String::from_utf8(script.stdout).unwrap();
         // clap's own part is clap's.
-        let own = script.split_once("\n_dockerutils_docks").unwrap().1;
-        let outcome = bench.program("shellcheck", &["-s", "bash", "-"], &format!("_dockerutils_docks{own}"));
+        let own = script.split_once("\n_dockerutils_words").unwrap().1;
+        let outcome = bench.program("shellcheck", &["-s", "bash", "-"], &format!("_dockerutils_words{own}"));
         assert_eq!(outcome.code, 0, "{program} {outcome}");
     }
 }
@@ -539,4 +620,132 @@ fn zsh_completes_monikers_at_a_terminal() {
         assert!(outcome.stdout.contains(completed), "{typed}: {outcome}");
     }
     bench.assert_nothing_ran();
+}
+
+/// What is typed, and words that have to be among those that are offered; with a `-` before it, one that must not be.
+const NAMED: &[(&str, &[&str])] = &[
+    ("build-image ", &["web", "all", "clean", "-shell"]),
+    ("build-image w", &["web", "-all"]),
+    ("run-image ", &["web", "shell", "db", "-all"]),
+    ("run-image -k s", &["shell", "-web"]),
+    ("publish-image ", &["web", "db", "-shell"]),
+    ("transfer-image ", &["web", "busybox", "-far"]),
+    ("transfer-image web ", &["busybox", "far", "localhost"]),
+    ("transfer-image --from ", &["far", "localhost"]),
+    ("ssh-dock f", &["far"]),
+    ("ls-dock n", &["near"]),
+    ("unregister-dock n", &["near"]),
+    ("sync-up --dock n", &["near"]),
+    ("sync-down --dock n", &["near"]),
+    ("run-image -n ", &["bridge", "backend"]),
+    ("run-image --network b", &["bridge", "backend"]),
+    ("register-dock gp", &["gpu-1"]),
+    ("register-dock --context d", &["desk"]),
+    ("dock-env f", &["far"]),
+];
+
+/// A project, an engine with images and networks, hosts and contexts.
+fn with_names(bench: &Bench) -> ScriptedEngine {
+    let sandbox = bench.home.sandbox();
+    for (file, text) in [
+        ("docker/web/Dockerfile", "FROM scratch\n"),
+        (
+            "docker/dockerutils.cfg",
+            "[run_image]\nsynthetic_images = shell\n[shell]\nname = web\n[db]\nname = postgres\nprefix = False\n",
+        ),
+        ("../home/.ssh/config", "Host gpu-1 *.example.com\n"),
+        ("../home/.docker/contexts/meta/0/meta.json", "{\"Name\":\"desk\"}"),
+    ] {
+        sandbox.write(file, text);
+    }
+    let images = json!([{ "Id": "sha256:1", "RepoTags": ["busybox:1", "<none>:<none>"], "ParentId": "", "RepoDigests": [], "Created": 0, "Size": 1, "SharedSize": -1, "Labels": {}, "Containers": -1 }]);
+    let networks = json!([{ "Name": "bridge" }, { "Name": "backend" }]);
+    ScriptedEngine::start()
+        .on("GET", "/images/json*", Reply::json(200, &images))
+        .on("GET", "/networks*", Reply::json(200, &networks))
+}
+
+#[test]
+fn whatever_an_argument_names_is_completed_in_bash_and_fish() {
+    let bench = Bench::new();
+    let engine = with_names(&bench);
+    let host = format!("DOCKER_HOST=tcp://{}", engine.tcp());
+    for (typed, expected) in NAMED {
+        let command = typed.split(' ').next().unwrap();
+        let (before, last) = typed.rsplit_once(' ').unwrap();
+        let previous = before.rsplit(' ').next().unwrap();
+        let bash = format!(
+            "export {host}\neval \"$({command} --dockerutils-describe bash)\"\nCOMP_WORDS=({before} '{last}')\n\
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))\nfunction=$(complete -p {command})\nfunction=${{function#*-F }}\n${{function%% *}} \
+             {command} '{last}' '{previous}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n"
+        );
+        let bash = bench.said(Shell::Bash, &bash);
+        let fish = format!(
+            "set -x {} \n{command} --dockerutils-describe fish | source; complete -C '{typed}'",
+            host.replace('=', " ")
+        );
+        let fish = bench.program("fish", &["--no-config", "-c", &fish], "").stdout;
+        for (shell, said) in [("bash", bash), ("fish", fish)] {
+            // fish takes the value of an option for the first word.
+            if shell == "fish" && typed.contains(" -k ") {
+                continue;
+            }
+            let words: Vec<&str> = said.lines().map(|line| line.split('\t').next().unwrap()).collect();
+            for word in *expected {
+                let (is_there, word) = word.strip_prefix('-').map_or((true, *word), |word| (false, word));
+                let found = words
+                    .iter()
+                    .any(|offered| *offered == word || offered.starts_with(&format!("{word}:")));
+                assert_eq!(found, is_there, "{shell}: {typed:?} {word}: {words:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_an_argument_names_is_completed_by_zsh_at_a_terminal() {
+    let bench = Bench::new();
+    let engine = with_names(&bench);
+    let sandbox = bench.home.sandbox();
+    let commands = [
+        "build-image",
+        "run-image",
+        "publish-image",
+        "transfer-image",
+        "ssh-dock",
+        "register-dock",
+        "sync-up",
+    ];
+    for program in commands {
+        let script = Command::new(binary(program))
+            .args(["--dockerutils-describe", "zsh"])
+            .output()
+            .unwrap();
+        sandbox.write(&format!("../functions/_{program}"), script.stdout);
+    }
+    let functions = sandbox.project().join("../functions").display().to_string();
+    for (typed, completed) in [
+        ("build-image we", "build-image web"),
+        ("run-image -k she", "run-image -k shell"),
+        ("publish-image d", "publish-image db"),
+        ("transfer-image bus", "transfer-image busybox:1"),
+        ("transfer-image web fa", "transfer-image web far"),
+        ("ssh-dock fa", "ssh-dock far"),
+        ("run-image -n bac", "run-image -n backend"),
+        ("run-image --network=bac", "run-image --network=backend"),
+        ("register-dock gp", "register-dock gpu-1"),
+        ("sync-up --dock loc", "sync-up --dock localhost"),
+    ] {
+        let script = format!(
+            "zmodload zsh/zpty\nzpty -b z zsh -f -i\nzpty -w z \"PS1=; export DOCKER_HOST=tcp://{}; fpath=({functions} \\$fpath); autoload -U \
+             compinit; compinit -u -D; print re''ady\"\nzpty -r z out '*ready*'\nzpty -w -n z $'{typed}\\t\\x01print -r -- \
+             \"<\\x05>\"\\n'\nzpty -r z out '*<*>*<*>*' || :\nprint -r -- \"$out\"\nzpty -d z\n",
+            engine.tcp()
+        );
+        let outcome = bench.program("zsh", &["-f", "-c", &script], "");
+        assert!(
+            outcome.stdout.replace('\\', "").contains(&format!("<{completed}")),
+            "{typed}: {outcome}"
+        );
+    }
 }

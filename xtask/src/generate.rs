@@ -10,6 +10,7 @@ use clap::Parser;
 use dockerutils_test_support::process::announce;
 
 use crate::error::Error;
+use crate::install::SHIM_HELPER;
 use crate::workspace::{Profile, Workspace, describe};
 
 #[derive(Parser)]
@@ -67,7 +68,8 @@ fn pages(workspace: &Workspace) -> Result<BTreeMap<PathBuf, String>, Error> {
     let built = workspace.build(Profile::Debug)?;
     let reference = reference(workspace);
     let mut pages = BTreeMap::new();
-    for command in workspace.commands() {
+    let helper = workspace.programs.iter().filter(|program| program.name == SHIM_HELPER);
+    for command in workspace.commands().chain(helper) {
         let page = describe(&built, command, "markdown")?;
         let page = String::from_utf8_lossy(&page);
         // clap leaves spaces on the empty lines of long help.
@@ -75,6 +77,10 @@ fn pages(workspace: &Workspace) -> Result<BTreeMap<PathBuf, String>, Error> {
         let page = format!("{NOTICE}{}\n", lines.join("\n"));
         pages.insert(reference.join(format!("{}.md", command.name)), page);
     }
+    let shim = workspace.root.join("crates/dock/shim/dock.md");
+    let page = fs::read_to_string(&shim).map_err(Error::file(&shim))?;
+    let notice = "<!-- Made by `cargo xtask gen` from crates/dock/shim/dock.md: edit that instead. -->\n";
+    pages.insert(reference.join("dock.md"), format!("{notice}{page}"));
     let index = format!("{NOTICE}# Reference\n\n{}", table(workspace, ""));
     pages.insert(reference.join("README.md"), index);
     let readme = workspace.root.join("README.md");
@@ -120,8 +126,25 @@ fn table(workspace: &Workspace, directory: &str) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(table, "| [`{name}`]({directory}{name}.md) | {description} |");
     }
+    for (name, page, description) in SHELL_PAGES {
+        let _ = writeln!(table, "| [`{name}`]({directory}{page}.md) | {description} |");
+    }
     table
 }
+
+/// What is no program, or is seldom typed, and has a page all the same.
+const SHELL_PAGES: [(&str, &str, &str); 2] = [
+    (
+        "source dock",
+        "dock",
+        "Dock a shell: what speaks Docker in it works there; `castoff` goes back",
+    ),
+    (
+        "dock-env",
+        "dock-env",
+        "Say what a shell that is docked sets: the helper of `source dock`",
+    ),
+];
 
 /// `text` with `table` in the place of what is between the markers; `None` where there are none.
 fn between_markers(text: &str, table: &str) -> Option<String> {

@@ -28,15 +28,17 @@ const PAGES: [(&str, &str, &str, &str); 4] = [
 ];
 
 /// What is installed as it stands in `crates/dock/shim`: the file, where it belongs, its name there, its mode.
-const SHIM: [(&str, &str, &str, u32); 3] = [
+const SHIM: [(&str, &str, &str, u32); 5] = [
     // Sourced; who runs it is told so.
     ("dock.sh", "bin", "dock", 0o755),
     ("completion.bash", "share/bash-completion/completions", "source", 0o644),
     ("completion.zsh", "share/zsh/site-functions", "_dock", 0o644),
+    ("dock.1", "share/man/man1", "dock.1", 0o644),
+    ("castoff.1", "share/man/man1", "castoff.1", 0o644),
 ];
 
-/// The shim's helper: of its pages, only fish's users type it.
-const SHIM_HELPER: &str = "dock-env";
+/// The shim's helper: only fish's users type it.
+pub(crate) const SHIM_HELPER: &str = "dock-env";
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let workspace = Workspace::load()?;
@@ -85,9 +87,15 @@ pub(crate) fn install(workspace: &Workspace, profile: Profile, prefix: &Path) ->
         put(&prefix.join(directory), name, &content, mode)?;
     }
     for helper in workspace.programs.iter().filter(|program| program.name == SHIM_HELPER) {
-        let content = describe(&built, helper, "fish")?;
-        let directory = prefix.join("share/fish/vendor_completions.d");
-        put(&directory, &format!("{SHIM_HELPER}.fish"), &content, 0o644)?;
+        for (page, directory, _, after) in PAGES.into_iter().filter(|(page, ..)| matches!(*page, "fish" | "man")) {
+            let content = describe(&built, helper, page)?;
+            put(
+                &prefix.join(directory),
+                &format!("{SHIM_HELPER}{after}"),
+                &content,
+                0o644,
+            )?;
+        }
     }
     Ok(())
 }

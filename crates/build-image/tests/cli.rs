@@ -290,7 +290,18 @@ fn a_step_that_fails_is_shown_with_its_lines() {
         .any_stdout()
         .any_stderr()
         .run();
-    assert_eq!(outcome.json()["images"][0]["status"], "failed");
+    let image = &outcome.json()["images"][0];
+    assert_eq!((&image["status"], &image["kind"]), (&json!("failed"), &json!("failed")));
+    assert_eq!(
+        image["error"],
+        "sample-dev:tester can't be built: The command '/bin/sh -c make' returned a non-zero code: 2"
+    );
+    let excerpts = image["excerpts"].as_array().unwrap();
+    assert!(excerpts[0].as_str().unwrap().contains("no rule for"), "{outcome}");
+    assert!(
+        excerpts[1].as_str().unwrap().starts_with("docker/dev/Dockerfile:3"),
+        "{outcome}"
+    );
     classic(&sandbox, &engine)
         .args(["dev", "-q"])
         .code(1)

@@ -2,6 +2,7 @@
 //! text and an exit code.
 
 mod completion;
+mod examples;
 mod sync;
 
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use crate::agent::CallOptions;
 use crate::docker::docked;
 use crate::docker::endpoint::{Choice, Endpoint};
 use crate::docker::engine::Engine;
-use crate::docks::Docks;
+use crate::docks::{Docks, Named};
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::output::{Printer, Verbosity};
@@ -44,7 +45,7 @@ pub struct GlobalArgs {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Global options")]
 pub struct EngineArgs {
-    /// Use the engine of this dock, for this call.
+    /// Use the engine of this dock, or of this machine (`localhost`), for this call.
     #[arg(long, value_name = "DOCK")]
     pub dock: Option<String>,
     /// What every command takes.
@@ -125,6 +126,18 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
     {
         return describe(&mut A::command(), command.name, &kind.to_string_lossy());
     }
+    if let [_, flag, words @ ..] = arguments.as_slice()
+        && flag == completion::COMPLETE
+    {
+        let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        completion::answer(command.name, &words, &env);
+        return ExitCode::SUCCESS;
+    }
+    // What is behind `--` or a dock's name may be a word of another command; then it is no usage error of ours.
+    let json = arguments
+        .iter()
+        .take_while(|word| *word != "--")
+        .any(|word| word == "--json");
     let usage_status = command.own_failure.unwrap_or(ExitStatus::USAGE);
     // argparse, which the original used, takes the beginning of a long option for the whole.
     let args = match A::command()
@@ -143,7 +156,7 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
                     _ => ExitCode::SUCCESS,
                 };
             }
-            Printer::new(command.name, Verbosity::Normal, false, &env).usage(&error.render().to_string());
+            Printer::new(command.name, Verbosity::Normal, json, &env).usage(&error.render().to_string());
             return ExitCode::from(usage_status.code());
         }
     };
@@ -174,7 +187,7 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
     // Nothing moves any more, whatever a thread still holds.
     printer.screen().close();
     let failed = |error: &Error| {
-        printer.error(error);
+        printer.last_error(error);
         match (error.class(), command.own_failure) {
             (Class::Interrupted | Class::Code(_), _) | (_, None) => error.class().status(),
             (_, Some(status)) => status,
@@ -196,7 +209,7 @@ impl Context {
     /// No such dock, a DOCKER_HOST or docker context that names no engine.
     pub fn engine_choice(&self) -> Result<Choice> {
         match &self.dock {
-            Some(name) => docked::choice(Docks::read(&self.env)?.get(name)?, &self.env),
+            Some(name) => docked::choice_of(name, &self.env),
             None => Endpoint::choose(&self.env),
         }
     }
@@ -219,7 +232,13 @@ impl Context {
         match &self.dock {
             Some(name) => {
                 let docks = Docks::read(&self.env)?;
-                docked::connect(docks.get(name)?, &self.env, &CallOptions::of_terminal()).await
+                if let Some(doubt) = docks.doubt(name) {
+                    self.printer.warning(&doubt);
+                }
+                match docks.named(name)? {
+                    Named::Here => Engine::connect_to(docked::here(&self.env)?).await,
+                    Named::Dock(dock) => docked::connect(dock, &self.env, &CallOptions::of_terminal()).await,
+                }
             }
             None => Engine::connect(&self.env).await,
         }
@@ -231,7 +250,14 @@ impl Context {
     /// As [`Context::engine_choice`].
     pub fn docker_variables(&self) -> Result<Vec<(&'static str, String)>> {
         match &self.dock {
-            Some(_) => docked::variables(&self.engine_choice()?.endpoint),
+            Some(_) => {
+                let choice = self.engine_choice()?;
+                // Where the environment leads to this machine's own engine already, nothing is to be said of it.
+                match Endpoint::choose(&self.env).is_ok_and(|chosen| chosen == choice) {
+                    true => Ok(Vec::new()),
+                    false => docked::variables(&choice.endpoint),
+                }
+            }
             None => Ok(Vec::new()),
         }
     }
@@ -242,6 +268,7 @@ impl Context {
     /// As [`Context::engine_choice`].
     pub fn docker_prefix(&self) -> Result<String> {
         match &self.dock {
+            Some(_) if self.docker_variables()?.is_empty() => Ok(String::new()),
             Some(_) => docked::prefix(&self.engine_choice()?.endpoint, &self.env),
             None => Ok(String::new()),
         }
@@ -296,9 +323,14 @@ fn describe(command: &mut clap::Command, name: &'static str, kind: &str) -> Exit
         .version(env!("CARGO_PKG_VERSION"));
     match kind {
         "man" => {
+            // A page without examples is not finished.
+            let Some(examples) = examples::of(name) else {
+                return ExitCode::FAILURE;
+            };
             if clap_mangen::Man::new(command).render(&mut out).is_err() {
                 return ExitCode::FAILURE;
             }
+            out.extend(examples::roff(examples).into_bytes());
         }
         "bash" => out = completion::script(&mut command, name, Shell::Bash).into_bytes(),
         "zsh" => out = completion::script(&mut command, name, Shell::Zsh).into_bytes(),
@@ -334,8 +366,9 @@ fn reference(command: &mut clap::Command, name: &str) -> String {
         .get_after_long_help()
         .map(|after| format!("\n{after}\n"))
         .unwrap_or_default();
+    let examples = examples::of(name).map(examples::markdown).unwrap_or_default();
     format!(
-        "# {name}\n\n{about}\n{details}\n```text\n{}\n```\n{after}",
+        "# {name}\n\n{about}\n{details}\n```text\n{}\n```\n{examples}{after}",
         help.to_string().trim_end()
     )
 }

@@ -93,6 +93,17 @@ pub enum Class {
 }
 
 impl Class {
+    /// The class as a JSON document names it.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Failed => "failed",
+            Self::Unreachable => "unreachable",
+            Self::Interrupted => "interrupted",
+            Self::Code(_) => "code",
+        }
+    }
+
     /// The exit code of this class.
     pub const fn status(self) -> ExitStatus {
         match self {
@@ -101,6 +112,49 @@ impl Class {
             Self::Unreachable => ExitStatus::UNREACHABLE,
             Self::Interrupted => ExitStatus::INTERRUPTED,
             Self::Code(code) => ExitStatus::from_code(code),
+        }
+    }
+}
+
+/// An [`Error`] in a JSON document: by itself, or as part of what is said of one object.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ErrorDocument {
+    /// The message and its causes.
+    pub error: String,
+    /// The exact command or edit that helps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// `usage`, `failed`, `unreachable`, `interrupted`, or `code` for what a program that was run ended with.
+    pub kind: &'static str,
+}
+
+/// What went wrong with one image, in a JSON document.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ErrorOf {
+    /// The image, as it was asked for.
+    pub image: String,
+    /// Why.
+    #[serde(flatten)]
+    pub why: ErrorDocument,
+}
+
+/// What was done and, where something went wrong, `failed` beside it: most documents of ours have that form.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct WithFailures<T> {
+    /// What was done.
+    #[serde(flatten)]
+    pub done: T,
+    /// What went wrong; left out where nothing did.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<ErrorOf>,
+}
+
+impl ErrorOf {
+    /// Of this image.
+    pub fn image(image: &str, error: &Error) -> Self {
+        Self {
+            image: image.to_owned(),
+            why: error.document(),
         }
     }
 }
@@ -191,6 +245,33 @@ impl Error {
     /// The class, which decides the exit code.
     pub const fn class(&self) -> Class {
         self.class
+    }
+
+    /// The message and its causes, on one line.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.message.clone();
+        let mut last = text.clone();
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            let message = inner.to_string();
+            // Libraries repeat their cause in their own text.
+            if !last.contains(&message) {
+                text.push_str(": ");
+                text.push_str(&message);
+            }
+            last = message;
+            cause = inner.source();
+        }
+        text
+    }
+
+    /// What a JSON document says of it.
+    pub fn document(&self) -> ErrorDocument {
+        ErrorDocument {
+            error: self.with_causes(),
+            hint: self.hint.clone(),
+            kind: self.class.word(),
+        }
     }
 
     /// The exact command or edit that helps, if there is one.

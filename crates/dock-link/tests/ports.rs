@@ -552,6 +552,56 @@ async fn a_port_that_is_taken_here_gets_the_next_free_one() {
 }
 
 #[tokio::test]
+async fn a_port_that_another_dock_s_container_has_is_said_to_be_its() {
+    let scene = Scene::docked(Forward::Labelled).await;
+    let port = server().await;
+    scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
+    let first = scene.until(|ports| ports.len() == 1).await;
+    let (here, name) = (first[0].here.unwrap(), first[0].name.clone());
+    // What its supervisor would have written.
+    let entry = serde_json::to_vec(scene.agent.dock()).unwrap();
+    fs::write(scene.place.dock_file(), entry).unwrap();
+    let path = scene.directory.path().to_str().unwrap();
+    let env = Env::from_pairs([
+        ("XDG_RUNTIME_DIR", path),
+        ("XDG_STATE_HOME", path),
+        ("HOME", "/nowhere"),
+        ("PATH", ""),
+    ]);
+    let near = DockEntry {
+        moniker: "near".into(),
+        forward: Forward::Labelled,
+        ..scene.agent.dock().clone()
+    };
+    let place = Place::of(&near, &env).unwrap();
+    let socket = scene.directory.path().join("near.sock");
+    let engine = Engine::start(&socket);
+    let (service, running) = serve(&near, &place, &Arc::new(Dock::new(socket)));
+    let agent = Agent::of(&near, &env).unwrap();
+    let own = i32::try_from(std::process::id()).unwrap();
+    agent.hold(own, Forward::Labelled).await.unwrap();
+    agent.connect(&PATIENT).await.unwrap();
+    engine.run(&id(2), Some(&user()), &[("tcp", here)]);
+    let found = timeout(Duration::from_secs(20), async {
+        loop {
+            if let Some(status) = agent.status(false).await.unwrap()
+                && let [found] = status.ports.as_slice()
+            {
+                return found.clone();
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let found = found.await.unwrap();
+    assert_eq!(
+        found.reason,
+        Some(format!("{here} is taken here by {name} of dock far"))
+    );
+    service.stop();
+    running.await.unwrap();
+}
+
+#[tokio::test]
 async fn somebody_on_ipv6_alone_has_the_port_too() {
     let scene = Scene::docked(Forward::Labelled).await;
     let port = server().await;

@@ -12,6 +12,11 @@
 # word keeps aliases away from it, and `builtin` the functions.
 
 if [ -z "${BASH_VERSION-}${ZSH_VERSION-}" ]; then
+    # As a program it is run by /bin/sh, which is neither in most places; then its name is this file's.
+    if [ "${0##*/}" = dock ]; then
+        echo 'dock: it changes the shell that you type in, which must read it itself: source dock NAME' >&2
+        exit 2
+    fi
     echo 'dock: only bash and zsh can read it: source dock NAME; in fish: dock-env NAME --shell fish | source' >&2
     # shellcheck disable=SC2317 # not every shell can return from here
     return 2 2>/dev/null || exit 2
@@ -56,30 +61,32 @@ _dock_restore() {
     esac
 }
 
-# What a docked shell does before each prompt: what the dock's agent left in a file is shown, once. Nearly always the file is
-# not there, and that is one look, and no process.
+# What a docked shell does before each prompt: a mark that was lost is put back, and what the dock's agent left in a file is
+# shown, once. Nearly always there is nothing to do, and that takes no process.
 _dock_watch() {
     \builtin local _dock_is _dock_newline='
 '
     if [ -n "${ZSH_VERSION-}" ]; then
-        \builtin set -- "$1" precmd_functions "${precmd_functions+set}"
+        \builtin set -- precmd_functions "${precmd_functions+set}"
     else
-        \builtin set -- "$1" PROMPT_COMMAND "${PROMPT_COMMAND+set}"
+        \builtin set -- PROMPT_COMMAND "${PROMPT_COMMAND+set}"
     fi
-    _dock_is=$(\builtin typeset -p "$2" 2>/dev/null) || _dock_is=
-    case ${_dock_is%%"$2"*} in
+    _dock_is=$(\builtin typeset -p "$1" 2>/dev/null) || _dock_is=
+    case ${_dock_is%%"$1"*} in
     # The agent's log has it, too.
-    *-*r* | readonly*) return ;;
+    *-*r* | readonly*)
+        \builtin unset _DOCK_NOTICE
+        return
+        ;;
     esac
-    if [ -z "$3" ]; then
+    if [ -z "$2" ]; then
         _DOCK_OLD_HOOKS='unset'
     fi
-    _DOCK_NOTICE=$1
     # By its text castoff finds it again. It does nothing in shells below, which have not the function.
     # shellcheck disable=SC2016 # it is expanded before the prompt
-    _DOCK_HOOK='[ ! -s "${_DOCK_NOTICE-}" ] || _dock_notice'
+    _DOCK_HOOK='[ -z "${_DOCK_PROMPT-}${_DOCK_NOTICE-}" ] || _dock_before_prompt'
     if [ -n "${ZSH_VERSION-}" ]; then
-        precmd_functions+=(_dock_notice)
+        precmd_functions+=(_dock_before_prompt)
     else
         # Behind what is there, which may look at the last command's code.
         PROMPT_COMMAND=${PROMPT_COMMAND:+$PROMPT_COMMAND$_dock_newline}$_DOCK_HOOK
@@ -87,11 +94,18 @@ _dock_watch() {
 }
 
 _dock_define_castoff() {
-    function _dock_notice {
+    function _dock_before_prompt {
         if [ -n "${ZSH_VERSION-}" ]; then
             \builtin emulate -L zsh
         fi
         \builtin local _dock_line IFS=
+        # Who sets the prompt anew before each one knows nothing of the mark.
+        if [ -n "${_DOCK_PROMPT-}" ]; then
+            case ${PS1-} in
+            *"$_DOCK_PROMPT"*) ;;
+            *) PS1=${PS1-}$_DOCK_PROMPT ;;
+            esac
+        fi
         if [ -s "${_DOCK_NOTICE-}" ]; then
             while \builtin read -r _dock_line; do
                 \builtin printf '%s\n' "$_dock_line" >&2
@@ -108,7 +122,7 @@ _dock_define_castoff() {
             \builtin emulate -L zsh
             \builtin local -a _dock_left
             for _dock_is in "${precmd_functions[@]}"; do
-                if [ -n "$_dock_is" ] && [ "$_dock_is" != _dock_notice ]; then
+                if [ -n "$_dock_is" ] && [ "$_dock_is" != _dock_before_prompt ]; then
                     _dock_left+=("$_dock_is")
                 fi
             done
@@ -174,7 +188,7 @@ _dock_define_castoff() {
             _dock_unwatch
         fi
         \builtin unset _DOCK_MONIKER _DOCK_PROMPT _DOCK_OLD_PS1 _DOCK_NOTICE _DOCK_HOOK _DOCK_OLD_HOOKS
-        \builtin unset -f castoff _dock_restore _dock_notice _dock_unwatch
+        \builtin unset -f castoff _dock_restore _dock_before_prompt _dock_unwatch
     }
 }
 
@@ -210,14 +224,21 @@ _dock_apply() {
             if [ -z "${PS1+set}" ]; then
                 _DOCK_OLD_PS1='unset'
             fi
-            PS1=${PS1-}$_DOCK_PROMPT
+            # A shell below may have the prompt of the one above.
+            case ${PS1-} in
+            *"$_DOCK_PROMPT"*) [ -n "${_DOCK_ADOPTED-}" ] || PS1=$PS1$_DOCK_PROMPT ;;
+            *) PS1=${PS1-}$_DOCK_PROMPT ;;
+            esac
             ;;
         notice=*)
-            _dock_watch "${1#notice=}"
+            _DOCK_NOTICE=${1#notice=}
             ;;
         esac
         \builtin shift
     done
+    if [ -n "${_DOCK_PROMPT-}${_DOCK_NOTICE-}" ]; then
+        _dock_watch
+    fi
     _dock_define_castoff
 }
 
@@ -235,23 +256,34 @@ _dock_leave() {
 #end
 
 _dock_source() {
-    \builtin local _dock_shell=bash _dock_lines _dock_newline='
+    \builtin local _dock_shell=bash _dock_adopt _dock_lines _DOCK_ADOPTED _dock_newline='
 '
+    _dock_adopt='' _DOCK_ADOPTED=''
     if [ -n "${ZSH_VERSION-}" ]; then
         \builtin emulate -L zsh
         _dock_shell=zsh
     fi
-    case ${1-} in
-    '' | -h | --help)
+    # A shell that was started in a docked one has its variables, and not its functions: it gets them, and the mark.
+    if [ -n "${_DOCK_MONIKER-}" ] && ! \builtin typeset -f castoff >/dev/null; then
+        _dock_adopt=--adopt
+    fi
+    case ${1-}$_dock_adopt in
+    '' | -h* | --help*)
         \builtin printf '%s\n' 'usage: source dock NAME [--no-forward] [--forward PORT|CONTAINER]... [--accept-new]' '' \
             'All that speaks Docker in this shell then works on the dock NAME; castoff goes back.' \
+            'Without NAME, a shell that was started in a docked one gets its mark and castoff, too.' \
             'DOCKERUTILS_DISABLE_PROMPT=1 leaves the prompt alone. ls-dock lists the docks.' >&2
         [ -n "${1-}" ] || return 2
         return 0
         ;;
     esac
-    _dock_lines=$(\command dock-env "$@" --shell "$_dock_shell" --lines --pid "$$") || return
+    _dock_lines=$(\command dock-env "$@" ${_dock_adopt:+"$_dock_adopt"} --shell "$_dock_shell" --lines --pid "$$") || return
     \builtin set --
+    if [ -n "$_dock_adopt" ]; then
+        _DOCK_ADOPTED=yes
+        # These are the dock's, and nothing to go back to.
+        \builtin unset DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH
+    fi
     _dock_lines=$_dock_lines$_dock_newline
     while [ -n "$_dock_lines" ]; do
         \builtin set -- "$@" "${_dock_lines%%"$_dock_newline"*}"

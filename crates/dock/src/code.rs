@@ -9,18 +9,28 @@ const SHIM: &str = include_str!("../shim/dock.sh");
 /// The functions for fish.
 const FISH: &str = include_str!("../shim/dock.fish");
 
-/// Code that makes these lines `NAME=VALUE` the shell's own, to be evaluated by it.
-pub(crate) fn of(shell: Shell, lines: &[String]) -> String {
+/// The variables of a docked shell that one below has of it.
+const INHERITED: &str = "DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH";
+
+/// Code that makes these lines `NAME=VALUE` the shell's own, to be evaluated by it. What a shell that is adopted has of the one
+/// above is nothing to go back to.
+pub(crate) fn of(shell: Shell, adopt: bool, lines: &[String]) -> String {
     let quote = match shell {
         Shell::Fish => quote_fish,
         Shell::Bash | Shell::Zsh => quote_posix,
     };
     let words: String = lines.iter().map(|line| format!(" {}", quote(line))).collect();
+    let forget = match (adopt, shell) {
+        (false, _) => String::new(),
+        (true, Shell::Fish) => format!("set --erase --global {INHERITED}\n"),
+        (true, Shell::Bash | Shell::Zsh) => format!("\\builtin unset {INHERITED}\n_DOCK_ADOPTED=yes\n"),
+    };
     match shell {
-        Shell::Fish => format!("{FISH}_dock_apply{words}\nfunctions --erase _dock_apply\n"),
+        Shell::Fish => format!("{FISH}{forget}_dock_apply{words}\nfunctions --erase _dock_apply\n"),
         Shell::Bash | Shell::Zsh => format!(
-            "{}if _dock_apply{words}; then _dock_leave 0; else _dock_leave \"$?\"; fi\n",
-            functions()
+            "{}{forget}if _dock_apply{words}; then _dock_leave 0; else _dock_leave \"$?\"; fi\n{}",
+            functions(),
+            if adopt { "\\builtin unset _DOCK_ADOPTED\n" } else { "" }
         ),
     }
 }
@@ -48,17 +58,19 @@ mod tests {
     #[test]
     fn every_value_is_in_quotes() {
         let lines = ["_DOCK_MONIKER=[dock:it's $(touch pwned)] ".to_owned()];
-        let bash = of(Shell::Bash, &lines);
+        let bash = of(Shell::Bash, false, &lines);
         assert!(bash.starts_with("# Keeps what a variable is"), "{bash}");
         assert!(
             bash.contains(r"_dock_apply '_DOCK_MONIKER=[dock:it'\''s $(touch pwned)] '; then"),
             "{bash}"
         );
-        let fish = of(Shell::Fish, &lines);
+        let fish = of(Shell::Fish, false, &lines);
         assert!(
             fish.contains(r"_dock_apply '_DOCK_MONIKER=[dock:it\'s $(touch pwned)] '"),
             "{fish}"
         );
+        let adopted = of(Shell::Zsh, true, &lines);
+        assert!(adopted.contains("\\builtin unset DOCKER_HOST DOCKER_IP"), "{adopted}");
         assert_eq!(document(&lines)["_DOCK_MONIKER"], "[dock:it's $(touch pwned)] ");
     }
 }

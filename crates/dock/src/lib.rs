@@ -21,7 +21,7 @@ list; 3 the dock can't be reached; 130 interrupted."
 )]
 pub struct Args {
     /// The dock
-    #[arg(value_name = "DOCK", required_unless_present_any = ["complete", "release"])]
+    #[arg(value_name = "DOCK", required_unless_present_any = ["complete", "release", "adopt"])]
     pub name: Option<String>,
     /// The shell for which to print code
     #[arg(long, value_enum, default_value = "bash")]
@@ -29,6 +29,9 @@ pub struct Args {
     /// Print lines NAME=VALUE in place of code
     #[arg(long)]
     pub lines: bool,
+    /// The shell was started in a docked one, and is to have its mark and castoff, too
+    #[arg(long, conflicts_with_all = ["complete", "release"])]
+    pub adopt: bool,
     /// The process of the shell, for as long as which the connection is kept
     #[arg(long, value_name = "PID")]
     pub pid: Option<i32>,
@@ -83,7 +86,11 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         return environment::release(context, args.pid);
     }
     let wanted = EnvironmentArgs {
-        name: args.name.ok_or_else(|| Error::usage("no dock is named"))?,
+        name: match args.name {
+            Some(name) => name,
+            None => environment::current(&context.env).ok_or_else(|| Error::usage("no dock is named"))?,
+        },
+        adopt: args.adopt,
         shell: match args.shell {
             ShellName::Bash => environment::Shell::Bash,
             ShellName::Zsh => environment::Shell::Zsh,
@@ -101,7 +108,7 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
     match environment::dock(context, &wanted) {
         Ok(lines) if printer.json() => printer.result_json(&code::document(&lines))?,
         Ok(lines) if args.lines => lines.iter().for_each(|line| printer.result(line)),
-        Ok(lines) => printer.result(&code::of(wanted.shell, &lines)),
+        Ok(lines) => printer.result(&code::of(wanted.shell, wanted.adopt, &lines)),
         Err(error) => {
             if !args.lines && !printer.json() {
                 // Whoever reads this as code gets the failure, and nothing is changed.

@@ -144,3 +144,37 @@ fn monikers_are_listed_for_completion_and_those_that_break_lines_are_not() {
         .arg("--complete")
         .run();
 }
+
+#[test]
+fn the_dock_that_it_is_docked_to_is_said_once_and_a_shell_below_is_adopted() {
+    let engine = engine();
+    let address = engine.tcp();
+    let sandbox = sandbox(&address);
+    let docked = || sandbox.command("dock-env").env("_DOCK_MONIKER", "[dock:far] ");
+    docked()
+        .args(["far", "--lines"])
+        .code(1)
+        .stderr(
+            "dock-env: this shell is docked to \"far\" already\n\nhint: castoff goes back; in a shell that was started in a docked \
+             one: source dock\n",
+        )
+        .run();
+    for words in [&["--adopt", "--lines"][..], &["far", "--adopt", "--lines"]] {
+        docked()
+            .args(words)
+            .stdout_has(&format!("DOCKER_HOST=tcp://{address}\n"))
+            .any_stderr()
+            .run();
+    }
+    docked()
+        .args(["--adopt", "near", "--lines"])
+        .code(1)
+        .stderr_has("docked to \"far\" already, and not to \"near\"")
+        .run();
+    sandbox
+        .command("dock-env")
+        .args(["--adopt", "--lines"])
+        .code(2)
+        .any_stderr()
+        .run();
+}

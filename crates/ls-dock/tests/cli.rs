@@ -220,7 +220,7 @@ fn a_check_says_what_is_right_and_what_is_wrong() {
         .command("ls-dock")
         .arg("--check")
         .code(2)
-        .stderr_has("hint: ls-dock --check NAME")
+        .stderr_has("hint: ls-dock --check far")
         .run();
 }
 
@@ -259,4 +259,69 @@ fn an_agent_is_not_started_to_be_asked_for_ports() {
         .args(["--ports", "far"])
         .stderr("no ports are forwarded\nfar: nothing uses it now; its ports are forwarded when something does\n")
         .run();
+}
+
+#[test]
+fn this_machine_is_localhost_and_local_unless_a_dock_is() {
+    let (here, far) = (engine("desk"), engine("box"));
+    let address = far.tcp();
+    let sandbox = sandbox(&[("far", &address)]);
+    for name in ["localhost", "local"] {
+        sandbox
+            .command("ls-dock")
+            .arg(name)
+            .engine(&here)
+            .stdout_has("* localhost  unix://")
+            .run();
+    }
+    sandbox
+        .command("ls-dock")
+        .args(["--check", "localhost"])
+        .code(2)
+        .stderr_has("localhost is this machine, and no dock")
+        .run();
+    // Lists from before.
+    let sandbox = self::sandbox(&[("local", &address), ("localhost", &address)]);
+    sandbox
+        .command("ls-dock")
+        .arg("local")
+        .engine(&here)
+        .stdout_has("  local  tcp://")
+        .stderr_has("")
+        .run();
+    sandbox
+        .command("ls-dock")
+        .engine(&here)
+        .any_stdout()
+        .stderr_has(&format!(
+            "localhost is this machine, and not the dock tcp://{address} that was registered by that name: unregister-dock \
+             localhost, then register it under another\n"
+        ))
+        .stderr_has(&format!(
+            "local is the dock tcp://{address}, which was registered by that name; this machine is localhost\n"
+        ))
+        .run();
+    sandbox.command("unregister-dock").arg("localhost").any_stdout().run();
+    sandbox.command("ls-dock").engine(&here).any_stdout().any_stderr().run();
+}
+
+#[test]
+fn an_error_is_in_the_document_whatever_it_is() {
+    let sandbox = sandbox(&[("far", "127.0.0.1:1")]);
+    for (words, code, kind) in [
+        (&["--json", "fra"][..], 1, "failed"),
+        (&["--json", "--wide", "--check"], 2, "usage"),
+        (&["--json", "--no-such-option"], 2, "usage"),
+    ] {
+        let said = sandbox
+            .command("ls-dock")
+            .args(words)
+            .code(code)
+            .any_stdout()
+            .any_stderr()
+            .run()
+            .json();
+        assert_eq!(said["kind"], kind, "{said}");
+        assert!(!said["error"].as_str().unwrap().is_empty(), "{said}");
+    }
 }

@@ -279,3 +279,25 @@ fn certificates_make_it_the_port_of_tls() {
     assert_eq!(safe["tcp"]["address"], "10.0.0.7:2376");
     assert_eq!(safe["tcp"]["tls_dir"], "[SANDBOX]/sample/ca");
 }
+
+#[test]
+fn quiet_says_the_moniker_and_this_machine_s_names_are_no_monikers() {
+    let engine = engine();
+    let address = format!("tcp://{}", engine.tcp());
+    let sandbox = Sandbox::new();
+    sandbox
+        .command("register-dock")
+        .args(["-q", "--host", &address, "far"])
+        .stdout("far\n")
+        .run();
+    for name in ["localhost", "local"] {
+        sandbox
+            .command("register-dock")
+            .args(["--host", &address, name])
+            .code(2)
+            .stderr_has(&format!(
+                "register-dock: \"{name}\" can't be a moniker: that is what this machine is called\n\nhint: choose a short name"
+            ))
+            .run();
+    }
+}

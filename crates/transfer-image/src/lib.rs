@@ -25,10 +25,10 @@ use dockerutils_core::ops::transfer::{self, TransferArgs};
 one could not be sent; 2 wrong usage or configuration; 3 an engine can't be reached; 130 interrupted."
 )]
 pub struct Args {
-    /// Images: image types of the project, names or IDs; then where to: a dock, [user@]host[:port], or `local`
+    /// Images: image types of the project, names or IDs; then where to: a dock, [user@]host[:port], or `localhost`
     #[arg(value_name = "IMAGE... DEST", required = true, num_args = 1..)]
     pub positional: Vec<String>,
-    /// Where the images are: a dock, [user@]host[:port], or `local` [default: the engine in use]
+    /// Where the images are: a dock, [user@]host[:port], or `localhost` [default: the engine in use]
     #[arg(long, value_name = "DOCK", conflicts_with = "dock")]
     pub from: Option<String>,
     /// Remove the layers that interrupted transfers of this machine have left at DEST

@@ -111,7 +111,7 @@ fn wrong_usage_is_code_2() {
         .args(["dev", "a b"])
         .code(2)
         .stderr_has("\"a b\" is no place for images")
-        .stderr_has("hint: a dock (ls-dock lists them), [user@]host[:port], or local")
+        .stderr_has("hint: a dock (ls-dock lists them), [user@]host[:port], or localhost")
         .run();
     command()
         .args(["dev", "ann@box"])
@@ -171,12 +171,12 @@ fn the_engine_that_has_the_image_is_no_destination() {
     };
     told(
         transfer(&sandbox, &source),
-        "name where the image is (--from DOCK), or another destination",
+        "name where the image is with --from (ls-dock lists the docks), or another destination",
     );
     let docked = transfer(&sandbox, &source).env("_DOCK_MONIKER", "[dock:far] ");
     told(
         docked,
-        "this shell is docked there: castoff, or name where the image is: --from local",
+        "this shell is docked there: castoff, or name where the image is: --from localhost",
     );
 }
 
@@ -642,4 +642,55 @@ fn ids_and_digests_that_are_none_are_refused() {
             .stderr_has("dev:1")
             .run();
     }
+}
+
+#[test]
+fn a_destination_that_was_mistyped_leaves_nothing_behind() {
+    let (sandbox, source) = (Sandbox::new(), source());
+    transfer(&sandbox, &source)
+        .args(["dev:1", "no-such-machine.invalid"])
+        .code(3)
+        .any_stderr()
+        .run();
+    let left: Vec<_> = std::fs::read_dir(sandbox.project().join("../runtime/dockerutils"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn this_machine_is_localhost_also_where_a_dock_was_registered_so() {
+    let (sandbox, source) = (Sandbox::new(), source());
+    let sandbox = sandbox.file(
+        "../home/.config/dockerutils/docks.yml",
+        "version: 1\ndocks:\n- moniker: localhost\n  tcp:\n    address: 127.0.0.1:1\n",
+    );
+    transfer(&sandbox, &source)
+        .args(["dev:1", "localhost"])
+        .code(2)
+        .stderr_has("localhost is this machine, and not the dock tcp://127.0.0.1:1 that was registered by that name")
+        .stderr_has("localhost is the engine that the image is on")
+        .run();
+}
+
+#[test]
+fn an_error_is_in_the_document() {
+    let (sandbox, source) = (Sandbox::new(), source());
+    let said = transfer(&sandbox, &source)
+        .args(["dev:1", "a b", "--json"])
+        .code(2)
+        .any_stdout()
+        .any_stderr()
+        .run()
+        .json();
+    assert!(
+        said["error"]
+            .as_str()
+            .unwrap()
+            .contains("\"a b\" is no place for images"),
+        "{said}"
+    );
+    assert_eq!(said["kind"], "usage");
+    assert!(said["hint"].as_str().unwrap().starts_with("a dock"), "{said}");
 }

@@ -532,9 +532,9 @@ impl Agent {
         );
         Err(self.failed(&other).hint(if greeting.streams > 0 {
             hint!(
-                "{} connections are open through it; end what uses them and try again, or: kill {}",
-                greeting.streams,
-                greeting.pid
+                "{open} open through it; end what uses that and try again, or: kill {}",
+                greeting.pid;
+                open = crate::output::counted(greeting.streams, "connection")
             )
         } else {
             hint!("use the commands of that version, or: kill {}", greeting.pid)
@@ -568,6 +568,26 @@ impl Agent {
             Err(_) => hint!("its log is {}", log.display()),
         }
     }
+}
+
+/// The dock and the container whose port answers at this port of this machine, by one of the agents with these engine's sockets
+/// ([`place::engine_sockets`]).
+pub async fn forwarded_here(port: u16, sockets: &[PathBuf], env: &Env) -> Option<(String, String)> {
+    let asking = async {
+        for socket in sockets {
+            let Ok(Some(agent)) = Agent::of_engine_socket(socket, env) else {
+                continue;
+            };
+            if let Ok(Some(status)) = agent.status(false).await
+                && let Some(found) = status.ports.into_iter().find(|found| found.here == Some(port))
+            {
+                return Some((agent.dock.moniker.clone(), found.name));
+            }
+        }
+        None
+    };
+    // It is for a message.
+    tokio::time::timeout(CLOSING_LIMIT, asking).await.ok().flatten()
 }
 
 /// Whether there is nobody behind a control socket: never was, was killed, or ends just now.

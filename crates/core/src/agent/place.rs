@@ -269,6 +269,15 @@ pub fn is_private(directory: &Path) -> bool {
     not_private(directory).is_none()
 }
 
+/// The engines' sockets in a directory of agents.
+pub fn engine_sockets(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| has_shape(path))
+        .collect()
+}
+
 /// The directory of all agents of this user.
 fn runtime_directory(env: &Env) -> Result<PathBuf> {
     // The XDG specification: absolute, owned by the user, private. One that is not (sudo keeps that of another user) is

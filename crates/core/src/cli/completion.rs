@@ -1,74 +1,165 @@
-//! Completions for bash, zsh and fish: clap's, and the monikers of docks where an argument is one.
+//! Completions for bash, zsh and fish: clap's, and what an argument can name: docks, image types, networks and the like.
 //!
-//! An argument whose value is named `DOCK` is a moniker. The shells ask `dock-env --complete` for them, a line each, and take
-//! each line as data: none of the functions here expands a word of it.
+//! The shells ask the command itself, `COMMAND --dockerutils-complete KIND`, for a line each, and take each line as data: none
+//! of the functions here expands a word of it.
+
+mod answers;
 
 use clap_complete::Shell;
 
-/// The name of values that are docks.
-const DOCK: &str = "DOCK";
+use crate::env::Env;
+use crate::output::{Printer, Verbosity};
 
-/// bash: adds the monikers that begin with the word, quoted.
-const BASH_DOCKS: &str = r#"
-_dockerutils_docks() {
-    local dock quoted
+/// Hidden option by which the completions ask a command.
+pub(super) const COMPLETE: &str = "--dockerutils-complete";
+
+/// What an argument names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Docks.
+    Docks,
+    /// Docks and this machine.
+    Places,
+    /// What build-image builds.
+    Build,
+    /// What run-image runs.
+    Run,
+    /// What publish-image publishes.
+    Publish,
+    /// Images, and then a place.
+    Transfer,
+    /// Networks of the engine.
+    Networks,
+    /// Machines that ssh knows.
+    Hosts,
+    /// Docker contexts.
+    Contexts,
+}
+
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::Docks,
+        Self::Places,
+        Self::Build,
+        Self::Run,
+        Self::Publish,
+        Self::Transfer,
+        Self::Networks,
+        Self::Hosts,
+        Self::Contexts,
+    ];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Docks => "docks",
+            Self::Places => "places",
+            Self::Build => "build",
+            Self::Run => "run",
+            Self::Publish => "publish",
+            Self::Transfer => "transfer",
+            Self::Networks => "networks",
+            Self::Hosts => "hosts",
+            Self::Contexts => "contexts",
+        }
+    }
+
+    /// What an argument of this command names; none for what is no name of anything.
+    fn of(command: &str, argument: &clap::Arg) -> Option<Self> {
+        let names = argument.get_value_names().unwrap_or_default();
+        let value = names.first().map_or("", |name| name.as_str());
+        match (command, argument.get_id().as_str(), value) {
+            (_, "dock" | "from", "DOCK") => Some(Self::Places),
+            (_, _, "DOCK") => Some(Self::Docks),
+            (_, _, "NETWORK") => Some(Self::Networks),
+            ("build-image", "image", _) => Some(Self::Build),
+            ("run-image", "image", _) => Some(Self::Run),
+            ("publish-image", "image", _) => Some(Self::Publish),
+            ("transfer-image", "positional", _) => Some(Self::Transfer),
+            ("register-dock", "positional", _) => Some(Self::Hosts),
+            ("register-dock", "context", _) => Some(Self::Contexts),
+            _ => None,
+        }
+    }
+}
+
+/// Answers a shell: `KIND` and the number of words that stand before, if that is said.
+pub(super) fn answer(command: &'static str, words: &[String], env: &Env) {
+    let printer = Printer::new(command, Verbosity::Quiet, false, env);
+    let kind = words
+        .first()
+        .and_then(|word| Kind::ALL.into_iter().find(|kind| kind.word() == word));
+    let before = words.get(1).and_then(|number| number.parse().ok()).unwrap_or(0);
+    if let Some(kind) = kind {
+        let words = answers::answers(kind, before, env);
+        words.iter().for_each(|word| printer.result(word));
+    }
+}
+
+/// bash: adds the words that begin with what is typed, quoted. A colon begins a new word for bash, so that what stands before
+/// it is left out.
+const BASH_WORDS: &str = r#"
+_dockerutils_words() {
+    local typed=$3 before='' at=$COMP_CWORD word quoted
+    if [[ ${COMP_WORDS[at]} == : ]]; then
+        typed='' before=${COMP_WORDS[at - 1]}:
+    elif ((at >= 2)) && [[ ${COMP_WORDS[at - 1]} == : ]]; then
+        before=${COMP_WORDS[at - 2]}:
+    fi
     COMPREPLY=()
-    while IFS= read -r dock; do
-        printf -v quoted '%q' "$dock"
-        if [[ $dock == "$1"* || $quoted == "$1"* ]]; then
-            COMPREPLY+=("$quoted")
+    while IFS= read -r word; do
+        if [[ $word == "$before"* ]]; then
+            printf -v quoted '%q' "${word#"$before"}"
+            if [[ ${word#"$before"} == "$typed"* || $quoted == "$typed"* ]]; then
+                COMPREPLY+=("$quoted")
+            fi
         fi
-    done < <(command dock-env --complete 2>/dev/null)
+    done < <(command "$1" --dockerutils-complete "$2" "${4-0}" 2>/dev/null)
 }
 "#;
 
 /// zsh: compadd quotes by itself.
-const ZSH_DOCKS: &str = r#"
-_dockerutils_docks() {
-    local -a docks
-    docks=(${(f)"$(command dock-env --complete 2>/dev/null)"})
-    compadd -a docks
+const ZSH_WORDS: &str = r#"
+_dockerutils_words() {
+    local -a found before
+    before=(${${(@)words[2,CURRENT-1]}:#-*})
+    found=(${(f)"$(command $1 --dockerutils-complete $2 $#before 2>/dev/null)"})
+    compadd -a found
 }
 "#;
 
-/// fish: each line of the answer is a word.
-const FISH_DOCKS: &str = "(command dock-env --complete 2>/dev/null)";
-
-/// What a command has of docks.
-struct Docks {
-    /// Long options whose value is a dock.
-    options: Vec<String>,
-    /// Options, as they are typed, whose value is something else.
-    others: Vec<String>,
-    /// The name of the positional argument that is a dock, and whether there may be several.
-    positional: Option<(String, bool)>,
+/// What a command has to name.
+struct Names {
+    command: String,
+    /// Options with their spellings.
+    options: Vec<(Vec<String>, Kind)>,
+    /// Spellings of all options that take a value.
+    valued: Vec<String>,
+    /// The first positional argument that names something: its name, whether there may be several, and what it names.
+    positional: Option<(String, bool, Kind)>,
 }
 
-impl Docks {
-    fn of(command: &clap::Command) -> Self {
-        let is_dock = |argument: &&clap::Arg| {
-            let names = argument.get_value_names().unwrap_or_default();
-            names.iter().any(|name| name.as_str() == DOCK)
+impl Names {
+    fn of(command: &clap::Command, name: &str) -> Self {
+        let spellings = |argument: &clap::Arg| -> Vec<String> {
+            let longs = argument.get_long_and_visible_aliases().unwrap_or_default();
+            let longs = longs.into_iter().map(|long| format!("--{long}"));
+            let short = argument.get_short().map(|short| format!("-{short}"));
+            longs.chain(short).collect()
         };
-        let takes_value = |argument: &&clap::Arg| argument.get_action().takes_values();
-        let options = || command.get_opts().filter(takes_value);
+        let valued = || {
+            command
+                .get_opts()
+                .filter(|argument| argument.get_action().takes_values())
+        };
         Self {
-            options: options()
-                .filter(is_dock)
-                .filter_map(|argument| argument.get_long().map(|long| format!("--{long}")))
+            command: name.to_owned(),
+            options: valued()
+                .filter_map(|argument| Some((spellings(argument), Kind::of(name, argument)?)))
                 .collect(),
-            others: options()
-                .flat_map(|argument| {
-                    let long = argument.get_long().map(|long| format!("--{long}"));
-                    let short = argument.get_short().map(|short| format!("-{short}"));
-                    long.into_iter().chain(short)
-                })
-                .collect(),
-            positional: command.get_positionals().find(is_dock).map(|argument| {
-                (
-                    argument.get_id().to_string(),
-                    matches!(argument.get_action(), clap::ArgAction::Append),
-                )
+            valued: valued().flat_map(spellings).collect(),
+            positional: command.get_positionals().find_map(|argument| {
+                let many = matches!(argument.get_action(), clap::ArgAction::Append);
+                Some((argument.get_id().to_string(), many, Kind::of(name, argument)?))
             }),
         }
     }
@@ -83,20 +174,21 @@ pub(super) fn script(command: &mut clap::Command, name: &str, shell: Shell) -> S
     let mut out = Vec::new();
     clap_complete::generate(shell, command, name, &mut out);
     let script = String::from_utf8_lossy(&out).into_owned();
-    let docks = Docks::of(command);
-    if docks.is_empty() {
+    let names = Names::of(command, name);
+    if names.is_empty() {
         return script;
     }
     match shell {
-        Shell::Bash => bash(&script, name, &docks),
-        Shell::Zsh => zsh(&script, &docks),
-        Shell::Fish => fish(&script, name, &docks),
+        Shell::Bash => bash(&script, &names),
+        Shell::Zsh => zsh(&script, &names),
+        Shell::Fish => fish(&script, &names),
         _ => script,
     }
 }
 
-/// clap's function is asked where no dock is meant.
-fn bash(script: &str, name: &str, docks: &Docks) -> String {
+/// clap's function is asked where nothing is named.
+fn bash(script: &str, names: &Names) -> String {
+    let name = &names.command;
     let own = script
         .lines()
         .find_map(|line| line.strip_suffix("() {"))
@@ -104,71 +196,118 @@ fn bash(script: &str, name: &str, docks: &Docks) -> String {
         .trim();
     let function = format!("_dockerutils_{}", name.replace('-', "_"));
     let mut body = String::new();
-    if !docks.options.is_empty() {
-        let options = docks.options.join(" | ");
-        body.push_str(&format!(
-            "    case $3 in\n    {options})\n        _dockerutils_docks \"$2\"\n        return\n        ;;\n    esac\n"
-        ));
+    if !names.options.is_empty() {
+        body.push_str("    case $3 in\n");
+        for (spellings, kind) in &names.options {
+            body.push_str(&format!(
+                "    {})\n        _dockerutils_words {name} {} \"$2\"\n        return\n        ;;\n",
+                spellings.join(" | "),
+                kind.word()
+            ));
+        }
+        body.push_str("    esac\n");
     }
-    if let Some((_, many)) = docks.positional {
-        let others = match docks.others.join(" | ") {
+    if let Some((_, many, kind)) = &names.positional {
+        let valued = match names.valued.join(" | ") {
             none if none.is_empty() => none,
-            others => format!("        {others}) index=$((index + 1)) ;;\n"),
+            valued => format!("        {valued}) index=$((index + 1)) ;;\n"),
         };
         // How many words before this one are neither options nor their values.
         body.push_str(&format!(
             "    local index before=0\n    for ((index = 1; index < COMP_CWORD; index++)); do\n        case \
-             ${{COMP_WORDS[index]}} in\n{others}        -*) ;;\n        *) before=$((before + 1)) ;;\n        \
-             esac\n    done\n    if [[ $2 != -* ]] && ((index == COMP_CWORD)){}; then\n        _dockerutils_docks \
-             \"$2\"\n        return\n    fi\n",
-            if many { "" } else { " && ((before == 0))" }
+             ${{COMP_WORDS[index]}} in\n{valued}        -*) ;;\n        *) before=$((before + 1)) ;;\n        \
+             esac\n    done\n    if [[ $2 != -* ]] && ((index == COMP_CWORD)){}; then\n        _dockerutils_words {name} {} \
+             \"$2\" \"$before\"\n        return\n    fi\n",
+            if *many { "" } else { " && ((before == 0))" },
+            kind.word()
         ));
-        if !many {
+        if *kind == Kind::Docks && !many {
             // What comes behind the dock is a command there, of which this machine knows nothing.
             body.push_str("    if ((before > 0)); then\n        COMPREPLY=()\n        return\n    fi\n");
         }
     }
     format!(
-        "{script}{BASH_DOCKS}\n{function}() {{\n{body}    {own} \"$@\"\n}}\n\ncomplete -F {function} -o bashdefault -o \
+        "{script}{BASH_WORDS}\n{function}() {{\n{body}    {own} \"$@\"\n}}\n\ncomplete -F {function} -o bashdefault -o \
          default {name}\n"
     )
 }
 
-fn zsh(script: &str, docks: &Docks) -> String {
+fn zsh(script: &str, names: &Names) -> String {
     let mut lines = script.lines();
     // `#compdef NAME` stands first.
-    let mut out = format!("{}\n{ZSH_DOCKS}", lines.next().unwrap_or_default());
-    let positional = docks.positional.as_ref().map(|(id, _)| id.as_str());
+    let mut out = format!("{}\n{ZSH_WORDS}", lines.next().unwrap_or_default());
+    // With a blank before it, zsh calls it as it is.
+    let action = |kind: &Kind| format!(": _dockerutils_words {} {}'", names.command, kind.word());
     for line in lines {
-        let is_positional = positional.is_some_and(|id| {
+        let named = names.positional.as_ref().filter(|(id, ..)| {
             let start = line.trim_start_matches(['\'', '*', ':']);
             line.starts_with('\'')
                 && start
-                    .strip_prefix(id)
+                    .strip_prefix(id.as_str())
                     .is_some_and(|rest| rest.starts_with(" -- ") || rest.starts_with(':'))
         });
-        let line = line.replace(&format!(":{DOCK}:_default"), &format!(":{DOCK}:_dockerutils_docks"));
-        out.push_str(&if is_positional {
-            // `*::` would hide the words before it.
-            line.replace(":_default'", ":_dockerutils_docks'")
+        // `'-n+[...` and `'(--other)--network=[...`
+        let option = names.options.iter().find(|(spellings, _)| {
+            let start = line.trim_start_matches(['\'', '*']);
+            let start = start
+                .strip_prefix('(')
+                .and_then(|rest| rest.split_once(')'))
+                .map_or(start, |(_, rest)| rest);
+            let start = start.trim_start_matches('*');
+            spellings.iter().any(|spelling| {
+                start
+                    .strip_prefix(spelling.as_str())
+                    .is_some_and(|rest| rest.starts_with(['=', '+']))
+            })
+        });
+        out.push_str(&match (named, option) {
+            // `*::` would hide the words before it, and of one that may be left out zsh offers what comes next, too.
+            (Some((_, _, kind)), _) => line
+                .replace(":_default'", &action(kind))
                 .replacen("'*::", "'*:", 1)
-        } else {
-            line
+                .replacen("'::", "':", 1),
+            (None, Some((_, kind))) => line.replace(":_default'", &action(kind)),
+            (None, None) => line.to_owned(),
         });
         out.push('\n');
     }
     out
 }
 
-fn fish(script: &str, name: &str, docks: &Docks) -> String {
+fn fish(script: &str, names: &Names) -> String {
     let mut out = script.to_owned();
-    for option in &docks.options {
-        let option = option.trim_start_matches('-');
-        out.push_str(&format!("complete -c {name} -l {option} -x -a '{FISH_DOCKS}'\n"));
+    let name = &names.command;
+    // Each line of the answer is a word.
+    let words = |kind: &Kind| {
+        format!(
+            "(command {name} {COMPLETE} {} (math (count (commandline -opc | string match -v -- \"-*\")) - 1) 2>/dev/null)",
+            kind.word()
+        )
+    };
+    for (spellings, kind) in &names.options {
+        for spelling in spellings {
+            let (dash, word) = match spelling.strip_prefix("--") {
+                Some(long) => ("-l", long),
+                None => ("-s", spelling.trim_start_matches('-')),
+            };
+            out.push_str(&format!("complete -c {name} {dash} {word} -x -a '{}'\n", words(kind)));
+        }
     }
-    if let Some((_, many)) = docks.positional {
-        let first = if many { "" } else { " -n __fish_is_first_token" };
-        out.push_str(&format!("complete -c {name}{first} -f -a '{FISH_DOCKS}'\n"));
+    if let Some((_, many, kind)) = &names.positional {
+        let first = if *many { "" } else { " -n __fish_is_first_token" };
+        out.push_str(&format!("complete -c {name}{first} -f -a '{}'\n", words(kind)));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_word_of_its_own() {
+        for (at, kind) in Kind::ALL.into_iter().enumerate() {
+            assert_eq!(Kind::ALL.iter().position(|other| other.word() == kind.word()), Some(at));
+        }
+    }
 }

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use super::endpoint::{Choice, Endpoint, Origin, Tls};
 use super::engine::Engine;
+use super::locality::{self, Locality};
 use crate::agent::{Agent, CallOptions};
-use crate::docks::{Access, Dock, Docks};
+use crate::docks::{Access, Dock, Docks, Named};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::shell;
@@ -50,6 +51,44 @@ pub fn choice(dock: &Dock, env: &Env) -> Result<Choice> {
         endpoint,
         origin: Origin::Dock(dock.moniker.clone()),
     })
+}
+
+/// Where this machine's own engine is, also in a shell that is docked to another.
+///
+/// # Errors
+/// An engine's address, chosen by the environment, that makes no sense.
+pub fn here(env: &Env) -> Result<Choice> {
+    let is_here =
+        |choice: &Choice, env: &Env| locality::by_address(&choice.endpoint, &choice.origin, env) == Locality::Local;
+    if let Ok(choice) = Endpoint::choose(env)
+        && is_here(&choice, env)
+    {
+        return Ok(choice);
+    }
+    let undocked = Env::from_pairs(
+        env.iter()
+            .filter(|(name, _)| !ENGINE_VARIABLES.contains(name) && *name != "DOCKER_IP"),
+    );
+    let choice = Endpoint::choose(&undocked)?;
+    Ok(match is_here(&choice, &undocked) {
+        true => choice,
+        // A docker context that leads elsewhere is no more this machine's.
+        false => Choice {
+            endpoint: Endpoint::parse("unix://", &undocked)?,
+            origin: Origin::Default,
+        },
+    })
+}
+
+/// The engine of the dock of this name, or of this machine by its own.
+///
+/// # Errors
+/// No such dock, and as [`choice`] and [`here`].
+pub fn choice_of(name: &str, env: &Env) -> Result<Choice> {
+    match Docks::read(env)?.named(name)? {
+        Named::Here => here(env),
+        Named::Dock(dock) => choice(dock, env),
+    }
 }
 
 /// The agent of a dock that has one.

@@ -3,13 +3,15 @@
 use bollard::query_parameters::ListContainersOptions;
 
 use super::engine::Engine;
+use crate::agent::{forwarded_here, place};
+use crate::env::Env;
 use crate::error::Error;
 use crate::hint;
 
 /// Makes the engine's message of a port that is taken into one that says by whom.
 ///
 /// `local` says whether the engine is on this machine, where processes can be looked at.
-pub async fn explain(engine: &Engine, error: Error, local: bool) -> Error {
+pub async fn explain(engine: &Engine, error: Error, local: bool, env: &Env) -> Error {
     let message = error.to_string();
     let Some(port) = taken_port(&message) else {
         return error;
@@ -20,6 +22,20 @@ pub async fn explain(engine: &Engine, error: Error, local: bool) -> Error {
         return Error::new(error.class(), format!("port {port} is taken by container {container}"))
             .because(error)
             .hint(hint!("docker stop {guard}{}, or publish another port", container; guard = guard));
+    }
+    if local
+        && let Ok(directory) = place::own_directory(env)
+        && let Some((dock, container)) = forwarded_here(port, &place::engine_sockets(&directory), env).await
+    {
+        return Error::new(
+            error.class(),
+            format!("port {port} is taken by container {container} of dock {dock}, whose port answers here"),
+        )
+        .because(error)
+        .hint(hint!(
+            "publish another port, or leave the dock's where they are: register-dock --force ... {} --forward none",
+            dock
+        ));
     }
     if local && let Some((pid, name)) = process_of(port) {
         return Error::new(error.class(), format!("port {port} is taken by process {pid} ({name})"))

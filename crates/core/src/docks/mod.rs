@@ -15,6 +15,20 @@ use crate::hint;
 use list::List;
 use original::Original;
 
+/// What this machine is called wherever a dock can be named. No dock can be called so.
+pub const LOCALHOST: &str = "localhost";
+/// Another word for it, as earlier versions had it; a dock that was registered by that name comes first.
+pub const LOCAL: &str = "local";
+
+/// What somebody named.
+#[derive(Clone, Copy, Debug)]
+pub enum Named<'a> {
+    /// This machine.
+    Here,
+    /// A dock.
+    Dock(&'a Dock),
+}
+
 /// All docks of a user: those that were registered, then those of the original.
 #[derive(Clone, Debug)]
 pub struct Docks {
@@ -45,11 +59,57 @@ impl Docks {
             .chain(self.originals.iter().map(|original| &original.dock))
     }
 
-    /// The dock of this moniker, or else of this address.
+    /// The dock of this moniker, or else of this address; none where this machine is meant.
     pub fn find(&self, name: &str) -> Option<&Dock> {
-        self.iter()
-            .find(|dock| dock.moniker == name)
-            .or_else(|| self.iter().find(|dock| dock.access.host() == Some(name)))
+        if name == LOCALHOST {
+            return None;
+        }
+        self.of_moniker(name).or_else(|| {
+            self.iter()
+                .find(|dock| name != LOCAL && dock.access.host() == Some(name))
+        })
+    }
+
+    /// The dock that was registered under this moniker, also such as means this machine by now.
+    pub fn of_moniker(&self, moniker: &str) -> Option<&Dock> {
+        self.iter().find(|dock| dock.moniker == moniker)
+    }
+
+    /// This machine, or the dock of this name.
+    ///
+    /// # Errors
+    /// As [`Docks::get`].
+    pub fn named(&self, name: &str) -> Result<Named<'_>> {
+        match self.find(name) {
+            None if self.is_here(name) => Ok(Named::Here),
+            _ => self.get(name).map(Named::Dock),
+        }
+    }
+
+    /// A dock's name for a hint: the first one's.
+    pub fn example(&self) -> &str {
+        self.iter().next().map_or("NAME", |dock| dock.moniker.as_str())
+    }
+
+    /// Whether this name means this machine.
+    pub fn is_here(&self, name: &str) -> bool {
+        name == LOCALHOST || (name == LOCAL && self.of_moniker(LOCAL).is_none())
+    }
+
+    /// A sentence for those who have a dock whose name means, or meant, this machine.
+    pub fn doubt(&self, name: &str) -> Option<String> {
+        let dock = self.of_moniker(name)?;
+        let place = crate::output::visible(&dock.access.place());
+        match name {
+            LOCALHOST => Some(format!(
+                "{LOCALHOST} is this machine, and not the dock {place} that was registered by that name: unregister-dock \
+                 {LOCALHOST}, then register it under another"
+            )),
+            LOCAL => Some(format!(
+                "{LOCAL} is the dock {place}, which was registered by that name; this machine is {LOCALHOST}"
+            )),
+            _ => None,
+        }
     }
 
     /// [`Docks::find`], for what a user asked for.
@@ -58,6 +118,13 @@ impl Docks {
     /// There is none: with the nearest one in the hint.
     pub fn get(&self, name: &str) -> Result<&Dock> {
         self.find(name).ok_or_else(|| {
+            if self.is_here(name) {
+                let error = Error::usage(format!("{name} is this machine, and no dock"));
+                return match self.doubt(name) {
+                    Some(doubt) => error.hint(doubt),
+                    None => error.hint("name a dock: `ls-dock` lists them"),
+                };
+            }
             let near = self
                 .iter()
                 .map(|dock| (strsim::damerau_levenshtein(&dock.moniker, name), &dock.moniker))

@@ -29,6 +29,20 @@ pub enum MonikerError {
     /// A control character, or one that is not seen.
     #[error("there is a character in it that is not seen")]
     Invisible,
+    /// What this machine is called.
+    #[error("that is what this machine is called")]
+    Reserved,
+}
+
+/// Checks a moniker that a dock is to have from now on: as [`check`], and no name of this machine.
+///
+/// # Errors
+/// The rule that it breaks.
+pub fn check_new(moniker: &str) -> Result<(), MonikerError> {
+    match moniker {
+        super::LOCALHOST | super::LOCAL => Err(MonikerError::Reserved),
+        _ => check(moniker),
+    }
 }
 
 /// Checks a moniker that the user gives to a dock.
@@ -113,6 +127,14 @@ mod tests {
             assert_eq!(check(moniker), Err(why), "{moniker:?}");
         }
         assert_eq!(check(&"a".repeat(65)), Err(MonikerError::TooLong));
+        for name in ["localhost", "local"] {
+            assert_eq!(
+                (check(name), check_new(name)),
+                (Ok(()), Err(MonikerError::Reserved)),
+                "{name}"
+            );
+        }
+        assert_eq!(check_new("locals"), Ok(()));
     }
 
     #[test]

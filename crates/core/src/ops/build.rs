@@ -24,7 +24,7 @@ use crate::docker::engine::Engine;
 use crate::docker::locality::{self, Locality, Standing};
 use crate::docker::logins;
 use crate::env::{Env, LOCAL_ENGINE};
-use crate::error::{Class, Error, ExitStatus, Result};
+use crate::error::{Class, Error, ErrorDocument, ErrorOf, ExitStatus, Result, WithFailures};
 use crate::hint;
 use crate::naming::{Designation, canonical};
 use crate::ops::genversion;
@@ -123,6 +123,20 @@ pub struct ImageReport {
     pub cached_steps: usize,
     /// Bytes of build context that were sent.
     pub context_bytes: u64,
+    /// Why it failed.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// Why an image could not be built.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// The builder's message, or whose else it is.
+    #[serde(flatten)]
+    pub error: ErrorDocument,
+    /// The last lines of the step that failed, and the Dockerfile around its line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub excerpts: Vec<String>,
 }
 
 /// How it went with an image.
@@ -592,7 +606,7 @@ pub fn clean(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
     context.block_on(async {
         let engine = context.connect().await?;
         let mut status = ExitStatus::SUCCESS;
-        let mut removed = Vec::new();
+        let (mut removed, mut failed) = (Vec::new(), Vec::new());
         for name in &names {
             printer.note(&format!("{prefix}docker rmi {name}"));
             let name = name.to_string();
@@ -607,11 +621,13 @@ pub fn clean(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
                     let error = engine.error(&name, cause);
                     status = status.max(error.class().status());
                     printer.error(&error);
+                    failed.push(ErrorOf::image(&name, &error));
                 }
             }
         }
         if printer.json() {
-            printer.result_json(&serde_json::json!({ "removed": removed }))?;
+            let done = serde_json::json!({ "removed": removed });
+            printer.result_json(&WithFailures { done, failed })?;
         } else {
             removed.iter().for_each(|name| printer.result(name));
         }

@@ -25,7 +25,7 @@ use crate::hint;
 use crate::ops::build::{BuildArgs, BuildPlan, PlanStep};
 use crate::output::progress::steps::{Ended, Steps};
 use crate::output::table::{Align, Table};
-use crate::output::{Printer, size, visible};
+use crate::output::{Printer, counted, size, visible};
 use crate::project_file;
 use waste::Waste;
 
@@ -318,10 +318,10 @@ fn print(printer: &Printer, report: &Report, whole: bool) {
         report.in_vain as f64 / report.size as f64 * 100.0
     };
     printer.result(&format!(
-        "{}: {} in {} layers, {} of it ({share:.1} %) in vain",
+        "{}: {} in {}, {} of it ({share:.1} %) in vain",
         report.image,
         size(report.size),
-        report.layers.len(),
+        counted(report.layers.len(), "layer"),
         size(report.in_vain)
     ));
 }

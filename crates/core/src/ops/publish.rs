@@ -12,7 +12,7 @@ use crate::docker::engine::Engine;
 use crate::docker::image;
 use crate::docker::logins;
 use crate::docker::push::{self, Layers, RegistryAuth};
-use crate::error::{Error, ExitStatus, Result};
+use crate::error::{Error, ErrorDocument, ExitStatus, Result};
 use crate::hint;
 use crate::naming::{Designation, registry};
 use crate::ops::build::warn_of_unknown_keys;
@@ -66,6 +66,9 @@ pub struct PublishReport {
     /// The command by which others get it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull: Option<String>,
+    /// Why it failed.
+    #[serde(flatten)]
+    pub why: Option<ErrorDocument>,
 }
 
 /// All that `--json` prints.
@@ -340,6 +343,7 @@ impl Desk<'_> {
                         digest: None,
                         layers: None,
                         pull: None,
+                        why: Some(error.document()),
                     };
                     (report, error.class().status())
                 }
@@ -399,6 +403,7 @@ async fn push_one(
         digest: Some(digest),
         layers,
         pull: Some(format!("docker pull {reference}")),
+        why: None,
     })
 }
 

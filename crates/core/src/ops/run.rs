@@ -798,7 +798,7 @@ async fn execute(context: &Context, prepared: &Prepared) -> Result<ExitStatus> {
     if container.detach {
         let starting = container::start(engine, created.id(), container.detach_keys.as_deref());
         if let Err(error) = signals.guard(Duration::ZERO, starting).await {
-            return Err(port_owner::explain(engine, error, *local).await);
+            return Err(port_owner::explain(engine, error, *local, &context.env).await);
         }
         let id = created.keep();
         let published = container::published_ports(engine, &id).await.unwrap_or_default();
@@ -818,6 +818,7 @@ async fn execute(context: &Context, prepared: &Prepared) -> Result<ExitStatus> {
     }
     let id = created.id().to_owned();
     let started = async |published: &[PublishedPort]| {
+        printer.give_stdout_away();
         let ports = ports::reached(context, engine.choice(), *local, &id, published).await;
         ports::show(printer, &ports);
     };
@@ -826,7 +827,7 @@ async fn execute(context: &Context, prepared: &Prepared) -> Result<ExitStatus> {
     again::write_down(&records, &record, printer);
     let heard = Arc::new(Heard::default());
     let came = match container::run_attached(engine, created, container, &mut signals, &heard, started).await {
-        Err(error) => Err(port_owner::explain(engine, error, *local).await),
+        Err(error) => Err(port_owner::explain(engine, error, *local, &context.env).await),
         came => came,
     };
     record.heard = heard.positions();

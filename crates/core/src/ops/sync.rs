@@ -23,7 +23,7 @@ use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::machine_id::machine_id;
 use crate::ops::genversion;
-use crate::output::{Printer, size, visible};
+use crate::output::{self, Printer, size, visible};
 use crate::patience::patiently;
 use crate::shell;
 use crate::sync::far::DockShell;
@@ -39,7 +39,7 @@ use crate::sync::shared::Shared;
 use crate::sync::shown;
 use crate::sync::trash::Trash;
 use crate::sync::watch::{Event, POLL};
-use crate::version::{Versioneer, file};
+use crate::version::{self, Versioneer, file};
 
 /// So many paths are named of a round of watching.
 const NAMED: usize = 8;
@@ -120,7 +120,7 @@ impl Docked {
     /// `with_git`, git's own files travel, whatever the user's configuration says.
     ///
     /// # Errors
-    /// No dock, one without ssh; a version that can't be made.
+    /// No dock, one without ssh.
     pub fn open(context: &Context, project: &Project, writes: bool, with_git: bool) -> Result<Self> {
         let mut opening = Opening::new(context, project)?;
         opening.own.with_git |= with_git;
@@ -128,11 +128,22 @@ impl Docked {
         let (moniker, notice) = (dock.moniker.clone(), Arc::clone(&opening.notice));
         let (shell, printer) = (opening.shell(), opening.printer.clone());
         let trash = state_directory(&context.env);
-        if writes && Versioneer::find(project.root())?.is_some() {
-            // What a build would have in its context.
-            genversion::before_build(project, &context.printer)?;
-        }
-        let generated = generated(project.root())?;
+        // What a build would have in its context; where it can't be made, that is said below.
+        let written = match writes {
+            true => genversion::before_build(project, &context.printer),
+            false => Ok(()),
+        };
+        let version = written.and_then(|()| generated(project.root()));
+        let generated = version.unwrap_or_else(|error| {
+            let unmade = unmade(project.root());
+            let left = unmade.map(|path| format!(", and {} stays as it is there", shown(&path)));
+            context.printer.warning(&format!(
+                "{}: the dock gets no version{}",
+                error.with_causes(),
+                left.unwrap_or_default()
+            ));
+            None
+        });
         let folder = project.root().to_owned();
         let is_silent = Arc::<AtomicBool>::default();
         let silent = Arc::clone(&is_silent);
@@ -145,7 +156,7 @@ impl Docked {
             }
             session.trash = Some(Trash::open(&trash, &folder, Some(&opening.dock.moniker)));
             // Whoever is opened later, as one that takes another's place, has the version of then.
-            session.generated = self::generated(&folder)?;
+            set_generated(&mut session, &folder);
             Ok(session)
         };
         Ok(Self {
@@ -287,8 +298,21 @@ fn looking(context: &Context, project: &Project) -> Result<(Dock, Session<DockSh
     let opening = Opening::new(context, project)?;
     let memory = Memory::peek(opening.local.root(), &opening.dock.moniker, &context.env);
     let mut session = opening.session(memory);
-    session.generated = generated(project.root())?;
+    set_generated(&mut session, project.root());
     Ok((opening.dock, session))
+}
+
+/// That there is no version stops nobody's sync: the file is left as it is on both sides.
+fn set_generated(session: &mut Session<DockShell>, root: &Path) {
+    match generated(root) {
+        Ok(generated) => session.generated = generated,
+        Err(_) => session.unmade = unmade(root),
+    }
+}
+
+/// The version file's place where no version can be made, as far as that can be told.
+fn unmade(root: &Path) -> Option<Vec<u8>> {
+    version::source_mentioned(root).and_then(|path| below_root(Path::new(&path)))
 }
 
 /// The version file's place in the project, and what the dock gets there.
@@ -335,8 +359,13 @@ pub fn dock_of(context: &Context) -> Result<Dock> {
     }
     match docks::current(env) {
         Some(name) => docks.get(name).cloned(),
-        None => Err(Error::usage("there is no dock to sync with: this shell is not docked")
-            .hint("name one with --dock NAME, or dock to it with: source dock NAME")),
+        None => Err(
+            Error::usage("there is no dock to sync with: this shell is not docked").hint(hint!(
+                "name one with --dock {}, or dock to it with: source dock {}",
+                docks.example(),
+                docks.example()
+            )),
+        ),
     }
 }
 
@@ -400,7 +429,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         root_files::offer(context, &project, &dock, &report).await;
         if !args.watch {
             docked.finish().await;
-            return judged(&dock, &report, args.direction);
+            return judged(&dock, &report, args.direction, context.dock.as_deref());
         }
         let printer = &context.printer;
         printer.note(&format!(
@@ -545,7 +574,7 @@ pub fn show_briefly(printer: &Printer, dock: &Dock, report: &Report) {
         printer.detail(&line(path, *action));
     }
     warn(printer, dock, report, Before::default());
-    if let Some(hint) = in_the_way(dock, report, "sync-down") {
+    if let Some(hint) = in_the_way(dock, report, "sync-down", "") {
         printer.note(&format!("hint: {hint}"));
     }
     if !report.done.is_empty() {
@@ -651,12 +680,16 @@ fn counted(new: usize, before: usize) -> String {
 }
 
 /// The end of a sync: conflicts and failures are one, though the rest has travelled.
-fn judged(dock: &Dock, report: &Report, direction: Direction) -> Result<ExitStatus> {
+fn judged(dock: &Dock, report: &Report, direction: Direction, named: Option<&str>) -> Result<ExitStatus> {
+    // What was named for this call has to be named for the next one.
+    let to = named
+        .map(|dock| format!(" --dock {}", shell::quote(dock)))
+        .unwrap_or_default();
     let command = match direction {
         Direction::Up => "sync-up",
         Direction::Down | Direction::Both => "sync-down",
     };
-    let hint = in_the_way(dock, report, command);
+    let hint = in_the_way(dock, report, command, &to);
     let what = match (report.conflicts.len(), report.held_here.len(), report.held_there.len()) {
         (1, ..) => Some("a conflict was left alone on both sides".to_owned()),
         (2.., ..) => Some(format!(
@@ -673,20 +706,23 @@ fn judged(dock: &Dock, report: &Report, direction: Direction) -> Result<ExitStat
     if let Some((path, why)) = report.troubles.first() {
         return Err(
             Error::failed(format!("{} did not travel: {}", shown(path), visible(why)))
-                .hint(hint!("{} again; what has arrived stays", command)),
+                .hint(hint!("{command}{to} again; what has arrived stays"; command = command, to = to)),
         );
     }
     Ok(ExitStatus::SUCCESS)
 }
 
 fn so_much(by: &str, files: usize) -> String {
-    format!("so much was removed {by} ({files} files) that it is not done unasked")
+    format!(
+        "so much was removed {by} ({}) that it is not done unasked",
+        output::counted(files, "file")
+    )
 }
 
-/// What settles the first of what is left alone; `command` is the one that syncs.
-fn in_the_way(dock: &Dock, report: &Report, command: &str) -> Option<String> {
+/// What settles the first of what is left alone; `command` is the one that syncs, and `to` the option that names its dock.
+fn in_the_way(dock: &Dock, report: &Report, command: &str, to: &str) -> Option<String> {
     if let Some(first) = report.conflicts.first() {
-        return Some(settling(dock, report, first, command));
+        return Some(settling(dock, report, first, &format!("{command}{to}")));
     }
     let held = [
         (&report.held_here, "sync-down", "sync-up --ours"),
@@ -695,9 +731,10 @@ fn in_the_way(dock: &Dock, report: &Report, command: &str) -> Option<String> {
     held.into_iter().find_map(|(kept, command, back)| {
         let first = kept.first()?;
         Some(hint!(
-            "where that is meant: {command} --delete; {back} {} puts what was not to go back where it was",
+            "where that is meant: {command}{to} --delete; {back}{to} {} puts what was not to go back where it was",
             shown(first);
             command = command,
+            to = to,
             back = back
         ))
     })
@@ -736,7 +773,7 @@ pub fn tell(printer: &Printer, dock: &Dock, event: Event) {
                 printer.note(&format!("... and {} more", report.done.len() - NAMED));
             }
             warn(printer, dock, &report, before);
-            if let Some(hint) = in_the_way(dock, &report, "sync-down") {
+            if let Some(hint) = in_the_way(dock, &report, "sync-down", "") {
                 printer.note(&format!("hint: {hint}"));
             }
         }

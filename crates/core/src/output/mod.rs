@@ -11,10 +11,11 @@ pub mod progress;
 pub mod table;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::env::Env;
-use crate::error::Error;
+use crate::error::{Error, ErrorDocument};
 use progress::Screen;
 
 /// How much is said.
@@ -40,6 +41,8 @@ pub struct Printer {
     stdout_is_terminal: bool,
     colour: bool,
     screen: Screen,
+    /// Whether stdout has its JSON document, or is somebody else's.
+    has_document: Arc<AtomicBool>,
 }
 
 /// Styles of text on stderr.
@@ -70,6 +73,7 @@ impl Printer {
             stdout_is_terminal: std::io::stdout().is_terminal(),
             colour,
             screen: Screen::of_stderr(colour),
+            has_document: Arc::default(),
         }
     }
 
@@ -100,6 +104,21 @@ impl Printer {
     /// Whether progress is shown at all.
     pub fn shows_progress(&self) -> bool {
         self.verbosity >= Verbosity::Normal && !self.json
+    }
+
+    /// The lines of a table, to stdout: on a terminal, as many columns of it as there is room for.
+    pub fn table(&self, table: &table::Table) {
+        let columns = self
+            .stdout_is_terminal
+            .then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok())
+            .flatten()
+            .map(|size| usize::from(size.ws_col))
+            .filter(|columns| *columns > 0);
+        let lines = match columns {
+            Some(columns) => table.lines_within(columns),
+            None => table.lines(),
+        };
+        lines.iter().for_each(|line| self.result(line));
     }
 
     /// A line of the result, to stdout. Lost where stdout is a pipe whose reader has gone; whatever else hinders it is known to
@@ -137,7 +156,26 @@ impl Printer {
         let text = serde_json::to_string_pretty(value)
             .map_err(|cause| Error::failed("the result has no JSON form").because(cause))?;
         self.result(&escaped(&text));
+        self.has_document.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// From here on stdout is a container's or another program's, and gets no document of ours.
+    pub fn give_stdout_away(&self) {
+        self.has_document.store(true, Ordering::Relaxed);
+    }
+
+    /// The error that ends the command: to stderr, and with `--json` as the document, where stdout has none yet.
+    pub fn last_error(&self, error: &Error) {
+        self.error(error);
+        self.error_document(&error.document());
+    }
+
+    fn error_document(&self, document: &ErrorDocument) {
+        if self.json && !self.has_document.load(Ordering::Relaxed) {
+            // Texts have a JSON form.
+            let _ = self.result_json(document);
+        }
     }
 
     /// The plan of a dry run, to stdout: a line for each command, or a JSON document with all of them.
@@ -183,6 +221,8 @@ impl Printer {
             self.styled(Style::Red, self.command),
             complaint.trim_end()
         ));
+        let message = complaint.split("\n\n").next().unwrap_or_default();
+        self.error_document(&Error::usage(message.trim().replace('\n', " ")).document());
     }
 
     /// What explains an error that follows: a part of a file, the last lines of a step. To stderr.
@@ -201,19 +241,7 @@ impl Printer {
     }
 
     fn rendered(&self, error: &Error) -> String {
-        let mut text = format!("{}: {}", self.styled(Style::Red, self.command), error);
-        let mut cause = std::error::Error::source(error);
-        let mut last = error.to_string();
-        while let Some(inner) = cause {
-            let message = inner.to_string();
-            // Libraries repeat their cause in their own text.
-            if !last.contains(&message) {
-                text.push_str(": ");
-                text.push_str(&message);
-            }
-            last = message;
-            cause = inner.source();
-        }
+        let mut text = format!("{}: {}", self.styled(Style::Red, self.command), error.with_causes());
         if let Some(hint) = error.hint_text() {
             text.push_str(&format!("\n\n{} {hint}", self.styled(Style::Cyan, "hint:")));
         }
@@ -325,6 +353,19 @@ pub fn visible(text: &str) -> String {
     shown.replace('\t', " ").replace('\n', "\u{fffd}")
 }
 
+/// A message of others on one line, for a cell: its lines are joined by blanks, and the rest is as [`visible`] shows it.
+pub fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    visible(&lines.join(" "))
+}
+
+/// A number of things, `1 file` or `2 files`; for words whose plural has an `s`.
+pub fn counted(number: impl std::fmt::Display, noun: &str) -> String {
+    let number = number.to_string();
+    let plural = if number == "1" { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// A size as people read it: `1.2 MB`, powers of 1000 as docker prints them.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
@@ -419,6 +460,32 @@ mod tests {
         );
         let value: serde_json::Value = serde_json::from_str(&escaped).unwrap();
         assert_eq!(value.get("name").and_then(|name| name.as_str()), Some(HOSTILE));
+    }
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        assert_eq!(
+            [counted(0, "file"), counted(1_u64, "file"), counted(2, "file")],
+            ["0 files", "1 file", "2 files"]
+        );
+    }
+
+    #[test]
+    fn a_message_of_several_lines_is_one_in_a_cell() {
+        assert_eq!(one_line("refused:\r\n  go away\n\n\x1b[2Jnow"), "refused: go away now");
+    }
+
+    #[test]
+    fn an_error_is_the_document_unless_there_is_one() {
+        let printer = || Printer::new("build-image", Verbosity::Normal, true, &Env::default());
+        let error = Error::failed("no").hint("do").document();
+        let (first, second) = (printer(), printer());
+        second.clone().give_stdout_away();
+        assert!(!first.has_document.load(Ordering::Relaxed));
+        [&first, &second]
+            .iter()
+            .for_each(|printer| printer.error_document(&error));
+        assert!(first.has_document.load(Ordering::Relaxed) && second.has_document.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A plain table: columns as wide as their widest cell, numbers to the right, no frame.
 
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// How a column is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Align {
 pub struct Table {
     columns: Vec<(&'static str, Align)>,
     rows: Vec<Vec<String>>,
+    /// Titles of the columns that go where there is no room, the least needed one first.
+    dispensable: Vec<&'static str>,
 }
 
 impl Table {
@@ -24,6 +26,41 @@ impl Table {
         Self {
             columns: columns.into_iter().collect(),
             rows: Vec::new(),
+            dispensable: Vec::new(),
+        }
+    }
+
+    /// Names the columns that go where there is no room for all, the least needed one first.
+    #[must_use]
+    pub fn dropping(mut self, titles: impl IntoIterator<Item = &'static str>) -> Self {
+        self.dispensable = titles.into_iter().collect();
+        self
+    }
+
+    /// [`Table::lines`], without as many of the dispensable columns as it takes for lines of this width; then the ends of
+    /// lines are cut.
+    pub fn lines_within(&self, width: usize) -> Vec<String> {
+        let mut table = self.clone();
+        let mut dispensable = self.dispensable.iter();
+        loop {
+            let lines = table.lines();
+            if lines.iter().all(|line| line.width() <= width) {
+                return lines;
+            }
+            match dispensable.next() {
+                Some(title) => table.drop_column(title),
+                None => return lines.iter().map(|line| cut(line, width)).collect(),
+            }
+        }
+    }
+
+    fn drop_column(&mut self, title: &str) {
+        let Some(at) = self.columns.iter().position(|(other, _)| *other == title) else {
+            return;
+        };
+        self.columns.remove(at);
+        for row in self.rows.iter_mut().filter(|row| at < row.len()) {
+            row.remove(at);
         }
     }
 
@@ -63,6 +100,20 @@ impl Table {
     }
 }
 
+/// The beginning of a line that fits, with a sign where it was cut.
+fn cut(line: &str, width: usize) -> String {
+    if line.width() <= width {
+        return line.to_owned();
+    }
+    let mut used = 1;
+    let fits = |c: &char| {
+        used += c.width().unwrap_or(0);
+        used <= width
+    };
+    let kept: String = line.chars().take_while(fits).collect();
+    format!("{}\u{2026}", kept.trim_end())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +131,29 @@ mod tests {
                 "a-long-name     12.0"
             ]
         );
+    }
+
+    #[test]
+    fn where_there_is_no_room_the_least_needed_columns_go_and_then_the_ends() {
+        let mut table = Table::new([
+            ("DOCK", Align::Left),
+            ("STATE", Align::Left),
+            ("MS", Align::Right),
+            ("WHY", Align::Left),
+        ])
+        .dropping(["MS", "NONE", "STATE"]);
+        table.row(["far", "running", "0.4", ""].map(str::to_owned));
+        table.row(["gr\u{f6}\u{df}e", "unreachable", "-", "connection refused"].map(str::to_owned));
+        assert_eq!(table.lines_within(80), table.lines());
+        assert_eq!(
+            table.lines_within(40),
+            [
+                "DOCK   STATE        WHY",
+                "far    running",
+                "gr\u{f6}\u{df}e  unreachable  connection refused"
+            ]
+        );
+        assert_eq!(table.lines_within(25)[2], "gr\u{f6}\u{df}e  connection refused");
+        assert_eq!(table.lines_within(12)[2], "gr\u{f6}\u{df}e  conn\u{2026}");
     }
 }

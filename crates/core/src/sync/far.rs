@@ -10,6 +10,7 @@ use tokio_util::io::SyncIoBridge;
 use crate::agent::target::{Command, Exec, Exit};
 use crate::agent::{Agent, CallOptions};
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::output::visible;
 
 /// So much of what a script complains about is kept.
@@ -37,6 +38,9 @@ pub struct Streams {
 pub trait Shell: Send + Sync {
     /// Runs a program with these arguments.
     fn run(&self, argv: Vec<String>) -> impl Future<Output = Result<Streams>> + Send;
+
+    /// The dock, by its moniker.
+    fn dock(&self) -> &str;
 }
 
 /// A dock, by its agent.
@@ -62,6 +66,10 @@ impl Shell for DockShell {
             exit: Box::pin(execution.exit.wait()),
         })
     }
+
+    fn dock(&self) -> &str {
+        &self.agent.dock().moniker
+    }
 }
 
 /// What a script is given, beside its arguments.
@@ -82,6 +90,8 @@ pub struct Reply<F, T> {
     pub complaints: String,
     /// Whether it complained about more than that.
     pub complaints_cut: bool,
+    /// The dock.
+    dock: String,
 }
 
 impl<F, T> Reply<F, T> {
@@ -93,6 +103,7 @@ impl<F, T> Reply<F, T> {
         let failed = Failed {
             exit: self.exit,
             complaints: self.complaints,
+            dock: self.dock,
         };
         if failed.exit != Exit::Code(0) {
             return Err(match (self.fed, self.taken) {
@@ -110,11 +121,12 @@ impl<F, T> Reply<F, T> {
 struct Failed {
     exit: Exit,
     complaints: String,
+    dock: String,
 }
 
 impl Failed {
     fn error(&self, doing: &str) -> Error {
-        let error = Error::failed(format!("the dock could not {doing}"));
+        let error = Error::failed(format!("{} could not {doing}", visible(&self.dock)));
         let last = self
             .complaints
             .lines()
@@ -134,7 +146,10 @@ impl Failed {
             .find(|line| line.contains("No space left") || line.contains("quota"));
         let error = error.because(telling.or(last).map_or(code, visible));
         if full {
-            error.hint("the dock's disk is full; nothing of this sync was put in place. ssh-dock DOCK df -h shows what is left")
+            error.hint(hint!(
+                "its disk is full; nothing of this sync was put in place. ssh-dock {} df -h shows what is left",
+                self.dock
+            ))
         } else if self.complaints.contains("not found") {
             error.hint(
                 "the dock needs a POSIX shell and find, stat, sha256sum, xargs, tar, mv and cmp, as busybox has them",
@@ -166,6 +181,8 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
         exit,
     } = shell.run(argv).await?;
     let greeting = format!("dockerutils-sync {word}\n");
+    let dock = shell.dock().to_owned();
+    let taken_from = dock.clone();
     let feeding = tokio::task::spawn_blocking(move || {
         let mut bridge = SyncIoBridge::new(stdin);
         let fed = feed(&mut bridge);
@@ -176,12 +193,12 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
     let (tell, taken_in) = tokio::sync::oneshot::channel();
     let taking = tokio::task::spawn_blocking(move || {
         let mut bridge = SyncIoBridge::new(stdout);
-        let taken = skip_greetings(&mut bridge, greeting.as_bytes()).and_then(|()| take(&mut bridge));
+        let taken = skip_greetings(&mut bridge, greeting.as_bytes(), &taken_from).and_then(|()| take(&mut bridge));
         // Whoever asked has gone.
         let _ = tell.send(());
         // The script comes to its end only when somebody listens.
         match io::copy(&mut (&mut bridge).take(EXCESS), &mut io::sink()) {
-            Ok(EXCESS..) => Err(taken.err().unwrap_or_else(too_much)),
+            Ok(EXCESS..) => Err(taken.err().unwrap_or_else(|| too_much(&taken_from))),
             _ => Ok(taken),
         }
     });
@@ -193,7 +210,7 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
         while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
             all += read as u64;
             if all >= EXCESS {
-                return Err(too_much());
+                return Err(too_much(&dock));
             }
             let room = COMPLAINTS.saturating_sub(complaints.len()).min(read);
             cut |= room < read;
@@ -217,7 +234,7 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
     };
     let (fed, taken, (complaints, complaints_cut), exit) = tokio::select! {
         all = all => all?,
-        () = late => return Err(too_much()),
+        () = late => return Err(too_much(&dock)),
     };
     Ok(Reply {
         fed,
@@ -225,12 +242,23 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
         exit: exit?,
         complaints,
         complaints_cut,
+        dock,
     })
 }
 
-fn too_much() -> Error {
-    Error::failed("what the dock says does not end, though all that was asked for has come").hint(
-        "ssh-dock DOCK sh -c 'echo works' should print \"works\" and end; look at what the login shell there does",
+fn too_much(dock: &str) -> Error {
+    Error::failed(format!(
+        "what {} says does not end, though all that was asked for has come",
+        visible(dock)
+    ))
+    .hint(login_shell(dock))
+}
+
+/// What shows whether the login shell of a dock gets in the way.
+pub fn login_shell(dock: &str) -> String {
+    hint!(
+        "ssh-dock {} sh -c 'echo works' should print \"works\" and end; look at what the login shell there does",
+        dock
     )
 }
 
@@ -265,7 +293,7 @@ pub fn broken(cause: &io::Error) -> Error {
 }
 
 /// Reads past what a login shell prints, to the script's first line.
-fn skip_greetings(from: &mut dyn Read, greeting: &[u8]) -> Result<()> {
+fn skip_greetings(from: &mut dyn Read, greeting: &[u8], dock: &str) -> Result<()> {
     let mut line = Vec::new();
     let mut read = 0;
     let mut byte = [0];
@@ -284,8 +312,7 @@ fn skip_greetings(from: &mut dyn Read, greeting: &[u8]) -> Result<()> {
             line.clear();
         }
     }
-    Err(Error::failed("the dock's shell does not run what it is given")
-        .hint("ssh-dock DOCK sh -c 'echo works' should print \"works\"; look at what the login shell there does"))
+    Err(Error::failed(format!("the shell of {} does not run what it is given", visible(dock))).hint(login_shell(dock)))
 }
 
 /// Reads a line of a script, without its line feed.

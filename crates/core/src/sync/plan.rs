@@ -207,6 +207,8 @@ pub struct Sides<'a> {
     pub unseen: &'a BTreeSet<Vec<u8>>,
     /// The file whose place on the dock a generated one takes: it goes there, and never comes back.
     pub generated: Option<&'a [u8]>,
+    /// That file where none could be generated: it is left as it is on both sides.
+    pub unmade: Option<&'a [u8]>,
     /// What the dock never changes here.
     pub guard: &'a Guard,
 }
@@ -430,7 +432,9 @@ pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &Wish<'_>) -> Steps {
             continue;
         }
         let (base, here, there) = (sides.base.get(path), sides.here.get(path), sides.there.get(path));
-        let flow = if sides.generated == Some(path.as_slice()) {
+        let flow = if sides.unmade == Some(path.as_slice()) {
+            Flow::InStep
+        } else if sides.generated == Some(path.as_slice()) {
             generated(base, here, there, contents, path)
         } else {
             sides.doubt(path, flow(base, here, there, contents, path), wish.direction)

@@ -199,6 +199,8 @@ pub struct Session<S> {
     manifest: Manifest,
     /// The version file, made anew.
     pub generated: Option<Generated>,
+    /// The path whose place it would take, where it could not be made.
+    pub unmade: Option<Vec<u8>>,
     /// By what large files travel of which little changed, where the dock has it, too.
     pub rsync: Option<Rsync>,
     /// Hears what takes longer, before it is done.
@@ -243,6 +245,7 @@ impl<S: Shell> Session<S> {
             memory,
             target,
             generated: None,
+            unmade: None,
             rsync: None,
             notice: Arc::new(|_| {}),
             printer: None,
@@ -624,6 +627,7 @@ impl<S: Shell> Session<S> {
             folds: (self.local.folds(&here.tree), self.far.folds),
             unseen: &self.far.unseen,
             generated: self.generated.as_ref().map(|generated| generated.path.as_slice()),
+            unmade: self.unmade.as_deref(),
             guard: &guard,
         };
         let contents = self.ask(&sides, wish).await?;
@@ -1043,8 +1047,8 @@ impl<S: Shell> Session<S> {
         if parcel.files > NOTED_FILES || parcel.bytes > NOTED_BYTES {
             self.notice_ignored_by_git(steps, here).await?;
             (self.notice)(&format!(
-                "sending {} files, {}",
-                parcel.files,
+                "sending {}, {}",
+                crate::output::counted(parcel.files, "file"),
                 crate::output::size(parcel.bytes)
             ));
         }
@@ -1429,8 +1433,8 @@ impl<S: Shell> Session<S> {
         let bytes: u64 = rest.values().map(|item| item.stamp.size).fold(0, u64::saturating_add);
         if rest.len() > NOTED_FILES || bytes > NOTED_BYTES {
             (self.notice)(&format!(
-                "bringing {} files, {}",
-                rest.len(),
+                "bringing {}, {}",
+                crate::output::counted(rest.len(), "file"),
                 crate::output::size(bytes)
             ));
         }

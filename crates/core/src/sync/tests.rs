@@ -81,6 +81,10 @@ struct LocalShell {
 }
 
 impl Shell for LocalShell {
+    fn dock(&self) -> &str {
+        "far"
+    }
+
     async fn run(&self, argv: Vec<String>) -> Result<Streams> {
         *self.calls.lock().unwrap() += 1;
         if (argv[2].contains("c/go") || argv[2].contains("tar -cf"))
@@ -204,6 +208,7 @@ struct Pair {
     root: TempDir,
     shell: LocalShell,
     generated: Option<Generated>,
+    unmade: Option<Vec<u8>>,
     rsync: Option<Rsync>,
     with_git: bool,
     /// What its sessions said.
@@ -229,6 +234,7 @@ impl Pair {
             root,
             shell,
             generated: None,
+            unmade: None,
             rsync: None,
             with_git: false,
             said: Arc::default(),
@@ -274,6 +280,7 @@ impl Pair {
         };
         let mut session = Session::new(self.shell.clone(), local, memory, target);
         session.generated = self.generated.clone();
+        session.unmade.clone_from(&self.unmade);
         session.rsync = self.rsync.clone();
         session.with_git = self.with_git;
         let said = Arc::clone(&self.said);
@@ -1007,6 +1014,13 @@ async fn the_generated_version_goes_up_and_never_comes_back() {
         assert!(report.is_clean() && report.done.is_empty(), "{report:?}");
         assert_eq!(read(&pair.here(), "pkg/_version.py"), "the long one");
         pair.sync(Direction::Both).await;
+        assert_eq!(read(&pair.there(), "pkg/_version.py"), "2.0");
+        // One that can't be made any more is neither sent nor brought.
+        pair.generated = None;
+        pair.unmade = Some(b"pkg/_version.py".to_vec());
+        write(&pair.there(), "b", "b");
+        assert_eq!(done(&pair.sync(Direction::Both).await).len(), 1);
+        assert_eq!(read(&pair.here(), "pkg/_version.py"), "the long one");
         assert_eq!(read(&pair.there(), "pkg/_version.py"), "2.0");
     }
 }

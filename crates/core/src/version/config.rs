@@ -51,7 +51,16 @@ impl Configuration {
     /// # Errors
     /// Files that can't be read, a `VCS` that is missing or not `git`.
     pub fn read(root: &Path, release: Release) -> Result<Option<Self>, VersionError> {
-        let setup_cfg = || read(root, SETUP_CFG)?.map_or(Ok(None), |text| Section::of_setup_cfg(&text));
+        let setup_cfg = || {
+            let Some(text) = read(root, SETUP_CFG)? else {
+                return Ok(None);
+            };
+            match Section::of_setup_cfg(&text) {
+                // What is wrong with it is no matter of a project without versioneer: other programs keep their settings there.
+                Err(VersionError::Ini(_)) if !text.to_lowercase().contains("versioneer") => Ok(None),
+                section => section,
+            }
+        };
         if !release.reads_pyproject()
             && let Some(section) = setup_cfg()?
         {
@@ -73,6 +82,20 @@ impl Configuration {
             (None, None) => Ok(None),
         }
     }
+}
+
+/// See [`super::source_mentioned`].
+pub(super) fn source_mentioned(root: &Path) -> Option<String> {
+    let value = |line: &str| {
+        let (key, value) = line.split_once(['=', ':'])?;
+        let is_key = key.trim().eq_ignore_ascii_case("versionfile_source");
+        let value = value.trim().trim_matches(['"', '\'']);
+        (is_key && !value.is_empty()).then(|| value.to_owned())
+    };
+    [PYPROJECT, SETUP_CFG].into_iter().find_map(|name| {
+        let text = read(root, name).ok().flatten()?;
+        text.lines().find_map(value)
+    })
 }
 
 impl Section {
@@ -289,5 +312,22 @@ mod tests {
             "pyproject.toml:3: [tool.versioneer] tag_prefix: this is no text"
         );
         assert!(said(pyproject("a = 1\nb = \n")).starts_with("pyproject.toml:2: "));
+    }
+
+    #[test]
+    fn a_broken_file_that_says_nothing_of_versioneer_is_no_matter_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let read = || Configuration::read(folder.path(), Release(0, 29));
+        write(SETUP_CFG, "[metadata]\nthis is no line\n");
+        assert_eq!(read().unwrap(), None);
+        write(
+            SETUP_CFG,
+            "[metadata]\nthis is no line\n[versioneer]\nVCS = git\nVersionfile_Source : src/_version.py\n",
+        );
+        assert!(read().unwrap_err().to_string().starts_with("setup.cfg:2"));
+        assert_eq!(source_mentioned(folder.path()).as_deref(), Some("src/_version.py"));
+        write(PYPROJECT, "[tool.versioneer]\nversionfile_source = 'pkg/v.py'\n");
+        assert_eq!(source_mentioned(folder.path()).as_deref(), Some("pkg/v.py"));
     }
 }

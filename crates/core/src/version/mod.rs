@@ -200,6 +200,12 @@ pub enum VersionError {
     },
 }
 
+/// The file that the project's configuration names for its version, as far as that can be told of a configuration that can't
+/// be read: the value of the first line that looks like it.
+pub fn source_mentioned(root: &Path) -> Option<String> {
+    config::source_mentioned(root)
+}
+
 impl Versioneer {
     /// The versioneer of the project in the folder `root`; none where neither its `setup.cfg` nor its
     /// `pyproject.toml` configures one. Like the original, none as well where `versionfile_source` is missing.

@@ -2,11 +2,15 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use dockerutils_core::agent::target::Target;
+use dockerutils_core::agent::{forwarded_here, place};
 use dockerutils_core::docker::port_owner;
+use dockerutils_core::env::Env;
+use dockerutils_core::output::visible;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -46,11 +50,18 @@ pub(super) struct Place {
 }
 
 /// Finds a place with this number, or the next one that is free and not `spoken_for`. What is below 1024 is where this
-/// machine's own services are expected: only who `asked` for it by name gets it, with whatever rights.
+/// machine's own services are expected: only who `asked` for it by name gets it, with whatever rights. `own` is the engine's socket
+/// of this agent.
 ///
 /// # Errors
 /// There is none.
-pub(super) async fn find(wanted: u16, asked: bool, spoken_for: impl Fn(u16) -> bool) -> io::Result<Place> {
+pub(super) async fn find(
+    wanted: u16,
+    asked: bool,
+    own: &Path,
+    env: &Env,
+    spoken_for: impl Fn(u16) -> bool,
+) -> io::Result<Place> {
     let is_low = wanted < FIRST_FREE;
     let listening = match is_low && !asked {
         true => Err(io::ErrorKind::Unsupported.into()),
@@ -77,11 +88,15 @@ pub(super) async fn find(wanted: u16, asked: bool, spoken_for: impl Fn(u16) -> b
             if wanted < FIRST_FREE { wanted + HIGHER } else { wanted },
         ),
         io::ErrorKind::AddrInUse => {
-            // Every process is looked at.
-            let owner = tokio::task::spawn_blocking(move || port_owner::process_of(wanted)).await;
-            let by = match owner.ok().flatten() {
-                Some((pid, name)) => format!(" by {pid}/{name}"),
-                None => String::new(),
+            let by = match forwarded_here(wanted, &others(own), env).await {
+                // The process is an agent like this one, and nobody's concern.
+                Some((dock, container)) => format!(" by {} of dock {}", visible(&container), visible(&dock)),
+                None => {
+                    // Every process is looked at.
+                    let owner = tokio::task::spawn_blocking(move || port_owner::process_of(wanted)).await;
+                    let owner = owner.ok().flatten();
+                    owner.map(|(pid, name)| format!(" by {pid}/{name}")).unwrap_or_default()
+                }
             };
             (format!("{wanted} is taken here{by}"), wanted)
         }
@@ -97,6 +112,13 @@ pub(super) async fn find(wanted: u16, asked: bool, spoken_for: impl Fn(u16) -> b
         }
     }
     Err(io::Error::other(reason))
+}
+
+/// The engine's sockets of the other agents beside this one.
+fn others(own: &Path) -> Vec<PathBuf> {
+    let mut sockets = own.parent().map(place::engine_sockets).unwrap_or_default();
+    sockets.retain(|socket| socket != own);
+    sockets
 }
 
 /// Listens on both loopback addresses, as an engine would: browsers try IPv6 first where a name is `localhost`.

@@ -26,6 +26,7 @@ use dockerutils_core::agent::place::Place;
 use dockerutils_core::agent::target::Target;
 use dockerutils_core::agent::wire;
 use dockerutils_core::docks::Forward;
+use dockerutils_core::env::Env;
 use dockerutils_core::hint;
 use dockerutils_core::output::visible;
 use tokio::sync::watch;
@@ -67,6 +68,8 @@ const NOBODY: u16 = 1;
 /// The ports of one dock.
 pub(crate) struct Ports {
     user: String,
+    /// The engine's socket of this agent.
+    own: PathBuf,
     made: Made,
     log: Log,
     streams: Arc<Streams>,
@@ -116,6 +119,7 @@ impl Ports {
         Arc::new(Self {
             user,
             mounts,
+            own: place.engine_socket(),
             told: place.told_file(),
             made: Made::read(place.made_file()),
             log,
@@ -448,7 +452,15 @@ impl Ports {
         if let Some(error) = self.forbids(link, host, key.port, forbidden).await {
             return not(port, error.message, error.hint);
         }
-        let place = match door::find(key.port, wanted.claim == Claim::Named, |other| numbers.contains(&other)).await {
+        let place = match door::find(
+            key.port,
+            wanted.claim == Claim::Named,
+            &self.own,
+            &Env::from_process(),
+            |other| numbers.contains(&other),
+        )
+        .await
+        {
             Ok(place) => place,
             Err(cause) => return not(port, format!("no port is free here: {cause}"), None),
         };

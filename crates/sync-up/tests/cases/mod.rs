@@ -20,8 +20,8 @@ fn without_a_dock_it_says_how_to_name_one() {
         .command(COMMAND)
         .code(2)
         .stderr(&format!(
-            "{COMMAND}: there is no dock to sync with: this shell is not docked\n\nhint: name one with --dock NAME, or dock to \
-             it with: source dock NAME\n"
+            "{COMMAND}: there is no dock to sync with: this shell is not docked\n\nhint: name one with --dock far, or dock to \
+             it with: source dock far\n"
         ))
         .run();
     sandbox()
@@ -122,4 +122,38 @@ fn a_restore_excludes_what_only_a_sync_can_do() {
             .stderr_has("cannot be used with")
             .run();
     }
+}
+
+#[test]
+fn what_is_wrong_with_the_version_stops_no_sync() {
+    let broken = "[metadata]\nthis is no line\n";
+    let versioneer = "[versioneer]\nVCS = git\nversionfile_source = src/_version.py\n";
+    for (text, is_said) in [(broken.to_owned(), false), (format!("{broken}{versioneer}"), true)] {
+        let said = sandbox()
+            .file("setup.cfg", &text)
+            .command(COMMAND)
+            .args(["--dock", "far"])
+            // There is nobody at that port: so far it came.
+            .code(3)
+            .any_stderr()
+            .run()
+            .stderr;
+        assert_eq!(said.contains("setup.cfg:2"), is_said, "{said}");
+        assert_eq!(
+            said.contains(": the dock gets no version, and src/_version.py stays as it is there\n"),
+            is_said,
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn this_machine_has_no_copy_to_sync_with() {
+    sandbox()
+        .command(COMMAND)
+        .args(["--dock", "localhost", "--json"])
+        .code(2)
+        .stdout_has("\"error\": \"localhost is this machine, and no dock\"")
+        .any_stderr()
+        .run();
 }

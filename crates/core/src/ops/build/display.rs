@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::schedule::Site;
-use super::{BuildPlan, ImagePlan, PlanStep, failure_of};
+use super::{BuildPlan, Failure, ImagePlan, PlanStep, failure_of};
 use crate::context::weight::Heavy;
 use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
 use crate::docker::dockerfile::Dockerfile;
@@ -41,6 +41,15 @@ enum Explained<'e> {
     Build(Error),
     /// Any other.
     Other(&'e Error),
+}
+
+impl Explained<'_> {
+    const fn get(&self) -> &Error {
+        match self {
+            Self::Build(own) => own,
+            Self::Other(error) => error,
+        }
+    }
 }
 
 /// Shows one plan.
@@ -185,13 +194,14 @@ impl Display {
         ));
     }
 
-    /// Shows a failure: the step's last lines, the Dockerfile around its line, the message.
-    pub(super) fn failed(&mut self, image: &ImagePlan, error: &Error, root: &Path) {
+    /// Shows a failure: the step's last lines, the Dockerfile around its line, the message. Gives the same for a document.
+    pub(super) fn failed(&mut self, image: &ImagePlan, error: &Error, root: &Path) -> Failure {
         let (excerpts, error) = self.explain(image, error, root);
         excerpts.iter().for_each(|text| self.printer.excerpt(text));
-        match &error {
-            Explained::Build(own) => self.printer.error(own),
-            Explained::Other(error) => self.printer.error(error),
+        self.printer.error(error.get());
+        Failure {
+            error: error.get().document(),
+            excerpts,
         }
     }
 

@@ -124,8 +124,8 @@ pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
                     Ok(done) => set(&mut reports, index, done),
                     Err((error, mut done)) => {
                         status = status.max(error.class().status());
-                        display.failed(image, &error, &site.root);
                         done.status = Status::Failed;
+                        done.failure = Some(display.failed(image, &error, &site.root));
                         set(&mut reports, index, done);
                     }
                 }
@@ -155,6 +155,7 @@ fn report(image: &ImagePlan, status: Status) -> ImageReport {
         steps: 0,
         cached_steps: 0,
         context_bytes: 0,
+        failure: None,
     }
 }
 

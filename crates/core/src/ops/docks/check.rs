@@ -15,6 +15,7 @@ use crate::docker::endpoint::Endpoint;
 use crate::docks::{Access, Dock, Docks, SshAccess};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::output::table::{Align, Table};
 use crate::output::{size, visible};
 use crate::shell;
@@ -152,7 +153,7 @@ pub fn check(context: &Context, names: &[String]) -> Result<ExitStatus> {
             None => {
                 return Err(
                     Error::usage("which dock is to be checked? None is named, and this shell is not docked")
-                        .hint("ls-dock --check NAME"),
+                        .hint(hint!("ls-dock --check {}", found.example())),
                 );
             }
         });

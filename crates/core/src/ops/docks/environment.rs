@@ -12,7 +12,7 @@ use crate::docks::{self, Access, Dock, Docks, Forward, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::ops::run;
-use crate::output::{Printer, visible};
+use crate::output::{Printer, counted, visible};
 use crate::shell;
 
 /// So many containers and ports can be named for one shell, each so long.
@@ -37,6 +37,8 @@ pub enum Shell {
 pub struct EnvironmentArgs {
     /// The dock.
     pub name: String,
+    /// The shell has the variables of a docked one that started it, and not its functions: it is to be one of its own.
+    pub adopt: bool,
     /// The shell that is to be docked.
     pub shell: Shell,
     /// Its process; none for the one that started us.
@@ -57,12 +59,19 @@ pub struct EnvironmentArgs {
 /// A shell that is docked already, no such dock, a dock or engine that can't be reached.
 pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
     let (env, printer) = (&context.env, &context.printer);
-    if let Some(current) = docks::current(env) {
-        return Err(Error::failed(format!(
-            "this shell is docked to {:?} already, and not to {:?}",
-            current, args.name
-        ))
-        .hint("castoff"));
+    match docks::current(env) {
+        Some(current) if current == args.name && !args.adopt => {
+            return Err(Error::failed(format!("this shell is docked to {current:?} already"))
+                .hint("castoff goes back; in a shell that was started in a docked one: source dock"));
+        }
+        Some(current) if current != args.name => {
+            return Err(Error::failed(format!(
+                "this shell is docked to {:?} already, and not to {:?}",
+                current, args.name
+            ))
+            .hint("castoff"));
+        }
+        _ => {}
     }
     check_named(&args.forward)?;
     let found = Docks::read(env)?;
@@ -90,11 +99,11 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         }
         let text = |text: Option<String>| text.map(|text| visible(&text)).unwrap_or_default();
         printer.note(&format!(
-            "docked to {}: docker {} on {}, {} CPUs",
+            "docked to {}: docker {} on {}, {}",
             visible(&dock.moniker),
             text(info.server_version),
             text(info.name),
-            info.ncpu.unwrap_or_default()
+            counted(info.ncpu.unwrap_or_default(), "CPU")
         ));
         run::say_left(&engine, Some(&dock.moniker), context).await;
         // Said where a person reads it: a script has its paths already.
@@ -163,6 +172,11 @@ pub fn release(context: &Context, pid: Option<i32>) -> Result<ExitStatus> {
         })?;
     }
     Ok(ExitStatus::SUCCESS)
+}
+
+/// The dock that the shell is docked to, or the one in which it was started.
+pub fn current(env: &Env) -> Option<String> {
+    docks::current(env).map(str::to_owned)
 }
 
 /// The monikers of all docks, for completion.

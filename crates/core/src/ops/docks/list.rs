@@ -13,17 +13,28 @@ use crate::docker::docked;
 use crate::docker::endpoint::{Choice, Endpoint, Origin};
 use crate::docker::engine::Engine;
 use crate::docker::locality::{self, Locality};
-use crate::docks::{self, Dock, Docks};
+use crate::docks::{self, Dock, Docks, LOCAL, LOCALHOST, Named};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::output::table::{Align, Table};
-use crate::output::{size, visible};
+use crate::output::{one_line, size, visible};
 use crate::shell;
 
 /// How long one dock may take; all are asked at the same time.
 const LIMIT: Duration = Duration::from_secs(5);
-/// The moniker of this machine's own engine.
-const LOCALHOST: &str = "localhost";
+
+/// The columns that go on a narrow terminal, the least needed one first.
+const DISPENSABLE: [&str; 9] = [
+    "ROUND TRIP",
+    "IMAGES",
+    "CPUS",
+    "ENGINE",
+    "CONTAINERS",
+    "MEMORY",
+    "GPUS",
+    "WHERE",
+    "DISK FREE",
+];
 
 /// What ls-dock is asked for.
 #[derive(Clone, Debug, Default)]
@@ -94,10 +105,12 @@ pub fn list(context: &Context, args: &ListArgs) -> Result<ExitStatus> {
     if printer.json() {
         printer.result_json(&rows)?;
     } else {
-        for line in table(&rows, args.wide).lines() {
-            printer.result(&line);
+        printer.table(&table(&rows, args.wide));
+        let docks = Docks::read(env)?;
+        for doubt in [LOCALHOST, LOCAL].iter().filter_map(|name| docks.doubt(name)) {
+            printer.warning(&doubt);
         }
-        if Docks::read(env)?.iter().next().is_none() {
+        if docks.iter().next().is_none() {
             printer.note("\nthere are no docks yet: register-dock HOST MONIKER");
         }
     }
@@ -118,9 +131,9 @@ fn entries(args: &ListArgs, env: &Env) -> Result<Vec<Entry>> {
     }
     args.names
         .iter()
-        .map(|name| match (found.find(name), here(env)) {
-            (None, Some(choice)) if name == LOCALHOST => Ok(Entry::Here(choice)),
-            _ => found.get(name).cloned().map(Entry::Dock),
+        .map(|name| match found.named(name)? {
+            Named::Here => docked::here(env).map(Entry::Here),
+            Named::Dock(dock) => Ok(Entry::Dock(dock.clone())),
         })
         .collect()
 }
@@ -259,7 +272,7 @@ fn table(rows: &[Row], wide: bool) -> Table {
     if rows.iter().any(|row| row.reason.is_some()) {
         columns.push(("WHY", Align::Left));
     }
-    let mut table = Table::new(columns);
+    let mut table = Table::new(columns).dropping(DISPENSABLE);
     for row in rows {
         table.row(cells(row, wide));
     }
@@ -308,8 +321,8 @@ fn cells(row: &Row, wide: bool) -> Vec<String> {
     }
     // The hint belongs to what is wrong; the table has room for the shortest of both.
     cells.push(match (row.state, &row.reason, &row.hint) {
-        (State::NeedsLogin, _, Some(hint)) => visible(hint),
-        (_, Some(reason), _) => visible(reason),
+        (State::NeedsLogin, _, Some(hint)) => one_line(hint),
+        (_, Some(reason), _) => one_line(reason),
         _ => String::new(),
     });
     cells

@@ -10,7 +10,7 @@ use crate::docker::docked;
 use crate::docks::{Dock, Docks, Forward};
 use crate::error::{ExitStatus, Result};
 use crate::output::table::{Align, Table};
-use crate::output::visible;
+use crate::output::{counted, one_line, visible};
 
 /// A port of a dock's container.
 #[derive(Debug, Serialize)]
@@ -57,7 +57,7 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
                 }
                 Some(status) => {
                     if status.more_ports > 0 {
-                        notes.insert(format!("{moniker}: {} more ports are not shown", status.more_ports));
+                        notes.insert(format!("{moniker}: {} not shown", not_shown(status.more_ports)));
                     }
                     rows.extend(status.ports.into_iter().map(|port| Row {
                         dock: dock.moniker.clone(),
@@ -81,13 +81,16 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
     if rows.is_empty() {
         printer.note("no ports are forwarded");
     } else {
-        for line in table(&rows).lines() {
-            printer.result(&line);
-        }
+        printer.table(&table(&rows));
     }
-    notes.extend(rows.iter().filter_map(|row| row.port.hint.as_deref().map(visible)));
+    notes.extend(rows.iter().filter_map(|row| row.port.hint.as_deref().map(one_line)));
     notes.iter().for_each(|note| printer.note(note));
     Ok(ExitStatus::SUCCESS)
+}
+
+fn not_shown(number: usize) -> String {
+    let be = if number == 1 { "is" } else { "are" };
+    format!("{} {be}", counted(number, "more port"))
 }
 
 fn table(rows: &[Row]) -> Table {
@@ -101,7 +104,7 @@ fn table(rows: &[Row]) -> Table {
     if rows.iter().any(|row| row.port.reason.is_some()) {
         columns.push(("WHY", Align::Left));
     }
-    let mut table = Table::new(columns);
+    let mut table = Table::new(columns).dropping(["PORT", "ON THE DOCK"]);
     for Row { dock, port } in rows {
         let address = match port.address.contains(':') {
             true => format!("[{}]", port.address),
@@ -116,7 +119,7 @@ fn table(rows: &[Row]) -> Table {
             visible(&port.inside),
             format!("{}:{}", visible(&address), port.port),
             here,
-            port.reason.as_deref().map(visible).unwrap_or_default(),
+            port.reason.as_deref().map(one_line).unwrap_or_default(),
         ]);
     }
     table
@@ -135,7 +138,7 @@ mod tests {
             address: "::".into(),
             port: 8080,
             here: Some(8081),
-            reason: Some("8080 is taken here by 7/nc".into()),
+            reason: Some("8080 is taken here\n by 7/nc".into()),
             hint: None,
         };
         let udp = Port {

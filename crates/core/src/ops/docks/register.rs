@@ -16,7 +16,7 @@ use crate::docks::{self, Access, Dock, Forward, SshAccess, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
-use crate::output::{size, visible};
+use crate::output::{counted, size, visible};
 use crate::shell;
 
 /// How long a dock may take to say who may use its engine.
@@ -148,6 +148,14 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
 fn say(context: &Context, dock: &Dock, facts: Option<&Facts>, args: &RegisterArgs) {
     let printer = &context.printer;
     let moniker = visible(&dock.moniker);
+    if !printer.shows_progress() {
+        // As docker's -q: what was made, for other programs.
+        printer.result(&moniker);
+        if facts.and_then(|facts| facts.disk).is_some_and(|disk| disk.low) {
+            printer.warning(&little_left(dock));
+        }
+        return;
+    }
     printer.result(&format!("{moniker} is a dock: {}", visible(&dock.access.place())));
     if let Some(facts) = facts {
         printer.result(&format!(
@@ -156,31 +164,42 @@ fn say(context: &Context, dock: &Dock, facts: Option<&Facts>, args: &RegisterArg
         ));
         let gpus = match (facts.gpus, facts.gpu_support) {
             (Some(0) | None, false) => "no GPU".to_owned(),
-            (Some(number), false) => format!("{number} GPUs that containers can't use"),
-            (Some(number), true) if number > 0 => format!("{number} GPUs"),
+            (Some(number), false) => format!("{} that containers can't use", counted(number, "GPU")),
+            (Some(number), true) if number > 0 => counted(number, "GPU"),
             (_, true) => "GPUs".to_owned(),
         };
         printer.result(&format!(
-            "  machine  {} {}, {} CPUs, {} memory, {gpus}",
+            "  machine  {} {}, {}, {} memory, {gpus}",
             facts.system,
             facts.architecture,
-            facts.cpus,
+            counted(facts.cpus, "CPU"),
             size(facts.memory)
         ));
         if let Some(disk) = facts.disk {
             printer.result(&format!("  disk     {} of {} free", size(disk.free), size(disk.total)));
             if disk.low {
-                printer.warning(&format!(
-                    "little is left on the disk of {moniker}: ssh-dock {} docker system prune",
-                    shell::quote(&dock.moniker)
-                ));
+                printer.warning(&little_left(dock));
             }
         }
     }
     if args.make_context {
         printer.result(&format!("  context  docker --context {moniker} ps"));
+        if matches!(dock.access, Access::Ssh(_)) {
+            printer.note(&format!(
+                "  the context works while the agent of {moniker} runs: after a restart of this machine, ls-dock {} starts it",
+                shell::quote(&dock.moniker)
+            ));
+        }
     }
     printer.note(&format!("\nhint: source dock {}", shell::quote(&dock.moniker)));
+}
+
+fn little_left(dock: &Dock) -> String {
+    format!(
+        "little is left on the disk of {}: ssh-dock {} docker system prune",
+        visible(&dock.moniker),
+        shell::quote(&dock.moniker)
+    )
 }
 
 /// The dock that is asked for.
@@ -217,7 +236,7 @@ fn dock(args: &RegisterArgs, context: &Context) -> Result<Dock> {
             (access, first.unwrap_or(name).to_owned())
         }
     };
-    moniker::check(&moniker).map_err(|why| {
+    moniker::check_new(&moniker).map_err(|why| {
         Error::usage(format!("{moniker:?} can't be a moniker"))
             .because(why)
             .hint("choose a short name that is easy to type: register-dock HOST MONIKER")

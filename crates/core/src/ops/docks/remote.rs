@@ -7,6 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use crate::agent::target::{Command, Exec, Exit};
 use crate::agent::{Agent, CallOptions};
 use crate::error::{Error, Result};
+use crate::output::visible;
+use crate::sync::far::login_shell;
 
 /// So much of what a dock says is read; more is none of the answers that we ask for.
 const OUTPUT_LIMIT: u64 = 64 * 1024;
@@ -40,10 +42,11 @@ pub async fn script(
         command: Command::Argv(argv.map(|word| (*word).to_owned()).collect()),
         pty: None,
     };
+    let dock = &agent.dock().moniker;
     let running = async {
         let execution = agent.execute(exec, options).await?;
         drop(execution.stdin);
-        let (stdout, _) = tokio::try_join!(read(execution.stdout), read(execution.stderr))?;
+        let (stdout, _) = tokio::try_join!(read(execution.stdout, dock), read(execution.stderr, dock))?;
         let exit = execution.exit.wait().await?;
         Ok(Output { exit, stdout })
     };
@@ -56,14 +59,15 @@ pub async fn script(
     })
 }
 
-async fn read(mut from: impl AsyncRead + Unpin) -> Result<String> {
+async fn read(mut from: impl AsyncRead + Unpin, dock: &str) -> Result<String> {
     let mut bytes = Vec::new();
     // What was read before it broke may be enough; that it broke is told by how the command ended.
     let _ = (&mut from).take(OUTPUT_LIMIT).read_to_end(&mut bytes).await;
     // The rest is let through, so that the command comes to its end; one that goes on and on has none.
     match tokio::io::copy(&mut from.take(EXCESS), &mut tokio::io::sink()).await {
-        Ok(EXCESS..) => Err(Error::failed("what a command on the dock says does not end")
-            .hint("ssh-dock DOCK sh -c 'echo works' should print \"works\"; look at what the login shell there does")),
+        Ok(EXCESS..) => {
+            Err(Error::failed(format!("what a command on {} says does not end", visible(dock))).hint(login_shell(dock)))
+        }
         _ => Ok(String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
@@ -74,8 +78,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_said_is_read_to_its_end_where_it_has_one() {
-        assert!(read(tokio::io::repeat(b'x')).await.is_err());
+        assert!(
+            read(tokio::io::repeat(b'x'), "far")
+                .await
+                .unwrap_err()
+                .hint_text()
+                .unwrap()
+                .starts_with("ssh-dock far sh ")
+        );
         let long = vec![b'x'; 1024 * 1024];
-        assert_eq!(read(long.as_slice()).await.unwrap().len() as u64, OUTPUT_LIMIT);
+        assert_eq!(read(long.as_slice(), "far").await.unwrap().len() as u64, OUTPUT_LIMIT);
     }
 }

@@ -155,6 +155,7 @@ async fn run(context: &Context, agent: &Agent, args: &SshArgs, options: &CallOpt
     };
     let has_pty = pty.is_some();
     let execution = agent.execute(Exec { command, pty }, options).await?;
+    context.printer.give_stdout_away();
     let raw = if has_pty { RawMode::enter() } else { None };
     let ended = carry(execution, raw.is_some()).await;
     // Before anything is said.

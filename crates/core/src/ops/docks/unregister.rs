@@ -14,7 +14,8 @@ use crate::output::visible;
 pub fn unregister(context: &Context, name: &str) -> Result<ExitStatus> {
     let (printer, env) = (&context.printer, &context.env);
     let found = Docks::read(env)?;
-    let Some(dock) = found.find(name) else {
+    // One whose name means this machine by now can be taken off, too.
+    let Some(dock) = found.of_moniker(name).or_else(|| found.find(name)) else {
         // The original's own words; scripts know them.
         if printer.json() {
             printer.result_json(&serde_json::json!({ "removed": null }))?;

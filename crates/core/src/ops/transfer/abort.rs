@@ -14,7 +14,7 @@ use crate::docker::manifest::Digest;
 use crate::env::Env;
 use crate::error::{ExitStatus, Result};
 use crate::machine_id::known_machine_id;
-use crate::output::visible;
+use crate::output::{counted, visible};
 use crate::shell;
 
 /// What has kept layers for longer than this, in seconds, nobody is at any more.
@@ -173,10 +173,7 @@ impl Left {
 }
 
 fn images(number: usize) -> String {
-    match number {
-        1 => "1 unnamed image".to_owned(),
-        number => format!("{number} unnamed images"),
-    }
+    counted(number, "unnamed image")
 }
 
 /// A time as people say it, in the largest unit that it has one of.
@@ -187,8 +184,7 @@ fn span(seconds: i64) -> String {
         3600..86_400 => (seconds / 3600, "hour"),
         _ => (seconds / 86_400, "day"),
     };
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {unit}{plural}")
+    counted(number, unit)
 }
 
 #[cfg(test)]

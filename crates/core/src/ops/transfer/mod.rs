@@ -23,11 +23,12 @@ use crate::docker::image;
 use crate::docker::image_load;
 use crate::docker::image_store::{self, Store, StoredImage};
 use crate::docker::manifest::{Digest, Platform};
-use crate::error::{Class, Error, ExitStatus, Result};
+use crate::docks::Docks;
+use crate::error::{Class, Error, ErrorDocument, ErrorOf, ExitStatus, Result, WithFailures};
 use crate::hint;
 use crate::naming::Designation;
 use crate::output::progress::bars::Bars;
-use crate::output::{size, visible};
+use crate::output::{counted, size, visible};
 use crate::patience::{Exhausted, Patience, with_causes};
 use abort::{is_over, is_own};
 use arrival::{Keeper, keepers, present, remove, remove_unnamed, verify};
@@ -89,6 +90,9 @@ pub struct TransferReport {
     pub bytes_sent: u64,
     /// How long it took.
     pub seconds: f64,
+    /// Why it failed.
+    #[serde(flatten)]
+    pub why: Option<ErrorDocument>,
 }
 
 /// What would be done for one image.
@@ -131,6 +135,11 @@ struct Route<'a> {
 /// Wrong usage, ends that can't be reached or are the same engine. An image that can't be sent is reported, and in the
 /// status.
 pub fn transfer(context: &Context, args: &TransferArgs) -> Result<ExitStatus> {
+    let docks = Docks::read(&context.env)?;
+    let words = args.from.iter().chain([&args.destination]);
+    words
+        .filter_map(|word| docks.doubt(word))
+        .for_each(|doubt| context.printer.warning(&doubt));
     let route = Route {
         context,
         from: match &args.from {
@@ -215,15 +224,15 @@ impl Route<'_> {
         let to = visible(&self.to.name);
         let error = Error::usage(format!("{to} is the engine that the image is on"));
         Err(match crate::docks::current(&self.context.env) {
-            Some(_) => error.hint("this shell is docked there: castoff, or name where the image is: --from local"),
-            None => error.hint("name where the image is (--from DOCK), or another destination"),
+            Some(_) => error.hint("this shell is docked there: castoff, or name where the image is: --from localhost"),
+            None => error.hint("name where the image is with --from (ls-dock lists the docks), or another destination"),
         })
     }
 
     async fn show_plans(&self, wanted: &[Wanted], source: &End, dest: &End) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         let mut worst = ExitStatus::SUCCESS;
-        let mut reports = Vec::new();
+        let (mut reports, mut failed) = (Vec::new(), Vec::new());
         let (inventory, free) = tokio::join!(dest.store.inventory(&dest.engine), self.free(dest));
         let inventory = inventory?;
         for wanted in wanted {
@@ -231,6 +240,7 @@ impl Route<'_> {
                 Ok(image) => image,
                 Err(error) => {
                     printer.error(&error);
+                    failed.push(ErrorOf::image(&wanted.reference, &error));
                     worst = worst.max(error.class().status());
                     continue;
                 }
@@ -251,11 +261,13 @@ impl Route<'_> {
             reports.push(report);
             if let Err(error) = self.check_space(&plan, free) {
                 printer.error(&error);
+                failed.push(ErrorOf::image(&wanted.reference, &error));
                 worst = worst.max(error.class().status());
             }
         }
         if printer.json() {
-            printer.result_json(&Document { images: reports })?;
+            let done = Document { images: reports };
+            printer.result_json(&WithFailures { done, failed })?;
         }
         Ok(worst)
     }
@@ -263,8 +275,7 @@ impl Route<'_> {
     fn plan_line(&self, wanted: &Wanted, plan: &Plan) -> String {
         let to_send = match plan.sent {
             0 => "no layer to send".to_owned(),
-            1 => format!("1 layer to send ({})", amount(plan)),
-            number => format!("{number} layers to send ({})", amount(plan)),
+            number => format!("{} to send ({})", counted(number, "layer"), amount(plan)),
         };
         format!(
             "{} to {}: {to_send}, {} there",
@@ -345,6 +356,7 @@ impl Route<'_> {
                 layers_skipped: 0,
                 bytes_sent: tally.bytes.load(Ordering::Relaxed),
                 seconds: began.elapsed().as_secs_f64(),
+                why: None,
             };
             match sent {
                 Ok(arrived) => {
@@ -360,6 +372,7 @@ impl Route<'_> {
                 }
                 Err(error) => {
                     printer.error(&error);
+                    report.why = Some(error.document());
                     worst = worst.max(error.class().status());
                 }
             }
@@ -374,11 +387,14 @@ impl Route<'_> {
     fn result_line(&self, report: &TransferReport) -> String {
         let (image, to) = (visible(&report.image), visible(&self.to.name));
         match report.status {
-            Status::Present => format!("{image} is on {to} already: {} layers", report.layers_skipped),
+            Status::Present => format!(
+                "{image} is on {to} already: {}",
+                counted(report.layers_skipped, "layer")
+            ),
             _ => format!(
-                "{image} is on {to}: {} of {} layers sent, {}, {:.1} s",
+                "{image} is on {to}: {} of {} sent, {}, {:.1} s",
                 report.layers_sent,
-                report.layers_sent + report.layers_skipped,
+                counted(report.layers_sent + report.layers_skipped, "layer"),
                 size(report.bytes_sent),
                 report.seconds
             ),

@@ -6,20 +6,18 @@ use bollard::models::SystemInfo;
 
 use crate::agent::CallOptions;
 use crate::cli::Context;
-use crate::docker::docked::{self, ENGINE_VARIABLES};
+use crate::docker::docked;
 use crate::docker::endpoint::{Choice, Endpoint, Origin};
 use crate::docker::engine::Engine;
 use crate::docker::image_store::Store;
 use crate::docker::locality::{self, Locality};
-use crate::docks::{Access, Dock, Docks, SshAccess, moniker};
+use crate::docks::{Access, Dock, Docks, LOCALHOST, Named, SshAccess, moniker};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::nearest;
 use crate::ops::docks::facts;
 
-/// What this machine's engine is called.
-const LOCAL: &str = "local";
 /// Where a machine's own containerd listens, and where it keeps what it has.
 const SYSTEM_CONTAINERD: &str = "/run/containerd/";
 const SYSTEM_CONTAINERD_ROOT: &str = "/var/lib/containerd";
@@ -43,10 +41,12 @@ enum Way {
     Choice(Box<Choice>),
     /// By the dock's entry.
     Dock(Box<Dock>),
+    /// As a dock that is not registered: a machine by its address.
+    Address(Box<Dock>),
 }
 
 impl Place {
-    /// Where images go, or come from: a dock's moniker, `local`, an engine's address with its scheme, or
+    /// Where images go, or come from: a dock's moniker, `localhost`, an engine's address with its scheme, or
     /// `[user@]host[:port]` of an sshd. `key` gives the private key for the last one.
     ///
     /// # Errors
@@ -57,16 +57,19 @@ impl Place {
             way,
             near: None,
         };
-        if word == LOCAL {
-            return Ok(named(local(env)?));
-        }
         let docks = Docks::read(env)?;
+        if docks.is_here(word) {
+            return Ok(Self {
+                name: LOCALHOST.to_owned(),
+                ..named(Way::Choice(Box::new(docked::here(env)?)))
+            });
+        }
         if let Some(dock) = docks.find(word) {
             return Ok(named(Way::Dock(Box::new(dock.clone()))));
         }
         let wrong = |why: &str| {
             Error::usage(format!("{word:?} is no place for images: {why}"))
-                .hint("a dock (ls-dock lists them), [user@]host[:port], or local")
+                .hint("a dock (ls-dock lists them), [user@]host[:port], or localhost")
         };
         let address = if word.contains("://") {
             word.to_owned()
@@ -94,7 +97,7 @@ impl Place {
             None => (None, destination),
         };
         let near = nearest(&host, docks.iter().map(|dock| dock.moniker.as_str())).map(str::to_owned);
-        let way = Way::Dock(Box::new(Dock {
+        let way = Way::Address(Box::new(Dock {
             moniker: moniker_of(&host),
             access: Access::Ssh(SshAccess {
                 host,
@@ -117,10 +120,17 @@ impl Place {
         match &context.dock {
             Some(moniker) => {
                 let docks = Docks::read(&context.env)?;
-                Ok(Self {
-                    name: moniker.clone(),
-                    way: Way::Dock(Box::new(docks.get(moniker)?.clone())),
-                    near: None,
+                Ok(match docks.named(moniker)? {
+                    Named::Here => Self {
+                        name: LOCALHOST.to_owned(),
+                        way: Way::Choice(Box::new(docked::here(&context.env)?)),
+                        near: None,
+                    },
+                    Named::Dock(dock) => Self {
+                        name: moniker.clone(),
+                        way: Way::Dock(Box::new(dock.clone())),
+                        near: None,
+                    },
                 })
             }
             None => {
@@ -128,7 +138,7 @@ impl Place {
                 let is_here = locality::by_address(&choice.endpoint, &choice.origin, &context.env) == Locality::Local;
                 let current = crate::docks::current(&context.env);
                 let name = match current {
-                    _ if is_here => LOCAL.to_owned(),
+                    _ if is_here => LOCALHOST.to_owned(),
                     Some(moniker) => moniker.to_owned(),
                     None => choice.endpoint.to_string(),
                 };
@@ -149,8 +159,17 @@ impl Place {
         match &self.way {
             Way::Environment => Engine::connect(env).await,
             Way::Choice(choice) => Engine::connect_to((**choice).clone()).await,
-            Way::Dock(dock) => {
-                let connected = docked::connect(dock, env, &CallOptions::of_terminal()).await;
+            Way::Dock(dock) => docked::connect(dock, env, &CallOptions::of_terminal()).await,
+            Way::Address(dock) => {
+                // An agent that was started for nothing but a look does not stay.
+                let connected = docked::connect(dock, env, &CallOptions::of_terminal().briefly()).await;
+                if connected.is_err()
+                    && let Some(agent) = docked::agent(dock, env)?
+                    && !agent.is_in_use().await
+                {
+                    // Perhaps there is no such machine; a name that was mistyped leaves nothing behind.
+                    let _ = agent.remove().await;
+                }
                 match &self.near {
                     Some(near) => connected.map_err(|error| error.hint(hint!("is it the dock {}?", near))),
                     None => connected,
@@ -163,7 +182,7 @@ impl Place {
     pub async fn free(&self, engine: &Engine, info: &SystemInfo, env: &Env) -> Option<u64> {
         let root = image_root(info)?;
         let disk = match &self.way {
-            Way::Dock(dock) => {
+            Way::Dock(dock) | Way::Address(dock) => {
                 let agent = docked::agent(dock, env).ok()??;
                 facts::disk(root, &agent, &CallOptions::unattended()).await
             }
@@ -186,30 +205,6 @@ fn image_root(info: &SystemInfo) -> Option<&str> {
         return Some(SYSTEM_CONTAINERD_ROOT);
     }
     info.docker_root_dir.as_deref()
-}
-
-/// The engine of this machine, also in a shell that is docked to another.
-fn local(env: &Env) -> Result<Way> {
-    let is_here =
-        |choice: &Choice, env: &Env| locality::by_address(&choice.endpoint, &choice.origin, env) == Locality::Local;
-    if let Ok(choice) = Endpoint::choose(env)
-        && is_here(&choice, env)
-    {
-        return Ok(Way::Environment);
-    }
-    let undocked = Env::from_pairs(
-        env.iter()
-            .filter(|(name, _)| !ENGINE_VARIABLES.contains(name) && *name != "DOCKER_IP"),
-    );
-    let choice = Endpoint::choose(&undocked)?;
-    Ok(Way::Choice(Box::new(match is_here(&choice, &undocked) {
-        true => choice,
-        // A docker context that leads elsewhere is no more this machine's.
-        false => Choice {
-            endpoint: Endpoint::parse("unix://", &undocked)?,
-            origin: Origin::Default,
-        },
-    })))
 }
 
 /// A moniker for a machine that is no registered dock: its host where that can be one.
@@ -253,7 +248,11 @@ mod tests {
             .unwrap();
         let way = |word: &str| Place::of(word, &|| Ok(Some("/key".into())), &env).unwrap().way;
         assert!(matches!(way("far"), Way::Dock(dock) if dock.moniker == "far"));
-        assert_eq!(way("local"), Way::Environment);
+        for word in ["local", "localhost"] {
+            let place = Place::of(word, &|| Ok(None), &env).unwrap();
+            assert_eq!(place.name, "localhost");
+            assert!(matches!(place.way, Way::Choice(choice) if choice.origin == Origin::Default));
+        }
         assert!(
             matches!(way("unix:///x.sock"), Way::Choice(choice) if choice.endpoint == Endpoint::Unix("/x.sock".into()))
         );
@@ -262,7 +261,9 @@ mod tests {
             ("ann@box:2222", Some("ann"), "box", Some(2222)),
             ("ann@[fe80::1]:22", Some("ann"), "fe80::1", Some(22)),
         ] {
-            let Way::Dock(dock) = way(word) else { panic!("{word}") };
+            let Way::Address(dock) = way(word) else {
+                panic!("{word}")
+            };
             let Access::Ssh(ssh) = dock.access else {
                 panic!("{word}")
             };
@@ -278,7 +279,7 @@ mod tests {
     #[test]
     fn local_is_this_machine_also_in_a_docked_shell() {
         let (_home, env) = env(&[("DOCKER_HOST", "tcp://10.0.0.1:2375"), ("DOCKER_IP", "10.0.0.1")]);
-        let Way::Choice(choice) = Place::of("local", &|| Ok(None), &env).unwrap().way else {
+        let Way::Choice(choice) = Place::of("localhost", &|| Ok(None), &env).unwrap().way else {
             panic!("not local");
         };
         assert_eq!(choice.endpoint, Endpoint::Unix("/var/run/docker.sock".into()));

@@ -219,7 +219,7 @@ impl Amounts {
         let (moved, length) = (self.all.position(), self.all.length().unwrap_or_default());
         let mut extra = Vec::new();
         if let Some((done, files)) = self.files {
-            extra.push(format!("{done}/{files} files"));
+            extra.push(format!("{done}/{}", crate::output::counted(files, "file")));
         }
         let elapsed = self.began.elapsed();
         let is_known = elapsed >= FIRST_RATE && moved > 0;

@@ -602,6 +602,7 @@ fn names_that_a_disk_takes_for_one_are_named_and_left_alone() {
                 folds: (folds && side == Place::Here, folds && side == Place::There),
                 unseen: &std::collections::BTreeSet::new(),
                 generated: None,
+                unmade: None,
                 guard: &guard,
             };
             let wish = Wish::everything(direction, Brake::default());

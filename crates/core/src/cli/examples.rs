@@ -1,0 +1,117 @@
+//! The examples of each command's manual and reference page.
+
+/// Command lines with what each is for.
+type Examples = &'static [(&'static str, &'static str)];
+
+/// The examples of a command; none for one that this module has never heard of, of which no page is made.
+pub(super) fn of(command: &str) -> Option<Examples> {
+    Some(match command {
+        "build-image" => &[
+            ("build-image dev", "build docker/dev/Dockerfile"),
+            (
+                "build-image all --dry-run",
+                "print the docker commands that would build all images",
+            ),
+            ("build-image dev --layers", "show what makes the image large"),
+        ],
+        "run-image" => &[
+            ("run-image dev", "run the image, built first where it is not there"),
+            ("run-image dev -c 'pytest -x'", "run another command in it"),
+            ("run-image web -k", "run it in the background, and keep it"),
+            (
+                "run-image dev --dock far --watch",
+                "run it on a dock, and keep the project in step meanwhile",
+            ),
+        ],
+        "publish-image" => &[
+            ("publish-image web", "push it where docker/dockerutils.cfg says"),
+            (
+                "publish-image web --publish-tag team/web:1.2",
+                "push it by another name",
+            ),
+        ],
+        "transfer-image" => &[
+            ("transfer-image dev far", "send the project's image to a dock"),
+            (
+                "transfer-image postgres:17 ann@10.0.0.7",
+                "send any image to any machine that ssh reaches",
+            ),
+            ("transfer-image dev localhost --from far", "bring an image from a dock"),
+        ],
+        "genversion" => &[
+            ("genversion", "write _version.py.bld, and print the version"),
+            ("genversion --dry-run", "print it, and write nothing"),
+        ],
+        "register-dock" => &[
+            ("register-dock ann@10.0.0.7 far", "a machine that ssh reaches"),
+            (
+                "register-dock --host tcp://10.0.0.8:2376 --tls-dir ~/certs near",
+                "an engine on TCP",
+            ),
+            ("register-dock --force gpu-box far", "give the name to another machine"),
+        ],
+        "unregister-dock" => &[("unregister-dock far", "take it off the list; nothing is removed there")],
+        "ls-dock" => &[
+            ("ls-dock", "all docks, and how they are"),
+            ("ls-dock --check far", "what stands between here and its engine"),
+            ("ls-dock --ports", "the ports of containers that answer here"),
+        ],
+        "ssh-dock" => &[
+            ("ssh-dock far", "a shell there"),
+            ("ssh-dock far df -h /", "a command there"),
+            (
+                "rsync -a -e ssh-dock data/ far:/data/",
+                "files, over the connection that stands",
+            ),
+        ],
+        "sync-up" => &[
+            ("sync-up --list", "what would travel"),
+            ("sync-up", "send what changed here"),
+            ("sync-up --ours src/a.py", "settle a conflict by this machine's version"),
+        ],
+        "sync-down" => &[
+            ("sync-down", "bring what changed on the dock"),
+            ("sync-down --theirs src/a.py", "settle a conflict by the dock's version"),
+            ("sync-down --restore", "bring back what the last sync took here"),
+        ],
+        "dock-env" => &[
+            ("source dock far", "dock this bash or zsh"),
+            ("dock-env far --shell fish | source", "dock this fish"),
+            ("castoff", "go back, in each of them"),
+        ],
+        _ => return None,
+    })
+}
+
+/// The section of a manual page (man(7)).
+pub(super) fn roff(examples: Examples) -> String {
+    let escape = |text: &str| text.replace('\\', "\\e").replace('-', "\\-");
+    let mut section = ".SH EXAMPLES\n".to_owned();
+    for (line, purpose) in examples {
+        section.push_str(&format!(".TP\n\\fB{}\\fR\n{}\n", escape(line), escape(purpose)));
+    }
+    section
+}
+
+/// The part of a reference page.
+pub(super) fn markdown(examples: Examples) -> String {
+    let width = examples.iter().map(|(line, _)| line.len()).max().unwrap_or(0);
+    let lines: Vec<String> = examples
+        .iter()
+        .map(|(line, purpose)| format!("{line:width$}  # {purpose}"))
+        .collect();
+    format!("\n```text\n{}\n```\n", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn examples_are_lines_of_a_page() {
+        let examples = of("ls-dock").unwrap();
+        assert!(roff(examples).contains(".TP\n\\fBls\\-dock \\-\\-check far\\fR\nwhat stands"));
+        assert!(markdown(examples).contains("\nls-dock --ports      # the ports"));
+        assert!(of("cat").is_none());
+    }
+}
