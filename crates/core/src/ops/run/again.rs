@@ -347,6 +347,7 @@ async fn go_on(
         ports::show(printer, &ports);
     }
     let heard = Arc::new(Heard::from(record.heard));
+    printer.give_stdout_away();
     let came = container::run_again(engine, &found, is_ours, &mut signals, &heard, printer).await;
     record.heard = heard.positions();
     if let Err(error) = &came
