@@ -1043,8 +1043,8 @@ impl<S: Shell> Session<S> {
         if parcel.files > NOTED_FILES || parcel.bytes > NOTED_BYTES {
             self.notice_ignored_by_git(steps, here).await?;
             (self.notice)(&format!(
-                "sending {} files, {}",
-                parcel.files,
+                "sending {}, {}",
+                files(parcel.files),
                 crate::output::size(parcel.bytes)
             ));
         }
@@ -1429,8 +1429,8 @@ impl<S: Shell> Session<S> {
         let bytes: u64 = rest.values().map(|item| item.stamp.size).fold(0, u64::saturating_add);
         if rest.len() > NOTED_FILES || bytes > NOTED_BYTES {
             (self.notice)(&format!(
-                "bringing {} files, {}",
-                rest.len(),
+                "bringing {}, {}",
+                files(rest.len()),
                 crate::output::size(bytes)
             ));
         }
@@ -1866,6 +1866,14 @@ fn is_done(action: Action) -> bool {
         action,
         Action::Agree | Action::Forget | Action::Conflict(_) | Action::Later(_) | Action::Held(_)
     )
+}
+
+/// A number of files, for people.
+fn files(count: usize) -> String {
+    match count {
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
+    }
 }
 
 fn count(steps: &Steps, here: &Tree, there: &Tree, report: &mut Report) {
