@@ -88,7 +88,7 @@ pub async fn pull(
     if !response.status().is_success() {
         return Err(refused(&refusal(response).await.to_string()));
     }
-    let mut steps = Steps::new(printer, false);
+    let mut steps = Steps::new(printer, false).of("Pulling");
     let title = format!("pulling {reference}");
     steps.running(&full, &title);
     let began = std::time::Instant::now();

@@ -144,7 +144,7 @@ async fn read(context: &Context, reference: &str, image: &str) -> Result<(String
     if !response.status().is_success() {
         return Err(Error::failed(format!("{reference} can't be read")).because(refusal(response).await));
     }
-    let mut progress = Steps::new(&context.printer, false);
+    let mut progress = Steps::new(&context.printer, false).of("Reading");
     let title = format!("reading the layers of {reference}");
     progress.running(reference, &title);
     let began = Instant::now();
