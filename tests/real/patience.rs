@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
-use dockerutils_test_support::{SlowLink, process, wait};
+use dockerutils_test_support::{Sandbox, SlowLink, process, wait};
 use dockerutils_tests::dock_home::DockHome;
 use dockerutils_tests::moving::Moving;
 use rustix::process::Signal;
@@ -78,7 +78,9 @@ fn a_build_goes_on_when_the_link_is_back() {
 fn a_sync_goes_on_when_the_link_is_back() {
     const SIZE: u64 = 40_000_000;
     let engine = lab::engine("26").unwrap();
-    let home = home(&engine);
+    // The dock keeps the workspace of an earlier time, which is another checkout's.
+    let home = DockHome::of(Sandbox::named(&format!("patience-{}", std::process::id())));
+    home.use_key(&engine.ssh().unwrap().key, "");
     let link = home.register_behind_a_link(&engine, DELAY);
     let noise: Vec<u8> = (0..u32::try_from(SIZE / 4).unwrap())
         .flat_map(|number| {

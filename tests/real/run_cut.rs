@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::capture_text;
-use dockerutils_test_support::{Invocation, SlowLink, wait};
+use dockerutils_test_support::{Invocation, Sandbox, SlowLink, wait};
 use dockerutils_tests::dock_home::DockHome;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -28,7 +28,8 @@ struct Site {
 
 impl Site {
     fn new(user: &'static str) -> Self {
-        let home = DockHome::new();
+        // The dock keeps the workspace of an earlier time, which is another checkout's.
+        let home = DockHome::of(Sandbox::named(&format!("{user}-{}", std::process::id())));
         let engine = lab::engine("26").unwrap();
         home.use_key(&engine.ssh().unwrap().key, "");
         let link = home.register_behind_a_link(&engine, DELAY);

@@ -19,6 +19,7 @@ use dockerutils_core::ops::run::{self, RunArgs};
 /// is built first when it is the project's own, and pulled otherwise. No docker client is needed.
 #[derive(Debug, Parser)]
 #[command(
+    override_usage = "run-image [OPTIONS] <IMAGE>\n       run-image [OPTIONS] --attach [NAME]",
     after_long_help = "Exit codes: the container's own; 125 for all failures of run-image itself, 126 where the \
 command can't be run, 127 where it isn't there, as docker run has them; 130 interrupted; 75 where the connection to the container was \
 lost, which goes on there: --attach goes back to it."

@@ -1177,13 +1177,6 @@ fn an_engine_that_dies_in_the_middle_is_code_125() {
             .on("POST", "/containers/create", Reply::hang_up()),
         cut(Reply::hang_up()),
         cut(Reply::upgrade([""])).on("POST", "/containers/c1/wait", Reply::hang_up()),
-        attaching().on("POST", "/containers/c1/start", Reply::hang_up()),
-        starting().on("POST", "/containers/c1/wait", Reply::stream(&[]).dying()),
-        starting().on(
-            "POST",
-            "/containers/c1/wait",
-            Reply::garbage("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"),
-        ),
     ] {
         run_image(&project())
             .arg("dev")
@@ -1194,6 +1187,49 @@ fn an_engine_that_dies_in_the_middle_is_code_125() {
             .stderr_has("hint: look whether it still runs: docker version")
             .run();
     }
+}
+
+#[test]
+fn a_container_that_may_run_is_left_by_an_engine_that_dies() {
+    let found = |state: Value| {
+        Reply::json(
+            200,
+            &json!({ "Id": "c1", "Name": "/sample", "State": state, "Config": {}, "HostConfig": {} }),
+        )
+    };
+    for engine in [
+        attaching().on("POST", "/containers/c1/start", Reply::hang_up()),
+        starting().on("POST", "/containers/c1/wait", Reply::stream(&[]).dying()),
+        starting().on(
+            "POST",
+            "/containers/c1/wait",
+            Reply::garbage("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"),
+        ),
+    ] {
+        let engine = engine.on("GET", "/containers/c1/json", found(json!({ "Running": true })));
+        run_image(&project())
+            .arg("dev")
+            .engine(&engine)
+            .code(75)
+            .any_stdout()
+            .stderr_has("was lost: it goes on there")
+            .stderr_has("hint: run-image --attach tester_dev_")
+            .run();
+        assert!(!requests(&engine).contains(&"DELETE /containers/c1".to_owned()));
+    }
+    // One that was not started is no loss.
+    let engine = attaching().on("POST", "/containers/c1/start", Reply::hang_up()).on(
+        "GET",
+        "/containers/c1/json",
+        found(json!({ "Status": "created" })),
+    );
+    run_image(&project())
+        .arg("dev")
+        .engine(&engine)
+        .code(125)
+        .stderr_has("was lost before it was started")
+        .run();
+    assert!(requests(&engine).contains(&"DELETE /containers/c1".to_owned()));
 }
 
 #[test]
@@ -1216,7 +1252,9 @@ fn streams_that_end_before_the_start_are_a_lost_engine() {
             "POST /containers/create",
             "POST /containers/c1/attach",
             "POST /containers/c1/wait",
-            "DELETE /containers/c1"
+            "DELETE /containers/c1",
+            // Whether it is gone.
+            "GET /containers/c1/json"
         ]
     );
 }

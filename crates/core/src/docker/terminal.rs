@@ -340,6 +340,12 @@ pub async fn write_past(engine: &Engine, from: Box<dyn Read + Send>, tty: bool, 
 fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<Ending> {
     match copied {
         Ok(()) => Ok(Ending::Closed),
+        // It is there, and no link was cut.
+        Err(CopyError::Container(cause)) if cause.kind() == io::ErrorKind::InvalidData => Err(Error::failed(format!(
+            "{} gives output of a container that makes no sense",
+            engine.choice().engine()
+        ))
+        .because(cause)),
         Err(CopyError::Container(cause)) => Err(engine.lost(cause)),
         Err(CopyError::Own(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
         Err(CopyError::Own(cause)) => Err(Error::failed("our output takes no more").because(cause)),
