@@ -1876,14 +1876,6 @@ fn is_done(action: Action) -> bool {
     )
 }
 
-/// A number of files, for people.
-fn files(count: usize) -> String {
-    match count {
-        1 => "1 file".to_owned(),
-        count => format!("{count} files"),
-    }
-}
-
 fn count(steps: &Steps, here: &Tree, there: &Tree, report: &mut Report) {
     let later = |place| steps.values().filter(|action| **action == Action::Later(place)).count();
     (report.later_here, report.later_there) = (later(Place::Here), later(Place::There));
