@@ -24,7 +24,7 @@ use crate::hint;
 use crate::machine_id::machine_id;
 use crate::ops::genversion;
 use crate::output::{self, Printer, size, visible};
-use crate::patience::patiently;
+use crate::patience::{is_worth_a_try, patiently};
 use crate::shell;
 use crate::sync::far::DockShell;
 use crate::sync::local::Local;
@@ -184,11 +184,26 @@ impl Docked {
             generated: self.generated.clone(),
             ..request
         };
-        let DockShell { agent, options } = &self.shell;
-        // A dock that can't be reached to begin with is not waited for.
-        agent.connect(options).await?;
+        let DockShell {
+            agent,
+            options,
+            reached,
+        } = &self.shell;
+        let first = self.shared.sync(&request).await;
+        if let Err(error) = &first
+            && is_worth_a_try(error)
+            && !reached.load(Ordering::Acquire)
+            && agent.connect(options).await.is_err()
+        {
+            // A dock that can't be reached to begin with is not waited for.
+            return first;
+        }
+        let mut first = Some(first);
         patiently(
-            async || self.shared.sync(&request).await,
+            async || match first.take() {
+                Some(first) => first,
+                None => self.shared.sync(&request).await,
+            },
             async || agent.connect(options).await,
             |line| self.printer.warning(line),
         )
@@ -243,6 +258,8 @@ struct Opening {
     rsync: Option<Rsync>,
     notice: Notice,
     printer: Printer,
+    /// Whether the dock was reached by a session of this.
+    reached: Arc<AtomicBool>,
     own: SyncConfiguration,
 }
 
@@ -262,6 +279,7 @@ impl Opening {
         let printer = context.printer.clone();
         Ok(Self {
             own: OwnConfiguration::read(&context.env)?.sync,
+            reached: Arc::default(),
             rsync: Rsync::by_ssh_dock(&dock.moniker, &context.env),
             dock,
             agent,
@@ -279,6 +297,7 @@ impl Opening {
         DockShell {
             agent: self.agent.clone(),
             options: CallOptions::of_terminal(),
+            reached: Arc::clone(&self.reached),
         }
     }
 

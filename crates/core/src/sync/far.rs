@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -50,6 +52,8 @@ pub struct DockShell {
     pub agent: Agent,
     /// How it is called.
     pub options: CallOptions,
+    /// Whether it was reached at some time.
+    pub reached: Arc<AtomicBool>,
 }
 
 impl Shell for DockShell {
@@ -59,6 +63,7 @@ impl Shell for DockShell {
             pty: None,
         };
         let execution = self.agent.execute(exec, &self.options).await?;
+        self.reached.store(true, Ordering::Release);
         Ok(Streams {
             stdin: Box::new(execution.stdin),
             stdout: Box::new(execution.stdout),
