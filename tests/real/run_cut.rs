@@ -295,8 +295,7 @@ fn under_json_it_is_told_which_failure_it_was() {
     let outcome = running.wait();
     assert_eq!(outcome.code, 75, "{outcome}");
     let line = outcome.stderr.lines().find(|line| line.starts_with('{')).unwrap();
-    let document: Value = serde_json::from_str(line).unwrap();
-    let error = &document["error"];
+    let error: Value = serde_json::from_str(line).unwrap();
     assert_eq!(error["kind"], "connection_lost", "{error}");
     assert_eq!(error["container"], name.as_str(), "{error}");
     assert_eq!(error["state"], "running", "{error}");

@@ -452,11 +452,6 @@ impl<S: Shell> Session<S> {
         }
     }
 
-    /// How the dock is reached.
-    pub const fn shell(&self) -> &S {
-        &self.shell
-    }
-
     /// Syncs, from a fresh look on.
     ///
     /// # Errors

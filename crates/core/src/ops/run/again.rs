@@ -216,15 +216,14 @@ pub(super) async fn lost(
     }
     if printer.json() {
         printer.error_json(&serde_json::json!({
-            "error": {
-                "kind": "connection_lost",
-                "message": message,
-                "dock": record.dock,
-                "container": record.name,
-                "id": record.id,
-                "state": fate.word(),
-                "attach": back,
-            }
+            "error": message,
+            "hint": hint,
+            "kind": "connection_lost",
+            "dock": record.dock,
+            "container": record.name,
+            "id": record.id,
+            "state": fate.word(),
+            "attach": back,
         }));
     }
     printer.detail(&format!("why: {cause}"));
