@@ -395,7 +395,7 @@ fn a_registry_that_is_down_is_code_3() {
     assert!(outcome.stderr.contains("connection refused"), "{outcome}");
     assert!(
         outcome.stderr.contains(&format!(
-            "hint: does the engine's machine reach the registry? Try there: curl https://{address}/v2/"
+            "hint: does the engine's machine reach the registry? Try there: curl http://{address}/v2/"
         )),
         "{outcome}"
     );
