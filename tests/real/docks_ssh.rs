@@ -502,8 +502,10 @@ fn a_link_that_is_cut_in_any_phase_leaves_nothing_of_a_build_or_a_run() {
         let built = cut_after("build-image", &["web", "--dock", "far"], 1);
         let what = format!("{delay:?}: {built}");
         assert!([0, 1, 3].contains(&built.code), "{what}");
-        assert!(built.code != 0 || delay.is_some(), "{what}");
-        cut_builds += usize::from(built.code != 0);
+        // One that is cut is begun again, and what it had done is in the engine's cache.
+        let again = built.stderr.contains("trying again");
+        assert!((built.code == 0 && again) || delay.is_some(), "{what}");
+        cut_builds += usize::from(built.code != 0 || again);
         assert!(built.code == 0 || built.stderr.contains("build-image: "), "{what}");
         // Nobody has to do anything for the next one.
         let again = home
@@ -609,13 +611,13 @@ fn an_engine_that_ends_fails_what_runs_at_once_and_serves_again_when_it_is_back(
         }
         let began = Instant::now();
         throwaway.stop_engine(signal).unwrap();
-        let (built, ran) = (building.wait(), running.wait());
+        let ran = running.wait();
+        // A build that the engine has not ended itself waits for its return, until somebody has enough of that.
+        building.interrupt();
+        let built = building.wait();
         let what = format!("{signal:?}\n{built}\n{ran}");
         assert!(began.elapsed() < SOON, "{:?} {what}", began.elapsed());
-        assert!(
-            [1, 3].contains(&built.code) && built.stderr.contains("build-image: "),
-            "{what}"
-        );
+        assert!([1, 3, 130].contains(&built.code), "{what}");
         // An engine that is stopped ends its containers first, and still tells how.
         let is_told = signal == Signal::TERM && [137, 143].contains(&ran.code);
         assert!(

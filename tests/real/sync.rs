@@ -250,7 +250,7 @@ fn a_project_goes_to_the_dock_and_what_is_done_there_comes_back() {
         .code(1)
         .stdout_has("1 sent (7 B), 1 in conflict")
         .stderr_has("sync-up: warning: result: changed on both sides\n")
-        .stderr_has("hint: sync-up --ours result takes this machine's version")
+        .stderr_has("hint: sync-up --dock far --ours result takes this machine's version")
         .run();
     far.sync("sync-down")
         .code(1)
@@ -653,7 +653,7 @@ fn a_hundred_thousand_files() {
         .limit(limit)
         .code(1)
         .stdout_has("1 brought (8 B), 500 kept here")
-        .stderr_has("hint: where that is meant: sync-down --delete")
+        .stderr_has("hint: where that is meant: sync-down --dock far --delete")
         .run();
     far.sync("sync-down")
         .arg("--delete")
@@ -982,7 +982,7 @@ fn a_dock_does_not_rewrite_what_leaves_this_machine_or_runs_here_while_it_is_wat
         .code(1)
         .stdout_has("3 in conflict")
         .stderr_has("hint: ssh-dock far cat ")
-        .stderr_has("sync-down --theirs .dockerignore the dock's")
+        .stderr_has("sync-down --dock far --theirs .dockerignore the dock's")
         .run();
     assert_untouched(&far);
     let json = far.sync("sync-down").args(["--json", "--list"]).any_stdout().run();

@@ -386,7 +386,7 @@ fn an_image_for_several_platforms_stays_one_where_the_store_can_hold_it() {
             .stderr_has("is for 2 platforms")
             .stderr_has("linux/amd64 goes")
             .run();
-        assert!(outcome.stdout.contains("1 of 1 layers sent"), "{outcome}");
+        assert!(outcome.stdout.contains("1 of 1 layer sent"), "{outcome}");
         assert_eq!(
             docker(
                 &classic,
@@ -525,7 +525,7 @@ fn the_same_engine_by_another_address_is_no_destination() {
         .args(["dockerutils-lab-base:1", &format!("unix://{}", link.display())])
         .code(2)
         .stderr_has("is the engine that the image is on")
-        .stderr_has("hint: name where the image is (--from DOCK), or another destination")
+        .stderr_has("hint: name where the image is with --from (ls-dock lists the docks), or another destination")
         .run();
 }
 
