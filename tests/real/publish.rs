@@ -274,9 +274,18 @@ fn a_wrong_login_and_none_are_refused_in_the_registrys_words() {
         let outcome = site.publish().code(1).run();
         assert!(outcome.stderr.contains(&hint), "{}: {outcome}", site.engine.name);
         let images = site.publish().arg("--json").code(1).any_stdout().run().json();
+        let image = &images["images"][0];
         assert_eq!(
-            images,
-            json!({ "images": [{ "reference": site.reference(), "status": "failed" }] })
+            (&image["reference"], &image["status"]),
+            (&json!(site.reference()), &json!("failed"))
+        );
+        assert!(
+            image["error"].as_str().unwrap().contains("can't be pushed: "),
+            "{images}"
+        );
+        assert!(
+            format!("hint: {}", image["hint"].as_str().unwrap()).starts_with(&hint),
+            "{images}"
         );
     });
 }

@@ -341,9 +341,9 @@ fn a_full_disk_on_either_side_leaves_every_file_whole() {
     far.sandbox.write("big", noise(6_000_000, 1));
     far.sync("sync-up")
         .code(1)
-        .stderr_has("sync-up: the dock could not take the files")
+        .stderr_has("sync-up: far could not take the files")
         .stderr_has("No space left on device")
-        .stderr_has("hint: the dock's disk is full")
+        .stderr_has("hint: its disk is full")
         .run();
     assert_eq!(far.shell_there(&format!("cat \"$1/a\"; {OWN_FILES}")), "oldowner");
     // What comes down needs no room there.
@@ -569,8 +569,9 @@ fn an_agent_that_is_killed_in_the_middle_of_a_sync_loses_nothing() {
             rustix::process::kill_process(pid, Signal::KILL).unwrap();
         }
         let outcome = running.wait();
-        assert_eq!(outcome.code, 3, "{command} {both} {outcome}");
-        assert!(outcome.stderr.contains("hint: "), "{outcome}");
+        // What is cut goes on by itself, with an agent that is started anew.
+        assert_eq!(outcome.code, 0, "{command} {both} {outcome}");
+        assert!(outcome.stderr.contains("trying again"), "{outcome}");
         let whole = [lines(&here), lines(&there)].concat();
         for sums in [far.sums_here(), far.sums_there()] {
             for line in lines(&sums) {

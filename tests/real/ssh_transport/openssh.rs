@@ -144,7 +144,11 @@ async fn a_key_in_a_token_logs_in_and_its_pin_is_asked_for_once() {
     assert_eq!(error.kind, TransportErrorKind::NeedsPerson, "{error}");
     assert!(error.message.contains("Permission denied"), "{error}");
     assert!(error.message.contains("PKCS11Provider"), "{error}");
-    assert!(error.hint.unwrap().starts_with("see what happens: ssh -v "));
+    let hint = error.hint.unwrap();
+    assert!(
+        hint.starts_with("let one of your keys in: ssh-copy-id ") && hint.contains("ssh -v "),
+        "{hint}"
+    );
 
     let answers = Answers::of(&[PIN]);
     let link = log_in(&connector, &answers).await;
