@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::capture_text;
-use dockerutils_test_support::{Invocation, Sandbox, SlowLink, wait};
+use dockerutils_test_support::{Invocation, Outcome, Sandbox, SlowLink, wait};
 use dockerutils_tests::dock_home::DockHome;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -87,6 +87,16 @@ impl Site {
         }
     }
 
+    /// Runs the script with these options, and cuts its link behind its first line: the container's name, and how run-image ended.
+    fn cut_off(&self, options: &[&str]) -> (String, Outcome) {
+        let words = [&["box"], options, &["-c", SCRIPT]].concat();
+        let running = self.run_image(&words).spawn();
+        let name = self.container();
+        self.says(&name, "one");
+        self.link.drop_connections();
+        (name, running.wait())
+    }
+
     fn nothing_stays(&self) {
         wait::until("all containers have gone", || self.containers().is_empty());
     }
@@ -101,11 +111,7 @@ impl Drop for Site {
 #[test]
 fn a_cut_link_leaves_the_container_and_one_goes_back_to_it() {
     let site = Site::new("cut-pipe");
-    let running = site.run_image(&["box", "-c", SCRIPT]).spawn();
-    let name = site.container();
-    site.says(&name, "one");
-    site.link.drop_connections();
-    let outcome = running.wait();
+    let (name, outcome) = site.cut_off(&[]);
     assert_eq!(outcome.code, 75, "{outcome}");
     for part in [
         format!("run-image: the connection to container {name} on dock \"far\" was lost: it goes on there"),
@@ -143,11 +149,8 @@ fn a_cut_link_leaves_the_container_and_one_goes_back_to_it() {
 #[test]
 fn what_ended_while_the_link_was_down_is_said() {
     let site = Site::new("cut-ended");
-    let running = site.run_image(&["box", "-c", SCRIPT]).spawn();
-    let name = site.container();
-    site.says(&name, "one");
-    site.link.drop_connections();
-    assert_eq!(running.wait().code, 75);
+    let (name, outcome) = site.cut_off(&[]);
+    assert_eq!(outcome.code, 75);
     site.tell(&name, "/go");
     site.tell(&name, "/end");
     site.nothing_stays();
@@ -159,11 +162,8 @@ fn what_ended_while_the_link_was_down_is_said() {
         .run();
 
     // One that the engine keeps shows all, and its code.
-    let running = site.run_image(&["box", "-a", "--rm=false", "-c", SCRIPT]).spawn();
-    let name = site.container();
-    site.says(&name, "one");
-    site.link.drop_connections();
-    assert_eq!(running.wait().code, 75);
+    let (name, outcome) = site.cut_off(&["-a", "--rm=false"]);
+    assert_eq!(outcome.code, 75);
     site.tell(&name, "/go");
     site.tell(&name, "/end");
     wait::until("it has ended", || {
@@ -288,11 +288,7 @@ fn the_death_of_both_agents_leaves_it_running_and_said() {
 #[test]
 fn under_json_it_is_told_which_failure_it_was() {
     let site = Site::new("cut-json");
-    let running = site.run_image(&["box", "--json", "-c", SCRIPT]).spawn();
-    let name = site.container();
-    site.says(&name, "one");
-    site.link.drop_connections();
-    let outcome = running.wait();
+    let (name, outcome) = site.cut_off(&["--json"]);
     assert_eq!(outcome.code, 75, "{outcome}");
     let line = outcome.stderr.lines().find(|line| line.starts_with('{')).unwrap();
     let error: Value = serde_json::from_str(line).unwrap();

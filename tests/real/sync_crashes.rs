@@ -283,7 +283,7 @@ impl Scene {
         if let Crash::PowerCut(side) = crash {
             self.throw_broken_away(side);
         }
-        self.check(None);
+        self.check();
     }
 
     /// Only these codes: a panic would be another one.
@@ -350,8 +350,9 @@ impl Scene {
         found
     }
 
-    /// All versions that are anywhere; the trash comes last, since it is there that things go.
-    fn check(&self, of_trash: Option<&mut BTreeSet<Version>>) {
+    /// Looks for all versions that must be somewhere; gives those that somebody works with. The trash comes last, since it is there
+    /// that things go.
+    fn check(&self) -> BTreeSet<Version> {
         let mut found = BTreeSet::new();
         for side in Side::BOTH {
             for (path, version) in self.files(side) {
@@ -365,9 +366,7 @@ impl Scene {
         let everywhere = &found | &trash;
         let lost = self.promise.lost(&everywhere);
         assert!(lost.is_empty(), "lost: {lost:?}{}", self.story());
-        if let Some(of_trash) = of_trash {
-            *of_trash = found;
-        }
+        found
     }
 
     fn trash_there(&self) -> Vec<Version> {
@@ -395,8 +394,7 @@ impl Scene {
         };
         let [here, there] = Side::BOTH.map(|side| in_step(self.files(side)));
         assert_eq!(here, there, "{}", self.story());
-        let mut found = BTreeSet::new();
-        self.check(Some(&mut found));
+        let found = self.check();
         self.promise.keep_only(&found);
         let _ = fs::remove_dir_all(self.home.sandbox().project().join("disk/state/dockerutils/trash"));
         let trash = Self::workspace(&self.at).join(".dockerutils-sync/trash");

@@ -187,6 +187,12 @@ impl Engine {
         self.greeting.api
     }
 
+    /// The API version, major and minor, that docker's client speaks with this engine: 28 speaks 1.50 at most, and what an option
+    /// means is taken from it.
+    pub fn client_api(&self) -> (u32, u32) {
+        (1, u32::try_from(self.api().1.min(50)).unwrap_or(50))
+    }
+
     /// The proxy variables that the docker client's configuration sets in builds and containers on this engine.
     pub fn proxy_variables(&self, config: &ClientConfig) -> Vec<(&'static str, String)> {
         config.proxy_variables(&self.choice.endpoint.to_string())

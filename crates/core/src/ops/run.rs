@@ -588,13 +588,11 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
     };
     let lookup = |name: &str| env.get(name).map(str::to_owned);
     let read = |path: &std::path::Path| project_file::read_named(path);
-    let api = engine.api();
     let facts = ClientFacts {
         env: &lookup,
         read_file: &read,
         working_dir: project.root(),
-        // docker 28 speaks 1.50 at most, and what a field means is taken from it.
-        api_version: (1, u32::try_from(api.1.min(50)).unwrap_or(50)),
+        api_version: engine.client_api(),
         engine_system: if engine.greeting().os == "windows" {
             EngineSystem::Windows
         } else {

@@ -155,12 +155,11 @@ async fn run(
     let wrong = |cause: &dyn std::error::Error| Error::failed(format!("the container can't be made: {cause}"));
     let lookup = |name: &str| context.env.get(name).map(str::to_owned);
     let read = |path: &std::path::Path| crate::project_file::read_named(path);
-    let api = engine.api();
     let facts = ClientFacts {
         env: &lookup,
         read_file: &read,
         working_dir: project.root(),
-        api_version: (1, u32::try_from(api.1.min(50)).unwrap_or(50)),
+        api_version: engine.client_api(),
         engine_system: EngineSystem::Linux,
         engine_socket: None,
         console_size: (0, 0),
