@@ -7,7 +7,7 @@ use std::thread;
 
 use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
 use dockerutils_test_support::registry::Registry;
-use dockerutils_tests::moving::{Moving, docker, docker_succeeds, keepers, saved_layers};
+use dockerutils_tests::moving::{Moving, docker, docker_succeeds, keepers, printed, saved_layers};
 use dockerutils_tests::packed::{self, Packing, digest};
 use serde_json::{Value, json};
 
@@ -50,8 +50,7 @@ fn layers(engine: &LabEngine, image: &str) -> Vec<String> {
 /// Everything that one does with an image, done with this one.
 fn is_whole(engine: &LabEngine, moving: &Moving, said: &str) {
     let name = &moving.name;
-    let run = ["run", "--rm", "--network=none", name];
-    assert_eq!(docker(engine, &run), said, "{}", engine.name);
+    assert_eq!(printed(engine, name), said, "{}", engine.name);
     assert_eq!(
         saved_layers(engine, name),
         layers(engine, name).len(),
@@ -60,8 +59,7 @@ fn is_whole(engine: &LabEngine, moving: &Moving, said: &str) {
     );
     let child = name.replace(':', "-child:");
     moving.build_as(engine, &child, &format!("FROM {name}\nRUN echo child >> /top\n"));
-    let run = ["run", "--rm", "--network=none", &child];
-    assert_eq!(docker(engine, &run), format!("{said}\nchild"), "{}", engine.name);
+    assert_eq!(printed(engine, &child), format!("{said}\nchild"), "{}", engine.name);
     assert_eq!(
         saved_layers(engine, &child),
         layers(engine, &child).len(),
@@ -208,7 +206,7 @@ fn base_and_prune(suite: Suite, store: Store, from: &str) {
         }
         docker(to, &["system", "prune", "--force"]);
         docker(to, &["pull", &name]);
-        assert_eq!(docker(to, &["run", "--rm", "--network=none", &name]), "there");
+        assert_eq!(printed(to, &name), "there");
     }
 }
 

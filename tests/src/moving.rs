@@ -1,6 +1,7 @@
 //! Images that are moved between engines: made of layers that nobody else has, sent by `transfer-image`, and looked at where
 //! they arrive.
 
+use std::io::Read as _;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use dockerutils_test_support::lab::LabEngine;
 use dockerutils_test_support::process::{capture, capture_text};
 use dockerutils_test_support::{Invocation, Sandbox};
+
+use crate::site;
 
 /// The label of the images that keep layers for the next try.
 pub const KEEPER: &str = "io.dockerutils.transfer";
@@ -119,6 +122,35 @@ impl Drop for Moving {
 pub fn docker(engine: &LabEngine, arguments: &[&str]) -> String {
     let said = capture_text(engine.docker().args(arguments));
     said.unwrap_or_else(|error| panic!("{}: {error}", engine.name))
+}
+
+/// What the command of an image prints, without the space around it. It writes into a file of its container, which is copied out:
+/// engines that are busy lose what a container prints that ends at once.
+///
+/// # Panics
+/// When there is no such image, it has no shell, or its command fails.
+pub fn printed(engine: &LabEngine, image: &str) -> String {
+    let command = docker(engine, &["image", "inspect", "--format={{json .Config.Cmd}}", image]);
+    let command: Vec<String> = serde_json::from_str(&command).expect("an image with a command");
+    let create = [
+        "create",
+        "--network=none",
+        image,
+        "sh",
+        "-c",
+        "exec \"$@\" > /printed",
+        "sh",
+    ];
+    let command = command.iter().map(String::as_str);
+    let container = docker(engine, &create.into_iter().chain(command).collect::<Vec<_>>());
+    docker(engine, &["start", &container]);
+    assert_eq!(docker(engine, &["wait", &container]), "0", "{}: {image}", engine.name);
+    let mut text = String::new();
+    site::copied(engine, &container, "/printed", |entry| {
+        entry.read_to_string(&mut text).expect("a whole archive of text");
+    });
+    docker(engine, &["rm", "--force", &container]);
+    text.trim().to_owned()
 }
 
 /// Whether the docker client succeeds.

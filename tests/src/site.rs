@@ -106,6 +106,30 @@ fn eprintln_sites(names: &[String]) {
     eprintln!("\nfailed on: {}", names.join("; "));
 }
 
+/// `docker cp` from a container, entry by entry.
+///
+/// # Panics
+/// When it has no such path.
+pub(crate) fn copied(
+    engine: &LabEngine,
+    container: &str,
+    path: &str,
+    mut see: impl FnMut(&mut tar::Entry<'_, ChildStdout>),
+) {
+    let mut copy = engine.docker();
+    copy.args(["cp", &format!("{container}:{path}"), "-"]);
+    let mut child = copy.stdout(Stdio::piped()).spawn().expect("docker runs");
+    let mut archive = tar::Archive::new(child.stdout.take().expect("it is piped"));
+    for entry in archive.entries().expect("docker copies an archive") {
+        see(&mut entry.expect("docker copies a whole archive"));
+    }
+    assert!(
+        child.wait().expect("it is our child").success(),
+        "{}: {container} has no {path}",
+        engine.name
+    );
+}
+
 impl Site {
     /// The tag of images built here: the two builders of one engine must not take each other's names.
     pub fn tag(&self) -> &'static str {
@@ -226,21 +250,11 @@ impl Site {
     }
 
     /// `docker cp` from an image, entry by entry.
-    fn copied(&self, image: &str, path: &str, mut see: impl FnMut(&mut tar::Entry<'_, ChildStdout>)) {
+    fn copied(&self, image: &str, path: &str, see: impl FnMut(&mut tar::Entry<'_, ChildStdout>)) {
         let docker =
             |words: &[&str]| capture_text(self.docker().args(words)).unwrap_or_else(|error| panic!("{self}: {error}"));
         let container = docker(&["create", image, "true"]);
-        let mut copy = self.docker();
-        copy.args(["cp", &format!("{container}:{path}"), "-"]);
-        let mut child = copy.stdout(Stdio::piped()).spawn().expect("docker runs");
-        let mut archive = tar::Archive::new(child.stdout.take().expect("it is piped"));
-        for entry in archive.entries().expect("docker copies an archive") {
-            see(&mut entry.expect("docker copies a whole archive"));
-        }
-        assert!(
-            child.wait().expect("it is our child").success(),
-            "{self}: {image} has no {path}"
-        );
+        copied(&self.engine, &container, path, see);
         docker(&["rm", "--force", &container]);
     }
 
