@@ -8,7 +8,7 @@ use std::thread;
 
 use super::place::{self, LABEL_DIRECTORY, Lab};
 use super::rootfs::{BASE_NAME, DOCK_IMAGES};
-use super::{Error, LABEL, LABEL_BASE};
+use super::{Error, LABEL, LABEL_BASE, share};
 use crate::process;
 
 /// So many things are removed at one time.
@@ -75,7 +75,11 @@ impl Lab {
     /// When the machine's engine refuses.
     pub fn down(&self) -> Result<(), Error> {
         let _lock = self.lock()?;
-        self.remove(&self.id, &self.directory)
+        self.remove(&self.id, &self.directory)?;
+        if self.others()?.is_empty() {
+            share::lower();
+        }
+        Ok(())
     }
 
     /// Takes away the labs of all checkouts, then their images and what they share. A lab that a process uses stays, and

@@ -22,6 +22,7 @@ mod client;
 mod dock;
 mod place;
 mod rootfs;
+mod share;
 mod ssh;
 mod throwaway;
 
@@ -330,6 +331,7 @@ impl Lab {
                 .into_iter()
                 .try_for_each(|thread| thread.join().unwrap_or(Err(Error::Thread)))
         })?;
+        share::raise();
         announce(format_args!("lab: up after {:.1} s", began.elapsed().as_secs_f64()));
         Ok(())
     }

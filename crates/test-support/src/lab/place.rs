@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Error, LABEL, create_directory, docker, host_of};
+use super::{Error, LABEL, create_directory, docker, host_of, share};
 use crate::local_engine;
 use crate::process::announce;
 
@@ -96,6 +96,8 @@ impl Lab {
             let path = self.directory.join(IN_USE);
             let lock = lock(&path, File::lock_shared).map_err(|source| Error::File { path, source })?;
             held.insert(self.directory.clone(), lock);
+            // A lab that is up since before somebody else's went down.
+            share::raise();
         }
         Ok(())
     }
