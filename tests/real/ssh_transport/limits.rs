@@ -132,6 +132,19 @@ async fn without_forwarding_the_client_there_carries_the_engine() {
     assert!(ping(&link).await.unwrap().ends_with("OK"));
 }
 
+#[tokio::test]
+async fn a_login_shell_that_prints_something_is_heard_by_nobody() {
+    let noisy = "ForceCommand echo Welcome to box; exec sh -c \"$SSH_ORIGINAL_COMMAND\"";
+    for lines in [&[noisy][..], &[noisy, "AllowStreamLocalForwarding no"]] {
+        let sshd = dock().sshd(lines).unwrap();
+        let link = link(sshd.ssh(), "ann").await;
+        for _ in 0..2 {
+            let answer = ping(&link).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("OK"), "{answer}");
+        }
+    }
+}
+
 async fn refused(dock: &LabEngine, sshd: Option<&Sshd>, user: &str, socket: Option<&str>) -> (String, String) {
     let ssh = sshd.map_or_else(|| dock.ssh().unwrap(), |sshd| sshd.ssh().clone());
     let home = Home::new(&ssh.known_hosts());
