@@ -35,9 +35,20 @@ const OPENSSH: &str = "openssh: ";
 #[derive(Default)]
 pub(super) struct Memory {
     secrets: Mutex<BTreeMap<String, Zeroizing<String>>>,
+    /// Whom they were typed for: user, host and port.
+    whose: Mutex<String>,
 }
 
 impl Memory {
+    /// Says whom the next login is to. What was typed for another is forgotten: the configuration leads elsewhere by now.
+    pub(super) fn belong_to(&self, place: &str) {
+        let mut whose = self.whose.lock().unwrap_or_else(PoisonError::into_inner);
+        if *whose != place {
+            place.clone_into(&mut whose);
+            self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
     fn get(&self, name: &str) -> Option<Zeroizing<String>> {
         let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.get(name).cloned()

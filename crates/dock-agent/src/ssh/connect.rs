@@ -43,6 +43,8 @@ pub(super) struct Plan {
     pub(super) asking: Option<PathBuf>,
     /// OpenSSH's client got in where libssh2 did not: so it is tried first.
     pub(super) by_openssh: AtomicBool,
+    /// After so long, what sshd forbids is asked for again.
+    pub(super) ask_again: Duration,
 }
 
 /// A session, and what was found out on the way.
@@ -164,6 +166,9 @@ impl Established {
 
 fn establish(plan: &Plan, asker: &Arc<dyn Asker>, cancel: &Cancel) -> Result<(Established, Resolved), TransportError> {
     let resolved = resolve(&plan.access, &plan.env)?;
+    let config = &resolved.config;
+    plan.memory
+        .belong_to(&format!("{}@{} {}", config.user, config.hostname, config.port));
     let by_openssh = || openssh::establish(plan, &resolved, asker, cancel);
     // A program says which host keys count: only OpenSSH's client asks it.
     if resolved.config.has_known_hosts_command {

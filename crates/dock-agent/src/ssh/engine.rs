@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::SshTransport;
+use super::news::Forbidden;
 
 /// How long the look may take: it calls docker's client, which may wait for an engine that hangs.
 const LOOK: Duration = Duration::from_secs(20);
@@ -60,6 +61,7 @@ impl EnginePath {
             let _one_looks = self.looking.lock().await;
             if !self.by_client.load(Ordering::Acquire) {
                 self.look(transport).await?;
+                transport.news.note(Forbidden::Socket(self.socket.clone()));
                 self.by_client.store(true, Ordering::Release);
             }
         }
