@@ -331,28 +331,70 @@ fn a_shell_that_was_started_in_a_docked_one_gets_its_mark_and_castoff_when_it_as
 #[test]
 fn a_prompt_that_is_made_anew_each_time_has_the_mark() {
     let bench = Bench::new();
-    let typed = |making: &str| {
+    let typed = |making: &str, meanwhile: &str| {
         format!(
-            "{making}\nsource dock far 2>/dev/null\ntrue\nprint -r -- \"<$PS1>\" 2>/dev/null || echo \"<$PS1>\"\ncastoff\ntrue\nprint -r -- \
-             \"<$PS1>\" 2>/dev/null || echo \"<$PS1>\"\nexit 0\n"
+            "print() {{ echo \"$3\"; }}\n[ -z \"$ZSH_VERSION\" ] || unfunction print\n{making}\nsource dock far 2>/dev/null\n{meanwhile}\n\
+             true\nprint -r -- \"<$PS1>\"\ncastoff\ntrue\nprint -r -- \"<$PS1>\"\nexit 0\n"
         )
     };
-    for (program, words, making) in [
+    let bash = ("bash", &["--norc", "--noprofile", "-i"][..]);
+    let zsh = ("zsh", &["-f", "-i"][..]);
+    for ((program, words), making, meanwhile) in [
+        (bash, "make() { PS1='made '; }; PROMPT_COMMAND=make", ""),
+        // Of an array, all are run: what makes the prompt anew need not be the first.
+        (bash, "make() { PS1='made '; }; PROMPT_COMMAND=(true make)", ""),
+        // A theme that is set up, or set up again, in a docked shell comes behind ours, or takes the place of all.
         (
-            "bash",
-            &["--norc", "--noprofile", "-i"][..],
-            "print() { echo \"$3\"; }; make() { PS1='made '; }; PROMPT_COMMAND=make",
+            bash,
+            "make() { PS1='made '; }",
+            "PROMPT_COMMAND=\"$PROMPT_COMMAND; make\"",
         ),
-        ("zsh", &["-f", "-i"], "precmd() { PS1='made '; }"),
-        ("zsh", &["-f", "-i"], "make() { PS1='made '; }; precmd_functions=(make)"),
+        (bash, "make() { PS1='made '; }", "PROMPT_COMMAND+=(make)"),
+        (zsh, "precmd() { PS1='made '; }", ""),
+        (zsh, "make() { PS1='made '; }; precmd_functions=(make)", ""),
+        (zsh, "make() { PS1='made '; }", "precmd_functions+=(make)"),
+        (
+            zsh,
+            "setopt ksh_arrays; make() { PS1='made '; }",
+            "precmd_functions+=(make)",
+        ),
     ] {
-        let outcome = bench.program(program, words, &typed(making));
+        let outcome = bench.program(program, words, &typed(making, meanwhile));
         assert!(
             outcome.stdout.contains("<made [dock:far] >"),
-            "{program} {making} {outcome}"
+            "{program} {making} {meanwhile} {outcome}"
         );
-        assert!(outcome.stdout.contains("<made >"), "{program} {making} {outcome}");
+        assert!(
+            outcome.stdout.contains("<made >"),
+            "{program} {making} {meanwhile} {outcome}"
+        );
     }
+    let fish = "function fish_right_prompt; echo mine; end; dock-env far --shell fish | source; function fish_right_prompt; echo -n 'made '; \
+                end; emit fish_prompt; emit fish_prompt; fish_right_prompt; echo; function fish_right_prompt; echo -n 'again '; end; \
+                castoff; fish_right_prompt; functions --all | string match '_dock*'; set --names | string match --ignore-case '_dock*'; \
+                true";
+    let outcome = bench.program("fish", &["--no-config", "-c", fish], "");
+    assert_eq!(outcome.stdout, "made [dock:far] \nagain ", "{outcome}");
+}
+
+#[test]
+fn a_file_of_the_shim_s_name_in_the_current_folder_is_not_read_by_a_dot() {
+    let bench = Bench::new();
+    let here = "mkdir ~/here && cd ~/here && echo 'echo another file' >dock\n";
+    for shell in SHELLS {
+        let said = bench.said(
+            shell,
+            &format!("{here}. dock far\necho \"$_DOCK_MONIKER\"\ncastoff\nrm -r ~/here\n"),
+        );
+        assert_eq!(said, "[dock:far] \n", "{shell:?}");
+    }
+    // What the guide warns of: `source` of zsh looks here first, whatever PATH says.
+    let outcome = bench.program(
+        "zsh",
+        &["-f", "-c", &format!("{here}source dock far; rm -r ~/here")],
+        "",
+    );
+    assert_eq!(outcome.stdout, "another file\n", "{outcome}");
 }
 
 #[test]

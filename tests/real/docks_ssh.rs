@@ -416,6 +416,35 @@ fn the_check_tries_both_kinds_of_forwarding_and_says_how_to_allow_each() {
 }
 
 #[test]
+fn a_login_shell_that_prints_something_is_shown_where_it_is_in_the_way() {
+    let home = home();
+    let noisy = "ForceCommand printf '\\n\\033[1mWelcome to box\\n'; exec sh -c \"$SSH_ORIGINAL_COMMAND\"";
+    let sshd = lab::engine("26").unwrap().sshd(&[noisy]).unwrap();
+    home.trust(&sshd.ssh().known_hosts());
+    home.sandbox().write("docker/web/Dockerfile", "FROM scratch\n");
+    let address = format!("ssh://ann@{}", sshd.ssh().address);
+    home.program("build-image")
+        .args(["web"])
+        .env("DOCKER_HOST", &address)
+        .code(3)
+        .stderr_has(&format!("no engine answers at {address}"))
+        .stderr_has("the login shell there prints \" [1mWelcome to box\", where the engine's answer should begin")
+        .stderr_has("hint: let the startup files of the shell there (~/.bashrc, ~/.zshenv) print nothing")
+        .run();
+    // A dock needs no login shell that is silent.
+    home.program("register-dock")
+        .args([&address, "far"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    home.program("build-image")
+        .args(["web", "--dock", "far"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+}
+
+#[test]
 fn a_docker_context_leads_to_the_dock_after_its_agent_has_ended() {
     let home = home();
     let engine = lab::engine("26").unwrap();

@@ -44,12 +44,11 @@ const LINES: &str = include_str!("run_options/lines.txt");
 
 /// What the client leaves to the engine to refuse, and we refuse ourselves: bollard has no words for it.
 /// The last column is the newest API for which it is so.
-const STRICTER: [(&str, (u32, u32)); 5] = [
+const STRICTER: [(&str, (u32, u32)); 4] = [
     ("--restart sometimes", (1, 50)),
     ("--mount type=nonsense,dst=/x", (1, 50)),
     ("--mount type=bind,src=/a,dst=/x,bind-propagation=nonsense", (1, 50)),
     ("--isolation nonsense", (1, 50)),
-    ("--kernel-memory 5m", (1, 41)),
 ];
 
 /// What the client has in its environment.
@@ -245,7 +244,7 @@ fn ours(words: &[String], engine: &Engine, kind: Kind, home: &Path) -> Result<Re
         .filter_map(|(key, value)| value.as_ref().map(|value| format!("{key}={}", encode(value))))
         .collect::<Vec<_>>()
         .join("&");
-    Ok((query, serde_json::to_value(plan.body).expect("a request is JSON")))
+    Ok((query, plan.request().expect("a request is JSON")))
 }
 
 /// A request without what means nothing: values that are the same as none to an engine. Lists that docker

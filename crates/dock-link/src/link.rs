@@ -1,5 +1,7 @@
 //! The link to a dock: made when something needs it, one at a time; mended when it breaks; dropped when it is idle.
 //!
+//! A link that is outdated ([`Transport::outdated`]) is left to the streams that it carries, and ends with the last of them.
+//!
 //! Who needs a link waits for the one that is being made, and shares its fate. A link that never stood is tried once. One
 //! that stood and broke is tried again, with growing pauses, for as long as the first who waits is patient; who comes
 //! later in the same outage waits for one attempt, so that no chain of commands waits half a minute each.
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use dockerutils_core::agent::target::Target;
 use dockerutils_core::agent::wire;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::desk::Desk;
@@ -56,6 +58,8 @@ pub struct Live<T> {
     seen: Mutex<Instant>,
     /// Why it is over.
     over: watch::Sender<Option<TransportError>>,
+    /// Told when another link takes its place while it stands.
+    left: Notify,
 }
 
 /// Tells when the link under a stream is over.
@@ -99,6 +103,28 @@ impl<T> Clone for Phase<T> {
 impl<T> Live<T> {
     fn see(&self) {
         *lock(&self.seen) = Instant::now();
+    }
+
+    /// Goes on until nothing is carried any more.
+    async fn run_out(self: &Arc<Self>, log: &Log)
+    where
+        T: Transport,
+    {
+        loop {
+            tokio::select! {
+                () = self.over.closed() => {}
+                error = self.transport.lost() => {
+                    log.line(format!("the link that was left is over: {error}"));
+                    self.over.send_replace(Some(error));
+                    return;
+                }
+            }
+            // Who is about to open something on it has it, too.
+            if Arc::strong_count(self) == 1 {
+                return log.line("the link that was left carries nothing any more");
+            }
+            sleep(THINKING).await;
+        }
     }
 
     /// Whether nothing was heard for so long. Then a command, which can't be run twice, is not entrusted to it unseen.
@@ -198,7 +224,10 @@ impl<C: Connector> Link<C> {
         loop {
             let phase = phases.borrow_and_update().clone();
             match phase {
-                Phase::Up(live) => return Ok(live),
+                Phase::Up(live) => match live.transport.outdated().await {
+                    None => return Ok(live),
+                    Some(why) => self.leave(&live, &why),
+                },
                 Phase::Idle | Phase::Broken(_) => self.attempt(None),
                 Phase::Down(outage) => match shared.verdict(wish, &outage) {
                     Verdict::Now => self.attempt(Some(outage)),
@@ -271,6 +300,7 @@ impl<C: Connector> Link<C> {
             since: now,
             seen: Mutex::new(now),
             over: watch::Sender::new(None),
+            left: Notify::new(),
         });
         self.shared.stood.store(true, Ordering::Release);
         self.shared.phase.send_replace(Phase::Up(Arc::clone(&live)));
@@ -281,11 +311,42 @@ impl<C: Connector> Link<C> {
                 error = live.transport.lost() => Some(error),
                 // Taken down by us.
                 _ = ended(&mut over) => None,
+                () = live.left.notified() => {
+                    drop(over);
+                    return live.run_out(&link.shared.log).await;
+                }
             };
             if let Some(error) = lost {
                 link.lose(&live, error);
             }
         });
+    }
+
+    /// Leaves a link to what it carries: the next stream has another.
+    fn leave(&self, live: &Arc<Live<C::Transport>>, why: &str) {
+        let is_current = self.shared.phase.send_if_modified(|phase| {
+            let is_current = matches!(phase, Phase::Up(current) if Arc::ptr_eq(current, live));
+            if is_current {
+                *phase = Phase::Idle;
+            }
+            is_current
+        });
+        if is_current {
+            self.shared
+                .log
+                .line(format!("the link is left to what it carries: {why}"));
+            live.left.notify_one();
+        }
+    }
+
+    /// Waits until new streams are opened on another link than that of `over`, which may stand as long as it carries something.
+    pub async fn left(&self, over: &Over) {
+        let mut phases = self.shared.phase.subscribe();
+        let is_of = |live: &Live<C::Transport>| live.over.subscribe().same_channel(over);
+        // The sender is in `shared`, which we hold.
+        let _ = phases
+            .wait_for(|phase| !matches!(phase, Phase::Up(live) if is_of(live)))
+            .await;
     }
 
     /// Whether the link gives a sign of life, and how soon; one that doesn't is lost.

@@ -25,6 +25,13 @@ pub trait Transport: Send + Sync + 'static {
     /// Asks the far side for a sign of life, now, and gives the round trip. Called after this machine slept, when a
     /// stream is slow to open, and for the status. The caller sets the time limit and drops the link where it fails.
     fn check(&self) -> impl Future<Output = Result<Duration, TransportError>> + Send;
+
+    /// Why a new link is to be made for what is opened from now on, though this one stands: the user's configuration leads
+    /// elsewhere by now, or the far side allows what it forbade. Asked before each stream, so it takes no time where there is
+    /// nothing new.
+    fn outdated(&self) -> impl Future<Output = Option<String>> + Send {
+        std::future::ready(None)
+    }
 }
 
 /// Makes links to one dock.

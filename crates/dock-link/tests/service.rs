@@ -265,6 +265,51 @@ async fn a_link_that_is_cut_ends_its_streams_at_once_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_link_that_is_outdated_is_left_to_what_it_carries() {
+    let scene = Scene::new();
+    let running = scene
+        .agent
+        .execute(line("echo up; read -r said; echo \"heard $said\""), &PATIENT)
+        .await
+        .unwrap();
+    let (mut stdin, mut stdout) = (running.stdin, running.stdout);
+    limit(stdout.read_exact(&mut [0; 3])).await.unwrap();
+    assert_eq!((scene.ping().await.as_str(), scene.dock.attempts()), ("pong", 1));
+
+    scene.dock.moves();
+    // The next stream has a link of its own, and what goes on keeps the other.
+    assert_eq!((scene.ping().await.as_str(), scene.dock.attempts()), ("pong", 2));
+    assert_eq!(scene.ping().await, "pong");
+    assert_eq!((scene.dock.attempts(), scene.dock.links.load(Ordering::SeqCst)), (2, 2));
+    stdin.write_all(b"still\n").await.unwrap();
+    let mut heard = String::new();
+    limit(stdout.read_to_string(&mut heard)).await.unwrap();
+    assert_eq!(heard, "heard still\n");
+    limit(running.exit.wait()).await.unwrap();
+    drop((stdin, stdout));
+    // With the last of them it ends.
+    until(|| scene.dock.links.load(Ordering::SeqCst) == 1).await;
+    assert!(
+        scene
+            .log()
+            .await
+            .contains("left to what it carries: the configuration leads elsewhere")
+    );
+    assert_eq!((scene.ping().await.as_str(), scene.dock.attempts()), ("pong", 2));
+
+    // One that is left and breaks tells what it carries, and nobody else.
+    let running = scene.agent.execute(line("echo up; sleep 60"), &PATIENT).await.unwrap();
+    let mut stdout = running.stdout;
+    limit(stdout.read_exact(&mut [0; 3])).await.unwrap();
+    scene.dock.moves();
+    assert_eq!(scene.ping().await, "pong");
+    scene.dock.cut();
+    let error = limit(running.exit.wait()).await.unwrap_err();
+    assert!(error.to_string().contains("the link was cut"), "{error}");
+    assert_eq!(scene.ping().await, "pong");
+}
+
+#[tokio::test]
 async fn a_link_that_never_stood_is_tried_once() {
     let scene = Scene::new();
     scene.dock.set_reachable(false);

@@ -26,14 +26,19 @@ function _dock_apply
                 set --global _DOCK_NOTICE $pair[2]
         end
     end
-    # The right prompt: virtual environments change the left one only.
+    # The right prompt: virtual environments change the left one only. A theme that makes it anew loses the mark, until the next
+    # prompt.
     if set --query _DOCK_PROMPT
-        functions --query _dock_right_prompt; and functions --erase _dock_right_prompt
-        functions --query fish_right_prompt; and functions --copy fish_right_prompt _dock_right_prompt
-        function fish_right_prompt --description 'The dock, and what was here before'
-            functions --query _dock_right_prompt; and _dock_right_prompt
-            echo -n -s $_DOCK_PROMPT
+        function _dock_mark --on-event fish_prompt --description 'Have the right prompt show the dock'
+            functions fish_right_prompt 2>/dev/null | string match --quiet '*$_DOCK_PROMPT*'; and return
+            functions --query _dock_right_prompt; and functions --erase _dock_right_prompt
+            functions --query fish_right_prompt; and functions --copy fish_right_prompt _dock_right_prompt
+            function fish_right_prompt --description 'The dock, and what was here before'
+                functions --query _dock_right_prompt; and _dock_right_prompt
+                echo -n -s $_DOCK_PROMPT
+            end
         end
+        _dock_mark
     end
 
     # What the dock's agent left in a file is shown, once. Nearly always the file is not there, and that is one look.
@@ -62,7 +67,8 @@ function _dock_apply
             end
         end
         if set --query _DOCK_PROMPT
-            functions --erase fish_right_prompt
+            _dock_mark
+            functions --erase _dock_mark fish_right_prompt
             if functions --query _dock_right_prompt
                 functions --copy _dock_right_prompt fish_right_prompt
                 functions --erase _dock_right_prompt

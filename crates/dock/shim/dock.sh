@@ -85,12 +85,31 @@ _dock_watch() {
     # By its text castoff finds it again. It does nothing in shells below, which have not the function.
     # shellcheck disable=SC2016 # it is expanded before the prompt
     _DOCK_HOOK='[ -z "${_DOCK_PROMPT-}${_DOCK_NOTICE-}" ] || _dock_before_prompt'
-    if [ -n "${ZSH_VERSION-}" ]; then
-        precmd_functions+=(_dock_before_prompt)
-    else
-        # Behind what is there, which may look at the last command's code.
+    _dock_define_append
+    _dock_append
+}
+
+# Puts ours behind all that is done before a prompt: it may look at the last command's code, or make the prompt anew.
+_dock_define_append() {
+    function _dock_append {
+        \builtin local _dock_is _dock_newline='
+'
+        if [ -n "${ZSH_VERSION-}" ]; then
+            precmd_functions+=(_dock_before_prompt)
+            return
+        fi
+        _dock_is=$(\builtin typeset -p PROMPT_COMMAND 2>/dev/null) || _dock_is=
+        case ${_dock_is%%PROMPT_COMMAND*}:$BASH_VERSION in
+        # Of an array, older ones do the first alone.
+        *-*a*:[1-4].* | *-*a*:5.0.*) ;;
+        *-*a*:*)
+            PROMPT_COMMAND+=("$_DOCK_HOOK")
+            return
+            ;;
+        esac
+        # shellcheck disable=SC2128,SC2178 # of an array, the first is meant
         PROMPT_COMMAND=${PROMPT_COMMAND:+$PROMPT_COMMAND$_dock_newline}$_DOCK_HOOK
-    fi
+    }
 }
 
 _dock_define_castoff() {
@@ -106,6 +125,19 @@ _dock_define_castoff() {
             *) PS1=${PS1-}$_DOCK_PROMPT ;;
             esac
         fi
+        # What came behind ours since, and makes the prompt anew, would take the mark away. bash-preexec has to be the last itself.
+        if [ -n "${ZSH_VERSION-}" ]; then
+            _dock_line=${precmd_functions[-1]}
+        else
+            _dock_line=${PROMPT_COMMAND[*]: -1}
+        fi
+        case $_dock_line in
+        _dock_before_prompt | *"$_DOCK_HOOK" | *__bp_interactive_mode | '') ;;
+        *)
+            _dock_unwatch
+            _dock_append
+            ;;
+        esac
         if [ -s "${_DOCK_NOTICE-}" ]; then
             while \builtin read -r _dock_line; do
                 \builtin printf '%s\n' "$_dock_line" >&2
@@ -132,6 +164,21 @@ _dock_define_castoff() {
             fi
             return
         fi
+        _dock_is=$(\builtin typeset -p PROMPT_COMMAND 2>/dev/null) || _dock_is=
+        case ${_dock_is%%PROMPT_COMMAND*} in
+        *-*a*)
+            _dock_before=${#PROMPT_COMMAND[@]} _dock_after=0
+            while [ "$_dock_before" -gt 0 ]; do
+                if [ -n "${PROMPT_COMMAND[_dock_after]+set}" ]; then
+                    _dock_before=$((_dock_before - 1))
+                    if [ "${PROMPT_COMMAND[_dock_after]}" = "$_DOCK_HOOK" ]; then
+                        \builtin unset "PROMPT_COMMAND[$_dock_after]"
+                    fi
+                fi
+                _dock_after=$((_dock_after + 1))
+            done
+            ;;
+        esac
         case ${PROMPT_COMMAND-} in
         *"$_DOCK_HOOK"*)
             _dock_before=${PROMPT_COMMAND%"$_DOCK_HOOK"*}
@@ -148,7 +195,6 @@ _dock_define_castoff() {
             ;;
         esac
         if [ -n "${_DOCK_OLD_HOOKS-}" ] && [ -z "${PROMPT_COMMAND-}" ]; then
-            _dock_is=$(\builtin typeset -p PROMPT_COMMAND 2>/dev/null) || _dock_is=
             case ${_dock_is%%PROMPT_COMMAND*} in
             *-*a*) \builtin unset 'PROMPT_COMMAND[0]' ;;
             *) \builtin unset PROMPT_COMMAND ;;
@@ -189,6 +235,7 @@ _dock_define_castoff() {
         fi
         \builtin unset _DOCK_MONIKER _DOCK_PROMPT _DOCK_OLD_PS1 _DOCK_NOTICE _DOCK_HOOK _DOCK_OLD_HOOKS
         \builtin unset -f castoff _dock_restore _dock_before_prompt _dock_unwatch
+        \builtin unset -f _dock_append 2>/dev/null || \builtin true
     }
 }
 
@@ -250,7 +297,7 @@ _dock_leave() {
     else
         \builtin unset -f _dock_restore
     fi
-    \builtin unset -f _dock_keep _dock_watch _dock_define_castoff _dock_apply _dock_source _dock_leave 2>/dev/null || \builtin true
+    \builtin unset -f _dock_keep _dock_watch _dock_define_append _dock_define_castoff _dock_apply _dock_source _dock_leave 2>/dev/null || \builtin true
     return "$1"
 }
 #end

@@ -31,7 +31,7 @@ use dockerutils_core::ops::docks::register::{self, RegisterArgs};
 damaged list; 3 the machine or its engine can't be reached; 130 interrupted."
 )]
 pub struct Args {
-    /// [USER@]HOST, a name, an address or a Host of ~/.ssh/config; and a name for the dock
+    /// [USER@]HOST[:PORT], a name, an address or a Host of ~/.ssh/config; and a name for the dock
     #[arg(value_name = "HOST MONIKER", num_args = 0..=2)]
     pub positional: Vec<String>,
     /// The user there; that of DOCK_USER or the ssh configuration, unless given

@@ -196,6 +196,39 @@ fn a_context_of_docker_s_is_a_dock_and_a_dock_is_a_context() {
 }
 
 #[test]
+fn a_machine_is_understood_as_people_write_it() {
+    for (words, moniker, place) in [
+        (&["ann@box:2222"][..], "box", "ann@box:2222"),
+        (&["box:2222"], "box", "box:2222"),
+        (&["box:2222", "--port", "2222"], "box", "box:2222"),
+        (&["[::1]"], "::1", "::1"),
+        (&["ann@[::1]:2222", "near"], "near", "ann@[::1]:2222"),
+        (&["fe80::1"], "fe80::1", "fe80::1"),
+        (&["ssh://ann@box:2222", "far"], "far", "ann@box:2222"),
+        (&["ssh://ann@box:2222"], "box", "ann@box:2222"),
+        (&["ssh://box/"], "box", "box"),
+        (&["ssh://[::1]:2222"], "::1", "[::1]:2222"),
+        (&["--host", "ssh://ann@[::1]:2222", "near"], "near", "ann@[::1]:2222"),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox
+            .command("register-dock")
+            .args(words.iter().copied().chain(["--no-check"]))
+            .stdout(&format!("{moniker} is a dock: {place}\n"))
+            .any_stderr()
+            .run();
+    }
+    let docker = Sandbox::new()
+        .command("register-dock")
+        .args(["ssh://ann@box:2222/run/d.sock", "far", "--no-check", "--json"])
+        .any_stdout()
+        .run()
+        .json();
+    let expected = json!({"host": "box", "user": "ann", "port": 2222, "docker_socket": "/run/d.sock"});
+    assert_eq!(docker["ssh"], expected);
+}
+
+#[test]
 fn what_can_be_no_dock_is_refused_with_a_hint() {
     for (words, message, hint) in [
         (&[][..], "no host is named", "register-dock HOST MONIKER"),
@@ -207,6 +240,29 @@ fn what_can_be_no_dock_is_refused_with_a_hint() {
             "a name, an address, or a Host of ~/.ssh/config",
         ),
         (&["a b"], "\"a b\" is no host", "a name, an address"),
+        (
+            &["box:http"],
+            "\"box:http\" is no host: \"http\" is no port",
+            "a name, an address",
+        ),
+        (&["box:"], "\"box:\" is no host: \"\" is no port", "a name, an address"),
+        (&["[::1]x"], "\"[::1]x\" is no host", "a name, an address"),
+        (
+            &["box:2222", "--port", "22"],
+            "two ports are named: 2222 in the address, and --port 22",
+            "leave one of them away",
+        ),
+        (
+            &["ssh://box:2222", "--port", "22"],
+            "two ports are named",
+            "leave one of them away",
+        ),
+        (&["ssh://a:b@box"], "a password has no place here", "tcp://HOST:PORT"),
+        (
+            &["tcp://box:2375", "x"],
+            "is no machine that ssh reaches",
+            "register-dock --host tcp://box:2375 MONIKER",
+        ),
         (&["box", "--user=-x"], "\"-x\" is no user", "-u USER, or DOCK_USER"),
         (
             &["box", "--identity", "/nowhere"],

@@ -942,6 +942,57 @@ fn docked_keys_win_where_docked() {
         .run();
 }
 
+/// An engine that refuses to make a container.
+fn refusing(status: u16, said: &str) -> ScriptedEngine {
+    ScriptedEngine::start()
+        .on("GET", IMAGE, image())
+        .on(
+            "GET",
+            "/containers/tester_dev_*/json",
+            Reply::error(404, "no such container"),
+        )
+        .on("POST", "/containers/create", Reply::error(status, said))
+}
+
+#[test]
+fn an_image_that_does_not_say_what_it_runs_gets_a_hint() {
+    for said in ["No command specified", "no command specified"] {
+        run_image(&configured("[dev]\n"))
+            .arg("dev")
+            .engine(&refusing(400, said))
+            .code(125)
+            .stderr_has(&format!("run-image: the container can't be made: {said}\n"))
+            .stderr_has("\n\nhint: the image does not say what it runs: give a CMD in its Dockerfile, the key cmd in its section, or run-image -c ")
+            .run();
+    }
+}
+
+#[test]
+fn kernel_memory_reaches_an_engine_that_has_it() {
+    let sandbox = configured("[dev]\nargs = --kernel-memory 5m -m 1g\n");
+    for (api, sent) in [("1.41", json!(5 << 20)), ("1.45", Value::Null)] {
+        let engine = running(0).version("20.10", api);
+        run_image(&sandbox)
+            .arg("dev")
+            .engine(&engine)
+            .any_stdout()
+            .any_stderr()
+            .run();
+        let host = created(&engine).json()["HostConfig"].clone();
+        assert_eq!(
+            (&host["KernelMemory"], &host["Memory"]),
+            (&sent, &json!(1 << 30)),
+            "{api}"
+        );
+    }
+    run_image(&sandbox)
+        .arg("dev")
+        .engine(&refusing(400, "this kernel has no such limit").version("20.10", "1.41"))
+        .code(125)
+        .stderr_has("the container can't be made: this kernel has no such limit")
+        .run();
+}
+
 #[test]
 fn docked_ports_are_on_the_dock_s_loopback_address() {
     let sandbox = configured("[dev]\nports = -p 8888:8888 -p 0.0.0.0:1:1\nargs = -P\n");

@@ -5,11 +5,12 @@ use std::process::Command;
 
 use dock_agent::ssh::SshTransport;
 use dock_link::transport::{Connector, QuestionKind, TransportError, TransportErrorKind};
-use dockerutils_test_support::lab::Ssh;
+use dockerutils_test_support::lab::{Ssh, Sshd};
 use dockerutils_test_support::process;
 use tokio::time::timeout;
 
 use super::home::{Answers, Home, LONG, access, dock};
+use super::logins::in_dock;
 
 async fn connect(home: &Home, ssh: &Ssh, answers: std::sync::Arc<Answers>) -> Result<SshTransport, TransportError> {
     let connector = home.connector(access(ssh, "root"));
@@ -226,8 +227,188 @@ async fn revoked_keys_are_refused_and_a_program_that_knows_host_keys_is_asked() 
     fs::write(&says, ssh.known_hosts()).unwrap();
     home.config(&format!("KnownHostsCommand /bin/cat {}", says.display()));
     connect(&home, &ssh, Answers::nobody()).await.unwrap();
-    // What it does not know is not trusted, whoever would answer.
+    // What it does not know is asked about, as by ssh: here, that is OpenSSH's own question.
     fs::write(&says, "").unwrap();
-    let error = connect(&home, &ssh, Answers::of(&["yes"])).await.err().unwrap();
-    assert!(error.message.contains("verification failed"), "{error}");
+    for (answers, kept) in [(Answers::nobody(), false), (Answers::of(&["no"]), false)] {
+        let error = connect(&home, &ssh, answers).await.err().unwrap();
+        assert!(error.message.contains("is not known, and was not accepted"), "{error}");
+        assert_eq!(error.kind, TransportErrorKind::NeedsPerson);
+        assert_eq!(!known_hosts(&home).is_empty(), kept);
+    }
+    let answers = Answers::of(&["yes"]);
+    connect(&home, &ssh, answers.clone()).await.unwrap();
+    let asked = answers.asked();
+    assert_eq!(
+        (asked.len(), asked[0].kind, asked[0].echo),
+        (1, QuestionKind::HostKey, true)
+    );
+    assert_eq!(known_hosts(&home), of_type(&ssh, "ssh-ed25519"));
+}
+
+/// Whether the real client gets in with this home, asking nobody.
+fn ssh_gets_in(home: &Home, ssh: &Ssh) -> bool {
+    let mut real = Command::new(home.path("bin/ssh"));
+    real.args(["-o", "BatchMode=yes", "-p", &ssh.address.port().to_string(), "-i"]);
+    real.arg(&ssh.key).arg(format!("root@{}", ssh.address.ip())).arg("true");
+    process::capture(&mut real).is_ok()
+}
+
+/// An authority for host keys, and a sshd that shows a certificate of it.
+fn certified(home: &Home) -> (String, Sshd) {
+    let dock = dock();
+    let authority = home.path("authority");
+    let mut keygen = Command::new("ssh-keygen");
+    process::capture(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&authority)).unwrap();
+    let ssh = dock.ssh().unwrap();
+    let key = ssh.host_keys.iter().find(|key| key.starts_with("ssh-ed25519")).unwrap();
+    let public = home.path("host.pub");
+    fs::write(&public, format!("{key}\n")).unwrap();
+    let mut sign = Command::new("ssh-keygen");
+    let names = ssh.address.ip().to_string();
+    sign.args(["-q", "-s"])
+        .arg(&authority)
+        .args(["-I", "box", "-h", "-n", &names]);
+    process::capture(sign.arg(&public)).unwrap();
+    let certificate = fs::read_to_string(home.path("host-cert.pub")).unwrap();
+    let name = format!("/etc/ssh/host-cert-{}.pub", std::process::id());
+    in_dock(&dock, &format!("cat > {name}"), &certificate);
+    let sshd = dock
+        .sshd(&[
+            "HostKey /etc/ssh/ssh_host_ed25519_key",
+            &format!("HostCertificate {name}"),
+        ])
+        .unwrap();
+    let public = fs::read_to_string(authority.with_extension("pub")).unwrap();
+    (public, sshd)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_ssh_knows_by_an_authority_or_a_name_with_blanks_is_known() {
+    let home = Home::new("");
+    let (authority, certified) = certified(&home);
+    let plain = dock().sshd(&["HostKey /etc/ssh/ssh_host_ed25519_key"]).unwrap();
+    let other = home.path("other");
+    let mut keygen = Command::new("ssh-keygen");
+    process::capture(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&other)).unwrap();
+    let other = fs::read_to_string(other.with_extension("pub")).unwrap();
+    let ip = plain.ssh().address.ip();
+    let blanks = home.path("a name  with blanks");
+    let file = |option: &str| format!("{option} \"{}\"", blanks.display());
+    let of_both = |keys: &str| {
+        let at = |sshd: &Sshd| format!("[{ip}]:{} {keys}", sshd.ssh().address.port());
+        at(&certified) + &at(&plain)
+    };
+    let signed_by = |key: &str| format!("@cert-authority {ip},[{ip}]:* {key}");
+    let key = of_type(certified.ssh(), "ssh-ed25519")
+        .split_once(' ')
+        .unwrap()
+        .1
+        .to_owned();
+    // What is in known_hosts, in the file with blanks in its name (where there is one), in the configuration; and with which of
+    // the two sshds that is enough.
+    for (known, more, config, expected) in [
+        (signed_by(&authority), None, String::new(), [true, false]),
+        (signed_by(&other), None, String::new(), [false, false]),
+        (
+            format!("@cert-authority {ip} {authority}"),
+            None,
+            String::new(),
+            [true, false],
+        ),
+        (
+            format!("@cert-authority 10.0.0.1 {authority}"),
+            None,
+            String::new(),
+            [false, false],
+        ),
+        (
+            signed_by(&authority) + &format!("@revoked * {authority}"),
+            None,
+            String::new(),
+            [false, false],
+        ),
+        // The authority counts, whatever else is said of the host.
+        (
+            signed_by(&authority) + &of_both(&other),
+            None,
+            String::new(),
+            [true, false],
+        ),
+        (
+            signed_by(&authority) + &of_both(&key),
+            None,
+            String::new(),
+            [true, true],
+        ),
+        (
+            signed_by(&authority),
+            None,
+            "HostKeyAlgorithms ssh-ed25519-cert-v01@openssh.com".to_owned(),
+            [true, false],
+        ),
+        (
+            String::new(),
+            Some(of_both(&key)),
+            file("UserKnownHostsFile"),
+            [true, true],
+        ),
+        (
+            String::new(),
+            Some(of_both(&other)),
+            file("UserKnownHostsFile"),
+            [false, false],
+        ),
+        (
+            String::new(),
+            Some(of_both(&key)),
+            file("GlobalKnownHostsFile"),
+            [true, true],
+        ),
+        (of_both(&key), None, file("GlobalKnownHostsFile"), [true, true]),
+        (String::new(), None, file("UserKnownHostsFile"), [false, false]),
+        (
+            of_both(&key),
+            Some(format!("@revoked * {key}")),
+            file("GlobalKnownHostsFile"),
+            [false, false],
+        ),
+        (
+            of_both(&key),
+            Some(other.clone()),
+            file("RevokedHostKeys"),
+            [true, true],
+        ),
+        (
+            of_both(&key),
+            Some(key.clone()),
+            file("RevokedHostKeys"),
+            [false, false],
+        ),
+    ] {
+        home.config(&config);
+        for (sshd, expected) in [&certified, &plain].into_iter().zip(expected) {
+            fs::write(home.path(".ssh/known_hosts"), &known).unwrap();
+            let _ = fs::remove_file(&blanks);
+            if let Some(more) = &more {
+                fs::write(&blanks, more).unwrap();
+            }
+            let what = format!("{known}{more:?}\n{config}");
+            assert_eq!(ssh_gets_in(&home, sshd.ssh()), expected, "ssh itself: {what}");
+            let result = connect(&home, sshd.ssh(), Answers::nobody()).await;
+            assert_eq!(result.is_ok(), expected, "{what}: {:?}", result.err());
+        }
+    }
+    // Without an authority that knows it, a person decides, and the key is where it belongs.
+    home.config(&file("UserKnownHostsFile"));
+    let _ = fs::remove_file(&blanks);
+    connect(&home, plain.ssh(), Answers::of(&["yes"])).await.unwrap();
+    connect(&home, plain.ssh(), Answers::nobody()).await.unwrap();
+    assert_eq!(fs::read_to_string(&blanks).unwrap().lines().count(), 1);
+    assert!(ssh_gets_in(&home, plain.ssh()));
+    home.config("");
+    fs::write(home.path(".ssh/known_hosts"), signed_by(&authority)).unwrap();
+    let answers = Answers::of(&["yes"]);
+    connect(&home, plain.ssh(), answers.clone()).await.unwrap();
+    assert_eq!(answers.asked()[0].kind, QuestionKind::HostKey);
+    connect(&home, plain.ssh(), Answers::nobody()).await.unwrap();
 }

@@ -4,9 +4,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use dock_agent::ssh::{SshConnector, SshTransport};
 use dock_link::transport::{Connector, Transport, TransportErrorKind};
 use dockerutils_core::agent::target::Target;
+use dockerutils_core::docks::SshAccess;
+use dockerutils_test_support::binary;
 use dockerutils_test_support::lab::{LabEngine, Sshd};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixListener;
@@ -14,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::home::{Answers, Home, LONG, Link, access, dock, line, link, ping, run};
+use super::logins::in_dock;
 
 /// A Unix socket whose connections go to a dock's engine.
 struct Served {
@@ -130,6 +135,129 @@ async fn without_forwarding_the_client_there_carries_the_engine() {
     );
     assert!(error.hint.unwrap().contains("AllowTcpForwarding yes"));
     assert!(ping(&link).await.unwrap().ends_with("OK"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_sshd_forbids_no_longer_is_used_at_a_new_connection() {
+    let dock = dock();
+    // The limits of a key are read at each login, as a sshd that was reloaded has others.
+    let key = std::fs::read_to_string(dock.ssh().unwrap().key.with_extension("pub")).unwrap();
+    let file = format!("/etc/ssh/forbids-{}", std::process::id());
+    let say = |limits: &str| {
+        in_dock(
+            &dock,
+            &format!("cat > {file}; chmod 644 {file}"),
+            &format!("{limits}{key}"),
+        )
+    };
+    say("no-port-forwarding ");
+    let sshd = dock.sshd(&[&format!("AuthorizedKeysFile {file}")]).unwrap();
+    let home = Home::new(&sshd.ssh().known_hosts());
+    let connector = SshConnector::asking_again_after(
+        Duration::ZERO,
+        access(sshd.ssh(), "ann"),
+        home.env(),
+        Some(binary("dock-agent")),
+    );
+    let link = timeout(LONG, connector.connect(Answers::nobody()))
+        .await
+        .unwrap()
+        .unwrap();
+    let (host, port) = ("127.0.0.1".to_owned(), 22);
+    let tcp = Target::Tcp { host, port };
+    assert_eq!(link.outdated().await, None);
+    assert_eq!(
+        link.open(tcp.clone()).await.err().unwrap().kind,
+        TransportErrorKind::Forbidden
+    );
+    // By docker's client there.
+    assert!(ping(&link).await.unwrap().ends_with("OK"));
+    for _ in 0..5 {
+        assert_eq!(link.outdated().await, None, "it forbids as before");
+    }
+    say("");
+    let began = Instant::now();
+    let why = loop {
+        if let Some(why) = link.outdated().await {
+            break why;
+        }
+        assert!(began.elapsed() < LONG, "it is never asked again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(why, "sshd allows by now what it forbade");
+    // What stands goes on as it is; what is made now is allowed all.
+    assert!(ping(&link).await.unwrap().ends_with("OK"));
+    let again = timeout(LONG, connector.connect(Answers::nobody()))
+        .await
+        .unwrap()
+        .unwrap();
+    again.open(tcp).await.unwrap();
+    let path = "/var/run/docker.sock".to_owned();
+    again.open(Target::Socket { path }).await.unwrap();
+    assert_eq!(again.outdated().await, None);
+    in_dock(&dock, &format!("rm {file}"), "");
+}
+
+#[tokio::test]
+async fn an_address_that_changes_in_the_configuration_outdates_the_link() {
+    let dock = dock();
+    let (one, other) = (dock.sshd(&[]).unwrap(), dock.sshd(&[]).unwrap());
+    let known = one.ssh().known_hosts() + &other.ssh().known_hosts();
+    let home = Home::new(&known);
+    let included = home.path(".ssh/more");
+    let at = |sshd: &Sshd| {
+        let address = sshd.ssh().address;
+        format!("Host box\n  HostName {}\n  Port {}\n", address.ip(), address.port())
+    };
+    std::fs::write(&included, at(&one)).unwrap();
+    home.config(&format!("Include {}", included.display()));
+    let connector = home.connector(SshAccess {
+        host: "box".to_owned(),
+        port: None,
+        ..access(one.ssh(), "ann")
+    });
+    let port_of = async |link: &SshTransport| {
+        run(link, line("echo ${SSH_CONNECTION##* }"))
+            .await
+            .text()
+            .trim()
+            .to_owned()
+    };
+    let link = timeout(LONG, connector.connect(Answers::nobody()))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(port_of(&link).await, one.ssh().address.port().to_string());
+    assert_eq!(link.outdated().await, None);
+    // What leads to the same place, and what makes no sense, change nothing.
+    for more in ["# a comment\n", "Compression no\n", "HostName\n"] {
+        std::fs::write(&included, at(&one) + more).unwrap();
+        assert_eq!(link.outdated().await, None, "{more}");
+    }
+    std::fs::write(&included, at(&other)).unwrap();
+    let why = link.outdated().await.unwrap();
+    assert!(why.contains(&format!("port {}", other.ssh().address.port())), "{why}");
+    let again = timeout(LONG, connector.connect(Answers::nobody()))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(port_of(&again).await, other.ssh().address.port().to_string());
+    assert_eq!(again.outdated().await, None);
+    // What stands goes on where it is.
+    assert_eq!(port_of(&link).await, one.ssh().address.port().to_string());
+}
+
+#[tokio::test]
+async fn a_login_shell_that_prints_something_is_heard_by_nobody() {
+    let noisy = "ForceCommand echo Welcome to box; exec sh -c \"$SSH_ORIGINAL_COMMAND\"";
+    for lines in [&[noisy][..], &[noisy, "AllowStreamLocalForwarding no"]] {
+        let sshd = dock().sshd(lines).unwrap();
+        let link = link(sshd.ssh(), "ann").await;
+        for _ in 0..2 {
+            let answer = ping(&link).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("OK"), "{answer}");
+        }
+    }
 }
 
 async fn refused(dock: &LabEngine, sshd: Option<&Sshd>, user: &str, socket: Option<&str>) -> (String, String) {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub fn sshd_for(dock: &LabEngine, keys: &str, lines: &[&str]) -> Sshd {
     dock.sshd(&all).unwrap()
 }
 
-fn in_dock(dock: &LabEngine, script: &str, stdin: &str) {
+pub fn in_dock(dock: &LabEngine, script: &str, stdin: &str) {
     let mut sh = dock.exec("sh").unwrap();
     let mut child = sh.args(["-c", script]).stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
@@ -394,4 +395,59 @@ async fn passwords_and_several_factors_are_asked_for() {
             .unwrap();
         assert_eq!(error.kind, TransportErrorKind::NeedsPerson, "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_others_may_read_is_not_used_as_by_ssh() {
+    let ssh = dock().ssh().unwrap();
+    let home = Home::new(&ssh.known_hosts());
+    let key = home.path(".ssh/id_of_mine");
+    fs::copy(&ssh.key, &key).unwrap();
+    let mine = SshAccess {
+        identity: Some(key.clone()),
+        ..access(&ssh, "ann")
+    };
+    for (mode, expected) in [
+        (0o600, true),
+        (0o400, true),
+        (0o640, false),
+        (0o604, false),
+        (0o644, false),
+        (0o620, false),
+    ] {
+        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
+        let mut real = Command::new(home.path("bin/ssh"));
+        real.args(["-o", "BatchMode=yes", "-i"]).arg(&key);
+        real.arg(format!("ann@{}", ssh.address.ip())).arg("true");
+        assert_eq!(process::capture(&mut real).is_ok(), expected, "ssh itself: {mode:o}");
+        let connector = home.connector(mine.clone());
+        let result = timeout(LONG, connector.connect(Answers::nobody())).await.unwrap();
+        assert_eq!(result.is_ok(), expected, "{mode:o}");
+        if let Some(error) = result.err() {
+            let said = format!("{} is open to others (its mode is {mode:04o})", key.display());
+            assert!(error.message.contains(&said), "{error}");
+            assert_eq!(error.hint.unwrap(), format!("chmod 600 {}", key.display()));
+        }
+    }
+    // Where a password would do, it is said before the question.
+    let sshd = dock()
+        .sshd(&["PasswordAuthentication yes", "AuthenticationMethods password publickey"])
+        .unwrap();
+    fs::write(home.path(".ssh/known_hosts"), sshd.ssh().known_hosts()).unwrap();
+    let answers = Answers::of(&["wrong"]);
+    let connector = home.connector(SshAccess {
+        identity: Some(key.clone()),
+        ..access(sshd.ssh(), "ann")
+    });
+    assert!(
+        timeout(LONG, connector.connect(answers.clone()))
+            .await
+            .unwrap()
+            .is_err()
+    );
+    let prompt = &answers.asked()[0].prompt;
+    assert!(
+        prompt.contains(&format!("chmod 600 {}\n", key.display())) && prompt.ends_with("'s password: "),
+        "{prompt}"
+    );
 }

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::io;
 
 use super::engine::BoxError;
+use super::stream::Noise;
 
 /// The agent of a dock answers in the engine's place: the dock, or its engine, can't be reached.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,20 @@ pub(super) fn of_agent<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a DockD
         Some(bollard::errors::Error::IOError { err }) => of_agent(err),
         _ => error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref(),
     }
+}
+
+/// What a login shell printed in the engine's place.
+pub(super) fn noise<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a Noise> {
+    let mut link = Some(cause);
+    while let Some(error) = link {
+        // The source of an `io::Error` leaves its own content out.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(noise) = inner.and_then(|inner| inner.downcast_ref()) {
+            return Some(noise);
+        }
+        link = error.source();
+    }
+    None
 }
 
 fn broken(error: &(dyn Error + 'static)) -> Option<Broken> {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum};
+use bollard::models::{ContainerCreateResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, KillContainerOptions, RemoveContainerOptions,
     ResizeContainerTTYOptions, StartContainerOptions, UploadToContainerOptions,
@@ -19,7 +19,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request};
 use serde::Deserialize;
 
-use super::engine::{Engine, one_line, refusal};
+use super::engine::{Engine, answer, one_line, refusal};
 use super::heard::Heard;
 use super::run_options::{Attach, ContainerFile, ContainerPlan};
 use super::stream::{HalfClose, Halves};
@@ -150,13 +150,15 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
         name: plan.name.clone(),
         platform: plan.platform.clone().unwrap_or_default(),
     };
-    let body: ContainerCreateBody = plan.body.clone();
     let mut making = Making {
         engine,
         plan,
         armed: true,
     };
-    let result = engine.docker().create_container(Some(options), body).await;
+    let result = match plan.kernel_memory {
+        None => engine.docker().create_container(Some(options), plan.body.clone()).await,
+        Some(_) => make_by_request(engine, plan).await?,
+    };
     // What the engine has answered, is sure.
     making.armed = !matches!(
         result,
@@ -167,7 +169,17 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
         &result,
         Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, message }) if message.contains("name")
     );
+    let has_no_command = matches!(
+        &result,
+        Err(bollard::errors::Error::DockerResponseServerError { message, .. })
+            if message.to_ascii_lowercase().contains("no command specified")
+    );
     let made = match result.map_err(|cause| engine.error("the container can't be made", cause)) {
+        Err(error) if has_no_command => {
+            return Err(error.hint(
+                "the image does not say what it runs: give a CMD in its Dockerfile, the key cmd in its section, or run-image -c COMMAND",
+            ));
+        }
         Err(error) if is_taken => return Ok(Err(NameTaken(error))),
         made => made?,
     };
@@ -188,6 +200,40 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
         copy_into(engine, &created.id, file).await?;
     }
     Ok(Ok(created))
+}
+
+/// Makes a container by a request of our own: it has fields that bollard does not know.
+async fn make_by_request(
+    engine: &Engine,
+    plan: &ContainerPlan,
+) -> Result<std::result::Result<ContainerCreateResponse, bollard::errors::Error>> {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    for (key, value) in [("name", &plan.name), ("platform", &plan.platform)] {
+        if let Some(value) = value {
+            query.append_pair(key, value);
+        }
+    }
+    let body = plan.request().map(|body| body.to_string());
+    let body = body.map_err(|cause| Error::failed("the container can't be asked for").because(cause))?;
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("/containers/create?{}", query.finish()))
+        .header("Content-Type", "application/json")
+        .body(Full::<Bytes>::from(body))
+        .map_err(|cause| Error::failed("the container can't be asked for").because(cause))?;
+    let response = engine.worked(engine.request(request)).await?;
+    let status_code = response.status().as_u16();
+    if !response.status().is_success() {
+        let message = refusal(response).await.to_string();
+        return Ok(Err(bollard::errors::Error::DockerResponseServerError {
+            status_code,
+            message,
+        }));
+    }
+    let text = answer(response, LONGEST_ANSWER)
+        .await
+        .map_err(|cause| engine.lost(cause))?;
+    Ok(serde_json::from_slice(&text).map_err(bollard::errors::Error::from))
 }
 
 /// Whether a text can be the ID of a container or an image. It is printed for scripts, and written to files that they read: what

@@ -115,7 +115,14 @@ impl fmt::Display for Endpoint {
                 port,
                 socket,
             } => {
-                write!(f, "ssh://{destination}")?;
+                let (user, host) = match destination.rsplit_once('@') {
+                    Some((user, host)) => (format!("{user}@"), host),
+                    None => (String::new(), destination.as_str()),
+                };
+                match host.contains(':') {
+                    true => write!(f, "ssh://{user}[{host}]")?,
+                    false => write!(f, "ssh://{user}{host}")?,
+                }
                 if let Some(port) = port {
                     write!(f, ":{port}")?;
                 }
@@ -295,7 +302,7 @@ impl Endpoint {
     }
 }
 
-/// `host[:port]` with an optional bracketed IPv6 address; None where the port is no number.
+/// `host[:port]`; an address of IPv6 in brackets, or bare where no port follows. None where the port is no number.
 fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, tail) = rest.split_once(']')?;
@@ -305,6 +312,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
         };
     }
     match authority.split_once(':') {
+        Some((_, port)) if port.contains(':') => Some((authority, None)),
         Some((host, port)) => Some((host, Some(port.parse().ok()?))),
         None => Some((authority, None)),
     }
@@ -334,6 +342,10 @@ mod tests {
             ("box:1234", "tcp://box:1234"),
             ("ssh://ann@box:22", "ssh://ann@box:22"),
             ("ssh://box/run/d.sock", "ssh://box/run/d.sock"),
+            ("ssh://ann@[::1]:2222/run/d.sock", "ssh://ann@[::1]:2222/run/d.sock"),
+            ("ssh://[::1]", "ssh://[::1]"),
+            ("ssh://ann@fe80::1", "ssh://ann@[fe80::1]"),
+            ("tcp://fe80::1", "tcp://[fe80::1]:2375"),
         ] {
             assert_eq!(parse(host).unwrap().to_string(), shown, "{host}");
         }

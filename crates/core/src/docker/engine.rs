@@ -556,6 +556,14 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
     if let Some(down) = cause::of_agent(&*cause) {
         return Error::unreachable(down.message.clone());
     }
+    let hint = match (cause::noise(&*cause), &choice.endpoint) {
+        (Some(_), Endpoint::Ssh { destination, .. }) => hint!(
+            "let the startup files of the shell there (~/.bashrc, ~/.zshenv) print nothing where no person reads it: [ -t 1 ] || return; \
+             a dock does without that shell: register-dock {}",
+            destination
+        ),
+        _ => hint,
+    };
     // The socket of an agent is no address that says anything.
     let message = match (&choice.endpoint, choice.dock()) {
         (Endpoint::Unix(_), Some(moniker)) => format!("the engine of dock {moniker:?} does not answer"),

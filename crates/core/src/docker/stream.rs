@@ -8,7 +8,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -372,7 +372,7 @@ struct SshStdio {
     // Killed when the stream is dropped.
     _child: Child,
     stdin: ChildStdin,
-    stdout: ChildStdout,
+    answers: Answers<ChildStdout>,
 }
 
 impl SshStdio {
@@ -398,7 +398,7 @@ impl SshStdio {
             (Some(stdin), Some(stdout)) => Ok(Self {
                 _child: child,
                 stdin,
-                stdout,
+                answers: Answers::of(stdout),
             }),
             _ => Err(io::Error::other("ssh was started without pipes")),
         }
@@ -407,7 +407,7 @@ impl SshStdio {
 
 impl AsyncRead for SshStdio {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdout).poll_read(cx, buf)
+        self.answers.poll_read(cx, buf)
     }
 }
 
@@ -422,5 +422,139 @@ impl AsyncWrite for SshStdio {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stdin).poll_shutdown(cx)
+    }
+}
+
+/// How an engine's first answer begins.
+const HTTP: &[u8] = b"HTTP/";
+/// So much is read of what is none.
+const LONGEST_NOISE: usize = 1024;
+
+/// What comes from a login shell in an engine's place: a greeting, the output of its startup files.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the login shell there prints {said:?}, where the engine's answer should begin")]
+pub(super) struct Noise {
+    /// Its first line that is not blank.
+    pub(super) said: String,
+}
+
+/// What an engine says by way of a login shell. Where that says something itself, the first read fails with [`Noise`].
+struct Answers<R> {
+    from: R,
+    /// What was read ahead to see whether it is the engine, and is still to be given.
+    ahead: Vec<u8>,
+    is_engine: bool,
+}
+
+impl<R: AsyncRead + Unpin> Answers<R> {
+    const fn of(from: R) -> Self {
+        Self {
+            from,
+            ahead: Vec::new(),
+            is_engine: false,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        while !self.is_engine {
+            let mut chunk = [0; 512];
+            let mut chunk = ReadBuf::new(&mut chunk);
+            ready!(Pin::new(&mut self.from).poll_read(cx, &mut chunk))?;
+            let is_over = chunk.filled().is_empty();
+            self.ahead.extend_from_slice(chunk.filled());
+            if HTTP.starts_with(&self.ahead) || self.ahead.starts_with(HTTP) {
+                // What is cut short in the middle of a word is for the reader to say.
+                self.is_engine = is_over || self.ahead.len() >= HTTP.len();
+            } else if let Some(said) = first_line(&self.ahead, is_over) {
+                return Poll::Ready(Err(io::Error::other(Noise { said })));
+            }
+        }
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.from).poll_read(cx, buf);
+        }
+        let given = self.ahead.len().min(buf.remaining());
+        let rest = self.ahead.split_off(given);
+        buf.put_slice(&std::mem::replace(&mut self.ahead, rest));
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The first line that is not blank, of what has come so far; none where it may go on.
+fn first_line(said: &[u8], is_over: bool) -> Option<String> {
+    let is_whole = is_over || said.len() >= LONGEST_NOISE;
+    let mut begin = 0;
+    for (at, byte) in said.iter().enumerate() {
+        let line = said.get(begin..at).unwrap_or_default();
+        if *byte == b'\n' {
+            if !line.trim_ascii().is_empty() {
+                return Some(shown(line));
+            }
+            begin = at + 1;
+        }
+    }
+    is_whole.then(|| shown(said.get(begin..).unwrap_or_default()))
+}
+
+/// A line that a stranger wrote, without what the engine said right behind it.
+fn shown(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let text = text.split_once("HTTP/1.").map_or(&*text, |(noise, _)| noise);
+    super::engine::one_line(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+
+    /// Something that is read of as `Answers` gives it.
+    struct Reader<R>(Answers<R>);
+
+    impl<R: AsyncRead + Unpin> AsyncRead for Reader<R> {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            self.0.poll_read(cx, buf)
+        }
+    }
+
+    /// What comes of these pieces.
+    async fn read(pieces: &[&[u8]]) -> io::Result<Vec<u8>> {
+        let pieces: Vec<io::Result<Bytes>> = pieces.iter().map(|&piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        let from = tokio_util::io::StreamReader::new(futures_util::stream::iter(pieces));
+        let mut all = Vec::new();
+        Reader(Answers::of(from)).read_to_end(&mut all).await?;
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn an_engine_is_read_as_it_speaks_however_it_comes() {
+        let long = [b"HTTP/1.1 200 OK\r\n\r\n".as_slice(), &[7; 5000]].concat();
+        for size in [1, 2, 5, 6, 511, 513, 6000] {
+            let pieces: Vec<&[u8]> = long.chunks(size).collect();
+            assert_eq!(read(&pieces).await.unwrap(), long, "{size}");
+        }
+        // It was cut off, or ssh has ended.
+        assert_eq!(read(&[b"HTT"]).await.unwrap(), b"HTT");
+        assert_eq!(read(&[]).await.unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn what_a_login_shell_says_is_shown() {
+        let endless = [b'x'; 3000];
+        for (pieces, expected) in [
+            (
+                &[b"Welcome to box!\nHTTP/1.1 200 OK\r\n".as_slice()][..],
+                "Welcome to box!",
+            ),
+            (&[b"\r\n \nHi\x1b[2J", b" there\nmore\n"], "Hi [2J there"),
+            (&[b"Hi", b"HTTP/1.1 200 OK\r\n"], "Hi"),
+            (&[b"cut"], "cut"),
+            (&[b"HTML"], "HTML"),
+        ] {
+            let error = read(pieces).await.unwrap_err();
+            let noise: &Noise = error.get_ref().unwrap().downcast_ref().unwrap();
+            assert_eq!(noise.said, expected);
+        }
+        let error = read(&[&endless]).await.unwrap_err().to_string();
+        assert!(error.len() < LONGEST_NOISE + 700, "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! The list of docks: which machines host an engine for this user, and how each is reached.
 
+pub mod destination;
 mod dock;
 pub mod known_hosts;
 pub mod list;

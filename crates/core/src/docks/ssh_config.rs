@@ -20,6 +20,9 @@ pub enum SshConfigError {
     /// The same for a user's name.
     #[error("{0:?} is no user name")]
     BadUser(String),
+    /// A port that is no number from 1 to 65535.
+    #[error("{0:?} is no port")]
+    BadPort(String),
     /// A `%` with a letter that has no meaning there.
     #[error("unknown token %{token} in {value:?}")]
     UnknownToken {
@@ -88,6 +91,8 @@ pub struct SshConfig {
     pub revoked_host_keys: Vec<String>,
     /// Whether a program (KnownHostsCommand) says which keys hosts have.
     pub has_known_hosts_command: bool,
+    /// Whether the domain name system may say which key a host has (VerifyHostKeyDNS `yes` or `ask`).
+    pub asks_dns: bool,
     /// StrictHostKeyChecking.
     pub strict: StrictHostKeyChecking,
     /// HostKeyAlias: the name in known_hosts.
@@ -158,6 +163,7 @@ impl SshConfig {
                 .to_vec(),
             revoked_host_keys: Vec::new(),
             has_known_hosts_command: false,
+            asks_dns: false,
             strict: StrictHostKeyChecking::Ask,
             host_key_alias: None,
             hash_known_hosts: false,
@@ -250,6 +256,7 @@ impl SshConfig {
             // Newer versions also have `unbound` and `host-bound`, which differ from `yes` in an extension only.
             "revokedhostkeys" => self.revoked_host_keys.extend(files(value)),
             "knownhostscommand" => self.has_known_hosts_command = some().is_some(),
+            "verifyhostkeydns" => self.asks_dns = yes || value == "ask",
             "pubkeyauthentication" => self.pubkey = !matches!(value, "no" | "false"),
             "passwordauthentication" => self.password = yes,
             "kbdinteractiveauthentication" | "challengeresponseauthentication" => self.keyboard_interactive = yes,
@@ -289,10 +296,27 @@ fn seconds(value: &str) -> Option<Duration> {
         .map(Duration::from_secs)
 }
 
-/// Names of files, between blanks. ssh prints a name with blanks as it is, so that it can't be told from two.
+/// Names of files, as ssh prints them: with blanks between them, and those within a name as they are. A word that begins like a
+/// path begins a name, and any other goes on with the one before it; see [`may_be_more_than_one`].
 fn files(value: &str) -> Vec<String> {
-    let names = crate::shell::split(value).unwrap_or_else(|_| value.split_whitespace().map(str::to_owned).collect());
-    names.into_iter().filter(|name| name != "none").collect()
+    let mut names: Vec<String> = Vec::new();
+    for word in value.split(' ') {
+        match names.last_mut() {
+            Some(name) if !word.starts_with(['/', '~', '%', '$']) => {
+                name.push(' ');
+                name.push_str(word);
+            }
+            _ => names.push(word.to_owned()),
+        }
+    }
+    names.retain(|name| !name.is_empty() && name != "none");
+    names
+}
+
+/// Whether a name of [`SshConfig::user_known_hosts`] or the like may stand for several: one with a blank in it. Where there is no
+/// file of that name, only ssh knows what the configuration meant.
+pub fn may_be_more_than_one(name: &str) -> bool {
+    name.contains(' ')
 }
 
 /// Refuses names that are no host: options, and what means more to a shell than a name. Host names also stand in
@@ -484,6 +508,26 @@ somethingnew 7
         };
         assert_eq!(config, expected);
         assert_eq!(config.known_host_name(), "[10.0.0.7]:2222");
+    }
+
+    #[test]
+    fn names_of_files_with_blanks_are_whole() {
+        for (printed, expected) in [
+            ("/h/.ssh/a /h/.ssh/b", &["/h/.ssh/a", "/h/.ssh/b"][..]),
+            ("~/a name with blanks", &["~/a name with blanks"]),
+            (
+                "~/a name  with blanks %d/b c ${X}/d",
+                &["~/a name  with blanks", "%d/b c", "${X}/d"],
+            ),
+            (r"/it's/a\b", &[r"/it's/a\b"]),
+            ("none", &[]),
+        ] {
+            let config = SshConfig::parse(&format!("userknownhostsfile {printed}\n"), "h", "u");
+            assert_eq!(config.user_known_hosts, expected, "{printed}");
+        }
+        let revoked = SshConfig::parse("revokedhostkeys /a name\n", "h", "u");
+        assert_eq!(revoked.revoked_host_keys, ["/a name"]);
+        assert!(may_be_more_than_one("/a name") && !may_be_more_than_one("/a"));
     }
 
     #[test]

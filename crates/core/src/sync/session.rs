@@ -1450,16 +1450,27 @@ impl<S: Shell> Session<S> {
             let ((), come) = reply.ok("send the files")?;
             arrived.extend(come);
         }
-        let mut come: Vec<Vec<u8>> = arrived.keys().cloned().collect();
-        come.sort();
+        let come: Vec<Vec<u8>> = arrived.keys().cloned().collect();
         if come.is_empty() {
             return Ok(arrived);
         }
-        let limit = records_limit(come.iter());
+        // With what is above them: a directory may have become a link meanwhile, through which the same files are seen.
+        let above = come.iter().flat_map(|path| ancestors(path)).map(<[u8]>::to_vec);
+        let looked_at: BTreeSet<Vec<u8>> = above.chain(come.iter().cloned()).collect();
+        let looked_at: Vec<Vec<u8>> = looked_at.into_iter().collect();
+        let limit = records_limit(looked_at.iter());
         let take: far::Take<(String, Tree)> = Box::new(move |from| Ok((read_line(from)?, read_records(from, limit)?)));
         let next = self.next_generation()?;
         let arguments = [workspace.as_str(), &id, listing::FORMAT, &next];
-        let reply = call(&self.shell, script::STAT, &word()?, &arguments, feed_paths(&come), take).await?;
+        let reply = call(
+            &self.shell,
+            script::STAT,
+            &word()?,
+            &arguments,
+            feed_paths(&looked_at),
+            take,
+        )
+        .await?;
         let ((), (generation, now)) = reply.ok("show its files again")?;
         self.take_generation(&generation);
         arrived.retain(|path, arrived| {
@@ -2052,13 +2063,20 @@ fn records_limit<'a>(paths: impl Iterator<Item = &'a Vec<u8>>) -> u64 {
         .fold(LONGEST_RECORD, u64::saturating_add)
 }
 
-/// Records of single paths.
+/// Records of single paths. `stat` follows links on the way to a path, so what lies behind one of the links among the records is
+/// none: it is another file, which has a path of its own.
 fn read_records(from: &mut dyn Read, limit: u64) -> Result<Tree> {
     let mut text = Vec::new();
     from.take(limit)
         .read_to_end(&mut text)
         .map_err(|cause| broken(&cause))?;
-    whole_listing(&text, "the dock's list of files is refused").map(|listing| listing.tree)
+    let mut tree = whole_listing(&text, "the dock's list of files is refused")?.tree;
+    let links = tree.iter().filter(|(_, item)| item.kind == Kind::Symlink);
+    let links: BTreeSet<Vec<u8>> = links.map(|(path, _)| path.clone()).collect();
+    if !links.is_empty() {
+        tree.retain(|path, _| !ancestors(path).any(|above| links.contains(above)));
+    }
+    Ok(tree)
 }
 
 #[cfg(test)]

@@ -736,6 +736,65 @@ async fn files_directories_and_links_take_each_other_s_place() {
     }
 }
 
+/// What a directory that was moved to another place often leaves: a link to where it is now, by which all its files are still seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_took_a_directory_s_place_travels_in_both_directions() {
+    for tools in BOTH {
+        let pair = Pair::new(tools);
+        for name in ["data/a", "data/deep/b", "other/a", "other/deep/b", "plain/c"] {
+            write(&pair.here(), name, name);
+        }
+        pair.up().await;
+        let replace = |root: &Path| {
+            // By the directory itself in its new place, and by one that was there already.
+            fs::rename(root.join("data"), root.join("big")).unwrap();
+            symlink("big", root.join("data")).unwrap();
+            fs::remove_dir_all(root.join("plain")).unwrap();
+            symlink("other", root.join("plain")).unwrap();
+            fs::rename(root.join("big/deep"), root.join("big/further")).unwrap();
+            symlink("further", root.join("big/deep")).unwrap();
+        };
+        replace(&pair.here());
+        let report = pair.up().await;
+        assert!(report.is_clean(), "{tools:?} {report:?}");
+        assert_eq!(fs::read_link(pair.there().join("data")).unwrap(), Path::new("big"));
+        pair.assert_in_step().await;
+        // And a directory again, in the place of the link.
+        let back = |root: &Path| {
+            fs::remove_file(root.join("data")).unwrap();
+            fs::rename(root.join("big"), root.join("data")).unwrap();
+            fs::remove_file(root.join("data/deep")).unwrap();
+            fs::rename(root.join("data/further"), root.join("data/deep")).unwrap();
+            fs::remove_file(root.join("plain")).unwrap();
+            write(root, "plain/a", "a directory again");
+            write(root, "plain/c", "a directory again");
+        };
+        back(&pair.here());
+        let report = pair.up().await;
+        assert!(report.is_clean(), "{tools:?} {report:?}");
+        pair.assert_in_step().await;
+        for change in [&replace as &dyn Fn(&Path), &back] {
+            change(&pair.there());
+            let report = pair.down().await;
+            assert!(report.is_clean(), "{tools:?} {report:?}");
+            pair.assert_in_step().await;
+        }
+        // There, between the listing and the fetching: what was listed is the same file, seen through a link.
+        write(&pair.there(), "data/a", "new");
+        let there = pair.there();
+        *pair.shell.before.lock().unwrap() = Some(Box::new(move |_| {
+            fs::rename(there.join("data"), there.join("big")).unwrap();
+            symlink("big", there.join("data")).unwrap();
+        }));
+        pair.down().await;
+        assert_eq!(read(&pair.here(), "data/a"), "data/a", "{tools:?}");
+        let report = pair.down().await;
+        assert!(report.is_clean(), "{tools:?} {report:?}");
+        assert_eq!(fs::read_link(pair.here().join("data")).unwrap(), Path::new("big"));
+        pair.assert_in_step().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn modes_travel_and_never_conflict() {
     for tools in BOTH {

@@ -35,9 +35,20 @@ const OPENSSH: &str = "openssh: ";
 #[derive(Default)]
 pub(super) struct Memory {
     secrets: Mutex<BTreeMap<String, Zeroizing<String>>>,
+    /// Whom they were typed for: user, host and port.
+    whose: Mutex<String>,
 }
 
 impl Memory {
+    /// Says whom the next login is to. What was typed for another is forgotten: the configuration leads elsewhere by now.
+    pub(super) fn belong_to(&self, place: &str) {
+        let mut whose = self.whose.lock().unwrap_or_else(PoisonError::into_inner);
+        if *whose != place {
+            place.clone_into(&mut whose);
+            self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
     fn get(&self, name: &str) -> Option<Zeroizing<String>> {
         let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
         secrets.get(name).cloned()
@@ -97,6 +108,8 @@ pub(super) struct Login<'a> {
     pub(super) mends: Vec<(String, String)>,
     /// By what OpenSSH's own client may get in, and this library cannot.
     pub(super) foreign: Vec<String>,
+    /// What is said before the first question: why a key that the user may rely on was not used.
+    pub(super) notes: String,
 }
 
 /// Why the server lets nobody in.
@@ -376,6 +389,16 @@ impl Login<'_> {
             (None, Some(blob)) => format!("{path} ({})", fingerprint(&blob)),
             (None, None) => path.clone(),
         };
+        if let Some(mode) = file.open_to_others {
+            let what = format!("{path} is open to others (its mode is {mode:04o}), and not used, as by ssh");
+            let mend = hint!("chmod 600 {}", path);
+            if !self.mends.iter().any(|(known, _)| *known == what) {
+                // Writing to a string cannot fail.
+                let _ = writeln!(self.notes, "{what}: {mend}");
+                self.mends.push((what, mend));
+            }
+            return Ok(false);
+        }
         if file.is_hardware() {
             self.foreign.push(format!("{path}, which is in a security key"));
             self.mends.push((
@@ -479,8 +502,10 @@ impl Login<'_> {
     fn keyboard_interactive(&mut self) -> Result<bool, TransportError> {
         let name = "keyboard-interactive";
         for _ in 0..self.resolved.config.prompts.max(1) {
+            let notes = std::mem::take(&mut self.notes);
             let mut prompter = Prompter {
                 login: self,
+                notes: lines(&notes),
                 remembered: self.memory.get(name),
                 typed: Vec::new(),
                 silent: false,
@@ -519,13 +544,17 @@ impl Login<'_> {
         for _ in 0..self.resolved.config.prompts.max(1) {
             let password = match known.take() {
                 Some(password) => password,
-                None => match self.ask(&format!("{}'s password: ", self.resolved.name()), false) {
-                    Some(password) => password,
-                    None => {
-                        self.nobody("the server asks for a password, and nobody is there to be asked");
-                        return Ok(false);
+                None => {
+                    let prompt = format!("{}{}'s password: ", lines(&self.notes), self.resolved.name());
+                    self.notes.clear();
+                    match self.ask(&prompt, false) {
+                        Some(password) => password,
+                        None => {
+                            self.nobody("the server asks for a password, and nobody is there to be asked");
+                            return Ok(false);
+                        }
                     }
-                },
+                }
             };
             self.tried.push("the password".to_owned());
             match self.session.userauth_password(self.user(), &password) {
@@ -605,6 +634,8 @@ pub(super) fn printable(text: &str) -> String {
 /// Puts the server's questions to the person.
 struct Prompter<'a, 'b> {
     login: &'a Login<'b>,
+    /// What is said before its first question.
+    notes: String,
     remembered: Option<Zeroizing<String>>,
     typed: Vec<(String, Zeroizing<String>)>,
     /// Nobody answered.
@@ -622,7 +653,9 @@ impl KeyboardInteractivePrompt for Prompter<'_, '_> {
                 answers.push(remembered.to_string());
                 continue;
             }
-            let mut text = format!("({}) ", self.login.resolved.name());
+            let mut text = std::mem::take(&mut self.notes);
+            // Writing to a string cannot fail.
+            let _ = write!(text, "({}) ", self.login.resolved.name());
             if index == 0 && !instructions.trim().is_empty() {
                 text.push_str(&lines(instructions));
                 text.push('\n');

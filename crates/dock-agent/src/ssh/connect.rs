@@ -43,6 +43,8 @@ pub(super) struct Plan {
     pub(super) asking: Option<PathBuf>,
     /// OpenSSH's client got in where libssh2 did not: so it is tried first.
     pub(super) by_openssh: AtomicBool,
+    /// After so long, what sshd forbids is asked for again.
+    pub(super) ask_again: Duration,
 }
 
 /// A session, and what was found out on the way.
@@ -164,9 +166,16 @@ impl Established {
 
 fn establish(plan: &Plan, asker: &Arc<dyn Asker>, cancel: &Cancel) -> Result<(Established, Resolved), TransportError> {
     let resolved = resolve(&plan.access, &plan.env)?;
+    let config = &resolved.config;
+    plan.memory
+        .belong_to(&format!("{}@{} {}", config.user, config.hostname, config.port));
     let by_openssh = || openssh::establish(plan, &resolved, asker, cancel);
     // A program says which host keys count: only OpenSSH's client asks it.
     if resolved.config.has_known_hosts_command {
+        return by_openssh().map(|established| (Established::Openssh(established), resolved));
+    }
+    let host_keys = HostKeys::read(&resolved)?;
+    if resolved.has_ssh && host_keys.foreign(&resolved)?.is_some() {
         return by_openssh().map(|established| (Established::Openssh(established), resolved));
     }
     if plan.by_openssh.load(Ordering::Acquire) {
@@ -177,7 +186,7 @@ fn establish(plan: &Plan, asker: &Arc<dyn Asker>, cancel: &Cancel) -> Result<(Es
         }
         return result.map(|established| (Established::Openssh(established), resolved));
     }
-    let denial = match establish_by_libssh2(plan, &resolved, asker.as_ref(), cancel) {
+    let denial = match establish_by_libssh2(plan, &resolved, &host_keys, asker.as_ref(), cancel) {
         Ok(established) => return Ok((Established::Libssh2(established), resolved)),
         Err(denial) => denial,
     };
@@ -200,10 +209,10 @@ fn establish(plan: &Plan, asker: &Arc<dyn Asker>, cancel: &Cancel) -> Result<(Es
 fn establish_by_libssh2(
     plan: &Plan,
     resolved: &Resolved,
+    host_keys: &HostKeys,
     asker: &dyn Asker,
     cancel: &Cancel,
 ) -> Result<session::Established, Denial> {
-    let host_keys = HostKeys::read(resolved)?;
     let agent = asker.ssh_auth_sock();
     let begun = Instant::now();
     let mut pause = Duration::from_millis(50);
@@ -217,7 +226,7 @@ fn establish_by_libssh2(
             .descriptor()
             .map_err(|error| failed(resolved, &error.to_string()))?;
         cancel.watch(descriptor);
-        match handshake(resolved, &host_keys, socket)? {
+        match handshake(resolved, host_keys, socket)? {
             Handshake::Done(session, socket) => break (*session, socket),
             // A link that ends at this moment looks the same, and is only told apart by a second try.
             Handshake::Disagreed(error) if std::mem::replace(&mut disagreed, true) => return Err(error.into()),
@@ -244,6 +253,7 @@ fn establish_by_libssh2(
         tried: Vec::new(),
         mends: Vec::new(),
         foreign: Vec::new(),
+        notes: String::new(),
     }
     .run()?;
     let descriptor = socket

@@ -12,7 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use dock_link::transport::{TransportError, TransportErrorKind};
-use dockerutils_core::docks::ssh_config::{AddressFamily, SshConfigError, check_host, check_user};
+use dockerutils_core::docks::destination::Destination;
+use dockerutils_core::docks::ssh_config::{AddressFamily, SshConfigError};
 use dockerutils_core::hint;
 
 use super::resolve::{Resolved, program};
@@ -144,17 +145,17 @@ fn jump(jumps: &str, resolved: &Resolved) -> Result<Command, TransportError> {
         Some((through, last)) => (Some(through), last),
         None => (None, jumps),
     };
-    let jump = Jump::parse(last).map_err(|error| bad_proxy("ProxyJump", &error))?;
+    let jump = Destination::parse(last).map_err(|error| bad_proxy("ProxyJump", &error))?;
     let mut ssh = program("ssh", &resolved.env);
     if let Some(user) = jump.user {
         ssh.args(["-l", user]);
     }
     if let Some(port) = jump.port {
-        ssh.args(["-p", port]);
+        ssh.args(["-p", &port.to_string()]);
     }
     if let Some(through) = through {
         for hop in through.split(',') {
-            Jump::parse(hop).map_err(|error| bad_proxy("ProxyJump", &error))?;
+            Destination::parse(hop).map_err(|error| bad_proxy("ProxyJump", &error))?;
         }
         ssh.args(["-J", through]);
     }
@@ -162,40 +163,6 @@ fn jump(jumps: &str, resolved: &Resolved) -> Result<Command, TransportError> {
     ssh.args(["-W", &format!("[{}]:{}", config.hostname, config.port)]);
     ssh.args(["--", jump.host]);
     Ok(ssh)
-}
-
-/// A host of ProxyJump: `[user@]host[:port]`, or the same as `ssh://` URI.
-#[derive(Debug, PartialEq, Eq)]
-struct Jump<'a> {
-    user: Option<&'a str>,
-    host: &'a str,
-    port: Option<&'a str>,
-}
-
-impl<'a> Jump<'a> {
-    fn parse(text: &'a str) -> Result<Self, SshConfigError> {
-        let text = text.trim();
-        let text = text.strip_prefix("ssh://").unwrap_or(text).trim_end_matches('/');
-        let (user, rest) = match text.rsplit_once('@') {
-            Some((user, rest)) => (Some(user), rest),
-            None => (None, text),
-        };
-        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((host, port)) => (host, port.strip_prefix(':')),
-            None => match rest.split_once(':') {
-                // More than one colon: an address of IPv6, without a port.
-                Some((_, port)) if port.contains(':') => (rest, None),
-                Some((host, port)) => (host, Some(port)),
-                None => (rest, None),
-            },
-        };
-        check_host(host)?;
-        user.map_or(Ok(()), check_user)?;
-        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
-            return Err(SshConfigError::BadHost(text.to_owned()));
-        }
-        Ok(Self { user, host, port })
-    }
 }
 
 /// The command of ProxyCommand, run as ssh does: by the user's own shell. Names in it were checked: see `check_host`.
@@ -254,29 +221,5 @@ fn listen(mut stderr: impl Read, said: &Mutex<VecDeque<u8>>) {
         said.extend(buffer.get(..count).unwrap_or_default());
         let over = said.len().saturating_sub(SAID);
         said.drain(..over);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jump_hosts_are_read_as_by_ssh() {
-        let jump = |user, host, port| Ok(Jump { user, host, port });
-        for (text, expected) in [
-            ("jump", jump(None, "jump", None)),
-            ("ann@jump:2200", jump(Some("ann"), "jump", Some("2200"))),
-            ("a@b@jump", jump(Some("a@b"), "jump", None)),
-            ("[fe80::1]:22", jump(None, "fe80::1", Some("22"))),
-            ("fe80::1", jump(None, "fe80::1", None)),
-            ("ssh://ann@jump:22/", jump(Some("ann"), "jump", Some("22"))),
-        ] {
-            assert_eq!(Jump::parse(text), expected, "{text}");
-        }
-        for text in ["", "-oProxyCommand=x", "a@-x", "jump:x", "jump;x", "$(x)@jump"] {
-            // A user of $( is only refused where it could be more than a name.
-            assert!(Jump::parse(text).is_err(), "{text}");
-        }
     }
 }

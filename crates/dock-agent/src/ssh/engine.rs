@@ -14,9 +14,16 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::SshTransport;
+use super::news::Forbidden;
 
 /// How long the look may take: it calls docker's client, which may wait for an engine that hangs.
 const LOOK: Duration = Duration::from_secs(20);
+
+/// The line behind which docker's client begins to speak.
+const BEGIN: &str = "dockerutils-begins-here";
+
+/// What a login shell may print before it.
+const NOISE: usize = 64 * 1024;
 
 /// What the look prints at most.
 const PRINTED: u64 = 16 * 1024;
@@ -54,6 +61,7 @@ impl EnginePath {
             let _one_looks = self.looking.lock().await;
             if !self.by_client.load(Ordering::Acquire) {
                 self.look(transport).await?;
+                transport.news.note(Forbidden::Socket(self.socket.clone()));
                 self.by_client.store(true, Ordering::Release);
             }
         }
@@ -63,8 +71,27 @@ impl EnginePath {
     /// Docker's own client there carries the stream between its stdin and stdout and the engine.
     async fn dial_stdio(&self, transport: &SshTransport) -> Result<Connection, TransportError> {
         let socket = format!("unix://{}", self.socket);
-        let argv = ["docker", "-H", &socket, "system", "dial-stdio"];
-        let Connection { stream, exec } = transport.execute(command(&argv)).await?;
+        let begin = r#"echo "$0"; exec "$@""#;
+        let argv = [
+            "sh",
+            "-c",
+            begin,
+            BEGIN,
+            "docker",
+            "-H",
+            &socket,
+            "system",
+            "dial-stdio",
+        ];
+        let Connection { mut stream, exec } = transport.execute(command(&argv)).await?;
+        // The login shell may have printed something of its own.
+        let skipped = timeout(LOOK, skip_noise(&mut stream)).await;
+        if !matches!(skipped, Ok(Ok(()))) {
+            return Err(transport.refused(
+                "its login shell does not start docker's client, which would reach the engine",
+                Some(&format!("see what it prints: ssh {}", transport.name)),
+            ));
+        }
         if let Some(mut side) = exec {
             // What it says of itself is of no use to who speaks to the engine; unread, it would stop.
             tokio::spawn(async move {
@@ -102,6 +129,19 @@ impl EnginePath {
         read.map_err(|error| transport.refused(&error.to_string(), None))?;
         Ok(parse(&String::from_utf8_lossy(&printed)))
     }
+}
+
+/// Reads what is printed until a line is [`BEGIN`], and nothing of what follows it.
+async fn skip_noise(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {
+    let end = [BEGIN.as_bytes(), b"\n"].concat();
+    let mut printed = Vec::new();
+    while !printed.ends_with(&end) {
+        if printed.len() > NOISE {
+            return Err(std::io::ErrorKind::InvalidData.into());
+        }
+        printed.push(stream.read_u8().await?);
+    }
+    Ok(())
 }
 
 fn command(argv: &[&str]) -> Exec {
@@ -237,6 +277,17 @@ mod tests {
             text.contains("docker '$(reboot)[2J'") && !text.contains('\u{1b}'),
             "{text}"
         );
+    }
+
+    #[tokio::test]
+    async fn what_a_login_shell_prints_is_none_of_the_engine_s() {
+        let printed = format!("Welcome!\nnot {BEGIN} yet\n\x1b[1m{BEGIN}\nHTTP/1.1");
+        let mut stream = printed.as_bytes();
+        skip_noise(&mut stream).await.unwrap();
+        assert_eq!(stream, b"HTTP/1.1");
+        for printed in ["Welcome!\n".to_owned(), "x".repeat(2 * NOISE)] {
+            assert!(skip_noise(&mut printed.as_bytes()).await.is_err());
+        }
     }
 
     #[test]

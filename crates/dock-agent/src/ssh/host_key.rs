@@ -9,10 +9,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dock_link::transport::{Asker, Question, QuestionKind, TransportError, TransportErrorKind};
 use dockerutils_core::docks::known_hosts::{self, KnownHosts, Verdict};
-use dockerutils_core::docks::ssh_config::StrictHostKeyChecking;
+use dockerutils_core::docks::ssh_config::{StrictHostKeyChecking, may_be_more_than_one};
 use dockerutils_core::hint;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::auth::{Denial, printable};
 use super::resolve::{Resolved, program};
 
 /// What a key revocation list begins with.
@@ -32,9 +33,14 @@ const ALGORITHMS: [(&str, &str); 6] = [
 ];
 
 /// What known_hosts say of a dock.
+///
+/// This side's own check knows files of plain keys. Whatever else OpenSSH knows hosts by is left to OpenSSH's own client: before
+/// anything is asked of the host ([`HostKeys::foreign`]), or when the key that it shows is none of those (a [`Denial`]).
 pub(super) struct HostKeys {
     known: KnownHosts,
     name: String,
+    /// The name without the port, by which ssh knows the host, too; none with an alias.
+    bare: Option<String>,
 }
 
 impl HostKeys {
@@ -44,6 +50,7 @@ impl HostKeys {
     /// When one is there and can't be read.
     pub(super) fn read(resolved: &Resolved) -> Result<Self, TransportError> {
         let config = &resolved.config;
+        let bare = config.host_key_alias.is_none().then(|| config.hostname.clone());
         let mut files = resolved.files(&config.user_known_hosts)?;
         files.extend(resolved.files(&config.global_known_hosts)?);
         let known = KnownHosts::read(files).map_err(|(path, error)| {
@@ -55,7 +62,45 @@ impl HostKeys {
         Ok(Self {
             known,
             name: config.known_host_name(),
+            bare,
         })
+    }
+
+    /// Why OpenSSH's own client must tell who the host is, whatever key it shows; none where this side can.
+    ///
+    /// # Errors
+    /// When a name of the configuration can't be expanded.
+    pub(super) fn foreign(&self, resolved: &Resolved) -> Result<Option<String>, TransportError> {
+        let config = &resolved.config;
+        let files = [&config.user_known_hosts, &config.global_known_hosts];
+        for name in files.into_iter().flatten().filter(|name| may_be_more_than_one(name)) {
+            // A file of just this name is meant. Where there is none, it may be two names, or one that is not there yet.
+            if !resolved.file(name)?.is_file() {
+                return Ok(Some(format!("the known_hosts of {}", printable(name))));
+            }
+        }
+        if self.algorithms(resolved).is_empty() {
+            return Ok(Some("HostKeyAlgorithms of certificates".to_owned()));
+        }
+        // Of plain keys there is nothing to compare with.
+        Ok(self.authority().filter(|_| self.key_types().is_empty()))
+    }
+
+    /// The authority whose certificates the host may show, for messages.
+    fn authority(&self) -> Option<String> {
+        let place = self
+            .known
+            .authority(&self.name)
+            .or_else(|| self.known.authority(self.bare.as_deref()?))?;
+        Some(format!("@cert-authority of {place}"))
+    }
+
+    /// The types of key that the host is known by; as ssh does, under its bare name, too.
+    fn key_types(&self) -> Vec<&str> {
+        match (self.known.key_types(&self.name), &self.bare) {
+            (known, Some(bare)) if known.is_empty() => self.known.key_types(bare),
+            (known, _) => known,
+        }
     }
 
     /// The algorithms to ask for: those of the configuration, first those of keys that the host is known by.
@@ -67,10 +112,7 @@ impl HostKeys {
             .collect();
         // In the user's order, then by what is known.
         algorithms.sort_by_key(|(algorithm, _)| allowed.iter().position(|name| name == algorithm));
-        let mut known = self.known.key_types(&self.name);
-        if known.is_empty() {
-            known = self.known.key_types(&resolved.config.hostname);
-        }
+        let known = self.key_types();
         algorithms.sort_by_key(|(_, kind)| !known.contains(kind));
         let names: Vec<&str> = algorithms.into_iter().map(|(algorithm, _)| algorithm).collect();
         names.join(",")
@@ -79,8 +121,9 @@ impl HostKeys {
     /// Accepts the key, or refuses it.
     ///
     /// # Errors
-    /// When it changed, was revoked, or is new and nobody accepts it.
-    pub(super) fn check(&self, key: &[u8], resolved: &Resolved, asker: &dyn Asker) -> Result<(), TransportError> {
+    /// When it changed, was revoked, or is new and nobody accepts it. Where OpenSSH may know the host by something else, the denial
+    /// says by what, and nobody was asked.
+    pub(super) fn check(&self, key: &[u8], resolved: &Resolved, asker: &dyn Asker) -> Result<(), Denial> {
         let config = &resolved.config;
         if config.no_check_for_localhost && matches!(config.hostname.as_str(), "localhost" | "127.0.0.1" | "::1") {
             return Ok(());
@@ -98,59 +141,78 @@ impl HostKeys {
                             file.display()
                         ),
                         "ask whoever runs the dock for a new host key".to_owned(),
-                    ));
+                    )
+                    .into());
                 }
                 // As ssh does: who can't be asked may have revoked it.
                 Err(cause) => {
                     return Err(person(
                         format!("RevokedHostKeys {} can't be asked: {cause}", file.display()),
                         format!("see what ssh says: ssh -v {}", resolved.given),
-                    ));
+                    )
+                    .into());
                 }
             }
         }
         let mut verdict = self.known.verdict(&self.name, key);
         // As ssh does: a host on another port may be known by its bare name.
         if matches!(verdict, Verdict::Unknown { .. })
-            && config.host_key_alias.is_none()
-            && let known @ Verdict::Known(_) = self.known.verdict(&config.hostname, key)
+            && let Some(bare) = &self.bare
+            && let known @ Verdict::Known(_) = self.known.verdict(bare, key)
         {
             verdict = known;
         }
+        let authority = self.authority();
         match verdict {
             Verdict::Known(_) => Ok(()),
-            Verdict::Changed(place) => Err(person(
-                format!(
-                    "the host key of {} has changed: it shows {kind} {fingerprint}, and {place} has another; somebody may \
-                     be listening in between",
-                    self.name
+            Verdict::Changed(place) => Err(Denial {
+                error: person(
+                    format!(
+                        "the host key of {} has changed: it shows {kind} {fingerprint}, and {place} has another; somebody may \
+                         be listening in between",
+                        self.name
+                    ),
+                    format!(
+                        "if you know that it was changed: ssh-keygen -f {} -R {}",
+                        quoted(&place.path.to_string_lossy()),
+                        quoted(&self.name)
+                    ),
                 ),
-                format!(
-                    "if you know that it was changed: ssh-keygen -f {} -R {}",
-                    quoted(&place.path.to_string_lossy()),
-                    quoted(&self.name)
-                ),
-            )),
+                // A certificate of the authority counts, whatever the key beside it was.
+                foreign: authority.into_iter().collect(),
+            }),
             Verdict::Revoked(place) => Err(person(
                 format!(
                     "the host key of {} ({kind} {fingerprint}) is revoked by {place}",
                     self.name
                 ),
                 "ask whoever runs the dock for a new host key".to_owned(),
-            )),
+            )
+            .into()),
             Verdict::Unknown { others } => {
+                let dns = config.asks_dns.then(|| "VerifyHostKeyDNS".to_owned());
+                let foreign: Vec<String> = authority.into_iter().chain(dns).collect();
+                if resolved.has_ssh && !foreign.is_empty() {
+                    let error = self.unknown(kind, &fingerprint, "", resolved);
+                    return Err(Denial { error, foreign });
+                }
                 let mut notes = String::new();
                 for (other, place) in &others {
                     notes.push_str(&format!("It is known by a key of another type: {other}, {place}.\n"));
                 }
-                if let Some(place) = self.known.authority(&self.name) {
-                    notes.push_str(&format!(
-                        "It has an authority ({place}), whose certificates are not checked here.\n"
-                    ));
+                for other in foreign {
+                    notes.push_str(&format!("There is {other}, which only OpenSSH's client can ask.\n"));
                 }
-                self.accept_unknown(key, kind, &fingerprint, &notes, resolved, asker)
+                Ok(self.accept_unknown(key, kind, &fingerprint, &notes, resolved, asker)?)
             }
         }
+    }
+
+    fn unknown(&self, kind: &str, fingerprint: &str, why: &str, resolved: &Resolved) -> TransportError {
+        person(
+            format!("the host key of {} is not known ({kind} {fingerprint}){why}", self.name),
+            hint!("connect once, and compare the key: ssh {}", resolved.given),
+        )
     }
 
     fn accept_unknown(
@@ -162,12 +224,7 @@ impl HostKeys {
         resolved: &Resolved,
         asker: &dyn Asker,
     ) -> Result<(), TransportError> {
-        let unknown = |why: &str| {
-            person(
-                format!("the host key of {} is not known ({kind} {fingerprint}){why}", self.name),
-                hint!("connect once, and compare the key: ssh {}", resolved.given),
-            )
-        };
+        let unknown = |why: &str| self.unknown(kind, fingerprint, why, resolved);
         match resolved.config.strict {
             StrictHostKeyChecking::Yes => {
                 return Err(unknown(", and StrictHostKeyChecking takes no new ones"));

@@ -3,8 +3,9 @@
 //!
 //! Formats: OpenSSH's own (PROTOCOL.key of OpenSSH), PKCS#8, and the older PEM ones with a `Proc-Type` line.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -19,16 +20,21 @@ pub(super) struct KeyFile {
     /// The public key as a line of a `.pub` file; none for an old format without such a file.
     pub(super) public: Option<String>,
     pub(super) encrypted: bool,
+    /// Its permissions, where others than its owner have some: ssh uses no such key.
+    pub(super) open_to_others: Option<u32>,
 }
 
 impl KeyFile {
     /// Reads a key; none when there is no such file.
     pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
-        let private = match fs::read_to_string(path) {
-            Ok(private) => Zeroizing::new(private),
+        let mut file = match File::open(path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        let found = file.metadata()?;
+        let mut private = Zeroizing::new(String::new());
+        file.read_to_string(&mut private)?;
         let parsed = parse(&private);
         let public = match parsed.public {
             Some(public) => Some(public_line(&public)),
@@ -38,6 +44,9 @@ impl KeyFile {
             path: path.to_owned(),
             public,
             encrypted: parsed.encrypted,
+            // A key of another user's (root's, in a container) is as it is, and none of this user's business: so says ssh, too.
+            open_to_others: (found.uid() == rustix::process::getuid().as_raw() && found.mode() & 0o077 != 0)
+                .then_some(found.mode() & 0o777),
             private,
         }))
     }
@@ -186,6 +195,31 @@ mod tests {
             }
         }
         assert!(KeyFile::read(&folder.path().join("none")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_known_as_such() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        keygen(&path, &["-t", "ed25519", "-N", ""]);
+        for (mode, expected) in [
+            (0o600, None),
+            (0o400, None),
+            (0o700, None),
+            (0o640, Some(0o640)),
+            (0o604, Some(0o604)),
+            (0o610, Some(0o610)),
+            (0o644, Some(0o644)),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(
+                KeyFile::read(&path).unwrap().unwrap().open_to_others,
+                expected,
+                "{mode:o}"
+            );
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod host_key;
 mod intake;
 mod keys;
 mod login_shell;
+mod news;
 mod openssh;
 mod resolve;
 mod session;
@@ -39,6 +40,7 @@ use auth::Memory;
 use connect::Plan;
 use engine::EnginePath;
 use handle::{Open, OpenError, Opened};
+use news::{Forbidden, News};
 use sessions::Sessions;
 
 pub use openssh::if_asked;
@@ -57,6 +59,11 @@ impl SshConnector {
 
     /// The same for a program other than `dock-agent`: `asking` is what OpenSSH's client starts to ask a person.
     pub fn with_asking_program(access: SshAccess, env: Env, asking: Option<PathBuf>) -> Self {
+        Self::asking_again_after(news::FIRST_PAUSE, access, env, asking)
+    }
+
+    /// The same, and what sshd forbids is asked for again after this time.
+    pub fn asking_again_after(pause: Duration, access: SshAccess, env: Env, asking: Option<PathBuf>) -> Self {
         Self {
             plan: Arc::new(Plan {
                 access,
@@ -64,6 +71,7 @@ impl SshConnector {
                 memory: Memory::default(),
                 asking,
                 by_openssh: AtomicBool::new(false),
+                ask_again: pause,
             }),
         }
     }
@@ -78,6 +86,7 @@ impl Connector for SshConnector {
         let socket = self.plan.access.docker_socket.clone();
         Ok(SshTransport {
             name: connected.resolved.name(),
+            news: News::new(&connected.resolved, Arc::clone(&self.plan), agent.clone()),
             sessions: Arc::new(Sessions::new(connected, Arc::clone(&self.plan), agent)),
             engine: EnginePath::new(socket.unwrap_or_else(|| "/var/run/docker.sock".to_owned())),
         })
@@ -90,6 +99,7 @@ pub struct SshTransport {
     name: String,
     sessions: Arc<Sessions>,
     engine: EnginePath,
+    news: Arc<News>,
 }
 
 impl Transport for SshTransport {
@@ -118,6 +128,10 @@ impl Transport for SshTransport {
             Ok(Opened::Channel(_)) => Err(self.refused("answered a ping with a channel", None)),
             Err(error) => Err(self.open_error("give a sign of life", error)),
         }
+    }
+
+    async fn outdated(&self) -> Option<String> {
+        self.news.outdated().await
     }
 }
 
@@ -160,15 +174,18 @@ impl SshTransport {
                 hint: None,
                 kind: TransportErrorKind::Refused,
             }),
-            Err(OpenError::Prohibited) => Err(TransportError {
-                message: format!("sshd of {} forbids forwarding to {host} port {port}", self.name),
-                hint: Some(
-                    "on the dock, as root: put `AllowTcpForwarding yes` into /etc/ssh/sshd_config, then \
+            Err(OpenError::Prohibited) => {
+                self.news.note(Forbidden::Tcp(host.to_owned(), port));
+                Err(TransportError {
+                    message: format!("sshd of {} forbids forwarding to {host} port {port}", self.name),
+                    hint: Some(
+                        "on the dock, as root: put `AllowTcpForwarding yes` into /etc/ssh/sshd_config, then \
                      `systemctl reload ssh`"
-                        .to_owned(),
-                ),
-                kind: TransportErrorKind::Forbidden,
-            }),
+                            .to_owned(),
+                    ),
+                    kind: TransportErrorKind::Forbidden,
+                })
+            }
             Err(error) => Err(self.open_error(&what, error)),
         }
     }

@@ -1,6 +1,7 @@
 //! The user's ssh configuration for a dock: what `ssh -G` says, or OpenSSH's defaults where there is no ssh.
 
 use std::io::Read;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -25,9 +26,37 @@ pub(super) struct Resolved {
     pub(super) env: Env,
     /// There is an OpenSSH client.
     pub(super) has_ssh: bool,
+    /// The files of the configuration, as they were when they were read.
+    pub(super) files: Vec<(PathBuf, Stamp)>,
+}
+
+/// By what a file is told from what it becomes: its number, its size and when it changed. None where there is none.
+pub(super) type Stamp = Option<(u64, u64, i64, i64)>;
+
+fn stamp(path: &Path) -> Stamp {
+    let found = std::fs::metadata(path).ok()?;
+    Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+}
+
+/// Whether one of these files is another by now.
+pub(super) fn have_changed(files: &[(PathBuf, Stamp)]) -> bool {
+    files.iter().any(|(path, before)| stamp(path) != *before)
 }
 
 impl Resolved {
+    /// Where it leads: who says the same of another configuration connects to the same sshd as the same user.
+    pub(super) fn leads_to(&self) -> String {
+        let config = &self.config;
+        format!(
+            "{}@{} port {}, {:?}, {:?}",
+            config.user,
+            config.hostname.to_ascii_lowercase(),
+            config.port,
+            config.proxy_jump,
+            config.proxy_command
+        )
+    }
+
     /// `user@host`, for messages and for commands to paste.
     pub(super) fn name(&self) -> String {
         format!("{}@{}", self.config.user, self.given)
@@ -67,8 +96,13 @@ pub(super) fn resolve(access: &SshAccess, env: &Env) -> Result<Resolved, Transpo
     let user = env.user();
     let said = ask_ssh(access, env)?;
     let has_ssh = said.is_some();
+    // One that is not there yet may come.
+    let mut files = vec![env.home().join(".ssh/config"), PathBuf::from("/etc/ssh/ssh_config")];
     let mut config = match said {
-        Some(output) => SshConfig::parse(&output, &access.host, &user),
+        Some((output, read)) => {
+            files.extend(read);
+            SshConfig::parse(&output, &access.host, &user)
+        }
         None => SshConfig::defaults(&access.host, &user),
     };
     if let Some(user) = &access.user {
@@ -97,6 +131,13 @@ pub(super) fn resolve(access: &SshAccess, env: &Env) -> Result<Resolved, Transpo
         given: access.host.clone(),
         env: env.clone(),
         has_ssh,
+        files: files
+            .into_iter()
+            .map(|path| {
+                let stamp = stamp(&path);
+                (path, stamp)
+            })
+            .collect(),
     })
 }
 
@@ -113,10 +154,11 @@ fn bad(error: &SshConfigError) -> TransportError {
     }
 }
 
-/// What `ssh -G` prints; none where there is no ssh.
-fn ask_ssh(access: &SshAccess, env: &Env) -> Result<Option<String>, TransportError> {
+/// What `ssh -G` prints, and which files it has read; none where there is no ssh.
+fn ask_ssh(access: &SshAccess, env: &Env) -> Result<Option<(String, Vec<PathBuf>)>, TransportError> {
     let mut ssh = program("ssh", env);
-    ssh.arg("-G");
+    // It names the files in its messages.
+    ssh.args(["-G", "-v"]);
     identify(&mut ssh, access);
     // A host is data: behind this, nothing is an option.
     ssh.args(["--", &access.host]);
@@ -136,10 +178,23 @@ fn ask_ssh(access: &SshAccess, env: &Env) -> Result<Option<String>, TransportErr
     let join =
         |reader: Option<thread::JoinHandle<String>>| reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
     match wait(&mut child, LIMIT) {
-        Some(true) => Ok(Some(join(output))),
-        Some(false) => Err(failed(join(errors).trim().to_owned())),
+        Some(true) => Ok(Some((join(output), read_files(&join(errors))))),
+        Some(false) => {
+            let said = join(errors);
+            let is_chatter = |line: &&str| line.starts_with("debug1: ") || line.starts_with("OpenSSH_");
+            let said: Vec<&str> = said.lines().filter(|line| !is_chatter(line)).collect();
+            Err(failed(said.join("\n").trim().to_owned()))
+        }
         None => Err(failed(format!("it took more than {} s", LIMIT.as_secs()))),
     }
+}
+
+/// The files that OpenSSH says it reads.
+fn read_files(said: &str) -> Vec<PathBuf> {
+    let named = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("debug1: Reading configuration data "));
+    named.map(|path| PathBuf::from(path.trim_end())).collect()
 }
 
 /// Gives ssh what the user said of a dock beside its host.

@@ -87,8 +87,8 @@ pub(super) struct Sessions {
 }
 
 /// Nobody: further sessions are made of what is known already.
-struct Unattended {
-    agent: Option<PathBuf>,
+pub(super) struct Unattended {
+    pub(super) agent: Option<PathBuf>,
 }
 
 impl Asker for Unattended {

@@ -243,12 +243,17 @@ impl Ports {
         let mut events = engine.events().await?;
         self.forget_removed(link).await?;
         let (mut engine, _) = self.engine(link).await?;
+        // Another link may lead to another machine, or allow more.
+        let of_this = over.clone();
+        let left = link.left(&of_this);
+        tokio::pin!(left);
         let mut forbidden = None;
         let mut next = Some(Instant::now());
         loop {
             tokio::select! {
                 biased;
                 _ = ended(&mut over) => return Err(Trouble::Link),
+                () = &mut left => return Err(Trouble::Link),
                 event = events.next() => {
                     if self.concerns(&event?, demand).await {
                         next.get_or_insert_with(Instant::now);

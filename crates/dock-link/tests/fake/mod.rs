@@ -39,6 +39,8 @@ pub struct Dock {
     pub links: AtomicUsize,
     /// Counts the cuts: every link of before is lost.
     cuts: watch::Sender<usize>,
+    /// How often the configuration has led elsewhere: every link of before is outdated.
+    moves: AtomicUsize,
 }
 
 impl Dock {
@@ -54,12 +56,18 @@ impl Dock {
             attempts: AtomicUsize::new(0),
             links: AtomicUsize::new(0),
             cuts: watch::Sender::new(0),
+            moves: AtomicUsize::new(0),
         }
     }
 
     /// Cuts every link that stands, as sshd does when it ends.
     pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Has the configuration lead elsewhere from now on.
+    pub fn moves(&self) {
+        self.moves.fetch_add(1, Ordering::SeqCst);
     }
 
     pub fn attempts(&self) -> usize {
@@ -79,6 +87,8 @@ pub struct FakeTransport {
     dock: Arc<Dock>,
     /// The number of cuts that there were when it was made.
     born: usize,
+    /// The number of moves.
+    place: usize,
 }
 
 impl Drop for FakeTransport {
@@ -120,6 +130,7 @@ impl Connector for FakeConnector {
         dock.links.fetch_add(1, Ordering::SeqCst);
         Ok(FakeTransport {
             born: *dock.cuts.borrow(),
+            place: dock.moves.load(Ordering::SeqCst),
             dock: Arc::clone(dock),
         })
     }
@@ -164,6 +175,11 @@ impl Transport for FakeTransport {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(Duration::from_micros(1500))
+    }
+
+    async fn outdated(&self) -> Option<String> {
+        let moved = self.place != self.dock.moves.load(Ordering::SeqCst);
+        moved.then(|| "the configuration leads elsewhere".to_owned())
     }
 }
 

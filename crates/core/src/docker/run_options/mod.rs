@@ -9,8 +9,7 @@
 //! differential test compares the requests with those of the docker client, option by option.
 //!
 //! Where we stop earlier: a restart policy, a type or propagation of a mount, or an isolation that does
-//! not exist is an error here, where docker leaves it to the engine to refuse it; and `--kernel-memory` on
-//! an engine that still has it (API 1.41), for bollard has no field for it.
+//! not exist is an error here, where docker leaves it to the engine to refuse it.
 
 mod bind;
 mod device;
@@ -65,7 +64,7 @@ pub struct RunOptions {
     log_options: Vec<Entry>,
     restart: Option<Entry>,
     remove: Option<Entry>,
-    kernel_memory: Option<Entry>,
+    kernel_memory: Option<i64>,
     api_socket: Option<Entry>,
     distrust: Option<Entry>,
     /// The options that not every engine has.

@@ -87,6 +87,31 @@ pub struct ContainerPlan {
     pub files: Vec<ContainerFile>,
     /// What the user should hear, though nothing is wrong.
     pub warnings: Vec<String>,
+    /// The kernel's memory in bytes, where the engine still limits that: bollard's request has no field for it.
+    pub kernel_memory: Option<i64>,
+}
+
+/// The versions of the API in which an engine takes `KernelMemory`; the docker client sends it to no other.
+const KERNEL_MEMORY: std::ops::Range<(u32, u32)> = (1, 40)..(1, 42);
+
+impl ContainerPlan {
+    /// The body of the request to the engine, whole.
+    ///
+    /// # Errors
+    ///
+    /// What serde says; a request is always JSON.
+    pub fn request(&self) -> serde_json::Result<serde_json::Value> {
+        let mut request = serde_json::to_value(&self.body)?;
+        if let Some(bytes) = self.kernel_memory
+            && let Some(fields) = request.as_object_mut()
+        {
+            let host = fields.entry("HostConfig").or_insert_with(|| serde_json::json!({}));
+            if let Some(host) = host.as_object_mut() {
+                host.insert("KernelMemory".to_owned(), bytes.into());
+            }
+        }
+        Ok(request)
+    }
 }
 
 impl RunOptions {
@@ -144,6 +169,9 @@ impl RunOptions {
             quiet: self.quiet,
             files,
             warnings,
+            kernel_memory: self
+                .kernel_memory
+                .filter(|_| KERNEL_MEMORY.contains(&facts.api_version)),
         })
     }
 
@@ -162,9 +190,6 @@ impl RunOptions {
                 _ => {}
             }
         }
-        if let Some(entry) = self.kernel_memory.as_ref().filter(|_| facts.api_version < (1, 42)) {
-            return Err(entry.inexpressible("engines are rid of it since API 1.42"));
-        }
         match &self.distrust {
             Some(entry) if !entry.on => Err(entry.inexpressible("signatures of images are checked by docker only")),
             None if asks_for_trust((facts.env)("DOCKER_CONTENT_TRUST").as_deref()) => Err(OptionError::Inexpressible {
@@ -181,8 +206,8 @@ impl RunOptions {
         let mut warnings: Vec<String> = local
             .map(|server| format!("--dns {server} is this machine for you, and the container for itself"))
             .collect();
-        if self.kernel_memory.is_some() && facts.api_version >= (1, 42) {
-            warnings.push("--kernel-memory is ignored: engines have no such limit any more".to_owned());
+        if self.kernel_memory.is_some() && !KERNEL_MEMORY.contains(&facts.api_version) {
+            warnings.push("--kernel-memory is ignored: this engine has no such limit".to_owned());
         }
         warnings
     }

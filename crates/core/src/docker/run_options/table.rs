@@ -147,10 +147,7 @@ pub(super) static FLAGS: &[Flag<Action>] = &[
     valued("isolation", |o, e| {
         put(&mut o.host.isolation, e.read(security::isolation))
     }),
-    valued("kernel-memory", |o, e| {
-        e.read(number::size)?;
-        put(&mut o.kernel_memory, Ok(e))
-    }),
+    valued("kernel-memory", |o, e| put(&mut o.kernel_memory, e.read(number::size))),
     valued("label", |o, e| o.labels.label(e)).short('l'),
     valued("label-file", |o, e| keep(&mut o.labels.files, e)),
     valued("link", |o, e| {

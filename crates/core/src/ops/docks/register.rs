@@ -12,6 +12,8 @@ use crate::agent::{Agent, CallOptions};
 use crate::cli::Context;
 use crate::docker::endpoint::Endpoint;
 use crate::docker::{context_store, docked};
+use crate::docks::destination::Destination;
+use crate::docks::ssh_config::SshConfigError;
 use crate::docks::{self, Access, Dock, Forward, SshAccess, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
@@ -216,9 +218,16 @@ fn dock(args: &RegisterArgs, context: &Context) -> Result<Dock> {
             let host = first.ok_or_else(|| {
                 Error::usage("no host is named").hint("register-dock HOST MONIKER; HOST may be a Host of ~/.ssh/config")
             })?;
-            let ssh = ssh_access(host, args, context)?;
-            let moniker = second.unwrap_or(&ssh.host).to_owned();
-            (Access::Ssh(ssh), moniker)
+            let access = match host.split_once("://") {
+                None => Access::Ssh(ssh_access(host, args, context)?),
+                Some(("ssh", _)) => of_address(host, args, context)?,
+                Some(_) => {
+                    return Err(Error::usage(format!("{host:?} is no machine that ssh reaches"))
+                        .hint(hint!("register-dock --host {} MONIKER", host)));
+                }
+            };
+            let moniker = second.or(access.host()).unwrap_or_default().to_owned();
+            (access, moniker)
         }
         (Some(address), _) => {
             one_positional(second, "--host")?;
@@ -287,7 +296,7 @@ fn of_address(address: &str, args: &RegisterArgs, context: &Context) -> Result<A
         } => {
             let ssh = ssh_access(&destination, args, context)?;
             Ok(Access::Ssh(SshAccess {
-                port: ssh.port.or(port),
+                port: one_port(args.port, port)?,
                 docker_socket: ssh.docker_socket.or(socket),
                 ..ssh
             }))
@@ -310,11 +319,27 @@ fn tls_folder(folder: &Path, context: &Context) -> Result<PathBuf> {
         .hint("--tls-dir names a folder with ca.pem, and cert.pem and key.pem where the engine asks for them"))
 }
 
-fn ssh_access(host: &str, args: &RegisterArgs, context: &Context) -> Result<SshAccess> {
-    let (user, host) = match host.rsplit_once('@') {
-        Some((user, host)) => (Some(user), host),
-        None => (None, host),
+/// The port of sshd, which may be said by an option and by the address.
+fn one_port(option: Option<u16>, address: Option<u16>) -> Result<Option<u16>> {
+    match (option, address) {
+        (Some(option), Some(address)) if option != address => Err(Error::usage(format!(
+            "two ports are named: {address} in the address, and --port {option}"
+        ))
+        .hint("leave one of them away")),
+        (option, address) => Ok(option.or(address)),
+    }
+}
+
+fn ssh_access(written: &str, args: &RegisterArgs, context: &Context) -> Result<SshAccess> {
+    let no_host = |why: String| {
+        Error::usage(format!("{written:?} is no host{why}")).hint(
+            "a name, an address, or a Host of ~/.ssh/config, as [USER@]HOST[:PORT]; engines on TCP: --host tcp://HOST:PORT",
+        )
     };
+    let Destination { user, host, port } = Destination::parse(written).map_err(|cause| match cause {
+        SshConfigError::BadHost(_) => no_host(String::new()),
+        cause => no_host(format!(": {cause}")),
+    })?;
     let user = args
         .user
         .as_deref()
@@ -324,9 +349,8 @@ fn ssh_access(host: &str, args: &RegisterArgs, context: &Context) -> Result<SshA
     let odd = |text: &str| {
         text.is_empty() || text.starts_with('-') || text.chars().any(|c| c.is_control() || c.is_whitespace())
     };
-    if odd(host) || host.len() > LONGEST_HOST {
-        return Err(Error::usage(format!("{host:?} is no host"))
-            .hint("a name, an address, or a Host of ~/.ssh/config; engines on TCP: --host tcp://HOST:PORT"));
+    if odd(written) || host.len() > LONGEST_HOST {
+        return Err(no_host(String::new()));
     }
     if let Some(user) = user.filter(|user| odd(user)) {
         return Err(Error::usage(format!("{user:?} is no user")).hint("-u USER, or DOCK_USER"));
@@ -348,7 +372,7 @@ fn ssh_access(host: &str, args: &RegisterArgs, context: &Context) -> Result<SshA
     Ok(SshAccess {
         host: host.to_owned(),
         user: user.map(str::to_owned),
-        port: args.port,
+        port: one_port(args.port, port)?,
         identity,
         docker_socket: args.docker_socket.clone(),
     })

@@ -93,6 +93,8 @@ struct State {
     asked: BTreeSet<String>,
     /// What was answered last, to which question.
     answers: BTreeMap<String, Zeroizing<String>>,
+    /// The host whose key was asked about, and was not accepted.
+    unaccepted: Option<String>,
 }
 
 impl Shared {
@@ -124,6 +126,10 @@ impl Shared {
             self.state().answers.insert(question, known.clone());
             return Some(known.clone());
         }
+        let is_of_host = manner == Manner::Answer as u8 && is_of_host(&question);
+        if let Some(host) = unknown_host(&question).filter(|_| is_of_host) {
+            self.state().unaccepted = Some(host.to_owned());
+        }
         if self.batch {
             return None;
         }
@@ -135,10 +141,16 @@ impl Shared {
         };
         let answer = self.asker.ask(&Question {
             prompt,
-            echo: manner != Manner::Answer as u8,
-            kind: QuestionKind::Secret,
+            echo: is_of_host || manner != Manner::Answer as u8,
+            kind: match is_of_host {
+                true => QuestionKind::HostKey,
+                false => QuestionKind::Secret,
+            },
         });
         let answer = answer.map(Zeroizing::new)?;
+        if is_of_host && !answer.trim().is_empty() && !answer.trim().eq_ignore_ascii_case("no") {
+            self.state().unaccepted = None;
+        }
         if manner == Manner::Confirm as u8 && !answer.trim().eq_ignore_ascii_case("yes") {
             return None;
         }
@@ -147,6 +159,18 @@ impl Shared {
         }
         Some(answer)
     }
+}
+
+/// Whether it is about the key of a host that is not known. That comes before anything that a server may ask in words of its own,
+/// and what follows it is no secret.
+fn is_of_host(question: &str) -> bool {
+    unknown_host(question).is_some() || question.starts_with("Please type 'yes'")
+}
+
+/// The host that such a question names.
+fn unknown_host(question: &str) -> Option<&str> {
+    let host = question.strip_prefix("The authenticity of host '")?;
+    host.split([' ', '\'']).next()
 }
 
 /// Whether an answer is kept for the next login: only that to a question which OpenSSH's client asks of itself. A server
@@ -215,8 +239,9 @@ impl Desk {
         })
     }
 
-    /// Keeps what was answered for the next login, where this one succeeded.
-    pub(super) fn close(self, memory: &Memory, succeeded: bool) {
+    /// Keeps what was answered for the next login, where this one succeeded. Says which host's key nobody accepted, where one was
+    /// asked about.
+    pub(super) fn close(self, memory: &Memory, succeeded: bool) -> Option<String> {
         let state = self.shared.state();
         for question in &state.asked {
             match state.answers.get(question).filter(|_| succeeded) {
@@ -224,6 +249,7 @@ impl Desk {
                 None => memory.forget_of_openssh(question),
             }
         }
+        state.unaccepted.clone()
     }
 }
 
@@ -296,6 +322,28 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer.strip_prefix('+').map(str::to_owned)
+    }
+
+    #[test]
+    fn a_host_that_is_not_known_is_asked_about_as_such() {
+        let directory = tempfile::tempdir().unwrap();
+        let (memory, asker) = (Memory::default(), Arc::new(Counting::default()));
+        let question = "The authenticity of host '[box]:2222 ([10.0.0.7]:2222)' can't be established.\nED25519 key fingerprint is SHA256:x.\n\
+                        Are you sure you want to continue connecting (yes/no/[fingerprint])? ";
+        for (name, batch, expected) in [("a", true, Some("[box]:2222")), ("b", false, None)] {
+            let socket = directory.path().join(name);
+            let desk = Desk::open(&socket, Arc::clone(&asker) as _, &memory, batch, "OpenSSH_9.2p1").unwrap();
+            assert_eq!(ask(&socket, Manner::Answer, question).is_some(), !batch);
+            assert_eq!(desk.close(&memory, true).as_deref(), expected, "{name}");
+        }
+        let asked = asker.0.lock().unwrap();
+        assert_eq!(
+            (asked.len(), asked[0].kind, asked[0].echo),
+            (1, QuestionKind::HostKey, true)
+        );
+        // A server's own words are marked, and so are none of these.
+        assert!(!is_of_host("(ann@box) The authenticity of host 'x'"));
+        assert!(is_of_host("Please type 'yes', 'no' or the fingerprint: "));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! A session that the user's own OpenSSH client holds, where libssh2 cannot log in: keys in a token (PKCS11) or a security
-//! key (FIDO), GSSAPI, hostbased.
+//! key (FIDO), GSSAPI, hostbased; or where this side cannot tell who the host is.
 //!
-//! `ssh -M` logs in, and asks what it must by way of [`ask`]; the host key is OpenSSH's to check, and an unknown one is
-//! refused. Then it listens on a control socket in a private directory, which is taken as soon as it is there: one
+//! `ssh -M` logs in, and asks what it must by way of [`ask`]; the host key is OpenSSH's to check, by whatever it knows hosts by
+//! (certificates, KnownHostsCommand, the domain name system), and the person's to accept where it is new. Then it listens on a control socket in a private directory, which is taken as soon as it is there: one
 //! connection carries all channels ([`channels`]), and the directory is removed. The client lives as long as that connection,
 //! and so never longer than the agent.
 
@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use dock_link::transport::{Asker, TransportError, TransportErrorKind};
 use dockerutils_core::agent::holder::Holder;
 use dockerutils_core::agent::place;
+use dockerutils_core::docks::ssh_config::StrictHostKeyChecking;
 use dockerutils_core::env::Env;
 use dockerutils_core::hint;
 
@@ -36,9 +37,8 @@ pub(super) use channels::Loop;
 use wire::{Fields, Message};
 
 /// Beside what the user's configuration says. ssh takes the first value that it is given.
-const OPTIONS: [&str; 14] = [
+const OPTIONS: [&str; 13] = [
     "ControlPersist=no",
-    "StrictHostKeyChecking=yes",
     // It would ask for something that is none of the person's business now.
     "UpdateHostKeys=no",
     "VisualHostKey=no",
@@ -204,8 +204,22 @@ pub(super) fn establish(
     )
     .map_err(|error| failed(resolved, &error.to_string()))?;
     let result = log_in(plan, resolved, asker.as_ref(), cancel, &private.0);
-    desk.close(&plan.memory, result.is_ok());
-    result
+    let unaccepted = desk.close(&plan.memory, result.is_ok());
+    result.map_err(|error| match (unaccepted, error.kind) {
+        // Its own last words are only that the verification failed.
+        (Some(host), TransportErrorKind::NeedsPerson) => TransportError {
+            message: format!(
+                "the host key of {} is not known, and was not accepted",
+                super::auth::printable(&host)
+            ),
+            hint: Some(hint!(
+                "connect once, and compare the key: ssh {words}";
+                words = resolved.words(&plan.access)
+            )),
+            kind: error.kind,
+        },
+        _ => error,
+    })
 }
 
 /// What the client says of its version; nothing where it does not say.
@@ -267,6 +281,13 @@ fn client(plan: &Plan, resolved: &Resolved, directory: &Path) -> io::Result<Comm
     for option in OPTIONS {
         ssh.args(["-o", option]);
     }
+    // A key that has changed is refused, whatever the configuration says, as by libssh2's side.
+    let strict = match config.strict {
+        StrictHostKeyChecking::Yes => "yes",
+        StrictHostKeyChecking::Ask => "ask",
+        StrictHostKeyChecking::AcceptNew | StrictHostKeyChecking::Off => "accept-new",
+    };
+    ssh.args(["-o", &format!("StrictHostKeyChecking={strict}")]);
     if config.alive_interval.is_none() {
         ssh.args(["-o", "ServerAliveInterval=15"]);
     }

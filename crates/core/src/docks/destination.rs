@@ -1,0 +1,114 @@
+//! A machine as people write it for ssh.
+//!
+//! ssh takes `[user@]host` and `ssh://[user@]host[:port]`, ProxyJump takes `[user@]host[:port]` as well, and scp and docker have
+//! taught everybody to write a port behind a colon. So all of them are understood wherever a machine is named.
+
+use super::ssh_config::{SshConfigError, check_host, check_user};
+
+/// `[user@]host[:port]`; an address of IPv6 in brackets, or bare where no port follows; `ssh://` may stand before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Destination<'a> {
+    /// The user there, where one is named.
+    pub user: Option<&'a str>,
+    /// A name or an address, without brackets.
+    pub host: &'a str,
+    /// The port of sshd, where one is named.
+    pub port: Option<u16>,
+}
+
+impl<'a> Destination<'a> {
+    /// Reads what a person wrote.
+    ///
+    /// # Errors
+    /// A host or user that can be none, and a port that is no number from 1 to 65535.
+    pub fn parse(text: &'a str) -> Result<Self, SshConfigError> {
+        let text = text.trim();
+        let text = text
+            .strip_prefix("ssh://")
+            .map_or(text, |address| address.trim_end_matches('/'));
+        let (user, rest) = match text.rsplit_once('@') {
+            Some((user, rest)) => (Some(user), rest),
+            None => (None, text),
+        };
+        let (host, port) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, "")) => (host, None),
+            Some((host, behind)) => {
+                let port = behind.strip_prefix(':');
+                (
+                    host,
+                    Some(port.ok_or_else(|| SshConfigError::BadHost(text.to_owned()))?),
+                )
+            }
+            None if rest.starts_with('[') => return Err(SshConfigError::BadHost(text.to_owned())),
+            None => match rest.split_once(':') {
+                // More than one colon: an address of IPv6, without a port.
+                Some((_, port)) if port.contains(':') => (rest, None),
+                Some((host, port)) => (host, Some(port)),
+                None => (rest, None),
+            },
+        };
+        check_host(host)?;
+        user.map_or(Ok(()), check_user)?;
+        let bad_port = |port: &str| SshConfigError::BadPort(port.to_owned());
+        let number = |port: &str| port.parse().ok().filter(|&port| port > 0).ok_or_else(|| bad_port(port));
+        Ok(Self {
+            user,
+            host,
+            port: port.map(number).transpose()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_are_read_as_people_write_them() {
+        let machine = |user, host, port| Ok(Destination { user, host, port });
+        for (text, expected) in [
+            ("box", machine(None, "box", None)),
+            ("ann@box:2200", machine(Some("ann"), "box", Some(2200))),
+            ("box:2222", machine(None, "box", Some(2222))),
+            ("a@b@box", machine(Some("a@b"), "box", None)),
+            ("[::1]", machine(None, "::1", None)),
+            ("ann@[::1]:2222", machine(Some("ann"), "::1", Some(2222))),
+            ("[fe80::1%eth0]:22", machine(None, "fe80::1%eth0", Some(22))),
+            ("fe80::1", machine(None, "fe80::1", None)),
+            ("ann@fe80::1", machine(Some("ann"), "fe80::1", None)),
+            ("ssh://ann@box:22/", machine(Some("ann"), "box", Some(22))),
+            ("ssh://box", machine(None, "box", None)),
+            ("ssh://[::1]:2222", machine(None, "::1", Some(2222))),
+        ] {
+            assert_eq!(Destination::parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_machine_is_refused() {
+        for text in [
+            "",
+            "-oProxyCommand=x",
+            "a@-x",
+            "box:x",
+            "box:",
+            "box:0",
+            "box:65536",
+            "[::1]x",
+            "[::1]:",
+            "[]",
+            "[::1",
+            "box;x",
+            "$(x)@box",
+            "@box",
+            "ssh://",
+        ] {
+            // A user of $( is only refused where it could be more than a name.
+            assert!(Destination::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(
+            Destination::parse("box:http"),
+            Err(SshConfigError::BadPort("http".to_owned()))
+        );
+    }
+}
