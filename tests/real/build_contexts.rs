@@ -149,6 +149,37 @@ fn odd_files(sandbox: Sandbox) -> Sandbox {
 }
 
 #[test]
+fn a_context_of_ones_own_and_a_pip_conf_of_its_template_are_dockers() {
+    const PROJECT: &str = "rt-own-context";
+    site::everywhere(|site| {
+        let _images = site.images(PROJECT);
+        let config = "[build_image]\nimages_dir = images\n[web]\ncontext = {image_dir}\n[tool]\n\
+                      dockerfile = tool_1.2.Dockerfile\n";
+        let sandbox = Sandbox::named(PROJECT)
+            .file("docker/dockerutils.cfg", config)
+            .file("images/web/Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx\n")
+            .file("images/web/.dockerignore", "*.log\nDockerfile\n")
+            .file("images/web/pip.conf.template", "of the image")
+            .file("images/web/app/main", "1")
+            .file("images/web/a.log", "")
+            .file("tool_1.2.Dockerfile", "FROM dockerutils-lab-base:1\nCOPY . /ctx\n")
+            .file(".dockerignore", "images/web/app\n")
+            .file("pip.conf.template", "of the root");
+        set_mode(&sandbox.project().join("images/web/pip.conf.template"), 0o640);
+        compare(site, &sandbox, PROJECT, &["web", "tool"]);
+        let name = |image: &str| format!("{PROJECT}-{image}:{}", site.tag());
+        assert_eq!(site.file(&name("web"), "/ctx/pip.conf"), "of the image", "{site}");
+        assert_eq!(site.file(&name("tool"), "/ctx/pip.conf"), "of the root", "{site}");
+        // What changed is sent, and what was sent before is not mixed up with another image's.
+        sandbox.write("images/web/app/main", "22");
+        sandbox.write("images/web/pip.conf.template", "of the image, anew");
+        compare(site, &sandbox, PROJECT, &["tool", "web"]);
+        assert_eq!(site.file(&name("web"), "/ctx/pip.conf"), "of the image, anew", "{site}");
+        assert_eq!(site.file(&name("web"), "/ctx/app/main"), "22", "{site}");
+    });
+}
+
+#[test]
 fn odd_files_arrive_as_dockers() {
     const PROJECT: &str = "rt-odd-files";
     let sandbox = odd_files(

@@ -206,6 +206,7 @@ fn every_key_of_the_configuration_is_explained() {
         ("IMAGE_KEYS", "keys"),
         ("DOCKED_KEYS", "docked keys"),
         ("RUN_IMAGE_KEYS", "run_image keys"),
+        ("BUILD_IMAGE_KEYS", "build_image keys"),
     ] {
         let known = between(&source, &format!("const {list}: &[&str] = &["), "];");
         let known: BTreeSet<&str> = known.split('"').skip(1).step_by(2).collect();

@@ -15,9 +15,9 @@ use dockerutils_core::ops::layers;
 /// Build the images of a project
 ///
 /// An image type is a folder under docker/ with a Dockerfile; the build context is the project's root. How it is
-/// named and built is said in its section of docker/dockerutils.cfg (keys name, tag, prefix, build_args,
-/// pull_FROM_on_force, pre_build_script, post_build_script). The equivalent docker command is printed before it is
-/// done. No docker client is needed.
+/// named and built is said in its section of docker/dockerutils.cfg (keys name, tag, prefix, context, dockerfile, build_args,
+/// pull_FROM_on_force, pre_build_script, post_build_script), and in the key images_dir of the section build_image where
+/// its folder is. The equivalent docker command is printed before it is done. No docker client is needed.
 #[derive(Debug, Parser)]
 #[command(
     after_long_help = "Exit codes: 0 built; 1 a build failed; 2 wrong usage or configuration; 3 the engine can't be \
@@ -30,6 +30,9 @@ pub struct Args {
     /// Build `base` before it, and pull where pull_FROM_on_force says so
     #[arg(short, long = "force_build_base", visible_alias = "force-build-base")]
     pub force_build_base: bool,
+    /// Build what it is FROM in this project before it, in the order of `all`
+    #[arg(long)]
+    pub with_bases: bool,
     /// Use this name for the image
     #[arg(short, long = "image_name", visible_alias = "image-name", value_name = "NAME")]
     pub image_name: Option<String>,
@@ -43,7 +46,7 @@ pub struct Args {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Build nothing: show the image's layers, the line that made each, and what is in them in vain
-    #[arg(long, conflicts_with_all = ["force_build_base", "pull_base", "jobs"])]
+    #[arg(long, conflicts_with_all = ["force_build_base", "with_bases", "pull_base", "jobs"])]
     pub layers: bool,
     /// What every command takes that uses an engine.
     #[command(flatten)]
@@ -62,6 +65,7 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
     let wanted = BuildArgs {
         image: args.image,
         force_base: args.force_build_base,
+        with_bases: args.with_bases,
         image_name: args.image_name,
         image_tag: args.image_tag,
         pull: args.pull_base,

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
 
 use std::fs;
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -340,6 +341,18 @@ fn all_goes_on_past_a_failure_with_what_does_not_need_it() {
         .run();
     let status = |index: usize| outcome.json()["images"][index]["status"].clone();
     assert_eq!([status(0), status(1), status(2)], ["failed", "skipped", "cached"]);
+    let error = |index: usize| outcome.json()["images"][index]["error"].clone();
+    assert!(
+        error(0).as_str().is_some_and(|error| error.contains("FRMO")),
+        "{outcome}"
+    );
+    assert!(
+        error(1)
+            .as_str()
+            .is_some_and(|error| error.ends_with("which could not be built")),
+        "{outcome}"
+    );
+    assert!(error(2).is_null());
 }
 
 #[test]
@@ -578,52 +591,261 @@ fn rules_that_cannot_be_read_are_not_no_rules() {
     }
 }
 
-#[test]
-fn a_pip_conf_is_made_for_the_build_and_taken_away() {
-    let sandbox = project().file("pip.conf.template", "[global]\n");
-    classic(&sandbox, &building())
-        .arg("dev")
-        .any_stdout()
-        .any_stderr()
-        .run();
-    assert!(!sandbox.project().join("pip.conf").exists());
-    let sandbox = project()
-        .file("pip.conf.template", "[global]\n")
-        .file("pip.conf", "own");
-    classic(&sandbox, &building())
-        .arg("dev")
-        .any_stdout()
-        .any_stderr()
-        .run();
-    assert_eq!(sandbox.read("pip.conf"), "own");
+/// The names and contents of what the classic builder got.
+fn sent(engine: &ScriptedEngine) -> Vec<(String, String)> {
+    let requests = engine.requests();
+    let build = requests.iter().find(|request| request.path == "/build").unwrap();
+    let mut archive = tar::Archive::new(build.body.as_slice());
+    let entries = archive.entries().unwrap().map(|entry| {
+        let mut entry = entry.unwrap();
+        let mut text = String::new();
+        let _ = entry.read_to_string(&mut text);
+        (entry.path().unwrap().display().to_string(), text)
+    });
+    entries.collect()
 }
 
 #[test]
-fn a_pip_conf_that_somebody_writes_during_the_build_stays() {
-    // Not before the clock of the file system has gone on: it has ticks.
-    let tick = "#!/bin/sh\nwhile touch probe; [ \"$(stat -c %z probe)\" = \"$(stat -c %z pip.conf)\" ]; do :; done\n";
-    for script in [
-        "rm pip.conf\necho mine > pip.conf\n",
-        "echo mine > new\nmv new pip.conf\n",
-        "echo mine > pip.conf\n",
+fn context_dockerfile_and_folder_are_where_the_configuration_says() {
+    let config = "[build_image]\nimages_dir = images\n[web]\ncontext = {image_dir}\n[tool]\n\
+                  dockerfile = tool_1.2.Dockerfile\n";
+    let sandbox = Sandbox::new()
+        .file("docker/dockerutils.cfg", config)
+        .file("docker/old/Dockerfile", "FROM scratch\n")
+        .file("images/web/Dockerfile", "FROM scratch\nCOPY app /app\n")
+        .file("images/web/.dockerignore", "*.log\n")
+        .file("images/web/app", "1")
+        .file("images/web/a.log", "2")
+        .file("images/plain/Dockerfile", "FROM scratch\n")
+        .file("tool_1.2.Dockerfile", "FROM scratch\n")
+        .file("secret", "of the root");
+    build_image(&sandbox)
+        .args(["all", "--dry-run"])
+        .stdout(
+            "docker build --compress -t sample-plain:tester -f images/plain/Dockerfile .\n\
+             docker build --compress -t sample-tool:tester -f tool_1.2.Dockerfile .\n\
+             docker build --compress -t sample-web:tester -f images/web/Dockerfile images/web\n",
+        )
+        .run();
+    let engine = building().on(
+        "GET",
+        "/images/sample-web:tester/json",
+        Reply::json(200, &json!({ "Id": "sha256:4711" })),
+    );
+    classic(&sandbox, &engine).arg("web").any_stdout().any_stderr().run();
+    let names: Vec<String> = sent(&engine).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, [".dockerignore", "Dockerfile", "app"]);
+    // One beside the Dockerfile counts before it. The classic builder of docker knows none; ours reads it as BuildKit does.
+    let sandbox = sandbox.file("images/web/Dockerfile.dockerignore", "app\n");
+    let engine = building().on(
+        "GET",
+        "/images/sample-web:tester/json",
+        Reply::json(200, &json!({ "Id": "sha256:4711" })),
+    );
+    classic(&sandbox, &engine).arg("web").any_stdout().any_stderr().run();
+    let names: Vec<String> = sent(&engine).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(
+        names,
+        [".dockerignore", "Dockerfile", "Dockerfile.dockerignore", "a.log"]
+    );
+    build_image(&sandbox)
+        .arg("old")
+        .code(2)
+        .stderr_has("has no image old")
+        .run();
+}
+
+#[test]
+fn a_context_outside_of_the_project_is_refused() {
+    for value in ["..", "/", "link"] {
+        let sandbox = configured(&format!("[dev]\ncontext = {value}\n")).symlink("link", "../home");
+        build_image(&sandbox)
+            .arg("dev")
+            .code(2)
+            .stderr_has(&format!(
+                "docker/dockerutils.cfg:2: [dev] context: {value} is outside of the project"
+            ))
+            .stderr_has("hint: it must be in [SANDBOX]/sample, links included")
+            .run();
+    }
+}
+
+#[test]
+fn what_it_is_from_is_built_with_it() {
+    let sandbox = Sandbox::new()
+        .file("docker/app/Dockerfile", "FROM sample-lib:tester\n")
+        .file("docker/lib/Dockerfile", "FROM sample-os:tester\n")
+        .file("docker/os/Dockerfile", "FROM scratch\n")
+        .file("docker/other/Dockerfile", "FROM sample-os:tester\n");
+    let line = |image: &str, tag: &str| {
+        format!("docker build --compress -t sample-{image}:{tag} -f docker/{image}/Dockerfile .\n")
+    };
+    let built = |images: &[&str]| images.iter().map(|image| line(image, "tester")).collect::<String>();
+    build_image(&sandbox)
+        .args(["app", "--with-bases", "--dry-run"])
+        .stdout(&built(&["os", "lib", "app"]))
+        .run();
+    build_image(&sandbox)
+        .args(["os", "--with-bases", "--dry-run"])
+        .stdout(&built(&["os"]))
+        .run();
+    // A name or tag is that of the image that was asked for.
+    build_image(&sandbox)
+        .args(["lib", "--with-bases", "-t", "2", "--dry-run"])
+        .stdout(&(line("os", "tester") + &line("lib", "2")))
+        .run();
+    build_image(&sandbox)
+        .args(["clean", "--with-bases"])
+        .code(2)
+        .stderr_has("--with-bases builds, and clean removes")
+        .run();
+}
+
+#[test]
+fn a_from_with_another_tag_than_the_image_is_built_with_warns() {
+    let sandbox = Sandbox::new()
+        .file(
+            "docker/app/Dockerfile",
+            "ARG T=old\nFROM sample-lib:$T\nCOPY --from=sample-lib:tester a b\n",
+        )
+        .file("docker/lib/Dockerfile", "FROM debian\n");
+    build_image(&sandbox)
+        .args(["app", "--dry-run"])
+        .any_stdout()
+        .stderr(
+            "build-image: warning: docker/app/Dockerfile:2 names sample-lib:old, and image type lib is built with the tag \
+             tester\n",
+        )
+        .run();
+    // The tag of this call is known to whoever calls.
+    build_image(&sandbox)
+        .args(["app", "-t", "old", "--dry-run"])
+        .any_stdout()
+        .run();
+}
+
+#[test]
+fn sections_are_taken_as_they_are_meant() {
+    let config = "[build-image]\nimages_dir = docker\n[env_later]\nA = 1\nB = 2\n[DEFAULT]\ntag = 1\n";
+    let outcome = build_image(&configured(config))
+        .args(["dev", "--dry-run"])
+        .any_stdout()
+        .stderr(
+            "build-image: warning: docker/dockerutils.cfg:1: [build-image] is taken for [build_image]; write it so\n\
+             build-image: warning: [DEFAULT] tag does not count for dev, which has no section: write [dev] into \
+             docker/dockerutils.cfg\n",
+        )
+        .run();
+    assert!(outcome.stdout.contains("sample-dev:tester"), "{outcome}");
+    build_image(&configured(config))
+        .args(["dev", "--dry-run", "-v"])
+        .any_stdout()
+        .stderr_has("no key env names [env_later] of the configuration: it counts nowhere")
+        .run();
+}
+
+#[test]
+fn a_pip_conf_of_the_template_is_sent_and_never_on_the_disk() {
+    let sandbox = project().file("pip.conf.template", "[global]\n");
+    let engine = building();
+    let outcome = classic(&sandbox, &engine).arg("dev").any_stdout().any_stderr().run();
+    assert!(sent(&engine).contains(&("pip.conf".to_owned(), "[global]\n".to_owned())));
+    // What docker needs for the same is printed.
+    assert!(
+        outcome.stderr.contains("cp -p pip.conf.template pip.conf\n"),
+        "{outcome}"
+    );
+    assert!(outcome.stderr.contains("\nrm pip.conf\n"), "{outcome}");
+    assert!(!sandbox.project().join("pip.conf").exists());
+    build_image(&sandbox)
+        .args(["dev", "--dry-run"])
+        .stdout(
+            "cp -p pip.conf.template pip.conf\n\
+             docker build --compress -t sample-dev:tester -f docker/dev/Dockerfile .\nrm pip.conf\n",
+        )
+        .run();
+    let sandbox = sandbox.file("pip.conf", "own");
+    let engine = building();
+    classic(&sandbox, &engine).arg("dev").any_stdout().any_stderr().run();
+    assert!(sent(&engine).contains(&("pip.conf".to_owned(), "own".to_owned())));
+    assert_eq!(sandbox.read("pip.conf"), "own");
+    build_image(&sandbox)
+        .args(["dev", "--dry-run"])
+        .stdout("docker build --compress -t sample-dev:tester -f docker/dev/Dockerfile .\n")
+        .run();
+}
+
+#[test]
+fn scripts_see_the_pip_conf_and_what_they_write_stays() {
+    for (script, stays) in [
+        ("cat pip.conf >&2\n", None),
+        ("rm pip.conf\necho mine > pip.conf\n", Some("mine\n")),
+        ("echo mine > new\nmv new pip.conf\n", Some("mine\n")),
     ] {
         let sandbox = project()
             .file("docker/dockerutils.cfg", "[dev]\npre_build_script = ./write\n")
-            .script("write", format!("{tick}{script}"))
-            .file("pip.conf.template", "[global]\n");
-        let outcome = classic(&sandbox, &building())
-            .arg("dev")
-            .any_stdout()
-            .any_stderr()
-            .run();
+            .script("write", format!("#!/bin/sh\nset -e\n{script}"))
+            .file("pip.conf.template", "[the-template]\n");
+        let engine = building();
+        let outcome = classic(&sandbox, &engine).arg("dev").any_stdout().any_stderr().run();
+        let expected = stays.unwrap_or("[the-template]\n");
         assert!(
-            outcome
-                .stderr
-                .contains("/pip.conf was written by somebody else during the build, and stays"),
-            "{script} {outcome}"
+            sent(&engine).contains(&("pip.conf".to_owned(), expected.to_owned())),
+            "{outcome}"
         );
-        assert_eq!(sandbox.read("pip.conf"), "mine\n", "{script}");
+        assert_eq!(stays.is_none(), outcome.stderr.contains("[the-template]"), "{outcome}");
+        let there = fs::read_to_string(sandbox.project().join("pip.conf")).ok();
+        assert_eq!(there.as_deref(), stays, "{script}");
     }
+}
+
+#[test]
+fn what_a_killed_build_left_is_known_as_ours() {
+    let sandbox = project()
+        .file("pip.conf.template", "[global]\n")
+        .symlink("pip.conf", "./pip.conf.template");
+    let engine = building();
+    classic(&sandbox, &engine).arg("dev").any_stdout().any_stderr().run();
+    assert!(sent(&engine).contains(&("pip.conf".to_owned(), "[global]\n".to_owned())));
+    assert!(sandbox.project().join("pip.conf").symlink_metadata().is_err());
+    // The user's own stays, and is sent as it is.
+    let sandbox = sandbox.symlink("pip.conf", "pip.conf.template");
+    classic(&sandbox, &building())
+        .arg("dev")
+        .any_stdout()
+        .any_stderr()
+        .run();
+    assert!(sandbox.project().join("pip.conf").is_symlink());
+}
+
+#[test]
+fn the_first_of_two_builds_to_end_takes_nothing_from_the_other() {
+    let sandbox = project()
+        .file("docker/dockerutils.cfg", "[two]\npost_build_script = ./wait\n")
+        .file("docker/two/Dockerfile", "FROM scratch\n")
+        .script(
+            "wait",
+            "#!/bin/sh\ntouch waits\nread line < pipe\ncat pip.conf > seen\n",
+        )
+        .file("pip.conf.template", "[global]\n");
+    let at = |name: &str| sandbox.project().join(name);
+    sandbox.program("mkfifo").arg(at("pipe")).run();
+    let slow = building().on(
+        "GET",
+        "/images/sample-two:tester/json",
+        Reply::json(200, &json!({ "Id": "sha256:4711" })),
+    );
+    let running = classic(&sandbox, &slow).arg("two").spawn();
+    wait::until("the script runs", || at("waits").exists());
+    let quick = building();
+    classic(&sandbox, &quick).arg("dev").any_stdout().any_stderr().run();
+    assert!(sent(&quick).contains(&("pip.conf".to_owned(), "[global]\n".to_owned())));
+    assert!(at("pip.conf").exists(), "it was taken from the other build");
+    fs::write(at("pipe"), "\n").unwrap();
+    let outcome = running.wait();
+    assert_eq!(outcome.code, 0, "{outcome}");
+    assert_eq!(sandbox.read("seen"), "[global]\n");
+    assert!(at("pip.conf").symlink_metadata().is_err());
 }
 
 #[test]
@@ -867,7 +1089,10 @@ fn the_engines_own_words_are_passed_on() {
 
 #[test]
 fn an_interrupt_leaves_nothing_behind() {
-    let sandbox = project().file("pip.conf.template", "secret");
+    // With a script, pip.conf is there for it.
+    let sandbox = configured("[dev]\npre_build_script = ./look\n")
+        .script("look", "#!/bin/sh\ntest -e pip.conf\n")
+        .file("pip.conf.template", "secret");
     let engine = ScriptedEngine::start().on("POST", "/build", Reply::hang());
     let running = classic(&sandbox, &engine).arg("dev").spawn();
     let copy = sandbox.project().join("pip.conf");

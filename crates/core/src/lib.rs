@@ -13,7 +13,7 @@
 //! - [`version`]: the version of a project that uses versioneer, from git;
 //! - [`output`]: what is printed and how: results, tables, JSON, progress; [`terminal`]: its raw mode and size;
 //! - [`naming`] (names, tags, references), [`shell`] (words, quoting), [`mod@env`] (variables),
-//!   [`private_file`] (written whole, locks), [`project_file`] (read), [`placed_file`] (there for a command's time), [`machine_id`], [`hexadecimal`], [`error`].
+//!   [`private_file`] (written whole, locks), [`project_file`] (read), [`machine_id`], [`hexadecimal`], [`error`].
 
 #![cfg_attr(
     test,
@@ -34,7 +34,6 @@ pub mod naming;
 pub mod ops;
 pub mod output;
 pub mod patience;
-pub mod placed_file;
 pub mod private_file;
 pub mod project_file;
 pub mod registry_helper;

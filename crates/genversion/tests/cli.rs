@@ -3,9 +3,10 @@
 //! That the versions are versioneer's is shown by `tests/real/versioneer.rs`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use dockerutils_test_support::{Invocation, Sandbox};
+use dockerutils_test_support::{Invocation, Sandbox, binary};
 use serde_json::json;
 
 const SECTION: &str = "[versioneer]\nVCS = git\nversionfile_source = sample/_version.py\nparentdir_prefix = sample-\n";
@@ -203,6 +204,58 @@ fn json_in_the_source_file_that_is_broken_is_named() {
         .stderr_has("genversion: [SANDBOX]/sample-1.5/sample/_version.py: version_json holds no JSON object: EOF")
         .stderr_has("hint: git checkout ")
         .run();
+}
+
+#[test]
+fn a_shallow_clone_without_its_tag_warns() {
+    let sandbox = project();
+    tagged(&sandbox, "1.0");
+    let commit = "git -c user.name=ann -c user.email=ann@example.org commit -qm second --allow-empty && \
+                  git rev-parse HEAD > .git/shallow";
+    sandbox.program("/bin/sh").args(["-c", commit]).run();
+    let outcome = genversion(&sandbox)
+        .stdout_has("0+untagged.1.g")
+        .stderr_has("genversion: warning: the version is 0+untagged.1.g")
+        .stderr_has("get the rest: git fetch --unshallow --tags\n")
+        .run();
+    assert!(sandbox.read(FILE).contains(outcome.stdout.trim()));
+    // With all of the history, and where a shallow clone has the tag, there is nothing to say.
+    fs::remove_file(sandbox.project().join(".git/shallow")).unwrap();
+    genversion(&sandbox).stdout_has("1.0+1.g").run();
+    let tag = "git rev-parse HEAD > .git/shallow && git tag 2.0";
+    sandbox.program("/bin/sh").args(["-c", tag]).run();
+    genversion(&sandbox).stdout("2.0\n").run();
+}
+
+#[test]
+fn a_checkout_that_can_not_be_written_to_needs_no_more_than_the_same_version() {
+    let sandbox = project();
+    genversion(&sandbox).stdout("1.5\n").run();
+    let mode = |mode| fs::set_permissions(sandbox.project(), fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o555);
+    let without_privileges = || match sandbox.program("id").arg("-u").any_stdout().run().stdout.trim() {
+        "0" => sandbox
+            .program("setpriv")
+            .args(["--bounding-set", "-dac_override,-dac_read_search"])
+            .arg(binary("genversion")),
+        _ => sandbox.command("genversion"),
+    };
+    let around = sandbox.project().parent().unwrap();
+    without_privileges()
+        .env("GIT_CEILING_DIRECTORIES", around)
+        .stdout("1.5\n")
+        .run();
+    mode(0o755);
+    sandbox.write(FILE, "of before");
+    mode(0o555);
+    without_privileges()
+        .env("GIT_CEILING_DIRECTORIES", around)
+        .code(1)
+        .stderr_has("_version.py.bld can't be written: Permission denied")
+        .stderr_has("hint: look who may write there: ls -ld [SANDBOX]/sample-1.5\n")
+        .run();
+    mode(0o755);
+    assert_eq!(sandbox.read(FILE), "of before");
 }
 
 #[test]

@@ -1,13 +1,14 @@
-//! A project: a folder with `docker/`, in which each folder with a Dockerfile is an image type.
+//! A project: a folder with `docker/`, in which each folder with a Dockerfile is an image type, unless its configuration says
+//! where else they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::ini::{Ini, IniError};
-use super::settings::{Settings, UnknownKey};
+use super::settings::{self, Settings, UnknownKey};
 use super::trust::Caller;
-use super::variables::Word;
+use super::variables::{self, VariableError, Word};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hint;
@@ -26,6 +27,10 @@ const DECIDING: [&str; 4] = ["docker", CONFIG_FILE, ".dockerignore", "pip.conf.t
 pub struct Project {
     root: PathBuf,
     config: Ini,
+    /// Where the folders of image types are, seen from the root.
+    images_dir: PathBuf,
+    /// Those of the types that are folders there.
+    folders: Vec<String>,
     types: Vec<String>,
     synthetic: Vec<String>,
     env: Env,
@@ -84,7 +89,7 @@ impl Project {
         Caller::of_process(&self.env).check(&self.root, files)
     }
 
-    fn load(root: &Path, types: Vec<String>, env: &Env, caller: &Caller) -> Result<Self> {
+    fn load(root: &Path, folders: Vec<String>, env: &Env, caller: &Caller) -> Result<Self> {
         let shown = Path::new(CONFIG_FILE);
         let file = root.join(CONFIG_FILE);
         let read = match project_file::open(&file, true) {
@@ -112,8 +117,20 @@ impl Project {
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Ini::empty(shown),
             Err(cause) => return Err(Error::usage(format!("{CONFIG_FILE} can't be read")).because(cause)),
         };
+        let images_dir = images_dir(root, &config, env)?;
+        let folders = if images_dir == Path::new(IMAGES_DIR) {
+            folders
+        } else {
+            caller.check(root, &[&images_dir])?;
+            image_types(&joined(root, &images_dir))?
+        };
+        // A Dockerfile that is named needs no folder.
+        let named = config
+            .sections()
+            .filter(|section| config.own_keys(section).any(|(key, _)| key == DOCKERFILE_KEY));
+        let types: BTreeSet<String> = folders.iter().cloned().chain(named.map(str::to_owned)).collect();
         let synthetic = config
-            .get("run_image", "synthetic_images")?
+            .get(settings::section_of_command(&config, "run_image"), "synthetic_images")?
             .unwrap_or_default()
             .split(',')
             .map(str::trim)
@@ -123,7 +140,9 @@ impl Project {
         Ok(Self {
             root: root.to_owned(),
             config,
-            types,
+            images_dir,
+            folders,
+            types: types.into_iter().collect(),
             synthetic,
             user: env.user(),
             env: env.clone(),
@@ -131,7 +150,7 @@ impl Project {
         })
     }
 
-    /// The folder that holds `docker/`; the build context of every image.
+    /// The folder that holds `docker/`; the build context of every image that names no other.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -188,9 +207,60 @@ impl Project {
         })
     }
 
-    /// Where the Dockerfile of an image type is.
-    pub fn dockerfile(&self, image: &str) -> PathBuf {
-        self.root.join("docker").join(image).join("Dockerfile")
+    /// Where the folders of image types are, seen from the root; nothing in it for the root itself.
+    pub fn images_dir(&self) -> &Path {
+        &self.images_dir
+    }
+
+    /// The Dockerfile of an image type, seen from the root: what the key `dockerfile` says, else that of its folder.
+    ///
+    /// # Errors
+    /// A key that can't be read, or leads out of the project.
+    pub fn dockerfile(&self, image: &str) -> Result<PathBuf> {
+        let folder = self.images_dir.join(image);
+        let named = path_in(
+            &self.root,
+            self.settings(image),
+            DOCKERFILE_KEY,
+            Some(&folder),
+            &self.env,
+        )?;
+        Ok(named.unwrap_or_else(|| folder.join("Dockerfile")))
+    }
+
+    /// The folder of an image type, seen from the root: its own, else that in which its Dockerfile is.
+    ///
+    /// # Errors
+    /// As [`Project::dockerfile`].
+    pub fn image_dir(&self, image: &str) -> Result<PathBuf> {
+        if self.folders.iter().any(|name| name == image) {
+            return Ok(self.images_dir.join(image));
+        }
+        let dockerfile = self.dockerfile(image)?;
+        Ok(dockerfile.parent().map(Path::to_owned).unwrap_or_default())
+    }
+
+    /// The build context of an image type, seen from the root: what the key `context` says, else the root, with nothing in it.
+    ///
+    /// # Errors
+    /// A key that can't be read, leads out of the project, or to what is no folder.
+    pub fn context(&self, image: &str) -> Result<PathBuf> {
+        let (settings, folder) = (self.settings(image), self.image_dir(image)?);
+        let Some(context) = path_in(&self.root, settings, CONTEXT_KEY, Some(&folder), &self.env)? else {
+            return Ok(PathBuf::new());
+        };
+        if self.at(&context).is_dir() {
+            Ok(context)
+        } else {
+            Err(settings
+                .error(CONTEXT_KEY, &format!("there is no folder {}", context.display()))
+                .hint("it is a path seen from the project's root; {image_dir} is the image type's own folder"))
+        }
+    }
+
+    /// Where a path is that is seen from the root.
+    pub fn at(&self, path: &Path) -> PathBuf {
+        joined(&self.root, path)
     }
 
     /// What an image that can be run is made of.
@@ -223,7 +293,8 @@ impl Project {
         }
         if self.synthetic.iter().any(|name| name == image) || self.configured_images().any(|name| name == image) {
             return Err(Error::usage(format!(
-                "there is nothing to build for {image}: docker/{image} holds no Dockerfile"
+                "there is nothing to build for {image}: {} holds no Dockerfile",
+                self.images_dir.join(image).display()
             ))
             .hint(hint!("run-image {} runs it", image)));
         }
@@ -235,7 +306,10 @@ impl Project {
         let error = Error::usage(format!("{} has no image {image}", self.root.display()));
         match nearest(image, known.iter().copied()) {
             Some(near) => error.hint(hint!("did you mean {}?", near)),
-            None if known.is_empty() => error.hint(hint!("write {}", format!("docker/{image}/Dockerfile"))),
+            None if known.is_empty() => error.hint(hint!(
+                "write {}",
+                self.images_dir.join(image).join("Dockerfile").display().to_string()
+            )),
             None => error.hint(hint!("it has {names}"; names = known.into_iter().collect::<Vec<_>>().join(", "))),
         }
     }
@@ -251,10 +325,7 @@ impl Project {
         let expanded = |key: &str| match settings.text(key)? {
             Some(text) => match Word::quoted(&text).and_then(|word| word.expand(&self.env)) {
                 Ok(words) => Ok(Some(words.concat())),
-                Err(cause) => {
-                    let error = settings.error(key, &cause.to_string());
-                    Err(cause.hint().into_iter().fold(error, Error::hint))
-                }
+                Err(cause) => Err(variable_error(settings, key, &cause)),
             },
             None => Ok(None),
         };
@@ -269,13 +340,116 @@ impl Project {
             format!("{}-{name}", self.name().to_lowercase())
         };
         let tag = expanded("tag")?.unwrap_or_else(|| self.user.clone());
-        Ok(designated(&name, &tag))
+        let mut designated = designated(&name, &tag);
+        let defaults = settings::defaults_of_images(&self.config);
+        if !settings.exists() && !defaults.is_empty() {
+            designated.notes.push(format!(
+                "[DEFAULT] {} does not count for {image}, which has no section: write [{image}] into {CONFIG_FILE}",
+                defaults.join(", ")
+            ));
+        }
+        Ok(designated)
     }
 
     /// Keys that no command knows, with the nearest known one.
     pub fn unknown_keys(&self) -> Vec<UnknownKey> {
-        super::settings::unknown_keys(&self.config)
+        settings::unknown_keys(&self.config, &self.types)
     }
+
+    /// Sentences about sections that are understood, and should be written in another way.
+    pub fn misspelled_sections(&self) -> Vec<String> {
+        settings::spelled_as_commands(&self.config, &self.types)
+    }
+
+    /// Sections of variables that no image names yet.
+    pub fn unnamed_environments(&self) -> Vec<&str> {
+        settings::unnamed_environments(&self.config, &self.types)
+    }
+}
+
+/// Where image types are that no configuration puts elsewhere.
+const IMAGES_DIR: &str = "docker";
+const CONTEXT_KEY: &str = "context";
+const DOCKERFILE_KEY: &str = "dockerfile";
+
+/// The path below a root; the root itself where there is nothing in it.
+fn joined(root: &Path, path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() {
+        root.to_owned()
+    } else {
+        root.join(path)
+    }
+}
+
+/// Where the configuration says that image types are, seen from the root.
+fn images_dir(root: &Path, config: &Ini, env: &Env) -> Result<PathBuf> {
+    const KEY: &str = "images_dir";
+    let settings = Settings::new(config, settings::section_of_command(config, "build_image"));
+    let Some(folder) = path_in(root, settings, KEY, None, env)? else {
+        return Ok(IMAGES_DIR.into());
+    };
+    if joined(root, &folder).is_dir() {
+        Ok(folder)
+    } else {
+        Err(settings
+            .error(KEY, &format!("there is no folder {}", folder.display()))
+            .hint("it is a path seen from the project's root: the folder that holds those of the image types"))
+    }
+}
+
+/// The path that a key says, seen from the root, without `.` in it; none where the key is not there. `image_dir` stands for
+/// `{image_dir}`.
+///
+/// What a project names that somebody else wrote is sent to an engine: it stays within the project, links included.
+fn path_in(
+    root: &Path,
+    settings: Settings<'_>,
+    key: &str,
+    image_dir: Option<&Path>,
+    env: &Env,
+) -> Result<Option<PathBuf>> {
+    let Some(text) = settings.text(key)? else {
+        return Ok(None);
+    };
+    let image_dir = image_dir.map(|folder| BTreeMap::from([("image_dir", dotted(folder).display().to_string())]));
+    let words = variables::parse(&text, image_dir.as_ref()).and_then(|words| variables::expand(&words, env));
+    let words = words.map_err(|cause| variable_error(settings, key, &cause))?;
+    let [path] = words.as_slice() else {
+        return Err(settings
+            .error(key, &format!("{text:?} is not one path"))
+            .hint(hint!("{} = \"a path with blanks\", or . for the project's root", key)));
+    };
+    let outside = || {
+        settings
+            .error(
+                key,
+                &format!("{path} is outside of the project: what is there would be sent to the engine"),
+            )
+            .hint(hint!("it must be in {}, links included", root.display()))
+    };
+    let written = Path::new(path);
+    let written = written.strip_prefix(root).unwrap_or(written);
+    let seen: PathBuf = written.components().filter(|part| *part != Component::CurDir).collect();
+    match (joined(root, &seen).canonicalize(), root.canonicalize()) {
+        (Ok(real), Ok(root)) if real.starts_with(&root) => Ok(Some(seen)),
+        // What is not there is named by whoever needs it.
+        (Err(_), _) if seen.components().all(|part| matches!(part, Component::Normal(_))) => Ok(Some(seen)),
+        _ => Err(outside()),
+    }
+}
+
+/// The path, or `.` where there is nothing in it.
+pub fn dotted(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    }
+}
+
+fn variable_error(settings: Settings<'_>, key: &str, cause: &VariableError) -> Error {
+    let error = settings.error(key, &cause.to_string());
+    cause.hint().into_iter().fold(error, Error::hint)
 }
 
 /// What the search for a project's root came upon.
@@ -474,6 +648,93 @@ mod tests {
         assert_eq!(name(&project, "y"), "sample-dir-y:ann");
         assert_eq!(name(&project, "z"), "sample-dir-zed:ann");
         assert_eq!(project.configured_images().collect::<Vec<_>>(), ["x", "z"]);
+    }
+
+    #[test]
+    fn image_types_are_where_the_configuration_says() {
+        let config = "[build_image]\nimages_dir = images\n[web]\ncontext = {image_dir}\n[tool]\ncontext = .\n\
+                      dockerfile = tool_1.Dockerfile\n[deep]\ndockerfile = {image_dir}/prod.Dockerfile\ncontext = ./src/\n";
+        let (_folder, project) = project("", &["old"]);
+        let root = project.root().to_owned();
+        fs::write(root.join(CONFIG_FILE), config).unwrap();
+        for folder in ["images/web", "images/deep", "images/plain", "src"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        for file in ["images/web/Dockerfile", "images/plain/Dockerfile", "tool_1.Dockerfile"] {
+            fs::write(root.join(file), "FROM scratch\n").unwrap();
+        }
+        let project = Project::find(&root, &Env::from_pairs([("HOME", "/home/ann")])).unwrap();
+        assert_eq!(project.image_types(), ["deep", "plain", "tool", "web"]);
+        let placed = |image: &str| {
+            let (file, context) = (project.dockerfile(image).unwrap(), project.context(image).unwrap());
+            (file.display().to_string(), context.display().to_string())
+        };
+        for (image, file, context) in [
+            ("web", "images/web/Dockerfile", "images/web"),
+            ("plain", "images/plain/Dockerfile", ""),
+            ("tool", "tool_1.Dockerfile", ""),
+            ("deep", "images/deep/prod.Dockerfile", "src"),
+        ] {
+            assert_eq!(placed(image), (file.to_owned(), context.to_owned()), "{image}");
+        }
+        assert!(project.buildable("old").is_err());
+    }
+
+    #[test]
+    fn no_key_leads_out_of_the_project() {
+        let find = |config: &str, image: &str| {
+            let (folder, project) = project("", &["dev"]);
+            let root = project.root().to_owned();
+            fs::create_dir(folder.path().join("elsewhere")).unwrap();
+            fs::write(folder.path().join("elsewhere/Dockerfile"), "FROM scratch\n").unwrap();
+            std::os::unix::fs::symlink("../elsewhere", root.join("link")).unwrap();
+            let config = config.replace("ELSEWHERE", folder.path().join("elsewhere").to_str().unwrap());
+            fs::write(root.join(CONFIG_FILE), config).unwrap();
+            let found = Project::find(&root, &Env::from_pairs([("HOME", "/home/ann"), ("UP", "..")]));
+            let placed = found.and_then(|project| Ok((project.context(image)?, project.dockerfile(image)?)));
+            placed.unwrap_err().to_string()
+        };
+        for value in [
+            "..",
+            "link",
+            "ELSEWHERE",
+            "docker/../..",
+            "$UP/elsewhere",
+            "none/../..",
+            "/none",
+        ] {
+            let error = find(&format!("[dev]\ncontext = {value}\n"), "dev");
+            assert!(
+                error.starts_with("docker/dockerutils.cfg:2: [dev] context: "),
+                "{error}"
+            );
+            assert!(error.contains("is outside of the project"), "{value}: {error}");
+            let error = find(&format!("[dev]\ndockerfile = {value}/Dockerfile\n"), "dev");
+            assert!(error.contains("is outside of the project"), "{value}: {error}");
+            let error = find(&format!("[build_image]\nimages_dir = {value}\n"), "dev");
+            assert!(error.contains("is outside of the project"), "{value}: {error}");
+        }
+        for (value, says) in [
+            ("none", "there is no folder none"),
+            ("a b", "is not one path"),
+            ("{imagedir}", "{imagedir} is none of {image_dir}"),
+            ("$NONE", "$NONE is not set"),
+        ] {
+            let error = find(&format!("[dev]\ncontext = {value}\n"), "dev");
+            assert!(error.contains(says), "{value}: {error}");
+        }
+    }
+
+    #[test]
+    fn defaults_do_not_count_without_a_section_and_that_is_said() {
+        let (_folder, project) = project("[DEFAULT]\ntag = 1\nown = 2\n[x]\n", &["x", "y"]);
+        assert_eq!(name(&project, "x"), "sample-dir-x:1");
+        assert_eq!(name(&project, "y"), "sample-dir-y:ann");
+        assert_eq!(project.designation("x").unwrap().notes, [""; 0]);
+        assert_eq!(
+            project.designation("y").unwrap().notes,
+            ["[DEFAULT] tag does not count for y, which has no section: write [y] into docker/dockerutils.cfg"]
+        );
     }
 
     #[test]

@@ -13,6 +13,8 @@ const IMAGE_KEYS: &[&str] = &[
     "args",
     "build_args",
     "cmd",
+    "context",
+    "dockerfile",
     "env",
     "environment",
     "gpu",
@@ -46,6 +48,15 @@ const DOCKED_KEYS: &[&str] = &[
 ];
 /// Keys of `[run_image]`.
 const RUN_IMAGE_KEYS: &[&str] = &["synthetic_images"];
+/// Keys of `[build_image]`.
+const BUILD_IMAGE_KEYS: &[&str] = &["images_dir"];
+/// Sections of commands: as they are written, as the command is (so does the original's prose), and their keys.
+const COMMANDS: [(&str, &str, &[&str]); 2] = [
+    ("run_image", "run-image", RUN_IMAGE_KEYS),
+    ("build_image", "build-image", BUILD_IMAGE_KEYS),
+];
+/// How the names of sections begin that are meant for a key `env`, by custom.
+const ENVIRONMENT: &str = "env_";
 
 /// What one section says.
 #[derive(Clone, Copy, Debug)]
@@ -161,24 +172,76 @@ fn place(config: &Ini, section: &str, key: &str) -> String {
     }
 }
 
-/// Keys that no command knows. Left out: `[DEFAULT]`, sections that an `env` names, keys that `%(x)s` uses.
-pub(super) fn unknown_keys(config: &Ini) -> Vec<UnknownKey> {
-    let env_sections: BTreeSet<&str> = config
+/// The name by which the file has the section of a command, `run_image` or `build_image`: as it is, or as the command is spelled.
+pub(super) fn section_of_command(config: &Ini, section: &'static str) -> &'static str {
+    let spelled = COMMANDS.iter().find(|(known, _, _)| *known == section);
+    match spelled {
+        Some((_, spelled, _)) if !config.has_section(section) && config.has_section(spelled) => spelled,
+        _ => section,
+    }
+}
+
+/// Sentences about sections of commands that are spelled as the command is. One of an image type of that name is none.
+pub(super) fn spelled_as_commands(config: &Ini, types: &[String]) -> Vec<String> {
+    let spelled = COMMANDS
+        .iter()
+        .filter(|(_, spelled, _)| config.has_section(spelled) && !types.iter().any(|name| name == spelled));
+    spelled
+        .map(|(known, spelled, _)| {
+            let file = config.path().display();
+            let line = config.section_line(spelled).unwrap_or_default();
+            if config.has_section(known) {
+                format!("{file}:{line}: [{spelled}] does not count beside [{known}]")
+            } else {
+                format!("{file}:{line}: [{spelled}] is taken for [{known}]; write it so")
+            }
+        })
+        .collect()
+}
+
+/// The sections that an `env` names.
+fn named_environments(config: &Ini) -> BTreeSet<&str> {
+    config
         .sections()
         .flat_map(|section| [config.raw(section, "env"), config.raw(section, "env_docked")])
         .flatten()
-        .collect();
+        .collect()
+}
+
+/// Sections of variables that no `env` names yet, by their names: `[env_...]`, where no image is called so.
+pub(super) fn unnamed_environments<'a>(config: &'a Ini, types: &[String]) -> Vec<&'a str> {
+    let named = named_environments(config);
+    config
+        .sections()
+        .filter(|section| section.starts_with(ENVIRONMENT) && !named.contains(section))
+        .filter(|section| !types.iter().any(|name| name == section))
+        .filter(|section| !config.own_keys(section).any(|(key, _)| key == "name"))
+        .collect()
+}
+
+/// The keys of `[DEFAULT]` that say something of an image: as for the original, only of one that has a section.
+pub(super) fn defaults_of_images(config: &Ini) -> Vec<&str> {
+    let keys = config.default_keys().map(|(key, _)| key);
+    keys.filter(|key| is_image_key(key)).collect()
+}
+
+/// Keys that no command knows. Left out: `[DEFAULT]`, sections that an `env` names or that are called so, keys that `%(x)s`
+/// uses.
+pub(super) fn unknown_keys(config: &Ini, types: &[String]) -> Vec<UnknownKey> {
+    let mut environments = named_environments(config);
+    environments.extend(unnamed_environments(config, types));
     let mut unknown = Vec::new();
-    for section in config.sections().filter(|section| !env_sections.contains(section)) {
+    for section in config.sections().filter(|section| !environments.contains(section)) {
         let referenced = config.references(section);
+        let of_command = COMMANDS
+            .iter()
+            .find(|(known, spelled, _)| section == *known || section == *spelled)
+            .map(|(_, _, keys)| *keys)
+            .unwrap_or_default();
         for (key, _) in config.own_keys(section) {
-            let known = if section == "run_image" {
-                RUN_IMAGE_KEYS.contains(&key) || is_image_key(key)
-            } else {
-                is_image_key(key)
-            };
+            let known = of_command.contains(&key) || is_image_key(key);
             if !known && !referenced.contains(key) {
-                let candidates = IMAGE_KEYS.iter().chain(RUN_IMAGE_KEYS).copied();
+                let candidates = IMAGE_KEYS.iter().chain(RUN_IMAGE_KEYS).chain(BUILD_IMAGE_KEYS).copied();
                 unknown.push(UnknownKey {
                     place: place(config, section, key),
                     nearest: nearest(key, candidates).map(str::to_owned),
@@ -210,11 +273,54 @@ mod tests {
         let config = ini(
             "[DEFAULT]\nany = 1\n[dev]\nvolume = -v a:b\nport = %(mine)s\nmine = 1\nenv = e\nports_docked = x\n[e]\nFREE = 1\n",
         );
-        let found = unknown_keys(&config);
+        let found = unknown_keys(&config, &[]);
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(found[0].place, "docker/dockerutils.cfg:4: [dev] volume");
         assert_eq!(found[0].nearest.as_deref(), Some("volumes"));
         assert_eq!(found[1].nearest.as_deref(), Some("ports"));
+    }
+
+    #[test]
+    fn sections_of_commands_may_be_spelled_as_the_command_is() {
+        let config = ini("[run-image]\nsynthetic_images = a\n[build-image]\nimages_dir = x\n");
+        assert_eq!(unknown_keys(&config, &[]), []);
+        assert_eq!(section_of_command(&config, "run_image"), "run-image");
+        assert_eq!(
+            spelled_as_commands(&config, &[]),
+            [
+                "docker/dockerutils.cfg:1: [run-image] is taken for [run_image]; write it so",
+                "docker/dockerutils.cfg:3: [build-image] is taken for [build_image]; write it so",
+            ]
+        );
+        // An image type may be called so.
+        assert_eq!(
+            spelled_as_commands(&config, &["run-image".to_owned(), "build-image".to_owned()]),
+            [""; 0]
+        );
+        let both = ini("[run-image]\nsynthetic_images = a\n[run_image]\nsynthetic_images = b\n");
+        assert_eq!(section_of_command(&both, "run_image"), "run_image");
+        assert_eq!(
+            spelled_as_commands(&both, &[]),
+            ["docker/dockerutils.cfg:1: [run-image] does not count beside [run_image]"]
+        );
+    }
+
+    #[test]
+    fn sections_of_variables_need_no_image_that_names_them() {
+        let config =
+            ini("[env_a]\nA = 1\n[env_b]\nname = x\nB = 1\n[env_c]\nC = 1\n[dev]\nenv = env_c\n[env_d]\nD = 1\n");
+        assert_eq!(unnamed_environments(&config, &["env_d".to_owned()]), ["env_a"]);
+        let unknown: Vec<String> = unknown_keys(&config, &["env_d".to_owned()])
+            .into_iter()
+            .map(|unknown| unknown.place)
+            .collect();
+        assert_eq!(
+            unknown,
+            [
+                "docker/dockerutils.cfg:5: [env_b] B",
+                "docker/dockerutils.cfg:11: [env_d] D"
+            ]
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use tar::{EntryType, Header};
@@ -193,8 +194,14 @@ impl<W: Write> Archive<W> {
         }
         // Opened first: what cannot be opened should not have a header either.
         let mut file = archive_file(context, entry)?;
-        self.header(entry, entry.size)?;
-        let mut left = entry.size;
+        // One that was put in its place since it was listed is sent whole.
+        let found = file.metadata().map_err(|source| read_error(context, entry, source))?;
+        let size = match found.ino() == entry.inode {
+            true => entry.size,
+            false => found.len(),
+        };
+        self.header(entry, size)?;
+        let mut left = size;
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
             let buffer = self.buffer.get_mut(..most).unwrap_or_default();
@@ -206,15 +213,15 @@ impl<W: Write> Archive<W> {
             if count == 0 {
                 return Err(ArchiveError::Shrunk {
                     path: context.locate(&entry.path),
-                    expected: entry.size,
-                    found: entry.size - left,
+                    expected: size,
+                    found: size - left,
                 });
             }
             let read = buffer.get(..count).unwrap_or_default();
             self.out.write_all(read).map_err(ArchiveError::Send)?;
             left = left.saturating_sub(count as u64);
         }
-        self.pad(entry.size)
+        self.pad(size)
     }
 
     fn append_bytes(&mut self, entry: &Entry, contents: &[u8]) -> Result<(), ArchiveError> {
@@ -400,6 +407,22 @@ mod tests {
         };
         let expected = [(".dockerignore", "*"), ("docker/Dockerfile", "FROM a")];
         assert_eq!(send(&context, &options), pairs(&expected));
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_while_it_is_sent_is_sent_whole() {
+        let (root, context) = context(&[("a", "1"), ("b", "22"), ("c", "333")]);
+        for new in ["longer than before", "s"] {
+            let mut archive = Vec::new();
+            let replace = |entry: &Entry| {
+                if entry.path == b"b" {
+                    fs::write(root.path().join("new"), new).unwrap();
+                    fs::rename(root.path().join("new"), root.path().join("b")).unwrap();
+                }
+            };
+            write_archive(&context, &ArchiveOptions::default(), &mut archive, replace).unwrap();
+            assert_eq!(entries(&archive), pairs(&[("a", "1"), ("b", new), ("c", "333")]));
+        }
     }
 
     #[test]

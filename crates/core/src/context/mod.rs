@@ -12,10 +12,12 @@ pub mod archive;
 mod follow;
 pub mod ignore;
 mod pattern;
+mod stand_in;
 pub mod walk;
 pub mod weight;
 
 pub use archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
 pub use ignore::{Builder, PatternError, Patterns};
+pub use stand_in::StandIn;
 pub use walk::{ContextDir, Entry, Kind, Selector, Walk, WalkError, WalkOptions};
 pub use weight::{Heavy, Weights};

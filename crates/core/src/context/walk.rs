@@ -25,12 +25,17 @@ use rustix::io::Errno;
 
 use super::follow::follow_links;
 use super::ignore::{Builder, ParentMatches, PatternError, Patterns};
+use super::stand_in::StandIn;
 
 /// How many directories the walk keeps open; deeper trees have the outer ones opened again.
 const OPEN_DIRECTORIES: usize = 64;
 
 /// The most that the kernel returns for the names, or for the value, of extended attributes.
 const LARGEST_XATTR: usize = 64 * 1024;
+
+/// How the name of a version file begins while it is written, in the context's root. It may be gone in the next moment, and is
+/// never listed: the docker client's build would break off for it.
+pub const ASIDE: &str = "._version.py.bld.";
 
 /// A build context that cannot be listed or read.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +179,7 @@ impl Entry {
 pub struct ContextDir {
     fd: Arc<OwnedFd>,
     path: Arc<Path>,
+    stand_in: Option<Arc<StandIn>>,
 }
 
 impl ContextDir {
@@ -194,7 +200,21 @@ impl ContextDir {
         Ok(Self {
             fd: Arc::new(fd),
             path: real.into(),
+            stand_in: None,
         })
+    }
+
+    /// The same, in which a file of it is listed and read under a name that it lacks, too.
+    #[must_use]
+    pub fn with_stand_in(mut self, stand_in: Option<StandIn>) -> Self {
+        self.stand_in = stand_in.map(Arc::new);
+        self
+    }
+
+    /// What is read under this name, where that is another file.
+    fn stand_in(&self, path: &[u8]) -> Option<&StandIn> {
+        let stand_in = self.stand_in.as_deref()?;
+        stand_in.counts(self.fd.as_fd(), path).then_some(stand_in)
     }
 
     /// Where it is: absolute, without symbolic links.
@@ -222,6 +242,7 @@ impl ContextDir {
     /// The file is not there, may not be read, or is no regular file.
     pub fn open_file(&self, path: &[u8]) -> Result<File, WalkError> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let path = self.stand_in(path).map_or(path, |stand_in| &stand_in.file);
         let error = |error| io_error("open", self.locate(path), error);
         let fd = self.open_beneath(path, flags).map_err(error)?;
         let stat = rustix::fs::fstat(&fd).map_err(error)?;
@@ -233,6 +254,9 @@ impl ContextDir {
 
     /// The target of a symbolic link of the context, or `None` for anything else.
     pub(super) fn read_link(&self, path: &[u8]) -> Result<Option<Vec<u8>>, WalkError> {
+        if self.stand_in(path).is_some() {
+            return Ok(None);
+        }
         let (parent, name) = split(path);
         let target = self
             .open_directory(parent)
@@ -533,7 +557,10 @@ impl Walk {
         // A descriptor of its own: reading a directory moves its offset.
         let error = |error| io_error("list", context.path().to_owned(), error);
         let fd = context.open_directory(b"").map_err(error)?;
-        let names = Names::read(fd.as_fd()).map_err(error)?;
+        let mut names = Names::read(fd.as_fd()).map_err(error)?;
+        if let Some(stand_in) = &context.stand_in {
+            names.add(&stand_in.name);
+        }
         let xattrs = XattrReader::new(&context.path);
         let level = Level {
             fd: Some(fd),
@@ -583,6 +610,23 @@ impl Walk {
         self.path.extend_from_slice(name.to_bytes());
         let path = &self.path;
         let failed = |action, error| Err(io_error(action, context.locate(path), error));
+        if level.prefix == 0 && path.starts_with(ASIDE.as_bytes()) {
+            return Ok(None);
+        }
+        if let Some(stand_in) = context.stand_in(path) {
+            if !self.filter.judge(path, false, &level.matches)?.listed {
+                return Ok(None);
+            }
+            let opened = context.open_beneath(&stand_in.file, OFlags::RDONLY | OFlags::NONBLOCK);
+            return match opened.and_then(rustix::fs::fstat) {
+                Ok(stat) if file_type(&stat) == FileType::RegularFile => {
+                    Ok(Some(entry(path, Kind::File, &stat, Xattrs::new())))
+                }
+                Ok(_) => Ok(None),
+                Err(error) if is_gone(error) => Ok(None),
+                Err(error) => failed("read", error),
+            };
+        }
 
         let mut known = None;
         if kind == FileType::Unknown {
@@ -824,6 +868,19 @@ impl Names {
         })
     }
 
+    /// Adds a name of which nothing is known; nothing where it is there.
+    fn add(&mut self, name: &[u8]) {
+        let mut index: Vec<_> = self.index.by_ref().collect();
+        let with_nul = [name, b"\0"].concat();
+        let place = index.binary_search_by(|(start, end, _)| self.text.get(*start..*end).cmp(&Some(&with_nul[..])));
+        if let Err(place) = place {
+            let start = self.text.len();
+            self.text.extend_from_slice(&with_nul);
+            index.insert(place, (start, self.text.len(), FileType::Unknown));
+        }
+        self.index = index.into_iter();
+    }
+
     fn next(&mut self) -> Option<(&CStr, FileType)> {
         let (start, end, kind) = self.index.next()?;
         let name = CStr::from_bytes_with_nul(self.text.get(start..end)?).ok()?;
@@ -991,6 +1048,68 @@ mod tests {
             include: bytes(patterns),
             ..WalkOptions::default()
         }
+    }
+
+    #[test]
+    fn a_stand_in_is_listed_and_read_where_its_name_is_not_there() {
+        let root = tree(&["a", "pip.conf.template", "z", "sub/pip.conf.template"]);
+        let stand_in = || StandIn {
+            name: b"pip.conf".to_vec(),
+            file: b"pip.conf.template".to_vec(),
+            mark: b"./pip.conf.template".to_vec(),
+        };
+        let context = || ContextDir::open(root.path()).unwrap().with_stand_in(Some(stand_in()));
+        let listed = |options: &WalkOptions| -> Vec<(String, Kind)> {
+            let entries = context().walk(options).unwrap().map(Result::unwrap);
+            let named = entries.map(|entry| (String::from_utf8(entry.path).unwrap(), entry.kind));
+            named.filter(|(path, _)| path.contains("conf")).collect()
+        };
+        let read = || {
+            let mut text = String::new();
+            let mut file = context().open_file(b"pip.conf").unwrap();
+            io::Read::read_to_string(&mut file, &mut text).unwrap();
+            text
+        };
+        let expected = [
+            ("pip.conf".to_owned(), Kind::File),
+            ("pip.conf.template".to_owned(), Kind::File),
+            ("sub/pip.conf.template".to_owned(), Kind::File),
+        ];
+        let check = || {
+            assert_eq!(listed(&WalkOptions::default()), expected);
+            assert_eq!(listed(&including(&["pip.conf"])), expected[..1]);
+            assert_eq!(listed(&excluding(&["pip.conf"])), expected[1..]);
+            let follow = WalkOptions {
+                follow: bytes(&["pip.con?"]),
+                ..WalkOptions::default()
+            };
+            assert_eq!(listed(&follow), expected[..1]);
+            assert_eq!(read(), "pip.conf.template");
+        };
+        check();
+        // The link that stands for it is it.
+        symlink("./pip.conf.template", root.path().join("pip.conf")).unwrap();
+        check();
+        // One of the user's own is not.
+        fs::remove_file(root.path().join("pip.conf")).unwrap();
+        symlink("pip.conf.template", root.path().join("pip.conf")).unwrap();
+        assert_eq!(
+            listed(&including(&["pip.conf"]))[0].1,
+            Kind::Symlink(b"pip.conf.template".to_vec())
+        );
+        fs::remove_file(root.path().join("pip.conf")).unwrap();
+        fs::write(root.path().join("pip.conf"), "own").unwrap();
+        assert_eq!(read(), "own");
+        fs::remove_file(root.path().join("pip.conf")).unwrap();
+        fs::remove_file(root.path().join("pip.conf.template")).unwrap();
+        assert_eq!(listed(&WalkOptions::default()), expected[2..]);
+    }
+
+    #[test]
+    fn a_version_file_that_is_being_written_is_not_listed() {
+        let root = tree(&["._version.py.bld.x1", "_version.py.bld", "sub/._version.py.bld.x1"]);
+        let expected = ["_version.py.bld", "sub", "sub/._version.py.bld.x1"];
+        assert_eq!(listed(root.path(), &WalkOptions::default()), expected);
     }
 
     #[test]

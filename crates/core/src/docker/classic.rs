@@ -16,7 +16,6 @@ use super::client_config::ClientConfig;
 use super::engine::{Engine, one_line, refusal};
 use super::logins::Logins;
 use super::messages::{Message, Messages};
-use crate::context::ContextDir;
 use crate::context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
 use crate::context::weight::{Heavy, Weights};
 use crate::error::{Error, Result};
@@ -60,7 +59,7 @@ pub async fn build(
     let sent = Arc::new(AtomicU64::new(0));
     let dockerfile = DockerfileInContext::find(request)?;
     let archive_options = archive_options(request, &dockerfile)?;
-    let context = ContextDir::open(&request.context).map_err(context_error)?;
+    let context = super::pip_conf::open(&request.context).map_err(context_error)?;
     let archiving = {
         let sent = Arc::clone(&sent);
         tokio::task::spawn_blocking(move || {

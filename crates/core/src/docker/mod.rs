@@ -30,6 +30,7 @@ mod messages;
 mod metered;
 mod number;
 pub mod packing;
+pub mod pip_conf;
 pub mod port_owner;
 pub mod push;
 mod redaction;

@@ -4,7 +4,6 @@ mod display;
 mod schedule;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,24 +12,25 @@ use bollard::query_parameters::RemoveImageOptions;
 use serde::Serialize;
 
 use crate::cli::Context;
-use crate::config::project::{Project, designated};
+use crate::config::project::{Project, designated, dotted};
 use crate::config::settings::Settings;
 use crate::docker::build::{BuildFailure, BuildRequest, Builder, builder_of};
 use crate::docker::build_options::{BuildOptionError, BuildOptions};
+use crate::docker::buildkit::is_folder;
 use crate::docker::client_config::ClientConfig;
 use crate::docker::dockerfile::Dockerfile;
 use crate::docker::endpoint::Choice;
 use crate::docker::engine::Engine;
 use crate::docker::locality::{self, Locality, Standing};
 use crate::docker::logins;
+use crate::docker::pip_conf::{self, Linked};
 use crate::env::{Env, LOCAL_ENGINE};
 use crate::error::{Class, Error, ErrorDocument, ErrorOf, ExitStatus, Result, WithFailures};
 use crate::hint;
 use crate::naming::{Designation, canonical};
 use crate::ops::genversion;
 use crate::output::table::{Align, Table};
-use crate::output::{Printer, size};
-use crate::placed_file::{PlacedFile, Taken};
+use crate::output::{Printer, size, visible};
 use crate::project_file;
 use crate::shell;
 
@@ -44,6 +44,8 @@ pub struct BuildArgs {
     pub image: String,
     /// Build `base` with it.
     pub force_base: bool,
+    /// Build what it is FROM in this project before it.
+    pub with_bases: bool,
     /// Another name for the image.
     pub image_name: Option<String>,
     /// Another tag for the image.
@@ -66,6 +68,8 @@ pub struct BuildPlan {
     /// What stands before `docker`, with its blank: variables that name the engine.
     pub docker_prefix: String,
     way_to_root: String,
+    /// Contexts that get their `pip.conf` of its template, seen from the root.
+    templates: Vec<PathBuf>,
 }
 
 /// One image of a [`BuildPlan`].
@@ -123,7 +127,7 @@ pub struct ImageReport {
     pub cached_steps: usize,
     /// Bytes of build context that were sent.
     pub context_bytes: u64,
-    /// Why it failed.
+    /// Why it failed, or was skipped.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
 }
@@ -176,32 +180,55 @@ impl BuildPlan {
                 .hint("put name and tag into docker/dockerutils.cfg, or build one image"));
         }
         let types = project.image_types();
-        let wanted: Vec<&str> = if all {
+        let mut wanted: Vec<String> = if all {
             if types.is_empty() {
                 return Err(
-                    Error::usage(format!("{} has no image to build", project.root().display()))
-                        .hint("write docker/dev/Dockerfile"),
+                    Error::usage(format!("{} has no image to build", project.root().display())).hint(hint!(
+                        "write {}",
+                        project.images_dir().join("dev/Dockerfile").display().to_string()
+                    )),
                 );
             }
-            types.iter().map(String::as_str).collect()
+            types.to_vec()
         } else {
             project.buildable(&args.image)?;
             let base =
                 (args.force_base && args.image != "base" && types.iter().any(|name| name == "base")).then_some("base");
-            base.into_iter().chain([args.image.as_str()]).collect()
+            base.into_iter()
+                .chain([args.image.as_str()])
+                .map(str::to_owned)
+                .collect()
         };
+        let made = types
+            .iter()
+            .map(|image| {
+                Ok((
+                    image.clone(),
+                    canonical(&project.designation(image)?.designation.to_string()),
+                ))
+            })
+            .collect::<Result<Vec<_>>>()?;
         let mut notes = Vec::new();
         let mut images = Vec::new();
         let mut sources = Vec::new();
-        for image in wanted {
+        // It grows while what images are made of is found.
+        let mut next = 0;
+        while let Some(image) = wanted.get(next).cloned() {
+            next += 1;
             let named = if image == args.image {
                 (args.image_name.as_deref(), args.image_tag.as_deref())
             } else {
                 (None, None)
             };
-            let (mut plan, dockerfile, said) = image_plan(project, image, named, args, env)?;
-            plan.others = types_of(project, dockerfile.images().map(str::to_owned))?;
+            let (mut plan, dockerfile, said) = image_plan(project, &image, named, args, env)?;
+            plan.others = types_of(&made, &dockerfile);
+            if args.with_bases {
+                let others = plan.others.iter().map(|(other, _)| other);
+                let others: Vec<String> = others.filter(|other| !wanted.contains(other)).cloned().collect();
+                wanted.extend(others);
+            }
             notes.extend(said);
+            notes.extend(other_tags(&made, &project.dockerfile(&image)?, &dockerfile, args));
             images.push(plan);
             sources.push(dockerfile);
         }
@@ -211,9 +238,29 @@ impl BuildPlan {
             notes,
             docker_prefix: String::new(),
             way_to_root: project.way_to_root(),
+            templates: Vec::new(),
         };
-        plan.order(&sources, !all)?;
+        plan.order(&sources, args.force_base && !all)?;
+        plan.templates = plan.made_of_templates(project)?;
         Ok(plan)
+    }
+
+    /// The contexts that get their `pip.conf` of its template.
+    fn made_of_templates(&self, project: &Project) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for step in self.images.iter().flat_map(|image| &image.steps) {
+            let PlanStep::Build { request, .. } = step else {
+                continue;
+            };
+            let seen = request.context.strip_prefix(project.root()).unwrap_or(&request.context);
+            if !found.iter().any(|known| known == seen) {
+                project.check_owners(&[seen.join(pip_conf::TEMPLATE)])?;
+                if pip_conf::is_made(&request.context)? {
+                    found.push(seen.to_owned());
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Sets what each image needs and sorts them by it. With `base_first`, of two images the first is base.
@@ -274,11 +321,29 @@ impl BuildPlan {
 
     /// The lines that say what is done, to be pasted where we were called: docker commands and scripts.
     pub fn lines(&self) -> Vec<String> {
-        self.images
+        let steps = self
+            .images
             .iter()
             .flat_map(|image| &image.steps)
-            .map(|step| format!("{}{}", self.way_to_root, step.line(&self.docker_prefix)))
-            .collect()
+            .map(|step| format!("{}{}", self.way_to_root, step.line(&self.docker_prefix)));
+        let (before, after) = self.lines_around();
+        before.into_iter().chain(steps).chain(after).collect()
+    }
+
+    /// What a docker client needs before and after the lines of the plan, and the engine gets without it: `pip.conf`.
+    fn lines_around(&self) -> (Vec<String>, Vec<String>) {
+        let line = |words: &[&str], folder: &Path, names: &[&str]| {
+            let files = names.iter().map(|name| folder.join(name).display().to_string());
+            let words = words.iter().map(|word| (*word).to_owned()).chain(files);
+            format!("{}{}", self.way_to_root, shell::join(words.collect::<Vec<_>>()))
+        };
+        let folders = self.templates.iter();
+        let before = folders.map(|folder| line(&["cp", "-p"], folder, &[pip_conf::TEMPLATE, pip_conf::NAME]));
+        let after = self
+            .templates
+            .iter()
+            .map(|folder| line(&["rm"], folder, &[pip_conf::NAME]));
+        (before.collect(), after.collect())
     }
 }
 
@@ -317,12 +382,15 @@ fn image_plan(
     let designation = named.designation;
     let pull = args.pull || (args.force_base && settings.switch("pull_FROM_on_force")?.unwrap_or(false));
     let build_args = settings.words("build_args")?.unwrap_or_default();
+    let (own_file, folder) = (project.dockerfile(image)?, project.context(image)?);
     project.check_owners(&[
-        Path::new("docker").join(image),
-        project.dockerfile(image),
-        beside(&project.dockerfile(image)),
+        project.image_dir(image)?,
+        own_file.clone(),
+        beside(&own_file),
+        folder.clone(),
+        folder.join(".dockerignore"),
     ])?;
-    let text = read_dockerfile(&project.dockerfile(image))?;
+    let text = read_dockerfile(&project.at(&own_file))?;
     let parsed_args = parse_options(project, &settings, &build_args, env)?;
     if let Some(named) = &parsed_args.file {
         project.check_owners(&[named.clone(), beside(named)])?;
@@ -339,15 +407,19 @@ fn image_plan(
         words.extend(["--compress", "-t"].map(str::to_owned));
         words.push(designation.to_string());
         words.push("-f".to_owned());
-        words.push(format!("docker/{image}/Dockerfile"));
+        words.push(own_file.display().to_string());
         if let Some(target) = target {
             words.extend(["--target".to_owned(), target.to_owned()]);
         }
         words.extend(build_args.iter().cloned());
-        let options = parse_options(project, &settings, &words, env)?;
+        let mut options = parse_options(project, &settings, &words, env)?;
+        // Seen from the root, where the line is run, and not from the context.
+        for (_, place) in options.contexts.iter_mut().filter(|(_, place)| is_folder(place)) {
+            *place = project.at(Path::new(place)).display().to_string();
+        }
         let request = BuildRequest {
-            context: project.root().to_owned(),
-            dockerfile: options.file.clone().unwrap_or_else(|| project.dockerfile(image)),
+            context: project.at(&folder),
+            dockerfile: options.file.clone().unwrap_or_else(|| project.at(&own_file)),
             tags: options.tags.clone(),
             options,
         };
@@ -355,7 +427,7 @@ fn image_plan(
             .map(str::to_owned)
             .into_iter()
             .chain(words)
-            .chain([".".to_owned()])
+            .chain([positional(dotted(&folder))])
             .collect();
         Ok(PlanStep::Build {
             words,
@@ -376,6 +448,17 @@ fn image_plan(
         others: Vec::new(),
     };
     Ok((plan, dockerfile, named.notes))
+}
+
+/// The context as docker's argument: what looks like an option or an address there is none.
+fn positional(context: &Path) -> String {
+    let text = context.display().to_string();
+    let is_address = text.contains("://") || ["git@", "github.com/"].iter().any(|start| text.starts_with(start));
+    if is_address || text.starts_with('-') {
+        format!("./{text}")
+    } else {
+        text
+    }
 }
 
 /// The rules that count for this Dockerfile before `.dockerignore`.
@@ -447,17 +530,50 @@ pub struct Reports {
     pub status: ExitStatus,
 }
 
-/// Which of these images are made by image types of the project, and by which.
-fn types_of(project: &Project, images: impl Iterator<Item = String>) -> Result<Vec<(String, String)>> {
-    let mut found = Vec::new();
-    for name in images {
-        for image in project.image_types() {
-            if canonical(&project.designation(image)?.designation.to_string()) == canonical(&name) {
-                found.push((image.clone(), name.clone()));
+/// Which of the images that a Dockerfile names are made by image types of the project, and by which. `made` are these, each
+/// with what it is built as.
+fn types_of(made: &[(String, String)], dockerfile: &Dockerfile) -> Vec<(String, String)> {
+    let named = dockerfile.images().map(|name| (name, canonical(name)));
+    let found = named.flat_map(|(name, wanted)| {
+        let makers = made.iter().filter(move |(_, built)| *built == wanted);
+        makers.map(move |(image, _)| (image.clone(), name.to_owned()))
+    });
+    found.collect()
+}
+
+/// Sentences about images of the project that a Dockerfile names by another tag than they are built with: what an older build, or
+/// nobody, has left there is used then.
+fn other_tags(made: &[(String, String)], file: &Path, dockerfile: &Dockerfile, args: &BuildArgs) -> Vec<String> {
+    let mut notes = Vec::new();
+    for name in dockerfile.images() {
+        let wanted = canonical(name);
+        // A digest is what it is, whoever built it.
+        let Some((repository, tag)) = wanted.rsplit_once(':').filter(|_| !wanted.contains('@')) else {
+            continue;
+        };
+        let is_built = made.iter().any(|(_, built)| *built == wanted);
+        let is_of_this_call = args.image_tag.as_deref() == Some(tag);
+        let other = made.iter().find(|(_, built)| {
+            let (of_type, _) = built.rsplit_once(':').unwrap_or_default();
+            of_type == repository
+        });
+        if let (false, false, Some((image, built))) = (is_built, is_of_this_call, other) {
+            let built_tag = built.rsplit_once(':').map(|(_, tag)| tag).unwrap_or_default();
+            let line = dockerfile
+                .line_from(name)
+                .map(|line| format!(":{line}"))
+                .unwrap_or_default();
+            let note = format!(
+                "{}{line} names {}, and image type {image} is built with the tag {built_tag}",
+                file.display(),
+                visible(name)
+            );
+            if !notes.contains(&note) {
+                notes.push(note);
             }
         }
     }
-    Ok(found)
+    notes
 }
 
 /// Carries a plan out.
@@ -518,7 +634,9 @@ pub async fn run_plan_on(
     {
         context.printer.warning(&warning);
     }
-    let _pip_conf = PipConf::place(project.root(), &context.printer)?;
+    let _linked = linked(project, plan, &context.printer);
+    let (before, after) = plan.lines_around();
+    before.iter().for_each(|line| context.printer.note(line));
     let site = schedule::Site {
         engine: engine.clone(),
         locality,
@@ -530,11 +648,43 @@ pub async fn run_plan_on(
         progress: context.env.non_empty("BUILDKIT_PROGRESS").map(str::to_owned),
         docker_variables: context.docker_variables()?,
     };
-    schedule::run(&site, plan).await
+    let reports = schedule::run(&site, plan).await;
+    after.iter().for_each(|line| context.printer.note(line));
+    reports
 }
 
-/// Prints unknown keys of the configuration, each with the nearest known one.
+/// `pip.conf` for the scripts of a plan, which the original let see its copy.
+fn linked(project: &Project, plan: &BuildPlan, printer: &Printer) -> Option<Linked> {
+    let root = project.root();
+    let mut steps = plan.images.iter().flat_map(|image| &image.steps);
+    let has_scripts = steps.any(|step| matches!(step, PlanStep::Script { .. }));
+    if !has_scripts || !pip_conf::is_made(root).unwrap_or(false) {
+        Linked::sweep(root);
+        return None;
+    }
+    Linked::place(root).unwrap_or_else(|cause| {
+        printer.warning(&format!(
+            "{} can't be linked to its template, and the scripts go without it: {cause}",
+            root.join(pip_conf::NAME).display()
+        ));
+        None
+    })
+}
+
+/// Prints unknown keys of the configuration, each with the nearest known one, and sections that should be written in another way.
+///
+/// Of sections of variables that no image names yet, only `-v` hears: they harm nobody, and nothing has to be remembered of what was
+/// said when.
 pub fn warn_of_unknown_keys(project: &Project, printer: &Printer) {
+    project
+        .misspelled_sections()
+        .iter()
+        .for_each(|text| printer.warning(text));
+    for section in project.unnamed_environments() {
+        printer.detail(&format!(
+            "no key env names [{section}] of the configuration: it counts nowhere"
+        ));
+    }
     for unknown in project.unknown_keys() {
         printer.warning(&match unknown.nearest {
             Some(near) => format!("{} is not known (did you mean {near}?)", unknown.place),
@@ -585,13 +735,16 @@ pub fn clean(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
             Error::usage("-i and -t name one image, and clean removes all").hint("docker rmi NAME:TAG removes one")
         );
     }
+    if args.with_bases {
+        return Err(Error::usage("--with-bases builds, and clean removes").hint("build-image clean"));
+    }
     let printer = &context.printer;
     let project = Project::find(&context.working_dir, &context.env)?;
     warn_of_unknown_keys(&project, printer);
     let mut names = Vec::new();
     for image in project.image_types() {
         let designation = project.designation(image)?.designation;
-        let text = read_dockerfile(&project.dockerfile(image))?;
+        let text = read_dockerfile(&project.at(&project.dockerfile(image)?))?;
         let builder = Dockerfile::parse(&text, &BTreeMap::new())
             .has_stage("builder")
             .then(|| designation.builder());
@@ -633,73 +786,6 @@ pub fn clean(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
         }
         Ok(status)
     })
-}
-
-/// `pip.conf`, copied from `pip.conf.template` for the time of a build where the project has none of its own.
-struct PipConf<'a> {
-    /// None where the project has its own, or no template.
-    placed: Option<PlacedFile>,
-    path: PathBuf,
-    printer: &'a Printer,
-}
-
-impl<'a> PipConf<'a> {
-    fn place(root: &Path, printer: &'a Printer) -> Result<Self> {
-        let (template, path) = (root.join("pip.conf.template"), root.join("pip.conf"));
-        let placed = match template.is_file() && path.symlink_metadata().is_err() {
-            true => Self::copy(root, &template, &path)?,
-            false => None,
-        };
-        Ok(Self { placed, path, printer })
-    }
-
-    fn copy(root: &Path, template: &Path, path: &Path) -> Result<Option<PlacedFile>> {
-        let failed = |cause| Error::failed(format!("{} can't be made of its template", path.display())).because(cause);
-        // A project that was cloned brings its links: what this one leads to would be in the build context, unsaid.
-        let target = template.canonicalize().map_err(failed)?;
-        if !target.starts_with(root.canonicalize().map_err(failed)?) {
-            return Err(Error::usage(format!(
-                "{} is a link to {}, outside of the project: what that says would be sent with the build context",
-                template.display(),
-                target.display()
-            ))
-            .hint(hint!(
-                "where that is meant, put a copy in its place: cp --remove-destination {} {}",
-                target.display(),
-                template.display()
-            )));
-        }
-        let copied = project_file::open(template, true).and_then(|(source, found)| {
-            let text = project_file::all(source)?;
-            PlacedFile::place(path, |file| {
-                file.set_permissions(found.permissions())?;
-                file.write_all(&text)
-            })
-        });
-        match copied {
-            Ok(placed) => Ok(Some(placed)),
-            // One that has appeared meanwhile is somebody's own.
-            Err(cause) if cause.kind() == std::io::ErrorKind::AlreadyExists => Ok(None),
-            Err(cause) => Err(failed(cause)),
-        }
-    }
-}
-
-impl Drop for PipConf<'_> {
-    fn drop(&mut self) {
-        let path = self.path.display();
-        match self.placed.take().map(PlacedFile::take_away) {
-            None | Some(Taken::Away) => {}
-            Some(Taken::Another) => self.printer.warning(&format!(
-                "{path} was written by somebody else during the build, and stays: later builds take it, and not \
-                 pip.conf.template"
-            )),
-            // It may hold a password.
-            Some(Taken::Stuck(cause)) => self.printer.warning(&format!(
-                "{path} was made of pip.conf.template for the build, and can't be removed: {cause}"
-            )),
-        }
-    }
 }
 
 /// The error of a script that failed: its own code is passed on.

@@ -72,6 +72,13 @@ fn known(versioneer: &Versioneer, printer: &Printer) -> Result<Versions> {
         let refusal = versions.refusal().map(|why| format!(" ({why})")).unwrap_or_default();
         printer.warning(&format!("the version is {}: {error}{refusal}", versions.version()));
     }
+    if versions.is_cut_off() {
+        printer.warning(&format!(
+            "the version is {}: this clone has only the last commits, and no tag is among them; get the rest: \
+             git fetch --unshallow --tags",
+            versions.version()
+        ));
+    }
     for program in versions.unrun() {
         printer.warning(&format!(
             "{} of the repository's own configuration was not run, and files that it makes equal count as changed; where you \

@@ -105,7 +105,10 @@ pub fn show(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
     let arguments: BTreeMap<String, String> = request
         .map(|request| request.options.build_args.clone().into_iter().collect())
         .unwrap_or_default();
-    let dockerfile = request.map_or_else(|| project.dockerfile(&args.image), |request| request.dockerfile.clone());
+    let dockerfile = match request {
+        Some(request) => request.dockerfile.clone(),
+        None => project.at(&project.dockerfile(&args.image)?),
+    };
     // The image may be shown by its history alone.
     let text = project_file::read(&dockerfile).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

@@ -9,36 +9,77 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::Permissions;
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use super::{VersionError, Versions, folder};
+use crate::context::walk::ASIDE;
+use crate::project_file;
 
 /// The file's name, in the root. A Dockerfile copies it over `_version.py`.
 pub const VERSION_FILE: &str = "_version.py.bld";
 
-/// Writes the file, all of it or none: where that fails, what was there before stays.
+/// So often it is begun anew where another process took the file away that was about to take the version file's place.
+const ATTEMPTS: usize = 8;
+
+/// Writes the file, all of it or none: where that fails, what was there before stays. One that says the same already is left
+/// as it is: a checkout that nobody may write to needs no more, and a build beside us does not see it change.
 ///
 /// # Errors
 /// The folder can't be written to.
 pub fn write(path: &Path, versions: &Versions) -> Result<(), VersionError> {
-    replace(path, &text(versions)).map_err(|source| VersionError::Unwritable {
+    let text = text(versions);
+    if says(path, &text) {
+        return Ok(());
+    }
+    replace(path, &text).map_err(|source| VersionError::Unwritable {
         path: path.to_owned(),
         source,
     })
 }
 
+/// Whether a regular file is there that says this.
+fn says(path: &Path, text: &str) -> bool {
+    let found = project_file::open(path, false).and_then(|(file, _)| project_file::all(file));
+    found.is_ok_and(|found| found == text.as_bytes())
+}
+
+/// Writes it aside, under a name that no build of ours sends, and renames it.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = tempfile::Builder::new()
-        .prefix("._version.")
-        // Less the umask: images are built by other users, too.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder(path))?;
-    file.write_all(text.as_bytes())?;
-    file.persist(path)?;
-    Ok(())
+    sweep(folder(path));
+    let mut attempts = ATTEMPTS;
+    loop {
+        let mut file = tempfile::Builder::new()
+            .prefix(ASIDE)
+            // Less the umask: images are built by other users, too.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder(path))?;
+        // While it is locked, it is somebody's. Without locks it is swept only where another one begins in this moment.
+        let _ = rustix::fs::flock(file.as_file(), FlockOperation::NonBlockingLockShared);
+        file.write_all(text.as_bytes())?;
+        match file.persist(path) {
+            Ok(_) => return Ok(()),
+            // It was swept before it was locked.
+            Err(failed) if failed.error.kind() == io::ErrorKind::NotFound && attempts > 0 => attempts -= 1,
+            Err(failed) => return Err(failed.error),
+        }
+    }
+}
+
+/// Removes what killed processes left beside the file: what nobody has locked.
+fn sweep(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().as_bytes().starts_with(ASIDE.as_bytes())
+            && let Ok((file, _)) = project_file::open(&entry.path(), false)
+            && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// What the file says.
@@ -178,6 +219,61 @@ mod tests {
         assert_eq!(written("it's ''"), r#""it's ''""#);
         assert_eq!(written("'''''''"), r#""''\u0027''\u0027'""#);
         assert_eq!(written("\"\\\n\u{1f600}"), r#""\\"\\\\\\u000a\\ud83d\\ude00""#);
+    }
+
+    #[test]
+    fn a_file_that_says_the_same_is_left_as_it_is() {
+        use std::os::unix::fs::MetadataExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(VERSION_FILE);
+        let inode = || std::fs::metadata(&path).unwrap().ino();
+        write(&path, &Versions::new("1.0")).unwrap();
+        let before = inode();
+        write(&path, &Versions::new("1.0")).unwrap();
+        assert_eq!(inode(), before);
+        write(&path, &Versions::new("2.0")).unwrap();
+        assert!(says(&path, &text(&Versions::new("2.0"))));
+        // A link is replaced, whatever it leads to says.
+        let elsewhere = folder.path().join("elsewhere");
+        std::fs::rename(&path, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        write(&path, &Versions::new("2.0")).unwrap();
+        assert!(!path.is_symlink());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_swept_and_what_another_writes_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let (left, held) = (at("._version.py.bld.left"), at("._version.py.bld.held"));
+        std::fs::write(&left, "half").unwrap();
+        let other = std::fs::File::create(&held).unwrap();
+        rustix::fs::flock(&other, FlockOperation::NonBlockingLockShared).unwrap();
+        std::fs::write(at("._version.py"), "own").unwrap();
+        write(&at(VERSION_FILE), &Versions::new("1.0")).unwrap();
+        assert!(!left.exists() && held.exists() && at("._version.py").exists());
+    }
+
+    #[test]
+    fn many_that_write_at_once_leave_one_whole_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(VERSION_FILE);
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let path = &path;
+                scope.spawn(move || {
+                    for round in 0..50 {
+                        write(path, &Versions::new(format!("{number}.{round}"))).unwrap();
+                        assert!(
+                            std::fs::read_to_string(path)
+                                .unwrap()
+                                .ends_with("json.loads(version_json)\n\n")
+                        );
+                    }
+                });
+            }
+        });
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

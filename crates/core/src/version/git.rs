@@ -94,6 +94,17 @@ impl<'a> Repository<'a> {
         ask_within(self.root, &self.overrides, arguments, LIMIT, "none")
     }
 
+    /// Whether it has only the last part of its history. git before 2.15 does not say so.
+    ///
+    /// # Errors
+    /// As [`Repository::ask`].
+    pub(super) fn is_shallow(&self) -> Result<bool, VersionError> {
+        Ok(match self.ask(&["rev-parse", "--is-shallow-repository"])? {
+            Said::Text(text) => text == b"true",
+            Said::Nothing(_) => false,
+        })
+    }
+
     /// The folder in which git is asked.
     pub(super) const fn root(&self) -> &Path {
         self.root

@@ -86,6 +86,8 @@ pub struct Versions {
     refusal: Option<String>,
     #[serde(skip)]
     unrun: Vec<Program>,
+    #[serde(skip)]
+    cut_off: bool,
 }
 
 /// Why there is no version.
@@ -255,6 +257,7 @@ impl Versioneer {
                     .dirty(Some(pieces.dirty))
                     .date(Some(pieces.date));
                 return Ok(Versions {
+                    cut_off: pieces.tag.is_none() && repository.is_shallow()?,
                     // Where nothing was changed, it made no difference.
                     unrun: if pieces.dirty {
                         repository.unrun().to_vec()
@@ -389,6 +392,7 @@ impl Versions {
             values,
             refusal: None,
             unrun: Vec::new(),
+            cut_off: false,
         }
     }
 
@@ -433,6 +437,11 @@ impl Versions {
         &self.unrun
     }
 
+    /// Whether no tag was found in a clone that has only the last of the history: in all of it, there may be one.
+    pub const fn is_cut_off(&self) -> bool {
+        self.cut_off
+    }
+
     /// All that `get_versions()` returns, sorted by name.
     pub const fn values(&self) -> &BTreeMap<String, Value> {
         &self.values
@@ -464,6 +473,10 @@ impl VersionError {
                 hint!("see what it does: git -C {} {arguments}", root.display(); arguments = arguments)
             }
             Self::Filter { .. } => "look at .git/config, and take it away".to_owned(),
+            Self::Unwritable { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                "run genversion where this checkout can be written to: a file that says the same version is left as it is"
+                    .to_owned()
+            }
             Self::Unwritable { path, .. } => hint!("look who may write there: ls -ld {}", folder(path).display()),
         })
     }

@@ -101,6 +101,7 @@ pub fn from_json(text: &str, path: &Path) -> Result<Option<Versions>, VersionErr
             values: values.into_iter().collect(),
             refusal: None,
             unrun: Vec::new(),
+            cut_off: false,
         })),
         _ => Err(broken(None)),
     }

@@ -26,7 +26,9 @@ use crate::context::Builder;
 use crate::context::walk::{ContextDir, Entry, Kind as EntryKind, WalkOptions};
 use crate::context::weight::{Heavy, Weights};
 use crate::docker::locality::Locality;
+use crate::docker::pip_conf;
 
+use super::DOCKERFILE;
 use super::answer::{self, Outlet};
 
 /// Bytes of a file in one DATA packet. Larger ones are no faster; smaller ones cost a wake-up each.
@@ -228,14 +230,21 @@ impl FileSync {
             withhold: Vec::new(),
             builder: Builder::BuildKit,
         });
-        let context = ContextDir::open(&folder.path).map_err(|cause| Status::failed_precondition(cause.to_string()))?;
+        // A named context may be the same folder.
+        let is_context =
+            folder.name != DOCKERFILE && self.folders.first().is_some_and(|first| first.path == folder.path);
+        let context = match is_context {
+            true => pip_conf::open(&folder.path),
+            false => ContextDir::open(&folder.path),
+        }
+        .map_err(|cause| Status::failed_precondition(cause.to_string()))?;
         let (packets, response) = answer::response(packed);
         let sender = Arc::new(Sender {
             packets,
             context,
             sent: Arc::clone(&self.sent),
             weighs: folder.name == "context",
-            stamps: folder.name == "dockerfile",
+            stamps: folder.name == DOCKERFILE,
             files: Mutex::new(FileTable::default()),
         });
         tokio::spawn(sender.run(options, requests));

@@ -166,7 +166,8 @@ fn folders(request: &BuildRequest, locality: Locality) -> Result<Vec<SyncedFolde
     Ok(folders)
 }
 
-fn is_folder(place: &str) -> bool {
+/// Whether a place of `--build-context` is a folder on this machine, and no address.
+pub fn is_folder(place: &str) -> bool {
     !place.contains("://") && !place.starts_with("git@") && !place.starts_with("target:")
 }
 

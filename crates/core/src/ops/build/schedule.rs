@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{RwLock, mpsc};
 
 use super::display::{Display, Heard};
-use super::{BuildPlan, ImagePlan, ImageReport, PlanStep, Reports, Status, script_failure, seconds_since};
+use super::{BuildPlan, Failure, ImagePlan, ImageReport, PlanStep, Reports, Status, script_failure, seconds_since};
 use crate::docker::build::{BuildOutcome, BuildRequest, Builder, build};
 use crate::docker::client_config::ClientConfig;
 use crate::docker::docked::ENGINE_VARIABLES;
@@ -96,7 +96,15 @@ pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
             let finished = needed(|_| true);
             if failed > 0 {
                 display.skipped(image);
-                set(&mut reports, index, report(image, Status::Skipped));
+                let mut done = report(image, Status::Skipped);
+                let failed = image.needs.iter().filter_map(|need| reports.get(*need)?.as_ref());
+                let failed = failed.filter(|report| matches!(report.status, Status::Failed | Status::Skipped));
+                let names: Vec<&str> = failed.map(|report| report.image.as_str()).collect();
+                done.failure = Some(Failure {
+                    error: Error::failed(format!("it needs {}, which could not be built", names.join(", "))).document(),
+                    excerpts: Vec::new(),
+                });
+                set(&mut reports, index, done);
             } else if finished == image.needs.len() && running.len() < plan.jobs {
                 running.push(one(site, index, image, &tree, events.clone()));
             } else {
