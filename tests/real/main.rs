@@ -26,6 +26,7 @@ mod run_api_socket;
 mod run_cut;
 mod run_options;
 mod run_terminal;
+mod run_values;
 mod ssh_transport;
 mod sync;
 mod sync_crashes;
