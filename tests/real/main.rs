@@ -27,6 +27,7 @@ mod run_cut;
 mod run_options;
 mod run_terminal;
 mod side_by_side;
+mod run_values;
 mod ssh_transport;
 mod sync;
 mod sync_crashes;

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use calls::Call;
+use dockerutils_test_support::Random;
 use dockerutils_tests::python;
 use recording::{Stage, Version};
 use rules::{Comparison, RULES, Rule};
@@ -56,6 +57,15 @@ const RUN_KEYS: [&str; 10] = [
     "ports",
     "volumes",
 ];
+/// What words are made of. Each is whole by itself, since what is not stops both; the original put values in before it split the text,
+/// so those have nothing that a shell would see.
+const WORD_PIECES: [&str; 30] = [
+    "a", "b-c", "é", "0", "=", ",", ":", "/", ".", "-", "--x=", "'a b'", "\"a b\"", "'\"'", "\"'\"", "'\\'",
+    "\"\\\\\"", "\"\\a\"", "\\ ", "\\\"", "\\a", "{", "}", "{user}", "$W", "${W}", "${X_1}", "\"$W\"", "$$", "'$$'",
+];
+/// In one call, and calls of each kind.
+const WORDS: usize = 60;
+const WORD_CALLS: usize = 3;
 /// The flags of both commands, as the original has them.
 const FLAGS: [(&str, &[&str]); 2] = [
     (
@@ -137,6 +147,54 @@ fn same_commands_or_a_difference_that_is_named() {
         .filter(|name| !used.contains(name))
         .collect();
     assert!(unused.is_empty(), "no call needs these rules: {}", unused.join(", "));
+}
+
+/// Words that were made at random, in `cmd`, in `--command` and behind a variable: the container gets what the original gave it.
+#[test]
+fn words_of_any_kind_are_those_of_the_original() {
+    let original = python::ORIGINAL
+        .commands()
+        .unwrap_or_else(|error| panic!("dockerutils 2.0.7 is needed: {error}"));
+    let folder = tempfile::tempdir().unwrap();
+    let project = folder.path().join("worded");
+    let mut random = Random::new(15);
+    let mut words = || -> String {
+        let word = |random: &mut Random| -> String {
+            let count = random.index(4) + 1;
+            (0..count).map(|_| *random.pick(&WORD_PIECES)).collect()
+        };
+        (0..WORDS).map(|_| word(&mut random)).collect::<Vec<_>>().join(" ")
+    };
+    fs::create_dir_all(project.join("docker")).unwrap();
+    let config: String = (0..WORD_CALLS)
+        .map(|number| {
+            format!(
+                "[t{number}]\nname = base\nprefix = False\ntag = 1\ncmd = first {}\n",
+                words()
+            )
+        })
+        .collect();
+    fs::write(project.join("docker/dockerutils.cfg"), config).unwrap();
+    let stage = Stage::new(&project, &original);
+    let mut lines: Vec<String> = (0..WORD_CALLS).map(|number| format!("run-image t{number}")).collect();
+    lines.extend((0..WORD_CALLS).map(|number| {
+        let words = words().replace('\'', "'\\''");
+        format!("run-image t{number} --command='first {words}'")
+    }));
+    for line in lines {
+        let line = format!("export W=word X_1=1; {line}");
+        let tail = |version| -> Vec<String> {
+            let deeds = stage.run(version, &line);
+            let [call] = deeds.recorded.as_slice() else {
+                panic!("{line}: {} calls; {}", deeds.recorded.len(), deeds.outcome.stderr);
+            };
+            let image = call.words.iter().position(|word| word == "base:1").unwrap();
+            call.words[image..].to_vec()
+        };
+        let theirs = tail(Version::Original);
+        assert!(theirs.len() > WORDS / 2, "{theirs:?}");
+        assert_eq!(tail(Version::Ours), theirs, "{line}");
+    }
 }
 
 /// The projects say something about every key and flag, so that the comparison above is one of everything.
