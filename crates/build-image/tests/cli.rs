@@ -1111,3 +1111,27 @@ fn a_private_ssh_agent_ends_with_the_build_that_is_killed() {
     wait::until("the agent has ended", || !has_agent());
     wait::until("its folder is removed", || sandbox.leftovers().is_empty());
 }
+
+#[test]
+fn a_helper_that_is_missing_stops_no_build() {
+    let config = json!({ "credHelpers": { "named.example": "missing", "other.example": "missing" } });
+    let sandbox = Sandbox::new()
+        .file("docker/dev/Dockerfile", "FROM named.example/base\n")
+        .file("../home/.docker/config.json", config.to_string());
+    let engine = building();
+    let outcome = classic(&sandbox, &engine).arg("dev").any_stdout().any_stderr().run();
+    let warning = "build-image: warning: docker-credential-missing gives no login for named.example: ";
+    assert!(
+        outcome.stderr.contains(warning) && !outcome.stderr.contains("other.example"),
+        "{outcome}"
+    );
+    let said = json!({ "error": "pull access denied for named.example/base, repository does not exist" });
+    let engine = ScriptedEngine::start().on("POST", "/build", Reply::stream(&[said]));
+    classic(&sandbox, &engine)
+        .arg("dev")
+        .code(1)
+        .any_stdout()
+        .stderr_has("hint: docker-credential-missing gives no login for named.example")
+        .stderr_has("try it: docker-credential-missing get\n")
+        .run();
+}

@@ -656,6 +656,39 @@ fn other_images_are_pulled() {
 }
 
 #[test]
+fn a_helper_that_is_missing_stops_no_pull_and_is_named_where_it_is_refused() {
+    let sandbox = configured("[db]\nname = reg.example/db\ntag = 16\nprefix = False\n").file(
+        "../home/.docker/config.json",
+        json!({ "credHelpers": { "reg.example": "missing" } }).to_string(),
+    );
+    let warning = "run-image: warning: docker-credential-missing gives no login for reg.example: it can't be started";
+    let engine = running(0)
+        .on(
+            "GET",
+            "/images/reg.example/db:16/json",
+            Reply::error(404, "no such image"),
+        )
+        .on("GET", "/images/reg.example/db:16/json", image())
+        .on("POST", "/images/create", Reply::stream(&[]));
+    run_image(&sandbox)
+        .arg("db")
+        .engine(&engine)
+        .stdout("out\n")
+        .stderr_has(warning)
+        .stderr_has(": it is tried without a login\n")
+        .run();
+    let denied = Reply::error(500, "unauthorized: authentication required");
+    let engine = ScriptedEngine::start().on("POST", "/images/create", denied);
+    run_image(&sandbox)
+        .arg("db")
+        .engine(&engine)
+        .code(125)
+        .stderr_has("\n\nhint: docker-credential-missing gives no login for reg.example: it can't be started")
+        .stderr_has("try it: docker-credential-missing get\n")
+        .run();
+}
+
+#[test]
 fn an_engine_in_clear_text_gets_no_login() {
     let login = json!({ "auths": { "reg.example": { "auth": "dTpw" } } });
     let image = "name = reg.example/db\ntag = 16\nprefix = False\n";
@@ -752,6 +785,10 @@ fn a_registrys_refusal_says_what_helps() {
         (
             Reply::error(404, "manifest for reg.example/db:16 not found: manifest unknown"),
             "is there such a tag?",
+        ),
+        (
+            Reply::error(500, "toomanyrequests: Rate exceeded"),
+            "try again in some minutes",
         ),
         (
             Reply::error(500, "dial tcp: lookup reg.example: no such host"),

@@ -102,6 +102,13 @@ pub enum BuildEvent {
     },
     /// The builder advises against something.
     Warning(String),
+    /// A login to a registry can't be had, which stops nothing by itself.
+    NoLogin {
+        /// A sentence.
+        warning: String,
+        /// What helps where a registry refuses.
+        hint: String,
+    },
 }
 
 /// One step as the builder names it.
@@ -201,7 +208,7 @@ pub async fn build(
     config: &Arc<ClientConfig>,
     events: Events,
 ) -> Result<BuildOutcome> {
-    let logins = Logins::of_build(config, &engine.choice().endpoint, locality, request);
+    let logins = Logins::of_build(config, &engine.choice().endpoint, locality, request).telling(&events);
     let mut outcome = match builder {
         Builder::BuildKit => {
             if let Some(option) = request.options.classic.written.first() {

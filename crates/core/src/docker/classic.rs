@@ -94,7 +94,7 @@ pub async fn build(
             query(request, &dockerfile.name, &engine.proxy_variables(config))
         ))
         .header("Content-Type", "application/x-tar");
-    if let Some(header) = logins.registry_config().await? {
+    if let Some(header) = logins.registry_config().await {
         post = post.header("X-Registry-Config", header);
     }
     let post = post

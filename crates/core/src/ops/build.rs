@@ -502,7 +502,7 @@ pub async fn run_plan_on(
     project: &Project,
     plan: &BuildPlan,
 ) -> Result<Reports> {
-    let config = Arc::new(ClientConfig::read(&context.env.docker_config_dir())?);
+    let config = Arc::new(ClientConfig::of(&context.env)?);
     let builder = builder_of(engine, context.env.get("DOCKER_BUILDKIT"));
     context.printer.detail(&format!(
         "{} builds, on the engine at {} (API {})",

@@ -530,7 +530,7 @@ struct Prepared {
 async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env, terminal: bool) -> Result<Prepared> {
     let printer = &context.printer;
     let engine = context.connect().await?;
-    let config = ClientConfig::read(&env.docker_config_dir())?;
+    let config = ClientConfig::of(env)?;
     let choice = engine.choice();
     let locality = build::where_is(&engine, env, printer).await;
     let gpu = if args.gpu || project.settings(&args.image).has("gpu") {
@@ -579,7 +579,11 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
             ))
             .hint(logins::MEND));
         }
-        true => config.resolved().await?,
+        true => {
+            let (document, warnings) = config.resolved().await?;
+            warnings.iter().for_each(|warning| printer.warning(warning));
+            document
+        }
         false => None,
     };
     let socket = match (&choice.endpoint, locality) {
