@@ -2,6 +2,7 @@
 
 mod bounded_tar;
 pub mod build;
+pub mod build_needs;
 pub mod build_options;
 pub mod buildkit;
 mod cause;

@@ -173,6 +173,7 @@ impl Display {
                 let text = format!("{} {}", self.printer.styled(Style::Yellow, "warning:"), visible(&text));
                 self.steps.line(&text);
             }
+            BuildEvent::Notice(text) => self.warn(text),
             BuildEvent::NoLogin { warning, hint } => {
                 self.logins.insert(index, hint);
                 self.warn(warning);
