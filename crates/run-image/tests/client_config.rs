@@ -82,7 +82,7 @@ fn helper(random: &mut Random) -> Value {
         0 => Value::Null,
         1 => "".into(),
         2 => "missing".into(),
-        other => HELPERS[usize::try_from(other).unwrap() - 3].0.into(),
+        _ => random.pick(&HELPERS).0.into(),
     }
 }
 
@@ -139,7 +139,7 @@ fn logins(random: &mut Random) -> String {
 fn login(engine: &ScriptedEngine) -> Value {
     let requests = engine.requests();
     let pull = requests.iter().rev().find(|request| request.path == "/images/create");
-    let header = pull.expect("it pulls").header("x-registry-auth").unwrap_or_default();
+    let header = pull.unwrap().header("x-registry-auth").unwrap_or_default();
     let mut login: Value = serde_json::from_slice(&URL_SAFE.decode(header).unwrap()).unwrap_or(json!({}));
     for field in ["serveraddress", "auth"] {
         login.as_object_mut().unwrap().remove(field);

@@ -104,7 +104,7 @@ impl Found {
     /// A sentence about what went wrong, for a warning.
     pub fn warning(&self) -> Option<String> {
         let goes_on = match &self.login {
-            Some(_) => "docker's config.json has a login there, which is taken",
+            Some(_) => "docker's config.json has another, which is taken",
             None => "it is tried without a login",
         };
         let trouble = self.trouble.as_ref()?;
@@ -342,8 +342,16 @@ impl ClientConfig {
         let mut found = Found::default();
         if !helper.is_empty() {
             match credential_helper::login(helper, registry).await {
-                // One that has no login for it has the last word.
-                Ok(login) => found.login = login,
+                // One that has no login for it has the last word. Of registry tokens it knows nothing.
+                Ok(login) => {
+                    let token = self.in_file(registry).and_then(|found| found.login);
+                    let registry_token = token.map(|login| login.registry_token).unwrap_or_default();
+                    let login = Login {
+                        registry_token,
+                        ..login.unwrap_or_default()
+                    };
+                    found.login = Some(login).filter(Login::says_something);
+                }
                 Err(trouble) => found = self.in_file(registry).unwrap_or_default().but(trouble),
             }
         } else {

@@ -257,6 +257,8 @@ struct Trouble {
     waits: HashMap<String, u64>,
     /// Those that were told.
     told: u64,
+    /// The engine's own tries were not waited for any more.
+    is_given_up: bool,
 }
 
 impl Trouble {
@@ -278,8 +280,8 @@ impl Trouble {
 
     /// Whether to wait so long would be more than is borne.
     fn is_over(&self, now: Instant, wait: Duration) -> bool {
-        self.since
-            .is_some_and(|since| now.duration_since(since) + wait > PATIENCE)
+        let is_late = |since: Instant| now.duration_since(since) + wait > PATIENCE;
+        self.is_given_up || self.since.is_some_and(is_late)
     }
 
     /// The engine waits so many seconds before it tries a layer again; it counts them down. True where that is news.
@@ -404,6 +406,7 @@ async fn attempt(
                     && trouble.is_over(now, Duration::from_secs(seconds))
                 {
                     let message = message.clone();
+                    trouble.is_given_up = true;
                     view.end(false);
                     return Ok(Err(message));
                 }
