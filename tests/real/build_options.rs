@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
 
 use dockerutils_test_support::Sandbox;
-use dockerutils_test_support::lab::{Store, Suite, Throwaway};
+use dockerutils_test_support::lab::{self, Client, Store, Suite, Throwaway};
 use dockerutils_test_support::process::{capture, capture_text, on_path};
 use dockerutils_test_support::wait;
 use dockerutils_tests::site::{self, Builder, Site};
@@ -422,5 +422,83 @@ fn cache_from_takes_steps_of_an_image() {
         assert_eq!(web["cached_steps"], 2, "{site}: {web}");
         let built = |image: &str| site.file(&format!("{PROJECT}-{image}:{}", site.tag()), "/built");
         assert_eq!(built("web"), built("source"), "{site}");
+    }
+}
+
+/// Whether docker's client and ours build with each of these options, the client of engine 26.1 with buildx 0.13.
+#[test]
+fn what_docker_refuses_is_refused_and_what_it_ignores_is_ignored() {
+    const PROJECT: &str = "rt-options-needs";
+    /// What docker passes over without a word, and we refuse.
+    const STRICTER: [&str; 1] = ["--annotation a=b"];
+    let sandbox = Sandbox::named(PROJECT)
+        .file("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\n")
+        .file("file", "");
+    for (name, is_containerd) in [("26", false), ("26-containerd", true)] {
+        let engine = lab::engine(name).unwrap();
+        let site = Site {
+            engine: engine.clone(),
+            builder: Builder::BuildKit,
+        };
+        let _images = site.images(PROJECT);
+        let client = Client::start(&engine, sandbox.project()).unwrap();
+        for (option, is_taken) in [
+            ("--memory 1g", true),
+            ("--memory-swap 2g", true),
+            ("--cpu-shares 2", true),
+            ("--cpu-period 1000", true),
+            ("--cpu-quota 1000", true),
+            ("--cpuset-cpus 0", true),
+            ("--cpuset-mems 0", true),
+            ("--security-opt seccomp=unconfined", true),
+            ("--squash", true),
+            ("--isolation process", true),
+            ("--label =x", false),
+            ("--build-arg =x", false),
+            ("--build-context x=nowhere", false),
+            ("--build-context x=file", false),
+            ("--build-context x=docker", true),
+            ("--provenance=true", is_containerd),
+            ("--provenance=false", true),
+            ("--attest type=provenance", is_containerd),
+            ("--annotation a=b", is_containerd),
+            ("--cache-to type=inline", true),
+            ("--cache-to type=local,dest=/tmp/rt-options-needs", is_containerd),
+        ] {
+            let mut docker = client.exec(sandbox.project(), "docker");
+            docker.args([
+                "buildx",
+                "build",
+                "-t",
+                &format!("{PROJECT}-reference-web:{}", site.tag()),
+            ]);
+            docker
+                .args(["-f", "docker/web/Dockerfile"])
+                .args(option.split(' '))
+                .arg(".");
+            let theirs = capture(&mut docker);
+            let taken = theirs.is_ok() && !(STRICTER.contains(&option) && !is_containerd);
+            assert_eq!(taken, is_taken, "{site}: docker and {option}: {theirs:?}");
+            sandbox.write("docker/dockerutils.cfg", format!("[web]\nbuild_args = {option}\n"));
+            // A folder for a cache is one of the client's.
+            if option.contains("type=local") && is_taken {
+                continue;
+            }
+            let code = if is_taken { 0 } else { 2 };
+            let outcome = site
+                .build_image(&sandbox)
+                .arg("web")
+                .code(code)
+                .any_stdout()
+                .any_stderr()
+                .run();
+            let is_ignored = outcome.stderr.contains("means nothing to BuildKit");
+            let is_of_classic = option.starts_with("--memory")
+                || option.starts_with("--cpu")
+                || ["--security-opt", "--squash", "--isolation"]
+                    .iter()
+                    .any(|name| option.starts_with(name));
+            assert_eq!(is_ignored, is_of_classic, "{site}: {option}: {outcome}");
+        }
     }
 }

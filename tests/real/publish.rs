@@ -298,8 +298,9 @@ struct Front {
 }
 
 impl Front {
-    /// `answer` is what the first `count` of them are told; none cuts the connection.
-    fn new(registry: &str, count: usize, answer: Option<&'static str>) -> Self {
+    /// `answer` is what the first `count` of the requests that `is_meant` knows by their first line are told; none cuts the
+    /// connection.
+    fn new(registry: &str, count: usize, answer: Option<&'static str>, is_meant: fn(&str) -> bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let seen = Arc::<AtomicUsize>::default();
@@ -308,7 +309,7 @@ impl Front {
             for client in listener.incoming().map_while(Result::ok) {
                 let (seen, registry) = (Arc::clone(&shared), registry.clone());
                 // A side that goes away is a part of the test.
-                thread::spawn(move || drop(serve(&client, &registry, &seen, count, answer)));
+                thread::spawn(move || drop(serve(&client, &registry, &seen, (count, answer, is_meant))));
             }
         });
         Self { address, seen }
@@ -320,16 +321,14 @@ fn serve(
     mut client: &TcpStream,
     registry: &str,
     seen: &AtomicUsize,
-    count: usize,
-    answer: Option<&str>,
+    (count, answer, is_meant): (usize, Option<&str>, fn(&str) -> bool),
 ) -> io::Result<()> {
     let mut begin = vec![0; 16 * 1024];
     let read = client.read(&mut begin)?;
     begin.truncate(read);
     let line = String::from_utf8_lossy(&begin);
     let line = line.lines().next().unwrap_or_default();
-    let is_write = line.starts_with("PUT ") && line.contains("/manifests/");
-    if is_write && seen.fetch_add(1, Ordering::Relaxed) < count {
+    if is_meant(line) && seen.fetch_add(1, Ordering::Relaxed) < count {
         return match answer {
             Some(answer) => write!(
                 client,
@@ -354,9 +353,19 @@ fn serve(
 
 /// On the machine's own engine: the front is on this machine.
 fn behind_a_front(test: &str, count: usize, answer: Option<&'static str>) -> (Site, Front) {
+    let is_write = |line: &str| line.starts_with("PUT ") && line.contains("/manifests/");
+    behind_a_front_for(test, count, answer, is_write)
+}
+
+fn behind_a_front_for(
+    test: &str,
+    count: usize,
+    answer: Option<&'static str>,
+    is_meant: fn(&str) -> bool,
+) -> (Site, Front) {
     let project = format!("{test}-{}x{}", lab::mark().unwrap(), std::process::id());
     let site = Site::new(&lab::engine("local").unwrap(), &project);
-    let front = Front::new(site.registry.address(), count, answer);
+    let front = Front::new(site.registry.address(), count, answer, is_meant);
     let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{PASSWORD}"));
     let mut auths = serde_json::Map::new();
     auths.insert(front.address.clone(), json!({ "auth": auth }));
@@ -391,6 +400,43 @@ fn a_registry_that_is_busy_or_broken_for_a_while_is_tried_again() {
             });
         }
     });
+}
+
+#[test]
+fn a_registry_whose_first_answer_is_that_it_is_busy_or_broken_gets_the_login_later() {
+    thread::scope(|scope| {
+        for (project, answer) in [
+            ("pub-first-429", "429 Too Many Requests"),
+            ("pub-first-500", "500 Internal Server Error"),
+            ("pub-first-503", "503 Service Unavailable"),
+        ] {
+            scope.spawn(move || {
+                let is_first = |line: &str| line.starts_with("GET /v2/ ");
+                let (site, front) = behind_a_front_for(project, 1, Some(answer), is_first);
+                let outcome = site.publish().any_stdout().run();
+                assert!(outcome.stderr.contains("next try in 1 s"), "{project}: {outcome}");
+                assert!(front.seen.load(Ordering::Relaxed) > 1, "{project}: {outcome}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_registry_that_only_fails_is_borne_for_a_minute() {
+    let is_upload = |line: &str| line.starts_with("POST ") && line.contains("/blobs/uploads/");
+    let (site, front) = behind_a_front_for("pub-only-500", 100_000, Some("500 Internal Server Error"), is_upload);
+    let outcome = site.publish().code(1).run();
+    for part in [
+        "the engine tries again in 5 s",
+        "the engine tries again in 20 s",
+        "500 Internal Server Error; next try in 1 s",
+        "hint: look at the registry's log, or try again later",
+    ] {
+        assert!(outcome.stderr.contains(part), "{part}: {outcome}");
+    }
+    // The engine makes five tries of each of two layers. Of the second time that it is asked, few are waited for.
+    assert!(!outcome.stderr.contains("next try in 2 s"), "{outcome}");
+    assert!(front.seen.load(Ordering::Relaxed) < 20, "{outcome}");
 }
 
 #[test]

@@ -1336,3 +1336,130 @@ fn a_private_ssh_agent_ends_with_the_build_that_is_killed() {
     wait::until("the agent has ended", || !has_agent());
     wait::until("its folder is removed", || sandbox.leftovers().is_empty());
 }
+
+#[test]
+fn what_was_asked_for_and_can_not_be_done_is_refused_by_name() {
+    // A scripted engine has the classic store, and BuildKit as far as it goes: none of these gets there.
+    let engine = building();
+    for (option, part) in [
+        ("--sbom=true", "option --sbom needs containerd's image store"),
+        (
+            "--provenance=true",
+            "option --provenance needs containerd's image store",
+        ),
+        ("--attest type=sbom", "option --attest type=sbom needs"),
+        ("--annotation a=b", "option --annotation a needs"),
+        (
+            "--cache-to type=registry,ref=x",
+            "option --cache-to type=registry needs",
+        ),
+        (
+            "--platform linux/amd64,linux/arm64",
+            "option --platform linux/amd64,linux/arm64 needs",
+        ),
+        (
+            "--build-context x=nowhere",
+            "option --build-context x=nowhere leads nowhere: ",
+        ),
+    ] {
+        let sandbox = configured(&format!("[dev]\nbuild_args = {option}\n"));
+        let outcome = build_image(&sandbox)
+            .engine(&engine)
+            .arg("dev")
+            .code(2)
+            .any_stdout()
+            .any_stderr()
+            .run();
+        assert!(
+            outcome.stderr.contains(part) && outcome.stderr.contains("hint: "),
+            "{outcome}"
+        );
+    }
+    for (option, part) in [
+        (
+            "--cache-to type=inline",
+            "option --cache-to type=inline needs BuildKit, and the classic builder builds on the engine at ",
+        ),
+        ("--no-cache-filter a", "option --no-cache-filter needs BuildKit"),
+        ("--metadata-file m", "option --metadata-file needs BuildKit"),
+        ("--sbom=true", "option --sbom needs BuildKit"),
+        (
+            "--cache-from type=local,src=x",
+            "option --cache-from type=local needs BuildKit",
+        ),
+    ] {
+        let sandbox = configured(&format!("[dev]\nbuild_args = {option}\n"));
+        let outcome = classic(&sandbox, &engine)
+            .arg("dev")
+            .code(2)
+            .any_stdout()
+            .any_stderr()
+            .run();
+        assert!(
+            outcome.stderr.contains(part) && outcome.stderr.contains("hint: "),
+            "{outcome}"
+        );
+    }
+    for option in ["--label =x", "--build-arg =x"] {
+        let sandbox = configured(&format!("[dev]\nbuild_args = {option}\n"));
+        build_image(&sandbox)
+            .args(["dev", "--dry-run"])
+            .code(2)
+            .stderr_has("docker/dockerutils.cfg:2: [dev] build_args: option --")
+            .stderr_has("has no name before its `=`")
+            .run();
+    }
+    assert!(!engine.requests().iter().any(|request| request.path == "/build"));
+}
+
+#[test]
+fn a_list_of_cache_references_is_several() {
+    let sandbox = configured("[dev]\nbuild_args = --cache-from a:1,b\n");
+    let engine = building();
+    classic(&sandbox, &engine).arg("dev").any_stdout().any_stderr().run();
+    let query = engine.request("POST", "/build").query;
+    // ["a:1","b"]
+    assert!(query.contains("cachefrom=%5B%22a%3A1%22%2C%22b%22%5D"), "{query}");
+}
+
+#[test]
+fn what_only_the_classic_builder_knows_is_passed_over_once_and_said() {
+    let sandbox = configured("[dev]\nbuild_args = --memory 1g -c 2\n")
+        .file("docker/dev/Dockerfile", "FROM scratch AS builder\nFROM builder\n");
+    // It has no session: the warning comes before.
+    let engine = building();
+    let outcome = build_image(&sandbox)
+        .engine(&engine)
+        .args(["dev", "-q"])
+        .code(1)
+        .any_stderr()
+        .run();
+    for option in ["--memory", "--cpu-shares"] {
+        let warning = format!("build-image: warning: option {option} means nothing to BuildKit");
+        assert_eq!(outcome.stderr.matches(&warning).count(), 1, "{outcome}");
+    }
+}
+
+#[test]
+fn a_helper_that_is_missing_stops_no_build() {
+    let config = json!({ "credHelpers": { "named.example": "missing", "other.example": "missing" } });
+    let sandbox = Sandbox::new()
+        .file("docker/dev/Dockerfile", "FROM named.example/base\n")
+        .file("../home/.docker/config.json", config.to_string());
+    let engine = building();
+    let outcome = classic(&sandbox, &engine).arg("dev").any_stdout().any_stderr().run();
+    let warning = "build-image: warning: docker-credential-missing gives no login for named.example: ";
+    assert!(
+        outcome.stderr.contains(warning) && !outcome.stderr.contains("other.example"),
+        "{outcome}"
+    );
+    let said = json!({ "error": "pull access denied for named.example/base, repository does not exist" });
+    let engine = ScriptedEngine::start().on("POST", "/build", Reply::stream(&[said]));
+    classic(&sandbox, &engine)
+        .arg("dev")
+        .code(1)
+        .any_stdout()
+        .stderr_has("hint: docker-credential-missing gives no login for named.example")
+        .stderr_has("try it: docker-credential-missing get\n")
+        .run();
+}

@@ -126,10 +126,17 @@ fn is_host(host: &str) -> bool {
         Some((name, port)) if !name.ends_with(':') => (name, Some(port)),
         _ => (host, None),
     };
-    let legal_name = name.starts_with('[') && name.ends_with(']')
-        || name
-            .split('.')
-            .all(|label| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
+    let is_label = |label: &str| {
+        let is_edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+        is_edge(label.chars().next())
+            && is_edge(label.chars().next_back())
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    let legal_name = match address {
+        Some(address) => !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':'),
+        None => name.split('.').all(is_label),
+    };
     legal_name && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
@@ -251,6 +258,8 @@ mod tests {
             ("localhost/My App", "localhost/my-app"),
             ("[::1]:5000/A", "[::1]:5000/a"),
             ("reg.example:5000/_", "reg.example:5000/image"),
+            ("-docker.io/x", "docker.io/x"),
+            ("reg-.example/x", "reg-example/x"),
         ] {
             assert_eq!(legal_repository(name), made, "{name}");
         }

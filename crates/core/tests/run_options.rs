@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use dockerutils_core::docker::client_config::ClientConfig;
 use dockerutils_core::docker::flags::FlagError;
 use dockerutils_core::docker::run_options::{ClientFacts, EngineSystem, OptionError, RunOptions};
 use dockerutils_test_support::option_line;
@@ -74,9 +75,6 @@ const FILES: [(&str, &str); 8] = [
         r#"{"proxies": {"default": {"httpProxy": "http://proxy:1", "noProxy": "localhost"}}}"#,
     ),
 ];
-
-/// As `config.json` says.
-const PROXIES: [(&str, &str); 2] = [("HTTP_PROXY", "http://proxy:1"), ("NO_PROXY", "localhost")];
 
 const COMMAND: [&str; 2] = ["echo", "-it"];
 
@@ -225,7 +223,10 @@ fn dockers(words: &[String], engine: &Engine, kind: Kind, home: &Path) -> Result
 /// What we would ask.
 fn ours(words: &[String], engine: &Engine, kind: Kind, home: &Path) -> Result<Request, OptionError> {
     let variables = HashMap::from(ENVIRONMENT);
-    let proxies = PROXIES.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = ClientConfig::read(&home.join("config")).expect("the client's configuration");
+    let address = format!("unix://{}", engine.socket.display());
+    let proxies = config.proxy_variables(&address).into_iter();
+    let proxies: Vec<_> = proxies.map(|(name, value)| (name.to_owned(), value)).collect();
     let facts = ClientFacts {
         env: &|name| variables.get(name).map(|value| (*value).to_owned()),
         read_file: &|path| std::fs::read(path),

@@ -355,6 +355,10 @@ fn a_refusal_is_shown_in_the_registrys_words_and_not_tried_again() {
             "Get \"https://reg.example:5000/v2/\": x509: certificate signed by unknown authority",
             "put the certificate of the registry's authority on the engine's machine: /etc/docker/certs.d/reg.example:5000/ca.crt",
         ),
+        (
+            "denied: quota exceeded",
+            "the registry takes no more of you: remove old tags there, or have its owner give you more room",
+        ),
     ] {
         let (sandbox, engine) = (project(), engine().on("POST", PUSH, refused(message)));
         publish_image(&sandbox)
@@ -452,6 +456,117 @@ fn what_may_pass_is_tried_again() {
         .stderr_has("1 pushed")
         .run();
     assert_eq!(pushes(&engine), 2);
+}
+
+#[test]
+fn a_login_that_nobody_looked_at_is_no_refusal() {
+    let sandbox = project();
+    log_in(&sandbox, HOST, "ann", "s3cr3t");
+    let unauthorized = || refused("unauthorized: authentication required");
+    let right = || Reply::json(200, &json!({ "Status": "Login Succeeded" }));
+    // The registry's first answer was that it is busy, and engines then ask without the login.
+    let engine = engine()
+        .on("POST", PUSH, unauthorized())
+        .on("POST", PUSH, pushed())
+        .on("POST", "/auth", right());
+    publish_image(&sandbox)
+        .engine(&engine)
+        .arg("dev")
+        .any_stdout()
+        .stderr_has("unauthorized: authentication required (and yet the login is right); next try in 1 s")
+        .run();
+    let login = engine.request("POST", "/auth").json();
+    assert_eq!(
+        login,
+        json!({ "username": "ann", "password": "s3cr3t", "serveraddress": HOST })
+    );
+    // It is busy still.
+    let busy = "login attempt to https://reg.example:5000/v2/ failed with status: 503 Service Unavailable";
+    let engine = self::engine()
+        .on("POST", PUSH, unauthorized())
+        .on("POST", PUSH, pushed())
+        .on("POST", "/auth", Reply::error(500, busy));
+    publish_image(&sandbox)
+        .engine(&engine)
+        .arg("dev")
+        .any_stdout()
+        .stderr_has("503 Service Unavailable; next try in 1 s")
+        .run();
+    // A login that is right and may not push is tried once more; a wrong one is not.
+    let wrong = || {
+        Reply::error(
+            401,
+            "Get \"https://reg.example:5000/v2/\": unauthorized: incorrect username or password",
+        )
+    };
+    for (reply, tries) in [(right(), 2), (wrong(), 1), (Reply::error(404, "page not found"), 1)] {
+        let engine = self::engine()
+            .on("POST", PUSH, unauthorized())
+            .on("POST", "/auth", reply);
+        let outcome = publish_image(&sandbox)
+            .engine(&engine)
+            .args(["dev", "-q"])
+            .code(1)
+            .stderr_has("hint: docker login reg.example:5000, as somebody who may push")
+            .run();
+        assert_eq!(pushes(&engine), tries, "{outcome}");
+        assert!(!outcome.stderr.contains("s3cr3t"), "{outcome}");
+    }
+}
+
+#[test]
+fn what_the_engine_tries_again_by_itself_is_said() {
+    let said = |seconds: u64| json!({ "status": format!("Retrying in {seconds} seconds"), "id": "aaaaaaaaaaaa" });
+    let countdown = [said(5), said(4), said(10), said(9)];
+    let failed = json!({ "error": "received unexpected HTTP status: 500 Internal Server Error" });
+    let (sandbox, engine) = (
+        project(),
+        engine()
+            .on("POST", PUSH, Reply::stream(&[&countdown[..], &[failed]].concat()))
+            .on("POST", PUSH, pushed()),
+    );
+    let outcome = publish_image(&sandbox)
+        .engine(&engine)
+        .arg("dev")
+        .any_stdout()
+        .stderr_has("the registry failed at layer aaaaaaaaaaaa; the engine tries again in 5 s\n")
+        .stderr_has("the engine tries again in 10 s\n")
+        .stderr_has("500 Internal Server Error; next try in 1 s")
+        .run();
+    assert_eq!(outcome.stderr.matches("the engine tries again").count(), 2, "{outcome}");
+}
+
+#[test]
+fn a_login_that_can_not_be_had_is_named_where_the_registry_refuses() {
+    let sandbox = project();
+    let folder = sandbox.home().join(".docker");
+    fs::create_dir_all(&folder).unwrap();
+    let helpers = json!({ "credHelpers": { HOST: "missing" } });
+    fs::write(folder.join("config.json"), helpers.to_string()).unwrap();
+    let engine = engine().on("POST", PUSH, refused("no basic auth credentials"));
+    publish_image(&sandbox)
+        .engine(&engine)
+        .args(["dev", "-q"])
+        .code(1)
+        .stderr_has("publish-image: warning: docker-credential-missing gives no login for reg.example:5000")
+        .stderr_has("hint: docker-credential-missing gives no login")
+        .stderr_has("try it: docker-credential-missing get\n")
+        .run();
+    assert_eq!(login_of(&engine.request("POST", PUSH)), json!({}));
+    // What CI gives by the environment goes before all that.
+    let engine = self::engine().on("POST", PUSH, pushed());
+    let auth = base64::engine::general_purpose::STANDARD.encode("ann:a");
+    publish_image(&sandbox)
+        .engine(&engine)
+        .env(
+            "DOCKER_AUTH_CONFIG",
+            json!({ "auths": { HOST: { "auth": auth } } }).to_string(),
+        )
+        .args(["dev", "-q"])
+        .any_stdout()
+        .run();
+    let sent = json!({ "username": "ann", "password": "a", "serveraddress": HOST });
+    assert_eq!(login_of(&engine.request("POST", PUSH)), sent);
 }
 
 #[test]

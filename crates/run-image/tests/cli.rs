@@ -656,6 +656,113 @@ fn other_images_are_pulled() {
 }
 
 #[test]
+fn a_helper_that_is_missing_stops_no_pull_and_is_named_where_it_is_refused() {
+    let sandbox = configured("[db]\nname = reg.example/db\ntag = 16\nprefix = False\n").file(
+        "../home/.docker/config.json",
+        json!({ "credHelpers": { "reg.example": "missing" } }).to_string(),
+    );
+    let warning = "run-image: warning: docker-credential-missing gives no login for reg.example: it can't be started";
+    let engine = running(0)
+        .on(
+            "GET",
+            "/images/reg.example/db:16/json",
+            Reply::error(404, "no such image"),
+        )
+        .on("GET", "/images/reg.example/db:16/json", image())
+        .on("POST", "/images/create", Reply::stream(&[]));
+    run_image(&sandbox)
+        .arg("db")
+        .engine(&engine)
+        .stdout("out\n")
+        .stderr_has(warning)
+        .stderr_has(": it is tried without a login\n")
+        .run();
+    let denied = Reply::error(500, "unauthorized: authentication required");
+    let engine = ScriptedEngine::start().on("POST", "/images/create", denied);
+    run_image(&sandbox)
+        .arg("db")
+        .engine(&engine)
+        .code(125)
+        .stderr_has("\n\nhint: docker-credential-missing gives no login for reg.example: it can't be started")
+        .stderr_has("try it: docker-credential-missing get\n")
+        .run();
+}
+
+/// As engines say it where they have one of the same name for another platform.
+fn other_platform() -> Reply {
+    let said = "image with reference reg.example/db:16 was found but does not match the specified platform: \
+                wanted linux/arm64, actual: linux/amd64";
+    Reply::error(404, said)
+}
+
+#[test]
+fn an_image_that_is_absent_when_the_container_is_made_is_pulled() {
+    let sandbox = configured("[db]\nname = reg.example/db\ntag = 16\nprefix = False\n");
+    let absent = [other_platform(), Reply::error(404, "No such image: reg.example/db:16")];
+    for reply in absent.clone() {
+        // The replies are given in turn.
+        let engine = ScriptedEngine::start()
+            .on("GET", "/images/*/json", image())
+            .on("POST", "/images/create", Reply::stream(&[]))
+            .on("POST", "/containers/create", reply)
+            .on(
+                "POST",
+                "/containers/create",
+                Reply::json(201, &json!({ "Id": "c1", "Warnings": [] })),
+            )
+            .on("POST", "/containers/c1/start", Reply::empty(204));
+        run_image(&sandbox)
+            .args(["db", "-k", "-a", "--platform linux/arm64"])
+            .engine(&engine)
+            .stdout("c1\n")
+            .stderr_has("docker pull reg.example/db:16\n")
+            .run();
+        let pull = engine.request("POST", "/images/create");
+        assert!(pull.query.contains("platform=linux%2Farm64"), "{}", pull.query);
+    }
+    // One pull is enough, and `never` is none.
+    for (pull, reply) in [("--pull=never", &absent[0]), ("--pull=missing", &absent[1])] {
+        let engine = ScriptedEngine::start()
+            .on("GET", "/images/*/json", image())
+            .on("POST", "/images/create", Reply::stream(&[]))
+            .on("POST", "/containers/create", reply.clone());
+        run_image(&sandbox)
+            .args(["db", "-k", "-a", &format!("--platform linux/arm64 {pull}")])
+            .engine(&engine)
+            .code(125)
+            .stderr_has("the container can't be made: ")
+            .run();
+        let pulls = engine
+            .requests()
+            .iter()
+            .filter(|request| request.path == "/images/create")
+            .count();
+        assert_eq!(pulls, usize::from(pull == "--pull=missing"));
+    }
+}
+
+#[test]
+fn an_own_image_for_another_platform_is_not_pulled_from_a_stranger() {
+    let engine = ScriptedEngine::start()
+        .on("GET", IMAGE, image())
+        .on("POST", "/containers/create", other_platform());
+    let outcome = run_image(&project())
+        .args(["dev", "-k", "-a", "--platform linux/arm64"])
+        .engine(&engine)
+        .code(125)
+        .stderr_has("the image sample-dev:tester is made for linux/amd64, and is to run as linux/arm64")
+        .stderr_has(
+            "hint: in [dev] of docker/dockerutils.cfg: build_args = --platform linux/arm64, then: build-image dev\n",
+        )
+        .run();
+    let is_pull = |path: &str| path == "/images/create" || path == "/build";
+    assert!(
+        !engine.requests().iter().any(|request| is_pull(&request.path)),
+        "{outcome}"
+    );
+}
+
+#[test]
 fn an_engine_in_clear_text_gets_no_login() {
     let login = json!({ "auths": { "reg.example": { "auth": "dTpw" } } });
     let image = "name = reg.example/db\ntag = 16\nprefix = False\n";
@@ -752,6 +859,10 @@ fn a_registrys_refusal_says_what_helps() {
         (
             Reply::error(404, "manifest for reg.example/db:16 not found: manifest unknown"),
             "is there such a tag?",
+        ),
+        (
+            Reply::error(500, "toomanyrequests: Rate exceeded"),
+            "try again in some minutes",
         ),
         (
             Reply::error(500, "dial tcp: lookup reg.example: no such host"),

@@ -13,7 +13,7 @@ use super::container::is_id;
 use super::engine::{ApiVersion, Engine};
 use super::locality::Locality;
 use super::logins::Logins;
-use super::{buildkit, classic};
+use super::{build_needs, buildkit, classic};
 use crate::context::ignore;
 use crate::context::weight::Heavy;
 use crate::error::{Error, Result};
@@ -102,6 +102,15 @@ pub enum BuildEvent {
     },
     /// The builder advises against something.
     Warning(String),
+    /// Something is not as it was asked for, and stops nothing: a sentence of our own.
+    Notice(String),
+    /// A login to a registry can't be had, which stops nothing by itself.
+    NoLogin {
+        /// A sentence.
+        warning: String,
+        /// What helps where a registry refuses.
+        hint: String,
+    },
 }
 
 /// One step as the builder names it.
@@ -201,17 +210,13 @@ pub async fn build(
     config: &Arc<ClientConfig>,
     events: Events,
 ) -> Result<BuildOutcome> {
-    let logins = Logins::of_build(config, &engine.choice().endpoint, locality, request);
+    let logins = Logins::of_build(config, &engine.choice().endpoint, locality, request).telling(&events);
+    for warning in build_needs::check(engine, builder, request).await? {
+        // Nobody listens any more where the build was given up.
+        let _ = events.send(BuildEvent::Notice(warning)).await;
+    }
     let mut outcome = match builder {
-        Builder::BuildKit => {
-            if let Some(option) = request.options.classic.written.first() {
-                return Err(Error::usage(format!(
-                    "option {option} means nothing to BuildKit, which builds on this engine"
-                ))
-                .hint("take it out, or set DOCKER_BUILDKIT=0 for the classic builder, which knows it"));
-            }
-            buildkit::build(engine, locality, request, config, logins, events).await?
-        }
+        Builder::BuildKit => buildkit::build(engine, locality, request, config, logins, events).await?,
         Builder::Classic => classic::build(engine, request, config, &logins, events).await?,
     };
     if let Some(tag) = request.tags.first() {

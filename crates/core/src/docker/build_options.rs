@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bollard::models::ResourcesUlimits;
 
+use super::build_needs::{Need, Needing};
 use super::flags::{self, Flag, FlagError, Given, Positionals};
 use super::run_options::security;
 use super::{csv, number};
@@ -70,13 +71,13 @@ pub struct BuildOptions {
     pub compress: bool,
     /// What only the classic builder knows.
     pub classic: ClassicOptions,
+    /// As which options attestations were asked for, by their kinds.
+    pub attested: BTreeMap<String, String>,
 }
 
 /// Options that BuildKit has no counterpart for.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClassicOptions {
-    /// The options as written, for the error where BuildKit builds.
-    pub written: Vec<String>,
     /// `--memory` in bytes.
     pub memory: Option<i64>,
     /// `--memory-swap` in bytes, -1 for no limit.
@@ -166,6 +167,12 @@ pub enum BuildOptionError {
         value: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// What it sets has no name. The value is not shown: it may be a secret.
+    #[error("option {option} has no name before its `=`")]
+    Nameless {
+        /// The option as written.
+        option: String,
     },
     /// docker knows it, and build-image can't do it.
     #[error("option {option} has no place in build-image: {why}")]
@@ -286,6 +293,59 @@ static FLAGS: &[Flag<Action>] = &[
 ];
 
 impl BuildOptions {
+    /// The options that not every builder can do.
+    pub fn needing(&self) -> Vec<Needing> {
+        let classic = &self.classic;
+        let has_isolation = classic
+            .isolation
+            .as_deref()
+            .is_some_and(|name| !name.is_empty() && name != "default");
+        let switches = [
+            (Need::Classic, "--memory", classic.memory.is_some()),
+            (Need::Classic, "--memory-swap", classic.memory_swap.is_some()),
+            (Need::Classic, "--cpu-shares", classic.cpu_shares.is_some()),
+            (Need::Classic, "--cpu-period", classic.cpu_period.is_some()),
+            (Need::Classic, "--cpu-quota", classic.cpu_quota.is_some()),
+            (Need::Classic, "--cpuset-cpus", classic.cpuset_cpus.is_some()),
+            (Need::Classic, "--cpuset-mems", classic.cpuset_mems.is_some()),
+            (Need::Classic, "--security-opt", !classic.security_opts.is_empty()),
+            (Need::Classic, "--squash", classic.squash),
+            (Need::Classic, "--isolation", has_isolation),
+            (Need::BuildKit, "--no-cache-filter", !self.no_cache_filter.is_empty()),
+            (Need::BuildKit, "--metadata-file", self.metadata_file.is_some()),
+            (Need::BuildKit, "--allow", !self.allow.is_empty()),
+            (Need::Limits, "--shm-size", self.shm_size.is_some()),
+            (Need::Limits, "--ulimit", !self.ulimits.is_empty()),
+            (Need::Limits, "--cgroup-parent", self.cgroup_parent.is_some()),
+        ];
+        let switches = switches.into_iter().filter(|(_, _, is_given)| *is_given);
+        let mut needing: Vec<(Need, String)> = switches.map(|(need, option, _)| (need, option.to_owned())).collect();
+        let secrets = self.secrets.iter().map(|secret| format!("--secret id={}", secret.id));
+        let agents = self.ssh.iter().map(|ssh| format!("--ssh {}", ssh.id));
+        let contexts = self.contexts.iter().map(|(name, _)| format!("--build-context {name}"));
+        let caches = self.cache_from.iter().filter(|cache| cache.kind != "registry");
+        let caches = caches.map(|cache| format!("--cache-from type={}", cache.kind));
+        let buildkit = secrets.chain(agents).chain(contexts).chain(caches);
+        needing.extend(buildkit.map(|option| (Need::BuildKit, option)));
+        for cache in &self.cache_to {
+            // That one is written into the image itself.
+            let need = match cache.kind.as_str() {
+                "inline" => Need::BuildKit,
+                _ => Need::ContainerdStore,
+            };
+            needing.push((need, format!("--cache-to type={}", cache.kind)));
+        }
+        let annotations = self.annotations.keys().map(|key| format!("--annotation {key}"));
+        let platforms = self.platform.iter().filter(|platform| platform.contains(','));
+        let platforms = platforms.map(|platform| format!("--platform {platform}"));
+        let beside = self.attested.values().cloned().chain(annotations).chain(platforms);
+        needing.extend(beside.map(|option| (Need::ContainerdStore, option)));
+        needing
+            .into_iter()
+            .map(|(need, option)| Needing { option, need })
+            .collect()
+    }
+
     /// Takes the words of `build_args` apart. Paths are seen from `root`, where docker would be called.
     ///
     /// # Errors
@@ -305,21 +365,12 @@ impl BuildOptions {
             value: given.value.clone(),
             why: why.to_owned(),
         };
+        let nameless = || BuildOptionError::Nameless {
+            option: given.written.clone(),
+        };
         let integer = || value.parse::<i64>().map_err(|_| wrong("it must be a whole number"));
         let bytes = || number::size(value).map_err(|why| wrong(&why));
         let listed = || attributes(value).map_err(|why| wrong(&why));
-        if let Action::CpuPeriod
-        | Action::CpuQuota
-        | Action::CpuShares
-        | Action::CpusetCpus
-        | Action::CpusetMems
-        | Action::Memory
-        | Action::MemorySwap
-        | Action::SecurityOpt
-        | Action::Squash = given.flag.action
-        {
-            self.classic.written.push(given.written.clone());
-        }
         match given.flag.action {
             Action::AddHost => self
                 .add_hosts
@@ -339,12 +390,17 @@ impl BuildOptions {
                     .remove("disabled")
                     .is_none_or(|disabled| disabled != "true")
                 {
+                    let option = format!("{} type={}", given.written, attributes.kind);
+                    self.attested.insert(attributes.kind.clone(), option);
                     self.attestations.insert(attributes.kind.clone(), attributes.joined());
                 }
             }
-            Action::Provenance => self.attest("provenance", value, "mode=min,inline-only=true"),
-            Action::Sbom => self.attest("sbom", value, ""),
+            Action::Provenance => self.attest("provenance", given, "mode=min,inline-only=true"),
+            Action::Sbom => self.attest("sbom", given, ""),
             Action::BuildArg => {
+                if value.is_empty() || value.starts_with('=') {
+                    return Err(nameless());
+                }
                 if let Some((name, text)) = named_value(value, env) {
                     self.build_args.insert(name.to_owned(), text.to_owned());
                 }
@@ -352,11 +408,12 @@ impl BuildOptions {
             Action::BuildContext => {
                 let (name, place) = value
                     .split_once('=')
+                    .filter(|(name, _)| !name.is_empty())
                     .ok_or_else(|| wrong("it must be NAME=FOLDER or NAME=URL"))?;
                 self.contexts.push((name.to_owned(), place.to_owned()));
             }
-            Action::CacheFrom => self.cache_from.push(cache(value).map_err(|why| wrong(&why))?),
-            Action::CacheTo => self.cache_to.push(cache(value).map_err(|why| wrong(&why))?),
+            Action::CacheFrom => self.cache_from.extend(caches(value).map_err(|why| wrong(&why))?),
+            Action::CacheTo => self.cache_to.extend(caches(value).map_err(|why| wrong(&why))?),
             Action::CgroupParent => self.cgroup_parent = Some(value.to_owned()),
             Action::Compress => self.compress = given.is_on(),
             Action::CpuPeriod => self.classic.cpu_period = Some(integer()?),
@@ -369,13 +426,11 @@ impl BuildOptions {
             Action::File => self.file = Some(root.join(value)),
             Action::ForceRm => self.classic.force_rm = given.is_on(),
             Action::Iidfile => self.iidfile = Some(root.join(value)),
-            Action::Isolation => {
-                if value != "default" && !value.is_empty() {
-                    self.classic.written.push(given.written.clone());
-                }
-                self.classic.isolation = Some(value.to_owned());
-            }
+            Action::Isolation => self.classic.isolation = Some(value.to_owned()),
             Action::Label => {
+                if value.is_empty() || value.starts_with('=') {
+                    return Err(nameless());
+                }
                 let (key, text) = value.split_once('=').unwrap_or((value, ""));
                 self.labels.insert(key.to_owned(), text.to_owned());
             }
@@ -418,7 +473,10 @@ impl BuildOptions {
             Action::Quiet => self.quiet = given.is_on(),
             Action::Rm => self.classic.keep_containers = !given.is_on(),
             Action::Secret => self.secrets.push(secret(value, root, env).map_err(|why| wrong(&why))?),
-            Action::SecurityOpt => self.classic.security_opts.push(value.to_owned()),
+            Action::SecurityOpt => {
+                let options = csv::record(value).map_err(|why| wrong(&why))?;
+                self.classic.security_opts.extend(options);
+            }
             Action::ShmSize => self.shm_size = Some(bytes()?),
             Action::Squash => self.classic.squash = given.is_on(),
             Action::Ssh => self.ssh.push(ssh(value, root, env).map_err(|why| wrong(&why))?),
@@ -429,12 +487,18 @@ impl BuildOptions {
         Ok(())
     }
 
-    fn attest(&mut self, kind: &str, value: &str, of_true: &str) {
-        match flags::parse_bool(value) {
-            Some(true) => self.attestations.insert(kind.to_owned(), of_true.to_owned()),
-            Some(false) => self.attestations.remove(kind),
-            None => self.attestations.insert(kind.to_owned(), value.to_owned()),
+    fn attest(&mut self, kind: &str, given: &Given<'_, Action>, of_true: &str) {
+        let values = match flags::parse_bool(&given.value) {
+            Some(false) => {
+                self.attestations.remove(kind);
+                self.attested.remove(kind);
+                return;
+            }
+            Some(true) => of_true,
+            None => given.value.as_str(),
         };
+        self.attestations.insert(kind.to_owned(), values.to_owned());
+        self.attested.insert(kind.to_owned(), given.written.clone());
     }
 }
 
@@ -484,14 +548,18 @@ fn attributes(text: &str) -> Result<Attributes, String> {
     Ok(attributes)
 }
 
-fn cache(value: &str) -> Result<Attributes, String> {
+/// A cache with its attributes, or a list of references.
+fn caches(value: &str) -> Result<Vec<Attributes>, String> {
     if value.contains('=') {
-        return attributes(value);
+        return Ok(vec![attributes(value)?]);
     }
-    Ok(Attributes {
-        kind: "registry".to_owned(),
-        values: BTreeMap::from([("ref".to_owned(), value.to_owned())]),
-    })
+    let references = csv::record(value)?.into_iter();
+    Ok(references
+        .map(|reference| Attributes {
+            kind: "registry".to_owned(),
+            values: BTreeMap::from([("ref".to_owned(), reference)]),
+        })
+        .collect())
 }
 
 fn secret(value: &str, root: &Path, env: &Env) -> Result<Secret, String> {
@@ -590,7 +658,9 @@ mod tests {
             "--platform",
             "linux/amd64",
             "--cache-from",
-            "me/x:1",
+            "me/x:1,me/y",
+            "--security-opt",
+            "a=b,c",
             "--secret",
             "id=k,env=TOKEN",
             "--ssh",
@@ -606,7 +676,13 @@ mod tests {
         assert!(options.pull);
         assert_eq!(options.shm_size, Some(64 << 20));
         assert_eq!(options.add_hosts, ["db:::1"]);
-        assert_eq!(options.cache_from[0].values["ref"], "me/x:1");
+        let references: Vec<&str> = options
+            .cache_from
+            .iter()
+            .map(|cache| cache.values["ref"].as_str())
+            .collect();
+        assert_eq!(references, ["me/x:1", "me/y"]);
+        assert_eq!(options.classic.security_opts, ["a=b", "c"]);
         assert_eq!(options.tags, ["q:1"]);
         assert_eq!(options.ssh[0].paths, [PathBuf::from("/run/agent")]);
         assert!(!format!("{options:?}").contains("Environment"));
@@ -622,6 +698,11 @@ mod tests {
             (&["--secret", "src=x"], "needs an id"),
             (&["--ulimit", "nofile"], "NAME=SOFT:HARD"),
             (&["--shm-size", "big"], "512m"),
+            (&["--label", "=x"], "--label has no name"),
+            (&["--label="], "--label has no name"),
+            (&["--build-arg", "=x"], "--build-arg has no name"),
+            (&["--build-arg", ""], "--build-arg has no name"),
+            (&["--build-context", "=x"], "NAME=FOLDER"),
             (&["--tarjet", "x"], "--target"),
             (&["."], "`.`"),
         ] {

@@ -45,16 +45,6 @@ pub async fn build(
     logins: &Logins,
     events: Events,
 ) -> Result<BuildOutcome> {
-    let options = &request.options;
-    if let Some(secret) = options.secrets.first() {
-        return Err(needs_buildkit(&format!("--secret id={}", secret.id)));
-    }
-    if let Some(ssh) = options.ssh.first() {
-        return Err(needs_buildkit(&format!("--ssh {}", ssh.id)));
-    }
-    if let Some((name, _)) = options.contexts.first() {
-        return Err(needs_buildkit(&format!("--build-context {name}")));
-    }
     let (chunks, body) = mpsc::channel::<std::io::Result<Frame<Bytes>>>(QUEUE);
     let sent = Arc::new(AtomicU64::new(0));
     let dockerfile = DockerfileInContext::find(request)?;
@@ -93,7 +83,7 @@ pub async fn build(
             query(request, &dockerfile.name, &engine.proxy_variables(config))
         ))
         .header("Content-Type", "application/x-tar");
-    if let Some(header) = logins.registry_config().await? {
+    if let Some(header) = logins.registry_config().await {
         post = post.header("X-Registry-Config", header);
     }
     let post = post
@@ -140,13 +130,6 @@ pub async fn build(
         context_size,
         heaviest,
     })
-}
-
-fn needs_buildkit(option: &str) -> Error {
-    Error::usage(format!(
-        "option {option} needs BuildKit, and the classic builder builds here"
-    ))
-    .hint("unset DOCKER_BUILDKIT, or build on an engine that has BuildKit")
 }
 
 fn context_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error {

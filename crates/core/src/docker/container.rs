@@ -134,18 +134,25 @@ impl Drop for Making<'_> {
 /// # Errors
 /// The engine's refusal.
 pub async fn create(engine: &Engine, plan: &ContainerPlan) -> Result<Created> {
-    try_create(engine, plan).await?.map_err(|NameTaken(error)| error)
+    try_create(engine, plan).await?.map_err(|refusal| match refusal {
+        Refusal::NameTaken(error) | Refusal::NoImage(error) => error,
+    })
 }
 
-/// Another container has the name; with the engine's refusal.
+/// What an engine refuses, and something can be done about.
 #[derive(Debug)]
-pub struct NameTaken(pub Error);
+pub enum Refusal {
+    /// Another container has the name; with the engine's refusal.
+    NameTaken(Error),
+    /// The engine does not have the image, or not for the platform that is asked for; with the engine's refusal.
+    NoImage(Error),
+}
 
-/// [`create`], with the one refusal as a value that another name helps against.
+/// [`create`], with the refusals as a value that another name helps against, or having the image.
 ///
 /// # Errors
 /// Any other.
-pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<Created, NameTaken>> {
+pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<Created, Refusal>> {
     let options = CreateContainerOptions {
         name: plan.name.clone(),
         platform: plan.platform.clone().unwrap_or_default(),
@@ -169,6 +176,10 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
         &result,
         Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, message }) if message.contains("name")
     );
+    let is_absent = matches!(
+        &result,
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, message }) if is_of_image(message)
+    );
     let has_no_command = matches!(
         &result,
         Err(bollard::errors::Error::DockerResponseServerError { message, .. })
@@ -180,7 +191,8 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
                 "the image does not say what it runs: give a CMD in its Dockerfile, the key cmd in its section, or run-image -c COMMAND",
             ));
         }
-        Err(error) if is_taken => return Ok(Err(NameTaken(error))),
+        Err(error) if is_taken => return Ok(Err(Refusal::NameTaken(error))),
+        Err(error) if is_absent => return Ok(Err(Refusal::NoImage(error))),
         made => made?,
     };
     if !is_id(&made.id) {
@@ -244,6 +256,15 @@ pub(super) fn is_id(text: &str) -> bool {
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b":._-".contains(&byte))
+}
+
+/// Whether what is not found is the image, and not another container whose network or volumes are asked for. With the second words
+/// engines name one that is for another platform.
+fn is_of_image(message: &str) -> bool {
+    let message = message.to_lowercase();
+    ["no such image", "image with reference"]
+        .iter()
+        .any(|words| message.contains(words))
 }
 
 async fn copy_into(engine: &Engine, id: &str, file: &ContainerFile) -> Result<()> {

@@ -10,6 +10,7 @@ use super::engine::{Engine, one_line, refusal};
 use super::logins;
 use super::messages::Messages;
 use super::redaction::Redaction;
+use super::verdict::Verdict;
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::{canonical, registry};
@@ -66,13 +67,19 @@ pub async fn pull(
     // An engine gets the one login that it needs, unless all on the way could read it.
     let in_clear = logins::warning(&engine.choice().endpoint);
     let redaction = Redaction::default();
+    let mut no_login = None;
     if let Some(warning) = in_clear {
         if config.has_logins() {
             printer.warning(&warning);
         }
     } else {
         let registry = registry(reference);
-        if let Some(login) = config.credentials(&registry).await? {
+        let found = config.credentials(&registry).await;
+        if let Some(warning) = found.warning() {
+            printer.warning(&warning);
+        }
+        no_login = found.hint();
+        if let Some(login) = found.login {
             request = request.header("X-Registry-Auth", login.registry_auth(&registry));
             redaction.add(&registry, &login);
         }
@@ -82,7 +89,11 @@ pub async fn pull(
         .map_err(|cause| Error::failed(format!("{reference} can't be asked for")).because(cause))?;
     let refused = |message: &str| {
         let said = one_line(&redaction.clean(message));
-        Error::failed(format!("{reference} can't be pulled: {said}")).hint(pull_hint(reference, message))
+        Error::failed(format!("{reference} can't be pulled: {said}")).hint(pull_hint(
+            reference,
+            message,
+            no_login.as_deref(),
+        ))
     };
     let response = engine.worked(engine.request(request)).await?;
     if !response.status().is_success() {
@@ -114,25 +125,29 @@ pub async fn pull(
     Ok(())
 }
 
-fn pull_hint(reference: &str, message: &str) -> String {
+/// What helps. `no_login` is what helps where a login could not be had.
+fn pull_hint(reference: &str, message: &str, no_login: Option<&str>) -> String {
     let host = registry(reference);
-    // `unauthorized:` is the registry's word, `401 Unauthorized` that of engines with containerd's store.
-    let message = message.to_lowercase();
-    if message.contains("denied") || message.contains("unauthorized") || message.contains("authentication required") {
-        if host.starts_with("https://index.docker.io") {
-            return hint!("is the name right? If the image is private: docker login");
+    let name = canonical(reference);
+    let is_absent = ["not found", "manifest unknown"]
+        .iter()
+        .any(|sign| message.to_lowercase().contains(sign));
+    match (Verdict::of(message, &name), no_login) {
+        (Verdict::Denied, Some(no_login)) => no_login.to_owned(),
+        (Verdict::Denied, None) if host.starts_with("https://index.docker.io") => {
+            hint!("is the name right? If the image is private: docker login")
         }
-        hint!("is the name right? If the image is private: docker login {}", host)
-    } else if message.contains("not found") || message.contains("manifest unknown") {
-        hint!(
+        (Verdict::Denied, None) => hint!("is the name right? If the image is private: docker login {}", host),
+        (Verdict::Busy, _) => "the registry asks for patience: try again in some minutes".to_owned(),
+        (Verdict::Broken, _) => "look at the registry's log, or try again later".to_owned(),
+        (Verdict::UnknownRepository | Verdict::Other, _) if is_absent => hint!(
             "is there such a tag? Look at the registry for the tags of {}",
             reference
-        )
-    } else {
-        hint!(
+        ),
+        _ => hint!(
             "does the engine's machine reach the registry? Try there: docker pull {}",
             reference
-        )
+        ),
     }
 }
 

@@ -9,14 +9,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base64::Engine as _;
+use tokio::sync::mpsc::WeakSender;
 
-use super::build::BuildRequest;
+use super::build::{BuildEvent, BuildRequest, Events};
 use super::client_config::{ClientConfig, Login, host_of};
 use super::dockerfile::Dockerfile;
 use super::endpoint::Endpoint;
 use super::locality::Locality;
 use super::redaction::Redaction;
-use crate::error::Result;
 use crate::naming::registry;
 use crate::project_file;
 
@@ -29,8 +29,12 @@ const NAMES_OF_HUB: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.doc
 pub struct Logins {
     config: Arc<ClientConfig>,
     reach: Reach,
+    /// The registries that the build itself names.
+    named: BTreeSet<String>,
     /// Those that it was given.
     given: Redaction,
+    /// Who is told of logins that can't be had. Weak: the build's end is the end of its events.
+    events: Option<WeakSender<BuildEvent>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,16 +52,26 @@ impl Logins {
         locality: Locality,
         request: &BuildRequest,
     ) -> Self {
+        let named = registries(request);
         let reach = match locality {
             _ if endpoint.is_in_clear() => Reach::Of(BTreeSet::new()),
             Locality::Local => Reach::All,
-            Locality::Docked => Reach::Of(registries(request)),
+            Locality::Docked => Reach::Of(named.clone()),
         };
         Self {
             config: Arc::clone(config),
             reach,
+            named,
             given: Redaction::default(),
+            events: None,
         }
+    }
+
+    /// The same, which tells of logins that can't be had.
+    #[must_use]
+    pub fn telling(mut self, events: &Events) -> Self {
+        self.events = Some(events.downgrade());
+        self
     }
 
     /// What an engine or a registry says, without the logins that the engine was given.
@@ -65,24 +79,25 @@ impl Logins {
         self.given.clean(said)
     }
 
-    async fn give(&self, key: &str) -> Result<Option<Login>> {
-        let login = self.config.credentials(key).await?;
-        if let Some(login) = &login {
+    async fn give(&self, key: &str, is_wanted: bool) -> Option<Login> {
+        let found = self.config.credentials(key).await;
+        if let Some(login) = &found.login {
             self.given.add(key, login);
         }
-        Ok(login)
+        if is_wanted
+            && let (Some(warning), Some(hint)) = (found.warning(), found.hint())
+            && let Some(events) = self.events.as_ref().and_then(WeakSender::upgrade)
+        {
+            // Nobody listens any more where the build is over.
+            let _ = events.send(BuildEvent::NoLogin { warning, hint }).await;
+        }
+        found.login
     }
 
     /// The login for a registry, by whatever name the engine has for it; none where there is none, or it is not to have it. No
     /// helper is started for a registry that is not its business.
-    ///
-    /// # Errors
-    /// As [`ClientConfig::credentials`].
-    pub async fn credentials(&self, asked: &str) -> Result<Option<Login>> {
-        match self.key(asked) {
-            Some(key) => self.give(&key).await,
-            None => Ok(None),
-        }
+    pub async fn credentials(&self, asked: &str) -> Option<Login> {
+        self.give(&self.key(asked)?, true).await
     }
 
     /// The key in `auths` under which a registry is kept that the engine asks for.
@@ -100,27 +115,20 @@ impl Logins {
     }
 
     /// The header `X-Registry-Config` of the classic builder, which has to name all logins beforehand; none where there is none.
-    ///
-    /// # Errors
-    /// As [`ClientConfig::credentials`].
-    pub async fn registry_config(&self) -> Result<Option<String>> {
+    pub async fn registry_config(&self) -> Option<String> {
         let keys = match &self.reach {
             Reach::All => self.config.registries(),
             Reach::Of(keys) => keys.clone(),
         };
         let mut logins = serde_json::Map::new();
         for key in keys {
-            if let Some(login) = self.give(&key).await? {
-                let entry = if login.user.is_empty() {
-                    serde_json::json!({ "identitytoken": login.secret })
-                } else {
-                    serde_json::json!({ "username": login.user, "password": login.secret })
-                };
-                logins.insert(key, entry);
+            let is_named = self.named.iter().any(|named| host_of(named) == host_of(&key));
+            if let Some(login) = self.give(&key, is_named).await {
+                logins.insert(key, login.document().into());
             }
         }
-        Ok((!logins.is_empty())
-            .then(|| base64::engine::general_purpose::URL_SAFE.encode(serde_json::Value::Object(logins).to_string())))
+        (!logins.is_empty())
+            .then(|| base64::engine::general_purpose::URL_SAFE.encode(serde_json::Value::Object(logins).to_string()))
     }
 }
 
@@ -253,7 +261,7 @@ mod tests {
         };
         let far = logins("ssh://box", Locality::Docked);
         for asked in ["https.example", "registry-1.docker.io", "docker.io", DOCKER_HUB] {
-            assert!(far.credentials(asked).await.unwrap().is_some(), "{asked}");
+            assert!(far.credentials(asked).await.is_some(), "{asked}");
         }
         for asked in [
             "secret.example",
@@ -262,24 +270,41 @@ mod tests {
             "",
             "https.example.evil",
         ] {
-            assert_eq!(far.credentials(asked).await.unwrap(), None, "{asked}");
+            assert_eq!(far.credentials(asked).await, None, "{asked}");
         }
-        let header = far.registry_config().await.unwrap().unwrap();
+        let header = far.registry_config().await.unwrap();
         let text = base64::engine::general_purpose::URL_SAFE.decode(header).unwrap();
         let sent: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
         assert_eq!(
             sent.keys().map(String::as_str).collect::<Vec<_>>(),
             ["https.example", DOCKER_HUB]
         );
-        // A local engine gets them all: here the helper is asked, and is not there.
+        // A local engine gets them all. The helper that is not there stops nothing, and is no matter of this build.
         let near = logins("unix:///var/run/docker.sock", Locality::Local);
-        assert!(near.credentials("secret.example").await.unwrap().is_some());
-        let missing = near.registry_config().await.unwrap_err();
-        assert!(missing.to_string().contains("never-to-be-started"), "{missing}");
+        let (events, mut heard) = tokio::sync::mpsc::channel(9);
+        let near = near.telling(&events);
+        assert!(near.credentials("secret.example").await.is_some());
+        let header = near.registry_config().await.unwrap();
+        let text = base64::engine::general_purpose::URL_SAFE.decode(header).unwrap();
+        let sent: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
+        assert_eq!(sent.len(), 3);
+        assert!(heard.try_recv().is_err());
+        // Asked for, it is.
+        assert_eq!(near.credentials("helped.example").await, None);
+        let Ok(BuildEvent::NoLogin { warning, hint }) = heard.try_recv() else {
+            panic!("nothing is told");
+        };
+        assert!(
+            warning.contains("never-to-be-started") && hint.contains("try it"),
+            "{warning} {hint}"
+        );
+        // The end of the build's events is not put off.
+        drop(events);
+        assert!(heard.recv().await.is_none());
         // In clear text, none at all.
         let plain = logins("tcp://10.0.0.7:2375", Locality::Docked);
-        assert_eq!(plain.registry_config().await.unwrap(), None);
-        assert_eq!(plain.credentials("https.example").await.unwrap(), None);
+        assert_eq!(plain.registry_config().await, None);
+        assert_eq!(plain.credentials("https.example").await, None);
     }
 
     #[test]

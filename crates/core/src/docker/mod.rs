@@ -2,6 +2,7 @@
 
 mod bounded_tar;
 pub mod build;
+pub mod build_needs;
 pub mod build_options;
 pub mod buildkit;
 mod cause;
@@ -10,6 +11,7 @@ pub mod client_config;
 pub mod container;
 pub mod content;
 pub mod context_store;
+mod credential_helper;
 mod csv;
 pub mod docked;
 pub mod dockerfile;
@@ -38,3 +40,4 @@ pub mod run_options;
 pub mod stream;
 pub mod terminal;
 pub mod unpacking;
+pub mod verdict;

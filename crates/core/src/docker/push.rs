@@ -15,12 +15,13 @@ use http_body_util::Full;
 use hyper::{Method, Request};
 use serde::{Deserialize, Serialize};
 
-use super::client_config::Login;
+use super::client_config;
 use super::engine::{Engine, answer, one_line, refusal};
 use super::logins;
 use super::messages::Messages;
 use super::redaction::Redaction;
-use crate::error::{Class, Error, Result};
+use super::verdict::{Verdict, may_be_of_no_login};
+use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::{Designation, canonical, registry};
 use crate::output::progress::steps::{Ended, Steps};
@@ -30,6 +31,8 @@ use crate::output::{Printer, visible};
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(6)];
 /// No image has more layers. Each is kept as long as the push takes.
 const MOST_LAYERS: usize = 10_000;
+/// How long a registry that fails is borne: the engine's own tries, which it makes for a layer, and ours together.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the look at what the registry has may take. It saves work; where it takes longer, it saves none.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 /// A registry's message is shown up to this length.
@@ -39,8 +42,12 @@ const MESSAGE_LIMIT: usize = 1000;
 pub struct RegistryAuth {
     header: String,
     redaction: Redaction,
+    /// The login as engines check it; none where there is none.
+    check: Option<String>,
     /// Whether there may be a login that this engine does not get.
     is_withheld: bool,
+    /// What helps where the registry refuses, and a login could not be had.
+    hint: Option<String>,
 }
 
 // Secrets must not reach a log by way of a derived Debug.
@@ -52,7 +59,7 @@ impl fmt::Debug for RegistryAuth {
 
 impl RegistryAuth {
     /// With this login, or with none: engines want the header all the same.
-    pub fn new(registry: &str, login: Option<&Login>) -> Self {
+    pub fn new(registry: &str, login: Option<&client_config::Login>) -> Self {
         let (header, redaction) = match login {
             Some(login) => (login.registry_auth(registry), Redaction::of(registry, login)),
             None => (
@@ -60,11 +67,26 @@ impl RegistryAuth {
                 Redaction::default(),
             ),
         };
+        // A registry token is good for what it was given for, and engines can't check one.
+        let check = login.filter(|login| login.registry_token.is_empty()).map(|login| {
+            let mut document = login.document();
+            document.insert("serveraddress".to_owned(), registry.into());
+            serde_json::Value::Object(document).to_string()
+        });
         Self {
             header,
             redaction,
+            check,
             is_withheld: false,
+            hint: None,
         }
+    }
+
+    /// With what helps where the registry refuses, because a login could not be had.
+    #[must_use]
+    pub fn but(mut self, hint: Option<String>) -> Self {
+        self.hint = hint;
+        self
     }
 
     /// With none, because the engine is reached in clear text.
@@ -180,8 +202,10 @@ async fn registrys_digest(engine: &Engine, reference: &Designation, auth: &Regis
 pub async fn push(engine: &Engine, reference: &Designation, auth: &RegistryAuth, printer: &Printer) -> Result<Pushed> {
     let mut layers = BTreeMap::new();
     let mut pauses = PAUSES.iter();
+    let mut trouble = Trouble::default();
+    let mut is_login_right = false;
     loop {
-        let message = match attempt(engine, reference, auth, &mut layers, printer).await? {
+        let mut message = match attempt(engine, reference, auth, &mut layers, &mut trouble, printer).await? {
             Ok(digest) => {
                 return Ok(Pushed {
                     digest,
@@ -190,9 +214,26 @@ pub async fn push(engine: &Engine, reference: &Designation, auth: &RegistryAuth,
             }
             Err(message) => message,
         };
-        let verdict = Verdict::of(&message, reference);
+        let mut verdict = Verdict::of(&message, &reference.name);
+        let mut may_pass = verdict.may_pass();
+        if verdict == Verdict::Denied && !is_login_right && may_be_of_no_login(&message) {
+            match check_login(engine, auth).await {
+                Login::Right => {
+                    (is_login_right, may_pass) = (true, true);
+                    message = format!("{message} (and yet the login is right)");
+                }
+                Login::Unchecked(said) => {
+                    let of_check = Verdict::of(&said, &reference.name);
+                    if of_check.may_pass() {
+                        (message, verdict, may_pass) = (said, of_check, true);
+                    }
+                }
+                Login::Wrong => {}
+            }
+        }
+        trouble.failed(&message, Instant::now());
         match pauses.next() {
-            Some(pause) if verdict.may_pass() => {
+            Some(pause) if may_pass && !trouble.is_over(Instant::now(), *pause) => {
                 printer.note(&format!(
                     "{reference}: {}; next try in {} s",
                     auth.clean(&message),
@@ -202,6 +243,102 @@ pub async fn push(engine: &Engine, reference: &Designation, auth: &RegistryAuth,
             }
             _ => return Err(refused(reference, &message, verdict, auth)),
         }
+    }
+}
+
+/// A registry that fails, over all tries.
+#[derive(Default)]
+struct Trouble {
+    /// Since when nothing goes forward.
+    since: Option<Instant>,
+    /// What was said last.
+    message: Option<String>,
+    /// The seconds that the engine last said it waits, for each layer.
+    waits: HashMap<String, u64>,
+    /// Those that were told.
+    told: u64,
+    /// The engine's own tries were not waited for any more.
+    is_given_up: bool,
+}
+
+impl Trouble {
+    fn begins(&mut self, now: Instant) {
+        self.since.get_or_insert(now);
+    }
+
+    /// A layer arrived.
+    fn ends(&mut self) {
+        self.since = None;
+    }
+
+    fn failed(&mut self, message: &str, now: Instant) {
+        self.begins(now);
+        self.message = Some(message.to_owned());
+        self.waits.clear();
+        self.told = 0;
+    }
+
+    /// Whether to wait so long would be more than is borne.
+    fn is_over(&self, now: Instant, wait: Duration) -> bool {
+        let is_late = |since: Instant| now.duration_since(since) + wait > PATIENCE;
+        self.is_given_up || self.since.is_some_and(is_late)
+    }
+
+    /// The engine waits so many seconds before it tries a layer again; it counts them down. True where that is news.
+    fn waits(&mut self, layer: &str, seconds: u64, now: Instant) -> bool {
+        self.begins(now);
+        if self.waits.len() >= MOST_LAYERS && !self.waits.contains_key(layer) {
+            return false;
+        }
+        let before = self.waits.insert(layer.to_owned(), seconds).unwrap_or_default();
+        // Layers that go side by side wait side by side.
+        let is_news = seconds > before && seconds != self.told;
+        if is_news {
+            self.told = seconds;
+        }
+        is_news
+    }
+}
+
+/// The seconds in `Retrying in 5 seconds`, which the engine says of a layer.
+fn wait_of(status: &str) -> Option<u64> {
+    let (seconds, _) = status.strip_prefix("Retrying in ")?.split_once(" second")?;
+    seconds.parse().ok()
+}
+
+/// What an engine finds of a login.
+enum Login {
+    Right,
+    Wrong,
+    /// It could not be checked; what was said.
+    Unchecked(String),
+}
+
+/// Has the engine try the login by itself, as for `docker login`.
+async fn check_login(engine: &Engine, auth: &RegistryAuth) -> Login {
+    let Some(document) = &auth.check else {
+        return Login::Wrong;
+    };
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri("/auth")
+        .header("Content-Type", "application/json")
+        .body(Full::<Bytes>::from(document.clone()));
+    let Ok(request) = request else {
+        return Login::Wrong;
+    };
+    let answered = tokio::time::timeout(LOOK_TIMEOUT, engine.request(request)).await;
+    match answered {
+        Ok(Ok(response)) if response.status().is_success() => Login::Right,
+        Ok(Ok(response)) => {
+            let said = refusal(response).await.to_string();
+            match Verdict::of(&said, "") {
+                Verdict::Denied => Login::Wrong,
+                _ => Login::Unchecked(said),
+            }
+        }
+        // The next try says whether the engine is there.
+        Ok(Err(_)) | Err(_) => Login::Wrong,
     }
 }
 
@@ -228,6 +365,7 @@ async fn attempt(
     reference: &Designation,
     auth: &RegistryAuth,
     layers: &mut BTreeMap<String, Fate>,
+    trouble: &mut Trouble,
     printer: &Printer,
 ) -> Result<Result<String, String>> {
     let mut query = form_urlencoded::Serializer::new(String::new());
@@ -262,6 +400,24 @@ async fn attempt(
                 digest = digest.or_else(|| digest_of(&status, &reference.tag));
                 continue;
             };
+            if let Some(seconds) = wait_of(&status) {
+                let now = Instant::now();
+                if let Some(message) = &trouble.message
+                    && trouble.is_over(now, Duration::from_secs(seconds))
+                {
+                    let message = message.clone();
+                    trouble.is_given_up = true;
+                    view.end(false);
+                    return Ok(Err(message));
+                }
+                if trouble.waits(&layer, seconds, now) {
+                    printer.note(&format!(
+                        "{reference}: the registry failed at layer {}; the engine tries again in {seconds} s",
+                        visible(&layer)
+                    ));
+                }
+                continue;
+            }
             if layers.len() >= MOST_LAYERS && !layers.contains_key(&layer) {
                 continue;
             }
@@ -275,6 +431,9 @@ async fn attempt(
                 Some(fate) => view.ended(&layer, &status, fate),
                 None if status == "Pushing" => view.moved(&layer, current, total),
                 None => {}
+            }
+            if fate == Some(Fate::Pushed) {
+                trouble.ends();
             }
             if let Some(fate) = fate {
                 let known = layers.entry(layer).or_insert(fate);
@@ -381,162 +540,6 @@ fn is_digest(text: &str) -> bool {
     })
 }
 
-/// What a message means for the next step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// The login is missing or wrong, or may not do this.
-    Denied,
-    /// The tag is there with another image, and may not be moved.
-    Immutable,
-    /// There is no such repository.
-    UnknownRepository,
-    /// The registry's certificate is not trusted.
-    Untrusted,
-    /// The registry speaks no TLS.
-    Plain,
-    /// Too many requests.
-    Busy,
-    /// The registry failed, and said so.
-    Broken,
-    /// The name of the registry leads nowhere: no try will change it.
-    Nowhere,
-    /// Nobody listens, the connection broke, or a proxy has nobody behind it.
-    Down,
-    /// Something else.
-    Other,
-}
-
-/// What engines and registries say, in lower case, in the order in which it is looked for: a refusal counts more than
-/// the connection that it came by.
-const SIGNS: &[(Verdict, &[&str])] = &[
-    (
-        Verdict::Immutable,
-        &[
-            "is immutable",
-            "tag immutab",
-            "cannot be overwritten",
-            "imagetagalreadyexists",
-        ],
-    ),
-    (
-        Verdict::Untrusted,
-        &["x509:", "certificate signed by unknown", "failed to verify certificate"],
-    ),
-    (Verdict::Plain, &["server gave http response to https client"]),
-    (
-        Verdict::Busy,
-        &[
-            "toomanyrequests",
-            "too many requests",
-            "429 ",
-            "rate limit",
-            "rate exceeded",
-        ],
-    ),
-    (
-        Verdict::Down,
-        &[
-            "502 bad gateway",
-            "503 service unavailable",
-            "504 gateway",
-            "http status: 502",
-            "http status: 503",
-            "http 502",
-            "http 503",
-            "http 504",
-            "unavailable: service unavailable",
-        ],
-    ),
-    (
-        Verdict::Broken,
-        &[
-            "500 internal server error",
-            "internal server error",
-            "http status: 5",
-            "http 500",
-            "unknown: unknown error",
-        ],
-    ),
-    (
-        Verdict::Denied,
-        &[
-            "unauthorized",
-            "authentication required",
-            "no basic auth credentials",
-            "denied",
-            "forbidden",
-            "incorrect username or password",
-            "authorization failed",
-            "insufficient_scope",
-            "401 ",
-            "403 ",
-        ],
-    ),
-    (
-        Verdict::UnknownRepository,
-        &[
-            "name unknown",
-            "name_unknown",
-            "repository does not exist",
-            "does not exist in the registry",
-            "repository name not known",
-        ],
-    ),
-    (
-        Verdict::Nowhere,
-        &["no such host", "server misbehaving", "name or service not known"],
-    ),
-    (
-        Verdict::Down,
-        &[
-            "connection refused",
-            "connection reset",
-            "broken pipe",
-            "no route to host",
-            "network is unreachable",
-            "host is unreachable",
-            "i/o timeout",
-            "handshake timeout",
-            "deadline exceeded",
-            "request canceled while waiting",
-            "use of closed network connection",
-            ": eof",
-            "unexpected eof",
-            "stream error",
-            "goaway",
-            "server closed",
-            "http2: ",
-            "connection timed out",
-        ],
-    ),
-];
-
-impl Verdict {
-    fn of(message: &str, reference: &Designation) -> Self {
-        // A repository may be called anything, such as `denied`.
-        let path = match reference.name.split_once('/') {
-            Some((host, path)) if host.contains(['.', ':']) => path,
-            _ => &reference.name,
-        };
-        let message = message.replace(&format!("/{path}"), "/").to_lowercase();
-        SIGNS
-            .iter()
-            .find(|(_, signs)| signs.iter().any(|sign| message.contains(sign)))
-            .map_or(Self::Other, |(verdict, _)| *verdict)
-    }
-
-    const fn may_pass(self) -> bool {
-        matches!(self, Self::Busy | Self::Broken | Self::Down)
-    }
-
-    const fn class(self) -> Class {
-        match self {
-            Self::Down | Self::Nowhere => Class::Unreachable,
-            _ => Class::Failed,
-        }
-    }
-}
-
 fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &RegistryAuth) -> Error {
     let key = registry(&reference.name);
     let on_hub = key.starts_with("https://");
@@ -548,6 +551,7 @@ fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &Regi
     };
     let hint = match verdict {
         Verdict::Denied if auth.is_withheld => logins::MEND.to_owned(),
+        Verdict::Denied if auth.hint.is_some() => auth.hint.clone().unwrap_or_default(),
         Verdict::Denied => hint!("{login}, as somebody who may push to {}", reference.name; login = login),
         Verdict::Immutable => "publish it under a tag that is not there yet: --publish-tag TAG".to_owned(),
         Verdict::UnknownRepository => hint!("make the repository in the registry first: {}", reference.name),
@@ -561,6 +565,9 @@ fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &Regi
             host = serde_json::Value::from(host)
         ),
         Verdict::Busy => "the registry asks for patience: try again in some minutes".to_owned(),
+        Verdict::Full => {
+            "the registry takes no more of you: remove old tags there, or have its owner give you more room".to_owned()
+        }
         Verdict::Broken => "look at the registry's log, or try again later".to_owned(),
         Verdict::Nowhere | Verdict::Down => {
             // The engine's own words name the address that it tried.
@@ -595,79 +602,15 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_engines_and_registries_are_understood() {
-        for (message, verdict) in [
-            ("unauthorized: authentication required", Verdict::Denied),
-            ("no basic auth credentials", Verdict::Denied),
-            ("denied: requested access to the resource is denied", Verdict::Denied),
-            (
-                "push access denied, repository does not exist or may require authorization",
-                Verdict::Denied,
-            ),
-            (
-                "tag invalid: The image tag '1' already exists in the 'x' repository and cannot be overwritten because the repository is immutable.",
-                Verdict::Immutable,
-            ),
-            (
-                "name unknown: The repository with name 'x' does not exist in the registry",
-                Verdict::UnknownRepository,
-            ),
-            ("toomanyrequests: Rate exceeded", Verdict::Busy),
-            (
-                "received unexpected HTTP status: 503 Service Unavailable",
-                Verdict::Down,
-            ),
-            (
-                "received unexpected HTTP status: 500 Internal Server Error",
-                Verdict::Broken,
-            ),
-            (
-                "failed commit on ref \"x\": unexpected status from PUT request to http://r/v2/x: 500 Internal Server Error",
-                Verdict::Broken,
-            ),
-            (
-                "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
-                Verdict::Down,
-            ),
-            ("Head \"https://r/v2/x/blobs/y\": EOF", Verdict::Down),
-            (
-                "write tcp 1.2.3.4:5->6.7.8.9:443: write: connection reset by peer",
-                Verdict::Down,
-            ),
-            (
-                "dial tcp: lookup nowhere.example on 127.0.0.11:53: no such host",
-                Verdict::Nowhere,
-            ),
-            ("x509: certificate signed by unknown authority", Verdict::Untrusted),
-            ("http: server gave HTTP response to HTTPS client", Verdict::Plain),
-            ("manifest invalid: manifest invalid", Verdict::Other),
-        ] {
-            assert_eq!(Verdict::of(message, &designation()), verdict, "{message}");
-        }
-        let named = Designation {
-            name: "reg.example:5000/denied/geofence".into(),
-            tag: "1".into(),
-        };
-        let message = "Put \"https://reg.example:5000/v2/denied/geofence/manifests/1\": manifest invalid";
-        assert_eq!(Verdict::of(message, &named), Verdict::Other);
-        // Nor do words fall apart where it is called `x`.
-        let named = Designation {
-            name: "reg.example:5000/x".into(),
-            tag: "1".into(),
-        };
-        let message = "Get \"https://reg.example:5000/v2/\": x509: certificate signed by unknown authority";
-        assert_eq!(Verdict::of(message, &named), Verdict::Untrusted);
-        assert!(Verdict::Busy.may_pass() && Verdict::Broken.may_pass() && Verdict::Down.may_pass());
-        assert!(!Verdict::Denied.may_pass() && !Verdict::Immutable.may_pass() && !Verdict::Other.may_pass());
-        assert_eq!(Verdict::Down.class(), Class::Unreachable);
-        assert_eq!(Verdict::Busy.class(), Class::Failed);
-    }
-
-    #[test]
     fn a_registry_of_plain_http_is_tried_by_plain_http() {
         let auth = RegistryAuth::new("r", None);
         let hint = |message: &str| {
-            let error = refused(&designation(), message, Verdict::of(message, &designation()), &auth);
+            let error = refused(
+                &designation(),
+                message,
+                Verdict::of(message, &designation().name),
+                &auth,
+            );
             error.hint_text().unwrap_or_default().to_owned()
         };
         let plain = "Get \"http://reg.example:5000/v2/\": dial tcp 10.0.0.7:5000: connect: connection refused";
@@ -686,14 +629,17 @@ mod tests {
 
     #[test]
     fn a_registry_that_sends_the_login_back_does_not_have_it_printed() {
-        let login = Login {
-            user: "ann".into(),
-            secret: "s3cret~?>".into(),
-        };
+        let login = client_config::Login::new("ann".into(), "s3cret~?>".into());
         let auth = RegistryAuth::new("r", Some(&login));
         let basic = base64::engine::general_purpose::STANDARD.encode("ann:s3cret~?>");
         let message = format!("denied: Basic {basic} {} s3cret~?>\x1b[2J\nx", auth.header);
-        let error = refused(&designation(), &message, Verdict::of(&message, &designation()), &auth).to_string();
+        let error = refused(
+            &designation(),
+            &message,
+            Verdict::of(&message, &designation().name),
+            &auth,
+        )
+        .to_string();
         assert_eq!(
             error,
             "reg.example:5000/team/x:1 can't be pushed: denied: Basic *** *** *** [2J x"
@@ -714,6 +660,31 @@ mod tests {
         assert_eq!(digest_of(&status, "1.2").as_deref(), Some(digest.as_str()));
         assert_eq!(digest_of(&status, "1"), None);
         assert!(is_digest(&digest) && !is_digest("sha256:\x1b[2J") && !is_digest("sha256:12"));
+    }
+
+    #[test]
+    fn a_registry_that_fails_is_borne_for_a_minute() {
+        let second = Duration::from_secs(1);
+        let begin = Instant::now();
+        let mut trouble = Trouble::default();
+        assert!(!trouble.is_over(begin, PATIENCE * 2));
+        // What the engine counts down is told once, for layers side by side, too.
+        let told: Vec<bool> = [("a", 5), ("b", 5), ("a", 4), ("b", 4), ("a", 10), ("b", 10), ("a", 9)]
+            .into_iter()
+            .map(|(layer, seconds)| trouble.waits(layer, seconds, begin))
+            .collect();
+        assert_eq!(told, [true, false, false, false, true, false, false]);
+        // The engine gave up after fifty seconds.
+        trouble.failed("500", begin + second * 50);
+        assert!(!trouble.is_over(begin + second * 50, second) && trouble.is_over(begin + second * 50, second * 11));
+        assert!(trouble.waits("a", 5, begin + second * 51));
+        assert!(trouble.is_over(begin + second * 56, second * 10));
+        // A layer that arrives is no trouble.
+        trouble.ends();
+        assert!(!trouble.is_over(begin + second * 56, second * 10));
+        assert_eq!(wait_of("Retrying in 1 second"), Some(1));
+        assert_eq!(wait_of("Retrying in 15 seconds"), Some(15));
+        assert_eq!(wait_of("Retrying in \u{1b}[2J seconds"), None);
     }
 
     #[test]

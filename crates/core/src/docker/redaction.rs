@@ -35,16 +35,17 @@ impl Redaction {
 
     /// From now on, this login is not shown either.
     pub fn add(&self, registry: &str, login: &Login) {
-        let pair = format!("{}:{}", login.user, login.secret);
-        let forms = [
-            login.registry_auth(registry),
-            STANDARD.encode(&pair),
-            URL_SAFE.encode(&pair),
-            STANDARD.encode(&login.secret),
-            login.secret.clone(),
-        ];
-        self.secrets()
-            .extend(forms.into_iter().filter(|form| form.len() >= SHORTEST));
+        let of_one = |secret: &str| {
+            let pair = format!("{}:{secret}", login.user);
+            [
+                STANDARD.encode(&pair),
+                URL_SAFE.encode(&pair),
+                STANDARD.encode(secret),
+                secret.to_owned(),
+            ]
+        };
+        let forms = login.secrets().flat_map(of_one).chain([login.registry_auth(registry)]);
+        self.secrets().extend(forms.filter(|form| form.len() >= SHORTEST));
     }
 
     /// The text without them.
@@ -69,10 +70,7 @@ mod tests {
 
     #[test]
     fn a_login_is_not_shown_in_any_form_in_which_it_was_sent() {
-        let login = Login {
-            user: "ann".into(),
-            secret: "hunter2".into(),
-        };
+        let login = Login::new("ann".into(), "hunter2".into());
         let redaction = Redaction::of("reg.example", &login);
         let header = login.registry_auth("reg.example");
         let pair = STANDARD.encode("ann:hunter2");
@@ -83,10 +81,7 @@ mod tests {
             "you said Basic ***, ***, ***"
         );
         assert!(!format!("{redaction:?}").contains("hunter2"));
-        let short = Login {
-            user: "a".into(),
-            secret: "an".into(),
-        };
+        let short = Login::new("a".into(), "an".into());
         assert_eq!(
             Redaction::of("x", &short).clean("denied by an engine"),
             "denied by an engine"

@@ -16,7 +16,7 @@ use crate::config::project::{Project, designated, dotted};
 use crate::config::settings::Settings;
 use crate::docker::build::{BuildFailure, BuildRequest, Builder, builder_of};
 use crate::docker::build_options::{BuildOptionError, BuildOptions};
-use crate::docker::buildkit::is_folder;
+use crate::docker::build_needs::is_folder;
 use crate::docker::client_config::ClientConfig;
 use crate::docker::dockerfile::Dockerfile;
 use crate::docker::endpoint::Choice;
@@ -618,7 +618,7 @@ pub async fn run_plan_on(
     project: &Project,
     plan: &BuildPlan,
 ) -> Result<Reports> {
-    let config = Arc::new(ClientConfig::read(&context.env.docker_config_dir())?);
+    let config = Arc::new(ClientConfig::of(&context.env)?);
     let builder = builder_of(engine, context.env.get("DOCKER_BUILDKIT"));
     context.printer.detail(&format!(
         "{} builds, on the engine at {} (API {})",

@@ -3,11 +3,13 @@
 mod destination;
 pub(super) mod prompt;
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::cli::Context;
 use crate::config::project::{Origin, Project, designated};
-use crate::docker::client_config::{ClientConfig, Login};
+use crate::docker::client_config::{ClientConfig, Found, Login};
 use crate::docker::engine::Engine;
 use crate::docker::image;
 use crate::docker::logins;
@@ -156,12 +158,13 @@ pub fn publish(context: &Context, args: &PublishArgs) -> Result<ExitStatus> {
         printer.warning(note);
     }
     context.block_on(async {
-        let config = ClientConfig::read(&context.env.docker_config_dir())?;
+        let config = ClientConfig::of(&context.env)?;
         let mut desk = Desk {
             context,
             config,
             aws: None,
             asked: None,
+            warned: BTreeSet::new(),
         };
         let source = named.designation;
         // Before AWS or a person is asked for something in vain.
@@ -219,6 +222,8 @@ struct Desk<'a> {
     aws: Option<Aws>,
     /// The login to Docker Hub that a person typed.
     asked: Option<Login>,
+    /// Registries of which it was said that a login can't be had.
+    warned: BTreeSet<String>,
 }
 
 impl Desk<'_> {
@@ -266,7 +271,8 @@ impl Desk<'_> {
 
     /// The user's name at Docker Hub. Nobody is asked for a plan alone.
     async fn hub_user(&mut self) -> Result<Option<String>> {
-        match self.config.credentials(DOCKER_HUB).await? {
+        let found = self.found(DOCKER_HUB).await;
+        match found.login {
             Some(login) => match self.config.user_of(DOCKER_HUB, &login) {
                 Some(user) => Ok(Some(user)),
                 None => Err(Error::failed(
@@ -305,19 +311,23 @@ impl Desk<'_> {
             if aws.repository(&key, repository).await? {
                 printer.note(&format!("made the repository {} at {key}", visible(repository)));
             }
-            return Ok(RegistryAuth::new(&key, Some(&Login { user, secret })));
+            return Ok(RegistryAuth::new(&key, Some(&Login::new(user, secret))));
         }
-        let login = match self.config.credentials(&key).await? {
+        let found = self.found(&key).await;
+        let hint = found.hint();
+        let login = match found.login {
             Some(login) => Some(login),
             None if key == DOCKER_HUB && prompt::can_ask() => Some(self.ask().await?),
             None if key == DOCKER_HUB => {
-                return Err(
-                    Error::failed(format!("nobody is logged in to Docker Hub, where {first} goes"))
-                        .hint("docker login"),
-                );
+                let error = Error::failed(format!("nobody is logged in to Docker Hub, where {first} goes"));
+                return Err(match found.trouble {
+                    Some(trouble) => error.hint(hint.unwrap_or_default()).because(trouble),
+                    None => error.hint("docker login"),
+                });
             }
             None => None,
         };
+        let printer = &self.context.printer;
         printer.detail(&match &login {
             Some(login) => match self.config.user_of(&key, login) {
                 Some(user) => format!("the login at {key} is that of {}", visible(&user)),
@@ -325,7 +335,18 @@ impl Desk<'_> {
             },
             None => format!("no login at {key} is known: it is tried without"),
         });
-        Ok(RegistryAuth::new(&key, login.as_ref()))
+        Ok(RegistryAuth::new(&key, login.as_ref()).but(hint))
+    }
+
+    /// The login that docker would send; what can't be had is said once for each registry.
+    async fn found(&mut self, registry: &str) -> Found {
+        let found = self.config.credentials(registry).await;
+        if let Some(warning) = found.warning()
+            && self.warned.insert(registry.to_owned())
+        {
+            self.context.printer.warning(&warning);
+        }
+        found
     }
 
     async fn push(&self, engine: &Engine, plan: &PublishPlan, auth: &RegistryAuth) -> Vec<(PublishReport, ExitStatus)> {

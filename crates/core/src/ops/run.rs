@@ -17,7 +17,7 @@ use crate::config::project::{Origin, Project, designated};
 use crate::config::settings::{Settings, boolean};
 use crate::config::variables::{self, VariableError, Word};
 use crate::docker::client_config::ClientConfig;
-use crate::docker::container::{self, NameTaken, PublishedPort};
+use crate::docker::container::{self, PublishedPort, Refusal};
 use crate::docker::endpoint::Endpoint;
 use crate::docker::engine::Engine;
 use crate::docker::heard::Heard;
@@ -486,7 +486,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<ExitStatus> {
     let mut prepared = context.block_on(prepare(context, &project, args, &env, terminal))?;
     let mut docked = prepared.docked.take().filter(|_| args.watch);
     context.block_on_uninterrupted(async {
-        let running = execute(context, &prepared);
+        let running = execute(context, &project, args, &prepared);
         match &mut docked {
             Some(docked) => workspace::in_step(context, docked, running, terminal).await,
             None => running.await,
@@ -518,6 +518,7 @@ fn option_error(project: &Project, args: &RunArgs, cause: &str) -> Error {
 /// All that is known before the container is made.
 struct Prepared {
     engine: Engine,
+    config: ClientConfig,
     plan: RunPlan,
     container: ContainerPlan,
     local: bool,
@@ -530,7 +531,7 @@ struct Prepared {
 async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env, terminal: bool) -> Result<Prepared> {
     let printer = &context.printer;
     let engine = context.connect().await?;
-    let config = ClientConfig::read(&env.docker_config_dir())?;
+    let config = ClientConfig::of(env)?;
     let choice = engine.choice();
     let locality = build::where_is(&engine, env, printer).await;
     let gpu = if args.gpu || project.settings(&args.image).has("gpu") {
@@ -579,7 +580,11 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
             ))
             .hint(logins::MEND));
         }
-        true => config.resolved().await?,
+        true => {
+            let (document, warnings) = config.resolved().await?;
+            warnings.iter().for_each(|warning| printer.warning(warning));
+            document
+        }
         false => None,
     };
     let socket = match (&choice.endpoint, locality) {
@@ -630,6 +635,7 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
     }
     Ok(Prepared {
         engine,
+        config,
         plan,
         container,
         local: locality == Locality::Local,
@@ -700,7 +706,6 @@ async fn have_image(
     container: &ContainerPlan,
 ) -> Result<ImageFacts> {
     let reference = plan.designation.to_string();
-    let printer = &context.printer;
     if args.build && plan.built_as.is_none() {
         return Err(
             Error::usage(format!("there is nothing to build for {}", args.image)).hint("run it without --build")
@@ -710,6 +715,24 @@ async fn have_image(
     if let (Some(image), false, false) = (&found, args.build, container.pull == PullPolicy::Always) {
         return Ok(image.clone());
     }
+    fetch_image(context, (engine, locality), config, project, args, plan, container).await?;
+    image::find(engine, &reference)
+        .await?
+        .ok_or_else(|| Error::failed(format!("the engine has no image {reference}, though it was just made")))
+}
+
+/// Builds or pulls an image that the engine does not have.
+async fn fetch_image(
+    context: &Context,
+    (engine, locality): (&Engine, Locality),
+    config: &ClientConfig,
+    project: &Project,
+    args: &RunArgs,
+    plan: &RunPlan,
+    container: &ContainerPlan,
+) -> Result<()> {
+    let reference = plan.designation.to_string();
+    let printer = &context.printer;
     if let Some(image) = &plan.built_as
         && container.pull != PullPolicy::Always
     {
@@ -719,18 +742,36 @@ async fn have_image(
                     .hint(hint!("build-image {}", image)),
             );
         }
-        build_image(context, (engine, locality), project, image, args).await?;
-    } else if container.pull == PullPolicy::Never {
+        return build_image(context, (engine, locality), project, image, args).await;
+    }
+    if container.pull == PullPolicy::Never {
         return Err(Error::failed(format!(
             "the engine has no image {reference}, and --pull=never is given"
         )));
-    } else {
-        printer.note(&format!("docker pull {reference}"));
-        image::pull(engine, config, &reference, container.platform.as_deref(), printer).await?;
     }
-    image::find(engine, &reference)
-        .await?
-        .ok_or_else(|| Error::failed(format!("the engine has no image {reference}, though it was just made")))
+    printer.note(&format!("docker pull {reference}"));
+    image::pull(engine, config, &reference, container.platform.as_deref(), printer).await
+}
+
+/// The error where an image that the project builds is there for another platform. A registry's by the same name would be a
+/// stranger's, and built again it would be the same.
+async fn other_platform(engine: &Engine, plan: &RunPlan, container: &ContainerPlan) -> Result<Option<Error>> {
+    let (Some(image), Some(platform)) = (&plan.built_as, &container.platform) else {
+        return Ok(None);
+    };
+    let reference = plan.designation.to_string();
+    Ok(image::find(engine, &reference).await?.map(|found| {
+        Error::failed(format!(
+            "the image {reference} is made for {}/{}, and is to run as {platform}",
+            found.os, found.architecture
+        ))
+        .hint(hint!(
+            "in [{image}] of docker/dockerutils.cfg: build_args = --platform {}, then: build-image {}",
+            platform,
+            image;
+            image = image
+        ))
+    }))
 }
 
 async fn build_image(
@@ -758,10 +799,11 @@ async fn build_image(
     Ok(())
 }
 
-async fn execute(context: &Context, prepared: &Prepared) -> Result<ExitStatus> {
+async fn execute(context: &Context, project: &Project, args: &RunArgs, prepared: &Prepared) -> Result<ExitStatus> {
     let printer = &context.printer;
     let Prepared {
         engine,
+        config,
         plan,
         container,
         local,
@@ -774,18 +816,30 @@ async fn execute(context: &Context, prepared: &Prepared) -> Result<ExitStatus> {
     printer.note(&plan.line());
     let mut signals = Signals::listen()?;
     let mut names = 1;
+    let mut is_fetched = container.pull != PullPolicy::Missing;
     let created = loop {
         let creating = container::try_create(engine, container);
         match signals.guard(CREATE_GRACE, creating).await? {
             Ok(created) => break created,
             // A run that began in the same second has taken the name since it was looked for.
-            Err(_) if container.name.as_ref() == Some(&plan.name) && names < NAMES => {}
-            Err(NameTaken(error)) => return Err(error),
+            Err(Refusal::NameTaken(_)) if container.name.as_ref() == Some(&plan.name) && names < NAMES => {
+                names += 1;
+                plan.rename();
+                container.name = Some(plan.name.clone());
+                printer.note(&plan.line());
+            }
+            // By this name it may have one of another platform.
+            Err(Refusal::NoImage(_)) if !is_fetched => {
+                is_fetched = true;
+                if let Some(error) = other_platform(engine, plan, container).await? {
+                    return Err(error);
+                }
+                let locality = if *local { Locality::Local } else { Locality::Docked };
+                let fetching = fetch_image(context, (engine, locality), config, project, args, plan, container);
+                signals.guard(Duration::ZERO, fetching).await?;
+            }
+            Err(Refusal::NameTaken(error) | Refusal::NoImage(error)) => return Err(error),
         }
-        names += 1;
-        plan.rename();
-        container.name = Some(plan.name.clone());
-        printer.note(&plan.line());
     };
     created.warnings.iter().for_each(|warning| printer.warning(warning));
     if let Some(file) = &container.cidfile {

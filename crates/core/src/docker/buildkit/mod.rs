@@ -25,6 +25,7 @@ use serde::Deserialize;
 use tonic::transport::Channel;
 
 use super::build::{BuildEvent, BuildFailure, BuildOutcome, BuildRequest, Events, Step, StepState, dockerfile_line};
+use super::build_needs::is_folder;
 use super::build_options::{Attributes, BuildOptions};
 use super::client_config::ClientConfig;
 use super::engine::Engine;
@@ -164,11 +165,6 @@ fn folders(request: &BuildRequest, locality: Locality) -> Result<Vec<SyncedFolde
         },
     );
     Ok(folders)
-}
-
-/// Whether a place of `--build-context` is a folder on this machine, and no address.
-pub fn is_folder(place: &str) -> bool {
-    !place.contains("://") && !place.starts_with("git@") && !place.starts_with("target:")
 }
 
 /// What a request gets from its surroundings.

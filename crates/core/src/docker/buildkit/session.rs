@@ -201,12 +201,13 @@ struct Credentials(Logins);
 #[tonic::async_trait]
 impl Auth for Credentials {
     async fn credentials(&self, request: Request<CredentialsRequest>) -> Result<Response<CredentialsResponse>, Status> {
-        let login = self
-            .0
-            .credentials(&request.get_ref().host)
-            .await
-            .map_err(|error| Status::unavailable(error.to_string()))?;
+        let login = self.0.credentials(&request.get_ref().host).await;
         Ok(Response::new(match login {
+            // The protocol has no other place for one.
+            Some(login) if !login.identity_token.is_empty() => CredentialsResponse {
+                username: String::new(),
+                secret: login.identity_token,
+            },
             Some(login) => CredentialsResponse {
                 username: login.user,
                 secret: login.secret,

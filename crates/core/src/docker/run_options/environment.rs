@@ -71,11 +71,9 @@ impl Pairs {
             }
         }
         variables.extend(single.into_iter().map(|(_, pair)| pair));
-        for (variable, value) in facts.proxies {
-            for name in [variable.clone(), variable.to_lowercase()] {
-                if !self.names(&name) {
-                    variables.push(format!("{name}={value}"));
-                }
+        for (name, value) in facts.proxies {
+            if !self.names(name) {
+                variables.push(format!("{name}={value}"));
             }
         }
         Ok(variables)

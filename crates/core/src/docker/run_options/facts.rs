@@ -32,7 +32,8 @@ pub struct ClientFacts<'a> {
     pub engine_socket: Option<&'a str>,
     /// Height and width of the terminal that stdout is; zeros where it is none.
     pub console_size: (usize, usize),
-    /// The proxies that the client's `config.json` sets for this engine: `HTTP_PROXY` and its value.
+    /// The proxies that the client's `config.json` sets for this engine, each in both spellings: `HTTP_PROXY` and `http_proxy` with
+    /// their value.
     pub proxies: &'a [(String, String)],
     /// The text of a `config.json` with the client's registry credentials, resolved, where it has any;
     /// `--use-api-socket` gives it to the container.

@@ -1,6 +1,6 @@
 //! What the user sees of builds: their steps while they run, the failed step with its Dockerfile line after it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::schedule::Site;
@@ -8,6 +8,7 @@ use super::{BuildPlan, Failure, ImagePlan, PlanStep, failure_of};
 use crate::context::weight::Heavy;
 use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
 use crate::docker::dockerfile::Dockerfile;
+use crate::docker::verdict::Verdict;
 use crate::error::Error;
 use crate::hint;
 use crate::output::progress::steps::{Ended, Steps};
@@ -61,6 +62,10 @@ pub(super) struct Display {
     docker_prefix: String,
     plain: bool,
     failed_steps: HashMap<usize, (String, String)>,
+    /// What was said once, and is true of all builds.
+    said: HashSet<String>,
+    /// What helps where a registry refuses an image: a login could not be had.
+    logins: HashMap<usize, String>,
     // Steps of an earlier build of the same image have the same digests.
     builds: HashMap<usize, usize>,
     /// The dock that it is built on, and whether the call names it.
@@ -96,6 +101,8 @@ impl Display {
             docker_prefix: plan.docker_prefix.clone(),
             plain,
             failed_steps: HashMap::new(),
+            said: HashSet::new(),
+            logins: HashMap::new(),
             builds: HashMap::new(),
             dock: site
                 .engine
@@ -166,6 +173,19 @@ impl Display {
                 let text = format!("{} {}", self.printer.styled(Style::Yellow, "warning:"), visible(&text));
                 self.steps.line(&text);
             }
+            BuildEvent::Notice(text) => self.warn(text),
+            BuildEvent::NoLogin { warning, hint } => {
+                self.logins.insert(index, hint);
+                self.warn(warning);
+            }
+        }
+    }
+
+    /// Says once what is no output of a builder, whatever the verbosity.
+    fn warn(&mut self, text: String) {
+        if !self.said.contains(&text) {
+            self.printer.warning(&visible(&text));
+            self.said.insert(text);
         }
     }
 
@@ -251,6 +271,11 @@ impl Display {
             image.designation,
             visible(&failure.message)
         ));
+        let no_login = index.and_then(|index| self.logins.get(&index));
+        let own = match no_login.filter(|_| Verdict::of(&failure.message, "") == Verdict::Denied) {
+            Some(hint) => own.hint(visible(hint)),
+            None => own,
+        };
         (excerpts, Explained::Build(own))
     }
 

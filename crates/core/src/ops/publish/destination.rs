@@ -445,6 +445,13 @@ mod tests {
             ("publication_tag = a b", "\"a b\" is no legal reference"),
             ("publication_tag = x:$BLANK", "\"x:a b\" is no legal reference"),
             ("publication_tag = x@sha256:12", "is no legal reference"),
+            (
+                "publication_tag = -docker.io/x",
+                "\"-docker.io/x\" is no legal reference",
+            ),
+            ("publication_tag = docker-.io/x", "is no legal reference"),
+            ("publication_tag = [x]:5000/x", "is no legal reference"),
+            ("image_repo = -docker.io", "neither aws"),
             ("image_repo = ecr", "\"ecr\" is neither aws, nor docker_hub"),
             ("image_repo = x_y.example", "neither aws"),
             (

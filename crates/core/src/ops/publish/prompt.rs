@@ -42,7 +42,7 @@ pub async fn ask(printer: &Printer, registry: &str) -> Result<Login> {
         line().await
     };
     let secret = secret.ok_or_else(unanswered)?;
-    Ok(Login { user, secret })
+    Ok(Login::new(user, secret))
 }
 
 /// A line of stdin; none where it is empty or stdin has ended.
