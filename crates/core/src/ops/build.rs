@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::cli::Context;
 use crate::config::project::{Project, designated};
 use crate::config::settings::Settings;
-use crate::docker::build::{BuildFailure, BuildRequest, Builder, builder_of};
+use crate::docker::build::{BuildFailure, BuildRequest, Builder, builder_of, link_target};
 use crate::docker::build_options::{BuildOptionError, BuildOptions};
 use crate::docker::client_config::ClientConfig;
 use crate::docker::dockerfile::Dockerfile;
@@ -349,10 +349,12 @@ fn image_plan(
         project.dockerfile(image),
         beside(&project.dockerfile(image)),
     ])?;
+    link_target(&project.dockerfile(image), project.root())?;
     let text = read_dockerfile(&project.dockerfile(image))?;
     let parsed_args = parse_options(project, &settings, &build_args, env)?;
     if let Some(named) = &parsed_args.file {
         project.check_owners(&[named.clone(), beside(named)])?;
+        link_target(named, project.root())?;
     }
     let dockerfile = Dockerfile::parse(&text, &parsed_args);
 
