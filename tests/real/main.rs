@@ -10,6 +10,7 @@ mod build_failures;
 mod build_layers;
 mod build_memory;
 mod build_options;
+mod dockerfiles;
 mod docks_shells;
 mod docks_ssh;
 mod docs;

@@ -173,6 +173,51 @@ fn all_is_printed_in_the_order_of_what_needs_what() {
         .run();
 }
 
+/// The image types in the order in which `all` builds them.
+fn order(build: Invocation<'_>) -> Vec<String> {
+    let outcome = build.args(["all", "--dry-run"]).any_stdout().run();
+    let lines = outcome.stdout.lines();
+    lines
+        .filter_map(|line| Some(line.split_once(" -f docker/")?.1.split_once('/')?.0.to_owned()))
+        .collect()
+}
+
+#[test]
+fn a_name_that_is_made_of_variables_is_the_one_that_buildkit_makes_of_them() {
+    let sandbox = Sandbox::new()
+        .file("docker/a/Dockerfile", "ARG R=sample\nFROM ${X:-${R}-zbase:tester}\n")
+        .file(
+            "docker/b/Dockerfile",
+            "FROM scratch\nRUN --mount=from=\"sample-y:tester\",target=/x true\n",
+        )
+        .file("docker/y/Dockerfile", "FROM scratch\n")
+        .file("docker/zbase/Dockerfile", "FROM scratch\n");
+    assert_eq!(order(build_image(&sandbox)), ["zbase", "a", "y", "b"]);
+}
+
+#[test]
+fn only_stages_that_are_needed_need_something_and_onbuild_is_left_to_others() {
+    let sandbox = Sandbox::new()
+        .file("docker/a/Dockerfile", "FROM sample-b:tester AS unused\nFROM scratch\n")
+        .file("docker/b/Dockerfile", "FROM sample-a:tester\n");
+    assert_eq!(order(build_image(&sandbox)), ["a", "b"]);
+    // The classic builder makes them all.
+    build_image(&sandbox)
+        .env("DOCKER_BUILDKIT", "0")
+        .args(["all", "--dry-run"])
+        .code(2)
+        .stderr_has("a -> b -> a")
+        .run();
+    let sandbox = Sandbox::new()
+        .file("docker/a/Dockerfile", "FROM sample-b:tester\n")
+        .file(
+            "docker/b/Dockerfile",
+            "FROM scratch\nONBUILD COPY --from=sample-z:tester /x /y\n",
+        )
+        .file("docker/z/Dockerfile", "FROM scratch\n");
+    assert_eq!(order(build_image(&sandbox)), ["b", "z", "a"]);
+}
+
 #[test]
 fn base_is_built_first_where_it_is_forced_and_keeps_its_name() {
     let sandbox = Sandbox::new()
@@ -869,6 +914,52 @@ fn a_pip_conf_template_that_leads_out_of_the_project_is_not_sent() {
         .any_stdout()
         .any_stderr()
         .run();
+}
+
+#[test]
+fn a_dockerfile_that_is_a_link_out_of_the_project_is_not_sent() {
+    let sandbox = project().file("../home/.netrc", "secret");
+    let dockerfile = sandbox.project().join("docker/dev/Dockerfile");
+    let link = |target: &Path| {
+        fs::remove_file(&dockerfile).unwrap();
+        std::os::unix::fs::symlink(target, &dockerfile).unwrap();
+    };
+    link(&sandbox.home().join(".netrc"));
+    for dry_run in [false, true] {
+        let engine = building();
+        let build = classic(&sandbox, &engine).arg("dev");
+        if dry_run { build.arg("--dry-run") } else { build }
+            .code(2)
+            .stderr_has("docker/dev/Dockerfile is a link to [SANDBOX]/home/.netrc, outside of the project")
+            .stderr_has(
+                "hint: where that is meant, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc",
+            )
+            .run();
+        assert!(engine.requests().iter().all(|request| request.path != "/build"));
+    }
+    link(Path::new("../gone"));
+    classic(&sandbox, &building())
+        .arg("dev")
+        .code(2)
+        .stderr_has("docker/dev/Dockerfile is a link to ../gone, which can't be read")
+        .run();
+    // Ignored or not, what it leads to in the project is sent, under its own name.
+    let text = "FROM scratch\nCOPY a /a\n";
+    let sandbox = sandbox
+        .file("a", "content")
+        .file("shared/web.txt", text)
+        .file(".dockerignore", "shared\n");
+    link(Path::new("../../shared/web.txt"));
+    let engine = building();
+    classic(&sandbox, &engine).arg("dev").any_stdout().any_stderr().run();
+    let request = engine.request("POST", "/build");
+    assert!(
+        request.query.contains("dockerfile=shared%2Fweb.txt"),
+        "{}",
+        request.query
+    );
+    let has = |text: &str| request.body.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(has("shared/web.txt\0") && has(text));
 }
 
 #[test]

@@ -117,6 +117,33 @@ pub fn is_tag(tag: &str) -> bool {
     tag.len() <= TAG_LENGTH && tag.starts_with(is_word) && tag.chars().all(|c| is_word(c) || c == '.' || c == '-')
 }
 
+/// Whether this is a legal reference: a repository, perhaps with a tag, perhaps with a digest.
+pub fn is_reference(reference: &str) -> bool {
+    let (name, digest) = match reference.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (reference, None),
+    };
+    let (name, tag) = match name.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (name, None),
+    };
+    // It would be an ID.
+    let is_id = name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    is_repository(name) && !is_id && tag.is_none_or(is_tag) && digest.is_none_or(is_digest)
+}
+
+/// `sha256:` and at least 32 hexadecimal digits; the algorithm may be another.
+fn is_digest(digest: &str) -> bool {
+    digest.split_once(':').is_some_and(|(algorithm, hex)| {
+        algorithm.starts_with(|c: char| c.is_ascii_alphabetic())
+            && algorithm
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "+._-".contains(c))
+            && hex.len() >= 32
+            && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }

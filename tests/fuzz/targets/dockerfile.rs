@@ -2,18 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use dockerutils_core::docker::dockerfile::Dockerfile;
+use dockerutils_core::docker::build_options::BuildOptions;
+use dockerutils_core::docker::dockerfile::{Dockerfile, syntax};
 
 // The text, and the value that every build argument has.
 pub(crate) fn fuzz(input: (&str, &str)) {
     let (text, value) = input;
     let arguments = BTreeMap::from([("A".to_owned(), value.to_owned()), ("TAG".to_owned(), value.to_owned())]);
-    let file = Dockerfile::parse(text, &arguments);
-    assert_eq!(file, Dockerfile::parse(text, &arguments));
+    let options = BuildOptions {
+        build_args: arguments,
+        ..BuildOptions::default()
+    };
+    let file = Dockerfile::parse(text, &options);
+    assert_eq!(file, Dockerfile::parse(text, &options));
     // A mark of the byte order means nothing.
     assert_eq!(
         file,
-        Dockerfile::parse(&format!("\u{feff}{}", text.trim_start_matches('\u{feff}')), &arguments)
+        Dockerfile::parse(&format!("\u{feff}{}", text.trim_start_matches('\u{feff}')), &options)
     );
     let lines = text.lines().count();
     let mut before = 0;
@@ -27,10 +32,14 @@ pub(crate) fn fuzz(input: (&str, &str)) {
             );
         }
     }
-    assert!(file.images().count() <= file.stages.len() + file.copied_from.len());
-    for source in &file.copied_from {
-        assert!(!file.has_stage(source), "{source} is a stage");
+    // What is needed for one stage is in what the whole is made of.
+    let images: Vec<&str> = file.images().collect();
+    for target in [None, Some("0"), Some("a")] {
+        let needed = file.images_for(target);
+        assert!(needed.iter().all(|image| images.contains(image)), "{needed:?}");
+        assert!(file.base_for(target).is_none_or(|base| needed.contains(base)), "{file:?}");
     }
+    assert!(syntax(text).is_none_or(|image| text.contains(image)));
     for instruction in text.lines() {
         assert!(Dockerfile::line_of(text, instruction).is_none_or(|line| (1..=lines).contains(&line)));
     }

@@ -585,7 +585,9 @@ fn image_types(docker: &Path) -> Result<Vec<String>> {
     let mut types = Vec::new();
     for entry in std::fs::read_dir(docker).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
-        if entry.path().join("Dockerfile").is_file() {
+        // A link that leads nowhere is there, too: what would build it says where it leads.
+        let dockerfile = entry.path().join("Dockerfile");
+        if dockerfile.is_file() || dockerfile.read_link().is_ok() && !dockerfile.is_dir() {
             let name = entry.file_name().into_string().ok();
             types.extend(name.filter(|name| !name.contains(char::is_control)));
         }

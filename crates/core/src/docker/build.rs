@@ -17,6 +17,7 @@ use super::{build_needs, buildkit, classic};
 use crate::context::ignore;
 use crate::context::weight::Heavy;
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::project_file;
 
 /// What is to be built.
@@ -64,6 +65,41 @@ impl BuildRequest {
             Error::failed(format!("the .dockerignore of {} can't be read", folder.display())).because(cause)
         })
     }
+}
+
+/// Where a Dockerfile that is a symbolic link leads; none where it is none. No builder follows a link by itself, so what it leads
+/// to is sent in its place.
+///
+/// # Errors
+/// It leads nowhere, or out of the project: a project that was cloned brings its links, and would have any file of this machine
+/// sent.
+pub fn link_target(dockerfile: &Path, context: &Path) -> Result<Option<PathBuf>> {
+    let Ok(said) = dockerfile.read_link() else {
+        return Ok(None);
+    };
+    let target = dockerfile.canonicalize().map_err(|cause| {
+        Error::usage(format!(
+            "{} is a link to {}, which can't be read",
+            dockerfile.display(),
+            said.display()
+        ))
+        .because(cause)
+    })?;
+    // The folder of an image type may be a link itself: what lies there was put there by its owner.
+    let mut folders = [Some(context), dockerfile.parent()].into_iter().flatten();
+    if folders.any(|folder| folder.canonicalize().is_ok_and(|folder| target.starts_with(folder))) {
+        return Ok(Some(target));
+    }
+    Err(Error::usage(format!(
+        "{} is a link to {}, outside of the project: what that says would be sent to the engine",
+        dockerfile.display(),
+        target.display()
+    ))
+    .hint(hint!(
+        "where that is meant, put a copy in its place: cp --remove-destination {} {}",
+        target.display(),
+        dockerfile.display()
+    )))
 }
 
 /// Which builder builds.

@@ -1,5 +1,6 @@
 //! Builds by the builder of docker before 23: POST `/build` with the context as a tar stream.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +12,9 @@ use hyper::{Method, Request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::build::{BuildEvent, BuildFailure, BuildOutcome, BuildRequest, Events, Step, StepState, dockerfile_line};
+use super::build::{
+    BuildEvent, BuildFailure, BuildOutcome, BuildRequest, Events, Step, StepState, dockerfile_line, link_target,
+};
 use super::client_config::ClientConfig;
 use super::engine::{Engine, one_line, refusal};
 use super::logins::Logins;
@@ -155,7 +158,20 @@ struct DockerfileInContext {
 
 impl DockerfileInContext {
     fn find(request: &BuildRequest) -> Result<Self> {
-        if let Ok(inside) = request.dockerfile.strip_prefix(&request.context) {
+        let linked = link_target(&request.dockerfile, &request.context)?;
+        let inside = match &linked {
+            // As docker's client has it: under its own name, ignored or not.
+            Some(target) => {
+                let context = request.context.canonicalize().map_err(context_error)?;
+                target.strip_prefix(context).ok().map(Path::to_owned)
+            }
+            None => request
+                .dockerfile
+                .strip_prefix(&request.context)
+                .ok()
+                .map(Path::to_owned),
+        };
+        if let Some(inside) = inside {
             return Ok(Self {
                 name: inside.to_string_lossy().into_owned(),
                 outside: None,

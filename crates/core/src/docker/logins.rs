@@ -13,7 +13,7 @@ use tokio::sync::mpsc::WeakSender;
 
 use super::build::{BuildEvent, BuildRequest, Events};
 use super::client_config::{ClientConfig, Login, host_of};
-use super::dockerfile::Dockerfile;
+use super::dockerfile::{self, Dockerfile};
 use super::endpoint::Endpoint;
 use super::locality::Locality;
 use super::redaction::Redaction;
@@ -153,13 +153,13 @@ fn registries(request: &BuildRequest) -> BTreeSet<String> {
     let options = &request.options;
     let bytes = project_file::read(&request.dockerfile).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
-    let dockerfile = Dockerfile::parse(&text, &options.build_args);
+    let dockerfile = Dockerfile::parse(&text, options);
     let caches = options.cache_from.iter().chain(&options.cache_to);
     let contexts = options.contexts.iter();
     let generators = options.attestations.values();
     dockerfile
         .images()
-        .chain(frontend(&text))
+        .chain(dockerfile::syntax(&text))
         .chain(options.build_args.get("BUILDKIT_SYNTAX").map(String::as_str))
         .chain(caches.filter_map(|cache| cache.values.get("ref").map(String::as_str)))
         .chain(contexts.filter_map(|(_, place)| place.strip_prefix("docker-image://")))
@@ -167,17 +167,6 @@ fn registries(request: &BuildRequest) -> BTreeSet<String> {
         .map(registry)
         .chain([DOCKER_HUB.to_owned()])
         .collect()
-}
-
-/// The image of `# syntax=` in the comments at the beginning of a Dockerfile.
-fn frontend(text: &str) -> Option<&str> {
-    text.trim_start_matches('\u{feff}')
-        .lines()
-        .map_while(|line| line.trim().strip_prefix('#'))
-        .find_map(|comment| {
-            let (name, value) = comment.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("syntax").then(|| value.trim())
-        })
 }
 
 #[cfg(test)]

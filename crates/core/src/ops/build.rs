@@ -3,7 +3,8 @@
 mod display;
 mod schedule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,13 +15,14 @@ use serde::Serialize;
 use crate::cli::Context;
 use crate::config::project::{Project, designated, dotted};
 use crate::config::settings::Settings;
-use crate::docker::build::{BuildFailure, BuildRequest, Builder, builder_of};
+use crate::docker::build::{BuildFailure, BuildRequest, Builder, builder_of, link_target};
 use crate::docker::build_options::{BuildOptionError, BuildOptions};
 use crate::docker::build_needs::is_folder;
 use crate::docker::client_config::ClientConfig;
 use crate::docker::dockerfile::Dockerfile;
 use crate::docker::endpoint::Choice;
 use crate::docker::engine::Engine;
+use crate::docker::flags::parse_bool;
 use crate::docker::locality::{self, Locality, Standing};
 use crate::docker::logins;
 use crate::docker::pip_conf::{self, Linked};
@@ -240,7 +242,9 @@ impl BuildPlan {
             way_to_root: project.way_to_root(),
             templates: Vec::new(),
         };
-        plan.order(&sources, args.force_base && !all)?;
+        // The classic builder makes all stages, needed or not.
+        let makes_all = env.get("DOCKER_BUILDKIT").and_then(parse_bool) == Some(false);
+        plan.order(&sources, makes_all, args.force_base && !all)?;
         plan.templates = plan.made_of_templates(project)?;
         Ok(plan)
     }
@@ -264,7 +268,7 @@ impl BuildPlan {
     }
 
     /// Sets what each image needs and sorts them by it. With `base_first`, of two images the first is base.
-    fn order(&mut self, dockerfiles: &[Dockerfile], base_first: bool) -> Result<()> {
+    fn order(&mut self, dockerfiles: &[Dockerfile], makes_all: bool, base_first: bool) -> Result<()> {
         let mut makers: BTreeMap<String, usize> = BTreeMap::new();
         for (index, image) in self.images.iter().enumerate() {
             for step in &image.steps {
@@ -273,20 +277,29 @@ impl BuildPlan {
                 }
             }
         }
-        let mut needs: Vec<Vec<usize>> = dockerfiles
-            .iter()
-            .enumerate()
-            .map(|(index, file)| {
-                let mut needs: Vec<usize> = file
-                    .images()
-                    .filter_map(|image| makers.get(&canonical(image)).copied())
-                    .filter(|need| *need != index)
-                    .collect();
-                needs.sort_unstable();
-                needs.dedup();
-                needs
-            })
-            .collect();
+        let mut needs: Vec<Vec<usize>> = Vec::new();
+        for (index, (image, file)) in self.images.iter().zip(dockerfiles).enumerate() {
+            let mut wanted: BTreeSet<usize> = BTreeSet::new();
+            if makes_all {
+                wanted.extend(file.images().filter_map(|name| makers.get(&canonical(name))));
+            }
+            for target in image.targets() {
+                wanted.extend(
+                    file.images_for(target)
+                        .into_iter()
+                        .filter_map(|name| makers.get(&canonical(name))),
+                );
+                // Its base may have left it something to do, by ONBUILD.
+                let base = file.base_for(target).and_then(|base| makers.get(&canonical(base)));
+                if let Some((base, its_file)) = base.and_then(|base| self.images.get(*base).zip(dockerfiles.get(*base)))
+                {
+                    let left = its_file.images_left_to(base.target(), file);
+                    wanted.extend(left.into_iter().filter_map(|name| makers.get(&canonical(name))));
+                }
+            }
+            wanted.remove(&index);
+            needs.push(wanted.into_iter().collect());
+        }
         if let (true, [base, image]) = (base_first, needs.as_mut_slice())
             && base.is_empty()
             && image.is_empty()
@@ -347,6 +360,21 @@ impl BuildPlan {
     }
 }
 
+impl ImagePlan {
+    /// The stages that are built for it; none is the last one of the Dockerfile.
+    fn targets(&self) -> impl Iterator<Item = Option<&str>> {
+        self.steps.iter().filter_map(|step| match step {
+            PlanStep::Build { request, .. } => Some(request.options.target.as_deref()),
+            PlanStep::Script { .. } => None,
+        })
+    }
+
+    /// The stage that is the image itself: a builder stage is built before it.
+    fn target(&self) -> Option<&str> {
+        self.targets().last().flatten()
+    }
+}
+
 impl PlanStep {
     /// The line that says what is done in the root.
     fn line(&self, docker_prefix: &str) -> String {
@@ -390,12 +418,14 @@ fn image_plan(
         folder.clone(),
         folder.join(".dockerignore"),
     ])?;
+    link_target(&project.at(&own_file), project.root())?;
     let text = read_dockerfile(&project.at(&own_file))?;
     let parsed_args = parse_options(project, &settings, &build_args, env)?;
     if let Some(named) = &parsed_args.file {
         project.check_owners(&[named.clone(), beside(named)])?;
+        link_target(named, project.root())?;
     }
-    let dockerfile = Dockerfile::parse(&text, &parsed_args.build_args);
+    let dockerfile = Dockerfile::parse(&text, &parsed_args);
 
     let mut steps = Vec::new();
     steps.extend(script(project, &settings, "pre_build_script", "pre-build-script")?);
@@ -745,7 +775,7 @@ pub fn clean(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
     for image in project.image_types() {
         let designation = project.designation(image)?.designation;
         let text = read_dockerfile(&project.at(&project.dockerfile(image)?))?;
-        let builder = Dockerfile::parse(&text, &BTreeMap::new())
+        let builder = Dockerfile::parse(&text, &BuildOptions::default())
             .has_stage("builder")
             .then(|| designation.builder());
         names.extend([designation].into_iter().chain(builder));

@@ -4,7 +4,6 @@
 mod advice;
 mod waste;
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -101,10 +100,7 @@ pub fn show(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
         PlanStep::Build { request, .. } => Some(request),
         PlanStep::Script { .. } => None,
     });
-    let target = request.and_then(|request| request.options.target.clone());
-    let arguments: BTreeMap<String, String> = request
-        .map(|request| request.options.build_args.clone().into_iter().collect())
-        .unwrap_or_default();
+    let options = request.map(|request| request.options.clone()).unwrap_or_default();
     let dockerfile = match request {
         Some(request) => request.dockerfile.clone(),
         None => project.at(&project.dockerfile(&args.image)?),
@@ -112,7 +108,7 @@ pub fn show(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
     // The image may be shown by its history alone.
     let text = project_file::read(&dockerfile).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let steps = Dockerfile::parse(&text, &arguments).steps(&text, target.as_deref());
+    let steps = Dockerfile::parse(&text, &options).steps(&text, options.target.as_deref());
     save.iter().for_each(|line| context.printer.note(line));
     let (id, archived) = context.block_on(read(context, &reference, &args.image))?;
     let report = report(reference, id, &archived, &steps);
@@ -339,6 +335,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docker::build_options::BuildOptions;
 
     fn step(created_by: &str, empty_layer: bool) -> Step {
         Step {
@@ -350,7 +347,7 @@ mod tests {
     #[test]
     fn layers_find_the_lines_of_either_builder() {
         let text = "FROM base\nENV A=1\nRUN apt-get update && \\\n  apt-get install x\nCOPY . .\nCMD [\"x\"]\n";
-        let steps = Dockerfile::parse(text, &BTreeMap::new()).steps(text, None);
+        let steps = Dockerfile::parse(text, &BuildOptions::default()).steps(text, None);
         let buildkit = [
             step("/bin/sh -c #(nop) ADD file:1 in / ", false),
             step("ENV A=1", true),
@@ -377,7 +374,7 @@ mod tests {
     #[test]
     fn a_history_that_does_not_fit_has_no_lines() {
         let text = "FROM base\nRUN a\nCOPY b c\n";
-        let steps = Dockerfile::parse(text, &BTreeMap::new()).steps(text, None);
+        let steps = Dockerfile::parse(text, &BuildOptions::default()).steps(text, None);
         let places = place(
             &[step("RUN x", false), step("USER y", true), step("COPY b c", false)],
             3,

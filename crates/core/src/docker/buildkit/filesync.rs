@@ -103,6 +103,17 @@ pub struct SyncedFolder {
     pub path: PathBuf,
     /// What of it the engine may have.
     pub bound: Bound,
+    /// A link at the top that is served as the file that it leads to: the engine has no other file to follow it to.
+    pub linked: Option<Linked>,
+}
+
+/// A file that is served in the place of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Linked {
+    /// The link.
+    pub name: Vec<u8>,
+    /// What is served.
+    pub contents: Bytes,
 }
 
 /// What an engine may have of a folder, whatever it asks for: patterns come from it, and it may be hostile.
@@ -245,6 +256,7 @@ impl FileSync {
             sent: Arc::clone(&self.sent),
             weighs: folder.name == "context",
             stamps: folder.name == DOCKERFILE,
+            linked: folder.linked.clone(),
             files: Mutex::new(FileTable::default()),
         });
         tokio::spawn(sender.run(options, requests));
@@ -385,6 +397,7 @@ struct Sender {
     weighs: bool,
     // See `stamp`.
     stamps: bool,
+    linked: Option<Linked>,
     files: Mutex<FileTable>,
 }
 
@@ -449,6 +462,11 @@ impl Sender {
                 Ok(entry) => entry,
                 Err(cause) => return self.fail_blocking(&cause.to_string()),
             };
+            if let Some(linked) = self.linked(&entry.path) {
+                entry.kind = EntryKind::File;
+                entry.size = linked.contents.len() as u64;
+                entry.permissions = 0o644;
+            }
             if self.stamps {
                 self.stamp(&mut entry);
             }
@@ -490,6 +508,11 @@ impl Sender {
         let _ = self.packets.blocking_send(&batch);
     }
 
+    /// What is served in the place of what is at this path.
+    fn linked(&self, path: &[u8]) -> Option<&Linked> {
+        self.linked.as_ref().filter(|linked| linked.name == path)
+    }
+
     /// Gives a Dockerfile a time that stands for its text.
     ///
     /// An engine keeps one copy of the project's "folder of the Dockerfile", and fetches a file of it only where size
@@ -501,12 +524,16 @@ impl Sender {
         if !matches!(entry.kind, EntryKind::File | EntryKind::HardLink(_)) {
             return;
         }
-        // A file that can't be read is complained of when it is asked for.
-        let Ok(file) = self.context.open_file(&entry.path) else {
-            return;
-        };
         let mut text = Vec::new();
-        if file.take(STAMPED).read_to_end(&mut text).is_ok() {
+        let read = match self.linked(&entry.path) {
+            Some(linked) => linked.contents.as_ref().take(STAMPED).read_to_end(&mut text),
+            // A file that can't be read is complained of when it is asked for.
+            None => match self.context.open_file(&entry.path) {
+                Ok(file) => file.take(STAMPED).read_to_end(&mut text),
+                Err(_) => return,
+            },
+        };
+        if read.is_ok() {
             let digest = Sha256::digest(&text);
             // Ten digits of seconds at most: every file system keeps such a time.
             let number = digest
@@ -551,6 +578,11 @@ impl Sender {
     /// Sends a file but for its last chunk, which is given back: a small file goes out at once with its end.
     fn stream_file(&self, id: u32, path: &[u8]) -> Result<Vec<Packet>, String> {
         use std::io::Read as _;
+        if let Some(linked) = self.linked(path) {
+            let contents = &linked.contents;
+            let packet = |chunk: &[u8]| self.packet(Kind::Data, id, contents.slice_ref(chunk));
+            return Ok(contents.chunks(CHUNK).map(packet).collect());
+        }
         let shown = || String::from_utf8_lossy(path).into_owned();
         let cannot = |cause: std::io::Error| format!("{} can't be read: {cause}", shown());
         let mut file = self.context.open_file(path).map_err(|cause| cause.to_string())?;

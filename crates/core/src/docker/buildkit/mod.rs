@@ -24,7 +24,9 @@ use prost::Message as _;
 use serde::Deserialize;
 use tonic::transport::Channel;
 
-use super::build::{BuildEvent, BuildFailure, BuildOutcome, BuildRequest, Events, Step, StepState, dockerfile_line};
+use super::build::{
+    BuildEvent, BuildFailure, BuildOutcome, BuildRequest, Events, Step, StepState, dockerfile_line, link_target,
+};
 use super::build_needs::is_folder;
 use super::build_options::{Attributes, BuildOptions};
 use super::client_config::ClientConfig;
@@ -33,7 +35,8 @@ use super::flags::parse_bool;
 use super::locality::Locality;
 use super::logins::Logins;
 use crate::error::{Error, Result};
-use filesync::{Bound, SyncedFolder};
+use crate::project_file;
+use filesync::{Bound, Linked, SyncedFolder};
 use session::{Offer, Session};
 
 /// What `FileSync` names the two folders that every Dockerfile build has.
@@ -143,7 +146,12 @@ fn folders(request: &BuildRequest, locality: Locality) -> Result<Vec<SyncedFolde
                 true => Bound::NotIgnored(ignored),
                 false => Bound::None,
             };
-            Ok(SyncedFolder { name, path, bound })
+            Ok(SyncedFolder {
+                name,
+                path,
+                bound,
+                linked: None,
+            })
         })
         .collect::<Result<Vec<_>>>()?;
     let name = request.dockerfile.file_name().unwrap_or_default().as_bytes();
@@ -156,12 +164,24 @@ fn folders(request: &BuildRequest, locality: Locality) -> Result<Vec<SyncedFolde
         ]),
         false => Bound::None,
     };
+    let linked = match link_target(&request.dockerfile, &request.context)? {
+        Some(target) => {
+            let contents = project_file::read(&target)
+                .map_err(|cause| Error::usage(format!("{} can't be read", target.display())).because(cause))?;
+            Some(Linked {
+                name: name.to_owned(),
+                contents: contents.into(),
+            })
+        }
+        None => None,
+    };
     folders.insert(
         1,
         SyncedFolder {
             name: DOCKERFILE.to_owned(),
             path: request.dockerfile.parent().unwrap_or(Path::new("/")).to_owned(),
             bound,
+            linked,
         },
     );
     Ok(folders)

@@ -406,6 +406,7 @@ mod tests {
             name: "context".to_owned(),
             path: folder.path().to_owned(),
             bound: crate::docker::buildkit::filesync::Bound::None,
+            linked: None,
         };
         let (ours, engines) = tokio::io::duplex(1 << 20);
         let service = FileSync::new(vec![context], Locality::Local, Arc::default());

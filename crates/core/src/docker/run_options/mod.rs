@@ -21,7 +21,7 @@ mod mount;
 mod network;
 mod path;
 mod plan;
-mod platform;
+pub(in crate::docker) mod platform;
 mod port;
 pub(in crate::docker) mod security;
 mod table;

@@ -82,6 +82,20 @@ pub(super) fn normalize(text: &str) -> Result<String, String> {
     }
 }
 
+/// A platform as BuildKit tells it to a Dockerfile: the first of those that `--platform` names, else that of this machine's processor
+/// under Linux, which engines run.
+pub(in crate::docker) fn of_linux(named: Option<&str>) -> String {
+    let first = named.and_then(|named| named.split(',').next());
+    let platform = first
+        .and_then(|named| normalize(named.trim()).ok())
+        .unwrap_or_else(|| format!("linux/{}", host_processor()));
+    match platform.as_str() {
+        "linux/arm" => "linux/arm/v7".to_owned(),
+        "linux/arm64/v8" => "linux/arm64".to_owned(),
+        _ => platform,
+    }
+}
+
 fn join(system: &str, processor: &str, variant: &str) -> String {
     if variant.is_empty() {
         format!("{system}/{processor}")

@@ -249,11 +249,11 @@ impl Display {
                 let (_, instruction) = step?.1.split_once("] ")?;
                 // What the builder of 20.10 says of an image that it can't have.
                 match instruction.strip_prefix("load metadata for ") {
-                    Some(image) => Dockerfile::parse(&text, &request.options.build_args).line_from(image),
+                    Some(image) => Dockerfile::parse(&text, &request.options).line_from(image),
                     None => Dockerfile::line_of(&text, instruction),
                 }
             });
-            let dockerfile = Dockerfile::parse(&text, &request.options.build_args);
+            let dockerfile = Dockerfile::parse(&text, &request.options);
             let other = image.others.iter().find(|(_, name)| {
                 dockerfile.line_from(name) == line && line.is_some() || names_image(&failure.message, name)
             });
