@@ -124,6 +124,26 @@ fn who_may_not_use_the_engine_gets_the_command_that_mends_it() {
     for right in ["ok     name", "ok     route", "ok     host key", "ok     login"] {
         assert!(checked.stdout.contains(right), "{right}: {checked}");
     }
+    // So does whatever needs the engine.
+    home.sandbox()
+        .write("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\n");
+    for words in [&["build-image", "web"][..], &["run-image", "web", "-c", "true"]] {
+        let refused = home.program(words[0]).args(&words[1..]).args(["--dock", "bobs"]);
+        let refused = refused.spawn().wait();
+        assert_ne!(refused.code, 0, "{refused}");
+        for part in [
+            "user bob may not use the engine of ",
+            "group docker",
+            "sudo usermod -aG docker bob",
+        ] {
+            assert!(refused.stderr.contains(part), "{part}: {refused}");
+        }
+    }
+    home.program("unregister-dock")
+        .arg("bobs")
+        .any_stdout()
+        .any_stderr()
+        .run();
 }
 
 #[test]

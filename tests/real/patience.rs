@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
-use dockerutils_test_support::{Sandbox, SlowLink, process, wait};
+use dockerutils_test_support::{Invocation, Sandbox, SlowLink, process, wait};
 use dockerutils_tests::dock_home::DockHome;
 use dockerutils_tests::moving::Moving;
 use rustix::process::Signal;
@@ -16,6 +16,14 @@ fn home(engine: &LabEngine) -> DockHome {
     let home = DockHome::new();
     home.use_key(&engine.ssh().unwrap().key, "");
     home
+}
+
+/// A build of `web` on the dock.
+fn build(home: &DockHome) -> Invocation<'_> {
+    home.program("build-image")
+        .args(["web", "--dock", "far"])
+        .env("LOGNAME", "patience")
+        .limit(LONG)
 }
 
 fn wait_for_process(engine: &LabEngine, words: &str) {
@@ -48,12 +56,7 @@ fn a_build_goes_on_when_the_link_is_back() {
         "docker/web/Dockerfile",
         format!("FROM dockerutils-lab-base:1\nRUN sleep 4.0731; echo built > /made; : '{mark:?}'\n"),
     );
-    let building = home
-        .program("build-image")
-        .args(["web", "--dock", "far"])
-        .env("LOGNAME", "patience")
-        .limit(LONG)
-        .spawn();
+    let building = build(&home).spawn();
     wait_for_process(&engine, "^sleep 4.0731");
     link.drop_connections();
     let built = building.wait();
@@ -143,12 +146,7 @@ fn an_engine_that_is_started_anew_ends_neither_a_build_nor_a_transfer() {
         "docker/web/Dockerfile",
         "FROM dockerutils-lab-base:1\nRUN sleep 3.0991; echo built > /made\n",
     );
-    let building = home
-        .program("build-image")
-        .args(["web", "--dock", "far"])
-        .env("LOGNAME", "patience")
-        .limit(LONG)
-        .spawn();
+    let building = build(&home).spawn();
     wait_for_process(engine, "^sleep 3.0991");
     let before = link.bytes().0;
     let transferring = home

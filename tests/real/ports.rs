@@ -100,7 +100,7 @@ impl Drop for Bench {
 }
 
 /// A port that is free here and, as good as certainly, on the dock.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     dockerutils_test_support::free_port().unwrap()
 }
 
@@ -118,11 +118,11 @@ fn heard(port: u16) -> Option<String> {
     Some(text)
 }
 
-fn answers(port: u16) {
+pub(crate) fn answers(port: u16) {
     wait::found("the server answers", || heard(port).filter(|text| text == "hello\n"));
 }
 
-fn is_closed(port: u16) -> bool {
+pub(crate) fn is_closed(port: u16) -> bool {
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()
 }
 

@@ -10,6 +10,8 @@ use dockerutils_tests::dock_home::DockHome;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::ports;
+
 /// What the link takes.
 const DELAY: Duration = Duration::from_millis(10);
 /// Nothing is built: the section names an image that the lab's engines have.
@@ -225,6 +227,63 @@ fn a_closed_terminal_and_a_signal_end_it_after_one_came_back_too() {
         }
         site.nothing_stays();
     }
+}
+
+#[test]
+fn its_ports_answer_here_when_one_came_back_and_ctrl_c_ends_it() {
+    let site = Site::new("cut-ports");
+    let port = ports::free_port();
+    let sandbox = site.home.sandbox();
+    sandbox.write("docker/dockerutils.cfg", format!("{CONFIG}ports = -p {port}:80\n"));
+    // A process that has no handler hears no signal as number one.
+    let serve = "sh -c 'trap \"echo heard; exit 5\" INT; echo ready; nc -ll -p 80 -e echo hello & \
+                 until test -e /go; do sleep 0.05; done; echo going; wait; wait'";
+    let mut terminal = site.run_image(&["box", "-c", serve]).at_terminal();
+    terminal.expect("ready");
+    ports::answers(port);
+    let name = site.container();
+    site.link.drop_connections();
+    terminal.expect("it goes on there");
+    assert_eq!(terminal.end().0, Some(75));
+
+    let mut terminal = site.run_image(&["--attach"]).at_terminal();
+    terminal.expect(&format!("back at container {name}"));
+    terminal.expect(&format!("80/tcp is at http://127.0.0.1:{port}"));
+    ports::answers(port);
+    site.tell(&name, "/go");
+    terminal.expect("going");
+    terminal.type_in("\x03");
+    terminal.expect("heard");
+    assert_eq!(terminal.end().0, Some(5));
+    site.nothing_stays();
+    wait::until("the port is closed", || ports::is_closed(port));
+}
+
+#[test]
+fn without_a_terminal_an_interrupt_reaches_it_after_one_came_back() {
+    let site = Site::new("cut-interrupt");
+    let script = "sh -c 'trap \"echo heard; exit 5\" INT; echo one; until test -e /go; do sleep 0.05; done; echo going; \
+                  while :; do sleep 0.1; done'";
+    let running = site.run_image(&["box", "-c", script]).spawn();
+    let name = site.container();
+    site.says(&name, "one");
+    site.link.drop_connections();
+    assert_eq!(running.wait().code, 75);
+    let running = site
+        .home
+        .program("sh")
+        .args(["-c", "exec run-image --attach --dock far > out"])
+        .env("LOGNAME", site.user)
+        .limit(Duration::from_secs(90))
+        .spawn();
+    site.tell(&name, "/go");
+    let out = site.home.sandbox().project().join("out");
+    let said = || std::fs::read_to_string(&out).unwrap_or_default();
+    wait::until("it is back at the container", || said().contains("going\n"));
+    running.interrupt();
+    let outcome = running.wait();
+    assert_eq!((outcome.code, said().ends_with("heard\n")), (5, true), "{outcome}");
+    site.nothing_stays();
 }
 
 #[test]

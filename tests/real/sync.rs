@@ -802,6 +802,66 @@ fn edit_watch_and_test_at_once() {
 }
 
 #[test]
+fn a_version_that_can_t_be_made_is_said_once_by_who_asks_a_watch_and_stops_nothing() {
+    let far = Far::new("sync-unmade", "ann");
+    far.sandbox.write("src/_version.py", "versioneer's own\n");
+    let versioneer = "[versioneer]\nVCS = git\nstyle = pep440\nversionfile_source = src/_version.py\n";
+    far.sandbox.write("setup.cfg", versioneer);
+    let there = || far.shell_there("cat \"$1/src/_version.py\" 2>/dev/null || true");
+    let watching = far.sync("sync-up").arg("--watch").spawn();
+    wait::until("the first round", || there().contains("0+unknown"));
+    let made = there();
+    far.sandbox.write("setup.cfg", format!("no section\n{versioneer}"));
+    far.sandbox.write("saved", "saved\n");
+    let asked = far.sync("sync-up").any_stdout().any_stderr().run();
+    let said = asked.stderr.matches("the dock gets no version").count();
+    assert_eq!(said, 1, "{asked}");
+    assert!(asked.stderr.contains("src/_version.py stays as it is there"), "{asked}");
+    assert_eq!(far.shell_there("cat \"$1/saved\""), "saved");
+    assert_eq!(there(), made);
+    watching.interrupt();
+    let watched = watching.wait();
+    assert_eq!(watched.code, 130, "{watched}");
+    assert!(!watched.stderr.contains("the dock gets no version"), "{watched}");
+    assert_eq!(far.sandbox.read("src/_version.py"), "versioneer's own\n");
+}
+
+#[test]
+fn who_sits_at_a_terminal_is_asked_whether_a_container_may_give_them_what_is_root_s() {
+    let far = Far::new("sync-chown-asked", "ann");
+    far.sandbox.write("a", "a");
+    far.sync("sync-up").any_stdout().any_stderr().run();
+    far.shell_there("mkdir \"$1/out\" && echo x > \"$1/out/of-root\"");
+    let owners = || far.shell_there("cd \"$1/out\" && stat -c %U . of-root");
+    let question = "Give them to you, by a container on far that runs chown? [y/N]";
+    // Nothing is done unless it is agreed to.
+    for answer in ["\r", "n\r"] {
+        let mut terminal = far.sync("sync-up").at_terminal();
+        terminal.expect("2 of the workspace's files belong to root");
+        terminal.expect(question);
+        terminal.type_in(answer);
+        assert_eq!(terminal.end().0, Some(0));
+        assert_eq!(owners(), "root\nroot");
+    }
+    let mut terminal = far.sync("sync-up").at_terminal();
+    terminal.expect(question);
+    terminal.type_in("\x03");
+    assert_eq!(terminal.end().0, Some(130));
+    assert_eq!(owners(), "root\nroot");
+    let mut terminal = far.sync("sync-up").at_terminal();
+    terminal.expect(question);
+    terminal.type_in("y\r");
+    terminal.expect("docker run --rm");
+    terminal.expect("are yours now");
+    assert_eq!(terminal.end().0, Some(0));
+    assert_eq!(owners(), "ann\nann");
+    // Where nobody sits, nobody is asked.
+    far.shell_there("echo x > \"$1/out/again\"");
+    let outcome = far.sync("sync-up").any_stdout().any_stderr().run();
+    assert!(!outcome.stderr.contains("[y/N]"), "{outcome}");
+}
+
+#[test]
 fn many_docked_runs_and_syncs_at_the_same_moment_all_pass() {
     let far = Far::new("sync-many", "ann");
     far.sandbox.write("docker/dockerutils.cfg", MOUNTED);

@@ -116,8 +116,8 @@ struct Row {
     what: String,
     ours: Samples,
     peer: Samples,
-    /// The ratio of the medians that was promised.
-    limit: f64,
+    /// The ratio of the medians that was promised; none for what is only to be known.
+    limit: Option<f64>,
     /// Our peak memory, in bytes.
     memory: Option<u64>,
 }
@@ -150,7 +150,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         link: args.link.clone(),
     })?;
     say(&format!(
-        "{:<28} {:>17} {:>17} {:>6} {:>6}  {:<7} {:>9}",
+        "{:<30} {:>17} {:>17} {:>6} {:>6}  {:<7} {:>9}",
         "", "ours min/median", "peer min/median", "ratio", "limit", "verdict", "our peak"
     ))?;
     rows.iter().try_for_each(|row| say(&row.to_string()))
@@ -159,7 +159,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
 impl std::fmt::Display for Row {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ratio = self.ours.median().as_secs_f64() / self.peer.median().as_secs_f64();
-        let verdict = if ratio <= self.limit { "met" } else { "MISSED" };
+        let (limit, verdict) = match self.limit {
+            Some(limit) if ratio <= limit => (format!("{limit:.2}"), "met"),
+            Some(limit) => (format!("{limit:.2}"), "MISSED"),
+            None => ("-".to_owned(), ""),
+        };
         let memory = self.memory.map_or_else(
             || "-".to_owned(),
             |bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
@@ -167,8 +171,8 @@ impl std::fmt::Display for Row {
         let (ours, peer) = (self.ours.to_string(), self.peer.to_string());
         write!(
             f,
-            "{:<28} {ours:>17} {peer:>17} {ratio:>6.3} {:>6.2}  {verdict:<7} {memory:>9}",
-            self.what, self.limit
+            "{:<30} {ours:>17} {peer:>17} {ratio:>6.3} {limit:>6}  {verdict:<7} {memory:>9}",
+            self.what
         )
     }
 }

@@ -64,14 +64,25 @@ impl Patience {
     pub async fn mended<T>(
         &mut self,
         lost: Error,
+        connect: impl AsyncFnMut() -> Result<T>,
+        waiting: impl FnMut(u64),
+    ) -> Result<T, Box<Exhausted>> {
+        self.mended_by(lost, connect, waiting, tokio::time::sleep).await
+    }
+
+    /// The same, by another clock: `sleep` waits for so long.
+    async fn mended_by<T, S: Future<Output = ()>>(
+        &mut self,
+        lost: Error,
         mut connect: impl AsyncFnMut() -> Result<T>,
         mut waiting: impl FnMut(u64),
+        mut sleep: impl FnMut(Duration) -> S,
     ) -> Result<T, Box<Exhausted>> {
         let mut refused = None;
         while self.cuts + 1 < TRIES {
             self.cuts += 1;
             waiting(self.left().as_secs().max(1));
-            tokio::time::sleep(self.pause).await;
+            sleep(self.pause).await;
             self.pause = (self.pause * 2).min(self.longest);
             match connect().await {
                 Ok(connected) => return Ok(connected),
@@ -102,14 +113,15 @@ pub async fn patiently<T>(
     connect: impl AsyncFnMut() -> Result<()>,
     say: impl FnMut(&str),
 ) -> Result<T> {
-    patiently_so(Patience::default(), work, connect, say).await
+    patiently_so(Patience::default(), work, connect, say, tokio::time::sleep).await
 }
 
-async fn patiently_so<T>(
+async fn patiently_so<T, S: Future<Output = ()>>(
     mut patience: Patience,
     mut work: impl AsyncFnMut() -> Result<T>,
     mut connect: impl AsyncFnMut() -> Result<()>,
     mut say: impl FnMut(&str),
+    mut sleep: impl FnMut(Duration) -> S,
 ) -> Result<T> {
     loop {
         let error = match work().await {
@@ -123,7 +135,7 @@ async fn patiently_so<T>(
                 say(&format!("waiting for the link: {seconds} s more, Ctrl-C ends it"));
             }
         };
-        if let Err(exhausted) = patience.mended(error, &mut connect, waiting).await {
+        if let Err(exhausted) = patience.mended_by(error, &mut connect, waiting, &mut sleep).await {
             let Exhausted { lost, refused } = *exhausted;
             return Err(
                 refused.unwrap_or_else(|| lost.hint("run it again when the link is back: what has arrived is kept"))
@@ -134,6 +146,10 @@ async fn patiently_so<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::sleep;
+
     use super::*;
 
     fn cut() -> Error {
@@ -155,6 +171,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_link_that_is_dead_for_seventy_seconds_ends_neither_builds_nor_syncs_nor_transfers() {
+        let back = Duration::from_secs(70);
+        // A try on a dead link takes a while itself, or is refused at once.
+        for a_try in [0, 2, 30].map(Duration::from_secs) {
+            let clock = Cell::new(Duration::ZERO);
+            let is_back = || match clock.get() >= back {
+                true => Ok(()),
+                false => Err(cut()),
+            };
+            let connect = async || {
+                clock.set(clock.get() + a_try);
+                is_back()
+            };
+            let sleep = |pause| {
+                clock.set(clock.get() + pause);
+                std::future::ready(())
+            };
+            // Builds and syncs.
+            let work = async || is_back();
+            patiently_so(Patience::default(), work, connect, |_| {}, sleep)
+                .await
+                .unwrap();
+            // Transfers.
+            clock.set(Duration::ZERO);
+            let mended = Patience::default().mended_by(cut(), connect, |_| {}, sleep).await;
+            assert!(mended.is_ok(), "{a_try:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn work_goes_on_after_a_cut_and_what_is_waited_for_is_said() {
         let (mut tries, mut cuts, mut said) = (0, 0, Vec::new());
         let done = patiently_so(
@@ -168,6 +214,7 @@ mod tests {
                 if cuts == 3 { Ok(()) } else { Err(cut()) }
             },
             |line| said.push(line.to_owned()),
+            sleep,
         );
         assert_eq!(done.await.unwrap(), 2);
         // The first pause is too short for words.
@@ -179,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn it_has_an_end_and_says_how_to_go_on() {
         let work = async || Err::<(), _>(cut());
-        let error = patiently_so(QUICK, work, async || Err(cut()), |_| {})
+        let error = patiently_so(QUICK, work, async || Err(cut()), |_| {}, sleep)
             .await
             .unwrap_err();
         assert_eq!(error.class(), Class::Unreachable);
@@ -190,7 +237,9 @@ mod tests {
             tries += 1;
             Err::<(), _>(cut())
         };
-        patiently_so(QUICK, work, async || Ok(()), |_| {}).await.unwrap_err();
+        patiently_so(QUICK, work, async || Ok(()), |_| {}, sleep)
+            .await
+            .unwrap_err();
         assert_eq!(tries, TRIES);
     }
 
@@ -206,14 +255,14 @@ mod tests {
                 connects += 1;
                 Ok(())
             };
-            let failed = patiently_so(QUICK, work, connect, |_| {}).await.unwrap_err();
+            let failed = patiently_so(QUICK, work, connect, |_| {}, sleep).await.unwrap_err();
             assert_eq!((failed.to_string(), connects), (error().to_string(), 0));
             let work = async || Err::<(), _>(cut());
             let connect = async || {
                 connects += 1;
                 Err(error())
             };
-            let refused = patiently_so(QUICK, work, connect, |_| {}).await.unwrap_err();
+            let refused = patiently_so(QUICK, work, connect, |_| {}, sleep).await.unwrap_err();
             assert_eq!((refused.to_string(), connects), (error().to_string(), 1));
         }
     }

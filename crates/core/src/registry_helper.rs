@@ -77,34 +77,17 @@ pub struct Identity {
 /// Why it can't be done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What kind of failure it is.
-    pub kind: FailureKind,
+    /// What kind of failure it is: the configuration is wrong or missing, AWS refuses, or it can't be reached.
+    pub kind: Class,
     /// What happened, to which object.
     pub message: String,
     /// What helps.
     pub hint: Option<String>,
 }
 
-/// Kinds of failures, as far as exit codes tell them apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// The configuration is wrong or missing.
-    Usage,
-    /// AWS refuses.
-    Failed,
-    /// AWS can't be reached.
-    Unreachable,
-}
-
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let class = match failure.kind {
-            FailureKind::Usage => Class::Usage,
-            FailureKind::Failed => Class::Failed,
-            FailureKind::Unreachable => Class::Unreachable,
-        };
-        let error = Self::new(class, failure.message);
+        let error = Self::new(failure.kind, failure.message);
         match failure.hint {
             Some(hint) => error.hint(hint),
             None => error,

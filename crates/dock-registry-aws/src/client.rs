@@ -12,7 +12,8 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use base64::Engine as _;
-use dockerutils_core::registry_helper::{Answer, EcrRegistry, Failure, FailureKind, Identity, Request};
+use dockerutils_core::error::Class;
+use dockerutils_core::registry_helper::{Answer, EcrRegistry, Failure, Identity, Request};
 
 use crate::failure::{Situation, is_denied, malformed};
 
@@ -146,7 +147,7 @@ fn user_and_password(token: &str) -> Option<(String, String)> {
 
 fn parsed(registry: &str) -> Result<EcrRegistry, Failure> {
     EcrRegistry::parse(registry).ok_or_else(|| Failure {
-        kind: FailureKind::Usage,
+        kind: Class::Usage,
         message: format!("{registry} is no registry of Amazon's"),
         hint: Some("it would be ACCOUNT.dkr.ecr.REGION.amazonaws.com".to_owned()),
     })
@@ -211,7 +212,7 @@ mod tests {
     #[test]
     fn a_registry_of_somebody_elses_is_refused() {
         let failure = parsed("registry.example").unwrap_err();
-        assert_eq!(failure.kind, FailureKind::Usage);
+        assert_eq!(failure.kind, Class::Usage);
         assert!(failure.message.contains("registry.example"));
     }
 }

@@ -1,8 +1,9 @@
 //! What AWS and its SDK say, as a message that names the object and a hint that helps.
 
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
+use dockerutils_core::error::Class;
 use dockerutils_core::hint;
-use dockerutils_core::registry_helper::{Failure, FailureKind};
+use dockerutils_core::registry_helper::Failure;
 
 /// Codes of credentials that were good once.
 const EXPIRED: [&str; 4] = [
@@ -45,7 +46,7 @@ impl Situation {
 
     pub(crate) fn no_region(&self) -> Failure {
         Failure {
-            kind: FailureKind::Usage,
+            kind: Class::Usage,
             message: format!(
                 "no region of AWS is configured: neither AWS_REGION nor the profile {} says one",
                 self.profile
@@ -88,7 +89,7 @@ impl Situation {
                 format!("aws sso login --profile {profile}")
             };
             (
-                FailureKind::Failed,
+                Class::Failed,
                 "the credentials or the token have expired".to_owned(),
                 hint,
             )
@@ -99,34 +100,30 @@ impl Situation {
             } else {
                 format!("aws sts get-caller-identity --profile {profile}")
             };
-            (
-                FailureKind::Failed,
-                "AWS does not know these credentials".to_owned(),
-                hint,
-            )
+            (Class::Failed, "AWS does not know these credentials".to_owned(), hint)
         } else if is_denied(code) {
             (
-                FailureKind::Failed,
+                Class::Failed,
                 "this user may not do it".to_owned(),
                 "it takes ecr:GetAuthorizationToken, ecr:DescribeRepositories, ecr:CreateRepository and the rights to push"
                     .to_owned(),
             )
         } else if out_of_reach {
             (
-                FailureKind::Unreachable,
+                Class::Unreachable,
                 "AWS is out of reach".to_owned(),
                 "look at the network, at HTTPS_PROXY, and at AWS_ENDPOINT_URL where it is set".to_owned(),
             )
         } else if code.is_none() && lower.contains("sso") {
             (
-                FailureKind::Failed,
+                Class::Failed,
                 format!("the profile {profile} is not logged in"),
                 format!("aws sso login --profile {profile}"),
             )
         } else if code.is_none() && lower.contains("credential") {
             // The SDK lists every place that it looked at, over ten lines.
             return Failure {
-                kind: FailureKind::Failed,
+                kind: Class::Failed,
                 message: format!(
                     "{what}: no credentials are found, neither in the environment nor in the profile {profile}"
                 ),
@@ -134,7 +131,7 @@ impl Situation {
             };
         } else {
             (
-                FailureKind::Failed,
+                Class::Failed,
                 code.unwrap_or("AWS refuses").to_owned(),
                 "aws sts get-caller-identity shows who AWS takes us for".to_owned(),
             )
@@ -154,7 +151,7 @@ pub(crate) fn is_denied(code: Option<&str>) -> bool {
 
 pub(crate) fn unknown_request() -> Failure {
     Failure {
-        kind: FailureKind::Failed,
+        kind: Class::Failed,
         message: "dock-registry-aws does not know this request".to_owned(),
         hint: Some("install it and publish-image from the same release: cargo xtask install".to_owned()),
     }
@@ -163,7 +160,7 @@ pub(crate) fn unknown_request() -> Failure {
 /// An answer that lacks what it is for.
 pub(crate) fn malformed(call: &str) -> Failure {
     Failure {
-        kind: FailureKind::Failed,
+        kind: Class::Failed,
         message: format!("AWS's answer to {call} lacks what it is asked for"),
         hint: Some("is AWS_ENDPOINT_URL set, and is it AWS that answers there?".to_owned()),
     }
@@ -219,7 +216,7 @@ mod tests {
             let failure = situation(false).failure("AWS gives no login", code, said, false);
             assert_eq!(failure.hint.as_deref(), Some("aws sso login --profile work"));
             assert!(failure.message.contains("expired") && failure.message.ends_with(said));
-            assert_eq!(failure.kind, FailureKind::Failed);
+            assert_eq!(failure.kind, Class::Failed);
             let failure = situation(true).failure("AWS gives no login", code, said, false);
             assert!(failure.hint.unwrap().contains("AWS_ACCESS_KEY_ID"));
         }
@@ -229,7 +226,7 @@ mod tests {
     fn each_failure_is_told_from_the_others() {
         let explained = |code, said, out_of_reach| situation(false).failure("w", code, said, out_of_reach);
         let unreachable = explained(None, "dispatch failure: io error: connection refused", true);
-        assert_eq!(unreachable.kind, FailureKind::Unreachable);
+        assert_eq!(unreachable.kind, Class::Unreachable);
         let denied = explained(Some("AccessDeniedException"), "User is not authorized", false);
         assert!(denied.hint.unwrap().contains("ecr:CreateRepository"));
         let none = explained(None, "no providers in chain provided credentials", false);

@@ -65,7 +65,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
             what: what.to_owned(),
             ours,
             peer,
-            limit,
+            limit: Some(limit),
             memory,
         })
         .collect())

@@ -38,7 +38,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
                 what: format!("{what}, {delay} ms"),
                 ours: Samples::default(),
                 peer: Samples::default(),
-                limit,
+                limit: Some(limit),
                 memory: None,
             };
             for _ in 0..setting.runs {

@@ -45,7 +45,7 @@ fn exit(setting: &Setting, project: &Path) -> Result<Row, Error> {
         what: "a container that exits".to_owned(),
         ours: our_samples,
         peer: peer_samples,
-        limit: 1.05,
+        limit: Some(1.05),
         memory: Some(peak_memory(&mut ours())?),
     })
 }
@@ -61,7 +61,7 @@ fn pipe(setting: &Setting, project: &Path) -> Result<Row, Error> {
         what: "1 GiB through cat".to_owned(),
         ours: our_samples,
         peer: peer_samples,
-        limit: 1.0,
+        limit: Some(1.0),
         memory: None,
     })
 }

@@ -54,7 +54,7 @@ fn help(setting: &Setting) -> Result<Vec<Row>, Error> {
             what: format!("{} --help", command.name),
             ours,
             peer,
-            limit: 0.1,
+            limit: Some(0.1),
             memory,
         });
     }
@@ -98,7 +98,7 @@ fn unchanged_build(setting: &Setting) -> Result<Row, Error> {
         what: "unchanged small build".to_owned(),
         ours,
         peer,
-        limit: 0.6,
+        limit: Some(0.6),
         memory,
     })
 }

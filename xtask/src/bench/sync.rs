@@ -1,5 +1,5 @@
-//! `sync-up` beside `rsync -az`: a project of 20,000 files, 200 MB, that its dock has already, over a link of 50 ms; new data, at 0
-//! and 50 ms; and beside itself, what it costs to wait for the dock's disk.
+//! `sync-up` beside `rsync -az`: a project of 20,000 files, 200 MB, that its dock has already, over a link of 50 ms; new data, both
+//! ways, at 0 and 50 ms; and beside itself, what it costs to wait for the dock's disk.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,6 +21,8 @@ const DOCK: &str = "26";
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 /// Where both sides' copies lie on the dock: in memory, so that its disk is not what is measured.
 const PLACE: &str = "/mnt/bench-sync";
+/// The directory in it of what is brought from there.
+const DATA: &str = "data";
 
 /// New data: what it is, its files, the bytes of each, and whether they get smaller when they are packed.
 const NEW: [(&str, usize, usize, bool, f64); 3] = [
@@ -41,14 +43,17 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
         let data = directory.path().join("data");
         write_data(&data, files, bytes, packs)?;
         for round_trip in [Duration::ZERO, ROUND_TRIP] {
-            rows.push(new_data(
+            let new = New {
                 setting,
-                &engine,
-                directory.path(),
-                &data,
-                (what, limit),
+                engine: &engine,
+                directory: directory.path(),
+                data: &data,
+                what,
+                limit,
                 round_trip,
-            )?);
+            };
+            rows.push(new.up()?);
+            rows.push(new.down()?);
         }
         if files > 1 {
             rows.push(durability(setting, &engine, directory.path(), &data, what)?);
@@ -77,8 +82,16 @@ impl<'a> Near<'a> {
         })
     }
 
-    fn ours(&self, project: &Path) -> Command {
-        let mut ours = self.setting.ours("sync-up");
+    fn up(&self, project: &Path) -> Command {
+        self.ours("sync-up", project)
+    }
+
+    fn down(&self, project: &Path) -> Command {
+        self.ours("sync-down", project)
+    }
+
+    fn ours(&self, program: &str, project: &Path) -> Command {
+        let mut ours = self.setting.ours(program);
         let path = std::env::var("PATH").unwrap_or_default();
         ours.args(["--dock", "far"])
             .current_dir(project)
@@ -93,11 +106,23 @@ impl<'a> Near<'a> {
     }
 
     fn peer(&self, project: &Path) -> Command {
+        let mut peer = self.rsync();
+        peer.arg(format!("{}/", project.display()))
+            .arg(format!("root@127.0.0.1:{PLACE}/peer/"));
+        peer
+    }
+
+    fn peer_down(&self, to: &Path) -> Command {
+        let mut peer = self.rsync();
+        peer.arg(format!("root@127.0.0.1:{PLACE}/{DATA}/"))
+            .arg(format!("{}/", to.display()));
+        peer
+    }
+
+    fn rsync(&self) -> Command {
         let mut peer = Command::new("rsync");
         peer.arg("-az")
-            .args(["-e", &format!("ssh -F {}", self.home.join(".ssh/config").display())])
-            .arg(format!("{}/", project.display()))
-            .arg(format!("root@127.0.0.1:{PLACE}/peer/"));
+            .args(["-e", &format!("ssh -F {}", self.home.join(".ssh/config").display())]);
         peer
     }
 
@@ -119,7 +144,7 @@ fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> R
     let _place = Place::mount(engine)?;
     let project = Project::write(directory.join("project"))?;
     let near = Near::new(setting, engine, directory.join("home"), ROUND_TRIP)?;
-    let (mut ours, mut peer) = (near.ours(&project.root), near.peer(&project.root));
+    let (mut ours, mut peer) = (near.up(&project.root), near.peer(&project.root));
     announce("sending 200 MB twice, which is not measured");
     // Twice: the first time after it, the dock is asked what became of it.
     for _ in 0..2 {
@@ -137,13 +162,13 @@ fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> R
         what: "nothing changed, 50 ms".to_owned(),
         ours: our_samples,
         peer: peer_samples,
-        limit: 0.7,
+        limit: Some(0.7),
         memory,
     })
 }
 
-/// A project that has never been on the dock, whose data is that of `data`.
-fn new_project(directory: &Path, data: &Path, number: usize) -> Result<PathBuf, Error> {
+/// A project without data that has never been on the dock.
+fn empty_project(directory: &Path, number: usize) -> Result<PathBuf, Error> {
     let project = directory.join(format!("new-{number}"));
     if project.exists() {
         fs::remove_dir_all(&project).map_err(Error::file(&project))?;
@@ -152,6 +177,12 @@ fn new_project(directory: &Path, data: &Path, number: usize) -> Result<PathBuf, 
     fs::create_dir_all(&image).map_err(Error::file(&image))?;
     let dockerfile = image.join("Dockerfile");
     fs::write(&dockerfile, "FROM scratch\n").map_err(Error::file(&dockerfile))?;
+    Ok(project)
+}
+
+/// A project that has never been on the dock, whose data is that of `data`.
+fn new_project(directory: &Path, data: &Path, number: usize) -> Result<PathBuf, Error> {
+    let project = empty_project(directory, number)?;
     for entry in fs::read_dir(data).map_err(Error::file(data))? {
         let file = entry.map_err(Error::file(data))?.path();
         let name = file.file_name().unwrap_or_default();
@@ -160,39 +191,80 @@ fn new_project(directory: &Path, data: &Path, number: usize) -> Result<PathBuf, 
     Ok(project)
 }
 
-fn new_data(
-    setting: &Setting,
-    engine: &LabEngine,
-    directory: &Path,
-    data: &Path,
-    (what, limit): (&str, f64),
+/// Data that the other side has not.
+struct New<'a> {
+    setting: &'a Setting,
+    engine: &'a LabEngine,
+    directory: &'a Path,
+    data: &'a Path,
+    what: &'a str,
+    limit: f64,
     round_trip: Duration,
-) -> Result<Row, Error> {
-    let place = Place::mount(engine)?;
-    let near = Near::new(setting, engine, directory.join("near"), round_trip)?;
-    // The connection of ours stands while a person works; the peer makes one each time, as it does.
-    let warm = new_project(directory, data, 0)?;
-    time(&mut near.ours(&warm))?;
-    let (mut ours, mut peer) = (Samples::default(), Samples::default());
-    for number in 1..=setting.runs {
-        place.empty()?;
-        let project = new_project(directory, data, number)?;
-        ours.push(time(&mut near.ours(&project))?);
-        place.empty()?;
-        peer.push(time(&mut near.peer(&project))?);
-        fs::remove_dir_all(&project).map_err(Error::file(&project))?;
+}
+
+impl New<'_> {
+    fn row(&self, way: &str, ours: Samples, peer: Samples, memory: u64) -> Row {
+        Row {
+            what: format!("{way} {}, {} ms", self.what, self.round_trip.as_millis()),
+            ours,
+            peer,
+            limit: Some(self.limit),
+            memory: Some(memory),
+        }
     }
-    place.empty()?;
-    let project = new_project(directory, data, setting.runs + 1)?;
-    let memory = Some(peak_memory(&mut near.ours(&project))?);
-    near.forget()?;
-    Ok(Row {
-        what: format!("{what}, {} ms", round_trip.as_millis()),
-        ours,
-        peer,
-        limit,
-        memory,
-    })
+
+    fn near(&self) -> Result<Near<'_>, Error> {
+        Near::new(self.setting, self.engine, self.directory.join("near"), self.round_trip)
+    }
+
+    fn up(&self) -> Result<Row, Error> {
+        let place = Place::mount(self.engine)?;
+        let near = self.near()?;
+        let project = |number| new_project(self.directory, self.data, number);
+        // The connection of ours stands while a person works; the peer makes one each time, as it does.
+        time(&mut near.up(&project(0)?))?;
+        let (mut ours, mut peer) = (Samples::default(), Samples::default());
+        for number in 1..=self.setting.runs {
+            place.empty()?;
+            let project = project(number)?;
+            ours.push(time(&mut near.up(&project))?);
+            place.empty()?;
+            peer.push(time(&mut near.peer(&project))?);
+            fs::remove_dir_all(&project).map_err(Error::file(&project))?;
+        }
+        place.empty()?;
+        let memory = peak_memory(&mut near.up(&project(self.setting.runs + 1)?))?;
+        near.forget()?;
+        Ok(self.row("up", ours, peer, memory))
+    }
+
+    fn down(&self) -> Result<Row, Error> {
+        let place = Place::mount(self.engine)?;
+        let near = self.near()?;
+        let mut give = near.rsync();
+        give.arg(format!("{}/", self.data.display()))
+            .arg(format!("root@127.0.0.1:{PLACE}/{DATA}/"));
+        process::capture(&mut give)?;
+        // A project whose workspace has the data, and nothing else has.
+        let project = |number| {
+            let project = empty_project(self.directory, number)?;
+            time(&mut near.up(&project))?;
+            place.fill(&project)?;
+            Ok::<_, Error>(project)
+        };
+        let (mut ours, mut peer) = (Samples::default(), Samples::default());
+        for number in 1..=self.setting.runs {
+            let project = project(number)?;
+            ours.push(time(&mut near.down(&project))?);
+            fs::remove_dir_all(&project).map_err(Error::file(&project))?;
+            let theirs = self.directory.join("theirs");
+            peer.push(time(&mut near.peer_down(&theirs))?);
+            fs::remove_dir_all(&theirs).map_err(Error::file(&theirs))?;
+        }
+        let memory = peak_memory(&mut near.down(&project(self.setting.runs + 1)?))?;
+        near.forget()?;
+        Ok(self.row("down", ours, peer, memory))
+    }
 }
 
 /// Ours beside ours on a dock whose `sync` does nothing; on its disk, since memory has nothing to wait for.
@@ -200,14 +272,14 @@ fn durability(setting: &Setting, engine: &LabEngine, directory: &Path, data: &Pa
     let place = Place::on_disk(engine)?;
     let near = Near::new(setting, engine, directory.join("near"), Duration::ZERO)?;
     let warm = new_project(directory, data, 0)?;
-    time(&mut near.ours(&warm))?;
+    time(&mut near.up(&warm))?;
     let (mut waits, mut does_not) = (Samples::default(), Samples::default());
     for number in 1..=setting.runs {
         for (samples, is_idle) in [(&mut waits, false), (&mut does_not, true)] {
             place.empty()?;
             let project = new_project(directory, data, number)?;
             let idle = is_idle.then(|| IdleSync::put(engine)).transpose()?;
-            samples.push(time(&mut near.ours(&project))?);
+            samples.push(time(&mut near.up(&project))?);
             drop(idle);
             fs::remove_dir_all(&project).map_err(Error::file(&project))?;
         }
@@ -217,7 +289,7 @@ fn durability(setting: &Setting, engine: &LabEngine, directory: &Path, data: &Pa
         what: format!("{what}, sync -f"),
         ours: waits,
         peer: does_not,
-        limit: 1.5,
+        limit: None,
         memory: None,
     })
 }
@@ -310,6 +382,15 @@ impl<'a> Place<'a> {
         place.unmount();
         process::capture(engine.exec("mkdir")?.args(["-p", PLACE]))?;
         Ok(place)
+    }
+
+    /// Puts the data that lie there into a project's workspace, as other names of the same files.
+    fn fill(&self, project: &Path) -> Result<(), Error> {
+        let name = project.file_name().unwrap_or_default().to_string_lossy();
+        let script = format!("cp -al {PLACE}/{DATA}/. {PLACE}/*/code/{name}/");
+        process::capture(self.0.exec("sh")?.args(["-c", &script]))
+            .map(drop)
+            .map_err(Error::from)
     }
 
     /// Takes away what lies there.

@@ -264,7 +264,7 @@ impl<'a> Bench<'a> {
             what: format!("{what}, {}", link.name),
             ours: ours.clone(),
             peer,
-            limit,
+            limit: Some(limit),
             memory: Some(memory),
         };
         Ok(vec![

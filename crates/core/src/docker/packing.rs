@@ -203,9 +203,14 @@ fn is_worth_packing(piece: &[u8]) -> bool {
         .flat_map(|part| part.get(..SAMPLE).unwrap_or(part))
         .copied()
         .collect();
+    gets_smaller(&samples)
+}
+
+/// Whether packing makes data smaller of which these are samples.
+pub fn gets_smaller(samples: &[u8]) -> bool {
     let mut encoder =
         flate2::write::DeflateEncoder::new(Vec::with_capacity(samples.len()), flate2::Compression::fast());
-    let packed = encoder.write_all(&samples).and_then(|()| encoder.finish());
+    let packed = encoder.write_all(samples).and_then(|()| encoder.finish());
     packed.map_or(true, |packed| packed.len() * 100 < samples.len() * (100 - SAVING))
 }
 

@@ -25,7 +25,7 @@ use crate::docker::image::{self, ImageFacts};
 use crate::docker::locality::Locality;
 use crate::docker::logins;
 use crate::docker::port_owner;
-use crate::docker::run_options::{ClientFacts, ContainerPlan, EngineSystem, PullPolicy, RunOptions};
+use crate::docker::run_options::{ClientFacts, ContainerPlan, PullPolicy, RunOptions};
 use crate::docker::terminal::Signals;
 use crate::env::{AWS_VARIABLES, Env};
 use crate::error::{Error, ExitStatus, Result};
@@ -34,7 +34,6 @@ use crate::naming::{Designation, legal_container_name};
 use crate::ops::build::{self, BuildArgs, BuildPlan, Status};
 use crate::ops::genversion;
 use crate::ops::sync::Docked;
-use crate::project_file;
 use crate::terminal;
 pub use again::{attach, say_left};
 
@@ -592,21 +591,12 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         _ => None,
     };
     let lookup = |name: &str| env.get(name).map(str::to_owned);
-    let read = |path: &std::path::Path| project_file::read_named(path);
     let facts = ClientFacts {
-        env: &lookup,
-        read_file: &read,
-        working_dir: project.root(),
-        api_version: engine.client_api(),
-        engine_system: if engine.greeting().os == "windows" {
-            EngineSystem::Windows
-        } else {
-            EngineSystem::Linux
-        },
         engine_socket: socket,
         console_size: terminal::size(),
         proxies: &proxies,
         credentials: credentials.as_deref(),
+        ..ClientFacts::of(&engine, &lookup, project.root())
     };
     let reference = plan.designation.to_string();
     let mut container = parsed

@@ -111,6 +111,8 @@ pub struct Docked {
     shell: DockShell,
     printer: Printer,
     generated: Option<Generated>,
+    /// Its path, where it could not be made.
+    unmade: Option<Vec<u8>>,
     /// Whether nothing is shown of the sessions that are opened from now on.
     is_silent: Arc<AtomicBool>,
 }
@@ -134,16 +136,21 @@ impl Docked {
             false => Ok(()),
         };
         let version = written.and_then(|()| generated(project.root()));
-        let generated = version.unwrap_or_else(|error| {
-            let unmade = unmade(project.root());
-            let left = unmade.map(|path| format!(", and {} stays as it is there", shown(&path)));
-            context.printer.warning(&format!(
-                "{}: the dock gets no version{}",
-                error.with_causes(),
-                left.unwrap_or_default()
-            ));
-            None
-        });
+        let (generated, unmade) = match version {
+            Ok(generated) => (generated, None),
+            Err(error) => {
+                let unmade = unmade(project.root());
+                let left = unmade
+                    .as_ref()
+                    .map(|path| format!(", and {} stays as it is there", shown(path)));
+                context.printer.warning(&format!(
+                    "{}: the dock gets no version{}",
+                    error.with_causes(),
+                    left.unwrap_or_default()
+                ));
+                (None, unmade)
+            }
+        };
         let folder = project.root().to_owned();
         let is_silent = Arc::<AtomicBool>::default();
         let silent = Arc::clone(&is_silent);
@@ -165,6 +172,7 @@ impl Docked {
             shell,
             printer,
             generated,
+            unmade,
             is_silent,
         })
     }
@@ -182,6 +190,7 @@ impl Docked {
     pub async fn sync(&mut self, request: Request) -> Result<Report> {
         let request = Request {
             generated: self.generated.clone(),
+            unmade: self.unmade.clone(),
             ..request
         };
         let DockShell {
@@ -425,6 +434,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         delete: args.delete,
         with_git: args.with_git,
         generated: None,
+        unmade: None,
     };
     if args.list || context.global.dry_run {
         let (dock, mut session) = looking(context, &project)?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use super::holder::Address;
 use super::manifest::Memory;
@@ -36,22 +37,68 @@ pub enum Asked {
 
 /// Asks for a round; without a request, that the holder steps aside.
 pub async fn ask(memory: &Memory, request: Option<&Request>, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
-    let Some((mut stream, greeting)) = greet(memory, request.is_none()).await else {
-        return Asked::Nobody;
-    };
-    match request {
-        None => wait(&mut stream, greeting.pid, notice).await,
-        Some(request) if greeting.dockerutils_sync == PROTOCOL => {
-            match frame::write_long_message(&mut stream, request).await {
-                Ok(()) => wait(&mut stream, greeting.pid, notice).await,
-                Err(_) => Asked::Ended,
+    match Asking::begin(memory, request).await {
+        Ok(asking) => asking.answer(notice).await,
+        Err(asked) => asked,
+    }
+}
+
+/// What was asked, and is not answered yet.
+#[derive(Debug)]
+pub struct Asking {
+    stream: UnixStream,
+    pid: u32,
+}
+
+impl Asking {
+    /// Says what is wanted.
+    ///
+    /// # Errors
+    /// What there is instead of an answer.
+    pub async fn begin(memory: &Memory, request: Option<&Request>) -> Result<Self, Asked> {
+        let (stream, greeting) = greet(memory, request.is_none()).await.ok_or(Asked::Nobody)?;
+        let mut asking = Self {
+            stream,
+            pid: greeting.pid,
+        };
+        match request {
+            None => {}
+            Some(request) if greeting.dockerutils_sync == PROTOCOL => {
+                let written = frame::write_long_message(&mut asking.stream, request).await;
+                written.map_err(|_| Asked::Ended)?;
+            }
+            // It would misunderstand, but for this.
+            Some(_) => asking.stream = greet(memory, true).await.ok_or(Asked::Nobody)?.0,
+        }
+        Ok(asking)
+    }
+
+    /// Waits until the holder has said something, which it does when it has taken in what is wanted; false where it has gone.
+    pub async fn is_heard(&self) -> bool {
+        matches!(frame::incoming(&self.stream).await, Ok(true))
+    }
+
+    /// Waits for the answer.
+    pub async fn answer(self, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
+        let Self { mut stream, pid } = self;
+        let unsaid = Instant::now() + UNSAID;
+        let mut is_said = false;
+        loop {
+            if !is_said && tokio::time::timeout_at(unsaid, frame::incoming(&stream)).await.is_err() {
+                is_said = true;
+                notice(&format!("waiting for process {pid}, which syncs the same just now"));
+            }
+            let reply = tokio::time::timeout(SILENCE, frame::read_long_message(&mut stream, LONGEST_REPLY)).await;
+            match reply {
+                Ok(Ok(Some(Reply::Waiting))) => {}
+                Ok(Ok(Some(Reply::Notice(line)))) => notice(&line),
+                Ok(Ok(Some(Reply::Report(outcome)))) => return Asked::Report(Box::new(outcome.into())),
+                Ok(Ok(Some(Reply::Failed(failure)))) => return Asked::Failed(failure),
+                Ok(Ok(None) | Err(_)) => return Asked::Ended,
+                // It was stopped, or hangs.
+                Err(_) => return Asked::Nobody,
             }
         }
-        // It would misunderstand, but for this.
-        Some(_) => match greet(memory, true).await {
-            Some((mut stream, _)) => wait(&mut stream, greeting.pid, notice).await,
-            None => Asked::Nobody,
-        },
     }
 }
 
@@ -83,22 +130,4 @@ async fn greet_at(socket: &Path, leave: bool) -> io::Result<(UnixStream, Greetin
     frame::write_message(&mut stream, &hello).await?;
     let greeting = frame::read_message(&mut stream).await?;
     Ok((stream, greeting.ok_or(io::ErrorKind::ConnectionReset)?))
-}
-
-async fn wait(stream: &mut UnixStream, pid: u32, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
-    if tokio::time::timeout(UNSAID, frame::incoming(stream)).await.is_err() {
-        notice(&format!("waiting for process {pid}, which syncs the same just now"));
-    }
-    loop {
-        let reply = tokio::time::timeout(SILENCE, frame::read_long_message(stream, LONGEST_REPLY)).await;
-        match reply {
-            Ok(Ok(Some(Reply::Waiting))) => {}
-            Ok(Ok(Some(Reply::Notice(line)))) => notice(&line),
-            Ok(Ok(Some(Reply::Report(outcome)))) => return Asked::Report(Box::new(outcome.into())),
-            Ok(Ok(Some(Reply::Failed(failure)))) => return Asked::Failed(failure),
-            Ok(Ok(None) | Err(_)) => return Asked::Ended,
-            // It was stopped, or hangs.
-            Err(_) => return Asked::Nobody,
-        }
-    }
 }

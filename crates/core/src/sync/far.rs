@@ -275,6 +275,11 @@ pub fn feed_paths(paths: &[Vec<u8>]) -> Feed<()> {
         text.extend_from_slice(path);
         text.push(0);
     }
+    feed_text(text)
+}
+
+/// Feeds a text as it is.
+pub fn feed_text(text: Vec<u8>) -> Feed<()> {
     Box::new(move |to| to.write_all(&text).or_else(gone).map_err(|cause| broken(&cause)))
 }
 

@@ -242,6 +242,7 @@ async fn round<S: Shell>(
 /// Those of [`Session::sync`].
 pub(super) async fn fulfil<S: Shell>(session: &mut Session<S>, request: &Request) -> Result<Report> {
     session.generated.clone_from(&request.generated);
+    session.unmade.clone_from(&request.unmade);
     let (brake, with_git) = (session.brake, session.with_git);
     session.with_git |= request.with_git;
     let result = session.sync(&request.wish(brake), false).await;
@@ -281,6 +282,11 @@ async fn converse(stream: UnixStream, tell: UnboundedSender<Asker>, mut closing:
         return;
     }
     drop(tell);
+    // Whoever asks hears that it was taken in.
+    let taken_in = tokio::time::timeout(WORDS, frame::write_long_message(&mut stream, &Reply::Waiting)).await;
+    if !matches!(taken_in, Ok(Ok(()))) {
+        return;
+    }
     let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + BEAT, BEAT);
     loop {
         let reply = tokio::select! {

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
@@ -194,11 +195,11 @@ impl Local {
         (bytes, (found.f_files > 0).then_some(found.f_favail))
     }
 
-    /// Lists what a `COPY . .` would get, but for our own directory and for `without`.
+    /// Lists what a `COPY . .` would get, but for our own directory and for `without`; `one` hears of each.
     ///
     /// # Errors
     /// What can't be listed, and a wrong pattern.
-    pub fn list(&self, patterns: &[Vec<u8>], without: &BTreeSet<Vec<u8>>) -> Result<Listed, WalkError> {
+    pub fn list(&self, patterns: &[Vec<u8>], without: &BTreeSet<Vec<u8>>, one: &dyn Fn()) -> Result<Listed, WalkError> {
         let begun_ns = now_ns();
         let options = WalkOptions {
             exclude: patterns.to_vec(),
@@ -210,6 +211,7 @@ impl Local {
         let mut walk = self.context.walk(&options)?;
         for entry in walk.by_ref() {
             let entry = entry?;
+            one();
             if entry.path.split(|byte| *byte == b'/').next() == Some(OWN_DIRECTORY) || without.contains(&entry.path) {
                 continue;
             }
@@ -263,6 +265,11 @@ impl Local {
 
     /// The contents of files and links. What vanished or can't be read is missing.
     pub fn contents(&self, paths: &[Vec<u8>]) -> HashMap<Vec<u8>, Content> {
+        self.contents_counted(paths, &|| ())
+    }
+
+    /// The same; `one` hears of each.
+    pub fn contents_counted(&self, paths: &[Vec<u8>], one: &(dyn Fn() + Sync)) -> HashMap<Vec<u8>, Content> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
         let part = paths.len().div_ceil(threads).max(64);
         std::thread::scope(|scope| {
@@ -272,6 +279,7 @@ impl Local {
                     scope.spawn(move || {
                         let known = paths
                             .iter()
+                            .inspect(|_| one())
                             .filter_map(|path| Some((path.clone(), self.content(path)?)));
                         known.collect::<Vec<_>>()
                     })
@@ -349,7 +357,13 @@ impl Local {
             // Locked, until this process ends: what nobody holds was left behind.
             let Some(fd) = held(&path)? else { continue };
             if fs::symlink_metadata(&path).is_ok() {
-                return Ok(Stage { own, name, path, fd });
+                return Ok(Stage {
+                    own,
+                    name,
+                    path,
+                    fd,
+                    next: AtomicU64::new(0),
+                });
             }
         }
     }
@@ -571,9 +585,16 @@ pub struct Stage {
     name: String,
     path: PathBuf,
     fd: OwnedFd,
+    /// How many names were given out.
+    next: AtomicU64,
 }
 
 impl Stage {
+    /// A name that nothing in it has yet, whoever asks at the same time.
+    pub fn free_name(&self) -> String {
+        self.next.fetch_add(1, Ordering::Relaxed).to_string()
+    }
+
     /// The name of a directory in it, seen from our own directory in the project.
     pub fn directory(&self, name: &str) -> String {
         format!("{}/{name}", self.name)

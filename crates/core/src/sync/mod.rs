@@ -25,6 +25,7 @@ pub mod plan;
 pub mod receive;
 pub mod request;
 pub mod rsync;
+pub mod samples;
 pub mod script;
 pub mod send;
 pub mod session;

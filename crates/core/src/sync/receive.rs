@@ -149,7 +149,7 @@ fn unpack(
         let Some(item) = wanted.get(&path).filter(|_| !arrived.contains_key(&path)) else {
             continue;
         };
-        let staged = arrived.len().to_string();
+        let staged = stage.free_name();
         let link = || link.or_else(|| entry.header().link_name_bytes().map(std::borrow::Cow::into_owned));
         let content = match (kind, item.kind) {
             (EntryType::Symlink, Kind::Symlink) => {

@@ -58,6 +58,9 @@ pub struct Request {
     pub with_git: bool,
     /// The version file, as the one who asks has it.
     pub generated: Option<Generated>,
+    /// Its path, where the one who asks could not make it: both sides keep theirs.
+    #[serde(default)]
+    pub unmade: Option<Vec<u8>>,
 }
 
 impl Request {
@@ -70,6 +73,7 @@ impl Request {
             delete: false,
             with_git: false,
             generated: None,
+            unmade: None,
         }
     }
 
@@ -204,20 +208,10 @@ impl From<Outcome> for Report {
 /// An [`Error`], as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    kind: FailureKind,
+    kind: Class,
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum FailureKind {
-    Usage,
-    Failed,
-    Unreachable,
-    Interrupted,
-    Code(u8),
 }
 
 impl From<&Error> for Failure {
@@ -229,13 +223,7 @@ impl From<&Error> for Failure {
             cause = inner.source();
         }
         Self {
-            kind: match error.class() {
-                Class::Usage => FailureKind::Usage,
-                Class::Failed => FailureKind::Failed,
-                Class::Unreachable => FailureKind::Unreachable,
-                Class::Interrupted => FailureKind::Interrupted,
-                Class::Code(code) => FailureKind::Code(code),
-            },
+            kind: error.class(),
             message: error.to_string(),
             causes,
             hint: error.hint_text().map(str::to_owned),
@@ -245,14 +233,7 @@ impl From<&Error> for Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let class = match failure.kind {
-            FailureKind::Usage => Class::Usage,
-            FailureKind::Failed => Class::Failed,
-            FailureKind::Unreachable => Class::Unreachable,
-            FailureKind::Interrupted => Class::Interrupted,
-            FailureKind::Code(code) => Class::Code(code),
-        };
-        let mut error = Self::new(class, failure.message);
+        let mut error = Self::new(failure.kind, failure.message);
         if !failure.causes.is_empty() {
             error = error.because(failure.causes.join(": "));
         }

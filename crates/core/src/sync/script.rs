@@ -180,6 +180,18 @@ pub const MARK: &str = in_workspace!(
 "#
 );
 
+/// Prints samples of files, one behind the other: stdin has a path, where its sample begins, and how long it is, in blocks of 4096
+/// bytes, with a NUL after each. What is not there says nothing, which shows in the length of all ([`super::samples`]).
+pub const SAMPLES: &str = in_workspace!(
+    r#"xargs -0 -n 30 sh -c '
+while [ $# -ge 3 ]; do
+    if [ -f "$1" ]; then dd if="$1" bs=4096 skip="$2" count="$3" 2>/dev/null; fi
+    shift 3
+done' sh
+exit 0
+"#
+);
+
 /// Sends the files that stdin names, as tar archives one behind the other. `$4` says `gzip` or `plain`.
 pub const FETCH: &str = in_workspace!(
     r#"if [ "$4" = gzip ]; then xargs -0 tar -cf - | gzip -1; else xargs -0 tar -cf -; fi

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::clock::{Clocks, now_ns};
 use super::far::{self, Shell, broken, call, feed_nothing, feed_paths, read_line};
@@ -19,6 +19,7 @@ use super::owner::Owner;
 use super::plan::{self, Action, Brake, Contents, Direction, Place, Sides, Steps, Why, Wish};
 use super::receive::{Arrived, receive};
 use super::rsync::{Rsync, Way};
+use super::samples::{self, Survey};
 use super::send::{AsRead, Generated, Made, Parcel, Sent};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
 use super::{Content, Item, Kind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
@@ -29,6 +30,7 @@ use crate::hexadecimal::{self, hex};
 use crate::hint;
 use crate::output::Printer;
 use crate::output::progress::bars::Bars;
+use crate::output::progress::counter::Counter;
 use crate::version;
 
 /// How often a sync is begun again, because files changed meanwhile.
@@ -94,6 +96,15 @@ pub struct Far {
     rsync: bool,
     listing: Listing,
     unseen: BTreeSet<Vec<u8>>,
+}
+
+/// How the far side was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastLook {
+    /// How long that took.
+    pub took: Duration,
+    /// Whether it was not as the time before.
+    pub changed: bool,
 }
 
 /// A conflict.
@@ -216,6 +227,7 @@ pub struct Session<S> {
     /// Whether git's own files travel, too.
     pub with_git: bool,
     far: Far,
+    last_look: LastLook,
     /// What the project's `.dockerignore` said when the dock was last looked at; none before.
     rules: Option<Vec<Vec<u8>>>,
     /// Whether the manifest says something that is not written down yet.
@@ -254,6 +266,7 @@ impl<S: Shell> Session<S> {
             trash: None,
             with_git: false,
             far: Far::default(),
+            last_look: LastLook::default(),
             rules: None,
             touched: false,
             agreed: false,
@@ -285,6 +298,26 @@ impl<S: Shell> Session<S> {
     /// # Errors
     /// A dock that can't be reached, a workspace of somebody else, one that can't be made or listed.
     pub async fn look(&mut self, make: bool) -> Result<bool> {
+        let counter = self.counter("looking at", &self.at_dock(), self.manifest.records.len());
+        self.look_counted(make, counter).await
+    }
+
+    async fn look_counted(&mut self, make: bool, counter: Counter) -> Result<bool> {
+        let began = Instant::now();
+        let changed = self.look_at(make, counter).await?;
+        self.last_look = LastLook {
+            took: began.elapsed(),
+            changed,
+        };
+        Ok(changed)
+    }
+
+    /// How the far side was last looked at.
+    pub const fn last_look(&self) -> LastLook {
+        self.last_look
+    }
+
+    async fn look_at(&mut self, make: bool, counter: Counter) -> Result<bool> {
         // Before anything is asked of the dock: a wrong pattern needs no dock.
         let patterns = self.read_rules().await?;
         let mut selector = selector(&patterns)?;
@@ -304,14 +337,10 @@ impl<S: Shell> Session<S> {
             &own.render(),
             listing::FORMAT,
         ];
-        let reply = call(
-            &self.shell,
-            script::LOOK,
-            &word,
-            &arguments,
-            feed_nothing(),
-            Box::new(read_look),
-        )
+        let reply = call(&self.shell, script::LOOK, &word, &arguments, feed_nothing(), {
+            let counter = counter.clone();
+            Box::new(move |from| read_look(from, &counter))
+        })
         .await?;
         let (complaints, complaints_cut) = (reply.complaints.clone(), reply.complaints_cut);
         let ((), looked) = reply.ok("show its workspace")?;
@@ -507,7 +536,8 @@ impl<S: Shell> Session<S> {
     /// # Errors
     /// As [`Session::sync`].
     pub async fn poll(&mut self, again: bool) -> Result<Option<Report>> {
-        let changed = self.look(false).await?;
+        // What is done every other second has no row on the screen.
+        let changed = self.look_counted(false, Counter::new(None, "", "", 0)).await?;
         let is_due = changed || (self.owes && again);
         if !is_due {
             return Ok(None);
@@ -725,16 +755,19 @@ impl<S: Shell> Session<S> {
     async fn list(&self, rules: Vec<Vec<u8>>) -> Result<Listed> {
         let local = self.local.clone();
         let beside: BTreeSet<Vec<u8>> = self.manifest.header.beside.keys().filter_map(unhex).collect();
-        blocking(move || local.list(&rules, &beside).map_err(local_error)).await
+        let counter = self.counter("looking at", "here", 0);
+        blocking(move || local.list(&rules, &beside, &|| counter.add(1)).map_err(local_error)).await
     }
 
     /// Looks at the contents that decide.
     async fn ask(&self, sides: &Sides<'_>, wish: &Wish<'_>) -> Result<Contents> {
         let (ask_here, ask_there) = sides.questions(wish);
         let local = self.local.clone();
+        let counter = self.counter("comparing", &self.with_dock(), 0);
+        let counting = counter.clone();
         let (here, there) = tokio::join!(
-            blocking(move || Ok(local.contents(&ask_here))),
-            self.contents_there(ask_there, sides.there)
+            blocking(move || Ok(local.contents_counted(&ask_here, &|| counting.add(1)))),
+            self.contents_there(ask_there, sides.there, &counter)
         );
         let mut contents = Contents {
             here: here?,
@@ -748,13 +781,18 @@ impl<S: Shell> Session<S> {
         Ok(contents)
     }
 
-    async fn contents_there(&self, paths: Vec<Vec<u8>>, tree: &Tree) -> Result<HashMap<Vec<u8>, Content>> {
+    async fn contents_there(
+        &self,
+        paths: Vec<Vec<u8>>,
+        tree: &Tree,
+        counter: &Counter,
+    ) -> Result<HashMap<Vec<u8>, Content>> {
         let is_plain = |path: &Vec<u8>| {
             tree.get(path).is_some_and(|item| item.kind == Kind::File)
                 && !path.iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'\\'))
         };
         let (plain, odd): (Vec<_>, Vec<_>) = paths.into_iter().partition(is_plain);
-        let (plain, odd) = tokio::join!(self.sums(plain), self.odd_sums(odd));
+        let (plain, odd) = tokio::join!(self.sums(plain, counter.clone()), self.odd_sums(odd));
         let mut all = plain?;
         all.extend(odd?);
         Ok(all)
@@ -766,7 +804,7 @@ impl<S: Shell> Session<S> {
         (self.far.workspace.clone(), id.unwrap_or_default())
     }
 
-    async fn sums(&self, paths: Vec<Vec<u8>>) -> Result<HashMap<Vec<u8>, Content>> {
+    async fn sums(&self, paths: Vec<Vec<u8>>, counter: Counter) -> Result<HashMap<Vec<u8>, Content>> {
         if paths.is_empty() {
             return Ok(HashMap::new());
         }
@@ -774,7 +812,7 @@ impl<S: Shell> Session<S> {
         let limit = paths.iter().map(|path| path.len() as u64 + 80).sum::<u64>();
         let take = Box::new(move |from: &mut dyn Read| {
             let mut text = Vec::new();
-            from.take(limit)
+            CountingLines(from.take(limit), &counter)
                 .read_to_end(&mut text)
                 .map_err(|cause| broken(&cause))?;
             let lines = text.split(|byte| *byte == b'\n').filter_map(|line| {
@@ -1198,6 +1236,19 @@ impl<S: Shell> Session<S> {
         Ok(if is_done { Round::Done } else { Round::Again })
     }
 
+    /// Shows what is counted, until it is dropped, if it takes longer.
+    fn counter(&self, doing: &str, place: &str, expected: usize) -> Counter {
+        Counter::new(self.printer.as_ref(), doing, place, expected)
+    }
+
+    fn at_dock(&self) -> String {
+        format!("on {}", self.target.moniker)
+    }
+
+    fn with_dock(&self) -> String {
+        format!("with {}", self.target.moniker)
+    }
+
     /// Shows what moves, until it is dropped.
     fn bars(&self, title: &str, files: usize, bytes: u64) -> Bars {
         Bars::files(self.printer.as_ref(), title, files, bytes)
@@ -1270,6 +1321,7 @@ impl<S: Shell> Session<S> {
             // What is about to be put in place is on the disk before its name is.
             self.settle().await?;
         }
+        let counter = self.counter("putting in place", "here", 0);
         let kept = self.keep(steps, wish, here, there, &arrived).await?;
         for (path, error) in &kept.refused {
             report.troubles.push((path.clone(), error.to_string()));
@@ -1277,6 +1329,7 @@ impl<S: Shell> Session<S> {
         let stays = |path: &Vec<u8>| kept.refused.contains_key(path);
         for (path, action) in steps.iter().rev().filter(|(path, _)| !stays(path)) {
             if *action == Action::RemoveHere {
+                counter.add(1);
                 let Some(item) = kept.items.get(path).or_else(|| here.get(path)) else {
                     continue;
                 };
@@ -1303,6 +1356,7 @@ impl<S: Shell> Session<S> {
                 Action::ModeHere(mode) => self.change_mode_here(path, *mode, there),
                 _ => continue,
             };
+            counter.add(1);
             match result {
                 Ok(bytes) => {
                     report.bytes.1 += bytes;
@@ -1437,18 +1491,15 @@ impl<S: Shell> Session<S> {
                 crate::output::size(bytes)
             ));
         }
-        let (workspace, id) = self.in_workspace();
         if !rest.is_empty() {
-            let mut paths: Vec<Vec<u8>> = rest.keys().cloned().collect();
-            paths.sort();
-            let (gzip, into) = (self.far.gzip, Arc::clone(stage));
             let bars = self.bars("bringing", rest.len(), bytes);
-            let take = Box::new(move |from: &mut dyn Read| receive(from, gzip, &rest, &into, &bars));
-            let arguments = [workspace.as_str(), &id, if gzip { "gzip" } else { "plain" }];
-            let feed = feed_paths(&paths);
-            let reply = call(&self.shell, script::FETCH, &word()?, &arguments, feed, take).await?;
-            let ((), come) = reply.ok("send the files")?;
-            arrived.extend(come);
+            let (packed, plain) = self.divide(&rest).await?;
+            let (packed, plain) = tokio::join!(
+                self.fetch_part(packed, true, stage, &bars),
+                self.fetch_part(plain, false, stage, &bars)
+            );
+            arrived.extend(packed?);
+            arrived.extend(plain?);
         }
         let come: Vec<Vec<u8>> = arrived.keys().cloned().collect();
         if come.is_empty() {
@@ -1458,6 +1509,7 @@ impl<S: Shell> Session<S> {
         let above = come.iter().flat_map(|path| ancestors(path)).map(<[u8]>::to_vec);
         let looked_at: BTreeSet<Vec<u8>> = above.chain(come.iter().cloned()).collect();
         let looked_at: Vec<Vec<u8>> = looked_at.into_iter().collect();
+        let (workspace, id) = self.in_workspace();
         let limit = records_limit(looked_at.iter());
         let take: far::Take<(String, Tree)> = Box::new(move |from| Ok((read_line(from)?, read_records(from, limit)?)));
         let next = self.next_generation()?;
@@ -1486,6 +1538,64 @@ impl<S: Shell> Session<S> {
             now.get(path).is_some_and(same)
         });
         Ok(arrived)
+    }
+
+    /// What comes packed, and what as it is: much is asked for samples first.
+    async fn divide(
+        &self,
+        wanted: &HashMap<Vec<u8>, Item>,
+    ) -> Result<(HashMap<Vec<u8>, Item>, HashMap<Vec<u8>, Item>)> {
+        let all = || wanted.clone();
+        if !self.far.gzip {
+            return Ok((HashMap::new(), all()));
+        }
+        let Some(survey) = Survey::of(wanted) else {
+            return Ok((all(), HashMap::new()));
+        };
+        let (text, lengths, began) = (survey.feed(), survey.lengths(), Instant::now());
+        let (workspace, id) = self.in_workspace();
+        let reply = call(
+            &self.shell,
+            script::SAMPLES,
+            &word()?,
+            &[&workspace, &id],
+            far::feed_text(text),
+            Box::new(move |from| samples::hear(from, lengths, began).map_err(|cause| broken(&cause))),
+        )
+        .await?;
+        // Without samples all comes as well.
+        let heard = reply.ok("show parts of its files").ok().and_then(|((), heard)| heard);
+        let (packed, plain) = survey.divide(heard.as_ref());
+        let of = |paths: Vec<Vec<u8>>| {
+            let items = paths.into_iter().filter_map(|path| {
+                let item = wanted.get(&path)?.clone();
+                Some((path, item))
+            });
+            items.collect()
+        };
+        Ok((of(packed), of(plain)))
+    }
+
+    /// Brings these files, packed or as they are.
+    async fn fetch_part(
+        &self,
+        wanted: HashMap<Vec<u8>, Item>,
+        gzip: bool,
+        stage: &Arc<Stage>,
+        bars: &Bars,
+    ) -> Result<HashMap<Vec<u8>, Arrived>> {
+        if wanted.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let (workspace, id) = self.in_workspace();
+        let mut paths: Vec<Vec<u8>> = wanted.keys().cloned().collect();
+        paths.sort();
+        let (into, bars) = (Arc::clone(stage), bars.clone());
+        let take = Box::new(move |from: &mut dyn Read| receive(from, gzip, &wanted, &into, &bars));
+        let arguments = [workspace.as_str(), &id, if gzip { "gzip" } else { "plain" }];
+        let feed = feed_paths(&paths);
+        let reply = call(&self.shell, script::FETCH, &word()?, &arguments, feed, take).await?;
+        reply.ok("send the files").map(|((), come)| come)
     }
 
     /// Has rsync make the large files here that are about to be brought; what is not among them comes as all else does.
@@ -1917,7 +2027,7 @@ struct Looked {
     text: Option<Option<Vec<u8>>>,
 }
 
-fn read_look(from: &mut dyn Read) -> Result<Looked> {
+fn read_look(from: &mut dyn Read, counter: &Counter) -> Result<Looked> {
     let strange = |what: &str| Error::failed(format!("what the dock says of its {what} makes no sense"));
     let workspace = read_line(from)?;
     if !workspace.starts_with('/') || workspace.len() > super::LONGEST_PATH || workspace.chars().any(char::is_control) {
@@ -1964,7 +2074,7 @@ fn read_look(from: &mut dyn Read) -> Result<Looked> {
     let (gzip, rsync, folds) = (has("gzip"), has("rsync"), has("folds"));
     let text = match read_line(from)?.as_str() {
         "same" => None,
-        _ => Some(read_listing(from, gzip)?),
+        _ => Some(read_listing(from, gzip, counter)?),
     };
     Ok(Looked {
         workspace,
@@ -2036,17 +2146,32 @@ fn read_applied(from: &mut dyn Read, limit: u64) -> Result<Applied> {
 }
 
 /// The text of a listing, to its end.
-fn read_listing(from: &mut dyn Read, gzip: bool) -> Result<Vec<u8>> {
+fn read_listing(from: &mut dyn Read, gzip: bool, counter: &Counter) -> Result<Vec<u8>> {
     let mut text = Vec::new();
     let read = if gzip {
-        flate2::read::GzDecoder::new(io::BufReader::new(from))
-            .take(LONGEST_LISTING)
-            .read_to_end(&mut text)
+        let unpacked = flate2::read::GzDecoder::new(io::BufReader::new(from));
+        CountingLines(unpacked.take(LONGEST_LISTING), counter).read_to_end(&mut text)
     } else {
-        from.take(LONGEST_LISTING).read_to_end(&mut text)
+        CountingLines(from.take(LONGEST_LISTING), counter).read_to_end(&mut text)
     };
     read.map_err(|cause| broken(&cause))?;
     Ok(text)
+}
+
+/// Counts the lines of what is read: each is about a file.
+struct CountingLines<'a, R>(R, &'a Counter);
+
+impl<R: Read> Read for CountingLines<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buffer)?;
+        let lines = buffer
+            .get(..read)
+            .unwrap_or_default()
+            .iter()
+            .filter(|byte| **byte == b'\n');
+        self.1.add(lines.count());
+        Ok(read)
+    }
 }
 
 /// A listing of which nothing is left out.

@@ -2,6 +2,7 @@
 //! but busybox's.
 
 mod git;
+mod large;
 mod losses;
 mod shared;
 mod trash;

@@ -21,8 +21,9 @@ use crate::error::Error;
 
 /// How often the dock is looked at, unless looking takes long itself.
 pub const POLL: Duration = Duration::from_secs(2);
-/// A look must not take more than this part of the time.
+/// A look must not take more than this part of the time where nobody works, and more than that where somebody does.
 const LOOK_SHARE: u32 = 10;
+const BUSY_LOOK_SHARE: u32 = 3;
 /// How long to wait for what belongs to the same save, after each change and in all.
 const QUIET: Duration = Duration::from_millis(30);
 const QUIET_AT_MOST: Duration = Duration::from_millis(150);
@@ -158,6 +159,49 @@ enum Turn {
     Asked,
 }
 
+/// When the dock is looked at, and when what did not travel is tried again.
+#[derive(Clone, Copy, Debug)]
+struct Rhythm {
+    /// The next look.
+    poll: Instant,
+    /// The next try of what failed, and how long after that the next one is.
+    again: Instant,
+    pause: Duration,
+}
+
+impl Rhythm {
+    fn new(now: Instant) -> Self {
+        Self {
+            poll: now + POLL,
+            again: now,
+            pause: POLL,
+        }
+    }
+
+    /// A look took so long. Where somebody works, more is to come.
+    fn looked(&mut self, now: Instant, took: Duration, is_busy: bool) {
+        let share = if is_busy { BUSY_LOOK_SHARE } else { LOOK_SHARE };
+        self.poll = now + POLL.max(took * share);
+    }
+
+    /// Somebody works: what failed may have been in the middle of that, and is tried with the next look.
+    fn is_busy(&mut self, now: Instant) {
+        self.pause = POLL;
+        self.again = self.again.min(now + POLL);
+    }
+
+    /// A round that was begun then has left something behind, or nothing. What fails by itself is tried less and less often.
+    fn came_out(&mut self, begun: Instant, now: Instant, has_troubles: bool) {
+        if !has_troubles {
+            self.pause = POLL;
+        } else if begun >= self.again {
+            // Rounds for something else, which come in between, put it off no longer.
+            self.again = now + self.pause;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
 /// Keeps both in step, both ways, until another command asks `holder` to step aside; without one, until this is dropped.
 /// What others ask for is done between. Failures are told, and do not end it.
 pub async fn watch<S: Shell>(
@@ -168,10 +212,8 @@ pub async fn watch<S: Shell>(
 ) {
     let (mut watcher, failed) = Watcher::new(session.local().root());
     failed.map(Event::Blind).into_iter().for_each(&mut tell);
-    let mut poll = Instant::now() + POLL;
+    let mut rhythm = Rhythm::new(Instant::now());
     let mut broken = false;
-    // What failed is tried again, less and less often.
-    let (mut again, mut pause_again) = (Instant::now(), POLL);
     // Whether so much is gone that it is looked at again before it is said.
     let mut is_in_doubt = false;
     let mut turn = Turn::Here { all: true };
@@ -197,21 +239,20 @@ pub async fn watch<S: Shell>(
             _ if broken => session.sync(&both(Direction::Both), false).await.map(Some),
             (Turn::Here { all: true }, _) => session.sync(&both(Direction::Both), false).await.map(Some),
             (Turn::Here { all: false }, _) => session.push(&both(Direction::Up)).await.map(Some),
-            (Turn::There | Turn::Asked, _) => session.poll(begun >= again).await,
+            (Turn::There | Turn::Asked, _) => session.poll(begun >= rhythm.again).await,
         };
+        let looks = matches!(turn, Turn::There | Turn::Here { all: true });
+        let is_busy = turn == Turn::Here { all: false } || (looks && session.last_look().changed);
+        if is_busy {
+            rhythm.is_busy(Instant::now());
+        }
         match result {
             Ok(report) => {
                 if turn != Turn::Asked && std::mem::take(&mut broken) {
                     tell(Event::Back);
                 }
                 if let Some(report) = report {
-                    if report.troubles.is_empty() {
-                        pause_again = POLL;
-                    } else if begun >= again {
-                        // Rounds for something else, which come in between, put it off no longer.
-                        again = Instant::now() + pause_again;
-                        pause_again = (pause_again * 2).min(LONGEST_PAUSE);
-                    }
+                    rhythm.came_out(begun, Instant::now(), !report.troubles.is_empty());
                     let filtered = news.filter(report, turn != Turn::Here { all: false }, begun);
                     is_in_doubt = filtered.is_in_doubt;
                     filtered.tell(&mut tell);
@@ -223,9 +264,10 @@ pub async fn watch<S: Shell>(
                 }
             }
         }
-        if matches!(turn, Turn::There | Turn::Here { all: true }) || broken {
-            let pause = POLL.max(begun.elapsed() * LOOK_SHARE);
-            poll = Instant::now() + if broken { PAUSE } else { pause };
+        if broken {
+            rhythm.poll = Instant::now() + PAUSE;
+        } else if looks {
+            rhythm.looked(Instant::now(), session.last_look().took, is_busy);
         }
         let (new, failed) = watcher.follow(session.directories());
         failed.map(Event::Blind).into_iter().for_each(&mut tell);
@@ -243,10 +285,50 @@ pub async fn watch<S: Shell>(
         turn = tokio::select! {
             all = watcher.changed(), if !broken => Turn::Here { all },
             () = asked => Turn::Asked,
-            () = tokio::time::sleep_until(poll) => match watcher.watcher {
+            () = tokio::time::sleep_until(rhythm.poll) => match watcher.watcher {
                 Some(_) if !is_in_doubt => Turn::There,
                 _ => Turn::Here { all: true },
             },
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn while_somebody_works_the_dock_is_looked_at_within_five_seconds_however_slow_a_look_is() {
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(now);
+        let looks_after = |rhythm: &mut Rhythm, took, is_busy| {
+            rhythm.looked(now, Duration::from_millis(took), is_busy);
+            rhythm.poll - now
+        };
+        assert_eq!(looks_after(&mut rhythm, 20, true), POLL);
+        assert_eq!(looks_after(&mut rhythm, 20, false), POLL);
+        assert!(looks_after(&mut rhythm, 1_500, true) < Duration::from_secs(5));
+        assert_eq!(looks_after(&mut rhythm, 1_500, false), Duration::from_secs(15));
+    }
+
+    #[test]
+    fn what_fails_by_itself_is_tried_less_and_less_often_and_at_once_when_somebody_works() {
+        let mut now = Instant::now();
+        let mut rhythm = Rhythm::new(now);
+        for pause in [2, 4, 8, 16, 32, 60, 60] {
+            rhythm.came_out(now, now, true);
+            assert_eq!(rhythm.again - now, Duration::from_secs(pause));
+            // A round in between changes nothing.
+            let between = now + Duration::from_secs(1);
+            rhythm.came_out(between, between, true);
+            assert_eq!(rhythm.again - now, Duration::from_secs(pause));
+            now = rhythm.again;
+        }
+        rhythm.came_out(now, now, true);
+        rhythm.is_busy(now);
+        assert_eq!(rhythm.again - now, POLL);
+        now = rhythm.again;
+        rhythm.came_out(now, now, true);
+        assert_eq!(rhythm.again - now, POLL);
     }
 }

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::Path;
 
+use crate::docker::engine::Engine;
+use crate::project_file;
+
 /// The operating system of the engine's containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EngineSystem {
@@ -38,4 +41,25 @@ pub struct ClientFacts<'a> {
     /// The text of a `config.json` with the client's registry credentials, resolved, where it has any;
     /// `--use-api-socket` gives it to the container.
     pub credentials: Option<&'a str>,
+}
+
+impl<'a> ClientFacts<'a> {
+    /// What every command has that runs a container on this engine: its environment, and the folder that paths are relative to.
+    /// It has no terminal, no proxies and no credentials, and shares no socket.
+    pub fn of(engine: &Engine, env: &'a dyn Fn(&str) -> Option<String>, working_dir: &'a Path) -> Self {
+        Self {
+            env,
+            read_file: &project_file::read_named,
+            working_dir,
+            api_version: engine.client_api(),
+            engine_system: match engine.greeting().os.as_str() {
+                "windows" => EngineSystem::Windows,
+                _ => EngineSystem::Linux,
+            },
+            engine_socket: None,
+            console_size: (0, 0),
+            proxies: &[],
+            credentials: None,
+        }
+    }
 }

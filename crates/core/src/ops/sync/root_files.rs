@@ -11,7 +11,7 @@ use crate::config::project::Project;
 use crate::docker::container;
 use crate::docker::docked;
 use crate::docker::engine::Engine;
-use crate::docker::run_options::{ClientFacts, EngineSystem, RunOptions};
+use crate::docker::run_options::{ClientFacts, RunOptions};
 use crate::docks::Dock;
 use crate::error::{Error, Result};
 use crate::hint;
@@ -154,18 +154,7 @@ async fn run(
 ) -> Result<crate::error::ExitStatus> {
     let wrong = |cause: &dyn std::error::Error| Error::failed(format!("the container can't be made: {cause}"));
     let lookup = |name: &str| context.env.get(name).map(str::to_owned);
-    let read = |path: &std::path::Path| crate::project_file::read_named(path);
-    let facts = ClientFacts {
-        env: &lookup,
-        read_file: &read,
-        working_dir: project.root(),
-        api_version: engine.client_api(),
-        engine_system: EngineSystem::Linux,
-        engine_socket: None,
-        console_size: (0, 0),
-        proxies: &[],
-        credentials: None,
-    };
+    let facts = ClientFacts::of(engine, &lookup, project.root());
     let parsed = RunOptions::parse(options).map_err(|cause| wrong(&cause))?;
     let plan = parsed.plan(image, command, &facts).map_err(|cause| wrong(&cause))?;
     container::run_unseen(engine, &plan).await

@@ -7,12 +7,10 @@ use indicatif::ProgressBar;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::super::{Printer, size, visible};
-use super::{Row, Shown, View, clock, cut, left, shortened};
+use super::{FIRST_LOOK, Row, Shown, View, clock, cut, left, shortened};
 
 /// Before that, a rate says nothing, and what is left even less.
 const FIRST_RATE: Duration = Duration::from_secs(1);
-/// What is over before that is not worth a row; of parts, nobody knows.
-const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// What is left of a name, at least.
 const SHORTEST_NAME: usize = 12;
 /// A bar has so many columns, between its ends.

@@ -1,6 +1,6 @@
 //! Progress of everything that takes long, on a terminal: what moves stands below the lines that stay.
 //!
-//! [`Screen`] paints; [`steps`] and [`bars`] are what it paints, each a [`View`]: it says what its rows are now, for any width.
+//! [`Screen`] paints; [`steps`], [`bars`] and [`counter`] are what it paints, each a [`View`]: it says what its rows are now, for any width.
 //! A thread asks ten times a second, so that clocks go on while nothing is heard. Rates are reckoned by indicatif. What it paints
 //! itself is erased before it is written, which flickers, and is found again by counting rows, which a resize makes wrong; so the
 //! painting is done here:
@@ -13,6 +13,7 @@
 //! - whatever the printer writes meanwhile goes above the frame, in one write with it.
 
 pub mod bars;
+pub mod counter;
 pub mod steps;
 
 use std::io::Write;
@@ -29,6 +30,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Where a terminal does not say its size.
 const COLUMNS: usize = 80;
 const ROWS: usize = 24;
+/// What is over before that is not worth a row; of parts and steps, nobody knows.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// A terminal narrower than this breaks lines, rather than that nothing is shown.
 const NARROWEST: usize = 20;
 
@@ -390,4 +393,4 @@ fn left(time: Duration) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -31,8 +31,9 @@ impl<S: Shell> Session<S> {
             listing::FORMAT,
             if gzip { "gzip" } else { "plain" },
         ];
+        let counter = self.counter("looking at", &format!("that {} keeps", self.target.moniker), 0);
         let take = Box::new(move |from: &mut dyn Read| {
-            let text = read_listing(from, gzip)?;
+            let text = read_listing(from, gzip, &counter)?;
             whole_listing(&text, "the dock's list of what it keeps is refused")
         });
         let reply = call(

@@ -9,7 +9,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use super::*;
 use crate::agent::frame;
-use crate::sync::asker::address;
+use crate::sync::asker::{Asking, address};
 use crate::sync::request::{Greeting, Hello, Request};
 use crate::sync::shared::{Lock, Shared};
 use crate::sync::watch::Event;
@@ -235,24 +235,19 @@ async fn who_stops_waiting_ends_nobody_else_s_round_and_one_round_is_for_all_who
     let request = Request::everything(Direction::Up);
     let (memory, silent) = (pair.memory(), |_: &str| {});
     let asked = {
-        let asking = || crate::sync::asker::ask(&memory, Some(&request), &silent);
-        let mut impatient = Box::pin(asking());
+        let asking = async || {
+            let asking = Asking::begin(&memory, Some(&request)).await.unwrap();
+            assert!(asking.is_heard().await);
+            asking
+        };
         // It has asked, and goes.
-        assert!(
-            tokio::time::timeout(Duration::from_millis(100), &mut impatient)
-                .await
-                .is_err()
-        );
-        drop(impatient);
-        let others = futures_util::future::join_all((0..5).map(|_| asking()));
-        let mut others = Box::pin(others);
-        assert!(
-            tokio::time::timeout(Duration::from_millis(500), &mut others)
-                .await
-                .is_err()
-        );
+        drop(asking().await);
+        let mut others = Vec::new();
+        for _ in 0..5 {
+            others.push(asking().await);
+        }
         go_on.send(()).unwrap();
-        others.await
+        futures_util::future::join_all(others.into_iter().map(|other| other.answer(&silent))).await
     };
     let own = holding.await.unwrap();
     assert_eq!(done(&own), [("a".to_owned(), Action::Send(0o644))]);
@@ -267,6 +262,43 @@ async fn who_stops_waiting_ends_nobody_else_s_round_and_one_round_is_for_all_who
     // Looking, sending and writing down, for each of two rounds.
     let made = *calls.lock().unwrap();
     assert!(made <= 8, "{made}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_has_no_version_leaves_that_of_the_last_sync_on_both_sides() {
+    let pair = Pair::new(Tools::Machine);
+    let path = b"pkg/_version.py".to_vec();
+    write(&pair.here(), "pkg/_version.py", "as git has it");
+    let (watching, _told, _) = pair.watch();
+    let there = || text(&pair.there().join("pkg/_version.py"));
+    until("the first round", || there() == "as git has it").await;
+    let made = |version: &str| Request {
+        generated: Some(Generated {
+            path: path.clone(),
+            text: version.as_bytes().to_vec(),
+        }),
+        ..Request::everything(Direction::Up)
+    };
+    let mut other = pair.shared();
+    assert!(other.sync(&made("1.0")).await.unwrap().is_clean());
+    assert_eq!(there(), "1.0");
+    // Its configuration is broken now; what the holder knew of the version does not count.
+    write(&pair.here(), "a", "a");
+    let unmade = Request {
+        unmade: Some(path.clone()),
+        ..Request::everything(Direction::Up)
+    };
+    assert!(other.sync(&unmade).await.unwrap().is_clean());
+    assert_eq!((text(&pair.there().join("a")), there()), ("a".into(), "1.0".into()));
+    // Nor does the watch send the file that lies here.
+    write(&pair.here(), "b", "b");
+    until("a save", || text(&pair.there().join("b")) == "b").await;
+    assert_eq!(there(), "1.0");
+    assert_eq!(read(&pair.here(), "pkg/_version.py"), "as git has it");
+    // It is mended.
+    assert!(other.sync(&made("2.0")).await.unwrap().is_clean());
+    assert_eq!(there(), "2.0");
+    watching.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

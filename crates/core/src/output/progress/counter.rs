@@ -1,0 +1,66 @@
+//! Progress of what is counted while nobody knows how much there is of it: files that are listed, compared, put in place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::super::{Printer, counted, visible};
+use super::{FIRST_LOOK, Row, Shown, View, clock, fit};
+
+/// A row that counts files. Cheap to clone; it is taken away with the last clone.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    counting: Arc<Counting>,
+    _shown: Option<Arc<Shown>>,
+}
+
+#[derive(Debug)]
+struct Counting {
+    doing: String,
+    place: String,
+    /// What is shown until something is counted.
+    expected: usize,
+    count: AtomicUsize,
+    began: Instant,
+}
+
+impl Counter {
+    /// What is done with files, and where: `looking at`, `on gpu-box`. It is shown on the printer's terminal, if it takes longer;
+    /// `expected` are as many as there were the last time, or 0.
+    pub fn new(printer: Option<&Printer>, doing: &str, place: &str, expected: usize) -> Self {
+        let counting = Arc::new(Counting {
+            doing: visible(doing),
+            place: visible(place),
+            expected,
+            count: AtomicUsize::new(0),
+            began: Instant::now(),
+        });
+        let terminal = printer.filter(|printer| printer.live());
+        let shown = terminal.map(|printer| printer.screen().show(Arc::clone(&counting) as Arc<dyn View>));
+        Self {
+            counting,
+            _shown: shown.map(Arc::new),
+        }
+    }
+
+    /// So many more.
+    pub fn add(&self, files: usize) {
+        self.counting.count.fetch_add(files, Ordering::Relaxed);
+    }
+}
+
+impl View for Counting {
+    fn rows(&self, columns: usize, rows: usize) -> Vec<Row> {
+        let elapsed = self.began.elapsed();
+        if rows == 0 || elapsed < FIRST_LOOK {
+            return Vec::new();
+        }
+        let files = match (self.count.load(Ordering::Relaxed), self.expected) {
+            (0, 0) => "files".to_owned(),
+            (0, expected) => counted(expected, "file"),
+            (count, _) => counted(count, "file"),
+        };
+        let text = format!("{} {files} {}", self.doing, self.place);
+        vec![Row::plain(fit(&text, &clock(elapsed), columns))]
+    }
+}
