@@ -9,7 +9,6 @@
 //! - [`docker`]: the engine: connecting, build sessions, run options, attaching, pulling;
 //! - [`sync`]: a project and its copy on a dock, kept in step;
 //! - [`config`]: the project, its `docker/dockerutils.cfg`, replacement variables;
-//! - [`context`]: the build context: `.dockerignore`, the walk, the archive;
 //! - [`version`]: the version of a project that uses versioneer, from git;
 //! - [`output`]: what is printed and how: results, tables, JSON, progress; [`terminal`]: its raw mode and size;
 //! - [`naming`] (names, tags, references), [`shell`] (words, quoting), [`mod@env`] (variables),
@@ -23,7 +22,6 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
-pub mod context;
 pub mod docker;
 pub mod docks;
 pub mod env;

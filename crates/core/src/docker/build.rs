@@ -14,8 +14,8 @@ use super::engine::{ApiVersion, Engine};
 use super::locality::Locality;
 use super::logins::Logins;
 use super::{buildkit, classic};
-use crate::context::ignore;
-use crate::context::weight::Heavy;
+use build_context::ignore;
+use build_context::weight::Heavy;
 use crate::error::{Error, Result};
 use crate::project_file;
 

@@ -16,9 +16,9 @@ use super::client_config::ClientConfig;
 use super::engine::{Engine, one_line, refusal};
 use super::logins::Logins;
 use super::messages::{Message, Messages};
-use crate::context::ContextDir;
-use crate::context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
-use crate::context::weight::{Heavy, Weights};
+use build_context::ContextDir;
+use build_context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
+use build_context::weight::{Heavy, Weights};
 use crate::error::{Error, Result};
 use crate::project_file;
 

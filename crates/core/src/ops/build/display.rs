@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::schedule::Site;
 use super::{BuildPlan, Failure, ImagePlan, PlanStep, failure_of};
-use crate::context::weight::Heavy;
+use build_context::weight::Heavy;
 use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
 use crate::docker::dockerfile::Dockerfile;
 use crate::error::Error;
