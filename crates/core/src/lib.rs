@@ -19,24 +19,19 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
-pub mod agent;
+// What is below is in every signature here.
+pub use dock_client::{
+    agent, docks, env, error, hexadecimal, hint, private_file, project_file, registry_helper, shell, terminal,
+};
+
 pub mod cli;
 pub mod config;
 pub mod docker;
-pub mod docks;
-pub mod env;
-pub mod error;
-pub mod hexadecimal;
 pub mod machine_id;
 pub mod naming;
 pub mod ops;
 pub mod output;
 pub mod patience;
 pub mod placed_file;
-pub mod private_file;
-pub mod project_file;
-pub mod registry_helper;
-pub mod shell;
 pub mod sync;
-pub mod terminal;
 pub mod version;

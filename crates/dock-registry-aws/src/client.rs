@@ -12,7 +12,7 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use base64::Engine as _;
-use dockerutils_core::registry_helper::{Answer, EcrRegistry, Failure, FailureKind, Identity, Request};
+use dock_client::registry_helper::{Answer, EcrRegistry, Failure, FailureKind, Identity, Request};
 
 use crate::failure::{Situation, is_denied, malformed};
 

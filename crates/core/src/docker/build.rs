@@ -14,10 +14,10 @@ use super::engine::{ApiVersion, Engine};
 use super::locality::Locality;
 use super::logins::Logins;
 use super::{buildkit, classic};
-use build_context::ignore;
-use build_context::weight::Heavy;
 use crate::error::{Error, Result};
 use crate::project_file;
+use build_context::ignore;
+use build_context::weight::Heavy;
 
 /// What is to be built.
 #[derive(Clone, Debug)]

@@ -643,8 +643,8 @@ fn below_root(root: &Path, path: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use build_context::Builder;
     use crate::sync::{Item, Stamp};
+    use build_context::Builder;
 
     fn item(kind: Kind, target: Option<&str>) -> Item {
         Item {

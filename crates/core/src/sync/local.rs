@@ -21,11 +21,11 @@ use sha2::{Digest as _, Sha256};
 use super::clock::{Clocks, now_ns};
 use super::listing::below_root;
 use super::{Content, Item, Kind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, split};
-use build_context::{ContextDir, WalkError, WalkOptions};
 use crate::error::{Error, Result};
 use crate::hexadecimal;
 use crate::hint;
 use crate::project_file;
+use build_context::{ContextDir, WalkError, WalkOptions};
 
 /// How the name of a process's directory begins, in ours.
 const STAGE: &str = "stage.";

@@ -23,13 +23,13 @@ use super::send::{AsRead, Generated, Made, Parcel, Sent};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
 use super::{Content, Item, Kind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
 use crate::agent::target::Exit;
-use build_context::{Builder, PatternError, Selector};
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
 use crate::hint;
 use crate::output::Printer;
 use crate::output::progress::bars::Bars;
 use crate::version;
+use build_context::{Builder, PatternError, Selector};
 
 /// How often a sync is begun again, because files changed meanwhile.
 const TRIES: usize = 3;

@@ -29,9 +29,9 @@ use super::clock::now_ns;
 use super::local::{Local, LocalError, Stage, contents_of, walked};
 use super::manifest::Records;
 use super::{Content, Item, Kind, MODE_BITS, Tree, ancestors, below, is_acceptable, shown, split};
-use build_context::{ContextDir, WalkOptions};
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
+use build_context::{ContextDir, WalkOptions};
 
 /// So long is kept what a sync removed or overwrote, in seconds: a week.
 pub const KEPT_SECONDS: i64 = 7 * 24 * 3600;

@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use dock_client::docks::ssh_config::{AddressFamily, SshConfigError, check_host, check_user};
+use dock_client::hint;
 use dock_link::transport::{TransportError, TransportErrorKind};
-use dockerutils_core::docks::ssh_config::{AddressFamily, SshConfigError, check_host, check_user};
-use dockerutils_core::hint;
 
 use super::resolve::{Resolved, program};
 

@@ -22,10 +22,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
 
+use crate::docker::locality::Locality;
 use build_context::Builder;
 use build_context::walk::{ContextDir, Entry, Kind as EntryKind, WalkOptions};
 use build_context::weight::{Heavy, Weights};
-use crate::docker::locality::Locality;
 
 use super::answer::{self, Outlet};
 
