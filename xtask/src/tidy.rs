@@ -124,6 +124,7 @@ pub(crate) fn run() -> Result<(), Error> {
     }
     findings.extend(check_named_tests(&workspace)?);
     findings.extend(arrows::check(&workspace)?);
+    findings.extend(arrows::check_walks(&workspace)?);
     for command in workspace.commands() {
         findings.extend(check_command(&workspace, command)?);
     }

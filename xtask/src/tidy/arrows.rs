@@ -1,6 +1,7 @@
-//! Which crate may use which, as docs/architecture.md draws it: arrows point down only, and agents stay light.
+//! What docs/architecture.md says of the code: which crate may use which, that agents stay light, and where functions are.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use dockerutils_test_support::process;
 
@@ -40,6 +41,49 @@ pub(super) fn check(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
         findings.extend(too_heavy(package, banned, &tree));
     }
     Ok(findings)
+}
+
+/// The page, and what is around its tables of functions.
+const PAGE: &str = "docs/architecture.md";
+const WALKS: (&str, &str) = ("<!-- walks -->", "<!-- /walks -->");
+
+/// Functions that the page names, and that are not in the file that it says.
+pub(super) fn check_walks(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
+    let read = |path: &Path| fs::read_to_string(workspace.root.join(path));
+    let page = read(Path::new(PAGE)).map_err(Error::file(PAGE))?;
+    Ok(strayed(&page, |file| read(Path::new(file)).ok()))
+}
+
+fn strayed(page: &str, source: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
+    let mut is_inside = false;
+    let mut named = 0;
+    let mut findings = Vec::new();
+    for (number, line) in page.lines().enumerate() {
+        is_inside = (is_inside || line == WALKS.0) && line != WALKS.1;
+        let mut quoted = line.split('`').skip(1).step_by(2);
+        let (Some(name), Some(file), true) = (quoted.next(), quoted.next(), is_inside && line.starts_with("| `"))
+        else {
+            continue;
+        };
+        named += 1;
+        let is_there = source(file)
+            .is_some_and(|text| text.contains(&format!("fn {name}(")) || text.contains(&format!("fn {name}<")));
+        if !is_there {
+            findings.push(finding(
+                PAGE,
+                Some(number + 1),
+                format!("there is no function {name:?} in {file}"),
+            ));
+        }
+    }
+    if named == 0 {
+        findings.push(finding(
+            PAGE,
+            None,
+            format!("no function is named between {} and {}", WALKS.0, WALKS.1),
+        ));
+    }
+    findings
 }
 
 fn upward(package: &Package) -> Vec<Finding> {
@@ -108,6 +152,17 @@ mod tests {
         ] {
             assert_eq!(upward(&package(name, &[dependency])).len(), 1, "{name} {dependency}");
         }
+    }
+
+    #[test]
+    fn a_function_that_moved_is_found() {
+        let page = "| `before` | `a.rs` | x |\n<!-- walks -->\n| function | file |\n| `f` | `a.rs` | x |\n| `g` | `a.rs` | x |\n| `f` | `b.rs` | x |\n<!-- /walks -->\n";
+        let found = strayed(page, |file| (file == "a.rs").then(|| "pub fn f() {}".to_owned()));
+        assert_eq!(
+            found.iter().map(|finding| finding.line).collect::<Vec<_>>(),
+            [Some(5), Some(6)]
+        );
+        assert_eq!(strayed("", |_| None).len(), 1);
     }
 
     #[test]
