@@ -130,6 +130,7 @@ pages! {
     changelog: "CHANGELOG.md",
     contributing: "CONTRIBUTING.md",
     index: "docs/README.md",
+    architecture: "docs/architecture.md",
     concepts: "docs/concepts.md",
     performance: "docs/performance.md",
     security: "docs/security.md",
