@@ -132,6 +132,7 @@ pages! {
     index: "docs/README.md",
     architecture: "docs/architecture.md",
     concepts: "docs/concepts.md",
+    glossary: "docs/glossary.md",
     performance: "docs/performance.md",
     security: "docs/security.md",
     guide_build_speed: "docs/guides/build-speed.md",
