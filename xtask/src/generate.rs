@@ -1,4 +1,6 @@
-//! `cargo xtask gen`: the reference pages, and the README's table of commands.
+//! `cargo xtask gen`: the reference pages, the README's table of commands, and the picture of the architecture.
+
+mod picture;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -92,6 +94,10 @@ fn pages(workspace: &Workspace) -> Result<BTreeMap<PathBuf, String>, Error> {
         ))
     })?;
     pages.insert(readme, text);
+    let drawn = workspace.root.join("docs/architecture/parts.txt");
+    let text = fs::read_to_string(&drawn).map_err(Error::file(&drawn))?;
+    let picture = picture::draw(&text).map_err(|wrong| Error::Failed(format!("{}: {wrong}", drawn.display())))?;
+    pages.insert(drawn.with_extension("svg"), picture);
     Ok(pages)
 }
 

@@ -1,5 +1,7 @@
 //! `cargo xtask tidy`: the conventions of the code that no compiler knows.
 
+mod arrows;
+
 use std::fmt::{self, Display};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -121,6 +123,8 @@ pub(crate) fn run() -> Result<(), Error> {
         }
     }
     findings.extend(check_named_tests(&workspace)?);
+    findings.extend(arrows::check(&workspace)?);
+    findings.extend(arrows::check_walks(&workspace)?);
     for command in workspace.commands() {
         findings.extend(check_command(&workspace, command)?);
     }

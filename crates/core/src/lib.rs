@@ -1,43 +1,25 @@
 //! What the dockerutils commands share.
 //!
-//! Modules, from the use cases down; arrows point down only:
-//!
-//! - [`cli`]: the main function of every command, its global arguments, its [`cli::Context`];
-//! - [`ops`]: the use cases: build, run, publish, genversion;
-//! - [`agent`]: the client of a dock's agent; [`docks`]: the list of docks;
-//! - [`registry_helper`]: the client of the programs that know one kind of registry, such as Amazon's;
-//! - [`docker`]: the engine: connecting, build sessions, run options, attaching, pulling;
-//! - [`sync`]: a project and its copy on a dock, kept in step;
-//! - [`config`]: the project, its `docker/dockerutils.cfg`, replacement variables;
-//! - [`context`]: the build context: `.dockerignore`, the walk, the archive;
-//! - [`version`]: the version of a project that uses versioneer, from git;
-//! - [`output`]: what is printed and how: results, tables, JSON, progress; [`terminal`]: its raw mode and size;
-//! - [`naming`] (names, tags, references), [`shell`] (words, quoting), [`mod@env`] (variables),
-//!   [`private_file`] (written whole, locks), [`project_file`] (read), [`machine_id`], [`hexadecimal`], [`error`].
+//! `docs/architecture.md` lists the modules from the use cases down; arrows point down only. What is below both this crate and the
+//! agents is in `dock-client`, and is named here, too, for the commands.
 
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
-pub mod agent;
+// What is below is in every signature here.
+pub use dock_client::{
+    agent, docks, env, error, hexadecimal, hint, private_file, project_file, registry_helper, shell, terminal,
+};
+
 pub mod cli;
 pub mod config;
-pub mod context;
 pub mod docker;
-pub mod docks;
-pub mod env;
-pub mod error;
-pub mod hexadecimal;
 pub mod machine_id;
 pub mod naming;
 pub mod ops;
 pub mod output;
 pub mod patience;
-pub mod private_file;
-pub mod project_file;
-pub mod registry_helper;
-pub mod shell;
 pub mod sync;
-pub mod terminal;
 pub mod version;

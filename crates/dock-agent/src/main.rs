@@ -5,9 +5,9 @@ use std::io;
 use std::process::ExitCode;
 
 use dock_agent::ssh::{SshConnector, if_asked};
+use dock_client::docks::Access;
+use dock_client::env::Env;
 use dock_link::program::{self, Work};
-use dockerutils_core::docks::Access;
-use dockerutils_core::env::Env;
 
 fn main() -> ExitCode {
     program::keep_to_itself();

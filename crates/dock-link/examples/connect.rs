@@ -3,10 +3,10 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use dockerutils_core::agent::{Agent, CallOptions};
-use dockerutils_core::docks::{Access, Dock, Forward, SshAccess};
-use dockerutils_core::env::Env;
-use dockerutils_core::error::{Error, Result};
+use dock_client::agent::{Agent, CallOptions};
+use dock_client::docks::{Access, Dock, Forward, SshAccess};
+use dock_client::env::Env;
+use dock_client::error::{Error, Result};
 
 #[tokio::main]
 async fn main() -> ExitCode {

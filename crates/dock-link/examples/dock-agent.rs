@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dock_client::docks::Access;
 use dock_link::program::Work;
 use dock_link::timing::Timing;
-use dockerutils_core::docks::Access;
 use fake::{Dock, FakeConnector};
 
 #[path = "../tests/fake/mod.rs"]

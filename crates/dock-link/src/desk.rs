@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dockerutils_core::agent::wire::{Question, QuestionKind};
+use dock_client::agent::wire::{Question, QuestionKind};
 use tokio::sync::mpsc;
 
 use crate::mutex::lock;

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use dockerutils_core::agent::start::Start;
+use dock_client::agent::start::Start;
 use rustix::cmsg_space;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -89,9 +89,9 @@ pub(crate) fn take(mut from: &UnixStream) -> io::Result<(Descriptors, Start)> {
 mod tests {
     use std::os::unix::net::UnixListener;
 
-    use dockerutils_core::agent::place::Place;
-    use dockerutils_core::docks::{Access, Dock, Forward, SshAccess};
-    use dockerutils_core::env::Env;
+    use dock_client::agent::place::Place;
+    use dock_client::docks::{Access, Dock, Forward, SshAccess};
+    use dock_client::env::Env;
 
     use super::*;
 

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dockerutils_core::agent::target::Target;
-use dockerutils_core::agent::wire;
+use dock_client::agent::target::Target;
+use dock_client::agent::wire;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 

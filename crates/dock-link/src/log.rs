@@ -8,8 +8,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use dockerutils_core::agent::place::Place;
-use dockerutils_core::output::visible;
+use dock_client::agent::place::Place;
+use dock_client::text::visible;
 
 /// Past this size the log becomes the old log, and the one before that is gone.
 const LIMIT: u64 = 512 * 1024;

@@ -13,11 +13,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dockerutils_core::agent::holder::lineage;
-use dockerutils_core::agent::place::Place;
-use dockerutils_core::agent::target::{Command, Exec, Target};
-use dockerutils_core::output::visible;
-use dockerutils_core::sync::manifest::Memory;
+use dock_client::agent::holder::lineage;
+use dock_client::agent::place::Place;
+use dock_client::agent::target::{Command, Exec, Target};
+use dock_client::sync_memory;
+use dock_client::text::visible;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -172,11 +172,7 @@ impl Mounts {
     /// Where the copy of a project's path is on the dock.
     fn copy(&self, path: &Path) -> Option<String> {
         path.ancestors().find_map(|root| {
-            let memory = Memory::peek_in(self.place.state_directory(), root, &self.moniker);
-            if !memory.manifest_file().exists() {
-                return None;
-            }
-            let workspace = memory.manifest().header.workspace;
+            let workspace = sync_memory::workspace(self.place.state_directory(), root, &self.moniker)?;
             let inside = path.strip_prefix(root).ok()?.to_str()?;
             match (workspace.as_str(), inside) {
                 ("", _) => None,

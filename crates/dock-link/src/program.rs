@@ -6,9 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use dockerutils_core::agent::place::Place;
-use dockerutils_core::agent::start::Start;
-use dockerutils_core::docks::Dock;
+use dock_client::agent::place::Place;
+use dock_client::agent::start::Start;
+use dock_client::docks::Dock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;

@@ -6,9 +6,9 @@
 use std::io;
 use std::time::Duration;
 
-use dockerutils_core::agent::frame::{self, HEADER, Kind};
-use dockerutils_core::agent::target::Size;
-use dockerutils_core::agent::wire::{Failure, FailureKind};
+use dock_client::agent::frame::{self, HEADER, Kind};
+use dock_client::agent::target::Size;
+use dock_client::agent::wire::{Failure, FailureKind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};

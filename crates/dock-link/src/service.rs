@@ -11,16 +11,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use dockerutils_core::agent::frame;
-use dockerutils_core::agent::place::Place;
-use dockerutils_core::agent::target::Target;
-use dockerutils_core::agent::wire::{
+use dock_client::agent::frame;
+use dock_client::agent::place::Place;
+use dock_client::agent::target::Target;
+use dock_client::agent::wire::{
     Answer, Call, FAILURE_HEADER, Failure, FailureKind, Greeting, Hello, PROTOCOL, Port, Reply, Request, Status,
     VERSION,
 };
-use dockerutils_core::docks::Dock;
-use dockerutils_core::env::Env;
-use dockerutils_core::shell::quote;
+use dock_client::docks::Dock;
+use dock_client::env::Env;
+use dock_client::shell::quote;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;

@@ -7,8 +7,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use dockerutils_core::agent::holder::Holder;
-use dockerutils_core::docks::Forward;
+use dock_client::agent::holder::Holder;
+use dock_client::docks::Forward;
 use serde::{Deserialize, Serialize};
 
 /// What is written down.

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use dockerutils_core::agent::place::Place;
-use dockerutils_core::agent::start::{Start, Started};
-use dockerutils_core::hint;
+use dock_client::agent::place::Place;
+use dock_client::agent::start::{Start, Started};
+use dock_client::hint;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::{Pid, Signal, kill_process, setsid, umask};
@@ -64,7 +64,7 @@ pub(crate) fn run() -> io::Result<()> {
     log.take_stderr()?;
     log.line(format!(
         "dockerutils {} for dock {:?}",
-        dockerutils_core::agent::wire::VERSION,
+        dock_client::agent::wire::VERSION,
         start.dock.moniker
     ));
     say(&Started::Ready)?;

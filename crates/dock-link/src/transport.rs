@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dockerutils_core::agent::target::{Exit, Size, Target};
-use dockerutils_core::agent::wire::{Failure, FailureKind};
-pub use dockerutils_core::agent::wire::{Question, QuestionKind};
+use dock_client::agent::target::{Exit, Size, Target};
+use dock_client::agent::wire::{Failure, FailureKind};
+pub use dock_client::agent::wire::{Question, QuestionKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 

@@ -10,14 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dock_client::agent::place::{Place, state_directory};
+use dock_client::agent::{Agent, CallOptions, Port, Status};
+use dock_client::docks::{Access, Dock as DockEntry, Forward, SshAccess};
+use dock_client::env::Env;
+use dock_client::sync_memory;
 use dock_link::log::Log;
 use dock_link::service::{Ending, Service, Sockets};
 use dock_link::timing::Timing;
-use dockerutils_core::agent::place::Place;
-use dockerutils_core::agent::{Agent, CallOptions, Port, Status};
-use dockerutils_core::docks::{Access, Dock as DockEntry, Forward, SshAccess};
-use dockerutils_core::env::Env;
-use dockerutils_core::sync::manifest::{Header, Manifest, Memory, Records};
 use fake::{Dock, FakeConnector};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -466,14 +466,10 @@ async fn a_mount_of_a_project_that_has_its_copy_elsewhere_is_told_its_shell_once
     let project = project.canonicalize().unwrap();
     let state = scene.directory.path().to_str().unwrap();
     let env = Env::from_pairs([("XDG_STATE_HOME", state), ("HOME", "/nowhere")]);
-    let memory = Memory::open(&project, "far", &env).unwrap();
-    let header = Header::new("0f", "/data/workspaces/ann/code/project");
-    memory
-        .remember(&Manifest {
-            header,
-            records: Records::new(),
-        })
-        .unwrap();
+    let manifest = sync_memory::stem(&state_directory(&env), &project, "far").with_extension(sync_memory::MANIFEST);
+    let header = json!({ "dockerutils_sync": sync_memory::VERSION, "workspace": "/data/workspaces/ann/code/project" });
+    fs::create_dir_all(manifest.parent().unwrap()).unwrap();
+    fs::write(&manifest, format!("{header}\nend 0\n")).unwrap();
     let bind = |path: &Path| json!({ "HostConfig": { "Binds": [format!("{}:/x", path.display())] } });
     let until_log = async |text: &str, count: usize| {
         for _ in 0..4000 {

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dockerutils_core::agent::place::Place;
-use dockerutils_core::agent::start::{Start, Started};
-use dockerutils_core::agent::target::{Command, Exec, Exit};
-use dockerutils_core::agent::{Agent, CallOptions, Holder, Status};
-use dockerutils_core::docks::{Access, Dock, Forward, SshAccess};
-use dockerutils_core::env::Env;
+use dock_client::agent::place::Place;
+use dock_client::agent::start::{Start, Started};
+use dock_client::agent::target::{Command, Exec, Exit};
+use dock_client::agent::{Agent, CallOptions, Holder, Status};
+use dock_client::docks::{Access, Dock, Forward, SshAccess};
+use dock_client::env::Env;
 use engine::Engine;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -7,20 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use dock_client::agent::frame::{read_message, write_message};
+use dock_client::agent::place::Place;
+use dock_client::agent::target::{Command, Exec, Exit};
+use dock_client::agent::wire::{
+    Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Reply, Request, VERSION,
+};
+use dock_client::agent::{Agent, CallOptions, Holder, Link};
+use dock_client::docks::{Access, Dock as DockEntry, Forward, SshAccess};
+use dock_client::env::Env;
 use dock_link::desk::Desk;
 use dock_link::link::Wish;
 use dock_link::log::Log;
 use dock_link::service::{Ending, Service, Sockets};
 use dock_link::timing::Timing;
-use dockerutils_core::agent::frame::{read_message, write_message};
-use dockerutils_core::agent::place::Place;
-use dockerutils_core::agent::target::{Command, Exec, Exit};
-use dockerutils_core::agent::wire::{
-    Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Reply, Request, VERSION,
-};
-use dockerutils_core::agent::{Agent, CallOptions, Holder, Link};
-use dockerutils_core::docks::{Access, Dock as DockEntry, Forward, SshAccess};
-use dockerutils_core::env::Env;
 use engine::Engine;
 use fake::{Dock, FakeConnector};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

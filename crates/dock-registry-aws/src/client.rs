@@ -12,8 +12,8 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use base64::Engine as _;
-use dockerutils_core::error::Class;
-use dockerutils_core::registry_helper::{Answer, EcrRegistry, Failure, Identity, Request};
+use dock_client::error::Class;
+use dock_client::registry_helper::{Answer, EcrRegistry, Failure, Identity, Request};
 
 use crate::failure::{Situation, is_denied, malformed};
 

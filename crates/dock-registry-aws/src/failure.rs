@@ -1,9 +1,9 @@
 //! What AWS and its SDK say, as a message that names the object and a hint that helps.
 
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
-use dockerutils_core::error::Class;
-use dockerutils_core::hint;
-use dockerutils_core::registry_helper::Failure;
+use dock_client::error::Class;
+use dock_client::hint;
+use dock_client::registry_helper::Failure;
 
 /// Codes of credentials that were good once.
 const EXPIRED: [&str; 4] = [

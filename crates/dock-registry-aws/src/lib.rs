@@ -1,7 +1,7 @@
 //! What publish-image needs of AWS: who we are, a login to its registry (ECR), a repository there.
 //!
 //! A program of its own that nobody types, because AWS's SDK is large: publish-image starts it where `image_repo` is aws,
-//! and speaks with it as [`dockerutils_core::registry_helper`] says. Credentials and the region are found by the SDK as the
+//! and speaks with it as [`dock_client::registry_helper`] says. Credentials and the region are found by the SDK as the
 //! AWS command line finds them: environment, profiles, SSO, programs, containers, instance roles.
 //!
 //! ```text
@@ -15,7 +15,7 @@ mod failure;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use dockerutils_core::registry_helper::{Answer, Request};
+use dock_client::registry_helper::{Answer, Request};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use client::Client;

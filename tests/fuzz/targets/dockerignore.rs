@@ -1,6 +1,6 @@
 //! Any `.dockerignore` and any path: nothing panics or takes long, and what must agree does.
 
-use dockerutils_core::context::ignore::{Builder, ParentMatches, Patterns, read};
+use build_context::ignore::{Builder, ParentMatches, Patterns, read};
 
 pub(crate) fn fuzz(input: (Vec<u8>, Vec<u8>)) {
     let (file, path) = input;

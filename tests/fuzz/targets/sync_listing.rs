@@ -1,6 +1,6 @@
 //! What a dock says of its files: nothing panics, and no path that comes out of it leads out of the project.
 
-use dockerutils_core::context::{Builder, Selector};
+use build_context::{Builder, Selector};
 use dockerutils_core::sync::{is_acceptable, listing};
 
 pub(crate) fn fuzz(text: &[u8]) {

@@ -14,11 +14,11 @@ use super::engine::{ApiVersion, Engine};
 use super::locality::Locality;
 use super::logins::Logins;
 use super::{build_needs, buildkit, classic};
-use crate::context::ignore;
-use crate::context::weight::Heavy;
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::project_file;
+use build_context::ignore;
+use build_context::weight::Heavy;
 
 /// What is to be built.
 #[derive(Clone, Debug)]

@@ -19,10 +19,11 @@ use super::client_config::ClientConfig;
 use super::engine::{Engine, one_line, refusal};
 use super::logins::Logins;
 use super::messages::{Message, Messages};
-use crate::context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
-use crate::context::weight::{Heavy, Weights};
 use crate::error::{Error, Result};
 use crate::project_file;
+use build_context::ContextDir;
+use build_context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
+use build_context::weight::{Heavy, Weights};
 
 /// Chunks of the archive that wait for the wire, 64 KiB each.
 const QUEUE: usize = 32;

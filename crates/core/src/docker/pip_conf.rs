@@ -14,9 +14,9 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
-use crate::context::{ContextDir, StandIn, WalkError};
 use crate::error::{Error, Result};
 use crate::hint;
+use build_context::{ContextDir, StandIn, WalkError};
 
 /// What pip reads.
 pub const NAME: &str = "pip.conf";

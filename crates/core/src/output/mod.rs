@@ -16,6 +16,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::env::Env;
 use crate::error::{Error, ErrorDocument};
+use dock_client::text::{COLOURS, RESET, shown};
+pub use dock_client::text::{counted, is_invisible, one_line, visible};
 use progress::Screen;
 
 /// How much is said.
@@ -280,54 +282,6 @@ impl Printer {
     }
 }
 
-/// How the styles begin: red, yellow, cyan, dim.
-const COLOURS: [&str; 4] = ["\x1b[1;31m", "\x1b[1;33m", "\x1b[36m", "\x1b[2m"];
-/// How all of them end.
-const RESET: &str = "\x1b[0m";
-
-/// Characters that a terminal obeys in place of showing them, or does not show: control characters, those that turn the direction
-/// of what follows (Unicode's bidirectional controls), those without width, separators of lines and paragraphs, tags.
-pub fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-            | '\u{180b}'..='\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// A text as a terminal gets it: of what [`is_invisible`], only line ends and tabs, and our own colours where there are colours.
-fn shown(text: &str, colour: bool) -> String {
-    let mut shown = String::with_capacity(text.len());
-    let mut rest = text;
-    let mut is_coloured = false;
-    while let Some(c) = rest.chars().next() {
-        if colour && let Some(style) = COLOURS.iter().chain([&RESET]).find(|style| rest.starts_with(**style)) {
-            shown.push_str(style);
-            is_coloured = *style != RESET;
-            rest = rest.get(style.len()..).unwrap_or_default();
-            continue;
-        }
-        rest = rest.get(c.len_utf8()..).unwrap_or_default();
-        match c {
-            '\n' | '\t' => shown.push(c),
-            '\r' if rest.starts_with('\n') => {}
-            '\x1b' if rest.starts_with('[') => rest = without_sequence(rest),
-            c if is_invisible(c) => shown.push(char::REPLACEMENT_CHARACTER),
-            c => shown.push(c),
-        }
-    }
-    if is_coloured {
-        shown.push_str(RESET);
-    }
-    shown
-}
-
-/// What follows a control sequence (ECMA-48, CSI) whose escape character is gone: compilers' messages have colours.
-fn without_sequence(text: &str) -> &str {
-    let rest = text.strip_prefix('[').unwrap_or(text);
-    let rest = rest.trim_start_matches(|c| matches!(c, '\x20'..='\x3f'));
-    rest.strip_prefix(|c| matches!(c, '\x40'..='\x7e')).unwrap_or(rest)
-}
-
 /// A JSON document in which what [`is_invisible`] is written by its number. serde_json does so for the first 32 alone.
 fn escaped(document: &str) -> String {
     let mut text = String::with_capacity(document.len());
@@ -341,29 +295,6 @@ fn escaped(document: &str) -> String {
         }
     }
     text
-}
-
-/// Text of others on one line, as a cell of a table or a part of a line: what [`is_invisible`] is made visible, line ends and tabs,
-/// too. The printer does the rest; this is for what must not be more than one line.
-pub fn visible(text: &str) -> String {
-    let shown = shown(text, false);
-    if !shown.contains(['\n', '\t']) {
-        return shown;
-    }
-    shown.replace('\t', " ").replace('\n', "\u{fffd}")
-}
-
-/// A message of others on one line, for a cell: its lines are joined by blanks, and the rest is as [`visible`] shows it.
-pub fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    visible(&lines.join(" "))
-}
-
-/// A number of things, `1 file` or `2 files`; for words whose plural has an `s`.
-pub fn counted(number: impl std::fmt::Display, noun: &str) -> String {
-    let number = number.to_string();
-    let plural = if number == "1" { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }
 
 /// A size as people read it: `1.2 MB`, powers of 1000 as docker prints them.
@@ -463,19 +394,6 @@ mod tests {
     }
 
     #[test]
-    fn one_thing_is_no_plural() {
-        assert_eq!(
-            [counted(0, "file"), counted(1_u64, "file"), counted(2, "file")],
-            ["0 files", "1 file", "2 files"]
-        );
-    }
-
-    #[test]
-    fn a_message_of_several_lines_is_one_in_a_cell() {
-        assert_eq!(one_line("refused:\r\n  go away\n\n\x1b[2Jnow"), "refused: go away now");
-    }
-
-    #[test]
     fn an_error_is_the_document_unless_there_is_one() {
         let printer = || Printer::new("build-image", Verbosity::Normal, true, &Env::default());
         let error = Error::failed("no").hint("do").document();
@@ -486,13 +404,5 @@ mod tests {
             .iter()
             .for_each(|printer| printer.error_document(&error));
         assert!(first.has_document.load(Ordering::Relaxed) && second.has_document.load(Ordering::Relaxed));
-    }
-
-    #[test]
-    fn foreign_text_cannot_move_the_cursor() {
-        assert_eq!(
-            visible("a\x1b[2Jb\tc\x1b[1;31mred\x1b[0m\x1b]0;t\x07"),
-            "ab cred\u{fffd}]0;t\u{fffd}"
-        );
     }
 }

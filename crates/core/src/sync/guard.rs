@@ -18,7 +18,7 @@ use serde::{Deserialize as _, Deserializer};
 
 use super::plan::is_at_or_below;
 use super::{Kind, Tree, ancestors, is_acceptable, split};
-use crate::context::{PatternError, Selector};
+use build_context::{PatternError, Selector};
 
 /// Files of one kind, and why a dock does not change them.
 #[derive(Debug)]
@@ -643,8 +643,8 @@ fn below_root(root: &Path, path: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::Builder;
     use crate::sync::{Item, Stamp};
+    use build_context::Builder;
 
     fn item(kind: Kind, target: Option<&str>) -> Item {
         Item {

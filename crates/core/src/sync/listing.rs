@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::clock::Clocks;
 use super::{Item, Kind, LONGEST_PATH, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, is_acceptable, split};
-use crate::context::{PatternError, Selector};
+use build_context::{PatternError, Selector};
 
 /// The format of a record, for `stat -c`.
 pub const FORMAT: &str = "//s %f %s %Y %Z %i %d %u %z %n";
@@ -253,7 +253,7 @@ pub fn expectation(name: &[u8], stamp: &Stamp, precise: bool) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::Builder;
+    use build_context::Builder;
 
     fn selector(patterns: &[&str]) -> Selector {
         let patterns: Vec<Vec<u8>> = patterns.iter().map(|pattern| pattern.as_bytes().to_vec()).collect();

@@ -22,11 +22,11 @@ use sha2::{Digest as _, Sha256};
 use super::clock::{Clocks, now_ns};
 use super::listing::below_root;
 use super::{Content, Item, Kind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, split};
-use crate::context::{self, ContextDir, WalkError, WalkOptions};
 use crate::error::{Error, Result};
 use crate::hexadecimal;
 use crate::hint;
 use crate::project_file;
+use build_context::{ContextDir, WalkError, WalkOptions};
 
 /// How the name of a process's directory begins, in ours.
 const STAGE: &str = "stage.";
@@ -181,7 +181,7 @@ impl Local {
             Err(cause) => return Err(unread(cause)),
         };
         let text = project_file::all(file).map_err(unread)?;
-        context::ignore::read(&text)
+        build_context::ignore::read(&text)
             .map_err(|cause| Error::usage("the project's .dockerignore is wrong").because(cause))
     }
 
@@ -542,11 +542,11 @@ impl Local {
 }
 
 /// What a walk has met, where the root is on this file system; none for what does not travel.
-pub(super) fn walked(entry: &context::Entry, root: u64) -> Option<Item> {
+pub(super) fn walked(entry: &build_context::Entry, root: u64) -> Option<Item> {
     let (kind, target) = match &entry.kind {
-        context::Kind::Directory => (Kind::Directory, None),
-        context::Kind::File | context::Kind::HardLink(_) => (Kind::File, None),
-        context::Kind::Symlink(target) => (Kind::Symlink, Some(target.clone())),
+        build_context::Kind::Directory => (Kind::Directory, None),
+        build_context::Kind::File | build_context::Kind::HardLink(_) => (Kind::File, None),
+        build_context::Kind::Symlink(target) => (Kind::Symlink, Some(target.clone())),
         _ => return None,
     };
     Some(Item {

@@ -12,6 +12,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+use dock_client::sync_memory::{self, MANIFEST, VERSION};
 use serde::{Deserialize, Serialize};
 
 use super::local::RootIdentity;
@@ -22,9 +23,6 @@ use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
 use crate::hint;
 use crate::private_file;
-
-/// The version of the format.
-const VERSION: u32 = 2;
 
 /// One side of a path when it was last in step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,16 +285,8 @@ impl Memory {
 
     /// [`Memory::open`] to read only, beside whatever syncs.
     pub fn peek(root: &Path, moniker: &str, env: &Env) -> Self {
-        Self::peek_in(&state_directory(env), root, moniker)
-    }
-
-    /// [`Memory::peek`] in a state directory that is known already.
-    pub fn peek_in(state: &Path, root: &Path, moniker: &str) -> Self {
-        use std::os::unix::ffi::OsStrExt as _;
-        let key = [root.as_os_str().as_bytes(), b"\0", moniker.as_bytes()].concat();
-        let name: String = hex(&Content::of(&key).0).chars().take(32).collect();
         Self {
-            stem: state.join("sync").join(name),
+            stem: sync_memory::stem(&state_directory(env), root, moniker),
             lock: None,
         }
     }
@@ -316,7 +306,7 @@ impl Memory {
 
     /// Where the manifest is.
     pub fn manifest_file(&self) -> PathBuf {
-        self.stem.with_extension("manifest")
+        self.stem.with_extension(MANIFEST)
     }
 
     /// Puts a manifest in the place of the last one.
@@ -455,6 +445,9 @@ mod tests {
         };
         memory.remember(&manifest).unwrap();
         assert_eq!(Memory::peek(Path::new("/p"), "far", &env).manifest(), manifest);
+        // What agents look up.
+        let workspace = sync_memory::workspace(&state_directory(&env), Path::new("/p"), "far");
+        assert_eq!(workspace.as_deref(), Some("/w"));
         drop(memory);
         assert!(Memory::open(Path::new("/p"), "far", &env).is_ok());
     }

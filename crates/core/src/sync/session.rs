@@ -24,7 +24,6 @@ use super::send::{AsRead, Generated, Made, Parcel, Sent};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
 use super::{Content, Item, Kind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
 use crate::agent::target::Exit;
-use crate::context::{Builder, PatternError, Selector};
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
 use crate::hint;
@@ -32,6 +31,7 @@ use crate::output::Printer;
 use crate::output::progress::bars::Bars;
 use crate::output::progress::counter::Counter;
 use crate::version;
+use build_context::{Builder, PatternError, Selector};
 
 /// How often a sync is begun again, because files changed meanwhile.
 const TRIES: usize = 3;
@@ -1946,8 +1946,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
         .unwrap_or_else(|_| Err(Error::failed("a part of the sync could not be run")))
 }
 
-fn local_error(cause: crate::context::WalkError) -> Error {
-    let usage = matches!(cause, crate::context::WalkError::Pattern(_));
+fn local_error(cause: build_context::WalkError) -> Error {
+    let usage = matches!(cause, build_context::WalkError::Pattern(_));
     let error = if usage {
         Error::usage("the project's .dockerignore is wrong")
     } else {

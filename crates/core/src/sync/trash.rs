@@ -29,9 +29,9 @@ use super::clock::now_ns;
 use super::local::{Local, LocalError, Stage, contents_of, walked};
 use super::manifest::Records;
 use super::{Content, Item, Kind, MODE_BITS, Tree, ancestors, below, is_acceptable, shown, split};
-use crate::context::{self, ContextDir, WalkOptions};
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
+use build_context::{ContextDir, WalkOptions};
 
 /// So long is kept what a sync removed or overwrote, in seconds: a week.
 pub const KEPT_SECONDS: i64 = 7 * 24 * 3600;
@@ -446,12 +446,12 @@ impl Trash {
     /// # Errors
     /// A trash that can't be read.
     pub fn list(&self) -> Result<Vec<Version>> {
-        let unread = |cause: context::WalkError| {
+        let unread = |cause: build_context::WalkError| {
             Error::failed(format!("what is kept in {} can't be read", self.directory.display())).because(cause)
         };
         let trash = match ContextDir::open(&self.directory) {
             Ok(trash) => trash,
-            Err(context::WalkError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(build_context::WalkError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(Vec::new());
             }
             Err(cause) => return Err(unread(cause)),
@@ -916,7 +916,7 @@ fn mode_of(stat: rustix::fs::Stat) -> u32 {
 }
 
 /// All that lies in a directory of the trash.
-fn tree(trash: &ContextDir) -> Result<Tree, context::WalkError> {
+fn tree(trash: &ContextDir) -> Result<Tree, build_context::WalkError> {
     let mut tree = Tree::new();
     for entry in trash.walk(&WalkOptions::default())? {
         let entry = entry?;

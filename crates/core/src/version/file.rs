@@ -17,8 +17,8 @@ use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use super::{VersionError, Versions, folder};
-use crate::context::walk::ASIDE;
 use crate::project_file;
+use build_context::walk::ASIDE;
 
 /// The file's name, in the root. A Dockerfile copies it over `_version.py`.
 pub const VERSION_FILE: &str = "_version.py.bld";

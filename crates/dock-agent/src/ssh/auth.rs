@@ -8,11 +8,11 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use dock_client::docks::SshAccess;
+use dock_client::docks::known_hosts::{self, fingerprint};
+use dock_client::hint;
+use dock_client::shell;
 use dock_link::transport::{Asker, Question, QuestionKind, TransportError, TransportErrorKind};
-use dockerutils_core::docks::SshAccess;
-use dockerutils_core::docks::known_hosts::{self, fingerprint};
-use dockerutils_core::hint;
-use dockerutils_core::shell;
 use ssh2::{Agent, ErrorCode, KeyboardInteractivePrompt, Prompt, PublicKey, Session};
 use zeroize::Zeroizing;
 

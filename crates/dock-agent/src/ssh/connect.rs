@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dock_client::docks::SshAccess;
+use dock_client::env::Env;
+use dock_client::hint;
 use dock_link::transport::{Asker, TransportError, TransportErrorKind};
-use dockerutils_core::docks::SshAccess;
-use dockerutils_core::env::Env;
-use dockerutils_core::hint;
 use ssh2::{ErrorCode, MethodType, Session};
 use tokio::sync::oneshot;
 

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use dock_client::docks::destination::Destination;
+use dock_client::docks::ssh_config::{AddressFamily, SshConfigError};
+use dock_client::hint;
 use dock_link::transport::{TransportError, TransportErrorKind};
-use dockerutils_core::docks::destination::Destination;
-use dockerutils_core::docks::ssh_config::{AddressFamily, SshConfigError};
-use dockerutils_core::hint;
 
 use super::resolve::{Resolved, program};
 

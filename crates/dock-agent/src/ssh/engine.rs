@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dock_client::agent::target::{Command, Exec};
+use dock_client::shell;
 use dock_link::transport::{Connection, TransportError, TransportErrorKind};
-use dockerutils_core::agent::target::{Command, Exec};
-use dockerutils_core::shell;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Mutex;
 use tokio::time::timeout;

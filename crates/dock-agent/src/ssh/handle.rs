@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use dock_client::agent::target::{Exit, Pty, Size};
 use dock_link::transport::{TransportError, TransportErrorKind};
-use dockerutils_core::agent::target::{Exit, Pty, Size};
 use tokio::sync::{oneshot, watch};
 
 /// What is to be opened.

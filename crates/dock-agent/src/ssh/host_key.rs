@@ -7,10 +7,10 @@ use std::process::Stdio;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use dock_client::docks::known_hosts::{self, KnownHosts, Verdict};
+use dock_client::docks::ssh_config::{StrictHostKeyChecking, may_be_more_than_one};
+use dock_client::hint;
 use dock_link::transport::{Asker, Question, QuestionKind, TransportError, TransportErrorKind};
-use dockerutils_core::docks::known_hosts::{self, KnownHosts, Verdict};
-use dockerutils_core::docks::ssh_config::{StrictHostKeyChecking, may_be_more_than_one};
-use dockerutils_core::hint;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::auth::{Denial, printable};
@@ -316,7 +316,7 @@ fn is_revoked(key: &[u8], file: &Path, resolved: &Resolved) -> io::Result<bool> 
 }
 
 fn quoted(word: &str) -> String {
-    dockerutils_core::shell::quote(word).into_owned()
+    dock_client::shell::quote(word).into_owned()
 }
 
 fn person(message: String, hint: String) -> TransportError {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use dockerutils_core::docks::known_hosts;
+use dock_client::docks::known_hosts;
 use zeroize::Zeroizing;
 
 /// A key that may be tried.

@@ -31,10 +31,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use dock_client::agent::target::{Command, Exec, Target};
+use dock_client::docks::SshAccess;
+use dock_client::env::Env;
 use dock_link::transport::{Asker, Connection, Connector, Transport, TransportError, TransportErrorKind};
-use dockerutils_core::agent::target::{Command, Exec, Target};
-use dockerutils_core::docks::SshAccess;
-use dockerutils_core::env::Env;
 
 use auth::Memory;
 use connect::Plan;

@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dock_client::docks::SshAccess;
+use dock_client::docks::ssh_config::{Local, SshConfig, SshConfigError, Tokens, check_host, check_user};
+use dock_client::env::Env;
+use dock_client::hint;
 use dock_link::transport::{TransportError, TransportErrorKind};
-use dockerutils_core::docks::SshAccess;
-use dockerutils_core::docks::ssh_config::{Local, SshConfig, SshConfigError, Tokens, check_host, check_user};
-use dockerutils_core::env::Env;
-use dockerutils_core::hint;
 
 /// `Match exec` may run commands of the user's; they have so long.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -66,10 +66,7 @@ impl Resolved {
     pub(super) fn words(&self, access: &SshAccess) -> String {
         let port = access.port.map(|port| format!("-p {port} ")).unwrap_or_default();
         let user = access.user.as_ref().map(|user| format!("{user}@")).unwrap_or_default();
-        format!(
-            "{port}{}",
-            dockerutils_core::shell::quote(&format!("{user}{}", self.given))
-        )
+        format!("{port}{}", dock_client::shell::quote(&format!("{user}{}", self.given)))
     }
 
     /// A file that the configuration names.

@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dock_client::agent::target::{Exit, Size};
 use dock_link::transport::TransportError;
-use dockerutils_core::agent::target::{Exit, Size};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 use tokio::sync::oneshot;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use dock_client::agent::target::{Exit, Size};
 use dock_link::transport::{Connection, ExecSide, TransportError};
-use dockerutils_core::agent::target::{Exit, Size};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};

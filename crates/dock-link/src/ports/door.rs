@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dockerutils_core::agent::target::Target;
-use dockerutils_core::agent::{forwarded_here, place};
-use dockerutils_core::docker::port_owner;
-use dockerutils_core::env::Env;
-use dockerutils_core::output::visible;
+use dock_client::agent::target::Target;
+use dock_client::agent::{forwarded_here, place};
+use dock_client::env::Env;
+use dock_client::listening;
+use dock_client::text::visible;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -93,7 +93,7 @@ pub(super) async fn find(
                 Some((dock, container)) => format!(" by {} of dock {}", visible(&container), visible(&dock)),
                 None => {
                     // Every process is looked at.
-                    let owner = tokio::task::spawn_blocking(move || port_owner::process_of(wanted)).await;
+                    let owner = tokio::task::spawn_blocking(move || listening::process_of(wanted)).await;
                     let owner = owner.ok().flatten();
                     owner.map(|(pid, name)| format!(" by {pid}/{name}")).unwrap_or_default()
                 }

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use tokio::sync::Notify;
 
-use dockerutils_core::project_file;
+use dock_client::project_file;
 
 use super::observer::is_id;
 use crate::log::Log;

@@ -22,13 +22,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dockerutils_core::agent::place::Place;
-use dockerutils_core::agent::target::Target;
-use dockerutils_core::agent::wire;
-use dockerutils_core::docks::Forward;
-use dockerutils_core::env::Env;
-use dockerutils_core::hint;
-use dockerutils_core::output::visible;
+use dock_client::agent::place::Place;
+use dock_client::agent::target::Target;
+use dock_client::agent::wire;
+use dock_client::docks::Forward;
+use dock_client::env::Env;
+use dock_client::hint;
+use dock_client::text::visible;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use dockerutils_core::docks::Forward;
+use dock_client::docks::Forward;
 use serde::Deserialize;
 
 use super::LABEL_USER;

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use dock_client::agent::target::{Command, Exit, Target};
 use dock_link::transport::{
     Asker, Connection, Connector, ExecSide, Question, QuestionKind, Transport, TransportError, TransportErrorKind,
 };
-use dockerutils_core::agent::target::{Command, Exit, Target};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout};

@@ -22,11 +22,11 @@ use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
 
-use crate::context::Builder;
-use crate::context::walk::{ContextDir, Entry, Kind as EntryKind, WalkOptions};
-use crate::context::weight::{Heavy, Weights};
 use crate::docker::locality::Locality;
 use crate::docker::pip_conf;
+use build_context::Builder;
+use build_context::walk::{ContextDir, Entry, Kind as EntryKind, WalkOptions};
+use build_context::weight::{Heavy, Weights};
 
 use super::DOCKERFILE;
 use super::answer::{self, Outlet};

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use super::schedule::Site;
 use super::{BuildPlan, Failure, ImagePlan, PlanStep, failure_of};
-use crate::context::weight::Heavy;
 use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
 use crate::docker::dockerfile::Dockerfile;
 use crate::docker::verdict::Verdict;
@@ -14,6 +13,7 @@ use crate::hint;
 use crate::output::progress::steps::{Ended, Steps};
 use crate::output::{Printer, Style, size, visible};
 use crate::project_file;
+use build_context::weight::Heavy;
 
 /// A context beyond this is looked at twice: 100 MB take seconds on a good line, and minutes on others.
 const HEAVY_CONTEXT: u64 = 100_000_000;

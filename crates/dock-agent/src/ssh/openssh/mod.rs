@@ -22,12 +22,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dock_client::agent::holder::Holder;
+use dock_client::agent::place;
+use dock_client::docks::ssh_config::StrictHostKeyChecking;
+use dock_client::env::Env;
+use dock_client::hint;
 use dock_link::transport::{Asker, TransportError, TransportErrorKind};
-use dockerutils_core::agent::holder::Holder;
-use dockerutils_core::agent::place;
-use dockerutils_core::docks::ssh_config::StrictHostKeyChecking;
-use dockerutils_core::env::Env;
-use dockerutils_core::hint;
 
 use super::connect::{Cancel, Plan};
 use super::handle::Inbox;

@@ -6,7 +6,7 @@
 //! about the latter.
 //!
 //! ```
-//! use dockerutils_core::shell;
+//! use dock_client::shell;
 //!
 //! let words = shell::split(r#"--build-arg GREETING="good day" ."#)?;
 //! assert_eq!(words, ["--build-arg", "GREETING=good day", "."]);

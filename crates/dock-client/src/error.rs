@@ -1,7 +1,7 @@
 //! The one error type of the commands: what happened, to which object, and the exact next step.
 //!
 //! Modules that parse or speak a protocol have typed errors of their own ([`thiserror`] enums) and turn them
-//! into an [`Error`] where the user's object (a file, an image, an engine) is known. Only [`crate::cli`] prints one.
+//! into an [`Error`] where the user's object (a file, an image, an engine) is known. Only the `cli` of dockerutils-core prints one.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use std::fmt;
 /// semicolon, and stands as it is.
 ///
 /// ```
-/// use dockerutils_core::hint;
+/// use dock_client::hint;
 ///
 /// assert_eq!(hint!("docker stop -- {}", "web"), "docker stop -- web");
 /// assert_eq!(hint!("docker stop -- {}", "web; rm -rf ~"), "docker stop -- 'web; rm -rf ~'");
@@ -21,7 +21,7 @@ use std::fmt;
 ///
 /// ```compile_fail
 /// let name = "web; rm -rf ~";
-/// let _ = dockerutils_core::hint!("docker stop {name}");
+/// let _ = dock_client::hint!("docker stop {name}");
 /// ```
 #[macro_export]
 macro_rules! hint {

@@ -8,6 +8,11 @@
 //! [`ignore`] reads and matches `.dockerignore`; [`weight`] tells which entries make a context heavy.
 //! Paths inside a context are bytes with `/` between names, as the kernel and both protocols have them.
 
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
 pub mod archive;
 mod follow;
 pub mod ignore;

@@ -7,8 +7,8 @@ use rustix::termios::tcgetpgrp;
 use tokio::sync::oneshot;
 
 use super::wire::Question;
-use crate::output::visible;
 use crate::terminal::{self, Silence};
+use crate::text::visible;
 
 /// The terminal of this process, wherever its streams lead.
 const TERMINAL: &str = "/dev/tty";

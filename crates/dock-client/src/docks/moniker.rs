@@ -3,7 +3,7 @@
 //! A moniker is data wherever it goes; the rules only keep out what nobody could type or see. Lists that others wrote
 //! (see [`super::original`]) may hold worse, so nothing relies on these rules for safety.
 
-use crate::output::is_invisible;
+use crate::text::is_invisible;
 
 /// The longest moniker, in bytes: it stands in prompts and tables.
 pub const LONGEST: usize = 64;

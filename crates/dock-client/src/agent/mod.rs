@@ -9,8 +9,8 @@
 //! shell ([`Agent::hold`]) and no stream has needed it for some minutes.
 //!
 //! ```no_run
-//! # use dockerutils_core::agent::{Agent, CallOptions};
-//! # async fn example(dock: &dockerutils_core::docks::Dock, env: &dockerutils_core::env::Env) -> dockerutils_core::error::Result<()> {
+//! # use dock_client::agent::{Agent, CallOptions};
+//! # async fn example(dock: &dock_client::docks::Dock, env: &dock_client::env::Env) -> dock_client::error::Result<()> {
 //! let agent = Agent::of(dock, env)?;
 //! // Starts the agent and logs in, asking the person where that is needed.
 //! agent.connect(&CallOptions::of_terminal()).await?;
@@ -528,13 +528,13 @@ impl Agent {
         }
         let other = format!(
             "is of dockerutils {}, and this command of {VERSION}: they don't understand each other",
-            crate::output::visible(&greeting.version)
+            crate::text::visible(&greeting.version)
         );
         Err(self.failed(&other).hint(if greeting.streams > 0 {
             hint!(
                 "{open} open through it; end what uses that and try again, or: kill {}",
                 greeting.pid;
-                open = crate::output::counted(greeting.streams, "connection")
+                open = crate::text::counted(greeting.streams, "connection")
             )
         } else {
             hint!("use the commands of that version, or: kill {}", greeting.pid)

@@ -155,7 +155,7 @@ fn ignore_line(path: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::{Patterns, ignore};
+    use crate::{Patterns, ignore};
 
     fn entry(path: &str, size: Option<u64>) -> Entry {
         Entry {

@@ -22,9 +22,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dockerutils_core::context::{
-    ArchiveOptions, Builder, ContextDir, Kind, WalkError, WalkOptions, ignore, write_archive,
-};
+use build_context::{ArchiveOptions, Builder, ContextDir, Kind, WalkError, WalkOptions, ignore, write_archive};
 use dockerutils_test_support::Random;
 
 /// Each takes the docker client about 50 ms.

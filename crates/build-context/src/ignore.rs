@@ -4,12 +4,12 @@
 //! buildx and BuildKit share: <https://docs.docker.com/build/concepts/context/#dockerignore-files>.
 //!
 //! ```
-//! use dockerutils_core::context::ignore::{Patterns, read};
+//! use build_context::ignore::{Patterns, read};
 //!
 //! let patterns = Patterns::parse(read(b"# caches\n**/*.pyc\n!keep.pyc\n")?)?;
 //! assert!(patterns.matches(b"src/a.pyc")?);
 //! assert!(!patterns.matches(b"keep.pyc")?);
-//! # Ok::<(), dockerutils_core::context::PatternError>(())
+//! # Ok::<(), build_context::PatternError>(())
 //! ```
 
 use super::pattern::{BadPattern, Matcher, check};

@@ -287,7 +287,7 @@ impl ContextDir {
     }
 
     /// Opens a directory of the context; no symbolic link is followed, in no part of the path.
-    pub(crate) fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
+    pub fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
         self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY)
     }
 

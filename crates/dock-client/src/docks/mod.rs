@@ -100,7 +100,7 @@ impl Docks {
     /// A sentence for those who have a dock whose name means, or meant, this machine.
     pub fn doubt(&self, name: &str) -> Option<String> {
         let dock = self.of_moniker(name)?;
-        let place = crate::output::visible(&dock.access.place());
+        let place = crate::text::visible(&dock.access.place());
         match name {
             LOCALHOST => Some(format!(
                 "{LOCALHOST} is this machine, and not the dock {place} that was registered by that name: unregister-dock \

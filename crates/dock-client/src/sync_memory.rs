@@ -1,0 +1,42 @@
+//! Where this machine remembers what it synced with which dock: files of one stem for each project and dock, in `sync` below the
+//! state directory. What is in them is sync's own business but for one thing: where the workspace is, which an agent, too, looks up.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::hexadecimal::hex;
+
+/// The version of the manifest's format.
+pub const VERSION: u32 = 2;
+/// The manifest's extension.
+pub const MANIFEST: &str = "manifest";
+/// The longest first line of a manifest that is read, in bytes.
+const LINE: u64 = 16 << 20;
+
+/// What of a manifest's first line is asked for here.
+#[derive(Deserialize)]
+struct Header {
+    dockerutils_sync: u32,
+    workspace: String,
+}
+
+/// The files of a project's root and the dock of a moniker, without their extensions.
+pub fn stem(state: &Path, root: &Path, moniker: &str) -> PathBuf {
+    let key = [root.as_os_str().as_bytes(), b"\0", moniker.as_bytes()].concat();
+    let name: String = hex(&Sha256::digest(&key)).chars().take(32).collect();
+    state.join("sync").join(name)
+}
+
+/// Where the dock has the project's copy, if the two were ever in step: a path there.
+pub fn workspace(state: &Path, root: &Path, moniker: &str) -> Option<String> {
+    let file = File::open(stem(state, root, moniker).with_extension(MANIFEST)).ok()?;
+    let mut line = Vec::new();
+    BufReader::new(file.take(LINE)).read_until(b'\n', &mut line).ok()?;
+    let header: Header = serde_json::from_slice(&line).ok()?;
+    (header.dockerutils_sync == VERSION).then_some(header.workspace)
+}
