@@ -318,7 +318,11 @@ mod tests {
         let (packed, plain) = survey.clone().divide(Some(&heard));
         assert_eq!((packed.len(), plain.len()), (0, 7));
         // A dock that says more, or less, or nothing, is not judged.
-        for said in [[said.as_slice(), &[b'x']].concat(), said[1..].to_vec(), Vec::new()] {
+        for said in [
+            [said.as_slice(), b"x".as_slice()].concat(),
+            said[1..].to_vec(),
+            Vec::new(),
+        ] {
             assert_eq!(hear(&mut said.as_slice(), survey.lengths(), begun).unwrap(), None);
         }
         let (packed, plain) = survey.divide(None);
