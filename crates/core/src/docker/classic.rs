@@ -21,7 +21,6 @@ use super::logins::Logins;
 use super::messages::{Message, Messages};
 use crate::error::{Error, Result};
 use crate::project_file;
-use build_context::ContextDir;
 use build_context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
 use build_context::weight::{Heavy, Weights};
 
