@@ -453,7 +453,7 @@ impl Filter {
 #[derive(Debug)]
 pub struct Selector {
     filter: Filter,
-    /// What the directories that were asked about leave to their entries; none where nothing in them is listed.
+    /// What the directories that were asked about leave to their entries; `None` where nothing in them is listed.
     directories: HashMap<Vec<u8>, Option<Arc<Matches>>>,
 }
 

@@ -80,7 +80,7 @@ fn file(state: &Path, system: Option<&str>) -> PathBuf {
     state.join(name).with_extension("id")
 }
 
-/// The ID in a file; none where there is no file, or what is in it is no ID: it was damaged, is a link, or another user's.
+/// The ID in a file; `None` where there is no file, or what is in it is no ID: it was damaged, is a link, or another user's.
 fn read(file: &Path) -> io::Result<Option<String>> {
     let opened = match project_file::open(file, false) {
         Ok((opened, _)) => opened,
@@ -106,7 +106,7 @@ fn is_id(text: &str) -> bool {
     is_hex(text, LENGTH)
 }
 
-/// What the system tells this machine from others by; none where it does not. (In a container there is none, or an empty
+/// What the system tells this machine from others by; `None` where it does not. (In a container there is none, or an empty
 /// file; `uninitialized` while the first boot goes on.)
 #[cfg(target_os = "linux")]
 fn system_id() -> Option<String> {

@@ -27,7 +27,7 @@ pub struct Patience {
 pub struct Exhausted {
     /// How the link was lost.
     pub lost: Error,
-    /// What the other side says in place of what it was asked for; none where it does not answer.
+    /// What the other side says in place of what it was asked for; `None` where it does not answer.
     pub refused: Option<Error>,
 }
 

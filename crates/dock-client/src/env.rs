@@ -122,7 +122,7 @@ impl Env {
     }
 }
 
-/// The name of the user with this number; none where there is no such user.
+/// The name of the user with this number; `None` where there is no such user.
 pub fn user_of(uid: u32) -> Option<String> {
     id(&["-un", "--", &uid.to_string()])
 }

@@ -19,7 +19,7 @@ pub struct RawMode {
 }
 
 impl RawMode {
-    /// Turns it on for the terminal that stdin is; none where stdin is none.
+    /// Turns it on for the terminal that stdin is; `None` where stdin is none.
     pub fn enter() -> Option<Self> {
         Self::of(io::stdin().as_fd())
     }

@@ -12,10 +12,10 @@ use tokio::sync::mpsc;
 use crate::mutex::lock;
 use crate::transport::Asker;
 
-/// How many agents of keys are remembered: of so many shells.
+/// How many ssh-agents are remembered: of so many shells.
 const KEY_AGENTS: usize = 8;
 
-/// The people who wait, and the agents of keys of their shells.
+/// The people who wait, and the ssh-agents of their shells.
 #[derive(Debug)]
 pub struct Desk {
     waiting: Mutex<Vec<Waiting>>,
@@ -87,7 +87,7 @@ impl Desk {
         }
     }
 
-    /// Takes note of the agent of keys of the newest shell. Says whether it is another than before.
+    /// Takes note of the ssh-agent of the newest shell. Says whether it is another than before.
     pub fn note_key_agent(&self, socket: &Path) -> bool {
         let mut known = lock(&self.key_agents);
         if known.last().is_some_and(|newest| newest == socket) {
@@ -100,7 +100,7 @@ impl Desk {
         true
     }
 
-    /// The agents of keys that are known, the newest last.
+    /// The ssh-agents that are known, the newest last.
     pub fn key_agents(&self) -> Vec<PathBuf> {
         lock(&self.key_agents).clone()
     }

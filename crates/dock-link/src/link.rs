@@ -495,7 +495,7 @@ impl<C: Connector> Shared<C> {
 }
 
 impl<C: Connector> Link<C> {
-    /// Says that something changed on this side, such as a new agent of keys: what only a person could mend may work now.
+    /// Says that something changed on this side, such as a new ssh-agent: what only a person could mend may work now.
     pub fn forgive(&self) {
         self.shared.phase.send_if_modified(|phase| {
             let closed = matches!(phase, Phase::Down(outage) if outage.error.kind == TransportErrorKind::NeedsPerson);

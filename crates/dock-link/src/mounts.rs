@@ -260,7 +260,7 @@ impl Mounts {
     }
 }
 
-/// What there is to say of a path, by what the dock says of it; none where the mount may well be meant.
+/// What there is to say of a path, by what the dock says of it; `None` where the mount may well be meant.
 fn sentence(here: &Here, there: &str, moniker: &str) -> Option<String> {
     let (source, moniker) = (visible(&here.source), visible(moniker));
     let is_missing = matches!(there, "none" | "empty");

@@ -19,7 +19,7 @@ pub(crate) struct Shells {
     /// Whether there is more than shells to live for: a docker context.
     #[serde(default)]
     pub(crate) stays: bool,
-    /// The agents of keys of their like, the newest last.
+    /// The ssh-agents of their like, the newest last.
     pub(crate) key_agents: Vec<PathBuf>,
     /// Whose ports each of them wants to be forwarded.
     #[serde(default)]
@@ -74,7 +74,7 @@ impl Shells {
         did
     }
 
-    /// Whose ports are to be forwarded: what the one wants who wants most; none where nobody ever said.
+    /// Whose ports are to be forwarded: what the one wants who wants most; `None` where nobody ever said.
     pub(crate) fn forward(&self) -> Option<Forward> {
         self.wishes.iter().map(|(_, forward)| *forward).max().or(self.last)
     }

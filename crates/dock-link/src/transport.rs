@@ -47,10 +47,10 @@ pub trait Connector: Send + Sync + 'static {
 /// Asks the person at the terminal of the command for which the link is made. Called from threads that may wait, never
 /// from those of the runtime.
 pub trait Asker: Send + Sync {
-    /// Shows the question and gives the answer; none where nobody is there to be asked.
+    /// Shows the question and gives the answer; `None` where nobody is there to be asked.
     fn ask(&self, question: &Question) -> Option<String>;
 
-    /// The agent of keys (SSH_AUTH_SOCK) of the newest shell.
+    /// The ssh-agent (SSH_AUTH_SOCK) of the newest shell.
     fn ssh_auth_sock(&self) -> Option<PathBuf>;
 }
 

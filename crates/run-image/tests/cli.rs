@@ -841,7 +841,7 @@ fn an_id_is_one_word() {
         .args(["dev", "-k", "--no-build"])
         .engine(&engine)
         .code(125)
-        .stderr_has("gives the container an ID that is none: \"c1 --volumes /:/host\"")
+        .stderr_has("gave the container an ID that is not valid: \"c1 --volumes /:/host\"")
         .run();
 }
 
@@ -1179,7 +1179,7 @@ fn values_that_mean_nothing_name_file_line_section_and_key() {
     for (config, says, helps) in [
         (
             "[dev]\nvolumes = -v {hme}/x:/x\n",
-            "docker/dockerutils.cfg:2: [dev] volumes: {hme} is none of {home}, {project}, {project_root}, {user}",
+            "docker/dockerutils.cfg:2: [dev] volumes: {hme} is not one of {home}, {project}, {project_root}, {user}",
             "",
         ),
         (
@@ -1272,7 +1272,7 @@ fn a_terminal_that_is_asked_for_must_be_there() {
         .arg("dev")
         .engine(&running(0))
         .code(125)
-        .stderr_has("the container is to have a terminal (-t), and stdin is none")
+        .stderr_has("-t asks for a terminal, and stdin is not one")
         .stderr_has("hint: ")
         .run();
 }

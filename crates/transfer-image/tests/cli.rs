@@ -397,7 +397,7 @@ fn an_engine_that_has_other_layers_after_the_load_is_found_out() {
         .args(["one:1", &dest.host(), "-q"])
         .code(1)
         .stderr_has("the image did not arrive whole at unix://")
-        .stderr_has("its layers are others")
+        .stderr_has("it has other layers")
         .run();
     assert!(is_unnamed(&dest));
     // By its ID, it would go with a name that somebody has given it meanwhile.
@@ -622,9 +622,9 @@ fn ids_and_digests_that_are_none_are_refused() {
     let sandbox = Sandbox::new();
     let (none, id) = (format!("sha256:../../{}", "0".repeat(58)), ID.to_owned());
     for (id, layer, said) in [
-        (&none, LAYER, "tells an ID of dev:1 that is none"),
-        (&id, "sha512:00", "tells a layer of dev:1 that is none"),
-        (&id, none.as_str(), "tells a layer of dev:1 that is none"),
+        (&none, LAYER, "gives an ID of dev:1 that is not valid"),
+        (&id, "sha512:00", "gives a layer of dev:1 that is not valid"),
+        (&id, none.as_str(), "gives a layer of dev:1 that is not valid"),
     ] {
         let image = json!({ "Id": id, "RepoTags": ["dev:1"], "RootFS": { "Type": "layers", "Layers": [layer] } });
         let source = engine("source").on("GET", "/images/dev:1/json", Reply::json(200, &image));

@@ -86,7 +86,7 @@ impl Answers {
         })
     }
 
-    /// Nobody to ask, and an agent of keys.
+    /// Nobody to ask, and an ssh-agent.
     pub fn with_agent(socket: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             agent: Some(socket),

@@ -53,7 +53,7 @@ fn with(ssh: &Ssh, key: Option<&Path>) -> SshAccess {
     }
 }
 
-/// An agent of keys of this test alone.
+/// An ssh-agent of this test alone.
 struct Agent {
     child: Child,
     socket: PathBuf,

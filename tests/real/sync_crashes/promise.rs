@@ -32,7 +32,7 @@ pub(super) const fn padding(version: Version) -> usize {
     if version.is_multiple_of(3) { 3000 } else { 20 }
 }
 
-/// The version that a file holds; none where it is not whole.
+/// The version that a file holds; `None` where it is not whole.
 pub(super) fn version_of(content: &[u8]) -> Option<Version> {
     let (digits, rest) = content.split_at_checked(DIGITS)?;
     let version = std::str::from_utf8(digits).ok()?.parse().ok()?;

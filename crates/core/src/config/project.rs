@@ -397,7 +397,7 @@ fn images_dir(root: &Path, config: &Ini, env: &Env) -> Result<PathBuf> {
     }
 }
 
-/// The path that a key says, seen from the root, without `.` in it; none where the key is not there. `image_dir` stands for
+/// The path that a key says, seen from the root, without `.` in it; `None` where the key is not there. `image_dir` stands for
 /// `{image_dir}`.
 ///
 /// What a project names that somebody else wrote is sent to an engine: it stays within the project, links included.

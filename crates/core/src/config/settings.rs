@@ -97,7 +97,7 @@ impl<'a> Settings<'a> {
         Ok(self.config.get(self.section, key)?)
     }
 
-    /// The value split into words as a shell splits them; none where the key is absent.
+    /// The value split into words as a shell splits them; `None` where the key is absent.
     ///
     /// # Errors
     /// A quotation that isn't closed.
@@ -111,7 +111,7 @@ impl<'a> Settings<'a> {
         })
     }
 
-    /// A switch: `True`, `yes`, `on`, `1` and their opposites, in any case; none where the key is absent.
+    /// A switch: `True`, `yes`, `on`, `1` and their opposites, in any case; `None` where the key is absent.
     ///
     /// # Errors
     /// Another word.
@@ -144,7 +144,7 @@ impl<'a> Settings<'a> {
         }
     }
 
-    /// The keys of this section and of `[DEFAULT]`; none where there is no such section.
+    /// The keys of this section and of `[DEFAULT]`; `None` where there is no such section.
     pub fn keys(&self) -> Vec<&'a str> {
         self.config.keys(self.section)
     }

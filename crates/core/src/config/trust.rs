@@ -118,7 +118,7 @@ impl Caller {
     }
 }
 
-/// The owner of a path, or of the link that it is, who is not one of ours; none where nothing is there.
+/// The owner of a path, or of the link that it is, who is not one of ours; `None` where nothing is there.
 fn foreign_owner(path: &Path, is_ours: impl Fn(u32) -> bool) -> Option<u32> {
     let link = fs::symlink_metadata(path).ok()?;
     let target = fs::metadata(path).ok();

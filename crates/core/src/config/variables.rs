@@ -42,7 +42,7 @@ pub enum VariableError {
     #[error("a brace stands alone; write {{{{ or }}}} for a brace")]
     BareBrace,
     /// `{name}` with an unknown name.
-    #[error("{{{name}}} is none of {known}")]
+    #[error("{{{name}}} is not one of {known}")]
     UnknownBrace {
         /// The name.
         name: String,
@@ -467,7 +467,7 @@ mod tests {
         let words = parse("-v {project_root}:/p -v {{x}}:${A}", Some(&replacements)).unwrap();
         assert_eq!(expand(&words, &env()).unwrap(), ["-v", "/my code:/p", "-v", "{x}:1"]);
         let error = parse("{hme}", Some(&replacements)).unwrap_err();
-        assert_eq!(error.to_string(), "{hme} is none of {project_root}, {user}");
+        assert_eq!(error.to_string(), "{hme} is not one of {project_root}, {user}");
         assert_eq!(parse("a}", Some(&replacements)), Err(VariableError::BareBrace));
         assert_eq!(expanded("--format {{.ID}}").unwrap(), ["--format", "{{.ID}}"]);
     }

@@ -512,7 +512,7 @@ impl Attributes {
     }
 }
 
-/// `NAME=VALUE`, or `NAME` with the environment's value; none where it has none.
+/// `NAME=VALUE`, or `NAME` with the environment's value; `None` where it has none.
 fn named_value<'a>(text: &'a str, env: &'a Env) -> Option<(&'a str, &'a str)> {
     match text.split_once('=') {
         Some(pair) => Some(pair),

@@ -295,7 +295,7 @@ impl ClientConfig {
         !self.creds_store.is_empty() || !self.registries().is_empty()
     }
 
-    /// A `config.json` with every login that there is, those of helpers and stores among them, none where there is none; and
+    /// A `config.json` with every login that there is, those of helpers and stores among them, `None` where there is none; and
     /// warnings about those that can't be had.
     ///
     /// # Errors
@@ -509,7 +509,7 @@ impl AuthEntry {
         Ok(entry)
     }
 
-    /// The login; none where it is damaged, and says nothing else.
+    /// The login; `None` where it is damaged, and says nothing else.
     fn login(&self) -> Option<Login> {
         let mut login = self.login.clone();
         if !self.auth.is_empty() {

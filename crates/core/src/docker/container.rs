@@ -197,7 +197,7 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
     };
     if !is_id(&made.id) {
         return Err(Error::failed(format!(
-            "the engine at {} gives the container an ID that is none: {:?}",
+            "the engine at {} gave the container an ID that is not valid: {:?}",
             engine.choice().endpoint,
             one_line(&made.id)
         )));
@@ -500,7 +500,7 @@ pub struct Found {
     pub publishes: bool,
 }
 
-/// Looks for a container by its name or ID; none where there is none.
+/// Looks for a container by its name or ID; `None` where there is none.
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.

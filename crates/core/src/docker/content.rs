@@ -114,7 +114,7 @@ impl Content {
         Ok(self.engine.steady(pieces))
     }
 
-    /// A whole blob of no more than `limit` bytes, checked; none where it is not there.
+    /// A whole blob of no more than `limit` bytes, checked; `None` where it is not there.
     ///
     /// # Errors
     /// A blob that is larger or damaged, the engine's refusal, or a broken connection.

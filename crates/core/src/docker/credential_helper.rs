@@ -19,7 +19,7 @@ const NOT_FOUND: &str = "credentials not found in native keychain";
 /// The user name by which a helper says that the secret is an identity token.
 pub(super) const TOKEN_USER: &str = "<token>";
 
-/// The login that a helper has for a registry; none where it has none.
+/// The login that a helper has for a registry; `None` where it has none.
 ///
 /// # Errors
 /// A helper that isn't there, fails, or says what makes no sense.

@@ -29,7 +29,7 @@ pub struct Dockerfile {
 /// One `FROM`, and what its stage copies and mounts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// The image or stage that it starts from, variables put in; none where the builder would refuse it.
+    /// The image or stage that it starts from, variables put in; `None` where the builder would refuse it.
     pub base: Option<String>,
     /// `AS name`, in lower case as docker compares it.
     pub name: Option<String>,
@@ -315,7 +315,7 @@ fn sources(parts: &Parts<'_>) -> Vec<Source> {
     }
 }
 
-/// The variables with those of one word of an ARG before the first FROM; none where the builder refuses it. One without a value
+/// The variables with those of one word of an ARG before the first FROM; `None` where the builder refuses it. One without a value
 /// leaves the variable as it was.
 fn with_argument(
     mut known: BTreeMap<String, String>,

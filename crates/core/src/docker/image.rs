@@ -28,7 +28,7 @@ pub struct ImageFacts {
     pub architecture: String,
 }
 
-/// Looks an image up; none where the engine doesn't have it.
+/// Looks an image up; `None` where the engine doesn't have it.
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.

@@ -176,7 +176,7 @@ fn resolve(path: &str, target: &str) -> String {
     parts.join("/")
 }
 
-/// The changes of a layer; none where this is no layer.
+/// The changes of a layer; `None` where this is no layer.
 fn changes<R: Read>(
     head: &[u8],
     reader: Chain<Cursor<Vec<u8>>, R>,

@@ -84,7 +84,7 @@ pub struct Variant {
 pub struct StoredImage {
     /// Its ID there.
     pub id: Digest,
-    /// The name and tag by which it was asked for; none where that was an ID or a digest.
+    /// The name and tag by which it was asked for; `None` where that was an ID or a digest.
     pub name: Option<String>,
     /// For each platform that is there whole.
     pub variants: Vec<Variant>,
@@ -147,7 +147,7 @@ impl Store {
         };
         let damaged = |what: &str| {
             Error::failed(format!(
-                "the engine at {} tells {what} of {reference} that is none",
+                "the engine at {} gives {what} of {reference} that is not valid",
                 engine.choice().endpoint
             ))
         };
@@ -422,7 +422,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads a manifest or an index and all below it; none where it is not there, or not whole.
+    /// Reads a manifest or an index and all below it; `None` where it is not there, or not whole.
     async fn read(&mut self, digest: &Digest, said: Option<&Descriptor>, depth: usize) -> Result<Option<Descriptor>> {
         let damaged = |what: &Digest| {
             let what = format!("the document {} of {}", what.short(), self.reference);

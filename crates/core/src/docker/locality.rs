@@ -38,7 +38,7 @@ pub enum Locality {
 pub struct Standing {
     /// Where it is.
     pub locality: Locality,
-    /// What speaks against this machine; none where the address alone says it.
+    /// What speaks against this machine; `None` where the address alone says it.
     pub doubt: Option<String>,
 }
 
@@ -280,7 +280,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// The name of the program that a process runs; none where it can't be seen from here.
+/// The name of the program that a process runs; `None` where it can't be seen from here.
 async fn program(pid: i32) -> Option<String> {
     if cfg!(target_os = "macos") {
         let name = output("/bin/ps", &["-o", "comm=", "-p", &pid.to_string()]).await?;

@@ -39,7 +39,7 @@ pub(super) struct Progress {
 }
 
 impl Messages {
-    /// The messages that are complete with this chunk. What is none is passed over.
+    /// The messages that are complete with this chunk. Anything else is skipped.
     pub(super) fn push(&mut self, chunk: &[u8]) -> Vec<Message> {
         let mut messages = Vec::new();
         for part in chunk.split_inclusive(|byte| *byte == b'\n') {

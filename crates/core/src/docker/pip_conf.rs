@@ -83,7 +83,7 @@ pub struct Linked {
 }
 
 impl Linked {
-    /// Puts the link into a folder; none where it has a `pip.conf` of its own. One that a killed build left is taken over.
+    /// Puts the link into a folder; `None` where it has a `pip.conf` of its own. One that a killed build left is taken over.
     ///
     /// # Errors
     /// A folder that can't be written to.

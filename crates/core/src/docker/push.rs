@@ -42,7 +42,7 @@ const MESSAGE_LIMIT: usize = 1000;
 pub struct RegistryAuth {
     header: String,
     redaction: Redaction,
-    /// The login as engines check it; none where there is none.
+    /// The login as engines check it; `None` where there is none.
     check: Option<String>,
     /// Whether there may be a login that this engine does not get.
     is_withheld: bool,
@@ -143,7 +143,7 @@ pub async fn tag(engine: &Engine, source: &Designation, target: &Designation) ->
         .map_err(|cause| engine.error(&format!("{source} can't be tagged as {target}"), cause))
 }
 
-/// The digest under which the registry has just this image by this tag; none where it hasn't, or where nobody can tell.
+/// The digest under which the registry has just this image by this tag; `None` where it hasn't, or where nobody can tell.
 ///
 /// The engine is asked on both sides: it knows under which digests it pushed or pulled the image (with containerd's store,
 /// the image's own digest), and it reaches registries that this machine may not.

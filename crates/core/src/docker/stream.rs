@@ -479,7 +479,7 @@ impl<R: AsyncRead + Unpin> Answers<R> {
     }
 }
 
-/// The first line that is not blank, of what has come so far; none where it may go on.
+/// The first line that is not blank, of what has come so far; `None` where it may go on.
 fn first_line(said: &[u8], is_over: bool) -> Option<String> {
     let is_whole = is_over || said.len() >= LONGEST_NOISE;
     let mut begin = 0;

@@ -38,7 +38,7 @@ pub fn generate(context: &Context) -> Result<ExitStatus> {
     Ok(ExitStatus::SUCCESS)
 }
 
-/// The line of a build's plan that stands for [`before_build`]; none where the project does not use versioneer.
+/// The line of a build's plan that stands for [`before_build`]; `None` where the project does not use versioneer.
 ///
 /// # Errors
 /// A configuration that versioneer would refuse.

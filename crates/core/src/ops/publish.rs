@@ -62,7 +62,7 @@ pub struct PublishReport {
     /// The digest of the image in the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// What became of its layers; none where nothing was pushed.
+    /// What became of its layers; `None` where nothing was pushed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Layers>,
     /// The command by which others get it.

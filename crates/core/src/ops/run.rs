@@ -607,7 +607,7 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
     }
     if container.tty && container.attach.stdin && !terminal {
         return Err(
-            Error::usage("the container is to have a terminal (-t), and stdin is none")
+            Error::usage("-t asks for a terminal, and stdin is not one")
                 .hint("take -t out of interactive, or run it in a terminal"),
         );
     }
@@ -1021,7 +1021,7 @@ mod tests {
         for (config, part) in [
             (
                 "[dev]\nvolumes = -v {hme}:/x\n",
-                "docker/dockerutils.cfg:2: [dev] volumes: {hme} is none of",
+                "docker/dockerutils.cfg:2: [dev] volumes: {hme} is not one of",
             ),
             ("[dev]\nports = -p eighty\n", "docker/dockerutils.cfg:2: [dev] ports: "),
             (

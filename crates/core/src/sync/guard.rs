@@ -426,7 +426,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Why a dock may not change what is at a path; none where it may. An empty directory gives no orders: it may come, and
+    /// Why a dock may not change what is at a path; `None` where it may. An empty directory gives no orders: it may come, and
     /// it may go.
     pub fn holds(&self, path: &[u8], here: &Tree, there: &Tree) -> Option<&'static str> {
         let kinds = [here, there].map(|tree| tree.get(path).map(|item| item.kind));
@@ -588,7 +588,7 @@ fn destination(root: &Path, path: &[u8], target: &[u8], here: &Tree) -> Option<V
     }
 }
 
-/// Where a path leads, over all links on the way, as seen from the root; none where it leads out of the project.
+/// Where a path leads, over all links on the way, as seen from the root; `None` where it leads out of the project.
 fn leads_to(root: &Path, path: &[u8], here: &Tree) -> Option<Vec<u8>> {
     let words = |path: &[u8]| path.split(|byte| *byte == b'/').rev().map(<[u8]>::to_vec).collect();
     let mut left: Vec<Vec<u8>> = words(&below_root(root, path)?);
@@ -623,7 +623,7 @@ fn leads_to(root: &Path, path: &[u8], here: &Tree) -> Option<Vec<u8>> {
     is_acceptable(&path).then_some(path)
 }
 
-/// A path as it is, or an absolute one as it is seen from the root; none where it leads out.
+/// A path as it is, or an absolute one as it is seen from the root; `None` where it leads out.
 fn below_root(root: &Path, path: &[u8]) -> Option<Vec<u8>> {
     if !path.starts_with(b"/") {
         return Some(path.to_vec());

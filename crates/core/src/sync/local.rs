@@ -185,7 +185,7 @@ impl Local {
             .map_err(|cause| Error::usage("the project's .dockerignore is wrong").because(cause))
     }
 
-    /// How many bytes are free on the project's disk for this user, and how many files; none where the system does not say.
+    /// How many bytes are free on the project's disk for this user, and how many files; `None` where the system does not say.
     pub fn free(&self) -> (Option<u64>, Option<u64>) {
         let root = self.context.open_directory(b"").ok();
         let Some(found) = root.and_then(|root| rustix::fs::fstatvfs(root).ok()) else {
@@ -315,7 +315,7 @@ impl Local {
         Ok((file, item))
     }
 
-    /// Takes a file out of a directory of the stage that rsync has filled, and says what it is; none where there is none.
+    /// Takes a file out of a directory of the stage that rsync has filled, and says what it is; `None` where there is none.
     ///
     /// # Errors
     /// What the system says.
@@ -672,7 +672,7 @@ fn own_directory(path: &Path) -> io::Result<()> {
     ))
 }
 
-/// Opens a directory and locks it; none where another process holds it, or where it is gone.
+/// Opens a directory and locks it; `None` where another process holds it, or where it is gone.
 fn held(path: &Path) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = match rustix::fs::open(path, flags, Mode::empty()) {

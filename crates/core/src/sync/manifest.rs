@@ -238,7 +238,7 @@ impl Memory {
         Self::try_open(root, moniker, env)?.ok_or_else(|| Self::peek(root, moniker, env).is_taken(root, moniker))
     }
 
-    /// [`Memory::open`]; none where another command syncs the same.
+    /// [`Memory::open`]; `None` where another command syncs the same.
     ///
     /// # Errors
     /// A directory that can't be made.

@@ -170,7 +170,7 @@ fn located(path: &str, base: &Path, home: &Path) -> PathBuf {
     }
 }
 
-/// Where a link leads; none where it is none.
+/// Where a link leads; `None` where it is none.
 fn target(link: &Path) -> Option<PathBuf> {
     let target = fs::read_link(link).ok()?;
     Some(link.with_file_name(target))

@@ -222,7 +222,7 @@ pub struct Wish<'a> {
     pub settle: Option<Place>,
     /// Only these paths and what is below them; empty for all.
     pub only: &'a [Vec<u8>],
-    /// How many removals are done unasked; none where a person has said that all are to be done.
+    /// How many removals are done unasked; `None` where a person has said that all are to be done.
     pub brake: Option<Brake>,
 }
 

@@ -97,7 +97,7 @@ impl Rsync {
         is_large(from) && to.is_some_and(is_large) && from.stamp.mtime >= 0
     }
 
-    /// Why this rsync is not let near a dock's; none where it is.
+    /// Why this rsync is not let near a dock's; `None` where it is.
     pub async fn distrust(&self) -> Option<String> {
         let mut command = Command::new(&self.program);
         command

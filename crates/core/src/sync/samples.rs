@@ -85,12 +85,12 @@ pub struct Survey {
 pub struct Heard {
     /// The samples of all groups, one behind the other.
     samples: Vec<u8>,
-    /// The link's rate in bytes a second; none where there was nothing to measure it by.
+    /// The link's rate in bytes a second; `None` where there was nothing to measure it by.
     rate: Option<f64>,
 }
 
 impl Survey {
-    /// Of what is to come; none where that is not worth it.
+    /// Of what is to come; `None` where that is not worth it.
     pub fn of(wanted: &Wanted) -> Option<Self> {
         let is_file = |item: &Item| item.kind == Kind::File && item.stamp.size > 0;
         let (files, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, item)| is_file(item));
@@ -206,7 +206,7 @@ fn ending(path: &[u8]) -> Vec<u8> {
     ending.to_ascii_lowercase()
 }
 
-/// Reads samples of so many bytes in all, and a last one of so many; none where it is not just that which comes. `began` is when
+/// Reads samples of so many bytes in all, and a last one of so many; `None` where it is not just that which comes. `began` is when
 /// they were asked for.
 ///
 /// # Errors

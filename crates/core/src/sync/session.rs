@@ -81,7 +81,7 @@ pub struct Target {
 pub struct Far {
     /// Where the workspace is, without links.
     pub workspace: String,
-    /// Its mark; none where there is no workspace yet, or nobody's.
+    /// Its mark; `None` where there is no workspace yet, or nobody's.
     pub owner: Option<Owner>,
     /// Whether the directory is there.
     pub exists: bool,
@@ -222,7 +222,7 @@ pub struct Session<S> {
     growing: BTreeSet<Vec<u8>>,
     /// How many removals are done without a person's word, where nobody says otherwise.
     pub brake: Brake,
-    /// Where is kept what a sync takes on this machine; none where nothing is.
+    /// Where is kept what a sync takes on this machine; `None` where nothing is.
     pub trash: Option<Trash>,
     /// Whether git's own files travel, too.
     pub with_git: bool,
@@ -530,7 +530,7 @@ impl<S: Shell> Session<S> {
         }
     }
 
-    /// Looks at the dock, and syncs both ways where something changed there; none where nothing did. With `again`, also where
+    /// Looks at the dock, and syncs both ways where something changed there; `None` where nothing did. With `again`, also where
     /// something did earlier that has not come yet.
     ///
     /// # Errors

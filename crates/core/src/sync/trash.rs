@@ -82,7 +82,7 @@ pub struct Version {
     pub path: Vec<u8>,
     /// What it is. Its times are those of the file, but for the last change: that is when it was kept.
     pub item: Item,
-    /// The dock with which the project was synced; none where nobody wrote it down, and for what a restore put out of its
+    /// The dock with which the project was synced; `None` where nobody wrote it down, and for what a restore put out of its
     /// way.
     pub dock: Option<String>,
 }

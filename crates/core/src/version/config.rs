@@ -45,7 +45,7 @@ pub struct Section {
 }
 
 impl Configuration {
-    /// The configuration of the project in the folder `root`; none where no file has a section for versioneer, and
+    /// The configuration of the project in the folder `root`; `None` where no file has a section for versioneer, and
     /// where that has no `versionfile_source`, which the original takes for the same.
     ///
     /// # Errors
@@ -215,7 +215,7 @@ fn table<'a, 'i>(parent: &'a DeTable<'i>, key: &str) -> Option<&'a DeTable<'i>> 
     }
 }
 
-/// The text of a file of the root; none where there is none.
+/// The text of a file of the root; `None` where there is none.
 ///
 /// What is no UTF-8 is shown as U+FFFD: most keys are not for us, and a file in Latin-1 must not stop a build.
 fn read(root: &Path, name: &str) -> Result<Option<String>, VersionError> {

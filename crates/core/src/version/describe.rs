@@ -7,7 +7,7 @@ use super::{Release, VersionError};
 /// What a version is made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pieces {
-    /// The nearest tag, without its prefix; none where no tag fits.
+    /// The nearest tag, without its prefix; `None` where no tag fits.
     pub tag: Option<String>,
     /// Commits since the tag; all of them where there is none.
     pub distance: u64,
@@ -42,7 +42,7 @@ pub enum Answer {
 /// The line that `git describe --always --long --dirty` writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description<'a> {
-    /// The tag and what follows it; none where the line is a commit's name.
+    /// The tag and what follows it; `None` where the line is a commit's name.
     pub tag: Option<TagDistance<'a>>,
     /// Files that git knows were changed.
     pub dirty: bool,
@@ -60,7 +60,7 @@ pub struct TagDistance<'a> {
 }
 
 impl<'a> Description<'a> {
-    /// Reads the line; none where it is of another form.
+    /// Reads the line; `None` where it is of another form.
     pub fn parse(line: &'a str) -> Option<Self> {
         let (rest, dirty) = match line.strip_suffix("-dirty") {
             Some(rest) => (rest, true),

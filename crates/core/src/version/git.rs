@@ -262,7 +262,7 @@ fn ask_within(
     }
 }
 
-/// All of stdout and stderr; none where the time is over before their ends.
+/// All of stdout and stderr; `None` where the time is over before their ends.
 fn output(child: &mut Child, limit: Duration) -> Option<(Vec<u8>, Vec<u8>)> {
     let deadline = Instant::now() + limit;
     let stdout = collect(child.stdout.take());

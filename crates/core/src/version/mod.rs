@@ -163,7 +163,7 @@ pub enum VersionError {
     Json {
         /// `versionfile_source`.
         path: PathBuf,
-        /// Why; none where it is another kind of JSON.
+        /// Why; `None` where it is another kind of JSON.
         source: Option<serde_json::Error>,
     },
     /// git was stopped after this time.
@@ -209,7 +209,7 @@ pub fn source_mentioned(root: &Path) -> Option<String> {
 }
 
 impl Versioneer {
-    /// The versioneer of the project in the folder `root`; none where neither its `setup.cfg` nor its
+    /// The versioneer of the project in the folder `root`; `None` where neither its `setup.cfg` nor its
     /// `pyproject.toml` configures one. Like the original, none as well where `versionfile_source` is missing.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Release, VersionError, Versions};
 
-/// The text of the file, with Python's universal newlines; none where it can't be read, as for versioneer.
+/// The text of the file, with Python's universal newlines; `None` where it can't be read, as for versioneer.
 pub fn read(path: &Path) -> Option<String> {
     let bytes = crate::project_file::read(path).ok()?;
     Some(
@@ -19,7 +19,7 @@ pub fn read(path: &Path) -> Option<String> {
 }
 
 /// The version in the keywords `git_refnames`, `git_full` and `git_date`, which the attribute `export-subst` has `git
-/// archive` fill in; none where they are missing or not filled in.
+/// archive` fill in; `None` where they are missing or not filled in.
 pub fn from_keywords(text: &str, tag_prefix: &str, release: Release) -> Option<Versions> {
     let keywords = keywords(text);
     let refs = keywords.get("git_refnames")?.trim();
@@ -81,7 +81,7 @@ pub(super) fn iso_8601(date: &str) -> String {
     date.trim().replacen(' ', "T", 1).replacen(' ', "", 1)
 }
 
-/// The JSON in `version_json = '''...'''  # END VERSION_JSON`; none where there is no such text.
+/// The JSON in `version_json = '''...'''  # END VERSION_JSON`; `None` where there is no such text.
 ///
 /// # Errors
 /// What is no JSON object.

@@ -314,7 +314,7 @@ impl Login<'_> {
         Ok(false)
     }
 
-    /// The agent of keys, with its keys listed; none where there is none.
+    /// The ssh-agent, with its keys listed; `None` where there is none.
     fn agent(&mut self) -> Option<Agent> {
         let socket = self.agent_socket()?;
         let mut agent = self.session.agent().ok()?;
@@ -402,7 +402,7 @@ impl Login<'_> {
         if file.is_hardware() {
             self.foreign.push(format!("{path}, which is in a security key"));
             self.mends.push((
-                format!("{path} is in a security key, which only the agent of keys can use"),
+                format!("{path} is in a security key, which only the ssh-agent can use"),
                 hint!("ssh-add {}", path),
             ));
             return Ok(false);
@@ -436,7 +436,7 @@ impl Login<'_> {
                         self.foreign.push(path.clone());
                         self.mends.push((
                             format!("{path} is a key that this program cannot use"),
-                            hint!("let the agent of keys use it: ssh-add {}", path),
+                            hint!("let the ssh-agent use it: ssh-add {}", path),
                         ));
                         return Ok(false);
                     }

@@ -70,7 +70,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Connects as the configuration says. `agent` is the socket of the agent of keys, for a jump host.
+/// Connects as the configuration says. `agent` is the socket of the ssh-agent, for a jump host.
 ///
 /// # Errors
 /// When there is no way, with the mend where it is known.

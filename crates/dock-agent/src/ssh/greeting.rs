@@ -82,7 +82,7 @@ pub(super) fn skip(socket: impl AsFd, limit: Duration) -> Result<(), NoSshd> {
     }
 }
 
-/// How many bytes are there to be read, without taking them; none where the other side has closed, or says nothing in time.
+/// How many bytes are there to be read, without taking them; `None` where the other side has closed, or says nothing in time.
 fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8], patience: Duration) -> io::Result<Option<usize>> {
     let mut looked_at = [PollFd::new(&socket, PollFlags::IN)];
     let limit = Timespec {

@@ -198,7 +198,7 @@ impl Inbox {
         self.waker.awake.store(false, Ordering::Release);
     }
 
-    /// The next command; none where there is none now.
+    /// The next command; `None` where there is none now.
     pub(super) fn next(&self) -> Option<Command> {
         self.commands.try_recv().ok()
     }

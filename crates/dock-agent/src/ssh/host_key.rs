@@ -66,7 +66,7 @@ impl HostKeys {
         })
     }
 
-    /// Why OpenSSH's own client must tell who the host is, whatever key it shows; none where this side can.
+    /// Why OpenSSH's own client must tell who the host is, whatever key it shows; `None` where this side can.
     ///
     /// # Errors
     /// When a name of the configuration can't be expanded.

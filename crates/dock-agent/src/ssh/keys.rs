@@ -56,7 +56,7 @@ impl KeyFile {
         self.public.as_deref()?.split(' ').next()
     }
 
-    /// Whether it lives in a security key, so that only the agent of keys can use it.
+    /// Whether it lives in a security key, so that only the ssh-agent can use it.
     pub(super) fn is_hardware(&self) -> bool {
         self.kind().is_some_and(|kind| kind.starts_with("sk-"))
     }

@@ -136,7 +136,7 @@ impl Transport for SshTransport {
 }
 
 impl SshTransport {
-    /// A connection to a Unix socket there; none where sshd does not open it, of which it gives no reason.
+    /// A connection to a Unix socket there; `None` where sshd does not open it, of which it gives no reason.
     async fn socket(&self, path: &str) -> Result<Option<Connection>, TransportError> {
         if path.contains('\0') {
             return Err(self.refused("a socket's path has no NUL", None));

@@ -30,7 +30,7 @@ pub(super) enum Forbidden {
 /// What is known of a link that may be out of date.
 pub(super) struct News {
     plan: Arc<Plan>,
-    /// The agent of keys, for another login.
+    /// The ssh-agent, for another login.
     agent: Option<PathBuf>,
     leads_to: String,
     files: Mutex<Vec<(PathBuf, Stamp)>>,
@@ -78,7 +78,7 @@ impl News {
         }
     }
 
-    /// Why another link is to be made in place of this one; none where it would be the same.
+    /// Why another link is to be made in place of this one; `None` where it would be the same.
     pub(super) async fn outdated(self: &Arc<Self>) -> Option<String> {
         if self.is_allowed.load(Ordering::Acquire) {
             return Some("sshd allows by now what it forbade".to_owned());

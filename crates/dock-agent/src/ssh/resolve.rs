@@ -151,7 +151,7 @@ fn bad(error: &SshConfigError) -> TransportError {
     }
 }
 
-/// What `ssh -G` prints, and which files it has read; none where there is no ssh.
+/// What `ssh -G` prints, and which files it has read; `None` where there is no ssh.
 fn ask_ssh(access: &SshAccess, env: &Env) -> Result<Option<(String, Vec<PathBuf>)>, TransportError> {
     let mut ssh = program("ssh", env);
     // It names the files in its messages.

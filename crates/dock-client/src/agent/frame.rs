@@ -111,7 +111,7 @@ pub fn header(kind: Kind, length: usize) -> io::Result<[u8; HEADER]> {
     Ok([kind.code(), a, b, c, d])
 }
 
-/// Reads a message of the handshake; none where the other side has closed instead.
+/// Reads a message of the handshake; `None` where the other side has closed instead.
 ///
 /// # Errors
 /// A stream that breaks, and a frame that holds something else.

@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 pub struct Holder {
     /// Its number.
     pub pid: i32,
-    /// When it was started, in the system's own unit (clock ticks since boot on Linux); none where that is not known.
+    /// When it was started, in the system's own unit (clock ticks since boot on Linux); `None` where that is not known.
     pub started: Option<u64>,
 }
 
 impl Holder {
-    /// The process of this number, as it is now; none where there is none.
+    /// The process of this number, as it is now; `None` where there is none.
     pub fn of(pid: i32) -> Option<Self> {
         exists(pid).then(|| Self {
             pid,

@@ -143,7 +143,7 @@ impl Agent {
         })
     }
 
-    /// The agent whose engine's socket this is, as DOCKER_HOST or a docker context names it; none where it is the socket of
+    /// The agent whose engine's socket this is, as DOCKER_HOST or a docker context names it; `None` where it is the socket of
     /// something else, or of a dock that has had no agent since the directory was made.
     ///
     /// # Errors
@@ -308,7 +308,7 @@ impl Agent {
         self.place.notice_file(pid)
     }
 
-    /// How the agent is; none where it does not run. With `measure`, the round trip is measured where the link stands.
+    /// How the agent is; `None` where it does not run. With `measure`, the round trip is measured where the link stands.
     ///
     /// # Errors
     /// An agent that does not answer.
@@ -383,7 +383,7 @@ impl Agent {
         }
     }
 
-    /// Makes a call of an agent that runs; none where none does.
+    /// Makes a call of an agent that runs; `None` where none does.
     async fn ask_running(&self, request: Request) -> Result<Option<Reply>> {
         self.place.check()?;
         self.limited(async {

@@ -83,7 +83,7 @@ impl Place {
         }
     }
 
-    /// The place to which this engine's socket belongs, in whatever private directory of this user's; none where it is not
+    /// The place to which this engine's socket belongs, in whatever private directory of this user's; `None` where it is not
     /// an agent's.
     pub fn of_engine_socket(socket: &Path, env: &Env) -> Option<Self> {
         let socket = if has_shape(socket) {
@@ -333,7 +333,7 @@ fn make_private(directory: &Path) -> Result<()> {
 /// What [`not_private`] says of nothing.
 const ABSENT: &str = "it is not there";
 
-/// Why others could have a hand in this directory; none where they can't.
+/// Why others could have a hand in this directory; `None` where they can't.
 fn not_private(directory: &Path) -> Option<&'static str> {
     // Of the link, not of what it points to.
     match directory.symlink_metadata() {

@@ -54,7 +54,7 @@ pub struct Greeting {
 pub struct Call {
     /// The wish itself.
     pub request: Request,
-    /// The agent of keys of the command's shell.
+    /// The ssh-agent of the command's shell.
     #[serde(default)]
     pub ssh_auth_sock: Option<PathBuf>,
     /// Whether a person can be asked.
@@ -224,7 +224,7 @@ pub struct Port {
     pub address: String,
     /// The port that it listens on.
     pub port: u16,
-    /// The port of 127.0.0.1 here that leads there; none where it is not forwarded.
+    /// The port of 127.0.0.1 here that leads there; `None` where it is not forwarded.
     pub here: Option<u16>,
     /// Why it has another number here, or is not forwarded.
     pub reason: Option<String>,
@@ -240,7 +240,7 @@ pub enum Link {
     Up {
         /// For so many seconds.
         seconds: u64,
-        /// A round trip to the dock and back, in microseconds; none where it was not measured, or nothing came back.
+        /// A round trip to the dock and back, in microseconds; `None` where it was not measured, or nothing came back.
         round_trip_us: Option<u64>,
     },
     /// It is not needed now, and is made again when it is.

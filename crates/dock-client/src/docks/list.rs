@@ -116,7 +116,7 @@ impl List {
         self.directory.join("docks.yml")
     }
 
-    /// The docks, in the order in which they were registered; none where there is no file.
+    /// The docks, in the order in which they were registered; `None` where there is no file.
     ///
     /// # Errors
     /// A file that can't be read or is damaged, with its line.

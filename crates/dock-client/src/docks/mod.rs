@@ -60,7 +60,7 @@ impl Docks {
             .chain(self.originals.iter().map(|original| &original.dock))
     }
 
-    /// The dock of this moniker, or else of this address; none where this machine is meant.
+    /// The dock of this moniker, or else of this address; `None` where this machine is meant.
     pub fn find(&self, name: &str) -> Option<&Dock> {
         if name == LOCALHOST {
             return None;

@@ -75,7 +75,7 @@ pub struct SshConfig {
     pub identity_files: Vec<String>,
     /// CertificateFile, unexpanded.
     pub certificate_files: Vec<String>,
-    /// IdentityAgent, unexpanded: a socket, `none`, `SSH_AUTH_SOCK`, or `$VARIABLE`; none where it is not set.
+    /// IdentityAgent, unexpanded: a socket, `none`, `SSH_AUTH_SOCK`, or `$VARIABLE`; `None` where it is not set.
     pub identity_agent: Option<String>,
     /// Only the identity files, even where the agent has more.
     pub identities_only: bool,
@@ -101,7 +101,7 @@ pub struct SshConfig {
     pub hash_known_hosts: bool,
     /// NoHostAuthenticationForLocalhost.
     pub no_check_for_localhost: bool,
-    /// ServerAliveInterval; none where it is 0, which is ssh's default.
+    /// ServerAliveInterval; `None` where it is 0, which is ssh's default.
     pub alive_interval: Option<Duration>,
     /// ServerAliveCountMax.
     pub alive_count: u32,

@@ -50,7 +50,7 @@ impl Ids {
 }
 
 impl Made {
-    /// Those of a file; none where there is none, or none that can be read.
+    /// Those of a file; `None` where there is none, or none that can be read.
     pub(super) fn read(file: PathBuf) -> Self {
         let mut ids = Ids::default();
         let own = rustix::process::geteuid().as_raw();

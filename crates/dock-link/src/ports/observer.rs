@@ -36,9 +36,9 @@ pub struct Observer {
     responses: Framing,
     /// What was asked and not yet answered.
     asked: VecDeque<Asked>,
-    /// A creation, as far as it came; none where the request is of no interest.
+    /// A creation, as far as it came; `None` where the request is of no interest.
     creation: Option<Vec<u8>>,
-    /// The answer to one, as far as it came, and what is to be mounted; none where it is of no interest.
+    /// The answer to one, as far as it came, and what is to be mounted; `None` where it is of no interest.
     answer: Option<(Vec<u8>, Vec<String>)>,
     seen: Vec<Creation>,
     stopped: bool,
@@ -47,9 +47,9 @@ pub struct Observer {
 /// What became of a request to make a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Creation {
-    /// The container's ID; none where the engine refused what it was asked for.
+    /// The container's ID; `None` where the engine refused what it was asked for.
     pub id: Option<String>,
-    /// The paths of the engine's machine that it was to mount; none where our own command asked, which has looked at them.
+    /// The paths of the engine's machine that it was to mount; `None` where our own command asked, which has looked at them.
     pub sources: Vec<String>,
 }
 
@@ -256,7 +256,7 @@ struct Fields {
 }
 
 impl Fields {
-    /// The fields between a message's first line and the empty one; none where they are not plain.
+    /// The fields between a message's first line and the empty one; `None` where they are not plain.
     fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let mut fields = Self::default();
         for line in lines.take_while(|line| !line.is_empty()) {

@@ -128,7 +128,7 @@ pub(super) fn gpus(value: &str) -> Result<DeviceRequest, String> {
                 let pairs = csv::record(text)?;
                 request.options = Some(pairs.iter().map(|pair| super::environment::pair(pair)).collect());
             }
-            _ => return Err(format!("`{key}` is none of its keys")),
+            _ => return Err(format!("`{key}` is not one of its keys")),
         }
     }
     if request.device_ids.is_none() && !seen.iter().any(|key| key == "count") {

@@ -170,7 +170,7 @@ impl RunOptions {
     fn attach(&mut self, entry: Entry) -> Result<(), OptionError> {
         let value = entry.value.to_lowercase();
         if !matches!(value.as_str(), "stdin" | "stdout" | "stderr") {
-            return Err(entry.refuse("is none of stdin, stdout and stderr"));
+            return Err(entry.refuse("is not one of stdin, stdout and stderr"));
         }
         self.attach.push(Entry { value, ..entry });
         Ok(())
@@ -203,7 +203,7 @@ impl RunOptions {
             "unless-stopped" => RestartPolicyNameEnum::UNLESS_STOPPED,
             "on-failure" => RestartPolicyNameEnum::ON_FAILURE,
             _ => {
-                return Err(entry.refuse("is none of no, always, unless-stopped and on-failure[:COUNT]"));
+                return Err(entry.refuse("is not one of no, always, unless-stopped and on-failure[:COUNT]"));
             }
         };
         let maximum_retry_count = match count {

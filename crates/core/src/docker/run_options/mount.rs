@@ -131,7 +131,7 @@ fn set(mount: &mut Mount, key: &str, value: Option<&str>, field: &str) -> Result
             "writable" => bind_options(mount).read_only_non_recursive = Some(true),
             "readonly" => bind_options(mount).read_only_force_recursive = Some(true),
             _ => {
-                return Err("bind-recursive is none of enabled, disabled, writable and readonly".to_owned());
+                return Err("bind-recursive is not one of enabled, disabled, writable and readonly".to_owned());
             }
         },
         "volume-subpath" => volume_options(mount).subpath = Some(value.to_owned()),
@@ -156,7 +156,7 @@ fn set(mount: &mut Mount, key: &str, value: Option<&str>, field: &str) -> Result
                 .ok_or("tmpfs-mode is no octal number")?;
             tmpfs_options(mount).mode = Some(i64::from(mode));
         }
-        _ => return Err(format!("`{key}` is none of its keys")),
+        _ => return Err(format!("`{key}` is not one of its keys")),
     }
     Ok(())
 }

@@ -210,7 +210,7 @@ fn endpoint(value: &str) -> Result<(String, EndpointSettings), String> {
                 let priority = number::decimal_integer(&value).map_err(|reason| format!("gw-priority {reason}"))?;
                 endpoint.gw_priority = Some(priority).filter(|priority| *priority != 0);
             }
-            _ => return Err(format!("`{key}` is none of its fields")),
+            _ => return Err(format!("`{key}` is not one of its fields")),
         }
     }
     if name.is_empty() {

@@ -81,7 +81,7 @@ impl Published {
         }
         let protocol = protocol.to_lowercase();
         if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-            return Err(format!("`{protocol}` is none of tcp, udp and sctp"));
+            return Err(format!("`{protocol}` is not one of tcp, udp and sctp"));
         }
         let address = bare_address(address)?.to_owned();
         let container = range(container)?;

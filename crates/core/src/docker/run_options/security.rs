@@ -121,7 +121,7 @@ pub(super) fn isolation(value: &str) -> Result<Isolation, String> {
         "default" => Ok(Isolation::DEFAULT),
         "process" => Ok(Isolation::PROCESS),
         "hyperv" => Ok(Isolation::HYPERV),
-        _ => Err("is none of default, process and hyperv".to_owned()),
+        _ => Err("is not one of default, process and hyperv".to_owned()),
     }
 }
 

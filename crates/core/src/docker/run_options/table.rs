@@ -321,6 +321,6 @@ fn pull_policy(text: &str) -> Result<PullPolicy, String> {
         "missing" => Ok(PullPolicy::Missing),
         // docker takes the empty word and then pulls on no occasion.
         "never" | "" => Ok(PullPolicy::Never),
-        _ => Err("is none of always, missing and never".to_owned()),
+        _ => Err("is not one of always, missing and never".to_owned()),
     }
 }

@@ -441,7 +441,7 @@ async fn look_at_forwarding(
     }
 }
 
-/// Why a target can't be opened; none where it can. The inner one is none where nobody said why.
+/// Why a target can't be opened; `None` where it can. The inner one is none where nobody said why.
 async fn opens(agent: &Agent, target: Target, options: &CallOptions) -> Option<Option<FailureKind>> {
     match tokio::time::timeout(LIMIT, agent.try_open(target, options)).await {
         Ok(Ok(Ok(_))) => None,

@@ -52,10 +52,10 @@ pub struct Facts {
     pub round_trip_ms: f64,
     /// Whether the engine gives GPUs to containers.
     pub gpu_support: bool,
-    /// GPUs of the machine; none where nobody could look.
+    /// GPUs of the machine; `None` where nobody could look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u64>,
-    /// The disk of the engine's data; none where nobody could look.
+    /// The disk of the engine's data; `None` where nobody could look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Disk>,
     /// Where the engine keeps its data.
@@ -153,14 +153,14 @@ fn of_info(info: &SystemInfo) -> Facts {
     }
 }
 
-/// The disk of this machine that a path is on; none where there is no such path.
+/// The disk of this machine that a path is on; `None` where there is no such path.
 pub fn own_disk(path: &str) -> Option<Disk> {
     let disk = rustix::fs::statvfs(path).ok()?;
     let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
     Some(Disk::new(bytes(disk.f_bavail), bytes(disk.f_blocks)))
 }
 
-/// The disk of a dock's machine that a path is on; none where it does not say.
+/// The disk of a dock's machine that a path is on; `None` where it does not say.
 pub async fn disk(path: &str, agent: &Agent, options: &CallOptions) -> Option<Disk> {
     let looked = remote::script(agent, LOOK_AT_DISK, &[path], options, LOOK_LIMIT).await;
     parse_look(&looked.ok()?.stdout).0

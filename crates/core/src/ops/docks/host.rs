@@ -39,7 +39,7 @@ pub async fn resolve(access: &SshAccess, env: &Env) -> Result<SshConfig> {
     Ok(config)
 }
 
-/// What `ssh -G` prints; none where there is no ssh.
+/// What `ssh -G` prints; `None` where there is no ssh.
 async fn ask_ssh(access: &SshAccess, env: &Env) -> Result<Option<String>, std::io::Error> {
     let mut ssh = tokio::process::Command::new("ssh");
     ssh.env_clear().envs(env.iter()).arg("-G");

@@ -284,7 +284,7 @@ fn repo(settings: &Settings<'_>, said: &str) -> Result<Repo> {
         .hint(hint!("{} = registry.example.com:5000", REPO)))
 }
 
-/// The text without the quotation mark at its end that nothing opened; none where there is no such mark.
+/// The text without the quotation mark at its end that nothing opened; `None` where there is no such mark.
 fn without_stray_quote(text: &str) -> Option<&str> {
     ['"', '\'']
         .into_iter()
@@ -438,7 +438,7 @@ mod tests {
             ),
             (
                 "publication_tag = {imgae}:1",
-                "{imgae} is none of {image}, {tag}, {user}",
+                "{imgae} is not one of {image}, {tag}, {user}",
             ),
             ("publication_tag = {account}/x:1", "{account} is known of AWS alone"),
             ("publication_tag = Team/X:1", "\"Team/X:1\" is no legal reference"),

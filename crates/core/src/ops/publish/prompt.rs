@@ -45,7 +45,7 @@ pub async fn ask(printer: &Printer, registry: &str) -> Result<Login> {
     Ok(Login::new(user, secret))
 }
 
-/// A line of stdin; none where it is empty or stdin has ended.
+/// A line of stdin; `None` where it is empty or stdin has ended.
 async fn line() -> Option<String> {
     let terminal = File::from(std::io::stdin().as_fd().try_clone_to_owned().ok()?);
     let (sender, receiver) = oneshot::channel();

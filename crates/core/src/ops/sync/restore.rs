@@ -144,7 +144,7 @@ fn restore_there(context: &Context, args: &SyncArgs, project: &Project, only: &[
 }
 
 impl Side<'_> {
-    /// What is to be restored; none where it was only to be shown, which is done then.
+    /// What is to be restored; `None` where it was only to be shown, which is done then.
     fn choose(
         &self,
         context: &Context,

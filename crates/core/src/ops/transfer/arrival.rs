@@ -95,7 +95,7 @@ pub async fn verify(shipment: &Shipment, documents: &Documents) -> Result<()> {
                         .eq(sent.layers.iter().map(|layer| layer.diff_id.as_str()))
             });
             if !same {
-                return Err(broken("its layers are others".to_owned()));
+                return Err(broken("it has other layers".to_owned()));
             }
         }
         Store::Containerd(content) => {

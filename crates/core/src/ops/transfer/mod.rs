@@ -662,7 +662,7 @@ impl Route<'_> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that are free at the destination; none where nobody can look.
+    /// Bytes that are free at the destination; `None` where nobody can look.
     async fn free(&self, dest: &End) -> Option<u64> {
         self.to.free(&dest.engine, &dest.info, &self.context.env).await
     }
@@ -674,7 +674,7 @@ impl Route<'_> {
         let Some(free) = free else {
             self.context
                 .printer
-                .detail("nobody can look how much space is free there");
+                .detail("how much space is free there is not known");
             return Ok(());
         };
         let Room { least, most } = plan.room;

@@ -178,7 +178,7 @@ impl Place {
         }
     }
 
-    /// Bytes that are free where its engine keeps images; none where nobody can look.
+    /// Bytes that are free where its engine keeps images; `None` where nobody can look.
     pub async fn free(&self, engine: &Engine, info: &SystemInfo, env: &Env) -> Option<u64> {
         let root = image_root(info)?;
         let disk = match &self.way {

@@ -112,7 +112,7 @@ impl Lock {
     }
 }
 
-/// The number of the process in which a transfer of this ID runs on this machine; none where none does, which a stranger's
+/// The number of the process in which a transfer of this ID runs on this machine; `None` where none does, which a stranger's
 /// text never does. In doubt it runs.
 pub fn process_of(id: &str, env: &Env) -> Option<String> {
     if !is_hex(id, 2 * ID) {
