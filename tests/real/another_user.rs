@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
 
-use dockerutils_core::agent::place::Place;
+use dockerutils_core::agent::paths::AgentPaths;
 use dockerutils_core::docks::{self, Dock};
 use dockerutils_core::env::Env;
 use dockerutils_test_support::Sandbox;
@@ -147,11 +147,11 @@ fn nothing_is_said_to_an_agents_socket_in_a_directory_of_another_user() {
     let home = sandbox.home();
     let env = Env::from_pairs([("HOME", home.to_str().unwrap())]);
     let dock: Dock = docks::list(&env).read().unwrap().remove(0);
-    let place = Place::of(&dock, &env).unwrap();
+    let paths = AgentPaths::of(&dock, &env).unwrap();
     let directory = home.join(".cache/dockerutils/run");
     std::fs::create_dir_all(&directory).unwrap();
     std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
-    let listener = UnixListener::bind(place.control_socket()).unwrap();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
     listener.set_nonblocking(true).unwrap();
     let _given = Given::new(&directory);
     for (command, arguments, code) in [

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser};
 
 use crate::agent::CallOptions;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docker::endpoint::{Choice, Endpoint};
 use crate::docker::engine::Engine;
 use crate::docks::{Docks, Named};
@@ -209,7 +209,7 @@ impl Context {
     /// No such dock, a DOCKER_HOST or docker context that names no engine.
     pub fn engine_choice(&self) -> Result<Choice> {
         match &self.dock {
-            Some(name) => docked::choice_of(name, &self.env),
+            Some(name) => dock_engine::choice_of(name, &self.env),
             None => Endpoint::choose(&self.env),
         }
     }
@@ -236,8 +236,8 @@ impl Context {
                     self.printer.warning(&doubt);
                 }
                 match docks.named(name)? {
-                    Named::Here => Engine::connect_to(docked::here(&self.env)?).await,
-                    Named::Dock(dock) => docked::connect(dock, &self.env, &CallOptions::of_terminal()).await,
+                    Named::Here => Engine::connect_to(dock_engine::here(&self.env)?).await,
+                    Named::Dock(dock) => dock_engine::connect(dock, &self.env, &CallOptions::of_terminal()).await,
                 }
             }
             None => Engine::connect(&self.env).await,
@@ -255,7 +255,7 @@ impl Context {
                 // Where the environment leads to this machine's own engine already, nothing is to be said of it.
                 match Endpoint::choose(&self.env).is_ok_and(|chosen| chosen == choice) {
                     true => Ok(Vec::new()),
-                    false => docked::variables(&choice.endpoint),
+                    false => dock_engine::variables(&choice.endpoint),
                 }
             }
             None => Ok(Vec::new()),
@@ -269,7 +269,7 @@ impl Context {
     pub fn docker_prefix(&self) -> Result<String> {
         match &self.dock {
             Some(_) if self.docker_variables()?.is_empty() => Ok(String::new()),
-            Some(_) => docked::prefix(&self.engine_choice()?.endpoint, &self.env),
+            Some(_) => dock_engine::prefix(&self.engine_choice()?.endpoint, &self.env),
             None => Ok(String::new()),
         }
     }

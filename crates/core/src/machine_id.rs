@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::agent::place::state_directory;
+use crate::agent::paths::state_directory;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex, is_hex};

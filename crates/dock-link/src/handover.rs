@@ -89,7 +89,7 @@ pub(crate) fn take(mut from: &UnixStream) -> io::Result<(Descriptors, Start)> {
 mod tests {
     use std::os::unix::net::UnixListener;
 
-    use dock_client::agent::place::Place;
+    use dock_client::agent::paths::AgentPaths;
     use dock_client::docks::{Access, Dock, Forward, SshAccess};
     use dock_client::env::Env;
 
@@ -107,7 +107,7 @@ mod tests {
         };
         let env = Env::from_pairs([("HOME", directory.path().to_str().unwrap())]);
         let start = Start {
-            place: Place::of(&dock, &env).unwrap(),
+            paths: AgentPaths::of(&dock, &env).unwrap(),
             dock,
         };
         let file = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());

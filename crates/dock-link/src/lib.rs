@@ -8,7 +8,7 @@
 //! - [`program`]: the main function: supervisor or worker; `supervisor`, and what it hands to its worker, `handover`;
 //! - [`service`]: both sockets, and how long to live;
 //! - [`link`]: the connection to the dock: made when it is needed, mended when it breaks, dropped when it is idle;
-//! - [`desk`]: questions to the person who waits for a link;
+//! - [`prompts`]: questions to the person who waits for a link;
 //! - `ports`: what containers publish on the dock answers here, too;
 //! - `mounts`: what containers mount of the dock, and this machine's was meant;
 //! - `relay`: bytes from here to the dock and back;
@@ -20,7 +20,6 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
-pub mod desk;
 mod handover;
 pub mod link;
 pub mod log;
@@ -28,6 +27,7 @@ mod mounts;
 mod mutex;
 pub mod ports;
 pub mod program;
+pub mod prompts;
 mod relay;
 pub mod service;
 mod shells;

@@ -15,9 +15,9 @@ use dock_client::agent::wire;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::desk::Desk;
 use crate::log::Log;
 use crate::mutex::lock;
+use crate::prompts::Prompts;
 use crate::timing::Timing;
 use crate::transport::{Connection, Connector, Transport, TransportError, TransportErrorKind};
 
@@ -26,7 +26,7 @@ const THINKING: Duration = Duration::from_millis(500);
 
 /// How long who opens something waits for a link.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish {
+pub struct OpenOptions {
     /// Since when it waits.
     pub arrival: Instant,
     /// How long it waits for a link that broke to be mended.
@@ -42,7 +42,7 @@ pub struct Link<C: Connector> {
 
 struct Shared<C: Connector> {
     connector: C,
-    desk: Arc<Desk>,
+    prompts: Arc<Prompts>,
     timing: Timing,
     log: Log,
     phase: watch::Sender<Phase<C::Transport>>,
@@ -143,11 +143,11 @@ impl<C: Connector> Clone for Link<C> {
 
 impl<C: Connector> Link<C> {
     /// A link that is not made yet.
-    pub fn new(connector: C, desk: Arc<Desk>, timing: Timing, log: Log) -> Self {
+    pub fn new(connector: C, prompts: Arc<Prompts>, timing: Timing, log: Log) -> Self {
         Self {
             shared: Arc::new(Shared {
                 connector,
-                desk,
+                prompts,
                 timing,
                 log,
                 phase: watch::Sender::new(Phase::Idle),
@@ -160,7 +160,7 @@ impl<C: Connector> Link<C> {
     ///
     /// # Errors
     /// The link's, and the dock's refusal of this target.
-    pub async fn open(&self, wish: Wish, target: &Target) -> Result<(Connection, Over), TransportError> {
+    pub async fn open(&self, wish: OpenOptions, target: &Target) -> Result<(Connection, Over), TransportError> {
         loop {
             let live = self.up(wish).await?;
             if matches!(target, Target::Exec(_))
@@ -218,7 +218,7 @@ impl<C: Connector> Link<C> {
     ///
     /// # Errors
     /// Why it can't be made.
-    pub async fn up(&self, wish: Wish) -> Result<Arc<Live<C::Transport>>, TransportError> {
+    pub async fn up(&self, wish: OpenOptions) -> Result<Arc<Live<C::Transport>>, TransportError> {
         let shared = &self.shared;
         let mut phases = shared.phase.subscribe();
         loop {
@@ -445,14 +445,14 @@ impl<C: Connector> Link<C> {
 
 impl<C: Connector> Shared<C> {
     async fn connect(&self) -> Result<C::Transport, TransportError> {
-        let connecting = self.connector.connect(Arc::clone(&self.desk) as _);
+        let connecting = self.connector.connect(Arc::clone(&self.prompts) as _);
         tokio::pin!(connecting);
         let mut left = self.timing.connect;
         loop {
             let step = left.min(THINKING);
             tokio::select! {
                 result = &mut connecting => return result,
-                () = sleep(step) => if !self.desk.is_asking() {
+                () = sleep(step) => if !self.prompts.is_asking() {
                     left -= step;
                 }
             }
@@ -466,7 +466,7 @@ impl<C: Connector> Shared<C> {
     }
 
     /// What the failure of others means for who came at `wish.arrival`.
-    fn verdict(&self, wish: Wish, outage: &Outage) -> Verdict {
+    fn verdict(&self, wish: OpenOptions, outage: &Outage) -> Verdict {
         let timing = &self.timing;
         let stood = self.stood.load(Ordering::Acquire);
         let is_own = outage.began >= wish.arrival;

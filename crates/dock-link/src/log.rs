@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
-use dock_client::agent::place::Place;
+use dock_client::agent::paths::AgentPaths;
 use dock_client::text::visible;
 
 /// Past this size the log becomes the old log, and the one before that is gone.
@@ -27,10 +27,10 @@ pub struct Log {
 
 impl Log {
     /// The log of the agent at this place, for the part of it that is called `who`.
-    pub fn of(place: &Place, who: &'static str) -> Self {
+    pub fn of(paths: &AgentPaths, who: &'static str) -> Self {
         Self {
-            file: place.log_file(),
-            old: place.old_log_file(),
+            file: paths.log_file(),
+            old: paths.old_log_file(),
             who,
             takes_stderr: false,
         }

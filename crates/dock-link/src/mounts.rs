@@ -2,7 +2,7 @@
 //!
 //! A docker client turns `-v "$PWD":/app` into a path of this machine, which an engine far away takes for one of its own:
 //! what is not there it makes, empty. `run-image` mounts the project's copy in its place; other clients are not changed.
-//! So each path that a creation mounts ([`crate::ports::observer`]) and that is on this machine is looked for on the dock,
+//! So each path that a creation mounts ([`crate::ports::http_observer`]) and that is on this machine is looked for on the dock,
 //! and the user hears of it, in the log and at the next prompt of the docked shell: where the dock has none or an empty
 //! one, and where the path lies in a project that has its copy elsewhere.
 
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dock_client::agent::holder::lineage;
-use dock_client::agent::place::Place;
+use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::target::{Command, Exec, Target};
 use dock_client::sync_memory;
 use dock_client::text::visible;
@@ -23,7 +23,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout};
 
-use crate::link::{Link, Wish};
+use crate::link::{Link, OpenOptions};
 use crate::log::Log;
 use crate::mutex::lock;
 use crate::shells::{Shells, write_private};
@@ -58,7 +58,7 @@ done"#;
 /// What is mounted through one agent.
 pub(crate) struct Mounts {
     moniker: String,
-    place: Place,
+    paths: AgentPaths,
     log: Log,
     shells: Arc<Mutex<Shells>>,
     seen: Sender<Seen>,
@@ -88,14 +88,14 @@ impl Mounts {
     /// Nothing is mounted yet. What is seen is to be given to [`Mounts::run`].
     pub(crate) fn new(
         moniker: String,
-        place: Place,
+        paths: AgentPaths,
         shells: Arc<Mutex<Shells>>,
         log: Log,
     ) -> (Arc<Self>, Receiver<Seen>) {
         let (seen, seeing) = channel(WAITING);
         let mounts = Self {
             moniker,
-            place,
+            paths,
             log,
             shells,
             seen,
@@ -172,7 +172,7 @@ impl Mounts {
     /// Where the copy of a project's path is on the dock.
     fn copy(&self, path: &Path) -> Option<String> {
         path.ancestors().find_map(|root| {
-            let workspace = sync_memory::workspace(self.place.state_directory(), root, &self.moniker)?;
+            let workspace = sync_memory::workspace(self.paths.state_directory(), root, &self.moniker)?;
             let inside = path.strip_prefix(root).ok()?.to_str()?;
             match (workspace.as_str(), inside) {
                 ("", _) => None,
@@ -232,7 +232,7 @@ impl Mounts {
             return Ok(());
         }
         let _alone = lock(&self.leaving);
-        let file = self.place.notice_file(shell);
+        let file = self.paths.notice_file(shell);
         let before = match fs::metadata(&file) {
             // A shell that shows no notices has them in the log.
             Ok(found) if found.len() > NOTICE => return Ok(()),
@@ -245,14 +245,14 @@ impl Mounts {
     /// Forgets what was to be said to this shell: another one may have had its number.
     pub(crate) fn forget(&self, shell: i32) {
         // There seldom is one.
-        let _ = fs::remove_file(self.place.notice_file(shell));
+        let _ = fs::remove_file(self.paths.notice_file(shell));
         lock(&self.said).retain(|(to, _), _| *to != Some(shell));
     }
 
     /// Removes what was to be said to shells that are gone.
     pub(crate) fn clean(&self) {
         let alive: Vec<i32> = lock(&self.shells).holders.iter().map(|holder| holder.pid).collect();
-        for (shell, _) in self.place.notice_files() {
+        for (shell, _) in self.paths.notice_files() {
             if !alive.contains(&shell) {
                 self.forget(shell);
             }
@@ -287,7 +287,7 @@ async fn look<C: Connector>(link: &Link<C>, here: &[Here]) -> Result<Vec<String>
         command: Command::Argv(words.chain(paths).map(str::to_owned).collect()),
         pty: None,
     });
-    let wish = Wish {
+    let wish = OpenOptions {
         arrival: Instant::now(),
         patience: Duration::ZERO,
         answers: false,

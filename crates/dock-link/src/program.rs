@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use dock_client::agent::place::Place;
+use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::start::Start;
 use dock_client::docks::Dock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::handover::{self, Descriptors};
 use crate::log::Log;
 use crate::service::{Ending, Service, Sockets};
-use crate::supervisor::{self, Made};
+use crate::supervisor::{self, BoundSockets};
 use crate::timing::Timing;
 use crate::transport::Connector;
 
@@ -29,7 +29,7 @@ pub(crate) const STOPPED: u8 = 10;
 /// What a worker has to do.
 pub struct Work {
     dock: Dock,
-    place: Place,
+    paths: AgentPaths,
     timing: Timing,
     log: Log,
     sockets: Sockets,
@@ -62,8 +62,8 @@ impl Work {
     /// # Errors
     /// What the operating system says.
     pub async fn serve(self, connector: impl Connector) -> io::Result<Ending> {
-        let made = Made::of([self.place.control_socket(), self.place.engine_socket()]);
-        let service = Service::new(self.dock, self.place, connector, self.timing, self.log.clone());
+        let made = BoundSockets::of([self.paths.control_socket(), self.paths.engine_socket()]);
+        let service = Service::new(self.dock, self.paths, connector, self.timing, self.log.clone());
         let mut terminated = signal(SignalKind::terminate())?;
         let stopper = Arc::clone(&service);
         let stopping = tokio::spawn(async move {
@@ -130,10 +130,10 @@ fn is_over(lifeline: &UnixStream) -> bool {
 
 fn run_worker(work: impl AsyncFnOnce(Work) -> io::Result<Ending>) -> io::Result<Ending> {
     let lifeline = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
-    let (Descriptors { control, engine, lock }, Start { place, dock }) = handover::take(&lifeline)?;
+    let (Descriptors { control, engine, lock }, Start { paths, dock }) = handover::take(&lifeline)?;
     // What we start must not hold on to it.
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
-    let mut log = Log::of(&place, "worker");
+    let mut log = Log::of(&paths, "worker");
     log.take_stderr()?;
     raise_descriptors(&log);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -148,7 +148,7 @@ fn run_worker(work: impl AsyncFnOnce(Work) -> io::Result<Ending>) -> io::Result<
         };
         work(Work {
             dock,
-            place,
+            paths,
             timing: Timing::default(),
             log,
             sockets,

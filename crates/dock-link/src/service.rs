@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use dock_client::agent::frame;
-use dock_client::agent::place::Place;
+use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::target::Target;
 use dock_client::agent::wire::{
     Answer, Call, FAILURE_HEADER, Failure, FailureKind, Greeting, Hello, PROTOCOL, Port, Reply, Request, Status,
@@ -28,12 +28,12 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::desk::{Asked, Desk, Seat};
-use crate::link::{Link, Over, Wish};
+use crate::link::{Link, OpenOptions, Over};
 use crate::log::Log;
 use crate::mounts::{Mounts, Seen};
 use crate::mutex::lock;
 use crate::ports::{Demand, Ports, Tap};
+use crate::prompts::{Asked, Prompts, Subscription};
 use crate::relay;
 use crate::shells::Shells;
 use crate::timing::Timing;
@@ -73,10 +73,10 @@ pub enum Ending {
 /// An agent at work.
 pub struct Service<C: Connector> {
     dock: Dock,
-    place: Place,
+    paths: AgentPaths,
     timing: Timing,
     log: Log,
-    desk: Arc<Desk>,
+    prompts: Arc<Prompts>,
     link: Link<C>,
     shells: Arc<Mutex<Shells>>,
     streams: Arc<Streams>,
@@ -133,8 +133,8 @@ impl Drop for Stream {
 
 impl<C: Connector> Service<C> {
     /// An agent of this dock at this place, which makes its links by `connector`.
-    pub fn new(dock: Dock, place: Place, connector: C, timing: Timing, log: Log) -> Arc<Self> {
-        let shells = Shells::read(&place.shells_file());
+    pub fn new(dock: Dock, paths: AgentPaths, connector: C, timing: Timing, log: Log) -> Arc<Self> {
+        let shells = Shells::read(&paths.shells_file());
         let mut key_agents = shells.key_agents.clone();
         // The shell that started us, unless an agent before us knew better.
         if key_agents.is_empty() {
@@ -144,7 +144,7 @@ impl<C: Connector> Service<C> {
                     .map(Into::into),
             );
         }
-        let desk = Desk::new(timing.answer, key_agents);
+        let prompts = Prompts::new(timing.answer, key_agents);
         let streams = Arc::new(Streams {
             open: AtomicUsize::new(0),
             last: Mutex::new(Instant::now()),
@@ -152,15 +152,15 @@ impl<C: Connector> Service<C> {
         });
         let shells = Arc::new(Mutex::new(shells));
         let moniker = dock.moniker.clone();
-        let (mounts, seen_mounts) = Mounts::new(moniker, place.clone(), Arc::clone(&shells), log.clone());
+        let (mounts, seen_mounts) = Mounts::new(moniker, paths.clone(), Arc::clone(&shells), log.clone());
         Arc::new(Self {
-            link: Link::new(connector, Arc::clone(&desk), timing.clone(), log.clone()),
+            link: Link::new(connector, Arc::clone(&prompts), timing.clone(), log.clone()),
             dock,
             timing,
-            desk,
+            prompts,
             shells,
             ports: Ports::new(
-                &place,
+                &paths,
                 Env::from_process().user(),
                 Arc::clone(&streams),
                 Arc::clone(&mounts),
@@ -169,7 +169,7 @@ impl<C: Connector> Service<C> {
             mounts,
             seen_mounts: Mutex::new(Some(seen_mounts)),
             streams,
-            place,
+            paths,
             log,
             ending: Notify::new(),
         })
@@ -210,7 +210,7 @@ impl<C: Connector> Service<C> {
 
     /// Looks after what can't be waited for, until there is nothing left to live for.
     async fn live(&self) -> Ending {
-        let own = inode(&self.place.engine_socket());
+        let own = inode(&self.paths.engine_socket());
         let (mut clock, mut ticks) = (SystemTime::now(), Instant::now());
         loop {
             tokio::time::sleep(self.timing.tick).await;
@@ -243,7 +243,7 @@ impl<C: Connector> Service<C> {
                 false => self.timing.idle_agent,
             };
             // The directory of sockets was cleared, or another agent has taken the place: nobody can find this one.
-            let is_lost = own.is_some() && inode(&self.place.engine_socket()) != own;
+            let is_lost = own.is_some() && inode(&self.paths.engine_socket()) != own;
             if is_lost && self.streams.open() == 0 || !is_needed && !keeps && idle > limit {
                 return Ending::Idle;
             }
@@ -268,7 +268,7 @@ impl<C: Connector> Service<C> {
     }
 
     fn keep(&self, shells: &Shells) {
-        if let Err(cause) = shells.write(&self.place.shells_file()) {
+        if let Err(cause) = shells.write(&self.paths.shells_file()) {
             self.log.line(format!("the shells can't be written down: {cause}"));
         }
     }
@@ -298,7 +298,7 @@ impl<C: Connector> Service<C> {
     async fn serve_engine(&self, stream: UnixStream) {
         let _open = self.streams.begin(false);
         self.tell_ports();
-        let wish = Wish {
+        let wish = OpenOptions {
             arrival: Instant::now(),
             patience: ENGINE_PATIENCE,
             answers: false,
@@ -369,10 +369,10 @@ impl<C: Connector> Service<C> {
             }
         };
         if let Some(socket) = &call.ssh_auth_sock
-            && self.desk.note_key_agent(socket)
+            && self.prompts.note_key_agent(socket)
         {
             let mut shells = lock(&self.shells);
-            shells.key_agents = self.desk.key_agents();
+            shells.key_agents = self.prompts.key_agents();
             self.keep(&shells);
             self.link.forgive();
         }
@@ -433,12 +433,12 @@ impl<C: Connector> Service<C> {
     async fn serve_open(&self, mut stream: UnixStream, call: &Call, target: Option<Target>) -> io::Result<()> {
         let _open = self.streams.begin(call.brief);
         self.tell_ports();
-        let wish = Wish {
+        let wish = OpenOptions {
             arrival: Instant::now(),
             patience: Duration::from_millis(call.patience_ms),
             answers: call.person || call.accept_new,
         };
-        let mut seat = self.desk.sit(call.person, call.accept_new);
+        let mut subscription = self.prompts.subscribe(call.person, call.accept_new);
         let opening = async {
             match &target {
                 Some(target) => self.link.open(wish, target).await.map(Some),
@@ -450,7 +450,7 @@ impl<C: Connector> Service<C> {
         let opened: Result<Option<(Connection, Over)>, TransportError> = loop {
             tokio::select! {
                 opened = &mut opening => break opened,
-                asked = next_question(&mut seat), if asking.is_none() => {
+                asked = next_question(&mut subscription), if asking.is_none() => {
                     frame::write_message(&mut stream, &Reply::Ask(asked.question.clone())).await?;
                     asking = Some(asked);
                 }
@@ -470,7 +470,7 @@ impl<C: Connector> Service<C> {
             };
             return frame::write_message(&mut stream, &Reply::Failed(failure)).await;
         }
-        drop(seat);
+        drop(subscription);
         match opened {
             Ok(Some((connection, over))) => {
                 frame::write_message(&mut stream, &Reply::Done).await?;
@@ -506,10 +506,10 @@ fn fitting(mut ports: Vec<Port>) -> (Vec<Port>, usize) {
     (ports, all - count)
 }
 
-async fn next_question(seat: &mut Seat) -> Asked {
-    match seat.questions.recv().await {
+async fn next_question(subscription: &mut Subscription) -> Asked {
+    match subscription.questions.recv().await {
         Some(asked) => asked,
-        // The desk is there for as long as the seat.
+        // The prompts are there for as long as a subscription.
         None => std::future::pending().await,
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use dock_client::agent::place::Place;
+use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::start::{Start, Started};
 use dock_client::hint;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -47,7 +47,7 @@ pub(crate) fn run() -> io::Result<()> {
         }
     }
     umask(Mode::RWXG | Mode::RWXO);
-    let mut log = Log::of(&start.place, "agent");
+    let mut log = Log::of(&start.paths, "agent");
     let (descriptors, made) = match prepare(&start) {
         Ok(Some(prepared)) => prepared,
         Ok(None) => return say(&Started::Running),
@@ -57,7 +57,7 @@ pub(crate) fn run() -> io::Result<()> {
                     "the agent of dock {:?} can't make its sockets: {cause}",
                     start.dock.moniker
                 ),
-                hint: Some(hint!("look at {}", start.place.engine_socket().display())),
+                hint: Some(hint!("look at {}", start.paths.engine_socket().display())),
             });
         }
     };
@@ -102,19 +102,19 @@ fn say(started: &Started) -> io::Result<()> {
 }
 
 /// Takes the lock, and makes the sockets. None where another agent has the lock.
-fn prepare(start: &Start) -> io::Result<Option<(Descriptors, Made)>> {
-    let place = &start.place;
-    let Some(mut lock) = take_lock(place)? else {
+fn prepare(start: &Start) -> io::Result<Option<(Descriptors, BoundSockets)>> {
+    let paths = &start.paths;
+    let Some(mut lock) = take_lock(paths)? else {
         return Ok(None);
     };
     lock.set_len(0)?;
     lock.rewind()?;
     writeln!(lock, "{}", std::process::id())?;
     // Before the sockets: who finds one finds its dock.
-    write_private(&place.dock_file(), &serde_json::to_vec(&start.dock)?)?;
-    let control = bind(&place.control_socket())?;
-    let engine = bind(&place.engine_socket())?;
-    let made = Made::of([place.control_socket(), place.engine_socket()])?;
+    write_private(&paths.dock_file(), &serde_json::to_vec(&start.dock)?)?;
+    let control = bind(&paths.control_socket())?;
+    let engine = bind(&paths.engine_socket())?;
+    let made = BoundSockets::of([paths.control_socket(), paths.engine_socket()])?;
     let descriptors = Descriptors {
         control: control.into(),
         engine: engine.into(),
@@ -124,8 +124,8 @@ fn prepare(start: &Start) -> io::Result<Option<(Descriptors, Made)>> {
 }
 
 /// Locks the file that one agent has locked while it lives.
-fn take_lock(place: &Place) -> io::Result<Option<File>> {
-    let path = place.lock_file();
+fn take_lock(paths: &AgentPaths) -> io::Result<Option<File>> {
+    let path = paths.lock_file();
     loop {
         let file = OpenOptions::new()
             .read(true)
@@ -164,9 +164,9 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// The paths of sockets that were made, told from those that another agent made since.
 #[derive(Debug)]
-pub(crate) struct Made(Vec<(PathBuf, u64)>);
+pub(crate) struct BoundSockets(Vec<(PathBuf, u64)>);
 
-impl Made {
+impl BoundSockets {
     /// Takes note of what is at these paths now.
     pub(crate) fn of(paths: [PathBuf; 2]) -> io::Result<Self> {
         paths
@@ -207,7 +207,7 @@ impl Made {
 }
 
 /// Keeps a worker at work until one ends for good.
-async fn supervise(start: &Start, descriptors: &Descriptors, made: &Made, log: &Log) -> io::Result<()> {
+async fn supervise(start: &Start, descriptors: &Descriptors, made: &BoundSockets, log: &Log) -> io::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     // Nobody's terminal is ours.
@@ -290,7 +290,7 @@ async fn end(mut worker: Child, log: &Log) -> io::Result<()> {
 
 /// Whether somebody connected while the worker ended for want of work. Nobody new can, once the sockets are out of reach;
 /// so what is in their queues now is all that there is, and is not lost.
-fn is_wanted(made: &Made, descriptors: &Descriptors) -> io::Result<bool> {
+fn is_wanted(made: &BoundSockets, descriptors: &Descriptors) -> io::Result<bool> {
     let hidden = made.hide();
     let mut queues = [
         PollFd::new(&descriptors.control, PollFlags::IN),
@@ -317,7 +317,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let paths = ["a.ctl", "a.sock"].map(|name| directory.path().join(name));
         let [control, engine] = paths.each_ref().map(|path| bind(path).unwrap());
-        let made = Made::of(paths.clone()).unwrap();
+        let made = BoundSockets::of(paths.clone()).unwrap();
         let descriptors = Descriptors {
             control: control.into(),
             engine: engine.try_clone().unwrap().into(),
@@ -342,7 +342,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let paths = ["a.ctl", "a.sock"].map(|name| directory.path().join(name));
         let _ours = paths.each_ref().map(|path| bind(path).unwrap());
-        let made = Made::of(paths.clone()).unwrap();
+        let made = BoundSockets::of(paths.clone()).unwrap();
         let _theirs = bind(&paths[1]).unwrap();
         made.remove();
         assert!(!paths[0].exists());

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dock_client::agent::place::{Place, state_directory};
+use dock_client::agent::paths::{AgentPaths, state_directory};
 use dock_client::agent::{Agent, CallOptions, Port, Status};
 use dock_client::docks::{Access, Dock as DockEntry, Forward, SshAccess};
 use dock_client::env::Env;
@@ -161,7 +161,7 @@ struct Scene {
     dock: Arc<Dock>,
     engine: Arc<Engine>,
     agent: Agent,
-    place: Place,
+    paths: AgentPaths,
     service: Arc<Service<FakeConnector>>,
     running: JoinHandle<Ending>,
 }
@@ -200,19 +200,19 @@ impl Scene {
             workspace: None,
             forward,
         };
-        let place = Place::of(&entry, &env).unwrap();
-        place.prepare().unwrap();
+        let paths = AgentPaths::of(&entry, &env).unwrap();
+        paths.prepare().unwrap();
         let socket = directory.path().join("engine.sock");
         let engine = Engine::start(&socket);
         let dock = Arc::new(Dock::new(socket));
         let agent = Agent::of(&entry, &env).unwrap();
-        let (service, running) = serve(&entry, &place, &dock);
+        let (service, running) = serve(&entry, &paths, &dock);
         Self {
             directory,
             dock,
             engine,
             agent,
-            place,
+            paths,
             service,
             running,
         }
@@ -278,7 +278,7 @@ impl Scene {
     }
 }
 
-fn serve(entry: &DockEntry, place: &Place, dock: &Arc<Dock>) -> (Arc<Service<FakeConnector>>, JoinHandle<Ending>) {
+fn serve(entry: &DockEntry, paths: &AgentPaths, dock: &Arc<Dock>) -> (Arc<Service<FakeConnector>>, JoinHandle<Ending>) {
     let timing = Timing {
         tick: Duration::from_millis(20),
         idle_agent: Duration::from_millis(400),
@@ -289,14 +289,14 @@ fn serve(entry: &DockEntry, place: &Place, dock: &Arc<Dock>) -> (Arc<Service<Fak
         ..Timing::default()
     };
     let connector = FakeConnector(Arc::clone(dock));
-    let service = Service::new(entry.clone(), place.clone(), connector, timing, Log::of(place, "test"));
-    for socket in [place.control_socket(), place.engine_socket()] {
+    let service = Service::new(entry.clone(), paths.clone(), connector, timing, Log::of(paths, "test"));
+    for socket in [paths.control_socket(), paths.engine_socket()] {
         // Of an agent before.
         let _ = fs::remove_file(socket);
     }
     let sockets = Sockets {
-        control: UnixListener::bind(place.control_socket()).unwrap(),
-        engine: UnixListener::bind(place.engine_socket()).unwrap(),
+        control: UnixListener::bind(paths.control_socket()).unwrap(),
+        engine: UnixListener::bind(paths.engine_socket()).unwrap(),
     };
     let running = tokio::spawn(Arc::clone(&service).run(sockets));
     (service, running)
@@ -556,7 +556,7 @@ async fn a_port_that_another_dock_s_container_has_is_said_to_be_its() {
     let (here, name) = (first[0].here.unwrap(), first[0].name.clone());
     // What its supervisor would have written.
     let entry = serde_json::to_vec(scene.agent.dock()).unwrap();
-    fs::write(scene.place.dock_file(), entry).unwrap();
+    fs::write(scene.paths.dock_file(), entry).unwrap();
     let path = scene.directory.path().to_str().unwrap();
     let env = Env::from_pairs([
         ("XDG_RUNTIME_DIR", path),
@@ -569,10 +569,10 @@ async fn a_port_that_another_dock_s_container_has_is_said_to_be_its() {
         forward: Forward::Labelled,
         ..scene.agent.dock().clone()
     };
-    let place = Place::of(&near, &env).unwrap();
+    let paths = AgentPaths::of(&near, &env).unwrap();
     let socket = scene.directory.path().join("near.sock");
     let engine = Engine::start(&socket);
-    let (service, running) = serve(&near, &place, &Arc::new(Dock::new(socket)));
+    let (service, running) = serve(&near, &paths, &Arc::new(Dock::new(socket)));
     let agent = Agent::of(&near, &env).unwrap();
     let own = i32::try_from(std::process::id()).unwrap();
     agent.hold(own, Forward::Labelled).await.unwrap();
@@ -702,7 +702,7 @@ async fn the_next_agent_knows_what_was_made_through_the_last_one() {
     let id = scene.create().await;
     scene.engine.run(&id, None, &[("tcp", port)]);
     scene.until(|ports| ports.len() == 1).await;
-    let file = scene.place.made_file();
+    let file = scene.paths.made_file();
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while !fs::read_to_string(&file).is_ok_and(|text| text.contains(&id)) {
         assert!(tokio::time::Instant::now() < deadline);
@@ -716,7 +716,7 @@ async fn the_next_agent_knows_what_was_made_through_the_last_one() {
     let _ = scene.running.await;
     // A shell holds the next one, which makes the link unasked.
     let entry = scene.agent.dock().clone();
-    (scene.service, scene.running) = serve(&entry, &scene.place, &scene.dock);
+    (scene.service, scene.running) = serve(&entry, &scene.paths, &scene.dock);
     let ports = scene.until(|ports| ports.len() == 1).await;
     assert_eq!(ports[0].container, id);
     scene.engine.tell("destroy", &id, None);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dock_client::agent::place::Place;
+use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::start::{Start, Started};
 use dock_client::agent::target::{Command, Exec, Exit};
 use dock_client::agent::{Agent, CallOptions, Holder, Status};
@@ -253,7 +253,7 @@ async fn start_another(scene: &Scene) -> Started {
         .spawn()
         .unwrap();
     let start = Start {
-        place: Place::of(&scene.dock, &scene.env).unwrap(),
+        paths: AgentPaths::of(&scene.dock, &scene.env).unwrap(),
         dock: scene.dock.clone(),
     };
     let text = serde_json::to_vec(&start).unwrap();

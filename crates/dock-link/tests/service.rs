@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dock_client::agent::frame::{read_message, write_message};
-use dock_client::agent::place::Place;
+use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::target::{Command, Exec, Exit};
 use dock_client::agent::wire::{
     Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Reply, Request, VERSION,
@@ -16,9 +16,9 @@ use dock_client::agent::wire::{
 use dock_client::agent::{Agent, CallOptions, Holder, Link};
 use dock_client::docks::{Access, Dock as DockEntry, Forward, SshAccess};
 use dock_client::env::Env;
-use dock_link::desk::Desk;
-use dock_link::link::Wish;
+use dock_link::link::OpenOptions;
 use dock_link::log::Log;
+use dock_link::prompts::Prompts;
 use dock_link::service::{Ending, Service, Sockets};
 use dock_link::timing::Timing;
 use engine::Engine;
@@ -39,7 +39,7 @@ struct Scene {
     dock: Arc<Dock>,
     engine: Arc<Engine>,
     agent: Agent,
-    place: Place,
+    paths: AgentPaths,
     service: Arc<Service<FakeConnector>>,
     running: JoinHandle<Ending>,
 }
@@ -70,18 +70,18 @@ impl Scene {
             ("PATH", ""),
         ]);
         let agent = Agent::of(&entry(), &env).unwrap();
-        let place = Place::of(&entry(), &env).unwrap();
-        place.prepare().unwrap();
+        let paths = AgentPaths::of(&entry(), &env).unwrap();
+        paths.prepare().unwrap();
         let socket = directory.path().join("engine.sock");
         let engine = Engine::start(&socket);
         let mut dock = Dock::new(socket);
         change(&mut dock);
         let dock = Arc::new(dock);
-        let log = Log::of(&place, "test");
-        let service = Service::new(entry(), place.clone(), FakeConnector(Arc::clone(&dock)), timing, log);
+        let log = Log::of(&paths, "test");
+        let service = Service::new(entry(), paths.clone(), FakeConnector(Arc::clone(&dock)), timing, log);
         let sockets = Sockets {
-            control: UnixListener::bind(place.control_socket()).unwrap(),
-            engine: UnixListener::bind(place.engine_socket()).unwrap(),
+            control: UnixListener::bind(paths.control_socket()).unwrap(),
+            engine: UnixListener::bind(paths.engine_socket()).unwrap(),
         };
         let running = tokio::spawn(Arc::clone(&service).run(sockets));
         Self {
@@ -89,7 +89,7 @@ impl Scene {
             dock,
             engine,
             agent,
-            place,
+            paths,
             service,
             running,
         }
@@ -153,7 +153,7 @@ fn line(command: &str) -> Exec {
 
 /// A control connection by hand: the first words, and the agent's.
 async fn greet(scene: &Scene, hello: Hello) -> (UnixStream, Greeting) {
-    let mut stream = UnixStream::connect(scene.place.control_socket()).await.unwrap();
+    let mut stream = UnixStream::connect(scene.paths.control_socket()).await.unwrap();
     write_message(&mut stream, &hello).await.unwrap();
     let greeting = limit(read_message(&mut stream)).await.unwrap().unwrap();
     (stream, greeting)
@@ -365,10 +365,10 @@ async fn a_link_that_died_silently_is_found_out_and_replaced() {
 #[tokio::test]
 async fn a_link_that_did_not_survive_a_sleep_is_dropped() {
     let scene = Scene::new();
-    let log = Log::of(&scene.place, "test");
-    let desk = Desk::new(Duration::ZERO, Vec::new());
-    let link = dock_link::link::Link::new(FakeConnector(Arc::clone(&scene.dock)), desk, quick(), log);
-    let wish = Wish {
+    let log = Log::of(&scene.paths, "test");
+    let prompts = Prompts::new(Duration::ZERO, Vec::new());
+    let link = dock_link::link::Link::new(FakeConnector(Arc::clone(&scene.dock)), prompts, quick(), log);
+    let wish = OpenOptions {
         arrival: Instant::now(),
         patience: Duration::ZERO,
         answers: false,
@@ -711,9 +711,9 @@ async fn an_old_agent_that_is_busy_is_named_with_the_way_to_end_it() {
         .tempdir()
         .unwrap();
     let env = Env::from_pairs([("XDG_RUNTIME_DIR", directory.path().to_str().unwrap()), ("HOME", "/x")]);
-    let place = Place::of(&entry(), &env).unwrap();
-    place.prepare().unwrap();
-    let listener = UnixListener::bind(place.control_socket()).unwrap();
+    let paths = AgentPaths::of(&entry(), &env).unwrap();
+    paths.prepare().unwrap();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -744,7 +744,7 @@ async fn what_is_no_call_is_answered_or_dropped() {
     };
     assert_eq!(kind, FailureKind::Unknown);
     assert!(message.contains("fly"), "{message}");
-    let mut stream = UnixStream::connect(scene.place.control_socket()).await.unwrap();
+    let mut stream = UnixStream::connect(scene.paths.control_socket()).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     // It may hear of what it said that was not read; it is not kept waiting.
     let _ = limit(stream.read_to_end(&mut Vec::new())).await;

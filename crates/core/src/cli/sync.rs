@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::EngineArgs;
 use crate::ops::sync::SyncArgs;
-use crate::sync::plan::{Direction, Place};
+use crate::sync::plan::{Direction, Side};
 
 /// What is synced, and how.
 #[derive(Args, Clone, Debug)]
@@ -54,7 +54,7 @@ impl SyncOptions {
             list: self.list,
             watch: self.watch,
             restore: self.restore,
-            settle: Place::settled(self.ours, self.theirs),
+            settle: Side::settled(self.ours, self.theirs),
             delete: self.delete,
             with_git: self.with_git,
             chown: self.chown,

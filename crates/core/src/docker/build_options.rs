@@ -9,7 +9,7 @@ use bollard::models::ResourcesUlimits;
 use super::build_needs::{Need, Needing};
 use super::flags::{self, Flag, FlagError, Given, Positionals};
 use super::run_options::security;
-use super::{csv, number};
+use super::{csv, go_values};
 use crate::env::Env;
 
 /// Everything that a build can be told.
@@ -369,7 +369,7 @@ impl BuildOptions {
             option: given.written.clone(),
         };
         let integer = || value.parse::<i64>().map_err(|_| wrong("it must be a whole number"));
-        let bytes = || number::size(value).map_err(|why| wrong(&why));
+        let bytes = || go_values::size(value).map_err(|why| wrong(&why));
         let listed = || attributes(value).map_err(|why| wrong(&why));
         match given.flag.action {
             Action::AddHost => self

@@ -100,7 +100,7 @@ impl Engine {
     /// [`Error::unreachable`] where nothing answers within twenty seconds, with what would mend it.
     pub async fn connect(env: &Env) -> Result<Self> {
         let mut choice = Endpoint::choose(env)?;
-        super::docked::revive(&mut choice, env).await?;
+        super::dock_engine::revive(&mut choice, env).await?;
         Self::connect_to(choice).await
     }
 
@@ -110,7 +110,7 @@ impl Engine {
     /// As [`Engine::connect`].
     pub async fn answers(&self, env: &Env) -> Result<()> {
         let mut choice = Choice::clone(&self.choice);
-        super::docked::revive(&mut choice, env).await?;
+        super::dock_engine::revive(&mut choice, env).await?;
         Self::connect_to(choice).await.map(drop)
     }
 

@@ -15,9 +15,9 @@ use hyper::{Method, Request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::adaptive_compression::{Format, PIECE, Pace, Packer, Queue};
 use super::engine::{ApiVersion, Engine, one_line, refusal};
 use super::messages::Messages;
-use super::packing::{Format, PIECE, Pace, Packer, Queue};
 use crate::error::{Error, Result};
 
 /// Pieces between reader and packer.

@@ -10,7 +10,7 @@ use bollard::models::SystemInfo;
 use bollard::query_parameters::{ListImagesOptionsBuilder, TagImageOptionsBuilder};
 use futures_util::StreamExt as _;
 
-use super::content::{Blob, Content};
+use super::content_store::{Blob, Content};
 use super::engine::Engine;
 use super::manifest::{Descriptor, Digest, Document, ImageConfig, LAYER, Platform, chain_ids};
 use crate::error::{Error, Result};

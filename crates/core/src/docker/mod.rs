@@ -1,5 +1,6 @@
 //! The engine: which one, how it is reached, and what is asked of it.
 
+pub mod adaptive_compression;
 mod bounded_tar;
 pub mod build;
 pub mod build_needs;
@@ -9,15 +10,16 @@ mod cause;
 pub mod classic;
 pub mod client_config;
 pub mod container;
-pub mod content;
+pub mod content_store;
 pub mod context_store;
 mod credential_helper;
 mod csv;
-pub mod docked;
+pub mod dock_engine;
 pub mod dockerfile;
 pub mod endpoint;
 pub mod engine;
 pub mod flags;
+mod go_values;
 mod grpc;
 pub mod heard;
 pub mod image;
@@ -30,8 +32,6 @@ pub mod logins;
 pub mod manifest;
 mod messages;
 mod metered;
-mod number;
-pub mod packing;
 pub mod pip_conf;
 pub mod port_owner;
 pub mod push;

@@ -5,7 +5,7 @@ use bollard::query_parameters::ListContainersOptions;
 use dock_client::listening::process_of;
 
 use super::engine::Engine;
-use crate::agent::{forwarded_here, place};
+use crate::agent::{forwarded_here, paths};
 use crate::env::Env;
 use crate::error::Error;
 use crate::hint;
@@ -26,8 +26,8 @@ pub async fn explain(engine: &Engine, error: Error, local: bool, env: &Env) -> E
             .hint(hint!("docker stop {guard}{}, or publish another port", container; guard = guard));
     }
     if local
-        && let Ok(directory) = place::own_directory(env)
-        && let Some((dock, container)) = forwarded_here(port, &place::engine_sockets(&directory), env).await
+        && let Ok(directory) = paths::own_directory(env)
+        && let Some((dock, container)) = forwarded_here(port, &paths::engine_sockets(&directory), env).await
     {
         return Error::new(
             error.class(),

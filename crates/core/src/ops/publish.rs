@@ -159,7 +159,7 @@ pub fn publish(context: &Context, args: &PublishArgs) -> Result<ExitStatus> {
     }
     context.block_on(async {
         let config = ClientConfig::of(&context.env)?;
-        let mut desk = Desk {
+        let mut publisher = Publisher {
             context,
             config,
             aws: None,
@@ -174,7 +174,7 @@ pub fn publish(context: &Context, args: &PublishArgs) -> Result<ExitStatus> {
         } else {
             None
         };
-        let plan = desk.plan(&project, &destination, source, &args.tags).await?;
+        let plan = publisher.plan(&project, &destination, source, &args.tags).await?;
         if context.global.dry_run {
             printer.plan(&plan.lines())?;
             return Ok(ExitStatus::SUCCESS);
@@ -190,10 +190,10 @@ pub fn publish(context: &Context, args: &PublishArgs) -> Result<ExitStatus> {
                 printer.warning(&warning);
                 RegistryAuth::withheld()
             }
-            None => desk.login(&plan).await?,
+            None => publisher.login(&plan).await?,
         };
-        let reports = desk.push(&engine, &plan, &auth).await;
-        desk.print(&reports)
+        let reports = publisher.push(&engine, &plan, &auth).await;
+        publisher.print(&reports)
     })
 }
 
@@ -215,7 +215,7 @@ async fn engine_with(context: &Context, args: &PublishArgs, origin: Origin, sour
 }
 
 /// Where logins come from.
-struct Desk<'a> {
+struct Publisher<'a> {
     context: &'a Context,
     config: ClientConfig,
     /// The program that speaks to AWS, once it was needed.
@@ -226,7 +226,7 @@ struct Desk<'a> {
     warned: BTreeSet<String>,
 }
 
-impl Desk<'_> {
+impl Publisher<'_> {
     async fn plan(
         &mut self,
         project: &Project,

@@ -78,7 +78,7 @@ pub struct RunArgs {
 
 /// What the surroundings decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct RunEnvironment {
     /// Whether the engine is on another machine.
     pub locality: Locality,
     /// Whether stdin is a terminal.
@@ -133,7 +133,13 @@ impl RunPlan {
     ///
     /// # Errors
     /// No such image, a wrong configuration.
-    pub fn new(project: &Project, args: &RunArgs, around: Surroundings, env: &Env, now: &jiff::Zoned) -> Result<Self> {
+    pub fn new(
+        project: &Project,
+        args: &RunArgs,
+        around: RunEnvironment,
+        env: &Env,
+        now: &jiff::Zoned,
+    ) -> Result<Self> {
         let origin = project.runnable(&args.image)?;
         let settings = project.settings(&args.image);
         let own = project.designation(&args.image)?;
@@ -465,7 +471,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<ExitStatus> {
     if context.global.dry_run {
         let choice = context.engine_choice()?;
         let locality = context.block_on(async { Ok(build::where_it_would_be(&choice, &env, printer).await) })?;
-        let around = Surroundings {
+        let around = RunEnvironment {
             locality,
             terminal,
             gpu: GpuSupport::default(),
@@ -547,7 +553,7 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
             Locality::Docked => "on another machine: AWS's variables stay here",
         }
     ));
-    let around = Surroundings {
+    let around = RunEnvironment {
         locality,
         terminal,
         gpu,
@@ -606,10 +612,8 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         container.detach_keys = config.detach_keys().map(str::to_owned);
     }
     if container.tty && container.attach.stdin && !terminal {
-        return Err(
-            Error::usage("-t asks for a terminal, and stdin is not one")
-                .hint("take -t out of interactive, or run it in a terminal"),
-        );
+        return Err(Error::usage("-t asks for a terminal, and stdin is not one")
+            .hint("take -t out of interactive, or run it in a terminal"));
     }
     if let Some(file) = container.cidfile.as_ref().filter(|file| file.exists()) {
         return Err(
@@ -617,7 +621,7 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         );
     }
     container.warnings.iter().for_each(|warning| printer.warning(warning));
-    let image = have_image(context, (&engine, locality), &config, project, args, &plan, &container).await?;
+    let image = ensure_image(context, (&engine, locality), &config, project, args, &plan, &container).await?;
     if container.platform.is_none()
         && let Some(warning) = image::architecture_warning(&engine, &reference, &image).await?
     {
@@ -686,7 +690,7 @@ fn type_that_makes(project: &Project, designation: &Designation) -> Result<Optio
 }
 
 /// Makes sure that the engine has the image: builds the project's own, pulls others.
-async fn have_image(
+async fn ensure_image(
     context: &Context,
     (engine, locality): (&Engine, Locality),
     config: &ClientConfig,
@@ -881,7 +885,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    fn plan(config: &str, args: &RunArgs, around: Surroundings, env: &Env) -> Result<RunPlan> {
+    fn plan(config: &str, args: &RunArgs, around: RunEnvironment, env: &Env) -> Result<RunPlan> {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("proj");
         fs::create_dir_all(root.join("docker/dev")).unwrap();
@@ -892,7 +896,7 @@ mod tests {
         RunPlan::new(&project, args, around, env, &now)
     }
 
-    const LOCAL: Surroundings = Surroundings {
+    const LOCAL: RunEnvironment = RunEnvironment {
         locality: Locality::Local,
         terminal: true,
         gpu: GpuSupport::Runtime,
@@ -966,7 +970,7 @@ mod tests {
     #[test]
     fn docked_keys_win_where_docked_and_aws_stays_home() {
         let config = "[dev]\nvolumes = -v /a:/a\nvolumes_docked = -v /b:/b\nports = -p 1:1\n";
-        let docked = Surroundings {
+        let docked = RunEnvironment {
             locality: Locality::Docked,
             ..LOCAL
         };

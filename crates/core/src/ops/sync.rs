@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
-use crate::agent::place::state_directory;
+use crate::agent::paths::state_directory;
 use crate::agent::{Agent, CallOptions};
 use crate::cli::Context;
 use crate::config::own::{OwnConfiguration, SyncConfiguration};
 use crate::config::project::Project;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docker::endpoint::Endpoint;
 use crate::docks::{self, Dock, Docks};
 use crate::env::Env;
@@ -26,11 +26,11 @@ use crate::ops::genversion;
 use crate::output::{self, Printer, size, visible};
 use crate::patience::{is_worth_a_try, patiently};
 use crate::shell;
-use crate::sync::far::DockShell;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
 use crate::sync::news::Before;
-use crate::sync::plan::{Action, Direction, Place, Why};
+use crate::sync::plan::{Action, Direction, Side, Why};
+use crate::sync::remote::DockShell;
 use crate::sync::request::Request;
 use crate::sync::rsync::Rsync;
 use crate::sync::send::Generated;
@@ -58,7 +58,7 @@ pub struct SyncArgs {
     /// Bring back what earlier syncs took, on the side that this one would change.
     pub restore: bool,
     /// Whose version wins where both sides changed.
-    pub settle: Option<Place>,
+    pub settle: Option<Side>,
     /// Remove however much the other side has removed.
     pub delete: bool,
     /// git's own files travel, too.
@@ -275,7 +275,7 @@ struct Opening {
 impl Opening {
     fn new(context: &Context, project: &Project) -> Result<Self> {
         let dock = dock_of(context)?;
-        let agent = docked::agent(&dock, &context.env)?.ok_or_else(|| without_ssh(&dock))?;
+        let agent = dock_engine::agent(&dock, &context.env)?.ok_or_else(|| without_ssh(&dock))?;
         let local =
             Local::open(project.root()).map_err(|cause| Error::failed("the project can't be opened").because(cause))?;
         let target = Target {
@@ -400,7 +400,7 @@ pub fn dock_of(context: &Context) -> Result<Dock> {
 /// The dock whose agent's socket the environment leads to.
 fn dock_of_engine(env: &Env) -> Result<Option<Dock>> {
     match Endpoint::choose(env).map(|choice| choice.endpoint) {
-        Ok(Endpoint::Unix(socket)) => Ok(docked::agent_of_socket(&socket, env)?.map(|agent| agent.dock().clone())),
+        Ok(Endpoint::Unix(socket)) => Ok(dock_engine::agent_of_socket(&socket, env)?.map(|agent| agent.dock().clone())),
         // What is wrong with the engine's address is no matter of a sync.
         _ => Ok(None),
     }

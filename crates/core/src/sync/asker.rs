@@ -13,7 +13,7 @@ use super::manifest::Memory;
 use super::request::{Failure, Greeting, Hello, LONGEST_REPLY, PROTOCOL, Reply, Request};
 use super::session::Report;
 use crate::agent::frame;
-use crate::agent::place::is_private;
+use crate::agent::paths::is_private;
 use crate::agent::wire::VERSION;
 
 /// How long a holder may take for its first words, and be silent afterwards.

@@ -20,12 +20,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::far::Shell;
 use super::manifest::Memory;
+use super::remote::Shell;
 use super::request::{Failure, Greeting, Hello, LONGEST_REQUEST, Outcome, PROTOCOL, Reply, Request};
 use super::session::{Notice, Report, Session};
 use crate::agent::frame;
-use crate::agent::place::{SOCKET_PATH, own_directory};
+use crate::agent::paths::{SOCKET_PATH, own_directory};
 use crate::agent::wire::VERSION;
 use crate::env::Env;
 use crate::error::{Error, Result};

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::local::RootIdentity;
 use super::{Content, Item, Kind, MODE_BITS, Stamp, is_acceptable};
-use crate::agent::place::state_directory;
+use crate::agent::paths::state_directory;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
@@ -26,7 +26,7 @@ use crate::private_file;
 
 /// One side of a path when it was last in step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Side {
+pub struct RecordedSide {
     /// Its mode.
     pub mode: u32,
     /// Its stamp.
@@ -37,7 +37,7 @@ pub struct Side {
     pub settled: bool,
 }
 
-impl Side {
+impl RecordedSide {
     /// Of what is there now.
     pub const fn of(item: &Item, settled: bool) -> Self {
         Self {
@@ -57,9 +57,9 @@ pub struct Record {
     /// Its contents, on both sides; of directories, those of nothing.
     pub content: Content,
     /// On this machine.
-    pub here: Side,
+    pub here: RecordedSide,
     /// On the dock.
-    pub there: Side,
+    pub there: RecordedSide,
 }
 
 /// Records by path.
@@ -168,7 +168,7 @@ impl Manifest {
     }
 }
 
-fn side(side: &Side) -> String {
+fn side(side: &RecordedSide) -> String {
     let Stamp {
         size,
         mtime,
@@ -199,9 +199,9 @@ fn read_record(line: &[u8]) -> Option<(&[u8], Record)> {
     Some((path, record))
 }
 
-fn read_side(text: &[u8]) -> Option<Side> {
+fn read_side(text: &[u8]) -> Option<RecordedSide> {
     let mut fields = std::str::from_utf8(text).ok()?.split(',');
-    let side = Side {
+    let side = RecordedSide {
         mode: u32::from_str_radix(fields.next()?, 8)
             .ok()
             .filter(|mode| mode & !MODE_BITS == 0)?,
@@ -396,8 +396,8 @@ mod tests {
         })
     }
 
-    fn one_side() -> impl Strategy<Value = Side> {
-        (0..=MODE_BITS, stamp(), any::<u64>(), any::<bool>()).prop_map(|(mode, stamp, device, settled)| Side {
+    fn one_side() -> impl Strategy<Value = RecordedSide> {
+        (0..=MODE_BITS, stamp(), any::<u64>(), any::<bool>()).prop_map(|(mode, stamp, device, settled)| RecordedSide {
             mode,
             stamp,
             device,

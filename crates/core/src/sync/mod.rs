@@ -12,7 +12,6 @@
 
 pub mod asker;
 pub mod clock;
-pub mod far;
 pub mod guard;
 pub mod holder;
 pub mod listing;
@@ -23,6 +22,7 @@ pub mod obeyed;
 pub mod owner;
 pub mod plan;
 pub mod receive;
+pub mod remote;
 pub mod request;
 pub mod rsync;
 pub mod samples;

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 use super::guard::{self, Guard};
-use super::manifest::{Record, Records, Side};
+use super::manifest::{Record, RecordedSide, Records};
 use super::{Content, Item, Kind, OTHERS_WRITE, Stamp, Tree, ancestors, below, split};
 use crate::config::own::RemoveUnasked;
 
@@ -41,14 +41,14 @@ impl Direction {
 /// One of the two sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum Side {
     /// This machine.
     Here,
     /// The dock.
     There,
 }
 
-impl Place {
+impl Side {
     /// Whose version wins, by the options `--ours` and `--theirs`.
     pub const fn settled(ours: bool, theirs: bool) -> Option<Self> {
         match (ours, theirs) {
@@ -72,17 +72,17 @@ pub enum Why {
     /// Removed on this machine, changed on the dock.
     RemovedHere,
     /// A file is where the other side has a directory, or the other way round.
-    InTheWay(Place),
+    InTheWay(Side),
     /// Another file system is mounted there on the dock, where a file can't be put in one step.
     OtherFileSystem,
     /// It is gone on this side together with what was mounted there, or because something is mounted there now.
-    Mount(Place),
+    Mount(Side),
     /// It became empty on this side, as files do whose contents a power cut took.
-    Emptied(Place),
+    Emptied(Side),
     /// It became shorter on this side, and its time says that nobody wrote to it.
-    Shortened(Place),
+    Shortened(Side),
     /// Its name is another's but for capitals, and this side's file system takes both for one.
-    SameLetters(Place),
+    SameLetters(Side),
     /// Changed on the dock, and no dock changes it: see [`Guard`], which says why.
     Guarded(#[serde(deserialize_with = "guard::read_reason")] Reason),
 }
@@ -98,19 +98,19 @@ impl Why {
             Self::BothNew => "different on both sides, and never synced",
             Self::RemovedThere => "changed here, removed on the dock",
             Self::RemovedHere => "removed here, changed on the dock",
-            Self::InTheWay(Place::Here) => "a file and a directory of this name are in each other's way here",
-            Self::InTheWay(Place::There) => "a file and a directory of this name are in each other's way on the dock",
+            Self::InTheWay(Side::Here) => "a file and a directory of this name are in each other's way here",
+            Self::InTheWay(Side::There) => "a file and a directory of this name are in each other's way on the dock",
             Self::OtherFileSystem => "on another file system of the dock, which is mounted in the workspace",
-            Self::Mount(Place::Here) => "gone here with what is mounted there: another disk, or none",
-            Self::Mount(Place::There) => "gone on the dock with what is mounted there: another disk, or none",
-            Self::Emptied(Place::Here) => "became empty here, as after a power cut",
-            Self::Emptied(Place::There) => "became empty on the dock, as after a power cut",
-            Self::Shortened(Place::Here) => "became shorter here, and its time is that of before",
-            Self::Shortened(Place::There) => "became shorter on the dock, and its time is that of before",
-            Self::SameLetters(Place::Here) => {
+            Self::Mount(Side::Here) => "gone here with what is mounted there: another disk, or none",
+            Self::Mount(Side::There) => "gone on the dock with what is mounted there: another disk, or none",
+            Self::Emptied(Side::Here) => "became empty here, as after a power cut",
+            Self::Emptied(Side::There) => "became empty on the dock, as after a power cut",
+            Self::Shortened(Side::Here) => "became shorter here, and its time is that of before",
+            Self::Shortened(Side::There) => "became shorter on the dock, and its time is that of before",
+            Self::SameLetters(Side::Here) => {
                 "differs from another name in capitals alone, and the disk here takes both for one"
             }
-            Self::SameLetters(Place::There) => {
+            Self::SameLetters(Side::There) => {
                 "differs from another name in capitals alone, and the dock's disk takes both for one"
             }
             Self::Guarded(_) => "different on the dock, and taken from there only by its name",
@@ -141,9 +141,9 @@ pub enum Action {
     /// Left alone on both sides.
     Conflict(Why),
     /// Changed on the side that this sync does not take from.
-    Later(Place),
+    Later(Side),
     /// One of so many removals on this side that they need a person's word: see [`Brake`].
-    Held(Place),
+    Held(Side),
 }
 
 /// From how many removals on a side on a person's word is needed: more than so many files, or more than so large a part of
@@ -215,18 +215,18 @@ pub struct Sides<'a> {
 
 /// What the user wants.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish<'a> {
+pub struct SyncRequest<'a> {
     /// Which way.
     pub direction: Direction,
     /// Whose version wins where both changed.
-    pub settle: Option<Place>,
+    pub settle: Option<Side>,
     /// Only these paths and what is below them; empty for all.
     pub only: &'a [Vec<u8>],
     /// How many removals are done unasked; `None` where a person has said that all are to be done.
     pub brake: Option<Brake>,
 }
 
-impl Wish<'_> {
+impl SyncRequest<'_> {
     /// Everything that changed, in this direction, and no more removals than the brake lets pass.
     pub const fn everything(direction: Direction, brake: Brake) -> Self {
         Self {
@@ -247,7 +247,7 @@ impl Wish<'_> {
         let names = |wanted: &Vec<u8>| {
             path == wanted || (is_at_or_below(path, wanted) && sides.guard.is_listed(wanted, sides.here))
         };
-        self.settle == Some(Place::There) && self.only.iter().any(names)
+        self.settle == Some(Side::There) && self.only.iter().any(names)
     }
 }
 
@@ -275,15 +275,15 @@ impl Sides<'_> {
             return flow;
         };
         let travels = match place {
-            Place::Here => direction.up(),
-            Place::There => direction.down(),
+            Side::Here => direction.up(),
+            Side::There => direction.down(),
         };
         if !travels {
             return flow;
         }
         let (tree, side) = match place {
-            Place::Here => (self.here, &record.here),
-            Place::There => (self.there, &record.there),
+            Side::Here => (self.here, &record.here),
+            Side::There => (self.there, &record.there),
         };
         let Some(item) = tree.get(path) else {
             return match self.lost_mount(tree, *place, path, side) {
@@ -305,13 +305,13 @@ impl Sides<'_> {
     }
 
     /// Whether the nearest directory that is still above a path that is gone is on another file system than it was.
-    fn lost_mount(&self, tree: &Tree, place: Place, path: &[u8], gone: &Side) -> bool {
+    fn lost_mount(&self, tree: &Tree, place: Side, path: &[u8], gone: &RecordedSide) -> bool {
         let above: Vec<&[u8]> = ancestors(path).collect();
         for above in above.into_iter().rev() {
             if let Some(item) = tree.get(above) {
                 let before = self.base.get(above).map(|record| match place {
-                    Place::Here => record.here.device,
-                    Place::There => record.there.device,
+                    Side::Here => record.here.device,
+                    Side::There => record.there.device,
                 });
                 return before.unwrap_or(gone.device) != item.device;
             }
@@ -324,7 +324,7 @@ impl Sides<'_> {
     }
 
     /// The contents that have to be looked at before [`plan`] can tell what changed: paths here, and there.
-    pub fn questions(&self, wish: &Wish<'_>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    pub fn questions(&self, wish: &SyncRequest<'_>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut ask_here, mut ask_there) = (Vec::new(), Vec::new());
         for path in self.paths() {
             if !wish.wants(path) {
@@ -333,7 +333,7 @@ impl Sides<'_> {
             let base = self.base.get(path);
             let item_here = self.here.get(path);
             let item_there = self.there.get(path);
-            let in_doubt = |side: fn(&Record) -> &Side, item: Option<&Item>| match (base, item) {
+            let in_doubt = |side: fn(&Record) -> &RecordedSide, item: Option<&Item>| match (base, item) {
                 (Some(record), Some(item)) => {
                     record.kind == item.kind
                         && item.kind != Kind::Directory
@@ -342,7 +342,7 @@ impl Sides<'_> {
                 }
                 _ => false,
             };
-            let sure = |side: fn(&Record) -> &Side, item: Option<&Item>| match (base, item) {
+            let sure = |side: fn(&Record) -> &RecordedSide, item: Option<&Item>| match (base, item) {
                 (Some(record), Some(item)) => record.kind == item.kind && is_untouched(side(record), item),
                 _ => false,
             };
@@ -384,7 +384,7 @@ pub fn links(base: &Records, here: &Tree, there: &Tree) -> Vec<Vec<u8>> {
     links.map(|(path, _)| path.clone()).collect()
 }
 
-fn is_untouched(side: &Side, item: &Item) -> bool {
+fn is_untouched(side: &RecordedSide, item: &Item) -> bool {
     item.kind == Kind::Directory || (side.settled && side.stamp == item.stamp)
 }
 
@@ -396,7 +396,7 @@ enum Change {
     Gone,
 }
 
-fn change(record: &Record, side: &Side, item: Option<&Item>, known: Option<&Content>) -> Change {
+fn change(record: &Record, side: &RecordedSide, item: Option<&Item>, known: Option<&Content>) -> Change {
     let Some(item) = item else {
         return Change::Gone;
     };
@@ -417,13 +417,13 @@ fn change(record: &Record, side: &Side, item: Option<&Item>, known: Option<&Cont
 enum Flow {
     InStep,
     Agree,
-    From(Place),
+    From(Side),
     Forget,
     Conflict(Why),
 }
 
 /// Plans a sync.
-pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &Wish<'_>) -> Steps {
+pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &SyncRequest<'_>) -> Steps {
     let mut steps = Steps::new();
     // Where a person has said whose version counts.
     let mut settled = BTreeSet::new();
@@ -440,18 +440,18 @@ pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &Wish<'_>) -> Steps {
             sides.doubt(path, flow(base, here, there, contents, path), wish.direction)
         };
         let guarded = match flow {
-            Flow::Conflict(_) | Flow::From(Place::There) => sides.guard.holds(path, sides.here, sides.there),
+            Flow::Conflict(_) | Flow::From(Side::There) => sides.guard.holds(path, sides.here, sides.there),
             _ => None,
         };
         let flow = match (flow, guarded) {
-            (Flow::From(Place::There), Some(_)) if !wish.direction.down() && wish.settle.is_none() => {
-                Flow::From(Place::There)
+            (Flow::From(Side::There), Some(_)) if !wish.direction.down() && wish.settle.is_none() => {
+                Flow::From(Side::There)
             }
             (_, Some(why)) => Flow::Conflict(Why::Guarded(why)),
             (flow, None) => flow,
         };
         let flow = match (flow, wish.settle) {
-            (Flow::Conflict(why @ Why::Guarded(_)), Some(Place::There)) if !wish.takes(path, sides) => {
+            (Flow::Conflict(why @ Why::Guarded(_)), Some(Side::There)) if !wish.takes(path, sides) => {
                 Flow::Conflict(why)
             }
             (Flow::Conflict(_), Some(place)) => {
@@ -466,37 +466,37 @@ pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &Wish<'_>) -> Steps {
             Flow::InStep | Flow::Agree => match mode(base, here, there, wish.direction) {
                 None if matches!(flow, Flow::Agree) => Some(Action::Agree),
                 None => stale(base, here, there).then_some(Action::Agree),
-                Some(action @ (Action::ModeHere(_) | Action::Later(Place::There))) => {
+                Some(action @ (Action::ModeHere(_) | Action::Later(Side::There))) => {
                     Some(guarded_mode(sides, wish, path, action))
                 }
                 action => action,
             },
             Flow::Forget => Some(Action::Forget),
-            Flow::From(Place::Here) if !wish.direction.up() => Some(Action::Later(Place::Here)),
-            Flow::From(Place::There) if !wish.direction.down() => Some(Action::Later(Place::There)),
+            Flow::From(Side::Here) if !wish.direction.up() => Some(Action::Later(Side::Here)),
+            Flow::From(Side::There) if !wish.direction.down() => Some(Action::Later(Side::There)),
             Flow::From(place) => put(place, base, here, there, wish.direction),
             Flow::Conflict(why) => Some(Action::Conflict(why)),
         };
         steps.extend(action.map(|action| (path.clone(), action)));
     }
-    for side in [Place::Here, Place::There] {
+    for side in [Side::Here, Side::There] {
         brake(sides, &mut steps, wish, side);
         tell_apart(sides, &mut steps, side);
     }
-    fit(sides, &mut steps, &settled, wish.settle, Place::There);
-    fit(sides, &mut steps, &settled, wish.settle, Place::Here);
+    fit(sides, &mut steps, &settled, wish.settle, Side::There);
+    fit(sides, &mut steps, &settled, wish.settle, Side::Here);
     hold(sides, &mut steps, wish);
     steps
 }
 
 /// The step for a mode that changed on the dock, where the guard has a say.
-fn guarded_mode(sides: &Sides<'_>, wish: &Wish<'_>, path: &[u8], action: Action) -> Action {
+fn guarded_mode(sides: &Sides<'_>, wish: &SyncRequest<'_>, path: &[u8], action: Action) -> Action {
     let Some(why) = sides.guard.holds_mode(path, sides.here) else {
         return action;
     };
     match (action, wish.settle, sides.here.get(path)) {
-        (_, Some(Place::Here), Some(here)) => Action::ModeThere(here.mode),
-        (_, Some(Place::There), Some(here)) if wish.takes(path, sides) => Action::ModeHere(taken(
+        (_, Some(Side::Here), Some(here)) => Action::ModeThere(here.mode),
+        (_, Some(Side::There), Some(here)) if wish.takes(path, sides) => Action::ModeHere(taken(
             sides.there.get(path).map_or(here.mode, |there| there.mode),
             Some(here),
         )),
@@ -508,7 +508,7 @@ fn guarded_mode(sides: &Sides<'_>, wish: &Wish<'_>, path: &[u8], action: Action)
 }
 
 /// The guard's last word, when the steps of both sides fit together: what they would take along, it holds, too.
-fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &Wish<'_>) {
+fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>) {
     let is_directory = |tree: &Tree, path: &[u8]| tree.get(path).is_some_and(|item| item.kind == Kind::Directory);
     let changing: Vec<(Vec<u8>, Action)> = steps
         .iter()
@@ -551,7 +551,7 @@ fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &Wish<'_>) {
             && ancestors(path)
                 .any(|above| matches!(steps.get(above), Some(Action::Conflict(_))) && !is_directory(sides.here, above));
         if blocked {
-            steps.insert(path.clone(), Action::Conflict(Why::InTheWay(Place::Here)));
+            steps.insert(path.clone(), Action::Conflict(Why::InTheWay(Side::Here)));
         }
     }
 }
@@ -587,8 +587,8 @@ fn flow(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, conten
         return match (here, there) {
             (Some(_), Some(_)) if same => Flow::Agree,
             (Some(_), Some(_)) => Flow::Conflict(Why::BothNew),
-            (Some(_), None) => Flow::From(Place::Here),
-            (None, _) => Flow::From(Place::There),
+            (Some(_), None) => Flow::From(Side::Here),
+            (None, _) => Flow::From(Side::There),
         };
     };
     let changes = (
@@ -597,8 +597,8 @@ fn flow(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, conten
     );
     match changes {
         (Change::None, Change::None) => Flow::InStep,
-        (Change::None, _) => Flow::From(Place::There),
-        (_, Change::None) => Flow::From(Place::Here),
+        (Change::None, _) => Flow::From(Side::There),
+        (_, Change::None) => Flow::From(Side::Here),
         (Change::Gone, Change::Gone) => Flow::Forget,
         (Change::Other, Change::Other) if same => Flow::Agree,
         (Change::Other, Change::Other) => Flow::Conflict(Why::BothChanged),
@@ -618,45 +618,45 @@ fn generated(
     match (here, there) {
         (Some(_), Some(_)) => match flow(base, here, there, contents, path) {
             flow @ (Flow::InStep | Flow::Agree) => flow,
-            _ => Flow::From(Place::Here),
+            _ => Flow::From(Side::Here),
         },
-        (Some(_), None) => Flow::From(Place::Here),
+        (Some(_), None) => Flow::From(Side::Here),
         (None, None) => Flow::Forget,
         // Removed here, it goes there, too; what only the dock has of it is not ours.
-        (None, Some(_)) if base.is_some() => Flow::From(Place::Here),
+        (None, Some(_)) if base.is_some() => Flow::From(Side::Here),
         (None, Some(_)) => Flow::InStep,
     }
 }
 
 /// The step that makes the other side as this one is.
 fn put(
-    from: Place,
+    from: Side,
     base: Option<&Record>,
     here: Option<&Item>,
     there: Option<&Item>,
     direction: Direction,
 ) -> Option<Action> {
     match (from, here, there) {
-        (Place::Here, Some(here), there) => Some(Action::Send(merged(base, here, there, Place::Here, direction))),
-        (Place::Here, None, Some(_)) => Some(Action::RemoveThere),
-        (Place::There, here, Some(there)) => {
-            let mode = merged(base, there, here, Place::There, direction);
+        (Side::Here, Some(here), there) => Some(Action::Send(merged(base, here, there, Side::Here, direction))),
+        (Side::Here, None, Some(_)) => Some(Action::RemoveThere),
+        (Side::There, here, Some(there)) => {
+            let mode = merged(base, there, here, Side::There, direction);
             let is_link = there.kind == Kind::Symlink;
             Some(Action::Bring(if is_link { mode } else { taken(mode, here) }))
         }
-        (Place::There, Some(_), None) => Some(Action::RemoveHere),
+        (Side::There, Some(_), None) => Some(Action::RemoveHere),
         (_, None, None) => Some(Action::Forget),
     }
 }
 
 /// The mode of what is put: the other side's, where only that one changed it.
-fn merged(base: Option<&Record>, item: &Item, other: Option<&Item>, from: Place, direction: Direction) -> u32 {
+fn merged(base: Option<&Record>, item: &Item, other: Option<&Item>, from: Side, direction: Direction) -> u32 {
     let (Some(record), Some(other)) = (base, other) else {
         return item.mode;
     };
     let (own, others) = match from {
-        Place::Here => (record.here.mode, record.there.mode),
-        Place::There => (record.there.mode, record.here.mode),
+        Side::Here => (record.here.mode, record.there.mode),
+        Side::There => (record.there.mode, record.here.mode),
     };
     let keeps = record.kind == item.kind && item.kind == other.kind && direction != Direction::Both;
     if keeps && item.mode == own && other.mode != others {
@@ -681,16 +681,16 @@ fn mode(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, direct
     let from = match (changed_here, changed_there) {
         (false, false) => return None,
         _ if here.mode == there.mode => return Some(Action::Agree),
-        (true, false) => Place::Here,
-        (false, true) => Place::There,
-        (true, true) if direction == Direction::Down => Place::There,
-        (true, true) => Place::Here,
+        (true, false) => Side::Here,
+        (false, true) => Side::There,
+        (true, true) if direction == Direction::Down => Side::There,
+        (true, true) => Side::Here,
     };
     Some(match from {
-        Place::Here if direction.up() => Action::ModeThere(here.mode),
+        Side::Here if direction.up() => Action::ModeThere(here.mode),
         // All that changed is what is not taken.
-        Place::There if taken(there.mode, Some(here)) == here.mode => Action::Agree,
-        Place::There if direction.down() => Action::ModeHere(taken(there.mode, Some(here))),
+        Side::There if taken(there.mode, Some(here)) == here.mode => Action::Agree,
+        Side::There if direction.down() => Action::ModeHere(taken(there.mode, Some(here))),
         place => Action::Later(place),
     })
 }
@@ -707,28 +707,28 @@ fn stale(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>) -> bo
 
 /// Makes the steps of one side fit together: nothing is put below what is no directory, in the place of a directory that
 /// is not empty, or through a link; no directory is removed that still holds something.
-fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle: Option<Place>, side: Place) {
+fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle: Option<Side>, side: Side) {
     let (tree, source) = match side {
-        Place::There => (sides.there, sides.here),
-        Place::Here => (sides.here, sides.there),
+        Side::There => (sides.there, sides.here),
+        Side::Here => (sides.here, sides.there),
     };
     let removes = |action: &Action| match side {
-        Place::There => *action == Action::RemoveThere,
-        Place::Here => *action == Action::RemoveHere,
+        Side::There => *action == Action::RemoveThere,
+        Side::Here => *action == Action::RemoveHere,
     };
     let removal = match side {
-        Place::There => Action::RemoveThere,
-        Place::Here => Action::RemoveHere,
+        Side::There => Action::RemoveThere,
+        Side::Here => Action::RemoveHere,
     };
     let puts = |action: &Action| {
         matches!(
             (side, action),
-            (Place::There, Action::Send(_)) | (Place::Here, Action::Bring(_))
+            (Side::There, Action::Send(_)) | (Side::Here, Action::Bring(_))
         )
     };
     let placing = |mode: u32| match side {
-        Place::There => Action::Send(mode),
-        Place::Here => Action::Bring(taken(mode, None)),
+        Side::There => Action::Send(mode),
+        Side::Here => Action::Bring(taken(mode, None)),
     };
     let paths: Vec<Vec<u8>> = steps.keys().cloned().collect();
     for path in &paths {
@@ -765,7 +765,7 @@ fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle
                 Some(_) => blocked = blocked.or(Some(above.to_vec())),
             }
         }
-        let foreign = side == Place::There && parent_item(tree, path).is_some_and(|item| item.device != 0);
+        let foreign = side == Side::There && parent_item(tree, path).is_some_and(|item| item.device != 0);
         if let Some(above) = blocked {
             match settle {
                 Some(place) => take_whole(sides, steps, place, &above),
@@ -792,10 +792,10 @@ fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle
 }
 
 /// Makes all that lies at and below a path as one side has it: a file here and a directory there have no middle way.
-fn take_whole(sides: &Sides<'_>, steps: &mut Steps, from: Place, path: &[u8]) {
+fn take_whole(sides: &Sides<'_>, steps: &mut Steps, from: Side, path: &[u8]) {
     let (own, other) = match from {
-        Place::Here => (sides.here, sides.there),
-        Place::There => (sides.there, sides.here),
+        Side::Here => (sides.here, sides.there),
+        Side::There => (sides.there, sides.here),
     };
     let top = own.get(path).map(|item| (path.to_vec(), item));
     for (path, item) in top
@@ -803,9 +803,9 @@ fn take_whole(sides: &Sides<'_>, steps: &mut Steps, from: Place, path: &[u8]) {
         .chain(below(own, path).map(|(path, item)| (path.clone(), item)))
     {
         let action = match from {
-            Place::Here => Action::Send(item.mode),
-            Place::There if item.kind == Kind::Symlink => Action::Bring(item.mode),
-            Place::There => Action::Bring(taken(item.mode, other.get(&path))),
+            Side::Here => Action::Send(item.mode),
+            Side::There if item.kind == Kind::Symlink => Action::Bring(item.mode),
+            Side::There => Action::Bring(taken(item.mode, other.get(&path))),
         };
         steps.insert(path, action);
     }
@@ -813,8 +813,8 @@ fn take_whole(sides: &Sides<'_>, steps: &mut Steps, from: Place, path: &[u8]) {
     for path in top.into_iter().chain(below(other, path).map(|(path, _)| path.clone())) {
         if !own.contains_key(&path) {
             let action = match from {
-                Place::Here => Action::RemoveThere,
-                Place::There => Action::RemoveHere,
+                Side::Here => Action::RemoveThere,
+                Side::There => Action::RemoveHere,
             };
             steps.insert(path, action);
         }
@@ -834,11 +834,11 @@ fn parent_item<'a>(tree: &'a Tree, path: &[u8]) -> Option<&'a Item> {
 }
 
 /// Holds the removals on a side, where they are more than are done unasked. A file that was moved is no removal.
-fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &Wish<'_>, side: Place) {
+fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>, side: Side) {
     let Some(brake) = wish.brake else { return };
     let (removal, tree, source) = match side {
-        Place::Here => (Action::RemoveHere, sides.here, sides.there),
-        Place::There => (Action::RemoveThere, sides.there, sides.here),
+        Side::Here => (Action::RemoveHere, sides.here, sides.there),
+        Side::There => (Action::RemoveThere, sides.there, sides.here),
     };
     let removed: Vec<Vec<u8>> = steps
         .iter()
@@ -863,8 +863,8 @@ fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &Wish<'_>, side: Place) {
     let is_moved = |path: &Vec<u8>| {
         sides.base.get(path).is_some_and(|record| {
             let side = match side {
-                Place::Here => &record.there,
-                Place::There => &record.here,
+                Side::Here => &record.there,
+                Side::There => &record.here,
             };
             moved.contains(&mark(&side.stamp))
         })
@@ -888,10 +888,10 @@ fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &Wish<'_>, side: Place) {
 }
 
 /// Leaves alone what a side's file system can't tell from another path of the same letters.
-fn tell_apart(sides: &Sides<'_>, steps: &mut Steps, side: Place) {
+fn tell_apart(sides: &Sides<'_>, steps: &mut Steps, side: Side) {
     let (folds, own, other) = match side {
-        Place::Here => (sides.folds.0, sides.here, sides.there),
-        Place::There => (sides.folds.1, sides.there, sides.here),
+        Side::Here => (sides.folds.0, sides.here, sides.there),
+        Side::There => (sides.folds.1, sides.there, sides.here),
     };
     if !folds {
         return;
@@ -904,8 +904,8 @@ fn tell_apart(sides: &Sides<'_>, steps: &mut Steps, side: Place) {
     }
     for path in same.into_values().filter(|paths| paths.len() > 1).flatten() {
         let puts = |path: &[u8]| match steps.get(path) {
-            Some(Action::Send(_)) => side == Place::There,
-            Some(Action::Bring(_)) => side == Place::Here,
+            Some(Action::Send(_)) => side == Side::There,
+            Some(Action::Bring(_)) => side == Side::Here,
             _ => false,
         };
         if puts(path) || !own.contains_key(path) {

@@ -10,8 +10,8 @@ use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType};
 
-use super::far::broken;
 use super::local::Stage;
+use super::remote::broken;
 use super::{Content, Item, Kind, LONGEST_PATH};
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;

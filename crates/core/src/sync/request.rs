@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Action, Brake, Direction, Place, Why, Wish};
+use super::plan::{Action, Brake, Direction, Side, SyncRequest, Why};
 use super::send::Generated;
 use super::session::{Conflict, Report};
 use crate::error::{Class, Error};
@@ -48,7 +48,7 @@ pub struct Request {
     /// Which way.
     pub direction: Direction,
     /// Whose version wins where both changed.
-    pub settle: Option<Place>,
+    pub settle: Option<Side>,
     /// Only these paths and what is below them; empty for all.
     pub only: Vec<Vec<u8>>,
     /// Whether a person has said that all removals are to be done.
@@ -78,8 +78,8 @@ impl Request {
     }
 
     /// The wish of a session that has this brake.
-    pub fn wish(&self, brake: Brake) -> Wish<'_> {
-        Wish {
+    pub fn wish(&self, brake: Brake) -> SyncRequest<'_> {
+        SyncRequest {
             direction: self.direction,
             settle: self.settle,
             only: &self.only,
@@ -267,7 +267,7 @@ mod tests {
             conflicts: vec![
                 conflict(b"c", Why::BothChanged, Some(b"c.dock")),
                 conflict(b"g", Why::Guarded(RULES[0].why), None),
-                conflict(b"m", Why::Mount(Place::There), None),
+                conflict(b"m", Why::Mount(Side::There), None),
             ],
             troubles: vec![(b"t".to_vec(), "denied".into())],
             later_here: 1,

@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use super::{Item, Kind, split};
-use crate::docker::packing;
+use crate::docker::adaptive_compression;
 
 /// Of less nothing is asked: it comes in the time that the answer would take.
 const WORTH_ASKING: u64 = 8_000_000;
@@ -162,7 +162,7 @@ impl Survey {
             let length: u64 = group.samples.iter().map(|sample| sample.bytes).sum();
             let (sample, after) = left.split_at(left.len().min(usize::try_from(length).unwrap_or(usize::MAX)));
             left = after;
-            let stays = is_fast || (!sample.is_empty() && !packing::gets_smaller(sample));
+            let stays = is_fast || (!sample.is_empty() && !adaptive_compression::gets_smaller(sample));
             let list = if stays { &mut plain } else { &mut packed };
             list.extend(group.paths);
         }

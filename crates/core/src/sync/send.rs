@@ -23,12 +23,12 @@ use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use super::clock::now_ns;
-use super::far::broken;
 use super::listing::expectation;
 use super::local::Local;
 use super::plan::{Action, Steps};
+use super::remote::broken;
 use super::{Content, Item, Kind, Tree, ancestors, split};
-use crate::docker::packing;
+use crate::docker::adaptive_compression;
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 
@@ -41,7 +41,7 @@ const CHUNK: usize = 256 * 1024;
 
 /// What is about to be sent.
 #[derive(Clone, Debug, Default)]
-pub struct Parcel {
+pub struct UploadBatch {
     /// Each path that is put, with its place in the archive, its mode, and what it is here.
     parts: Vec<Part>,
     /// Each path that is removed, with its place in the archive.
@@ -180,10 +180,10 @@ fn name_path(list: &mut Vec<u8>, path: &[u8]) {
     list.push(0);
 }
 
-impl Parcel {
+impl UploadBatch {
     /// Packs what the steps send to the dock, but for what rsync has made there.
     pub fn pack(steps: &Steps, here: &Tree, there: &Tree, precise: bool, made_there: Made) -> Self {
-        let mut parcel = Self {
+        let mut batch = Self {
             made: made_there,
             ..Self::default()
         };
@@ -199,45 +199,45 @@ impl Parcel {
                 Action::Send(mode) => {
                     let Some(item) = item else { continue };
                     if is_directory && item.kind == Kind::Directory {
-                        parcel.mode(path, *mode);
-                        name_path(&mut parcel.paths, path);
+                        batch.mode(path, *mode);
+                        name_path(&mut batch.paths, path);
                         continue;
                     }
-                    name_path(&mut parcel.paths, path);
+                    name_path(&mut batch.paths, path);
                     let (parent, name) = split(path);
                     let inside = made.get(parent).map(|parent| [parent.as_slice(), b"/", name].concat());
                     let top = inside.is_none();
                     let replaced = before.filter(|_| !is_directory && item.kind != Kind::Directory);
                     let staged = inside.unwrap_or_else(|| {
                         let deed = replaced.map_or(Deed::PutNew, |_| Deed::Replace);
-                        let staged = batches.place(deed, parent, name, &mut parcel.into);
+                        let staged = batches.place(deed, parent, name, &mut batch.into);
                         if let Some(before) = replaced {
-                            parcel.check(&staged, name, before, precise);
+                            batch.check(&staged, name, before, precise);
                         }
                         staged
                     });
                     if item.kind == Kind::Directory {
                         made.insert(path, staged.clone());
                         if mode & 0o700 != 0o700 {
-                            parcel.mode(path, *mode);
+                            batch.mode(path, *mode);
                         }
-                    } else if !parcel.made.contains_key(path) {
-                        parcel.files += 1;
-                        parcel.bytes += item.stamp.size;
+                    } else if !batch.made.contains_key(path) {
+                        batch.files += 1;
+                        batch.bytes += item.stamp.size;
                     }
                     if top {
                         match before {
-                            None => name_path(&mut parcel.absent, path),
+                            None => name_path(&mut batch.absent, path),
                             Some(_) if is_directory => emptied.push(path),
                             Some(before) => {
-                                parcel.expect(path, before, precise);
+                                batch.expect(path, before, precise);
                                 if item.kind == Kind::Directory {
-                                    parcel.remove(&mut batches, path, before, precise);
+                                    batch.remove(&mut batches, path, before, precise);
                                 }
                             }
                         }
                     }
-                    parcel.parts.push(Part {
+                    batch.parts.push(Part {
                         path: path.clone(),
                         staged,
                         mode: *mode,
@@ -246,23 +246,23 @@ impl Parcel {
                     top
                 }
                 Action::RemoveThere => {
-                    name_path(&mut parcel.paths, path);
+                    name_path(&mut batch.paths, path);
                     match before {
                         None => continue,
                         Some(_) if is_directory => emptied.push(path),
                         Some(before) => {
-                            parcel.expect(path, before, precise);
-                            parcel.remove(&mut batches, path, before, precise);
+                            batch.expect(path, before, precise);
+                            batch.remove(&mut batches, path, before, precise);
                         }
                     }
                     true
                 }
                 Action::ModeThere(mode) => {
                     if let Some(before) = before.filter(|_| !is_directory) {
-                        parcel.expect(path, before, precise);
+                        batch.expect(path, before, precise);
                     }
-                    parcel.mode(path, *mode);
-                    name_path(&mut parcel.paths, path);
+                    batch.mode(path, *mode);
+                    name_path(&mut batch.paths, path);
                     true
                 }
                 _ => continue,
@@ -275,13 +275,13 @@ impl Parcel {
             }
         }
         for path in directories {
-            name_path(&mut parcel.directories, path);
+            name_path(&mut batch.directories, path);
         }
         // What lies deepest first.
         for path in emptied.into_iter().rev() {
-            name_path(&mut parcel.emptied, path);
+            name_path(&mut batch.emptied, path);
         }
-        parcel
+        batch
     }
 
     /// Whether there is nothing to send.
@@ -338,7 +338,8 @@ impl Parcel {
         if !gzip {
             return self.write_archive(to, local, generated, bars);
         }
-        packing::packed(to, |to| self.write_archive(to, local, generated, bars)).map_err(|cause| broken(&cause))?
+        adaptive_compression::packed(to, |to| self.write_archive(to, local, generated, bars))
+            .map_err(|cause| broken(&cause))?
     }
 
     fn write_archive(

@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::clock::{Clocks, now_ns};
-use super::far::{self, Shell, broken, call, feed_nothing, feed_paths, read_line};
 use super::guard::Guard;
 use super::listing::{self, Listing};
 use super::local::{Listed, Local, LocalError, Stage, contents_of};
-use super::manifest::{Header, Manifest, Memory, Record, Records, Side};
+use super::manifest::{Header, Manifest, Memory, Record, RecordedSide, Records};
 use super::obeyed;
 use super::owner::Owner;
-use super::plan::{self, Action, Brake, Contents, Direction, Place, Sides, Steps, Why, Wish};
+use super::plan::{self, Action, Brake, Contents, Direction, Side, Sides, Steps, SyncRequest, Why};
 use super::receive::{Arrived, receive};
+use super::remote::{self, Shell, broken, call, feed_nothing, feed_paths, read_line};
 use super::rsync::{Rsync, Way};
 use super::samples::{self, Survey};
-use super::send::{AsRead, Generated, Made, Parcel, Sent};
+use super::send::{AsRead, Generated, Made, Sent, UploadBatch};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
 use super::{Content, Item, Kind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
 use crate::agent::target::Exit;
@@ -323,7 +323,7 @@ impl<S: Shell> Session<S> {
         let mut selector = selector(&patterns)?;
         self.rules = Some(patterns);
         let own = Owner::new(self.local.root(), &self.target.machine, &self.target.user)?;
-        let word = word()?;
+        let word = nonce()?;
         let kept = self.memory.listing();
         let digest = kept.as_ref().map_or("", |(_, digest)| digest);
         let remembered = self.manifest.header.workspace.clone();
@@ -460,7 +460,7 @@ impl<S: Shell> Session<S> {
         let reply = call(
             &self.shell,
             script::UNSEEN,
-            &word()?,
+            &nonce()?,
             &[&workspace, &id],
             feed_nothing(),
             take,
@@ -485,7 +485,7 @@ impl<S: Shell> Session<S> {
     ///
     /// # Errors
     /// A dock that can't be reached, and whatever stops all of it. What concerns single paths is in the report.
-    pub async fn sync(&mut self, wish: &Wish<'_>, dry: bool) -> Result<Report> {
+    pub async fn sync(&mut self, wish: &SyncRequest<'_>, dry: bool) -> Result<Report> {
         let mut report = Report::default();
         for attempt in 1.. {
             self.look(!dry && wish.direction != Direction::Down).await?;
@@ -516,12 +516,12 @@ impl<S: Shell> Session<S> {
     ///
     /// # Errors
     /// As [`Session::sync`].
-    pub async fn push(&mut self, wish: &Wish<'_>) -> Result<Report> {
+    pub async fn push(&mut self, wish: &SyncRequest<'_>) -> Result<Report> {
         let mut report = Report::default();
         match self.round(wish, false, &mut report).await? {
             Round::Done => Ok(report),
             Round::Again => {
-                let both = Wish {
+                let both = SyncRequest {
                     direction: Direction::Both,
                     ..*wish
                 };
@@ -542,7 +542,7 @@ impl<S: Shell> Session<S> {
         if !is_due {
             return Ok(None);
         }
-        let wish = Wish::everything(Direction::Both, self.brake);
+        let wish = SyncRequest::everything(Direction::Both, self.brake);
         let mut report = Report::default();
         match self.round(&wish, false, &mut report).await? {
             Round::Done => Ok(Some(report)),
@@ -550,7 +550,7 @@ impl<S: Shell> Session<S> {
         }
     }
 
-    async fn round(&mut self, wish: &Wish<'_>, dry: bool, report: &mut Report) -> Result<Round> {
+    async fn round(&mut self, wish: &SyncRequest<'_>, dry: bool, report: &mut Report) -> Result<Round> {
         report.workspace = self.far.workspace.clone();
         self.judge_memory()?;
         self.manifest.header.workspace.clone_from(&self.far.workspace);
@@ -635,7 +635,7 @@ impl<S: Shell> Session<S> {
         &mut self,
         here: &Listed,
         there: &mut Tree,
-        wish: &Wish<'_>,
+        wish: &SyncRequest<'_>,
         dry: bool,
         report: &mut Report,
     ) -> Result<Round> {
@@ -713,7 +713,7 @@ impl<S: Shell> Session<S> {
         if let Some(next) = &self.next {
             return Ok(next.clone());
         }
-        let next = word()?;
+        let next = nonce()?;
         self.memory.expect(&self.manifest, &next)?;
         self.next = Some(next.clone());
         Ok(next)
@@ -730,8 +730,8 @@ impl<S: Shell> Session<S> {
             let next = self.next_generation()?;
             let (workspace, id) = self.in_workspace();
             let arguments = [workspace.as_str(), &id, &next];
-            let take: far::Take<String> = Box::new(read_line);
-            let reply = call(&self.shell, script::MARK, &word()?, &arguments, feed_nothing(), take).await?;
+            let take: remote::Take<String> = Box::new(read_line);
+            let reply = call(&self.shell, script::MARK, &nonce()?, &arguments, feed_nothing(), take).await?;
             self.take_generation(&reply.ok("write down that it is in step")?.1);
         }
         if self.touched {
@@ -760,7 +760,7 @@ impl<S: Shell> Session<S> {
     }
 
     /// Looks at the contents that decide.
-    async fn ask(&self, sides: &Sides<'_>, wish: &Wish<'_>) -> Result<Contents> {
+    async fn ask(&self, sides: &Sides<'_>, wish: &SyncRequest<'_>) -> Result<Contents> {
         let (ask_here, ask_there) = sides.questions(wish);
         let local = self.local.clone();
         let counter = self.counter("comparing", &self.with_dock(), 0);
@@ -823,7 +823,7 @@ impl<S: Shell> Session<S> {
             Ok(lines.collect())
         });
         let feed = feed_paths(&paths);
-        let reply = call(&self.shell, script::SUMS, &word()?, &[&workspace, &id], feed, take).await?;
+        let reply = call(&self.shell, script::SUMS, &nonce()?, &[&workspace, &id], feed, take).await?;
         reply.ok("read its files").map(|((), sums)| sums)
     }
 
@@ -874,7 +874,7 @@ impl<S: Shell> Session<S> {
                 .filter_map(|(path, answer)| Some((path.clone(), meaning(answer)?)))
                 .collect())
         });
-        let reply = call(&self.shell, script::ODD_SUMS, &word()?, &[&workspace, &id], feed, take).await?;
+        let reply = call(&self.shell, script::ODD_SUMS, &nonce()?, &[&workspace, &id], feed, take).await?;
         reply.ok("read its files").map(|((), answers)| answers)
     }
 
@@ -898,7 +898,7 @@ impl<S: Shell> Session<S> {
     }
 
     /// Writes down that both sides have these contents.
-    fn agree(&mut self, path: &[u8], kind: Kind, content: Content, here: Side, there: Side) {
+    fn agree(&mut self, path: &[u8], kind: Kind, content: Content, here: RecordedSide, there: RecordedSide) {
         let record = Record {
             kind,
             content,
@@ -943,7 +943,7 @@ impl<S: Shell> Session<S> {
         there: &Tree,
         settling: &Settling,
     ) -> Result<(String, Made)> {
-        let directory = format!("made.{}", word()?);
+        let directory = format!("made.{}", nonce()?);
         let Some(rsync) = self.rsync() else {
             return Ok((directory, Made::new()));
         };
@@ -1077,16 +1077,16 @@ impl<S: Shell> Session<S> {
             settling,
         } = *planned;
         let (directory, made) = self.make_there(steps, here, there, settling).await?;
-        let parcel = Arc::new(Parcel::pack(steps, here, there, self.far.listing.precise, made));
-        if parcel.is_empty() {
+        let batch = Arc::new(UploadBatch::pack(steps, here, there, self.far.listing.precise, made));
+        if batch.is_empty() {
             return Ok(Round::Done);
         }
-        if parcel.files > NOTED_FILES || parcel.bytes > NOTED_BYTES {
+        if batch.files > NOTED_FILES || batch.bytes > NOTED_BYTES {
             self.notice_ignored_by_git(steps, here).await?;
             (self.notice)(&format!(
                 "sending {}, {}",
-                crate::output::counted(parcel.files, "file"),
-                crate::output::size(parcel.bytes)
+                crate::output::counted(batch.files, "file"),
+                crate::output::size(batch.bytes)
             ));
         }
         let limit = records_limit(steps.keys());
@@ -1114,10 +1114,10 @@ impl<S: Shell> Session<S> {
             &trash::KEPT_SECONDS.to_string(),
             if wish.brake.is_none() { "delete" } else { "" },
         ];
-        let (sending, local, generated) = (Arc::clone(&parcel), self.local.clone(), self.generated.clone());
-        let bars = self.bars("sending", parcel.files, parcel.bytes);
+        let (sending, local, generated) = (Arc::clone(&batch), self.local.clone(), self.generated.clone());
+        let bars = self.bars("sending", batch.files, batch.bytes);
         let moved = bars.clone();
-        let feed: far::Feed<Sent> = Box::new(move |to| {
+        let feed: remote::Feed<Sent> = Box::new(move |to| {
             let mut to = io::BufWriter::with_capacity(256 * 1024, to);
             let sent = sending.write(&mut to, &local, generated.as_ref(), gzip, &moved)?;
             io::Write::flush(&mut to).map_err(|cause| broken(&cause))?;
@@ -1127,7 +1127,7 @@ impl<S: Shell> Session<S> {
         let reply = call(
             &self.shell,
             script::APPLY,
-            &word()?,
+            &nonce()?,
             &arguments,
             feed,
             Box::new(move |from| read_applied(from, limit)),
@@ -1144,9 +1144,9 @@ impl<S: Shell> Session<S> {
         for item in applied.tree.values_mut() {
             item.device = listing::below_root(item.device, self.far.listing.device);
         }
-        let stuck = parcel.paths_of(&applied.stuck);
-        let changed = parcel.paths_of(&applied.changed);
-        let full = parcel.paths_of(&applied.full);
+        let stuck = batch.paths_of(&applied.stuck);
+        let changed = batch.paths_of(&applied.changed);
+        let full = batch.paths_of(&applied.full);
         report
             .troubles
             .extend(full.iter().map(|path| (path.clone(), FULL_THERE.to_owned())));
@@ -1191,7 +1191,7 @@ impl<S: Shell> Session<S> {
                         // The dock's own change of the mode is still to come here.
                         side.mode = base.there.mode;
                     }
-                    let own = Side::of(
+                    let own = RecordedSide::of(
                         item,
                         settling.here.is_settled(item, looked_at_ns.unwrap_or(settling.here_ns)),
                     );
@@ -1277,7 +1277,7 @@ impl<S: Shell> Session<S> {
     async fn receive(
         &mut self,
         steps: &Steps,
-        wish: &Wish<'_>,
+        wish: &SyncRequest<'_>,
         listed: &Listed,
         there: &Tree,
         report: &mut Report,
@@ -1395,7 +1395,7 @@ impl<S: Shell> Session<S> {
     async fn keep(
         &mut self,
         steps: &Steps,
-        wish: &Wish<'_>,
+        wish: &SyncRequest<'_>,
         here: &Tree,
         there: &Tree,
         arrived: &HashMap<Vec<u8>, Arrived>,
@@ -1511,13 +1511,14 @@ impl<S: Shell> Session<S> {
         let looked_at: Vec<Vec<u8>> = looked_at.into_iter().collect();
         let (workspace, id) = self.in_workspace();
         let limit = records_limit(looked_at.iter());
-        let take: far::Take<(String, Tree)> = Box::new(move |from| Ok((read_line(from)?, read_records(from, limit)?)));
+        let take: remote::Take<(String, Tree)> =
+            Box::new(move |from| Ok((read_line(from)?, read_records(from, limit)?)));
         let next = self.next_generation()?;
         let arguments = [workspace.as_str(), &id, listing::FORMAT, &next];
         let reply = call(
             &self.shell,
             script::STAT,
-            &word()?,
+            &nonce()?,
             &arguments,
             feed_paths(&looked_at),
             take,
@@ -1557,9 +1558,9 @@ impl<S: Shell> Session<S> {
         let reply = call(
             &self.shell,
             script::SAMPLES,
-            &word()?,
+            &nonce()?,
             &[&workspace, &id],
-            far::feed_text(text),
+            remote::feed_text(text),
             Box::new(move |from| samples::hear(from, lengths, began).map_err(|cause| broken(&cause))),
         )
         .await?;
@@ -1594,7 +1595,7 @@ impl<S: Shell> Session<S> {
         let take = Box::new(move |from: &mut dyn Read| receive(from, gzip, &wanted, &into, &bars));
         let arguments = [workspace.as_str(), &id, if gzip { "gzip" } else { "plain" }];
         let feed = feed_paths(&paths);
-        let reply = call(&self.shell, script::FETCH, &word()?, &arguments, feed, take).await?;
+        let reply = call(&self.shell, script::FETCH, &nonce()?, &arguments, feed, take).await?;
         reply.ok("send the files").map(|((), come)| come)
     }
 
@@ -1688,7 +1689,7 @@ impl<S: Shell> Session<S> {
             )
         };
         // It was looked at after that, and just put: the next sync compares contents.
-        let mut side = Side::of(&placed, clocks.is_settled(&placed, looked_at));
+        let mut side = RecordedSide::of(&placed, clocks.is_settled(&placed, looked_at));
         if mode != plan::taken(item.mode, before)
             && item.kind != Kind::Symlink
             && let Some(base) = self.manifest.records.get(path)
@@ -1697,7 +1698,7 @@ impl<S: Shell> Session<S> {
             side.mode = base.here.mode;
         }
         let settled = self.far.listing.clocks.is_settled(item, self.far.clock_ns);
-        self.agree(path, item.kind, content, side, Side::of(item, settled));
+        self.agree(path, item.kind, content, side, RecordedSide::of(item, settled));
         Ok(item.stamp.size)
     }
 
@@ -1709,7 +1710,7 @@ impl<S: Shell> Session<S> {
             .map_err(|error| error.to_string())?;
         if let Some(record) = self.manifest.records.get_mut(path) {
             (self.touched, self.agreed) = (true, true);
-            record.here = Side::of(&placed, false);
+            record.here = RecordedSide::of(&placed, false);
             record.there.mode = item.mode;
         }
         Ok(0)
@@ -1742,7 +1743,7 @@ impl<S: Shell> Session<S> {
     }
 
     /// Which of the dock's versions are put beside ours, and under which names; those of conflicts that are over go.
-    fn plan_beside(&mut self, steps: &Steps, wish: &Wish<'_>, there: &Tree) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    fn plan_beside(&mut self, steps: &Steps, wish: &SyncRequest<'_>, there: &Tree) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let over: Vec<(String, String)> = self
             .manifest
             .header
@@ -1855,7 +1856,7 @@ impl<S: Shell> Session<S> {
 #[derive(Clone, Copy)]
 struct Planned<'a> {
     steps: &'a Steps,
-    wish: &'a Wish<'a>,
+    wish: &'a SyncRequest<'a>,
     here: &'a Tree,
     contents: &'a Contents,
     settling: &'a Settling,
@@ -1880,12 +1881,12 @@ struct Settling {
 }
 
 impl Settling {
-    fn here(&self, item: &Item) -> Side {
-        Side::of(item, self.here.is_settled(item, self.here_ns))
+    fn here(&self, item: &Item) -> RecordedSide {
+        RecordedSide::of(item, self.here.is_settled(item, self.here_ns))
     }
 
-    fn there(&self, item: &Item) -> Side {
-        Side::of(item, self.there.is_settled(item, self.there_ns))
+    fn there(&self, item: &Item) -> RecordedSide {
+        RecordedSide::of(item, self.there.is_settled(item, self.there_ns))
     }
 }
 
@@ -1928,7 +1929,7 @@ fn unhex(text: impl AsRef<str>) -> Option<Vec<u8>> {
 }
 
 /// The word of a call: by it the script's own output is told from a greeting's.
-fn word() -> Result<String> {
+fn nonce() -> Result<String> {
     hexadecimal::random::<8>()
 }
 
@@ -1994,14 +1995,14 @@ fn is_done(action: Action) -> bool {
 
 fn count(steps: &Steps, here: &Tree, there: &Tree, report: &mut Report) {
     let later = |place| steps.values().filter(|action| **action == Action::Later(place)).count();
-    (report.later_here, report.later_there) = (later(Place::Here), later(Place::There));
+    (report.later_here, report.later_there) = (later(Side::Here), later(Side::There));
     // Directories go with what is in them.
     let held = |place, tree: &Tree| {
         let held = steps.iter().filter(|(_, action)| **action == Action::Held(place));
         let files = held.filter(|(path, _)| tree.get(*path).is_some_and(|item| item.kind != Kind::Directory));
         files.map(|(path, _)| path.clone()).collect()
     };
-    (report.held_here, report.held_there) = (held(Place::Here, here), held(Place::There, there));
+    (report.held_here, report.held_there) = (held(Side::Here, here), held(Side::There, there));
     let conflicts = steps.iter().filter_map(|(path, action)| match action {
         Action::Conflict(why) => Some(Conflict {
             path: path.clone(),

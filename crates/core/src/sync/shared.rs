@@ -11,10 +11,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::asker::{Asked, address, ask};
-use super::far::Shell;
 use super::holder::{Holder, fulfil};
 use super::manifest::Memory;
 use super::news::News;
+use super::remote::Shell;
 use super::request::Request;
 use super::session::{Notice, Report, Session};
 use super::watch::{self, Event};

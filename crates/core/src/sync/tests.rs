@@ -20,10 +20,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::far::{Shell, Streams};
 use super::local::Local;
 use super::manifest::Memory;
-use super::plan::{Action, Brake, Direction, Place, Why, Wish};
+use super::plan::{Action, Brake, Direction, Side, SyncRequest, Why};
+use super::remote::{Shell, Streams};
 use super::rsync::Rsync;
 use super::send::Generated;
 use super::session::{Report, Session, Target};
@@ -289,11 +289,11 @@ impl Pair {
         Ok(session)
     }
 
-    async fn try_sync(&self, direction: Direction, settle: Option<Place>, only: &[Vec<u8>]) -> Result<Report> {
-        let wish = Wish {
+    async fn try_sync(&self, direction: Direction, settle: Option<Side>, only: &[Vec<u8>]) -> Result<Report> {
+        let wish = SyncRequest {
             settle,
             only,
-            ..Wish::everything(direction, Brake::default())
+            ..SyncRequest::everything(direction, Brake::default())
         };
         self.session()?.sync(&wish, false).await
     }
@@ -609,13 +609,13 @@ async fn a_conflict_is_left_alone_and_the_rest_goes_on() {
         // Settled one by one.
         let only = |path: &str| vec![path.as_bytes().to_vec()];
         let report = pair
-            .try_sync(Direction::Up, Some(Place::Here), &only("both"))
+            .try_sync(Direction::Up, Some(Side::Here), &only("both"))
             .await
             .unwrap();
         assert!(report.is_clean(), "{report:?}");
         assert_eq!(read(&pair.there(), "both"), "ours");
         assert!(!pair.here().join("both.dock").exists(), "the conflict is over");
-        pair.try_sync(Direction::Down, Some(Place::There), &[]).await.unwrap();
+        pair.try_sync(Direction::Down, Some(Side::There), &[]).await.unwrap();
         assert_eq!(read(&pair.here(), "gone-here"), "newer");
         assert!(!pair.here().join("gone-there").exists());
         pair.assert_in_step().await;
@@ -724,14 +724,14 @@ async fn files_directories_and_links_take_each_other_s_place() {
             assert_eq!(read(&pair.here(), "keep/new"), "here");
             assert_eq!(read(&pair.there(), "keep"), "file");
         }
-        pair.try_sync(Direction::Up, Some(Place::Here), &[]).await.unwrap();
+        pair.try_sync(Direction::Up, Some(Side::Here), &[]).await.unwrap();
         assert_eq!(read(&pair.there(), "keep/new"), "here");
         pair.assert_in_step().await;
         // The other way round, and settled for the dock's file.
         fs::remove_dir_all(pair.there().join("keep")).unwrap();
         write(&pair.there(), "keep", "file");
         write(&pair.here(), "keep/more", "here");
-        pair.try_sync(Direction::Up, Some(Place::There), &[]).await.unwrap();
+        pair.try_sync(Direction::Up, Some(Side::There), &[]).await.unwrap();
         assert_eq!(read(&pair.here(), "keep"), "file");
         pair.assert_in_step().await;
     }
@@ -853,9 +853,9 @@ async fn a_side_that_lost_everything_does_not_take_the_other_with_it() {
         assert!(!report.is_clean());
     }
     assert_eq!(tree(&pair.here()), kept);
-    let all = Wish {
+    let all = SyncRequest {
         brake: None,
-        ..Wish::everything(Direction::Down, Brake::default())
+        ..SyncRequest::everything(Direction::Down, Brake::default())
     };
     pair.session().unwrap().sync(&all, false).await.unwrap();
     assert_eq!(tree(&pair.here()).len(), 1, "the empty directory is still there");
@@ -984,7 +984,7 @@ async fn nothing_is_written_through_a_link_on_either_side() {
         assert!(!report.is_clean(), "{report:?}");
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
         // Settled: the link gives way, and what it led to stays as it is.
-        let report = pair.try_sync(Direction::Up, Some(Place::Here), &[]).await.unwrap();
+        let report = pair.try_sync(Direction::Up, Some(Side::Here), &[]).await.unwrap();
         assert!(report.is_clean(), "{tools:?} {report:?}");
         pair.assert_in_step().await;
         // Here, between the look and the writing.
@@ -1016,7 +1016,7 @@ async fn who_saves_meanwhile_keeps_it() {
             (read(&pair.here(), "a"), read(&pair.there(), "a")),
             ("ours".into(), "them".into())
         );
-        pair.try_sync(Direction::Up, Some(Place::Here), &[]).await.unwrap();
+        pair.try_sync(Direction::Up, Some(Side::Here), &[]).await.unwrap();
         // A new file there, just where one is sent.
         write(&pair.here(), "n/new", "ours");
         let there = pair.there();
@@ -1024,7 +1024,7 @@ async fn who_saves_meanwhile_keeps_it() {
         let report = pair.up().await;
         assert_eq!(report.conflicts.len(), 1, "{report:?}");
         assert_eq!(read(&pair.there(), "n/new"), "them");
-        pair.try_sync(Direction::Up, Some(Place::Here), &[]).await.unwrap();
+        pair.try_sync(Direction::Up, Some(Side::Here), &[]).await.unwrap();
         // Here, while the dock's version comes.
         write(&pair.there(), "a", "theirs");
         let here = pair.here();
@@ -1033,7 +1033,7 @@ async fn who_saves_meanwhile_keeps_it() {
         assert_eq!(report.troubles.len(), 1, "{report:?}");
         assert_eq!(read(&pair.here(), "a"), "mine");
         // There, while it is brought: the old one stays here, and it comes with the next sync.
-        pair.try_sync(Direction::Up, Some(Place::Here), &[]).await.unwrap();
+        pair.try_sync(Direction::Up, Some(Side::Here), &[]).await.unwrap();
         write(&pair.there(), "a", "first");
         let there = pair.there();
         *pair.shell.before.lock().unwrap() = Some(Box::new(move |_| fs::write(there.join("a"), "second").unwrap()));
@@ -1193,8 +1193,8 @@ async fn a_file_that_changes_while_it_is_sent_arrives_whole_and_as_it_is_at_last
             assert!(pair.shell.amid.lock().unwrap().is_none(), "{what}");
             if what == "becomes empty" {
                 // As after a power cut: that is for a person to say.
-                assert_eq!(report.conflicts[0].why, Why::Emptied(Place::Here), "{report:?}");
-                report = pair.try_sync(Direction::Up, Some(Place::Here), &[]).await.unwrap();
+                assert_eq!(report.conflicts[0].why, Why::Emptied(Side::Here), "{report:?}");
+                report = pair.try_sync(Direction::Up, Some(Side::Here), &[]).await.unwrap();
             }
             assert!(report.is_clean(), "{tools:?} {what} {report:?}");
             if what == "grows" {
@@ -1336,7 +1336,7 @@ async fn neither_clock_need_be_right() {
             let report = pair.sync(Direction::Both).await;
             assert_eq!(report.conflicts.len(), 1, "{tools:?} {ahead} {report:?}");
             assert_eq!((read(&here, "a"), read(&there, "a")), ("mine".into(), "your".into()));
-            pair.try_sync(Direction::Both, Some(Place::There), &[]).await.unwrap();
+            pair.try_sync(Direction::Both, Some(Side::There), &[]).await.unwrap();
             assert_eq!(read(&here, "a"), "your");
             pair.assert_in_step().await;
         }
@@ -1490,7 +1490,7 @@ async fn what_goes_wrong_with_rsync_or_changes_meanwhile_is_sent_the_usual_way()
     assert!(fs::read(here.join("big")).unwrap() == large(3));
     assert!(fs::read(there.join("big")).unwrap() == [large(2).as_slice(), b"more"].concat());
     // There, while it is brought.
-    pair.try_sync(Direction::Up, Some(Place::Here), &[]).await.unwrap();
+    pair.try_sync(Direction::Up, Some(Side::Here), &[]).await.unwrap();
     fs::write(there.join("big"), large(4)).unwrap();
     fs::remove_file(pair.root.path().join("once")).unwrap();
     let report = pair.down().await;
@@ -1528,7 +1528,7 @@ async fn an_old_rsync_and_one_that_makes_more_than_was_listed_are_not_used() {
         let notes = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&notes);
         session.notice = Arc::new(move |line| heard.lock().unwrap().push(line.to_owned()));
-        let wish = Wish::everything(Direction::Down, Brake::default());
+        let wish = SyncRequest::everything(Direction::Down, Brake::default());
         let report = session.sync(&wish, false).await.unwrap();
         drop(session);
         assert!(report.is_clean(), "{version} {report:?}");
@@ -1632,14 +1632,14 @@ async fn what_decides_or_runs_here_changes_only_by_the_word_of_a_person() {
         // Neither by all, nor by a directory that holds one somewhere.
         let theirs = |paths: &[&str]| paths.iter().map(|path| path.as_bytes().to_vec()).collect::<Vec<_>>();
         for (only, left) in [(theirs(&[]), &all[..]), (theirs(&["sub", "scripts"]), &all[5..])] {
-            let report = pair.try_sync(Direction::Both, Some(Place::There), &only).await.unwrap();
+            let report = pair.try_sync(Direction::Both, Some(Side::There), &only).await.unwrap();
             assert_eq!(conflicts(&report), left, "{tools:?} {report:?}");
             unchanged();
         }
         assert!(!here.join(".dockerignore.dock").exists() && !here.join("scripts/push.sh.dock").exists());
         // By its name, and by that of a directory of the list.
         let only = theirs(&["sub/.envrc", ".git/hooks", ".vscode/tasks.json"]);
-        let report = pair.try_sync(Direction::Up, Some(Place::There), &only).await.unwrap();
+        let report = pair.try_sync(Direction::Up, Some(Side::There), &only).await.unwrap();
         assert!(report.is_clean(), "{tools:?} {report:?}");
         assert_eq!(
             (read(&here, "sub/.envrc"), read(&here, ".git/hooks/pre-commit")),
@@ -1654,7 +1654,7 @@ async fn what_decides_or_runs_here_changes_only_by_the_word_of_a_person() {
         all = vec![".dockerignore", ".git/config", "scripts/push.sh"];
         assert_eq!(conflicts(&pair.sync(Direction::Both).await), all, "{tools:?}");
         // Ours, all at once.
-        let report = pair.try_sync(Direction::Down, Some(Place::Here), &[]).await.unwrap();
+        let report = pair.try_sync(Direction::Down, Some(Side::Here), &[]).await.unwrap();
         assert!(report.is_clean(), "{tools:?} {report:?}");
         assert_eq!(
             (read(&there, ".dockerignore"), read(&there, "scripts/push.sh")),
@@ -1680,7 +1680,7 @@ async fn what_decides_or_runs_here_is_not_changed_by_way_of_the_directories_abov
         symlink("stuff", there.join("scripts")).unwrap();
         symlink("stuff", there.join(".config")).unwrap();
         let before = tree(&here);
-        for settle in [None, Some(Place::There), None] {
+        for settle in [None, Some(Side::There), None] {
             let report = pair.try_sync(Direction::Both, settle, &[]).await.unwrap();
             let found = conflicts(&report);
             for path in [
@@ -1705,7 +1705,7 @@ async fn what_decides_or_runs_here_is_not_changed_by_way_of_the_directories_abov
             assert_eq!(after, expected, "{tools:?} {settle:?}");
         }
         let report = pair
-            .try_sync(Direction::Both, Some(Place::There), &[b".vscode".to_vec()])
+            .try_sync(Direction::Both, Some(Side::There), &[b".vscode".to_vec()])
             .await
             .unwrap();
         assert!(report.is_clean(), "{tools:?} {report:?}");
@@ -1769,15 +1769,15 @@ async fn links_of_a_dock_lead_nowhere_else_than_into_what_is_synced() {
         }
         // What is here already is what it was, and says so only once.
         assert_eq!(fs::read_link(here.join("data")).unwrap(), Path::new("/srv/data"));
-        let everything = pair.try_sync(Direction::Down, Some(Place::There), &[]).await.unwrap();
+        let everything = pair.try_sync(Direction::Down, Some(Side::There), &[]).await.unwrap();
         assert_eq!(conflicts(&everything), held, "{tools:?}");
         let named = pair
-            .try_sync(Direction::Down, Some(Place::There), &[b"env.list".to_vec()])
+            .try_sync(Direction::Down, Some(Side::There), &[b"env.list".to_vec()])
             .await
             .unwrap();
         assert!(named.is_clean(), "{tools:?} {named:?}");
         assert_eq!(fs::read_link(here.join("env.list")).unwrap(), Path::new("/etc/passwd"));
-        let ours = pair.try_sync(Direction::Both, Some(Place::Here), &[]).await.unwrap();
+        let ours = pair.try_sync(Direction::Both, Some(Side::Here), &[]).await.unwrap();
         assert!(ours.is_clean(), "{tools:?} {ours:?}");
         assert_eq!(read(&there, "d/keep"), "keep", "{tools:?}");
         let again = pair.sync(Direction::Both).await;
@@ -1869,7 +1869,7 @@ async fn the_rules_of_what_leaves_are_a_regular_file_here_and_count_only_when_th
     assert!(pair.up().await.is_clean());
 
     let mut session = pair.session().unwrap();
-    let up = Wish::everything(Direction::Up, Brake::default());
+    let up = SyncRequest::everything(Direction::Up, Brake::default());
     session.sync(&up, false).await.unwrap();
     // What is ignored now looks removed to one who listed the dock by the old rules.
     fs::write(&file, ".env\na\n").unwrap();
@@ -2044,8 +2044,8 @@ async fn a_dock_that_says_more_and_more_is_not_listened_to_for_ever() {
         format!("{hello} exec yes >&2"),
         "exec yes".to_owned(),
     ] {
-        let take: super::far::Take<()> = Box::new(|_| Ok(()));
-        let called = super::far::call(&pair.shell, &script, "word", &[], super::far::feed_nothing(), take);
+        let take: super::remote::Take<()> = Box::new(|_| Ok(()));
+        let called = super::remote::call(&pair.shell, &script, "word", &[], super::remote::feed_nothing(), take);
         let result = tokio::time::timeout(std::time::Duration::from_secs(60), called)
             .await
             .unwrap();

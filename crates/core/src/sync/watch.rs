@@ -12,10 +12,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::Instant;
 
 use super::OWN_DIRECTORY;
-use super::far::Shell;
 use super::holder::Holder;
 use super::news::{Before, News};
-use super::plan::{Direction, Wish};
+use super::plan::{Direction, SyncRequest};
+use super::remote::Shell;
 use super::session::{Report, Session};
 use crate::error::Error;
 
@@ -220,7 +220,7 @@ pub async fn watch<S: Shell>(
     loop {
         let begun = Instant::now();
         let brake = session.brake;
-        let both = |direction| Wish::everything(direction, brake);
+        let both = |direction| SyncRequest::everything(direction, brake);
         let result = match (turn, &mut holder) {
             (Turn::Asked, Some(holder)) => {
                 for served in holder.answer(session).await {

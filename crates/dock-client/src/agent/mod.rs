@@ -21,7 +21,7 @@
 mod exec;
 pub mod frame;
 pub mod holder;
-pub mod place;
+pub mod paths;
 mod question;
 pub mod start;
 pub mod target;
@@ -42,7 +42,7 @@ use crate::docks::{Dock, Forward};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hint;
-use place::Place;
+use paths::AgentPaths;
 use start::Started;
 use target::{Exec, Target};
 use wire::{Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, QuestionKind, Reply, Request, VERSION};
@@ -126,7 +126,7 @@ impl CallOptions {
 #[derive(Clone, Debug)]
 pub struct Agent {
     dock: Dock,
-    place: Place,
+    paths: AgentPaths,
     env: Env,
 }
 
@@ -137,7 +137,7 @@ impl Agent {
     /// No directory for sockets, or one whose path is too long.
     pub fn of(dock: &Dock, env: &Env) -> Result<Self> {
         Ok(Self {
-            place: Place::of(dock, env)?,
+            paths: AgentPaths::of(dock, env)?,
             dock: dock.clone(),
             env: env.clone(),
         })
@@ -149,10 +149,10 @@ impl Agent {
     /// # Errors
     /// A file beside the socket that can't be read, or is damaged.
     pub fn of_engine_socket(socket: &Path, env: &Env) -> Result<Option<Self>> {
-        let Some(place) = Place::of_engine_socket(socket, env) else {
+        let Some(paths) = AgentPaths::of_engine_socket(socket, env) else {
             return Ok(None);
         };
-        let file = place.dock_file();
+        let file = paths.dock_file();
         let text = match std::fs::read(&file) {
             Ok(text) => text,
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -165,7 +165,7 @@ impl Agent {
         })?;
         Ok(Some(Self {
             dock,
-            place,
+            paths,
             env: env.clone(),
         }))
     }
@@ -173,7 +173,7 @@ impl Agent {
     /// Whether this socket is the engine's socket of some agent, in whatever environment that was started: then the engine
     /// is on another machine.
     pub fn is_engine_socket(socket: &Path) -> bool {
-        Place::is_engine_socket(socket)
+        AgentPaths::is_engine_socket(socket)
     }
 
     /// The dock it is of.
@@ -183,17 +183,17 @@ impl Agent {
 
     /// The socket that speaks the engine's API; stays the same for as long as the dock's access does.
     pub fn engine_socket(&self) -> PathBuf {
-        self.place.engine_socket()
+        self.paths.engine_socket()
     }
 
     /// The engine's socket as DOCKER_HOST names it.
     pub fn docker_host(&self) -> String {
-        format!("unix://{}", self.place.engine_socket().display())
+        format!("unix://{}", self.paths.engine_socket().display())
     }
 
     /// Where it writes what it does.
     pub fn log_file(&self) -> PathBuf {
-        self.place.log_file()
+        self.paths.log_file()
     }
 
     /// Starts the agent if it does not run, and makes its link to the dock stand; then the engine's socket works without
@@ -305,7 +305,7 @@ impl Agent {
 
     /// Where the agent puts what it has to say to the docked shell of this process, at its next prompt.
     pub fn notice_file(&self, pid: i32) -> PathBuf {
-        self.place.notice_file(pid)
+        self.paths.notice_file(pid)
     }
 
     /// How the agent is; `None` where it does not run. With `measure`, the round trip is measured where the link stands.
@@ -346,7 +346,7 @@ impl Agent {
         }
         let deadline = Instant::now() + CHANGE_LIMIT;
         // One that was killed in the middle of it leaves a socket that nobody serves.
-        while UnixStream::connect(self.place.control_socket()).await.is_ok() {
+        while UnixStream::connect(self.paths.control_socket()).await.is_ok() {
             if Instant::now() > deadline {
                 return Err(self.failed("does not end").hint(self.kill_hint()));
             }
@@ -361,9 +361,9 @@ impl Agent {
     /// As [`Agent::stop`], and files that can't be removed.
     pub async fn remove(&self) -> Result<()> {
         self.stop().await?;
-        let place = &self.place;
-        place.sweep(STALE);
-        for file in [place.made_file(), place.told_file()].into_iter().chain(place.files()) {
+        let paths = &self.paths;
+        paths.sweep(STALE);
+        for file in [paths.made_file(), paths.told_file()].into_iter().chain(paths.files()) {
             match std::fs::remove_file(&file) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::failed(format!("{} can't be removed", file.display())).because(cause));
@@ -385,7 +385,7 @@ impl Agent {
 
     /// Makes a call of an agent that runs; `None` where none does.
     async fn ask_running(&self, request: Request) -> Result<Option<Reply>> {
-        self.place.check()?;
+        self.paths.check()?;
         self.limited(async {
             let mut stream = match self.greet(false).await {
                 Ok((stream, greeting)) => {
@@ -458,7 +458,7 @@ impl Agent {
 
     /// A connection to the agent, which is started if it does not run, and replaced if it is an old one with nothing to do.
     async fn reach(&self) -> Result<UnixStream> {
-        self.place.check()?;
+        self.paths.check()?;
         let deadline = Instant::now() + CHANGE_LIMIT;
         loop {
             match self.greet(false).await {
@@ -478,7 +478,7 @@ impl Agent {
                         Err(cause) => return Err(self.silent(cause)),
                     }
                 }
-                Err(cause) if is_absent(&cause) => match start::start(&self.place, &self.dock, &self.env).await? {
+                Err(cause) if is_absent(&cause) => match start::start(&self.paths, &self.dock, &self.env).await? {
                     Started::Ready => continue,
                     Started::Running => {}
                     Started::Failed { message, hint } => {
@@ -500,7 +500,7 @@ impl Agent {
 
     async fn greet(&self, leave: bool) -> io::Result<(UnixStream, Greeting)> {
         let greeting = async {
-            let mut stream = UnixStream::connect(self.place.control_socket()).await?;
+            let mut stream = UnixStream::connect(self.paths.control_socket()).await?;
             // Passphrases are typed into it.
             if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
                 return Err(io::Error::new(
@@ -562,7 +562,7 @@ impl Agent {
 
     fn kill_hint(&self) -> String {
         let log = self.log_file();
-        let written = std::fs::read_to_string(self.place.lock_file()).unwrap_or_default();
+        let written = std::fs::read_to_string(self.paths.lock_file()).unwrap_or_default();
         match written.trim().parse::<u32>() {
             Ok(pid) => hint!("kill {}, and try again; its log is {}", pid, log.display()),
             Err(_) => hint!("its log is {}", log.display()),
@@ -571,7 +571,7 @@ impl Agent {
 }
 
 /// The dock and the container whose port answers at this port of this machine, by one of the agents with these engine's sockets
-/// ([`place::engine_sockets`]).
+/// ([`paths::engine_sockets`]).
 pub async fn forwarded_here(port: u16, sockets: &[PathBuf], env: &Env) -> Option<(String, String)> {
     let asking = async {
         for socket in sockets {

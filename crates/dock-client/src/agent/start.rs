@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 
-use super::place::Place;
+use super::paths::AgentPaths;
 use crate::docks::Dock;
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -33,7 +33,7 @@ const ENGINE_VARIABLES: [&str; 5] = [
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// Where its sockets are to be.
-    pub place: Place,
+    pub paths: AgentPaths,
     /// What it is of.
     pub dock: Dock,
 }
@@ -56,11 +56,11 @@ pub enum Started {
 }
 
 /// Starts the agent of a dock, and waits until its sockets are there.
-pub(super) async fn start(place: &Place, dock: &Dock, env: &Env) -> Result<Started> {
+pub(super) async fn start(paths: &AgentPaths, dock: &Dock, env: &Env) -> Result<Started> {
     let failed = |what: &str| Error::failed(format!("the agent of dock {:?} {what}", dock.moniker));
     let program = find(env)?;
-    place.prepare()?;
-    place.sweep(super::STALE);
+    paths.prepare()?;
+    paths.sweep(super::STALE);
     let mut command = Command::new(&program);
     command
         .env_clear()
@@ -75,7 +75,7 @@ pub(super) async fn start(place: &Place, dock: &Dock, env: &Env) -> Result<Start
         .map_err(|cause| failed(&format!("can't be started ({})", program.display())).because(cause))?;
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let start = serde_json::to_vec(&Start {
-        place: place.clone(),
+        paths: paths.clone(),
         dock: dock.clone(),
     })
     .map_err(|cause| failed("can't be told its dock").because(cause))?;
@@ -96,7 +96,7 @@ pub(super) async fn start(place: &Place, dock: &Dock, env: &Env) -> Result<Start
             // A failure to end it means that it has ended.
             let _ = child.start_kill();
             return Err(failed(&format!("was not ready within {} s", LIMIT.as_secs()))
-                .hint(hint!("look at its log: {}", place.log_file().display())));
+                .hint(hint!("look at its log: {}", paths.log_file().display())));
         }
     };
     match serde_json::from_str(&line) {

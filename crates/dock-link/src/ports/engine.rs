@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::wanted::Container;
+use super::forward_rules::Container;
 use crate::transport::Duplex;
 
 /// How long an engine may take to answer.

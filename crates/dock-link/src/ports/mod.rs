@@ -7,13 +7,13 @@
 //! - [`observer`]: which containers are made through the agent's sockets; `made`: in its earlier lives, too;
 //! - `wanted`: whose ports are forwarded, and which;
 //! - `engine`: the dock's engine;
-//! - `door`: a port here, and the way through it.
+//! - `listener`: a port here, and the way through it.
 
-mod door;
+mod created_containers;
 mod engine;
-mod made;
-pub mod observer;
-mod wanted;
+mod forward_rules;
+pub mod http_observer;
+mod listener;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dock_client::agent::place::Place;
+use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::target::Target;
 use dock_client::agent::wire;
 use dock_client::docks::Forward;
@@ -32,17 +32,17 @@ use dock_client::text::visible;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::link::{Link, Over, Wish, ended};
+use crate::link::{Link, OpenOptions, Over, ended};
 use crate::log::Log;
 use crate::mounts::Mounts;
 use crate::mutex::lock;
 use crate::service::Streams;
 use crate::transport::{Connector, TransportError, TransportErrorKind};
-use door::Door;
+use created_containers::CreatedContainers;
 use engine::{Engine, Event};
-use made::Made;
-use observer::{Creation, Observer};
-use wanted::{Claim, Key, Wanted, Whose};
+use forward_rules::{Claim, Key, Wanted, Whose};
+use http_observer::{Creation, HttpObserver};
+use listener::Listener;
 
 /// The labels of containers that our commands make: the user, and the project.
 const LABEL_USER: &str = "io.dockerutils.user";
@@ -70,7 +70,7 @@ pub(crate) struct Ports {
     user: String,
     /// The engine's socket of this agent.
     own: PathBuf,
-    made: Made,
+    made: CreatedContainers,
     log: Log,
     streams: Arc<Streams>,
     mounts: Arc<Mounts>,
@@ -111,17 +111,23 @@ struct Book {
 struct Entry {
     port: wire::Port,
     own: bool,
-    door: Door,
+    listener: Listener,
 }
 
 impl Ports {
-    pub(crate) fn new(place: &Place, user: String, streams: Arc<Streams>, mounts: Arc<Mounts>, log: Log) -> Arc<Self> {
+    pub(crate) fn new(
+        paths: &AgentPaths,
+        user: String,
+        streams: Arc<Streams>,
+        mounts: Arc<Mounts>,
+        log: Log,
+    ) -> Arc<Self> {
         Arc::new(Self {
             user,
             mounts,
-            own: place.engine_socket(),
-            told: place.told_file(),
-            made: Made::read(place.made_file()),
+            own: paths.engine_socket(),
+            told: paths.told_file(),
+            made: CreatedContainers::read(paths.made_file()),
             log,
             streams,
             wish: watch::Sender::new(None),
@@ -166,7 +172,7 @@ impl Ports {
     pub(crate) async fn close(&self) {
         let book = std::mem::take(&mut *lock(&self.book));
         for entry in book.open.into_values() {
-            entry.door.close().await;
+            entry.listener.close().await;
         }
     }
 
@@ -221,7 +227,7 @@ impl Ports {
             let needed = !lock(&self.book).open.is_empty() || self.has_shells.load(Ordering::Acquire);
             // One that was dropped because nothing needs it is made again when something does.
             if needed && !link.rests() {
-                let wish = Wish {
+                let wish = OpenOptions {
                     arrival: Instant::now(),
                     patience: PATIENCE,
                     answers: false,
@@ -303,7 +309,7 @@ impl Ports {
     }
 
     async fn engine<C: Connector>(&self, link: &Link<C>) -> Result<(Engine, Over), Trouble> {
-        let wish = Wish {
+        let wish = OpenOptions {
             arrival: Instant::now(),
             patience: Duration::ZERO,
             answers: false,
@@ -312,7 +318,7 @@ impl Ports {
         Ok((Engine::on(connection.stream).await?, over))
     }
 
-    /// Whether an event may change what is to be open. The doors of a container that has ended are closed at once.
+    /// Whether an event may change what is to be open. The listeners of a container that has ended are closed at once.
     async fn concerns(&self, event: &Event, demand: &Demand) -> bool {
         let id = event.container();
         let is_known = {
@@ -336,7 +342,7 @@ impl Ports {
         }
     }
 
-    /// Closes these doors.
+    /// Closes these listeners.
     async fn shut(&self, which: impl Fn(&Key) -> bool) {
         let closing: Vec<Entry> = {
             let mut book = lock(&self.book);
@@ -348,7 +354,7 @@ impl Ports {
                 .line(format!("{} of {} is closed here", entry.port.inside, entry.port.name));
             // What needed this agent has ended now.
             self.streams.touch();
-            entry.door.close().await;
+            entry.listener.close().await;
         }
     }
 
@@ -411,7 +417,7 @@ impl Ports {
             short(&port.name)
         ));
         if told > 0
-            && let Err(cause) = made::note(&self.told)
+            && let Err(cause) = created_containers::note(&self.told)
         {
             self.log
                 .line(format!("{} can't be written: {cause}", self.told.display()));
@@ -433,7 +439,7 @@ impl Ports {
         }
     }
 
-    /// Opens a door, or says why it stays shut.
+    /// Opens a listener, or says why it stays shut.
     async fn open<C: Connector>(
         &self,
         wanted: &Wanted,
@@ -457,7 +463,7 @@ impl Ports {
         if let Some(error) = self.forbids(link, host, key.port, forbidden).await {
             return not(port, error.message, error.hint);
         }
-        let place = match door::find(
+        let paths = match listener::find(
             key.port,
             wanted.claim == Claim::Named,
             &self.own,
@@ -466,29 +472,29 @@ impl Ports {
         )
         .await
         {
-            Ok(place) => place,
+            Ok(paths) => paths,
             Err(cause) => return not(port, format!("no port is free here: {cause}"), None),
         };
-        port.here = Some(place.port);
-        port.reason.clone_from(&place.reason);
+        port.here = Some(paths.port);
+        port.reason.clone_from(&paths.reason);
         self.log.line(format!(
             "{} of {} ({host} port {}) is port {} here{}",
             key.inside,
             visible(&wanted.name),
             key.port,
-            place.port,
-            place
+            paths.port,
+            paths
                 .reason
                 .as_ref()
                 .map(|reason| format!(": {reason}"))
                 .unwrap_or_default()
         ));
         let target = (host.clone(), key.port);
-        let door = Door::open(place, target, link.clone(), Arc::clone(&self.streams), self.log.clone());
+        let listener = Listener::open(paths, target, link.clone(), Arc::clone(&self.streams), self.log.clone());
         Ok(Entry {
             port,
             own: wanted.own,
-            door,
+            listener,
         })
     }
 
@@ -502,7 +508,7 @@ impl Ports {
         known: &mut Option<Option<TransportError>>,
     ) -> Option<TransportError> {
         let ask = async |host: &str, port: u16| {
-            let wish = Wish {
+            let wish = OpenOptions {
                 arrival: Instant::now(),
                 patience: Duration::ZERO,
                 answers: false,
@@ -574,7 +580,7 @@ impl From<TransportError> for Trouble {
 /// Looks at the bytes of one connection to the engine as they pass.
 #[derive(Clone)]
 pub(crate) struct Tap {
-    observer: Arc<Mutex<Observer>>,
+    observer: Arc<Mutex<HttpObserver>>,
     ports: Arc<Ports>,
     client: Option<i32>,
 }

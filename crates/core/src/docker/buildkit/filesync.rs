@@ -29,7 +29,7 @@ use build_context::walk::{ContextDir, Entry, Kind as EntryKind, WalkOptions};
 use build_context::weight::{Heavy, Weights};
 
 use super::DOCKERFILE;
-use super::answer::{self, Outlet};
+use super::grpc_stream::{self, Outlet};
 
 /// Bytes of a file in one DATA packet. Larger ones are no faster; smaller ones cost a wake-up each.
 const CHUNK: usize = 64 * 1024;
@@ -221,7 +221,7 @@ impl FileSync {
         requests: Streaming<Packet>,
     ) -> Result<http::Response<tonic::body::Body>, Status> {
         // No link to an engine on this machine is slow; its disk may be, and compressing would not help that.
-        let packed = self.locality == Locality::Docked && answer::takes_gzip(&headers);
+        let packed = self.locality == Locality::Docked && grpc_stream::takes_gzip(&headers);
         let metadata = &MetadataMap::from_headers(headers);
         let name = values(metadata, "dir-name").into_iter().next().unwrap_or_default();
         let folder = self
@@ -249,7 +249,7 @@ impl FileSync {
             false => ContextDir::open(&folder.path),
         }
         .map_err(|cause| Status::failed_precondition(cause.to_string()))?;
-        let (packets, response) = answer::response(packed);
+        let (packets, response) = grpc_stream::response(packed);
         let sender = Arc::new(Sender {
             packets,
             context,

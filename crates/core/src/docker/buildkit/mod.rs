@@ -3,8 +3,8 @@
 //! Protocol: `moby.buildkit.v1.Control` of moby/buildkit and the attributes of its Dockerfile frontend, as
 //! `docker buildx build` sends them to the engine's builder.
 
-mod answer;
 pub mod filesync;
+mod grpc_stream;
 pub mod session;
 pub mod ssh_agent;
 

@@ -4,7 +4,7 @@ use bollard::models::{DeviceMapping, DeviceRequest, ResourcesBlkioWeightDevice, 
 
 use super::facts::EngineSystem;
 use super::path;
-use crate::docker::{csv, number};
+use crate::docker::{csv, go_values};
 
 /// What a `--device` asks for.
 #[derive(Debug, PartialEq)]
@@ -143,13 +143,13 @@ fn count(text: &str) -> Result<i64, String> {
     if text == "all" {
         return Ok(-1);
     }
-    number::decimal_integer(text).map_err(|_| format!("`{text}` is neither `all` nor a number"))
+    go_values::decimal_integer(text).map_err(|_| format!("`{text}` is neither `all` nor a number"))
 }
 
 /// `--blkio-weight-device /dev/sda:200`.
 pub(super) fn weight(value: &str) -> Result<ResourcesBlkioWeightDevice, String> {
     let (path, weight) = block_device(value)?;
-    let weight = number::decimal_unsigned(weight)?;
+    let weight = go_values::decimal_unsigned(weight)?;
     if weight != 0 && !(10..=1000).contains(&weight) {
         return Err("has a weight that is not between 10 and 1000".to_owned());
     }
@@ -164,14 +164,14 @@ pub(super) fn bytes_per_second(value: &str) -> Result<ThrottleDevice, String> {
     let (path, rate) = block_device(value)?;
     Ok(ThrottleDevice {
         path: Some(path.to_owned()),
-        rate: Some(number::size(rate)?),
+        rate: Some(go_values::size(rate)?),
     })
 }
 
 /// `--device-read-iops /dev/sda:1000`.
 pub(super) fn operations_per_second(value: &str) -> Result<ThrottleDevice, String> {
     let (path, rate) = block_device(value)?;
-    let rate = i64::try_from(number::decimal_unsigned(rate)?).map_err(|_| "has a rate that is too large")?;
+    let rate = i64::try_from(go_values::decimal_unsigned(rate)?).map_err(|_| "has a rate that is too large")?;
     Ok(ThrottleDevice {
         path: Some(path.to_owned()),
         rate: Some(rate),

@@ -3,7 +3,7 @@
 use bollard::models::HealthConfig;
 
 use super::error::{Entry, OptionError};
-use crate::docker::number;
+use crate::docker::go_values;
 
 /// What was said about the health check.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,27 +26,27 @@ impl Health {
     }
 
     pub fn interval(&mut self, entry: Entry) -> Result<(), OptionError> {
-        self.check.interval = self.positive(entry, number::duration)?;
+        self.check.interval = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
     pub fn timeout(&mut self, entry: Entry) -> Result<(), OptionError> {
-        self.check.timeout = self.positive(entry, number::duration)?;
+        self.check.timeout = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
     pub fn start_period(&mut self, entry: Entry) -> Result<(), OptionError> {
-        self.check.start_period = self.positive(entry, number::duration)?;
+        self.check.start_period = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
     pub fn start_interval(&mut self, entry: Entry) -> Result<(), OptionError> {
-        self.check.start_interval = self.positive(entry, number::duration)?;
+        self.check.start_interval = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
     pub fn retries(&mut self, entry: Entry) -> Result<(), OptionError> {
-        self.check.retries = self.positive(entry, number::integer)?;
+        self.check.retries = self.positive(entry, go_values::integer)?;
         Ok(())
     }
 

@@ -41,7 +41,7 @@ use self::health::Health;
 use self::network::Networks;
 use self::table::{FLAGS, Need};
 use crate::docker::flags::{self, Positionals};
-use crate::docker::number;
+use crate::docker::go_values;
 
 /// The options of one `docker run`, understood, and independent of where they will run.
 #[derive(Debug, Clone, PartialEq)]
@@ -208,7 +208,7 @@ impl RunOptions {
         };
         let maximum_retry_count = match count {
             "" => 0,
-            count => number::decimal_integer(count).map_err(|reason| entry.refuse(format!("its count {reason}")))?,
+            count => go_values::decimal_integer(count).map_err(|reason| entry.refuse(format!("its count {reason}")))?,
         };
         self.host.restart_policy = Some(RestartPolicy {
             name: Some(name),

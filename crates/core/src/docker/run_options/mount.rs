@@ -9,7 +9,7 @@ use super::error::{Entry, OptionError};
 use super::facts::ClientFacts;
 use super::path;
 use crate::docker::flags::parse_bool;
-use crate::docker::{csv, number};
+use crate::docker::{csv, go_values};
 
 /// What a `--volume` asks for.
 #[derive(Debug, PartialEq)]
@@ -145,7 +145,7 @@ fn set(mount: &mut Mount, key: &str, value: Option<&str>, field: &str) -> Result
                 .subpath = Some(value.to_owned());
         }
         "tmpfs-size" => {
-            let size = number::size(value).map_err(|reason| format!("tmpfs-size {reason}"))?;
+            let size = go_values::size(value).map_err(|reason| format!("tmpfs-size {reason}"))?;
             tmpfs_options(mount).size_bytes = Some(size);
         }
         "tmpfs-mode" => {

@@ -8,7 +8,7 @@ use bollard::models::{EndpointIpamConfig, EndpointSettings};
 
 use super::error::{Entry, OptionError};
 use super::facts::ClientFacts;
-use crate::docker::{csv, number};
+use crate::docker::{csv, go_values};
 
 /// The network of a container for which none was named.
 const DEFAULT: &str = "default";
@@ -207,7 +207,7 @@ fn endpoint(value: &str) -> Result<(String, EndpointSettings), String> {
                 options.insert(key.trim().to_owned(), value.trim().to_owned());
             }
             "gw-priority" => {
-                let priority = number::decimal_integer(&value).map_err(|reason| format!("gw-priority {reason}"))?;
+                let priority = go_values::decimal_integer(&value).map_err(|reason| format!("gw-priority {reason}"))?;
                 endpoint.gw_priority = Some(priority).filter(|priority| *priority != 0);
             }
             _ => return Err(format!("`{key}` is not one of its fields")),

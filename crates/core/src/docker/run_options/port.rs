@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use bollard::models::PortBinding;
 
-use crate::docker::number;
+use crate::docker::go_values;
 
 /// The ports of the container that `--publish SPEC` opens (`80/tcp`), each with its place on the host.
 pub(super) fn publish(spec: &str) -> Result<Vec<(String, PortBinding)>, String> {
@@ -167,7 +167,7 @@ fn bare_address(address: &str) -> Result<&str, String> {
 
 fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let port = |text: &str| {
-        let number = number::decimal_unsigned(text)
+        let number = go_values::decimal_unsigned(text)
             .ok()
             .and_then(|number| u16::try_from(number).ok());
         number.ok_or_else(|| format!("`{text}` is no port"))

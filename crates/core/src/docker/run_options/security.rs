@@ -7,7 +7,7 @@ use bollard::models::{HostConfigCgroupnsModeEnum as CgroupNamespace, HostConfigI
 
 use super::error::{Entry, OptionError};
 use super::facts::ClientFacts;
-use crate::docker::number;
+use crate::docker::go_values;
 
 /// Capabilities as engines name them, sorted; `ALL` stands for all.
 pub(super) fn capabilities(names: &[String]) -> Vec<String> {
@@ -169,7 +169,7 @@ pub(in crate::docker) fn ulimit(value: &str) -> Result<ResourcesUlimits, String>
         return Err(format!("`{name}` is no limit: {}", NAMES.join(", ")));
     }
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let (soft, hard) = (number::decimal_integer(soft)?, number::decimal_integer(hard)?);
+    let (soft, hard) = (go_values::decimal_integer(soft)?, go_values::decimal_integer(hard)?);
     // -1 is no limit.
     if hard != -1 && (soft == -1 || soft > hard) {
         return Err("has a soft limit above the hard one".to_owned());

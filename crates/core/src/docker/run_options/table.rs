@@ -4,7 +4,7 @@ use super::error::{Entry, OptionError};
 use super::plan::PullPolicy;
 use super::{RunOptions, device, environment, mount, network, platform, security};
 use crate::docker::flags::Flag;
-use crate::docker::number;
+use crate::docker::go_values;
 
 /// What an option does to what was parsed so far.
 type Set = fn(&mut RunOptions, Entry) -> Result<(), OptionError>;
@@ -60,26 +60,28 @@ pub(super) static FLAGS: &[Flag<Action>] = &[
     }),
     valued("cidfile", |o, e| put(&mut o.host.container_id_file, Ok(e.value))),
     needing(Need::Windows, "cpu-count", |o, e| {
-        put(&mut o.host.cpu_count, e.read(number::integer))
+        put(&mut o.host.cpu_count, e.read(go_values::integer))
     }),
     needing(Need::Windows, "cpu-percent", |o, e| {
-        put(&mut o.host.cpu_percent, e.read(number::integer))
+        put(&mut o.host.cpu_percent, e.read(go_values::integer))
     }),
     valued("cpu-period", |o, e| {
-        put(&mut o.host.cpu_period, e.read(number::integer))
+        put(&mut o.host.cpu_period, e.read(go_values::integer))
     }),
-    valued("cpu-quota", |o, e| put(&mut o.host.cpu_quota, e.read(number::integer))),
+    valued("cpu-quota", |o, e| {
+        put(&mut o.host.cpu_quota, e.read(go_values::integer))
+    }),
     valued("cpu-rt-period", |o, e| {
-        put(&mut o.host.cpu_realtime_period, e.read(number::integer))
+        put(&mut o.host.cpu_realtime_period, e.read(go_values::integer))
     }),
     valued("cpu-rt-runtime", |o, e| {
-        put(&mut o.host.cpu_realtime_runtime, e.read(number::integer))
+        put(&mut o.host.cpu_realtime_runtime, e.read(go_values::integer))
     }),
     valued("cpu-shares", |o, e| {
-        put(&mut o.host.cpu_shares, e.read(number::integer))
+        put(&mut o.host.cpu_shares, e.read(go_values::integer))
     })
     .short('c'),
-    valued("cpus", |o, e| put(&mut o.host.nano_cpus, e.read(number::nano_cpus))),
+    valued("cpus", |o, e| put(&mut o.host.nano_cpus, e.read(go_values::nano_cpus))),
     valued("cpuset-cpus", |o, e| put(&mut o.host.cpuset_cpus, Ok(e.value))),
     valued("cpuset-mems", |o, e| put(&mut o.host.cpuset_mems, Ok(e.value))),
     switch("detach", |o, e| on(&mut o.detach, e)).short('d'),
@@ -136,7 +138,7 @@ pub(super) static FLAGS: &[Flag<Action>] = &[
     switch("init", |o, e| put(&mut o.host.init, Ok(e.on))),
     switch("interactive", |o, e| put(&mut o.config.open_stdin, Ok(e.on))).short('i'),
     needing(Need::Windows, "io-maxbandwidth", |o, e| {
-        put(&mut o.host.io_maximum_bandwidth, e.read(number::size))
+        put(&mut o.host.io_maximum_bandwidth, e.read(go_values::size))
     }),
     needing(Need::Windows, "io-maxiops", |o, e| {
         put(&mut o.host.io_maximum_iops, e.read(natural))
@@ -147,7 +149,9 @@ pub(super) static FLAGS: &[Flag<Action>] = &[
     valued("isolation", |o, e| {
         put(&mut o.host.isolation, e.read(security::isolation))
     }),
-    valued("kernel-memory", |o, e| put(&mut o.kernel_memory, e.read(number::size))),
+    valued("kernel-memory", |o, e| {
+        put(&mut o.kernel_memory, e.read(go_values::size))
+    }),
     valued("label", |o, e| o.labels.label(e)).short('l'),
     valued("label-file", |o, e| keep(&mut o.labels.files, e)),
     valued("link", |o, e| {
@@ -165,12 +169,12 @@ pub(super) static FLAGS: &[Flag<Action>] = &[
         e.read(network::mac)?;
         put(&mut o.networks.mac, Ok(e))
     }),
-    valued("memory", |o, e| put(&mut o.host.memory, e.read(number::size))).short('m'),
+    valued("memory", |o, e| put(&mut o.host.memory, e.read(go_values::size))).short('m'),
     valued("memory-reservation", |o, e| {
-        put(&mut o.host.memory_reservation, e.read(number::size))
+        put(&mut o.host.memory_reservation, e.read(go_values::size))
     }),
     valued("memory-swap", |o, e| {
-        put(&mut o.host.memory_swap, e.read(number::size_or_unlimited))
+        put(&mut o.host.memory_swap, e.read(go_values::size_or_unlimited))
     }),
     valued("memory-swappiness", |o, e| {
         put(&mut o.host.memory_swappiness, e.read(swappiness))
@@ -191,11 +195,11 @@ pub(super) static FLAGS: &[Flag<Action>] = &[
     }),
     switch("oom-kill-disable", |o, e| put(&mut o.host.oom_kill_disable, Ok(e.on))),
     valued("oom-score-adj", |o, e| {
-        put(&mut o.host.oom_score_adj, e.read(number::integer))
+        put(&mut o.host.oom_score_adj, e.read(go_values::integer))
     }),
     valued("pid", |o, e| put(&mut o.host.pid_mode, e.read(security::pid))),
     valued("pids-limit", |o, e| {
-        put(&mut o.host.pids_limit, e.read(number::integer))
+        put(&mut o.host.pids_limit, e.read(go_values::integer))
     }),
     valued("platform", |o, e| {
         let normal = if e.value.is_empty() {
@@ -222,14 +226,14 @@ pub(super) static FLAGS: &[Flag<Action>] = &[
     switch("rm", |o, e| on(&mut o.remove, e)),
     valued("runtime", |o, e| put(&mut o.host.runtime, Ok(e.value))),
     valued("security-opt", |o, e| keep(&mut o.security, e)),
-    valued("shm-size", |o, e| put(&mut o.host.shm_size, e.read(number::size))),
+    valued("shm-size", |o, e| put(&mut o.host.shm_size, e.read(go_values::size))),
     switch("sig-proxy", |o, e| {
         o.sig_proxy = e.on;
         Ok(())
     }),
     valued("stop-signal", |o, e| put(&mut o.config.stop_signal, Ok(e.value))),
     valued("stop-timeout", |o, e| {
-        put(&mut o.config.stop_timeout, e.read(number::integer))
+        put(&mut o.config.stop_timeout, e.read(go_values::integer))
     }),
     valued("storage-opt", |o, e| {
         insert(&mut o.host.storage_opt, e.read(storage_option))
@@ -285,15 +289,15 @@ fn on(slot: &mut Option<Entry>, entry: Entry) -> Result<(), OptionError> {
 }
 
 fn small(text: &str) -> Result<u16, String> {
-    u16::try_from(number::unsigned(text)?).map_err(|_| "is too large".to_owned())
+    u16::try_from(go_values::unsigned(text)?).map_err(|_| "is too large".to_owned())
 }
 
 fn natural(text: &str) -> Result<i64, String> {
-    i64::try_from(number::unsigned(text)?).map_err(|_| "is too large".to_owned())
+    i64::try_from(go_values::unsigned(text)?).map_err(|_| "is too large".to_owned())
 }
 
 fn swappiness(text: &str) -> Result<i64, String> {
-    let value = number::integer(text)?;
+    let value = go_values::integer(text)?;
     // -1 leaves it to the engine.
     if (-1..=100).contains(&value) {
         Ok(value)

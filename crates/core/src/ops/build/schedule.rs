@@ -13,7 +13,7 @@ use super::display::{Display, Heard};
 use super::{BuildPlan, Failure, ImagePlan, ImageReport, PlanStep, Reports, Status, script_failure, seconds_since};
 use crate::docker::build::{BuildOutcome, BuildRequest, Builder, build};
 use crate::docker::client_config::ClientConfig;
-use crate::docker::docked::ENGINE_VARIABLES;
+use crate::docker::dock_engine::ENGINE_VARIABLES;
 use crate::docker::engine::Engine;
 use crate::docker::locality::Locality;
 use crate::env::Env;

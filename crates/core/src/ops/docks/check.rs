@@ -10,7 +10,7 @@ use crate::agent::target::{Exit, Target};
 use crate::agent::wire::FailureKind;
 use crate::agent::{Agent, CallOptions};
 use crate::cli::Context;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docker::endpoint::Endpoint;
 use crate::docks::{Access, Dock, Docks, SshAccess};
 use crate::env::Env;
@@ -247,7 +247,7 @@ async fn look(dock: &Dock, env: &Env) -> Vec<Finding> {
     match &dock.access {
         Access::Ssh(ssh) => look_by_ssh(dock, ssh, env, &mut findings).await,
         Access::Tcp { .. } | Access::Context { .. } => {
-            match docked::choice(dock, env).map(|choice| choice.endpoint) {
+            match dock_engine::choice(dock, env).map(|choice| choice.endpoint) {
                 Ok(Endpoint::Tcp { host, port, .. }) => {
                     reach(&host, port, &mut findings).await;
                 }
@@ -322,7 +322,7 @@ async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Fin
         }
         Err(error) => findings.wrong("name", error, None),
     }
-    let agent = match docked::agent(dock, env) {
+    let agent = match dock_engine::agent(dock, env) {
         Ok(Some(agent)) => agent,
         Ok(None) => return,
         Err(error) => return findings.wrong("login", &error, None),
@@ -491,9 +491,9 @@ fn forwarding_mend(sockets: bool, ports: bool, rules: &str) -> String {
 async fn look_at_engine(dock: &Dock, env: &Env, findings: &mut Findings) {
     let options = CallOptions::of_terminal();
     let asked = async {
-        let engine = docked::connect(dock, env, &options).await?;
+        let engine = dock_engine::connect(dock, env, &options).await?;
         let mut facts = facts::of_engine(&engine).await?;
-        if let Some(agent) = docked::agent(dock, env)? {
+        if let Some(agent) = dock_engine::agent(dock, env)? {
             facts::add_machine(&mut facts, &agent, &options).await;
         }
         Ok::<_, Error>(facts)

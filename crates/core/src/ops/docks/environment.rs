@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::host;
 use crate::agent::CallOptions;
 use crate::cli::Context;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docker::endpoint::Endpoint;
 use crate::docks::{self, Access, Dock, Docks, Forward, moniker};
 use crate::env::Env;
@@ -76,7 +76,7 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
     check_named(&args.forward)?;
     let found = Docks::read(env)?;
     let dock = found.get(&args.name)?;
-    let choice = docked::choice(dock, env)?;
+    let choice = dock_engine::choice(dock, env)?;
     // What led to another engine before is not to have a say in this.
     let own = without_engine(env);
     context.block_on(async {
@@ -84,12 +84,12 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         let mut lines = lines(dock, &choice.endpoint, &address, args.shell, env)?;
         let options = CallOptions::of_terminal().accepting_new(args.accept_new);
         let connecting = async {
-            let engine = docked::connect(dock, &own, &options).await?;
+            let engine = dock_engine::connect(dock, &own, &options).await?;
             let info = engine.info().await?;
             Ok::<_, Error>((engine, info))
         };
         let (engine, info) = said_when_slow(printer, &dock.moniker, connecting).await?;
-        if let Some(agent) = docked::agent(dock, &own)? {
+        if let Some(agent) = dock_engine::agent(dock, &own)? {
             let forward = if args.no_forward { Forward::None } else { dock.forward };
             let shell = args.pid.unwrap_or_else(parent);
             agent.hold_with(shell, forward, args.forward.clone()).await?;
@@ -163,7 +163,7 @@ pub fn release(context: &Context, pid: Option<i32>) -> Result<ExitStatus> {
         .and_then(|host| host.strip_prefix("unix://"))
         .map(std::path::PathBuf::from);
     if let Some(socket) = socket
-        && let Some(agent) = docked::agent_of_socket(&socket, env)?
+        && let Some(agent) = dock_engine::agent_of_socket(&socket, env)?
     {
         context.block_on(async {
             // It notices by itself when the shell ends.
@@ -200,11 +200,11 @@ async fn address(dock: &Dock, endpoint: &Endpoint, env: &Env) -> String {
     {
         return config.hostname;
     }
-    docked::address(dock, endpoint)
+    dock_engine::address(dock, endpoint)
 }
 
 fn lines(dock: &Dock, endpoint: &Endpoint, address: &str, shell: Shell, env: &Env) -> Result<Vec<String>> {
-    let mut values = docked::variables(endpoint)?;
+    let mut values = dock_engine::variables(endpoint)?;
     values.push(("DOCKER_IP", address.to_owned()));
     values.push(("_DOCK_MONIKER", format!("[dock:{}] ", dock.moniker)));
     if shows_in_prompt(env) {
@@ -227,7 +227,9 @@ fn shows_in_prompt(env: &Env) -> bool {
 }
 
 fn without_engine(env: &Env) -> Env {
-    let other = env.iter().filter(|(name, _)| !docked::ENGINE_VARIABLES.contains(name));
+    let other = env
+        .iter()
+        .filter(|(name, _)| !dock_engine::ENGINE_VARIABLES.contains(name));
     Env::from_pairs(other)
 }
 
@@ -249,13 +251,13 @@ pub fn quote_fish(word: &str) -> String {
 pub fn plan(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
     let docks = Docks::read(&context.env)?;
     let dock = docks.get(&args.name)?;
-    let endpoint = docked::choice(dock, &context.env)?.endpoint;
+    let endpoint = dock_engine::choice(dock, &context.env)?.endpoint;
     let mut plan = Vec::new();
     if let Access::Ssh(_) = dock.access {
         plan.push(format!("connect to {}", visible(&dock.access.place())));
     }
     plan.extend(
-        docked::variables(&endpoint)?
+        dock_engine::variables(&endpoint)?
             .iter()
             .map(|(name, value)| format!("export {name}={}", shell::quote(value))),
     );

@@ -9,7 +9,7 @@ use super::facts::{self, Facts};
 use crate::agent::CallOptions;
 use crate::agent::wire::FailureKind;
 use crate::cli::Context;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docker::endpoint::{Choice, Endpoint, Origin};
 use crate::docker::engine::Engine;
 use crate::docker::locality::{self, Locality};
@@ -132,7 +132,7 @@ fn entries(args: &ListArgs, env: &Env) -> Result<Vec<Entry>> {
     args.names
         .iter()
         .map(|name| match found.named(name)? {
-            Named::Here => docked::here(env).map(Entry::Here),
+            Named::Here => dock_engine::here(env).map(Entry::Here),
             Named::Dock(dock) => Ok(Entry::Dock(dock.clone())),
         })
         .collect()
@@ -142,7 +142,7 @@ fn entries(args: &ListArgs, env: &Env) -> Result<Vec<Entry>> {
 fn here(env: &Env) -> Option<Choice> {
     let plain = Env::from_pairs(
         env.iter()
-            .filter(|(name, _)| docks::current(env).is_none() || !docked::ENGINE_VARIABLES.contains(name)),
+            .filter(|(name, _)| docks::current(env).is_none() || !dock_engine::ENGINE_VARIABLES.contains(name)),
     );
     // What leads nowhere is no row; commands that use it say why.
     Endpoint::choose(&plain).ok()
@@ -230,8 +230,8 @@ async fn ask(entry: &Entry, env: &Env, wide: bool) -> Result<Facts, (State, Erro
         Entry::Dock(dock) => dock,
     };
     let options = CallOptions::impatient();
-    let Some(agent) = docked::agent(dock, env).map_err(unreachable)? else {
-        let engine = docked::connect(dock, env, &options).await.map_err(unreachable)?;
+    let Some(agent) = dock_engine::agent(dock, env).map_err(unreachable)? else {
+        let engine = dock_engine::connect(dock, env, &options).await.map_err(unreachable)?;
         return facts::of_engine(&engine).await.map_err(unreachable);
     };
     // An agent that is started for the list ends soon after it: fifty docks are not to leave fifty processes behind.
@@ -243,7 +243,7 @@ async fn ask(entry: &Entry, env: &Env, wide: bool) -> Result<Facts, (State, Erro
         };
         return Err((state, failure.into_error()));
     }
-    let engine = docked::connect(dock, env, &options).await.map_err(unreachable)?;
+    let engine = dock_engine::connect(dock, env, &options).await.map_err(unreachable)?;
     let mut facts = facts::of_engine(&engine).await.map_err(unreachable)?;
     if wide {
         facts::add_machine(&mut facts, &agent, &options).await;

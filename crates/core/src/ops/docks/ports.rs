@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::agent::Port;
 use crate::cli::Context;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docks::{Dock, Docks, Forward};
 use crate::error::{ExitStatus, Result};
 use crate::output::table::{Align, Table};
@@ -45,7 +45,7 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
     context.block_on(async {
         for dock in docks {
             let moniker = visible(&dock.moniker);
-            let Some(agent) = docked::agent(dock, env)? else {
+            let Some(agent) = dock_engine::agent(dock, env)? else {
                 if !names.is_empty() {
                     notes.insert(format!("{moniker}: ports are forwarded from docks that ssh reaches"));
                 }

@@ -11,7 +11,7 @@ use crate::agent::wire::{Failure, FailureKind};
 use crate::agent::{Agent, CallOptions};
 use crate::cli::Context;
 use crate::docker::endpoint::Endpoint;
-use crate::docker::{context_store, docked};
+use crate::docker::{context_store, dock_engine};
 use crate::docks::destination::Destination;
 use crate::docks::ssh_config::SshConfigError;
 use crate::docks::{self, Access, Dock, Forward, SshAccess, moniker};
@@ -123,15 +123,20 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
     })?;
     if let Some(old) = replaced.filter(|old| old.access != dock.access) {
         context.block_on(async {
-            if let Some(agent) = docked::agent(&old, env)? {
+            if let Some(agent) = dock_engine::agent(&old, env)? {
                 agent.remove().await?;
             }
             Ok(())
         })?;
     }
     if args.make_context {
-        context_store::write(&dock.moniker, &docked::choice(&dock, env)?.endpoint, env, args.force)?;
-        if let Some(agent) = docked::agent(&dock, env)? {
+        context_store::write(
+            &dock.moniker,
+            &dock_engine::choice(&dock, env)?.endpoint,
+            env,
+            args.force,
+        )?;
+        if let Some(agent) = dock_engine::agent(&dock, env)? {
             context.block_on(agent.stay())?;
         }
     }
@@ -421,8 +426,8 @@ fn plan(dock: &Dock, args: &RegisterArgs, file: &Path) -> Vec<String> {
 async fn checked(context: &Context, dock: &Dock, args: &RegisterArgs) -> Result<Facts> {
     let env = &context.env;
     let options = CallOptions::of_terminal().accepting_new(args.accept_new).briefly();
-    let Some(agent) = docked::agent(dock, env)? else {
-        let engine = docked::connect(dock, env, &options).await?;
+    let Some(agent) = dock_engine::agent(dock, env)? else {
+        let engine = dock_engine::connect(dock, env, &options).await?;
         return facts::of_engine(&engine).await;
     };
     let asked = async {
@@ -436,7 +441,7 @@ async fn checked(context: &Context, dock: &Dock, args: &RegisterArgs) -> Result<
                 context.printer.note(&format!("host key {key}"));
             }
         }
-        let engine = match docked::connect(dock, env, &options).await {
+        let engine = match dock_engine::connect(dock, env, &options).await {
             Ok(engine) => engine,
             Err(error) => return Err(explained(error, &agent, dock, &options).await),
         };

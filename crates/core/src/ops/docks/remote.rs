@@ -8,7 +8,7 @@ use crate::agent::target::{Command, Exec, Exit};
 use crate::agent::{Agent, CallOptions};
 use crate::error::{Error, Result};
 use crate::output::visible;
-use crate::sync::far::login_shell;
+use crate::sync::remote::login_shell;
 
 /// So much of what a dock says is read; more is none of the answers that we ask for.
 const OUTPUT_LIMIT: u64 = 64 * 1024;

@@ -2,7 +2,7 @@
 
 use crate::cli::Context;
 use crate::docker::context_store;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docks::{self, Access, Docks};
 use crate::error::{ExitStatus, Result};
 use crate::output::visible;
@@ -45,7 +45,7 @@ pub fn unregister(context: &Context, name: &str) -> Result<ExitStatus> {
         })?,
     }
     context.block_on(async {
-        if let Some(agent) = docked::agent(dock, env)? {
+        if let Some(agent) = dock_engine::agent(dock, env)? {
             // The entry is gone; an agent that does not end tells so, and does no harm.
             if let Err(error) = agent.remove().await {
                 printer.warning(&error.to_string());

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{LABEL_USER, ports, workspace};
 use crate::agent::holder::Holder;
-use crate::agent::place::state_directory;
+use crate::agent::paths::state_directory;
 use crate::cli::Context;
 use crate::config::project::Project;
 use crate::docker::container::{self, Foreground, Found};

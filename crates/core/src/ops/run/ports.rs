@@ -11,7 +11,7 @@ use crate::agent::{Agent, Port};
 use crate::cli::Context;
 use crate::config::variables::Word;
 use crate::docker::container::PublishedPort;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docker::endpoint::{Choice, Endpoint, Origin};
 use crate::docker::run_options::{RunOptions, publish_on_loopback};
 use crate::docks::Forward;
@@ -129,7 +129,7 @@ pub(super) async fn reached(
 
 fn agent(choice: &Choice, env: &Env) -> Result<Option<Agent>> {
     match &choice.endpoint {
-        Endpoint::Unix(socket) => docked::agent_of_socket(socket, env),
+        Endpoint::Unix(socket) => dock_engine::agent_of_socket(socket, env),
         _ => Ok(None),
     }
 }

@@ -12,7 +12,7 @@ use crate::agent::{Agent, CallOptions};
 use crate::cli::Context;
 use crate::config::project::Project;
 use crate::config::variables::Word;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docker::run_options::with_other_sources;
 use crate::docks::Dock;
 use crate::env::Env;
@@ -85,7 +85,7 @@ fn dock_with_files(context: &Context) -> Result<Option<(Dock, Agent)>> {
     let Ok(dock) = sync::dock_of(context) else {
         return Ok(None);
     };
-    Ok(docked::agent(&dock, &context.env)?.map(|agent| (dock, agent)))
+    Ok(dock_engine::agent(&dock, &context.env)?.map(|agent| (dock, agent)))
 }
 
 /// Sends the project where options mount it, and puts the workspace's paths in their place. Gives the session, where

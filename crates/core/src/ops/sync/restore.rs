@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{Docked, SyncArgs, looking, text, wanted};
-use crate::agent::place::state_directory;
+use crate::agent::paths::state_directory;
 use crate::cli::Context;
 use crate::config::project::Project;
 use crate::error::{Error, ExitStatus, Result};

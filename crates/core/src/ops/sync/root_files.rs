@@ -9,7 +9,7 @@ use crate::agent::CallOptions;
 use crate::cli::Context;
 use crate::config::project::Project;
 use crate::docker::container;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docker::engine::Engine;
 use crate::docker::run_options::{ClientFacts, RunOptions};
 use crate::docks::Dock;
@@ -53,7 +53,7 @@ pub async fn give(context: &Context, project: &Project, dock: &Dock, report: &Re
     if report.root_files.is_empty() {
         return Ok(());
     }
-    let engine = docked::connect(dock, &context.env, &CallOptions::of_terminal()).await?;
+    let engine = dock_engine::connect(dock, &context.env, &CallOptions::of_terminal()).await?;
     let options = options(project, report)?;
     let command = command(report.user);
     let mut last = None;

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::arrival::{Keeper, half_removed, keepers, remove};
-use super::documents::USER_LABEL;
-use super::place::Place;
+use super::endpoint::TransferEndpoint;
+use super::manifests::USER_LABEL;
 use super::running::{Identity, process_of};
+use super::verify::{PartialImage, half_removed, partial_images, remove};
 use crate::cli::Context;
 use crate::docker::engine::Engine;
 use crate::docker::manifest::Digest;
@@ -45,21 +45,21 @@ struct Left {
 ///
 /// # Errors
 /// A refusal or a broken connection.
-pub async fn abort(context: &Context, place: &Place, engine: &Engine, all: bool) -> Result<ExitStatus> {
+pub async fn abort(context: &Context, place: &TransferEndpoint, engine: &Engine, all: bool) -> Result<ExitStatus> {
     let (env, printer) = (&context.env, &context.printer);
     // The locks are looked at after the layers: what a transfer that begins now keeps is not among these.
-    let found = keepers(engine, &format!("{USER_LABEL}={}", env.user())).await?;
+    let found = partial_images(engine, &format!("{USER_LABEL}={}", env.user())).await?;
     let own = known_machine_id(env);
     let mut done: Vec<Digest> = half_removed(engine).await?;
     let mut left: Vec<Left> = Vec::new();
     let now = jiff::Timestamp::now().as_second();
-    for keeper in found {
-        let is_here = own.is_some() && keeper.machine == own;
-        let process = process_in(&keeper, own.as_deref(), env);
+    for partial_image in found {
+        let is_here = own.is_some() && partial_image.machine == own;
+        let process = process_in(&partial_image, own.as_deref(), env);
         if process.is_none() && (is_here || all) {
-            done.push(keeper.id);
+            done.push(partial_image.id);
         } else {
-            stay(&mut left, keeper, process, now);
+            stay(&mut left, partial_image, process, now);
         }
     }
     let mut seen = HashSet::new();
@@ -91,48 +91,50 @@ pub async fn abort(context: &Context, place: &Place, engine: &Engine, all: bool)
 
 /// Whether what keeps layers of an image may go, now that the image is whole: what this transfer has kept, and what an
 /// interrupted one has. What another machine's keeps goes when nobody can be at it any more.
-pub fn is_over(keeper: &Keeper, identity: &Identity, env: &Env) -> bool {
-    if is_own(keeper, identity, env) {
+pub fn is_over(partial_image: &PartialImage, identity: &Identity, env: &Env) -> bool {
+    if is_own(partial_image, identity, env) {
         return true;
     }
-    let runs_here = process_in(keeper, identity.machine.as_deref(), env).is_some();
-    let age = jiff::Timestamp::now().as_second().saturating_sub(keeper.created);
+    let runs_here = process_in(partial_image, identity.machine.as_deref(), env).is_some();
+    let age = jiff::Timestamp::now().as_second().saturating_sub(partial_image.created);
     !runs_here && age > FORGOTTEN
 }
 
 /// Whether it is this transfer's, or one's of the same user that was interrupted on this machine.
-pub fn is_own(keeper: &Keeper, identity: &Identity, env: &Env) -> bool {
-    if keeper.transfer.as_ref() == Some(&identity.id) {
+pub fn is_own(partial_image: &PartialImage, identity: &Identity, env: &Env) -> bool {
+    if partial_image.transfer.as_ref() == Some(&identity.id) {
         return true;
     }
-    let is_here = identity.machine.is_some() && keeper.machine == identity.machine;
-    let is_users = keeper.user.as_ref() == Some(&identity.user);
-    is_here && is_users && process_in(keeper, identity.machine.as_deref(), env).is_none()
+    let is_here = identity.machine.is_some() && partial_image.machine == identity.machine;
+    let is_users = partial_image.user.as_ref() == Some(&identity.user);
+    is_here && is_users && process_in(partial_image, identity.machine.as_deref(), env).is_none()
 }
 
 /// The process of this machine in which its transfer runs.
-fn process_in(keeper: &Keeper, own: Option<&str>, env: &Env) -> Option<String> {
-    let transfer = keeper.transfer.as_deref()?;
-    own.filter(|own| keeper.machine.as_deref() == Some(own))?;
+fn process_in(partial_image: &PartialImage, own: Option<&str>, env: &Env) -> Option<String> {
+    let transfer = partial_image.transfer.as_deref()?;
+    own.filter(|own| partial_image.machine.as_deref() == Some(own))?;
     process_of(transfer, env)
 }
 
-fn stay(left: &mut Vec<Left>, keeper: Keeper, process: Option<String>, now: i64) {
-    let age_seconds = now.saturating_sub(keeper.created).max(0);
-    let same =
-        |left: &&mut Left| (&left.image, &left.transfer, &left.host) == (&keeper.image, &keeper.transfer, &keeper.host);
+fn stay(left: &mut Vec<Left>, partial_image: PartialImage, process: Option<String>, now: i64) {
+    let age_seconds = now.saturating_sub(partial_image.created).max(0);
+    let same = |left: &&mut Left| {
+        (&left.image, &left.transfer, &left.host)
+            == (&partial_image.image, &partial_image.transfer, &partial_image.host)
+    };
     match left.iter_mut().find(same) {
         Some(left) => {
             left.age_seconds = left.age_seconds.min(age_seconds);
-            left.kept_by.push(keeper.id);
+            left.kept_by.push(partial_image.id);
         }
         None => left.push(Left {
-            image: keeper.image,
-            transfer: keeper.transfer,
-            host: keeper.host,
+            image: partial_image.image,
+            transfer: partial_image.transfer,
+            host: partial_image.host,
             process,
             age_seconds,
-            kept_by: vec![keeper.id],
+            kept_by: vec![partial_image.id],
         }),
     }
 }
@@ -196,9 +198,9 @@ mod tests {
         Digest::of(text.as_bytes())
     }
 
-    fn keeper(identity: &Identity) -> Keeper {
-        Keeper {
-            id: digest("keeper"),
+    fn partial_image(identity: &Identity) -> PartialImage {
+        PartialImage {
+            id: digest("partial_image"),
             image: digest("image").to_string(),
             user: Some(identity.user.clone()),
             machine: identity.machine.clone(),
@@ -214,29 +216,29 @@ mod tests {
         let env = Env::from_pairs([("HOME", home.path().to_str().unwrap()), ("USER", "ann")]);
         let (own, _) = Running::begin(&env).unwrap();
         let (other, _) = Running::begin(&env).unwrap();
-        let (own_keeper, mut beside) = (keeper(&own.identity), keeper(&other.identity));
+        let (own_keeper, mut beside) = (partial_image(&own.identity), partial_image(&other.identity));
         assert!(is_own(&own_keeper, &own.identity, &env) && is_over(&own_keeper, &own.identity, &env));
         // However long it takes.
         beside.created = 0;
         assert!(!is_own(&beside, &own.identity, &env) && !is_over(&beside, &own.identity, &env));
         drop(other);
         assert!(is_own(&beside, &own.identity, &env) && is_over(&beside, &own.identity, &env));
-        let mut elsewhere = Keeper {
+        let mut elsewhere = PartialImage {
             machine: Some("f".repeat(32)),
             ..beside.clone()
         };
         elsewhere.created = own_keeper.created;
-        let unknown = Keeper {
+        let unknown = PartialImage {
             machine: None,
             ..elsewhere.clone()
         };
-        for mut keeper in [elsewhere, unknown] {
-            assert!(!is_own(&keeper, &own.identity, &env) && !is_over(&keeper, &own.identity, &env));
-            keeper.created -= FORGOTTEN + 1;
-            assert!(!is_own(&keeper, &own.identity, &env) && is_over(&keeper, &own.identity, &env));
+        for mut partial_image in [elsewhere, unknown] {
+            assert!(!is_own(&partial_image, &own.identity, &env) && !is_over(&partial_image, &own.identity, &env));
+            partial_image.created -= FORGOTTEN + 1;
+            assert!(!is_own(&partial_image, &own.identity, &env) && is_over(&partial_image, &own.identity, &env));
         }
         // Another user's of the same machine.
-        let others = Keeper {
+        let others = PartialImage {
             user: Some("bob".to_owned()),
             created: own_keeper.created,
             ..beside
@@ -254,15 +256,15 @@ mod tests {
         };
         let mut left = Vec::new();
         for created in [1000, 5000, 3000] {
-            let keeper = Keeper {
+            let partial_image = PartialImage {
                 created,
-                ..keeper(&identity)
+                ..partial_image(&identity)
             };
-            stay(&mut left, keeper, None, 5000 + 7200);
+            stay(&mut left, partial_image, None, 5000 + 7200);
         }
-        let other = Keeper {
+        let other = PartialImage {
             transfer: Some("fedcba9876543210".to_owned()),
-            ..keeper(&identity)
+            ..partial_image(&identity)
         };
         stay(&mut left, other, Some("4711".to_owned()), 0);
         assert_eq!(left.len(), 2);

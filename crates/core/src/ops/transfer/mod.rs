@@ -1,12 +1,12 @@
 //! Moving images between engines: only the layers that the other one lacks, and nothing but whole, checked images there.
 
 mod abort;
-mod arrival;
-mod documents;
-mod place;
+mod endpoint;
+mod manifests;
 mod plan;
 mod running;
 mod send;
+mod verify;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -31,12 +31,12 @@ use crate::output::progress::bars::Bars;
 use crate::output::{counted, size, visible};
 use crate::patience::{Exhausted, Patience};
 use abort::{is_over, is_own};
-use arrival::{Keeper, keepers, present, remove, remove_unnamed, verify};
-use documents::keeper_label;
-use place::Place;
+use endpoint::TransferEndpoint;
+use manifests::partial_label;
 use plan::{Plan, Room};
 use running::{Identity, Running};
 use send::{End, Failure, Shipment, Tally};
+use verify::{PartialImage, partial_images, present, remove, remove_unnamed, verify};
 
 /// What was changed under us is planned so often anew.
 const PLANS: usize = 3;
@@ -123,8 +123,8 @@ struct Wanted {
 /// Both ends of a call.
 struct Route<'a> {
     context: &'a Context,
-    from: Place,
-    to: Place,
+    from: TransferEndpoint,
+    to: TransferEndpoint,
     /// The ID of the image that is on its way.
     sending: Mutex<Option<Digest>>,
 }
@@ -143,10 +143,10 @@ pub fn transfer(context: &Context, args: &TransferArgs) -> Result<ExitStatus> {
     let route = Route {
         context,
         from: match &args.from {
-            Some(word) => Place::of(word, &|| key(context), &context.env)?,
-            None => Place::of_call(context)?,
+            Some(word) => TransferEndpoint::of(word, &|| key(context), &context.env)?,
+            None => TransferEndpoint::of_call(context)?,
         },
-        to: Place::of(&args.destination, &|| key(context), &context.env)?,
+        to: TransferEndpoint::of(&args.destination, &|| key(context), &context.env)?,
         sending: Mutex::new(None),
     };
     let wanted = wanted(context, &args.images)?;
@@ -188,7 +188,7 @@ fn begin(context: &Context) -> Result<Running> {
 /// # Errors
 /// A place that can't be reached, or its engine's refusal.
 pub fn abort(context: &Context, destination: &str, all: bool) -> Result<ExitStatus> {
-    let place = Place::of(destination, &|| key(context), &context.env)?;
+    let place = TransferEndpoint::of(destination, &|| key(context), &context.env)?;
     context.block_on(async {
         let engine = place.connect(&context.env).await?;
         abort::abort(context, &place, &engine, all).await
@@ -198,7 +198,7 @@ pub fn abort(context: &Context, destination: &str, all: bool) -> Result<ExitStat
 impl Route<'_> {
     async fn connect(&self) -> Result<(End, End)> {
         let env = &self.context.env;
-        let end = async |place: &Place| {
+        let end = async |place: &TransferEndpoint| {
             let engine = place.connect(env).await?;
             let (info, platform) = tokio::try_join!(engine.info(), platform(&engine))?;
             let store = Store::of(&engine, &info).await?;
@@ -422,14 +422,14 @@ impl Route<'_> {
                 patience.renew();
             }
             match failure {
-                Failure::Final(error) => return Err(self.with_keepers(error, dest, identity).await),
+                Failure::Final(error) => return Err(self.with_partial_images(error, dest, identity).await),
                 Failure::Misread(_) if !careful => careful = true,
-                Failure::Misread(error) => return Err(self.with_keepers(error, dest, identity).await),
+                Failure::Misread(error) => return Err(self.with_partial_images(error, dest, identity).await),
                 Failure::Changed(error) => {
                     plans += 1;
                     careful = true;
                     if plans == PLANS {
-                        return Err(self.with_keepers(error, dest, identity).await);
+                        return Err(self.with_partial_images(error, dest, identity).await);
                     }
                 }
                 Failure::Lost(error) => {
@@ -506,7 +506,7 @@ impl Route<'_> {
             if !has_name(&image, &id, dest).await? {
                 self.name(&image, &id, dest).await?;
             }
-            self.forget_keepers(&image.id, dest, identity).await?;
+            self.forget_partial_images(&image.id, dest, identity).await?;
             return Ok(Arrived {
                 status: if first_sent > 0 {
                     Status::Transferred
@@ -551,7 +551,7 @@ impl Route<'_> {
             });
         }
         self.name(&shipment.image, &documents.id, dest).await?;
-        self.forget_keepers(&shipment.image.id, dest, identity).await?;
+        self.forget_partial_images(&shipment.image.id, dest, identity).await?;
         Ok(Arrived {
             status: Status::Transferred,
             id: documents.id,
@@ -582,24 +582,28 @@ impl Route<'_> {
     /// and they need not be sent again.
     async fn wait_for_late(&self, dest: &End, tally: &Tally) {
         let Some(image) = self.sending().clone() else { return };
-        let label = keeper_label(&image);
+        let label = partial_label(&image);
         let began = Instant::now();
         let mut late = tally.take_unanswered();
         while !late.is_empty() && began.elapsed() < LATE {
             // Whether the engine answers, the next try finds out.
-            let there = keepers(&dest.engine, &label).await.unwrap_or_default();
-            late.retain(|late| !there.iter().any(|keeper| keeper.id == *late));
+            let there = partial_images(&dest.engine, &label).await.unwrap_or_default();
+            late.retain(|late| !there.iter().any(|partial_image| partial_image.id == *late));
             tokio::time::sleep(LOOK).await;
         }
     }
 
     /// Removes what kept the layers of an image that is whole now, and leaves what another transfer of it still needs.
-    async fn forget_keepers(&self, image: &Digest, dest: &End, identity: &Identity) -> Result<(), Failure> {
-        let label = keeper_label(image);
+    async fn forget_partial_images(&self, image: &Digest, dest: &End, identity: &Identity) -> Result<(), Failure> {
+        let label = partial_label(image);
         let removed = async {
-            let found = keepers(&dest.engine, &label).await?;
-            let over = |keeper: &&Keeper| is_over(keeper, identity, &self.context.env);
-            remove(&dest.engine, found.iter().filter(over).map(|keeper| &keeper.id)).await
+            let found = partial_images(&dest.engine, &label).await?;
+            let over = |partial_image: &&PartialImage| is_over(partial_image, identity, &self.context.env);
+            remove(
+                &dest.engine,
+                found.iter().filter(over).map(|partial_image| &partial_image.id),
+            )
+            .await
         };
         match removed.await {
             Ok(()) => Ok(()),
@@ -617,7 +621,7 @@ impl Route<'_> {
     }
 
     /// Says that layers are kept at the destination, where there are.
-    async fn with_keepers(&self, error: Error, dest: &End, identity: &Identity) -> Error {
+    async fn with_partial_images(&self, error: Error, dest: &End, identity: &Identity) -> Error {
         let Some(image) = self.sending().clone() else {
             return error;
         };
@@ -629,8 +633,10 @@ impl Route<'_> {
 
     /// Whether layers of an image are kept there that the next transfer of this machine goes on with.
     async fn keeps(&self, image: &Digest, engine: &Engine, identity: &Identity) -> Result<bool> {
-        let kept = keepers(engine, &keeper_label(image)).await?;
-        Ok(kept.iter().any(|keeper| is_own(keeper, identity, &self.context.env)))
+        let kept = partial_images(engine, &partial_label(image)).await?;
+        Ok(kept
+            .iter()
+            .any(|partial_image| is_own(partial_image, identity, &self.context.env)))
     }
 
     /// The same after Ctrl-C, when nothing of the transfer is left: looks there once more, for a moment.
@@ -672,9 +678,7 @@ impl Route<'_> {
             return Ok(());
         }
         let Some(free) = free else {
-            self.context
-                .printer
-                .detail("how much space is free there is not known");
+            self.context.printer.detail("how much space is free there is not known");
             return Ok(());
         };
         let Room { least, most } = plan.room;

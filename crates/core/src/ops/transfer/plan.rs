@@ -217,7 +217,7 @@ fn archives(variants: &[Variant], missing: &[(usize, usize)], together: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docker::content::Blob;
+    use crate::docker::content_store::Blob;
     use crate::docker::manifest::{Descriptor, LAYER, chain_ids};
 
     fn digest(text: &str) -> Digest {

@@ -8,7 +8,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::agent::place::state_directory;
+use crate::agent::paths::state_directory;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, is_hex};

@@ -17,10 +17,10 @@ use hyper::{Method, Request};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::documents::{self, Documents, blob_path, layer_path};
+use super::manifests::{self, Manifests, blob_path, layer_path};
 use super::plan::Plan;
 use super::running::Identity;
-use crate::docker::content::Content;
+use crate::docker::content_store::Content;
 use crate::docker::engine::{Engine, refusal};
 use crate::docker::image_load::{self, LoadError, Part, SharedPace};
 use crate::docker::image_save::{self, Found, Names, Pass, PieceReader};
@@ -183,7 +183,7 @@ impl Shipment {
     ///
     /// # Errors
     /// [`Failure`]; nothing but whole layers is left at the destination then.
-    pub async fn send(self: &Arc<Self>) -> Result<Documents, Failure> {
+    pub async fn send(self: &Arc<Self>) -> Result<Manifests, Failure> {
         tokio::select! {
             sent = self.send_all() => sent,
             lost = silence(&self.dest.engine) => Err(Failure::Lost(lost)),
@@ -191,7 +191,7 @@ impl Shipment {
         }
     }
 
-    async fn send_all(self: &Arc<Self>) -> Result<Documents, Failure> {
+    async fn send_all(self: &Arc<Self>) -> Result<Manifests, Failure> {
         let (turn, _) = watch::channel(0);
         let (open, mut opening) = mpsc::unbounded_channel();
         let feeding = self.feed(Opener {
@@ -384,7 +384,7 @@ impl Shipment {
     }
 
     /// What comes at the end of an archive, when all before it was loaded.
-    fn documents(&self, number: usize, config: Option<&[u8]>) -> Result<Documents, Failure> {
+    fn documents(&self, number: usize, config: Option<&[u8]>) -> Result<Manifests, Failure> {
         let missing = || Failure::Final(Error::failed("a part of the archive is missing"));
         let archive = self.plan.archives.get(number).ok_or_else(missing)?;
         let variant = self.plan.variants.get(archive.variant).ok_or_else(missing)?;
@@ -395,17 +395,17 @@ impl Shipment {
                 .map(|at| placed.get(&(number, at)).cloned().ok_or_else(missing))
                 .collect()
         };
-        let keeper = || documents::keeper_config(&self.image.id, &self.identity, variant, archive.end);
+        let partial_image = || manifests::partial_config(&self.image.id, &self.identity, variant, archive.end);
         let diff_ids = |end: usize| -> Vec<Digest> {
             let layers = variant.layers.iter().take(end);
             layers.map(|layer| layer.diff_id.clone()).collect()
         };
         let documents = match (self.is_classic(), last) {
-            (true, true) => documents::classic(config.ok_or_else(missing)?, &diff_ids(archive.end))?,
-            (true, false) => documents::classic(&keeper()?, &diff_ids(archive.end))?,
-            (false, false) => documents::single(&keeper()?, &placed(archive.variant, archive.end)?)?,
+            (true, true) => manifests::classic(config.ok_or_else(missing)?, &diff_ids(archive.end))?,
+            (true, false) => manifests::classic(&partial_image()?, &diff_ids(archive.end))?,
+            (false, false) => manifests::single(&partial_image()?, &placed(archive.variant, archive.end)?)?,
             (false, true) if self.image.root.is_none() => {
-                documents::single(config.ok_or_else(missing)?, &placed(archive.variant, archive.end)?)?
+                manifests::single(config.ok_or_else(missing)?, &placed(archive.variant, archive.end)?)?
             }
             (false, true) => {
                 let variants = &self.plan.variants;
@@ -414,7 +414,7 @@ impl Shipment {
                     .enumerate()
                     .map(|(number, variant)| placed(number, variant.layers.len()))
                     .collect::<Result<Vec<_>, _>>()?;
-                documents::whole(&self.image, variants, &placed)?
+                manifests::whole(&self.image, variants, &placed)?
             }
         };
         Ok(documents)
@@ -438,7 +438,7 @@ async fn silence(engine: &Engine) -> Error {
     }
 }
 
-type Load = BoxFuture<'static, Result<Documents, Failure>>;
+type Load = BoxFuture<'static, Result<Manifests, Failure>>;
 
 /// Begins loads.
 struct Opener {

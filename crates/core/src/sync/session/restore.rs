@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use super::{Session, read_listing, whole_listing, word};
+use super::{Session, nonce, read_listing, whole_listing};
 use crate::error::{Error, Result};
-use crate::sync::far::{Shell, broken, call, feed_nothing, feed_paths};
+use crate::sync::remote::{Shell, broken, call, feed_nothing, feed_paths};
 use crate::sync::trash::{self, Restored, Version};
 use crate::sync::{listing, split, trash_script};
 
@@ -39,7 +39,7 @@ impl<S: Shell> Session<S> {
         let reply = call(
             &self.shell,
             trash_script::LIST,
-            &word()?,
+            &nonce()?,
             &arguments,
             feed_nothing(),
             take,
@@ -78,7 +78,7 @@ impl<S: Shell> Session<S> {
         let reply = call(
             &self.shell,
             trash_script::RESTORE,
-            &word()?,
+            &nonce()?,
             &[&workspace, &id],
             feed,
             take,

@@ -31,7 +31,7 @@ async fn that_a_workspace_is_looked_at_is_shown_when_it_takes_longer() {
         fs::write(gate, "go\n").unwrap();
         rows
     });
-    let wish = Wish::everything(Direction::Both, Brake::default());
+    let wish = SyncRequest::everything(Direction::Both, Brake::default());
     let report = session.sync(&wish, false).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(seen.await.unwrap().len(), 1);

@@ -4,10 +4,10 @@ use super::super::trash::Trash;
 use super::*;
 
 /// A wish to remove whatever the other side has removed.
-fn delete(direction: Direction) -> Wish<'static> {
-    Wish {
+fn delete(direction: Direction) -> SyncRequest<'static> {
+    SyncRequest {
         brake: None,
-        ..Wish::everything(direction, Brake::default())
+        ..SyncRequest::everything(direction, Brake::default())
     }
 }
 
@@ -53,7 +53,7 @@ async fn a_snapshot_in_the_place_of_a_workspace_removes_and_reverts_nothing_here
         assert_eq!(read(&there, "sent"), "sent");
 
         // Also where nothing but a sync-down was between: what it brought is in no snapshot.
-        pair.try_sync(Direction::Up, Some(Place::Here), &[]).await.unwrap();
+        pair.try_sync(Direction::Up, Some(Side::Here), &[]).await.unwrap();
         pair.assert_in_step().await;
         copy(&there, &snapshot);
         write(&there, "result", "result");
@@ -110,7 +110,7 @@ async fn what_is_remembered_by_a_backup_another_machine_or_of_another_folder_rem
     let heard = Arc::clone(&said);
     session.notice = Arc::new(move |line| heard.lock().unwrap().push(line.to_owned()));
     let report = session
-        .sync(&Wish::everything(Direction::Up, Brake::default()), false)
+        .sync(&SyncRequest::everything(Direction::Up, Brake::default()), false)
         .await
         .unwrap();
     assert!(report.done.is_empty(), "{report:?}");
@@ -124,15 +124,15 @@ async fn what_a_missing_mount_held_is_not_removed() {
         let mut command = dockerutils_test_support::machine::as_root(program).unwrap();
         assert!(command.args(words).arg(path).status().unwrap().success(), "{program}");
     };
-    for side in [Place::Here, Place::There] {
+    for side in [Side::Here, Side::There] {
         let pair = Pair::new(Tools::Machine);
         let (here, there) = (pair.here(), pair.there());
         write(&here, "a", "a");
         fs::create_dir(here.join("data")).unwrap();
         pair.up().await;
         let (own, other, direction) = match side {
-            Place::Here => (&here, &there, Direction::Up),
-            Place::There => (&there, &here, Direction::Down),
+            Side::Here => (&here, &there, Direction::Up),
+            Side::There => (&there, &here, Direction::Down),
         };
         let data = own.join("data");
         as_root("mount", &["-t", "tmpfs", "-o", "mode=777", "none"], &data);
@@ -158,7 +158,7 @@ async fn what_a_missing_mount_held_is_not_removed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_became_empty_or_shorter_as_by_a_power_cut_is_a_conflict() {
-    for side in [Place::Here, Place::There] {
+    for side in [Side::Here, Side::There] {
         let pair = Pair::new(Tools::Machine);
         let (here, there) = (pair.here(), pair.there());
         for name in ["empty", "short", "edited"] {
@@ -167,8 +167,8 @@ async fn what_became_empty_or_shorter_as_by_a_power_cut_is_a_conflict() {
         pair.up().await;
         pair.assert_in_step().await;
         let (own, other) = match side {
-            Place::Here => (&here, &there),
-            Place::There => (&there, &here),
+            Side::Here => (&here, &there),
+            Side::There => (&there, &here),
         };
         fs::write(own.join("empty"), "").unwrap();
         let cut = fs::File::options().write(true).open(own.join("short")).unwrap();
@@ -189,8 +189,8 @@ async fn what_became_empty_or_shorter_as_by_a_power_cut_is_a_conflict() {
         assert_eq!(read(other, "edited"), "shorter");
         // The way back, and the way on.
         let back = match side {
-            Place::Here => Place::There,
-            Place::There => Place::Here,
+            Side::Here => Side::There,
+            Side::There => Side::Here,
         };
         pair.try_sync(Direction::Both, Some(back), &[b"empty".to_vec()])
             .await
@@ -248,7 +248,7 @@ exec {mv} "$@"
         for name in ["d2/b", "d3/made"] {
             assert_eq!(read(&there, name), "saved there\n", "{tools:?}");
         }
-        pair.try_sync(Direction::Both, Some(Place::There), &[]).await.unwrap();
+        pair.try_sync(Direction::Both, Some(Side::There), &[]).await.unwrap();
         pair.assert_in_step().await;
     }
 }
@@ -339,8 +339,8 @@ async fn many_removals_wait_for_a_persons_word_and_a_move_is_none() {
         );
         // Put back, by the word of a person; and removed, by another.
         let back = match direction {
-            Direction::Up => (Direction::Down, Place::There),
-            _ => (Direction::Up, Place::Here),
+            Direction::Up => (Direction::Down, Side::There),
+            _ => (Direction::Up, Side::Here),
         };
         pair.try_sync(Direction::Both, Some(back.1), &[b"src/50".to_vec()])
             .await
@@ -390,7 +390,7 @@ async fn a_look_changes_nothing_on_either_side() {
     for direction in [Direction::Up, Direction::Both] {
         let mut session = pair.peek().unwrap();
         let report = session
-            .sync(&Wish::everything(direction, Brake::default()), true)
+            .sync(&SyncRequest::everything(direction, Brake::default()), true)
             .await
             .unwrap();
         assert_eq!(report.done.len(), 1, "{report:?}");
@@ -407,7 +407,7 @@ async fn a_look_changes_nothing_on_either_side() {
     assert!(
         pair.peek()
             .unwrap()
-            .sync(&Wish::everything(Direction::Up, Brake::default()), true)
+            .sync(&SyncRequest::everything(Direction::Up, Brake::default()), true)
             .await
             .is_ok()
     );
@@ -485,14 +485,14 @@ async fn what_a_sync_removes_or_replaces_is_kept_on_both_sides() {
         ]
         .map(|(path, text)| (path.to_owned(), text.to_owned()))
         .into();
-        for side in [Place::Here, Place::There] {
+        for side in [Side::Here, Side::There] {
             let (own, other, direction) = match side {
-                Place::Here => (&there, &here, Direction::Down),
-                Place::There => (&here, &there, Direction::Up),
+                Side::Here => (&there, &here, Direction::Down),
+                Side::There => (&here, &there, Direction::Up),
             };
             let trash = match side {
-                Place::Here => fs::read_dir(state.join("trash")).ok(),
-                Place::There => None,
+                Side::Here => fs::read_dir(state.join("trash")).ok(),
+                Side::There => None,
             };
             assert!(trash.is_none(), "nothing is made before something is kept");
             fs::remove_file(own.join("removed")).unwrap();
@@ -504,13 +504,13 @@ async fn what_a_sync_removes_or_replaces_is_kept_on_both_sides() {
             drop(session);
             assert!(report.is_clean(), "{tools:?} {report:?}");
             let trash = match side {
-                Place::Here => fs::read_dir(state.join("trash"))
+                Side::Here => fs::read_dir(state.join("trash"))
                     .unwrap()
                     .next()
                     .unwrap()
                     .unwrap()
                     .path(),
-                Place::There => there.join(".dockerutils-sync/trash"),
+                Side::There => there.join(".dockerutils-sync/trash"),
             };
             assert_eq!(kept(&trash), expected, "{tools:?} {side:?}");
             assert_eq!(fs::metadata(&trash).unwrap().mode() & 0o777, 0o700);
@@ -521,7 +521,7 @@ async fn what_a_sync_removes_or_replaces_is_kept_on_both_sides() {
             }
             pair.up().await;
             pair.assert_in_step().await;
-            if side == Place::Here {
+            if side == Side::Here {
                 fs::remove_dir_all(there.join(".dockerutils-sync/trash")).unwrap();
             }
         }
@@ -588,24 +588,24 @@ fn names_that_a_disk_takes_for_one_are_named_and_left_alone() {
         .into();
     let none = Tree::new();
     let root = tempfile::tempdir().unwrap();
-    for (direction, side) in [(Direction::Down, Place::Here), (Direction::Up, Place::There)] {
+    for (direction, side) in [(Direction::Down, Side::Here), (Direction::Up, Side::There)] {
         for folds in [false, true] {
             let (here, there) = match side {
-                Place::Here => (&none, &all),
-                Place::There => (&all, &none),
+                Side::Here => (&none, &all),
+                Side::There => (&all, &none),
             };
             let guard = guard::Guard::new(root.path(), here, obeyed::all(root.path(), here, &[]));
             let sides = Sides {
                 base: &BTreeMap::new(),
                 here,
                 there,
-                folds: (folds && side == Place::Here, folds && side == Place::There),
+                folds: (folds && side == Side::Here, folds && side == Side::There),
                 unseen: &std::collections::BTreeSet::new(),
                 generated: None,
                 unmade: None,
                 guard: &guard,
             };
-            let wish = Wish::everything(direction, Brake::default());
+            let wish = SyncRequest::everything(direction, Brake::default());
             let steps = plan(&sides, &Contents::default(), &wish);
             for path in ["A", "a", "dir/\u{c9}", "dir/\u{e9}"] {
                 let is_left = steps.get(path.as_bytes()) == Some(&Action::Conflict(Why::SameLetters(side)));

@@ -128,7 +128,7 @@ async fn a_watch_does_the_rounds_that_other_commands_ask_for() {
     assert_eq!(conflict.conflicts[0].path, b"a");
     assert_eq!(conflict.conflicts[0].beside.as_deref(), Some(&b"a.dock"[..]));
     let ours = Request {
-        settle: Some(Place::Here),
+        settle: Some(Side::Here),
         only: vec![b"a".to_vec()],
         ..Request::everything(Direction::Up)
     };

@@ -70,7 +70,7 @@ enum Manner {
 }
 
 /// Takes questions for one login.
-pub(super) struct Desk {
+pub(super) struct AskpassServer {
     shared: Arc<Shared>,
     socket: std::path::PathBuf,
 }
@@ -199,7 +199,7 @@ fn marks(version: &str) -> bool {
     }
 }
 
-impl Desk {
+impl AskpassServer {
     /// Takes questions on this socket from now on; `version` is what `ssh -V` says.
     ///
     /// # Errors
@@ -253,7 +253,7 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for AskpassServer {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Release);
         // Wakes the thread that accepts, where it still can be found.
@@ -332,9 +332,10 @@ mod tests {
                         Are you sure you want to continue connecting (yes/no/[fingerprint])? ";
         for (name, batch, expected) in [("a", true, Some("[box]:2222")), ("b", false, None)] {
             let socket = directory.path().join(name);
-            let desk = Desk::open(&socket, Arc::clone(&asker) as _, &memory, batch, "OpenSSH_9.2p1").unwrap();
+            let server =
+                AskpassServer::open(&socket, Arc::clone(&asker) as _, &memory, batch, "OpenSSH_9.2p1").unwrap();
             assert_eq!(ask(&socket, Manner::Answer, question).is_some(), !batch);
-            assert_eq!(desk.close(&memory, true).as_deref(), expected, "{name}");
+            assert_eq!(server.close(&memory, true).as_deref(), expected, "{name}");
         }
         let asked = asker.0.lock().unwrap();
         assert_eq!(
@@ -354,18 +355,18 @@ mod tests {
         let mut open = |version: &str| {
             number += 1;
             let socket = directory.path().join(number.to_string());
-            let desk = Desk::open(&socket, Arc::clone(&asker) as _, &memory, false, version).unwrap();
-            (desk, socket)
+            let server = AskpassServer::open(&socket, Arc::clone(&asker) as _, &memory, false, version).unwrap();
+            (server, socket)
         };
         let pin = "Enter PIN for 'token': ";
-        let (desk, socket) = open("OpenSSH_9.2p1");
+        let (server, socket) = open("OpenSSH_9.2p1");
         assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("1"));
         // The first was wrong.
         assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("2"));
         assert_eq!(ask(&socket, Manner::Answer, "Code: ").as_deref(), Some("3"));
         assert_eq!(ask(&socket, Manner::Confirm, "Sure?"), None, "4 is no yes");
-        desk.close(&memory, true);
-        let (desk, socket) = open("OpenSSH_9.2p1");
+        server.close(&memory, true);
+        let (server, socket) = open("OpenSSH_9.2p1");
         assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("2"));
         assert_eq!(asker.0.lock().unwrap().len(), 4);
         assert_eq!(
@@ -373,12 +374,12 @@ mod tests {
             Some("5"),
             "it is wrong now"
         );
-        desk.close(&memory, false);
-        let (desk, socket) = open("OpenSSH_9.2p1");
+        server.close(&memory, false);
+        let (server, socket) = open("OpenSSH_9.2p1");
         assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("6"));
-        desk.close(&memory, true);
+        server.close(&memory, true);
         // What asks may be the server, by way of an old client.
-        let (_desk, socket) = open("OpenSSH_8.0p1");
+        let (_server, socket) = open("OpenSSH_8.0p1");
         assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("7"));
         assert!(
             asker

@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dock_client::agent::holder::Holder;
-use dock_client::agent::place;
+use dock_client::agent::paths;
 use dock_client::docks::ssh_config::StrictHostKeyChecking;
 use dock_client::env::Env;
 use dock_client::hint;
@@ -154,7 +154,7 @@ impl Private {
     /// found.
     fn make(env: &Env) -> io::Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
-        let parent = place::own_directory(env).map_err(io::Error::other)?;
+        let parent = paths::own_directory(env).map_err(io::Error::other)?;
         sweep(&parent);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("login-{}-{number}", std::process::id()));
@@ -195,7 +195,7 @@ pub(super) fn establish(
     cancel: &Cancel,
 ) -> Result<Established, TransportError> {
     let private = Private::make(&plan.env).map_err(|error| failed(resolved, &error.to_string()))?;
-    let desk = ask::Desk::open(
+    let server = ask::AskpassServer::open(
         &private.0.join(QUESTIONS),
         Arc::clone(asker),
         &plan.memory,
@@ -204,7 +204,7 @@ pub(super) fn establish(
     )
     .map_err(|error| failed(resolved, &error.to_string()))?;
     let result = log_in(plan, resolved, asker.as_ref(), cancel, &private.0);
-    let unaccepted = desk.close(&plan.memory, result.is_ok());
+    let unaccepted = server.close(&plan.memory, result.is_ok());
     result.map_err(|error| match (unaccepted, error.kind) {
         // Its own last words are only that the verification failed.
         (Some(host), TransportErrorKind::NeedsPerson) => TransportError {

@@ -30,32 +30,32 @@ const IDENTITY: usize = 8;
 
 /// The sockets and files of one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct AgentPaths {
     directory: PathBuf,
     /// Where what outlives a restart of the machine is kept.
     state: PathBuf,
     identity: String,
 }
 
-impl Place {
+impl AgentPaths {
     /// Where the agent of this dock is. Nothing is made yet.
     ///
     /// # Errors
     /// No directory, or one whose path is too long.
     pub fn of(dock: &Dock, env: &Env) -> Result<Self> {
-        let place = Self {
+        let paths = Self {
             directory: runtime_directory(env)?,
             state: state_directory(env),
             identity: identity(dock)?,
         };
-        if place.engine_socket().as_os_str().as_bytes().len() > SOCKET_PATH {
+        if paths.engine_socket().as_os_str().as_bytes().len() > SOCKET_PATH {
             return Err(Error::failed(format!(
                 "the path of a socket in {} would be longer than the system allows",
-                place.directory.display()
+                paths.directory.display()
             ))
             .hint("set XDG_RUNTIME_DIR to a private directory with a short path"));
         }
-        Ok(place)
+        Ok(paths)
     }
 
     /// Makes the directory.
@@ -137,7 +137,7 @@ impl Place {
         self.file(&format!("{NOTICE}{shell}"))
     }
 
-    /// All [`Place::notice_file`]s that are there, with their shells.
+    /// All [`AgentPaths::notice_file`]s that are there, with their shells.
     pub fn notice_files(&self) -> Vec<(i32, PathBuf)> {
         let beginning = format!("{}.{NOTICE}", self.identity);
         let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
@@ -382,13 +382,13 @@ mod tests {
         const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
         let directory = private();
         let env = env("XDG_RUNTIME_DIR", directory.path());
-        let place = |moniker: &str| Place::of(&dock(moniker, "far:1"), &env).unwrap();
-        let (old, young, lives) = (place("old"), place("young"), place("lives"));
+        let paths = |moniker: &str| AgentPaths::of(&dock(moniker, "far:1"), &env).unwrap();
+        let (old, young, lives) = (paths("old"), paths("young"), paths("lives"));
         old.prepare().unwrap();
-        for place in [&old, &young, &lives] {
-            for file in place.files() {
+        for paths in [&old, &young, &lives] {
+            for file in paths.files() {
                 fs::write(&file, "x").unwrap();
-                if place != &young {
+                if paths != &young {
                     let before = std::time::SystemTime::now() - 2 * WEEK;
                     fs::File::open(&file).unwrap().set_modified(before).unwrap();
                 }
@@ -397,7 +397,7 @@ mod tests {
         let held = private_file::open_lock(&lives.lock_file()).unwrap();
         held.lock().unwrap();
         young.sweep(WEEK);
-        let is_there = |place: &Place| place.files().iter().filter(|file| file.exists()).count();
+        let is_there = |paths: &AgentPaths| paths.files().iter().filter(|file| file.exists()).count();
         assert_eq!(is_there(&old), 0);
         assert_eq!(is_there(&young), young.files().len());
         assert_eq!(is_there(&lives), lives.files().len());
@@ -407,30 +407,33 @@ mod tests {
     fn the_socket_of_a_dock_stays_the_same_and_is_its_own() {
         let directory = private();
         let env = env("XDG_RUNTIME_DIR", directory.path());
-        let place = Place::of(&dock("x[$(touch pwned)]", "far:1"), &env).unwrap();
+        let paths = AgentPaths::of(&dock("x[$(touch pwned)]", "far:1"), &env).unwrap();
         let again = Dock {
             workspace: Some("/elsewhere".into()),
             ..dock("x[$(touch pwned)]", "far:1")
         };
-        assert_eq!(Place::of(&again, &env).unwrap(), place);
-        assert_ne!(Place::of(&dock("x[$(touch pwned)]", "far:2"), &env).unwrap(), place);
-        assert_ne!(Place::of(&dock("y", "far:1"), &env).unwrap(), place);
-        let name = place.engine_socket();
+        assert_eq!(AgentPaths::of(&again, &env).unwrap(), paths);
+        assert_ne!(
+            AgentPaths::of(&dock("x[$(touch pwned)]", "far:2"), &env).unwrap(),
+            paths
+        );
+        assert_ne!(AgentPaths::of(&dock("y", "far:1"), &env).unwrap(), paths);
+        let name = paths.engine_socket();
         let name = name.file_stem().unwrap().to_str().unwrap();
         assert!(
             name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit()),
             "{name}"
         );
         assert_eq!(
-            Place::of_engine_socket(&place.engine_socket(), &env),
-            Some(place.clone())
+            AgentPaths::of_engine_socket(&paths.engine_socket(), &env),
+            Some(paths.clone())
         );
         for other in [
             "/var/run/docker.sock",
             "/run/0123456789abcdef.sock",
-            place.control_socket().to_str().unwrap(),
+            paths.control_socket().to_str().unwrap(),
         ] {
-            assert_eq!(Place::of_engine_socket(Path::new(other), &env), None, "{other}");
+            assert_eq!(AgentPaths::of_engine_socket(Path::new(other), &env), None, "{other}");
         }
     }
 
@@ -445,26 +448,26 @@ mod tests {
             ("XDG_RUNTIME_DIR", shared.to_str().unwrap()),
             ("XDG_CACHE_HOME", cache.to_str().unwrap()),
         ]);
-        let place = Place::of(&dock("a", "far:1"), &both).unwrap();
-        assert!(place.engine_socket().starts_with(cache.join("dockerutils/run")));
+        let paths = AgentPaths::of(&dock("a", "far:1"), &both).unwrap();
+        assert!(paths.engine_socket().starts_with(cache.join("dockerutils/run")));
         assert!(!cache.exists());
-        place.check().unwrap();
-        place.prepare().unwrap();
+        paths.check().unwrap();
+        paths.prepare().unwrap();
         fs::set_permissions(cache.join("dockerutils/run"), fs::Permissions::from_mode(0o750)).unwrap();
-        let error = place.prepare().unwrap_err();
+        let error = paths.prepare().unwrap_err();
         assert!(error.to_string().contains("others may use it"), "{error}");
-        let error = place.check().unwrap_err();
+        let error = paths.check().unwrap_err();
         assert!(error.to_string().contains("others may use it"), "{error}");
         fs::remove_dir(cache.join("dockerutils/run")).unwrap();
         std::os::unix::fs::symlink("/tmp", cache.join("dockerutils/run")).unwrap();
-        let error = place.prepare().unwrap_err();
+        let error = paths.prepare().unwrap_err();
         assert!(error.to_string().contains("no directory"), "{error}");
     }
 
     #[test]
     fn a_path_too_long_for_a_socket_is_refused_with_its_mend() {
         let directory = private();
-        let error = Place::of(
+        let error = AgentPaths::of(
             &dock("a", "far:1"),
             &env("XDG_CACHE_HOME", &directory.path().join("x".repeat(90))),
         )

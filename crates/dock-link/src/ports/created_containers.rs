@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use dock_client::project_file;
 
-use super::observer::is_id;
+use super::http_observer::is_id;
 use crate::log::Log;
 use crate::mutex::lock;
 use crate::shells::write_private;
@@ -21,7 +21,7 @@ const REMEMBERED: usize = 1000;
 
 /// The containers.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(super) struct CreatedContainers {
     file: PathBuf,
     ids: Mutex<Ids>,
     changed: Notify,
@@ -49,7 +49,7 @@ impl Ids {
     }
 }
 
-impl Made {
+impl CreatedContainers {
     /// Those of a file; `None` where there is none, or none that can be read.
     pub(super) fn read(file: PathBuf) -> Self {
         let mut ids = Ids::default();
@@ -134,7 +134,7 @@ mod tests {
     fn the_newest_are_remembered_and_ids_alone() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("state/a.made");
-        let made = Made::read(file.clone());
+        let made = CreatedContainers::read(file.clone());
         for number in 0..REMEMBERED + 5 {
             made.add(id(number));
             made.add(id(number));
@@ -144,10 +144,10 @@ mod tests {
         assert!(!made.contains(&id(4)) && made.contains(&id(5)) && !made.contains(&id(7)));
         write(&file, &lock(&made.ids).order).unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        let again = Made::read(file.clone());
+        let again = CreatedContainers::read(file.clone());
         assert_eq!(lock(&again.ids).order.len(), REMEMBERED - 1);
         assert!(again.contains(&id(REMEMBERED + 4)) && !again.contains(&id(7)));
         std::fs::write(&file, "[1]").unwrap();
-        assert_eq!(lock(&Made::read(file).ids).order.len(), 0);
+        assert_eq!(lock(&CreatedContainers::read(file).ids).order.len(), 0);
     }
 }

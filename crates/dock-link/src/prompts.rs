@@ -17,7 +17,7 @@ const KEY_AGENTS: usize = 8;
 
 /// The people who wait, and the ssh-agents of their shells.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Prompts {
     waiting: Mutex<Vec<Waiting>>,
     key_agents: Mutex<Vec<PathBuf>>,
     next: AtomicU64,
@@ -43,23 +43,23 @@ pub struct Asked {
     pub answer: SyncSender<Option<String>>,
 }
 
-/// A place at the desk; given up when it is dropped.
+/// Somebody who waits; no questions come any more when it is dropped.
 #[derive(Debug)]
-pub struct Seat {
-    desk: Arc<Desk>,
+pub struct Subscription {
+    prompts: Arc<Prompts>,
     number: u64,
     /// What is asked.
     pub questions: mpsc::UnboundedReceiver<Asked>,
 }
 
-impl Drop for Seat {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        lock(&self.desk.waiting).retain(|waiting| waiting.number != self.number);
+        lock(&self.prompts.waiting).retain(|waiting| waiting.number != self.number);
     }
 }
 
-impl Desk {
-    /// A desk at which nobody waits. `key_agents` are those of earlier shells, the newest last.
+impl Prompts {
+    /// Nobody waits yet. `key_agents` are those of earlier shells, the newest last.
     pub fn new(answer_limit: Duration, key_agents: Vec<PathBuf>) -> Arc<Self> {
         Arc::new(Self {
             waiting: Mutex::default(),
@@ -70,8 +70,8 @@ impl Desk {
         })
     }
 
-    /// Takes a seat: questions come to it while it is held.
-    pub fn sit(self: &Arc<Self>, person: bool, accept_new: bool) -> Seat {
+    /// Questions come to what is returned for as long as it is held.
+    pub fn subscribe(self: &Arc<Self>, person: bool, accept_new: bool) -> Subscription {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (asks, questions) = mpsc::unbounded_channel();
         lock(&self.waiting).push(Waiting {
@@ -80,8 +80,8 @@ impl Desk {
             accept_new,
             asks,
         });
-        Seat {
-            desk: Arc::clone(self),
+        Subscription {
+            prompts: Arc::clone(self),
             number,
             questions,
         }
@@ -111,7 +111,7 @@ impl Desk {
     }
 }
 
-impl Asker for Desk {
+impl Asker for Prompts {
     fn ask(&self, question: &Question) -> Option<String> {
         let (answer, answered) = sync_channel(1);
         let asked = Asked {
@@ -155,46 +155,46 @@ mod tests {
         }
     }
 
-    fn answer_with(mut seat: Seat, text: &'static str) -> std::thread::JoinHandle<()> {
+    fn answer_with(mut subscription: Subscription, text: &'static str) -> std::thread::JoinHandle<()> {
         std::thread::spawn(move || {
-            let asked = seat.questions.blocking_recv().unwrap();
+            let asked = subscription.questions.blocking_recv().unwrap();
             asked.answer.send(Some(text.to_owned())).unwrap();
         })
     }
 
     #[test]
     fn the_newest_person_is_asked_and_nobody_else() {
-        let desk = Desk::new(Duration::from_secs(10), Vec::new());
-        assert_eq!(desk.ask(&question(QuestionKind::Secret)), None);
-        let _older = desk.sit(true, false);
-        let newest = answer_with(desk.sit(true, false), "open");
-        let _unable = desk.sit(false, true);
-        assert_eq!(desk.ask(&question(QuestionKind::Secret)).as_deref(), Some("open"));
+        let prompts = Prompts::new(Duration::from_secs(10), Vec::new());
+        assert_eq!(prompts.ask(&question(QuestionKind::Secret)), None);
+        let _older = prompts.subscribe(true, false);
+        let newest = answer_with(prompts.subscribe(true, false), "open");
+        let _unable = prompts.subscribe(false, true);
+        assert_eq!(prompts.ask(&question(QuestionKind::Secret)).as_deref(), Some("open"));
         newest.join().unwrap();
-        let gone = desk.sit(true, false);
+        let gone = prompts.subscribe(true, false);
         let leaving = std::thread::spawn(move || drop(gone));
         leaving.join().unwrap();
-        assert_eq!(lock(&desk.waiting).len(), 2, "those who have not left");
+        assert_eq!(lock(&prompts.waiting).len(), 2, "those who have not left");
     }
 
     #[test]
     fn a_host_key_is_also_for_who_accepts_new_ones() {
-        let desk = Desk::new(Duration::from_secs(10), Vec::new());
-        let accepting = answer_with(desk.sit(false, true), "yes");
-        assert_eq!(desk.ask(&question(QuestionKind::HostKey)).as_deref(), Some("yes"));
+        let prompts = Prompts::new(Duration::from_secs(10), Vec::new());
+        let accepting = answer_with(prompts.subscribe(false, true), "yes");
+        assert_eq!(prompts.ask(&question(QuestionKind::HostKey)).as_deref(), Some("yes"));
         accepting.join().unwrap();
-        assert_eq!(desk.ask(&question(QuestionKind::Secret)), None);
+        assert_eq!(prompts.ask(&question(QuestionKind::Secret)), None);
     }
 
     #[test]
     fn a_person_who_leaves_or_sleeps_gives_no_answer() {
-        let desk = Desk::new(Duration::from_millis(20), Vec::new());
-        let _asleep = desk.sit(true, false);
-        assert_eq!(desk.ask(&question(QuestionKind::Secret)), None);
-        assert!(!desk.is_asking());
-        let mut leaving = desk.sit(true, false);
+        let prompts = Prompts::new(Duration::from_millis(20), Vec::new());
+        let _asleep = prompts.subscribe(true, false);
+        assert_eq!(prompts.ask(&question(QuestionKind::Secret)), None);
+        assert!(!prompts.is_asking());
+        let mut leaving = prompts.subscribe(true, false);
         let thread = std::thread::spawn(move || drop(leaving.questions.blocking_recv()));
-        assert_eq!(desk.ask(&question(QuestionKind::Secret)), None);
+        assert_eq!(prompts.ask(&question(QuestionKind::Secret)), None);
         thread.join().unwrap();
     }
 
@@ -205,15 +205,15 @@ mod tests {
         for file in [&old, &new] {
             std::fs::write(file, "").unwrap();
         }
-        let desk = Desk::new(Duration::ZERO, vec![old.clone()]);
-        assert!(!desk.note_key_agent(&old));
-        assert!(desk.note_key_agent(&new));
-        assert_eq!(desk.ssh_auth_sock(), Some(new.clone()));
+        let prompts = Prompts::new(Duration::ZERO, vec![old.clone()]);
+        assert!(!prompts.note_key_agent(&old));
+        assert!(prompts.note_key_agent(&new));
+        assert_eq!(prompts.ssh_auth_sock(), Some(new.clone()));
         std::fs::remove_file(&new).unwrap();
-        assert_eq!(desk.ssh_auth_sock(), Some(old.clone()));
+        assert_eq!(prompts.ssh_auth_sock(), Some(old.clone()));
         for number in 0..20 {
-            desk.note_key_agent(&directory.path().join(number.to_string()));
+            prompts.note_key_agent(&directory.path().join(number.to_string()));
         }
-        assert_eq!(desk.key_agents().len(), KEY_AGENTS);
+        assert_eq!(prompts.key_agents().len(), KEY_AGENTS);
     }
 }

@@ -6,7 +6,7 @@ use bollard::models::SystemInfo;
 
 use crate::agent::CallOptions;
 use crate::cli::Context;
-use crate::docker::docked;
+use crate::docker::dock_engine;
 use crate::docker::endpoint::{Choice, Endpoint, Origin};
 use crate::docker::engine::Engine;
 use crate::docker::image_store::Store;
@@ -24,7 +24,7 @@ const SYSTEM_CONTAINERD_ROOT: &str = "/var/lib/containerd";
 
 /// One end of a transfer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TransferEndpoint {
     /// As people call it.
     pub name: String,
     way: Way,
@@ -45,7 +45,7 @@ enum Way {
     Address(Box<Dock>),
 }
 
-impl Place {
+impl TransferEndpoint {
     /// Where images go, or come from: a dock's moniker, `localhost`, an engine's address with its scheme, or
     /// `[user@]host[:port]` of an sshd. `key` gives the private key for the last one.
     ///
@@ -61,7 +61,7 @@ impl Place {
         if docks.is_here(word) {
             return Ok(Self {
                 name: LOCALHOST.to_owned(),
-                ..named(Way::Choice(Box::new(docked::here(env)?)))
+                ..named(Way::Choice(Box::new(dock_engine::here(env)?)))
             });
         }
         if let Some(dock) = docks.find(word) {
@@ -123,7 +123,7 @@ impl Place {
                 Ok(match docks.named(moniker)? {
                     Named::Here => Self {
                         name: LOCALHOST.to_owned(),
-                        way: Way::Choice(Box::new(docked::here(&context.env)?)),
+                        way: Way::Choice(Box::new(dock_engine::here(&context.env)?)),
                         near: None,
                     },
                     Named::Dock(dock) => Self {
@@ -159,12 +159,12 @@ impl Place {
         match &self.way {
             Way::Environment => Engine::connect(env).await,
             Way::Choice(choice) => Engine::connect_to((**choice).clone()).await,
-            Way::Dock(dock) => docked::connect(dock, env, &CallOptions::of_terminal()).await,
+            Way::Dock(dock) => dock_engine::connect(dock, env, &CallOptions::of_terminal()).await,
             Way::Address(dock) => {
                 // An agent that was started for nothing but a look does not stay.
-                let connected = docked::connect(dock, env, &CallOptions::of_terminal().briefly()).await;
+                let connected = dock_engine::connect(dock, env, &CallOptions::of_terminal().briefly()).await;
                 if connected.is_err()
-                    && let Some(agent) = docked::agent(dock, env)?
+                    && let Some(agent) = dock_engine::agent(dock, env)?
                     && !agent.is_in_use().await
                 {
                     // Perhaps there is no such machine; a name that was mistyped leaves nothing behind.
@@ -183,7 +183,7 @@ impl Place {
         let root = image_root(info)?;
         let disk = match &self.way {
             Way::Dock(dock) | Way::Address(dock) => {
-                let agent = docked::agent(dock, env).ok()??;
+                let agent = dock_engine::agent(dock, env).ok()??;
                 facts::disk(root, &agent, &CallOptions::unattended()).await
             }
             // In another file system than ours, the path says nothing here.
@@ -246,10 +246,14 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        let way = |word: &str| Place::of(word, &|| Ok(Some("/key".into())), &env).unwrap().way;
+        let way = |word: &str| {
+            TransferEndpoint::of(word, &|| Ok(Some("/key".into())), &env)
+                .unwrap()
+                .way
+        };
         assert!(matches!(way("far"), Way::Dock(dock) if dock.moniker == "far"));
         for word in ["local", "localhost"] {
-            let place = Place::of(word, &|| Ok(None), &env).unwrap();
+            let place = TransferEndpoint::of(word, &|| Ok(None), &env).unwrap();
             assert_eq!(place.name, "localhost");
             assert!(matches!(place.way, Way::Choice(choice) if choice.origin == Origin::Default));
         }
@@ -271,7 +275,7 @@ mod tests {
             assert_eq!(ssh.identity, Some("/key".into()));
         }
         for wrong in ["-oProxyCommand=x", "a b", "a:b:c", "box/x", "", "npipe://x"] {
-            let error = Place::of(wrong, &|| Ok(None), &env).unwrap_err();
+            let error = TransferEndpoint::of(wrong, &|| Ok(None), &env).unwrap_err();
             assert_eq!(error.class(), crate::error::Class::Usage, "{wrong}");
         }
     }
@@ -279,7 +283,7 @@ mod tests {
     #[test]
     fn local_is_this_machine_also_in_a_docked_shell() {
         let (_home, env) = env(&[("DOCKER_HOST", "tcp://10.0.0.1:2375"), ("DOCKER_IP", "10.0.0.1")]);
-        let Way::Choice(choice) = Place::of("localhost", &|| Ok(None), &env).unwrap().way else {
+        let Way::Choice(choice) = TransferEndpoint::of("localhost", &|| Ok(None), &env).unwrap().way else {
             panic!("not local");
         };
         assert_eq!(choice.endpoint, Endpoint::Unix("/var/run/docker.sock".into()));

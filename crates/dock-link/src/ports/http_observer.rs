@@ -31,7 +31,7 @@ const UNDER_WAY: usize = 64;
 
 /// What follows one connection.
 #[derive(Debug, Default)]
-pub struct Observer {
+pub struct HttpObserver {
     requests: Framing,
     responses: Framing,
     /// What was asked and not yet answered.
@@ -62,7 +62,7 @@ enum Asked {
     Other,
 }
 
-impl Observer {
+impl HttpObserver {
     /// Whether it has seen what it does not follow.
     pub const fn has_stopped(&self) -> bool {
         self.stopped
@@ -512,7 +512,7 @@ mod tests {
 
     /// Passes a conversation by, cut into pieces of this size; gives what it saw.
     fn seen(conversation: &[(&str, &str)], piece: usize) -> (Vec<String>, bool) {
-        let mut observer = Observer::default();
+        let mut observer = HttpObserver::default();
         let mut ids = Vec::new();
         for (request, response) in conversation {
             request
@@ -568,7 +568,7 @@ mod tests {
             .iter()
             .flat_map(|rest| [1, 7, 100_000].map(|piece| (rest, piece)))
             .map(|(rest, piece)| {
-                let mut observer = Observer::default();
+                let mut observer = HttpObserver::default();
                 // Another request on the same connection, before and behind it.
                 let other = "POST /x HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}";
                 let empty = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -638,7 +638,7 @@ mod tests {
 
     #[test]
     fn an_engine_that_answers_before_it_heard_all_mixes_nothing_up() {
-        let mut observer = Observer::default();
+        let mut observer = HttpObserver::default();
         observer.see_client(b"POST /containers/create HTTP/1.1\r\nContent-Length: 37\r\n\r\n{\"HostConfig\": ");
         assert_eq!(observer.see_engine(created().as_bytes())[0].sources, [""; 0]);
         observer.see_client(b"{\"Binds\": [\"/a:/a\"]}} ");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dock_client::agent::target::Target;
-use dock_client::agent::{forwarded_here, place};
+use dock_client::agent::{forwarded_here, paths};
 use dock_client::env::Env;
 use dock_client::listening;
 use dock_client::text::visible;
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::link::{Link, Wish, ended};
+use crate::link::{Link, OpenOptions, ended};
 use crate::log::Log;
 use crate::service::Streams;
 use crate::transport::{Connection, Connector, TransportError, TransportErrorKind};
@@ -40,8 +40,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How much is moved at once in each direction.
 const BUFFER: usize = 64 * 1024;
 
-/// Where a door is, once it is found.
-pub(super) struct Place {
+/// Where a listener is, once it is found.
+pub(super) struct Found {
     /// Its number.
     pub(super) port: u16,
     /// Why it is not the wanted one.
@@ -61,7 +61,7 @@ pub(super) async fn find(
     own: &Path,
     env: &Env,
     spoken_for: impl Fn(u16) -> bool,
-) -> io::Result<Place> {
+) -> io::Result<Found> {
     let is_low = wanted < FIRST_FREE;
     let listening = match is_low && !asked {
         true => Err(io::ErrorKind::Unsupported.into()),
@@ -69,7 +69,7 @@ pub(super) async fn find(
     };
     let cause = match listening {
         Ok(listeners) => {
-            return Ok(Place {
+            return Ok(Found {
                 port: wanted,
                 reason: None,
                 listeners,
@@ -104,7 +104,7 @@ pub(super) async fn find(
     };
     for port in (from..=from.saturating_add(TRIES)).filter(|port| *port != wanted && !spoken_for(*port)) {
         if let Ok(listeners) = listen(port).await {
-            return Ok(Place {
+            return Ok(Found {
                 port,
                 reason: Some(reason),
                 listeners,
@@ -116,7 +116,7 @@ pub(super) async fn find(
 
 /// The engine's sockets of the other agents beside this one.
 fn others(own: &Path) -> Vec<PathBuf> {
-    let mut sockets = own.parent().map(place::engine_sockets).unwrap_or_default();
+    let mut sockets = own.parent().map(paths::engine_sockets).unwrap_or_default();
     sockets.retain(|socket| socket != own);
     sockets
 }
@@ -142,16 +142,16 @@ async fn listen(port: u16) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// A door that is open. Dropped, it closes, soon.
-pub(super) struct Door {
+/// A listener that is open. Dropped, it closes, soon.
+pub(super) struct Listener {
     close: oneshot::Sender<()>,
     closed: oneshot::Receiver<()>,
 }
 
-impl Door {
+impl Listener {
     /// Opens one.
     pub(super) fn open<C: Connector>(
-        place: Place,
+        found: Found,
         target: (String, u16),
         link: Link<C>,
         streams: Arc<Streams>,
@@ -167,7 +167,7 @@ impl Door {
                 log,
             });
             let mut passing = JoinSet::new();
-            let listeners = place.listeners;
+            let listeners = found.listeners;
             tokio::select! {
                 () = let_in(&listeners, &way, &mut passing) => {}
                 // Told to, or dropped.
@@ -189,7 +189,7 @@ impl Door {
     }
 }
 
-/// Where a door leads, and how.
+/// Where a listener leads, and how.
 struct Way<C: Connector> {
     target: (String, u16),
     link: Link<C>,
@@ -237,7 +237,7 @@ impl<C: Connector> Way<C> {
         let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, SILENCE);
         let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
         let (host, port) = self.target.clone();
-        let wish = Wish {
+        let wish = OpenOptions {
             arrival: Instant::now(),
             patience: PATIENCE,
             answers: false,

@@ -11,7 +11,7 @@ use crate::docker::manifest::{CONFIG, Descriptor, Digest, INDEX, MANIFEST};
 use crate::error::{Error, Result};
 
 /// The label of an image that keeps layers for a transfer: the ID of the image that they are of.
-pub const KEEPER_LABEL: &str = "io.dockerutils.transfer";
+pub const PARTIAL_LABEL: &str = "io.dockerutils.transfer";
 /// The label that says whose transfer it is.
 pub const USER_LABEL: &str = "io.dockerutils.user";
 /// The label with the ID of the machine that the transfer runs on.
@@ -23,7 +23,7 @@ pub const ID_LABEL: &str = "io.dockerutils.transfer.id";
 
 /// Files of an archive, and the ID of what it loads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Documents {
+pub struct Manifests {
     /// Path and content, in the order in which they are written.
     pub files: Vec<(String, Vec<u8>)>,
     /// The ID that the image has in the store.
@@ -46,12 +46,12 @@ pub fn layer_path(diff_id: &Digest) -> String {
 ///
 /// # Errors
 /// None that these documents could have.
-pub fn classic(config: &[u8], diff_ids: &[Digest]) -> Result<Documents> {
+pub fn classic(config: &[u8], diff_ids: &[Digest]) -> Result<Manifests> {
     let id = Digest::of(config);
     let config_path = format!("{}.json", id.hex());
     let layers: Vec<String> = diff_ids.iter().map(layer_path).collect();
     let manifest = json!([{ "Config": config_path, "RepoTags": null, "Layers": layers }]);
-    Ok(Documents {
+    Ok(Manifests {
         files: vec![
             (config_path, config.to_vec()),
             ("manifest.json".to_owned(), bytes(&manifest)?),
@@ -65,7 +65,7 @@ pub fn classic(config: &[u8], diff_ids: &[Digest]) -> Result<Documents> {
 ///
 /// # Errors
 /// None that these documents could have.
-pub fn single(config: &[u8], layers: &[Descriptor]) -> Result<Documents> {
+pub fn single(config: &[u8], layers: &[Descriptor]) -> Result<Manifests> {
     let manifest = manifest(Descriptor::of(CONFIG, config), layers, None)?;
     let root = Descriptor::of(MANIFEST, &manifest);
     let documents = [(Digest::of(config), config.to_vec()), (root.digest.clone(), manifest)];
@@ -77,7 +77,7 @@ pub fn single(config: &[u8], layers: &[Descriptor]) -> Result<Documents> {
 ///
 /// # Errors
 /// A document of the image that is not as it was when it was read.
-pub fn whole(image: &StoredImage, variants: &[Variant], placed: &[Vec<Descriptor>]) -> Result<Documents> {
+pub fn whole(image: &StoredImage, variants: &[Variant], placed: &[Vec<Descriptor>]) -> Result<Manifests> {
     let root = image
         .root
         .clone()
@@ -118,19 +118,19 @@ pub fn whole(image: &StoredImage, variants: &[Variant], placed: &[Vec<Descriptor
 }
 
 /// The label, with its value, of what keeps layers for the image with this ID.
-pub fn keeper_label(image: &Digest) -> String {
-    format!("{KEEPER_LABEL}={image}")
+pub fn partial_label(image: &Digest) -> String {
+    format!("{PARTIAL_LABEL}={image}")
 }
 
 /// The configuration of an image that keeps the lowest layers of a variant until the image is whole.
 ///
 /// # Errors
 /// None that this document could have.
-pub fn keeper_config(image: &Digest, identity: &Identity, variant: &Variant, end: usize) -> Result<Vec<u8>> {
+pub fn partial_config(image: &Digest, identity: &Identity, variant: &Variant, end: usize) -> Result<Vec<u8>> {
     let diff_ids: Vec<&Digest> = variant.layers.iter().take(end).map(|layer| &layer.diff_id).collect();
     let history = vec![json!({ "created_by": "transfer-image" }); diff_ids.len()];
     let labels: BTreeMap<&str, &str> = [
-        (KEEPER_LABEL, image.as_str()),
+        (PARTIAL_LABEL, image.as_str()),
         (USER_LABEL, &identity.user),
         (ID_LABEL, &identity.id),
         (HOST_LABEL, &identity.host),
@@ -225,13 +225,13 @@ fn rename(
 
 /// An archive of OCI's layout without its layers. What is loaded has no name; the index comes last, so that nothing is
 /// referred to before it is there.
-fn layout(documents: BTreeMap<Digest, Vec<u8>>, root: Descriptor, blobs: &[Descriptor]) -> Result<Documents> {
+fn layout(documents: BTreeMap<Digest, Vec<u8>>, root: Descriptor, blobs: &[Descriptor]) -> Result<Manifests> {
     let sizes = documents
         .iter()
         .map(|(digest, text)| (digest.clone(), text.len() as u64));
     let blobs = sizes.chain(blobs.iter().map(|blob| (blob.digest.clone(), blob.size)));
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [root] });
-    Ok(Documents {
+    Ok(Manifests {
         blobs: blobs.collect(),
         files: documents
             .into_iter()
@@ -354,12 +354,12 @@ mod tests {
             machine: Some("0".repeat(32)),
             host: "laptop".to_owned(),
         };
-        let config = keeper_config(&image.id, &identity, &variants[0], 1).unwrap();
+        let config = partial_config(&image.id, &identity, &variants[0], 1).unwrap();
         let read = ImageConfig::parse(&config).unwrap();
         assert_eq!((read.diff_ids.len(), read.platform.architecture.as_str()), (1, "amd64"));
         let text = String::from_utf8(config.clone()).unwrap();
         for (label, value) in [
-            (KEEPER_LABEL, image.id.as_str()),
+            (PARTIAL_LABEL, image.id.as_str()),
             (USER_LABEL, "ann"),
             (ID_LABEL, "0123456789abcdef"),
             (HOST_LABEL, "laptop"),
@@ -371,7 +371,7 @@ mod tests {
             machine: None,
             ..identity
         };
-        let config_of_none = keeper_config(&image.id, &no_machines, &variants[0], 1).unwrap();
+        let config_of_none = partial_config(&image.id, &no_machines, &variants[0], 1).unwrap();
         assert!(!String::from_utf8_lossy(&config_of_none).contains(MACHINE_LABEL));
         let documents = classic(&config, &read.diff_ids).unwrap();
         assert_eq!(documents.id, Digest::of(&config));

@@ -16,7 +16,7 @@ use prost::Message;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use crate::docker::packing::{Format, Pace, Packer, Queue};
+use crate::docker::adaptive_compression::{Format, Pace, Packer, Queue};
 
 /// Flag and length.
 const PREFIX: usize = 5;

@@ -7,7 +7,7 @@ use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptionsBuil
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::config_of;
-use super::documents::{Documents, HOST_LABEL, ID_LABEL, KEEPER_LABEL, MACHINE_LABEL, USER_LABEL};
+use super::manifests::{HOST_LABEL, ID_LABEL, MACHINE_LABEL, Manifests, PARTIAL_LABEL, USER_LABEL};
 use super::plan::Plan;
 use super::send::{End, Shipment};
 use crate::docker::engine::Engine;
@@ -69,7 +69,7 @@ pub async fn present(image: &StoredImage, plan: &Plan, dest: &End, inventory: &I
 ///
 /// # Errors
 /// What is missing or another, a refusal, or a broken connection.
-pub async fn verify(shipment: &Shipment, documents: &Documents) -> Result<()> {
+pub async fn verify(shipment: &Shipment, documents: &Manifests) -> Result<()> {
     let engine = &shipment.dest.engine;
     let at = &engine.choice().endpoint;
     let broken = |what: String| Error::failed(format!("the image did not arrive whole at {at}: {what}"));
@@ -118,7 +118,7 @@ pub async fn verify(shipment: &Shipment, documents: &Documents) -> Result<()> {
 
 /// An unnamed image that keeps layers of a transfer until all have arrived. What it says is another machine's word.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keeper {
+pub struct PartialImage {
     /// Its ID.
     pub id: Digest,
     /// The ID of the image that the layers are of.
@@ -139,12 +139,12 @@ pub struct Keeper {
 ///
 /// # Errors
 /// A refusal or a broken connection.
-pub async fn keepers(engine: &Engine, label: &str) -> Result<Vec<Keeper>> {
-    let filters = HashMap::from([("label", vec![KEEPER_LABEL, label])]);
+pub async fn partial_images(engine: &Engine, label: &str) -> Result<Vec<PartialImage>> {
+    let filters = HashMap::from([("label", vec![PARTIAL_LABEL, label])]);
     let images = list(engine, &filters).await?;
     // One that somebody named is no more ours.
     let unnamed = images.into_iter().filter(is_unnamed);
-    Ok(unnamed.filter_map(keeper).collect())
+    Ok(unnamed.filter_map(partial_image).collect())
 }
 
 /// The images that somebody is about to remove, or was.
@@ -173,10 +173,10 @@ fn is_unnamed(image: &ImageSummary) -> bool {
         .all(|tag| tag == "<none>:<none>" || ours.as_ref() == Some(tag))
 }
 
-fn keeper(mut image: ImageSummary) -> Option<Keeper> {
+fn partial_image(mut image: ImageSummary) -> Option<PartialImage> {
     let mut label = |name: &str| image.labels.remove(name);
-    Some(Keeper {
-        image: label(KEEPER_LABEL)?,
+    Some(PartialImage {
+        image: label(PARTIAL_LABEL)?,
         user: label(USER_LABEL),
         machine: label(MACHINE_LABEL),
         host: label(HOST_LABEL),
