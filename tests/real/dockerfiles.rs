@@ -11,8 +11,8 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::thread;
 
-use dockerutils_core::docker::build_options::BuildOptions;
-use dockerutils_core::docker::dockerfile::Dockerfile;
+use dockerutils_core::docker::build::dockerfile::Dockerfile;
+use dockerutils_core::docker::options::build_options::BuildOptions;
 use dockerutils_core::naming::{canonical, is_reference};
 use dockerutils_test_support::{Random, Sandbox, lab};
 use dockerutils_tests::site;

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use dockerutils_core::docker::container;
-use dockerutils_core::docker::engine::Engine;
-use dockerutils_core::docker::run_options::{ClientFacts, EngineSystem, RunOptions};
+use dockerutils_core::docker::connect::engine::Engine;
+use dockerutils_core::docker::containers::container;
+use dockerutils_core::docker::options::run_options::{ClientFacts, EngineSystem, RunOptions};
 use dockerutils_core::env::Env;
 use dockerutils_test_support::http;
 use dockerutils_test_support::lab::{self, LabEngine};

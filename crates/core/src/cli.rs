@@ -11,9 +11,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser};
 
 use crate::agent::CallOptions;
-use crate::docker::dock_engine;
-use crate::docker::endpoint::{Choice, Endpoint};
-use crate::docker::engine::Engine;
+use crate::docker::connect::dock_engine;
+use crate::docker::connect::endpoint::{Choice, Endpoint};
+use crate::docker::connect::engine::Engine;
 use crate::docks::{Docks, Named};
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};

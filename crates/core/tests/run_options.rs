@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use dockerutils_core::docker::client_config::ClientConfig;
-use dockerutils_core::docker::flags::FlagError;
-use dockerutils_core::docker::run_options::{ClientFacts, EngineSystem, OptionError, RunOptions};
+use dockerutils_core::docker::connect::client_config::ClientConfig;
+use dockerutils_core::docker::options::flags::FlagError;
+use dockerutils_core::docker::options::run_options::{ClientFacts, EngineSystem, OptionError, RunOptions};
 use dockerutils_test_support::option_line;
 use serde_json::{Map, Value};
 

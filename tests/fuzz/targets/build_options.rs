@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dockerutils_core::docker::build_options::{BuildOptionError, BuildOptions};
+use dockerutils_core::docker::options::build_options::{BuildOptionError, BuildOptions};
 use dockerutils_core::env::Env;
 
 // A word on each line; the last one is the value of the variable FOO.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use dockerutils_core::docker::build_options::BuildOptions;
-use dockerutils_core::docker::dockerfile::{Dockerfile, syntax};
+use dockerutils_core::docker::options::build_options::BuildOptions;
+use dockerutils_core::docker::build::dockerfile::{Dockerfile, syntax};
 
 // The text, and the value that every build argument has.
 pub(crate) fn fuzz(input: (&str, &str)) {

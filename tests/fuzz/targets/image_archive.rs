@@ -1,6 +1,6 @@
 //! Any bytes are read as an image's archive or refused, also as a layer in an archive that is whole.
 
-use dockerutils_core::docker::image_archive::{self, Change};
+use dockerutils_core::docker::images::image_archive::{self, Change};
 
 pub(crate) fn fuzz(bytes: &[u8]) {
     // An error is as good as an image.

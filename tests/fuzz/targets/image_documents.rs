@@ -1,6 +1,6 @@
 //! Any bytes are read as an image's manifest, index or configuration, or refused; what was read says what it is made of.
 
-use dockerutils_core::docker::manifest::{Digest, Document, ImageConfig, chain_ids};
+use dockerutils_core::docker::images::manifest::{Digest, Document, ImageConfig, chain_ids};
 
 pub(crate) fn fuzz(bytes: &[u8]) {
     let check = |digest: &Digest| {

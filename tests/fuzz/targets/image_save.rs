@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use dockerutils_core::docker::image_save::{self, Found, Names, Pass};
-use dockerutils_core::docker::manifest::Digest;
+use dockerutils_core::docker::images::image_save::{self, Found, Names, Pass};
+use dockerutils_core::docker::images::manifest::Digest;
 
 pub(crate) fn fuzz(bytes: &[u8]) {
     let id = Digest::of(b"id");

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use dockerutils_core::docker::run_options::{ClientFacts, EngineSystem, RunOptions, publish_on_loopback};
+use dockerutils_core::docker::options::run_options::{ClientFacts, EngineSystem, RunOptions, publish_on_loopback};
 
 // A word on each line; the last one is what every file holds.
 pub(crate) fn fuzz(text: &str) {

@@ -15,10 +15,10 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::cli::Context;
 use crate::config::project::Project;
-use crate::docker::dockerfile::{Dockerfile, Instruction};
-use crate::docker::engine::refusal;
-use crate::docker::image;
-use crate::docker::image_archive::{self, ArchivedImage, Step};
+use crate::docker::build::dockerfile::{Dockerfile, Instruction};
+use crate::docker::connect::engine::refusal;
+use crate::docker::images::image;
+use crate::docker::images::image_archive::{self, ArchivedImage, Step};
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::build::{BuildArgs, BuildPlan, PlanStep};
@@ -335,7 +335,7 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docker::build_options::BuildOptions;
+    use crate::docker::options::build_options::BuildOptions;
 
     fn step(created_by: &str, empty_layer: bool) -> Step {
         Step {

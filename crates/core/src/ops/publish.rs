@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use crate::cli::Context;
 use crate::config::project::{Origin, Project, designated};
-use crate::docker::client_config::{ClientConfig, Found, Login};
-use crate::docker::engine::Engine;
-use crate::docker::image;
-use crate::docker::logins;
-use crate::docker::push::{self, Layers, RegistryAuth};
+use crate::docker::connect::client_config::{ClientConfig, Found, Login};
+use crate::docker::connect::engine::Engine;
+use crate::docker::connect::logins;
+use crate::docker::images::image;
+use crate::docker::images::push::{self, Layers, RegistryAuth};
 use crate::error::{Error, ErrorDocument, ExitStatus, Result};
 use crate::hint;
 use crate::naming::{Designation, registry};

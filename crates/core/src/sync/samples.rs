@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use super::{Item, Kind, split};
-use crate::docker::adaptive_compression;
+use crate::docker::connect::adaptive_compression;
 
 /// Of less nothing is asked: it comes in the time that the answer would take.
 const WORTH_ASKING: u64 = 8_000_000;

@@ -28,7 +28,7 @@ use super::local::Local;
 use super::plan::{Action, Steps};
 use super::remote::broken;
 use super::{Content, Item, Kind, Tree, ancestors, split};
-use crate::docker::adaptive_compression;
+use crate::docker::connect::adaptive_compression;
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 

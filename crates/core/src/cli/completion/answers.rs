@@ -9,8 +9,8 @@ use bollard::query_parameters::{ListImagesOptions, ListNetworksOptions};
 
 use super::Kind;
 use crate::config::project::Project;
-use crate::docker::endpoint::Endpoint;
-use crate::docker::engine::Engine;
+use crate::docker::connect::endpoint::Endpoint;
+use crate::docker::connect::engine::Engine;
 use crate::docks::LOCALHOST;
 use crate::env::Env;
 use crate::ops::docks::environment::monikers;

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use super::schedule::Site;
 use super::{BuildPlan, Failure, ImagePlan, PlanStep, failure_of};
+use crate::docker::build::dockerfile::Dockerfile;
 use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
-use crate::docker::dockerfile::Dockerfile;
-use crate::docker::verdict::Verdict;
+use crate::docker::images::verdict::Verdict;
 use crate::error::Error;
 use crate::hint;
 use crate::output::progress::steps::{Ended, Steps};

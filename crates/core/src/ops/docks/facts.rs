@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::remote;
 use crate::agent::{Agent, CallOptions};
-use crate::docker::engine::Engine;
+use crate::docker::connect::engine::Engine;
 use crate::error::Result;
 use crate::output::visible;
 

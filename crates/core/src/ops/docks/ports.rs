@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::agent::Port;
 use crate::cli::Context;
-use crate::docker::dock_engine;
+use crate::docker::connect::dock_engine;
 use crate::docks::{Dock, Docks, Forward};
 use crate::error::{ExitStatus, Result};
 use crate::output::table::{Align, Table};

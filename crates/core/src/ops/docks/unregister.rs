@@ -1,8 +1,8 @@
 //! Taking a dock off the list.
 
 use crate::cli::Context;
-use crate::docker::context_store;
-use crate::docker::dock_engine;
+use crate::docker::connect::context_store;
+use crate::docker::connect::dock_engine;
 use crate::docks::{self, Access, Docks};
 use crate::error::{ExitStatus, Result};
 use crate::output::visible;

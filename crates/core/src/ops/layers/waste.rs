@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::advice::{self, Cache};
-use crate::docker::image_archive::Change;
+use crate::docker::images::image_archive::Change;
 
 /// Names of a path by which waste is grouped.
 const GROUP: usize = 3;

@@ -6,11 +6,11 @@ use bollard::models::SystemInfo;
 
 use crate::agent::CallOptions;
 use crate::cli::Context;
-use crate::docker::dock_engine;
-use crate::docker::endpoint::{Choice, Endpoint, Origin};
-use crate::docker::engine::Engine;
-use crate::docker::image_store::Store;
-use crate::docker::locality::{self, Locality};
+use crate::docker::connect::dock_engine;
+use crate::docker::connect::endpoint::{Choice, Endpoint, Origin};
+use crate::docker::connect::engine::Engine;
+use crate::docker::connect::locality::{self, Locality};
+use crate::docker::images::image_store::Store;
 use crate::docks::{Access, Dock, Docks, LOCALHOST, Named, SshAccess, moniker};
 use crate::env::Env;
 use crate::error::{Error, Result};

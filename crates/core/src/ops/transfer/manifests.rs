@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::running::Identity;
-use crate::docker::image_store::{StoredImage, Variant};
-use crate::docker::manifest::{CONFIG, Descriptor, Digest, INDEX, MANIFEST};
+use crate::docker::images::image_store::{StoredImage, Variant};
+use crate::docker::images::manifest::{CONFIG, Descriptor, Digest, INDEX, MANIFEST};
 use crate::error::{Error, Result};
 
 /// The label of an image that keeps layers for a transfer: the ID of the image that they are of.
@@ -256,8 +256,8 @@ fn bytes(document: &Value) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docker::image_store::Layer;
-    use crate::docker::manifest::{Document, ImageConfig, LAYER, Platform};
+    use crate::docker::images::image_store::Layer;
+    use crate::docker::images::manifest::{Document, ImageConfig, LAYER, Platform};
 
     fn variant(name: &str, manifest: Option<Digest>, config: &[u8]) -> Variant {
         Variant {

@@ -18,11 +18,11 @@ use serde::Serialize;
 
 use crate::cli::Context;
 use crate::config::project::Project;
-use crate::docker::engine::Engine;
-use crate::docker::image;
-use crate::docker::image_load;
-use crate::docker::image_store::{self, Store, StoredImage};
-use crate::docker::manifest::{Digest, Platform};
+use crate::docker::connect::engine::Engine;
+use crate::docker::images::image;
+use crate::docker::images::image_load;
+use crate::docker::images::image_store::{self, Store, StoredImage};
+use crate::docker::images::manifest::{Digest, Platform};
 use crate::docks::Docks;
 use crate::error::{Class, Error, ErrorDocument, ErrorOf, ExitStatus, Result, WithFailures};
 use crate::hint;

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::docker::image_store::{Inventory, Layer, StoredImage, Variant};
-use crate::docker::manifest::{Digest, Platform};
+use crate::docker::images::image_store::{Inventory, Layer, StoredImage, Variant};
+use crate::docker::images::manifest::{Digest, Platform};
 
 /// Layers travel together until they are so large: what is sent once more after a cut.
 const TOGETHER: u64 = 4 << 20;
@@ -217,8 +217,8 @@ fn archives(variants: &[Variant], missing: &[(usize, usize)], together: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docker::content_store::Blob;
-    use crate::docker::manifest::{Descriptor, LAYER, chain_ids};
+    use crate::docker::images::content_store::Blob;
+    use crate::docker::images::manifest::{Descriptor, LAYER, chain_ids};
 
     fn digest(text: &str) -> Digest {
         Digest::of(text.as_bytes())

@@ -10,10 +10,10 @@ use super::config_of;
 use super::manifests::{HOST_LABEL, ID_LABEL, MACHINE_LABEL, Manifests, PARTIAL_LABEL, USER_LABEL};
 use super::plan::Plan;
 use super::send::{End, Shipment};
-use crate::docker::engine::Engine;
-use crate::docker::image;
-use crate::docker::image_store::{self, Inventory, Store, StoredImage};
-use crate::docker::manifest::Digest;
+use crate::docker::connect::engine::Engine;
+use crate::docker::images::image;
+use crate::docker::images::image_store::{self, Inventory, Store, StoredImage};
+use crate::docker::images::manifest::Digest;
 use crate::error::{Error, Result};
 
 /// The name that images have while they are removed: of no registry that there could be.

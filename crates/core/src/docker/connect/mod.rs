@@ -1,0 +1,17 @@
+//! Which engine, how it is reached, and with whose logins.
+
+pub mod adaptive_compression;
+pub(in crate::docker) mod cause;
+pub mod client_config;
+pub mod context_store;
+pub(in crate::docker) mod credential_helper;
+pub mod dock_engine;
+pub mod endpoint;
+pub mod engine;
+pub(in crate::docker) mod grpc;
+pub mod locality;
+pub mod logins;
+pub(in crate::docker) mod messages;
+pub(in crate::docker) mod metered;
+pub(in crate::docker) mod redaction;
+pub mod stream;

@@ -1,0 +1,175 @@
+//! How much of a container's output was written here, so that who comes back to it after a cut link hears the rest, and
+//! nothing twice.
+//!
+//! It is counted in lines and in bytes of the last one. Engines keep output line by line, and the driver `json-file`
+//! replaces bytes that are no UTF-8: the number of its bytes may differ from what the container wrote, that of lines does not.
+
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+/// One of a container's outputs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stream {
+    /// stdout, and all of a terminal.
+    #[default]
+    Out,
+    /// stderr.
+    Err,
+}
+
+/// A place in an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Whole lines.
+    pub lines: u64,
+    /// Bytes of the line after them.
+    pub bytes: u64,
+}
+
+impl Position {
+    fn advance(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            self.lines += 1;
+            self.bytes = 0;
+            rest = rest.get(end + 1..).unwrap_or_default();
+        }
+        self.bytes += rest.len() as u64;
+    }
+
+    /// Takes what lies before this place off `bytes`, and moves it nearer by so much.
+    fn skip<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let mut rest = bytes;
+        while self.lines > 0 {
+            let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
+                return &[];
+            };
+            self.lines -= 1;
+            rest = rest.get(end + 1..).unwrap_or_default();
+        }
+        let skipped = rest.len().min(usize::try_from(self.bytes).unwrap_or(usize::MAX));
+        // Of a line that is replaced by a shorter one, no more than itself.
+        let skipped = rest
+            .iter()
+            .take(skipped)
+            .position(|byte| *byte == b'\n')
+            .unwrap_or(skipped);
+        if skipped < rest.len() {
+            self.bytes = 0;
+        } else {
+            self.bytes -= skipped as u64;
+        }
+        rest.get(skipped..).unwrap_or_default()
+    }
+}
+
+/// How far both outputs were heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Positions {
+    /// stdout, or a terminal.
+    pub stdout: Position,
+    /// stderr.
+    pub stderr: Position,
+}
+
+impl Positions {
+    fn of(&mut self, stream: Stream) -> &mut Position {
+        match stream {
+            Stream::Out => &mut self.stdout,
+            Stream::Err => &mut self.stderr,
+        }
+    }
+}
+
+/// Counts what is written, on one thread, for another.
+#[derive(Debug, Default)]
+pub struct Heard(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    heard: Positions,
+    /// What is still to be left out of what comes.
+    ahead: Positions,
+}
+
+impl Heard {
+    /// Of an output that comes from its beginning again, and was heard so far.
+    pub fn from(heard: Positions) -> Self {
+        Self(Mutex::new(Counts { heard, ahead: heard }))
+    }
+
+    /// How far it was heard.
+    pub fn positions(&self) -> Positions {
+        self.lock().heard
+    }
+
+    /// From now on, whatever comes is new.
+    pub fn is_caught_up(&self) {
+        self.lock().ahead = Positions::default();
+    }
+
+    /// What of these bytes was not heard before.
+    pub(in crate::docker) fn news<'a>(&self, stream: Stream, bytes: &'a [u8]) -> &'a [u8] {
+        self.lock().ahead.of(stream).skip(bytes)
+    }
+
+    /// These were written.
+    pub(in crate::docker) fn add(&self, stream: Stream, bytes: &[u8]) {
+        self.lock().heard.of(stream).advance(bytes);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_back_hears_the_rest_wherever_it_was_cut_and_comes_in_pieces() {
+        let whole = b"one\n\ntwo three\nfour";
+        for cut in 0..=whole.len() {
+            let before = Heard::default();
+            before.add(Stream::Out, &whole[..cut]);
+            for size in 1..=whole.len() {
+                let after = Heard::from(before.positions());
+                let mut rest = Vec::new();
+                for piece in whole.chunks(size) {
+                    let news = after.news(Stream::Out, piece);
+                    after.add(Stream::Out, news);
+                    rest.extend_from_slice(news);
+                }
+                assert_eq!(rest, &whole[cut..], "cut at {cut}, pieces of {size}");
+                let all = Heard::default();
+                all.add(Stream::Out, whole);
+                assert_eq!(after.positions(), all.positions(), "cut at {cut}, pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn outputs_are_counted_apart() {
+        let heard = Heard::default();
+        heard.add(Stream::Out, b"a\nb");
+        heard.add(Stream::Err, b"x");
+        let again = Heard::from(heard.positions());
+        assert_eq!(again.news(Stream::Err, b"xy"), b"y");
+        assert_eq!(again.news(Stream::Out, b"a\nbc"), b"c");
+        let again = Heard::from(heard.positions());
+        again.is_caught_up();
+        assert_eq!(again.news(Stream::Out, b"a"), b"a");
+    }
+
+    #[test]
+    fn a_line_that_is_shorter_than_it_was_takes_nothing_of_the_next() {
+        let again = Heard::from(Positions {
+            stdout: Position { lines: 1, bytes: 5 },
+            ..Positions::default()
+        });
+        assert_eq!(again.news(Stream::Out, b"first\nsec\nthird\n"), b"\nthird\n");
+        assert_eq!(again.news(Stream::Out, b"fourth\n"), b"fourth\n");
+    }
+}

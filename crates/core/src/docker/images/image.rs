@@ -1,0 +1,171 @@
+//! Images of an engine: whether one is there, pulling one, the architecture that it is for.
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http_body_util::Full;
+use hyper::{Method, Request};
+
+use super::verdict::Verdict;
+use crate::docker::connect::client_config::ClientConfig;
+use crate::docker::connect::engine::{Engine, one_line, refusal};
+use crate::docker::connect::logins;
+use crate::docker::connect::messages::Messages;
+use crate::docker::connect::redaction::Redaction;
+use crate::error::{Error, Result};
+use crate::hint;
+use crate::naming::{canonical, registry};
+use crate::output::Printer;
+use crate::output::progress::steps::{Ended, Steps};
+
+/// What is known of an image on an engine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Its ID.
+    pub id: String,
+    /// Such as `linux`.
+    pub os: String,
+    /// Such as `amd64`, as Go names it.
+    pub architecture: String,
+}
+
+/// Looks an image up; `None` where the engine doesn't have it.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub async fn find(engine: &Engine, reference: &str) -> Result<Option<ImageFacts>> {
+    match engine.docker().inspect_image(reference).await {
+        Ok(image) => Ok(Some(ImageFacts {
+            id: image.id.unwrap_or_default(),
+            os: image.os.unwrap_or_default(),
+            architecture: image.architecture.unwrap_or_default(),
+        })),
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        Err(cause) => Err(engine.error(reference, cause)),
+    }
+}
+
+/// Pulls an image, with the progress of each layer.
+///
+/// # Errors
+/// The registry's refusal, in its own words, with what helps.
+pub async fn pull(
+    engine: &Engine,
+    config: &ClientConfig,
+    reference: &str,
+    platform: Option<&str>,
+    printer: &Printer,
+) -> Result<()> {
+    let full = canonical(reference);
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("fromImage", &full);
+    if let Some(platform) = platform {
+        query.append_pair("platform", platform);
+    }
+    let mut request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("/images/create?{}", query.finish()));
+    // An engine gets the one login that it needs, unless all on the way could read it.
+    let in_clear = logins::warning(&engine.choice().endpoint);
+    let redaction = Redaction::default();
+    let mut no_login = None;
+    if let Some(warning) = in_clear {
+        if config.has_logins() {
+            printer.warning(&warning);
+        }
+    } else {
+        let registry = registry(reference);
+        let found = config.credentials(&registry).await;
+        if let Some(warning) = found.warning() {
+            printer.warning(&warning);
+        }
+        no_login = found.hint();
+        if let Some(login) = found.login {
+            request = request.header("X-Registry-Auth", login.registry_auth(&registry));
+            redaction.add(&registry, &login);
+        }
+    }
+    let request = request
+        .body(Full::<Bytes>::default())
+        .map_err(|cause| Error::failed(format!("{reference} can't be asked for")).because(cause))?;
+    let refused = |message: &str| {
+        let said = one_line(&redaction.clean(message));
+        Error::failed(format!("{reference} can't be pulled: {said}")).hint(pull_hint(
+            reference,
+            message,
+            no_login.as_deref(),
+        ))
+    };
+    let response = engine.worked(engine.request(request)).await?;
+    if !response.status().is_success() {
+        return Err(refused(&refusal(response).await.to_string()));
+    }
+    let mut steps = Steps::new(printer, false).of("Pulling");
+    let title = format!("pulling {reference}");
+    steps.running(&full, &title);
+    let began = std::time::Instant::now();
+    let mut messages = Messages::default();
+    let mut chunks = engine.chunks(response);
+    while let Some(chunk) = chunks.next().await {
+        for message in messages.push(&chunk?) {
+            let (current, total) = message.progress();
+            if let Some(error) = message.error {
+                steps.ended(&full, &title, Ended::Failed);
+                return Err(refused(&error));
+            }
+            if let (Some(layer), Some(status)) = (message.id, message.status) {
+                let done = status == "Pull complete" || status == "Already exists";
+                // Unpacking counts the same bytes once more.
+                if done || status == "Downloading" {
+                    steps.transfer(&full, &layer, current, total, done);
+                }
+            }
+        }
+    }
+    steps.ended(&full, &title, Ended::Done(began.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// What helps. `no_login` is what helps where a login could not be had.
+fn pull_hint(reference: &str, message: &str, no_login: Option<&str>) -> String {
+    let host = registry(reference);
+    let name = canonical(reference);
+    let is_absent = ["not found", "manifest unknown"]
+        .iter()
+        .any(|sign| message.to_lowercase().contains(sign));
+    match (Verdict::of(message, &name), no_login) {
+        (Verdict::Denied, Some(no_login)) => no_login.to_owned(),
+        (Verdict::Denied, None) if host.starts_with("https://index.docker.io") => {
+            hint!("is the name right? If the image is private: docker login")
+        }
+        (Verdict::Denied, None) => hint!("is the name right? If the image is private: docker login {}", host),
+        (Verdict::Busy, _) => "the registry asks for patience: try again in some minutes".to_owned(),
+        (Verdict::Broken, _) => "look at the registry's log, or try again later".to_owned(),
+        (Verdict::UnknownRepository | Verdict::Other, _) if is_absent => hint!(
+            "is there such a tag? Look at the registry for the tags of {}",
+            reference
+        ),
+        _ => hint!(
+            "does the engine's machine reach the registry? Try there: docker pull {}",
+            reference
+        ),
+    }
+}
+
+/// A warning where an image is for another machine than the engine's.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub async fn architecture_warning(engine: &Engine, reference: &str, image: &ImageFacts) -> Result<Option<String>> {
+    let version = engine.version().await?;
+    let (os, arch) = (version.os.unwrap_or_default(), version.arch.unwrap_or_default());
+    if image.architecture.is_empty() || arch.is_empty() {
+        return Ok(None);
+    }
+    let differs = image.architecture != arch || image.os != os;
+    Ok(differs.then(|| {
+        format!(
+            "{reference} is made for {}/{} and the engine runs {os}/{arch}: it will run by emulation, slowly, or not at all",
+            image.os, image.architecture
+        )
+    }))
+}
