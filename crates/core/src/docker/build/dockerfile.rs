@@ -304,7 +304,7 @@ fn sources(parts: &Parts<'_>) -> Vec<Source> {
             .filter_map(|flag| csv::record(flag.strip_prefix("--mount=")?).ok())
             .filter_map(|fields| {
                 let fields = fields.iter().filter_map(|field| field.split_once('='));
-                let (_, name) = fields.filter(|(key, _)| key.eq_ignore_ascii_case("from")).last()?;
+                let (_, name) = fields.rev().find(|(key, _)| key.eq_ignore_ascii_case("from"))?;
                 Some(Source {
                     name: name.to_owned(),
                     can_be_number: false,

@@ -349,7 +349,7 @@ impl Reading<'_> {
         let mut name = String::new();
         let first = self.chars.peek().copied();
         match first {
-            Some(c) if matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!') => name.extend(self.next()?),
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => name.extend(self.next()?),
             Some(c) => {
                 let is_number = c.is_ascii_digit();
                 let belongs = |c: char| match is_number {
