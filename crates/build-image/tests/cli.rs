@@ -1448,10 +1448,7 @@ fn what_was_asked_for_and_can_not_be_done_is_refused_by_name() {
             "--platform linux/amd64,linux/arm64",
             "option --platform linux/amd64,linux/arm64 needs",
         ),
-        (
-            "--build-context x=nowhere",
-            "option --build-context x=nowhere leads nowhere: ",
-        ),
+        ("--build-context x=nowhere", "/nowhere leads nowhere: "),
     ] {
         let sandbox = configured(&format!("[dev]\nbuild_args = {option}\n"));
         let outcome = build_image(&sandbox)

@@ -719,7 +719,7 @@ mod tests {
         for (value, says) in [
             ("none", "there is no folder none"),
             ("a b", "is not one path"),
-            ("{imagedir}", "{imagedir} is none of {image_dir}"),
+            ("{imagedir}", "{imagedir} is not one of {image_dir}"),
             ("$NONE", "$NONE is not set"),
         ] {
             let error = find(&format!("[dev]\ncontext = {value}\n"), "dev");

@@ -3,6 +3,8 @@
 //! ssh takes `[user@]host` and `ssh://[user@]host[:port]`, ProxyJump takes `[user@]host[:port]` as well, and scp and docker have
 //! taught everybody to write a port behind a colon. So all of them are understood wherever a machine is named.
 
+use std::net::Ipv6Addr;
+
 use super::ssh_config::{SshConfigError, check_host, check_user};
 
 /// `[user@]host[:port]`; an address of IPv6 in brackets, or bare where no port follows; `ssh://` may stand before it.
@@ -41,8 +43,11 @@ impl<'a> Destination<'a> {
             }
             None if rest.starts_with('[') => return Err(SshConfigError::BadHost(text.to_owned())),
             None => match rest.split_once(':') {
-                // More than one colon: an address of IPv6, without a port.
-                Some((_, port)) if port.contains(':') => (rest, None),
+                // More than one colon: an address of IPv6, without a port, or nothing at all.
+                Some((_, port)) if port.contains(':') => match is_ipv6(rest) {
+                    true => (rest, None),
+                    false => return Err(SshConfigError::BadHost(text.to_owned())),
+                },
                 Some((host, port)) => (host, Some(port)),
                 None => (rest, None),
             },
@@ -57,6 +62,12 @@ impl<'a> Destination<'a> {
             port: port.map(number).transpose()?,
         })
     }
+}
+
+/// An address of IPv6, perhaps with its zone: `fe80::1%eth0`.
+fn is_ipv6(text: &str) -> bool {
+    let address = text.split_once('%').map_or(text, |(address, _)| address);
+    address.parse::<Ipv6Addr>().is_ok()
 }
 
 #[cfg(test)]
@@ -91,6 +102,7 @@ mod tests {
             "-oProxyCommand=x",
             "a@-x",
             "box:x",
+            "a:b:c",
             "box:",
             "box:0",
             "box:65536",
