@@ -12,9 +12,9 @@
 use std::fmt::Write as _;
 
 /// What a column and a row take, a box in them, and what is left around all, in pixels.
-const COLUMN: f64 = 250.0;
+const COLUMN: f64 = 290.0;
 const ROW: f64 = 120.0;
-const BOX: (f64, f64) = (190.0, 64.0);
+const BOX: (f64, f64) = (200.0, 64.0);
 const MARGIN: f64 = 16.0;
 
 /// Where a box is.
@@ -49,7 +49,7 @@ impl Place<'_> {
 /// The picture of a text, or what is wrong with which of its lines.
 pub(super) fn draw(text: &str) -> Result<String, String> {
     let mut boxes: Vec<Place<'_>> = Vec::new();
-    let (mut frames, mut shapes, mut arrows) = (String::new(), String::new(), String::new());
+    let (mut frames, mut shapes, mut arrows, mut labels) = (String::new(), String::new(), String::new(), String::new());
     let (mut right, mut bottom) = (0.0_f64, 0.0_f64);
     for (number, line) in text.lines().enumerate() {
         if line.is_empty() || line.starts_with('#') {
@@ -109,11 +109,12 @@ pub(super) fn draw(text: &str) -> Result<String, String> {
                 let (start, end) = (from.edge(to.middle()), to.edge(from.middle()));
                 let _ = writeln!(
                     arrows,
-                    "<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\"/>\n<text class=\"arrow\" x=\"{}\" y=\"{}\">{}</text>",
-                    start.0,
-                    start.1,
-                    end.0,
-                    end.1,
+                    "<line x1=\"{}\" y1=\"{}\" x2=\"{}\" y2=\"{}\"/>",
+                    start.0, start.1, end.0, end.1
+                );
+                let _ = writeln!(
+                    labels,
+                    "<text class=\"arrow\" x=\"{}\" y=\"{}\">{}</text>",
                     f64::midpoint(start.0, end.0),
                     f64::midpoint(start.1, end.1) - 5.0,
                     escaped(title)
@@ -124,7 +125,7 @@ pub(super) fn draw(text: &str) -> Result<String, String> {
     }
     Ok(format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{right}\" height=\"{bottom}\" viewBox=\"0 0 {right} {bottom}\">\n\
-         {STYLE}{frames}{arrows}{shapes}</svg>\n"
+         {STYLE}{frames}{arrows}{shapes}{labels}</svg>\n"
     ))
 }
 
@@ -161,7 +162,7 @@ mod tests {
             ">A &amp; B</text>",
             ">second</text>",
             ">x&lt;y</text>",
-            "<line x1=\"228\"",
+            "<line x1=\"253\"",
         ] {
             assert!(picture.contains(part), "{part}\n{picture}");
         }
