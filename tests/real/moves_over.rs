@@ -166,6 +166,8 @@ fn words_of_any_kind_are_those_of_the_original() {
         (0..WORDS).map(|_| word(&mut random)).collect::<Vec<_>>().join(" ")
     };
     fs::create_dir_all(project.join("docker")).unwrap();
+    let names: Vec<String> = (0..WORD_CALLS).map(|number| format!("t{number}")).collect();
+    let images = format!("[run_image]\nsynthetic_images = {}\n", names.join(","));
     let config: String = (0..WORD_CALLS)
         .map(|number| {
             format!(
@@ -174,7 +176,7 @@ fn words_of_any_kind_are_those_of_the_original() {
             )
         })
         .collect();
-    fs::write(project.join("docker/dockerutils.cfg"), config).unwrap();
+    fs::write(project.join("docker/dockerutils.cfg"), images + &config).unwrap();
     let stage = Stage::new(&project, &original);
     let mut lines: Vec<String> = (0..WORD_CALLS).map(|number| format!("run-image t{number}")).collect();
     lines.extend((0..WORD_CALLS).map(|number| {

@@ -31,7 +31,11 @@ pub(crate) fn fuzz(text: &str) {
             let more = BuildOptions::parse(&words, root, &env).expect("options with one more");
             assert!(more.labels.contains_key("first"));
         }
-        Err(BuildOptionError::Value { option, .. } | BuildOptionError::OutOfPlace { option, .. }) => {
+        Err(
+            BuildOptionError::Value { option, .. }
+            | BuildOptionError::Nameless { option }
+            | BuildOptionError::OutOfPlace { option, .. },
+        ) => {
             assert!(option.starts_with('-'), "{option}");
         }
         Err(BuildOptionError::Grammar(error)) => assert!(!error.to_string().is_empty()),

@@ -1,13 +1,13 @@
 //! Any bytes as a docker client's requests and an engine's responses, cut anywhere: what is seen is IDs and absolute paths,
 //! and the same however they are cut.
-use dock_link::ports::http_observer::{Creation, Observer};
+use dock_link::ports::http_observer::{Creation, HttpObserver};
 
 pub(crate) fn fuzz(input: (u8, &[u8], &[u8])) {
     let (piece, client, engine) = input;
-    let mut whole = Observer::default();
+    let mut whole = HttpObserver::default();
     whole.see_client(client);
     let seen = whole.see_engine(engine);
-    let mut cut = Observer::default();
+    let mut cut = HttpObserver::default();
     let piece = usize::from(piece) + 1;
     client.chunks(piece).for_each(|part| cut.see_client(part));
     let again: Vec<Creation> = engine.chunks(piece).flat_map(|part| cut.see_engine(part)).collect();

@@ -64,8 +64,8 @@ impl<'a> Destination<'a> {
     }
 }
 
-/// An address of IPv6, perhaps with its zone: `fe80::1%eth0`.
-fn is_ipv6(text: &str) -> bool {
+/// Whether a host is an address of IPv6, perhaps with its zone: `fe80::1%eth0`.
+pub fn is_ipv6(text: &str) -> bool {
     let address = text.split_once('%').map_or(text, |(address, _)| address);
     address.parse::<Ipv6Addr>().is_ok()
 }

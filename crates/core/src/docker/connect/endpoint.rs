@@ -10,6 +10,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::client_config::ClientConfig;
+use crate::docks::destination::is_ipv6;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
@@ -312,7 +313,7 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
         };
     }
     match authority.split_once(':') {
-        Some((_, port)) if port.contains(':') => Some((authority, None)),
+        Some((_, port)) if port.contains(':') => is_ipv6(authority).then_some((authority, None)),
         Some((host, port)) => Some((host, Some(port.parse().ok()?))),
         None => Some((authority, None)),
     }
