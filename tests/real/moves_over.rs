@@ -61,7 +61,7 @@ const RUN_KEYS: [&str; 10] = [
 /// so those have nothing that a shell would see.
 const WORD_PIECES: [&str; 30] = [
     "a", "b-c", "é", "0", "=", ",", ":", "/", ".", "-", "--x=", "'a b'", "\"a b\"", "'\"'", "\"'\"", "'\\'",
-    "\"\\\\\"", "\"\\a\"", "\\ ", "\\\"", "\\a", "{", "}", "{user}", "$W", "${W}", "${X_1}", "\"$W\"", "$$", "'$$'",
+    "\"\\\\\"", "\"\\a\"", "\\ ", "\\\"", "\\a", "{", "}", "{user}", "$W.", "${W}", "${X_1}", "\"$W\"", "$$", "'$$'",
 ];
 /// In one call, and calls of each kind.
 const WORDS: usize = 60;
