@@ -753,8 +753,10 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
 }
 
 /// The targets of `[text](target)`.
+/// The links of a page; what looks like one in a file or a command is none.
 fn links(text: &str) -> impl Iterator<Item = &str> {
-    text.split("](").skip(1).filter_map(|rest| rest.split(')').next())
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|part| part.split("](").skip(1).filter_map(|rest| rest.split(')').next()))
 }
 
 fn headings(text: &str) -> impl Iterator<Item = &str> {
