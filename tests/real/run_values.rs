@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const SEED: u64 = 15;
 /// For each of the two ways; all of one way are variables of one container.
 const VALUES: usize = 400;
-const CONFIG: &str = "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\nenv = env_box\ncmd = true\n";
+const CONFIG: &str = "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\ncmd = true\n";
 /// Variables of the environment that values name. What is in them must not be read again.
 const VARIABLES: [(&str, &str); 4] = [
     ("PLAIN", "text"),
@@ -127,7 +127,7 @@ fn what_is_in_a_value_of_a_section_decides_nothing() {
         // As a person writes a percent sign there; none of the pieces has one.
         .map(|(name, value)| format!("{name} = {value}\n"))
         .collect();
-    let config = format!("{CONFIG}\n[env_box]\n{lines}");
+    let config = format!("{CONFIG}env = env_box\n\n[env_box]\n{lines}");
     let expected = oracle(&json!({ "values": null, "variables": variables(), "file": config }));
     assert_eq!(expected.len(), VALUES);
     same_environment(&config, &[], &expected);

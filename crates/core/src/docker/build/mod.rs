@@ -257,7 +257,14 @@ pub async fn build(
         let _ = events.send(BuildEvent::Notice(warning)).await;
     }
     let mut outcome = match builder {
-        Builder::BuildKit => buildkit::build(engine, locality, request, config, logins, events).await?,
+        Builder::BuildKit => {
+            let build = || buildkit::build(engine, locality, request, config, logins.clone(), events.clone());
+            match build().await {
+                // All steps are in the cache now.
+                Err(error) if lost_the_name(&error) => build().await?,
+                built => built?,
+            }
+        }
         Builder::Classic => classic::build(engine, request, config, &logins, events).await?,
     };
     if let Some(tag) = request.tags.first() {
@@ -274,4 +281,11 @@ pub async fn build(
             .map_err(|cause| Error::failed(format!("--iidfile {} can't be written", file.display())).because(cause))?;
     }
     Ok(outcome)
+}
+
+/// Whether another build gave the image its name between this one's look and its own: containerd's store makes a name anew, and does
+/// not replace one that came meanwhile.
+fn lost_the_name(error: &Error) -> bool {
+    let message = error.with_causes();
+    message.contains("image \"") && message.ends_with("already exists")
 }
