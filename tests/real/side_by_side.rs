@@ -19,7 +19,7 @@ run-1 run-2:
 
 #[test]
 fn make_runs_mixed_commands_of_one_project_at_once() {
-    const PROJECT: &str = "rt-side-by-side";
+    const PROJECT: &str = "rt-make-at-once";
     site::everywhere(|site| {
         let _images = site.images(PROJECT);
         // The RUN makes an image whose packages would come from elsewhere a failure, and not a cached success.

@@ -1363,6 +1363,42 @@ fn a_far_engine_gets_the_logins_that_its_build_needs() {
 }
 
 #[test]
+fn an_image_whose_name_another_build_gives_at_the_same_time_gets_it_all_the_same() {
+    let name = "docker.io/library/sample-dev:tester";
+    let refused = [
+        format!(
+            "creating image {name} failed because it already exists, but accessing it also failed: No such image: {name}"
+        ),
+        format!(
+            "failed to create an image {name} with target sha256:1 after deleting the existing one: AlreadyExists: image \"{name}\": already exists"
+        ),
+    ];
+    let id = format!("sha256:{}", "47".repeat(32));
+    let said = [
+        json!({ "stream": "Step 1/2 : FROM scratch\n" }),
+        json!({ "stream": "Step 2/2 : RUN make\n" }),
+        json!({ "aux": { "ID": id } }),
+        json!({ "stream": "Successfully built 4711\n" }),
+        json!({ "error": refused[0] }),
+    ];
+    let sandbox = Sandbox::new().file("docker/dev/Dockerfile", "FROM scratch\nRUN make\n");
+    let engine = ScriptedEngine::start()
+        .on("POST", "/build", Reply::stream(&said))
+        .on("POST", "/images/*/tag", Reply::error(500, &refused[0]))
+        .on("POST", "/images/*/tag", Reply::error(500, &refused[1]))
+        .on("POST", "/images/*/tag", Reply::empty(201))
+        .on("GET", IMAGE, Reply::error(404, "No such image"))
+        .on("GET", IMAGE, Reply::json(200, &json!({ "Id": id, "Size": 1 })));
+    let outcome = classic(&sandbox, &engine).args(["dev", "-q"]).any_stdout().run();
+    assert_eq!(outcome.stdout, format!("{id}\n"));
+    let tags = engine
+        .requests()
+        .into_iter()
+        .filter(|request| request.path.ends_with("/tag"));
+    assert_eq!(tags.count(), 3);
+}
+
+#[test]
 fn a_registry_that_sends_the_login_back_does_not_have_it_printed_by_a_build() {
     let sandbox = with_logins("FROM named.example/base\n").file(
         "../home/.docker/config.json",

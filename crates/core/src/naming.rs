@@ -117,8 +117,8 @@ pub fn is_tag(tag: &str) -> bool {
     tag.len() <= TAG_LENGTH && tag.starts_with(is_word) && tag.chars().all(|c| is_word(c) || c == '.' || c == '-')
 }
 
-/// Whether this is a legal reference: a repository, perhaps with a tag, perhaps with a digest.
-pub fn is_reference(reference: &str) -> bool {
+/// The repository of a reference, its tag and its digest, where it has them.
+pub(crate) fn split_reference(reference: &str) -> (&str, Option<&str>, Option<&str>) {
     let (name, digest) = match reference.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
         None => (reference, None),
@@ -127,6 +127,12 @@ pub fn is_reference(reference: &str) -> bool {
         Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
         _ => (name, None),
     };
+    (name, tag, digest)
+}
+
+/// Whether this is a legal reference: a repository, perhaps with a tag, perhaps with a digest.
+pub fn is_reference(reference: &str) -> bool {
+    let (name, tag, digest) = split_reference(reference);
     // It would be an ID.
     let is_id = name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     is_repository(name) && !is_id && tag.is_none_or(is_tag) && digest.is_none_or(is_digest)
@@ -199,14 +205,7 @@ fn legal_separator(separator: &str) -> String {
 
 /// A full reference with what docker adds by default, for comparing: `busybox` is `docker.io/library/busybox:latest`.
 pub fn canonical(reference: &str) -> String {
-    let (name, digest) = match reference.split_once('@') {
-        Some((name, digest)) => (name, Some(digest)),
-        None => (reference, None),
-    };
-    let (name, tag) = match name.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
-        _ => (name, None),
-    };
+    let (name, tag, digest) = split_reference(reference);
     let full = match name.split_once('/') {
         Some((host, rest)) if host == "index.docker.io" || host == "docker.io" => match rest.contains('/') {
             true => format!("docker.io/{rest}"),

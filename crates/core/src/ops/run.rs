@@ -710,9 +710,7 @@ async fn ensure_image(
         return Ok(image.clone());
     }
     fetch_image(context, (engine, locality), config, project, args, plan, container).await?;
-    image::find(engine, &reference)
-        .await?
-        .ok_or_else(|| Error::failed(format!("the engine has no image {reference}, though it was just made")))
+    image::find_made(engine, &reference).await
 }
 
 /// Builds or pulls an image that the engine does not have.

@@ -19,6 +19,8 @@ use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::engine::{Engine, one_line, refusal};
 use crate::docker::connect::logins::Logins;
 use crate::docker::connect::messages::{Message, Messages};
+use crate::docker::containers::container::is_id;
+use crate::docker::images::image;
 use crate::error::{Error, Result};
 use crate::project_file;
 use build_context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
@@ -120,6 +122,13 @@ pub async fn build(
         }
     }
     log.end().await;
+    if log.is_unnamed {
+        for tag in &request.tags {
+            image::tag(engine, &log.image, tag)
+                .await
+                .map_err(|cause| engine.error(tag, cause))?;
+        }
+    }
     let (context_size, heaviest) = match archiving.await {
         Ok(Ok(weight)) => weight,
         _ => Default::default(),
@@ -325,6 +334,8 @@ struct StepLog {
     cached: usize,
     current: Option<(Step, std::time::Instant)>,
     text: String,
+    // The image is built, and the engine could not give it its names.
+    is_unnamed: bool,
 }
 
 impl StepLog {
@@ -337,6 +348,7 @@ impl StepLog {
             cached: 0,
             current: None,
             text: String::new(),
+            is_unnamed: false,
         }
     }
 
@@ -346,6 +358,10 @@ impl StepLog {
             id.clone_into(&mut self.image);
         }
         if let Some(error) = message.error {
+            if is_id(&self.image) && image::is_of_moving_name(&error) {
+                self.is_unnamed = true;
+                return Ok(());
+            }
             self.close(StepState::Failed(error.clone())).await;
             let line = dockerfile_line(&error);
             return Err(Error::failed("the build failed").because(BuildFailure {

@@ -18,6 +18,7 @@ use crate::docker::connect::engine::{ApiVersion, Engine};
 use crate::docker::connect::locality::Locality;
 use crate::docker::connect::logins::Logins;
 use crate::docker::containers::container::is_id;
+use crate::docker::images::image;
 use crate::docker::options::build_options::BuildOptions;
 use crate::error::{Error, Result};
 use crate::hint;
@@ -39,6 +40,14 @@ pub struct BuildRequest {
 }
 
 impl BuildRequest {
+    /// The same once more, when all of its steps have just been run.
+    fn from_cache(&self) -> Self {
+        let mut again = self.clone();
+        again.options.no_cache = false;
+        again.options.no_cache_filter.clear();
+        again
+    }
+
     /// The patterns of what is ignored in a folder of the build: for its context, those of the file beside the Dockerfile before
     /// those of the root's `.dockerignore`, as BuildKit has it; the classic client knows only the latter.
     ///
@@ -258,34 +267,29 @@ pub async fn build(
     }
     let mut outcome = match builder {
         Builder::BuildKit => {
-            let build = || buildkit::build(engine, locality, request, config, logins.clone(), events.clone());
-            match build().await {
-                // All steps are in the cache now.
-                Err(error) if lost_the_name(&error) => build().await?,
-                built => built?,
+            let from_cache = request.from_cache();
+            let build = |request| buildkit::build(engine, locality, request, config, logins.clone(), events.clone());
+            let mut built = build(request).await;
+            for pause in image::NAMING_PAUSES {
+                match &built {
+                    Err(error) if image::is_of_moving_name(&error.with_causes()) => {}
+                    _ => break,
+                }
+                tokio::time::sleep(pause).await;
+                built = build(&from_cache).await;
             }
+            built?
         }
         Builder::Classic => classic::build(engine, request, config, &logins, events).await?,
     };
     if let Some(tag) = request.tags.first() {
-        let image = engine
-            .docker()
-            .inspect_image(tag)
-            .await
-            .map_err(|cause| engine.error(tag, cause))?;
-        outcome.id = image.id.filter(|id| is_id(id)).unwrap_or_default();
-        outcome.size = image.size.and_then(|bytes| bytes.try_into().ok());
+        let image = image::find_made(engine, tag).await?;
+        outcome.id = if is_id(&image.id) { image.id } else { String::new() };
+        outcome.size = image.size;
     }
     if let Some(file) = &request.options.iidfile {
         std::fs::write(file, &outcome.id)
             .map_err(|cause| Error::failed(format!("--iidfile {} can't be written", file.display())).because(cause))?;
     }
     Ok(outcome)
-}
-
-/// Whether another build gave the image its name between this one's look and its own: containerd's store makes a name anew, and does
-/// not replace one that came meanwhile.
-fn lost_the_name(error: &Error) -> bool {
-    let message = error.with_causes();
-    message.contains("image \"") && message.ends_with("already exists")
 }

@@ -1,5 +1,8 @@
 //! Images of an engine: whether one is there, pulling one, the architecture that it is for.
 
+use std::time::Duration;
+
+use bollard::query_parameters::TagImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::Full;
@@ -13,9 +16,13 @@ use crate::docker::connect::messages::Messages;
 use crate::docker::connect::redaction::Redaction;
 use crate::error::{Error, Result};
 use crate::hint;
-use crate::naming::{canonical, registry};
+use crate::naming::{canonical, registry, split_reference};
 use crate::output::Printer;
 use crate::output::progress::steps::{Ended, Steps};
+
+/// The pauses of one who gives a name that others give at the same time. Whoever is refused has lost to one who was not: as many go
+/// through as there are pauses.
+pub(in crate::docker) const NAMING_PAUSES: [Duration; 8] = [Duration::from_millis(50); 8];
 
 /// What is known of an image on an engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +33,8 @@ pub struct ImageFacts {
     pub os: String,
     /// Such as `amd64`, as Go names it.
     pub architecture: String,
+    /// In bytes, where the engine says it.
+    pub size: Option<u64>,
 }
 
 /// Looks an image up; `None` where the engine doesn't have it.
@@ -38,10 +47,66 @@ pub async fn find(engine: &Engine, reference: &str) -> Result<Option<ImageFacts>
             id: image.id.unwrap_or_default(),
             os: image.os.unwrap_or_default(),
             architecture: image.architecture.unwrap_or_default(),
+            size: image.size.and_then(|bytes| bytes.try_into().ok()),
         })),
         Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
         Err(cause) => Err(engine.error(reference, cause)),
     }
+}
+
+/// Looks up an image that has just been made under this name.
+///
+/// containerd's store takes a name from one image before it gives it to the next: while others give it too, nobody may have it for a
+/// moment.
+///
+/// # Errors
+/// As [`find`]; or nobody has the name.
+pub async fn find_made(engine: &Engine, reference: &str) -> Result<ImageFacts> {
+    for pause in NAMING_PAUSES {
+        if let Some(image) = find(engine, reference).await? {
+            return Ok(image);
+        }
+        tokio::time::sleep(pause).await;
+    }
+    find(engine, reference)
+        .await?
+        .ok_or_else(|| Error::failed(format!("the engine has no image {reference}, though it was just made")))
+}
+
+/// Gives an image, by its ID or another name, a name; one that had it before has it no more.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub(in crate::docker) async fn tag(
+    engine: &Engine,
+    source: &str,
+    name: &str,
+) -> std::result::Result<(), bollard::errors::Error> {
+    let (repository, tag, _) = split_reference(name);
+    let options = TagImageOptionsBuilder::new()
+        .repo(repository)
+        .tag(tag.unwrap_or("latest"))
+        .build();
+    let mut pauses = NAMING_PAUSES.into_iter();
+    loop {
+        let tagged = engine.docker().tag_image(source, Some(options.clone())).await;
+        match (tagged, pauses.next()) {
+            (Err(bollard::errors::Error::DockerResponseServerError { message, .. }), Some(pause))
+                if is_of_moving_name(&message) =>
+            {
+                tokio::time::sleep(pause).await;
+            }
+            (tagged, _) => return tagged,
+        }
+    }
+}
+
+/// Whether an engine refused a name because another gave it away at the same time: containerd's store makes a name anew, and does not
+/// replace one that came meanwhile, nor take away one that has gone. The words are those of engines 28.
+pub(in crate::docker) fn is_of_moving_name(message: &str) -> bool {
+    let is_of_name = ["image \"", "creating image ", "create an image ", "previous image "];
+    let is_moved = ["already exists", "No such image", "not found"];
+    is_of_name.iter().any(|words| message.contains(words)) && is_moved.iter().any(|words| message.contains(words))
 }
 
 /// Pulls an image, with the progress of each layer.

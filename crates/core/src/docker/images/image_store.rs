@@ -7,10 +7,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bollard::models::SystemInfo;
-use bollard::query_parameters::{ListImagesOptionsBuilder, TagImageOptionsBuilder};
+use bollard::query_parameters::ListImagesOptionsBuilder;
 use futures_util::StreamExt as _;
 
 use super::content_store::{Blob, Content};
+use super::image;
 use super::manifest::{Descriptor, Digest, Document, ImageConfig, LAYER, Platform, chain_ids};
 use crate::docker::connect::engine::Engine;
 use crate::error::{Error, Result};
@@ -278,7 +279,7 @@ pub async fn layer_type(content: &Content, digest: &Digest) -> Result<String> {
 /// # Errors
 /// The engine's refusal or a broken connection.
 pub async fn tag(engine: &Engine, id: &Digest, name: &str) -> Result<()> {
-    try_tag(engine, id, name)
+    image::tag(engine, id.as_str(), name)
         .await
         .map_err(|cause| engine.error(name, cause))
 }
@@ -288,20 +289,11 @@ pub async fn tag(engine: &Engine, id: &Digest, name: &str) -> Result<()> {
 /// # Errors
 /// As [`tag`].
 pub async fn tag_if_there(engine: &Engine, id: &Digest, name: &str) -> Result<bool> {
-    match try_tag(engine, id, name).await {
+    match image::tag(engine, id.as_str(), name).await {
         Ok(()) => Ok(true),
         Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
         Err(cause) => Err(engine.error(id.short(), cause)),
     }
-}
-
-async fn try_tag(engine: &Engine, id: &Digest, name: &str) -> Result<(), bollard::errors::Error> {
-    let (repository, tag) = match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
-        _ => (name, "latest"),
-    };
-    let options = TagImageOptionsBuilder::new().repo(repository).tag(tag).build();
-    engine.docker().tag_image(id.as_str(), Some(options)).await
 }
 
 /// The chains of all images of a classic store, those without a name included.

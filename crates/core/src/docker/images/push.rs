@@ -8,13 +8,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use bollard::query_parameters::TagImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::Full;
 use hyper::{Method, Request};
 use serde::{Deserialize, Serialize};
 
+use super::image;
 use super::verdict::{Verdict, may_be_of_no_login};
 use crate::docker::connect::client_config;
 use crate::docker::connect::engine::{Engine, answer, one_line, refusal};
@@ -132,13 +132,7 @@ pub struct Pushed {
 /// # Errors
 /// The engine's refusal or a broken connection.
 pub async fn tag(engine: &Engine, source: &Designation, target: &Designation) -> Result<()> {
-    let options = TagImageOptionsBuilder::new()
-        .repo(&target.name)
-        .tag(&target.tag)
-        .build();
-    engine
-        .docker()
-        .tag_image(&source.to_string(), Some(options))
+    image::tag(engine, &source.to_string(), &target.to_string())
         .await
         .map_err(|cause| engine.error(&format!("{source} can't be tagged as {target}"), cause))
 }
