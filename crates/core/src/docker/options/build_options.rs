@@ -36,7 +36,7 @@ pub struct BuildOptions {
     pub cache_to: Vec<Attributes>,
     /// `--network`.
     pub network: Option<String>,
-    /// `--platform`, several joined by commas.
+    /// `--platform`, several joined by commas; else `DOCKER_DEFAULT_PLATFORM`.
     pub platform: Option<String>,
     /// `--no-cache`.
     pub no_cache: bool,
@@ -355,6 +355,10 @@ impl BuildOptions {
         let mut options = Self::default();
         for given in flags::parse(FLAGS, words, Positionals::Refuse)?.given {
             options.apply(&given, root, env)?;
+        }
+        if options.platform.is_none() {
+            let default = env.get("DOCKER_DEFAULT_PLATFORM").filter(|platform| !platform.is_empty());
+            options.platform = default.map(str::to_owned);
         }
         Ok(options)
     }
@@ -687,6 +691,22 @@ mod tests {
         assert_eq!(options.tags, ["q:1"]);
         assert_eq!(options.ssh[0].paths, [PathBuf::from("/run/agent")]);
         assert!(!format!("{options:?}").contains("Environment"));
+    }
+
+    #[test]
+    fn the_environments_platform_counts_where_no_option_names_one() {
+        let platform = |variable: &str, words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            let env = Env::from_pairs([("DOCKER_DEFAULT_PLATFORM", variable)]);
+            let options = BuildOptions::parse(&words, Path::new("/project"), &env);
+            options.unwrap().platform
+        };
+        assert_eq!(platform("linux/arm64", &[]).as_deref(), Some("linux/arm64"));
+        assert_eq!(
+            platform("linux/arm64", &["--platform", "linux/amd64"]).as_deref(),
+            Some("linux/amd64")
+        );
+        assert_eq!(platform("", &[]), None);
     }
 
     #[test]
