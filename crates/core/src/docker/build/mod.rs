@@ -104,16 +104,20 @@ pub fn link_target(dockerfile: &Path, context: &Path) -> Result<Option<PathBuf>>
     if folders.any(|folder| folder.canonicalize().is_ok_and(|folder| target.starts_with(folder))) {
         return Ok(Some(target));
     }
-    Err(Error::usage(format!(
-        "{} is a link to {}, outside of the project: what that says would be sent to the engine",
-        dockerfile.display(),
-        target.display()
+    Err(link_out(dockerfile, &target))
+}
+
+/// The error of a link that leads out of the project.
+fn link_out(link: &Path, target: &Path) -> Error {
+    let (link, target) = (link.display(), target.display());
+    Error::usage(format!(
+        "{link} is a link to {target}, outside of the project: what that says would be sent to the engine"
     ))
     .hint(hint!(
         "where that is meant, put a copy in its place: cp --remove-destination {} {}",
-        target.display(),
-        dockerfile.display()
-    )))
+        target,
+        link
+    ))
 }
 
 /// Which builder builds.

@@ -56,16 +56,7 @@ pub fn is_made(context: &Path) -> Result<bool> {
     // A project that was cloned brings its links: what this one leads to would be in the build context, unsaid.
     let target = template.canonicalize().map_err(failed)?;
     if !target.starts_with(context.canonicalize().map_err(failed)?) {
-        return Err(Error::usage(format!(
-            "{} is a link to {}, outside of the project: what that says would be sent with the build context",
-            template.display(),
-            target.display()
-        ))
-        .hint(hint!(
-            "where that is meant, put a copy in its place: cp --remove-destination {} {}",
-            target.display(),
-            template.display()
-        )));
+        return Err(super::link_out(&template, &target));
     }
     Ok(true)
 }
