@@ -156,23 +156,30 @@ fn check_named_tests(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
     Ok(findings)
 }
 
+/// The lines of a page between `<!-- NAME -->` and `<!-- /NAME -->`, each with its number, from 1.
+fn marked<'a>(page: &'a str, name: &str) -> impl Iterator<Item = (usize, &'a str)> {
+    let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    let lines = page.lines().enumerate().map(|(index, line)| (index + 1, line));
+    lines
+        .skip_while(move |(_, line)| *line != begin)
+        .skip(1)
+        .take_while(move |(_, line)| *line != end)
+}
+
 fn named_tests(page: &str, table: &str, text: &str, sources: &str) -> Vec<Finding> {
-    let (begin, end) = (format!("<!-- {table} -->"), format!("<!-- /{table} -->"));
-    let mut is_inside = false;
     let mut named = 0;
     let mut findings = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        is_inside = (is_inside || line == begin) && line != end;
+    for (number, line) in marked(text, table) {
         // The last cell: what is in backquotes is the name of a test.
         let cell = line
             .trim_end_matches([' ', '|'])
             .rsplit(" | ")
             .next()
             .unwrap_or_default();
-        for name in cell.split('`').skip(1).step_by(2).filter(|_| is_inside) {
+        for name in cell.split('`').skip(1).step_by(2) {
             named += 1;
             if !sources.contains(&format!("fn {name}(")) {
-                findings.push(finding(page, Some(number + 1), format!("there is no test {name:?}")));
+                findings.push(finding(page, Some(number), format!("there is no test {name:?}")));
             }
         }
     }
@@ -180,7 +187,7 @@ fn named_tests(page: &str, table: &str, text: &str, sources: &str) -> Vec<Findin
         findings.push(finding(
             page,
             None,
-            format!("no test is named between {begin} and {end}"),
+            format!("no test is named between <!-- {table} --> and <!-- /{table} -->"),
         ));
     }
     findings

@@ -45,7 +45,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
 
 /// The page, and what is around its tables of functions.
 const PAGE: &str = "docs/architecture.md";
-const WALKS: (&str, &str) = ("<!-- walks -->", "<!-- /walks -->");
+const WALKS: &str = "walks";
 
 /// Functions that the page names, and that are not in the file that it says.
 pub(super) fn check_walks(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
@@ -55,13 +55,11 @@ pub(super) fn check_walks(workspace: &Workspace) -> Result<Vec<Finding>, Error> 
 }
 
 fn strayed(page: &str, source: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
-    let mut is_inside = false;
     let mut named = 0;
     let mut findings = Vec::new();
-    for (number, line) in page.lines().enumerate() {
-        is_inside = (is_inside || line == WALKS.0) && line != WALKS.1;
+    for (number, line) in super::marked(page, WALKS) {
         let mut quoted = line.split('`').skip(1).step_by(2);
-        let (Some(name), Some(file), true) = (quoted.next(), quoted.next(), is_inside && line.starts_with("| `"))
+        let (Some(name), Some(file), true) = (quoted.next(), quoted.next(), line.starts_with("| `"))
         else {
             continue;
         };
@@ -71,7 +69,7 @@ fn strayed(page: &str, source: impl Fn(&str) -> Option<String>) -> Vec<Finding> 
         if !is_there {
             findings.push(finding(
                 PAGE,
-                Some(number + 1),
+                Some(number),
                 format!("there is no function {name:?} in {file}"),
             ));
         }
@@ -80,7 +78,7 @@ fn strayed(page: &str, source: impl Fn(&str) -> Option<String>) -> Vec<Finding> 
         findings.push(finding(
             PAGE,
             None,
-            format!("no function is named between {} and {}", WALKS.0, WALKS.1),
+            format!("no function is named between <!-- {WALKS} --> and <!-- /{WALKS} -->"),
         ));
     }
     findings
