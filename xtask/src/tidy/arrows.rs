@@ -59,8 +59,7 @@ fn strayed(page: &str, source: impl Fn(&str) -> Option<String>) -> Vec<Finding> 
     let mut findings = Vec::new();
     for (number, line) in super::marked(page, WALKS) {
         let mut quoted = line.split('`').skip(1).step_by(2);
-        let (Some(name), Some(file), true) = (quoted.next(), quoted.next(), line.starts_with("| `"))
-        else {
+        let (Some(name), Some(file), true) = (quoted.next(), quoted.next(), line.starts_with("| `")) else {
             continue;
         };
         named += 1;

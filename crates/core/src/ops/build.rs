@@ -2,6 +2,7 @@
 
 mod display;
 mod schedule;
+mod site;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,14 +16,15 @@ use crate::cli::Context;
 use crate::config::project::{Project, designated, dotted};
 use crate::config::settings::Settings;
 use crate::docker::build::build_needs::is_folder;
+use crate::docker::build::builder::{Builder, builder_of};
 use crate::docker::build::dockerfile::Dockerfile;
+use crate::docker::build::events::BuildFailure;
 use crate::docker::build::pip_conf::{self, Linked};
-use crate::docker::build::{BuildFailure, BuildRequest, Builder, builder_of, link_target};
+use crate::docker::build::request::{BuildRequest, link_target};
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::endpoint::Choice;
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::{self, Locality, Standing};
-use crate::docker::connect::logins;
 use crate::docker::options::build_options::{BuildOptionError, BuildOptions};
 use crate::docker::options::flags::parse_bool;
 use crate::env::{Env, LOCAL_ENGINE};
@@ -659,14 +661,14 @@ pub async fn run_plan_on(
         engine.api()
     ));
     if config.has_logins()
-        && let Some(warning) = logins::warning(&engine.choice().endpoint)
+        && let Some(warning) = engine.choice().endpoint.login_warning()
     {
         context.printer.warning(&warning);
     }
     let _linked = linked(project, plan, &context.printer);
     let (before, after) = plan.lines_around();
     before.iter().for_each(|line| context.printer.note(line));
-    let site = schedule::Site {
+    let site = site::Site {
         engine: engine.clone(),
         locality,
         builder,

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::cli::Context;
 use crate::config::project::{Origin, Project, designated};
-use crate::docker::connect::client_config::{ClientConfig, Found, Login};
+use crate::docker::connect::client_config::{ClientConfig, Found};
 use crate::docker::connect::engine::Engine;
-use crate::docker::connect::logins;
+use crate::docker::connect::login::Login;
 use crate::docker::images::image;
 use crate::docker::images::push::{self, Layers, RegistryAuth};
 use crate::error::{Error, ErrorDocument, ExitStatus, Result};
@@ -185,7 +185,7 @@ pub fn publish(context: &Context, args: &PublishArgs) -> Result<ExitStatus> {
             Some(engine) => engine,
             None => engine_with(context, args, origin, &plan.source).await?,
         };
-        let auth = match logins::warning(&engine.choice().endpoint) {
+        let auth = match engine.choice().endpoint.login_warning() {
             Some(warning) => {
                 printer.warning(&warning);
                 RegistryAuth::withheld()

@@ -17,11 +17,11 @@ use crate::config::project::{Origin, Project, designated};
 use crate::config::settings::{Settings, boolean};
 use crate::config::variables::{self, VariableError, Word};
 use crate::docker::connect::client_config::ClientConfig;
-use crate::docker::connect::endpoint::Endpoint;
+use crate::docker::connect::endpoint::{Endpoint, LOGIN_HINT};
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
-use crate::docker::connect::logins;
 use crate::docker::containers::container::{self, PublishedPort, Refusal};
+use crate::docker::containers::foreground;
 use crate::docker::containers::heard::Heard;
 use crate::docker::containers::port_owner;
 use crate::docker::containers::terminal::Signals;
@@ -583,7 +583,7 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
                 "--use-api-socket gives the container all of your logins, and the way to the engine at {} is not encrypted",
                 choice.endpoint
             ))
-            .hint(logins::MEND));
+            .hint(LOGIN_HINT));
         }
         true => {
             let (document, warnings) = config.resolved().await?;
@@ -870,7 +870,7 @@ async fn execute(context: &Context, project: &Project, args: &RunArgs, prepared:
     let mut record = again::record(engine, &id, &plan.name, root, *watch);
     again::write_down(&records, &record, printer);
     let heard = Arc::new(Heard::default());
-    let came = match container::run_attached(engine, created, container, &mut signals, &heard, started).await {
+    let came = match foreground::run_attached(engine, created, container, &mut signals, &heard, started).await {
         Err(error) => Err(port_owner::explain(engine, error, *local, &context.env).await),
         came => came,
     };

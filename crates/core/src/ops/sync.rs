@@ -29,16 +29,17 @@ use crate::shell;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
 use crate::sync::news::Before;
+use crate::sync::news::Event;
 use crate::sync::plan::{Action, Direction, Side, Why};
 use crate::sync::remote::DockShell;
 use crate::sync::request::Request;
+use crate::sync::rhythm::POLL;
 use crate::sync::rsync::Rsync;
 use crate::sync::send::Generated;
 use crate::sync::session::{Conflict, Notice, Report, Session, Target};
 use crate::sync::shared::Shared;
 use crate::sync::shown;
 use crate::sync::trash::Trash;
-use crate::sync::watch::{Event, POLL};
 use crate::version::{self, Versioneer, file};
 
 /// So many paths are named of a round of watching.

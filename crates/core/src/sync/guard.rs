@@ -16,8 +16,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize as _, Deserializer};
 
-use super::plan::is_at_or_below;
-use super::{Kind, Tree, ancestors, is_acceptable, split};
+use super::{Kind, Tree, ancestors, is_acceptable, is_at_or_below, split};
 use build_context::{PatternError, Selector};
 
 /// Files of one kind, and why a dock does not change them.

@@ -24,9 +24,11 @@ pub mod plan;
 pub mod receive;
 pub mod remote;
 pub mod request;
+pub mod rhythm;
 pub mod rsync;
 pub mod samples;
 pub mod script;
+pub mod script_head;
 pub mod send;
 pub mod session;
 pub mod shared;
@@ -147,6 +149,14 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
         Some((parent, name)) => (parent, name.get(1..).unwrap_or_default()),
         None => (b"", path),
     }
+}
+
+/// Whether a path is this one, or below it; everything is below the root.
+pub fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
+    top.is_empty()
+        || path
+            .strip_prefix(top)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// Whether a path of the far side may be one of a project: relative, without `.` and `..`, and not ours.

@@ -6,14 +6,28 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::plan::Why;
+use super::rhythm::POLL;
 use super::session::Report;
-use super::watch::{Event, POLL};
+use crate::error::Error;
 
 /// What failed, travelled and fails again within this time is no news: a file that is written all the time does so.
 const SAME_TROUBLE: Duration = Duration::from_secs(60);
 /// So many removals for which a person's word is needed are looked at again first: whoever writes a tree anew has it away
 /// for a moment.
 const SECOND_LOOK: Duration = POLL;
+
+/// What happened while watching.
+#[derive(Debug)]
+pub enum Event {
+    /// Something travelled, or is in the way that was not said yet; with how much of its kind was.
+    Synced(Report, Before),
+    /// Something failed; it is tried again.
+    Failed(Error),
+    /// It works again.
+    Back,
+    /// The system does not tell of changes here: they are looked for as often as the dock's.
+    Blind(Error),
+}
 
 /// What was said in a watch.
 #[derive(Debug, Default)]

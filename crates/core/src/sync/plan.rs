@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::{self, Guard};
 use super::manifest::{Record, RecordedSide, Records};
-use super::{Content, Item, Kind, OTHERS_WRITE, Stamp, Tree, ancestors, below, split};
+use super::{Content, Item, Kind, OTHERS_WRITE, Stamp, Tree, ancestors, below, is_at_or_below, split};
 use crate::config::own::RemoveUnasked;
 
 /// Which way files go.
@@ -249,14 +249,6 @@ impl SyncRequest<'_> {
         };
         self.settle == Some(Side::There) && self.only.iter().any(names)
     }
-}
-
-/// Whether a path is this one, or below it; everything is below the root.
-pub fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
-    top.is_empty()
-        || path
-            .strip_prefix(top)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// What is to be done, by path.

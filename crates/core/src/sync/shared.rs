@@ -13,11 +13,11 @@ use tokio::time::Instant;
 use super::asker::{Asked, address, ask};
 use super::holder::{Holder, fulfil};
 use super::manifest::Memory;
-use super::news::News;
+use super::news::{Event, News};
 use super::remote::Shell;
 use super::request::Request;
 use super::session::{Notice, Report, Session};
-use super::watch::{self, Event};
+use super::watch;
 use crate::env::Env;
 use crate::error::{Error, Result};
 

@@ -2136,8 +2136,10 @@ proptest! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_saved_is_there_at_once_while_it_is_watched_and_the_other_way_by_polling() {
+    use super::news::Event;
     use super::news::News;
-    use super::watch::{Event, POLL, watch};
+    use super::rhythm::POLL;
+    use super::watch::watch;
     use std::time::{Duration, Instant};
 
     let pair = Pair::new(Tools::Machine);

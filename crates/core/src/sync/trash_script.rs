@@ -5,7 +5,7 @@
 //! a second name in the trash, so that its path never is absent. Where there are no second names, it is copied, and on the disk
 //! before anything else is done.
 
-use super::script::in_workspace;
+use super::script_head::in_workspace;
 
 /// Shell functions, behind [`in_workspace`]:
 ///

@@ -13,38 +13,18 @@ use tokio::time::Instant;
 
 use super::OWN_DIRECTORY;
 use super::holder::Holder;
-use super::news::{Before, News};
+use super::news::{Event, News};
 use super::plan::{Direction, SyncRequest};
 use super::remote::Shell;
-use super::session::{Report, Session};
+use super::rhythm::Rhythm;
+use super::session::Session;
 use crate::error::Error;
 
-/// How often the dock is looked at, unless looking takes long itself.
-pub const POLL: Duration = Duration::from_secs(2);
-/// A look must not take more than this part of the time where nobody works, and more than that where somebody does.
-const LOOK_SHARE: u32 = 10;
-const BUSY_LOOK_SHARE: u32 = 3;
 /// How long to wait for what belongs to the same save, after each change and in all.
 const QUIET: Duration = Duration::from_millis(30);
 const QUIET_AT_MOST: Duration = Duration::from_millis(150);
 /// How long to wait after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How long to wait at most before what did not travel is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// What happened while watching.
-#[derive(Debug)]
-pub enum Event {
-    /// Something travelled, or is in the way that was not said yet; with how much of its kind was.
-    Synced(Report, Before),
-    /// Something failed; it is tried again.
-    Failed(Error),
-    /// It works again.
-    Back,
-    /// The system does not tell of changes here: they are looked for as often as the dock's.
-    Blind(Error),
-}
-
 /// What watches the project's directories.
 struct Watcher {
     watcher: Option<RecommendedWatcher>,
@@ -159,49 +139,6 @@ enum Turn {
     Asked,
 }
 
-/// When the dock is looked at, and when what did not travel is tried again.
-#[derive(Clone, Copy, Debug)]
-struct Rhythm {
-    /// The next look.
-    poll: Instant,
-    /// The next try of what failed, and how long after that the next one is.
-    again: Instant,
-    pause: Duration,
-}
-
-impl Rhythm {
-    fn new(now: Instant) -> Self {
-        Self {
-            poll: now + POLL,
-            again: now,
-            pause: POLL,
-        }
-    }
-
-    /// A look took so long. Where somebody works, more is to come.
-    fn looked(&mut self, now: Instant, took: Duration, is_busy: bool) {
-        let share = if is_busy { BUSY_LOOK_SHARE } else { LOOK_SHARE };
-        self.poll = now + POLL.max(took * share);
-    }
-
-    /// Somebody works: what failed may have been in the middle of that, and is tried with the next look.
-    fn is_busy(&mut self, now: Instant) {
-        self.pause = POLL;
-        self.again = self.again.min(now + POLL);
-    }
-
-    /// A round that was begun then has left something behind, or nothing. What fails by itself is tried less and less often.
-    fn came_out(&mut self, begun: Instant, now: Instant, has_troubles: bool) {
-        if !has_troubles {
-            self.pause = POLL;
-        } else if begun >= self.again {
-            // Rounds for something else, which come in between, put it off no longer.
-            self.again = now + self.pause;
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-}
-
 /// Keeps both in step, both ways, until another command asks `holder` to step aside; without one, until this is dropped.
 /// What others ask for is done between. Failures are told, and do not end it.
 pub async fn watch<S: Shell>(
@@ -290,45 +227,5 @@ pub async fn watch<S: Shell>(
                 _ => Turn::Here { all: true },
             },
         };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn while_somebody_works_the_dock_is_looked_at_within_five_seconds_however_slow_a_look_is() {
-        let now = Instant::now();
-        let mut rhythm = Rhythm::new(now);
-        let looks_after = |rhythm: &mut Rhythm, took, is_busy| {
-            rhythm.looked(now, Duration::from_millis(took), is_busy);
-            rhythm.poll - now
-        };
-        assert_eq!(looks_after(&mut rhythm, 20, true), POLL);
-        assert_eq!(looks_after(&mut rhythm, 20, false), POLL);
-        assert!(looks_after(&mut rhythm, 1_500, true) < Duration::from_secs(5));
-        assert_eq!(looks_after(&mut rhythm, 1_500, false), Duration::from_secs(15));
-    }
-
-    #[test]
-    fn what_fails_by_itself_is_tried_less_and_less_often_and_at_once_when_somebody_works() {
-        let mut now = Instant::now();
-        let mut rhythm = Rhythm::new(now);
-        for pause in [2, 4, 8, 16, 32, 60, 60] {
-            rhythm.came_out(now, now, true);
-            assert_eq!(rhythm.again - now, Duration::from_secs(pause));
-            // A round in between changes nothing.
-            let between = now + Duration::from_secs(1);
-            rhythm.came_out(between, between, true);
-            assert_eq!(rhythm.again - now, Duration::from_secs(pause));
-            now = rhythm.again;
-        }
-        rhythm.came_out(now, now, true);
-        rhythm.is_busy(now);
-        assert_eq!(rhythm.again - now, POLL);
-        now = rhythm.again;
-        rhythm.came_out(now, now, true);
-        assert_eq!(rhythm.again - now, POLL);
     }
 }

@@ -5,37 +5,16 @@
 
 use std::path::Path;
 
-use super::{BuildRequest, Builder};
+use super::builder::Builder;
+use super::request::BuildRequest;
 use crate::docker::connect::engine::{ApiVersion, Engine};
 use crate::docker::images::image_store::Store;
-use crate::docker::options::build_options::BuildOptions;
+use crate::docker::options::build_options::{BuildOptions, Need, Needing};
 use crate::error::{Error, Result};
 use crate::hint;
 
 /// The API of the first engine (23) whose BuildKit knows limits for its RUNs.
 const LIMITS: ApiVersion = ApiVersion(1, 42);
-
-/// What an option needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// The classic builder; BuildKit has no counterpart, and docker goes on without.
-    Classic,
-    /// BuildKit.
-    BuildKit,
-    /// BuildKit, and an image store that keeps what stands beside an image's layers: containerd's.
-    ContainerdStore,
-    /// The BuildKit of engine 23 or later; an older one goes on without.
-    Limits,
-}
-
-/// An option that needs something, as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Needing {
-    /// The option, with what tells it from others of its kind.
-    pub option: String,
-    /// What it needs.
-    pub need: Need,
-}
 
 /// Who builds.
 #[derive(Clone, Copy, Debug)]

@@ -12,12 +12,11 @@ use hyper::{Method, Request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{
-    BuildEvent, BuildFailure, BuildOutcome, BuildRequest, Events, Step, StepState, dockerfile_line, link_target,
-};
+use super::events::{BuildEvent, BuildFailure, BuildOutcome, Events, Step, StepState, dockerfile_line};
+use super::request::{BuildRequest, link_target};
+use crate::docker::build::logins::Logins;
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::engine::{Engine, one_line, refusal};
-use crate::docker::connect::logins::Logins;
 use crate::docker::connect::messages::{Message, Messages};
 use crate::docker::containers::container::is_id;
 use crate::docker::images::image;

@@ -3,14 +3,16 @@
 //! Only that is read; the builder reads the rest. Grammar: docker's Dockerfile reference, and where that is silent, the parser
 //! and the Dockerfile frontend of moby/buildkit. A real test compares what is read here with what BuildKit asks registries for.
 
+mod budget;
 mod lines;
 mod pattern;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use self::budget::Budget;
 use self::lines::Parts;
-use self::words::{Budget, Lexer, unread_words};
+use self::words::{Lexer, unread_words};
 use crate::docker::options::build_options::BuildOptions;
 use crate::docker::options::csv;
 use crate::docker::options::run_options::platform;

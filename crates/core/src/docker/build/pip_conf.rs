@@ -15,7 +15,6 @@ use rustix::fs::{AtFlags, FlockOperation};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
-use crate::hint;
 use build_context::{ContextDir, StandIn, WalkError};
 
 /// What pip reads.
@@ -56,7 +55,7 @@ pub fn is_made(context: &Path) -> Result<bool> {
     // A project that was cloned brings its links: what this one leads to would be in the build context, unsaid.
     let target = template.canonicalize().map_err(failed)?;
     if !target.starts_with(context.canonicalize().map_err(failed)?) {
-        return Err(super::link_out(&template, &target));
+        return Err(super::request::link_out(&template, &target));
     }
     Ok(true)
 }

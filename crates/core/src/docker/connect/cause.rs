@@ -4,8 +4,10 @@
 use std::error::Error;
 use std::io;
 
-use super::engine::BoxError;
 use super::stream::Noise;
+
+/// Any error.
+pub(in crate::docker) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// The agent of a dock answers in the engine's place: the dock, or its engine, can't be reached.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt as _;
 
-use super::client_config::Login;
+use super::login::Login;
 use crate::error::{Error, Result};
 use crate::hint;
 

@@ -22,6 +22,10 @@ const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 const TCP_PORT: u16 = 2375;
 const TLS_PORT: u16 = 2376;
 
+/// What to do where a login to a registry should go to an engine that is reached in clear text.
+pub const LOGIN_HINT: &str =
+    "reach the engine by ssh (register-dock USER@HOST), or by TLS (DOCKER_TLS_VERIFY=1, DOCKER_CERT_PATH)";
+
 /// The address of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -143,6 +147,16 @@ impl Endpoint {
             }
             Self::Unix(_) | Self::Ssh { .. } => false,
         }
+    }
+
+    /// What to say once where this engine is reached in a way that no login to a registry is sent.
+    pub fn login_warning(&self) -> Option<String> {
+        self.is_in_clear().then(|| {
+            format!(
+                "no login to a registry is sent to the engine at {self}: without TLS that is verified, others on the way could read \
+                 it\nhint: {LOGIN_HINT}"
+            )
+        })
     }
 
     /// The endpoint that the docker client would use with this environment.
@@ -408,5 +422,32 @@ mod tests {
 
         let env = Env::from_pairs([("HOME", home.path().to_str().unwrap()), ("DOCKER_CONTEXT", "gone")]);
         assert!(Endpoint::choose(&env).unwrap_err().to_string().contains("gone"));
+    }
+
+    #[test]
+    fn plain_tcp_to_another_machine_is_in_clear() {
+        let env = Env::default();
+        for (address, is_in_clear) in [
+            ("tcp://10.0.0.7:2375", true),
+            ("tcp://engine.example:2375", true),
+            ("tcp://127.0.0.1:2375", false),
+            ("tcp://localhost:2375", false),
+            ("tcp://[::1]:2375", false),
+            ("unix:///x", false),
+            ("ssh://box", false),
+        ] {
+            let endpoint = Endpoint::parse(address, &env).unwrap();
+            assert_eq!(endpoint.is_in_clear(), is_in_clear, "{address}");
+            assert_eq!(endpoint.login_warning().is_some(), is_in_clear, "{address}");
+        }
+        let tls = |verify| Endpoint::Tcp {
+            host: "10.0.0.7".to_owned(),
+            port: 2376,
+            tls: Some(Tls {
+                directory: "/x".into(),
+                verify,
+            }),
+        };
+        assert!(!tls(true).is_in_clear() && tls(false).is_in_clear());
     }
 }

@@ -16,7 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::cause::{self, DockDown};
+use super::cause::{self, BoxError, DockDown};
 use super::client_config::ClientConfig;
 use super::endpoint::{Choice, Endpoint, Origin};
 use super::metered::{Bounds, MeteredDialer};
@@ -468,9 +468,6 @@ fn with_version(request: BollardRequest, prefix: &str) -> Result<BollardRequest,
         .build()?;
     Ok(BollardRequest::from_parts(parts, body))
 }
-
-/// Any error.
-pub(in crate::docker) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn send<B>(dialer: &Dialer, mut request: Request<B>) -> Result<Response<Incoming>, BoxError>
 where

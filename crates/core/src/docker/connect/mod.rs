@@ -1,4 +1,4 @@
-//! Which engine, how it is reached, and with whose logins.
+//! Which engine, how it is reached, and what docker's own configuration says of both.
 
 pub mod adaptive_compression;
 pub(in crate::docker) mod cause;
@@ -10,7 +10,7 @@ pub mod endpoint;
 pub mod engine;
 pub(in crate::docker) mod grpc;
 pub mod locality;
-pub mod logins;
+pub mod login;
 pub(in crate::docker) mod messages;
 pub(in crate::docker) mod metered;
 pub(in crate::docker) mod redaction;

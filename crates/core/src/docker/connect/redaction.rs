@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
-use super::client_config::Login;
+use super::login::Login;
 
 /// What is shorter is no secret, and stands in other words, too.
 const SHORTEST: usize = 4;

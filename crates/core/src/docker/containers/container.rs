@@ -2,10 +2,7 @@
 //!
 //! Facts: the engine's API reference, and docker's reference of `docker run` (exit codes 125, 126, 127).
 
-use std::collections::HashMap;
-use std::io::Read;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateResponse, ContainerStateStatusEnum};
@@ -14,18 +11,12 @@ use bollard::query_parameters::{
     ResizeContainerTTYOptions, StartContainerOptions, UploadToContainerOptions,
 };
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::{Method, Request};
-use serde::Deserialize;
 
-use super::heard::Heard;
-use super::terminal::{self, Ending, Manner, Signals};
 use crate::docker::connect::engine::{Engine, answer, one_line, refusal};
-use crate::docker::connect::stream::{HalfClose, Halves};
-use crate::docker::options::run_options::{Attach, ContainerFile, ContainerPlan};
-use crate::error::{Class, Error, ExitStatus, Result};
-use crate::output::Printer;
+use crate::docker::options::run_options::{ContainerFile, ContainerPlan};
+use crate::error::{Class, Error, Result};
 
 /// The code of `docker run` for a command that can't be run, and for one that isn't there.
 const CANNOT_RUN: u8 = 126;
@@ -36,21 +27,30 @@ const CLEANING: Duration = Duration::from_secs(10);
 const LATE: Duration = Duration::from_secs(2);
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(100);
-/// 128 and the number of SIGPIPE.
-const OUTPUT_CLOSED: u8 = 141;
-/// The end of a container is told in a line.
+/// A container that was made is told in a line.
 const LONGEST_ANSWER: usize = 1 << 20;
 
 /// A container that was made, and is removed when this is dropped before [`Created::keep`].
 pub struct Created {
     engine: Engine,
     id: String,
-    armed: bool,
+    /// Whether it is removed when this is dropped.
+    pub(super) armed: bool,
     /// What the engine advises against.
     pub warnings: Vec<String>,
 }
 
 impl Created {
+    /// One that was made before.
+    pub(super) fn unarmed(engine: &Engine, id: &str) -> Self {
+        Self {
+            engine: engine.clone(),
+            id: id.to_owned(),
+            armed: false,
+            warnings: Vec::new(),
+        }
+    }
+
     /// The container's ID.
     pub fn id(&self) -> &str {
         &self.id
@@ -368,365 +368,6 @@ fn start_class(message: &str) -> Class {
     } else {
         Class::Failed
     }
-}
-
-/// How a container in the foreground came out.
-#[derive(Debug)]
-pub enum Foreground {
-    /// It ended, was detached from, or lost who reads it.
-    Done(ExitStatus),
-    /// The connection was lost: the container goes its own way.
-    Lost(Error),
-}
-
-/// Runs a container in the foreground: streams, signals and terminal are ours until it ends.
-/// `started` hears of its published ports; what is written of its output counts in `heard`.
-///
-/// A connection that is lost is no wish to end the container. Where one is lost that has not run yet, it is removed.
-///
-/// # Errors
-/// The engine's refusal, an interruption, or a connection that is lost before the container runs.
-pub async fn run_attached(
-    engine: &Engine,
-    created: Created,
-    plan: &ContainerPlan,
-    signals: &mut Signals,
-    heard: &Arc<Heard>,
-    started: impl AsyncFnOnce(&[PublishedPort]),
-) -> Result<Foreground> {
-    let mut created = created;
-    let id = created.id().to_owned();
-    let manner = Manner::of(plan);
-    let preparing = async {
-        let streams = attach(engine, &id, plan.attach, plan.detach_keys.as_deref()).await?;
-        let exit = wait(engine, &id, if plan.remove { "removed" } else { "next-exit" }).await?;
-        // A link that broke in between has been mended for the second connection, and not for the first: what the container
-        // says would be lost, and its code look like success.
-        if streams.writer.is_over() {
-            return Err(engine.lost(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
-        }
-        Ok((streams, exit))
-    };
-    let (streams, exit) = signals.guard(Duration::ZERO, preparing).await?;
-    let starting = start(engine, &id, plan.detach_keys.as_deref());
-    match signals.guard(Duration::ZERO, starting).await {
-        // Only its answer may have been lost.
-        Err(error) if error.class() == Class::Unreachable => {
-            created.keep();
-            return Ok(Foreground::Lost(error));
-        }
-        result => result?,
-    }
-    // Without --rm it is the user's, whatever becomes of us.
-    created.armed = plan.remove;
-    if plan.body.host_config.as_ref().is_some_and(publishes) {
-        // One that ended meanwhile has none.
-        started(&published_ports(engine, &id).await.unwrap_or_default()).await;
-    }
-    let session = terminal::Session::new(engine, &id, &manner, heard);
-    let ending = session.run(streams, signals).await;
-    finish(created, ending, exit, &session, signals).await
-}
-
-/// What becomes of a container whose streams have ended.
-async fn finish(
-    created: Created,
-    ending: Result<Ending>,
-    exit: impl Future<Output = Result<ExitStatus>>,
-    session: &terminal::Session<'_>,
-    signals: &mut Signals,
-) -> Result<Foreground> {
-    let lost = |created: Created, error: Error| {
-        if error.class() != Class::Unreachable {
-            return Err(error);
-        }
-        created.keep();
-        Ok(Foreground::Lost(error))
-    };
-    match ending {
-        Ok(Ending::Detached) => {
-            created.keep();
-            Ok(Foreground::Done(ExitStatus::SUCCESS))
-        }
-        // What a shell shows of a program that SIGPIPE ended, as it would have ended the docker client.
-        Ok(Ending::OutputClosed) => Ok(Foreground::Done(ExitStatus::from_code(OUTPUT_CLOSED))),
-        Ok(Ending::Closed) => {
-            let ended = tokio::select! {
-                // It may have closed its output and go on for days.
-                ended = exit => ended,
-                error = session.pass_signals(signals) => return Err(error),
-            };
-            match ended {
-                Ok(status) => {
-                    created.keep();
-                    Ok(Foreground::Done(status))
-                }
-                Err(error) => lost(created, error),
-            }
-        }
-        Err(error) => lost(created, error),
-    }
-}
-
-/// Runs a container to its end, and shows nothing of it; it is removed then, and when this is dropped.
-///
-/// # Errors
-/// The engine's refusal. That its program fails is no error.
-pub async fn run_unseen(engine: &Engine, plan: &ContainerPlan) -> Result<ExitStatus> {
-    let created = create(engine, plan).await?;
-    let exit = wait(engine, created.id(), if plan.remove { "removed" } else { "next-exit" }).await?;
-    start(engine, created.id(), None).await?;
-    let status = exit.await?;
-    drop(created);
-    Ok(status)
-}
-
-/// A container that was started before, as far as coming back to it goes.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// Its ID.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// Whether it runs; else with which code it ended.
-    pub ended: Option<ExitStatus>,
-    /// Whether it was made, and never started.
-    pub is_new: bool,
-    /// How it is spoken to.
-    pub manner: Manner,
-    /// Its labels.
-    pub labels: HashMap<String, String>,
-    /// Whether ports of it are published.
-    pub publishes: bool,
-}
-
-/// Looks for a container by its name or ID; `None` where there is none.
-///
-/// # Errors
-/// The engine's refusal or a broken connection.
-pub async fn find(engine: &Engine, name: &str) -> Result<Option<Found>> {
-    let found = match engine
-        .docker()
-        .inspect_container(name, None::<InspectContainerOptions>)
-        .await
-    {
-        Ok(found) => found,
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
-        Err(cause) => return Err(engine.error(name, cause)),
-    };
-    let Some(id) = found.id.filter(|id| is_id(id)) else {
-        return Err(Error::failed(format!("{name}: the engine gives it no ID")));
-    };
-    let state = found.state.unwrap_or_default();
-    let config = found.config.unwrap_or_default();
-    let host = found.host_config.unwrap_or_default();
-    let runs = state.running == Some(true);
-    let is_new = state.status == Some(ContainerStateStatusEnum::CREATED);
-    let tty = config.tty == Some(true);
-    Ok(Some(Found {
-        id,
-        name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
-        // Codes are bytes on Linux, as in `wait`.
-        ended: (!runs).then(|| ExitStatus::from_code((state.exit_code.unwrap_or_default() & 0xff) as u8)),
-        is_new,
-        manner: Manner {
-            tty,
-            // Without a terminal, the engine closes a container's input when whoever gave it goes.
-            stdin: config.open_stdin == Some(true) && tty && runs,
-            sig_proxy: true,
-            remove: host.auto_remove == Some(true),
-            detach_keys: None,
-        },
-        labels: config.labels.unwrap_or_default(),
-        publishes: publishes(&host),
-    }))
-}
-
-/// Goes on with a container in the foreground that was started before: its output from where it was heard, its signals and its
-/// terminal, until it ends. `ours` says whether whoever ends us wants it to end, too, and to be removed where the engine does
-/// that at its end.
-///
-/// # Errors
-/// The engine's refusal, an interruption, or a connection that is lost before the container is reached.
-pub async fn run_again(
-    engine: &Engine,
-    found: &Found,
-    ours: bool,
-    signals: &mut Signals,
-    heard: &Arc<Heard>,
-    printer: &Printer,
-) -> Result<Foreground> {
-    let Found { id, manner, .. } = found;
-    let created = Created {
-        engine: engine.clone(),
-        id: id.clone(),
-        // Not before all is there that tells its end.
-        armed: false,
-        warnings: Vec::new(),
-    };
-    let streams_of = |stdin: bool, output: bool| Attach {
-        stdin,
-        stdout: output,
-        stderr: output,
-    };
-    let preparing = async {
-        let exit = wait(engine, id, if manner.remove { "removed" } else { "not-running" }).await?;
-        // A terminal's prompts are no lines, and are not in what the engine keeps before they end.
-        let live = match manner.tty && found.ended.is_none() {
-            true => Some(
-                attach(
-                    engine,
-                    id,
-                    streams_of(manner.stdin, true),
-                    manner.detach_keys.as_deref(),
-                )
-                .await?,
-            ),
-            false => None,
-        };
-        let kept = logs(engine, id, live.is_none()).await?;
-        Ok((exit, live, kept))
-    };
-    let (exit, live, kept) = signals.guard(Duration::ZERO, preparing).await?;
-    let mut created = created;
-    created.armed = manner.remove && ours;
-    let session = terminal::Session::new(engine, id, manner, heard).redrawn();
-    let streams = match (live, kept) {
-        (Some(live), kept) => {
-            if let Some(kept) = kept {
-                match terminal::write_past(engine, kept, true, heard).await {
-                    Ok(Ending::Closed) => {}
-                    other => return finish(created, other, exit, &session, signals).await,
-                }
-            }
-            heard.is_caught_up();
-            live
-        }
-        (None, Some(kept)) => Halves {
-            reader: kept,
-            writer: Box::new(Unread),
-        },
-        (None, None) if found.ended.is_some() => Halves {
-            reader: Box::new(std::io::empty()),
-            writer: Box::new(Unread),
-        },
-        (None, None) => {
-            printer.warning("the engine keeps no output of this container: what it says from now on is shown");
-            heard.is_caught_up();
-            attach(engine, id, streams_of(false, true), None).await?
-        }
-    };
-    let ending = session.run(streams, signals).await;
-    finish(created, ending, exit, &session, signals).await
-}
-
-/// An input that nobody reads.
-struct Unread;
-
-impl std::io::Write for Unread {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl HalfClose for Unread {
-    fn close(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The output that the engine keeps of a container, from its beginning; with `follow`, to its end. None where it keeps none.
-async fn logs(engine: &Engine, id: &str, follow: bool) -> Result<Option<Box<dyn Read + Send>>> {
-    let request = Request::builder()
-        .uri(format!(
-            "/containers/{id}/logs?stdout=1&stderr=1&follow={}",
-            u8::from(follow)
-        ))
-        .body(Full::<Bytes>::default())
-        .map_err(|cause| Error::failed(format!("the output of container {id} can't be asked for")).because(cause))?;
-    let response = engine.answered(engine.request(request)).await?;
-    if !response.status().is_success() {
-        return Ok(None);
-    }
-    // A container may be silent for a year; the connection itself is watched by whoever carries it.
-    let body = response.into_body().into_data_stream().map_err(std::io::Error::other);
-    let reader = tokio_util::io::StreamReader::new(body);
-    Ok(Some(Box::new(tokio_util::io::SyncIoBridge::new(reader))))
-}
-
-fn publishes(host: &bollard::models::HostConfig) -> bool {
-    host.publish_all_ports == Some(true) || host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty())
-}
-
-/// Opens the container's streams.
-async fn attach(engine: &Engine, id: &str, attach: Attach, detach_keys: Option<&str>) -> Result<Halves> {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("stream", "1");
-    for (name, on) in [
-        ("stdin", attach.stdin),
-        ("stdout", attach.stdout),
-        ("stderr", attach.stderr),
-    ] {
-        if on {
-            query.append_pair(name, "1");
-        }
-    }
-    if let Some(keys) = detach_keys {
-        query.append_pair("detachKeys", keys);
-    }
-    let stream = engine
-        .hijack(&format!("/containers/{id}/attach?{}", query.finish()), "tcp", &[])
-        .await?;
-    Halves::of(stream.into_inner()).map_err(|cause| engine.lost(cause))
-}
-
-/// Asks to be told of the end. What it gives resolves when the container has ended (`next-exit`, `not-running`), or is gone
-/// (`removed`).
-async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<Output = Result<ExitStatus>> + use<>> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Answer {
-        status_code: i64,
-        error: Option<Message>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Message {
-        message: Option<String>,
-    }
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(format!("/containers/{id}/wait?condition={condition}"))
-        .body(Full::<Bytes>::default())
-        .map_err(|cause| Error::failed(format!("container {id} can't be waited for")).because(cause))?;
-    // The headers come at once: from then on no end can be missed.
-    let response = engine.answered(engine.request(request)).await?;
-    if !response.status().is_success() {
-        return Err(refusal(response).await);
-    }
-    let engine = engine.clone();
-    Ok(async move {
-        // It comes when the container ends, which may be in a year; how much it is has a bound.
-        let body = http_body_util::Limited::new(response.into_body(), LONGEST_ANSWER).collect();
-        let text = body.await.map_err(|cause| engine.lost(cause))?.to_bytes();
-        let answer: Answer = serde_json::from_slice(&text).map_err(|cause| engine.lost(cause))?;
-        if let Some(message) = answer
-            .error
-            .and_then(|error| error.message)
-            .filter(|text| !text.is_empty())
-        {
-            return Err(Error::failed(format!(
-                "the container ended badly: {}",
-                one_line(&message)
-            )));
-        }
-        // Codes are bytes on Linux; Windows has larger ones, of which the shell sees the lowest byte.
-        Ok(ExitStatus::from_code((answer.status_code & 0xff) as u8))
-    })
 }
 
 /// Sends a signal, such as `SIGINT`; a container that has ended already takes none.

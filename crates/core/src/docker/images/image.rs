@@ -11,7 +11,6 @@ use hyper::{Method, Request};
 use super::verdict::Verdict;
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::engine::{Engine, one_line, refusal};
-use crate::docker::connect::logins;
 use crate::docker::connect::messages::Messages;
 use crate::docker::connect::redaction::Redaction;
 use crate::error::{Error, Result};
@@ -130,7 +129,7 @@ pub async fn pull(
         .method(Method::POST)
         .uri(format!("/images/create?{}", query.finish()));
     // An engine gets the one login that it needs, unless all on the way could read it.
-    let in_clear = logins::warning(&engine.choice().endpoint);
+    let in_clear = engine.choice().endpoint.login_warning();
     let redaction = Redaction::default();
     let mut no_login = None;
     if let Some(warning) = in_clear {

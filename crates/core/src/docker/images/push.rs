@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::image;
 use super::verdict::{Verdict, may_be_of_no_login};
-use crate::docker::connect::client_config;
+use crate::docker::connect::endpoint::LOGIN_HINT;
 use crate::docker::connect::engine::{Engine, answer, one_line, refusal};
-use crate::docker::connect::logins;
+use crate::docker::connect::login::Login;
 use crate::docker::connect::messages::Messages;
 use crate::docker::connect::redaction::Redaction;
 use crate::error::{Error, Result};
@@ -59,7 +59,7 @@ impl fmt::Debug for RegistryAuth {
 
 impl RegistryAuth {
     /// With this login, or with none: engines want the header all the same.
-    pub fn new(registry: &str, login: Option<&client_config::Login>) -> Self {
+    pub fn new(registry: &str, login: Option<&Login>) -> Self {
         let (header, redaction) = match login {
             Some(login) => (login.registry_auth(registry), Redaction::of(registry, login)),
             None => (
@@ -212,17 +212,17 @@ pub async fn push(engine: &Engine, reference: &Designation, auth: &RegistryAuth,
         let mut may_pass = verdict.may_pass();
         if verdict == Verdict::Denied && !is_login_right && may_be_of_no_login(&message) {
             match check_login(engine, auth).await {
-                Login::Right => {
+                LoginCheck::Right => {
                     (is_login_right, may_pass) = (true, true);
                     message = format!("{message} (and yet the login is right)");
                 }
-                Login::Unchecked(said) => {
+                LoginCheck::Unchecked(said) => {
                     let of_check = Verdict::of(&said, &reference.name);
                     if of_check.may_pass() {
                         (message, verdict, may_pass) = (said, of_check, true);
                     }
                 }
-                Login::Wrong => {}
+                LoginCheck::Wrong => {}
             }
         }
         trouble.failed(&message, Instant::now());
@@ -301,7 +301,7 @@ fn wait_of(status: &str) -> Option<u64> {
 }
 
 /// What an engine finds of a login.
-enum Login {
+enum LoginCheck {
     Right,
     Wrong,
     /// It could not be checked; what was said.
@@ -309,9 +309,9 @@ enum Login {
 }
 
 /// Has the engine try the login by itself, as for `docker login`.
-async fn check_login(engine: &Engine, auth: &RegistryAuth) -> Login {
+async fn check_login(engine: &Engine, auth: &RegistryAuth) -> LoginCheck {
     let Some(document) = &auth.check else {
-        return Login::Wrong;
+        return LoginCheck::Wrong;
     };
     let request = Request::builder()
         .method(Method::POST)
@@ -319,20 +319,20 @@ async fn check_login(engine: &Engine, auth: &RegistryAuth) -> Login {
         .header("Content-Type", "application/json")
         .body(Full::<Bytes>::from(document.clone()));
     let Ok(request) = request else {
-        return Login::Wrong;
+        return LoginCheck::Wrong;
     };
     let answered = tokio::time::timeout(LOOK_TIMEOUT, engine.request(request)).await;
     match answered {
-        Ok(Ok(response)) if response.status().is_success() => Login::Right,
+        Ok(Ok(response)) if response.status().is_success() => LoginCheck::Right,
         Ok(Ok(response)) => {
             let said = refusal(response).await.to_string();
             match Verdict::of(&said, "") {
-                Verdict::Denied => Login::Wrong,
-                _ => Login::Unchecked(said),
+                Verdict::Denied => LoginCheck::Wrong,
+                _ => LoginCheck::Unchecked(said),
             }
         }
         // The next try says whether the engine is there.
-        Ok(Err(_)) | Err(_) => Login::Wrong,
+        Ok(Err(_)) | Err(_) => LoginCheck::Wrong,
     }
 }
 
@@ -544,7 +544,7 @@ fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &Regi
         hint!("docker login {}", host)
     };
     let hint = match verdict {
-        Verdict::Denied if auth.is_withheld => logins::MEND.to_owned(),
+        Verdict::Denied if auth.is_withheld => LOGIN_HINT.to_owned(),
         Verdict::Denied if auth.hint.is_some() => auth.hint.clone().unwrap_or_default(),
         Verdict::Denied => hint!("{login}, as somebody who may push to {}", reference.name; login = login),
         Verdict::Immutable => "publish it under a tag that is not there yet: --publish-tag TAG".to_owned(),
@@ -623,7 +623,7 @@ mod tests {
 
     #[test]
     fn a_registry_that_sends_the_login_back_does_not_have_it_printed() {
-        let login = client_config::Login::new("ann".into(), "s3cret~?>".into());
+        let login = Login::new("ann".into(), "s3cret~?>".into());
         let auth = RegistryAuth::new("r", Some(&login));
         let basic = base64::engine::general_purpose::STANDARD.encode("ann:s3cret~?>");
         let message = format!("denied: Basic {basic} {} s3cret~?>\x1b[2J\nx", auth.header);

@@ -8,7 +8,6 @@ use bollard::models::ResourcesUlimits;
 
 use super::flags::{self, Flag, FlagError, Given, Positionals};
 use super::run_options::security;
-use crate::docker::build::build_needs::{Need, Needing};
 use crate::docker::options::csv;
 use crate::docker::options::go_values;
 use crate::env::Env;
@@ -74,6 +73,28 @@ pub struct BuildOptions {
     pub classic: ClassicOptions,
     /// As which options attestations were asked for, by their kinds.
     pub attested: BTreeMap<String, String>,
+}
+
+/// What an option needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The classic builder; BuildKit has no counterpart, and docker goes on without.
+    Classic,
+    /// BuildKit.
+    BuildKit,
+    /// BuildKit, and an image store that keeps what stands beside an image's layers: containerd's.
+    ContainerdStore,
+    /// The BuildKit of engine 23 or later; an older one goes on without.
+    Limits,
+}
+
+/// An option that needs something, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needing {
+    /// The option, with what tells it from others of its kind.
+    pub option: String,
+    /// What it needs.
+    pub need: Need,
 }
 
 /// Options that BuildKit has no counterpart for.
@@ -357,7 +378,9 @@ impl BuildOptions {
             options.apply(&given, root, env)?;
         }
         if options.platform.is_none() {
-            let default = env.get("DOCKER_DEFAULT_PLATFORM").filter(|platform| !platform.is_empty());
+            let default = env
+                .get("DOCKER_DEFAULT_PLATFORM")
+                .filter(|platform| !platform.is_empty());
             options.platform = default.map(str::to_owned);
         }
         Ok(options)

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::schedule::Site;
+use super::site::Site;
 use super::{BuildPlan, Failure, ImagePlan, PlanStep, failure_of};
 use crate::docker::build::dockerfile::Dockerfile;
-use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
+use crate::docker::build::events::{BuildEvent, BuildOutcome, StepState};
 use crate::docker::images::verdict::Verdict;
 use crate::error::Error;
 use crate::hint;

@@ -1,8 +1,6 @@
 //! The order of a plan's images, and building independent ones side by side.
 
-use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
@@ -10,34 +8,18 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{RwLock, mpsc};
 
 use super::display::{Display, Heard};
+use super::site::Site;
 use super::{BuildPlan, Failure, ImagePlan, ImageReport, PlanStep, Reports, Status, script_failure, seconds_since};
-use crate::docker::build::{BuildOutcome, BuildRequest, Builder, build};
-use crate::docker::connect::client_config::ClientConfig;
+use crate::docker::build::build;
+use crate::docker::build::events::BuildOutcome;
+use crate::docker::build::request::BuildRequest;
 use crate::docker::connect::dock_engine::ENGINE_VARIABLES;
-use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
-use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
-use crate::output::Printer;
 use crate::patience::patiently;
 
 /// Events that wait to be shown, of all builds.
 const QUEUE: usize = 256;
-
-/// Where builds happen.
-pub(super) struct Site {
-    pub(super) engine: Engine,
-    pub(super) locality: Locality,
-    pub(super) builder: Builder,
-    pub(super) config: Arc<ClientConfig>,
-    pub(super) root: PathBuf,
-    pub(super) env: Env,
-    pub(super) printer: Printer,
-    /// BUILDKIT_PROGRESS.
-    pub(super) progress: Option<String>,
-    /// The variables that lead a script's docker to the engine of `--dock`; none without it.
-    pub(super) docker_variables: Vec<(&'static str, String)>,
-}
 
 /// An order in which each comes after what it needs, ties by position; or a circle, its first member again at its end.
 pub(super) fn order(needs: &[Vec<usize>]) -> std::result::Result<Vec<usize>, Vec<usize>> {

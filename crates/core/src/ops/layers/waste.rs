@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::advice::{self, Cache};
+use super::caches::{self, Cache};
 use crate::docker::images::image_archive::Change;
 
 /// Names of a path by which waste is grouped.
@@ -41,7 +41,7 @@ pub(super) enum Cause {
 impl Waste {
     /// The cache that it is of, if it is of one.
     pub(super) fn cache(&self) -> Option<&'static Cache> {
-        advice::cache_of(&self.path)
+        caches::cache_of(&self.path)
     }
 }
 
@@ -109,7 +109,7 @@ pub(super) fn weigh(layers: &[Vec<Change>]) -> Vec<Weighed> {
         }
     }
     for (path, file) in &shown {
-        if let Some(depth) = advice::cache_depth(path) {
+        if let Some(depth) = caches::cache_depth(path) {
             let directory = first_names(path, depth);
             let sum = wasted.entry((file.layer, Cause::Kept, directory)).or_default();
             *sum = u64::saturating_add(*sum, file.size);
@@ -150,7 +150,7 @@ fn take_below(shown: &mut BTreeMap<Vec<u8>, Shown>, directory: &[u8]) -> Vec<(Ve
 
 /// Where waste at this path is added up: the cache that it is of, else the first directories.
 fn group(path: &[u8]) -> Vec<u8> {
-    let depth = advice::cache_depth(path).unwrap_or_else(|| {
+    let depth = caches::cache_depth(path).unwrap_or_else(|| {
         let names = path.split(|byte| *byte == b'/').count();
         // A file is named only where it lies right here.
         if names <= GROUP { names } else { GROUP }

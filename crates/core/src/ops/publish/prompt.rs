@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 
 use tokio::sync::oneshot;
 
-use crate::docker::connect::client_config::Login;
+use crate::docker::connect::login::Login;
 use crate::error::{Error, Result};
 use crate::output::Printer;
 use crate::terminal::{self, Silence};

@@ -19,7 +19,8 @@ use crate::cli::Context;
 use crate::config::project::Project;
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
-use crate::docker::containers::container::{self, Foreground, Found};
+use crate::docker::containers::container;
+use crate::docker::containers::foreground::{self, Foreground, Found};
 use crate::docker::containers::heard::{Heard, Positions};
 use crate::docker::containers::terminal::Signals;
 use crate::env::Env;
@@ -129,7 +130,7 @@ enum Fate {
 }
 
 async fn fate(engine: &Engine, id: &str) -> Result<Fate> {
-    Ok(match container::find(engine, id).await? {
+    Ok(match foreground::find(engine, id).await? {
         None => Fate::Removed,
         Some(Found { is_new: true, .. }) => Fate::NotStarted,
         Some(Found { ended: Some(code), .. }) => Fate::Ended(code.code()),
@@ -347,11 +348,11 @@ async fn go_on(
     }
     let heard = Arc::new(Heard::from(record.heard));
     printer.give_stdout_away();
-    let came = container::run_again(engine, &found, is_ours, &mut signals, &heard, printer).await;
+    let came = foreground::run_again(engine, &found, is_ours, &mut signals, &heard, printer).await;
     record.heard = heard.positions();
     if let Err(error) = &came
         && error.class() == Class::Failed
-        && let Ok(None) = container::find(engine, &found.id).await
+        && let Ok(None) = foreground::find(engine, &found.id).await
     {
         return Err(gone(
             context,
@@ -416,7 +417,7 @@ async fn chosen(
                     .hint(hint!("docker attach {} shares it", name)),
             );
         }
-        return match container::find(engine, name).await? {
+        return match foreground::find(engine, name).await? {
             Some(found) => {
                 let record = record.filter(|record| record.id == found.id);
                 Ok((found, record))
@@ -427,7 +428,7 @@ async fn chosen(
     let of_project = |record: &&Record| project.is_none_or(|project| record.root == project.root());
     let mut there = BTreeMap::new();
     for record in left.iter().filter(of_project) {
-        match container::find(engine, &record.id).await? {
+        match foreground::find(engine, &record.id).await? {
             Some(found) => {
                 there.insert(found.name.clone(), (found, record.clone()));
             }

@@ -25,7 +25,7 @@ use crate::shell;
 use crate::sync::manifest::Memory;
 use crate::sync::plan::Direction;
 use crate::sync::request::Request;
-use crate::sync::watch::POLL;
+use crate::sync::rhythm::POLL;
 
 /// How long looking for directories there may take.
 const LIMIT: Duration = Duration::from_secs(30);

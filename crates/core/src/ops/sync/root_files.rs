@@ -10,7 +10,7 @@ use crate::cli::Context;
 use crate::config::project::Project;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::engine::Engine;
-use crate::docker::containers::container;
+use crate::docker::containers::foreground;
 use crate::docker::options::run_options::{ClientFacts, RunOptions};
 use crate::docks::Dock;
 use crate::error::{Error, Result};
@@ -157,5 +157,5 @@ async fn run(
     let facts = ClientFacts::of(engine, &lookup, project.root());
     let parsed = RunOptions::parse(options).map_err(|cause| wrong(&cause))?;
     let plan = parsed.plan(image, command, &facts).map_err(|cause| wrong(&cause))?;
-    container::run_unseen(engine, &plan).await
+    foreground::run_unseen(engine, &plan).await
 }

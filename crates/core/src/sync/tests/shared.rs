@@ -10,9 +10,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::*;
 use crate::agent::frame;
 use crate::sync::asker::{Asking, address};
+use crate::sync::news::Event;
 use crate::sync::request::{Greeting, Hello, Request};
 use crate::sync::shared::{Lock, Shared};
-use crate::sync::watch::Event;
 
 /// How long something may take on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(60);

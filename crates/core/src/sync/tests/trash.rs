@@ -4,7 +4,7 @@
 use std::io::Write as _;
 
 use super::*;
-use crate::sync::script::in_workspace;
+use crate::sync::script_head::in_workspace;
 use crate::sync::trash::{self, KEPT_BYTES, KEPT_SECONDS, Reason, Trash, TrashError, Version};
 use crate::sync::trash_script::{self, trash_functions, trash_keep};
 use crate::sync::{Item, Kind};

@@ -24,14 +24,13 @@ use prost::Message as _;
 use serde::Deserialize;
 use tonic::transport::Channel;
 
-use super::{
-    BuildEvent, BuildFailure, BuildOutcome, BuildRequest, Events, Step, StepState, dockerfile_line, link_target,
-};
 use crate::docker::build::build_needs::is_folder;
+use crate::docker::build::events::{BuildEvent, BuildFailure, BuildOutcome, Events, Step, StepState, dockerfile_line};
+use crate::docker::build::logins::Logins;
+use crate::docker::build::request::{BuildRequest, link_target};
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
-use crate::docker::connect::logins::Logins;
 use crate::docker::options::build_options::{Attributes, BuildOptions};
 use crate::docker::options::flags::parse_bool;
 use crate::error::{Error, Result};

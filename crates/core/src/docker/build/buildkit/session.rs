@@ -28,10 +28,10 @@ use tonic::{Request, Response, Status};
 
 use super::filesync::{FileSync, Sent, SyncedFolder, shared_key};
 use super::ssh_agent::Agents;
+use crate::docker::build::logins::Logins;
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::grpc::SMALL_MESSAGES;
 use crate::docker::connect::locality::Locality;
-use crate::docker::connect::logins::Logins;
 use crate::docker::options::build_options::{Secret, SecretSource};
 use crate::error::{Error, Result};
 

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::words::{Budget, Lexer};
+use super::budget::Budget;
+use super::words::Lexer;
 
 /// What parts the words of an instruction.
 const BLANKS: [char; 5] = ['\t', '\u{b}', '\u{c}', '\r', ' '];

@@ -3,7 +3,7 @@
 //! BuildKit makes a regular expression of them (`frontend/dockerfile/shell` of moby/buildkit), so that neither matches the end of a
 //! line, and what a replacement of all matches says may name a group.
 
-use super::words::{Budget, Unreadable};
+use super::budget::{Budget, Unreadable};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {

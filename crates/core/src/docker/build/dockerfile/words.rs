@@ -3,41 +3,15 @@
 //! Grammar: `frontend/dockerfile/shell` of moby/buildkit. It looks like a shell's, and is not one in every corner: what stands
 //! behind `:-` is read even where it is not used, and a quote may stand anywhere in it.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
+use super::budget::{Budget, Unreadable};
 use super::pattern::Pattern;
 
 /// Expansions within expansions. People write two or three.
 const DEEPEST: usize = 64;
-/// Characters that are read, made and compared for one Dockerfile: variables that double each other, or patterns that match in very
-/// many ways, would fill the memory or never end.
-const BUDGET: u64 = 20_000_000;
-
-/// A word that the builder refuses, or nobody reads to its end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unreadable;
-
-/// What may still be spent on a Dockerfile.
-#[derive(Debug)]
-pub(super) struct Budget(Cell<u64>);
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self(Cell::new(BUDGET))
-    }
-}
-
-impl Budget {
-    pub(super) fn spend(&self, characters: usize) -> Result<(), Unreadable> {
-        let left = self.0.get().checked_sub(characters as u64).ok_or(Unreadable)?;
-        self.0.set(left);
-        Ok(())
-    }
-}
-
 /// Reads words.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lexer<'a> {
@@ -508,7 +482,7 @@ mod tests {
             Err(Unreadable) => Some(()),
         });
         assert_eq!(doubled, Some(()));
-        assert!(values["A"].len() as u64 <= BUDGET);
+        assert!(values["A"].len() as u64 <= crate::docker::build::dockerfile::budget::BUDGET);
         let deep = "${X:-".repeat(100_000);
         assert_eq!(word(&deep), Err(Unreadable));
         let (text, pattern) = ("a".repeat(20_000), "*a".repeat(10_000));

@@ -23,6 +23,7 @@ mod path;
 mod plan;
 pub(in crate::docker) mod platform;
 mod port;
+mod pull_policy;
 pub(in crate::docker) mod security;
 mod table;
 
@@ -33,7 +34,8 @@ use bollard::models::{ContainerCreateBody, HostConfig, Mount, RestartPolicy, Res
 pub use self::bind::with_other_sources;
 pub use self::error::OptionError;
 pub use self::facts::{ClientFacts, EngineSystem};
-pub use self::plan::{Attach, ContainerFile, ContainerPlan, PullPolicy};
+pub use self::plan::{Attach, ContainerFile, ContainerPlan};
+pub use self::pull_policy::PullPolicy;
 
 use self::environment::Pairs;
 use self::error::Entry;

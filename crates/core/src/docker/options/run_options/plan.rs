@@ -12,6 +12,7 @@ use bollard::models::{
 use super::device::Device;
 use super::error::Entry;
 use super::mount::Volume;
+use super::pull_policy::PullPolicy;
 use super::table::Need;
 use super::{ClientFacts, EngineSystem, OptionError, RunOptions};
 use super::{device, environment, mount, platform, security};
@@ -19,18 +20,6 @@ use crate::docker::options::flags;
 
 /// Where `--use-api-socket` puts the client's credentials.
 const CREDENTIALS_DIR: &str = "/run/secrets/docker";
-
-/// When to pull the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PullPolicy {
-    /// Before each run.
-    Always,
-    /// When the engine doesn't have it.
-    #[default]
-    Missing,
-    /// Not at all.
-    Never,
-}
 
 /// A file to copy into the container between its creation and its start.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Every option of `docker run` 28, and where its value goes.
 
 use super::error::{Entry, OptionError};
-use super::plan::PullPolicy;
+use super::pull_policy::PullPolicy;
 use super::{RunOptions, device, environment, mount, network, platform, security};
 use crate::docker::options::flags::Flag;
 use crate::docker::options::go_values;
@@ -213,7 +213,7 @@ pub(super) static FLAGS: &[Flag<Action>] = &[
     valued("publish", |o, e| o.publish(&e)).short('p'),
     switch("publish-all", |o, e| put(&mut o.host.publish_all_ports, Ok(e.on))).short('P'),
     valued("pull", |o, e| {
-        o.pull = e.read(pull_policy)?;
+        o.pull = e.read(PullPolicy::parse)?;
         Ok(())
     }),
     switch("quiet", |o, e| {
@@ -317,14 +317,4 @@ fn storage_option(text: &str) -> Result<(String, String), String> {
 fn tmpfs(text: &str) -> (String, String) {
     let (path, options) = text.split_once(':').unwrap_or((text, ""));
     (path.to_owned(), options.to_owned())
-}
-
-fn pull_policy(text: &str) -> Result<PullPolicy, String> {
-    match text {
-        "always" => Ok(PullPolicy::Always),
-        "missing" => Ok(PullPolicy::Missing),
-        // docker takes the empty word and then pulls on no occasion.
-        "never" | "" => Ok(PullPolicy::Never),
-        _ => Err("is not one of always, missing and never".to_owned()),
-    }
 }

@@ -1,4 +1,4 @@
-//! Which logins to registries an engine gets.
+//! Which logins to registries an engine gets for a build.
 //!
 //! docker gives an engine all of them: the classic builder's `X-Registry-Config` has every login of `config.json` and its
 //! helpers, and BuildKit's session answers for whichever host the engine asks. An engine of this machine gets the same here. One
@@ -11,12 +11,14 @@ use std::sync::Arc;
 use base64::Engine as _;
 use tokio::sync::mpsc::WeakSender;
 
-use super::client_config::{ClientConfig, Login, host_of};
-use super::endpoint::Endpoint;
-use super::locality::Locality;
-use super::redaction::Redaction;
-use crate::docker::build::dockerfile::{self, Dockerfile};
-use crate::docker::build::{BuildEvent, BuildRequest, Events};
+use super::dockerfile::{self, Dockerfile};
+use super::events::{BuildEvent, Events};
+use super::request::BuildRequest;
+use crate::docker::connect::client_config::{ClientConfig, host_of};
+use crate::docker::connect::endpoint::Endpoint;
+use crate::docker::connect::locality::Locality;
+use crate::docker::connect::login::Login;
+use crate::docker::connect::redaction::Redaction;
 use crate::naming::registry;
 use crate::project_file;
 
@@ -131,21 +133,6 @@ impl Logins {
             .then(|| base64::engine::general_purpose::URL_SAFE.encode(serde_json::Value::Object(logins).to_string()))
     }
 }
-
-/// What to say once where an engine is reached in a way that no login is sent.
-pub fn warning(endpoint: &Endpoint) -> Option<String> {
-    endpoint.is_in_clear().then(|| {
-        format!(
-            "no login to a registry is sent to the engine at {endpoint}: without TLS that is verified, others on the way could read \
-             it\nhint: {}",
-            MEND
-        )
-    })
-}
-
-/// What to do where a login should go to such an engine.
-pub const MEND: &str =
-    "reach the engine by ssh (register-dock USER@HOST), or by TLS (DOCKER_TLS_VERIFY=1, DOCKER_CERT_PATH)";
 
 /// The registries that a build asks for something: those of its bases, of what it copies and mounts from, of its frontend, its
 /// caches, its further contexts and what makes its attestations. Always Docker Hub: it is where names without a registry are.
@@ -294,32 +281,5 @@ mod tests {
         let plain = logins("tcp://10.0.0.7:2375", Locality::Docked);
         assert_eq!(plain.registry_config().await, None);
         assert_eq!(plain.credentials("https.example").await, None);
-    }
-
-    #[test]
-    fn plain_tcp_to_another_machine_is_in_clear() {
-        let env = Env::default();
-        for (address, is_in_clear) in [
-            ("tcp://10.0.0.7:2375", true),
-            ("tcp://engine.example:2375", true),
-            ("tcp://127.0.0.1:2375", false),
-            ("tcp://localhost:2375", false),
-            ("tcp://[::1]:2375", false),
-            ("unix:///x", false),
-            ("ssh://box", false),
-        ] {
-            let endpoint = Endpoint::parse(address, &env).unwrap();
-            assert_eq!(endpoint.is_in_clear(), is_in_clear, "{address}");
-            assert_eq!(warning(&endpoint).is_some(), is_in_clear, "{address}");
-        }
-        let tls = |verify| Endpoint::Tcp {
-            host: "10.0.0.7".to_owned(),
-            port: 2376,
-            tls: Some(crate::docker::connect::endpoint::Tls {
-                directory: "/x".into(),
-                verify,
-            }),
-        };
-        assert!(!tls(true).is_in_clear() && tls(false).is_in_clear());
     }
 }

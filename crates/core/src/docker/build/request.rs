@@ -1,0 +1,104 @@
+//! What is to be built: the context, the Dockerfile, the names, the options; and what of it is sent where links and rules are in the
+//! way.
+
+use std::path::{Path, PathBuf};
+
+use crate::docker::options::build_options::BuildOptions;
+use crate::error::{Error, Result};
+use crate::hint;
+use crate::project_file;
+use build_context::ignore;
+
+/// What is to be built.
+#[derive(Clone, Debug)]
+pub struct BuildRequest {
+    /// The folder of the build context.
+    pub context: PathBuf,
+    /// The Dockerfile; outside the context, too.
+    pub dockerfile: PathBuf,
+    /// Names that the image gets, `repository:tag`.
+    pub tags: Vec<String>,
+    /// All else.
+    pub options: BuildOptions,
+}
+
+impl BuildRequest {
+    /// The same once more, when all of its steps have just been run.
+    pub(super) fn cached(&self) -> Self {
+        let mut again = self.clone();
+        again.options.no_cache = false;
+        again.options.no_cache_filter.clear();
+        again
+    }
+
+    /// The patterns of what is ignored in a folder of the build: for its context, those of the file beside the Dockerfile before
+    /// those of the root's `.dockerignore`, as BuildKit has it; the classic client knows only the latter.
+    ///
+    /// # Errors
+    /// A file that makes no sense.
+    pub(in crate::docker) fn ignored(&self, folder: &Path) -> Result<Vec<Vec<u8>>> {
+        let mut beside = self.dockerfile.clone().into_os_string();
+        beside.push(".dockerignore");
+        let beside = (folder == self.context).then(|| PathBuf::from(beside));
+        let mut text = Vec::new();
+        for file in beside.into_iter().chain([folder.join(".dockerignore")]) {
+            match project_file::read(&file) {
+                Ok(found) => {
+                    text = found;
+                    break;
+                }
+                Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
+                // Without it, all that it leaves out would be sent.
+                Err(cause) => {
+                    return Err(Error::failed(format!("{} can't be read", file.display()))
+                        .because(cause)
+                        .hint(
+                            "it says what stays on this machine: put a text file there, or remove it to send everything",
+                        ));
+                }
+            }
+        }
+        ignore::read(&text).map_err(|cause| {
+            Error::failed(format!("the .dockerignore of {} can't be read", folder.display())).because(cause)
+        })
+    }
+}
+
+/// Where a Dockerfile that is a symbolic link leads; `None` where it is none. No builder follows a link by itself, so what it leads
+/// to is sent in its place.
+///
+/// # Errors
+/// It leads nowhere, or out of the project: a project that was cloned brings its links, and would have any file of this machine
+/// sent.
+pub fn link_target(dockerfile: &Path, context: &Path) -> Result<Option<PathBuf>> {
+    let Ok(said) = dockerfile.read_link() else {
+        return Ok(None);
+    };
+    let target = dockerfile.canonicalize().map_err(|cause| {
+        Error::usage(format!(
+            "{} is a link to {}, which can't be read",
+            dockerfile.display(),
+            said.display()
+        ))
+        .because(cause)
+    })?;
+    // The folder of an image type may be a link itself: what lies there was put there by its owner.
+    let mut folders = [Some(context), dockerfile.parent()].into_iter().flatten();
+    if folders.any(|folder| folder.canonicalize().is_ok_and(|folder| target.starts_with(folder))) {
+        return Ok(Some(target));
+    }
+    Err(link_out(dockerfile, &target))
+}
+
+/// The error of a link that leads out of the project.
+pub(super) fn link_out(link: &Path, target: &Path) -> Error {
+    let (link, target) = (link.display(), target.display());
+    Error::usage(format!(
+        "{link} is a link to {target}, outside of the project: what that says would be sent to the engine"
+    ))
+    .hint(hint!(
+        "where that is meant, put a copy in its place: cp --remove-destination {} {}",
+        target,
+        link
+    ))
+}
