@@ -1,15 +1,19 @@
-//! How files of a dock are to come, packed or plain: told by samples of them, and by how fast these come.
+//! How files come from a dock and go to it, packed or plain: told by samples of them, and by how fast the link is.
 //!
-//! A dock has a POSIX shell and gzip, which packs on one processor as fast as a good link carries what is not packed. So
-//! files come packed where they get smaller by it and the link is slower than gzip; pictures, archives and most weights of
-//! models come as they are, and so does all over a fast link. Files are judged in groups: large ones each by itself,
-//! others by what their names end with. The last sample is the longest: by the time that it takes to come, the link's rate
-//! is reckoned.
+//! A dock has a POSIX shell and gzip, which packs and unpacks on one processor as fast as a good link carries what is not
+//! packed, and unpacks what was only stored no faster. So files travel packed where they get smaller by it and the link is
+//! slower than gzip; pictures, archives and most weights of models travel as they are, and so does all over a fast link.
+//! Files are judged in groups: large ones each by itself, others by what their names end with. What comes is divided by that;
+//! what goes is one archive, and goes as most of it is best sent. On the way here the last sample is the longest, and the
+//! time that it takes to come says how fast the link is; on the way there a probe says it, which the dock throws away.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
+use super::local::Local;
+use super::remote::{Feed, Take, broken};
 use super::{Item, Kind, split};
 use crate::docker::connect::adaptive_compression;
 
@@ -153,6 +157,29 @@ impl Survey {
         )
     }
 
+    /// The samples of all groups, of files of this machine; `None` where one can't be read as it was listed.
+    pub fn read(&self, local: &Local) -> Option<Vec<u8>> {
+        let mut text = Vec::new();
+        for sample in self.groups.iter().flat_map(|group| &group.samples) {
+            let (file, _) = local.open_file(&sample.path).ok()?;
+            let before = text.len();
+            text.resize(before + usize::try_from(sample.bytes).ok()?, 0);
+            file.read_exact_at(text.get_mut(before..)?, sample.begins * BLOCK)
+                .ok()?;
+        }
+        Some(text)
+    }
+
+    /// Whether most of these bytes get smaller, by the samples of all groups.
+    pub fn gets_smaller(self, files: &Wanted, samples: Vec<u8>) -> bool {
+        let (packed, plain) = self.divide(Some(&Heard { samples, rate: None }));
+        let bytes = |paths: Vec<Vec<u8>>| -> u64 {
+            let sizes = paths.iter().filter_map(|path| files.get(path));
+            sizes.map(|item| item.stamp.size).fold(0, u64::saturating_add)
+        };
+        bytes(packed) >= bytes(plain)
+    }
+
     /// Which of all paths are to come packed, and which plain. Where nothing was heard that makes sense, all come packed.
     pub fn divide(self, heard: Option<&Heard>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut packed, mut plain) = (Vec::new(), Vec::new());
@@ -233,6 +260,28 @@ pub fn hear(from: &mut dyn Read, (samples, probe): (u64, u64), began: Instant) -
     }
     let rate = first.map(|(since, read)| rate(come - read, since.elapsed(), delay));
     Ok(Some(Heard { samples: text, rate }))
+}
+
+/// A probe of the link to the dock, for so many bytes that are about to go there: what [`super::script::PROBE`] is fed, and what is
+/// made of its end, which is whether the link is faster than gzip. `began` is when it was called.
+pub fn probe(bytes: u64, began: Instant) -> (Feed<()>, Take<bool>) {
+    let length = PROBE.min(bytes / SHARE);
+    let (tell, is_there) = std::sync::mpsc::channel();
+    let feed = Box::new(move |to: &mut dyn Write| {
+        // Where nobody is there, that is said by whoever takes the answer.
+        let _ = is_there.recv();
+        let sent = io::copy(&mut io::repeat(0).take(length), to).and_then(|_| to.flush());
+        sent.map_err(|cause| broken(&cause))
+    });
+    let take = Box::new(move |from: &mut dyn Read| {
+        let (delay, since) = (began.elapsed(), Instant::now());
+        let _ = tell.send(());
+        io::copy(from, &mut io::sink()).map_err(|cause| broken(&cause))?;
+        // The end is told after one more delay.
+        let took = since.elapsed().saturating_sub(delay.saturating_sub(START));
+        Ok(rate(length, took, delay) >= FAST)
+    });
+    (feed, take)
 }
 
 /// Bytes a second of a link on which so many came in this time, and the first after this delay.

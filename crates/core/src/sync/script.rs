@@ -161,6 +161,9 @@ exit 0
 "#
 );
 
+/// Takes what comes, and keeps nothing of it: the link is measured.
+pub const PROBE: &str = in_workspace!("cat > /dev/null\n");
+
 /// Sends the files that stdin names, as tar archives one behind the other. `$4` says `gzip` or `plain`.
 pub const FETCH: &str = in_workspace!(
     r#"if [ "$4" = gzip ]; then xargs -0 tar -cf - | gzip -1; else xargs -0 tar -cf -; fi

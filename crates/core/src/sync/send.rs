@@ -284,6 +284,14 @@ impl UploadBatch {
         batch
     }
 
+    /// The files whose contents are read here and sent.
+    pub fn files(&self, generated: Option<&Generated>) -> HashMap<Vec<u8>, Item> {
+        let is_ours = |part: &&Part| generated.is_some_and(|generated| generated.path == part.path);
+        let files = self.parts.iter().filter(|part| part.item.kind == Kind::File);
+        let files = files.filter(|part| !is_ours(part) && !self.made.contains_key(&part.path));
+        files.map(|part| (part.path.clone(), part.item.clone())).collect()
+    }
+
     /// Whether there is nothing to send.
     pub const fn is_empty(&self) -> bool {
         self.paths.is_empty()

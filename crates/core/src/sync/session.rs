@@ -1091,7 +1091,7 @@ impl<S: Shell> Session<S> {
         }
         let limit = records_limit(steps.keys());
         let (workspace, id) = self.in_workspace();
-        let gzip = self.far.gzip;
+        let gzip = self.goes_packed(&batch).await?;
         // What goes into the trash there.
         let takes = |action: &Action| matches!(action, Action::Send(_) | Action::RemoveThere);
         let taken = steps.iter().filter(|(_, action)| takes(action));
@@ -1539,6 +1539,30 @@ impl<S: Shell> Session<S> {
             now.get(path).is_some_and(same)
         });
         Ok(arrived)
+    }
+
+    /// Whether what goes to the dock is packed on the way.
+    async fn goes_packed(&self, batch: &UploadBatch) -> Result<bool> {
+        let files = batch.files(self.generated.as_ref());
+        let (true, Some(survey)) = (self.far.gzip, Survey::of(&files)) else {
+            return Ok(self.far.gzip);
+        };
+        let local = self.local.clone();
+        let sampled = tokio::task::spawn_blocking(move || {
+            let samples = survey.read(&local)?;
+            Some(survey.gets_smaller(&files, samples))
+        });
+        // What can't be read here now is said when it is sent.
+        if let Ok(Some(false)) = sampled.await {
+            return Ok(false);
+        }
+        let (workspace, id) = self.in_workspace();
+        let (feed, take) = samples::probe(batch.bytes, Instant::now());
+        let reply = call(&self.shell, script::PROBE, &nonce()?, &[&workspace, &id], feed, take).await?;
+        let is_fast = reply
+            .ok("be asked how fast the link is")
+            .is_ok_and(|((), is_fast)| is_fast);
+        Ok(!is_fast)
     }
 
     /// What comes packed, and what as it is: much is asked for samples first.
