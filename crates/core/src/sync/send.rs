@@ -33,8 +33,10 @@ use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 
 /// So many names are in a batch at most, and so many bytes: they become one command's arguments. Between the look at a
-/// batch and its last rename, nobody else's change is noticed: it is small.
+/// batch and its last rename, nobody else's change is noticed: it is small. A new name never takes another one's place, so
+/// that batches of these are larger.
 const BATCH_NAMES: usize = 100;
+const BATCH_NEW_NAMES: usize = 1000;
 const BATCH_BYTES: usize = 60_000;
 /// How much of a file is read at once.
 const CHUNK: usize = 256 * 1024;
@@ -145,10 +147,14 @@ impl Batches {
             _ => b'p',
         };
         let key = (deed, directory.to_vec(), class);
+        let most = match deed {
+            Deed::PutNew => BATCH_NEW_NAMES,
+            Deed::Replace | Deed::Remove => BATCH_NAMES,
+        };
         let room = self
             .open
             .get_mut(&key)
-            .filter(|(_, names, bytes)| *names < BATCH_NAMES && *bytes < BATCH_BYTES);
+            .filter(|(_, names, bytes)| *names < most && *bytes < BATCH_BYTES);
         if let Some((batch, names, bytes)) = room {
             *names += 1;
             *bytes += name.len();
