@@ -287,7 +287,7 @@ impl Total {
 
 /// How long a stage took beside its budget.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum BudgetVerdict {
     Within,
     Over,
     /// Twice over, on a machine that did other things, too.
@@ -296,13 +296,13 @@ enum Verdict {
     TooLong,
 }
 
-impl Verdict {
+impl BudgetVerdict {
     fn fails(&self) -> bool {
         *self == Self::TooLong
     }
 }
 
-impl std::fmt::Display for Verdict {
+impl std::fmt::Display for BudgetVerdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Within => "",
@@ -316,16 +316,16 @@ impl std::fmt::Display for Verdict {
 }
 
 /// A slower machine has more time in proportion; a busy one is not judged.
-fn budget(seconds: u64, took: Duration, machine: load::Machine) -> Verdict {
+fn budget(seconds: u64, took: Duration, machine: load::Machine) -> BudgetVerdict {
     let budget = Duration::from_secs(seconds).mul_f64(machine.slowness);
     if took <= budget {
-        Verdict::Within
+        BudgetVerdict::Within
     } else if took <= budget * 2 {
-        Verdict::Over
+        BudgetVerdict::Over
     } else if machine.busy {
-        Verdict::Excused
+        BudgetVerdict::Excused
     } else {
-        Verdict::TooLong
+        BudgetVerdict::TooLong
     }
 }
 
@@ -435,10 +435,10 @@ mod tests {
     fn twice_the_budget_fails_unless_the_machine_is_busy_or_slow() {
         let machine = |busy, slowness| load::Machine { busy, slowness };
         let judge = |took, machine| budget(10, Duration::from_secs(took), machine);
-        assert_eq!(judge(10, machine(false, 1.0)), Verdict::Within);
-        assert_eq!(judge(20, machine(false, 1.0)), Verdict::Over);
-        assert_eq!(judge(21, machine(false, 1.0)), Verdict::TooLong);
-        assert_eq!(judge(21, machine(true, 1.0)), Verdict::Excused);
-        assert_eq!(judge(21, machine(false, 2.0)), Verdict::Over);
+        assert_eq!(judge(10, machine(false, 1.0)), BudgetVerdict::Within);
+        assert_eq!(judge(20, machine(false, 1.0)), BudgetVerdict::Over);
+        assert_eq!(judge(21, machine(false, 1.0)), BudgetVerdict::TooLong);
+        assert_eq!(judge(21, machine(true, 1.0)), BudgetVerdict::Excused);
+        assert_eq!(judge(21, machine(false, 2.0)), BudgetVerdict::Over);
     }
 }

@@ -373,7 +373,7 @@ struct Filter {
 }
 
 /// What the filter makes of an entry.
-struct Verdict {
+struct FilterDecision {
     listed: bool,
     /// For directories: whether anything in them may be listed.
     descend: bool,
@@ -402,8 +402,8 @@ impl Filter {
         })
     }
 
-    fn judge(&self, path: &[u8], is_directory: bool, parent: &Matches) -> Result<Verdict, PatternError> {
-        let mut verdict = Verdict {
+    fn judge(&self, path: &[u8], is_directory: bool, parent: &Matches) -> Result<FilterDecision, PatternError> {
+        let mut verdict = FilterDecision {
             listed: true,
             descend: is_directory,
             matches: Matches::default(),

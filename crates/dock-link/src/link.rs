@@ -230,15 +230,15 @@ impl<C: Connector> Link<C> {
                 },
                 Phase::Idle | Phase::Broken(_) => self.attempt(None),
                 Phase::Down(outage) => match shared.verdict(wish, &outage) {
-                    Verdict::Now => self.attempt(Some(outage)),
-                    Verdict::At(pause) => {
+                    RetryDecision::Now => self.attempt(Some(outage)),
+                    RetryDecision::At(pause) => {
                         // Another may begin meanwhile.
                         tokio::select! {
                             () = sleep_until(pause) => self.attempt(Some(outage)),
                             changed = phases.changed() => if changed.is_err() { return Err(outage.error) },
                         }
                     }
-                    Verdict::Never => return Err(outage.error),
+                    RetryDecision::Never => return Err(outage.error),
                 },
                 Phase::Connecting => {
                     // The sender is in `shared`, which we hold.
@@ -466,17 +466,17 @@ impl<C: Connector> Shared<C> {
     }
 
     /// What the failure of others means for who came at `wish.arrival`.
-    fn verdict(&self, wish: OpenOptions, outage: &Outage) -> Verdict {
+    fn verdict(&self, wish: OpenOptions, outage: &Outage) -> RetryDecision {
         let timing = &self.timing;
         let stood = self.stood.load(Ordering::Acquire);
         let is_own = outage.began >= wish.arrival;
         let is_fresh = |time: Duration| outage.ended + time > Instant::now();
         match outage.error.kind {
-            _ if is_own && !stood => Verdict::Never,
-            TransportErrorKind::NeedsPerson if is_own => Verdict::Never,
-            TransportErrorKind::NeedsPerson if wish.answers => Verdict::Now,
-            TransportErrorKind::NeedsPerson if is_fresh(timing.fresh_for_person) => Verdict::Never,
-            TransportErrorKind::Refused if is_own => Verdict::Never,
+            _ if is_own && !stood => RetryDecision::Never,
+            TransportErrorKind::NeedsPerson if is_own => RetryDecision::Never,
+            TransportErrorKind::NeedsPerson if wish.answers => RetryDecision::Now,
+            TransportErrorKind::NeedsPerson if is_fresh(timing.fresh_for_person) => RetryDecision::Never,
+            TransportErrorKind::Refused if is_own => RetryDecision::Never,
             TransportErrorKind::Unreachable if is_own || is_fresh(timing.fresh) => {
                 let doublings = outage.attempts.saturating_sub(1).min(16);
                 let pause = timing
@@ -485,11 +485,11 @@ impl<C: Connector> Shared<C> {
                     .min(timing.longest_pause);
                 let next = outage.ended + pause;
                 match stood && next < outage.since + wish.patience {
-                    true => Verdict::At(next),
-                    false => Verdict::Never,
+                    true => RetryDecision::At(next),
+                    false => RetryDecision::Never,
                 }
             }
-            _ => Verdict::Now,
+            _ => RetryDecision::Now,
         }
     }
 }
@@ -507,7 +507,7 @@ impl<C: Connector> Link<C> {
     }
 }
 
-enum Verdict {
+enum RetryDecision {
     Now,
     At(Instant),
     Never,

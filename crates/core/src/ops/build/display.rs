@@ -7,7 +7,7 @@ use super::schedule::Site;
 use super::{BuildPlan, Failure, ImagePlan, PlanStep, failure_of};
 use crate::docker::build::dockerfile::Dockerfile;
 use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
-use crate::docker::images::verdict::Verdict;
+use crate::docker::images::verdict::RegistryVerdict;
 use crate::error::Error;
 use crate::hint;
 use crate::output::progress::steps::{Ended, Steps};
@@ -272,7 +272,7 @@ impl Display {
             visible(&failure.message)
         ));
         let no_login = index.and_then(|index| self.logins.get(&index));
-        let own = match no_login.filter(|_| Verdict::of(&failure.message, "") == Verdict::Denied) {
+        let own = match no_login.filter(|_| RegistryVerdict::of(&failure.message, "") == RegistryVerdict::Denied) {
             Some(hint) => own.hint(visible(hint)),
             None => own,
         };
