@@ -32,7 +32,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
         .prefix("bench")
         .tempdir()
         .map_err(Error::file("a temporary directory"))?;
-    let place = Place::new(setting, directory.path())?;
+    let place = BuildSite::new(setting, directory.path())?;
     let names = ["cold", "one file changed", "nothing changed"];
     let mut rows = names.map(|what| (what, Samples::default(), Samples::default()));
     let mut memory = [None; 3];
@@ -72,7 +72,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
 }
 
 /// The same three builds once more, watched.
-fn measure_memory(place: &Place<'_>, directory: &Path) -> Result<[Option<u64>; 3], Error> {
+fn measure_memory(place: &BuildSite<'_>, directory: &Path) -> Result<[Option<u64>; 3], Error> {
     let project = Project::write(directory.join("memory"))?;
     let mut build = place.build(&project);
     let cold = peak_memory(&mut build)?;
@@ -85,14 +85,14 @@ fn measure_memory(place: &Place<'_>, directory: &Path) -> Result<[Option<u64>; 3
 }
 
 /// Where both sides build: on an engine that is reached by a socket, or on a dock far away.
-struct Place<'a> {
+struct BuildSite<'a> {
     setting: &'a Setting,
     client: Client,
     /// With the dock's own engine, to clean up there.
     far: Option<(FarDock, LabEngine)>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> BuildSite<'a> {
     fn new(setting: &'a Setting, shared: &Path) -> Result<Self, Error> {
         if !setting.far {
             return Ok(Self {

@@ -141,7 +141,7 @@ impl<'a> Near<'a> {
 }
 
 fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> Result<Row, Error> {
-    let _place = Place::mount(engine)?;
+    let _place = DockDirectory::mount(engine)?;
     let project = Project::write(directory.join("project"))?;
     let near = Near::new(setting, engine, directory.join("home"), ROUND_TRIP)?;
     let (mut ours, mut peer) = (near.up(&project.root), near.peer(&project.root));
@@ -218,7 +218,7 @@ impl New<'_> {
     }
 
     fn up(&self) -> Result<Row, Error> {
-        let place = Place::mount(self.engine)?;
+        let place = DockDirectory::mount(self.engine)?;
         let near = self.near()?;
         let project = |number| new_project(self.directory, self.data, number);
         // The connection of ours stands while a person works; the peer makes one each time, as it does.
@@ -239,7 +239,7 @@ impl New<'_> {
     }
 
     fn down(&self) -> Result<Row, Error> {
-        let place = Place::mount(self.engine)?;
+        let place = DockDirectory::mount(self.engine)?;
         let near = self.near()?;
         let mut give = near.rsync();
         give.arg(format!("{}/", self.data.display()))
@@ -269,7 +269,7 @@ impl New<'_> {
 
 /// Ours beside ours on a dock whose `sync` does nothing; on its disk, since memory has nothing to wait for.
 fn durability(setting: &Setting, engine: &LabEngine, directory: &Path, data: &Path, what: &str) -> Result<Row, Error> {
-    let place = Place::on_disk(engine)?;
+    let place = DockDirectory::on_disk(engine)?;
     let near = Near::new(setting, engine, directory.join("near"), Duration::ZERO)?;
     let warm = new_project(directory, data, 0)?;
     time(&mut near.up(&warm))?;
@@ -373,9 +373,9 @@ impl Drop for IdleSync<'_> {
 }
 
 /// The place on the dock, until this is dropped.
-struct Place<'a>(&'a LabEngine);
+struct DockDirectory<'a>(&'a LabEngine);
 
-impl<'a> Place<'a> {
+impl<'a> DockDirectory<'a> {
     /// On the dock's disk.
     fn on_disk(engine: &'a LabEngine) -> Result<Self, Error> {
         let place = Self(engine);
@@ -421,7 +421,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for DockDirectory<'_> {
     fn drop(&mut self) {
         // What is left is the next one's to unmount.
         let _ = self.empty();

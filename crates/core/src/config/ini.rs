@@ -382,7 +382,7 @@ impl Parser {
         let mut bad = self.bad.into_iter();
         if let Some(first) = bad.next() {
             return Err(IniError::Parsing {
-                at: Box::new(Place {
+                at: Box::new(ConfigLocation {
                     path: self.ini.path,
                     line: first.line,
                     section: Some(first.section),
@@ -408,8 +408,8 @@ impl Parser {
         }
     }
 
-    fn place(&self, line: usize, section: Option<&str>, key: Option<&str>) -> Box<Place> {
-        Box::new(Place {
+    fn place(&self, line: usize, section: Option<&str>, key: Option<&str>) -> Box<ConfigLocation> {
+        Box::new(ConfigLocation {
             path: self.ini.path.clone(),
             line,
             section: section.map(str::to_owned),
@@ -520,13 +520,13 @@ impl<'a> Expansion<'a> {
     }
 
     /// Errors that come of many values together are placed at the key that the caller asked for.
-    fn asked(&self) -> Box<Place> {
+    fn asked(&self) -> Box<ConfigLocation> {
         let (origin, entry) = self.asked;
         self.place(origin, entry)
     }
 
-    fn place(&self, origin: &Section, entry: &Entry) -> Box<Place> {
-        Box::new(Place {
+    fn place(&self, origin: &Section, entry: &Entry) -> Box<ConfigLocation> {
+        Box::new(ConfigLocation {
             path: self.ini.path.clone(),
             line: entry.line,
             section: Some(origin.name.clone()),
@@ -548,7 +548,7 @@ fn excerpt(text: &str) -> String {
 
 /// Where in a file an error is. Displayed as `path:line: [section] key`, as far as known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ConfigLocation {
     /// The file.
     pub path: PathBuf,
     /// The line, counted from 1; for an error in a value, the line of its key.
@@ -559,7 +559,7 @@ pub struct Place {
     pub key: Option<String>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ConfigLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.path.display(), self.line)?;
         if let Some(section) = &self.section {
@@ -580,7 +580,7 @@ pub enum IniError {
     #[error("{at}: the section is there already, in line {first}")]
     DuplicateSection {
         /// The second header.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// The line of the first.
         first: usize,
     },
@@ -588,7 +588,7 @@ pub enum IniError {
     #[error("{at}: the key is set already, in line {first}")]
     DuplicateOption {
         /// The second setting.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// The line of the first.
         first: usize,
     },
@@ -596,7 +596,7 @@ pub enum IniError {
     #[error("{at}: {text:?} stands before the first [section]")]
     MissingSectionHeader {
         /// The line.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// What is in it.
         text: String,
     },
@@ -604,7 +604,7 @@ pub enum IniError {
     #[error("{at}: {text:?} is neither a [section] nor key = value{}", and_lines(others))]
     Parsing {
         /// The first such line.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// What is in it.
         text: String,
         /// The other such lines.
@@ -614,7 +614,7 @@ pub enum IniError {
     #[error("{at}: {text:?}: a % must begin %% or %(name)s")]
     InterpolationSyntax {
         /// The key in whose value it is.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// The text from the `%` on, shortened.
         text: String,
     },
@@ -622,7 +622,7 @@ pub enum IniError {
     #[error("{at}: \"%({missing})s\" refers to {missing}, which is {}", unset_in(section))]
     InterpolationMissingOption {
         /// The key in whose value it is.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// The section in which it was looked up; another one than the key's where that is in `DEFAULT`.
         section: String,
         /// The name.
@@ -632,7 +632,7 @@ pub enum IniError {
     #[error("{at}: {}", endless(trail))]
     InterpolationDepth {
         /// The key that was asked for.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// The keys that refer to each other, from the one asked for.
         trail: Vec<String>,
     },
@@ -640,13 +640,13 @@ pub enum IniError {
     #[error("{at}: the references make a value of more than {} MiB", MAX_EXPANSION >> 20)]
     InterpolationSize {
         /// The key that was asked for.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
     },
 }
 
 impl IniError {
     /// Where the error is.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &ConfigLocation {
         match self {
             Self::DuplicateSection { at, .. }
             | Self::DuplicateOption { at, .. }

@@ -220,14 +220,14 @@ fn report(image: String, id: String, archived: &ArchivedImage, steps: &[Instruct
 
 /// Where a layer comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Place {
+struct LayerOrigin {
     line: Option<usize>,
     instruction: String,
 }
 
 /// Finds the instruction of each layer. History and Dockerfile are compared from their ends: what stands before the
 /// Dockerfile's first instruction came with the base image.
-fn place(history: &[Step], layers: usize, steps: &[Instruction]) -> Vec<Place> {
+fn place(history: &[Step], layers: usize, steps: &[Instruction]) -> Vec<LayerOrigin> {
     let mut places = Vec::new();
     let mut left = steps.iter().rev().peekable();
     for step in history.iter().rev() {
@@ -238,14 +238,14 @@ fn place(history: &[Step], layers: usize, steps: &[Instruction]) -> Vec<Place> {
             left = [].iter().rev().peekable();
         }
         if !step.empty_layer {
-            places.push(Place {
+            places.push(LayerOrigin {
                 line: found.map(|instruction| instruction.line),
                 instruction: found.map_or_else(|| plain(&step.created_by), |instruction| instruction.text.clone()),
             });
         }
     }
     // An image that was imported, or squashed, has layers without a history.
-    places.resize(layers, Place::default());
+    places.resize(layers, LayerOrigin::default());
     places.reverse();
     places
 }

@@ -15,14 +15,14 @@ use ring::{digest, hmac};
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct FileLine {
     /// The file.
     pub path: PathBuf,
     /// The line, from 1.
     pub line: usize,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for FileLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.path.display(), self.line)
     }
@@ -32,15 +32,15 @@ impl std::fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostKeyVerdict {
     /// The host is known by this very key.
-    Known(Place),
+    Known(FileLine),
     /// The host is known by another key of the same type.
-    Changed(Place),
+    Changed(FileLine),
     /// The key is one that must not be trusted any more.
-    Revoked(Place),
+    Revoked(FileLine),
     /// No key of this type is known for the host.
     Unknown {
         /// The keys of other types that it is known by.
-        others: Vec<(String, Place)>,
+        others: Vec<(String, FileLine)>,
     },
 }
 
@@ -61,7 +61,7 @@ enum Hosts {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
-    place: Place,
+    place: FileLine,
     marker: Marker,
     hosts: Hosts,
     key: Vec<u8>,
@@ -77,7 +77,7 @@ impl KnownHosts {
     /// Adds the entries of a file with this content. Lines that are no entries are passed over, as ssh does.
     pub fn add(&mut self, path: &Path, content: &[u8]) {
         for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
-            let place = || Place {
+            let place = || FileLine {
                 path: path.to_owned(),
                 line: index + 1,
             };
@@ -148,7 +148,7 @@ impl KnownHosts {
     }
 
     /// The keys that a host is known by, and where.
-    pub fn keys(&self, name: &str) -> Vec<(&[u8], &Place)> {
+    pub fn keys(&self, name: &str) -> Vec<(&[u8], &FileLine)> {
         let name = name.to_ascii_lowercase();
         self.entries
             .iter()
@@ -158,7 +158,7 @@ impl KnownHosts {
     }
 
     /// Where a host is only known by an authority that signs its certificates.
-    pub fn authority(&self, name: &str) -> Option<&Place> {
+    pub fn authority(&self, name: &str) -> Option<&FileLine> {
         let name = name.to_ascii_lowercase();
         let entry = self
             .entries
@@ -324,8 +324,8 @@ mod tests {
         hosts
     }
 
-    fn place(line: usize) -> Place {
-        Place {
+    fn place(line: usize) -> FileLine {
+        FileLine {
             path: PathBuf::from("/k"),
             line,
         }

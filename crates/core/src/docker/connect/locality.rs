@@ -130,7 +130,7 @@ async fn seen(choice: &Choice, env: &Env) -> Seen {
         Some((uid, _)) => Peer { uid, program: None },
         None => return Seen::Nobody,
     };
-    match kind(&Place::of(socket, env), &peer, own_user(), engine_runs) {
+    match kind(&SocketOrigin::of(socket, env), &peer, own_user(), engine_runs) {
         Ok(kind) => Seen::Listens(kind),
         Err(why) => Seen::Sure(Standing::doubted(why)),
     }
@@ -145,7 +145,7 @@ struct Peer {
 
 /// What is known of the path of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum SocketOrigin {
     /// Where the system's service manager listens for an engine.
     Service,
     /// Docker Desktop's.
@@ -156,7 +156,7 @@ enum Place {
     Elsewhere,
 }
 
-impl Place {
+impl SocketOrigin {
     fn of(socket: &Path, env: &Env) -> Self {
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let found = real(socket);
@@ -196,7 +196,7 @@ enum Kind {
 }
 
 /// What a socket of this place leads to that this program listens on; the reason where it may lead anywhere.
-fn kind(place: &Place, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -> bool) -> Result<Kind, String> {
+fn kind(place: &SocketOrigin, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -> bool) -> Result<Kind, String> {
     let Some(program) = peer.program.as_deref() else {
         return Err("what listens on its socket can't be seen from here".to_owned());
     };
@@ -209,10 +209,12 @@ fn kind(place: &Place, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -> bool)
     let listed = |names: &[&str]| names.contains(&program);
     match place {
         _ if listed(&ENGINES) => Ok(Kind::Native),
-        Place::Service if program == STARTER && ENGINES.iter().any(|name| runs(name, peer.uid)) => Ok(Kind::Native),
+        SocketOrigin::Service if program == STARTER && ENGINES.iter().any(|name| runs(name, peer.uid)) => {
+            Ok(Kind::Native)
+        }
         // In WSL it serves the system's own socket.
-        Place::Desktop | Place::Service if listed(&DESKTOP) => Ok(Kind::Virtual("Docker Desktop")),
-        Place::OrbStack if listed(&ORBSTACK) => Ok(Kind::Virtual("OrbStack")),
+        SocketOrigin::Desktop | SocketOrigin::Service if listed(&DESKTOP) => Ok(Kind::Virtual("Docker Desktop")),
+        SocketOrigin::OrbStack if listed(&ORBSTACK) => Ok(Kind::Virtual("OrbStack")),
         _ => Err(format!(
             "{} listens on its socket, and may lead anywhere",
             visible(program)
@@ -424,39 +426,39 @@ mod tests {
         let desktop = Some(Kind::Virtual("Docker Desktop"));
         let native = Some(Kind::Native);
         let cases = [
-            (Place::Service, peer(0, "dockerd"), native),
-            (Place::Elsewhere, peer(0, "dockerd"), native),
-            (Place::Elsewhere, peer(1000, "dockerd"), native),
-            (Place::Elsewhere, peer(1000, "podman"), native),
+            (SocketOrigin::Service, peer(0, "dockerd"), native),
+            (SocketOrigin::Elsewhere, peer(0, "dockerd"), native),
+            (SocketOrigin::Elsewhere, peer(1000, "dockerd"), native),
+            (SocketOrigin::Elsewhere, peer(1000, "podman"), native),
             // Whoever serves it, another user's may lead anywhere.
-            (Place::Elsewhere, peer(1001, "dockerd"), None),
-            (Place::Service, peer(1001, "dockerd"), None),
+            (SocketOrigin::Elsewhere, peer(1001, "dockerd"), None),
+            (SocketOrigin::Service, peer(1001, "dockerd"), None),
             // Of a process that is not among ours: a socket that was mounted into this container.
-            (Place::Service, peer(0, ""), None),
+            (SocketOrigin::Service, peer(0, ""), None),
             // Started by the service manager, at the place that is known.
-            (Place::Service, peer(0, "systemd"), native),
-            (Place::Elsewhere, peer(0, "systemd"), None),
+            (SocketOrigin::Service, peer(0, "systemd"), native),
+            (SocketOrigin::Elsewhere, peer(0, "systemd"), None),
             // No engine of that user runs.
-            (Place::Service, peer(1000, "systemd"), None),
-            (Place::Desktop, peer(1000, "com.docker.backend"), desktop),
-            (Place::Desktop, peer(1000, "com.docker.back"), desktop),
-            (Place::Service, peer(0, "docker-desktop-"), desktop),
-            (Place::Elsewhere, peer(1000, "com.docker.backend"), None),
+            (SocketOrigin::Service, peer(1000, "systemd"), None),
+            (SocketOrigin::Desktop, peer(1000, "com.docker.backend"), desktop),
+            (SocketOrigin::Desktop, peer(1000, "com.docker.back"), desktop),
+            (SocketOrigin::Service, peer(0, "docker-desktop-"), desktop),
+            (SocketOrigin::Elsewhere, peer(1000, "com.docker.backend"), None),
             (
-                Place::OrbStack,
+                SocketOrigin::OrbStack,
                 peer(1000, "OrbStack Helper"),
                 Some(Kind::Virtual("OrbStack")),
             ),
-            (Place::Elsewhere, peer(1000, "OrbStack Helper"), None),
+            (SocketOrigin::Elsewhere, peer(1000, "OrbStack Helper"), None),
             // Tunnels, at whatever place: colima and lima use ssh, too.
-            (Place::Elsewhere, peer(1000, "ssh"), None),
-            (Place::Elsewhere, peer(0, "ssh"), None),
-            (Place::Service, peer(0, "ssh"), None),
-            (Place::Desktop, peer(1000, "ssh"), None),
-            (Place::Desktop, peer(1000, "dock-agent"), None),
-            (Place::Service, peer(0, "socat"), None),
-            (Place::Service, peer(0, "systemd-socket-"), None),
-            (Place::Elsewhere, peer(1000, "python3"), None),
+            (SocketOrigin::Elsewhere, peer(1000, "ssh"), None),
+            (SocketOrigin::Elsewhere, peer(0, "ssh"), None),
+            (SocketOrigin::Service, peer(0, "ssh"), None),
+            (SocketOrigin::Desktop, peer(1000, "ssh"), None),
+            (SocketOrigin::Desktop, peer(1000, "dock-agent"), None),
+            (SocketOrigin::Service, peer(0, "socat"), None),
+            (SocketOrigin::Service, peer(0, "systemd-socket-"), None),
+            (SocketOrigin::Elsewhere, peer(1000, "python3"), None),
         ];
         for (place, peer, expected) in cases {
             let found = kind(&place, &peer, 1000, |name, uid| (name, uid) == ("dockerd", 0));
