@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use tar::{EntryType, Header};
 
 use super::ignore::{Builder, Patterns};
-use super::walk::{ContextDir, Device, Entry, Kind, WalkError, WalkOptions};
+use super::walk::{ContextDir, Device, Entry, FileKind, WalkError, WalkOptions};
 
 /// What tar counts in, in bytes.
 const BLOCK: u64 = 512;
@@ -106,7 +106,7 @@ pub fn write_archive<W: Write>(
         let entry = entry?;
         observe(&entry);
         match hidden {
-            Some(extra) if entry.path == IGNORE_FILE && entry.kind == Kind::File => {
+            Some(extra) if entry.path == IGNORE_FILE && entry.kind == FileKind::File => {
                 let mut contents = Vec::new();
                 let mut file = archive_file(context, &entry)?;
                 file.read_to_end(&mut contents)
@@ -153,7 +153,7 @@ fn added(name: &[u8]) -> Entry {
     let mtime_ns = now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or_default());
     Entry {
         path: name.to_vec(),
-        kind: Kind::File,
+        kind: FileKind::File,
         permissions: PRIVATE,
         uid: 0,
         gid: 0,
@@ -189,7 +189,7 @@ struct Archive<W> {
 
 impl<W: Write> Archive<W> {
     fn append(&mut self, context: &ContextDir, entry: &Entry) -> Result<(), ArchiveError> {
-        if entry.kind != Kind::File || entry.size == 0 {
+        if entry.kind != FileKind::File || entry.size == 0 {
             return self.header(entry, 0);
         }
         // Opened first: what cannot be opened should not have a header either.
@@ -256,13 +256,13 @@ impl<W: Write> Archive<W> {
 
         let mut header = Header::new_ustar();
         header.set_entry_type(match entry.kind {
-            Kind::Directory => EntryType::Directory,
-            Kind::File => EntryType::Regular,
-            Kind::HardLink(_) => EntryType::Link,
-            Kind::Symlink(_) => EntryType::Symlink,
-            Kind::Fifo => EntryType::Fifo,
-            Kind::BlockDevice(_) => EntryType::Block,
-            Kind::CharDevice(_) => EntryType::Char,
+            FileKind::Directory => EntryType::Directory,
+            FileKind::File => EntryType::Regular,
+            FileKind::HardLink(_) => EntryType::Link,
+            FileKind::Symlink(_) => EntryType::Symlink,
+            FileKind::Fifo => EntryType::Fifo,
+            FileKind::BlockDevice(_) => EntryType::Block,
+            FileKind::CharDevice(_) => EntryType::Char,
         });
         header.set_mode(entry.permissions);
         header.set_uid(0);

@@ -60,7 +60,7 @@ pub enum WalkError {
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A directory.
     Directory,
     /// A regular file.
@@ -95,7 +95,7 @@ pub struct Entry {
     /// Relative to the context, with `/` between names.
     pub path: Vec<u8>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// Permission, set-user-ID, set-group-ID and sticky bits, as Unix has them (at most `0o7777`).
     pub permissions: u32,
     /// The owner on this machine. What is sent to a builder belongs to 0.
@@ -126,14 +126,14 @@ impl Entry {
     /// Whether it is a directory.
     #[must_use]
     pub fn is_directory(&self) -> bool {
-        self.kind == Kind::Directory
+        self.kind == FileKind::Directory
     }
 
     /// What a symbolic or hard link points to; empty for everything else, as in `fsutil.types.Stat`.
     #[must_use]
     pub fn link_name(&self) -> &[u8] {
         match &self.kind {
-            Kind::HardLink(target) | Kind::Symlink(target) => target,
+            FileKind::HardLink(target) | FileKind::Symlink(target) => target,
             _ => b"",
         }
     }
@@ -142,7 +142,7 @@ impl Entry {
     #[must_use]
     pub fn device(&self) -> Option<Device> {
         match self.kind {
-            Kind::BlockDevice(device) | Kind::CharDevice(device) => Some(device),
+            FileKind::BlockDevice(device) | FileKind::CharDevice(device) => Some(device),
             _ => None,
         }
     }
@@ -159,12 +159,12 @@ impl Entry {
         const CHAR_DEVICE: u32 = 1 << 21;
         const STICKY: u32 = 1 << 20;
         let kind = match self.kind {
-            Kind::Directory => DIRECTORY,
-            Kind::File | Kind::HardLink(_) => 0,
-            Kind::Symlink(_) => SYMLINK,
-            Kind::Fifo => NAMED_PIPE,
-            Kind::BlockDevice(_) => DEVICE,
-            Kind::CharDevice(_) => DEVICE | CHAR_DEVICE,
+            FileKind::Directory => DIRECTORY,
+            FileKind::File | FileKind::HardLink(_) => 0,
+            FileKind::Symlink(_) => SYMLINK,
+            FileKind::Fifo => NAMED_PIPE,
+            FileKind::BlockDevice(_) => DEVICE,
+            FileKind::CharDevice(_) => DEVICE | CHAR_DEVICE,
         };
         let special = [(0o4000, SETUID), (0o2000, SETGID), (0o1000, STICKY)];
         special
@@ -620,7 +620,7 @@ impl Walk {
             let opened = context.open_beneath(&stand_in.file, OFlags::RDONLY | OFlags::NONBLOCK);
             return match opened.and_then(rustix::fs::fstat) {
                 Ok(stat) if file_type(&stat) == FileType::RegularFile => {
-                    Ok(Some(entry(path, Kind::File, &stat, Xattrs::new())))
+                    Ok(Some(entry(path, FileKind::File, &stat, Xattrs::new())))
                 }
                 Ok(_) => Ok(None),
                 Err(error) if is_gone(error) => Ok(None),
@@ -654,7 +654,7 @@ impl Walk {
                 Ok(xattrs) => xattrs,
                 Err(error) => return failed("read the attributes of", error),
             };
-            let entry = entry(path, Kind::Directory, &stat, xattrs);
+            let entry = entry(path, FileKind::Directory, &stat, xattrs);
             self.path.push(b'/');
             let prefix = self.path.len();
             let (listed, pending) = match (verdict.listed, self.filter.builder) {
@@ -687,21 +687,21 @@ impl Walk {
         };
         let kind = match file_type(&stat) {
             FileType::RegularFile if stat.st_nlink > 1 => match self.links.entry(identity(&stat)) {
-                std::collections::hash_map::Entry::Occupied(first) => Kind::HardLink(first.get().clone()),
+                std::collections::hash_map::Entry::Occupied(first) => FileKind::HardLink(first.get().clone()),
                 std::collections::hash_map::Entry::Vacant(slot) => {
                     slot.insert(path.clone());
-                    Kind::File
+                    FileKind::File
                 }
             },
-            FileType::RegularFile => Kind::File,
+            FileType::RegularFile => FileKind::File,
             FileType::Symlink => match rustix::fs::readlinkat(fd, name, Vec::new()) {
-                Ok(target) => Kind::Symlink(target.into_bytes()),
+                Ok(target) => FileKind::Symlink(target.into_bytes()),
                 Err(error) if error == Errno::INVAL || is_gone(error) => return Ok(None),
                 Err(error) => return failed("read", error),
             },
-            FileType::Fifo => Kind::Fifo,
-            FileType::BlockDevice => Kind::BlockDevice(device(&stat)),
-            FileType::CharacterDevice => Kind::CharDevice(device(&stat)),
+            FileType::Fifo => FileKind::Fifo,
+            FileType::BlockDevice => FileKind::BlockDevice(device(&stat)),
+            FileType::CharacterDevice => FileKind::CharDevice(device(&stat)),
             // A socket; or a directory that was a file a moment ago.
             _ => return Ok(None),
         };
@@ -752,8 +752,8 @@ impl Iterator for Walk {
     }
 }
 
-fn entry(path: &[u8], kind: Kind, stat: &Stat, xattrs: Xattrs) -> Entry {
-    let is_directory = kind == Kind::Directory;
+fn entry(path: &[u8], kind: FileKind, stat: &Stat, xattrs: Xattrs) -> Entry {
+    let is_directory = kind == FileKind::Directory;
     Entry {
         path: path.to_vec(),
         kind,
@@ -1059,7 +1059,7 @@ mod tests {
             mark: b"./pip.conf.template".to_vec(),
         };
         let context = || ContextDir::open(root.path()).unwrap().with_stand_in(Some(stand_in()));
-        let listed = |options: &WalkOptions| -> Vec<(String, Kind)> {
+        let listed = |options: &WalkOptions| -> Vec<(String, FileKind)> {
             let entries = context().walk(options).unwrap().map(Result::unwrap);
             let named = entries.map(|entry| (String::from_utf8(entry.path).unwrap(), entry.kind));
             named.filter(|(path, _)| path.contains("conf")).collect()
@@ -1071,9 +1071,9 @@ mod tests {
             text
         };
         let expected = [
-            ("pip.conf".to_owned(), Kind::File),
-            ("pip.conf.template".to_owned(), Kind::File),
-            ("sub/pip.conf.template".to_owned(), Kind::File),
+            ("pip.conf".to_owned(), FileKind::File),
+            ("pip.conf.template".to_owned(), FileKind::File),
+            ("sub/pip.conf.template".to_owned(), FileKind::File),
         ];
         let check = || {
             assert_eq!(listed(&WalkOptions::default()), expected);
@@ -1095,7 +1095,7 @@ mod tests {
         symlink("pip.conf.template", root.path().join("pip.conf")).unwrap();
         assert_eq!(
             listed(&including(&["pip.conf"]))[0].1,
-            Kind::Symlink(b"pip.conf.template".to_vec())
+            FileKind::Symlink(b"pip.conf.template".to_vec())
         );
         fs::remove_file(root.path().join("pip.conf")).unwrap();
         fs::write(root.path().join("pip.conf"), "own").unwrap();

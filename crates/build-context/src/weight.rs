@@ -3,7 +3,7 @@
 //! The heaviest entry of a project is seldom at its top: it is `web/node_modules`, not `web`. So a
 //! directory is only named when its weight is spread; where one entry holds most of it, that one is.
 
-use super::walk::{Entry, Kind};
+use super::walk::{Entry, FileKind};
 
 /// How many entries are named.
 const NAMED: usize = 5;
@@ -53,12 +53,12 @@ impl Weights {
             self.close(directory);
         }
         match entry.kind {
-            Kind::Directory => self.open.push(Directory {
+            FileKind::Directory => self.open.push(Directory {
                 path: entry.path.clone(),
                 ..Directory::default()
             }),
             // Nothing is sent for the second name of a file.
-            Kind::File if entry.size > 0 => self.parent().take(entry.size, || {
+            FileKind::File if entry.size > 0 => self.parent().take(entry.size, || {
                 vec![Candidate {
                     path: entry.path.clone(),
                     size: entry.size,
@@ -160,7 +160,7 @@ mod tests {
     fn entry(path: &str, size: Option<u64>) -> Entry {
         Entry {
             path: path.as_bytes().to_vec(),
-            kind: size.map_or(Kind::Directory, |_| Kind::File),
+            kind: size.map_or(FileKind::Directory, |_| FileKind::File),
             permissions: 0o644,
             uid: 0,
             gid: 0,

@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 use serde::{Deserialize as _, Deserializer};
 
 use super::plan::is_at_or_below;
-use super::{Kind, Tree, ancestors, is_acceptable, split};
+use super::{ItemKind, Tree, ancestors, is_acceptable, split};
 use build_context::{PatternError, Selector};
 
 /// Files of one kind, and why a dock does not change them.
@@ -383,14 +383,14 @@ impl Guard {
         let mut guard = Self::default();
         let links = here
             .iter()
-            .filter(|(path, item)| item.kind == Kind::Symlink && guard.find(path, here, true).is_some());
+            .filter(|(path, item)| item.kind == ItemKind::Symlink && guard.find(path, here, true).is_some());
         let mut queue: Vec<Vec<u8>> = links.map(|(path, _)| path.clone()).chain(obeyed).collect();
         while let Some(path) = queue.pop() {
             if let Some(led) = leads_to(root, &path, here)
                 && guard.led.insert(led.clone())
             {
                 // Links in a directory that is obeyed.
-                let below = super::below(here, &led).filter(|(_, item)| item.kind == Kind::Symlink);
+                let below = super::below(here, &led).filter(|(_, item)| item.kind == ItemKind::Symlink);
                 queue.extend(below.map(|(path, _)| path.clone()));
             }
         }
@@ -430,13 +430,16 @@ impl Guard {
     /// it may go.
     pub fn holds(&self, path: &[u8], here: &Tree, there: &Tree) -> Option<&'static str> {
         let kinds = [here, there].map(|tree| tree.get(path).map(|item| item.kind));
-        if kinds.iter().all(|kind| matches!(kind, None | Some(Kind::Directory))) {
+        if kinds
+            .iter()
+            .all(|kind| matches!(kind, None | Some(ItemKind::Directory)))
+        {
             return None;
         }
         if let Some((_, why)) = self.stray_at(path) {
             return Some(why);
         }
-        match self.find(path, here, kinds.contains(&Some(Kind::Symlink)))? {
+        match self.find(path, here, kinds.contains(&Some(ItemKind::Symlink)))? {
             Found::At(why) | Found::Above(why) => Some(why),
         }
     }
@@ -452,9 +455,9 @@ impl Guard {
     /// Why a dock may not put something else in the place of a directory here; `takes` says what a person has named.
     pub fn holds_below(&self, path: &[u8], here: &Tree, takes: impl Fn(&[u8]) -> bool) -> Option<&'static str> {
         super::below(here, path)
-            .filter(|(lower, item)| item.kind != Kind::Directory && !takes(lower))
+            .filter(|(lower, item)| item.kind != ItemKind::Directory && !takes(lower))
             .find_map(
-                |(lower, item)| match self.find(lower, here, item.kind == Kind::Symlink)? {
+                |(lower, item)| match self.find(lower, here, item.kind == ItemKind::Symlink)? {
                     Found::At(why) | Found::Above(why) => Some(why),
                 },
             )
@@ -492,13 +495,13 @@ pub fn is_named(path: &[u8]) -> bool {
 
 /// Whether git obeys it, because the directory that it is in looks like a repository.
 fn in_repository(path: &[u8], here: &Tree) -> bool {
-    let is = |directory: &[u8], name: &str, kind: Kind| {
+    let is = |directory: &[u8], name: &str, kind: ItemKind| {
         let full = match directory {
             b"" => name.as_bytes().to_vec(),
             directory => [directory, b"/", name.as_bytes()].concat(),
         };
         here.get(&full)
-            .is_some_and(|item| (item.kind == Kind::Directory) == (kind == Kind::Directory))
+            .is_some_and(|item| (item.kind == ItemKind::Directory) == (kind == ItemKind::Directory))
     };
     std::iter::once(&b""[..]).chain(ancestors(path)).any(|directory| {
         let rest = match directory {
@@ -507,8 +510,8 @@ fn in_repository(path: &[u8], here: &Tree) -> bool {
         };
         let first = rest.split(|byte| *byte == b'/').next().unwrap_or_default();
         GIT_ORDERS.contains(&&*fold(first))
-            && is(directory, "HEAD", Kind::File)
-            && is(directory, "objects", Kind::Directory)
+            && is(directory, "HEAD", ItemKind::File)
+            && is(directory, "objects", ItemKind::Directory)
     })
 }
 
@@ -646,7 +649,7 @@ mod tests {
     use crate::sync::{Item, Stamp};
     use build_context::Builder;
 
-    fn item(kind: Kind, target: Option<&str>) -> Item {
+    fn item(kind: ItemKind, target: Option<&str>) -> Item {
         Item {
             kind,
             mode: 0o644,
@@ -662,9 +665,9 @@ mod tests {
         let items = paths
             .iter()
             .map(|path| match (path.strip_suffix('/'), path.split_once("->")) {
-                (Some(path), _) => (path.as_bytes().to_vec(), item(Kind::Directory, None)),
-                (_, Some((path, target))) => (path.as_bytes().to_vec(), item(Kind::Symlink, Some(target))),
-                _ => (path.as_bytes().to_vec(), item(Kind::File, None)),
+                (Some(path), _) => (path.as_bytes().to_vec(), item(ItemKind::Directory, None)),
+                (_, Some((path, target))) => (path.as_bytes().to_vec(), item(ItemKind::Symlink, Some(target))),
+                _ => (path.as_bytes().to_vec(), item(ItemKind::File, None)),
             });
         items.collect()
     }
@@ -822,7 +825,7 @@ mod tests {
         for (path, target) in [("link", ".secret"), ("link", "build/x"), ("sub/link", "../.secret")] {
             assert_eq!(stray(path, target), Some(IGNORED), "{target}");
         }
-        let there = Tree::from([(b"link".to_vec(), item(Kind::Symlink, None))]);
+        let there = Tree::from([(b"link".to_vec(), item(ItemKind::Symlink, None))]);
         let mut guard = Guard::default();
         guard
             .judge_links(Path::new("/p"), there.keys(), &here, &there, &mut selector)

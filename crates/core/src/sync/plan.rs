@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::{self, Guard};
 use super::manifest::{Record, RecordedSide, Records};
-use super::{Content, Item, Kind, OTHERS_WRITE, Stamp, Tree, ancestors, below, split};
+use super::{Content, Item, ItemKind, OTHERS_WRITE, Stamp, Tree, ancestors, below, split};
 use crate::config::own::RemoveUnasked;
 
 /// Which way files go.
@@ -292,7 +292,7 @@ impl Sides<'_> {
             };
         };
         let (before, now) = (&side.stamp, &item.stamp);
-        if (record.kind, item.kind) != (Kind::File, Kind::File) || now.size >= before.size {
+        if (record.kind, item.kind) != (ItemKind::File, ItemKind::File) || now.size >= before.size {
             flow
         } else if now.size == 0 {
             Flow::Conflict(Why::Emptied(*place))
@@ -336,7 +336,7 @@ impl Sides<'_> {
             let in_doubt = |side: fn(&Record) -> &RecordedSide, item: Option<&Item>| match (base, item) {
                 (Some(record), Some(item)) => {
                     record.kind == item.kind
-                        && item.kind != Kind::Directory
+                        && item.kind != ItemKind::Directory
                         && !is_untouched(side(record), item)
                         && side(record).stamp.size == item.stamp.size
                 }
@@ -350,7 +350,7 @@ impl Sides<'_> {
             let may_agree = match (item_here, item_there) {
                 (Some(here), Some(there)) => {
                     here.kind == there.kind
-                        && here.kind != Kind::Directory
+                        && here.kind != ItemKind::Directory
                         && here.stamp.size == there.stamp.size
                         && !sure(|record| &record.here, item_here)
                         && !sure(|record| &record.there, item_there)
@@ -372,20 +372,20 @@ impl Sides<'_> {
 pub fn links(base: &Records, here: &Tree, there: &Tree) -> Vec<Vec<u8>> {
     let is_in_step = |path: &Vec<u8>, item: &Item| match (base.get(path), here.get(path)) {
         (Some(record), Some(here)) => {
-            record.kind == Kind::Symlink
-                && here.kind == Kind::Symlink
+            record.kind == ItemKind::Symlink
+                && here.kind == ItemKind::Symlink
                 && is_untouched(&record.here, here)
                 && is_untouched(&record.there, item)
         }
         _ => false,
     };
-    let links = there.iter().filter(|(_, item)| item.kind == Kind::Symlink);
+    let links = there.iter().filter(|(_, item)| item.kind == ItemKind::Symlink);
     let links = links.filter(|(path, item)| !is_in_step(path, item));
     links.map(|(path, _)| path.clone()).collect()
 }
 
 fn is_untouched(side: &RecordedSide, item: &Item) -> bool {
-    item.kind == Kind::Directory || (side.settled && side.stamp == item.stamp)
+    item.kind == ItemKind::Directory || (side.settled && side.stamp == item.stamp)
 }
 
 /// How one side differs from what was agreed on.
@@ -405,7 +405,7 @@ fn change(record: &Record, side: &RecordedSide, item: Option<&Item>, known: Opti
     }
     match known {
         // Of directories, only their being there counts.
-        _ if item.kind == Kind::Directory => Change::None,
+        _ if item.kind == ItemKind::Directory => Change::None,
         Some(content) if *content == record.content => Change::None,
         Some(_) => Change::Other,
         None if is_untouched(side, item) => Change::None,
@@ -509,7 +509,7 @@ fn guarded_mode(sides: &Sides<'_>, wish: &SyncRequest<'_>, path: &[u8], action: 
 
 /// The guard's last word, when the steps of both sides fit together: what they would take along, it holds, too.
 fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>) {
-    let is_directory = |tree: &Tree, path: &[u8]| tree.get(path).is_some_and(|item| item.kind == Kind::Directory);
+    let is_directory = |tree: &Tree, path: &[u8]| tree.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
     let changing: Vec<(Vec<u8>, Action)> = steps
         .iter()
         .filter(|(_, action)| matches!(action, Action::Bring(_) | Action::RemoveHere))
@@ -559,7 +559,7 @@ fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>) {
 /// A mode of the dock as it is taken here: who else may write to a file stays as it is here, and who may not even read it,
 /// or look into a directory, gets no right to it.
 pub fn taken(mode: u32, here: Option<&Item>) -> u32 {
-    let Some(here) = here.filter(|here| here.kind != Kind::Symlink) else {
+    let Some(here) = here.filter(|here| here.kind != ItemKind::Symlink) else {
         return mode & !OTHERS_WRITE;
     };
     // Read, write and execute, of the group and of others.
@@ -575,7 +575,7 @@ fn flow(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, conten
     let same = match (here, there) {
         (Some(here), Some(there)) => {
             here.kind == there.kind
-                && (here.kind == Kind::Directory
+                && (here.kind == ItemKind::Directory
                     || match (contents.here.get(path), contents.there.get(path)) {
                         (Some(here), Some(there)) => here == there,
                         _ => false,
@@ -641,7 +641,7 @@ fn put(
         (Side::Here, None, Some(_)) => Some(Action::RemoveThere),
         (Side::There, here, Some(there)) => {
             let mode = merged(base, there, here, Side::There, direction);
-            let is_link = there.kind == Kind::Symlink;
+            let is_link = there.kind == ItemKind::Symlink;
             Some(Action::Bring(if is_link { mode } else { taken(mode, here) }))
         }
         (Side::There, Some(_), None) => Some(Action::RemoveHere),
@@ -671,7 +671,7 @@ fn mode(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, direct
     let (Some(here), Some(there)) = (here, there) else {
         return None;
     };
-    if here.kind == Kind::Symlink {
+    if here.kind == ItemKind::Symlink {
         return None;
     }
     let (changed_here, changed_there) = match base {
@@ -736,8 +736,8 @@ fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle
             continue;
         }
         // A directory in the place of which something else is put.
-        let replaces = tree.get(path).is_some_and(|item| item.kind == Kind::Directory)
-            && source.get(path).is_some_and(|item| item.kind != Kind::Directory);
+        let replaces = tree.get(path).is_some_and(|item| item.kind == ItemKind::Directory)
+            && source.get(path).is_some_and(|item| item.kind != ItemKind::Directory);
         if replaces {
             if settled.contains(path) {
                 for (lower, _) in below(tree, path) {
@@ -760,7 +760,7 @@ fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle
                 _ => tree.get(above).map(|item| item.kind),
             };
             match becomes {
-                Some(Kind::Directory) => {}
+                Some(ItemKind::Directory) => {}
                 None => missing.push(above.to_vec()),
                 Some(_) => blocked = blocked.or(Some(above.to_vec())),
             }
@@ -781,7 +781,7 @@ fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle
         }
     }
     for path in paths.iter().rev() {
-        let is_directory = tree.get(path).is_some_and(|item| item.kind == Kind::Directory);
+        let is_directory = tree.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
         if steps.get(path).is_some_and(removes)
             && is_directory
             && below(tree, path).any(|(lower, _)| !steps.get(lower).is_some_and(removes))
@@ -804,7 +804,7 @@ fn take_whole(sides: &Sides<'_>, steps: &mut Steps, from: Side, path: &[u8]) {
     {
         let action = match from {
             Side::Here => Action::Send(item.mode),
-            Side::There if item.kind == Kind::Symlink => Action::Bring(item.mode),
+            Side::There if item.kind == ItemKind::Symlink => Action::Bring(item.mode),
             Side::There => Action::Bring(taken(item.mode, other.get(&path))),
         };
         steps.insert(path, action);
@@ -849,13 +849,13 @@ fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>, side: Sid
     if removed.is_empty() {
         return;
     }
-    let is_file = |path: &Vec<u8>| tree.get(path).is_some_and(|item| item.kind != Kind::Directory);
+    let is_file = |path: &Vec<u8>| tree.get(path).is_some_and(|item| item.kind != ItemKind::Directory);
     // What is new where it was removed, by what a move keeps.
     let mark = |stamp: &Stamp| (stamp.inode, stamp.size, stamp.mtime);
     let moved: HashSet<(u64, u64, i64)> = match removed.len() > Brake::FEW {
         true => source
             .iter()
-            .filter(|(path, item)| item.kind != Kind::Directory && !sides.base.contains_key(*path))
+            .filter(|(path, item)| item.kind != ItemKind::Directory && !sides.base.contains_key(*path))
             .map(|(_, item)| mark(&item.stamp))
             .collect(),
         false => HashSet::new(),
@@ -870,7 +870,7 @@ fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>, side: Sid
         })
     };
     let count = removed.iter().filter(|path| is_file(path) && !is_moved(path)).count();
-    let all = tree.values().filter(|item| item.kind != Kind::Directory).count();
+    let all = tree.values().filter(|item| item.kind != ItemKind::Directory).count();
     if !brake.holds(count, all) {
         return;
     }

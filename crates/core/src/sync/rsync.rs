@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
-use super::{Item, Kind, OWN_DIRECTORY};
+use super::{Item, ItemKind, OWN_DIRECTORY};
 use crate::env::Env;
 use crate::output::progress::bars::Bars;
 use crate::output::visible;
@@ -92,7 +92,7 @@ impl Rsync {
 
     /// Whether of a file that takes the place of the other side's little may have changed.
     pub fn is_worth(&self, from: &Item, to: Option<&Item>) -> bool {
-        let is_large = |item: &Item| item.kind == Kind::File && item.stamp.size >= self.least;
+        let is_large = |item: &Item| item.kind == ItemKind::File && item.stamp.size >= self.least;
         // Before 1970 there is no time that all take.
         is_large(from) && to.is_some_and(is_large) && from.stamp.mtime >= 0
     }

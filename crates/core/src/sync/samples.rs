@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use super::{Item, Kind, split};
+use super::{Item, ItemKind, split};
 use crate::docker::connect::adaptive_compression;
 
 /// Of less nothing is asked: it comes in the time that the answer would take.
@@ -92,7 +92,7 @@ pub struct Heard {
 impl Survey {
     /// Of what is to come; `None` where that is not worth it.
     pub fn of(wanted: &Wanted) -> Option<Self> {
-        let is_file = |item: &Item| item.kind == Kind::File && item.stamp.size > 0;
+        let is_file = |item: &Item| item.kind == ItemKind::File && item.stamp.size > 0;
         let (files, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, item)| is_file(item));
         let mut files: Vec<(&Vec<u8>, u64)> = files.into_iter().map(|(path, item)| (path, item.stamp.size)).collect();
         let bytes = files.iter().fold(0_u64, |all, (_, size)| all.saturating_add(*size));
@@ -248,7 +248,7 @@ mod tests {
 
     fn wanted(files: &[(&str, u64)]) -> Wanted {
         let item = |size| Item {
-            kind: Kind::File,
+            kind: ItemKind::File,
             mode: 0o644,
             stamp: Stamp {
                 size,

@@ -27,7 +27,7 @@ use super::listing::expectation;
 use super::local::Local;
 use super::plan::{Action, Steps};
 use super::remote::broken;
-use super::{Content, Item, Kind, Tree, ancestors, split};
+use super::{Content, Item, ItemKind, Tree, ancestors, split};
 use crate::docker::connect::adaptive_compression;
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
@@ -194,11 +194,11 @@ impl UploadBatch {
         let mut emptied = Vec::new();
         for (path, action) in steps {
             let (before, item) = (there.get(path), here.get(path));
-            let is_directory = before.is_some_and(|item| item.kind == Kind::Directory);
+            let is_directory = before.is_some_and(|item| item.kind == ItemKind::Directory);
             let top = match action {
                 Action::Send(mode) => {
                     let Some(item) = item else { continue };
-                    if is_directory && item.kind == Kind::Directory {
+                    if is_directory && item.kind == ItemKind::Directory {
                         batch.mode(path, *mode);
                         name_path(&mut batch.paths, path);
                         continue;
@@ -207,7 +207,7 @@ impl UploadBatch {
                     let (parent, name) = split(path);
                     let inside = made.get(parent).map(|parent| [parent.as_slice(), b"/", name].concat());
                     let top = inside.is_none();
-                    let replaced = before.filter(|_| !is_directory && item.kind != Kind::Directory);
+                    let replaced = before.filter(|_| !is_directory && item.kind != ItemKind::Directory);
                     let staged = inside.unwrap_or_else(|| {
                         let deed = replaced.map_or(Deed::PutNew, |_| Deed::Replace);
                         let staged = batches.place(deed, parent, name, &mut batch.into);
@@ -216,7 +216,7 @@ impl UploadBatch {
                         }
                         staged
                     });
-                    if item.kind == Kind::Directory {
+                    if item.kind == ItemKind::Directory {
                         made.insert(path, staged.clone());
                         if mode & 0o700 != 0o700 {
                             batch.mode(path, *mode);
@@ -231,7 +231,7 @@ impl UploadBatch {
                             Some(_) if is_directory => emptied.push(path),
                             Some(before) => {
                                 batch.expect(path, before, precise);
-                                if item.kind == Kind::Directory {
+                                if item.kind == ItemKind::Directory {
                                     batch.remove(&mut batches, path, before, precise);
                                 }
                             }
@@ -355,13 +355,13 @@ impl UploadBatch {
         self.batches(&mut builder)?;
         for part in &self.parts {
             let outcome = match part.item.kind {
-                Kind::Directory => {
+                ItemKind::Directory => {
                     let mut header = header(part.mode | 0o700, part.item.stamp.mtime, 0);
                     header.set_entry_type(EntryType::Directory);
                     add(&mut builder, &mut header, &part.staged, io::empty())?;
                     Ok(part.as_listed(Content::of(b"")))
                 }
-                Kind::Symlink => {
+                ItemKind::Symlink => {
                     let target = part.item.target.clone().unwrap_or_default();
                     let mut header = header(0o777, part.item.stamp.mtime, 0);
                     header.set_entry_type(EntryType::Symlink);
@@ -371,7 +371,7 @@ impl UploadBatch {
                         .map_err(|cause| sending(&part.path, &cause))?;
                     Ok(part.as_listed(Content::of(&target)))
                 }
-                Kind::File => match generated.filter(|generated| generated.path == part.path) {
+                ItemKind::File => match generated.filter(|generated| generated.path == part.path) {
                     Some(generated) => {
                         let size = u64::try_from(generated.text.len()).unwrap_or(u64::MAX);
                         let mut header = header(part.mode, part.item.stamp.mtime, size);
@@ -397,7 +397,7 @@ impl UploadBatch {
                     },
                 },
             };
-            if part.item.kind != Kind::Directory {
+            if part.item.kind != ItemKind::Directory {
                 bars.file_done();
             }
             match outcome {
@@ -533,7 +533,7 @@ fn add_file(
     let now = local.look(&part.path);
     let is_same = matches!(&now, Ok(Some(now)) if now.stamp == item.stamp);
     // What only grows, as a log does, is sent as it was: it may never rest. What was read must still be how it begins.
-    let is_longer = |now: &Item| now.kind == Kind::File && now.stamp.size > item.stamp.size;
+    let is_longer = |now: &Item| now.kind == ItemKind::File && now.stamp.size > item.stamp.size;
     let is_growing = || {
         matches!(&now, Ok(Some(now)) if is_longer(now))
             && beginning(&reading.file, item.stamp.size).is_ok_and(|now| now == content)

@@ -22,7 +22,7 @@ use super::rsync::{Rsync, Way};
 use super::samples::{self, Survey};
 use super::send::{AsRead, Generated, Made, Sent, UploadBatch};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
-use super::{Content, Item, Kind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
+use super::{Content, Item, ItemKind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
 use crate::agent::target::Exit;
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
@@ -176,7 +176,7 @@ struct Room {
 impl Room {
     /// For these files, and the directories that a plan makes here.
     fn needed(wanted: &HashMap<Vec<u8>, Item>, steps: &Steps, here: &Tree, there: &Tree) -> Self {
-        let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == Kind::Directory);
+        let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
         let directories = steps
             .iter()
             .filter(|(path, action)| {
@@ -560,7 +560,7 @@ impl<S: Shell> Session<S> {
             return Ok(Round::Again);
         }
         let here = self.list(rules).await?;
-        let directories = here.tree.iter().filter(|(_, item)| item.kind == Kind::Directory);
+        let directories = here.tree.iter().filter(|(_, item)| item.kind == ItemKind::Directory);
         self.directories = directories.map(|(path, _)| path.clone()).collect();
         report.others.clone_from(&here.others);
         self.report_root_files(report);
@@ -788,7 +788,7 @@ impl<S: Shell> Session<S> {
         counter: &Counter,
     ) -> Result<HashMap<Vec<u8>, Content>> {
         let is_plain = |path: &Vec<u8>| {
-            tree.get(path).is_some_and(|item| item.kind == Kind::File)
+            tree.get(path).is_some_and(|item| item.kind == ItemKind::File)
                 && !path.iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'\\'))
         };
         let (plain, odd): (Vec<_>, Vec<_>) = paths.into_iter().partition(is_plain);
@@ -898,7 +898,7 @@ impl<S: Shell> Session<S> {
     }
 
     /// Writes down that both sides have these contents.
-    fn agree(&mut self, path: &[u8], kind: Kind, content: Content, here: RecordedSide, there: RecordedSide) {
+    fn agree(&mut self, path: &[u8], kind: ItemKind, content: Content, here: RecordedSide, there: RecordedSide) {
         let record = Record {
             kind,
             content,
@@ -921,8 +921,8 @@ impl<S: Shell> Session<S> {
         self.agreed |= known;
     }
 
-    fn content(&self, path: &[u8], kind: Kind, contents: &Contents) -> Option<Content> {
-        if kind == Kind::Directory {
+    fn content(&self, path: &[u8], kind: ItemKind, contents: &Contents) -> Option<Content> {
+        if kind == ItemKind::Directory {
             return Some(Content::of(b""));
         }
         let known = contents.here.get(path).or_else(|| contents.there.get(path)).copied();
@@ -1039,7 +1039,7 @@ impl<S: Shell> Session<S> {
         let sent = sent.filter_map(|(path, _)| here.get(path).map(|item| (path, item)));
         let (mut all, mut bytes, mut files) = (0_u64, 0_u64, 0_usize);
         let mut tops: BTreeMap<&[u8], u64> = BTreeMap::new();
-        for (path, item) in sent.filter(|(_, item)| item.kind == Kind::File) {
+        for (path, item) in sent.filter(|(_, item)| item.kind == ItemKind::File) {
             all = all.saturating_add(item.stamp.size);
             let top = std::iter::once(path.as_slice()).chain(ancestors(path));
             if let Some(top) = top.filter_map(|above| ignored.get(above)).next() {
@@ -1177,7 +1177,7 @@ impl<S: Shell> Session<S> {
                     let arrived = result.filter(|result| {
                         result.kind == item.kind
                             && result.stamp.size == self.size_of(path, item)
-                            && (item.kind != Kind::File || result.stamp.mtime == item.stamp.mtime.max(0))
+                            && (item.kind != ItemKind::File || result.stamp.mtime == item.stamp.mtime.max(0))
                             && !stuck.contains(path)
                     });
                     let Some(result) = arrived else {
@@ -1208,7 +1208,7 @@ impl<S: Shell> Session<S> {
                         report.done.insert(path.clone(), *action);
                     }
                     // It holds something that is ignored.
-                    Some(result) if result.kind == Kind::Directory => {}
+                    Some(result) if result.kind == ItemKind::Directory => {}
                     Some(_) => report.troubles.push((path.clone(), refusal.clone())),
                 },
                 Action::ModeThere(mode) => {
@@ -1293,7 +1293,7 @@ impl<S: Shell> Session<S> {
             .filter_map(|path| {
                 Some((
                     path.clone(),
-                    there.get(path).filter(|item| item.kind != Kind::Directory)?.clone(),
+                    there.get(path).filter(|item| item.kind != ItemKind::Directory)?.clone(),
                 ))
             })
             .collect();
@@ -1369,8 +1369,8 @@ impl<S: Shell> Session<S> {
         for (path, action) in steps.iter().rev() {
             if let Action::Bring(mode) = action
                 && mode & 0o700 != 0o700
-                && there.get(path).is_some_and(|item| item.kind == Kind::Directory)
-                && let Ok(item) = self.local.set_mode(path, *mode, Kind::Directory)
+                && there.get(path).is_some_and(|item| item.kind == ItemKind::Directory)
+                && let Ok(item) = self.local.set_mode(path, *mode, ItemKind::Directory)
                 && let Some(record) = self.manifest.records.get_mut(path)
             {
                 record.here.mode = item.mode;
@@ -1403,13 +1403,13 @@ impl<S: Shell> Session<S> {
         let Some(mut trash) = self.trash.take() else {
             return Ok(Kept::default());
         };
-        let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == Kind::Directory);
+        let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
         let wanted = steps.iter().filter_map(|(path, action)| {
             let item = here.get(path)?;
             let reason = match action {
                 Action::RemoveHere => Reason::Removed,
-                Action::Bring(_) if item.kind == Kind::Directory && is_directory(path) => return None,
-                Action::Bring(_) if item.kind == Kind::Directory => Reason::Removed,
+                Action::Bring(_) if item.kind == ItemKind::Directory && is_directory(path) => return None,
+                Action::Bring(_) if item.kind == ItemKind::Directory => Reason::Removed,
                 Action::Bring(_) if is_directory(path) || arrived.contains_key(path) => Reason::Overwritten,
                 _ => return None,
             };
@@ -1529,7 +1529,7 @@ impl<S: Shell> Session<S> {
         arrived.retain(|path, arrived| {
             // Of a link, the text that was looked at is the one that comes.
             let is_text = |then: &Item| {
-                then.kind != Kind::Symlink || then.target.as_deref().map(Content::of) == Some(arrived.content)
+                then.kind != ItemKind::Symlink || then.target.as_deref().map(Content::of) == Some(arrived.content)
             };
             let same = |now: &Item| {
                 wanted
@@ -1663,8 +1663,8 @@ impl<S: Shell> Session<S> {
         let item = there.get(path).ok_or("it vanished")?;
         let told = |error: LocalError| error.to_string();
         let looked_at = now_ns();
-        let (content, placed) = if item.kind == Kind::Directory {
-            if let Some(before) = before.filter(|before| before.kind != Kind::Directory) {
+        let (content, placed) = if item.kind == ItemKind::Directory {
+            if let Some(before) = before.filter(|before| before.kind != ItemKind::Directory) {
                 self.local.remove(path, before).map_err(told)?;
             }
             (Content::of(b""), self.local.make_directory(path, mode).map_err(told)?)
@@ -1672,17 +1672,17 @@ impl<S: Shell> Session<S> {
             let arrived = arrived
                 .get(path)
                 .ok_or("it can't be read on the dock, or changed while it was brought")?;
-            if let Some(before) = before.filter(|before| before.kind == Kind::Directory)
+            if let Some(before) = before.filter(|before| before.kind == ItemKind::Directory)
                 && !self.local.remove(path, before).map_err(told)?
             {
                 return Err("a directory is in the way that holds ignored files".to_owned());
             }
-            if item.kind == Kind::File {
+            if item.kind == ItemKind::File {
                 stage
                     .finish(&arrived.staged, mode, item.stamp.mtime)
                     .map_err(|cause| cause.to_string())?;
             }
-            let expected = before.filter(|before| before.kind != Kind::Directory);
+            let expected = before.filter(|before| before.kind != ItemKind::Directory);
             (
                 arrived.content,
                 self.local.put(path, &arrived.staged, stage, expected).map_err(told)?,
@@ -1691,7 +1691,7 @@ impl<S: Shell> Session<S> {
         // It was looked at after that, and just put: the next sync compares contents.
         let mut side = RecordedSide::of(&placed, clocks.is_settled(&placed, looked_at));
         if mode != plan::taken(item.mode, before)
-            && item.kind != Kind::Symlink
+            && item.kind != ItemKind::Symlink
             && let Some(base) = self.manifest.records.get(path)
         {
             // This machine's own change of the mode is still to come there.
@@ -1767,7 +1767,7 @@ impl<S: Shell> Session<S> {
             let Action::Conflict(Why::BothChanged | Why::BothNew | Why::RemovedHere) = action else {
                 continue;
             };
-            let Some(item) = there.get(path).filter(|item| item.kind != Kind::Directory) else {
+            let Some(item) = there.get(path).filter(|item| item.kind != ItemKind::Directory) else {
                 continue;
             };
             if self.lies_beside(path, item).is_some() {
@@ -1827,7 +1827,7 @@ impl<S: Shell> Session<S> {
         let arrived = arrived
             .get(path)
             .ok_or("it can't be read on the dock, or changed while it was brought")?;
-        if item.kind == Kind::File {
+        if item.kind == ItemKind::File {
             stage
                 .finish(&arrived.staged, item.mode & !OTHERS_WRITE, item.stamp.mtime)
                 .map_err(|cause| cause.to_string())?;
@@ -1892,12 +1892,12 @@ impl Settling {
 
 /// Removing what lay below a path that is no directory any more.
 trait RetainBelow {
-    fn retain_below(&mut self, path: &[u8], kind: Kind);
+    fn retain_below(&mut self, path: &[u8], kind: ItemKind);
 }
 
 impl RetainBelow for Tree {
-    fn retain_below(&mut self, path: &[u8], kind: Kind) {
-        if kind == Kind::Directory {
+    fn retain_below(&mut self, path: &[u8], kind: ItemKind) {
+        if kind == ItemKind::Directory {
             return;
         }
         let lower: Vec<Vec<u8>> = super::below(self, path).map(|(path, _)| path.clone()).collect();
@@ -1999,7 +1999,7 @@ fn count(steps: &Steps, here: &Tree, there: &Tree, report: &mut Report) {
     // Directories go with what is in them.
     let held = |place, tree: &Tree| {
         let held = steps.iter().filter(|(_, action)| **action == Action::Held(place));
-        let files = held.filter(|(path, _)| tree.get(*path).is_some_and(|item| item.kind != Kind::Directory));
+        let files = held.filter(|(path, _)| tree.get(*path).is_some_and(|item| item.kind != ItemKind::Directory));
         files.map(|(path, _)| path.clone()).collect()
     };
     (report.held_here, report.held_there) = (held(Side::Here, here), held(Side::There, there));
@@ -2197,7 +2197,7 @@ fn read_records(from: &mut dyn Read, limit: u64) -> Result<Tree> {
         .read_to_end(&mut text)
         .map_err(|cause| broken(&cause))?;
     let mut tree = whole_listing(&text, "the dock's list of files is refused")?.tree;
-    let links = tree.iter().filter(|(_, item)| item.kind == Kind::Symlink);
+    let links = tree.iter().filter(|(_, item)| item.kind == ItemKind::Symlink);
     let links: BTreeSet<Vec<u8>> = links.map(|(path, _)| path.clone()).collect();
     if !links.is_empty() {
         tree.retain(|path, _| !ancestors(path).any(|above| links.contains(above)));
@@ -2209,7 +2209,7 @@ fn read_records(from: &mut dyn Read, limit: u64) -> Result<Tree> {
 mod tests {
     use super::*;
 
-    fn item(kind: Kind, size: u64) -> Item {
+    fn item(kind: ItemKind, size: u64) -> Item {
         let stamp = super::super::Stamp {
             size,
             ..Default::default()
@@ -2227,23 +2227,23 @@ mod tests {
     #[test]
     fn directories_and_empty_files_take_room_too() {
         let there: Tree = [
-            ("d", Kind::Directory, 0),
-            ("d/e", Kind::Directory, 0),
-            ("here", Kind::Directory, 0),
-            ("empty", Kind::File, 0),
-            ("file", Kind::File, BLOCK + 1),
+            ("d", ItemKind::Directory, 0),
+            ("d/e", ItemKind::Directory, 0),
+            ("here", ItemKind::Directory, 0),
+            ("empty", ItemKind::File, 0),
+            ("file", ItemKind::File, BLOCK + 1),
         ]
         .into_iter()
         .map(|(path, kind, size)| (path.as_bytes().to_vec(), item(kind, size)))
         .collect();
-        let here = Tree::from([(b"here".to_vec(), item(Kind::Directory, 0))]);
+        let here = Tree::from([(b"here".to_vec(), item(ItemKind::Directory, 0))]);
         let steps: Steps = there.keys().map(|path| (path.clone(), Action::Bring(0o755))).collect();
-        let files = there.iter().filter(|(_, item)| item.kind == Kind::File);
+        let files = there.iter().filter(|(_, item)| item.kind == ItemKind::File);
         let wanted = files.map(|(path, item)| (path.clone(), item.clone())).collect();
         let room = Room::needed(&wanted, &steps, &here, &there);
         assert_eq!((room.bytes, room.files), ((2 + 1 + 3) * BLOCK, 4));
         // Sizes that no disk has.
-        let wanted = HashMap::from([(b"file".to_vec(), item(Kind::File, u64::MAX))]);
+        let wanted = HashMap::from([(b"file".to_vec(), item(ItemKind::File, u64::MAX))]);
         assert_eq!(Room::needed(&wanted, &steps, &here, &there).bytes, u64::MAX);
     }
 

@@ -1975,7 +1975,7 @@ fn another_name_of_a_file_counts_as_much_as_the_file() {
     let local = Local::open(folder.path()).unwrap();
     let stage = local.stage().unwrap();
     let item = |size| super::Item {
-        kind: super::Kind::File,
+        kind: super::ItemKind::File,
         mode: 0o644,
         stamp: super::Stamp {
             size,

@@ -106,7 +106,7 @@ enum Seen {
     /// Nothing listens on its socket.
     Nobody,
     /// This does, which may be an engine of this machine.
-    Listens(Kind),
+    Listens(EngineKind),
 }
 
 async fn seen(choice: &Choice, env: &Env) -> Seen {
@@ -188,7 +188,7 @@ impl SocketOrigin {
 
 /// What an engine on this machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum EngineKind {
     /// It runs on this machine's kernel.
     Native,
     /// It runs in a virtual machine of this machine, which calls itself so.
@@ -196,7 +196,7 @@ enum Kind {
 }
 
 /// What a socket of this place leads to that this program listens on; the reason where it may lead anywhere.
-fn kind(place: &SocketOrigin, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -> bool) -> Result<Kind, String> {
+fn kind(place: &SocketOrigin, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -> bool) -> Result<EngineKind, String> {
     let Some(program) = peer.program.as_deref() else {
         return Err("what listens on its socket can't be seen from here".to_owned());
     };
@@ -208,13 +208,13 @@ fn kind(place: &SocketOrigin, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -
     }
     let listed = |names: &[&str]| names.contains(&program);
     match place {
-        _ if listed(&ENGINES) => Ok(Kind::Native),
+        _ if listed(&ENGINES) => Ok(EngineKind::Native),
         SocketOrigin::Service if program == STARTER && ENGINES.iter().any(|name| runs(name, peer.uid)) => {
-            Ok(Kind::Native)
+            Ok(EngineKind::Native)
         }
         // In WSL it serves the system's own socket.
-        SocketOrigin::Desktop | SocketOrigin::Service if listed(&DESKTOP) => Ok(Kind::Virtual("Docker Desktop")),
-        SocketOrigin::OrbStack if listed(&ORBSTACK) => Ok(Kind::Virtual("OrbStack")),
+        SocketOrigin::Desktop | SocketOrigin::Service if listed(&DESKTOP) => Ok(EngineKind::Virtual("Docker Desktop")),
+        SocketOrigin::OrbStack if listed(&ORBSTACK) => Ok(EngineKind::Virtual("OrbStack")),
         _ => Err(format!(
             "{} listens on its socket, and may lead anywhere",
             visible(program)
@@ -242,11 +242,11 @@ impl Machine {
 }
 
 /// Whether what the engine says agrees with this machine. Any engine can say it; one that does not is elsewhere.
-fn agrees(kind: Kind, info: &SystemInfo, own: &Machine) -> Result<(), String> {
+fn agrees(kind: EngineKind, info: &SystemInfo, own: &Machine) -> Result<(), String> {
     let differs = |what: &str| Err(format!("it says that it has another {what} than this machine"));
     let memory = info.mem_total.zip(own.memory);
     match kind {
-        Kind::Native => {
+        EngineKind::Native => {
             if info.kernel_version.as_deref() != Some(&own.kernel) {
                 return differs("kernel");
             }
@@ -257,7 +257,7 @@ fn agrees(kind: Kind, info: &SystemInfo, own: &Machine) -> Result<(), String> {
                 return differs("host name");
             }
         }
-        Kind::Virtual(system) => {
+        EngineKind::Virtual(system) => {
             if info.operating_system.as_deref() != Some(system) {
                 return Err(format!("it does not say that it is {system}"));
             }
@@ -423,8 +423,8 @@ mod tests {
             uid,
             program: Some(program).filter(|name| !name.is_empty()).map(str::to_owned),
         };
-        let desktop = Some(Kind::Virtual("Docker Desktop"));
-        let native = Some(Kind::Native);
+        let desktop = Some(EngineKind::Virtual("Docker Desktop"));
+        let native = Some(EngineKind::Native);
         let cases = [
             (SocketOrigin::Service, peer(0, "dockerd"), native),
             (SocketOrigin::Elsewhere, peer(0, "dockerd"), native),
@@ -447,7 +447,7 @@ mod tests {
             (
                 SocketOrigin::OrbStack,
                 peer(1000, "OrbStack Helper"),
-                Some(Kind::Virtual("OrbStack")),
+                Some(EngineKind::Virtual("OrbStack")),
             ),
             (SocketOrigin::Elsewhere, peer(1000, "OrbStack Helper"), None),
             // Tunnels, at whatever place: colima and lima use ssh, too.
@@ -480,15 +480,15 @@ mod tests {
             mem_total: memory,
             ..SystemInfo::default()
         };
-        let desktop = Kind::Virtual("Docker Desktop");
+        let desktop = EngineKind::Virtual("Docker Desktop");
         for (kind, info, expected) in [
-            (Kind::Native, info("Debian", "6.1", "here", Some(1000)), true),
-            (Kind::Native, info("Debian", "6.2", "here", Some(1000)), false),
-            (Kind::Native, info("Debian", "6.1", "there", Some(1000)), false),
-            (Kind::Native, info("Debian", "6.1", "here", Some(999)), false),
-            (Kind::Native, info("Debian", "6.1", "here", None), false),
+            (EngineKind::Native, info("Debian", "6.1", "here", Some(1000)), true),
+            (EngineKind::Native, info("Debian", "6.2", "here", Some(1000)), false),
+            (EngineKind::Native, info("Debian", "6.1", "there", Some(1000)), false),
+            (EngineKind::Native, info("Debian", "6.1", "here", Some(999)), false),
+            (EngineKind::Native, info("Debian", "6.1", "here", None), false),
             (
-                Kind::Native,
+                EngineKind::Native,
                 info("Docker Desktop", "6.6-linuxkit", "docker-desktop", Some(900)),
                 false,
             ),
@@ -512,6 +512,6 @@ mod tests {
             assert_eq!(agrees(kind, &info, &own).is_ok(), expected, "{kind:?} {info:?}");
         }
         let unknown = Machine { memory: None, ..own };
-        assert!(agrees(Kind::Native, &info("Debian", "6.1", "here", Some(1000)), &unknown).is_err());
+        assert!(agrees(EngineKind::Native, &info("Debian", "6.1", "here", Some(1000)), &unknown).is_err());
     }
 }

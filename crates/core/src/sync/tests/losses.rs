@@ -573,10 +573,10 @@ async fn what_arrived_is_on_the_disk_of_the_dock_when_the_power_goes() {
 #[test]
 fn names_that_a_disk_takes_for_one_are_named_and_left_alone() {
     use super::super::plan::{Contents, Sides, plan};
-    use super::super::{Item, Kind, Stamp, Tree, guard, obeyed};
+    use super::super::{Item, ItemKind, Stamp, Tree, guard, obeyed};
 
     let item = || Item {
-        kind: Kind::File,
+        kind: ItemKind::File,
         mode: 0o644,
         stamp: Stamp::default(),
         owner: 0,
