@@ -91,7 +91,7 @@ pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A file, directory or other thing in a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ContextEntry {
     /// Relative to the context, with `/` between names.
     pub path: Vec<u8>,
     /// What it is.
@@ -116,7 +116,7 @@ pub struct Entry {
     pub xattrs: Xattrs,
 }
 
-impl Entry {
+impl ContextEntry {
     /// The path, for the functions of the standard library.
     #[must_use]
     pub fn as_path(&self) -> &Path {
@@ -532,7 +532,7 @@ pub struct Walk {
     /// The path of the entry that is looked at.
     path: Vec<u8>,
     /// Directories that were left out until something in them was not, and that something.
-    ready: VecDeque<Entry>,
+    ready: VecDeque<ContextEntry>,
     /// The first path of each file with several names, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     xattrs: XattrReader,
@@ -549,7 +549,7 @@ struct Level {
     prefix: usize,
     matches: Matches,
     /// Its own entry, not listed yet.
-    pending: Option<Entry>,
+    pending: Option<ContextEntry>,
 }
 
 impl Walk {
@@ -588,7 +588,7 @@ impl Walk {
     }
 
     /// Looks at the next name of the innermost directory. `None` when it is not listed.
-    fn step(&mut self) -> Result<Option<Entry>, WalkError> {
+    fn step(&mut self) -> Result<Option<ContextEntry>, WalkError> {
         let Some(level) = self.levels.last_mut() else {
             return Ok(None);
         };
@@ -723,7 +723,7 @@ impl Walk {
 }
 
 impl Iterator for Walk {
-    type Item = Result<Entry, WalkError>;
+    type Item = Result<ContextEntry, WalkError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -752,9 +752,9 @@ impl Iterator for Walk {
     }
 }
 
-fn entry(path: &[u8], kind: FileKind, stat: &Stat, xattrs: Xattrs) -> Entry {
+fn entry(path: &[u8], kind: FileKind, stat: &Stat, xattrs: Xattrs) -> ContextEntry {
     let is_directory = kind == FileKind::Directory;
-    Entry {
+    ContextEntry {
         path: path.to_vec(),
         kind,
         permissions: raw_mode(stat) & 0o7777,
@@ -1164,7 +1164,7 @@ mod tests {
         let _socket = UnixListener::bind(path("socket")).unwrap();
         make_pipe(&path("pipe"));
         let second = fs::metadata(path("file")).unwrap().modified().unwrap();
-        let entries: Vec<Entry> = walk(root.path(), &WalkOptions::default()).map(Result::unwrap).collect();
+        let entries: Vec<ContextEntry> = walk(root.path(), &WalkOptions::default()).map(Result::unwrap).collect();
         let described: Vec<_> = entries
             .iter()
             .map(|entry| {

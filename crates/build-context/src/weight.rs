@@ -3,7 +3,7 @@
 //! The heaviest entry of a project is seldom at its top: it is `web/node_modules`, not `web`. So a
 //! directory is only named when its weight is spread; where one entry holds most of it, that one is.
 
-use super::walk::{Entry, FileKind};
+use super::walk::{ContextEntry, FileKind};
 
 /// How many entries are named.
 const NAMED: usize = 5;
@@ -48,7 +48,7 @@ struct Candidate {
 
 impl Weights {
     /// Counts an entry.
-    pub fn add(&mut self, entry: &Entry) {
+    pub fn add(&mut self, entry: &ContextEntry) {
         while let Some(directory) = self.open.pop_if(|open| !is_in(&entry.path, &open.path)) {
             self.close(directory);
         }
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
     use crate::{Patterns, ignore};
 
-    fn entry(path: &str, size: Option<u64>) -> Entry {
-        Entry {
+    fn entry(path: &str, size: Option<u64>) -> ContextEntry {
+        ContextEntry {
             path: path.as_bytes().to_vec(),
             kind: size.map_or(FileKind::Directory, |_| FileKind::File),
             permissions: 0o644,

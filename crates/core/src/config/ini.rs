@@ -66,11 +66,11 @@ struct Section {
     name: String,
     /// The first header; none for a `DEFAULT` that the file doesn't have.
     line: Option<usize>,
-    entries: Vec<Entry>,
+    entries: Vec<IniEntry>,
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct IniEntry {
     key: String,
     line: usize,
     value: String,
@@ -206,7 +206,7 @@ impl Ini {
     }
 
     /// The entry that a key has in a section, and the section it stands in: this one or `DEFAULT`.
-    fn lookup(&self, section: &str, key: &str) -> Option<(&Section, &Entry)> {
+    fn lookup(&self, section: &str, key: &str) -> Option<(&Section, &IniEntry)> {
         let key = self.names.of(key);
         [self.section(section)?, &self.defaults]
             .into_iter()
@@ -223,7 +223,7 @@ impl Section {
         }
     }
 
-    fn entry(&self, key: &str) -> Option<&Entry> {
+    fn entry(&self, key: &str) -> Option<&IniEntry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
@@ -357,7 +357,7 @@ impl Parser {
         }
         let has_key = !key.is_empty();
         // Also where the key is empty, which is an error: a second one is a duplicate all the same.
-        section.entries.push(Entry {
+        section.entries.push(IniEntry {
             key: key.into_owned(),
             line,
             value: value.trim_start_matches(is_space).to_owned(),
@@ -471,7 +471,7 @@ fn reference(text: &str) -> Option<(&str, &str)> {
 struct Expansion<'a> {
     ini: &'a Ini,
     section: &'a str,
-    asked: (&'a Section, &'a Entry),
+    asked: (&'a Section, &'a IniEntry),
     /// The keys from the one asked for to the one being read.
     trail: Vec<&'a str>,
     text: String,
@@ -481,7 +481,7 @@ struct Expansion<'a> {
 }
 
 impl<'a> Expansion<'a> {
-    fn append(&mut self, origin: &'a Section, entry: &'a Entry) -> Result<(), IniError> {
+    fn append(&mut self, origin: &'a Section, entry: &'a IniEntry) -> Result<(), IniError> {
         self.trail.push(&entry.key);
         if self.trail.len() > MAX_DEPTH && entry.value.contains('%') {
             return Err(IniError::InterpolationDepth {
@@ -525,7 +525,7 @@ impl<'a> Expansion<'a> {
         self.place(origin, entry)
     }
 
-    fn place(&self, origin: &Section, entry: &Entry) -> Box<ConfigLocation> {
+    fn place(&self, origin: &Section, entry: &IniEntry) -> Box<ConfigLocation> {
         Box::new(ConfigLocation {
             path: self.ini.path.clone(),
             line: entry.line,

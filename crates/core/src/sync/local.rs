@@ -542,7 +542,7 @@ impl Local {
 }
 
 /// What a walk has met, where the root is on this file system; none for what does not travel.
-pub(super) fn walked(entry: &build_context::Entry, root: u64) -> Option<Item> {
+pub(super) fn walked(entry: &build_context::ContextEntry, root: u64) -> Option<Item> {
     let (kind, target) = match &entry.kind {
         build_context::FileKind::Directory => (ItemKind::Directory, None),
         build_context::FileKind::File | build_context::FileKind::HardLink(_) => (ItemKind::File, None),

@@ -238,7 +238,7 @@ struct Record {
 
 /// An entry that is being filled.
 #[derive(Debug)]
-struct Entry {
+struct TrashEntry {
     name: String,
     fd: OwnedFd,
     /// The record. While it is locked, nobody removes the entry.
@@ -265,7 +265,7 @@ pub struct Trash {
     links: bool,
     /// The entries of others and of before, the oldest first, with their bytes; none before they were looked at.
     others: Option<Vec<(String, u64)>>,
-    entry: Option<Entry>,
+    entry: Option<TrashEntry>,
 }
 
 impl Trash {
@@ -712,7 +712,7 @@ impl Trash {
         }
     }
 
-    fn make_entry(&self) -> io::Result<Entry> {
+    fn make_entry(&self) -> io::Result<TrashEntry> {
         let nonce = hexadecimal::random::<8>().map_err(io::Error::other)?;
         let by = if self.dock.is_none() { BY_RESTORE } else { "" };
         let name = format!("{}.{nonce}{by}", now_ns().div_euclid(1_000_000_000));
@@ -730,7 +730,7 @@ impl Trash {
             dock: self.dock.clone(),
         };
         lock.write_all(&serde_json::to_vec(&record)?)?;
-        Ok(Entry {
+        Ok(TrashEntry {
             name,
             fd,
             _lock: lock,

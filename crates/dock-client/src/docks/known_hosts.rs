@@ -60,7 +60,7 @@ enum Hosts {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
+struct KnownHost {
     place: FileLine,
     marker: Marker,
     hosts: Hosts,
@@ -70,7 +70,7 @@ struct Entry {
 /// The entries of one or more files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownHosts {
-    entries: Vec<Entry>,
+    entries: Vec<KnownHost>,
 }
 
 impl KnownHosts {
@@ -83,7 +83,7 @@ impl KnownHosts {
             };
             let line = String::from_utf8_lossy(line);
             if let Some((marker, hosts, key)) = parse(&line) {
-                self.entries.push(Entry {
+                self.entries.push(KnownHost {
                     place: place(),
                     marker,
                     hosts,

@@ -101,14 +101,14 @@ impl Demand {
 
 #[derive(Default)]
 struct Book {
-    open: BTreeMap<Key, Entry>,
+    open: BTreeMap<Key, ForwardedPort>,
     /// What can't be forwarded, with the reason.
     shut: Vec<wire::Port>,
     /// Whether the engine is being listened to.
     live: bool,
 }
 
-struct Entry {
+struct ForwardedPort {
     port: wire::Port,
     own: bool,
     listener: Listener,
@@ -344,7 +344,7 @@ impl Ports {
 
     /// Closes these listeners.
     async fn shut(&self, which: impl Fn(&Key) -> bool) {
-        let closing: Vec<Entry> = {
+        let closing: Vec<ForwardedPort> = {
             let mut book = lock(&self.book);
             let keys: Vec<Key> = book.open.keys().filter(|key| which(key)).cloned().collect();
             keys.iter().filter_map(|key| book.open.remove(key)).collect()
@@ -446,7 +446,7 @@ impl Ports {
         link: &Link<C>,
         numbers: &BTreeSet<u16>,
         forbidden: &mut Option<Option<TransportError>>,
-    ) -> Result<Entry, Box<wire::Port>> {
+    ) -> Result<ForwardedPort, Box<wire::Port>> {
         let key = &wanted.key;
         let mut port = described(wanted);
         let not = |mut port: wire::Port, reason: String, hint: Option<String>| {
@@ -491,7 +491,7 @@ impl Ports {
         ));
         let target = (host.clone(), key.port);
         let listener = Listener::open(paths, target, link.clone(), Arc::clone(&self.streams), self.log.clone());
-        Ok(Entry {
+        Ok(ForwardedPort {
             port,
             own: wanted.own,
             listener,

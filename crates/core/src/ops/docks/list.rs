@@ -80,7 +80,7 @@ pub struct Row {
 }
 
 /// An engine to be asked.
-enum Entry {
+enum ListedEngine {
     Here(Choice),
     Dock(Dock),
 }
@@ -123,17 +123,20 @@ pub fn list(context: &Context, args: &ListArgs) -> Result<ExitStatus> {
     })
 }
 
-fn entries(args: &ListArgs, env: &Env) -> Result<Vec<Entry>> {
+fn entries(args: &ListArgs, env: &Env) -> Result<Vec<ListedEngine>> {
     let found = Docks::read(env)?;
     if args.names.is_empty() {
-        let here = here(env).map(Entry::Here);
-        return Ok(here.into_iter().chain(found.iter().cloned().map(Entry::Dock)).collect());
+        let here = here(env).map(ListedEngine::Here);
+        return Ok(here
+            .into_iter()
+            .chain(found.iter().cloned().map(ListedEngine::Dock))
+            .collect());
     }
     args.names
         .iter()
         .map(|name| match found.named(name)? {
-            Named::Here => dock_engine::here(env).map(Entry::Here),
-            Named::Dock(dock) => Ok(Entry::Dock(dock.clone())),
+            Named::Here => dock_engine::here(env).map(ListedEngine::Here),
+            Named::Dock(dock) => Ok(ListedEngine::Dock(dock.clone())),
         })
         .collect()
 }
@@ -152,7 +155,7 @@ fn current_name(env: &Env) -> String {
     docks::current(env).unwrap_or(LOCALHOST).to_owned()
 }
 
-impl Entry {
+impl ListedEngine {
     fn name(&self, env: &Env) -> String {
         match self {
             Self::Dock(dock) => dock.moniker.clone(),
@@ -175,11 +178,11 @@ impl Entry {
     }
 }
 
-async fn row(entry: &Entry, env: &Env, wide: bool, current: &str) -> Row {
+async fn row(entry: &ListedEngine, env: &Env, wide: bool, current: &str) -> Row {
     let asked = tokio::time::timeout(LIMIT, ask(entry, env, wide)).await;
     let moniker = entry.name(env);
     let mut row = Row {
-        current: moniker == current || (current == LOCALHOST && matches!(entry, Entry::Here(_))),
+        current: moniker == current || (current == LOCALHOST && matches!(entry, ListedEngine::Here(_))),
         place: entry.place(),
         moniker,
         state: State::Running,
@@ -197,7 +200,7 @@ async fn row(entry: &Entry, env: &Env, wide: bool, current: &str) -> Row {
         Err(_) => {
             row.state = State::Unreachable;
             row.reason = Some(format!("no answer within {} s", LIMIT.as_secs()));
-            if let Entry::Dock(dock) = entry {
+            if let ListedEngine::Dock(dock) = entry {
                 row.hint = Some(format!("ls-dock --check {}", shell::quote(&dock.moniker)));
             }
         }
@@ -216,10 +219,10 @@ fn reason(error: &Error) -> String {
     words
 }
 
-async fn ask(entry: &Entry, env: &Env, wide: bool) -> Result<Facts, (State, Error)> {
+async fn ask(entry: &ListedEngine, env: &Env, wide: bool) -> Result<Facts, (State, Error)> {
     let unreachable = |error| (State::Unreachable, error);
     let dock = match entry {
-        Entry::Here(choice) => {
+        ListedEngine::Here(choice) => {
             let engine = Engine::connect_to(choice.clone()).await.map_err(unreachable)?;
             let mut facts = facts::of_engine(&engine).await.map_err(unreachable)?;
             if wide && locality::of(&engine, env).await.locality == Locality::Local {
@@ -227,7 +230,7 @@ async fn ask(entry: &Entry, env: &Env, wide: bool) -> Result<Facts, (State, Erro
             }
             return Ok(facts);
         }
-        Entry::Dock(dock) => dock,
+        ListedEngine::Dock(dock) => dock,
     };
     let options = CallOptions::impatient();
     let Some(agent) = dock_engine::agent(dock, env).map_err(unreachable)? else {

@@ -25,7 +25,7 @@ use tonic_prost::ProstDecoder;
 use crate::docker::build::pip_conf;
 use crate::docker::connect::locality::Locality;
 use build_context::Builder;
-use build_context::walk::{ContextDir, Entry, FileKind as EntryKind, WalkOptions};
+use build_context::walk::{ContextDir, ContextEntry, FileKind as EntryKind, WalkOptions};
 use build_context::weight::{Heavy, Weights};
 
 use super::DOCKERFILE;
@@ -518,7 +518,7 @@ impl Sender {
     /// An engine keeps one copy of the project's "folder of the Dockerfile", and fetches a file of it only where size
     /// or time differ. The Dockerfiles of two images often agree in both (an archive's files all have one time), and
     /// the second image would be built by the first one's. Nothing else looks at this time.
-    fn stamp(&self, entry: &mut Entry) {
+    fn stamp(&self, entry: &mut ContextEntry) {
         use sha2::{Digest as _, Sha256};
         use std::io::Read as _;
         if !matches!(entry.kind, EntryKind::File | EntryKind::HardLink(_)) {
@@ -650,7 +650,7 @@ impl Sender {
 }
 
 /// The STAT of an entry. Owner and group are root's, as in every build context.
-fn stat(entry: Entry) -> Stat {
+fn stat(entry: ContextEntry) -> Stat {
     let device = entry.device();
     Stat {
         mode: entry.go_mode(),

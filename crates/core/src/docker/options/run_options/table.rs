@@ -1,13 +1,13 @@
 //! Every option of `docker run` 28, and where its value goes.
 
-use super::error::{Entry, OptionError};
+use super::error::{GivenOption, OptionError};
 use super::plan::PullPolicy;
 use super::{RunOptions, device, environment, mount, network, platform, security};
 use crate::docker::options::flags::Flag;
 use crate::docker::options::go_values;
 
 /// What an option does to what was parsed so far.
-type Set = fn(&mut RunOptions, Entry) -> Result<(), OptionError>;
+type Set = fn(&mut RunOptions, GivenOption) -> Result<(), OptionError>;
 
 /// What an option asks of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -277,13 +277,13 @@ fn insert(
 }
 
 /// To be read when the client's facts are known.
-fn keep(slot: &mut Vec<Entry>, entry: Entry) -> Result<(), OptionError> {
+fn keep(slot: &mut Vec<GivenOption>, entry: GivenOption) -> Result<(), OptionError> {
     slot.push(entry);
     Ok(())
 }
 
 /// A switch whose name an error may need.
-fn on(slot: &mut Option<Entry>, entry: Entry) -> Result<(), OptionError> {
+fn on(slot: &mut Option<GivenOption>, entry: GivenOption) -> Result<(), OptionError> {
     *slot = entry.on.then_some(entry);
     Ok(())
 }
