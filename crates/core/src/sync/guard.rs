@@ -287,12 +287,12 @@ const GIT_ORDERS: &[&str] = &[
 ];
 
 /// A name, or a part of one on either side of a `*`.
-enum Part {
+enum NamePart {
     Whole(String),
     Starred(String, String),
 }
 
-impl Part {
+impl NamePart {
     fn new(text: &str) -> Self {
         let text = fold(text.as_bytes()).into_owned();
         match text.split_once('*') {
@@ -314,8 +314,8 @@ impl Part {
 /// [`RULES`], by how they are looked for.
 struct Compiled {
     whole: HashMap<String, &'static Rule>,
-    starred: Vec<(Part, &'static Rule)>,
-    long: Vec<(Vec<Part>, &'static Rule)>,
+    starred: Vec<(NamePart, &'static Rule)>,
+    long: Vec<(Vec<NamePart>, &'static Rule)>,
 }
 
 static COMPILED: LazyLock<Compiled> = LazyLock::new(|| {
@@ -327,9 +327,9 @@ static COMPILED: LazyLock<Compiled> = LazyLock::new(|| {
     // Those of git have rules of their own.
     let others = RULES.iter().filter(|rule| rule.why != GIT.why && rule.why != HEAD.why);
     for (name, rule) in others.flat_map(|rule| rule.names.iter().map(move |name| (name, rule))) {
-        let mut parts: Vec<Part> = name.split('/').map(Part::new).collect();
+        let mut parts: Vec<NamePart> = name.split('/').map(NamePart::new).collect();
         match (parts.len(), parts.pop()) {
-            (1, Some(Part::Whole(name))) => drop(compiled.whole.insert(name, rule)),
+            (1, Some(NamePart::Whole(name))) => drop(compiled.whole.insert(name, rule)),
             (1, Some(part)) => compiled.starred.push((part, rule)),
             (_, last) => {
                 parts.extend(last);

@@ -43,7 +43,7 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Clone, Debug, Default)]
 pub struct UploadBatch {
     /// Each path that is put, with its place in the archive, its mode, and what it is here.
-    parts: Vec<Part>,
+    parts: Vec<StagedFile>,
     /// Each path that is removed, with its place in the archive.
     removals: Vec<(Vec<u8>, Vec<u8>)>,
     into: Vec<u8>,
@@ -66,14 +66,14 @@ pub struct UploadBatch {
 }
 
 #[derive(Clone, Debug)]
-struct Part {
+struct StagedFile {
     path: Vec<u8>,
     staged: Vec<u8>,
     mode: u32,
     item: Item,
 }
 
-impl Part {
+impl StagedFile {
     /// What needs no reading, or is ours to make.
     fn as_listed(&self, content: Content) -> AsRead {
         AsRead {
@@ -237,7 +237,7 @@ impl UploadBatch {
                             }
                         }
                     }
-                    batch.parts.push(Part {
+                    batch.parts.push(StagedFile {
                         path: path.clone(),
                         staged,
                         mode: *mode,
@@ -504,7 +504,7 @@ fn sending(path: &[u8], cause: &io::Error) -> Error {
 fn add_file(
     builder: &mut Builder<&mut dyn Write>,
     local: &Local,
-    part: &Part,
+    part: &StagedFile,
     bars: &Bars,
 ) -> Result<std::result::Result<(AsRead, bool), String>> {
     let (file, item) = match local.open_file(&part.path) {

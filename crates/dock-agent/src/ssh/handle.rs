@@ -62,7 +62,7 @@ pub(super) enum OpenError {
 
 /// Part of a channel that nobody wants any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum ChannelPart {
     /// Its stream, in both directions.
     Stream,
     /// Its stderr.
@@ -80,7 +80,7 @@ pub(super) enum Command {
     /// The terminal of a command has another size.
     Resize(u64, Size),
     /// Nobody wants this part of a channel any more.
-    Drop(u64, Part),
+    Drop(u64, ChannelPart),
     /// Nobody wants the session any more.
     Shutdown,
 }
@@ -112,7 +112,7 @@ impl Notifier {
     }
 
     /// Nobody wants this part any more.
-    pub(super) fn drop_part(&self, id: u64, part: Part) {
+    pub(super) fn drop_part(&self, id: u64, part: ChannelPart) {
         self.send(Command::Drop(id, part));
     }
 }

@@ -19,7 +19,7 @@ use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 use tokio::sync::oneshot;
 
 use super::flow::Flow;
-use super::handle::{Command, Ends, ExecEnds, Inbox, Open, OpenError, Opened, Part, Reply, closed, unreachable};
+use super::handle::{ChannelPart, Command, Ends, ExecEnds, Inbox, Open, OpenError, Opened, Reply, closed, unreachable};
 use super::intake;
 
 /// What is read from a channel at once.
@@ -138,20 +138,20 @@ impl Link {
     }
 
     /// What is not wanted any more.
-    fn drop_part(&mut self, part: Part) {
+    fn drop_part(&mut self, part: ChannelPart) {
         match part {
-            Part::Stream => {
+            ChannelPart::Stream => {
                 self.stdout.discard();
                 self.near_ended = true;
                 self.outgoing.clear();
                 self.out_sent = 0;
             }
-            Part::Stderr => {
+            ChannelPart::Stderr => {
                 if let Some(stderr) = &mut self.stderr {
                     stderr.discard();
                 }
             }
-            Part::Exit => self.exit = None,
+            ChannelPart::Exit => self.exit = None,
         }
         let deaf = self.stdout.discarded && self.stderr.as_ref().is_none_or(|stderr| stderr.discarded);
         self.closing |= deaf && self.exit.is_none();
@@ -909,7 +909,7 @@ impl Loop {
         let reply = opening.reply.take();
         if reply.is_none_or(|reply| reply.send(Ok(Opened::Channel(ends))).is_err()) {
             // Nobody waits for it any more. What it prints is thrown away.
-            for part in [Part::Stream, Part::Stderr] {
+            for part in [ChannelPart::Stream, ChannelPart::Stderr] {
                 link.drop_part(part);
             }
         }

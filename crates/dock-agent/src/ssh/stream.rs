@@ -14,12 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::handle::{Ends, Handle, Notifier, Part};
+use super::handle::{ChannelPart, Ends, Handle, Notifier};
 
 /// What lives as long as a connection does.
 pub(super) type Kept = Option<Arc<dyn Send + Sync>>;
 
-/// One end: read, and for [`Part::Stream`] written.
+/// One end: read, and for [`ChannelPart::Stream`] written.
 pub(super) struct End {
     inner: UnixStream,
     /// The far side has ended it.
@@ -27,7 +27,7 @@ pub(super) struct End {
     fate: watch::Receiver<Option<TransportError>>,
     notifier: Notifier,
     id: u64,
-    part: Part,
+    part: ChannelPart,
     _kept: Kept,
 }
 
@@ -99,11 +99,11 @@ pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<
             _kept: kept.clone(),
         })
     };
-    let stream = Box::new(end(stream, stream_end, Part::Stream)?);
+    let stream = Box::new(end(stream, stream_end, ChannelPart::Stream)?);
     let exec = match exec {
         None => None,
         Some(ends) => {
-            let stderr = Box::new(end(ends.stderr, ends.stderr_end, Part::Stderr)?);
+            let stderr = Box::new(end(ends.stderr, ends.stderr_end, ChannelPart::Stderr)?);
             let (resize, sizes) = mpsc::channel(4);
             let (exit, exited) = oneshot::channel();
             let notifier = handle.notifier().clone();
@@ -142,7 +142,7 @@ async fn watch_exec(
                 return;
             }
             () = exit.closed() => {
-                notifier.drop_part(id, Part::Exit);
+                notifier.drop_part(id, ChannelPart::Exit);
                 return;
             }
         }

@@ -22,7 +22,7 @@ use super::plan::Plan;
 use super::running::Identity;
 use crate::docker::connect::engine::{Engine, refusal};
 use crate::docker::images::content_store::Content;
-use crate::docker::images::image_load::{self, LoadError, Part, SharedPace};
+use crate::docker::images::image_load::{self, ArchivePart, LoadError, SharedPace};
 use crate::docker::images::image_save::{self, Found, Names, Pass, PieceReader};
 use crate::docker::images::image_store::{Inventory, Layer, Store, StoredImage, layer_type};
 use crate::docker::images::manifest::{Descriptor, Digest, LAYER, Platform};
@@ -298,7 +298,7 @@ impl Shipment {
         // An archive says how long a file is before the file, and packed layers need not: what was counted is read again.
         let size = unpack(content, layer, blob, None).await?;
         let mut bar = self.bars.part(layer.diff_id.short(), layer.size, size);
-        let file = Part::File {
+        let file = ArchivePart::File {
             path: path.to_owned(),
             size,
         };
@@ -494,11 +494,11 @@ impl Opener {
                 let documents = shipment.documents(number, config.as_deref())?;
                 for (path, text) in &documents.files {
                     let size = text.len() as u64;
-                    let file = Part::File {
+                    let file = ArchivePart::File {
                         path: path.clone(),
                         size,
                     };
-                    for part in [file, Part::Data(Bytes::from(text.clone()))] {
+                    for part in [file, ArchivePart::Data(Bytes::from(text.clone()))] {
                         if ending.send(part).await.is_err() {
                             return std::future::pending().await;
                         }
@@ -508,7 +508,7 @@ impl Opener {
                     shipment.tally.lock_unanswered().push(documents.id.clone());
                 }
                 // Whoever does not take it says why.
-                let _ = ending.send(Part::End).await;
+                let _ = ending.send(ArchivePart::End).await;
                 Ok::<_, Failure>(documents)
             };
             let documents = tokio::select! {
@@ -556,7 +556,7 @@ impl Shipment {
 
 /// Where the layers of one archive go.
 struct Feed {
-    parts: mpsc::Sender<Part>,
+    parts: mpsc::Sender<ArchivePart>,
     close: oneshot::Sender<Option<Vec<u8>>>,
 }
 
@@ -569,7 +569,7 @@ impl Feed {
         blob: &Descriptor,
         mut bar: Option<&mut Bar>,
     ) -> Result<(), FeedError> {
-        let file = Part::File {
+        let file = ArchivePart::File {
             path: path.to_owned(),
             size: blob.size,
         };
@@ -582,7 +582,7 @@ impl Feed {
             if let Some(bar) = &mut bar {
                 bar.advance(piece.len() as u64);
             }
-            self.parts.send(Part::Data(piece)).await?;
+            self.parts.send(ArchivePart::Data(piece)).await?;
         }
         check(hasher, &blob.digest).map_err(Failure::Final)?;
         Ok(())
@@ -600,7 +600,7 @@ async fn unpack(
     content: &Content,
     layer: &Layer,
     blob: &Descriptor,
-    mut into: Option<(&mpsc::Sender<Part>, &mut Bar)>,
+    mut into: Option<(&mpsc::Sender<ArchivePart>, &mut Bar)>,
 ) -> Result<u64, FeedError> {
     let mut blob = Box::pin(content.read(&blob.digest, None).await.map_err(Failure::of)?);
     let (pieces, coming) = mpsc::channel(PIECES);
@@ -630,7 +630,7 @@ async fn unpack(
             size += piece.len() as u64;
             if let Some((parts, bar)) = &mut into {
                 bar.advance(piece.len() as u64);
-                parts.send(Part::Data(piece)).await?;
+                parts.send(ArchivePart::Data(piece)).await?;
             }
         }
         Ok::<_, FeedError>((hasher, size))
@@ -681,7 +681,7 @@ struct Waiting {
 struct Current {
     digest: Digest,
     size: u64,
-    takers: Vec<mpsc::Sender<Part>>,
+    takers: Vec<mpsc::Sender<ArchivePart>>,
     hasher: Option<Sha256>,
     bar: Bar,
 }
@@ -723,7 +723,7 @@ impl<'a> Sorter<'a> {
                     }
                     current.bar.advance(data.len() as u64);
                     for taker in &current.takers {
-                        taker.send(Part::Data(data.clone())).await?;
+                        taker.send(ArchivePart::Data(data.clone())).await?;
                     }
                 }
             }
@@ -748,7 +748,7 @@ impl<'a> Sorter<'a> {
                 None => waiting.feed.insert(self.opener.open(number)?),
             };
             let path = path.clone();
-            feed.parts.send(Part::File { path, size }).await?;
+            feed.parts.send(ArchivePart::File { path, size }).await?;
             takers.push(feed.parts.clone());
         }
         let layers = shipment.plan.variants.iter().flat_map(|variant| &variant.layers);

@@ -50,12 +50,12 @@ struct Amounts {
     all: ProgressBar,
     /// Files so far, and in all.
     files: Option<(usize, usize)>,
-    parts: Vec<Part>,
+    parts: Vec<PartProgress>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Part {
+struct PartProgress {
     id: u64,
     name: String,
     moved: u64,
@@ -101,7 +101,7 @@ impl Bars {
             .set_length(known.saturating_sub(expected).saturating_add(length));
         let id = amounts.next;
         amounts.next += 1;
-        amounts.parts.push(Part {
+        amounts.parts.push(PartProgress {
             id,
             name: visible(name),
             moved: 0,
@@ -199,7 +199,7 @@ impl View for Moving {
     }
 }
 
-impl Part {
+impl PartProgress {
     fn row(&self, columns: usize) -> Row {
         let of = format!("{} / {}", size(self.moved), size(self.length));
         row(

@@ -16,7 +16,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
 
 use super::super::flow::Flow;
-use super::super::handle::{Command, Ends, ExecEnds, Inbox, Open, OpenError, Opened, Part, Reply, closed, unreachable};
+use super::super::handle::{
+    ChannelPart, Command, Ends, ExecEnds, Inbox, Open, OpenError, Opened, Reply, closed, unreachable,
+};
 use super::Master;
 use super::wire::{Fields, Message};
 
@@ -122,18 +124,18 @@ impl Flows {
         over(&self.stdout) && self.stderr.as_ref().is_none_or(over)
     }
 
-    fn drop_part(&mut self, part: Part) {
+    fn drop_part(&mut self, part: ChannelPart) {
         match part {
-            Part::Stream => {
+            ChannelPart::Stream => {
                 self.stdout.discard();
                 self.near_ended = true;
             }
-            Part::Stderr => {
+            ChannelPart::Stderr => {
                 if let Some(stderr) = &mut self.stderr {
                     stderr.discard();
                 }
             }
-            Part::Exit => self.exit = None,
+            ChannelPart::Exit => self.exit = None,
         }
         let deaf = self.stdout.discarded && self.stderr.as_ref().is_none_or(|stderr| stderr.discarded);
         self.unwanted |= deaf && self.exit.is_none();
@@ -509,7 +511,7 @@ impl Loop {
         };
         if opening.reply.send(Ok(Opened::Channel(ends))).is_err() {
             // Nobody waits for it any more. What it prints is thrown away.
-            for part in [Part::Stream, Part::Stderr] {
+            for part in [ChannelPart::Stream, ChannelPart::Stderr] {
                 flows.drop_part(part);
             }
         }
@@ -840,7 +842,7 @@ mod tests {
         far.say(Message::packet(WINDOW_ADJUST).number(0).number(100));
         assert!(far.hear(DATA).ends_with(b"89"));
         // Nobody wants it any more.
-        far.handle.notifier().drop_part(ends.id, Part::Stream);
+        far.handle.notifier().drop_part(ends.id, ChannelPart::Stream);
         far.hear(EOF);
         far.hear(CLOSE);
         far.end();
