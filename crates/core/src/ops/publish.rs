@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::Context;
 use crate::config::project::{Origin, Project, designated};
-use crate::docker::connect::client_config::{ClientConfig, Found, Login};
+use crate::docker::connect::client_config::{ClientConfig, FoundLogin, Login};
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::logins;
 use crate::docker::images::image;
@@ -339,7 +339,7 @@ impl Publisher<'_> {
     }
 
     /// The login that docker would send; what can't be had is said once for each registry.
-    async fn found(&mut self, registry: &str) -> Found {
+    async fn found(&mut self, registry: &str) -> FoundLogin {
         let found = self.config.credentials(registry).await;
         if let Some(warning) = found.warning()
             && self.warned.insert(registry.to_owned())

@@ -361,7 +361,7 @@ fn fold(name: &[u8]) -> Cow<'_, str> {
 
 /// How a path is on the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum GuardMatch {
     /// It is what the list names, or is in it.
     At(&'static str),
     /// It is a directory on the way to what the list names.
@@ -440,15 +440,15 @@ impl Guard {
             return Some(why);
         }
         match self.find(path, here, kinds.contains(&Some(ItemKind::Symlink)))? {
-            Found::At(why) | Found::Above(why) => Some(why),
+            GuardMatch::At(why) | GuardMatch::Above(why) => Some(why),
         }
     }
 
     /// [`Guard::holds`] of a path's mode, also where it is a directory.
     pub fn holds_mode(&self, path: &[u8], here: &Tree) -> Option<&'static str> {
         match self.find(path, here, false)? {
-            Found::At(why) => Some(why),
-            Found::Above(_) => None,
+            GuardMatch::At(why) => Some(why),
+            GuardMatch::Above(_) => None,
         }
     }
 
@@ -458,14 +458,14 @@ impl Guard {
             .filter(|(lower, item)| item.kind != ItemKind::Directory && !takes(lower))
             .find_map(
                 |(lower, item)| match self.find(lower, here, item.kind == ItemKind::Symlink)? {
-                    Found::At(why) | Found::Above(why) => Some(why),
+                    GuardMatch::At(why) | GuardMatch::Above(why) => Some(why),
                 },
             )
     }
 
     /// Whether a path that a person named stands for itself and all below: it is on the list itself.
     pub fn is_listed(&self, path: &[u8], here: &Tree) -> bool {
-        self.stray.contains_key(path) || matches!(self.find(path, here, false), Some(Found::At(_)))
+        self.stray.contains_key(path) || matches!(self.find(path, here, false), Some(GuardMatch::At(_)))
     }
 
     /// The link of the dock's that leads where none may, where it is at a path or in the place of a directory above it; and why
@@ -475,22 +475,22 @@ impl Guard {
         all.find_map(|path| Some((path, *self.stray.get(path)?)))
     }
 
-    fn find(&self, path: &[u8], here: &Tree, link: bool) -> Option<Found> {
+    fn find(&self, path: &[u8], here: &Tree, link: bool) -> Option<GuardMatch> {
         if self.led.iter().any(|led| is_at_or_below(path, led)) {
-            return Some(Found::At(LED));
+            return Some(GuardMatch::At(LED));
         }
         if in_repository(path, here) {
-            return Some(Found::At(GIT.why));
+            return Some(GuardMatch::At(GIT.why));
         }
         // What takes the place of a directory on the way to it would lead elsewhere.
         let is_above = |led: &Vec<u8>| is_at_or_below(led, path);
-        listed(path, link).or_else(|| self.led.iter().any(is_above).then_some(Found::Above(LED)))
+        listed(path, link).or_else(|| self.led.iter().any(is_above).then_some(GuardMatch::Above(LED)))
     }
 }
 
 /// Whether a path is on the list by its names, as a link or as what it is.
 pub fn is_named(path: &[u8]) -> bool {
-    matches!(listed(path, true), Some(Found::At(_)))
+    matches!(listed(path, true), Some(GuardMatch::At(_)))
 }
 
 /// Whether git obeys it, because the directory that it is in looks like a repository.
@@ -516,7 +516,7 @@ fn in_repository(path: &[u8], here: &Tree) -> bool {
 }
 
 /// What the list says of a path by its names; `link` where it is a symbolic link on either side.
-fn listed(path: &[u8], link: bool) -> Option<Found> {
+fn listed(path: &[u8], link: bool) -> Option<GuardMatch> {
     let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
     let folded: Vec<Cow<'_, str>> = names.iter().map(|name| fold(name)).collect();
     let compiled = &*COMPILED;
@@ -524,18 +524,18 @@ fn listed(path: &[u8], link: bool) -> Option<Found> {
     let mut of_git = false;
     for (at, name) in folded.iter().enumerate() {
         if let Some(rule) = compiled.whole.get(&**name) {
-            return Some(Found::At(rule.why));
+            return Some(GuardMatch::At(rule.why));
         }
         if let Some((_, rule)) = compiled.starred.iter().find(|(part, _)| part.matches(name)) {
-            return Some(Found::At(rule.why));
+            return Some(GuardMatch::At(rule.why));
         }
         for (parts, rule) in &compiled.long {
             let mut pairs = parts.iter().zip(folded.get(at..).unwrap_or_default());
             if pairs.all(|(part, name)| part.matches(name)) {
                 if at + parts.len() <= folded.len() {
-                    return Some(Found::At(rule.why));
+                    return Some(GuardMatch::At(rule.why));
                 }
-                above = Some(Found::Above(rule.why));
+                above = Some(GuardMatch::Above(rule.why));
             }
         }
         // What Windows calls it is git's own precaution.
@@ -543,14 +543,14 @@ fn listed(path: &[u8], link: bool) -> Option<Found> {
             of_git = true;
             let rest = names.get(at + 1..).unwrap_or_default();
             if link || !is_data(rest) {
-                return Some(Found::At(GIT.why));
+                return Some(GuardMatch::At(GIT.why));
             }
         }
     }
     let is_head = names.last() == Some(&&b"HEAD"[..])
         || (cfg!(target_os = "macos") && folded.last().is_some_and(|name| name == "head"));
     if is_head && !of_git {
-        return Some(Found::At(HEAD.why));
+        return Some(GuardMatch::At(HEAD.why));
     }
     above
 }

@@ -41,7 +41,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 const BUFFER: usize = 64 * 1024;
 
 /// Where a listener is, once it is found.
-pub(super) struct Found {
+pub(super) struct BoundPort {
     /// Its number.
     pub(super) port: u16,
     /// Why it is not the wanted one.
@@ -61,7 +61,7 @@ pub(super) async fn find(
     own: &Path,
     env: &Env,
     spoken_for: impl Fn(u16) -> bool,
-) -> io::Result<Found> {
+) -> io::Result<BoundPort> {
     let is_low = wanted < FIRST_FREE;
     let listening = match is_low && !asked {
         true => Err(io::ErrorKind::Unsupported.into()),
@@ -69,7 +69,7 @@ pub(super) async fn find(
     };
     let cause = match listening {
         Ok(listeners) => {
-            return Ok(Found {
+            return Ok(BoundPort {
                 port: wanted,
                 reason: None,
                 listeners,
@@ -104,7 +104,7 @@ pub(super) async fn find(
     };
     for port in (from..=from.saturating_add(TRIES)).filter(|port| *port != wanted && !spoken_for(*port)) {
         if let Ok(listeners) = listen(port).await {
-            return Ok(Found {
+            return Ok(BoundPort {
                 port,
                 reason: Some(reason),
                 listeners,
@@ -151,7 +151,7 @@ pub(super) struct Listener {
 impl Listener {
     /// Opens one.
     pub(super) fn open<C: Connector>(
-        found: Found,
+        found: BoundPort,
         target: (String, u16),
         link: Link<C>,
         streams: Arc<Streams>,

@@ -483,7 +483,7 @@ pub async fn run_unseen(engine: &Engine, plan: &ContainerPlan) -> Result<ExitSta
 
 /// A container that was started before, as far as coming back to it goes.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundContainer {
     /// Its ID.
     pub id: String,
     /// Its name.
@@ -504,7 +504,7 @@ pub struct Found {
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.
-pub async fn find(engine: &Engine, name: &str) -> Result<Option<Found>> {
+pub async fn find(engine: &Engine, name: &str) -> Result<Option<FoundContainer>> {
     let found = match engine
         .docker()
         .inspect_container(name, None::<InspectContainerOptions>)
@@ -523,7 +523,7 @@ pub async fn find(engine: &Engine, name: &str) -> Result<Option<Found>> {
     let runs = state.running == Some(true);
     let is_new = state.status == Some(ContainerStateStatusEnum::CREATED);
     let tty = config.tty == Some(true);
-    Ok(Some(Found {
+    Ok(Some(FoundContainer {
         id,
         name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
         // Codes are bytes on Linux, as in `wait`.
@@ -550,13 +550,13 @@ pub async fn find(engine: &Engine, name: &str) -> Result<Option<Found>> {
 /// The engine's refusal, an interruption, or a connection that is lost before the container is reached.
 pub async fn run_again(
     engine: &Engine,
-    found: &Found,
+    found: &FoundContainer,
     ours: bool,
     signals: &mut Signals,
     heard: &Arc<Heard>,
     printer: &Printer,
 ) -> Result<Foreground> {
-    let Found { id, manner, .. } = found;
+    let FoundContainer { id, manner, .. } = found;
     let created = Created {
         engine: engine.clone(),
         id: id.clone(),

@@ -43,7 +43,7 @@ pub enum SaveError {
 
 /// What is found in an archive.
 #[derive(Debug)]
-pub enum Found {
+pub enum SavedPart {
     /// A layer that is wanted begins; so many bytes follow.
     Layer(Digest, u64),
     /// Bytes of it.
@@ -135,7 +135,7 @@ pub fn read(
     names: &Names,
     diff_ids: &[Digest],
     wanted: &[Digest],
-    found: &mpsc::Sender<Found>,
+    found: &mpsc::Sender<SavedPart>,
 ) -> Result<Pass, SaveError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -162,12 +162,14 @@ pub fn read(
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if !config_read && names.config.contains(&path) {
             let config = document(&mut entry)?;
-            found.blocking_send(Found::Config(config)).map_err(|_| gone())?;
+            found.blocking_send(SavedPart::Config(config)).map_err(|_| gone())?;
             config_read = true;
         } else if let Some((digest, ())) = names.layer(&path).and_then(|digest| missing.remove_entry(digest)) {
             let digest = digest.clone();
             let mut left = entry.size();
-            found.blocking_send(Found::Layer(digest, left)).map_err(|_| gone())?;
+            found
+                .blocking_send(SavedPart::Layer(digest, left))
+                .map_err(|_| gone())?;
             while left > 0 {
                 let mut chunk = vec![0; CHUNK];
                 let read = fill(&mut entry, &mut chunk)?;
@@ -177,10 +179,10 @@ pub fn read(
                 left = left.saturating_sub(read as u64);
                 chunk.truncate(read);
                 found
-                    .blocking_send(Found::Data(Bytes::from(chunk)))
+                    .blocking_send(SavedPart::Data(Bytes::from(chunk)))
                     .map_err(|_| gone())?;
             }
-            found.blocking_send(Found::End).map_err(|_| gone())?;
+            found.blocking_send(SavedPart::End).map_err(|_| gone())?;
         } else if path.ends_with("/layer.tar") && names.layer(&path).is_none() {
             unknown = true;
         } else if path == "manifest.json" && !missing.is_empty() {
@@ -291,10 +293,10 @@ mod tests {
         let mut said = Vec::new();
         while let Some(found) = receiver.blocking_recv() {
             said.push(match found {
-                Found::Layer(digest, size) => format!("{}:{size}", digest.short()),
-                Found::Data(data) => String::from_utf8(data.to_vec()).unwrap(),
-                Found::End => "end".to_owned(),
-                Found::Config(config) => format!("config {}", String::from_utf8(config).unwrap()),
+                SavedPart::Layer(digest, size) => format!("{}:{size}", digest.short()),
+                SavedPart::Data(data) => String::from_utf8(data.to_vec()).unwrap(),
+                SavedPart::End => "end".to_owned(),
+                SavedPart::Config(config) => format!("config {}", String::from_utf8(config).unwrap()),
             });
         }
         (pass, said)

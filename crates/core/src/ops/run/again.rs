@@ -19,7 +19,7 @@ use crate::cli::Context;
 use crate::config::project::Project;
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
-use crate::docker::containers::container::{self, Foreground, Found};
+use crate::docker::containers::container::{self, Foreground, FoundContainer};
 use crate::docker::containers::heard::{Heard, Positions};
 use crate::docker::containers::terminal::Signals;
 use crate::env::Env;
@@ -131,8 +131,8 @@ enum Fate {
 async fn fate(engine: &Engine, id: &str) -> Result<Fate> {
     Ok(match container::find(engine, id).await? {
         None => Fate::Removed,
-        Some(Found { is_new: true, .. }) => Fate::NotStarted,
-        Some(Found { ended: Some(code), .. }) => Fate::Ended(code.code()),
+        Some(FoundContainer { is_new: true, .. }) => Fate::NotStarted,
+        Some(FoundContainer { ended: Some(code), .. }) => Fate::Ended(code.code()),
         Some(_) => Fate::Running,
     })
 }
@@ -317,7 +317,7 @@ async fn go_on(
     context: &Context,
     engine: &Engine,
     records: &Records,
-    mut found: Found,
+    mut found: FoundContainer,
     record: Option<Record>,
     watch: bool,
 ) -> Result<ExitStatus> {
@@ -401,7 +401,7 @@ async fn chosen(
     records: &Records,
     name: Option<&str>,
     project: Option<&Project>,
-) -> Result<(Found, Option<Record>)> {
+) -> Result<(FoundContainer, Option<Record>)> {
     let place = engine.choice().place();
     let left = records.left(engine);
     if let Some(name) = name {

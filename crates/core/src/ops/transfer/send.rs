@@ -23,7 +23,7 @@ use super::running::Identity;
 use crate::docker::connect::engine::{Engine, refusal};
 use crate::docker::images::content_store::Content;
 use crate::docker::images::image_load::{self, ArchivePart, LoadError, SharedPace};
-use crate::docker::images::image_save::{self, Found, Names, Pass, PieceReader};
+use crate::docker::images::image_save::{self, Names, Pass, PieceReader, SavedPart};
 use crate::docker::images::image_store::{Inventory, Layer, Store, StoredImage, layer_type};
 use crate::docker::images::manifest::{Descriptor, Digest, LAYER, Platform};
 use crate::docker::images::unpacking;
@@ -706,17 +706,17 @@ impl<'a> Sorter<'a> {
         }
     }
 
-    async fn sort(&mut self, found: Found) -> Result<(), FeedError> {
+    async fn sort(&mut self, found: SavedPart) -> Result<(), FeedError> {
         match found {
-            Found::Config(config) => {
+            SavedPart::Config(config) => {
                 if Digest::of(&config) != self.shipment.image.id {
                     let error = Error::failed("the image's configuration is damaged at its source");
                     return Err(Failure::Final(error).into());
                 }
                 self.config = Some(config);
             }
-            Found::Layer(digest, size) => self.begin(digest, size).await?,
-            Found::Data(data) => {
+            SavedPart::Layer(digest, size) => self.begin(digest, size).await?,
+            SavedPart::Data(data) => {
                 if let Some(current) = &mut self.current {
                     if let Some(hasher) = &mut current.hasher {
                         hasher.update(&data);
@@ -727,7 +727,7 @@ impl<'a> Sorter<'a> {
                     }
                 }
             }
-            Found::End => self.end()?,
+            SavedPart::End => self.end()?,
         }
         self.close_complete()
     }
