@@ -35,7 +35,7 @@ use crate::sync::request::Request;
 use crate::sync::rsync::Rsync;
 use crate::sync::send::Generated;
 use crate::sync::session::{Conflict, Notice, Report, Session, Target};
-use crate::sync::shared::Shared;
+use crate::sync::shared::SharedSession;
 use crate::sync::shown;
 use crate::sync::trash::Trash;
 use crate::sync::watch::{Event, POLL};
@@ -107,7 +107,7 @@ struct JsonFailure {
 pub struct Docked {
     /// The dock.
     pub dock: Dock,
-    shared: Shared<DockShell>,
+    shared: SharedSession<DockShell>,
     shell: DockShell,
     printer: Printer,
     generated: Option<Generated>,
@@ -168,7 +168,7 @@ impl Docked {
         };
         Ok(Self {
             dock,
-            shared: Shared::new(root, &moniker, &context.env, notice, Box::new(open)),
+            shared: SharedSession::new(root, &moniker, &context.env, notice, Box::new(open)),
             shell,
             printer,
             generated,

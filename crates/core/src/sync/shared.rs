@@ -34,7 +34,7 @@ const STANDBY: Duration = Duration::from_millis(250);
 pub type Open<S> = Box<dyn Fn(Memory) -> Result<Session<S>> + Send + Sync>;
 
 /// What is synced, by whom of several commands ever.
-pub struct Shared<S> {
+pub struct SharedSession<S> {
     root: PathBuf,
     moniker: String,
     env: Env,
@@ -51,7 +51,7 @@ struct Held<S> {
     session: Session<S>,
 }
 
-impl<S: Shell> Shared<S> {
+impl<S: Shell> SharedSession<S> {
     /// Of a project's root and a dock. Nothing is locked yet.
     pub fn new(root: PathBuf, moniker: &str, env: &Env, notice: Notice, open: Open<S>) -> Self {
         Self {

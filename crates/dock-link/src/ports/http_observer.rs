@@ -361,13 +361,13 @@ enum Body {
 /// Where one message ends and the next begins, in one direction.
 #[derive(Debug, Default)]
 struct Framing {
-    state: State,
+    state: FramingState,
     /// A head or a line, as far as it came.
     partial: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum State {
+enum FramingState {
     #[default]
     Head,
     /// A body of so many bytes.
@@ -395,39 +395,39 @@ impl Framing {
     /// The body of the message whose head was given.
     fn begin(&mut self, body: Body) {
         self.state = match body {
-            Body::Sized(length) => State::Sized(length),
-            Body::Chunked => State::Size,
+            Body::Sized(length) => FramingState::Sized(length),
+            Body::Chunked => FramingState::Size,
         };
     }
 
     /// What comes next, and the bytes behind it.
     fn next<'a>(&mut self, bytes: &'a [u8]) -> (Event<'a>, &'a [u8]) {
         match self.state {
-            State::Sized(0) => {
-                self.state = State::Head;
+            FramingState::Sized(0) => {
+                self.state = FramingState::Head;
                 (Event::End, bytes)
             }
-            State::Chunk(0) => {
-                self.state = State::AfterChunk;
+            FramingState::Chunk(0) => {
+                self.state = FramingState::AfterChunk;
                 (Event::Body(&[]), bytes)
             }
             _ if bytes.is_empty() => (Event::More, bytes),
-            State::Head => match self.until(b"\r\n\r\n", HEAD, bytes) {
+            FramingState::Head => match self.until(b"\r\n\r\n", HEAD, bytes) {
                 Taken::Whole(head, rest) => (Event::Head(head), rest),
                 Taken::Part => (Event::More, &[]),
                 Taken::TooMuch => (Event::Nonsense, &[]),
             },
-            State::Sized(left) | State::Chunk(left) => {
+            FramingState::Sized(left) | FramingState::Chunk(left) => {
                 let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                 let (part, rest) = bytes.split_at(here);
                 let left = left - part.len() as u64;
                 self.state = match self.state {
-                    State::Sized(_) => State::Sized(left),
-                    _ => State::Chunk(left),
+                    FramingState::Sized(_) => FramingState::Sized(left),
+                    _ => FramingState::Chunk(left),
                 };
                 (Event::Body(part), rest)
             }
-            State::Size | State::AfterChunk | State::Trailer => self.line(bytes),
+            FramingState::Size | FramingState::AfterChunk | FramingState::Trailer => self.line(bytes),
         }
     }
 
@@ -439,17 +439,17 @@ impl Framing {
         };
         let line = line.strip_suffix(b"\r\n").unwrap_or(&line);
         self.state = match self.state {
-            State::Size => match chunk_size(line) {
-                Some(0) => State::Trailer,
-                Some(size) => State::Chunk(size),
+            FramingState::Size => match chunk_size(line) {
+                Some(0) => FramingState::Trailer,
+                Some(size) => FramingState::Chunk(size),
                 None => return (Event::Nonsense, &[]),
             },
-            State::AfterChunk if line.is_empty() => State::Size,
-            State::Trailer if line.is_empty() => {
-                self.state = State::Head;
+            FramingState::AfterChunk if line.is_empty() => FramingState::Size,
+            FramingState::Trailer if line.is_empty() => {
+                self.state = FramingState::Head;
                 return (Event::End, rest);
             }
-            State::Trailer => State::Trailer,
+            FramingState::Trailer => FramingState::Trailer,
             _ => return (Event::Nonsense, &[]),
         };
         // Nothing of the body yet. Not by calling ourselves: there may be as many lines as fit into a buffer.

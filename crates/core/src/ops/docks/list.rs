@@ -48,7 +48,7 @@ pub struct ListArgs {
 /// How a dock is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum DockState {
     /// Its engine answers.
     Running,
     /// It can't be reached, or its engine does not answer.
@@ -67,7 +67,7 @@ pub struct Row {
     /// Where it is: `ann@10.0.0.7`, an address, a docker context.
     pub place: String,
     /// How it is.
-    pub state: State,
+    pub state: DockState,
     /// Why it is not running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -115,7 +115,7 @@ pub fn list(context: &Context, args: &ListArgs) -> Result<ExitStatus> {
         }
     }
     // Who asks for some of them wants to know of these; the list of all is an answer in any case.
-    let down = rows.iter().any(|row| row.state != State::Running);
+    let down = rows.iter().any(|row| row.state != DockState::Running);
     Ok(if down && !args.names.is_empty() {
         ExitStatus::UNREACHABLE
     } else {
@@ -185,7 +185,7 @@ async fn row(entry: &ListedEngine, env: &Env, wide: bool, current: &str) -> Row 
         current: moniker == current || (current == LOCALHOST && matches!(entry, ListedEngine::Here(_))),
         place: entry.place(),
         moniker,
-        state: State::Running,
+        state: DockState::Running,
         reason: None,
         hint: None,
         facts: None,
@@ -198,7 +198,7 @@ async fn row(entry: &ListedEngine, env: &Env, wide: bool, current: &str) -> Row 
             row.hint = error.hint_text().map(str::to_owned);
         }
         Err(_) => {
-            row.state = State::Unreachable;
+            row.state = DockState::Unreachable;
             row.reason = Some(format!("no answer within {} s", LIMIT.as_secs()));
             if let ListedEngine::Dock(dock) = entry {
                 row.hint = Some(format!("ls-dock --check {}", shell::quote(&dock.moniker)));
@@ -219,8 +219,8 @@ fn reason(error: &Error) -> String {
     words
 }
 
-async fn ask(entry: &ListedEngine, env: &Env, wide: bool) -> Result<Facts, (State, Error)> {
-    let unreachable = |error| (State::Unreachable, error);
+async fn ask(entry: &ListedEngine, env: &Env, wide: bool) -> Result<Facts, (DockState, Error)> {
+    let unreachable = |error| (DockState::Unreachable, error);
     let dock = match entry {
         ListedEngine::Here(choice) => {
             let engine = Engine::connect_to(choice.clone()).await.map_err(unreachable)?;
@@ -241,8 +241,8 @@ async fn ask(entry: &ListedEngine, env: &Env, wide: bool) -> Result<Facts, (Stat
     let options = options.briefly();
     if let Err(failure) = agent.try_connect(&options).await.map_err(unreachable)? {
         let state = match failure.kind {
-            FailureKind::NeedsPerson => State::NeedsLogin,
-            _ => State::Unreachable,
+            FailureKind::NeedsPerson => DockState::NeedsLogin,
+            _ => DockState::Unreachable,
         };
         return Err((state, failure.into_error()));
     }
@@ -288,9 +288,9 @@ fn cells(row: &Row, wide: bool) -> Vec<String> {
         format!("{mark} {}", visible(&row.moniker)),
         visible(&row.place),
         match row.state {
-            State::Running => "running",
-            State::Unreachable => "unreachable",
-            State::NeedsLogin => "needs login",
+            DockState::Running => "running",
+            DockState::Unreachable => "unreachable",
+            DockState::NeedsLogin => "needs login",
         }
         .to_owned(),
     ];
@@ -324,7 +324,7 @@ fn cells(row: &Row, wide: bool) -> Vec<String> {
     }
     // The hint belongs to what is wrong; the table has room for the shortest of both.
     cells.push(match (row.state, &row.reason, &row.hint) {
-        (State::NeedsLogin, _, Some(hint)) => one_line(hint),
+        (DockState::NeedsLogin, _, Some(hint)) => one_line(hint),
         (_, Some(reason), _) => one_line(reason),
         _ => String::new(),
     });
@@ -335,15 +335,15 @@ fn cells(row: &Row, wide: bool) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn row(moniker: &str, state: State) -> Row {
+    fn row(moniker: &str, state: DockState) -> Row {
         Row {
             moniker: moniker.into(),
             current: moniker == "far",
             place: "ann@10.0.0.7".into(),
             state,
-            reason: (state != State::Running).then(|| "connection refused".into()),
+            reason: (state != DockState::Running).then(|| "connection refused".into()),
             hint: Some("ssh-dock near true".into()),
-            facts: (state == State::Running).then(|| Facts {
+            facts: (state == DockState::Running).then(|| Facts {
                 version: "26.1.5".into(),
                 running: 2,
                 containers: 3,
@@ -358,9 +358,9 @@ mod tests {
     #[test]
     fn a_dock_is_a_line_and_the_current_one_is_marked() {
         let rows = [
-            row("far", State::Running),
-            row("dead\x1b[2J", State::Unreachable),
-            row("near", State::NeedsLogin),
+            row("far", DockState::Running),
+            row("dead\x1b[2J", DockState::Unreachable),
+            row("near", DockState::NeedsLogin),
         ];
         assert_eq!(
             table(&rows, false).lines(),

@@ -74,11 +74,11 @@ struct Terminal {
 pub struct Screen(Arc<Shared>);
 
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<ScreenState>,
     ended: Condvar,
 }
 
-struct State {
+struct ScreenState {
     terminal: Terminal,
     colour: bool,
     views: Vec<(u64, Arc<dyn View>)>,
@@ -124,7 +124,7 @@ impl Screen {
 
     fn new(terminal: Terminal, colour: bool) -> Self {
         Self(Arc::new(Shared {
-            state: Mutex::new(State {
+            state: Mutex::new(ScreenState {
                 terminal,
                 colour,
                 views: Vec::new(),
@@ -138,7 +138,7 @@ impl Screen {
         }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ScreenState> {
         // A view that panicked has left its rows at the worst.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -238,7 +238,7 @@ fn tick(shared: &Weak<Shared>) {
     }
 }
 
-impl State {
+impl ScreenState {
     fn columns(&self) -> usize {
         (self.terminal.size)().0.max(NARROWEST)
     }

@@ -11,7 +11,7 @@ use super::*;
 use crate::agent::frame;
 use crate::sync::asker::{Asking, address};
 use crate::sync::request::{Greeting, Hello, Request};
-use crate::sync::shared::{Lock, Shared};
+use crate::sync::shared::{Lock, SharedSession};
 use crate::sync::watch::Event;
 
 /// How long something may take on a machine that is busy.
@@ -19,11 +19,11 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 impl Pair {
     /// What another command would have.
-    fn shared(&self) -> Shared<LocalShell> {
+    fn shared(&self) -> SharedSession<LocalShell> {
         self.shared_with(self.shell.clone())
     }
 
-    fn shared_with(&self, shell: LocalShell) -> Shared<LocalShell> {
+    fn shared_with(&self, shell: LocalShell) -> SharedSession<LocalShell> {
         let root = Local::open(&self.here()).unwrap().root().to_owned();
         let (here, base) = (self.here(), self.shell.home.join("workspaces").display().to_string());
         let open = move |memory| {
@@ -36,7 +36,7 @@ impl Pair {
             };
             Ok(Session::new(shell.clone(), Local::open(&here).unwrap(), memory, target))
         };
-        Shared::new(root, "far", &self.env(), Arc::new(|_| {}), Box::new(open))
+        SharedSession::new(root, "far", &self.env(), Arc::new(|_| {}), Box::new(open))
     }
 
     fn memory(&self) -> Memory {

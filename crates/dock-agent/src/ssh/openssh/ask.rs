@@ -71,11 +71,11 @@ enum Manner {
 
 /// Takes questions for one login.
 pub(super) struct AskpassServer {
-    shared: Arc<Shared>,
+    shared: Arc<AskpassContext>,
     socket: std::path::PathBuf,
 }
 
-struct Shared {
+struct AskpassContext {
     asker: Arc<dyn Asker>,
     /// What is known from earlier logins.
     known: BTreeMap<String, Zeroizing<String>>,
@@ -83,12 +83,12 @@ struct Shared {
     batch: bool,
     /// Whether the client marks what the server asks.
     marks: bool,
-    state: Mutex<State>,
+    state: Mutex<AskpassAnswers>,
     over: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
+struct AskpassAnswers {
     /// What was asked in this login. What is asked again was answered wrong.
     asked: BTreeSet<String>,
     /// What was answered last, to which question.
@@ -97,8 +97,8 @@ struct State {
     unaccepted: Option<String>,
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl AskpassContext {
+    fn state(&self) -> MutexGuard<'_, AskpassAnswers> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -212,7 +212,7 @@ impl AskpassServer {
         version: &str,
     ) -> io::Result<Self> {
         let listener = UnixListener::bind(socket)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(AskpassContext {
             asker,
             known: memory.of_openssh(),
             batch,
