@@ -113,7 +113,7 @@ pub struct ImageReport {
     /// Name and tag.
     pub image: String,
     /// `built`, `cached`, `failed` or `skipped`.
-    pub status: Status,
+    pub status: BuildStatus,
     /// The image's ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -147,7 +147,7 @@ pub struct Failure {
 /// How it went with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum BuildStatus {
     /// At least one step ran.
     Built,
     /// All steps came from the cache.
@@ -158,7 +158,7 @@ pub enum Status {
     Skipped,
 }
 
-impl Status {
+impl BuildStatus {
     const fn word(self) -> &'static str {
         match self {
             Self::Built => "built",

@@ -58,7 +58,7 @@ pub struct PublishReport {
     /// The reference.
     pub reference: String,
     /// How it went.
-    pub status: Status,
+    pub status: PublishStatus,
     /// The digest of the image in the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
@@ -82,7 +82,7 @@ struct Document<'a> {
 /// How it went with a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum PublishStatus {
     /// It was pushed.
     Pushed,
     /// The registry had it already.
@@ -360,7 +360,7 @@ impl Publisher<'_> {
                     printer.error(&error);
                     let report = PublishReport {
                         reference: reference.to_string(),
-                        status: Status::Failed,
+                        status: PublishStatus::Failed,
                         digest: None,
                         layers: None,
                         pull: None,
@@ -402,7 +402,7 @@ async fn push_one(
     let (status, digest, layers) = match push::already_there(engine, reference, auth).await {
         Some(digest) => {
             printer.note(&format!("{reference} is there already ({digest})"));
-            (Status::Present, digest, None)
+            (PublishStatus::Present, digest, None)
         }
         None => {
             let pushed = push::push(engine, reference, auth, printer).await?;
@@ -415,7 +415,7 @@ async fn push_one(
                 "{reference} is pushed ({}); layers: {sent} pushed, {mounted} mounted, {present} there already",
                 pushed.digest
             ));
-            (Status::Pushed, pushed.digest, Some(pushed.layers))
+            (PublishStatus::Pushed, pushed.digest, Some(pushed.layers))
         }
     };
     Ok(PublishReport {

@@ -31,7 +31,7 @@ use crate::env::{AWS_VARIABLES, Env};
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::naming::{Designation, legal_container_name};
-use crate::ops::build::{self, BuildArgs, BuildPlan, Status};
+use crate::ops::build::{self, BuildArgs, BuildPlan, BuildStatus};
 use crate::ops::genversion;
 use crate::ops::sync::Docked;
 use crate::terminal;
@@ -784,7 +784,7 @@ async fn build_image(
     // git is waited for: nothing else goes on here.
     tokio::task::block_in_place(|| genversion::before_build(project, &context.printer))?;
     let reports = build::run_plan_on(context, engine, locality, project, &plan).await?;
-    if reports.images.iter().any(|report| report.status == Status::Failed) {
+    if reports.images.iter().any(|report| report.status == BuildStatus::Failed) {
         // The build has said why.
         return Err(Error::failed(format!("{image} could not be built, and is not run")));
     }

@@ -10,7 +10,9 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{RwLock, mpsc};
 
 use super::display::{Display, Heard};
-use super::{BuildPlan, Failure, ImagePlan, ImageReport, PlanStep, Reports, Status, script_failure, seconds_since};
+use super::{
+    BuildPlan, BuildStatus, Failure, ImagePlan, ImageReport, PlanStep, Reports, script_failure, seconds_since,
+};
 use crate::docker::build::{BuildOutcome, BuildRequest, Builder, build};
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::dock_engine::ENGINE_VARIABLES;
@@ -92,13 +94,14 @@ pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
                     .filter(|report| ok(report))
                     .count()
             };
-            let failed = needed(|report| matches!(report.status, Status::Failed | Status::Skipped));
+            let failed = needed(|report| matches!(report.status, BuildStatus::Failed | BuildStatus::Skipped));
             let finished = needed(|_| true);
             if failed > 0 {
                 display.skipped(image);
-                let mut done = report(image, Status::Skipped);
+                let mut done = report(image, BuildStatus::Skipped);
                 let failed = image.needs.iter().filter_map(|need| reports.get(*need)?.as_ref());
-                let failed = failed.filter(|report| matches!(report.status, Status::Failed | Status::Skipped));
+                let failed =
+                    failed.filter(|report| matches!(report.status, BuildStatus::Failed | BuildStatus::Skipped));
                 let names: Vec<&str> = failed.map(|report| report.image.as_str()).collect();
                 done.failure = Some(Failure {
                     error: Error::failed(format!("it needs {}, which could not be built", names.join(", "))).document(),
@@ -132,7 +135,7 @@ pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
                     Ok(done) => set(&mut reports, index, done),
                     Err((error, mut done)) => {
                         status = status.max(error.class().status());
-                        done.status = Status::Failed;
+                        done.status = BuildStatus::Failed;
                         done.failure = Some(display.failed(image, &error, &site.root));
                         set(&mut reports, index, done);
                     }
@@ -153,7 +156,7 @@ fn set(reports: &mut [Option<ImageReport>], index: usize, report: ImageReport) {
     }
 }
 
-fn report(image: &ImagePlan, status: Status) -> ImageReport {
+fn report(image: &ImagePlan, status: BuildStatus) -> ImageReport {
     ImageReport {
         image: image.designation.to_string(),
         status,
@@ -171,7 +174,7 @@ type Outcome = (usize, std::result::Result<ImageReport, (Error, ImageReport)>);
 
 async fn one(site: &Site, index: usize, image: &ImagePlan, tree: &RwLock<()>, events: mpsc::Sender<Heard>) -> Outcome {
     let began = Instant::now();
-    let mut done = report(image, Status::Cached);
+    let mut done = report(image, BuildStatus::Cached);
     let mut size = None;
     for step in &image.steps {
         let _ = events.send(Heard::Line(index, step.clone())).await;
@@ -210,7 +213,7 @@ fn account(done: &mut ImageReport, outcome: &BuildOutcome) {
     done.cached_steps = outcome.cached_steps;
     done.context_bytes += outcome.context_bytes;
     if outcome.cached_steps < outcome.steps {
-        done.status = Status::Built;
+        done.status = BuildStatus::Built;
     }
 }
 

@@ -60,7 +60,7 @@ pub struct TransferArgs {
 /// How it went with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum TransferStatus {
     /// It was sent.
     Transferred,
     /// It was there already.
@@ -75,7 +75,7 @@ pub struct TransferReport {
     /// As it was asked for, or the name that this means.
     pub image: String,
     /// How it went.
-    pub status: Status,
+    pub status: TransferStatus,
     /// The digest of its configuration, the same at both ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_digest: Option<String>,
@@ -349,7 +349,7 @@ impl Route<'_> {
             gone = sent.as_ref().is_err_and(|error| error.class() == Class::Unreachable);
             let mut report = TransferReport {
                 image: wanted.reference.clone(),
-                status: Status::Failed,
+                status: TransferStatus::Failed,
                 config_digest: None,
                 id: None,
                 layers_sent: tally.layers.load(Ordering::Relaxed),
@@ -387,7 +387,7 @@ impl Route<'_> {
     fn result_line(&self, report: &TransferReport) -> String {
         let (image, to) = (visible(&report.image), visible(&self.to.name));
         match report.status {
-            Status::Present => format!(
+            TransferStatus::Present => format!(
                 "{image} is on {to} already: {}",
                 counted(report.layers_skipped, "layer")
             ),
@@ -509,9 +509,9 @@ impl Route<'_> {
             self.forget_partial_images(&image.id, dest, identity).await?;
             return Ok(Arrived {
                 status: if first_sent > 0 {
-                    Status::Transferred
+                    TransferStatus::Transferred
                 } else {
-                    Status::Present
+                    TransferStatus::Present
                 },
                 id,
                 config,
@@ -553,7 +553,7 @@ impl Route<'_> {
         self.name(&shipment.image, &documents.id, dest).await?;
         self.forget_partial_images(&shipment.image.id, dest, identity).await?;
         Ok(Arrived {
-            status: Status::Transferred,
+            status: TransferStatus::Transferred,
             id: documents.id,
             config,
         })
@@ -712,7 +712,7 @@ async fn has_name(image: &StoredImage, id: &Digest, dest: &End) -> Result<bool> 
 
 /// An image at the destination.
 struct Arrived {
-    status: Status,
+    status: TransferStatus,
     id: Digest,
     config: Digest,
 }
