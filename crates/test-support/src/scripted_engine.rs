@@ -600,7 +600,7 @@ mod tests {
     use super::*;
     use crate::http;
 
-    fn ask(engine: &ScriptedEngine, path: &str) -> io::Result<http::Answer> {
+    fn ask(engine: &ScriptedEngine, path: &str) -> io::Result<http::HttpResponse> {
         http::get(&engine.socket(), path, Duration::from_millis(300))
     }
 

@@ -31,7 +31,7 @@ use crate::sync::manifest::Memory;
 use crate::sync::news::Before;
 use crate::sync::plan::{Action, Direction, Side, Why};
 use crate::sync::remote::DockShell;
-use crate::sync::request::Request;
+use crate::sync::request::RoundRequest;
 use crate::sync::rsync::Rsync;
 use crate::sync::send::Generated;
 use crate::sync::session::{Conflict, Notice, Report, Session, Target};
@@ -187,8 +187,8 @@ impl Docked {
     ///
     /// # Errors
     /// A dock that can't be reached; what concerns single paths is in the report.
-    pub async fn sync(&mut self, request: Request) -> Result<Report> {
-        let request = Request {
+    pub async fn sync(&mut self, request: RoundRequest) -> Result<Report> {
+        let request = RoundRequest {
             generated: self.generated.clone(),
             unmade: self.unmade.clone(),
             ..request
@@ -427,7 +427,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         return restore::restore(context, args);
     }
     let project = Project::find(&context.working_dir, &context.env)?;
-    let request = Request {
+    let request = RoundRequest {
         direction: args.direction,
         settle: args.settle,
         only: wanted(context, &project, &args.paths)?,
@@ -449,7 +449,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         let dock = docked.dock.clone();
         if let Some((_, mut session)) = looking {
             let report = session
-                .sync(&Request::everything(args.direction).wish(session.brake), true)
+                .sync(&RoundRequest::everything(args.direction).wish(session.brake), true)
                 .await?;
             root_files::give(context, &project, &dock, &report).await?;
         }

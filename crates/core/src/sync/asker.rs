@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::holder::Address;
 use super::manifest::Memory;
-use super::request::{Failure, Greeting, Hello, LONGEST_REPLY, PROTOCOL, Reply, Request};
+use super::request::{Failure, Greeting, Hello, HolderReply, LONGEST_REPLY, PROTOCOL, RoundRequest};
 use super::session::Report;
 use crate::agent::frame;
 use crate::agent::paths::is_private;
@@ -36,7 +36,7 @@ pub enum Asked {
 }
 
 /// Asks for a round; without a request, that the holder steps aside.
-pub async fn ask(memory: &Memory, request: Option<&Request>, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
+pub async fn ask(memory: &Memory, request: Option<&RoundRequest>, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
     match Asking::begin(memory, request).await {
         Ok(asking) => asking.answer(notice).await,
         Err(asked) => asked,
@@ -55,7 +55,7 @@ impl Asking {
     ///
     /// # Errors
     /// What there is instead of an answer.
-    pub async fn begin(memory: &Memory, request: Option<&Request>) -> Result<Self, Asked> {
+    pub async fn begin(memory: &Memory, request: Option<&RoundRequest>) -> Result<Self, Asked> {
         let (stream, greeting) = greet(memory, request.is_none()).await.ok_or(Asked::Nobody)?;
         let mut asking = Self {
             stream,
@@ -90,10 +90,10 @@ impl Asking {
             }
             let reply = tokio::time::timeout(SILENCE, frame::read_long_message(&mut stream, LONGEST_REPLY)).await;
             match reply {
-                Ok(Ok(Some(Reply::Waiting))) => {}
-                Ok(Ok(Some(Reply::Notice(line)))) => notice(&line),
-                Ok(Ok(Some(Reply::Report(outcome)))) => return Asked::Report(Box::new(outcome.into())),
-                Ok(Ok(Some(Reply::Failed(failure)))) => return Asked::Failed(failure),
+                Ok(Ok(Some(HolderReply::Waiting))) => {}
+                Ok(Ok(Some(HolderReply::Notice(line)))) => notice(&line),
+                Ok(Ok(Some(HolderReply::Report(outcome)))) => return Asked::Report(Box::new(outcome.into())),
+                Ok(Ok(Some(HolderReply::Failed(failure)))) => return Asked::Failed(failure),
                 Ok(Ok(None) | Err(_)) => return Asked::Ended,
                 // It was stopped, or hangs.
                 Err(_) => return Asked::Nobody,

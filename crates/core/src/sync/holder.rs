@@ -22,7 +22,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::manifest::Memory;
 use super::remote::Shell;
-use super::request::{Failure, Greeting, Hello, LONGEST_REQUEST, Outcome, PROTOCOL, Reply, Request};
+use super::request::{Failure, Greeting, Hello, HolderReply, LONGEST_REQUEST, Outcome, PROTOCOL, RoundRequest};
 use super::session::{Notice, Report, Session};
 use crate::agent::frame;
 use crate::agent::paths::{SOCKET_PATH, own_directory};
@@ -51,7 +51,7 @@ pub struct Address {
 
 /// What somebody asks for.
 enum Wanted {
-    Round(Request),
+    Round(RoundRequest),
     /// That the holder steps aside.
     Leave,
 }
@@ -59,7 +59,7 @@ enum Wanted {
 /// Somebody who asks, and waits for the answer.
 struct Asker {
     wanted: Wanted,
-    replies: UnboundedSender<Reply>,
+    replies: UnboundedSender<HolderReply>,
 }
 
 /// What a holder did for others.
@@ -145,7 +145,7 @@ impl Holder {
     }
 
     /// Those who have asked for this very round.
-    fn take(&mut self, request: &Request) -> Vec<Asker> {
+    fn take(&mut self, request: &RoundRequest) -> Vec<Asker> {
         let same = |asker: &mut Asker| matches!(&asker.wanted, Wanted::Round(wanted) if wanted == request);
         self.waiting.extract_if(.., same).collect()
     }
@@ -154,7 +154,7 @@ impl Holder {
     ///
     /// # Errors
     /// Those of [`Session::sync`].
-    pub async fn round<S: Shell>(&mut self, session: &mut Session<S>, request: &Request) -> Result<Report> {
+    pub async fn round<S: Shell>(&mut self, session: &mut Session<S>, request: &RoundRequest) -> Result<Report> {
         self.listen_up();
         let askers = self.take(request);
         let own = Arc::clone(&session.notice);
@@ -165,7 +165,7 @@ impl Holder {
     pub async fn answer<S: Shell>(&mut self, session: &mut Session<S>) -> Vec<Served> {
         self.listen_up();
         let mut served = Vec::new();
-        let mut requests: Vec<Request> = Vec::new();
+        let mut requests: Vec<RoundRequest> = Vec::new();
         for asker in &self.waiting {
             if let Wanted::Round(request) = &asker.wanted
                 && !requests.contains(request)
@@ -209,16 +209,16 @@ impl Drop for Holder {
 /// A round for all of these; what is to be said meanwhile goes to them, and to `own`.
 async fn round<S: Shell>(
     session: &mut Session<S>,
-    request: &Request,
+    request: &RoundRequest,
     askers: &[Asker],
     own: Option<Notice>,
 ) -> Result<Report> {
-    let listeners: Vec<UnboundedSender<Reply>> = askers.iter().map(|asker| asker.replies.clone()).collect();
+    let listeners: Vec<UnboundedSender<HolderReply>> = askers.iter().map(|asker| asker.replies.clone()).collect();
     let before = Arc::clone(&session.notice);
     session.notice = Arc::new(move |line| {
         for listener in &listeners {
             // Whoever asked has gone.
-            let _ = listener.send(Reply::Notice(line.to_owned()));
+            let _ = listener.send(HolderReply::Notice(line.to_owned()));
         }
         if let Some(own) = &own {
             own(line);
@@ -228,8 +228,8 @@ async fn round<S: Shell>(
     session.notice = before;
     for asker in askers {
         let reply = match &result {
-            Ok(report) => Reply::Report(Outcome::from(report)),
-            Err(error) => Reply::Failed(Failure::from(error)),
+            Ok(report) => HolderReply::Report(Outcome::from(report)),
+            Err(error) => HolderReply::Failed(Failure::from(error)),
         };
         let _ = asker.replies.send(reply);
     }
@@ -240,7 +240,7 @@ async fn round<S: Shell>(
 ///
 /// # Errors
 /// Those of [`Session::sync`].
-pub(super) async fn fulfil<S: Shell>(session: &mut Session<S>, request: &Request) -> Result<Report> {
+pub(super) async fn fulfil<S: Shell>(session: &mut Session<S>, request: &RoundRequest) -> Result<Report> {
     session.generated.clone_from(&request.generated);
     session.unmade.clone_from(&request.unmade);
     let (brake, with_git) = (session.brake, session.with_git);
@@ -283,7 +283,7 @@ async fn converse(stream: UnixStream, tell: UnboundedSender<Asker>, mut closing:
     }
     drop(tell);
     // Whoever asks hears that it was taken in.
-    let taken_in = tokio::time::timeout(WORDS, frame::write_long_message(&mut stream, &Reply::Waiting)).await;
+    let taken_in = tokio::time::timeout(WORDS, frame::write_long_message(&mut stream, &HolderReply::Waiting)).await;
     if !matches!(taken_in, Ok(Ok(()))) {
         return;
     }
@@ -298,9 +298,9 @@ async fn converse(stream: UnixStream, tell: UnboundedSender<Asker>, mut closing:
             },
             // It has gone: nothing more is said by an asker.
             _ = frame::incoming(&stream) => return,
-            _ = beat.tick() => Reply::Waiting,
+            _ = beat.tick() => HolderReply::Waiting,
         };
-        let is_last = matches!(reply, Reply::Report(_) | Reply::Failed(_));
+        let is_last = matches!(reply, HolderReply::Report(_) | HolderReply::Failed(_));
         let written = tokio::time::timeout(WORDS, frame::write_long_message(&mut stream, &reply)).await;
         if is_last || !matches!(written, Ok(Ok(()))) {
             return;

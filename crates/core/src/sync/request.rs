@@ -1,8 +1,8 @@
 //! What a command asks of the one that syncs the same project and dock just now ([`super::holder`]), and what it answers.
 //!
 //! The command says [`Hello`], and the holder answers with a [`Greeting`]; both are JSON in frames, as on an agent's control
-//! socket ([`crate::agent::frame`]), and stay readable for every version to come. The command then says its [`Request`], and
-//! hears [`Reply`]s until one of them is the end: all of these are long messages.
+//! socket ([`crate::agent::frame`]), and stay readable for every version to come. The command then says its [`RoundRequest`], and
+//! hears [`HolderReply`]s until one of them is the end: all of these are long messages.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub struct Greeting {
 
 /// A round that is wanted. It begins after the request, so that what was on disk then is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
+pub struct RoundRequest {
     /// Which way.
     pub direction: Direction,
     /// Whose version wins where both changed.
@@ -63,7 +63,7 @@ pub struct Request {
     pub unmade: Option<Vec<u8>>,
 }
 
-impl Request {
+impl RoundRequest {
     /// Everything that changed, in this direction.
     pub const fn everything(direction: Direction) -> Self {
         Self {
@@ -91,7 +91,7 @@ impl Request {
 /// What a holder answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reply {
+pub enum HolderReply {
     /// It is still there; nothing else has happened.
     Waiting,
     /// A line about what is going on.
@@ -279,8 +279,8 @@ mod tests {
             others: vec![b"pipe".to_vec()],
             bytes: (u64::MAX, 3),
         };
-        let text = serde_json::to_vec(&Reply::Report(Outcome::from(&report))).unwrap();
-        let Reply::Report(outcome) = serde_json::from_slice(&text).unwrap() else {
+        let text = serde_json::to_vec(&HolderReply::Report(Outcome::from(&report))).unwrap();
+        let HolderReply::Report(outcome) = serde_json::from_slice(&text).unwrap() else {
             panic!("another reply");
         };
         assert_eq!(format!("{:?}", Report::from(outcome)), format!("{report:?}"));

@@ -15,7 +15,7 @@ use super::holder::{Holder, fulfil};
 use super::manifest::Memory;
 use super::news::News;
 use super::remote::Shell;
-use super::request::Request;
+use super::request::RoundRequest;
 use super::session::{Notice, Report, Session};
 use super::watch::{self, Event};
 use crate::env::Env;
@@ -68,7 +68,7 @@ impl<S: Shell> SharedSession<S> {
     ///
     /// # Errors
     /// Those of [`Session::sync`], wherever it was done; another command that neither ends nor answers.
-    pub async fn sync(&mut self, request: &Request) -> Result<Report> {
+    pub async fn sync(&mut self, request: &RoundRequest) -> Result<Report> {
         if self.held.is_none() {
             let lock = self.lock();
             match lock.wait(Some(request), &*self.notice).await? {
@@ -207,7 +207,7 @@ impl Lock {
         }
     }
 
-    async fn wait(&self, request: Option<&Request>, notice: &(dyn Fn(&str) + Send + Sync)) -> Result<Contended> {
+    async fn wait(&self, request: Option<&RoundRequest>, notice: &(dyn Fn(&str) + Send + Sync)) -> Result<Contended> {
         let memory = Memory::peek(&self.root, &self.moniker, &self.env);
         let begun = Instant::now();
         let mut limit = begun + self.patience;

@@ -250,7 +250,7 @@ impl Versioneer {
         }
         let repository = Repository::around(&self.root)?;
         let refusal = match describe::pieces(&repository, tag_prefix, self.release)? {
-            describe::Answer::Pieces(pieces) => {
+            describe::DescribeResult::Pieces(pieces) => {
                 let version = render::render(&pieces, self.style()?, self.release)?;
                 let versions = Versions::new(version)
                     .revision(Some(pieces.long))
@@ -267,10 +267,10 @@ impl Versioneer {
                     ..versions
                 });
             }
-            describe::Answer::Unusable { revision, error } => {
+            describe::DescribeResult::Unusable { revision, error } => {
                 return Ok(Versions::new("unknown").revision(Some(revision)).error(&error));
             }
-            describe::Answer::Refused(refusal) => refusal,
+            describe::DescribeResult::Refused(refusal) => refusal,
         };
         let versions = match from_folders(&self.root, parentdir_prefix) {
             Some(version) => Versions::new(version).dirty(Some(false)),

@@ -72,11 +72,11 @@ pub(super) enum ChannelPart {
 }
 
 /// Where the answer to an [`Open`] goes.
-pub(super) type Reply = oneshot::Sender<Result<Opened, OpenError>>;
+pub(super) type OpenReply = oneshot::Sender<Result<Opened, OpenError>>;
 
 /// What a session's thread is told.
 pub(super) enum Command {
-    Open(Open, Reply),
+    Open(Open, OpenReply),
     /// The terminal of a command has another size.
     Resize(u64, Size),
     /// Nobody wants this part of a channel any more.

@@ -19,7 +19,9 @@ use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 use tokio::sync::oneshot;
 
 use super::flow::Flow;
-use super::handle::{ChannelPart, Command, Ends, ExecEnds, Inbox, Open, OpenError, Opened, Reply, closed, unreachable};
+use super::handle::{
+    ChannelPart, Command, Ends, ExecEnds, Inbox, Open, OpenError, OpenReply, Opened, closed, unreachable,
+};
 use super::intake;
 
 /// What is read from a channel at once.
@@ -166,7 +168,7 @@ impl Link {
 /// A channel that is being opened.
 struct Opening {
     open: Open,
-    reply: Option<Reply>,
+    reply: Option<OpenReply>,
     since: Instant,
     stage: Stage,
 }
@@ -212,7 +214,7 @@ pub(super) struct Loop {
     next: u64,
     /// The channel whose turn it is.
     turn: u64,
-    queue: VecDeque<(Open, Reply)>,
+    queue: VecDeque<(Open, OpenReply)>,
     /// libssh2 opens one channel at a time.
     opening: Option<Opening>,
     pinned: Option<Call>,

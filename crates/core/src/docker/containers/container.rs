@@ -689,7 +689,7 @@ async fn attach(engine: &Engine, id: &str, attach: Attach, detach_keys: Option<&
 async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<Output = Result<ExitStatus>> + use<>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Answer {
+    struct WaitResponse {
         status_code: i64,
         error: Option<Message>,
     }
@@ -713,7 +713,7 @@ async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<
         // It comes when the container ends, which may be in a year; how much it is has a bound.
         let body = http_body_util::Limited::new(response.into_body(), LONGEST_ANSWER).collect();
         let text = body.await.map_err(|cause| engine.lost(cause))?.to_bytes();
-        let answer: Answer = serde_json::from_slice(&text).map_err(|cause| engine.lost(cause))?;
+        let answer: WaitResponse = serde_json::from_slice(&text).map_err(|cause| engine.lost(cause))?;
         if let Some(message) = answer
             .error
             .and_then(|error| error.message)

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::super::flow::Flow;
 use super::super::handle::{
-    ChannelPart, Command, Ends, ExecEnds, Inbox, Open, OpenError, Opened, Reply, closed, unreachable,
+    ChannelPart, Command, Ends, ExecEnds, Inbox, Open, OpenError, OpenReply, Opened, closed, unreachable,
 };
 use super::Master;
 use super::wire::{Fields, Message};
@@ -69,7 +69,7 @@ enum Asked {
 /// A channel that is not handed out yet.
 struct Opening {
     open: Open,
-    reply: Reply,
+    reply: OpenReply,
     since: Instant,
     asked: Asked,
 }
@@ -259,7 +259,7 @@ impl Loop {
         }
     }
 
-    fn open(&mut self, open: Open, reply: Reply) -> Result<(), Lost> {
+    fn open(&mut self, open: Open, reply: OpenReply) -> Result<(), Lost> {
         // Numbers of channels that are still there are not given again.
         while self.channels.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
