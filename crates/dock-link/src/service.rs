@@ -33,7 +33,7 @@ use crate::log::Log;
 use crate::mounts::{Mounts, Seen};
 use crate::mutex::lock;
 use crate::ports::{Demand, Ports, Tap};
-use crate::prompts::{Asked, Prompts, Subscription};
+use crate::prompts::{PendingQuestion, Prompts, Subscription};
 use crate::relay;
 use crate::shells::Shells;
 use crate::timing::Timing;
@@ -446,7 +446,7 @@ impl<C: Connector> Service<C> {
             }
         };
         tokio::pin!(opening);
-        let mut asking: Option<Asked> = None;
+        let mut asking: Option<PendingQuestion> = None;
         let opened: Result<Option<(Connection, Over)>, TransportError> = loop {
             tokio::select! {
                 opened = &mut opening => break opened,
@@ -506,7 +506,7 @@ fn fitting(mut ports: Vec<Port>) -> (Vec<Port>, usize) {
     (ports, all - count)
 }
 
-async fn next_question(subscription: &mut Subscription) -> Asked {
+async fn next_question(subscription: &mut Subscription) -> PendingQuestion {
     match subscription.questions.recv().await {
         Some(asked) => asked,
         // The prompts are there for as long as a subscription.
@@ -515,7 +515,7 @@ async fn next_question(subscription: &mut Subscription) -> Asked {
 }
 
 /// Passes the person's answer on.
-async fn pass_on(stream: &mut UnixStream, asked: &Asked) -> io::Result<()> {
+async fn pass_on(stream: &mut UnixStream, asked: &PendingQuestion) -> io::Result<()> {
     match within_limit(frame::read_message(stream)).await? {
         Some(Answer { text }) => {
             // An asker that waited too long has gone.

@@ -50,7 +50,7 @@ pub struct Address {
 }
 
 /// What somebody asks for.
-enum Wanted {
+enum HolderRequest {
     Round(RoundRequest),
     /// That the holder steps aside.
     Leave,
@@ -58,7 +58,7 @@ enum Wanted {
 
 /// Somebody who asks, and waits for the answer.
 struct Asker {
-    wanted: Wanted,
+    wanted: HolderRequest,
     replies: UnboundedSender<HolderReply>,
 }
 
@@ -133,7 +133,9 @@ impl Holder {
     /// Whether somebody has asked that the holder steps aside.
     pub fn is_to_leave(&mut self) -> bool {
         self.listen_up();
-        self.waiting.iter().any(|asker| matches!(asker.wanted, Wanted::Leave))
+        self.waiting
+            .iter()
+            .any(|asker| matches!(asker.wanted, HolderRequest::Leave))
     }
 
     /// Takes in all that was asked for by now, and forgets who has gone.
@@ -146,7 +148,7 @@ impl Holder {
 
     /// Those who have asked for this very round.
     fn take(&mut self, request: &RoundRequest) -> Vec<Asker> {
-        let same = |asker: &mut Asker| matches!(&asker.wanted, Wanted::Round(wanted) if wanted == request);
+        let same = |asker: &mut Asker| matches!(&asker.wanted, HolderRequest::Round(wanted) if wanted == request);
         self.waiting.extract_if(.., same).collect()
     }
 
@@ -167,7 +169,7 @@ impl Holder {
         let mut served = Vec::new();
         let mut requests: Vec<RoundRequest> = Vec::new();
         for asker in &self.waiting {
-            if let Wanted::Round(request) = &asker.wanted
+            if let HolderRequest::Round(request) = &asker.wanted
                 && !requests.contains(request)
             {
                 requests.push(request.clone());
@@ -309,7 +311,7 @@ async fn converse(stream: UnixStream, tell: UnboundedSender<Asker>, mut closing:
 }
 
 /// What an asker wants; none of one that speaks another version, or only looked.
-async fn listen(stream: &mut UnixStream) -> io::Result<Option<Wanted>> {
+async fn listen(stream: &mut UnixStream) -> io::Result<Option<HolderRequest>> {
     if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
         return Ok(None);
     }
@@ -323,11 +325,11 @@ async fn listen(stream: &mut UnixStream) -> io::Result<Option<Wanted>> {
     };
     frame::write_message(stream, &greeting).await?;
     if hello.leave {
-        return Ok(Some(Wanted::Leave));
+        return Ok(Some(HolderRequest::Leave));
     }
     if hello.dockerutils_sync != PROTOCOL {
         return Ok(None);
     }
     let request = frame::read_long_message(stream, LONGEST_REQUEST).await?;
-    Ok(request.map(Wanted::Round))
+    Ok(request.map(HolderRequest::Round))
 }

@@ -37,7 +37,7 @@ const WINDOW: f64 = 2_097_152.0;
 const START: Duration = Duration::from_millis(10);
 
 /// What is asked for, by path.
-type Wanted = HashMap<Vec<u8>, Item>;
+type WantedItems = HashMap<Vec<u8>, Item>;
 
 /// A part of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ pub struct Heard {
 
 impl Survey {
     /// Of what is to come; `None` where that is not worth it.
-    pub fn of(wanted: &Wanted) -> Option<Self> {
+    pub fn of(wanted: &WantedItems) -> Option<Self> {
         let is_file = |item: &Item| item.kind == ItemKind::File && item.stamp.size > 0;
         let (files, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, item)| is_file(item));
         let mut files: Vec<(&Vec<u8>, u64)> = files.into_iter().map(|(path, item)| (path, item.stamp.size)).collect();
@@ -246,7 +246,7 @@ mod tests {
     use super::super::Stamp;
     use super::*;
 
-    fn wanted(files: &[(&str, u64)]) -> Wanted {
+    fn wanted(files: &[(&str, u64)]) -> WantedItems {
         let item = |size| Item {
             kind: ItemKind::File,
             mode: 0o644,

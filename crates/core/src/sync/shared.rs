@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::asker::{Asked, address, ask};
+use super::asker::{AskOutcome, address, ask};
 use super::holder::{Holder, fulfil};
 use super::manifest::Memory;
 use super::news::News;
@@ -217,19 +217,19 @@ impl Lock {
                 return Ok(Contended::Locked(memory));
             }
             match ask(&memory, request, notice).await {
-                Asked::Report(report) => return Ok(Contended::Done(report)),
-                Asked::Failed(failure) => return Err(failure.into()),
-                Asked::Ended => limit = Instant::now() + self.patience,
-                Asked::Nobody if Instant::now() > limit => {
+                AskOutcome::Report(report) => return Ok(Contended::Done(report)),
+                AskOutcome::Failed(failure) => return Err(failure.into()),
+                AskOutcome::Ended => limit = Instant::now() + self.patience,
+                AskOutcome::Nobody if Instant::now() > limit => {
                     return Err(memory.is_taken(&self.root, &self.moniker));
                 }
-                Asked::Nobody if begun.elapsed() > UNSAID && !std::mem::replace(&mut is_told, true) => {
+                AskOutcome::Nobody if begun.elapsed() > UNSAID && !std::mem::replace(&mut is_told, true) => {
                     notice(&format!(
                         "waiting for another command, which syncs {} just now",
                         self.root.display()
                     ));
                 }
-                Asked::Nobody => {}
+                AskOutcome::Nobody => {}
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -35,7 +35,7 @@ pub struct HttpObserver {
     requests: Framing,
     responses: Framing,
     /// What was asked and not yet answered.
-    asked: VecDeque<Asked>,
+    asked: VecDeque<RequestKind>,
     /// A creation, as far as it came; `None` where the request is of no interest.
     creation: Option<Vec<u8>>,
     /// The answer to one, as far as it came, and what is to be mounted; `None` where it is of no interest.
@@ -54,7 +54,7 @@ pub struct Creation {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Asked {
+enum RequestKind {
     /// With what is to be mounted, once all of the request has come.
     Create(Vec<String>),
     /// Its answer has no body.
@@ -86,7 +86,7 @@ impl HttpObserver {
                 // Where the engine has answered before it heard all, nothing waits any more.
                 Event::End => {
                     if let Some(body) = self.creation.take()
-                        && let Some(Asked::Create(mounted)) = self.asked.back_mut()
+                        && let Some(RequestKind::Create(mounted)) = self.asked.back_mut()
                     {
                         *mounted = sources(&body);
                     }
@@ -139,7 +139,7 @@ impl HttpObserver {
     fn request(&mut self, head: &[u8]) {
         match parse_request(head) {
             Some((asked, body)) if self.asked.len() < UNDER_WAY => {
-                self.creation = matches!(asked, Asked::Create(_)).then(Vec::new);
+                self.creation = matches!(asked, RequestKind::Create(_)).then(Vec::new);
                 self.asked.push_back(asked);
                 self.requests.begin(body);
             }
@@ -162,7 +162,7 @@ impl HttpObserver {
             return self.stop();
         };
         let body = match fields.body() {
-            _ if asked == Asked::Head || matches!(status, 204 | 304) => Body::Sized(0),
+            _ if asked == RequestKind::Head || matches!(status, 204 | 304) => Body::Sized(0),
             Some(Some(body)) => body,
             // To the end of the connection, as the engine answers what becomes a raw stream, and HTTP/1.0.
             Some(None) | None => return self.stop(),
@@ -171,7 +171,7 @@ impl HttpObserver {
             return self.stop();
         }
         self.answer = None;
-        if let Asked::Create(sources) = asked {
+        if let RequestKind::Create(sources) = asked {
             match status {
                 201 => self.answer = Some((Vec::new(), sources)),
                 // A path that is not there is refused so, where it was given as `--mount`.
@@ -188,7 +188,7 @@ impl HttpObserver {
 fn sources(creation: &[u8]) -> Vec<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Asked {
+    struct CreateBody {
         labels: Option<HashMap<String, IgnoredAny>>,
         host_config: Option<Host>,
     }
@@ -204,7 +204,7 @@ fn sources(creation: &[u8]) -> Vec<String> {
         r#type: Option<String>,
         source: Option<String>,
     }
-    let Ok(Asked { labels, host_config }) = serde_json::from_slice(creation) else {
+    let Ok(CreateBody { labels, host_config }) = serde_json::from_slice(creation) else {
         return Vec::new();
     };
     if labels.is_some_and(|labels| labels.contains_key(LABEL_PROJECT)) {
@@ -304,7 +304,7 @@ fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
-fn parse_request(head: &[u8]) -> Option<(Asked, Body)> {
+fn parse_request(head: &[u8]) -> Option<(RequestKind, Body)> {
     let mut lines = lines(head);
     let first = std::str::from_utf8(lines.next()?).ok()?;
     let mut words = first.split(' ');
@@ -318,9 +318,9 @@ fn parse_request(head: &[u8]) -> Option<(Asked, Body)> {
     }
     let body = fields.body()?.unwrap_or(Body::Sized(0));
     let asked = match method {
-        "POST" if is_creation(target) => Asked::Create(Vec::new()),
-        "HEAD" => Asked::Head,
-        _ => Asked::Other,
+        "POST" if is_creation(target) => RequestKind::Create(Vec::new()),
+        "HEAD" => RequestKind::Head,
+        _ => RequestKind::Other,
     };
     Some((asked, body))
 }

@@ -40,7 +40,7 @@ use crate::service::Streams;
 use crate::transport::{Connector, TransportError, TransportErrorKind};
 use created_containers::CreatedContainers;
 use engine::{Engine, Event};
-use forward_rules::{Claim, Key, Wanted, Whose};
+use forward_rules::{Claim, Key, WantedPort, Whose};
 use http_observer::{Creation, HttpObserver};
 use listener::Listener;
 
@@ -361,11 +361,11 @@ impl Ports {
     /// Makes what is open what should be.
     async fn settle<C: Connector>(
         &self,
-        wanted: Vec<Wanted>,
+        wanted: Vec<WantedPort>,
         link: &Link<C>,
         forbidden: &mut Option<Option<TransportError>>,
     ) {
-        let (wanted, label_alone): (Vec<Wanted>, Vec<Wanted>) =
+        let (wanted, label_alone): (Vec<WantedPort>, Vec<WantedPort>) =
             wanted.into_iter().partition(|port| port.claim > Claim::LabelAlone);
         let keys: BTreeSet<&Key> = wanted.iter().map(|port| &port.key).collect();
         self.shut(|key| !keys.contains(key)).await;
@@ -405,7 +405,7 @@ impl Ports {
     }
 
     /// Says once, for ever, that containers which bear the user's label alone are not forwarded.
-    fn tell_of_labels(&self, ports: &[Wanted]) {
+    fn tell_of_labels(&self, ports: &[WantedPort]) {
         let Some(port) = ports.first() else { return };
         if self.told.exists() {
             return;
@@ -425,7 +425,7 @@ impl Ports {
     }
 
     /// What is shown of a port that stays on the dock.
-    fn stays(&self, wanted: &Wanted) -> wire::Port {
+    fn stays(&self, wanted: &WantedPort) -> wire::Port {
         let moniker = self.mounts.moniker();
         wire::Port {
             reason: Some("it bears your name, and was not made from here".to_owned()),
@@ -442,7 +442,7 @@ impl Ports {
     /// Opens a listener, or says why it stays shut.
     async fn open<C: Connector>(
         &self,
-        wanted: &Wanted,
+        wanted: &WantedPort,
         link: &Link<C>,
         numbers: &BTreeSet<u16>,
         forbidden: &mut Option<Option<TransportError>>,
@@ -532,7 +532,7 @@ impl Ports {
     }
 }
 
-fn described(wanted: &Wanted) -> wire::Port {
+fn described(wanted: &WantedPort) -> wire::Port {
     let key = &wanted.key;
     wire::Port {
         container: key.container.clone(),

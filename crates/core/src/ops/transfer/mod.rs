@@ -113,7 +113,7 @@ struct Document<T> {
 }
 
 /// An image that is asked for.
-struct Wanted {
+struct RequestedImage {
     /// What the engine is asked for.
     reference: String,
     /// The image type, where it is one.
@@ -229,7 +229,7 @@ impl Route<'_> {
         })
     }
 
-    async fn show_plans(&self, wanted: &[Wanted], source: &End, dest: &End) -> Result<ExitStatus> {
+    async fn show_plans(&self, wanted: &[RequestedImage], source: &End, dest: &End) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         let mut worst = ExitStatus::SUCCESS;
         let (mut reports, mut failed) = (Vec::new(), Vec::new());
@@ -272,7 +272,7 @@ impl Route<'_> {
         Ok(worst)
     }
 
-    fn plan_line(&self, wanted: &Wanted, plan: &Plan) -> String {
+    fn plan_line(&self, wanted: &RequestedImage, plan: &Plan) -> String {
         let to_send = match plan.sent {
             0 => "no layer to send".to_owned(),
             number => format!("{} to send ({})", counted(number, "layer"), amount(plan)),
@@ -285,7 +285,7 @@ impl Route<'_> {
         )
     }
 
-    async fn image(&self, wanted: &Wanted, source: &End) -> Result<StoredImage> {
+    async fn image(&self, wanted: &RequestedImage, source: &End) -> Result<StoredImage> {
         let image = source.store.image(&source.engine, &wanted.reference).await;
         image.map_err(|error| match &wanted.built_as {
             Some(name) if error.class() == Class::Failed => error.hint(hint!("build it first: build-image {}", name)),
@@ -294,7 +294,7 @@ impl Route<'_> {
     }
 
     /// Says what of the image does not arrive as one may think.
-    fn warn(&self, wanted: &Wanted, image: &StoredImage, plan: &Plan, dest: &End) {
+    fn warn(&self, wanted: &RequestedImage, image: &StoredImage, plan: &Plan, dest: &End) {
         let target = &dest.platform;
         let chosen = plan::chosen(image, target);
         let differs = chosen.is_some_and(|chosen| {
@@ -324,7 +324,7 @@ impl Route<'_> {
 
     async fn send_each(
         &self,
-        wanted: &[Wanted],
+        wanted: &[RequestedImage],
         mut source: End,
         mut dest: End,
         identity: &Identity,
@@ -404,7 +404,7 @@ impl Route<'_> {
     /// Sends one image, over as many tries as it takes.
     async fn send(
         &self,
-        wanted: &Wanted,
+        wanted: &RequestedImage,
         source: &mut End,
         dest: &mut End,
         tally: &Arc<Tally>,
@@ -473,7 +473,7 @@ impl Route<'_> {
 
     async fn attempt(
         &self,
-        wanted: &Wanted,
+        wanted: &RequestedImage,
         source: &End,
         dest: &End,
         tally: &Arc<Tally>,
@@ -739,7 +739,7 @@ fn key(context: &Context) -> Result<Option<PathBuf>> {
 }
 
 /// Image types of the project, where we are in one, stand for what build-image made of them.
-fn wanted(context: &Context, images: &[String]) -> Result<Vec<Wanted>> {
+fn wanted(context: &Context, images: &[String]) -> Result<Vec<RequestedImage>> {
     let project = match Project::find(&context.working_dir, &context.env) {
         Ok(project) => Some(project),
         // In a project whose configuration is damaged or does not count, nobody knows what an image type stands for.
@@ -751,7 +751,7 @@ fn wanted(context: &Context, images: &[String]) -> Result<Vec<Wanted>> {
         }
         Err(_) => None,
     };
-    let mut all: Vec<Wanted> = Vec::new();
+    let mut all: Vec<RequestedImage> = Vec::new();
     for image in images {
         let built = project.as_ref().filter(|project| project.runnable(image).is_ok());
         let wanted = match built {
@@ -759,12 +759,12 @@ fn wanted(context: &Context, images: &[String]) -> Result<Vec<Wanted>> {
                 let named = project.designation(image)?;
                 named.notes.iter().for_each(|note| context.printer.warning(note));
                 let Designation { name, tag } = named.designation;
-                Wanted {
+                RequestedImage {
                     reference: format!("{name}:{tag}"),
                     built_as: Some(image.clone()),
                 }
             }
-            None => Wanted {
+            None => RequestedImage {
                 reference: image.clone(),
                 built_as: None,
             },

@@ -253,7 +253,7 @@ async fn who_stops_waiting_ends_nobody_else_s_round_and_one_round_is_for_all_who
     assert_eq!(done(&own), [("a".to_owned(), Action::Send(0o644))]);
     for one in asked {
         match one {
-            crate::sync::asker::Asked::Report(report) => {
+            crate::sync::asker::AskOutcome::Report(report) => {
                 assert_eq!(done(&report), [("b".to_owned(), Action::Send(0o644))]);
             }
             other => panic!("{other:?}"),

@@ -60,7 +60,7 @@ const GIVEN_UP: Duration = Duration::from_secs(600);
 
 /// What is asked for on a channel, of which the answer is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum ChannelRequest {
     Channel,
     Terminal,
     Start,
@@ -71,7 +71,7 @@ struct Opening {
     open: Open,
     reply: OpenReply,
     since: Instant,
-    asked: Asked,
+    asked: ChannelRequest,
 }
 
 /// A channel, from its opening to both sides' farewell.
@@ -293,7 +293,7 @@ impl Loop {
                 open,
                 reply,
                 since: Instant::now(),
-                asked: Asked::Channel,
+                asked: ChannelRequest::Channel,
             }),
             remote: 0,
             window: 0,
@@ -410,17 +410,17 @@ impl Loop {
         };
         let request = |name: &str| Message::packet(REQUEST).number(channel.remote).string(name).byte(1);
         let message = match (pty, line) {
-            (Some(Pty { term, size }), _) if opening.asked == Asked::Channel => {
-                opening.asked = Asked::Terminal;
+            (Some(Pty { term, size }), _) if opening.asked == ChannelRequest::Channel => {
+                opening.asked = ChannelRequest::Terminal;
                 // No modes: those of the far side's system.
                 sized(request("pty-req").string(term), *size).string([0_u8])
             }
             (_, Some(line)) => {
-                opening.asked = Asked::Start;
+                opening.asked = ChannelRequest::Start;
                 request("exec").string(line)
             }
             (_, None) => {
-                opening.asked = Asked::Start;
+                opening.asked = ChannelRequest::Start;
                 request("shell")
             }
         };
@@ -430,11 +430,11 @@ impl Loop {
     fn answered(&mut self, channel: &mut Channel, number: u32, yes: bool) {
         let Some(opening) = &channel.opening else { return };
         let denied = match (opening.asked, yes) {
-            (Asked::Channel, _) => return,
-            (Asked::Terminal, true) => return self.ask(channel),
-            (Asked::Start, true) => return self.hand_out(channel, number),
-            (Asked::Terminal, false) => "a terminal",
-            (Asked::Start, false) => "to run a command",
+            (ChannelRequest::Channel, _) => return,
+            (ChannelRequest::Terminal, true) => return self.ask(channel),
+            (ChannelRequest::Start, true) => return self.hand_out(channel, number),
+            (ChannelRequest::Terminal, false) => "a terminal",
+            (ChannelRequest::Start, false) => "to run a command",
         };
         if let Some(opening) = channel.opening.take() {
             let _ = opening.reply.send(Err(OpenError::Denied(denied)));
