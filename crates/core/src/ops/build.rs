@@ -130,12 +130,12 @@ pub struct ImageReport {
     pub context_bytes: u64,
     /// Why it failed, or was skipped.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
+    pub failure: Option<ImageFailure>,
 }
 
 /// Why an image could not be built.
 #[derive(Clone, Debug, Serialize)]
-pub struct Failure {
+pub struct ImageFailure {
     /// The builder's message, or whose else it is.
     #[serde(flatten)]
     pub error: ErrorDocument,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::holder::Address;
 use super::manifest::Memory;
-use super::request::{Failure, Greeting, Hello, HolderReply, LONGEST_REPLY, PROTOCOL, RoundRequest};
+use super::request::{Greeting, Hello, HolderReply, LONGEST_REPLY, PROTOCOL, RemoteError, RoundRequest};
 use super::session::Report;
 use crate::agent::frame;
 use crate::agent::paths::is_private;
@@ -28,7 +28,7 @@ pub enum AskOutcome {
     /// The round is done.
     Report(Box<Report>),
     /// The round could not be done.
-    Failed(Failure),
+    Failed(RemoteError),
     /// The holder has ended, or leaves it to the next one.
     Ended,
     /// Nobody can be asked: there is no holder, or none that answers.

@@ -22,7 +22,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::manifest::Memory;
 use super::remote::Shell;
-use super::request::{Failure, Greeting, Hello, HolderReply, LONGEST_REQUEST, Outcome, PROTOCOL, RoundRequest};
+use super::request::{
+    Greeting, Hello, HolderReply, LONGEST_REQUEST, PROTOCOL, RemoteError, RemoteReport, RoundRequest,
+};
 use super::session::{Notice, Report, Session};
 use crate::agent::frame;
 use crate::agent::paths::{SOCKET_PATH, own_directory};
@@ -230,8 +232,8 @@ async fn round<S: Shell>(
     session.notice = before;
     for asker in askers {
         let reply = match &result {
-            Ok(report) => HolderReply::Report(Outcome::from(report)),
-            Err(error) => HolderReply::Failed(Failure::from(error)),
+            Ok(report) => HolderReply::Report(RemoteReport::from(report)),
+            Err(error) => HolderReply::Failed(RemoteError::from(error)),
         };
         let _ = asker.replies.send(reply);
     }

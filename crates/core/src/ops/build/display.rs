@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::schedule::Site;
-use super::{BuildPlan, Failure, ImagePlan, PlanStep, failure_of};
+use super::{BuildPlan, ImageFailure, ImagePlan, PlanStep, failure_of};
 use crate::docker::build::dockerfile::Dockerfile;
 use crate::docker::build::{BuildEvent, BuildOutcome, StepState};
 use crate::docker::images::verdict::RegistryVerdict;
@@ -215,11 +215,11 @@ impl Display {
     }
 
     /// Shows a failure: the step's last lines, the Dockerfile around its line, the message. Gives the same for a document.
-    pub(super) fn failed(&mut self, image: &ImagePlan, error: &Error, root: &Path) -> Failure {
+    pub(super) fn failed(&mut self, image: &ImagePlan, error: &Error, root: &Path) -> ImageFailure {
         let (excerpts, error) = self.explain(image, error, root);
         excerpts.iter().for_each(|text| self.printer.excerpt(text));
         self.printer.error(error.get());
-        Failure {
+        ImageFailure {
             error: error.get().document(),
             excerpts,
         }

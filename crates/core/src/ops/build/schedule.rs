@@ -11,7 +11,7 @@ use tokio::sync::{RwLock, mpsc};
 
 use super::display::{Display, Heard};
 use super::{
-    BuildPlan, BuildStatus, Failure, ImagePlan, ImageReport, PlanStep, Reports, script_failure, seconds_since,
+    BuildPlan, BuildStatus, ImageFailure, ImagePlan, ImageReport, PlanStep, Reports, script_failure, seconds_since,
 };
 use crate::docker::build::{BuildOutcome, BuildRequest, Builder, build};
 use crate::docker::connect::client_config::ClientConfig;
@@ -103,7 +103,7 @@ pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
                 let failed =
                     failed.filter(|report| matches!(report.status, BuildStatus::Failed | BuildStatus::Skipped));
                 let names: Vec<&str> = failed.map(|report| report.image.as_str()).collect();
-                done.failure = Some(Failure {
+                done.failure = Some(ImageFailure {
                     error: Error::failed(format!("it needs {}, which could not be built", names.join(", "))).document(),
                     excerpts: Vec::new(),
                 });
@@ -170,9 +170,15 @@ fn report(image: &ImagePlan, status: BuildStatus) -> ImageReport {
     }
 }
 
-type Outcome = (usize, std::result::Result<ImageReport, (Error, ImageReport)>);
+type ImageOutcome = (usize, std::result::Result<ImageReport, (Error, ImageReport)>);
 
-async fn one(site: &Site, index: usize, image: &ImagePlan, tree: &RwLock<()>, events: mpsc::Sender<Heard>) -> Outcome {
+async fn one(
+    site: &Site,
+    index: usize,
+    image: &ImagePlan,
+    tree: &RwLock<()>,
+    events: mpsc::Sender<Heard>,
+) -> ImageOutcome {
     let began = Instant::now();
     let mut done = report(image, BuildStatus::Cached);
     let mut size = None;

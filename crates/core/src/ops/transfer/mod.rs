@@ -35,7 +35,7 @@ use endpoint::TransferEndpoint;
 use manifests::partial_label;
 use plan::{Plan, Room};
 use running::{Identity, Running};
-use send::{End, Failure, Shipment, Tally};
+use send::{End, Shipment, Tally, TransferFailure};
 use verify::{PartialImage, partial_images, present, remove, remove_unnamed, verify};
 
 /// What was changed under us is planned so often anew.
@@ -422,17 +422,17 @@ impl Route<'_> {
                 patience.renew();
             }
             match failure {
-                Failure::Final(error) => return Err(self.with_partial_images(error, dest, identity).await),
-                Failure::Misread(_) if !careful => careful = true,
-                Failure::Misread(error) => return Err(self.with_partial_images(error, dest, identity).await),
-                Failure::Changed(error) => {
+                TransferFailure::Final(error) => return Err(self.with_partial_images(error, dest, identity).await),
+                TransferFailure::Misread(_) if !careful => careful = true,
+                TransferFailure::Misread(error) => return Err(self.with_partial_images(error, dest, identity).await),
+                TransferFailure::Changed(error) => {
                     plans += 1;
                     careful = true;
                     if plans == PLANS {
                         return Err(self.with_partial_images(error, dest, identity).await);
                     }
                 }
-                Failure::Lost(error) => {
+                TransferFailure::Lost(error) => {
                     let printer = &self.context.printer;
                     printer.warning(&format!(
                         "the link was cut ({}); trying again, with the layers that arrived kept on {}",
@@ -479,7 +479,7 @@ impl Route<'_> {
         tally: &Arc<Tally>,
         careful: bool,
         identity: &Identity,
-    ) -> Result<Arrived, Failure> {
+    ) -> Result<Arrived, TransferFailure> {
         // The disk is asked for meanwhile: on a far link, each question takes its time.
         let mut free = std::pin::pin!(self.free(dest));
         let mut looked = None;
@@ -546,8 +546,8 @@ impl Route<'_> {
                 let _ = remove_unnamed(&dest.engine, &documents.id).await;
             }
             return Err(match error.class() {
-                Class::Unreachable => Failure::Lost(error),
-                _ => Failure::Changed(error),
+                Class::Unreachable => TransferFailure::Lost(error),
+                _ => TransferFailure::Changed(error),
             });
         }
         self.name(&shipment.image, &documents.id, dest).await?;
@@ -560,18 +560,18 @@ impl Route<'_> {
     }
 
     /// Gives the image its name at the destination, and looks whether it has it.
-    async fn name(&self, image: &StoredImage, id: &Digest, dest: &End) -> Result<(), Failure> {
+    async fn name(&self, image: &StoredImage, id: &Digest, dest: &End) -> Result<(), TransferFailure> {
         let Some(name) = &image.name else { return Ok(()) };
         image_store::tag(&dest.engine, id, name)
             .await
             .map_err(|error| match error.class() {
                 // It had no name for a moment, and may have been taken for unused.
-                Class::Failed => Failure::Changed(error),
-                _ => Failure::of(error),
+                Class::Failed => TransferFailure::Changed(error),
+                _ => TransferFailure::of(error),
             })?;
         match has_name(image, id, dest).await? {
             true => Ok(()),
-            false => Err(Failure::Changed(Error::failed(format!(
+            false => Err(TransferFailure::Changed(Error::failed(format!(
                 "{name} is another image on {} now",
                 self.to.name
             )))),
@@ -594,7 +594,12 @@ impl Route<'_> {
     }
 
     /// Removes what kept the layers of an image that is whole now, and leaves what another transfer of it still needs.
-    async fn forget_partial_images(&self, image: &Digest, dest: &End, identity: &Identity) -> Result<(), Failure> {
+    async fn forget_partial_images(
+        &self,
+        image: &Digest,
+        dest: &End,
+        identity: &Identity,
+    ) -> Result<(), TransferFailure> {
         let label = partial_label(image);
         let removed = async {
             let found = partial_images(&dest.engine, &label).await?;
@@ -607,7 +612,7 @@ impl Route<'_> {
         };
         match removed.await {
             Ok(()) => Ok(()),
-            Err(error) if error.class() == Class::Unreachable => Err(Failure::Lost(error)),
+            Err(error) if error.class() == Class::Unreachable => Err(TransferFailure::Lost(error)),
             // The image is there, and whole.
             Err(error) => {
                 self.context.printer.warning(&format!(

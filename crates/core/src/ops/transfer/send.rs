@@ -43,7 +43,7 @@ const SILENCES: usize = 2;
 
 /// Why a transfer did not come to its end.
 #[derive(Debug)]
-pub enum Failure {
+pub enum TransferFailure {
     /// The link to an engine was cut: try again.
     Lost(Error),
     /// What is there is not what the plan was made of: plan again.
@@ -54,7 +54,7 @@ pub enum Failure {
     Final(Error),
 }
 
-impl Failure {
+impl TransferFailure {
     /// An error of a call to an engine.
     pub fn of(error: Error) -> Self {
         match error.class() {
@@ -64,7 +64,7 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for TransferFailure {
     fn from(error: Error) -> Self {
         Self::of(error)
     }
@@ -182,16 +182,16 @@ impl Shipment {
     /// Sends all, and gives what the image is made of at the destination, where it has no name yet.
     ///
     /// # Errors
-    /// [`Failure`]; nothing but whole layers is left at the destination then.
-    pub async fn send(self: &Arc<Self>) -> Result<Manifests, Failure> {
+    /// [`TransferFailure`]; nothing but whole layers is left at the destination then.
+    pub async fn send(self: &Arc<Self>) -> Result<Manifests, TransferFailure> {
         tokio::select! {
             sent = self.send_all() => sent,
-            lost = silence(&self.dest.engine) => Err(Failure::Lost(lost)),
-            lost = silence(&self.source.engine) => Err(Failure::Lost(lost)),
+            lost = silence(&self.dest.engine) => Err(TransferFailure::Lost(lost)),
+            lost = silence(&self.source.engine) => Err(TransferFailure::Lost(lost)),
         }
     }
 
-    async fn send_all(self: &Arc<Self>) -> Result<Manifests, Failure> {
+    async fn send_all(self: &Arc<Self>) -> Result<Manifests, TransferFailure> {
         let (turn, _) = watch::channel(0);
         let (open, mut opening) = mpsc::unbounded_channel();
         let feeding = self.feed(Opener {
@@ -220,7 +220,7 @@ impl Shipment {
                         return Err(failure);
                     }
                 }
-                else => return Err(Failure::Final(Error::failed("a load was lost"))),
+                else => return Err(TransferFailure::Final(Error::failed("a load was lost"))),
             }
         }
     }
@@ -313,7 +313,7 @@ impl Shipment {
             .plan
             .variants
             .first()
-            .ok_or_else(|| Failure::Final(Error::failed("the image has no parts")))?;
+            .ok_or_else(|| TransferFailure::Final(Error::failed("the image has no parts")))?;
         let diff_ids: Vec<Digest> = variant.layers.iter().map(|layer| layer.diff_id.clone()).collect();
         let mut sorter = Sorter::new(self, opener);
         let mut names = Names::of(&self.image.id, &diff_ids);
@@ -340,11 +340,14 @@ impl Shipment {
             .method(Method::GET)
             .uri(format!("/images/{}/get", self.image.id))
             .body(Empty::<Bytes>::new())
-            .map_err(|cause| Failure::Final(Error::failed("the image can't be asked for").because(cause)))?;
-        let response = engine.worked(engine.request(request)).await.map_err(Failure::of)?;
+            .map_err(|cause| TransferFailure::Final(Error::failed("the image can't be asked for").because(cause)))?;
+        let response = engine
+            .worked(engine.request(request))
+            .await
+            .map_err(TransferFailure::of)?;
         if !response.status().is_success() {
             let error = Error::failed(format!("the layers of {} can't be read", self.image.id.short()));
-            return Err(Failure::Final(error.because(refusal(response).await)).into());
+            return Err(TransferFailure::Final(error.because(refusal(response).await)).into());
         }
         let (pieces, coming) = mpsc::channel(PIECES);
         let (found, mut finding) = mpsc::channel(PIECES);
@@ -374,22 +377,22 @@ impl Shipment {
         sorted?;
         match reading.await {
             Ok(Ok(pass)) => Ok(pass),
-            Ok(Err(cause)) if broken => Err(Failure::Lost(engine.lost(cause)).into()),
-            Ok(Err(cause)) => Err(Failure::Misread(
+            Ok(Err(cause)) if broken => Err(TransferFailure::Lost(engine.lost(cause)).into()),
+            Ok(Err(cause)) => Err(TransferFailure::Misread(
                 Error::failed(format!("the layers of {} can't be read", self.image.id.short())).because(cause),
             )
             .into()),
-            Err(cause) => Err(Failure::Final(Error::failed("a thread ended early").because(cause)).into()),
+            Err(cause) => Err(TransferFailure::Final(Error::failed("a thread ended early").because(cause)).into()),
         }
     }
 
     /// What comes at the end of an archive, when all before it was loaded.
-    fn documents(&self, number: usize, config: Option<&[u8]>) -> Result<Manifests, Failure> {
-        let missing = || Failure::Final(Error::failed("a part of the archive is missing"));
+    fn documents(&self, number: usize, config: Option<&[u8]>) -> Result<Manifests, TransferFailure> {
+        let missing = || TransferFailure::Final(Error::failed("a part of the archive is missing"));
         let archive = self.plan.archives.get(number).ok_or_else(missing)?;
         let variant = self.plan.variants.get(archive.variant).ok_or_else(missing)?;
         let last = self.plan.is_last(number);
-        let placed = |number: usize, end: usize| -> Result<Vec<Descriptor>, Failure> {
+        let placed = |number: usize, end: usize| -> Result<Vec<Descriptor>, TransferFailure> {
             let placed = self.placed();
             (0..end)
                 .map(|at| placed.get(&(number, at)).cloned().ok_or_else(missing))
@@ -438,7 +441,7 @@ async fn silence(engine: &Engine) -> Error {
     }
 }
 
-type Load = BoxFuture<'static, Result<Manifests, Failure>>;
+type Load = BoxFuture<'static, Result<Manifests, TransferFailure>>;
 
 /// Begins loads.
 struct Opener {
@@ -452,11 +455,11 @@ enum FeedError {
     /// The load that they are for has ended.
     Gone,
     /// They can't be read.
-    Failure(Failure),
+    Failure(TransferFailure),
 }
 
-impl From<Failure> for FeedError {
-    fn from(failure: Failure) -> Self {
+impl From<TransferFailure> for FeedError {
+    fn from(failure: TransferFailure) -> Self {
         Self::Failure(failure)
     }
 }
@@ -509,13 +512,13 @@ impl Opener {
                 }
                 // Whoever does not take it says why.
                 let _ = ending.send(ArchivePart::End).await;
-                Ok::<_, Failure>(documents)
+                Ok::<_, TransferFailure>(documents)
             };
             let documents = tokio::select! {
                 ended = &mut loading => {
                     return Err(match ended {
                         Err(error) => shipment.load_failure(error),
-                        Ok(()) => Failure::Final(Error::failed("the engine took an archive before its end")),
+                        Ok(()) => TransferFailure::Final(Error::failed("the engine took an archive before its end")),
                     });
                 }
                 documents = tail => documents?,
@@ -537,17 +540,17 @@ impl Opener {
 }
 
 impl Shipment {
-    fn load_failure(&self, error: LoadError) -> Failure {
+    fn load_failure(&self, error: LoadError) -> TransferFailure {
         let at = &self.dest.engine.choice().endpoint;
         match error {
-            LoadError::Lost(error) => Failure::of(error),
-            LoadError::Refused(message) if message.contains("no space left") => Failure::Final(
+            LoadError::Lost(error) => TransferFailure::of(error),
+            LoadError::Refused(message) if message.contains("no space left") => TransferFailure::Final(
                 Error::failed(format!("the disk of the engine at {at} is full"))
                     .because(Error::failed(message))
                     .hint("make room there: docker system prune"),
             ),
             // Layers that were there when the plan was made may have been removed.
-            LoadError::Refused(message) => Failure::Changed(
+            LoadError::Refused(message) => TransferFailure::Changed(
                 Error::failed(format!("the engine at {at} does not take the image")).because(Error::failed(message)),
             ),
         }
@@ -574,17 +577,17 @@ impl Feed {
             size: blob.size,
         };
         self.parts.send(file).await?;
-        let mut pieces = Box::pin(content.read(&blob.digest, None).await.map_err(Failure::of)?);
+        let mut pieces = Box::pin(content.read(&blob.digest, None).await.map_err(TransferFailure::of)?);
         let mut hasher = Sha256::new();
         while let Some(piece) = pieces.next().await {
-            let piece = piece.map_err(Failure::of)?;
+            let piece = piece.map_err(TransferFailure::of)?;
             hasher.update(&piece);
             if let Some(bar) = &mut bar {
                 bar.advance(piece.len() as u64);
             }
             self.parts.send(ArchivePart::Data(piece)).await?;
         }
-        check(hasher, &blob.digest).map_err(Failure::Final)?;
+        check(hasher, &blob.digest).map_err(TransferFailure::Final)?;
         Ok(())
     }
 
@@ -602,7 +605,7 @@ async fn unpack(
     blob: &Descriptor,
     mut into: Option<(&mpsc::Sender<ArchivePart>, &mut Bar)>,
 ) -> Result<u64, FeedError> {
-    let mut blob = Box::pin(content.read(&blob.digest, None).await.map_err(Failure::of)?);
+    let mut blob = Box::pin(content.read(&blob.digest, None).await.map_err(TransferFailure::of)?);
     let (pieces, coming) = mpsc::channel(PIECES);
     let (plain, mut unpacked) = mpsc::channel(PIECES);
     let unpacking = tokio::task::spawn_blocking(move || unpacking::unpack(PieceReader::new(coming), &plain));
@@ -637,14 +640,14 @@ async fn unpack(
     };
     let (read, taken) = tokio::join!(reading, taking);
     let (hasher, size) = taken?;
-    read.map_err(Failure::of)?;
+    read.map_err(TransferFailure::of)?;
     match unpacking.await {
-        Ok(Ok(())) => check(hasher, &layer.diff_id).map_err(Failure::Final)?,
+        Ok(Ok(())) => check(hasher, &layer.diff_id).map_err(TransferFailure::Final)?,
         Ok(Err(cause)) => {
             let error = Error::failed(format!("the layer {} can't be unpacked", layer.diff_id.short()));
-            return Err(Failure::Final(error.because(cause)).into());
+            return Err(TransferFailure::Final(error.because(cause)).into());
         }
-        Err(cause) => return Err(Failure::Final(Error::failed("a thread ended early").because(cause)).into()),
+        Err(cause) => return Err(TransferFailure::Final(Error::failed("a thread ended early").because(cause)).into()),
     }
     Ok(size)
 }
@@ -711,7 +714,7 @@ impl<'a> Sorter<'a> {
             SavedPart::Config(config) => {
                 if Digest::of(&config) != self.shipment.image.id {
                     let error = Error::failed("the image's configuration is damaged at its source");
-                    return Err(Failure::Final(error).into());
+                    return Err(TransferFailure::Final(error).into());
                 }
                 self.config = Some(config);
             }
@@ -775,7 +778,7 @@ impl<'a> Sorter<'a> {
         let digest = current.digest;
         if let Some(hasher) = current.hasher {
             // Its name was guessed, and it was taken for another.
-            check(hasher, &digest).map_err(Failure::Misread)?;
+            check(hasher, &digest).map_err(TransferFailure::Misread)?;
         }
         current.bar.done();
         let variant = self.shipment.plan.variants.first();
