@@ -35,7 +35,7 @@ const INSTRUCTION: usize = 72;
 
 /// An image taken apart.
 #[derive(Debug, Serialize)]
-struct Report {
+struct LayersReport {
     image: String,
     id: String,
     /// Bytes of all files of all layers.
@@ -169,7 +169,7 @@ async fn read(context: &Context, reference: &str, image: &str) -> Result<(String
     Ok((facts.id, archived))
 }
 
-fn report(image: String, id: String, archived: &ArchivedImage, steps: &[Instruction]) -> Report {
+fn report(image: String, id: String, archived: &ArchivedImage, steps: &[Instruction]) -> LayersReport {
     let layers = waste::weigh(&archived.layers);
     let total = layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
     let placed = place(&archived.history, archived.layers.len(), steps);
@@ -209,7 +209,7 @@ fn report(image: String, id: String, archived: &ArchivedImage, steps: &[Instruct
             }
         })
         .collect();
-    Report {
+    LayersReport {
         image,
         id,
         size: total,
@@ -274,7 +274,7 @@ fn plain(created_by: &str) -> String {
     words.join(" ")
 }
 
-fn print(printer: &Printer, report: &Report, whole: bool) {
+fn print(printer: &Printer, report: &LayersReport, whole: bool) {
     let mut table = Table::new([
         ("LAYER", Align::Right),
         ("SIZE", Align::Right),

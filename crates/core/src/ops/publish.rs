@@ -75,7 +75,7 @@ pub struct PublishReport {
 
 /// All that `--json` prints.
 #[derive(Serialize)]
-struct Document<'a> {
+struct PublishDocument<'a> {
     images: Vec<&'a PublishReport>,
 }
 
@@ -376,7 +376,7 @@ impl Publisher<'_> {
     fn print(&self, reports: &[(PublishReport, ExitStatus)]) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         if printer.json() {
-            printer.result_json(&Document {
+            printer.result_json(&PublishDocument {
                 images: reports.iter().map(|(report, _)| report).collect(),
             })?;
         } else {

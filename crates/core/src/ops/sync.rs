@@ -71,7 +71,7 @@ pub struct SyncArgs {
 
 /// The result in JSON.
 #[derive(Serialize)]
-struct Document<'a> {
+struct SyncDocument<'a> {
     dock: &'a str,
     workspace: &'a str,
     sent: Vec<String>,
@@ -532,12 +532,12 @@ fn line(path: &[u8], action: Action) -> String {
     format!("{word:<12} {}", shown(path))
 }
 
-fn document<'a>(dock: &'a Dock, report: &'a Report) -> Document<'a> {
+fn document<'a>(dock: &'a Dock, report: &'a Report) -> SyncDocument<'a> {
     let paths = |wanted: fn(&Action) -> bool| {
         let paths = report.done.iter().filter(|(_, action)| wanted(action));
         paths.map(|(path, _)| text(path)).collect()
     };
-    Document {
+    SyncDocument {
         dock: &dock.moniker,
         workspace: &report.workspace,
         sent: paths(|action| matches!(action, Action::Send(_))),

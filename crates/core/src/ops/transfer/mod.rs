@@ -108,7 +108,7 @@ struct PlanReport {
 
 /// All that `--json` prints.
 #[derive(Serialize)]
-struct Document<T> {
+struct TransferDocument<T> {
     images: Vec<T>,
 }
 
@@ -266,7 +266,7 @@ impl Route<'_> {
             }
         }
         if printer.json() {
-            let done = Document { images: reports };
+            let done = TransferDocument { images: reports };
             printer.result_json(&WithFailures { done, failed })?;
         }
         Ok(worst)
@@ -379,7 +379,7 @@ impl Route<'_> {
             reports.push(report);
         }
         if printer.json() {
-            printer.result_json(&Document { images: reports })?;
+            printer.result_json(&TransferDocument { images: reports })?;
         }
         Ok(worst)
     }
