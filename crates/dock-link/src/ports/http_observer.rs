@@ -247,7 +247,7 @@ pub(crate) fn is_id(text: &str) -> bool {
 
 /// What the head of a message says of its body.
 #[derive(Debug, Default)]
-struct Fields {
+struct HeaderFields {
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
@@ -255,7 +255,7 @@ struct Fields {
     raw: bool,
 }
 
-impl Fields {
+impl HeaderFields {
     /// The fields between a message's first line and the empty one; `None` where they are not plain.
     fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let mut fields = Self::default();
@@ -312,7 +312,7 @@ fn parse_request(head: &[u8]) -> Option<(RequestKind, Body)> {
     if end.is_some() || version != "HTTP/1.1" || method.is_empty() || method == "CONNECT" {
         return None;
     }
-    let fields = Fields::parse(lines)?;
+    let fields = HeaderFields::parse(lines)?;
     if fields.upgrade {
         return None;
     }
@@ -339,7 +339,7 @@ fn is_creation(target: &str) -> bool {
     is_version && parts.next().is_none_or(|part| part == "libpod") && parts.next().is_none()
 }
 
-fn parse_response(head: &[u8]) -> Option<(u16, Fields)> {
+fn parse_response(head: &[u8]) -> Option<(u16, HeaderFields)> {
     let mut lines = lines(head);
     let first = lines.next()?;
     let rest = first.strip_prefix(b"HTTP/1.1 ")?;
@@ -348,7 +348,7 @@ fn parse_response(head: &[u8]) -> Option<(u16, Fields)> {
         return None;
     }
     let status = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some((status, Fields::parse(lines)?))
+    Some((status, HeaderFields::parse(lines)?))
 }
 
 /// How a body ends.

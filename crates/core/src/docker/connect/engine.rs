@@ -410,13 +410,13 @@ pub async fn answer(response: Response<Incoming>, most: usize) -> Result<Bytes, 
 /// Reads the error of a response that is no success: the engine's own message.
 pub async fn refusal(response: Response<Incoming>) -> Error {
     #[derive(serde::Deserialize)]
-    struct Message {
+    struct ErrorResponse {
         message: String,
     }
     let status = response.status();
     let body = beginning(response, REFUSAL).await;
-    match serde_json::from_slice::<Message>(&body) {
-        Ok(Message { message }) => Error::failed(refused(status, &message)),
+    match serde_json::from_slice::<ErrorResponse>(&body) {
+        Ok(ErrorResponse { message }) => Error::failed(refused(status, &message)),
         Err(_) => Error::failed(match one_line(&String::from_utf8_lossy(&body)) {
             line if line.is_empty() => refused(status, ""),
             line => format!("the engine answered {status}: {line}"),

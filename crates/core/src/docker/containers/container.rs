@@ -691,11 +691,11 @@ async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<
     #[serde(rename_all = "PascalCase")]
     struct WaitResponse {
         status_code: i64,
-        error: Option<Message>,
+        error: Option<WaitExitError>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Message {
+    struct WaitExitError {
         message: Option<String>,
     }
     let request = Request::builder()

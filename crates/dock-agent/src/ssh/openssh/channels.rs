@@ -20,7 +20,7 @@ use super::super::handle::{
     ChannelPart, Command, Ends, ExecEnds, Inbox, Open, OpenError, OpenReply, Opened, closed, unreachable,
 };
 use super::Master;
-use super::wire::{Fields, Message};
+use super::wire::{MessageReader, MessageWriter};
 
 const OPEN: u8 = 90;
 const OPEN_CONFIRMATION: u8 = 91;
@@ -253,7 +253,9 @@ impl Loop {
             return;
         };
         if !channel.closed && channel.flows.is_some() {
-            let message = Message::packet(REQUEST).number(channel.remote).string("window-change");
+            let message = MessageWriter::packet(REQUEST)
+                .number(channel.remote)
+                .string("window-change");
             let message = sized(message.byte(0), size);
             self.outgoing.extend(message.framed());
         }
@@ -273,7 +275,7 @@ impl Loop {
             // little of each refused channel for ever, and so a channel of a kind that nobody has is none.
             Open::Exec { .. } | Open::Ping => "session",
         };
-        let message = Message::packet(OPEN)
+        let message = MessageWriter::packet(OPEN)
             .string(kind)
             .number(number)
             .number(WINDOW)
@@ -318,7 +320,7 @@ impl Loop {
             Err(error) => return Err(Lost(error.to_string())),
         }
         let incoming = std::mem::take(&mut self.incoming);
-        let mut rest = Fields(&incoming);
+        let mut rest = MessageReader(&incoming);
         loop {
             let mut ahead = rest;
             match ahead.number() {
@@ -329,14 +331,14 @@ impl Loop {
                 None => break,
             }
             let Some(message) = rest.string() else { break };
-            self.hear(Fields(message))?;
+            self.hear(MessageReader(message))?;
         }
         self.incoming = rest.0.to_vec();
         Ok(())
     }
 
     /// One packet of the far side.
-    fn hear(&mut self, mut fields: Fields<'_>) -> Result<(), Lost> {
+    fn hear(&mut self, mut fields: MessageReader<'_>) -> Result<(), Lost> {
         let nonsense = || Lost("OpenSSH's client passed on nonsense".to_owned());
         let _padding = fields.byte();
         let kind = fields.byte().ok_or_else(nonsense)?;
@@ -381,7 +383,7 @@ impl Loop {
         understood.ok_or_else(nonsense)
     }
 
-    fn confirmed(&mut self, channel: &mut Channel, number: u32, mut fields: Fields<'_>) -> Option<()> {
+    fn confirmed(&mut self, channel: &mut Channel, number: u32, mut fields: MessageReader<'_>) -> Option<()> {
         channel.remote = fields.number()?;
         channel.window = fields.number()?;
         channel.packet = fields.number()?.clamp(1, PACKET);
@@ -408,7 +410,12 @@ impl Loop {
         let Open::Exec { line, pty } = &opening.open else {
             return;
         };
-        let request = |name: &str| Message::packet(REQUEST).number(channel.remote).string(name).byte(1);
+        let request = |name: &str| {
+            MessageWriter::packet(REQUEST)
+                .number(channel.remote)
+                .string(name)
+                .byte(1)
+        };
         let message = match (pty, line) {
             (Some(Pty { term, size }), _) if opening.asked == ChannelRequest::Channel => {
                 opening.asked = ChannelRequest::Terminal;
@@ -443,7 +450,7 @@ impl Loop {
     }
 
     /// What the far side asks for on a channel; of that, only how a command ended is of interest.
-    fn requested(&mut self, channel: &mut Channel, mut fields: Fields<'_>) -> Option<()> {
+    fn requested(&mut self, channel: &mut Channel, mut fields: MessageReader<'_>) -> Option<()> {
         let name = fields.string()?;
         let wants_answer = fields.byte()? != 0;
         if let Some(flows) = &mut channel.flows {
@@ -458,7 +465,7 @@ impl Loop {
             }
         }
         if wants_answer && !channel.closed {
-            let answer = Message::packet(FAILURE).number(channel.remote);
+            let answer = MessageWriter::packet(FAILURE).number(channel.remote);
             self.outgoing.extend(answer.framed());
         }
         Some(())
@@ -520,7 +527,7 @@ impl Loop {
 
     fn close(&mut self, channel: &mut Channel) {
         if !std::mem::replace(&mut channel.closed, true) {
-            let message = Message::packet(CLOSE).number(channel.remote);
+            let message = MessageWriter::packet(CLOSE).number(channel.remote);
             self.outgoing.extend(message.framed());
         }
     }
@@ -558,7 +565,7 @@ impl Loop {
         let more = target.saturating_sub(channel.granted);
         if more > full / 4 {
             channel.granted += more;
-            let message = Message::packet(WINDOW_ADJUST).number(channel.remote).number(more);
+            let message = MessageWriter::packet(WINDOW_ADJUST).number(channel.remote).number(more);
             self.outgoing.extend(message.framed());
         }
     }
@@ -577,7 +584,7 @@ impl Loop {
                 Ok(count) => {
                     channel.window -= u32::try_from(count).unwrap_or(channel.window);
                     let bytes = self.scratch.get(..count).unwrap_or_default();
-                    let message = Message::packet(DATA).number(channel.remote).string(bytes);
+                    let message = MessageWriter::packet(DATA).number(channel.remote).string(bytes);
                     self.outgoing.extend(message.framed());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -592,7 +599,7 @@ impl Loop {
             && !channel.closed
             && !std::mem::replace(&mut flows.eof_sent, true)
         {
-            let message = Message::packet(EOF).number(channel.remote);
+            let message = MessageWriter::packet(EOF).number(channel.remote);
             self.outgoing.extend(message.framed());
         }
     }
@@ -707,7 +714,7 @@ fn end(channel: &mut Channel) {
     }
 }
 
-fn sized(message: Message, size: Size) -> Message {
+fn sized(message: MessageWriter, size: Size) -> MessageWriter {
     message
         .number(u32::from(size.columns))
         .number(u32::from(size.rows))
@@ -778,7 +785,7 @@ mod tests {
             packet.split_off(2)
         }
 
-        fn say(&mut self, message: Message) {
+        fn say(&mut self, message: MessageWriter) {
             self.socket.write_all(&message.framed()).unwrap();
         }
 
@@ -786,11 +793,11 @@ mod tests {
         fn channel(&mut self, window: u32) -> Ends {
             let opening = self.open(Open::Socket("/s".to_owned()));
             let asked = self.hear(OPEN);
-            let mut fields = Fields(&asked);
+            let mut fields = MessageReader(&asked);
             assert_eq!(fields.text().as_deref(), Some("direct-streamlocal@openssh.com"));
             let number = fields.number().unwrap();
             self.say(
-                Message::packet(OPEN_CONFIRMATION)
+                MessageWriter::packet(OPEN_CONFIRMATION)
                     .number(number)
                     .number(70 + number)
                     .number(window)
@@ -815,19 +822,19 @@ mod tests {
         ends.stream.set_nonblocking(false).unwrap();
         ends.stream.write_all(b"question").unwrap();
         let data = far.hear(DATA);
-        let mut fields = Fields(&data);
+        let mut fields = MessageReader(&data);
         assert_eq!((fields.number(), fields.string()), (Some(70), Some(&b"question"[..])));
         ends.stream.shutdown(std::net::Shutdown::Write).unwrap();
         far.hear(EOF);
-        far.say(Message::packet(DATA).number(0).string("answer"));
-        far.say(Message::packet(EOF).number(0));
+        far.say(MessageWriter::packet(DATA).number(0).string("answer"));
+        far.say(MessageWriter::packet(EOF).number(0));
         let mut answer = String::new();
         ends.stream.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "answer");
         assert!(ends.stream_end.load(std::sync::atomic::Ordering::Acquire));
         // Both directions have ended.
         far.hear(CLOSE);
-        far.say(Message::packet(CLOSE).number(0));
+        far.say(MessageWriter::packet(CLOSE).number(0));
         far.end();
     }
 
@@ -837,9 +844,9 @@ mod tests {
         let mut ends = far.channel(5);
         ends.stream.write_all(b"0123456789").unwrap();
         assert!(far.hear(DATA).ends_with(b"01234"));
-        far.say(Message::packet(WINDOW_ADJUST).number(0).number(3));
+        far.say(MessageWriter::packet(WINDOW_ADJUST).number(0).number(3));
         assert!(far.hear(DATA).ends_with(b"567"));
-        far.say(Message::packet(WINDOW_ADJUST).number(0).number(100));
+        far.say(MessageWriter::packet(WINDOW_ADJUST).number(0).number(100));
         assert!(far.hear(DATA).ends_with(b"89"));
         // Nobody wants it any more.
         far.handle.notifier().drop_part(ends.id, ChannelPart::Stream);
@@ -855,13 +862,13 @@ mod tests {
         let chunk = vec![7_u8; PACKET as usize];
         let sent = BULK as usize;
         for _ in 0..sent / chunk.len() {
-            far.say(Message::packet(DATA).number(0).string(&chunk));
+            far.say(MessageWriter::packet(DATA).number(0).string(&chunk));
         }
         // Some of it lies in the pair. A channel that is opened now shows that all was heard.
         let other = far.open(Open::Ping);
         far.hear(OPEN);
         far.say(
-            Message::packet(OPEN_FAILURE)
+            MessageWriter::packet(OPEN_FAILURE)
                 .number(1)
                 .number(4)
                 .string("full")
@@ -883,7 +890,7 @@ mod tests {
         let chunk = vec![7_u8; PACKET as usize];
         // Thrice what the largest window takes.
         let broke = (0..3 * BULK_WINDOW / PACKET).any(|_| {
-            let message = Message::packet(DATA).number(0).string(&chunk);
+            let message = MessageWriter::packet(DATA).number(0).string(&chunk);
             far.socket.write_all(&message.framed()).is_err()
         });
         assert!(broke);
@@ -899,28 +906,33 @@ mod tests {
         });
         far.hear(OPEN);
         far.say(
-            Message::packet(OPEN_CONFIRMATION)
+            MessageWriter::packet(OPEN_CONFIRMATION)
                 .number(0)
                 .number(70)
                 .number(9)
                 .number(9),
         );
         assert!(far.hear(REQUEST).ends_with(b"\0\0\0\x04make"));
-        far.say(Message::packet(SUCCESS).number(0));
+        far.say(MessageWriter::packet(SUCCESS).number(0));
         let Ok(Opened::Channel(ends)) = opening.join().unwrap() else {
             panic!("no channel");
         };
         let mut exec = ends.exec.unwrap();
-        far.say(Message::packet(EXTENDED_DATA).number(0).number(STDERR).string("oops"));
         far.say(
-            Message::packet(REQUEST)
+            MessageWriter::packet(EXTENDED_DATA)
+                .number(0)
+                .number(STDERR)
+                .string("oops"),
+        );
+        far.say(
+            MessageWriter::packet(REQUEST)
                 .number(0)
                 .string("exit-signal")
                 .byte(0)
                 .string("TERM"),
         );
-        far.say(Message::packet(EOF).number(0));
-        far.say(Message::packet(CLOSE).number(0));
+        far.say(MessageWriter::packet(EOF).number(0));
+        far.say(MessageWriter::packet(CLOSE).number(0));
         exec.stderr.set_nonblocking(false).unwrap();
         let mut said = String::new();
         exec.stderr.read_to_string(&mut said).unwrap();
@@ -936,10 +948,10 @@ mod tests {
         for (reason, prohibited) in [(PROHIBITED, true), (2, false)] {
             let opening = far.open(Open::Tcp("127.0.0.1".to_owned(), 80));
             let asked = far.hear(OPEN);
-            let mut fields = Fields(&asked);
+            let mut fields = MessageReader(&asked);
             assert_eq!(fields.string(), Some(&b"direct-tcpip"[..]));
             let number = fields.number().unwrap();
-            let refusal = Message::packet(OPEN_FAILURE).number(number).number(reason);
+            let refusal = MessageWriter::packet(OPEN_FAILURE).number(number).number(reason);
             far.say(refusal.string("no\u{1b}[2J").string(""));
             match opening.join().unwrap() {
                 Err(OpenError::Prohibited) => assert!(prohibited),

@@ -34,7 +34,7 @@ use super::handle::Inbox;
 use super::resolve::{Resolved, identify, program};
 pub use ask::if_asked;
 pub(super) use channels::Loop;
-use wire::{Fields, Message};
+use wire::{MessageReader, MessageWriter};
 
 /// Beside what the user's configuration says. ssh takes the first value that it is given.
 const OPTIONS: [&str; 13] = [
@@ -331,21 +331,21 @@ fn asking_program(plan: &Plan) -> io::Result<PathBuf> {
 fn proxy(mut socket: UnixStream) -> io::Result<UnixStream> {
     socket.set_read_timeout(Some(ANSWER))?;
     socket.set_write_timeout(Some(ANSWER))?;
-    let hello = Message::default().number(HELLO).number(VERSION);
+    let hello = MessageWriter::default().number(HELLO).number(VERSION);
     socket.write_all(&hello.framed())?;
     let mut answer = message(&mut socket)?;
     let version = (
-        Fields(&answer).number(),
-        Fields(answer.get(4..).unwrap_or_default()).number(),
+        MessageReader(&answer).number(),
+        MessageReader(answer.get(4..).unwrap_or_default()).number(),
     );
     if version != (Some(HELLO), Some(VERSION)) {
         return Err(io::Error::other(
             "OpenSSH's client speaks another version of its protocol",
         ));
     }
-    socket.write_all(&Message::default().number(PROXY).number(0).framed())?;
+    socket.write_all(&MessageWriter::default().number(PROXY).number(0).framed())?;
     answer = message(&mut socket)?;
-    if Fields(&answer).number() != Some(PROXY_READY) {
+    if MessageReader(&answer).number() != Some(PROXY_READY) {
         return Err(io::Error::other(
             "OpenSSH's client is too old to be used here (7.4 is needed)",
         ));
