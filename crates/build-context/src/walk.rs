@@ -272,7 +272,7 @@ impl ContextDir {
     pub(super) fn names_in(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, WalkError> {
         let names = self
             .open_directory(path)
-            .and_then(|directory| Names::read(directory.as_fd()));
+            .and_then(|directory| DirectoryNames::read(directory.as_fd()));
         match names {
             Ok(mut names) => {
                 let mut all = Vec::new();
@@ -544,7 +544,7 @@ pub struct Walk {
 struct Level {
     /// `None` where too many are open already.
     fd: Option<OwnedFd>,
-    names: Names,
+    names: DirectoryNames,
     /// How much of [`Walk::path`] is this directory's, its slash included.
     prefix: usize,
     matches: Matches,
@@ -557,7 +557,7 @@ impl Walk {
         // A descriptor of its own: reading a directory moves its offset.
         let error = |error| io_error("list", context.path().to_owned(), error);
         let fd = context.open_directory(b"").map_err(error)?;
-        let mut names = Names::read(fd.as_fd()).map_err(error)?;
+        let mut names = DirectoryNames::read(fd.as_fd()).map_err(error)?;
         if let Some(stand_in) = &context.stand_in {
             names.add(&stand_in.name);
         }
@@ -777,10 +777,10 @@ fn stat_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
     rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn open_subdirectory(parent: BorrowedFd<'_>, name: &CStr) -> Result<(OwnedFd, Names, Stat), Errno> {
+fn open_subdirectory(parent: BorrowedFd<'_>, name: &CStr) -> Result<(OwnedFd, DirectoryNames, Stat), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    let names = Names::read(fd.as_fd())?;
+    let names = DirectoryNames::read(fd.as_fd())?;
     let stat = rustix::fs::fstat(&fd)?;
     Ok((fd, names, stat))
 }
@@ -841,14 +841,14 @@ use fields::{ctime_ns, device, file_type, identity, mtime_ns, raw_mode};
 
 /// The names in a directory, sorted.
 #[derive(Debug, Default)]
-struct Names {
+struct DirectoryNames {
     /// The names, each with a NUL after it, in the order of the directory.
     text: Vec<u8>,
     /// Where each name starts and ends (its NUL included), and what is there; in order of names.
     index: std::vec::IntoIter<(usize, usize, FileType)>,
 }
 
-impl Names {
+impl DirectoryNames {
     fn read(directory: BorrowedFd<'_>) -> Result<Self, Errno> {
         let mut text = Vec::new();
         let mut index = Vec::new();

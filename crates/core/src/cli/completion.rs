@@ -128,7 +128,7 @@ _dockerutils_words() {
 "#;
 
 /// What a command has to name.
-struct Names {
+struct CompletionSpec {
     command: String,
     /// Options with their spellings.
     options: Vec<(Vec<String>, CompletionKind)>,
@@ -138,7 +138,7 @@ struct Names {
     positional: Option<(String, bool, CompletionKind)>,
 }
 
-impl Names {
+impl CompletionSpec {
     fn of(command: &clap::Command, name: &str) -> Self {
         let spellings = |argument: &clap::Arg| -> Vec<String> {
             let longs = argument.get_long_and_visible_aliases().unwrap_or_default();
@@ -174,7 +174,7 @@ pub(super) fn script(command: &mut clap::Command, name: &str, shell: Shell) -> S
     let mut out = Vec::new();
     clap_complete::generate(shell, command, name, &mut out);
     let script = String::from_utf8_lossy(&out).into_owned();
-    let names = Names::of(command, name);
+    let names = CompletionSpec::of(command, name);
     if names.is_empty() {
         return script;
     }
@@ -187,7 +187,7 @@ pub(super) fn script(command: &mut clap::Command, name: &str, shell: Shell) -> S
 }
 
 /// clap's function is asked where nothing is named.
-fn bash(script: &str, names: &Names) -> String {
+fn bash(script: &str, names: &CompletionSpec) -> String {
     let name = &names.command;
     let own = script
         .lines()
@@ -232,7 +232,7 @@ fn bash(script: &str, names: &Names) -> String {
     )
 }
 
-fn zsh(script: &str, names: &Names) -> String {
+fn zsh(script: &str, names: &CompletionSpec) -> String {
     let mut lines = script.lines();
     // `#compdef NAME` stands first.
     let mut out = format!("{}\n{ZSH_WORDS}", lines.next().unwrap_or_default());
@@ -274,7 +274,7 @@ fn zsh(script: &str, names: &Names) -> String {
     out
 }
 
-fn fish(script: &str, names: &Names) -> String {
+fn fish(script: &str, names: &CompletionSpec) -> String {
     let mut out = script.to_owned();
     let name = &names.command;
     // Each line of the answer is a word.

@@ -2,7 +2,7 @@
 //!
 //! What is read here is what `configparser.ConfigParser()` reads (CPython 3.11, with `optionxform = str`, so that
 //! keys are case-sensitive): the same sections, keys and values, and the same kinds of error. The differential
-//! test `tests/configparser.rs` holds the two together. [`Names::WithoutCase`] is the dialect of `setup.cfg`. Reference:
+//! test `tests/configparser.rs` holds the two together. [`KeyCase::WithoutCase`] is the dialect of `setup.cfg`. Reference:
 //! <https://docs.python.org/3/library/configparser.html#supported-ini-file-structure>.
 //!
 //! ```
@@ -37,21 +37,21 @@ const MAX_EXPANSION: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Ini {
     path: PathBuf,
-    names: Names,
+    names: KeyCase,
     defaults: Section,
     sections: Vec<Section>,
 }
 
 /// How the names of keys are compared; those of sections have case always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
+pub enum KeyCase {
     /// `optionxform = str`: as they are written.
     AsWritten,
     /// configparser's default: in lower case.
     WithoutCase,
 }
 
-impl Names {
+impl KeyCase {
     fn of(self, key: &str) -> Cow<'_, str> {
         match self {
             Self::AsWritten => key.into(),
@@ -86,7 +86,7 @@ impl Ini {
     /// The first duplicate section, duplicate key or line before any section; failing these, all lines that are
     /// no part of the format, in one [`IniError::Parsing`]. Bad `%` forms are found by [`Ini::get`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, IniError> {
-        Self::parse_names(path, text, Names::AsWritten)
+        Self::parse_names(path, text, KeyCase::AsWritten)
     }
 
     /// [`Ini::parse`] of a file whose keys are compared in another way.
@@ -94,7 +94,7 @@ impl Ini {
     /// # Errors
     ///
     /// As [`Ini::parse`].
-    pub fn parse_names(path: &Path, text: &str, names: Names) -> Result<Self, IniError> {
+    pub fn parse_names(path: &Path, text: &str, names: KeyCase) -> Result<Self, IniError> {
         let mut parser = Parser::new(path, names);
         for (index, line) in lines(text).enumerate() {
             parser.line(index + 1, line)?;
@@ -106,7 +106,7 @@ impl Ini {
     pub fn empty(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            names: Names::AsWritten,
+            names: KeyCase::AsWritten,
             defaults: Section::new(DEFAULT_SECTION, None),
             sections: Vec::new(),
         }
@@ -269,7 +269,7 @@ struct BadLine {
 }
 
 impl Parser {
-    fn new(path: &Path, names: Names) -> Self {
+    fn new(path: &Path, names: KeyCase) -> Self {
         Self {
             ini: Ini {
                 names,
@@ -766,12 +766,12 @@ mod tests {
     fn names_of_keys_have_case_or_none() {
         let text = "[DEFAULT]\nDir = src\n[a]\nFile = %(dIR)s/x\n";
         let read = |text, names| Ini::parse_names(Path::new("setup.cfg"), text, names);
-        let ini = read(text, Names::WithoutCase).unwrap();
+        let ini = read(text, KeyCase::WithoutCase).unwrap();
         assert_eq!(ini.get("a", "FILE").unwrap().as_deref(), Some("src/x"));
         assert_eq!(ini.keys("a"), ["file", "dir"]);
-        assert!(read(text, Names::AsWritten).unwrap().get("a", "File").is_err());
+        assert!(read(text, KeyCase::AsWritten).unwrap().get("a", "File").is_err());
         let twice = "[a]\nb = 1\nB = 2\n";
-        assert!(read(twice, Names::AsWritten).is_ok() && read(twice, Names::WithoutCase).is_err());
+        assert!(read(twice, KeyCase::AsWritten).is_ok() && read(twice, KeyCase::WithoutCase).is_err());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::running::Identity;
 use crate::docker::connect::engine::{Engine, refusal};
 use crate::docker::images::content_store::Content;
 use crate::docker::images::image_load::{self, ArchivePart, LoadError, SharedPace};
-use crate::docker::images::image_save::{self, Names, Pass, PieceReader, SavedPart};
+use crate::docker::images::image_save::{self, LayerPaths, Pass, PieceReader, SavedPart};
 use crate::docker::images::image_store::{Inventory, Layer, Store, StoredImage, layer_type};
 use crate::docker::images::manifest::{Descriptor, Digest, LAYER, Platform};
 use crate::docker::images::unpacking;
@@ -316,7 +316,7 @@ impl Shipment {
             .ok_or_else(|| TransferFailure::Final(Error::failed("the image has no parts")))?;
         let diff_ids: Vec<Digest> = variant.layers.iter().map(|layer| layer.diff_id.clone()).collect();
         let mut sorter = Sorter::new(self, opener);
-        let mut names = Names::of(&self.image.id, &diff_ids);
+        let mut names = LayerPaths::of(&self.image.id, &diff_ids);
         if self.careful {
             names = names.certain();
         }
@@ -331,7 +331,7 @@ impl Shipment {
     /// One `docker save`, of which what is wanted is handed on.
     async fn pass(
         self: &Arc<Self>,
-        names: &Names,
+        names: &LayerPaths,
         diff_ids: &[Digest],
         sorter: &mut Sorter<'_>,
     ) -> Result<Pass, FeedError> {
