@@ -420,21 +420,21 @@ impl<C: Connector> Link<C> {
     }
 
     /// How the link is. With `measure`, a round trip is made where it stands.
-    pub async fn status(&self, measure: bool) -> wire::Link {
+    pub async fn status(&self, measure: bool) -> wire::LinkStatus {
         let phase = self.shared.phase.borrow().clone();
         match phase {
-            Phase::Idle => wire::Link::Idle,
-            Phase::Connecting => wire::Link::Connecting,
-            Phase::Broken(error) | Phase::Down(Outage { error, .. }) => wire::Link::Down(error.into()),
+            Phase::Idle => wire::LinkStatus::Idle,
+            Phase::Connecting => wire::LinkStatus::Connecting,
+            Phase::Broken(error) | Phase::Down(Outage { error, .. }) => wire::LinkStatus::Down(error.into()),
             Phase::Up(live) => {
                 let round_trip = match measure {
                     true => match self.check(&live).await {
                         Ok(round_trip) => Some(round_trip),
-                        Err(error) => return wire::Link::Down(error.into()),
+                        Err(error) => return wire::LinkStatus::Down(error.into()),
                     },
                     false => None,
                 };
-                wire::Link::Up {
+                wire::LinkStatus::Up {
                     seconds: live.since.elapsed().as_secs(),
                     round_trip_us: round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
                 }

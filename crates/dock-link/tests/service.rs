@@ -13,7 +13,7 @@ use dock_client::agent::target::{Command, Exec, Exit};
 use dock_client::agent::wire::{
     Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Reply, Request, VERSION,
 };
-use dock_client::agent::{Agent, CallOptions, Holder, Link};
+use dock_client::agent::{Agent, CallOptions, Holder, LinkStatus};
 use dock_client::docks::{Access, Dock as DockEntry, Forward, SshAccess};
 use dock_client::env::Env;
 use dock_link::link::OpenOptions;
@@ -567,7 +567,7 @@ async fn a_link_that_nobody_uses_is_dropped_and_the_socket_stays() {
     assert_eq!(scene.dock.links.load(Ordering::SeqCst), 1, "a stream keeps the link");
     drop(stream);
     until(|| scene.dock.links.load(Ordering::SeqCst) == 0).await;
-    assert_eq!(scene.agent.status(true).await.unwrap().unwrap().link, Link::Idle);
+    assert_eq!(scene.agent.status(true).await.unwrap().unwrap().link, LinkStatus::Idle);
     assert_eq!(scene.ping().await, "pong");
     let status = scene.agent.status(true).await.unwrap().unwrap();
     assert_eq!(status.link.round_trip(), Some(Duration::from_micros(1500)));

@@ -26,22 +26,22 @@ const HOST: &str = "bench-dock";
 const LAYERS: [(&str, usize); 4] = [("base", 250), ("libraries", 160), ("model", 83), ("top", 1)];
 /// The links: their names, round trips, bits a second, and the limits of all of it and of one layer: against dockerutils, and
 /// against save and load.
-const LINKS: [Link; 3] = [
-    Link {
+const LINKS: [LinkProfile; 3] = [
+    LinkProfile {
         name: "0 ms",
         round_trip: Duration::ZERO,
         rate: None,
         whole: (0.45, 1.0),
         layer: (0.2, 0.6),
     },
-    Link {
+    LinkProfile {
         name: "100 Mbit/s",
         round_trip: Duration::from_millis(50),
         rate: Some(100_000_000),
         whole: (0.6, 0.6),
         layer: (0.2, 0.6),
     },
-    Link {
+    LinkProfile {
         name: "1 Gbit/s",
         round_trip: Duration::from_millis(50),
         rate: Some(1_000_000_000),
@@ -50,7 +50,7 @@ const LINKS: [Link; 3] = [
     },
 ];
 
-struct Link {
+struct LinkProfile {
     name: &'static str,
     round_trip: Duration,
     rate: Option<u64>,
@@ -60,7 +60,7 @@ struct Link {
 
 /// The three ways to send.
 #[derive(Clone, Copy)]
-enum Way {
+enum SendMethod {
     Ours,
     Original,
     SaveAndLoad,
@@ -68,7 +68,7 @@ enum Way {
 
 pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
     machine::require("ssh", &["openssh-client"], "the bench of transfer-image")?;
-    let chosen = |link: &&Link| setting.link.as_deref().is_none_or(|name| name == link.name);
+    let chosen = |link: &&LinkProfile| setting.link.as_deref().is_none_or(|name| name == link.name);
     if !LINKS.iter().any(|link| chosen(&link)) {
         let known = LINKS.map(|link| link.name).join(", ");
         return Err(Error::Failed(format!("no such link; there are: {known}")));
@@ -181,7 +181,7 @@ impl<'a> Bench<'a> {
         dock: &'a LabEngine,
         original: &'a Path,
         directory: &Path,
-        link: &Link,
+        link: &LinkProfile,
     ) -> Result<Self, Error> {
         let ssh = dock.ssh()?;
         // The original calls sudo there.
@@ -231,8 +231,8 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn rows(&self, project: &Project, link: &Link) -> Result<Vec<Row>, Error> {
-        let ways = [Way::Ours, Way::Original, Way::SaveAndLoad];
+    fn rows(&self, project: &Project, link: &LinkProfile) -> Result<Vec<Row>, Error> {
+        let ways = [SendMethod::Ours, SendMethod::Original, SendMethod::SaveAndLoad];
         let mut whole = ways.map(|_| Samples::default());
         let mut layer = ways.map(|_| Samples::default());
         let (mut layer_bytes, mut packed) = (0, 0);
@@ -244,7 +244,7 @@ impl<'a> Bench<'a> {
                 project.build(self.setting, self.source)?;
                 let before = self.link.bytes().0;
                 layer.push(time(&mut self.send(*way))?);
-                if matches!(way, Way::Ours) {
+                if matches!(way, SendMethod::Ours) {
                     layer_bytes = self.link.bytes().0 - before;
                     packed = project.packed_top()?;
                 }
@@ -257,7 +257,7 @@ impl<'a> Bench<'a> {
             link.name
         ))?;
         self.forget()?;
-        let memory = peak_memory(&mut self.send(Way::Ours))?;
+        let memory = peak_memory(&mut self.send(SendMethod::Ours))?;
         let [ours, original, save] = whole;
         let [our_layer, original_layer, save_layer] = layer;
         let row = |what: &str, ours: &Samples, peer: Samples, limit| Row {
@@ -275,19 +275,19 @@ impl<'a> Bench<'a> {
         ])
     }
 
-    fn send(&self, way: Way) -> Command {
+    fn send(&self, way: SendMethod) -> Command {
         let mut command = match way {
-            Way::Ours => {
+            SendMethod::Ours => {
                 let mut command = Command::new(self.setting.bin.join("transfer-image"));
                 command.args([IMAGE, &format!("root@{}", self.link.address())]);
                 command
             }
-            Way::Original => {
+            SendMethod::Original => {
                 let mut command = Command::new(self.original.join("transfer-image"));
                 command.args([IMAGE, HOST]);
                 command
             }
-            Way::SaveAndLoad => {
+            SendMethod::SaveAndLoad => {
                 let mut command = Command::new("sh");
                 command.args(["-ec", &format!("docker save {IMAGE} | ssh {HOST} docker load")]);
                 command

@@ -55,7 +55,7 @@ pub struct Rsync {
 
 /// Which way files go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way<'a> {
+pub enum RsyncDirection<'a> {
     /// Into this directory of ours in the workspace.
     Up(&'a str),
     /// Into this directory of ours in the project, so many bytes at most.
@@ -125,7 +125,7 @@ impl Rsync {
     /// What rsync says. Some may be there all the same.
     pub async fn make(
         &self,
-        way: Way<'_>,
+        way: RsyncDirection<'_>,
         root: &Path,
         workspace: &str,
         paths: &[&[u8]],
@@ -137,8 +137,10 @@ impl Rsync {
         // What lies where the files are to be is what they are made from. By its whole path: from rsync 3.4 on, one with
         // `..` is refused, and only the digest tells.
         let (from, to, old) = match way {
-            Way::Up(directory) => (here, format!("{there}{own}/{directory}/"), workspace.to_owned()),
-            Way::Down(directory, _) => (there, format!("{here}{own}/{directory}/"), root.display().to_string()),
+            RsyncDirection::Up(directory) => (here, format!("{there}{own}/{directory}/"), workspace.to_owned()),
+            RsyncDirection::Down(directory, _) => {
+                (there, format!("{here}{own}/{directory}/"), root.display().to_string())
+            }
         };
         let mut command = Command::new(&self.program);
         command
@@ -167,8 +169,8 @@ impl Rsync {
         let said = child.stdout.take();
         let running = async { tokio::join!(child.wait_with_output(), follow(said, bars)).0 };
         let output = match way {
-            Way::Up(_) => running.await?,
-            Way::Down(directory, most) => {
+            RsyncDirection::Up(_) => running.await?,
+            RsyncDirection::Down(directory, most) => {
                 let own = root.join(own.as_ref()).join(directory);
                 tokio::select! {
                     output = running => output?,

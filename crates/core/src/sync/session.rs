@@ -18,7 +18,7 @@ use super::owner::Owner;
 use super::plan::{self, Action, Brake, Contents, Direction, Side, Sides, Steps, SyncRequest, Why};
 use super::receive::{Arrived, receive};
 use super::remote::{self, Shell, broken, call, feed_nothing, feed_paths, read_line};
-use super::rsync::{Rsync, Way};
+use super::rsync::{Rsync, RsyncDirection};
 use super::samples::{self, Survey};
 use super::send::{AsRead, Generated, Made, Sent, UploadBatch};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
@@ -977,7 +977,7 @@ impl<S: Shell> Session<S> {
         let bars = self.bars("sending by rsync", before.len(), bytes.fold(0, u64::saturating_add));
         let (made, contents) = tokio::join!(
             rsync.make(
-                Way::Up(&directory),
+                RsyncDirection::Up(&directory),
                 self.local.root(),
                 &self.far.workspace,
                 &names,
@@ -1626,7 +1626,7 @@ impl<S: Shell> Session<S> {
         let directory = stage.directory(MADE);
         let bars = self.bars("bringing by rsync", paths.len(), bytes);
         let made = rsync.make(
-            Way::Down(&directory, bytes),
+            RsyncDirection::Down(&directory, bytes),
             self.local.root(),
             &self.far.workspace,
             &names,

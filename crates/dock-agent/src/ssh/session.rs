@@ -102,7 +102,7 @@ impl Established {
 }
 
 /// A channel and its near ends.
-struct Link {
+struct LinkedChannel {
     channel: Channel,
     stdout: Flow,
     stderr: Option<Flow>,
@@ -126,7 +126,7 @@ struct Link {
     widen: Option<u32>,
 }
 
-impl Link {
+impl LinkedChannel {
     /// Whether it carries much from the dock.
     fn bulk(&self) -> bool {
         self.stdout
@@ -210,7 +210,7 @@ pub(super) struct Loop {
     inbox: Inbox,
     /// It has woken the thread.
     roused: bool,
-    links: BTreeMap<u64, Link>,
+    links: BTreeMap<u64, LinkedChannel>,
     next: u64,
     /// The channel whose turn it is.
     turn: u64,
@@ -538,8 +538,8 @@ impl Loop {
         result
     }
 
-    fn read_link(&mut self, link: &mut Link, stderr: bool) -> Result<bool, Lost> {
-        let Link {
+    fn read_link(&mut self, link: &mut LinkedChannel, stderr: bool) -> Result<bool, Lost> {
+        let LinkedChannel {
             channel,
             stdout,
             stderr: stderr_flow,
@@ -604,7 +604,7 @@ impl Loop {
         result
     }
 
-    fn write_link(&mut self, link: &mut Link) -> Result<bool, Lost> {
+    fn write_link(&mut self, link: &mut LinkedChannel) -> Result<bool, Lost> {
         let mut progress = false;
         for _ in 0..PACKETS {
             if link.wants_near() {
@@ -887,7 +887,7 @@ impl Loop {
                 (Some(flow), Some(ends), Some(exit))
             }
         };
-        let mut link = Link {
+        let mut link = LinkedChannel {
             channel,
             stdout,
             stderr,
@@ -921,7 +921,7 @@ impl Loop {
 }
 
 /// Reads from the near side what is to be sent, by way of `buffer`; true when something came.
-fn take_near(link: &mut Link, buffer: &mut [u8]) -> bool {
+fn take_near(link: &mut LinkedChannel, buffer: &mut [u8]) -> bool {
     link.out_sent = 0;
     link.outgoing.clear();
     loop {
@@ -947,7 +947,7 @@ fn take_near(link: &mut Link, buffer: &mut [u8]) -> bool {
 
 /// What is awaited of a channel's near ends. An end of which nothing is awaited is left out: poll would report for ever
 /// that its peer is gone.
-fn add_near<'a>(fds: &mut Vec<PollFd<'a>>, link: &'a Link) {
+fn add_near<'a>(fds: &mut Vec<PollFd<'a>>, link: &'a LinkedChannel) {
     let mut wants = PollFlags::empty();
     wants.set(PollFlags::IN, link.wants_near());
     wants.set(PollFlags::OUT, link.stdout.is_blocked());

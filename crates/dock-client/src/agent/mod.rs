@@ -36,7 +36,7 @@ use tokio::time::Instant;
 
 pub use exec::{Ending, Execution};
 pub use holder::Holder;
-pub use wire::{Link, Port, Status};
+pub use wire::{LinkStatus, Port, Status};
 
 use crate::docks::{Dock, Forward};
 use crate::env::Env;

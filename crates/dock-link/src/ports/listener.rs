@@ -160,7 +160,7 @@ impl Listener {
         let (close, closing) = oneshot::channel();
         let (has_closed, closed) = oneshot::channel();
         tokio::spawn(async move {
-            let way = Arc::new(Way {
+            let way = Arc::new(ListenerTarget {
                 target,
                 link,
                 streams,
@@ -190,7 +190,7 @@ impl Listener {
 }
 
 /// Where a listener leads, and how.
-struct Way<C: Connector> {
+struct ListenerTarget<C: Connector> {
     target: (String, u16),
     link: Link<C>,
     streams: Arc<Streams>,
@@ -198,7 +198,7 @@ struct Way<C: Connector> {
 }
 
 /// Lets everybody in who comes, for ever.
-async fn let_in<C: Connector>(listeners: &[TcpListener], way: &Arc<Way<C>>, passing: &mut JoinSet<()>) {
+async fn let_in<C: Connector>(listeners: &[TcpListener], way: &Arc<ListenerTarget<C>>, passing: &mut JoinSet<()>) {
     loop {
         let accepted = tokio::select! {
             accepted = accept(listeners) => accepted,
@@ -230,7 +230,7 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
     .map(|(stream, _)| stream)
 }
 
-impl<C: Connector> Way<C> {
+impl<C: Connector> ListenerTarget<C> {
     async fn pass(&self, mut stream: TcpStream) {
         let _open = self.streams.begin(false);
         let _ = stream.set_nodelay(true);
