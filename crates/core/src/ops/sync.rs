@@ -124,7 +124,7 @@ impl Docked {
     /// # Errors
     /// No dock, one without ssh.
     pub fn open(context: &Context, project: &Project, writes: bool, with_git: bool) -> Result<Self> {
-        let mut opening = Opening::new(context, project)?;
+        let mut opening = SessionSetup::new(context, project)?;
         opening.own.with_git |= with_git;
         let (dock, root) = (opening.dock.clone(), opening.local.root().to_owned());
         let (moniker, notice) = (dock.moniker.clone(), Arc::clone(&opening.notice));
@@ -259,7 +259,7 @@ impl Docked {
 }
 
 /// What a session is made of.
-struct Opening {
+struct SessionSetup {
     dock: Dock,
     agent: Agent,
     local: Local,
@@ -272,7 +272,7 @@ struct Opening {
     own: SyncConfiguration,
 }
 
-impl Opening {
+impl SessionSetup {
     fn new(context: &Context, project: &Project) -> Result<Self> {
         let dock = dock_of(context)?;
         let agent = dock_engine::agent(&dock, &context.env)?.ok_or_else(|| without_ssh(&dock))?;
@@ -323,7 +323,7 @@ impl Opening {
 
 /// A session that only looks: nothing changes on either side, and whatever syncs goes on.
 fn looking(context: &Context, project: &Project) -> Result<(Dock, Session<DockShell>)> {
-    let opening = Opening::new(context, project)?;
+    let opening = SessionSetup::new(context, project)?;
     let memory = Memory::peek(opening.local.root(), &opening.dock.moniker, &context.env);
     let mut session = opening.session(memory);
     set_generated(&mut session, project.root());

@@ -319,7 +319,13 @@ impl Local {
     ///
     /// # Errors
     /// What the system says.
-    pub fn take(&self, stage: &Stage, directory: &str, path: &[u8], staged: &str) -> Result<Option<Item>, LocalError> {
+    pub fn take(
+        &self,
+        stage: &StagingDirectory,
+        directory: &str,
+        path: &[u8],
+        staged: &str,
+    ) -> Result<Option<Item>, LocalError> {
         let own = [OWN_DIRECTORY, b"/", directory.as_bytes()].concat();
         let (parent, name) = split(path);
         let parent = match parent {
@@ -338,7 +344,7 @@ impl Local {
     ///
     /// # Errors
     /// A root that can't be written to, and a full disk.
-    pub fn stage(&self) -> io::Result<Stage> {
+    pub fn stage(&self) -> io::Result<StagingDirectory> {
         let own = self.root().join(OsStr::from_bytes(OWN_DIRECTORY));
         loop {
             match private_directory(&own) {
@@ -357,7 +363,7 @@ impl Local {
             // Locked, until this process ends: what nobody holds was left behind.
             let Some(fd) = held(&path)? else { continue };
             if fs::symlink_metadata(&path).is_ok() {
-                return Ok(Stage {
+                return Ok(StagingDirectory {
                     own,
                     name,
                     path,
@@ -391,7 +397,13 @@ impl Local {
     ///
     /// # Errors
     /// Somebody else's change meanwhile, which stays; a system that refuses.
-    pub fn put(&self, path: &[u8], staged: &str, stage: &Stage, expected: Option<&Item>) -> Result<Item, LocalError> {
+    pub fn put(
+        &self,
+        path: &[u8],
+        staged: &str,
+        stage: &StagingDirectory,
+        expected: Option<&Item>,
+    ) -> Result<Item, LocalError> {
         let (parent, name) = split(path);
         let parent = self.context.open_directory(parent).map_err(meanwhile)?;
         self.check(&parent, name, expected)?;
@@ -580,7 +592,7 @@ pub fn contents_of(mut file: File) -> Option<Content> {
 
 /// A directory of this process in ours, while files are received. It goes when this is dropped.
 #[derive(Debug)]
-pub struct Stage {
+pub struct StagingDirectory {
     own: PathBuf,
     name: String,
     path: PathBuf,
@@ -589,7 +601,7 @@ pub struct Stage {
     next: AtomicU64,
 }
 
-impl Stage {
+impl StagingDirectory {
     /// A name that nothing in it has yet, whoever asks at the same time.
     pub fn free_name(&self) -> String {
         self.next.fetch_add(1, Ordering::Relaxed).to_string()
@@ -622,7 +634,7 @@ impl Stage {
     /// Makes a symbolic link in it.
     ///
     /// # Errors
-    /// As [`Stage::create`].
+    /// As [`StagingDirectory::create`].
     pub fn link(&self, name: &str, target: &[u8]) -> io::Result<()> {
         Ok(rustix::fs::symlinkat(OsStr::from_bytes(target), &self.fd, name)?)
     }
@@ -648,7 +660,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for StagingDirectory {
     fn drop(&mut self) {
         // The next sync removes what this can't.
         let _ = fs::remove_dir_all(&self.path);

@@ -10,7 +10,7 @@ use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType};
 
-use super::local::Stage;
+use super::local::StagingDirectory;
 use super::remote::broken;
 use super::{Content, Item, ItemKind, LONGEST_PATH};
 use crate::error::{Error, Result};
@@ -53,7 +53,7 @@ pub fn receive(
     from: &mut dyn Read,
     gzip: bool,
     wanted: &HashMap<Vec<u8>, Item>,
-    stage: &Stage,
+    stage: &StagingDirectory,
     bars: &Bars,
 ) -> Result<HashMap<Vec<u8>, Arrived>> {
     let bytes: u64 = wanted.values().map(|item| item.stamp.size).fold(0, u64::saturating_add);
@@ -113,7 +113,7 @@ struct Long {
 fn unpack(
     from: &mut impl Read,
     wanted: &HashMap<Vec<u8>, Item>,
-    stage: &Stage,
+    stage: &StagingDirectory,
     bars: &Bars,
 ) -> Result<HashMap<Vec<u8>, Arrived>, Unpack> {
     let mut arrived: HashMap<Vec<u8>, Arrived> = HashMap::new();

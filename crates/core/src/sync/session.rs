@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::clock::{Clocks, now_ns};
 use super::guard::Guard;
 use super::listing::{self, Listing};
-use super::local::{Listed, Local, LocalError, Stage, contents_of};
+use super::local::{Listed, Local, LocalError, StagingDirectory, contents_of};
 use super::manifest::{Header, Manifest, Memory, Record, RecordedSide, Records};
 use super::obeyed;
 use super::owner::Owner;
@@ -1478,7 +1478,7 @@ impl<S: Shell> Session<S> {
         &mut self,
         wanted: &Arc<HashMap<Vec<u8>, Item>>,
         here: &Tree,
-        stage: &Arc<Stage>,
+        stage: &Arc<StagingDirectory>,
     ) -> Result<HashMap<Vec<u8>, Arrived>> {
         let mut arrived = self.make_here(wanted, here, stage).await?;
         let rest = wanted.iter().filter(|(path, _)| !arrived.contains_key(*path));
@@ -1582,7 +1582,7 @@ impl<S: Shell> Session<S> {
         &self,
         wanted: HashMap<Vec<u8>, Item>,
         gzip: bool,
-        stage: &Arc<Stage>,
+        stage: &Arc<StagingDirectory>,
         bars: &Bars,
     ) -> Result<HashMap<Vec<u8>, Arrived>> {
         if wanted.is_empty() {
@@ -1604,7 +1604,7 @@ impl<S: Shell> Session<S> {
         &self,
         wanted: &Arc<HashMap<Vec<u8>, Item>>,
         here: &Tree,
-        stage: &Arc<Stage>,
+        stage: &Arc<StagingDirectory>,
     ) -> Result<HashMap<Vec<u8>, Arrived>> {
         let Some(rsync) = self.rsync() else {
             return Ok(HashMap::new());
@@ -1821,7 +1821,7 @@ impl<S: Shell> Session<S> {
         name: &[u8],
         there: &Tree,
         arrived: &HashMap<Vec<u8>, Arrived>,
-        stage: &Stage,
+        stage: &StagingDirectory,
     ) -> Result<(), String> {
         let item = there.get(path).ok_or("it vanished")?;
         let arrived = arrived
@@ -1866,7 +1866,7 @@ struct Planned<'a> {
 struct Brought<'a> {
     there: &'a Tree,
     arrived: &'a HashMap<Vec<u8>, Arrived>,
-    stage: &'a Stage,
+    stage: &'a StagingDirectory,
     /// How this machine's file systems tell times.
     clocks: &'a Clocks,
 }

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::clock::now_ns;
-use super::local::{Local, LocalError, Stage, contents_of, walked};
+use super::local::{Local, LocalError, StagingDirectory, contents_of, walked};
 use super::manifest::Records;
 use super::{Content, Item, ItemKind, MODE_BITS, Tree, ancestors, below, is_acceptable, shown, split};
 use crate::error::{Error, Result};
@@ -521,7 +521,7 @@ impl Trash {
         &mut self,
         trash: &ContextDir,
         local: &Local,
-        stage: Option<&Stage>,
+        stage: Option<&StagingDirectory>,
         staged: &str,
         version: &Version,
         restored: &mut Restored,

@@ -170,10 +170,10 @@ struct Opening {
     open: Open,
     reply: Option<OpenReply>,
     since: Instant,
-    stage: Stage,
+    stage: OpeningStage,
 }
 
-enum Stage {
+enum OpeningStage {
     /// The channel is asked for.
     Channel,
     /// Its terminal is.
@@ -735,20 +735,20 @@ impl Loop {
                     open,
                     reply: Some(reply),
                     since: Instant::now(),
-                    stage: Stage::Channel,
+                    stage: OpeningStage::Channel,
                 }
             }
         };
         self.unread = false;
-        let stage = std::mem::replace(&mut opening.stage, Stage::Channel);
+        let stage = std::mem::replace(&mut opening.stage, OpeningStage::Channel);
         match stage {
-            Stage::Channel => match self.open_channel(&opening.open) {
+            OpeningStage::Channel => match self.open_channel(&opening.open) {
                 Ok(channel) => {
                     opening.stage = match &opening.open {
-                        Open::Exec { pty: Some(_), .. } => Stage::Terminal(channel),
-                        Open::Exec { .. } => Stage::Start(channel),
+                        Open::Exec { pty: Some(_), .. } => OpeningStage::Terminal(channel),
+                        Open::Exec { .. } => OpeningStage::Start(channel),
                         Open::Socket(_) | Open::Tcp(..) => return self.opened(opening, channel),
-                        Open::Ping => Stage::Close(channel),
+                        Open::Ping => OpeningStage::Close(channel),
                     };
                     self.opening = Some(opening);
                     Ok(true)
@@ -766,30 +766,30 @@ impl Loop {
                     Err(self.lost(&error))
                 }
             },
-            Stage::Terminal(mut channel) => {
+            OpeningStage::Terminal(mut channel) => {
                 let Open::Exec { pty: Some(pty), .. } = &opening.open else {
                     return Ok(false);
                 };
                 let size = (pty.size.columns.into(), pty.size.rows.into(), 0, 0);
                 let result = channel.request_pty(&pty.term, None, Some(size));
-                self.request_step(opening, channel, result, "a terminal", Stage::Start)
+                self.request_step(opening, channel, result, "a terminal", OpeningStage::Start)
             }
-            Stage::Start(mut channel) => {
+            OpeningStage::Start(mut channel) => {
                 let result = match &opening.open {
                     Open::Exec { line: Some(line), .. } => channel.exec(line),
                     _ => channel.shell(),
                 };
                 match result {
                     Ok(()) => self.opened(opening, channel),
-                    result => self.request_step(opening, channel, result, "to run a command", Stage::Start),
+                    result => self.request_step(opening, channel, result, "to run a command", OpeningStage::Start),
                 }
             }
-            Stage::Close(mut channel) => {
+            OpeningStage::Close(mut channel) => {
                 let result = channel.close();
                 match self.outcome(result)? {
                     Some(()) => Ok(true),
                     None => {
-                        opening.stage = Stage::Close(channel);
+                        opening.stage = OpeningStage::Close(channel);
                         self.opening = Some(opening);
                         Ok(false)
                     }
@@ -805,7 +805,7 @@ impl Loop {
         channel: Channel,
         result: Result<(), ssh2::Error>,
         what: &'static str,
-        next: fn(Channel) -> Stage,
+        next: fn(Channel) -> OpeningStage,
     ) -> Result<bool, Lost> {
         let denied = matches!(&result, Err(error) if error.code() == ErrorCode::Session(CHANNEL_REQUEST_DENIED));
         let again = matches!(&result, Err(error) if is_eagain(error));
@@ -813,11 +813,11 @@ impl Loop {
             if let Some(reply) = opening.reply.take() {
                 let _ = reply.send(Err(OpenError::Denied(what)));
             }
-            opening.stage = Stage::Close(channel);
+            opening.stage = OpeningStage::Close(channel);
         } else if again {
             opening.stage = match &opening.open {
-                Open::Exec { pty: Some(_), .. } if what == "a terminal" => Stage::Terminal(channel),
-                _ => Stage::Start(channel),
+                Open::Exec { pty: Some(_), .. } if what == "a terminal" => OpeningStage::Terminal(channel),
+                _ => OpeningStage::Start(channel),
             };
         } else if let Err(error) = result {
             self.opening = Some(opening);
@@ -864,7 +864,7 @@ impl Loop {
                 if let Some(reply) = opening.reply.take() {
                     let _ = reply.send(Err(OpenError::Failed(format!("no socket pair: {error}"))));
                 }
-                opening.stage = Stage::Close(channel);
+                opening.stage = OpeningStage::Close(channel);
                 self.opening = Some(opening);
                 return Ok(true);
             }
