@@ -46,7 +46,7 @@ pub(crate) struct Args {
 struct Bench {
     name: &'static str,
     about: &'static str,
-    run: fn(&Setting) -> Result<Vec<Row>, Error>,
+    run: fn(&Setting) -> Result<Vec<Comparison>, Error>,
 }
 
 const BENCHES: [Bench; 6] = [
@@ -112,7 +112,7 @@ impl Setting {
 }
 
 /// One comparison.
-struct Row {
+struct Comparison {
     what: String,
     ours: Samples,
     peer: Samples,
@@ -156,7 +156,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     rows.iter().try_for_each(|row| say(&row.to_string()))
 }
 
-impl std::fmt::Display for Row {
+impl std::fmt::Display for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ratio = self.ours.median().as_secs_f64() / self.peer.median().as_secs_f64();
         let (limit, verdict) = match self.limit {

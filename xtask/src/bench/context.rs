@@ -10,7 +10,7 @@ use dockerutils_test_support::lab::{Client, LabEngine};
 
 use super::far::{self, Distance, FarDock};
 use super::measure::{Samples, peak_memory, time};
-use super::{Row, Setting, peers};
+use super::{Comparison, Setting, peers};
 use crate::error::Error;
 
 const FILES: usize = 20_000;
@@ -27,7 +27,7 @@ const FAR: Distance = Distance {
 const FAR_LIMITS: [f64; 3] = [0.6, 0.5, 0.3];
 const LIMITS: [f64; 3] = [0.9, 1.0, 0.5];
 
-pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
+pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     let directory = tempfile::Builder::new()
         .prefix("bench")
         .tempdir()
@@ -61,7 +61,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
     let limits = if setting.far { FAR_LIMITS } else { LIMITS };
     let rows = rows.into_iter().zip(limits).zip(memory);
     Ok(rows
-        .map(|(((what, ours, peer), limit), memory)| Row {
+        .map(|(((what, ours, peer), limit), memory)| Comparison {
             what: what.to_owned(),
             ours,
             peer,

@@ -13,7 +13,7 @@ use dockerutils_test_support::{SlowLink, machine};
 
 use super::context::{Noise, Project};
 use super::measure::{Samples, peak_memory, time};
-use super::{Row, Setting};
+use super::{Comparison, Setting};
 use crate::error::Error;
 
 /// The dock; the machine's own engine is none.
@@ -31,7 +31,7 @@ const NEW: [(&str, usize, usize, bool, f64); 3] = [
     ("5,000 small files", 5_000, 2_000, true, 0.4),
 ];
 
-pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
+pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     machine::require("rsync", &["rsync"], "the bench's peer")?;
     let directory = tempfile::Builder::new()
         .prefix("bench")
@@ -140,7 +140,7 @@ impl<'a> Near<'a> {
     }
 }
 
-fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> Result<Row, Error> {
+fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> Result<Comparison, Error> {
     let _place = DockDirectory::mount(engine)?;
     let project = Project::write(directory.join("project"))?;
     let near = Near::new(setting, engine, directory.join("home"), ROUND_TRIP)?;
@@ -158,7 +158,7 @@ fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> R
     }
     let memory = Some(peak_memory(&mut ours)?);
     near.forget()?;
-    Ok(Row {
+    Ok(Comparison {
         what: "nothing changed, 50 ms".to_owned(),
         ours: our_samples,
         peer: peer_samples,
@@ -203,8 +203,8 @@ struct New<'a> {
 }
 
 impl New<'_> {
-    fn row(&self, way: &str, ours: Samples, peer: Samples, memory: u64) -> Row {
-        Row {
+    fn row(&self, way: &str, ours: Samples, peer: Samples, memory: u64) -> Comparison {
+        Comparison {
             what: format!("{way} {}, {} ms", self.what, self.round_trip.as_millis()),
             ours,
             peer,
@@ -217,7 +217,7 @@ impl New<'_> {
         Near::new(self.setting, self.engine, self.directory.join("near"), self.round_trip)
     }
 
-    fn up(&self) -> Result<Row, Error> {
+    fn up(&self) -> Result<Comparison, Error> {
         let place = DockDirectory::mount(self.engine)?;
         let near = self.near()?;
         let project = |number| new_project(self.directory, self.data, number);
@@ -238,7 +238,7 @@ impl New<'_> {
         Ok(self.row("up", ours, peer, memory))
     }
 
-    fn down(&self) -> Result<Row, Error> {
+    fn down(&self) -> Result<Comparison, Error> {
         let place = DockDirectory::mount(self.engine)?;
         let near = self.near()?;
         let mut give = near.rsync();
@@ -268,7 +268,13 @@ impl New<'_> {
 }
 
 /// Ours beside ours on a dock whose `sync` does nothing; on its disk, since memory has nothing to wait for.
-fn durability(setting: &Setting, engine: &LabEngine, directory: &Path, data: &Path, what: &str) -> Result<Row, Error> {
+fn durability(
+    setting: &Setting,
+    engine: &LabEngine,
+    directory: &Path,
+    data: &Path,
+    what: &str,
+) -> Result<Comparison, Error> {
     let place = DockDirectory::on_disk(engine)?;
     let near = Near::new(setting, engine, directory.join("near"), Duration::ZERO)?;
     let warm = new_project(directory, data, 0)?;
@@ -285,7 +291,7 @@ fn durability(setting: &Setting, engine: &LabEngine, directory: &Path, data: &Pa
         }
     }
     near.forget()?;
-    Ok(Row {
+    Ok(Comparison {
         what: format!("{what}, sync -f"),
         ours: waits,
         peer: does_not,

@@ -16,7 +16,7 @@ use dockerutils_test_support::{SlowLink, machine};
 
 use super::context::Noise;
 use super::measure::{Samples, peak_memory, time};
-use super::{Row, Setting, peers, say};
+use super::{Comparison, Setting, peers, say};
 use crate::error::Error;
 
 const IMAGE: &str = "bench-transfer:1";
@@ -66,7 +66,7 @@ enum SendMethod {
     SaveAndLoad,
 }
 
-pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
+pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     machine::require("ssh", &["openssh-client"], "the bench of transfer-image")?;
     let chosen = |link: &&LinkProfile| setting.link.as_deref().is_none_or(|name| name == link.name);
     if !LINKS.iter().any(|link| chosen(&link)) {
@@ -231,7 +231,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn rows(&self, project: &Project, link: &LinkProfile) -> Result<Vec<Row>, Error> {
+    fn rows(&self, project: &Project, link: &LinkProfile) -> Result<Vec<Comparison>, Error> {
         let ways = [SendMethod::Ours, SendMethod::Original, SendMethod::SaveAndLoad];
         let mut whole = ways.map(|_| Samples::default());
         let mut layer = ways.map(|_| Samples::default());
@@ -260,7 +260,7 @@ impl<'a> Bench<'a> {
         let memory = peak_memory(&mut self.send(SendMethod::Ours))?;
         let [ours, original, save] = whole;
         let [our_layer, original_layer, save_layer] = layer;
-        let row = |what: &str, ours: &Samples, peer: Samples, limit| Row {
+        let row = |what: &str, ours: &Samples, peer: Samples, limit| Comparison {
             what: format!("{what}, {}", link.name),
             ours: ours.clone(),
             peer,

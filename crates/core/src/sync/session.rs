@@ -167,13 +167,13 @@ impl Report {
 
 /// What takes room on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Room {
+struct DiskUsage {
     bytes: u64,
     /// Files and directories: many disks have only so many, whatever is in them.
     files: u64,
 }
 
-impl Room {
+impl DiskUsage {
     /// For these files, and the directories that a plan makes here.
     fn needed(wanted: &HashMap<Vec<u8>, Item>, steps: &Steps, here: &Tree, there: &Tree) -> Self {
         let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
@@ -1314,7 +1314,7 @@ impl<S: Shell> Session<S> {
         })
         .await?;
         let stage = Arc::new(stage);
-        self.check_room(Room::needed(&wanted, steps, here, there))?;
+        self.check_room(DiskUsage::needed(&wanted, steps, here, there))?;
         let mut arrived = HashMap::new();
         if !wanted.is_empty() {
             arrived = self.fetch(&wanted, here, &stage).await?;
@@ -1455,7 +1455,7 @@ impl<S: Shell> Session<S> {
     }
 
     /// What is listed must fit onto this disk, before any of it comes: its bytes and its names.
-    fn check_room(&self, needed: Room) -> Result<()> {
+    fn check_room(&self, needed: DiskUsage) -> Result<()> {
         let (bytes, files) = self.local.free();
         let (needs, has) = match (bytes, files) {
             (Some(free), _) if free < needed.bytes => (crate::output::size(needed.bytes), crate::output::size(free)),
@@ -2240,11 +2240,11 @@ mod tests {
         let steps: Steps = there.keys().map(|path| (path.clone(), Action::Bring(0o755))).collect();
         let files = there.iter().filter(|(_, item)| item.kind == ItemKind::File);
         let wanted = files.map(|(path, item)| (path.clone(), item.clone())).collect();
-        let room = Room::needed(&wanted, &steps, &here, &there);
+        let room = DiskUsage::needed(&wanted, &steps, &here, &there);
         assert_eq!((room.bytes, room.files), ((2 + 1 + 3) * BLOCK, 4));
         // Sizes that no disk has.
         let wanted = HashMap::from([(b"file".to_vec(), item(ItemKind::File, u64::MAX))]);
-        assert_eq!(Room::needed(&wanted, &steps, &here, &there).bytes, u64::MAX);
+        assert_eq!(DiskUsage::needed(&wanted, &steps, &here, &there).bytes, u64::MAX);
     }
 
     #[test]

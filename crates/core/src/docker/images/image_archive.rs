@@ -101,7 +101,7 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
     let mut layers: HashMap<String, Vec<Change>> = HashMap::new();
     let mut links: HashMap<String, String> = HashMap::new();
     let mut documents_left = LONGEST_DOCUMENTS;
-    let mut room = Room(MOST_KEPT);
+    let mut room = MemoryBudget(MOST_KEPT);
     let (archive, allowance) = BoundedTar::new(archive);
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries()? {
@@ -180,7 +180,7 @@ fn resolve(path: &str, target: &str) -> String {
 fn changes<R: Read>(
     head: &[u8],
     reader: Chain<Cursor<Vec<u8>>, R>,
-    room: &mut Room,
+    room: &mut MemoryBudget,
 ) -> Result<Option<Vec<Change>>, ImageArchiveError> {
     Ok(Some(if head.starts_with(GZIP_MAGIC) {
         list(flate2::read::MultiGzDecoder::new(reader), room)?
@@ -193,7 +193,7 @@ fn changes<R: Read>(
     }))
 }
 
-fn list(layer: impl Read, room: &mut Room) -> Result<Vec<Change>, ImageArchiveError> {
+fn list(layer: impl Read, room: &mut MemoryBudget) -> Result<Vec<Change>, ImageArchiveError> {
     let mut changes = Vec::new();
     let (layer, allowance) = BoundedTar::new(layer);
     for entry in tar::Archive::new(layer).entries()? {
@@ -229,9 +229,9 @@ fn list(layer: impl Read, room: &mut Room) -> Result<Vec<Change>, ImageArchiveEr
 }
 
 /// How much memory may still be taken.
-struct Room(usize);
+struct MemoryBudget(usize);
 
-impl Room {
+impl MemoryBudget {
     fn take(&mut self, bytes: usize) -> Result<(), ImageArchiveError> {
         self.0 = self.0.checked_sub(bytes).ok_or(ImageArchiveError::Endless("files"))?;
         Ok(())
@@ -372,7 +372,7 @@ mod tests {
             read(&tar_of(&documents)[..]).unwrap_err().to_string(),
             "the archive has more documents than any image"
         );
-        let mut room = Room(200);
+        let mut room = MemoryBudget(200);
         let files = tar_of(&[
             ("a", b""),
             ("b", b""),

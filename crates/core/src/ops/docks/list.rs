@@ -59,7 +59,7 @@ pub enum DockState {
 
 /// One line of the list.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct DockRow {
     /// The dock's name.
     pub moniker: String,
     /// Whether this shell's docker commands go there.
@@ -178,10 +178,10 @@ impl ListedEngine {
     }
 }
 
-async fn row(entry: &ListedEngine, env: &Env, wide: bool, current: &str) -> Row {
+async fn row(entry: &ListedEngine, env: &Env, wide: bool, current: &str) -> DockRow {
     let asked = tokio::time::timeout(LIMIT, ask(entry, env, wide)).await;
     let moniker = entry.name(env);
-    let mut row = Row {
+    let mut row = DockRow {
         current: moniker == current || (current == LOCALHOST && matches!(entry, ListedEngine::Here(_))),
         place: entry.place(),
         moniker,
@@ -254,7 +254,7 @@ async fn ask(entry: &ListedEngine, env: &Env, wide: bool) -> Result<Facts, (Dock
     Ok(facts)
 }
 
-fn table(rows: &[Row], wide: bool) -> Table {
+fn table(rows: &[DockRow], wide: bool) -> Table {
     let mut columns = vec![
         ("  DOCK", Align::Left),
         ("WHERE", Align::Left),
@@ -282,7 +282,7 @@ fn table(rows: &[Row], wide: bool) -> Table {
     table
 }
 
-fn cells(row: &Row, wide: bool) -> Vec<String> {
+fn cells(row: &DockRow, wide: bool) -> Vec<String> {
     let mark = if row.current { "*" } else { " " };
     let mut cells = vec![
         format!("{mark} {}", visible(&row.moniker)),
@@ -335,8 +335,8 @@ fn cells(row: &Row, wide: bool) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn row(moniker: &str, state: DockState) -> Row {
-        Row {
+    fn row(moniker: &str, state: DockState) -> DockRow {
+        DockRow {
             moniker: moniker.into(),
             current: moniker == "far",
             place: "ann@10.0.0.7".into(),

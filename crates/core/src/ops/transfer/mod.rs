@@ -33,7 +33,7 @@ use crate::patience::{Exhausted, Patience};
 use abort::{is_over, is_own};
 use endpoint::TransferEndpoint;
 use manifests::partial_label;
-use plan::{Plan, Room};
+use plan::{DiskSpace, Plan};
 use running::{Identity, Running};
 use send::{End, Shipment, Tally, TransferFailure};
 use verify::{PartialImage, partial_images, present, remove, remove_unnamed, verify};
@@ -686,7 +686,7 @@ impl Route<'_> {
             self.context.printer.detail("how much space is free there is not known");
             return Ok(());
         };
-        let Room { least, most } = plan.room;
+        let DiskSpace { least, most } = plan.room;
         if free < least {
             return Err(Error::failed(format!(
                 "{} has {} free, and needs {} for what is to be sent, packed and unpacked",
