@@ -232,7 +232,7 @@ impl<W: Write> Archive<W> {
 
     /// Writes an entry's header, after a header of PAX records for what it cannot hold.
     fn header(&mut self, entry: &ContextEntry, size: u64) -> Result<(), ArchiveError> {
-        let mut records = Records::default();
+        let mut records = PaxRecords::default();
         let mut name = entry.path.clone();
         if entry.is_directory() {
             name.push(b'/');
@@ -325,9 +325,9 @@ fn copy_into(field: &mut [u8], text: &[u8]) {
 
 /// PAX records, as the body of their header.
 #[derive(Default)]
-struct Records(Vec<u8>);
+struct PaxRecords(Vec<u8>);
 
-impl Records {
+impl PaxRecords {
     fn add(&mut self, key: &str, value: &[u8]) {
         // "<length> <key>=<value>\n", and the length counts its own digits.
         let rest = key.len() + value.len() + 3;
@@ -558,7 +558,7 @@ mod tests {
     #[test]
     fn records_count_their_own_digits() {
         for length in [1, 5, 6, 89, 90, 91, 985, 986, 987, 988] {
-            let mut records = Records::default();
+            let mut records = PaxRecords::default();
             records.add("path", &vec![b'x'; length]);
             let text = String::from_utf8(records.0).unwrap();
             let (count, _) = text.split_once(' ').unwrap();

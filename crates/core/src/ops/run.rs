@@ -866,7 +866,7 @@ async fn execute(context: &Context, project: &Project, args: &RunArgs, prepared:
         let ports = ports::reached(context, engine.choice(), *local, &id, published).await;
         ports::show(printer, &ports);
     };
-    let records = again::Records::of(&context.env);
+    let records = again::RunRecords::of(&context.env);
     let mut record = again::record(engine, &id, &plan.name, root, *watch);
     again::write_down(&records, &record, printer);
     let heard = Arc::new(Heard::default());

@@ -230,7 +230,7 @@ struct Limits {
 
 /// What the record of an entry says.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Record {
+struct TrashRecord {
     dockerutils_trash: u32,
     root: String,
     dock: Option<String>,
@@ -724,7 +724,7 @@ impl Trash {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut lock = File::from(rustix::fs::openat(&fd, RECORD, flags, Mode::from_raw_mode(0o600))?);
         lock.lock()?;
-        let record = Record {
+        let record = TrashRecord {
             dockerutils_trash: VERSION,
             root: self.root.to_string_lossy().into_owned(),
             dock: self.dock.clone(),
@@ -933,7 +933,7 @@ fn tree(trash: &ContextDir) -> Result<Tree, build_context::WalkError> {
 }
 
 /// What a record says; nothing of one that was never finished.
-fn read_record(path: &Path) -> Record {
+fn read_record(path: &Path) -> TrashRecord {
     fs::read(path)
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
