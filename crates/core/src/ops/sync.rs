@@ -38,7 +38,7 @@ use crate::sync::session::{Conflict, Notice, Report, Session, Target};
 use crate::sync::shared::SharedSession;
 use crate::sync::shown;
 use crate::sync::trash::Trash;
-use crate::sync::watch::{Event, POLL};
+use crate::sync::watch::{POLL, WatchEvent};
 use crate::version::{self, Versioneer, file};
 
 /// So many paths are named of a round of watching.
@@ -223,7 +223,7 @@ impl Docked {
     ///
     /// # Errors
     /// What hinders the beginning; later failures are told.
-    pub async fn watch(&mut self, printer: &Printer, told: impl FnMut(Event)) -> Result<Infallible> {
+    pub async fn watch(&mut self, printer: &Printer, told: impl FnMut(WatchEvent)) -> Result<Infallible> {
         let printer = printer.clone();
         let take_over = move |process: Option<u32>| match process {
             Some(pid) => printer.note(&format!(
@@ -792,9 +792,9 @@ fn settling(dock: &Dock, report: &Report, conflict: &Conflict, command: &str) ->
 }
 
 /// Says what happened while watching.
-pub fn tell(printer: &Printer, dock: &Dock, event: Event) {
+pub fn tell(printer: &Printer, dock: &Dock, event: WatchEvent) {
     match event {
-        Event::Synced(report, before) => {
+        WatchEvent::Synced(report, before) => {
             for (path, action) in report.done.iter().take(NAMED) {
                 printer.note(&line(path, *action));
             }
@@ -806,12 +806,12 @@ pub fn tell(printer: &Printer, dock: &Dock, event: Event) {
                 printer.note(&format!("hint: {hint}"));
             }
         }
-        Event::Failed(error) => {
+        WatchEvent::Failed(error) => {
             printer.error(&error);
             printer.note("it is tried again");
         }
-        Event::Back => printer.note("the dock answers again"),
-        Event::Blind(error) => {
+        WatchEvent::Back => printer.note("the dock answers again"),
+        WatchEvent::Blind(error) => {
             printer.error(&error);
             printer.note(&format!("changes here are looked for every {} s", POLL.as_secs()));
         }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::plan::Why;
 use super::session::Report;
-use super::watch::{Event, POLL};
+use super::watch::{POLL, WatchEvent};
 
 /// What failed, travelled and fails again within this time is no news: a file that is written all the time does so.
 const SAME_TROUBLE: Duration = Duration::from_secs(60);
@@ -53,10 +53,10 @@ pub struct Fresh {
 
 impl Fresh {
     /// Tells it, where there is any.
-    pub fn tell(self, tell: &mut impl FnMut(Event)) {
+    pub fn tell(self, tell: &mut impl FnMut(WatchEvent)) {
         let Self { report, before, .. } = self;
         if !report.done.is_empty() || !report.is_clean() || !report.root_files.is_empty() || !report.others.is_empty() {
-            tell(Event::Synced(report, before));
+            tell(WatchEvent::Synced(report, before));
         }
     }
 }

@@ -390,26 +390,26 @@ fn is_untouched(side: &RecordedSide, item: &Item) -> bool {
 
 /// How one side differs from what was agreed on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+enum SideChange {
     None,
     Other,
     Gone,
 }
 
-fn change(record: &Record, side: &RecordedSide, item: Option<&Item>, known: Option<&Content>) -> Change {
+fn change(record: &Record, side: &RecordedSide, item: Option<&Item>, known: Option<&Content>) -> SideChange {
     let Some(item) = item else {
-        return Change::Gone;
+        return SideChange::Gone;
     };
     if item.kind != record.kind {
-        return Change::Other;
+        return SideChange::Other;
     }
     match known {
         // Of directories, only their being there counts.
-        _ if item.kind == ItemKind::Directory => Change::None,
-        Some(content) if *content == record.content => Change::None,
-        Some(_) => Change::Other,
-        None if is_untouched(side, item) => Change::None,
-        None => Change::Other,
+        _ if item.kind == ItemKind::Directory => SideChange::None,
+        Some(content) if *content == record.content => SideChange::None,
+        Some(_) => SideChange::Other,
+        None if is_untouched(side, item) => SideChange::None,
+        None => SideChange::Other,
     }
 }
 
@@ -596,14 +596,14 @@ fn flow(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, conten
         change(record, &record.there, there, contents.there.get(path)),
     );
     match changes {
-        (Change::None, Change::None) => Flow::InStep,
-        (Change::None, _) => Flow::From(Side::There),
-        (_, Change::None) => Flow::From(Side::Here),
-        (Change::Gone, Change::Gone) => Flow::Forget,
-        (Change::Other, Change::Other) if same => Flow::Agree,
-        (Change::Other, Change::Other) => Flow::Conflict(Why::BothChanged),
-        (Change::Other, Change::Gone) => Flow::Conflict(Why::RemovedThere),
-        (Change::Gone, Change::Other) => Flow::Conflict(Why::RemovedHere),
+        (SideChange::None, SideChange::None) => Flow::InStep,
+        (SideChange::None, _) => Flow::From(Side::There),
+        (_, SideChange::None) => Flow::From(Side::Here),
+        (SideChange::Gone, SideChange::Gone) => Flow::Forget,
+        (SideChange::Other, SideChange::Other) if same => Flow::Agree,
+        (SideChange::Other, SideChange::Other) => Flow::Conflict(Why::BothChanged),
+        (SideChange::Other, SideChange::Gone) => Flow::Conflict(Why::RemovedThere),
+        (SideChange::Gone, SideChange::Other) => Flow::Conflict(Why::RemovedHere),
     }
 }
 

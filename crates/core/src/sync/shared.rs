@@ -17,7 +17,7 @@ use super::news::News;
 use super::remote::Shell;
 use super::request::RoundRequest;
 use super::session::{Notice, Report, Session};
-use super::watch::{self, Event};
+use super::watch::{self, WatchEvent};
 use crate::env::Env;
 use crate::error::{Error, Result};
 
@@ -93,7 +93,7 @@ impl<S: Shell> SharedSession<S> {
     /// A lock that can't be taken, and whatever hinders the session to be opened.
     pub async fn watch(
         &mut self,
-        mut tell: impl FnMut(Event),
+        mut tell: impl FnMut(WatchEvent),
         mut take_over: impl FnMut(Option<u32>),
     ) -> Result<Infallible> {
         let mut news = News::default();

@@ -2137,7 +2137,7 @@ proptest! {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_saved_is_there_at_once_while_it_is_watched_and_the_other_way_by_polling() {
     use super::news::News;
-    use super::watch::{Event, POLL, watch};
+    use super::watch::{POLL, WatchEvent, watch};
     use std::time::{Duration, Instant};
 
     let pair = Pair::new(Tools::Machine);
@@ -2179,8 +2179,8 @@ async fn what_is_saved_is_there_at_once_while_it_is_watched_and_the_other_way_by
     write(&pair.here(), "d/b", "ours");
     let conflict = loop {
         match told.recv().await.unwrap() {
-            Event::Synced(report, _) if !report.conflicts.is_empty() => break report,
-            Event::Failed(error) => panic!("{error:?}"),
+            WatchEvent::Synced(report, _) if !report.conflicts.is_empty() => break report,
+            WatchEvent::Failed(error) => panic!("{error:?}"),
             _ => {}
         }
     };

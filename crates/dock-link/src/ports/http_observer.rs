@@ -74,8 +74,8 @@ impl HttpObserver {
             let (event, rest) = self.requests.next(bytes);
             bytes = rest;
             match event {
-                Event::Head(head) => self.request(&head),
-                Event::Body(part) => {
+                FramingEvent::Head(head) => self.request(&head),
+                FramingEvent::Body(part) => {
                     if let Some(creation) = &mut self.creation {
                         creation.extend_from_slice(part);
                         if creation.len() > CREATION {
@@ -84,15 +84,15 @@ impl HttpObserver {
                     }
                 }
                 // Where the engine has answered before it heard all, nothing waits any more.
-                Event::End => {
+                FramingEvent::End => {
                     if let Some(body) = self.creation.take()
                         && let Some(RequestKind::Create(mounted)) = self.asked.back_mut()
                     {
                         *mounted = sources(&body);
                     }
                 }
-                Event::More => return,
-                Event::Nonsense => self.stop(),
+                FramingEvent::More => return,
+                FramingEvent::Nonsense => self.stop(),
             }
         }
     }
@@ -104,8 +104,8 @@ impl HttpObserver {
             let (event, rest) = self.responses.next(bytes);
             bytes = rest;
             match event {
-                Event::Head(head) => self.response(&head),
-                Event::Body(part) => {
+                FramingEvent::Head(head) => self.response(&head),
+                FramingEvent::Body(part) => {
                     if let Some((answer, _)) = &mut self.answer {
                         answer.extend_from_slice(part);
                         if answer.len() > ANSWER {
@@ -113,15 +113,15 @@ impl HttpObserver {
                         }
                     }
                 }
-                Event::End => {
+                FramingEvent::End => {
                     if let Some((text, sources)) = self.answer.take()
                         && let Some(id) = id(&text)
                     {
                         self.seen.push(Creation { id: Some(id), sources });
                     }
                 }
-                Event::More => break,
-                Event::Nonsense => self.stop(),
+                FramingEvent::More => break,
+                FramingEvent::Nonsense => self.stop(),
             }
         }
         mem::take(&mut self.seen)
@@ -382,7 +382,7 @@ enum FramingState {
     Trailer,
 }
 
-enum Event<'a> {
+enum FramingEvent<'a> {
     Head(Vec<u8>),
     Body(&'a [u8]),
     End,
@@ -401,21 +401,21 @@ impl Framing {
     }
 
     /// What comes next, and the bytes behind it.
-    fn next<'a>(&mut self, bytes: &'a [u8]) -> (Event<'a>, &'a [u8]) {
+    fn next<'a>(&mut self, bytes: &'a [u8]) -> (FramingEvent<'a>, &'a [u8]) {
         match self.state {
             FramingState::Sized(0) => {
                 self.state = FramingState::Head;
-                (Event::End, bytes)
+                (FramingEvent::End, bytes)
             }
             FramingState::Chunk(0) => {
                 self.state = FramingState::AfterChunk;
-                (Event::Body(&[]), bytes)
+                (FramingEvent::Body(&[]), bytes)
             }
-            _ if bytes.is_empty() => (Event::More, bytes),
+            _ if bytes.is_empty() => (FramingEvent::More, bytes),
             FramingState::Head => match self.until(b"\r\n\r\n", HEAD, bytes) {
-                Taken::Whole(head, rest) => (Event::Head(head), rest),
-                Taken::Part => (Event::More, &[]),
-                Taken::TooMuch => (Event::Nonsense, &[]),
+                Taken::Whole(head, rest) => (FramingEvent::Head(head), rest),
+                Taken::Part => (FramingEvent::More, &[]),
+                Taken::TooMuch => (FramingEvent::Nonsense, &[]),
             },
             FramingState::Sized(left) | FramingState::Chunk(left) => {
                 let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
@@ -425,35 +425,35 @@ impl Framing {
                     FramingState::Sized(_) => FramingState::Sized(left),
                     _ => FramingState::Chunk(left),
                 };
-                (Event::Body(part), rest)
+                (FramingEvent::Body(part), rest)
             }
             FramingState::Size | FramingState::AfterChunk | FramingState::Trailer => self.line(bytes),
         }
     }
 
-    fn line<'a>(&mut self, bytes: &'a [u8]) -> (Event<'a>, &'a [u8]) {
+    fn line<'a>(&mut self, bytes: &'a [u8]) -> (FramingEvent<'a>, &'a [u8]) {
         let (line, rest) = match self.until(b"\r\n", LINE, bytes) {
             Taken::Whole(line, rest) => (line, rest),
-            Taken::Part => return (Event::More, &[]),
-            Taken::TooMuch => return (Event::Nonsense, &[]),
+            Taken::Part => return (FramingEvent::More, &[]),
+            Taken::TooMuch => return (FramingEvent::Nonsense, &[]),
         };
         let line = line.strip_suffix(b"\r\n").unwrap_or(&line);
         self.state = match self.state {
             FramingState::Size => match chunk_size(line) {
                 Some(0) => FramingState::Trailer,
                 Some(size) => FramingState::Chunk(size),
-                None => return (Event::Nonsense, &[]),
+                None => return (FramingEvent::Nonsense, &[]),
             },
             FramingState::AfterChunk if line.is_empty() => FramingState::Size,
             FramingState::Trailer if line.is_empty() => {
                 self.state = FramingState::Head;
-                return (Event::End, rest);
+                return (FramingEvent::End, rest);
             }
             FramingState::Trailer => FramingState::Trailer,
-            _ => return (Event::Nonsense, &[]),
+            _ => return (FramingEvent::Nonsense, &[]),
         };
         // Nothing of the body yet. Not by calling ourselves: there may be as many lines as fit into a buffer.
-        (Event::Body(&[]), rest)
+        (FramingEvent::Body(&[]), rest)
     }
 
     /// Takes bytes up to and with `end`.

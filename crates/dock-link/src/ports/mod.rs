@@ -39,7 +39,7 @@ use crate::mutex::lock;
 use crate::service::Streams;
 use crate::transport::{Connector, TransportError, TransportErrorKind};
 use created_containers::CreatedContainers;
-use engine::{Engine, Event};
+use engine::{Engine, EngineEvent};
 use forward_rules::{Claim, Key, WantedPort, Whose};
 use http_observer::{Creation, HttpObserver};
 use listener::Listener;
@@ -319,7 +319,7 @@ impl Ports {
     }
 
     /// Whether an event may change what is to be open. The listeners of a container that has ended are closed at once.
-    async fn concerns(&self, event: &Event, demand: &Demand) -> bool {
+    async fn concerns(&self, event: &EngineEvent, demand: &Demand) -> bool {
         let id = event.container();
         let is_known = {
             let book = lock(&self.book);

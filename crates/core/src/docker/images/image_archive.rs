@@ -55,7 +55,7 @@ pub struct ArchivedImage {
     /// How it was made, oldest first.
     pub history: Vec<Step>,
     /// Its layers, lowest first; one for each step that is not empty.
-    pub layers: Vec<Vec<Change>>,
+    pub layers: Vec<Vec<LayerChange>>,
 }
 
 /// A step of an image's history.
@@ -70,7 +70,7 @@ pub struct Step {
 
 /// What a layer does to one path. Paths are relative to the root, without a slash at either end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum LayerChange {
     /// A file, with its size in bytes; links have none.
     File(Vec<u8>, u64),
     /// A directory is there, new or with other attributes.
@@ -98,7 +98,7 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
         history: Vec<Step>,
     }
     let mut documents: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let mut layers: HashMap<String, Vec<Change>> = HashMap::new();
+    let mut layers: HashMap<String, Vec<LayerChange>> = HashMap::new();
     let mut links: HashMap<String, String> = HashMap::new();
     let mut documents_left = LONGEST_DOCUMENTS;
     let mut room = MemoryBudget(MOST_KEPT);
@@ -150,7 +150,7 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
     // A layer may come twice.
     let layers = manifest.layers.iter().map(|path| {
         let found = layers.get(path).or_else(|| layers.get(links.get(path)?));
-        room.take(found.map_or(0, |found| found.iter().map(Change::memory).sum()))?;
+        room.take(found.map_or(0, |found| found.iter().map(LayerChange::memory).sum()))?;
         // A tar without an entry has no header to be known by.
         Ok(found.cloned().unwrap_or_default())
     });
@@ -181,7 +181,7 @@ fn changes<R: Read>(
     head: &[u8],
     reader: Chain<Cursor<Vec<u8>>, R>,
     room: &mut MemoryBudget,
-) -> Result<Option<Vec<Change>>, ImageArchiveError> {
+) -> Result<Option<Vec<LayerChange>>, ImageArchiveError> {
     Ok(Some(if head.starts_with(GZIP_MAGIC) {
         list(flate2::read::MultiGzDecoder::new(reader), room)?
     } else if head.starts_with(ZSTD_MAGIC) {
@@ -193,7 +193,7 @@ fn changes<R: Read>(
     }))
 }
 
-fn list(layer: impl Read, room: &mut MemoryBudget) -> Result<Vec<Change>, ImageArchiveError> {
+fn list(layer: impl Read, room: &mut MemoryBudget) -> Result<Vec<LayerChange>, ImageArchiveError> {
     let mut changes = Vec::new();
     let (layer, allowance) = BoundedTar::new(layer);
     for entry in tar::Archive::new(layer).entries()? {
@@ -211,16 +211,16 @@ fn list(layer: impl Read, room: &mut MemoryBudget) -> Result<Vec<Change>, ImageA
         };
         let (parent, name) = (parent.unwrap_or_default(), name.unwrap_or_default());
         let change = if name == OPAQUE {
-            Change::Emptied(parent.to_vec())
+            LayerChange::Emptied(parent.to_vec())
         } else if let Some(name) = name.strip_prefix(WHITEOUT) {
             let slash: &[u8] = if parent.is_empty() { b"" } else { b"/" };
-            Change::Deleted([parent, slash, name].concat())
+            LayerChange::Deleted([parent, slash, name].concat())
         } else if kind.is_dir() {
-            Change::Directory(path.to_vec())
+            LayerChange::Directory(path.to_vec())
         } else {
             // Another name of a file takes no room.
             let size = if kind.is_hard_link() { 0 } else { entry.size() };
-            Change::File(path.to_vec(), size)
+            LayerChange::File(path.to_vec(), size)
         };
         room.take(change.memory())?;
         changes.push(change);
@@ -238,7 +238,7 @@ impl MemoryBudget {
     }
 }
 
-impl Change {
+impl LayerChange {
     /// Bytes of memory, about.
     fn memory(&self) -> usize {
         let (Self::File(path, _) | Self::Directory(path) | Self::Deleted(path) | Self::Emptied(path)) = self;
@@ -305,10 +305,10 @@ mod tests {
         ]);
         let image = read(&archive[..]).unwrap();
         let expected = [
-            Change::Directory(b"a".to_vec()),
-            Change::File(b"a/b".to_vec(), 5),
-            Change::Deleted(b"a/c".to_vec()),
-            Change::Emptied(b"d".to_vec()),
+            LayerChange::Directory(b"a".to_vec()),
+            LayerChange::File(b"a/b".to_vec(), 5),
+            LayerChange::Deleted(b"a/c".to_vec()),
+            LayerChange::Emptied(b"d".to_vec()),
         ];
         assert_eq!(image.layers, [&expected, &expected, &expected]);
         assert_eq!(image.history.len(), 2);

@@ -12,7 +12,7 @@ use crate::agent::frame;
 use crate::sync::asker::{Asking, address};
 use crate::sync::request::{Greeting, Hello, RoundRequest};
 use crate::sync::shared::{Lock, SharedSession};
-use crate::sync::watch::Event;
+use crate::sync::watch::WatchEvent;
 
 /// How long something may take on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ impl Pair {
         &self,
     ) -> (
         tokio::task::JoinHandle<()>,
-        UnboundedReceiver<Event>,
+        UnboundedReceiver<WatchEvent>,
         UnboundedReceiver<Option<u32>>,
     ) {
         let mut shared = self.shared();
@@ -163,7 +163,7 @@ async fn a_watch_does_the_rounds_that_other_commands_ask_for() {
     until("a save", || text(&pair.there().join("after")) == "all").await;
     watching.abort();
     while let Ok(event) = told.try_recv() {
-        if let Event::Failed(error) = event {
+        if let WatchEvent::Failed(error) = event {
             assert_eq!(error.class(), crate::error::Class::Usage, "{error:?}");
         }
     }
@@ -417,9 +417,11 @@ async fn a_watch_says_once_that_much_is_gone_and_another_command_has_it_removed(
     for number in 0..8 {
         fs::remove_file(pair.here().join(format!("d/{number}"))).unwrap();
     }
-    let held = async |told: &mut UnboundedReceiver<Event>| loop {
+    let held = async |told: &mut UnboundedReceiver<WatchEvent>| loop {
         match told.recv().await.unwrap() {
-            Event::Synced(report, before) if !report.held_there.is_empty() => return (report.held_there.len(), before),
+            WatchEvent::Synced(report, before) if !report.held_there.is_empty() => {
+                return (report.held_there.len(), before);
+            }
             _ => {}
         }
     };
@@ -436,7 +438,7 @@ async fn a_watch_says_once_that_much_is_gone_and_another_command_has_it_removed(
     assert!(pair.shared().sync(&delete).await.unwrap().is_clean());
     assert!(!pair.there().join("d/0").exists());
     while let Ok(event) = told.try_recv() {
-        if let Event::Synced(report, _) = event {
+        if let WatchEvent::Synced(report, _) = event {
             assert!(report.is_clean(), "{report:?}");
         }
     }
@@ -498,8 +500,8 @@ async fn edits_of_both_sides_meet(seed: u64) -> Duration {
         while let Ok(event) = told.try_recv() {
             said.push(format!("{:?} {event:?}", begun.elapsed()));
             match event {
-                Event::Synced(report, _) => conflicts.extend(report.conflicts.into_iter().map(|one| one.path)),
-                Event::Failed(error) => panic!("seed {seed}: {error:?}"),
+                WatchEvent::Synced(report, _) => conflicts.extend(report.conflicts.into_iter().map(|one| one.path)),
+                WatchEvent::Failed(error) => panic!("seed {seed}: {error:?}"),
                 _ => {}
             }
         }

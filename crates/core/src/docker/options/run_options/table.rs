@@ -22,25 +22,25 @@ pub(super) enum Need {
 
 /// The meaning of an option.
 #[derive(Clone, Copy)]
-pub(super) struct Action {
+pub(super) struct OptionAction {
     pub need: Need,
     pub set: Set,
 }
 
-const fn switch(long: &'static str, set: Set) -> Flag<Action> {
-    Flag::switch(long, Action { need: Need::Any, set })
+const fn switch(long: &'static str, set: Set) -> Flag<OptionAction> {
+    Flag::switch(long, OptionAction { need: Need::Any, set })
 }
 
-const fn valued(long: &'static str, set: Set) -> Flag<Action> {
+const fn valued(long: &'static str, set: Set) -> Flag<OptionAction> {
     needing(Need::Any, long, set)
 }
 
-const fn needing(need: Need, long: &'static str, set: Set) -> Flag<Action> {
-    Flag::valued(long, Action { need, set })
+const fn needing(need: Need, long: &'static str, set: Set) -> Flag<OptionAction> {
+    Flag::valued(long, OptionAction { need, set })
 }
 
 /// The options, in the order of `docker run --help`; the names that it hides come after those they stand for.
-pub(super) static FLAGS: &[Flag<Action>] = &[
+pub(super) static FLAGS: &[Flag<OptionAction>] = &[
     valued("add-host", |o, e| {
         push(&mut o.host.extra_hosts, e.read(network::extra_host))
     }),
