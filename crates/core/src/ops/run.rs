@@ -22,7 +22,7 @@ use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
 use crate::docker::connect::logins;
 use crate::docker::containers::container::{self, PublishedPort, Refusal};
-use crate::docker::containers::heard::Heard;
+use crate::docker::containers::heard::OutputCounter;
 use crate::docker::containers::port_owner;
 use crate::docker::containers::terminal::Signals;
 use crate::docker::images::image::{self, ImageFacts};
@@ -869,7 +869,7 @@ async fn execute(context: &Context, project: &Project, args: &RunArgs, prepared:
     let records = again::RunRecords::of(&context.env);
     let mut record = again::record(engine, &id, &plan.name, root, *watch);
     again::write_down(&records, &record, printer);
-    let heard = Arc::new(Heard::default());
+    let heard = Arc::new(OutputCounter::default());
     let came = match container::run_attached(engine, created, container, &mut signals, &heard, started).await {
         Err(error) => Err(port_owner::explain(engine, error, *local, &context.env).await),
         came => came,

@@ -82,7 +82,7 @@ pub struct Survey {
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Heard {
+pub struct SurveyResult {
     /// The samples of all groups, one behind the other.
     samples: Vec<u8>,
     /// The link's rate in bytes a second; `None` where there was nothing to measure it by.
@@ -154,7 +154,7 @@ impl Survey {
     }
 
     /// Which of all paths are to come packed, and which plain. Where nothing was heard that makes sense, all come packed.
-    pub fn divide(self, heard: Option<&Heard>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    pub fn divide(self, heard: Option<&SurveyResult>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut packed, mut plain) = (Vec::new(), Vec::new());
         let is_fast = heard.and_then(|heard| heard.rate).is_some_and(|rate| rate >= FAST);
         let mut left = heard.map_or(&[] as &[u8], |heard| heard.samples.as_slice());
@@ -211,7 +211,7 @@ fn ending(path: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// The link's.
-pub fn hear(from: &mut dyn Read, (samples, probe): (u64, u64), began: Instant) -> io::Result<Option<Heard>> {
+pub fn hear(from: &mut dyn Read, (samples, probe): (u64, u64), began: Instant) -> io::Result<Option<SurveyResult>> {
     // There and back, and what the dock needs to begin.
     let delay = began.elapsed();
     let mut text = Vec::new();
@@ -232,7 +232,7 @@ pub fn hear(from: &mut dyn Read, (samples, probe): (u64, u64), began: Instant) -
         return Ok(None);
     }
     let rate = first.map(|(since, read)| rate(come - read, since.elapsed(), delay));
-    Ok(Some(Heard { samples: text, rate }))
+    Ok(Some(SurveyResult { samples: text, rate }))
 }
 
 /// Bytes a second of a link on which so many came in this time, and the first after this delay.

@@ -1,6 +1,6 @@
 //! What git knows of the commit in the working tree: the nearest tag, the distance to it, the branch.
 
-use super::git::{Repository, Said};
+use super::git::{GitOutput, Repository};
 use super::source_file::iso_8601;
 use super::{Release, VersionError};
 
@@ -91,8 +91,8 @@ impl<'a> Description<'a> {
 macro_rules! said {
     ($answer:expr) => {
         match $answer? {
-            Said::Text(text) => text,
-            Said::Nothing(why) => return Ok(DescribeResult::Refused(why)),
+            GitOutput::Text(text) => text,
+            GitOutput::Nothing(why) => return Ok(DescribeResult::Refused(why)),
         }
     };
 }

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request};
 use serde::Deserialize;
 
-use super::heard::Heard;
+use super::heard::OutputCounter;
 use super::terminal::{self, Ending, Manner, Signals};
 use crate::docker::connect::engine::{Engine, answer, one_line, refusal};
 use crate::docker::connect::stream::{HalfClose, Halves};
@@ -391,7 +391,7 @@ pub async fn run_attached(
     created: Created,
     plan: &ContainerPlan,
     signals: &mut Signals,
-    heard: &Arc<Heard>,
+    heard: &Arc<OutputCounter>,
     started: impl AsyncFnOnce(&[PublishedPort]),
 ) -> Result<Foreground> {
     let mut created = created;
@@ -553,7 +553,7 @@ pub async fn run_again(
     found: &FoundContainer,
     ours: bool,
     signals: &mut Signals,
-    heard: &Arc<Heard>,
+    heard: &Arc<OutputCounter>,
     printer: &Printer,
 ) -> Result<Foreground> {
     let FoundContainer { id, manner, .. } = found;

@@ -84,7 +84,7 @@ impl Positions {
 
 /// Counts what is written, on one thread, for another.
 #[derive(Debug, Default)]
-pub struct Heard(Mutex<Counts>);
+pub struct OutputCounter(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -93,7 +93,7 @@ struct Counts {
     ahead: Positions,
 }
 
-impl Heard {
+impl OutputCounter {
     /// Of an output that comes from its beginning again, and was heard so far.
     pub fn from(heard: Positions) -> Self {
         Self(Mutex::new(Counts { heard, ahead: heard }))
@@ -132,10 +132,10 @@ mod tests {
     fn who_comes_back_hears_the_rest_wherever_it_was_cut_and_comes_in_pieces() {
         let whole = b"one\n\ntwo three\nfour";
         for cut in 0..=whole.len() {
-            let before = Heard::default();
+            let before = OutputCounter::default();
             before.add(Stream::Out, &whole[..cut]);
             for size in 1..=whole.len() {
-                let after = Heard::from(before.positions());
+                let after = OutputCounter::from(before.positions());
                 let mut rest = Vec::new();
                 for piece in whole.chunks(size) {
                     let news = after.news(Stream::Out, piece);
@@ -143,7 +143,7 @@ mod tests {
                     rest.extend_from_slice(news);
                 }
                 assert_eq!(rest, &whole[cut..], "cut at {cut}, pieces of {size}");
-                let all = Heard::default();
+                let all = OutputCounter::default();
                 all.add(Stream::Out, whole);
                 assert_eq!(after.positions(), all.positions(), "cut at {cut}, pieces of {size}");
             }
@@ -152,20 +152,20 @@ mod tests {
 
     #[test]
     fn outputs_are_counted_apart() {
-        let heard = Heard::default();
+        let heard = OutputCounter::default();
         heard.add(Stream::Out, b"a\nb");
         heard.add(Stream::Err, b"x");
-        let again = Heard::from(heard.positions());
+        let again = OutputCounter::from(heard.positions());
         assert_eq!(again.news(Stream::Err, b"xy"), b"y");
         assert_eq!(again.news(Stream::Out, b"a\nbc"), b"c");
-        let again = Heard::from(heard.positions());
+        let again = OutputCounter::from(heard.positions());
         again.is_caught_up();
         assert_eq!(again.news(Stream::Out, b"a"), b"a");
     }
 
     #[test]
     fn a_line_that_is_shorter_than_it_was_takes_nothing_of_the_next() {
-        let again = Heard::from(Positions {
+        let again = OutputCounter::from(Positions {
             stdout: Position { lines: 1, bytes: 5 },
             ..Positions::default()
         });

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::container;
-use super::heard::{Heard, Stream};
+use super::heard::{OutputCounter, Stream};
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::stream::{HalfClose, Halves};
 use crate::docker::options::run_options::ContainerPlan;
@@ -85,7 +85,7 @@ pub struct Session<'a> {
     /// How it is spoken to.
     pub manner: &'a Manner,
     /// How much of its output was written.
-    heard: Arc<Heard>,
+    heard: Arc<OutputCounter>,
     /// Whether its terminal was one of ours when it began.
     at_terminal: bool,
     /// Whether what it has drawn is to be drawn once more.
@@ -94,7 +94,7 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// A session that begins now. What it writes of the container's output counts in `heard`.
-    pub fn new(engine: &'a Engine, id: &'a str, manner: &'a Manner, heard: &Arc<Heard>) -> Self {
+    pub fn new(engine: &'a Engine, id: &'a str, manner: &'a Manner, heard: &Arc<OutputCounter>) -> Self {
         Self {
             engine,
             id,
@@ -329,7 +329,12 @@ fn spawn_stdin(mut to_container: Box<dyn HalfClose>, manner: &Manner) -> oneshot
 ///
 /// # Errors
 /// The connection is lost, or our stdout takes no more.
-pub async fn write_past(engine: &Engine, from: Box<dyn Read + Send>, tty: bool, heard: &Arc<Heard>) -> Result<Ending> {
+pub async fn write_past(
+    engine: &Engine,
+    from: Box<dyn Read + Send>,
+    tty: bool,
+    heard: &Arc<OutputCounter>,
+) -> Result<Ending> {
     let copied = spawn_output(from, tty, heard).await;
     ending(
         engine,
@@ -357,7 +362,7 @@ fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<Ending> {
 fn spawn_output(
     mut from_container: Box<dyn Read + Send>,
     tty: bool,
-    heard: &Arc<Heard>,
+    heard: &Arc<OutputCounter>,
 ) -> oneshot::Receiver<Result<(), CopyError>> {
     let (copied, receiver) = oneshot::channel();
     let heard = Arc::clone(heard);
@@ -438,7 +443,12 @@ enum CopyError {
     Own(io::Error),
 }
 
-fn copy_output(mut from: impl Read, tty: bool, heard: &Heard, is_over: impl Fn() -> bool) -> Result<(), CopyError> {
+fn copy_output(
+    mut from: impl Read,
+    tty: bool,
+    heard: &OutputCounter,
+    is_over: impl Fn() -> bool,
+) -> Result<(), CopyError> {
     // Not those of the standard library: they look for the ends of lines, and keep what comes behind.
     let (out, err) = (rustix::stdio::stdout(), rustix::stdio::stderr());
     let mut frames = Frames::default();

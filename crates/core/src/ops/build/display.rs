@@ -25,7 +25,7 @@ const AROUND: usize = 2;
 const RULE: usize = 76;
 
 /// What the display hears of the build of an image, by its position in the plan.
-pub(super) enum Heard {
+pub(super) enum DisplayEvent {
     /// Something is begun.
     Line(usize, PlanStep),
     /// The link was cut, and is waited for.
@@ -112,9 +112,9 @@ impl Display {
         }
     }
 
-    pub(super) fn show(&mut self, heard: Heard) {
+    pub(super) fn show(&mut self, heard: DisplayEvent) {
         match heard {
-            Heard::Line(index, step) => {
+            DisplayEvent::Line(index, step) => {
                 *self.builds.entry(index).or_default() += 1;
                 let what = match &step {
                     PlanStep::Script { kind, .. } => format!("{kind}: {}", step.line("")),
@@ -129,13 +129,13 @@ impl Display {
                     self.steps = Steps::new(&self.printer, self.plain);
                 }
             }
-            Heard::Cut(index, text) => {
+            DisplayEvent::Cut(index, text) => {
                 // The steps come once more.
                 *self.builds.entry(index).or_default() += 1;
                 self.steps.line(&text);
             }
-            Heard::Event(index, event) => self.event(index, event),
-            Heard::Built(outcome) => self.weigh(&outcome),
+            DisplayEvent::Event(index, event) => self.event(index, event),
+            DisplayEvent::Built(outcome) => self.weigh(&outcome),
         }
     }
 

@@ -9,7 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{RwLock, mpsc};
 
-use super::display::{Display, Heard};
+use super::display::{Display, DisplayEvent};
 use super::{
     BuildPlan, BuildStatus, ImageFailure, ImagePlan, ImageReport, PlanStep, Reports, script_failure, seconds_since,
 };
@@ -74,7 +74,7 @@ fn visit(
 
 /// Builds the images of a plan, at most `jobs` at once, each after what it needs.
 pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
-    let (events, mut heard) = mpsc::channel::<Heard>(QUEUE);
+    let (events, mut heard) = mpsc::channel::<DisplayEvent>(QUEUE);
     let mut display = Display::new(site, plan);
     // A script may change the tree that another build is reading.
     let tree = RwLock::new(());
@@ -177,13 +177,13 @@ async fn one(
     index: usize,
     image: &ImagePlan,
     tree: &RwLock<()>,
-    events: mpsc::Sender<Heard>,
+    events: mpsc::Sender<DisplayEvent>,
 ) -> ImageOutcome {
     let began = Instant::now();
     let mut done = report(image, BuildStatus::Cached);
     let mut size = None;
     for step in &image.steps {
-        let _ = events.send(Heard::Line(index, step.clone())).await;
+        let _ = events.send(DisplayEvent::Line(index, step.clone())).await;
         let result = match step {
             PlanStep::Script { kind, words } => {
                 let _alone = tree.write().await;
@@ -195,7 +195,7 @@ async fn one(
                     Ok(outcome) => {
                         account(&mut done, &outcome);
                         size = outcome.size;
-                        let _ = events.send(Heard::Built(outcome)).await;
+                        let _ = events.send(DisplayEvent::Built(outcome)).await;
                         Ok(())
                     }
                     Err(error) => Err(error),
@@ -228,7 +228,7 @@ async fn build_patiently(
     site: &Site,
     index: usize,
     request: &BuildRequest,
-    events: &mpsc::Sender<Heard>,
+    events: &mpsc::Sender<DisplayEvent>,
 ) -> Result<BuildOutcome> {
     if site.locality == Locality::Local {
         return run_build(site, index, request, events).await;
@@ -238,7 +238,7 @@ async fn build_patiently(
         async || site.engine.answers(&site.env).await,
         |line| {
             // A display that is behind misses a line.
-            let _ = events.try_send(Heard::Cut(index, line.to_owned()));
+            let _ = events.try_send(DisplayEvent::Cut(index, line.to_owned()));
         },
     )
     .await
@@ -248,13 +248,13 @@ async fn run_build(
     site: &Site,
     index: usize,
     request: &BuildRequest,
-    events: &mpsc::Sender<Heard>,
+    events: &mpsc::Sender<DisplayEvent>,
 ) -> Result<BuildOutcome> {
     let (sender, mut receiver) = mpsc::channel(QUEUE);
     let building = build(&site.engine, site.locality, site.builder, request, &site.config, sender);
     let forwarding = async {
         while let Some(event) = receiver.recv().await {
-            if events.send(Heard::Event(index, event)).await.is_err() {
+            if events.send(DisplayEvent::Event(index, event)).await.is_err() {
                 return;
             }
         }

@@ -46,17 +46,17 @@ impl Waste {
 }
 
 /// A file that the layers so far show.
-struct Shown {
+struct VisibleFile {
     layer: usize,
     size: u64,
 }
 
 /// Weighs the layers, lowest first.
 pub(super) fn weigh(layers: &[Vec<LayerChange>]) -> Vec<Weighed> {
-    let mut shown: BTreeMap<Vec<u8>, Shown> = BTreeMap::new();
+    let mut shown: BTreeMap<Vec<u8>, VisibleFile> = BTreeMap::new();
     // By the layer that has it, why it is in vain, and where.
     let mut wasted: BTreeMap<(usize, Cause, Vec<u8>), u64> = BTreeMap::new();
-    let mut waste = |file: &Shown, cause: Cause, path: &[u8]| {
+    let mut waste = |file: &VisibleFile, cause: Cause, path: &[u8]| {
         if file.size > 0 {
             let sum = wasted.entry((file.layer, cause, group(path))).or_default();
             *sum = u64::saturating_add(*sum, file.size);
@@ -93,7 +93,7 @@ pub(super) fn weigh(layers: &[Vec<LayerChange>]) -> Vec<Weighed> {
                     if let Some(sum) = sizes.get_mut(number) {
                         *sum = u64::saturating_add(*sum, *size);
                     }
-                    let file = Shown {
+                    let file = VisibleFile {
                         layer: number,
                         size: *size,
                     };
@@ -134,7 +134,7 @@ pub(super) fn weigh(layers: &[Vec<LayerChange>]) -> Vec<Weighed> {
 }
 
 /// Takes out what lies in a directory; all, for the root.
-fn take_below(shown: &mut BTreeMap<Vec<u8>, Shown>, directory: &[u8]) -> Vec<(Vec<u8>, Shown)> {
+fn take_below(shown: &mut BTreeMap<Vec<u8>, VisibleFile>, directory: &[u8]) -> Vec<(Vec<u8>, VisibleFile)> {
     if directory.is_empty() {
         return std::mem::take(shown).into_iter().collect();
     }

@@ -20,7 +20,7 @@ use crate::config::project::Project;
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
 use crate::docker::containers::container::{self, Foreground, FoundContainer};
-use crate::docker::containers::heard::{Heard, Positions};
+use crate::docker::containers::heard::{OutputCounter, Positions};
 use crate::docker::containers::terminal::Signals;
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
@@ -345,7 +345,7 @@ async fn go_on(
         let ports = ports::reached(context, engine.choice(), local, &found.id, &published).await;
         ports::show(printer, &ports);
     }
-    let heard = Arc::new(Heard::from(record.heard));
+    let heard = Arc::new(OutputCounter::from(record.heard));
     printer.give_stdout_away();
     let came = container::run_again(engine, &found, is_ours, &mut signals, &heard, printer).await;
     record.heard = heard.positions();

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::super::{Printer, size, visible};
-use super::{FIRST_LOOK, Row, Shown, View, clock, cut, left, shortened};
+use super::{FIRST_LOOK, Row, View, ViewGuard, clock, cut, left, shortened};
 
 /// Before that, a rate says nothing, and what is left even less.
 const FIRST_RATE: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const NAME: usize = 28;
 pub struct Bars {
     printer: Option<Printer>,
     moving: Arc<Moving>,
-    shown: Arc<Mutex<Option<Shown>>>,
+    shown: Arc<Mutex<Option<ViewGuard>>>,
     is_live: bool,
 }
 

@@ -94,7 +94,7 @@ struct ScreenState {
 
 /// A view that is shown, until this is dropped.
 #[derive(Debug)]
-pub struct Shown {
+pub struct ViewGuard {
     screen: Screen,
     id: u64,
 }
@@ -144,7 +144,7 @@ impl Screen {
     }
 
     /// Shows a view below those that are shown.
-    pub fn show(&self, view: Arc<dyn View>) -> Shown {
+    pub fn show(&self, view: Arc<dyn View>) -> ViewGuard {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
@@ -159,7 +159,7 @@ impl Screen {
             }
         }
         drop(state);
-        Shown {
+        ViewGuard {
             screen: self.clone(),
             id,
         }
@@ -203,7 +203,7 @@ impl Screen {
     }
 }
 
-impl Drop for Shown {
+impl Drop for ViewGuard {
     fn drop(&mut self) {
         let mut state = self.screen.state();
         let Some(place) = state.views.iter().position(|(id, _)| *id == self.id) else {

@@ -77,13 +77,13 @@ const PROXY_READY: u32 = 0x8000_000f;
 /// OpenSSH's client; ended when this is dropped.
 pub(super) struct Master {
     child: Child,
-    said: Arc<Mutex<Said>>,
+    said: Arc<Mutex<StderrTail>>,
     /// `user@host`, for messages.
     name: String,
 }
 
 #[derive(Default)]
-struct Said {
+struct StderrTail {
     bytes: VecDeque<u8>,
     /// It can say no more.
     over: bool,
@@ -118,7 +118,7 @@ impl Drop for Master {
     }
 }
 
-fn listen(mut stderr: ChildStderr, said: &Mutex<Said>) {
+fn listen(mut stderr: ChildStderr, said: &Mutex<StderrTail>) {
     let mut buffer = [0; 512];
     loop {
         let read = stderr.read(&mut buffer).unwrap_or(0);
@@ -245,7 +245,7 @@ fn log_in(
     };
     let mut child = ssh.spawn().map_err(error)?;
     let mut pastime: Option<ChildStdin> = child.stdin.take();
-    let said = Arc::<Mutex<Said>>::default();
+    let said = Arc::<Mutex<StderrTail>>::default();
     if let Some(stderr) = child.stderr.take() {
         let said = Arc::clone(&said);
         thread::spawn(move || listen(stderr, &said));
