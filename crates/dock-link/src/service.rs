@@ -63,7 +63,7 @@ pub struct Sockets {
 
 /// Why a worker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ShutdownReason {
     /// Nothing needs it.
     Idle,
     /// It was told to.
@@ -176,7 +176,7 @@ impl<C: Connector> Service<C> {
     }
 
     /// Serves until nothing needs the agent, or it is told to stop (also by [`Service::stop`]).
-    pub async fn run(self: Arc<Self>, sockets: Sockets) -> Ending {
+    pub async fn run(self: Arc<Self>, sockets: Sockets) -> ShutdownReason {
         let mut tasks = JoinSet::new();
         self.tell_ports();
         let ports = Arc::clone(&self.ports);
@@ -190,11 +190,11 @@ impl<C: Connector> Service<C> {
         tasks.spawn(Arc::clone(&self).accept_engine(sockets.engine));
         let ending = tokio::select! {
             ending = self.live() => ending,
-            () = self.ending.notified() => Ending::Stopped,
+            () = self.ending.notified() => ShutdownReason::Stopped,
         };
         self.log.line(match ending {
-            Ending::Idle => "nothing needs this agent any more",
-            Ending::Stopped => "this agent was told to end",
+            ShutdownReason::Idle => "nothing needs this agent any more",
+            ShutdownReason::Stopped => "this agent was told to end",
         });
         // Takes the connections along.
         tasks.shutdown().await;
@@ -209,7 +209,7 @@ impl<C: Connector> Service<C> {
     }
 
     /// Looks after what can't be waited for, until there is nothing left to live for.
-    async fn live(&self) -> Ending {
+    async fn live(&self) -> ShutdownReason {
         let own = inode(&self.paths.engine_socket());
         let (mut clock, mut ticks) = (SystemTime::now(), Instant::now());
         loop {
@@ -245,7 +245,7 @@ impl<C: Connector> Service<C> {
             // The directory of sockets was cleared, or another agent has taken the place: nobody can find this one.
             let is_lost = own.is_some() && inode(&self.paths.engine_socket()) != own;
             if is_lost && self.streams.open() == 0 || !is_needed && !keeps && idle > limit {
-                return Ending::Idle;
+                return ShutdownReason::Idle;
             }
             if idle > self.timing.idle_link && !keeps {
                 self.link.rest();

@@ -19,7 +19,7 @@ use dock_client::env::Env;
 use dock_link::link::OpenOptions;
 use dock_link::log::Log;
 use dock_link::prompts::Prompts;
-use dock_link::service::{Ending, Service, Sockets};
+use dock_link::service::{Service, ShutdownReason, Sockets};
 use dock_link::timing::Timing;
 use engine::Engine;
 use fake::{Dock, FakeConnector};
@@ -41,7 +41,7 @@ struct Scene {
     agent: Agent,
     paths: AgentPaths,
     service: Arc<Service<FakeConnector>>,
-    running: JoinHandle<Ending>,
+    running: JoinHandle<ShutdownReason>,
 }
 
 fn entry() -> DockEntry {
@@ -590,7 +590,7 @@ async fn it_lives_as_long_as_a_shell_and_ends_when_nothing_needs_it() {
     // One that releases another's hold does no harm.
     scene.agent.release(1).await.unwrap();
     shell.kill().await.unwrap();
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Idle);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Idle);
 }
 
 #[tokio::test]
@@ -606,7 +606,7 @@ async fn one_that_a_docker_context_leads_to_stays_until_it_is_told_to_stop() {
     assert!(!scene.running.is_finished());
     assert_eq!(scene.ping().await, "pong");
     scene.agent.stop().await.unwrap();
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Stopped);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Stopped);
 }
 
 #[tokio::test]
@@ -617,7 +617,7 @@ async fn a_brief_look_does_not_keep_it() {
     };
     let scene = Scene::with(|_| {}, timing.clone());
     scene.agent.connect(&CallOptions::impatient().briefly()).await.unwrap();
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Idle);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Idle);
     let scene = Scene::with(|_| {}, timing);
     assert_eq!(scene.ping().await, "pong");
     scene.agent.connect(&CallOptions::impatient().briefly()).await.unwrap();
@@ -630,7 +630,7 @@ async fn it_ends_when_its_sockets_were_taken_away() {
     let scene = Scene::new();
     assert_eq!(scene.ping().await, "pong");
     fs::remove_dir_all(scene.agent.engine_socket().parent().unwrap()).unwrap();
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Idle);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Idle);
 }
 
 #[tokio::test]
@@ -701,7 +701,7 @@ async fn commands_of_another_version_part_politely() {
         }
     })
     .await;
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Stopped);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Stopped);
 }
 
 #[tokio::test]
@@ -758,7 +758,7 @@ async fn stopping_breaks_what_is_open() {
     stream.write_all(b"silent\n").await.unwrap();
     until(|| scene.engine.open() == 1).await;
     scene.service.stop();
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Stopped);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Stopped);
     let _ = limit(stream.read_to_end(&mut Vec::new())).await;
     until(|| scene.engine.open() == 0).await;
     until(|| scene.dock.links.load(Ordering::SeqCst) == 0).await;

@@ -20,7 +20,7 @@ use super::handle::{ChannelPart, Ends, Handle, Notifier};
 pub(super) type Kept = Option<Arc<dyn Send + Sync>>;
 
 /// One end: read, and for [`ChannelPart::Stream`] written.
-pub(super) struct End {
+pub(super) struct ChannelEnd {
     inner: UnixStream,
     /// The far side has ended it.
     clean: Arc<AtomicBool>,
@@ -31,7 +31,7 @@ pub(super) struct End {
     _kept: Kept,
 }
 
-impl End {
+impl ChannelEnd {
     fn broken(&self) -> io::Error {
         let reason = self.fate.borrow().as_ref().map(ToString::to_string);
         let reason = reason.unwrap_or_else(|| "the ssh session was closed".to_owned());
@@ -39,7 +39,7 @@ impl End {
     }
 }
 
-impl AsyncRead for End {
+impl AsyncRead for ChannelEnd {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, room) = (buf.filled().len(), buf.remaining());
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
@@ -52,7 +52,7 @@ impl AsyncRead for End {
     }
 }
 
-impl AsyncWrite for End {
+impl AsyncWrite for ChannelEnd {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.inner).poll_write(cx, buf) {
             Poll::Ready(Err(_)) if self.fate.borrow().is_some() => Poll::Ready(Err(self.broken())),
@@ -74,7 +74,7 @@ impl AsyncWrite for End {
     }
 }
 
-impl Drop for End {
+impl Drop for ChannelEnd {
     fn drop(&mut self) {
         self.notifier.drop_part(self.id, self.part);
     }
@@ -89,7 +89,7 @@ pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<
         exec,
     } = ends;
     let end = |stream: StdStream, clean, part| {
-        Ok::<_, io::Error>(End {
+        Ok::<_, io::Error>(ChannelEnd {
             inner: UnixStream::from_std(stream)?,
             clean,
             fate: handle.fate().clone(),

@@ -34,14 +34,14 @@ pub struct Execution {
     /// Tells the command's terminal a new size.
     pub resize: mpsc::Sender<Size>,
     /// How it ended.
-    pub exit: Ending,
+    pub exit: PendingExit,
 }
 
 /// How a command will have ended.
 #[derive(Debug)]
-pub struct Ending(oneshot::Receiver<Result<Exit>>);
+pub struct PendingExit(oneshot::Receiver<Result<Exit>>);
 
-impl Ending {
+impl PendingExit {
     /// Waits for the end of the command; all its output is in the streams then.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Execution {
             stdout,
             stderr,
             resize,
-            exit: Ending(ending),
+            exit: PendingExit(ending),
         }
     }
 }

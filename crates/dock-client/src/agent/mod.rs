@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-pub use exec::{Ending, Execution};
+pub use exec::{Execution, PendingExit};
 pub use holder::Holder;
 pub use wire::{LinkStatus, Port, Status};
 

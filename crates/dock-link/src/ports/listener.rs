@@ -305,11 +305,11 @@ async fn both(
         let end = copy(&mut from_here, &mut to_far).await;
         let _ = to_far.shutdown().await;
         // A far side that takes no more may still speak.
-        !matches!(end, End::Source)
+        !matches!(end, CopyEnd::Source)
     };
     let back = async {
         let end = copy(&mut from_far, &mut to_here).await;
-        matches!(end, End::Well) && to_here.shutdown().await.is_ok()
+        matches!(end, CopyEnd::Well) && to_here.shutdown().await.is_ok()
     };
     tokio::pin!(out, back);
     tokio::select! {
@@ -319,7 +319,7 @@ async fn both(
     }
 }
 
-enum End {
+enum CopyEnd {
     /// There is no more.
     Well,
     /// What was read from broke.
@@ -328,20 +328,20 @@ enum End {
     Sink,
 }
 
-async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> End {
+async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> CopyEnd {
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = match from.read(&mut buffer).await {
-            Ok(0) => return End::Well,
+            Ok(0) => return CopyEnd::Well,
             Ok(read) => read,
-            Err(_) => return End::Source,
+            Err(_) => return CopyEnd::Source,
         };
         let written = async {
             to.write_all(buffer.get(..read).unwrap_or_default()).await?;
             to.flush().await
         };
         if written.await.is_err() {
-            return End::Sink;
+            return CopyEnd::Sink;
         }
     }
 }

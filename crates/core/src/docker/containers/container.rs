@@ -20,7 +20,7 @@ use hyper::{Method, Request};
 use serde::Deserialize;
 
 use super::heard::OutputCounter;
-use super::terminal::{self, Ending, Manner, Signals};
+use super::terminal::{self, AttachOutcome, Manner, Signals};
 use crate::docker::connect::engine::{Engine, answer, one_line, refusal};
 use crate::docker::connect::stream::{HalfClose, Halves};
 use crate::docker::options::run_options::{Attach, ContainerFile, ContainerPlan};
@@ -431,7 +431,7 @@ pub async fn run_attached(
 /// What becomes of a container whose streams have ended.
 async fn finish(
     created: Created,
-    ending: Result<Ending>,
+    ending: Result<AttachOutcome>,
     exit: impl Future<Output = Result<ExitStatus>>,
     session: &terminal::Session<'_>,
     signals: &mut Signals,
@@ -444,13 +444,13 @@ async fn finish(
         Ok(Foreground::Lost(error))
     };
     match ending {
-        Ok(Ending::Detached) => {
+        Ok(AttachOutcome::Detached) => {
             created.keep();
             Ok(Foreground::Done(ExitStatus::SUCCESS))
         }
         // What a shell shows of a program that SIGPIPE ended, as it would have ended the docker client.
-        Ok(Ending::OutputClosed) => Ok(Foreground::Done(ExitStatus::from_code(OUTPUT_CLOSED))),
-        Ok(Ending::Closed) => {
+        Ok(AttachOutcome::OutputClosed) => Ok(Foreground::Done(ExitStatus::from_code(OUTPUT_CLOSED))),
+        Ok(AttachOutcome::Closed) => {
             let ended = tokio::select! {
                 // It may have closed its output and go on for days.
                 ended = exit => ended,
@@ -595,7 +595,7 @@ pub async fn run_again(
         (Some(live), kept) => {
             if let Some(kept) = kept {
                 match terminal::write_past(engine, kept, true, heard).await {
-                    Ok(Ending::Closed) => {}
+                    Ok(AttachOutcome::Closed) => {}
                     other => return finish(created, other, exit, &session, signals).await,
                 }
             }

@@ -39,7 +39,7 @@ const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
 
 /// How an attached session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum AttachOutcome {
     /// The container's output ended.
     Closed,
     /// The user typed the detach keys.
@@ -116,7 +116,7 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// The connection is lost, or our stdout takes no more.
-    pub async fn run(&self, streams: Halves, signals: &mut Signals) -> Result<Ending> {
+    pub async fn run(&self, streams: Halves, signals: &mut Signals) -> Result<AttachOutcome> {
         let _raw = if self.manner.tty && self.manner.stdin {
             RawMode::enter()
         } else {
@@ -147,7 +147,7 @@ impl<'a> Session<'a> {
                 }
                 ending(self.engine, copied)
             }
-            () = detached => Ok(Ending::Detached),
+            () = detached => Ok(AttachOutcome::Detached),
             error = &mut signals => Err(error),
         }
     }
@@ -334,7 +334,7 @@ pub async fn write_past(
     from: Box<dyn Read + Send>,
     tty: bool,
     heard: &Arc<OutputCounter>,
-) -> Result<Ending> {
+) -> Result<AttachOutcome> {
     let copied = spawn_output(from, tty, heard).await;
     ending(
         engine,
@@ -342,9 +342,9 @@ pub async fn write_past(
     )
 }
 
-fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<Ending> {
+fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<AttachOutcome> {
     match copied {
-        Ok(()) => Ok(Ending::Closed),
+        Ok(()) => Ok(AttachOutcome::Closed),
         // It is there, and no link was cut.
         Err(CopyError::Container(cause)) if cause.kind() == io::ErrorKind::InvalidData => Err(Error::failed(format!(
             "{} gives output of a container that makes no sense",
@@ -352,7 +352,7 @@ fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<Ending> {
         ))
         .because(cause)),
         Err(CopyError::Container(cause)) => Err(engine.lost(cause)),
-        Err(CopyError::Own(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
+        Err(CopyError::Own(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(AttachOutcome::OutputClosed),
         Err(CopyError::Own(cause)) => Err(Error::failed("our output takes no more").because(cause)),
     }
 }

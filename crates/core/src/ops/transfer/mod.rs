@@ -35,7 +35,7 @@ use endpoint::TransferEndpoint;
 use manifests::partial_label;
 use plan::{DiskSpace, Plan};
 use running::{Identity, Running};
-use send::{End, Shipment, Tally, TransferFailure};
+use send::{ConnectedEndpoint, Shipment, Tally, TransferFailure};
 use verify::{PartialImage, partial_images, present, remove, remove_unnamed, verify};
 
 /// What was changed under us is planned so often anew.
@@ -196,13 +196,13 @@ pub fn abort(context: &Context, destination: &str, all: bool) -> Result<ExitStat
 }
 
 impl Route<'_> {
-    async fn connect(&self) -> Result<(End, End)> {
+    async fn connect(&self) -> Result<(ConnectedEndpoint, ConnectedEndpoint)> {
         let env = &self.context.env;
         let end = async |place: &TransferEndpoint| {
             let engine = place.connect(env).await?;
             let (info, platform) = tokio::try_join!(engine.info(), platform(&engine))?;
             let store = Store::of(&engine, &info).await?;
-            Ok::<_, Error>(End {
+            Ok::<_, Error>(ConnectedEndpoint {
                 engine,
                 info: Arc::new(info),
                 platform,
@@ -214,7 +214,7 @@ impl Route<'_> {
     }
 
     /// An image need not be sent to the engine that has it.
-    fn check_distinct(&self, source: &End, dest: &End) -> Result<()> {
+    fn check_distinct(&self, source: &ConnectedEndpoint, dest: &ConnectedEndpoint) -> Result<()> {
         let (here, there) = (&source.info, &dest.info);
         // Machines that were cloned have the same ID, and another name.
         let same = here.id.is_some() && here.id == there.id && here.name == there.name;
@@ -229,7 +229,12 @@ impl Route<'_> {
         })
     }
 
-    async fn show_plans(&self, wanted: &[RequestedImage], source: &End, dest: &End) -> Result<ExitStatus> {
+    async fn show_plans(
+        &self,
+        wanted: &[RequestedImage],
+        source: &ConnectedEndpoint,
+        dest: &ConnectedEndpoint,
+    ) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         let mut worst = ExitStatus::SUCCESS;
         let (mut reports, mut failed) = (Vec::new(), Vec::new());
@@ -285,7 +290,7 @@ impl Route<'_> {
         )
     }
 
-    async fn image(&self, wanted: &RequestedImage, source: &End) -> Result<StoredImage> {
+    async fn image(&self, wanted: &RequestedImage, source: &ConnectedEndpoint) -> Result<StoredImage> {
         let image = source.store.image(&source.engine, &wanted.reference).await;
         image.map_err(|error| match &wanted.built_as {
             Some(name) if error.class() == Class::Failed => error.hint(hint!("build it first: build-image {}", name)),
@@ -294,7 +299,7 @@ impl Route<'_> {
     }
 
     /// Says what of the image does not arrive as one may think.
-    fn warn(&self, wanted: &RequestedImage, image: &StoredImage, plan: &Plan, dest: &End) {
+    fn warn(&self, wanted: &RequestedImage, image: &StoredImage, plan: &Plan, dest: &ConnectedEndpoint) {
         let target = &dest.platform;
         let chosen = plan::chosen(image, target);
         let differs = chosen.is_some_and(|chosen| {
@@ -325,8 +330,8 @@ impl Route<'_> {
     async fn send_each(
         &self,
         wanted: &[RequestedImage],
-        mut source: End,
-        mut dest: End,
+        mut source: ConnectedEndpoint,
+        mut dest: ConnectedEndpoint,
         identity: &Identity,
     ) -> Result<ExitStatus> {
         let printer = &self.context.printer;
@@ -405,8 +410,8 @@ impl Route<'_> {
     async fn send(
         &self,
         wanted: &RequestedImage,
-        source: &mut End,
-        dest: &mut End,
+        source: &mut ConnectedEndpoint,
+        dest: &mut ConnectedEndpoint,
         tally: &Arc<Tally>,
         identity: &Identity,
     ) -> Result<Arrived> {
@@ -474,8 +479,8 @@ impl Route<'_> {
     async fn attempt(
         &self,
         wanted: &RequestedImage,
-        source: &End,
-        dest: &End,
+        source: &ConnectedEndpoint,
+        dest: &ConnectedEndpoint,
         tally: &Arc<Tally>,
         careful: bool,
         identity: &Identity,
@@ -560,7 +565,7 @@ impl Route<'_> {
     }
 
     /// Gives the image its name at the destination, and looks whether it has it.
-    async fn name(&self, image: &StoredImage, id: &Digest, dest: &End) -> Result<(), TransferFailure> {
+    async fn name(&self, image: &StoredImage, id: &Digest, dest: &ConnectedEndpoint) -> Result<(), TransferFailure> {
         let Some(name) = &image.name else { return Ok(()) };
         image_store::tag(&dest.engine, id, name)
             .await
@@ -580,7 +585,7 @@ impl Route<'_> {
 
     /// Waits, for a moment, for the layers that went whole before the link was cut: an engine that got them is still at it,
     /// and they need not be sent again.
-    async fn wait_for_late(&self, dest: &End, tally: &Tally) {
+    async fn wait_for_late(&self, dest: &ConnectedEndpoint, tally: &Tally) {
         let Some(image) = self.sending().clone() else { return };
         let label = partial_label(&image);
         let began = Instant::now();
@@ -597,7 +602,7 @@ impl Route<'_> {
     async fn forget_partial_images(
         &self,
         image: &Digest,
-        dest: &End,
+        dest: &ConnectedEndpoint,
         identity: &Identity,
     ) -> Result<(), TransferFailure> {
         let label = partial_label(image);
@@ -626,7 +631,7 @@ impl Route<'_> {
     }
 
     /// Says that layers are kept at the destination, where there are.
-    async fn with_partial_images(&self, error: Error, dest: &End, identity: &Identity) -> Error {
+    async fn with_partial_images(&self, error: Error, dest: &ConnectedEndpoint, identity: &Identity) -> Error {
         let Some(image) = self.sending().clone() else {
             return error;
         };
@@ -674,7 +679,7 @@ impl Route<'_> {
     }
 
     /// Bytes that are free at the destination; `None` where nobody can look.
-    async fn free(&self, dest: &End) -> Option<u64> {
+    async fn free(&self, dest: &ConnectedEndpoint) -> Option<u64> {
         self.to.free(&dest.engine, &dest.info, &self.context.env).await
     }
 
@@ -709,7 +714,7 @@ impl Route<'_> {
 }
 
 /// Whether the image's name, where it has one, leads to this ID at the destination.
-async fn has_name(image: &StoredImage, id: &Digest, dest: &End) -> Result<bool> {
+async fn has_name(image: &StoredImage, id: &Digest, dest: &ConnectedEndpoint) -> Result<bool> {
     let Some(name) = &image.name else { return Ok(true) };
     let found = image::find(&dest.engine, name).await?;
     Ok(found.is_some_and(|facts| facts.id == id.as_str()))

@@ -72,7 +72,7 @@ impl From<Error> for TransferFailure {
 
 /// One end of a transfer, connected.
 #[derive(Clone)]
-pub struct End {
+pub struct ConnectedEndpoint {
     /// Its engine.
     pub engine: Engine,
     /// What it said of itself when it was connected.
@@ -118,9 +118,9 @@ impl Tally {
 /// A transfer that is on its way.
 pub struct Shipment {
     /// Where from.
-    pub source: End,
+    pub source: ConnectedEndpoint,
     /// Where to.
-    pub dest: End,
+    pub dest: ConnectedEndpoint,
     /// What.
     pub image: StoredImage,
     /// How.
