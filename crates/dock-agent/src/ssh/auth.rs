@@ -96,7 +96,7 @@ enum KeyOutcome {
 }
 
 /// Authenticates a session whose host key was accepted.
-pub(super) struct Login<'a> {
+pub(super) struct Authenticator<'a> {
     pub(super) session: &'a Session,
     pub(super) resolved: &'a Resolved,
     pub(super) access: &'a SshAccess,
@@ -129,7 +129,7 @@ impl From<TransportError> for Denial {
     }
 }
 
-impl Login<'_> {
+impl Authenticator<'_> {
     /// Authenticates.
     ///
     /// # Errors
@@ -637,7 +637,7 @@ pub(super) fn printable(text: &str) -> String {
 
 /// Puts the server's questions to the person.
 struct Prompter<'a, 'b> {
-    login: &'a Login<'b>,
+    login: &'a Authenticator<'b>,
     /// What is said before its first question.
     notes: String,
     remembered: Option<Zeroizing<String>>,

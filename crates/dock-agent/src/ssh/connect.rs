@@ -16,7 +16,7 @@ use dock_link::transport::{Asker, TransportError, TransportErrorKind};
 use ssh2::{ErrorCode, MethodType, Session};
 use tokio::sync::oneshot;
 
-use super::auth::{Denial, Login, Memory};
+use super::auth::{Authenticator, Denial, Memory};
 use super::dial::{Socket, dial};
 use super::greeting;
 use super::handle::{Handle, sides};
@@ -244,7 +244,7 @@ fn establish_by_libssh2(
     let key = session.host_key().map(|(key, _)| key.to_vec());
     let key = key.ok_or_else(|| failed(resolved, "sshd shows no host key"))?;
     host_keys.check(&key, resolved, asker)?;
-    Login {
+    Authenticator {
         session: &session,
         resolved,
         access: &plan.access,

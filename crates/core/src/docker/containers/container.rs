@@ -20,7 +20,7 @@ use hyper::{Method, Request};
 use serde::Deserialize;
 
 use super::heard::OutputCounter;
-use super::terminal::{self, AttachOutcome, Manner, Signals};
+use super::terminal::{self, AttachOptions, AttachOutcome, Signals};
 use crate::docker::connect::engine::{Engine, answer, one_line, refusal};
 use crate::docker::connect::stream::{HalfClose, Halves};
 use crate::docker::options::run_options::{Attach, ContainerFile, ContainerPlan};
@@ -396,7 +396,7 @@ pub async fn run_attached(
 ) -> Result<Foreground> {
     let mut created = created;
     let id = created.id().to_owned();
-    let manner = Manner::of(plan);
+    let manner = AttachOptions::of(plan);
     let preparing = async {
         let streams = attach(engine, &id, plan.attach, plan.detach_keys.as_deref()).await?;
         let exit = wait(engine, &id, if plan.remove { "removed" } else { "next-exit" }).await?;
@@ -423,7 +423,7 @@ pub async fn run_attached(
         // One that ended meanwhile has none.
         started(&published_ports(engine, &id).await.unwrap_or_default()).await;
     }
-    let session = terminal::Session::new(engine, &id, &manner, heard);
+    let session = terminal::AttachSession::new(engine, &id, &manner, heard);
     let ending = session.run(streams, signals).await;
     finish(created, ending, exit, &session, signals).await
 }
@@ -433,7 +433,7 @@ async fn finish(
     created: Created,
     ending: Result<AttachOutcome>,
     exit: impl Future<Output = Result<ExitStatus>>,
-    session: &terminal::Session<'_>,
+    session: &terminal::AttachSession<'_>,
     signals: &mut Signals,
 ) -> Result<Foreground> {
     let lost = |created: Created, error: Error| {
@@ -493,7 +493,7 @@ pub struct FoundContainer {
     /// Whether it was made, and never started.
     pub is_new: bool,
     /// How it is spoken to.
-    pub manner: Manner,
+    pub manner: AttachOptions,
     /// Its labels.
     pub labels: HashMap<String, String>,
     /// Whether ports of it are published.
@@ -529,7 +529,7 @@ pub async fn find(engine: &Engine, name: &str) -> Result<Option<FoundContainer>>
         // Codes are bytes on Linux, as in `wait`.
         ended: (!runs).then(|| ExitStatus::from_code((state.exit_code.unwrap_or_default() & 0xff) as u8)),
         is_new,
-        manner: Manner {
+        manner: AttachOptions {
             tty,
             // Without a terminal, the engine closes a container's input when whoever gave it goes.
             stdin: config.open_stdin == Some(true) && tty && runs,
@@ -590,7 +590,7 @@ pub async fn run_again(
     let (exit, live, kept) = signals.guard(Duration::ZERO, preparing).await?;
     let mut created = created;
     created.armed = manner.remove && ours;
-    let session = terminal::Session::new(engine, id, manner, heard).redrawn();
+    let session = terminal::AttachSession::new(engine, id, manner, heard).redrawn();
     let streams = match (live, kept) {
         (Some(live), kept) => {
             if let Some(kept) = kept {

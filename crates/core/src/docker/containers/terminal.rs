@@ -50,7 +50,7 @@ pub enum AttachOutcome {
 
 /// How a container in the foreground is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manner {
+pub struct AttachOptions {
     /// It has a terminal.
     pub tty: bool,
     /// Our input is its input.
@@ -63,7 +63,7 @@ pub struct Manner {
     pub detach_keys: Option<String>,
 }
 
-impl Manner {
+impl AttachOptions {
     /// That of a container that is about to be made.
     pub fn of(plan: &ContainerPlan) -> Self {
         Self {
@@ -77,13 +77,13 @@ impl Manner {
 }
 
 /// An attached container.
-pub struct Session<'a> {
+pub struct AttachSession<'a> {
     /// Its engine.
     pub engine: &'a Engine,
     /// Its ID.
     pub id: &'a str,
     /// How it is spoken to.
-    pub manner: &'a Manner,
+    pub manner: &'a AttachOptions,
     /// How much of its output was written.
     heard: Arc<OutputCounter>,
     /// Whether its terminal was one of ours when it began.
@@ -92,9 +92,9 @@ pub struct Session<'a> {
     redraws: bool,
 }
 
-impl<'a> Session<'a> {
+impl<'a> AttachSession<'a> {
     /// A session that begins now. What it writes of the container's output counts in `heard`.
-    pub fn new(engine: &'a Engine, id: &'a str, manner: &'a Manner, heard: &Arc<OutputCounter>) -> Self {
+    pub fn new(engine: &'a Engine, id: &'a str, manner: &'a AttachOptions, heard: &Arc<OutputCounter>) -> Self {
         Self {
             engine,
             id,
@@ -295,7 +295,7 @@ fn unhandled(cause: io::Error) -> Error {
 
 /// Moves stdin to the container on a thread of its own: a read of a terminal can't be cancelled, and must not keep the
 /// runtime from ending. What it gives resolves when the detach keys were typed, and fails when input has ended.
-fn spawn_stdin(mut to_container: Box<dyn HalfClose>, manner: &Manner) -> oneshot::Receiver<()> {
+fn spawn_stdin(mut to_container: Box<dyn HalfClose>, manner: &AttachOptions) -> oneshot::Receiver<()> {
     let (detached, receiver) = oneshot::channel();
     let mut detacher = manner
         .tty

@@ -212,17 +212,17 @@ pub async fn push(engine: &Engine, reference: &Designation, auth: &RegistryAuth,
         let mut may_pass = verdict.may_pass();
         if verdict == RegistryVerdict::Denied && !is_login_right && may_be_of_no_login(&message) {
             match check_login(engine, auth).await {
-                Login::Right => {
+                LoginCheck::Right => {
                     (is_login_right, may_pass) = (true, true);
                     message = format!("{message} (and yet the login is right)");
                 }
-                Login::Unchecked(said) => {
+                LoginCheck::Unchecked(said) => {
                     let of_check = RegistryVerdict::of(&said, &reference.name);
                     if of_check.may_pass() {
                         (message, verdict, may_pass) = (said, of_check, true);
                     }
                 }
-                Login::Wrong => {}
+                LoginCheck::Wrong => {}
             }
         }
         trouble.failed(&message, Instant::now());
@@ -301,7 +301,7 @@ fn wait_of(status: &str) -> Option<u64> {
 }
 
 /// What an engine finds of a login.
-enum Login {
+enum LoginCheck {
     Right,
     Wrong,
     /// It could not be checked; what was said.
@@ -309,9 +309,9 @@ enum Login {
 }
 
 /// Has the engine try the login by itself, as for `docker login`.
-async fn check_login(engine: &Engine, auth: &RegistryAuth) -> Login {
+async fn check_login(engine: &Engine, auth: &RegistryAuth) -> LoginCheck {
     let Some(document) = &auth.check else {
-        return Login::Wrong;
+        return LoginCheck::Wrong;
     };
     let request = Request::builder()
         .method(Method::POST)
@@ -319,20 +319,20 @@ async fn check_login(engine: &Engine, auth: &RegistryAuth) -> Login {
         .header("Content-Type", "application/json")
         .body(Full::<Bytes>::from(document.clone()));
     let Ok(request) = request else {
-        return Login::Wrong;
+        return LoginCheck::Wrong;
     };
     let answered = tokio::time::timeout(LOOK_TIMEOUT, engine.request(request)).await;
     match answered {
-        Ok(Ok(response)) if response.status().is_success() => Login::Right,
+        Ok(Ok(response)) if response.status().is_success() => LoginCheck::Right,
         Ok(Ok(response)) => {
             let said = refusal(response).await.to_string();
             match RegistryVerdict::of(&said, "") {
-                RegistryVerdict::Denied => Login::Wrong,
-                _ => Login::Unchecked(said),
+                RegistryVerdict::Denied => LoginCheck::Wrong,
+                _ => LoginCheck::Unchecked(said),
             }
         }
         // The next try says whether the engine is there.
-        Ok(Err(_)) | Err(_) => Login::Wrong,
+        Ok(Err(_)) | Err(_) => LoginCheck::Wrong,
     }
 }
 

@@ -37,7 +37,7 @@ use crate::docker::options::flags::parse_bool;
 use crate::error::{Error, Result};
 use crate::project_file;
 use filesync::{Bound, Linked, SyncedFolder};
-use session::{Offer, Session};
+use session::{BuildSession, Offer};
 
 /// What `FileSync` names the two folders that every Dockerfile build has.
 const CONTEXT: &str = "context";
@@ -68,7 +68,7 @@ pub async fn build(
         agents: ssh_agent::Agents::start(&request.options.ssh).await?,
         logins,
     };
-    let mut session = Session::open(engine, offer).await?;
+    let mut session = BuildSession::open(engine, offer).await?;
     let sent = session.sent();
     let reference = session::random_id()?;
     let mut control = connect(engine).await?;
