@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dock_client::agent::frame::{read_message, write_message};
 use dock_client::agent::paths::AgentPaths;
-use dock_client::agent::target::{Command, Exec, Exit};
+use dock_client::agent::target::{Exec, Exit, RemoteCommand};
 use dock_client::agent::wire::{
     Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Reply, Request, VERSION,
 };
@@ -146,7 +146,7 @@ async fn until(mut is_so: impl FnMut() -> bool) {
 
 fn line(command: &str) -> Exec {
     Exec {
-        command: Command::Line(command.into()),
+        command: RemoteCommand::Line(command.into()),
         pty: None,
     }
 }
@@ -522,7 +522,7 @@ async fn a_command_runs_with_its_streams_and_its_code() {
     assert_eq!(err, "oops\n");
     assert_eq!(running.exit.wait().await.unwrap(), Exit::Code(7));
     let argv = Exec {
-        command: Command::Argv(["printf", "%s|", "a b", "$HOME"].map(str::to_owned).into()),
+        command: RemoteCommand::Argv(["printf", "%s|", "a b", "$HOME"].map(str::to_owned).into()),
         pty: None,
     };
     let mut running = scene.agent.execute(argv, &PATIENT).await.unwrap();

@@ -38,7 +38,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     let mut memory = [None; 3];
     for run in 0..setting.runs {
         // A project of its own for each side and run: neither finds what another has sent.
-        let project = |side: &str| Project::write(directory.path().join(format!("{side}{run}")));
+        let project = |side: &str| BenchProject::write(directory.path().join(format!("{side}{run}")));
         let (ours, theirs) = (project("ours")?, project("theirs")?);
         for (step, (_, our_samples, peer_samples)) in rows.iter_mut().enumerate() {
             if step == 1 {
@@ -73,7 +73,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
 
 /// The same three builds once more, watched.
 fn measure_memory(place: &BuildSite<'_>, directory: &Path) -> Result<[Option<u64>; 3], Error> {
-    let project = Project::write(directory.join("memory"))?;
+    let project = BenchProject::write(directory.join("memory"))?;
     let mut build = place.build(&project);
     let cold = peak_memory(&mut build)?;
     project.change()?;
@@ -110,7 +110,7 @@ impl<'a> BuildSite<'a> {
         })
     }
 
-    fn build(&self, project: &Project) -> Command {
+    fn build(&self, project: &BenchProject) -> Command {
         let mut build = match &self.far {
             Some((dock, _)) => {
                 let mut build = dock.ours("build-image");
@@ -136,17 +136,17 @@ impl<'a> BuildSite<'a> {
     }
 
     /// Takes away what both sides built.
-    fn forget(&self, project: &Project) -> Result<(), Error> {
+    fn forget(&self, project: &BenchProject) -> Result<(), Error> {
         let engine = self.far.as_ref().map_or(&self.setting.engine, |(_, engine)| engine);
         super::forget(self.setting, engine, &project.root, "bench-context")
     }
 }
 
-pub(super) struct Project {
+pub(super) struct BenchProject {
     pub(super) root: PathBuf,
 }
 
-impl Project {
+impl BenchProject {
     pub(super) fn write(root: PathBuf) -> Result<Self, Error> {
         let docker = root.join("docker/web");
         fs::create_dir_all(&docker).map_err(Error::file(&docker))?;

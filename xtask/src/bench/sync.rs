@@ -11,7 +11,7 @@ use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::{self, announce};
 use dockerutils_test_support::{SlowLink, machine};
 
-use super::context::{Noise, Project};
+use super::context::{BenchProject, Noise};
 use super::measure::{Samples, peak_memory, time};
 use super::{Comparison, Setting};
 use crate::error::Error;
@@ -142,7 +142,7 @@ impl<'a> Near<'a> {
 
 fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> Result<Comparison, Error> {
     let _place = DockDirectory::mount(engine)?;
-    let project = Project::write(directory.join("project"))?;
+    let project = BenchProject::write(directory.join("project"))?;
     let near = Near::new(setting, engine, directory.join("home"), ROUND_TRIP)?;
     let (mut ours, mut peer) = (near.up(&project.root), near.peer(&project.root));
     announce("sending 200 MB twice, which is not measured");

@@ -88,7 +88,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
         dock.engine().version,
         dock.engine().store
     ));
-    let project = Project::write(directory.path().join("project"))?;
+    let project = LayeredProject::write(directory.path().join("project"))?;
     project.build(setting, &source)?;
     let mut rows = Vec::new();
     for link in LINKS.iter().filter(chosen) {
@@ -100,11 +100,11 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
 }
 
 /// Files of which an image is built, a layer for each.
-struct Project {
+struct LayeredProject {
     root: PathBuf,
 }
 
-impl Project {
+impl LayeredProject {
     fn write(root: PathBuf) -> Result<Self, Error> {
         let docker = root.join("docker/transfer");
         fs::create_dir_all(&docker).map_err(Error::file(&docker))?;
@@ -231,7 +231,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn rows(&self, project: &Project, link: &LinkProfile) -> Result<Vec<Comparison>, Error> {
+    fn rows(&self, project: &LayeredProject, link: &LinkProfile) -> Result<Vec<Comparison>, Error> {
         let ways = [SendMethod::Ours, SendMethod::Original, SendMethod::SaveAndLoad];
         let mut whole = ways.map(|_| Samples::default());
         let mut layer = ways.map(|_| Samples::default());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
 
-use crate::agent::target::{Command, Exec, Exit};
+use crate::agent::target::{Exec, Exit, RemoteCommand};
 use crate::agent::{Agent, CallOptions};
 use crate::error::{Error, Result};
 use crate::hint;
@@ -59,7 +59,7 @@ pub struct DockShell {
 impl Shell for DockShell {
     async fn run(&self, argv: Vec<String>) -> Result<Streams> {
         let exec = Exec {
-            command: Command::Argv(argv),
+            command: RemoteCommand::Argv(argv),
             pty: None,
         };
         let execution = self.agent.execute(exec, &self.options).await?;

@@ -59,12 +59,12 @@ pub(super) struct Repository<'a> {
     root: &'a Path,
     /// Options of git that put filters out of force.
     overrides: Vec<OsString>,
-    unrun: Vec<Program>,
+    unrun: Vec<ConfiguredProgram>,
 }
 
 /// A program that a repository's own configuration names, and that is not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
+pub struct ConfiguredProgram {
     /// The setting, `filter.NAME.clean`.
     pub key: String,
     /// Its words.
@@ -111,7 +111,7 @@ impl<'a> Repository<'a> {
     }
 
     /// What would have been run.
-    pub(super) fn unrun(&self) -> &[Program] {
+    pub(super) fn unrun(&self) -> &[ConfiguredProgram] {
         &self.unrun
     }
 
@@ -135,7 +135,7 @@ impl<'a> Repository<'a> {
             {
                 continue;
             }
-            let program = Program {
+            let program = ConfiguredProgram {
                 key: String::from_utf8_lossy(key).into_owned(),
                 command: String::from_utf8_lossy(command).into_owned(),
             };
@@ -386,7 +386,7 @@ mod tests {
             };
             assert!(said.ends_with(b"-dirty"), "{said:?}");
             assert!(!ran.exists(), "{key}");
-            let program = Program {
+            let program = ConfiguredProgram {
                 key: key.to_owned(),
                 command: command.clone(),
             };

@@ -60,7 +60,7 @@ use crate::config::ini::IniError;
 use crate::error::Error;
 use crate::hint;
 use config::Configuration;
-pub use git::Program;
+pub use git::ConfiguredProgram;
 use git::Repository;
 use render::Style;
 
@@ -85,7 +85,7 @@ pub struct Versions {
     #[serde(skip)]
     refusal: Option<String>,
     #[serde(skip)]
-    unrun: Vec<Program>,
+    unrun: Vec<ConfiguredProgram>,
     #[serde(skip)]
     cut_off: bool,
 }
@@ -190,7 +190,7 @@ pub enum VersionError {
     #[error("{:?} in the configuration of the repository names a program that can't be kept from being run", .program.key)]
     Filter {
         /// It.
-        program: Program,
+        program: ConfiguredProgram,
     },
     /// The file can't be written.
     #[error("{} can't be written", .path.display())]
@@ -433,7 +433,7 @@ impl Versions {
     }
 
     /// What the repository's own configuration names and was not run, where that may be why files count as changed.
-    pub fn unrun(&self) -> &[Program] {
+    pub fn unrun(&self) -> &[ConfiguredProgram] {
         &self.unrun
     }
 

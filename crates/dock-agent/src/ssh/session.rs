@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::flow::Flow;
 use super::handle::{
-    ChannelPart, Command, Ends, ExecEnds, Inbox, Open, OpenError, OpenReply, Opened, closed, unreachable,
+    ChannelPart, Ends, ExecEnds, Inbox, Open, OpenError, OpenReply, Opened, SessionCommand, closed, unreachable,
 };
 use super::intake;
 
@@ -318,18 +318,18 @@ impl Loop {
         // After the flag is down: a command that comes now wakes the thread again.
         while let Some(command) = self.inbox.next() {
             match command {
-                Command::Open(open, reply) => self.queue.push_back((open, reply)),
-                Command::Resize(id, size) => {
+                SessionCommand::Open(open, reply) => self.queue.push_back((open, reply)),
+                SessionCommand::Resize(id, size) => {
                     if let Some(link) = self.links.get_mut(&id) {
                         link.resize = Some(size);
                     }
                 }
-                Command::Drop(id, part) => {
+                SessionCommand::Drop(id, part) => {
                     if let Some(link) = self.links.get_mut(&id) {
                         link.drop_part(part);
                     }
                 }
-                Command::Shutdown => self.stopping = true,
+                SessionCommand::Shutdown => self.stopping = true,
             }
         }
     }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::dock_or_current;
-use crate::agent::target::{Command, Exec, Exit, Pty, Size};
+use crate::agent::target::{Exec, Exit, Pty, RemoteCommand, Size};
 use crate::agent::{Agent, CallOptions, Execution};
 use crate::cli::Context;
 use crate::docks::{self, Access, Dock, Docks, SshAccess};
@@ -150,8 +150,8 @@ async fn run(context: &Context, agent: &Agent, args: &SshArgs, options: &CallOpt
         size: size(),
     });
     let command = match args.command.as_slice() {
-        [] => Command::Shell,
-        words => Command::Line(words.join(" ")),
+        [] => RemoteCommand::Shell,
+        words => RemoteCommand::Line(words.join(" ")),
     };
     let has_pty = pty.is_some();
     let execution = agent.execute(Exec { command, pty }, options).await?;

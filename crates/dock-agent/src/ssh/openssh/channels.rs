@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::super::flow::Flow;
 use super::super::handle::{
-    ChannelPart, Command, Ends, ExecEnds, Inbox, Open, OpenError, OpenReply, Opened, closed, unreachable,
+    ChannelPart, Ends, ExecEnds, Inbox, Open, OpenError, OpenReply, Opened, SessionCommand, closed, unreachable,
 };
 use super::Master;
 use super::wire::{MessageReader, MessageWriter};
@@ -229,14 +229,14 @@ impl Loop {
         // After that: a command that comes now wakes the thread again.
         while let Some(command) = self.inbox.next() {
             match command {
-                Command::Open(open, reply) => self.open(open, reply)?,
-                Command::Resize(id, size) => self.resize(id, size),
-                Command::Drop(id, part) => {
+                SessionCommand::Open(open, reply) => self.open(open, reply)?,
+                SessionCommand::Resize(id, size) => self.resize(id, size),
+                SessionCommand::Drop(id, part) => {
                     if let Some(flows) = self.flows(id) {
                         flows.drop_part(part);
                     }
                 }
-                Command::Shutdown => self.stopping = true,
+                SessionCommand::Shutdown => self.stopping = true,
             }
         }
         Ok(())
