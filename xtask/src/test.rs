@@ -22,7 +22,7 @@ use crate::workspace::{Profile, Workspace};
 use crate::{fuzz, generate, tidy};
 use changed::Selection;
 use report::Times;
-use runner::{Nextest, Tally, check, tool};
+use runner::{Nextest, TestCounts, check, tool};
 
 /// The flaky tests that CI lets through: days of work should not wait for one. At a developer's desk, none.
 const FLAKY_IN_CI: usize = 2;
@@ -55,8 +55,8 @@ struct Stage {
     /// Seconds that its checks may take on two processors that have nothing else to do, when all is compiled.
     budget: u64,
     /// Installs and compiles what the checks need.
-    prepare: fn(&Bench) -> Result<(), Error>,
-    run: fn(&Bench) -> Result<Tally, Error>,
+    prepare: fn(&StageContext) -> Result<(), Error>,
+    run: fn(&StageContext) -> Result<TestCounts, Error>,
 }
 
 /// The order is that of the time to the first bad news.
@@ -136,7 +136,7 @@ const STAGES: [Stage; 10] = [
 ];
 
 /// What the stages work with.
-struct Bench {
+struct StageContext {
     workspace: Workspace,
     selection: Selection,
 }
@@ -168,7 +168,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     if let Some(words) = selection.words() {
         announce(words);
     }
-    let bench = Bench { workspace, selection };
+    let bench = StageContext { workspace, selection };
     let chosen = |stage: &&Stage| match args.stage.is_empty() {
         true => bench.selection.has_stage(stage.name, &bench.workspace) && (!args.stress || stage.name == "real"),
         false => args.stage.iter().any(|name| name == stage.name),
@@ -204,7 +204,7 @@ struct Total {
 }
 
 impl Total {
-    fn add(&mut self, stage: &Stage, bench: &Bench) {
+    fn add(&mut self, stage: &Stage, bench: &StageContext) {
         announce(format_args!("\n=== {}: {}", stage.name, stage.about));
         let started = Instant::now();
         let prepared = (stage.prepare)(bench);
@@ -213,7 +213,7 @@ impl Total {
         let started = Instant::now();
         let tally = prepared.and_then(|()| (stage.run)(bench)).unwrap_or_else(|error| {
             announce(format_args!("{}: {error}", stage.name));
-            Tally::failure()
+            TestCounts::failure()
         });
         let took = started.elapsed();
         let after = self.machine.insert(load::probe());
@@ -235,7 +235,7 @@ impl Total {
         self.times.add(tally.times);
     }
 
-    fn end(mut self, bench: &Bench) -> Result<(), Error> {
+    fn end(mut self, bench: &StageContext) -> Result<(), Error> {
         let file = self.times.write(&bench.workspace)?;
         say("")?;
         for line in &self.lines {
@@ -329,15 +329,15 @@ fn budget(seconds: u64, took: Duration, machine: load::Machine) -> BudgetVerdict
     }
 }
 
-fn nothing(_: &Bench) -> Result<(), Error> {
+fn nothing(_: &StageContext) -> Result<(), Error> {
     Ok(())
 }
 
-fn fmt(bench: &Bench) -> Result<Tally, Error> {
+fn fmt(bench: &StageContext) -> Result<TestCounts, Error> {
     check(process::run(bench.workspace.cargo().args(["fmt", "--all", "--check"])))
 }
 
-fn clippy(bench: &Bench, packages: &[String]) -> Result<(), Error> {
+fn clippy(bench: &StageContext, packages: &[String]) -> Result<(), Error> {
     let mut clippy = bench.workspace.cargo();
     clippy.args(["clippy", "--quiet", "--all-targets"]);
     clippy.args(packages).args(["--", "--deny", "warnings"]);
@@ -345,13 +345,13 @@ fn clippy(bench: &Bench, packages: &[String]) -> Result<(), Error> {
 }
 
 /// Not `advisories`: their database is on GitHub, which a build machine need not reach.
-fn deny(bench: &Bench) -> Result<Tally, Error> {
+fn deny(bench: &StageContext) -> Result<TestCounts, Error> {
     let mut deny = bench.workspace.cargo();
     deny.args(["deny", "--log-level=error", "check", "bans", "licenses", "sources"]);
     check(process::run(&mut deny))
 }
 
-fn unit(bench: &Bench) -> Vec<String> {
+fn unit(bench: &StageContext) -> Vec<String> {
     let mut words = bench.selection.everyday(&bench.workspace);
     match bench.selection {
         Selection::All => words.extend(["--exclude", changed::REAL_TESTS].map(str::to_owned)),
@@ -360,23 +360,23 @@ fn unit(bench: &Bench) -> Vec<String> {
     words
 }
 
-fn doc(bench: &Bench) -> std::process::Command {
+fn doc(bench: &StageContext) -> std::process::Command {
     let mut test = bench.workspace.cargo();
     test.args(["test", "--doc"])
         .args(bench.selection.with_examples(&bench.workspace));
     test
 }
 
-fn fuzz_all(bench: &Bench) -> Result<Tally, Error> {
+fn fuzz_all(bench: &StageContext) -> Result<TestCounts, Error> {
     let (passed, failed) = fuzz::all(&bench.workspace, fuzz::Effort::Repeat(FUZZ_RUNS))?;
-    Ok(Tally {
+    Ok(TestCounts {
         passed,
         failed,
-        ..Tally::default()
+        ..TestCounts::default()
     })
 }
 
-fn prepare_real(bench: &Bench) -> Result<(), Error> {
+fn prepare_real(bench: &StageContext) -> Result<(), Error> {
     real_tests(bench).build()?;
     // The tests run the commands as programs, and cargo does not know that they need them.
     bench.workspace.build(Profile::Debug)?;
@@ -391,7 +391,7 @@ fn prepare_real(bench: &Bench) -> Result<(), Error> {
     Ok(())
 }
 
-fn real_tests(bench: &Bench) -> Nextest<'_> {
+fn real_tests(bench: &StageContext) -> Nextest<'_> {
     let mut words = vec!["--package".to_owned(), changed::REAL_TESTS.to_owned()];
     words.extend(
         bench
@@ -402,7 +402,7 @@ fn real_tests(bench: &Bench) -> Nextest<'_> {
     Nextest::new(&bench.workspace, "real", words)
 }
 
-fn packages_of(bench: &Bench, stage: &str) -> Vec<String> {
+fn packages_of(bench: &StageContext, stage: &str) -> Vec<String> {
     let packages = bench.workspace.packages_of(stage);
     packages
         .flat_map(|name| ["--package".to_owned(), name.to_owned()])
@@ -411,7 +411,7 @@ fn packages_of(bench: &Bench, stage: &str) -> Vec<String> {
 
 /// What is compiled for packages that have a stage of their own, because everyday work should not wait for what they
 /// depend on.
-fn prepare_apart(bench: &Bench, stage: &str) -> Result<(), Error> {
+fn prepare_apart(bench: &StageContext, stage: &str) -> Result<(), Error> {
     let packages = packages_of(bench, stage);
     clippy(bench, &packages)?;
     // Their tests run the commands, which start these programs.

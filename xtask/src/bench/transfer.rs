@@ -92,7 +92,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     project.build(setting, &source)?;
     let mut rows = Vec::new();
     for link in LINKS.iter().filter(chosen) {
-        let bench = Bench::new(setting, &source, dock.engine(), &original, directory.path(), link)?;
+        let bench = TransferBench::new(setting, &source, dock.engine(), &original, directory.path(), link)?;
         rows.extend(bench.rows(&project, link)?);
     }
     process::capture(source.docker().args(["rmi", "--force", IMAGE]))?;
@@ -163,7 +163,7 @@ impl LayeredProject {
 }
 
 /// One link, and what is needed to send over it.
-struct Bench<'a> {
+struct TransferBench<'a> {
     setting: &'a Setting,
     source: &'a LabEngine,
     dock: &'a LabEngine,
@@ -174,7 +174,7 @@ struct Bench<'a> {
     link: SlowLink,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> TransferBench<'a> {
     fn new(
         setting: &'a Setting,
         source: &'a LabEngine,

@@ -35,7 +35,7 @@ use endpoint::TransferEndpoint;
 use manifests::partial_label;
 use plan::{DiskSpace, Plan};
 use running::{Identity, Running};
-use send::{ConnectedEndpoint, Shipment, Tally, TransferFailure};
+use send::{ConnectedEndpoint, Shipment, TransferCounters, TransferFailure};
 use verify::{PartialImage, partial_images, present, remove, remove_unnamed, verify};
 
 /// What was changed under us is planned so often anew.
@@ -340,7 +340,7 @@ impl Route<'_> {
         let mut gone = false;
         for wanted in wanted {
             let began = Instant::now();
-            let tally = Arc::new(Tally::default());
+            let tally = Arc::new(TransferCounters::default());
             // Where an engine stayed away for so long, it is asked once more for each of the others.
             let sent = match if gone { self.connect().await.map(Some) } else { Ok(None) } {
                 Ok(again) => {
@@ -412,7 +412,7 @@ impl Route<'_> {
         wanted: &RequestedImage,
         source: &mut ConnectedEndpoint,
         dest: &mut ConnectedEndpoint,
-        tally: &Arc<Tally>,
+        tally: &Arc<TransferCounters>,
         identity: &Identity,
     ) -> Result<Arrived> {
         let (mut plans, mut careful) = (0, false);
@@ -481,7 +481,7 @@ impl Route<'_> {
         wanted: &RequestedImage,
         source: &ConnectedEndpoint,
         dest: &ConnectedEndpoint,
-        tally: &Arc<Tally>,
+        tally: &Arc<TransferCounters>,
         careful: bool,
         identity: &Identity,
     ) -> Result<Arrived, TransferFailure> {
@@ -585,7 +585,7 @@ impl Route<'_> {
 
     /// Waits, for a moment, for the layers that went whole before the link was cut: an engine that got them is still at it,
     /// and they need not be sent again.
-    async fn wait_for_late(&self, dest: &ConnectedEndpoint, tally: &Tally) {
+    async fn wait_for_late(&self, dest: &ConnectedEndpoint, tally: &TransferCounters) {
         let Some(image) = self.sending().clone() else { return };
         let label = partial_label(&image);
         let began = Instant::now();

@@ -85,7 +85,7 @@ pub struct ConnectedEndpoint {
 
 /// What a transfer counts, over all its tries.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct TransferCounters {
     /// Bytes of request bodies that went to the destination.
     pub bytes: Arc<AtomicU64>,
     /// Layers of archives that were loaded, as far as we were told.
@@ -96,7 +96,7 @@ pub struct Tally {
     unanswered: Mutex<Vec<Digest>>,
 }
 
-impl Tally {
+impl TransferCounters {
     /// The images with layers for the next try that may still come to be at the destination: an engine finishes a load of
     /// which it has all, though nobody waits for its answer any more.
     pub fn take_unanswered(&self) -> Vec<Digest> {
@@ -128,7 +128,7 @@ pub struct Shipment {
     /// Whose it is.
     pub identity: Identity,
     /// Counts.
-    pub tally: Arc<Tally>,
+    pub tally: Arc<TransferCounters>,
     /// What is seen of it.
     pub bars: Bars,
     /// Whether the names in the source's archive are not to be guessed, and all that it has is checked here.

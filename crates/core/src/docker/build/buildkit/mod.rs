@@ -379,7 +379,7 @@ fn frontend_attributes(request: &BuildRequest, attached: &Attached) -> HashMap<S
 
 /// How many steps there were.
 #[derive(Default)]
-struct Tally {
+struct StepCounts {
     steps: usize,
     cached: usize,
 }
@@ -388,7 +388,7 @@ struct Tally {
 async fn follow(
     status: impl Future<Output = Result<tonic::Response<tonic::Streaming<StatusResponse>>, tonic::Status>>,
     events: Events,
-) -> Tally {
+) -> StepCounts {
     let mut vertexes = Vertexes::default();
     // Solve says what went wrong; without a status there is only nothing to show meanwhile.
     if let Ok(response) = status.await {
@@ -401,7 +401,7 @@ async fn follow(
             }
         }
     }
-    Tally {
+    StepCounts {
         steps: vertexes.0.len(),
         cached: vertexes.0.values().filter(|cached| **cached).count(),
     }
