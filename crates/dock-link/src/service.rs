@@ -96,15 +96,15 @@ pub(crate) struct Streams {
 }
 
 /// One stream among them.
-pub(crate) struct Stream(Arc<Streams>);
+pub(crate) struct StreamGuard(Arc<Streams>);
 
 impl Streams {
-    pub(crate) fn begin(self: &Arc<Self>, brief: bool) -> Stream {
+    pub(crate) fn begin(self: &Arc<Self>, brief: bool) -> StreamGuard {
         if !brief {
             self.brief.store(false, Ordering::Release);
         }
         self.open.fetch_add(1, Ordering::AcqRel);
-        Stream(Arc::clone(self))
+        StreamGuard(Arc::clone(self))
     }
 
     fn open(&self) -> usize {
@@ -124,7 +124,7 @@ impl Streams {
     }
 }
 
-impl Drop for Stream {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.touch();
         self.0.open.fetch_sub(1, Ordering::AcqRel);

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// One of a container's outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stream {
+pub enum OutputStream {
     /// stdout, and all of a terminal.
     #[default]
     Out,
@@ -74,10 +74,10 @@ pub struct Positions {
 }
 
 impl Positions {
-    fn of(&mut self, stream: Stream) -> &mut Position {
+    fn of(&mut self, stream: OutputStream) -> &mut Position {
         match stream {
-            Stream::Out => &mut self.stdout,
-            Stream::Err => &mut self.stderr,
+            OutputStream::Out => &mut self.stdout,
+            OutputStream::Err => &mut self.stderr,
         }
     }
 }
@@ -110,12 +110,12 @@ impl OutputCounter {
     }
 
     /// What of these bytes was not heard before.
-    pub(in crate::docker) fn news<'a>(&self, stream: Stream, bytes: &'a [u8]) -> &'a [u8] {
+    pub(in crate::docker) fn news<'a>(&self, stream: OutputStream, bytes: &'a [u8]) -> &'a [u8] {
         self.lock().ahead.of(stream).skip(bytes)
     }
 
     /// These were written.
-    pub(in crate::docker) fn add(&self, stream: Stream, bytes: &[u8]) {
+    pub(in crate::docker) fn add(&self, stream: OutputStream, bytes: &[u8]) {
         self.lock().heard.of(stream).advance(bytes);
     }
 
@@ -133,18 +133,18 @@ mod tests {
         let whole = b"one\n\ntwo three\nfour";
         for cut in 0..=whole.len() {
             let before = OutputCounter::default();
-            before.add(Stream::Out, &whole[..cut]);
+            before.add(OutputStream::Out, &whole[..cut]);
             for size in 1..=whole.len() {
                 let after = OutputCounter::from(before.positions());
                 let mut rest = Vec::new();
                 for piece in whole.chunks(size) {
-                    let news = after.news(Stream::Out, piece);
-                    after.add(Stream::Out, news);
+                    let news = after.news(OutputStream::Out, piece);
+                    after.add(OutputStream::Out, news);
                     rest.extend_from_slice(news);
                 }
                 assert_eq!(rest, &whole[cut..], "cut at {cut}, pieces of {size}");
                 let all = OutputCounter::default();
-                all.add(Stream::Out, whole);
+                all.add(OutputStream::Out, whole);
                 assert_eq!(after.positions(), all.positions(), "cut at {cut}, pieces of {size}");
             }
         }
@@ -153,14 +153,14 @@ mod tests {
     #[test]
     fn outputs_are_counted_apart() {
         let heard = OutputCounter::default();
-        heard.add(Stream::Out, b"a\nb");
-        heard.add(Stream::Err, b"x");
+        heard.add(OutputStream::Out, b"a\nb");
+        heard.add(OutputStream::Err, b"x");
         let again = OutputCounter::from(heard.positions());
-        assert_eq!(again.news(Stream::Err, b"xy"), b"y");
-        assert_eq!(again.news(Stream::Out, b"a\nbc"), b"c");
+        assert_eq!(again.news(OutputStream::Err, b"xy"), b"y");
+        assert_eq!(again.news(OutputStream::Out, b"a\nbc"), b"c");
         let again = OutputCounter::from(heard.positions());
         again.is_caught_up();
-        assert_eq!(again.news(Stream::Out, b"a"), b"a");
+        assert_eq!(again.news(OutputStream::Out, b"a"), b"a");
     }
 
     #[test]
@@ -169,7 +169,7 @@ mod tests {
             stdout: Position { lines: 1, bytes: 5 },
             ..Positions::default()
         });
-        assert_eq!(again.news(Stream::Out, b"first\nsec\nthird\n"), b"\nthird\n");
-        assert_eq!(again.news(Stream::Out, b"fourth\n"), b"fourth\n");
+        assert_eq!(again.news(OutputStream::Out, b"first\nsec\nthird\n"), b"\nthird\n");
+        assert_eq!(again.news(OutputStream::Out, b"fourth\n"), b"fourth\n");
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::container;
-use super::heard::{OutputCounter, Stream};
+use super::heard::{OutputCounter, OutputStream};
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::stream::{HalfClose, Halves};
 use crate::docker::options::run_options::ContainerPlan;
@@ -459,14 +459,14 @@ fn copy_output(
             return Ok(());
         }
         let bytes = buffer.get(..read).unwrap_or_default();
-        let write = |stream: Stream, bytes: &[u8]| {
+        let write = |stream: OutputStream, bytes: &[u8]| {
             let news = heard.news(stream, bytes);
-            write_all(if stream == Stream::Out { out } else { err }, news)?;
+            write_all(if stream == OutputStream::Out { out } else { err }, news)?;
             heard.add(stream, news);
             Ok(())
         };
         if tty {
-            write(Stream::Out, bytes)?;
+            write(OutputStream::Out, bytes)?;
         } else if read > 0 {
             frames.take(bytes, write)?;
         } else {
@@ -490,14 +490,14 @@ struct Frames {
     known: usize,
     /// So many bytes of the frame are still to come.
     left: usize,
-    stream: Stream,
+    stream: OutputStream,
 }
 
 impl Frames {
     fn take(
         &mut self,
         mut bytes: &[u8],
-        mut write: impl FnMut(Stream, &[u8]) -> Result<(), CopyError>,
+        mut write: impl FnMut(OutputStream, &[u8]) -> Result<(), CopyError>,
     ) -> Result<(), CopyError> {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -531,7 +531,11 @@ impl Frames {
             )));
         }
         // Streams 0 and 1 are stdin's echo and stdout; 3 is an error of the engine.
-        self.stream = if stream < 2 { Stream::Out } else { Stream::Err };
+        self.stream = if stream < 2 {
+            OutputStream::Out
+        } else {
+            OutputStream::Err
+        };
         self.left = length as usize;
         Ok(())
     }
@@ -565,7 +569,11 @@ mod tests {
             let (mut frames, mut out, mut err) = (Frames::default(), Vec::new(), Vec::new());
             for piece in whole.chunks(size) {
                 let taken = frames.take(piece, |stream, bytes| {
-                    let to = if stream == Stream::Out { &mut out } else { &mut err };
+                    let to = if stream == OutputStream::Out {
+                        &mut out
+                    } else {
+                        &mut err
+                    };
                     to.extend_from_slice(bytes);
                     Ok(())
                 });

@@ -88,7 +88,7 @@ pub enum LayerChange {
 pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Manifest {
+    struct SaveManifest {
         config: String,
         layers: Vec<String>,
     }
@@ -139,7 +139,7 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
             .ok_or_else(|| ImageArchiveError::Absent(path.to_owned()))
     };
     let damaged = |what| move |source| ImageArchiveError::Document { what, source };
-    let manifests: Vec<Manifest> =
+    let manifests: Vec<SaveManifest> =
         serde_json::from_slice(document("manifest.json")?).map_err(damaged("manifest.json"))?;
     let manifest = manifests
         .into_iter()

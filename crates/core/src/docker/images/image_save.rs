@@ -139,7 +139,7 @@ pub fn read(
 ) -> Result<Pass, SaveError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Manifest {
+    struct SaveManifest {
         layers: Vec<String>,
     }
     let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
@@ -186,7 +186,7 @@ pub fn read(
         } else if path.ends_with("/layer.tar") && names.layer(&path).is_none() {
             unknown = true;
         } else if path == "manifest.json" && !missing.is_empty() {
-            let manifests: Vec<Manifest> = serde_json::from_slice(&document(&mut entry)?)?;
+            let manifests: Vec<SaveManifest> = serde_json::from_slice(&document(&mut entry)?)?;
             let layers = manifests.into_iter().next().map(|manifest| manifest.layers);
             let layers = layers
                 .filter(|layers| layers.len() == diff_ids.len())
