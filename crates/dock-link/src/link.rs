@@ -160,9 +160,9 @@ impl<C: Connector> Link<C> {
     ///
     /// # Errors
     /// The link's, and the dock's refusal of this target.
-    pub async fn open(&self, wish: OpenOptions, target: &Target) -> Result<(Connection, Over), TransportError> {
+    pub async fn open(&self, options: OpenOptions, target: &Target) -> Result<(Connection, Over), TransportError> {
         loop {
-            let live = self.up(wish).await?;
+            let live = self.up(options).await?;
             if matches!(target, Target::Exec(_))
                 && live.is_quiet(self.shared.timing.open)
                 && self.check(&live).await.is_err()
@@ -218,7 +218,7 @@ impl<C: Connector> Link<C> {
     ///
     /// # Errors
     /// Why it can't be made.
-    pub async fn up(&self, wish: OpenOptions) -> Result<Arc<Live<C::Transport>>, TransportError> {
+    pub async fn up(&self, options: OpenOptions) -> Result<Arc<Live<C::Transport>>, TransportError> {
         let shared = &self.shared;
         let mut phases = shared.phase.subscribe();
         loop {
@@ -229,7 +229,7 @@ impl<C: Connector> Link<C> {
                     Some(why) => self.leave(&live, &why),
                 },
                 Phase::Idle | Phase::Broken(_) => self.attempt(None),
-                Phase::Down(outage) => match shared.verdict(wish, &outage) {
+                Phase::Down(outage) => match shared.verdict(options, &outage) {
                     RetryDecision::Now => self.attempt(Some(outage)),
                     RetryDecision::At(pause) => {
                         // Another may begin meanwhile.
@@ -465,16 +465,16 @@ impl<C: Connector> Shared<C> {
         }
     }
 
-    /// What the failure of others means for who came at `wish.arrival`.
-    fn verdict(&self, wish: OpenOptions, outage: &Outage) -> RetryDecision {
+    /// What the failure of others means for who came at `options.arrival`.
+    fn verdict(&self, options: OpenOptions, outage: &Outage) -> RetryDecision {
         let timing = &self.timing;
         let stood = self.stood.load(Ordering::Acquire);
-        let is_own = outage.began >= wish.arrival;
+        let is_own = outage.began >= options.arrival;
         let is_fresh = |time: Duration| outage.ended + time > Instant::now();
         match outage.error.kind {
             _ if is_own && !stood => RetryDecision::Never,
             TransportErrorKind::NeedsPerson if is_own => RetryDecision::Never,
-            TransportErrorKind::NeedsPerson if wish.answers => RetryDecision::Now,
+            TransportErrorKind::NeedsPerson if options.answers => RetryDecision::Now,
             TransportErrorKind::NeedsPerson if is_fresh(timing.fresh_for_person) => RetryDecision::Never,
             TransportErrorKind::Refused if is_own => RetryDecision::Never,
             TransportErrorKind::Unreachable if is_own || is_fresh(timing.fresh) => {
@@ -484,7 +484,7 @@ impl<C: Connector> Shared<C> {
                     .saturating_mul(1 << doublings)
                     .min(timing.longest_pause);
                 let next = outage.ended + pause;
-                match stood && next < outage.since + wish.patience {
+                match stood && next < outage.since + options.patience {
                     true => RetryDecision::At(next),
                     false => RetryDecision::Never,
                 }

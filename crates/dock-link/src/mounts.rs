@@ -287,12 +287,12 @@ async fn look<C: Connector>(link: &Link<C>, here: &[Here]) -> Result<Vec<String>
         command: RemoteCommand::Argv(words.chain(paths).map(str::to_owned).collect()),
         pty: None,
     });
-    let wish = OpenOptions {
+    let options = OpenOptions {
         arrival: Instant::now(),
         patience: Duration::ZERO,
         answers: false,
     };
-    let (mut connection, _over) = link.open(wish, &target).await?;
+    let (mut connection, _over) = link.open(options, &target).await?;
     let _ = connection.stream.shutdown().await;
     let mut text = Vec::new();
     let most = GREETING + WORD * here.len() as u64;

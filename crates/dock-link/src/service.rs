@@ -298,12 +298,12 @@ impl<C: Connector> Service<C> {
     async fn serve_engine(&self, stream: UnixStream) {
         let _open = self.streams.begin(false);
         self.tell_ports();
-        let wish = OpenOptions {
+        let options = OpenOptions {
             arrival: Instant::now(),
             patience: ENGINE_PATIENCE,
             answers: false,
         };
-        match self.link.open(wish, &Target::Engine).await {
+        match self.link.open(options, &Target::Engine).await {
             Ok((connection, over)) => {
                 let tap = self.tap(&stream);
                 relay::raw(stream, connection.stream, over, Some(tap)).await;
@@ -433,7 +433,7 @@ impl<C: Connector> Service<C> {
     async fn serve_open(&self, mut stream: UnixStream, call: &Call, target: Option<Target>) -> io::Result<()> {
         let _open = self.streams.begin(call.brief);
         self.tell_ports();
-        let wish = OpenOptions {
+        let options = OpenOptions {
             arrival: Instant::now(),
             patience: Duration::from_millis(call.patience_ms),
             answers: call.person || call.accept_new,
@@ -441,8 +441,8 @@ impl<C: Connector> Service<C> {
         let mut subscription = self.prompts.subscribe(call.person, call.accept_new);
         let opening = async {
             match &target {
-                Some(target) => self.link.open(wish, target).await.map(Some),
-                None => self.link.up(wish).await.map(|_| None),
+                Some(target) => self.link.open(options, target).await.map(Some),
+                None => self.link.up(options).await.map(|_| None),
             }
         };
         tokio::pin!(opening);

@@ -368,12 +368,12 @@ async fn a_link_that_did_not_survive_a_sleep_is_dropped() {
     let log = Log::of(&scene.paths, "test");
     let prompts = Prompts::new(Duration::ZERO, Vec::new());
     let link = dock_link::link::Link::new(FakeConnector(Arc::clone(&scene.dock)), prompts, quick(), log);
-    let wish = OpenOptions {
+    let options = OpenOptions {
         arrival: Instant::now(),
         patience: Duration::ZERO,
         answers: false,
     };
-    drop(limit(link.up(wish)).await.unwrap());
+    drop(limit(link.up(options)).await.unwrap());
     link.examine().await;
     assert_eq!(scene.dock.links.load(Ordering::SeqCst), 1, "it is well");
     scene.dock.answers.store(false, Ordering::SeqCst);

@@ -237,13 +237,13 @@ impl<C: Connector> ListenerTarget<C> {
         let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, SILENCE);
         let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
         let (host, port) = self.target.clone();
-        let wish = OpenOptions {
+        let options = OpenOptions {
             arrival: Instant::now(),
             patience: PATIENCE,
             answers: false,
         };
         let target = Target::Tcp { host, port };
-        let opening = self.link.open(wish, &target);
+        let opening = self.link.open(options, &target);
         let opened = tokio::select! {
             opened = opening => opened,
             // Who waits may leave.

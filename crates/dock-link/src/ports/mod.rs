@@ -77,7 +77,7 @@ pub(crate) struct Ports {
     /// There once the user was told that a label alone forwards nothing.
     told: PathBuf,
     /// Which ports are to be forwarded; none as long as nobody needs that.
-    wish: watch::Sender<Option<Demand>>,
+    demand: watch::Sender<Option<Demand>>,
     /// Whether a docked shell lives, for which a link that was cut is mended unasked.
     has_shells: AtomicBool,
     /// What is open.
@@ -130,7 +130,7 @@ impl Ports {
             made: CreatedContainers::read(paths.made_file()),
             log,
             streams,
-            wish: watch::Sender::new(None),
+            demand: watch::Sender::new(None),
             has_shells: AtomicBool::new(false),
             book: Mutex::default(),
         })
@@ -139,9 +139,9 @@ impl Ports {
     /// Says whose ports are to be forwarded, and whether docked shells live.
     pub(crate) fn want(&self, demand: Option<Demand>, has_shells: bool) {
         self.has_shells.store(has_shells, Ordering::Release);
-        self.wish.send_if_modified(|wish| {
-            let changed = *wish != demand;
-            *wish = demand;
+        self.demand.send_if_modified(|current| {
+            let changed = *current != demand;
+            *current = demand;
             changed
         });
     }
@@ -185,24 +185,24 @@ impl Ports {
     }
 
     async fn watch<C: Connector>(&self, link: &Link<C>) {
-        let mut wish = self.wish.subscribe();
+        let mut demands = self.demand.subscribe();
         let mut pause = FIRST_PAUSE;
         loop {
-            let demand = wish.borrow_and_update().clone();
+            let demand = demands.borrow_and_update().clone();
             let Some(demand) = demand.filter(|demand| !demand.is_nothing()) else {
                 self.close().await;
                 // The sender is in `self`.
-                let _ = wish.changed().await;
+                let _ = demands.changed().await;
                 continue;
             };
             tokio::select! {
                 () = self.stand(link) => {}
-                _ = wish.changed() => continue,
+                _ = demands.changed() => continue,
             }
             let began = Instant::now();
             let error = tokio::select! {
                 error = self.follow(link, &demand) => error,
-                _ = wish.changed() => continue,
+                _ = demands.changed() => continue,
             };
             lock(&self.book).live = false;
             // A link that is over says so itself.
@@ -227,12 +227,12 @@ impl Ports {
             let needed = !lock(&self.book).open.is_empty() || self.has_shells.load(Ordering::Acquire);
             // One that was dropped because nothing needs it is made again when something does.
             if needed && !link.rests() {
-                let wish = OpenOptions {
+                let options = OpenOptions {
                     arrival: Instant::now(),
                     patience: PATIENCE,
                     answers: false,
                 };
-                if link.up(wish).await.is_ok() {
+                if link.up(options).await.is_ok() {
                     return;
                 }
             }
@@ -309,12 +309,12 @@ impl Ports {
     }
 
     async fn engine<C: Connector>(&self, link: &Link<C>) -> Result<(Engine, Over), Trouble> {
-        let wish = OpenOptions {
+        let options = OpenOptions {
             arrival: Instant::now(),
             patience: Duration::ZERO,
             answers: false,
         };
-        let (connection, over) = link.open(wish, &Target::Engine).await?;
+        let (connection, over) = link.open(options, &Target::Engine).await?;
         Ok((Engine::on(connection.stream).await?, over))
     }
 
@@ -508,13 +508,13 @@ impl Ports {
         known: &mut Option<Option<TransportError>>,
     ) -> Option<TransportError> {
         let ask = async |host: &str, port: u16| {
-            let wish = OpenOptions {
+            let options = OpenOptions {
                 arrival: Instant::now(),
                 patience: Duration::ZERO,
                 answers: false,
             };
             let host = host.to_owned();
-            let opened = link.open(wish, &Target::Tcp { host, port }).await;
+            let opened = link.open(options, &Target::Tcp { host, port }).await;
             opened.err().filter(|error| error.kind == TransportErrorKind::Forbidden)
         };
         if known.is_none() {
