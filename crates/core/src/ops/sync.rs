@@ -440,7 +440,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         let (dock, mut session) = looking(context, &project)?;
         session.with_git |= args.with_git;
         let brake = session.brake;
-        let report = context.block_on(session.sync(&request.wish(brake), true))?;
+        let report = context.block_on(session.sync(&request.sync_request(brake), true))?;
         return listed(context, &dock, &report);
     }
     let mut docked = Docked::open(context, &project, args.direction == Direction::Up, args.with_git)?;
@@ -449,7 +449,10 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         let dock = docked.dock.clone();
         if let Some((_, mut session)) = looking {
             let report = session
-                .sync(&RoundRequest::everything(args.direction).wish(session.brake), true)
+                .sync(
+                    &RoundRequest::everything(args.direction).sync_request(session.brake),
+                    true,
+                )
                 .await?;
             root_files::give(context, &project, &dock, &report).await?;
         }

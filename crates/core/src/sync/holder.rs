@@ -249,7 +249,7 @@ pub(super) async fn fulfil<S: Shell>(session: &mut Session<S>, request: &RoundRe
     session.unmade.clone_from(&request.unmade);
     let (brake, with_git) = (session.brake, session.with_git);
     session.with_git |= request.with_git;
-    let result = session.sync(&request.wish(brake), false).await;
+    let result = session.sync(&request.sync_request(brake), false).await;
     session.with_git = with_git;
     result
 }

@@ -324,10 +324,10 @@ impl Sides<'_> {
     }
 
     /// The contents that have to be looked at before [`plan`] can tell what changed: paths here, and there.
-    pub fn questions(&self, wish: &SyncRequest<'_>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    pub fn questions(&self, request: &SyncRequest<'_>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut ask_here, mut ask_there) = (Vec::new(), Vec::new());
         for path in self.paths() {
-            if !wish.wants(path) {
+            if !request.wants(path) {
                 continue;
             }
             let base = self.base.get(path);
@@ -423,12 +423,12 @@ enum Flow {
 }
 
 /// Plans a sync.
-pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &SyncRequest<'_>) -> Steps {
+pub fn plan(sides: &Sides<'_>, contents: &Contents, request: &SyncRequest<'_>) -> Steps {
     let mut steps = Steps::new();
     // Where a person has said whose version counts.
     let mut settled = BTreeSet::new();
     for path in sides.paths() {
-        if !wish.wants(path) {
+        if !request.wants(path) {
             continue;
         }
         let (base, here, there) = (sides.base.get(path), sides.here.get(path), sides.there.get(path));
@@ -437,66 +437,66 @@ pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &SyncRequest<'_>) -> S
         } else if sides.generated == Some(path.as_slice()) {
             generated(base, here, there, contents, path)
         } else {
-            sides.doubt(path, flow(base, here, there, contents, path), wish.direction)
+            sides.doubt(path, flow(base, here, there, contents, path), request.direction)
         };
         let guarded = match flow {
             Flow::Conflict(_) | Flow::From(Side::There) => sides.guard.holds(path, sides.here, sides.there),
             _ => None,
         };
         let flow = match (flow, guarded) {
-            (Flow::From(Side::There), Some(_)) if !wish.direction.down() && wish.settle.is_none() => {
+            (Flow::From(Side::There), Some(_)) if !request.direction.down() && request.settle.is_none() => {
                 Flow::From(Side::There)
             }
             (_, Some(why)) => Flow::Conflict(Why::Guarded(why)),
             (flow, None) => flow,
         };
-        let flow = match (flow, wish.settle) {
-            (Flow::Conflict(why @ Why::Guarded(_)), Some(Side::There)) if !wish.takes(path, sides) => {
+        let flow = match (flow, request.settle) {
+            (Flow::Conflict(why @ Why::Guarded(_)), Some(Side::There)) if !request.takes(path, sides) => {
                 Flow::Conflict(why)
             }
             (Flow::Conflict(_), Some(place)) => {
                 settled.insert(path.clone());
-                let action = put(place, base, here, there, wish.direction);
+                let action = put(place, base, here, there, request.direction);
                 steps.extend(action.map(|action| (path.clone(), action)));
                 continue;
             }
             (flow, _) => flow,
         };
         let action = match flow {
-            Flow::InStep | Flow::Agree => match mode(base, here, there, wish.direction) {
+            Flow::InStep | Flow::Agree => match mode(base, here, there, request.direction) {
                 None if matches!(flow, Flow::Agree) => Some(Action::Agree),
                 None => stale(base, here, there).then_some(Action::Agree),
                 Some(action @ (Action::ModeHere(_) | Action::Later(Side::There))) => {
-                    Some(guarded_mode(sides, wish, path, action))
+                    Some(guarded_mode(sides, request, path, action))
                 }
                 action => action,
             },
             Flow::Forget => Some(Action::Forget),
-            Flow::From(Side::Here) if !wish.direction.up() => Some(Action::Later(Side::Here)),
-            Flow::From(Side::There) if !wish.direction.down() => Some(Action::Later(Side::There)),
-            Flow::From(place) => put(place, base, here, there, wish.direction),
+            Flow::From(Side::Here) if !request.direction.up() => Some(Action::Later(Side::Here)),
+            Flow::From(Side::There) if !request.direction.down() => Some(Action::Later(Side::There)),
+            Flow::From(place) => put(place, base, here, there, request.direction),
             Flow::Conflict(why) => Some(Action::Conflict(why)),
         };
         steps.extend(action.map(|action| (path.clone(), action)));
     }
     for side in [Side::Here, Side::There] {
-        brake(sides, &mut steps, wish, side);
+        brake(sides, &mut steps, request, side);
         tell_apart(sides, &mut steps, side);
     }
-    fit(sides, &mut steps, &settled, wish.settle, Side::There);
-    fit(sides, &mut steps, &settled, wish.settle, Side::Here);
-    hold(sides, &mut steps, wish);
+    fit(sides, &mut steps, &settled, request.settle, Side::There);
+    fit(sides, &mut steps, &settled, request.settle, Side::Here);
+    hold(sides, &mut steps, request);
     steps
 }
 
 /// The step for a mode that changed on the dock, where the guard has a say.
-fn guarded_mode(sides: &Sides<'_>, wish: &SyncRequest<'_>, path: &[u8], action: Action) -> Action {
+fn guarded_mode(sides: &Sides<'_>, request: &SyncRequest<'_>, path: &[u8], action: Action) -> Action {
     let Some(why) = sides.guard.holds_mode(path, sides.here) else {
         return action;
     };
-    match (action, wish.settle, sides.here.get(path)) {
+    match (action, request.settle, sides.here.get(path)) {
         (_, Some(Side::Here), Some(here)) => Action::ModeThere(here.mode),
-        (_, Some(Side::There), Some(here)) if wish.takes(path, sides) => Action::ModeHere(taken(
+        (_, Some(Side::There), Some(here)) if request.takes(path, sides) => Action::ModeHere(taken(
             sides.there.get(path).map_or(here.mode, |there| there.mode),
             Some(here),
         )),
@@ -508,7 +508,7 @@ fn guarded_mode(sides: &Sides<'_>, wish: &SyncRequest<'_>, path: &[u8], action: 
 }
 
 /// The guard's last word, when the steps of both sides fit together: what they would take along, it holds, too.
-fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>) {
+fn hold(sides: &Sides<'_>, steps: &mut Steps, request: &SyncRequest<'_>) {
     let is_directory = |tree: &Tree, path: &[u8]| tree.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
     let changing: Vec<(Vec<u8>, Action)> = steps
         .iter()
@@ -517,11 +517,11 @@ fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>) {
         .collect();
     for (path, action) in &changing {
         let why = match sides.guard.holds(path, sides.here, sides.there) {
-            Some(why) if !wish.takes(path, sides) => Some(why),
+            Some(why) if !request.takes(path, sides) => Some(why),
             _ if is_directory(sides.here, path) && !is_directory(sides.there, path) => {
                 sides
                     .guard
-                    .holds_below(path, sides.here, |lower| wish.takes(lower, sides))
+                    .holds_below(path, sides.here, |lower| request.takes(lower, sides))
             }
             _ => None,
         };
@@ -834,8 +834,8 @@ fn parent_item<'a>(tree: &'a Tree, path: &[u8]) -> Option<&'a Item> {
 }
 
 /// Holds the removals on a side, where they are more than are done unasked. A file that was moved is no removal.
-fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>, side: Side) {
-    let Some(brake) = wish.brake else { return };
+fn brake(sides: &Sides<'_>, steps: &mut Steps, request: &SyncRequest<'_>, side: Side) {
+    let Some(brake) = request.brake else { return };
     let (removal, tree, source) = match side {
         Side::Here => (Action::RemoveHere, sides.here, sides.there),
         Side::There => (Action::RemoveThere, sides.there, sides.here),
@@ -876,10 +876,10 @@ fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>, side: Sid
     }
     for path in removed {
         // Whose version counts, where a person has said so, is put back on the other side.
-        let action = match wish.settle {
+        let action = match request.settle {
             Some(place) if place == side => {
                 let (base, here, there) = (sides.base.get(&path), sides.here.get(&path), sides.there.get(&path));
-                put(place, base, here, there, wish.direction)
+                put(place, base, here, there, request.direction)
             }
             _ => Some(Action::Held(side)),
         };

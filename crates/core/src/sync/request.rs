@@ -77,8 +77,8 @@ impl RoundRequest {
         }
     }
 
-    /// The wish of a session that has this brake.
-    pub fn wish(&self, brake: Brake) -> SyncRequest<'_> {
+    /// What a session that has this brake is asked for.
+    pub fn sync_request(&self, brake: Brake) -> SyncRequest<'_> {
         SyncRequest {
             direction: self.direction,
             settle: self.settle,

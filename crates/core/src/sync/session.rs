@@ -485,18 +485,18 @@ impl<S: Shell> Session<S> {
     ///
     /// # Errors
     /// A dock that can't be reached, and whatever stops all of it. What concerns single paths is in the report.
-    pub async fn sync(&mut self, wish: &SyncRequest<'_>, dry: bool) -> Result<Report> {
+    pub async fn sync(&mut self, request: &SyncRequest<'_>, dry: bool) -> Result<Report> {
         let mut report = Report::default();
         for attempt in 1.. {
-            self.look(!dry && wish.direction != Direction::Down).await?;
-            if !self.far.exists && wish.direction == Direction::Down {
+            self.look(!dry && request.direction != Direction::Down).await?;
+            if !self.far.exists && request.direction == Direction::Down {
                 return Err(Error::failed(format!(
                     "there is no workspace {} on dock {:?}",
                     self.far.workspace, self.target.moniker
                 ))
                 .hint("sync-up makes it"));
             }
-            match self.round(wish, dry, &mut report).await? {
+            match self.round(request, dry, &mut report).await? {
                 Round::Again if attempt < TRIES => report.troubles.clear(),
                 Round::Again => {
                     if report.troubles.is_empty() {
@@ -516,14 +516,14 @@ impl<S: Shell> Session<S> {
     ///
     /// # Errors
     /// As [`Session::sync`].
-    pub async fn push(&mut self, wish: &SyncRequest<'_>) -> Result<Report> {
+    pub async fn push(&mut self, request: &SyncRequest<'_>) -> Result<Report> {
         let mut report = Report::default();
-        match self.round(wish, false, &mut report).await? {
+        match self.round(request, false, &mut report).await? {
             Round::Done => Ok(report),
             Round::Again => {
                 let both = SyncRequest {
                     direction: Direction::Both,
-                    ..*wish
+                    ..*request
                 };
                 self.sync(&both, false).await
             }
@@ -542,15 +542,15 @@ impl<S: Shell> Session<S> {
         if !is_due {
             return Ok(None);
         }
-        let wish = SyncRequest::everything(Direction::Both, self.brake);
+        let request = SyncRequest::everything(Direction::Both, self.brake);
         let mut report = Report::default();
-        match self.round(&wish, false, &mut report).await? {
+        match self.round(&request, false, &mut report).await? {
             Round::Done => Ok(Some(report)),
-            Round::Again => self.sync(&wish, false).await.map(Some),
+            Round::Again => self.sync(&request, false).await.map(Some),
         }
     }
 
-    async fn round(&mut self, wish: &SyncRequest<'_>, dry: bool, report: &mut Report) -> Result<Round> {
+    async fn round(&mut self, request: &SyncRequest<'_>, dry: bool, report: &mut Report) -> Result<Round> {
         report.workspace = self.far.workspace.clone();
         self.judge_memory()?;
         self.manifest.header.workspace.clone_from(&self.far.workspace);
@@ -566,10 +566,10 @@ impl<S: Shell> Session<S> {
         self.report_root_files(report);
         // The listing may be large: it is not copied.
         let mut there = std::mem::take(&mut self.far.listing.tree);
-        let outcome = self.round_of(&here, &mut there, wish, dry, report).await;
+        let outcome = self.round_of(&here, &mut there, request, dry, report).await;
         self.far.listing.tree = there;
         if !dry {
-            let is_whole = wish.direction == Direction::Both && wish.only.is_empty();
+            let is_whole = request.direction == Direction::Both && request.only.is_empty();
             match outcome {
                 Ok(Round::Done) if report.troubles.is_empty() => self.owes &= !is_whole,
                 _ => self.owes = true,
@@ -635,7 +635,7 @@ impl<S: Shell> Session<S> {
         &mut self,
         here: &Listed,
         there: &mut Tree,
-        wish: &SyncRequest<'_>,
+        request: &SyncRequest<'_>,
         dry: bool,
         report: &mut Report,
     ) -> Result<Round> {
@@ -659,8 +659,8 @@ impl<S: Shell> Session<S> {
             unmade: self.unmade.as_deref(),
             guard: &guard,
         };
-        let contents = self.ask(&sides, wish).await?;
-        let steps = plan::plan(&sides, &contents, wish);
+        let contents = self.ask(&sides, request).await?;
+        let steps = plan::plan(&sides, &contents, request);
         count(&steps, &here.tree, there, report);
         if dry {
             let planned = steps.iter().filter(|(_, action)| is_done(**action));
@@ -691,14 +691,14 @@ impl<S: Shell> Session<S> {
         self.write_down(&steps, &here.tree, there, &contents, &settling);
         let planned = Planned {
             steps: &steps,
-            wish,
+            request,
             here: &here.tree,
             contents: &contents,
             settling: &settling,
         };
         let sent = self.send(&planned, there, report).await;
         let received = match &sent {
-            Ok(Round::Done) => self.receive(&steps, wish, here, there, report).await,
+            Ok(Round::Done) => self.receive(&steps, request, here, there, report).await,
             _ => Ok(()),
         };
         let remembered = self.remember().await;
@@ -760,8 +760,8 @@ impl<S: Shell> Session<S> {
     }
 
     /// Looks at the contents that decide.
-    async fn ask(&self, sides: &Sides<'_>, wish: &SyncRequest<'_>) -> Result<Contents> {
-        let (ask_here, ask_there) = sides.questions(wish);
+    async fn ask(&self, sides: &Sides<'_>, request: &SyncRequest<'_>) -> Result<Contents> {
+        let (ask_here, ask_there) = sides.questions(request);
         let local = self.local.clone();
         let counter = self.counter("comparing", &self.with_dock(), 0);
         let counting = counter.clone();
@@ -1071,7 +1071,7 @@ impl<S: Shell> Session<S> {
     async fn send(&mut self, planned: &Planned<'_>, there: &mut Tree, report: &mut Report) -> Result<Round> {
         let Planned {
             steps,
-            wish,
+            request,
             here,
             contents,
             settling,
@@ -1112,7 +1112,7 @@ impl<S: Shell> Session<S> {
             &taken.div_ceil(1024).to_string(),
             &(trash::KEPT_BYTES / 1024).to_string(),
             &trash::KEPT_SECONDS.to_string(),
-            if wish.brake.is_none() { "delete" } else { "" },
+            if request.brake.is_none() { "delete" } else { "" },
         ];
         let (sending, local, generated) = (Arc::clone(&batch), self.local.clone(), self.generated.clone());
         let bars = self.bars("sending", batch.files, batch.bytes);
@@ -1277,13 +1277,13 @@ impl<S: Shell> Session<S> {
     async fn receive(
         &mut self,
         steps: &Steps,
-        wish: &SyncRequest<'_>,
+        request: &SyncRequest<'_>,
         listed: &Listed,
         there: &Tree,
         report: &mut Report,
     ) -> Result<()> {
         let here = &listed.tree;
-        let beside = self.plan_beside(steps, wish, there);
+        let beside = self.plan_beside(steps, request, there);
         let brings = steps
             .iter()
             .filter(|(_, action)| matches!(action, Action::Bring(_)))
@@ -1322,7 +1322,7 @@ impl<S: Shell> Session<S> {
             self.settle().await?;
         }
         let counter = self.counter("putting in place", "here", 0);
-        let kept = self.keep(steps, wish, here, there, &arrived).await?;
+        let kept = self.keep(steps, request, here, there, &arrived).await?;
         for (path, error) in &kept.refused {
             report.troubles.push((path.clone(), error.to_string()));
         }
@@ -1395,7 +1395,7 @@ impl<S: Shell> Session<S> {
     async fn keep(
         &mut self,
         steps: &Steps,
-        wish: &SyncRequest<'_>,
+        request: &SyncRequest<'_>,
         here: &Tree,
         there: &Tree,
         arrived: &HashMap<Vec<u8>, Arrived>,
@@ -1429,7 +1429,7 @@ impl<S: Shell> Session<S> {
         self.trash = Some(trash);
         let mut unkept = 0;
         for (path, _, reason) in &wanted {
-            let goes = *reason == Reason::Overwritten || wish.brake.is_none();
+            let goes = *reason == Reason::Overwritten || request.brake.is_none();
             if goes && kept.refused.get(path).is_some_and(TrashError::is_no_room) {
                 kept.refused.remove(path);
                 unkept += 1;
@@ -1743,7 +1743,7 @@ impl<S: Shell> Session<S> {
     }
 
     /// Which of the dock's versions are put beside ours, and under which names; those of conflicts that are over go.
-    fn plan_beside(&mut self, steps: &Steps, wish: &SyncRequest<'_>, there: &Tree) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    fn plan_beside(&mut self, steps: &Steps, request: &SyncRequest<'_>, there: &Tree) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let over: Vec<(String, String)> = self
             .manifest
             .header
@@ -1752,7 +1752,7 @@ impl<S: Shell> Session<S> {
             .filter(|(_, version)| {
                 let path = version.split(' ').next().and_then(unhex).unwrap_or_default();
                 !matches!(steps.get(&path), Some(Action::Conflict(_)))
-                    && (wish.only.is_empty() || steps.contains_key(&path))
+                    && (request.only.is_empty() || steps.contains_key(&path))
             })
             .map(|(name, version)| (name.clone(), version.clone()))
             .collect();
@@ -1760,7 +1760,7 @@ impl<S: Shell> Session<S> {
             self.forget_beside(&name, &version);
         }
         let mut beside = BTreeMap::new();
-        if wish.direction == Direction::Up {
+        if request.direction == Direction::Up {
             return beside;
         }
         for (path, action) in steps {
@@ -1856,7 +1856,7 @@ impl<S: Shell> Session<S> {
 #[derive(Clone, Copy)]
 struct Planned<'a> {
     steps: &'a Steps,
-    wish: &'a SyncRequest<'a>,
+    request: &'a SyncRequest<'a>,
     here: &'a Tree,
     contents: &'a Contents,
     settling: &'a Settling,

@@ -290,12 +290,12 @@ impl Pair {
     }
 
     async fn try_sync(&self, direction: Direction, settle: Option<Side>, only: &[Vec<u8>]) -> Result<Report> {
-        let wish = SyncRequest {
+        let request = SyncRequest {
             settle,
             only,
             ..SyncRequest::everything(direction, Brake::default())
         };
-        self.session()?.sync(&wish, false).await
+        self.session()?.sync(&request, false).await
     }
 
     async fn sync(&self, direction: Direction) -> Report {
@@ -1528,8 +1528,8 @@ async fn an_old_rsync_and_one_that_makes_more_than_was_listed_are_not_used() {
         let notes = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&notes);
         session.notice = Arc::new(move |line| heard.lock().unwrap().push(line.to_owned()));
-        let wish = SyncRequest::everything(Direction::Down, Brake::default());
-        let report = session.sync(&wish, false).await.unwrap();
+        let request = SyncRequest::everything(Direction::Down, Brake::default());
+        let report = session.sync(&request, false).await.unwrap();
         drop(session);
         assert!(report.is_clean(), "{version} {report:?}");
         assert!(fs::read(here.join("big")).unwrap() == large(3), "{version}");
