@@ -81,7 +81,7 @@ pub struct Reply {
     headers: Vec<(String, String)>,
     /// Each piece is sent by itself, so that a client's reader sees it as a chunk.
     pieces: Vec<Vec<u8>>,
-    manner: ReplyKind,
+    kind: ReplyKind,
     /// The time before the answer, and between its pieces.
     delay: Duration,
     /// Whether an upgraded connection ends before the start of its container.
@@ -186,7 +186,7 @@ impl Reply {
     /// The connection ends where the body's end should be.
     #[must_use]
     pub fn dying(mut self) -> Self {
-        self.manner = ReplyKind::Die;
+        self.kind = ReplyKind::Die;
         self
     }
 
@@ -211,12 +211,12 @@ impl Reply {
         self
     }
 
-    fn new(status: u16, manner: ReplyKind, pieces: Vec<Vec<u8>>) -> Self {
+    fn new(status: u16, kind: ReplyKind, pieces: Vec<Vec<u8>>) -> Self {
         Self {
             status,
             headers: Vec::new(),
             pieces,
-            manner,
+            kind,
             delay: Duration::ZERO,
             too_early: false,
         }
@@ -384,14 +384,14 @@ fn converse(stream: &UnixStream, script: &Mutex<Script>) -> io::Result<()> {
             )
         };
         let begin = || {
-            if let Some(container) = container.filter(|_| reply.manner == ReplyKind::Upgrade && !reply.too_early) {
+            if let Some(container) = container.filter(|_| reply.kind == ReplyKind::Upgrade && !reply.too_early) {
                 wait_for_start(script, &container);
             }
         };
         if !send(stream, &reply, begin)? {
             return Ok(());
         }
-        if reply.manner == ReplyKind::Upgrade {
+        if reply.kind == ReplyKind::Upgrade {
             let mut sent = Vec::new();
             reader.read_to_end(&mut sent)?;
             if let Some(recorded) = lock(script).recorded.get_mut(index) {
@@ -514,11 +514,11 @@ fn wait_for_start(script: &Mutex<Script>, container: &str) {
 /// Sends a reply, and tells whether the connection goes on after it. `begin` returns when the body may follow the head.
 fn send(mut stream: &UnixStream, reply: &Reply, begin: impl FnOnce()) -> io::Result<bool> {
     thread::sleep(reply.delay);
-    if reply.manner == ReplyKind::Hang {
+    if reply.kind == ReplyKind::Hang {
         thread::sleep(FOREVER);
         return Ok(false);
     }
-    if reply.manner != ReplyKind::Raw {
+    if reply.kind != ReplyKind::Raw {
         stream.write_all(head(reply).as_bytes())?;
     }
     begin();
@@ -526,7 +526,7 @@ fn send(mut stream: &UnixStream, reply: &Reply, begin: impl FnOnce()) -> io::Res
         if index > 0 {
             thread::sleep(reply.delay);
         }
-        match reply.manner {
+        match reply.kind {
             ReplyKind::Stream | ReplyKind::Die => {
                 write!(stream, "{:x}\r\n", piece.len())?;
                 stream.write_all(piece)?;
@@ -535,7 +535,7 @@ fn send(mut stream: &UnixStream, reply: &Reply, begin: impl FnOnce()) -> io::Res
             _ => stream.write_all(piece)?,
         }
     }
-    match reply.manner {
+    match reply.kind {
         ReplyKind::Stream => stream.write_all(b"0\r\n\r\n")?,
         ReplyKind::Upgrade => stream.shutdown(Shutdown::Write)?,
         ReplyKind::Raw | ReplyKind::Die => {
@@ -552,7 +552,7 @@ fn head(reply: &Reply) -> String {
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    match reply.manner {
+    match reply.kind {
         // 204 and 304 have no body by definition, and no length.
         ReplyKind::Whole if reply.status != 204 && reply.status != 304 => {
             head.push_str(&format!(

@@ -125,7 +125,7 @@ impl Rsync {
     /// What rsync says. Some may be there all the same.
     pub async fn make(
         &self,
-        way: RsyncDirection<'_>,
+        direction: RsyncDirection<'_>,
         root: &Path,
         workspace: &str,
         paths: &[&[u8]],
@@ -136,7 +136,7 @@ impl Rsync {
         let there = format!("{}:{workspace}/", self.host);
         // What lies where the files are to be is what they are made from. By its whole path: from rsync 3.4 on, one with
         // `..` is refused, and only the digest tells.
-        let (from, to, old) = match way {
+        let (from, to, old) = match direction {
             RsyncDirection::Up(directory) => (here, format!("{there}{own}/{directory}/"), workspace.to_owned()),
             RsyncDirection::Down(directory, _) => {
                 (there, format!("{here}{own}/{directory}/"), root.display().to_string())
@@ -168,7 +168,7 @@ impl Rsync {
         }
         let said = child.stdout.take();
         let running = async { tokio::join!(child.wait_with_output(), follow(said, bars)).0 };
-        let output = match way {
+        let output = match direction {
             RsyncDirection::Up(_) => running.await?,
             RsyncDirection::Down(directory, most) => {
                 let own = root.join(own.as_ref()).join(directory);

@@ -396,7 +396,7 @@ pub async fn run_attached(
 ) -> Result<Foreground> {
     let mut created = created;
     let id = created.id().to_owned();
-    let manner = AttachOptions::of(plan);
+    let options = AttachOptions::of(plan);
     let preparing = async {
         let streams = attach(engine, &id, plan.attach, plan.detach_keys.as_deref()).await?;
         let exit = wait(engine, &id, if plan.remove { "removed" } else { "next-exit" }).await?;
@@ -423,7 +423,7 @@ pub async fn run_attached(
         // One that ended meanwhile has none.
         started(&published_ports(engine, &id).await.unwrap_or_default()).await;
     }
-    let session = terminal::AttachSession::new(engine, &id, &manner, heard);
+    let session = terminal::AttachSession::new(engine, &id, &options, heard);
     let ending = session.run(streams, signals).await;
     finish(created, ending, exit, &session, signals).await
 }
@@ -493,7 +493,7 @@ pub struct FoundContainer {
     /// Whether it was made, and never started.
     pub is_new: bool,
     /// How it is spoken to.
-    pub manner: AttachOptions,
+    pub options: AttachOptions,
     /// Its labels.
     pub labels: HashMap<String, String>,
     /// Whether ports of it are published.
@@ -529,7 +529,7 @@ pub async fn find(engine: &Engine, name: &str) -> Result<Option<FoundContainer>>
         // Codes are bytes on Linux, as in `wait`.
         ended: (!runs).then(|| ExitStatus::from_code((state.exit_code.unwrap_or_default() & 0xff) as u8)),
         is_new,
-        manner: AttachOptions {
+        options: AttachOptions {
             tty,
             // Without a terminal, the engine closes a container's input when whoever gave it goes.
             stdin: config.open_stdin == Some(true) && tty && runs,
@@ -556,7 +556,7 @@ pub async fn run_again(
     heard: &Arc<OutputCounter>,
     printer: &Printer,
 ) -> Result<Foreground> {
-    let FoundContainer { id, manner, .. } = found;
+    let FoundContainer { id, options, .. } = found;
     let created = Created {
         engine: engine.clone(),
         id: id.clone(),
@@ -570,15 +570,15 @@ pub async fn run_again(
         stderr: output,
     };
     let preparing = async {
-        let exit = wait(engine, id, if manner.remove { "removed" } else { "not-running" }).await?;
+        let exit = wait(engine, id, if options.remove { "removed" } else { "not-running" }).await?;
         // A terminal's prompts are no lines, and are not in what the engine keeps before they end.
-        let live = match manner.tty && found.ended.is_none() {
+        let live = match options.tty && found.ended.is_none() {
             true => Some(
                 attach(
                     engine,
                     id,
-                    streams_of(manner.stdin, true),
-                    manner.detach_keys.as_deref(),
+                    streams_of(options.stdin, true),
+                    options.detach_keys.as_deref(),
                 )
                 .await?,
             ),
@@ -589,8 +589,8 @@ pub async fn run_again(
     };
     let (exit, live, kept) = signals.guard(Duration::ZERO, preparing).await?;
     let mut created = created;
-    created.armed = manner.remove && ours;
-    let session = terminal::AttachSession::new(engine, id, manner, heard).redrawn();
+    created.armed = options.remove && ours;
+    let session = terminal::AttachSession::new(engine, id, options, heard).redrawn();
     let streams = match (live, kept) {
         (Some(live), kept) => {
             if let Some(kept) = kept {

@@ -83,7 +83,7 @@ pub struct AttachSession<'a> {
     /// Its ID.
     pub id: &'a str,
     /// How it is spoken to.
-    pub manner: &'a AttachOptions,
+    pub options: &'a AttachOptions,
     /// How much of its output was written.
     heard: Arc<OutputCounter>,
     /// Whether its terminal was one of ours when it began.
@@ -94,13 +94,13 @@ pub struct AttachSession<'a> {
 
 impl<'a> AttachSession<'a> {
     /// A session that begins now. What it writes of the container's output counts in `heard`.
-    pub fn new(engine: &'a Engine, id: &'a str, manner: &'a AttachOptions, heard: &Arc<OutputCounter>) -> Self {
+    pub fn new(engine: &'a Engine, id: &'a str, options: &'a AttachOptions, heard: &Arc<OutputCounter>) -> Self {
         Self {
             engine,
             id,
-            manner,
+            options,
             heard: Arc::clone(heard),
-            at_terminal: manner.tty && io::stdin().is_terminal(),
+            at_terminal: options.tty && io::stdin().is_terminal(),
             redraws: false,
         }
     }
@@ -117,13 +117,13 @@ impl<'a> AttachSession<'a> {
     /// # Errors
     /// The connection is lost, or our stdout takes no more.
     pub async fn run(&self, streams: Halves, signals: &mut Signals) -> Result<AttachOutcome> {
-        let _raw = if self.manner.tty && self.manner.stdin {
+        let _raw = if self.options.tty && self.options.stdin {
             RawMode::enter()
         } else {
             None
         };
-        let stdin = self.manner.stdin.then(|| spawn_stdin(streams.writer, self.manner));
-        let output = spawn_output(streams.reader, self.manner.tty, &self.heard);
+        let stdin = self.options.stdin.then(|| spawn_stdin(streams.writer, self.options));
+        let output = spawn_output(streams.reader, self.options.tty, &self.heard);
         let signals = self.pass_signals(signals);
         tokio::pin!(signals);
         let detached = async {
@@ -159,7 +159,7 @@ impl<'a> AttachSession<'a> {
             Err(cause) => return unhandled(cause),
         };
         if self.redraws
-            && self.manner.tty
+            && self.options.tty
             && let Ok(size) = tcgetwinsize(io::stdout())
         {
             container::resize(self.engine, self.id, size.ws_row.saturating_add(1), size.ws_col).await;
@@ -186,7 +186,7 @@ impl<'a> AttachSession<'a> {
                 name = signals.next() => {
                     // In raw mode the terminal sends keys, not signals; what comes all the same is meant to end us, and
                     // so the container. One that is not to hear of it (`--sig-proxy=false`) goes on without us.
-                    if !self.manner.sig_proxy && !self.manner.remove && ends_programs(name) {
+                    if !self.options.sig_proxy && !self.options.remove && ends_programs(name) {
                         return Error::interrupted();
                     }
                     ends += usize::from(matches!(name, "SIGINT" | "SIGTERM"));
@@ -213,7 +213,7 @@ impl<'a> AttachSession<'a> {
     /// Whether the engine took the size, or there is none to be told.
     async fn tell_size(&self) -> bool {
         match tcgetwinsize(io::stdout()) {
-            Ok(size) if self.manner.tty => container::resize(self.engine, self.id, size.ws_row, size.ws_col).await,
+            Ok(size) if self.options.tty => container::resize(self.engine, self.id, size.ws_row, size.ws_col).await,
             _ => true,
         }
     }
@@ -295,11 +295,11 @@ fn unhandled(cause: io::Error) -> Error {
 
 /// Moves stdin to the container on a thread of its own: a read of a terminal can't be cancelled, and must not keep the
 /// runtime from ending. What it gives resolves when the detach keys were typed, and fails when input has ended.
-fn spawn_stdin(mut to_container: Box<dyn HalfClose>, manner: &AttachOptions) -> oneshot::Receiver<()> {
+fn spawn_stdin(mut to_container: Box<dyn HalfClose>, options: &AttachOptions) -> oneshot::Receiver<()> {
     let (detached, receiver) = oneshot::channel();
-    let mut detacher = manner
+    let mut detacher = options
         .tty
-        .then(|| Detacher::new(manner.detach_keys.as_deref().unwrap_or(DETACH_KEYS)));
+        .then(|| Detacher::new(options.detach_keys.as_deref().unwrap_or(DETACH_KEYS)));
     std::thread::spawn(move || {
         let mut buffer = vec![0; BUFFER];
         while let Ok(read @ 1..) = terminal::read(rustix::stdio::stdin(), &mut buffer) {

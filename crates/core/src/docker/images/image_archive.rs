@@ -101,19 +101,19 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
     let mut layers: HashMap<String, Vec<LayerChange>> = HashMap::new();
     let mut links: HashMap<String, String> = HashMap::new();
     let mut documents_left = LONGEST_DOCUMENTS;
-    let mut room = MemoryBudget(MOST_KEPT);
+    let mut budget = MemoryBudget(MOST_KEPT);
     let (archive, allowance) = BoundedTar::new(archive);
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries()? {
         let mut entry = entry?;
         allowance.begins(&entry)?;
-        room.take(entry.path_bytes().len())?;
+        budget.take(entry.path_bytes().len())?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let kind = entry.header().entry_type();
         if kind.is_symlink() || kind.is_hard_link() {
             // Old engines write a layer once and link to it where it comes again.
             if let Some(target) = entry.link_name_bytes() {
-                room.take(target.len())?;
+                budget.take(target.len())?;
                 links.insert(path.clone(), resolve(&path, &String::from_utf8_lossy(&target)));
             }
         } else if kind.is_file() {
@@ -121,7 +121,7 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
             let mut head = Vec::with_capacity(HEAD);
             entry.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
             let reader = Cursor::new(head.clone()).chain(&mut entry);
-            if let Some(changes) = changes(&head, reader, &mut room)? {
+            if let Some(changes) = changes(&head, reader, &mut budget)? {
                 layers.insert(path, changes);
             } else if size <= LONGEST_DOCUMENT && head.first().is_some_and(|byte| b"{[".contains(byte)) {
                 documents_left = documents_left
@@ -150,7 +150,7 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
     // A layer may come twice.
     let layers = manifest.layers.iter().map(|path| {
         let found = layers.get(path).or_else(|| layers.get(links.get(path)?));
-        room.take(found.map_or(0, |found| found.iter().map(LayerChange::memory).sum()))?;
+        budget.take(found.map_or(0, |found| found.iter().map(LayerChange::memory).sum()))?;
         // A tar without an entry has no header to be known by.
         Ok(found.cloned().unwrap_or_default())
     });
@@ -180,20 +180,20 @@ fn resolve(path: &str, target: &str) -> String {
 fn changes<R: Read>(
     head: &[u8],
     reader: Chain<Cursor<Vec<u8>>, R>,
-    room: &mut MemoryBudget,
+    budget: &mut MemoryBudget,
 ) -> Result<Option<Vec<LayerChange>>, ImageArchiveError> {
     Ok(Some(if head.starts_with(GZIP_MAGIC) {
-        list(flate2::read::MultiGzDecoder::new(reader), room)?
+        list(flate2::read::MultiGzDecoder::new(reader), budget)?
     } else if head.starts_with(ZSTD_MAGIC) {
-        list(zstd::stream::read::Decoder::new(reader)?, room)?
+        list(zstd::stream::read::Decoder::new(reader)?, budget)?
     } else if head.get(TAR_MAGIC) == Some(b"ustar") {
-        list(reader, room)?
+        list(reader, budget)?
     } else {
         return Ok(None);
     }))
 }
 
-fn list(layer: impl Read, room: &mut MemoryBudget) -> Result<Vec<LayerChange>, ImageArchiveError> {
+fn list(layer: impl Read, budget: &mut MemoryBudget) -> Result<Vec<LayerChange>, ImageArchiveError> {
     let mut changes = Vec::new();
     let (layer, allowance) = BoundedTar::new(layer);
     for entry in tar::Archive::new(layer).entries()? {
@@ -222,7 +222,7 @@ fn list(layer: impl Read, room: &mut MemoryBudget) -> Result<Vec<LayerChange>, I
             let size = if kind.is_hard_link() { 0 } else { entry.size() };
             LayerChange::File(path.to_vec(), size)
         };
-        room.take(change.memory())?;
+        budget.take(change.memory())?;
         changes.push(change);
     }
     Ok(changes)
@@ -372,7 +372,7 @@ mod tests {
             read(&tar_of(&documents)[..]).unwrap_err().to_string(),
             "the archive has more documents than any image"
         );
-        let mut room = MemoryBudget(200);
+        let mut budget = MemoryBudget(200);
         let files = tar_of(&[
             ("a", b""),
             ("b", b""),
@@ -382,7 +382,7 @@ mod tests {
             ("f", b""),
             ("g", b""),
         ]);
-        let error = list(&files[..], &mut room).unwrap_err();
+        let error = list(&files[..], &mut budget).unwrap_err();
         assert_eq!(error.to_string(), "the archive has more files than any image");
     }
 

@@ -303,7 +303,7 @@ pub fn attach(context: &Context, name: Option<&str>, watch: bool) -> Result<Exit
         (Some(project), true) => Some(Docked::open(context, project, false, false)?),
         _ => None,
     };
-    let terminal = found.manner.stdin;
+    let terminal = found.options.stdin;
     context.block_on_uninterrupted(async {
         let running = go_on(context, &engine, &records, found, record, watch);
         match &mut docked {
@@ -327,7 +327,7 @@ async fn go_on(
         .labels
         .get(LABEL_USER)
         .is_some_and(|user| *user == context.env.user());
-    found.manner.stdin = found.manner.stdin && std::io::IsTerminal::is_terminal(&std::io::stdin());
+    found.options.stdin = found.options.stdin && std::io::IsTerminal::is_terminal(&std::io::stdin());
     let mut record = RunRecord {
         process: own_process(),
         is_said: false,

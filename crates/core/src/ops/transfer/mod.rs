@@ -340,14 +340,14 @@ impl Route<'_> {
         let mut gone = false;
         for wanted in wanted {
             let began = Instant::now();
-            let tally = Arc::new(TransferCounters::default());
+            let counters = Arc::new(TransferCounters::default());
             // Where an engine stayed away for so long, it is asked once more for each of the others.
             let sent = match if gone { self.connect().await.map(Some) } else { Ok(None) } {
                 Ok(again) => {
                     if let Some(ends) = again {
                         (source, dest) = ends;
                     }
-                    self.send(wanted, &mut source, &mut dest, &tally, identity).await
+                    self.send(wanted, &mut source, &mut dest, &counters, identity).await
                 }
                 Err(error) => Err(error),
             };
@@ -357,9 +357,9 @@ impl Route<'_> {
                 status: TransferStatus::Failed,
                 config_digest: None,
                 id: None,
-                layers_sent: tally.layers.load(Ordering::Relaxed),
+                layers_sent: counters.layers.load(Ordering::Relaxed),
                 layers_skipped: 0,
-                bytes_sent: tally.bytes.load(Ordering::Relaxed),
+                bytes_sent: counters.bytes.load(Ordering::Relaxed),
                 seconds: began.elapsed().as_secs_f64(),
                 why: None,
             };
@@ -370,7 +370,8 @@ impl Route<'_> {
                     report.config_digest = Some(arrived.config.to_string());
                     report.id = Some(arrived.id.to_string());
                     // Whatever was there between two tries was sent by the first of them.
-                    (report.layers_sent, report.layers_skipped) = tally.first_plan.get().copied().unwrap_or_default();
+                    (report.layers_sent, report.layers_skipped) =
+                        counters.first_plan.get().copied().unwrap_or_default();
                     if !printer.json() {
                         printer.result(&self.result_line(&report));
                     }
@@ -412,18 +413,18 @@ impl Route<'_> {
         wanted: &RequestedImage,
         source: &mut ConnectedEndpoint,
         dest: &mut ConnectedEndpoint,
-        tally: &Arc<TransferCounters>,
+        counters: &Arc<TransferCounters>,
         identity: &Identity,
     ) -> Result<Arrived> {
         let (mut plans, mut careful) = (0, false);
         let mut patience = Patience::default();
         loop {
-            let before = tally.layers.load(Ordering::Relaxed);
-            let failure = match self.attempt(wanted, source, dest, tally, careful, identity).await {
+            let before = counters.layers.load(Ordering::Relaxed);
+            let failure = match self.attempt(wanted, source, dest, counters, careful, identity).await {
                 Ok(arrived) => return Ok(arrived),
                 Err(failure) => failure,
             };
-            if tally.layers.load(Ordering::Relaxed) > before {
+            if counters.layers.load(Ordering::Relaxed) > before {
                 patience.renew();
             }
             match failure {
@@ -453,7 +454,7 @@ impl Route<'_> {
                     match patience.mended(error, async || self.connect().await, waiting).await {
                         Ok((new_source, new_dest)) => {
                             (*source, *dest) = (new_source, new_dest);
-                            self.wait_for_late(dest, tally).await;
+                            self.wait_for_late(dest, counters).await;
                         }
                         Err(exhausted) => {
                             self.kept_warning();
@@ -481,7 +482,7 @@ impl Route<'_> {
         wanted: &RequestedImage,
         source: &ConnectedEndpoint,
         dest: &ConnectedEndpoint,
-        tally: &Arc<TransferCounters>,
+        counters: &Arc<TransferCounters>,
         careful: bool,
         identity: &Identity,
     ) -> Result<Arrived, TransferFailure> {
@@ -500,12 +501,12 @@ impl Route<'_> {
             }
         };
         let plan = Plan::new(&image, &inventory, &dest.platform);
-        if tally.first_plan.get().is_none() {
+        if counters.first_plan.get().is_none() {
             self.warn(wanted, &image, &plan, dest);
         }
         *self.sending() = Some(image.id.clone());
         let config = config_of(&image, &plan);
-        let (first_sent, _) = *tally.first_plan.get_or_init(|| (plan.sent, plan.skipped));
+        let (first_sent, _) = *counters.first_plan.get_or_init(|| (plan.sent, plan.skipped));
         if let Some(id) = present(&image, &plan, dest, &inventory).await? {
             // Who gives containerd's store a name anew takes it away for a moment.
             if !has_name(&image, &id, dest).await? {
@@ -535,7 +536,7 @@ impl Route<'_> {
             image,
             plan,
             identity: identity.clone(),
-            tally: Arc::clone(tally),
+            counters: Arc::clone(counters),
             bars,
             careful,
             pace: image_load::pace(&dest.engine),
@@ -585,11 +586,11 @@ impl Route<'_> {
 
     /// Waits, for a moment, for the layers that went whole before the link was cut: an engine that got them is still at it,
     /// and they need not be sent again.
-    async fn wait_for_late(&self, dest: &ConnectedEndpoint, tally: &TransferCounters) {
+    async fn wait_for_late(&self, dest: &ConnectedEndpoint, counters: &TransferCounters) {
         let Some(image) = self.sending().clone() else { return };
         let label = partial_label(&image);
         let began = Instant::now();
-        let mut late = tally.take_unanswered();
+        let mut late = counters.take_unanswered();
         while !late.is_empty() && began.elapsed() < LATE {
             // Whether the engine answers, the next try finds out.
             let there = partial_images(&dest.engine, &label).await.unwrap_or_default();

@@ -128,7 +128,7 @@ pub struct Shipment {
     /// Whose it is.
     pub identity: Identity,
     /// Counts.
-    pub tally: Arc<TransferCounters>,
+    pub counters: Arc<TransferCounters>,
     /// What is seen of it.
     pub bars: Bars,
     /// Whether the names in the source's archive are not to be guessed, and all that it has is checked here.
@@ -475,7 +475,7 @@ impl Opener {
         let shipment = Arc::clone(&self.shipment);
         let (parts, loading) = image_load::begin(
             &shipment.dest.engine,
-            Arc::clone(&shipment.tally.bytes),
+            Arc::clone(&shipment.counters.bytes),
             Arc::clone(&shipment.pace),
         );
         let (close, closed) = oneshot::channel();
@@ -508,7 +508,7 @@ impl Opener {
                     }
                 }
                 if !shipment.plan.is_last(number) {
-                    shipment.tally.lock_unanswered().push(documents.id.clone());
+                    shipment.counters.lock_unanswered().push(documents.id.clone());
                 }
                 // Whoever does not take it says why.
                 let _ = ending.send(ArchivePart::End).await;
@@ -525,12 +525,12 @@ impl Opener {
             };
             let loaded = loading.await;
             if !matches!(loaded, Err(LoadError::Lost(_))) {
-                shipment.tally.answered(&documents.id);
+                shipment.counters.answered(&documents.id);
             }
             loaded.map_err(|error| shipment.load_failure(error))?;
             let archive = shipment.plan.archives.get(number);
             let layers = archive.map_or(0, |archive| archive.layers.len());
-            shipment.tally.layers.fetch_add(layers, Ordering::Relaxed);
+            shipment.counters.layers.fetch_add(layers, Ordering::Relaxed);
             turn.send_replace(number + 1);
             Ok(documents)
         };

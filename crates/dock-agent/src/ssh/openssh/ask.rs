@@ -21,7 +21,7 @@ use super::super::auth::Memory;
 /// Names the socket to our program when it is started to ask.
 pub(super) const SOCKET: &str = "DOCKERUTILS_ASKPASS_SOCKET";
 /// What OpenSSH wants of the person: an answer where it is not set, `confirm` for yes or no, `none` for no answer at all.
-const MANNER: &str = "SSH_ASKPASS_PROMPT";
+const PROMPT_KIND: &str = "SSH_ASKPASS_PROMPT";
 /// The longest question.
 const LONGEST: u64 = 64 * 1024;
 /// Since this version OpenSSH's client puts `(user@host) ` before what a server asks.
@@ -41,13 +41,13 @@ pub fn if_asked() -> Option<ExitCode> {
 }
 
 fn pass_on(socket: &Path, question: &OsStr) -> io::Result<bool> {
-    let manner = match std::env::var(MANNER).as_deref() {
+    let kind = match std::env::var(PROMPT_KIND).as_deref() {
         Ok("none") => PromptKind::Note,
         Ok("confirm") => PromptKind::Confirm,
         _ => PromptKind::Answer,
     };
     let mut stream = UnixStream::connect(socket)?;
-    stream.write_all(&[manner as u8])?;
+    stream.write_all(&[kind as u8])?;
     stream.write_all(question.as_encoded_bytes())?;
     stream.shutdown(Shutdown::Write)?;
     let mut answer = Zeroizing::new(Vec::new());
@@ -105,35 +105,35 @@ impl AskpassContext {
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
         let mut asked = Vec::new();
         (&mut stream).take(LONGEST).read_to_end(&mut asked)?;
-        let Some((manner, question)) = asked.split_first() else {
+        let Some((kind, question)) = asked.split_first() else {
             return Ok(());
         };
         let question = String::from_utf8_lossy(question).into_owned();
-        if let Some(answer) = self.answer(*manner, question) {
+        if let Some(answer) = self.answer(*kind, question) {
             stream.write_all(&[ANSWERED])?;
             stream.write_all(answer.as_bytes())?;
         }
         Ok(())
     }
 
-    fn answer(&self, manner: u8, question: String) -> Option<Zeroizing<String>> {
+    fn answer(&self, kind: u8, question: String) -> Option<Zeroizing<String>> {
         let is_first = self.state().asked.insert(question.clone());
         if is_first
-            && manner == PromptKind::Answer as u8
+            && kind == PromptKind::Answer as u8
             && is_lasting(&question, self.marks)
             && let Some(known) = self.known.get(&question)
         {
             self.state().answers.insert(question, known.clone());
             return Some(known.clone());
         }
-        let is_of_host = manner == PromptKind::Answer as u8 && is_of_host(&question);
+        let is_of_host = kind == PromptKind::Answer as u8 && is_of_host(&question);
         if let Some(host) = unknown_host(&question).filter(|_| is_of_host) {
             self.state().unaccepted = Some(host.to_owned());
         }
         if self.batch {
             return None;
         }
-        let prompt = match manner {
+        let prompt = match kind {
             // It is over when the key was touched; the line that may be typed meanwhile is for nobody.
             note if note == PromptKind::Note as u8 => format!("{question}: touch it "),
             confirm if confirm == PromptKind::Confirm as u8 => format!("{question} (yes/no) "),
@@ -141,7 +141,7 @@ impl AskpassContext {
         };
         let answer = self.asker.ask(&Question {
             prompt,
-            echo: is_of_host || manner != PromptKind::Answer as u8,
+            echo: is_of_host || kind != PromptKind::Answer as u8,
             kind: match is_of_host {
                 true => QuestionKind::HostKey,
                 false => QuestionKind::Secret,
@@ -151,10 +151,10 @@ impl AskpassContext {
         if is_of_host && !answer.trim().is_empty() && !answer.trim().eq_ignore_ascii_case("no") {
             self.state().unaccepted = None;
         }
-        if manner == PromptKind::Confirm as u8 && !answer.trim().eq_ignore_ascii_case("yes") {
+        if kind == PromptKind::Confirm as u8 && !answer.trim().eq_ignore_ascii_case("yes") {
             return None;
         }
-        if manner == PromptKind::Answer as u8 && is_lasting(&question, self.marks) {
+        if kind == PromptKind::Answer as u8 && is_lasting(&question, self.marks) {
             self.state().answers.insert(question, answer.clone());
         }
         Some(answer)
@@ -314,9 +314,9 @@ mod tests {
         }
     }
 
-    fn ask(socket: &Path, manner: PromptKind, question: &str) -> Option<String> {
+    fn ask(socket: &Path, kind: PromptKind, question: &str) -> Option<String> {
         let mut stream = UnixStream::connect(socket).unwrap();
-        stream.write_all(&[manner as u8]).unwrap();
+        stream.write_all(&[kind as u8]).unwrap();
         stream.write_all(question.as_bytes()).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();
