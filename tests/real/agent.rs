@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use dockerutils_core::agent::{Agent, CallOptions, Link, Status};
+use dockerutils_core::agent::{Agent, CallOptions, LinkStatus, Status};
 use dockerutils_core::docks::{Access, Dock, Forward, SshAccess};
 use dockerutils_core::env::Env;
 use dockerutils_test_support::lab::{self, LabEngine, Ssh};
@@ -434,7 +434,7 @@ fn a_docker_client_is_told_why_it_is_not_let_in() {
     assert!(!output.status.success());
     let said = text(&output.stderr);
     assert!(said.contains(r#"dock "far" can't be reached"#), "{said}");
-    assert!(matches!(site.status(false).link, Link::Down(_)));
+    assert!(matches!(site.status(false).link, LinkStatus::Down(_)));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use dockerutils_test_support::{Invocation, Sandbox};
 use dockerutils_tests::far;
-use dockerutils_tests::site::{self, Builder, Site};
+use dockerutils_tests::site::{self, EngineBuilder, Site};
 use dockerutils_tests::tree::Tree;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -218,8 +218,8 @@ fn odd_files_arrive_as_dockers() {
             &sandbox,
             PROJECT,
             match site.builder {
-                Builder::BuildKit => &["whole", "parts", "followed"],
-                Builder::Classic => &["whole", "parts"],
+                EngineBuilder::BuildKit => &["whole", "parts", "followed"],
+                EngineBuilder::Classic => &["whole", "parts"],
             },
         );
     });
@@ -318,7 +318,7 @@ fn dockerignore_leaves_out_what_docker_leaves_out() {
         let _images = [PROJECT, "rt-ignored-hidden", "rt-ignored-all-but"].map(|project| site.images(project));
         compare(site, &sandbox, PROJECT, &["web"]);
         compare(site, &hidden, "rt-ignored-hidden", &["web"]);
-        if site.builder == Builder::BuildKit {
+        if site.builder == EngineBuilder::BuildKit {
             compare_as_far(site, &sandbox, PROJECT);
             compare_as_far(site, &hidden, "rt-ignored-hidden");
         }
@@ -372,7 +372,7 @@ fn a_name_that_is_not_utf8_arrives_or_is_named() {
             // No docker client gets such a name into a newer BuildKit: its messages hold UTF-8 only.
             assert!(outcome.stderr.contains("caf"), "{site}: {outcome}");
             assert_eq!(outcome.code, 1, "{site}: {outcome}");
-            assert_eq!(site.builder, Builder::BuildKit, "{site}: {outcome}");
+            assert_eq!(site.builder, EngineBuilder::BuildKit, "{site}: {outcome}");
         }
     });
 }

@@ -10,7 +10,7 @@ use dockerutils_test_support::Sandbox;
 use dockerutils_test_support::lab::{Store, Suite, Throwaway};
 use dockerutils_test_support::process::capture_text;
 use dockerutils_test_support::wait;
-use dockerutils_tests::site::{self, Builder, Site};
+use dockerutils_tests::site::{self, EngineBuilder, Site};
 
 /// Whether a process with this command line runs on this machine, in whatever container.
 fn runs(words: &[&str]) -> bool {
@@ -35,7 +35,7 @@ fn unique_seconds(whole: u32) -> String {
 }
 
 fn sites_of(throwaway: &Throwaway) -> [Site; 2] {
-    [Builder::BuildKit, Builder::Classic].map(|builder| Site {
+    [EngineBuilder::BuildKit, EngineBuilder::Classic].map(|builder| Site {
         engine: throwaway.engine().clone(),
         builder,
     })
@@ -255,7 +255,7 @@ fn a_slow_engine_is_waited_for_and_one_that_hangs_can_be_left() {
         let seconds = format!(
             "2.{}{}",
             std::process::id(),
-            u32::from(site.builder == Builder::Classic)
+            u32::from(site.builder == EngineBuilder::Classic)
         );
         let sandbox = Sandbox::named("rt-engine-hangs").file(
             "docker/web/Dockerfile",

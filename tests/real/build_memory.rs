@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dockerutils_test_support::Sandbox;
 use dockerutils_test_support::lab::{Store, Suite, Throwaway};
-use dockerutils_tests::site::{Builder, Site};
+use dockerutils_tests::site::{EngineBuilder, Site};
 
 /// What is promised, in KiB.
 const LIMIT: u64 = 64 << 10;
@@ -57,7 +57,7 @@ fn a_context_of_a_gibibyte_and_a_hundred_thousand_files_takes_less_than_64_mib()
     // a hundred thousand files take minutes on some.
     let throwaway = Throwaway::start(Suite::Trixie, Store::Classic, Some(6 << 10)).unwrap();
     thread::scope(|scope| {
-        for builder in [Builder::BuildKit, Builder::Classic] {
+        for builder in [EngineBuilder::BuildKit, EngineBuilder::Classic] {
             let site = Site {
                 engine: throwaway.engine().clone(),
                 builder,
@@ -79,7 +79,7 @@ fn measure(site: &Site, project: &Path) {
         .env("USER", image)
         .env("LOGNAME", image)
         .limit(Duration::from_secs(240));
-    if site.builder == Builder::Classic {
+    if site.builder == EngineBuilder::Classic {
         build = build.env("DOCKER_BUILDKIT", "0");
     }
     let outcome = build.any_stdout().any_stderr().run();
@@ -88,7 +88,7 @@ fn measure(site: &Site, project: &Path) {
     assert!(sent > LARGE, "{site}: {report:#}");
     assert!((1..LIMIT).contains(&outcome.memory), "{site}: {} KiB", outcome.memory);
     let name = format!("{PROJECT}-{image}:{image}");
-    if site.builder == Builder::BuildKit {
+    if site.builder == EngineBuilder::BuildKit {
         assert_eq!(site.file(&name, "/count"), (FILES + 1).to_string());
         assert_eq!(site.file(&name, "/size"), LARGE.to_string());
     } else {

@@ -12,7 +12,7 @@ use dockerutils_test_support::Sandbox;
 use dockerutils_test_support::lab::{self, Client, Store, Suite, Throwaway};
 use dockerutils_test_support::process::{capture, capture_text, on_path};
 use dockerutils_test_support::wait;
-use dockerutils_tests::site::{self, Builder, Site};
+use dockerutils_tests::site::{self, EngineBuilder, Site};
 
 /// What a RUN finds of the options, in `/facts`.
 const FACTS: &str = "FROM dockerutils-lab-base:1 AS first\n\
@@ -86,7 +86,7 @@ fn arguments_labels_limits_and_hosts() {
         );
         assert!(second.is_err(), "{site}");
         // The BuildKit of 20.10 knows neither.
-        if site.builder == Builder::Classic || !site.engine.version.starts_with("20.10") {
+        if site.builder == EngineBuilder::Classic || !site.engine.version.starts_with("20.10") {
             for expected in ["files=1000:2000", "core=0", "shm=32768"] {
                 assert!(lines.contains(&expected), "{site}: {expected}:\n{found}");
             }
@@ -401,7 +401,7 @@ fn cache_from_takes_steps_of_an_image() {
     // An engine of our own, because the test empties its build cache. From its other store no builder takes a cache
     // without a registry.
     let throwaway = Throwaway::start(Suite::Trixie, Store::Classic, None).unwrap();
-    for builder in [Builder::BuildKit, Builder::Classic] {
+    for builder in [EngineBuilder::BuildKit, EngineBuilder::Classic] {
         let site = Site {
             engine: throwaway.engine().clone(),
             builder,
@@ -438,7 +438,7 @@ fn what_docker_refuses_is_refused_and_what_it_ignores_is_ignored() {
         let engine = lab::engine(name).unwrap();
         let site = Site {
             engine: engine.clone(),
-            builder: Builder::BuildKit,
+            builder: EngineBuilder::BuildKit,
         };
         let _images = site.images(PROJECT);
         let client = Client::start(&engine, sandbox.project()).unwrap();

@@ -60,7 +60,7 @@ fn make_runs_mixed_commands_of_one_project_at_once() {
                 .env("USER", site.tag())
                 .any_stdout()
                 .any_stderr();
-            if site.builder == site::Builder::Classic {
+            if site.builder == site::EngineBuilder::Classic {
                 make = make.env("DOCKER_BUILDKIT", "0");
             }
             make.run();

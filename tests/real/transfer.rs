@@ -7,7 +7,7 @@ use std::thread;
 
 use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
 use dockerutils_test_support::registry::Registry;
-use dockerutils_tests::moving::{Moving, docker, docker_succeeds, keepers, printed, saved_layers};
+use dockerutils_tests::moving::{Moving, docker, docker_succeeds, partial_images, printed, saved_layers};
 use dockerutils_tests::packed::{self, Packing, digest};
 use serde_json::{Value, json};
 
@@ -113,7 +113,7 @@ fn pair(moving: &Moving, from: &LabEngine, to: &LabEngine) {
         (first["config_digest"].as_str(), config_digest(to, &moving.name)),
         (Some(config.as_str()), config.clone())
     );
-    assert!(keepers(to, &id(from, &moving.name)).is_empty());
+    assert!(partial_images(to, &id(from, &moving.name)).is_empty());
 
     // Nothing to do is done at once.
     let again = moving.send(from, &to.host);

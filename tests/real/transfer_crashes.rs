@@ -14,7 +14,7 @@ use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
 use dockerutils_test_support::process::{announce, capture};
 use dockerutils_test_support::{Outcome, Random, Running, SlowLink};
 use dockerutils_tests::far;
-use dockerutils_tests::moving::{Moving, docker, docker_succeeds, keepers, saved_layers};
+use dockerutils_tests::moving::{Moving, docker, docker_succeeds, partial_images, saved_layers};
 use rustix::process::Signal;
 
 /// For how many seconds each destination has crashes; what `cargo xtask soak` sets, with the seed.
@@ -370,7 +370,7 @@ impl<'a> Scene<'a> {
                 &self.versions.names[round.version],
             ],
         );
-        let left = keepers(self.dest(), &image);
+        let left = partial_images(self.dest(), &image);
         assert!(left.is_empty(), "{}: {round:?} left {left:?}", self.name);
     }
 
@@ -386,7 +386,7 @@ impl<'a> Scene<'a> {
             .transfer(self.source(0))
             .args(["--abort", &self.dest().host]);
         abort.any_stdout().any_stderr().run();
-        let label = format!("label={}", dockerutils_tests::moving::KEEPER);
+        let label = format!("label={}", dockerutils_tests::moving::PARTIAL_LABEL);
         let left = docker(self.dest(), &["images", "--all", "--quiet", "--filter", &label]);
         assert_eq!(left, "", "{}", self.name);
     }

@@ -12,7 +12,7 @@ use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
 use dockerutils_test_support::wait;
 use dockerutils_test_support::{SlowLink, binary};
 use dockerutils_tests::far::{self, link};
-use dockerutils_tests::moving::{Moving, docker, docker_succeeds, keepers, saved_layers};
+use dockerutils_tests::moving::{Moving, docker, docker_succeeds, partial_images, saved_layers};
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -86,8 +86,8 @@ fn wait_for_bytes(link: &SlowLink, bytes: u64) {
     wait::until(format_args!("{bytes} bytes on the link"), || link.bytes().0 >= bytes);
 }
 
-fn wait_for_keepers(engine: &LabEngine, image: &str) {
-    wait::until("a layer that is kept", || !keepers(engine, image).is_empty());
+fn wait_for_partial_images(engine: &LabEngine, image: &str) {
+    wait::until("a layer that is kept", || !partial_images(engine, image).is_empty());
 }
 
 /// Where images come from, and go to: layers come in their order, or in any; to a store that knows chains, and to one that
@@ -118,7 +118,7 @@ fn a_link_that_is_cut_is_tried_again_and_no_whole_layer_is_sent_twice() {
         let (link, gate, address) = gated_link(to, 80_000_000);
         let running = moving.transfer(from).args([&moving.name, &address, "--json"]).spawn();
         let image = id(from, &moving.name);
-        wait_for_keepers(to, &image);
+        wait_for_partial_images(to, &image);
         assert!(!is_there(to, &moving.name));
         link.drop_connections();
         gate.open();
@@ -137,7 +137,7 @@ fn a_link_that_is_cut_is_tried_again_and_no_whole_layer_is_sent_twice() {
             (&json!("transferred"), &json!(LAYERS)),
             "{sent}"
         );
-        let left = keepers(to, &image);
+        let left = partial_images(to, &image);
         assert!(left.is_empty(), "{name}: {left:?} {outcome}");
         docker(
             to,
@@ -156,7 +156,7 @@ fn what_an_interrupted_transfer_has_brought_is_used_by_the_next() {
             let (_link, gate, address) = gated_link(to, 80_000_000);
             let running = moving.transfer(from).args([&moving.name, &address]).spawn();
             let image = id(from, &moving.name);
-            wait_for_keepers(to, &image);
+            wait_for_partial_images(to, &image);
             running.signal(signal);
             let outcome = running.wait();
             gate.open();
@@ -176,7 +176,7 @@ fn what_an_interrupted_transfer_has_brought_is_used_by_the_next() {
                 sent["bytes_sent"].as_u64().unwrap() < LAYERS as u64 * LAYER,
                 "{name} {sent}"
             );
-            assert!(keepers(to, &image).is_empty(), "{name}");
+            assert!(partial_images(to, &image).is_empty(), "{name}");
             docker(
                 to,
                 &["run", "--rm", "--network=none", &moving.name, "test", "-s", "/layer4"],
@@ -192,7 +192,7 @@ fn what_is_kept_can_be_given_up() {
     let moving = Moving::on("abort", &[&from, &to]);
     moving.build(&from, &dockerfile());
     let (_link, _gate, address) = gated_link(&to, 80_000_000);
-    // The keepers of other tests are another user's.
+    // The partial images of other tests are another user's.
     let as_user = |invocation: dockerutils_test_support::Invocation<'_>| -> dockerutils_test_support::Outcome {
         invocation
             .env("USER", "gives-up")
@@ -208,15 +208,15 @@ fn what_is_kept_can_be_given_up() {
         .args([&moving.name, &address])
         .spawn();
     let image = id(&from, &moving.name);
-    wait_for_keepers(&to, &image);
+    wait_for_partial_images(&to, &image);
     running.interrupt();
     running.wait();
     let outcome = as_user(moving.transfer(&from).args(["--abort", &to.host, "--dry-run"]));
     assert!(outcome.stdout.contains("docker rmi"), "{outcome}");
-    assert!(!keepers(&to, &image).is_empty());
+    assert!(!partial_images(&to, &image).is_empty());
     let outcome = as_user(moving.transfer(&from).args(["--abort", &to.host]));
     assert!(outcome.stdout.contains("removed what transfers left"), "{outcome}");
-    assert!(keepers(&to, &image).is_empty());
+    assert!(partial_images(&to, &image).is_empty());
     let outcome = as_user(moving.transfer(&from).args(["--abort", &to.host]));
     assert!(outcome.stdout.contains("nothing is left"), "{outcome}");
 }
@@ -236,8 +236,8 @@ fn what_a_transfer_keeps_that_runs_stays_whoever_gives_up() {
         };
         let running = moving.transfer(from).args([&moving.name, &address, "--json"]).spawn();
         let image = id(from, &moving.name);
-        wait_for_keepers(to, &image);
-        let before = keepers(to, &image);
+        wait_for_partial_images(to, &image);
+        let before = partial_images(to, &image);
         let outcome = abort(&moving, &[]);
         assert!(
             outcome.stderr.contains("their transfer runs just now, in process "),
@@ -249,12 +249,12 @@ fn what_a_transfer_keeps_that_runs_stays_whoever_gives_up() {
             outcome.stderr.contains("they came from another machine, "),
             "{name} {outcome}"
         );
-        assert_eq!(keepers(to, &image), before, "{name}");
+        assert_eq!(partial_images(to, &image), before, "{name}");
         gate.open();
         let outcome = running.wait();
         assert_eq!(outcome.code, 0, "{name} {outcome}");
         assert_eq!(outcome.json()["images"][0]["layers_sent"], LAYERS, "{name} {outcome}");
-        assert!(keepers(to, &image).is_empty(), "{name}");
+        assert!(partial_images(to, &image).is_empty(), "{name}");
         assert_eq!(saved_layers(to, &moving.name), LAYERS + 1, "{name}");
     });
 }
@@ -267,16 +267,16 @@ fn what_two_transfers_keep_of_one_image_is_each_ones_own() {
         let (_link, gate, address) = gated_link(to, 80_000_000);
         let first = moving.transfer(from).args([&moving.name, &address, "--json"]).spawn();
         let image = id(from, &moving.name);
-        wait_for_keepers(to, &image);
-        let before = keepers(to, &image);
+        wait_for_partial_images(to, &image);
+        let before = partial_images(to, &image);
         // It brings what is not there, is done, and leaves what the first one keeps.
         let sent = moving.send(from, &to.host);
         assert_eq!(sent["status"], "transferred", "{name} {sent}");
-        assert_eq!(keepers(to, &image), before, "{name}");
+        assert_eq!(partial_images(to, &image), before, "{name}");
         gate.open();
         let outcome = first.wait();
         assert_eq!(outcome.code, 0, "{name} {outcome}");
-        assert!(keepers(to, &image).is_empty(), "{name}");
+        assert!(partial_images(to, &image).is_empty(), "{name}");
         assert_eq!(saved_layers(to, &moving.name), LAYERS + 1, "{name}");
     });
 }
@@ -289,21 +289,21 @@ fn what_was_given_a_name_keeps_it_when_all_else_is_given_up() {
         let (_link, gate, address) = gated_link(to, 80_000_000);
         let running = moving.transfer(from).args([&moving.name, &address]).spawn();
         let image = id(from, &moving.name);
-        wait_for_keepers(to, &image);
+        wait_for_partial_images(to, &image);
         running.signal(Signal::KILL);
         running.wait();
         gate.open();
-        let [keeper] = &keepers(to, &image)[..] else {
+        let [partial] = &partial_images(to, &image)[..] else {
             panic!("{name}: more than one was loaded before the first was answered");
         };
-        let long = docker(to, &["image", "inspect", "--format={{.Id}}", keeper]);
+        let long = docker(to, &["image", "inspect", "--format={{.Id}}", partial]);
         // As a removal leaves it that was killed between its two steps.
         let removing = format!(
             "io.dockerutils.transfer/removing:{}",
             long.trim_start_matches("sha256:")
         );
-        docker(to, &["tag", keeper, &removing]);
-        docker(to, &["tag", keeper, &moving.name]);
+        docker(to, &["tag", partial, &removing]);
+        docker(to, &["tag", partial, &moving.name]);
         let abort = || {
             let outcome = moving
                 .transfer(from)
@@ -319,7 +319,7 @@ fn what_was_given_a_name_keeps_it_when_all_else_is_given_up() {
         abort();
         assert_eq!(id(to, &moving.name), long, "{name}");
         assert!(!is_there(to, &removing), "{name}");
-        docker(to, &["tag", keeper, &removing]);
+        docker(to, &["tag", partial, &removing]);
         docker(to, &["rmi", &moving.name]);
         abort();
         assert!(!is_there(to, &long), "{name}");
@@ -334,10 +334,10 @@ fn what_is_kept_may_be_removed_by_others_in_the_middle() {
         let (_link, gate, address) = gated_link(to, 80_000_000);
         let running = moving.transfer(from).args([&moving.name, &address, "--json"]).spawn();
         let image = id(from, &moving.name);
-        wait_for_keepers(to, &image);
+        wait_for_partial_images(to, &image);
         // As `docker image prune` does.
-        for keeper in keepers(to, &image) {
-            docker(to, &["rmi", &keeper]);
+        for partial in partial_images(to, &image) {
+            docker(to, &["rmi", &partial]);
         }
         gate.open();
         let outcome = running.wait();
@@ -347,7 +347,7 @@ fn what_is_kept_may_be_removed_by_others_in_the_middle() {
             &["run", "--rm", "--network=none", &moving.name, "test", "-s", "/layer0"],
         );
         assert_eq!(saved_layers(to, &moving.name), LAYERS + 1, "{name}");
-        assert!(keepers(to, &image).is_empty());
+        assert!(partial_images(to, &image).is_empty());
     });
 }
 

@@ -10,7 +10,7 @@ use dockerutils_core::env::Env;
 use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
 use dockerutils_test_support::wait;
 use dockerutils_test_support::{Invocation, Sandbox, SlowLink};
-use dockerutils_tests::moving::{Moving, docker, keepers};
+use dockerutils_tests::moving::{Moving, docker, partial_images};
 use dockerutils_tests::packed::{self, Packing};
 
 /// A home whose ssh knows the dock, and nothing of the machine's own configuration.
@@ -97,14 +97,14 @@ fn an_image_goes_to_an_address_with_the_key_of_the_environment_and_survives_a_cu
     let invocation = moving.transfer(&from).args([&moving.name, &address, "--json"]);
     let running = home.run(invocation, &ssh.key).spawn();
     let image = docker(&from, &["image", "inspect", "--format={{.Id}}", &moving.name]);
-    wait::until("a layer that is kept", || !keepers(&to, &image).is_empty());
+    wait::until("a layer that is kept", || !partial_images(&to, &image).is_empty());
     link.drop_connections();
     let outcome = running.wait();
     home.stop(link.address(), &ssh.key);
     assert_eq!(outcome.code, 0, "{outcome}");
     assert_eq!(outcome.json()["images"][0]["status"], "transferred", "{outcome}");
     assert_eq!(layers(&to, &moving.name), layers(&from, &moving.name));
-    assert!(keepers(&to, &image).is_empty());
+    assert!(partial_images(&to, &image).is_empty());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use dockerutils_test_support::{Invocation, Sandbox};
 use crate::site;
 
 /// The label of the images that keep layers for the next try.
-pub const KEEPER: &str = "io.dockerutils.transfer";
+pub const PARTIAL_LABEL: &str = "io.dockerutils.transfer";
 
 /// An image of one test, on one engine or more; removed from them at the end.
 #[derive(Debug)]
@@ -162,8 +162,8 @@ pub fn docker_succeeds(engine: &LabEngine, arguments: &[&str]) -> bool {
 ///
 /// # Panics
 /// When the engine does not tell.
-pub fn keepers(engine: &LabEngine, image: &str) -> Vec<String> {
-    let filter = format!("label={KEEPER}={image}");
+pub fn partial_images(engine: &LabEngine, image: &str) -> Vec<String> {
+    let filter = format!("label={PARTIAL_LABEL}={image}");
     let ids = docker(engine, &["images", "--all", "--quiet", "--filter", &filter]);
     ids.lines().map(str::to_owned).collect()
 }

@@ -16,7 +16,7 @@ use dockerutils_test_support::{Invocation, Sandbox};
 
 /// The two builders of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Builder {
+pub enum EngineBuilder {
     /// The one that we choose by ourselves.
     BuildKit,
     /// The one of `DOCKER_BUILDKIT=0`.
@@ -29,7 +29,7 @@ pub struct Site {
     /// The engine.
     pub engine: LabEngine,
     /// Its builder.
-    pub builder: Builder,
+    pub builder: EngineBuilder,
 }
 
 impl fmt::Display for Site {
@@ -43,7 +43,7 @@ impl fmt::Display for Site {
 /// # Panics
 /// When it fails on one or more sites; all that failed are named.
 pub fn everywhere(test: impl Fn(&Site) + Sync) {
-    run(&[Builder::BuildKit, Builder::Classic], test);
+    run(&[EngineBuilder::BuildKit, EngineBuilder::Classic], test);
 }
 
 /// [`everywhere`] where BuildKit builds.
@@ -51,7 +51,7 @@ pub fn everywhere(test: impl Fn(&Site) + Sync) {
 /// # Panics
 /// As there.
 pub fn on_buildkit(test: impl Fn(&Site) + Sync) {
-    run(&[Builder::BuildKit], test);
+    run(&[EngineBuilder::BuildKit], test);
 }
 
 /// [`everywhere`] where the classic builder builds.
@@ -59,12 +59,12 @@ pub fn on_buildkit(test: impl Fn(&Site) + Sync) {
 /// # Panics
 /// As there.
 pub fn on_classic(test: impl Fn(&Site) + Sync) {
-    run(&[Builder::Classic], test);
+    run(&[EngineBuilder::Classic], test);
 }
 
 /// As many at once as this machine has processors, and one that waits for its engine: more would take turns, and what each has
 /// to do would take longer than an engine or a command may be silent.
-fn run(builders: &[Builder], test: impl Fn(&Site) + Sync) {
+fn run(builders: &[EngineBuilder], test: impl Fn(&Site) + Sync) {
     let engines = lab::engines().expect("the lab");
     let sites: Vec<Site> = builders
         .iter()
@@ -134,8 +134,8 @@ impl Site {
     /// The tag of images built here: the two builders of one engine must not take each other's names.
     pub fn tag(&self) -> &'static str {
         match self.builder {
-            Builder::BuildKit => "buildkit",
-            Builder::Classic => "classic",
+            EngineBuilder::BuildKit => "buildkit",
+            EngineBuilder::Classic => "classic",
         }
     }
 
@@ -148,8 +148,8 @@ impl Site {
             .env("USER", self.tag())
             .any_stderr();
         match self.builder {
-            Builder::BuildKit => invocation,
-            Builder::Classic => invocation.env("DOCKER_BUILDKIT", "0"),
+            EngineBuilder::BuildKit => invocation,
+            EngineBuilder::Classic => invocation.env("DOCKER_BUILDKIT", "0"),
         }
     }
 
@@ -158,7 +158,7 @@ impl Site {
     /// BuildKit needs a client with buildx: that of the lab's docks. The classic builder takes the machine's own.
     pub fn docker_runs(&self, sandbox: &Sandbox, lines: &str) -> Command {
         match self.builder {
-            Builder::Classic => {
+            EngineBuilder::Classic => {
                 let mut shell = Command::new("sh");
                 shell
                     .args(["-ec", lines])
@@ -168,7 +168,7 @@ impl Site {
                     .env("DOCKER_CONFIG", "/nonexistent");
                 shell
             }
-            Builder::BuildKit => {
+            EngineBuilder::BuildKit => {
                 let image = lab::dock_image(Suite::Trixie).expect("the image of the lab's docks");
                 let socket = self.engine.host.trim_start_matches("unix://");
                 let sockets = Path::new(socket).parent().expect("a socket lies in a directory");

@@ -43,39 +43,39 @@ pub(crate) struct Args {
     link: Option<String>,
 }
 
-struct Bench {
+struct Benchmark {
     name: &'static str,
     about: &'static str,
-    run: fn(&Setting) -> Result<Vec<Row>, Error>,
+    run: fn(&Setting) -> Result<Vec<Comparison>, Error>,
 }
 
-const BENCHES: [Bench; 6] = [
-    Bench {
+const BENCHES: [Benchmark; 6] = [
+    Benchmark {
         name: "startup",
         about: "--help of each command, and a build in which nothing changed",
         run: startup::run,
     },
-    Bench {
+    Benchmark {
         name: "context",
         about: "a build of 20,000 files: cold, one changed, none changed",
         run: context::run,
     },
-    Bench {
+    Benchmark {
         name: "run",
         about: "a container that exits at once, and 1 GiB through cat",
         run: run::run,
     },
-    Bench {
+    Benchmark {
         name: "dock",
         about: "the docker client on a dock, at 0 and 50 ms, against its own ssh://",
         run: dock::run,
     },
-    Bench {
+    Benchmark {
         name: "transfer",
         about: "an image of 494 MB to a dock: all of it, and one layer; without delay, and over slow links",
         run: transfer::run,
     },
-    Bench {
+    Benchmark {
         name: "sync",
         about: "20,000 files that are on the dock already, over 50 ms; new data, at 0 and 50 ms; waiting for the disk",
         run: sync::run,
@@ -112,7 +112,7 @@ impl Setting {
 }
 
 /// One comparison.
-struct Row {
+struct Comparison {
     what: String,
     ours: Samples,
     peer: Samples,
@@ -124,7 +124,7 @@ struct Row {
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let Some(name) = &args.name else {
-        for Bench { name, about, .. } in &BENCHES {
+        for Benchmark { name, about, .. } in &BENCHES {
             say(&format!("{name:<10} {about}"))?;
         }
         return Ok(());
@@ -156,7 +156,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     rows.iter().try_for_each(|row| say(&row.to_string()))
 }
 
-impl std::fmt::Display for Row {
+impl std::fmt::Display for Comparison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ratio = self.ours.median().as_secs_f64() / self.peer.median().as_secs_f64();
         let (limit, verdict) = match self.limit {

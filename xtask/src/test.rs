@@ -22,7 +22,7 @@ use crate::workspace::{Profile, Workspace};
 use crate::{fuzz, generate, tidy};
 use changed::Selection;
 use report::Times;
-use runner::{Nextest, Tally, check, tool};
+use runner::{Nextest, TestCounts, check, tool};
 
 /// The flaky tests that CI lets through: days of work should not wait for one. At a developer's desk, none.
 const FLAKY_IN_CI: usize = 2;
@@ -55,8 +55,8 @@ struct Stage {
     /// Seconds that its checks may take on two processors that have nothing else to do, when all is compiled.
     budget: u64,
     /// Installs and compiles what the checks need.
-    prepare: fn(&Bench) -> Result<(), Error>,
-    run: fn(&Bench) -> Result<Tally, Error>,
+    prepare: fn(&StageContext) -> Result<(), Error>,
+    run: fn(&StageContext) -> Result<TestCounts, Error>,
 }
 
 /// The order is that of the time to the first bad news.
@@ -80,29 +80,29 @@ const STAGES: [Stage; 10] = [
         about: "lints, warnings denied",
         budget: 10,
         // Its checks are a compilation. What it found, it says again at no cost.
-        prepare: |bench| clippy(bench, &bench.selection.everyday(&bench.workspace)),
-        run: |bench| check(clippy(bench, &bench.selection.everyday(&bench.workspace))),
+        prepare: |context| clippy(context, &context.selection.everyday(&context.workspace)),
+        run: |context| check(clippy(context, &context.selection.everyday(&context.workspace))),
     },
     Stage {
         name: "deny",
         about: "licences, sources and bans of dependencies",
         budget: 20,
-        prepare: |bench| tool(&bench.workspace, "cargo-deny"),
+        prepare: |context| tool(&context.workspace, "cargo-deny"),
         run: deny,
     },
     Stage {
         name: "gen",
         about: "generated pages are up to date",
         budget: 20,
-        prepare: |bench| bench.workspace.build(Profile::Debug).map(drop),
+        prepare: |context| context.workspace.build(Profile::Debug).map(drop),
         run: |_| check(generate::check()),
     },
     Stage {
         name: "unit",
         about: "unit and command line tests; no Docker needed",
         budget: 90,
-        prepare: |bench| Nextest::new(&bench.workspace, "unit", unit(bench)).build(),
-        run: |bench| Nextest::new(&bench.workspace, "unit", unit(bench)).run(),
+        prepare: |context| Nextest::new(&context.workspace, "unit", unit(context)).build(),
+        run: |context| Nextest::new(&context.workspace, "unit", unit(context)).run(),
     },
     Stage {
         name: "doc",
@@ -110,13 +110,13 @@ const STAGES: [Stage; 10] = [
         budget: 30,
         // cargo compiles each example when it runs it.
         prepare: nothing,
-        run: |bench| runner::libtest(doc(bench).args(["--quiet", "--no-fail-fast"]).stdout(Stdio::piped())),
+        run: |context| runner::libtest(doc(context).args(["--quiet", "--no-fail-fast"]).stdout(Stdio::piped())),
     },
     Stage {
         name: "fuzz",
         about: "a few seconds for each parser of what others wrote",
         budget: 70,
-        prepare: |bench| fuzz::build(&bench.workspace).map(drop),
+        prepare: |context| fuzz::build(&context.workspace).map(drop),
         run: fuzz_all,
     },
     Stage {
@@ -124,19 +124,19 @@ const STAGES: [Stage; 10] = [
         about: "real engines, old and new, each image store",
         budget: 480,
         prepare: prepare_real,
-        run: |bench| real_tests(bench).run(),
+        run: |context| real_tests(context).run(),
     },
     Stage {
         name: "aws",
         about: "what is built with AWS's crates: lints, unit tests, and Amazon's registry played by real parts",
         budget: 60,
-        prepare: |bench| prepare_apart(bench, "aws"),
-        run: |bench| Nextest::new(&bench.workspace, "aws", packages_of(bench, "aws")).run(),
+        prepare: |context| prepare_apart(context, "aws"),
+        run: |context| Nextest::new(&context.workspace, "aws", packages_of(context, "aws")).run(),
     },
 ];
 
 /// What the stages work with.
-struct Bench {
+struct StageContext {
     workspace: Workspace,
     selection: Selection,
 }
@@ -168,9 +168,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     if let Some(words) = selection.words() {
         announce(words);
     }
-    let bench = Bench { workspace, selection };
+    let context = StageContext { workspace, selection };
     let chosen = |stage: &&Stage| match args.stage.is_empty() {
-        true => bench.selection.has_stage(stage.name, &bench.workspace) && (!args.stress || stage.name == "real"),
+        true => context.selection.has_stage(stage.name, &context.workspace) && (!args.stress || stage.name == "real"),
         false => args.stage.iter().any(|name| name == stage.name),
     };
     let stages: Vec<&Stage> = STAGES.iter().filter(chosen).collect();
@@ -185,11 +185,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         let _busy = args.stress.then(load::Burners::start);
         for _ in 0..if args.stress { STRESS_ROUNDS } else { 1 } {
             for stage in &stages {
-                total.add(stage, &bench);
+                total.add(stage, &context);
             }
         }
     });
-    total.end(&bench)
+    total.end(&context)
 }
 
 /// What all stages come to.
@@ -204,16 +204,16 @@ struct Total {
 }
 
 impl Total {
-    fn add(&mut self, stage: &Stage, bench: &Bench) {
+    fn add(&mut self, stage: &Stage, context: &StageContext) {
         announce(format_args!("\n=== {}: {}", stage.name, stage.about));
         let started = Instant::now();
-        let prepared = (stage.prepare)(bench);
+        let prepared = (stage.prepare)(context);
         let prepare = started.elapsed();
         let before = self.machine.take().unwrap_or_else(load::probe);
         let started = Instant::now();
-        let tally = prepared.and_then(|()| (stage.run)(bench)).unwrap_or_else(|error| {
+        let tally = prepared.and_then(|()| (stage.run)(context)).unwrap_or_else(|error| {
             announce(format_args!("{}: {error}", stage.name));
-            Tally::failure()
+            TestCounts::failure()
         });
         let took = started.elapsed();
         let after = self.machine.insert(load::probe());
@@ -235,8 +235,8 @@ impl Total {
         self.times.add(tally.times);
     }
 
-    fn end(mut self, bench: &Bench) -> Result<(), Error> {
-        let file = self.times.write(&bench.workspace)?;
+    fn end(mut self, context: &StageContext) -> Result<(), Error> {
+        let file = self.times.write(&context.workspace)?;
         say("")?;
         for line in &self.lines {
             say(line)?;
@@ -287,7 +287,7 @@ impl Total {
 
 /// How long a stage took beside its budget.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum BudgetVerdict {
     Within,
     Over,
     /// Twice over, on a machine that did other things, too.
@@ -296,13 +296,13 @@ enum Verdict {
     TooLong,
 }
 
-impl Verdict {
+impl BudgetVerdict {
     fn fails(&self) -> bool {
         *self == Self::TooLong
     }
 }
 
-impl std::fmt::Display for Verdict {
+impl std::fmt::Display for BudgetVerdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Within => "",
@@ -316,70 +316,72 @@ impl std::fmt::Display for Verdict {
 }
 
 /// A slower machine has more time in proportion; a busy one is not judged.
-fn budget(seconds: u64, took: Duration, machine: load::Machine) -> Verdict {
+fn budget(seconds: u64, took: Duration, machine: load::Machine) -> BudgetVerdict {
     let budget = Duration::from_secs(seconds).mul_f64(machine.slowness);
     if took <= budget {
-        Verdict::Within
+        BudgetVerdict::Within
     } else if took <= budget * 2 {
-        Verdict::Over
+        BudgetVerdict::Over
     } else if machine.busy {
-        Verdict::Excused
+        BudgetVerdict::Excused
     } else {
-        Verdict::TooLong
+        BudgetVerdict::TooLong
     }
 }
 
-fn nothing(_: &Bench) -> Result<(), Error> {
+fn nothing(_: &StageContext) -> Result<(), Error> {
     Ok(())
 }
 
-fn fmt(bench: &Bench) -> Result<Tally, Error> {
-    check(process::run(bench.workspace.cargo().args(["fmt", "--all", "--check"])))
+fn fmt(context: &StageContext) -> Result<TestCounts, Error> {
+    check(process::run(
+        context.workspace.cargo().args(["fmt", "--all", "--check"]),
+    ))
 }
 
-fn clippy(bench: &Bench, packages: &[String]) -> Result<(), Error> {
-    let mut clippy = bench.workspace.cargo();
+fn clippy(context: &StageContext, packages: &[String]) -> Result<(), Error> {
+    let mut clippy = context.workspace.cargo();
     clippy.args(["clippy", "--quiet", "--all-targets"]);
     clippy.args(packages).args(["--", "--deny", "warnings"]);
     Ok(process::run(&mut clippy)?)
 }
 
 /// Not `advisories`: their database is on GitHub, which a build machine need not reach.
-fn deny(bench: &Bench) -> Result<Tally, Error> {
-    let mut deny = bench.workspace.cargo();
+fn deny(context: &StageContext) -> Result<TestCounts, Error> {
+    let mut deny = context.workspace.cargo();
     deny.args(["deny", "--log-level=error", "check", "bans", "licenses", "sources"]);
     check(process::run(&mut deny))
 }
 
-fn unit(bench: &Bench) -> Vec<String> {
-    let mut words = bench.selection.everyday(&bench.workspace);
-    match bench.selection {
+fn unit(context: &StageContext) -> Vec<String> {
+    let mut words = context.selection.everyday(&context.workspace);
+    match context.selection {
         Selection::All => words.extend(["--exclude", changed::REAL_TESTS].map(str::to_owned)),
         Selection::Changed(_) => words.push(format!("--filterset=not package({})", changed::REAL_TESTS)),
     }
     words
 }
 
-fn doc(bench: &Bench) -> std::process::Command {
-    let mut test = bench.workspace.cargo();
+fn doc(context: &StageContext) -> std::process::Command {
+    let mut test = context.workspace.cargo();
     test.args(["test", "--doc"])
-        .args(bench.selection.with_examples(&bench.workspace));
+        .args(context.selection.with_examples(&context.workspace));
     test
 }
 
-fn fuzz_all(bench: &Bench) -> Result<Tally, Error> {
-    let (passed, failed) = fuzz::all(&bench.workspace, fuzz::Effort::Repeat(FUZZ_RUNS))?;
-    Ok(Tally {
+fn fuzz_all(context: &StageContext) -> Result<TestCounts, Error> {
+    let (passed, failed) = fuzz::all(&context.workspace, fuzz::Effort::Repeat(FUZZ_RUNS))?;
+    Ok(TestCounts {
         passed,
         failed,
-        ..Tally::default()
+        ..TestCounts::default()
     })
 }
 
-fn prepare_real(bench: &Bench) -> Result<(), Error> {
-    real_tests(bench).build()?;
+fn prepare_real(context: &StageContext) -> Result<(), Error> {
+    real_tests(context).build()?;
     // The tests run the commands as programs, and cargo does not know that they need them.
-    bench.workspace.build(Profile::Debug)?;
+    context.workspace.build(Profile::Debug)?;
     // Before the tests, so that none of them is charged for it.
     let started = Instant::now();
     let engines = lab::engines()?;
@@ -391,19 +393,19 @@ fn prepare_real(bench: &Bench) -> Result<(), Error> {
     Ok(())
 }
 
-fn real_tests(bench: &Bench) -> Nextest<'_> {
+fn real_tests(context: &StageContext) -> Nextest<'_> {
     let mut words = vec!["--package".to_owned(), changed::REAL_TESTS.to_owned()];
     words.extend(
-        bench
+        context
             .selection
             .real_filter()
             .map(|filter| format!("--filterset={filter}")),
     );
-    Nextest::new(&bench.workspace, "real", words)
+    Nextest::new(&context.workspace, "real", words)
 }
 
-fn packages_of(bench: &Bench, stage: &str) -> Vec<String> {
-    let packages = bench.workspace.packages_of(stage);
+fn packages_of(context: &StageContext, stage: &str) -> Vec<String> {
+    let packages = context.workspace.packages_of(stage);
     packages
         .flat_map(|name| ["--package".to_owned(), name.to_owned()])
         .collect()
@@ -411,14 +413,14 @@ fn packages_of(bench: &Bench, stage: &str) -> Vec<String> {
 
 /// What is compiled for packages that have a stage of their own, because everyday work should not wait for what they
 /// depend on.
-fn prepare_apart(bench: &Bench, stage: &str) -> Result<(), Error> {
-    let packages = packages_of(bench, stage);
-    clippy(bench, &packages)?;
+fn prepare_apart(context: &StageContext, stage: &str) -> Result<(), Error> {
+    let packages = packages_of(context, stage);
+    clippy(context, &packages)?;
     // Their tests run the commands, which start these programs.
-    bench.workspace.build(Profile::Debug)?;
-    let mut build = bench.workspace.cargo();
+    context.workspace.build(Profile::Debug)?;
+    let mut build = context.workspace.cargo();
     process::run(build.args(["build", "--quiet", "--bins"]).args(&packages))?;
-    Nextest::new(&bench.workspace, stage, packages).build()?;
+    Nextest::new(&context.workspace, stage, packages).build()?;
     lab::engines()?;
     Ok(())
 }
@@ -435,10 +437,10 @@ mod tests {
     fn twice_the_budget_fails_unless_the_machine_is_busy_or_slow() {
         let machine = |busy, slowness| load::Machine { busy, slowness };
         let judge = |took, machine| budget(10, Duration::from_secs(took), machine);
-        assert_eq!(judge(10, machine(false, 1.0)), Verdict::Within);
-        assert_eq!(judge(20, machine(false, 1.0)), Verdict::Over);
-        assert_eq!(judge(21, machine(false, 1.0)), Verdict::TooLong);
-        assert_eq!(judge(21, machine(true, 1.0)), Verdict::Excused);
-        assert_eq!(judge(21, machine(false, 2.0)), Verdict::Over);
+        assert_eq!(judge(10, machine(false, 1.0)), BudgetVerdict::Within);
+        assert_eq!(judge(20, machine(false, 1.0)), BudgetVerdict::Over);
+        assert_eq!(judge(21, machine(false, 1.0)), BudgetVerdict::TooLong);
+        assert_eq!(judge(21, machine(true, 1.0)), BudgetVerdict::Excused);
+        assert_eq!(judge(21, machine(false, 2.0)), BudgetVerdict::Over);
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the conventions of the code that no compiler knows.
 
 mod arrows;
+mod type_names;
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -125,6 +126,7 @@ pub(crate) fn run() -> Result<(), Error> {
     findings.extend(check_named_tests(&workspace)?);
     findings.extend(arrows::check(&workspace)?);
     findings.extend(arrows::check_walks(&workspace)?);
+    findings.extend(type_names::check(&workspace)?);
     for command in workspace.commands() {
         findings.extend(check_command(&workspace, command)?);
     }

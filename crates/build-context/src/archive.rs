@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use tar::{EntryType, Header};
 
 use super::ignore::{Builder, Patterns};
-use super::walk::{ContextDir, Device, Entry, Kind, WalkError, WalkOptions};
+use super::walk::{ContextDir, ContextEntry, Device, FileKind, WalkError, WalkOptions};
 
 /// What tar counts in, in bytes.
 const BLOCK: u64 = 512;
@@ -90,7 +90,7 @@ pub fn write_archive<W: Write>(
     context: &ContextDir,
     options: &ArchiveOptions,
     out: W,
-    mut observe: impl FnMut(&Entry),
+    mut observe: impl FnMut(&ContextEntry),
 ) -> Result<(), ArchiveError> {
     let walk = context.walk(&WalkOptions {
         exclude: excludes(options)?,
@@ -106,7 +106,7 @@ pub fn write_archive<W: Write>(
         let entry = entry?;
         observe(&entry);
         match hidden {
-            Some(extra) if entry.path == IGNORE_FILE && entry.kind == Kind::File => {
+            Some(extra) if entry.path == IGNORE_FILE && entry.kind == FileKind::File => {
                 let mut contents = Vec::new();
                 let mut file = archive_file(context, &entry)?;
                 file.read_to_end(&mut contents)
@@ -148,12 +148,12 @@ fn hiding(mut contents: Vec<u8>, name: &[u8]) -> Vec<u8> {
 }
 
 /// The entry of a file that the context does not have.
-fn added(name: &[u8]) -> Entry {
+fn added(name: &[u8]) -> ContextEntry {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let mtime_ns = now.map_or(0, |now| i64::try_from(now.as_nanos()).unwrap_or_default());
-    Entry {
+    ContextEntry {
         path: name.to_vec(),
-        kind: Kind::File,
+        kind: FileKind::File,
         permissions: PRIVATE,
         uid: 0,
         gid: 0,
@@ -166,14 +166,14 @@ fn added(name: &[u8]) -> Entry {
     }
 }
 
-fn archive_file(context: &ContextDir, entry: &Entry) -> Result<File, ArchiveError> {
+fn archive_file(context: &ContextDir, entry: &ContextEntry) -> Result<File, ArchiveError> {
     context.open_file(&entry.path).map_err(|error| match error {
         WalkError::Io { path, source, .. } if source.kind() == io::ErrorKind::NotFound => ArchiveError::Vanished(path),
         error => error.into(),
     })
 }
 
-fn read_error(context: &ContextDir, entry: &Entry, source: io::Error) -> ArchiveError {
+fn read_error(context: &ContextDir, entry: &ContextEntry, source: io::Error) -> ArchiveError {
     ArchiveError::Walk(WalkError::Io {
         action: "read",
         path: context.locate(&entry.path),
@@ -188,8 +188,8 @@ struct Archive<W> {
 }
 
 impl<W: Write> Archive<W> {
-    fn append(&mut self, context: &ContextDir, entry: &Entry) -> Result<(), ArchiveError> {
-        if entry.kind != Kind::File || entry.size == 0 {
+    fn append(&mut self, context: &ContextDir, entry: &ContextEntry) -> Result<(), ArchiveError> {
+        if entry.kind != FileKind::File || entry.size == 0 {
             return self.header(entry, 0);
         }
         // Opened first: what cannot be opened should not have a header either.
@@ -224,15 +224,15 @@ impl<W: Write> Archive<W> {
         self.pad(size)
     }
 
-    fn append_bytes(&mut self, entry: &Entry, contents: &[u8]) -> Result<(), ArchiveError> {
+    fn append_bytes(&mut self, entry: &ContextEntry, contents: &[u8]) -> Result<(), ArchiveError> {
         self.header(entry, contents.len() as u64)?;
         self.out.write_all(contents).map_err(ArchiveError::Send)?;
         self.pad(contents.len() as u64)
     }
 
     /// Writes an entry's header, after a header of PAX records for what it cannot hold.
-    fn header(&mut self, entry: &Entry, size: u64) -> Result<(), ArchiveError> {
-        let mut records = Records::default();
+    fn header(&mut self, entry: &ContextEntry, size: u64) -> Result<(), ArchiveError> {
+        let mut records = PaxRecords::default();
         let mut name = entry.path.clone();
         if entry.is_directory() {
             name.push(b'/');
@@ -256,13 +256,13 @@ impl<W: Write> Archive<W> {
 
         let mut header = Header::new_ustar();
         header.set_entry_type(match entry.kind {
-            Kind::Directory => EntryType::Directory,
-            Kind::File => EntryType::Regular,
-            Kind::HardLink(_) => EntryType::Link,
-            Kind::Symlink(_) => EntryType::Symlink,
-            Kind::Fifo => EntryType::Fifo,
-            Kind::BlockDevice(_) => EntryType::Block,
-            Kind::CharDevice(_) => EntryType::Char,
+            FileKind::Directory => EntryType::Directory,
+            FileKind::File => EntryType::Regular,
+            FileKind::HardLink(_) => EntryType::Link,
+            FileKind::Symlink(_) => EntryType::Symlink,
+            FileKind::Fifo => EntryType::Fifo,
+            FileKind::BlockDevice(_) => EntryType::Block,
+            FileKind::CharDevice(_) => EntryType::Char,
         });
         header.set_mode(entry.permissions);
         header.set_uid(0);
@@ -325,9 +325,9 @@ fn copy_into(field: &mut [u8], text: &[u8]) {
 
 /// PAX records, as the body of their header.
 #[derive(Default)]
-struct Records(Vec<u8>);
+struct PaxRecords(Vec<u8>);
 
-impl Records {
+impl PaxRecords {
     fn add(&mut self, key: &str, value: &[u8]) {
         // "<length> <key>=<value>\n", and the length counts its own digits.
         let rest = key.len() + value.len() + 3;
@@ -343,7 +343,7 @@ impl Records {
 
 /// The file's capabilities, without the user namespace that revision 3 ties them to
 /// (`linux/capability.h`): it means nothing on another machine.
-fn capability(entry: &Entry) -> Option<Vec<u8>> {
+fn capability(entry: &ContextEntry) -> Option<Vec<u8>> {
     const REVISION: usize = 3;
     const REVISION_2_LENGTH: usize = 20;
     let (_, value) = entry.xattrs.iter().find(|(name, _)| name == b"security.capability")?;
@@ -414,7 +414,7 @@ mod tests {
         let (root, context) = context(&[("a", "1"), ("b", "22"), ("c", "333")]);
         for new in ["longer than before", "s"] {
             let mut archive = Vec::new();
-            let replace = |entry: &Entry| {
+            let replace = |entry: &ContextEntry| {
                 if entry.path == b"b" {
                     fs::write(root.path().join("new"), new).unwrap();
                     fs::rename(root.path().join("new"), root.path().join("b")).unwrap();
@@ -558,7 +558,7 @@ mod tests {
     #[test]
     fn records_count_their_own_digits() {
         for length in [1, 5, 6, 89, 90, 91, 985, 986, 987, 988] {
-            let mut records = Records::default();
+            let mut records = PaxRecords::default();
             records.add("path", &vec![b'x'; length]);
             let text = String::from_utf8(records.0).unwrap();
             let (count, _) = text.split_once(' ').unwrap();

@@ -24,5 +24,5 @@ pub mod weight;
 pub use archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
 pub use ignore::{Builder, PatternError, Patterns};
 pub use stand_in::StandIn;
-pub use walk::{ContextDir, Entry, Kind, Selector, Walk, WalkError, WalkOptions};
+pub use walk::{ContextDir, ContextEntry, FileKind, Selector, Walk, WalkError, WalkOptions};
 pub use weight::{Heavy, Weights};

@@ -60,7 +60,7 @@ pub enum WalkError {
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A directory.
     Directory,
     /// A regular file.
@@ -91,11 +91,11 @@ pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A file, directory or other thing in a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct ContextEntry {
     /// Relative to the context, with `/` between names.
     pub path: Vec<u8>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// Permission, set-user-ID, set-group-ID and sticky bits, as Unix has them (at most `0o7777`).
     pub permissions: u32,
     /// The owner on this machine. What is sent to a builder belongs to 0.
@@ -116,7 +116,7 @@ pub struct Entry {
     pub xattrs: Xattrs,
 }
 
-impl Entry {
+impl ContextEntry {
     /// The path, for the functions of the standard library.
     #[must_use]
     pub fn as_path(&self) -> &Path {
@@ -126,14 +126,14 @@ impl Entry {
     /// Whether it is a directory.
     #[must_use]
     pub fn is_directory(&self) -> bool {
-        self.kind == Kind::Directory
+        self.kind == FileKind::Directory
     }
 
     /// What a symbolic or hard link points to; empty for everything else, as in `fsutil.types.Stat`.
     #[must_use]
     pub fn link_name(&self) -> &[u8] {
         match &self.kind {
-            Kind::HardLink(target) | Kind::Symlink(target) => target,
+            FileKind::HardLink(target) | FileKind::Symlink(target) => target,
             _ => b"",
         }
     }
@@ -142,7 +142,7 @@ impl Entry {
     #[must_use]
     pub fn device(&self) -> Option<Device> {
         match self.kind {
-            Kind::BlockDevice(device) | Kind::CharDevice(device) => Some(device),
+            FileKind::BlockDevice(device) | FileKind::CharDevice(device) => Some(device),
             _ => None,
         }
     }
@@ -159,12 +159,12 @@ impl Entry {
         const CHAR_DEVICE: u32 = 1 << 21;
         const STICKY: u32 = 1 << 20;
         let kind = match self.kind {
-            Kind::Directory => DIRECTORY,
-            Kind::File | Kind::HardLink(_) => 0,
-            Kind::Symlink(_) => SYMLINK,
-            Kind::Fifo => NAMED_PIPE,
-            Kind::BlockDevice(_) => DEVICE,
-            Kind::CharDevice(_) => DEVICE | CHAR_DEVICE,
+            FileKind::Directory => DIRECTORY,
+            FileKind::File | FileKind::HardLink(_) => 0,
+            FileKind::Symlink(_) => SYMLINK,
+            FileKind::Fifo => NAMED_PIPE,
+            FileKind::BlockDevice(_) => DEVICE,
+            FileKind::CharDevice(_) => DEVICE | CHAR_DEVICE,
         };
         let special = [(0o4000, SETUID), (0o2000, SETGID), (0o1000, STICKY)];
         special
@@ -272,7 +272,7 @@ impl ContextDir {
     pub(super) fn names_in(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, WalkError> {
         let names = self
             .open_directory(path)
-            .and_then(|directory| Names::read(directory.as_fd()));
+            .and_then(|directory| DirectoryNames::read(directory.as_fd()));
         match names {
             Ok(mut names) => {
                 let mut all = Vec::new();
@@ -373,7 +373,7 @@ struct Filter {
 }
 
 /// What the filter makes of an entry.
-struct Verdict {
+struct FilterDecision {
     listed: bool,
     /// For directories: whether anything in them may be listed.
     descend: bool,
@@ -402,8 +402,8 @@ impl Filter {
         })
     }
 
-    fn judge(&self, path: &[u8], is_directory: bool, parent: &Matches) -> Result<Verdict, PatternError> {
-        let mut verdict = Verdict {
+    fn judge(&self, path: &[u8], is_directory: bool, parent: &Matches) -> Result<FilterDecision, PatternError> {
+        let mut verdict = FilterDecision {
             listed: true,
             descend: is_directory,
             matches: Matches::default(),
@@ -532,7 +532,7 @@ pub struct Walk {
     /// The path of the entry that is looked at.
     path: Vec<u8>,
     /// Directories that were left out until something in them was not, and that something.
-    ready: VecDeque<Entry>,
+    ready: VecDeque<ContextEntry>,
     /// The first path of each file with several names, by device and inode.
     links: HashMap<(u64, u64), Vec<u8>>,
     xattrs: XattrReader,
@@ -544,12 +544,12 @@ pub struct Walk {
 struct Level {
     /// `None` where too many are open already.
     fd: Option<OwnedFd>,
-    names: Names,
+    names: DirectoryNames,
     /// How much of [`Walk::path`] is this directory's, its slash included.
     prefix: usize,
     matches: Matches,
     /// Its own entry, not listed yet.
-    pending: Option<Entry>,
+    pending: Option<ContextEntry>,
 }
 
 impl Walk {
@@ -557,7 +557,7 @@ impl Walk {
         // A descriptor of its own: reading a directory moves its offset.
         let error = |error| io_error("list", context.path().to_owned(), error);
         let fd = context.open_directory(b"").map_err(error)?;
-        let mut names = Names::read(fd.as_fd()).map_err(error)?;
+        let mut names = DirectoryNames::read(fd.as_fd()).map_err(error)?;
         if let Some(stand_in) = &context.stand_in {
             names.add(&stand_in.name);
         }
@@ -588,7 +588,7 @@ impl Walk {
     }
 
     /// Looks at the next name of the innermost directory. `None` when it is not listed.
-    fn step(&mut self) -> Result<Option<Entry>, WalkError> {
+    fn step(&mut self) -> Result<Option<ContextEntry>, WalkError> {
         let Some(level) = self.levels.last_mut() else {
             return Ok(None);
         };
@@ -620,7 +620,7 @@ impl Walk {
             let opened = context.open_beneath(&stand_in.file, OFlags::RDONLY | OFlags::NONBLOCK);
             return match opened.and_then(rustix::fs::fstat) {
                 Ok(stat) if file_type(&stat) == FileType::RegularFile => {
-                    Ok(Some(entry(path, Kind::File, &stat, Xattrs::new())))
+                    Ok(Some(entry(path, FileKind::File, &stat, Xattrs::new())))
                 }
                 Ok(_) => Ok(None),
                 Err(error) if is_gone(error) => Ok(None),
@@ -654,7 +654,7 @@ impl Walk {
                 Ok(xattrs) => xattrs,
                 Err(error) => return failed("read the attributes of", error),
             };
-            let entry = entry(path, Kind::Directory, &stat, xattrs);
+            let entry = entry(path, FileKind::Directory, &stat, xattrs);
             self.path.push(b'/');
             let prefix = self.path.len();
             let (listed, pending) = match (verdict.listed, self.filter.builder) {
@@ -687,21 +687,21 @@ impl Walk {
         };
         let kind = match file_type(&stat) {
             FileType::RegularFile if stat.st_nlink > 1 => match self.links.entry(identity(&stat)) {
-                std::collections::hash_map::Entry::Occupied(first) => Kind::HardLink(first.get().clone()),
+                std::collections::hash_map::Entry::Occupied(first) => FileKind::HardLink(first.get().clone()),
                 std::collections::hash_map::Entry::Vacant(slot) => {
                     slot.insert(path.clone());
-                    Kind::File
+                    FileKind::File
                 }
             },
-            FileType::RegularFile => Kind::File,
+            FileType::RegularFile => FileKind::File,
             FileType::Symlink => match rustix::fs::readlinkat(fd, name, Vec::new()) {
-                Ok(target) => Kind::Symlink(target.into_bytes()),
+                Ok(target) => FileKind::Symlink(target.into_bytes()),
                 Err(error) if error == Errno::INVAL || is_gone(error) => return Ok(None),
                 Err(error) => return failed("read", error),
             },
-            FileType::Fifo => Kind::Fifo,
-            FileType::BlockDevice => Kind::BlockDevice(device(&stat)),
-            FileType::CharacterDevice => Kind::CharDevice(device(&stat)),
+            FileType::Fifo => FileKind::Fifo,
+            FileType::BlockDevice => FileKind::BlockDevice(device(&stat)),
+            FileType::CharacterDevice => FileKind::CharDevice(device(&stat)),
             // A socket; or a directory that was a file a moment ago.
             _ => return Ok(None),
         };
@@ -723,7 +723,7 @@ impl Walk {
 }
 
 impl Iterator for Walk {
-    type Item = Result<Entry, WalkError>;
+    type Item = Result<ContextEntry, WalkError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -752,9 +752,9 @@ impl Iterator for Walk {
     }
 }
 
-fn entry(path: &[u8], kind: Kind, stat: &Stat, xattrs: Xattrs) -> Entry {
-    let is_directory = kind == Kind::Directory;
-    Entry {
+fn entry(path: &[u8], kind: FileKind, stat: &Stat, xattrs: Xattrs) -> ContextEntry {
+    let is_directory = kind == FileKind::Directory;
+    ContextEntry {
         path: path.to_vec(),
         kind,
         permissions: raw_mode(stat) & 0o7777,
@@ -777,10 +777,10 @@ fn stat_at(directory: BorrowedFd<'_>, name: &CStr) -> Result<Stat, Errno> {
     rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn open_subdirectory(parent: BorrowedFd<'_>, name: &CStr) -> Result<(OwnedFd, Names, Stat), Errno> {
+fn open_subdirectory(parent: BorrowedFd<'_>, name: &CStr) -> Result<(OwnedFd, DirectoryNames, Stat), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    let names = Names::read(fd.as_fd())?;
+    let names = DirectoryNames::read(fd.as_fd())?;
     let stat = rustix::fs::fstat(&fd)?;
     Ok((fd, names, stat))
 }
@@ -841,14 +841,14 @@ use fields::{ctime_ns, device, file_type, identity, mtime_ns, raw_mode};
 
 /// The names in a directory, sorted.
 #[derive(Debug, Default)]
-struct Names {
+struct DirectoryNames {
     /// The names, each with a NUL after it, in the order of the directory.
     text: Vec<u8>,
     /// Where each name starts and ends (its NUL included), and what is there; in order of names.
     index: std::vec::IntoIter<(usize, usize, FileType)>,
 }
 
-impl Names {
+impl DirectoryNames {
     fn read(directory: BorrowedFd<'_>) -> Result<Self, Errno> {
         let mut text = Vec::new();
         let mut index = Vec::new();
@@ -1059,7 +1059,7 @@ mod tests {
             mark: b"./pip.conf.template".to_vec(),
         };
         let context = || ContextDir::open(root.path()).unwrap().with_stand_in(Some(stand_in()));
-        let listed = |options: &WalkOptions| -> Vec<(String, Kind)> {
+        let listed = |options: &WalkOptions| -> Vec<(String, FileKind)> {
             let entries = context().walk(options).unwrap().map(Result::unwrap);
             let named = entries.map(|entry| (String::from_utf8(entry.path).unwrap(), entry.kind));
             named.filter(|(path, _)| path.contains("conf")).collect()
@@ -1071,9 +1071,9 @@ mod tests {
             text
         };
         let expected = [
-            ("pip.conf".to_owned(), Kind::File),
-            ("pip.conf.template".to_owned(), Kind::File),
-            ("sub/pip.conf.template".to_owned(), Kind::File),
+            ("pip.conf".to_owned(), FileKind::File),
+            ("pip.conf.template".to_owned(), FileKind::File),
+            ("sub/pip.conf.template".to_owned(), FileKind::File),
         ];
         let check = || {
             assert_eq!(listed(&WalkOptions::default()), expected);
@@ -1095,7 +1095,7 @@ mod tests {
         symlink("pip.conf.template", root.path().join("pip.conf")).unwrap();
         assert_eq!(
             listed(&including(&["pip.conf"]))[0].1,
-            Kind::Symlink(b"pip.conf.template".to_vec())
+            FileKind::Symlink(b"pip.conf.template".to_vec())
         );
         fs::remove_file(root.path().join("pip.conf")).unwrap();
         fs::write(root.path().join("pip.conf"), "own").unwrap();
@@ -1164,7 +1164,7 @@ mod tests {
         let _socket = UnixListener::bind(path("socket")).unwrap();
         make_pipe(&path("pipe"));
         let second = fs::metadata(path("file")).unwrap().modified().unwrap();
-        let entries: Vec<Entry> = walk(root.path(), &WalkOptions::default()).map(Result::unwrap).collect();
+        let entries: Vec<ContextEntry> = walk(root.path(), &WalkOptions::default()).map(Result::unwrap).collect();
         let described: Vec<_> = entries
             .iter()
             .map(|entry| {

@@ -3,7 +3,7 @@
 //! The heaviest entry of a project is seldom at its top: it is `web/node_modules`, not `web`. So a
 //! directory is only named when its weight is spread; where one entry holds most of it, that one is.
 
-use super::walk::{Entry, Kind};
+use super::walk::{ContextEntry, FileKind};
 
 /// How many entries are named.
 const NAMED: usize = 5;
@@ -48,17 +48,17 @@ struct Candidate {
 
 impl Weights {
     /// Counts an entry.
-    pub fn add(&mut self, entry: &Entry) {
+    pub fn add(&mut self, entry: &ContextEntry) {
         while let Some(directory) = self.open.pop_if(|open| !is_in(&entry.path, &open.path)) {
             self.close(directory);
         }
         match entry.kind {
-            Kind::Directory => self.open.push(Directory {
+            FileKind::Directory => self.open.push(Directory {
                 path: entry.path.clone(),
                 ..Directory::default()
             }),
             // Nothing is sent for the second name of a file.
-            Kind::File if entry.size > 0 => self.parent().take(entry.size, || {
+            FileKind::File if entry.size > 0 => self.parent().take(entry.size, || {
                 vec![Candidate {
                     path: entry.path.clone(),
                     size: entry.size,
@@ -157,10 +157,10 @@ mod tests {
     use super::*;
     use crate::{Patterns, ignore};
 
-    fn entry(path: &str, size: Option<u64>) -> Entry {
-        Entry {
+    fn entry(path: &str, size: Option<u64>) -> ContextEntry {
+        ContextEntry {
             path: path.as_bytes().to_vec(),
-            kind: size.map_or(Kind::Directory, |_| Kind::File),
+            kind: size.map_or(FileKind::Directory, |_| FileKind::File),
             permissions: 0o644,
             uid: 0,
             gid: 0,

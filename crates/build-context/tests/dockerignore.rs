@@ -22,7 +22,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use build_context::{ArchiveOptions, Builder, ContextDir, Kind, WalkError, WalkOptions, ignore, write_archive};
+use build_context::{ArchiveOptions, Builder, ContextDir, FileKind, WalkError, WalkOptions, ignore, write_archive};
 use dockerutils_test_support::Random;
 
 /// Each takes the docker client about 50 ms.
@@ -143,7 +143,7 @@ fn compare_walk(root: &Path, ignore_file: &[u8], sent: &[Item]) -> Result<(), St
             return Err(format!("{:?} is listed before its parent", entry.as_path()));
         }
         let path = entry.path.escape_ascii().to_string();
-        if entry.kind == Kind::Directory {
+        if entry.kind == FileKind::Directory {
             directories.insert(entry.path);
         } else if !is_ours(&path) {
             listed.insert(path);

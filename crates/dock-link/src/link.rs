@@ -160,9 +160,9 @@ impl<C: Connector> Link<C> {
     ///
     /// # Errors
     /// The link's, and the dock's refusal of this target.
-    pub async fn open(&self, wish: OpenOptions, target: &Target) -> Result<(Connection, Over), TransportError> {
+    pub async fn open(&self, options: OpenOptions, target: &Target) -> Result<(Connection, Over), TransportError> {
         loop {
-            let live = self.up(wish).await?;
+            let live = self.up(options).await?;
             if matches!(target, Target::Exec(_))
                 && live.is_quiet(self.shared.timing.open)
                 && self.check(&live).await.is_err()
@@ -218,7 +218,7 @@ impl<C: Connector> Link<C> {
     ///
     /// # Errors
     /// Why it can't be made.
-    pub async fn up(&self, wish: OpenOptions) -> Result<Arc<Live<C::Transport>>, TransportError> {
+    pub async fn up(&self, options: OpenOptions) -> Result<Arc<Live<C::Transport>>, TransportError> {
         let shared = &self.shared;
         let mut phases = shared.phase.subscribe();
         loop {
@@ -229,16 +229,16 @@ impl<C: Connector> Link<C> {
                     Some(why) => self.leave(&live, &why),
                 },
                 Phase::Idle | Phase::Broken(_) => self.attempt(None),
-                Phase::Down(outage) => match shared.verdict(wish, &outage) {
-                    Verdict::Now => self.attempt(Some(outage)),
-                    Verdict::At(pause) => {
+                Phase::Down(outage) => match shared.verdict(options, &outage) {
+                    RetryDecision::Now => self.attempt(Some(outage)),
+                    RetryDecision::At(pause) => {
                         // Another may begin meanwhile.
                         tokio::select! {
                             () = sleep_until(pause) => self.attempt(Some(outage)),
                             changed = phases.changed() => if changed.is_err() { return Err(outage.error) },
                         }
                     }
-                    Verdict::Never => return Err(outage.error),
+                    RetryDecision::Never => return Err(outage.error),
                 },
                 Phase::Connecting => {
                     // The sender is in `shared`, which we hold.
@@ -420,21 +420,21 @@ impl<C: Connector> Link<C> {
     }
 
     /// How the link is. With `measure`, a round trip is made where it stands.
-    pub async fn status(&self, measure: bool) -> wire::Link {
+    pub async fn status(&self, measure: bool) -> wire::LinkStatus {
         let phase = self.shared.phase.borrow().clone();
         match phase {
-            Phase::Idle => wire::Link::Idle,
-            Phase::Connecting => wire::Link::Connecting,
-            Phase::Broken(error) | Phase::Down(Outage { error, .. }) => wire::Link::Down(error.into()),
+            Phase::Idle => wire::LinkStatus::Idle,
+            Phase::Connecting => wire::LinkStatus::Connecting,
+            Phase::Broken(error) | Phase::Down(Outage { error, .. }) => wire::LinkStatus::Down(error.into()),
             Phase::Up(live) => {
                 let round_trip = match measure {
                     true => match self.check(&live).await {
                         Ok(round_trip) => Some(round_trip),
-                        Err(error) => return wire::Link::Down(error.into()),
+                        Err(error) => return wire::LinkStatus::Down(error.into()),
                     },
                     false => None,
                 };
-                wire::Link::Up {
+                wire::LinkStatus::Up {
                     seconds: live.since.elapsed().as_secs(),
                     round_trip_us: round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
                 }
@@ -465,18 +465,18 @@ impl<C: Connector> Shared<C> {
         }
     }
 
-    /// What the failure of others means for who came at `wish.arrival`.
-    fn verdict(&self, wish: OpenOptions, outage: &Outage) -> Verdict {
+    /// What the failure of others means for who came at `options.arrival`.
+    fn verdict(&self, options: OpenOptions, outage: &Outage) -> RetryDecision {
         let timing = &self.timing;
         let stood = self.stood.load(Ordering::Acquire);
-        let is_own = outage.began >= wish.arrival;
+        let is_own = outage.began >= options.arrival;
         let is_fresh = |time: Duration| outage.ended + time > Instant::now();
         match outage.error.kind {
-            _ if is_own && !stood => Verdict::Never,
-            TransportErrorKind::NeedsPerson if is_own => Verdict::Never,
-            TransportErrorKind::NeedsPerson if wish.answers => Verdict::Now,
-            TransportErrorKind::NeedsPerson if is_fresh(timing.fresh_for_person) => Verdict::Never,
-            TransportErrorKind::Refused if is_own => Verdict::Never,
+            _ if is_own && !stood => RetryDecision::Never,
+            TransportErrorKind::NeedsPerson if is_own => RetryDecision::Never,
+            TransportErrorKind::NeedsPerson if options.answers => RetryDecision::Now,
+            TransportErrorKind::NeedsPerson if is_fresh(timing.fresh_for_person) => RetryDecision::Never,
+            TransportErrorKind::Refused if is_own => RetryDecision::Never,
             TransportErrorKind::Unreachable if is_own || is_fresh(timing.fresh) => {
                 let doublings = outage.attempts.saturating_sub(1).min(16);
                 let pause = timing
@@ -484,12 +484,12 @@ impl<C: Connector> Shared<C> {
                     .saturating_mul(1 << doublings)
                     .min(timing.longest_pause);
                 let next = outage.ended + pause;
-                match stood && next < outage.since + wish.patience {
-                    true => Verdict::At(next),
-                    false => Verdict::Never,
+                match stood && next < outage.since + options.patience {
+                    true => RetryDecision::At(next),
+                    false => RetryDecision::Never,
                 }
             }
-            _ => Verdict::Now,
+            _ => RetryDecision::Now,
         }
     }
 }
@@ -507,7 +507,7 @@ impl<C: Connector> Link<C> {
     }
 }
 
-enum Verdict {
+enum RetryDecision {
     Now,
     At(Instant),
     Never,

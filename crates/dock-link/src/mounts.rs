@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use dock_client::agent::holder::lineage;
 use dock_client::agent::paths::AgentPaths;
-use dock_client::agent::target::{Command, Exec, Target};
+use dock_client::agent::target::{Exec, RemoteCommand, Target};
 use dock_client::sync_memory;
 use dock_client::text::visible;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -284,15 +284,15 @@ async fn look<C: Connector>(link: &Link<C>, here: &[Here]) -> Result<Vec<String>
     let words = ["sh", "-c", LOOK, "sh"].into_iter();
     let paths = here.iter().map(|here| here.source.as_str());
     let target = Target::Exec(Exec {
-        command: Command::Argv(words.chain(paths).map(str::to_owned).collect()),
+        command: RemoteCommand::Argv(words.chain(paths).map(str::to_owned).collect()),
         pty: None,
     });
-    let wish = OpenOptions {
+    let options = OpenOptions {
         arrival: Instant::now(),
         patience: Duration::ZERO,
         answers: false,
     };
-    let (mut connection, _over) = link.open(wish, &target).await?;
+    let (mut connection, _over) = link.open(options, &target).await?;
     let _ = connection.stream.shutdown().await;
     let mut text = Vec::new();
     let most = GREETING + WORD * here.len() as u64;

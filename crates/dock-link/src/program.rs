@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::handover::{self, Descriptors};
 use crate::log::Log;
-use crate::service::{Ending, Service, Sockets};
+use crate::service::{Service, ShutdownReason, Sockets};
 use crate::supervisor::{self, BoundSockets};
 use crate::timing::Timing;
 use crate::transport::Connector;
@@ -61,7 +61,7 @@ impl Work {
     ///
     /// # Errors
     /// What the operating system says.
-    pub async fn serve(self, connector: impl Connector) -> io::Result<Ending> {
+    pub async fn serve(self, connector: impl Connector) -> io::Result<ShutdownReason> {
         let made = BoundSockets::of([self.paths.control_socket(), self.paths.engine_socket()]);
         let service = Service::new(self.dock, self.paths, connector, self.timing, self.log.clone());
         let mut terminated = signal(SignalKind::terminate())?;
@@ -88,14 +88,14 @@ impl Work {
 }
 
 /// Runs as supervisor or as worker; `work` chooses the connector of a dock, and has the work serve it.
-pub fn main(work: impl AsyncFnOnce(Work) -> io::Result<Ending>) -> ExitCode {
+pub fn main(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> ExitCode {
     keep_to_itself();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let result = match arguments.as_slice() {
         [] => supervisor::run().map(|()| ExitCode::SUCCESS),
         [word] if word == WORKER => run_worker(work).map(|ending| match ending {
-            Ending::Idle => ExitCode::SUCCESS,
-            Ending::Stopped => ExitCode::from(STOPPED),
+            ShutdownReason::Idle => ExitCode::SUCCESS,
+            ShutdownReason::Stopped => ExitCode::from(STOPPED),
         }),
         _ => Err(io::Error::other(
             "it takes no arguments: commands start it when they need it",
@@ -128,7 +128,7 @@ fn is_over(lifeline: &UnixStream) -> bool {
     poll(&mut looked_at, Some(&now)).is_ok_and(|events| events > 0)
 }
 
-fn run_worker(work: impl AsyncFnOnce(Work) -> io::Result<Ending>) -> io::Result<Ending> {
+fn run_worker(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> io::Result<ShutdownReason> {
     let lifeline = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
     let (Descriptors { control, engine, lock }, Start { paths, dock }) = handover::take(&lifeline)?;
     // What we start must not hold on to it.

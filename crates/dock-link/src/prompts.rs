@@ -31,12 +31,12 @@ struct Waiting {
     number: u64,
     person: bool,
     accept_new: bool,
-    asks: mpsc::UnboundedSender<Asked>,
+    asks: mpsc::UnboundedSender<PendingQuestion>,
 }
 
 /// A question, and where its answer goes. Dropped without an answer, there is none.
 #[derive(Debug)]
-pub struct Asked {
+pub struct PendingQuestion {
     /// The question.
     pub question: Question,
     /// Takes the answer.
@@ -49,7 +49,7 @@ pub struct Subscription {
     prompts: Arc<Prompts>,
     number: u64,
     /// What is asked.
-    pub questions: mpsc::UnboundedReceiver<Asked>,
+    pub questions: mpsc::UnboundedReceiver<PendingQuestion>,
 }
 
 impl Drop for Subscription {
@@ -114,7 +114,7 @@ impl Prompts {
 impl Asker for Prompts {
     fn ask(&self, question: &Question) -> Option<String> {
         let (answer, answered) = sync_channel(1);
-        let asked = Asked {
+        let asked = PendingQuestion {
             question: question.clone(),
             answer,
         };

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use dock_client::agent::frame::{self, HEADER, Kind};
+use dock_client::agent::frame::{self, FrameKind, HEADER};
 use dock_client::agent::target::Size;
 use dock_client::agent::wire::{Failure, FailureKind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -167,8 +167,8 @@ pub(crate) async fn exec(here: UnixStream, connection: Connection, mut over: Ove
     };
     let saying = async {
         match last {
-            Ok(exit) => say(&mut to_here, Kind::Exit, &exit).await,
-            Err(failure) => say(&mut to_here, Kind::Failure, &failure).await,
+            Ok(exit) => say(&mut to_here, FrameKind::Exit, &exit).await,
+            Err(failure) => say(&mut to_here, FrameKind::Failure, &failure).await,
         }
     };
     // Who doesn't listen any more misses it.
@@ -186,7 +186,7 @@ fn why(over: &Over, otherwise: &str) -> Failure {
     }
 }
 
-async fn say<T: serde::Serialize>(to: &mut OwnedWriteHalf, kind: Kind, what: &T) -> io::Result<()> {
+async fn say<T: serde::Serialize>(to: &mut OwnedWriteHalf, kind: FrameKind, what: &T) -> io::Result<()> {
     frame::write(to, kind, &serde_json::to_vec(what)?).await
 }
 
@@ -201,12 +201,12 @@ async fn copy_out(
     let (mut out_open, mut err_open) = (true, true);
     while out_open || err_open {
         let (kind, read, buffer) = tokio::select! {
-            read = stdout.read(body(&mut out)), if out_open => (Kind::Stdout, read.unwrap_or(0), &mut out),
-            read = stderr.read(body(&mut err)), if err_open => (Kind::Stderr, read.unwrap_or(0), &mut err),
+            read = stdout.read(body(&mut out)), if out_open => (FrameKind::Stdout, read.unwrap_or(0), &mut out),
+            read = stderr.read(body(&mut err)), if err_open => (FrameKind::Stderr, read.unwrap_or(0), &mut err),
         };
         if read == 0 {
             match kind {
-                Kind::Stdout => out_open = false,
+                FrameKind::Stdout => out_open = false,
                 _ => err_open = false,
             }
             continue;
@@ -229,22 +229,22 @@ async fn listen(mut from: OwnedReadHalf, mut stdin: impl AsyncWrite + Unpin, res
     let mut takes = true;
     while let Ok(Some(kind)) = frame::read(&mut from, &mut payload).await {
         match kind {
-            Kind::Stdin if payload.is_empty() => {
+            FrameKind::Stdin if payload.is_empty() => {
                 // A command that has closed its stdin knows already.
                 let _ = stdin.shutdown().await;
                 takes = false;
             }
-            Kind::Stdin if takes => {
+            FrameKind::Stdin if takes => {
                 // A command need not read what it is given.
                 takes = write_for(&from, &mut stdin, &payload).await.is_ok();
             }
-            Kind::Resize => {
+            FrameKind::Resize => {
                 if let Ok(size) = serde_json::from_slice(&payload) {
                     // One that doesn't fit into the queue is followed by a newer one, or by none for long.
                     let _ = resize.try_send(size);
                 }
             }
-            Kind::Stdin => {}
+            FrameKind::Stdin => {}
             // Not ours to hear.
             _ => return,
         }

@@ -33,7 +33,7 @@ use crate::log::Log;
 use crate::mounts::{Mounts, Seen};
 use crate::mutex::lock;
 use crate::ports::{Demand, Ports, Tap};
-use crate::prompts::{Asked, Prompts, Subscription};
+use crate::prompts::{PendingQuestion, Prompts, Subscription};
 use crate::relay;
 use crate::shells::Shells;
 use crate::timing::Timing;
@@ -63,7 +63,7 @@ pub struct Sockets {
 
 /// Why a worker ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum ShutdownReason {
     /// Nothing needs it.
     Idle,
     /// It was told to.
@@ -96,15 +96,15 @@ pub(crate) struct Streams {
 }
 
 /// One stream among them.
-pub(crate) struct Stream(Arc<Streams>);
+pub(crate) struct StreamGuard(Arc<Streams>);
 
 impl Streams {
-    pub(crate) fn begin(self: &Arc<Self>, brief: bool) -> Stream {
+    pub(crate) fn begin(self: &Arc<Self>, brief: bool) -> StreamGuard {
         if !brief {
             self.brief.store(false, Ordering::Release);
         }
         self.open.fetch_add(1, Ordering::AcqRel);
-        Stream(Arc::clone(self))
+        StreamGuard(Arc::clone(self))
     }
 
     fn open(&self) -> usize {
@@ -124,7 +124,7 @@ impl Streams {
     }
 }
 
-impl Drop for Stream {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.touch();
         self.0.open.fetch_sub(1, Ordering::AcqRel);
@@ -176,7 +176,7 @@ impl<C: Connector> Service<C> {
     }
 
     /// Serves until nothing needs the agent, or it is told to stop (also by [`Service::stop`]).
-    pub async fn run(self: Arc<Self>, sockets: Sockets) -> Ending {
+    pub async fn run(self: Arc<Self>, sockets: Sockets) -> ShutdownReason {
         let mut tasks = JoinSet::new();
         self.tell_ports();
         let ports = Arc::clone(&self.ports);
@@ -190,11 +190,11 @@ impl<C: Connector> Service<C> {
         tasks.spawn(Arc::clone(&self).accept_engine(sockets.engine));
         let ending = tokio::select! {
             ending = self.live() => ending,
-            () = self.ending.notified() => Ending::Stopped,
+            () = self.ending.notified() => ShutdownReason::Stopped,
         };
         self.log.line(match ending {
-            Ending::Idle => "nothing needs this agent any more",
-            Ending::Stopped => "this agent was told to end",
+            ShutdownReason::Idle => "nothing needs this agent any more",
+            ShutdownReason::Stopped => "this agent was told to end",
         });
         // Takes the connections along.
         tasks.shutdown().await;
@@ -209,7 +209,7 @@ impl<C: Connector> Service<C> {
     }
 
     /// Looks after what can't be waited for, until there is nothing left to live for.
-    async fn live(&self) -> Ending {
+    async fn live(&self) -> ShutdownReason {
         let own = inode(&self.paths.engine_socket());
         let (mut clock, mut ticks) = (SystemTime::now(), Instant::now());
         loop {
@@ -245,7 +245,7 @@ impl<C: Connector> Service<C> {
             // The directory of sockets was cleared, or another agent has taken the place: nobody can find this one.
             let is_lost = own.is_some() && inode(&self.paths.engine_socket()) != own;
             if is_lost && self.streams.open() == 0 || !is_needed && !keeps && idle > limit {
-                return Ending::Idle;
+                return ShutdownReason::Idle;
             }
             if idle > self.timing.idle_link && !keeps {
                 self.link.rest();
@@ -298,12 +298,12 @@ impl<C: Connector> Service<C> {
     async fn serve_engine(&self, stream: UnixStream) {
         let _open = self.streams.begin(false);
         self.tell_ports();
-        let wish = OpenOptions {
+        let options = OpenOptions {
             arrival: Instant::now(),
             patience: ENGINE_PATIENCE,
             answers: false,
         };
-        match self.link.open(wish, &Target::Engine).await {
+        match self.link.open(options, &Target::Engine).await {
             Ok((connection, over)) => {
                 let tap = self.tap(&stream);
                 relay::raw(stream, connection.stream, over, Some(tap)).await;
@@ -433,7 +433,7 @@ impl<C: Connector> Service<C> {
     async fn serve_open(&self, mut stream: UnixStream, call: &Call, target: Option<Target>) -> io::Result<()> {
         let _open = self.streams.begin(call.brief);
         self.tell_ports();
-        let wish = OpenOptions {
+        let options = OpenOptions {
             arrival: Instant::now(),
             patience: Duration::from_millis(call.patience_ms),
             answers: call.person || call.accept_new,
@@ -441,12 +441,12 @@ impl<C: Connector> Service<C> {
         let mut subscription = self.prompts.subscribe(call.person, call.accept_new);
         let opening = async {
             match &target {
-                Some(target) => self.link.open(wish, target).await.map(Some),
-                None => self.link.up(wish).await.map(|_| None),
+                Some(target) => self.link.open(options, target).await.map(Some),
+                None => self.link.up(options).await.map(|_| None),
             }
         };
         tokio::pin!(opening);
-        let mut asking: Option<Asked> = None;
+        let mut asking: Option<PendingQuestion> = None;
         let opened: Result<Option<(Connection, Over)>, TransportError> = loop {
             tokio::select! {
                 opened = &mut opening => break opened,
@@ -506,7 +506,7 @@ fn fitting(mut ports: Vec<Port>) -> (Vec<Port>, usize) {
     (ports, all - count)
 }
 
-async fn next_question(subscription: &mut Subscription) -> Asked {
+async fn next_question(subscription: &mut Subscription) -> PendingQuestion {
     match subscription.questions.recv().await {
         Some(asked) => asked,
         // The prompts are there for as long as a subscription.
@@ -515,7 +515,7 @@ async fn next_question(subscription: &mut Subscription) -> Asked {
 }
 
 /// Passes the person's answer on.
-async fn pass_on(stream: &mut UnixStream, asked: &Asked) -> io::Result<()> {
+async fn pass_on(stream: &mut UnixStream, asked: &PendingQuestion) -> io::Result<()> {
     match within_limit(frame::read_message(stream)).await? {
         Some(Answer { text }) => {
             // An asker that waited too long has gone.

@@ -16,7 +16,7 @@ use dock_client::docks::{Access, Dock as DockEntry, Forward, SshAccess};
 use dock_client::env::Env;
 use dock_client::sync_memory;
 use dock_link::log::Log;
-use dock_link::service::{Ending, Service, Sockets};
+use dock_link::service::{Service, ShutdownReason, Sockets};
 use dock_link::timing::Timing;
 use fake::{Dock, FakeConnector};
 use serde_json::{Value, json};
@@ -163,7 +163,7 @@ struct Scene {
     agent: Agent,
     paths: AgentPaths,
     service: Arc<Service<FakeConnector>>,
-    running: JoinHandle<Ending>,
+    running: JoinHandle<ShutdownReason>,
 }
 
 fn user() -> String {
@@ -278,7 +278,11 @@ impl Scene {
     }
 }
 
-fn serve(entry: &DockEntry, paths: &AgentPaths, dock: &Arc<Dock>) -> (Arc<Service<FakeConnector>>, JoinHandle<Ending>) {
+fn serve(
+    entry: &DockEntry,
+    paths: &AgentPaths,
+    dock: &Arc<Dock>,
+) -> (Arc<Service<FakeConnector>>, JoinHandle<ShutdownReason>) {
     let timing = Timing {
         tick: Duration::from_millis(20),
         idle_agent: Duration::from_millis(400),
@@ -691,7 +695,7 @@ async fn it_lives_for_a_container_of_its_user_and_no_longer() {
     assert_eq!(echo(own, "").await, "the end");
     scene.engine.end(&id);
     let ending = timeout(Duration::from_secs(10), scene.running).await.unwrap().unwrap();
-    assert_eq!(ending, Ending::Idle);
+    assert_eq!(ending, ShutdownReason::Idle);
     assert!(is_closed(theirs).await);
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::start::{Start, Started};
-use dock_client::agent::target::{Command, Exec, Exit};
+use dock_client::agent::target::{Exec, Exit, RemoteCommand};
 use dock_client::agent::{Agent, CallOptions, Holder, Status};
 use dock_client::docks::{Access, Dock, Forward, SshAccess};
 use dock_client::env::Env;
@@ -265,7 +265,7 @@ async fn start_another(scene: &Scene) -> Started {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_supervisor_that_is_killed_takes_nothing_along() {
     let scene = Scene::new("here");
-    let line = Command::Line("cat; exit 3".into());
+    let line = RemoteCommand::Line("cat; exit 3".into());
     let exec = Exec {
         command: line,
         pty: None,

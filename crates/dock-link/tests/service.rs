@@ -9,17 +9,17 @@ use std::time::Duration;
 
 use dock_client::agent::frame::{read_message, write_message};
 use dock_client::agent::paths::AgentPaths;
-use dock_client::agent::target::{Command, Exec, Exit};
+use dock_client::agent::target::{Exec, Exit, RemoteCommand};
 use dock_client::agent::wire::{
     Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Reply, Request, VERSION,
 };
-use dock_client::agent::{Agent, CallOptions, Holder, Link};
+use dock_client::agent::{Agent, CallOptions, Holder, LinkStatus};
 use dock_client::docks::{Access, Dock as DockEntry, Forward, SshAccess};
 use dock_client::env::Env;
 use dock_link::link::OpenOptions;
 use dock_link::log::Log;
 use dock_link::prompts::Prompts;
-use dock_link::service::{Ending, Service, Sockets};
+use dock_link::service::{Service, ShutdownReason, Sockets};
 use dock_link::timing::Timing;
 use engine::Engine;
 use fake::{Dock, FakeConnector};
@@ -41,7 +41,7 @@ struct Scene {
     agent: Agent,
     paths: AgentPaths,
     service: Arc<Service<FakeConnector>>,
-    running: JoinHandle<Ending>,
+    running: JoinHandle<ShutdownReason>,
 }
 
 fn entry() -> DockEntry {
@@ -146,7 +146,7 @@ async fn until(mut is_so: impl FnMut() -> bool) {
 
 fn line(command: &str) -> Exec {
     Exec {
-        command: Command::Line(command.into()),
+        command: RemoteCommand::Line(command.into()),
         pty: None,
     }
 }
@@ -368,12 +368,12 @@ async fn a_link_that_did_not_survive_a_sleep_is_dropped() {
     let log = Log::of(&scene.paths, "test");
     let prompts = Prompts::new(Duration::ZERO, Vec::new());
     let link = dock_link::link::Link::new(FakeConnector(Arc::clone(&scene.dock)), prompts, quick(), log);
-    let wish = OpenOptions {
+    let options = OpenOptions {
         arrival: Instant::now(),
         patience: Duration::ZERO,
         answers: false,
     };
-    drop(limit(link.up(wish)).await.unwrap());
+    drop(limit(link.up(options)).await.unwrap());
     link.examine().await;
     assert_eq!(scene.dock.links.load(Ordering::SeqCst), 1, "it is well");
     scene.dock.answers.store(false, Ordering::SeqCst);
@@ -522,7 +522,7 @@ async fn a_command_runs_with_its_streams_and_its_code() {
     assert_eq!(err, "oops\n");
     assert_eq!(running.exit.wait().await.unwrap(), Exit::Code(7));
     let argv = Exec {
-        command: Command::Argv(["printf", "%s|", "a b", "$HOME"].map(str::to_owned).into()),
+        command: RemoteCommand::Argv(["printf", "%s|", "a b", "$HOME"].map(str::to_owned).into()),
         pty: None,
     };
     let mut running = scene.agent.execute(argv, &PATIENT).await.unwrap();
@@ -567,7 +567,7 @@ async fn a_link_that_nobody_uses_is_dropped_and_the_socket_stays() {
     assert_eq!(scene.dock.links.load(Ordering::SeqCst), 1, "a stream keeps the link");
     drop(stream);
     until(|| scene.dock.links.load(Ordering::SeqCst) == 0).await;
-    assert_eq!(scene.agent.status(true).await.unwrap().unwrap().link, Link::Idle);
+    assert_eq!(scene.agent.status(true).await.unwrap().unwrap().link, LinkStatus::Idle);
     assert_eq!(scene.ping().await, "pong");
     let status = scene.agent.status(true).await.unwrap().unwrap();
     assert_eq!(status.link.round_trip(), Some(Duration::from_micros(1500)));
@@ -590,7 +590,7 @@ async fn it_lives_as_long_as_a_shell_and_ends_when_nothing_needs_it() {
     // One that releases another's hold does no harm.
     scene.agent.release(1).await.unwrap();
     shell.kill().await.unwrap();
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Idle);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Idle);
 }
 
 #[tokio::test]
@@ -606,7 +606,7 @@ async fn one_that_a_docker_context_leads_to_stays_until_it_is_told_to_stop() {
     assert!(!scene.running.is_finished());
     assert_eq!(scene.ping().await, "pong");
     scene.agent.stop().await.unwrap();
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Stopped);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Stopped);
 }
 
 #[tokio::test]
@@ -617,7 +617,7 @@ async fn a_brief_look_does_not_keep_it() {
     };
     let scene = Scene::with(|_| {}, timing.clone());
     scene.agent.connect(&CallOptions::impatient().briefly()).await.unwrap();
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Idle);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Idle);
     let scene = Scene::with(|_| {}, timing);
     assert_eq!(scene.ping().await, "pong");
     scene.agent.connect(&CallOptions::impatient().briefly()).await.unwrap();
@@ -630,7 +630,7 @@ async fn it_ends_when_its_sockets_were_taken_away() {
     let scene = Scene::new();
     assert_eq!(scene.ping().await, "pong");
     fs::remove_dir_all(scene.agent.engine_socket().parent().unwrap()).unwrap();
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Idle);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Idle);
 }
 
 #[tokio::test]
@@ -701,7 +701,7 @@ async fn commands_of_another_version_part_politely() {
         }
     })
     .await;
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Stopped);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Stopped);
 }
 
 #[tokio::test]
@@ -758,7 +758,7 @@ async fn stopping_breaks_what_is_open() {
     stream.write_all(b"silent\n").await.unwrap();
     until(|| scene.engine.open() == 1).await;
     scene.service.stop();
-    assert_eq!(limit(scene.running).await.unwrap(), Ending::Stopped);
+    assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Stopped);
     let _ = limit(stream.read_to_end(&mut Vec::new())).await;
     until(|| scene.engine.open() == 0).await;
     until(|| scene.dock.links.load(Ordering::SeqCst) == 0).await;

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 /// An answer of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpResponse {
     /// The HTTP status.
     pub status: u16,
     /// The body, whole.
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl HttpResponse {
     /// The body as JSON; `Null` where it is none.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
@@ -27,7 +27,7 @@ impl Answer {
 ///
 /// # Errors
 /// When nothing listens, the engine stays silent, or the answer is no HTTP.
-pub fn get(socket: &Path, path: &str, limit: Duration) -> io::Result<Answer> {
+pub fn get(socket: &Path, path: &str, limit: Duration) -> io::Result<HttpResponse> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
@@ -41,7 +41,7 @@ pub fn get(socket: &Path, path: &str, limit: Duration) -> io::Result<Answer> {
 }
 
 /// Takes an answer apart that has no chunks; `None` where it is no HTTP.
-pub fn parse(bytes: &[u8]) -> Option<Answer> {
+pub fn parse(bytes: &[u8]) -> Option<HttpResponse> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let (head, body) = bytes.split_at_checked(end)?;
     let status = std::str::from_utf8(head)
@@ -49,7 +49,7 @@ pub fn parse(bytes: &[u8]) -> Option<Answer> {
         .strip_prefix("HTTP/1.")?
         .split(' ')
         .nth(1)?;
-    Some(Answer {
+    Some(HttpResponse {
         status: status.parse().ok()?,
         body: body.get(4..)?.to_vec(),
     })

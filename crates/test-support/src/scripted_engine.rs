@@ -81,7 +81,7 @@ pub struct Reply {
     headers: Vec<(String, String)>,
     /// Each piece is sent by itself, so that a client's reader sees it as a chunk.
     pieces: Vec<Vec<u8>>,
-    manner: Manner,
+    kind: ReplyKind,
     /// The time before the answer, and between its pieces.
     delay: Duration,
     /// Whether an upgraded connection ends before the start of its container.
@@ -89,7 +89,7 @@ pub struct Reply {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Manner {
+enum ReplyKind {
     /// A body of known length.
     Whole,
     /// A body in chunks.
@@ -107,7 +107,7 @@ enum Manner {
 impl Reply {
     /// A JSON document.
     pub fn json(status: u16, document: &Value) -> Self {
-        Self::new(status, Manner::Whole, vec![document.to_string().into_bytes()])
+        Self::new(status, ReplyKind::Whole, vec![document.to_string().into_bytes()])
             .header("Content-Type", "application/json")
     }
 
@@ -118,19 +118,19 @@ impl Reply {
 
     /// A status without a body.
     pub fn empty(status: u16) -> Self {
-        Self::new(status, Manner::Whole, Vec::new())
+        Self::new(status, ReplyKind::Whole, Vec::new())
     }
 
     /// Status 200 and any bytes.
     pub fn bytes(body: impl Into<Vec<u8>>) -> Self {
-        Self::new(200, Manner::Whole, vec![body.into()])
+        Self::new(200, ReplyKind::Whole, vec![body.into()])
     }
 
     /// Status 200 and JSON documents one after the other, as builds, pulls and events report.
     pub fn stream(documents: &[Value]) -> Self {
         Self::new(
             200,
-            Manner::Stream,
+            ReplyKind::Stream,
             documents
                 .iter()
                 .map(|document| format!("{document}\r\n").into_bytes())
@@ -144,7 +144,7 @@ impl Reply {
     /// A container that is not started yet says nothing, and its streams stay open: the pieces of an attachment wait for
     /// its start, as an engine's do.
     pub fn upgrade<P: Into<Vec<u8>>>(pieces: impl IntoIterator<Item = P>) -> Self {
-        Self::new(101, Manner::Upgrade, pieces.into_iter().map(Into::into).collect())
+        Self::new(101, ReplyKind::Upgrade, pieces.into_iter().map(Into::into).collect())
             .header("Connection", "Upgrade")
             .header("Upgrade", "tcp")
             .header("Content-Type", "application/vnd.docker.raw-stream")
@@ -152,7 +152,7 @@ impl Reply {
 
     /// Bytes instead of HTTP, then the end of the connection.
     pub fn garbage(bytes: impl Into<Vec<u8>>) -> Self {
-        Self::new(0, Manner::Raw, vec![bytes.into()])
+        Self::new(0, ReplyKind::Raw, vec![bytes.into()])
     }
 
     /// What an engine on this machine says of itself, as far as it tells where it is, and this.
@@ -180,13 +180,13 @@ impl Reply {
 
     /// No answer, and no end of the connection.
     pub fn hang() -> Self {
-        Self::new(0, Manner::Hang, Vec::new())
+        Self::new(0, ReplyKind::Hang, Vec::new())
     }
 
     /// The connection ends where the body's end should be.
     #[must_use]
     pub fn dying(mut self) -> Self {
-        self.manner = Manner::Die;
+        self.kind = ReplyKind::Die;
         self
     }
 
@@ -211,12 +211,12 @@ impl Reply {
         self
     }
 
-    fn new(status: u16, manner: Manner, pieces: Vec<Vec<u8>>) -> Self {
+    fn new(status: u16, kind: ReplyKind, pieces: Vec<Vec<u8>>) -> Self {
         Self {
             status,
             headers: Vec::new(),
             pieces,
-            manner,
+            kind,
             delay: Duration::ZERO,
             too_early: false,
         }
@@ -384,14 +384,14 @@ fn converse(stream: &UnixStream, script: &Mutex<Script>) -> io::Result<()> {
             )
         };
         let begin = || {
-            if let Some(container) = container.filter(|_| reply.manner == Manner::Upgrade && !reply.too_early) {
+            if let Some(container) = container.filter(|_| reply.kind == ReplyKind::Upgrade && !reply.too_early) {
                 wait_for_start(script, &container);
             }
         };
         if !send(stream, &reply, begin)? {
             return Ok(());
         }
-        if reply.manner == Manner::Upgrade {
+        if reply.kind == ReplyKind::Upgrade {
             let mut sent = Vec::new();
             reader.read_to_end(&mut sent)?;
             if let Some(recorded) = lock(script).recorded.get_mut(index) {
@@ -514,11 +514,11 @@ fn wait_for_start(script: &Mutex<Script>, container: &str) {
 /// Sends a reply, and tells whether the connection goes on after it. `begin` returns when the body may follow the head.
 fn send(mut stream: &UnixStream, reply: &Reply, begin: impl FnOnce()) -> io::Result<bool> {
     thread::sleep(reply.delay);
-    if reply.manner == Manner::Hang {
+    if reply.kind == ReplyKind::Hang {
         thread::sleep(FOREVER);
         return Ok(false);
     }
-    if reply.manner != Manner::Raw {
+    if reply.kind != ReplyKind::Raw {
         stream.write_all(head(reply).as_bytes())?;
     }
     begin();
@@ -526,8 +526,8 @@ fn send(mut stream: &UnixStream, reply: &Reply, begin: impl FnOnce()) -> io::Res
         if index > 0 {
             thread::sleep(reply.delay);
         }
-        match reply.manner {
-            Manner::Stream | Manner::Die => {
+        match reply.kind {
+            ReplyKind::Stream | ReplyKind::Die => {
                 write!(stream, "{:x}\r\n", piece.len())?;
                 stream.write_all(piece)?;
                 stream.write_all(b"\r\n")?;
@@ -535,14 +535,14 @@ fn send(mut stream: &UnixStream, reply: &Reply, begin: impl FnOnce()) -> io::Res
             _ => stream.write_all(piece)?,
         }
     }
-    match reply.manner {
-        Manner::Stream => stream.write_all(b"0\r\n\r\n")?,
-        Manner::Upgrade => stream.shutdown(Shutdown::Write)?,
-        Manner::Raw | Manner::Die => {
+    match reply.kind {
+        ReplyKind::Stream => stream.write_all(b"0\r\n\r\n")?,
+        ReplyKind::Upgrade => stream.shutdown(Shutdown::Write)?,
+        ReplyKind::Raw | ReplyKind::Die => {
             stream.shutdown(Shutdown::Both)?;
             return Ok(false);
         }
-        Manner::Whole | Manner::Hang => {}
+        ReplyKind::Whole | ReplyKind::Hang => {}
     }
     Ok(true)
 }
@@ -552,15 +552,15 @@ fn head(reply: &Reply) -> String {
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    match reply.manner {
+    match reply.kind {
         // 204 and 304 have no body by definition, and no length.
-        Manner::Whole if reply.status != 204 && reply.status != 304 => {
+        ReplyKind::Whole if reply.status != 204 && reply.status != 304 => {
             head.push_str(&format!(
                 "Content-Length: {}\r\n",
                 reply.pieces.iter().map(Vec::len).sum::<usize>()
             ));
         }
-        Manner::Stream | Manner::Die => head.push_str("Transfer-Encoding: chunked\r\n"),
+        ReplyKind::Stream | ReplyKind::Die => head.push_str("Transfer-Encoding: chunked\r\n"),
         _ => {}
     }
     head + "\r\n"
@@ -600,7 +600,7 @@ mod tests {
     use super::*;
     use crate::http;
 
-    fn ask(engine: &ScriptedEngine, path: &str) -> io::Result<http::Answer> {
+    fn ask(engine: &ScriptedEngine, path: &str) -> io::Result<http::HttpResponse> {
         http::get(&engine.socket(), path, Duration::from_millis(300))
     }
 

@@ -29,14 +29,14 @@ struct Link {
     delay: Duration,
     /// Bytes a second; none for as many as go.
     rate: Option<u64>,
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
     changed: Condvar,
     there: Direction,
     back: Direction,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LinkState {
     cut: bool,
     over: bool,
     connections: Vec<TcpStream>,
@@ -120,7 +120,7 @@ impl Drop for SlowLink {
 }
 
 impl Link {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -421,8 +421,8 @@ fn removal(id: &str) -> String {
     format!("/images/{REMOVING}:{}", id.trim_start_matches("sha256:"))
 }
 
-/// An image that keeps layers for a transfer of the machine with this ID.
-fn keeper(id: &str, machine: &str, transfer: &str) -> Value {
+/// A partial image of a transfer of the machine with this ID.
+fn partial_image(id: &str, machine: &str, transfer: &str) -> Value {
     json!({
         "Id": id, "ParentId": "", "RepoTags": ["<none>:<none>"], "RepoDigests": [], "Created": 1_000_000, "Size": 1,
         "SharedSize": -1, "Containers": -1,
@@ -433,10 +433,10 @@ fn keeper(id: &str, machine: &str, transfer: &str) -> Value {
     })
 }
 
-/// An engine where these keep layers.
-fn keeping(keepers: &[Value]) -> ScriptedEngine {
+/// An engine that has these partial images.
+fn engine_with_partial_images(partial_images: &[Value]) -> ScriptedEngine {
     engine("destination")
-        .on("GET", "/images/json", Reply::json(200, &json!(keepers)))
+        .on("GET", "/images/json", Reply::json(200, &json!(partial_images)))
         // What is half removed.
         .on("GET", "/images/json", Reply::json(200, &json!([])))
         .on("POST", "/images/*/tag", Reply::empty(201))
@@ -466,9 +466,9 @@ fn machine_id(sandbox: &Sandbox) -> String {
 fn what_transfers_of_this_machine_left_is_removed_and_what_others_did_is_named() {
     let sandbox = Sandbox::new();
     let machine = machine_id(&sandbox);
-    let keepers = [
-        keeper(LAYER, &machine, "0123456789abcdef"),
-        keeper(TOP, &"f".repeat(32), "0123456789abcdef"),
+    let partial_images = [
+        partial_image(LAYER, &machine, "0123456789abcdef"),
+        partial_image(TOP, &"f".repeat(32), "0123456789abcdef"),
     ];
     let abort = |dest: &ScriptedEngine, arguments: &[&str]| {
         let host = dest.host();
@@ -478,7 +478,7 @@ fn what_transfers_of_this_machine_left_is_removed_and_what_others_did_is_named()
             .args(arguments);
         invocation.any_stdout().any_stderr().run()
     };
-    let dest = keeping(&keepers);
+    let dest = engine_with_partial_images(&partial_images);
     let outcome = abort(&dest, &[]);
     assert!(outcome.stdout.ends_with(": 1 unnamed image\n"), "{outcome}");
     for part in [
@@ -492,11 +492,11 @@ fn what_transfers_of_this_machine_left_is_removed_and_what_others_did_is_named()
     assert!(!outcome.stderr.contains('\u{1b}'), "{outcome}");
     assert_eq!(removed(&dest), [removal(LAYER)]);
     // A plan changes nothing.
-    let dest = keeping(&keepers);
+    let dest = engine_with_partial_images(&partial_images);
     let outcome = abort(&dest, &["--all", "--dry-run"]);
     assert_eq!(outcome.stdout.lines().count(), 2, "{outcome}");
     assert!(removed(&dest).is_empty() && is_unnamed(&dest));
-    let dest = keeping(&keepers);
+    let dest = engine_with_partial_images(&partial_images);
     let outcome = abort(&dest, &["--all", "--json"]).json();
     assert_eq!(outcome, json!({ "removed": [LAYER, TOP], "left": [] }));
     assert_eq!(removed(&dest), [removal(LAYER), removal(TOP)]);
@@ -505,7 +505,7 @@ fn what_transfers_of_this_machine_left_is_removed_and_what_others_did_is_named()
 #[test]
 fn a_machine_that_has_sent_nothing_removes_nothing_of_others() {
     let sandbox = Sandbox::new();
-    let dest = keeping(&[keeper(LAYER, &"f".repeat(32), "0123456789abcdef")]);
+    let dest = engine_with_partial_images(&[partial_image(LAYER, &"f".repeat(32), "0123456789abcdef")]);
     let outcome = sandbox
         .command("transfer-image")
         .args(["--abort", &dest.host(), "--json"])

@@ -1,6 +1,6 @@
 //! Any bytes are read as an image's archive or refused, also as a layer in an archive that is whole.
 
-use dockerutils_core::docker::images::image_archive::{self, Change};
+use dockerutils_core::docker::images::image_archive::{self, LayerChange};
 
 pub(crate) fn fuzz(bytes: &[u8]) {
     // An error is as good as an image.
@@ -10,7 +10,10 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     };
     for change in image.layers.iter().flatten() {
         let path = match change {
-            Change::File(path, _) | Change::Directory(path) | Change::Deleted(path) | Change::Emptied(path) => path,
+            LayerChange::File(path, _)
+            | LayerChange::Directory(path)
+            | LayerChange::Deleted(path)
+            | LayerChange::Emptied(path) => path,
         };
         assert!(!path.starts_with(b"/") && !path.ends_with(b"/"));
     }

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use dockerutils_core::docker::images::image_save::{self, Found, Names, Pass};
+use dockerutils_core::docker::images::image_save::{self, LayerPaths, Pass, SavedPart};
 use dockerutils_core::docker::images::manifest::Digest;
 
 pub(crate) fn fuzz(bytes: &[u8]) {
     let id = Digest::of(b"id");
     let layers = [Digest::of(b"low"), Digest::of(b"middle"), Digest::of(b"top")];
-    let names = Names::of(&id, &layers);
+    let names = LayerPaths::of(&id, &layers);
     for names in [names.certain(), names] {
         let wanted = layers[1..].to_vec();
         let (sender, mut receiver) = tokio::sync::mpsc::channel(1024);
@@ -20,14 +20,14 @@ pub(crate) fn fuzz(bytes: &[u8]) {
         let mut left = 0;
         while let Some(found) = receiver.blocking_recv() {
             match found {
-                Found::Layer(digest, size) => {
+                SavedPart::Layer(digest, size) => {
                     assert_eq!(left, 0);
                     assert!(layers[1..].contains(&digest) && seen.insert(digest));
                     left = size;
                 }
-                Found::Data(data) => left -= data.len() as u64,
-                Found::End => assert_eq!(left, 0),
-                Found::Config(_) => {}
+                SavedPart::Data(data) => left -= data.len() as u64,
+                SavedPart::End => assert_eq!(left, 0),
+                SavedPart::Config(_) => {}
             }
         }
         if let Ok(Pass::Whole) = reading.join().expect("it does not panic") {

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dockerutils_core::docks::known_hosts::{self, KnownHosts, Verdict};
+use dockerutils_core::docks::known_hosts::{self, HostKeyVerdict, KnownHosts};
 use dockerutils_core::docks::ssh_config::{Local, SshConfig, Tokens, check_host, check_user};
 
 pub(crate) fn fuzz(input: (&[u8], &str, &[u8], &str)) {
@@ -12,7 +12,7 @@ pub(crate) fn fuzz(input: (&[u8], &str, &[u8], &str)) {
     known.add(Path::new("known_hosts"), file);
     let verdict = known.verdict(name, key);
     let lines = file.split(|byte| *byte == b'\n').count();
-    if let Verdict::Known(place) | Verdict::Changed(place) | Verdict::Revoked(place) = &verdict {
+    if let HostKeyVerdict::Known(place) | HostKeyVerdict::Changed(place) | HostKeyVerdict::Revoked(place) = &verdict {
         assert!((1..=lines).contains(&place.line));
         assert!(known_hosts::key_type(key).is_some());
     }
@@ -25,7 +25,10 @@ pub(crate) fn fuzz(input: (&[u8], &str, &[u8], &str)) {
             assert!(!line.contains('\n'));
             let mut recorded = KnownHosts::default();
             recorded.add(Path::new("known_hosts"), line.as_bytes());
-            assert!(matches!(recorded.verdict(name, key), Verdict::Known(_)), "{line}");
+            assert!(
+                matches!(recorded.verdict(name, key), HostKeyVerdict::Known(_)),
+                "{line}"
+            );
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dock_agent::ssh::{SshConnector, SshTransport};
 use dock_link::transport::{Asker, Connection, Connector, Question, Transport, TransportError};
-use dockerutils_core::agent::target::{Command, Exec, Exit, Target};
+use dockerutils_core::agent::target::{Exec, Exit, RemoteCommand, Target};
 use dockerutils_core::docks::SshAccess;
 use dockerutils_core::env::Env;
 use dockerutils_test_support::lab::{self, LabEngine};
@@ -149,14 +149,14 @@ pub async fn link(ssh: &lab::Ssh, user: &str) -> Link {
 
 pub fn line(line: &str) -> Target {
     Target::Exec(Exec {
-        command: Command::Line(line.to_owned()),
+        command: RemoteCommand::Line(line.to_owned()),
         pty: None,
     })
 }
 
 pub fn argv(words: &[&str]) -> Target {
     Target::Exec(Exec {
-        command: Command::Argv(words.iter().map(|&word| word.to_owned()).collect()),
+        command: RemoteCommand::Argv(words.iter().map(|&word| word.to_owned()).collect()),
         pty: None,
     })
 }

@@ -314,7 +314,7 @@ async fn what_a_key_may_not_do_is_told() {
     let sshd = dock.sshd(&["PermitTTY no"]).unwrap();
     let link = link(sshd.ssh(), "ann").await;
     let terminal = Target::Exec(dockerutils_core::agent::target::Exec {
-        command: dockerutils_core::agent::target::Command::Shell,
+        command: dockerutils_core::agent::target::RemoteCommand::Shell,
         pty: Some(dockerutils_core::agent::target::Pty {
             term: "xterm".to_owned(),
             size: dockerutils_core::agent::target::Size { rows: 24, columns: 80 },

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use dock_agent::ssh::SshTransport;
 use dock_link::transport::{Connector, QuestionKind, Transport, TransportErrorKind};
-use dockerutils_core::agent::target::{Command, Exec, Exit, Pty, Size, Target};
+use dockerutils_core::agent::target::{Exec, Exit, Pty, RemoteCommand, Size, Target};
 use dockerutils_core::docks::SshAccess;
 use dockerutils_test_support::lab::Sshd;
 use dockerutils_test_support::wait;
@@ -223,7 +223,7 @@ async fn a_session_of_openssh_carries_everything_that_one_of_libssh2_does() {
     // A terminal, and its sizes.
     let mut terminal = link
         .open(Target::Exec(Exec {
-            command: Command::Line(
+            command: RemoteCommand::Line(
                 "trap 'stty size; test -t 2 && exit 5' WINCH; stty size; while :; do sleep 0.05; done".to_owned(),
             ),
             pty: Some(Pty {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use dock_agent::ssh::SshTransport;
 use dock_link::transport::{Connection, Connector, Transport, TransportErrorKind};
-use dockerutils_core::agent::target::{Command, Exec, Exit, Pty, Size, Target};
+use dockerutils_core::agent::target::{Exec, Exit, Pty, RemoteCommand, Size, Target};
 use dockerutils_test_support::{SlowLink, machine};
 use ring::digest::{Context, SHA256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -97,7 +97,7 @@ async fn a_stream_that_is_dropped_ends_its_command() {
     }
 }
 
-fn terminal(command: Command, rows: u16, columns: u16) -> Target {
+fn terminal(command: RemoteCommand, rows: u16, columns: u16) -> Target {
     Target::Exec(Exec {
         command,
         pty: Some(Pty {
@@ -110,8 +110,9 @@ fn terminal(command: Command, rows: u16, columns: u16) -> Target {
 #[tokio::test]
 async fn a_terminal_has_its_size_and_is_told_a_new_one() {
     let link = link(&dock().ssh().unwrap(), "ann").await;
-    let script =
-        Command::Line("echo $TERM; trap 'stty size; exit 5' WINCH; stty size; while :; do sleep 0.05; done".to_owned());
+    let script = RemoteCommand::Line(
+        "echo $TERM; trap 'stty size; exit 5' WINCH; stty size; while :; do sleep 0.05; done".to_owned(),
+    );
     let Connection { mut stream, exec } = link.open(terminal(script, 33, 101)).await.unwrap();
     let mut exec = exec.unwrap();
     let mut said = Vec::new();
@@ -128,7 +129,7 @@ async fn a_terminal_has_its_size_and_is_told_a_new_one() {
     assert_eq!(exec.stderr.read_to_end(&mut errors).await.unwrap(), 0);
 
     // A login shell.
-    let Connection { mut stream, exec } = link.open(terminal(Command::Shell, 24, 80)).await.unwrap();
+    let Connection { mut stream, exec } = link.open(terminal(RemoteCommand::Shell, 24, 80)).await.unwrap();
     stream
         .write_all(b"shopt -q login_shell && echo lo''gin; exit 4\n")
         .await

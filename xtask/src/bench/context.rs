@@ -10,7 +10,7 @@ use dockerutils_test_support::lab::{Client, LabEngine};
 
 use super::far::{self, Distance, FarDock};
 use super::measure::{Samples, peak_memory, time};
-use super::{Row, Setting, peers};
+use super::{Comparison, Setting, peers};
 use crate::error::Error;
 
 const FILES: usize = 20_000;
@@ -27,18 +27,18 @@ const FAR: Distance = Distance {
 const FAR_LIMITS: [f64; 3] = [0.6, 0.5, 0.3];
 const LIMITS: [f64; 3] = [0.9, 1.0, 0.5];
 
-pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
+pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     let directory = tempfile::Builder::new()
         .prefix("bench")
         .tempdir()
         .map_err(Error::file("a temporary directory"))?;
-    let place = Place::new(setting, directory.path())?;
+    let place = BuildSite::new(setting, directory.path())?;
     let names = ["cold", "one file changed", "nothing changed"];
     let mut rows = names.map(|what| (what, Samples::default(), Samples::default()));
     let mut memory = [None; 3];
     for run in 0..setting.runs {
         // A project of its own for each side and run: neither finds what another has sent.
-        let project = |side: &str| Project::write(directory.path().join(format!("{side}{run}")));
+        let project = |side: &str| BenchProject::write(directory.path().join(format!("{side}{run}")));
         let (ours, theirs) = (project("ours")?, project("theirs")?);
         for (step, (_, our_samples, peer_samples)) in rows.iter_mut().enumerate() {
             if step == 1 {
@@ -61,7 +61,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
     let limits = if setting.far { FAR_LIMITS } else { LIMITS };
     let rows = rows.into_iter().zip(limits).zip(memory);
     Ok(rows
-        .map(|(((what, ours, peer), limit), memory)| Row {
+        .map(|(((what, ours, peer), limit), memory)| Comparison {
             what: what.to_owned(),
             ours,
             peer,
@@ -72,8 +72,8 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
 }
 
 /// The same three builds once more, watched.
-fn measure_memory(place: &Place<'_>, directory: &Path) -> Result<[Option<u64>; 3], Error> {
-    let project = Project::write(directory.join("memory"))?;
+fn measure_memory(place: &BuildSite<'_>, directory: &Path) -> Result<[Option<u64>; 3], Error> {
+    let project = BenchProject::write(directory.join("memory"))?;
     let mut build = place.build(&project);
     let cold = peak_memory(&mut build)?;
     project.change()?;
@@ -85,14 +85,14 @@ fn measure_memory(place: &Place<'_>, directory: &Path) -> Result<[Option<u64>; 3
 }
 
 /// Where both sides build: on an engine that is reached by a socket, or on a dock far away.
-struct Place<'a> {
+struct BuildSite<'a> {
     setting: &'a Setting,
     client: Client,
     /// With the dock's own engine, to clean up there.
     far: Option<(FarDock, LabEngine)>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> BuildSite<'a> {
     fn new(setting: &'a Setting, shared: &Path) -> Result<Self, Error> {
         if !setting.far {
             return Ok(Self {
@@ -110,7 +110,7 @@ impl<'a> Place<'a> {
         })
     }
 
-    fn build(&self, project: &Project) -> Command {
+    fn build(&self, project: &BenchProject) -> Command {
         let mut build = match &self.far {
             Some((dock, _)) => {
                 let mut build = dock.ours("build-image");
@@ -136,17 +136,17 @@ impl<'a> Place<'a> {
     }
 
     /// Takes away what both sides built.
-    fn forget(&self, project: &Project) -> Result<(), Error> {
+    fn forget(&self, project: &BenchProject) -> Result<(), Error> {
         let engine = self.far.as_ref().map_or(&self.setting.engine, |(_, engine)| engine);
         super::forget(self.setting, engine, &project.root, "bench-context")
     }
 }
 
-pub(super) struct Project {
+pub(super) struct BenchProject {
     pub(super) root: PathBuf,
 }
 
-impl Project {
+impl BenchProject {
     pub(super) fn write(root: PathBuf) -> Result<Self, Error> {
         let docker = root.join("docker/web");
         fs::create_dir_all(&docker).map_err(Error::file(&docker))?;

@@ -10,7 +10,7 @@ use dockerutils_test_support::process;
 
 use super::far::{Distance, FarDock};
 use super::measure::{Samples, time};
-use super::{Row, Setting};
+use super::{Comparison, Setting};
 use crate::error::Error;
 
 /// What was promised of `docker ps` at 50 ms. The others have no promise but to be quicker.
@@ -18,7 +18,7 @@ const PS_LIMIT: f64 = 0.3;
 /// So many at once.
 const PARALLEL: usize = 10;
 
-pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
+pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     let engine = &setting.dock;
     let mut rows = Vec::new();
     for (delay, ps_limit) in [(0, 1.0), (50, PS_LIMIT)] {
@@ -34,7 +34,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
             ("ten times docker ps at once", &["ps"], PARALLEL, 1.0),
         ];
         for (what, arguments, at_once, limit) in measures {
-            let mut row = Row {
+            let mut row = Comparison {
                 what: format!("{what}, {delay} ms"),
                 ours: Samples::default(),
                 peer: Samples::default(),

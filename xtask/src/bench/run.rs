@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use dockerutils_test_support::process;
 
 use super::measure::{Samples, peak_memory, time};
-use super::{Row, Setting};
+use super::{Comparison, Setting};
 use crate::error::Error;
 
 /// What goes through `cat`: 1 GiB.
@@ -18,7 +18,7 @@ const SIZE: u64 = 1 << 30;
 /// Nothing is built: the section names the image that the lab's engines have.
 const CONFIG: &str = "[box]\nname = dockerutils-lab-base\ntag = 1\nprefix = False\n";
 
-pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
+pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     let project = tempfile::Builder::new()
         .prefix("bench")
         .tempdir()
@@ -30,7 +30,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
     Ok(vec![exit(setting, project.path())?, pipe(setting, project.path())?])
 }
 
-fn exit(setting: &Setting, project: &Path) -> Result<Row, Error> {
+fn exit(setting: &Setting, project: &Path) -> Result<Comparison, Error> {
     let ours = || run_image(setting, project, "true");
     let peer = Peer::of(setting, project, "true")?;
     // The first run of each is not measured.
@@ -41,7 +41,7 @@ fn exit(setting: &Setting, project: &Path) -> Result<Row, Error> {
         our_samples.push(time(&mut ours())?);
         peer_samples.push(time(&mut peer.command())?);
     }
-    Ok(Row {
+    Ok(Comparison {
         what: "a container that exits".to_owned(),
         ours: our_samples,
         peer: peer_samples,
@@ -50,14 +50,14 @@ fn exit(setting: &Setting, project: &Path) -> Result<Row, Error> {
     })
 }
 
-fn pipe(setting: &Setting, project: &Path) -> Result<Row, Error> {
+fn pipe(setting: &Setting, project: &Path) -> Result<Comparison, Error> {
     let peer = Peer::of(setting, project, "cat")?;
     let (mut our_samples, mut peer_samples) = (Samples::default(), Samples::default());
     for _ in 0..setting.runs {
         our_samples.push(time_copy(&mut run_image(setting, project, "cat"))?);
         peer_samples.push(time_copy(&mut peer.command())?);
     }
-    Ok(Row {
+    Ok(Comparison {
         what: "1 GiB through cat".to_owned(),
         ours: our_samples,
         peer: peer_samples,

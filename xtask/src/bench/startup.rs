@@ -8,17 +8,17 @@ use dockerutils_test_support::lab::Client;
 use dockerutils_test_support::process::announce;
 
 use super::measure::{Samples, peak_memory, time};
-use super::{Row, Setting, peers};
+use super::{Comparison, Setting, peers};
 use crate::error::Error;
 
-pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
+pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     let mut rows = help(setting)?;
     rows.push(unchanged_build(setting)?);
     Ok(rows)
 }
 
 /// `--help` of each command whose original has a help, too.
-fn help(setting: &Setting) -> Result<Vec<Row>, Error> {
+fn help(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     let original = peers::original(&setting.workspace)?;
     // Some of the original's commands act before they read their arguments: let it be on nothing.
     let nowhere = tempfile::tempdir().map_err(Error::file("a temporary directory"))?;
@@ -50,7 +50,7 @@ fn help(setting: &Setting) -> Result<Vec<Row>, Error> {
             peer.push(time(&mut ask(&peer_program))?);
         }
         let memory = Some(peak_memory(&mut ask(&our_program))?);
-        rows.push(Row {
+        rows.push(Comparison {
             what: format!("{} --help", command.name),
             ours,
             peer,
@@ -61,7 +61,7 @@ fn help(setting: &Setting) -> Result<Vec<Row>, Error> {
     Ok(rows)
 }
 
-fn unchanged_build(setting: &Setting) -> Result<Row, Error> {
+fn unchanged_build(setting: &Setting) -> Result<Comparison, Error> {
     let directory = tempfile::Builder::new()
         .prefix("bench")
         .tempdir()
@@ -94,7 +94,7 @@ fn unchanged_build(setting: &Setting) -> Result<Row, Error> {
     }
     let memory = Some(peak_memory(&mut build)?);
     super::forget(setting, &setting.engine, &project, "bench-small")?;
-    Ok(Row {
+    Ok(Comparison {
         what: "unchanged small build".to_owned(),
         ours,
         peer,

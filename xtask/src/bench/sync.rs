@@ -11,9 +11,9 @@ use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::{self, announce};
 use dockerutils_test_support::{SlowLink, machine};
 
-use super::context::{Noise, Project};
+use super::context::{BenchProject, Noise};
 use super::measure::{Samples, peak_memory, time};
-use super::{Row, Setting};
+use super::{Comparison, Setting};
 use crate::error::Error;
 
 /// The dock; the machine's own engine is none.
@@ -31,7 +31,7 @@ const NEW: [(&str, usize, usize, bool, f64); 3] = [
     ("5,000 small files", 5_000, 2_000, true, 0.4),
 ];
 
-pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
+pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     machine::require("rsync", &["rsync"], "the bench's peer")?;
     let directory = tempfile::Builder::new()
         .prefix("bench")
@@ -140,9 +140,9 @@ impl<'a> Near<'a> {
     }
 }
 
-fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> Result<Row, Error> {
-    let _place = Place::mount(engine)?;
-    let project = Project::write(directory.join("project"))?;
+fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> Result<Comparison, Error> {
+    let _place = DockDirectory::mount(engine)?;
+    let project = BenchProject::write(directory.join("project"))?;
     let near = Near::new(setting, engine, directory.join("home"), ROUND_TRIP)?;
     let (mut ours, mut peer) = (near.up(&project.root), near.peer(&project.root));
     announce("sending 200 MB twice, which is not measured");
@@ -158,7 +158,7 @@ fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> R
     }
     let memory = Some(peak_memory(&mut ours)?);
     near.forget()?;
-    Ok(Row {
+    Ok(Comparison {
         what: "nothing changed, 50 ms".to_owned(),
         ours: our_samples,
         peer: peer_samples,
@@ -203,8 +203,8 @@ struct New<'a> {
 }
 
 impl New<'_> {
-    fn row(&self, way: &str, ours: Samples, peer: Samples, memory: u64) -> Row {
-        Row {
+    fn row(&self, way: &str, ours: Samples, peer: Samples, memory: u64) -> Comparison {
+        Comparison {
             what: format!("{way} {}, {} ms", self.what, self.round_trip.as_millis()),
             ours,
             peer,
@@ -217,8 +217,8 @@ impl New<'_> {
         Near::new(self.setting, self.engine, self.directory.join("near"), self.round_trip)
     }
 
-    fn up(&self) -> Result<Row, Error> {
-        let place = Place::mount(self.engine)?;
+    fn up(&self) -> Result<Comparison, Error> {
+        let place = DockDirectory::mount(self.engine)?;
         let near = self.near()?;
         let project = |number| new_project(self.directory, self.data, number);
         // The connection of ours stands while a person works; the peer makes one each time, as it does.
@@ -238,8 +238,8 @@ impl New<'_> {
         Ok(self.row("up", ours, peer, memory))
     }
 
-    fn down(&self) -> Result<Row, Error> {
-        let place = Place::mount(self.engine)?;
+    fn down(&self) -> Result<Comparison, Error> {
+        let place = DockDirectory::mount(self.engine)?;
         let near = self.near()?;
         let mut give = near.rsync();
         give.arg(format!("{}/", self.data.display()))
@@ -268,8 +268,14 @@ impl New<'_> {
 }
 
 /// Ours beside ours on a dock whose `sync` does nothing; on its disk, since memory has nothing to wait for.
-fn durability(setting: &Setting, engine: &LabEngine, directory: &Path, data: &Path, what: &str) -> Result<Row, Error> {
-    let place = Place::on_disk(engine)?;
+fn durability(
+    setting: &Setting,
+    engine: &LabEngine,
+    directory: &Path,
+    data: &Path,
+    what: &str,
+) -> Result<Comparison, Error> {
+    let place = DockDirectory::on_disk(engine)?;
     let near = Near::new(setting, engine, directory.join("near"), Duration::ZERO)?;
     let warm = new_project(directory, data, 0)?;
     time(&mut near.up(&warm))?;
@@ -285,7 +291,7 @@ fn durability(setting: &Setting, engine: &LabEngine, directory: &Path, data: &Pa
         }
     }
     near.forget()?;
-    Ok(Row {
+    Ok(Comparison {
         what: format!("{what}, sync -f"),
         ours: waits,
         peer: does_not,
@@ -373,9 +379,9 @@ impl Drop for IdleSync<'_> {
 }
 
 /// The place on the dock, until this is dropped.
-struct Place<'a>(&'a LabEngine);
+struct DockDirectory<'a>(&'a LabEngine);
 
-impl<'a> Place<'a> {
+impl<'a> DockDirectory<'a> {
     /// On the dock's disk.
     fn on_disk(engine: &'a LabEngine) -> Result<Self, Error> {
         let place = Self(engine);
@@ -421,7 +427,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for DockDirectory<'_> {
     fn drop(&mut self) {
         // What is left is the next one's to unmount.
         let _ = self.empty();

@@ -16,7 +16,7 @@ use dockerutils_test_support::{SlowLink, machine};
 
 use super::context::Noise;
 use super::measure::{Samples, peak_memory, time};
-use super::{Row, Setting, peers, say};
+use super::{Comparison, Setting, peers, say};
 use crate::error::Error;
 
 const IMAGE: &str = "bench-transfer:1";
@@ -26,22 +26,22 @@ const HOST: &str = "bench-dock";
 const LAYERS: [(&str, usize); 4] = [("base", 250), ("libraries", 160), ("model", 83), ("top", 1)];
 /// The links: their names, round trips, bits a second, and the limits of all of it and of one layer: against dockerutils, and
 /// against save and load.
-const LINKS: [Link; 3] = [
-    Link {
+const LINKS: [LinkProfile; 3] = [
+    LinkProfile {
         name: "0 ms",
         round_trip: Duration::ZERO,
         rate: None,
         whole: (0.45, 1.0),
         layer: (0.2, 0.6),
     },
-    Link {
+    LinkProfile {
         name: "100 Mbit/s",
         round_trip: Duration::from_millis(50),
         rate: Some(100_000_000),
         whole: (0.6, 0.6),
         layer: (0.2, 0.6),
     },
-    Link {
+    LinkProfile {
         name: "1 Gbit/s",
         round_trip: Duration::from_millis(50),
         rate: Some(1_000_000_000),
@@ -50,7 +50,7 @@ const LINKS: [Link; 3] = [
     },
 ];
 
-struct Link {
+struct LinkProfile {
     name: &'static str,
     round_trip: Duration,
     rate: Option<u64>,
@@ -60,15 +60,15 @@ struct Link {
 
 /// The three ways to send.
 #[derive(Clone, Copy)]
-enum Way {
+enum SendMethod {
     Ours,
     Original,
     SaveAndLoad,
 }
 
-pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
+pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     machine::require("ssh", &["openssh-client"], "the bench of transfer-image")?;
-    let chosen = |link: &&Link| setting.link.as_deref().is_none_or(|name| name == link.name);
+    let chosen = |link: &&LinkProfile| setting.link.as_deref().is_none_or(|name| name == link.name);
     if !LINKS.iter().any(|link| chosen(&link)) {
         let known = LINKS.map(|link| link.name).join(", ");
         return Err(Error::Failed(format!("no such link; there are: {known}")));
@@ -88,11 +88,11 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
         dock.engine().version,
         dock.engine().store
     ));
-    let project = Project::write(directory.path().join("project"))?;
+    let project = LayeredProject::write(directory.path().join("project"))?;
     project.build(setting, &source)?;
     let mut rows = Vec::new();
     for link in LINKS.iter().filter(chosen) {
-        let bench = Bench::new(setting, &source, dock.engine(), &original, directory.path(), link)?;
+        let bench = TransferBench::new(setting, &source, dock.engine(), &original, directory.path(), link)?;
         rows.extend(bench.rows(&project, link)?);
     }
     process::capture(source.docker().args(["rmi", "--force", IMAGE]))?;
@@ -100,11 +100,11 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Row>, Error> {
 }
 
 /// Files of which an image is built, a layer for each.
-struct Project {
+struct LayeredProject {
     root: PathBuf,
 }
 
-impl Project {
+impl LayeredProject {
     fn write(root: PathBuf) -> Result<Self, Error> {
         let docker = root.join("docker/transfer");
         fs::create_dir_all(&docker).map_err(Error::file(&docker))?;
@@ -163,7 +163,7 @@ impl Project {
 }
 
 /// One link, and what is needed to send over it.
-struct Bench<'a> {
+struct TransferBench<'a> {
     setting: &'a Setting,
     source: &'a LabEngine,
     dock: &'a LabEngine,
@@ -174,14 +174,14 @@ struct Bench<'a> {
     link: SlowLink,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> TransferBench<'a> {
     fn new(
         setting: &'a Setting,
         source: &'a LabEngine,
         dock: &'a LabEngine,
         original: &'a Path,
         directory: &Path,
-        link: &Link,
+        link: &LinkProfile,
     ) -> Result<Self, Error> {
         let ssh = dock.ssh()?;
         // The original calls sudo there.
@@ -231,8 +231,8 @@ impl<'a> Bench<'a> {
         })
     }
 
-    fn rows(&self, project: &Project, link: &Link) -> Result<Vec<Row>, Error> {
-        let ways = [Way::Ours, Way::Original, Way::SaveAndLoad];
+    fn rows(&self, project: &LayeredProject, link: &LinkProfile) -> Result<Vec<Comparison>, Error> {
+        let ways = [SendMethod::Ours, SendMethod::Original, SendMethod::SaveAndLoad];
         let mut whole = ways.map(|_| Samples::default());
         let mut layer = ways.map(|_| Samples::default());
         let (mut layer_bytes, mut packed) = (0, 0);
@@ -244,7 +244,7 @@ impl<'a> Bench<'a> {
                 project.build(self.setting, self.source)?;
                 let before = self.link.bytes().0;
                 layer.push(time(&mut self.send(*way))?);
-                if matches!(way, Way::Ours) {
+                if matches!(way, SendMethod::Ours) {
                     layer_bytes = self.link.bytes().0 - before;
                     packed = project.packed_top()?;
                 }
@@ -257,10 +257,10 @@ impl<'a> Bench<'a> {
             link.name
         ))?;
         self.forget()?;
-        let memory = peak_memory(&mut self.send(Way::Ours))?;
+        let memory = peak_memory(&mut self.send(SendMethod::Ours))?;
         let [ours, original, save] = whole;
         let [our_layer, original_layer, save_layer] = layer;
-        let row = |what: &str, ours: &Samples, peer: Samples, limit| Row {
+        let row = |what: &str, ours: &Samples, peer: Samples, limit| Comparison {
             what: format!("{what}, {}", link.name),
             ours: ours.clone(),
             peer,
@@ -275,19 +275,19 @@ impl<'a> Bench<'a> {
         ])
     }
 
-    fn send(&self, way: Way) -> Command {
+    fn send(&self, way: SendMethod) -> Command {
         let mut command = match way {
-            Way::Ours => {
+            SendMethod::Ours => {
                 let mut command = Command::new(self.setting.bin.join("transfer-image"));
                 command.args([IMAGE, &format!("root@{}", self.link.address())]);
                 command
             }
-            Way::Original => {
+            SendMethod::Original => {
                 let mut command = Command::new(self.original.join("transfer-image"));
                 command.args([IMAGE, HOST]);
                 command
             }
-            Way::SaveAndLoad => {
+            SendMethod::SaveAndLoad => {
                 let mut command = Command::new("sh");
                 command.args(["-ec", &format!("docker save {IMAGE} | ssh {HOST} docker load")]);
                 command

@@ -18,14 +18,14 @@ const BOX: (f64, f64) = (200.0, 64.0);
 const MARGIN: f64 = 16.0;
 
 /// Where a box is.
-struct Place<'a> {
+struct BoxPosition<'a> {
     name: &'a str,
     x: f64,
     y: f64,
     width: f64,
 }
 
-impl Place<'_> {
+impl BoxPosition<'_> {
     fn middle(&self) -> (f64, f64) {
         (self.x + self.width / 2.0, self.y + BOX.1 / 2.0)
     }
@@ -48,7 +48,7 @@ impl Place<'_> {
 
 /// The picture of a text, or what is wrong with which of its lines.
 pub(super) fn draw(text: &str) -> Result<String, String> {
-    let mut boxes: Vec<Place<'_>> = Vec::new();
+    let mut boxes: Vec<BoxPosition<'_>> = Vec::new();
     let (mut frames, mut shapes, mut arrows, mut labels) = (String::new(), String::new(), String::new(), String::new());
     let (mut right, mut bottom) = (0.0_f64, 0.0_f64);
     for (number, line) in text.lines().enumerate() {
@@ -76,7 +76,7 @@ pub(super) fn draw(text: &str) -> Result<String, String> {
                 bottom = bottom.max(y + height + MARGIN);
             }
             (["box", name, ..], [column, row, width]) => {
-                let place = Place {
+                let place = BoxPosition {
                     name,
                     x: MARGIN + (column - 1.0) * COLUMN + (COLUMN - MARGIN - BOX.0) / 2.0,
                     y: MARGIN + (row - 1.0) * ROW + 40.0,

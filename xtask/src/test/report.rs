@@ -14,11 +14,11 @@ struct Time {
     /// As `real: dockerutils-tests::real sync::a_file_is_sent`: the stage, the program, the test.
     name: String,
     seconds: f64,
-    verdict: Verdict,
+    verdict: TestVerdict,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum TestVerdict {
     Passed,
     /// Failed first, and passed when it was tried again.
     Flaky,
@@ -40,9 +40,9 @@ impl Times {
                 name: format!("{stage}: {} {}", suite.name.as_str(), case.name.as_str()),
                 seconds: case.time.unwrap_or_default().as_secs_f64(),
                 verdict: match &case.status {
-                    TestCaseStatus::NonSuccess { .. } => Verdict::Failed,
-                    TestCaseStatus::Success { flaky_runs, .. } if !flaky_runs.is_empty() => Verdict::Flaky,
-                    _ => Verdict::Passed,
+                    TestCaseStatus::NonSuccess { .. } => TestVerdict::Failed,
+                    TestCaseStatus::Success { flaky_runs, .. } if !flaky_runs.is_empty() => TestVerdict::Flaky,
+                    _ => TestVerdict::Passed,
                 },
             })
         });
@@ -68,14 +68,14 @@ impl Times {
     }
 
     pub(super) fn flaky(&self) -> impl Iterator<Item = &str> {
-        self.of(Verdict::Flaky)
+        self.of(TestVerdict::Flaky)
     }
 
     pub(super) fn failed(&self) -> impl Iterator<Item = &str> {
-        self.of(Verdict::Failed)
+        self.of(TestVerdict::Failed)
     }
 
-    fn of(&self, verdict: Verdict) -> impl Iterator<Item = &str> {
+    fn of(&self, verdict: TestVerdict) -> impl Iterator<Item = &str> {
         let tests = self.0.iter().filter(move |time| time.verdict == verdict);
         tests.map(|time| time.name.as_str())
     }

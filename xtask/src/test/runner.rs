@@ -15,14 +15,14 @@ use crate::workspace::Workspace;
 
 /// What a stage counted: its tests, or itself as one check.
 #[derive(Debug, Default, Clone, PartialEq)]
-pub(super) struct Tally {
+pub(super) struct TestCounts {
     pub(super) passed: usize,
     pub(super) failed: usize,
     /// Its tests one by one, where the runner tells.
     pub(super) times: Times,
 }
 
-impl Tally {
+impl TestCounts {
     /// A stage that did not come to an end.
     pub(super) fn failure() -> Self {
         Self {
@@ -41,10 +41,10 @@ impl Tally {
 }
 
 /// A stage without tests of its own is one check.
-pub(super) fn check<E: Into<Error>>(done: Result<(), E>) -> Result<Tally, Error> {
-    done.map(|()| Tally {
+pub(super) fn check<E: Into<Error>>(done: Result<(), E>) -> Result<TestCounts, Error> {
+    done.map(|()| TestCounts {
         passed: 1,
-        ..Tally::default()
+        ..TestCounts::default()
     })
     .map_err(Into::into)
 }
@@ -88,7 +88,7 @@ impl<'a> Nextest<'a> {
     }
 
     /// Runs them all, whatever fails. Which tests were tried twice is in the tally.
-    pub(super) fn run(&self) -> Result<Tally, Error> {
+    pub(super) fn run(&self) -> Result<TestCounts, Error> {
         let report = self.report();
         match fs::remove_file(&report) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::file(&report)(error)),
@@ -119,7 +119,7 @@ impl<'a> Nextest<'a> {
             }
             false => Times::default(),
         };
-        Ok(Tally { passed, failed, times }.agree_with(success))
+        Ok(TestCounts { passed, failed, times }.agree_with(success))
     }
 
     fn command(&self) -> Command {
@@ -135,9 +135,9 @@ impl<'a> Nextest<'a> {
 }
 
 /// Runs `cargo test`.
-pub(super) fn libtest(test: &mut Command) -> Result<Tally, Error> {
+pub(super) fn libtest(test: &mut Command) -> Result<TestCounts, Error> {
     let (success, lines) = watch(test)?;
-    let mut tally = Tally::default();
+    let mut tally = TestCounts::default();
     for (passed, failed) in lines.iter().filter_map(|line| libtest_counts(line)) {
         tally.passed += passed;
         tally.failed += failed;
@@ -238,16 +238,16 @@ mod tests {
 
     #[test]
     fn a_runner_that_failed_has_failed() {
-        assert_eq!(Tally::default().agree_with(false).failed, 1);
+        assert_eq!(TestCounts::default().agree_with(false).failed, 1);
         assert_eq!(
-            Tally {
+            TestCounts {
                 failed: 2,
-                ..Tally::default()
+                ..TestCounts::default()
             }
             .agree_with(false)
             .failed,
             2
         );
-        assert_eq!(Tally::default().agree_with(true).failed, 0);
+        assert_eq!(TestCounts::default().agree_with(true).failed, 0);
     }
 }

@@ -15,7 +15,7 @@ pub(super) const COMPLETE: &str = "--dockerutils-complete";
 
 /// What an argument names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum CompletionKind {
     /// Docks.
     Docks,
     /// Docks and this machine.
@@ -36,7 +36,7 @@ enum Kind {
     Contexts,
 }
 
-impl Kind {
+impl CompletionKind {
     const ALL: [Self; 9] = [
         Self::Docks,
         Self::Places,
@@ -87,7 +87,7 @@ pub(super) fn answer(command: &'static str, words: &[String], env: &Env) {
     let printer = Printer::new(command, Verbosity::Quiet, false, env);
     let kind = words
         .first()
-        .and_then(|word| Kind::ALL.into_iter().find(|kind| kind.word() == word));
+        .and_then(|word| CompletionKind::ALL.into_iter().find(|kind| kind.word() == word));
     let before = words.get(1).and_then(|number| number.parse().ok()).unwrap_or(0);
     if let Some(kind) = kind {
         let words = answers::answers(kind, before, env);
@@ -128,17 +128,17 @@ _dockerutils_words() {
 "#;
 
 /// What a command has to name.
-struct Names {
+struct CompletionSpec {
     command: String,
     /// Options with their spellings.
-    options: Vec<(Vec<String>, Kind)>,
+    options: Vec<(Vec<String>, CompletionKind)>,
     /// Spellings of all options that take a value.
     valued: Vec<String>,
     /// The first positional argument that names something: its name, whether there may be several, and what it names.
-    positional: Option<(String, bool, Kind)>,
+    positional: Option<(String, bool, CompletionKind)>,
 }
 
-impl Names {
+impl CompletionSpec {
     fn of(command: &clap::Command, name: &str) -> Self {
         let spellings = |argument: &clap::Arg| -> Vec<String> {
             let longs = argument.get_long_and_visible_aliases().unwrap_or_default();
@@ -154,12 +154,12 @@ impl Names {
         Self {
             command: name.to_owned(),
             options: valued()
-                .filter_map(|argument| Some((spellings(argument), Kind::of(name, argument)?)))
+                .filter_map(|argument| Some((spellings(argument), CompletionKind::of(name, argument)?)))
                 .collect(),
             valued: valued().flat_map(spellings).collect(),
             positional: command.get_positionals().find_map(|argument| {
                 let many = matches!(argument.get_action(), clap::ArgAction::Append);
-                Some((argument.get_id().to_string(), many, Kind::of(name, argument)?))
+                Some((argument.get_id().to_string(), many, CompletionKind::of(name, argument)?))
             }),
         }
     }
@@ -174,7 +174,7 @@ pub(super) fn script(command: &mut clap::Command, name: &str, shell: Shell) -> S
     let mut out = Vec::new();
     clap_complete::generate(shell, command, name, &mut out);
     let script = String::from_utf8_lossy(&out).into_owned();
-    let names = Names::of(command, name);
+    let names = CompletionSpec::of(command, name);
     if names.is_empty() {
         return script;
     }
@@ -187,7 +187,7 @@ pub(super) fn script(command: &mut clap::Command, name: &str, shell: Shell) -> S
 }
 
 /// clap's function is asked where nothing is named.
-fn bash(script: &str, names: &Names) -> String {
+fn bash(script: &str, names: &CompletionSpec) -> String {
     let name = &names.command;
     let own = script
         .lines()
@@ -221,7 +221,7 @@ fn bash(script: &str, names: &Names) -> String {
             if *many { "" } else { " && ((before == 0))" },
             kind.word()
         ));
-        if *kind == Kind::Docks && !many {
+        if *kind == CompletionKind::Docks && !many {
             // What comes behind the dock is a command there, of which this machine knows nothing.
             body.push_str("    if ((before > 0)); then\n        COMPREPLY=()\n        return\n    fi\n");
         }
@@ -232,12 +232,12 @@ fn bash(script: &str, names: &Names) -> String {
     )
 }
 
-fn zsh(script: &str, names: &Names) -> String {
+fn zsh(script: &str, names: &CompletionSpec) -> String {
     let mut lines = script.lines();
     // `#compdef NAME` stands first.
     let mut out = format!("{}\n{ZSH_WORDS}", lines.next().unwrap_or_default());
     // With a blank before it, zsh calls it as it is.
-    let action = |kind: &Kind| format!(": _dockerutils_words {} {}'", names.command, kind.word());
+    let action = |kind: &CompletionKind| format!(": _dockerutils_words {} {}'", names.command, kind.word());
     for line in lines {
         let named = names.positional.as_ref().filter(|(id, ..)| {
             let start = line.trim_start_matches(['\'', '*', ':']);
@@ -274,11 +274,11 @@ fn zsh(script: &str, names: &Names) -> String {
     out
 }
 
-fn fish(script: &str, names: &Names) -> String {
+fn fish(script: &str, names: &CompletionSpec) -> String {
     let mut out = script.to_owned();
     let name = &names.command;
     // Each line of the answer is a word.
-    let words = |kind: &Kind| {
+    let words = |kind: &CompletionKind| {
         format!(
             "(command {name} {COMPLETE} {} (math (count (commandline -opc | string match -v -- \"-*\")) - 1) 2>/dev/null)",
             kind.word()
@@ -306,8 +306,11 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_word_of_its_own() {
-        for (at, kind) in Kind::ALL.into_iter().enumerate() {
-            assert_eq!(Kind::ALL.iter().position(|other| other.word() == kind.word()), Some(at));
+        for (at, kind) in CompletionKind::ALL.into_iter().enumerate() {
+            assert_eq!(
+                CompletionKind::ALL.iter().position(|other| other.word() == kind.word()),
+                Some(at)
+            );
         }
     }
 }

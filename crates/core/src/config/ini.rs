@@ -2,7 +2,7 @@
 //!
 //! What is read here is what `configparser.ConfigParser()` reads (CPython 3.11, with `optionxform = str`, so that
 //! keys are case-sensitive): the same sections, keys and values, and the same kinds of error. The differential
-//! test `tests/configparser.rs` holds the two together. [`Names::WithoutCase`] is the dialect of `setup.cfg`. Reference:
+//! test `tests/configparser.rs` holds the two together. [`KeyCase::WithoutCase`] is the dialect of `setup.cfg`. Reference:
 //! <https://docs.python.org/3/library/configparser.html#supported-ini-file-structure>.
 //!
 //! ```
@@ -37,21 +37,21 @@ const MAX_EXPANSION: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Ini {
     path: PathBuf,
-    names: Names,
+    names: KeyCase,
     defaults: Section,
     sections: Vec<Section>,
 }
 
 /// How the names of keys are compared; those of sections have case always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
+pub enum KeyCase {
     /// `optionxform = str`: as they are written.
     AsWritten,
     /// configparser's default: in lower case.
     WithoutCase,
 }
 
-impl Names {
+impl KeyCase {
     fn of(self, key: &str) -> Cow<'_, str> {
         match self {
             Self::AsWritten => key.into(),
@@ -66,11 +66,11 @@ struct Section {
     name: String,
     /// The first header; none for a `DEFAULT` that the file doesn't have.
     line: Option<usize>,
-    entries: Vec<Entry>,
+    entries: Vec<IniEntry>,
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct IniEntry {
     key: String,
     line: usize,
     value: String,
@@ -86,7 +86,7 @@ impl Ini {
     /// The first duplicate section, duplicate key or line before any section; failing these, all lines that are
     /// no part of the format, in one [`IniError::Parsing`]. Bad `%` forms are found by [`Ini::get`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, IniError> {
-        Self::parse_names(path, text, Names::AsWritten)
+        Self::parse_names(path, text, KeyCase::AsWritten)
     }
 
     /// [`Ini::parse`] of a file whose keys are compared in another way.
@@ -94,7 +94,7 @@ impl Ini {
     /// # Errors
     ///
     /// As [`Ini::parse`].
-    pub fn parse_names(path: &Path, text: &str, names: Names) -> Result<Self, IniError> {
+    pub fn parse_names(path: &Path, text: &str, names: KeyCase) -> Result<Self, IniError> {
         let mut parser = Parser::new(path, names);
         for (index, line) in lines(text).enumerate() {
             parser.line(index + 1, line)?;
@@ -106,7 +106,7 @@ impl Ini {
     pub fn empty(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            names: Names::AsWritten,
+            names: KeyCase::AsWritten,
             defaults: Section::new(DEFAULT_SECTION, None),
             sections: Vec::new(),
         }
@@ -206,7 +206,7 @@ impl Ini {
     }
 
     /// The entry that a key has in a section, and the section it stands in: this one or `DEFAULT`.
-    fn lookup(&self, section: &str, key: &str) -> Option<(&Section, &Entry)> {
+    fn lookup(&self, section: &str, key: &str) -> Option<(&Section, &IniEntry)> {
         let key = self.names.of(key);
         [self.section(section)?, &self.defaults]
             .into_iter()
@@ -223,7 +223,7 @@ impl Section {
         }
     }
 
-    fn entry(&self, key: &str) -> Option<&Entry> {
+    fn entry(&self, key: &str) -> Option<&IniEntry> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
@@ -269,7 +269,7 @@ struct BadLine {
 }
 
 impl Parser {
-    fn new(path: &Path, names: Names) -> Self {
+    fn new(path: &Path, names: KeyCase) -> Self {
         Self {
             ini: Ini {
                 names,
@@ -357,7 +357,7 @@ impl Parser {
         }
         let has_key = !key.is_empty();
         // Also where the key is empty, which is an error: a second one is a duplicate all the same.
-        section.entries.push(Entry {
+        section.entries.push(IniEntry {
             key: key.into_owned(),
             line,
             value: value.trim_start_matches(is_space).to_owned(),
@@ -382,7 +382,7 @@ impl Parser {
         let mut bad = self.bad.into_iter();
         if let Some(first) = bad.next() {
             return Err(IniError::Parsing {
-                at: Box::new(Place {
+                at: Box::new(ConfigLocation {
                     path: self.ini.path,
                     line: first.line,
                     section: Some(first.section),
@@ -408,8 +408,8 @@ impl Parser {
         }
     }
 
-    fn place(&self, line: usize, section: Option<&str>, key: Option<&str>) -> Box<Place> {
-        Box::new(Place {
+    fn place(&self, line: usize, section: Option<&str>, key: Option<&str>) -> Box<ConfigLocation> {
+        Box::new(ConfigLocation {
             path: self.ini.path.clone(),
             line,
             section: section.map(str::to_owned),
@@ -471,7 +471,7 @@ fn reference(text: &str) -> Option<(&str, &str)> {
 struct Expansion<'a> {
     ini: &'a Ini,
     section: &'a str,
-    asked: (&'a Section, &'a Entry),
+    asked: (&'a Section, &'a IniEntry),
     /// The keys from the one asked for to the one being read.
     trail: Vec<&'a str>,
     text: String,
@@ -481,7 +481,7 @@ struct Expansion<'a> {
 }
 
 impl<'a> Expansion<'a> {
-    fn append(&mut self, origin: &'a Section, entry: &'a Entry) -> Result<(), IniError> {
+    fn append(&mut self, origin: &'a Section, entry: &'a IniEntry) -> Result<(), IniError> {
         self.trail.push(&entry.key);
         if self.trail.len() > MAX_DEPTH && entry.value.contains('%') {
             return Err(IniError::InterpolationDepth {
@@ -520,13 +520,13 @@ impl<'a> Expansion<'a> {
     }
 
     /// Errors that come of many values together are placed at the key that the caller asked for.
-    fn asked(&self) -> Box<Place> {
+    fn asked(&self) -> Box<ConfigLocation> {
         let (origin, entry) = self.asked;
         self.place(origin, entry)
     }
 
-    fn place(&self, origin: &Section, entry: &Entry) -> Box<Place> {
-        Box::new(Place {
+    fn place(&self, origin: &Section, entry: &IniEntry) -> Box<ConfigLocation> {
+        Box::new(ConfigLocation {
             path: self.ini.path.clone(),
             line: entry.line,
             section: Some(origin.name.clone()),
@@ -548,7 +548,7 @@ fn excerpt(text: &str) -> String {
 
 /// Where in a file an error is. Displayed as `path:line: [section] key`, as far as known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ConfigLocation {
     /// The file.
     pub path: PathBuf,
     /// The line, counted from 1; for an error in a value, the line of its key.
@@ -559,7 +559,7 @@ pub struct Place {
     pub key: Option<String>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ConfigLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.path.display(), self.line)?;
         if let Some(section) = &self.section {
@@ -580,7 +580,7 @@ pub enum IniError {
     #[error("{at}: the section is there already, in line {first}")]
     DuplicateSection {
         /// The second header.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// The line of the first.
         first: usize,
     },
@@ -588,7 +588,7 @@ pub enum IniError {
     #[error("{at}: the key is set already, in line {first}")]
     DuplicateOption {
         /// The second setting.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// The line of the first.
         first: usize,
     },
@@ -596,7 +596,7 @@ pub enum IniError {
     #[error("{at}: {text:?} stands before the first [section]")]
     MissingSectionHeader {
         /// The line.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// What is in it.
         text: String,
     },
@@ -604,7 +604,7 @@ pub enum IniError {
     #[error("{at}: {text:?} is neither a [section] nor key = value{}", and_lines(others))]
     Parsing {
         /// The first such line.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// What is in it.
         text: String,
         /// The other such lines.
@@ -614,7 +614,7 @@ pub enum IniError {
     #[error("{at}: {text:?}: a % must begin %% or %(name)s")]
     InterpolationSyntax {
         /// The key in whose value it is.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// The text from the `%` on, shortened.
         text: String,
     },
@@ -622,7 +622,7 @@ pub enum IniError {
     #[error("{at}: \"%({missing})s\" refers to {missing}, which is {}", unset_in(section))]
     InterpolationMissingOption {
         /// The key in whose value it is.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// The section in which it was looked up; another one than the key's where that is in `DEFAULT`.
         section: String,
         /// The name.
@@ -632,7 +632,7 @@ pub enum IniError {
     #[error("{at}: {}", endless(trail))]
     InterpolationDepth {
         /// The key that was asked for.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
         /// The keys that refer to each other, from the one asked for.
         trail: Vec<String>,
     },
@@ -640,13 +640,13 @@ pub enum IniError {
     #[error("{at}: the references make a value of more than {} MiB", MAX_EXPANSION >> 20)]
     InterpolationSize {
         /// The key that was asked for.
-        at: Box<Place>,
+        at: Box<ConfigLocation>,
     },
 }
 
 impl IniError {
     /// Where the error is.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &ConfigLocation {
         match self {
             Self::DuplicateSection { at, .. }
             | Self::DuplicateOption { at, .. }
@@ -766,12 +766,12 @@ mod tests {
     fn names_of_keys_have_case_or_none() {
         let text = "[DEFAULT]\nDir = src\n[a]\nFile = %(dIR)s/x\n";
         let read = |text, names| Ini::parse_names(Path::new("setup.cfg"), text, names);
-        let ini = read(text, Names::WithoutCase).unwrap();
+        let ini = read(text, KeyCase::WithoutCase).unwrap();
         assert_eq!(ini.get("a", "FILE").unwrap().as_deref(), Some("src/x"));
         assert_eq!(ini.keys("a"), ["file", "dir"]);
-        assert!(read(text, Names::AsWritten).unwrap().get("a", "File").is_err());
+        assert!(read(text, KeyCase::AsWritten).unwrap().get("a", "File").is_err());
         let twice = "[a]\nb = 1\nB = 2\n";
-        assert!(read(twice, Names::AsWritten).is_ok() && read(twice, Names::WithoutCase).is_err());
+        assert!(read(twice, KeyCase::AsWritten).is_ok() && read(twice, KeyCase::WithoutCase).is_err());
     }
 
     #[test]

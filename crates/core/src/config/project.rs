@@ -454,7 +454,7 @@ fn variable_error(settings: Settings<'_>, key: &str, cause: &VariableError) -> E
 
 /// What the search for a project's root came upon.
 #[derive(Default)]
-struct Place {
+struct RootSearch {
     /// The root, and its image types.
     found: Option<(PathBuf, Vec<String>)>,
     /// A `docker/` with a Dockerfile directly in it.
@@ -466,10 +466,10 @@ struct Place {
 }
 
 /// Looks for the root of a project. Nothing of it is read yet but names.
-fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<Place> {
+fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<RootSearch> {
     let home = env.home();
     let device = std::fs::metadata(folder).map(|found| found.dev()).ok();
-    let mut place = Place::default();
+    let mut place = RootSearch::default();
     for candidate in folder.ancestors() {
         if candidate != folder {
             let Ok(directory) = std::fs::metadata(candidate) else {
@@ -524,7 +524,7 @@ fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<Place> {
     Ok(place)
 }
 
-impl Place {
+impl RootSearch {
     /// What to say where no project was found.
     fn missing(self, folder: &Path) -> Error {
         if let Some(docker) = self.loose_dockerfile {

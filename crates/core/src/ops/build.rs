@@ -115,7 +115,7 @@ pub struct ImageReport {
     /// Name and tag.
     pub image: String,
     /// `built`, `cached`, `failed` or `skipped`.
-    pub status: Status,
+    pub status: BuildStatus,
     /// The image's ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
@@ -132,12 +132,12 @@ pub struct ImageReport {
     pub context_bytes: u64,
     /// Why it failed, or was skipped.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
+    pub failure: Option<ImageFailure>,
 }
 
 /// Why an image could not be built.
 #[derive(Clone, Debug, Serialize)]
-pub struct Failure {
+pub struct ImageFailure {
     /// The builder's message, or whose else it is.
     #[serde(flatten)]
     pub error: ErrorDocument,
@@ -149,7 +149,7 @@ pub struct Failure {
 /// How it went with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum BuildStatus {
     /// At least one step ran.
     Built,
     /// All steps came from the cache.
@@ -160,7 +160,7 @@ pub enum Status {
     Skipped,
 }
 
-impl Status {
+impl BuildStatus {
     const fn word(self) -> &'static str {
         match self {
             Self::Built => "built",

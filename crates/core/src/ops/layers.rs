@@ -36,7 +36,7 @@ const INSTRUCTION: usize = 72;
 
 /// An image taken apart.
 #[derive(Debug, Serialize)]
-struct Report {
+struct LayersReport {
     image: String,
     id: String,
     /// Bytes of all files of all layers.
@@ -170,7 +170,7 @@ async fn read(context: &Context, reference: &str, image: &str) -> Result<(String
     Ok((facts.id, archived))
 }
 
-fn report(image: String, id: String, archived: &ArchivedImage, steps: &[Instruction]) -> Report {
+fn report(image: String, id: String, archived: &ArchivedImage, steps: &[Instruction]) -> LayersReport {
     let layers = waste::weigh(&archived.layers);
     let total = layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
     let placed = place(&archived.history, archived.layers.len(), steps);
@@ -210,7 +210,7 @@ fn report(image: String, id: String, archived: &ArchivedImage, steps: &[Instruct
             }
         })
         .collect();
-    Report {
+    LayersReport {
         image,
         id,
         size: total,
@@ -221,14 +221,14 @@ fn report(image: String, id: String, archived: &ArchivedImage, steps: &[Instruct
 
 /// Where a layer comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Place {
+struct LayerOrigin {
     line: Option<usize>,
     instruction: String,
 }
 
 /// Finds the instruction of each layer. History and Dockerfile are compared from their ends: what stands before the
 /// Dockerfile's first instruction came with the base image.
-fn place(history: &[Step], layers: usize, steps: &[Instruction]) -> Vec<Place> {
+fn place(history: &[Step], layers: usize, steps: &[Instruction]) -> Vec<LayerOrigin> {
     let mut places = Vec::new();
     let mut left = steps.iter().rev().peekable();
     for step in history.iter().rev() {
@@ -239,14 +239,14 @@ fn place(history: &[Step], layers: usize, steps: &[Instruction]) -> Vec<Place> {
             left = [].iter().rev().peekable();
         }
         if !step.empty_layer {
-            places.push(Place {
+            places.push(LayerOrigin {
                 line: found.map(|instruction| instruction.line),
                 instruction: found.map_or_else(|| plain(&step.created_by), |instruction| instruction.text.clone()),
             });
         }
     }
     // An image that was imported, or squashed, has layers without a history.
-    places.resize(layers, Place::default());
+    places.resize(layers, LayerOrigin::default());
     places.reverse();
     places
 }
@@ -275,7 +275,7 @@ fn plain(created_by: &str) -> String {
     words.join(" ")
 }
 
-fn print(printer: &Printer, report: &Report, whole: bool) {
+fn print(printer: &Printer, report: &LayersReport, whole: bool) {
     let mut table = Table::new([
         ("LAYER", Align::Right),
         ("SIZE", Align::Right),

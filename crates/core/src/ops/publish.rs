@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::Context;
 use crate::config::project::{Origin, Project, designated};
-use crate::docker::connect::client_config::{ClientConfig, Found};
+use crate::docker::connect::client_config::{ClientConfig, FoundLogin};
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::login::Login;
 use crate::docker::images::image;
@@ -58,7 +58,7 @@ pub struct PublishReport {
     /// The reference.
     pub reference: String,
     /// How it went.
-    pub status: Status,
+    pub status: PublishStatus,
     /// The digest of the image in the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
@@ -75,14 +75,14 @@ pub struct PublishReport {
 
 /// All that `--json` prints.
 #[derive(Serialize)]
-struct Document<'a> {
+struct PublishDocument<'a> {
     images: Vec<&'a PublishReport>,
 }
 
 /// How it went with a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum PublishStatus {
     /// It was pushed.
     Pushed,
     /// The registry had it already.
@@ -339,7 +339,7 @@ impl Publisher<'_> {
     }
 
     /// The login that docker would send; what can't be had is said once for each registry.
-    async fn found(&mut self, registry: &str) -> Found {
+    async fn found(&mut self, registry: &str) -> FoundLogin {
         let found = self.config.credentials(registry).await;
         if let Some(warning) = found.warning()
             && self.warned.insert(registry.to_owned())
@@ -360,7 +360,7 @@ impl Publisher<'_> {
                     printer.error(&error);
                     let report = PublishReport {
                         reference: reference.to_string(),
-                        status: Status::Failed,
+                        status: PublishStatus::Failed,
                         digest: None,
                         layers: None,
                         pull: None,
@@ -376,7 +376,7 @@ impl Publisher<'_> {
     fn print(&self, reports: &[(PublishReport, ExitStatus)]) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         if printer.json() {
-            printer.result_json(&Document {
+            printer.result_json(&PublishDocument {
                 images: reports.iter().map(|(report, _)| report).collect(),
             })?;
         } else {
@@ -402,7 +402,7 @@ async fn push_one(
     let (status, digest, layers) = match push::already_there(engine, reference, auth).await {
         Some(digest) => {
             printer.note(&format!("{reference} is there already ({digest})"));
-            (Status::Present, digest, None)
+            (PublishStatus::Present, digest, None)
         }
         None => {
             let pushed = push::push(engine, reference, auth, printer).await?;
@@ -415,7 +415,7 @@ async fn push_one(
                 "{reference} is pushed ({}); layers: {sent} pushed, {mounted} mounted, {present} there already",
                 pushed.digest
             ));
-            (Status::Pushed, pushed.digest, Some(pushed.layers))
+            (PublishStatus::Pushed, pushed.digest, Some(pushed.layers))
         }
     };
     Ok(PublishReport {

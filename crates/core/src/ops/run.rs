@@ -22,7 +22,7 @@ use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
 use crate::docker::containers::container::{self, PublishedPort, Refusal};
 use crate::docker::containers::foreground;
-use crate::docker::containers::heard::Heard;
+use crate::docker::containers::heard::OutputCounter;
 use crate::docker::containers::port_owner;
 use crate::docker::containers::terminal::Signals;
 use crate::docker::images::image::{self, ImageFacts};
@@ -31,7 +31,7 @@ use crate::env::{AWS_VARIABLES, Env};
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::naming::{Designation, legal_container_name};
-use crate::ops::build::{self, BuildArgs, BuildPlan, Status};
+use crate::ops::build::{self, BuildArgs, BuildPlan, BuildStatus};
 use crate::ops::genversion;
 use crate::ops::sync::Docked;
 use crate::terminal;
@@ -784,7 +784,7 @@ async fn build_image(
     // git is waited for: nothing else goes on here.
     tokio::task::block_in_place(|| genversion::before_build(project, &context.printer))?;
     let reports = build::run_plan_on(context, engine, locality, project, &plan).await?;
-    if reports.images.iter().any(|report| report.status == Status::Failed) {
+    if reports.images.iter().any(|report| report.status == BuildStatus::Failed) {
         // The build has said why.
         return Err(Error::failed(format!("{image} could not be built, and is not run")));
     }
@@ -866,10 +866,10 @@ async fn execute(context: &Context, project: &Project, args: &RunArgs, prepared:
         let ports = ports::reached(context, engine.choice(), *local, &id, published).await;
         ports::show(printer, &ports);
     };
-    let records = again::Records::of(&context.env);
+    let records = again::RunRecords::of(&context.env);
     let mut record = again::record(engine, &id, &plan.name, root, *watch);
     again::write_down(&records, &record, printer);
-    let heard = Arc::new(Heard::default());
+    let heard = Arc::new(OutputCounter::default());
     let came = match foreground::run_attached(engine, created, container, &mut signals, &heard, started).await {
         Err(error) => Err(port_owner::explain(engine, error, *local, &context.env).await),
         came => came,

@@ -29,15 +29,15 @@ use crate::shell;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
 use crate::sync::news::Before;
-use crate::sync::news::Event;
+use crate::sync::news::WatchEvent;
 use crate::sync::plan::{Action, Direction, Side, Why};
 use crate::sync::remote::DockShell;
-use crate::sync::request::Request;
+use crate::sync::request::RoundRequest;
 use crate::sync::rhythm::POLL;
 use crate::sync::rsync::Rsync;
 use crate::sync::send::Generated;
 use crate::sync::session::{Conflict, Notice, Report, Session, Target};
-use crate::sync::shared::Shared;
+use crate::sync::shared::SharedSession;
 use crate::sync::shown;
 use crate::sync::trash::Trash;
 use crate::version::{self, Versioneer, file};
@@ -72,7 +72,7 @@ pub struct SyncArgs {
 
 /// The result in JSON.
 #[derive(Serialize)]
-struct Document<'a> {
+struct SyncDocument<'a> {
     dock: &'a str,
     workspace: &'a str,
     sent: Vec<String>,
@@ -108,7 +108,7 @@ struct JsonFailure {
 pub struct Docked {
     /// The dock.
     pub dock: Dock,
-    shared: Shared<DockShell>,
+    shared: SharedSession<DockShell>,
     shell: DockShell,
     printer: Printer,
     generated: Option<Generated>,
@@ -125,7 +125,7 @@ impl Docked {
     /// # Errors
     /// No dock, one without ssh.
     pub fn open(context: &Context, project: &Project, writes: bool, with_git: bool) -> Result<Self> {
-        let mut opening = Opening::new(context, project)?;
+        let mut opening = SessionSetup::new(context, project)?;
         opening.own.with_git |= with_git;
         let (dock, root) = (opening.dock.clone(), opening.local.root().to_owned());
         let (moniker, notice) = (dock.moniker.clone(), Arc::clone(&opening.notice));
@@ -169,7 +169,7 @@ impl Docked {
         };
         Ok(Self {
             dock,
-            shared: Shared::new(root, &moniker, &context.env, notice, Box::new(open)),
+            shared: SharedSession::new(root, &moniker, &context.env, notice, Box::new(open)),
             shell,
             printer,
             generated,
@@ -188,8 +188,8 @@ impl Docked {
     ///
     /// # Errors
     /// A dock that can't be reached; what concerns single paths is in the report.
-    pub async fn sync(&mut self, request: Request) -> Result<Report> {
-        let request = Request {
+    pub async fn sync(&mut self, request: RoundRequest) -> Result<Report> {
+        let request = RoundRequest {
             generated: self.generated.clone(),
             unmade: self.unmade.clone(),
             ..request
@@ -224,7 +224,7 @@ impl Docked {
     ///
     /// # Errors
     /// What hinders the beginning; later failures are told.
-    pub async fn watch(&mut self, printer: &Printer, told: impl FnMut(Event)) -> Result<Infallible> {
+    pub async fn watch(&mut self, printer: &Printer, told: impl FnMut(WatchEvent)) -> Result<Infallible> {
         let printer = printer.clone();
         let take_over = move |process: Option<u32>| match process {
             Some(pid) => printer.note(&format!(
@@ -260,7 +260,7 @@ impl Docked {
 }
 
 /// What a session is made of.
-struct Opening {
+struct SessionSetup {
     dock: Dock,
     agent: Agent,
     local: Local,
@@ -273,7 +273,7 @@ struct Opening {
     own: SyncConfiguration,
 }
 
-impl Opening {
+impl SessionSetup {
     fn new(context: &Context, project: &Project) -> Result<Self> {
         let dock = dock_of(context)?;
         let agent = dock_engine::agent(&dock, &context.env)?.ok_or_else(|| without_ssh(&dock))?;
@@ -324,7 +324,7 @@ impl Opening {
 
 /// A session that only looks: nothing changes on either side, and whatever syncs goes on.
 fn looking(context: &Context, project: &Project) -> Result<(Dock, Session<DockShell>)> {
-    let opening = Opening::new(context, project)?;
+    let opening = SessionSetup::new(context, project)?;
     let memory = Memory::peek(opening.local.root(), &opening.dock.moniker, &context.env);
     let mut session = opening.session(memory);
     set_generated(&mut session, project.root());
@@ -428,7 +428,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         return restore::restore(context, args);
     }
     let project = Project::find(&context.working_dir, &context.env)?;
-    let request = Request {
+    let request = RoundRequest {
         direction: args.direction,
         settle: args.settle,
         only: wanted(context, &project, &args.paths)?,
@@ -441,7 +441,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         let (dock, mut session) = looking(context, &project)?;
         session.with_git |= args.with_git;
         let brake = session.brake;
-        let report = context.block_on(session.sync(&request.wish(brake), true))?;
+        let report = context.block_on(session.sync(&request.sync_request(brake), true))?;
         return listed(context, &dock, &report);
     }
     let mut docked = Docked::open(context, &project, args.direction == Direction::Up, args.with_git)?;
@@ -450,7 +450,10 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         let dock = docked.dock.clone();
         if let Some((_, mut session)) = looking {
             let report = session
-                .sync(&Request::everything(args.direction).wish(session.brake), true)
+                .sync(
+                    &RoundRequest::everything(args.direction).sync_request(session.brake),
+                    true,
+                )
                 .await?;
             root_files::give(context, &project, &dock, &report).await?;
         }
@@ -533,12 +536,12 @@ fn line(path: &[u8], action: Action) -> String {
     format!("{word:<12} {}", shown(path))
 }
 
-fn document<'a>(dock: &'a Dock, report: &'a Report) -> Document<'a> {
+fn document<'a>(dock: &'a Dock, report: &'a Report) -> SyncDocument<'a> {
     let paths = |wanted: fn(&Action) -> bool| {
         let paths = report.done.iter().filter(|(_, action)| wanted(action));
         paths.map(|(path, _)| text(path)).collect()
     };
-    Document {
+    SyncDocument {
         dock: &dock.moniker,
         workspace: &report.workspace,
         sent: paths(|action| matches!(action, Action::Send(_))),
@@ -793,9 +796,9 @@ fn settling(dock: &Dock, report: &Report, conflict: &Conflict, command: &str) ->
 }
 
 /// Says what happened while watching.
-pub fn tell(printer: &Printer, dock: &Dock, event: Event) {
+pub fn tell(printer: &Printer, dock: &Dock, event: WatchEvent) {
     match event {
-        Event::Synced(report, before) => {
+        WatchEvent::Synced(report, before) => {
             for (path, action) in report.done.iter().take(NAMED) {
                 printer.note(&line(path, *action));
             }
@@ -807,12 +810,12 @@ pub fn tell(printer: &Printer, dock: &Dock, event: Event) {
                 printer.note(&format!("hint: {hint}"));
             }
         }
-        Event::Failed(error) => {
+        WatchEvent::Failed(error) => {
             printer.error(&error);
             printer.note("it is tried again");
         }
-        Event::Back => printer.note("the dock answers again"),
-        Event::Blind(error) => {
+        WatchEvent::Back => printer.note("the dock answers again"),
+        WatchEvent::Blind(error) => {
             printer.error(&error);
             printer.note(&format!("changes here are looked for every {} s", POLL.as_secs()));
         }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::holder::Address;
 use super::manifest::Memory;
-use super::request::{Failure, Greeting, Hello, LONGEST_REPLY, PROTOCOL, Reply, Request};
+use super::request::{Greeting, Hello, HolderReply, LONGEST_REPLY, PROTOCOL, RemoteError, RoundRequest};
 use super::session::Report;
 use crate::agent::frame;
 use crate::agent::paths::is_private;
@@ -24,11 +24,11 @@ const UNSAID: Duration = Duration::from_secs(1);
 
 /// What came of asking.
 #[derive(Debug)]
-pub enum Asked {
+pub enum AskOutcome {
     /// The round is done.
     Report(Box<Report>),
     /// The round could not be done.
-    Failed(Failure),
+    Failed(RemoteError),
     /// The holder has ended, or leaves it to the next one.
     Ended,
     /// Nobody can be asked: there is no holder, or none that answers.
@@ -36,7 +36,7 @@ pub enum Asked {
 }
 
 /// Asks for a round; without a request, that the holder steps aside.
-pub async fn ask(memory: &Memory, request: Option<&Request>, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
+pub async fn ask(memory: &Memory, request: Option<&RoundRequest>, notice: &(dyn Fn(&str) + Send + Sync)) -> AskOutcome {
     match Asking::begin(memory, request).await {
         Ok(asking) => asking.answer(notice).await,
         Err(asked) => asked,
@@ -55,8 +55,8 @@ impl Asking {
     ///
     /// # Errors
     /// What there is instead of an answer.
-    pub async fn begin(memory: &Memory, request: Option<&Request>) -> Result<Self, Asked> {
-        let (stream, greeting) = greet(memory, request.is_none()).await.ok_or(Asked::Nobody)?;
+    pub async fn begin(memory: &Memory, request: Option<&RoundRequest>) -> Result<Self, AskOutcome> {
+        let (stream, greeting) = greet(memory, request.is_none()).await.ok_or(AskOutcome::Nobody)?;
         let mut asking = Self {
             stream,
             pid: greeting.pid,
@@ -65,10 +65,10 @@ impl Asking {
             None => {}
             Some(request) if greeting.dockerutils_sync == PROTOCOL => {
                 let written = frame::write_long_message(&mut asking.stream, request).await;
-                written.map_err(|_| Asked::Ended)?;
+                written.map_err(|_| AskOutcome::Ended)?;
             }
             // It would misunderstand, but for this.
-            Some(_) => asking.stream = greet(memory, true).await.ok_or(Asked::Nobody)?.0,
+            Some(_) => asking.stream = greet(memory, true).await.ok_or(AskOutcome::Nobody)?.0,
         }
         Ok(asking)
     }
@@ -79,7 +79,7 @@ impl Asking {
     }
 
     /// Waits for the answer.
-    pub async fn answer(self, notice: &(dyn Fn(&str) + Send + Sync)) -> Asked {
+    pub async fn answer(self, notice: &(dyn Fn(&str) + Send + Sync)) -> AskOutcome {
         let Self { mut stream, pid } = self;
         let unsaid = Instant::now() + UNSAID;
         let mut is_said = false;
@@ -90,13 +90,13 @@ impl Asking {
             }
             let reply = tokio::time::timeout(SILENCE, frame::read_long_message(&mut stream, LONGEST_REPLY)).await;
             match reply {
-                Ok(Ok(Some(Reply::Waiting))) => {}
-                Ok(Ok(Some(Reply::Notice(line)))) => notice(&line),
-                Ok(Ok(Some(Reply::Report(outcome)))) => return Asked::Report(Box::new(outcome.into())),
-                Ok(Ok(Some(Reply::Failed(failure)))) => return Asked::Failed(failure),
-                Ok(Ok(None) | Err(_)) => return Asked::Ended,
+                Ok(Ok(Some(HolderReply::Waiting))) => {}
+                Ok(Ok(Some(HolderReply::Notice(line)))) => notice(&line),
+                Ok(Ok(Some(HolderReply::Report(outcome)))) => return AskOutcome::Report(Box::new(outcome.into())),
+                Ok(Ok(Some(HolderReply::Failed(failure)))) => return AskOutcome::Failed(failure),
+                Ok(Ok(None) | Err(_)) => return AskOutcome::Ended,
                 // It was stopped, or hangs.
-                Err(_) => return Asked::Nobody,
+                Err(_) => return AskOutcome::Nobody,
             }
         }
     }

@@ -52,11 +52,11 @@ pub fn now_ns() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::Kind;
+    use crate::sync::ItemKind;
 
     fn item(device: u64, ctime_ns: i64) -> Item {
         Item {
-            kind: Kind::File,
+            kind: ItemKind::File,
             mode: 0o644,
             stamp: Stamp {
                 ctime_ns,

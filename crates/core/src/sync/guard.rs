@@ -16,7 +16,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize as _, Deserializer};
 
-use super::{Kind, Tree, ancestors, is_acceptable, is_at_or_below, split};
+use super::{ItemKind, Tree, ancestors, is_acceptable, is_at_or_below, split};
 use build_context::{PatternError, Selector};
 
 /// Files of one kind, and why a dock does not change them.
@@ -286,12 +286,12 @@ const GIT_ORDERS: &[&str] = &[
 ];
 
 /// A name, or a part of one on either side of a `*`.
-enum Part {
+enum NamePart {
     Whole(String),
     Starred(String, String),
 }
 
-impl Part {
+impl NamePart {
     fn new(text: &str) -> Self {
         let text = fold(text.as_bytes()).into_owned();
         match text.split_once('*') {
@@ -313,8 +313,8 @@ impl Part {
 /// [`RULES`], by how they are looked for.
 struct Compiled {
     whole: HashMap<String, &'static Rule>,
-    starred: Vec<(Part, &'static Rule)>,
-    long: Vec<(Vec<Part>, &'static Rule)>,
+    starred: Vec<(NamePart, &'static Rule)>,
+    long: Vec<(Vec<NamePart>, &'static Rule)>,
 }
 
 static COMPILED: LazyLock<Compiled> = LazyLock::new(|| {
@@ -326,9 +326,9 @@ static COMPILED: LazyLock<Compiled> = LazyLock::new(|| {
     // Those of git have rules of their own.
     let others = RULES.iter().filter(|rule| rule.why != GIT.why && rule.why != HEAD.why);
     for (name, rule) in others.flat_map(|rule| rule.names.iter().map(move |name| (name, rule))) {
-        let mut parts: Vec<Part> = name.split('/').map(Part::new).collect();
+        let mut parts: Vec<NamePart> = name.split('/').map(NamePart::new).collect();
         match (parts.len(), parts.pop()) {
-            (1, Some(Part::Whole(name))) => drop(compiled.whole.insert(name, rule)),
+            (1, Some(NamePart::Whole(name))) => drop(compiled.whole.insert(name, rule)),
             (1, Some(part)) => compiled.starred.push((part, rule)),
             (_, last) => {
                 parts.extend(last);
@@ -360,7 +360,7 @@ fn fold(name: &[u8]) -> Cow<'_, str> {
 
 /// How a path is on the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum GuardMatch {
     /// It is what the list names, or is in it.
     At(&'static str),
     /// It is a directory on the way to what the list names.
@@ -382,14 +382,14 @@ impl Guard {
         let mut guard = Self::default();
         let links = here
             .iter()
-            .filter(|(path, item)| item.kind == Kind::Symlink && guard.find(path, here, true).is_some());
+            .filter(|(path, item)| item.kind == ItemKind::Symlink && guard.find(path, here, true).is_some());
         let mut queue: Vec<Vec<u8>> = links.map(|(path, _)| path.clone()).chain(obeyed).collect();
         while let Some(path) = queue.pop() {
             if let Some(led) = leads_to(root, &path, here)
                 && guard.led.insert(led.clone())
             {
                 // Links in a directory that is obeyed.
-                let below = super::below(here, &led).filter(|(_, item)| item.kind == Kind::Symlink);
+                let below = super::below(here, &led).filter(|(_, item)| item.kind == ItemKind::Symlink);
                 queue.extend(below.map(|(path, _)| path.clone()));
             }
         }
@@ -429,39 +429,42 @@ impl Guard {
     /// it may go.
     pub fn holds(&self, path: &[u8], here: &Tree, there: &Tree) -> Option<&'static str> {
         let kinds = [here, there].map(|tree| tree.get(path).map(|item| item.kind));
-        if kinds.iter().all(|kind| matches!(kind, None | Some(Kind::Directory))) {
+        if kinds
+            .iter()
+            .all(|kind| matches!(kind, None | Some(ItemKind::Directory)))
+        {
             return None;
         }
         if let Some((_, why)) = self.stray_at(path) {
             return Some(why);
         }
-        match self.find(path, here, kinds.contains(&Some(Kind::Symlink)))? {
-            Found::At(why) | Found::Above(why) => Some(why),
+        match self.find(path, here, kinds.contains(&Some(ItemKind::Symlink)))? {
+            GuardMatch::At(why) | GuardMatch::Above(why) => Some(why),
         }
     }
 
     /// [`Guard::holds`] of a path's mode, also where it is a directory.
     pub fn holds_mode(&self, path: &[u8], here: &Tree) -> Option<&'static str> {
         match self.find(path, here, false)? {
-            Found::At(why) => Some(why),
-            Found::Above(_) => None,
+            GuardMatch::At(why) => Some(why),
+            GuardMatch::Above(_) => None,
         }
     }
 
     /// Why a dock may not put something else in the place of a directory here; `takes` says what a person has named.
     pub fn holds_below(&self, path: &[u8], here: &Tree, takes: impl Fn(&[u8]) -> bool) -> Option<&'static str> {
         super::below(here, path)
-            .filter(|(lower, item)| item.kind != Kind::Directory && !takes(lower))
+            .filter(|(lower, item)| item.kind != ItemKind::Directory && !takes(lower))
             .find_map(
-                |(lower, item)| match self.find(lower, here, item.kind == Kind::Symlink)? {
-                    Found::At(why) | Found::Above(why) => Some(why),
+                |(lower, item)| match self.find(lower, here, item.kind == ItemKind::Symlink)? {
+                    GuardMatch::At(why) | GuardMatch::Above(why) => Some(why),
                 },
             )
     }
 
     /// Whether a path that a person named stands for itself and all below: it is on the list itself.
     pub fn is_listed(&self, path: &[u8], here: &Tree) -> bool {
-        self.stray.contains_key(path) || matches!(self.find(path, here, false), Some(Found::At(_)))
+        self.stray.contains_key(path) || matches!(self.find(path, here, false), Some(GuardMatch::At(_)))
     }
 
     /// The link of the dock's that leads where none may, where it is at a path or in the place of a directory above it; and why
@@ -471,33 +474,33 @@ impl Guard {
         all.find_map(|path| Some((path, *self.stray.get(path)?)))
     }
 
-    fn find(&self, path: &[u8], here: &Tree, link: bool) -> Option<Found> {
+    fn find(&self, path: &[u8], here: &Tree, link: bool) -> Option<GuardMatch> {
         if self.led.iter().any(|led| is_at_or_below(path, led)) {
-            return Some(Found::At(LED));
+            return Some(GuardMatch::At(LED));
         }
         if in_repository(path, here) {
-            return Some(Found::At(GIT.why));
+            return Some(GuardMatch::At(GIT.why));
         }
         // What takes the place of a directory on the way to it would lead elsewhere.
         let is_above = |led: &Vec<u8>| is_at_or_below(led, path);
-        listed(path, link).or_else(|| self.led.iter().any(is_above).then_some(Found::Above(LED)))
+        listed(path, link).or_else(|| self.led.iter().any(is_above).then_some(GuardMatch::Above(LED)))
     }
 }
 
 /// Whether a path is on the list by its names, as a link or as what it is.
 pub fn is_named(path: &[u8]) -> bool {
-    matches!(listed(path, true), Some(Found::At(_)))
+    matches!(listed(path, true), Some(GuardMatch::At(_)))
 }
 
 /// Whether git obeys it, because the directory that it is in looks like a repository.
 fn in_repository(path: &[u8], here: &Tree) -> bool {
-    let is = |directory: &[u8], name: &str, kind: Kind| {
+    let is = |directory: &[u8], name: &str, kind: ItemKind| {
         let full = match directory {
             b"" => name.as_bytes().to_vec(),
             directory => [directory, b"/", name.as_bytes()].concat(),
         };
         here.get(&full)
-            .is_some_and(|item| (item.kind == Kind::Directory) == (kind == Kind::Directory))
+            .is_some_and(|item| (item.kind == ItemKind::Directory) == (kind == ItemKind::Directory))
     };
     std::iter::once(&b""[..]).chain(ancestors(path)).any(|directory| {
         let rest = match directory {
@@ -506,13 +509,13 @@ fn in_repository(path: &[u8], here: &Tree) -> bool {
         };
         let first = rest.split(|byte| *byte == b'/').next().unwrap_or_default();
         GIT_ORDERS.contains(&&*fold(first))
-            && is(directory, "HEAD", Kind::File)
-            && is(directory, "objects", Kind::Directory)
+            && is(directory, "HEAD", ItemKind::File)
+            && is(directory, "objects", ItemKind::Directory)
     })
 }
 
 /// What the list says of a path by its names; `link` where it is a symbolic link on either side.
-fn listed(path: &[u8], link: bool) -> Option<Found> {
+fn listed(path: &[u8], link: bool) -> Option<GuardMatch> {
     let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
     let folded: Vec<Cow<'_, str>> = names.iter().map(|name| fold(name)).collect();
     let compiled = &*COMPILED;
@@ -520,18 +523,18 @@ fn listed(path: &[u8], link: bool) -> Option<Found> {
     let mut of_git = false;
     for (at, name) in folded.iter().enumerate() {
         if let Some(rule) = compiled.whole.get(&**name) {
-            return Some(Found::At(rule.why));
+            return Some(GuardMatch::At(rule.why));
         }
         if let Some((_, rule)) = compiled.starred.iter().find(|(part, _)| part.matches(name)) {
-            return Some(Found::At(rule.why));
+            return Some(GuardMatch::At(rule.why));
         }
         for (parts, rule) in &compiled.long {
             let mut pairs = parts.iter().zip(folded.get(at..).unwrap_or_default());
             if pairs.all(|(part, name)| part.matches(name)) {
                 if at + parts.len() <= folded.len() {
-                    return Some(Found::At(rule.why));
+                    return Some(GuardMatch::At(rule.why));
                 }
-                above = Some(Found::Above(rule.why));
+                above = Some(GuardMatch::Above(rule.why));
             }
         }
         // What Windows calls it is git's own precaution.
@@ -539,14 +542,14 @@ fn listed(path: &[u8], link: bool) -> Option<Found> {
             of_git = true;
             let rest = names.get(at + 1..).unwrap_or_default();
             if link || !is_data(rest) {
-                return Some(Found::At(GIT.why));
+                return Some(GuardMatch::At(GIT.why));
             }
         }
     }
     let is_head = names.last() == Some(&&b"HEAD"[..])
         || (cfg!(target_os = "macos") && folded.last().is_some_and(|name| name == "head"));
     if is_head && !of_git {
-        return Some(Found::At(HEAD.why));
+        return Some(GuardMatch::At(HEAD.why));
     }
     above
 }
@@ -645,7 +648,7 @@ mod tests {
     use crate::sync::{Item, Stamp};
     use build_context::Builder;
 
-    fn item(kind: Kind, target: Option<&str>) -> Item {
+    fn item(kind: ItemKind, target: Option<&str>) -> Item {
         Item {
             kind,
             mode: 0o644,
@@ -661,9 +664,9 @@ mod tests {
         let items = paths
             .iter()
             .map(|path| match (path.strip_suffix('/'), path.split_once("->")) {
-                (Some(path), _) => (path.as_bytes().to_vec(), item(Kind::Directory, None)),
-                (_, Some((path, target))) => (path.as_bytes().to_vec(), item(Kind::Symlink, Some(target))),
-                _ => (path.as_bytes().to_vec(), item(Kind::File, None)),
+                (Some(path), _) => (path.as_bytes().to_vec(), item(ItemKind::Directory, None)),
+                (_, Some((path, target))) => (path.as_bytes().to_vec(), item(ItemKind::Symlink, Some(target))),
+                _ => (path.as_bytes().to_vec(), item(ItemKind::File, None)),
             });
         items.collect()
     }
@@ -821,7 +824,7 @@ mod tests {
         for (path, target) in [("link", ".secret"), ("link", "build/x"), ("sub/link", "../.secret")] {
             assert_eq!(stray(path, target), Some(IGNORED), "{target}");
         }
-        let there = Tree::from([(b"link".to_vec(), item(Kind::Symlink, None))]);
+        let there = Tree::from([(b"link".to_vec(), item(ItemKind::Symlink, None))]);
         let mut guard = Guard::default();
         guard
             .judge_links(Path::new("/p"), there.keys(), &here, &there, &mut selector)

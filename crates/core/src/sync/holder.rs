@@ -22,7 +22,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::manifest::Memory;
 use super::remote::Shell;
-use super::request::{Failure, Greeting, Hello, LONGEST_REQUEST, Outcome, PROTOCOL, Reply, Request};
+use super::request::{
+    Greeting, Hello, HolderReply, LONGEST_REQUEST, PROTOCOL, RemoteError, RemoteReport, RoundRequest,
+};
 use super::session::{Notice, Report, Session};
 use crate::agent::frame;
 use crate::agent::paths::{SOCKET_PATH, own_directory};
@@ -50,16 +52,16 @@ pub struct Address {
 }
 
 /// What somebody asks for.
-enum Wanted {
-    Round(Request),
+enum HolderRequest {
+    Round(RoundRequest),
     /// That the holder steps aside.
     Leave,
 }
 
 /// Somebody who asks, and waits for the answer.
 struct Asker {
-    wanted: Wanted,
-    replies: UnboundedSender<Reply>,
+    wanted: HolderRequest,
+    replies: UnboundedSender<HolderReply>,
 }
 
 /// What a holder did for others.
@@ -133,7 +135,9 @@ impl Holder {
     /// Whether somebody has asked that the holder steps aside.
     pub fn is_to_leave(&mut self) -> bool {
         self.listen_up();
-        self.waiting.iter().any(|asker| matches!(asker.wanted, Wanted::Leave))
+        self.waiting
+            .iter()
+            .any(|asker| matches!(asker.wanted, HolderRequest::Leave))
     }
 
     /// Takes in all that was asked for by now, and forgets who has gone.
@@ -145,8 +149,8 @@ impl Holder {
     }
 
     /// Those who have asked for this very round.
-    fn take(&mut self, request: &Request) -> Vec<Asker> {
-        let same = |asker: &mut Asker| matches!(&asker.wanted, Wanted::Round(wanted) if wanted == request);
+    fn take(&mut self, request: &RoundRequest) -> Vec<Asker> {
+        let same = |asker: &mut Asker| matches!(&asker.wanted, HolderRequest::Round(wanted) if wanted == request);
         self.waiting.extract_if(.., same).collect()
     }
 
@@ -154,7 +158,7 @@ impl Holder {
     ///
     /// # Errors
     /// Those of [`Session::sync`].
-    pub async fn round<S: Shell>(&mut self, session: &mut Session<S>, request: &Request) -> Result<Report> {
+    pub async fn round<S: Shell>(&mut self, session: &mut Session<S>, request: &RoundRequest) -> Result<Report> {
         self.listen_up();
         let askers = self.take(request);
         let own = Arc::clone(&session.notice);
@@ -165,9 +169,9 @@ impl Holder {
     pub async fn answer<S: Shell>(&mut self, session: &mut Session<S>) -> Vec<Served> {
         self.listen_up();
         let mut served = Vec::new();
-        let mut requests: Vec<Request> = Vec::new();
+        let mut requests: Vec<RoundRequest> = Vec::new();
         for asker in &self.waiting {
-            if let Wanted::Round(request) = &asker.wanted
+            if let HolderRequest::Round(request) = &asker.wanted
                 && !requests.contains(request)
             {
                 requests.push(request.clone());
@@ -209,16 +213,16 @@ impl Drop for Holder {
 /// A round for all of these; what is to be said meanwhile goes to them, and to `own`.
 async fn round<S: Shell>(
     session: &mut Session<S>,
-    request: &Request,
+    request: &RoundRequest,
     askers: &[Asker],
     own: Option<Notice>,
 ) -> Result<Report> {
-    let listeners: Vec<UnboundedSender<Reply>> = askers.iter().map(|asker| asker.replies.clone()).collect();
+    let listeners: Vec<UnboundedSender<HolderReply>> = askers.iter().map(|asker| asker.replies.clone()).collect();
     let before = Arc::clone(&session.notice);
     session.notice = Arc::new(move |line| {
         for listener in &listeners {
             // Whoever asked has gone.
-            let _ = listener.send(Reply::Notice(line.to_owned()));
+            let _ = listener.send(HolderReply::Notice(line.to_owned()));
         }
         if let Some(own) = &own {
             own(line);
@@ -228,8 +232,8 @@ async fn round<S: Shell>(
     session.notice = before;
     for asker in askers {
         let reply = match &result {
-            Ok(report) => Reply::Report(Outcome::from(report)),
-            Err(error) => Reply::Failed(Failure::from(error)),
+            Ok(report) => HolderReply::Report(RemoteReport::from(report)),
+            Err(error) => HolderReply::Failed(RemoteError::from(error)),
         };
         let _ = asker.replies.send(reply);
     }
@@ -240,12 +244,12 @@ async fn round<S: Shell>(
 ///
 /// # Errors
 /// Those of [`Session::sync`].
-pub(super) async fn fulfil<S: Shell>(session: &mut Session<S>, request: &Request) -> Result<Report> {
+pub(super) async fn fulfil<S: Shell>(session: &mut Session<S>, request: &RoundRequest) -> Result<Report> {
     session.generated.clone_from(&request.generated);
     session.unmade.clone_from(&request.unmade);
     let (brake, with_git) = (session.brake, session.with_git);
     session.with_git |= request.with_git;
-    let result = session.sync(&request.wish(brake), false).await;
+    let result = session.sync(&request.sync_request(brake), false).await;
     session.with_git = with_git;
     result
 }
@@ -283,7 +287,7 @@ async fn converse(stream: UnixStream, tell: UnboundedSender<Asker>, mut closing:
     }
     drop(tell);
     // Whoever asks hears that it was taken in.
-    let taken_in = tokio::time::timeout(WORDS, frame::write_long_message(&mut stream, &Reply::Waiting)).await;
+    let taken_in = tokio::time::timeout(WORDS, frame::write_long_message(&mut stream, &HolderReply::Waiting)).await;
     if !matches!(taken_in, Ok(Ok(()))) {
         return;
     }
@@ -298,9 +302,9 @@ async fn converse(stream: UnixStream, tell: UnboundedSender<Asker>, mut closing:
             },
             // It has gone: nothing more is said by an asker.
             _ = frame::incoming(&stream) => return,
-            _ = beat.tick() => Reply::Waiting,
+            _ = beat.tick() => HolderReply::Waiting,
         };
-        let is_last = matches!(reply, Reply::Report(_) | Reply::Failed(_));
+        let is_last = matches!(reply, HolderReply::Report(_) | HolderReply::Failed(_));
         let written = tokio::time::timeout(WORDS, frame::write_long_message(&mut stream, &reply)).await;
         if is_last || !matches!(written, Ok(Ok(()))) {
             return;
@@ -309,7 +313,7 @@ async fn converse(stream: UnixStream, tell: UnboundedSender<Asker>, mut closing:
 }
 
 /// What an asker wants; none of one that speaks another version, or only looked.
-async fn listen(stream: &mut UnixStream) -> io::Result<Option<Wanted>> {
+async fn listen(stream: &mut UnixStream) -> io::Result<Option<HolderRequest>> {
     if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
         return Ok(None);
     }
@@ -323,11 +327,11 @@ async fn listen(stream: &mut UnixStream) -> io::Result<Option<Wanted>> {
     };
     frame::write_message(stream, &greeting).await?;
     if hello.leave {
-        return Ok(Some(Wanted::Leave));
+        return Ok(Some(HolderRequest::Leave));
     }
     if hello.dockerutils_sync != PROTOCOL {
         return Ok(None);
     }
     let request = frame::read_long_message(stream, LONGEST_REQUEST).await?;
-    Ok(request.map(Wanted::Round))
+    Ok(request.map(HolderRequest::Round))
 }

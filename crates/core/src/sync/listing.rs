@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::clock::Clocks;
-use super::{Item, Kind, LONGEST_PATH, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, is_acceptable, split};
+use super::{Item, ItemKind, LONGEST_PATH, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, is_acceptable, split};
 use build_context::{PatternError, Selector};
 
 /// The format of a record, for `stat -c`.
@@ -110,16 +110,16 @@ fn parse(text: &[u8]) -> Option<(&[u8], Option<Item>)> {
         return None;
     }
     let kind = match mode & 0o170_000 {
-        0o100_000 => Kind::File,
-        0o040_000 => Kind::Directory,
-        0o120_000 => Kind::Symlink,
+        0o100_000 => ItemKind::File,
+        0o040_000 => ItemKind::Directory,
+        0o120_000 => ItemKind::Symlink,
         _ => return Some((rest, None)),
     };
     let item = Item {
         kind,
         mode: mode & MODE_BITS,
         stamp: Stamp {
-            size: if kind == Kind::Directory { 0 } else { size },
+            size: if kind == ItemKind::Directory { 0 } else { size },
             mtime,
             ctime_ns: ctime.checked_mul(1_000_000_000)?.checked_add(nanoseconds)?,
             inode,
@@ -169,7 +169,7 @@ pub fn read(text: &[u8], selector: &mut Selector) -> Result<Listing, ListingErro
         if !is_acceptable(path) {
             return Err(ListingError::Record(String::from_utf8_lossy(path).into_owned()));
         }
-        let is_directory = item.kind == Kind::Directory;
+        let is_directory = item.kind == ItemKind::Directory;
         if selector.lists(path, is_directory)? {
             let mut above = split(path).0;
             while !above.is_empty() && !listing.tree.contains_key(above) {
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(paths, ["-d".as_bytes(), "-d/é\n".as_bytes(), b"a b\n/s 1 2"]);
         assert_eq!((listing.device, listing.status), (65024, 0));
         let item = &listing.tree[&b"a b\n/s 1 2"[..]];
-        assert_eq!((item.mode, item.owner, item.kind), (0o644, 1000, Kind::File));
+        assert_eq!((item.mode, item.owner, item.kind), (0o644, 1000, ItemKind::File));
         assert_eq!(item.stamp.ctime_ns, 1_795_266_667_701_757_813);
     }
 

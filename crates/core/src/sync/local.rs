@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::clock::{Clocks, now_ns};
 use super::listing::below_root;
-use super::{Content, Item, Kind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, split};
+use super::{Content, Item, ItemKind, MODE_BITS, OWN_DIRECTORY, Stamp, Tree, split};
 use crate::error::{Error, Result};
 use crate::hexadecimal;
 use crate::hint;
@@ -319,7 +319,13 @@ impl Local {
     ///
     /// # Errors
     /// What the system says.
-    pub fn take(&self, stage: &Stage, directory: &str, path: &[u8], staged: &str) -> Result<Option<Item>, LocalError> {
+    pub fn take(
+        &self,
+        stage: &StagingDirectory,
+        directory: &str,
+        path: &[u8],
+        staged: &str,
+    ) -> Result<Option<Item>, LocalError> {
         let own = [OWN_DIRECTORY, b"/", directory.as_bytes()].concat();
         let (parent, name) = split(path);
         let parent = match parent {
@@ -327,7 +333,7 @@ impl Local {
             parent => [own.as_slice(), b"/", parent].concat(),
         };
         let parent = self.context.open_directory(&parent)?;
-        if !matches!(self.look_at(&parent, name)?, Some(item) if item.kind == Kind::File) {
+        if !matches!(self.look_at(&parent, name)?, Some(item) if item.kind == ItemKind::File) {
             return Ok(None);
         }
         rustix::fs::renameat(&parent, OsStr::from_bytes(name), &stage.fd, staged)?;
@@ -338,7 +344,7 @@ impl Local {
     ///
     /// # Errors
     /// A root that can't be written to, and a full disk.
-    pub fn stage(&self) -> io::Result<Stage> {
+    pub fn stage(&self) -> io::Result<StagingDirectory> {
         let own = self.root().join(OsStr::from_bytes(OWN_DIRECTORY));
         loop {
             match private_directory(&own) {
@@ -357,7 +363,7 @@ impl Local {
             // Locked, until this process ends: what nobody holds was left behind.
             let Some(fd) = held(&path)? else { continue };
             if fs::symlink_metadata(&path).is_ok() {
-                return Ok(Stage {
+                return Ok(StagingDirectory {
                     own,
                     name,
                     path,
@@ -391,7 +397,13 @@ impl Local {
     ///
     /// # Errors
     /// Somebody else's change meanwhile, which stays; a system that refuses.
-    pub fn put(&self, path: &[u8], staged: &str, stage: &Stage, expected: Option<&Item>) -> Result<Item, LocalError> {
+    pub fn put(
+        &self,
+        path: &[u8],
+        staged: &str,
+        stage: &StagingDirectory,
+        expected: Option<&Item>,
+    ) -> Result<Item, LocalError> {
         let (parent, name) = split(path);
         let parent = self.context.open_directory(parent).map_err(meanwhile)?;
         self.check(&parent, name, expected)?;
@@ -438,21 +450,21 @@ impl Local {
         match rustix::fs::mkdirat(&parent, OsStr::from_bytes(name), Mode::from_raw_mode(0o700 as _)) {
             Ok(()) => {}
             Err(Errno::EXIST) => match self.look_at(&parent, name)? {
-                Some(item) if item.kind == Kind::Directory => return Ok(item),
+                Some(item) if item.kind == ItemKind::Directory => return Ok(item),
                 _ => return Err(LocalError::Meanwhile),
             },
             Err(error) => return Err(error.into()),
         }
-        self.set_mode(path, mode | 0o700, Kind::Directory)
+        self.set_mode(path, mode | 0o700, ItemKind::Directory)
     }
 
     /// Gives a file or directory a mode.
     ///
     /// # Errors
     /// Something else in its place meanwhile; a system that refuses.
-    pub fn set_mode(&self, path: &[u8], mode: u32, kind: Kind) -> Result<Item, LocalError> {
+    pub fn set_mode(&self, path: &[u8], mode: u32, kind: ItemKind) -> Result<Item, LocalError> {
         let file: File = match kind {
-            Kind::Directory => self.context.open_directory(path).map_err(meanwhile)?.into(),
+            ItemKind::Directory => self.context.open_directory(path).map_err(meanwhile)?.into(),
             _ => self.context.open_file(path).map_err(|error| match error {
                 WalkError::Io { source, .. } => LocalError::Io(source),
                 _ => LocalError::Meanwhile,
@@ -475,7 +487,7 @@ impl Local {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(true),
             Err(error) => return Err(error.into()),
         };
-        let directory = expected.kind == Kind::Directory;
+        let directory = expected.kind == ItemKind::Directory;
         let flags = match directory {
             true => AtFlags::REMOVEDIR,
             false => {
@@ -526,7 +538,7 @@ impl Local {
         };
         let mut item = item(&stat, self.device);
         if let Some(item) = &mut item
-            && item.kind == Kind::Symlink
+            && item.kind == ItemKind::Symlink
         {
             item.target = rustix::fs::readlinkat(parent, name, Vec::new())
                 .ok()
@@ -542,11 +554,11 @@ impl Local {
 }
 
 /// What a walk has met, where the root is on this file system; none for what does not travel.
-pub(super) fn walked(entry: &build_context::Entry, root: u64) -> Option<Item> {
+pub(super) fn walked(entry: &build_context::ContextEntry, root: u64) -> Option<Item> {
     let (kind, target) = match &entry.kind {
-        build_context::Kind::Directory => (Kind::Directory, None),
-        build_context::Kind::File | build_context::Kind::HardLink(_) => (Kind::File, None),
-        build_context::Kind::Symlink(target) => (Kind::Symlink, Some(target.clone())),
+        build_context::FileKind::Directory => (ItemKind::Directory, None),
+        build_context::FileKind::File | build_context::FileKind::HardLink(_) => (ItemKind::File, None),
+        build_context::FileKind::Symlink(target) => (ItemKind::Symlink, Some(target.clone())),
         _ => return None,
     };
     Some(Item {
@@ -580,7 +592,7 @@ pub fn contents_of(mut file: File) -> Option<Content> {
 
 /// A directory of this process in ours, while files are received. It goes when this is dropped.
 #[derive(Debug)]
-pub struct Stage {
+pub struct StagingDirectory {
     own: PathBuf,
     name: String,
     path: PathBuf,
@@ -589,7 +601,7 @@ pub struct Stage {
     next: AtomicU64,
 }
 
-impl Stage {
+impl StagingDirectory {
     /// A name that nothing in it has yet, whoever asks at the same time.
     pub fn free_name(&self) -> String {
         self.next.fetch_add(1, Ordering::Relaxed).to_string()
@@ -622,7 +634,7 @@ impl Stage {
     /// Makes a symbolic link in it.
     ///
     /// # Errors
-    /// As [`Stage::create`].
+    /// As [`StagingDirectory::create`].
     pub fn link(&self, name: &str, target: &[u8]) -> io::Result<()> {
         Ok(rustix::fs::symlinkat(OsStr::from_bytes(target), &self.fd, name)?)
     }
@@ -648,7 +660,7 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
+impl Drop for StagingDirectory {
     fn drop(&mut self) {
         // The next sync removes what this can't.
         let _ = fs::remove_dir_all(&self.path);
@@ -707,9 +719,9 @@ fn device(stat: &Stat) -> u64 {
 #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
 fn item(stat: &Stat, root: u64) -> Option<Item> {
     let kind = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
-        rustix::fs::FileType::RegularFile => Kind::File,
-        rustix::fs::FileType::Directory => Kind::Directory,
-        rustix::fs::FileType::Symlink => Kind::Symlink,
+        rustix::fs::FileType::RegularFile => ItemKind::File,
+        rustix::fs::FileType::Directory => ItemKind::Directory,
+        rustix::fs::FileType::Symlink => ItemKind::Symlink,
         _ => return None,
     };
     let ctime = (stat.st_ctime as i64).saturating_mul(1_000_000_000);
@@ -718,7 +730,7 @@ fn item(stat: &Stat, root: u64) -> Option<Item> {
         mode: u32::from(stat.st_mode) & MODE_BITS,
         stamp: Stamp {
             size: match kind {
-                Kind::Directory => 0,
+                ItemKind::Directory => 0,
                 _ => u64::try_from(stat.st_size).unwrap_or_default(),
             },
             mtime: stat.st_mtime as i64,

@@ -16,7 +16,7 @@ use dock_client::sync_memory::{self, MANIFEST, VERSION};
 use serde::{Deserialize, Serialize};
 
 use super::local::RootIdentity;
-use super::{Content, Item, Kind, MODE_BITS, Stamp, is_acceptable};
+use super::{Content, Item, ItemKind, MODE_BITS, Stamp, is_acceptable};
 use crate::agent::paths::state_directory;
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -53,7 +53,7 @@ impl RecordedSide {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// What it was, on both sides.
-    pub kind: Kind,
+    pub kind: ItemKind,
     /// Its contents, on both sides; of directories, those of nothing.
     pub content: Content,
     /// On this machine.
@@ -149,9 +149,9 @@ impl Manifest {
         text.push(b'\n');
         for (path, record) in &self.records {
             let kind = match record.kind {
-                Kind::File => 'f',
-                Kind::Directory => 'd',
-                Kind::Symlink => 'l',
+                ItemKind::File => 'f',
+                ItemKind::Directory => 'd',
+                ItemKind::Symlink => 'l',
             };
             let line = format!(
                 "{kind} {} {} {} ",
@@ -182,9 +182,9 @@ fn side(side: &RecordedSide) -> String {
 fn read_record(line: &[u8]) -> Option<(&[u8], Record)> {
     let mut fields = line.splitn(5, |byte| *byte == b' ');
     let kind = match fields.next()? {
-        b"f" => Kind::File,
-        b"d" => Kind::Directory,
-        b"l" => Kind::Symlink,
+        b"f" => ItemKind::File,
+        b"d" => ItemKind::Directory,
+        b"l" => ItemKind::Symlink,
         _ => return None,
     };
     let content = Content::from_hex(fields.next()?)?;
@@ -407,7 +407,7 @@ mod tests {
 
     fn records() -> impl Strategy<Value = Records> {
         let path = prop::collection::vec(1..=255_u8, 1..12).prop_filter("a path", |path| is_acceptable(path));
-        let kind = prop_oneof![Just(Kind::File), Just(Kind::Directory), Just(Kind::Symlink)];
+        let kind = prop_oneof![Just(ItemKind::File), Just(ItemKind::Directory), Just(ItemKind::Symlink)];
         let record =
             (kind, any::<[u8; 32]>(), one_side(), one_side()).prop_map(|(kind, content, here, there)| Record {
                 kind,

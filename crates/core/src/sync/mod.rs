@@ -55,7 +55,7 @@ pub const LONGEST_PATH: usize = 4096;
 
 /// What a path is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ItemKind {
     /// A regular file; another name of one is a file of its own.
     File,
     /// A directory.
@@ -112,7 +112,7 @@ impl std::fmt::Debug for Content {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     /// What it is.
-    pub kind: Kind,
+    pub kind: ItemKind,
     /// Permission bits, of [`MODE_BITS`].
     pub mode: u32,
     /// By what it is told from a changed one.

@@ -18,7 +18,7 @@ const SECOND_LOOK: Duration = POLL;
 
 /// What happened while watching.
 #[derive(Debug)]
-pub enum Event {
+pub enum WatchEvent {
     /// Something travelled, or is in the way that was not said yet; with how much of its kind was.
     Synced(Report, Before),
     /// Something failed; it is tried again.
@@ -67,10 +67,10 @@ pub struct Fresh {
 
 impl Fresh {
     /// Tells it, where there is any.
-    pub fn tell(self, tell: &mut impl FnMut(Event)) {
+    pub fn tell(self, tell: &mut impl FnMut(WatchEvent)) {
         let Self { report, before, .. } = self;
         if !report.done.is_empty() || !report.is_clean() || !report.root_files.is_empty() || !report.others.is_empty() {
-            tell(Event::Synced(report, before));
+            tell(WatchEvent::Synced(report, before));
         }
     }
 }

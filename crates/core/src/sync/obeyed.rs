@@ -220,12 +220,12 @@ mod tests {
     use super::*;
     use crate::sync::guard::Guard;
 
-    struct Project {
+    struct TestProject {
         _folder: tempfile::TempDir,
         root: PathBuf,
     }
 
-    impl Project {
+    impl TestProject {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             let root = folder.path().canonicalize().unwrap();
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn what_git_is_told_to_run_in_the_project_is_held() {
-        let project = Project::new();
+        let project = TestProject::new();
         project.write("tools/fsmonitor", "");
         project.write("scripts/pre-commit", "");
         project.write("alone.sh", "");
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn what_an_included_configuration_and_a_repository_in_the_project_name_is_held() {
-        let project = Project::new();
+        let project = TestProject::new();
         project.write(
             ".git/config",
             "[include]\npath = ../shared.inc\n[includeIf \"gitdir:x\"]\npath = ../missing.inc\n",
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn what_links_of_the_list_lead_to_is_held_where_the_links_do_not_travel() {
-        let project = Project::new();
+        let project = TestProject::new();
         project.link(".envrc", "scripts/env.sh");
         project.link(".vscode/deep/tasks.json", "../../tools/tasks.json");
         project.link("data/link", "../free");
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn what_says_which_variables_a_container_gets_is_held() {
-        let project = Project::new();
+        let project = TestProject::new();
         let cfg = "[web]\nargs = --env-file docker/web.vars --rm\n  --env-file='b.vars' --security-opt seccomp=docker/profile.json\n\
                    cmd = python main.py\n";
         project.write("docker/dockerutils.cfg", cfg);

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::{self, Guard};
 use super::manifest::{Record, RecordedSide, Records};
-use super::{Content, Item, Kind, OTHERS_WRITE, Stamp, Tree, ancestors, below, is_at_or_below, split};
+use super::{Content, Item, ItemKind, OTHERS_WRITE, Stamp, Tree, ancestors, below, is_at_or_below, split};
 use crate::config::own::RemoveUnasked;
 
 /// Which way files go.
@@ -284,7 +284,7 @@ impl Sides<'_> {
             };
         };
         let (before, now) = (&side.stamp, &item.stamp);
-        if (record.kind, item.kind) != (Kind::File, Kind::File) || now.size >= before.size {
+        if (record.kind, item.kind) != (ItemKind::File, ItemKind::File) || now.size >= before.size {
             flow
         } else if now.size == 0 {
             Flow::Conflict(Why::Emptied(*place))
@@ -316,10 +316,10 @@ impl Sides<'_> {
     }
 
     /// The contents that have to be looked at before [`plan`] can tell what changed: paths here, and there.
-    pub fn questions(&self, wish: &SyncRequest<'_>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    pub fn questions(&self, request: &SyncRequest<'_>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut ask_here, mut ask_there) = (Vec::new(), Vec::new());
         for path in self.paths() {
-            if !wish.wants(path) {
+            if !request.wants(path) {
                 continue;
             }
             let base = self.base.get(path);
@@ -328,7 +328,7 @@ impl Sides<'_> {
             let in_doubt = |side: fn(&Record) -> &RecordedSide, item: Option<&Item>| match (base, item) {
                 (Some(record), Some(item)) => {
                     record.kind == item.kind
-                        && item.kind != Kind::Directory
+                        && item.kind != ItemKind::Directory
                         && !is_untouched(side(record), item)
                         && side(record).stamp.size == item.stamp.size
                 }
@@ -342,7 +342,7 @@ impl Sides<'_> {
             let may_agree = match (item_here, item_there) {
                 (Some(here), Some(there)) => {
                     here.kind == there.kind
-                        && here.kind != Kind::Directory
+                        && here.kind != ItemKind::Directory
                         && here.stamp.size == there.stamp.size
                         && !sure(|record| &record.here, item_here)
                         && !sure(|record| &record.there, item_there)
@@ -364,44 +364,44 @@ impl Sides<'_> {
 pub fn links(base: &Records, here: &Tree, there: &Tree) -> Vec<Vec<u8>> {
     let is_in_step = |path: &Vec<u8>, item: &Item| match (base.get(path), here.get(path)) {
         (Some(record), Some(here)) => {
-            record.kind == Kind::Symlink
-                && here.kind == Kind::Symlink
+            record.kind == ItemKind::Symlink
+                && here.kind == ItemKind::Symlink
                 && is_untouched(&record.here, here)
                 && is_untouched(&record.there, item)
         }
         _ => false,
     };
-    let links = there.iter().filter(|(_, item)| item.kind == Kind::Symlink);
+    let links = there.iter().filter(|(_, item)| item.kind == ItemKind::Symlink);
     let links = links.filter(|(path, item)| !is_in_step(path, item));
     links.map(|(path, _)| path.clone()).collect()
 }
 
 fn is_untouched(side: &RecordedSide, item: &Item) -> bool {
-    item.kind == Kind::Directory || (side.settled && side.stamp == item.stamp)
+    item.kind == ItemKind::Directory || (side.settled && side.stamp == item.stamp)
 }
 
 /// How one side differs from what was agreed on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+enum SideChange {
     None,
     Other,
     Gone,
 }
 
-fn change(record: &Record, side: &RecordedSide, item: Option<&Item>, known: Option<&Content>) -> Change {
+fn change(record: &Record, side: &RecordedSide, item: Option<&Item>, known: Option<&Content>) -> SideChange {
     let Some(item) = item else {
-        return Change::Gone;
+        return SideChange::Gone;
     };
     if item.kind != record.kind {
-        return Change::Other;
+        return SideChange::Other;
     }
     match known {
         // Of directories, only their being there counts.
-        _ if item.kind == Kind::Directory => Change::None,
-        Some(content) if *content == record.content => Change::None,
-        Some(_) => Change::Other,
-        None if is_untouched(side, item) => Change::None,
-        None => Change::Other,
+        _ if item.kind == ItemKind::Directory => SideChange::None,
+        Some(content) if *content == record.content => SideChange::None,
+        Some(_) => SideChange::Other,
+        None if is_untouched(side, item) => SideChange::None,
+        None => SideChange::Other,
     }
 }
 
@@ -415,12 +415,12 @@ enum Flow {
 }
 
 /// Plans a sync.
-pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &SyncRequest<'_>) -> Steps {
+pub fn plan(sides: &Sides<'_>, contents: &Contents, request: &SyncRequest<'_>) -> Steps {
     let mut steps = Steps::new();
     // Where a person has said whose version counts.
     let mut settled = BTreeSet::new();
     for path in sides.paths() {
-        if !wish.wants(path) {
+        if !request.wants(path) {
             continue;
         }
         let (base, here, there) = (sides.base.get(path), sides.here.get(path), sides.there.get(path));
@@ -429,66 +429,66 @@ pub fn plan(sides: &Sides<'_>, contents: &Contents, wish: &SyncRequest<'_>) -> S
         } else if sides.generated == Some(path.as_slice()) {
             generated(base, here, there, contents, path)
         } else {
-            sides.doubt(path, flow(base, here, there, contents, path), wish.direction)
+            sides.doubt(path, flow(base, here, there, contents, path), request.direction)
         };
         let guarded = match flow {
             Flow::Conflict(_) | Flow::From(Side::There) => sides.guard.holds(path, sides.here, sides.there),
             _ => None,
         };
         let flow = match (flow, guarded) {
-            (Flow::From(Side::There), Some(_)) if !wish.direction.down() && wish.settle.is_none() => {
+            (Flow::From(Side::There), Some(_)) if !request.direction.down() && request.settle.is_none() => {
                 Flow::From(Side::There)
             }
             (_, Some(why)) => Flow::Conflict(Why::Guarded(why)),
             (flow, None) => flow,
         };
-        let flow = match (flow, wish.settle) {
-            (Flow::Conflict(why @ Why::Guarded(_)), Some(Side::There)) if !wish.takes(path, sides) => {
+        let flow = match (flow, request.settle) {
+            (Flow::Conflict(why @ Why::Guarded(_)), Some(Side::There)) if !request.takes(path, sides) => {
                 Flow::Conflict(why)
             }
             (Flow::Conflict(_), Some(place)) => {
                 settled.insert(path.clone());
-                let action = put(place, base, here, there, wish.direction);
+                let action = put(place, base, here, there, request.direction);
                 steps.extend(action.map(|action| (path.clone(), action)));
                 continue;
             }
             (flow, _) => flow,
         };
         let action = match flow {
-            Flow::InStep | Flow::Agree => match mode(base, here, there, wish.direction) {
+            Flow::InStep | Flow::Agree => match mode(base, here, there, request.direction) {
                 None if matches!(flow, Flow::Agree) => Some(Action::Agree),
                 None => stale(base, here, there).then_some(Action::Agree),
                 Some(action @ (Action::ModeHere(_) | Action::Later(Side::There))) => {
-                    Some(guarded_mode(sides, wish, path, action))
+                    Some(guarded_mode(sides, request, path, action))
                 }
                 action => action,
             },
             Flow::Forget => Some(Action::Forget),
-            Flow::From(Side::Here) if !wish.direction.up() => Some(Action::Later(Side::Here)),
-            Flow::From(Side::There) if !wish.direction.down() => Some(Action::Later(Side::There)),
-            Flow::From(place) => put(place, base, here, there, wish.direction),
+            Flow::From(Side::Here) if !request.direction.up() => Some(Action::Later(Side::Here)),
+            Flow::From(Side::There) if !request.direction.down() => Some(Action::Later(Side::There)),
+            Flow::From(place) => put(place, base, here, there, request.direction),
             Flow::Conflict(why) => Some(Action::Conflict(why)),
         };
         steps.extend(action.map(|action| (path.clone(), action)));
     }
     for side in [Side::Here, Side::There] {
-        brake(sides, &mut steps, wish, side);
+        brake(sides, &mut steps, request, side);
         tell_apart(sides, &mut steps, side);
     }
-    fit(sides, &mut steps, &settled, wish.settle, Side::There);
-    fit(sides, &mut steps, &settled, wish.settle, Side::Here);
-    hold(sides, &mut steps, wish);
+    fit(sides, &mut steps, &settled, request.settle, Side::There);
+    fit(sides, &mut steps, &settled, request.settle, Side::Here);
+    hold(sides, &mut steps, request);
     steps
 }
 
 /// The step for a mode that changed on the dock, where the guard has a say.
-fn guarded_mode(sides: &Sides<'_>, wish: &SyncRequest<'_>, path: &[u8], action: Action) -> Action {
+fn guarded_mode(sides: &Sides<'_>, request: &SyncRequest<'_>, path: &[u8], action: Action) -> Action {
     let Some(why) = sides.guard.holds_mode(path, sides.here) else {
         return action;
     };
-    match (action, wish.settle, sides.here.get(path)) {
+    match (action, request.settle, sides.here.get(path)) {
         (_, Some(Side::Here), Some(here)) => Action::ModeThere(here.mode),
-        (_, Some(Side::There), Some(here)) if wish.takes(path, sides) => Action::ModeHere(taken(
+        (_, Some(Side::There), Some(here)) if request.takes(path, sides) => Action::ModeHere(taken(
             sides.there.get(path).map_or(here.mode, |there| there.mode),
             Some(here),
         )),
@@ -500,8 +500,8 @@ fn guarded_mode(sides: &Sides<'_>, wish: &SyncRequest<'_>, path: &[u8], action: 
 }
 
 /// The guard's last word, when the steps of both sides fit together: what they would take along, it holds, too.
-fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>) {
-    let is_directory = |tree: &Tree, path: &[u8]| tree.get(path).is_some_and(|item| item.kind == Kind::Directory);
+fn hold(sides: &Sides<'_>, steps: &mut Steps, request: &SyncRequest<'_>) {
+    let is_directory = |tree: &Tree, path: &[u8]| tree.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
     let changing: Vec<(Vec<u8>, Action)> = steps
         .iter()
         .filter(|(_, action)| matches!(action, Action::Bring(_) | Action::RemoveHere))
@@ -509,11 +509,11 @@ fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>) {
         .collect();
     for (path, action) in &changing {
         let why = match sides.guard.holds(path, sides.here, sides.there) {
-            Some(why) if !wish.takes(path, sides) => Some(why),
+            Some(why) if !request.takes(path, sides) => Some(why),
             _ if is_directory(sides.here, path) && !is_directory(sides.there, path) => {
                 sides
                     .guard
-                    .holds_below(path, sides.here, |lower| wish.takes(lower, sides))
+                    .holds_below(path, sides.here, |lower| request.takes(lower, sides))
             }
             _ => None,
         };
@@ -551,7 +551,7 @@ fn hold(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>) {
 /// A mode of the dock as it is taken here: who else may write to a file stays as it is here, and who may not even read it,
 /// or look into a directory, gets no right to it.
 pub fn taken(mode: u32, here: Option<&Item>) -> u32 {
-    let Some(here) = here.filter(|here| here.kind != Kind::Symlink) else {
+    let Some(here) = here.filter(|here| here.kind != ItemKind::Symlink) else {
         return mode & !OTHERS_WRITE;
     };
     // Read, write and execute, of the group and of others.
@@ -567,7 +567,7 @@ fn flow(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, conten
     let same = match (here, there) {
         (Some(here), Some(there)) => {
             here.kind == there.kind
-                && (here.kind == Kind::Directory
+                && (here.kind == ItemKind::Directory
                     || match (contents.here.get(path), contents.there.get(path)) {
                         (Some(here), Some(there)) => here == there,
                         _ => false,
@@ -588,14 +588,14 @@ fn flow(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, conten
         change(record, &record.there, there, contents.there.get(path)),
     );
     match changes {
-        (Change::None, Change::None) => Flow::InStep,
-        (Change::None, _) => Flow::From(Side::There),
-        (_, Change::None) => Flow::From(Side::Here),
-        (Change::Gone, Change::Gone) => Flow::Forget,
-        (Change::Other, Change::Other) if same => Flow::Agree,
-        (Change::Other, Change::Other) => Flow::Conflict(Why::BothChanged),
-        (Change::Other, Change::Gone) => Flow::Conflict(Why::RemovedThere),
-        (Change::Gone, Change::Other) => Flow::Conflict(Why::RemovedHere),
+        (SideChange::None, SideChange::None) => Flow::InStep,
+        (SideChange::None, _) => Flow::From(Side::There),
+        (_, SideChange::None) => Flow::From(Side::Here),
+        (SideChange::Gone, SideChange::Gone) => Flow::Forget,
+        (SideChange::Other, SideChange::Other) if same => Flow::Agree,
+        (SideChange::Other, SideChange::Other) => Flow::Conflict(Why::BothChanged),
+        (SideChange::Other, SideChange::Gone) => Flow::Conflict(Why::RemovedThere),
+        (SideChange::Gone, SideChange::Other) => Flow::Conflict(Why::RemovedHere),
     }
 }
 
@@ -633,7 +633,7 @@ fn put(
         (Side::Here, None, Some(_)) => Some(Action::RemoveThere),
         (Side::There, here, Some(there)) => {
             let mode = merged(base, there, here, Side::There, direction);
-            let is_link = there.kind == Kind::Symlink;
+            let is_link = there.kind == ItemKind::Symlink;
             Some(Action::Bring(if is_link { mode } else { taken(mode, here) }))
         }
         (Side::There, Some(_), None) => Some(Action::RemoveHere),
@@ -663,7 +663,7 @@ fn mode(base: Option<&Record>, here: Option<&Item>, there: Option<&Item>, direct
     let (Some(here), Some(there)) = (here, there) else {
         return None;
     };
-    if here.kind == Kind::Symlink {
+    if here.kind == ItemKind::Symlink {
         return None;
     }
     let (changed_here, changed_there) = match base {
@@ -728,8 +728,8 @@ fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle
             continue;
         }
         // A directory in the place of which something else is put.
-        let replaces = tree.get(path).is_some_and(|item| item.kind == Kind::Directory)
-            && source.get(path).is_some_and(|item| item.kind != Kind::Directory);
+        let replaces = tree.get(path).is_some_and(|item| item.kind == ItemKind::Directory)
+            && source.get(path).is_some_and(|item| item.kind != ItemKind::Directory);
         if replaces {
             if settled.contains(path) {
                 for (lower, _) in below(tree, path) {
@@ -752,7 +752,7 @@ fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle
                 _ => tree.get(above).map(|item| item.kind),
             };
             match becomes {
-                Some(Kind::Directory) => {}
+                Some(ItemKind::Directory) => {}
                 None => missing.push(above.to_vec()),
                 Some(_) => blocked = blocked.or(Some(above.to_vec())),
             }
@@ -773,7 +773,7 @@ fn fit(sides: &Sides<'_>, steps: &mut Steps, settled: &BTreeSet<Vec<u8>>, settle
         }
     }
     for path in paths.iter().rev() {
-        let is_directory = tree.get(path).is_some_and(|item| item.kind == Kind::Directory);
+        let is_directory = tree.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
         if steps.get(path).is_some_and(removes)
             && is_directory
             && below(tree, path).any(|(lower, _)| !steps.get(lower).is_some_and(removes))
@@ -796,7 +796,7 @@ fn take_whole(sides: &Sides<'_>, steps: &mut Steps, from: Side, path: &[u8]) {
     {
         let action = match from {
             Side::Here => Action::Send(item.mode),
-            Side::There if item.kind == Kind::Symlink => Action::Bring(item.mode),
+            Side::There if item.kind == ItemKind::Symlink => Action::Bring(item.mode),
             Side::There => Action::Bring(taken(item.mode, other.get(&path))),
         };
         steps.insert(path, action);
@@ -826,8 +826,8 @@ fn parent_item<'a>(tree: &'a Tree, path: &[u8]) -> Option<&'a Item> {
 }
 
 /// Holds the removals on a side, where they are more than are done unasked. A file that was moved is no removal.
-fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>, side: Side) {
-    let Some(brake) = wish.brake else { return };
+fn brake(sides: &Sides<'_>, steps: &mut Steps, request: &SyncRequest<'_>, side: Side) {
+    let Some(brake) = request.brake else { return };
     let (removal, tree, source) = match side {
         Side::Here => (Action::RemoveHere, sides.here, sides.there),
         Side::There => (Action::RemoveThere, sides.there, sides.here),
@@ -841,13 +841,13 @@ fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>, side: Sid
     if removed.is_empty() {
         return;
     }
-    let is_file = |path: &Vec<u8>| tree.get(path).is_some_and(|item| item.kind != Kind::Directory);
+    let is_file = |path: &Vec<u8>| tree.get(path).is_some_and(|item| item.kind != ItemKind::Directory);
     // What is new where it was removed, by what a move keeps.
     let mark = |stamp: &Stamp| (stamp.inode, stamp.size, stamp.mtime);
     let moved: HashSet<(u64, u64, i64)> = match removed.len() > Brake::FEW {
         true => source
             .iter()
-            .filter(|(path, item)| item.kind != Kind::Directory && !sides.base.contains_key(*path))
+            .filter(|(path, item)| item.kind != ItemKind::Directory && !sides.base.contains_key(*path))
             .map(|(_, item)| mark(&item.stamp))
             .collect(),
         false => HashSet::new(),
@@ -862,16 +862,16 @@ fn brake(sides: &Sides<'_>, steps: &mut Steps, wish: &SyncRequest<'_>, side: Sid
         })
     };
     let count = removed.iter().filter(|path| is_file(path) && !is_moved(path)).count();
-    let all = tree.values().filter(|item| item.kind != Kind::Directory).count();
+    let all = tree.values().filter(|item| item.kind != ItemKind::Directory).count();
     if !brake.holds(count, all) {
         return;
     }
     for path in removed {
         // Whose version counts, where a person has said so, is put back on the other side.
-        let action = match wish.settle {
+        let action = match request.settle {
             Some(place) if place == side => {
                 let (base, here, there) = (sides.base.get(&path), sides.here.get(&path), sides.there.get(&path));
-                put(place, base, here, there, wish.direction)
+                put(place, base, here, there, request.direction)
             }
             _ => Some(Action::Held(side)),
         };

@@ -10,9 +10,9 @@ use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType};
 
-use super::local::Stage;
+use super::local::StagingDirectory;
 use super::remote::broken;
-use super::{Content, Item, Kind, LONGEST_PATH};
+use super::{Content, Item, ItemKind, LONGEST_PATH};
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 
@@ -53,7 +53,7 @@ pub fn receive(
     from: &mut dyn Read,
     gzip: bool,
     wanted: &HashMap<Vec<u8>, Item>,
-    stage: &Stage,
+    stage: &StagingDirectory,
     bars: &Bars,
 ) -> Result<HashMap<Vec<u8>, Arrived>> {
     let bytes: u64 = wanted.values().map(|item| item.stamp.size).fold(0, u64::saturating_add);
@@ -113,7 +113,7 @@ struct Long {
 fn unpack(
     from: &mut impl Read,
     wanted: &HashMap<Vec<u8>, Item>,
-    stage: &Stage,
+    stage: &StagingDirectory,
     bars: &Bars,
 ) -> Result<HashMap<Vec<u8>, Arrived>, Unpack> {
     let mut arrived: HashMap<Vec<u8>, Arrived> = HashMap::new();
@@ -152,7 +152,7 @@ fn unpack(
         let staged = stage.free_name();
         let link = || link.or_else(|| entry.header().link_name_bytes().map(std::borrow::Cow::into_owned));
         let content = match (kind, item.kind) {
-            (EntryType::Symlink, Kind::Symlink) => {
+            (EntryType::Symlink, ItemKind::Symlink) => {
                 let Some(target) = link().filter(|target| !target.is_empty() && target.len() < LONGEST_PATH) else {
                     continue;
                 };
@@ -160,7 +160,7 @@ fn unpack(
                 Content::of(&target)
             }
             // Another name of what came before.
-            (EntryType::Link, Kind::File) => {
+            (EntryType::Link, ItemKind::File) => {
                 let target = link().unwrap_or_default();
                 let target = target.strip_prefix(b"./").unwrap_or(&target);
                 let Some(first) = arrived.get(target) else { continue };
@@ -176,7 +176,7 @@ fn unpack(
                 io::copy(&mut first_file.take(item.stamp.size), &mut file).map_err(Unpack::Here)?;
                 first.content
             }
-            (EntryType::Regular | EntryType::Continuous, Kind::File) => {
+            (EntryType::Regular | EntryType::Continuous, ItemKind::File) => {
                 if entry.header().entry_size()? != item.stamp.size {
                     // It changed since it was listed, and comes with the next sync.
                     continue;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
 
-use crate::agent::target::{Command, Exec, Exit};
+use crate::agent::target::{Exec, Exit, RemoteCommand};
 use crate::agent::{Agent, CallOptions};
 use crate::error::{Error, Result};
 use crate::hint;
@@ -59,7 +59,7 @@ pub struct DockShell {
 impl Shell for DockShell {
     async fn run(&self, argv: Vec<String>) -> Result<Streams> {
         let exec = Exec {
-            command: Command::Argv(argv),
+            command: RemoteCommand::Argv(argv),
             pty: None,
         };
         let execution = self.agent.execute(exec, &self.options).await?;
@@ -84,7 +84,7 @@ pub type Take<T> = Box<dyn FnOnce(&mut dyn Read) -> Result<T> + Send>;
 
 /// How a call came out.
 #[derive(Debug)]
-pub struct Reply<F, T> {
+pub struct CallOutput<F, T> {
     /// What was fed.
     pub fed: Result<F>,
     /// What was taken.
@@ -99,7 +99,7 @@ pub struct Reply<F, T> {
     dock: String,
 }
 
-impl<F, T> Reply<F, T> {
+impl<F, T> CallOutput<F, T> {
     /// Both results of a call that ended well.
     ///
     /// # Errors
@@ -176,7 +176,7 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
     arguments: &[&str],
     feed: Feed<F>,
     take: Take<T>,
-) -> Result<Reply<F, T>> {
+) -> Result<CallOutput<F, T>> {
     let fixed = ["sh", "-c", script, "sh", word];
     let argv = fixed.iter().chain(arguments).map(|word| (*word).to_owned()).collect();
     let Streams {
@@ -241,7 +241,7 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
         all = all => all?,
         () = late => return Err(too_much(&dock)),
     };
-    Ok(Reply {
+    Ok(CallOutput {
         fed,
         taken,
         exit: exit?,

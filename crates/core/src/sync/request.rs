@@ -1,8 +1,8 @@
 //! What a command asks of the one that syncs the same project and dock just now ([`super::holder`]), and what it answers.
 //!
 //! The command says [`Hello`], and the holder answers with a [`Greeting`]; both are JSON in frames, as on an agent's control
-//! socket ([`crate::agent::frame`]), and stay readable for every version to come. The command then says its [`Request`], and
-//! hears [`Reply`]s until one of them is the end: all of these are long messages.
+//! socket ([`crate::agent::frame`]), and stay readable for every version to come. The command then says its [`RoundRequest`], and
+//! hears [`HolderReply`]s until one of them is the end: all of these are long messages.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +44,7 @@ pub struct Greeting {
 
 /// A round that is wanted. It begins after the request, so that what was on disk then is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
+pub struct RoundRequest {
     /// Which way.
     pub direction: Direction,
     /// Whose version wins where both changed.
@@ -63,7 +63,7 @@ pub struct Request {
     pub unmade: Option<Vec<u8>>,
 }
 
-impl Request {
+impl RoundRequest {
     /// Everything that changed, in this direction.
     pub const fn everything(direction: Direction) -> Self {
         Self {
@@ -77,8 +77,8 @@ impl Request {
         }
     }
 
-    /// The wish of a session that has this brake.
-    pub fn wish(&self, brake: Brake) -> SyncRequest<'_> {
+    /// What a session that has this brake is asked for.
+    pub fn sync_request(&self, brake: Brake) -> SyncRequest<'_> {
         SyncRequest {
             direction: self.direction,
             settle: self.settle,
@@ -91,20 +91,20 @@ impl Request {
 /// What a holder answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reply {
+pub enum HolderReply {
     /// It is still there; nothing else has happened.
     Waiting,
     /// A line about what is going on.
     Notice(String),
     /// The round is done.
-    Report(Outcome),
+    Report(RemoteReport),
     /// The round could not be done.
-    Failed(Failure),
+    Failed(RemoteError),
 }
 
 /// A [`Report`], as it travels.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct RemoteReport {
     workspace: String,
     done: Vec<(Name, Action)>,
     conflicts: Vec<(Name, Why, Option<Name>)>,
@@ -144,7 +144,7 @@ impl From<Name> for Vec<u8> {
     }
 }
 
-impl From<&Report> for Outcome {
+impl From<&Report> for RemoteReport {
     fn from(report: &Report) -> Self {
         let names = |paths: &[Vec<u8>]| paths.iter().map(Name::from).collect();
         let conflict = |one: &Conflict| (Name::from(&one.path), one.why, one.beside.as_ref().map(Name::from));
@@ -172,8 +172,8 @@ impl From<&Report> for Outcome {
     }
 }
 
-impl From<Outcome> for Report {
-    fn from(outcome: Outcome) -> Self {
+impl From<RemoteReport> for Report {
+    fn from(outcome: RemoteReport) -> Self {
         let paths = |names: Vec<Name>| names.into_iter().map(Vec::from).collect();
         let conflict = |(path, why, beside): (Name, Why, Option<Name>)| Conflict {
             path: path.into(),
@@ -207,14 +207,14 @@ impl From<Outcome> for Report {
 
 /// An [`Error`], as it travels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct RemoteError {
     kind: Class,
     message: String,
     causes: Vec<String>,
     hint: Option<String>,
 }
 
-impl From<&Error> for Failure {
+impl From<&Error> for RemoteError {
     fn from(error: &Error) -> Self {
         let mut causes = Vec::new();
         let mut cause = std::error::Error::source(error);
@@ -231,8 +231,8 @@ impl From<&Error> for Failure {
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
+impl From<RemoteError> for Error {
+    fn from(failure: RemoteError) -> Self {
         let mut error = Self::new(failure.kind, failure.message);
         if !failure.causes.is_empty() {
             error = error.because(failure.causes.join(": "));
@@ -279,8 +279,8 @@ mod tests {
             others: vec![b"pipe".to_vec()],
             bytes: (u64::MAX, 3),
         };
-        let text = serde_json::to_vec(&Reply::Report(Outcome::from(&report))).unwrap();
-        let Reply::Report(outcome) = serde_json::from_slice(&text).unwrap() else {
+        let text = serde_json::to_vec(&HolderReply::Report(RemoteReport::from(&report))).unwrap();
+        let HolderReply::Report(outcome) = serde_json::from_slice(&text).unwrap() else {
             panic!("another reply");
         };
         assert_eq!(format!("{:?}", Report::from(outcome)), format!("{report:?}"));
@@ -298,8 +298,8 @@ mod tests {
             let error = Error::new(class, "it broke")
                 .because(Error::failed("inner").because("innermost"))
                 .hint("mend it");
-            let text = serde_json::to_vec(&Failure::from(&error)).unwrap();
-            let again = Error::from(serde_json::from_slice::<Failure>(&text).unwrap());
+            let text = serde_json::to_vec(&RemoteError::from(&error)).unwrap();
+            let again = Error::from(serde_json::from_slice::<RemoteError>(&text).unwrap());
             assert_eq!((again.class(), again.to_string()), (class, "it broke".to_owned()));
             assert_eq!(again.hint_text(), Some("mend it"));
             let cause = std::error::Error::source(&again).unwrap();

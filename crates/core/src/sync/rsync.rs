@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
 
-use super::{Item, Kind, OWN_DIRECTORY};
+use super::{Item, ItemKind, OWN_DIRECTORY};
 use crate::env::Env;
 use crate::output::progress::bars::Bars;
 use crate::output::visible;
@@ -55,7 +55,7 @@ pub struct Rsync {
 
 /// Which way files go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way<'a> {
+pub enum RsyncDirection<'a> {
     /// Into this directory of ours in the workspace.
     Up(&'a str),
     /// Into this directory of ours in the project, so many bytes at most.
@@ -92,7 +92,7 @@ impl Rsync {
 
     /// Whether of a file that takes the place of the other side's little may have changed.
     pub fn is_worth(&self, from: &Item, to: Option<&Item>) -> bool {
-        let is_large = |item: &Item| item.kind == Kind::File && item.stamp.size >= self.least;
+        let is_large = |item: &Item| item.kind == ItemKind::File && item.stamp.size >= self.least;
         // Before 1970 there is no time that all take.
         is_large(from) && to.is_some_and(is_large) && from.stamp.mtime >= 0
     }
@@ -125,7 +125,7 @@ impl Rsync {
     /// What rsync says. Some may be there all the same.
     pub async fn make(
         &self,
-        way: Way<'_>,
+        direction: RsyncDirection<'_>,
         root: &Path,
         workspace: &str,
         paths: &[&[u8]],
@@ -136,9 +136,11 @@ impl Rsync {
         let there = format!("{}:{workspace}/", self.host);
         // What lies where the files are to be is what they are made from. By its whole path: from rsync 3.4 on, one with
         // `..` is refused, and only the digest tells.
-        let (from, to, old) = match way {
-            Way::Up(directory) => (here, format!("{there}{own}/{directory}/"), workspace.to_owned()),
-            Way::Down(directory, _) => (there, format!("{here}{own}/{directory}/"), root.display().to_string()),
+        let (from, to, old) = match direction {
+            RsyncDirection::Up(directory) => (here, format!("{there}{own}/{directory}/"), workspace.to_owned()),
+            RsyncDirection::Down(directory, _) => {
+                (there, format!("{here}{own}/{directory}/"), root.display().to_string())
+            }
         };
         let mut command = Command::new(&self.program);
         command
@@ -166,9 +168,9 @@ impl Rsync {
         }
         let said = child.stdout.take();
         let running = async { tokio::join!(child.wait_with_output(), follow(said, bars)).0 };
-        let output = match way {
-            Way::Up(_) => running.await?,
-            Way::Down(directory, most) => {
+        let output = match direction {
+            RsyncDirection::Up(_) => running.await?,
+            RsyncDirection::Down(directory, most) => {
                 let own = root.join(own.as_ref()).join(directory);
                 tokio::select! {
                     output = running => output?,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::local::Local;
 use super::remote::{Feed, Take, broken};
-use super::{Item, Kind, split};
+use super::{Item, ItemKind, split};
 use crate::docker::connect::adaptive_compression;
 
 /// Of less nothing is asked: it comes in the time that the answer would take.
@@ -41,7 +41,7 @@ const WINDOW: f64 = 2_097_152.0;
 const START: Duration = Duration::from_millis(10);
 
 /// What is asked for, by path.
-type Wanted = HashMap<Vec<u8>, Item>;
+type WantedItems = HashMap<Vec<u8>, Item>;
 
 /// A part of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub struct Survey {
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Heard {
+pub struct SurveyResult {
     /// The samples of all groups, one behind the other.
     samples: Vec<u8>,
     /// The link's rate in bytes a second; `None` where there was nothing to measure it by.
@@ -95,8 +95,8 @@ pub struct Heard {
 
 impl Survey {
     /// Of what is to come; `None` where that is not worth it.
-    pub fn of(wanted: &Wanted) -> Option<Self> {
-        let is_file = |item: &Item| item.kind == Kind::File && item.stamp.size > 0;
+    pub fn of(wanted: &WantedItems) -> Option<Self> {
+        let is_file = |item: &Item| item.kind == ItemKind::File && item.stamp.size > 0;
         let (files, others): (Vec<_>, Vec<_>) = wanted.iter().partition(|(_, item)| is_file(item));
         let mut files: Vec<(&Vec<u8>, u64)> = files.into_iter().map(|(path, item)| (path, item.stamp.size)).collect();
         let bytes = files.iter().fold(0_u64, |all, (_, size)| all.saturating_add(*size));
@@ -171,8 +171,8 @@ impl Survey {
     }
 
     /// Whether most of these bytes get smaller, by the samples of all groups.
-    pub fn gets_smaller(self, files: &Wanted, samples: Vec<u8>) -> bool {
-        let (packed, plain) = self.divide(Some(&Heard { samples, rate: None }));
+    pub fn gets_smaller(self, files: &WantedItems, samples: Vec<u8>) -> bool {
+        let (packed, plain) = self.divide(Some(&SurveyResult { samples, rate: None }));
         let bytes = |paths: Vec<Vec<u8>>| -> u64 {
             let sizes = paths.iter().filter_map(|path| files.get(path));
             sizes.map(|item| item.stamp.size).fold(0, u64::saturating_add)
@@ -181,7 +181,7 @@ impl Survey {
     }
 
     /// Which of all paths are to come packed, and which plain. Where nothing was heard that makes sense, all come packed.
-    pub fn divide(self, heard: Option<&Heard>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    pub fn divide(self, heard: Option<&SurveyResult>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut packed, mut plain) = (Vec::new(), Vec::new());
         let is_fast = heard.and_then(|heard| heard.rate).is_some_and(|rate| rate >= FAST);
         let mut left = heard.map_or(&[] as &[u8], |heard| heard.samples.as_slice());
@@ -238,7 +238,7 @@ fn ending(path: &[u8]) -> Vec<u8> {
 ///
 /// # Errors
 /// The link's.
-pub fn hear(from: &mut dyn Read, (samples, probe): (u64, u64), began: Instant) -> io::Result<Option<Heard>> {
+pub fn hear(from: &mut dyn Read, (samples, probe): (u64, u64), began: Instant) -> io::Result<Option<SurveyResult>> {
     // There and back, and what the dock needs to begin.
     let delay = began.elapsed();
     let mut text = Vec::new();
@@ -259,7 +259,7 @@ pub fn hear(from: &mut dyn Read, (samples, probe): (u64, u64), began: Instant) -
         return Ok(None);
     }
     let rate = first.map(|(since, read)| rate(come - read, since.elapsed(), delay));
-    Ok(Some(Heard { samples: text, rate }))
+    Ok(Some(SurveyResult { samples: text, rate }))
 }
 
 /// A probe of the link to the dock, for so many bytes that are about to go there: what [`super::script::PROBE`] is fed, and what is
@@ -295,9 +295,9 @@ mod tests {
     use super::super::Stamp;
     use super::*;
 
-    fn wanted(files: &[(&str, u64)]) -> Wanted {
+    fn wanted(files: &[(&str, u64)]) -> WantedItems {
         let item = |size| Item {
-            kind: Kind::File,
+            kind: ItemKind::File,
             mode: 0o644,
             stamp: Stamp {
                 size,

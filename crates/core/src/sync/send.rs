@@ -27,7 +27,7 @@ use super::listing::expectation;
 use super::local::Local;
 use super::plan::{Action, Steps};
 use super::remote::broken;
-use super::{Content, Item, Kind, Tree, ancestors, split};
+use super::{Content, Item, ItemKind, Tree, ancestors, split};
 use crate::docker::connect::adaptive_compression;
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
@@ -45,7 +45,7 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Clone, Debug, Default)]
 pub struct UploadBatch {
     /// Each path that is put, with its place in the archive, its mode, and what it is here.
-    parts: Vec<Part>,
+    parts: Vec<StagedFile>,
     /// Each path that is removed, with its place in the archive.
     removals: Vec<(Vec<u8>, Vec<u8>)>,
     into: Vec<u8>,
@@ -68,14 +68,14 @@ pub struct UploadBatch {
 }
 
 #[derive(Clone, Debug)]
-struct Part {
+struct StagedFile {
     path: Vec<u8>,
     staged: Vec<u8>,
     mode: u32,
     item: Item,
 }
 
-impl Part {
+impl StagedFile {
     /// What needs no reading, or is ours to make.
     fn as_listed(&self, content: Content) -> AsRead {
         AsRead {
@@ -200,11 +200,11 @@ impl UploadBatch {
         let mut emptied = Vec::new();
         for (path, action) in steps {
             let (before, item) = (there.get(path), here.get(path));
-            let is_directory = before.is_some_and(|item| item.kind == Kind::Directory);
+            let is_directory = before.is_some_and(|item| item.kind == ItemKind::Directory);
             let top = match action {
                 Action::Send(mode) => {
                     let Some(item) = item else { continue };
-                    if is_directory && item.kind == Kind::Directory {
+                    if is_directory && item.kind == ItemKind::Directory {
                         batch.mode(path, *mode);
                         name_path(&mut batch.paths, path);
                         continue;
@@ -213,7 +213,7 @@ impl UploadBatch {
                     let (parent, name) = split(path);
                     let inside = made.get(parent).map(|parent| [parent.as_slice(), b"/", name].concat());
                     let top = inside.is_none();
-                    let replaced = before.filter(|_| !is_directory && item.kind != Kind::Directory);
+                    let replaced = before.filter(|_| !is_directory && item.kind != ItemKind::Directory);
                     let staged = inside.unwrap_or_else(|| {
                         let deed = replaced.map_or(Deed::PutNew, |_| Deed::Replace);
                         let staged = batches.place(deed, parent, name, &mut batch.into);
@@ -222,7 +222,7 @@ impl UploadBatch {
                         }
                         staged
                     });
-                    if item.kind == Kind::Directory {
+                    if item.kind == ItemKind::Directory {
                         made.insert(path, staged.clone());
                         if mode & 0o700 != 0o700 {
                             batch.mode(path, *mode);
@@ -237,13 +237,13 @@ impl UploadBatch {
                             Some(_) if is_directory => emptied.push(path),
                             Some(before) => {
                                 batch.expect(path, before, precise);
-                                if item.kind == Kind::Directory {
+                                if item.kind == ItemKind::Directory {
                                     batch.remove(&mut batches, path, before, precise);
                                 }
                             }
                         }
                     }
-                    batch.parts.push(Part {
+                    batch.parts.push(StagedFile {
                         path: path.clone(),
                         staged,
                         mode: *mode,
@@ -292,8 +292,8 @@ impl UploadBatch {
 
     /// The files whose contents are read here and sent.
     pub fn files(&self, generated: Option<&Generated>) -> HashMap<Vec<u8>, Item> {
-        let is_ours = |part: &&Part| generated.is_some_and(|generated| generated.path == part.path);
-        let files = self.parts.iter().filter(|part| part.item.kind == Kind::File);
+        let is_ours = |part: &&StagedFile| generated.is_some_and(|generated| generated.path == part.path);
+        let files = self.parts.iter().filter(|part| part.item.kind == ItemKind::File);
         let files = files.filter(|part| !is_ours(part) && !self.made.contains_key(&part.path));
         files.map(|part| (part.path.clone(), part.item.clone())).collect()
     }
@@ -369,13 +369,13 @@ impl UploadBatch {
         self.batches(&mut builder)?;
         for part in &self.parts {
             let outcome = match part.item.kind {
-                Kind::Directory => {
+                ItemKind::Directory => {
                     let mut header = header(part.mode | 0o700, part.item.stamp.mtime, 0);
                     header.set_entry_type(EntryType::Directory);
                     add(&mut builder, &mut header, &part.staged, io::empty())?;
                     Ok(part.as_listed(Content::of(b"")))
                 }
-                Kind::Symlink => {
+                ItemKind::Symlink => {
                     let target = part.item.target.clone().unwrap_or_default();
                     let mut header = header(0o777, part.item.stamp.mtime, 0);
                     header.set_entry_type(EntryType::Symlink);
@@ -385,7 +385,7 @@ impl UploadBatch {
                         .map_err(|cause| sending(&part.path, &cause))?;
                     Ok(part.as_listed(Content::of(&target)))
                 }
-                Kind::File => match generated.filter(|generated| generated.path == part.path) {
+                ItemKind::File => match generated.filter(|generated| generated.path == part.path) {
                     Some(generated) => {
                         let size = u64::try_from(generated.text.len()).unwrap_or(u64::MAX);
                         let mut header = header(part.mode, part.item.stamp.mtime, size);
@@ -411,7 +411,7 @@ impl UploadBatch {
                     },
                 },
             };
-            if part.item.kind != Kind::Directory {
+            if part.item.kind != ItemKind::Directory {
                 bars.file_done();
             }
             match outcome {
@@ -518,7 +518,7 @@ fn sending(path: &[u8], cause: &io::Error) -> Error {
 fn add_file(
     builder: &mut Builder<&mut dyn Write>,
     local: &Local,
-    part: &Part,
+    part: &StagedFile,
     bars: &Bars,
 ) -> Result<std::result::Result<(AsRead, bool), String>> {
     let (file, item) = match local.open_file(&part.path) {
@@ -547,7 +547,7 @@ fn add_file(
     let now = local.look(&part.path);
     let is_same = matches!(&now, Ok(Some(now)) if now.stamp == item.stamp);
     // What only grows, as a log does, is sent as it was: it may never rest. What was read must still be how it begins.
-    let is_longer = |now: &Item| now.kind == Kind::File && now.stamp.size > item.stamp.size;
+    let is_longer = |now: &Item| now.kind == ItemKind::File && now.stamp.size > item.stamp.size;
     let is_growing = || {
         matches!(&now, Ok(Some(now)) if is_longer(now))
             && beginning(&reading.file, item.stamp.size).is_ok_and(|now| now == content)

@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 use super::clock::{Clocks, now_ns};
 use super::guard::Guard;
 use super::listing::{self, Listing};
-use super::local::{Listed, Local, LocalError, Stage, contents_of};
+use super::local::{Listed, Local, LocalError, StagingDirectory, contents_of};
 use super::manifest::{Header, Manifest, Memory, Record, RecordedSide, Records};
 use super::obeyed;
 use super::owner::Owner;
 use super::plan::{self, Action, Brake, Contents, Direction, Side, Sides, Steps, SyncRequest, Why};
 use super::receive::{Arrived, receive};
 use super::remote::{self, Shell, broken, call, feed_nothing, feed_paths, read_line};
-use super::rsync::{Rsync, Way};
+use super::rsync::{Rsync, RsyncDirection};
 use super::samples::{self, Survey};
 use super::send::{AsRead, Generated, Made, Sent, UploadBatch};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
-use super::{Content, Item, Kind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
+use super::{Content, Item, ItemKind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
 use crate::agent::target::Exit;
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
@@ -167,16 +167,16 @@ impl Report {
 
 /// What takes room on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Room {
+struct DiskUsage {
     bytes: u64,
     /// Files and directories: many disks have only so many, whatever is in them.
     files: u64,
 }
 
-impl Room {
+impl DiskUsage {
     /// For these files, and the directories that a plan makes here.
     fn needed(wanted: &HashMap<Vec<u8>, Item>, steps: &Steps, here: &Tree, there: &Tree) -> Self {
-        let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == Kind::Directory);
+        let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
         let directories = steps
             .iter()
             .filter(|(path, action)| {
@@ -485,18 +485,18 @@ impl<S: Shell> Session<S> {
     ///
     /// # Errors
     /// A dock that can't be reached, and whatever stops all of it. What concerns single paths is in the report.
-    pub async fn sync(&mut self, wish: &SyncRequest<'_>, dry: bool) -> Result<Report> {
+    pub async fn sync(&mut self, request: &SyncRequest<'_>, dry: bool) -> Result<Report> {
         let mut report = Report::default();
         for attempt in 1.. {
-            self.look(!dry && wish.direction != Direction::Down).await?;
-            if !self.far.exists && wish.direction == Direction::Down {
+            self.look(!dry && request.direction != Direction::Down).await?;
+            if !self.far.exists && request.direction == Direction::Down {
                 return Err(Error::failed(format!(
                     "there is no workspace {} on dock {:?}",
                     self.far.workspace, self.target.moniker
                 ))
                 .hint("sync-up makes it"));
             }
-            match self.round(wish, dry, &mut report).await? {
+            match self.round(request, dry, &mut report).await? {
                 Round::Again if attempt < TRIES => report.troubles.clear(),
                 Round::Again => {
                     if report.troubles.is_empty() {
@@ -516,14 +516,14 @@ impl<S: Shell> Session<S> {
     ///
     /// # Errors
     /// As [`Session::sync`].
-    pub async fn push(&mut self, wish: &SyncRequest<'_>) -> Result<Report> {
+    pub async fn push(&mut self, request: &SyncRequest<'_>) -> Result<Report> {
         let mut report = Report::default();
-        match self.round(wish, false, &mut report).await? {
+        match self.round(request, false, &mut report).await? {
             Round::Done => Ok(report),
             Round::Again => {
                 let both = SyncRequest {
                     direction: Direction::Both,
-                    ..*wish
+                    ..*request
                 };
                 self.sync(&both, false).await
             }
@@ -542,15 +542,15 @@ impl<S: Shell> Session<S> {
         if !is_due {
             return Ok(None);
         }
-        let wish = SyncRequest::everything(Direction::Both, self.brake);
+        let request = SyncRequest::everything(Direction::Both, self.brake);
         let mut report = Report::default();
-        match self.round(&wish, false, &mut report).await? {
+        match self.round(&request, false, &mut report).await? {
             Round::Done => Ok(Some(report)),
-            Round::Again => self.sync(&wish, false).await.map(Some),
+            Round::Again => self.sync(&request, false).await.map(Some),
         }
     }
 
-    async fn round(&mut self, wish: &SyncRequest<'_>, dry: bool, report: &mut Report) -> Result<Round> {
+    async fn round(&mut self, request: &SyncRequest<'_>, dry: bool, report: &mut Report) -> Result<Round> {
         report.workspace = self.far.workspace.clone();
         self.judge_memory()?;
         self.manifest.header.workspace.clone_from(&self.far.workspace);
@@ -560,16 +560,16 @@ impl<S: Shell> Session<S> {
             return Ok(Round::Again);
         }
         let here = self.list(rules).await?;
-        let directories = here.tree.iter().filter(|(_, item)| item.kind == Kind::Directory);
+        let directories = here.tree.iter().filter(|(_, item)| item.kind == ItemKind::Directory);
         self.directories = directories.map(|(path, _)| path.clone()).collect();
         report.others.clone_from(&here.others);
         self.report_root_files(report);
         // The listing may be large: it is not copied.
         let mut there = std::mem::take(&mut self.far.listing.tree);
-        let outcome = self.round_of(&here, &mut there, wish, dry, report).await;
+        let outcome = self.round_of(&here, &mut there, request, dry, report).await;
         self.far.listing.tree = there;
         if !dry {
-            let is_whole = wish.direction == Direction::Both && wish.only.is_empty();
+            let is_whole = request.direction == Direction::Both && request.only.is_empty();
             match outcome {
                 Ok(Round::Done) if report.troubles.is_empty() => self.owes &= !is_whole,
                 _ => self.owes = true,
@@ -635,7 +635,7 @@ impl<S: Shell> Session<S> {
         &mut self,
         here: &Listed,
         there: &mut Tree,
-        wish: &SyncRequest<'_>,
+        request: &SyncRequest<'_>,
         dry: bool,
         report: &mut Report,
     ) -> Result<Round> {
@@ -659,8 +659,8 @@ impl<S: Shell> Session<S> {
             unmade: self.unmade.as_deref(),
             guard: &guard,
         };
-        let contents = self.ask(&sides, wish).await?;
-        let steps = plan::plan(&sides, &contents, wish);
+        let contents = self.ask(&sides, request).await?;
+        let steps = plan::plan(&sides, &contents, request);
         count(&steps, &here.tree, there, report);
         if dry {
             let planned = steps.iter().filter(|(_, action)| is_done(**action));
@@ -691,14 +691,14 @@ impl<S: Shell> Session<S> {
         self.write_down(&steps, &here.tree, there, &contents, &settling);
         let planned = Planned {
             steps: &steps,
-            wish,
+            request,
             here: &here.tree,
             contents: &contents,
             settling: &settling,
         };
         let sent = self.send(&planned, there, report).await;
         let received = match &sent {
-            Ok(Round::Done) => self.receive(&steps, wish, here, there, report).await,
+            Ok(Round::Done) => self.receive(&steps, request, here, there, report).await,
             _ => Ok(()),
         };
         let remembered = self.remember().await;
@@ -760,8 +760,8 @@ impl<S: Shell> Session<S> {
     }
 
     /// Looks at the contents that decide.
-    async fn ask(&self, sides: &Sides<'_>, wish: &SyncRequest<'_>) -> Result<Contents> {
-        let (ask_here, ask_there) = sides.questions(wish);
+    async fn ask(&self, sides: &Sides<'_>, request: &SyncRequest<'_>) -> Result<Contents> {
+        let (ask_here, ask_there) = sides.questions(request);
         let local = self.local.clone();
         let counter = self.counter("comparing", &self.with_dock(), 0);
         let counting = counter.clone();
@@ -788,7 +788,7 @@ impl<S: Shell> Session<S> {
         counter: &Counter,
     ) -> Result<HashMap<Vec<u8>, Content>> {
         let is_plain = |path: &Vec<u8>| {
-            tree.get(path).is_some_and(|item| item.kind == Kind::File)
+            tree.get(path).is_some_and(|item| item.kind == ItemKind::File)
                 && !path.iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'\\'))
         };
         let (plain, odd): (Vec<_>, Vec<_>) = paths.into_iter().partition(is_plain);
@@ -898,7 +898,7 @@ impl<S: Shell> Session<S> {
     }
 
     /// Writes down that both sides have these contents.
-    fn agree(&mut self, path: &[u8], kind: Kind, content: Content, here: RecordedSide, there: RecordedSide) {
+    fn agree(&mut self, path: &[u8], kind: ItemKind, content: Content, here: RecordedSide, there: RecordedSide) {
         let record = Record {
             kind,
             content,
@@ -921,8 +921,8 @@ impl<S: Shell> Session<S> {
         self.agreed |= known;
     }
 
-    fn content(&self, path: &[u8], kind: Kind, contents: &Contents) -> Option<Content> {
-        if kind == Kind::Directory {
+    fn content(&self, path: &[u8], kind: ItemKind, contents: &Contents) -> Option<Content> {
+        if kind == ItemKind::Directory {
             return Some(Content::of(b""));
         }
         let known = contents.here.get(path).or_else(|| contents.there.get(path)).copied();
@@ -977,7 +977,7 @@ impl<S: Shell> Session<S> {
         let bars = self.bars("sending by rsync", before.len(), bytes.fold(0, u64::saturating_add));
         let (made, contents) = tokio::join!(
             rsync.make(
-                Way::Up(&directory),
+                RsyncDirection::Up(&directory),
                 self.local.root(),
                 &self.far.workspace,
                 &names,
@@ -1039,7 +1039,7 @@ impl<S: Shell> Session<S> {
         let sent = sent.filter_map(|(path, _)| here.get(path).map(|item| (path, item)));
         let (mut all, mut bytes, mut files) = (0_u64, 0_u64, 0_usize);
         let mut tops: BTreeMap<&[u8], u64> = BTreeMap::new();
-        for (path, item) in sent.filter(|(_, item)| item.kind == Kind::File) {
+        for (path, item) in sent.filter(|(_, item)| item.kind == ItemKind::File) {
             all = all.saturating_add(item.stamp.size);
             let top = std::iter::once(path.as_slice()).chain(ancestors(path));
             if let Some(top) = top.filter_map(|above| ignored.get(above)).next() {
@@ -1071,7 +1071,7 @@ impl<S: Shell> Session<S> {
     async fn send(&mut self, planned: &Planned<'_>, there: &mut Tree, report: &mut Report) -> Result<Round> {
         let Planned {
             steps,
-            wish,
+            request,
             here,
             contents,
             settling,
@@ -1112,7 +1112,7 @@ impl<S: Shell> Session<S> {
             &taken.div_ceil(1024).to_string(),
             &(trash::KEPT_BYTES / 1024).to_string(),
             &trash::KEPT_SECONDS.to_string(),
-            if wish.brake.is_none() { "delete" } else { "" },
+            if request.brake.is_none() { "delete" } else { "" },
         ];
         let (sending, local, generated) = (Arc::clone(&batch), self.local.clone(), self.generated.clone());
         let bars = self.bars("sending", batch.files, batch.bytes);
@@ -1177,7 +1177,7 @@ impl<S: Shell> Session<S> {
                     let arrived = result.filter(|result| {
                         result.kind == item.kind
                             && result.stamp.size == self.size_of(path, item)
-                            && (item.kind != Kind::File || result.stamp.mtime == item.stamp.mtime.max(0))
+                            && (item.kind != ItemKind::File || result.stamp.mtime == item.stamp.mtime.max(0))
                             && !stuck.contains(path)
                     });
                     let Some(result) = arrived else {
@@ -1208,7 +1208,7 @@ impl<S: Shell> Session<S> {
                         report.done.insert(path.clone(), *action);
                     }
                     // It holds something that is ignored.
-                    Some(result) if result.kind == Kind::Directory => {}
+                    Some(result) if result.kind == ItemKind::Directory => {}
                     Some(_) => report.troubles.push((path.clone(), refusal.clone())),
                 },
                 Action::ModeThere(mode) => {
@@ -1277,13 +1277,13 @@ impl<S: Shell> Session<S> {
     async fn receive(
         &mut self,
         steps: &Steps,
-        wish: &SyncRequest<'_>,
+        request: &SyncRequest<'_>,
         listed: &Listed,
         there: &Tree,
         report: &mut Report,
     ) -> Result<()> {
         let here = &listed.tree;
-        let beside = self.plan_beside(steps, wish, there);
+        let beside = self.plan_beside(steps, request, there);
         let brings = steps
             .iter()
             .filter(|(_, action)| matches!(action, Action::Bring(_)))
@@ -1293,7 +1293,7 @@ impl<S: Shell> Session<S> {
             .filter_map(|path| {
                 Some((
                     path.clone(),
-                    there.get(path).filter(|item| item.kind != Kind::Directory)?.clone(),
+                    there.get(path).filter(|item| item.kind != ItemKind::Directory)?.clone(),
                 ))
             })
             .collect();
@@ -1314,7 +1314,7 @@ impl<S: Shell> Session<S> {
         })
         .await?;
         let stage = Arc::new(stage);
-        self.check_room(Room::needed(&wanted, steps, here, there))?;
+        self.check_room(DiskUsage::needed(&wanted, steps, here, there))?;
         let mut arrived = HashMap::new();
         if !wanted.is_empty() {
             arrived = self.fetch(&wanted, here, &stage).await?;
@@ -1322,7 +1322,7 @@ impl<S: Shell> Session<S> {
             self.settle().await?;
         }
         let counter = self.counter("putting in place", "here", 0);
-        let kept = self.keep(steps, wish, here, there, &arrived).await?;
+        let kept = self.keep(steps, request, here, there, &arrived).await?;
         for (path, error) in &kept.refused {
             report.troubles.push((path.clone(), error.to_string()));
         }
@@ -1369,8 +1369,8 @@ impl<S: Shell> Session<S> {
         for (path, action) in steps.iter().rev() {
             if let Action::Bring(mode) = action
                 && mode & 0o700 != 0o700
-                && there.get(path).is_some_and(|item| item.kind == Kind::Directory)
-                && let Ok(item) = self.local.set_mode(path, *mode, Kind::Directory)
+                && there.get(path).is_some_and(|item| item.kind == ItemKind::Directory)
+                && let Ok(item) = self.local.set_mode(path, *mode, ItemKind::Directory)
                 && let Some(record) = self.manifest.records.get_mut(path)
             {
                 record.here.mode = item.mode;
@@ -1395,7 +1395,7 @@ impl<S: Shell> Session<S> {
     async fn keep(
         &mut self,
         steps: &Steps,
-        wish: &SyncRequest<'_>,
+        request: &SyncRequest<'_>,
         here: &Tree,
         there: &Tree,
         arrived: &HashMap<Vec<u8>, Arrived>,
@@ -1403,13 +1403,13 @@ impl<S: Shell> Session<S> {
         let Some(mut trash) = self.trash.take() else {
             return Ok(Kept::default());
         };
-        let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == Kind::Directory);
+        let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
         let wanted = steps.iter().filter_map(|(path, action)| {
             let item = here.get(path)?;
             let reason = match action {
                 Action::RemoveHere => Reason::Removed,
-                Action::Bring(_) if item.kind == Kind::Directory && is_directory(path) => return None,
-                Action::Bring(_) if item.kind == Kind::Directory => Reason::Removed,
+                Action::Bring(_) if item.kind == ItemKind::Directory && is_directory(path) => return None,
+                Action::Bring(_) if item.kind == ItemKind::Directory => Reason::Removed,
                 Action::Bring(_) if is_directory(path) || arrived.contains_key(path) => Reason::Overwritten,
                 _ => return None,
             };
@@ -1429,7 +1429,7 @@ impl<S: Shell> Session<S> {
         self.trash = Some(trash);
         let mut unkept = 0;
         for (path, _, reason) in &wanted {
-            let goes = *reason == Reason::Overwritten || wish.brake.is_none();
+            let goes = *reason == Reason::Overwritten || request.brake.is_none();
             if goes && kept.refused.get(path).is_some_and(TrashError::is_no_room) {
                 kept.refused.remove(path);
                 unkept += 1;
@@ -1455,7 +1455,7 @@ impl<S: Shell> Session<S> {
     }
 
     /// What is listed must fit onto this disk, before any of it comes: its bytes and its names.
-    fn check_room(&self, needed: Room) -> Result<()> {
+    fn check_room(&self, needed: DiskUsage) -> Result<()> {
         let (bytes, files) = self.local.free();
         let (needs, has) = match (bytes, files) {
             (Some(free), _) if free < needed.bytes => (crate::output::size(needed.bytes), crate::output::size(free)),
@@ -1478,7 +1478,7 @@ impl<S: Shell> Session<S> {
         &mut self,
         wanted: &Arc<HashMap<Vec<u8>, Item>>,
         here: &Tree,
-        stage: &Arc<Stage>,
+        stage: &Arc<StagingDirectory>,
     ) -> Result<HashMap<Vec<u8>, Arrived>> {
         let mut arrived = self.make_here(wanted, here, stage).await?;
         let rest = wanted.iter().filter(|(path, _)| !arrived.contains_key(*path));
@@ -1529,7 +1529,7 @@ impl<S: Shell> Session<S> {
         arrived.retain(|path, arrived| {
             // Of a link, the text that was looked at is the one that comes.
             let is_text = |then: &Item| {
-                then.kind != Kind::Symlink || then.target.as_deref().map(Content::of) == Some(arrived.content)
+                then.kind != ItemKind::Symlink || then.target.as_deref().map(Content::of) == Some(arrived.content)
             };
             let same = |now: &Item| {
                 wanted
@@ -1606,7 +1606,7 @@ impl<S: Shell> Session<S> {
         &self,
         wanted: HashMap<Vec<u8>, Item>,
         gzip: bool,
-        stage: &Arc<Stage>,
+        stage: &Arc<StagingDirectory>,
         bars: &Bars,
     ) -> Result<HashMap<Vec<u8>, Arrived>> {
         if wanted.is_empty() {
@@ -1628,7 +1628,7 @@ impl<S: Shell> Session<S> {
         &self,
         wanted: &Arc<HashMap<Vec<u8>, Item>>,
         here: &Tree,
-        stage: &Arc<Stage>,
+        stage: &Arc<StagingDirectory>,
     ) -> Result<HashMap<Vec<u8>, Arrived>> {
         let Some(rsync) = self.rsync() else {
             return Ok(HashMap::new());
@@ -1650,7 +1650,7 @@ impl<S: Shell> Session<S> {
         let directory = stage.directory(MADE);
         let bars = self.bars("bringing by rsync", paths.len(), bytes);
         let made = rsync.make(
-            Way::Down(&directory, bytes),
+            RsyncDirection::Down(&directory, bytes),
             self.local.root(),
             &self.far.workspace,
             &names,
@@ -1687,8 +1687,8 @@ impl<S: Shell> Session<S> {
         let item = there.get(path).ok_or("it vanished")?;
         let told = |error: LocalError| error.to_string();
         let looked_at = now_ns();
-        let (content, placed) = if item.kind == Kind::Directory {
-            if let Some(before) = before.filter(|before| before.kind != Kind::Directory) {
+        let (content, placed) = if item.kind == ItemKind::Directory {
+            if let Some(before) = before.filter(|before| before.kind != ItemKind::Directory) {
                 self.local.remove(path, before).map_err(told)?;
             }
             (Content::of(b""), self.local.make_directory(path, mode).map_err(told)?)
@@ -1696,17 +1696,17 @@ impl<S: Shell> Session<S> {
             let arrived = arrived
                 .get(path)
                 .ok_or("it can't be read on the dock, or changed while it was brought")?;
-            if let Some(before) = before.filter(|before| before.kind == Kind::Directory)
+            if let Some(before) = before.filter(|before| before.kind == ItemKind::Directory)
                 && !self.local.remove(path, before).map_err(told)?
             {
                 return Err("a directory is in the way that holds ignored files".to_owned());
             }
-            if item.kind == Kind::File {
+            if item.kind == ItemKind::File {
                 stage
                     .finish(&arrived.staged, mode, item.stamp.mtime)
                     .map_err(|cause| cause.to_string())?;
             }
-            let expected = before.filter(|before| before.kind != Kind::Directory);
+            let expected = before.filter(|before| before.kind != ItemKind::Directory);
             (
                 arrived.content,
                 self.local.put(path, &arrived.staged, stage, expected).map_err(told)?,
@@ -1715,7 +1715,7 @@ impl<S: Shell> Session<S> {
         // It was looked at after that, and just put: the next sync compares contents.
         let mut side = RecordedSide::of(&placed, clocks.is_settled(&placed, looked_at));
         if mode != plan::taken(item.mode, before)
-            && item.kind != Kind::Symlink
+            && item.kind != ItemKind::Symlink
             && let Some(base) = self.manifest.records.get(path)
         {
             // This machine's own change of the mode is still to come there.
@@ -1767,7 +1767,7 @@ impl<S: Shell> Session<S> {
     }
 
     /// Which of the dock's versions are put beside ours, and under which names; those of conflicts that are over go.
-    fn plan_beside(&mut self, steps: &Steps, wish: &SyncRequest<'_>, there: &Tree) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    fn plan_beside(&mut self, steps: &Steps, request: &SyncRequest<'_>, there: &Tree) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let over: Vec<(String, String)> = self
             .manifest
             .header
@@ -1776,7 +1776,7 @@ impl<S: Shell> Session<S> {
             .filter(|(_, version)| {
                 let path = version.split(' ').next().and_then(unhex).unwrap_or_default();
                 !matches!(steps.get(&path), Some(Action::Conflict(_)))
-                    && (wish.only.is_empty() || steps.contains_key(&path))
+                    && (request.only.is_empty() || steps.contains_key(&path))
             })
             .map(|(name, version)| (name.clone(), version.clone()))
             .collect();
@@ -1784,14 +1784,14 @@ impl<S: Shell> Session<S> {
             self.forget_beside(&name, &version);
         }
         let mut beside = BTreeMap::new();
-        if wish.direction == Direction::Up {
+        if request.direction == Direction::Up {
             return beside;
         }
         for (path, action) in steps {
             let Action::Conflict(Why::BothChanged | Why::BothNew | Why::RemovedHere) = action else {
                 continue;
             };
-            let Some(item) = there.get(path).filter(|item| item.kind != Kind::Directory) else {
+            let Some(item) = there.get(path).filter(|item| item.kind != ItemKind::Directory) else {
                 continue;
             };
             if self.lies_beside(path, item).is_some() {
@@ -1845,13 +1845,13 @@ impl<S: Shell> Session<S> {
         name: &[u8],
         there: &Tree,
         arrived: &HashMap<Vec<u8>, Arrived>,
-        stage: &Stage,
+        stage: &StagingDirectory,
     ) -> Result<(), String> {
         let item = there.get(path).ok_or("it vanished")?;
         let arrived = arrived
             .get(path)
             .ok_or("it can't be read on the dock, or changed while it was brought")?;
-        if item.kind == Kind::File {
+        if item.kind == ItemKind::File {
             stage
                 .finish(&arrived.staged, item.mode & !OTHERS_WRITE, item.stamp.mtime)
                 .map_err(|cause| cause.to_string())?;
@@ -1880,7 +1880,7 @@ impl<S: Shell> Session<S> {
 #[derive(Clone, Copy)]
 struct Planned<'a> {
     steps: &'a Steps,
-    wish: &'a SyncRequest<'a>,
+    request: &'a SyncRequest<'a>,
     here: &'a Tree,
     contents: &'a Contents,
     settling: &'a Settling,
@@ -1890,7 +1890,7 @@ struct Planned<'a> {
 struct Brought<'a> {
     there: &'a Tree,
     arrived: &'a HashMap<Vec<u8>, Arrived>,
-    stage: &'a Stage,
+    stage: &'a StagingDirectory,
     /// How this machine's file systems tell times.
     clocks: &'a Clocks,
 }
@@ -1916,12 +1916,12 @@ impl Settling {
 
 /// Removing what lay below a path that is no directory any more.
 trait RetainBelow {
-    fn retain_below(&mut self, path: &[u8], kind: Kind);
+    fn retain_below(&mut self, path: &[u8], kind: ItemKind);
 }
 
 impl RetainBelow for Tree {
-    fn retain_below(&mut self, path: &[u8], kind: Kind) {
-        if kind == Kind::Directory {
+    fn retain_below(&mut self, path: &[u8], kind: ItemKind) {
+        if kind == ItemKind::Directory {
             return;
         }
         let lower: Vec<Vec<u8>> = super::below(self, path).map(|(path, _)| path.clone()).collect();
@@ -2023,7 +2023,7 @@ fn count(steps: &Steps, here: &Tree, there: &Tree, report: &mut Report) {
     // Directories go with what is in them.
     let held = |place, tree: &Tree| {
         let held = steps.iter().filter(|(_, action)| **action == Action::Held(place));
-        let files = held.filter(|(path, _)| tree.get(*path).is_some_and(|item| item.kind != Kind::Directory));
+        let files = held.filter(|(path, _)| tree.get(*path).is_some_and(|item| item.kind != ItemKind::Directory));
         files.map(|(path, _)| path.clone()).collect()
     };
     (report.held_here, report.held_there) = (held(Side::Here, here), held(Side::There, there));
@@ -2221,7 +2221,7 @@ fn read_records(from: &mut dyn Read, limit: u64) -> Result<Tree> {
         .read_to_end(&mut text)
         .map_err(|cause| broken(&cause))?;
     let mut tree = whole_listing(&text, "the dock's list of files is refused")?.tree;
-    let links = tree.iter().filter(|(_, item)| item.kind == Kind::Symlink);
+    let links = tree.iter().filter(|(_, item)| item.kind == ItemKind::Symlink);
     let links: BTreeSet<Vec<u8>> = links.map(|(path, _)| path.clone()).collect();
     if !links.is_empty() {
         tree.retain(|path, _| !ancestors(path).any(|above| links.contains(above)));
@@ -2233,7 +2233,7 @@ fn read_records(from: &mut dyn Read, limit: u64) -> Result<Tree> {
 mod tests {
     use super::*;
 
-    fn item(kind: Kind, size: u64) -> Item {
+    fn item(kind: ItemKind, size: u64) -> Item {
         let stamp = super::super::Stamp {
             size,
             ..Default::default()
@@ -2251,24 +2251,24 @@ mod tests {
     #[test]
     fn directories_and_empty_files_take_room_too() {
         let there: Tree = [
-            ("d", Kind::Directory, 0),
-            ("d/e", Kind::Directory, 0),
-            ("here", Kind::Directory, 0),
-            ("empty", Kind::File, 0),
-            ("file", Kind::File, BLOCK + 1),
+            ("d", ItemKind::Directory, 0),
+            ("d/e", ItemKind::Directory, 0),
+            ("here", ItemKind::Directory, 0),
+            ("empty", ItemKind::File, 0),
+            ("file", ItemKind::File, BLOCK + 1),
         ]
         .into_iter()
         .map(|(path, kind, size)| (path.as_bytes().to_vec(), item(kind, size)))
         .collect();
-        let here = Tree::from([(b"here".to_vec(), item(Kind::Directory, 0))]);
+        let here = Tree::from([(b"here".to_vec(), item(ItemKind::Directory, 0))]);
         let steps: Steps = there.keys().map(|path| (path.clone(), Action::Bring(0o755))).collect();
-        let files = there.iter().filter(|(_, item)| item.kind == Kind::File);
+        let files = there.iter().filter(|(_, item)| item.kind == ItemKind::File);
         let wanted = files.map(|(path, item)| (path.clone(), item.clone())).collect();
-        let room = Room::needed(&wanted, &steps, &here, &there);
+        let room = DiskUsage::needed(&wanted, &steps, &here, &there);
         assert_eq!((room.bytes, room.files), ((2 + 1 + 3) * BLOCK, 4));
         // Sizes that no disk has.
-        let wanted = HashMap::from([(b"file".to_vec(), item(Kind::File, u64::MAX))]);
-        assert_eq!(Room::needed(&wanted, &steps, &here, &there).bytes, u64::MAX);
+        let wanted = HashMap::from([(b"file".to_vec(), item(ItemKind::File, u64::MAX))]);
+        assert_eq!(DiskUsage::needed(&wanted, &steps, &here, &there).bytes, u64::MAX);
     }
 
     #[test]

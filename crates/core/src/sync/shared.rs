@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::asker::{Asked, address, ask};
+use super::asker::{AskOutcome, address, ask};
 use super::holder::{Holder, fulfil};
 use super::manifest::Memory;
-use super::news::{Event, News};
+use super::news::{News, WatchEvent};
 use super::remote::Shell;
-use super::request::Request;
+use super::request::RoundRequest;
 use super::session::{Notice, Report, Session};
 use super::watch;
 use crate::env::Env;
@@ -34,7 +34,7 @@ const STANDBY: Duration = Duration::from_millis(250);
 pub type Open<S> = Box<dyn Fn(Memory) -> Result<Session<S>> + Send + Sync>;
 
 /// What is synced, by whom of several commands ever.
-pub struct Shared<S> {
+pub struct SharedSession<S> {
     root: PathBuf,
     moniker: String,
     env: Env,
@@ -51,7 +51,7 @@ struct Held<S> {
     session: Session<S>,
 }
 
-impl<S: Shell> Shared<S> {
+impl<S: Shell> SharedSession<S> {
     /// Of a project's root and a dock. Nothing is locked yet.
     pub fn new(root: PathBuf, moniker: &str, env: &Env, notice: Notice, open: Open<S>) -> Self {
         Self {
@@ -68,7 +68,7 @@ impl<S: Shell> Shared<S> {
     ///
     /// # Errors
     /// Those of [`Session::sync`], wherever it was done; another command that neither ends nor answers.
-    pub async fn sync(&mut self, request: &Request) -> Result<Report> {
+    pub async fn sync(&mut self, request: &RoundRequest) -> Result<Report> {
         if self.held.is_none() {
             let lock = self.lock();
             match lock.wait(Some(request), &*self.notice).await? {
@@ -93,7 +93,7 @@ impl<S: Shell> Shared<S> {
     /// A lock that can't be taken, and whatever hinders the session to be opened.
     pub async fn watch(
         &mut self,
-        mut tell: impl FnMut(Event),
+        mut tell: impl FnMut(WatchEvent),
         mut take_over: impl FnMut(Option<u32>),
     ) -> Result<Infallible> {
         let mut news = News::default();
@@ -207,7 +207,7 @@ impl Lock {
         }
     }
 
-    async fn wait(&self, request: Option<&Request>, notice: &(dyn Fn(&str) + Send + Sync)) -> Result<Contended> {
+    async fn wait(&self, request: Option<&RoundRequest>, notice: &(dyn Fn(&str) + Send + Sync)) -> Result<Contended> {
         let memory = Memory::peek(&self.root, &self.moniker, &self.env);
         let begun = Instant::now();
         let mut limit = begun + self.patience;
@@ -217,19 +217,19 @@ impl Lock {
                 return Ok(Contended::Locked(memory));
             }
             match ask(&memory, request, notice).await {
-                Asked::Report(report) => return Ok(Contended::Done(report)),
-                Asked::Failed(failure) => return Err(failure.into()),
-                Asked::Ended => limit = Instant::now() + self.patience,
-                Asked::Nobody if Instant::now() > limit => {
+                AskOutcome::Report(report) => return Ok(Contended::Done(report)),
+                AskOutcome::Failed(failure) => return Err(failure.into()),
+                AskOutcome::Ended => limit = Instant::now() + self.patience,
+                AskOutcome::Nobody if Instant::now() > limit => {
                     return Err(memory.is_taken(&self.root, &self.moniker));
                 }
-                Asked::Nobody if begun.elapsed() > UNSAID && !std::mem::replace(&mut is_told, true) => {
+                AskOutcome::Nobody if begun.elapsed() > UNSAID && !std::mem::replace(&mut is_told, true) => {
                     notice(&format!(
                         "waiting for another command, which syncs {} just now",
                         self.root.display()
                     ));
                 }
-                Asked::Nobody => {}
+                AskOutcome::Nobody => {}
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -290,12 +290,12 @@ impl Pair {
     }
 
     async fn try_sync(&self, direction: Direction, settle: Option<Side>, only: &[Vec<u8>]) -> Result<Report> {
-        let wish = SyncRequest {
+        let request = SyncRequest {
             settle,
             only,
             ..SyncRequest::everything(direction, Brake::default())
         };
-        self.session()?.sync(&wish, false).await
+        self.session()?.sync(&request, false).await
     }
 
     async fn sync(&self, direction: Direction) -> Report {
@@ -1528,8 +1528,8 @@ async fn an_old_rsync_and_one_that_makes_more_than_was_listed_are_not_used() {
         let notes = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&notes);
         session.notice = Arc::new(move |line| heard.lock().unwrap().push(line.to_owned()));
-        let wish = SyncRequest::everything(Direction::Down, Brake::default());
-        let report = session.sync(&wish, false).await.unwrap();
+        let request = SyncRequest::everything(Direction::Down, Brake::default());
+        let report = session.sync(&request, false).await.unwrap();
         drop(session);
         assert!(report.is_clean(), "{version} {report:?}");
         assert!(fs::read(here.join("big")).unwrap() == large(3), "{version}");
@@ -1975,7 +1975,7 @@ fn another_name_of_a_file_counts_as_much_as_the_file() {
     let local = Local::open(folder.path()).unwrap();
     let stage = local.stage().unwrap();
     let item = |size| super::Item {
-        kind: super::Kind::File,
+        kind: super::ItemKind::File,
         mode: 0o644,
         stamp: super::Stamp {
             size,
@@ -2136,8 +2136,8 @@ proptest! {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_saved_is_there_at_once_while_it_is_watched_and_the_other_way_by_polling() {
-    use super::news::Event;
     use super::news::News;
+    use super::news::WatchEvent;
     use super::rhythm::POLL;
     use super::watch::watch;
     use std::time::{Duration, Instant};
@@ -2181,8 +2181,8 @@ async fn what_is_saved_is_there_at_once_while_it_is_watched_and_the_other_way_by
     write(&pair.here(), "d/b", "ours");
     let conflict = loop {
         match told.recv().await.unwrap() {
-            Event::Synced(report, _) if !report.conflicts.is_empty() => break report,
-            Event::Failed(error) => panic!("{error:?}"),
+            WatchEvent::Synced(report, _) if !report.conflicts.is_empty() => break report,
+            WatchEvent::Failed(error) => panic!("{error:?}"),
             _ => {}
         }
     };

@@ -26,9 +26,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::clock::now_ns;
-use super::local::{Local, LocalError, Stage, contents_of, walked};
+use super::local::{Local, LocalError, StagingDirectory, contents_of, walked};
 use super::manifest::Records;
-use super::{Content, Item, Kind, MODE_BITS, Tree, ancestors, below, is_acceptable, shown, split};
+use super::{Content, Item, ItemKind, MODE_BITS, Tree, ancestors, below, is_acceptable, shown, split};
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
 use build_context::{ContextDir, WalkOptions};
@@ -124,7 +124,7 @@ pub fn versions(trash: &Tree) -> Vec<Version> {
             let reason = Reason::parse(names.next()?)?;
             let path = names.next().filter(|path| is_acceptable(path))?;
             let counts =
-                item.kind != Kind::Directory || (reason == Reason::Removed && below(trash, kept).next().is_none());
+                item.kind != ItemKind::Directory || (reason == Reason::Removed && below(trash, kept).next().is_none());
             counts.then(|| Version {
                 entry: entry.to_owned(),
                 reason,
@@ -162,7 +162,7 @@ pub fn chosen(versions: &[Version], only: &[Vec<u8>]) -> Vec<Version> {
             ([], None) => false,
             (only, _) => is_meant(version, only),
         };
-        let is_directory = |version: &Version| version.item.kind == Kind::Directory;
+        let is_directory = |version: &Version| version.item.kind == ItemKind::Directory;
         // A file and what lay below a directory of its name were never there together.
         let fits = !taken.contains_key(&version.path)
             && !ancestors(&version.path).any(|above| taken.get(above).is_some_and(|above| !is_directory(above)))
@@ -230,7 +230,7 @@ struct Limits {
 
 /// What the record of an entry says.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Record {
+struct TrashRecord {
     dockerutils_trash: u32,
     root: String,
     dock: Option<String>,
@@ -238,7 +238,7 @@ struct Record {
 
 /// An entry that is being filled.
 #[derive(Debug)]
-struct Entry {
+struct TrashEntry {
     name: String,
     fd: OwnedFd,
     /// The record. While it is locked, nobody removes the entry.
@@ -265,7 +265,7 @@ pub struct Trash {
     links: bool,
     /// The entries of others and of before, the oldest first, with their bytes; none before they were looked at.
     others: Option<Vec<(String, u64)>>,
-    entry: Option<Entry>,
+    entry: Option<TrashEntry>,
 }
 
 impl Trash {
@@ -352,12 +352,12 @@ impl Trash {
     /// # Errors
     /// What can't be kept must stay: somebody's change meanwhile, no room, a system that refuses.
     pub fn keep(&mut self, local: &Local, path: &[u8], expected: &Item, reason: Reason) -> Result<Item, TrashError> {
-        if expected.kind == Kind::Directory {
+        if expected.kind == ItemKind::Directory {
             self.keep_directory(path, expected.mode, reason)?;
             return Ok(expected.clone());
         }
         let size = match expected.kind {
-            Kind::File => expected.stamp.size,
+            ItemKind::File => expected.stamp.size,
             _ => 0,
         };
         let (above, name) = split(path);
@@ -478,7 +478,7 @@ impl Trash {
         let mut restored = Restored::default();
         let mut stage = None;
         for (number, version) in versions.iter().enumerate() {
-            if stage.is_none() && version.item.kind != Kind::Directory {
+            if stage.is_none() && version.item.kind != ItemKind::Directory {
                 let made = local.stage();
                 stage =
                     Some(made.map_err(|cause| Error::failed("nothing can be put into the project").because(cause))?);
@@ -498,9 +498,9 @@ impl Trash {
         }
         // Directories that may not be written to, only now that all is in them.
         for version in restored.done.iter().rev() {
-            if version.item.kind == Kind::Directory && version.item.mode & 0o700 != 0o700 {
+            if version.item.kind == ItemKind::Directory && version.item.mode & 0o700 != 0o700 {
                 // It is there; its mode is the least of it.
-                let _ = local.set_mode(&version.path, version.item.mode, Kind::Directory);
+                let _ = local.set_mode(&version.path, version.item.mode, ItemKind::Directory);
             }
         }
         drop(stage);
@@ -521,7 +521,7 @@ impl Trash {
         &mut self,
         trash: &ContextDir,
         local: &Local,
-        stage: Option<&Stage>,
+        stage: Option<&StagingDirectory>,
         staged: &str,
         version: &Version,
         restored: &mut Restored,
@@ -531,9 +531,9 @@ impl Trash {
         let told = |error: LocalError| error.to_string();
         let in_the_way = |path: &[u8]| format!("{} is in the way: move it, and restore again", shown(path));
         let before = local.look(path).map_err(told)?;
-        if item.kind == Kind::Directory {
+        if item.kind == ItemKind::Directory {
             return match before {
-                Some(before) if before.kind == Kind::Directory => Ok(false),
+                Some(before) if before.kind == ItemKind::Directory => Ok(false),
                 Some(_) => Err(in_the_way(path)),
                 None => {
                     Self::make_way(trash, local, version)?;
@@ -552,7 +552,7 @@ impl Trash {
         };
         restored.contents.insert(path.clone(), content);
         if let Some(before) = &before {
-            if before.kind == Kind::Directory {
+            if before.kind == ItemKind::Directory {
                 return Err(in_the_way(path));
             }
             let now = local.contents(std::slice::from_ref(path)).get(path).copied();
@@ -600,7 +600,7 @@ impl Trash {
         let root = [version.entry.as_bytes(), b"/", version.reason.text().as_bytes(), b"/"].concat();
         for above in ancestors(&version.path) {
             match local.look(above).map_err(|error| error.to_string())? {
-                Some(item) if item.kind == Kind::Directory => {}
+                Some(item) if item.kind == ItemKind::Directory => {}
                 Some(_) => return Err(format!("{} is in the way: move it, and restore again", shown(above))),
                 None => {
                     let known = trash.open_directory(&[root.as_slice(), above].concat());
@@ -712,7 +712,7 @@ impl Trash {
         }
     }
 
-    fn make_entry(&self) -> io::Result<Entry> {
+    fn make_entry(&self) -> io::Result<TrashEntry> {
         let nonce = hexadecimal::random::<8>().map_err(io::Error::other)?;
         let by = if self.dock.is_none() { BY_RESTORE } else { "" };
         let name = format!("{}.{nonce}{by}", now_ns().div_euclid(1_000_000_000));
@@ -724,13 +724,13 @@ impl Trash {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut lock = File::from(rustix::fs::openat(&fd, RECORD, flags, Mode::from_raw_mode(0o600))?);
         lock.lock()?;
-        let record = Record {
+        let record = TrashRecord {
             dockerutils_trash: VERSION,
             root: self.root.to_string_lossy().into_owned(),
             dock: self.dock.clone(),
         };
         lock.write_all(&serde_json::to_vec(&record)?)?;
-        Ok(Entry {
+        Ok(TrashEntry {
             name,
             fd,
             _lock: lock,
@@ -778,7 +778,11 @@ impl Trash {
             .map(|(name, _)| {
                 let files = ContextDir::open(&self.directory.join(&name)).and_then(|entry| tree(&entry));
                 let bytes = files.unwrap_or_default().values().fold(0, |sum: u64, item| {
-                    let size = if item.kind == Kind::File { item.stamp.size } else { 0 };
+                    let size = if item.kind == ItemKind::File {
+                        item.stamp.size
+                    } else {
+                        0
+                    };
                     sum.saturating_add(size)
                 });
                 (name, bytes)
@@ -882,7 +886,7 @@ fn make_directory_at(parent: &OwnedFd, name: &[u8], mode: u32) -> io::Result<Own
 
 /// Copies a file or link, where it is still the one that was listed. A copy that fails may be there in part.
 fn copy(parent: &OwnedFd, name: &OsStr, into: &OwnedFd, expected: &Item) -> io::Result<()> {
-    if expected.kind == Kind::Symlink {
+    if expected.kind == ItemKind::Symlink {
         let target = rustix::fs::readlinkat(parent, name, Vec::new())?;
         return Ok(rustix::fs::symlinkat(&target, into, name)?);
     }
@@ -929,7 +933,7 @@ fn tree(trash: &ContextDir) -> Result<Tree, build_context::WalkError> {
 }
 
 /// What a record says; nothing of one that was never finished.
-fn read_record(path: &Path) -> Record {
+fn read_record(path: &Path) -> TrashRecord {
     fs::read(path)
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::OWN_DIRECTORY;
 use super::holder::Holder;
-use super::news::{Event, News};
+use super::news::{News, WatchEvent};
 use super::plan::{Direction, SyncRequest};
 use super::remote::Shell;
 use super::rhythm::Rhythm;
@@ -145,10 +145,10 @@ pub async fn watch<S: Shell>(
     session: &mut Session<S>,
     mut holder: Option<&mut Holder>,
     news: &mut News,
-    mut tell: impl FnMut(Event),
+    mut tell: impl FnMut(WatchEvent),
 ) {
     let (mut watcher, failed) = Watcher::new(session.local().root());
-    failed.map(Event::Blind).into_iter().for_each(&mut tell);
+    failed.map(WatchEvent::Blind).into_iter().for_each(&mut tell);
     let mut rhythm = Rhythm::new(Instant::now());
     let mut broken = false;
     // Whether so much is gone that it is looked at again before it is said.
@@ -186,7 +186,7 @@ pub async fn watch<S: Shell>(
         match result {
             Ok(report) => {
                 if turn != Turn::Asked && std::mem::take(&mut broken) {
-                    tell(Event::Back);
+                    tell(WatchEvent::Back);
                 }
                 if let Some(report) = report {
                     rhythm.came_out(begun, Instant::now(), !report.troubles.is_empty());
@@ -197,7 +197,7 @@ pub async fn watch<S: Shell>(
             }
             Err(error) => {
                 if !std::mem::replace(&mut broken, true) {
-                    tell(Event::Failed(error));
+                    tell(WatchEvent::Failed(error));
                 }
             }
         }
@@ -207,7 +207,7 @@ pub async fn watch<S: Shell>(
             rhythm.looked(Instant::now(), session.last_look().took, is_busy);
         }
         let (new, failed) = watcher.follow(session.directories());
-        failed.map(Event::Blind).into_iter().for_each(&mut tell);
+        failed.map(WatchEvent::Blind).into_iter().for_each(&mut tell);
         if new && !broken {
             // What was put into a new directory before it was watched.
             turn = Turn::Here { all: false };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::{Release, VersionError};
-use crate::config::ini::{Ini, Names};
+use crate::config::ini::{Ini, KeyCase};
 
 const PYPROJECT: &str = "pyproject.toml";
 const SETUP_CFG: &str = "setup.cfg";
@@ -143,7 +143,7 @@ impl Section {
     /// # Errors
     /// What configparser would not read.
     pub fn of_setup_cfg(text: &str) -> Result<Option<Self>, VersionError> {
-        let ini = Ini::parse_names(Path::new(SETUP_CFG), text, Names::WithoutCase)?;
+        let ini = Ini::parse_names(Path::new(SETUP_CFG), text, KeyCase::WithoutCase)?;
         if !ini.has_section("versioneer") {
             return Ok(None);
         }

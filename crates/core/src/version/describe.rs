@@ -1,6 +1,6 @@
 //! What git knows of the commit in the working tree: the nearest tag, the distance to it, the branch.
 
-use super::git::{Repository, Said};
+use super::git::{GitOutput, Repository};
 use super::source_file::iso_8601;
 use super::{Release, VersionError};
 
@@ -25,7 +25,7 @@ pub struct Pieces {
 
 /// What comes of asking git.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum DescribeResult {
     /// The pieces.
     Pieces(Pieces),
     /// A commit, and a tag that says nothing.
@@ -91,8 +91,8 @@ impl<'a> Description<'a> {
 macro_rules! said {
     ($answer:expr) => {
         match $answer? {
-            Said::Text(text) => text,
-            Said::Nothing(why) => return Ok(Answer::Refused(why)),
+            GitOutput::Text(text) => text,
+            GitOutput::Nothing(why) => return Ok(DescribeResult::Refused(why)),
         }
     };
 }
@@ -101,7 +101,11 @@ macro_rules! said {
 ///
 /// # Errors
 /// A git that takes too long, and a tag that is no UTF-8.
-pub(super) fn pieces(repository: &Repository<'_>, tag_prefix: &str, release: Release) -> Result<Answer, VersionError> {
+pub(super) fn pieces(
+    repository: &Repository<'_>,
+    tag_prefix: &str,
+    release: Release,
+) -> Result<DescribeResult, VersionError> {
     let digit = if release.describes_digits() { "[[:digit:]]" } else { "" };
     let pattern = format!("{tag_prefix}{digit}*");
     let described = said!(repository.ask(&[
@@ -120,7 +124,7 @@ pub(super) fn pieces(repository: &Repository<'_>, tag_prefix: &str, release: Rel
         branch = branch_around(&said!(repository.ask(&["branch", "--contains"]))).to_owned();
     }
     let unusable = |error| {
-        Ok(Answer::Unusable {
+        Ok(DescribeResult::Unusable {
             revision: long.clone(),
             error,
         })
@@ -142,7 +146,7 @@ pub(super) fn pieces(repository: &Repository<'_>, tag_prefix: &str, release: Rel
         }
     };
     let date = text(&said!(repository.ask(&["show", "-s", "--format=%ci", "HEAD"])));
-    Ok(Answer::Pieces(Pieces {
+    Ok(DescribeResult::Pieces(Pieces {
         tag,
         distance,
         short,

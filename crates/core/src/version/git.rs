@@ -36,7 +36,7 @@ const SETTINGS: [&str; 13] = [
 ];
 
 /// What git says.
-pub(super) enum Said {
+pub(super) enum GitOutput {
     /// Its stdout, without blanks at both ends.
     Text(Vec<u8>),
     /// It failed or is not there: why.
@@ -59,12 +59,12 @@ pub(super) struct Repository<'a> {
     root: &'a Path,
     /// Options of git that put filters out of force.
     overrides: Vec<OsString>,
-    unrun: Vec<Program>,
+    unrun: Vec<ConfiguredProgram>,
 }
 
 /// A program that a repository's own configuration names, and that is not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
+pub struct ConfiguredProgram {
     /// The setting, `filter.NAME.clean`.
     pub key: String,
     /// Its words.
@@ -90,7 +90,7 @@ impl<'a> Repository<'a> {
     ///
     /// # Errors
     /// It takes longer than 30 seconds, or a signal ends it.
-    pub(super) fn ask(&self, arguments: &[&str]) -> Result<Said, VersionError> {
+    pub(super) fn ask(&self, arguments: &[&str]) -> Result<GitOutput, VersionError> {
         ask_within(self.root, &self.overrides, arguments, LIMIT, "none")
     }
 
@@ -100,8 +100,8 @@ impl<'a> Repository<'a> {
     /// As [`Repository::ask`].
     pub(super) fn is_shallow(&self) -> Result<bool, VersionError> {
         Ok(match self.ask(&["rev-parse", "--is-shallow-repository"])? {
-            Said::Text(text) => text == b"true",
-            Said::Nothing(_) => false,
+            GitOutput::Text(text) => text == b"true",
+            GitOutput::Nothing(_) => false,
         })
     }
 
@@ -111,7 +111,7 @@ impl<'a> Repository<'a> {
     }
 
     /// What would have been run.
-    pub(super) fn unrun(&self) -> &[Program] {
+    pub(super) fn unrun(&self) -> &[ConfiguredProgram] {
         &self.unrun
     }
 
@@ -120,9 +120,9 @@ impl<'a> Repository<'a> {
     fn put_out_of_force(&mut self, folder: &Path, depth: usize) -> Result<(), VersionError> {
         let listed = |arguments: &[&str]| {
             Ok::<_, VersionError>(match ask_within(folder, &[], arguments, LIMIT, "none")? {
-                Said::Text(text) => text,
+                GitOutput::Text(text) => text,
                 // There are none, or git will say itself what is wrong.
-                Said::Nothing(_) => Vec::new(),
+                GitOutput::Nothing(_) => Vec::new(),
             })
         };
         let programs = listed(&["config", "--show-scope", "-z", "--get-regexp", PROGRAMS])?;
@@ -135,7 +135,7 @@ impl<'a> Repository<'a> {
             {
                 continue;
             }
-            let program = Program {
+            let program = ConfiguredProgram {
                 key: String::from_utf8_lossy(key).into_owned(),
                 command: String::from_utf8_lossy(command).into_owned(),
             };
@@ -183,7 +183,7 @@ pub(super) fn ignored(root: &Path) -> Option<BTreeSet<Vec<u8>>> {
         "--directory",
         "-z",
     ];
-    let Ok(Said::Text(text)) = ask_within(root, &[], &arguments, LIMIT, "none") else {
+    let Ok(GitOutput::Text(text)) = ask_within(root, &[], &arguments, LIMIT, "none") else {
         return None;
     };
     let paths = text.split(|byte| *byte == 0).filter(|path| !path.is_empty());
@@ -211,7 +211,7 @@ fn ask_within(
     arguments: &[&str],
     limit: Duration,
     protocols: &str,
-) -> Result<Said, VersionError> {
+) -> Result<GitOutput, VersionError> {
     let child = Command::new("git")
         .args(SETTINGS)
         .args(overrides)
@@ -229,9 +229,9 @@ fn ask_within(
     let mut child = match child {
         Ok(child) => child,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Said::Nothing("git is not installed".to_owned()));
+            return Ok(GitOutput::Nothing("git is not installed".to_owned()));
         }
-        Err(error) => return Ok(Said::Nothing(format!("git can't be run: {error}"))),
+        Err(error) => return Ok(GitOutput::Nothing(format!("git can't be run: {error}"))),
     };
     let output = output(&mut child, limit);
     if output.is_none() {
@@ -253,12 +253,12 @@ fn ask_within(
             arguments: crate::shell::join(arguments),
             status,
         }),
-        Ok(status) if status.success() => Ok(Said::Text(stdout.trim_ascii().to_owned())),
-        Ok(status) => Ok(Said::Nothing(match String::from_utf8_lossy(&stderr).trim() {
+        Ok(status) if status.success() => Ok(GitOutput::Text(stdout.trim_ascii().to_owned())),
+        Ok(status) => Ok(GitOutput::Nothing(match String::from_utf8_lossy(&stderr).trim() {
             "" => format!("git {} ended with {status}", arguments.join(" ")),
             said => said.to_owned(),
         })),
-        Err(error) => Ok(Said::Nothing(format!("git can't be waited for: {error}"))),
+        Err(error) => Ok(GitOutput::Nothing(format!("git can't be waited for: {error}"))),
     }
 }
 
@@ -381,12 +381,12 @@ mod tests {
             std::fs::create_dir(&root).unwrap();
             changed_by_a_filter(&root, &[(key, &command), ("filter.any.required", "true")]);
             let repository = Repository::around(&root).unwrap();
-            let Said::Text(said) = repository.ask(&["describe", "--always", "--dirty"]).unwrap() else {
+            let GitOutput::Text(said) = repository.ask(&["describe", "--always", "--dirty"]).unwrap() else {
                 panic!("no answer");
             };
             assert!(said.ends_with(b"-dirty"), "{said:?}");
             assert!(!ran.exists(), "{key}");
-            let program = Program {
+            let program = ConfiguredProgram {
                 key: key.to_owned(),
                 command: command.clone(),
             };
@@ -437,7 +437,7 @@ mod tests {
             std::fs::rename(entry.path(), root.join(entry.file_name())).unwrap();
         }
         std::fs::remove_dir(root.join(".git")).unwrap();
-        let Said::Nothing(why) = Repository::around(root).unwrap().ask(&["rev-parse", "HEAD"]).unwrap() else {
+        let GitOutput::Nothing(why) = Repository::around(root).unwrap().ask(&["rev-parse", "HEAD"]).unwrap() else {
             panic!("it is one");
         };
         assert!(why.contains("bare repository"), "{why}");
@@ -460,9 +460,10 @@ mod tests {
 
     #[test]
     fn a_failure_is_told_in_gits_words() {
-        let Ok(Said::Nothing(why)) = Repository::around(Path::new("/"))
-            .unwrap()
-            .ask(&["rev-parse", "--verify", "x"])
+        let Ok(GitOutput::Nothing(why)) =
+            Repository::around(Path::new("/"))
+                .unwrap()
+                .ask(&["rev-parse", "--verify", "x"])
         else {
             panic!("there is an answer");
         };

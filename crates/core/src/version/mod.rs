@@ -60,7 +60,7 @@ use crate::config::ini::IniError;
 use crate::error::Error;
 use crate::hint;
 use config::Configuration;
-pub use git::Program;
+pub use git::ConfiguredProgram;
 use git::Repository;
 use render::Style;
 
@@ -85,7 +85,7 @@ pub struct Versions {
     #[serde(skip)]
     refusal: Option<String>,
     #[serde(skip)]
-    unrun: Vec<Program>,
+    unrun: Vec<ConfiguredProgram>,
     #[serde(skip)]
     cut_off: bool,
 }
@@ -190,7 +190,7 @@ pub enum VersionError {
     #[error("{:?} in the configuration of the repository names a program that can't be kept from being run", .program.key)]
     Filter {
         /// It.
-        program: Program,
+        program: ConfiguredProgram,
     },
     /// The file can't be written.
     #[error("{} can't be written", .path.display())]
@@ -250,7 +250,7 @@ impl Versioneer {
         }
         let repository = Repository::around(&self.root)?;
         let refusal = match describe::pieces(&repository, tag_prefix, self.release)? {
-            describe::Answer::Pieces(pieces) => {
+            describe::DescribeResult::Pieces(pieces) => {
                 let version = render::render(&pieces, self.style()?, self.release)?;
                 let versions = Versions::new(version)
                     .revision(Some(pieces.long))
@@ -267,10 +267,10 @@ impl Versioneer {
                     ..versions
                 });
             }
-            describe::Answer::Unusable { revision, error } => {
+            describe::DescribeResult::Unusable { revision, error } => {
                 return Ok(Versions::new("unknown").revision(Some(revision)).error(&error));
             }
-            describe::Answer::Refused(refusal) => refusal,
+            describe::DescribeResult::Refused(refusal) => refusal,
         };
         let versions = match from_folders(&self.root, parentdir_prefix) {
             Some(version) => Versions::new(version).dirty(Some(false)),
@@ -433,7 +433,7 @@ impl Versions {
     }
 
     /// What the repository's own configuration names and was not run, where that may be why files count as changed.
-    pub fn unrun(&self) -> &[Program] {
+    pub fn unrun(&self) -> &[ConfiguredProgram] {
         &self.unrun
     }
 

@@ -84,7 +84,7 @@ impl Memory {
 
 /// How one key fared.
 #[derive(Debug, PartialEq, Eq)]
-enum Outcome {
+enum KeyOutcome {
     /// The user is in, or this factor is done.
     Accepted,
     /// The server does not take it.
@@ -96,7 +96,7 @@ enum Outcome {
 }
 
 /// Authenticates a session whose host key was accepted.
-pub(super) struct Login<'a> {
+pub(super) struct Authenticator<'a> {
     pub(super) session: &'a Session,
     pub(super) resolved: &'a Resolved,
     pub(super) access: &'a SshAccess,
@@ -129,7 +129,7 @@ impl From<TransportError> for Denial {
     }
 }
 
-impl Login<'_> {
+impl Authenticator<'_> {
     /// Authenticates.
     ///
     /// # Errors
@@ -375,7 +375,7 @@ impl Login<'_> {
         let name = printable(key.comment());
         self.tried
             .push(format!("{name} of the agent ({})", fingerprint(key.blob())));
-        Ok(self.outcome(result)? == Outcome::Accepted)
+        Ok(self.outcome(result)? == KeyOutcome::Accepted)
     }
 
     fn accepts_file(
@@ -424,15 +424,15 @@ impl Login<'_> {
                     .session
                     .userauth_pubkey_memory(self.user(), public, &file.private, secret);
                 match self.outcome(result)? {
-                    Outcome::Accepted => {
+                    KeyOutcome::Accepted => {
                         if let Some(passphrase) = passphrase.filter(|passphrase| !passphrase.is_empty()) {
                             self.memory.keep(&path, &passphrase);
                         }
                         return Ok(true);
                     }
-                    Outcome::Refused => return Ok(false),
-                    Outcome::Locked if file.encrypted => self.memory.forget(&path),
-                    Outcome::Locked | Outcome::Unusable(_) => {
+                    KeyOutcome::Refused => return Ok(false),
+                    KeyOutcome::Locked if file.encrypted => self.memory.forget(&path),
+                    KeyOutcome::Locked | KeyOutcome::Unusable(_) => {
                         self.foreign.push(path.clone());
                         self.mends.push((
                             format!("{path} is a key that this program cannot use"),
@@ -469,20 +469,24 @@ impl Login<'_> {
 
     /// What an answer to a key means. A factor that is one of several fails like a wrong signature; what the server
     /// allows after it tells them apart.
-    fn outcome(&self, result: Result<(), ssh2::Error>) -> Result<Outcome, TransportError> {
+    fn outcome(&self, result: Result<(), ssh2::Error>) -> Result<KeyOutcome, TransportError> {
         let Err(error) = result else {
-            return Ok(Outcome::Accepted);
+            return Ok(KeyOutcome::Accepted);
         };
         match error.code() {
-            ErrorCode::Session(NOT_TAKEN) => Ok(Outcome::Refused),
+            ErrorCode::Session(NOT_TAKEN) => Ok(KeyOutcome::Refused),
             ErrorCode::Session(UNVERIFIED) if error.message().starts_with("Invalid signature") => {
                 let partial = !self.allowed()?.iter().any(|name| name == "publickey");
-                Ok(if partial { Outcome::Accepted } else { Outcome::Refused })
+                Ok(if partial {
+                    KeyOutcome::Accepted
+                } else {
+                    KeyOutcome::Refused
+                })
             }
-            ErrorCode::Session(UNVERIFIED) if error.message().starts_with("Callback") => Ok(Outcome::Locked),
+            ErrorCode::Session(UNVERIFIED) if error.message().starts_with("Callback") => Ok(KeyOutcome::Locked),
             // The key can't be read as a key, or with this passphrase.
-            ErrorCode::Session(-16 | -17 | -51) => Ok(Outcome::Locked),
-            ErrorCode::Session(-33 | -34 | -4) => Ok(Outcome::Unusable(error.message().to_owned())),
+            ErrorCode::Session(-16 | -17 | -51) => Ok(KeyOutcome::Locked),
+            ErrorCode::Session(-33 | -34 | -4) => Ok(KeyOutcome::Unusable(error.message().to_owned())),
             _ => Err(self.ended(&error)),
         }
     }
@@ -633,7 +637,7 @@ pub(super) fn printable(text: &str) -> String {
 
 /// Puts the server's questions to the person.
 struct Prompter<'a, 'b> {
-    login: &'a Login<'b>,
+    login: &'a Authenticator<'b>,
     /// What is said before its first question.
     notes: String,
     remembered: Option<Zeroizing<String>>,

@@ -16,7 +16,7 @@ use dock_link::transport::{Asker, TransportError, TransportErrorKind};
 use ssh2::{ErrorCode, MethodType, Session};
 use tokio::sync::oneshot;
 
-use super::auth::{Denial, Login, Memory};
+use super::auth::{Authenticator, Denial, Memory};
 use super::dial::{Socket, dial};
 use super::greeting;
 use super::handle::{Handle, sides};
@@ -143,7 +143,7 @@ fn failed(resolved: &Resolved, what: &str) -> TransportError {
 }
 
 /// A session that is logged in, whoever holds it.
-enum Established {
+enum EstablishedSession {
     Libssh2(session::Established),
     Openssh(openssh::Established),
 }
@@ -153,7 +153,7 @@ enum Looped {
     Openssh(openssh::Loop),
 }
 
-impl Established {
+impl EstablishedSession {
     fn stand(self) -> io::Result<(Handle, Looped)> {
         let (handle, inbox) = sides()?;
         let looped = match self {
@@ -164,7 +164,11 @@ impl Established {
     }
 }
 
-fn establish(plan: &Plan, asker: &Arc<dyn Asker>, cancel: &Cancel) -> Result<(Established, Resolved), TransportError> {
+fn establish(
+    plan: &Plan,
+    asker: &Arc<dyn Asker>,
+    cancel: &Cancel,
+) -> Result<(EstablishedSession, Resolved), TransportError> {
     let resolved = resolve(&plan.access, &plan.env)?;
     let config = &resolved.config;
     plan.memory
@@ -172,11 +176,11 @@ fn establish(plan: &Plan, asker: &Arc<dyn Asker>, cancel: &Cancel) -> Result<(Es
     let by_openssh = || openssh::establish(plan, &resolved, asker, cancel);
     // A program says which host keys count: only OpenSSH's client asks it.
     if resolved.config.has_known_hosts_command {
-        return by_openssh().map(|established| (Established::Openssh(established), resolved));
+        return by_openssh().map(|established| (EstablishedSession::Openssh(established), resolved));
     }
     let host_keys = HostKeys::read(&resolved)?;
     if resolved.has_ssh && host_keys.foreign(&resolved)?.is_some() {
-        return by_openssh().map(|established| (Established::Openssh(established), resolved));
+        return by_openssh().map(|established| (EstablishedSession::Openssh(established), resolved));
     }
     if plan.by_openssh.load(Ordering::Acquire) {
         let result = by_openssh();
@@ -184,10 +188,10 @@ fn establish(plan: &Plan, asker: &Arc<dyn Asker>, cancel: &Cancel) -> Result<(Es
             // The next time, a key may be there that libssh2 can use.
             plan.by_openssh.store(false, Ordering::Release);
         }
-        return result.map(|established| (Established::Openssh(established), resolved));
+        return result.map(|established| (EstablishedSession::Openssh(established), resolved));
     }
     let denial = match establish_by_libssh2(plan, &resolved, &host_keys, asker.as_ref(), cancel) {
-        Ok(established) => return Ok((Established::Libssh2(established), resolved)),
+        Ok(established) => return Ok((EstablishedSession::Libssh2(established), resolved)),
         Err(denial) => denial,
     };
     if denial.foreign.is_empty() || !resolved.has_ssh {
@@ -196,7 +200,7 @@ fn establish(plan: &Plan, asker: &Arc<dyn Asker>, cancel: &Cancel) -> Result<(Es
     match by_openssh() {
         Ok(established) => {
             plan.by_openssh.store(true, Ordering::Release);
-            Ok((Established::Openssh(established), resolved))
+            Ok((EstablishedSession::Openssh(established), resolved))
         }
         Err(error) => Err(TransportError {
             message: format!("{}; tried for the sake of {}", error.message, denial.foreign.join(", ")),
@@ -244,7 +248,7 @@ fn establish_by_libssh2(
     let key = session.host_key().map(|(key, _)| key.to_vec());
     let key = key.ok_or_else(|| failed(resolved, "sshd shows no host key"))?;
     host_keys.check(&key, resolved, asker)?;
-    Login {
+    Authenticator {
         session: &session,
         resolved,
         access: &plan.access,

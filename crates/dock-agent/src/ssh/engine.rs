@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dock_client::agent::target::{Command, Exec};
+use dock_client::agent::target::{Exec, RemoteCommand};
 use dock_client::shell;
 use dock_link::transport::{Connection, TransportError, TransportErrorKind};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -146,7 +146,7 @@ async fn skip_noise(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()
 
 fn command(argv: &[&str]) -> Exec {
     Exec {
-        command: Command::Argv(argv.iter().map(|&word| word.to_owned()).collect()),
+        command: RemoteCommand::Argv(argv.iter().map(|&word| word.to_owned()).collect()),
         pty: None,
     }
 }

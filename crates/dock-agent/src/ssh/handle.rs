@@ -62,7 +62,7 @@ pub(super) enum OpenError {
 
 /// Part of a channel that nobody wants any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum ChannelPart {
     /// Its stream, in both directions.
     Stream,
     /// Its stderr.
@@ -72,15 +72,15 @@ pub(super) enum Part {
 }
 
 /// Where the answer to an [`Open`] goes.
-pub(super) type Reply = oneshot::Sender<Result<Opened, OpenError>>;
+pub(super) type OpenReply = oneshot::Sender<Result<Opened, OpenError>>;
 
 /// What a session's thread is told.
-pub(super) enum Command {
-    Open(Open, Reply),
+pub(super) enum SessionCommand {
+    Open(Open, OpenReply),
     /// The terminal of a command has another size.
     Resize(u64, Size),
     /// Nobody wants this part of a channel any more.
-    Drop(u64, Part),
+    Drop(u64, ChannelPart),
     /// Nobody wants the session any more.
     Shutdown,
 }
@@ -88,7 +88,7 @@ pub(super) enum Command {
 /// Tells the thread something; never waits.
 #[derive(Clone)]
 pub(super) struct Notifier {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<SessionCommand>,
     waker: Arc<Waker>,
 }
 
@@ -98,7 +98,7 @@ struct Waker {
 }
 
 impl Notifier {
-    fn send(&self, command: Command) {
+    fn send(&self, command: SessionCommand) {
         // The thread may be gone: then there is nothing to tell any more, and `lost` says so.
         let _ = self.commands.send(command);
         if !self.waker.awake.swap(true, Ordering::AcqRel) {
@@ -108,12 +108,12 @@ impl Notifier {
 
     /// The terminal of a command has another size.
     pub(super) fn resize(&self, id: u64, size: Size) {
-        self.send(Command::Resize(id, size));
+        self.send(SessionCommand::Resize(id, size));
     }
 
     /// Nobody wants this part any more.
-    pub(super) fn drop_part(&self, id: u64, part: Part) {
-        self.send(Command::Drop(id, part));
+    pub(super) fn drop_part(&self, id: u64, part: ChannelPart) {
+        self.send(SessionCommand::Drop(id, part));
     }
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.notifier.send(Command::Shutdown);
+        self.notifier.send(SessionCommand::Shutdown);
     }
 }
 
@@ -152,7 +152,7 @@ impl Handle {
     /// Asks for a channel, or for a sign of life.
     pub(super) fn opening(&self, open: Open) -> oneshot::Receiver<Result<Opened, OpenError>> {
         let (reply, opened) = oneshot::channel();
-        self.notifier.send(Command::Open(open, reply));
+        self.notifier.send(SessionCommand::Open(open, reply));
         opened
     }
 
@@ -179,7 +179,7 @@ pub(super) fn unreachable(message: String) -> TransportError {
 
 /// The thread's side of a [`Handle`]: what it is told, and where it says how the session ended.
 pub(super) struct Inbox {
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<SessionCommand>,
     waker: Arc<Waker>,
     woken: UnixStream,
     pub(super) fate: watch::Sender<Option<TransportError>>,
@@ -199,7 +199,7 @@ impl Inbox {
     }
 
     /// The next command; `None` where there is none now.
-    pub(super) fn next(&self) -> Option<Command> {
+    pub(super) fn next(&self) -> Option<SessionCommand> {
         self.commands.try_recv().ok()
     }
 }

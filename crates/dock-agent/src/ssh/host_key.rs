@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use dock_client::docks::known_hosts::{self, KnownHosts, Verdict};
+use dock_client::docks::known_hosts::{self, HostKeyVerdict, KnownHosts};
 use dock_client::docks::ssh_config::{StrictHostKeyChecking, may_be_more_than_one};
 use dock_client::hint;
 use dock_link::transport::{Asker, Question, QuestionKind, TransportError, TransportErrorKind};
@@ -156,16 +156,16 @@ impl HostKeys {
         }
         let mut verdict = self.known.verdict(&self.name, key);
         // As ssh does: a host on another port may be known by its bare name.
-        if matches!(verdict, Verdict::Unknown { .. })
+        if matches!(verdict, HostKeyVerdict::Unknown { .. })
             && let Some(bare) = &self.bare
-            && let known @ Verdict::Known(_) = self.known.verdict(bare, key)
+            && let known @ HostKeyVerdict::Known(_) = self.known.verdict(bare, key)
         {
             verdict = known;
         }
         let authority = self.authority();
         match verdict {
-            Verdict::Known(_) => Ok(()),
-            Verdict::Changed(place) => Err(Denial {
+            HostKeyVerdict::Known(_) => Ok(()),
+            HostKeyVerdict::Changed(place) => Err(Denial {
                 error: person(
                     format!(
                         "the host key of {} has changed: it shows {kind} {fingerprint}, and {place} has another; somebody may \
@@ -181,7 +181,7 @@ impl HostKeys {
                 // A certificate of the authority counts, whatever the key beside it was.
                 foreign: authority.into_iter().collect(),
             }),
-            Verdict::Revoked(place) => Err(person(
+            HostKeyVerdict::Revoked(place) => Err(person(
                 format!(
                     "the host key of {} ({kind} {fingerprint}) is revoked by {place}",
                     self.name
@@ -189,7 +189,7 @@ impl HostKeys {
                 "ask whoever runs the dock for a new host key".to_owned(),
             )
             .into()),
-            Verdict::Unknown { others } => {
+            HostKeyVerdict::Unknown { others } => {
                 let dns = config.asks_dns.then(|| "VerifyHostKeyDNS".to_owned());
                 let foreign: Vec<String> = authority.into_iter().chain(dns).collect();
                 if resolved.has_ssh && !foreign.is_empty() {

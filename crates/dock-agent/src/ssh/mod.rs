@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use dock_client::agent::target::{Command, Exec, Target};
+use dock_client::agent::target::{Exec, RemoteCommand, Target};
 use dock_client::docks::SshAccess;
 use dock_client::env::Env;
 use dock_link::transport::{Asker, Connection, Connector, Transport, TransportError, TransportErrorKind};
@@ -192,12 +192,12 @@ impl SshTransport {
 
     async fn execute(&self, exec: Exec) -> Result<Connection, TransportError> {
         let line = match exec.command {
-            Command::Shell => None,
-            Command::Line(line) if line.contains('\0') => {
+            RemoteCommand::Shell => None,
+            RemoteCommand::Line(line) if line.contains('\0') => {
                 return Err(self.refused("a command has no NUL", None));
             }
-            Command::Line(line) => Some(line),
-            Command::Argv(words) => {
+            RemoteCommand::Line(line) => Some(line),
+            RemoteCommand::Argv(words) => {
                 let line = login_shell::line(&words);
                 Some(line.ok_or_else(|| self.refused("a command is not empty and has no NUL", None))?)
             }

@@ -19,7 +19,9 @@ use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 use tokio::sync::oneshot;
 
 use super::flow::Flow;
-use super::handle::{Command, Ends, ExecEnds, Inbox, Open, OpenError, Opened, Part, Reply, closed, unreachable};
+use super::handle::{
+    ChannelPart, Ends, ExecEnds, Inbox, Open, OpenError, OpenReply, Opened, SessionCommand, closed, unreachable,
+};
 use super::intake;
 
 /// What is read from a channel at once.
@@ -100,7 +102,7 @@ impl Established {
 }
 
 /// A channel and its near ends.
-struct Link {
+struct LinkedChannel {
     channel: Channel,
     stdout: Flow,
     stderr: Option<Flow>,
@@ -124,7 +126,7 @@ struct Link {
     widen: Option<u32>,
 }
 
-impl Link {
+impl LinkedChannel {
     /// Whether it carries much from the dock.
     fn bulk(&self) -> bool {
         self.stdout
@@ -138,20 +140,20 @@ impl Link {
     }
 
     /// What is not wanted any more.
-    fn drop_part(&mut self, part: Part) {
+    fn drop_part(&mut self, part: ChannelPart) {
         match part {
-            Part::Stream => {
+            ChannelPart::Stream => {
                 self.stdout.discard();
                 self.near_ended = true;
                 self.outgoing.clear();
                 self.out_sent = 0;
             }
-            Part::Stderr => {
+            ChannelPart::Stderr => {
                 if let Some(stderr) = &mut self.stderr {
                     stderr.discard();
                 }
             }
-            Part::Exit => self.exit = None,
+            ChannelPart::Exit => self.exit = None,
         }
         let deaf = self.stdout.discarded && self.stderr.as_ref().is_none_or(|stderr| stderr.discarded);
         self.closing |= deaf && self.exit.is_none();
@@ -166,12 +168,12 @@ impl Link {
 /// A channel that is being opened.
 struct Opening {
     open: Open,
-    reply: Option<Reply>,
+    reply: Option<OpenReply>,
     since: Instant,
-    stage: Stage,
+    stage: OpeningStage,
 }
 
-enum Stage {
+enum OpeningStage {
     /// The channel is asked for.
     Channel,
     /// Its terminal is.
@@ -208,11 +210,11 @@ pub(super) struct Loop {
     inbox: Inbox,
     /// It has woken the thread.
     roused: bool,
-    links: BTreeMap<u64, Link>,
+    links: BTreeMap<u64, LinkedChannel>,
     next: u64,
     /// The channel whose turn it is.
     turn: u64,
-    queue: VecDeque<(Open, Reply)>,
+    queue: VecDeque<(Open, OpenReply)>,
     /// libssh2 opens one channel at a time.
     opening: Option<Opening>,
     pinned: Option<Call>,
@@ -316,18 +318,18 @@ impl Loop {
         // After the flag is down: a command that comes now wakes the thread again.
         while let Some(command) = self.inbox.next() {
             match command {
-                Command::Open(open, reply) => self.queue.push_back((open, reply)),
-                Command::Resize(id, size) => {
+                SessionCommand::Open(open, reply) => self.queue.push_back((open, reply)),
+                SessionCommand::Resize(id, size) => {
                     if let Some(link) = self.links.get_mut(&id) {
                         link.resize = Some(size);
                     }
                 }
-                Command::Drop(id, part) => {
+                SessionCommand::Drop(id, part) => {
                     if let Some(link) = self.links.get_mut(&id) {
                         link.drop_part(part);
                     }
                 }
-                Command::Shutdown => self.stopping = true,
+                SessionCommand::Shutdown => self.stopping = true,
             }
         }
     }
@@ -536,8 +538,8 @@ impl Loop {
         result
     }
 
-    fn read_link(&mut self, link: &mut Link, stderr: bool) -> Result<bool, Lost> {
-        let Link {
+    fn read_link(&mut self, link: &mut LinkedChannel, stderr: bool) -> Result<bool, Lost> {
+        let LinkedChannel {
             channel,
             stdout,
             stderr: stderr_flow,
@@ -602,7 +604,7 @@ impl Loop {
         result
     }
 
-    fn write_link(&mut self, link: &mut Link) -> Result<bool, Lost> {
+    fn write_link(&mut self, link: &mut LinkedChannel) -> Result<bool, Lost> {
         let mut progress = false;
         for _ in 0..PACKETS {
             if link.wants_near() {
@@ -733,20 +735,20 @@ impl Loop {
                     open,
                     reply: Some(reply),
                     since: Instant::now(),
-                    stage: Stage::Channel,
+                    stage: OpeningStage::Channel,
                 }
             }
         };
         self.unread = false;
-        let stage = std::mem::replace(&mut opening.stage, Stage::Channel);
+        let stage = std::mem::replace(&mut opening.stage, OpeningStage::Channel);
         match stage {
-            Stage::Channel => match self.open_channel(&opening.open) {
+            OpeningStage::Channel => match self.open_channel(&opening.open) {
                 Ok(channel) => {
                     opening.stage = match &opening.open {
-                        Open::Exec { pty: Some(_), .. } => Stage::Terminal(channel),
-                        Open::Exec { .. } => Stage::Start(channel),
+                        Open::Exec { pty: Some(_), .. } => OpeningStage::Terminal(channel),
+                        Open::Exec { .. } => OpeningStage::Start(channel),
                         Open::Socket(_) | Open::Tcp(..) => return self.opened(opening, channel),
-                        Open::Ping => Stage::Close(channel),
+                        Open::Ping => OpeningStage::Close(channel),
                     };
                     self.opening = Some(opening);
                     Ok(true)
@@ -764,30 +766,30 @@ impl Loop {
                     Err(self.lost(&error))
                 }
             },
-            Stage::Terminal(mut channel) => {
+            OpeningStage::Terminal(mut channel) => {
                 let Open::Exec { pty: Some(pty), .. } = &opening.open else {
                     return Ok(false);
                 };
                 let size = (pty.size.columns.into(), pty.size.rows.into(), 0, 0);
                 let result = channel.request_pty(&pty.term, None, Some(size));
-                self.request_step(opening, channel, result, "a terminal", Stage::Start)
+                self.request_step(opening, channel, result, "a terminal", OpeningStage::Start)
             }
-            Stage::Start(mut channel) => {
+            OpeningStage::Start(mut channel) => {
                 let result = match &opening.open {
                     Open::Exec { line: Some(line), .. } => channel.exec(line),
                     _ => channel.shell(),
                 };
                 match result {
                     Ok(()) => self.opened(opening, channel),
-                    result => self.request_step(opening, channel, result, "to run a command", Stage::Start),
+                    result => self.request_step(opening, channel, result, "to run a command", OpeningStage::Start),
                 }
             }
-            Stage::Close(mut channel) => {
+            OpeningStage::Close(mut channel) => {
                 let result = channel.close();
                 match self.outcome(result)? {
                     Some(()) => Ok(true),
                     None => {
-                        opening.stage = Stage::Close(channel);
+                        opening.stage = OpeningStage::Close(channel);
                         self.opening = Some(opening);
                         Ok(false)
                     }
@@ -803,7 +805,7 @@ impl Loop {
         channel: Channel,
         result: Result<(), ssh2::Error>,
         what: &'static str,
-        next: fn(Channel) -> Stage,
+        next: fn(Channel) -> OpeningStage,
     ) -> Result<bool, Lost> {
         let denied = matches!(&result, Err(error) if error.code() == ErrorCode::Session(CHANNEL_REQUEST_DENIED));
         let again = matches!(&result, Err(error) if is_eagain(error));
@@ -811,11 +813,11 @@ impl Loop {
             if let Some(reply) = opening.reply.take() {
                 let _ = reply.send(Err(OpenError::Denied(what)));
             }
-            opening.stage = Stage::Close(channel);
+            opening.stage = OpeningStage::Close(channel);
         } else if again {
             opening.stage = match &opening.open {
-                Open::Exec { pty: Some(_), .. } if what == "a terminal" => Stage::Terminal(channel),
-                _ => Stage::Start(channel),
+                Open::Exec { pty: Some(_), .. } if what == "a terminal" => OpeningStage::Terminal(channel),
+                _ => OpeningStage::Start(channel),
             };
         } else if let Err(error) = result {
             self.opening = Some(opening);
@@ -862,7 +864,7 @@ impl Loop {
                 if let Some(reply) = opening.reply.take() {
                     let _ = reply.send(Err(OpenError::Failed(format!("no socket pair: {error}"))));
                 }
-                opening.stage = Stage::Close(channel);
+                opening.stage = OpeningStage::Close(channel);
                 self.opening = Some(opening);
                 return Ok(true);
             }
@@ -885,7 +887,7 @@ impl Loop {
                 (Some(flow), Some(ends), Some(exit))
             }
         };
-        let mut link = Link {
+        let mut link = LinkedChannel {
             channel,
             stdout,
             stderr,
@@ -909,7 +911,7 @@ impl Loop {
         let reply = opening.reply.take();
         if reply.is_none_or(|reply| reply.send(Ok(Opened::Channel(ends))).is_err()) {
             // Nobody waits for it any more. What it prints is thrown away.
-            for part in [Part::Stream, Part::Stderr] {
+            for part in [ChannelPart::Stream, ChannelPart::Stderr] {
                 link.drop_part(part);
             }
         }
@@ -919,7 +921,7 @@ impl Loop {
 }
 
 /// Reads from the near side what is to be sent, by way of `buffer`; true when something came.
-fn take_near(link: &mut Link, buffer: &mut [u8]) -> bool {
+fn take_near(link: &mut LinkedChannel, buffer: &mut [u8]) -> bool {
     link.out_sent = 0;
     link.outgoing.clear();
     loop {
@@ -945,7 +947,7 @@ fn take_near(link: &mut Link, buffer: &mut [u8]) -> bool {
 
 /// What is awaited of a channel's near ends. An end of which nothing is awaited is left out: poll would report for ever
 /// that its peer is gone.
-fn add_near<'a>(fds: &mut Vec<PollFd<'a>>, link: &'a Link) {
+fn add_near<'a>(fds: &mut Vec<PollFd<'a>>, link: &'a LinkedChannel) {
     let mut wants = PollFlags::empty();
     wants.set(PollFlags::IN, link.wants_near());
     wants.set(PollFlags::OUT, link.stdout.is_blocked());

@@ -44,7 +44,7 @@ impl Slot {
     }
 
     /// Takes a place, if there is one.
-    fn reserve(&self) -> Option<Place> {
+    fn reserve(&self) -> Option<SessionPermit> {
         let limit = self.places.limit.load(Ordering::Acquire);
         let take = |active: usize| (active < limit).then_some(active + 1);
         let taken = self
@@ -52,7 +52,7 @@ impl Slot {
             .active
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
         taken.ok()?;
-        Some(Place(Arc::clone(&self.places)))
+        Some(SessionPermit(Arc::clone(&self.places)))
     }
 
     fn is_idle(&self) -> bool {
@@ -66,9 +66,9 @@ impl Slot {
 
 /// A command's place on a session; free again when this is dropped. It does not keep the session: a link that is dropped
 /// is taken down.
-struct Place(Arc<Places>);
+struct SessionPermit(Arc<Places>);
 
-impl Drop for Place {
+impl Drop for SessionPermit {
     fn drop(&mut self) {
         if self.0.active.fetch_sub(1, Ordering::AcqRel) == 1 {
             // Empty: what was learned may have been a channel that was about to close.

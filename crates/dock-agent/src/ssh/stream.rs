@@ -14,24 +14,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::handle::{Ends, Handle, Notifier, Part};
+use super::handle::{ChannelPart, Ends, Handle, Notifier};
 
 /// What lives as long as a connection does.
 pub(super) type Kept = Option<Arc<dyn Send + Sync>>;
 
-/// One end: read, and for [`Part::Stream`] written.
-pub(super) struct End {
+/// One end: read, and for [`ChannelPart::Stream`] written.
+pub(super) struct ChannelEnd {
     inner: UnixStream,
     /// The far side has ended it.
     clean: Arc<AtomicBool>,
     fate: watch::Receiver<Option<TransportError>>,
     notifier: Notifier,
     id: u64,
-    part: Part,
+    part: ChannelPart,
     _kept: Kept,
 }
 
-impl End {
+impl ChannelEnd {
     fn broken(&self) -> io::Error {
         let reason = self.fate.borrow().as_ref().map(ToString::to_string);
         let reason = reason.unwrap_or_else(|| "the ssh session was closed".to_owned());
@@ -39,7 +39,7 @@ impl End {
     }
 }
 
-impl AsyncRead for End {
+impl AsyncRead for ChannelEnd {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, room) = (buf.filled().len(), buf.remaining());
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
@@ -52,7 +52,7 @@ impl AsyncRead for End {
     }
 }
 
-impl AsyncWrite for End {
+impl AsyncWrite for ChannelEnd {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.inner).poll_write(cx, buf) {
             Poll::Ready(Err(_)) if self.fate.borrow().is_some() => Poll::Ready(Err(self.broken())),
@@ -74,7 +74,7 @@ impl AsyncWrite for End {
     }
 }
 
-impl Drop for End {
+impl Drop for ChannelEnd {
     fn drop(&mut self) {
         self.notifier.drop_part(self.id, self.part);
     }
@@ -89,7 +89,7 @@ pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<
         exec,
     } = ends;
     let end = |stream: StdStream, clean, part| {
-        Ok::<_, io::Error>(End {
+        Ok::<_, io::Error>(ChannelEnd {
             inner: UnixStream::from_std(stream)?,
             clean,
             fate: handle.fate().clone(),
@@ -99,11 +99,11 @@ pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<
             _kept: kept.clone(),
         })
     };
-    let stream = Box::new(end(stream, stream_end, Part::Stream)?);
+    let stream = Box::new(end(stream, stream_end, ChannelPart::Stream)?);
     let exec = match exec {
         None => None,
         Some(ends) => {
-            let stderr = Box::new(end(ends.stderr, ends.stderr_end, Part::Stderr)?);
+            let stderr = Box::new(end(ends.stderr, ends.stderr_end, ChannelPart::Stderr)?);
             let (resize, sizes) = mpsc::channel(4);
             let (exit, exited) = oneshot::channel();
             let notifier = handle.notifier().clone();
@@ -142,7 +142,7 @@ async fn watch_exec(
                 return;
             }
             () = exit.closed() => {
-                notifier.drop_part(id, Part::Exit);
+                notifier.drop_part(id, ChannelPart::Exit);
                 return;
             }
         }

@@ -7,7 +7,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 
-use super::frame::{self, Kind};
+use super::frame::{self, FrameKind};
 use super::target::{Exit, Size};
 use super::wire::Failure;
 use crate::error::{Error, Result};
@@ -34,14 +34,14 @@ pub struct Execution {
     /// Tells the command's terminal a new size.
     pub resize: mpsc::Sender<Size>,
     /// How it ended.
-    pub exit: Ending,
+    pub exit: PendingExit,
 }
 
 /// How a command will have ended.
 #[derive(Debug)]
-pub struct Ending(oneshot::Receiver<Result<Exit>>);
+pub struct PendingExit(oneshot::Receiver<Result<Exit>>);
 
-impl Ending {
+impl PendingExit {
     /// Waits for the end of the command; all its output is in the streams then.
     ///
     /// # Errors
@@ -75,7 +75,7 @@ impl Execution {
             stdout,
             stderr,
             resize,
-            exit: Ending(ending),
+            exit: PendingExit(ending),
         }
     }
 }
@@ -87,10 +87,10 @@ async fn receive(mut from: OwnedReadHalf, mut stdout: DuplexStream, mut stderr: 
         let kind = frame::read(&mut from, &mut payload).await;
         // A stream that nobody reads any more takes nothing; the command goes on, as its other side may be of use.
         match kind.map_err(|cause| lost(Some(cause)))? {
-            Some(Kind::Stdout) => drop(stdout.write_all(&payload).await),
-            Some(Kind::Stderr) => drop(stderr.write_all(&payload).await),
-            Some(Kind::Exit) => return serde_json::from_slice(&payload).map_err(|cause| lost(Some(cause.into()))),
-            Some(Kind::Failure) => {
+            Some(FrameKind::Stdout) => drop(stdout.write_all(&payload).await),
+            Some(FrameKind::Stderr) => drop(stderr.write_all(&payload).await),
+            Some(FrameKind::Exit) => return serde_json::from_slice(&payload).map_err(|cause| lost(Some(cause.into()))),
+            Some(FrameKind::Failure) => {
                 let failure: Failure = serde_json::from_slice(&payload).map_err(|cause| lost(Some(cause.into())))?;
                 return Err(failure.into_error());
             }
@@ -112,7 +112,7 @@ async fn send(
             read = stdin.read(&mut buffer), if reading => match read {
                 Ok(read) => {
                     reading = read > 0;
-                    frame::write(&mut to, Kind::Stdin, buffer.get(..read).unwrap_or_default()).await
+                    frame::write(&mut to, FrameKind::Stdin, buffer.get(..read).unwrap_or_default()).await
                 }
                 Err(_) => {
                     reading = false;
@@ -121,7 +121,7 @@ async fn send(
             },
             size = sizes.recv(), if resizing => match size {
                 Some(size) => match serde_json::to_vec(&size) {
-                    Ok(size) => frame::write(&mut to, Kind::Resize, &size).await,
+                    Ok(size) => frame::write(&mut to, FrameKind::Resize, &size).await,
                     Err(cause) => Err(cause.into()),
                 },
                 None => {

@@ -18,7 +18,7 @@ pub const HEADER: usize = 5;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FrameKind {
     /// A message of the handshake, in JSON.
     Message,
     /// Bytes for the command's stdin; an empty frame is the end of it.
@@ -35,7 +35,7 @@ pub enum Kind {
     Failure,
 }
 
-impl Kind {
+impl FrameKind {
     const ALL: [Self; 7] = [
         Self::Message,
         Self::Stdin,
@@ -59,7 +59,7 @@ impl Kind {
 ///
 /// # Errors
 /// A stream that breaks within a frame, and what is no frame.
-pub async fn read(from: &mut (impl AsyncRead + Unpin), payload: &mut Vec<u8>) -> io::Result<Option<Kind>> {
+pub async fn read(from: &mut (impl AsyncRead + Unpin), payload: &mut Vec<u8>) -> io::Result<Option<FrameKind>> {
     let mut header = [0; HEADER];
     let mut known = 0;
     while let Some(rest) = header.get_mut(known..).filter(|rest| !rest.is_empty()) {
@@ -71,7 +71,7 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin), payload: &mut Vec<u8>) ->
     }
     let [code, length @ ..] = header;
     let length = u32::from_be_bytes(length) as usize;
-    let kind = Kind::of(code)
+    let kind = FrameKind::of(code)
         .filter(|_| length <= FRAME_LIMIT)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "what came over the socket is no frame"))?;
     payload.resize(length, 0);
@@ -83,7 +83,7 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin), payload: &mut Vec<u8>) ->
 ///
 /// # Errors
 /// A stream that breaks, and a payload that is longer than a frame may be.
-pub async fn write(to: &mut (impl AsyncWrite + Unpin), kind: Kind, payload: &[u8]) -> io::Result<()> {
+pub async fn write(to: &mut (impl AsyncWrite + Unpin), kind: FrameKind, payload: &[u8]) -> io::Result<()> {
     to.write_all(&encode(kind, payload)?).await
 }
 
@@ -91,7 +91,7 @@ pub async fn write(to: &mut (impl AsyncWrite + Unpin), kind: Kind, payload: &[u8
 ///
 /// # Errors
 /// A payload that is longer than a frame may be.
-pub fn encode(kind: Kind, payload: &[u8]) -> io::Result<Vec<u8>> {
+pub fn encode(kind: FrameKind, payload: &[u8]) -> io::Result<Vec<u8>> {
     let mut frame = Vec::with_capacity(HEADER + payload.len());
     frame.extend(header(kind, payload.len())?);
     frame.extend_from_slice(payload);
@@ -102,7 +102,7 @@ pub fn encode(kind: Kind, payload: &[u8]) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// A payload that is longer than a frame may be.
-pub fn header(kind: Kind, length: usize) -> io::Result<[u8; HEADER]> {
+pub fn header(kind: FrameKind, length: usize) -> io::Result<[u8; HEADER]> {
     let [a, b, c, d] = u32::try_from(length)
         .ok()
         .filter(|_| length <= FRAME_LIMIT)
@@ -119,7 +119,7 @@ pub async fn read_message<M: DeserializeOwned>(from: &mut (impl AsyncRead + Unpi
     let mut payload = Vec::new();
     match read(from, &mut payload).await? {
         None => Ok(None),
-        Some(Kind::Message) => Ok(Some(serde_json::from_slice(&payload)?)),
+        Some(FrameKind::Message) => Ok(Some(serde_json::from_slice(&payload)?)),
         Some(kind) => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("a frame of kind {kind:?} in place of a message"),
@@ -127,7 +127,7 @@ pub async fn read_message<M: DeserializeOwned>(from: &mut (impl AsyncRead + Unpi
     }
 }
 
-/// Reads a message that may be longer than a frame: its length, in a message, then frames of [`Kind::Stdout`]. None where the
+/// Reads a message that may be longer than a frame: its length, in a message, then frames of [`FrameKind::Stdout`]. None where the
 /// other side has closed instead.
 ///
 /// # Errors
@@ -146,7 +146,7 @@ pub async fn read_long_message<M: DeserializeOwned>(
     let (mut text, mut payload) = (Vec::new(), Vec::new());
     while text.len() < length {
         match read(from, &mut payload).await? {
-            Some(Kind::Stdout) if !payload.is_empty() && text.len() + payload.len() <= length => {
+            Some(FrameKind::Stdout) if !payload.is_empty() && text.len() + payload.len() <= length => {
                 text.extend_from_slice(&payload);
             }
             Some(_) => return Err(wrong("a message is not as long as it was said to be")),
@@ -164,7 +164,7 @@ pub async fn write_long_message(to: &mut (impl AsyncWrite + Unpin), message: &im
     let text = serde_json::to_vec(message)?;
     write_message(to, &text.len()).await?;
     for part in text.chunks(FRAME_LIMIT) {
-        write(to, Kind::Stdout, part).await?;
+        write(to, FrameKind::Stdout, part).await?;
     }
     Ok(())
 }
@@ -194,7 +194,7 @@ pub async fn incoming(stream: &UnixStream) -> io::Result<bool> {
 /// # Errors
 /// As [`write`].
 pub async fn write_message(to: &mut (impl AsyncWrite + Unpin), message: &impl Serialize) -> io::Result<()> {
-    write(to, Kind::Message, &serde_json::to_vec(message)?).await
+    write(to, FrameKind::Message, &serde_json::to_vec(message)?).await
 }
 
 #[cfg(test)]
@@ -205,18 +205,18 @@ mod tests {
     async fn frames_are_read_as_they_were_written_whatever_cuts_them() {
         let (mut one, mut other) = tokio::io::duplex(3);
         let writing = async move {
-            for kind in Kind::ALL {
+            for kind in FrameKind::ALL {
                 write(&mut one, kind, format!("{kind:?}").as_bytes()).await.unwrap();
             }
-            write(&mut one, Kind::Stdin, b"").await.unwrap();
+            write(&mut one, FrameKind::Stdin, b"").await.unwrap();
         };
         let reading = async move {
             let mut payload = Vec::new();
-            for expected in Kind::ALL {
+            for expected in FrameKind::ALL {
                 assert_eq!(read(&mut other, &mut payload).await.unwrap(), Some(expected));
                 assert_eq!(payload, format!("{expected:?}").as_bytes());
             }
-            assert_eq!(read(&mut other, &mut payload).await.unwrap(), Some(Kind::Stdin));
+            assert_eq!(read(&mut other, &mut payload).await.unwrap(), Some(FrameKind::Stdin));
             assert!(payload.is_empty());
             assert_eq!(read(&mut other, &mut payload).await.unwrap(), None);
         };
@@ -235,6 +235,6 @@ mod tests {
             let mut from = bytes;
             assert!(read(&mut from, &mut Vec::new()).await.is_err(), "{bytes:?}");
         }
-        assert!(encode(Kind::Stdout, &vec![0; FRAME_LIMIT + 1]).is_err());
+        assert!(encode(FrameKind::Stdout, &vec![0; FRAME_LIMIT + 1]).is_err());
     }
 }

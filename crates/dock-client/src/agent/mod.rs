@@ -34,9 +34,9 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::Instant;
 
-pub use exec::{Ending, Execution};
+pub use exec::{Execution, PendingExit};
 pub use holder::Holder;
-pub use wire::{Link, Port, Status};
+pub use wire::{LinkStatus, Port, Status};
 
 use crate::docks::{Dock, Forward};
 use crate::env::Env;

@@ -28,7 +28,7 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exec {
     /// What is run.
-    pub command: Command,
+    pub command: RemoteCommand,
     /// Its terminal; none for pipes.
     pub pty: Option<Pty>,
 }
@@ -36,7 +36,7 @@ pub struct Exec {
 /// What a dock's login shell is given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Command {
+pub enum RemoteCommand {
     /// A login shell.
     Shell,
     /// One line for the user's login shell, whichever that is; what `ssh HOST WORDS...` sends.

@@ -195,7 +195,7 @@ pub struct Status {
     /// Its process.
     pub pid: u32,
     /// Its link to the dock.
-    pub link: Link,
+    pub link: LinkStatus,
     /// How many streams are open.
     pub streams: usize,
     /// The processes that it lives for.
@@ -235,7 +235,7 @@ pub struct Port {
 /// The link of an agent to its dock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Link {
+pub enum LinkStatus {
     /// It stands.
     Up {
         /// For so many seconds.
@@ -251,7 +251,7 @@ pub enum Link {
     Down(Failure),
 }
 
-impl Link {
+impl LinkStatus {
     /// The round trip, where it was measured.
     pub fn round_trip(&self) -> Option<Duration> {
         match self {

@@ -15,14 +15,14 @@ use ring::{digest, hmac};
 
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct FileLine {
     /// The file.
     pub path: PathBuf,
     /// The line, from 1.
     pub line: usize,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for FileLine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.path.display(), self.line)
     }
@@ -30,17 +30,17 @@ impl std::fmt::Display for Place {
 
 /// What is known of a key that a host shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum HostKeyVerdict {
     /// The host is known by this very key.
-    Known(Place),
+    Known(FileLine),
     /// The host is known by another key of the same type.
-    Changed(Place),
+    Changed(FileLine),
     /// The key is one that must not be trusted any more.
-    Revoked(Place),
+    Revoked(FileLine),
     /// No key of this type is known for the host.
     Unknown {
         /// The keys of other types that it is known by.
-        others: Vec<(String, Place)>,
+        others: Vec<(String, FileLine)>,
     },
 }
 
@@ -60,8 +60,8 @@ enum Hosts {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Entry {
-    place: Place,
+struct KnownHost {
+    place: FileLine,
     marker: Marker,
     hosts: Hosts,
     key: Vec<u8>,
@@ -70,20 +70,20 @@ struct Entry {
 /// The entries of one or more files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownHosts {
-    entries: Vec<Entry>,
+    entries: Vec<KnownHost>,
 }
 
 impl KnownHosts {
     /// Adds the entries of a file with this content. Lines that are no entries are passed over, as ssh does.
     pub fn add(&mut self, path: &Path, content: &[u8]) {
         for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
-            let place = || Place {
+            let place = || FileLine {
                 path: path.to_owned(),
                 line: index + 1,
             };
             let line = String::from_utf8_lossy(line);
             if let Some((marker, hosts, key)) = parse(&line) {
-                self.entries.push(Entry {
+                self.entries.push(KnownHost {
                     place: place(),
                     marker,
                     hosts,
@@ -111,24 +111,24 @@ impl KnownHosts {
     }
 
     /// What is known of the key that the host of this name (`host`, or `[host]:port`) shows.
-    pub fn verdict(&self, name: &str, key: &[u8]) -> Verdict {
+    pub fn verdict(&self, name: &str, key: &[u8]) -> HostKeyVerdict {
         let name = name.to_ascii_lowercase();
         let of_host = || self.entries.iter().filter(|entry| entry.hosts.matches(&name));
         if let Some(entry) = of_host().find(|entry| entry.marker == Marker::Revoked && entry.key == key) {
-            return Verdict::Revoked(entry.place.clone());
+            return HostKeyVerdict::Revoked(entry.place.clone());
         }
         let plain = || of_host().filter(|entry| entry.marker == Marker::None);
         if let Some(entry) = plain().find(|entry| entry.key == key) {
-            return Verdict::Known(entry.place.clone());
+            return HostKeyVerdict::Known(entry.place.clone());
         }
         let shown = key_type(key);
         if let Some(entry) = plain().find(|entry| key_type(&entry.key) == shown) {
-            return Verdict::Changed(entry.place.clone());
+            return HostKeyVerdict::Changed(entry.place.clone());
         }
         let others = plain()
             .filter_map(|entry| Some((key_type(&entry.key)?.to_owned(), entry.place.clone())))
             .collect();
-        Verdict::Unknown { others }
+        HostKeyVerdict::Unknown { others }
     }
 
     /// The types of the keys that a host is known by, in the order of the files: those are to be asked for first.
@@ -148,7 +148,7 @@ impl KnownHosts {
     }
 
     /// The keys that a host is known by, and where.
-    pub fn keys(&self, name: &str) -> Vec<(&[u8], &Place)> {
+    pub fn keys(&self, name: &str) -> Vec<(&[u8], &FileLine)> {
         let name = name.to_ascii_lowercase();
         self.entries
             .iter()
@@ -158,7 +158,7 @@ impl KnownHosts {
     }
 
     /// Where a host is only known by an authority that signs its certificates.
-    pub fn authority(&self, name: &str) -> Option<&Place> {
+    pub fn authority(&self, name: &str) -> Option<&FileLine> {
         let name = name.to_ascii_lowercase();
         let entry = self
             .entries
@@ -324,8 +324,8 @@ mod tests {
         hosts
     }
 
-    fn place(line: usize) -> Place {
-        Place {
+    fn place(line: usize) -> FileLine {
+        FileLine {
             path: PathBuf::from("/k"),
             line,
         }
@@ -340,15 +340,18 @@ mod tests {
             entry("dock,10.0.0.1", &a),
             entry("dock", &b)
         ));
-        assert_eq!(known.verdict("DOCK", &a), Verdict::Known(place(3)));
-        assert_eq!(known.verdict("dock", &b), Verdict::Known(place(4)));
-        assert_eq!(known.verdict("10.0.0.1", &b), Verdict::Changed(place(3)));
+        assert_eq!(known.verdict("DOCK", &a), HostKeyVerdict::Known(place(3)));
+        assert_eq!(known.verdict("dock", &b), HostKeyVerdict::Known(place(4)));
+        assert_eq!(known.verdict("10.0.0.1", &b), HostKeyVerdict::Changed(place(3)));
         let others = vec![
             ("ssh-ed25519".to_owned(), place(3)),
             ("ssh-ed25519".to_owned(), place(4)),
         ];
-        assert_eq!(known.verdict("dock", &rsa), Verdict::Unknown { others });
-        assert_eq!(known.verdict("dock2", &a), Verdict::Unknown { others: Vec::new() });
+        assert_eq!(known.verdict("dock", &rsa), HostKeyVerdict::Unknown { others });
+        assert_eq!(
+            known.verdict("dock2", &a),
+            HostKeyVerdict::Unknown { others: Vec::new() }
+        );
         assert_eq!(known.key_types("dock"), ["ssh-ed25519"]);
     }
 
@@ -366,7 +369,11 @@ mod tests {
             ("[host]:2223", false),
             ("host", false),
         ] {
-            assert_eq!(known.verdict(name, &a) == Verdict::Known(place(1)), yes, "{name}");
+            assert_eq!(
+                known.verdict(name, &a) == HostKeyVerdict::Known(place(1)),
+                yes,
+                "{name}"
+            );
         }
         assert!(!wildcard("*a*a*a*a*a*a*a*a*b*", &"a".repeat(200)));
     }
@@ -376,9 +383,12 @@ mod tests {
         let (a, b) = (key("ssh-ed25519", b"a"), key("ssh-ed25519", b"b"));
         let text = entry("@revoked *", &a) + &entry("dock", &a) + &entry("@cert-authority *.corp", &b);
         let known = hosts(&text);
-        assert_eq!(known.verdict("dock", &a), Verdict::Revoked(place(1)));
-        assert_eq!(known.verdict("dock", &b), Verdict::Changed(place(2)));
-        assert_eq!(known.verdict("x.corp", &b), Verdict::Unknown { others: Vec::new() });
+        assert_eq!(known.verdict("dock", &a), HostKeyVerdict::Revoked(place(1)));
+        assert_eq!(known.verdict("dock", &b), HostKeyVerdict::Changed(place(2)));
+        assert_eq!(
+            known.verdict("x.corp", &b),
+            HostKeyVerdict::Unknown { others: Vec::new() }
+        );
         assert_eq!(known.authority("x.corp"), Some(&place(3)));
         assert!(known.key_types("x.corp").is_empty());
     }
@@ -389,10 +399,10 @@ mod tests {
         for salt in [None, Some(&[7; 20])] {
             let line = line("[Dock]:22", &a, salt).unwrap();
             assert_eq!(line.starts_with("|1|"), salt.is_some());
-            assert_eq!(hosts(&line).verdict("[dock]:22", &a), Verdict::Known(place(1)));
+            assert_eq!(hosts(&line).verdict("[dock]:22", &a), HostKeyVerdict::Known(place(1)));
             assert_eq!(
                 hosts(&line).verdict("dock", &a),
-                Verdict::Unknown { others: Vec::new() }
+                HostKeyVerdict::Unknown { others: Vec::new() }
             );
         }
         for name in ["", "a b", "a,b", "*", "|1|x", "a\nb", "#x", "@revoked"] {

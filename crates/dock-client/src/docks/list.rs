@@ -49,7 +49,7 @@ pub enum ListError {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct DocksFile {
     version: u32,
     #[serde(default)]
     docks: Vec<Dock>,
@@ -75,7 +75,7 @@ pub fn parse(text: &str) -> Result<Vec<Dock>, ListError> {
     {
         return Err(ListError::Newer(version));
     }
-    let document: Document = serde_yaml::from_str(text)?;
+    let document: DocksFile = serde_yaml::from_str(text)?;
     let mut seen = BTreeSet::new();
     for dock in &document.docks {
         moniker::check(&dock.moniker).map_err(|why| ListError::Moniker(dock.moniker.clone(), why))?;
@@ -91,7 +91,7 @@ pub fn parse(text: &str) -> Result<Vec<Dock>, ListError> {
 /// # Errors
 /// A path that is no UTF-8.
 pub fn render(docks: &[Dock]) -> Result<String, ListError> {
-    let text = serde_yaml::to_string(&Document {
+    let text = serde_yaml::to_string(&DocksFile {
         version: VERSION,
         docks: docks.to_vec(),
     })?;

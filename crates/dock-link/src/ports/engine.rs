@@ -116,7 +116,7 @@ impl Engine {
 /// Something that happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Event {
+pub(super) struct EngineEvent {
     #[serde(rename = "Type", default)]
     pub(super) kind: String,
     #[serde(default)]
@@ -135,7 +135,7 @@ pub(super) struct Actor {
     pub(super) attributes: HashMap<String, String>,
 }
 
-impl Event {
+impl EngineEvent {
     /// The container that it is about.
     pub(super) fn container(&self) -> &str {
         match self.kind.as_str() {
@@ -155,7 +155,7 @@ pub(super) struct Events {
 
 impl Events {
     /// The next one. Dropped while it waits, it loses nothing.
-    pub(super) async fn next(&mut self) -> io::Result<Event> {
+    pub(super) async fn next(&mut self) -> io::Result<EngineEvent> {
         loop {
             if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.text.drain(..=end).collect();

@@ -51,7 +51,7 @@ pub(super) struct Key {
 
 /// A port, and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct WantedPort {
     pub(super) key: Key,
     /// The container's name.
     pub(super) name: String,
@@ -98,7 +98,7 @@ impl Whose<'_> {
     }
 
     /// The ports to be forwarded, those of the oldest container first: it had its number before the others.
-    pub(super) fn ports(&self, mut containers: Vec<Container>) -> Vec<Wanted> {
+    pub(super) fn ports(&self, mut containers: Vec<Container>) -> Vec<WantedPort> {
         containers.sort_by(|one, other| (one.created, &one.id).cmp(&(other.created, &other.id)));
         let mut all = Vec::new();
         for container in containers {
@@ -109,18 +109,18 @@ impl Whose<'_> {
             let is_named = self.names(&container);
             let start = all.len();
             ports(&container, own, &mut all);
-            let claim = |port: &Wanted| match () {
+            let claim = |port: &WantedPort| match () {
                 () if is_named || self.named.contains(&port.key.port.to_string()) => Some(Claim::Named),
                 () if own || self.forward == Forward::All => Some(Claim::Asked),
                 () if is_labelled && self.forward == Forward::Mine => Some(Claim::LabelAlone),
                 () => None,
             };
-            let claimed: Vec<Wanted> = all
+            let claimed: Vec<WantedPort> = all
                 .split_off(start)
                 .into_iter()
                 .filter_map(|port| {
                     let claim = claim(&port)?;
-                    Some(Wanted { claim, ..port })
+                    Some(WantedPort { claim, ..port })
                 })
                 .collect();
             all.extend(claimed);
@@ -131,7 +131,7 @@ impl Whose<'_> {
     }
 }
 
-fn ports(container: &Container, own: bool, all: &mut Vec<Wanted>) {
+fn ports(container: &Container, own: bool, all: &mut Vec<WantedPort>) {
     let name = container
         .names
         .iter()
@@ -152,7 +152,7 @@ fn ports(container: &Container, own: bool, all: &mut Vec<Wanted>) {
             if has_all_of_ipv4 && address == "::" {
                 continue;
             }
-            all.push(Wanted {
+            all.push(WantedPort {
                 key: Key {
                     container: container.id.clone(),
                     inside: format!("{private}/{protocol}"),

@@ -35,7 +35,7 @@ pub struct HttpObserver {
     requests: Framing,
     responses: Framing,
     /// What was asked and not yet answered.
-    asked: VecDeque<Asked>,
+    asked: VecDeque<RequestKind>,
     /// A creation, as far as it came; `None` where the request is of no interest.
     creation: Option<Vec<u8>>,
     /// The answer to one, as far as it came, and what is to be mounted; `None` where it is of no interest.
@@ -54,7 +54,7 @@ pub struct Creation {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Asked {
+enum RequestKind {
     /// With what is to be mounted, once all of the request has come.
     Create(Vec<String>),
     /// Its answer has no body.
@@ -74,8 +74,8 @@ impl HttpObserver {
             let (event, rest) = self.requests.next(bytes);
             bytes = rest;
             match event {
-                Event::Head(head) => self.request(&head),
-                Event::Body(part) => {
+                FramingEvent::Head(head) => self.request(&head),
+                FramingEvent::Body(part) => {
                     if let Some(creation) = &mut self.creation {
                         creation.extend_from_slice(part);
                         if creation.len() > CREATION {
@@ -84,15 +84,15 @@ impl HttpObserver {
                     }
                 }
                 // Where the engine has answered before it heard all, nothing waits any more.
-                Event::End => {
+                FramingEvent::End => {
                     if let Some(body) = self.creation.take()
-                        && let Some(Asked::Create(mounted)) = self.asked.back_mut()
+                        && let Some(RequestKind::Create(mounted)) = self.asked.back_mut()
                     {
                         *mounted = sources(&body);
                     }
                 }
-                Event::More => return,
-                Event::Nonsense => self.stop(),
+                FramingEvent::More => return,
+                FramingEvent::Nonsense => self.stop(),
             }
         }
     }
@@ -104,8 +104,8 @@ impl HttpObserver {
             let (event, rest) = self.responses.next(bytes);
             bytes = rest;
             match event {
-                Event::Head(head) => self.response(&head),
-                Event::Body(part) => {
+                FramingEvent::Head(head) => self.response(&head),
+                FramingEvent::Body(part) => {
                     if let Some((answer, _)) = &mut self.answer {
                         answer.extend_from_slice(part);
                         if answer.len() > ANSWER {
@@ -113,15 +113,15 @@ impl HttpObserver {
                         }
                     }
                 }
-                Event::End => {
+                FramingEvent::End => {
                     if let Some((text, sources)) = self.answer.take()
                         && let Some(id) = id(&text)
                     {
                         self.seen.push(Creation { id: Some(id), sources });
                     }
                 }
-                Event::More => break,
-                Event::Nonsense => self.stop(),
+                FramingEvent::More => break,
+                FramingEvent::Nonsense => self.stop(),
             }
         }
         mem::take(&mut self.seen)
@@ -139,7 +139,7 @@ impl HttpObserver {
     fn request(&mut self, head: &[u8]) {
         match parse_request(head) {
             Some((asked, body)) if self.asked.len() < UNDER_WAY => {
-                self.creation = matches!(asked, Asked::Create(_)).then(Vec::new);
+                self.creation = matches!(asked, RequestKind::Create(_)).then(Vec::new);
                 self.asked.push_back(asked);
                 self.requests.begin(body);
             }
@@ -162,7 +162,7 @@ impl HttpObserver {
             return self.stop();
         };
         let body = match fields.body() {
-            _ if asked == Asked::Head || matches!(status, 204 | 304) => Body::Sized(0),
+            _ if asked == RequestKind::Head || matches!(status, 204 | 304) => Body::Sized(0),
             Some(Some(body)) => body,
             // To the end of the connection, as the engine answers what becomes a raw stream, and HTTP/1.0.
             Some(None) | None => return self.stop(),
@@ -171,7 +171,7 @@ impl HttpObserver {
             return self.stop();
         }
         self.answer = None;
-        if let Asked::Create(sources) = asked {
+        if let RequestKind::Create(sources) = asked {
             match status {
                 201 => self.answer = Some((Vec::new(), sources)),
                 // A path that is not there is refused so, where it was given as `--mount`.
@@ -188,7 +188,7 @@ impl HttpObserver {
 fn sources(creation: &[u8]) -> Vec<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Asked {
+    struct CreateBody {
         labels: Option<HashMap<String, IgnoredAny>>,
         host_config: Option<Host>,
     }
@@ -204,7 +204,7 @@ fn sources(creation: &[u8]) -> Vec<String> {
         r#type: Option<String>,
         source: Option<String>,
     }
-    let Ok(Asked { labels, host_config }) = serde_json::from_slice(creation) else {
+    let Ok(CreateBody { labels, host_config }) = serde_json::from_slice(creation) else {
         return Vec::new();
     };
     if labels.is_some_and(|labels| labels.contains_key(LABEL_PROJECT)) {
@@ -247,7 +247,7 @@ pub(crate) fn is_id(text: &str) -> bool {
 
 /// What the head of a message says of its body.
 #[derive(Debug, Default)]
-struct Fields {
+struct HeaderFields {
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
@@ -255,7 +255,7 @@ struct Fields {
     raw: bool,
 }
 
-impl Fields {
+impl HeaderFields {
     /// The fields between a message's first line and the empty one; `None` where they are not plain.
     fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let mut fields = Self::default();
@@ -304,7 +304,7 @@ fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
 }
 
-fn parse_request(head: &[u8]) -> Option<(Asked, Body)> {
+fn parse_request(head: &[u8]) -> Option<(RequestKind, Body)> {
     let mut lines = lines(head);
     let first = std::str::from_utf8(lines.next()?).ok()?;
     let mut words = first.split(' ');
@@ -312,15 +312,15 @@ fn parse_request(head: &[u8]) -> Option<(Asked, Body)> {
     if end.is_some() || version != "HTTP/1.1" || method.is_empty() || method == "CONNECT" {
         return None;
     }
-    let fields = Fields::parse(lines)?;
+    let fields = HeaderFields::parse(lines)?;
     if fields.upgrade {
         return None;
     }
     let body = fields.body()?.unwrap_or(Body::Sized(0));
     let asked = match method {
-        "POST" if is_creation(target) => Asked::Create(Vec::new()),
-        "HEAD" => Asked::Head,
-        _ => Asked::Other,
+        "POST" if is_creation(target) => RequestKind::Create(Vec::new()),
+        "HEAD" => RequestKind::Head,
+        _ => RequestKind::Other,
     };
     Some((asked, body))
 }
@@ -339,7 +339,7 @@ fn is_creation(target: &str) -> bool {
     is_version && parts.next().is_none_or(|part| part == "libpod") && parts.next().is_none()
 }
 
-fn parse_response(head: &[u8]) -> Option<(u16, Fields)> {
+fn parse_response(head: &[u8]) -> Option<(u16, HeaderFields)> {
     let mut lines = lines(head);
     let first = lines.next()?;
     let rest = first.strip_prefix(b"HTTP/1.1 ")?;
@@ -348,7 +348,7 @@ fn parse_response(head: &[u8]) -> Option<(u16, Fields)> {
         return None;
     }
     let status = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    Some((status, Fields::parse(lines)?))
+    Some((status, HeaderFields::parse(lines)?))
 }
 
 /// How a body ends.
@@ -361,13 +361,13 @@ enum Body {
 /// Where one message ends and the next begins, in one direction.
 #[derive(Debug, Default)]
 struct Framing {
-    state: State,
+    state: FramingState,
     /// A head or a line, as far as it came.
     partial: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-enum State {
+enum FramingState {
     #[default]
     Head,
     /// A body of so many bytes.
@@ -382,7 +382,7 @@ enum State {
     Trailer,
 }
 
-enum Event<'a> {
+enum FramingEvent<'a> {
     Head(Vec<u8>),
     Body(&'a [u8]),
     End,
@@ -395,65 +395,65 @@ impl Framing {
     /// The body of the message whose head was given.
     fn begin(&mut self, body: Body) {
         self.state = match body {
-            Body::Sized(length) => State::Sized(length),
-            Body::Chunked => State::Size,
+            Body::Sized(length) => FramingState::Sized(length),
+            Body::Chunked => FramingState::Size,
         };
     }
 
     /// What comes next, and the bytes behind it.
-    fn next<'a>(&mut self, bytes: &'a [u8]) -> (Event<'a>, &'a [u8]) {
+    fn next<'a>(&mut self, bytes: &'a [u8]) -> (FramingEvent<'a>, &'a [u8]) {
         match self.state {
-            State::Sized(0) => {
-                self.state = State::Head;
-                (Event::End, bytes)
+            FramingState::Sized(0) => {
+                self.state = FramingState::Head;
+                (FramingEvent::End, bytes)
             }
-            State::Chunk(0) => {
-                self.state = State::AfterChunk;
-                (Event::Body(&[]), bytes)
+            FramingState::Chunk(0) => {
+                self.state = FramingState::AfterChunk;
+                (FramingEvent::Body(&[]), bytes)
             }
-            _ if bytes.is_empty() => (Event::More, bytes),
-            State::Head => match self.until(b"\r\n\r\n", HEAD, bytes) {
-                Taken::Whole(head, rest) => (Event::Head(head), rest),
-                Taken::Part => (Event::More, &[]),
-                Taken::TooMuch => (Event::Nonsense, &[]),
+            _ if bytes.is_empty() => (FramingEvent::More, bytes),
+            FramingState::Head => match self.until(b"\r\n\r\n", HEAD, bytes) {
+                Taken::Whole(head, rest) => (FramingEvent::Head(head), rest),
+                Taken::Part => (FramingEvent::More, &[]),
+                Taken::TooMuch => (FramingEvent::Nonsense, &[]),
             },
-            State::Sized(left) | State::Chunk(left) => {
+            FramingState::Sized(left) | FramingState::Chunk(left) => {
                 let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
                 let (part, rest) = bytes.split_at(here);
                 let left = left - part.len() as u64;
                 self.state = match self.state {
-                    State::Sized(_) => State::Sized(left),
-                    _ => State::Chunk(left),
+                    FramingState::Sized(_) => FramingState::Sized(left),
+                    _ => FramingState::Chunk(left),
                 };
-                (Event::Body(part), rest)
+                (FramingEvent::Body(part), rest)
             }
-            State::Size | State::AfterChunk | State::Trailer => self.line(bytes),
+            FramingState::Size | FramingState::AfterChunk | FramingState::Trailer => self.line(bytes),
         }
     }
 
-    fn line<'a>(&mut self, bytes: &'a [u8]) -> (Event<'a>, &'a [u8]) {
+    fn line<'a>(&mut self, bytes: &'a [u8]) -> (FramingEvent<'a>, &'a [u8]) {
         let (line, rest) = match self.until(b"\r\n", LINE, bytes) {
             Taken::Whole(line, rest) => (line, rest),
-            Taken::Part => return (Event::More, &[]),
-            Taken::TooMuch => return (Event::Nonsense, &[]),
+            Taken::Part => return (FramingEvent::More, &[]),
+            Taken::TooMuch => return (FramingEvent::Nonsense, &[]),
         };
         let line = line.strip_suffix(b"\r\n").unwrap_or(&line);
         self.state = match self.state {
-            State::Size => match chunk_size(line) {
-                Some(0) => State::Trailer,
-                Some(size) => State::Chunk(size),
-                None => return (Event::Nonsense, &[]),
+            FramingState::Size => match chunk_size(line) {
+                Some(0) => FramingState::Trailer,
+                Some(size) => FramingState::Chunk(size),
+                None => return (FramingEvent::Nonsense, &[]),
             },
-            State::AfterChunk if line.is_empty() => State::Size,
-            State::Trailer if line.is_empty() => {
-                self.state = State::Head;
-                return (Event::End, rest);
+            FramingState::AfterChunk if line.is_empty() => FramingState::Size,
+            FramingState::Trailer if line.is_empty() => {
+                self.state = FramingState::Head;
+                return (FramingEvent::End, rest);
             }
-            State::Trailer => State::Trailer,
-            _ => return (Event::Nonsense, &[]),
+            FramingState::Trailer => FramingState::Trailer,
+            _ => return (FramingEvent::Nonsense, &[]),
         };
         // Nothing of the body yet. Not by calling ourselves: there may be as many lines as fit into a buffer.
-        (Event::Body(&[]), rest)
+        (FramingEvent::Body(&[]), rest)
     }
 
     /// Takes bytes up to and with `end`.

@@ -41,7 +41,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 const BUFFER: usize = 64 * 1024;
 
 /// Where a listener is, once it is found.
-pub(super) struct Found {
+pub(super) struct BoundPort {
     /// Its number.
     pub(super) port: u16,
     /// Why it is not the wanted one.
@@ -61,7 +61,7 @@ pub(super) async fn find(
     own: &Path,
     env: &Env,
     spoken_for: impl Fn(u16) -> bool,
-) -> io::Result<Found> {
+) -> io::Result<BoundPort> {
     let is_low = wanted < FIRST_FREE;
     let listening = match is_low && !asked {
         true => Err(io::ErrorKind::Unsupported.into()),
@@ -69,7 +69,7 @@ pub(super) async fn find(
     };
     let cause = match listening {
         Ok(listeners) => {
-            return Ok(Found {
+            return Ok(BoundPort {
                 port: wanted,
                 reason: None,
                 listeners,
@@ -104,7 +104,7 @@ pub(super) async fn find(
     };
     for port in (from..=from.saturating_add(TRIES)).filter(|port| *port != wanted && !spoken_for(*port)) {
         if let Ok(listeners) = listen(port).await {
-            return Ok(Found {
+            return Ok(BoundPort {
                 port,
                 reason: Some(reason),
                 listeners,
@@ -151,7 +151,7 @@ pub(super) struct Listener {
 impl Listener {
     /// Opens one.
     pub(super) fn open<C: Connector>(
-        found: Found,
+        found: BoundPort,
         target: (String, u16),
         link: Link<C>,
         streams: Arc<Streams>,
@@ -160,7 +160,7 @@ impl Listener {
         let (close, closing) = oneshot::channel();
         let (has_closed, closed) = oneshot::channel();
         tokio::spawn(async move {
-            let way = Arc::new(Way {
+            let way = Arc::new(ListenerTarget {
                 target,
                 link,
                 streams,
@@ -190,7 +190,7 @@ impl Listener {
 }
 
 /// Where a listener leads, and how.
-struct Way<C: Connector> {
+struct ListenerTarget<C: Connector> {
     target: (String, u16),
     link: Link<C>,
     streams: Arc<Streams>,
@@ -198,7 +198,7 @@ struct Way<C: Connector> {
 }
 
 /// Lets everybody in who comes, for ever.
-async fn let_in<C: Connector>(listeners: &[TcpListener], way: &Arc<Way<C>>, passing: &mut JoinSet<()>) {
+async fn let_in<C: Connector>(listeners: &[TcpListener], way: &Arc<ListenerTarget<C>>, passing: &mut JoinSet<()>) {
     loop {
         let accepted = tokio::select! {
             accepted = accept(listeners) => accepted,
@@ -230,20 +230,20 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
     .map(|(stream, _)| stream)
 }
 
-impl<C: Connector> Way<C> {
+impl<C: Connector> ListenerTarget<C> {
     async fn pass(&self, mut stream: TcpStream) {
         let _open = self.streams.begin(false);
         let _ = stream.set_nodelay(true);
         let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, SILENCE);
         let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
         let (host, port) = self.target.clone();
-        let wish = OpenOptions {
+        let options = OpenOptions {
             arrival: Instant::now(),
             patience: PATIENCE,
             answers: false,
         };
         let target = Target::Tcp { host, port };
-        let opening = self.link.open(wish, &target);
+        let opening = self.link.open(options, &target);
         let opened = tokio::select! {
             opened = opening => opened,
             // Who waits may leave.
@@ -305,11 +305,11 @@ async fn both(
         let end = copy(&mut from_here, &mut to_far).await;
         let _ = to_far.shutdown().await;
         // A far side that takes no more may still speak.
-        !matches!(end, End::Source)
+        !matches!(end, CopyEnd::Source)
     };
     let back = async {
         let end = copy(&mut from_far, &mut to_here).await;
-        matches!(end, End::Well) && to_here.shutdown().await.is_ok()
+        matches!(end, CopyEnd::Well) && to_here.shutdown().await.is_ok()
     };
     tokio::pin!(out, back);
     tokio::select! {
@@ -319,7 +319,7 @@ async fn both(
     }
 }
 
-enum End {
+enum CopyEnd {
     /// There is no more.
     Well,
     /// What was read from broke.
@@ -328,20 +328,20 @@ enum End {
     Sink,
 }
 
-async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> End {
+async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> CopyEnd {
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = match from.read(&mut buffer).await {
-            Ok(0) => return End::Well,
+            Ok(0) => return CopyEnd::Well,
             Ok(read) => read,
-            Err(_) => return End::Source,
+            Err(_) => return CopyEnd::Source,
         };
         let written = async {
             to.write_all(buffer.get(..read).unwrap_or_default()).await?;
             to.flush().await
         };
         if written.await.is_err() {
-            return End::Sink;
+            return CopyEnd::Sink;
         }
     }
 }

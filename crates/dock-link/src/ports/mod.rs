@@ -39,8 +39,8 @@ use crate::mutex::lock;
 use crate::service::Streams;
 use crate::transport::{Connector, TransportError, TransportErrorKind};
 use created_containers::CreatedContainers;
-use engine::{Engine, Event};
-use forward_rules::{Claim, Key, Wanted, Whose};
+use engine::{Engine, EngineEvent};
+use forward_rules::{Claim, Key, WantedPort, Whose};
 use http_observer::{Creation, HttpObserver};
 use listener::Listener;
 
@@ -77,7 +77,7 @@ pub(crate) struct Ports {
     /// There once the user was told that a label alone forwards nothing.
     told: PathBuf,
     /// Which ports are to be forwarded; none as long as nobody needs that.
-    wish: watch::Sender<Option<Demand>>,
+    demand: watch::Sender<Option<Demand>>,
     /// Whether a docked shell lives, for which a link that was cut is mended unasked.
     has_shells: AtomicBool,
     /// What is open.
@@ -101,14 +101,14 @@ impl Demand {
 
 #[derive(Default)]
 struct Book {
-    open: BTreeMap<Key, Entry>,
+    open: BTreeMap<Key, ForwardedPort>,
     /// What can't be forwarded, with the reason.
     shut: Vec<wire::Port>,
     /// Whether the engine is being listened to.
     live: bool,
 }
 
-struct Entry {
+struct ForwardedPort {
     port: wire::Port,
     own: bool,
     listener: Listener,
@@ -130,7 +130,7 @@ impl Ports {
             made: CreatedContainers::read(paths.made_file()),
             log,
             streams,
-            wish: watch::Sender::new(None),
+            demand: watch::Sender::new(None),
             has_shells: AtomicBool::new(false),
             book: Mutex::default(),
         })
@@ -139,9 +139,9 @@ impl Ports {
     /// Says whose ports are to be forwarded, and whether docked shells live.
     pub(crate) fn want(&self, demand: Option<Demand>, has_shells: bool) {
         self.has_shells.store(has_shells, Ordering::Release);
-        self.wish.send_if_modified(|wish| {
-            let changed = *wish != demand;
-            *wish = demand;
+        self.demand.send_if_modified(|current| {
+            let changed = *current != demand;
+            *current = demand;
             changed
         });
     }
@@ -185,24 +185,24 @@ impl Ports {
     }
 
     async fn watch<C: Connector>(&self, link: &Link<C>) {
-        let mut wish = self.wish.subscribe();
+        let mut demands = self.demand.subscribe();
         let mut pause = FIRST_PAUSE;
         loop {
-            let demand = wish.borrow_and_update().clone();
+            let demand = demands.borrow_and_update().clone();
             let Some(demand) = demand.filter(|demand| !demand.is_nothing()) else {
                 self.close().await;
                 // The sender is in `self`.
-                let _ = wish.changed().await;
+                let _ = demands.changed().await;
                 continue;
             };
             tokio::select! {
                 () = self.stand(link) => {}
-                _ = wish.changed() => continue,
+                _ = demands.changed() => continue,
             }
             let began = Instant::now();
             let error = tokio::select! {
                 error = self.follow(link, &demand) => error,
-                _ = wish.changed() => continue,
+                _ = demands.changed() => continue,
             };
             lock(&self.book).live = false;
             // A link that is over says so itself.
@@ -227,12 +227,12 @@ impl Ports {
             let needed = !lock(&self.book).open.is_empty() || self.has_shells.load(Ordering::Acquire);
             // One that was dropped because nothing needs it is made again when something does.
             if needed && !link.rests() {
-                let wish = OpenOptions {
+                let options = OpenOptions {
                     arrival: Instant::now(),
                     patience: PATIENCE,
                     answers: false,
                 };
-                if link.up(wish).await.is_ok() {
+                if link.up(options).await.is_ok() {
                     return;
                 }
             }
@@ -309,17 +309,17 @@ impl Ports {
     }
 
     async fn engine<C: Connector>(&self, link: &Link<C>) -> Result<(Engine, Over), Trouble> {
-        let wish = OpenOptions {
+        let options = OpenOptions {
             arrival: Instant::now(),
             patience: Duration::ZERO,
             answers: false,
         };
-        let (connection, over) = link.open(wish, &Target::Engine).await?;
+        let (connection, over) = link.open(options, &Target::Engine).await?;
         Ok((Engine::on(connection.stream).await?, over))
     }
 
     /// Whether an event may change what is to be open. The listeners of a container that has ended are closed at once.
-    async fn concerns(&self, event: &Event, demand: &Demand) -> bool {
+    async fn concerns(&self, event: &EngineEvent, demand: &Demand) -> bool {
         let id = event.container();
         let is_known = {
             let book = lock(&self.book);
@@ -344,7 +344,7 @@ impl Ports {
 
     /// Closes these listeners.
     async fn shut(&self, which: impl Fn(&Key) -> bool) {
-        let closing: Vec<Entry> = {
+        let closing: Vec<ForwardedPort> = {
             let mut book = lock(&self.book);
             let keys: Vec<Key> = book.open.keys().filter(|key| which(key)).cloned().collect();
             keys.iter().filter_map(|key| book.open.remove(key)).collect()
@@ -361,11 +361,11 @@ impl Ports {
     /// Makes what is open what should be.
     async fn settle<C: Connector>(
         &self,
-        wanted: Vec<Wanted>,
+        wanted: Vec<WantedPort>,
         link: &Link<C>,
         forbidden: &mut Option<Option<TransportError>>,
     ) {
-        let (wanted, label_alone): (Vec<Wanted>, Vec<Wanted>) =
+        let (wanted, label_alone): (Vec<WantedPort>, Vec<WantedPort>) =
             wanted.into_iter().partition(|port| port.claim > Claim::LabelAlone);
         let keys: BTreeSet<&Key> = wanted.iter().map(|port| &port.key).collect();
         self.shut(|key| !keys.contains(key)).await;
@@ -405,7 +405,7 @@ impl Ports {
     }
 
     /// Says once, for ever, that containers which bear the user's label alone are not forwarded.
-    fn tell_of_labels(&self, ports: &[Wanted]) {
+    fn tell_of_labels(&self, ports: &[WantedPort]) {
         let Some(port) = ports.first() else { return };
         if self.told.exists() {
             return;
@@ -425,7 +425,7 @@ impl Ports {
     }
 
     /// What is shown of a port that stays on the dock.
-    fn stays(&self, wanted: &Wanted) -> wire::Port {
+    fn stays(&self, wanted: &WantedPort) -> wire::Port {
         let moniker = self.mounts.moniker();
         wire::Port {
             reason: Some("it bears your name, and was not made from here".to_owned()),
@@ -442,11 +442,11 @@ impl Ports {
     /// Opens a listener, or says why it stays shut.
     async fn open<C: Connector>(
         &self,
-        wanted: &Wanted,
+        wanted: &WantedPort,
         link: &Link<C>,
         numbers: &BTreeSet<u16>,
         forbidden: &mut Option<Option<TransportError>>,
-    ) -> Result<Entry, Box<wire::Port>> {
+    ) -> Result<ForwardedPort, Box<wire::Port>> {
         let key = &wanted.key;
         let mut port = described(wanted);
         let not = |mut port: wire::Port, reason: String, hint: Option<String>| {
@@ -491,7 +491,7 @@ impl Ports {
         ));
         let target = (host.clone(), key.port);
         let listener = Listener::open(paths, target, link.clone(), Arc::clone(&self.streams), self.log.clone());
-        Ok(Entry {
+        Ok(ForwardedPort {
             port,
             own: wanted.own,
             listener,
@@ -508,13 +508,13 @@ impl Ports {
         known: &mut Option<Option<TransportError>>,
     ) -> Option<TransportError> {
         let ask = async |host: &str, port: u16| {
-            let wish = OpenOptions {
+            let options = OpenOptions {
                 arrival: Instant::now(),
                 patience: Duration::ZERO,
                 answers: false,
             };
             let host = host.to_owned();
-            let opened = link.open(wish, &Target::Tcp { host, port }).await;
+            let opened = link.open(options, &Target::Tcp { host, port }).await;
             opened.err().filter(|error| error.kind == TransportErrorKind::Forbidden)
         };
         if known.is_none() {
@@ -532,7 +532,7 @@ impl Ports {
     }
 }
 
-fn described(wanted: &Wanted) -> wire::Port {
+fn described(wanted: &WantedPort) -> wire::Port {
     let key = &wanted.key;
     wire::Port {
         container: key.container.clone(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dock_client::agent::target::{Command, Exit, Target};
+use dock_client::agent::target::{Exit, RemoteCommand, Target};
 use dock_link::transport::{
     Asker, Connection, Connector, ExecSide, Question, QuestionKind, Transport, TransportError, TransportErrorKind,
 };
@@ -183,12 +183,12 @@ impl Transport for FakeTransport {
     }
 }
 
-fn execute(command: Command) -> std::io::Result<Connection> {
+fn execute(command: RemoteCommand) -> std::io::Result<Connection> {
     let mut program = tokio::process::Command::new("sh");
     match command {
-        Command::Shell => drop(program.arg("-l")),
-        Command::Line(line) => drop(program.arg("-c").arg(line)),
-        Command::Argv(words) => drop(program.args(["-c", r#""$@""#, "sh"]).args(words)),
+        RemoteCommand::Shell => drop(program.arg("-l")),
+        RemoteCommand::Line(line) => drop(program.arg("-c").arg(line)),
+        RemoteCommand::Argv(words) => drop(program.args(["-c", r#""$@""#, "sh"]).args(words)),
     }
     let mut child = program
         .stdin(Stdio::piped())

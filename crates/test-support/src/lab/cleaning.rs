@@ -16,14 +16,14 @@ const AT_ONCE: usize = 8;
 
 /// What the machine's engine holds of labs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ObjectKind {
     Container,
     Volume,
     Network,
     Image,
 }
 
-impl Kind {
+impl ObjectKind {
     const ALL: [Self; 4] = [Self::Container, Self::Volume, Self::Network, Self::Image];
 
     /// docker's word for it.
@@ -141,14 +141,14 @@ impl Lab {
     /// When the machine's engine refuses.
     pub fn holdings(&self) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
-        for kind in Kind::ALL {
+        for kind in ObjectKind::ALL {
             let lines = self.lines(kind, &self.id)?;
             names.extend(lines.iter().map(|line| {
                 let mut words = line.split(' ');
                 let (first, second) = (words.next(), words.next());
                 let name = match kind {
-                    Kind::Container | Kind::Network => second,
-                    Kind::Volume | Kind::Image => first,
+                    ObjectKind::Container | ObjectKind::Network => second,
+                    ObjectKind::Volume | ObjectKind::Image => first,
                 };
                 format!("{} {}", kind.word(), name.unwrap_or_default())
             }));
@@ -185,7 +185,7 @@ impl Lab {
     }
 
     /// What `docker ... ls` says of all that the lab of this id has.
-    fn lines(&self, kind: Kind, id: &str) -> Result<Vec<String>, Error> {
+    fn lines(&self, kind: ObjectKind, id: &str) -> Result<Vec<String>, Error> {
         let said = process::capture_text(self.docker().args([kind.word(), "ls"]).args(kind.list()))?;
         let (label, mark) = (format!("{LABEL}={id}"), format!("lab{id}"));
         let ours = said
@@ -195,7 +195,7 @@ impl Lab {
     }
 
     fn remove(&self, id: &str, directory: &Path) -> Result<(), Error> {
-        for kind in Kind::ALL {
+        for kind in ObjectKind::ALL {
             let lines = self.lines(kind, id)?;
             self.remove_each(kind, lines.iter().filter_map(|line| line.split(' ').next()))?;
         }
@@ -215,7 +215,7 @@ impl Lab {
         Ok(())
     }
 
-    fn remove_each<'a>(&self, kind: Kind, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+    fn remove_each<'a>(&self, kind: ObjectKind, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
         let names: BTreeSet<&str> = names.collect();
         // Side by side: what an engine stored takes seconds to go. Few at a time, for there may be hundreds.
         for few in names.into_iter().collect::<Vec<_>>().chunks(AT_ONCE) {
@@ -232,7 +232,7 @@ impl Lab {
         Ok(())
     }
 
-    fn remove_one(&self, kind: Kind, name: &str) -> Result<(), Error> {
+    fn remove_one(&self, kind: ObjectKind, name: &str) -> Result<(), Error> {
         let removed = process::capture(self.docker().args([kind.word(), "rm"]).args(kind.remove()).arg(name));
         match removed {
             // One that went by itself meanwhile is no failure.
@@ -243,10 +243,10 @@ impl Lab {
 
     /// Removes the docks of earlier versions of the lab, which had no labels.
     fn remove_unlabelled(&self) -> Result<(), Error> {
-        for kind in [Kind::Container, Kind::Volume] {
+        for kind in [ObjectKind::Container, ObjectKind::Volume] {
             let said = process::capture_text(self.docker().args([kind.word(), "ls"]).args(kind.list()))?;
             let old = said.lines().filter(|line| {
-                let name = line.split(' ').nth(usize::from(kind == Kind::Container));
+                let name = line.split(' ').nth(usize::from(kind == ObjectKind::Container));
                 name.is_some_and(|name| name.starts_with("dockerutils-lab-")) && !line.contains(LABEL)
             });
             self.remove_each(kind, old.filter_map(|line| line.split(' ').next()))?;
@@ -260,7 +260,7 @@ impl Lab {
             let mut list = self.docker();
             list.args(["image", "ls", repository, "--format={{.Repository}}:{{.Tag}}"]);
             let names = process::capture_text(&mut list)?;
-            self.remove_each(Kind::Image, names.lines().filter(|name| !name.contains("<none>")))?;
+            self.remove_each(ObjectKind::Image, names.lines().filter(|name| !name.contains("<none>")))?;
         }
         self.remove_labelled(LABEL_BASE)
     }
@@ -275,7 +275,7 @@ impl Lab {
             let mut last = Ok(());
             // One that another is built on goes after that one.
             for id in ids.lines() {
-                let removed = self.remove_one(Kind::Image, id);
+                let removed = self.remove_one(ObjectKind::Image, id);
                 last = last.and(removed);
             }
             if ids.is_empty() || ids == before {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bollard::query_parameters::{ListImagesOptions, ListNetworksOptions};
 
-use super::Kind;
+use super::CompletionKind;
 use crate::config::project::Project;
 use crate::docker::connect::endpoint::Endpoint;
 use crate::docker::connect::engine::Engine;
@@ -22,17 +22,20 @@ const LIMIT: Duration = Duration::from_secs(2);
 const CONFIG_LIMIT: usize = 1024 * 1024;
 
 /// What can stand there; `before` words of the same kind stand there already. What can't be known is left out.
-pub(super) fn answers(kind: Kind, before: usize, env: &Env) -> Vec<String> {
+pub(super) fn answers(kind: CompletionKind, before: usize, env: &Env) -> Vec<String> {
     let docks = || monikers(env).unwrap_or_default();
     let mut words = match kind {
-        Kind::Docks => docks(),
-        Kind::Places => docks().into_iter().chain([LOCALHOST.to_owned()]).collect(),
-        Kind::Build => types(env, |project| {
+        CompletionKind::Docks => docks(),
+        CompletionKind::Places => docks().into_iter().chain([LOCALHOST.to_owned()]).collect(),
+        CompletionKind::Build => types(env, |project| {
             let own = project.image_types().iter().cloned();
             own.chain(["all", "clean"].map(str::to_owned)).collect()
         }),
-        Kind::Run | Kind::Publish => types(env, |project| {
-            let synthetic = project.synthetic_images().iter().filter(|_| kind == Kind::Run);
+        CompletionKind::Run | CompletionKind::Publish => types(env, |project| {
+            let synthetic = project
+                .synthetic_images()
+                .iter()
+                .filter(|_| kind == CompletionKind::Run);
             let all: BTreeSet<String> = project
                 .image_types()
                 .iter()
@@ -42,20 +45,20 @@ pub(super) fn answers(kind: Kind, before: usize, env: &Env) -> Vec<String> {
                 .collect();
             all.into_iter().collect()
         }),
-        Kind::Transfer => {
+        CompletionKind::Transfer => {
             let mut words = types(env, |project| project.image_types().to_vec());
             words.extend(engine(env, images));
             // The last one says where to, and that is none of the first.
             if before > 0 {
-                words.extend(answers(Kind::Places, 0, env));
+                words.extend(answers(CompletionKind::Places, 0, env));
             }
             words
         }
-        Kind::Networks => engine(env, networks),
+        CompletionKind::Networks => engine(env, networks),
         // A host, and behind it a name that is yet to be found.
-        Kind::Hosts if before == 0 => hosts(env),
-        Kind::Hosts => Vec::new(),
-        Kind::Contexts => contexts(env),
+        CompletionKind::Hosts if before == 0 => hosts(env),
+        CompletionKind::Hosts => Vec::new(),
+        CompletionKind::Contexts => contexts(env),
     };
     // A line each: what has line ends or worse in it can't be typed.
     words.retain(|word| !word.is_empty() && !word.chars().any(is_invisible));
@@ -150,15 +153,15 @@ mod tests {
             "Host gpu-1 *.example.com\n  HostName x\nhost=box\n# Host no\nHost !bad t\u{7}b\nMatch host other\n",
         )
         .unwrap();
-        assert_eq!(answers(Kind::Hosts, 0, &env), ["gpu-1", "box"]);
-        assert!(answers(Kind::Hosts, 1, &env).is_empty());
+        assert_eq!(answers(CompletionKind::Hosts, 0, &env), ["gpu-1", "box"]);
+        assert!(answers(CompletionKind::Hosts, 1, &env).is_empty());
     }
 
     #[test]
     fn an_engine_that_is_not_there_offers_nothing_and_docks_need_none() {
         let (_home, env) = home();
-        assert!(answers(Kind::Networks, 0, &env).is_empty());
-        assert_eq!(answers(Kind::Places, 0, &env), ["localhost"]);
-        assert!(answers(Kind::Docks, 0, &env).is_empty());
+        assert!(answers(CompletionKind::Networks, 0, &env).is_empty());
+        assert_eq!(answers(CompletionKind::Places, 0, &env), ["localhost"]);
+        assert!(answers(CompletionKind::Docks, 0, &env).is_empty());
     }
 }

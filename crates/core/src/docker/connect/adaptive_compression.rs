@@ -225,7 +225,7 @@ pub fn packed<T: Send>(to: &mut dyn Write, feed: impl FnOnce(&mut dyn Write) -> 
     thread::scope(|scope| {
         let waiting = &waiting;
         let packing = scope.spawn(move || {
-            let mut pieces = Pieces {
+            let mut pieces = PieceWriter {
                 packer: Packer::new(Format::Gzip),
                 pace: Pace::new(Format::Gzip),
                 piece: Vec::with_capacity(PIECE),
@@ -252,7 +252,7 @@ pub fn packed<T: Send>(to: &mut dyn Write, feed: impl FnOnce(&mut dyn Write) -> 
 }
 
 /// Cuts what is written into pieces, and packs them.
-struct Pieces<'a> {
+struct PieceWriter<'a> {
     packer: Packer,
     pace: Pace,
     piece: Vec<u8>,
@@ -260,7 +260,7 @@ struct Pieces<'a> {
     waiting: &'a AtomicUsize,
 }
 
-impl Pieces<'_> {
+impl PieceWriter<'_> {
     fn send(&mut self) -> io::Result<()> {
         if self.piece.is_empty() {
             return Ok(());
@@ -281,7 +281,7 @@ impl Pieces<'_> {
     }
 }
 
-impl Write for Pieces<'_> {
+impl Write for PieceWriter<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         let room = PIECE - self.piece.len();
         let taken = data.get(..room).unwrap_or(data);

@@ -75,14 +75,14 @@ struct Proxy {
 
 /// Whose login counts at a registry.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FoundLogin {
     /// None where there is none.
     pub login: Option<Login>,
     /// What went wrong on the way, and stops nothing: public images need no login.
     pub trouble: Option<Error>,
 }
 
-impl Found {
+impl FoundLogin {
     /// A sentence about what went wrong, for a warning.
     pub fn warning(&self) -> Option<String> {
         let goes_on = match &self.login {
@@ -106,9 +106,9 @@ struct Object(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
+        struct ObjectVisitor;
 
-        impl<'de> Visitor<'de> for Fields {
+        impl<'de> Visitor<'de> for ObjectVisitor {
             type Value = Object;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for Object {
             }
         }
 
-        deserializer.deserialize_any(Fields)
+        deserializer.deserialize_any(ObjectVisitor)
     }
 }
 
@@ -313,15 +313,15 @@ impl ClientConfig {
     /// fails at, and what is damaged, is said beside.
     ///
     /// `registry` is a host with port, or `https://index.docker.io/v1/` for Docker Hub.
-    pub async fn credentials(&self, registry: &str) -> Found {
+    pub async fn credentials(&self, registry: &str) -> FoundLogin {
         if let Some(login) = self.given.logins.get(registry) {
-            return Found {
+            return FoundLogin {
                 login: Some(login.clone()),
                 trouble: None,
             };
         }
         let helper = self.cred_helpers.get(registry).unwrap_or(&self.creds_store);
-        let mut found = Found::default();
+        let mut found = FoundLogin::default();
         if !helper.is_empty() {
             match credential_helper::login(helper, registry).await {
                 // One that has no login for it has the last word. Of registry tokens it knows nothing.
@@ -349,17 +349,17 @@ impl ClientConfig {
     }
 
     /// The file's own entry for a registry.
-    fn in_file(&self, registry: &str) -> Option<Found> {
+    fn in_file(&self, registry: &str) -> Option<FoundLogin> {
         let entry = self.auths.get(registry).or_else(|| {
             let mut old = self.auths.iter().filter(|(key, _)| host_of(key) == registry);
             old.next().map(|(_, entry)| entry)
         })?;
         Some(match entry.login() {
-            Some(login) => Found {
+            Some(login) => FoundLogin {
                 login: Some(login).filter(Login::says_something),
                 trouble: None,
             },
-            None => Found::default().but(
+            None => FoundLogin::default().but(
                 Error::failed(format!(
                     "the login for {registry} in {} is damaged",
                     self.file.display()
@@ -380,7 +380,7 @@ impl ClientConfig {
     }
 }
 
-impl Found {
+impl FoundLogin {
     /// The same with something that went wrong; what went wrong before counts more.
     fn but(mut self, trouble: Error) -> Self {
         self.trouble.get_or_insert(trouble);

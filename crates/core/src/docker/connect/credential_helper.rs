@@ -26,7 +26,7 @@ pub(in crate::docker) const TOKEN_USER: &str = "<token>";
 pub(in crate::docker) async fn login(helper: &str, registry: &str) -> Result<Option<Login>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Answer {
+    struct Credentials {
         username: String,
         secret: String,
     }
@@ -34,7 +34,7 @@ pub(in crate::docker) async fn login(helper: &str, registry: &str) -> Result<Opt
     let Some(said) = helper.run(registry).await? else {
         return Ok(None);
     };
-    let answer: Answer = serde_json::from_slice(&said).map_err(|_| helper.failed("its answer is no JSON"))?;
+    let answer: Credentials = serde_json::from_slice(&said).map_err(|_| helper.failed("its answer is no JSON"))?;
     let login = if answer.username == TOKEN_USER {
         Login {
             identity_token: answer.secret,

@@ -72,7 +72,7 @@ impl ApiVersion {
 
 /// What the engine said of itself when it was pinged.
 #[derive(Clone, Debug)]
-pub struct Greeting {
+pub struct PingResponse {
     /// The API version that both sides speak.
     pub api: ApiVersion,
     /// `linux` or `windows`.
@@ -87,7 +87,7 @@ pub struct Engine {
     docker: Docker,
     dialer: Dialer,
     choice: Arc<Choice>,
-    greeting: Arc<Greeting>,
+    greeting: Arc<PingResponse>,
     /// [`QUESTION`].
     patience: Duration,
 }
@@ -178,7 +178,7 @@ impl Engine {
     }
 
     /// What the engine said of itself.
-    pub fn greeting(&self) -> &Greeting {
+    pub fn greeting(&self) -> &PingResponse {
         &self.greeting
     }
 
@@ -410,13 +410,13 @@ pub async fn answer(response: Response<Incoming>, most: usize) -> Result<Bytes, 
 /// Reads the error of a response that is no success: the engine's own message.
 pub async fn refusal(response: Response<Incoming>) -> Error {
     #[derive(serde::Deserialize)]
-    struct Message {
+    struct ErrorResponse {
         message: String,
     }
     let status = response.status();
     let body = beginning(response, REFUSAL).await;
-    match serde_json::from_slice::<Message>(&body) {
-        Ok(Message { message }) => Error::failed(refused(status, &message)),
+    match serde_json::from_slice::<ErrorResponse>(&body) {
+        Ok(ErrorResponse { message }) => Error::failed(refused(status, &message)),
         Err(_) => Error::failed(match one_line(&String::from_utf8_lossy(&body)) {
             line if line.is_empty() => refused(status, ""),
             line => format!("the engine answered {status}: {line}"),
@@ -494,7 +494,7 @@ async fn of_engine(response: Response<Incoming>) -> Result<Response<Incoming>, D
     })
 }
 
-async fn ping(dialer: &Dialer) -> Result<Greeting, BoxError> {
+async fn ping(dialer: &Dialer) -> Result<PingResponse, BoxError> {
     let request = Request::builder().uri("/_ping").body(Full::<Bytes>::default())?;
     let response = send(dialer, request).await?;
     let status = response.status();
@@ -513,7 +513,7 @@ async fn ping(dialer: &Dialer) -> Result<Greeting, BoxError> {
         .as_deref()
         .and_then(ApiVersion::parse)
         .ok_or("what answers there is no docker engine: it names no API version")?;
-    Ok(Greeting {
+    Ok(PingResponse {
         api: api.min(NEWEST_API),
         os: os.unwrap_or_else(|| "linux".to_owned()),
         builder,

@@ -106,7 +106,7 @@ enum Seen {
     /// Nothing listens on its socket.
     Nobody,
     /// This does, which may be an engine of this machine.
-    Listens(Kind),
+    Listens(EngineKind),
 }
 
 async fn seen(choice: &Choice, env: &Env) -> Seen {
@@ -130,7 +130,7 @@ async fn seen(choice: &Choice, env: &Env) -> Seen {
         Some((uid, _)) => Peer { uid, program: None },
         None => return Seen::Nobody,
     };
-    match kind(&Place::of(socket, env), &peer, own_user(), engine_runs) {
+    match kind(&SocketOrigin::of(socket, env), &peer, own_user(), engine_runs) {
         Ok(kind) => Seen::Listens(kind),
         Err(why) => Seen::Sure(Standing::doubted(why)),
     }
@@ -145,7 +145,7 @@ struct Peer {
 
 /// What is known of the path of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum SocketOrigin {
     /// Where the system's service manager listens for an engine.
     Service,
     /// Docker Desktop's.
@@ -156,7 +156,7 @@ enum Place {
     Elsewhere,
 }
 
-impl Place {
+impl SocketOrigin {
     fn of(socket: &Path, env: &Env) -> Self {
         let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let found = real(socket);
@@ -188,7 +188,7 @@ impl Place {
 
 /// What an engine on this machine is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum EngineKind {
     /// It runs on this machine's kernel.
     Native,
     /// It runs in a virtual machine of this machine, which calls itself so.
@@ -196,7 +196,7 @@ enum Kind {
 }
 
 /// What a socket of this place leads to that this program listens on; the reason where it may lead anywhere.
-fn kind(place: &Place, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -> bool) -> Result<Kind, String> {
+fn kind(place: &SocketOrigin, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -> bool) -> Result<EngineKind, String> {
     let Some(program) = peer.program.as_deref() else {
         return Err("what listens on its socket can't be seen from here".to_owned());
     };
@@ -208,11 +208,13 @@ fn kind(place: &Place, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -> bool)
     }
     let listed = |names: &[&str]| names.contains(&program);
     match place {
-        _ if listed(&ENGINES) => Ok(Kind::Native),
-        Place::Service if program == STARTER && ENGINES.iter().any(|name| runs(name, peer.uid)) => Ok(Kind::Native),
+        _ if listed(&ENGINES) => Ok(EngineKind::Native),
+        SocketOrigin::Service if program == STARTER && ENGINES.iter().any(|name| runs(name, peer.uid)) => {
+            Ok(EngineKind::Native)
+        }
         // In WSL it serves the system's own socket.
-        Place::Desktop | Place::Service if listed(&DESKTOP) => Ok(Kind::Virtual("Docker Desktop")),
-        Place::OrbStack if listed(&ORBSTACK) => Ok(Kind::Virtual("OrbStack")),
+        SocketOrigin::Desktop | SocketOrigin::Service if listed(&DESKTOP) => Ok(EngineKind::Virtual("Docker Desktop")),
+        SocketOrigin::OrbStack if listed(&ORBSTACK) => Ok(EngineKind::Virtual("OrbStack")),
         _ => Err(format!(
             "{} listens on its socket, and may lead anywhere",
             visible(program)
@@ -240,11 +242,11 @@ impl Machine {
 }
 
 /// Whether what the engine says agrees with this machine. Any engine can say it; one that does not is elsewhere.
-fn agrees(kind: Kind, info: &SystemInfo, own: &Machine) -> Result<(), String> {
+fn agrees(kind: EngineKind, info: &SystemInfo, own: &Machine) -> Result<(), String> {
     let differs = |what: &str| Err(format!("it says that it has another {what} than this machine"));
     let memory = info.mem_total.zip(own.memory);
     match kind {
-        Kind::Native => {
+        EngineKind::Native => {
             if info.kernel_version.as_deref() != Some(&own.kernel) {
                 return differs("kernel");
             }
@@ -255,7 +257,7 @@ fn agrees(kind: Kind, info: &SystemInfo, own: &Machine) -> Result<(), String> {
                 return differs("host name");
             }
         }
-        Kind::Virtual(system) => {
+        EngineKind::Virtual(system) => {
             if info.operating_system.as_deref() != Some(system) {
                 return Err(format!("it does not say that it is {system}"));
             }
@@ -421,42 +423,42 @@ mod tests {
             uid,
             program: Some(program).filter(|name| !name.is_empty()).map(str::to_owned),
         };
-        let desktop = Some(Kind::Virtual("Docker Desktop"));
-        let native = Some(Kind::Native);
+        let desktop = Some(EngineKind::Virtual("Docker Desktop"));
+        let native = Some(EngineKind::Native);
         let cases = [
-            (Place::Service, peer(0, "dockerd"), native),
-            (Place::Elsewhere, peer(0, "dockerd"), native),
-            (Place::Elsewhere, peer(1000, "dockerd"), native),
-            (Place::Elsewhere, peer(1000, "podman"), native),
+            (SocketOrigin::Service, peer(0, "dockerd"), native),
+            (SocketOrigin::Elsewhere, peer(0, "dockerd"), native),
+            (SocketOrigin::Elsewhere, peer(1000, "dockerd"), native),
+            (SocketOrigin::Elsewhere, peer(1000, "podman"), native),
             // Whoever serves it, another user's may lead anywhere.
-            (Place::Elsewhere, peer(1001, "dockerd"), None),
-            (Place::Service, peer(1001, "dockerd"), None),
+            (SocketOrigin::Elsewhere, peer(1001, "dockerd"), None),
+            (SocketOrigin::Service, peer(1001, "dockerd"), None),
             // Of a process that is not among ours: a socket that was mounted into this container.
-            (Place::Service, peer(0, ""), None),
+            (SocketOrigin::Service, peer(0, ""), None),
             // Started by the service manager, at the place that is known.
-            (Place::Service, peer(0, "systemd"), native),
-            (Place::Elsewhere, peer(0, "systemd"), None),
+            (SocketOrigin::Service, peer(0, "systemd"), native),
+            (SocketOrigin::Elsewhere, peer(0, "systemd"), None),
             // No engine of that user runs.
-            (Place::Service, peer(1000, "systemd"), None),
-            (Place::Desktop, peer(1000, "com.docker.backend"), desktop),
-            (Place::Desktop, peer(1000, "com.docker.back"), desktop),
-            (Place::Service, peer(0, "docker-desktop-"), desktop),
-            (Place::Elsewhere, peer(1000, "com.docker.backend"), None),
+            (SocketOrigin::Service, peer(1000, "systemd"), None),
+            (SocketOrigin::Desktop, peer(1000, "com.docker.backend"), desktop),
+            (SocketOrigin::Desktop, peer(1000, "com.docker.back"), desktop),
+            (SocketOrigin::Service, peer(0, "docker-desktop-"), desktop),
+            (SocketOrigin::Elsewhere, peer(1000, "com.docker.backend"), None),
             (
-                Place::OrbStack,
+                SocketOrigin::OrbStack,
                 peer(1000, "OrbStack Helper"),
-                Some(Kind::Virtual("OrbStack")),
+                Some(EngineKind::Virtual("OrbStack")),
             ),
-            (Place::Elsewhere, peer(1000, "OrbStack Helper"), None),
+            (SocketOrigin::Elsewhere, peer(1000, "OrbStack Helper"), None),
             // Tunnels, at whatever place: colima and lima use ssh, too.
-            (Place::Elsewhere, peer(1000, "ssh"), None),
-            (Place::Elsewhere, peer(0, "ssh"), None),
-            (Place::Service, peer(0, "ssh"), None),
-            (Place::Desktop, peer(1000, "ssh"), None),
-            (Place::Desktop, peer(1000, "dock-agent"), None),
-            (Place::Service, peer(0, "socat"), None),
-            (Place::Service, peer(0, "systemd-socket-"), None),
-            (Place::Elsewhere, peer(1000, "python3"), None),
+            (SocketOrigin::Elsewhere, peer(1000, "ssh"), None),
+            (SocketOrigin::Elsewhere, peer(0, "ssh"), None),
+            (SocketOrigin::Service, peer(0, "ssh"), None),
+            (SocketOrigin::Desktop, peer(1000, "ssh"), None),
+            (SocketOrigin::Desktop, peer(1000, "dock-agent"), None),
+            (SocketOrigin::Service, peer(0, "socat"), None),
+            (SocketOrigin::Service, peer(0, "systemd-socket-"), None),
+            (SocketOrigin::Elsewhere, peer(1000, "python3"), None),
         ];
         for (place, peer, expected) in cases {
             let found = kind(&place, &peer, 1000, |name, uid| (name, uid) == ("dockerd", 0));
@@ -478,15 +480,15 @@ mod tests {
             mem_total: memory,
             ..SystemInfo::default()
         };
-        let desktop = Kind::Virtual("Docker Desktop");
+        let desktop = EngineKind::Virtual("Docker Desktop");
         for (kind, info, expected) in [
-            (Kind::Native, info("Debian", "6.1", "here", Some(1000)), true),
-            (Kind::Native, info("Debian", "6.2", "here", Some(1000)), false),
-            (Kind::Native, info("Debian", "6.1", "there", Some(1000)), false),
-            (Kind::Native, info("Debian", "6.1", "here", Some(999)), false),
-            (Kind::Native, info("Debian", "6.1", "here", None), false),
+            (EngineKind::Native, info("Debian", "6.1", "here", Some(1000)), true),
+            (EngineKind::Native, info("Debian", "6.2", "here", Some(1000)), false),
+            (EngineKind::Native, info("Debian", "6.1", "there", Some(1000)), false),
+            (EngineKind::Native, info("Debian", "6.1", "here", Some(999)), false),
+            (EngineKind::Native, info("Debian", "6.1", "here", None), false),
             (
-                Kind::Native,
+                EngineKind::Native,
                 info("Docker Desktop", "6.6-linuxkit", "docker-desktop", Some(900)),
                 false,
             ),
@@ -510,6 +512,6 @@ mod tests {
             assert_eq!(agrees(kind, &info, &own).is_ok(), expected, "{kind:?} {info:?}");
         }
         let unknown = Machine { memory: None, ..own };
-        assert!(agrees(Kind::Native, &info("Debian", "6.1", "here", Some(1000)), &unknown).is_err());
+        assert!(agrees(EngineKind::Native, &info("Debian", "6.1", "here", Some(1000)), &unknown).is_err());
     }
 }

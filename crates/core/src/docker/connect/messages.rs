@@ -17,7 +17,7 @@ pub(in crate::docker) struct Messages {
 /// One message.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::docker) struct Message {
+pub(in crate::docker) struct JsonMessage {
     /// What failed. The status of the response was a success all the same.
     pub(in crate::docker) error: Option<String>,
     /// Output of a build.
@@ -40,7 +40,7 @@ pub(in crate::docker) struct Progress {
 
 impl Messages {
     /// The messages that are complete with this chunk. Anything else is skipped.
-    pub(in crate::docker) fn push(&mut self, chunk: &[u8]) -> Vec<Message> {
+    pub(in crate::docker) fn push(&mut self, chunk: &[u8]) -> Vec<JsonMessage> {
         let mut messages = Vec::new();
         for part in chunk.split_inclusive(|byte| *byte == b'\n') {
             self.rest.extend_from_slice(part);
@@ -56,7 +56,7 @@ impl Messages {
     }
 }
 
-impl Message {
+impl JsonMessage {
     /// The bytes that were moved, and those that there are; 0 where an engine does not know.
     pub(in crate::docker) fn progress(&self) -> (u64, u64) {
         let progress = self.progress_detail.as_ref();

@@ -14,8 +14,8 @@ use hyper::{Method, Request};
 use serde::Deserialize;
 
 use super::container::{Created, PublishedPort, create, is_id, published_ports, start};
-use super::heard::Heard;
-use super::terminal::{self, Ending, Manner, Signals};
+use super::heard::OutputCounter;
+use super::terminal::{self, AttachOptions, AttachOutcome, Signals};
 use crate::docker::connect::engine::{Engine, one_line, refusal};
 use crate::docker::connect::stream::{HalfClose, Halves};
 use crate::docker::options::run_options::{Attach, ContainerPlan};
@@ -48,12 +48,12 @@ pub async fn run_attached(
     created: Created,
     plan: &ContainerPlan,
     signals: &mut Signals,
-    heard: &Arc<Heard>,
+    heard: &Arc<OutputCounter>,
     started: impl AsyncFnOnce(&[PublishedPort]),
 ) -> Result<Foreground> {
     let mut created = created;
     let id = created.id().to_owned();
-    let manner = Manner::of(plan);
+    let options = AttachOptions::of(plan);
     let preparing = async {
         let streams = attach(engine, &id, plan.attach, plan.detach_keys.as_deref()).await?;
         let exit = wait(engine, &id, if plan.remove { "removed" } else { "next-exit" }).await?;
@@ -80,7 +80,7 @@ pub async fn run_attached(
         // One that ended meanwhile has none.
         started(&published_ports(engine, &id).await.unwrap_or_default()).await;
     }
-    let session = terminal::Session::new(engine, &id, &manner, heard);
+    let session = terminal::AttachSession::new(engine, &id, &options, heard);
     let ending = session.run(streams, signals).await;
     finish(created, ending, exit, &session, signals).await
 }
@@ -88,9 +88,9 @@ pub async fn run_attached(
 /// What becomes of a container whose streams have ended.
 async fn finish(
     created: Created,
-    ending: Result<Ending>,
+    ending: Result<AttachOutcome>,
     exit: impl Future<Output = Result<ExitStatus>>,
-    session: &terminal::Session<'_>,
+    session: &terminal::AttachSession<'_>,
     signals: &mut Signals,
 ) -> Result<Foreground> {
     let lost = |created: Created, error: Error| {
@@ -101,13 +101,13 @@ async fn finish(
         Ok(Foreground::Lost(error))
     };
     match ending {
-        Ok(Ending::Detached) => {
+        Ok(AttachOutcome::Detached) => {
             created.keep();
             Ok(Foreground::Done(ExitStatus::SUCCESS))
         }
         // What a shell shows of a program that SIGPIPE ended, as it would have ended the docker client.
-        Ok(Ending::OutputClosed) => Ok(Foreground::Done(ExitStatus::from_code(OUTPUT_CLOSED))),
-        Ok(Ending::Closed) => {
+        Ok(AttachOutcome::OutputClosed) => Ok(Foreground::Done(ExitStatus::from_code(OUTPUT_CLOSED))),
+        Ok(AttachOutcome::Closed) => {
             let ended = tokio::select! {
                 // It may have closed its output and go on for days.
                 ended = exit => ended,
@@ -140,7 +140,7 @@ pub async fn run_unseen(engine: &Engine, plan: &ContainerPlan) -> Result<ExitSta
 
 /// A container that was started before, as far as coming back to it goes.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct FoundContainer {
     /// Its ID.
     pub id: String,
     /// Its name.
@@ -150,7 +150,7 @@ pub struct Found {
     /// Whether it was made, and never started.
     pub is_new: bool,
     /// How it is spoken to.
-    pub manner: Manner,
+    pub options: AttachOptions,
     /// Its labels.
     pub labels: HashMap<String, String>,
     /// Whether ports of it are published.
@@ -161,7 +161,7 @@ pub struct Found {
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.
-pub async fn find(engine: &Engine, name: &str) -> Result<Option<Found>> {
+pub async fn find(engine: &Engine, name: &str) -> Result<Option<FoundContainer>> {
     let found = match engine
         .docker()
         .inspect_container(name, None::<InspectContainerOptions>)
@@ -180,13 +180,13 @@ pub async fn find(engine: &Engine, name: &str) -> Result<Option<Found>> {
     let runs = state.running == Some(true);
     let is_new = state.status == Some(ContainerStateStatusEnum::CREATED);
     let tty = config.tty == Some(true);
-    Ok(Some(Found {
+    Ok(Some(FoundContainer {
         id,
         name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
         // Codes are bytes on Linux, as in `wait`.
         ended: (!runs).then(|| ExitStatus::from_code((state.exit_code.unwrap_or_default() & 0xff) as u8)),
         is_new,
-        manner: Manner {
+        options: AttachOptions {
             tty,
             // Without a terminal, the engine closes a container's input when whoever gave it goes.
             stdin: config.open_stdin == Some(true) && tty && runs,
@@ -207,13 +207,13 @@ pub async fn find(engine: &Engine, name: &str) -> Result<Option<Found>> {
 /// The engine's refusal, an interruption, or a connection that is lost before the container is reached.
 pub async fn run_again(
     engine: &Engine,
-    found: &Found,
+    found: &FoundContainer,
     ours: bool,
     signals: &mut Signals,
-    heard: &Arc<Heard>,
+    heard: &Arc<OutputCounter>,
     printer: &Printer,
 ) -> Result<Foreground> {
-    let Found { id, manner, .. } = found;
+    let FoundContainer { id, options, .. } = found;
     // Not removed before all is there that tells its end.
     let created = Created::unarmed(engine, id);
     let streams_of = |stdin: bool, output: bool| Attach {
@@ -222,15 +222,15 @@ pub async fn run_again(
         stderr: output,
     };
     let preparing = async {
-        let exit = wait(engine, id, if manner.remove { "removed" } else { "not-running" }).await?;
+        let exit = wait(engine, id, if options.remove { "removed" } else { "not-running" }).await?;
         // A terminal's prompts are no lines, and are not in what the engine keeps before they end.
-        let live = match manner.tty && found.ended.is_none() {
+        let live = match options.tty && found.ended.is_none() {
             true => Some(
                 attach(
                     engine,
                     id,
-                    streams_of(manner.stdin, true),
-                    manner.detach_keys.as_deref(),
+                    streams_of(options.stdin, true),
+                    options.detach_keys.as_deref(),
                 )
                 .await?,
             ),
@@ -241,13 +241,13 @@ pub async fn run_again(
     };
     let (exit, live, kept) = signals.guard(Duration::ZERO, preparing).await?;
     let mut created = created;
-    created.armed = manner.remove && ours;
-    let session = terminal::Session::new(engine, id, manner, heard).redrawn();
+    created.armed = options.remove && ours;
+    let session = terminal::AttachSession::new(engine, id, options, heard).redrawn();
     let streams = match (live, kept) {
         (Some(live), kept) => {
             if let Some(kept) = kept {
                 match terminal::write_past(engine, kept, true, heard).await {
-                    Ok(Ending::Closed) => {}
+                    Ok(AttachOutcome::Closed) => {}
                     other => return finish(created, other, exit, &session, signals).await,
                 }
             }
@@ -341,13 +341,13 @@ async fn attach(engine: &Engine, id: &str, attach: Attach, detach_keys: Option<&
 async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<Output = Result<ExitStatus>> + use<>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Answer {
+    struct WaitResponse {
         status_code: i64,
-        error: Option<Message>,
+        error: Option<WaitExitError>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Message {
+    struct WaitExitError {
         message: Option<String>,
     }
     let request = Request::builder()
@@ -365,7 +365,7 @@ async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<
         // It comes when the container ends, which may be in a year; how much it is has a bound.
         let body = http_body_util::Limited::new(response.into_body(), LONGEST_ANSWER).collect();
         let text = body.await.map_err(|cause| engine.lost(cause))?.to_bytes();
-        let answer: Answer = serde_json::from_slice(&text).map_err(|cause| engine.lost(cause))?;
+        let answer: WaitResponse = serde_json::from_slice(&text).map_err(|cause| engine.lost(cause))?;
         if let Some(message) = answer
             .error
             .and_then(|error| error.message)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// One of a container's outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stream {
+pub enum OutputStream {
     /// stdout, and all of a terminal.
     #[default]
     Out,
@@ -74,17 +74,17 @@ pub struct Positions {
 }
 
 impl Positions {
-    fn of(&mut self, stream: Stream) -> &mut Position {
+    fn of(&mut self, stream: OutputStream) -> &mut Position {
         match stream {
-            Stream::Out => &mut self.stdout,
-            Stream::Err => &mut self.stderr,
+            OutputStream::Out => &mut self.stdout,
+            OutputStream::Err => &mut self.stderr,
         }
     }
 }
 
 /// Counts what is written, on one thread, for another.
 #[derive(Debug, Default)]
-pub struct Heard(Mutex<Counts>);
+pub struct OutputCounter(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -93,7 +93,7 @@ struct Counts {
     ahead: Positions,
 }
 
-impl Heard {
+impl OutputCounter {
     /// Of an output that comes from its beginning again, and was heard so far.
     pub fn from(heard: Positions) -> Self {
         Self(Mutex::new(Counts { heard, ahead: heard }))
@@ -110,12 +110,12 @@ impl Heard {
     }
 
     /// What of these bytes was not heard before.
-    pub(in crate::docker) fn news<'a>(&self, stream: Stream, bytes: &'a [u8]) -> &'a [u8] {
+    pub(in crate::docker) fn news<'a>(&self, stream: OutputStream, bytes: &'a [u8]) -> &'a [u8] {
         self.lock().ahead.of(stream).skip(bytes)
     }
 
     /// These were written.
-    pub(in crate::docker) fn add(&self, stream: Stream, bytes: &[u8]) {
+    pub(in crate::docker) fn add(&self, stream: OutputStream, bytes: &[u8]) {
         self.lock().heard.of(stream).advance(bytes);
     }
 
@@ -132,19 +132,19 @@ mod tests {
     fn who_comes_back_hears_the_rest_wherever_it_was_cut_and_comes_in_pieces() {
         let whole = b"one\n\ntwo three\nfour";
         for cut in 0..=whole.len() {
-            let before = Heard::default();
-            before.add(Stream::Out, &whole[..cut]);
+            let before = OutputCounter::default();
+            before.add(OutputStream::Out, &whole[..cut]);
             for size in 1..=whole.len() {
-                let after = Heard::from(before.positions());
+                let after = OutputCounter::from(before.positions());
                 let mut rest = Vec::new();
                 for piece in whole.chunks(size) {
-                    let news = after.news(Stream::Out, piece);
-                    after.add(Stream::Out, news);
+                    let news = after.news(OutputStream::Out, piece);
+                    after.add(OutputStream::Out, news);
                     rest.extend_from_slice(news);
                 }
                 assert_eq!(rest, &whole[cut..], "cut at {cut}, pieces of {size}");
-                let all = Heard::default();
-                all.add(Stream::Out, whole);
+                let all = OutputCounter::default();
+                all.add(OutputStream::Out, whole);
                 assert_eq!(after.positions(), all.positions(), "cut at {cut}, pieces of {size}");
             }
         }
@@ -152,24 +152,24 @@ mod tests {
 
     #[test]
     fn outputs_are_counted_apart() {
-        let heard = Heard::default();
-        heard.add(Stream::Out, b"a\nb");
-        heard.add(Stream::Err, b"x");
-        let again = Heard::from(heard.positions());
-        assert_eq!(again.news(Stream::Err, b"xy"), b"y");
-        assert_eq!(again.news(Stream::Out, b"a\nbc"), b"c");
-        let again = Heard::from(heard.positions());
+        let heard = OutputCounter::default();
+        heard.add(OutputStream::Out, b"a\nb");
+        heard.add(OutputStream::Err, b"x");
+        let again = OutputCounter::from(heard.positions());
+        assert_eq!(again.news(OutputStream::Err, b"xy"), b"y");
+        assert_eq!(again.news(OutputStream::Out, b"a\nbc"), b"c");
+        let again = OutputCounter::from(heard.positions());
         again.is_caught_up();
-        assert_eq!(again.news(Stream::Out, b"a"), b"a");
+        assert_eq!(again.news(OutputStream::Out, b"a"), b"a");
     }
 
     #[test]
     fn a_line_that_is_shorter_than_it_was_takes_nothing_of_the_next() {
-        let again = Heard::from(Positions {
+        let again = OutputCounter::from(Positions {
             stdout: Position { lines: 1, bytes: 5 },
             ..Positions::default()
         });
-        assert_eq!(again.news(Stream::Out, b"first\nsec\nthird\n"), b"\nthird\n");
-        assert_eq!(again.news(Stream::Out, b"fourth\n"), b"fourth\n");
+        assert_eq!(again.news(OutputStream::Out, b"first\nsec\nthird\n"), b"\nthird\n");
+        assert_eq!(again.news(OutputStream::Out, b"fourth\n"), b"fourth\n");
     }
 }

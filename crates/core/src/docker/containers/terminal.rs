@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::container;
-use super::heard::{Heard, Stream};
+use super::heard::{OutputCounter, OutputStream};
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::stream::{HalfClose, Halves};
 use crate::docker::options::run_options::ContainerPlan;
@@ -39,7 +39,7 @@ const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
 
 /// How an attached session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub enum AttachOutcome {
     /// The container's output ended.
     Closed,
     /// The user typed the detach keys.
@@ -50,7 +50,7 @@ pub enum Ending {
 
 /// How a container in the foreground is spoken to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manner {
+pub struct AttachOptions {
     /// It has a terminal.
     pub tty: bool,
     /// Our input is its input.
@@ -63,7 +63,7 @@ pub struct Manner {
     pub detach_keys: Option<String>,
 }
 
-impl Manner {
+impl AttachOptions {
     /// That of a container that is about to be made.
     pub fn of(plan: &ContainerPlan) -> Self {
         Self {
@@ -77,30 +77,30 @@ impl Manner {
 }
 
 /// An attached container.
-pub struct Session<'a> {
+pub struct AttachSession<'a> {
     /// Its engine.
     pub engine: &'a Engine,
     /// Its ID.
     pub id: &'a str,
     /// How it is spoken to.
-    pub manner: &'a Manner,
+    pub options: &'a AttachOptions,
     /// How much of its output was written.
-    heard: Arc<Heard>,
+    heard: Arc<OutputCounter>,
     /// Whether its terminal was one of ours when it began.
     at_terminal: bool,
     /// Whether what it has drawn is to be drawn once more.
     redraws: bool,
 }
 
-impl<'a> Session<'a> {
+impl<'a> AttachSession<'a> {
     /// A session that begins now. What it writes of the container's output counts in `heard`.
-    pub fn new(engine: &'a Engine, id: &'a str, manner: &'a Manner, heard: &Arc<Heard>) -> Self {
+    pub fn new(engine: &'a Engine, id: &'a str, options: &'a AttachOptions, heard: &Arc<OutputCounter>) -> Self {
         Self {
             engine,
             id,
-            manner,
+            options,
             heard: Arc::clone(heard),
-            at_terminal: manner.tty && io::stdin().is_terminal(),
+            at_terminal: options.tty && io::stdin().is_terminal(),
             redraws: false,
         }
     }
@@ -116,14 +116,14 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// The connection is lost, or our stdout takes no more.
-    pub async fn run(&self, streams: Halves, signals: &mut Signals) -> Result<Ending> {
-        let _raw = if self.manner.tty && self.manner.stdin {
+    pub async fn run(&self, streams: Halves, signals: &mut Signals) -> Result<AttachOutcome> {
+        let _raw = if self.options.tty && self.options.stdin {
             RawMode::enter()
         } else {
             None
         };
-        let stdin = self.manner.stdin.then(|| spawn_stdin(streams.writer, self.manner));
-        let output = spawn_output(streams.reader, self.manner.tty, &self.heard);
+        let stdin = self.options.stdin.then(|| spawn_stdin(streams.writer, self.options));
+        let output = spawn_output(streams.reader, self.options.tty, &self.heard);
         let signals = self.pass_signals(signals);
         tokio::pin!(signals);
         let detached = async {
@@ -147,7 +147,7 @@ impl<'a> Session<'a> {
                 }
                 ending(self.engine, copied)
             }
-            () = detached => Ok(Ending::Detached),
+            () = detached => Ok(AttachOutcome::Detached),
             error = &mut signals => Err(error),
         }
     }
@@ -159,7 +159,7 @@ impl<'a> Session<'a> {
             Err(cause) => return unhandled(cause),
         };
         if self.redraws
-            && self.manner.tty
+            && self.options.tty
             && let Ok(size) = tcgetwinsize(io::stdout())
         {
             container::resize(self.engine, self.id, size.ws_row.saturating_add(1), size.ws_col).await;
@@ -186,7 +186,7 @@ impl<'a> Session<'a> {
                 name = signals.next() => {
                     // In raw mode the terminal sends keys, not signals; what comes all the same is meant to end us, and
                     // so the container. One that is not to hear of it (`--sig-proxy=false`) goes on without us.
-                    if !self.manner.sig_proxy && !self.manner.remove && ends_programs(name) {
+                    if !self.options.sig_proxy && !self.options.remove && ends_programs(name) {
                         return Error::interrupted();
                     }
                     ends += usize::from(matches!(name, "SIGINT" | "SIGTERM"));
@@ -213,7 +213,7 @@ impl<'a> Session<'a> {
     /// Whether the engine took the size, or there is none to be told.
     async fn tell_size(&self) -> bool {
         match tcgetwinsize(io::stdout()) {
-            Ok(size) if self.manner.tty => container::resize(self.engine, self.id, size.ws_row, size.ws_col).await,
+            Ok(size) if self.options.tty => container::resize(self.engine, self.id, size.ws_row, size.ws_col).await,
             _ => true,
         }
     }
@@ -295,11 +295,11 @@ fn unhandled(cause: io::Error) -> Error {
 
 /// Moves stdin to the container on a thread of its own: a read of a terminal can't be cancelled, and must not keep the
 /// runtime from ending. What it gives resolves when the detach keys were typed, and fails when input has ended.
-fn spawn_stdin(mut to_container: Box<dyn HalfClose>, manner: &Manner) -> oneshot::Receiver<()> {
+fn spawn_stdin(mut to_container: Box<dyn HalfClose>, options: &AttachOptions) -> oneshot::Receiver<()> {
     let (detached, receiver) = oneshot::channel();
-    let mut detacher = manner
+    let mut detacher = options
         .tty
-        .then(|| Detacher::new(manner.detach_keys.as_deref().unwrap_or(DETACH_KEYS)));
+        .then(|| Detacher::new(options.detach_keys.as_deref().unwrap_or(DETACH_KEYS)));
     std::thread::spawn(move || {
         let mut buffer = vec![0; BUFFER];
         while let Ok(read @ 1..) = terminal::read(rustix::stdio::stdin(), &mut buffer) {
@@ -329,7 +329,12 @@ fn spawn_stdin(mut to_container: Box<dyn HalfClose>, manner: &Manner) -> oneshot
 ///
 /// # Errors
 /// The connection is lost, or our stdout takes no more.
-pub async fn write_past(engine: &Engine, from: Box<dyn Read + Send>, tty: bool, heard: &Arc<Heard>) -> Result<Ending> {
+pub async fn write_past(
+    engine: &Engine,
+    from: Box<dyn Read + Send>,
+    tty: bool,
+    heard: &Arc<OutputCounter>,
+) -> Result<AttachOutcome> {
     let copied = spawn_output(from, tty, heard).await;
     ending(
         engine,
@@ -337,9 +342,9 @@ pub async fn write_past(engine: &Engine, from: Box<dyn Read + Send>, tty: bool, 
     )
 }
 
-fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<Ending> {
+fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<AttachOutcome> {
     match copied {
-        Ok(()) => Ok(Ending::Closed),
+        Ok(()) => Ok(AttachOutcome::Closed),
         // It is there, and no link was cut.
         Err(CopyError::Container(cause)) if cause.kind() == io::ErrorKind::InvalidData => Err(Error::failed(format!(
             "{} gives output of a container that makes no sense",
@@ -347,7 +352,7 @@ fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<Ending> {
         ))
         .because(cause)),
         Err(CopyError::Container(cause)) => Err(engine.lost(cause)),
-        Err(CopyError::Own(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::OutputClosed),
+        Err(CopyError::Own(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(AttachOutcome::OutputClosed),
         Err(CopyError::Own(cause)) => Err(Error::failed("our output takes no more").because(cause)),
     }
 }
@@ -357,7 +362,7 @@ fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<Ending> {
 fn spawn_output(
     mut from_container: Box<dyn Read + Send>,
     tty: bool,
-    heard: &Arc<Heard>,
+    heard: &Arc<OutputCounter>,
 ) -> oneshot::Receiver<Result<(), CopyError>> {
     let (copied, receiver) = oneshot::channel();
     let heard = Arc::clone(heard);
@@ -438,7 +443,12 @@ enum CopyError {
     Own(io::Error),
 }
 
-fn copy_output(mut from: impl Read, tty: bool, heard: &Heard, is_over: impl Fn() -> bool) -> Result<(), CopyError> {
+fn copy_output(
+    mut from: impl Read,
+    tty: bool,
+    heard: &OutputCounter,
+    is_over: impl Fn() -> bool,
+) -> Result<(), CopyError> {
     // Not those of the standard library: they look for the ends of lines, and keep what comes behind.
     let (out, err) = (rustix::stdio::stdout(), rustix::stdio::stderr());
     let mut frames = Frames::default();
@@ -449,14 +459,14 @@ fn copy_output(mut from: impl Read, tty: bool, heard: &Heard, is_over: impl Fn()
             return Ok(());
         }
         let bytes = buffer.get(..read).unwrap_or_default();
-        let write = |stream: Stream, bytes: &[u8]| {
+        let write = |stream: OutputStream, bytes: &[u8]| {
             let news = heard.news(stream, bytes);
-            write_all(if stream == Stream::Out { out } else { err }, news)?;
+            write_all(if stream == OutputStream::Out { out } else { err }, news)?;
             heard.add(stream, news);
             Ok(())
         };
         if tty {
-            write(Stream::Out, bytes)?;
+            write(OutputStream::Out, bytes)?;
         } else if read > 0 {
             frames.take(bytes, write)?;
         } else {
@@ -480,14 +490,14 @@ struct Frames {
     known: usize,
     /// So many bytes of the frame are still to come.
     left: usize,
-    stream: Stream,
+    stream: OutputStream,
 }
 
 impl Frames {
     fn take(
         &mut self,
         mut bytes: &[u8],
-        mut write: impl FnMut(Stream, &[u8]) -> Result<(), CopyError>,
+        mut write: impl FnMut(OutputStream, &[u8]) -> Result<(), CopyError>,
     ) -> Result<(), CopyError> {
         while !bytes.is_empty() {
             if self.left > 0 {
@@ -521,7 +531,11 @@ impl Frames {
             )));
         }
         // Streams 0 and 1 are stdin's echo and stdout; 3 is an error of the engine.
-        self.stream = if stream < 2 { Stream::Out } else { Stream::Err };
+        self.stream = if stream < 2 {
+            OutputStream::Out
+        } else {
+            OutputStream::Err
+        };
         self.left = length as usize;
         Ok(())
     }
@@ -555,7 +569,11 @@ mod tests {
             let (mut frames, mut out, mut err) = (Frames::default(), Vec::new(), Vec::new());
             for piece in whole.chunks(size) {
                 let taken = frames.take(piece, |stream, bytes| {
-                    let to = if stream == Stream::Out { &mut out } else { &mut err };
+                    let to = if stream == OutputStream::Out {
+                        &mut out
+                    } else {
+                        &mut err
+                    };
                     to.extend_from_slice(bytes);
                     Ok(())
                 });

@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use http_body_util::Full;
 use hyper::{Method, Request};
 
-use super::verdict::Verdict;
+use super::verdict::RegistryVerdict;
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::engine::{Engine, one_line, refusal};
 use crate::docker::connect::messages::Messages;
@@ -196,15 +196,15 @@ fn pull_hint(reference: &str, message: &str, no_login: Option<&str>) -> String {
     let is_absent = ["not found", "manifest unknown"]
         .iter()
         .any(|sign| message.to_lowercase().contains(sign));
-    match (Verdict::of(message, &name), no_login) {
-        (Verdict::Denied, Some(no_login)) => no_login.to_owned(),
-        (Verdict::Denied, None) if host.starts_with("https://index.docker.io") => {
+    match (RegistryVerdict::of(message, &name), no_login) {
+        (RegistryVerdict::Denied, Some(no_login)) => no_login.to_owned(),
+        (RegistryVerdict::Denied, None) if host.starts_with("https://index.docker.io") => {
             hint!("is the name right? If the image is private: docker login")
         }
-        (Verdict::Denied, None) => hint!("is the name right? If the image is private: docker login {}", host),
-        (Verdict::Busy, _) => "the registry asks for patience: try again in some minutes".to_owned(),
-        (Verdict::Broken, _) => "look at the registry's log, or try again later".to_owned(),
-        (Verdict::UnknownRepository | Verdict::Other, _) if is_absent => hint!(
+        (RegistryVerdict::Denied, None) => hint!("is the name right? If the image is private: docker login {}", host),
+        (RegistryVerdict::Busy, _) => "the registry asks for patience: try again in some minutes".to_owned(),
+        (RegistryVerdict::Broken, _) => "look at the registry's log, or try again later".to_owned(),
+        (RegistryVerdict::UnknownRepository | RegistryVerdict::Other, _) if is_absent => hint!(
             "is there such a tag? Look at the registry for the tags of {}",
             reference
         ),

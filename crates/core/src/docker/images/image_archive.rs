@@ -55,7 +55,7 @@ pub struct ArchivedImage {
     /// How it was made, oldest first.
     pub history: Vec<Step>,
     /// Its layers, lowest first; one for each step that is not empty.
-    pub layers: Vec<Vec<Change>>,
+    pub layers: Vec<Vec<LayerChange>>,
 }
 
 /// A step of an image's history.
@@ -70,7 +70,7 @@ pub struct Step {
 
 /// What a layer does to one path. Paths are relative to the root, without a slash at either end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum LayerChange {
     /// A file, with its size in bytes; links have none.
     File(Vec<u8>, u64),
     /// A directory is there, new or with other attributes.
@@ -88,7 +88,7 @@ pub enum Change {
 pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Manifest {
+    struct SaveManifest {
         config: String,
         layers: Vec<String>,
     }
@@ -98,22 +98,22 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
         history: Vec<Step>,
     }
     let mut documents: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let mut layers: HashMap<String, Vec<Change>> = HashMap::new();
+    let mut layers: HashMap<String, Vec<LayerChange>> = HashMap::new();
     let mut links: HashMap<String, String> = HashMap::new();
     let mut documents_left = LONGEST_DOCUMENTS;
-    let mut room = Room(MOST_KEPT);
+    let mut budget = MemoryBudget(MOST_KEPT);
     let (archive, allowance) = BoundedTar::new(archive);
     let mut archive = tar::Archive::new(archive);
     for entry in archive.entries()? {
         let mut entry = entry?;
         allowance.begins(&entry)?;
-        room.take(entry.path_bytes().len())?;
+        budget.take(entry.path_bytes().len())?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let kind = entry.header().entry_type();
         if kind.is_symlink() || kind.is_hard_link() {
             // Old engines write a layer once and link to it where it comes again.
             if let Some(target) = entry.link_name_bytes() {
-                room.take(target.len())?;
+                budget.take(target.len())?;
                 links.insert(path.clone(), resolve(&path, &String::from_utf8_lossy(&target)));
             }
         } else if kind.is_file() {
@@ -121,7 +121,7 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
             let mut head = Vec::with_capacity(HEAD);
             entry.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
             let reader = Cursor::new(head.clone()).chain(&mut entry);
-            if let Some(changes) = changes(&head, reader, &mut room)? {
+            if let Some(changes) = changes(&head, reader, &mut budget)? {
                 layers.insert(path, changes);
             } else if size <= LONGEST_DOCUMENT && head.first().is_some_and(|byte| b"{[".contains(byte)) {
                 documents_left = documents_left
@@ -139,7 +139,7 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
             .ok_or_else(|| ImageArchiveError::Absent(path.to_owned()))
     };
     let damaged = |what| move |source| ImageArchiveError::Document { what, source };
-    let manifests: Vec<Manifest> =
+    let manifests: Vec<SaveManifest> =
         serde_json::from_slice(document("manifest.json")?).map_err(damaged("manifest.json"))?;
     let manifest = manifests
         .into_iter()
@@ -150,7 +150,7 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
     // A layer may come twice.
     let layers = manifest.layers.iter().map(|path| {
         let found = layers.get(path).or_else(|| layers.get(links.get(path)?));
-        room.take(found.map_or(0, |found| found.iter().map(Change::memory).sum()))?;
+        budget.take(found.map_or(0, |found| found.iter().map(LayerChange::memory).sum()))?;
         // A tar without an entry has no header to be known by.
         Ok(found.cloned().unwrap_or_default())
     });
@@ -180,20 +180,20 @@ fn resolve(path: &str, target: &str) -> String {
 fn changes<R: Read>(
     head: &[u8],
     reader: Chain<Cursor<Vec<u8>>, R>,
-    room: &mut Room,
-) -> Result<Option<Vec<Change>>, ImageArchiveError> {
+    budget: &mut MemoryBudget,
+) -> Result<Option<Vec<LayerChange>>, ImageArchiveError> {
     Ok(Some(if head.starts_with(GZIP_MAGIC) {
-        list(flate2::read::MultiGzDecoder::new(reader), room)?
+        list(flate2::read::MultiGzDecoder::new(reader), budget)?
     } else if head.starts_with(ZSTD_MAGIC) {
-        list(zstd::stream::read::Decoder::new(reader)?, room)?
+        list(zstd::stream::read::Decoder::new(reader)?, budget)?
     } else if head.get(TAR_MAGIC) == Some(b"ustar") {
-        list(reader, room)?
+        list(reader, budget)?
     } else {
         return Ok(None);
     }))
 }
 
-fn list(layer: impl Read, room: &mut Room) -> Result<Vec<Change>, ImageArchiveError> {
+fn list(layer: impl Read, budget: &mut MemoryBudget) -> Result<Vec<LayerChange>, ImageArchiveError> {
     let mut changes = Vec::new();
     let (layer, allowance) = BoundedTar::new(layer);
     for entry in tar::Archive::new(layer).entries()? {
@@ -211,34 +211,34 @@ fn list(layer: impl Read, room: &mut Room) -> Result<Vec<Change>, ImageArchiveEr
         };
         let (parent, name) = (parent.unwrap_or_default(), name.unwrap_or_default());
         let change = if name == OPAQUE {
-            Change::Emptied(parent.to_vec())
+            LayerChange::Emptied(parent.to_vec())
         } else if let Some(name) = name.strip_prefix(WHITEOUT) {
             let slash: &[u8] = if parent.is_empty() { b"" } else { b"/" };
-            Change::Deleted([parent, slash, name].concat())
+            LayerChange::Deleted([parent, slash, name].concat())
         } else if kind.is_dir() {
-            Change::Directory(path.to_vec())
+            LayerChange::Directory(path.to_vec())
         } else {
             // Another name of a file takes no room.
             let size = if kind.is_hard_link() { 0 } else { entry.size() };
-            Change::File(path.to_vec(), size)
+            LayerChange::File(path.to_vec(), size)
         };
-        room.take(change.memory())?;
+        budget.take(change.memory())?;
         changes.push(change);
     }
     Ok(changes)
 }
 
 /// How much memory may still be taken.
-struct Room(usize);
+struct MemoryBudget(usize);
 
-impl Room {
+impl MemoryBudget {
     fn take(&mut self, bytes: usize) -> Result<(), ImageArchiveError> {
         self.0 = self.0.checked_sub(bytes).ok_or(ImageArchiveError::Endless("files"))?;
         Ok(())
     }
 }
 
-impl Change {
+impl LayerChange {
     /// Bytes of memory, about.
     fn memory(&self) -> usize {
         let (Self::File(path, _) | Self::Directory(path) | Self::Deleted(path) | Self::Emptied(path)) = self;
@@ -305,10 +305,10 @@ mod tests {
         ]);
         let image = read(&archive[..]).unwrap();
         let expected = [
-            Change::Directory(b"a".to_vec()),
-            Change::File(b"a/b".to_vec(), 5),
-            Change::Deleted(b"a/c".to_vec()),
-            Change::Emptied(b"d".to_vec()),
+            LayerChange::Directory(b"a".to_vec()),
+            LayerChange::File(b"a/b".to_vec(), 5),
+            LayerChange::Deleted(b"a/c".to_vec()),
+            LayerChange::Emptied(b"d".to_vec()),
         ];
         assert_eq!(image.layers, [&expected, &expected, &expected]);
         assert_eq!(image.history.len(), 2);
@@ -372,7 +372,7 @@ mod tests {
             read(&tar_of(&documents)[..]).unwrap_err().to_string(),
             "the archive has more documents than any image"
         );
-        let mut room = Room(200);
+        let mut budget = MemoryBudget(200);
         let files = tar_of(&[
             ("a", b""),
             ("b", b""),
@@ -382,7 +382,7 @@ mod tests {
             ("f", b""),
             ("g", b""),
         ]);
-        let error = list(&files[..], &mut room).unwrap_err();
+        let error = list(&files[..], &mut budget).unwrap_err();
         assert_eq!(error.to_string(), "the archive has more files than any image");
     }
 

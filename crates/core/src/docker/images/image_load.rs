@@ -31,7 +31,7 @@ const BLOCK: usize = 512;
 
 /// What an archive is made of.
 #[derive(Debug)]
-pub enum Part {
+pub enum ArchivePart {
     /// A file begins; so many bytes of data follow.
     File {
         /// Its path.
@@ -80,7 +80,7 @@ pub fn begin(
     sent: Arc<AtomicU64>,
     pace: SharedPace,
 ) -> (
-    mpsc::Sender<Part>,
+    mpsc::Sender<ArchivePart>,
     impl Future<Output = Result<(), LoadError>> + Send + use<>,
 ) {
     let (parts, coming) = mpsc::channel(PARTS);
@@ -134,7 +134,7 @@ async fn answer(engine: &Engine, body: mpsc::Receiver<io::Result<Frame<Bytes>>>)
     verdict
 }
 
-fn pack(mut parts: mpsc::Receiver<Part>, stream: &mut PackedStream) -> io::Result<()> {
+fn pack(mut parts: mpsc::Receiver<ArchivePart>, stream: &mut PackedStream) -> io::Result<()> {
     let mut left = 0_u64;
     let mut padding = 0_usize;
     loop {
@@ -153,7 +153,7 @@ fn pack(mut parts: mpsc::Receiver<Part>, stream: &mut PackedStream) -> io::Resul
         };
         let early = || io::Error::other("a file of the archive has another size than was said");
         match part {
-            Part::File { path, size } => {
+            ArchivePart::File { path, size } => {
                 if left != 0 {
                     return Err(early());
                 }
@@ -167,11 +167,11 @@ fn pack(mut parts: mpsc::Receiver<Part>, stream: &mut PackedStream) -> io::Resul
                 left = size;
                 padding = padding_of(size);
             }
-            Part::Data(data) => {
+            ArchivePart::Data(data) => {
                 left = left.checked_sub(data.len() as u64).ok_or_else(early)?;
                 stream.write_all(&data)?;
             }
-            Part::End => {
+            ArchivePart::End => {
                 if left != 0 {
                     return Err(early());
                 }

@@ -3,7 +3,7 @@
 //!
 //! Since engine 25 a layer is at `blobs/sha256/DIGEST` of its plain tar, and the configuration beside it. Before, a layer is
 //! at `ID/layer.tar`, where ID is that of docker's image specification 1.0, which the engine computes from the layers below
-//! (moby, `image/v1.CreateID`); and the configuration at `DIGEST.json`. [`Names`] knows both, so that one pass is enough.
+//! (moby, `image/v1.CreateID`); and the configuration at `DIGEST.json`. [`LayerPaths`] knows both, so that one pass is enough.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
@@ -43,7 +43,7 @@ pub enum SaveError {
 
 /// What is found in an archive.
 #[derive(Debug)]
-pub enum Found {
+pub enum SavedPart {
     /// A layer that is wanted begins; so many bytes follow.
     Layer(Digest, u64),
     /// Bytes of it.
@@ -56,14 +56,14 @@ pub enum Found {
 
 /// Where layers are in the archive of one image.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub struct LayerPaths {
     by_path: HashMap<String, Digest>,
     /// The layer whose path can't be known: the top one, in archives of before engine 25.
     top: Option<Digest>,
     config: Vec<String>,
 }
 
-impl Names {
+impl LayerPaths {
     /// Those of an image with this ID, and these layers' digests, lowest first.
     pub fn of(id: &Digest, diff_ids: &[Digest]) -> Self {
         let mut names = Self {
@@ -122,7 +122,7 @@ pub enum Pass {
     /// All that was wanted was in it.
     Whole,
     /// Layers are elsewhere than was thought, and nothing was handed on that was not wanted: these names fit.
-    Again(Names),
+    Again(LayerPaths),
 }
 
 /// Reads an archive until all that is wanted was handed on: the configuration, and these layers, each of which is wanted
@@ -132,14 +132,14 @@ pub enum Pass {
 /// [`SaveError`].
 pub fn read(
     archive: impl Read,
-    names: &Names,
+    names: &LayerPaths,
     diff_ids: &[Digest],
     wanted: &[Digest],
-    found: &mpsc::Sender<Found>,
+    found: &mpsc::Sender<SavedPart>,
 ) -> Result<Pass, SaveError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Manifest {
+    struct SaveManifest {
         layers: Vec<String>,
     }
     let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
@@ -162,12 +162,14 @@ pub fn read(
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if !config_read && names.config.contains(&path) {
             let config = document(&mut entry)?;
-            found.blocking_send(Found::Config(config)).map_err(|_| gone())?;
+            found.blocking_send(SavedPart::Config(config)).map_err(|_| gone())?;
             config_read = true;
         } else if let Some((digest, ())) = names.layer(&path).and_then(|digest| missing.remove_entry(digest)) {
             let digest = digest.clone();
             let mut left = entry.size();
-            found.blocking_send(Found::Layer(digest, left)).map_err(|_| gone())?;
+            found
+                .blocking_send(SavedPart::Layer(digest, left))
+                .map_err(|_| gone())?;
             while left > 0 {
                 let mut chunk = vec![0; CHUNK];
                 let read = fill(&mut entry, &mut chunk)?;
@@ -177,14 +179,14 @@ pub fn read(
                 left = left.saturating_sub(read as u64);
                 chunk.truncate(read);
                 found
-                    .blocking_send(Found::Data(Bytes::from(chunk)))
+                    .blocking_send(SavedPart::Data(Bytes::from(chunk)))
                     .map_err(|_| gone())?;
             }
-            found.blocking_send(Found::End).map_err(|_| gone())?;
+            found.blocking_send(SavedPart::End).map_err(|_| gone())?;
         } else if path.ends_with("/layer.tar") && names.layer(&path).is_none() {
             unknown = true;
         } else if path == "manifest.json" && !missing.is_empty() {
-            let manifests: Vec<Manifest> = serde_json::from_slice(&document(&mut entry)?)?;
+            let manifests: Vec<SaveManifest> = serde_json::from_slice(&document(&mut entry)?)?;
             let layers = manifests.into_iter().next().map(|manifest| manifest.layers);
             let layers = layers
                 .filter(|layers| layers.len() == diff_ids.len())
@@ -281,7 +283,7 @@ mod tests {
     /// What is handed on: layers by their content.
     fn found(
         archive: &[u8],
-        names: &Names,
+        names: &LayerPaths,
         diff_ids: &[Digest],
         wanted: &[Digest],
     ) -> (Result<Pass, SaveError>, Vec<String>) {
@@ -291,10 +293,10 @@ mod tests {
         let mut said = Vec::new();
         while let Some(found) = receiver.blocking_recv() {
             said.push(match found {
-                Found::Layer(digest, size) => format!("{}:{size}", digest.short()),
-                Found::Data(data) => String::from_utf8(data.to_vec()).unwrap(),
-                Found::End => "end".to_owned(),
-                Found::Config(config) => format!("config {}", String::from_utf8(config).unwrap()),
+                SavedPart::Layer(digest, size) => format!("{}:{size}", digest.short()),
+                SavedPart::Data(data) => String::from_utf8(data.to_vec()).unwrap(),
+                SavedPart::End => "end".to_owned(),
+                SavedPart::Config(config) => format!("config {}", String::from_utf8(config).unwrap()),
             });
         }
         (pass, said)
@@ -304,7 +306,7 @@ mod tests {
     fn wanted_layers_are_taken_from_archives_of_either_age() {
         let (id, low, top) = (Digest::of(b"id"), Digest::of(b"low"), Digest::of(b"top"));
         let diff_ids = [low.clone(), top.clone()];
-        let names = Names::of(&id, &diff_ids);
+        let names = LayerPaths::of(&id, &diff_ids);
         let old_low = names
             .by_path
             .iter()
@@ -347,7 +349,7 @@ mod tests {
     fn ids_are_computed_as_engine_20_10_does() {
         // Of an image on busybox as that engine saved it.
         let layer = Digest::parse("sha256:83af4cc888ff4b74401399b2ca2a4fcb84eb92a2bf9f09670c1f28094bef6309").unwrap();
-        let names = Names::of(&Digest::of(b""), &[layer.clone(), Digest::of(b"x")]);
+        let names = LayerPaths::of(&Digest::of(b""), &[layer.clone(), Digest::of(b"x")]);
         let path = "00cd7d3983cbb95cb50dfef3cf026074cdda1af3015b5f3a8521e00400915e06/layer.tar";
         assert_eq!(names.by_path.get(path), Some(&layer));
     }
@@ -356,9 +358,9 @@ mod tests {
     fn what_lies_elsewhere_is_found_by_the_manifest() {
         let (id, low, top) = (Digest::of(b"id"), Digest::of(b"low"), Digest::of(b"top"));
         let diff_ids = [low.clone(), top.clone()];
-        let names = Names {
+        let names = LayerPaths {
             top: None,
-            ..Names::of(&id, &diff_ids)
+            ..LayerPaths::of(&id, &diff_ids)
         };
         let config = format!("{}.json", id.hex());
         let archive = archive(&[
@@ -387,7 +389,7 @@ mod tests {
             header.set_cksum();
             let archive = header.as_bytes().chain(extra).chain(io::repeat(b'a'));
             let (sender, _receiver) = mpsc::channel(1);
-            let names = Names::of(&id, &[]);
+            let names = LayerPaths::of(&id, &[]);
             let SaveError::Io(error) = read(archive, &names, &[], &[], &sender).unwrap_err() else {
                 panic!("no such error");
             };
@@ -402,7 +404,7 @@ mod tests {
     #[test]
     fn an_archive_that_breaks_off_is_an_error() {
         let (id, layer) = (Digest::of(b"id"), Digest::of(b"layer"));
-        let names = Names::of(&id, std::slice::from_ref(&layer));
+        let names = LayerPaths::of(&id, std::slice::from_ref(&layer));
         let whole = archive(&[(&format!("blobs/sha256/{}", layer.hex()), &[7; 4000])]);
         let (pass, _) = found(
             &whole,

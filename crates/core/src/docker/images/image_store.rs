@@ -505,10 +505,10 @@ impl Reading<'_> {
 fn media_type(text: &[u8], document: &Document) -> String {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
-    struct Said {
+    struct TypedDocument {
         media_type: String,
     }
-    match serde_json::from_slice::<Said>(text) {
+    match serde_json::from_slice::<TypedDocument>(text) {
         Ok(said) if !said.media_type.is_empty() => said.media_type,
         _ => match document {
             Document::Index(_) => super::manifest::INDEX.to_owned(),

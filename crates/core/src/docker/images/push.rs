@@ -15,7 +15,7 @@ use hyper::{Method, Request};
 use serde::{Deserialize, Serialize};
 
 use super::image;
-use super::verdict::{Verdict, may_be_of_no_login};
+use super::verdict::{RegistryVerdict, may_be_of_no_login};
 use crate::docker::connect::endpoint::LOGIN_HINT;
 use crate::docker::connect::engine::{Engine, answer, one_line, refusal};
 use crate::docker::connect::login::Login;
@@ -208,16 +208,16 @@ pub async fn push(engine: &Engine, reference: &Designation, auth: &RegistryAuth,
             }
             Err(message) => message,
         };
-        let mut verdict = Verdict::of(&message, &reference.name);
+        let mut verdict = RegistryVerdict::of(&message, &reference.name);
         let mut may_pass = verdict.may_pass();
-        if verdict == Verdict::Denied && !is_login_right && may_be_of_no_login(&message) {
+        if verdict == RegistryVerdict::Denied && !is_login_right && may_be_of_no_login(&message) {
             match check_login(engine, auth).await {
                 LoginCheck::Right => {
                     (is_login_right, may_pass) = (true, true);
                     message = format!("{message} (and yet the login is right)");
                 }
                 LoginCheck::Unchecked(said) => {
-                    let of_check = Verdict::of(&said, &reference.name);
+                    let of_check = RegistryVerdict::of(&said, &reference.name);
                     if of_check.may_pass() {
                         (message, verdict, may_pass) = (said, of_check, true);
                     }
@@ -326,8 +326,8 @@ async fn check_login(engine: &Engine, auth: &RegistryAuth) -> LoginCheck {
         Ok(Ok(response)) if response.status().is_success() => LoginCheck::Right,
         Ok(Ok(response)) => {
             let said = refusal(response).await.to_string();
-            match Verdict::of(&said, "") {
-                Verdict::Denied => LoginCheck::Wrong,
+            match RegistryVerdict::of(&said, "") {
+                RegistryVerdict::Denied => LoginCheck::Wrong,
                 _ => LoginCheck::Unchecked(said),
             }
         }
@@ -534,7 +534,7 @@ fn is_digest(text: &str) -> bool {
     })
 }
 
-fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &RegistryAuth) -> Error {
+fn refused(reference: &Designation, message: &str, verdict: RegistryVerdict, auth: &RegistryAuth) -> Error {
     let key = registry(&reference.name);
     let on_hub = key.starts_with("https://");
     let host = if on_hub { "registry-1.docker.io" } else { key.as_str() };
@@ -544,26 +544,26 @@ fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &Regi
         hint!("docker login {}", host)
     };
     let hint = match verdict {
-        Verdict::Denied if auth.is_withheld => LOGIN_HINT.to_owned(),
-        Verdict::Denied if auth.hint.is_some() => auth.hint.clone().unwrap_or_default(),
-        Verdict::Denied => hint!("{login}, as somebody who may push to {}", reference.name; login = login),
-        Verdict::Immutable => "publish it under a tag that is not there yet: --publish-tag TAG".to_owned(),
-        Verdict::UnknownRepository => hint!("make the repository in the registry first: {}", reference.name),
-        Verdict::Untrusted => hint!(
+        RegistryVerdict::Denied if auth.is_withheld => LOGIN_HINT.to_owned(),
+        RegistryVerdict::Denied if auth.hint.is_some() => auth.hint.clone().unwrap_or_default(),
+        RegistryVerdict::Denied => hint!("{login}, as somebody who may push to {}", reference.name; login = login),
+        RegistryVerdict::Immutable => "publish it under a tag that is not there yet: --publish-tag TAG".to_owned(),
+        RegistryVerdict::UnknownRepository => hint!("make the repository in the registry first: {}", reference.name),
+        RegistryVerdict::Untrusted => hint!(
             "put the certificate of the registry's authority on the engine's machine: {}",
             format!("/etc/docker/certs.d/{host}/ca.crt")
         ),
-        Verdict::Plain => hint!(
+        RegistryVerdict::Plain => hint!(
             "the registry speaks plain HTTP; where that is meant, name it in the engine's /etc/docker/daemon.json: \
              {{\"insecure-registries\": [{host}]}}";
             host = serde_json::Value::from(host)
         ),
-        Verdict::Busy => "the registry asks for patience: try again in some minutes".to_owned(),
-        Verdict::Full => {
+        RegistryVerdict::Busy => "the registry asks for patience: try again in some minutes".to_owned(),
+        RegistryVerdict::Full => {
             "the registry takes no more of you: remove old tags there, or have its owner give you more room".to_owned()
         }
-        Verdict::Broken => "look at the registry's log, or try again later".to_owned(),
-        Verdict::Nowhere | Verdict::Down => {
+        RegistryVerdict::Broken => "look at the registry's log, or try again later".to_owned(),
+        RegistryVerdict::Nowhere | RegistryVerdict::Down => {
             // The engine's own words name the address that it tried.
             let scheme = if message.contains(&format!("http://{host}/")) {
                 "http"
@@ -575,7 +575,7 @@ fn refused(reference: &Designation, message: &str, verdict: Verdict, auth: &Regi
                 format!("{scheme}://{host}/v2/")
             )
         }
-        Verdict::Other => hint!("docker push {} may say more", reference),
+        RegistryVerdict::Other => hint!("docker push {} may say more", reference),
     };
     Error::new(
         verdict.class(),
@@ -602,7 +602,7 @@ mod tests {
             let error = refused(
                 &designation(),
                 message,
-                Verdict::of(message, &designation().name),
+                RegistryVerdict::of(message, &designation().name),
                 &auth,
             );
             error.hint_text().unwrap_or_default().to_owned()
@@ -630,7 +630,7 @@ mod tests {
         let error = refused(
             &designation(),
             &message,
-            Verdict::of(&message, &designation().name),
+            RegistryVerdict::of(&message, &designation().name),
             &auth,
         )
         .to_string();

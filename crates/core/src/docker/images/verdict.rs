@@ -7,7 +7,7 @@ use crate::error::Class;
 
 /// What a message means for the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RegistryVerdict {
     /// The login is missing or wrong, or may not do this.
     Denied,
     /// The tag is there with another image, and may not be moved.
@@ -47,9 +47,9 @@ pub fn may_be_of_no_login(message: &str) -> bool {
 
 /// What engines and registries say, in lower case, in the order in which it is looked for: a refusal counts more than
 /// the connection that it came by.
-const SIGNS: &[(Verdict, &[&str])] = &[
+const SIGNS: &[(RegistryVerdict, &[&str])] = &[
     (
-        Verdict::Immutable,
+        RegistryVerdict::Immutable,
         &[
             "is immutable",
             "tag immutab",
@@ -58,12 +58,12 @@ const SIGNS: &[(Verdict, &[&str])] = &[
         ],
     ),
     (
-        Verdict::Untrusted,
+        RegistryVerdict::Untrusted,
         &["x509:", "certificate signed by unknown", "failed to verify certificate"],
     ),
-    (Verdict::Plain, &["server gave http response to https client"]),
+    (RegistryVerdict::Plain, &["server gave http response to https client"]),
     (
-        Verdict::Busy,
+        RegistryVerdict::Busy,
         &[
             "toomanyrequests",
             "too many requests",
@@ -74,7 +74,7 @@ const SIGNS: &[(Verdict, &[&str])] = &[
     ),
     // Said with 403 and `denied`, and no login helps.
     (
-        Verdict::Full,
+        RegistryVerdict::Full,
         &[
             "quota exceeded",
             "quota has been exceeded",
@@ -93,7 +93,7 @@ const SIGNS: &[(Verdict, &[&str])] = &[
         ],
     ),
     (
-        Verdict::Down,
+        RegistryVerdict::Down,
         &[
             "502 bad gateway",
             "503 service unavailable",
@@ -107,7 +107,7 @@ const SIGNS: &[(Verdict, &[&str])] = &[
         ],
     ),
     (
-        Verdict::Broken,
+        RegistryVerdict::Broken,
         &[
             "500 internal server error",
             "internal server error",
@@ -117,7 +117,7 @@ const SIGNS: &[(Verdict, &[&str])] = &[
         ],
     ),
     (
-        Verdict::Denied,
+        RegistryVerdict::Denied,
         &[
             "unauthorized",
             "authentication required",
@@ -132,7 +132,7 @@ const SIGNS: &[(Verdict, &[&str])] = &[
         ],
     ),
     (
-        Verdict::UnknownRepository,
+        RegistryVerdict::UnknownRepository,
         &[
             "name unknown",
             "name_unknown",
@@ -142,11 +142,11 @@ const SIGNS: &[(Verdict, &[&str])] = &[
         ],
     ),
     (
-        Verdict::Nowhere,
+        RegistryVerdict::Nowhere,
         &["no such host", "server misbehaving", "name or service not known"],
     ),
     (
-        Verdict::Down,
+        RegistryVerdict::Down,
         &[
             "connection refused",
             "connection reset",
@@ -170,7 +170,7 @@ const SIGNS: &[(Verdict, &[&str])] = &[
     ),
 ];
 
-impl Verdict {
+impl RegistryVerdict {
     /// The meaning of what was said of this repository.
     pub fn of(message: &str, repository: &str) -> Self {
         // A repository may be called anything, such as `denied`.
@@ -209,75 +209,100 @@ mod tests {
     #[test]
     fn messages_of_engines_and_registries_are_understood() {
         for (message, verdict) in [
-            ("unauthorized: authentication required", Verdict::Denied),
-            ("no basic auth credentials", Verdict::Denied),
-            ("denied: requested access to the resource is denied", Verdict::Denied),
+            ("unauthorized: authentication required", RegistryVerdict::Denied),
+            ("no basic auth credentials", RegistryVerdict::Denied),
+            (
+                "denied: requested access to the resource is denied",
+                RegistryVerdict::Denied,
+            ),
             (
                 "push access denied, repository does not exist or may require authorization",
-                Verdict::Denied,
+                RegistryVerdict::Denied,
             ),
             (
                 "tag invalid: The image tag '1' already exists in the 'x' repository and cannot be overwritten because the repository is immutable.",
-                Verdict::Immutable,
+                RegistryVerdict::Immutable,
             ),
             (
                 "name unknown: The repository with name 'x' does not exist in the registry",
-                Verdict::UnknownRepository,
+                RegistryVerdict::UnknownRepository,
             ),
-            ("toomanyrequests: Rate exceeded", Verdict::Busy),
+            ("toomanyrequests: Rate exceeded", RegistryVerdict::Busy),
             (
                 "denied: Quota exceeded for quota metric 'Requests' of service: 429 Too Many Requests",
-                Verdict::Busy,
+                RegistryVerdict::Busy,
             ),
-            ("denied: quota exceeded", Verdict::Full),
+            ("denied: quota exceeded", RegistryVerdict::Full),
             (
                 "unexpected status from POST request to http://r/v2/x/blobs/uploads/: 403 Forbidden: quota exceeded",
-                Verdict::Full,
+                RegistryVerdict::Full,
             ),
             (
                 "denied: adding 1.2 MiB of storage resource, which when updated to current usage of 1.0 GiB will exceed the configured upper limit of 1.0 GiB",
-                Verdict::Full,
+                RegistryVerdict::Full,
             ),
             (
                 "received unexpected HTTP status: 503 Service Unavailable",
-                Verdict::Down,
+                RegistryVerdict::Down,
             ),
             (
                 "received unexpected HTTP status: 500 Internal Server Error",
-                Verdict::Broken,
+                RegistryVerdict::Broken,
             ),
             (
                 "failed commit on ref \"x\": unexpected status from PUT request to http://r/v2/x: 500 Internal Server Error",
-                Verdict::Broken,
+                RegistryVerdict::Broken,
             ),
             (
                 "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
-                Verdict::Down,
+                RegistryVerdict::Down,
             ),
-            ("Head \"https://r/v2/x/blobs/y\": EOF", Verdict::Down),
+            ("Head \"https://r/v2/x/blobs/y\": EOF", RegistryVerdict::Down),
             (
                 "write tcp 1.2.3.4:5->6.7.8.9:443: write: connection reset by peer",
-                Verdict::Down,
+                RegistryVerdict::Down,
             ),
             (
                 "dial tcp: lookup nowhere.example on 127.0.0.11:53: no such host",
-                Verdict::Nowhere,
+                RegistryVerdict::Nowhere,
             ),
-            ("x509: certificate signed by unknown authority", Verdict::Untrusted),
-            ("http: server gave HTTP response to HTTPS client", Verdict::Plain),
-            ("manifest invalid: manifest invalid", Verdict::Other),
+            (
+                "x509: certificate signed by unknown authority",
+                RegistryVerdict::Untrusted,
+            ),
+            (
+                "http: server gave HTTP response to HTTPS client",
+                RegistryVerdict::Plain,
+            ),
+            ("manifest invalid: manifest invalid", RegistryVerdict::Other),
         ] {
-            assert_eq!(Verdict::of(message, "reg.example:5000/team/x"), verdict, "{message}");
+            assert_eq!(
+                RegistryVerdict::of(message, "reg.example:5000/team/x"),
+                verdict,
+                "{message}"
+            );
         }
         let message = "Put \"https://reg.example:5000/v2/denied/geofence/manifests/1\": manifest invalid";
-        assert_eq!(Verdict::of(message, "reg.example:5000/denied/geofence"), Verdict::Other);
+        assert_eq!(
+            RegistryVerdict::of(message, "reg.example:5000/denied/geofence"),
+            RegistryVerdict::Other
+        );
         // Nor do words fall apart where it is called `x`.
         let message = "Get \"https://reg.example:5000/v2/\": x509: certificate signed by unknown authority";
-        assert_eq!(Verdict::of(message, "reg.example:5000/x"), Verdict::Untrusted);
-        assert!(Verdict::Busy.may_pass() && Verdict::Broken.may_pass() && Verdict::Down.may_pass());
-        assert!(!Verdict::Full.may_pass());
-        assert!(!Verdict::Denied.may_pass() && !Verdict::Immutable.may_pass() && !Verdict::Other.may_pass());
-        assert_eq!(Verdict::Down.class(), Class::Unreachable);
-        assert_eq!(Verdict::Busy.class(), Class::Failed);
+        assert_eq!(
+            RegistryVerdict::of(message, "reg.example:5000/x"),
+            RegistryVerdict::Untrusted
+        );
+        assert!(
+            RegistryVerdict::Busy.may_pass() && RegistryVerdict::Broken.may_pass() && RegistryVerdict::Down.may_pass()
+        );
+        assert!(!RegistryVerdict::Full.may_pass());
+        assert!(
+            !RegistryVerdict::Denied.may_pass()
+                && !RegistryVerdict::Immutable.may_pass()
+                && !RegistryVerdict::Other.may_pass()
+        );
+        assert_eq!(RegistryVerdict::Down.class(), Class::Unreachable);
+        assert_eq!(RegistryVerdict::Busy.class(), Class::Failed);
     }
 }

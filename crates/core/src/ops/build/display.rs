@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::site::Site;
-use super::{BuildPlan, Failure, ImagePlan, PlanStep, failure_of};
+use super::{BuildPlan, ImageFailure, ImagePlan, PlanStep, failure_of};
 use crate::docker::build::dockerfile::Dockerfile;
 use crate::docker::build::events::{BuildEvent, BuildOutcome, StepState};
-use crate::docker::images::verdict::Verdict;
+use crate::docker::images::verdict::RegistryVerdict;
 use crate::error::Error;
 use crate::hint;
 use crate::output::progress::steps::{Ended, Steps};
@@ -25,7 +25,7 @@ const AROUND: usize = 2;
 const RULE: usize = 76;
 
 /// What the display hears of the build of an image, by its position in the plan.
-pub(super) enum Heard {
+pub(super) enum DisplayEvent {
     /// Something is begun.
     Line(usize, PlanStep),
     /// The link was cut, and is waited for.
@@ -112,9 +112,9 @@ impl Display {
         }
     }
 
-    pub(super) fn show(&mut self, heard: Heard) {
+    pub(super) fn show(&mut self, heard: DisplayEvent) {
         match heard {
-            Heard::Line(index, step) => {
+            DisplayEvent::Line(index, step) => {
                 *self.builds.entry(index).or_default() += 1;
                 let what = match &step {
                     PlanStep::Script { kind, .. } => format!("{kind}: {}", step.line("")),
@@ -129,13 +129,13 @@ impl Display {
                     self.steps = Steps::new(&self.printer, self.plain);
                 }
             }
-            Heard::Cut(index, text) => {
+            DisplayEvent::Cut(index, text) => {
                 // The steps come once more.
                 *self.builds.entry(index).or_default() += 1;
                 self.steps.line(&text);
             }
-            Heard::Event(index, event) => self.event(index, event),
-            Heard::Built(outcome) => self.weigh(&outcome),
+            DisplayEvent::Event(index, event) => self.event(index, event),
+            DisplayEvent::Built(outcome) => self.weigh(&outcome),
         }
     }
 
@@ -215,11 +215,11 @@ impl Display {
     }
 
     /// Shows a failure: the step's last lines, the Dockerfile around its line, the message. Gives the same for a document.
-    pub(super) fn failed(&mut self, image: &ImagePlan, error: &Error, root: &Path) -> Failure {
+    pub(super) fn failed(&mut self, image: &ImagePlan, error: &Error, root: &Path) -> ImageFailure {
         let (excerpts, error) = self.explain(image, error, root);
         excerpts.iter().for_each(|text| self.printer.excerpt(text));
         self.printer.error(error.get());
-        Failure {
+        ImageFailure {
             error: error.get().document(),
             excerpts,
         }
@@ -272,7 +272,7 @@ impl Display {
             visible(&failure.message)
         ));
         let no_login = index.and_then(|index| self.logins.get(&index));
-        let own = match no_login.filter(|_| Verdict::of(&failure.message, "") == Verdict::Denied) {
+        let own = match no_login.filter(|_| RegistryVerdict::of(&failure.message, "") == RegistryVerdict::Denied) {
             Some(hint) => own.hint(visible(hint)),
             None => own,
         };

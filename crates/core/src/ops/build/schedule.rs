@@ -7,9 +7,11 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{RwLock, mpsc};
 
-use super::display::{Display, Heard};
+use super::display::{Display, DisplayEvent};
 use super::site::Site;
-use super::{BuildPlan, Failure, ImagePlan, ImageReport, PlanStep, Reports, Status, script_failure, seconds_since};
+use super::{
+    BuildPlan, BuildStatus, ImageFailure, ImagePlan, ImageReport, PlanStep, Reports, script_failure, seconds_since,
+};
 use crate::docker::build::build;
 use crate::docker::build::events::BuildOutcome;
 use crate::docker::build::request::BuildRequest;
@@ -54,7 +56,7 @@ fn visit(
 
 /// Builds the images of a plan, at most `jobs` at once, each after what it needs.
 pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
-    let (events, mut heard) = mpsc::channel::<Heard>(QUEUE);
+    let (events, mut heard) = mpsc::channel::<DisplayEvent>(QUEUE);
     let mut display = Display::new(site, plan);
     // A script may change the tree that another build is reading.
     let tree = RwLock::new(());
@@ -74,15 +76,16 @@ pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
                     .filter(|report| ok(report))
                     .count()
             };
-            let failed = needed(|report| matches!(report.status, Status::Failed | Status::Skipped));
+            let failed = needed(|report| matches!(report.status, BuildStatus::Failed | BuildStatus::Skipped));
             let finished = needed(|_| true);
             if failed > 0 {
                 display.skipped(image);
-                let mut done = report(image, Status::Skipped);
+                let mut done = report(image, BuildStatus::Skipped);
                 let failed = image.needs.iter().filter_map(|need| reports.get(*need)?.as_ref());
-                let failed = failed.filter(|report| matches!(report.status, Status::Failed | Status::Skipped));
+                let failed =
+                    failed.filter(|report| matches!(report.status, BuildStatus::Failed | BuildStatus::Skipped));
                 let names: Vec<&str> = failed.map(|report| report.image.as_str()).collect();
-                done.failure = Some(Failure {
+                done.failure = Some(ImageFailure {
                     error: Error::failed(format!("it needs {}, which could not be built", names.join(", "))).document(),
                     excerpts: Vec::new(),
                 });
@@ -114,7 +117,7 @@ pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
                     Ok(done) => set(&mut reports, index, done),
                     Err((error, mut done)) => {
                         status = status.max(error.class().status());
-                        done.status = Status::Failed;
+                        done.status = BuildStatus::Failed;
                         done.failure = Some(display.failed(image, &error, &site.root));
                         set(&mut reports, index, done);
                     }
@@ -135,7 +138,7 @@ fn set(reports: &mut [Option<ImageReport>], index: usize, report: ImageReport) {
     }
 }
 
-fn report(image: &ImagePlan, status: Status) -> ImageReport {
+fn report(image: &ImagePlan, status: BuildStatus) -> ImageReport {
     ImageReport {
         image: image.designation.to_string(),
         status,
@@ -149,14 +152,20 @@ fn report(image: &ImagePlan, status: Status) -> ImageReport {
     }
 }
 
-type Outcome = (usize, std::result::Result<ImageReport, (Error, ImageReport)>);
+type ImageOutcome = (usize, std::result::Result<ImageReport, (Error, ImageReport)>);
 
-async fn one(site: &Site, index: usize, image: &ImagePlan, tree: &RwLock<()>, events: mpsc::Sender<Heard>) -> Outcome {
+async fn one(
+    site: &Site,
+    index: usize,
+    image: &ImagePlan,
+    tree: &RwLock<()>,
+    events: mpsc::Sender<DisplayEvent>,
+) -> ImageOutcome {
     let began = Instant::now();
-    let mut done = report(image, Status::Cached);
+    let mut done = report(image, BuildStatus::Cached);
     let mut size = None;
     for step in &image.steps {
-        let _ = events.send(Heard::Line(index, step.clone())).await;
+        let _ = events.send(DisplayEvent::Line(index, step.clone())).await;
         let result = match step {
             PlanStep::Script { kind, words } => {
                 let _alone = tree.write().await;
@@ -168,7 +177,7 @@ async fn one(site: &Site, index: usize, image: &ImagePlan, tree: &RwLock<()>, ev
                     Ok(outcome) => {
                         account(&mut done, &outcome);
                         size = outcome.size;
-                        let _ = events.send(Heard::Built(outcome)).await;
+                        let _ = events.send(DisplayEvent::Built(outcome)).await;
                         Ok(())
                     }
                     Err(error) => Err(error),
@@ -192,7 +201,7 @@ fn account(done: &mut ImageReport, outcome: &BuildOutcome) {
     done.cached_steps = outcome.cached_steps;
     done.context_bytes += outcome.context_bytes;
     if outcome.cached_steps < outcome.steps {
-        done.status = Status::Built;
+        done.status = BuildStatus::Built;
     }
 }
 
@@ -201,7 +210,7 @@ async fn build_patiently(
     site: &Site,
     index: usize,
     request: &BuildRequest,
-    events: &mpsc::Sender<Heard>,
+    events: &mpsc::Sender<DisplayEvent>,
 ) -> Result<BuildOutcome> {
     if site.locality == Locality::Local {
         return run_build(site, index, request, events).await;
@@ -211,7 +220,7 @@ async fn build_patiently(
         async || site.engine.answers(&site.env).await,
         |line| {
             // A display that is behind misses a line.
-            let _ = events.try_send(Heard::Cut(index, line.to_owned()));
+            let _ = events.try_send(DisplayEvent::Cut(index, line.to_owned()));
         },
     )
     .await
@@ -221,13 +230,13 @@ async fn run_build(
     site: &Site,
     index: usize,
     request: &BuildRequest,
-    events: &mpsc::Sender<Heard>,
+    events: &mpsc::Sender<DisplayEvent>,
 ) -> Result<BuildOutcome> {
     let (sender, mut receiver) = mpsc::channel(QUEUE);
     let building = build(&site.engine, site.locality, site.builder, request, &site.config, sender);
     let forwarding = async {
         while let Some(event) = receiver.recv().await {
-            if events.send(Heard::Event(index, event)).await.is_err() {
+            if events.send(DisplayEvent::Event(index, event)).await.is_err() {
                 return;
             }
         }

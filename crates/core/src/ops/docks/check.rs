@@ -111,7 +111,7 @@ impl Look {
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// As it should be.
     Ok,
     /// Works, and will bite.
@@ -128,7 +128,7 @@ pub struct Finding {
     /// What: `name`, `route`, `host key`, `login`, `forwarding`, `ports`, `engine`, `group`, `gpu`, `clock`, `disk`.
     pub check: &'static str,
     /// How it is.
-    pub verdict: Verdict,
+    pub verdict: CheckVerdict,
     /// What was found.
     pub detail: String,
     /// The command or edit that helps.
@@ -170,7 +170,7 @@ pub fn check(context: &Context, names: &[String]) -> Result<ExitStatus> {
     let mut reports = Vec::new();
     for dock in docks {
         let findings = context.block_on(async { Ok(look(dock, env).await) })?;
-        if findings.iter().any(|finding| finding.verdict == Verdict::Wrong) {
+        if findings.iter().any(|finding| finding.verdict == CheckVerdict::Wrong) {
             status = status.max(ExitStatus::FAILURE);
         }
         if !printer.json() {
@@ -193,10 +193,10 @@ fn print(context: &Context, findings: &[Finding]) {
     let mut table = Table::new([("", Align::Left), ("", Align::Left), ("", Align::Left)]);
     for finding in findings {
         let word = match finding.verdict {
-            Verdict::Ok => "ok",
-            Verdict::Warning => "warning",
-            Verdict::Wrong => "WRONG",
-            Verdict::Unknown => "?",
+            CheckVerdict::Ok => "ok",
+            CheckVerdict::Warning => "warning",
+            CheckVerdict::Wrong => "WRONG",
+            CheckVerdict::Unknown => "?",
         };
         table.row([format!("  {word}"), finding.check.to_owned(), visible(&finding.detail)]);
         if let Some(mend) = &finding.mend {
@@ -212,7 +212,7 @@ fn print(context: &Context, findings: &[Finding]) {
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn add(&mut self, check: &'static str, verdict: Verdict, detail: impl Into<String>, mend: Option<String>) {
+    fn add(&mut self, check: &'static str, verdict: CheckVerdict, detail: impl Into<String>, mend: Option<String>) {
         self.0.push(Finding {
             check,
             verdict,
@@ -222,12 +222,12 @@ impl Findings {
     }
 
     fn ok(&mut self, check: &'static str, detail: impl Into<String>) {
-        self.add(check, Verdict::Ok, detail, None);
+        self.add(check, CheckVerdict::Ok, detail, None);
     }
 
     fn wrong(&mut self, check: &'static str, error: &Error, mend: Option<&str>) {
         let mend = mend.or(error.hint_text()).map(str::to_owned);
-        self.add(check, Verdict::Wrong, told(error), mend);
+        self.add(check, CheckVerdict::Wrong, told(error), mend);
     }
 }
 
@@ -268,7 +268,7 @@ async fn reach(host: &str, port: u16, findings: &mut Findings) -> bool {
             Ok(Err(cause)) => {
                 findings.add(
                     "name",
-                    Verdict::Wrong,
+                    CheckVerdict::Wrong,
                     format!("{host} has no address: {cause}"),
                     Some("look whether it is spelt right, in the list of docks and in ~/.ssh/config".to_owned()),
                 );
@@ -277,7 +277,7 @@ async fn reach(host: &str, port: u16, findings: &mut Findings) -> bool {
             Err(_) => {
                 findings.add(
                     "name",
-                    Verdict::Wrong,
+                    CheckVerdict::Wrong,
                     format!("nobody says what address {host} has"),
                     Some("look at /etc/resolv.conf and your VPN".to_owned()),
                 );
@@ -299,7 +299,7 @@ async fn reach(host: &str, port: u16, findings: &mut Findings) -> bool {
     }
     findings.add(
         "route",
-        Verdict::Wrong,
+        CheckVerdict::Wrong,
         format!("port {port} of {host}: {}", last.unwrap_or_default()),
         Some("look whether the machine runs, and whether a firewall or a VPN is in between".to_owned()),
     );
@@ -335,7 +335,7 @@ async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Fin
         Err(_) => Vec::new(),
     };
     if keys.is_empty() {
-        findings.add("host key", Verdict::Unknown, "there is none in known_hosts", None);
+        findings.add("host key", CheckVerdict::Unknown, "there is none in known_hosts", None);
     }
     for key in keys {
         findings.ok("host key", key);
@@ -352,7 +352,7 @@ async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Fin
         Some(look) => findings.ok("login", format!("as {}", look.user)),
         None => findings.add(
             "login",
-            Verdict::Warning,
+            CheckVerdict::Warning,
             "logged in, but commands can't be run there",
             None,
         ),
@@ -365,7 +365,7 @@ async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Fin
                 is_usable = false;
                 findings.add(
                     if look.socket { "group" } else { "engine" },
-                    Verdict::Wrong,
+                    CheckVerdict::Wrong,
                     what,
                     Some(on_dock(ssh, &mend)),
                 );
@@ -418,13 +418,13 @@ async fn look_at_forwarding(
         Some(true) => findings.ok("forwarding", format!("sshd forwards to {socket}")),
         Some(false) => findings.add(
             "forwarding",
-            Verdict::Warning,
+            CheckVerdict::Warning,
             "sshd forbids it: connections take the slower way through docker system dial-stdio",
             mend(),
         ),
         None => findings.add(
             "forwarding",
-            Verdict::Unknown,
+            CheckVerdict::Unknown,
             format!("sshd does not forward to {socket}, or nothing answers there"),
             None,
         ),
@@ -433,11 +433,11 @@ async fn look_at_forwarding(
         Some(true) => findings.ok("ports", "sshd forwards to ports"),
         Some(false) => findings.add(
             "ports",
-            Verdict::Warning,
+            CheckVerdict::Warning,
             "sshd forbids it: ports of containers don't answer on this machine",
             mend(),
         ),
-        None => findings.add("ports", Verdict::Unknown, "no answer", None),
+        None => findings.add("ports", CheckVerdict::Unknown, "no answer", None),
     }
 }
 
@@ -519,7 +519,7 @@ async fn look_at_engine(dock: &Dock, env: &Env, findings: &mut Findings) {
         (Some(0) | None, false) => findings.ok("gpu", "none"),
         (Some(number), false) => findings.add(
             "gpu",
-            Verdict::Warning,
+            CheckVerdict::Warning,
             format!("{number}, but the engine has no runtime that gives them to containers"),
             Some(format!(
                 "install nvidia-container-toolkit there, then: {}",
@@ -530,7 +530,7 @@ async fn look_at_engine(dock: &Dock, env: &Env, findings: &mut Findings) {
     match facts.clock_skew {
         Some(skew) if skew.abs() > SKEW => findings.add(
             "clock",
-            Verdict::Warning,
+            CheckVerdict::Warning,
             format!(
                 "{:.0} s {} ours",
                 skew.abs(),
@@ -539,17 +539,17 @@ async fn look_at_engine(dock: &Dock, env: &Env, findings: &mut Findings) {
             Some(here("sudo timedatectl set-ntp true")),
         ),
         Some(skew) => findings.ok("clock", format!("{:.1} s from ours", skew.abs())),
-        None => findings.add("clock", Verdict::Unknown, "the engine does not say its time", None),
+        None => findings.add("clock", CheckVerdict::Unknown, "the engine does not say its time", None),
     }
     match facts.disk {
         Some(disk) if disk.low => findings.add(
             "disk",
-            Verdict::Warning,
+            CheckVerdict::Warning,
             format!("{} of {} free", size(disk.free), size(disk.total)),
             Some(here("docker system prune")),
         ),
         Some(disk) => findings.ok("disk", format!("{} of {} free", size(disk.free), size(disk.total))),
-        None => findings.add("disk", Verdict::Unknown, "only its own machine can say", None),
+        None => findings.add("disk", CheckVerdict::Unknown, "only its own machine can say", None),
     }
 }
 

@@ -48,7 +48,7 @@ pub struct ListArgs {
 /// How a dock is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum DockState {
     /// Its engine answers.
     Running,
     /// It can't be reached, or its engine does not answer.
@@ -59,7 +59,7 @@ pub enum State {
 
 /// One line of the list.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct DockRow {
     /// The dock's name.
     pub moniker: String,
     /// Whether this shell's docker commands go there.
@@ -67,7 +67,7 @@ pub struct Row {
     /// Where it is: `ann@10.0.0.7`, an address, a docker context.
     pub place: String,
     /// How it is.
-    pub state: State,
+    pub state: DockState,
     /// Why it is not running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -80,7 +80,7 @@ pub struct Row {
 }
 
 /// An engine to be asked.
-enum Entry {
+enum ListedEngine {
     Here(Choice),
     Dock(Dock),
 }
@@ -115,7 +115,7 @@ pub fn list(context: &Context, args: &ListArgs) -> Result<ExitStatus> {
         }
     }
     // Who asks for some of them wants to know of these; the list of all is an answer in any case.
-    let down = rows.iter().any(|row| row.state != State::Running);
+    let down = rows.iter().any(|row| row.state != DockState::Running);
     Ok(if down && !args.names.is_empty() {
         ExitStatus::UNREACHABLE
     } else {
@@ -123,17 +123,20 @@ pub fn list(context: &Context, args: &ListArgs) -> Result<ExitStatus> {
     })
 }
 
-fn entries(args: &ListArgs, env: &Env) -> Result<Vec<Entry>> {
+fn entries(args: &ListArgs, env: &Env) -> Result<Vec<ListedEngine>> {
     let found = Docks::read(env)?;
     if args.names.is_empty() {
-        let here = here(env).map(Entry::Here);
-        return Ok(here.into_iter().chain(found.iter().cloned().map(Entry::Dock)).collect());
+        let here = here(env).map(ListedEngine::Here);
+        return Ok(here
+            .into_iter()
+            .chain(found.iter().cloned().map(ListedEngine::Dock))
+            .collect());
     }
     args.names
         .iter()
         .map(|name| match found.named(name)? {
-            Named::Here => dock_engine::here(env).map(Entry::Here),
-            Named::Dock(dock) => Ok(Entry::Dock(dock.clone())),
+            Named::Here => dock_engine::here(env).map(ListedEngine::Here),
+            Named::Dock(dock) => Ok(ListedEngine::Dock(dock.clone())),
         })
         .collect()
 }
@@ -152,7 +155,7 @@ fn current_name(env: &Env) -> String {
     docks::current(env).unwrap_or(LOCALHOST).to_owned()
 }
 
-impl Entry {
+impl ListedEngine {
     fn name(&self, env: &Env) -> String {
         match self {
             Self::Dock(dock) => dock.moniker.clone(),
@@ -175,14 +178,14 @@ impl Entry {
     }
 }
 
-async fn row(entry: &Entry, env: &Env, wide: bool, current: &str) -> Row {
+async fn row(entry: &ListedEngine, env: &Env, wide: bool, current: &str) -> DockRow {
     let asked = tokio::time::timeout(LIMIT, ask(entry, env, wide)).await;
     let moniker = entry.name(env);
-    let mut row = Row {
-        current: moniker == current || (current == LOCALHOST && matches!(entry, Entry::Here(_))),
+    let mut row = DockRow {
+        current: moniker == current || (current == LOCALHOST && matches!(entry, ListedEngine::Here(_))),
         place: entry.place(),
         moniker,
-        state: State::Running,
+        state: DockState::Running,
         reason: None,
         hint: None,
         facts: None,
@@ -195,9 +198,9 @@ async fn row(entry: &Entry, env: &Env, wide: bool, current: &str) -> Row {
             row.hint = error.hint_text().map(str::to_owned);
         }
         Err(_) => {
-            row.state = State::Unreachable;
+            row.state = DockState::Unreachable;
             row.reason = Some(format!("no answer within {} s", LIMIT.as_secs()));
-            if let Entry::Dock(dock) = entry {
+            if let ListedEngine::Dock(dock) = entry {
                 row.hint = Some(format!("ls-dock --check {}", shell::quote(&dock.moniker)));
             }
         }
@@ -216,10 +219,10 @@ fn reason(error: &Error) -> String {
     words
 }
 
-async fn ask(entry: &Entry, env: &Env, wide: bool) -> Result<Facts, (State, Error)> {
-    let unreachable = |error| (State::Unreachable, error);
+async fn ask(entry: &ListedEngine, env: &Env, wide: bool) -> Result<Facts, (DockState, Error)> {
+    let unreachable = |error| (DockState::Unreachable, error);
     let dock = match entry {
-        Entry::Here(choice) => {
+        ListedEngine::Here(choice) => {
             let engine = Engine::connect_to(choice.clone()).await.map_err(unreachable)?;
             let mut facts = facts::of_engine(&engine).await.map_err(unreachable)?;
             if wide && locality::of(&engine, env).await.locality == Locality::Local {
@@ -227,7 +230,7 @@ async fn ask(entry: &Entry, env: &Env, wide: bool) -> Result<Facts, (State, Erro
             }
             return Ok(facts);
         }
-        Entry::Dock(dock) => dock,
+        ListedEngine::Dock(dock) => dock,
     };
     let options = CallOptions::impatient();
     let Some(agent) = dock_engine::agent(dock, env).map_err(unreachable)? else {
@@ -238,8 +241,8 @@ async fn ask(entry: &Entry, env: &Env, wide: bool) -> Result<Facts, (State, Erro
     let options = options.briefly();
     if let Err(failure) = agent.try_connect(&options).await.map_err(unreachable)? {
         let state = match failure.kind {
-            FailureKind::NeedsPerson => State::NeedsLogin,
-            _ => State::Unreachable,
+            FailureKind::NeedsPerson => DockState::NeedsLogin,
+            _ => DockState::Unreachable,
         };
         return Err((state, failure.into_error()));
     }
@@ -251,7 +254,7 @@ async fn ask(entry: &Entry, env: &Env, wide: bool) -> Result<Facts, (State, Erro
     Ok(facts)
 }
 
-fn table(rows: &[Row], wide: bool) -> Table {
+fn table(rows: &[DockRow], wide: bool) -> Table {
     let mut columns = vec![
         ("  DOCK", Align::Left),
         ("WHERE", Align::Left),
@@ -279,15 +282,15 @@ fn table(rows: &[Row], wide: bool) -> Table {
     table
 }
 
-fn cells(row: &Row, wide: bool) -> Vec<String> {
+fn cells(row: &DockRow, wide: bool) -> Vec<String> {
     let mark = if row.current { "*" } else { " " };
     let mut cells = vec![
         format!("{mark} {}", visible(&row.moniker)),
         visible(&row.place),
         match row.state {
-            State::Running => "running",
-            State::Unreachable => "unreachable",
-            State::NeedsLogin => "needs login",
+            DockState::Running => "running",
+            DockState::Unreachable => "unreachable",
+            DockState::NeedsLogin => "needs login",
         }
         .to_owned(),
     ];
@@ -321,7 +324,7 @@ fn cells(row: &Row, wide: bool) -> Vec<String> {
     }
     // The hint belongs to what is wrong; the table has room for the shortest of both.
     cells.push(match (row.state, &row.reason, &row.hint) {
-        (State::NeedsLogin, _, Some(hint)) => one_line(hint),
+        (DockState::NeedsLogin, _, Some(hint)) => one_line(hint),
         (_, Some(reason), _) => one_line(reason),
         _ => String::new(),
     });
@@ -332,15 +335,15 @@ fn cells(row: &Row, wide: bool) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn row(moniker: &str, state: State) -> Row {
-        Row {
+    fn row(moniker: &str, state: DockState) -> DockRow {
+        DockRow {
             moniker: moniker.into(),
             current: moniker == "far",
             place: "ann@10.0.0.7".into(),
             state,
-            reason: (state != State::Running).then(|| "connection refused".into()),
+            reason: (state != DockState::Running).then(|| "connection refused".into()),
             hint: Some("ssh-dock near true".into()),
-            facts: (state == State::Running).then(|| Facts {
+            facts: (state == DockState::Running).then(|| Facts {
                 version: "26.1.5".into(),
                 running: 2,
                 containers: 3,
@@ -355,9 +358,9 @@ mod tests {
     #[test]
     fn a_dock_is_a_line_and_the_current_one_is_marked() {
         let rows = [
-            row("far", State::Running),
-            row("dead\x1b[2J", State::Unreachable),
-            row("near", State::NeedsLogin),
+            row("far", DockState::Running),
+            row("dead\x1b[2J", DockState::Unreachable),
+            row("near", DockState::NeedsLogin),
         ];
         assert_eq!(
             table(&rows, false).lines(),

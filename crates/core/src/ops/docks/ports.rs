@@ -14,7 +14,7 @@ use crate::output::{counted, one_line, visible};
 
 /// A port of a dock's container.
 #[derive(Debug, Serialize)]
-struct Row {
+struct PortRow {
     dock: String,
     #[serde(flatten)]
     port: Port,
@@ -59,7 +59,7 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
                     if status.more_ports > 0 {
                         notes.insert(format!("{moniker}: {} not shown", not_shown(status.more_ports)));
                     }
-                    rows.extend(status.ports.into_iter().map(|port| Row {
+                    rows.extend(status.ports.into_iter().map(|port| PortRow {
                         dock: dock.moniker.clone(),
                         port,
                     }));
@@ -93,7 +93,7 @@ fn not_shown(number: usize) -> String {
     format!("{} {be}", counted(number, "more port"))
 }
 
-fn table(rows: &[Row]) -> Table {
+fn table(rows: &[PortRow]) -> Table {
     let mut columns = vec![
         ("DOCK", Align::Left),
         ("CONTAINER", Align::Left),
@@ -105,7 +105,7 @@ fn table(rows: &[Row]) -> Table {
         columns.push(("WHY", Align::Left));
     }
     let mut table = Table::new(columns).dropping(["PORT", "ON THE DOCK"]);
-    for Row { dock, port } in rows {
+    for PortRow { dock, port } in rows {
         let address = match port.address.contains(':') {
             true => format!("[{}]", port.address),
             false => port.address.clone(),
@@ -149,7 +149,7 @@ mod tests {
             reason: Some("only TCP is forwarded".into()),
             ..port.clone()
         };
-        let rows = [port, udp].map(|port| Row {
+        let rows = [port, udp].map(|port| PortRow {
             dock: "far".into(),
             port,
         });

@@ -61,7 +61,7 @@ pub struct RegisterArgs {
 
 /// What came out.
 #[derive(Serialize)]
-struct Report<'a> {
+struct RegisterReport<'a> {
     #[serde(flatten)]
     dock: &'a Dock,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,7 +141,7 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
         }
     }
     if printer.json() {
-        printer.result_json(&Report {
+        printer.result_json(&RegisterReport {
             dock: &dock,
             engine: facts.as_ref(),
             docker_context: args.make_context.then_some(dock.moniker.as_str()),

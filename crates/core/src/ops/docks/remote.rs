@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use crate::agent::target::{Command, Exec, Exit};
+use crate::agent::target::{Exec, Exit, RemoteCommand};
 use crate::agent::{Agent, CallOptions};
 use crate::error::{Error, Result};
 use crate::output::visible;
@@ -39,7 +39,7 @@ pub async fn script(
     let words = ["sh", "-c", script, "sh"];
     let argv = words.iter().chain(arguments);
     let exec = Exec {
-        command: Command::Argv(argv.map(|word| (*word).to_owned()).collect()),
+        command: RemoteCommand::Argv(argv.map(|word| (*word).to_owned()).collect()),
         pty: None,
     };
     let dock = &agent.dock().moniker;

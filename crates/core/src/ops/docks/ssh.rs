@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::dock_or_current;
-use crate::agent::target::{Command, Exec, Exit, Pty, Size};
+use crate::agent::target::{Exec, Exit, Pty, RemoteCommand, Size};
 use crate::agent::{Agent, CallOptions, Execution};
 use crate::cli::Context;
 use crate::docks::{self, Access, Dock, Docks, SshAccess};
@@ -150,8 +150,8 @@ async fn run(context: &Context, agent: &Agent, args: &SshArgs, options: &CallOpt
         size: size(),
     });
     let command = match args.command.as_slice() {
-        [] => Command::Shell,
-        words => Command::Line(words.join(" ")),
+        [] => RemoteCommand::Shell,
+        words => RemoteCommand::Line(words.join(" ")),
     };
     let has_pty = pty.is_some();
     let execution = agent.execute(Exec { command, pty }, options).await?;
@@ -278,11 +278,11 @@ fn read_stdin(is_terminal: bool) -> (mpsc::Receiver<Vec<u8>>, oneshot::Receiver<
 /// Finds `~.` at the beginning of a line, as ssh does; `~~` is a tilde.
 #[derive(Default)]
 struct Escapes {
-    state: Position,
+    state: EscapeState,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Position {
+enum EscapeState {
     #[default]
     LineStart,
     Tilde,
@@ -295,19 +295,19 @@ impl Escapes {
         let mut passed = Vec::with_capacity(typed.len() + 1);
         for byte in typed {
             match (self.state, byte) {
-                (Position::LineStart, b'~') => {
-                    self.state = Position::Tilde;
+                (EscapeState::LineStart, b'~') => {
+                    self.state = EscapeState::Tilde;
                     continue;
                 }
-                (Position::Tilde, b'.') => return None,
-                (Position::Tilde, b'~') => {}
-                (Position::Tilde, _) => passed.push(b'~'),
+                (EscapeState::Tilde, b'.') => return None,
+                (EscapeState::Tilde, b'~') => {}
+                (EscapeState::Tilde, _) => passed.push(b'~'),
                 _ => {}
             }
             passed.push(*byte);
             self.state = match byte {
-                b'\r' | b'\n' => Position::LineStart,
-                _ => Position::Within,
+                b'\r' | b'\n' => EscapeState::LineStart,
+                _ => EscapeState::Within,
             };
         }
         Some(passed)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::caches::{self, Cache};
-use crate::docker::images::image_archive::Change;
+use crate::docker::images::image_archive::LayerChange;
 
 /// Names of a path by which waste is grouped.
 const GROUP: usize = 3;
@@ -46,17 +46,17 @@ impl Waste {
 }
 
 /// A file that the layers so far show.
-struct Shown {
+struct VisibleFile {
     layer: usize,
     size: u64,
 }
 
 /// Weighs the layers, lowest first.
-pub(super) fn weigh(layers: &[Vec<Change>]) -> Vec<Weighed> {
-    let mut shown: BTreeMap<Vec<u8>, Shown> = BTreeMap::new();
+pub(super) fn weigh(layers: &[Vec<LayerChange>]) -> Vec<Weighed> {
+    let mut shown: BTreeMap<Vec<u8>, VisibleFile> = BTreeMap::new();
     // By the layer that has it, why it is in vain, and where.
     let mut wasted: BTreeMap<(usize, Cause, Vec<u8>), u64> = BTreeMap::new();
-    let mut waste = |file: &Shown, cause: Cause, path: &[u8]| {
+    let mut waste = |file: &VisibleFile, cause: Cause, path: &[u8]| {
         if file.size > 0 {
             let sum = wasted.entry((file.layer, cause, group(path))).or_default();
             *sum = u64::saturating_add(*sum, file.size);
@@ -67,9 +67,9 @@ pub(super) fn weigh(layers: &[Vec<Change>]) -> Vec<Weighed> {
         // A layer's deletions are of what lies below it, wherever in the layer they stand.
         for change in changes {
             let (path, itself) = match change {
-                Change::Deleted(path) => (path, true),
-                Change::Emptied(path) => (path, false),
-                Change::File(..) | Change::Directory(_) => continue,
+                LayerChange::Deleted(path) => (path, true),
+                LayerChange::Emptied(path) => (path, false),
+                LayerChange::File(..) | LayerChange::Directory(_) => continue,
             };
             if itself && let Some(file) = shown.remove(path) {
                 waste(&file, Cause::Deleted(number), path);
@@ -80,7 +80,7 @@ pub(super) fn weigh(layers: &[Vec<Change>]) -> Vec<Weighed> {
         }
         for change in changes {
             match change {
-                Change::File(path, size) => {
+                LayerChange::File(path, size) => {
                     if let Some(file) = shown.remove(path)
                         && file.layer < number
                     {
@@ -93,18 +93,18 @@ pub(super) fn weigh(layers: &[Vec<Change>]) -> Vec<Weighed> {
                     if let Some(sum) = sizes.get_mut(number) {
                         *sum = u64::saturating_add(*sum, *size);
                     }
-                    let file = Shown {
+                    let file = VisibleFile {
                         layer: number,
                         size: *size,
                     };
                     shown.insert(path.clone(), file);
                 }
-                Change::Directory(path) => {
+                LayerChange::Directory(path) => {
                     if let Some(file) = shown.remove(path) {
                         waste(&file, Cause::Deleted(number), path);
                     }
                 }
-                Change::Deleted(_) | Change::Emptied(_) => {}
+                LayerChange::Deleted(_) | LayerChange::Emptied(_) => {}
             }
         }
     }
@@ -134,7 +134,7 @@ pub(super) fn weigh(layers: &[Vec<Change>]) -> Vec<Weighed> {
 }
 
 /// Takes out what lies in a directory; all, for the root.
-fn take_below(shown: &mut BTreeMap<Vec<u8>, Shown>, directory: &[u8]) -> Vec<(Vec<u8>, Shown)> {
+fn take_below(shown: &mut BTreeMap<Vec<u8>, VisibleFile>, directory: &[u8]) -> Vec<(Vec<u8>, VisibleFile)> {
     if directory.is_empty() {
         return std::mem::take(shown).into_iter().collect();
     }
@@ -167,8 +167,8 @@ fn first_names(path: &[u8], names: usize) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn file(path: &str, size: u64) -> Change {
-        Change::File(path.as_bytes().to_vec(), size)
+    fn file(path: &str, size: u64) -> LayerChange {
+        LayerChange::File(path.as_bytes().to_vec(), size)
     }
 
     fn waste(path: &str, size: u64, cause: Cause) -> Waste {
@@ -188,8 +188,8 @@ mod tests {
                 file("etc/p", 1),
                 file("data/big", 100),
             ],
-            vec![file("etc/p", 2), Change::Deleted(b"usr/lib/a".to_vec())],
-            vec![Change::Emptied(b"data".to_vec()), file("data/new", 5)],
+            vec![file("etc/p", 2), LayerChange::Deleted(b"usr/lib/a".to_vec())],
+            vec![LayerChange::Emptied(b"data".to_vec()), file("data/new", 5)],
         ];
         let weighed = weigh(&layers);
         assert_eq!(weighed.iter().map(|layer| layer.size).collect::<Vec<_>>(), [131, 2, 5]);
@@ -208,7 +208,7 @@ mod tests {
     fn what_a_layer_deletes_it_may_write_anew() {
         let layers = [
             vec![file("a/b", 10)],
-            vec![file("a/c", 3), Change::Deleted(b"a".to_vec())],
+            vec![file("a/c", 3), LayerChange::Deleted(b"a".to_vec())],
             vec![file("a", 1)],
         ];
         let weighed = weigh(&layers);
@@ -240,7 +240,7 @@ mod tests {
         let layers = [
             vec![file("a", 5)],
             vec![file("a", 5)],
-            vec![Change::Deleted(b"a".to_vec())],
+            vec![LayerChange::Deleted(b"a".to_vec())],
         ];
         for layer in weigh(&layers) {
             assert!(layer.wasted.iter().map(|waste| waste.size).sum::<u64>() <= layer.size);

@@ -20,8 +20,8 @@ use crate::config::project::Project;
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
 use crate::docker::containers::container;
-use crate::docker::containers::foreground::{self, Foreground, Found};
-use crate::docker::containers::heard::{Heard, Positions};
+use crate::docker::containers::foreground::{self, Foreground, FoundContainer};
+use crate::docker::containers::heard::{OutputCounter, Positions};
 use crate::docker::containers::terminal::Signals;
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
@@ -40,7 +40,7 @@ const NAMED: usize = 10;
 
 /// A run in the foreground.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct RunRecord {
     /// The container's ID and name.
     pub id: String,
     pub name: String,
@@ -64,11 +64,11 @@ pub struct Record {
 
 /// The runs that are written down.
 #[derive(Clone, Debug)]
-pub struct Records {
+pub struct RunRecords {
     directory: PathBuf,
 }
 
-impl Records {
+impl RunRecords {
     /// Those of this user.
     pub fn of(env: &Env) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Records {
     ///
     /// # Errors
     /// What the operating system says.
-    pub fn keep(&self, record: &Record) -> std::io::Result<()> {
+    pub fn keep(&self, record: &RunRecord) -> std::io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let text = serde_json::to_vec(record).map_err(std::io::Error::other)?;
         private_file::replace_quickly(&self.file(&record.id), &text)
@@ -96,9 +96,9 @@ impl Records {
     }
 
     /// Those on this engine that no run-image has in its foreground.
-    fn left(&self, engine: &Engine) -> Vec<Record> {
+    fn left(&self, engine: &Engine) -> Vec<RunRecord> {
         let address = engine.choice().endpoint.to_string();
-        let mut left: Vec<Record> = self
+        let mut left: Vec<RunRecord> = self
             .all()
             .filter(|record| record.engine == address)
             .filter(|record| !record.process.as_ref().is_some_and(Holder::lives))
@@ -108,7 +108,7 @@ impl Records {
     }
 
     /// All of them; what is damaged is none.
-    fn all(&self) -> impl Iterator<Item = Record> {
+    fn all(&self) -> impl Iterator<Item = RunRecord> {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         entries.filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok())
     }
@@ -132,8 +132,8 @@ enum Fate {
 async fn fate(engine: &Engine, id: &str) -> Result<Fate> {
     Ok(match foreground::find(engine, id).await? {
         None => Fate::Removed,
-        Some(Found { is_new: true, .. }) => Fate::NotStarted,
-        Some(Found { ended: Some(code), .. }) => Fate::Ended(code.code()),
+        Some(FoundContainer { is_new: true, .. }) => Fate::NotStarted,
+        Some(FoundContainer { ended: Some(code), .. }) => Fate::Ended(code.code()),
         Some(_) => Fate::Running,
     })
 }
@@ -155,8 +155,8 @@ fn way_to_end(context: &Context, name: &str) -> String {
 pub(super) async fn lost(
     context: &Context,
     engine: &Engine,
-    records: &Records,
-    record: &Record,
+    records: &RunRecords,
+    record: &RunRecord,
     cause: Error,
 ) -> Error {
     let printer = &context.printer;
@@ -207,7 +207,7 @@ pub(super) async fn lost(
             }
         }
         Fate::Running | Fate::Ended(_) | Fate::Unknown => {
-            let said = Record {
+            let said = RunRecord {
                 process: None,
                 is_said: true,
                 ..record.clone()
@@ -246,7 +246,7 @@ impl Fate {
 /// Says, once, which containers of this engine were left by a run-image that was killed. `dock` is what a command must name to
 /// get there.
 pub async fn say_left(engine: &Engine, dock: Option<&str>, context: &Context) {
-    let records = Records::of(&context.env);
+    let records = RunRecords::of(&context.env);
     for record in records.left(engine).into_iter().filter(|record| !record.is_said) {
         let Ok(Ok(fate)) = tokio::time::timeout(GLANCE, fate(engine, &record.id)).await else {
             // The command itself will say that nothing answers.
@@ -269,7 +269,7 @@ pub async fn say_left(engine: &Engine, dock: Option<&str>, context: &Context) {
             way_to_end(context, name),
         ));
         // It is said again where it can't be written down.
-        let _ = records.keep(&Record {
+        let _ = records.keep(&RunRecord {
             is_said: true,
             ..record
         });
@@ -282,7 +282,7 @@ pub async fn say_left(engine: &Engine, dock: Option<&str>, context: &Context) {
 /// None or several that could be meant, one that is gone; then as for a run.
 pub fn attach(context: &Context, name: Option<&str>, watch: bool) -> Result<ExitStatus> {
     let engine_env = &context.env;
-    let records = Records::of(engine_env);
+    let records = RunRecords::of(engine_env);
     let project = Project::find(&context.working_dir, engine_env).ok();
     let (engine, found, record) = context.block_on(async {
         let engine = context.connect_silently().await?;
@@ -304,7 +304,7 @@ pub fn attach(context: &Context, name: Option<&str>, watch: bool) -> Result<Exit
         (Some(project), true) => Some(Docked::open(context, project, false, false)?),
         _ => None,
     };
-    let terminal = found.manner.stdin;
+    let terminal = found.options.stdin;
     context.block_on_uninterrupted(async {
         let running = go_on(context, &engine, &records, found, record, watch);
         match &mut docked {
@@ -317,9 +317,9 @@ pub fn attach(context: &Context, name: Option<&str>, watch: bool) -> Result<Exit
 async fn go_on(
     context: &Context,
     engine: &Engine,
-    records: &Records,
-    mut found: Found,
-    record: Option<Record>,
+    records: &RunRecords,
+    mut found: FoundContainer,
+    record: Option<RunRecord>,
     watch: bool,
 ) -> Result<ExitStatus> {
     let printer = &context.printer;
@@ -328,8 +328,8 @@ async fn go_on(
         .labels
         .get(LABEL_USER)
         .is_some_and(|user| *user == context.env.user());
-    found.manner.stdin = found.manner.stdin && std::io::IsTerminal::is_terminal(&std::io::stdin());
-    let mut record = Record {
+    found.options.stdin = found.options.stdin && std::io::IsTerminal::is_terminal(&std::io::stdin());
+    let mut record = RunRecord {
         process: own_process(),
         is_said: false,
         ..record.unwrap_or_else(|| self::record(engine, &found.id, &found.name, &context.working_dir, watch))
@@ -346,7 +346,7 @@ async fn go_on(
         let ports = ports::reached(context, engine.choice(), local, &found.id, &published).await;
         ports::show(printer, &ports);
     }
-    let heard = Arc::new(Heard::from(record.heard));
+    let heard = Arc::new(OutputCounter::from(record.heard));
     printer.give_stdout_away();
     let came = foreground::run_again(engine, &found, is_ours, &mut signals, &heard, printer).await;
     record.heard = heard.positions();
@@ -369,8 +369,8 @@ async fn go_on(
 pub(super) async fn came_out(
     context: &Context,
     engine: &Engine,
-    records: &Records,
-    record: &Record,
+    records: &RunRecords,
+    record: &RunRecord,
     came: Result<Foreground>,
 ) -> Result<ExitStatus> {
     match came {
@@ -399,10 +399,10 @@ pub(super) fn own_process() -> Option<Holder> {
 async fn chosen(
     context: &Context,
     engine: &Engine,
-    records: &Records,
+    records: &RunRecords,
     name: Option<&str>,
     project: Option<&Project>,
-) -> Result<(Found, Option<Record>)> {
+) -> Result<(FoundContainer, Option<RunRecord>)> {
     let place = engine.choice().place();
     let left = records.left(engine);
     if let Some(name) = name {
@@ -425,7 +425,7 @@ async fn chosen(
             None => Err(gone(context, records, name, &place, record)),
         };
     }
-    let of_project = |record: &&Record| project.is_none_or(|project| record.root == project.root());
+    let of_project = |record: &&RunRecord| project.is_none_or(|project| record.root == project.root());
     let mut there = BTreeMap::new();
     for record in left.iter().filter(of_project) {
         match foreground::find(engine, &record.id).await? {
@@ -459,7 +459,7 @@ async fn chosen(
 /// A part of an ID that docker shows.
 const SHORT_ID: usize = 12;
 
-fn gone(context: &Context, records: &Records, name: &str, place: &str, record: Option<Record>) -> Error {
+fn gone(context: &Context, records: &RunRecords, name: &str, place: &str, record: Option<RunRecord>) -> Error {
     match record {
         Some(record) => {
             records.forget(&record.id);
@@ -477,8 +477,8 @@ fn gone(context: &Context, records: &Records, name: &str, place: &str, record: O
 }
 
 /// What a container in the foreground is written down as.
-pub(super) fn record(engine: &Engine, id: &str, name: &str, root: &Path, watch: bool) -> Record {
-    Record {
+pub(super) fn record(engine: &Engine, id: &str, name: &str, root: &Path, watch: bool) -> RunRecord {
+    RunRecord {
         id: id.to_owned(),
         name: name.to_owned(),
         engine: engine.choice().endpoint.to_string(),
@@ -492,7 +492,7 @@ pub(super) fn record(engine: &Engine, id: &str, name: &str, root: &Path, watch: 
 }
 
 /// Writes a run down; that it can't be is no failure of it.
-pub(super) fn write_down(records: &Records, record: &Record, printer: &Printer) {
+pub(super) fn write_down(records: &RunRecords, record: &RunRecord, printer: &Printer) {
     if let Err(cause) = records.keep(record) {
         printer.detail(&format!("the run can't be written down: {cause}"));
     }

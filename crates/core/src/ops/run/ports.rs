@@ -81,11 +81,11 @@ pub(super) struct Reached {
     #[serde(skip)]
     hint: Option<String>,
     #[serde(skip)]
-    place: Place,
+    place: EngineLocation,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum EngineLocation {
     /// The engine is on this machine.
     Here,
     /// On a machine at this address, without an agent.
@@ -103,7 +103,7 @@ pub(super) async fn reached(
     id: &str,
     published: &[PublishedPort],
 ) -> Vec<Reached> {
-    let plain = |place: Place| {
+    let plain = |place: EngineLocation| {
         let reached = published.iter().map(|port| Reached {
             published: port.clone(),
             here: None,
@@ -114,12 +114,12 @@ pub(super) async fn reached(
         reached.collect::<Vec<_>>()
     };
     if local || published.is_empty() {
-        return plain(Place::Here);
+        return plain(EngineLocation::Here);
     }
     // That there is no agent to be asked is said as what it means: that nothing is forwarded.
     match agent(choice, &context.env) {
         Ok(Some(agent)) => {
-            let mut reached = plain(Place::Dock(agent.dock().moniker.clone()));
+            let mut reached = plain(EngineLocation::Dock(agent.dock().moniker.clone()));
             ask(&agent, id, &mut reached).await;
             reached
         }
@@ -134,9 +134,9 @@ fn agent(choice: &Choice, env: &Env) -> Result<Option<Agent>> {
     }
 }
 
-fn far(choice: &Choice, env: &Env) -> Place {
+fn far(choice: &Choice, env: &Env) -> EngineLocation {
     match &choice.endpoint {
-        Endpoint::Ssh { destination, port, .. } => Place::Far {
+        Endpoint::Ssh { destination, port, .. } => EngineLocation::Far {
             host: destination
                 .rsplit_once('@')
                 .map_or(destination.as_str(), |(_, host)| host)
@@ -146,14 +146,14 @@ fn far(choice: &Choice, env: &Env) -> Place {
                 None => shell::quote(destination).into_owned(),
             }),
         },
-        Endpoint::Tcp { host, .. } => Place::Far {
+        Endpoint::Tcp { host, .. } => EngineLocation::Far {
             host: match env.non_empty("DOCKER_IP") {
                 Some(address) if choice.origin == Origin::Host => address.to_owned(),
                 _ => host.clone(),
             },
             ssh: None,
         },
-        Endpoint::Unix(_) => Place::Far {
+        Endpoint::Unix(_) => EngineLocation::Far {
             host: env.non_empty("DOCKER_IP").unwrap_or("the engine's machine").to_owned(),
             ssh: None,
         },
@@ -249,23 +249,23 @@ fn line(port: &Reached) -> Option<(String, Option<String>)> {
     };
     let because = |reason: &Option<String>| reason.as_deref().map(visible).unwrap_or_default();
     Some(match (&port.place, port.here) {
-        (Place::Here, _) => {
+        (EngineLocation::Here, _) => {
             let line = format!("{container} is at {scheme}://{}:{host_port}", own("127.0.0.1"));
             (line, None)
         }
-        (Place::Dock(_), Some(here)) => {
+        (EngineLocation::Dock(_), Some(here)) => {
             let line = format!("{container} is at {scheme}://127.0.0.1:{here}");
             match &port.reason {
                 Some(reason) => (format!("{line} ({})", visible(reason)), None),
                 None => (line, None),
             }
         }
-        (Place::Dock(dock), None) => {
+        (EngineLocation::Dock(dock), None) => {
             let place = format!("{}:{host_port} of {}", own("127.0.0.1"), visible(dock));
             let line = format!("{container} is at {place} only: {}", because(&port.reason));
             (line, port.hint.as_deref().map(visible))
         }
-        (Place::Far { host, ssh }, _) => {
+        (EngineLocation::Far { host, ssh }, _) => {
             let is_loopback = host_ip
                 .parse::<std::net::IpAddr>()
                 .is_ok_and(|address| address.is_loopback());
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(changed("-p eighty", &env).0, "-p eighty");
     }
 
-    fn reached(place: Place, published: (&str, &str, u16), here: Option<u16>, reason: Option<&str>) -> String {
+    fn reached(place: EngineLocation, published: (&str, &str, u16), here: Option<u16>, reason: Option<&str>) -> String {
         let (container, host_ip, host_port) = published;
         let port = Reached {
             published: PublishedPort {
@@ -348,10 +348,10 @@ mod tests {
 
     #[test]
     fn what_is_said_is_true_wherever_the_engine_is() {
-        let dock = || Place::Dock("far".into());
+        let dock = || EngineLocation::Dock("far".into());
         let loopback = ("80/tcp", "127.0.0.1", 8080);
         assert_eq!(
-            reached(Place::Here, ("80/tcp", "0.0.0.0", 8080), None, None),
+            reached(EngineLocation::Here, ("80/tcp", "0.0.0.0", 8080), None, None),
             "80/tcp is at http://127.0.0.1:8080"
         );
         assert_eq!(
@@ -362,7 +362,7 @@ mod tests {
             reached(dock(), ("53/udp", "::1", 53), None, Some("only TCP is forwarded")),
             "53/udp is at [::1]:53 of far only: only TCP is forwarded"
         );
-        let ssh = Place::Far {
+        let ssh = EngineLocation::Far {
             host: "box".into(),
             ssh: Some("ann@box".into()),
         };
@@ -374,7 +374,7 @@ mod tests {
             reached(ssh, ("80/tcp", "0.0.0.0", 8080), None, None),
             "80/tcp is at http://box:8080"
         );
-        let tcp = Place::Far {
+        let tcp = EngineLocation::Far {
             host: "fe80::1".into(),
             ssh: None,
         };

@@ -24,7 +24,7 @@ use crate::output::visible;
 use crate::shell;
 use crate::sync::manifest::Memory;
 use crate::sync::plan::Direction;
-use crate::sync::request::Request;
+use crate::sync::request::RoundRequest;
 use crate::sync::rhythm::POLL;
 
 /// How long looking for directories there may take.
@@ -111,7 +111,7 @@ pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>
     let mut workspace = String::new();
     if found.iter().any(is_inside) {
         let mut docked = tokio::task::block_in_place(|| Docked::open(context, project, true, false))?;
-        let report = docked.sync(Request::everything(Direction::Up)).await?;
+        let report = docked.sync(RoundRequest::everything(Direction::Up)).await?;
         sync::show_briefly(&context.printer, &docked.dock, &report);
         // Until the container is made, others sync themselves.
         docked.finish().await;
@@ -253,7 +253,7 @@ pub async fn in_step(
     }
     let syncing = async {
         tokio::select! {
-            synced = docked.sync(Request::everything(Direction::Both)) => synced,
+            synced = docked.sync(RoundRequest::everything(Direction::Both)) => synced,
             _ = tokio::signal::ctrl_c() => Err(Error::interrupted()),
         }
     };

@@ -17,7 +17,7 @@ use crate::sync::local::Local;
 use crate::sync::plan::Direction;
 use crate::sync::shared::Lock;
 use crate::sync::trash::{self, KEPT_BYTES, KEPT_SECONDS, Restored, Trash, Version};
-use crate::sync::{Kind, shown};
+use crate::sync::{ItemKind, shown};
 
 /// What is kept, in JSON.
 #[derive(Serialize)]
@@ -218,7 +218,7 @@ impl Side<'_> {
         ]);
         for version in versions {
             let (size, slash) = match version.item.kind {
-                Kind::Directory => (String::new(), "/"),
+                ItemKind::Directory => (String::new(), "/"),
                 _ => (size(version.item.stamp.size), ""),
             };
             table.row([
@@ -309,9 +309,9 @@ impl Side<'_> {
             why: version.reason.text(),
             time: time.to_string(),
             kind: match version.item.kind {
-                Kind::File => "file",
-                Kind::Directory => "directory",
-                Kind::Symlink => "symlink",
+                ItemKind::File => "file",
+                ItemKind::Directory => "directory",
+                ItemKind::Symlink => "symlink",
             },
             size: version.item.stamp.size,
             dock: version.dock.as_deref(),

@@ -216,8 +216,8 @@ mod tests {
         let env = Env::from_pairs([("HOME", home.path().to_str().unwrap()), ("USER", "ann")]);
         let (own, _) = Running::begin(&env).unwrap();
         let (other, _) = Running::begin(&env).unwrap();
-        let (own_keeper, mut beside) = (partial_image(&own.identity), partial_image(&other.identity));
-        assert!(is_own(&own_keeper, &own.identity, &env) && is_over(&own_keeper, &own.identity, &env));
+        let (own_partial, mut beside) = (partial_image(&own.identity), partial_image(&other.identity));
+        assert!(is_own(&own_partial, &own.identity, &env) && is_over(&own_partial, &own.identity, &env));
         // However long it takes.
         beside.created = 0;
         assert!(!is_own(&beside, &own.identity, &env) && !is_over(&beside, &own.identity, &env));
@@ -227,7 +227,7 @@ mod tests {
             machine: Some("f".repeat(32)),
             ..beside.clone()
         };
-        elsewhere.created = own_keeper.created;
+        elsewhere.created = own_partial.created;
         let unknown = PartialImage {
             machine: None,
             ..elsewhere.clone()
@@ -240,7 +240,7 @@ mod tests {
         // Another user's of the same machine.
         let others = PartialImage {
             user: Some("bob".to_owned()),
-            created: own_keeper.created,
+            created: own_partial.created,
             ..beside
         };
         assert!(!is_own(&others, &own.identity, &env) && !is_over(&others, &own.identity, &env));

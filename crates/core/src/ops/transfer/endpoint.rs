@@ -27,14 +27,14 @@ const SYSTEM_CONTAINERD_ROOT: &str = "/var/lib/containerd";
 pub struct TransferEndpoint {
     /// As people call it.
     pub name: String,
-    way: Way,
+    kind: EndpointKind,
     /// The dock that was meant, perhaps, where a name is none of a dock.
     near: Option<String>,
 }
 
 /// How it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Way {
+enum EndpointKind {
     /// As the docker client would.
     Environment,
     /// At this address.
@@ -52,20 +52,20 @@ impl TransferEndpoint {
     /// # Errors
     /// What is none of them.
     pub fn of(word: &str, key: &dyn Fn() -> Result<Option<PathBuf>>, env: &Env) -> Result<Self> {
-        let named = |way| Self {
+        let named = |kind| Self {
             name: word.to_owned(),
-            way,
+            kind,
             near: None,
         };
         let docks = Docks::read(env)?;
         if docks.is_here(word) {
             return Ok(Self {
                 name: LOCALHOST.to_owned(),
-                ..named(Way::Choice(Box::new(dock_engine::here(env)?)))
+                ..named(EndpointKind::Choice(Box::new(dock_engine::here(env)?)))
             });
         }
         if let Some(dock) = docks.find(word) {
-            return Ok(named(Way::Dock(Box::new(dock.clone()))));
+            return Ok(named(EndpointKind::Dock(Box::new(dock.clone()))));
         }
         let wrong = |why: &str| {
             Error::usage(format!("{word:?} is no place for images: {why}"))
@@ -87,7 +87,7 @@ impl TransferEndpoint {
             socket,
         } = endpoint
         else {
-            return Ok(named(Way::Choice(Box::new(Choice {
+            return Ok(named(EndpointKind::Choice(Box::new(Choice {
                 endpoint,
                 origin: Origin::Host,
             }))));
@@ -97,7 +97,7 @@ impl TransferEndpoint {
             None => (None, destination),
         };
         let near = nearest(&host, docks.iter().map(|dock| dock.moniker.as_str())).map(str::to_owned);
-        let way = Way::Address(Box::new(Dock {
+        let kind = EndpointKind::Address(Box::new(Dock {
             moniker: moniker_of(&host),
             access: Access::Ssh(SshAccess {
                 host,
@@ -109,7 +109,7 @@ impl TransferEndpoint {
             workspace: None,
             forward: crate::docks::Forward::None,
         }));
-        Ok(Self { near, ..named(way) })
+        Ok(Self { near, ..named(kind) })
     }
 
     /// The engine that the call is for.
@@ -123,12 +123,12 @@ impl TransferEndpoint {
                 Ok(match docks.named(moniker)? {
                     Named::Here => Self {
                         name: LOCALHOST.to_owned(),
-                        way: Way::Choice(Box::new(dock_engine::here(&context.env)?)),
+                        kind: EndpointKind::Choice(Box::new(dock_engine::here(&context.env)?)),
                         near: None,
                     },
                     Named::Dock(dock) => Self {
                         name: moniker.clone(),
-                        way: Way::Dock(Box::new(dock.clone())),
+                        kind: EndpointKind::Dock(Box::new(dock.clone())),
                         near: None,
                     },
                 })
@@ -144,7 +144,7 @@ impl TransferEndpoint {
                 };
                 Ok(Self {
                     name,
-                    way: Way::Environment,
+                    kind: EndpointKind::Environment,
                     near: None,
                 })
             }
@@ -156,11 +156,11 @@ impl TransferEndpoint {
     /// # Errors
     /// A place that can't be reached, or no engine there.
     pub async fn connect(&self, env: &Env) -> Result<Engine> {
-        match &self.way {
-            Way::Environment => Engine::connect(env).await,
-            Way::Choice(choice) => Engine::connect_to((**choice).clone()).await,
-            Way::Dock(dock) => dock_engine::connect(dock, env, &CallOptions::of_terminal()).await,
-            Way::Address(dock) => {
+        match &self.kind {
+            EndpointKind::Environment => Engine::connect(env).await,
+            EndpointKind::Choice(choice) => Engine::connect_to((**choice).clone()).await,
+            EndpointKind::Dock(dock) => dock_engine::connect(dock, env, &CallOptions::of_terminal()).await,
+            EndpointKind::Address(dock) => {
                 // An agent that was started for nothing but a look does not stay.
                 let connected = dock_engine::connect(dock, env, &CallOptions::of_terminal().briefly()).await;
                 if connected.is_err()
@@ -181,8 +181,8 @@ impl TransferEndpoint {
     /// Bytes that are free where its engine keeps images; `None` where nobody can look.
     pub async fn free(&self, engine: &Engine, info: &SystemInfo, env: &Env) -> Option<u64> {
         let root = image_root(info)?;
-        let disk = match &self.way {
-            Way::Dock(dock) | Way::Address(dock) => {
+        let disk = match &self.kind {
+            EndpointKind::Dock(dock) | EndpointKind::Address(dock) => {
                 let agent = dock_engine::agent(dock, env).ok()??;
                 facts::disk(root, &agent, &CallOptions::unattended()).await
             }
@@ -246,26 +246,26 @@ mod tests {
                 Ok(())
             })
             .unwrap();
-        let way = |word: &str| {
+        let kind = |word: &str| {
             TransferEndpoint::of(word, &|| Ok(Some("/key".into())), &env)
                 .unwrap()
-                .way
+                .kind
         };
-        assert!(matches!(way("far"), Way::Dock(dock) if dock.moniker == "far"));
+        assert!(matches!(kind("far"), EndpointKind::Dock(dock) if dock.moniker == "far"));
         for word in ["local", "localhost"] {
             let place = TransferEndpoint::of(word, &|| Ok(None), &env).unwrap();
             assert_eq!(place.name, "localhost");
-            assert!(matches!(place.way, Way::Choice(choice) if choice.origin == Origin::Default));
+            assert!(matches!(place.kind, EndpointKind::Choice(choice) if choice.origin == Origin::Default));
         }
         assert!(
-            matches!(way("unix:///x.sock"), Way::Choice(choice) if choice.endpoint == Endpoint::Unix("/x.sock".into()))
+            matches!(kind("unix:///x.sock"), EndpointKind::Choice(choice) if choice.endpoint == Endpoint::Unix("/x.sock".into()))
         );
         for (word, user, host, port) in [
             ("box", None, "box", None),
             ("ann@box:2222", Some("ann"), "box", Some(2222)),
             ("ann@[fe80::1]:22", Some("ann"), "fe80::1", Some(22)),
         ] {
-            let Way::Address(dock) = way(word) else {
+            let EndpointKind::Address(dock) = kind(word) else {
                 panic!("{word}")
             };
             let Access::Ssh(ssh) = dock.access else {
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn local_is_this_machine_also_in_a_docked_shell() {
         let (_home, env) = env(&[("DOCKER_HOST", "tcp://10.0.0.1:2375"), ("DOCKER_IP", "10.0.0.1")]);
-        let Way::Choice(choice) = TransferEndpoint::of("localhost", &|| Ok(None), &env).unwrap().way else {
+        let EndpointKind::Choice(choice) = TransferEndpoint::of("localhost", &|| Ok(None), &env).unwrap().kind else {
             panic!("not local");
         };
         assert_eq!(choice.endpoint, Endpoint::Unix("/var/run/docker.sock".into()));

@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_keeper_is_an_image_of_the_lowest_layers() {
+    fn a_partial_image_is_of_the_lowest_layers() {
         let (image, variants) = image();
         let identity = Identity {
             id: "0123456789abcdef".to_owned(),

@@ -33,9 +33,9 @@ use crate::patience::{Exhausted, Patience};
 use abort::{is_over, is_own};
 use endpoint::TransferEndpoint;
 use manifests::partial_label;
-use plan::{Plan, Room};
+use plan::{DiskSpace, Plan};
 use running::{Identity, Running};
-use send::{End, Failure, Shipment, Tally};
+use send::{ConnectedEndpoint, Shipment, TransferCounters, TransferFailure};
 use verify::{PartialImage, partial_images, present, remove, remove_unnamed, verify};
 
 /// What was changed under us is planned so often anew.
@@ -60,7 +60,7 @@ pub struct TransferArgs {
 /// How it went with an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub enum TransferStatus {
     /// It was sent.
     Transferred,
     /// It was there already.
@@ -75,7 +75,7 @@ pub struct TransferReport {
     /// As it was asked for, or the name that this means.
     pub image: String,
     /// How it went.
-    pub status: Status,
+    pub status: TransferStatus,
     /// The digest of its configuration, the same at both ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_digest: Option<String>,
@@ -108,12 +108,12 @@ struct PlanReport {
 
 /// All that `--json` prints.
 #[derive(Serialize)]
-struct Document<T> {
+struct TransferDocument<T> {
     images: Vec<T>,
 }
 
 /// An image that is asked for.
-struct Wanted {
+struct RequestedImage {
     /// What the engine is asked for.
     reference: String,
     /// The image type, where it is one.
@@ -196,13 +196,13 @@ pub fn abort(context: &Context, destination: &str, all: bool) -> Result<ExitStat
 }
 
 impl Route<'_> {
-    async fn connect(&self) -> Result<(End, End)> {
+    async fn connect(&self) -> Result<(ConnectedEndpoint, ConnectedEndpoint)> {
         let env = &self.context.env;
         let end = async |place: &TransferEndpoint| {
             let engine = place.connect(env).await?;
             let (info, platform) = tokio::try_join!(engine.info(), platform(&engine))?;
             let store = Store::of(&engine, &info).await?;
-            Ok::<_, Error>(End {
+            Ok::<_, Error>(ConnectedEndpoint {
                 engine,
                 info: Arc::new(info),
                 platform,
@@ -214,7 +214,7 @@ impl Route<'_> {
     }
 
     /// An image need not be sent to the engine that has it.
-    fn check_distinct(&self, source: &End, dest: &End) -> Result<()> {
+    fn check_distinct(&self, source: &ConnectedEndpoint, dest: &ConnectedEndpoint) -> Result<()> {
         let (here, there) = (&source.info, &dest.info);
         // Machines that were cloned have the same ID, and another name.
         let same = here.id.is_some() && here.id == there.id && here.name == there.name;
@@ -229,7 +229,12 @@ impl Route<'_> {
         })
     }
 
-    async fn show_plans(&self, wanted: &[Wanted], source: &End, dest: &End) -> Result<ExitStatus> {
+    async fn show_plans(
+        &self,
+        wanted: &[RequestedImage],
+        source: &ConnectedEndpoint,
+        dest: &ConnectedEndpoint,
+    ) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         let mut worst = ExitStatus::SUCCESS;
         let (mut reports, mut failed) = (Vec::new(), Vec::new());
@@ -266,13 +271,13 @@ impl Route<'_> {
             }
         }
         if printer.json() {
-            let done = Document { images: reports };
+            let done = TransferDocument { images: reports };
             printer.result_json(&WithFailures { done, failed })?;
         }
         Ok(worst)
     }
 
-    fn plan_line(&self, wanted: &Wanted, plan: &Plan) -> String {
+    fn plan_line(&self, wanted: &RequestedImage, plan: &Plan) -> String {
         let to_send = match plan.sent {
             0 => "no layer to send".to_owned(),
             number => format!("{} to send ({})", counted(number, "layer"), amount(plan)),
@@ -285,7 +290,7 @@ impl Route<'_> {
         )
     }
 
-    async fn image(&self, wanted: &Wanted, source: &End) -> Result<StoredImage> {
+    async fn image(&self, wanted: &RequestedImage, source: &ConnectedEndpoint) -> Result<StoredImage> {
         let image = source.store.image(&source.engine, &wanted.reference).await;
         image.map_err(|error| match &wanted.built_as {
             Some(name) if error.class() == Class::Failed => error.hint(hint!("build it first: build-image {}", name)),
@@ -294,7 +299,7 @@ impl Route<'_> {
     }
 
     /// Says what of the image does not arrive as one may think.
-    fn warn(&self, wanted: &Wanted, image: &StoredImage, plan: &Plan, dest: &End) {
+    fn warn(&self, wanted: &RequestedImage, image: &StoredImage, plan: &Plan, dest: &ConnectedEndpoint) {
         let target = &dest.platform;
         let chosen = plan::chosen(image, target);
         let differs = chosen.is_some_and(|chosen| {
@@ -324,9 +329,9 @@ impl Route<'_> {
 
     async fn send_each(
         &self,
-        wanted: &[Wanted],
-        mut source: End,
-        mut dest: End,
+        wanted: &[RequestedImage],
+        mut source: ConnectedEndpoint,
+        mut dest: ConnectedEndpoint,
         identity: &Identity,
     ) -> Result<ExitStatus> {
         let printer = &self.context.printer;
@@ -335,26 +340,26 @@ impl Route<'_> {
         let mut gone = false;
         for wanted in wanted {
             let began = Instant::now();
-            let tally = Arc::new(Tally::default());
+            let counters = Arc::new(TransferCounters::default());
             // Where an engine stayed away for so long, it is asked once more for each of the others.
             let sent = match if gone { self.connect().await.map(Some) } else { Ok(None) } {
                 Ok(again) => {
                     if let Some(ends) = again {
                         (source, dest) = ends;
                     }
-                    self.send(wanted, &mut source, &mut dest, &tally, identity).await
+                    self.send(wanted, &mut source, &mut dest, &counters, identity).await
                 }
                 Err(error) => Err(error),
             };
             gone = sent.as_ref().is_err_and(|error| error.class() == Class::Unreachable);
             let mut report = TransferReport {
                 image: wanted.reference.clone(),
-                status: Status::Failed,
+                status: TransferStatus::Failed,
                 config_digest: None,
                 id: None,
-                layers_sent: tally.layers.load(Ordering::Relaxed),
+                layers_sent: counters.layers.load(Ordering::Relaxed),
                 layers_skipped: 0,
-                bytes_sent: tally.bytes.load(Ordering::Relaxed),
+                bytes_sent: counters.bytes.load(Ordering::Relaxed),
                 seconds: began.elapsed().as_secs_f64(),
                 why: None,
             };
@@ -365,7 +370,8 @@ impl Route<'_> {
                     report.config_digest = Some(arrived.config.to_string());
                     report.id = Some(arrived.id.to_string());
                     // Whatever was there between two tries was sent by the first of them.
-                    (report.layers_sent, report.layers_skipped) = tally.first_plan.get().copied().unwrap_or_default();
+                    (report.layers_sent, report.layers_skipped) =
+                        counters.first_plan.get().copied().unwrap_or_default();
                     if !printer.json() {
                         printer.result(&self.result_line(&report));
                     }
@@ -379,7 +385,7 @@ impl Route<'_> {
             reports.push(report);
         }
         if printer.json() {
-            printer.result_json(&Document { images: reports })?;
+            printer.result_json(&TransferDocument { images: reports })?;
         }
         Ok(worst)
     }
@@ -387,7 +393,7 @@ impl Route<'_> {
     fn result_line(&self, report: &TransferReport) -> String {
         let (image, to) = (visible(&report.image), visible(&self.to.name));
         match report.status {
-            Status::Present => format!(
+            TransferStatus::Present => format!(
                 "{image} is on {to} already: {}",
                 counted(report.layers_skipped, "layer")
             ),
@@ -404,35 +410,35 @@ impl Route<'_> {
     /// Sends one image, over as many tries as it takes.
     async fn send(
         &self,
-        wanted: &Wanted,
-        source: &mut End,
-        dest: &mut End,
-        tally: &Arc<Tally>,
+        wanted: &RequestedImage,
+        source: &mut ConnectedEndpoint,
+        dest: &mut ConnectedEndpoint,
+        counters: &Arc<TransferCounters>,
         identity: &Identity,
     ) -> Result<Arrived> {
         let (mut plans, mut careful) = (0, false);
         let mut patience = Patience::default();
         loop {
-            let before = tally.layers.load(Ordering::Relaxed);
-            let failure = match self.attempt(wanted, source, dest, tally, careful, identity).await {
+            let before = counters.layers.load(Ordering::Relaxed);
+            let failure = match self.attempt(wanted, source, dest, counters, careful, identity).await {
                 Ok(arrived) => return Ok(arrived),
                 Err(failure) => failure,
             };
-            if tally.layers.load(Ordering::Relaxed) > before {
+            if counters.layers.load(Ordering::Relaxed) > before {
                 patience.renew();
             }
             match failure {
-                Failure::Final(error) => return Err(self.with_partial_images(error, dest, identity).await),
-                Failure::Misread(_) if !careful => careful = true,
-                Failure::Misread(error) => return Err(self.with_partial_images(error, dest, identity).await),
-                Failure::Changed(error) => {
+                TransferFailure::Final(error) => return Err(self.with_partial_images(error, dest, identity).await),
+                TransferFailure::Misread(_) if !careful => careful = true,
+                TransferFailure::Misread(error) => return Err(self.with_partial_images(error, dest, identity).await),
+                TransferFailure::Changed(error) => {
                     plans += 1;
                     careful = true;
                     if plans == PLANS {
                         return Err(self.with_partial_images(error, dest, identity).await);
                     }
                 }
-                Failure::Lost(error) => {
+                TransferFailure::Lost(error) => {
                     let printer = &self.context.printer;
                     printer.warning(&format!(
                         "the link was cut ({}); trying again, with the layers that arrived kept on {}",
@@ -448,7 +454,7 @@ impl Route<'_> {
                     match patience.mended(error, async || self.connect().await, waiting).await {
                         Ok((new_source, new_dest)) => {
                             (*source, *dest) = (new_source, new_dest);
-                            self.wait_for_late(dest, tally).await;
+                            self.wait_for_late(dest, counters).await;
                         }
                         Err(exhausted) => {
                             self.kept_warning();
@@ -473,13 +479,13 @@ impl Route<'_> {
 
     async fn attempt(
         &self,
-        wanted: &Wanted,
-        source: &End,
-        dest: &End,
-        tally: &Arc<Tally>,
+        wanted: &RequestedImage,
+        source: &ConnectedEndpoint,
+        dest: &ConnectedEndpoint,
+        counters: &Arc<TransferCounters>,
         careful: bool,
         identity: &Identity,
-    ) -> Result<Arrived, Failure> {
+    ) -> Result<Arrived, TransferFailure> {
         // The disk is asked for meanwhile: on a far link, each question takes its time.
         let mut free = std::pin::pin!(self.free(dest));
         let mut looked = None;
@@ -495,12 +501,12 @@ impl Route<'_> {
             }
         };
         let plan = Plan::new(&image, &inventory, &dest.platform);
-        if tally.first_plan.get().is_none() {
+        if counters.first_plan.get().is_none() {
             self.warn(wanted, &image, &plan, dest);
         }
         *self.sending() = Some(image.id.clone());
         let config = config_of(&image, &plan);
-        let (first_sent, _) = *tally.first_plan.get_or_init(|| (plan.sent, plan.skipped));
+        let (first_sent, _) = *counters.first_plan.get_or_init(|| (plan.sent, plan.skipped));
         if let Some(id) = present(&image, &plan, dest, &inventory).await? {
             // Who gives containerd's store a name anew takes it away for a moment.
             if !has_name(&image, &id, dest).await? {
@@ -509,9 +515,9 @@ impl Route<'_> {
             self.forget_partial_images(&image.id, dest, identity).await?;
             return Ok(Arrived {
                 status: if first_sent > 0 {
-                    Status::Transferred
+                    TransferStatus::Transferred
                 } else {
-                    Status::Present
+                    TransferStatus::Present
                 },
                 id,
                 config,
@@ -530,7 +536,7 @@ impl Route<'_> {
             image,
             plan,
             identity: identity.clone(),
-            tally: Arc::clone(tally),
+            counters: Arc::clone(counters),
             bars,
             careful,
             pace: image_load::pace(&dest.engine),
@@ -546,32 +552,32 @@ impl Route<'_> {
                 let _ = remove_unnamed(&dest.engine, &documents.id).await;
             }
             return Err(match error.class() {
-                Class::Unreachable => Failure::Lost(error),
-                _ => Failure::Changed(error),
+                Class::Unreachable => TransferFailure::Lost(error),
+                _ => TransferFailure::Changed(error),
             });
         }
         self.name(&shipment.image, &documents.id, dest).await?;
         self.forget_partial_images(&shipment.image.id, dest, identity).await?;
         Ok(Arrived {
-            status: Status::Transferred,
+            status: TransferStatus::Transferred,
             id: documents.id,
             config,
         })
     }
 
     /// Gives the image its name at the destination, and looks whether it has it.
-    async fn name(&self, image: &StoredImage, id: &Digest, dest: &End) -> Result<(), Failure> {
+    async fn name(&self, image: &StoredImage, id: &Digest, dest: &ConnectedEndpoint) -> Result<(), TransferFailure> {
         let Some(name) = &image.name else { return Ok(()) };
         image_store::tag(&dest.engine, id, name)
             .await
             .map_err(|error| match error.class() {
                 // It had no name for a moment, and may have been taken for unused.
-                Class::Failed => Failure::Changed(error),
-                _ => Failure::of(error),
+                Class::Failed => TransferFailure::Changed(error),
+                _ => TransferFailure::of(error),
             })?;
         match has_name(image, id, dest).await? {
             true => Ok(()),
-            false => Err(Failure::Changed(Error::failed(format!(
+            false => Err(TransferFailure::Changed(Error::failed(format!(
                 "{name} is another image on {} now",
                 self.to.name
             )))),
@@ -580,11 +586,11 @@ impl Route<'_> {
 
     /// Waits, for a moment, for the layers that went whole before the link was cut: an engine that got them is still at it,
     /// and they need not be sent again.
-    async fn wait_for_late(&self, dest: &End, tally: &Tally) {
+    async fn wait_for_late(&self, dest: &ConnectedEndpoint, counters: &TransferCounters) {
         let Some(image) = self.sending().clone() else { return };
         let label = partial_label(&image);
         let began = Instant::now();
-        let mut late = tally.take_unanswered();
+        let mut late = counters.take_unanswered();
         while !late.is_empty() && began.elapsed() < LATE {
             // Whether the engine answers, the next try finds out.
             let there = partial_images(&dest.engine, &label).await.unwrap_or_default();
@@ -594,7 +600,12 @@ impl Route<'_> {
     }
 
     /// Removes what kept the layers of an image that is whole now, and leaves what another transfer of it still needs.
-    async fn forget_partial_images(&self, image: &Digest, dest: &End, identity: &Identity) -> Result<(), Failure> {
+    async fn forget_partial_images(
+        &self,
+        image: &Digest,
+        dest: &ConnectedEndpoint,
+        identity: &Identity,
+    ) -> Result<(), TransferFailure> {
         let label = partial_label(image);
         let removed = async {
             let found = partial_images(&dest.engine, &label).await?;
@@ -607,7 +618,7 @@ impl Route<'_> {
         };
         match removed.await {
             Ok(()) => Ok(()),
-            Err(error) if error.class() == Class::Unreachable => Err(Failure::Lost(error)),
+            Err(error) if error.class() == Class::Unreachable => Err(TransferFailure::Lost(error)),
             // The image is there, and whole.
             Err(error) => {
                 self.context.printer.warning(&format!(
@@ -621,7 +632,7 @@ impl Route<'_> {
     }
 
     /// Says that layers are kept at the destination, where there are.
-    async fn with_partial_images(&self, error: Error, dest: &End, identity: &Identity) -> Error {
+    async fn with_partial_images(&self, error: Error, dest: &ConnectedEndpoint, identity: &Identity) -> Error {
         let Some(image) = self.sending().clone() else {
             return error;
         };
@@ -669,7 +680,7 @@ impl Route<'_> {
     }
 
     /// Bytes that are free at the destination; `None` where nobody can look.
-    async fn free(&self, dest: &End) -> Option<u64> {
+    async fn free(&self, dest: &ConnectedEndpoint) -> Option<u64> {
         self.to.free(&dest.engine, &dest.info, &self.context.env).await
     }
 
@@ -681,7 +692,7 @@ impl Route<'_> {
             self.context.printer.detail("how much space is free there is not known");
             return Ok(());
         };
-        let Room { least, most } = plan.room;
+        let DiskSpace { least, most } = plan.room;
         if free < least {
             return Err(Error::failed(format!(
                 "{} has {} free, and needs {} for what is to be sent, packed and unpacked",
@@ -704,7 +715,7 @@ impl Route<'_> {
 }
 
 /// Whether the image's name, where it has one, leads to this ID at the destination.
-async fn has_name(image: &StoredImage, id: &Digest, dest: &End) -> Result<bool> {
+async fn has_name(image: &StoredImage, id: &Digest, dest: &ConnectedEndpoint) -> Result<bool> {
     let Some(name) = &image.name else { return Ok(true) };
     let found = image::find(&dest.engine, name).await?;
     Ok(found.is_some_and(|facts| facts.id == id.as_str()))
@@ -712,7 +723,7 @@ async fn has_name(image: &StoredImage, id: &Digest, dest: &End) -> Result<bool> 
 
 /// An image at the destination.
 struct Arrived {
-    status: Status,
+    status: TransferStatus,
     id: Digest,
     config: Digest,
 }
@@ -739,7 +750,7 @@ fn key(context: &Context) -> Result<Option<PathBuf>> {
 }
 
 /// Image types of the project, where we are in one, stand for what build-image made of them.
-fn wanted(context: &Context, images: &[String]) -> Result<Vec<Wanted>> {
+fn wanted(context: &Context, images: &[String]) -> Result<Vec<RequestedImage>> {
     let project = match Project::find(&context.working_dir, &context.env) {
         Ok(project) => Some(project),
         // In a project whose configuration is damaged or does not count, nobody knows what an image type stands for.
@@ -751,7 +762,7 @@ fn wanted(context: &Context, images: &[String]) -> Result<Vec<Wanted>> {
         }
         Err(_) => None,
     };
-    let mut all: Vec<Wanted> = Vec::new();
+    let mut all: Vec<RequestedImage> = Vec::new();
     for image in images {
         let built = project.as_ref().filter(|project| project.runnable(image).is_ok());
         let wanted = match built {
@@ -759,12 +770,12 @@ fn wanted(context: &Context, images: &[String]) -> Result<Vec<Wanted>> {
                 let named = project.designation(image)?;
                 named.notes.iter().for_each(|note| context.printer.warning(note));
                 let Designation { name, tag } = named.designation;
-                Wanted {
+                RequestedImage {
                     reference: format!("{name}:{tag}"),
                     built_as: Some(image.clone()),
                 }
             }
-            None => Wanted {
+            None => RequestedImage {
                 reference: image.clone(),
                 built_as: None,
             },

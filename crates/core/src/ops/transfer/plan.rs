@@ -26,12 +26,12 @@ pub struct Plan {
     /// Whether that is their files' size only, which is a little less.
     pub about: bool,
     /// The room that they take at the destination.
-    pub room: Room,
+    pub room: DiskSpace,
 }
 
 /// Bytes of a disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct DiskSpace {
     /// So much is used at some time, whatever the engine does.
     pub least: u64,
     /// So much may be used, where the engine unpacks nothing before all has come.
@@ -145,7 +145,7 @@ pub fn chosen<'a>(image: &'a StoredImage, target: &Platform) -> Option<&'a Varia
 
 /// The room for what is sent: the layers as they come, and their files. The classic store has an archive's layers as they
 /// come until it has unpacked them; containerd's store keeps both.
-fn room(classic: bool, variants: &[Variant], archives: &[Archive], own: Option<&Digest>) -> Room {
+fn room(classic: bool, variants: &[Variant], archives: &[Archive], own: Option<&Digest>) -> DiskSpace {
     let (mut coming, mut files, mut least) = (0_u64, 0_u64, 0_u64);
     for archive in archives {
         let Some(variant) = variants.get(archive.variant) else {
@@ -166,7 +166,7 @@ fn room(classic: bool, variants: &[Variant], archives: &[Archive], own: Option<&
         let now = if classic { packed } else { coming };
         least = least.max(files.saturating_add(now));
     }
-    Room {
+    DiskSpace {
         least,
         most: files.saturating_add(coming),
     }

@@ -22,8 +22,8 @@ use super::plan::Plan;
 use super::running::Identity;
 use crate::docker::connect::engine::{Engine, refusal};
 use crate::docker::images::content_store::Content;
-use crate::docker::images::image_load::{self, LoadError, Part, SharedPace};
-use crate::docker::images::image_save::{self, Found, Names, Pass, PieceReader};
+use crate::docker::images::image_load::{self, ArchivePart, LoadError, SharedPace};
+use crate::docker::images::image_save::{self, LayerPaths, Pass, PieceReader, SavedPart};
 use crate::docker::images::image_store::{Inventory, Layer, Store, StoredImage, layer_type};
 use crate::docker::images::manifest::{Descriptor, Digest, LAYER, Platform};
 use crate::docker::images::unpacking;
@@ -43,7 +43,7 @@ const SILENCES: usize = 2;
 
 /// Why a transfer did not come to its end.
 #[derive(Debug)]
-pub enum Failure {
+pub enum TransferFailure {
     /// The link to an engine was cut: try again.
     Lost(Error),
     /// What is there is not what the plan was made of: plan again.
@@ -54,7 +54,7 @@ pub enum Failure {
     Final(Error),
 }
 
-impl Failure {
+impl TransferFailure {
     /// An error of a call to an engine.
     pub fn of(error: Error) -> Self {
         match error.class() {
@@ -64,7 +64,7 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for TransferFailure {
     fn from(error: Error) -> Self {
         Self::of(error)
     }
@@ -72,7 +72,7 @@ impl From<Error> for Failure {
 
 /// One end of a transfer, connected.
 #[derive(Clone)]
-pub struct End {
+pub struct ConnectedEndpoint {
     /// Its engine.
     pub engine: Engine,
     /// What it said of itself when it was connected.
@@ -85,7 +85,7 @@ pub struct End {
 
 /// What a transfer counts, over all its tries.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct TransferCounters {
     /// Bytes of request bodies that went to the destination.
     pub bytes: Arc<AtomicU64>,
     /// Layers of archives that were loaded, as far as we were told.
@@ -96,7 +96,7 @@ pub struct Tally {
     unanswered: Mutex<Vec<Digest>>,
 }
 
-impl Tally {
+impl TransferCounters {
     /// The images with layers for the next try that may still come to be at the destination: an engine finishes a load of
     /// which it has all, though nobody waits for its answer any more.
     pub fn take_unanswered(&self) -> Vec<Digest> {
@@ -118,9 +118,9 @@ impl Tally {
 /// A transfer that is on its way.
 pub struct Shipment {
     /// Where from.
-    pub source: End,
+    pub source: ConnectedEndpoint,
     /// Where to.
-    pub dest: End,
+    pub dest: ConnectedEndpoint,
     /// What.
     pub image: StoredImage,
     /// How.
@@ -128,7 +128,7 @@ pub struct Shipment {
     /// Whose it is.
     pub identity: Identity,
     /// Counts.
-    pub tally: Arc<Tally>,
+    pub counters: Arc<TransferCounters>,
     /// What is seen of it.
     pub bars: Bars,
     /// Whether the names in the source's archive are not to be guessed, and all that it has is checked here.
@@ -182,16 +182,16 @@ impl Shipment {
     /// Sends all, and gives what the image is made of at the destination, where it has no name yet.
     ///
     /// # Errors
-    /// [`Failure`]; nothing but whole layers is left at the destination then.
-    pub async fn send(self: &Arc<Self>) -> Result<Manifests, Failure> {
+    /// [`TransferFailure`]; nothing but whole layers is left at the destination then.
+    pub async fn send(self: &Arc<Self>) -> Result<Manifests, TransferFailure> {
         tokio::select! {
             sent = self.send_all() => sent,
-            lost = silence(&self.dest.engine) => Err(Failure::Lost(lost)),
-            lost = silence(&self.source.engine) => Err(Failure::Lost(lost)),
+            lost = silence(&self.dest.engine) => Err(TransferFailure::Lost(lost)),
+            lost = silence(&self.source.engine) => Err(TransferFailure::Lost(lost)),
         }
     }
 
-    async fn send_all(self: &Arc<Self>) -> Result<Manifests, Failure> {
+    async fn send_all(self: &Arc<Self>) -> Result<Manifests, TransferFailure> {
         let (turn, _) = watch::channel(0);
         let (open, mut opening) = mpsc::unbounded_channel();
         let feeding = self.feed(Opener {
@@ -220,7 +220,7 @@ impl Shipment {
                         return Err(failure);
                     }
                 }
-                else => return Err(Failure::Final(Error::failed("a load was lost"))),
+                else => return Err(TransferFailure::Final(Error::failed("a load was lost"))),
             }
         }
     }
@@ -298,7 +298,7 @@ impl Shipment {
         // An archive says how long a file is before the file, and packed layers need not: what was counted is read again.
         let size = unpack(content, layer, blob, None).await?;
         let mut bar = self.bars.part(layer.diff_id.short(), layer.size, size);
-        let file = Part::File {
+        let file = ArchivePart::File {
             path: path.to_owned(),
             size,
         };
@@ -313,10 +313,10 @@ impl Shipment {
             .plan
             .variants
             .first()
-            .ok_or_else(|| Failure::Final(Error::failed("the image has no parts")))?;
+            .ok_or_else(|| TransferFailure::Final(Error::failed("the image has no parts")))?;
         let diff_ids: Vec<Digest> = variant.layers.iter().map(|layer| layer.diff_id.clone()).collect();
         let mut sorter = Sorter::new(self, opener);
-        let mut names = Names::of(&self.image.id, &diff_ids);
+        let mut names = LayerPaths::of(&self.image.id, &diff_ids);
         if self.careful {
             names = names.certain();
         }
@@ -331,7 +331,7 @@ impl Shipment {
     /// One `docker save`, of which what is wanted is handed on.
     async fn pass(
         self: &Arc<Self>,
-        names: &Names,
+        names: &LayerPaths,
         diff_ids: &[Digest],
         sorter: &mut Sorter<'_>,
     ) -> Result<Pass, FeedError> {
@@ -340,11 +340,14 @@ impl Shipment {
             .method(Method::GET)
             .uri(format!("/images/{}/get", self.image.id))
             .body(Empty::<Bytes>::new())
-            .map_err(|cause| Failure::Final(Error::failed("the image can't be asked for").because(cause)))?;
-        let response = engine.worked(engine.request(request)).await.map_err(Failure::of)?;
+            .map_err(|cause| TransferFailure::Final(Error::failed("the image can't be asked for").because(cause)))?;
+        let response = engine
+            .worked(engine.request(request))
+            .await
+            .map_err(TransferFailure::of)?;
         if !response.status().is_success() {
             let error = Error::failed(format!("the layers of {} can't be read", self.image.id.short()));
-            return Err(Failure::Final(error.because(refusal(response).await)).into());
+            return Err(TransferFailure::Final(error.because(refusal(response).await)).into());
         }
         let (pieces, coming) = mpsc::channel(PIECES);
         let (found, mut finding) = mpsc::channel(PIECES);
@@ -374,22 +377,22 @@ impl Shipment {
         sorted?;
         match reading.await {
             Ok(Ok(pass)) => Ok(pass),
-            Ok(Err(cause)) if broken => Err(Failure::Lost(engine.lost(cause)).into()),
-            Ok(Err(cause)) => Err(Failure::Misread(
+            Ok(Err(cause)) if broken => Err(TransferFailure::Lost(engine.lost(cause)).into()),
+            Ok(Err(cause)) => Err(TransferFailure::Misread(
                 Error::failed(format!("the layers of {} can't be read", self.image.id.short())).because(cause),
             )
             .into()),
-            Err(cause) => Err(Failure::Final(Error::failed("a thread ended early").because(cause)).into()),
+            Err(cause) => Err(TransferFailure::Final(Error::failed("a thread ended early").because(cause)).into()),
         }
     }
 
     /// What comes at the end of an archive, when all before it was loaded.
-    fn documents(&self, number: usize, config: Option<&[u8]>) -> Result<Manifests, Failure> {
-        let missing = || Failure::Final(Error::failed("a part of the archive is missing"));
+    fn documents(&self, number: usize, config: Option<&[u8]>) -> Result<Manifests, TransferFailure> {
+        let missing = || TransferFailure::Final(Error::failed("a part of the archive is missing"));
         let archive = self.plan.archives.get(number).ok_or_else(missing)?;
         let variant = self.plan.variants.get(archive.variant).ok_or_else(missing)?;
         let last = self.plan.is_last(number);
-        let placed = |number: usize, end: usize| -> Result<Vec<Descriptor>, Failure> {
+        let placed = |number: usize, end: usize| -> Result<Vec<Descriptor>, TransferFailure> {
             let placed = self.placed();
             (0..end)
                 .map(|at| placed.get(&(number, at)).cloned().ok_or_else(missing))
@@ -438,7 +441,7 @@ async fn silence(engine: &Engine) -> Error {
     }
 }
 
-type Load = BoxFuture<'static, Result<Manifests, Failure>>;
+type Load = BoxFuture<'static, Result<Manifests, TransferFailure>>;
 
 /// Begins loads.
 struct Opener {
@@ -452,11 +455,11 @@ enum FeedError {
     /// The load that they are for has ended.
     Gone,
     /// They can't be read.
-    Failure(Failure),
+    Failure(TransferFailure),
 }
 
-impl From<Failure> for FeedError {
-    fn from(failure: Failure) -> Self {
+impl From<TransferFailure> for FeedError {
+    fn from(failure: TransferFailure) -> Self {
         Self::Failure(failure)
     }
 }
@@ -472,7 +475,7 @@ impl Opener {
         let shipment = Arc::clone(&self.shipment);
         let (parts, loading) = image_load::begin(
             &shipment.dest.engine,
-            Arc::clone(&shipment.tally.bytes),
+            Arc::clone(&shipment.counters.bytes),
             Arc::clone(&shipment.pace),
         );
         let (close, closed) = oneshot::channel();
@@ -494,40 +497,40 @@ impl Opener {
                 let documents = shipment.documents(number, config.as_deref())?;
                 for (path, text) in &documents.files {
                     let size = text.len() as u64;
-                    let file = Part::File {
+                    let file = ArchivePart::File {
                         path: path.clone(),
                         size,
                     };
-                    for part in [file, Part::Data(Bytes::from(text.clone()))] {
+                    for part in [file, ArchivePart::Data(Bytes::from(text.clone()))] {
                         if ending.send(part).await.is_err() {
                             return std::future::pending().await;
                         }
                     }
                 }
                 if !shipment.plan.is_last(number) {
-                    shipment.tally.lock_unanswered().push(documents.id.clone());
+                    shipment.counters.lock_unanswered().push(documents.id.clone());
                 }
                 // Whoever does not take it says why.
-                let _ = ending.send(Part::End).await;
-                Ok::<_, Failure>(documents)
+                let _ = ending.send(ArchivePart::End).await;
+                Ok::<_, TransferFailure>(documents)
             };
             let documents = tokio::select! {
                 ended = &mut loading => {
                     return Err(match ended {
                         Err(error) => shipment.load_failure(error),
-                        Ok(()) => Failure::Final(Error::failed("the engine took an archive before its end")),
+                        Ok(()) => TransferFailure::Final(Error::failed("the engine took an archive before its end")),
                     });
                 }
                 documents = tail => documents?,
             };
             let loaded = loading.await;
             if !matches!(loaded, Err(LoadError::Lost(_))) {
-                shipment.tally.answered(&documents.id);
+                shipment.counters.answered(&documents.id);
             }
             loaded.map_err(|error| shipment.load_failure(error))?;
             let archive = shipment.plan.archives.get(number);
             let layers = archive.map_or(0, |archive| archive.layers.len());
-            shipment.tally.layers.fetch_add(layers, Ordering::Relaxed);
+            shipment.counters.layers.fetch_add(layers, Ordering::Relaxed);
             turn.send_replace(number + 1);
             Ok(documents)
         };
@@ -537,17 +540,17 @@ impl Opener {
 }
 
 impl Shipment {
-    fn load_failure(&self, error: LoadError) -> Failure {
+    fn load_failure(&self, error: LoadError) -> TransferFailure {
         let at = &self.dest.engine.choice().endpoint;
         match error {
-            LoadError::Lost(error) => Failure::of(error),
-            LoadError::Refused(message) if message.contains("no space left") => Failure::Final(
+            LoadError::Lost(error) => TransferFailure::of(error),
+            LoadError::Refused(message) if message.contains("no space left") => TransferFailure::Final(
                 Error::failed(format!("the disk of the engine at {at} is full"))
                     .because(Error::failed(message))
                     .hint("make room there: docker system prune"),
             ),
             // Layers that were there when the plan was made may have been removed.
-            LoadError::Refused(message) => Failure::Changed(
+            LoadError::Refused(message) => TransferFailure::Changed(
                 Error::failed(format!("the engine at {at} does not take the image")).because(Error::failed(message)),
             ),
         }
@@ -556,7 +559,7 @@ impl Shipment {
 
 /// Where the layers of one archive go.
 struct Feed {
-    parts: mpsc::Sender<Part>,
+    parts: mpsc::Sender<ArchivePart>,
     close: oneshot::Sender<Option<Vec<u8>>>,
 }
 
@@ -569,22 +572,22 @@ impl Feed {
         blob: &Descriptor,
         mut bar: Option<&mut Bar>,
     ) -> Result<(), FeedError> {
-        let file = Part::File {
+        let file = ArchivePart::File {
             path: path.to_owned(),
             size: blob.size,
         };
         self.parts.send(file).await?;
-        let mut pieces = Box::pin(content.read(&blob.digest, None).await.map_err(Failure::of)?);
+        let mut pieces = Box::pin(content.read(&blob.digest, None).await.map_err(TransferFailure::of)?);
         let mut hasher = Sha256::new();
         while let Some(piece) = pieces.next().await {
-            let piece = piece.map_err(Failure::of)?;
+            let piece = piece.map_err(TransferFailure::of)?;
             hasher.update(&piece);
             if let Some(bar) = &mut bar {
                 bar.advance(piece.len() as u64);
             }
-            self.parts.send(Part::Data(piece)).await?;
+            self.parts.send(ArchivePart::Data(piece)).await?;
         }
-        check(hasher, &blob.digest).map_err(Failure::Final)?;
+        check(hasher, &blob.digest).map_err(TransferFailure::Final)?;
         Ok(())
     }
 
@@ -600,9 +603,9 @@ async fn unpack(
     content: &Content,
     layer: &Layer,
     blob: &Descriptor,
-    mut into: Option<(&mpsc::Sender<Part>, &mut Bar)>,
+    mut into: Option<(&mpsc::Sender<ArchivePart>, &mut Bar)>,
 ) -> Result<u64, FeedError> {
-    let mut blob = Box::pin(content.read(&blob.digest, None).await.map_err(Failure::of)?);
+    let mut blob = Box::pin(content.read(&blob.digest, None).await.map_err(TransferFailure::of)?);
     let (pieces, coming) = mpsc::channel(PIECES);
     let (plain, mut unpacked) = mpsc::channel(PIECES);
     let unpacking = tokio::task::spawn_blocking(move || unpacking::unpack(PieceReader::new(coming), &plain));
@@ -630,21 +633,21 @@ async fn unpack(
             size += piece.len() as u64;
             if let Some((parts, bar)) = &mut into {
                 bar.advance(piece.len() as u64);
-                parts.send(Part::Data(piece)).await?;
+                parts.send(ArchivePart::Data(piece)).await?;
             }
         }
         Ok::<_, FeedError>((hasher, size))
     };
     let (read, taken) = tokio::join!(reading, taking);
     let (hasher, size) = taken?;
-    read.map_err(Failure::of)?;
+    read.map_err(TransferFailure::of)?;
     match unpacking.await {
-        Ok(Ok(())) => check(hasher, &layer.diff_id).map_err(Failure::Final)?,
+        Ok(Ok(())) => check(hasher, &layer.diff_id).map_err(TransferFailure::Final)?,
         Ok(Err(cause)) => {
             let error = Error::failed(format!("the layer {} can't be unpacked", layer.diff_id.short()));
-            return Err(Failure::Final(error.because(cause)).into());
+            return Err(TransferFailure::Final(error.because(cause)).into());
         }
-        Err(cause) => return Err(Failure::Final(Error::failed("a thread ended early").because(cause)).into()),
+        Err(cause) => return Err(TransferFailure::Final(Error::failed("a thread ended early").because(cause)).into()),
     }
     Ok(size)
 }
@@ -681,7 +684,7 @@ struct Waiting {
 struct Current {
     digest: Digest,
     size: u64,
-    takers: Vec<mpsc::Sender<Part>>,
+    takers: Vec<mpsc::Sender<ArchivePart>>,
     hasher: Option<Sha256>,
     bar: Bar,
 }
@@ -706,28 +709,28 @@ impl<'a> Sorter<'a> {
         }
     }
 
-    async fn sort(&mut self, found: Found) -> Result<(), FeedError> {
+    async fn sort(&mut self, found: SavedPart) -> Result<(), FeedError> {
         match found {
-            Found::Config(config) => {
+            SavedPart::Config(config) => {
                 if Digest::of(&config) != self.shipment.image.id {
                     let error = Error::failed("the image's configuration is damaged at its source");
-                    return Err(Failure::Final(error).into());
+                    return Err(TransferFailure::Final(error).into());
                 }
                 self.config = Some(config);
             }
-            Found::Layer(digest, size) => self.begin(digest, size).await?,
-            Found::Data(data) => {
+            SavedPart::Layer(digest, size) => self.begin(digest, size).await?,
+            SavedPart::Data(data) => {
                 if let Some(current) = &mut self.current {
                     if let Some(hasher) = &mut current.hasher {
                         hasher.update(&data);
                     }
                     current.bar.advance(data.len() as u64);
                     for taker in &current.takers {
-                        taker.send(Part::Data(data.clone())).await?;
+                        taker.send(ArchivePart::Data(data.clone())).await?;
                     }
                 }
             }
-            Found::End => self.end()?,
+            SavedPart::End => self.end()?,
         }
         self.close_complete()
     }
@@ -748,7 +751,7 @@ impl<'a> Sorter<'a> {
                 None => waiting.feed.insert(self.opener.open(number)?),
             };
             let path = path.clone();
-            feed.parts.send(Part::File { path, size }).await?;
+            feed.parts.send(ArchivePart::File { path, size }).await?;
             takers.push(feed.parts.clone());
         }
         let layers = shipment.plan.variants.iter().flat_map(|variant| &variant.layers);
@@ -775,7 +778,7 @@ impl<'a> Sorter<'a> {
         let digest = current.digest;
         if let Some(hasher) = current.hasher {
             // Its name was guessed, and it was taken for another.
-            check(hasher, &digest).map_err(Failure::Misread)?;
+            check(hasher, &digest).map_err(TransferFailure::Misread)?;
         }
         current.bar.done();
         let variant = self.shipment.plan.variants.first();

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use super::config_of;
 use super::manifests::{HOST_LABEL, ID_LABEL, MACHINE_LABEL, Manifests, PARTIAL_LABEL, USER_LABEL};
 use super::plan::Plan;
-use super::send::{End, Shipment};
+use super::send::{ConnectedEndpoint, Shipment};
 use crate::docker::connect::engine::Engine;
 use crate::docker::images::image;
 use crate::docker::images::image_store::{self, Inventory, Store, StoredImage};
@@ -25,7 +25,12 @@ const REMOVED_AT_ONCE: usize = 4;
 ///
 /// # Errors
 /// A refusal or a broken connection.
-pub async fn present(image: &StoredImage, plan: &Plan, dest: &End, inventory: &Inventory) -> Result<Option<Digest>> {
+pub async fn present(
+    image: &StoredImage,
+    plan: &Plan,
+    dest: &ConnectedEndpoint,
+    inventory: &Inventory,
+) -> Result<Option<Digest>> {
     if plan.sent > 0 {
         return Ok(None);
     }

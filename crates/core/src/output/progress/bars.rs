@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use unicode_width::UnicodeWidthStr as _;
 
 use super::super::{Printer, size, visible};
-use super::{FIRST_LOOK, Row, Shown, View, clock, cut, left, shortened};
+use super::{FIRST_LOOK, Row, View, ViewGuard, clock, cut, left, shortened};
 
 /// Before that, a rate says nothing, and what is left even less.
 const FIRST_RATE: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const NAME: usize = 28;
 pub struct Bars {
     printer: Option<Printer>,
     moving: Arc<Moving>,
-    shown: Arc<Mutex<Option<Shown>>>,
+    shown: Arc<Mutex<Option<ViewGuard>>>,
     is_live: bool,
 }
 
@@ -50,12 +50,12 @@ struct Amounts {
     all: ProgressBar,
     /// Files so far, and in all.
     files: Option<(usize, usize)>,
-    parts: Vec<Part>,
+    parts: Vec<PartProgress>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct Part {
+struct PartProgress {
     id: u64,
     name: String,
     moved: u64,
@@ -101,7 +101,7 @@ impl Bars {
             .set_length(known.saturating_sub(expected).saturating_add(length));
         let id = amounts.next;
         amounts.next += 1;
-        amounts.parts.push(Part {
+        amounts.parts.push(PartProgress {
             id,
             name: visible(name),
             moved: 0,
@@ -199,7 +199,7 @@ impl View for Moving {
     }
 }
 
-impl Part {
+impl PartProgress {
     fn row(&self, columns: usize) -> Row {
         let of = format!("{} / {}", size(self.moved), size(self.length));
         row(

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::super::{Printer, counted, visible};
-use super::{FIRST_LOOK, Row, Shown, View, clock, fit};
+use super::{FIRST_LOOK, Row, View, ViewGuard, clock, fit};
 
 /// A row that counts files. Cheap to clone; it is taken away with the last clone.
 #[derive(Clone, Debug)]
 pub struct Counter {
     counting: Arc<Counting>,
-    _shown: Option<Arc<Shown>>,
+    _shown: Option<Arc<ViewGuard>>,
 }
 
 #[derive(Debug)]

@@ -74,11 +74,11 @@ struct Terminal {
 pub struct Screen(Arc<Shared>);
 
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<ScreenState>,
     ended: Condvar,
 }
 
-struct State {
+struct ScreenState {
     terminal: Terminal,
     colour: bool,
     views: Vec<(u64, Arc<dyn View>)>,
@@ -94,7 +94,7 @@ struct State {
 
 /// A view that is shown, until this is dropped.
 #[derive(Debug)]
-pub struct Shown {
+pub struct ViewGuard {
     screen: Screen,
     id: u64,
 }
@@ -124,7 +124,7 @@ impl Screen {
 
     fn new(terminal: Terminal, colour: bool) -> Self {
         Self(Arc::new(Shared {
-            state: Mutex::new(State {
+            state: Mutex::new(ScreenState {
                 terminal,
                 colour,
                 views: Vec::new(),
@@ -138,13 +138,13 @@ impl Screen {
         }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ScreenState> {
         // A view that panicked has left its rows at the worst.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Shows a view below those that are shown.
-    pub fn show(&self, view: Arc<dyn View>) -> Shown {
+    pub fn show(&self, view: Arc<dyn View>) -> ViewGuard {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
@@ -159,7 +159,7 @@ impl Screen {
             }
         }
         drop(state);
-        Shown {
+        ViewGuard {
             screen: self.clone(),
             id,
         }
@@ -203,7 +203,7 @@ impl Screen {
     }
 }
 
-impl Drop for Shown {
+impl Drop for ViewGuard {
     fn drop(&mut self) {
         let mut state = self.screen.state();
         let Some(place) = state.views.iter().position(|(id, _)| *id == self.id) else {
@@ -238,7 +238,7 @@ fn tick(shared: &Weak<Shared>) {
     }
 }
 
-impl State {
+impl ScreenState {
     fn columns(&self) -> usize {
         (self.terminal.size)().0.max(NARROWEST)
     }

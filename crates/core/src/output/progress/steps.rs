@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::super::{Printer, Style, size, visible};
-use super::{Row, Shown as OnScreen, View, clock, fit, shortened as cut_short};
+use super::{Row, View, ViewGuard as OnScreen, clock, fit, shortened as cut_short};
 
 /// Lines of output shown under a step that runs.
 const TAIL: usize = 4;
@@ -55,7 +55,7 @@ struct Known {
     verb: &'static str,
     began: Instant,
     is_live: bool,
-    steps: HashMap<String, Shown>,
+    steps: HashMap<String, ShownStep>,
     /// The steps that run, and those that ended and rest, in the order in which they are shown.
     running: Vec<String>,
     resting: VecDeque<String>,
@@ -68,7 +68,7 @@ struct Known {
     most_kept: usize,
 }
 
-struct Shown {
+struct ShownStep {
     number: usize,
     name: String,
     began: Instant,
@@ -200,7 +200,7 @@ impl Known {
             return None;
         }
         self.numbers += 1;
-        let shown = Shown {
+        let shown = ShownStep {
             number: self.numbers,
             name: visible(shortened(name)),
             began: Instant::now(),
@@ -311,7 +311,7 @@ impl Known {
     }
 }
 
-impl Shown {
+impl ShownStep {
     /// How long it has run, all in all.
     fn time(&self) -> Duration {
         self.took + self.began.elapsed()
@@ -383,7 +383,7 @@ impl View for Told {
                 shown.push(step.ended_row(how, columns));
             }
         }
-        let running: Vec<&Shown> = known.running.iter().filter_map(|id| known.steps.get(id)).collect();
+        let running: Vec<&ShownStep> = known.running.iter().filter_map(|id| known.steps.get(id)).collect();
         // The row of each step comes before what it wrote.
         let room = rows.saturating_sub(1 + shown.len());
         let spare = room.saturating_sub(running.len());

@@ -31,8 +31,8 @@ async fn that_a_workspace_is_looked_at_is_shown_when_it_takes_longer() {
         fs::write(gate, "go\n").unwrap();
         rows
     });
-    let wish = SyncRequest::everything(Direction::Both, Brake::default());
-    let report = session.sync(&wish, false).await.unwrap();
+    let request = SyncRequest::everything(Direction::Both, Brake::default());
+    let report = session.sync(&request, false).await.unwrap();
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(seen.await.unwrap().len(), 1);
     assert!(emulator.rows().is_empty(), "{:#?}", emulator.rows());

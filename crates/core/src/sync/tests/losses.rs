@@ -3,7 +3,7 @@
 use super::super::trash::Trash;
 use super::*;
 
-/// A wish to remove whatever the other side has removed.
+/// A request to remove whatever the other side has removed.
 fn delete(direction: Direction) -> SyncRequest<'static> {
     SyncRequest {
         brake: None,
@@ -573,10 +573,10 @@ async fn what_arrived_is_on_the_disk_of_the_dock_when_the_power_goes() {
 #[test]
 fn names_that_a_disk_takes_for_one_are_named_and_left_alone() {
     use super::super::plan::{Contents, Sides, plan};
-    use super::super::{Item, Kind, Stamp, Tree, guard, obeyed};
+    use super::super::{Item, ItemKind, Stamp, Tree, guard, obeyed};
 
     let item = || Item {
-        kind: Kind::File,
+        kind: ItemKind::File,
         mode: 0o644,
         stamp: Stamp::default(),
         owner: 0,
@@ -605,8 +605,8 @@ fn names_that_a_disk_takes_for_one_are_named_and_left_alone() {
                 unmade: None,
                 guard: &guard,
             };
-            let wish = SyncRequest::everything(direction, Brake::default());
-            let steps = plan(&sides, &Contents::default(), &wish);
+            let request = SyncRequest::everything(direction, Brake::default());
+            let steps = plan(&sides, &Contents::default(), &request);
             for path in ["A", "a", "dir/\u{c9}", "dir/\u{e9}"] {
                 let is_left = steps.get(path.as_bytes()) == Some(&Action::Conflict(Why::SameLetters(side)));
                 assert_eq!(is_left, folds, "{direction:?} {path} {steps:?}");

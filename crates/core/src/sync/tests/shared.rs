@@ -10,20 +10,20 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use super::*;
 use crate::agent::frame;
 use crate::sync::asker::{Asking, address};
-use crate::sync::news::Event;
-use crate::sync::request::{Greeting, Hello, Request};
-use crate::sync::shared::{Lock, Shared};
+use crate::sync::news::WatchEvent;
+use crate::sync::request::{Greeting, Hello, RoundRequest};
+use crate::sync::shared::{Lock, SharedSession};
 
 /// How long something may take on a machine that is busy.
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl Pair {
     /// What another command would have.
-    fn shared(&self) -> Shared<LocalShell> {
+    fn shared(&self) -> SharedSession<LocalShell> {
         self.shared_with(self.shell.clone())
     }
 
-    fn shared_with(&self, shell: LocalShell) -> Shared<LocalShell> {
+    fn shared_with(&self, shell: LocalShell) -> SharedSession<LocalShell> {
         let root = Local::open(&self.here()).unwrap().root().to_owned();
         let (here, base) = (self.here(), self.shell.home.join("workspaces").display().to_string());
         let open = move |memory| {
@@ -36,7 +36,7 @@ impl Pair {
             };
             Ok(Session::new(shell.clone(), Local::open(&here).unwrap(), memory, target))
         };
-        Shared::new(root, "far", &self.env(), Arc::new(|_| {}), Box::new(open))
+        SharedSession::new(root, "far", &self.env(), Arc::new(|_| {}), Box::new(open))
     }
 
     fn memory(&self) -> Memory {
@@ -52,7 +52,7 @@ impl Pair {
         &self,
     ) -> (
         tokio::task::JoinHandle<()>,
-        UnboundedReceiver<Event>,
+        UnboundedReceiver<WatchEvent>,
         UnboundedReceiver<Option<u32>>,
     ) {
         let mut shared = self.shared();
@@ -93,7 +93,7 @@ async fn commands_that_sync_the_same_at_once_all_have_what_was_there_when_they_a
                 let mut shared = pair.shared();
                 let name = format!("f{number}");
                 write(&pair.here(), &name, "new");
-                let report = shared.sync(&Request::everything(Direction::Up)).await.unwrap();
+                let report = shared.sync(&RoundRequest::everything(Direction::Up)).await.unwrap();
                 assert!(report.is_clean(), "{report:?}");
                 assert_eq!(text(&pair.there().join(&name)), "new");
                 if number % 2 == 0 {
@@ -118,19 +118,19 @@ async fn a_watch_does_the_rounds_that_other_commands_ask_for() {
     let mut other = pair.shared();
     // What is there when it is asked for has come when it is answered.
     write(&pair.there(), "made", "there");
-    let report = other.sync(&Request::everything(Direction::Down)).await.unwrap();
+    let report = other.sync(&RoundRequest::everything(Direction::Down)).await.unwrap();
     assert_eq!(done(&report), [("made".to_owned(), Action::Bring(0o644))]);
     assert_eq!(read(&pair.here(), "made"), "there");
     // A conflict is told where it was asked for, and settled from there.
     write(&pair.there(), "a", "theirs");
     write(&pair.here(), "a", "ours, longer");
-    let conflict = other.sync(&Request::everything(Direction::Both)).await.unwrap();
+    let conflict = other.sync(&RoundRequest::everything(Direction::Both)).await.unwrap();
     assert_eq!(conflict.conflicts[0].path, b"a");
     assert_eq!(conflict.conflicts[0].beside.as_deref(), Some(&b"a.dock"[..]));
-    let ours = Request {
+    let ours = RoundRequest {
         settle: Some(Side::Here),
         only: vec![b"a".to_vec()],
-        ..Request::everything(Direction::Up)
+        ..RoundRequest::everything(Direction::Up)
     };
     assert!(other.sync(&ours).await.unwrap().is_clean());
     assert_eq!(read(&pair.there(), "a"), "ours, longer");
@@ -138,24 +138,24 @@ async fn a_watch_does_the_rounds_that_other_commands_ask_for() {
     for number in 0..8 {
         write(&pair.here(), &format!("d/{number}"), "d");
     }
-    other.sync(&Request::everything(Direction::Up)).await.unwrap();
+    other.sync(&RoundRequest::everything(Direction::Up)).await.unwrap();
     // All at once, or the watch sends the first ones, which are few.
     fs::rename(pair.here().join("d"), pair.root.path().join("away")).unwrap();
-    let held = other.sync(&Request::everything(Direction::Up)).await.unwrap();
+    let held = other.sync(&RoundRequest::everything(Direction::Up)).await.unwrap();
     assert_eq!(
         held.held_there.iter().filter(|path| path.starts_with(b"d/")).count(),
         8,
         "{held:?}"
     );
-    let delete = Request {
+    let delete = RoundRequest {
         delete: true,
-        ..Request::everything(Direction::Up)
+        ..RoundRequest::everything(Direction::Up)
     };
     assert!(other.sync(&delete).await.unwrap().is_clean());
     assert!(!pair.there().join("d/0").exists());
     // What fails as a whole keeps its class.
     write(&pair.here(), ".dockerignore", "!\n");
-    let error = other.sync(&Request::everything(Direction::Up)).await.unwrap_err();
+    let error = other.sync(&RoundRequest::everything(Direction::Up)).await.unwrap_err();
     assert_eq!(error.class(), crate::error::Class::Usage, "{error:?}");
     fs::remove_file(pair.here().join(".dockerignore")).unwrap();
     // Nobody but the watch has held the lock, and it goes on.
@@ -163,7 +163,7 @@ async fn a_watch_does_the_rounds_that_other_commands_ask_for() {
     until("a save", || text(&pair.there().join("after")) == "all").await;
     watching.abort();
     while let Ok(event) = told.try_recv() {
-        if let Event::Failed(error) = event {
+        if let WatchEvent::Failed(error) = event {
             assert_eq!(error.class(), crate::error::Class::Usage, "{error:?}");
         }
     }
@@ -195,14 +195,14 @@ async fn a_holder_that_dies_is_replaced_by_who_asked_it() {
     write(&pair.here(), "a", "a");
     let (shell, there, go_on) = stopping(&pair);
     let mut dying = pair.shared_with(shell);
-    let holder = tokio::spawn(async move { dying.sync(&Request::everything(Direction::Up)).await });
+    let holder = tokio::spawn(async move { dying.sync(&RoundRequest::everything(Direction::Up)).await });
     hear(there).await;
     write(&pair.here(), "b", "asked for");
     let asking: Vec<_> = (0..3)
         .map(|_| {
             let mut shared = pair.shared();
             tokio::spawn(async move {
-                let report = shared.sync(&Request::everything(Direction::Up)).await;
+                let report = shared.sync(&RoundRequest::everything(Direction::Up)).await;
                 shared.finish().await;
                 report
             })
@@ -226,13 +226,13 @@ async fn who_stops_waiting_ends_nobody_else_s_round_and_one_round_is_for_all_who
     let calls = Arc::clone(&shell.calls);
     let mut holder = pair.shared_with(shell);
     let holding = tokio::spawn(async move {
-        let report = holder.sync(&Request::everything(Direction::Up)).await.unwrap();
+        let report = holder.sync(&RoundRequest::everything(Direction::Up)).await.unwrap();
         holder.finish().await;
         report
     });
     hear(there).await;
     write(&pair.here(), "b", "asked for");
-    let request = Request::everything(Direction::Up);
+    let request = RoundRequest::everything(Direction::Up);
     let (memory, silent) = (pair.memory(), |_: &str| {});
     let asked = {
         let asking = async || {
@@ -253,7 +253,7 @@ async fn who_stops_waiting_ends_nobody_else_s_round_and_one_round_is_for_all_who
     assert_eq!(done(&own), [("a".to_owned(), Action::Send(0o644))]);
     for one in asked {
         match one {
-            crate::sync::asker::Asked::Report(report) => {
+            crate::sync::asker::AskOutcome::Report(report) => {
                 assert_eq!(done(&report), [("b".to_owned(), Action::Send(0o644))]);
             }
             other => panic!("{other:?}"),
@@ -272,21 +272,21 @@ async fn who_asks_and_has_no_version_leaves_that_of_the_last_sync_on_both_sides(
     let (watching, _told, _) = pair.watch();
     let there = || text(&pair.there().join("pkg/_version.py"));
     until("the first round", || there() == "as git has it").await;
-    let made = |version: &str| Request {
+    let made = |version: &str| RoundRequest {
         generated: Some(Generated {
             path: path.clone(),
             text: version.as_bytes().to_vec(),
         }),
-        ..Request::everything(Direction::Up)
+        ..RoundRequest::everything(Direction::Up)
     };
     let mut other = pair.shared();
     assert!(other.sync(&made("1.0")).await.unwrap().is_clean());
     assert_eq!(there(), "1.0");
     // Its configuration is broken now; what the holder knew of the version does not count.
     write(&pair.here(), "a", "a");
-    let unmade = Request {
+    let unmade = RoundRequest {
         unmade: Some(path.clone()),
-        ..Request::everything(Direction::Up)
+        ..RoundRequest::everything(Direction::Up)
     };
     assert!(other.sync(&unmade).await.unwrap().is_clean());
     assert_eq!((text(&pair.there().join("a")), there()), ("a".into(), "1.0".into()));
@@ -368,7 +368,7 @@ async fn a_holder_of_another_version_is_asked_to_step_aside() {
         }
     });
     let mut shared = pair.shared();
-    let request = Request::everything(Direction::Up);
+    let request = RoundRequest::everything(Direction::Up);
     let report = tokio::time::timeout(LIMIT, shared.sync(&request));
     let (memory, report) = tokio::join!(async { drop(other.await.unwrap()) }, report);
     let () = memory;
@@ -417,9 +417,11 @@ async fn a_watch_says_once_that_much_is_gone_and_another_command_has_it_removed(
     for number in 0..8 {
         fs::remove_file(pair.here().join(format!("d/{number}"))).unwrap();
     }
-    let held = async |told: &mut UnboundedReceiver<Event>| loop {
+    let held = async |told: &mut UnboundedReceiver<WatchEvent>| loop {
         match told.recv().await.unwrap() {
-            Event::Synced(report, before) if !report.held_there.is_empty() => return (report.held_there.len(), before),
+            WatchEvent::Synced(report, before) if !report.held_there.is_empty() => {
+                return (report.held_there.len(), before);
+            }
             _ => {}
         }
     };
@@ -429,14 +431,14 @@ async fn a_watch_says_once_that_much_is_gone_and_another_command_has_it_removed(
     write(&pair.here(), "after", "all");
     until("a save", || text(&pair.there().join("after")) == "all").await;
     assert!(pair.there().join("d/0").exists());
-    let delete = Request {
+    let delete = RoundRequest {
         delete: true,
-        ..Request::everything(Direction::Up)
+        ..RoundRequest::everything(Direction::Up)
     };
     assert!(pair.shared().sync(&delete).await.unwrap().is_clean());
     assert!(!pair.there().join("d/0").exists());
     while let Ok(event) = told.try_recv() {
-        if let Event::Synced(report, _) = event {
+        if let WatchEvent::Synced(report, _) = event {
             assert!(report.is_clean(), "{report:?}");
         }
     }
@@ -498,8 +500,8 @@ async fn edits_of_both_sides_meet(seed: u64) -> Duration {
         while let Ok(event) = told.try_recv() {
             said.push(format!("{:?} {event:?}", begun.elapsed()));
             match event {
-                Event::Synced(report, _) => conflicts.extend(report.conflicts.into_iter().map(|one| one.path)),
-                Event::Failed(error) => panic!("seed {seed}: {error:?}"),
+                WatchEvent::Synced(report, _) => conflicts.extend(report.conflicts.into_iter().map(|one| one.path)),
+                WatchEvent::Failed(error) => panic!("seed {seed}: {error:?}"),
                 _ => {}
             }
         }

@@ -7,7 +7,7 @@ use super::*;
 use crate::sync::script_head::in_workspace;
 use crate::sync::trash::{self, KEPT_BYTES, KEPT_SECONDS, Reason, Trash, TrashError, Version};
 use crate::sync::trash_script::{self, trash_functions, trash_keep};
-use crate::sync::{Item, Kind};
+use crate::sync::{Item, ItemKind};
 
 /// What a sync does to the dock's files: `$4` says what; then come the directories that it empties.
 const TAKE: &str = concat!(
@@ -382,7 +382,7 @@ fn of_a_path_the_newest_version_is_chosen_and_of_a_trash_the_last_sync() {
     .into_iter()
     .map(|(path, size)| {
         let mut item = Item {
-            kind: Kind::File,
+            kind: ItemKind::File,
             mode: 0o644,
             stamp: crate::sync::Stamp::default(),
             owner: 0,

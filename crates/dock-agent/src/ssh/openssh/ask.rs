@@ -21,7 +21,7 @@ use super::super::auth::Memory;
 /// Names the socket to our program when it is started to ask.
 pub(super) const SOCKET: &str = "DOCKERUTILS_ASKPASS_SOCKET";
 /// What OpenSSH wants of the person: an answer where it is not set, `confirm` for yes or no, `none` for no answer at all.
-const MANNER: &str = "SSH_ASKPASS_PROMPT";
+const PROMPT_KIND: &str = "SSH_ASKPASS_PROMPT";
 /// The longest question.
 const LONGEST: u64 = 64 * 1024;
 /// Since this version OpenSSH's client puts `(user@host) ` before what a server asks.
@@ -41,13 +41,13 @@ pub fn if_asked() -> Option<ExitCode> {
 }
 
 fn pass_on(socket: &Path, question: &OsStr) -> io::Result<bool> {
-    let manner = match std::env::var(MANNER).as_deref() {
-        Ok("none") => Manner::Note,
-        Ok("confirm") => Manner::Confirm,
-        _ => Manner::Answer,
+    let kind = match std::env::var(PROMPT_KIND).as_deref() {
+        Ok("none") => PromptKind::Note,
+        Ok("confirm") => PromptKind::Confirm,
+        _ => PromptKind::Answer,
     };
     let mut stream = UnixStream::connect(socket)?;
-    stream.write_all(&[manner as u8])?;
+    stream.write_all(&[kind as u8])?;
     stream.write_all(question.as_encoded_bytes())?;
     stream.shutdown(Shutdown::Write)?;
     let mut answer = Zeroizing::new(Vec::new());
@@ -63,7 +63,7 @@ fn pass_on(socket: &Path, question: &OsStr) -> io::Result<bool> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
+enum PromptKind {
     Answer = b'a' as isize,
     Confirm = b'c' as isize,
     Note = b'n' as isize,
@@ -71,11 +71,11 @@ enum Manner {
 
 /// Takes questions for one login.
 pub(super) struct AskpassServer {
-    shared: Arc<Shared>,
+    shared: Arc<AskpassContext>,
     socket: std::path::PathBuf,
 }
 
-struct Shared {
+struct AskpassContext {
     asker: Arc<dyn Asker>,
     /// What is known from earlier logins.
     known: BTreeMap<String, Zeroizing<String>>,
@@ -83,12 +83,12 @@ struct Shared {
     batch: bool,
     /// Whether the client marks what the server asks.
     marks: bool,
-    state: Mutex<State>,
+    state: Mutex<AskpassAnswers>,
     over: AtomicBool,
 }
 
 #[derive(Default)]
-struct State {
+struct AskpassAnswers {
     /// What was asked in this login. What is asked again was answered wrong.
     asked: BTreeSet<String>,
     /// What was answered last, to which question.
@@ -97,51 +97,51 @@ struct State {
     unaccepted: Option<String>,
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl AskpassContext {
+    fn state(&self) -> MutexGuard<'_, AskpassAnswers> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
         let mut asked = Vec::new();
         (&mut stream).take(LONGEST).read_to_end(&mut asked)?;
-        let Some((manner, question)) = asked.split_first() else {
+        let Some((kind, question)) = asked.split_first() else {
             return Ok(());
         };
         let question = String::from_utf8_lossy(question).into_owned();
-        if let Some(answer) = self.answer(*manner, question) {
+        if let Some(answer) = self.answer(*kind, question) {
             stream.write_all(&[ANSWERED])?;
             stream.write_all(answer.as_bytes())?;
         }
         Ok(())
     }
 
-    fn answer(&self, manner: u8, question: String) -> Option<Zeroizing<String>> {
+    fn answer(&self, kind: u8, question: String) -> Option<Zeroizing<String>> {
         let is_first = self.state().asked.insert(question.clone());
         if is_first
-            && manner == Manner::Answer as u8
+            && kind == PromptKind::Answer as u8
             && is_lasting(&question, self.marks)
             && let Some(known) = self.known.get(&question)
         {
             self.state().answers.insert(question, known.clone());
             return Some(known.clone());
         }
-        let is_of_host = manner == Manner::Answer as u8 && is_of_host(&question);
+        let is_of_host = kind == PromptKind::Answer as u8 && is_of_host(&question);
         if let Some(host) = unknown_host(&question).filter(|_| is_of_host) {
             self.state().unaccepted = Some(host.to_owned());
         }
         if self.batch {
             return None;
         }
-        let prompt = match manner {
+        let prompt = match kind {
             // It is over when the key was touched; the line that may be typed meanwhile is for nobody.
-            note if note == Manner::Note as u8 => format!("{question}: touch it "),
-            confirm if confirm == Manner::Confirm as u8 => format!("{question} (yes/no) "),
+            note if note == PromptKind::Note as u8 => format!("{question}: touch it "),
+            confirm if confirm == PromptKind::Confirm as u8 => format!("{question} (yes/no) "),
             _ => question.clone(),
         };
         let answer = self.asker.ask(&Question {
             prompt,
-            echo: is_of_host || manner != Manner::Answer as u8,
+            echo: is_of_host || kind != PromptKind::Answer as u8,
             kind: match is_of_host {
                 true => QuestionKind::HostKey,
                 false => QuestionKind::Secret,
@@ -151,10 +151,10 @@ impl Shared {
         if is_of_host && !answer.trim().is_empty() && !answer.trim().eq_ignore_ascii_case("no") {
             self.state().unaccepted = None;
         }
-        if manner == Manner::Confirm as u8 && !answer.trim().eq_ignore_ascii_case("yes") {
+        if kind == PromptKind::Confirm as u8 && !answer.trim().eq_ignore_ascii_case("yes") {
             return None;
         }
-        if manner == Manner::Answer as u8 && is_lasting(&question, self.marks) {
+        if kind == PromptKind::Answer as u8 && is_lasting(&question, self.marks) {
             self.state().answers.insert(question, answer.clone());
         }
         Some(answer)
@@ -212,7 +212,7 @@ impl AskpassServer {
         version: &str,
     ) -> io::Result<Self> {
         let listener = UnixListener::bind(socket)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(AskpassContext {
             asker,
             known: memory.of_openssh(),
             batch,
@@ -314,9 +314,9 @@ mod tests {
         }
     }
 
-    fn ask(socket: &Path, manner: Manner, question: &str) -> Option<String> {
+    fn ask(socket: &Path, kind: PromptKind, question: &str) -> Option<String> {
         let mut stream = UnixStream::connect(socket).unwrap();
-        stream.write_all(&[manner as u8]).unwrap();
+        stream.write_all(&[kind as u8]).unwrap();
         stream.write_all(question.as_bytes()).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = String::new();
@@ -334,7 +334,7 @@ mod tests {
             let socket = directory.path().join(name);
             let server =
                 AskpassServer::open(&socket, Arc::clone(&asker) as _, &memory, batch, "OpenSSH_9.2p1").unwrap();
-            assert_eq!(ask(&socket, Manner::Answer, question).is_some(), !batch);
+            assert_eq!(ask(&socket, PromptKind::Answer, question).is_some(), !batch);
             assert_eq!(server.close(&memory, true).as_deref(), expected, "{name}");
         }
         let asked = asker.0.lock().unwrap();
@@ -360,27 +360,27 @@ mod tests {
         };
         let pin = "Enter PIN for 'token': ";
         let (server, socket) = open("OpenSSH_9.2p1");
-        assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("1"));
+        assert_eq!(ask(&socket, PromptKind::Answer, pin).as_deref(), Some("1"));
         // The first was wrong.
-        assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("2"));
-        assert_eq!(ask(&socket, Manner::Answer, "Code: ").as_deref(), Some("3"));
-        assert_eq!(ask(&socket, Manner::Confirm, "Sure?"), None, "4 is no yes");
+        assert_eq!(ask(&socket, PromptKind::Answer, pin).as_deref(), Some("2"));
+        assert_eq!(ask(&socket, PromptKind::Answer, "Code: ").as_deref(), Some("3"));
+        assert_eq!(ask(&socket, PromptKind::Confirm, "Sure?"), None, "4 is no yes");
         server.close(&memory, true);
         let (server, socket) = open("OpenSSH_9.2p1");
-        assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("2"));
+        assert_eq!(ask(&socket, PromptKind::Answer, pin).as_deref(), Some("2"));
         assert_eq!(asker.0.lock().unwrap().len(), 4);
         assert_eq!(
-            ask(&socket, Manner::Answer, pin).as_deref(),
+            ask(&socket, PromptKind::Answer, pin).as_deref(),
             Some("5"),
             "it is wrong now"
         );
         server.close(&memory, false);
         let (server, socket) = open("OpenSSH_9.2p1");
-        assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("6"));
+        assert_eq!(ask(&socket, PromptKind::Answer, pin).as_deref(), Some("6"));
         server.close(&memory, true);
         // What asks may be the server, by way of an old client.
         let (_server, socket) = open("OpenSSH_8.0p1");
-        assert_eq!(ask(&socket, Manner::Answer, pin).as_deref(), Some("7"));
+        assert_eq!(ask(&socket, PromptKind::Answer, pin).as_deref(), Some("7"));
         assert!(
             asker
                 .0

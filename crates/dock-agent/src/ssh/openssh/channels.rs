@@ -16,9 +16,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::oneshot;
 
 use super::super::flow::Flow;
-use super::super::handle::{Command, Ends, ExecEnds, Inbox, Open, OpenError, Opened, Part, Reply, closed, unreachable};
+use super::super::handle::{
+    ChannelPart, Ends, ExecEnds, Inbox, Open, OpenError, OpenReply, Opened, SessionCommand, closed, unreachable,
+};
 use super::Master;
-use super::wire::{Fields, Message};
+use super::wire::{MessageReader, MessageWriter};
 
 const OPEN: u8 = 90;
 const OPEN_CONFIRMATION: u8 = 91;
@@ -58,7 +60,7 @@ const GIVEN_UP: Duration = Duration::from_secs(600);
 
 /// What is asked for on a channel, of which the answer is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum ChannelRequest {
     Channel,
     Terminal,
     Start,
@@ -67,9 +69,9 @@ enum Asked {
 /// A channel that is not handed out yet.
 struct Opening {
     open: Open,
-    reply: Reply,
+    reply: OpenReply,
     since: Instant,
-    asked: Asked,
+    asked: ChannelRequest,
 }
 
 /// A channel, from its opening to both sides' farewell.
@@ -122,18 +124,18 @@ impl Flows {
         over(&self.stdout) && self.stderr.as_ref().is_none_or(over)
     }
 
-    fn drop_part(&mut self, part: Part) {
+    fn drop_part(&mut self, part: ChannelPart) {
         match part {
-            Part::Stream => {
+            ChannelPart::Stream => {
                 self.stdout.discard();
                 self.near_ended = true;
             }
-            Part::Stderr => {
+            ChannelPart::Stderr => {
                 if let Some(stderr) = &mut self.stderr {
                     stderr.discard();
                 }
             }
-            Part::Exit => self.exit = None,
+            ChannelPart::Exit => self.exit = None,
         }
         let deaf = self.stdout.discarded && self.stderr.as_ref().is_none_or(|stderr| stderr.discarded);
         self.unwanted |= deaf && self.exit.is_none();
@@ -227,14 +229,14 @@ impl Loop {
         // After that: a command that comes now wakes the thread again.
         while let Some(command) = self.inbox.next() {
             match command {
-                Command::Open(open, reply) => self.open(open, reply)?,
-                Command::Resize(id, size) => self.resize(id, size),
-                Command::Drop(id, part) => {
+                SessionCommand::Open(open, reply) => self.open(open, reply)?,
+                SessionCommand::Resize(id, size) => self.resize(id, size),
+                SessionCommand::Drop(id, part) => {
                     if let Some(flows) = self.flows(id) {
                         flows.drop_part(part);
                     }
                 }
-                Command::Shutdown => self.stopping = true,
+                SessionCommand::Shutdown => self.stopping = true,
             }
         }
         Ok(())
@@ -251,13 +253,15 @@ impl Loop {
             return;
         };
         if !channel.closed && channel.flows.is_some() {
-            let message = Message::packet(REQUEST).number(channel.remote).string("window-change");
+            let message = MessageWriter::packet(REQUEST)
+                .number(channel.remote)
+                .string("window-change");
             let message = sized(message.byte(0), size);
             self.outgoing.extend(message.framed());
         }
     }
 
-    fn open(&mut self, open: Open, reply: Reply) -> Result<(), Lost> {
+    fn open(&mut self, open: Open, reply: OpenReply) -> Result<(), Lost> {
         // Numbers of channels that are still there are not given again.
         while self.channels.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
@@ -271,7 +275,7 @@ impl Loop {
             // little of each refused channel for ever, and so a channel of a kind that nobody has is none.
             Open::Exec { .. } | Open::Ping => "session",
         };
-        let message = Message::packet(OPEN)
+        let message = MessageWriter::packet(OPEN)
             .string(kind)
             .number(number)
             .number(WINDOW)
@@ -291,7 +295,7 @@ impl Loop {
                 open,
                 reply,
                 since: Instant::now(),
-                asked: Asked::Channel,
+                asked: ChannelRequest::Channel,
             }),
             remote: 0,
             window: 0,
@@ -316,7 +320,7 @@ impl Loop {
             Err(error) => return Err(Lost(error.to_string())),
         }
         let incoming = std::mem::take(&mut self.incoming);
-        let mut rest = Fields(&incoming);
+        let mut rest = MessageReader(&incoming);
         loop {
             let mut ahead = rest;
             match ahead.number() {
@@ -327,14 +331,14 @@ impl Loop {
                 None => break,
             }
             let Some(message) = rest.string() else { break };
-            self.hear(Fields(message))?;
+            self.hear(MessageReader(message))?;
         }
         self.incoming = rest.0.to_vec();
         Ok(())
     }
 
     /// One packet of the far side.
-    fn hear(&mut self, mut fields: Fields<'_>) -> Result<(), Lost> {
+    fn hear(&mut self, mut fields: MessageReader<'_>) -> Result<(), Lost> {
         let nonsense = || Lost("OpenSSH's client passed on nonsense".to_owned());
         let _padding = fields.byte();
         let kind = fields.byte().ok_or_else(nonsense)?;
@@ -379,7 +383,7 @@ impl Loop {
         understood.ok_or_else(nonsense)
     }
 
-    fn confirmed(&mut self, channel: &mut Channel, number: u32, mut fields: Fields<'_>) -> Option<()> {
+    fn confirmed(&mut self, channel: &mut Channel, number: u32, mut fields: MessageReader<'_>) -> Option<()> {
         channel.remote = fields.number()?;
         channel.window = fields.number()?;
         channel.packet = fields.number()?.clamp(1, PACKET);
@@ -406,19 +410,24 @@ impl Loop {
         let Open::Exec { line, pty } = &opening.open else {
             return;
         };
-        let request = |name: &str| Message::packet(REQUEST).number(channel.remote).string(name).byte(1);
+        let request = |name: &str| {
+            MessageWriter::packet(REQUEST)
+                .number(channel.remote)
+                .string(name)
+                .byte(1)
+        };
         let message = match (pty, line) {
-            (Some(Pty { term, size }), _) if opening.asked == Asked::Channel => {
-                opening.asked = Asked::Terminal;
+            (Some(Pty { term, size }), _) if opening.asked == ChannelRequest::Channel => {
+                opening.asked = ChannelRequest::Terminal;
                 // No modes: those of the far side's system.
                 sized(request("pty-req").string(term), *size).string([0_u8])
             }
             (_, Some(line)) => {
-                opening.asked = Asked::Start;
+                opening.asked = ChannelRequest::Start;
                 request("exec").string(line)
             }
             (_, None) => {
-                opening.asked = Asked::Start;
+                opening.asked = ChannelRequest::Start;
                 request("shell")
             }
         };
@@ -428,11 +437,11 @@ impl Loop {
     fn answered(&mut self, channel: &mut Channel, number: u32, yes: bool) {
         let Some(opening) = &channel.opening else { return };
         let denied = match (opening.asked, yes) {
-            (Asked::Channel, _) => return,
-            (Asked::Terminal, true) => return self.ask(channel),
-            (Asked::Start, true) => return self.hand_out(channel, number),
-            (Asked::Terminal, false) => "a terminal",
-            (Asked::Start, false) => "to run a command",
+            (ChannelRequest::Channel, _) => return,
+            (ChannelRequest::Terminal, true) => return self.ask(channel),
+            (ChannelRequest::Start, true) => return self.hand_out(channel, number),
+            (ChannelRequest::Terminal, false) => "a terminal",
+            (ChannelRequest::Start, false) => "to run a command",
         };
         if let Some(opening) = channel.opening.take() {
             let _ = opening.reply.send(Err(OpenError::Denied(denied)));
@@ -441,7 +450,7 @@ impl Loop {
     }
 
     /// What the far side asks for on a channel; of that, only how a command ended is of interest.
-    fn requested(&mut self, channel: &mut Channel, mut fields: Fields<'_>) -> Option<()> {
+    fn requested(&mut self, channel: &mut Channel, mut fields: MessageReader<'_>) -> Option<()> {
         let name = fields.string()?;
         let wants_answer = fields.byte()? != 0;
         if let Some(flows) = &mut channel.flows {
@@ -456,7 +465,7 @@ impl Loop {
             }
         }
         if wants_answer && !channel.closed {
-            let answer = Message::packet(FAILURE).number(channel.remote);
+            let answer = MessageWriter::packet(FAILURE).number(channel.remote);
             self.outgoing.extend(answer.framed());
         }
         Some(())
@@ -509,7 +518,7 @@ impl Loop {
         };
         if opening.reply.send(Ok(Opened::Channel(ends))).is_err() {
             // Nobody waits for it any more. What it prints is thrown away.
-            for part in [Part::Stream, Part::Stderr] {
+            for part in [ChannelPart::Stream, ChannelPart::Stderr] {
                 flows.drop_part(part);
             }
         }
@@ -518,7 +527,7 @@ impl Loop {
 
     fn close(&mut self, channel: &mut Channel) {
         if !std::mem::replace(&mut channel.closed, true) {
-            let message = Message::packet(CLOSE).number(channel.remote);
+            let message = MessageWriter::packet(CLOSE).number(channel.remote);
             self.outgoing.extend(message.framed());
         }
     }
@@ -556,7 +565,7 @@ impl Loop {
         let more = target.saturating_sub(channel.granted);
         if more > full / 4 {
             channel.granted += more;
-            let message = Message::packet(WINDOW_ADJUST).number(channel.remote).number(more);
+            let message = MessageWriter::packet(WINDOW_ADJUST).number(channel.remote).number(more);
             self.outgoing.extend(message.framed());
         }
     }
@@ -575,7 +584,7 @@ impl Loop {
                 Ok(count) => {
                     channel.window -= u32::try_from(count).unwrap_or(channel.window);
                     let bytes = self.scratch.get(..count).unwrap_or_default();
-                    let message = Message::packet(DATA).number(channel.remote).string(bytes);
+                    let message = MessageWriter::packet(DATA).number(channel.remote).string(bytes);
                     self.outgoing.extend(message.framed());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -590,7 +599,7 @@ impl Loop {
             && !channel.closed
             && !std::mem::replace(&mut flows.eof_sent, true)
         {
-            let message = Message::packet(EOF).number(channel.remote);
+            let message = MessageWriter::packet(EOF).number(channel.remote);
             self.outgoing.extend(message.framed());
         }
     }
@@ -705,7 +714,7 @@ fn end(channel: &mut Channel) {
     }
 }
 
-fn sized(message: Message, size: Size) -> Message {
+fn sized(message: MessageWriter, size: Size) -> MessageWriter {
     message
         .number(u32::from(size.columns))
         .number(u32::from(size.rows))
@@ -776,7 +785,7 @@ mod tests {
             packet.split_off(2)
         }
 
-        fn say(&mut self, message: Message) {
+        fn say(&mut self, message: MessageWriter) {
             self.socket.write_all(&message.framed()).unwrap();
         }
 
@@ -784,11 +793,11 @@ mod tests {
         fn channel(&mut self, window: u32) -> Ends {
             let opening = self.open(Open::Socket("/s".to_owned()));
             let asked = self.hear(OPEN);
-            let mut fields = Fields(&asked);
+            let mut fields = MessageReader(&asked);
             assert_eq!(fields.text().as_deref(), Some("direct-streamlocal@openssh.com"));
             let number = fields.number().unwrap();
             self.say(
-                Message::packet(OPEN_CONFIRMATION)
+                MessageWriter::packet(OPEN_CONFIRMATION)
                     .number(number)
                     .number(70 + number)
                     .number(window)
@@ -813,19 +822,19 @@ mod tests {
         ends.stream.set_nonblocking(false).unwrap();
         ends.stream.write_all(b"question").unwrap();
         let data = far.hear(DATA);
-        let mut fields = Fields(&data);
+        let mut fields = MessageReader(&data);
         assert_eq!((fields.number(), fields.string()), (Some(70), Some(&b"question"[..])));
         ends.stream.shutdown(std::net::Shutdown::Write).unwrap();
         far.hear(EOF);
-        far.say(Message::packet(DATA).number(0).string("answer"));
-        far.say(Message::packet(EOF).number(0));
+        far.say(MessageWriter::packet(DATA).number(0).string("answer"));
+        far.say(MessageWriter::packet(EOF).number(0));
         let mut answer = String::new();
         ends.stream.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "answer");
         assert!(ends.stream_end.load(std::sync::atomic::Ordering::Acquire));
         // Both directions have ended.
         far.hear(CLOSE);
-        far.say(Message::packet(CLOSE).number(0));
+        far.say(MessageWriter::packet(CLOSE).number(0));
         far.end();
     }
 
@@ -835,12 +844,12 @@ mod tests {
         let mut ends = far.channel(5);
         ends.stream.write_all(b"0123456789").unwrap();
         assert!(far.hear(DATA).ends_with(b"01234"));
-        far.say(Message::packet(WINDOW_ADJUST).number(0).number(3));
+        far.say(MessageWriter::packet(WINDOW_ADJUST).number(0).number(3));
         assert!(far.hear(DATA).ends_with(b"567"));
-        far.say(Message::packet(WINDOW_ADJUST).number(0).number(100));
+        far.say(MessageWriter::packet(WINDOW_ADJUST).number(0).number(100));
         assert!(far.hear(DATA).ends_with(b"89"));
         // Nobody wants it any more.
-        far.handle.notifier().drop_part(ends.id, Part::Stream);
+        far.handle.notifier().drop_part(ends.id, ChannelPart::Stream);
         far.hear(EOF);
         far.hear(CLOSE);
         far.end();
@@ -853,13 +862,13 @@ mod tests {
         let chunk = vec![7_u8; PACKET as usize];
         let sent = BULK as usize;
         for _ in 0..sent / chunk.len() {
-            far.say(Message::packet(DATA).number(0).string(&chunk));
+            far.say(MessageWriter::packet(DATA).number(0).string(&chunk));
         }
         // Some of it lies in the pair. A channel that is opened now shows that all was heard.
         let other = far.open(Open::Ping);
         far.hear(OPEN);
         far.say(
-            Message::packet(OPEN_FAILURE)
+            MessageWriter::packet(OPEN_FAILURE)
                 .number(1)
                 .number(4)
                 .string("full")
@@ -881,7 +890,7 @@ mod tests {
         let chunk = vec![7_u8; PACKET as usize];
         // Thrice what the largest window takes.
         let broke = (0..3 * BULK_WINDOW / PACKET).any(|_| {
-            let message = Message::packet(DATA).number(0).string(&chunk);
+            let message = MessageWriter::packet(DATA).number(0).string(&chunk);
             far.socket.write_all(&message.framed()).is_err()
         });
         assert!(broke);
@@ -897,28 +906,33 @@ mod tests {
         });
         far.hear(OPEN);
         far.say(
-            Message::packet(OPEN_CONFIRMATION)
+            MessageWriter::packet(OPEN_CONFIRMATION)
                 .number(0)
                 .number(70)
                 .number(9)
                 .number(9),
         );
         assert!(far.hear(REQUEST).ends_with(b"\0\0\0\x04make"));
-        far.say(Message::packet(SUCCESS).number(0));
+        far.say(MessageWriter::packet(SUCCESS).number(0));
         let Ok(Opened::Channel(ends)) = opening.join().unwrap() else {
             panic!("no channel");
         };
         let mut exec = ends.exec.unwrap();
-        far.say(Message::packet(EXTENDED_DATA).number(0).number(STDERR).string("oops"));
         far.say(
-            Message::packet(REQUEST)
+            MessageWriter::packet(EXTENDED_DATA)
+                .number(0)
+                .number(STDERR)
+                .string("oops"),
+        );
+        far.say(
+            MessageWriter::packet(REQUEST)
                 .number(0)
                 .string("exit-signal")
                 .byte(0)
                 .string("TERM"),
         );
-        far.say(Message::packet(EOF).number(0));
-        far.say(Message::packet(CLOSE).number(0));
+        far.say(MessageWriter::packet(EOF).number(0));
+        far.say(MessageWriter::packet(CLOSE).number(0));
         exec.stderr.set_nonblocking(false).unwrap();
         let mut said = String::new();
         exec.stderr.read_to_string(&mut said).unwrap();
@@ -934,10 +948,10 @@ mod tests {
         for (reason, prohibited) in [(PROHIBITED, true), (2, false)] {
             let opening = far.open(Open::Tcp("127.0.0.1".to_owned(), 80));
             let asked = far.hear(OPEN);
-            let mut fields = Fields(&asked);
+            let mut fields = MessageReader(&asked);
             assert_eq!(fields.string(), Some(&b"direct-tcpip"[..]));
             let number = fields.number().unwrap();
-            let refusal = Message::packet(OPEN_FAILURE).number(number).number(reason);
+            let refusal = MessageWriter::packet(OPEN_FAILURE).number(number).number(reason);
             far.say(refusal.string("no\u{1b}[2J").string(""));
             match opening.join().unwrap() {
                 Err(OpenError::Prohibited) => assert!(prohibited),

@@ -34,7 +34,7 @@ use super::handle::Inbox;
 use super::resolve::{Resolved, identify, program};
 pub use ask::if_asked;
 pub(super) use channels::Loop;
-use wire::{Fields, Message};
+use wire::{MessageReader, MessageWriter};
 
 /// Beside what the user's configuration says. ssh takes the first value that it is given.
 const OPTIONS: [&str; 13] = [
@@ -77,13 +77,13 @@ const PROXY_READY: u32 = 0x8000_000f;
 /// OpenSSH's client; ended when this is dropped.
 pub(super) struct Master {
     child: Child,
-    said: Arc<Mutex<Said>>,
+    said: Arc<Mutex<StderrTail>>,
     /// `user@host`, for messages.
     name: String,
 }
 
 #[derive(Default)]
-struct Said {
+struct StderrTail {
     bytes: VecDeque<u8>,
     /// It can say no more.
     over: bool,
@@ -118,7 +118,7 @@ impl Drop for Master {
     }
 }
 
-fn listen(mut stderr: ChildStderr, said: &Mutex<Said>) {
+fn listen(mut stderr: ChildStderr, said: &Mutex<StderrTail>) {
     let mut buffer = [0; 512];
     loop {
         let read = stderr.read(&mut buffer).unwrap_or(0);
@@ -245,7 +245,7 @@ fn log_in(
     };
     let mut child = ssh.spawn().map_err(error)?;
     let mut pastime: Option<ChildStdin> = child.stdin.take();
-    let said = Arc::<Mutex<Said>>::default();
+    let said = Arc::<Mutex<StderrTail>>::default();
     if let Some(stderr) = child.stderr.take() {
         let said = Arc::clone(&said);
         thread::spawn(move || listen(stderr, &said));
@@ -331,21 +331,21 @@ fn asking_program(plan: &Plan) -> io::Result<PathBuf> {
 fn proxy(mut socket: UnixStream) -> io::Result<UnixStream> {
     socket.set_read_timeout(Some(ANSWER))?;
     socket.set_write_timeout(Some(ANSWER))?;
-    let hello = Message::default().number(HELLO).number(VERSION);
+    let hello = MessageWriter::default().number(HELLO).number(VERSION);
     socket.write_all(&hello.framed())?;
     let mut answer = message(&mut socket)?;
     let version = (
-        Fields(&answer).number(),
-        Fields(answer.get(4..).unwrap_or_default()).number(),
+        MessageReader(&answer).number(),
+        MessageReader(answer.get(4..).unwrap_or_default()).number(),
     );
     if version != (Some(HELLO), Some(VERSION)) {
         return Err(io::Error::other(
             "OpenSSH's client speaks another version of its protocol",
         ));
     }
-    socket.write_all(&Message::default().number(PROXY).number(0).framed())?;
+    socket.write_all(&MessageWriter::default().number(PROXY).number(0).framed())?;
     answer = message(&mut socket)?;
-    if Fields(&answer).number() != Some(PROXY_READY) {
+    if MessageReader(&answer).number() != Some(PROXY_READY) {
         return Err(io::Error::other(
             "OpenSSH's client is too old to be used here (7.4 is needed)",
         ));

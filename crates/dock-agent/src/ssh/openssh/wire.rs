@@ -2,9 +2,9 @@
 
 /// A message that is being written.
 #[derive(Debug, Default)]
-pub(super) struct Message(Vec<u8>);
+pub(super) struct MessageWriter(Vec<u8>);
 
-impl Message {
+impl MessageWriter {
     /// A packet of a session (RFC 4254) as it goes through OpenSSH's control socket: no padding, its number, its fields.
     pub(super) fn packet(number: u8) -> Self {
         Self(vec![0, number])
@@ -37,9 +37,9 @@ impl Message {
 
 /// A message that is being read. A field that is not there is none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(super) struct MessageReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> MessageReader<'a> {
     pub(super) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
@@ -73,9 +73,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let message = Message::packet(90).string("session").number(7).byte(1).framed();
-        let mut whole = Fields(&message);
-        let mut fields = Fields(whole.string().unwrap());
+        let message = MessageWriter::packet(90).string("session").number(7).byte(1).framed();
+        let mut whole = MessageReader(&message);
+        let mut fields = MessageReader(whole.string().unwrap());
         assert!(whole.0.is_empty());
         assert_eq!((fields.byte(), fields.byte()), (Some(0), Some(90)));
         assert_eq!(fields.text().as_deref(), Some("session"));
@@ -87,9 +87,9 @@ mod tests {
 
     #[test]
     fn what_is_cut_off_is_not_there() {
-        assert_eq!(Fields(&[0, 0, 0]).number(), None);
-        let mut cut = Fields(&[0, 0, 0, 2, 1]);
+        assert_eq!(MessageReader(&[0, 0, 0]).number(), None);
+        let mut cut = MessageReader(&[0, 0, 0, 2, 1]);
         assert_eq!((cut.string(), cut.0.len()), (None, 5));
-        assert_eq!(Fields(&[255, 255, 255, 255]).string(), None);
+        assert_eq!(MessageReader(&[255, 255, 255, 255]).string(), None);
     }
 }

@@ -25,7 +25,7 @@ use tonic_prost::ProstDecoder;
 use crate::docker::build::pip_conf;
 use crate::docker::connect::locality::Locality;
 use build_context::Builder;
-use build_context::walk::{ContextDir, Entry, Kind as EntryKind, WalkOptions};
+use build_context::walk::{ContextDir, ContextEntry, FileKind as EntryKind, WalkOptions};
 use build_context::weight::{Heavy, Weights};
 
 use super::DOCKERFILE;
@@ -72,7 +72,7 @@ mod packet {
 
     #[derive(Clone, PartialEq, prost::Message)]
     pub(super) struct Packet {
-        #[prost(enumeration = "Kind", tag = "1")]
+        #[prost(enumeration = "PacketType", tag = "1")]
         pub(super) kind: i32,
         #[prost(message, optional, tag = "2")]
         pub(super) stat: Option<Stat>,
@@ -84,7 +84,7 @@ mod packet {
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
     #[repr(i32)]
-    pub(super) enum Kind {
+    pub(super) enum PacketType {
         Stat = 0,
         Req = 1,
         Data = 2,
@@ -92,7 +92,7 @@ mod packet {
         Err = 4,
     }
 }
-use packet::{Kind, Packet, Stat};
+use packet::{Packet, PacketType, Stat};
 
 /// A folder that the session may be asked for.
 #[derive(Clone, Debug)]
@@ -418,8 +418,8 @@ impl Sender {
         drop(walking);
         let mut asked = 0_usize;
         while let Some(Ok(packet)) = requests.next().await {
-            match Kind::try_from(packet.kind) {
-                Ok(Kind::Req) => {
+            match PacketType::try_from(packet.kind) {
+                Ok(PacketType::Req) => {
                     asked = asked.saturating_add(1);
                     let (is_named, named) = {
                         let files = self.files();
@@ -436,8 +436,8 @@ impl Sender {
                     // The readers live as long as this loop does.
                     let _ = wanted.send(packet.id);
                 }
-                Ok(Kind::Fin) => {
-                    self.send(Kind::Fin, 0, Bytes::new()).await;
+                Ok(PacketType::Fin) => {
+                    self.send(PacketType::Fin, 0, Bytes::new()).await;
                     return;
                 }
                 // The engine's own error comes back through Solve.
@@ -479,7 +479,7 @@ impl Sender {
                 self.files().push(position, &entry.path);
             }
             let packet = Packet {
-                kind: Kind::Stat.into(),
+                kind: PacketType::Stat.into(),
                 stat: Some(stat(entry)),
                 ..Packet::default()
             };
@@ -500,7 +500,7 @@ impl Sender {
             }
         }
         let end = Packet {
-            kind: Kind::Stat.into(),
+            kind: PacketType::Stat.into(),
             ..Packet::default()
         };
         batch.push(end);
@@ -518,7 +518,7 @@ impl Sender {
     /// An engine keeps one copy of the project's "folder of the Dockerfile", and fetches a file of it only where size
     /// or time differ. The Dockerfiles of two images often agree in both (an archive's files all have one time), and
     /// the second image would be built by the first one's. Nothing else looks at this time.
-    fn stamp(&self, entry: &mut Entry) {
+    fn stamp(&self, entry: &mut ContextEntry) {
         use sha2::{Digest as _, Sha256};
         use std::io::Read as _;
         if !matches!(entry.kind, EntryKind::File | EntryKind::HardLink(_)) {
@@ -561,7 +561,7 @@ impl Sender {
     fn send_file(&self, id: u32, path: &[u8]) {
         match self.stream_file(id, path) {
             Ok(mut last) => {
-                last.push(self.packet(Kind::Data, id, Bytes::new()));
+                last.push(self.packet(PacketType::Data, id, Bytes::new()));
                 let _ = self.packets.blocking_send(&last);
             }
             Err(message) => {
@@ -580,7 +580,7 @@ impl Sender {
         use std::io::Read as _;
         if let Some(linked) = self.linked(path) {
             let contents = &linked.contents;
-            let packet = |chunk: &[u8]| self.packet(Kind::Data, id, contents.slice_ref(chunk));
+            let packet = |chunk: &[u8]| self.packet(PacketType::Data, id, contents.slice_ref(chunk));
             return Ok(contents.chunks(CHUNK).map(packet).collect());
         }
         let shown = || String::from_utf8_lossy(path).into_owned();
@@ -601,7 +601,7 @@ impl Sender {
             chunk.truncate(read);
             // What a growing file gains meanwhile is left for the next build.
             left -= read as u64;
-            let earlier = std::mem::replace(&mut last, vec![self.packet(Kind::Data, id, chunk.into())]);
+            let earlier = std::mem::replace(&mut last, vec![self.packet(PacketType::Data, id, chunk.into())]);
             if !earlier.is_empty() && self.packets.blocking_send(&earlier).is_err() {
                 return Ok(Vec::new());
             }
@@ -623,7 +623,7 @@ impl Sender {
             .fetch_add(packet.encoded_len() as u64, Ordering::Relaxed);
     }
 
-    fn packet(&self, kind: Kind, id: u32, data: Bytes) -> Packet {
+    fn packet(&self, kind: PacketType, id: u32, data: Bytes) -> Packet {
         let packet = Packet {
             kind: kind.into(),
             id,
@@ -634,23 +634,23 @@ impl Sender {
         packet
     }
 
-    async fn send(&self, kind: Kind, id: u32, data: Bytes) {
+    async fn send(&self, kind: PacketType, id: u32, data: Bytes) {
         let _ = self.packets.send(&[self.packet(kind, id, data)]).await;
     }
 
     async fn fail(&self, message: &str) {
-        self.send(Kind::Err, 0, Bytes::copy_from_slice(message.as_bytes()))
+        self.send(PacketType::Err, 0, Bytes::copy_from_slice(message.as_bytes()))
             .await;
     }
 
     fn fail_blocking(&self, message: &str) {
-        let error = self.packet(Kind::Err, 0, Bytes::copy_from_slice(message.as_bytes()));
+        let error = self.packet(PacketType::Err, 0, Bytes::copy_from_slice(message.as_bytes()));
         let _ = self.packets.blocking_send(&[error]);
     }
 }
 
 /// The STAT of an entry. Owner and group are root's, as in every build context.
-fn stat(entry: Entry) -> Stat {
+fn stat(entry: ContextEntry) -> Stat {
     let device = entry.device();
     Stat {
         mode: entry.go_mode(),

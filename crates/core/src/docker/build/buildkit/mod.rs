@@ -36,7 +36,7 @@ use crate::docker::options::flags::parse_bool;
 use crate::error::{Error, Result};
 use crate::project_file;
 use filesync::{Bound, Linked, SyncedFolder};
-use session::{Offer, Session};
+use session::{BuildSession, Offer};
 
 /// What `FileSync` names the two folders that every Dockerfile build has.
 const CONTEXT: &str = "context";
@@ -67,7 +67,7 @@ pub async fn build(
         agents: ssh_agent::Agents::start(&request.options.ssh).await?,
         logins,
     };
-    let mut session = Session::open(engine, offer).await?;
+    let mut session = BuildSession::open(engine, offer).await?;
     let sent = session.sent();
     let reference = session::random_id()?;
     let mut control = connect(engine).await?;
@@ -378,7 +378,7 @@ fn frontend_attributes(request: &BuildRequest, attached: &Attached) -> HashMap<S
 
 /// How many steps there were.
 #[derive(Default)]
-struct Tally {
+struct StepCounts {
     steps: usize,
     cached: usize,
 }
@@ -387,7 +387,7 @@ struct Tally {
 async fn follow(
     status: impl Future<Output = Result<tonic::Response<tonic::Streaming<StatusResponse>>, tonic::Status>>,
     events: Events,
-) -> Tally {
+) -> StepCounts {
     let mut vertexes = Vertexes::default();
     // Solve says what went wrong; without a status there is only nothing to show meanwhile.
     if let Ok(response) = status.await {
@@ -400,7 +400,7 @@ async fn follow(
             }
         }
     }
-    Tally {
+    StepCounts {
         steps: vertexes.0.len(),
         cached: vertexes.0.values().filter(|cached| **cached).count(),
     }

@@ -57,7 +57,7 @@ pub struct Offer {
 }
 
 /// A session that the engine serves itself from; it ends when this is dropped.
-pub struct Session {
+pub struct BuildSession {
     id: String,
     sent: Arc<Sent>,
     // Resolves when the stream is dropped.
@@ -66,7 +66,7 @@ pub struct Session {
     _close: oneshot::Sender<()>,
 }
 
-impl Session {
+impl BuildSession {
     /// Opens a session on this engine.
     ///
     /// # Errors

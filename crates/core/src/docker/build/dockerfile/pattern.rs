@@ -6,7 +6,7 @@
 use super::budget::{Budget, Unreadable};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum PatternToken {
     Any,
     One,
     Is(char),
@@ -14,7 +14,7 @@ enum Part {
 
 /// A pattern.
 #[derive(Debug)]
-pub(super) struct Pattern(Vec<Part>);
+pub(super) struct Pattern(Vec<PatternToken>);
 
 /// From where to where something matches, the end shortest or longest.
 #[derive(Clone, Copy)]
@@ -29,18 +29,18 @@ impl Pattern {
         let mut chars = pattern.iter().copied().peekable();
         while let Some(c) = chars.next() {
             match c {
-                '*' => parts.push(Part::Any),
-                '?' => parts.push(Part::One),
+                '*' => parts.push(PatternToken::Any),
+                '?' => parts.push(PatternToken::One),
                 '\\' => match chars.peek() {
                     // Escaped for the expansion around it, which they would end.
                     Some('}' | '/') => {}
                     Some(&escaped @ ('*' | '?' | '\\')) => {
                         chars.next();
-                        parts.push(Part::Is(escaped));
+                        parts.push(PatternToken::Is(escaped));
                     }
                     _ => return Err(Unreadable),
                 },
-                c => parts.push(Part::Is(c)),
+                c => parts.push(PatternToken::Is(c)),
             }
         }
         Ok(Self(parts))
@@ -126,7 +126,7 @@ impl Pattern {
             budget.spend(reached.len())?;
             let mut before = false;
             for (index, here) in reached.iter_mut().enumerate() {
-                let passed = index.checked_sub(1).and_then(|index| parts.get(index)) == Some(&Part::Any);
+                let passed = index.checked_sub(1).and_then(|index| parts.get(index)) == Some(&PatternToken::Any);
                 *here |= before && passed;
                 before = *here;
             }
@@ -141,9 +141,9 @@ impl Pattern {
             let mut next = vec![false; reached.len()];
             for (index, part) in parts.iter().enumerate() {
                 let goes_to = match part {
-                    Part::Any if c != '\n' => index,
-                    Part::One if c != '\n' => index + 1,
-                    Part::Is(wanted) if *wanted == c => index + 1,
+                    PatternToken::Any if c != '\n' => index,
+                    PatternToken::One if c != '\n' => index + 1,
+                    PatternToken::Is(wanted) if *wanted == c => index + 1,
                     _ => continue,
                 };
                 if reached.get(index) == Some(&true)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::error::{Entry, OptionError};
+use super::error::{GivenOption, OptionError};
 use super::path::{clean, from_dot};
 use super::table::FLAGS;
 use crate::docker::options::csv;
@@ -22,7 +22,7 @@ pub fn with_other_sources(
     let parsed = flags::parse(FLAGS, words, Positionals::Refuse)?;
     let mut words = words.to_vec();
     for given in &parsed.given {
-        let entry = Entry {
+        let entry = GivenOption {
             option: given.written.clone(),
             value: given.value.clone(),
             on: false,
@@ -55,7 +55,7 @@ pub fn with_other_sources(
 
 /// `type=bind,source=...,target=...` with another source.
 fn mount(
-    entry: &Entry,
+    entry: &GivenOption,
     replace: &mut impl FnMut(&str) -> Result<Option<String>, OptionError>,
 ) -> Result<Option<String>, OptionError> {
     let mut fields = entry.read(csv::record)?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::error::{Entry, OptionError};
+use super::error::{GivenOption, OptionError};
 use super::facts::ClientFacts;
 
 /// Finds an environment variable of the client.
@@ -13,17 +13,17 @@ type Look<'a> = &'a dyn Fn(&str) -> Option<String>;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Pairs {
     /// Files with one pair on each line.
-    pub files: Vec<Entry>,
+    pub files: Vec<GivenOption>,
     /// `NAME=VALUE` or `NAME`.
-    pub single: Vec<Entry>,
+    pub single: Vec<GivenOption>,
 }
 
 impl Pairs {
     /// Adds one environment variable.
-    pub fn variable(&mut self, entry: Entry) -> Result<(), OptionError> {
+    pub fn variable(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         if name(&entry.value).is_empty() {
             // Only the fault is shown: what follows may be a secret.
-            return Err(Entry {
+            return Err(GivenOption {
                 value: "=...".to_owned(),
                 ..entry
             }
@@ -34,7 +34,7 @@ impl Pairs {
     }
 
     /// Adds one label.
-    pub fn label(&mut self, entry: Entry) -> Result<(), OptionError> {
+    pub fn label(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         let name = name(&entry.value).trim_start_matches([' ', '\t']);
         if name.is_empty() {
             return Err(entry.refuse("has no name"));
@@ -101,7 +101,7 @@ pub(super) fn pair(text: &str) -> (String, String) {
 }
 
 /// The pairs of a file. A name without value is looked up, and left out when it isn't found.
-fn lines(entry: &Entry, facts: &ClientFacts<'_>, look_up: Option<Look<'_>>) -> Result<Vec<String>, OptionError> {
+fn lines(entry: &GivenOption, facts: &ClientFacts<'_>, look_up: Option<Look<'_>>) -> Result<Vec<String>, OptionError> {
     let bytes = (facts.read_file)(&facts.working_dir.join(Path::new(&entry.value)))
         .map_err(|source| entry.unreadable(source))?;
     let mut pairs = Vec::new();

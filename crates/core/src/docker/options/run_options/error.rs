@@ -85,7 +85,7 @@ pub enum OptionError {
 
 /// An option as the user gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct GivenOption {
     /// `-p` or `--publish`, as written.
     pub option: String,
     /// What was said of it.
@@ -94,7 +94,7 @@ pub(super) struct Entry {
     pub on: bool,
 }
 
-impl Entry {
+impl GivenOption {
     /// The value, read by `read`.
     pub fn read<T>(&self, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, OptionError> {
         read(&self.value).map_err(|reason| self.refuse(reason))

@@ -2,55 +2,59 @@
 
 use bollard::models::HealthConfig;
 
-use super::error::{Entry, OptionError};
+use super::error::{GivenOption, OptionError};
 use crate::docker::options::go_values;
 
 /// What was said about the health check.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Health {
-    disabled: Option<Entry>,
+    disabled: Option<GivenOption>,
     /// Only what differs from docker's zero values, which mean the image's own.
     check: HealthConfig,
-    first: Option<Entry>,
+    first: Option<GivenOption>,
 }
 
 impl Health {
-    pub fn disable(&mut self, entry: Entry) {
+    pub fn disable(&mut self, entry: GivenOption) {
         self.disabled = entry.on.then_some(entry);
     }
 
-    pub fn command(&mut self, entry: Entry) {
+    pub fn command(&mut self, entry: GivenOption) {
         let command = entry.value.clone();
         self.check.test = (!command.is_empty()).then(|| vec!["CMD-SHELL".to_owned(), command]);
         self.first.get_or_insert(entry);
     }
 
-    pub fn interval(&mut self, entry: Entry) -> Result<(), OptionError> {
+    pub fn interval(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         self.check.interval = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
-    pub fn timeout(&mut self, entry: Entry) -> Result<(), OptionError> {
+    pub fn timeout(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         self.check.timeout = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
-    pub fn start_period(&mut self, entry: Entry) -> Result<(), OptionError> {
+    pub fn start_period(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         self.check.start_period = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
-    pub fn start_interval(&mut self, entry: Entry) -> Result<(), OptionError> {
+    pub fn start_interval(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         self.check.start_interval = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
-    pub fn retries(&mut self, entry: Entry) -> Result<(), OptionError> {
+    pub fn retries(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         self.check.retries = self.positive(entry, go_values::integer)?;
         Ok(())
     }
 
-    fn positive(&mut self, entry: Entry, read: fn(&str) -> Result<i64, String>) -> Result<Option<i64>, OptionError> {
+    fn positive(
+        &mut self,
+        entry: GivenOption,
+        read: fn(&str) -> Result<i64, String>,
+    ) -> Result<Option<i64>, OptionError> {
         let value = entry.read(read)?;
         if value < 0 {
             return Err(entry.refuse("is negative"));

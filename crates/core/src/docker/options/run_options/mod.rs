@@ -38,7 +38,7 @@ pub use self::plan::{Attach, ContainerFile, ContainerPlan};
 pub use self::pull_policy::PullPolicy;
 
 use self::environment::Pairs;
-use self::error::Entry;
+use self::error::GivenOption;
 use self::health::Health;
 use self::network::Networks;
 use self::table::{FLAGS, Need};
@@ -57,25 +57,25 @@ pub struct RunOptions {
     labels: Pairs,
     networks: Networks,
     health: Health,
-    attach: Vec<Entry>,
-    devices: Vec<Entry>,
-    mounts: Vec<(Entry, Mount)>,
-    security: Vec<Entry>,
-    volumes: Vec<Entry>,
+    attach: Vec<GivenOption>,
+    devices: Vec<GivenOption>,
+    mounts: Vec<(GivenOption, Mount)>,
+    security: Vec<GivenOption>,
+    volumes: Vec<GivenOption>,
     log_driver: Option<String>,
-    log_options: Vec<Entry>,
-    restart: Option<Entry>,
-    remove: Option<Entry>,
+    log_options: Vec<GivenOption>,
+    restart: Option<GivenOption>,
+    remove: Option<GivenOption>,
     kernel_memory: Option<i64>,
-    api_socket: Option<Entry>,
-    distrust: Option<Entry>,
+    api_socket: Option<GivenOption>,
+    distrust: Option<GivenOption>,
     /// The options that not every engine has.
-    needs: Vec<(Entry, Need)>,
+    needs: Vec<(GivenOption, Need)>,
 
     // The client's own work.
     name: Option<String>,
     platform: Option<String>,
-    detach: Option<Entry>,
+    detach: Option<GivenOption>,
     detach_keys: Option<String>,
     sig_proxy: bool,
     pull: PullPolicy,
@@ -154,7 +154,7 @@ impl RunOptions {
         let parsed = flags::parse(FLAGS, words, Positionals::Refuse)?;
         let mut options = RunOptions::default();
         for given in parsed.given {
-            let entry = Entry {
+            let entry = GivenOption {
                 on: given.is_on(),
                 option: given.written,
                 value: given.value,
@@ -169,16 +169,16 @@ impl RunOptions {
         Ok(options)
     }
 
-    fn attach(&mut self, entry: Entry) -> Result<(), OptionError> {
+    fn attach(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         let value = entry.value.to_lowercase();
         if !matches!(value.as_str(), "stdin" | "stdout" | "stderr") {
             return Err(entry.refuse("is not one of stdin, stdout and stderr"));
         }
-        self.attach.push(Entry { value, ..entry });
+        self.attach.push(GivenOption { value, ..entry });
         Ok(())
     }
 
-    fn publish(&mut self, entry: &Entry) -> Result<(), OptionError> {
+    fn publish(&mut self, entry: &GivenOption) -> Result<(), OptionError> {
         let bindings = self.host.port_bindings.get_or_insert_default();
         for (port, binding) in entry.read(port::publish)? {
             bindings
@@ -191,12 +191,12 @@ impl RunOptions {
         Ok(())
     }
 
-    fn expose(&mut self, entry: &Entry) -> Result<(), OptionError> {
+    fn expose(&mut self, entry: &GivenOption) -> Result<(), OptionError> {
         self.exposed_ports.extend(entry.read(port::expose)?);
         Ok(())
     }
 
-    fn restart(&mut self, entry: Entry) -> Result<(), OptionError> {
+    fn restart(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         let (name, count) = entry.value.split_once(':').unwrap_or((&entry.value, ""));
         let name = match name {
             "" if entry.value.is_empty() => RestartPolicyNameEnum::EMPTY,
@@ -221,7 +221,7 @@ impl RunOptions {
         Ok(())
     }
 
-    fn ulimit(&mut self, entry: &Entry) -> Result<(), OptionError> {
+    fn ulimit(&mut self, entry: &GivenOption) -> Result<(), OptionError> {
         let limit = entry.read(security::ulimit)?;
         let limits = self.host.ulimits.get_or_insert_default();
         limits.retain(|known| known.name != limit.name);
@@ -260,7 +260,7 @@ pub fn publish_on_loopback(words: &[String]) -> Result<Vec<String>, OptionError>
     let parsed = flags::parse(FLAGS, words, Positionals::Refuse)?;
     let mut words = words.to_vec();
     for given in parsed.given.iter().filter(|given| given.flag.long == "publish") {
-        let entry = Entry {
+        let entry = GivenOption {
             option: given.written.clone(),
             value: given.value.clone(),
             on: false,

@@ -5,7 +5,7 @@ use bollard::models::{
     MountType, MountVolumeOptions, MountVolumeOptionsDriverConfig,
 };
 
-use super::error::{Entry, OptionError};
+use super::error::{GivenOption, OptionError};
 use super::facts::ClientFacts;
 use super::path;
 use crate::docker::options::flags::parse_bool;
@@ -21,7 +21,7 @@ pub(super) enum Volume {
 }
 
 /// Reads `--volume [SOURCE:]TARGET[:OPTIONS]`.
-pub(super) fn volume(entry: &Entry, facts: &ClientFacts<'_>) -> Result<Volume, OptionError> {
+pub(super) fn volume(entry: &GivenOption, facts: &ClientFacts<'_>) -> Result<Volume, OptionError> {
     let spec = entry.value.as_str();
     if !entry.read(has_source)? {
         return Ok(Volume::Anonymous(spec.to_owned()));
@@ -67,7 +67,7 @@ fn has_source(spec: &str) -> Result<bool, String> {
 }
 
 /// The mount as this engine gets it: with an absolute source, and nothing that the engine would misread.
-pub(super) fn resolved(entry: &Entry, mount: &Mount, facts: &ClientFacts<'_>) -> Result<Mount, OptionError> {
+pub(super) fn resolved(entry: &GivenOption, mount: &Mount, facts: &ClientFacts<'_>) -> Result<Mount, OptionError> {
     let forced = mount
         .bind_options
         .as_ref()

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use bollard::models::{EndpointIpamConfig, EndpointSettings};
 
-use super::error::{Entry, OptionError};
+use super::error::{GivenOption, OptionError};
 use super::facts::ClientFacts;
 use crate::docker::options::{csv, go_values};
 
@@ -16,7 +16,7 @@ const DEFAULT: &str = "default";
 /// One network that the container is attached to.
 #[derive(Debug, Clone, PartialEq)]
 struct Attachment {
-    entry: Entry,
+    entry: GivenOption,
     name: String,
     endpoint: EndpointSettings,
 }
@@ -25,17 +25,17 @@ struct Attachment {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Networks {
     attachments: Vec<Attachment>,
-    pub aliases: Vec<Entry>,
-    pub links: Vec<Entry>,
-    pub link_local: Vec<Entry>,
-    pub ipv4: Option<Entry>,
-    pub ipv6: Option<Entry>,
-    pub mac: Option<Entry>,
+    pub aliases: Vec<GivenOption>,
+    pub links: Vec<GivenOption>,
+    pub link_local: Vec<GivenOption>,
+    pub ipv4: Option<GivenOption>,
+    pub ipv6: Option<GivenOption>,
+    pub mac: Option<GivenOption>,
 }
 
 impl Networks {
     /// Adds `--network NAME` or `--network name=NAME,alias=...`.
-    pub fn attach(&mut self, entry: Entry) -> Result<(), OptionError> {
+    pub fn attach(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         let (name, endpoint) = if is_long(&entry.value) {
             entry.read(endpoint)?
         } else {
@@ -98,7 +98,7 @@ impl Networks {
     }
 
     /// The first option that sets a hardware address.
-    fn hardware_address(&self) -> Option<&Entry> {
+    fn hardware_address(&self) -> Option<&GivenOption> {
         let own = self
             .attachments
             .iter()
@@ -109,7 +109,7 @@ impl Networks {
     /// The settings of the first network: its own, and those of `--ip`, `--network-alias` and the like.
     fn first_endpoint(&self, name: &str, own: &EndpointSettings) -> Result<EndpointSettings, OptionError> {
         let mut endpoint = own.clone();
-        let twice = |entry: &Entry, field| Err(entry.conflict(format!("--network {name},{field}=...")));
+        let twice = |entry: &GivenOption, field| Err(entry.conflict(format!("--network {name},{field}=...")));
         if let Some(entry) = self.aliases.first() {
             if endpoint.aliases.is_some() {
                 return twice(entry, "alias");
@@ -151,12 +151,12 @@ impl Networks {
     }
 }
 
-fn values(entries: &[Entry]) -> Vec<String> {
+fn values(entries: &[GivenOption]) -> Vec<String> {
     entries.iter().map(|entry| entry.value.clone()).collect()
 }
 
 /// Aliases exist where the engine runs a name server: on networks that users made.
-fn check_alias(entry: &Entry, network: &str) -> Result<(), OptionError> {
+fn check_alias(entry: &GivenOption, network: &str) -> Result<(), OptionError> {
     if is_user_defined(network) {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use bollard::models::{
 };
 
 use super::device::Device;
-use super::error::Entry;
+use super::error::GivenOption;
 use super::mount::Volume;
 use super::pull_policy::PullPolicy;
 use super::table::Need;
@@ -220,7 +220,7 @@ impl RunOptions {
         }
         let variable = "DOCKER_DEFAULT_PLATFORM";
         match (facts.env)(variable).filter(|value| !value.is_empty()) {
-            Some(value) => Entry {
+            Some(value) => GivenOption {
                 option: variable.to_owned(),
                 value,
                 on: false,

@@ -5,7 +5,7 @@ use std::path::Path;
 use bollard::models::{HostConfig, ResourcesUlimits};
 use bollard::models::{HostConfigCgroupnsModeEnum as CgroupNamespace, HostConfigIsolationEnum as Isolation};
 
-use super::error::{Entry, OptionError};
+use super::error::{GivenOption, OptionError};
 use super::facts::ClientFacts;
 use crate::docker::options::go_values;
 
@@ -26,7 +26,7 @@ pub(super) fn capabilities(names: &[String]) -> Vec<String> {
 /// Reads the `--security-opt`s: a seccomp profile is a file of the client's, sent as it is, and
 /// `systempaths=unconfined` is no option of the engine's but an empty list of hidden paths.
 pub(super) fn apply_security(
-    entries: &[Entry],
+    entries: &[GivenOption],
     facts: &ClientFacts<'_>,
     host: &mut HostConfig,
 ) -> Result<(), OptionError> {
@@ -59,7 +59,7 @@ pub(super) fn apply_security(
     Ok(())
 }
 
-fn seccomp_profile(entry: &Entry, file: &str, facts: &ClientFacts<'_>) -> Result<String, OptionError> {
+fn seccomp_profile(entry: &GivenOption, file: &str, facts: &ClientFacts<'_>) -> Result<String, OptionError> {
     let path = facts.working_dir.join(Path::new(file));
     let profile = (facts.read_file)(&path).map_err(|source| entry.unreadable(source))?;
     let profile = String::from_utf8(profile).map_err(|_| entry.refuse("the profile is no UTF-8"))?;

@@ -1,13 +1,13 @@
 //! Every option of `docker run` 28, and where its value goes.
 
-use super::error::{Entry, OptionError};
+use super::error::{GivenOption, OptionError};
 use super::pull_policy::PullPolicy;
 use super::{RunOptions, device, environment, mount, network, platform, security};
 use crate::docker::options::flags::Flag;
 use crate::docker::options::go_values;
 
 /// What an option does to what was parsed so far.
-type Set = fn(&mut RunOptions, Entry) -> Result<(), OptionError>;
+type Set = fn(&mut RunOptions, GivenOption) -> Result<(), OptionError>;
 
 /// What an option asks of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,25 +22,25 @@ pub(super) enum Need {
 
 /// The meaning of an option.
 #[derive(Clone, Copy)]
-pub(super) struct Action {
+pub(super) struct OptionAction {
     pub need: Need,
     pub set: Set,
 }
 
-const fn switch(long: &'static str, set: Set) -> Flag<Action> {
-    Flag::switch(long, Action { need: Need::Any, set })
+const fn switch(long: &'static str, set: Set) -> Flag<OptionAction> {
+    Flag::switch(long, OptionAction { need: Need::Any, set })
 }
 
-const fn valued(long: &'static str, set: Set) -> Flag<Action> {
+const fn valued(long: &'static str, set: Set) -> Flag<OptionAction> {
     needing(Need::Any, long, set)
 }
 
-const fn needing(need: Need, long: &'static str, set: Set) -> Flag<Action> {
-    Flag::valued(long, Action { need, set })
+const fn needing(need: Need, long: &'static str, set: Set) -> Flag<OptionAction> {
+    Flag::valued(long, OptionAction { need, set })
 }
 
 /// The options, in the order of `docker run --help`; the names that it hides come after those they stand for.
-pub(super) static FLAGS: &[Flag<Action>] = &[
+pub(super) static FLAGS: &[Flag<OptionAction>] = &[
     valued("add-host", |o, e| {
         push(&mut o.host.extra_hosts, e.read(network::extra_host))
     }),
@@ -277,13 +277,13 @@ fn insert(
 }
 
 /// To be read when the client's facts are known.
-fn keep(slot: &mut Vec<Entry>, entry: Entry) -> Result<(), OptionError> {
+fn keep(slot: &mut Vec<GivenOption>, entry: GivenOption) -> Result<(), OptionError> {
     slot.push(entry);
     Ok(())
 }
 
 /// A switch whose name an error may need.
-fn on(slot: &mut Option<Entry>, entry: Entry) -> Result<(), OptionError> {
+fn on(slot: &mut Option<GivenOption>, entry: GivenOption) -> Result<(), OptionError> {
     *slot = entry.on.then_some(entry);
     Ok(())
 }
