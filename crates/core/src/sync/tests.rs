@@ -1146,6 +1146,44 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_goes_is_packed_where_most_of_it_gets_smaller_and_the_link_is_slow() {
+    // Busybox's shell finds its own gzip, whatever the path says.
+    let pair = Pair::new(Tools::Machine);
+    write(&pair.here(), "first", "of all");
+    pair.up().await;
+    let (bin, unpacked) = (pair.shell.home.join("bin"), pair.shell.home.join("unpacked"));
+    fs::create_dir_all(&bin).unwrap();
+    let program = |name: &str, before: &str| {
+        let file = bin.join(name);
+        let text = format!("#!/bin/sh\n{before}\nPATH=${{PATH#*:}} exec {name} \"$@\"\n");
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    program(
+        "gzip",
+        &format!("if [ \"$1\" = -dc ]; then : > '{}'; fi", unpacked.display()),
+    );
+    // The link is measured by how long what is sent takes to be read.
+    program("cat", "sleep 0.2");
+    let text = "the quick brown fox jumps over the lazy dog\n"
+        .repeat(220_000)
+        .into_bytes();
+    let small = &text[..1_000];
+    for (name, contents, is_packed) in [
+        ("small", small, true),
+        ("weights", noise(9_000_000, 7).as_slice(), false),
+        ("text", text.as_slice(), true),
+    ] {
+        let _ = fs::remove_file(&unpacked);
+        fs::write(pair.here().join(name), contents).unwrap();
+        let report = pair.up().await;
+        assert!(report.is_clean(), "{name}: {report:?}");
+        assert_eq!(unpacked.exists(), is_packed, "{name}");
+        assert!(fs::read(pair.there().join(name)).unwrap() == contents, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_changes_while_it_is_sent_arrives_whole_and_as_it_is_at_last() {
     type Change = fn(&Path);
     // More than is read ahead of what goes.
