@@ -24,7 +24,7 @@ use crate::hint;
 use crate::machine_id::machine_id;
 use crate::ops::genversion;
 use crate::output::{self, Printer, size, visible};
-use crate::patience::{is_worth_a_try, patiently};
+use crate::patience::{TRYING_AGAIN, is_worth_a_try, patiently};
 use crate::shell;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
@@ -215,7 +215,13 @@ impl Docked {
                 None => self.shared.sync(&request).await,
             },
             async || agent.connect(options).await,
-            |line| self.printer.warning(line),
+            |line| match line.strip_suffix(TRYING_AGAIN) {
+                // A file that was under way begins at its first byte.
+                Some(cut) => self
+                    .printer
+                    .warning(&format!("{cut}{TRYING_AGAIN}: files that had arrived whole are kept")),
+                None => self.printer.warning(line),
+            },
         )
         .await
     }
