@@ -12,6 +12,8 @@ const TRIES: usize = 10;
 /// How long to wait before the next one; twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// How long a command waits, before it has begun, for a dock that fell silent.
+pub const LONGEST: Duration = Duration::from_secs(90);
 /// The end of the line that says that the link was cut.
 pub const TRYING_AGAIN: &str = "; trying again";
 

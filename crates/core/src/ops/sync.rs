@@ -20,6 +20,7 @@ use crate::docker::connect::endpoint::Endpoint;
 use crate::docks::{self, Dock, Docks};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
+use crate::heartbeat::Heartbeat;
 use crate::hint;
 use crate::machine_id::machine_id;
 use crate::ops::genversion;
@@ -199,6 +200,7 @@ impl Docked {
             options,
             reached,
         } = &self.shell;
+        let _heartbeat = Heartbeat::of(agent, &self.printer, Arc::clone(&self.is_silent));
         let first = self.shared.sync(&request).await;
         if let Err(error) = &first
             && is_worth_a_try(error)
@@ -231,6 +233,7 @@ impl Docked {
     /// # Errors
     /// What hinders the beginning; later failures are told.
     pub async fn watch(&mut self, printer: &Printer, told: impl FnMut(Event)) -> Result<Infallible> {
+        let _heartbeat = Heartbeat::of(&self.shell.agent, printer, Arc::clone(&self.is_silent));
         let printer = printer.clone();
         let take_over = move |process: Option<u32>| match process {
             Some(pid) => printer.note(&format!(

@@ -228,6 +228,7 @@ impl Loop {
         while let Some(command) = self.inbox.next() {
             match command {
                 Command::Open(open, reply) => self.open(open, reply)?,
+                Command::Life(reply) => self.open(Open::Ping, reply)?,
                 Command::Resize(id, size) => self.resize(id, size),
                 Command::Drop(id, part) => {
                     if let Some(flows) = self.flows(id) {
