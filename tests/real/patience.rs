@@ -108,6 +108,42 @@ fn a_sync_goes_on_when_the_link_is_back() {
 }
 
 #[test]
+fn a_link_that_died_silently_is_said_soon_and_waited_for() {
+    let engine = lab::engine("28").unwrap();
+    let home = home(&engine);
+    let link = home.register_behind_a_link(&engine, DELAY);
+    home.sandbox()
+        .write("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\nRUN true\n");
+    // The link stands before it is cut.
+    home.program("ls-dock")
+        .args(["far", "--check"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    link.cut();
+    let building = build(&home).spawn();
+    // Longer than an engine may take to say that it is there.
+    std::thread::sleep(Duration::from_secs(25));
+    link.mend();
+    let built = building.wait();
+    assert_eq!(built.code, 0, "{built}");
+    assert!(
+        built
+            .stderr
+            .contains("dock \"far\" gives no sign of life for 3 s; it is waited for")
+            && built.stderr.contains("dock \"far\" is heard again"),
+        "{built}"
+    );
+    assert!(!built.stderr.contains("journalctl"), "{built}");
+    home.program("build-image")
+        .args(["clean", "--dock", "far"])
+        .env("LOGNAME", "patience")
+        .any_stdout()
+        .any_stderr()
+        .run();
+}
+
+#[test]
 fn a_dock_that_is_down_from_the_beginning_is_not_waited_for() {
     let engine = lab::engine("26").unwrap();
     let home = home(&engine);

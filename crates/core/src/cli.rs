@@ -10,14 +10,21 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser};
 
-use crate::agent::CallOptions;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::agent::wire::{FailureKind, LinkStatus};
+use crate::agent::{Agent, CallOptions};
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::{Choice, Endpoint};
 use crate::docker::connect::engine::Engine;
 use crate::docks::{Docks, Named};
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
+use crate::heartbeat::Heartbeat;
+use crate::hint;
 use crate::output::{Printer, Verbosity};
+use crate::patience::{LONGEST, is_worth_a_try};
 pub use sync::SyncOptions;
 
 /// Hidden option by which `cargo xtask` asks a command for its completions, man page and reference.
@@ -106,6 +113,9 @@ pub struct Context {
     /// The dock that the call is for, by its moniker; none for the engine that the environment chooses.
     pub dock: Option<String>,
 }
+
+/// How soon a dock to which no link can be made is asked again.
+const NEXT_LOOK: Duration = Duration::from_secs(1);
 
 /// Makes the `main` function of a command crate whose library has `pub const COMMAND`.
 #[macro_export]
@@ -229,6 +239,59 @@ impl Context {
     /// # Errors
     /// As [`Context::connect`].
     pub async fn connect_silently(&self) -> Result<Engine> {
+        match dock_engine::agent_of(&self.engine_choice()?, &self.env)? {
+            Some(agent) => self.connect_by(&agent).await,
+            None => self.connect_once().await,
+        }
+    }
+
+    /// Connects to an engine behind an agent. Where the link stood when it began, and fell silent, it is waited for.
+    async fn connect_by(&self, agent: &Agent) -> Result<Engine> {
+        // A dock that can't be reached to begin with is not waited for.
+        if !agent
+            .status(false)
+            .await?
+            .is_some_and(|status| matches!(status.link, LinkStatus::Up { .. }))
+        {
+            return self.connect_once().await;
+        }
+        let began = Instant::now();
+        let heartbeat = Heartbeat::of(agent, &self.printer, Arc::default());
+        loop {
+            let before = heartbeat.silences();
+            match self.connect_once().await {
+                Err(error) if is_worth_a_try(&error) && heartbeat.silences() > before => {}
+                // An engine that hangs behind a link that lives says so itself.
+                result => return result,
+            }
+            let back = async {
+                loop {
+                    match agent.alive().await? {
+                        Ok(()) => return Ok(()),
+                        Err(failure) if failure.kind != FailureKind::Unreachable => return Err(failure.into_error()),
+                        Err(_) => tokio::time::sleep(NEXT_LOOK).await,
+                    }
+                }
+            };
+            match tokio::time::timeout(LONGEST.saturating_sub(began.elapsed()), back).await {
+                Ok(back) => back?,
+                Err(_) => {
+                    let moniker = &agent.dock().moniker;
+                    return Err(Error::unreachable(format!(
+                        "dock {moniker:?} gave no sign of life for {} s: the link to it is dead",
+                        began.elapsed().as_secs()
+                    ))
+                    .hint(hint!(
+                        "run it again when the link is back; ls-dock --check {} says how it is",
+                        moniker
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Connects, and waits for nothing that does not answer.
+    async fn connect_once(&self) -> Result<Engine> {
         match &self.dock {
             Some(name) => {
                 let docks = Docks::read(&self.env)?;

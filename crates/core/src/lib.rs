@@ -16,6 +16,7 @@ pub use dock_client::{
 pub mod cli;
 pub mod config;
 pub mod docker;
+pub mod heartbeat;
 pub mod machine_id;
 pub mod naming;
 pub mod ops;

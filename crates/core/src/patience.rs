@@ -12,6 +12,10 @@ const TRIES: usize = 10;
 /// How long to wait before the next one; twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// How long a command waits, before it has begun, for a dock that fell silent.
+pub const LONGEST: Duration = Duration::from_secs(90);
+/// The end of the line that says that the link was cut.
+pub const TRYING_AGAIN: &str = "; trying again";
 
 /// The patience of one piece of work.
 #[derive(Clone, Debug)]
@@ -128,7 +132,7 @@ async fn patiently_so<T, S: Future<Output = ()>>(
             Err(error) if is_worth_a_try(&error) => error,
             result => return result,
         };
-        say(&format!("{}; trying again", error.with_causes()));
+        say(&format!("{}{TRYING_AGAIN}", error.with_causes()));
         let mut is_said = false;
         let waiting = |seconds| {
             if std::mem::replace(&mut is_said, true) {
@@ -137,9 +141,8 @@ async fn patiently_so<T, S: Future<Output = ()>>(
         };
         if let Err(exhausted) = patience.mended_by(error, &mut connect, waiting, &mut sleep).await {
             let Exhausted { lost, refused } = *exhausted;
-            return Err(
-                refused.unwrap_or_else(|| lost.hint("run it again when the link is back: what has arrived is kept"))
-            );
+            return Err(refused
+                .unwrap_or_else(|| lost.hint("run it again when the link is back: what has arrived whole is kept")));
         }
     }
 }

@@ -192,13 +192,14 @@ impl<C: Connector> Link<C> {
 
     async fn open_on(&self, live: &Arc<Live<C::Transport>>, target: &Target) -> Result<Connection, TransportError> {
         let timing = &self.shared.timing;
+        let began = Instant::now();
         let opening = live.transport.open(target.clone());
         tokio::pin!(opening);
         if let Ok(opened) = timeout(timing.open, &mut opening).await {
             return opened;
         }
         // Either the dock is busy, or the link is dead and does not know it yet.
-        self.check(live).await?;
+        self.check_since(live, began).await?;
         let rest = timing.open_at_most.saturating_sub(timing.open);
         timeout(rest, &mut opening).await.unwrap_or_else(|_| {
             Err(TransportError {
@@ -354,6 +355,11 @@ impl<C: Connector> Link<C> {
     /// # Errors
     /// Why it is lost.
     async fn check(&self, live: &Arc<Live<C::Transport>>) -> Result<Duration, TransportError> {
+        self.check_since(live, Instant::now()).await
+    }
+
+    /// [`Link::check`] for who has waited for the dock since then: so long is said.
+    async fn check_since(&self, live: &Arc<Live<C::Transport>>, began: Instant) -> Result<Duration, TransportError> {
         let limit = self.shared.timing.check;
         let error = match timeout(limit, live.transport.check()).await {
             Ok(Ok(round_trip)) => {
@@ -361,10 +367,39 @@ impl<C: Connector> Link<C> {
                 return Ok(round_trip);
             }
             Ok(Err(error)) => error,
-            Err(_) => unreachable_dock(format!("the dock gave no sign of life for {} s", limit.as_secs())),
+            Err(_) => unreachable_dock(format!(
+                "the dock gave no sign of life for {} s",
+                began.elapsed().as_secs()
+            )),
         };
         self.lose(live, error.clone());
         Err(error)
+    }
+
+    /// Waits until the dock shows that it is there, by the link that stands or by one that is made anew. Of a link that rests
+    /// nothing is expected. A silent link is left alone: what it carries goes on when it is heard again.
+    ///
+    /// # Errors
+    /// Why no link can be made.
+    pub async fn alive(&self, wish: OpenOptions) -> Result<(), TransportError> {
+        loop {
+            if matches!(*self.shared.phase.borrow(), Phase::Idle) {
+                return Ok(());
+            }
+            let live = self.up(wish).await?;
+            let mut over = live.over.subscribe();
+            tokio::select! {
+                life = live.transport.life() => match life {
+                    Ok(()) => {
+                        live.see();
+                        return Ok(());
+                    }
+                    // It is about to be over.
+                    Err(_) => sleep(THINKING).await,
+                },
+                _ = ended(&mut over) => {}
+            }
+        }
     }
 
     /// Checks a link that stands, and drops it where it is dead: after this machine slept.

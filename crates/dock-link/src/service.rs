@@ -395,6 +395,20 @@ impl<C: Connector> Service<C> {
                 };
                 frame::write_message(&mut stream, &Reply::Status(status)).await
             }
+            Request::Life => {
+                let wish = OpenOptions {
+                    arrival: Instant::now(),
+                    patience: Duration::from_millis(call.patience_ms),
+                    answers: false,
+                };
+                let alive = tokio::select! {
+                    alive = self.link.alive(wish) => alive,
+                    // Who asked has gone.
+                    _ = frame::incoming(&stream) => return Ok(()),
+                };
+                let reply = alive.map_or_else(|error| Reply::Failed(error.into()), |()| Reply::Done);
+                frame::write_message(&mut stream, &reply).await
+            }
             Request::Hold(holder) => {
                 let forward = call.forward.unwrap_or(self.dock.forward);
                 self.mounts.forget(holder.pid);

@@ -26,6 +26,12 @@ pub trait Transport: Send + Sync + 'static {
     /// stream is slow to open, and for the status. The caller sets the time limit and drops the link where it fails.
     fn check(&self) -> impl Future<Output = Result<Duration, TransportError>> + Send;
 
+    /// Waits, without a limit, until the far side shows that it is there: by an answer, or by anything else that comes from it.
+    /// Fails where the link is lost meanwhile.
+    fn life(&self) -> impl Future<Output = Result<(), TransportError>> + Send {
+        async { self.check().await.map(drop) }
+    }
+
     /// Why a new link is to be made for what is opened from now on, though this one stands: the user's configuration leads
     /// elsewhere by now, or the far side allows what it forbade. Asked before each stream, so it takes no time where there is
     /// nothing new.

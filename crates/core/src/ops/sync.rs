@@ -20,11 +20,12 @@ use crate::docker::connect::endpoint::Endpoint;
 use crate::docks::{self, Dock, Docks};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
+use crate::heartbeat::Heartbeat;
 use crate::hint;
 use crate::machine_id::machine_id;
 use crate::ops::genversion;
 use crate::output::{self, Printer, size, visible};
-use crate::patience::{is_worth_a_try, patiently};
+use crate::patience::{TRYING_AGAIN, is_worth_a_try, patiently};
 use crate::shell;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
@@ -199,6 +200,7 @@ impl Docked {
             options,
             reached,
         } = &self.shell;
+        let _heartbeat = Heartbeat::of(agent, &self.printer, Arc::clone(&self.is_silent));
         let first = self.shared.sync(&request).await;
         if let Err(error) = &first
             && is_worth_a_try(error)
@@ -215,7 +217,13 @@ impl Docked {
                 None => self.shared.sync(&request).await,
             },
             async || agent.connect(options).await,
-            |line| self.printer.warning(line),
+            |line| match line.strip_suffix(TRYING_AGAIN) {
+                // A file that was under way begins at its first byte.
+                Some(cut) => self
+                    .printer
+                    .warning(&format!("{cut}{TRYING_AGAIN}: files that had arrived whole are kept")),
+                None => self.printer.warning(line),
+            },
         )
         .await
     }
@@ -225,6 +233,7 @@ impl Docked {
     /// # Errors
     /// What hinders the beginning; later failures are told.
     pub async fn watch(&mut self, printer: &Printer, told: impl FnMut(WatchEvent)) -> Result<Infallible> {
+        let _heartbeat = Heartbeat::of(&self.shell.agent, printer, Arc::clone(&self.is_silent));
         let printer = printer.clone();
         let take_over = move |process: Option<u32>| match process {
             Some(pid) => printer.note(&format!(

@@ -77,6 +77,8 @@ pub(super) type OpenReply = oneshot::Sender<Result<Opened, OpenError>>;
 /// What a session's thread is told.
 pub(super) enum SessionCommand {
     Open(Open, OpenReply),
+    /// Whatever comes from the far side from now on is the answer.
+    Life(OpenReply),
     /// The terminal of a command has another size.
     Resize(u64, Size),
     /// Nobody wants this part of a channel any more.
@@ -154,6 +156,16 @@ impl Handle {
         let (reply, opened) = oneshot::channel();
         self.notifier.send(SessionCommand::Open(open, reply));
         opened
+    }
+
+    /// Waits for a sign of life: the answer to a ping, or anything else.
+    pub(super) async fn life(&self) -> Result<(), OpenError> {
+        let (reply, heard) = oneshot::channel();
+        self.notifier.send(SessionCommand::Life(reply));
+        match heard.await {
+            Ok(result) => result.map(drop),
+            Err(_) => Err(OpenError::Lost(self.lost.borrow().clone().unwrap_or_else(closed))),
+        }
     }
 
     /// Opens a channel, or asks for a sign of life.

@@ -130,6 +130,11 @@ impl Transport for SshTransport {
         }
     }
 
+    async fn life(&self) -> Result<(), TransportError> {
+        let life = self.sessions.main().life().await;
+        life.map_err(|error| self.open_error("give a sign of life", error))
+    }
+
     async fn outdated(&self) -> Option<String> {
         self.news.outdated().await
     }

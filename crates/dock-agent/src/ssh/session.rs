@@ -92,6 +92,7 @@ impl Established {
             opening: None,
             pinned: None,
             heard: Instant::now(),
+            waiting: Vec::new(),
             pinging: false,
             scratch: vec![0; READ],
             near: vec![0; SEND],
@@ -220,6 +221,8 @@ pub(super) struct Loop {
     pinned: Option<Call>,
     /// When the far side gave its last sign of life.
     heard: Instant,
+    /// Who waits for the next one, and since when.
+    waiting: Vec<(Instant, OpenReply)>,
     pinging: bool,
     scratch: Vec<u8>,
     /// What is read from a near end goes through here.
@@ -319,6 +322,13 @@ impl Loop {
         while let Some(command) = self.inbox.next() {
             match command {
                 SessionCommand::Open(open, reply) => self.queue.push_back((open, reply)),
+                SessionCommand::Life(reply) => {
+                    self.waiting.push((Instant::now(), reply));
+                    if !self.pinging {
+                        self.pinging = true;
+                        self.queue.push_back((Open::Ping, oneshot::channel().0));
+                    }
+                }
                 SessionCommand::Resize(id, size) => {
                     if let Some(link) = self.links.get_mut(&id) {
                         link.resize = Some(size);
@@ -387,6 +397,12 @@ impl Loop {
         self.roused = fds.get(1).is_some_and(|woken| !woken.revents().is_empty());
         self.unread = came.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
         if !came.is_empty() {
+            // That it can be written to says nothing of the far side.
+            if came.intersects(PollFlags::IN) {
+                for (since, reply) in self.waiting.drain(..) {
+                    let _ = reply.send(Ok(Opened::Pong(since.elapsed())));
+                }
+            }
             self.heard = Instant::now();
         }
         Ok(())
@@ -424,6 +440,9 @@ impl Loop {
         // What was read may be for a channel whose turn was before, or be nobody's bytes: an answer, more window.
         if intake::received() != before {
             self.heard = Instant::now();
+            for (since, reply) in self.waiting.drain(..) {
+                let _ = reply.send(Ok(Opened::Pong(since.elapsed())));
+            }
             progress = true;
         }
         Ok(progress && self.pinned.is_none())

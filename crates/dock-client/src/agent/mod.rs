@@ -320,6 +320,28 @@ impl Agent {
         }
     }
 
+    /// Waits until the dock shows that it is there, however long that takes; the reason why no link can be made is a value. An
+    /// agent that does not run is not started, and keeps nobody waiting.
+    ///
+    /// # Errors
+    /// An agent that does not answer.
+    pub async fn alive(&self) -> Result<Result<(), Failure>> {
+        let (mut stream, greeting) = match self.greet(false).await {
+            Ok(greeted) => greeted,
+            Err(cause) if is_absent(&cause) => return Ok(Ok(())),
+            Err(cause) => return Err(self.silent(cause)),
+        };
+        self.check_protocol(&greeting)?;
+        match self
+            .call(&mut stream, Request::Life, &CallOptions::unattended())
+            .await?
+        {
+            Reply::Failed(failure) if failure.kind != FailureKind::Unknown => Ok(Err(failure)),
+            Reply::Done => Ok(Ok(())),
+            reply => Err(self.unexpected(reply)),
+        }
+    }
+
     /// Whether a docked shell or a stream needs it; it is taken to, where it does not say.
     pub async fn is_in_use(&self) -> bool {
         let deadline = Instant::now() + CLOSING_LIMIT;

@@ -89,6 +89,8 @@ pub enum Request {
         /// Whether to measure the round trip, where the link stands.
         measure: bool,
     },
+    /// Waits until the dock shows that it is there, however long that takes.
+    Life,
     /// Lives at least as long as this process.
     Hold(Holder),
     /// Needs no longer live for this process.

@@ -126,6 +126,17 @@ pub(in crate::docker) async fn revive(choice: &mut Choice, env: &Env) -> Result<
     Ok(())
 }
 
+/// The agent by which an engine is reached; `None` where it is reached without one.
+///
+/// # Errors
+/// As [`agent_of_socket`].
+pub fn agent_of(choice: &Choice, env: &Env) -> Result<Option<Agent>> {
+    match &choice.endpoint {
+        Endpoint::Unix(socket) => agent_of_socket(socket, env),
+        _ => Ok(None),
+    }
+}
+
 /// The agent whose engine's socket this is.
 ///
 /// # Errors

@@ -130,8 +130,11 @@ impl Display {
                 }
             }
             DisplayEvent::Cut(index, text) => {
-                // The steps come once more.
-                *self.builds.entry(index).or_default() += 1;
+                // The steps come once more, and those of the attempt that was lost are no more.
+                let build = self.builds.entry(index).or_default();
+                self.steps.lost(&format!("{index}/{build}/"));
+                *build += 1;
+                self.failed_steps.remove(&index);
                 self.steps.line(&text);
             }
             DisplayEvent::Event(index, event) => self.event(index, event),

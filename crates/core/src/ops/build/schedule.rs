@@ -1,6 +1,8 @@
 //! The order of a plan's images, and building independent ones side by side.
 
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
@@ -15,9 +17,10 @@ use super::{
 use crate::docker::build::build;
 use crate::docker::build::events::BuildOutcome;
 use crate::docker::build::request::BuildRequest;
-use crate::docker::connect::dock_engine::ENGINE_VARIABLES;
+use crate::docker::connect::dock_engine::{self, ENGINE_VARIABLES};
 use crate::docker::connect::locality::Locality;
 use crate::error::{Error, ExitStatus, Result};
+use crate::heartbeat::Heartbeat;
 use crate::patience::patiently;
 
 /// Events that wait to be shown, of all builds.
@@ -58,6 +61,8 @@ fn visit(
 pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
     let (events, mut heard) = mpsc::channel::<DisplayEvent>(QUEUE);
     let mut display = Display::new(site, plan);
+    let agent = dock_engine::agent_of(site.engine.choice(), &site.env)?;
+    let _heartbeat = agent.map(|agent| Heartbeat::of(&agent, &site.printer, Arc::<AtomicBool>::default()));
     // A script may change the tree that another build is reading.
     let tree = RwLock::new(());
     let mut reports: Vec<Option<ImageReport>> = vec![None; plan.images.len()];

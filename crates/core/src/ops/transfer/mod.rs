@@ -441,9 +441,9 @@ impl Route<'_> {
                 TransferFailure::Lost(error) => {
                     let printer = &self.context.printer;
                     printer.warning(&format!(
-                        "the link was cut ({}); trying again, with the layers that arrived kept on {}",
+                        "the link was cut ({}); trying again: {}",
                         error.with_causes(),
-                        self.to.name
+                        kept_of(tally.layers.load(Ordering::Relaxed), &self.to.name)
                     ));
                     let mut is_said = false;
                     let waiting = |seconds| {
@@ -457,7 +457,10 @@ impl Route<'_> {
                             self.wait_for_late(dest, counters).await;
                         }
                         Err(exhausted) => {
-                            self.kept_warning();
+                            // An engine that has all of a load finishes it, though nobody hears of it.
+                            if tally.layers.load(Ordering::Relaxed) > 0 || !tally.take_unanswered().is_empty() {
+                                self.kept_warning();
+                            }
                             let Exhausted { lost, refused } = *exhausted;
                             // It answers, and refuses: it says more of what happened than the cut did. An engine whose
                             // disk is full may close a connection before its reason is read.
@@ -803,4 +806,24 @@ async fn platform(engine: &Engine) -> Result<Platform> {
 fn config_of(image: &StoredImage, plan: &Plan) -> Digest {
     let first = plan.variants.iter().find(|variant| !variant.layers.is_empty());
     first.map_or_else(|| image.id.clone(), |variant| variant.config.clone())
+}
+
+/// What the next try need not send, where so many layers are known to have arrived.
+fn kept_of(layers: usize, place: &str) -> String {
+    match layers {
+        0 => "no layer is known to have arrived whole".to_owned(),
+        layers => format!("{} kept on {place}", counted(layers, "layer")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_cut_transfer_is_what_arrived() {
+        assert_eq!(kept_of(0, "far"), "no layer is known to have arrived whole");
+        assert_eq!(kept_of(1, "far"), "1 layer kept on far");
+        assert_eq!(kept_of(3, "far"), "3 layers kept on far");
+    }
 }

@@ -15,6 +15,7 @@
 pub mod bars;
 pub mod counter;
 pub mod steps;
+pub mod waiting;
 
 use std::io::Write;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};

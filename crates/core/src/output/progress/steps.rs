@@ -157,6 +157,12 @@ impl Steps {
         self.transfer(id, name, current, total, true);
     }
 
+    /// The steps whose ids begin so are no more, and count no more: what carried them was lost, and they are begun anew under
+    /// other ids. Those that ended and have scrolled up stay there.
+    pub fn lost(&mut self, beginning: &str) {
+        self.told.known().lose(beginning);
+    }
+
     /// The last lines that a step wrote, oldest first.
     pub fn last_lines(&self, id: &str) -> Vec<String> {
         self.told
@@ -228,6 +234,17 @@ impl Known {
         self.running.push(id.to_owned());
         self.ended -= 1;
         note
+    }
+
+    fn lose(&mut self, beginning: &str) {
+        let is_lost = |id: &str| id.starts_with(beginning);
+        self.running.retain(|id| !is_lost(id));
+        self.resting.retain(|id| !is_lost(id));
+        for (_, shown) in self.steps.extract_if(|id, _| is_lost(id)) {
+            self.ended -= usize::from(shown.ended.is_some());
+            self.transfers -= shown.transfers.len();
+            self.kept -= shown.kept.iter().map(String::len).sum::<usize>();
+        }
     }
 
     fn end(&mut self, id: &str, how: Ended) -> Option<String> {
@@ -462,6 +479,38 @@ mod tests {
         drop(known);
         steps.output("1", &line);
         assert!(steps.last_lines("1").iter().all(|line| line.len() <= LINE_LIMIT));
+    }
+
+    #[test]
+    fn steps_that_were_lost_are_neither_shown_nor_counted() {
+        let printer = Printer::new(
+            "build-image",
+            crate::output::Verbosity::Quiet,
+            false,
+            &crate::env::Env::default(),
+        );
+        let mut steps = Steps::new(&printer, true);
+        steps.told.known().is_live = true;
+        steps.ended("0/1/a", "FROM base", Ended::Cached);
+        steps.running("0/1/b", "RUN sleep");
+        steps.output("0/1/b", b"one\n");
+        steps.transfer("0/1/b", "part", 1, 2, false);
+        // Another image's, whose attempt goes on.
+        steps.running("1/1/b", "RUN make");
+        steps.output("1/1/b", b"two\n");
+        steps.lost("0/1/");
+        steps.ended("0/2/a", "FROM base", Ended::Cached);
+        steps.running("0/2/b", "RUN sleep");
+        let rows: Vec<String> = steps.told.rows(80, 24).into_iter().map(|row| row.text).collect();
+        let of = |what: &str| rows.iter().filter(|row| row.contains(what)).count();
+        assert_eq!(
+            (of("FROM base"), of("RUN sleep"), of("RUN make")),
+            (1, 1, 1),
+            "{rows:?}"
+        );
+        assert!(rows.last().unwrap().ends_with("(1/3)"), "{rows:?}");
+        let known = steps.told.known();
+        assert_eq!((known.transfers, known.kept), (0, "two".len()));
     }
 
     #[test]

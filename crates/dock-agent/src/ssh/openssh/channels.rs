@@ -230,6 +230,7 @@ impl Loop {
         while let Some(command) = self.inbox.next() {
             match command {
                 SessionCommand::Open(open, reply) => self.open(open, reply)?,
+                SessionCommand::Life(reply) => self.open(Open::Ping, reply)?,
                 SessionCommand::Resize(id, size) => self.resize(id, size),
                 SessionCommand::Drop(id, part) => {
                     if let Some(flows) = self.flows(id) {

@@ -1,0 +1,142 @@
+//! Whether a dock gives signs of life while a command waits for something of it, and what is said where it does not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, timeout};
+
+use crate::agent::Agent;
+use crate::output::Printer;
+use crate::output::progress::waiting::Waiting;
+
+/// How long after a sign of life the next one is asked for.
+const PAUSE: Duration = Duration::from_secs(1);
+/// So long a dock may take for one before that is said.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Asks a dock for signs of life until it is dropped, and says where it gives none.
+#[derive(Debug)]
+pub struct Heartbeat {
+    task: tokio::task::JoinHandle<()>,
+    silences: Arc<AtomicUsize>,
+}
+
+/// What is heard of a dock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Heard {
+    /// Nothing since then.
+    Nothing(Instant),
+    /// A sign of life, after so long without one.
+    Life(Duration),
+}
+
+impl Heartbeat {
+    /// Of the dock of this agent. While `hush` is set, another has the terminal, and nothing is said.
+    pub fn of(agent: &Agent, printer: &Printer, hush: Arc<AtomicBool>) -> Self {
+        let silences = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&silences);
+        let (agent, printer) = (agent.clone(), printer.clone());
+        let moniker = agent.dock().moniker.clone();
+        let mut rows = Vec::new();
+        let mut is_said = false;
+        let say = move |heard| {
+            rows.clear();
+            match heard {
+                Heard::Nothing(since) => {
+                    counted.fetch_add(1, Ordering::Release);
+                    is_said = !hush.load(Ordering::Acquire);
+                    if is_said {
+                        printer.warning(&format!(
+                            "dock {moniker:?} gives no sign of life for {} s; it is waited for, Ctrl-C ends it",
+                            since.elapsed().as_secs()
+                        ));
+                        let text = format!("waiting for a sign of life of dock {moniker:?}");
+                        rows.push(Waiting::new(&printer, &text, since));
+                    }
+                }
+                Heard::Life(after) if is_said && !hush.load(Ordering::Acquire) => {
+                    printer.note(&format!("dock {moniker:?} is heard again, after {} s", after.as_secs()));
+                }
+                Heard::Life(_) => {}
+            }
+        };
+        let ask = move || {
+            let agent = agent.clone();
+            // What is wrong with the agent itself is said by who needs it.
+            async move { agent.alive().await.is_ok_and(|alive| alive.is_err()) }
+        };
+        Self {
+            task: tokio::spawn(beat(ask, say, PAUSE, SILENCE)),
+            silences,
+        }
+    }
+
+    /// How often the dock fell silent.
+    pub fn silences(&self) -> usize {
+        self.silences.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Heartbeat {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// `ask` waits for a sign of life; true where it is known that none will come for now.
+async fn beat<F: Future<Output = bool>>(
+    mut ask: impl FnMut() -> F,
+    mut say: impl FnMut(Heard),
+    pause: Duration,
+    silence: Duration,
+) {
+    loop {
+        sleep(pause).await;
+        let since = Instant::now();
+        let life = async {
+            while ask().await {
+                sleep(pause).await;
+            }
+        };
+        tokio::pin!(life);
+        if timeout(silence, &mut life).await.is_ok() {
+            continue;
+        }
+        say(Heard::Nothing(since));
+        life.await;
+        say(Heard::Life(since.elapsed()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dock_that_falls_silent_is_said_to_be_silent_once_and_then_to_be_back() {
+        const TICK: Duration = Duration::from_millis(10);
+        let (asked, said) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let ask = || {
+            let number = asked.fetch_add(1, Ordering::Relaxed);
+            async move {
+                match number {
+                    // Silent, then without a link, then there again.
+                    1 => sleep(20 * TICK).await,
+                    3 => return false,
+                    _ => {}
+                }
+                number == 1 || number == 2
+            }
+        };
+        let beating = beat(ask, |heard| said.lock().unwrap().push(heard), TICK, 5 * TICK);
+        let _ = timeout(60 * TICK, beating).await;
+        let said = said.into_inner().unwrap();
+        let [Heard::Nothing(_), Heard::Life(after)] = said[..] else {
+            panic!("{said:?}")
+        };
+        assert!(after >= 20 * TICK, "{after:?}");
+    }
+}

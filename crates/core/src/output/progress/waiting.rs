@@ -1,0 +1,41 @@
+//! The row of what is waited for, and for how long.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::{Printer, visible};
+use super::{Row, ViewGuard, View, clock, fit};
+
+/// A row that says what is waited for; it goes when this is dropped.
+#[derive(Debug)]
+pub struct Waiting(#[expect(dead_code, reason = "the row is shown as long as it lives")] Option<ViewGuard>);
+
+#[derive(Debug)]
+struct Waited {
+    text: String,
+    since: Instant,
+}
+
+impl Waiting {
+    /// Shows it on the printer's terminal, where that moves.
+    pub fn new(printer: &Printer, text: &str, since: Instant) -> Self {
+        let waited = || Waited {
+            text: visible(text),
+            since,
+        };
+        Self(
+            printer
+                .live()
+                .then(|| printer.screen().show(Arc::new(waited()) as Arc<dyn View>)),
+        )
+    }
+}
+
+impl View for Waited {
+    fn rows(&self, columns: usize, rows: usize) -> Vec<Row> {
+        match rows {
+            0 => Vec::new(),
+            _ => vec![Row::plain(fit(&self.text, &clock(self.since.elapsed()), columns))],
+        }
+    }
+}
