@@ -1157,7 +1157,7 @@ async fn what_goes_is_packed_where_most_of_it_gets_smaller_and_the_link_is_slow(
         let file = bin.join(name);
         let text = format!("#!/bin/sh\n{before}\nPATH=${{PATH#*:}} exec {name} \"$@\"\n");
         fs::write(&file, text).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     };
     program(
         "gzip",

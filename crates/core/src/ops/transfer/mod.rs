@@ -443,7 +443,7 @@ impl Route<'_> {
                     printer.warning(&format!(
                         "the link was cut ({}); trying again: {}",
                         error.with_causes(),
-                        kept_of(tally.layers.load(Ordering::Relaxed), &self.to.name)
+                        kept_of(counters.layers.load(Ordering::Relaxed), &self.to.name)
                     ));
                     let mut is_said = false;
                     let waiting = |seconds| {
@@ -458,7 +458,7 @@ impl Route<'_> {
                         }
                         Err(exhausted) => {
                             // An engine that has all of a load finishes it, though nobody hears of it.
-                            if tally.layers.load(Ordering::Relaxed) > 0 || !tally.take_unanswered().is_empty() {
+                            if counters.layers.load(Ordering::Relaxed) > 0 || !counters.take_unanswered().is_empty() {
                                 self.kept_warning();
                             }
                             let Exhausted { lost, refused } = *exhausted;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::{Printer, visible};
-use super::{Row, ViewGuard, View, clock, fit};
+use super::{Row, View, ViewGuard, clock, fit};
 
 /// A row that says what is waited for; it goes when this is dropped.
 #[derive(Debug)]
