@@ -22,7 +22,7 @@ use super::rsync::{Rsync, RsyncDirection};
 use super::samples::{self, Survey};
 use super::send::{AsRead, Generated, Made, Sent, UploadBatch};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
-use super::{Content, Item, ItemKind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
+use super::{Content, Item, ItemKind, OTHERS_WRITE, Tree, ancestors, is_acceptable, is_at_or_below, script, shown};
 use crate::agent::target::Exit;
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
@@ -496,6 +496,9 @@ impl<S: Shell> Session<S> {
                 ))
                 .hint("sync-up makes it"));
             }
+            if attempt == 1 {
+                self.find_named(request.only)?;
+            }
             match self.round(request, dry, &mut report).await? {
                 Round::Again if attempt < TRIES => report.troubles.clear(),
                 Round::Again => {
@@ -509,6 +512,28 @@ impl<S: Shell> Session<S> {
             }
         }
         Ok(report)
+    }
+
+    /// That each path that was named is, or was, on either side.
+    fn find_named(&self, only: &[Vec<u8>]) -> Result<()> {
+        use std::os::unix::ffi::OsStrExt as _;
+        for path in only {
+            let is_it = |other: &Vec<u8>| is_at_or_below(other, path);
+            let here = self.local.root().join(std::ffi::OsStr::from_bytes(path));
+            let is_known = here.symlink_metadata().is_ok()
+                || self.far.listing.tree.keys().any(is_it)
+                || self.manifest.records.keys().any(is_it)
+                || self.far.unseen.iter().any(|unseen| is_at_or_below(path, unseen));
+            if !is_known {
+                return Err(Error::usage(format!(
+                    "there is no {} on either side: neither here nor in {}",
+                    shown(path),
+                    self.far.workspace
+                ))
+                .hint("a path is seen from the folder that you are in; without one, all that changed travels"));
+            }
+        }
+        Ok(())
     }
 
     /// Sends what changed here, as long as the dock is as it was last looked at; else syncs both ways: what changed there
