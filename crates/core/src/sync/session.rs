@@ -1206,7 +1206,9 @@ impl<S: Shell> Session<S> {
                             && !stuck.contains(path)
                     });
                     let Some(result) = arrived else {
-                        report.troubles.push((path.clone(), refusal.clone()));
+                        report
+                            .troubles
+                            .push((path.clone(), refused(path, &there, self.far.uid, &refusal)));
                         continue;
                     };
                     let mut side = at.there(result);
@@ -1234,7 +1236,10 @@ impl<S: Shell> Session<S> {
                     }
                     // It holds something that is ignored.
                     Some(result) if result.kind == ItemKind::Directory => {}
-                    Some(_) => report.troubles.push((path.clone(), refusal.clone())),
+                    Some(_) => {
+                        let why = refused(path, &there, self.far.uid, &refusal);
+                        report.troubles.push((path.clone(), why));
+                    }
                 },
                 Action::ModeThere(mode) => {
                     let Some(result) = result else { continue };
@@ -1898,6 +1903,18 @@ impl<S: Shell> Session<S> {
         let tree = &self.far.listing.tree;
         let roots = tree.iter().filter(|(_, item)| item.owner == 0);
         report.root_files = roots.map(|(path, _)| path.clone()).collect();
+    }
+}
+
+/// Why the dock did not do what was to be done to a path: what it said, unless that is because of root's directories.
+fn refused(path: &[u8], there: &Tree, uid: u32, said: &str) -> String {
+    let parent = path.iter().rposition(|&byte| byte == b'/').map(|end| &path[..end]);
+    match parent.and_then(|parent| there.get(parent)) {
+        Some(parent) if parent.owner == 0 && uid != 0 => {
+            "its directory belongs to root on the dock, made by a container: sync-down --chown gives both to you"
+                .to_owned()
+        }
+        _ => said.to_owned(),
     }
 }
 
