@@ -146,6 +146,68 @@ fn who_may_not_use_the_engine_gets_the_command_that_mends_it() {
         .run();
 }
 
+/// A user of a dock, with the lab's key and no group of its own; removed at the end.
+struct Newcomer {
+    dock: LabEngine,
+    name: String,
+}
+
+impl Newcomer {
+    fn new(dock: LabEngine) -> Self {
+        let person = Self {
+            name: format!("new{}", std::process::id()),
+            dock,
+        };
+        person.as_root(
+            "useradd --create-home --shell /bin/bash $1 && usermod --password '*' $1 \
+             && cp -r /home/bob/.ssh /home/$1/ && chown -R $1 /home/$1/.ssh",
+        );
+        person
+    }
+
+    /// Runs a script there as root; `$1` is the name.
+    fn as_root(&self, script: &str) {
+        let mut sh = self.dock.exec("sh").unwrap();
+        process::capture(sh.args(["-c", script, "sh", &self.name])).unwrap();
+    }
+}
+
+impl Drop for Newcomer {
+    fn drop(&mut self) {
+        self.as_root("userdel --force --remove $1 >/dev/null 2>&1; true");
+    }
+}
+
+#[test]
+fn who_is_put_into_the_docker_group_is_let_in_by_the_next_command() {
+    let home = home();
+    let newcomer = Newcomer::new(lab::engine("26").unwrap());
+    let ssh = newcomer.dock.ssh().unwrap();
+    home.trust(&ssh.known_hosts());
+    home.program("register-dock")
+        .args([
+            &*ssh.address.ip().to_string(),
+            "far",
+            "-u",
+            &newcomer.name,
+            "--no-check",
+        ])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    let source = || home.program("dock-env").arg("far").spawn().wait();
+    let refused = source();
+    assert_ne!(refused.code, 0, "{refused}");
+    assert!(refused.stderr.contains("then run it again"), "{refused}");
+    newcomer.as_root("usermod -aG docker $1");
+    let now = source();
+    assert_eq!(now.code, 0, "{now}");
+    home.program("ls-dock")
+        .args(["--check", "far"])
+        .stdout_has("ok     group")
+        .run();
+}
+
 #[test]
 fn a_docked_shell_has_an_engine_and_goes_back() {
     let home = home();

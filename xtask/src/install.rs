@@ -58,7 +58,33 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
             bin.display()
         ));
     }
+    let shell = env::var("SHELL").unwrap_or_default();
+    if let Some(hint) = completion_hint(&shell, &args.prefix, has_bash_completion()) {
+        announce(format_args!("\nhint: {hint}"));
+    }
     Ok(())
+}
+
+/// Whether bash reads the completions that programs bring.
+fn has_bash_completion() -> bool {
+    ["/usr/share", "/usr/local/share", "/opt/homebrew/share"]
+        .iter()
+        .any(|share| Path::new(share).join("bash-completion/bash_completion").exists())
+}
+
+/// What the user's shell needs to find the completions below `prefix`.
+fn completion_hint(shell: &str, prefix: &Path, has_bash_completion: bool) -> Option<String> {
+    match Path::new(shell).file_name()?.to_str()? {
+        "bash" if !has_bash_completion => {
+            Some("bash completes our commands where the package bash-completion is installed".to_owned())
+        }
+        // Those of the system are in its fpath.
+        "zsh" if !["/usr", "/usr/local"].iter().any(|system| prefix == Path::new(system)) => Some(format!(
+            "zsh completes our commands with this line in ~/.zshrc, before compinit: fpath=({}/share/zsh/site-functions $fpath)",
+            prefix.display()
+        )),
+        _ => None,
+    }
 }
 
 /// Builds all programs and puts them, with their completions and pages, below `prefix`.
@@ -117,4 +143,23 @@ fn put(directory: &Path, name: &str, content: &[u8], mode: u32) -> Result<(), Er
 
 fn default_prefix() -> PathBuf {
     Path::new(&env::var_os("HOME").unwrap_or_default()).join(".local")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_that_would_not_find_the_completions_gets_a_hint() {
+        let hint = |shell, prefix, has| completion_hint(shell, Path::new(prefix), has);
+        assert!(hint("/bin/bash", "/p", false).unwrap().contains("bash-completion"));
+        assert_eq!(hint("/bin/bash", "/p", true), None);
+        let zsh = hint("/bin/zsh", "/home/ann/.local", true).unwrap();
+        assert!(
+            zsh.contains("fpath=(/home/ann/.local/share/zsh/site-functions $fpath)"),
+            "{zsh}"
+        );
+        assert_eq!(hint("/bin/zsh", "/usr/local", true), None);
+        assert_eq!(hint("/usr/bin/fish", "/p", false), None);
+    }
 }

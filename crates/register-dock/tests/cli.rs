@@ -91,6 +91,16 @@ fn an_engine_that_does_not_answer_is_not_registered() {
 }
 
 #[test]
+fn where_no_sshd_listens_the_hint_is_the_very_way_that_was_tried() {
+    Sandbox::new()
+        .command("register-dock")
+        .args(["ann@127.0.0.1:9", "far"])
+        .code(3)
+        .stderr_has("try: ssh -v -p 9 ann@127.0.0.1\n")
+        .run();
+}
+
+#[test]
 fn a_moniker_that_is_taken_is_given_only_by_force() {
     let sandbox = Sandbox::new();
     let register = |words: &[&str]| {

@@ -1395,6 +1395,33 @@ fn a_container_that_may_run_is_left_by_an_engine_that_dies() {
 }
 
 #[test]
+fn of_several_that_were_cut_off_and_are_gone_each_is_said() {
+    let sandbox = project();
+    let engine = ScriptedEngine::start();
+    let records = sandbox.home().join(".local/state/dockerutils/foreground");
+    std::fs::create_dir_all(&records).unwrap();
+    let root = sandbox.project().canonicalize().unwrap();
+    for name in ["one", "two"] {
+        let record = json!({
+            "id": format!("{name}-id"), "name": name, "engine": engine.host(), "dock": null, "root": root,
+            "watch": false, "process": null, "is_said": true,
+        });
+        std::fs::write(records.join(format!("{name}-id.json")), record.to_string()).unwrap();
+    }
+    let engine = engine
+        .on("GET", "/containers/one-id/json", Reply::error(404, "No such container"))
+        .on("GET", "/containers/two-id/json", Reply::error(404, "No such container"));
+    run_image(&sandbox)
+        .arg("--attach")
+        .engine(&engine)
+        .code(125)
+        .stderr_has("container one has ended meanwhile")
+        .stderr_has("container two has ended meanwhile")
+        .stderr_has("its exit code and what it said last are gone")
+        .run();
+}
+
+#[test]
 fn streams_that_end_before_the_start_are_a_lost_engine() {
     // The answer to `wait` comes late: the streams have ended by then.
     let ended = Reply::json(200, &json!({ "StatusCode": 0 })).slow(Duration::from_millis(200));

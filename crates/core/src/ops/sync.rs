@@ -467,7 +467,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
             root_files::give(context, &project, &dock, &report).await?;
         }
         let report = docked.sync(request).await?;
-        show(&context.printer, &dock, &report, args.direction)?;
+        show(&context.printer, &dock, &report, args.direction, args.watch)?;
         root_files::offer(context, &project, &dock, &report).await;
         if !args.watch {
             docked.finish().await;
@@ -589,18 +589,19 @@ fn text(path: &[u8]) -> String {
 }
 
 /// Says what was done.
-fn show(printer: &Printer, dock: &Dock, report: &Report, direction: Direction) -> Result<()> {
+fn show(printer: &Printer, dock: &Dock, report: &Report, direction: Direction, watch: bool) -> Result<()> {
     for (path, action) in &report.done {
         printer.detail(&line(path, *action));
     }
     warn(printer, dock, report, Before::default());
-    if direction == Direction::Up && report.later_there > 0 {
+    // A watch brings and sends both.
+    if direction == Direction::Up && report.later_there > 0 && !watch {
         printer.note(&format!(
             "{} changed on the dock: sync-down brings them",
             report.later_there
         ));
     }
-    if direction == Direction::Down && report.later_here > 0 {
+    if direction == Direction::Down && report.later_here > 0 && !watch {
         printer.note(&format!("{} changed here: sync-up sends them", report.later_here));
     }
     if printer.json() {

@@ -16,6 +16,9 @@ const SAME_TROUBLE: Duration = Duration::from_secs(60);
 /// for a moment.
 const SECOND_LOOK: Duration = POLL;
 
+/// What comes before the name of a round's trash, in what tools say.
+const TRASH: &str = ".dockerutils-sync/trash/";
+
 /// What happened while watching.
 #[derive(Debug)]
 pub enum WatchEvent {
@@ -99,15 +102,14 @@ impl News {
             let is_over = report.done.contains_key(path);
             !is_over || now.duration_since(*since) < SAME_TROUBLE
         });
-        report
-            .troubles
-            .retain(|trouble| match self.troubles.contains_key(trouble) {
-                true => false,
-                false => {
-                    self.troubles.insert(trouble.clone(), now);
-                    true
-                }
-            });
+        report.troubles.retain(|(path, why)| {
+            let trouble = (path.clone(), without_trash_name(why));
+            let is_new = !self.troubles.contains_key(&trouble);
+            if is_new {
+                self.troubles.insert(trouble, now);
+            }
+            is_new
+        });
         let (here, is_here_in_doubt) = held(&mut self.held_here, &mut report.held_here, whole, now);
         let (there, is_there_in_doubt) = held(&mut self.held_there, &mut report.held_there, whole, now);
         (before.held_here, before.held_there) = (here, there);
@@ -119,6 +121,17 @@ impl News {
             is_in_doubt: is_here_in_doubt || is_there_in_doubt,
         }
     }
+}
+
+/// What a tool says of a file that was to go to the trash, without the name that each round's trash has of its own.
+fn without_trash_name(why: &str) -> String {
+    let mut parts = why.split(TRASH);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.split_once('/').map_or("", |(_, rest)| rest);
+        text.extend([TRASH, "*/", rest]);
+    }
+    text
 }
 
 /// Leaves those removals that are held since a while and were not said. Gives how many were, and whether some are too new.
@@ -218,6 +231,21 @@ mod tests {
         // It never travelled meanwhile.
         assert_eq!(said(&fails, 300), 0);
         assert_eq!((said(&travels, 302), said(&fails, 304)), (0, 1));
+    }
+
+    #[test]
+    fn the_same_failure_in_another_round_s_trash_is_no_news() {
+        let mut news = News::default();
+        let mut said = |name: &str| {
+            let why =
+                format!("mv: cannot move 'f' to '/w/.dockerutils-sync/trash/{name}/removed/d/f': Permission denied");
+            let report = Report {
+                troubles: vec![(b"d/f".to_vec(), why)],
+                ..Report::default()
+            };
+            news.filter(report, true, Instant::now()).report.troubles.len()
+        };
+        assert_eq!((said("1795902166.7e7e"), said("1795902171.01ab")), (1, 0));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use super::rsync::{Rsync, RsyncDirection};
 use super::samples::{self, Survey};
 use super::send::{AsRead, Generated, Made, Sent, UploadBatch};
 use super::trash::{self, Kept, Reason, Trash, TrashError};
-use super::{Content, Item, ItemKind, OTHERS_WRITE, Tree, ancestors, is_acceptable, script, shown};
+use super::{Content, Item, ItemKind, OTHERS_WRITE, Tree, ancestors, is_acceptable, is_at_or_below, script, shown};
 use crate::agent::target::Exit;
 use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
@@ -496,6 +496,9 @@ impl<S: Shell> Session<S> {
                 ))
                 .hint("sync-up makes it"));
             }
+            if attempt == 1 {
+                self.find_named(request.only)?;
+            }
             match self.round(request, dry, &mut report).await? {
                 Round::Again if attempt < TRIES => report.troubles.clear(),
                 Round::Again => {
@@ -509,6 +512,28 @@ impl<S: Shell> Session<S> {
             }
         }
         Ok(report)
+    }
+
+    /// That each path that was named is, or was, on either side.
+    fn find_named(&self, only: &[Vec<u8>]) -> Result<()> {
+        use std::os::unix::ffi::OsStrExt as _;
+        for path in only {
+            let is_it = |other: &Vec<u8>| is_at_or_below(other, path);
+            let here = self.local.root().join(std::ffi::OsStr::from_bytes(path));
+            let is_known = here.symlink_metadata().is_ok()
+                || self.far.listing.tree.keys().any(is_it)
+                || self.manifest.records.keys().any(is_it)
+                || self.far.unseen.iter().any(|unseen| is_at_or_below(path, unseen));
+            if !is_known {
+                return Err(Error::usage(format!(
+                    "there is no {} on either side: neither here nor in {}",
+                    shown(path),
+                    self.far.workspace
+                ))
+                .hint("a path is seen from the folder that you are in; without one, all that changed travels"));
+            }
+        }
+        Ok(())
     }
 
     /// Sends what changed here, as long as the dock is as it was last looked at; else syncs both ways: what changed there
@@ -1181,7 +1206,9 @@ impl<S: Shell> Session<S> {
                             && !stuck.contains(path)
                     });
                     let Some(result) = arrived else {
-                        report.troubles.push((path.clone(), refusal.clone()));
+                        report
+                            .troubles
+                            .push((path.clone(), refused(path, &there, self.far.uid, &refusal)));
                         continue;
                     };
                     let mut side = at.there(result);
@@ -1209,7 +1236,10 @@ impl<S: Shell> Session<S> {
                     }
                     // It holds something that is ignored.
                     Some(result) if result.kind == ItemKind::Directory => {}
-                    Some(_) => report.troubles.push((path.clone(), refusal.clone())),
+                    Some(_) => {
+                        let why = refused(path, &there, self.far.uid, &refusal);
+                        report.troubles.push((path.clone(), why));
+                    }
                 },
                 Action::ModeThere(mode) => {
                     let Some(result) = result else { continue };
@@ -1873,6 +1903,18 @@ impl<S: Shell> Session<S> {
         let tree = &self.far.listing.tree;
         let roots = tree.iter().filter(|(_, item)| item.owner == 0);
         report.root_files = roots.map(|(path, _)| path.clone()).collect();
+    }
+}
+
+/// Why the dock did not do what was to be done to a path: what it said, unless that is because of root's directories.
+fn refused(path: &[u8], there: &Tree, uid: u32, said: &str) -> String {
+    let parent = path.iter().rposition(|&byte| byte == b'/').map(|end| &path[..end]);
+    match parent.and_then(|parent| there.get(parent)) {
+        Some(parent) if parent.owner == 0 && uid != 0 => {
+            "its directory belongs to root on the dock, made by a container: sync-down --chown gives both to you"
+                .to_owned()
+        }
+        _ => said.to_owned(),
     }
 }
 

@@ -444,6 +444,31 @@ async fn everything_a_build_would_get_arrives_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_neither_side_ever_had_is_an_error() {
+    for tools in BOTH {
+        let pair = Pair::new(tools);
+        write(&pair.here(), "d/f", "1");
+        pair.up().await;
+        let only = |path: &str| vec![path.as_bytes().to_vec()];
+        for direction in [Direction::Up, Direction::Down] {
+            let error = pair.try_sync(direction, None, &only("nosuchfile")).await.unwrap_err();
+            assert!(
+                error.to_string().contains("there is no nosuchfile on either side"),
+                "{error}"
+            );
+            assert_eq!(error.class(), crate::error::Class::Usage);
+            for known in ["d", "d/f"] {
+                pair.try_sync(direction, None, &only(known)).await.unwrap();
+            }
+        }
+        // What was removed on one side is what the other is told.
+        fs::remove_file(pair.here().join("d/f")).unwrap();
+        pair.try_sync(Direction::Up, None, &only("d/f")).await.unwrap();
+        assert!(!pair.there().join("d/f").exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_what_changed_travels_and_deletions_travel() {
     for tools in BOTH {
         let pair = Pair::new(tools);

@@ -225,7 +225,7 @@ fn establish_by_libssh2(
         if cancel.is_cancelled() {
             return Err(failed(resolved, "nobody waits for it any more").into());
         }
-        let socket = dial(resolved, agent.as_ref())?;
+        let socket = dial(resolved, &plan.access, agent.as_ref())?;
         let descriptor = socket
             .descriptor()
             .map_err(|error| failed(resolved, &error.to_string()))?;

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use dock_client::docks::SshAccess;
 use dock_client::docks::destination::Destination;
 use dock_client::docks::ssh_config::{AddressFamily, SshConfigError};
 use dock_client::hint;
@@ -74,7 +75,7 @@ impl Drop for Proxy {
 ///
 /// # Errors
 /// When there is no way, with the mend where it is known.
-pub(super) fn dial(resolved: &Resolved, agent: Option<&PathBuf>) -> Result<Socket, TransportError> {
+pub(super) fn dial(resolved: &Resolved, access: &SshAccess, agent: Option<&PathBuf>) -> Result<Socket, TransportError> {
     let config = &resolved.config;
     if let Some(jumps) = &config.proxy_jump {
         return proxy(jump(jumps, resolved)?, resolved, agent);
@@ -82,10 +83,10 @@ pub(super) fn dial(resolved: &Resolved, agent: Option<&PathBuf>) -> Result<Socke
     if let Some(command) = &config.proxy_command {
         return proxy(proxy_command(command, resolved)?, resolved, agent);
     }
-    tcp(resolved).map(Socket::Tcp)
+    tcp(resolved, access).map(Socket::Tcp)
 }
 
-fn tcp(resolved: &Resolved) -> Result<TcpStream, TransportError> {
+fn tcp(resolved: &Resolved, access: &SshAccess) -> Result<TcpStream, TransportError> {
     let config = &resolved.config;
     let target = format!("{} port {}", config.hostname, config.port);
     let unknown = |what: String| TransportError {
@@ -132,7 +133,7 @@ fn tcp(resolved: &Resolved) -> Result<TcpStream, TransportError> {
     Err(TransportError {
         message: format!("cannot reach {target}: {what}"),
         hint: (error.kind() == io::ErrorKind::ConnectionRefused)
-            .then(|| format!("sshd does not listen there; try: ssh -v {}", resolved.given)),
+            .then(|| format!("sshd does not listen there; try: ssh -v {}", resolved.words(access))),
         kind: TransportErrorKind::Unreachable,
     })
 }

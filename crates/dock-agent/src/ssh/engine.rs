@@ -19,6 +19,9 @@ use super::news::Forbidden;
 /// How long the look may take: it calls docker's client, which may wait for an engine that hangs.
 const LOOK: Duration = Duration::from_secs(20);
 
+/// How long it may take to hear of the user's groups.
+const GROUPS: Duration = Duration::from_secs(5);
+
 /// The line behind which docker's client begins to speak.
 const BEGIN: &str = "dockerutils-begins-here";
 
@@ -29,7 +32,7 @@ const NOISE: usize = 64 * 1024;
 const PRINTED: u64 = 16 * 1024;
 
 /// Says what there is to know of the socket `$1`: lines of `key=value`.
-const SCRIPT: &str = r#"s=$1; echo "user=$(id -un)"; echo "groups=$(id -Gn)"; test -e "$s" && echo exists=yes; test -S "$s" && echo socket=yes; test -r "$s" && test -w "$s" && echo access=yes; ls -ldL "$s" 2>/dev/null | while read -r m n o g r; do echo "owner=$o"; echo "group=$g"; done; if command -v docker >/dev/null 2>&1; then echo client=yes; docker -H "unix://$s" version >/dev/null 2>&1 </dev/null && echo answers=yes; fi; echo end=yes"#;
+const SCRIPT: &str = r#"s=$1; echo "user=$(id -un)"; echo "groups=$(id -Gn)"; echo "listed=$(id -Gn "$(id -un)")"; test -e "$s" && echo exists=yes; test -S "$s" && echo socket=yes; test -r "$s" && test -w "$s" && echo access=yes; ls -ldL "$s" 2>/dev/null | while read -r m n o g r; do echo "owner=$o"; echo "group=$g"; done; if command -v docker >/dev/null 2>&1; then echo client=yes; docker -H "unix://$s" version >/dev/null 2>&1 </dev/null && echo answers=yes; fi; echo end=yes"#;
 
 /// How the engine is reached on one link.
 pub(super) struct EnginePath {
@@ -38,6 +41,8 @@ pub(super) struct EnginePath {
     by_client: AtomicBool,
     /// Held by who looks why forwarding failed: one look is enough for all.
     looking: Mutex<()>,
+    /// The user may not use the socket: by the groups that this login has, which are those of when it was made.
+    is_denied: AtomicBool,
 }
 
 impl EnginePath {
@@ -46,6 +51,7 @@ impl EnginePath {
             socket,
             by_client: AtomicBool::new(false),
             looking: Mutex::new(()),
+            is_denied: AtomicBool::new(false),
         }
     }
 
@@ -114,7 +120,19 @@ impl EnginePath {
                 ));
             }
         };
+        let denied = facts.contains_key("socket") && !facts.contains_key("access");
+        self.is_denied.store(denied, Ordering::Release);
         explain(&facts, &self.socket, &transport.name)
+    }
+
+    /// Why another login may be let in where this one was not: the user is in groups by now that this login is not in.
+    pub(super) async fn outdated(&self, transport: &SshTransport) -> Option<String> {
+        if !self.is_denied.load(Ordering::Acquire) {
+            return None;
+        }
+        let facts = timeout(GROUPS, self.facts(transport)).await.ok()?.ok()?;
+        let new = new_groups(&facts);
+        (!new.is_empty()).then(|| format!("the user is in {} by now, and this login is not", new.join(", ")))
     }
 
     async fn facts(&self, transport: &SshTransport) -> Result<BTreeMap<String, String>, TransportError> {
@@ -156,6 +174,20 @@ fn parse(printed: &str) -> BTreeMap<String, String> {
     // It comes from the dock: nothing of it moves the cursor.
     let clean = |text: &str| text.trim().chars().filter(|c| !c.is_control()).collect::<String>();
     pairs.map(|(key, value)| (clean(key), clean(value))).collect()
+}
+
+/// The groups that the user is in, and this login is not: a login keeps those that it began with.
+fn new_groups(facts: &BTreeMap<String, String>) -> Vec<&str> {
+    let of = |key: &str| {
+        facts
+            .get(key)
+            .map(String::as_str)
+            .unwrap_or_default()
+            .split_whitespace()
+    };
+    of("listed")
+        .filter(|group| !of("groups").any(|has| has == *group))
+        .collect()
 }
 
 /// Why the socket was not opened, and what helps; `Ok` when docker's client is a way around.
@@ -214,10 +246,13 @@ fn explain(facts: &BTreeMap<String, String>, socket: &str, name: &str) -> Result
             }
             group => group,
         };
+        if new_groups(facts).contains(&group) {
+            return error(message, "the user is in that group by now: run it again".to_owned());
+        }
         return error(
             message,
             format!(
-                "on the dock: sudo usermod -aG {} {}; then log in again: castoff, and source dock",
+                "on the dock: sudo usermod -aG {} {}; then run it again",
                 shell::quote(group),
                 shell::quote(user)
             ),
@@ -259,6 +294,9 @@ mod tests {
         );
         let bob = "user=bob\ngroups=bob\nexists=yes\nsocket=yes\nowner=root\ngroup=docker\nclient=yes\nend=yes\n";
         assert!(of(bob).contains("sudo usermod -aG docker bob;"), "{}", of(bob));
+        let since = bob.replace("groups=bob", "groups=bob\nlisted=bob docker");
+        assert!(of(&since).contains("by now: run it again"), "{}", of(&since));
+        assert!(new_groups(&parse(bob)).is_empty());
         let root = bob.replace("group=docker", "group=root");
         assert!(of(&root).contains("groupadd -f docker"), "{}", of(&root));
         assert!(of("user=bob\nend=yes").contains("systemctl start docker"));

@@ -136,7 +136,10 @@ impl Transport for SshTransport {
     }
 
     async fn outdated(&self) -> Option<String> {
-        self.news.outdated().await
+        match self.news.outdated().await {
+            Some(why) => Some(why),
+            None => self.engine.outdated(self).await,
+        }
     }
 }
 

@@ -426,14 +426,13 @@ async fn chosen(
         };
     }
     let of_project = |record: &&RunRecord| project.is_none_or(|project| record.root == project.root());
-    let mut there = BTreeMap::new();
+    let (mut there, mut gone_since) = (BTreeMap::new(), Vec::new());
     for record in left.iter().filter(of_project) {
         match foreground::find(engine, &record.id).await? {
             Some(found) => {
                 there.insert(found.name.clone(), (found, record.clone()));
             }
-            None if left.len() == 1 => return Err(gone(context, records, &record.name, &place, Some(record.clone()))),
-            None => records.forget(&record.id),
+            None => gone_since.push(record.clone()),
         }
     }
     if there.len() > 1 {
@@ -443,8 +442,18 @@ async fn chosen(
                 .hint("name one: run-image --attach NAME"),
         );
     }
-    match there.into_values().next() {
-        Some((found, record)) => Ok((found, Some(record))),
+    let say_gone = |record: &RunRecord| {
+        let error = gone(context, records, &record.name, &place, Some(record.clone()));
+        context.printer.note(&error.to_string());
+    };
+    if let Some((found, record)) = there.into_values().next() {
+        gone_since.iter().for_each(say_gone);
+        return Ok((found, Some(record)));
+    }
+    let last = gone_since.pop();
+    gone_since.iter().for_each(say_gone);
+    match last {
+        Some(record) => Err(gone(context, records, &record.name, &place, Some(record.clone()))),
         None => Err(Error::failed(format!(
             "no run-image of this project was cut off from a container on {place}"
         ))
@@ -464,7 +473,8 @@ fn gone(context: &Context, records: &RunRecords, name: &str, place: &str, record
         Some(record) => {
             records.forget(&record.id);
             Error::failed(format!(
-                "container {name} has ended meanwhile, and the engine of {place} has removed it with what it said last (--rm)"
+                "container {name} has ended meanwhile, and the engine of {place} has removed it (--rm): its exit code and what it \
+                 said last are gone"
             ))
             .hint("containers that are to outlive a lost link run with --keep")
         }
