@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::agent::Agent;
 use crate::output::Printer;
-use crate::output::progress::waiting::Waiting;
+use crate::output::progress::waiting::WaitingRow;
 
 /// How long after a sign of life the next one is asked for.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -52,7 +52,7 @@ impl Heartbeat {
                             since.elapsed().as_secs()
                         ));
                         let text = format!("waiting for a sign of life of dock {moniker:?}");
-                        rows.push(Waiting::new(&printer, &text, since));
+                        rows.push(WaitingRow::new(&printer, &text, since));
                     }
                 }
                 Heard::Life(after) if is_said && !hush.load(Ordering::Acquire) => {

@@ -1208,7 +1208,7 @@ impl<S: Shell> Session<S> {
                     let Some(result) = arrived else {
                         report
                             .troubles
-                            .push((path.clone(), refused(path, &there, self.far.uid, &refusal)));
+                            .push((path.clone(), refused(path, there, self.far.uid, &refusal)));
                         continue;
                     };
                     let mut side = at.there(result);
@@ -1237,7 +1237,7 @@ impl<S: Shell> Session<S> {
                     // It holds something that is ignored.
                     Some(result) if result.kind == ItemKind::Directory => {}
                     Some(_) => {
-                        let why = refused(path, &there, self.far.uid, &refusal);
+                        let why = refused(path, there, self.far.uid, &refusal);
                         report.troubles.push((path.clone(), why));
                     }
                 },
@@ -1908,8 +1908,7 @@ impl<S: Shell> Session<S> {
 
 /// Why the dock did not do what was to be done to a path: what it said, unless that is because of root's directories.
 fn refused(path: &[u8], there: &Tree, uid: u32, said: &str) -> String {
-    let parent = path.iter().rposition(|&byte| byte == b'/').map(|end| &path[..end]);
-    match parent.and_then(|parent| there.get(parent)) {
+    match there.get(super::split(path).0) {
         Some(parent) if parent.owner == 0 && uid != 0 => {
             "its directory belongs to root on the dock, made by a container: sync-down --chown gives both to you"
                 .to_owned()

@@ -8,7 +8,7 @@ use super::{Row, View, ViewGuard, clock, fit};
 
 /// A row that says what is waited for; it goes when this is dropped.
 #[derive(Debug)]
-pub struct Waiting(#[expect(dead_code, reason = "the row is shown as long as it lives")] Option<ViewGuard>);
+pub struct WaitingRow(#[expect(dead_code, reason = "the row is shown as long as it lives")] Option<ViewGuard>);
 
 #[derive(Debug)]
 struct Waited {
@@ -16,7 +16,7 @@ struct Waited {
     since: Instant,
 }
 
-impl Waiting {
+impl WaitingRow {
     /// Shows it on the printer's terminal, where that moves.
     pub fn new(printer: &Printer, text: &str, since: Instant) -> Self {
         let waited = || Waited {

@@ -162,6 +162,8 @@ pub(in super::super) struct Loop {
     incoming: Vec<u8>,
     outgoing: VecDeque<u8>,
     scratch: Vec<u8>,
+    /// Who waits for a sign of life, and since when.
+    waiting: Vec<(Instant, OpenReply)>,
     stopping: bool,
 }
 
@@ -181,6 +183,7 @@ impl Loop {
             incoming: Vec::new(),
             outgoing: VecDeque::new(),
             scratch: vec![0; READ],
+            waiting: Vec::new(),
             stopping: false,
         }
     }
@@ -230,7 +233,13 @@ impl Loop {
         while let Some(command) = self.inbox.next() {
             match command {
                 SessionCommand::Open(open, reply) => self.open(open, reply)?,
-                SessionCommand::Life(reply) => self.open(Open::Ping, reply)?,
+                SessionCommand::Life(reply) => {
+                    self.waiting.push((Instant::now(), reply));
+                    let mut openings = self.channels.values().filter_map(|channel| channel.opening.as_ref());
+                    if !openings.any(|opening| matches!(opening.open, Open::Ping)) {
+                        self.open(Open::Ping, oneshot::channel().0)?;
+                    }
+                }
                 SessionCommand::Resize(id, size) => self.resize(id, size),
                 SessionCommand::Drop(id, part) => {
                     if let Some(flows) = self.flows(id) {
@@ -314,9 +323,14 @@ impl Loop {
     fn receive(&mut self) -> Result<(), Lost> {
         match self.socket.read(&mut self.scratch) {
             Ok(0) => return Err(Lost("OpenSSH's client has ended".to_owned())),
-            Ok(count) => self
-                .incoming
-                .extend_from_slice(self.scratch.get(..count).unwrap_or_default()),
+            Ok(count) => {
+                let came = self.scratch.get(..count).unwrap_or_default();
+                self.incoming.extend_from_slice(came);
+                for (since, reply) in self.waiting.drain(..) {
+                    // Nobody may wait for it any more.
+                    let _ = reply.send(Ok(Opened::Pong(since.elapsed())));
+                }
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => return Err(Lost(error.to_string())),
         }
