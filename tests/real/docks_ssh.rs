@@ -204,7 +204,7 @@ fn who_is_put_into_the_docker_group_is_let_in_by_the_next_command() {
     assert_eq!(now.code, 0, "{now}");
     home.program("ls-dock")
         .args(["--check", "far"])
-        .stdout_has("ok     group")
+        .stdout_has("ok  group")
         .run();
 }
 
