@@ -18,6 +18,16 @@ fn home(engine: &LabEngine) -> DockHome {
     home
 }
 
+/// Removes from the dock what [`build`] made.
+fn clean(home: &DockHome) {
+    home.program("build-image")
+        .args(["clean", "--dock", "far"])
+        .env("LOGNAME", "patience")
+        .any_stdout()
+        .any_stderr()
+        .run();
+}
+
 /// A build of `web` on the dock.
 fn build(home: &DockHome) -> Invocation<'_> {
     home.program("build-image")
@@ -69,12 +79,7 @@ fn a_build_goes_on_when_the_link_is_back() {
         "{built}"
     );
     is_plain(&built.stderr);
-    home.program("build-image")
-        .args(["clean", "--dock", "far"])
-        .env("LOGNAME", "patience")
-        .any_stdout()
-        .any_stderr()
-        .run();
+    clean(&home);
 }
 
 #[test]
@@ -135,12 +140,7 @@ fn a_link_that_died_silently_is_said_soon_and_waited_for() {
         "{built}"
     );
     assert!(!built.stderr.contains("journalctl"), "{built}");
-    home.program("build-image")
-        .args(["clean", "--dock", "far"])
-        .env("LOGNAME", "patience")
-        .any_stdout()
-        .any_stderr()
-        .run();
+    clean(&home);
 }
 
 #[test]

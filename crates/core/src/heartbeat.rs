@@ -84,7 +84,8 @@ impl Drop for Heartbeat {
     }
 }
 
-/// `ask` waits for a sign of life; true where it is known that none will come for now.
+/// Says when a dock falls silent, and when it is heard again. `ask` waits for a sign of life, and is false when one came; it is true
+/// where no link can be made at this moment, and is then asked again.
 async fn beat<F: Future<Output = bool>>(
     mut ask: impl FnMut() -> F,
     mut say: impl FnMut(Heard),
@@ -111,14 +112,13 @@ async fn beat<F: Future<Output = bool>>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
 
     #[tokio::test]
     async fn a_dock_that_falls_silent_is_said_to_be_silent_once_and_then_to_be_back() {
         const TICK: Duration = Duration::from_millis(10);
-        let (asked, said) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let asked = AtomicUsize::new(0);
+        let (tell, mut said) = tokio::sync::mpsc::unbounded_channel();
         let ask = || {
             let number = asked.fetch_add(1, Ordering::Relaxed);
             async move {
@@ -131,11 +131,14 @@ mod tests {
                 number == 1 || number == 2
             }
         };
-        let beating = beat(ask, |heard| said.lock().unwrap().push(heard), TICK, 5 * TICK);
-        let _ = timeout(60 * TICK, beating).await;
-        let said = said.into_inner().unwrap();
-        let [Heard::Nothing(_), Heard::Life(after)] = said[..] else {
-            panic!("{said:?}")
+        let beating = beat(ask, |heard| tell.send(heard).unwrap(), TICK, 5 * TICK);
+        let both = async { (said.recv().await, said.recv().await) };
+        let heard = tokio::select! {
+            () = beating => unreachable!("it beats for ever"),
+            heard = timeout(Duration::from_secs(60), both) => heard.unwrap(),
+        };
+        let (Some(Heard::Nothing(_)), Some(Heard::Life(after))) = heard else {
+            panic!("{heard:?}")
         };
         assert!(after >= 20 * TICK, "{after:?}");
     }

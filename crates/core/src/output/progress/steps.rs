@@ -440,15 +440,15 @@ fn shortened(text: &str) -> &str {
 mod tests {
     use super::*;
 
+    fn steps() -> Steps {
+        let env = crate::env::Env::default();
+        let printer = Printer::new("build-image", crate::output::Verbosity::Quiet, false, &env);
+        Steps::new(&printer, true)
+    }
+
     #[test]
     fn what_an_engine_tells_for_ever_is_not_kept_for_ever() {
-        let printer = Printer::new(
-            "build-image",
-            crate::output::Verbosity::Quiet,
-            false,
-            &crate::env::Env::default(),
-        );
-        let mut steps = Steps::new(&printer, true);
+        let mut steps = steps();
         for number in 0..MOST_STEPS + 10 {
             steps.running(&number.to_string(), "RUN x");
         }
@@ -483,13 +483,7 @@ mod tests {
 
     #[test]
     fn steps_that_were_lost_are_neither_shown_nor_counted() {
-        let printer = Printer::new(
-            "build-image",
-            crate::output::Verbosity::Quiet,
-            false,
-            &crate::env::Env::default(),
-        );
-        let mut steps = Steps::new(&printer, true);
+        let mut steps = steps();
         steps.told.known().is_live = true;
         steps.ended("0/1/a", "FROM base", Ended::Cached);
         steps.running("0/1/b", "RUN sleep");
