@@ -48,21 +48,21 @@ pub struct GlobalArgs {
     pub verbose: bool,
 }
 
-/// Arguments that every command takes which uses an engine.
+/// Arguments of every command that uses an engine.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Global options")]
 pub struct EngineArgs {
     /// Use the engine of this dock, or of this machine (`localhost`), for this call.
     #[arg(long, value_name = "DOCK")]
     pub dock: Option<String>,
-    /// What every command takes.
+    /// The arguments of every command.
     #[command(flatten)]
     pub global: GlobalArgs,
 }
 
-/// What [`main`] takes from the arguments that commands share.
+/// The shared arguments, as [`main`] reads them.
 pub trait SharedArgs {
-    /// Those of every command.
+    /// The arguments of every command.
     fn global(&self) -> &GlobalArgs;
 
     /// The dock that the call is for.
@@ -87,7 +87,7 @@ impl SharedArgs for EngineArgs {
     }
 }
 
-/// A command: what [`main`] needs to know of it.
+/// A command, as [`main`] needs it.
 pub struct Command<A> {
     /// Its name on PATH.
     pub name: &'static str,
@@ -95,7 +95,7 @@ pub struct Command<A> {
     pub run: fn(A, &Context) -> Result<ExitStatus>,
     /// Its shared arguments: a [`GlobalArgs`] or an [`EngineArgs`].
     pub global: fn(&A) -> &dyn SharedArgs,
-    /// The code of all its own failures, where it passes a container's code through.
+    /// The exit code of all its own failures, if it passes a container's code through.
     pub own_failure: Option<ExitStatus>,
 }
 
@@ -110,11 +110,11 @@ pub struct Context {
     pub printer: Printer,
     /// The global arguments.
     pub global: GlobalArgs,
-    /// The dock that the call is for, by its moniker; none for the engine that the environment chooses.
+    /// The moniker of the dock that the call is for; `None` for the engine that the environment chooses.
     pub dock: Option<String>,
 }
 
-/// How soon a dock to which no link can be made is asked again.
+/// The pause before a dock that can't be connected is asked again.
 const NEXT_LOOK: Duration = Duration::from_secs(1);
 
 /// Makes the `main` function of a command crate whose library has `pub const COMMAND`.
@@ -143,13 +143,13 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
         completion::answer(command.name, &words, &env);
         return ExitCode::SUCCESS;
     }
-    // What is behind `--` or a dock's name may be a word of another command; then it is no usage error of ours.
+    // Words behind `--` or a dock's name may belong to another command; an error there is not ours.
     let json = arguments
         .iter()
         .take_while(|word| *word != "--")
         .any(|word| word == "--json");
     let usage_status = command.own_failure.unwrap_or(ExitStatus::USAGE);
-    // argparse, which the original used, takes the beginning of a long option for the whole.
+    // argparse, which the Python package used, accepts abbreviated long options.
     let args = match A::command()
         .infer_long_args(true)
         .name(command.name)
@@ -160,7 +160,7 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             if !error.use_stderr() {
-                // Help and version, to stdout; a reader that has gone misses nothing.
+                // Help and version go to stdout; a closed pipe is not an error.
                 return match error.print() {
                     Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
                     _ => ExitCode::SUCCESS,
@@ -194,7 +194,7 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
             };
             (command.run)(args, &context)
         });
-    // Nothing moves any more, whatever a thread still holds.
+    // No progress is shown any more, whatever a thread still holds.
     printer.screen().close();
     let failed = |error: &Error| {
         printer.last_error(error);
@@ -213,7 +213,7 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
 }
 
 impl Context {
-    /// Which engine the call is for, as far as that can be said without asking it.
+    /// Which engine the call is for, as far as that is known without asking it.
     ///
     /// # Errors
     /// No such dock, a DOCKER_HOST or docker context that names no engine.
@@ -224,7 +224,7 @@ impl Context {
         }
     }
 
-    /// Connects to the engine that the call is for, and says which containers there were left by a run-image that was killed.
+    /// Connects to the engine that the call is for, and names the containers there whose run-image was killed.
     ///
     /// # Errors
     /// As [`Context::engine_choice`], and an engine that does not answer.
@@ -234,7 +234,7 @@ impl Context {
         Ok(engine)
     }
 
-    /// [`Context::connect`], and nothing else.
+    /// [`Context::connect`], without the note about containers.
     ///
     /// # Errors
     /// As [`Context::connect`].
@@ -245,9 +245,10 @@ impl Context {
         }
     }
 
-    /// Connects to an engine behind an agent. Where the link stood when it began, and fell silent, it is waited for.
+    /// Connects to an engine behind an agent. If the link was up at the start, and is silent now, the command waits for
+    /// it.
     async fn connect_by(&self, agent: &Agent) -> Result<Engine> {
-        // A dock that can't be reached to begin with is not waited for.
+        // No waiting for a dock that can't be reached in the first place.
         if !agent
             .status(false)
             .await?
@@ -261,7 +262,7 @@ impl Context {
             let before = heartbeat.silences();
             match self.connect_once().await {
                 Err(error) if is_worth_a_try(&error) && heartbeat.silences() > before => {}
-                // An engine that hangs behind a link that lives says so itself.
+                // An engine that hangs behind a live link has an error of its own.
                 result => return result,
             }
             let back = async {
@@ -290,7 +291,7 @@ impl Context {
         }
     }
 
-    /// Connects, and waits for nothing that does not answer.
+    /// Connects, without waiting for a dock or engine that does not answer.
     async fn connect_once(&self) -> Result<Engine> {
         match &self.dock {
             Some(name) => {
@@ -307,7 +308,7 @@ impl Context {
         }
     }
 
-    /// The variables that lead other programs to the engine of `--dock`; none without it.
+    /// The variables that make other programs use the engine of `--dock`; empty without `--dock`.
     ///
     /// # Errors
     /// As [`Context::engine_choice`].
@@ -315,7 +316,7 @@ impl Context {
         match &self.dock {
             Some(_) => {
                 let choice = self.engine_choice()?;
-                // Where the environment leads to this machine's own engine already, nothing is to be said of it.
+                // If the environment leads to this machine's own engine already, no variable is needed.
                 match Endpoint::choose(&self.env).is_ok_and(|chosen| chosen == choice) {
                     true => Ok(Vec::new()),
                     false => dock_engine::variables(&choice.endpoint),
@@ -337,7 +338,7 @@ impl Context {
         }
     }
 
-    /// Runs a future to its end, or until the user interrupts: then it is dropped, and cleans up by being so.
+    /// Runs a future to its end, or until the user interrupts: then it is dropped, which cleans up.
     ///
     /// # Errors
     /// The future's, and [`Error::interrupted`].
@@ -351,7 +352,7 @@ impl Context {
                 _ = tokio::signal::ctrl_c() => {}
                 _ = terminated.recv() => {}
             }
-            // At once, though what is dropped now may take its time.
+            // Before the future is dropped, which may take its time.
             self.printer.screen().close();
             Err(Error::interrupted())
         })
@@ -417,7 +418,7 @@ fn reference(command: &mut clap::Command, name: &str) -> String {
     } else {
         format!("\n{details}\n")
     };
-    // A width of its own, so that the page does not depend on the terminal that made it.
+    // A fixed width, so that the page does not depend on the terminal in which it is generated.
     let help = command
         .clone()
         .term_width(100)

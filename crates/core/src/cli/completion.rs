@@ -1,7 +1,7 @@
 //! Completions for bash, zsh and fish: clap's, and what an argument can name: docks, image types, networks and the like.
 //!
-//! The shells ask the command itself, `COMMAND --dockerutils-complete KIND`, for a line each, and take each line as data: none
-//! of the functions here expands a word of it.
+//! The shells ask the command itself, `COMMAND --dockerutils-complete KIND`, which prints one candidate a line. They
+//! take each line as data: none of the functions here expands a word of it.
 
 mod answers;
 
@@ -26,7 +26,7 @@ enum CompletionKind {
     Run,
     /// What publish-image publishes.
     Publish,
-    /// Images, and then a place.
+    /// Images, and then a destination.
     Transfer,
     /// Networks of the engine.
     Networks,
@@ -63,7 +63,7 @@ impl CompletionKind {
         }
     }
 
-    /// What an argument of this command names; none for what is no name of anything.
+    /// What an argument of this command names; `None` if it is not the name of anything.
     fn of(command: &str, argument: &clap::Arg) -> Option<Self> {
         let names = argument.get_value_names().unwrap_or_default();
         let value = names.first().map_or("", |name| name.as_str());
@@ -82,7 +82,7 @@ impl CompletionKind {
     }
 }
 
-/// Answers a shell: `KIND` and the number of words that stand before, if that is said.
+/// Answers a shell: `KIND`, and optionally the number of words before the one to complete.
 pub(super) fn answer(command: &'static str, words: &[String], env: &Env) {
     let printer = Printer::new(command, Verbosity::Quiet, false, env);
     let kind = words
@@ -95,8 +95,8 @@ pub(super) fn answer(command: &'static str, words: &[String], env: &Env) {
     }
 }
 
-/// bash: adds the words that begin with what is typed, quoted. A colon begins a new word for bash, so that what stands before
-/// it is left out.
+/// bash: adds the words that begin with what is typed, quoted. A colon begins a new word for bash, so the part before
+/// the colon is left out.
 const BASH_WORDS: &str = r#"
 _dockerutils_words() {
     local typed=$3 before='' at=$COMP_CWORD word quoted
@@ -127,7 +127,7 @@ _dockerutils_words() {
 }
 "#;
 
-/// What a command has to name.
+/// The options and arguments of a command for which there are names to complete.
 struct CompletionSpec {
     command: String,
     /// Options with their spellings.
@@ -186,7 +186,7 @@ pub(super) fn script(command: &mut clap::Command, name: &str, shell: Shell) -> S
     }
 }
 
-/// clap's function is asked where nothing is named.
+/// Where an argument names nothing, clap's function is called.
 fn bash(script: &str, names: &CompletionSpec) -> String {
     let name = &names.command;
     let own = script
@@ -222,7 +222,7 @@ fn bash(script: &str, names: &CompletionSpec) -> String {
             kind.word()
         ));
         if *kind == CompletionKind::Docks && !many {
-            // What comes behind the dock is a command there, of which this machine knows nothing.
+            // Behind the dock's name is a command on the dock, which this machine can't complete.
             body.push_str("    if ((before > 0)); then\n        COMPREPLY=()\n        return\n    fi\n");
         }
     }
@@ -234,7 +234,7 @@ fn bash(script: &str, names: &CompletionSpec) -> String {
 
 fn zsh(script: &str, names: &CompletionSpec) -> String {
     let mut lines = script.lines();
-    // `#compdef NAME` stands first.
+    // `#compdef NAME` must be the first line.
     let mut out = format!("{}\n{ZSH_WORDS}", lines.next().unwrap_or_default());
     // With a blank before it, zsh calls it as it is.
     let action = |kind: &CompletionKind| format!(": _dockerutils_words {} {}'", names.command, kind.word());
@@ -261,7 +261,7 @@ fn zsh(script: &str, names: &CompletionSpec) -> String {
             })
         });
         out.push_str(&match (named, option) {
-            // `*::` would hide the words before it, and of one that may be left out zsh offers what comes next, too.
+            // `*::` would hide the words before it; for an optional argument zsh offers the next one's values, too.
             (Some((_, _, kind)), _) => line
                 .replace(":_default'", &action(kind))
                 .replacen("'*::", "'*:", 1)

@@ -3,7 +3,7 @@
 /// Command lines with what each is for.
 type Examples = &'static [(&'static str, &'static str)];
 
-/// The examples of a command; none for one that this module has never heard of, of which no page is made.
+/// The examples of a command; empty for an unknown command, which gets no page.
 pub(super) fn of(command: &str) -> Option<Examples> {
     Some(match command {
         "build-image" => &[

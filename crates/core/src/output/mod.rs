@@ -2,10 +2,11 @@
 //!
 //! [`Printer`] holds all policy of verbosity, colour and terminals. Nothing else writes to the two streams.
 //!
-//! Most of what is printed has names in it that others chose: an engine, a dock, a registry, a file that was synced. So the printer
-//! makes visible, in whatever passes through it, what a terminal would obey or not show ([`is_invisible`]): messages, causes,
-//! hints, notes, questions. Of the sequences of a terminal, only the colours of [`Printer::styled`] pass. A result that goes to a
-//! file or a program has its exact bytes; with `--json`, such characters are written as `\\u202e`, which is the same value.
+//! Most output contains names from elsewhere: from an engine, a dock, a registry, a file that was synced. So the
+//! printer makes visible, in all that passes through it, the characters that a terminal would obey or not show
+//! ([`is_invisible`]): messages, causes, hints, notes, questions. Of the sequences of a terminal, only the colours of
+//! [`Printer::styled`] pass. A result that goes to a file or a program has its exact bytes; with `--json`, such
+//! characters are written as `\\u202e`, which is the same value.
 
 pub mod progress;
 pub mod table;
@@ -20,14 +21,14 @@ use dock_client::text::{COLOURS, RESET, shown};
 pub use dock_client::text::{counted, is_invisible, one_line, visible};
 use progress::Screen;
 
-/// How much is said.
+/// How much is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verbosity {
     /// Results, warnings and errors.
     Quiet,
     /// Progress and notes, too.
     Normal,
-    /// What is decided on the way, too.
+    /// Decisions on the way, too (`-v`).
     Verbose,
 }
 
@@ -38,12 +39,12 @@ pub struct Printer {
     verbosity: Verbosity,
     json: bool,
     stderr_is_terminal: bool,
-    /// Why something of the result could not be written, where that was; all copies of a printer know it.
+    /// Why a part of the result could not be written, if so; shared by all copies of a printer.
     unwritten: Arc<OnceLock<std::io::Error>>,
     stdout_is_terminal: bool,
     colour: bool,
     screen: Screen,
-    /// Whether stdout has its JSON document, or is somebody else's.
+    /// Whether stdout has its JSON document already, or belongs to a container or another program.
     has_document: Arc<AtomicBool>,
 }
 
@@ -54,9 +55,9 @@ pub enum Style {
     Red,
     /// Warnings.
     Yellow,
-    /// Hints and what is done.
+    /// Hints, and reports of what was done.
     Cyan,
-    /// What matters less.
+    /// Less important text.
     Dim,
 }
 
@@ -93,12 +94,12 @@ impl Printer {
         self.json
     }
 
-    /// Whether progress may move: stderr is a terminal, and nobody asked for silence or JSON.
+    /// Whether progress may move: stderr is a terminal, and neither `-q` nor `--json` was given.
     pub fn live(&self) -> bool {
         self.stderr_is_terminal && self.shows_progress()
     }
 
-    /// Where what moves is shown.
+    /// The screen on which progress is shown.
     pub const fn screen(&self) -> &Screen {
         &self.screen
     }
@@ -108,7 +109,7 @@ impl Printer {
         self.verbosity >= Verbosity::Normal && !self.json
     }
 
-    /// The lines of a table, to stdout: on a terminal, as many columns of it as there is room for.
+    /// The lines of a table, to stdout: on a terminal, as many of its columns as fit.
     pub fn table(&self, table: &table::Table) {
         let columns = self
             .stdout_is_terminal
@@ -123,8 +124,8 @@ impl Printer {
         lines.iter().for_each(|line| self.result(line));
     }
 
-    /// A line of the result, to stdout. Lost where stdout is a pipe whose reader has gone; whatever else hinders it is known to
-    /// [`Printer::unwritten`] afterwards.
+    /// A line of the result, to stdout. Silently lost if stdout is a pipe whose reader has gone; any other error is
+    /// reported by [`Printer::unwritten`] afterwards.
     pub fn result(&self, line: &str) {
         let written = if self.stdout_is_terminal {
             self.screen
@@ -135,12 +136,12 @@ impl Printer {
         if let Err(cause) = written
             && cause.kind() != std::io::ErrorKind::BrokenPipe
         {
-            // The first one counts.
+            // The first error is kept.
             let _ = self.unwritten.set(cause);
         }
     }
 
-    /// That something of the result could not be written.
+    /// The error that a part of the result could not be written.
     pub fn unwritten(&self) -> Option<Error> {
         let cause = self.unwritten.get()?;
         Some(
@@ -162,12 +163,12 @@ impl Printer {
         Ok(())
     }
 
-    /// From here on stdout is a container's or another program's, and gets no document of ours.
+    /// From here on stdout belongs to a container or another program, and gets no JSON document.
     pub fn give_stdout_away(&self) {
         self.has_document.store(true, Ordering::Relaxed);
     }
 
-    /// The error that ends the command: to stderr, and with `--json` as the document, where stdout has none yet.
+    /// The error that ends the command: to stderr, and with `--json` as the document, if stdout has none yet.
     pub fn last_error(&self, error: &Error) {
         self.error(error);
         self.error_document(&error.document());
@@ -175,7 +176,7 @@ impl Printer {
 
     fn error_document(&self, document: &ErrorDocument) {
         if self.json && !self.has_document.load(Ordering::Relaxed) {
-            // Texts have a JSON form.
+            // Strings always have a JSON form.
             let _ = self.result_json(document);
         }
     }
@@ -183,7 +184,7 @@ impl Printer {
     /// The plan of a dry run, to stdout: a line for each command, or a JSON document with all of them.
     ///
     /// # Errors
-    /// None that a list of lines could have.
+    /// Never for a list of lines.
     pub fn plan(&self, commands: &[String]) -> Result<(), Error> {
         if self.json {
             return self.result_json(&serde_json::json!({ "commands": commands }));
@@ -215,7 +216,7 @@ impl Printer {
         ));
     }
 
-    /// clap's complaint about the command line, under our name.
+    /// clap's error about the command line, with the command's own name before it.
     pub fn usage(&self, complaint: &str) {
         let complaint = complaint.strip_prefix("error: ").unwrap_or(complaint);
         self.line(&format!(
@@ -232,7 +233,7 @@ impl Printer {
         self.line(text);
     }
 
-    /// What happened, for programs, as one line of JSON on stderr: where stdout is somebody else's.
+    /// An event for programs, as one line of JSON on stderr: for when stdout belongs to a container or another program.
     pub fn error_json(&self, value: &serde_json::Value) {
         self.line(&escaped(&value.to_string()));
     }
@@ -265,7 +266,7 @@ impl Printer {
         format!("{begin}{text}{RESET}")
     }
 
-    /// A question to the person at the terminal, to stderr, without the end of a line.
+    /// A question to the user at the terminal, to stderr, without a line break.
     pub fn question(&self, text: &str) {
         self.screen.pause();
         let mut stderr = std::io::stderr().lock();
@@ -276,13 +277,14 @@ impl Printer {
         self.screen.print(&self.shown(line));
     }
 
-    /// What stderr gets of a text.
+    /// A text as it is written to stderr.
     fn shown(&self, text: &str) -> String {
         shown(text, self.colour)
     }
 }
 
-/// A JSON document in which what [`is_invisible`] is written by its number. serde_json does so for the first 32 alone.
+/// A JSON document in which characters that are [`is_invisible`] are escaped by number. serde_json escapes only the
+/// first 32.
 fn escaped(document: &str) -> String {
     let mut text = String::with_capacity(document.len());
     for c in document.chars() {
@@ -341,7 +343,8 @@ mod tests {
         );
     }
 
-    /// What an engine, a dock or a file may be called: it would change the title, turn the direction, hide and forge a line.
+    /// A possible name of an engine, a dock or a file: it would change the title, reverse the direction, hide and forge
+    /// a line.
     const HOSTILE: &str = "web\x1b]0;t\x07\u{202e}\u{2066}\u{200b}\u{feff}\u{e0041}\u{9b}2J\r\x1b[2Jend";
 
     #[test]
@@ -375,7 +378,7 @@ mod tests {
                 assert!(plain.contains("web\u{fffd}]0;t"), "{shown:?}");
             }
         }
-        // A colour of another ends with the line at the latest.
+        // A colour from elsewhere ends with the line at the latest.
         assert_eq!(shown("a\x1b[1;31mb", true), "a\x1b[1;31mb\x1b[0m");
         assert_eq!(shown("a\x1b[1;31mb\r\n\tc", false), "ab\n\tc");
     }

@@ -16,7 +16,7 @@ pub enum Align {
 pub struct Table {
     columns: Vec<(&'static str, Align)>,
     rows: Vec<Vec<String>>,
-    /// Titles of the columns that go where there is no room, the least needed one first.
+    /// Titles of the columns that are dropped if there is no room, the least needed one first.
     dispensable: Vec<&'static str>,
 }
 
@@ -30,15 +30,15 @@ impl Table {
         }
     }
 
-    /// Names the columns that go where there is no room for all, the least needed one first.
+    /// Names the columns that are dropped if there is no room for all, the least needed one first.
     #[must_use]
     pub fn dropping(mut self, titles: impl IntoIterator<Item = &'static str>) -> Self {
         self.dispensable = titles.into_iter().collect();
         self
     }
 
-    /// [`Table::lines`], without as many of the dispensable columns as it takes for lines of this width; then the ends of
-    /// lines are cut.
+    /// [`Table::lines`], with dispensable columns dropped until the lines have this width; lines that are still too
+    /// long are cut.
     pub fn lines_within(&self, width: usize) -> Vec<String> {
         let mut table = self.clone();
         let mut dispensable = self.dispensable.iter();
@@ -69,7 +69,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The lines, header first, without blanks at their ends.
+    /// The lines, header first, without trailing blanks.
     pub fn lines(&self) -> Vec<String> {
         let header: Vec<String> = self.columns.iter().map(|(title, _)| (*title).to_owned()).collect();
         let widths: Vec<usize> = self

@@ -1,6 +1,6 @@
-//! What can stand at a place of a command line: the answer to a shell's completion, a line for each.
+//! The candidates for an argument: the answer to a shell's completion, one a line.
 //!
-//! Nothing is started and nobody is asked for it, and an engine that does not answer soon has nothing to offer.
+//! No process is started and no question is asked for it, and an engine that does not answer soon offers no candidates.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,12 +16,13 @@ use crate::env::Env;
 use crate::ops::docks::environment::monikers;
 use crate::output::is_invisible;
 
-/// How long an engine may take: somebody has pressed a key, and waits.
+/// How long an engine may take: the user has pressed the Tab key, and waits.
 const LIMIT: Duration = Duration::from_secs(2);
-/// So much of the user's ssh configuration is read.
+/// At most this much of the user's ssh configuration is read, in bytes.
 const CONFIG_LIMIT: usize = 1024 * 1024;
 
-/// What can stand there; `before` words of the same kind stand there already. What can't be known is left out.
+/// The candidates; `before` words of the same kind are on the command line already. What can't be found out is left
+/// out.
 pub(super) fn answers(kind: CompletionKind, before: usize, env: &Env) -> Vec<String> {
     let docks = || monikers(env).unwrap_or_default();
     let mut words = match kind {
@@ -48,19 +49,19 @@ pub(super) fn answers(kind: CompletionKind, before: usize, env: &Env) -> Vec<Str
         CompletionKind::Transfer => {
             let mut words = types(env, |project| project.image_types().to_vec());
             words.extend(engine(env, images));
-            // The last one says where to, and that is none of the first.
+            // The first argument can't be the destination, which is the last one.
             if before > 0 {
                 words.extend(answers(CompletionKind::Places, 0, env));
             }
             words
         }
         CompletionKind::Networks => engine(env, networks),
-        // A host, and behind it a name that is yet to be found.
+        // A host, and then a new name for it.
         CompletionKind::Hosts if before == 0 => hosts(env),
         CompletionKind::Hosts => Vec::new(),
         CompletionKind::Contexts => contexts(env),
     };
-    // A line each: what has line ends or worse in it can't be typed.
+    // One a line: a name with line breaks or control characters can't be typed.
     words.retain(|word| !word.is_empty() && !word.chars().any(is_invisible));
     words
 }
@@ -82,7 +83,7 @@ fn engine(env: &Env, ask: impl AsyncFnOnce(Engine) -> Option<Vec<String>>) -> Ve
         return Vec::new();
     };
     let answer = runtime.block_on(async { tokio::time::timeout(LIMIT, asking).await });
-    // What still waits for the engine is left behind.
+    // A request that still waits for the engine is abandoned.
     runtime.shutdown_background();
     answer.ok().flatten().unwrap_or_default()
 }
@@ -98,7 +99,7 @@ async fn networks(engine: Engine) -> Option<Vec<String>> {
     Some(networks.into_iter().filter_map(|network| network.name).collect())
 }
 
-/// The names that `~/.ssh/config` has something to say of; those of files that it includes are left out.
+/// The `Host` names of `~/.ssh/config`, without those of included files.
 fn hosts(env: &Env) -> Vec<String> {
     let mut text = std::fs::read(env.home().join(".ssh/config")).unwrap_or_default();
     text.truncate(CONFIG_LIMIT);

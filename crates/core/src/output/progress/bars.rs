@@ -9,16 +9,16 @@ use unicode_width::UnicodeWidthStr as _;
 use super::super::{Printer, size, visible};
 use super::{FIRST_LOOK, Row, View, ViewGuard, clock, cut, left, shortened};
 
-/// Before that, a rate says nothing, and what is left even less.
+/// Before that, a rate means nothing, and the time left even less.
 const FIRST_RATE: Duration = Duration::from_secs(1);
-/// What is left of a name, at least.
+/// At least this many columns of a name are shown.
 const SHORTEST_NAME: usize = 12;
-/// A bar has so many columns, between its ends.
+/// The width of a bar between its ends, in columns.
 const BAR: (usize, usize) = (8, 30);
-/// The names of parts stand below each other.
+/// The width of the column of names.
 const NAME: usize = 28;
 
-/// Rows of one undertaking. Cheap to clone; it is taken away with the last clone, or by [`Bars::finish`].
+/// The rows of one operation. Cheap to clone; the rows disappear with the last clone, or by [`Bars::finish`].
 #[derive(Clone, Debug)]
 pub struct Bars {
     printer: Option<Printer>,
@@ -38,7 +38,7 @@ pub struct Bar {
     is_done: bool,
 }
 
-/// What has moved, as those who move it and the screen know it.
+/// The bytes so far, shared by those who move them and the screen.
 #[derive(Debug)]
 struct Moving(Mutex<Amounts>);
 
@@ -46,7 +46,7 @@ struct Moving(Mutex<Amounts>);
 struct Amounts {
     title: String,
     began: Instant,
-    /// indicatif reckons the rate, and what time is left.
+    /// indicatif computes the rate and the time left.
     all: ProgressBar,
     /// Files so far, and in all.
     files: Option<(usize, usize)>,
@@ -63,12 +63,12 @@ struct PartProgress {
 }
 
 impl Bars {
-    /// Rows of what is `total` bytes, or about so.
+    /// Rows for `total` bytes, or about as many.
     pub fn new(printer: &Printer, title: &str, total: u64) -> Self {
         Self::begin(Some(printer), title, total, None)
     }
 
-    /// One row of so many files, and their bytes; nowhere without a printer.
+    /// One row for this many files and their bytes; not shown without a printer.
     pub fn files(printer: Option<&Printer>, title: &str, files: usize, total: u64) -> Self {
         Self::begin(printer, title, total, Some((0, files)))
     }
@@ -117,31 +117,31 @@ impl Bars {
         }
     }
 
-    /// So many bytes more, of no part.
+    /// Adds bytes that belong to no part.
     pub fn advance(&self, bytes: u64) {
         self.moving.amounts().all.inc(bytes);
     }
 
-    /// A file more has gone.
+    /// Counts one more file as moved.
     pub fn file_done(&self) {
         if let Some((done, _)) = &mut self.moving.amounts().files {
             *done += 1;
         }
     }
 
-    /// Something else goes on now, with what has moved.
+    /// Changes the label of the row; the bytes so far stay.
     pub fn retitle(&self, title: &str) {
         self.moving.amounts().title = visible(title);
     }
 
-    /// As if it had begun so long ago.
+    /// Pretends that it began this long ago.
     #[cfg(test)]
     pub(super) fn moving_for(&self, time: Duration) {
         let mut amounts = self.moving.amounts();
         amounts.began -= time;
     }
 
-    /// Takes the rows away.
+    /// Removes the rows.
     pub fn finish(&self) {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(shown);
@@ -149,7 +149,7 @@ impl Bars {
 }
 
 impl Bar {
-    /// So many bytes more.
+    /// Adds bytes.
     pub fn advance(&mut self, bytes: u64) {
         self.moved += bytes;
         let mut amounts = self.bars.moving.amounts();
@@ -159,7 +159,7 @@ impl Bar {
         }
     }
 
-    /// All of it has gone.
+    /// The whole part has moved.
     pub fn done(mut self) {
         self.is_done = true;
         if let (false, Some(printer)) = (self.bars.is_live, &self.bars.printer) {
@@ -168,7 +168,7 @@ impl Bar {
     }
 }
 
-// What was cut off does not stay on the screen, and does not count.
+// The row and the bytes of a part that was cut off do not stay.
 impl Drop for Bar {
     fn drop(&mut self) {
         let mut amounts = self.bars.moving.amounts();
@@ -233,12 +233,12 @@ impl Amounts {
     }
 }
 
-/// A name, a bar where there is room, how much there is of how much, and what more there is room for.
+/// A name, a bar if there is room, the bytes so far of how many, and whatever else fits.
 fn row(name: &str, (moved, length): (u64, u64), of: &str, extra: &[String], columns: usize) -> Row {
     let room = columns.saturating_sub(1);
     let mut right = format!(" {of}");
     for more in extra {
-        // What comes last is a clock, and tells that it goes on; it is shortest, too.
+        // The last variant is a clock, which shows that it goes on, and is the shortest.
         if right.width() + 2 + more.width() + SHORTEST_NAME <= room {
             right.push_str("  ");
             right.push_str(more);
@@ -258,7 +258,7 @@ fn row(name: &str, (moved, length): (u64, u64), of: &str, extra: &[String], colu
         0 => 0,
         length => usize::try_from(u128::from(moved.min(length)) * bar as u128 / u128::from(length)).unwrap_or(bar),
     };
-    // Nothing looks finished before it is.
+    // A bar does not look finished before it is.
     let head = if filled < bar { ">" } else { "" };
     let drawn = format!("{}{head}{}", "=".repeat(filled), " ".repeat(bar - filled));
     Row::plain(format!("{name}{blanks} [{}]{right}", cut(&drawn, bar)))

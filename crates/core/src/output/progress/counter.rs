@@ -1,4 +1,4 @@
-//! Progress of what is counted while nobody knows how much there is of it: files that are listed, compared, put in place.
+//! Progress of a count whose total is not known: files that are listed, compared, put in place.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::super::{Printer, counted, visible};
 use super::{FIRST_LOOK, Row, View, ViewGuard, clock, fit};
 
-/// A row that counts files. Cheap to clone; it is taken away with the last clone.
+/// A row that counts files. Cheap to clone; it disappears with the last clone.
 #[derive(Clone, Debug)]
 pub struct Counter {
     counting: Arc<Counting>,
@@ -18,15 +18,15 @@ pub struct Counter {
 struct Counting {
     doing: String,
     place: String,
-    /// What is shown until something is counted.
+    /// The text until something is counted.
     expected: usize,
     count: AtomicUsize,
     began: Instant,
 }
 
 impl Counter {
-    /// What is done with files, and where: `looking at`, `on gpu-box`. It is shown on the printer's terminal, if it takes longer;
-    /// `expected` are as many as there were the last time, or 0.
+    /// What is done with files, and where: `looking at`, `on gpu-box`. Shown on the printer's terminal if it takes
+    /// longer; `expected` is the number of files the last time, or 0.
     pub fn new(printer: Option<&Printer>, doing: &str, place: &str, expected: usize) -> Self {
         let counting = Arc::new(Counting {
             doing: visible(doing),
@@ -43,7 +43,7 @@ impl Counter {
         }
     }
 
-    /// So many more.
+    /// Adds to the count.
     pub fn add(&self, files: usize) {
         self.counting.count.fetch_add(files, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! The row of what is waited for, and for how long.
+//! The row that says what a command waits for, and for how long.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::super::{Printer, visible};
 use super::{Row, View, ViewGuard, clock, fit};
 
-/// A row that says what is waited for; it goes when this is dropped.
+/// A row that says what the command waits for; it disappears when this is dropped.
 #[derive(Debug)]
 pub struct WaitingRow(#[expect(dead_code, reason = "the row is shown as long as it lives")] Option<ViewGuard>);
 
@@ -17,7 +17,7 @@ struct Waited {
 }
 
 impl WaitingRow {
-    /// Shows it on the printer's terminal, where that moves.
+    /// Shows it on the printer's terminal, if that shows moving progress.
     pub fn new(printer: &Printer, text: &str, since: Instant) -> Self {
         let waited = || Waited {
             text: visible(text),
