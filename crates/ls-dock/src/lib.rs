@@ -16,7 +16,7 @@ use dockerutils_core::ops::docks::{check, list, ports};
 ///
 /// All are asked at once, five seconds each at most; nothing is asked of a person. The dock that this shell is docked to is
 /// marked. The engine of this machine is the first one. With --check, the parts on the way to a dock are looked at one after
-/// the other, each with the command that mends it.
+/// the other, each with the command that fixes it.
 #[derive(Debug, Parser)]
 #[command(
     after_long_help = "Exit codes: 0 listed; 1 no such dock, or --check found something wrong; 2 wrong usage or a damaged \

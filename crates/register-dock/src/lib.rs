@@ -21,7 +21,7 @@ use dockerutils_core::ops::docks::register::{self, RegisterArgs};
 /// Add a dock: another machine whose engine is used from here
 ///
 /// It connects, shows the host's key and asks whether to trust it, and asks the engine what it is. Where something is in
-/// the way, nothing is registered, and the command that mends it is said. The list of docks is docks.yml in the user's
+/// the way, nothing is registered, and the command that fixes it is said. The list of docks is docks.yml in the user's
 /// configuration directory (~/.config/dockerutils).
 #[derive(Debug, Parser)]
 #[command(

@@ -1,15 +1,15 @@
-//! Progress of everything that takes long, on a terminal: what moves stands below the lines that stay.
+//! Progress of everything that takes long, on a terminal: moving rows below the lines that stay.
 //!
-//! [`Screen`] paints; [`steps`], [`bars`] and [`counter`] are what it paints, each a [`View`]: it says what its rows are now, for any width.
-//! A thread asks ten times a second, so that clocks go on while nothing is heard. Rates are reckoned by indicatif. What it paints
-//! itself is erased before it is written, which flickers, and is found again by counting rows, which a resize makes wrong; so the
-//! painting is done here:
+//! [`Screen`] paints; it paints [`steps`], [`bars`] and [`counter`], each a [`View`], which returns its current rows
+//! for any width. A thread asks ten times a second, so that clocks go on while nothing arrives. indicatif computes the
+//! rates, but does not paint: it erases rows before it writes them, which flickers, and finds them again by counting,
+//! which goes wrong after a resize. So the painting is done here:
 //!
 //! - a frame is one write: each row over the former one, and to the end of the line (`\x1b[K`), never erased before;
 //! - between two frames the cursor rests at the beginning of the first row. Terminals keep a cursor with its line when they
-//!   are resized, whether they break lines anew or not: the next frame begins where this one did. Taking a frame away is
+//!   are resized, whether they re-wrap lines or not: the next frame begins where this one did. A frame is removed by
 //!   `\r\x1b[J`;
-//! - no row reaches the last column, where terminals differ in what they do;
+//! - no row reaches the last column, where terminals behave differently;
 //! - whatever the printer writes meanwhile goes above the frame, in one write with it.
 
 pub mod bars;
@@ -26,20 +26,20 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::{COLOURS, RESET, Style};
 
-/// How often the rows are asked for anew.
+/// How often the rows are painted again.
 const TICK: Duration = Duration::from_millis(100);
-/// Where a terminal does not say its size.
+/// The size to assume if a terminal does not report one: columns and rows.
 const COLUMNS: usize = 80;
 const ROWS: usize = 24;
-/// What is over before that is not worth a row; of parts and steps, nobody knows.
+/// What ends before that gets no row, except for parts and steps, of which that is not known.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
-/// A terminal narrower than this breaks lines, rather than that nothing is shown.
+/// In a terminal narrower than this, lines wrap: better than showing nothing.
 const NARROWEST: usize = 20;
 
-/// A row, and how it looks where there are colours.
+/// A row, and its style if colours are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// What it says, in characters that are visible.
+    /// Its text, of visible characters only.
     pub text: String,
     /// Its style, if any.
     pub style: Option<Style>,
@@ -51,16 +51,16 @@ impl Row {
     }
 }
 
-/// What moves on a terminal.
+/// Something that moves on a terminal.
 pub trait View: Send + Sync {
-    /// Rows that are not going to change any more: they go above what moves, and stay. They are asked for before the others. With
-    /// `all`, something is about to be printed below them.
+    /// Rows that do not change any more: they are printed above the moving ones, and stay. Called before
+    /// [`View::rows`]. With `all`, something is about to be printed below them.
     fn settled(&self, columns: usize, all: bool) -> Vec<Row> {
         let _ = (columns, all);
         Vec::new()
     }
 
-    /// The rows as they are now, each less than `columns` wide, no more than `rows`.
+    /// The current rows, each less than `columns` wide, at most `rows` of them.
     fn rows(&self, columns: usize, rows: usize) -> Vec<Row>;
 }
 
@@ -70,7 +70,7 @@ struct Terminal {
     size: Box<dyn Fn() -> (usize, usize) + Send>,
 }
 
-/// The terminal's lower part. Cheap to clone; all clones are one.
+/// The lower part of the terminal. Cheap to clone; clones share one state.
 #[derive(Clone)]
 pub struct Screen(Arc<Shared>);
 
@@ -86,14 +86,14 @@ struct ScreenState {
     next: u64,
     /// Whether the cursor is at the beginning of a frame.
     is_painted: bool,
-    /// While a person is asked something.
+    /// While a question to the user is open.
     is_paused: bool,
     /// After an interruption: nothing is shown any more.
     is_closed: bool,
     is_ticking: bool,
 }
 
-/// A view that is shown, until this is dropped.
+/// Shows a view until it is dropped.
 #[derive(Debug)]
 pub struct ViewGuard {
     screen: Screen,
@@ -140,7 +140,7 @@ impl Screen {
     }
 
     fn state(&self) -> MutexGuard<'_, ScreenState> {
-        // A view that panicked has left its rows at the worst.
+        // At worst, a view that panicked has left its rows.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -155,7 +155,7 @@ impl Screen {
             state.paint(None);
             if !state.is_ticking {
                 let shared = Arc::downgrade(&self.0);
-                // Without a thread, it is painted anew when something is said.
+                // Without a thread, it is painted again only when something is printed.
                 state.is_ticking = thread::Builder::new().spawn(move || tick(&shared)).is_ok();
             }
         }
@@ -166,14 +166,14 @@ impl Screen {
         }
     }
 
-    /// A text of whole lines, above what moves.
+    /// Prints a text of whole lines above the moving rows.
     pub fn print(&self, text: &str) {
         let mut state = self.state();
         state.is_paused = false;
         state.paint(Some(text));
     }
 
-    /// Takes what moves away while something else writes.
+    /// Hides the moving rows while something else writes.
     pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         let mut state = self.state();
         let settled = state.settled(true);
@@ -186,14 +186,14 @@ impl Screen {
         written
     }
 
-    /// Takes what moves away until something is printed or shown: a person is asked.
+    /// Hides the moving rows until something is printed or shown: for a question to the user.
     pub fn pause(&self) {
         let mut state = self.state();
         state.clear();
         state.is_paused = true;
     }
 
-    /// Takes what moves away, for good.
+    /// Removes the moving rows for good.
     pub fn close(&self) {
         let mut state = self.state();
         state.clear();
@@ -223,7 +223,7 @@ impl Drop for ViewGuard {
     }
 }
 
-/// Paints, until there is nothing more to be painted.
+/// Paints until no view is left.
 fn tick(shared: &Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
         let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,7 +245,7 @@ impl ScreenState {
     }
 
     fn write(&mut self, text: &str) {
-        // A terminal that went away takes nothing more.
+        // A write to a terminal that has gone fails; nothing can be done about it.
         let _ = self.terminal.out.write_all(text.as_bytes());
         let _ = self.terminal.out.flush();
     }
@@ -256,7 +256,7 @@ impl ScreenState {
         }
     }
 
-    /// What settles of all views, as it is printed.
+    /// The settled rows of all views, as they are printed.
     fn settled(&self, all: bool) -> String {
         let columns = self.columns();
         let rows: Vec<Row> = self
@@ -302,7 +302,7 @@ impl ScreenState {
         let mut frame: Vec<Row> = Vec::new();
         if !self.is_paused {
             for (_, view) in &self.views {
-                // A frame as high as the terminal would lose its first row.
+                // A frame with as many rows as the terminal would lose its first row.
                 let room = rows.saturating_sub(1 + frame.len());
                 frame.extend(view.rows(columns, room).into_iter().take(room));
             }
@@ -314,7 +314,8 @@ impl ScreenState {
         }
         for line in text.lines() {
             out.push_str(line);
-            // At the last column the cursor is still in it, and the character there would be erased.
+            // After a character in the last column the cursor is still in that column, and the character would be
+            // erased.
             if was_painted && (line.is_empty() || !width(line).is_multiple_of(columns)) {
                 out.push_str("\x1b[K");
             }
@@ -337,7 +338,7 @@ impl ScreenState {
     }
 }
 
-/// The columns of a line, without our own colours.
+/// The width of a line in columns, colour sequences not counted.
 fn width(line: &str) -> usize {
     let mut line = line.to_owned();
     for sequence in COLOURS.iter().chain([&RESET]) {
@@ -369,19 +370,19 @@ fn shortened(text: &str, columns: usize) -> String {
     }
 }
 
-/// `left` and, before the last column, `right`; `left` is cut where both don't fit.
+/// `left` and, before the last column, `right`; `left` is cut if both don't fit.
 fn fit(left: &str, right: &str, columns: usize) -> String {
     let room = columns.saturating_sub(right.width() + 2);
     let left = shortened(left, room);
     format!("{left}{} {right}", " ".repeat(room.saturating_sub(left.width())))
 }
 
-/// A time that goes by, or went, as docker shows it.
+/// A running or elapsed time, as docker shows it.
 fn clock(time: Duration) -> String {
     format!("{:.1}s", time.as_secs_f64())
 }
 
-/// What is left, for people; nothing where nobody knows.
+/// The time left, for people; empty if it is not known.
 fn left(time: Duration) -> Option<String> {
     let seconds = time.as_secs();
     match seconds {

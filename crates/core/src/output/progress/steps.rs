@@ -1,6 +1,6 @@
-//! The progress of a build as people know it from BuildKit.
+//! The progress of a build, in BuildKit's format.
 //!
-//! On a terminal, steps that ended scroll up for good, those that run are live below with the tail of their output.
+//! On a terminal, steps that ended scroll up for good; running steps are live below, with the tail of their output.
 //! Elsewhere each event is a plain line: `#5 [2/3] RUN make`, `#5 1.234 output`, `#5 DONE 1.5s`.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,20 +12,22 @@ use super::{Row, View, ViewGuard as OnScreen, clock, fit, shortened as cut_short
 
 /// Lines of output shown under a step that runs.
 const TAIL: usize = 4;
-/// A step that ended rests for so long before it scrolls up for good: BuildKit ends some, and begins them again at once.
+/// How long a step that ended stays live before it scrolls up for good: BuildKit ends some, and begins them again at
+/// once.
 const REST: Duration = Duration::from_millis(400);
-/// What is left of a step's name, at least, where its bytes are told in full.
+/// At least this many columns of a step's name are shown if its bytes are shown in full.
 const SHORTEST_NAME: usize = 24;
 /// Lines kept to be shown when a step fails.
 const KEPT: usize = 40;
-/// A line longer than this is cut: it is somebody's progress bar.
+/// A line longer than this is cut: it is the progress bar of some program.
 const LINE_LIMIT: usize = 4096;
-/// An engine tells of steps and of what moves below them as long as it likes, and each is kept. No build has more.
+/// The most steps, and the most transfers, that are kept: an engine could report them without end. No real build has
+/// more.
 const MOST_STEPS: usize = 10_000;
 const MOST_TRANSFERS: usize = 50_000;
-/// Nor a name that is longer, of those by which they are told apart.
+/// The longest ID of a step or transfer.
 const LONGEST_NAME: usize = 1024;
-/// Lines are kept for the step that fails; all of them together are no more.
+/// The most that is kept of the lines of all steps, in case one fails.
 const MOST_KEPT: usize = 32 << 20;
 
 /// How a step ended.
@@ -33,7 +35,7 @@ const MOST_KEPT: usize = 32 << 20;
 pub enum Ended {
     /// Taken from the cache.
     Cached,
-    /// Done after so many seconds.
+    /// Done after this many seconds.
     Done(f64),
     /// Failed.
     Failed,
@@ -43,27 +45,27 @@ pub enum Ended {
 pub struct Steps {
     printer: Printer,
     told: Arc<Told>,
-    /// Whether this is on a terminal; and what is to be shown there until it is taken away.
+    /// Whether this is on a terminal, and the guard that shows it there.
     live: Option<OnScreen>,
 }
 
-/// What is known of the steps, by those who tell and by the screen.
+/// The state of the steps, shared by those who report it and the screen.
 struct Told(Mutex<Known>);
 
 struct Known {
-    /// What the line below all steps says of them.
+    /// The verb in the line below all steps, such as `Building`.
     verb: &'static str,
     began: Instant,
     is_live: bool,
     steps: HashMap<String, ShownStep>,
-    /// The steps that run, and those that ended and rest, in the order in which they are shown.
+    /// The running steps, and those that ended but have not scrolled up yet, in the order in which they are shown.
     running: Vec<String>,
     resting: VecDeque<String>,
     ended: usize,
     numbers: usize,
-    /// How many transfers are known, of all steps.
+    /// The number of known transfers of all steps.
     transfers: usize,
-    /// Bytes of the lines that are kept, of all steps; and how many may be.
+    /// Bytes of the kept lines of all steps, and how many there may be.
     kept: usize,
     most_kept: usize,
 }
@@ -72,7 +74,7 @@ struct ShownStep {
     number: usize,
     name: String,
     began: Instant,
-    /// What it took before it began again.
+    /// The time that it took before it began again.
     took: Duration,
     /// How and when it ended.
     ended: Option<(Ended, Instant)>,
@@ -106,14 +108,14 @@ impl Steps {
         }
     }
 
-    /// The same for something else than a build: `Pushing`.
+    /// The same for something other than a build: `Pushing`.
     #[must_use]
     pub fn of(self, verb: &'static str) -> Self {
         self.told.known().verb = verb;
         self
     }
 
-    /// A step is known or ran.
+    /// A step is announced, or has run.
     pub fn running(&mut self, id: &str, name: &str) {
         let note = self.told.known().begin(id, name);
         note.into_iter().for_each(|note| self.printer.note(&note));
@@ -145,7 +147,7 @@ impl Steps {
         note.into_iter().for_each(|note| self.printer.note(&note));
     }
 
-    /// A transfer has come to its end; its bytes are those that were told last.
+    /// A transfer has ended; its bytes are those that were reported last.
     pub fn transfer_done(&mut self, id: &str, name: &str) {
         let last = self
             .told
@@ -157,8 +159,8 @@ impl Steps {
         self.transfer(id, name, current, total, true);
     }
 
-    /// The steps whose ids begin so are no more, and count no more: what carried them was lost, and they are begun anew under
-    /// other ids. Those that ended and have scrolled up stay there.
+    /// Removes the steps whose IDs begin with this, also from the count: their connection was lost, and they begin
+    /// again under other IDs. Those that ended and have scrolled up stay there.
     pub fn lost(&mut self, beginning: &str) {
         self.told.known().lose(beginning);
     }
@@ -173,17 +175,17 @@ impl Steps {
             .unwrap_or_default()
     }
 
-    /// Whether it moves; not after [`Steps::finish`].
+    /// Whether it is shown as moving rows; not after [`Steps::finish`].
     pub const fn is_live(&self) -> bool {
         self.live.is_some()
     }
 
-    /// A line above what is live.
+    /// Prints a line above the live rows.
     pub fn line(&self, line: &str) {
         self.printer.note(line);
     }
 
-    /// Takes away what is live; the lines of the ended steps stay.
+    /// Removes the live rows; the lines of the ended steps stay.
     pub fn finish(&mut self) {
         self.live = None;
     }
@@ -196,7 +198,7 @@ impl Told {
 }
 
 impl Known {
-    /// What is said of it where nothing is live.
+    /// The plain lines for it, if there are no live rows.
     fn note(&self, note: impl FnOnce() -> String) -> Option<String> {
         (!self.is_live).then(note)
     }
@@ -329,12 +331,12 @@ impl Known {
 }
 
 impl ShownStep {
-    /// How long it has run, all in all.
+    /// How long it has run in total.
     fn time(&self) -> Duration {
         self.took + self.began.elapsed()
     }
 
-    /// The bytes below it, and how many there will be as far as that is known.
+    /// The bytes of its transfers, and their total as far as it is known.
     fn bytes(&self) -> (u64, u64) {
         self.transfers.values().fold((0_u64, 0_u64), |(current, total), part| {
             (current.saturating_add(part.0), total.saturating_add(part.1.max(part.0)))
@@ -424,14 +426,14 @@ impl View for Told {
     }
 }
 
-/// A line that was redrawn with carriage returns, as it looked last.
+/// The last state of a line that was redrawn with carriage returns.
 fn last_redraw(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.trim_end_matches(['\n', '\r']);
     visible(shortened(text.rsplit('\r').next().unwrap_or_default()))
 }
 
-/// No more than a line may have.
+/// A line, cut to the greatest length.
 fn shortened(text: &str) -> &str {
     text.get(..text.floor_char_boundary(LINE_LIMIT)).unwrap_or(text)
 }

@@ -1,4 +1,4 @@
-//! What a person sees: a terminal emulator is fed, and its screen is read.
+//! What the user sees: the output is fed to a terminal emulator, and its screen is read.
 
 use std::io;
 use std::num::NonZero;
@@ -23,7 +23,7 @@ pub(crate) struct Emulator(Arc<Mutex<Emulated>>);
 struct Emulated {
     parser: vt100::Parser,
     size: (u16, u16),
-    /// Rows that had text, and were seen without any before they had their new one.
+    /// Rows that were blank for a moment between their old text and the new one.
     blanked: usize,
 }
 
@@ -100,7 +100,7 @@ impl Emulator {
         }
     }
 
-    /// What is on the screen, but for empty rows at its end.
+    /// The text on the screen, without empty rows at its end.
     pub(crate) fn rows(&self) -> Vec<String> {
         let mut rows = self.0.lock().unwrap().rows();
         while rows.last().is_some_and(String::is_empty) {
@@ -120,7 +120,7 @@ impl Emulator {
         emulated.parser.screen_mut().set_size(count(HEIGHT), count(columns));
     }
 
-    /// The same, in one that breaks its lines anew; the cursor stays where it is in its line.
+    /// The same, in one that re-wraps its lines; the cursor stays where it is in its line.
     fn resize_with_reflow(&self, columns: u16) {
         let mut emulated = self.0.lock().unwrap();
         let rows = emulated.rows();
@@ -207,7 +207,7 @@ fn a_build_fits_any_width() {
             rows[5].starts_with("[+] Building 0.") && rows[5].ends_with("(1/3)"),
             "{rows:#?}"
         );
-        // A step that ends stands where and as it will stay.
+        // A step that ends is already where it stays, as it stays.
         steps.ended("1", LONG_NAME, Ended::Done(1.5));
         steps.ended("2", "[internal] load build context", Ended::Cached);
         steps.finish();
@@ -252,7 +252,7 @@ fn what_begins_again_was_not_finished() {
     let rows = emulator.until(|rows| rows.last().is_some_and(|row| row.ends_with("(0/1)")));
     assert_eq!(rows.len(), 2, "{rows:#?}");
     assert!(rows[0].contains("5.0 MB"), "{rows:#?}");
-    // Nothing was told for good before.
+    // Nothing was printed for good before.
     steps.ended("1", name, Ended::Done(11.0));
     let rows = emulator.until(|rows| rows.last().is_some_and(|row| row.ends_with("(1/1)")));
     assert!(
@@ -332,7 +332,7 @@ fn a_resize_leaves_nothing_and_loses_nothing() {
         }
         drop((steps, bar, bars));
         let rows = emulator.rows();
-        // On a slow machine it stood there already when the window was narrow, and was broken with it.
+        // On a slow machine it was there already when the window was narrow, and was wrapped by that.
         let settled = rows[1..].concat();
         assert!(
             rows[0] == "docker build ." && settled.starts_with(" => [internal] load build def"),
@@ -360,7 +360,7 @@ fn an_interruption_leaves_nothing() {
         emulator.clone().write_all(b"^C").unwrap();
         printer.screen().close();
         assert_eq!(emulator.rows(), ["the plan"]);
-        // Threads that still hold theirs show nothing any more; what is said then stands at the beginning of a line.
+        // Threads that still hold a view show nothing any more; what is printed then begins a line.
         bar.advance(10);
         let late = Steps::new(&printer, false);
         paint(&printer);
