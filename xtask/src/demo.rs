@@ -40,7 +40,7 @@ pub(crate) fn run() -> Result<(), Error> {
     }
     let demo = Demo::prepare(interrupted)?;
     let done = demo.play();
-    // Also after a failure or Ctrl-C: the commands left nothing behind, and neither do we.
+    // Also after a failure or Ctrl-C: nothing is left behind.
     let cleaned = demo.clean();
     if demo.interrupted.load(Ordering::Relaxed) {
         return Err(Error::Interrupted);
@@ -183,7 +183,7 @@ impl Container {
 
 /// An engine answers, or one is set up where that is possible.
 fn ensure_engine() -> Result<(), Error> {
-    // Whoever chose an engine has one; the commands say what is wrong with it.
+    // If the user chose an engine, none is installed; the commands say what is wrong with it.
     if env::var_os("DOCKER_HOST").is_some() || env::var_os("DOCKER_CONTEXT").is_some() || context_chosen() {
         return Ok(());
     }
@@ -203,7 +203,7 @@ fn context_chosen() -> bool {
     context.is_some_and(|context| !context.is_empty() && context != "default")
 }
 
-/// The sample's own port, or any other where that one is taken.
+/// The sample's own port, or another one if that is taken.
 fn free_port() -> Result<u16, Error> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))
         .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)))

@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the parsers of what others wrote, given what nobody would write.
+//! `cargo xtask fuzz`: fuzzes the parsers of untrusted input.
 //!
 //! libFuzzer's instrumentation is a pass of LLVM, which stable rustc runs, too: neither cargo-fuzz nor a nightly
 //! toolchain is needed, only a C++ compiler for libFuzzer itself.
@@ -48,20 +48,20 @@ const FLAGS: [&str; 9] = [
     "-Copt-level=1",
 ];
 
-/// How far a target is fuzzed.
+/// How much a target is fuzzed.
 #[derive(Clone, Copy)]
 pub(crate) enum Effort {
-    /// So long, from what earlier runs found on, each time by other inputs: the search for what is wrong.
+    /// For this long, starting from what earlier runs found, with new inputs each time: the search for faults.
     Search(Duration),
-    /// The same inputs each time, so that a stage that passed passes again: so many, made from the kept ones alone, by the
-    /// same random numbers.
+    /// The same inputs each time, so that a stage that passed passes again: this many, made only from the kept ones, by
+    /// the same random numbers.
     Repeat(u32),
 }
 
-/// How long a target is given for [`Effort::Repeat`] on a machine that is too slow for all of it.
+/// The time limit of a target for [`Effort::Repeat`] on a machine that is too slow to try all inputs.
 const REPEAT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How the name begins by which cargo runs this program in place of rustc, for the packages of the workspace.
+/// The prefix of the name under which cargo runs this program in place of rustc, for the packages of the workspace.
 const AS_RUSTC: &str = "rustc-for-fuzzing-";
 
 /// Whether cargo runs this program as [`rustc`].
@@ -80,7 +80,7 @@ pub(crate) fn rustc() -> ExitCode {
     };
     let mut rustc = Command::new(rustc);
     rustc.args(words);
-    // Questions about rustc (`-vV`) are no compilation.
+    // Queries (`-vV`) compile nothing.
     if rustc.get_args().any(|word| word == "--crate-name") {
         rustc.args(FLAGS);
     }
@@ -91,13 +91,12 @@ pub(crate) fn rustc() -> ExitCode {
 
 /// Gives this program the name that makes it [`rustc`].
 ///
-/// The name is another one when the flags are: cargo compiles again when the wrapper's path changes, and does not look at
-/// what the wrapper does.
+/// The name depends on the flags: cargo compiles again only when the wrapper's path changes, whatever the wrapper does.
 fn wrapper(workspace: &Workspace) -> Result<PathBuf, Error> {
     let mut hasher = DefaultHasher::new();
     FLAGS.hash(&mut hasher);
     let link = workspace.target.join(format!("{AS_RUSTC}{:016x}", hasher.finish()));
-    // Not the file of this process: a build of the whole workspace may have put another in its place.
+    // Not the path of this process's program: a build of the whole workspace may have replaced that file.
     let own = workspace.target.join("debug/xtask");
     if fs::read_link(&link).is_ok_and(|to| to == own) {
         return Ok(link);
@@ -132,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     }
 }
 
-/// Fuzzes every target, as many at a time as there are processors; how many survived, and how many did not.
+/// Fuzzes every target, as many at a time as there are processors; returns how many passed, and how many failed.
 pub(crate) fn all(workspace: &Workspace, effort: Effort) -> Result<(usize, usize), Error> {
     let built = build(workspace)?;
     let targets = Mutex::new(targets(&directory(workspace))?.into_iter());
@@ -156,15 +155,15 @@ pub(crate) fn all(workspace: &Workspace, effort: Effort) -> Result<(usize, usize
     Ok((passed.into_inner(), failed.into_inner()))
 }
 
-/// Every file of `targets/` but its list. One that is not in the list is an error of the tests below, and of the program
-/// when it is asked for it.
+/// Every file of `targets/` but its list. One that is not in the list fails the tests below, and the program when it is
+/// asked for that target.
 fn targets(directory: &Path) -> Result<Vec<String>, Error> {
     let mut targets = names(&directory.join("targets"))?;
     targets.retain(|target| target != "main");
     Ok(targets)
 }
 
-/// The names of what is in a directory, without what follows the point, sorted.
+/// The names of the files in a directory, without their extensions, sorted.
 fn names(directory: &Path) -> Result<Vec<String>, Error> {
     let files = files(directory)?;
     let stems = files.iter().filter_map(|path| path.file_stem());
@@ -191,7 +190,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf, Error> {
     let mut build = workspace.cargo();
     build.args(["build", "--quiet"]).args(&chosen);
     build.env("RUSTC_WORKSPACE_WRAPPER", wrapper(workspace)?);
-    // Of one unit of code, nothing can be kept.
+    // With a single codegen unit, nothing can be reused.
     process::run(build.env("CARGO_INCREMENTAL", "0"))?;
     Ok(workspace.target.join("debug/fuzz"))
 }
@@ -205,7 +204,7 @@ fn fuzz(workspace: &Workspace, built: &Path, target: &str, effort: Effort) -> Re
     }
     let program = || {
         let mut program = Command::new(built);
-        // The panic's own line is what one wants to see at the end.
+        // The panic's own line should be the last one.
         program.env("FUZZ_TARGET", target).env("RUST_BACKTRACE", "0");
         program.args(["-timeout=10", "-rss_limit_mb=1024", "-verbosity=0"]);
         program

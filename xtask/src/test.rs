@@ -1,7 +1,7 @@
 //! `cargo xtask test`: all checks and tests, in stages.
 //!
-//! A stage that fails does not stop the next one: one run tells all. What a stage compiles and installs is timed apart
-//! from what it runs; the budget is for the latter, so that it is the same on a fresh clone.
+//! A stage that fails does not stop the next one: one run reports everything. Compiling and installing is timed apart
+//! from running; the budget is for running only, so that it is the same on a fresh clone.
 
 mod changed;
 mod load;
@@ -24,7 +24,7 @@ use changed::Selection;
 use report::Times;
 use runner::{Nextest, TestCounts, check, tool};
 
-/// The flaky tests that CI lets through: days of work should not wait for one. At a developer's desk, none.
+/// How many flaky tests CI lets through: work should not wait for one. On a developer's machine, none.
 const FLAKY_IN_CI: usize = 2;
 /// How many inputs the stage makes for each parser: the same ones every time.
 const FUZZ_RUNS: u32 = 100_000;
@@ -59,7 +59,7 @@ struct Stage {
     run: fn(&StageContext) -> Result<TestCounts, Error>,
 }
 
-/// The order is that of the time to the first bad news.
+/// The quickest stages come first, so that failures show early.
 const STAGES: [Stage; 10] = [
     Stage {
         name: "fmt",
@@ -79,7 +79,7 @@ const STAGES: [Stage; 10] = [
         name: "clippy",
         about: "lints, warnings denied",
         budget: 10,
-        // Its checks are a compilation. What it found, it says again at no cost.
+        // Its checks are a compilation. A second run prints the same findings at no cost.
         prepare: |context| clippy(context, &context.selection.everyday(&context.workspace)),
         run: |context| check(clippy(context, &context.selection.everyday(&context.workspace))),
     },
@@ -175,10 +175,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     };
     let stages: Vec<&Stage> = STAGES.iter().filter(chosen).collect();
     let mut total = Total::default();
-    // Between its stages, too, it is this run's.
+    // The lab belongs to this run between its stages, too.
     lab::hold()?;
     thread::scope(|scope| {
-        // Engines start while the workspace compiles. What fails is said by the stage that asks for them.
+        // Engines start while the workspace compiles. The stage that needs them reports a failure.
         if stages.iter().any(|stage| ["real", "aws"].contains(&stage.name)) {
             scope.spawn(lab::engines);
         }
@@ -192,7 +192,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     total.end(&context)
 }
 
-/// What all stages come to.
+/// The result of all stages.
 #[derive(Default)]
 struct Total {
     lines: Vec<String>,
@@ -285,14 +285,14 @@ impl Total {
     }
 }
 
-/// How long a stage took beside its budget.
+/// How long a stage took, compared with its budget.
 #[derive(Debug, PartialEq, Eq)]
 enum BudgetVerdict {
     Within,
     Over,
-    /// Twice over, on a machine that did other things, too.
+    /// More than twice the budget, on a machine that was busy with something else.
     Excused,
-    /// Twice over, and nothing explains it.
+    /// More than twice the budget, without such an explanation.
     TooLong,
 }
 
@@ -382,7 +382,7 @@ fn prepare_real(context: &StageContext) -> Result<(), Error> {
     real_tests(context).build()?;
     // The tests run the commands as programs, and cargo does not know that they need them.
     context.workspace.build(Profile::Debug)?;
-    // Before the tests, so that none of them is charged for it.
+    // Before the tests, so that it does not count as the time of one of them.
     let started = Instant::now();
     let engines = lab::engines()?;
     let seconds = started.elapsed().as_secs_f64();
@@ -411,8 +411,7 @@ fn packages_of(context: &StageContext, stage: &str) -> Vec<String> {
         .collect()
 }
 
-/// What is compiled for packages that have a stage of their own, because everyday work should not wait for what they
-/// depend on.
+/// Compiles packages that have a stage of their own, because everyday work should not wait for their dependencies.
 fn prepare_apart(context: &StageContext, stage: &str) -> Result<(), Error> {
     let packages = packages_of(context, stage);
     clippy(context, &packages)?;

@@ -21,12 +21,13 @@ use crate::failure::{Situation, is_denied, malformed};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one call may take, its retries included.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long credentials may take: a program of the user's may ask a key ring. The SDK would wait for five seconds.
+/// How long getting credentials may take: a program of the user's may ask a key ring. The SDK's own limit is five
+/// seconds.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(45);
-/// The first call, and two more where AWS is busy or out of reach.
+/// The first call, and two more if AWS is busy or out of reach.
 const TRIES: u32 = 3;
 
-/// AWS, as the environment says.
+/// AWS, as the environment configures it.
 pub(crate) struct Client {
     config: SdkConfig,
     situation: Situation,
@@ -88,7 +89,7 @@ impl Client {
                 self.situation
                     .explain(&format!("AWS gives no login for {}", registry.host()), &error)
             })?;
-        // A token is good for every registry that this user may use.
+        // A token is valid for every registry that this user may use.
         answer
             .authorization_data()
             .iter()
@@ -97,7 +98,7 @@ impl Client {
             .ok_or_else(|| malformed("ecr:GetAuthorizationToken"))
     }
 
-    /// Makes a repository where there is none; true where it was made.
+    /// Creates a repository if there is none; true if it was created.
     async fn repository(&self, registry: &EcrRegistry, name: &str) -> Result<bool, Failure> {
         let ecr = self.ecr(registry);
         let failed = format!("the repository {name} at {}", registry.host());
@@ -110,7 +111,8 @@ impl Client {
         match found {
             Ok(_) => return Ok(false),
             Err(error) if error.code() == Some("RepositoryNotFoundException") => {}
-            // Who may push need not be allowed to look. Where it is not there, the push says so.
+            // A user who may push may still not be allowed to describe repositories. If it is missing, the push says
+            // so.
             Err(error) if is_denied(error.code()) => return Ok(false),
             Err(error) => return Err(self.situation.explain(&format!("{failed} can't be looked up"), &error)),
         }
@@ -122,7 +124,7 @@ impl Client {
             .await;
         match made {
             Ok(_) => Ok(true),
-            // Somebody was quicker.
+            // Another process created it in between.
             Err(error) if error.code() == Some("RepositoryAlreadyExistsException") => Ok(false),
             Err(error) => Err(self.situation.explain(&format!("{failed} can't be made"), &error)),
         }
@@ -160,7 +162,7 @@ fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
             .into_iter()
             .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
     };
-    // HTTPS alone: plain HTTP is for the credentials of instances and containers, whose addresses no proxy reaches.
+    // HTTPS only: plain HTTP is for the credentials of instances and containers, whose addresses no proxy reaches.
     let proxy = variable(["HTTPS_PROXY", "https_proxy"])
         .and_then(|address| ProxyConfig::https(address).ok())
         .map_or_else(ProxyConfig::disabled, |proxy| {
@@ -178,7 +180,7 @@ fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
         let connector = connector.tls_provider(Provider::Rustls(CryptoMode::Ring));
         match TlsContext::builder().with_trust_store(trust.clone()).build() {
             Ok(context) => connector.tls_context(context).build(),
-            // Certificates of AWS_CA_BUNDLE that are none: the system's are left.
+            // Without valid certificates in AWS_CA_BUNDLE, the system's remain.
             Err(_) => connector.build(),
         }
     })

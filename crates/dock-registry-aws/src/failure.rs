@@ -1,18 +1,18 @@
-//! What AWS and its SDK say, as a message that names the object and a hint that helps.
+//! Turns errors of AWS and its SDK into a message that names the object and a hint that helps.
 
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
 use dock_client::error::Class;
 use dock_client::hint;
 use dock_client::registry_helper::Failure;
 
-/// Codes of credentials that were good once.
+/// Error codes for credentials that have expired.
 const EXPIRED: [&str; 4] = [
     "ExpiredToken",
     "ExpiredTokenException",
     "RequestExpired",
     "TokenRefreshRequired",
 ];
-/// Codes of credentials that are not AWS's.
+/// Error codes for credentials that AWS does not know.
 const INVALID: [&str; 5] = [
     "UnrecognizedClientException",
     "InvalidClientTokenId",
@@ -20,14 +20,14 @@ const INVALID: [&str; 5] = [
     "SignatureDoesNotMatch",
     "IncompleteSignature",
 ];
-/// Codes of what the user may not do.
+/// Error codes for missing permissions.
 const DENIED: [&str; 3] = ["AccessDenied", "AccessDeniedException", "UnauthorizedOperation"];
-/// A message is passed on up to this length.
+/// The longest message that is passed on.
 const MESSAGE_LIMIT: usize = 1000;
 
 /// Where credentials come from, as far as hints need it.
 pub(crate) struct Situation {
-    /// The profile, `default` where none is named.
+    /// The profile; `default` if none is named.
     profile: String,
     /// Whether the keys are in the environment, which the SDK looks at first.
     keys_in_environment: bool,
@@ -58,7 +58,7 @@ impl Situation {
         }
     }
 
-    /// Says what a call failed of. `what` is a sentence without an end.
+    /// Says why a call failed. `what` is the sentence to complete, without its end.
     pub(crate) fn explain<E, R>(&self, what: &str, error: &SdkError<E, R>) -> Failure
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -121,7 +121,7 @@ impl Situation {
                 format!("aws sso login --profile {profile}"),
             )
         } else if code.is_none() && lower.contains("credential") {
-            // The SDK lists every place that it looked at, over ten lines.
+            // The SDK lists every source that it tried, over ten lines.
             return Failure {
                 kind: Class::Failed,
                 message: format!(
@@ -144,7 +144,7 @@ impl Situation {
     }
 }
 
-/// Whether this code means that the user may not do it.
+/// Whether this code means that the user lacks the permission.
 pub(crate) fn is_denied(code: Option<&str>) -> bool {
     code.is_some_and(|code| DENIED.contains(&code))
 }
@@ -157,7 +157,7 @@ pub(crate) fn unknown_request() -> Failure {
     }
 }
 
-/// An answer that lacks what it is for.
+/// The error for an answer without the expected content.
 pub(crate) fn malformed(call: &str) -> Failure {
     Failure {
         kind: Class::Failed,
@@ -172,7 +172,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut next = Some(error);
     while let Some(error) = next {
         let text = error.to_string();
-        // What these say is that there is a cause.
+        // These only say that there is a cause.
         let is_empty = ["dispatch failure", "other", "service error"].contains(&text.as_str());
         if !is_empty && !parts.iter().any(|part| part.contains(&text)) {
             parts.push(text);

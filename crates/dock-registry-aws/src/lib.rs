@@ -1,8 +1,8 @@
 //! What publish-image needs of AWS: who we are, a login to its registry (ECR), a repository there.
 //!
-//! A program of its own that nobody types, because AWS's SDK is large: publish-image starts it where `image_repo` is aws,
-//! and speaks with it as [`dock_client::registry_helper`] says. Credentials and the region are found by the SDK as the
-//! AWS command line finds them: environment, profiles, SSO, programs, containers, instance roles.
+//! A program of its own, because AWS's SDK is large; users don't call it: publish-image starts it if `image_repo` is
+//! aws, and speaks with it as [`dock_client::registry_helper`] says. Credentials and the region are found by the SDK as
+//! the AWS command line finds them: environment, profiles, SSO, programs, containers, instance roles.
 //!
 //! ```text
 //! $ echo '"identity"' | dock-registry-aws
@@ -23,7 +23,7 @@ use client::Client;
 /// Answers the requests of stdin, a line each, until it ends.
 pub fn main() -> ExitCode {
     if std::env::args_os().len() > 1 || std::io::stdin().is_terminal() {
-        // A closed stderr is no reason for anything.
+        // A closed stderr changes nothing.
         let _ = std::io::Write::write_all(
             &mut std::io::stderr(),
             b"dock-registry-aws: publish-image starts this program; it takes requests on stdin, and no arguments\n",

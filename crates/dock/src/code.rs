@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 
 use dockerutils_core::ops::docks::environment::{Shell, quote_fish, quote_posix};
 
-/// The shim that bash and zsh source; its functions stand between two marks.
+/// The shim that bash and zsh source; its functions are between two marks.
 const SHIM: &str = include_str!("../shim/dock.sh");
 /// The functions for fish.
 const FISH: &str = include_str!("../shim/dock.fish");
 
-/// The variables of a docked shell that one below has of it.
+/// The variables that a shell inherits from the docked shell that started it.
 const INHERITED: &str = "DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH";
 
-/// Code that makes these lines `NAME=VALUE` the shell's own, to be evaluated by it. What a shell that is adopted has of the one
-/// above is nothing to go back to.
+/// Code that sets these lines `NAME=VALUE` in the shell that evaluates it. An adopted shell does not go back to the
+/// variables that it inherited from a docked one.
 pub(crate) fn of(shell: Shell, adopt: bool, lines: &[String]) -> String {
     let quote = match shell {
         Shell::Fish => quote_fish,
@@ -35,9 +35,9 @@ pub(crate) fn of(shell: Shell, adopt: bool, lines: &[String]) -> String {
     }
 }
 
-/// Code that does nothing but fail.
+/// Code that only fails.
 pub(crate) const fn failure(_: Shell) -> &'static str {
-    // A word that all three know.
+    // All three shells know this command.
     "false"
 }
 

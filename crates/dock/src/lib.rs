@@ -1,4 +1,4 @@
-//! The helper of `source dock`: makes the connection to a dock stand for a shell, and says what the shell then sets.
+//! The helper of `source dock`: connects to a dock for a shell, and prints what the shell then sets.
 //!
 //! ```text
 //! $ source dock far
@@ -77,7 +77,7 @@ pub const COMMAND: Command<Args> = Command {
 fn run(args: Args, context: &Context) -> Result<ExitStatus> {
     let printer = &context.printer;
     if args.complete {
-        // A list that can't be read completes nothing; what is wrong with it, the command itself says.
+        // An unreadable list gives no completions; the command itself reports what is wrong with it.
         let monikers = environment::monikers(&context.env).unwrap_or_default();
         monikers.iter().for_each(|moniker| printer.result(moniker));
         return Ok(ExitStatus::SUCCESS);
@@ -111,7 +111,7 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         Ok(lines) => printer.result(&code::of(wanted.shell, wanted.adopt, &lines)),
         Err(error) => {
             if !args.lines && !printer.json() {
-                // Whoever reads this as code gets the failure, and nothing is changed.
+                // A shell that evaluates this gets the failure, and changes nothing.
                 printer.result(code::failure(wanted.shell));
             }
             return Err(error);

@@ -1,4 +1,4 @@
-//! Sends images from one engine to another: only the layers that are not there, and no registry between.
+//! Sends images from one engine to another: only the layers that the other lacks, without a registry.
 //!
 //! ```text
 //! $ transfer-image dev far

@@ -18,7 +18,7 @@ use crate::workspace::{Package, Workspace};
 pub(super) const REAL_TESTS: &str = "dockerutils-tests";
 /// Where they are, below the workspace's root.
 const REAL_MODULES: &str = "tests/real";
-/// The one that runs what the pages of documentation say.
+/// The module that runs the command lines of the documentation.
 const DOCS: &str = "docs";
 /// Files that every package is built with.
 const EVERYWHERE: [&str; 6] = [
@@ -40,7 +40,7 @@ pub(super) enum Selection {
 /// What a change affects.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Affected {
-    /// Packages whose tests can come out otherwise.
+    /// Packages whose results can change.
     packages: BTreeSet<String>,
     /// The modules of the tests of kind real; `None` is all of them.
     real: Option<BTreeSet<String>>,
@@ -71,7 +71,7 @@ impl Selection {
         Ok(affected(&workspace.root, &workspace.packages, &modules, &files))
     }
 
-    /// What it is, for the person who asked.
+    /// A description for the user.
     pub(super) fn words(&self) -> Option<String> {
         let Self::Changed(affected) = self else {
             return None;
@@ -178,7 +178,7 @@ fn modules(directory: &Path) -> Result<Vec<Module>, Error> {
         let mut text = fs::read_to_string(&path).map_err(Error::file(&path))?;
         let below = path.with_extension("");
         for entry in fs::read_dir(&below).into_iter().flatten().flatten() {
-            // What is no text names no command.
+            // A binary file names no command.
             text += &fs::read_to_string(entry.path()).unwrap_or_default();
         }
         modules.push(Module {
@@ -210,11 +210,12 @@ fn affected(root: &Path, packages: &[Package], modules: &[Module], files: &BTree
         let packages = files.filter_map(|file| package_of(file));
         packages.map(|package| package.name.as_str()).collect()
     };
-    // Nobody depends on a package's tests.
+    // No package depends on another one's tests.
     let (tests, others): (Vec<&str>, Vec<&str>) = files.iter().partition(|file| is_test(file));
     let changed = names_of(&mut others.iter());
     let changed_tests = names_of(&mut tests.iter());
-    // What is affected as others see it; tests see more (`dev-dependencies`), and nobody sees them.
+    // Packages that are affected as dependencies of others; tests depend on more (`dev-dependencies`), but no package
+    // depends on tests.
     let mut seen = changed.clone();
     loop {
         let more = packages

@@ -1,8 +1,8 @@
 //! Whether this machine has something else to do, and how quick it is.
 //!
-//! Nothing that the system counts tells our own work (the engines' of the lab included) from another's. So each
-//! processor is asked when our work rests, before and after a stage: it spins for a moment, and what it was given of
-//! that time, and how far it came, is the answer.
+//! No counter of the system separates our own work (including the lab's engines) from other work. So each processor is
+//! measured while our work pauses, before and after a stage: a thread spins for a moment; the share of the time that it
+//! got, and the rounds that it made, are the answer.
 
 use std::hint::black_box;
 use std::num::NonZero;
@@ -13,24 +13,24 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// How long a processor is asked.
+/// How long a processor is measured.
 const MOMENT: Duration = Duration::from_millis(400);
-/// A machine with nothing else to do gives more of the moment than this.
+/// An idle machine gives a thread more than this share of its time.
 const UNDISTURBED: f64 = 0.8;
 /// The rounds of [`spin`] in a second of a processor for which the budgets were written, in an unoptimized build.
 const ROUNDS: f64 = 150_000.0;
 
-/// What a machine was like at some time.
+/// The state of the machine at some time.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Machine {
     /// Something else ran.
     pub(super) busy: bool,
-    /// How much longer it takes for the same than the machine of the budgets; at least 1.
+    /// How many times longer it takes than the machine for which the budgets were written; at least 1.
     pub(super) slowness: f64,
 }
 
 impl Machine {
-    /// What is true of a time between two looks.
+    /// The state between two measurements.
     pub(super) fn beside(self, other: Self) -> Self {
         Self {
             busy: self.busy || other.busy,
@@ -39,14 +39,14 @@ impl Machine {
     }
 }
 
-/// Asks all processors at once.
+/// Measures all processors at once.
 pub(super) fn probe() -> Machine {
     let threads: Vec<JoinHandle<(f64, f64)>> = (0..processors()).map(|_| thread::spawn(spin)).collect();
     let answers: Vec<(f64, f64)> = threads.into_iter().filter_map(|thread| thread.join().ok()).collect();
     judge(&answers)
 }
 
-/// From the share of its time that each thread was given, and the rounds it made in a second of its processor.
+/// From the share of the time that each thread got, and its rounds in a second of processor time.
 fn judge(answers: &[(f64, f64)]) -> Machine {
     let threads = answers.len().max(1) as f64;
     let share = answers.iter().map(|(share, _)| share).sum::<f64>() / threads;
@@ -71,7 +71,7 @@ fn spin() -> (f64, f64) {
     )
 }
 
-/// The time that this thread was given of a processor so far.
+/// The processor time of this thread so far.
 fn own_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     // A clock of this kind is never negative.

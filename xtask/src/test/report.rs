@@ -20,7 +20,7 @@ struct Time {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TestVerdict {
     Passed,
-    /// Failed first, and passed when it was tried again.
+    /// Failed first, and passed when it was run again.
     Flaky,
     Failed,
 }

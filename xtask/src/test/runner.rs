@@ -1,4 +1,4 @@
-//! The test runners: what they are asked, and what they counted.
+//! The test runners: how they are called, and what they counted.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, IsTerminal};
@@ -18,7 +18,7 @@ use crate::workspace::Workspace;
 pub(super) struct TestCounts {
     pub(super) passed: usize,
     pub(super) failed: usize,
-    /// Its tests one by one, where the runner tells.
+    /// Its tests one by one, if the runner reports them.
     pub(super) times: Times,
 }
 
@@ -31,7 +31,7 @@ impl TestCounts {
         }
     }
 
-    /// A runner that failed has failed, even where it counted nothing: it may not even have compiled.
+    /// A runner that failed counts as a failure, even if it counted no test: it may not even have compiled.
     fn agree_with(mut self, success: bool) -> Self {
         if !success && self.failed == 0 {
             self.failed = 1;
@@ -87,7 +87,7 @@ impl<'a> Nextest<'a> {
         Ok(process::run(self.command().arg("--no-run"))?)
     }
 
-    /// Runs them all, whatever fails. Which tests were tried twice is in the tally.
+    /// Runs them all, whatever fails. The tally has the tests that were tried twice.
     pub(super) fn run(&self) -> Result<TestCounts, Error> {
         let report = self.report();
         match fs::remove_file(&report) {
@@ -99,7 +99,7 @@ impl<'a> Nextest<'a> {
         // Half of them wait: for an engine, a limit of time, a link.
         let threads = 2 * thread::available_parallelism().map_or(1, NonZero::get);
         run.arg(format!("--test-threads={threads}"));
-        // A change that affects no test of these packages is none that fails.
+        // A change that affects no test of these packages is not a failure.
         run.arg("--no-tests=pass").stderr(Stdio::piped());
         if io::stderr().is_terminal() {
             run.arg("--color=always");
@@ -112,7 +112,7 @@ impl<'a> Nextest<'a> {
             .unwrap_or_default();
         let times = match report.exists() {
             true => {
-                // The next stage's has the same place.
+                // The next stage's report has the same path.
                 let kept = self.workspace.target.join(format!("junit-{}.xml", self.stage));
                 fs::copy(&report, &kept).map_err(Error::file(&kept))?;
                 Times::read(self.stage, &kept)?
@@ -145,7 +145,7 @@ pub(super) fn libtest(test: &mut Command) -> Result<TestCounts, Error> {
     Ok(tally.agree_with(success))
 }
 
-/// Runs a program whose stdout or stderr is piped: what it says is shown as it comes, and returned without colours.
+/// Runs a program whose stdout or stderr is piped: its output is shown as it comes, and returned without colours.
 fn watch(command: &mut Command) -> Result<(bool, Vec<String>), Error> {
     let name = process::shown(command);
     let mut child = command.spawn().map_err(Error::file(&name))?;
@@ -196,7 +196,7 @@ fn libtest_counts(line: &str) -> Option<(usize, usize)> {
     Some((count(" passed")?, count(" failed")?))
 }
 
-/// Takes the colours away: ECMA-48's control sequences end with a letter.
+/// Removes the colours: ECMA-48's control sequences end with a letter.
 fn plain(line: &str) -> String {
     let mut parts = line.split("\u{1b}[");
     let mut text = parts.next().unwrap_or_default().to_owned();
