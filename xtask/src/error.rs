@@ -27,13 +27,13 @@ pub(crate) enum Error {
     Failed(String),
     #[error("interrupted")]
     Interrupted,
-    /// All has been said already.
+    /// Everything has been reported already.
     #[error("failed")]
     Silent,
 }
 
 impl Error {
-    /// The exit code: what a shell makes of an interrupt, or 1.
+    /// The exit code: the shell's code for an interrupt, or 1.
     pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Interrupted => 130,
@@ -41,7 +41,7 @@ impl Error {
         }
     }
 
-    /// What to do with an I/O error about `path`.
+    /// Turns an I/O error into one that names `path`.
     pub(crate) fn file(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
         let path = path.as_ref().to_owned();
         move |source| Self::File { path, source }

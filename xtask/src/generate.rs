@@ -17,7 +17,7 @@ use crate::workspace::{Profile, Workspace, describe};
 
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// Write nothing; fail when a page is not what it would be
+    /// Write nothing; fail if a page is out of date
     #[arg(long)]
     check: bool,
 }
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// Fails when a file is not what it would be, and names it.
+/// Fails if a file is out of date, and names it.
 pub(crate) fn check() -> Result<(), Error> {
     let workspace = Workspace::load()?;
     let drift = drift(&workspace, &pages(&workspace)?)?;
@@ -65,7 +65,7 @@ pub(crate) fn check() -> Result<(), Error> {
     )))
 }
 
-/// Every file that is made, with what should be in it.
+/// Every generated file, with the contents that it should have.
 fn pages(workspace: &Workspace) -> Result<BTreeMap<PathBuf, String>, Error> {
     let built = workspace.build(Profile::Debug)?;
     let reference = reference(workspace);
@@ -101,7 +101,7 @@ fn pages(workspace: &Workspace) -> Result<BTreeMap<PathBuf, String>, Error> {
     Ok(pages)
 }
 
-/// The files that are not as they should be, and those of commands that are no more.
+/// The files that are out of date, and those of commands that no longer exist.
 fn drift(workspace: &Workspace, pages: &BTreeMap<PathBuf, String>) -> Result<BTreeSet<PathBuf>, Error> {
     let mut drift = BTreeSet::new();
     for (path, text) in pages {
@@ -138,7 +138,7 @@ fn table(workspace: &Workspace, directory: &str) -> String {
     table
 }
 
-/// What is no program, or is seldom typed, and has a page all the same.
+/// What is not a program, or is seldom typed, but has a page.
 const SHELL_PAGES: [(&str, &str, &str); 2] = [
     (
         "source dock",
@@ -152,7 +152,7 @@ const SHELL_PAGES: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// `text` with `table` in the place of what is between the markers; `None` where there are none.
+/// `text` with `table` in the place of what is between the markers; `None` if there are no markers.
 fn between_markers(text: &str, table: &str) -> Option<String> {
     let (before, rest) = text.split_once(MARKERS.0)?;
     let (_, after) = rest.split_once(MARKERS.1)?;

@@ -19,7 +19,7 @@ pub(crate) struct Args {
     prefix: PathBuf,
 }
 
-/// What a command says of itself, and where it belongs below the prefix.
+/// What a command prints about itself, and where that is installed below the prefix.
 const PAGES: [(&str, &str, &str, &str); 4] = [
     ("bash", "share/bash-completion/completions", "", ""),
     ("zsh", "share/zsh/site-functions", "_", ""),
@@ -27,9 +27,9 @@ const PAGES: [(&str, &str, &str, &str); 4] = [
     ("man", "share/man/man1", "", ".1"),
 ];
 
-/// What is installed as it stands in `crates/dock/shim`: the file, where it belongs, its name there, its mode.
+/// Files of `crates/dock/shim` that are installed unchanged: the file, its directory, its name there, its mode.
 const SHIM: [(&str, &str, &str, u32); 5] = [
-    // Sourced; who runs it is told so.
+    // It is to be sourced; run as a program, it says so.
     ("dock.sh", "bin", "dock", 0o755),
     ("completion.bash", "share/bash-completion/completions", "source", 0o644),
     ("completion.zsh", "share/zsh/site-functions", "_dock", 0o644),
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether bash reads the completions that programs bring.
+/// Whether bash loads the installed completions.
 fn has_bash_completion() -> bool {
     ["/usr/share", "/usr/local/share", "/opt/homebrew/share"]
         .iter()
@@ -78,7 +78,7 @@ fn completion_hint(shell: &str, prefix: &Path, has_bash_completion: bool) -> Opt
         "bash" if !has_bash_completion => {
             Some("bash completes our commands where the package bash-completion is installed".to_owned())
         }
-        // Those of the system are in its fpath.
+        // The system's directories are in its fpath.
         "zsh" if !["/usr", "/usr/local"].iter().any(|system| prefix == Path::new(system)) => Some(format!(
             "zsh completes our commands with this line in ~/.zshrc, before compinit: fpath=({}/share/zsh/site-functions $fpath)",
             prefix.display()
@@ -126,7 +126,7 @@ pub(crate) fn install(workspace: &Workspace, profile: Profile, prefix: &Path) ->
     Ok(())
 }
 
-/// Writes a file in one step: a program that runs cannot be written over, and nobody should meet half of one.
+/// Writes a file in one step: a running program can't be overwritten, and no other process should see half of a file.
 fn put(directory: &Path, name: &str, content: &[u8], mode: u32) -> Result<(), Error> {
     fs::create_dir_all(directory).map_err(Error::file(directory))?;
     let mut file = tempfile::NamedTempFile::new_in(directory).map_err(Error::file(directory))?;

@@ -15,12 +15,12 @@ pub(crate) struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// Start what does not run; make what it needs
+    /// Start the engines that are not running; make what they need
     Up,
-    /// Stop this checkout's engines and forget what they stored, and what killed tests left; the images stay
+    /// Stop this checkout's engines, and remove what they stored and what tests that were killed left; the images stay
     Down {
-        /// Those of every checkout, and the images, the tarballs and all else that the labs keep. What a running test of
-        /// another checkout uses stays
+        /// Those of every checkout, and the images, the tarballs and everything else that the labs keep. What a running
+        /// test of another checkout uses stays
         #[arg(long)]
         all: bool,
     },

@@ -1,7 +1,7 @@
 //! The chores of this workspace: `cargo xtask --help` lists them.
 //!
-//! This program is built before anything else is, so it depends on little, and on no command of ours: what it has to
-//! know of a command, it asks the command's binary.
+//! This program is built before anything else is, so it has few dependencies, and no command is among them: it gets
+//! what it has to know of a command from the command's binary.
 
 mod bench;
 mod demo;
@@ -39,15 +39,16 @@ enum Command {
     Bench(bench::Args),
     /// Check the conventions of the code.
     Tidy,
-    /// Fuzz the parsers of what others wrote.
+    /// Fuzz the parsers of untrusted input.
     Fuzz(fuzz::Args),
-    /// Try for a long time what nobody can foresee: crashes at moments that chance picks.
+    /// Run the tests with crashes at random moments for a long time.
     Soak(soak::Args),
     /// Start, stop or show the engines that the tests use.
     ///
-    /// They are containers on the machine's own engine: a lab for each checkout, so that several can test at the same time. All
-    /// that a lab has there bears the label io.dockerutils.lab; its files are in ~/.cache/dockerutils-lab. Tests start what does
-    /// not run by themselves, and leave it running for the next time.
+    /// They are containers on the machine's own engine: a lab for each checkout, so that several can test at the same
+    /// time. Everything that a lab has there bears the label io.dockerutils.lab; its files are in
+    /// ~/.cache/dockerutils-lab. Tests start the engines that are not running, and leave them running for the next
+    /// time.
     Lab(lab::Args),
 }
 

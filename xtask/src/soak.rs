@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: tests whose course chance decides, for as long as one likes. The test run has a few rounds of each.
+//! `cargo xtask soak`: randomized tests, for as long as you like. The test run has a few rounds of each.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,21 +12,22 @@ use crate::workspace::{Profile, Workspace};
 pub(crate) struct Args {
     /// What is tried
     what: What,
-    /// For how long, without what it takes to begin and to end
+    /// For how long, start and end not included
     #[arg(long, value_name = "N", default_value_t = 60)]
     minutes: u64,
-    /// The seed of an earlier run, for the same course, as far as it is chance's and not the engines' [default: a new one]
+    /// The seed of an earlier run, for the same course, as far as the engines' timing allows [default: a new one]
     #[arg(long)]
     seed: Option<u64>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum What {
-    /// transfer-image, while it, the link and the engines end at any moment
+    /// transfer-image, while it is killed, the link is cut and engines die at any moment
     Transfer,
-    /// sync-up and sync-down, while they, the link and both machines' power end at any moment, and people work on both sides
+    /// sync-up and sync-down, while they are killed, the link and both machines' power are cut at any moment, and both
+    /// sides change
     Sync,
-    /// edits of both sides of a project that is watched
+    /// edits on both sides of a project that is watched
     Watch,
 }
 
@@ -61,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         args.minutes
     ));
     let mut test = workspace.cargo();
-    // Not by nextest, which ends a test that takes long.
+    // Not with nextest, which ends tests that take long.
     test.args(["test", "--quiet"]);
     test.args(args.what.target());
     test.args(["--", "--exact", args.what.test(), "--nocapture"]);
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     Ok(process::run(&mut test)?)
 }
 
-/// Another one each time.
+/// A different seed each time.
 fn fresh_seed() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_secs()

@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: the conventions of the code that no compiler knows.
+//! `cargo xtask tidy`: the conventions of the code that the compiler does not check.
 
 mod arrows;
 mod type_names;
@@ -13,19 +13,19 @@ use dockerutils_test_support::process::{self, announce};
 use crate::error::Error;
 use crate::workspace::{Program, Workspace};
 
-/// Past this, the logic of a command belongs in `core::ops`.
+/// The most lines of a command's library: beyond that, its logic belongs in `core::ops`.
 const COMMAND_LINES: usize = 250;
 
-/// A README that is longer is not read.
+/// The most lines of the README: a longer one is not read.
 const README_LINES: usize = 300;
 
-/// Names that say nothing of what is inside.
+/// Module names that do not describe the contents.
 const VAGUE: [&str; 5] = ["utils", "util", "helpers", "common", "misc"];
 
-/// What the manifest of a command takes from the workspace.
+/// The keys that the manifest of a command inherits from the workspace.
 const SHARED_FIELDS: [&str; 6] = ["version", "edition", "rust-version", "license", "repository", "publish"];
 
-/// What a line of Rust must not have, why, and where it may.
+/// What a line of Rust must not contain, why, and where it is allowed.
 struct Ban {
     text: &'static str,
     instead: &'static str,
@@ -92,7 +92,7 @@ fn is_aws_test(path: &Path) -> bool {
     path.starts_with("crates/dock-registry-aws/tests")
 }
 
-/// Something that is not as agreed.
+/// A violation of a convention.
 struct Finding {
     path: PathBuf,
     line: Option<usize>,
@@ -139,10 +139,10 @@ pub(crate) fn run() -> Result<(), Error> {
     }
 }
 
-/// The pages with a table that names tests, and what is around it there.
+/// The pages with a table that names tests, and the name of the markers around it.
 const TABLES: [(&str, &str); 2] = [("docs/security.md", "strangers"), ("docs/concepts.md", "promises")];
 
-/// Every test that a page's table names is there.
+/// Checks that every test that a page's table names exists.
 fn check_named_tests(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
     let read = |path: &Path| fs::read_to_string(workspace.root.join(path)).map_err(Error::file(path));
     let mut sources = String::new();
@@ -172,7 +172,7 @@ fn named_tests(page: &str, table: &str, text: &str, sources: &str) -> Vec<Findin
     let mut named = 0;
     let mut findings = Vec::new();
     for (number, line) in marked(text, table) {
-        // The last cell: what is in backquotes is the name of a test.
+        // The last cell: text in backquotes is the name of a test.
         let cell = line
             .trim_end_matches([' ', '|'])
             .rsplit(" | ")
@@ -195,7 +195,7 @@ fn named_tests(page: &str, table: &str, text: &str, sources: &str) -> Vec<Findin
     findings
 }
 
-/// All files that git knows or would add: what is ignored is not ours.
+/// All files that git tracks or would add; ignored files are not checked.
 fn files(workspace: &Workspace) -> Result<Vec<PathBuf>, Error> {
     let mut git = Command::new("git");
     git.current_dir(&workspace.root)
@@ -238,13 +238,13 @@ fn check_source(path: &Path, text: &str) -> Vec<Finding> {
     findings
 }
 
-/// Hints with names in them that are not made by `hint!`, which quotes the names: what a hint says is pasted into a shell.
+/// Hints that contain names, and are not made by `hint!`, which quotes them: users paste hints into a shell.
 fn unquoted_hints(path: &Path, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for call in [".hint(", "hint: Some("] {
         for (at, _) in text.match_indices(call) {
             let argument = argument(text.get(at + call.len()..).unwrap_or_default());
-            // Inside of `hint!`, a word may be put together first: it is quoted whole.
+            // Inside of `hint!`, a word may be built with `format!` first: it is quoted as a whole.
             let made = argument.split("hint!(").next().unwrap_or_default();
             if made.contains(concat!("format", "!(")) {
                 let line = text.get(..at).unwrap_or_default().lines().count().max(1);
@@ -279,7 +279,7 @@ fn argument(text: &str) -> &str {
     text
 }
 
-/// Code of the program: not a test, and not a chore.
+/// Code of the programs: neither tests nor xtask.
 fn is_source(path: &Path) -> bool {
     path.starts_with("crates") && path.components().any(|part| part.as_os_str() == "src")
 }
@@ -328,7 +328,7 @@ fn check_command(workspace: &Workspace, command: &Program) -> Result<Vec<Finding
     Ok(findings)
 }
 
-/// The manifest of a command says what is its own, and takes all else from the workspace.
+/// Checks that the manifest of a command has only its own keys, and inherits all others from the workspace.
 fn check_manifest(path: &Path, manifest: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut section = "";

@@ -19,22 +19,22 @@ pub(crate) struct Workspace {
     pub(crate) programs: Vec<Program>,
     /// Every package.
     pub(crate) packages: Vec<Package>,
-    /// Packages that everyday work does without, each with the stage of the tests that builds it.
+    /// Packages that are not built in everyday work, each with the test stage that builds it.
     ///
     /// A package says so in its manifest: `[package.metadata.dockerutils] stage = "aws"`.
     staged: Vec<(String, String)>,
 }
 
-/// A package, and what it needs of the others.
+/// A package, and the workspace's packages that it depends on.
 #[derive(Debug, Clone)]
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) directory: PathBuf,
     /// Packages of the workspace that it is built with.
     pub(crate) dependencies: Vec<String>,
-    /// Packages of the workspace that its tests are built with besides.
+    /// Further packages of the workspace that its tests are built with.
     pub(crate) dev_dependencies: Vec<String>,
-    /// Whether people type its program.
+    /// Whether users call its program.
     pub(crate) is_command: bool,
     /// Whether it has a stage of its own.
     pub(crate) is_staged: bool,
@@ -52,7 +52,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Whether people type it; the others (`dock-agent` and its like) are started by commands.
+    /// Whether users call it; the others (`dock-agent` and its like) are started by commands.
     pub(crate) fn is_command(&self) -> bool {
         !self.name.starts_with("dock-")
     }
@@ -78,7 +78,7 @@ impl Workspace {
             let name = text(package, "name");
             let needs = |is_dev: bool| {
                 let of_kind = list(package, "dependencies")
-                    // A path is that of a package of the workspace; a kind is `null`, `build` or `dev`.
+                    // Only packages of the workspace have a path; `kind` is `null`, `build` or `dev`.
                     .filter(|dependency| {
                         dependency.get("path").is_some() && (text(dependency, "kind") == "dev") == is_dev
                     });
@@ -106,12 +106,12 @@ impl Workspace {
         })
     }
 
-    /// The programs that people type.
+    /// The programs that users call.
     pub(crate) fn commands(&self) -> impl Iterator<Item = &Program> {
         self.programs.iter().filter(|program| program.is_command())
     }
 
-    /// What chooses the packages of everyday work, for cargo: all but those that have a stage of their own.
+    /// cargo's options for the packages of everyday work: all but those that have a stage of their own.
     pub(crate) fn everyday(&self) -> impl Iterator<Item = &str> {
         let excluded = self.staged.iter().flat_map(|(package, _)| ["--exclude", package]);
         std::iter::once("--workspace").chain(excluded)
@@ -129,7 +129,7 @@ impl Workspace {
         of_stage.map(|(package, _)| package.as_str())
     }
 
-    /// Whether everyday work does without this package.
+    /// Whether this package is left out of everyday work.
     pub(crate) fn is_staged(&self, name: &str) -> bool {
         self.staged.iter().any(|(package, _)| package == name)
     }
@@ -148,7 +148,8 @@ impl Workspace {
         command
     }
 
-    /// Makes sure of what cargo does not bring: the library that libssh2, in dock-agent, takes its ciphers from.
+    /// Makes sure that a library is installed which cargo does not provide: libssh2, in dock-agent, takes its ciphers
+    /// from it.
     pub(crate) fn require_libraries() -> Result<(), Error> {
         const LIBRARIES: [&str; 2] = ["pkg-config", "libssl-dev"];
         const WHY: &str = "compiling dock-agent";
@@ -193,8 +194,8 @@ pub(crate) enum Profile {
     Installed,
 }
 
-/// What a program says of itself, through the protocol that all of them have from the core: the page is the program's
-/// own, and this one needs none of its code.
+/// What a program prints about itself, by the hidden option that all programs have from the core: so xtask needs none
+/// of their code.
 pub(crate) fn describe(directory: &Path, program: &Program, page: &str) -> Result<Vec<u8>, Error> {
     Ok(process::capture(
         Command::new(directory.join(&program.name)).args(["--dockerutils-describe", page]),
@@ -202,7 +203,7 @@ pub(crate) fn describe(directory: &Path, program: &Program, page: &str) -> Resul
 }
 
 fn cargo() -> Command {
-    // The cargo that runs us, whatever toolchain it is of.
+    // The cargo that runs xtask, whatever its toolchain.
     Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")))
 }
 
@@ -222,7 +223,7 @@ fn directory(package: &Value) -> Option<&Path> {
     Path::new(text(package, "manifest_path")).parent()
 }
 
-/// What the package says of the stage that builds it.
+/// The stage that builds the package, by its manifest.
 fn stage(package: &Value) -> Option<&str> {
     package.pointer("/metadata/dockerutils/stage")?.as_str()
 }

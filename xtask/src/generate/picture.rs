@@ -1,4 +1,4 @@
-//! Draws a picture of boxes and arrows as SVG, from a text that says what stands where.
+//! Draws a picture of boxes and arrows as SVG, from a text that says where each is.
 //!
 //! A line of the text is one of these; columns and rows count from 1, widths and heights are in columns and rows:
 //!
@@ -11,7 +11,7 @@
 
 use std::fmt::Write as _;
 
-/// What a column and a row take, a box in them, and what is left around all, in pixels.
+/// The sizes of a column, a row and a box in them, and the margin around everything, in pixels.
 const COLUMN: f64 = 290.0;
 const ROW: f64 = 120.0;
 const BOX: (f64, f64) = (200.0, 64.0);
@@ -30,7 +30,7 @@ impl BoxPosition<'_> {
         (self.x + self.width / 2.0, self.y + BOX.1 / 2.0)
     }
 
-    /// Where a line from the middle to `to` leaves the box.
+    /// The point where a line from the box's centre to `to` leaves the box.
     fn edge(&self, to: (f64, f64)) -> (f64, f64) {
         let (x, y) = self.middle();
         let (dx, dy) = (to.0 - x, to.1 - y);
@@ -46,7 +46,7 @@ impl BoxPosition<'_> {
     }
 }
 
-/// The picture of a text, or what is wrong with which of its lines.
+/// The picture of a text, or an error that names the wrong line.
 pub(super) fn draw(text: &str) -> Result<String, String> {
     let mut boxes: Vec<BoxPosition<'_>> = Vec::new();
     let (mut frames, mut shapes, mut arrows, mut labels) = (String::new(), String::new(), String::new(), String::new());

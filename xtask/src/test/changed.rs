@@ -214,8 +214,7 @@ fn affected(root: &Path, packages: &[Package], modules: &[Module], files: &BTree
     let (tests, others): (Vec<&str>, Vec<&str>) = files.iter().partition(|file| is_test(file));
     let changed = names_of(&mut others.iter());
     let changed_tests = names_of(&mut tests.iter());
-    // Packages that are affected as dependencies of others; tests depend on more (`dev-dependencies`), but no package
-    // depends on tests.
+    // First by the packages' own dependencies; tests depend on more (`dev-dependencies`), but nothing depends on tests.
     let mut seen = changed.clone();
     loop {
         let more = packages

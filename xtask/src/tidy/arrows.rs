@@ -1,4 +1,5 @@
-//! What docs/architecture.md says of the code: which crate may use which, that agents stay light, and where functions are.
+//! Checks what docs/architecture.md says about the code: which crate may use which, which crates an agent is built
+//! without, and where functions are.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use super::{Finding, finding};
 use crate::error::Error;
 use crate::workspace::{Package, Workspace};
 
-/// What each crate may be built with of the workspace. One that is not here is a command.
+/// The workspace's crates that each crate may depend on. A crate that is not here is a command.
 const ARROWS: [(&str, &[&str]); 7] = [
     ("build-context", &[]),
     ("dock-client", &[]),
@@ -19,16 +20,16 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("dock-registry-aws", &["dock-client"]),
     ("dockerutils-test-support", &[]),
 ];
-/// What a command is built with.
+/// The crates that a command may depend on.
 const OF_COMMANDS: &[&str] = &["dockerutils-core"];
-/// What these are never built with, however far down: it would be in the memory of a process for each dock, and in the build of
-/// each.
+/// Crates that these must not depend on, even indirectly: they would be in the memory of one process for each dock, and
+/// in the build of each.
 const LIGHT: [(&str, &[&str]); 2] = [
     ("dock-agent", &["bollard", "tonic", "rustls"]),
     ("build-context", &["tokio", "bollard"]),
 ];
 
-/// What points up, or is too heavy.
+/// Dependencies that point up, or are too heavy.
 pub(super) fn check(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
     let crates = workspace.root.join("crates");
     let below = |package: &&Package| package.directory.starts_with(&crates);
@@ -43,11 +44,11 @@ pub(super) fn check(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
     Ok(findings)
 }
 
-/// The page, and what is around its tables of functions.
+/// The page, and the markers around its tables of functions.
 const PAGE: &str = "docs/architecture.md";
 const WALKS: &str = "walks";
 
-/// Functions that the page names, and that are not in the file that it says.
+/// Functions that the page names, but that are not in the file that it names.
 pub(super) fn check_walks(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
     let read = |path: &Path| fs::read_to_string(workspace.root.join(path));
     let page = read(Path::new(PAGE)).map_err(Error::file(PAGE))?;

@@ -1,4 +1,4 @@
-//! A type's name says what it is, wherever it stands: few modules declare one of the same name.
+//! A type's name should be clear without its module: at most two modules may declare types of the same name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,22 +8,22 @@ use super::{Finding, files, finding};
 use crate::error::Error;
 use crate::workspace::Workspace;
 
-/// So many modules may declare a type of one name: a module's own name may well say the rest.
+/// The most modules that may declare a type of the same name: a module's own name may say the rest.
 const MOST: usize = 2;
 
-/// Names that every module of a sort has, and why.
+/// Names that every module of some kind declares, and why.
 const SHARED: [(&str, &str); 2] = [
     ("Args", "the arguments of each command"),
     ("Error", "the error of each crate"),
 ];
 
-/// What declares a type.
+/// The keywords that declare a type.
 const KEYWORDS: [&str; 5] = ["struct", "enum", "union", "trait", "type"];
 
 /// The modules that declare a type of each name: its file, and the line.
 type Declarations = BTreeMap<String, Vec<(PathBuf, usize)>>;
 
-/// Types whose names more modules declare than a reader can tell apart.
+/// Types whose names are declared by too many modules.
 pub(super) fn check(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
     let mut declarations = Declarations::new();
     for path in files(workspace)?.into_iter().filter(|path| is_checked(path)) {
@@ -33,7 +33,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
     Ok(repeated(&declarations))
 }
 
-/// Code that is neither a test of its own nor a fuzz target: `src` of a crate, of the chores and of what the tests share.
+/// Code that is neither a test nor a fuzz target: `src` of a crate, of xtask and of what the tests share.
 fn is_checked(path: &Path) -> bool {
     let mut parts = path.iter().filter_map(|part| part.to_str());
     let is_source = match parts.next() {
@@ -56,7 +56,7 @@ fn add(declarations: &mut Declarations, path: &Path, text: &str) {
     }
 }
 
-/// The type that a line declares, and the keyword by which.
+/// The type that a line declares, and the keyword.
 fn declared(line: &str) -> Option<(&'static str, &str)> {
     let line = line.trim_start();
     let line = match line.strip_prefix("pub") {
@@ -78,7 +78,7 @@ fn is_associated(above: &[&str], line: &str) -> bool {
     let mut depth = indentation(line);
     for line in above.iter().rev().filter(|line| !line.trim().is_empty()) {
         let text = line.trim_start();
-        // The brace of an `impl` with a `where` stands in a line of its own.
+        // The brace of an `impl` with a `where` is on a line of its own.
         let is_rest = ["{", "where", ")", ">"].iter().any(|begin| text.starts_with(begin));
         if indentation(line) < depth {
             if !is_rest {
