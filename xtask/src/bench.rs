@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: ourselves beside our peers, measured in the same run on the same machine.
+//! `cargo xtask bench`: our commands and their peers, measured in the same run on the same machine.
 //!
-//! Times move between machines and from hour to hour; the ratio of two medians taken in turn moves little. A bench
-//! reports and never fails: the verdict is for people.
+//! Times vary between machines and from hour to hour; the ratio of two medians measured in turn varies little. A bench
+//! reports and never fails: its verdict is for the reader.
 
 mod context;
 mod dock;
@@ -27,7 +27,7 @@ use measure::Samples;
 
 #[derive(Parser)]
 pub(crate) struct Args {
-    /// What to measure; all of them are listed without it
+    /// What to measure; without it, the benches are listed
     name: Option<String>,
     /// How often each side runs
     #[arg(long, value_name = "N", default_value_t = 5)]
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// The engine of the lab to measure on (see `cargo xtask lab status`) [default: 20; 26 as a dock]
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
-    /// On a dock far away: 50 ms and 100 Mbit/s (with `context`)
+    /// On a distant dock: 50 ms and 100 Mbit/s (with `context`)
     #[arg(long)]
     dock: bool,
     /// Over this link only, such as "0 ms" (with `transfer`)
@@ -89,16 +89,16 @@ struct Setting {
     workspace: Workspace,
     runs: usize,
     engine: LabEngine,
-    /// Where that is a dock of ours.
+    /// Where that engine is one of the lab's docks.
     dock: LabEngine,
-    /// On a dock far away.
+    /// On a distant dock.
     far: bool,
     /// Over this link only.
     link: Option<String>,
 }
 
 impl Setting {
-    /// One of our programs, without the settings of who measures.
+    /// One of our programs, without the settings of the user who runs the bench.
     fn ours(&self, program: &str) -> Command {
         let mut command = Command::new(self.bin.join(program));
         for variable in ["DOCKER_CONFIG", "XDG_CONFIG_HOME"] {
@@ -116,7 +116,7 @@ struct Comparison {
     what: String,
     ours: Samples,
     peer: Samples,
-    /// The ratio of the medians that was promised; none for what is only to be known.
+    /// The limit of the ratio of the medians; `None` if it is only reported.
     limit: Option<f64>,
     /// Our peak memory, in bytes.
     memory: Option<u64>,
@@ -177,7 +177,7 @@ impl std::fmt::Display for Comparison {
     }
 }
 
-/// Takes away what both sides built on an engine: ours by our own command, the peer's by docker's.
+/// Removes what both sides built on an engine: ours by our own command, the peer's by docker's.
 fn forget(setting: &Setting, engine: &LabEngine, project: &Path, theirs: &str) -> Result<(), Error> {
     let mut clean = setting.ours("build-image");
     clean.arg("clean").current_dir(project).env("DOCKER_HOST", &engine.host);

@@ -424,7 +424,7 @@ fn there_must_be_a_project() {
         .stderr_has("holds neither an image type nor a dockerutils.cfg")
         .stderr_has("hint: write [SANDBOX]/sample/docker/dev/Dockerfile\n")
         .run();
-    // In CI, HOME often is the checkout; from below it, a home directory is no project.
+    // In CI, HOME often is the checkout; but seen from a folder in it, a home directory is not a project.
     let sandbox = project().dir("below");
     let at_home = || {
         build_image(&sandbox)
@@ -680,7 +680,8 @@ fn context_dockerfile_and_folder_are_where_the_configuration_says() {
     classic(&sandbox, &engine).arg("web").any_stdout().any_stderr().run();
     let names: Vec<String> = sent(&engine).into_iter().map(|(name, _)| name).collect();
     assert_eq!(names, [".dockerignore", "Dockerfile", "app"]);
-    // One beside the Dockerfile counts before it. The classic builder of docker knows none; ours reads it as BuildKit does.
+    // A file beside the Dockerfile takes precedence. docker's classic builder ignores it; ours reads it as BuildKit
+    // does.
     let sandbox = sandbox.file("images/web/Dockerfile.dockerignore", "app\n");
     let engine = building().on(
         "GET",
@@ -734,7 +735,7 @@ fn what_it_is_from_is_built_with_it() {
         .args(["os", "--with-bases", "--dry-run"])
         .stdout(&built(&["os"]))
         .run();
-    // A name or tag is that of the image that was asked for.
+    // A name or tag on the command line is for the requested image only.
     build_image(&sandbox)
         .args(["lib", "--with-bases", "-t", "2", "--dry-run"])
         .stdout(&(line("os", "tester") + &line("lib", "2")))
@@ -762,7 +763,7 @@ fn a_from_with_another_tag_than_the_image_is_built_with_warns() {
              tester\n",
         )
         .run();
-    // The tag of this call is known to whoever calls.
+    // No warning about the tag that the user gave in this call.
     build_image(&sandbox)
         .args(["app", "-t", "old", "--dry-run"])
         .any_stdout()
@@ -1420,7 +1421,7 @@ fn a_registry_that_sends_the_login_back_does_not_have_it_printed_by_a_build() {
 fn an_engine_in_clear_text_gets_no_login() {
     let sandbox = with_logins("FROM named.example/base\n");
     let engine = building();
-    // An address that no program takes for this machine's by its looks, and that leads here.
+    // An address that does not look like this machine's, but leads here.
     let address = engine.tcp().replace("127.0.0.1", "127.1");
     let outcome = build_image(&sandbox)
         .env("DOCKER_HOST", format!("tcp://{address}"))
@@ -1436,7 +1437,7 @@ fn an_engine_in_clear_text_gets_no_login() {
     assert!(!sandbox.home().join("started").exists(), "a helper was started in vain");
 }
 
-/// Nobody knows of the agent then, and it has keys.
+/// Nothing else would end the agent after the kill, and it holds keys.
 #[test]
 fn a_private_ssh_agent_ends_with_the_build_that_is_killed() {
     let sandbox = configured("[dev]\nbuild_args = --ssh default=key\n");
@@ -1445,7 +1446,7 @@ fn a_private_ssh_agent_ends_with_the_build_that_is_killed() {
         .arg(sandbox.project().join("key"))
         .status();
     assert!(made.unwrap().success());
-    // It takes the session, and never says a word of it.
+    // It accepts the session, and never answers on it.
     let engine = ScriptedEngine::start().on("POST", "/session", Reply::hang());
     let running = build_image(&sandbox).engine(&engine).arg("dev").any_stderr().spawn();
     let has_agent = || {
@@ -1466,7 +1467,7 @@ fn a_private_ssh_agent_ends_with_the_build_that_is_killed() {
 
 #[test]
 fn what_was_asked_for_and_can_not_be_done_is_refused_by_name() {
-    // A scripted engine has the classic store, and BuildKit as far as it goes: none of these gets there.
+    // The scripted engine has the classic store, and BuildKit only in part: none of these builds gets that far.
     let engine = building();
     for (option, part) in [
         ("--sbom=true", "option --sbom needs containerd's image store"),

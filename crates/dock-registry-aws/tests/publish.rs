@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 const ACCOUNT: &str = "123456789012";
 const REGION: &str = "eu-west-1";
 const HOST: &str = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
-/// What moto gives for a password.
+/// The password that moto returns.
 const TOKEN: &str = "123456789012-auth-token";
 /// What an access key's secret is here.
 const KEY: &str = "s3cret-0f-the-k3y";
@@ -51,7 +51,7 @@ fn with_aws<'a>(invocation: Invocation<'a>, aws: &str) -> Invocation<'a> {
     invocation
         .env("AWS_ENDPOINT_URL", aws)
         .env("AWS_PROFILE", "work")
-        // Nothing answers there, and it would be waited for.
+        // Nothing answers there, and the SDK would wait for it.
         .env("AWS_EC2_METADATA_DISABLED", "true")
 }
 
@@ -159,7 +159,7 @@ fn metadata_service() -> String {
             };
             let status = if answer.is_some() { "200 OK" } else { "404 Not Found" };
             let body = answer.unwrap_or_default();
-            // A client that goes away hears nothing.
+            // A write to a client that has gone may fail.
             let _ = write!(
                 stream,
                 "HTTP/1.1 {status}\r\nX-Aws-Ec2-Metadata-Token-Ttl-Seconds: 600\r\nContent-Length: {}\r\n\
@@ -195,7 +195,7 @@ fn answering(status: &'static str, content: &'static str, body: &'static str) ->
         for mut stream in listener.incoming().map_while(Result::ok) {
             counter.fetch_add(1, Ordering::Relaxed);
             let mut request = [0; 16 * 1024];
-            // A client that goes away hears nothing.
+            // A write to a client that has gone may fail.
             let _ = stream.read(&mut request);
             let _ = write!(
                 stream,

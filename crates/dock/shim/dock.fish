@@ -2,8 +2,8 @@
 
 function _dock_apply
     for name in DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER
-        # What castoff sets back: v a variable of this shell, x one that is exported. A universal one stays where it is, and
-        # is hidden meanwhile by an empty one of this shell.
+        # What castoff restores: v is a variable of this shell, x an exported one. A universal variable is not changed,
+        # but hidden meanwhile by an empty one of this shell.
         set --erase --global _DOCK_OLD_$name
         if set --query --global --export $name
             set --global _DOCK_OLD_$name x $$name
@@ -26,8 +26,8 @@ function _dock_apply
                 set --global _DOCK_NOTICE $pair[2]
         end
     end
-    # The right prompt: virtual environments change the left one only. A theme that makes it anew loses the mark, until the next
-    # prompt.
+    # The right prompt: virtual environments change the left one only. A theme that rebuilds it loses the mark until the
+    # next prompt.
     if set --query _DOCK_PROMPT
         function _dock_mark --on-event fish_prompt --description 'Have the right prompt show the dock'
             functions fish_right_prompt 2>/dev/null | string match --quiet '*$_DOCK_PROMPT*'; and return
@@ -41,7 +41,8 @@ function _dock_apply
         _dock_mark
     end
 
-    # What the dock's agent left in a file is shown, once. Nearly always the file is not there, and that is one look.
+    # Shows, once, the notices that the dock's agent left in a file. Nearly always there is no file, which costs one
+    # test.
     if set --query _DOCK_NOTICE
         function _dock_notice --on-event fish_prompt --description 'Show what the agent of the dock has to say'
             if test -s "$_DOCK_NOTICE"

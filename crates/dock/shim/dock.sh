@@ -7,12 +7,12 @@
 #
 # For bash and zsh. In fish: dock-env NAME --shell fish | source
 #
-# Nothing that comes from a dock or from the list of docks is evaluated here: dock-env gives lines NAME=VALUE, of which this
-# file takes the names that it knows. What it changes is kept in _DOCK_OLD_*, and castoff sets it back. A backslash before a
-# word keeps aliases away from it, and `builtin` the functions.
+# Nothing that comes from a dock or from the list of docks is evaluated here: dock-env prints lines NAME=VALUE, of which
+# this file takes the names that it knows. The values that it changes are kept in _DOCK_OLD_*, and castoff restores
+# them. A backslash before a word avoids aliases, and `builtin` avoids functions.
 
 if [ -z "${BASH_VERSION-}${ZSH_VERSION-}" ]; then
-    # As a program it is run by /bin/sh, which is neither in most places; then its name is this file's.
+    # Run as a program, it is read by /bin/sh, which usually is neither; then $0 is this file.
     if [ "${0##*/}" = dock ]; then
         echo 'dock: it changes the shell that you type in, which must read it itself: source dock NAME' >&2
         exit 2
@@ -30,11 +30,11 @@ fi
 
 # shellcheck disable=SC2317 # castoff is for the user to call
 #begin
-# Keeps what a variable is: unset, set (v), or exported (x).
+# Keeps a variable's value and state: unset, set (v), or exported (x).
 _dock_keep() {
     \builtin local _dock_is
     _dock_is=$(\builtin typeset -p "$1" 2>/dev/null) || _dock_is=
-    # Before the name stand the attributes, as in `declare -rx NAME=` or `export NAME=`.
+    # The attributes come before the name, as in `declare -rx NAME=` or `export NAME=`.
     _dock_is=${_dock_is%%"$1"*}
     case $_dock_is in
     *-*r* | readonly*)
@@ -52,7 +52,7 @@ _dock_keep() {
     esac
 }
 
-# Sets a variable back to what was kept of it, and forgets that.
+# Restores a variable to what was kept of it, and forgets that.
 _dock_restore() {
     \builtin unset "$1" "_DOCK_OLD_$1"
     case $2 in
@@ -61,8 +61,8 @@ _dock_restore() {
     esac
 }
 
-# What a docked shell does before each prompt: a mark that was lost is put back, and what the dock's agent left in a file is
-# shown, once. Nearly always there is nothing to do, and that takes no process.
+# What a docked shell does before each prompt: puts back a mark that was lost, and shows, once, the notices that the
+# dock's agent left in a file. Nearly always there is nothing to do, and that takes no process.
 _dock_watch() {
     \builtin local _dock_is _dock_newline='
 '
@@ -82,14 +82,15 @@ _dock_watch() {
     if [ -z "$2" ]; then
         _DOCK_OLD_HOOKS='unset'
     fi
-    # By its text castoff finds it again. It does nothing in shells below, which have not the function.
+    # castoff finds this text again. In child shells, which lack the function, it does nothing.
     # shellcheck disable=SC2016 # it is expanded before the prompt
     _DOCK_HOOK='[ -z "${_DOCK_PROMPT-}${_DOCK_NOTICE-}" ] || _dock_before_prompt'
     _dock_define_append
     _dock_append
 }
 
-# Puts ours behind all that is done before a prompt: it may look at the last command's code, or make the prompt anew.
+# Puts our hook behind all others that run before a prompt: they may need the last command's exit code, or rebuild the
+# prompt.
 _dock_define_append() {
     function _dock_append {
         \builtin local _dock_is _dock_newline='
@@ -100,7 +101,7 @@ _dock_define_append() {
         fi
         _dock_is=$(\builtin typeset -p PROMPT_COMMAND 2>/dev/null) || _dock_is=
         case ${_dock_is%%PROMPT_COMMAND*}:$BASH_VERSION in
-        # Of an array, older ones do the first alone.
+        # Of an array, older versions run the first element only.
         *-*a*:[1-4].* | *-*a*:5.0.*) ;;
         *-*a*:*)
             PROMPT_COMMAND+=("$_DOCK_HOOK")
@@ -118,14 +119,15 @@ _dock_define_castoff() {
             \builtin emulate -L zsh
         fi
         \builtin local _dock_line IFS=
-        # Who sets the prompt anew before each one knows nothing of the mark.
+        # A theme that rebuilds the prompt each time does not know of the mark.
         if [ -n "${_DOCK_PROMPT-}" ]; then
             case ${PS1-} in
             *"$_DOCK_PROMPT"*) ;;
             *) PS1=${PS1-}$_DOCK_PROMPT ;;
             esac
         fi
-        # What came behind ours since, and makes the prompt anew, would take the mark away. bash-preexec has to be the last itself.
+        # A hook that was added behind ours since, and rebuilds the prompt, would remove the mark. bash-preexec itself
+        # has to be the last.
         if [ -n "${ZSH_VERSION-}" ]; then
             _dock_line=${precmd_functions[-1]}
         else
@@ -146,7 +148,7 @@ _dock_define_castoff() {
         fi
     }
 
-    # Of what is done before a prompt, takes ours away, wherever it is by now.
+    # Removes our hook from those that run before a prompt, wherever it is by now.
     function _dock_unwatch {
         \builtin local _dock_is _dock_before _dock_after _dock_newline='
 '
@@ -214,7 +216,7 @@ _dock_define_castoff() {
         _dock_restore DOCKER_TLS_VERIFY "${_DOCK_OLD_DOCKER_TLS_VERIFY-}"
         _dock_restore DOCKER_CERT_PATH "${_DOCK_OLD_DOCKER_CERT_PATH-}"
         _dock_restore BUILDX_BUILDER "${_DOCK_OLD_BUILDX_BUILDER-}"
-        # Of the prompt, only what we appended, wherever it is by now.
+        # Removes from the prompt only what we appended, wherever it is by now.
         if [ -n "${_DOCK_PROMPT-}" ]; then
             case ${_OLD_VIRTUAL_PS1-} in
             *"$_DOCK_PROMPT"*)
@@ -239,7 +241,7 @@ _dock_define_castoff() {
     }
 }
 
-# Takes lines NAME=VALUE, and makes them this shell's.
+# Reads lines NAME=VALUE, and sets them in this shell.
 _dock_apply() {
     if [ -n "${ZSH_VERSION-}" ]; then
         \builtin emulate -L zsh
@@ -264,14 +266,14 @@ _dock_apply() {
             ;;
         prompt=*)
             _DOCK_PROMPT=${1#prompt=}
-            # A virtual environment keeps the prompt that it found, and sets it back when it goes.
+            # A virtual environment keeps the prompt that it found, and restores it when it is deactivated.
             if [ -n "${_OLD_VIRTUAL_PS1+set}" ]; then
                 _OLD_VIRTUAL_PS1=$_OLD_VIRTUAL_PS1$_DOCK_PROMPT
             fi
             if [ -z "${PS1+set}" ]; then
                 _DOCK_OLD_PS1='unset'
             fi
-            # A shell below may have the prompt of the one above.
+            # A child shell may have inherited its parent's prompt.
             case ${PS1-} in
             *"$_DOCK_PROMPT"*) [ -n "${_DOCK_ADOPTED-}" ] || PS1=$PS1$_DOCK_PROMPT ;;
             *) PS1=${PS1-}$_DOCK_PROMPT ;;
@@ -328,7 +330,7 @@ _dock_source() {
     \builtin set --
     if [ -n "$_dock_adopt" ]; then
         _DOCK_ADOPTED=yes
-        # These are the dock's, and nothing to go back to.
+        # These values are the dock's: castoff must not go back to them.
         \builtin unset DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH
     fi
     _dock_lines=$_dock_lines$_dock_newline

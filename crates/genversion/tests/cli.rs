@@ -12,7 +12,7 @@ use serde_json::json;
 const SECTION: &str = "[versioneer]\nVCS = git\nversionfile_source = sample/_version.py\nparentdir_prefix = sample-\n";
 const FILE: &str = "_version.py.bld";
 
-/// A project that is no repository: its folder says the version.
+/// A project that is not a repository: its folder's name has the version.
 fn project() -> Sandbox {
     with(SECTION)
 }
@@ -24,7 +24,7 @@ fn with(setup_cfg: &str) -> Sandbox {
 }
 
 fn genversion(sandbox: &Sandbox) -> Invocation<'_> {
-    // A repository around the temporary directory is not ours.
+    // A repository around the temporary directory must not be used.
     let around = sandbox.project().parent().unwrap_or_else(|| Path::new("/"));
     sandbox.command("genversion").env("GIT_CEILING_DIRECTORIES", around)
 }
@@ -125,7 +125,7 @@ fn a_version_that_says_nothing_is_warned_of() {
         )
         .run();
     assert!(sandbox.read(FILE).contains("\"error\": \"unable to compute version\""));
-    // The programs that it may find: none.
+    // A PATH without programs.
     genversion(&sandbox)
         .env("PATH", sandbox.home())
         .stdout("0+unknown\n")
@@ -260,7 +260,7 @@ fn a_checkout_that_can_not_be_written_to_needs_no_more_than_the_same_version() {
 
 #[test]
 fn a_file_that_can_not_be_written_keeps_what_was_there() {
-    // A folder in its place stops everyone, root included.
+    // A folder in its place makes it fail, also as root.
     let sandbox = project().dir(FILE);
     genversion(&sandbox)
         .code(1)

@@ -87,7 +87,7 @@ fn a_result_that_can_not_be_written_is_no_success() {
         "{outcome}"
     );
     assert!(outcome.stderr.contains("hint: "), "{outcome}");
-    // A reader that has gone misses nothing.
+    // A closed pipe is not an error.
     assert_eq!(to("| true; exit 0", "--json").stderr, "");
 }
 
@@ -121,7 +121,7 @@ fn fifty_docks_of_which_ten_are_dead_take_the_time_of_one() {
         .enumerate()
         .map(|(number, engine)| (format!("dock{number}"), engine.tcp()))
         .collect();
-    // Five that take the connection and say nothing, five where nobody listens.
+    // Five that accept the connection and never answer, and five where nothing listens.
     let silent: Vec<_> = (0..5)
         .map(|_| ScriptedEngine::start().on("GET", "/_ping", Reply::hang()))
         .collect();
@@ -280,7 +280,7 @@ fn this_machine_is_localhost_and_local_unless_a_dock_is() {
         .code(2)
         .stderr_has("localhost is this machine, and no dock")
         .run();
-    // Lists from before.
+    // Lists of earlier versions.
     let sandbox = self::sandbox(&[("local", &address), ("localhost", &address)]);
     sandbox
         .command("ls-dock")

@@ -47,7 +47,7 @@ fn engine() -> ScriptedEngine {
         .on("POST", "/images/*/tag", Reply::empty(201))
 }
 
-/// What engines say of a push that succeeds: of two layers, one is new.
+/// The engine's output for a push that succeeds, in which one of two layers is new.
 fn pushed() -> Reply {
     Reply::stream(&[
         json!({ "status": "The push refers to repository [reg.example:5000/sample-dev]" }),
@@ -377,7 +377,7 @@ fn a_refusal_is_shown_in_the_registrys_words_and_not_tried_again() {
 fn an_engine_in_clear_text_gets_no_login() {
     let (sandbox, engine) = (project(), engine().on("POST", PUSH, refused("denied: no")));
     log_in(&sandbox, HOST, "ann", "s3cr3t");
-    // An address that no program takes for this machine's by its looks, and that leads here.
+    // An address that does not look like this machine's, but leads here.
     let address = engine.tcp().replace("127.0.0.1", "127.1");
     publish_image(&sandbox)
         .env("DOCKER_HOST", format!("tcp://{address}"))
@@ -553,7 +553,7 @@ fn a_login_that_can_not_be_had_is_named_where_the_registry_refuses() {
         .stderr_has("try it: docker-credential-missing get\n")
         .run();
     assert_eq!(login_of(&engine.request("POST", PUSH)), json!({}));
-    // What CI gives by the environment goes before all that.
+    // A login in the environment, as CI has it, takes precedence over all of these.
     let engine = self::engine().on("POST", PUSH, pushed());
     let auth = base64::engine::general_purpose::STANDARD.encode("ann:a");
     publish_image(&sandbox)
@@ -657,7 +657,7 @@ fn configuration_that_can_not_be_read_is_named() {
         .run();
 }
 
-/// A place of its own for publish-image, with a program beside it that stands for dock-registry-aws.
+/// A directory with publish-image and a program that stands in for dock-registry-aws.
 fn beside(sandbox: &Sandbox, script: Option<&str>) -> PathBuf {
     let folder = sandbox.project().join("bin");
     fs::create_dir_all(&folder).unwrap();
@@ -670,7 +670,7 @@ fn beside(sandbox: &Sandbox, script: Option<&str>) -> PathBuf {
     program
 }
 
-/// Stands for dock-registry-aws: writes down what it is asked, and answers as AWS would.
+/// Stands in for dock-registry-aws: writes down its requests, and answers as AWS would.
 const AWS: &str = r#"#!/bin/sh
 while read -r line; do
     echo "$line" >> "$HOME/asked"

@@ -126,7 +126,7 @@ fn a_moniker_that_is_taken_is_given_only_by_force() {
         list.contains("10.0.0.9") && list.contains("workspace: /w\n  forward: all\n"),
         "{list}"
     );
-    // The same again is no other dock.
+    // The same registration again is not a different dock.
     register(&["10.0.0.9", "far", "--port", "2222"]).run();
     register(&["10.0.0.9", "far", "-f", "--forward", "mine"]).run();
     let list = sandbox.read(LIST);
@@ -154,7 +154,7 @@ fn all_that_is_said_of_a_machine_is_written_down() {
         (&json!("box"), &json!("admin"), &json!(2222))
     );
     assert!(ssh["identity"].as_str().unwrap().ends_with("/sample/key"));
-    // Who is named wins over DOCK_USER.
+    // A user that is named wins over DOCK_USER.
     for words in [&["bob@box", "one"][..], &["box", "two", "-u", "bob"]] {
         let registered = sandbox
             .command("register-dock")

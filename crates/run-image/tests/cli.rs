@@ -208,7 +208,7 @@ fn synthetic_and_configured_images_are_run() {
 #[test]
 fn a_container_is_made_attached_started_and_waited_for() {
     let sandbox = configured("[dev]\nargs = --cpus 2\ncmd = a 'b c'\n");
-    // A container that is quick to end does not wait for what is typed.
+    // A container that ends quickly does not wait for input.
     let talk = Reply::upgrade([frame(1, "out\n"), frame(2, "err\n")]).slow(Duration::from_millis(800));
     let engine = making()
         .on("POST", "/containers/c1/attach", talk)
@@ -688,7 +688,7 @@ fn a_helper_that_is_missing_stops_no_pull_and_is_named_where_it_is_refused() {
         .run();
 }
 
-/// As engines say it where they have one of the same name for another platform.
+/// The engine's message if it has an image of the same name for another platform.
 fn other_platform() -> Reply {
     let said = "image with reference reg.example/db:16 was found but does not match the specified platform: \
                 wanted linux/arm64, actual: linux/amd64";
@@ -720,7 +720,7 @@ fn an_image_that_is_absent_when_the_container_is_made_is_pulled() {
         let pull = engine.request("POST", "/images/create");
         assert!(pull.query.contains("platform=linux%2Farm64"), "{}", pull.query);
     }
-    // One pull is enough, and `never` is none.
+    // There is only one pull, and none with `never`.
     for (pull, reply) in [("--pull=never", &absent[0]), ("--pull=missing", &absent[1])] {
         let engine = ScriptedEngine::start()
             .on("GET", "/images/*/json", image())
@@ -789,7 +789,7 @@ fn an_engine_in_clear_text_gets_no_login() {
             .map(str::to_owned)
     };
     assert!(login_for(&missing(), "127.0.0.1").is_some());
-    // An address that no program takes for this machine's by its looks, and that leads here.
+    // An address that does not look like this machine's, but leads here.
     assert_eq!(login_for(&missing(), "127.1"), None);
     let engine = missing();
     run_image(&sandbox)
@@ -1379,7 +1379,7 @@ fn a_container_that_may_run_is_left_by_an_engine_that_dies() {
             .run();
         assert!(!requests(&engine).contains(&"DELETE /containers/c1".to_owned()));
     }
-    // One that was not started is no loss.
+    // A container that was not started is not reported as lost.
     let engine = attaching().on("POST", "/containers/c1/start", Reply::hang_up()).on(
         "GET",
         "/containers/c1/json",
@@ -1442,7 +1442,7 @@ fn streams_that_end_before_the_start_are_a_lost_engine() {
             "POST /containers/c1/attach",
             "POST /containers/c1/wait",
             "DELETE /containers/c1",
-            // Whether it is gone.
+            // Asks whether it is gone.
             "GET /containers/c1/json"
         ]
     );

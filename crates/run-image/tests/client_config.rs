@@ -1,5 +1,5 @@
-//! docker's `config.json`: what the docker client makes of it, and what we make of it, over generated files with a fixed seed. Both
-//! speak to a scripted engine; the docker client is needed, an engine is not.
+//! docker's `config.json`: how the docker client reads it and how we read it, compared on generated files with a fixed
+//! seed. Both speak to a scripted engine; the docker client is needed, but no engine.
 #![expect(clippy::unwrap_used, reason = "a harness fails its test by panicking")]
 
 use base64::Engine as _;
@@ -86,14 +86,15 @@ fn helper(random: &mut Random) -> Value {
     }
 }
 
-/// A file. At an entry that docker can't read it stops to read them, in whichever order: such a one is the only one.
+/// A file. docker stops at an entry that it can't read, and reads entries in any order: so such an entry is the only
+/// one.
 fn logins(random: &mut Random) -> String {
     let mut auths = Map::new();
     if random.one_in(6) {
         let key = *random.pick(&[REGISTRY, HUB, "other.example"]);
         auths.insert(key.to_owned(), entry(random, true));
     } else {
-        // Of two old spellings of one host, docker takes the one that chance gives it.
+        // Of two old spellings of one host, docker takes one at random.
         let old = [
             "https://reg.example:5000/v2/",
             "http://reg.example:5000",
@@ -135,7 +136,7 @@ fn logins(random: &mut Random) -> String {
     }
 }
 
-/// The login that the last pull brought, without what does not tell who somebody is.
+/// The login of the last pull, without the fields that do not identify the user.
 fn login(engine: &ScriptedEngine) -> Value {
     let requests = engine.requests();
     let pull = requests.iter().rev().find(|request| request.path == "/images/create");

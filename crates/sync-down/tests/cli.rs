@@ -117,7 +117,7 @@ fn what_is_kept_is_listed_with_when_and_why() {
         let file = sandbox.home().join(file.strip_prefix("[SANDBOX]/home/").unwrap());
         assert_eq!(file.metadata().unwrap().len(), version["size"].as_u64().unwrap());
     }
-    // Nothing was changed by that; of another dock there is nothing.
+    // That changed nothing; for another dock, nothing is kept.
     let json = sandbox
         .command(COMMAND)
         .args(["--restore", "--json", "src"])

@@ -247,7 +247,7 @@ impl Saved {
         let mut archive = Vec::new();
         for (path, content) in &self.files {
             let mut header = tar::Header::new_gnu();
-            // Not by set_path, which refuses what leads out of a directory.
+            // Not by set_path, which refuses paths that lead out of a directory.
             header
                 .as_mut_bytes()
                 .get_mut(..path.len())
@@ -264,7 +264,7 @@ impl Saved {
         archive
     }
 
-    /// The engine that has it as `one:1`, and gives it as this archive.
+    /// An engine that has the image as `one:1`, and saves it as this archive.
     fn source(&self, archive: Vec<u8>) -> ScriptedEngine {
         let image = json!({
             "Id": self.id, "RepoTags": ["one:1"], "Os": "linux", "Architecture": "amd64",
@@ -276,7 +276,7 @@ impl Saved {
             .on("GET", &format!("/images/{}/get", self.id), Reply::bytes(archive))
     }
 
-    /// An engine that has nothing before, and all of it after.
+    /// An engine that has no layer before, and the whole image afterwards.
     fn destination(&self) -> ScriptedEngine {
         let image = json!({
             "Id": self.id, "RepoTags": ["one:1"], "RootFS": { "Type": "layers", "Layers": [self.layer] },
@@ -400,7 +400,7 @@ fn an_engine_that_has_other_layers_after_the_load_is_found_out() {
         .stderr_has("it has other layers")
         .run();
     assert!(is_unnamed(&dest));
-    // By its ID, it would go with a name that somebody has given it meanwhile.
+    // Removing it by its ID would also remove a name that it was given meanwhile.
     let removed = removed(&dest);
     assert!(!removed.is_empty());
     assert!(removed.iter().all(|path| *path == removal(&saved.id)), "{removed:?}");
@@ -437,7 +437,7 @@ fn partial_image(id: &str, machine: &str, transfer: &str) -> Value {
 fn engine_with_partial_images(partial_images: &[Value]) -> ScriptedEngine {
     engine("destination")
         .on("GET", "/images/json", Reply::json(200, &json!(partial_images)))
-        // What is half removed.
+        // A partial image that is half removed.
         .on("GET", "/images/json", Reply::json(200, &json!([])))
         .on("POST", "/images/*/tag", Reply::empty(201))
         .on("DELETE", "/images/*", Reply::json(200, &json!([])))

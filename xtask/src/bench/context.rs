@@ -19,7 +19,7 @@ const FILE_SIZE: usize = 10_000;
 /// Both sides use this Dockerfile: the engine's own work is the same.
 const DOCKERFILE: &str = "FROM scratch\nCOPY . /context\n";
 
-/// Of a dock far away, and what was promised there.
+/// The link to a distant dock, and the limits there.
 const FAR: Distance = Distance {
     round_trip: Duration::from_millis(50),
     capacity: Some(100_000_000),
@@ -84,7 +84,7 @@ fn measure_memory(place: &BuildSite<'_>, directory: &Path) -> Result<[Option<u64
     Ok([Some(cold), Some(changed), Some(unchanged)])
 }
 
-/// Where both sides build: on an engine that is reached by a socket, or on a dock far away.
+/// Where both sides build: on an engine that is reached by a socket, or on a distant dock.
 struct BuildSite<'a> {
     setting: &'a Setting,
     client: Client,
@@ -135,7 +135,7 @@ impl<'a> BuildSite<'a> {
         peers::time_docker(exec, arguments)
     }
 
-    /// Takes away what both sides built.
+    /// Removes what both sides built.
     fn forget(&self, project: &BenchProject) -> Result<(), Error> {
         let engine = self.far.as_ref().map_or(&self.setting.engine, |(_, engine)| engine);
         super::forget(self.setting, engine, &project.root, "bench-context")
@@ -151,7 +151,7 @@ impl BenchProject {
         let docker = root.join("docker/web");
         fs::create_dir_all(&docker).map_err(Error::file(&docker))?;
         fs::write(docker.join("Dockerfile"), DOCKERFILE).map_err(Error::file(&docker))?;
-        // What the engine remembers is found by content, too: no two projects share any.
+        // The engine's cache finds files by content, too: so no two projects share any.
         let mut noise = Noise::seeded_by(&root);
         for index in 0..FILES {
             let directory = root.join(format!("src/{:03}", index / 100));
@@ -178,13 +178,13 @@ impl BenchProject {
     }
 }
 
-/// Marsaglia's xorshift64: what it gives does not compress.
+/// Marsaglia's xorshift64: its output does not compress.
 pub(super) struct Noise(u64);
 
 impl Noise {
     pub(super) fn seeded_by(path: &Path) -> Self {
         use std::hash::{BuildHasher, RandomState};
-        // Seeded anew in each process, because the engine outlives it.
+        // Each process has another seed, because the engine remembers the last one's files.
         Self(RandomState::new().hash_one(path) | 1)
     }
 
@@ -202,7 +202,7 @@ impl Noise {
             .collect()
     }
 
-    /// Lines as of a program: of few words.
+    /// Lines like a program's, of few different words.
     pub(super) fn text(&mut self, length: usize) -> Vec<u8> {
         const WORDS: [&str; 8] = [
             "let ",

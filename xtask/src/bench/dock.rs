@@ -1,5 +1,5 @@
-//! The docker client in a docked shell, over our standing connection, against its own `ssh://`, which starts an ssh client
-//! for each connection.
+//! The docker client in a docked shell, over the agent's open connection, against its own `ssh://`, which starts an ssh
+//! client for each connection.
 
 use std::process::Command;
 use std::thread;
@@ -13,9 +13,9 @@ use super::measure::{Samples, time};
 use super::{Comparison, Setting};
 use crate::error::Error;
 
-/// What was promised of `docker ps` at 50 ms. The others have no promise but to be quicker.
+/// The limit for `docker ps` at 50 ms. The others have no limit, but should be quicker.
 const PS_LIMIT: f64 = 0.3;
-/// So many at once.
+/// How many run at once.
 const PARALLEL: usize = 10;
 
 pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
@@ -56,7 +56,7 @@ fn with(mut command: Command, arguments: &[&str]) -> Command {
     command
 }
 
-/// Until the last of so many has ended.
+/// The time until the last of them has ended.
 fn time_all(command: impl Fn() -> Command, at_once: usize) -> Result<Duration, Error> {
     if at_once == 1 {
         return time(&mut command());

@@ -1,4 +1,4 @@
-//! A dock far away: one of the lab's behind a slow link, in a home directory where it is registered as `far`, and where
+//! A distant dock: one of the lab's behind a slow link, in a home directory where it is registered as `far`, and where
 //! `ssh far` reaches it, too.
 
 use std::fs;
@@ -16,11 +16,11 @@ use crate::error::Error;
 /// The dock's moniker, and its `Host` in the ssh configuration.
 pub(super) const NAME: &str = "far";
 
-/// What a dock is away.
+/// How far away a dock is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Distance {
     pub(super) round_trip: Duration,
-    /// Bits a second; none for as many as go.
+    /// Bits a second; `None` for no limit.
     pub(super) capacity: Option<u64>,
 }
 
@@ -102,7 +102,7 @@ impl FarDock {
         docker
     }
 
-    /// docker's client with buildx, by its own `ssh://`: what is run is `env`, and takes the program as its argument.
+    /// docker's client with buildx, by its own `ssh://`: the command is `env`, which takes the program as its argument.
     pub(super) fn buildx_by_ssh(&self, client: &Client, directory: &Path) -> Command {
         let mut exec = client.exec(directory, "env");
         exec.arg(format!("HOME={}", self.home.path().display()));

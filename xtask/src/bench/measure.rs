@@ -46,7 +46,7 @@ pub(super) fn time(command: &mut Command) -> Result<Duration, Error> {
     Ok(started.elapsed())
 }
 
-/// Runs a program to its end and says how much memory it had at most, in bytes.
+/// Runs a program to its end, and returns its peak memory in bytes.
 ///
 /// The kernel keeps that number while the process lives, so it is read until the end; a run of its own, so that reading
 /// does not disturb the times.

@@ -1,4 +1,4 @@
-//! Who we are compared with: dockerutils 2.0.7, and docker's own client with buildx.
+//! The peers: dockerutils 2.0.7, and docker's own client with buildx.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,7 +10,7 @@ use dockerutils_test_support::process::{self, announce};
 use crate::error::Error;
 use crate::workspace::Workspace;
 
-/// The release of the Python original that we take the place of.
+/// The release of the Python package that is replaced.
 const ORIGINAL: &str = "dockerutils==2.0.7";
 
 /// The directory of the original's commands, in a virtual environment made when it is not there.
@@ -33,8 +33,8 @@ pub(super) fn original(workspace: &Workspace) -> Result<PathBuf, Error> {
     Ok(bin)
 }
 
-/// How long `docker ARGUMENTS` of the peer takes; `exec` runs `env` in the client's container. The time is taken there:
-/// getting into it is no part of what is measured.
+/// How long `docker ARGUMENTS` of the peer takes; `exec` runs `env` in the client's container. The time is taken in the
+/// container: entering it is not measured.
 pub(super) fn time_docker(mut exec: Command, arguments: &[&str]) -> Result<Duration, Error> {
     const SCRIPT: &str = r#"TIMEFORMAT=%R; out=$(mktemp); time "$@" >"$out" 2>&1 || { cat "$out"; exit 1; } >&2"#;
     exec.args(["bash", "-c", SCRIPT, "peer", "docker"]).args(arguments);

@@ -119,11 +119,11 @@ fn time_copy(command: &mut Command) -> Result<Duration, Error> {
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed())?;
-    // What holds the pipe's end here would keep `head` from hearing that nobody reads.
+    // An open end of the pipe here would keep `head` from noticing that the reader has gone.
     command.stdin(Stdio::null());
     let mut output = child.stdout.take().ok_or_else(|| Error::Failed(name.clone()))?;
     let mut copied = 0;
-    // Quicker than what is measured: twice what a pipe holds.
+    // Faster than what is measured: reads of twice a pipe's capacity.
     let mut buffer = vec![0; 128 * 1024];
     loop {
         match output.read(&mut buffer).map_err(failed())? {

@@ -1,4 +1,4 @@
-//! What one waits for each time: the help, and a build in which nothing changed.
+//! What a user waits for each time: the help, and a build in which nothing changed.
 
 use std::fs;
 use std::path::Path;
@@ -20,7 +20,8 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
 /// `--help` of each command whose original has a help, too.
 fn help(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     let original = peers::original(&setting.workspace)?;
-    // Some of the original's commands act before they read their arguments: let it be on nothing.
+    // Some of the Python package's commands act before they read their arguments: so they run in a directory of their
+    // own.
     let nowhere = tempfile::tempdir().map_err(Error::file("a temporary directory"))?;
     write(
         nowhere.path(),

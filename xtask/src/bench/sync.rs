@@ -1,5 +1,5 @@
 //! `sync-up` beside `rsync -az`: a project of 20,000 files, 200 MB, that its dock has already, over a link of 50 ms; new data, both
-//! ways, at 0 and 50 ms; and beside itself, what it costs to wait for the dock's disk.
+//! ways, at 0 and 50 ms; and beside itself, to measure what waiting for the dock's disk costs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,15 +16,15 @@ use super::measure::{Samples, peak_memory, time};
 use super::{Comparison, Setting};
 use crate::error::Error;
 
-/// The dock; the machine's own engine is none.
+/// The dock; the machine's own engine can't be one.
 const DOCK: &str = "26";
 const ROUND_TRIP: Duration = Duration::from_millis(50);
-/// Where both sides' copies lie on the dock: in memory, so that its disk is not what is measured.
+/// The directory of both sides' copies on the dock: in memory, so that its disk is not measured.
 const PLACE: &str = "/mnt/bench-sync";
-/// The directory in it of what is brought from there.
+/// The directory in it whose files are brought from there.
 const DATA: &str = "data";
 
-/// New data: what it is, its files, the bytes of each, and whether they get smaller when they are packed.
+/// New data: its name, the number of files, the bytes of each, and whether they can be compressed.
 const NEW: [(&str, usize, usize, bool, f64); 3] = [
     ("300 MB of noise", 1, 300_000_000, false, 1.0),
     ("300 MB of text", 1, 300_000_000, true, 0.7),
@@ -126,7 +126,7 @@ impl<'a> Near<'a> {
         peer
     }
 
-    /// The agent ends by itself when nobody uses it; so long the link must not be gone.
+    /// The agent ends by itself when nothing uses it; until then the link must stay.
     fn forget(self) -> Result<(), Error> {
         let mut forget = self.setting.ours("unregister-dock");
         forget
@@ -146,7 +146,7 @@ fn nothing_changed(setting: &Setting, engine: &LabEngine, directory: &Path) -> R
     let near = Near::new(setting, engine, directory.join("home"), ROUND_TRIP)?;
     let (mut ours, mut peer) = (near.up(&project.root), near.peer(&project.root));
     announce("sending 200 MB twice, which is not measured");
-    // Twice: the first time after it, the dock is asked what became of it.
+    // Twice: the first sync after a transfer asks the dock about its result.
     for _ in 0..2 {
         time(&mut ours)?;
         time(&mut peer)?;
@@ -191,7 +191,7 @@ fn new_project(directory: &Path, data: &Path, number: usize) -> Result<PathBuf, 
     Ok(project)
 }
 
-/// Data that the other side has not.
+/// Data that the other side lacks.
 struct New<'a> {
     setting: &'a Setting,
     engine: &'a LabEngine,
@@ -221,7 +221,7 @@ impl New<'_> {
         let place = DockDirectory::mount(self.engine)?;
         let near = self.near()?;
         let project = |number| new_project(self.directory, self.data, number);
-        // The connection of ours stands while a person works; the peer makes one each time, as it does.
+        // Our connection is open while a user works; the peer opens one each time, as it always does.
         time(&mut near.up(&project(0)?))?;
         let (mut ours, mut peer) = (Samples::default(), Samples::default());
         for number in 1..=self.setting.runs {
@@ -245,7 +245,7 @@ impl New<'_> {
         give.arg(format!("{}/", self.data.display()))
             .arg(format!("root@127.0.0.1:{PLACE}/{DATA}/"));
         process::capture(&mut give)?;
-        // A project whose workspace has the data, and nothing else has.
+        // A project whose data is only in the workspace.
         let project = |number| {
             let project = empty_project(self.directory, number)?;
             time(&mut near.up(&project))?;
@@ -267,7 +267,8 @@ impl New<'_> {
     }
 }
 
-/// Ours beside ours on a dock whose `sync` does nothing; on its disk, since memory has nothing to wait for.
+/// Ours beside ours on a dock whose `sync` does nothing; on the dock's disk, because in memory there is nothing to wait
+/// for.
 fn durability(
     setting: &Setting,
     engine: &LabEngine,
@@ -312,7 +313,7 @@ fn write_data(data: &Path, files: usize, bytes: usize, packs: bool) -> Result<()
     Ok(())
 }
 
-/// A home whose list of docks and ssh configuration know the dock at the link's beginning.
+/// A home whose list of docks and ssh configuration lead to the dock through the link.
 fn write_home(home: &Path, port: u16, ssh: &lab::Ssh) -> Result<(), Error> {
     let key = ssh.key.display();
     let config = home.join(".ssh/config");
@@ -333,7 +334,7 @@ fn write_home(home: &Path, port: u16, ssh: &lab::Ssh) -> Result<(), Error> {
             ),
         ),
         (".ssh/known_hosts", ssh.known_hosts_at(([127, 0, 0, 1], port).into())),
-        // OpenSSH takes the home of the password database, whatever HOME says.
+        // OpenSSH takes the home from the password database, and ignores HOME.
         (
             "bin/ssh",
             format!("#!/bin/sh\nexec /usr/bin/ssh -F {} \"$@\"\n", config.display()),
@@ -372,7 +373,7 @@ impl<'a> IdleSync<'a> {
 impl Drop for IdleSync<'_> {
     fn drop(&mut self) {
         if let Ok(mut back) = self.0.exec("mv") {
-            // Where it can't be put back, the next `lab up` makes the dock anew.
+            // If it can't be put back, the next `lab up` creates the dock again.
             let _ = back.args([Self::SAVED, "/bin/sync"]).status();
         }
     }
@@ -390,7 +391,7 @@ impl<'a> DockDirectory<'a> {
         Ok(place)
     }
 
-    /// Puts the data that lie there into a project's workspace, as other names of the same files.
+    /// Puts the data there into a project's workspace, as hard links.
     fn fill(&self, project: &Path) -> Result<(), Error> {
         let name = project.file_name().unwrap_or_default().to_string_lossy();
         let script = format!("cp -al {PLACE}/{DATA}/. {PLACE}/*/code/{name}/");
@@ -399,7 +400,7 @@ impl<'a> DockDirectory<'a> {
             .map_err(Error::from)
     }
 
-    /// Takes away what lies there.
+    /// Removes the data there.
     fn empty(&self) -> Result<(), Error> {
         let script = format!("rm -rf {PLACE}/* {PLACE}/.[!.]*");
         process::capture(self.0.exec("sh")?.args(["-c", &script]))
@@ -429,7 +430,7 @@ impl<'a> DockDirectory<'a> {
 
 impl Drop for DockDirectory<'_> {
     fn drop(&mut self) {
-        // What is left is the next one's to unmount.
+        // If it stays, the next run unmounts it.
         let _ = self.empty();
         self.unmount();
     }

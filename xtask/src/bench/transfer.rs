@@ -1,7 +1,7 @@
 //! An image of 494 MB from the machine's own engine to a dock, over ssh: all of it, and one layer of a megabyte that changed;
 //! without delay, and over links of 50 ms with 100 Mbit/s and 1 Gbit/s.
 //!
-//! The dock has nothing of the image when all of it is sent, and all but the changed layer when that is.
+//! The dock has no layer of the image before the whole image is sent, and all but the changed layer before that one is.
 
 use std::fs;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ use super::{Comparison, Setting, peers, say};
 use crate::error::Error;
 
 const IMAGE: &str = "bench-transfer:1";
-/// What the peers call the dock.
+/// The peers' name for the dock.
 const HOST: &str = "bench-dock";
 /// Megabytes of each layer; the top one changes.
 const LAYERS: [(&str, usize); 4] = [("base", 250), ("libraries", 160), ("model", 83), ("top", 1)];
@@ -79,7 +79,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
         .tempdir()
         .map_err(Error::file("a temporary directory"))?;
     let source = lab::engine("20")?;
-    // A dock of its own, so that it forgets all between two runs.
+    // A dock of its own, so that its images can be removed between two runs.
     let dock = Throwaway::start(Suite::Trixie, setting.engine.store, None)?;
     announce(format_args!(
         "from {} ({} store) to {} ({} store)",
@@ -134,7 +134,7 @@ impl LayeredProject {
         Ok(())
     }
 
-    /// Changes the top layer, so that nobody has it.
+    /// Changes the top layer, so that no engine has it.
     fn change(&self) -> Result<(), Error> {
         let path = self.root.join("top");
         let mut content = fs::read(&path).map_err(Error::file(&path))?;
@@ -184,7 +184,7 @@ impl<'a> TransferBench<'a> {
         link: &LinkProfile,
     ) -> Result<Self, Error> {
         let ssh = dock.ssh()?;
-        // The original calls sudo there.
+        // The Python package calls sudo there.
         let mut sudo = dock.exec("sh")?;
         sudo.args([
             "-c",
@@ -211,7 +211,7 @@ impl<'a> TransferBench<'a> {
                 known_hosts.display()
             ),
         )?;
-        // OpenSSH reads the configuration of the password database's home, whatever HOME says.
+        // OpenSSH takes the home from the password database, and ignores HOME.
         for program in ["ssh", "scp"] {
             let path = bin.join(program);
             write(
@@ -307,7 +307,7 @@ impl<'a> TransferBench<'a> {
         command
     }
 
-    /// Takes the image and all that is left of it from the dock.
+    /// Removes the image, and everything left of it, from the dock.
     fn forget(&self) -> Result<(), Error> {
         // It need not be there.
         let _ = process::capture(self.dock.docker().args(["rmi", "--force", IMAGE]));

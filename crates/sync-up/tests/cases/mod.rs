@@ -133,7 +133,7 @@ fn what_is_wrong_with_the_version_stops_no_sync() {
             .file("setup.cfg", &text)
             .command(COMMAND)
             .args(["--dock", "far"])
-            // There is nobody at that port: so far it came.
+            // Nothing listens at that port, so the command gets this far.
             .code(3)
             .any_stderr()
             .run()
