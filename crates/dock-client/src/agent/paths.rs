@@ -75,7 +75,7 @@ impl AgentPaths {
         match not_private(&self.directory) {
             None | Some(ABSENT) => Ok(()),
             Some(why) => Err(
-                Error::failed(format!("sockets in {} don't count: {why}", self.directory.display())).hint(hint!(
+                Error::failed(format!("sockets in {} are not trusted: {why}", self.directory.display())).hint(hint!(
                     "see who put it there: ls -ld {}; then remove it",
                     self.directory.display()
                 )),
@@ -341,7 +341,7 @@ fn not_private(directory: &Path) -> Option<&'static str> {
     match directory.symlink_metadata() {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Some(ABSENT),
         Err(_) => Some("it can't be looked at"),
-        Ok(found) if !found.is_dir() => Some("it is no directory"),
+        Ok(found) if !found.is_dir() => Some("it is not a directory"),
         Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => Some("it belongs to another user"),
         Ok(found) if found.mode() & 0o077 != 0 => Some("others may use it"),
         Ok(_) => None,
@@ -463,7 +463,7 @@ mod tests {
         fs::remove_dir(cache.join("dockerutils/run")).unwrap();
         std::os::unix::fs::symlink("/tmp", cache.join("dockerutils/run")).unwrap();
         let error = paths.prepare().unwrap_err();
-        assert!(error.to_string().contains("no directory"), "{error}");
+        assert!(error.to_string().contains("not a directory"), "{error}");
     }
 
     #[test]

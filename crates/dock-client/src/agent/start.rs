@@ -133,7 +133,7 @@ fn find(env: &Env) -> Result<PathBuf> {
         .chain(on_path)
         .find(|program| program.is_file())
         .ok_or_else(|| {
-            Error::failed(format!("{PROGRAM} is not installed, and far docks are reached by it")).hint(hint!(
+            Error::failed(format!("{PROGRAM} is not installed, and docks are reached through it")).hint(hint!(
                 "put {} beside the other programs of dockerutils, or on PATH",
                 PROGRAM
             ))
