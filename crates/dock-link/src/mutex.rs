@@ -1,4 +1,4 @@
-//! Locks whose content is whole at every moment, so that a panic elsewhere does not spoil it.
+//! Locks whose content is valid at every moment, so that a panic elsewhere does not spoil it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
