@@ -75,7 +75,7 @@ impl AgentPaths {
         match not_private(&self.directory) {
             None | Some(ABSENT) => Ok(()),
             Some(why) => Err(
-                Error::failed(format!("sockets in {} are not trusted: {why}", self.directory.display())).hint(hint!(
+                Error::failed(format!("sockets in {} are not used: {why}", self.directory.display())).hint(hint!(
                     "see who put it there: ls -ld {}; then remove it",
                     self.directory.display()
                 )),
