@@ -1,6 +1,6 @@
 //! The client of a dock's agent, the process that holds the connection to the dock (`dock-agent`).
 //!
-//! There is one agent for each dock and user. It has two Unix sockets in a private directory ([`place`]): the
+//! There is one agent for each dock and user. It has two Unix sockets in a private directory ([`paths`]): the
 //! *engine's* speaks pure Docker API, for DOCKER_HOST and docker contexts; on the *control* socket commands open
 //! streams ([`Agent::open_engine`], [`Agent::open_tcp`], [`Agent::execute`]), answer the questions that only the user
 //! can answer, and ask for the agent's status. [`wire`] has the protocol.
@@ -12,7 +12,7 @@
 //! # use dock_client::agent::{Agent, CallOptions};
 //! # async fn example(dock: &dock_client::docks::Dock, env: &dock_client::env::Env) -> dock_client::error::Result<()> {
 //! let agent = Agent::of(dock, env)?;
-//! // Starts the agent and logs in, asking the person where that is needed.
+//! // Starts the agent and logs in, asking the user if needed.
 //! agent.connect(&CallOptions::of_terminal()).await?;
 //! let host = agent.docker_host(); // unix:///run/user/1000/dockerutils/0f3a....sock
 //! # Ok(()) }
@@ -49,8 +49,7 @@ use wire::{Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Questi
 
 /// How long an agent may take to greet a command; it needs no link for that.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait silently for an agent that is ending, or that another command is starting, before a message says
-/// so.
+/// How long to wait for an agent that is ending, or that another command is starting, before giving up.
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
 /// How often to check meanwhile.
 const CHANGE_PAUSE: Duration = Duration::from_millis(50);

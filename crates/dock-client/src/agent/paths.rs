@@ -259,7 +259,7 @@ fn identity(dock: &Dock) -> Result<String> {
 /// The private directory of all agents of this user, created if it does not exist.
 ///
 /// # Errors
-/// No place for it, one that can't be made, or that others may use.
+/// No suitable directory, one that can't be made, or that others may use.
 pub fn own_directory(env: &Env) -> Result<PathBuf> {
     let directory = runtime_directory(env)?;
     make_private(&directory)?;

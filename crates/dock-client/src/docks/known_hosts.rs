@@ -93,7 +93,7 @@ impl KnownHosts {
         }
     }
 
-    /// Reads files and adds their entries; a file that is not there has none.
+    /// Reads files and adds their entries; a missing file has none.
     ///
     /// # Errors
     /// A file that exists and can't be read: the keys that it refuses would be accepted.
