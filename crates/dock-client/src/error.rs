@@ -77,8 +77,8 @@ impl ExitStatus {
     }
 }
 
-/// Which exit code an [`Error`] leads to. In JSON, as between our own programs, it is a word (`"failed"`), or `{"code":
-/// 7}`.
+/// Which exit code an [`Error`] leads to. In JSON, as between our own programs, it is a word (`"failed"`), or
+/// `{"code": 7}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {

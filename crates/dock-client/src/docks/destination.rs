@@ -1,7 +1,7 @@
 //! A machine as users write it for ssh.
 //!
 //! ssh takes `[user@]host` and `ssh://[user@]host[:port]`, ProxyJump takes `[user@]host[:port]` as well, and scp and
-//! docker have taught everybody to write a port behind a colon. So all of these forms are understood wherever a machine
+//! docker have taught users to write a port behind a colon. So all of these forms are understood wherever a machine
 //! is named.
 
 use std::net::Ipv6Addr;
