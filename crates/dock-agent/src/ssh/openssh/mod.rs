@@ -1,5 +1,5 @@
 //! A session that the user's own OpenSSH client holds, for logins that libssh2 cannot do: keys in a token (PKCS11) or a
-//! security key (FIDO), GSSAPI, hostbased; or if our own check does not know the host's key.
+//! security key (FIDO), GSSAPI, hostbased; or if our own check cannot decide about the host's key.
 //!
 //! `ssh -M` logs in, and asks its questions through [`ask`]; OpenSSH checks the host key, with everything that it knows
 //! hosts by (certificates, KnownHostsCommand, the domain name system), and the user accepts a new one. Then it listens
