@@ -16,6 +16,7 @@ use std::time::Duration;
 use dock_client::agent::holder::lineage;
 use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::target::{Exec, RemoteCommand, Target};
+use dock_client::private_file;
 use dock_client::sync_memory;
 use dock_client::text::visible;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,9 +26,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::link::{Link, OpenOptions};
 use crate::log::Log;
-use crate::mutex::lock;
-use crate::shells::{Shells, write_private};
+use crate::shells::Shells;
 use crate::transport::{Connector, TransportError};
+use dock_client::mutex::lock;
 
 /// So many creations wait to be looked at; more, and the rest is not.
 const WAITING: usize = 16;
@@ -239,7 +240,7 @@ impl Mounts {
             Ok(_) => fs::read(&file)?,
             Err(_) => Vec::new(),
         };
-        write_private(&file, &[&before, text.as_bytes()].concat())
+        private_file::replace_quickly(&file, &[&before, text.as_bytes()].concat())
     }
 
     /// Forgets what was to be said to this shell: another one may have had its number.
