@@ -56,7 +56,7 @@ pub(super) fn check(path: &Path, text: &str) -> Vec<Finding> {
 /// The parts of the names in a line of code, in small letters: `open_door` and `OpenDoor` have two. Neither comments
 /// nor texts are names.
 fn names(line: &str) -> impl Iterator<Item = String> {
-    let code = line.split("//").next().unwrap_or_default();
+    let code = line.split("//").next().unwrap_or_default().replace("\\\"", "");
     let outside = code.split('"').step_by(2).map(str::to_owned).collect::<Vec<_>>();
     outside.into_iter().flat_map(|code| {
         let words = code
