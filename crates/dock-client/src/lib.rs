@@ -21,6 +21,7 @@ pub mod env;
 pub mod error;
 pub mod hexadecimal;
 pub mod listening;
+pub mod mutex;
 pub mod private_file;
 pub mod project_file;
 pub mod registry_helper;

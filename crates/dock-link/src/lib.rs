@@ -25,7 +25,6 @@ mod handover;
 pub mod link;
 pub mod log;
 mod mounts;
-mod mutex;
 pub mod ports;
 pub mod program;
 pub mod prompts;

@@ -18,10 +18,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::log::Log;
-use crate::mutex::lock;
 use crate::prompts::Prompts;
 use crate::timing::Timing;
 use crate::transport::{Connection, Connector, Transport, TransportError, TransportErrorKind};
+use dock_client::mutex::lock;
 
 /// How often the time limit of an attempt checks whether the user is still answering.
 const THINKING: Duration = Duration::from_millis(500);
@@ -386,12 +386,12 @@ impl<C: Connector> Link<C> {
     ///
     /// # Errors
     /// Why no link can be made.
-    pub async fn alive(&self, wish: OpenOptions) -> Result<(), TransportError> {
+    pub async fn alive(&self, options: OpenOptions) -> Result<(), TransportError> {
         loop {
             if matches!(*self.shared.phase.borrow(), Phase::Idle) {
                 return Ok(());
             }
-            let live = self.up(wish).await?;
+            let live = self.up(options).await?;
             let mut over = live.over.subscribe();
             tokio::select! {
                 life = live.transport.life() => match life {

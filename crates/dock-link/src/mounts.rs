@@ -17,6 +17,7 @@ use std::time::Duration;
 use dock_client::agent::holder::lineage;
 use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::target::{Exec, RemoteCommand, Target};
+use dock_client::private_file;
 use dock_client::sync_memory;
 use dock_client::text::visible;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,9 +27,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::link::{Link, OpenOptions};
 use crate::log::Log;
-use crate::mutex::lock;
-use crate::shells::{Shells, write_private};
+use crate::shells::Shells;
 use crate::transport::{Connector, TransportError};
+use dock_client::mutex::lock;
 
 /// How many created containers may wait to be checked; further ones are not checked.
 const WAITING: usize = 16;
@@ -240,7 +241,7 @@ impl Mounts {
             Ok(_) => fs::read(&file)?,
             Err(_) => Vec::new(),
         };
-        write_private(&file, &[&before, text.as_bytes()].concat())
+        private_file::replace_quickly(&file, &[&before, text.as_bytes()].concat())
     }
 
     /// Forgets the notices for this shell: an earlier one may have had its number.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use dock_client::agent::wire::{Question, QuestionKind};
 use tokio::sync::mpsc;
 
-use crate::mutex::lock;
 use crate::transport::Asker;
+use dock_client::mutex::lock;
 
 /// How many ssh-agents are remembered: those of this many shells.
 const KEY_AGENTS: usize = 8;

@@ -31,13 +31,13 @@ use tokio::time::{Instant, timeout};
 use crate::link::{Link, OpenOptions, Over};
 use crate::log::Log;
 use crate::mounts::{Mounts, Seen};
-use crate::mutex::lock;
 use crate::ports::{Demand, Ports, Tap};
 use crate::prompts::{PendingQuestion, Prompts, Subscription};
 use crate::relay;
 use crate::shells::Shells;
 use crate::timing::Timing;
 use crate::transport::{Connection, Connector, TransportError};
+use dock_client::mutex::lock;
 
 /// How many bytes of a frame are for ports: the rest is for the other fields of a status.
 const PORTS_ROOM: usize = frame::FRAME_LIMIT / 2;
@@ -397,13 +397,13 @@ impl<C: Connector> Service<C> {
                 frame::write_message(&mut stream, &Reply::Status(status)).await
             }
             Request::Life => {
-                let wish = OpenOptions {
+                let options = OpenOptions {
                     arrival: Instant::now(),
                     patience: Duration::from_millis(call.patience_ms),
                     answers: false,
                 };
                 let alive = tokio::select! {
-                    alive = self.link.alive(wish) => alive,
+                    alive = self.link.alive(options) => alive,
                     // The command that asked has gone.
                     _ = frame::incoming(&stream) => return Ok(()),
                 };

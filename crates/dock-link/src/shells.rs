@@ -2,13 +2,13 @@
 //! after a worker that died, or an agent of an older version that made room.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use dock_client::agent::holder::Holder;
 use dock_client::docks::Forward;
+use dock_client::private_file;
 use serde::{Deserialize, Serialize};
 
 /// The content of the file.
@@ -21,9 +21,9 @@ pub(crate) struct Shells {
     pub(crate) stays: bool,
     /// The ssh-agents of such shells, the newest last.
     pub(crate) key_agents: Vec<PathBuf>,
-    /// Whose ports are to be forwarded for each of them.
-    #[serde(default)]
-    wishes: Vec<(Holder, Forward)>,
+    /// Whose ports are to be forwarded for each of them. (A file of 0.1 calls it `wishes`.)
+    #[serde(default, alias = "wishes")]
+    forwards: Vec<(Holder, Forward)>,
     /// Further containers and ports for each of them, by name or number.
     #[serde(default)]
     named: Vec<(Holder, Vec<String>)>,
@@ -40,8 +40,8 @@ impl Shells {
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
         shells.forget_dead();
-        if shells.wishes.is_empty() {
-            // What shells of an earlier agent wanted no longer holds.
+        if shells.forwards.is_empty() {
+            // No shell lives: what the last ones wanted no longer holds.
             shells.last = None;
         }
         shells
@@ -51,16 +51,16 @@ impl Shells {
     pub(crate) fn hold(&mut self, holder: Holder, forward: Forward, named: Vec<String>) -> bool {
         // A process that has just ended must not have an influence.
         self.forget_dead();
-        let wish = (holder, forward);
+        let wanted = (holder, forward);
         let named = (holder, named);
         let names_as_before = named.1.is_empty() || self.named.contains(&named);
-        let is_new = self.holders.insert(holder) || !self.wishes.contains(&wish) || !names_as_before;
+        let is_new = self.holders.insert(holder) || !self.forwards.contains(&wanted) || !names_as_before;
         self.named.retain(|(other, _)| *other != holder);
         if !named.1.is_empty() {
             self.named.push(named);
         }
-        self.wishes.retain(|(other, _)| *other != holder);
-        self.wishes.push(wish);
+        self.forwards.retain(|(other, _)| *other != holder);
+        self.forwards.push(wanted);
         self.last = self.forward();
         is_new
     }
@@ -69,14 +69,14 @@ impl Shells {
     pub(crate) fn release(&mut self, holder: Holder) -> bool {
         let did = self.holders.remove(&holder);
         self.named.retain(|(other, _)| *other != holder);
-        self.wishes.retain(|(other, _)| *other != holder);
+        self.forwards.retain(|(other, _)| *other != holder);
         self.last = self.forward();
         did
     }
 
     /// Whose ports are to be forwarded: the widest request of all shells; `None` if there never was one.
     pub(crate) fn forward(&self) -> Option<Forward> {
-        self.wishes.iter().map(|(_, forward)| *forward).max().or(self.last)
+        self.forwards.iter().map(|(_, forward)| *forward).max().or(self.last)
     }
 
     /// The containers and ports that living shells have named.
@@ -88,7 +88,7 @@ impl Shells {
     pub(crate) fn forget_dead(&mut self) -> bool {
         let before = self.holders.len();
         self.holders.retain(Holder::lives);
-        self.wishes.retain(|(holder, _)| self.holders.contains(holder));
+        self.forwards.retain(|(holder, _)| self.holders.contains(holder));
         self.named.retain(|(holder, _)| self.holders.contains(holder));
         self.last = self.forward();
         self.holders.len() != before
@@ -96,23 +96,8 @@ impl Shells {
 
     /// Writes the file, whole or not at all.
     pub(crate) fn write(&self, file: &Path) -> io::Result<()> {
-        write_private(file, &serde_json::to_vec(self)?)
+        private_file::replace_quickly(file, &serde_json::to_vec(self)?)
     }
-}
-
-/// Writes a file that only its user can read: at every moment, either the old or the new one exists.
-pub(crate) fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
-    let new = beside(file, ".new");
-    // A process that was killed may have left it. Created anew, it can't be another user's link, if others may write to
-    // the folder.
-    match fs::remove_file(&new) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-        _ => {}
-    }
-    let mut opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    opened.write_all(content)?;
-    drop(opened);
-    fs::rename(&new, file)
 }
 
 /// A path with a suffix added to its file name.
@@ -148,16 +133,5 @@ mod tests {
         assert_eq!(Shells::read(&file).holders, HashSet::from([own]));
         fs::write(&file, "{").unwrap();
         assert_eq!(Shells::read(&file), Shells::default());
-    }
-
-    #[test]
-    fn a_private_file_is_not_written_through_a_link_of_another() {
-        let directory = tempfile::tempdir().unwrap();
-        let (file, kept) = (directory.path().join("a.made"), directory.path().join("kept"));
-        fs::write(&kept, "kept").unwrap();
-        std::os::unix::fs::symlink(&kept, beside(&file, ".new")).unwrap();
-        write_private(&file, b"[]").unwrap();
-        assert_eq!(fs::read(&kept).unwrap(), b"kept");
-        assert_eq!(fs::read(&file).unwrap(), b"[]");
     }
 }

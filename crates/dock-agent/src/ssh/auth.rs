@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use dock_client::docks::SshAccess;
 use dock_client::docks::known_hosts::{self, fingerprint};
 use dock_client::hint;
+use dock_client::mutex::lock;
 use dock_client::shell;
 use dock_link::transport::{Asker, Question, QuestionKind, TransportError, TransportErrorKind};
 use ssh2::{Agent, ErrorCode, KeyboardInteractivePrompt, Prompt, PublicKey, Session};
@@ -42,31 +43,31 @@ pub(super) struct Memory {
 impl Memory {
     /// Sets the next login. What was typed for another login is forgotten: the configuration leads elsewhere by now.
     pub(super) fn belong_to(&self, place: &str) {
-        let mut whose = self.whose.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut whose = lock(&self.whose);
         if *whose != place {
             place.clone_into(&mut whose);
-            self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            lock(&self.secrets).clear();
         }
     }
 
     fn get(&self, name: &str) -> Option<Zeroizing<String>> {
-        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let secrets = lock(&self.secrets);
         secrets.get(name).cloned()
     }
 
     fn keep(&self, name: &str, secret: &Zeroizing<String>) {
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = lock(&self.secrets);
         secrets.insert(name.to_owned(), secret.clone());
     }
 
     fn forget(&self, name: &str) {
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = lock(&self.secrets);
         secrets.remove(name);
     }
 
     /// The answers that OpenSSH's client was given, by its questions.
     pub(super) fn of_openssh(&self) -> BTreeMap<String, Zeroizing<String>> {
-        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let secrets = lock(&self.secrets);
         let theirs = secrets
             .iter()
             .filter_map(|(name, secret)| Some((name.strip_prefix(OPENSSH)?.to_owned(), secret.clone())));

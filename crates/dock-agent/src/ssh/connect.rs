@@ -5,13 +5,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dock_client::docks::SshAccess;
 use dock_client::env::Env;
 use dock_client::hint;
+use dock_client::mutex::lock;
 use dock_link::transport::{Asker, TransportError, TransportErrorKind};
 use ssh2::{ErrorCode, MethodType, Session};
 use tokio::sync::oneshot;
@@ -61,7 +62,7 @@ pub(super) struct Cancel {
 
 impl Cancel {
     fn cancel(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.0 = true;
         if let Some(socket) = &state.1 {
             // The thread's next read or write ends at once.
@@ -70,16 +71,16 @@ impl Cancel {
     }
 
     fn watch(&self, socket: OwnedFd) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(socket);
+        lock(&self.state).1 = Some(socket);
     }
 
     /// From now on, the session itself closes the socket.
     fn release(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = None;
+        lock(&self.state).1 = None;
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+        lock(&self.state).0
     }
 }
 

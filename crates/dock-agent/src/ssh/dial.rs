@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use dock_client::docks::SshAccess;
 use dock_client::docks::destination::Destination;
 use dock_client::docks::ssh_config::{AddressFamily, SshConfigError};
 use dock_client::hint;
+use dock_client::mutex::lock;
 use dock_link::transport::{TransportError, TransportErrorKind};
 
 use super::resolve::{Resolved, program};
@@ -55,7 +56,7 @@ impl Proxy {
     pub(super) fn said(&self) -> String {
         // It may be about to print why it ends.
         thread::sleep(Duration::from_millis(50));
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = lock(&self.said);
         let bytes: Vec<u8> = said.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -217,7 +218,7 @@ fn listen(mut stderr: impl Read, said: &Mutex<VecDeque<u8>>) {
         if count == 0 {
             return;
         }
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(said);
         said.extend(buffer.get(..count).unwrap_or_default());
         let over = said.len().saturating_sub(SAID);
         said.drain(..over);

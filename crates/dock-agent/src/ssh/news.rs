@@ -6,13 +6,14 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::connect::{Plan, connect};
 use super::handle::{Open, OpenError, Opened};
 use super::resolve::{Resolved, Stamp, have_changed, resolve};
 use super::sessions::Unattended;
+use dock_client::mutex::lock;
 
 /// What sshd forbids is tried again after this long.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(60);
@@ -65,7 +66,7 @@ impl News {
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.learned)
     }
 
     /// Notes what sshd forbids.
@@ -85,7 +86,7 @@ impl News {
             return Some("sshd allows by now what it forbade".to_owned());
         }
         self.ask_again();
-        let have_changed = have_changed(&self.files.lock().unwrap_or_else(PoisonError::into_inner));
+        let have_changed = have_changed(&lock(&self.files));
         if !have_changed {
             return None;
         }
@@ -94,7 +95,7 @@ impl News {
         let now = tokio::task::spawn_blocking(move || resolve(&plan.access, &plan.env)).await;
         let now = now.ok()?.ok()?;
         let leads_to = now.leads_to();
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = now.files;
+        *lock(&self.files) = now.files;
         (leads_to != self.leads_to).then(|| format!("the ssh configuration leads to {leads_to} now"))
     }
 

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use dock_link::transport::{Asker, Connection, Question};
@@ -14,6 +14,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::connect::{Connected, Plan, connect};
 use super::handle::{Handle, Open, OpenError, Opened};
 use super::stream;
+use dock_client::mutex::lock;
 
 /// How long a further session stays without a command.
 const IDLE: Duration = Duration::from_secs(20);
@@ -145,7 +146,7 @@ impl Sessions {
     }
 
     fn further(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Slot>>> {
-        self.further.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.further)
     }
 
     /// Tries each session that may have room.

@@ -9,12 +9,12 @@ use std::sync::Mutex;
 
 use tokio::sync::Notify;
 
+use dock_client::private_file;
 use dock_client::project_file;
 
 use super::http_observer::is_id;
 use crate::log::Log;
-use crate::mutex::lock;
-use crate::shells::write_private;
+use dock_client::mutex::lock;
 
 /// How many are remembered; the oldest are forgotten first.
 const REMEMBERED: usize = 1000;
@@ -112,7 +112,7 @@ fn write(file: &Path, ids: &VecDeque<String>) -> io::Result<()> {
     if let Some(directory) = file.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    write_private(file, &serde_json::to_vec(ids)?)
+    private_file::replace_quickly(file, &serde_json::to_vec(ids)?)
 }
 
 /// Creates an empty private file, and its directory.

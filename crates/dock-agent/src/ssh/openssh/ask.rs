@@ -10,13 +10,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use dock_link::transport::{Asker, Question, QuestionKind};
 use zeroize::Zeroizing;
 
 use super::super::auth::Memory;
+use dock_client::mutex::lock;
 
 /// Names the socket for our program when it is started to ask.
 pub(super) const SOCKET: &str = "DOCKERUTILS_ASKPASS_SOCKET";
@@ -99,7 +100,7 @@ struct AskpassAnswers {
 
 impl AskpassContext {
     fn state(&self) -> MutexGuard<'_, AskpassAnswers> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {

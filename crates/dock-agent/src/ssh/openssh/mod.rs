@@ -19,7 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use dock_client::agent::paths;
 use dock_client::docks::ssh_config::StrictHostKeyChecking;
 use dock_client::env::Env;
 use dock_client::hint;
+use dock_client::mutex::lock;
 use dock_link::transport::{Asker, TransportError, TransportErrorKind};
 
 use super::connect::{Cancel, Plan};
@@ -96,7 +97,7 @@ impl Master {
         // It may be about to print why it ends.
         let deadline = Instant::now() + LAST_WORDS;
         loop {
-            let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            let said = lock(&self.said);
             if said.over || Instant::now() > deadline {
                 let bytes: Vec<u8> = said.bytes.iter().copied().collect();
                 let text = String::from_utf8_lossy(&bytes);
@@ -123,7 +124,7 @@ fn listen(mut stderr: ChildStderr, said: &Mutex<StderrTail>) {
     let mut buffer = [0; 512];
     loop {
         let read = stderr.read(&mut buffer).unwrap_or(0);
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(said);
         said.over = read == 0;
         said.bytes.extend(buffer.get(..read).unwrap_or_default());
         let surplus = said.bytes.len().saturating_sub(SAID);
