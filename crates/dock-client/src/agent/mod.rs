@@ -551,7 +551,7 @@ impl Agent {
             return Ok(());
         }
         let other = format!(
-            "is of dockerutils {}, and this command of {VERSION}: they don't understand each other",
+            "is of dockerutils {}, this command of {VERSION}, and their protocols differ",
             crate::text::visible(&greeting.version)
         );
         Err(self.failed(&other).hint(if greeting.streams > 0 {
@@ -571,7 +571,7 @@ impl Agent {
             Reply::Failed(failure) => self
                 .failed(&format!("refuses: {}", failure.message))
                 .hint(self.kill_hint()),
-            Reply::Ask(_) | Reply::Status(_) | Reply::Done => self.failed("answered what was not asked"),
+            Reply::Ask(_) | Reply::Status(_) | Reply::Done => self.failed("sent an unexpected answer"),
         }
     }
 
