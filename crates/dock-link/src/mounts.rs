@@ -268,8 +268,8 @@ fn sentence(here: &Here, there: &str, moniker: &str) -> Option<String> {
     let is_missing = matches!(there, "none" | "empty");
     Some(match &here.copy {
         Some(copy) => format!(
-            "a mount of {source} leads to that path on {moniker}{}, not to this machine's; the project's copy there is {} \
-             (sync-up renews it, run-image mounts it)",
+            "a mount of {source} leads to that path on {moniker}{}, not to this machine's; the project's copy there is \
+             {} (sync-up renews it, run-image mounts it)",
             if is_missing { ", where it is empty" } else { "" },
             visible(copy)
         ),
@@ -326,14 +326,14 @@ mod tests {
         for there in ["none", "empty"] {
             assert_eq!(
                 said(None, there),
-                "a mount of /home/ann/my\u{fffd}app leads to that path on far, where it is empty, not to this machine's \
-                 (run-image sends a project and mounts its copy)"
+                "a mount of /home/ann/my\u{fffd}app leads to that path on far, where it is empty, not to this \
+                 machine's (run-image sends a project and mounts its copy)"
             );
         }
         assert_eq!(
             said(Some("/data/app"), "something"),
-            "a mount of /home/ann/my\u{fffd}app leads to that path on far, not to this machine's; the project's copy there is \
-             /data/app (sync-up renews it, run-image mounts it)"
+            "a mount of /home/ann/my\u{fffd}app leads to that path on far, not to this machine's; the project's copy \
+             there is /data/app (sync-up renews it, run-image mounts it)"
         );
         assert!(said(Some("/data/app"), "none").contains("on far, where it is empty, not"));
     }

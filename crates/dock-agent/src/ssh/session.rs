@@ -749,7 +749,7 @@ impl Loop {
         let mut opening = match self.opening.take() {
             Some(opening) => opening,
             None => {
-                // A request whose caller has gone is opened, too, as our own look the same; the channel is closed later.
+                // A request whose caller has gone is opened, too, as our own look alike; the channel is closed later.
                 let Some((open, reply)) = self.queue.pop_front() else {
                     return Ok(false);
                 };
