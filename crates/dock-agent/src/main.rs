@@ -16,8 +16,8 @@ fn main() -> ExitCode {
     }
     program::main(async |work: Work| match work.dock().access.clone() {
         Access::Ssh(access) => work.serve(SshConnector::new(access, Env::from_process())).await,
-        Access::Tcp { .. } | Access::Context { .. } => Err(io::Error::other(
-            "the engine of this dock is reached without an agent",
-        )),
+        Access::Tcp { .. } | Access::Context { .. } => {
+            Err(io::Error::other("the engine of this dock is reached without an agent"))
+        }
     })
 }

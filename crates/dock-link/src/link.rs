@@ -210,9 +210,7 @@ impl<C: Connector> Link<C> {
                     "the dock did not open the connection within {} s",
                     timing.open_at_most.as_secs()
                 ),
-                hint: Some(
-                    "the link works; check the dock's load, and its engine's log (journalctl -u docker)".into(),
-                ),
+                hint: Some("the link works; check the dock's load, and its engine's log (journalctl -u docker)".into()),
                 kind: TransportErrorKind::Refused,
             })
         })
@@ -336,9 +334,9 @@ impl<C: Connector> Link<C> {
             is_current
         });
         if is_current {
-            self.shared
-                .log
-                .line(format!("the link is outdated, and kept only for what it carries: {why}"));
+            self.shared.log.line(format!(
+                "the link is outdated, and kept only for what it carries: {why}"
+            ));
             live.left.notify_one();
         }
     }
