@@ -166,7 +166,7 @@ fn nothing_is_said_to_an_agents_socket_in_a_directory_of_another_user() {
             .env_remove("DOCKER_HOST")
             .code(code)
             .any_stdout()
-            .stderr_has("don't count: it belongs to another user")
+            .stderr_has("are not used: it belongs to another user")
             .stderr_has("hint: see who put it there: ls -ld")
             .run();
         assert_eq!(

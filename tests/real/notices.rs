@@ -293,7 +293,8 @@ fn a_mount_of_what_only_this_machine_has_is_told_at_the_next_prompt_of_its_shell
         let outcome = bench.program(program).args(options).stdin(&script).spawn().wait();
         let told = |source: &str| {
             format!(
-                "dock: a mount of {shown_root}/{source} is far's own, with nothing in it, not this machine's (run-image sends"
+                "dock: a mount of {shown_root}/{source} leads to that path on far, where it is empty, not to this \
+                 machine's (run-image sends"
             )
         };
         // fish, which is no terminal's here, has no prompt; the shell of a person has.
@@ -346,7 +347,8 @@ fn a_mount_of_a_project_names_its_copy_and_run_image_is_not_told() {
         format!("/home/ann/workspaces/{0}/code/{0}", bench.mark),
     );
     let line = format!(
-        "a mount of {root}/sub is far's own, with nothing in it, not this machine's; the project's copy there is {copy}/sub (sync-up"
+        "a mount of {root}/sub leads to that path on far, where it is empty, not to this machine's; the project's copy \
+         there is {copy}/sub (sync-up"
     );
     assert!(outcome.stdout.contains(&format!("\ndock: {line}")), "{outcome}");
     assert_eq!(outcome.stdout.matches("a mount of ").count(), 2, "{outcome}");

@@ -324,5 +324,6 @@ fn a_reader_that_goes_away_ends_the_container() {
     drop(run.stdout.take());
     // As a shell shows a program that SIGPIPE ended.
     assert_eq!(end(&mut run.child), Some(141));
-    assert!(site.containers().is_empty());
+    // An engine that is busy may still be at it when run-image has waited long enough.
+    wait::until("no container is left", || site.containers().is_empty());
 }

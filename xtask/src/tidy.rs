@@ -2,6 +2,7 @@
 
 mod arrows;
 mod type_names;
+mod words;
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -117,6 +118,9 @@ pub(crate) fn run() -> Result<(), Error> {
         let text = || fs::read_to_string(workspace.root.join(&path)).map_err(Error::file(&path));
         if path.extension().is_some_and(|extension| extension == "rs") {
             findings.extend(check_source(&path, &text()?));
+        }
+        if words::is_checked(&path) {
+            findings.extend(words::check(&path, &text()?));
         }
         if path == Path::new("README.md") {
             let lines = text()?.lines().count();

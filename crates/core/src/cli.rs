@@ -5,67 +5,25 @@ mod completion;
 mod examples;
 mod sync;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser};
+use clap::Parser;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use crate::agent::wire::{FailureKind, LinkStatus};
-use crate::agent::{Agent, CallOptions};
-use crate::docker::connect::dock_engine;
-use crate::docker::connect::endpoint::{Choice, Endpoint};
-use crate::docker::connect::engine::Engine;
-use crate::docks::{Docks, Named};
+pub use crate::context::{Context, EngineArgs, GlobalArgs};
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
-use crate::heartbeat::Heartbeat;
-use crate::hint;
 use crate::output::{Printer, Verbosity};
-use crate::patience::{LONGEST, is_worth_a_try};
 pub use sync::SyncOptions;
 
 /// Hidden option by which `cargo xtask` asks a command for its completions, man page and reference.
 const DESCRIBE: &str = "--dockerutils-describe";
 
-/// Arguments that every command takes.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Global options")]
-pub struct GlobalArgs {
-    /// Print the result as one JSON document.
-    #[arg(long)]
-    pub json: bool,
-    /// Print what would be done, and stop.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Print results, warnings and errors only.
-    #[arg(short, long, conflicts_with = "verbose")]
-    pub quiet: bool,
-    /// Say more of what is done.
-    #[arg(short, long)]
-    pub verbose: bool,
-}
-
-/// Arguments of every command that uses an engine.
-#[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Global options")]
-pub struct EngineArgs {
-    /// Use the engine of this dock, or of this machine (`localhost`), for this call.
-    #[arg(long, value_name = "DOCK")]
-    pub dock: Option<String>,
-    /// The arguments of every command.
-    #[command(flatten)]
-    pub global: GlobalArgs,
-}
-
-/// The shared arguments, as [`main`] reads them.
+/// The shared arguments of a command, as [`main`] needs them.
 pub trait SharedArgs {
     /// The arguments of every command.
     fn global(&self) -> &GlobalArgs;
 
-    /// The dock that the call is for.
+    /// The moniker that `--dock` names.
     fn dock(&self) -> Option<&str> {
         None
     }
@@ -87,7 +45,7 @@ impl SharedArgs for EngineArgs {
     }
 }
 
-/// A command, as [`main`] needs it.
+/// A command: what [`main`] needs to know of it.
 pub struct Command<A> {
     /// Its name on PATH.
     pub name: &'static str,
@@ -95,27 +53,9 @@ pub struct Command<A> {
     pub run: fn(A, &Context) -> Result<ExitStatus>,
     /// Its shared arguments: a [`GlobalArgs`] or an [`EngineArgs`].
     pub global: fn(&A) -> &dyn SharedArgs,
-    /// The exit code of all its own failures, if it passes a container's code through.
+    /// The exit code of its own failures, if it passes a container's code through.
     pub own_failure: Option<ExitStatus>,
 }
-
-/// What a command runs in: the environment, the working directory, the printer.
-#[derive(Debug)]
-pub struct Context {
-    /// The environment, taken at the start.
-    pub env: Env,
-    /// The working directory.
-    pub working_dir: PathBuf,
-    /// Where output goes.
-    pub printer: Printer,
-    /// The global arguments.
-    pub global: GlobalArgs,
-    /// The moniker of the dock that the call is for; `None` for the engine that the environment chooses.
-    pub dock: Option<String>,
-}
-
-/// The pause before a dock that can't be connected is asked again.
-const NEXT_LOOK: Duration = Duration::from_secs(1);
 
 /// Makes the `main` function of a command crate whose library has `pub const COMMAND`.
 #[macro_export]
@@ -143,13 +83,13 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
         completion::answer(command.name, &words, &env);
         return ExitCode::SUCCESS;
     }
-    // Words behind `--` or a dock's name may belong to another command; an error there is not ours.
+    // Words after `--` may belong to another command: its `--json` is not ours.
     let json = arguments
         .iter()
         .take_while(|word| *word != "--")
         .any(|word| word == "--json");
     let usage_status = command.own_failure.unwrap_or(ExitStatus::USAGE);
-    // argparse, which the Python package used, accepts abbreviated long options.
+    // As in the original (argparse), the beginning of a long option is enough.
     let args = match A::command()
         .infer_long_args(true)
         .name(command.name)
@@ -160,7 +100,7 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             if !error.use_stderr() {
-                // Help and version go to stdout; a closed pipe is not an error.
+                // Help and version go to stdout; a closed pipe is no failure.
                 return match error.print() {
                     Err(cause) if cause.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
                     _ => ExitCode::SUCCESS,
@@ -185,16 +125,10 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
                 .hint("cd to one that exists")
         })
         .and_then(|working_dir| {
-            let context = Context {
-                env,
-                working_dir,
-                printer: printer.clone(),
-                global,
-                dock,
-            };
+            let context = Context::new(env, working_dir, printer.clone(), global, dock);
             (command.run)(args, &context)
         });
-    // No progress is shown any more, whatever a thread still holds.
+    // The progress display ends here, whatever threads still hold of it.
     printer.screen().close();
     let failed = |error: &Error| {
         printer.last_error(error);
@@ -212,170 +146,6 @@ pub fn main<A: Parser>(command: &Command<A>) -> ExitCode {
     ExitCode::from(status.code())
 }
 
-impl Context {
-    /// Which engine the call is for, as far as that is known without asking it.
-    ///
-    /// # Errors
-    /// No such dock, a DOCKER_HOST or docker context that names no engine.
-    pub fn engine_choice(&self) -> Result<Choice> {
-        match &self.dock {
-            Some(name) => dock_engine::choice_of(name, &self.env),
-            None => Endpoint::choose(&self.env),
-        }
-    }
-
-    /// Connects to the engine that the call is for, and names the containers there whose run-image was killed.
-    ///
-    /// # Errors
-    /// As [`Context::engine_choice`], and an engine that does not answer.
-    pub async fn connect(&self) -> Result<Engine> {
-        let engine = self.connect_silently().await?;
-        crate::ops::run::say_left(&engine, self.dock.as_deref(), self).await;
-        Ok(engine)
-    }
-
-    /// [`Context::connect`], without the note about containers.
-    ///
-    /// # Errors
-    /// As [`Context::connect`].
-    pub async fn connect_silently(&self) -> Result<Engine> {
-        match dock_engine::agent_of(&self.engine_choice()?, &self.env)? {
-            Some(agent) => self.connect_by(&agent).await,
-            None => self.connect_once().await,
-        }
-    }
-
-    /// Connects to an engine behind an agent. If the link was up at the start, and is silent now, the command waits for
-    /// it.
-    async fn connect_by(&self, agent: &Agent) -> Result<Engine> {
-        // No waiting for a dock that can't be reached in the first place.
-        if !agent
-            .status(false)
-            .await?
-            .is_some_and(|status| matches!(status.link, LinkStatus::Up { .. }))
-        {
-            return self.connect_once().await;
-        }
-        let began = Instant::now();
-        let heartbeat = Heartbeat::of(agent, &self.printer, Arc::default());
-        loop {
-            let before = heartbeat.silences();
-            match self.connect_once().await {
-                Err(error) if is_worth_a_try(&error) && heartbeat.silences() > before => {}
-                // An engine that hangs behind a live link has an error of its own.
-                result => return result,
-            }
-            let back = async {
-                loop {
-                    match agent.alive().await? {
-                        Ok(()) => return Ok(()),
-                        Err(failure) if failure.kind != FailureKind::Unreachable => return Err(failure.into_error()),
-                        Err(_) => tokio::time::sleep(NEXT_LOOK).await,
-                    }
-                }
-            };
-            match tokio::time::timeout(LONGEST.saturating_sub(began.elapsed()), back).await {
-                Ok(back) => back?,
-                Err(_) => {
-                    let moniker = &agent.dock().moniker;
-                    return Err(Error::unreachable(format!(
-                        "dock {moniker:?} gave no sign of life for {} s: the link to it is dead",
-                        began.elapsed().as_secs()
-                    ))
-                    .hint(hint!(
-                        "run it again when the link is back; ls-dock --check {} says how it is",
-                        moniker
-                    )));
-                }
-            }
-        }
-    }
-
-    /// Connects, without waiting for a dock or engine that does not answer.
-    async fn connect_once(&self) -> Result<Engine> {
-        match &self.dock {
-            Some(name) => {
-                let docks = Docks::read(&self.env)?;
-                if let Some(doubt) = docks.doubt(name) {
-                    self.printer.warning(&doubt);
-                }
-                match docks.named(name)? {
-                    Named::Here => Engine::connect_to(dock_engine::here(&self.env)?).await,
-                    Named::Dock(dock) => dock_engine::connect(dock, &self.env, &CallOptions::of_terminal()).await,
-                }
-            }
-            None => Engine::connect(&self.env).await,
-        }
-    }
-
-    /// The variables that make other programs use the engine of `--dock`; empty without `--dock`.
-    ///
-    /// # Errors
-    /// As [`Context::engine_choice`].
-    pub fn docker_variables(&self) -> Result<Vec<(&'static str, String)>> {
-        match &self.dock {
-            Some(_) => {
-                let choice = self.engine_choice()?;
-                // If the environment leads to this machine's own engine already, no variable is needed.
-                match Endpoint::choose(&self.env).is_ok_and(|chosen| chosen == choice) {
-                    true => Ok(Vec::new()),
-                    false => dock_engine::variables(&choice.endpoint),
-                }
-            }
-            None => Ok(Vec::new()),
-        }
-    }
-
-    /// What stands before a printed docker command: `DOCKER_HOST=... ` where `--dock` chose the engine.
-    ///
-    /// # Errors
-    /// As [`Context::engine_choice`].
-    pub fn docker_prefix(&self) -> Result<String> {
-        match &self.dock {
-            Some(_) if self.docker_variables()?.is_empty() => Ok(String::new()),
-            Some(_) => dock_engine::prefix(&self.engine_choice()?.endpoint, &self.env),
-            None => Ok(String::new()),
-        }
-    }
-
-    /// Runs a future to its end, or until the user interrupts: then it is dropped, which cleans up.
-    ///
-    /// # Errors
-    /// The future's, and [`Error::interrupted`].
-    pub fn block_on<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
-        runtime()?.block_on(async {
-            let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-                .map_err(|cause| Error::failed("signals can't be handled").because(cause))?;
-            tokio::pin!(future);
-            tokio::select! {
-                result = &mut future => return result,
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminated.recv() => {}
-            }
-            // Before the future is dropped, which may take its time.
-            self.printer.screen().close();
-            Err(Error::interrupted())
-        })
-    }
-
-    /// Runs a future that handles signals by itself.
-    ///
-    /// # Errors
-    /// The future's.
-    pub fn block_on_uninterrupted<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
-        runtime()?.block_on(future)
-    }
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    // Two threads are enough for one connection's both ends; reading files has the blocking pool.
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|cause| Error::failed("no threads can be started").because(cause))
-}
-
 /// Prints completions, the man page or the reference page of a command.
 fn describe(command: &mut clap::Command, name: &'static str, kind: &str) -> ExitCode {
     use clap_complete::Shell;
@@ -387,7 +157,7 @@ fn describe(command: &mut clap::Command, name: &'static str, kind: &str) -> Exit
         .version(env!("CARGO_PKG_VERSION"));
     match kind {
         "man" => {
-            // A page without examples is not finished.
+            // Every page has examples.
             let Some(examples) = examples::of(name) else {
                 return ExitCode::FAILURE;
             };
@@ -418,7 +188,7 @@ fn reference(command: &mut clap::Command, name: &str) -> String {
     } else {
         format!("\n{details}\n")
     };
-    // A fixed width, so that the page does not depend on the terminal in which it is generated.
+    // A fixed width: the page must not depend on the terminal in which it is generated.
     let help = command
         .clone()
         .term_width(100)

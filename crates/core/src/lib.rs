@@ -15,6 +15,7 @@ pub use dock_client::{
 
 pub mod cli;
 pub mod config;
+pub mod context;
 pub mod docker;
 pub mod heartbeat;
 pub mod machine_id;

@@ -1,5 +1,5 @@
-//! The `dock-agent` program: holds the connection to a dock that ssh reaches. Commands start it; nobody types it.
-//! OpenSSH's client starts it, too, to ask the person something.
+//! The `dock-agent` program: holds the connection to a dock that ssh reaches. Commands start it; users don't. OpenSSH's
+//! client starts it, too, to ask the user something.
 
 use std::io;
 use std::process::ExitCode;
@@ -16,8 +16,8 @@ fn main() -> ExitCode {
     }
     program::main(async |work: Work| match work.dock().access.clone() {
         Access::Ssh(access) => work.serve(SshConnector::new(access, Env::from_process())).await,
-        Access::Tcp { .. } | Access::Context { .. } => Err(io::Error::other(
-            "the engine of this dock is spoken to without an agent",
-        )),
+        Access::Tcp { .. } | Access::Context { .. } => {
+            Err(io::Error::other("the engine of this dock is reached without an agent"))
+        }
     })
 }

@@ -1,17 +1,17 @@
-//! The environment variables of a call, taken once at the start so that everything below is a function of values.
+//! The environment variables of a call, read once at the start so that everything below is a function of values.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A snapshot of the environment.
 ///
-/// Names and values that are no UTF-8 are left out: no variable that a command reads can have such a value.
+/// Names and values that are not UTF-8 are left out: no variable that a command reads can have such a value.
 #[derive(Clone, Debug, Default)]
 pub struct Env {
     variables: BTreeMap<String, String>,
 }
 
-/// The variables by which AWS credentials travel; they go to engines on this machine only, and always by name.
+/// The variables that carry AWS credentials; they are passed to engines on this machine only, and always by name.
 pub const AWS_VARIABLES: [&str; 6] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -21,8 +21,8 @@ pub const AWS_VARIABLES: [&str; 6] = [
     "AWS_SECURITY_TOKEN",
 ];
 
-/// The address of an engine that its user says to be on this machine, where that can't be told: one in a virtual machine
-/// that ssh leads to, or of the machine around this container.
+/// The variable that holds the address of an engine which the user declares to be on this machine, if that can't be
+/// detected: one in a virtual machine that ssh leads to, or that of the machine around this container.
 pub const LOCAL_ENGINE: &str = "DOCKERUTILS_LOCAL_ENGINE";
 
 impl Env {
@@ -50,7 +50,7 @@ impl Env {
         self.variables.get(name).map(String::as_str)
     }
 
-    /// The value of a variable that is set to something.
+    /// The value of a variable that is set and not empty.
     pub fn non_empty(&self, name: &str) -> Option<&str> {
         self.get(name).filter(|value| !value.is_empty())
     }
@@ -62,7 +62,7 @@ impl Env {
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The user's home directory: HOME, else the password database's.
+    /// The user's home directory: HOME, or else that of the password database.
     pub fn home(&self) -> PathBuf {
         self.non_empty("HOME")
             .map(PathBuf::from)
@@ -70,8 +70,8 @@ impl Env {
             .unwrap_or_else(|| Path::new("/").to_owned())
     }
 
-    /// The users whose files are the caller's own: the user of this process and root; where `sudo` made it root's, the one who
-    /// called `sudo`, too.
+    /// The users whose files count as the caller's own: the user of this process and root; if `sudo` started it as
+    /// root, also the user who called `sudo`.
     pub fn users(&self) -> Vec<u32> {
         let own = rustix::process::geteuid().as_raw();
         let mut users = vec![own, 0];
@@ -81,15 +81,16 @@ impl Env {
         users
     }
 
-    /// The users who may write the caller's own configuration: [`Env::users`], and whoever owns the home folder, as where a
-    /// container's root has that of another user mounted.
+    /// The users who may write the caller's own configuration: [`Env::users`], and the owner of the home folder, which
+    /// may be another user if it is mounted into a container that runs as root.
     pub fn writers(&self) -> Vec<u32> {
         let home = std::fs::metadata(self.home()).ok();
         let owner = home.map(|home| std::os::unix::fs::MetadataExt::uid(&home));
         self.users().into_iter().chain(owner).collect()
     }
 
-    /// Where our own configuration is: `dockerutils` in XDG_CONFIG_HOME, else where the system keeps such files.
+    /// The directory of our own configuration: `dockerutils` in XDG_CONFIG_HOME, or else in the system's directory for
+    /// such files.
     pub fn config_dir(&self) -> PathBuf {
         const NAME: &str = "dockerutils";
         // The XDG specification: a relative path is to be ignored.
@@ -111,7 +112,8 @@ impl Env {
             .map_or_else(|| self.home().join(".docker"), PathBuf::from)
     }
 
-    /// The user's name as Python's `getpass.getuser` finds it: LOGNAME, USER, LNAME, USERNAME, then the password database.
+    /// The user's name as Python's `getpass.getuser` finds it: LOGNAME, USER, LNAME, USERNAME, then the password
+    /// database.
     pub fn user(&self) -> String {
         ["LOGNAME", "USER", "LNAME", "USERNAME"]
             .iter()
@@ -122,13 +124,13 @@ impl Env {
     }
 }
 
-/// The name of the user with this number; `None` where there is no such user.
+/// The name of the user with this number; `None` if there is no such user.
 pub fn user_of(uid: u32) -> Option<String> {
     id(&["-un", "--", &uid.to_string()])
 }
 
-/// A user's name by way of `id`: the password database may be LDAP or NSS, which only libc reads, and its interface is not
-/// reentrant; the one call on a rare path is not worth `unsafe`.
+/// A user's name from `id`: the password database may be LDAP or NSS, which only libc reads, and libc's interface is
+/// not reentrant; one call on a rare path is not worth `unsafe`.
 fn id(arguments: &[&str]) -> Option<String> {
     let output = std::process::Command::new("id").args(arguments).output().ok()?;
     let name = String::from_utf8(output.stdout).ok()?.trim().to_owned();

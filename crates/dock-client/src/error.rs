@@ -5,9 +5,9 @@
 
 use std::fmt;
 
-/// The text of a hint, `format!` whose arguments are quoted for the shell that they may be pasted into: names come from engines,
-/// files and other strangers. What is no word of a command (prose, a list, a line that is quoted already) is named behind a
-/// semicolon, and stands as it is.
+/// The text of a hint: `format!` that quotes its arguments for the shell that they may be pasted into, as names come
+/// from engines, files and strangers. An argument that is not one word of a command (prose, a list, a line that is
+/// quoted already) is named behind a semicolon, and is inserted as it is.
 ///
 /// ```
 /// use dock_client::hint;
@@ -17,7 +17,7 @@ use std::fmt;
 /// assert_eq!(hint!("it has {names}"; names = "a, b"), "it has a, b");
 /// ```
 ///
-/// A name in the braces that is not behind the semicolon is refused: it would be taken as it is.
+/// A name in the braces that is not behind the semicolon is refused, because it would not be quoted.
 ///
 /// ```compile_fail
 /// let name = "web; rm -rf ~";
@@ -25,7 +25,7 @@ use std::fmt;
 /// ```
 #[macro_export]
 macro_rules! hint {
-    // `concat!` makes the format one that takes no variables from around it.
+    // `concat!` keeps the format from taking variables of its surroundings.
     ($format:literal $(, $word:expr)* $(,)? $(; $($name:ident = $text:expr),+ $(,)?)?) => {
         format!(
             concat!($format)
@@ -45,18 +45,18 @@ pub struct ExitStatus(u8);
 impl ExitStatus {
     /// Done.
     pub const SUCCESS: Self = Self(0);
-    /// Failed as it can fail: not found, refused, build failed.
+    /// An ordinary failure: not found, refused, build failed.
     pub const FAILURE: Self = Self(1);
     /// Wrong usage or configuration.
     pub const USAGE: Self = Self(2);
     /// The engine or dock can't be reached.
     pub const UNREACHABLE: Self = Self(3);
-    /// A failure of our own in a command that passes a container's code through, as `docker run` does.
+    /// Our own failure, in a command that passes a container's exit code through, as `docker run` does.
     pub const CONTAINER_CLIENT: Self = Self(125);
-    /// The connection to a container in the foreground was lost, and it goes its own way: `EX_TEMPFAIL` of sysexits(3), for what
-    /// one can come back to.
+    /// The connection to a container in the foreground was lost, and the container runs on: `EX_TEMPFAIL` of
+    /// sysexits(3), for a failure that can be retried.
     pub const LINK_LOST: Self = Self(75);
-    /// A failure of our own in a command that passes a far command's code through, as `ssh` does.
+    /// Our own failure, in a command that passes a remote command's exit code through, as `ssh` does.
     pub const SSH_CLIENT: Self = Self(255);
     /// Interrupted by the user.
     pub const INTERRUPTED: Self = Self(130);
@@ -66,7 +66,7 @@ impl ExitStatus {
         Self(code)
     }
 
-    /// The code as the operating system takes it.
+    /// The code in the operating system's form.
     pub const fn code(self) -> u8 {
         self.0
     }
@@ -77,13 +77,14 @@ impl ExitStatus {
     }
 }
 
-/// Which exit code an [`Error`] leads to. In JSON, as between our own programs, it is a word (`"failed"`), or `{"code": 7}`.
+/// Which exit code an [`Error`] leads to. In JSON, as between our own programs, it is a word (`"failed"`), or
+/// `{"code": 7}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
     /// The command line or the configuration is wrong.
     Usage,
-    /// The thing asked for failed as it can fail.
+    /// An ordinary failure of what was asked for.
     Failed,
     /// The engine or dock does not answer.
     Unreachable,
@@ -117,7 +118,7 @@ impl Class {
     }
 }
 
-/// An [`Error`] in a JSON document: by itself, or as part of what is said of one object.
+/// An [`Error`] in a JSON document: by itself, or as part of the entry of one object.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ErrorDocument {
     /// The message and its causes.
@@ -125,7 +126,7 @@ pub struct ErrorDocument {
     /// The exact command or edit that helps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-    /// `usage`, `failed`, `unreachable`, `interrupted`, or `code` for what a program that was run ended with.
+    /// `usage`, `failed`, `unreachable`, `interrupted`, or `code` for the exit code of a program that was run.
     pub kind: &'static str,
 }
 
@@ -139,19 +140,19 @@ pub struct ErrorOf {
     pub why: ErrorDocument,
 }
 
-/// What was done and, where something went wrong, `failed` beside it: most documents of ours have that form.
+/// What was done and, if something went wrong, `failed` beside it: most of our documents have that form.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct WithFailures<T> {
     /// What was done.
     #[serde(flatten)]
     pub done: T,
-    /// What went wrong; left out where nothing did.
+    /// What went wrong; left out if nothing did.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<ErrorOf>,
 }
 
 impl ErrorOf {
-    /// Of this image.
+    /// The failure for this image.
     pub fn image(image: &str, error: &Error) -> Self {
         Self {
             image: image.to_owned(),
@@ -160,7 +161,7 @@ impl ErrorOf {
     }
 }
 
-/// A failure, told to the user: a lower-case message that names the object, its cause, and a hint.
+/// A failure, reported to the user: a lower-case message that names the object, its cause, and a hint.
 #[derive(thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
@@ -201,7 +202,7 @@ impl Error {
         Self::new(Class::Usage, message)
     }
 
-    /// What was asked for failed as it can fail: exit code 1.
+    /// An ordinary failure of what was asked for: exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self::new(Class::Failed, message)
     }
@@ -216,8 +217,8 @@ impl Error {
         Self::new(Class::Interrupted, "interrupted")
     }
 
-    /// Adds the exact command or edit that helps. [`hint!`](crate::hint!) makes one with names in it; `cargo xtask tidy` sees to
-    /// that.
+    /// Adds the exact command or edit that helps. [`hint!`](crate::hint!) makes one with names in it; `cargo xtask
+    /// tidy` checks that it is used.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -231,14 +232,14 @@ impl Error {
         self
     }
 
-    /// Marks what a person must do something about: it is not mended by waiting.
+    /// Marks an error that the user must do something about: waiting does not fix it.
     #[must_use]
     pub const fn for_person(mut self) -> Self {
         self.needs_person = true;
         self
     }
 
-    /// Whether a person must do something about it.
+    /// Whether the user must do something about it.
     pub const fn needs_person(&self) -> bool {
         self.needs_person
     }
@@ -266,7 +267,7 @@ impl Error {
         text
     }
 
-    /// What a JSON document says of it.
+    /// The error as a JSON document holds it.
     pub fn document(&self) -> ErrorDocument {
         ErrorDocument {
             error: self.with_causes(),

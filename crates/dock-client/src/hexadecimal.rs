@@ -17,10 +17,10 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// The digits of so many bytes that nobody can foresee.
+/// Unpredictable random bytes, this many, in hexadecimal digits.
 ///
 /// # Errors
-/// A system without random numbers.
+/// If the system gives no random numbers.
 pub fn random<const BYTES: usize>() -> Result<String> {
     let mut bytes = [0; BYTES];
     ring::rand::SystemRandom::new()
@@ -29,7 +29,7 @@ pub fn random<const BYTES: usize>() -> Result<String> {
     Ok(hex(&bytes))
 }
 
-/// Whether this is so many digits as [`hex`] writes them.
+/// Whether the text has exactly this many digits, all of the form that [`hex`] writes.
 pub fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,12 +1,13 @@
-//! The list of docks, the clients of the processes beside the commands, and what both sides share: errors, the environment, words of a shell,
-//! private files, the terminal. It knows no engine, no TLS and no gRPC: agents are made of it.
+//! The list of docks, the clients of the processes that serve the commands, and what both sides share: errors, the
+//! environment, words of a shell, private files, the terminal. It contains nothing of engines, TLS or gRPC, as agents
+//! are built on it.
 //!
 //! - [`agent`]: the client of a dock's agent: start it, handshake, open the engine, a TCP port or a command;
 //! - [`registry_helper`]: the client of the programs that know one kind of registry, such as Amazon's;
 //! - [`docks`]: the list of docks, and what ssh's own files say of them;
 //! - [`sync_memory`]: where this machine remembers what it synced with which dock;
-//! - [`terminal`]: its raw mode and size; [`text`]: strings of others, made visible;
-//! - [`private_file`] (written whole, locks), [`project_file`] (read), [`listening`] (who has a port);
+//! - [`terminal`]: its raw mode and size; [`text`]: text of others, made safe to show;
+//! - [`private_file`] (written whole, locks), [`project_file`] (read), [`listening`] (which process has a port);
 //! - [`shell`] (words, quoting), [`mod@env`] (variables), [`hexadecimal`], [`error`].
 
 #![cfg_attr(
@@ -20,6 +21,7 @@ pub mod env;
 pub mod error;
 pub mod hexadecimal;
 pub mod listening;
+pub mod mutex;
 pub mod private_file;
 pub mod project_file;
 pub mod registry_helper;

@@ -1,7 +1,7 @@
 //! Which process of this machine listens on a port.
 
-/// The process of this machine that listens on a TCP port, and its name, by way of `/proc`: what isn't ours can only be seen
-/// as root.
+/// The number and the name of the process of this machine that listens on a TCP port, from `/proc`: processes of other
+/// users are only visible to root.
 #[cfg(target_os = "linux")]
 pub fn process_of(port: u16) -> Option<(u32, String)> {
     let inodes: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
@@ -29,7 +29,7 @@ pub fn process_of(port: u16) -> Option<(u32, String)> {
     None
 }
 
-/// There is no way to tell.
+/// Without Linux's `/proc`, there is no way to find it.
 #[cfg(not(target_os = "linux"))]
 pub fn process_of(_: u16) -> Option<(u32, String)> {
     None

@@ -1,21 +1,20 @@
-//! Files of the user's alone, written whole or not at all, and locks between processes.
+//! Files that only the user may read, written whole or not at all, and locks between processes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// Puts a file with mode 0600 in the place of the one that is there: whoever reads meets the one or the other, whole, after
-/// a power cut, too.
+/// Replaces a file by one with mode 0600: readers see either the old or the new content, whole, even after a power cut.
 ///
 /// # Errors
-/// What the operating system says; then the old file is as it was.
+/// What the operating system says; the old file is unchanged then.
 pub fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
     let directory = written(file, content, true)?;
     File::open(directory)?.sync_all()
 }
 
-/// As [`replace`], for what can be had again: a power cut may leave the old file, or an empty one.
+/// As [`replace`], for content that can be created again: a power cut may leave the old file, or an empty one.
 ///
 /// # Errors
 /// As [`replace`].
@@ -25,7 +24,7 @@ pub fn replace_quickly(file: &Path, content: &[u8]) -> io::Result<()> {
 
 fn written<'a>(file: &'a Path, content: &[u8], durable: bool) -> io::Result<&'a Path> {
     let directory = file.parent().unwrap_or(Path::new("."));
-    // It is made with mode 0600.
+    // It is created with mode 0600.
     let mut new = tempfile::NamedTempFile::new_in(directory)?;
     new.write_all(content)?;
     if durable {
@@ -35,7 +34,7 @@ fn written<'a>(file: &'a Path, content: &[u8], durable: bool) -> io::Result<&'a 
     Ok(directory)
 }
 
-/// Opens a file to be locked, made where it is not there. What is in it counts for nothing.
+/// Opens a file to be locked, created if it does not exist. Its content does not matter.
 ///
 /// # Errors
 /// What the operating system says.

@@ -1,5 +1,5 @@
-//! Reading small files of a project, which a synced copy or somebody else may have written: a pipe in a file's place holds
-//! nobody up, and a device or an endless file does not fill the memory.
+//! Reading small files of a project, which may come from a synced copy or another user: a pipe in place of a file does
+//! not block, and a device or an endless file does not fill the memory.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
-/// The longest file that is read, in bytes: a text that people write is shorter.
+/// The longest file that is read, in bytes: texts that users write are shorter.
 pub const LONGEST: u64 = 16 * 1024 * 1024;
 
-/// Opens a regular file. Links are followed, or not.
+/// Opens a regular file; follows links only if told to.
 ///
 /// # Errors
 /// What the system says, and anything but a regular file.
@@ -44,11 +44,11 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     all(open(path, true)?.0)
 }
 
-/// How long what another program writes into a pipe is waited for.
+/// How long to wait for data that another program writes into a pipe.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// All of a file that an option names. It may be a pipe, as a shell makes it of `<(...)`: what comes of it is waited for, and not
-/// for ever.
+/// All of a file that an option names. It may be a pipe, as a shell makes it of `<(...)`: its data is waited for, but
+/// not for ever.
 ///
 /// # Errors
 /// What the system says, more than [`LONGEST`], and a pipe out of which nothing comes.
@@ -98,26 +98,26 @@ fn too_long() -> io::Error {
     io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 16 MiB")
 }
 
-/// All of a file of the user's own that decides: a list of docks, a configuration. What is in it counts only where nobody else
-/// can have written it; the folder that it lies in may be shared.
+/// All of a file of the user's own that controls what commands do: a list of docks, a configuration. It is only read if
+/// no other user can have written it; the folder that it lies in may be shared.
 ///
 /// # Errors
-/// As [`read`]; [`io::ErrorKind::PermissionDenied`] where it, or the link that it is, belongs to somebody who is not `ours`, or
-/// everyone may write to it.
+/// As [`read`]; [`io::ErrorKind::PermissionDenied`] if the file, or the link to it, belongs to a user who is not in
+/// `ours`, or everyone may write to it.
 pub fn read_own(path: &Path, ours: impl Fn(u32) -> bool) -> io::Result<Vec<u8>> {
     let refused = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let link = path.symlink_metadata()?;
     let (file, found) = open(path, true)?;
     if !ours(link.uid()) || !ours(found.uid()) {
-        return refused("it belongs to another user, and does not count");
+        return refused("it belongs to another user, and is not trusted");
     }
     if found.mode() & 0o002 != 0 {
-        return refused("it can be written by others, and does not count");
+        return refused("it can be written by others, and is not trusted");
     }
     all(file)
 }
 
-/// What is left of an open file.
+/// The rest of an open file.
 ///
 /// # Errors
 /// What the system says, and more than [`LONGEST`].

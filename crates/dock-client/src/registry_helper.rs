@@ -1,8 +1,8 @@
-//! The client of `dock-registry-aws`, the program that knows Amazon's registry (ECR), and the words that both speak.
+//! The client of `dock-registry-aws`, the program that knows Amazon's registry (ECR), and the protocol between them.
 //!
-//! AWS's SDK would make every command large and slow to build, so that it is linked into a process of its own, as the
-//! agents and providers are. One JSON document a line: a [`Request`] to its stdin, an [`Answer`] from its stdout, until
-//! stdin ends. Secrets travel by these pipes alone; arguments and files have none.
+//! AWS's SDK would make every command large and slow to build, so it is linked into a process of its own, as the agents
+//! and providers are. One JSON document a line: a [`Request`] to its stdin, an [`Answer`] from its stdout, until stdin
+//! ends. Secrets travel by these pipes alone, never in arguments or files.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -17,23 +17,24 @@ use crate::hint;
 
 /// The program's name: beside our own, or on PATH.
 pub const PROGRAM: &str = "dock-registry-aws";
-/// It asks AWS, with retries, and perhaps a program of the user's for credentials.
+/// How long an answer may take: the program asks AWS, with retries, and perhaps a program of the user's for
+/// credentials.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// No answer is longer; a token has about 3 kB.
+/// The longest answer, in bytes; a token has about 3 kB.
 const ANSWER_LIMIT: u64 = 256 * 1024;
 
 /// What is asked of the program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// Who we are to AWS. Changes nothing.
+    /// Which account AWS takes us for. Changes nothing.
     Identity,
     /// A login for this registry. Changes nothing.
     Login {
         /// Its host, as in references.
         registry: String,
     },
-    /// That this repository exists.
+    /// Makes sure that this repository exists.
     Repository {
         /// The registry's host, as in references.
         registry: String,
@@ -58,14 +59,14 @@ pub enum Answer {
     },
     /// To [`Request::Repository`].
     Repository {
-        /// Whether it was made just now.
+        /// Whether it was created just now.
         created: bool,
     },
-    /// It can't be done.
+    /// The request failed.
     Failure(Failure),
 }
 
-/// Who we are to AWS.
+/// The account that AWS takes us for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The account's number.
@@ -74,7 +75,7 @@ pub struct Identity {
     pub region: String,
 }
 
-/// Why it can't be done.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What kind of failure it is: the configuration is wrong or missing, AWS refuses, or it can't be reached.
@@ -104,7 +105,7 @@ pub struct EcrRegistry {
     pub region: String,
 }
 
-/// Where the registries of a region are, by the beginning of its name: AWS has partitions with domains of their own.
+/// The domains of registries, by the beginning of the region's name: AWS has partitions with domains of their own.
 const DOMAINS: [(&str, &str); 4] = [
     ("cn-", "amazonaws.com.cn"),
     ("us-isob-", "sc2s.sgov.gov"),
@@ -113,8 +114,8 @@ const DOMAINS: [(&str, &str); 4] = [
 ];
 
 impl EcrRegistry {
-    /// Reads `ACCOUNT.dkr.ecr.REGION.amazonaws.com`, or the name of the same with IPv6, `ACCOUNT.dkr-ecr.REGION.on.aws`;
-    /// none where the host is no registry of Amazon's.
+    /// Reads `ACCOUNT.dkr.ecr.REGION.amazonaws.com`, or the name of the same registry with IPv6,
+    /// `ACCOUNT.dkr-ecr.REGION.on.aws`; `None` if the host is not a registry of Amazon's.
     pub fn parse(host: &str) -> Option<Self> {
         let old = [".dkr.ecr.", ".dkr.ecr-fips."];
         let new = [".dkr-ecr.", ".dkr-ecr-fips."];
@@ -138,7 +139,7 @@ impl EcrRegistry {
         })
     }
 
-    /// The host of a reference.
+    /// The registry's host, as in references.
     pub fn host(&self) -> String {
         format!("{}.dkr.ecr.{}.{}", self.account, self.region, domain_of(&self.region))
     }
@@ -151,9 +152,9 @@ fn domain_of(region: &str) -> &'static str {
         .map_or("amazonaws.com", |(_, domain)| domain)
 }
 
-/// The program, running. It ends with this value.
+/// The running program. It ends when this value is dropped.
 pub struct Aws {
-    // Dropped, it is killed.
+    // Killed when it is dropped.
     _child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
@@ -163,7 +164,7 @@ impl Aws {
     /// Starts it.
     ///
     /// # Errors
-    /// It is neither beside our own program nor on PATH.
+    /// If it is neither beside our own program nor on PATH.
     pub fn start() -> Result<Self> {
         let beside = std::env::current_exe()
             .ok()
@@ -191,10 +192,10 @@ impl Aws {
         })
     }
 
-    /// Who we are to AWS.
+    /// The account that AWS takes us for.
     ///
     /// # Errors
-    /// No or expired credentials, AWS out of reach.
+    /// No or expired credentials, or AWS can't be reached.
     pub async fn identity(&mut self) -> Result<Identity> {
         match self.ask(&Request::Identity).await? {
             Answer::Identity(identity) => Ok(identity),
@@ -214,7 +215,7 @@ impl Aws {
         }
     }
 
-    /// Makes sure that a repository exists; true where it was made just now.
+    /// Makes sure that a repository exists; true if it was created just now.
     ///
     /// # Errors
     /// As [`Aws::identity`], and AWS's refusal.

@@ -1,9 +1,9 @@
 //! Words of a shell: splitting a line of configuration into words, and quoting words for a line to paste.
 //!
-//! [`split`] is Python's `shlex.split`, by which `build_args`, `volumes` and their like have always been read.
-//! What [`quote`] and [`quote_keeping_variables`] give means the same to sh, bash and zsh, at a prompt with history
-//! expansion, too. The differential test `tests/shlex.rs` compares the former with Python, and asks the shells
-//! about the latter.
+//! [`split`] is Python's `shlex.split`, by which `build_args`, `volumes` and their like have always been read. What
+//! [`quote`] and [`quote_keeping_variables`] return means the same to sh, bash and zsh, at a prompt with history
+//! expansion, too. The differential test `tests/shlex.rs` compares [`split`] with Python, and gives the quoted words to
+//! the shells.
 //!
 //! ```
 //! use dock_client::shell;
@@ -35,7 +35,7 @@ pub enum SplitError {
 /// When the text ends inside quotes or after a backslash.
 pub fn split(text: &str) -> Result<Vec<String>, SplitError> {
     let mut words = Vec::new();
-    // `Some("")` is a word that was begun by quotes.
+    // `Some("")` is a word that has begun with quotes.
     let mut word: Option<String> = None;
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -76,8 +76,8 @@ pub fn split(text: &str) -> Result<Vec<String>, SplitError> {
 
 /// Quotes a word, where it needs to be, so that a shell reads it as this one argument.
 ///
-/// A word in front of the command is another matter: there, shells take `KEY=value` for an assignment. A NUL
-/// can't be part of any argument, and is left as it is.
+/// The command's own word is another matter: shells take a `KEY=value` in front of it for an assignment. A NUL can't be
+/// part of any argument, and is left as it is.
 pub fn quote(word: &str) -> Cow<'_, str> {
     if is_plain(word) {
         Cow::Borrowed(word)
@@ -124,7 +124,8 @@ pub fn quote_keeping_variables(word: &str) -> Cow<'_, str> {
         }
         match chars.next() {
             None => break,
-            // History expansion reaches into double quotes, and a backslash before it would stay in the word.
+            // History expansion also happens within double quotes, and a backslash before the `!` would stay in the
+            // word.
             Some('!') => quoted.push_str(r#""'!'""#),
             Some(c) if is_special_in_double_quotes(c) => quoted.extend(['\\', c]),
             Some(c) => quoted.push(c),
@@ -136,7 +137,7 @@ pub fn quote_keeping_variables(word: &str) -> Cow<'_, str> {
     Cow::Owned(enclose('"', &quoted))
 }
 
-/// Puts quotes around. A `^` at the beginning of a line is history expansion to bash, even inside of quotes; so
+/// Puts quotes around. bash takes a `^` at the beginning of a line for history expansion, even inside of quotes; so
 /// they are closed and opened again before it.
 fn enclose(quote: char, text: &str) -> String {
     let text = text.replace("\n^", &format!("\n{quote}{quote}^"));
@@ -156,7 +157,7 @@ fn is_plain(word: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c))
 }
 
-/// What keeps its meaning between double quotes, but for `!`, which no backslash takes it from.
+/// Characters that are special between double quotes, except `!`, which no backslash can protect there.
 fn is_special_in_double_quotes(c: char) -> bool {
     matches!(c, '$' | '`' | '"' | '\\')
 }

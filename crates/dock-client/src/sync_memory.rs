@@ -1,5 +1,6 @@
-//! Where this machine remembers what it synced with which dock: files of one stem for each project and dock, in `sync` below the
-//! state directory. What is in them is sync's own business but for one thing: where the workspace is, which an agent, too, looks up.
+//! Where this machine remembers what it synced with which dock: files of one stem for each project and dock, in `sync`
+//! below the state directory. Their content is sync's own business with one exception: the path of the workspace, which
+//! an agent looks up, too.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -18,21 +19,21 @@ pub const MANIFEST: &str = "manifest";
 /// The longest first line of a manifest that is read, in bytes.
 const LINE: u64 = 16 << 20;
 
-/// What of a manifest's first line is asked for here.
+/// The part of a manifest's first line that is read here.
 #[derive(Deserialize)]
 struct Header {
     dockerutils_sync: u32,
     workspace: String,
 }
 
-/// The files of a project's root and the dock of a moniker, without their extensions.
+/// The path of the files of a project's root and a dock's moniker, without their extensions.
 pub fn stem(state: &Path, root: &Path, moniker: &str) -> PathBuf {
     let key = [root.as_os_str().as_bytes(), b"\0", moniker.as_bytes()].concat();
     let name: String = hex(&Sha256::digest(&key)).chars().take(32).collect();
     state.join("sync").join(name)
 }
 
-/// Where the dock has the project's copy, if the two were ever in step: a path there.
+/// The path of the project's copy on the dock, if the two were ever in sync.
 pub fn workspace(state: &Path, root: &Path, moniker: &str) -> Option<String> {
     let file = File::open(stem(state, root, moniker).with_extension(MANIFEST)).ok()?;
     let mut line = Vec::new();

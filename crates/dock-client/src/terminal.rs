@@ -1,4 +1,5 @@
-//! The terminal that a command runs in: its size, its raw mode, what a person types unseen; and the three streams as they are, terminal or not.
+//! The terminal that a command runs in: its size, its raw mode, input without echo; and reading and writing the three
+//! streams, terminal or not.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,19 +8,19 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
-/// The size of the terminal that stdout is, rows and columns; zeros where it is none.
+/// The size of the terminal on stdout, rows and columns; zeros if stdout is not a terminal.
 pub fn size() -> (usize, usize) {
     tcgetwinsize(io::stdout()).map_or((0, 0), |size| (size.ws_row.into(), size.ws_col.into()))
 }
 
-/// Raw mode of a terminal, until this is dropped, by a panic too: keys arrive one by one, Ctrl-C among them.
+/// Raw mode of a terminal, until this is dropped, also by a panic: keys arrive one by one, Ctrl-C among them.
 pub struct RawMode {
     terminal: OwnedFd,
     before: Termios,
 }
 
 impl RawMode {
-    /// Turns it on for the terminal that stdin is; `None` where stdin is none.
+    /// Turns it on for the terminal on stdin; `None` if stdin is not a terminal.
     pub fn enter() -> Option<Self> {
         Self::of(io::stdin().as_fd())
     }
@@ -36,25 +37,25 @@ impl RawMode {
 
 impl Drop for RawMode {
     fn drop(&mut self) {
-        // A terminal that is gone needs no mending.
+        // A terminal that is gone needs no restoring.
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
     }
 }
 
-/// The longest line that a person types; a password is far shorter.
+/// The longest line that is read, in bytes; a password is much shorter.
 const LINE_LIMIT: usize = 4096;
 
-/// A terminal that does not show what is typed, until this is dropped, by an interruption too.
+/// A terminal that does not show what is typed, until this is dropped, also by an interruption.
 pub struct Silence {
     terminal: OwnedFd,
     before: Termios,
 }
 
 impl Silence {
-    /// Begins it. What was typed before was seen by all, and is thrown away: it is no password.
+    /// Turns the echo off. Input that was typed before was visible, and is discarded: it is not the password.
     ///
     /// # Errors
-    /// It is no terminal, or one that is gone.
+    /// If it is not a terminal, or one that is gone.
     pub fn of(terminal: impl AsFd) -> io::Result<Self> {
         let terminal = terminal.as_fd().try_clone_to_owned()?;
         let before = tcgetattr(&terminal)?;
@@ -67,18 +68,18 @@ impl Silence {
 
 impl Drop for Silence {
     fn drop(&mut self) {
-        // Half a password that nobody has read must not stand at the shell's next prompt. A terminal that is gone needs no
-        // mending.
+        // The unread half of a password must not appear at the shell's next prompt. A terminal that is gone needs no
+        // restoring.
         let _ = tcsetattr(&self.terminal, OptionalActions::Flush, &self.before);
-        // The line end that was typed was not shown either.
+        // The echo was off for the final line end, too.
         let _ = rustix::io::write(&self.terminal, b"\n");
     }
 }
 
-/// A line that a person types, without its end, byte by byte: what stands behind it is not ours. None where the input has
-/// ended, or the line is too long or no text.
+/// A line that the user types, without its end, read byte by byte: what follows it is not ours. `None` if the input has
+/// ended, or the line is too long or not UTF-8.
 ///
-/// It can't be cancelled: call it on a thread that nobody waits for.
+/// It can't be cancelled: call it on a thread that no one waits for.
 pub fn read_line(mut terminal: impl Read) -> Option<String> {
     let mut line = Vec::new();
     let mut byte = [0];
@@ -96,10 +97,10 @@ pub fn read_line(mut terminal: impl Read) -> Option<String> {
     String::from_utf8(line).ok()
 }
 
-/// Reads from one of our own streams, past interruptions. Nothing read is the end.
+/// Reads from one of our own streams, and retries after interruptions. Zero bytes mean the end.
 ///
-/// Who started us may have made the stream one that does not wait (rsync does, a shell's other job may): so it is waited
-/// for here.
+/// The process that started us may have made the stream non-blocking (rsync does, another job of the shell may): so
+/// this waits for data itself.
 ///
 /// # Errors
 /// What the operating system says.
@@ -113,7 +114,7 @@ pub fn read(from: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Writes all to one of our own streams; as [`read`].
+/// Writes everything to one of our own streams; as [`read`].
 ///
 /// # Errors
 /// What the operating system says.

@@ -1,14 +1,15 @@
-//! Text as a person gets it: what others wrote, made visible, and numbers of things.
+//! Text for users: texts of others, made safe to show, and numbers of things.
 //!
-//! Of the sequences of a terminal, only our own colours pass ([`COLOURS`]).
+//! Of all terminal sequences, only our own colours pass ([`COLOURS`]).
 
-/// How the styles begin: red, yellow, cyan, dim.
+/// How our styles begin: red, yellow, cyan, dim.
 pub const COLOURS: [&str; 4] = ["\x1b[1;31m", "\x1b[1;33m", "\x1b[36m", "\x1b[2m"];
-/// How all of them end.
+/// How every style ends.
 pub const RESET: &str = "\x1b[0m";
 
-/// Characters that a terminal obeys in place of showing them, or does not show: control characters, those that turn the direction
-/// of what follows (Unicode's bidirectional controls), those without width, separators of lines and paragraphs, tags.
+/// Characters that a terminal obeys instead of showing them, or does not show: control characters, those that change
+/// the direction of what follows (Unicode's bidirectional controls), those without width, separators of lines and
+/// paragraphs, tags.
 pub fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
@@ -16,7 +17,8 @@ pub fn is_invisible(c: char) -> bool {
             | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A text as a terminal gets it: of what [`is_invisible`], only line ends and tabs, and our own colours where there are colours.
+/// A text that is safe to print on a terminal: of the characters that [`is_invisible`] finds, only line ends and tabs
+/// stay, and our own colours if `colour` is set.
 pub fn shown(text: &str, colour: bool) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -43,15 +45,16 @@ pub fn shown(text: &str, colour: bool) -> String {
     shown
 }
 
-/// What follows a control sequence (ECMA-48, CSI) whose escape character is gone: compilers' messages have colours.
+/// The rest of a control sequence (ECMA-48, CSI) whose escape character was removed: compilers' messages have colours.
 fn without_sequence(text: &str) -> &str {
     let rest = text.strip_prefix('[').unwrap_or(text);
     let rest = rest.trim_start_matches(|c| matches!(c, '\x20'..='\x3f'));
     rest.strip_prefix(|c| matches!(c, '\x40'..='\x7e')).unwrap_or(rest)
 }
 
-/// Text of others on one line, as a cell of a table or a part of a line: what [`is_invisible`] is made visible, line ends and tabs,
-/// too. The printer does the rest; this is for what must not be more than one line.
+/// A text of others on one line, as a cell of a table or a part of a line: all characters that [`is_invisible`] finds
+/// are made visible, line ends and tabs, too. The printer does the rest; this is for text that must not take more than
+/// one line.
 pub fn visible(text: &str) -> String {
     let shown = shown(text, false);
     if !shown.contains(['\n', '\t']) {
@@ -60,7 +63,8 @@ pub fn visible(text: &str) -> String {
     shown.replace('\t', " ").replace('\n', "\u{fffd}")
 }
 
-/// A message of others on one line, for a cell: its lines are joined by blanks, and the rest is as [`visible`] shows it.
+/// A message of others on one line, for a cell: its lines are joined by blanks, and the rest is as [`visible`] shows
+/// it.
 pub fn one_line(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     visible(&lines.join(" "))

@@ -50,7 +50,7 @@ fn run(command: &[&str], input: &str) -> Vec<u8> {
     })
 }
 
-/// What Python makes of a list of texts, by a function `f` of one.
+/// What Python's function `f` returns for each of these texts.
 fn python(f: &str, texts: &[String]) -> Vec<Value> {
     let script = format!(
         "import json, os, re, shlex, sys\n{f}\n\
@@ -60,7 +60,7 @@ fn python(f: &str, texts: &[String]) -> Vec<Value> {
     serde_json::from_slice(&output).expect("python writes JSON")
 }
 
-/// The same mixtures of pieces in each run: what fails once fails again.
+/// The same random mixtures of pieces in each run: a failure can be repeated.
 fn mixtures(pieces: &[&'static str], count: usize) -> Vec<String> {
     let strategy = prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..12);
     let mut runner = TestRunner::deterministic();
@@ -68,7 +68,7 @@ fn mixtures(pieces: &[&'static str], count: usize) -> Vec<String> {
     (0..count).map(|_| next()).collect()
 }
 
-/// What each shell makes of words that have been quoted: one argument each, or the counts would differ.
+/// The arguments that each shell reads from words that have been quoted: one argument each, or the counts would differ.
 fn assert_read_as(words: &[String], quote: fn(&str) -> Cow<'_, str>, expected: &[String]) {
     let print: String = words
         .iter()
@@ -110,12 +110,12 @@ fn texts_split_as_by_shlex() {
         assert_eq!(&ours, theirs, "left is ours, right shlex's, for {text:?}");
         split += usize::from(theirs.is_array());
     }
-    // Both outcomes have been compared.
+    // Both outcomes occurred.
     assert_eq!(texts.len(), theirs.len());
     assert!((1000..9000).contains(&split), "{split}");
 }
 
-/// All that means something to a shell, without NUL, which is no part of any argument.
+/// All characters that mean something to a shell, without NUL, which can't be part of an argument.
 const WORDS: [&str; 60] = [
     "a", "b", "KEY", "é", "日", "0", "1", " ", "\t", "\n", "\r", "'", "'", "\"", "\"", "\\", "\\", "$", "$", "`", "!",
     "!", "!!", "!a", "!:0", "\n^a^b", "#", "~", "=", "==", "ls", "%", "%1", "*", "?", "[", "]", "{", "}", ",", "{a,b}",

@@ -1,4 +1,4 @@
-//! Connects to a dock as a command does, and asks the person at the terminal: `connect HOST ENGINE-SOCKET`.
+//! Connects to a dock as a command does, and asks the user at the terminal: `connect HOST ENGINE-SOCKET`.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ async fn main() -> ExitCode {
             Ok(()) => "connected".to_owned(),
             Err(error) => format!("failed: {error}"),
         },
-        // As a command does: what is under way is dropped.
+        // As in a command: when it is interrupted, what is under way is dropped.
         _ = tokio::signal::ctrl_c() => "interrupted".to_owned(),
     };
     match writeln!(std::io::stdout(), "{said}") {

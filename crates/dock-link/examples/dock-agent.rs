@@ -1,7 +1,8 @@
-//! An agent whose docks are this machine: what a program of agents has to do, and what the tests of processes run.
+//! An agent whose docks are this machine: shows what an agent's program has to do, and is what the tests of processes
+//! run.
 //!
-//! The host of a dock is what it does: `needs-password` asks for one (`open sesame`), and
-//! `needs-password-soon` waits a second for it; `down` can't be reached.
+//! The host of a dock decides how it behaves: `needs-password` asks for a password (`open sesame`), and
+//! `needs-password-soon` waits a second before that; `down` can't be reached.
 
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What a supervisor gives its worker: the sockets and the lock as descriptors, the dock in words, over the socket that is
-//! the worker's stdin. The socket stays open: its end tells the worker that the supervisor has gone.
+//! What a supervisor gives its worker: the sockets and the lock as descriptors, the dock as text, over the socket that
+//! is the worker's stdin. The socket stays open: its end tells the worker that the supervisor has gone.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
@@ -13,9 +13,9 @@ use rustix::net::{
     recvmsg, sendmsg,
 };
 
-/// How many descriptors are given: the control socket, the engine's, the lock.
+/// How many descriptors are passed: the control socket, the engine's, the lock.
 const DESCRIPTORS: usize = 3;
-/// The longest description of a dock.
+/// The longest description of a dock, in bytes.
 const LONGEST: usize = 1024 * 1024;
 
 /// The descriptors of an agent.
@@ -25,11 +25,11 @@ pub(crate) struct Descriptors {
     pub(crate) control: OwnedFd,
     /// Listens for docker clients.
     pub(crate) engine: OwnedFd,
-    /// Locked for as long as one process has it open.
+    /// Locked for as long as a process has it open.
     pub(crate) lock: OwnedFd,
 }
 
-/// Gives all to the worker behind `to`.
+/// Gives all of them to the worker behind `to`.
 pub(crate) fn give(mut to: &UnixStream, descriptors: &Descriptors, start: &Start) -> io::Result<()> {
     let text = serde_json::to_vec(start)?;
     let length = u32::try_from(text.len()).map_err(io::Error::other)?.to_be_bytes();
@@ -48,12 +48,12 @@ pub(crate) fn give(mut to: &UnixStream, descriptors: &Descriptors, start: &Start
     to.write_all(&text)
 }
 
-/// Takes all from the supervisor behind `from`.
+/// Takes all of them from the supervisor behind `from`.
 pub(crate) fn take(mut from: &UnixStream) -> io::Result<(Descriptors, Start)> {
     let mut length = [0; 4];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    // Children of ours (ssh and what it starts) must not have them.
+    // Our children (ssh and what it starts) must not inherit them.
     #[cfg(target_os = "linux")]
     let flags = RecvFlags::CMSG_CLOEXEC;
     #[cfg(not(target_os = "linux"))]

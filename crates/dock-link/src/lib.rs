@@ -1,19 +1,20 @@
 //! What the agents of docks share, whatever carries their bytes.
 //!
 //! An agent is two processes of one program ([`program::main`]). The *supervisor* makes the sockets and keeps them; the
-//! *worker*, its child, serves them, and is started again when it dies: connections wait in the sockets' queues meanwhile.
-//! Both hold one lock, so that there is one agent, whichever of them is killed: a worker without a supervisor goes on.
+//! *worker*, its child, serves them, and is started again when it dies: connections wait in the sockets' queues
+//! meanwhile. Both hold one lock, so that there is only one agent, whichever of them is killed: a worker without a
+//! supervisor goes on.
 //!
 //! - [`transport`]: the one trait of what carries the bytes;
 //! - [`program`]: the main function: supervisor or worker; `supervisor`, and what it hands to its worker, `handover`;
 //! - [`service`]: both sockets, and how long to live;
-//! - [`link`]: the connection to the dock: made when it is needed, mended when it breaks, dropped when it is idle;
-//! - [`prompts`]: questions to the person who waits for a link;
-//! - `ports`: what containers publish on the dock answers here, too;
-//! - `mounts`: what containers mount of the dock, and this machine's was meant;
+//! - [`link`]: the connection to the dock: made when it is needed, restored when it breaks, dropped when it is idle;
+//! - [`prompts`]: questions to the user who waits for a link;
+//! - `ports`: makes what containers publish on the dock answer here, too;
+//! - `mounts`: reports containers that mount a path of the dock where one of this machine was meant;
 //! - `relay`: bytes from here to the dock and back;
-//! - `shells`: which docked shells it lives for;
-//! - [`timing`]: every time limit; [`log`]: what happened, bounded.
+//! - `shells`: the docked shells that the agent lives for;
+//! - [`timing`]: every time limit; [`log`]: what happened, limited in size.
 
 #![cfg_attr(
     test,
@@ -24,7 +25,6 @@ mod handover;
 pub mod link;
 pub mod log;
 mod mounts;
-mod mutex;
 pub mod ports;
 pub mod program;
 pub mod prompts;

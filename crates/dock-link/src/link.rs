@@ -1,10 +1,12 @@
-//! The link to a dock: made when something needs it, one at a time; mended when it breaks; dropped when it is idle.
+//! The link to a dock: made when something needs it, one at a time; restored when it breaks; dropped when it is idle.
 //!
-//! A link that is outdated ([`Transport::outdated`]) is left to the streams that it carries, and ends with the last of them.
+//! A link that is outdated ([`Transport::outdated`]) is kept for the streams that it carries, and ends with the last of
+//! them.
 //!
-//! Who needs a link waits for the one that is being made, and shares its fate. A link that never stood is tried once. One
-//! that stood and broke is tried again, with growing pauses, for as long as the first who waits is patient; who comes
-//! later in the same outage waits for one attempt, so that no chain of commands waits half a minute each.
+//! A caller that needs a link waits for the one that is being made, and shares its result. A link that was never up is
+//! tried once. One that was up and broke is tried again, with growing pauses, for as long as the first caller that
+//! waits is patient; a caller that comes later in the same outage waits for one attempt, so that a chain of commands
+//! does not wait half a minute for each.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,22 +18,22 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::log::Log;
-use crate::mutex::lock;
 use crate::prompts::Prompts;
 use crate::timing::Timing;
 use crate::transport::{Connection, Connector, Transport, TransportError, TransportErrorKind};
+use dock_client::mutex::lock;
 
-/// How often the time limit of an attempt looks whether a person still thinks.
+/// How often the time limit of an attempt checks whether the user is still answering.
 const THINKING: Duration = Duration::from_millis(500);
 
-/// How long who opens something waits for a link.
+/// How long a caller that opens something waits for a link.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenOptions {
-    /// Since when it waits.
+    /// When the caller began to wait.
     pub arrival: Instant,
-    /// How long it waits for a link that broke to be mended.
+    /// How long it waits for a broken link to be restored.
     pub patience: Duration,
-    /// Whether it can answer questions, and so makes another attempt where they were in the way.
+    /// Whether it can answer questions, and so makes another attempt if the last one failed for want of answers.
     pub answers: bool,
 }
 
@@ -46,23 +48,23 @@ struct Shared<C: Connector> {
     timing: Timing,
     log: Log,
     phase: watch::Sender<Phase<C::Transport>>,
-    /// Whether a link ever stood: then the dock is right, and only the way to it is out of order.
+    /// Whether a link was ever up: then the dock's data is right, and only the way to it is out of order.
     stood: AtomicBool,
 }
 
-/// A link that stands, or stood.
+/// A link that is up, or was.
 pub struct Live<T> {
     transport: T,
     since: Instant,
-    /// When the far side last showed that it is there.
+    /// When the dock last showed that it is there.
     seen: Mutex<Instant>,
-    /// Why it is over.
+    /// Why the link is over.
     over: watch::Sender<Option<TransportError>>,
-    /// Told when another link takes its place while it stands.
+    /// Notified when another link replaces this one while it is still up.
     left: Notify,
 }
 
-/// Tells when the link under a stream is over.
+/// Tells why and when the link under a stream is over.
 pub type Over = watch::Receiver<Option<TransportError>>;
 
 enum Phase<T> {
@@ -71,7 +73,7 @@ enum Phase<T> {
     /// Being made.
     Connecting,
     Up(Arc<Live<T>>),
-    /// It stood, and broke; nobody has tried since.
+    /// It was up, and broke; no attempt was made since.
     Broken(TransportError),
     /// It could not be made.
     Down(Outage),
@@ -105,7 +107,7 @@ impl<T> Live<T> {
         *lock(&self.seen) = Instant::now();
     }
 
-    /// Goes on until nothing is carried any more.
+    /// Keeps the link until it carries nothing any more.
     async fn run_out(self: &Arc<Self>, log: &Log)
     where
         T: Transport,
@@ -114,20 +116,21 @@ impl<T> Live<T> {
             tokio::select! {
                 () = self.over.closed() => {}
                 error = self.transport.lost() => {
-                    log.line(format!("the link that was left is over: {error}"));
+                    log.line(format!("the outdated link is over: {error}"));
                     self.over.send_replace(Some(error));
                     return;
                 }
             }
-            // Who is about to open something on it has it, too.
+            // A caller that is about to open something on it also has a reference.
             if Arc::strong_count(self) == 1 {
-                return log.line("the link that was left carries nothing any more");
+                return log.line("the outdated link carries nothing any more");
             }
             sleep(THINKING).await;
         }
     }
 
-    /// Whether nothing was heard for so long. Then a command, which can't be run twice, is not entrusted to it unseen.
+    /// Whether the dock was not heard from for this long. Such a link is checked before it is entrusted with a command,
+    /// which can't be run twice.
     fn is_quiet(&self, time: Duration) -> bool {
         lock(&self.seen).elapsed() > time
     }
@@ -156,7 +159,7 @@ impl<C: Connector> Link<C> {
         }
     }
 
-    /// Opens a stream. It is told when the link under it is over.
+    /// Opens a stream, and returns with it what tells that the link under it is over.
     ///
     /// # Errors
     /// The link's, and the dock's refusal of this target.
@@ -180,7 +183,7 @@ impl<C: Connector> Link<C> {
                     live.see();
                     return Ok((connection, over));
                 }
-                // A command may have begun, and must not run twice; the others have sent nothing yet.
+                // A command may have begun, and must not run twice; the other streams have sent nothing yet.
                 Err(error) if matches!(target, Target::Exec(_)) || error.kind != TransportErrorKind::Unreachable => {
                     return Err(error);
                 }
@@ -198,7 +201,7 @@ impl<C: Connector> Link<C> {
         if let Ok(opened) = timeout(timing.open, &mut opening).await {
             return opened;
         }
-        // Either the dock is busy, or the link is dead and does not know it yet.
+        // Either the dock is busy, or the link is dead and that was not noticed yet.
         self.check_since(live, began).await?;
         let rest = timing.open_at_most.saturating_sub(timing.open);
         timeout(rest, &mut opening).await.unwrap_or_else(|_| {
@@ -207,15 +210,13 @@ impl<C: Connector> Link<C> {
                     "the dock did not open the connection within {} s",
                     timing.open_at_most.as_secs()
                 ),
-                hint: Some(
-                    "it answers otherwise; look at its load, and at the engine's log (journalctl -u docker)".into(),
-                ),
+                hint: Some("the link works; check the dock's load, and its engine's log (journalctl -u docker)".into()),
                 kind: TransportErrorKind::Refused,
             })
         })
     }
 
-    /// Waits until the link stands.
+    /// Waits until the link is up.
     ///
     /// # Errors
     /// Why it can't be made.
@@ -233,7 +234,7 @@ impl<C: Connector> Link<C> {
                 Phase::Down(outage) => match shared.verdict(options, &outage) {
                     RetryDecision::Now => self.attempt(Some(outage)),
                     RetryDecision::At(pause) => {
-                        // Another may begin meanwhile.
+                        // Another caller may begin an attempt meanwhile.
                         tokio::select! {
                             () = sleep_until(pause) => self.attempt(Some(outage)),
                             changed = phases.changed() => if changed.is_err() { return Err(outage.error) },
@@ -242,19 +243,19 @@ impl<C: Connector> Link<C> {
                     RetryDecision::Never => return Err(outage.error),
                 },
                 Phase::Connecting => {
-                    // The sender is in `shared`, which we hold.
+                    // The sender can't be gone: it is in `shared`, which we hold.
                     let _ = phases.changed().await;
                 }
             }
         }
     }
 
-    /// Makes an attempt, unless there is one.
+    /// Makes an attempt, unless one is under way.
     fn attempt(&self, outage: Option<Outage>) {
         let claimed = self.shared.phase.send_if_modified(|phase| {
             let free = match phase {
                 Phase::Idle | Phase::Broken(_) => outage.is_none(),
-                // The very failure that led here: another that came since has a say of its own.
+                // Only for the failure that this caller saw: after a newer one, it decides anew.
                 Phase::Down(now) => outage.as_ref().is_some_and(|then| then.ended == now.ended),
                 Phase::Connecting | Phase::Up(_) => false,
             };
@@ -267,7 +268,7 @@ impl<C: Connector> Link<C> {
             return;
         }
         let link = self.clone();
-        // In a task of its own: who waits may leave, and others wait on.
+        // In a task of its own: the caller may leave while others still wait.
         tokio::spawn(async move {
             let mut giving_up = GivingUp(&link.shared, true);
             let began = Instant::now();
@@ -310,7 +311,7 @@ impl<C: Connector> Link<C> {
             let mut over = live.over.subscribe();
             let lost = tokio::select! {
                 error = live.transport.lost() => Some(error),
-                // Taken down by us.
+                // We dropped the link ourselves.
                 _ = ended(&mut over) => None,
                 () = live.left.notified() => {
                     drop(over);
@@ -323,7 +324,7 @@ impl<C: Connector> Link<C> {
         });
     }
 
-    /// Leaves a link to what it carries: the next stream has another.
+    /// Keeps a link only for what it carries: the next stream gets a new one.
     fn leave(&self, live: &Arc<Live<C::Transport>>, why: &str) {
         let is_current = self.shared.phase.send_if_modified(|phase| {
             let is_current = matches!(phase, Phase::Up(current) if Arc::ptr_eq(current, live));
@@ -333,24 +334,25 @@ impl<C: Connector> Link<C> {
             is_current
         });
         if is_current {
-            self.shared
-                .log
-                .line(format!("the link is left to what it carries: {why}"));
+            self.shared.log.line(format!(
+                "the link is outdated, and kept only for what it carries: {why}"
+            ));
             live.left.notify_one();
         }
     }
 
-    /// Waits until new streams are opened on another link than that of `over`, which may stand as long as it carries something.
+    /// Waits until new streams are opened on another link than that of `over`, which may stay up as long as it carries
+    /// something.
     pub async fn left(&self, over: &Over) {
         let mut phases = self.shared.phase.subscribe();
         let is_of = |live: &Live<C::Transport>| live.over.subscribe().same_channel(over);
-        // The sender is in `shared`, which we hold.
+        // The sender can't be gone: it is in `shared`, which we hold.
         let _ = phases
             .wait_for(|phase| !matches!(phase, Phase::Up(live) if is_of(live)))
             .await;
     }
 
-    /// Whether the link gives a sign of life, and how soon; one that doesn't is lost.
+    /// Checks the link and returns the round trip; a link that gives no sign of life is lost.
     ///
     /// # Errors
     /// Why it is lost.
@@ -358,7 +360,7 @@ impl<C: Connector> Link<C> {
         self.check_since(live, Instant::now()).await
     }
 
-    /// [`Link::check`] for who has waited for the dock since then: so long is said.
+    /// [`Link::check`] for a caller that has waited for the dock since `began`: the error names the time since then.
     async fn check_since(&self, live: &Arc<Live<C::Transport>>, began: Instant) -> Result<Duration, TransportError> {
         let limit = self.shared.timing.check;
         let error = match timeout(limit, live.transport.check()).await {
@@ -376,17 +378,18 @@ impl<C: Connector> Link<C> {
         Err(error)
     }
 
-    /// Waits until the dock shows that it is there, by the link that stands or by one that is made anew. Of a link that rests
-    /// nothing is expected. A silent link is left alone: what it carries goes on when it is heard again.
+    /// Waits until the dock shows that it is there, over the link that is up or one that is made anew. If no link is
+    /// needed now, this returns at once. A silent link is kept: what it carries goes on when the dock is heard from
+    /// again.
     ///
     /// # Errors
     /// Why no link can be made.
-    pub async fn alive(&self, wish: OpenOptions) -> Result<(), TransportError> {
+    pub async fn alive(&self, options: OpenOptions) -> Result<(), TransportError> {
         loop {
             if matches!(*self.shared.phase.borrow(), Phase::Idle) {
                 return Ok(());
             }
-            let live = self.up(wish).await?;
+            let live = self.up(options).await?;
             let mut over = live.over.subscribe();
             tokio::select! {
                 life = live.transport.life() => match life {
@@ -394,7 +397,7 @@ impl<C: Connector> Link<C> {
                         live.see();
                         return Ok(());
                     }
-                    // It is about to be over.
+                    // The link is about to be over.
                     Err(_) => sleep(THINKING).await,
                 },
                 _ = ended(&mut over) => {}
@@ -402,10 +405,10 @@ impl<C: Connector> Link<C> {
         }
     }
 
-    /// Checks a link that stands, and drops it where it is dead: after this machine slept.
+    /// Checks the link if it is up, and drops it if it is dead: for use after this machine slept.
     pub async fn examine(&self) {
         if let Some(live) = self.live() {
-            // What fails is lost, which is all that there is to do.
+            // A link that fails the check is dropped there; there is no more to do.
             let _ = self.check(&live).await;
         }
     }
@@ -414,7 +417,7 @@ impl<C: Connector> Link<C> {
         self.end(live, error.clone(), Phase::Broken(error));
     }
 
-    /// Drops the link, if it stands: nothing needs it now.
+    /// Drops the link, if it is up: nothing needs it now.
     pub fn rest(&self) {
         if let Some(live) = self.live() {
             self.end(&live, unreachable_dock("the link was idle".to_owned()), Phase::Idle);
@@ -435,14 +438,14 @@ impl<C: Connector> Link<C> {
         }
     }
 
-    /// Waits until somebody has made the link stand.
+    /// Waits until the link is up, without making it.
     pub async fn standing(&self) {
         let mut phases = self.shared.phase.subscribe();
-        // The sender is in `shared`, which we hold.
+        // The sender can't be gone: it is in `shared`, which we hold.
         let _ = phases.wait_for(|phase| matches!(phase, Phase::Up(_))).await;
     }
 
-    /// Whether it was dropped because nothing needed it. One that was never made rests, too, unless it ever is needed.
+    /// Whether the link was dropped because nothing needed it. False for a link that was never up.
     pub fn rests(&self) -> bool {
         self.shared.stood.load(Ordering::Acquire) && matches!(*self.shared.phase.borrow(), Phase::Idle)
     }
@@ -454,7 +457,7 @@ impl<C: Connector> Link<C> {
         }
     }
 
-    /// How the link is. With `measure`, a round trip is made where it stands.
+    /// The status of the link. With `measure`, the round trip is measured if the link is up.
     pub async fn status(&self, measure: bool) -> wire::LinkStatus {
         let phase = self.shared.phase.borrow().clone();
         match phase {
@@ -500,7 +503,7 @@ impl<C: Connector> Shared<C> {
         }
     }
 
-    /// What the failure of others means for who came at `options.arrival`.
+    /// What a failed attempt, perhaps another caller's, means for a caller that came at `options.arrival`.
     fn verdict(&self, options: OpenOptions, outage: &Outage) -> RetryDecision {
         let timing = &self.timing;
         let stood = self.stood.load(Ordering::Acquire);
@@ -530,7 +533,8 @@ impl<C: Connector> Shared<C> {
 }
 
 impl<C: Connector> Link<C> {
-    /// Says that something changed on this side, such as a new ssh-agent: what only a person could mend may work now.
+    /// Permits a new attempt because something changed on this side, such as a new ssh-agent: what failed for want of
+    /// the user may work now.
     pub fn forgive(&self) {
         self.shared.phase.send_if_modified(|phase| {
             let closed = matches!(phase, Phase::Down(outage) if outage.error.kind == TransportErrorKind::NeedsPerson);
@@ -548,7 +552,7 @@ enum RetryDecision {
     Never,
 }
 
-/// An attempt whose task panics must not leave everybody waiting for it.
+/// If an attempt's task panics, this ends the wait of its callers.
 struct GivingUp<'a, C: Connector>(&'a Shared<C>, bool);
 
 impl<C: Connector> Drop for GivingUp<'_, C> {

@@ -1,7 +1,7 @@
-//! What an agent did, in a file that does not grow without bounds.
+//! What an agent did, in a file of limited size.
 //!
-//! Both processes of an agent write to it, seldom: each line opens the file anew, so that it does not matter who has moved
-//! it aside. No secret is ever given to it.
+//! Both processes of an agent write to it, seldom: each line opens the file anew, so that it does not matter which
+//! process has moved it aside. No secret is ever given to it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,9 +11,9 @@ use std::path::PathBuf;
 use dock_client::agent::paths::AgentPaths;
 use dock_client::text::visible;
 
-/// Past this size the log becomes the old log, and the one before that is gone.
+/// Past this size, in bytes, the log becomes the old log, and replaces the previous old log.
 const LIMIT: u64 = 512 * 1024;
-/// The longest line: what a dock says is no reason to fill it.
+/// The longest line: a dock must not be able to fill the log.
 const LINE: usize = 2000;
 
 /// A log. Cheap to clone.
@@ -26,7 +26,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log of the agent at this place, for the part of it that is called `who`.
+    /// The log of the agent with these paths, for the part of it that is called `who`.
     pub fn of(paths: &AgentPaths, who: &'static str) -> Self {
         Self {
             file: paths.log_file(),
@@ -36,7 +36,7 @@ impl Log {
         }
     }
 
-    /// Has the log take what this process writes to stderr, from now on: panics, and what libraries say.
+    /// Redirects this process's stderr into the log, from now on: panics, and messages of libraries.
     ///
     /// # Errors
     /// What the operating system says.
@@ -45,7 +45,7 @@ impl Log {
         Ok(rustix::stdio::dup2_stderr(self.open()?)?)
     }
 
-    /// Writes a line. A full disk is no reason to stop serving.
+    /// Writes a line. A full disk must not stop the service.
     pub fn line(&self, text: impl AsRef<str>) {
         let _ = self.try_line(text.as_ref());
     }

@@ -1,10 +1,11 @@
-//! Says where a container of plain docker or compose mounts a directory of the dock, and this machine's was meant.
+//! Reports containers of plain docker or compose that mount a directory of the dock where one of this machine was
+//! meant.
 //!
-//! A docker client turns `-v "$PWD":/app` into a path of this machine, which an engine far away takes for one of its own:
-//! what is not there it makes, empty. `run-image` mounts the project's copy in its place; other clients are not changed.
-//! So each path that a creation mounts ([`crate::ports::http_observer`]) and that is on this machine is looked for on the dock,
-//! and the user hears of it, in the log and at the next prompt of the docked shell: where the dock has none or an empty
-//! one, and where the path lies in a project that has its copy elsewhere.
+//! A docker client turns `-v "$PWD":/app` into a path of this machine, which a remote engine takes for one of its own:
+//! if the path does not exist there, the engine creates an empty directory. `run-image` mounts the project's copy
+//! instead; other clients are not changed. So each path that a new container mounts ([`crate::ports::http_observer`])
+//! and that exists on this machine is looked for on the dock, and the user is told, in the log and at the next prompt
+//! of the docked shell: if it is missing or empty on the dock, and if it lies in a project that has its copy elsewhere.
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use dock_client::agent::holder::lineage;
 use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::target::{Exec, RemoteCommand, Target};
+use dock_client::private_file;
 use dock_client::sync_memory;
 use dock_client::text::visible;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,29 +27,29 @@ use tokio::time::{Instant, timeout};
 
 use crate::link::{Link, OpenOptions};
 use crate::log::Log;
-use crate::mutex::lock;
-use crate::shells::{Shells, write_private};
+use crate::shells::Shells;
 use crate::transport::{Connector, TransportError};
+use dock_client::mutex::lock;
 
-/// So many creations wait to be looked at; more, and the rest is not.
+/// How many created containers may wait to be checked; further ones are not checked.
 const WAITING: usize = 16;
-/// How long the dock may take to say what it has.
+/// How long the dock may take to answer.
 const LIMIT: Duration = Duration::from_secs(20);
 /// How long this machine may take: a path may lie on a file system that hangs.
 const LIMIT_HERE: Duration = Duration::from_secs(10);
-/// What is said of a path is not said again to the same shell for so long.
+/// How long a notice about a path is not repeated to the same shell.
 const SAID: Duration = Duration::from_secs(10 * 60);
-/// So many paths are remembered as said.
+/// How many such paths are remembered.
 const REMEMBERED: usize = 256;
 /// The most that waits for a prompt, in bytes.
 const NOTICE: u64 = 4096;
-/// The most that the dock may say, for each path.
+/// The longest answer of the dock for one path, in bytes.
 const WORD: u64 = 16;
-/// What a login shell may say before, in bytes.
+/// The most that a login shell may print before the answers, in bytes.
 const GREETING: u64 = 64 * 1024;
 
-/// Says of each path whether there is `none`, an `empty` directory, or `something`. The engine may have made the directory
-/// meanwhile, so an empty one is as good as none.
+/// Prints for each path whether there is `none`, an `empty` directory, or `something`. The engine may have created the
+/// directory meanwhile, so an empty one is treated as missing.
 const LOOK: &str = r#"for p; do
 if [ ! -e "$p" ]; then echo none
 elif [ ! -d "$p" ] || [ ! -r "$p" ] || [ -n "$(ls -A "$p" 2>/dev/null | head -c 1)" ]; then echo something
@@ -55,7 +57,7 @@ else echo empty
 fi
 done"#;
 
-/// What is mounted through one agent.
+/// The mounts of containers that are created through one agent.
 pub(crate) struct Mounts {
     moniker: String,
     paths: AgentPaths,
@@ -63,29 +65,29 @@ pub(crate) struct Mounts {
     shells: Arc<Mutex<Shells>>,
     seen: Sender<Seen>,
     said: Mutex<HashMap<(Option<i32>, String), Instant>>,
-    /// Held while a notice is written: what was left before stays in it.
+    /// Held while a notice is written, so that notices from before stay in it.
     leaving: Mutex<()>,
 }
 
-/// What a container mounts, and the docked shells that are to hear of it.
+/// What a container mounts, and the docked shells that are to be told.
 #[derive(Debug)]
 pub(crate) struct Seen {
     sources: Vec<String>,
     shells: Vec<i32>,
 }
 
-/// A path that is on this machine.
+/// A path that exists on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Here {
     source: String,
-    /// Where the dock has the copy, if it lies in a project that was synced with this dock.
+    /// The path of the copy on the dock, if it lies in a project that was synced with this dock.
     copy: Option<String>,
-    /// Whether there is anything in it.
+    /// Whether the path has any content.
     holds: bool,
 }
 
 impl Mounts {
-    /// Nothing is mounted yet. What is seen is to be given to [`Mounts::run`].
+    /// Without any mounts yet. The receiver is for [`Mounts::run`].
     pub(crate) fn new(
         moniker: String,
         paths: AgentPaths,
@@ -102,14 +104,14 @@ impl Mounts {
             said: Mutex::default(),
             leaving: Mutex::default(),
         };
-        // An agent that was killed may have left some.
+        // An agent that was killed may have left notices.
         mounts.clean();
         (Arc::new(mounts), seeing)
     }
 
-    /// Takes note of what a container is to mount, for which this process asked. Waits for nothing.
+    /// Notes what a container is to mount; `client` is the process that asked for it. Waits for nothing.
     pub(crate) fn see(&self, sources: Vec<String>, client: Option<i32>) {
-        // Now: the client ends soon, and nobody knows its shell then.
+        // At once: the client ends soon, and its shell can't be found then.
         let line = client.map(lineage).unwrap_or_default();
         let mut shells: Vec<i32> = lock(&self.shells).holders.iter().map(|holder| holder.pid).collect();
         if let Some(own) = line.iter().find(|pid| shells.contains(pid)) {
@@ -117,11 +119,11 @@ impl Mounts {
         }
         if let Err(TrySendError::Full(_)) = self.seen.try_send(Seen { sources, shells }) {
             self.log
-                .line("too many containers were made at once to look at what they mount");
+                .line("too many containers were made at once to check what they mount");
         }
     }
 
-    /// Looks at what was seen, for ever.
+    /// Checks the mounts that were noted, for ever.
     pub(crate) async fn run<C: Connector>(self: Arc<Self>, link: Link<C>, mut seeing: Receiver<Seen>) {
         while let Some(Seen { sources, shells }) = seeing.recv().await {
             let mounts = Arc::clone(&self);
@@ -134,9 +136,9 @@ impl Mounts {
             }
             let there = match timeout(LIMIT, look(&link, &here)).await {
                 Ok(Ok(there)) => there,
-                // What is known without the dock counts all the same.
+                // What is known without the dock is reported all the same.
                 Ok(Err(cause)) => {
-                    self.log.line(format!("what containers mount is not known: {cause}"));
+                    self.log.line(format!("the mounted paths can't be checked: {cause}"));
                     vec![String::new(); here.len()]
                 }
                 Err(_) => vec![String::new(); here.len()],
@@ -150,7 +152,7 @@ impl Mounts {
         }
     }
 
-    /// Which of these paths are on this machine.
+    /// Those of these paths that exist on this machine.
     fn here(&self, sources: Vec<String>) -> Vec<Here> {
         sources
             .into_iter()
@@ -158,18 +160,18 @@ impl Mounts {
                 let real = fs::canonicalize(&source).ok()?;
                 let holds = match fs::read_dir(&real) {
                     Ok(mut entries) => entries.next().is_some(),
-                    // A file, or a directory that only others may read.
+                    // A file, or a directory that this user can't read.
                     Err(_) => true,
                 };
                 let copy = self.copy(&real).filter(|copy| *copy != source);
                 Some(Here { source, copy, holds })
             })
-            // Of one that is empty here, too, nothing is missed.
+            // If the directory is empty here, too, nothing is missed.
             .filter(|here| here.holds || here.copy.is_some())
             .collect()
     }
 
-    /// Where the copy of a project's path is on the dock.
+    /// The path of a project path's copy on the dock.
     fn copy(&self, path: &Path) -> Option<String> {
         path.ancestors().find_map(|root| {
             let workspace = sync_memory::workspace(self.paths.state_directory(), root, &self.moniker)?;
@@ -190,7 +192,7 @@ impl Mounts {
                 .map(|(_, line)| format!("dock: {line}\n"))
                 .collect();
             if let Err(cause) = self.leave(*shell, &text) {
-                self.log.line(format!("a shell can't be told: {cause}"));
+                self.log.line(format!("a notice can't be written: {cause}"));
             }
         }
         for (source, line) in lines {
@@ -200,7 +202,7 @@ impl Mounts {
         }
     }
 
-    /// Whether a path was not spoken of for some time: to a shell, or in the log.
+    /// Whether there was no recent notice about a path: to a shell, or in the log.
     fn is_news(&self, to: Option<i32>, source: &str) -> bool {
         let mut said = lock(&self.said);
         said.retain(|_, when| when.elapsed() < SAID);
@@ -210,12 +212,12 @@ impl Mounts {
         said.insert((to, source.to_owned()), Instant::now()).is_none()
     }
 
-    /// Says this at the next prompt of every docked shell; gives how many there are.
+    /// Shows this line at the next prompt of every docked shell; returns how many there are.
     pub(crate) fn tell_all(&self, line: &str) -> usize {
         let shells: Vec<i32> = lock(&self.shells).holders.iter().map(|holder| holder.pid).collect();
         for shell in &shells {
             if let Err(cause) = self.leave(*shell, &format!("dock: {}\n", visible(line))) {
-                self.log.line(format!("a shell can't be told: {cause}"));
+                self.log.line(format!("a notice can't be written: {cause}"));
             }
         }
         shells.len()
@@ -239,17 +241,17 @@ impl Mounts {
             Ok(_) => fs::read(&file)?,
             Err(_) => Vec::new(),
         };
-        write_private(&file, &[&before, text.as_bytes()].concat())
+        private_file::replace_quickly(&file, &[&before, text.as_bytes()].concat())
     }
 
-    /// Forgets what was to be said to this shell: another one may have had its number.
+    /// Forgets the notices for this shell: an earlier one may have had its number.
     pub(crate) fn forget(&self, shell: i32) {
-        // There seldom is one.
+        // There seldom is a file.
         let _ = fs::remove_file(self.paths.notice_file(shell));
         lock(&self.said).retain(|(to, _), _| *to != Some(shell));
     }
 
-    /// Removes what was to be said to shells that are gone.
+    /// Removes the notices for shells that are gone.
     pub(crate) fn clean(&self) {
         let alive: Vec<i32> = lock(&self.shells).holders.iter().map(|holder| holder.pid).collect();
         for (shell, _) in self.paths.notice_files() {
@@ -260,26 +262,26 @@ impl Mounts {
     }
 }
 
-/// What there is to say of a path, by what the dock says of it; `None` where the mount may well be meant.
+/// The notice about a path, from what the dock has there; `None` if the mount may well be meant.
 fn sentence(here: &Here, there: &str, moniker: &str) -> Option<String> {
     let (source, moniker) = (visible(&here.source), visible(moniker));
     let is_missing = matches!(there, "none" | "empty");
     Some(match &here.copy {
         Some(copy) => format!(
-            "a mount of {source} is {moniker}'s own{}, not this machine's; the project's copy there is {} (sync-up renews it, \
-             run-image mounts it)",
-            if is_missing { ", with nothing in it" } else { "" },
+            "a mount of {source} leads to that path on {moniker}{}, not to this machine's; the project's copy there is \
+             {} (sync-up renews it, run-image mounts it)",
+            if is_missing { ", where it is empty" } else { "" },
             visible(copy)
         ),
         None if is_missing => format!(
-            "a mount of {source} is {moniker}'s own, with nothing in it, not this machine's (run-image sends a project and \
-             mounts its copy)"
+            "a mount of {source} leads to that path on {moniker}, where it is empty, not to this machine's (run-image \
+             sends a project and mounts its copy)"
         ),
         None => return None,
     })
 }
 
-/// Asks the dock what it has of these paths: a word for each.
+/// Asks the dock what it has at these paths: one word for each.
 async fn look<C: Connector>(link: &Link<C>, here: &[Here]) -> Result<Vec<String>, TransportError> {
     let words = ["sh", "-c", LOOK, "sh"].into_iter();
     let paths = here.iter().map(|here| here.source.as_str());
@@ -296,11 +298,11 @@ async fn look<C: Connector>(link: &Link<C>, here: &[Here]) -> Result<Vec<String>
     let _ = connection.stream.shutdown().await;
     let mut text = Vec::new();
     let most = GREETING + WORD * here.len() as u64;
-    // What was read before it broke is short of words.
+    // If the connection breaks, the missing words are filled in below.
     let _ = connection.stream.take(most).read_to_end(&mut text).await;
     let text = String::from_utf8_lossy(&text);
     let said: Vec<&str> = text.lines().collect();
-    // A login shell's greeting comes before.
+    // A login shell's greeting may come first.
     let own = said.len().saturating_sub(here.len());
     let mut words: Vec<String> = said.into_iter().skip(own).map(str::to_owned).collect();
     words.resize(here.len(), String::new());
@@ -324,15 +326,15 @@ mod tests {
         for there in ["none", "empty"] {
             assert_eq!(
                 said(None, there),
-                "a mount of /home/ann/my\u{fffd}app is far's own, with nothing in it, not this machine's (run-image sends a \
-                 project and mounts its copy)"
+                "a mount of /home/ann/my\u{fffd}app leads to that path on far, where it is empty, not to this \
+                 machine's (run-image sends a project and mounts its copy)"
             );
         }
         assert_eq!(
             said(Some("/data/app"), "something"),
-            "a mount of /home/ann/my\u{fffd}app is far's own, not this machine's; the project's copy there is /data/app (sync-up \
-             renews it, run-image mounts it)"
+            "a mount of /home/ann/my\u{fffd}app leads to that path on far, not to this machine's; the project's copy \
+             there is /data/app (sync-up renews it, run-image mounts it)"
         );
-        assert!(said(Some("/data/app"), "none").contains("far's own, with nothing in it, not"));
+        assert!(said(Some("/data/app"), "none").contains("on far, where it is empty, not"));
     }
 }

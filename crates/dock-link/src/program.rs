@@ -21,36 +21,36 @@ use crate::supervisor::{self, BoundSockets};
 use crate::timing::Timing;
 use crate::transport::Connector;
 
-/// The argument by which a supervisor makes its worker one. Nobody types it.
+/// The argument that makes a worker of the program. It is not for users.
 pub(crate) const WORKER: &str = "worker";
-/// The code of a worker that was told to end; 0 is that of one that nothing needs.
+/// The exit code of a worker that was told to end; 0 is that of one that nothing needs.
 pub(crate) const STOPPED: u8 = 10;
 
-/// What a worker has to do.
+/// What a worker needs for its work.
 pub struct Work {
     dock: Dock,
     paths: AgentPaths,
     timing: Timing,
     log: Log,
     sockets: Sockets,
-    /// Ends with the supervisor.
+    /// At its end once the supervisor has gone.
     lifeline: UnixStream,
     /// Kept locked: while it is, no other agent of this dock starts.
     lock: OwnedFd,
 }
 
 impl Work {
-    /// The dock it is for.
+    /// The agent's dock.
     pub const fn dock(&self) -> &Dock {
         &self.dock
     }
 
-    /// Its log, for what a connector has to say.
+    /// The agent's log, for messages of a connector.
     pub const fn log(&self) -> &Log {
         &self.log
     }
 
-    /// Other time limits than the usual.
+    /// Sets other time limits than the usual ones.
     #[must_use]
     pub fn with_timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
@@ -70,7 +70,7 @@ impl Work {
             terminated.recv().await;
             stopper.stop();
         });
-        // A thread of its own: it waits for nothing else, and must not keep the runtime from ending.
+        // A thread of its own: it blocks, and must not keep the runtime from ending.
         let (log, mut lifeline) = (self.log, self.lifeline.try_clone()?);
         std::thread::spawn(move || {
             while matches!(lifeline.read(&mut [0]), Ok(1..)) {}
@@ -79,7 +79,7 @@ impl Work {
         let ending = service.run(self.sockets).await;
         stopping.abort();
         if is_over(&self.lifeline) {
-            // Nobody else would.
+            // No other process would remove them.
             made?.remove();
         }
         drop(self.lock);
@@ -87,7 +87,7 @@ impl Work {
     }
 }
 
-/// Runs as supervisor or as worker; `work` chooses the connector of a dock, and has the work serve it.
+/// Runs as supervisor or as worker; `work` chooses the connector of a dock, and serves the dock with it.
 pub fn main(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> ExitCode {
     keep_to_itself();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -102,26 +102,26 @@ pub fn main(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> ExitC
         )),
     };
     result.unwrap_or_else(|cause| {
-        // To whom it is said depends on how far it came: a terminal, the command that started it, the log.
+        // The message goes to the stderr of this stage: a terminal, the command that started it, or the log.
         let _ = writeln!(io::stderr(), "dock-agent: {cause}");
         ExitCode::FAILURE
     })
 }
 
-/// Keeps what a person typed out of core files: none is written, and a handler of the system's that takes them whatever the
-/// limit (`core_pattern` with a pipe) gets none of a process that is not dumpable.
+/// Keeps what the user typed out of core files: none is written, and a handler of the system's that receives them
+/// whatever the limit (`core_pattern` with a pipe) gets none of a process that is not dumpable.
 pub fn keep_to_itself() {
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),
     };
-    // A system that refuses it has no such files, or a stricter rule.
+    // A system that refuses this has no such files, or a stricter rule.
     let _ = setrlimit(Resource::Core, none);
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
 }
 
-/// Whether the supervisor has gone: it says nothing on this socket but its end.
+/// Whether the supervisor has gone: it sends nothing on this socket, so only its end makes it readable.
 fn is_over(lifeline: &UnixStream) -> bool {
     let mut looked_at = [PollFd::new(lifeline, PollFlags::IN)];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -131,7 +131,7 @@ fn is_over(lifeline: &UnixStream) -> bool {
 fn run_worker(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> io::Result<ShutdownReason> {
     let lifeline = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
     let (Descriptors { control, engine, lock }, Start { paths, dock }) = handover::take(&lifeline)?;
-    // What we start must not hold on to it.
+    // The processes that we start must not keep it open.
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     let mut log = Log::of(&paths, "worker");
     log.take_stderr()?;
@@ -157,12 +157,12 @@ fn run_worker(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> io:
         })
         .await
     });
-    // A look-up of a name that hangs keeps nobody waiting.
+    // A name look-up that hangs must not delay the end.
     runtime.shutdown_background();
     result
 }
 
-/// Each stream takes one descriptor or two; a shell's usual limit of 1024 is soon reached by tools that connect a lot.
+/// Each stream takes one or two descriptors; tools that connect a lot soon reach a shell's usual limit of 1024.
 fn raise_descriptors(log: &Log) {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -1,4 +1,4 @@
-//! Where a link that is being made asks the people who wait for it. An agent has no terminal of its own.
+//! Where a link that is being made asks the users who wait for it. An agent has no terminal of its own.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,19 +9,19 @@ use std::time::Duration;
 use dock_client::agent::wire::{Question, QuestionKind};
 use tokio::sync::mpsc;
 
-use crate::mutex::lock;
 use crate::transport::Asker;
+use dock_client::mutex::lock;
 
-/// How many ssh-agents are remembered: of so many shells.
+/// How many ssh-agents are remembered: those of this many shells.
 const KEY_AGENTS: usize = 8;
 
-/// The people who wait, and the ssh-agents of their shells.
+/// The commands that wait, and the ssh-agents of their shells.
 #[derive(Debug)]
 pub struct Prompts {
     waiting: Mutex<Vec<Waiting>>,
     key_agents: Mutex<Vec<PathBuf>>,
     next: AtomicU64,
-    /// How many questions wait for an answer.
+    /// How many questions await an answer.
     open: AtomicUsize,
     answer_limit: Duration,
 }
@@ -34,7 +34,7 @@ struct Waiting {
     asks: mpsc::UnboundedSender<PendingQuestion>,
 }
 
-/// A question, and where its answer goes. Dropped without an answer, there is none.
+/// A question, and the channel for its answer. Dropping it means that there is no answer.
 #[derive(Debug)]
 pub struct PendingQuestion {
     /// The question.
@@ -43,12 +43,12 @@ pub struct PendingQuestion {
     pub answer: SyncSender<Option<String>>,
 }
 
-/// Somebody who waits; no questions come any more when it is dropped.
+/// A command that waits; no questions come any more when this is dropped.
 #[derive(Debug)]
 pub struct Subscription {
     prompts: Arc<Prompts>,
     number: u64,
-    /// What is asked.
+    /// The questions to it.
     pub questions: mpsc::UnboundedReceiver<PendingQuestion>,
 }
 
@@ -59,7 +59,7 @@ impl Drop for Subscription {
 }
 
 impl Prompts {
-    /// Nobody waits yet. `key_agents` are those of earlier shells, the newest last.
+    /// No command waits yet. `key_agents` are the ssh-agents of earlier shells, the newest last.
     pub fn new(answer_limit: Duration, key_agents: Vec<PathBuf>) -> Arc<Self> {
         Arc::new(Self {
             waiting: Mutex::default(),
@@ -70,7 +70,7 @@ impl Prompts {
         })
     }
 
-    /// Questions come to what is returned for as long as it is held.
+    /// Registers a command: questions come to the subscription for as long as it is held.
     pub fn subscribe(self: &Arc<Self>, person: bool, accept_new: bool) -> Subscription {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (asks, questions) = mpsc::unbounded_channel();
@@ -87,7 +87,7 @@ impl Prompts {
         }
     }
 
-    /// Takes note of the ssh-agent of the newest shell. Says whether it is another than before.
+    /// Notes the ssh-agent of the newest shell. Returns whether it differs from the previous one.
     pub fn note_key_agent(&self, socket: &Path) -> bool {
         let mut known = lock(&self.key_agents);
         if known.last().is_some_and(|newest| newest == socket) {
@@ -100,12 +100,12 @@ impl Prompts {
         true
     }
 
-    /// The ssh-agents that are known, the newest last.
+    /// The known ssh-agents, the newest last.
     pub fn key_agents(&self) -> Vec<PathBuf> {
         lock(&self.key_agents).clone()
     }
 
-    /// Whether a person thinks about an answer just now.
+    /// Whether a question to the user is open just now.
     pub fn is_asking(&self) -> bool {
         self.open.load(Ordering::Acquire) > 0
     }
@@ -120,7 +120,7 @@ impl Asker for Prompts {
         };
         {
             let waiting = lock(&self.waiting);
-            // The newest: it is the one whose person looks at the terminal.
+            // The newest: its user is looking at the terminal.
             let able = waiting.iter().rev().find(|waiting| match question.kind {
                 QuestionKind::Secret => waiting.person,
                 QuestionKind::HostKey => waiting.person || waiting.accept_new,
@@ -134,7 +134,7 @@ impl Asker for Prompts {
     }
 
     fn ssh_auth_sock(&self) -> Option<PathBuf> {
-        // A shell that was reached with a forwarded agent takes its socket along when it ends.
+        // The socket of an agent that was forwarded into a shell is gone when that shell's session ends.
         lock(&self.key_agents)
             .iter()
             .rev()

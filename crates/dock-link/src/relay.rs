@@ -1,7 +1,7 @@
 //! Bytes from a connection here to one on the dock, and back.
 //!
-//! Each direction ends by itself: docker's attach, cp and load say that they have no more by closing one half, and read
-//! on. What breaks in one direction does not stop the other, which may still bring the reason.
+//! Each direction ends by itself: docker's attach, cp and load close one half to say that they send no more, and read
+//! on. A break in one direction does not stop the other, which may still bring the reason.
 
 use std::io;
 use std::time::Duration;
@@ -18,20 +18,21 @@ use crate::link::{Over, ended};
 use crate::ports::Tap;
 use crate::transport::{Connection, Duplex, ExecSide};
 
-/// How much is moved at once in each direction.
+/// How many bytes are moved at once in each direction.
 const BUFFER: usize = 64 * 1024;
-/// How often to look whether somebody who has said all is still there to hear.
+/// How often to check whether a peer that has closed its sending half is still there to receive.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long the last words of a command may take to be heard.
+/// How long the last message about a command may take to be delivered.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
-/// Moves raw bytes both ways until both sides are done, the link is over, or nobody is there any more. `tap` sees them pass.
+/// Moves raw bytes both ways until both sides are done, the link is over, or the local peer is gone. `tap` sees them
+/// pass.
 pub(crate) async fn raw(here: UnixStream, far: Box<dyn Duplex>, mut over: Over, tap: Option<Tap>) {
     let (from_here, to_here) = here.into_split();
     let (from_far, to_far) = tokio::io::split(far);
     tokio::select! {
         () = both(from_here, to_here, from_far, to_far, tap.as_ref()) => {}
-        // Dropped, both sides are closed at once.
+        // Dropping both sides closes them at once.
         _ = ended(&mut over) => {}
     }
 }
@@ -44,7 +45,7 @@ async fn both(
     tap: Option<&Tap>,
 ) {
     let out = async {
-        // A far side that takes no more may still speak.
+        // A dock that takes no more may still send.
         let _ = copy_away(&mut from_here, &mut to_far, tap).await;
         let _ = to_far.shutdown().await;
         from_here
@@ -56,12 +57,12 @@ async fn both(
     };
     tokio::pin!(out, back);
     tokio::select! {
-        // Here there is no more to say: the far side speaks on, as long as somebody listens.
+        // The local side sends no more: the dock may send on, as long as the peer is there.
         from_here = &mut out => tokio::select! {
             _ = back => {}
             () = gone(&from_here) => {}
         },
-        // The far side has said all, and may still listen; where nobody took its words, nobody is there to speak.
+        // The dock sends no more, and may still receive; if its bytes could not be delivered, the local peer is gone.
         heard = &mut back => if heard {
             out.await;
         }
@@ -83,7 +84,7 @@ async fn copy(
     Ok(())
 }
 
-/// [`copy`] from a socket here: a far side that takes nothing, for somebody who has gone, is not waited for.
+/// [`copy`] from a socket here: if the peer has gone, it does not wait for a dock that takes nothing.
 async fn copy_away(from: &mut OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin), tap: Option<&Tap>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     while let Some(bytes) = next(from, &mut buffer).await? {
@@ -95,7 +96,7 @@ async fn copy_away(from: &mut OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin),
     Ok(())
 }
 
-/// What comes next; nothing at the end.
+/// The next bytes; `None` at the end.
 async fn next<'a>(from: &mut (impl AsyncRead + Unpin), buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
     let read = from.read(buffer).await?;
     Ok(buffer.get(..read).filter(|bytes| !bytes.is_empty()))
@@ -106,7 +107,7 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<(
     to.flush().await
 }
 
-/// Writes what came from a socket, as long as somebody is behind it.
+/// Writes bytes that came from a socket, as long as its peer is there.
 async fn write_for(from: &OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     tokio::select! {
         biased;
@@ -115,15 +116,15 @@ async fn write_for(from: &OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin), byt
     }
 }
 
-/// Waits until the process behind a socket that has said all has closed it altogether. A stream that brings nothing for
-/// hours (`docker events`) would outlive it otherwise.
+/// Waits until the process behind a socket that sends no more has closed it altogether. A stream that brings nothing
+/// for hours (`docker events`) would outlive it otherwise.
 #[cfg(target_os = "linux")]
 async fn gone(socket: &OwnedReadHalf) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     loop {
         tokio::time::sleep(LOOK).await;
         let mut looked_at = [PollFd::new(socket.as_ref(), PollFlags::empty())];
-        // Both directions are closed: unix(7) sockets say so by POLLHUP, and not by less.
+        // unix(7) sockets report POLLHUP if both directions are closed, and only then.
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let looked = poll(&mut looked_at, Some(&now));
         if looked.is_ok() && looked_at.iter().any(|found| found.revents().contains(PollFlags::HUP)) {
@@ -132,14 +133,14 @@ async fn gone(socket: &OwnedReadHalf) {
     }
 }
 
-/// Elsewhere POLLHUP may mean one direction; the next byte that can't be written tells.
+/// Elsewhere POLLHUP may mean one direction only; a failing write shows that the peer is gone.
 #[cfg(not(target_os = "linux"))]
 async fn gone(_: &OwnedReadHalf) {
     let _ = LOOK;
     std::future::pending().await
 }
 
-/// Moves what a command reads and writes, in frames, until it has ended or nobody listens any more.
+/// Moves what a command reads and writes, in frames, until it has ended or the client is gone.
 pub(crate) async fn exec(here: UnixStream, connection: Connection, mut over: Over) {
     let (from_here, mut to_here) = here.into_split();
     let Connection { stream, exec } = connection;
@@ -153,16 +154,16 @@ pub(crate) async fn exec(here: UnixStream, connection: Connection, mut over: Ove
         io::Result::Ok(exit.await.ok())
     };
     let last = tokio::select! {
-        // The end of a command counts for more than that of the link, where both are there.
+        // The command's own end takes precedence over that of the link, if both happened.
         biased;
         output = output => match output {
             Ok(Some(exit)) => Ok(exit),
             Ok(None) => Err(why(&over, "the connection to the command broke")),
-            // Nobody hears more.
+            // The client is gone.
             Err(_) => return,
         },
         error = ended(&mut over) => Err(Failure::from(error)),
-        // The command's other side has gone: dropped, its connection is closed.
+        // The client is gone: dropping the connection closes it.
         () = listen(from_here, stdin, resize) => return,
     };
     let saying = async {
@@ -171,7 +172,7 @@ pub(crate) async fn exec(here: UnixStream, connection: Connection, mut over: Ove
             Err(failure) => say(&mut to_here, FrameKind::Failure, &failure).await,
         }
     };
-    // Who doesn't listen any more misses it.
+    // A client that does not read any more misses it.
     let _ = tokio::time::timeout(LAST_WORDS, saying).await;
 }
 
@@ -190,13 +191,13 @@ async fn say<T: serde::Serialize>(to: &mut OwnedWriteHalf, kind: FrameKind, what
     frame::write(to, kind, &serde_json::to_vec(what)?).await
 }
 
-/// Both outputs of a command, to their ends. An output that breaks is at its end.
+/// Both outputs of a command, up to their ends. An output that breaks counts as ended.
 async fn copy_out(
     mut stdout: impl AsyncRead + Unpin,
     mut stderr: Box<dyn AsyncRead + Send + Unpin>,
     to: &mut OwnedWriteHalf,
 ) -> io::Result<()> {
-    // The header of a frame goes before what was read, so that both are one write.
+    // Room for a frame's header is left before the data, so that both go out in one write.
     let (mut out, mut err) = (vec![0; HEADER + BUFFER], vec![0; HEADER + BUFFER]);
     let (mut out_open, mut err_open) = (true, true);
     while out_open || err_open {
@@ -223,7 +224,7 @@ fn body(buffer: &mut [u8]) -> &mut [u8] {
     buffer.get_mut(HEADER..).unwrap_or_default()
 }
 
-/// What the command's other side says, until it is gone.
+/// Handles what the client sends, until it is gone.
 async fn listen(mut from: OwnedReadHalf, mut stdin: impl AsyncWrite + Unpin, resize: mpsc::Sender<Size>) {
     let mut payload = Vec::new();
     let mut takes = true;
@@ -235,17 +236,18 @@ async fn listen(mut from: OwnedReadHalf, mut stdin: impl AsyncWrite + Unpin, res
                 takes = false;
             }
             FrameKind::Stdin if takes => {
-                // A command need not read what it is given.
+                // A command need not read its stdin.
                 takes = write_for(&from, &mut stdin, &payload).await.is_ok();
             }
             FrameKind::Resize => {
                 if let Ok(size) = serde_json::from_slice(&payload) {
-                    // One that doesn't fit into the queue is followed by a newer one, or by none for long.
+                    // If a size doesn't fit into the queue, a newer one follows soon, or the user has stopped resizing
+                    // for long.
                     let _ = resize.try_send(size);
                 }
             }
             FrameKind::Stdin => {}
-            // Not ours to hear.
+            // A frame that clients don't send.
             _ => return,
         }
     }

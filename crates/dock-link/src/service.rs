@@ -1,8 +1,8 @@
 //! What the worker does: serves the two sockets, and knows how long to live.
 //!
-//! It lives while a stream is open or a docked shell lives, and some minutes more. What else it does for its
-//! dock (the ports of containers, [`crate::ports`]) is beside the two sockets in [`Service::run`], opens its streams by
-//! [`Link::open`] as they do, and counts as a use where it keeps the agent.
+//! It lives while a stream is open or a docked shell lives, and some minutes more. What else it does for its dock (the
+//! ports of containers, [`crate::ports`]) runs beside the two sockets in [`Service::run`], opens its streams with
+//! [`Link::open`] as they do, and keeps the agent alive while it needs it.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -31,25 +31,25 @@ use tokio::time::{Instant, timeout};
 use crate::link::{Link, OpenOptions, Over};
 use crate::log::Log;
 use crate::mounts::{Mounts, Seen};
-use crate::mutex::lock;
 use crate::ports::{Demand, Ports, Tap};
 use crate::prompts::{PendingQuestion, Prompts, Subscription};
 use crate::relay;
 use crate::shells::Shells;
 use crate::timing::Timing;
 use crate::transport::{Connection, Connector, TransportError};
+use dock_client::mutex::lock;
 
-/// How many bytes of a frame are for ports: the rest is for what else a status has.
+/// How many bytes of a frame are for ports: the rest is for the other fields of a status.
 const PORTS_ROOM: usize = frame::FRAME_LIMIT / 2;
-/// How long a command may take to say what it wants.
+/// How long a command may take to send its request.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
-/// How long a docker client waits for a link that is being mended.
+/// How long a docker client waits for a link that is being restored.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a socket is left alone when this process has no descriptors left.
 const SURFEIT: Duration = Duration::from_millis(100);
-/// How much of a request is read before it is answered that the dock can't be reached.
+/// How many bytes of a request are read before it is answered that the dock can't be reached.
 const REQUEST_HEAD: usize = 64 * 1024;
-/// How long that may take, and how long the answer is given to be read.
+/// How long that reading may take, and how long the client has to read the answer.
 const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 
 /// The sockets that an agent serves.
@@ -66,7 +66,7 @@ pub struct Sockets {
 pub enum ShutdownReason {
     /// Nothing needs it.
     Idle,
-    /// It was told to.
+    /// It was told to end.
     Stopped,
 }
 
@@ -82,7 +82,7 @@ pub struct Service<C: Connector> {
     streams: Arc<Streams>,
     ports: Arc<Ports>,
     mounts: Arc<Mounts>,
-    /// What was seen to be mounted, until the service runs.
+    /// The mounts that were seen, until the service runs.
     seen_mounts: Mutex<Option<Receiver<Seen>>>,
     ending: Notify,
 }
@@ -91,7 +91,7 @@ pub struct Service<C: Connector> {
 pub(crate) struct Streams {
     open: AtomicUsize,
     last: Mutex<Instant>,
-    /// Whether all that came so far were brief looks.
+    /// Whether all streams so far were brief ones.
     brief: AtomicBool,
 }
 
@@ -111,7 +111,7 @@ impl Streams {
         self.open.load(Ordering::Acquire)
     }
 
-    /// How long there has been none; nothing where there is one.
+    /// How long there has been no stream; zero while there is one.
     fn idle(&self) -> Duration {
         match self.open() {
             0 => lock(&self.last).elapsed(),
@@ -132,11 +132,11 @@ impl Drop for StreamGuard {
 }
 
 impl<C: Connector> Service<C> {
-    /// An agent of this dock at this place, which makes its links by `connector`.
+    /// An agent of this dock with these paths, which makes its links with `connector`.
     pub fn new(dock: Dock, paths: AgentPaths, connector: C, timing: Timing, log: Log) -> Arc<Self> {
         let shells = Shells::read(&paths.shells_file());
         let mut key_agents = shells.key_agents.clone();
-        // The shell that started us, unless an agent before us knew better.
+        // The ssh-agent of the shell that started us, unless an earlier agent has left a newer one.
         if key_agents.is_empty() {
             key_agents.extend(
                 std::env::var_os("SSH_AUTH_SOCK")
@@ -196,7 +196,7 @@ impl<C: Connector> Service<C> {
             ShutdownReason::Idle => "nothing needs this agent any more",
             ShutdownReason::Stopped => "this agent was told to end",
         });
-        // Takes the connections along.
+        // This also ends the connections.
         tasks.shutdown().await;
         self.ports.close().await;
         self.link.rest();
@@ -208,7 +208,7 @@ impl<C: Connector> Service<C> {
         self.ending.notify_one();
     }
 
-    /// Looks after what can't be waited for, until there is nothing left to live for.
+    /// Checks regularly what can't be waited for, until there is nothing left to live for.
     async fn live(&self) -> ShutdownReason {
         let own = inode(&self.paths.engine_socket());
         let (mut clock, mut ticks) = (SystemTime::now(), Instant::now());
@@ -242,7 +242,8 @@ impl<C: Connector> Service<C> {
                 true => self.timing.idle_brief,
                 false => self.timing.idle_agent,
             };
-            // The directory of sockets was cleared, or another agent has taken the place: nobody can find this one.
+            // The directory of sockets was cleared, or another agent has taken over: no program can find this one any
+            // more.
             let is_lost = own.is_some() && inode(&self.paths.engine_socket()) != own;
             if is_lost && self.streams.open() == 0 || !is_needed && !keeps && idle > limit {
                 return ShutdownReason::Idle;
@@ -253,10 +254,10 @@ impl<C: Connector> Service<C> {
         }
     }
 
-    /// Says whose ports are wanted: nobody's, where all is but looked at.
+    /// Passes on whose ports are wanted: none if there were only brief calls.
     fn tell_ports(&self) {
         let shells = lock(&self.shells);
-        // A docker context is used as a shell is.
+        // A docker context needs ports as a shell does.
         let has_shells = shells.stays || !shells.holders.is_empty();
         let needed = has_shells || !self.streams.brief.load(Ordering::Acquire);
         let forward = shells.forward().unwrap_or(self.dock.forward);
@@ -269,7 +270,7 @@ impl<C: Connector> Service<C> {
 
     fn keep(&self, shells: &Shells) {
         if let Err(cause) = shells.write(&self.paths.shells_file()) {
-            self.log.line(format!("the shells can't be written down: {cause}"));
+            self.log.line(format!("the list of shells can't be written: {cause}"));
         }
     }
 
@@ -279,7 +280,7 @@ impl<C: Connector> Service<C> {
             let stream = accept(&listener, &mut tasks, &self.log).await;
             let service = Arc::clone(&self);
             tasks.spawn(async move {
-                // A command that goes away in the middle is no event.
+                // A command that goes away in the middle is not worth a line in the log.
                 let _ = service.serve_call(stream).await;
             });
         }
@@ -294,7 +295,7 @@ impl<C: Connector> Service<C> {
         }
     }
 
-    /// A connection of a docker client, or of anything that speaks to an engine.
+    /// A connection of a docker client, or of anything else that speaks to an engine.
     async fn serve_engine(&self, stream: UnixStream) {
         let _open = self.streams.begin(false);
         self.tell_ports();
@@ -310,20 +311,20 @@ impl<C: Connector> Service<C> {
             }
             Err(error) => {
                 self.log.line(format!("a docker client was refused: {error}"));
-                // Who has gone already misses nothing.
+                // A client that has gone already misses nothing.
                 let kind = Failure::from(error.clone()).kind;
                 let _ = timeout(2 * REQUEST_LIMIT, refuse(stream, kind, &self.refusal(error))).await;
             }
         }
     }
 
-    /// What looks at a connection to the engine.
+    /// The observer for a connection to the engine.
     fn tap(&self, stream: &UnixStream) -> Tap {
         let client = stream.peer_cred().ok().and_then(|peer| peer.pid());
         self.ports.tap(client)
     }
 
-    /// What a docker client shows its user.
+    /// The message that a docker client shows its user.
     fn refusal(&self, error: TransportError) -> String {
         let moniker = &self.dock.moniker;
         let hint = error.hint.unwrap_or_else(|| match error.kind {
@@ -355,7 +356,7 @@ impl<C: Connector> Service<C> {
             }
             return Ok(());
         }
-        // There is time: who has connected may look at the greeting first, or may only have wanted that.
+        // After that, there is time: the client may read the greeting first, or may only have wanted that.
         let call = match within_limit(frame::read_message::<Call>(&mut stream)).await {
             Ok(Some(call)) => call,
             Ok(None) => return Ok(()),
@@ -396,14 +397,14 @@ impl<C: Connector> Service<C> {
                 frame::write_message(&mut stream, &Reply::Status(status)).await
             }
             Request::Life => {
-                let wish = OpenOptions {
+                let options = OpenOptions {
                     arrival: Instant::now(),
                     patience: Duration::from_millis(call.patience_ms),
                     answers: false,
                 };
                 let alive = tokio::select! {
-                    alive = self.link.alive(wish) => alive,
-                    // Who asked has gone.
+                    alive = self.link.alive(options) => alive,
+                    // The command that asked has gone.
                     _ = frame::incoming(&stream) => return Ok(()),
                 };
                 let reply = alive.map_or_else(|error| Reply::Failed(error.into()), |()| Reply::Done);
@@ -443,7 +444,7 @@ impl<C: Connector> Service<C> {
         self.tell_ports();
     }
 
-    /// Opens a stream, or with no target only the link, and asks the command what only a person can answer.
+    /// Opens a stream, or only the link if there is no target, and asks the command what only the user can answer.
     async fn serve_open(&self, mut stream: UnixStream, call: &Call, target: Option<Target>) -> io::Result<()> {
         let _open = self.streams.begin(call.brief);
         self.tell_ports();
@@ -470,15 +471,16 @@ impl<C: Connector> Service<C> {
                 }
                 incoming = frame::incoming(&stream) => match (incoming?, asking.take()) {
                     (true, Some(asked)) => pass_on(&mut stream, &asked).await?,
-                    // A command that waits says nothing: it has gone, or speaks out of turn, which is as good.
+                    // A command that waits sends nothing: it has gone, or broken the protocol, which is treated alike.
                     _ => return Ok(()),
                 }
             }
         };
         if asking.is_some() && matches!(opened, Ok(Some(_))) {
-            // The dock let us in without the answer. That may be on its way, and must not become the stream's first bytes.
+            // The login succeeded without the answer. That may be on its way, and must not become the stream's first
+            // bytes.
             let failure = Failure {
-                message: "the dock let us in meanwhile, without the answer".to_owned(),
+                message: "the dock accepted the login before the answer came".to_owned(),
                 hint: Some("run the command again".to_owned()),
                 kind: FailureKind::Unreachable,
             };
@@ -503,8 +505,8 @@ impl<C: Connector> Service<C> {
     }
 }
 
-/// As many ports as a frame has room for, those that are open first, and how many more there are: an engine may have any
-/// number of containers, with names of any length.
+/// As many ports as a frame has room for, open ones first, and how many more there are: an engine may have any number
+/// of containers, with names of any length.
 fn fitting(mut ports: Vec<Port>) -> (Vec<Port>, usize) {
     let all = ports.len();
     ports.sort_by_key(|port| port.here.is_none());
@@ -523,16 +525,16 @@ fn fitting(mut ports: Vec<Port>) -> (Vec<Port>, usize) {
 async fn next_question(subscription: &mut Subscription) -> PendingQuestion {
     match subscription.questions.recv().await {
         Some(asked) => asked,
-        // The prompts are there for as long as a subscription.
+        // The prompts live as long as a subscription.
         None => std::future::pending().await,
     }
 }
 
-/// Passes the person's answer on.
+/// Passes the user's answer on.
 async fn pass_on(stream: &mut UnixStream, asked: &PendingQuestion) -> io::Result<()> {
     match within_limit(frame::read_message(stream)).await? {
         Some(Answer { text }) => {
-            // An asker that waited too long has gone.
+            // If the asker has waited too long, it has gone.
             let _ = asked.answer.send(text);
             Ok(())
         }
@@ -551,15 +553,15 @@ async fn accept(listener: &UnixListener, tasks: &mut JoinSet<()>, log: &Log) -> 
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            // What has ended is forgotten at once, so that memory stays flat.
+            // Connections that have ended are forgotten at once, so that memory stays flat.
             Some(_) = tasks.join_next() => continue,
         };
         match accepted {
-            // The directory keeps others out; a system that doesn't mind its mode is not trusted with the dock.
+            // The directory keeps others out; this is for a system that ignores the directory's mode.
             Ok((stream, _)) => match stream.peer_cred() {
                 Ok(peer) if peer.uid() == rustix::process::geteuid().as_raw() || peer.uid() == 0 => return stream,
                 Ok(peer) => log.line(format!("user {} was turned away", peer.uid())),
-                Err(cause) => log.line(format!("somebody unknown was turned away: {cause}")),
+                Err(cause) => log.line(format!("an unknown user was turned away: {cause}")),
             },
             Err(cause) => {
                 log.line(format!("a connection can't be taken: {cause}"));
@@ -569,8 +571,8 @@ async fn accept(listener: &UnixListener, tasks: &mut JoinSet<()>, log: &Log) -> 
     }
 }
 
-/// Answers a request with an error, as the engine would. It is read first: a docker client that can't send does not look
-/// for an answer.
+/// Answers a request with an error, as the engine would. The request is read first: a docker client that can't send
+/// does not read the answer.
 async fn refuse(mut stream: UnixStream, kind: FailureKind, message: &str) -> io::Result<()> {
     let mut head = Vec::new();
     let mut buffer = [0; 4096];
@@ -588,7 +590,7 @@ async fn refuse(mut stream: UnixStream, kind: FailureKind, message: &str) -> io:
     }
     let body = serde_json::json!({ "message": message }).to_string();
     let body = format!("{body}\n");
-    // Programs that know us must not take it for the engine's own answer.
+    // Programs that know us must not take this for the engine's own response.
     let kind = serde_json::to_string(&kind)?;
     let response = format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{FAILURE_HEADER}: {}\r\nConnection: \
@@ -597,18 +599,18 @@ async fn refuse(mut stream: UnixStream, kind: FailureKind, message: &str) -> io:
         kind.trim_matches('"'),
     );
     stream.write_all(response.as_bytes()).await?;
-    // The answer to a HEAD has no body.
+    // The response to a HEAD has no body.
     if !head.starts_with(b"HEAD ") {
         stream.write_all(body.as_bytes()).await?;
     }
     stream.shutdown().await?;
-    // What is not read when a socket is closed makes the other side fail before it has read.
+    // If unread bytes are left when a socket is closed, the other side fails before it has read.
     let draining = async { while matches!(stream.read(&mut buffer).await, Ok(1..)) {} };
     let _ = timeout(REQUEST_LIMIT, draining).await;
     Ok(())
 }
 
-/// Whether a machine slept: the time of day went ahead of the ticks by more than a correction of the clock does.
+/// Whether this machine slept: the time of day went ahead of the ticks by more than a correction of the clock does.
 fn has_slept(time_of_day: Duration, ticks: Duration, limit: Duration) -> bool {
     time_of_day > ticks + limit
 }

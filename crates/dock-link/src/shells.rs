@@ -1,120 +1,106 @@
-//! The docked shells (and the docker context) that an agent lives for, and what one agent leaves to the next: a worker that
-//! died, or an agent of an older version that left, does not forget them.
+//! The docked shells (and the docker context) that an agent lives for, kept in a file so that the next agent has them:
+//! after a worker that died, or an agent of an older version that made room.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use dock_client::agent::holder::Holder;
 use dock_client::docks::Forward;
+use dock_client::private_file;
 use serde::{Deserialize, Serialize};
 
-/// What is written down.
+/// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shells {
     /// The processes.
     pub(crate) holders: HashSet<Holder>,
-    /// Whether there is more than shells to live for: a docker context.
+    /// Whether there is a reason to live besides shells: a docker context.
     #[serde(default)]
     pub(crate) stays: bool,
-    /// The ssh-agents of their like, the newest last.
+    /// The ssh-agents of such shells, the newest last.
     pub(crate) key_agents: Vec<PathBuf>,
-    /// Whose ports each of them wants to be forwarded.
-    #[serde(default)]
-    wishes: Vec<(Holder, Forward)>,
-    /// What each of them named besides.
+    /// Whose ports are to be forwarded for each of them. (A file of 0.1 calls it `wishes`.)
+    #[serde(default, alias = "wishes")]
+    forwards: Vec<(Holder, Forward)>,
+    /// Further containers and ports for each of them, by name or number.
     #[serde(default)]
     named: Vec<(Holder, Vec<String>)>,
-    /// What the last ones that had a wish wanted: what they left open stays so, and what they kept shut, too.
+    /// Whose ports were forwarded for the last shells that asked for it: this stays in force when they have ended.
     #[serde(default)]
     last: Option<Forward>,
 }
 
 impl Shells {
-    /// What the last agent left; nothing where it left nothing, or nothing that can be read.
+    /// What the last agent left; empty if it left nothing, or nothing that can be read.
     pub(crate) fn read(file: &Path) -> Self {
         let mut shells: Self = fs::read(file)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
         shells.forget_dead();
-        if shells.wishes.is_empty() {
-            // What a shell of last week wanted is over.
+        if shells.forwards.is_empty() {
+            // No shell lives: what the last ones wanted no longer holds.
             shells.last = None;
         }
         shells
     }
 
-    /// Lives for this process, too, and takes note of what it wants; says whether that is new.
+    /// Lives for this process, too, and notes what is to be forwarded for it; returns whether that is new.
     pub(crate) fn hold(&mut self, holder: Holder, forward: Forward, named: Vec<String>) -> bool {
-        // One that has just ended has no say in this.
+        // A process that has just ended must not have an influence.
         self.forget_dead();
-        let wish = (holder, forward);
+        let wanted = (holder, forward);
         let named = (holder, named);
         let names_as_before = named.1.is_empty() || self.named.contains(&named);
-        let is_new = self.holders.insert(holder) || !self.wishes.contains(&wish) || !names_as_before;
+        let is_new = self.holders.insert(holder) || !self.forwards.contains(&wanted) || !names_as_before;
         self.named.retain(|(other, _)| *other != holder);
         if !named.1.is_empty() {
             self.named.push(named);
         }
-        self.wishes.retain(|(other, _)| *other != holder);
-        self.wishes.push(wish);
+        self.forwards.retain(|(other, _)| *other != holder);
+        self.forwards.push(wanted);
         self.last = self.forward();
         is_new
     }
 
-    /// Lives no longer for this process; says whether it did.
+    /// Lives no longer for this process; returns whether it did.
     pub(crate) fn release(&mut self, holder: Holder) -> bool {
         let did = self.holders.remove(&holder);
         self.named.retain(|(other, _)| *other != holder);
-        self.wishes.retain(|(other, _)| *other != holder);
+        self.forwards.retain(|(other, _)| *other != holder);
         self.last = self.forward();
         did
     }
 
-    /// Whose ports are to be forwarded: what the one wants who wants most; `None` where nobody ever said.
+    /// Whose ports are to be forwarded: the widest request of all shells; `None` if there never was one.
     pub(crate) fn forward(&self) -> Option<Forward> {
-        self.wishes.iter().map(|(_, forward)| *forward).max().or(self.last)
+        self.forwards.iter().map(|(_, forward)| *forward).max().or(self.last)
     }
 
-    /// Containers and ports that shells which live have named.
+    /// The containers and ports that living shells have named.
     pub(crate) fn named(&self) -> BTreeSet<String> {
         self.named.iter().flat_map(|(_, named)| named).cloned().collect()
     }
 
-    /// Forgets the processes that have ended; says whether there were any.
+    /// Forgets the processes that have ended; returns whether there were any.
     pub(crate) fn forget_dead(&mut self) -> bool {
         let before = self.holders.len();
         self.holders.retain(Holder::lives);
-        self.wishes.retain(|(holder, _)| self.holders.contains(holder));
+        self.forwards.retain(|(holder, _)| self.holders.contains(holder));
         self.named.retain(|(holder, _)| self.holders.contains(holder));
         self.last = self.forward();
         self.holders.len() != before
     }
 
-    /// Writes it down, whole or not at all.
+    /// Writes the file, whole or not at all.
     pub(crate) fn write(&self, file: &Path) -> io::Result<()> {
-        write_private(file, &serde_json::to_vec(self)?)
+        private_file::replace_quickly(file, &serde_json::to_vec(self)?)
     }
 }
 
-/// Writes a file that only its user can read: the old or the new one is there at every moment.
-pub(crate) fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
-    let new = beside(file, ".new");
-    // One that was killed may have left it. Made anew, it is no link of another's, where they may write to the folder.
-    match fs::remove_file(&new) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-        _ => {}
-    }
-    let mut opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    opened.write_all(content)?;
-    drop(opened);
-    fs::rename(&new, file)
-}
-
-/// The path of a file with something behind its name.
+/// A path with a suffix added to its file name.
 pub(crate) fn beside(file: &Path, more: &str) -> PathBuf {
     let mut path = file.as_os_str().to_owned();
     path.push(more);
@@ -147,16 +133,5 @@ mod tests {
         assert_eq!(Shells::read(&file).holders, HashSet::from([own]));
         fs::write(&file, "{").unwrap();
         assert_eq!(Shells::read(&file), Shells::default());
-    }
-
-    #[test]
-    fn a_private_file_is_not_written_through_a_link_of_another() {
-        let directory = tempfile::tempdir().unwrap();
-        let (file, kept) = (directory.path().join("a.made"), directory.path().join("kept"));
-        fs::write(&kept, "kept").unwrap();
-        std::os::unix::fs::symlink(&kept, beside(&file, ".new")).unwrap();
-        write_private(&file, b"[]").unwrap();
-        assert_eq!(fs::read(&kept).unwrap(), b"kept");
-        assert_eq!(fs::read(&file).unwrap(), b"[]");
     }
 }

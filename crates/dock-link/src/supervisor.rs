@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::start::{Start, Started};
 use dock_client::hint;
+use dock_client::private_file;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FlockOperation, Mode, flock};
 use rustix::process::{Pid, Signal, kill_process, setsid, umask};
@@ -21,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::handover::{self, Descriptors};
 use crate::log::Log;
 use crate::program::{STOPPED, WORKER};
-use crate::shells::{beside, write_private};
+use crate::shells::beside;
 
 /// A worker that lived so long did not die of its start.
 const GOOD_LIFE: Duration = Duration::from_secs(10);
@@ -111,7 +112,7 @@ fn prepare(start: &Start) -> io::Result<Option<(Descriptors, BoundSockets)>> {
     lock.rewind()?;
     writeln!(lock, "{}", std::process::id())?;
     // Before the sockets: who finds one finds its dock.
-    write_private(&paths.dock_file(), &serde_json::to_vec(&start.dock)?)?;
+    private_file::replace_quickly(&paths.dock_file(), &serde_json::to_vec(&start.dock)?)?;
     let control = bind(&paths.control_socket())?;
     let engine = bind(&paths.engine_socket())?;
     let made = BoundSockets::of([paths.control_socket(), paths.engine_socket()])?;

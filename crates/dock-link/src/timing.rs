@@ -5,21 +5,21 @@ use std::time::Duration;
 /// The time limits of an agent.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// How often it looks at what can't be waited for: processes, the clock, its own sockets.
+    /// How often it checks what can't be waited for: processes, the clock, its own sockets.
     pub tick: Duration,
-    /// So long without a stream, it drops the link.
+    /// After this long without a stream, it drops the link.
     pub idle_link: Duration,
-    /// So long without a stream and a docked shell, it ends.
+    /// After this long without a stream and a docked shell, it ends.
     pub idle_agent: Duration,
-    /// The same, where it was only looked at.
+    /// The same, if there were only brief calls.
     pub idle_brief: Duration,
-    /// How long a link may take to be made, without the time that a person takes to answer.
+    /// How long a link may take to be made, without the time that the user takes to answer.
     pub connect: Duration,
-    /// How long a person may take to answer; sshd waits for two minutes by default (`LoginGraceTime`).
+    /// How long the user may take to answer; sshd waits for two minutes by default (`LoginGraceTime`).
     pub answer: Duration,
-    /// A stream that is not open by then makes the link be checked.
+    /// If a stream is not open after this long, the link is checked.
     pub open: Duration,
-    /// How long a stream may take to open on a link that stands: the dock may have more to do.
+    /// How long a stream may take to open on a link that works: the dock may be busy.
     pub open_at_most: Duration,
     /// How long a sign of life may take.
     pub check: Duration,
@@ -27,13 +27,13 @@ pub struct Timing {
     pub first_pause: Duration,
     /// The longest such pause.
     pub longest_pause: Duration,
-    /// How long a failure stands for an answer to who comes next.
+    /// How long a failure is the answer to later callers, too.
     pub fresh: Duration,
-    /// How long it stands where only a person can help: sshd, and those who watch it, count failed logins.
+    /// How long if only the user can help: sshd, and programs that watch it, count failed logins.
     pub fresh_for_person: Duration,
-    /// An outage that nobody has looked at for so long is a new one.
+    /// After an outage without attempts for this long, the next failure is a new outage.
     pub forgotten: Duration,
-    /// A clock that goes ahead by more than this has slept.
+    /// If the clock goes ahead by more than this, the machine has slept.
     pub slept: Duration,
 }
 

@@ -14,27 +14,27 @@ use tokio::sync::{mpsc, oneshot};
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A link to a dock that stands. Cheap to share; dropped, it is taken down.
+/// A link to a dock, once it is up. Cheap to share; dropping it takes it down.
 pub trait Transport: Send + Sync + 'static {
     /// Opens a stream to a target. Half-close goes both ways.
     fn open(&self, target: Target) -> impl Future<Output = Result<Connection, TransportError>> + Send;
 
-    /// Resolves when the link is lost, with the reason; every connection of it fails then.
+    /// Resolves when the link is lost, with the reason; all its connections fail then.
     fn lost(&self) -> impl Future<Output = TransportError> + Send;
 
-    /// Asks the far side for a sign of life, now, and gives the round trip. Called after this machine slept, when a
-    /// stream is slow to open, and for the status. The caller sets the time limit and drops the link where it fails.
+    /// Asks the dock for a sign of life, now, and returns the round trip. Called after this machine slept, when a
+    /// stream is slow to open, and for the status. The caller sets the time limit and drops the link if it fails.
     fn check(&self) -> impl Future<Output = Result<Duration, TransportError>> + Send;
 
-    /// Waits, without a limit, until the far side shows that it is there: by an answer, or by anything else that comes from it.
-    /// Fails where the link is lost meanwhile.
+    /// Waits, without a limit, until the dock shows that it is there: by an answer, or by anything else that it sends.
+    /// Fails if the link is lost meanwhile.
     fn life(&self) -> impl Future<Output = Result<(), TransportError>> + Send {
         async { self.check().await.map(drop) }
     }
 
-    /// Why a new link is to be made for what is opened from now on, though this one stands: the user's configuration leads
-    /// elsewhere by now, or the far side allows what it forbade. Asked before each stream, so it takes no time where there is
-    /// nothing new.
+    /// Why a new link is to be made for later streams, though this one is up: the user's configuration leads elsewhere
+    /// by now, or the dock allows what it forbade. Called before each stream, so it takes no time if there is nothing
+    /// new.
     fn outdated(&self) -> impl Future<Output = Option<String>> + Send {
         std::future::ready(None)
     }
@@ -42,18 +42,18 @@ pub trait Transport: Send + Sync + 'static {
 
 /// Makes links to one dock.
 pub trait Connector: Send + Sync + 'static {
-    /// What it makes.
+    /// The links that it makes.
     type Transport: Transport;
 
-    /// Connects and authenticates. What only a person can answer is asked of `asker`. Sets its own time limits for each
-    /// step that the far side may delay; dropped, it gives up.
+    /// Connects and authenticates. `asker` is asked what only the user can answer. Sets its own time limits for each
+    /// step that the dock may delay; if this future is dropped, it gives up.
     fn connect(&self, asker: Arc<dyn Asker>) -> impl Future<Output = Result<Self::Transport, TransportError>> + Send;
 }
 
-/// Asks the person at the terminal of the command for which the link is made. Called from threads that may wait, never
+/// Asks the user at the terminal of the command for which the link is made. Called from threads that may block, never
 /// from those of the runtime.
 pub trait Asker: Send + Sync {
-    /// Shows the question and gives the answer; `None` where nobody is there to be asked.
+    /// Shows the question and returns the answer; `None` if no user can be asked.
     fn ask(&self, question: &Question) -> Option<String>;
 
     /// The ssh-agent (SSH_AUTH_SOCK) of the newest shell.
@@ -64,13 +64,13 @@ pub trait Asker: Send + Sync {
 pub struct Connection {
     /// The bytes: of an engine or a TCP port, or a command's stdin and stdout.
     pub stream: Box<dyn Duplex>,
-    /// The rest of a command; none for the other targets.
+    /// The rest of a command; `None` for the other targets.
     pub exec: Option<ExecSide>,
 }
 
-/// What a command has beside its stdin and stdout.
+/// What a command has besides its stdin and stdout.
 pub struct ExecSide {
-    /// Its stderr; at its end at once where there is a terminal.
+    /// Its stderr; at its end from the start if there is a terminal.
     pub stderr: Box<dyn AsyncRead + Send + Unpin>,
     /// Tells its terminal a new size.
     pub resize: mpsc::Sender<Size>,
@@ -86,20 +86,21 @@ pub struct TransportError {
     pub message: String,
     /// The exact command or edit that helps.
     pub hint: Option<String>,
-    /// What is to be done about it.
+    /// What can be done about it.
     pub kind: TransportErrorKind,
 }
 
-/// What is to be done about a [`TransportError`].
+/// What can be done about a [`TransportError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportErrorKind {
     /// The link is down or can't be made now: trying again may help.
     Unreachable,
-    /// A person must do something first (a passphrase, a changed host key): trying again by itself won't help.
+    /// The user must do something first (a passphrase, a changed host key): trying again by itself won't help.
     NeedsPerson,
-    /// The dock refuses this target (no such socket, connection refused); the link stands.
+    /// The dock refuses this target (no such socket, connection refused); the link is up.
     Refused,
-    /// The dock's configuration forbids all targets of this kind, such as sshd's `AllowTcpForwarding no`; the link stands.
+    /// The dock's configuration forbids all targets of this kind, such as sshd's `AllowTcpForwarding no`; the link is
+    /// up.
     Forbidden,
 }
 

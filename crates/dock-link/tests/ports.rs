@@ -108,11 +108,11 @@ impl Engine {
         // The labels of a container are among its attributes.
         let attributes = user.map_or_else(|| json!({}), |user| json!({ "io.dockerutils.user": user }));
         let event = json!({ "Type": "container", "Action": action, "Actor": { "ID": id, "Attributes": attributes } });
-        // Nobody need listen.
+        // No one need listen.
         let _ = self.events.send(format!("{event}\n"));
     }
 
-    /// A container runs that publishes these ports.
+    /// Starts a container that publishes these ports.
     fn run(&self, id: &str, user: Option<&str>, ports: &[(&str, u16)]) {
         let ports: Vec<Value> = ports
             .iter()
@@ -137,7 +137,7 @@ fn id(number: usize) -> String {
     format!("{number:064x}")
 }
 
-/// A server on the dock, which echoes to the end and says so.
+/// A server on the dock, which echoes everything up to the end and then says so.
 async fn server() -> u16 {
     let listener = TcpListener::bind((THERE, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -295,7 +295,7 @@ fn serve(
     let connector = FakeConnector(Arc::clone(dock));
     let service = Service::new(entry.clone(), paths.clone(), connector, timing, Log::of(paths, "test"));
     for socket in [paths.control_socket(), paths.engine_socket()] {
-        // Of an agent before.
+        // From an earlier agent.
         let _ = fs::remove_file(socket);
     }
     let sockets = Sockets {
@@ -306,7 +306,7 @@ fn serve(
     (service, running)
 }
 
-/// Says something to a port here, to the end, and hears all that comes.
+/// Sends something to a port here, up to the end, and returns all that comes back.
 async fn echo(port: u16, text: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
@@ -332,11 +332,11 @@ async fn a_published_port_answers_here_while_its_container_runs() {
     assert_eq!((ports[0].here, &*ports[0].inside), (Some(port), "80/tcp"));
     assert_eq!((ports[1].here, &*ports[1].inside), (None, "80/udp"));
     assert_eq!(ports[1].reason.as_deref(), Some("only TCP is forwarded"));
-    // It says all, and still hears the answer.
+    // The client sends everything, and still reads the answer.
     assert_eq!(echo(port, "hello ").await, "hello the end");
     let large = "x".repeat(3_000_000);
     assert_eq!(echo(port, &large).await.len(), large.len() + "the end".len());
-    // One that is idle for long stays open.
+    // A connection that is idle for long stays open.
     let mut idle = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     idle.write_all(b"a").await.unwrap();
     idle.read_exact(&mut [0]).await.unwrap();
@@ -365,7 +365,7 @@ async fn many_connections_come_and_go_and_leave_nothing() {
         for talk in talks {
             talk.await.unwrap();
         }
-        // Who breaks off.
+        // A client that breaks off.
         drop(TcpStream::connect(("127.0.0.1", port)).await.unwrap());
     }
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
@@ -400,7 +400,7 @@ async fn a_label_alone_forwards_nothing_until_that_is_asked_for() {
     );
     assert!(is_closed(labelled).await && is_closed(theirs).await);
     assert_eq!(echo(made, "").await, "the end");
-    // What was opened is said at the prompt; once, that a label alone forwards nothing.
+    // An opened port is announced at the prompt; and, once only, that a label alone forwards nothing.
     let said = fs::read_to_string(&notice).unwrap();
     assert!(
         said.contains(&format!("dock: 127.0.0.1:{made} is 80/tcp of web on far now\n")),
@@ -409,7 +409,7 @@ async fn a_label_alone_forwards_nothing_until_that_is_asked_for() {
     assert_eq!(said.matches("that one only bears your name").count(), 1, "{said}");
     fs::write(&notice, "").unwrap();
     scene.engine.tell("rename", &id(2), Some(&user()));
-    // By its number, for as long as the shell lives.
+    // Named by its number, for as long as the shell lives.
     let asked = vec![labelled.to_string()];
     scene.agent.hold_with(own, Forward::Mine, asked).await.unwrap();
     scene
@@ -484,21 +484,21 @@ async fn a_mount_of_a_project_that_has_its_copy_elsewhere_is_told_its_shell_once
         }
         panic!("{text} is not in {}", scene.log());
     };
-    // The dock is this machine, so nothing else is amiss with the others.
+    // The dock is this machine, so there is nothing to report about the other paths.
     scene.create_of(&bind(Path::new("/etc"))).await;
     scene.create_of(&bind(scene.directory.path())).await;
     scene.create_of(&bind(&project.join("nowhere"))).await;
     scene.create_of(&bind(&project.join("sub"))).await;
     until_log("a mount of ", 1).await;
     let told = format!(
-        "a mount of {}/sub is far's own, not this machine's; the project's copy there is \
+        "a mount of {}/sub leads to that path on far, not to this machine's; the project's copy there is \
          /data/workspaces/ann/code/project/sub (sync-up renews it, run-image mounts it)\n",
         project.display().to_string().replace('\n', "\u{fffd}")
     );
     assert_eq!(fs::read_to_string(&notice).unwrap(), format!("dock: {told}"));
     assert_eq!(fs::metadata(&notice).unwrap().permissions().mode() & 0o777, 0o600);
     fs::write(&notice, "").unwrap();
-    // Not the same again, and nothing of what our own commands make; another path is news.
+    // The same path is not reported again, and nothing that our own commands create; another path is news.
     let mut own_command = bind(&project);
     own_command["Labels"] = json!({ "io.dockerutils.project": "project" });
     scene.create_of(&own_command).await;
@@ -509,7 +509,7 @@ async fn a_mount_of_a_project_that_has_its_copy_elsewhere_is_told_its_shell_once
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("code/project (sync-up"), "{text}");
     assert_eq!(scene.log().matches("a mount of ").count(), 2, "{}", scene.log());
-    // It goes with its shell.
+    // The notice is removed with its shell.
     scene.agent.release(own).await.unwrap();
     assert!(!notice.exists());
 }
@@ -523,7 +523,7 @@ async fn an_engine_that_is_only_looked_at_has_no_ports_here() {
     sleep(Duration::from_millis(200)).await;
     assert!(scene.ports().await.is_empty() && is_closed(port).await);
     assert_eq!(scene.engine.listed.load(Ordering::SeqCst), 0);
-    // A command of a user's is more than a look.
+    // A command of the user's is more than a brief call.
     scene.create().await;
     scene.until(|ports| ports.len() == 1).await;
 }
@@ -540,7 +540,7 @@ async fn a_port_that_is_taken_here_gets_the_next_free_one() {
     let own = format!("{port} is taken here by {}/", std::process::id());
     assert!(ports[0].reason.as_ref().unwrap().starts_with(&own), "{ports:?}");
     assert_eq!(echo(here, "x").await, "xthe end");
-    // It keeps its number, and gets its own one when it starts anew.
+    // The port keeps its number here, and gets its own one when it starts anew.
     drop(taken);
     scene.engine.tell("rename", &id(1), None);
     sleep(Duration::from_millis(300)).await;
@@ -558,7 +558,7 @@ async fn a_port_that_another_dock_s_container_has_is_said_to_be_its() {
     scene.engine.run(&id(1), Some(&user()), &[("tcp", port)]);
     let first = scene.until(|ports| ports.len() == 1).await;
     let (here, name) = (first[0].here.unwrap(), first[0].name.clone());
-    // What its supervisor would have written.
+    // The file that its supervisor would have written.
     let entry = serde_json::to_vec(scene.agent.dock()).unwrap();
     fs::write(scene.paths.dock_file(), entry).unwrap();
     let path = scene.directory.path().to_str().unwrap();
@@ -623,7 +623,7 @@ async fn a_container_that_restarts_has_its_port_again_or_another_one() {
         let ports = scene.until(|ports| ports.len() == 1 && ports[0].port == port).await;
         assert_eq!(ports[0].here, Some(port), "{}", scene.log());
         assert_eq!(echo(port, "").await, "the end");
-        // Its end and its next start come at once.
+        // The container's end and its next start come at once.
         scene.engine.end(&id(1));
     }
     scene.until(<[Port]>::is_empty).await;
@@ -642,12 +642,12 @@ async fn a_link_that_was_cut_brings_back_what_runs_by_then() {
     open.read_exact(&mut [0]).await.unwrap();
     scene.dock.set_reachable(false);
     scene.dock.cut();
-    // It broke, and does not look as if it had ended.
+    // The connection breaks, instead of ending as if complete.
     let broken = timeout(Duration::from_secs(10), open.read(&mut [0])).await.unwrap();
     assert_eq!(broken.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     scene.engine.end(&id(2));
     scene.engine.run(&id(3), Some(&user()), &[("tcp", comes)]);
-    // Who connects meanwhile waits.
+    // A client that connects meanwhile waits.
     let waiting = tokio::spawn(echo(stays, "patient "));
     sleep(Duration::from_millis(300)).await;
     scene.dock.set_reachable(true);
@@ -690,7 +690,7 @@ async fn it_lives_for_a_container_of_its_user_and_no_longer() {
         .engine
         .run(&self::id(1), Some("somebody else"), &[("tcp", theirs)]);
     scene.until(|ports| ports.len() == 2).await;
-    // Far longer than it lives for nothing, or keeps a link.
+    // Much longer than the agent lives without use, or keeps a link.
     sleep(Duration::from_millis(1200)).await;
     assert_eq!(echo(own, "").await, "the end");
     scene.engine.end(&id);
@@ -714,7 +714,7 @@ async fn the_next_agent_knows_what_was_made_through_the_last_one() {
     }
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(file.starts_with(scene.directory.path()));
-    // One that dies leaves its doors to the system, which closes them.
+    // The ports of an agent that dies are closed by the system.
     scene.running.abort();
     scene.service.stop();
     let _ = scene.running.await;

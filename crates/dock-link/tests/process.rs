@@ -26,7 +26,7 @@ mod engine;
 
 const PATIENT: CallOptions = CallOptions::unattended();
 
-/// A dock whose agent is a process; it is killed at the end of the test, however that comes.
+/// A dock whose agent is a process; it is killed at the end of the test, in any case.
 struct Scene {
     directory: tempfile::TempDir,
     _engine: Arc<Engine>,
@@ -132,7 +132,7 @@ fn processes(home: &Path) -> Vec<Pid> {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let environment = fs::read(entry.path().join("environ")).ok()?;
         let is_one = environment.windows(mark.len()).any(|part| part == mark.as_bytes());
-        // One that has ended and was not waited for has no environment.
+        // A process that has ended and was not waited for has no environment.
         is_one.then(|| Pid::from_raw(pid))?
     });
     found.collect()
@@ -211,7 +211,7 @@ async fn many_who_start_it_at_once_get_one() {
         pids.dedup();
         assert_eq!(pids.len(), 1, "{pids:?}");
         assert_eq!(scene.ping().await, "pong");
-        // Those who came too late have gone.
+        // The agents that came too late have gone.
         limit(async {
             while processes(scene.directory.path()).len() > 2 {
                 sleep(Duration::from_millis(10)).await;
@@ -298,7 +298,7 @@ async fn a_supervisor_that_is_killed_takes_nothing_along() {
     assert_eq!(scene.ping().await, "pong");
     assert_ne!(scene.pids().await, (supervisor, worker));
 
-    // Alone, a worker also ends as it should.
+    // A worker that is alone also ends as it should.
     let (supervisor, _) = scene.pids().await;
     kill_process(supervisor, Signal::KILL).unwrap();
     limit(async {
@@ -322,13 +322,13 @@ async fn a_signal_ends_both_processes_and_removes_the_sockets() {
         scene.until_gone().await;
         assert!(!scene.agent.engine_socket().exists());
     }
-    // A closed terminal is none of its business.
+    // A closed terminal must not matter to it.
     scene.agent.connect(&PATIENT).await.unwrap();
     let (supervisor, worker) = scene.pids().await;
     kill_process(supervisor, Signal::HUP).unwrap();
     sleep(Duration::from_millis(100)).await;
     assert_eq!(scene.pids().await, (supervisor, worker));
-    // The worker by itself: as it was told to end, no other takes its place.
+    // The worker by itself: as it was told to end, no other replaces it.
     kill_process(worker, Signal::TERM).unwrap();
     scene.until_gone().await;
 }
@@ -362,7 +362,7 @@ async fn an_agent_that_hangs_is_named_with_its_process() {
         hint.contains(&format!("kill {}", supervisor.as_raw_nonzero())),
         "{hint}"
     );
-    // The hint is right, even though the worker can't hear.
+    // The hint is right, even though the worker is stopped.
     kill_process(supervisor, Signal::TERM).unwrap();
     scene.until_gone().await;
     scene.agent.connect(&PATIENT).await.unwrap();
@@ -394,7 +394,7 @@ async fn what_keeps_it_from_starting_is_said() {
         .unwrap_or_default();
     assert!(cause.contains("libfoo.so"), "{error:?}");
 
-    // Something that is no socket is in its way.
+    // A file that is not a socket is in its way.
     fs::create_dir_all(scene.agent.engine_socket()).unwrap();
     let error = limit(scene.agent.connect(&PATIENT)).await.unwrap_err();
     assert!(error.to_string().contains("can't make its sockets"), "{error}");
@@ -417,7 +417,7 @@ async fn by_hand_it_says_that_others_start_it() {
     assert!(!limit(unfed).await.unwrap().status.success());
 }
 
-/// Whether every thread of a process stands still (the third field of `stat`, proc(5)).
+/// Whether every thread of a process is stopped (the third field of `stat`, proc(5)).
 fn is_stopped(pid: Pid) -> bool {
     let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())).unwrap();
     tasks.flatten().all(|task| {
@@ -426,7 +426,7 @@ fn is_stopped(pid: Pid) -> bool {
     })
 }
 
-/// `connect` in a terminal of its own, made by script(1), and what is seen there.
+/// `connect` in a terminal of its own, made by script(1), and its output.
 struct Terminal {
     child: tokio::process::Child,
     seen: String,
@@ -483,14 +483,14 @@ async fn a_person_is_asked_at_the_terminal_and_not_overheard() {
     terminal.until("failed: the password is wrong").await;
     terminal.until(" echo ").await;
 
-    // Another may try at once.
+    // Another command may try at once.
     let mut terminal = Terminal::open(&scene, "", "");
     terminal.until("password: ").await;
     terminal.type_in("open sesame\n").await;
     terminal.until("connected").await;
     assert!(!terminal.seen.contains("sesame"), "{}", terminal.seen);
 
-    // The agent has left the terminal, and goes on without it.
+    // The agent is detached from the terminal, and goes on without it.
     limit(terminal.child.wait()).await.unwrap();
     let mut again = Terminal::open(&scene, "", "");
     again.until("connected").await;
@@ -526,7 +526,7 @@ async fn a_person_who_takes_too_long_is_told_and_gets_the_terminal_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_the_background_nobody_is_asked() {
     let scene = Scene::new("needs-password");
-    // A question from there would stop the job (SIGTTIN).
+    // A question from the background would stop the job (SIGTTIN).
     let mut terminal = Terminal::open(&scene, "set -m; ", " & wait");
     terminal.until("failed: the password is wrong").await;
     assert!(!terminal.seen.contains("password: "), "{}", terminal.seen);

@@ -109,7 +109,7 @@ impl Scene {
     }
 }
 
-/// Short waits, and none that a busy machine could miss.
+/// Short waits, but none so short that a busy machine misses it.
 fn quick() -> Timing {
     Timing {
         tick: Duration::from_millis(20),
@@ -122,7 +122,7 @@ fn quick() -> Timing {
     }
 }
 
-/// Says something, and hears all that comes.
+/// Sends something, and reads all that comes back.
 async fn ask(mut stream: UnixStream, text: &str) -> String {
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut heard = String::new();
@@ -134,7 +134,7 @@ async fn limit<T>(future: impl Future<Output = T>) -> T {
     timeout(Duration::from_secs(20), future).await.expect("it hangs")
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 async fn until(mut is_so: impl FnMut() -> bool) {
     limit(async {
         while !is_so() {
@@ -151,7 +151,7 @@ fn line(command: &str) -> Exec {
     }
 }
 
-/// A control connection by hand: the first words, and the agent's.
+/// A control connection by hand, after the command's first message and the agent's.
 async fn greet(scene: &Scene, hello: Hello) -> (UnixStream, Greeting) {
     let mut stream = UnixStream::connect(scene.paths.control_socket()).await.unwrap();
     write_message(&mut stream, &hello).await.unwrap();
@@ -199,9 +199,9 @@ async fn an_engine_that_refuses_early_is_heard_although_more_was_to_be_said() {
     let scene = Scene::new();
     let mut stream = scene.docker().await;
     stream.write_all(b"refuse\n").await.unwrap();
-    // The engine takes none of that; that it breaks is no surprise.
+    // The engine reads none of that, so the connection may break.
     let _ = limit(stream.write_all(&vec![0; 8_000_000])).await;
-    // What was not taken makes the end a broken one, as it does without an agent; the answer comes before it.
+    // The bytes that were not read make the end a broken one, as without an agent; the answer comes before it.
     let mut heard = [0; 7];
     limit(stream.read_exact(&mut heard)).await.unwrap();
     assert_eq!(&heard, b"refused");
@@ -250,14 +250,14 @@ async fn a_link_that_is_cut_ends_its_streams_at_once_and_comes_back() {
     scene.dock.set_reachable(false);
     scene.dock.cut();
     let mut nothing = Vec::new();
-    // Cut in the middle, it may be told by an error or by an end; not by waiting.
+    // If it is cut in the middle, the client may see an error or an end, but must not be left waiting.
     let _ = limit(waiting.read_to_end(&mut nothing)).await;
     assert!(nothing.is_empty());
     let error = limit(running.exit.wait()).await.unwrap_err();
     assert!(error.to_string().contains("the link was cut"), "{error}");
 
     let later = tokio::spawn(ask(scene.docker().await, "ping\n"));
-    // It tries again, and again.
+    // The client tries again, and again.
     until(|| scene.dock.attempts() > 2).await;
     assert!(!later.is_finished(), "it waits while the dock is away");
     scene.dock.set_reachable(true);
@@ -277,7 +277,7 @@ async fn a_link_that_is_outdated_is_left_to_what_it_carries() {
     assert_eq!((scene.ping().await.as_str(), scene.dock.attempts()), ("pong", 1));
 
     scene.dock.moves();
-    // The next stream has a link of its own, and what goes on keeps the other.
+    // The next stream gets a link of its own, and the stream that goes on keeps the other.
     assert_eq!((scene.ping().await.as_str(), scene.dock.attempts()), ("pong", 2));
     assert_eq!(scene.ping().await, "pong");
     assert_eq!((scene.dock.attempts(), scene.dock.links.load(Ordering::SeqCst)), (2, 2));
@@ -287,17 +287,17 @@ async fn a_link_that_is_outdated_is_left_to_what_it_carries() {
     assert_eq!(heard, "heard still\n");
     limit(running.exit.wait()).await.unwrap();
     drop((stdin, stdout));
-    // With the last of them it ends.
+    // The link ends with its last stream.
     until(|| scene.dock.links.load(Ordering::SeqCst) == 1).await;
     assert!(
         scene
             .log()
             .await
-            .contains("left to what it carries: the configuration leads elsewhere")
+            .contains("kept only for what it carries: the configuration leads elsewhere")
     );
     assert_eq!((scene.ping().await.as_str(), scene.dock.attempts()), ("pong", 2));
 
-    // One that is left and breaks tells what it carries, and nobody else.
+    // If an outdated link breaks, only its own streams see that.
     let running = scene.agent.execute(line("echo up; sleep 60"), &PATIENT).await.unwrap();
     let mut stdout = running.stdout;
     limit(stdout.read_exact(&mut [0; 3])).await.unwrap();
@@ -319,7 +319,7 @@ async fn a_link_that_never_stood_is_tried_once() {
     let failure = scene.agent.try_connect(&PATIENT).await.unwrap().unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unreachable);
     scene.dock.set_reachable(true);
-    // The failure is not held against those who come when it is no longer fresh.
+    // Later callers are not refused because of a failure that is no longer fresh.
     sleep(Duration::from_millis(250)).await;
     assert_eq!(scene.ping().await, "pong");
 }
@@ -351,7 +351,7 @@ async fn in_a_long_outage_each_waits_for_one_attempt_only() {
 async fn a_link_that_died_silently_is_found_out_and_replaced() {
     let scene = Scene::new();
     assert_eq!(scene.ping().await, "pong");
-    // A laptop that slept, a router that forgot: nothing comes back, and nobody says so.
+    // A laptop that slept, a router that forgot: nothing comes back, and no error is reported.
     scene.dock.opens.store(false, Ordering::SeqCst);
     scene.dock.answers.store(false, Ordering::SeqCst);
     let later = tokio::spawn(ask(scene.docker().await, "ping\n"));
@@ -421,7 +421,7 @@ async fn a_docker_client_hears_why_and_what_to_do() {
     let message = body["message"].as_str().unwrap();
     assert!(message.contains("the password is wrong"), "{message}");
     assert!(message.contains("ssh-dock 'far $(touch x)' true"), "{message}");
-    // sshd counts failures: without a person it is not tried again at once.
+    // sshd counts failures: without a user to ask, it is not tried again at once.
     let head = ask(scene.docker().await, "HEAD /_ping HTTP/1.1\r\n\r\n").await;
     assert!(head.ends_with("\r\n\r\n"), "{head}");
     assert_eq!(scene.dock.attempts(), 1);
@@ -587,7 +587,7 @@ async fn it_lives_as_long_as_a_shell_and_ends_when_nothing_needs_it() {
     assert!(!scene.running.is_finished());
     let status = scene.agent.status(false).await.unwrap().unwrap();
     assert_eq!(status.holders, [Holder::of(pid).unwrap()]);
-    // One that releases another's hold does no harm.
+    // Releasing a hold that another process has does no harm.
     scene.agent.release(1).await.unwrap();
     shell.kill().await.unwrap();
     assert_eq!(limit(scene.running).await.unwrap(), ShutdownReason::Idle);
@@ -651,7 +651,7 @@ async fn who_does_not_read_holds_the_engine_up_and_costs_no_memory() {
 #[tokio::test]
 async fn a_client_that_has_gone_leaves_no_stream_behind() {
     let scene = Scene::new();
-    // One that said all before, one that did not, one whose words are not taken.
+    // One client that sent everything, one that did not, and one whose bytes are not read.
     for text in [&b"forever\n"[..], b"silent\n", &[b'x'; 6_000_000]] {
         for shut in [true, false] {
             let mut stream = scene.docker().await;
@@ -746,7 +746,7 @@ async fn what_is_no_call_is_answered_or_dropped() {
     assert!(message.contains("fly"), "{message}");
     let mut stream = UnixStream::connect(scene.paths.control_socket()).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    // It may hear of what it said that was not read; it is not kept waiting.
+    // The client may see an error because its bytes were not read; but it is not kept waiting.
     let _ = limit(stream.read_to_end(&mut Vec::new())).await;
     assert_eq!(scene.ping().await, "pong");
 }
@@ -788,7 +788,7 @@ async fn ten_thousand_connections_leave_memory_and_descriptors_as_they_were() {
         // What the last of them closed may still be on its way.
         sleep(Duration::from_millis(100)).await;
     };
-    // The allocator takes its share first.
+    // The allocator reserves memory first.
     round(3000).await;
     let (descriptors, memory) = (descriptors(), resident_kib());
     round(10_000).await;
@@ -798,7 +798,7 @@ async fn ten_thousand_connections_leave_memory_and_descriptors_as_they_were() {
         self::descriptors()
     );
     let grown = resident_kib().saturating_sub(memory);
-    // A single KiB that each left behind would be more.
+    // More would mean that each connection left a KiB behind.
     assert!(grown < 8192, "{memory} KiB grew by {grown}");
     assert_eq!(scene.dock.attempts(), 1);
 }

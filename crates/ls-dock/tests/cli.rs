@@ -170,7 +170,7 @@ fn a_damaged_list_is_named_with_its_line() {
         .command("ls-dock")
         .code(2)
         .stderr_has("ls-dock: the list of docks [SANDBOX]/home/.config/dockerutils/docks.yml:")
-        .stderr_has("hint: mend the file by hand")
+        .stderr_has("hint: fix the file by hand")
         .run();
 }
 

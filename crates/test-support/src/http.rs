@@ -1,6 +1,6 @@
-//! The least HTTP that asks an engine a question over its Unix socket: one HTTP/1.0 request a connection.
+//! The minimal HTTP that is needed to ask an engine over its Unix socket: one HTTP/1.0 request a connection.
 //!
-//! The crates under test bring an HTTP client; asking with it would let its faults hide themselves.
+//! The crates under test bring an HTTP client; using that one here could hide its own faults.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,16 +17,16 @@ pub struct HttpResponse {
 }
 
 impl HttpResponse {
-    /// The body as JSON; `Null` where it is none.
+    /// The body as JSON; `Null` if it is not JSON.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 }
 
-/// `GET path` of the engine that listens on `socket`; no read lasts longer than `limit`.
+/// Sends `GET path` to the engine that listens on `socket`; no read lasts longer than `limit`.
 ///
 /// # Errors
-/// When nothing listens, the engine stays silent, or the answer is no HTTP.
+/// When nothing listens, the engine stays silent, or the answer is not HTTP.
 pub fn get(socket: &Path, path: &str, limit: Duration) -> io::Result<HttpResponse> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(limit))?;
@@ -40,7 +40,7 @@ pub fn get(socket: &Path, path: &str, limit: Duration) -> io::Result<HttpRespons
     parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is no HTTP"))
 }
 
-/// Takes an answer apart that has no chunks; `None` where it is no HTTP.
+/// Parses an answer without chunks; `None` if it is not HTTP.
 pub fn parse(bytes: &[u8]) -> Option<HttpResponse> {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
     let (head, body) = bytes.split_at_checked(end)?;

@@ -1,17 +1,17 @@
 //! What the tests of every crate share, and `xtask` with them.
 //!
 //! - [`Sandbox`]: a temporary home and project in which one of our commands runs.
-//! - [`ScriptedEngine`]: a Docker engine that says what the test tells it to, and records what it was asked.
+//! - [`ScriptedEngine`]: a Docker engine that answers as the test tells it to, and records the requests.
 //! - [`Terminal`]: a program at a terminal.
 //! - [`lab`]: real engines, old and new, with both image stores.
 //! - [`SshHome`]: the part of a home that OpenSSH's client reads.
 //! - [`free_port`]: a port that no other test has.
 //! - [`SlowLink`]: a slow link to an address, which can be cut.
 //! - [`registry`]: a real registry, with passwords and TLS.
-//! - [`local_engine`]: the machine's own, set up where there is none.
+//! - [`local_engine`]: the machine's own engine, set up if there is none.
 //! - [`option_line`]: the lines of differential tests.
 //! - [`Random`]: numbers that a seed repeats.
-//! - [`wait`]: events, awaited however slow the machine is.
+//! - [`wait`]: waits for events, however slow the machine is.
 //! - [`machine`] and [`process`]: how the lab and `xtask` install packages and run programs.
 //!
 //! ```no_run

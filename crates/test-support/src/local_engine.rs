@@ -1,4 +1,4 @@
-//! The machine's own engine: found, or set up where that is possible.
+//! The machine's own engine: found, or set up if that is possible.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::process::{self, announce, on_path};
 use crate::{http, machine};
 
-/// Where it listens when nothing else is said.
+/// Where it listens by default.
 pub const SOCKET: &str = "/var/run/docker.sock";
 
 /// How long it may take to answer after its start.
@@ -23,18 +23,18 @@ pub enum Error {
     /// Its package cannot be installed.
     #[error(transparent)]
     Machine(#[from] machine::Error),
-    /// It was started and stays silent, or is not for this user.
+    /// It was started and does not answer, or does not admit this user.
     #[error(
         "no Docker engine answers on {SOCKET}\n\nhint: start it (as root: service docker start); \
          if it runs, you may have to be of its group (as root: adduser $USER docker), and to log in again"
     )]
     Silent,
-    /// It cannot be started, or its log not be written.
+    /// It cannot be started, or its log cannot be written.
     #[error("the Docker engine cannot be started")]
     Start(#[source] io::Error),
 }
 
-/// Makes sure that it answers: installs and starts it on Debian and Ubuntu, after saying so.
+/// Makes sure that it answers: installs and starts it on Debian and Ubuntu, and announces that.
 ///
 /// # Errors
 /// When it does not answer in the end; the message says what to do.
@@ -45,7 +45,7 @@ pub fn ensure() -> Result<(), Error> {
     if on_path("dockerd").is_none() {
         machine::install(&["docker.io"], "running containers")?;
     }
-    // Where no service manager runs, as in a container, the package does not start it.
+    // Without a service manager, as in a container, the package does not start it.
     let started = Instant::now();
     if !soon(Duration::from_secs(5)) {
         start()?;
@@ -72,7 +72,7 @@ fn soon(limit: Duration) -> bool {
     true
 }
 
-/// Starts its service; where that fails (the script sets limits that a container may not), the engine itself.
+/// Starts its service; if that fails (the script sets limits that a container may not), the engine itself.
 fn start() -> Result<(), Error> {
     let Some(mut service) = machine::as_root("service") else {
         return Err(Error::Silent);
@@ -99,7 +99,7 @@ fn start() -> Result<(), Error> {
         .stdin(Stdio::null())
         .stdout(file.try_clone().map_err(Error::Start)?)
         .stderr(file);
-    // It outlives us, and a Ctrl-C at our terminal is not for it.
+    // It outlives us, and a Ctrl-C at our terminal must not reach it.
     dockerd.process_group(0).spawn().map_err(Error::Start)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Packages of this machine: installed by apt-get on Debian and Ubuntu, named elsewhere.
+//! Packages of this machine: installed by apt-get on Debian and Ubuntu, named in an error elsewhere.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,9 +16,9 @@ pub enum Error {
         why: String,
         /// Their names, as Debian calls them.
         packages: String,
-        /// What is in the way.
+        /// Why they cannot be installed.
         because: &'static str,
-        /// What the person can do.
+        /// What the user can do.
         hint: String,
     },
     /// apt-get failed.
@@ -26,7 +26,7 @@ pub enum Error {
     Process(#[from] process::Error),
 }
 
-/// Installs Debian `packages`, after saying that it does; `why` completes "... needs".
+/// Installs Debian `packages`, and announces that; `why` completes "... needs".
 ///
 /// # Errors
 /// When this is neither Debian nor Ubuntu, there is no way to be root, or apt-get fails.
@@ -53,7 +53,7 @@ pub fn install(packages: &[&str], why: &str) -> Result<(), Error> {
     install.env("DEBIAN_FRONTEND", "noninteractive");
     install
         .args(["install", "--yes", "--no-install-recommends"])
-        // Something else of this machine may be at it just now.
+        // Another program of this machine may be using apt-get just now.
         .args(["--option", "DPkg::Lock::Timeout=300"])
         .args(packages);
     let _alone = alone();
@@ -71,7 +71,7 @@ pub fn install(packages: &[&str], why: &str) -> Result<(), Error> {
     Ok(process::run(&mut install)?)
 }
 
-/// Unpacks a Debian `package` into a directory, and installs nothing: what it would start does not start.
+/// Unpacks a Debian `package` into a directory without installing it: services in it are not started.
 ///
 /// # Errors
 /// As [`install`].
@@ -115,14 +115,14 @@ pub fn unpack(package: &str, directory: &Path, why: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// `program`, to be run as root: by itself, or by sudo; `None` where neither is possible.
+/// A command that runs `program` as root: directly, or by sudo; `None` if neither is possible.
 pub fn as_root(program: &str) -> Option<Command> {
     let path = on_path(program)?;
     if rustix::process::geteuid().is_root() {
         return Some(Command::new(path));
     }
     let mut command = Command::new(on_path("sudo")?);
-    // sudo drops the environment, where a proxy may be named.
+    // sudo drops the environment, which may name a proxy.
     command
         .arg("--preserve-env=http_proxy,https_proxy,no_proxy,DEBIAN_FRONTEND")
         .arg(path);
@@ -140,10 +140,10 @@ pub fn require(program: &str, packages: &[&str], why: &str) -> Result<(), Error>
     }
 }
 
-/// Waits until no other test uses apt-get: two at a time fail. The system lets go of it when the process dies.
+/// Waits until no other test uses apt-get: two at a time fail. The system releases the lock when the process dies.
 fn alone() -> Option<File> {
     let path = std::env::temp_dir().join("dockerutils-test-packages.lock");
-    // Without it, it is only less sure.
+    // Without the lock, two might collide.
     let lock = File::options()
         .create(true)
         .write(true)
@@ -158,7 +158,7 @@ fn is_debian() -> bool {
     fs::read_to_string("/etc/os-release").is_ok_and(|text| names_debian(&text))
 }
 
-/// Reads os-release(5): `ID` or one of `ID_LIKE` is debian.
+/// Reads os-release(5): true if `ID` or one of `ID_LIKE` is debian.
 fn names_debian(os_release: &str) -> bool {
     os_release
         .lines()

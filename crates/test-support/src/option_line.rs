@@ -1,4 +1,4 @@
-//! Lines of options, one test each, as the lists beside the differential tests hold them.
+//! Lines of options, one for each test, in the form of the lists beside the differential tests.
 
 /// Words split at blanks; quotes keep them together, and `$N` is a newline.
 pub fn words(line: &str) -> Vec<String> {

@@ -1,12 +1,12 @@
-//! Ports of this machine for what a test has others listen on.
+//! Ports of this machine, for programs that a test starts.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Below those that the system gives out by itself (32768 and above on Linux): no connection of another program takes one
-/// between our look and its use.
+/// Below the ports that the system assigns by itself (32768 and above on Linux): no connection of another program takes
+/// one between our check and its use.
 const FIRST: u16 = 10_000;
 const COUNT: u16 = 22_000;
 
@@ -16,14 +16,14 @@ type Reservation = std::os::unix::net::UnixListener;
 #[cfg(not(target_os = "linux"))]
 type Reservation = ();
 
-/// A port on which nothing listens, and which is this process's among all tests.
+/// A port on which nothing listens, and which this process alone has among all tests.
 ///
 /// # Errors
 /// When all are taken.
 pub fn free_port() -> io::Result<u16> {
     static ASKED: AtomicU32 = AtomicU32::new(0);
     static RESERVED: Mutex<Vec<Reservation>> = Mutex::new(Vec::new());
-    // Processes that begin at the same time begin at other places.
+    // Processes that start at the same time begin at different ports.
     let begin = std::process::id()
         .wrapping_mul(2_654_435_761)
         .wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed));
@@ -48,7 +48,7 @@ fn is_free(port: u16) -> bool {
     v4 && v6.err().is_none_or(|error| error.kind() != io::ErrorKind::AddrInUse)
 }
 
-/// By the name of a socket that has no file, and goes with the process.
+/// Claims the port with a socket's name that is not a file, and disappears with the process.
 #[cfg(target_os = "linux")]
 fn reserve(port: u16) -> Option<Reservation> {
     use std::os::linux::net::SocketAddrExt as _;

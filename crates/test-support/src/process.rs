@@ -1,4 +1,4 @@
-//! Running programs: a failure becomes an error that shows what was run and what it said.
+//! Running programs: a failure becomes an error that shows the command and its output.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -22,13 +22,13 @@ pub enum Error {
         command: String,
         /// How it ended.
         status: ExitStatus,
-        /// The end of what it wrote to stderr, where that was captured.
+        /// The end of what it wrote to stderr, if that was captured.
         stderr: String,
     },
 }
 
 impl Error {
-    /// The exit code of the program, where it ran to an end of its own.
+    /// The exit code of the program, if it was not ended by a signal.
     pub fn code(&self) -> Option<i32> {
         match self {
             Self::Start { .. } => None,
@@ -81,7 +81,8 @@ pub fn pipe(producer: &mut Command, consumer: &mut Command) -> Result<Vec<u8>, E
         consumer.stdin(stream);
     }
     let right = consumer.stderr(Stdio::piped()).output();
-    // `consumer` holds our copy of the pipe's end; without it a producer whose reader died gets its SIGPIPE.
+    // `consumer` holds our copy of the pipe's end; without dropping it, a producer whose reader died would get no
+    // SIGPIPE.
     consumer.stdin(Stdio::null());
     let left = left.wait().map_err(|source| start_error(producer, source))?;
     let right = right.map_err(|source| start_error(consumer, source))?;
@@ -94,19 +95,19 @@ pub fn pipe(producer: &mut Command, consumer: &mut Command) -> Result<Vec<u8>, E
 pub fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path)
-        // Debian keeps debootstrap and friends where a plain user's PATH does not look.
+        // Debian keeps debootstrap and the like in a directory that is not on a plain user's PATH.
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|directory| directory.join(name))
         .find(|file| is_executable(file))
 }
 
-/// Tells the person at the terminal, on stderr.
+/// Prints a message for the user, on stderr.
 pub fn announce(message: impl std::fmt::Display) {
-    // A closed stderr is no reason to stop.
+    // A closed stderr must not stop the work.
     let _ = writeln!(io::stderr(), "{message}");
 }
 
-/// The program and its arguments, for a message; not meant for a shell.
+/// The program and its arguments, for a message; not quoted for a shell.
 pub fn shown(command: &Command) -> String {
     std::iter::once(command.get_program())
         .chain(command.get_args())

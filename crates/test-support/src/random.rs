@@ -1,11 +1,11 @@
-//! Random numbers that are the same on all machines, so that a failure can be repeated by its seed.
+//! Random numbers that are the same on all machines, so that a failure can be repeated from its seed.
 
 /// A small generator (SplitMix64).
 #[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// One that begins here.
+    /// A generator with this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -19,28 +19,28 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below the limit, which is not 0.
+    /// A number below the limit, which must not be 0.
     pub const fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
-    /// An index of so many things, at least one.
+    /// An index into this many things, at least one.
     pub const fn index(&mut self, count: usize) -> usize {
         // Below a number that was a usize.
         self.below(count as u64) as usize
     }
 
-    /// One of these.
+    /// One of these values.
     ///
     /// # Panics
-    /// There is none.
+    /// When there are none.
     // `index` is below their number.
     #[allow(clippy::indexing_slicing)]
     pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         &choices[self.index(choices.len())]
     }
 
-    /// Whether it is the one time in so many.
+    /// True once in this many times, on average.
     pub const fn one_in(&mut self, count: u64) -> bool {
         self.below(count) == 0
     }

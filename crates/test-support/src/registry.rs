@@ -1,8 +1,8 @@
 //! A registry: Debian's docker-registry as a real process, on this machine or in one of the lab's docks.
 //!
-//! In a dock it listens on the dock's own loopback address, which engines take for a registry without TLS: each engine has
-//! its own, and nothing in its settings is changed. With TLS it listens under a name, with a certificate by an authority
-//! of the test's own, which the dock's engine is told to trust.
+//! In a dock it listens on the dock's own loopback address, which engines take for a registry without TLS: each engine
+//! has a loopback address of its own, and its settings stay unchanged. With TLS it listens under a name, with a
+//! certificate from an authority of the test's own, which the dock's engine is told to trust.
 //!
 //! ```no_run
 //! use dockerutils_test_support::lab;
@@ -31,9 +31,9 @@ use crate::process;
 const PACKAGE: &str = "docker-registry";
 /// How long it may take to listen, on a machine that is busy compiling.
 const START: Duration = Duration::from_secs(30);
-/// A salt of bcrypt's with its least cost: the passwords are those of tests.
+/// A salt for bcrypt with its least cost: the passwords are only for tests.
 const SALT: &str = "$2y$05$dockerutilstestregiste";
-/// Runs the program until stdin ends, so that it goes with the test however the test goes.
+/// Runs the program until stdin ends, so that it ends with the test, however the test ends.
 const KEEPER: &str = "\"$0\" serve \"$1\" 2>&1 & registry=$!; cat >/dev/null; kill $registry; wait";
 
 /// The registry cannot be started.
@@ -47,7 +47,7 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// A package cannot be had.
+    /// A package cannot be downloaded or installed.
     #[error(transparent)]
     Machine(#[from] machine::Error),
     /// A program failed.
@@ -69,7 +69,8 @@ pub struct Recipe {
     name: Option<String>,
 }
 
-/// A registry, listening until it is dropped. Then the engine forgets all names that begin with its address.
+/// A registry, listening until it is dropped. Then all images whose names begin with its address are removed from the
+/// engine.
 #[derive(Debug)]
 pub struct Registry {
     recipe: Recipe,
@@ -79,12 +80,12 @@ pub struct Registry {
     stdin: Option<ChildStdin>,
     /// Its files on this machine, removed at the end.
     _directory: TempDir,
-    /// Its files where it runs.
+    /// The path of its files where it runs.
     inside: String,
 }
 
 impl Registry {
-    /// One that this engine reaches at its loopback address: in the engine's own container, or on this machine.
+    /// A registry that this engine reaches at its loopback address: in the engine's own container, or on this machine.
     pub fn on(engine: &LabEngine) -> Recipe {
         Recipe {
             engine: engine.clone(),
@@ -93,18 +94,18 @@ impl Registry {
         }
     }
 
-    /// What stands before repositories: `127.0.0.1:PORT`, or its name.
+    /// What precedes repositories in references: `127.0.0.1:PORT`, or its name.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// What it wrote so far: its log, with a line for each request, as `"PUT /v2/...`.
+    /// Its log so far, with a line for each request, as `"PUT /v2/...`.
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The paths with this part in it that it was sent requests of this method for, in order. What was asked last may come
-    /// a moment later: the log of a registry in a dock comes by way of the dock's engine.
+    /// The paths of its requests with this method that contain this part, in order. The latest ones may appear a moment
+    /// later: the log of a registry in a dock comes through the dock's engine.
     pub fn requests(&self, method: &str, part: &str) -> Vec<String> {
         let begin = format!("\"{method} ");
         let log = self.log();
@@ -118,15 +119,15 @@ impl Registry {
 }
 
 impl Recipe {
-    /// Lets in this user alone.
+    /// Admits only this user.
     #[must_use]
     pub fn user(mut self, user: &str, password: &str) -> Self {
         self.user = Some((user.to_owned(), password.to_owned()));
         self
     }
 
-    /// Listens with TLS on port 443 of the dock's own address under this name; the dock finds it by the name, and its
-    /// engine trusts it. For a dock that the test has for itself.
+    /// Listens with TLS on port 443 of the dock's own address under this name; the dock resolves the name, and its
+    /// engine trusts the certificate. For a dock that the test has for itself.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
@@ -136,7 +137,7 @@ impl Recipe {
     /// Starts it, and waits until it listens.
     ///
     /// # Errors
-    /// A package that cannot be had, a program that fails, a registry that does not listen.
+    /// A package that cannot be downloaded or installed, a program that fails, a registry that does not listen.
     pub fn start(self) -> Result<Registry, Error> {
         let program = program()?;
         let directory = tempfile::Builder::new().prefix("du-registry-").tempdir();
@@ -243,7 +244,7 @@ impl Registry {
                 let address = rest.split(['"', ',']).next().unwrap_or_default();
                 return Ok(self.recipe.name.clone().unwrap_or_else(|| address.to_owned()));
             }
-            // Its end is not seen by its keeper, which waits for ours.
+            // The shell around it does not notice its end, as it waits for ours.
             if began.elapsed() > START || log.contains("level=fatal") {
                 return Err(Error::Silent(log));
             }
@@ -254,7 +255,7 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        // Its keeper ends it. What fails now fails no test.
+        // The end of its stdin ends it. A failure from here on must not fail a test.
         drop(self.stdin.take());
         let _ = self.child.wait();
         let engine = &self.recipe.engine;
@@ -267,7 +268,7 @@ impl Drop for Registry {
                 let what = what.filter(|what| *what != "<none>")?;
                 Some(format!("{}{sign}{what}", name?))
             });
-            // One by one, since both may lead to an image that goes with the first.
+            // One by one: both may name the same image, which is gone after the first.
             for name in names.into_iter().flatten() {
                 let _ = process::capture(engine.docker().args(["rmi", "--force", &name]));
             }
@@ -279,12 +280,12 @@ impl Drop for Registry {
     }
 }
 
-/// The registry's program. It is unpacked and not installed: Debian's service would start by itself.
+/// The registry's program. It is unpacked, not installed: Debian's service would start by itself.
 fn program() -> Result<PathBuf, Error> {
     let directory = lab::directory()?;
     let program = directory.join(PACKAGE);
     let path = directory.join(format!("{PACKAGE}.lock"));
-    // Tests run in processes of their own, several at a time. The system lets go of the lock when one dies.
+    // Tests run in processes of their own, several at a time. The system releases the lock when one dies.
     let lock = File::create(&path).and_then(|lock| lock.lock().map(|()| lock));
     let _lock = lock.map_err(file(path))?;
     if !program.exists() {
@@ -296,7 +297,8 @@ fn program() -> Result<PathBuf, Error> {
     Ok(program)
 }
 
-/// A hash of a password as docker-registry wants it. perl is on every Debian, and the password goes by stdin.
+/// A hash of a password in the form that docker-registry needs. perl is on every Debian, and the password is passed on
+/// stdin.
 fn bcrypt(password: &str) -> Result<String, Error> {
     let mut perl = Command::new("perl");
     perl.args(["-e", "print crypt(scalar(<STDIN>), $ARGV[0])", SALT])
@@ -315,7 +317,7 @@ fn bcrypt(password: &str) -> Result<String, Error> {
     }
 }
 
-/// An authority (`ca.crt`), and a certificate by it for this name (`server.crt`, `server.key`).
+/// An authority (`ca.crt`), and its certificate for this name (`server.crt`, `server.key`).
 fn certificates(directory: &Path, name: &str) -> Result<(), Error> {
     machine::require("openssl", &["openssl"], "a registry with TLS")?;
     let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
@@ -323,7 +325,7 @@ fn certificates(directory: &Path, name: &str) -> Result<(), Error> {
         |arguments: &[&str]| process::capture(Command::new("openssl").current_dir(directory).args(arguments)).map(drop);
     let authority = ["req", "-x509", "-days", "2", "-subj", "/CN=dockerutils tests"];
     openssl(&[&authority[..], &key, &["-keyout", "ca.key", "-out", "ca.crt"]].concat())?;
-    // A common name has 64 characters at most; what counts is the other one.
+    // A common name has 64 characters at most; the alternative name is the one that is checked.
     let names = format!("subjectAltName=DNS:{name}");
     let request = ["req", "-subj", "/CN=registry", "-addext", &names];
     openssl(&[&request[..], &key, &["-keyout", "server.key", "-out", "server.csr"]].concat())?;

@@ -1,6 +1,6 @@
 //! A temporary home and project, and our commands run in it.
 //!
-//! The harness fails the test by panicking, as `assert!` does: an error to be handled would only be unwrapped.
+//! The harness fails the test by panicking, as `assert!` does: tests would only unwrap an error.
 #![expect(clippy::panic, clippy::expect_used, reason = "a harness fails its test by panicking")]
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// The path of a program of this workspace, built by the same cargo run as the test itself.
 ///
 /// # Panics
-/// When it was not built: tests of the package `dockerutils-tests` need `cargo build --bins` before.
+/// When it was not built: tests of the package `dockerutils-tests` need an earlier `cargo build --bins`.
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     // target/debug/deps/cli-0123 -> target/debug/NAME
@@ -63,12 +63,12 @@ impl Sandbox {
             .prefix("du")
             .tempdir()
             .expect("a temporary directory");
-        // What commands print is the canonical path; on macOS /tmp is a link.
+        // Commands print the canonical path; on macOS, /tmp is a link.
         let root = directory.path().canonicalize().expect("it was just made");
         for part in ["home", "tmp", "runtime", name] {
             fs::create_dir(root.join(part)).expect("an empty directory takes another");
         }
-        // The XDG specification asks for it, and careful programs check it.
+        // The XDG specification requires this mode, and careful programs check it.
         fs::set_permissions(root.join("runtime"), fs::Permissions::from_mode(0o700)).expect("it is ours");
         Self {
             project: root.join(name),
@@ -86,7 +86,7 @@ impl Sandbox {
         self.root().join("home")
     }
 
-    /// Writes `content` to the file `path`, seen from the project, making its directories.
+    /// Writes `content` to the file `path`, relative to the project, and makes its directories.
     #[must_use]
     pub fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
         self.write(path, content);
@@ -101,21 +101,21 @@ impl Sandbox {
         self
     }
 
-    /// Makes the directory `path`, seen from the project.
+    /// Makes the directory `path`, relative to the project.
     #[must_use]
     pub fn dir(self, path: &str) -> Self {
         fs::create_dir_all(self.project.join(path)).expect(path);
         self
     }
 
-    /// Makes the symbolic link `path`, seen from the project, that says `target`.
+    /// Makes the symbolic link `path`, relative to the project, with this target.
     #[must_use]
     pub fn symlink(self, path: &str, target: &str) -> Self {
         symlink(target, self.project.join(path)).expect(path);
         self
     }
 
-    /// Writes (again) a file of the project, in the middle of a test; returns its path.
+    /// Writes a file of the project, perhaps again, in the middle of a test; returns its path.
     pub fn write(&self, path: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let file = self.project.join(path);
         fs::create_dir_all(file.parent().expect("a file lies in a directory")).expect(path);
@@ -123,7 +123,7 @@ impl Sandbox {
         file
     }
 
-    /// What a file of the project holds.
+    /// The content of a file of the project.
     pub fn read(&self, path: &str) -> String {
         fs::read_to_string(self.project.join(path)).expect(path)
     }
@@ -157,7 +157,7 @@ impl Sandbox {
             ("USER", "tester".into()),
             ("LOGNAME", "tester".into()),
             ("LANG", "C.UTF-8".into()),
-            // Without it a test would meet the engine of whoever runs it.
+            // Without it, a test would find the engine of the user who runs it.
             ("DOCKER_HOST", nowhere.into()),
         ];
         Invocation {
@@ -180,7 +180,7 @@ impl Sandbox {
     }
 }
 
-/// What a stream should hold; nothing, unless the test says more.
+/// The expected content of a stream; empty, unless the test says otherwise.
 #[derive(Debug, Clone, Default)]
 enum Expected {
     #[default]
@@ -212,7 +212,7 @@ impl Expected {
     }
 }
 
-/// A command about to run, and what is expected of it: exit code 0 and silence, unless said otherwise.
+/// A command about to run, and what is expected of it: exit code 0 and no output, unless said otherwise.
 #[derive(Debug)]
 #[must_use = "nothing happens before run() or spawn()"]
 pub struct Invocation<'a> {
@@ -242,8 +242,8 @@ impl<'a> Invocation<'a> {
         self
     }
 
-    /// An environment variable. The lab's engines are in containers, and would count as far: a test that is led to one
-    /// says that it is this machine's.
+    /// Sets an environment variable. The lab's engines are in containers, and would be taken for remote ones: so a test
+    /// whose DOCKER_HOST leads to one also declares it to be on this machine.
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         let value = value.as_ref();
         if name == "DOCKER_HOST" && value.to_string_lossy().contains("/dockerutils-lab/") {
@@ -254,18 +254,18 @@ impl<'a> Invocation<'a> {
         self
     }
 
-    /// Takes away a variable that the sandbox sets.
+    /// Removes a variable that the sandbox sets.
     pub fn env_remove(mut self, name: &str) -> Self {
         self.environment.remove(name);
         self
     }
 
-    /// Speaks to this engine.
+    /// Uses this engine.
     pub fn engine(self, engine: &ScriptedEngine) -> Self {
         self.env("DOCKER_HOST", engine.host())
     }
 
-    /// Runs in this directory, seen from the project, instead of in the project.
+    /// Runs in this directory, relative to the project, instead of in the project.
     pub fn current_dir(mut self, directory: &str) -> Self {
         self.directory = self.sandbox.project.join(directory);
         self
@@ -283,37 +283,37 @@ impl<'a> Invocation<'a> {
         self
     }
 
-    /// All that it should write to stdout.
+    /// Expects exactly this on stdout.
     pub fn stdout(mut self, text: &str) -> Self {
         self.stdout = Expected::Exactly(text.to_owned());
         self
     }
 
-    /// A part of what it should write to stdout; several add up.
+    /// Expects this as a part of stdout; several calls add up.
     pub fn stdout_has(mut self, part: &str) -> Self {
         self.stdout.add(part);
         self
     }
 
-    /// It may write anything to stdout.
+    /// Accepts anything on stdout.
     pub fn any_stdout(mut self) -> Self {
         self.stdout = Expected::Anything;
         self
     }
 
-    /// All that it should write to stderr.
+    /// Expects exactly this on stderr.
     pub fn stderr(mut self, text: &str) -> Self {
         self.stderr = Expected::Exactly(text.to_owned());
         self
     }
 
-    /// A part of what it should write to stderr; several add up.
+    /// Expects this as a part of stderr; several calls add up.
     pub fn stderr_has(mut self, part: &str) -> Self {
         self.stderr.add(part);
         self
     }
 
-    /// It may write anything to stderr.
+    /// Accepts anything on stderr.
     pub fn any_stderr(mut self) -> Self {
         self.stderr = Expected::Anything;
         self
@@ -338,7 +338,7 @@ impl<'a> Invocation<'a> {
         outcome
     }
 
-    /// Starts it at a terminal. Nothing is checked.
+    /// Starts it at a terminal, and checks nothing.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -353,7 +353,7 @@ impl<'a> Invocation<'a> {
         Terminal::start(command)
     }
 
-    /// Starts it, for a test that has to do something in the middle. Nothing is checked.
+    /// Starts it, for a test that has to do something in the middle, and checks nothing.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -372,7 +372,7 @@ impl<'a> Invocation<'a> {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", self.program.display()));
         if let Some(mut stdin) = child.stdin.take() {
-            // In a thread, and without complaint: a command need not read what it is given.
+            // In a thread, and without an error: a command need not read its stdin.
             thread::spawn(move || stdin.write_all(&self.stdin));
         }
         Running {
@@ -396,7 +396,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// What Ctrl-C does.
+    /// Interrupts it, as Ctrl-C does.
     pub fn interrupt(&self) {
         self.signal(Signal::INT);
     }
@@ -404,7 +404,7 @@ impl Running {
     /// Sends it a signal.
     ///
     /// # Panics
-    /// When it has been waited for already.
+    /// When its end has been waited for already.
     pub fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id())
             .ok()
@@ -430,7 +430,7 @@ impl Running {
                 break Some(status);
             }
             if Instant::now() > self.deadline {
-                // A failure to kill it means that it ended just now.
+                // If it can't be killed, it ended just now.
                 let _ = self.child.kill();
                 let _ = self.child.wait();
                 break None;
@@ -439,7 +439,7 @@ impl Running {
         };
         let text = |stream: Option<JoinHandle<Vec<u8>>>| {
             let bytes = stream.and_then(|thread| thread.join().ok()).unwrap_or_default();
-            // The sandbox has another path in each run; a snapshot should not.
+            // The sandbox's path differs from run to run; a snapshot must not.
             String::from_utf8_lossy(&bytes).replace(&self.root, "[SANDBOX]")
         };
         let code = status.and_then(|status| {
@@ -457,7 +457,7 @@ impl Running {
     }
 }
 
-/// The memory of a process that is not a file's, in KiB (proc_pid_status(5)); 0 where it is not to be had.
+/// The memory of a process that does not come from files, in KiB (proc_pid_status(5)); 0 if it can't be read.
 fn own_memory(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
@@ -466,7 +466,8 @@ fn own_memory(process: u32) -> u64 {
 }
 
 impl Drop for Running {
-    /// A test that fails before it waits leaves no process: it is asked to end, as it may have things to remove, then killed.
+    /// A test that fails before it waits must not leave a process: it is asked to end, as it may have things to remove,
+    /// then killed.
     fn drop(&mut self) {
         if self.has_ended() {
             return;
@@ -479,7 +480,7 @@ impl Drop for Running {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        // A failure to kill it means that it ended just now.
+        // If it can't be killed, it ended just now.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -488,14 +489,14 @@ impl Drop for Running {
 /// How a command ended.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// The exit code; as in a shell, 128 and the signal's number where a signal ended it.
+    /// The exit code; as in a shell, 128 plus the signal's number if a signal ended it.
     pub code: i32,
     /// What it wrote to stdout, the sandbox's path in it replaced by `[SANDBOX]`.
     pub stdout: String,
     /// What it wrote to stderr, likewise.
     pub stderr: String,
-    /// The most memory in KiB that it was seen with while it was waited for, without that of its program's file, which in a
-    /// build for tests is large; 0 where the system does not say it as Linux does.
+    /// The peak memory in KiB that was seen while it was waited for, without that of its program's file, which is large
+    /// in a build for tests; 0 if the system does not report it as Linux does.
     pub memory: u64,
 }
 
@@ -503,7 +504,7 @@ impl Outcome {
     /// stdout as the one JSON document that `--json` promises.
     ///
     /// # Panics
-    /// When it is none.
+    /// When it is not one JSON document.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("stdout is no JSON: {error}\n{self}"))
     }
@@ -519,7 +520,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Reads a stream to its end, beside the test: a full pipe would stop the command.
+/// Reads a stream to its end, while the test goes on: a full pipe would stop the command.
 fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
     thread::spawn(move || {
         let mut bytes = Vec::new();

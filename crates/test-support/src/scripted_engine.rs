@@ -1,7 +1,7 @@
-//! A Docker engine on a Unix socket that says what the test tells it to, and records what it was asked.
+//! A Docker engine on a Unix socket that answers as the test tells it to, and records the requests.
 //!
 //! It speaks HTTP/1.1 by hand, with threads: small enough to be read, and able to misbehave in every way that a real
-//! engine, or the network before it, can.
+//! engine, or the network in between, can.
 #![expect(clippy::panic, clippy::expect_used, reason = "a harness fails its test by panicking")]
 
 use std::collections::VecDeque;
@@ -21,8 +21,8 @@ const FOREVER: Duration = Duration::from_secs(3600);
 
 /// A scripted engine, listening from its start to the end of the test.
 ///
-/// It introduces itself as 26.1.5 (API 1.45, BuildKit) until the test says otherwise; a question that nobody wrote an
-/// answer for gets 404 with a message that says so.
+/// It introduces itself as 26.1.5 (API 1.45, BuildKit) until the test says otherwise; a request without a scripted
+/// answer gets a 404 with a message that says so.
 #[derive(Debug)]
 pub struct ScriptedEngine {
     directory: TempDir,
@@ -42,25 +42,25 @@ struct Route {
     replies: VecDeque<Reply>,
 }
 
-/// A request that the engine was sent.
+/// A request that the engine received.
 #[derive(Debug, Clone)]
 pub struct Recorded {
     /// `GET`, `POST` and so on.
     pub method: String,
     /// The path without the API's version and without the query, as `/containers/create`.
     pub path: String,
-    /// The API's version that the path began with, as `1.45`; empty where it had none.
+    /// The API's version that the path began with, as `1.45`; empty if it had none.
     pub version: String,
     /// The query, as it was sent.
     pub query: String,
     /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body, whole; of an upgraded connection, what was sent after the upgrade.
+    /// The whole body; of an upgraded connection, what was sent after the upgrade.
     pub body: Vec<u8>,
 }
 
 impl Recorded {
-    /// The body as JSON; `Null` where it is none.
+    /// The body as JSON; `Null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -74,12 +74,12 @@ impl Recorded {
     }
 }
 
-/// What the engine answers.
+/// A scripted answer of the engine.
 #[derive(Debug, Clone)]
 pub struct Reply {
     status: u16,
     headers: Vec<(String, String)>,
-    /// Each piece is sent by itself, so that a client's reader sees it as a chunk.
+    /// Each piece is sent by itself, so that a client reads it as a chunk.
     pieces: Vec<Vec<u8>>,
     kind: ReplyKind,
     /// The time before the answer, and between its pieces.
@@ -94,11 +94,11 @@ enum ReplyKind {
     Whole,
     /// A body in chunks.
     Stream,
-    /// A body in chunks that does not come to its end: the connection is closed instead.
+    /// A body in chunks that breaks off: the connection is closed before its end.
     Die,
     /// 101, then bytes in both directions.
     Upgrade,
-    /// Bytes, no HTTP.
+    /// Bytes that are not HTTP.
     Raw,
     /// Nothing at all.
     Hang,
@@ -139,10 +139,10 @@ impl Reply {
         .header("Content-Type", "application/json")
     }
 
-    /// An upgraded connection (attach, exec): sends these pieces, then closes its side, and records what comes.
+    /// An upgraded connection (attach, exec): sends these pieces, then closes its sending half, and records what comes.
     ///
-    /// A container that is not started yet says nothing, and its streams stay open: the pieces of an attachment wait for
-    /// its start, as an engine's do.
+    /// Before its container is started, nothing is sent, and the streams stay open: the pieces of an attachment wait
+    /// for the start, as an engine's do.
     pub fn upgrade<P: Into<Vec<u8>>>(pieces: impl IntoIterator<Item = P>) -> Self {
         Self::new(101, ReplyKind::Upgrade, pieces.into_iter().map(Into::into).collect())
             .header("Connection", "Upgrade")
@@ -155,7 +155,8 @@ impl Reply {
         Self::new(0, ReplyKind::Raw, vec![bytes.into()])
     }
 
-    /// What an engine on this machine says of itself, as far as it tells where it is, and this.
+    /// What an engine on this machine reports about itself, as far as it shows which machine that is, with these
+    /// additions.
     pub fn this_machine(more: &Value) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let memory = read("/proc/meminfo").lines().find_map(|line| {
@@ -173,17 +174,17 @@ impl Reply {
         Self::json(200, &info)
     }
 
-    /// The end of the connection, before any answer.
+    /// Closes the connection before any answer.
     pub fn hang_up() -> Self {
         Self::garbage(Vec::new())
     }
 
-    /// No answer, and no end of the connection.
+    /// Sends no answer, and keeps the connection open.
     pub fn hang() -> Self {
         Self::new(0, ReplyKind::Hang, Vec::new())
     }
 
-    /// The connection ends where the body's end should be.
+    /// Closes the connection instead of ending the body.
     #[must_use]
     pub fn dying(mut self) -> Self {
         self.kind = ReplyKind::Die;
@@ -204,7 +205,7 @@ impl Reply {
         self
     }
 
-    /// One more header.
+    /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
@@ -236,23 +237,23 @@ impl ScriptedEngine {
             .prefix("du")
             .tempdir()
             .expect("a temporary directory");
-        // It plays an engine of this machine, and such a one is known by the program that listens.
+        // It plays an engine of this machine, and commands recognize one by the name of the program that listens.
         let _ = std::fs::write("/proc/self/comm", "dockerd");
         let listener = UnixListener::bind(directory.path().join("docker.sock")).expect("a short path");
         let script = Arc::<Mutex<Script>>::default();
         let shared = Arc::clone(&script);
-        // It ends with the test's process: a thread that waits for connections costs nothing.
+        // The thread ends with the test's process; while it waits for connections, it costs nothing.
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let shared = Arc::clone(&shared);
-                // A client that goes away in the middle is a part of some tests.
+                // Some tests have clients that go away in the middle.
                 thread::spawn(move || drop(converse(&stream, &shared)));
             }
         });
         Self { directory, script }
     }
 
-    /// Has the program that listens be another one than an engine, as where `ssh -L` made the socket. It counts for all
+    /// Gives the program that listens another name than an engine's, as if `ssh -L` had made the socket. Applies to all
     /// engines of the test's process.
     #[must_use]
     pub fn behind(self, program: &str) -> Self {
@@ -262,7 +263,7 @@ impl ScriptedEngine {
 
     /// Answers `method path` with `reply`. `path` has no version and no query; a `*` in it stands for any text.
     ///
-    /// Said again for the same path, the replies are given in turn, and the last one ever after.
+    /// If this is called again for the same path, the replies are given in turn, and the last one from then on.
     #[must_use]
     pub fn on(self, method: &str, path: &str, reply: Reply) -> Self {
         let mut script = lock(&self.script);
@@ -296,10 +297,10 @@ impl ScriptedEngine {
         format!("unix://{}", self.socket().display())
     }
 
-    /// Listens on TCP, too, and gives `127.0.0.1:PORT`.
+    /// Listens on TCP, too, and returns `127.0.0.1:PORT`.
     ///
     /// # Panics
-    /// When the machine has no port left.
+    /// When the machine has no free port.
     pub fn tcp(&self) -> String {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let address = listener.local_addr().expect("it is bound").to_string();
@@ -313,7 +314,7 @@ impl ScriptedEngine {
                     return;
                 };
                 let (mut to_client, mut to_engine) = (client, engine);
-                // A side that goes away takes the other with it.
+                // When one side goes away, the other is closed, too.
                 thread::spawn(move || {
                     let _ = io::copy(&mut from_client, &mut to_engine);
                     let _ = to_engine.shutdown(Shutdown::Write);
@@ -332,12 +333,12 @@ impl ScriptedEngine {
         self.directory.path().join("docker.sock")
     }
 
-    /// All that it was asked so far, in order.
+    /// All requests so far, in order.
     pub fn requests(&self) -> Vec<Recorded> {
         lock(&self.script).recorded.clone()
     }
 
-    /// The one request of `method path`.
+    /// The only request of `method path`.
     ///
     /// # Panics
     /// When there was none, or more than one.
@@ -503,7 +504,7 @@ fn read_chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Waits until somebody asks for the start of `container`, as `/containers/c1`.
+/// Waits until the start of `container`, as `/containers/c1`, was requested.
 fn wait_for_start(script: &Mutex<Script>, container: &str) {
     let start = format!("{container}/start");
     while !lock(script).recorded.iter().any(|request| request.path == start) {
@@ -511,7 +512,7 @@ fn wait_for_start(script: &Mutex<Script>, container: &str) {
     }
 }
 
-/// Sends a reply, and tells whether the connection goes on after it. `begin` returns when the body may follow the head.
+/// Sends a reply; returns whether the connection goes on after it. `begin` returns when the body may follow the head.
 fn send(mut stream: &UnixStream, reply: &Reply, begin: impl FnOnce()) -> io::Result<bool> {
     thread::sleep(reply.delay);
     if reply.kind == ReplyKind::Hang {
@@ -577,7 +578,7 @@ fn split_version(path: &str) -> (&str, &str) {
     (version, path.get(version.len() + 2..).unwrap_or_default())
 }
 
-/// Whether `text` is what `pattern` says; a `*` stands for any text.
+/// Whether `text` matches `pattern`; a `*` stands for any text.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -591,7 +592,7 @@ fn matches(pattern: &str, text: &str) -> bool {
 }
 
 fn lock(script: &Mutex<Script>) -> MutexGuard<'_, Script> {
-    // A test that panicked has said what it has to say.
+    // If a test has panicked, its message says what is wrong.
     script.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -663,7 +664,7 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
-        // What it was sent is known when the engine has read to the end, which it does after it has answered.
+        // The whole request is known once the engine has read to the end, which it does after its answer.
         let began = std::time::Instant::now();
         while engine.request("POST", "/containers/*/attach").body != b"world" {
             assert!(began.elapsed() < Duration::from_secs(60), "{:?}", engine.requests());

@@ -1,7 +1,7 @@
 //! A slow link to a TCP address: a proxy on 127.0.0.1 that delays and paces bytes, counts them, and can be cut.
 //!
-//! `tc netem` is not in every kernel; this is, and it needs no rights. Each byte arrives half a round trip after it was
-//! sent, and all connections share the link's capacity, each direction having its own.
+//! `tc netem` is not in every kernel; this works everywhere, without special rights. Each byte arrives half a round
+//! trip after it was sent, and all connections share the link's capacity, which each direction has for itself.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -11,12 +11,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What is read at once.
+/// How many bytes are read at once.
 const CHUNK: usize = 64 * 1024;
-/// So much may be under way in one direction of one connection: more than any bandwidth-delay product of ours.
+/// How many bytes may be under way in one direction of one connection: more than any bandwidth-delay product of ours.
 const UNDER_WAY: usize = 16 * 1024 * 1024;
 
-/// A link, until this is dropped; its connections are closed then.
+/// A link that lasts until this is dropped; then its connections are closed.
 #[derive(Debug)]
 pub struct SlowLink {
     address: SocketAddr,
@@ -27,7 +27,7 @@ pub struct SlowLink {
 struct Link {
     to: SocketAddr,
     delay: Duration,
-    /// Bytes a second; none for as many as go.
+    /// Bytes a second; `None` for no limit.
     rate: Option<u64>,
     state: Mutex<LinkState>,
     changed: Condvar,
@@ -45,12 +45,12 @@ struct LinkState {
 #[derive(Debug, Default)]
 struct Direction {
     bytes: AtomicU64,
-    /// When the capacity that was used is free again.
+    /// When the used capacity is free again.
     free_at: Mutex<Option<Instant>>,
 }
 
 impl SlowLink {
-    /// A link to this address with this round trip, and this capacity in bits a second where there is a limit.
+    /// A link to this address with this round trip, and with this capacity in bits a second if there is a limit.
     ///
     /// # Errors
     /// When no port is free.
@@ -79,29 +79,29 @@ impl SlowLink {
         Ok(Self { address, link })
     }
 
-    /// Where the link begins.
+    /// The address at which the link begins.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Bytes that were sent to the far end, and bytes that came back.
+    /// How many bytes were sent to the link's other end, and how many came back.
     pub fn bytes(&self) -> (u64, u64) {
         let count = |direction: &Direction| direction.bytes.load(Ordering::Relaxed);
         (count(&self.link.there), count(&self.link.back))
     }
 
-    /// Pulls the cable: nothing arrives any more, nobody is told.
+    /// Pulls the cable: nothing arrives any more, and no error is reported.
     pub fn cut(&self) {
         self.link.state().cut = true;
     }
 
-    /// Puts it back: what was under way goes on.
+    /// Plugs the cable in again: what was under way goes on.
     pub fn mend(&self) {
         self.link.state().cut = false;
         self.link.changed.notify_all();
     }
 
-    /// Ends every connection, as a router does that forgets them. New ones go through.
+    /// Breaks every connection, as a router does that forgets them. New ones go through.
     pub fn drop_connections(&self) {
         for connection in self.link.state().connections.drain(..) {
             let _ = connection.shutdown(Shutdown::Both);
@@ -114,7 +114,7 @@ impl Drop for SlowLink {
         self.link.state().over = true;
         self.link.changed.notify_all();
         self.drop_connections();
-        // Wakes the thread that accepts.
+        // Wakes the thread that accepts connections.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -124,19 +124,19 @@ impl Link {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the link is whole; false when it is over.
+    /// Waits until the cable is plugged in; false if the link is over.
     fn whole(&self) -> bool {
         let waiting = self.changed.wait_while(self.state(), |state| state.cut && !state.over);
         !waiting.unwrap_or_else(PoisonError::into_inner).over
     }
 
     fn carry(self: Arc<Self>, near: TcpStream) {
-        // A connection is one round trip's work, as its first bytes are another's.
+        // Connecting takes a round trip, and the first bytes take another.
         if !self.whole() {
             return;
         }
         thread::sleep(self.delay * 2);
-        // Dropped, the near end is told that there is nobody.
+        // Dropping the client's connection tells it that nothing listens.
         let Ok(far) = TcpStream::connect(self.to) else { return };
         let _ = (near.set_nodelay(true), far.set_nodelay(true));
         let Ok([near_copy, far_copy, near_kept, far_kept]) = copies(&near, &far) else {
@@ -149,7 +149,7 @@ impl Link {
         let _ = back.join();
     }
 
-    /// Copies one direction, to its end and with it.
+    /// Copies one direction up to its end, and passes the end on.
     fn copy(&self, mut from: TcpStream, mut to: TcpStream, direction: &Direction) {
         let queue = Queue::default();
         thread::scope(|scope| {
@@ -169,7 +169,7 @@ impl Link {
                 if !self.whole() || chunk.is_empty() {
                     break;
                 }
-                // Before the far end has them: who was answered finds all counted.
+                // Before the bytes are written: a client that has its answer must find all of them counted.
                 direction.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 if to.write_all(&chunk).is_err() {
                     break;
@@ -201,7 +201,7 @@ fn sleep_until(at: Instant) {
     thread::sleep(at.saturating_duration_since(Instant::now()));
 }
 
-/// Bytes under way with the time when they were sent; an empty chunk is the end.
+/// Bytes under way, with the time when they were sent; an empty chunk is the end.
 #[derive(Default)]
 struct Queue {
     inner: Mutex<Chunks>,
@@ -216,7 +216,7 @@ struct Chunks {
 }
 
 impl Queue {
-    /// Waits for room; false when nobody takes any more.
+    /// Waits for room; false if the reader has gone.
     fn push(&self, sent_at: Instant, chunk: Vec<u8>) -> bool {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let room = self
@@ -252,7 +252,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Answers each connection with what it got, at its end.
+    /// Sends each connection what it receives, and ends when the client does.
     fn echo() -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();

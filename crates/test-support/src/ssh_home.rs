@@ -5,17 +5,18 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// A home in which OpenSSH's client, and who asks it for its configuration, sees that home's files and no others.
+/// A home for OpenSSH's client, and for programs that ask the client for its configuration: they see this home's files
+/// and no others.
 ///
-/// OpenSSH takes the home of the password database, whatever HOME says. So there is an `ssh` in [`SshHome::bin`], which
-/// belongs before the machine's own on PATH, and reads this home's configuration.
+/// OpenSSH uses the home of the password database, whatever HOME says. So there is an `ssh` in [`SshHome::bin`], which
+/// must precede the machine's own on PATH, and reads this home's configuration.
 #[derive(Debug, Clone)]
 pub struct SshHome {
     home: PathBuf,
 }
 
 impl SshHome {
-    /// Makes `.ssh` and `bin` in a directory that is there. No host is known, and the configuration says nothing more.
+    /// Makes `.ssh` and `bin` in a directory that exists. No host is known, and the configuration has no further lines.
     ///
     /// # Errors
     /// When a file can't be written.
@@ -46,7 +47,7 @@ impl SshHome {
         self.home.join("bin")
     }
 
-    /// Writes `~/.ssh/config`: these lines, then those that keep the machine's own known hosts out.
+    /// Writes `~/.ssh/config`: these lines, then those that exclude the machine's own known hosts.
     ///
     /// # Errors
     /// When it can't be written.
@@ -66,7 +67,7 @@ impl SshHome {
         self.ssh().join("known_hosts")
     }
 
-    /// Adds lines to it.
+    /// Adds lines to known_hosts.
     ///
     /// # Errors
     /// When it can't be written.

@@ -1,4 +1,4 @@
-//! A program at a terminal: a pseudo-terminal is what a person would sit at.
+//! A program at a terminal: a pseudo-terminal, as a user would sit at.
 #![expect(clippy::panic, clippy::expect_used, reason = "a harness fails its test by panicking")]
 
 use std::ffi::OsStr;
@@ -16,41 +16,42 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
 
-/// An engine under load may take long; a person's patience is no limit here.
+/// How long to wait: an engine under load may take longer than a user would wait.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often to look at what is waited for.
+/// How often to check what is waited for.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A window's size before it gets another.
+/// A window's size, until it is resized.
 const ROWS: u16 = 30;
 const COLUMNS: u16 = 100;
 
-/// A program at a terminal of 30 rows and 100 columns, of which it is the session's first process.
+/// A program at a terminal of 30 rows and 100 columns; it is the session's first process.
 #[derive(Debug)]
 pub struct Terminal {
     master: OwnedFd,
-    /// Keeps the terminal open when the program has closed it, so that its modes can be looked at.
+    /// Keeps the terminal open when the program has closed it, so that its modes can be read.
     keeper: File,
     child: Child,
     before: Termios,
     screen: Arc<Mutex<Vec<u8>>>,
-    /// How much of the screen was waited for.
+    /// How many bytes of the output [`Terminal::expect`] has passed.
     seen: usize,
-    /// The sizes of the window, each with how much had been shown when it got it.
+    /// The sizes of the window, each with how many bytes had been shown when it was set.
     sizes: Vec<(usize, u16, u16)>,
     reading: JoinHandle<()>,
     closed: Arc<AtomicBool>,
 }
 
 impl Terminal {
-    /// A command that runs `program` at a terminal, once it is given to [`Terminal::start`]. Its process is the program's.
+    /// A command that runs `program` at a terminal, once it is given to [`Terminal::start`]. Its process number is the
+    /// program's.
     pub fn command(program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("setsid");
         command.arg("--ctty").arg(program);
         command
     }
 
-    /// Starts what [`Terminal::command`] made.
+    /// Starts a command from [`Terminal::command`].
     ///
     /// # Panics
     /// When the system gives no terminal, or the program cannot be started.
@@ -81,7 +82,7 @@ impl Terminal {
         let mut reader = File::from(master.try_clone().expect("a descriptor"));
         let reading = thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // When the last slave is closed, there is an error to be read.
+            // After the last slave is closed, reading gives an error.
             while let Ok(read @ 1..) = reader.read(&mut buffer) {
                 let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
                 shown.extend_from_slice(buffer.get(..read).unwrap_or_default());
@@ -103,7 +104,7 @@ impl Terminal {
         }
     }
 
-    /// All that was shown so far.
+    /// Everything that was shown so far.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.shown()).into_owned()
     }
@@ -124,7 +125,7 @@ impl Terminal {
         }
     }
 
-    /// Waits until this is on the screen, after what was waited for before.
+    /// Waits until this text is shown, after the texts that were waited for before.
     ///
     /// # Panics
     /// When it does not come.
@@ -140,18 +141,18 @@ impl Terminal {
         self.seen += at + text.len();
     }
 
-    /// The rows of the screen as a person sees them, without the empty ones at its end.
+    /// The rows of the screen as a user sees them, without the empty ones at its end.
     ///
     /// # Panics
-    /// When a size is none.
+    /// When a size is zero.
     pub fn rows(&self) -> Vec<String> {
         rows(&self.shown(), &self.sizes)
     }
 
-    /// Waits until the rows of the screen are so, and gives them.
+    /// Waits until the rows of the screen meet this condition, and returns them.
     ///
     /// # Panics
-    /// When they never are.
+    /// When they never do.
     pub fn rows_when(&self, what: &str, are_so: impl Fn(&[String]) -> bool) -> Vec<String> {
         let began = Instant::now();
         loop {
@@ -167,7 +168,8 @@ impl Terminal {
         }
     }
 
-    /// Waits for the program, as [`Terminal::end`], and gives the code and the rows of the screen that it leaves.
+    /// Waits for the program, as [`Terminal::end`], and returns the exit code and the rows of the screen that it
+    /// leaves.
     ///
     /// # Panics
     /// As there.
@@ -177,10 +179,10 @@ impl Terminal {
         (code, rows(shown.as_bytes(), &sizes))
     }
 
-    /// Waits until what is typed is not shown.
+    /// Waits until the terminal does not echo what is typed.
     ///
     /// # Panics
-    /// When it always is.
+    /// When it always echoes.
     pub fn wait_for_silence(&self) {
         self.wait("silence", || {
             let modes = tcgetattr(&self.keeper).expect("a terminal has modes");
@@ -188,11 +190,11 @@ impl Terminal {
         });
     }
 
-    /// Waits until the kernel has handed over what was typed unseen, as a person would have: it does so on a thread of its
-    /// own, and nothing tells when.
+    /// Waits until the kernel has handed over what was typed without echo, as a user's pause would: the kernel does so
+    /// on a thread of its own, and there is no event for it.
     ///
     /// # Panics
-    /// When what is typed is shown.
+    /// When the terminal echoes.
     pub fn wait_until_taken(&self) {
         self.wait_for_silence();
         thread::sleep(Duration::from_millis(300));
@@ -201,16 +203,16 @@ impl Terminal {
     /// Types.
     ///
     /// # Panics
-    /// When the terminal takes no more.
+    /// When the terminal accepts no more.
     pub fn type_in(&self, keys: &str) {
         let typed = rustix::io::write(&self.master, keys.as_bytes()).expect("a terminal takes keys");
         assert_eq!(typed, keys.len(), "the terminal takes no more");
     }
 
-    /// Gives the window another size.
+    /// Resizes the window.
     ///
     /// # Panics
-    /// When it takes none.
+    /// When the terminal does not accept the size.
     pub fn resize(&mut self, rows: u16, columns: u16) {
         self.sizes.push((self.shown().len(), rows, columns));
         tcsetwinsize(&self.master, size(rows, columns)).expect("a terminal has a size");
@@ -225,20 +227,21 @@ impl Terminal {
         kill_process(id.expect("a process has an id"), signal).expect("a process of ours takes our signals");
     }
 
-    /// Closes the window: the terminal has gone, whatever the program does. Gives its code.
+    /// Closes the window: the terminal is gone, whatever the program does. Returns the exit code.
     ///
     /// # Panics
     /// When the program does not end.
     pub fn close(mut self) -> Option<i32> {
         self.closed.store(true, Ordering::Relaxed);
-        // What is echoed wakes the thread.
+        // The echo wakes the thread that reads.
         self.type_in("#");
         self.reading.join().expect("it only reads");
         drop((self.master, self.keeper));
         end(&mut self.child, &self.screen)
     }
 
-    /// Waits for the program; the terminal must be as it was before. Gives the code and all that was shown.
+    /// Waits for the program; the terminal must be as it was before. Returns the exit code and everything that was
+    /// shown.
     ///
     /// # Panics
     /// When the program does not end, or leaves the terminal in another mode.
@@ -264,7 +267,7 @@ fn end(child: &mut Child, screen: &Mutex<Vec<u8>>) -> Option<i32> {
             return status.code();
         }
         if began.elapsed() > PATIENCE {
-            // A failure to kill it means that it ended just now.
+            // If it can't be killed, it ended just now.
             let _ = child.kill();
             let screen = screen.lock().unwrap_or_else(PoisonError::into_inner);
             panic!("the program does not end: {}", String::from_utf8_lossy(&screen));
@@ -273,7 +276,7 @@ fn end(child: &mut Child, screen: &Mutex<Vec<u8>>) -> Option<i32> {
     }
 }
 
-/// What a terminal emulator of these sizes shows, which leaves lines as they are when it is resized.
+/// What a terminal emulator of these sizes shows, if it leaves lines as they are when it is resized.
 fn rows(shown: &[u8], sizes: &[(usize, u16, u16)]) -> Vec<String> {
     let count = |number: u16| NonZero::new(number).expect("a window has a size");
     let mut parser = vt100::Parser::new(count(ROWS), count(COLUMNS), 0);

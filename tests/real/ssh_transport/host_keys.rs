@@ -219,7 +219,7 @@ async fn revoked_keys_are_refused_and_a_program_that_knows_host_keys_is_asked() 
     for file in [home.path("nowhere"), krl] {
         home.config(&format!("RevokedHostKeys {}", file.display()));
         let error = connect(&home, &ssh, Answers::of(&["yes"])).await.err().unwrap();
-        assert!(error.message.contains("can't be asked"), "{error}");
+        assert!(error.message.contains("can't be checked"), "{error}");
     }
 
     let home = Home::new("");

@@ -12,9 +12,9 @@ use std::time::Instant;
 use bollard::query_parameters::RemoveImageOptions;
 use serde::Serialize;
 
-use crate::cli::Context;
 use crate::config::project::{Project, designated, dotted};
 use crate::config::settings::Settings;
+use crate::context::Context;
 use crate::docker::build::build_needs::is_folder;
 use crate::docker::build::builder::{Builder, builder_of};
 use crate::docker::build::dockerfile::Dockerfile;
@@ -23,7 +23,7 @@ use crate::docker::build::pip_conf::{self, Linked};
 use crate::docker::build::request::{BuildRequest, link_target};
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::endpoint::Choice;
-use crate::docker::connect::engine::Engine;
+use crate::docker::connect::engine::{Engine, found};
 use crate::docker::connect::locality::{self, Locality, Standing};
 use crate::docker::options::build_options::{BuildOptionError, BuildOptions};
 use crate::docker::options::flags::parse_bool;
@@ -32,6 +32,7 @@ use crate::error::{Class, Error, ErrorDocument, ErrorOf, ExitStatus, Result, Wit
 use crate::hint;
 use crate::naming::{Designation, canonical};
 use crate::ops::genversion;
+use crate::ops::run_records::connect_and_remind;
 use crate::output::table::{Align, Table};
 use crate::output::{Printer, size, visible};
 use crate::project_file;
@@ -612,7 +613,7 @@ fn other_tags(made: &[(String, String)], file: &Path, dockerfile: &Dockerfile, a
 /// # Errors
 /// An engine that can't be reached. Failed images are in the reports; their errors are printed.
 pub async fn run_plan(context: &Context, project: &Project, plan: &BuildPlan) -> Result<Reports> {
-    let engine = context.connect().await?;
+    let engine = connect_and_remind(context).await?;
     let locality = where_is(&engine, &context.env, &context.printer).await;
     run_plan_on(context, &engine, locality, project, plan).await
 }
@@ -788,19 +789,19 @@ pub fn clean(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
         return Ok(ExitStatus::SUCCESS);
     }
     context.block_on(async {
-        let engine = context.connect().await?;
+        let engine = connect_and_remind(context).await?;
         let mut status = ExitStatus::SUCCESS;
         let (mut removed, mut failed) = (Vec::new(), Vec::new());
         for name in &names {
             printer.note(&format!("{prefix}docker rmi {name}"));
             let name = name.to_string();
-            match engine
+            let answer = engine
                 .docker()
                 .remove_image(&name, None::<RemoveImageOptions>, None)
-                .await
-            {
-                Ok(_) => removed.push(name),
-                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
+                .await;
+            match found(answer) {
+                Ok(Some(_)) => removed.push(name),
+                Ok(None) => {}
                 Err(cause) => {
                     let error = engine.error(&name, cause);
                     status = status.max(error.class().status());

@@ -1,7 +1,7 @@
 //! The version of a project, written where an image can take it from.
 
-use crate::cli::Context;
 use crate::config::project::Project;
+use crate::context::Context;
 use crate::error::{ExitStatus, Result};
 use crate::hint;
 use crate::output::{Printer, visible};

@@ -14,8 +14,8 @@ use hyper::{Method, Request};
 use serde::Serialize;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use crate::cli::Context;
 use crate::config::project::Project;
+use crate::context::Context;
 use crate::docker::build::dockerfile::{Dockerfile, Instruction};
 use crate::docker::connect::engine::refusal;
 use crate::docker::images::image;
@@ -23,6 +23,7 @@ use crate::docker::images::image_archive::{self, ArchivedImage, Step};
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::build::{BuildArgs, BuildPlan, PlanStep};
+use crate::ops::run_records::connect_and_remind;
 use crate::output::progress::steps::{Ended, Steps};
 use crate::output::table::{Align, Table};
 use crate::output::{Printer, counted, size, visible};
@@ -123,7 +124,7 @@ pub fn show(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
 
 /// Streams the image out of the engine, and keeps what its layers change.
 async fn read(context: &Context, reference: &str, image: &str) -> Result<(String, ArchivedImage)> {
-    let engine = context.connect().await?;
+    let engine = connect_and_remind(context).await?;
     let Some(facts) = image::find(&engine, reference).await? else {
         return Err(Error::failed(format!(
             "there is no image {reference} on the engine at {}",

@@ -6,5 +6,6 @@ pub mod genversion;
 pub mod layers;
 pub mod publish;
 pub mod run;
+mod run_records;
 pub mod sync;
 pub mod transfer;

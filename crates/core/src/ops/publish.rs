@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::cli::Context;
 use crate::config::project::{Origin, Project, designated};
+use crate::context::Context;
 use crate::docker::connect::client_config::{ClientConfig, FoundLogin};
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::login::Login;
@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorDocument, ExitStatus, Result};
 use crate::hint;
 use crate::naming::{Designation, registry};
 use crate::ops::build::warn_of_unknown_keys;
+use crate::ops::run_records::connect_and_remind;
 use crate::output::visible;
 use crate::registry_helper::{Aws, EcrRegistry};
 use crate::shell;
@@ -199,7 +200,7 @@ pub fn publish(context: &Context, args: &PublishArgs) -> Result<ExitStatus> {
 
 /// The engine, which must have the image.
 async fn engine_with(context: &Context, args: &PublishArgs, origin: Origin, source: &Designation) -> Result<Engine> {
-    let engine = context.connect().await?;
+    let engine = connect_and_remind(context).await?;
     if image::find(&engine, &source.to_string()).await?.is_some() {
         return Ok(engine);
     }

@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use crate::agent::paths::state_directory;
 use crate::agent::{Agent, CallOptions};
-use crate::cli::Context;
 use crate::config::own::{OwnConfiguration, SyncConfiguration};
 use crate::config::project::Project;
+use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::Endpoint;
 use crate::docks::{self, Dock, Docks};

@@ -49,10 +49,18 @@ impl Tools {
             Self::Busybox => {
                 let applets = APPLETS.get_or_init(|| {
                     dockerutils_test_support::machine::require("busybox", &["busybox-static"], "a far side").unwrap();
-                    let folder = tempfile::tempdir().unwrap().keep();
-                    let mut install = std::process::Command::new("busybox");
-                    let status = install.args(["--install", "-s"]).arg(&folder).status().unwrap();
-                    assert!(status.success());
+                    // Beside the tests' program: a temporary directory of each test's process would stay.
+                    let program = std::env::current_exe().unwrap();
+                    let folder = program.with_file_name("busybox-applets");
+                    if !folder.is_dir() {
+                        let new = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+                        let mut install = std::process::Command::new("busybox");
+                        let status = install.args(["--install", "-s"]).arg(new.path()).status().unwrap();
+                        assert!(status.success());
+                        // Another test may have been faster.
+                        let renamed = fs::rename(new.path(), &folder);
+                        assert!(renamed.is_ok() || folder.is_dir());
+                    }
                     folder
                 });
                 applets.display().to_string()

@@ -1,16 +1,17 @@
-//! Proving who the user is: keys of the agent, keys in files, certificates, questions of the server, the password; in
-//! the order of PreferredAuthentications, several in a row where sshd wants them.
+//! Logging in: keys of the ssh-agent, keys in files, certificates, questions of the server, the password; in the order
+//! of PreferredAuthentications, several in a row if sshd wants them.
 //!
-//! What a person typed is kept in [`Memory`], so that a link which is cut comes back by itself; it is wiped with it.
+//! What the user typed is kept in [`Memory`], so that a link which is cut comes back by itself; it is wiped with that.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use dock_client::docks::SshAccess;
 use dock_client::docks::known_hosts::{self, fingerprint};
 use dock_client::hint;
+use dock_client::mutex::lock;
 use dock_client::shell;
 use dock_link::transport::{Asker, Question, QuestionKind, TransportError, TransportErrorKind};
 use ssh2::{Agent, ErrorCode, KeyboardInteractivePrompt, Prompt, PublicKey, Session};
@@ -19,54 +20,54 @@ use zeroize::Zeroizing;
 use super::keys::{self, KeyFile};
 use super::resolve::Resolved;
 
-/// sshd refused the key when it was named, before anything was signed.
+/// sshd refused the key when it was offered, before anything was signed.
 const NOT_TAKEN: i32 = -18;
-/// The key could not sign, or the signature was not enough: the text tells which.
+/// The key could not sign, or the signature was not enough: the error's text says which.
 const UNVERIFIED: i32 = -19;
 /// More methods in a row than any sshd asks for.
 const FACTORS: usize = 6;
-/// After so many tries, it is sshd that ends the connection (MaxAuthTries), and not the network.
+/// After this many tries, sshd ends the connection (MaxAuthTries), and not the network.
 const MANY: usize = 3;
 
-/// What is before a question of OpenSSH's client in [`Memory`]. No path of a key begins so.
+/// Precedes a question of OpenSSH's client in [`Memory`]. No path of a key begins like this.
 const OPENSSH: &str = "openssh: ";
 
-/// What a person typed, wiped when it is dropped.
+/// What the user typed, wiped when it is dropped.
 #[derive(Default)]
 pub(super) struct Memory {
     secrets: Mutex<BTreeMap<String, Zeroizing<String>>>,
-    /// Whom they were typed for: user, host and port.
+    /// The login that it was typed for: user, host and port.
     whose: Mutex<String>,
 }
 
 impl Memory {
-    /// Says whom the next login is to. What was typed for another is forgotten: the configuration leads elsewhere by now.
+    /// Sets the next login. What was typed for another login is forgotten: the configuration leads elsewhere by now.
     pub(super) fn belong_to(&self, place: &str) {
-        let mut whose = self.whose.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut whose = lock(&self.whose);
         if *whose != place {
             place.clone_into(&mut whose);
-            self.secrets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            lock(&self.secrets).clear();
         }
     }
 
     fn get(&self, name: &str) -> Option<Zeroizing<String>> {
-        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let secrets = lock(&self.secrets);
         secrets.get(name).cloned()
     }
 
     fn keep(&self, name: &str, secret: &Zeroizing<String>) {
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = lock(&self.secrets);
         secrets.insert(name.to_owned(), secret.clone());
     }
 
     fn forget(&self, name: &str) {
-        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut secrets = lock(&self.secrets);
         secrets.remove(name);
     }
 
-    /// What OpenSSH's client was answered, by its questions.
+    /// The answers that OpenSSH's client was given, by its questions.
     pub(super) fn of_openssh(&self) -> BTreeMap<String, Zeroizing<String>> {
-        let secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        let secrets = lock(&self.secrets);
         let theirs = secrets
             .iter()
             .filter_map(|(name, secret)| Some((name.strip_prefix(OPENSSH)?.to_owned(), secret.clone())));
@@ -82,14 +83,14 @@ impl Memory {
     }
 }
 
-/// How one key fared.
+/// The result of trying one key.
 #[derive(Debug, PartialEq, Eq)]
 enum KeyOutcome {
-    /// The user is in, or this factor is done.
+    /// The login succeeded, or this factor is done.
     Accepted,
-    /// The server does not take it.
+    /// The server does not accept it.
     Refused,
-    /// It is encrypted, and what was tried does not open it.
+    /// It is encrypted, and no passphrase that was tried decrypts it.
     Locked,
     /// This library can't use it.
     Unusable(String),
@@ -104,19 +105,19 @@ pub(super) struct Authenticator<'a> {
     pub(super) memory: &'a Memory,
     /// What was tried, for the error.
     pub(super) tried: Vec<String>,
-    /// What only a person can mend, and how.
+    /// What only the user can fix, and how.
     pub(super) mends: Vec<(String, String)>,
-    /// By what OpenSSH's own client may get in, and this library cannot.
+    /// What OpenSSH's own client may log in with, and this library cannot.
     pub(super) foreign: Vec<String>,
-    /// What is said before the first question: why a key that the user may rely on was not used.
+    /// Shown before the first question: why a key that the user may rely on was not used.
     pub(super) notes: String,
 }
 
-/// Why the server lets nobody in.
+/// Why a login was denied.
 #[derive(Debug)]
 pub(super) struct Denial {
     pub(super) error: TransportError,
-    /// By what OpenSSH's own client may get in all the same; empty where it would do no better.
+    /// What OpenSSH's own client may log in with all the same; empty if it would do no better.
     pub(super) foreign: Vec<String>,
 }
 
@@ -133,7 +134,7 @@ impl Authenticator<'_> {
     /// Authenticates.
     ///
     /// # Errors
-    /// When the server takes nothing of what there is: says what was tried, what it allows, and what helps.
+    /// When the server accepts nothing that there is: says what was tried, what it allows, and what helps.
     pub(super) fn run(&mut self) -> Result<(), Denial> {
         let mut allowed = self.allowed()?;
         let mut used: Vec<&'static str> = Vec::new();
@@ -144,7 +145,7 @@ impl Authenticator<'_> {
             let Some(method) = self.next_method(&allowed, &used) else {
                 break;
             };
-            // A key that needs nobody's answer goes before questions. That it is another program's changes nothing.
+            // A key that needs no answer comes before questions, even if another program has to use that key.
             if method != "publickey" && self.leaves_to_openssh(&allowed) {
                 break;
             }
@@ -157,8 +158,8 @@ impl Authenticator<'_> {
                 return Ok(());
             }
             used.push(method);
-            // After one factor of several, sshd allows other methods than before. To ask for them counts as a failed try,
-            // of which sshd takes six.
+            // After one factor of several, sshd allows other methods than before. Asking for the list counts as a
+            // failed try, of which sshd accepts six.
             if accepted {
                 allowed = self.allowed()?;
                 used.clear();
@@ -195,7 +196,7 @@ impl Authenticator<'_> {
         &self.resolved.config.user
     }
 
-    /// What the server allows; none of it when it needs nothing.
+    /// The methods that the server allows; empty if it needs none.
     fn allowed(&self) -> Result<Vec<String>, TransportError> {
         match self.session.auth_methods(self.user()) {
             Ok(methods) => Ok(methods.split(',').map(str::to_owned).collect()),
@@ -204,7 +205,7 @@ impl Authenticator<'_> {
         }
     }
 
-    /// An error that is no refusal: the connection is over.
+    /// An error that is not a refusal: the connection is over.
     fn ended(&self, error: &ssh2::Error) -> TransportError {
         let mut message = format!("{} ended the connection during the login", self.resolved.name());
         if !self.tried.is_empty() {
@@ -212,7 +213,7 @@ impl Authenticator<'_> {
             let _ = write!(message, " (tried: {})", self.tried.join(", "));
         }
         let _ = write!(message, ": {}", error.message());
-        // Who tries much is cut off by sshd; to try the same again would end the same.
+        // sshd cuts off a client that tries too often; trying the same again would end in the same way.
         let (hint, kind) = match self.tried.len() {
             0..MANY => (
                 hint!("see what happens: ssh -v {words}"; words = self.resolved.words(self.access)),
@@ -251,7 +252,7 @@ impl Authenticator<'_> {
         })
     }
 
-    /// Tries all keys in ssh's order: certificates, keys of the agent that the configuration names, others of the agent,
+    /// Tries all keys in ssh's order: certificates, keys of the ssh-agent that the configuration names, its other keys,
     /// keys in files. True when one was accepted.
     fn public_keys(&mut self) -> Result<bool, TransportError> {
         let config = &self.resolved.config;
@@ -285,7 +286,7 @@ impl Authenticator<'_> {
         }
         let named: Vec<Vec<u8>> = files.iter().filter_map(KeyFile::blob).collect();
         let is_named = |key: &&PublicKey| named.iter().any(|blob| blob == key.blob());
-        // Keys that are named in a .pub file alone are in the agent.
+        // Keys of which the configuration names only a .pub file are in the ssh-agent.
         let mut public_only = Vec::new();
         for path in self.resolved.files(&config.identity_files)? {
             let line = keys::read_public(&keys::with_suffix(&path, ".pub")).or_else(|| keys::read_public(&path));
@@ -314,7 +315,7 @@ impl Authenticator<'_> {
         Ok(false)
     }
 
-    /// The ssh-agent, with its keys listed; `None` where there is none.
+    /// The ssh-agent, with its keys listed; `None` if there is no agent.
     fn agent(&mut self) -> Option<Agent> {
         let socket = self.agent_socket()?;
         let mut agent = self.session.agent().ok()?;
@@ -346,7 +347,7 @@ impl Authenticator<'_> {
         }
     }
 
-    /// The certificates of the configuration, and those beside keys.
+    /// The certificates that the configuration names, and those beside keys.
     fn certificates(&self, files: &[KeyFile]) -> Result<Vec<(PathBuf, String)>, TransportError> {
         let mut paths = self.resolved.files(&self.resolved.config.certificate_files)?;
         paths.extend(files.iter().map(|file| keys::with_suffix(&file.path, "-cert.pub")));
@@ -364,7 +365,7 @@ impl Authenticator<'_> {
     fn accepts_agent(&mut self, agent: &Agent, key: &PublicKey) -> Result<bool, TransportError> {
         let result = agent.userauth(self.user(), key);
         if known_hosts::key_type(key.blob()) == Some("ssh-rsa-cert-v01@openssh.com") {
-            // libssh2 lets the agent sign for it with SHA-1, which no sshd takes.
+            // libssh2 lets the ssh-agent sign for it with SHA-1, which no sshd accepts.
             self.foreign.push("an RSA certificate of the agent".to_owned());
             self.mends.push((
                 "RSA certificates of the agent cannot be used".to_owned(),
@@ -413,8 +414,8 @@ impl Authenticator<'_> {
             true => Some(self.memory.get(&path).unwrap_or_default()),
             false => None,
         };
-        // The first try of an encrypted key is without its passphrase, unless that is known: whether the server takes the
-        // key is found out before anybody is asked. Without its public half, that can't be.
+        // The first try of an encrypted key is without its passphrase, unless that is known: so it is found out before
+        // any question whether the server accepts the key. That is not possible without the key's public half.
         let mut ask_first = file.encrypted && public.is_none() && passphrase.as_ref().is_some_and(|it| it.is_empty());
         let mut questions = 0;
         loop {
@@ -448,7 +449,7 @@ impl Authenticator<'_> {
             }
             questions += 1;
             match self.ask(&format!("Enter passphrase for key '{path}': "), false) {
-                // As ssh: an empty line goes on with the next key.
+                // As in ssh: an empty line skips to the next key.
                 Some(answer) if answer.is_empty() => return Ok(false),
                 Some(answer) => passphrase = Some(answer),
                 None => {
@@ -467,8 +468,8 @@ impl Authenticator<'_> {
         Ok(false)
     }
 
-    /// What an answer to a key means. A factor that is one of several fails like a wrong signature; what the server
-    /// allows after it tells them apart.
+    /// The outcome for a key, from the server's answer. A key that is accepted as one of several factors fails like a
+    /// wrong signature; what the server allows after it distinguishes them.
     fn outcome(&self, result: Result<(), ssh2::Error>) -> Result<KeyOutcome, TransportError> {
         let Err(error) = result else {
             return Ok(KeyOutcome::Accepted);
@@ -520,7 +521,7 @@ impl Authenticator<'_> {
             self.tried.push("the server's questions".to_owned());
             match result {
                 Ok(()) => {
-                    // A lone password is the same next time; a code is not.
+                    // A lone password is the same next time; a one-time code is not.
                     if let [(prompt, answer)] = typed.as_slice()
                         && prompt.to_ascii_lowercase().contains("password")
                     {
@@ -611,7 +612,7 @@ impl Authenticator<'_> {
         }
     }
 
-    /// The public half of the first key that there is.
+    /// The public half of the first key that exists.
     fn first_public(&self) -> Option<PathBuf> {
         let files = self.resolved.files(&self.resolved.config.identity_files).ok()?;
         let publics = files.iter().map(|path| keys::with_suffix(path, ".pub"));
@@ -619,30 +620,30 @@ impl Authenticator<'_> {
     }
 }
 
-/// Whether a certificate is for this key: it holds the key's own fields, behind its type and a nonce.
+/// Whether a certificate is for this key: it holds the key's own fields, after its type and a nonce.
 fn certifies(certificate: &str, file: &KeyFile) -> bool {
     let (Some(certificate), Some(key)) = (keys::blob(certificate), file.blob()) else {
         return false;
     };
     let Some(kind) = file.kind() else { return false };
-    // Behind the key's own type come its fields, which the certificate repeats.
+    // The key's fields follow its type; the certificate repeats them.
     let fields = key.get(4 + kind.len()..).unwrap_or_default();
     !fields.is_empty() && certificate.windows(fields.len()).any(|window| window == fields)
 }
 
-/// A text of the server's or the agent's, without what would move a terminal's cursor.
+/// A text from the server or the agent, without characters that would move a terminal's cursor.
 pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
-/// Puts the server's questions to the person.
+/// Passes the server's questions to the user.
 struct Prompter<'a, 'b> {
     login: &'a Authenticator<'b>,
-    /// What is said before its first question.
+    /// Shown before its first question.
     notes: String,
     remembered: Option<Zeroizing<String>>,
     typed: Vec<(String, Zeroizing<String>)>,
-    /// Nobody answered.
+    /// A question got no answer.
     silent: bool,
 }
 
@@ -680,7 +681,7 @@ impl KeyboardInteractivePrompt for Prompter<'_, '_> {
     }
 }
 
-/// As [`printable`], with its lines.
+/// As [`printable`], but keeps the line ends.
 fn lines(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || *c == '\n').collect()
 }

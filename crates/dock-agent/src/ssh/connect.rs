@@ -1,17 +1,18 @@
-//! From a dock's access to an ssh session that stands: configuration, socket, handshake, host key, login. All of it waits,
-//! so it runs on the thread that the session will have.
+//! From a dock's access to an ssh session that is up: configuration, socket, handshake, host key, login. All of it
+//! blocks, so it runs on the thread that the session will have.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use dock_client::docks::SshAccess;
 use dock_client::env::Env;
 use dock_client::hint;
+use dock_client::mutex::lock;
 use dock_link::transport::{Asker, TransportError, TransportErrorKind};
 use ssh2::{ErrorCode, MethodType, Session};
 use tokio::sync::oneshot;
@@ -25,25 +26,25 @@ use super::openssh;
 use super::resolve::{Resolved, resolve};
 use super::session::{self, Keepalive};
 
-/// How long sshd may take for each answer of handshake and login, where ConnectTimeout is not set.
+/// How long sshd may take for each answer of handshake and login, unless ConnectTimeout is set.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// How long a session is tried again that sshd closes before it says anything: so it does beyond its MaxStartups.
+/// For how long a session is tried again that sshd closes before its banner: sshd does so beyond its MaxStartups.
 const STARTUPS: Duration = Duration::from_secs(20);
 
-/// Silence after which a sign of life is asked for, unless ServerAliveInterval says otherwise.
+/// A sign of life is asked for after this long a silence, unless ServerAliveInterval says otherwise.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// All that connecting takes, again and again.
+/// Everything that connecting needs, each time anew.
 pub(super) struct Plan {
     pub(super) access: SshAccess,
     pub(super) env: Env,
     pub(super) memory: Memory,
-    /// What OpenSSH's client starts to ask a person; none for this very program.
+    /// The program that OpenSSH's client starts to ask the user; `None` for this very program.
     pub(super) asking: Option<PathBuf>,
-    /// OpenSSH's client got in where libssh2 did not: so it is tried first.
+    /// OpenSSH's client could log in where libssh2 could not: so it is tried first.
     pub(super) by_openssh: AtomicBool,
-    /// After so long, what sshd forbids is asked for again.
+    /// What sshd forbids is tried again after this long.
     pub(super) ask_again: Duration,
 }
 
@@ -53,7 +54,7 @@ pub(super) struct Connected {
     pub(super) resolved: Resolved,
 }
 
-/// Ends what a thread waits for when nobody wants it any more.
+/// Ends a thread's waiting when its result is not needed any more.
 #[derive(Default)]
 pub(super) struct Cancel {
     state: Mutex<(bool, Option<OwnedFd>)>,
@@ -61,7 +62,7 @@ pub(super) struct Cancel {
 
 impl Cancel {
     fn cancel(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         state.0 = true;
         if let Some(socket) = &state.1 {
             // The thread's next read or write ends at once.
@@ -70,16 +71,16 @@ impl Cancel {
     }
 
     fn watch(&self, socket: OwnedFd) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = Some(socket);
+        lock(&self.state).1 = Some(socket);
     }
 
-    /// From now on, the session itself ends the socket.
+    /// From now on, the session itself closes the socket.
     fn release(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = None;
+        lock(&self.state).1 = None;
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+        lock(&self.state).0
     }
 }
 
@@ -91,7 +92,7 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Connects on a thread of its own, which becomes the session's. Dropped, it gives up.
+/// Connects on a thread of its own, which becomes the session's. Dropping this future ends the attempt.
 pub(super) async fn connect(plan: Arc<Plan>, asker: Arc<dyn Asker>) -> Result<Connected, TransportError> {
     let cancel = Arc::new(Cancel::default());
     let guard = CancelOnDrop(Arc::clone(&cancel));
@@ -109,7 +110,7 @@ pub(super) async fn connect(plan: Arc<Plan>, asker: Arc<dyn Asker>) -> Result<Co
             });
             match stood {
                 Ok((connected, looped)) => {
-                    // Nobody wants it: the handle is dropped, and the loop ends by that.
+                    // If the caller has gone, the handle is dropped here, and that ends the loop.
                     let _ = done.send(Ok(connected));
                     match looped {
                         Looped::Libssh2(looped) => looped.run(),
@@ -142,7 +143,7 @@ fn failed(resolved: &Resolved, what: &str) -> TransportError {
     }
 }
 
-/// A session that is logged in, whoever holds it.
+/// A session that is logged in, with either implementation.
 enum EstablishedSession {
     Libssh2(session::Established),
     Openssh(openssh::Established),
@@ -174,7 +175,7 @@ fn establish(
     plan.memory
         .belong_to(&format!("{}@{} {}", config.user, config.hostname, config.port));
     let by_openssh = || openssh::establish(plan, &resolved, asker, cancel);
-    // A program says which host keys count: only OpenSSH's client asks it.
+    // KnownHostsCommand: a program says which host keys are valid, and only OpenSSH's client runs it.
     if resolved.config.has_known_hosts_command {
         return by_openssh().map(|established| (EstablishedSession::Openssh(established), resolved));
     }
@@ -185,7 +186,7 @@ fn establish(
     if plan.by_openssh.load(Ordering::Acquire) {
         let result = by_openssh();
         if matches!(&result, Err(error) if error.kind == TransportErrorKind::NeedsPerson) {
-            // The next time, a key may be there that libssh2 can use.
+            // Next time, there may be a key that libssh2 can use.
             plan.by_openssh.store(false, Ordering::Release);
         }
         return result.map(|established| (EstablishedSession::Openssh(established), resolved));
@@ -203,7 +204,7 @@ fn establish(
             Ok((EstablishedSession::Openssh(established), resolved))
         }
         Err(error) => Err(TransportError {
-            message: format!("{}; tried for the sake of {}", error.message, denial.foreign.join(", ")),
+            message: format!("{}; tried because of {}", error.message, denial.foreign.join(", ")),
             hint: error.hint.or(denial.error.hint),
             kind: error.kind,
         }),
@@ -232,7 +233,7 @@ fn establish_by_libssh2(
         cancel.watch(descriptor);
         match handshake(resolved, host_keys, socket)? {
             Handshake::Done(session, socket) => break (*session, socket),
-            // A link that ends at this moment looks the same, and is only told apart by a second try.
+            // A link that ends at this moment looks the same; only a second try can distinguish them.
             Handshake::Disagreed(error) if std::mem::replace(&mut disagreed, true) => return Err(error.into()),
             Handshake::Disagreed(_) => {}
             Handshake::Closed(what) if begun.elapsed() > STARTUPS || what.is_some() => {
@@ -276,7 +277,7 @@ fn establish_by_libssh2(
     })
 }
 
-/// What is left of a socket that libssh2 took.
+/// What remains of a socket that libssh2 has taken.
 struct Carried {
     descriptor: io::Result<OwnedFd>,
     carrier: Option<Box<dyn Send>>,
@@ -284,9 +285,9 @@ struct Carried {
 
 enum Handshake {
     Done(Box<Session>, Carried),
-    /// sshd closed the connection before its banner. With a proxy, what that said.
+    /// sshd closed the connection before its banner. With a proxy, its last output.
     Closed(Option<String>),
-    /// The keys could not be exchanged: sshd and this side allow nothing that the other allows, or the link ended meanwhile.
+    /// The key exchange failed: sshd and this side have no common algorithm, or the link ended meanwhile.
     Disagreed(TransportError),
 }
 
@@ -324,7 +325,7 @@ fn handshake(resolved: &Resolved, host_keys: &HostKeys, socket: Socket) -> Resul
             let said = proxy.map(|proxy| proxy.said()).filter(|said| !said.is_empty());
             let silent = session.banner().is_none();
             match failure.code() {
-                // No banner, or the socket closed while it was awaited.
+                // No banner, or the socket closed while waiting for it.
                 ErrorCode::Session(-2 | -7 | -13 | -43) if silent => {
                     Ok(Handshake::Closed(said.map(|said| format!("the proxy says: {said}"))))
                 }
@@ -350,11 +351,11 @@ fn handshake(resolved: &Resolved, host_keys: &HostKeys, socket: Socket) -> Resul
     }
 }
 
-/// Tells libssh2 what the configuration allows, what is fast first.
+/// Tells libssh2 which methods the configuration allows, fast ones first.
 fn prefer(session: &Session, resolved: &Resolved, host_keys: &HostKeys) -> Result<(), TransportError> {
     let config = &resolved.config;
-    // libssh2 hands AES to its library 16 bytes at a time, and ChaCha20 a packet at a time, which takes two thirds of the
-    // processor's time. Both authenticate what they encrypt.
+    // libssh2 hands AES to its library 16 bytes at a time, and ChaCha20 a packet at a time, which takes two thirds of
+    // the processor's time. Both ciphers authenticate what they encrypt.
     let fast = [
         "chacha20-poly1305@openssh.com",
         "aes128-gcm@openssh.com",
@@ -373,7 +374,7 @@ fn prefer(session: &Session, resolved: &Resolved, host_keys: &HostKeys) -> Resul
         for method in methods {
             if !names.is_empty() && session.method_pref(*method, names).is_err() {
                 return Err(TransportError {
-                    message: format!("{option} of the ssh configuration has nothing that this program knows: {names}"),
+                    message: format!("{option} of the ssh configuration has nothing this program supports: {names}"),
                     hint: Some(hint!(
                         "add one of OpenSSH's defaults to {} for {}",
                         option,

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -15,14 +15,15 @@ use dock_client::docks::SshAccess;
 use dock_client::docks::destination::Destination;
 use dock_client::docks::ssh_config::{AddressFamily, SshConfigError};
 use dock_client::hint;
+use dock_client::mutex::lock;
 use dock_link::transport::{TransportError, TransportErrorKind};
 
 use super::resolve::{Resolved, program};
 
-/// How long each address is tried, where ConnectTimeout is not set.
+/// How long each address is tried, unless ConnectTimeout is set.
 const CONNECT: Duration = Duration::from_secs(15);
 
-/// So much of what a proxy says last is kept for the error.
+/// How many bytes of a proxy's last output are kept for the error.
 const SAID: usize = 2048;
 
 /// A connection to sshd.
@@ -43,7 +44,7 @@ impl Socket {
     }
 }
 
-/// The process that carries a session; ended when this is dropped.
+/// The process that carries a session; killed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Proxy {
     child: Child,
@@ -51,15 +52,15 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// What it said last on stderr, on one line.
+    /// Its last output on stderr, on one line.
     pub(super) fn said(&self) -> String {
-        // It may be about to say why it ends.
+        // It may be about to print why it ends.
         thread::sleep(Duration::from_millis(50));
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = lock(&self.said);
         let bytes: Vec<u8> = said.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-        // It may have come from anywhere: nothing of it moves the cursor.
+        // The text may come from anywhere: it must not move the cursor.
         lines.join("; ").chars().filter(|c| !c.is_control()).collect()
     }
 }
@@ -74,7 +75,7 @@ impl Drop for Proxy {
 /// Connects as the configuration says. `agent` is the socket of the ssh-agent, for a jump host.
 ///
 /// # Errors
-/// When there is no way, with the mend where it is known.
+/// When there is no way to connect, with a hint if one is known.
 pub(super) fn dial(resolved: &Resolved, access: &SshAccess, agent: Option<&PathBuf>) -> Result<Socket, TransportError> {
     let config = &resolved.config;
     if let Some(jumps) = &config.proxy_jump {
@@ -122,9 +123,7 @@ fn tcp(resolved: &Resolved, access: &SshAccess) -> Result<TcpStream, TransportEr
         }
     }
     let Some(error) = last else {
-        return Err(unknown(
-            "it has none of the address family that is asked for".to_owned(),
-        ));
+        return Err(unknown("it has no address of the requested family".to_owned()));
     };
     let what = match error.kind() {
         io::ErrorKind::TimedOut => format!("no answer within {} s", limit.as_secs()),
@@ -141,7 +140,7 @@ fn tcp(resolved: &Resolved, access: &SshAccess) -> Result<TcpStream, TransportEr
 /// The command that `ssh` itself would run for ProxyJump: another ssh, with the configuration of the jump host.
 fn jump(jumps: &str, resolved: &Resolved) -> Result<Command, TransportError> {
     let config = &resolved.config;
-    // The last is the nearest to the dock; ssh reaches it through those before it.
+    // The last jump host is the nearest to the dock; ssh reaches it through the ones before it.
     let (through, last) = match jumps.rsplit_once(',') {
         Some((through, last)) => (Some(through), last),
         None => (None, jumps),
@@ -166,7 +165,8 @@ fn jump(jumps: &str, resolved: &Resolved) -> Result<Command, TransportError> {
     Ok(ssh)
 }
 
-/// The command of ProxyCommand, run as ssh does: by the user's own shell. Names in it were checked: see `check_host`.
+/// The command of ProxyCommand, run as ssh does: by the user's own shell. The names in it were checked: see
+/// `check_host`.
 fn proxy_command(command: &str, resolved: &Resolved) -> Result<Command, TransportError> {
     let expanded = resolved
         .tokens
@@ -201,7 +201,7 @@ fn proxy(mut command: Command, resolved: &Resolved, agent: Option<&PathBuf>) -> 
         command.env("SSH_AUTH_SOCK", agent);
     }
     let mut child = command.spawn().map_err(failed)?;
-    // The command holds the far end, too.
+    // The command holds the other end, too.
     drop(command);
     let said = Arc::new(Mutex::new(VecDeque::new()));
     if let Some(stderr) = child.stderr.take() {
@@ -211,14 +211,14 @@ fn proxy(mut command: Command, resolved: &Resolved, agent: Option<&PathBuf>) -> 
     Ok(Socket::Proxy(near, Proxy { child, said }))
 }
 
-/// Keeps the last that is said, until the process ends.
+/// Keeps the last output, until the process ends.
 fn listen(mut stderr: impl Read, said: &Mutex<VecDeque<u8>>) {
     let mut buffer = [0; 512];
     while let Ok(count) = stderr.read(&mut buffer) {
         if count == 0 {
             return;
         }
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(said);
         said.extend(buffer.get(..count).unwrap_or_default());
         let over = said.len().saturating_sub(SAID);
         said.drain(..over);

@@ -1,6 +1,6 @@
-//! The way to a dock's engine: forwarding to its socket, or docker's own client there where sshd forbids forwarding.
+//! The way to a dock's engine: forwarding to its socket, or docker's own client there if sshd forbids forwarding.
 //!
-//! sshd gives no reason when it does not open a socket. So where that fails, a short command on the dock looks why.
+//! sshd gives no reason when it does not open a socket. So if that fails, a short command on the dock finds out why.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,22 +16,22 @@ use tokio::time::timeout;
 use super::SshTransport;
 use super::news::Forbidden;
 
-/// How long the look may take: it calls docker's client, which may wait for an engine that hangs.
+/// How long that command may take: it calls docker's client, which may wait for an engine that hangs.
 const LOOK: Duration = Duration::from_secs(20);
 
-/// How long it may take to hear of the user's groups.
+/// How long it may take to find out the user's groups.
 const GROUPS: Duration = Duration::from_secs(5);
 
-/// The line behind which docker's client begins to speak.
+/// The line after which docker's client begins its output.
 const BEGIN: &str = "dockerutils-begins-here";
 
-/// What a login shell may print before it.
+/// How many bytes a login shell may print before that line.
 const NOISE: usize = 64 * 1024;
 
-/// What the look prints at most.
+/// The most that the command prints, in bytes.
 const PRINTED: u64 = 16 * 1024;
 
-/// Says what there is to know of the socket `$1`: lines of `key=value`.
+/// Prints what can be found out about the socket `$1`: lines of `key=value`.
 const SCRIPT: &str = r#"s=$1; echo "user=$(id -un)"; echo "groups=$(id -Gn)"; echo "listed=$(id -Gn "$(id -un)")"; test -e "$s" && echo exists=yes; test -S "$s" && echo socket=yes; test -r "$s" && test -w "$s" && echo access=yes; ls -ldL "$s" 2>/dev/null | while read -r m n o g r; do echo "owner=$o"; echo "group=$g"; done; if command -v docker >/dev/null 2>&1; then echo client=yes; docker -H "unix://$s" version >/dev/null 2>&1 </dev/null && echo answers=yes; fi; echo end=yes"#;
 
 /// How the engine is reached on one link.
@@ -39,9 +39,10 @@ pub(super) struct EnginePath {
     socket: String,
     /// sshd forbids forwarding to sockets, and docker's client there works.
     by_client: AtomicBool,
-    /// Held by who looks why forwarding failed: one look is enough for all.
+    /// Held by the caller that finds out why forwarding failed: one run is enough for all.
     looking: Mutex<()>,
-    /// The user may not use the socket: by the groups that this login has, which are those of when it was made.
+    /// The user may not use the socket, with the groups that this login has: a login keeps the groups that it began
+    /// with.
     is_denied: AtomicBool,
 }
 
@@ -74,7 +75,8 @@ impl EnginePath {
         self.dial_stdio(transport).await
     }
 
-    /// Docker's own client there carries the stream between its stdin and stdout and the engine.
+    /// Connects through docker's own client there, which carries the stream between its stdin and stdout and the
+    /// engine.
     async fn dial_stdio(&self, transport: &SshTransport) -> Result<Connection, TransportError> {
         let socket = format!("unix://{}", self.socket);
         let begin = r#"echo "$0"; exec "$@""#;
@@ -90,7 +92,7 @@ impl EnginePath {
             "dial-stdio",
         ];
         let Connection { mut stream, exec } = transport.execute(command(&argv)).await?;
-        // The login shell may have printed something of its own.
+        // The login shell may have printed something of its own first.
         let skipped = timeout(LOOK, skip_noise(&mut stream)).await;
         if !matches!(skipped, Ok(Ok(()))) {
             return Err(transport.refused(
@@ -99,7 +101,8 @@ impl EnginePath {
             ));
         }
         if let Some(mut side) = exec {
-            // What it says of itself is of no use to who speaks to the engine; unread, it would stop.
+            // The client's own messages are of no use to the program that speaks to the engine; unread, they would
+            // block it.
             tokio::spawn(async move {
                 let mut unheard = [0; 1024];
                 while matches!(side.stderr.read(&mut unheard).await, Ok(count) if count > 0) {}
@@ -109,7 +112,7 @@ impl EnginePath {
         Ok(Connection { stream, exec: None })
     }
 
-    /// Finds out why the socket could not be opened. `Ok` when it is because sshd forbids it, and the client works.
+    /// Finds out why the socket could not be opened. `Ok` if it is because sshd forbids it, and docker's client works.
     async fn look(&self, transport: &SshTransport) -> Result<(), TransportError> {
         let facts = match timeout(LOOK, self.facts(transport)).await {
             Ok(facts) => facts?,
@@ -125,7 +128,8 @@ impl EnginePath {
         explain(&facts, &self.socket, &transport.name)
     }
 
-    /// Why another login may be let in where this one was not: the user is in groups by now that this login is not in.
+    /// Why another login may have access where this one has not: the user is by now in groups that this login is not
+    /// in.
     pub(super) async fn outdated(&self, transport: &SshTransport) -> Option<String> {
         if !self.is_denied.load(Ordering::Acquire) {
             return None;
@@ -149,7 +153,7 @@ impl EnginePath {
     }
 }
 
-/// Reads what is printed until a line is [`BEGIN`], and nothing of what follows it.
+/// Reads up to the line [`BEGIN`], and nothing of what follows it.
 async fn skip_noise(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {
     let end = [BEGIN.as_bytes(), b"\n"].concat();
     let mut printed = Vec::new();
@@ -171,12 +175,12 @@ fn command(argv: &[&str]) -> Exec {
 
 fn parse(printed: &str) -> BTreeMap<String, String> {
     let pairs = printed.lines().filter_map(|line| line.split_once('='));
-    // It comes from the dock: nothing of it moves the cursor.
+    // The text comes from the dock: it must not move the cursor.
     let clean = |text: &str| text.trim().chars().filter(|c| !c.is_control()).collect::<String>();
     pairs.map(|(key, value)| (clean(key), clean(value))).collect()
 }
 
-/// The groups that the user is in, and this login is not: a login keeps those that it began with.
+/// The groups that the user is in and this login is not: a login keeps those that it began with.
 fn new_groups(facts: &BTreeMap<String, String>) -> Vec<&str> {
     let of = |key: &str| {
         facts
@@ -190,7 +194,7 @@ fn new_groups(facts: &BTreeMap<String, String>) -> Vec<&str> {
         .collect()
 }
 
-/// Why the socket was not opened, and what helps; `Ok` when docker's client is a way around.
+/// Why the socket was not opened, and what helps; `Ok` if docker's client can be used instead.
 fn explain(facts: &BTreeMap<String, String>, socket: &str, name: &str) -> Result<(), TransportError> {
     let has = |key: &str| facts.contains_key(key);
     let fact = |key: &str| facts.get(key).map(String::as_str).unwrap_or_default();
@@ -216,7 +220,7 @@ fn explain(facts: &BTreeMap<String, String>, socket: &str, name: &str) -> Result
     };
     if !has("exists") {
         return error(
-            format!("{name} has no engine's socket {socket}"),
+            format!("{name} has no engine socket {socket}"),
             "on the dock: sudo systemctl start docker; where the socket is another, say so: register-dock \
              --docker-socket PATH"
                 .to_owned(),

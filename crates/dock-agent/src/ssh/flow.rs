@@ -1,7 +1,7 @@
-//! The way of bytes from a channel to its reader here: one end of a Unix socket pair.
+//! The path of bytes from a channel to its local reader: one end of a Unix socket pair.
 //!
-//! So half-close, back pressure and waking up are the kernel's, and the memory of a channel is bounded: what a reader has
-//! not taken stays in the pair, then in [`Flow::pending`], then in the channel's window, then on the dock.
+//! So the kernel provides half-close, back pressure and wake-ups, and the memory of a channel is bounded: what a reader
+//! has not taken stays in the pair, then in [`Flow::pending`], then in the channel's window, then on the dock.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -9,22 +9,22 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Bytes from the dock to a reader here.
+/// Bytes from the dock to a local reader.
 pub(super) struct Flow {
     /// The thread's end of the pair; for stdout it is the one that stdin is read from.
     pub(super) local: UnixStream,
-    /// What was read from the channel and not yet taken: at most one read.
+    /// Bytes that were read from the channel and that the reader has not taken yet: at most one read.
     pending: Vec<u8>,
     sent: usize,
-    /// How many bytes came.
+    /// How many bytes came from the channel.
     pub(super) count: u64,
-    /// The channel has no more for it.
+    /// The channel brings no more.
     pub(super) ended: bool,
-    /// Nothing more is delivered: the end was told, or nobody listens.
+    /// Nothing more is delivered: the reader was given the end, or has gone.
     pub(super) done: bool,
-    /// Nobody listens: what comes is thrown away, so that the far side can go on.
+    /// The reader has gone: what comes is thrown away, so that the dock is not held up.
     pub(super) discarded: bool,
-    /// Tells the reader that its end of file is the far side's, and no broken link.
+    /// Tells the reader that its end of file came from the dock, and not from a broken link.
     pub(super) clean: Arc<AtomicBool>,
 }
 
@@ -56,7 +56,7 @@ impl Flow {
         self.sent = 0;
     }
 
-    /// Writes what the reader takes; the rest is kept.
+    /// Writes as much as the reader takes; the rest is kept.
     pub(super) fn deliver(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() && !self.discarded {
@@ -75,12 +75,12 @@ impl Flow {
         }
     }
 
-    /// Delivers what came unasked for, behind what is kept already.
+    /// Delivers bytes that came without being requested, after what is kept already.
     pub(super) fn add(&mut self, bytes: &[u8]) {
         if !self.is_blocked() {
             return self.deliver(bytes);
         }
-        // What was taken already must not pile up in front of a reader who never takes all.
+        // Bytes that were taken must not pile up in the buffer if the reader never takes everything.
         self.pending.drain(..self.sent);
         self.sent = 0;
         self.pending.extend_from_slice(bytes);
@@ -91,7 +91,7 @@ impl Flow {
         self.pending.len() - self.sent
     }
 
-    /// Goes on with what was kept; true when some of it was taken.
+    /// Delivers more of what was kept; true if some of it was taken.
     pub(super) fn flush(&mut self) -> bool {
         let mut progress = false;
         while let Some(rest) = self.pending.get(self.sent..).filter(|rest| !rest.is_empty()) {
@@ -112,7 +112,7 @@ impl Flow {
         progress
     }
 
-    /// Tells the reader the end, once all was delivered; true when it was told now.
+    /// Gives the reader the end, once everything was delivered; true if that happened now.
     pub(super) fn finish(&mut self) -> bool {
         if self.done || !self.ended || self.is_blocked() {
             return false;

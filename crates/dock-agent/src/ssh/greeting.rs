@@ -1,4 +1,5 @@
-//! What an sshd says before its banner, with OpenSSH's limits: libssh2 reads such lines for as long as they come, a byte at a time.
+//! What an sshd sends before its banner, with OpenSSH's limits: libssh2 reads such lines for as long as they come, a
+//! byte at a time.
 //!
 //! A server may send any lines before the one that begins with `SSH-` (RFC 4253, 4.2). OpenSSH's client reads 1024 of at most
 //! 8192 bytes (`SSH_MAX_PRE_BANNER_LINES`, `SSH_MAX_BANNER_LEN`), and so does this.
@@ -10,30 +11,30 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
 
-/// So many lines.
+/// The most lines before the banner.
 const LINES: usize = 1024;
-/// Of so many bytes.
+/// The longest line, in bytes.
 const LINE: usize = 8192;
 /// How the banner begins.
 const BANNER: &[u8] = b"SSH-";
-/// Who says nothing for so long may want us to speak first.
+/// A server that is silent for this long may wait for us to speak first.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How long to wait for the rest of a word.
+/// How long to wait for the rest of the banner's first bytes.
 const REST: Duration = Duration::from_millis(10);
 
-/// What is no sshd.
+/// Why a server is not an sshd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NoSshd {
-    #[error("what answers there is no sshd: it says {LINES} lines that are no banner")]
+    #[error("the server is not an sshd: it sends {LINES} lines without a banner")]
     ManyLines,
-    #[error("what answers there is no sshd: it says {LINE} bytes without a banner or the end of a line")]
+    #[error("the server is not an sshd: it sends {LINE} bytes without a banner or the end of a line")]
     LongLine,
-    #[error("what answers there says no banner within {} s", .0.as_secs())]
+    #[error("the server sends no banner within {} s", .0.as_secs())]
     Slow(Duration),
 }
 
-/// Reads what comes before the banner, which is left in the socket. A socket that is closed, or says nothing, is left as it is:
-/// what becomes of it, the handshake tells.
+/// Reads what comes before the banner, and leaves the banner in the socket. A socket that is closed, or silent, is left
+/// as it is: the handshake deals with it.
 pub(super) fn skip(socket: impl AsFd, limit: Duration) -> Result<(), NoSshd> {
     let (socket, begun) = (socket.as_fd(), Instant::now());
     let mut buffer = vec![0; LINE];
@@ -82,7 +83,7 @@ pub(super) fn skip(socket: impl AsFd, limit: Duration) -> Result<(), NoSshd> {
     }
 }
 
-/// How many bytes are there to be read, without taking them; `None` where the other side has closed, or says nothing in time.
+/// How many bytes can be read, without taking them; `None` if the other side has closed, or sends nothing in time.
 fn peek(socket: BorrowedFd<'_>, buffer: &mut [u8], patience: Duration) -> io::Result<Option<usize>> {
     let mut looked_at = [PollFd::new(&socket, PollFlags::IN)];
     let limit = Timespec {
@@ -105,12 +106,12 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(20);
 
-    /// What is made of these words, of which each is said by itself; and what is left in the socket.
+    /// The result for these pieces, each of which is sent by itself; and what is left in the socket.
     fn said(words: Vec<Vec<u8>>) -> (Result<(), NoSshd>, Vec<u8>) {
         let (mut near, mut far) = UnixStream::pair().unwrap();
         let speaking = std::thread::spawn(move || {
             for word in words {
-                // Whoever has heard enough hangs up.
+                // A reader that has read enough closes the connection.
                 if far.write_all(&word).is_err() {
                     return;
                 }

@@ -1,5 +1,6 @@
-//! A session as those see it who open channels on it: a handle, and what is said between it and the session's thread. What
-//! carries the channels is behind it: libssh2 ([`super::session`]), or OpenSSH's own client ([`super::openssh`]).
+//! A session as seen by the callers that open channels on it: a handle, and the messages between it and the session's
+//! thread. Behind it, either libssh2 ([`super::session`]) or OpenSSH's own client ([`super::openssh`]) carries the
+//! channels.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,9 +15,9 @@ use tokio::sync::{oneshot, watch};
 /// What is to be opened.
 #[derive(Debug)]
 pub(super) enum Open {
-    /// A connection to a Unix socket there.
+    /// A connection to a Unix socket of the dock.
     Socket(String),
-    /// A connection from there to a host and port.
+    /// A connection from the dock to a host and port.
     Tcp(String, u16),
     /// A line for the login shell, or the login shell itself.
     Exec { line: Option<String>, pty: Option<Pty> },
@@ -28,11 +29,11 @@ pub(super) enum Open {
 pub(super) enum Opened {
     /// A channel.
     Channel(Ends),
-    /// The answer to a ping, after so long.
+    /// The answer to a ping, and the time that it took.
     Pong(Duration),
 }
 
-/// The near ends of a channel.
+/// The local ends of a channel.
 pub(super) struct Ends {
     pub(super) id: u64,
     pub(super) stream: UnixStream,
@@ -40,27 +41,27 @@ pub(super) struct Ends {
     pub(super) exec: Option<ExecEnds>,
 }
 
-/// What a command has beside.
+/// What a command has besides its stream.
 pub(super) struct ExecEnds {
     pub(super) stderr: UnixStream,
     pub(super) stderr_end: Arc<AtomicBool>,
     pub(super) exit: oneshot::Receiver<Exit>,
 }
 
-/// Why a channel is not opened. The session stands, but for the last.
+/// Why a channel is not opened. The session goes on, except for [`OpenError::Lost`].
 #[derive(Debug)]
 pub(super) enum OpenError {
     /// sshd says that its configuration forbids it.
     Prohibited,
-    /// sshd says nothing more than that it failed; so it does for a session beyond `MaxSessions`, too.
+    /// sshd only says that it failed, as it does for a session beyond `MaxSessions`, too.
     Failed(String),
-    /// The channel was opened, and the terminal or the command denied.
+    /// The channel was opened, but the terminal or the command was denied.
     Denied(&'static str),
     /// The whole session is lost.
     Lost(TransportError),
 }
 
-/// Part of a channel that nobody wants any more.
+/// A part of a channel that is not needed any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChannelPart {
     /// Its stream, in both directions.
@@ -74,20 +75,20 @@ pub(super) enum ChannelPart {
 /// Where the answer to an [`Open`] goes.
 pub(super) type OpenReply = oneshot::Sender<Result<Opened, OpenError>>;
 
-/// What a session's thread is told.
+/// A message to a session's thread.
 pub(super) enum SessionCommand {
     Open(Open, OpenReply),
-    /// Whatever comes from the far side from now on is the answer.
+    /// The next bytes that come from the dock, whatever they are, are the answer.
     Life(OpenReply),
     /// The terminal of a command has another size.
     Resize(u64, Size),
-    /// Nobody wants this part of a channel any more.
+    /// This part of a channel is not needed any more.
     Drop(u64, ChannelPart),
-    /// Nobody wants the session any more.
+    /// The session is not needed any more.
     Shutdown,
 }
 
-/// Tells the thread something; never waits.
+/// Sends messages to the thread; never blocks.
 #[derive(Clone)]
 pub(super) struct Notifier {
     commands: mpsc::Sender<SessionCommand>,
@@ -101,7 +102,7 @@ struct Waker {
 
 impl Notifier {
     fn send(&self, command: SessionCommand) {
-        // The thread may be gone: then there is nothing to tell any more, and `lost` says so.
+        // The thread may be gone: then the message does not matter any more, and `lost` reports the end.
         let _ = self.commands.send(command);
         if !self.waker.awake.swap(true, Ordering::AcqRel) {
             let _ = (&self.waker.pipe).write(&[0]);
@@ -113,13 +114,13 @@ impl Notifier {
         self.send(SessionCommand::Resize(id, size));
     }
 
-    /// Nobody wants this part any more.
+    /// This part is not needed any more.
     pub(super) fn drop_part(&self, id: u64, part: ChannelPart) {
         self.send(SessionCommand::Drop(id, part));
     }
 }
 
-/// A session that stands; taken down when this is dropped.
+/// A session that is up; taken down when this is dropped.
 pub(super) struct Handle {
     notifier: Notifier,
     lost: watch::Receiver<Option<TransportError>>,
@@ -189,7 +190,7 @@ pub(super) fn unreachable(message: String) -> TransportError {
     }
 }
 
-/// The thread's side of a [`Handle`]: what it is told, and where it says how the session ended.
+/// The thread's side of a [`Handle`]: its messages, and where it reports how the session ended.
 pub(super) struct Inbox {
     commands: mpsc::Receiver<SessionCommand>,
     waker: Arc<Waker>,
@@ -203,14 +204,14 @@ impl Inbox {
         &self.woken
     }
 
-    /// Says that [`Inbox::woken`] was seen to be readable: a command that comes after this makes it so again.
+    /// Notes that [`Inbox::woken`] was seen to be readable: a command that comes after this makes it readable again.
     pub(super) fn rest(&self) {
         let mut drained = [0; 64];
         while matches!((&self.woken).read(&mut drained), Ok(count) if count == drained.len()) {}
         self.waker.awake.store(false, Ordering::Release);
     }
 
-    /// The next command; `None` where there is none now.
+    /// The next command; `None` if there is none now.
     pub(super) fn next(&self) -> Option<SessionCommand> {
         self.commands.try_recv().ok()
     }

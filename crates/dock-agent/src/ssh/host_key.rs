@@ -1,4 +1,4 @@
-//! Whether the host is who it should be: its key against known_hosts, as ssh decides, and the question where it is new.
+//! Whether the host is the right one: its key against known_hosts, as ssh decides, and the question if it is new.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -18,7 +18,7 @@ use super::resolve::{Resolved, program};
 
 /// What a key revocation list begins with.
 const KRL: &[u8] = b"SSHKRL\n\0";
-/// The longest file of revoked keys that is read.
+/// The longest file of revoked keys that is read, in bytes.
 const LONGEST_LIST: u64 = 64 * 1024 * 1024;
 
 /// The key algorithms that libssh2 verifies, in the order of OpenSSH, with the type of key that each is for. ssh-rsa is
@@ -32,14 +32,15 @@ const ALGORITHMS: [(&str, &str); 6] = [
     ("rsa-sha2-256", "ssh-rsa"),
 ];
 
-/// What known_hosts say of a dock.
+/// What known_hosts files know about a dock.
 ///
-/// This side's own check knows files of plain keys. Whatever else OpenSSH knows hosts by is left to OpenSSH's own client: before
-/// anything is asked of the host ([`HostKeys::foreign`]), or when the key that it shows is none of those (a [`Denial`]).
+/// Our own check knows files of plain keys. Anything else that OpenSSH knows hosts by is left to OpenSSH's own client:
+/// before the host is contacted ([`HostKeys::foreign`]), or when the host's key is not among the plain keys (a
+/// [`Denial`]).
 pub(super) struct HostKeys {
     known: KnownHosts,
     name: String,
-    /// The name without the port, by which ssh knows the host, too; none with an alias.
+    /// The name without the port, by which ssh knows the host, too; `None` with an alias.
     bare: Option<String>,
 }
 
@@ -47,7 +48,7 @@ impl HostKeys {
     /// Reads the files that the configuration names.
     ///
     /// # Errors
-    /// When one is there and can't be read.
+    /// When a file exists and can't be read.
     pub(super) fn read(resolved: &Resolved) -> Result<Self, TransportError> {
         let config = &resolved.config;
         let bare = config.host_key_alias.is_none().then(|| config.hostname.clone());
@@ -66,7 +67,7 @@ impl HostKeys {
         })
     }
 
-    /// Why OpenSSH's own client must tell who the host is, whatever key it shows; `None` where this side can.
+    /// Why OpenSSH's own client must check the host, whatever key it shows; `None` if our own check can.
     ///
     /// # Errors
     /// When a name of the configuration can't be expanded.
@@ -74,7 +75,8 @@ impl HostKeys {
         let config = &resolved.config;
         let files = [&config.user_known_hosts, &config.global_known_hosts];
         for name in files.into_iter().flatten().filter(|name| may_be_more_than_one(name)) {
-            // A file of just this name is meant. Where there is none, it may be two names, or one that is not there yet.
+            // A file of exactly this name is meant. If there is none, it may be two names, or a file that does not
+            // exist yet.
             if !resolved.file(name)?.is_file() {
                 return Ok(Some(format!("the known_hosts of {}", printable(name))));
             }
@@ -82,7 +84,7 @@ impl HostKeys {
         if self.algorithms(resolved).is_empty() {
             return Ok(Some("HostKeyAlgorithms of certificates".to_owned()));
         }
-        // Of plain keys there is nothing to compare with.
+        // There are no plain keys to compare with.
         Ok(self.authority().filter(|_| self.key_types().is_empty()))
     }
 
@@ -95,7 +97,7 @@ impl HostKeys {
         Some(format!("@cert-authority of {place}"))
     }
 
-    /// The types of key that the host is known by; as ssh does, under its bare name, too.
+    /// The types of the keys that the host is known by; as in ssh, under its bare name, too.
     fn key_types(&self) -> Vec<&str> {
         match (self.known.key_types(&self.name), &self.bare) {
             (known, Some(bare)) if known.is_empty() => self.known.key_types(bare),
@@ -103,14 +105,14 @@ impl HostKeys {
         }
     }
 
-    /// The algorithms to ask for: those of the configuration, first those of keys that the host is known by.
+    /// The algorithms to ask for: those of the configuration, with those for known keys of the host first.
     pub(super) fn algorithms(&self, resolved: &Resolved) -> String {
         let allowed = &resolved.config.host_key_algorithms;
         let mut algorithms: Vec<(&str, &str)> = ALGORITHMS
             .into_iter()
             .filter(|(algorithm, _)| allowed.is_empty() || allowed.iter().any(|name| name == algorithm))
             .collect();
-        // In the user's order, then by what is known.
+        // Sorted in the user's order, then with known types first.
         algorithms.sort_by_key(|(algorithm, _)| allowed.iter().position(|name| name == algorithm));
         let known = self.key_types();
         algorithms.sort_by_key(|(_, kind)| !known.contains(kind));
@@ -121,8 +123,8 @@ impl HostKeys {
     /// Accepts the key, or refuses it.
     ///
     /// # Errors
-    /// When it changed, was revoked, or is new and nobody accepts it. Where OpenSSH may know the host by something else, the denial
-    /// says by what, and nobody was asked.
+    /// When it changed, was revoked, or is new and the user does not accept it. If OpenSSH may know the host by
+    /// something else, the denial says by what, and the user was not asked.
     pub(super) fn check(&self, key: &[u8], resolved: &Resolved, asker: &dyn Asker) -> Result<(), Denial> {
         let config = &resolved.config;
         if config.no_check_for_localhost && matches!(config.hostname.as_str(), "localhost" | "127.0.0.1" | "::1") {
@@ -144,10 +146,10 @@ impl HostKeys {
                     )
                     .into());
                 }
-                // As ssh does: who can't be asked may have revoked it.
+                // As in ssh: a file that can't be checked may revoke the key.
                 Err(cause) => {
                     return Err(person(
-                        format!("RevokedHostKeys {} can't be asked: {cause}", file.display()),
+                        format!("RevokedHostKeys {} can't be checked: {cause}", file.display()),
                         format!("see what ssh says: ssh -v {}", resolved.given),
                     )
                     .into());
@@ -155,7 +157,7 @@ impl HostKeys {
             }
         }
         let mut verdict = self.known.verdict(&self.name, key);
-        // As ssh does: a host on another port may be known by its bare name.
+        // As in ssh: a host on another port may be known by its bare name.
         if matches!(verdict, HostKeyVerdict::Unknown { .. })
             && let Some(bare) = &self.bare
             && let known @ HostKeyVerdict::Known(_) = self.known.verdict(bare, key)
@@ -178,7 +180,7 @@ impl HostKeys {
                         quoted(&self.name)
                     ),
                 ),
-                // A certificate of the authority counts, whatever the key beside it was.
+                // A certificate of the authority would be valid, whatever the plain key beside it was.
                 foreign: authority.into_iter().collect(),
             }),
             HostKeyVerdict::Revoked(place) => Err(person(
@@ -304,7 +306,7 @@ fn is_revoked(key: &[u8], file: &Path, resolved: &Resolved) -> io::Result<bool> 
         .arg(asked.path())
         .stdin(Stdio::null())
         .output()?;
-    // It ends with 1 where a key is revoked, and just so where it has not understood.
+    // ssh-keygen exits with 1 for a revoked key, and likewise if it did not understand the file.
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     match said.trim_end() {
         said if said.ends_with(": REVOKED") => Ok(true),

@@ -1,9 +1,10 @@
-//! What libssh2 reads from a session's socket, counted.
+//! Counts what libssh2 reads from a session's socket.
 //!
-//! Any call of libssh2 may read packets, also those for other channels, which it keeps. Whoever then waits for the socket
-//! waits in vain: what it waits for has come already. So the session's thread must know whether a round of calls has read
-//! anything. libssh2 does not tell; but it takes a function to read with (`libssh2_session_callback_set`, which the ssh2
-//! crate does not wrap), and this one counts. It also reads nothing more once the socket was empty, until the next round.
+//! Any call of libssh2 may read packets, also those for other channels, which it keeps. A thread that then waits for
+//! the socket may wait in vain: what it waits for has come already. So the session's thread must know whether a round
+//! of calls has read anything. libssh2 does not report that; but it accepts a function to read with
+//! (`libssh2_session_callback_set`, which the ssh2 crate does not wrap), and this one counts. It also reads nothing
+//! more once the socket was empty, until the next round.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_long, c_void};
@@ -28,8 +29,8 @@ unsafe extern "C" {
     fn libssh2_session_callback_set(session: *mut c_void, kind: c_int, callback: *mut c_void) -> *mut c_void;
 }
 
-/// Counts what this session reads from now on. It is to be used on the calling thread alone, and to be the thread's only
-/// one.
+/// Counts what this session reads from now on. The session is to be used on the calling thread alone, and to be that
+/// thread's only session.
 pub(super) fn count(session: &Session) {
     let mut raw = session.raw();
     let session: *mut c_void = (&raw mut *raw).cast();
@@ -40,7 +41,7 @@ pub(super) fn count(session: &Session) {
     }
 }
 
-/// Begins a round: what has come may be read.
+/// Begins a round: the socket may be read again.
 pub(super) fn begin_round() {
     EMPTY.set(false);
 }
@@ -50,7 +51,7 @@ pub(super) fn received() -> u64 {
     RECEIVED.get()
 }
 
-/// Reads from the socket, as libssh2's own function does: a negative number is an error's.
+/// Reads from the socket, as libssh2's own function does: a negative number is an error code.
 unsafe extern "C" fn receive(
     socket: c_int,
     buffer: *mut c_void,

@@ -1,5 +1,5 @@
-//! Private keys in files: what they are, and whether they are encrypted. libssh2 says neither: to it, a wrong passphrase,
-//! a missing one and a key that it does not know are the same.
+//! Private keys in files: their type, and whether they are encrypted. libssh2 reports neither: to it, a wrong
+//! passphrase, a missing passphrase and a key that it does not know are the same.
 //!
 //! Formats: OpenSSH's own (PROTOCOL.key of OpenSSH), PKCS#8, and the older PEM ones with a `Proc-Type` line.
 
@@ -17,15 +17,15 @@ use zeroize::Zeroizing;
 pub(super) struct KeyFile {
     pub(super) path: PathBuf,
     pub(super) private: Zeroizing<String>,
-    /// The public key as a line of a `.pub` file; none for an old format without such a file.
+    /// The public key as a line of a `.pub` file; `None` for an old format without such a file.
     pub(super) public: Option<String>,
     pub(super) encrypted: bool,
-    /// Its permissions, where others than its owner have some: ssh uses no such key.
+    /// Its permissions, if users besides its owner have any: ssh does not use such a key.
     pub(super) open_to_others: Option<u32>,
 }
 
 impl KeyFile {
-    /// Reads a key; none when there is no such file.
+    /// Reads a key; `None` if there is no such file.
     pub(super) fn read(path: &Path) -> io::Result<Option<Self>> {
         let mut file = match File::open(path) {
             Ok(file) => file,
@@ -44,14 +44,15 @@ impl KeyFile {
             path: path.to_owned(),
             public,
             encrypted: parsed.encrypted,
-            // A key of another user's (root's, in a container) is as it is, and none of this user's business: so says ssh, too.
+            // As in ssh, the permissions of another user's key (root's, in a container) don't matter: this user can't
+            // change them.
             open_to_others: (found.uid() == rustix::process::getuid().as_raw() && found.mode() & 0o077 != 0)
                 .then_some(found.mode() & 0o777),
             private,
         }))
     }
 
-    /// The type of the key (`ssh-ed25519`), where it is known.
+    /// The type of the key (`ssh-ed25519`), if it is known.
     pub(super) fn kind(&self) -> Option<&str> {
         self.public.as_deref()?.split(' ').next()
     }
@@ -72,7 +73,7 @@ pub(super) fn blob(line: &str) -> Option<Vec<u8>> {
     STANDARD.decode(line.split_ascii_whitespace().nth(1)?).ok()
 }
 
-/// The first line of a public key or certificate, where it is one.
+/// The first line of a public key or certificate; `None` if it is neither.
 pub(super) fn read_public(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| !line.trim().is_empty())?;
@@ -82,7 +83,7 @@ pub(super) fn read_public(path: &Path) -> Option<String> {
     (known_hosts::key_type(&decoded) == Some(kind)).then(|| format!("{kind} {key}"))
 }
 
-/// A path with something behind it: `id` and `.pub` give `id.pub`.
+/// A path with a suffix: `id` and `.pub` give `id.pub`.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -123,8 +124,8 @@ fn parse(text: &str) -> Parsed {
     }
 }
 
-/// `openssh-key-v1`, NUL, then the cipher's name, that of the key's derivation and its options, the number of keys, and
-/// the public one, each with its length before it.
+/// `openssh-key-v1`, NUL, then the names of the cipher and of the key derivation, the derivation's options, the number
+/// of keys, and the public key, each with its length before it.
 fn parse_openssh(body: &str) -> Option<Parsed> {
     let body: String = body.split_ascii_whitespace().collect();
     let bytes = Zeroizing::new(STANDARD.decode(body).ok()?);
@@ -140,7 +141,7 @@ fn parse_openssh(body: &str) -> Option<Parsed> {
     })
 }
 
-/// A string with its length before it, and what follows.
+/// A string with its length before it, and the bytes that follow.
 fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)

@@ -1,20 +1,21 @@
-//! A command line that every login shell takes for just these words: sh, dash, busybox, bash, zsh, fish, csh and tcsh.
+//! A command line from which every login shell reads exactly these words: sh, dash, busybox, bash, zsh, fish, csh and
+//! tcsh.
 //!
-//! sshd has no argv: it gives one line to the user's login shell. What the shells agree on is little:
+//! sshd has no argv: it gives one line to the user's login shell. The shells agree on little:
 //!
-//! - between single quotes, all characters stand for themselves but `'`, `\` (fish), `!` and line feeds (csh);
+//! - between single quotes, all characters stand for themselves except `'`, `\` (fish), `!` and line feeds (csh);
 //! - outside of quotes, a backslash before `'`, `\` or `!` gives that character.
 //!
-//! A line feed can be written in no way that csh and sh both understand. Words that have one travel in a word of
-//! `printf`'s escapes, which a POSIX shell on the dock turns into a line of its own.
+//! There is no way to write a line feed that both csh and sh understand. Words that have one travel as `printf`
+//! escapes, which a POSIX shell on the dock turns into a line of its own.
 
-/// Turns its argument's escapes into a line and runs it. It has none of the characters that shells disagree on.
+/// Turns its argument's escapes into a line and runs it. Has none of the characters that shells disagree on.
 const UNESCAPE: &str = r#"eval "$(printf %b "$1")""#;
 
 /// The line that runs a program with these arguments in place of the login shell, so that its exit code or signal is the
 /// command's.
 ///
-/// `None` for an empty list, and where a word has a NUL.
+/// `None` for an empty list, and if a word has a NUL.
 pub(super) fn line<W: AsRef<str>>(words: &[W]) -> Option<String> {
     if words.is_empty() || words.iter().any(|word| word.as_ref().contains('\0')) {
         return None;

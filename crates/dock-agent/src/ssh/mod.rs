@@ -1,12 +1,13 @@
 //! The transport of a dock that ssh reaches: libssh2 by way of the ssh2 crate, or the user's own OpenSSH client.
 //!
-//! [`SshConnector`] makes links: it asks `ssh -G` for the user's configuration ([`resolve`]), dials ([`dial`]), checks the
-//! host key ([`host_key`]), logs in ([`auth`]), and leaves a thread that carries the channels ([`session`]). Where only
-//! OpenSSH itself can log in (keys in a token, GSSAPI), its client does, and the thread has the client carry the channels
-//! ([`openssh`]). Both stand behind one [`handle`].
+//! [`SshConnector`] makes links: it asks `ssh -G` for the user's configuration ([`resolve`]), dials ([`dial`]), checks
+//! the host key ([`host_key`]), logs in ([`auth`]), and leaves a thread that carries the channels ([`session`]). If
+//! only OpenSSH itself can log in (keys in a token, GSSAPI), its client does, and the thread has the client carry the
+//! channels ([`openssh`]). Both are used through the same [`handle`].
 //!
-//! [`SshTransport`] opens targets on a link: the engine's socket by stream forwarding, or, where sshd forbids that, by
-//! `docker system dial-stdio`, which takes a session channel each, and further ssh sessions beyond `MaxSessions`.
+//! [`SshTransport`] opens targets on a link: the engine's socket by stream forwarding, or, if sshd forbids that, by
+//! `docker system dial-stdio`, which takes a session channel for each connection, and further ssh sessions beyond
+//! `MaxSessions`.
 
 mod auth;
 mod connect;
@@ -45,24 +46,26 @@ use sessions::Sessions;
 
 pub use openssh::if_asked;
 
-/// Makes links to a dock that ssh reaches. It keeps, in memory only, what a person typed, so that a link comes back by
+/// Makes links to a dock that ssh reaches. It keeps, in memory only, what the user typed, so that a link comes back by
 /// itself.
 pub struct SshConnector {
     plan: Arc<Plan>,
 }
 
 impl SshConnector {
-    /// A connector for what the user said of the dock. `env` is that of the call: HOME, PATH (ssh is found there), SHELL.
+    /// A connector for the access that the user gave for the dock. `env` is that of the call: HOME, PATH (ssh is found
+    /// there), SHELL.
     pub fn new(access: SshAccess, env: Env) -> Self {
         Self::with_asking_program(access, env, None)
     }
 
-    /// The same for a program other than `dock-agent`: `asking` is what OpenSSH's client starts to ask a person.
+    /// The same for a program other than `dock-agent`: `asking` is the program that OpenSSH's client starts to ask the
+    /// user.
     pub fn with_asking_program(access: SshAccess, env: Env, asking: Option<PathBuf>) -> Self {
         Self::asking_again_after(news::FIRST_PAUSE, access, env, asking)
     }
 
-    /// The same, and what sshd forbids is asked for again after this time.
+    /// The same; what sshd forbids is tried again after this time.
     pub fn asking_again_after(pause: Duration, access: SshAccess, env: Env, asking: Option<PathBuf>) -> Self {
         Self {
             plan: Arc::new(Plan {
@@ -144,7 +147,7 @@ impl Transport for SshTransport {
 }
 
 impl SshTransport {
-    /// A connection to a Unix socket there; `None` where sshd does not open it, of which it gives no reason.
+    /// A connection to a Unix socket of the dock; `None` if sshd does not open it, for which it gives no reason.
     async fn socket(&self, path: &str) -> Result<Option<Connection>, TransportError> {
         if path.contains('\0') {
             return Err(self.refused("a socket's path has no NUL", None));

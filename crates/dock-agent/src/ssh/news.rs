@@ -1,33 +1,35 @@
-//! Whether a link that stands is still the one to use: where the user's configuration leads by now, and what sshd forbids by now.
+//! Whether a link that is up is still the one to use: where the user's configuration leads by now, and what sshd
+//! forbids by now.
 //!
-//! sshd decides what it forbids when somebody logs in. So another login is needed to see whether it forbids no longer; it is made
-//! beside the link, asks nobody, and is made ever more seldom where nothing changes.
+//! sshd decides at the login what it forbids. So another login is needed to find out whether it still does; that login
+//! is made beside the link, asks no questions, and is made ever more seldom if nothing changes.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::connect::{Plan, connect};
 use super::handle::{Open, OpenError, Opened};
 use super::resolve::{Resolved, Stamp, have_changed, resolve};
 use super::sessions::Unattended;
+use dock_client::mutex::lock;
 
-/// After so long, what sshd forbids is asked for again.
+/// What sshd forbids is tried again after this long.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest time until then; each next one is twice as long as the one before.
+/// The longest pause before the next try; each one is twice as long as the one before.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// What sshd has forbidden.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Forbidden {
-    /// To forward to this socket.
+    /// Forwarding to this socket.
     Socket(String),
-    /// To forward to this host and port.
+    /// Forwarding to this host and port.
     Tcp(String, u16),
 }
 
-/// What is known of a link that may be out of date.
+/// What is known about whether a link is out of date.
 pub(super) struct News {
     plan: Arc<Plan>,
     /// The ssh-agent, for another login.
@@ -64,13 +66,13 @@ impl News {
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.learned)
     }
 
-    /// Takes note of what sshd forbids.
+    /// Notes what sshd forbids.
     pub(super) fn note(&self, what: Forbidden) {
         let mut learned = self.learned();
-        // One of each kind tells.
+        // One of each kind is enough to find out.
         let same_kind = |known: &Forbidden| std::mem::discriminant(known) == std::mem::discriminant(&what);
         if !learned.forbidden.iter().any(same_kind) {
             learned.forbidden.push(what);
@@ -78,26 +80,26 @@ impl News {
         }
     }
 
-    /// Why another link is to be made in place of this one; `None` where it would be the same.
+    /// Why another link is to replace this one; `None` if a new one would be the same.
     pub(super) async fn outdated(self: &Arc<Self>) -> Option<String> {
         if self.is_allowed.load(Ordering::Acquire) {
             return Some("sshd allows by now what it forbade".to_owned());
         }
         self.ask_again();
-        let have_changed = have_changed(&self.files.lock().unwrap_or_else(PoisonError::into_inner));
+        let have_changed = have_changed(&lock(&self.files));
         if !have_changed {
             return None;
         }
         let plan = Arc::clone(&self.plan);
-        // A configuration that can't be read, in the middle of an edit, changes nothing yet.
+        // A configuration that can't be read, perhaps in the middle of an edit, changes nothing yet.
         let now = tokio::task::spawn_blocking(move || resolve(&plan.access, &plan.env)).await;
         let now = now.ok()?.ok()?;
         let leads_to = now.leads_to();
-        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = now.files;
+        *lock(&self.files) = now.files;
         (leads_to != self.leads_to).then(|| format!("the ssh configuration leads to {leads_to} now"))
     }
 
-    /// Asks for what was forbidden, in the background, where it is time to.
+    /// Tries what was forbidden, in the background, if it is time to.
     fn ask_again(self: &Arc<Self>) {
         // A login of OpenSSH's client may want a touch, or a PIN.
         if self.plan.by_openssh.load(Ordering::Acquire) {
@@ -123,7 +125,7 @@ impl News {
         });
     }
 
-    /// Whether sshd opens any of these to a new login.
+    /// Whether sshd opens any of these in a new login.
     async fn allows(&self, forbidden: &[Forbidden]) -> bool {
         let nobody = Arc::new(Unattended {
             agent: self.agent.clone(),
@@ -138,7 +140,7 @@ impl News {
             };
             match connected.handle.open(open).await {
                 Ok(Opened::Channel(_)) => return true,
-                // Nothing listens there, which is another matter. Of sockets sshd gives no reason.
+                // Nothing listens there, but the forwarding is allowed. For sockets, sshd gives no reason.
                 Err(OpenError::Failed(_)) if matches!(what, Forbidden::Tcp(..)) => return true,
                 _ => {}
             }

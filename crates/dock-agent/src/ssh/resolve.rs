@@ -1,4 +1,4 @@
-//! The user's ssh configuration for a dock: what `ssh -G` says, or OpenSSH's defaults where there is no ssh.
+//! The user's ssh configuration for a dock: what `ssh -G` prints, or OpenSSH's defaults if there is no ssh.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,10 +13,10 @@ use dock_client::env::Env;
 use dock_client::hint;
 use dock_link::transport::{TransportError, TransportErrorKind};
 
-/// `Match exec` may run commands of the user's; they have so long.
+/// `Match exec` may run the user's commands; they may take this long.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A dock's ssh configuration, and what it takes to expand it.
+/// A dock's ssh configuration, and what is needed to expand it.
 #[derive(Clone, Debug)]
 pub(super) struct Resolved {
     pub(super) config: SshConfig,
@@ -30,7 +30,7 @@ pub(super) struct Resolved {
     pub(super) files: Vec<(PathBuf, Stamp)>,
 }
 
-/// By what a file is told from what it becomes: its number, its size and when it changed. None where there is none.
+/// Identifies one version of a file: its inode, its size and its modification time. `None` if there is no file.
 pub(super) type Stamp = Option<(u64, u64, i64, i64)>;
 
 fn stamp(path: &Path) -> Stamp {
@@ -38,13 +38,14 @@ fn stamp(path: &Path) -> Stamp {
     Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
 }
 
-/// Whether one of these files is another by now.
+/// Whether one of these files has changed.
 pub(super) fn have_changed(files: &[(PathBuf, Stamp)]) -> bool {
     files.iter().any(|(path, before)| stamp(path) != *before)
 }
 
 impl Resolved {
-    /// Where it leads: who says the same of another configuration connects to the same sshd as the same user.
+    /// Where the configuration leads: two configurations with the same text here connect to the same sshd as the same
+    /// user.
     pub(super) fn leads_to(&self) -> String {
         let config = &self.config;
         format!(
@@ -81,10 +82,10 @@ impl Resolved {
     }
 }
 
-/// Resolves the configuration for what the user said of a dock, who wins over the configuration.
+/// Resolves the configuration for what the user said about a dock, which wins over the configuration.
 ///
 /// # Errors
-/// When a name is none, or ssh can't read its configuration.
+/// When a name is not valid, or ssh can't read its configuration.
 pub(super) fn resolve(access: &SshAccess, env: &Env) -> Result<Resolved, TransportError> {
     check_host(&access.host).map_err(|error| bad(&error))?;
     if let Some(user) = &access.user {
@@ -93,7 +94,7 @@ pub(super) fn resolve(access: &SshAccess, env: &Env) -> Result<Resolved, Transpo
     let user = env.user();
     let said = ask_ssh(access, env)?;
     let has_ssh = said.is_some();
-    // One that is not there yet may come.
+    // A file that does not exist yet may be created later.
     let mut files = vec![env.home().join(".ssh/config"), PathBuf::from("/etc/ssh/ssh_config")];
     let mut config = match said {
         Some((output, read)) => {
@@ -151,13 +152,13 @@ fn bad(error: &SshConfigError) -> TransportError {
     }
 }
 
-/// What `ssh -G` prints, and which files it has read; `None` where there is no ssh.
+/// What `ssh -G` prints, and which files it has read; `None` if there is no ssh.
 fn ask_ssh(access: &SshAccess, env: &Env) -> Result<Option<(String, Vec<PathBuf>)>, TransportError> {
     let mut ssh = program("ssh", env);
-    // It names the files in its messages.
+    // With -v, ssh names the files that it reads.
     ssh.args(["-G", "-v"]);
     identify(&mut ssh, access);
-    // A host is data: behind this, nothing is an option.
+    // A host is data: nothing after this is an option.
     ssh.args(["--", &access.host]);
     ssh.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let failed = |what: String| TransportError {
@@ -194,7 +195,7 @@ fn read_files(said: &str) -> Vec<PathBuf> {
     named.map(|path| PathBuf::from(path.trim_end())).collect()
 }
 
-/// Gives ssh what the user said of a dock beside its host.
+/// Gives ssh what the user said about a dock besides its host.
 pub(super) fn identify(ssh: &mut Command, access: &SshAccess) {
     if let Some(port) = access.port {
         ssh.args(["-p", &port.to_string()]);
@@ -221,7 +222,7 @@ fn text(pipe: impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Whether the process succeeded; none when it had to be killed.
+/// Whether the process succeeded; `None` if it had to be killed.
 fn wait(child: &mut Child, limit: Duration) -> Option<bool> {
     let begun = Instant::now();
     loop {

@@ -1,10 +1,10 @@
-//! One ssh session that stands: a thread of its own, which alone speaks to libssh2 and carries every channel's bytes.
+//! An ssh session that is up: a thread of its own, which alone speaks to libssh2 and carries every channel's bytes.
 //!
 //! libssh2 is used non-blocking, and has a rule of its own: when a packet was sent in part, every other call that sends
-//! fails until the call that made the packet is made again, with the same arguments. The thread keeps it: a call that
-//! leaves [`BlockDirections::Outbound`] behind is *pinned*, and nothing else is called before it went through.
+//! fails until the call that made the packet is repeated with the same arguments. The thread obeys it: a call that
+//! leaves [`BlockDirections::Outbound`] behind is *pinned*, and nothing else is called before it has succeeded.
 //!
-//! The near ends of channels are handed out as one end of a Unix socket pair: see [`Flow`].
+//! The local ends of channels are handed out as one end of a Unix socket pair: see [`Flow`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -24,40 +24,40 @@ use super::handle::{
 };
 use super::intake;
 
-/// What is read from a channel at once.
+/// How many bytes are read from a channel at once.
 const READ: usize = 256 * 1024;
 /// The receive window that libssh2 gives a new channel.
 const WINDOW: u32 = 2 * 1024 * 1024;
-/// Below this, libssh2 would adjust the window by itself within a read of [`READ`] bytes, and be confused when the read is
-/// made again with another size. So ours is adjusted before.
+/// Below this, libssh2 would adjust the window by itself within a read of [`READ`] bytes, and be confused when the read
+/// is repeated with another size. So we adjust it before.
 const LEAST_WINDOW: u32 = WINDOW / 4 * 3 + 2 * READ as u32;
 /// The receive window of most channels.
 const SMALL_WINDOW: u32 = WINDOW + 2 * READ as u32;
-/// The receive window of a channel that has brought [`BULK`] bytes: a far dock needs a wide one (117 against 31 MB/s at
-/// 50 ms).
+/// The receive window of a channel that has brought [`BULK`] bytes: a dock with a long round trip needs a wide one (117
+/// against 31 MB/s at 50 ms).
 const BULK_WINDOW: u32 = 10 * 1024 * 1024;
-/// From so many bytes on, a channel carries bulk.
+/// A channel that has brought more bytes than this carries bulk.
 const BULK: u64 = 1024 * 1024;
-/// What is read at once to be sent: two of the packets that libssh2 makes.
+/// How many bytes are read at once to be sent: two of the packets that libssh2 makes.
 const SEND: usize = 2 * 32_700;
-/// How many packets a channel sends before it is the others' turn.
+/// How many packets a channel sends before it is the turn of the others.
 const PACKETS: usize = 8;
 /// libssh2's code for "not now".
 const EAGAIN: i32 = -37;
-/// libssh2's code for a channel that the far side does not open.
+/// libssh2's code for a channel that the remote side does not open.
 const CHANNEL_FAILURE: i32 = -21;
-/// libssh2's code for a request on a channel that the far side denies.
+/// libssh2's code for a request on a channel that the remote side denies.
 const CHANNEL_REQUEST_DENIED: i32 = -22;
-/// A channel type that nobody has: the answer is a refusal, at once, and it is the only question to which libssh2 keeps no
-/// answer for ever (those to its own keepalives pile up in the session).
+/// A channel type that does not exist: the answer is a refusal, at once, and it is the only question whose answer
+/// libssh2 does not keep for ever (those to its own keepalives pile up in the session).
 const PING: &str = "ping@dockerutils.io";
 
-/// How often life is asked for, and how often in vain.
+/// How often a sign of life is asked for, and how much silence is too much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Keepalive {
-    /// How long the far side may be silent before it is asked.
+    /// How long the dock may be silent before it is asked.
     pub(super) interval: Duration,
-    /// So many intervals of silence are death.
+    /// After this many intervals of silence, the link is dead.
     pub(super) count: u32,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Established {
     pub(super) session: Session,
     /// The socket's other descriptor, to wait on and to shut down.
     pub(super) socket: OwnedFd,
-    /// What ends with the session: the process that carries it, if there is one.
+    /// Ends with the session: the process that carries it, if there is one.
     pub(super) carrier: Option<Box<dyn Send>>,
     pub(super) keepalive: Keepalive,
     /// `user@host`, for messages.
@@ -102,33 +102,33 @@ impl Established {
     }
 }
 
-/// A channel and its near ends.
+/// A channel and its local ends.
 struct LinkedChannel {
     channel: Channel,
     stdout: Flow,
     stderr: Option<Flow>,
     exit: Option<oneshot::Sender<Exit>>,
-    /// What was read from the near side, and is on its way.
+    /// Bytes that were read from the local side, and are being sent.
     outgoing: Vec<u8>,
     out_sent: usize,
-    /// The near side sends no more.
+    /// The local side sends no more.
     near_ended: bool,
-    /// The far side was told so.
+    /// The remote side was told that.
     eof_sent: bool,
-    /// The far side sends no more, and all that it sent is in libssh2's queue.
+    /// The remote side sends no more, and all that it sent is in libssh2's queue.
     far_ended: bool,
-    /// The far side has closed the channel.
+    /// The remote side has closed the channel.
     far_closed: bool,
-    /// It is to be closed, whatever goes on in it.
+    /// It is to be closed, whatever state it is in.
     closing: bool,
-    /// The terminal's size that is to be told.
+    /// The terminal's new size, which is to be sent.
     resize: Option<Size>,
-    /// The bytes of receive window that are to be told.
+    /// The bytes of receive window that are to be granted.
     widen: Option<u32>,
 }
 
 impl LinkedChannel {
-    /// Whether it carries much from the dock.
+    /// Whether it has brought much from the dock.
     fn bulk(&self) -> bool {
         self.stdout
             .count
@@ -140,7 +140,7 @@ impl LinkedChannel {
         self.stdout.done && self.stderr.as_ref().is_none_or(|stderr| stderr.done)
     }
 
-    /// What is not wanted any more.
+    /// Drops a part that is not needed any more.
     fn drop_part(&mut self, part: ChannelPart) {
         match part {
             ChannelPart::Stream => {
@@ -160,7 +160,7 @@ impl LinkedChannel {
         self.closing |= deaf && self.exit.is_none();
     }
 
-    /// Whether more is to be read from the near side.
+    /// Whether more is to be read from the local side.
     fn wants_near(&self) -> bool {
         !self.near_ended && !self.closing && !self.far_closed && self.out_sent >= self.outgoing.len()
     }
@@ -175,17 +175,17 @@ struct Opening {
 }
 
 enum OpeningStage {
-    /// The channel is asked for.
+    /// The channel was requested.
     Channel,
-    /// Its terminal is.
+    /// Its terminal was requested.
     Terminal(Channel),
-    /// Its command is.
+    /// Its command was requested.
     Start(Channel),
-    /// It is closed: it was refused half-way, or is not wanted any more.
+    /// It is being closed: it was refused half-way, or is not needed any more.
     Close(Channel),
 }
 
-/// A call that must be made again, as it was, before all others.
+/// A call that must be repeated, unchanged, before all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
     Open,
@@ -209,7 +209,7 @@ pub(super) struct Loop {
     keepalive: Keepalive,
     name: String,
     inbox: Inbox,
-    /// It has woken the thread.
+    /// The inbox has woken the thread.
     roused: bool,
     links: BTreeMap<u64, LinkedChannel>,
     next: u64,
@@ -219,13 +219,13 @@ pub(super) struct Loop {
     /// libssh2 opens one channel at a time.
     opening: Option<Opening>,
     pinned: Option<Call>,
-    /// When the far side gave its last sign of life.
+    /// When the dock gave its last sign of life.
     heard: Instant,
-    /// Who waits for the next one, and since when.
+    /// The callers that wait for the next one, and since when.
     waiting: Vec<(Instant, OpenReply)>,
     pinging: bool,
     scratch: Vec<u8>,
-    /// What is read from a near end goes through here.
+    /// A buffer for reads from local ends.
     near: Vec<u8>,
     /// The socket had something to read, and no call has read it since.
     unread: bool,
@@ -233,7 +233,7 @@ pub(super) struct Loop {
 }
 
 impl Loop {
-    /// Carries bytes until the session is lost or not wanted any more.
+    /// Carries bytes until the session is lost or not needed any more.
     pub(super) fn run(mut self) {
         intake::count(&self.session);
         // sshd sends small packets without delay only after a session channel has run something.
@@ -255,13 +255,14 @@ impl Loop {
     }
 
     fn end(mut self, reason: TransportError) {
-        // First the reason: who is woken by an end of file asks for it.
+        // First the reason: a reader that is woken by an end of file asks for it.
         self.inbox.fate.send_replace(Some(reason.clone()));
         if self.stopping && self.pinned.is_none() {
-            // Best effort: a packet of farewell, which sshd logs as a clean end.
+            // Best effort: a closing packet, which sshd logs as a clean end.
             let _ = self.session.disconnect(None, "done", None);
         }
-        // No send blocks or is tried again: libssh2 frees channels only when it can close them or the socket is dead.
+        // So that no send blocks or is retried: libssh2 frees channels only when it can close them or the socket is
+        // dead.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
         if let Some(reply) = self.opening.take().and_then(|opening| opening.reply) {
             let _ = reply.send(Err(OpenError::Lost(reason.clone())));
@@ -282,10 +283,10 @@ impl Loop {
                 intake::begin_round();
                 self.call(call)?;
                 if self.pinned.is_some() {
-                    // It may be the packet of a new agreement on keys, which is sent on by reading.
+                    // It may be the packet of a new key exchange, which is sent on by reading.
                     self.pump_step()?;
                 }
-                // Others may have been kept waiting, and packets of theirs been read.
+                // Other channels may have waited, and packets for them may have been read.
                 if self.pinned.is_none() {
                     return Ok(());
                 }
@@ -296,7 +297,7 @@ impl Loop {
                     if self.stopping {
                         return Ok(());
                     }
-                    // Each pass reads the transport: what it brings is life.
+                    // Each pass reads from the transport: what it brings is a sign of life.
                 }
             }
         }
@@ -318,7 +319,7 @@ impl Loop {
         if std::mem::take(&mut self.roused) {
             self.inbox.rest();
         }
-        // After the flag is down: a command that comes now wakes the thread again.
+        // After the flag was reset, so that a command that comes now wakes the thread again.
         while let Some(command) = self.inbox.next() {
             match command {
                 SessionCommand::Open(open, reply) => self.queue.push_back((open, reply)),
@@ -344,9 +345,9 @@ impl Loop {
         }
     }
 
-    /// Queues a ping when the far side is silent; it counts as dead after some of them.
+    /// Queues a ping when the dock is silent; after several silent intervals, it is considered dead.
     ///
-    /// libssh2 reads packets only for a channel. So where no channel reads, and something has come (an end, too), a ping
+    /// libssh2 reads packets only for a channel. So if no channel reads, and something has come (an end, too), a ping
     /// reads it.
     fn ask_for_life(&mut self) {
         if self.pinging || (!self.unread && self.heard.elapsed() < self.keepalive.interval) {
@@ -374,7 +375,7 @@ impl Loop {
         let mut fds = Vec::with_capacity(2 + 2 * self.links.len());
         fds.push(PollFd::from_borrowed_fd(self.socket.as_fd(), socket_wants));
         fds.push(PollFd::new(self.inbox.woken(), PollFlags::IN));
-        // While a call is pinned, nothing that the near ends do can be acted upon.
+        // While a call is pinned, nothing can be done for the local ends.
         if self.pinned.is_none() {
             for link in self.links.values() {
                 add_near(&mut fds, link);
@@ -382,7 +383,8 @@ impl Loop {
         }
         let timeout = Timespec::try_from(timeout).ok();
         match poll(&mut fds, timeout.as_ref()) {
-            // Only after a look at the socket: this process may have been stopped for long, and the bytes be there.
+            // Only after the socket was checked: this process may have been stopped for long, and the bytes may be
+            // there.
             Ok(0) if silent >= limit => {
                 let seconds = limit.as_secs();
                 return Err(Lost(unreachable(format!(
@@ -397,7 +399,7 @@ impl Loop {
         self.roused = fds.get(1).is_some_and(|woken| !woken.revents().is_empty());
         self.unread = came.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
         if !came.is_empty() {
-            // That it can be written to says nothing of the far side.
+            // That the socket can be written to says nothing about the dock.
             if came.intersects(PollFlags::IN) {
                 for (since, reply) in self.waiting.drain(..) {
                     let _ = reply.send(Ok(Opened::Pong(since.elapsed())));
@@ -408,7 +410,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Tries everything once; true when something was done, so that more may be possible.
+    /// Tries everything once; true if something was done, so that more may be possible.
     fn pass(&mut self) -> Result<bool, Lost> {
         let mut progress = false;
         intake::begin_round();
@@ -435,9 +437,9 @@ impl Loop {
                 progress |= self.call_unpinned(call)?;
             }
         }
-        // Last: what was closed now makes room under sshd's MaxSessions.
+        // Last: what was closed just now makes room under sshd's MaxSessions.
         progress |= self.call_unpinned(Call::Open)?;
-        // What was read may be for a channel whose turn was before, or be nobody's bytes: an answer, more window.
+        // What was read may be for a channel that had its turn before, or for no channel: an answer, more window.
         if intake::received() != before {
             self.heard = Instant::now();
             for (since, reply) in self.waiting.drain(..) {
@@ -455,7 +457,7 @@ impl Loop {
         self.call(call)
     }
 
-    /// Makes one call of libssh2, and pins it when its packet was sent in part. True when something was done.
+    /// Makes one call of libssh2, and pins it if its packet was sent in part. True if something was done.
     fn call(&mut self, call: Call) -> Result<bool, Lost> {
         let progress = match call {
             Call::Open => self.open_step()?,
@@ -476,7 +478,7 @@ impl Loop {
         Ok(progress)
     }
 
-    /// What became of a call: done, not now, or the session's end.
+    /// The outcome of a call: done, not now (`None`), or the session's end.
     fn outcome(&self, result: Result<(), ssh2::Error>) -> Result<Option<()>, Lost> {
         match result {
             Ok(()) => Ok(Some(())),
@@ -494,7 +496,7 @@ impl Loop {
         Lost(unreachable(format!("the link to {} broke: {what}", self.name)))
     }
 
-    /// The error behind an [`io::Error`] of a stream: none when it was only "not now".
+    /// The error behind an [`io::Error`] of a stream; `None` if it was only "not now".
     fn stream_error(&self, error: &io::Error) -> Option<ssh2::Error> {
         if error.kind() == io::ErrorKind::WouldBlock {
             return None;
@@ -502,7 +504,7 @@ impl Loop {
         Some(ssh2::Error::last_session_error(&self.session).unwrap_or_else(ssh2::Error::unknown))
     }
 
-    /// Lets libssh2 read packets, for whichever channel they are.
+    /// Lets libssh2 read packets, for whichever channels they are.
     fn pump_step(&mut self) -> Result<bool, Lost> {
         let Some(link) = self.links.values().next() else {
             return Ok(false);
@@ -519,7 +521,7 @@ impl Loop {
         Ok(false)
     }
 
-    /// Opens the receive window again as far as it was used up.
+    /// Widens the receive window again by what was used up.
     fn window_step(&mut self, id: u64) -> Result<bool, Lost> {
         let Some(link) = self.links.get_mut(&id).filter(|link| !link.closing) else {
             return Ok(false);
@@ -536,7 +538,7 @@ impl Loop {
         if more == 0 {
             return Ok(false);
         }
-        // Until it is told, it is told again as it was.
+        // Until it was sent, it is repeated unchanged.
         link.widen = Some(more);
         let result = link.channel.adjust_receive_window(more.into(), true).map(|_| ());
         let told = self.outcome(result)?.is_some();
@@ -578,21 +580,22 @@ impl Loop {
         if *closing || flow.ended {
             return Ok(progress | flow.finish());
         }
-        // From a blocked one nothing is taken, but the session's packets are read on, for the others' sake.
+        // If the reader is blocked, nothing is taken, but the session's packets are read on, for the sake of the
+        // others.
         let narrow = channel.read_window().remaining < LEAST_WINDOW;
         let size = if flow.is_blocked() || narrow { 0 } else { READ };
         let buffer = self.scratch.get_mut(..size).unwrap_or_default();
         let mut stream = if stderr { channel.stderr() } else { channel.stream(0) };
         self.unread = false;
         match stream.read(buffer) {
-            // Nothing was asked for.
+            // No bytes were requested.
             Ok(0) if size == 0 => {}
             Ok(0) if *far_ended => {
                 flow.ended = true;
                 flow.finish();
                 progress = true;
             }
-            // It may only be that nothing came; the end is sure when libssh2 has seen it.
+            // Perhaps only nothing came; it is the end if libssh2 has seen one.
             Ok(0) => {
                 let ended = channel.wait_eof();
                 if self.outcome(ended)?.is_some() {
@@ -644,7 +647,7 @@ impl Loop {
                 }
                 Err(error) => match self.stream_error(&error) {
                     None => break,
-                    // The channel was closed meanwhile; its end comes by reading.
+                    // The channel was closed meanwhile; its end is seen by reading.
                     Some(error) if matches!(error.code(), ErrorCode::Session(-26 | -27)) => {
                         link.near_ended = true;
                         link.outgoing.clear();
@@ -693,7 +696,7 @@ impl Loop {
         Ok(told)
     }
 
-    /// Sees that the far side closed the channel, and says how its command ended.
+    /// Notices that the remote side has closed the channel, and reports how its command ended.
     fn finish_step(&mut self, id: u64) -> Result<bool, Lost> {
         let Some(link) = self.links.get_mut(&id) else {
             return Ok(false);
@@ -705,7 +708,7 @@ impl Loop {
             let result = link.channel.wait_close();
             self.unread = false;
             if self.outcome(result)?.is_none() {
-                // A stream whose both directions ended is over, whether or not the far side says so.
+                // A stream whose both directions ended is over, even if the remote side does not close it.
                 let Some(link) = self.links.get_mut(&id) else {
                     return Ok(false);
                 };
@@ -721,7 +724,7 @@ impl Loop {
             return Ok(false);
         }
         if let Some(exit) = link.exit.take() {
-            // Nobody may want to know.
+            // The receiver may have gone.
             let _ = exit.send(exit_of(&link.channel));
         }
         link.closing = true;
@@ -736,7 +739,7 @@ impl Loop {
         self.unread = false;
         let closed = self.outcome(result)?.is_some();
         if closed {
-            // Freed without a packet: it is closed on both sides.
+            // It is freed without another packet: it is closed on both sides.
             self.links.remove(&id);
         }
         Ok(closed)
@@ -746,7 +749,7 @@ impl Loop {
         let mut opening = match self.opening.take() {
             Some(opening) => opening,
             None => {
-                // Who gave up waiting is not served; a reply that nobody ever waited for is our own.
+                // A request whose caller has gone is opened, too, as our own look alike; the channel is closed later.
                 let Some((open, reply)) = self.queue.pop_front() else {
                     return Ok(false);
                 };
@@ -929,7 +932,7 @@ impl Loop {
         };
         let reply = opening.reply.take();
         if reply.is_none_or(|reply| reply.send(Ok(Opened::Channel(ends))).is_err()) {
-            // Nobody waits for it any more. What it prints is thrown away.
+            // The caller has gone. The output is thrown away.
             for part in [ChannelPart::Stream, ChannelPart::Stderr] {
                 link.drop_part(part);
             }
@@ -939,7 +942,7 @@ impl Loop {
     }
 }
 
-/// Reads from the near side what is to be sent, by way of `buffer`; true when something came.
+/// Reads bytes to be sent from the local side, through `buffer`; true if something came.
 fn take_near(link: &mut LinkedChannel, buffer: &mut [u8]) -> bool {
     link.out_sent = 0;
     link.outgoing.clear();
@@ -964,8 +967,8 @@ fn take_near(link: &mut LinkedChannel, buffer: &mut [u8]) -> bool {
     }
 }
 
-/// What is awaited of a channel's near ends. An end of which nothing is awaited is left out: poll would report for ever
-/// that its peer is gone.
+/// Adds what is awaited of a channel's local ends. An end for which nothing is awaited is left out: otherwise poll
+/// would report for ever that its peer is gone.
 fn add_near<'a>(fds: &mut Vec<PollFd<'a>>, link: &'a LinkedChannel) {
     let mut wants = PollFlags::empty();
     wants.set(PollFlags::IN, link.wants_near());
@@ -985,14 +988,14 @@ fn is_eagain(error: &ssh2::Error) -> bool {
     error.code() == ErrorCode::Session(EAGAIN)
 }
 
-/// How the command of a channel that is closed ended.
+/// How the command of a closed channel ended.
 fn exit_of(channel: &Channel) -> Exit {
     if let Ok(signal) = channel.exit_signal()
         && let Some(name) = signal.exit_signal
     {
         return Exit::Signal(name);
     }
-    // What does not fit into a byte is no exit code of any system that we reach.
+    // What does not fit into a byte is not an exit code of any system that we reach.
     let code = channel.exit_status().unwrap_or(255);
     Exit::Code(u8::try_from(code & 0xff).unwrap_or(255))
 }

@@ -1,11 +1,11 @@
 //! The ssh sessions of one link: the main one, and further ones for commands beyond sshd's `MaxSessions`.
 //!
-//! sshd says nothing of its limit; a session channel beyond it fails to open. So a session's limit is learned by failing,
-//! and further sessions are opened one at a time, as `MaxStartups` may allow no more.
+//! sshd does not say its limit; a session channel beyond it fails to open. So a session's limit is learned from the
+//! failure, and further sessions are opened one at a time, as `MaxStartups` may allow no more.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use dock_link::transport::{Asker, Connection, Question};
@@ -14,10 +14,11 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::connect::{Connected, Plan, connect};
 use super::handle::{Handle, Open, OpenError, Opened};
 use super::stream;
+use dock_client::mutex::lock;
 
 /// How long a further session stays without a command.
 const IDLE: Duration = Duration::from_secs(20);
-/// How often a session that carries nothing is tried again: a channel that was just closed still counts at sshd.
+/// How many tries a session that carries nothing gets: sshd still counts a channel that was just closed.
 const TRIES: u32 = 6;
 
 /// A session and how many commands it carries.
@@ -28,7 +29,7 @@ struct Slot {
 
 struct Places {
     active: AtomicUsize,
-    /// So many commands the session carries at most, as far as is known.
+    /// The most commands that the session carries, as far as is known.
     limit: AtomicUsize,
 }
 
@@ -43,7 +44,7 @@ impl Slot {
         })
     }
 
-    /// Takes a place, if there is one.
+    /// Takes a place, if one is free.
     fn reserve(&self) -> Option<SessionPermit> {
         let limit = self.places.limit.load(Ordering::Acquire);
         let take = |active: usize| (active < limit).then_some(active + 1);
@@ -64,14 +65,14 @@ impl Slot {
     }
 }
 
-/// A command's place on a session; free again when this is dropped. It does not keep the session: a link that is dropped
-/// is taken down.
+/// A command's place on a session; free again when this is dropped. It does not keep the session: when the link is
+/// dropped, the session is taken down.
 struct SessionPermit(Arc<Places>);
 
 impl Drop for SessionPermit {
     fn drop(&mut self) {
         if self.0.active.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // Empty: what was learned may have been a channel that was about to close.
+            // The session is empty: the limit may have been learned while a channel was about to close.
             self.0.limit.store(usize::MAX, Ordering::Release);
         }
     }
@@ -80,13 +81,13 @@ impl Drop for SessionPermit {
 pub(super) struct Sessions {
     main: Arc<Slot>,
     further: Mutex<Vec<Arc<Slot>>>,
-    /// Held by who opens a further session.
+    /// Held by the caller that opens a further session.
     opening: AsyncMutex<()>,
     plan: Arc<Plan>,
     asker: Arc<dyn Asker>,
 }
 
-/// Nobody: further sessions are made of what is known already.
+/// Asks no questions: further sessions are made with what is known already.
 pub(super) struct Unattended {
     pub(super) agent: Option<PathBuf>,
 }
@@ -112,18 +113,18 @@ impl Sessions {
         }
     }
 
-    /// The session that carries all but commands beyond the limit.
+    /// The session that carries everything except commands beyond the limit.
     pub(super) fn main(&self) -> &Handle {
         &self.main.handle
     }
 
-    /// Opens a session channel, on a further session where the others are full.
+    /// Opens a session channel, on a further session if the others are full.
     pub(super) async fn execute(self: &Arc<Self>, open: &(dyn Fn() -> Open + Sync)) -> Result<Connection, OpenError> {
         if let Some(connection) = self.try_all(open).await? {
             return Ok(connection);
         }
         let _one_at_a_time = self.opening.lock().await;
-        // Whoever had the lock before may have made room.
+        // The previous holder of the lock may have made room.
         if let Some(connection) = self.try_all(open).await? {
             return Ok(connection);
         }
@@ -145,7 +146,7 @@ impl Sessions {
     }
 
     fn further(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Slot>>> {
-        self.further.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.further)
     }
 
     /// Tries each session that may have room.
@@ -170,7 +171,7 @@ impl Sessions {
     }
 }
 
-/// Tries a session; the inner error is that it has no room.
+/// Tries a session; the inner error means that it has no room.
 async fn attempt_on(
     slot: &Arc<Slot>,
     open: &(dyn Fn() -> Open + Sync),

@@ -1,5 +1,5 @@
-//! The near ends of a channel as the runtime's streams. An end of file that is not the far side's is an error here:
-//! a link that broke must not look like output that is complete.
+//! The local ends of a channel as the runtime's streams. An end of file that did not come from the dock is an error
+//! here: output that a broken link cut off must not look complete.
 
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
@@ -16,13 +16,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::handle::{ChannelPart, Ends, Handle, Notifier};
 
-/// What lives as long as a connection does.
+/// A value that lives as long as a connection does.
 pub(super) type Kept = Option<Arc<dyn Send + Sync>>;
 
-/// One end: read, and for [`ChannelPart::Stream`] written.
+/// One end: readable, and for [`ChannelPart::Stream`] writable, too.
 pub(super) struct ChannelEnd {
     inner: UnixStream,
-    /// The far side has ended it.
+    /// The end came from the dock.
     clean: Arc<AtomicBool>,
     fate: watch::Receiver<Option<TransportError>>,
     notifier: Notifier,
@@ -44,7 +44,7 @@ impl AsyncRead for ChannelEnd {
         let (before, room) = (buf.filled().len(), buf.remaining());
         match Pin::new(&mut self.inner).poll_read(cx, buf) {
             Poll::Ready(Ok(())) if buf.filled().len() > before || room == 0 => Poll::Ready(Ok(())),
-            // A pair whose other end is closed with bytes unread says "reset" behind its last byte.
+            // A pair whose other end was closed with unread bytes reports "reset" after its last byte.
             Poll::Ready(_) if self.clean.load(Ordering::Acquire) => Poll::Ready(Ok(())),
             Poll::Ready(_) => Poll::Ready(Err(self.broken())),
             Poll::Pending => Poll::Pending,
@@ -61,13 +61,13 @@ impl AsyncWrite for ChannelEnd {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A socket keeps nothing back.
+        // A socket has no buffer to flush.
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match Pin::new(&mut self.inner).poll_shutdown(cx) {
-            // The other end is gone already: there is nobody to tell.
+            // The other end is gone already.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
             other => other,
         }
@@ -118,7 +118,7 @@ pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<
     Ok(Connection { stream, exec })
 }
 
-/// Passes on what goes between the two sides of a command beside its bytes.
+/// Passes terminal sizes and the exit code between the two sides of a command.
 async fn watch_exec(
     notifier: Notifier,
     id: u64,
@@ -136,7 +136,7 @@ async fn watch_exec(
             },
             code = &mut ended => {
                 if let Ok(code) = code {
-                    // Nobody may want to know any more.
+                    // The receiver may have gone.
                     let _ = exit.send(code);
                 }
                 return;

@@ -1,4 +1,4 @@
-//! A command that runs on a dock, from this side.
+//! A command that runs on a dock, as this process sees it.
 
 use std::io;
 
@@ -12,24 +12,24 @@ use super::target::{Exit, Size};
 use super::wire::Failure;
 use crate::error::{Error, Result};
 
-/// How much of a stream is on its way within this process; what is not read holds the command up, as a pipe does.
+/// How many bytes of a stream are buffered in this process; unread output holds the command up, as a full pipe does.
 const PIPE: usize = 256 * 1024;
-/// How much is read at once.
+/// How many bytes are read at once.
 const BUFFER: usize = 64 * 1024;
-/// How many sizes wait to be told.
+/// How many new terminal sizes are queued for the agent.
 const SIZES: usize = 4;
 
-/// A command on a dock, while it runs. Dropped, its connection is closed, and the command hears the end of its terminal
+/// A command on a dock, while it runs. Dropping it closes its connection, and the command sees the end of its terminal
 /// or its pipes.
 ///
-/// stdout and stderr come over one connection: who reads one and never the other may hold up the command.
+/// stdout and stderr come over one connection: a caller who reads one and never the other may hold up the command.
 #[derive(Debug)]
 pub struct Execution {
-    /// To the command's stdin; shut down or dropped, it is at its end.
+    /// To the command's stdin; shutting it down or dropping it ends the command's stdin.
     pub stdin: DuplexStream,
     /// The command's stdout.
     pub stdout: DuplexStream,
-    /// The command's stderr; at its end at once where there is a terminal.
+    /// The command's stderr; at its end from the start if the command has a terminal.
     pub stderr: DuplexStream,
     /// Tells the command's terminal a new size.
     pub resize: mpsc::Sender<Size>,
@@ -37,12 +37,12 @@ pub struct Execution {
     pub exit: PendingExit,
 }
 
-/// How a command will have ended.
+/// How a command will have ended; a value to wait for.
 #[derive(Debug)]
 pub struct PendingExit(oneshot::Receiver<Result<Exit>>);
 
 impl PendingExit {
-    /// Waits for the end of the command; all its output is in the streams then.
+    /// Waits for the end of the command; all its output is in the streams by then.
     ///
     /// # Errors
     /// A link that was cut, and an agent that has gone.
@@ -64,10 +64,10 @@ impl Execution {
             let result = tokio::select! {
                 result = receive(from_agent, to_stdout, to_stderr) => result,
                 never = send(to_agent, from_caller, sizes) => match never {},
-                // The caller has dropped all of it.
+                // The caller has dropped all streams.
                 () = ended.closed() => return,
             };
-            // A caller who doesn't ask how it ended misses nothing.
+            // A caller who doesn't ask how the command ended misses nothing.
             let _ = ended.send(result);
         });
         Self {
@@ -80,12 +80,12 @@ impl Execution {
     }
 }
 
-/// Passes on what the agent says of the command, to its end.
+/// Passes on what the agent sends of the command, until the command ends.
 async fn receive(mut from: OwnedReadHalf, mut stdout: DuplexStream, mut stderr: DuplexStream) -> Result<Exit> {
     let mut payload = Vec::new();
     loop {
         let kind = frame::read(&mut from, &mut payload).await;
-        // A stream that nobody reads any more takes nothing; the command goes on, as its other side may be of use.
+        // A stream that is not read any more takes nothing; the command goes on, as its other stream may still be read.
         match kind.map_err(|cause| lost(Some(cause)))? {
             Some(FrameKind::Stdout) => drop(stdout.write_all(&payload).await),
             Some(FrameKind::Stderr) => drop(stderr.write_all(&payload).await),
@@ -99,7 +99,7 @@ async fn receive(mut from: OwnedReadHalf, mut stdout: DuplexStream, mut stderr: 
     }
 }
 
-/// Passes stdin and sizes on. Never comes back: the end of a command is heard from the other side.
+/// Passes stdin and sizes on. Never returns: that the command ended comes from the agent.
 async fn send(
     mut to: OwnedWriteHalf,
     mut stdin: DuplexStream,
@@ -132,7 +132,7 @@ async fn send(
             else => std::future::pending().await,
         };
         if sent.is_err() {
-            // The agent takes no more; why, it says itself.
+            // The agent takes no more; it says why itself.
             return std::future::pending().await;
         }
     }

@@ -1,4 +1,5 @@
-//! The frames of an agent's control socket: one byte of kind, four of length (big-endian), then that many bytes.
+//! The frames of an agent's control socket: one byte for the kind, four for the length (big-endian), then that many
+//! bytes.
 //!
 //! Frames carry the handshake, and all of an [`Exec`](super::target::Exec); after the handshake for an engine or a TCP
 //! port the bytes are raw.
@@ -11,9 +12,9 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 
-/// The longest payload of a frame. What carries data is as long as one read; a longer frame is no frame of ours.
+/// The longest payload of a frame. A frame of data holds what one read gave; a longer frame is not one of ours.
 pub const FRAME_LIMIT: usize = 256 * 1024;
-/// How many bytes stand before the payload.
+/// How many bytes precede the payload.
 pub const HEADER: usize = 5;
 
 /// What a frame holds.
@@ -55,10 +56,10 @@ impl FrameKind {
     }
 }
 
-/// Reads a frame; its payload is in `payload` then. None where the other side has closed between two frames.
+/// Reads a frame and puts its payload into `payload`. `None` if the other side has closed between two frames.
 ///
 /// # Errors
-/// A stream that breaks within a frame, and what is no frame.
+/// A stream that breaks within a frame, and bytes that are not a frame.
 pub async fn read(from: &mut (impl AsyncRead + Unpin), payload: &mut Vec<u8>) -> io::Result<Option<FrameKind>> {
     let mut header = [0; HEADER];
     let mut known = 0;
@@ -87,7 +88,7 @@ pub async fn write(to: &mut (impl AsyncWrite + Unpin), kind: FrameKind, payload:
     to.write_all(&encode(kind, payload)?).await
 }
 
-/// A frame in one piece, so that a write that is not finished is all that can tear it.
+/// A frame in one piece: it can only be torn by a write that does not finish.
 ///
 /// # Errors
 /// A payload that is longer than a frame may be.
@@ -98,7 +99,7 @@ pub fn encode(kind: FrameKind, payload: &[u8]) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
-/// What stands before a payload of this length.
+/// The bytes that precede a payload of this length.
 ///
 /// # Errors
 /// A payload that is longer than a frame may be.
@@ -111,7 +112,7 @@ pub fn header(kind: FrameKind, length: usize) -> io::Result<[u8; HEADER]> {
     Ok([kind.code(), a, b, c, d])
 }
 
-/// Reads a message of the handshake; `None` where the other side has closed instead.
+/// Reads a message of the handshake; `None` if the other side has closed instead.
 ///
 /// # Errors
 /// A stream that breaks, and a frame that holds something else.
@@ -127,8 +128,8 @@ pub async fn read_message<M: DeserializeOwned>(from: &mut (impl AsyncRead + Unpi
     }
 }
 
-/// Reads a message that may be longer than a frame: its length, in a message, then frames of [`FrameKind::Stdout`]. None where the
-/// other side has closed instead.
+/// Reads a message that may be longer than a frame: its length, in a message, then frames of [`FrameKind::Stdout`].
+/// `None` if the other side has closed instead.
 ///
 /// # Errors
 /// As [`read_message`], and a message that is longer than `limit`.
@@ -169,14 +170,14 @@ pub async fn write_long_message(to: &mut (impl AsyncWrite + Unpin), message: &im
     Ok(())
 }
 
-/// Waits until something can be read, and leaves it there; false where that is the other side's end.
+/// Waits until something can be read, and does not read it; false if that is the end of the stream.
 ///
 /// # Errors
 /// A stream that breaks.
 pub async fn incoming(stream: &UnixStream) -> io::Result<bool> {
     loop {
         stream.readable().await?;
-        // Whether the runtime is right about it, only the system knows.
+        // The runtime may be wrong about that; only the system knows.
         let peeked = stream.try_io(Interest::READABLE, || {
             let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
             let (_, length) = rustix::net::recv(stream, &mut [0; 1], flags)?;

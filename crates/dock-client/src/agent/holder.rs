@@ -1,18 +1,18 @@
-//! A process for which an agent lives: a docked shell.
+//! A process that keeps an agent alive: a docked shell.
 
 use serde::{Deserialize, Serialize};
 
-/// A process, told from a later one with the same number.
+/// A process, distinguished from a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holder {
     /// Its number.
     pub pid: i32,
-    /// When it was started, in the system's own unit (clock ticks since boot on Linux); `None` where that is not known.
+    /// When it was started, in the system's own unit (clock ticks since boot on Linux); `None` if that is not known.
     pub started: Option<u64>,
 }
 
 impl Holder {
-    /// The process of this number, as it is now; `None` where there is none.
+    /// The process that has this number now; `None` if there is none.
     pub fn of(pid: i32) -> Option<Self> {
         exists(pid).then(|| Self {
             pid,
@@ -26,10 +26,11 @@ impl Holder {
     }
 }
 
-/// The processes from this one upwards: itself, its parent and so on. Alone where the system does not tell.
+/// The processes from this one upwards: itself, its parent and so on. Only itself if the system does not say who its
+/// parent is.
 pub fn lineage(pid: i32) -> Vec<i32> {
     let mut line = vec![pid];
-    // A line that is longer than any shell's has a ring in it: numbers are given anew while one looks.
+    // A chain that is longer than any shell's has a loop in it: numbers can be reused while the chain is followed.
     while line.len() < 64
         && let Some(parent) = line.last().and_then(|last| stat(*last, 1)?.parse().ok())
         && parent > 0
@@ -40,7 +41,7 @@ pub fn lineage(pid: i32) -> Vec<i32> {
 }
 
 fn exists(pid: i32) -> bool {
-    // Numbers below one name groups of processes, and rustix does not take them.
+    // Numbers below one name groups of processes, and rustix does not accept them.
     let Some(pid) = Some(pid)
         .filter(|pid| *pid > 0)
         .and_then(rustix::process::Pid::from_raw)
@@ -49,7 +50,7 @@ fn exists(pid: i32) -> bool {
     };
     match rustix::process::test_kill_process(pid) {
         Ok(()) => true,
-        // It is there, and another user's.
+        // The process exists, and is another user's.
         Err(cause) => cause == rustix::io::Errno::PERM,
     }
 }

@@ -1,18 +1,18 @@
 //! The client of a dock's agent, the process that holds the connection to the dock (`dock-agent`).
 //!
-//! There is one agent for each dock and user. It has two Unix sockets in a private directory ([`place`]): the *engine's*
-//! speaks pure Docker API, for DOCKER_HOST and docker contexts; on the *control* socket commands open streams
-//! ([`Agent::open_engine`], [`Agent::open_tcp`], [`Agent::execute`]), answer the questions that only a person can answer,
-//! and ask how it is. [`wire`] has the protocol.
+//! There is one agent for each dock and user. It has two Unix sockets in a private directory ([`paths`]): the
+//! *engine's* speaks pure Docker API, for DOCKER_HOST and docker contexts; on the *control* socket commands open
+//! streams ([`Agent::open_engine`], [`Agent::open_tcp`], [`Agent::execute`]), answer the questions that only the user
+//! can answer, and ask for the agent's status. [`wire`] has the protocol.
 //!
-//! An agent that does not run is started by whatever needs it. It outlives the command: it ends by itself when no docked
-//! shell ([`Agent::hold`]) and no stream has needed it for some minutes.
+//! Any command that needs an agent starts it if it does not run. The agent outlives the command: it ends by itself when
+//! no docked shell ([`Agent::hold`]) and no stream has needed it for some minutes.
 //!
 //! ```no_run
 //! # use dock_client::agent::{Agent, CallOptions};
 //! # async fn example(dock: &dock_client::docks::Dock, env: &dock_client::env::Env) -> dock_client::error::Result<()> {
 //! let agent = Agent::of(dock, env)?;
-//! // Starts the agent and logs in, asking the person where that is needed.
+//! // Starts the agent and logs in, asking the user if needed.
 //! agent.connect(&CallOptions::of_terminal()).await?;
 //! let host = agent.docker_host(); // unix:///run/user/1000/dockerutils/0f3a....sock
 //! # Ok(()) }
@@ -47,40 +47,40 @@ use start::Started;
 use target::{Exec, Target};
 use wire::{Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, QuestionKind, Reply, Request, VERSION};
 
-/// How long an agent may take to say that it is there; it needs no link for that.
+/// How long an agent may take to greet a command; it needs no link for that.
 const GREETING_LIMIT: Duration = Duration::from_secs(10);
-/// How long to wait for an agent that ends, or is started by another command, before it is said.
+/// How long to wait for an agent that is ending, or that another command is starting, before giving up.
 const CHANGE_LIMIT: Duration = Duration::from_secs(20);
-/// How often to look meanwhile.
+/// How often to check meanwhile.
 const CHANGE_PAUSE: Duration = Duration::from_millis(50);
-/// How long a stream that nobody needs any more may take to close.
+/// How long a stream that is no longer needed may take to close.
 const CLOSING_LIMIT: Duration = Duration::from_secs(2);
 /// How long a call that opens nothing may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(15);
-/// Of an agent that ended and was not needed for so long, nothing is kept.
+/// How long the files of an agent that ended are kept, unless it is needed again.
 const STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How long an agent goes on trying to mend a link that was cut, unless a command says otherwise.
+/// How long an agent keeps trying to restore a link that was cut, unless a command says otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How a command waits for a link, and what it can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallOptions {
-    /// Whether a person at the terminal may be asked for passphrases and the like.
+    /// Whether the user at the terminal may be asked for passphrases and the like.
     pub person: bool,
     /// Whether a host key that is not known yet is trusted without asking (`--accept-new`).
     pub accept_new: bool,
-    /// How long to wait for a link that was cut to come back. A link that never stood is tried once.
+    /// How long to wait for a link that was cut to come back. A link that was never up is tried once.
     pub patience: Duration,
-    /// Whether an agent that only such calls have used ends seconds later, not minutes.
+    /// Whether an agent that only calls like this one have used ends after seconds instead of minutes.
     pub brief: bool,
-    /// Whose ports a docked shell wants to be forwarded.
+    /// Whose ports are to be forwarded for a docked shell.
     pub forward: Option<Forward>,
-    /// Containers and ports that it names besides.
+    /// Further containers and ports to forward for it.
     pub named: Vec<String>,
 }
 
 impl CallOptions {
-    /// Asks the person, if there is one at a terminal; patient.
+    /// Asks the user, if there is one at a terminal; patient.
     pub fn of_terminal() -> Self {
         Self {
             person: question::has_person(),
@@ -88,7 +88,7 @@ impl CallOptions {
         }
     }
 
-    /// Asks nobody; patient.
+    /// Asks no questions; patient.
     pub const fn unattended() -> Self {
         Self {
             person: false,
@@ -100,21 +100,21 @@ impl CallOptions {
         }
     }
 
-    /// Asks nobody, and waits for nothing that is down: for listing many docks.
+    /// Asks no questions, and waits for no link that is down: for listing many docks.
     pub const fn impatient() -> Self {
         let mut options = Self::unattended();
         options.patience = Duration::ZERO;
         options
     }
 
-    /// Looks at the dock and is done: an agent that was started for it does not stay.
+    /// For a single request: an agent that is started for it does not stay.
     #[must_use]
     pub const fn briefly(mut self) -> Self {
         self.brief = true;
         self
     }
 
-    /// Trusts host keys that are not known yet, and has them written down.
+    /// Trusts host keys that are not known yet, and records them.
     #[must_use]
     pub const fn accepting_new(mut self, accept_new: bool) -> Self {
         self.accept_new = accept_new;
@@ -122,7 +122,7 @@ impl CallOptions {
     }
 }
 
-/// The agent of one dock, whether it runs or not. Cheap to make: nothing is started before it is needed.
+/// The agent of one dock, whether it runs or not. Cheap to create: nothing is started before it is needed.
 #[derive(Clone, Debug)]
 pub struct Agent {
     dock: Dock,
@@ -143,8 +143,8 @@ impl Agent {
         })
     }
 
-    /// The agent whose engine's socket this is, as DOCKER_HOST or a docker context names it; `None` where it is the socket of
-    /// something else, or of a dock that has had no agent since the directory was made.
+    /// The agent whose engine socket this is, as DOCKER_HOST or a docker context names it; `None` if the socket belongs
+    /// to something else, or to a dock that has had no agent since the directory was made.
     ///
     /// # Errors
     /// A file beside the socket that can't be read, or is damaged.
@@ -170,18 +170,18 @@ impl Agent {
         }))
     }
 
-    /// Whether this socket is the engine's socket of some agent, in whatever environment that was started: then the engine
-    /// is on another machine.
+    /// Whether this is the engine socket of some agent, in whatever environment that was started: then the engine is on
+    /// another machine.
     pub fn is_engine_socket(socket: &Path) -> bool {
         AgentPaths::is_engine_socket(socket)
     }
 
-    /// The dock it is of.
+    /// The agent's dock.
     pub const fn dock(&self) -> &Dock {
         &self.dock
     }
 
-    /// The socket that speaks the engine's API; stays the same for as long as the dock's access does.
+    /// The socket that speaks the engine's API; its path stays the same for as long as the dock's access does.
     pub fn engine_socket(&self) -> PathBuf {
         self.paths.engine_socket()
     }
@@ -191,16 +191,17 @@ impl Agent {
         format!("unix://{}", self.paths.engine_socket().display())
     }
 
-    /// Where it writes what it does.
+    /// The agent's log.
     pub fn log_file(&self) -> PathBuf {
         self.paths.log_file()
     }
 
-    /// Starts the agent if it does not run, and makes its link to the dock stand; then the engine's socket works without
-    /// a person.
+    /// Starts the agent if it does not run, and brings its link to the dock up; then the engine's socket works without
+    /// questions to the user.
     ///
     /// # Errors
-    /// [`Error::unreachable`] where the dock can't be reached or a person would have to be asked, with what would help.
+    /// [`Error::unreachable`] if the dock can't be reached or the user would have to be asked, with a hint that says
+    /// what helps.
     pub async fn connect(&self, options: &CallOptions) -> Result<()> {
         self.open(Request::Link, options).await.map(drop)
     }
@@ -213,7 +214,7 @@ impl Agent {
         Ok(self.try_request(Request::Link, options).await?.map(drop))
     }
 
-    /// Opens what a dock may refuse, with the reason as a value.
+    /// Opens a target that the dock may refuse, with the reason as a value.
     ///
     /// # Errors
     /// As [`Agent::try_connect`].
@@ -256,8 +257,8 @@ impl Agent {
         Ok(Execution::new(self.open(request, options).await?))
     }
 
-    /// Has the agent live at least as long as this process, a docked shell, and forward what it wants to be forwarded; starts
-    /// it if it does not run.
+    /// Keeps the agent running at least as long as this process, a docked shell, and has it forward the ports that the
+    /// shell asked for; starts the agent if it does not run.
     ///
     /// # Errors
     /// A process that is not there, and an agent that can't be started.
@@ -265,8 +266,8 @@ impl Agent {
         self.hold_with(pid, forward, Vec::new()).await
     }
 
-    /// [`Agent::hold`], and forwards these besides, for as long as the process lives: containers, by name or ID, and ports that
-    /// the dock's engine listens on.
+    /// [`Agent::hold`], and also forwards the ports of these for as long as the process lives: containers, by name or
+    /// ID, and ports that the dock's engine listens on.
     ///
     /// # Errors
     /// As [`Agent::hold`].
@@ -281,8 +282,8 @@ impl Agent {
         self.limited(self.open(Request::Hold(holder), &options)).await.map(drop)
     }
 
-    /// Has the agent live until [`Agent::stop`] or [`Agent::remove`], docked shell or not: programs that know nothing of us
-    /// are led to its socket by a docker context. Starts it if it does not run.
+    /// Keeps the agent running until [`Agent::stop`] or [`Agent::remove`], with or without a docked shell: a docker
+    /// context leads programs to its socket that know nothing of agents. Starts it if it does not run.
     ///
     /// # Errors
     /// An agent that can't be started.
@@ -291,24 +292,24 @@ impl Agent {
         self.limited(self.open(Request::Stay, &options)).await.map(drop)
     }
 
-    /// The agent need no longer live for this process. An agent that does not run is not started.
+    /// Releases the agent: it need no longer live for this process. An agent that does not run is not started.
     ///
     /// # Errors
     /// An agent that does not answer.
     pub async fn release(&self, pid: i32) -> Result<()> {
         match Holder::of(pid) {
             Some(holder) => self.ask_running(Request::Release(holder)).await.map(drop),
-            // It has ended, which releases just so.
+            // It has ended, so nothing is held any more.
             None => Ok(()),
         }
     }
 
-    /// Where the agent puts what it has to say to the docked shell of this process, at its next prompt.
+    /// The file in which the agent leaves its message to the docked shell of this process, for its next prompt.
     pub fn notice_file(&self, pid: i32) -> PathBuf {
         self.paths.notice_file(pid)
     }
 
-    /// How the agent is; `None` where it does not run. With `measure`, the round trip is measured where the link stands.
+    /// The agent's status; `None` if it does not run. With `measure`, the round trip is measured if the link is up.
     ///
     /// # Errors
     /// An agent that does not answer.
@@ -320,8 +321,8 @@ impl Agent {
         }
     }
 
-    /// Waits until the dock shows that it is there, however long that takes; the reason why no link can be made is a value. An
-    /// agent that does not run is not started, and keeps nobody waiting.
+    /// Waits until the dock shows that it is there, however long that takes; the reason why no link can be made is a
+    /// value. If the agent does not run, it is not started, and this returns at once.
     ///
     /// # Errors
     /// An agent that does not answer.
@@ -342,7 +343,7 @@ impl Agent {
         }
     }
 
-    /// Whether a docked shell or a stream needs it; it is taken to, where it does not say.
+    /// Whether a docked shell or a stream needs the agent; true if it does not answer.
     pub async fn is_in_use(&self) -> bool {
         let deadline = Instant::now() + CLOSING_LIMIT;
         loop {
@@ -358,7 +359,7 @@ impl Agent {
         }
     }
 
-    /// Ends the agent, and breaks what is open. One that does not run is no failure.
+    /// Ends the agent, and breaks the streams that are open. It is no failure if the agent does not run.
     ///
     /// # Errors
     /// An agent that does not end.
@@ -367,7 +368,7 @@ impl Agent {
             return Ok(());
         }
         let deadline = Instant::now() + CHANGE_LIMIT;
-        // One that was killed in the middle of it leaves a socket that nobody serves.
+        // An agent that was killed before it could clean up leaves a socket that no process serves.
         while UnixStream::connect(self.paths.control_socket()).await.is_ok() {
             if Instant::now() > deadline {
                 return Err(self.failed("does not end").hint(self.kill_hint()));
@@ -396,7 +397,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Makes a call, and answers its questions; what is left of the connection is the stream, if one was asked for.
+    /// Makes a call, and answers its questions; the rest of the connection is the stream, if one was asked for.
     async fn open(&self, request: Request, options: &CallOptions) -> Result<UnixStream> {
         let mut stream = self.reach().await?;
         match self.call(&mut stream, request, options).await? {
@@ -405,7 +406,7 @@ impl Agent {
         }
     }
 
-    /// Makes a call of an agent that runs; `None` where none does.
+    /// Makes a call to an agent that runs; `None` if it does not.
     async fn ask_running(&self, request: Request) -> Result<Option<Reply>> {
         self.paths.check()?;
         self.limited(async {
@@ -478,7 +479,8 @@ impl Agent {
         }
     }
 
-    /// A connection to the agent, which is started if it does not run, and replaced if it is an old one with nothing to do.
+    /// A connection to the agent, which is started if it does not run, and replaced if it is an older version with
+    /// nothing open.
     async fn reach(&self) -> Result<UnixStream> {
         self.paths.check()?;
         let deadline = Instant::now() + CHANGE_LIMIT;
@@ -489,7 +491,7 @@ impl Agent {
                         self.check_protocol(&greeting)?;
                         return Ok(stream);
                     }
-                    // Whatever it speaks, it understands that.
+                    // An agent of any version understands that.
                     match self.greet(true).await {
                         Ok((_, Greeting { leaving: false, .. })) => {
                             self.check_protocol(&greeting)?;
@@ -523,7 +525,7 @@ impl Agent {
     async fn greet(&self, leave: bool) -> io::Result<(UnixStream, Greeting)> {
         let greeting = async {
             let mut stream = UnixStream::connect(self.paths.control_socket()).await?;
-            // Passphrases are typed into it.
+            // The user types passphrases for it.
             if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
                 return Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
@@ -549,7 +551,7 @@ impl Agent {
             return Ok(());
         }
         let other = format!(
-            "is of dockerutils {}, and this command of {VERSION}: they don't understand each other",
+            "is of dockerutils {}, this command of {VERSION}, and their protocols differ",
             crate::text::visible(&greeting.version)
         );
         Err(self.failed(&other).hint(if greeting.streams > 0 {
@@ -569,7 +571,7 @@ impl Agent {
             Reply::Failed(failure) => self
                 .failed(&format!("refuses: {}", failure.message))
                 .hint(self.kill_hint()),
-            Reply::Ask(_) | Reply::Status(_) | Reply::Done => self.failed("answered what was not asked"),
+            Reply::Ask(_) | Reply::Status(_) | Reply::Done => self.failed("sent an unexpected answer"),
         }
     }
 
@@ -592,8 +594,8 @@ impl Agent {
     }
 }
 
-/// The dock and the container whose port answers at this port of this machine, by one of the agents with these engine's sockets
-/// ([`paths::engine_sockets`]).
+/// The dock and the container that answer at this port of this machine, forwarded by one of the agents with these
+/// engine sockets ([`paths::engine_sockets`]).
 pub async fn forwarded_here(port: u16, sockets: &[PathBuf], env: &Env) -> Option<(String, String)> {
     let asking = async {
         for socket in sockets {
@@ -608,11 +610,11 @@ pub async fn forwarded_here(port: u16, sockets: &[PathBuf], env: &Env) -> Option
         }
         None
     };
-    // It is for a message.
+    // The answer is only used in a message.
     tokio::time::timeout(CLOSING_LIMIT, asking).await.ok().flatten()
 }
 
-/// Whether there is nobody behind a control socket: never was, was killed, or ends just now.
+/// Whether no process serves a control socket: there never was one, it was killed, or it is just ending.
 fn is_absent(cause: &io::Error) -> bool {
     matches!(
         cause.kind(),
@@ -624,7 +626,7 @@ fn is_absent(cause: &io::Error) -> bool {
     )
 }
 
-/// Whether an agent is of a version before ours. A newer one that speaks our protocol is as good as our own.
+/// Whether an agent's version is older than ours. A newer one that speaks our protocol is as good as our own.
 fn is_older(greeting: &Greeting) -> bool {
     let numbers = |version: &str| -> Vec<u64> { version.split('.').map(|part| part.parse().unwrap_or(0)).collect() };
     greeting.dockerutils_agent < PROTOCOL

@@ -19,26 +19,26 @@ use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
 use crate::{hint, private_file};
 
-/// The longest path of a socket that every system takes, with room for the name that it has while it is made.
+/// The longest path of a socket that every system takes, with room for the temporary name under which it is made.
 pub const SOCKET_PATH: usize = 100;
-/// The last part of the path of the directory of sockets; `run` may follow.
+/// The last part of the path of the sockets' directory; `run` may follow.
 const DIRECTORY: &str = "dockerutils";
-/// What the extension of a notice begins with; the number of its shell follows.
+/// What the extension of a notice begins with; the process number of its shell follows.
 const NOTICE: &str = "notice-";
-/// How many bytes of the hash name an agent.
+/// How many bytes of the hash form an agent's name.
 const IDENTITY: usize = 8;
 
 /// The sockets and files of one agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentPaths {
     directory: PathBuf,
-    /// Where what outlives a restart of the machine is kept.
+    /// The directory for files that outlive a restart of the machine.
     state: PathBuf,
     identity: String,
 }
 
 impl AgentPaths {
-    /// Where the agent of this dock is. Nothing is made yet.
+    /// The paths of this dock's agent. Nothing is created yet.
     ///
     /// # Errors
     /// No directory, or one whose path is too long.
@@ -66,8 +66,8 @@ impl AgentPaths {
         make_private(&self.directory)
     }
 
-    /// Checks that what is in the directory of the sockets was put there by this user. Another user who may write to a folder
-    /// above it could serve a socket there, and be told passphrases. A directory that is not there yet is right.
+    /// Checks that what is in the sockets' directory was put there by this user. Another user who may write to a folder
+    /// above it could serve a socket there, and would receive passphrases. A directory that does not exist yet passes.
     ///
     /// # Errors
     /// A directory that another user owns, or may use.
@@ -75,7 +75,7 @@ impl AgentPaths {
         match not_private(&self.directory) {
             None | Some(ABSENT) => Ok(()),
             Some(why) => Err(
-                Error::failed(format!("sockets in {} don't count: {why}", self.directory.display())).hint(hint!(
+                Error::failed(format!("sockets in {} are not used: {why}", self.directory.display())).hint(hint!(
                     "see who put it there: ls -ld {}; then remove it",
                     self.directory.display()
                 )),
@@ -83,8 +83,8 @@ impl AgentPaths {
         }
     }
 
-    /// The place to which this engine's socket belongs, in whatever private directory of this user's; `None` where it is not
-    /// an agent's.
+    /// The agent's paths for this engine socket, in whatever private directory of this user it is; `None` if the socket
+    /// is not an agent's.
     pub fn of_engine_socket(socket: &Path, env: &Env) -> Option<Self> {
         let socket = if has_shape(socket) {
             socket.to_owned()
@@ -92,7 +92,7 @@ impl AgentPaths {
             socket.canonicalize().ok().filter(|real| has_shape(real))?
         };
         let directory = socket.parent()?.to_owned();
-        // The environment may be another one than the agent was started in.
+        // The agent may have been started in another environment.
         let is_ours = runtime_directory(env).is_ok_and(|own| own == directory) || not_private(&directory).is_none();
         let identity = socket.file_stem()?.to_str()?.to_owned();
         is_ours.then(|| Self {
@@ -102,7 +102,7 @@ impl AgentPaths {
         })
     }
 
-    /// Whether this is the path of an agent's engine socket, anybody's and in any environment, also by way of a link.
+    /// Whether this is the path of an agent's engine socket, of any user and in any environment, also by way of a link.
     pub fn is_engine_socket(socket: &Path) -> bool {
         has_shape(socket) || socket.canonicalize().is_ok_and(|real| has_shape(&real))
     }
@@ -117,27 +117,28 @@ impl AgentPaths {
         self.file("ctl")
     }
 
-    /// Locked by the one agent that there is; holds the number of its process.
+    /// Locked by the agent that runs, so that there is only one; holds its process number.
     pub fn lock_file(&self) -> PathBuf {
         self.file("lock")
     }
 
-    /// Which dock it is of, in JSON: by it a command that knows only the socket starts the agent again.
+    /// The agent's dock, in JSON: a command that knows only the socket starts the agent again from it.
     pub fn dock_file(&self) -> PathBuf {
         self.file("dock")
     }
 
-    /// What an agent keeps for the one that takes its place: the shells that it lives for.
+    /// What an agent leaves to its successor: the shells that it lives for.
     pub fn shells_file(&self) -> PathBuf {
         self.file("shells")
     }
 
-    /// What the agent has to say to the docked shell of this process, at its next prompt; not there where it is nothing.
+    /// The agent's message to the docked shell of this process, for its next prompt; missing if there is nothing to
+    /// say.
     pub fn notice_file(&self, shell: i32) -> PathBuf {
         self.file(&format!("{NOTICE}{shell}"))
     }
 
-    /// All [`AgentPaths::notice_file`]s that are there, with their shells.
+    /// All [`AgentPaths::notice_file`]s that exist, with their shells.
     pub fn notice_files(&self) -> Vec<(i32, PathBuf)> {
         let beginning = format!("{}.{NOTICE}", self.identity);
         let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
@@ -150,7 +151,7 @@ impl AgentPaths {
             .collect()
     }
 
-    /// What the agent did, bounded.
+    /// The agent's log, limited in size.
     pub fn log_file(&self) -> PathBuf {
         self.file("log")
     }
@@ -160,20 +161,20 @@ impl AgentPaths {
         self.file("log.1")
     }
 
-    /// Which containers were made through this agent's sockets: their IDs, in JSON. The containers outlive this machine's
-    /// restart, so it is in the user's state directory, which is made with it.
+    /// The IDs of the containers that were made through this agent's sockets, in JSON. The containers outlive a restart
+    /// of this machine, so the file is in the user's state directory, which is made along with it.
     pub fn made_file(&self) -> PathBuf {
         self.state.join(format!("{}.made", self.identity))
     }
 
-    /// There once its user was told that the label alone forwards no port.
+    /// Exists once the user was told that the label alone forwards no port.
     pub fn told_file(&self) -> PathBuf {
         self.state.join(format!("{}.told", self.identity))
     }
 
-    /// Removes the files of agents that ended, and of which nothing was heard for so long, here and in the same directory: docks
-    /// that were never registered, that were registered otherwise, or that can't be reached any more. What is needed again is
-    /// made again. A file that can't be removed does no harm.
+    /// Removes the files of agents of the same directory that ended this long ago or longer: of docks that were never
+    /// registered, that were registered otherwise, or that can't be reached any more. What is needed again is made
+    /// again. A file that can't be removed does no harm.
     pub fn sweep(&self, age: Duration) {
         let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
         for entry in entries {
@@ -191,7 +192,7 @@ impl AgentPaths {
                 .filter_map(|file| file.metadata().ok()?.modified().ok())
                 .max();
             let is_old = heard.is_some_and(|heard| heard.elapsed().is_ok_and(|since| since >= age));
-            // Held, an agent lives; and none begins while we hold it.
+            // If the lock is held, an agent lives; and while we hold it, none starts.
             let Ok(held) = private_file::open_lock(&lock) else {
                 continue;
             };
@@ -207,7 +208,7 @@ impl AgentPaths {
         }
     }
 
-    /// All that an agent leaves in the directory of sockets, its lock last.
+    /// All files that an agent leaves in the directory of sockets, its lock last.
     pub fn files(&self) -> Vec<PathBuf> {
         let notices = self.notice_files().into_iter().map(|(_, file)| file);
         let files = [
@@ -234,7 +235,7 @@ fn is_identity(text: &str) -> bool {
     text.len() == 2 * IDENTITY && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether a path looks like that of an engine's socket: its directory's name and its own.
+/// Whether a path looks like that of an engine's socket, by the name of its directory and its own.
 fn has_shape(socket: &Path) -> bool {
     let identity = socket
         .file_name()
@@ -245,7 +246,8 @@ fn has_shape(socket: &Path) -> bool {
     identity.is_some_and(is_identity) && socket.parent().is_some_and(is_directory)
 }
 
-/// A hash of the user, the moniker and the access. The fields of a struct have one order, so the same dock has one JSON.
+/// A hash of the user, the moniker and the access. The fields of a struct have a fixed order, so the same dock has the
+/// same JSON.
 fn identity(dock: &Dock) -> Result<String> {
     let access = serde_json::to_string(&dock.access)
         .map_err(|cause| Error::failed(format!("the dock {:?} can't be named", dock.moniker)).because(cause))?;
@@ -254,22 +256,22 @@ fn identity(dock: &Dock) -> Result<String> {
     Ok(hex(digest.get(..IDENTITY).unwrap_or_default()))
 }
 
-/// The private directory of all agents of this user, made where it is not there.
+/// The private directory of all agents of this user, created if it does not exist.
 ///
 /// # Errors
-/// No place for it, one that can't be made, or that others may use.
+/// No suitable directory, one that can't be made, or that others may use.
 pub fn own_directory(env: &Env) -> Result<PathBuf> {
     let directory = runtime_directory(env)?;
     make_private(&directory)?;
     Ok(directory)
 }
 
-/// Whether others can't have a hand in what lies in this directory.
+/// Whether others can't tamper with what lies in this directory.
 pub fn is_private(directory: &Path) -> bool {
     not_private(directory).is_none()
 }
 
-/// The engines' sockets in a directory of agents.
+/// The engine sockets in a directory of agents.
 pub fn engine_sockets(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     entries
@@ -281,7 +283,7 @@ pub fn engine_sockets(directory: &Path) -> Vec<PathBuf> {
 /// The directory of all agents of this user.
 fn runtime_directory(env: &Env) -> Result<PathBuf> {
     // The XDG specification: absolute, owned by the user, private. One that is not (sudo keeps that of another user) is
-    // as good as none.
+    // ignored.
     let runtime = env
         .non_empty("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
@@ -301,7 +303,7 @@ fn runtime_directory(env: &Env) -> Result<PathBuf> {
     Ok(cache.join(DIRECTORY).join("run"))
 }
 
-/// Where the XDG specification puts what is worth keeping and is no configuration.
+/// The XDG specification's directory for data that is worth keeping and is no configuration.
 pub fn state_directory(env: &Env) -> PathBuf {
     let directory = match env.non_empty("XDG_STATE_HOME").map(PathBuf::from) {
         Some(directory) if directory.is_absolute() => directory,
@@ -330,16 +332,16 @@ fn make_private(directory: &Path) -> Result<()> {
     }
 }
 
-/// What [`not_private`] says of nothing.
+/// What [`not_private`] says of a directory that does not exist.
 const ABSENT: &str = "it is not there";
 
-/// Why others could have a hand in this directory; `None` where they can't.
+/// Why others could tamper with this directory; `None` if they can't.
 fn not_private(directory: &Path) -> Option<&'static str> {
-    // Of the link, not of what it points to.
+    // About the link itself, not what it points to.
     match directory.symlink_metadata() {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Some(ABSENT),
         Err(_) => Some("it can't be looked at"),
-        Ok(found) if !found.is_dir() => Some("it is no directory"),
+        Ok(found) if !found.is_dir() => Some("it is not a directory"),
         Ok(found) if found.uid() != rustix::process::geteuid().as_raw() => Some("it belongs to another user"),
         Ok(found) if found.mode() & 0o077 != 0 => Some("others may use it"),
         Ok(_) => None,
@@ -461,7 +463,7 @@ mod tests {
         fs::remove_dir(cache.join("dockerutils/run")).unwrap();
         std::os::unix::fs::symlink("/tmp", cache.join("dockerutils/run")).unwrap();
         let error = paths.prepare().unwrap_err();
-        assert!(error.to_string().contains("no directory"), "{error}");
+        assert!(error.to_string().contains("not a directory"), "{error}");
     }
 
     #[test]

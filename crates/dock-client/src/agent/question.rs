@@ -1,4 +1,4 @@
-//! Asking the person at the terminal, for an agent that has none.
+//! Asking the user at the terminal, for an agent, which has no terminal of its own.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -10,11 +10,11 @@ use super::wire::Question;
 use crate::terminal::{self, Silence};
 use crate::text::visible;
 
-/// The terminal of this process, wherever its streams lead.
+/// The terminal of this process, whatever its streams are connected to.
 const TERMINAL: &str = "/dev/tty";
 
-/// Whether there is a person to be asked: a terminal, and this process in its foreground (a question from the background
-/// would stop the process).
+/// Whether there is a user to ask: a terminal, and this process in its foreground (a question from the background would
+/// stop the process).
 pub fn has_person() -> bool {
     let Ok(terminal) = File::open(TERMINAL) else {
         return false;
@@ -22,14 +22,14 @@ pub fn has_person() -> bool {
     tcgetpgrp(&terminal).is_ok_and(|group| group == rustix::process::getpgrp())
 }
 
-/// Asks, and waits for a line. None where the terminal is gone or its input has ended.
+/// Asks, and waits for a line. `None` if the terminal is gone or its input has ended.
 ///
 /// Dropped while it waits, it leaves the terminal as it was.
 pub async fn ask(question: &Question) -> Option<String> {
     let mut terminal = OpenOptions::new().read(true).write(true).open(TERMINAL).ok()?;
-    // The words may be those of a hostile dock.
+    // The text may be that of a hostile dock.
     let prompt: Vec<_> = question.prompt.split('\n').map(visible).collect();
-    // What was typed before the question is not its answer.
+    // What was typed before the question does not answer it.
     let _silence = if question.echo {
         None
     } else {
@@ -37,9 +37,9 @@ pub async fn ask(question: &Question) -> Option<String> {
     };
     terminal.write_all(prompt.join("\n").as_bytes()).ok()?;
     let (answered, answer) = oneshot::channel();
-    // A read of a terminal can't be cancelled: in a thread of its own it keeps nobody from ending.
+    // A read of a terminal can't be cancelled: in a thread of its own it does not keep the process from ending.
     std::thread::spawn(move || {
-        // Nobody listens where the question was dropped.
+        // If the question was dropped, nothing receives this.
         let _ = answered.send(terminal::read_line(terminal));
     });
     answer.await.ok()?

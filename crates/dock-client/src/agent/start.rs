@@ -14,13 +14,13 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hint;
 
-/// The program that is started for a dock.
+/// The agent's program.
 const PROGRAM: &str = "dock-agent";
-/// How long it may take to have its sockets, on a machine that is busy.
+/// How long it may take to create its sockets, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
-/// How much of what it complained about is shown.
+/// How much of its error output is shown.
 const COMPLAINT: u64 = 4096;
-/// Variables that choose an engine: an agent's is its dock's, whatever the shell that starts it is docked to.
+/// Variables that choose an engine: an agent's engine is its dock's, whatever the shell that starts it is docked to.
 const ENGINE_VARIABLES: [&str; 5] = [
     "DOCKER_HOST",
     "DOCKER_CONTEXT",
@@ -29,12 +29,12 @@ const ENGINE_VARIABLES: [&str; 5] = [
     "BUILDX_BUILDER",
 ];
 
-/// What an agent is told on its stdin, so that nothing of a dock is on a command line.
+/// What an agent receives on its stdin, so that nothing of a dock is on a command line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
-    /// Where its sockets are to be.
+    /// Where to put its sockets.
     pub paths: AgentPaths,
-    /// What it is of.
+    /// The agent's dock.
     pub dock: Dock,
 }
 
@@ -44,7 +44,7 @@ pub struct Start {
 pub enum Started {
     /// Its sockets take connections.
     Ready,
-    /// There is one already, or one that ends.
+    /// There is an agent already, or one that is ending.
     Running,
     /// It can't work.
     Failed {
@@ -69,7 +69,7 @@ pub(super) async fn start(paths: &AgentPaths, dock: &Dock, env: &Env) -> Result<
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // It outlives us; its end is waited for by the runtime while there is one, and by init then.
+    // It outlives us; the runtime waits for its end while there is a runtime, and init after that.
     let mut child = command
         .spawn()
         .map_err(|cause| failed(&format!("can't be started ({})", program.display())).because(cause))?;
@@ -93,7 +93,7 @@ pub(super) async fn start(paths: &AgentPaths, dock: &Dock, env: &Env) -> Result<
         Ok(Ok(line)) => line,
         Ok(Err(cause)) => return Err(complaint(stderr, failed("ended at its start").because(cause)).await),
         Err(_) => {
-            // A failure to end it means that it has ended.
+            // If it can't be ended, it has ended.
             let _ = child.start_kill();
             return Err(failed(&format!("was not ready within {} s", LIMIT.as_secs()))
                 .hint(hint!("look at its log: {}", paths.log_file().display())));
@@ -105,7 +105,7 @@ pub(super) async fn start(paths: &AgentPaths, dock: &Dock, env: &Env) -> Result<
     }
 }
 
-/// Adds what the program said before it ended, such as of a library that is missing.
+/// Adds what the program printed before it ended, such as a message about a missing library.
 async fn complaint(stderr: Option<tokio::process::ChildStderr>, error: Error) -> Error {
     let mut said = Vec::new();
     if let Some(stderr) = stderr {
@@ -119,7 +119,7 @@ async fn complaint(stderr: Option<tokio::process::ChildStderr>, error: Error) ->
     }
 }
 
-/// The program beside our own, as it was installed; else on PATH.
+/// The program beside our own, where it was installed; else the one on PATH.
 fn find(env: &Env) -> Result<PathBuf> {
     let beside = std::env::current_exe()
         .ok()
@@ -133,7 +133,7 @@ fn find(env: &Env) -> Result<PathBuf> {
         .chain(on_path)
         .find(|program| program.is_file())
         .ok_or_else(|| {
-            Error::failed(format!("{PROGRAM} is not installed, and far docks are reached by it")).hint(hint!(
+            Error::failed(format!("{PROGRAM} is not installed, and docks are reached through it")).hint(hint!(
                 "put {} beside the other programs of dockerutils, or on PATH",
                 PROGRAM
             ))

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum Target {
     /// A connection to the dock's engine.
     Engine,
-    /// A connection to a Unix socket of the dock, with no way around where the dock forbids it.
+    /// A connection to a Unix socket of the dock, without a fallback if the dock forbids it.
     Socket {
         /// Its path there.
         path: String,
@@ -29,11 +29,11 @@ pub enum Target {
 pub struct Exec {
     /// What is run.
     pub command: RemoteCommand,
-    /// Its terminal; none for pipes.
+    /// Its terminal; `None` for pipes.
     pub pty: Option<Pty>,
 }
 
-/// What a dock's login shell is given.
+/// What a dock's login shell is to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RemoteCommand {
@@ -41,7 +41,7 @@ pub enum RemoteCommand {
     Shell,
     /// One line for the user's login shell, whichever that is; what `ssh HOST WORDS...` sends.
     Line(String),
-    /// A program and its arguments, quoted so that every login shell takes them for just these words.
+    /// A program and its arguments, quoted so that every login shell reads exactly these words.
     Argv(Vec<String>),
 }
 
@@ -69,6 +69,6 @@ pub struct Size {
 pub enum Exit {
     /// With this code.
     Code(u8),
-    /// By a signal, named without `SIG`.
+    /// By a signal, without the `SIG` of its name.
     Signal(String),
 }

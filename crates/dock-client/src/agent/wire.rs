@@ -1,9 +1,9 @@
-//! What a command and an agent say to each other on the control socket, before the bytes.
+//! What a command and an agent say to each other on the control socket, before the raw bytes.
 //!
-//! The command says [`Hello`] and, at once, its [`Call`]; the agent answers with a [`Greeting`] and then with [`Reply`]s:
-//! any number of questions, each of which the command answers with an [`Answer`], and one that ends the handshake. All
-//! are JSON in frames ([`super::frame`]). `Hello` and `Greeting` stay readable for every version to come: by them an old
-//! agent and a new command part.
+//! The command sends [`Hello`] and, at once, its [`Call`]; the agent answers with a [`Greeting`] and then with
+//! [`Reply`]s: any number of questions, each of which the command answers with an [`Answer`], and one that ends the
+//! handshake. All are JSON in frames ([`super::frame`]). `Hello` and `Greeting` stay readable for every version to
+//! come: they let an old agent and a new command part in good order.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,31 +20,31 @@ pub const PROTOCOL: u32 = 1;
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The first words of a command.
+/// The first message of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The command's [`PROTOCOL`].
     pub dockerutils_agent: u32,
     /// The command's version.
     pub version: String,
-    /// Asks the agent to end, if nothing is open, so that one of the command's own version takes its place. Nothing
+    /// Asks the agent to end, if nothing is open, so that one of the command's own version can take over. Nothing
     /// follows this.
     #[serde(default)]
     pub leave: bool,
 }
 
-/// The first words of an agent.
+/// The first message of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Greeting {
     /// The agent's [`PROTOCOL`].
     pub dockerutils_agent: u32,
     /// The agent's version.
     pub version: String,
-    /// The process to be ended where nothing else helps.
+    /// The number of the agent's process, to be killed if nothing else helps.
     pub pid: u32,
     /// How many streams are open.
     pub streams: usize,
-    /// Whether it ends now, as it was asked to.
+    /// Whether the agent ends now, as the command asked.
     #[serde(default)]
     pub leaving: bool,
 }
@@ -52,48 +52,48 @@ pub struct Greeting {
 /// What a command wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// The wish itself.
+    /// The request itself.
     pub request: Request,
     /// The ssh-agent of the command's shell.
     #[serde(default)]
     pub ssh_auth_sock: Option<PathBuf>,
-    /// Whether a person can be asked.
+    /// Whether the user can be asked.
     #[serde(default)]
     pub person: bool,
     /// Whether a host key that is not known yet is trusted without asking.
     #[serde(default)]
     pub accept_new: bool,
-    /// Whether the agent may end seconds after this, where nothing else has used it.
+    /// Whether the agent may end seconds after this call, if no other call has used it.
     #[serde(default)]
     pub brief: bool,
-    /// Whose ports the docked shell wants to be forwarded, which asks to be lived for.
+    /// Whose ports are to be forwarded for the docked shell that asks the agent to live for it.
     #[serde(default)]
     pub forward: Option<Forward>,
-    /// What it wants besides, by name: containers, and ports that the dock's engine listens on.
+    /// Further containers, by name or ID, and ports that the dock's engine listens on, to be forwarded for it.
     #[serde(default)]
     pub named: Vec<String>,
     /// How long to wait for a link that is down to come back, in milliseconds.
     pub patience_ms: u64,
 }
 
-/// What an agent does.
+/// What an agent is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Opens a stream.
     Open(Target),
-    /// Makes the link stand, so that the engine's socket works without a person.
+    /// Brings the link up, so that the engine's socket works without questions.
     Link,
-    /// Says how it is.
+    /// Reports its status.
     Status {
-        /// Whether to measure the round trip, where the link stands.
+        /// Whether to measure the round trip, if the link is up.
         measure: bool,
     },
     /// Waits until the dock shows that it is there, however long that takes.
     Life,
     /// Lives at least as long as this process.
     Hold(Holder),
-    /// Needs no longer live for this process.
+    /// Need no longer live for this process.
     Release(Holder),
     /// Lives until it is told to stop: a docker context leads to its socket.
     Stay,
@@ -105,28 +105,28 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// A question to the person.
+    /// A question to the user.
     Ask(Question),
-    /// Done; a stream follows where one was asked for.
+    /// Done; a stream follows if one was asked for.
     Done,
-    /// How the agent is.
+    /// The agent's status.
     Status(Status),
-    /// It can't be done.
+    /// The request failed.
     Failed(Failure),
 }
 
-/// A question to a person.
+/// A question to the user.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     /// What is shown.
     pub prompt: String,
-    /// Whether what is typed is shown: no for passwords.
+    /// Whether the typed answer is shown: false for passwords.
     pub echo: bool,
     /// What the question is about.
     pub kind: QuestionKind,
 }
 
-/// What a question is about: some are answered by an option of the command, without a person.
+/// What a question is about: some are answered by an option of the command, without the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QuestionKind {
@@ -136,46 +136,46 @@ pub enum QuestionKind {
     HostKey,
 }
 
-/// What a person said; it may be a secret, and is shown nowhere.
+/// What the user answered; it may be a secret, and is shown nowhere.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// None where nothing was said.
+    /// `None` if there was no answer.
     pub text: Option<String>,
 }
 
-/// Why something can't be done.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What happened, to which object.
     pub message: String,
     /// The exact command or edit that helps.
     pub hint: Option<String>,
-    /// What is to be done about it.
+    /// What can be done about it.
     pub kind: FailureKind,
 }
 
-/// The header of an HTTP answer that an agent gives in the engine's place, with the [`FailureKind`] in its JSON form: no engine
-/// has said this.
+/// The header of an HTTP response that an agent gives in the engine's place, with the [`FailureKind`] in its JSON form:
+/// the response does not come from an engine.
 pub const FAILURE_HEADER: &str = "x-dockerutils-failure";
 
-/// What is to be done about a [`Failure`].
+/// What can be done about a [`Failure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
     /// The link is down; trying again may help.
     Unreachable,
-    /// A person must do something first.
+    /// The user must do something first.
     NeedsPerson,
-    /// The dock refuses this target; the link stands.
+    /// The dock refuses this target; the link is up.
     Refused,
-    /// The dock's configuration forbids all targets of this kind; the link stands.
+    /// The dock's configuration forbids all targets of this kind; the link is up.
     Forbidden,
-    /// The agent does not do what it was asked for.
+    /// The agent does not understand the call.
     Unknown,
 }
 
 impl Failure {
-    /// The failure as a command tells it.
+    /// The failure as a command reports it.
     pub fn into_error(self) -> Error {
         let error = match self.kind {
             FailureKind::Unreachable => Error::unreachable(self.message),
@@ -189,12 +189,12 @@ impl Failure {
     }
 }
 
-/// How an agent is.
+/// The status of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Its version.
     pub version: String,
-    /// Its process.
+    /// Its process number.
     pub pid: u32,
     /// Its link to the dock.
     pub link: LinkStatus,
@@ -205,10 +205,10 @@ pub struct Status {
     /// Whose published ports it forwards.
     #[serde(default)]
     pub forward: Forward,
-    /// Those ports, also such as can't be forwarded.
+    /// Those ports, including those that can't be forwarded.
     #[serde(default)]
     pub ports: Vec<Port>,
-    /// How many more there are, which are not told.
+    /// How many more such ports there are, which are not listed.
     #[serde(default)]
     pub more_ports: usize,
 }
@@ -226,9 +226,9 @@ pub struct Port {
     pub address: String,
     /// The port that it listens on.
     pub port: u16,
-    /// The port of 127.0.0.1 here that leads there; `None` where it is not forwarded.
+    /// The port of 127.0.0.1 here that leads there; `None` if it is not forwarded.
     pub here: Option<u16>,
-    /// Why it has another number here, or is not forwarded.
+    /// Why the local port has another number, or the port is not forwarded.
     pub reason: Option<String>,
     /// The exact command or edit that helps.
     pub hint: Option<String>,
@@ -238,11 +238,11 @@ pub struct Port {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LinkStatus {
-    /// It stands.
+    /// It is up.
     Up {
-        /// For so many seconds.
+        /// For this many seconds.
         seconds: u64,
-        /// A round trip to the dock and back, in microseconds; `None` where it was not measured, or nothing came back.
+        /// A round trip to the dock and back, in microseconds; `None` if it was not measured, or nothing came back.
         round_trip_us: Option<u64>,
     },
     /// It is not needed now, and is made again when it is.
@@ -254,7 +254,7 @@ pub enum LinkStatus {
 }
 
 impl LinkStatus {
-    /// The round trip, where it was measured.
+    /// The round trip, if it was measured.
     pub fn round_trip(&self) -> Option<Duration> {
         match self {
             Self::Up { round_trip_us, .. } => round_trip_us.map(Duration::from_micros),

@@ -1,28 +1,29 @@
-//! A machine as people write it for ssh.
+//! A machine as users write it for ssh.
 //!
-//! ssh takes `[user@]host` and `ssh://[user@]host[:port]`, ProxyJump takes `[user@]host[:port]` as well, and scp and docker have
-//! taught everybody to write a port behind a colon. So all of them are understood wherever a machine is named.
+//! ssh takes `[user@]host` and `ssh://[user@]host[:port]`, ProxyJump takes `[user@]host[:port]` as well, and scp and
+//! docker have taught users to write a port behind a colon. So all of these forms are understood wherever a machine
+//! is named.
 
 use std::net::Ipv6Addr;
 
 use super::ssh_config::{SshConfigError, check_host, check_user};
 
-/// `[user@]host[:port]`; an address of IPv6 in brackets, or bare where no port follows; `ssh://` may stand before it.
+/// `[user@]host[:port]`; an IPv6 address in brackets, or bare if no port follows; `ssh://` may precede it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Destination<'a> {
-    /// The user there, where one is named.
+    /// The user there, if one is given.
     pub user: Option<&'a str>,
     /// A name or an address, without brackets.
     pub host: &'a str,
-    /// The port of sshd, where one is named.
+    /// The port of sshd, if one is given.
     pub port: Option<u16>,
 }
 
 impl<'a> Destination<'a> {
-    /// Reads what a person wrote.
+    /// Reads what a user wrote.
     ///
     /// # Errors
-    /// A host or user that can be none, and a port that is no number from 1 to 65535.
+    /// A text that can't be a host or user, and a port that is not a number from 1 to 65535.
     pub fn parse(text: &'a str) -> Result<Self, SshConfigError> {
         let text = text.trim();
         let text = text
@@ -43,7 +44,7 @@ impl<'a> Destination<'a> {
             }
             None if rest.starts_with('[') => return Err(SshConfigError::BadHost(text.to_owned())),
             None => match rest.split_once(':') {
-                // More than one colon: an address of IPv6, without a port, or nothing at all.
+                // More than one colon: an IPv6 address without a port, or invalid.
                 Some((_, port)) if port.contains(':') => match is_ipv6(rest) {
                     true => (rest, None),
                     false => return Err(SshConfigError::BadHost(text.to_owned())),
@@ -64,7 +65,7 @@ impl<'a> Destination<'a> {
     }
 }
 
-/// Whether a host is an address of IPv6, perhaps with its zone: `fe80::1%eth0`.
+/// Whether a host is an IPv6 address, perhaps with its zone: `fe80::1%eth0`.
 pub fn is_ipv6(text: &str) -> bool {
     let address = text.split_once('%').map_or(text, |(address, _)| address);
     address.parse::<Ipv6Addr>().is_ok()
@@ -115,7 +116,7 @@ mod tests {
             "@box",
             "ssh://",
         ] {
-            // A user of $( is only refused where it could be more than a name.
+            // A user of $( is only refused if it could be more than a name.
             assert!(Destination::parse(text).is_err(), "{text}");
         }
         assert_eq!(

@@ -1,11 +1,11 @@
-//! One dock: its moniker and how it is reached. Data only, and hostile data too: nothing here is ever part of a shell's
+//! One dock: its moniker and how it is reached. Data only, and possibly hostile: nothing here is ever part of a shell's
 //! command line.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// A dock as the list holds it, and as an agent is told of it.
+/// A dock as the list holds it, and as an agent receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dock {
@@ -14,7 +14,7 @@ pub struct Dock {
     /// How its engine is reached.
     #[serde(flatten)]
     pub access: Access,
-    /// The directory there under which workspaces lie; none for the usual one.
+    /// The directory there under which workspaces lie; `None` for the usual one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<String>,
     /// Whose published ports are forwarded to this machine.
@@ -22,23 +22,23 @@ pub struct Dock {
     pub forward: Forward,
 }
 
-/// Whose published ports on a dock are forwarded to this machine; ordered by how many.
+/// Whose published ports on a dock are forwarded to this machine; ordered from the fewest to the most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Forward {
-    /// Nobody's.
+    /// No ports.
     None,
     /// Those of containers that were made through this user's agents.
     #[default]
     Mine,
-    /// Those that bear this user's label, too, whoever gave it to them.
+    /// Also those of containers that bear this user's label, whoever set it.
     Labelled,
     /// Those of all containers.
     All,
 }
 
 impl Forward {
-    /// Its word in the list of docks.
+    /// Its name in the list of docks.
     pub const fn word(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -63,7 +63,7 @@ pub enum Access {
     Tcp {
         /// `HOST:PORT`, an IPv6 address in brackets.
         address: String,
-        /// Folder that holds `ca.pem`, `cert.pem` and `key.pem`; none for plain HTTP.
+        /// Folder that holds `ca.pem`, `cert.pem` and `key.pem`; `None` for plain HTTP.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tls_dir: Option<PathBuf>,
     },
@@ -74,28 +74,28 @@ pub enum Access {
     },
 }
 
-/// What the user said of a machine that ssh reaches; the rest is in `~/.ssh/config`.
+/// What the user said about a machine that ssh reaches; the rest is in `~/.ssh/config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SshAccess {
     /// A host name, an address, or a `Host` of `~/.ssh/config`.
     pub host: String,
-    /// The user there; none for that of the ssh configuration.
+    /// The user there; `None` for that of the ssh configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// The port of sshd; none for that of the ssh configuration.
+    /// The port of sshd; `None` for that of the ssh configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// The private key; none for those of the ssh configuration.
+    /// The private key; `None` for those of the ssh configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
-    /// The engine's socket there; none for `/var/run/docker.sock`.
+    /// The engine's socket there; `None` for `/var/run/docker.sock`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker_socket: Option<String>,
 }
 
 impl Access {
-    /// The host or address as the user gave it; none for what docker alone knows.
+    /// The host or address as the user gave it; `None` if only docker knows it.
     pub fn host(&self) -> Option<&str> {
         match self {
             Self::Ssh(ssh) => Some(&ssh.host),
@@ -104,7 +104,7 @@ impl Access {
         }
     }
 
-    /// Where it is, in one word: `ann@box:2222`, `tcp://box:2376`, `context colima`.
+    /// Where it is, as one word: `ann@box:2222`, `tcp://box:2376`, `context colima`.
     pub fn place(&self) -> String {
         match self {
             Self::Ssh(ssh) => {

@@ -1,8 +1,8 @@
-//! Which keys hosts are known by: known_hosts files (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT), read and appended to.
+//! The keys that hosts are known by: known_hosts files (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT), read and appended to.
 //!
-//! libssh2's own reader takes no wildcards and no markers, and calls a host that is known by a key of another type
-//! changed. This one decides as OpenSSH does. What differs: certificates of hosts are not checked, because libssh2 asks
-//! for plain keys; an entry of `@cert-authority` neither accepts nor refuses a key.
+//! libssh2's own reader accepts no wildcards and no markers, and reports a host as changed if it is known by a key of
+//! another type. This one decides as OpenSSH does, with one difference: certificates of hosts are not checked, because
+//! libssh2 asks for plain keys; an entry of `@cert-authority` neither accepts nor refuses a key.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -74,7 +74,7 @@ pub struct KnownHosts {
 }
 
 impl KnownHosts {
-    /// Adds the entries of a file with this content. Lines that are no entries are passed over, as ssh does.
+    /// Adds the entries of a file with this content. Lines that are not entries are skipped, as ssh does.
     pub fn add(&mut self, path: &Path, content: &[u8]) {
         for (index, line) in content.split(|byte| *byte == b'\n').enumerate() {
             let place = || FileLine {
@@ -93,10 +93,10 @@ impl KnownHosts {
         }
     }
 
-    /// Reads files and adds their entries; a file that is not there has none.
+    /// Reads files and adds their entries; a missing file has none.
     ///
     /// # Errors
-    /// When a file is there and can't be read: what it refuses would be accepted.
+    /// A file that exists and can't be read: the keys that it refuses would be accepted.
     pub fn read<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Result<Self, (PathBuf, io::Error)> {
         let mut hosts = Self::default();
         for path in paths {
@@ -131,7 +131,7 @@ impl KnownHosts {
         HostKeyVerdict::Unknown { others }
     }
 
-    /// The types of the keys that a host is known by, in the order of the files: those are to be asked for first.
+    /// The types of the keys that a host is known by, in the order of the files: these are to be asked for first.
     pub fn key_types(&self, name: &str) -> Vec<&str> {
         let name = name.to_ascii_lowercase();
         let mut types = Vec::new();
@@ -147,7 +147,7 @@ impl KnownHosts {
         types
     }
 
-    /// The keys that a host is known by, and where.
+    /// The keys that a host is known by, and where they are recorded.
     pub fn keys(&self, name: &str) -> Vec<(&[u8], &FileLine)> {
         let name = name.to_ascii_lowercase();
         self.entries
@@ -157,7 +157,7 @@ impl KnownHosts {
             .collect()
     }
 
-    /// Where a host is only known by an authority that signs its certificates.
+    /// Where the files name an authority that signs this host's certificates.
     pub fn authority(&self, name: &str) -> Option<&FileLine> {
         let name = name.to_ascii_lowercase();
         let entry = self
@@ -168,7 +168,7 @@ impl KnownHosts {
     }
 }
 
-/// The type that a key names itself: `ssh-ed25519`.
+/// The type that a key's own data names: `ssh-ed25519`.
 pub fn key_type(key: &[u8]) -> Option<&str> {
     let (length, rest) = key.split_first_chunk::<4>()?;
     let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
@@ -181,9 +181,9 @@ pub fn fingerprint(key: &[u8]) -> String {
     format!("SHA256:{}", STANDARD_NO_PAD.encode(hash))
 }
 
-/// The line for a key, without line feed; the name is hashed with `salt`, where there is one.
+/// The line for a key, without line feed; the name is hashed with `salt`, if there is one.
 ///
-/// `None` for what is no key, and for a name that can't be written.
+/// `None` if the bytes are not a key, or the name can't be written.
 pub fn line(name: &str, key: &[u8], salt: Option<&[u8; 20]>) -> Option<String> {
     let name = name.to_ascii_lowercase();
     let key_type = key_type(key)?;
@@ -213,7 +213,7 @@ pub fn append(path: &Path, line: &str) -> io::Result<()> {
         .create(true)
         .mode(0o600)
         .open(path)?;
-    // A last line without end would swallow ours.
+    // Our line would otherwise continue a last line that has no line feed.
     let mut last = [b'\n'];
     if file.seek(SeekFrom::End(0))? > 0 {
         file.seek(SeekFrom::End(-1))?;
@@ -281,7 +281,7 @@ impl Hosts {
 fn wildcard(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut at, mut in_name) = (0, 0);
-    // Behind the last star, and how much of the name it has taken.
+    // The position behind the last star, and how much of the name that star has matched.
     let mut star: Option<(usize, usize)> = None;
     while let Some(&byte) = name.get(in_name) {
         match pattern.get(at) {

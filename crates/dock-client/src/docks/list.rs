@@ -1,8 +1,8 @@
 //! The file that holds the list of docks: `docks.yml` in the user's configuration directory.
 //!
 //! It names machines and keys, and decides where secrets go: so it is private (0600, in a directory of 0700). It is
-//! changed under a lock, by a new file that takes the old one's place. What a person wrote wrong in it is an error with
-//! its line, and stays as it is.
+//! changed under a lock, by a new file that replaces the old one. A mistake of the user's in it is reported with its
+//! line, and the file stays as it is.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
@@ -22,7 +22,7 @@ use crate::project_file;
 
 /// The version of the format; a newer one is refused.
 const VERSION: u32 = 1;
-/// How long another command may take to change the list.
+/// How long to wait for another command that changes the list.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -30,20 +30,20 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const PREFACE: &str =
     "# The docks of dockerutils. register-dock and unregister-dock change it; comments are not kept.\n";
 
-/// Why a text is no list.
+/// Why a text is not a list of docks.
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
-    /// Not the YAML that a list is; the cause knows the line.
+    /// Not YAML, or not of a list's form; the cause has the line.
     #[error("{0}")]
     Damaged(#[from] serde_yaml::Error),
     /// Of a newer version.
     #[error("it has version {0}, and this dockerutils knows {VERSION}")]
     Newer(u32),
-    /// A moniker that can't be one.
+    /// A name that can't be a moniker.
     #[error("{0:?} can't be a moniker: {1}")]
     Moniker(String, moniker::MonikerError),
     /// The same moniker twice.
-    #[error("{0:?} is there twice")]
+    #[error("{0:?} is listed twice")]
     Twice(String),
 }
 
@@ -62,10 +62,10 @@ struct Versioned {
     version: Option<u32>,
 }
 
-/// Reads a list; an empty text is an empty one.
+/// Reads a list; an empty text is an empty list.
 ///
 /// # Errors
-/// What is wrong with it, with its line where that can be told.
+/// What is wrong with the list, with its line if that is known.
 pub fn parse(text: &str) -> Result<Vec<Dock>, ListError> {
     if text.lines().all(|line| line.trim().is_empty() || line.starts_with('#')) {
         return Ok(Vec::new());
@@ -89,7 +89,7 @@ pub fn parse(text: &str) -> Result<Vec<Dock>, ListError> {
 /// The text of a list.
 ///
 /// # Errors
-/// A path that is no UTF-8.
+/// A path that is not UTF-8.
 pub fn render(docks: &[Dock]) -> Result<String, ListError> {
     let text = serde_yaml::to_string(&DocksFile {
         version: VERSION,
@@ -106,7 +106,7 @@ pub struct List {
 }
 
 impl List {
-    /// The list in this directory, which these users may have written; nothing is read or made yet.
+    /// The list in this directory, if one of these users owns it; nothing is read or created yet.
     pub const fn at(directory: PathBuf, writers: Vec<u32>) -> Self {
         Self { directory, writers }
     }
@@ -116,13 +116,13 @@ impl List {
         self.directory.join("docks.yml")
     }
 
-    /// The docks, in the order in which they were registered; `None` where there is no file.
+    /// The docks, in the order in which they were registered; `None` if there is no file.
     ///
     /// # Errors
     /// A file that can't be read or is damaged, with its line.
     pub fn read(&self) -> Result<Vec<Dock>> {
         let file = self.file();
-        // It says where contexts, logins and files go.
+        // The file decides where contexts, logins and files go.
         let text = match project_file::read_own(&file, |owner| self.writers.contains(&owner)) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -130,7 +130,7 @@ impl List {
                 return Err(
                     Error::usage(format!("the list of docks {} can't be read", file.display()))
                         .because(cause)
-                        .hint(hint!("look at it, and at whose it is: ls -lL {}", file.display())),
+                        .hint(hint!("check the file and its owner: ls -lL {}", file.display())),
                 );
             }
         };
@@ -142,7 +142,7 @@ impl List {
             let hint = match cause {
                 ListError::Newer(_) => "update dockerutils here, or move the file away".to_owned(),
                 _ => hint!(
-                    "mend the file by hand, or move it away: mv {} {}",
+                    "fix the file by hand, or move it away: mv {} {}",
                     file.display(),
                     format!("{}.old", file.display())
                 ),
@@ -157,7 +157,7 @@ impl List {
     /// Changes the list, alone: others wait.
     ///
     /// # Errors
-    /// What `change` says, a damaged file (which is left as it is), a directory that can't be written.
+    /// An error of `change`, a damaged file (which is left as it is), a directory that can't be written.
     pub fn change<T>(&self, change: impl FnOnce(&mut Vec<Dock>) -> Result<T>) -> Result<T> {
         let file = self.file();
         let unwritable = |cause: io::Error| {
@@ -170,7 +170,7 @@ impl List {
         let result = change(&mut docks)?;
         if docks != before {
             let text = render(&docks).map_err(|cause| unwritable(io::Error::other(cause)))?;
-            // Whoever keeps the file elsewhere, behind a link, keeps it there.
+            // If the user keeps the file elsewhere, behind a link, it stays there.
             let target = fs::canonicalize(&file).unwrap_or_else(|_| file.clone());
             private_file::replace(&target, text.as_bytes()).map_err(unwritable)?;
         }
@@ -186,7 +186,7 @@ impl List {
         Ok(())
     }
 
-    /// Held until it is dropped; the system lets go of it when its process dies.
+    /// Held until it is dropped; the system releases it when its process dies.
     fn lock(&self) -> Result<File> {
         let path = self.directory.join("docks.lock");
         let failed = |cause: io::Error| Error::failed(format!("{} can't be locked", path.display())).because(cause);
@@ -201,7 +201,7 @@ impl List {
                         "another command has been changing the list of docks for {} seconds",
                         LOCK_TIMEOUT.as_secs()
                     ))
-                    .hint(hint!("look who holds it: fuser {}", path.display())));
+                    .hint(hint!("see which process holds it: fuser {}", path.display())));
                 }
                 Err(TryLockError::Error(cause)) => return Err(failed(cause)),
             }
@@ -306,7 +306,7 @@ mod tests {
             ("version: 2\ndocks: {}\nmore: 1\n", vec!["version 2"]),
             (
                 "version: 1\ndocks:\n- moniker: a\n  context:\n    name: x\n- moniker: a\n  context:\n    name: y\n",
-                vec!["\"a\" is there twice"],
+                vec!["\"a\" is listed twice"],
             ),
             (
                 "version: 1\ndocks:\n- moniker: a/b\n  context:\n    name: x\n",

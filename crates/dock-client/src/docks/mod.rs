@@ -16,12 +16,12 @@ use crate::hint;
 use list::List;
 use original::Original;
 
-/// What this machine is called wherever a dock can be named. No dock can be called so.
+/// The name of this machine wherever a dock can be named. No dock can have it.
 pub const LOCALHOST: &str = "localhost";
-/// Another word for it, as earlier versions had it; a dock that was registered by that name comes first.
+/// Another name for this machine, from earlier versions; a dock that was registered by that name comes first.
 pub const LOCAL: &str = "local";
 
-/// What somebody named.
+/// What a name stands for.
 #[derive(Clone, Copy, Debug)]
 pub enum Named<'a> {
     /// This machine.
@@ -40,7 +40,7 @@ pub struct Docks {
 }
 
 impl Docks {
-    /// Reads both.
+    /// Reads the list, and the docks of the original.
     ///
     /// # Errors
     /// A list that is damaged.
@@ -60,7 +60,7 @@ impl Docks {
             .chain(self.originals.iter().map(|original| &original.dock))
     }
 
-    /// The dock of this moniker, or else of this address; `None` where this machine is meant.
+    /// The dock of this moniker, or else of this address; `None` if the name means this machine.
     pub fn find(&self, name: &str) -> Option<&Dock> {
         if name == LOCALHOST {
             return None;
@@ -71,7 +71,7 @@ impl Docks {
         })
     }
 
-    /// The dock that was registered under this moniker, also such as means this machine by now.
+    /// The dock that was registered under this moniker, even if the name means this machine by now.
     pub fn of_moniker(&self, moniker: &str) -> Option<&Dock> {
         self.iter().find(|dock| dock.moniker == moniker)
     }
@@ -87,7 +87,7 @@ impl Docks {
         }
     }
 
-    /// A dock's name for a hint: the first one's.
+    /// A dock's name for a hint: that of the first dock.
     pub fn example(&self) -> &str {
         self.iter().next().map_or("NAME", |dock| dock.moniker.as_str())
     }
@@ -97,7 +97,7 @@ impl Docks {
         name == LOCALHOST || (name == LOCAL && self.of_moniker(LOCAL).is_none())
     }
 
-    /// A sentence for those who have a dock whose name means, or meant, this machine.
+    /// A sentence for users who have a dock whose name means, or meant, this machine.
     pub fn doubt(&self, name: &str) -> Option<String> {
         let dock = self.of_moniker(name)?;
         let place = crate::text::visible(&dock.access.place());
@@ -113,10 +113,10 @@ impl Docks {
         }
     }
 
-    /// [`Docks::find`], for what a user asked for.
+    /// [`Docks::find`], for a name that the user gave.
     ///
     /// # Errors
-    /// There is none: with the nearest one in the hint.
+    /// No dock of this name: the hint has the most similar one.
     pub fn get(&self, name: &str) -> Result<&Dock> {
         self.find(name).ok_or_else(|| {
             if self.is_here(name) {

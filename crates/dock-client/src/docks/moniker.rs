@@ -1,7 +1,7 @@
 //! Which names a dock may have.
 //!
-//! A moniker is data wherever it goes; the rules only keep out what nobody could type or see. Lists that others wrote
-//! (see [`super::original`]) may hold worse, so nothing relies on these rules for safety.
+//! A moniker is data wherever it goes; the rules only keep out what users could not type or see. Lists that others
+//! wrote (see [`super::original`]) may break these rules, so nothing relies on them for safety.
 
 use crate::text::is_invisible;
 
@@ -11,7 +11,7 @@ pub const LONGEST: usize = 64;
 /// Why a text can't be a moniker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MonikerError {
-    /// Nothing at all.
+    /// Empty.
     #[error("it is empty")]
     Empty,
     /// Longer than [`LONGEST`].
@@ -20,21 +20,21 @@ pub enum MonikerError {
     /// It begins with a dash.
     #[error("it begins with a dash, as options do")]
     Dash,
-    /// A slash, or a name that directories have.
+    /// A slash, or one of the names `.` and `..`.
     #[error("it looks like a path")]
     Path,
-    /// Blanks around it, or another one than the space within.
-    #[error("there are blanks around it, or others than spaces in it")]
+    /// Whitespace around it, or whitespace other than spaces in it.
+    #[error("it has whitespace around it, or whitespace other than spaces in it")]
     Blank,
-    /// A control character, or one that is not seen.
-    #[error("there is a character in it that is not seen")]
+    /// A control character, or an invisible one.
+    #[error("there is an invisible character in it")]
     Invisible,
     /// What this machine is called.
     #[error("that is what this machine is called")]
     Reserved,
 }
 
-/// Checks a moniker that a dock is to have from now on: as [`check`], and no name of this machine.
+/// Checks a moniker for a new dock: as [`check`], and not a name of this machine.
 ///
 /// # Errors
 /// The rule that it breaks.
@@ -77,8 +77,8 @@ pub fn of_shell(value: &str) -> Option<&str> {
     name.strip_suffix("] ").or_else(|| name.strip_suffix(']'))
 }
 
-/// The text that stands in a prompt, for the moniker: bash and zsh expand what is in a prompt, when and how their
-/// options say, so what could begin an expansion is replaced. zsh takes `%` for its own, unless doubled.
+/// The text for the moniker in a prompt: bash and zsh expand what is in a prompt, when and how their options say, so
+/// what could begin an expansion is replaced. zsh interprets `%`, unless it is doubled.
 pub fn in_prompt(moniker: &str, doubles_percent: bool) -> String {
     let mut text = String::from("[dock:");
     for c in moniker.chars() {

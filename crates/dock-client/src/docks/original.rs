@@ -14,33 +14,34 @@ use crate::error::{Error, Result};
 
 /// The name of the file in a dock's folder.
 const FILE: &str = "connection_config.txt";
-/// The user where none is named.
+/// The default user.
 const USER: &str = "ubuntu";
-/// A file that is longer was not written by the original.
+/// A longer file was not written by the original.
 const LONGEST: u64 = 64 * 1024;
-/// The moniker that the original's register-dock wrote where none was given.
+/// What the original's register-dock wrote for the moniker if the user gave none.
 const NO_MONIKER: &str = "none";
 
 /// A dock of the original.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Original {
-    /// What it comes to.
+    /// The dock that its file describes.
     pub dock: Dock,
     /// Its file.
     pub file: PathBuf,
-    /// Its address: DOCK_IP, by which it may be looked up, too.
+    /// Its address: DOCK_IP. A dock can be looked up by its address, too.
     pub address: String,
-    /// The EC2 instance that it is.
+    /// The ID of its EC2 instance.
     pub instance_id: Option<String>,
     /// The product of AWS's Service Catalog that it came with.
     pub provisioned_product: Option<String>,
 }
 
-/// What a file of the original says; keys that nobody knows are left out.
+/// What a file of the original says; unknown keys are left out.
 pub fn parse(text: &str) -> BTreeMap<String, String> {
     let mut values = BTreeMap::new();
     for line in text.lines() {
-        // `declare` has one word for each variable; a comment is no variable, and so was an error without consequence.
+        // `declare` takes one word for each variable; a comment is no variable, and so was an error without
+        // consequence.
         for word in line.split_whitespace().take_while(|word| !word.starts_with('#')) {
             let Some((key, value)) = word.split_once('=') else {
                 continue;
@@ -53,7 +54,7 @@ pub fn parse(text: &str) -> BTreeMap<String, String> {
     values
 }
 
-/// Without the quotes around it that a person may have written.
+/// The value without quotes that a user may have put around it.
 fn unquoted(value: &str) -> &str {
     ['"', '\'']
         .into_iter()
@@ -63,7 +64,7 @@ fn unquoted(value: &str) -> &str {
 
 /// The docks of the original in `folder` (`~/.docker`), sorted by the name of their folders.
 ///
-/// A file that can't be read is left out: it is another program's.
+/// A file that can't be read is left out: it belongs to another program.
 pub fn docks(folder: &Path) -> Vec<Original> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
@@ -112,7 +113,7 @@ fn read(folder: &Path) -> Option<Original> {
 }
 
 impl Original {
-    /// Takes it off the list: removes its file, and its folder where nothing else is in it.
+    /// Takes it off the list: removes its file, and its folder if nothing else is in it.
     ///
     /// # Errors
     /// A file that can't be removed.
@@ -123,7 +124,7 @@ impl Original {
                 .hint("it is the whole entry of this dock: remove it by hand")
         })?;
         if let Some(folder) = self.file.parent() {
-            // Other files in it (certificates) are not ours; the system refuses then.
+            // Other files in it (certificates) are not ours; if there are any, the system does not remove the folder.
             let _ = fs::remove_dir(folder);
         }
         Ok(())

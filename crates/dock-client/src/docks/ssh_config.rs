@@ -14,13 +14,14 @@ use crate::hexadecimal::hex;
 /// Why a host or a part of the configuration can't be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SshConfigError {
-    /// A name that ssh would take for an option, or that could mean more than a name where the configuration inserts it.
+    /// A name that ssh would take for an option, or that could mean more than a name in a place that the configuration
+    /// inserts it into.
     #[error("{0:?} is no host name")]
     BadHost(String),
     /// The same for a user's name.
     #[error("{0:?} is no user name")]
     BadUser(String),
-    /// A port that is no number from 1 to 65535.
+    /// A port that is not a number from 1 to 65535.
     #[error("{0:?} is no port")]
     BadPort(String),
     /// A `%` with a letter that has no meaning there.
@@ -36,16 +37,16 @@ pub enum SshConfigError {
     Variable(String),
 }
 
-/// What to do about the key of a host that is not known (ssh_config(5), StrictHostKeyChecking).
+/// What to do about a host key that is not known (ssh_config(5), StrictHostKeyChecking).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StrictHostKeyChecking {
     /// Unknown keys are refused.
     Yes,
     /// Unknown keys are recorded without a question.
     AcceptNew,
-    /// Unknown keys are recorded without a question, and ssh would go on with limits where a key changed.
+    /// Unknown keys are recorded without a question, and ssh would go on, with restrictions, if a key has changed.
     Off,
-    /// The person is asked.
+    /// The user is asked.
     #[default]
     Ask,
 }
@@ -75,11 +76,11 @@ pub struct SshConfig {
     pub identity_files: Vec<String>,
     /// CertificateFile, unexpanded.
     pub certificate_files: Vec<String>,
-    /// IdentityAgent, unexpanded: a socket, `none`, `SSH_AUTH_SOCK`, or `$VARIABLE`; `None` where it is not set.
+    /// IdentityAgent, unexpanded: a socket, `none`, `SSH_AUTH_SOCK`, or `$VARIABLE`; `None` if it is not set.
     pub identity_agent: Option<String>,
-    /// Only the identity files, even where the agent has more.
+    /// IdentitiesOnly: only the identity files are used, even if the agent has more keys.
     pub identities_only: bool,
-    /// ProxyJump: `[user@]host[:port]`, several with commas.
+    /// ProxyJump: `[user@]host[:port]`, several separated by commas.
     pub proxy_jump: Option<String>,
     /// ProxyCommand, unexpanded.
     pub proxy_command: Option<String>,
@@ -101,7 +102,7 @@ pub struct SshConfig {
     pub hash_known_hosts: bool,
     /// NoHostAuthenticationForLocalhost.
     pub no_check_for_localhost: bool,
-    /// ServerAliveInterval; `None` where it is 0, which is ssh's default.
+    /// ServerAliveInterval; `None` if it is 0, which is ssh's default.
     pub alive_interval: Option<Duration>,
     /// ServerAliveCountMax.
     pub alive_count: u32,
@@ -113,9 +114,9 @@ pub struct SshConfig {
     pub family: AddressFamily,
     /// Compression.
     pub compression: bool,
-    /// BatchMode: nobody is to be asked.
+    /// BatchMode: no questions to the user.
     pub batch: bool,
-    /// Ciphers, in order; empty where it is not known.
+    /// Ciphers, in order; empty if they are not known.
     pub ciphers: Vec<String>,
     /// MACs.
     pub macs: Vec<String>,
@@ -190,8 +191,8 @@ impl SshConfig {
         }
     }
 
-    /// Reads what `ssh -G` prints. Keywords that are not known, and values that make no sense, leave the defaults:
-    /// versions of ssh differ in both.
+    /// Reads what `ssh -G` prints. Unknown keywords and invalid values leave the defaults: versions of ssh differ in
+    /// both.
     pub fn parse(output: &str, host: &str, user: &str) -> Self {
         let mut config = Self::defaults(host, user);
         config.identity_files.clear();
@@ -268,7 +269,7 @@ impl SshConfig {
         }
     }
 
-    /// The name under which the host's keys are known: the alias, else the host name; with the port unless it is 22.
+    /// The name under which the host's keys are known: the alias, or else the host name; with the port unless it is 22.
     pub fn known_host_name(&self) -> String {
         match &self.host_key_alias {
             // ssh takes the alias as it is, whatever the port.
@@ -278,7 +279,7 @@ impl SshConfig {
     }
 }
 
-/// `host`, or `[host]:port` where the port is not 22: how known_hosts names it.
+/// `host`, or `[host]:port` if the port is not 22: how known_hosts names it.
 pub fn host_with_port(host: &str, port: u16) -> String {
     let host = host.to_ascii_lowercase();
     match port {
@@ -287,7 +288,7 @@ pub fn host_with_port(host: &str, port: u16) -> String {
     }
 }
 
-/// A time in seconds, of which 0 and `none` mean none.
+/// A time in seconds; 0 and `none` give `None`.
 fn seconds(value: &str) -> Option<Duration> {
     value
         .parse()
@@ -296,8 +297,8 @@ fn seconds(value: &str) -> Option<Duration> {
         .map(Duration::from_secs)
 }
 
-/// Names of files, as ssh prints them: with blanks between them, and those within a name as they are. A word that begins like a
-/// path begins a name, and any other goes on with the one before it; see [`may_be_more_than_one`].
+/// Names of files, as ssh prints them: separated by blanks, although a name may itself hold blanks. A word that begins
+/// like a path begins a name, and any other continues the previous name; see [`may_be_more_than_one`].
 fn files(value: &str) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for word in value.split(' ') {
@@ -313,13 +314,13 @@ fn files(value: &str) -> Vec<String> {
     names
 }
 
-/// Whether a name of [`SshConfig::user_known_hosts`] or the like may stand for several: one with a blank in it. Where there is no
-/// file of that name, only ssh knows what the configuration meant.
+/// Whether a name of [`SshConfig::user_known_hosts`] or the like may stand for several: one with a blank in it. If
+/// there is no file of that name, only ssh knows what the configuration meant.
 pub fn may_be_more_than_one(name: &str) -> bool {
     name.contains(' ')
 }
 
-/// Refuses names that are no host: options, and what means more to a shell than a name. Host names also stand in
+/// Refuses host names that are not valid: options, and what means more to a shell than a name. Host names also occur in
 /// ProxyCommand, which a shell reads; ssh refuses the same (`valid_hostname`).
 ///
 /// # Errors
@@ -351,21 +352,21 @@ pub fn check_user(user: &str) -> Result<(), SshConfigError> {
     }
 }
 
-/// What stands for the `%` tokens (ssh_config(5), TOKENS).
+/// The values of the `%` tokens (ssh_config(5), TOKENS).
 #[derive(Clone, Debug, Default)]
 pub struct Tokens {
     values: BTreeMap<char, String>,
     home: PathBuf,
 }
 
-/// What is known of this machine and user.
+/// What the tokens need to know of this machine and user.
 #[derive(Clone, Debug)]
 pub struct Local {
     /// The home directory.
     pub home: PathBuf,
     /// The user's name here.
     pub user: String,
-    /// The user's number here.
+    /// The user's number (uid) here.
     pub uid: u32,
     /// This machine's name, with its domain.
     pub hostname: String,
@@ -377,7 +378,7 @@ impl Tokens {
         let short = local.hostname.split('.').next().unwrap_or_default().to_owned();
         let port = config.port.to_string();
         let jump = config.proxy_jump.clone().unwrap_or_default();
-        // %C: a hash of %l%h%p%r%j, as sockets are named by.
+        // %C: a hash of %l%h%p%r%j, used in the names of sockets.
         let text = [local.hostname.as_str(), &config.hostname, &port, &config.user, &jump].concat();
         let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
         let values = [

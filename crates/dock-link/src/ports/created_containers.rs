@@ -1,4 +1,4 @@
-//! Which containers were made through this agent's sockets, also in its earlier lives.
+//! The containers that were made through this agent's sockets, also by earlier agents of the dock.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::DirBuilder;
@@ -9,14 +9,14 @@ use std::sync::Mutex;
 
 use tokio::sync::Notify;
 
+use dock_client::private_file;
 use dock_client::project_file;
 
 use super::http_observer::is_id;
 use crate::log::Log;
-use crate::mutex::lock;
-use crate::shells::write_private;
+use dock_client::mutex::lock;
 
-/// So many are remembered; the oldest are forgotten first.
+/// How many are remembered; the oldest are forgotten first.
 const REMEMBERED: usize = 1000;
 
 /// The containers.
@@ -50,11 +50,11 @@ impl Ids {
 }
 
 impl CreatedContainers {
-    /// Those of a file; `None` where there is none, or none that can be read.
+    /// The containers in a file; empty if there is no file, or it can't be read.
     pub(super) fn read(file: PathBuf) -> Self {
         let mut ids = Ids::default();
         let own = rustix::process::geteuid().as_raw();
-        // Which ports answer here hangs on it.
+        // The file decides which ports answer here.
         let found: Vec<String> = project_file::read_own(&file, |owner| owner == own)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
@@ -84,7 +84,7 @@ impl CreatedContainers {
         }
     }
 
-    /// One that is no more.
+    /// Forgets a container that no longer exists.
     pub(super) fn forget(&self, id: &str) {
         let mut ids = lock(&self.ids);
         if ids.known.remove(id) {
@@ -93,16 +93,16 @@ impl CreatedContainers {
         }
     }
 
-    /// Writes down every change, for ever.
+    /// Writes every change to the file, for ever.
     pub(super) async fn keep(&self, log: &Log) {
         loop {
             self.changed.notified().await;
             let ids = lock(&self.ids).order.clone();
             let file = self.file.clone();
-            // A home may be far away.
+            // The home directory may be on a network.
             let written = tokio::task::spawn_blocking(move || write(&file, &ids)).await;
             if let Ok(Err(cause)) = written {
-                log.line(format!("the containers can't be written down: {cause}"));
+                log.line(format!("the list of created containers can't be written: {cause}"));
             }
         }
     }
@@ -112,10 +112,10 @@ fn write(file: &Path, ids: &VecDeque<String>) -> io::Result<()> {
     if let Some(directory) = file.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    write_private(file, &serde_json::to_vec(ids)?)
+    private_file::replace_quickly(file, &serde_json::to_vec(ids)?)
 }
 
-/// Makes an empty private file, and its directory.
+/// Creates an empty private file, and its directory.
 pub(super) fn note(file: &Path) -> io::Result<()> {
     write(file, &VecDeque::new())
 }

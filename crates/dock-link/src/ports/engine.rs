@@ -1,4 +1,4 @@
-//! What is asked of the dock's engine, over streams of the link: its containers, and what happens to them.
+//! What the dock's engine is asked, over streams of the link: its containers, and their events.
 //!
 //! Facts: the engine's API reference, `GET /containers/json` and `GET /events`. Paths have no version, so every engine
 //! understands them in its own.
@@ -22,12 +22,12 @@ use crate::transport::Duplex;
 
 /// How long an engine may take to answer.
 const LIMIT: Duration = Duration::from_secs(30);
-/// The longest list of containers.
+/// The longest list of containers, in bytes.
 const LIST: usize = 64 * 1024 * 1024;
-/// The longest line that tells of an event: all labels of a container are in it.
+/// The longest line of an event, in bytes: it has all labels of a container.
 const LINE: usize = 4 * 1024 * 1024;
-/// `{"type":["container","network"],"event":["start","die","destroy","rename","connect","disconnect"]}`: what changes the
-/// ports of a container. A network that it joins or leaves may open or close them.
+/// `{"type":["container","network"],"event":["start","die","destroy","rename","connect","disconnect"]}`: events that
+/// change the ports of a container. A network that it joins or leaves may open or close them.
 const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%2C%22event%22%3A%5B%22start%22\
 %2C%22die%22%2C%22destroy%22%2C%22rename%22%2C%22connect%22%2C%22disconnect%22%5D%7D";
 const CONTAINERS: &str = "/containers/json";
@@ -49,13 +49,13 @@ impl Engine {
     pub(super) async fn on(stream: Box<dyn Duplex>) -> io::Result<Self> {
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let connection = tokio::spawn(async move {
-            // Who waits for an answer hears of it.
+            // If the connection breaks, the caller that waits for a response gets an error.
             let _ = connection.await;
         });
         Ok(Self { sender, connection })
     }
 
-    /// Whether another question can be asked on it.
+    /// Whether another request can be sent on it.
     pub(super) fn is_open(&self) -> bool {
         !self.sender.is_closed()
     }
@@ -71,7 +71,7 @@ impl Engine {
         Ok(serde_json::from_slice(&text)?)
     }
 
-    /// The IDs of all containers, also of those that do not run.
+    /// The IDs of all containers, including those that do not run.
     pub(super) async fn ids(mut self) -> io::Result<HashSet<String>> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
@@ -88,9 +88,9 @@ impl Engine {
         Ok(all.into_iter().map(|named| named.id).collect())
     }
 
-    /// What happens from now on.
+    /// The events from now on.
     pub(super) async fn events(mut self) -> io::Result<Events> {
-        // An engine sends the head at once.
+        // An engine sends the head of its response at once.
         let response = timeout(LIMIT, self.get(EVENTS)).await??;
         Ok(Events {
             body: response.into_body(),
@@ -113,7 +113,7 @@ impl Engine {
     }
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct EngineEvent {
@@ -125,7 +125,7 @@ pub(super) struct EngineEvent {
     pub(super) actor: Actor,
 }
 
-/// To what it happened.
+/// The object of the event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Actor {
     #[serde(rename = "ID", default)]
@@ -136,7 +136,7 @@ pub(super) struct Actor {
 }
 
 impl EngineEvent {
-    /// The container that it is about.
+    /// The container that the event is about.
     pub(super) fn container(&self) -> &str {
         match self.kind.as_str() {
             "network" => self.actor.attributes.get("container").map_or("", String::as_str),
@@ -145,16 +145,16 @@ impl EngineEvent {
     }
 }
 
-/// What happens on an engine, as it happens.
+/// The events of an engine, as they happen.
 pub(super) struct Events {
     body: Incoming,
-    /// What came and is no whole line yet.
+    /// Bytes that do not form a whole line yet.
     text: Vec<u8>,
     _engine: Engine,
 }
 
 impl Events {
-    /// The next one. Dropped while it waits, it loses nothing.
+    /// The next event. Dropping this future loses nothing.
     pub(super) async fn next(&mut self) -> io::Result<EngineEvent> {
         loop {
             if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
@@ -165,7 +165,7 @@ impl Events {
                 }
             }
             if self.text.len() > LINE {
-                return Err(io::Error::other("the engine tells of an event without end"));
+                return Err(io::Error::other("an event that the engine sends is too long"));
             }
             match self.body.frame().await {
                 Some(frame) => {

@@ -1,4 +1,4 @@
-//! Which ports are to be forwarded, from what the engine says of its containers. Pure.
+//! Which ports are to be forwarded, from what the engine reports about its containers. Pure functions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::LABEL_USER;
 
-/// A name of hexadecimal digits that is so long is the beginning of an ID.
+/// A name of at least this many hexadecimal digits may be the beginning of an ID.
 const SHORT_ID: usize = 12;
 
 /// A container in the engine's list (`GET /containers/json`).
@@ -30,7 +30,7 @@ struct Binding {
     #[serde(rename = "IP", default)]
     ip: String,
     private_port: u16,
-    /// None where it is not published.
+    /// `None` if the port is not published.
     public_port: Option<u16>,
     #[serde(rename = "Type")]
     protocol: String,
@@ -41,15 +41,15 @@ struct Binding {
 pub(super) struct Key {
     /// The container's ID.
     pub(super) container: String,
-    /// `8888/tcp`.
+    /// Port and protocol inside: `8888/tcp`.
     pub(super) inside: String,
     /// The address that the engine listens on.
     pub(super) address: String,
-    /// And its port.
+    /// The port that the engine listens on.
     pub(super) port: u16,
 }
 
-/// A port, and what is known of it.
+/// A port, and what is known about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct WantedPort {
     pub(super) key: Key,
@@ -57,27 +57,27 @@ pub(super) struct WantedPort {
     pub(super) name: String,
     /// Whether the container is this user's.
     pub(super) own: bool,
-    /// The address by which the dock itself reaches it; none for what can't be forwarded.
+    /// The address at which the dock itself reaches it; `None` if it can't be forwarded.
     pub(super) host: Option<String>,
-    /// What lets it be forwarded.
+    /// Why it is to be forwarded.
     pub(super) claim: Claim,
 }
 
-/// What speaks for a port's being forwarded, the weakest first.
+/// Why a port is to be forwarded, the weakest reason first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Claim {
-    /// Its container bears the user's label, which anybody may have given it: it is shown, and stays on the dock.
+    /// Its container only bears the user's label, which anyone may have set: the port is shown, but stays on the dock.
     LabelAlone,
-    /// It was asked for, with others.
+    /// It is one of those that were asked for as a group.
     Asked,
     /// Its container or its number was named.
     Named,
 }
 
-/// Whose containers count.
+/// Whose containers are forwarded.
 pub(super) struct Whose<'a> {
     pub(super) forward: Forward,
-    /// Containers and ports that were named besides.
+    /// Further containers and ports, by name or number.
     pub(super) named: &'a BTreeSet<String>,
     pub(super) user: &'a str,
     /// Whether a container was made through this agent.
@@ -125,7 +125,7 @@ impl Whose<'_> {
                 .collect();
             all.extend(claimed);
         }
-        // A stranger's label is not to keep a number from what was asked for.
+        // A label that a stranger set must not take a number from a port that was asked for.
         all.sort_by_key(|port| std::cmp::Reverse(port.claim));
         all
     }
@@ -138,7 +138,7 @@ fn ports(container: &Container, own: bool, all: &mut Vec<WantedPort>) {
         .flatten()
         .next()
         .map_or(container.id.as_str(), |name| name.trim_start_matches('/'));
-    // The same port on all of IPv4 and on all of IPv6 is one to the user.
+    // The same port on all IPv4 and on all IPv6 addresses is one port to the user.
     let mut listened: BTreeMap<(u16, u16, &str), BTreeSet<&str>> = BTreeMap::new();
     for binding in container.ports.iter().flatten() {
         if let Some(public) = binding.public_port.filter(|port| *port > 0) {
@@ -168,7 +168,7 @@ fn ports(container: &Container, own: bool, all: &mut Vec<WantedPort>) {
     }
 }
 
-/// The address by which a machine reaches what itself listens on there.
+/// The address at which a machine reaches what it listens on there itself.
 fn reached(address: &str) -> String {
     match address.parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) if !address.is_unspecified() => address.to_string(),
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(shown(Forward::Labelled, &[], LIST), all(&[&made, &labelled]));
         assert_eq!(shown(Forward::All, &[], LIST), all(&[&made, &labelled, &theirs]));
         assert_eq!(shown(Forward::None, &[], LIST), [""; 0]);
-        // What was named comes first, whosever it is.
+        // Named ports come first, whosever they are.
         assert_eq!(shown(Forward::None, &["web"], LIST), labelled);
         assert_eq!(shown(Forward::None, &["1", "6"], LIST), all(&[&made[1..], &theirs]));
         let found = shown(Forward::Mine, &["8080", "theirs"], LIST);

@@ -1,10 +1,10 @@
-//! Sees which containers are made through a connection to the engine, and what they mount, from the bytes that pass by.
+//! Sees which containers are created through a connection to the engine, and what they mount, from the bytes that pass.
 //!
 //! It follows the requests and responses of HTTP/1.1 (RFC 9112) on one connection, in pieces of any size, and changes
-//! nothing. All that it keeps is the head of a message, and `POST /containers/create` with its answer. In any doubt it
-//! stops for good: a container that was missed is found by its label or not at all, while one that is not the user's
-//! would have its ports put on this machine. What both sides agreed to be no HTTP any more (attach, exec, BuildKit's
-//! sessions) is such a doubt.
+//! nothing. It keeps only the head of a message, and `POST /containers/create` with its response. In any doubt it stops
+//! for good: a container that was missed is found by its label or not at all, while a container that is not the user's
+//! would have its ports put on this machine. A connection that both sides agreed to use for something else than HTTP
+//! (attach, exec, BuildKit's sessions) is such a doubt.
 
 use std::collections::{HashMap, VecDeque};
 use std::mem;
@@ -14,61 +14,61 @@ use serde::de::IgnoredAny;
 
 use super::LABEL_PROJECT;
 
-/// The longest head of a message, with a registry's credentials in it.
+/// The longest head of a message, in bytes: it may hold a registry's credentials.
 const HEAD: usize = 64 * 1024;
-/// The longest line between chunks.
+/// The longest line between chunks, in bytes.
 const LINE: usize = 1024;
-/// The longest answer that is read: an ID, and warnings.
+/// The longest response that is read, in bytes: an ID, and warnings.
 const ANSWER: usize = 256 * 1024;
-/// The longest creation that is read; what a longer one mounts is not known.
+/// The longest creation request that is read, in bytes; the mounts of a longer one are not known.
 const CREATION: usize = 1024 * 1024;
-/// So many directories of the engine's machine are told of one creation.
+/// How many paths of the engine's machine are reported for one creation.
 const SOURCES: usize = 32;
 /// The longest path: the kernel's own limit.
 const PATH: usize = 4096;
-/// How many requests may be under way before their answers; docker clients have one.
+/// How many requests may await their responses; docker clients have one.
 const UNDER_WAY: usize = 64;
 
-/// What follows one connection.
+/// Follows one connection.
 #[derive(Debug, Default)]
 pub struct HttpObserver {
     requests: Framing,
     responses: Framing,
-    /// What was asked and not yet answered.
+    /// The requests that are not yet answered.
     asked: VecDeque<RequestKind>,
-    /// A creation, as far as it came; `None` where the request is of no interest.
+    /// The part of a creation request that has come; `None` if the request is of no interest.
     creation: Option<Vec<u8>>,
-    /// The answer to one, as far as it came, and what is to be mounted; `None` where it is of no interest.
+    /// The part of its response that has come, and what is to be mounted; `None` if the response is of no interest.
     answer: Option<(Vec<u8>, Vec<String>)>,
     seen: Vec<Creation>,
     stopped: bool,
 }
 
-/// What became of a request to make a container.
+/// The result of a request to create a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Creation {
-    /// The container's ID; `None` where the engine refused what it was asked for.
+    /// The container's ID; `None` if the engine refused the request.
     pub id: Option<String>,
-    /// The paths of the engine's machine that it was to mount; `None` where our own command asked, which has looked at them.
+    /// The paths of the engine's machine that it was to mount; empty if our own command asked, which has checked them.
     pub sources: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum RequestKind {
-    /// With what is to be mounted, once all of the request has come.
+    /// With what is to be mounted, once the whole request has come.
     Create(Vec<String>),
-    /// Its answer has no body.
+    /// Its response has no body.
     Head,
     Other,
 }
 
 impl HttpObserver {
-    /// Whether it has seen what it does not follow.
+    /// Whether it has seen something that it does not follow.
     pub const fn has_stopped(&self) -> bool {
         self.stopped
     }
 
-    /// Sees bytes of the client. To be called before they are passed on: an answer must not come first.
+    /// Observes bytes of the client. To be called before they are passed on, so that no response can be seen first.
     pub fn see_client(&mut self, mut bytes: &[u8]) {
         while !self.stopped {
             let (event, rest) = self.requests.next(bytes);
@@ -83,7 +83,7 @@ impl HttpObserver {
                         }
                     }
                 }
-                // Where the engine has answered before it heard all, nothing waits any more.
+                // If the engine has answered before the request's end, its entry is gone already.
                 FramingEvent::End => {
                     if let Some(body) = self.creation.take()
                         && let Some(RequestKind::Create(mounted)) = self.asked.back_mut()
@@ -97,8 +97,8 @@ impl HttpObserver {
         }
     }
 
-    /// Sees bytes of the engine. Gives what it says of containers that were to be created, to be taken note of before the
-    /// client hears of them.
+    /// Observes bytes of the engine. Returns what it says about containers that were to be created, to be noted before
+    /// the client receives it.
     pub fn see_engine(&mut self, mut bytes: &[u8]) -> Vec<Creation> {
         while !self.stopped {
             let (event, rest) = self.responses.next(bytes);
@@ -154,7 +154,7 @@ impl HttpObserver {
         match status {
             // Another protocol from here on.
             101 => return self.stop(),
-            // The answer itself follows.
+            // The final response follows.
             100..200 => return self.responses.begin(Body::Sized(0)),
             _ => {}
         }
@@ -164,7 +164,8 @@ impl HttpObserver {
         let body = match fields.body() {
             _ if asked == RequestKind::Head || matches!(status, 204 | 304) => Body::Sized(0),
             Some(Some(body)) => body,
-            // To the end of the connection, as the engine answers what becomes a raw stream, and HTTP/1.0.
+            // Up to the end of the connection: this is how the engine answers a request that turns into a raw stream,
+            // and HTTP/1.0.
             Some(None) | None => return self.stop(),
         };
         if fields.raw {
@@ -174,7 +175,7 @@ impl HttpObserver {
         if let RequestKind::Create(sources) = asked {
             match status {
                 201 => self.answer = Some((Vec::new(), sources)),
-                // A path that is not there is refused so, where it was given as `--mount`.
+                // A missing path is refused like this if it was given as `--mount`.
                 400 if !sources.is_empty() => self.seen.push(Creation { id: None, sources }),
                 _ => {}
             }
@@ -183,8 +184,8 @@ impl HttpObserver {
     }
 }
 
-/// What a creation mounts of the engine's machine: `HostConfig.Binds` (`SOURCE:TARGET[:OPTIONS]`, where a source without
-/// a slash at its beginning is a volume) and the binds of `HostConfig.Mounts`.
+/// The paths of the engine's machine that a creation mounts: `HostConfig.Binds` (`SOURCE:TARGET[:OPTIONS]`, where a
+/// source that does not begin with a slash is a volume) and the binds of `HostConfig.Mounts`.
 fn sources(creation: &[u8]) -> Vec<String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -229,7 +230,7 @@ fn sources(creation: &[u8]) -> Vec<String> {
     sources
 }
 
-/// The ID in the answer to a creation, as engines write them.
+/// The ID in the response to a creation, in the form that engines write.
 fn id(answer: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Created {
@@ -245,7 +246,7 @@ pub(crate) fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// What the head of a message says of its body.
+/// What the head of a message says about its body.
 #[derive(Debug, Default)]
 struct HeaderFields {
     length: Option<u64>,
@@ -256,7 +257,7 @@ struct HeaderFields {
 }
 
 impl HeaderFields {
-    /// The fields between a message's first line and the empty one; `None` where they are not plain.
+    /// The fields between a message's first line and the empty line; `None` if they are not plain.
     fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let mut fields = Self::default();
         for line in lines.take_while(|line| !line.is_empty()) {
@@ -264,7 +265,7 @@ impl HeaderFields {
             let (name, value) = line.split_at(colon);
             let value = value.get(1..).unwrap_or_default().trim_ascii();
             if name.is_empty() || name.iter().any(|byte| byte.is_ascii_whitespace()) {
-                // A line that continues the one before is obsolete, and could hide something.
+                // A line that continues the previous one is obsolete, and could hide something.
                 return None;
             }
             if name.eq_ignore_ascii_case(b"content-length") {
@@ -288,7 +289,7 @@ impl HeaderFields {
         Some(fields)
     }
 
-    /// The body: nothing where both ways to end it are there, nothing inside where there is neither.
+    /// The body: `None` if the head has both a length and chunks, `Some(None)` if it has neither.
     fn body(&self) -> Option<Option<Body>> {
         match (self.length, self.chunked) {
             (Some(_), true) => None,
@@ -325,7 +326,7 @@ fn parse_request(head: &[u8]) -> Option<(RequestKind, Body)> {
     Some((asked, body))
 }
 
-/// Whether a path is `/containers/create`, with a version of the API before it, or Podman's own.
+/// Whether a path is `/containers/create`, perhaps with a version of the API before it, or Podman's own.
 fn is_creation(target: &str) -> bool {
     let path = target.split('?').next().unwrap_or_default();
     let Some(before) = path.strip_suffix("/containers/create") else {
@@ -358,11 +359,11 @@ enum Body {
     Chunked,
 }
 
-/// Where one message ends and the next begins, in one direction.
+/// Finds where one message ends and the next begins, in one direction.
 #[derive(Debug, Default)]
 struct Framing {
     state: FramingState,
-    /// A head or a line, as far as it came.
+    /// The part of a head or a line that has come.
     partial: Vec<u8>,
 }
 
@@ -370,15 +371,15 @@ struct Framing {
 enum FramingState {
     #[default]
     Head,
-    /// A body of so many bytes.
+    /// A body of which this many bytes are to come.
     Sized(u64),
     /// The line before a chunk.
     Size,
-    /// So many bytes of a chunk.
+    /// This many bytes of a chunk are to come.
     Chunk(u64),
-    /// The end of line behind a chunk.
+    /// The line end after a chunk.
     AfterChunk,
-    /// The lines behind the last chunk.
+    /// The lines after the last chunk.
     Trailer,
 }
 
@@ -386,13 +387,13 @@ enum FramingEvent<'a> {
     Head(Vec<u8>),
     Body(&'a [u8]),
     End,
-    /// There are no more bytes.
+    /// More bytes are needed.
     More,
     Nonsense,
 }
 
 impl Framing {
-    /// The body of the message whose head was given.
+    /// Sets the body of the message whose head was returned.
     fn begin(&mut self, body: Body) {
         self.state = match body {
             Body::Sized(length) => FramingState::Sized(length),
@@ -400,7 +401,7 @@ impl Framing {
         };
     }
 
-    /// What comes next, and the bytes behind it.
+    /// The next event, and the bytes after it.
     fn next<'a>(&mut self, bytes: &'a [u8]) -> (FramingEvent<'a>, &'a [u8]) {
         match self.state {
             FramingState::Sized(0) => {
@@ -452,7 +453,7 @@ impl Framing {
             FramingState::Trailer => FramingState::Trailer,
             _ => return (FramingEvent::Nonsense, &[]),
         };
-        // Nothing of the body yet. Not by calling ourselves: there may be as many lines as fit into a buffer.
+        // Nothing of the body yet. A loop instead of recursion: there may be as many lines as fit into a buffer.
         (FramingEvent::Body(&[]), rest)
     }
 
@@ -483,7 +484,7 @@ enum Taken<'a> {
     TooMuch,
 }
 
-/// The size in the line before a chunk; what is behind a semicolon is an extension.
+/// The size in the line before a chunk; what follows a semicolon is an extension.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let digits = line.split(|byte| *byte == b';').next()?.trim_ascii();
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -510,7 +511,7 @@ mod tests {
         )
     }
 
-    /// Passes a conversation by, cut into pieces of this size; gives what it saw.
+    /// Lets a conversation pass, cut into pieces of this size; returns what was seen.
     fn seen(conversation: &[(&str, &str)], piece: usize) -> (Vec<String>, bool) {
         let mut observer = HttpObserver::default();
         let mut ids = Vec::new();
@@ -569,7 +570,7 @@ mod tests {
             .flat_map(|rest| [1, 7, 100_000].map(|piece| (rest, piece)))
             .map(|(rest, piece)| {
                 let mut observer = HttpObserver::default();
-                // Another request on the same connection, before and behind it.
+                // Another request on the same connection, before and after it.
                 let other = "POST /x HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}";
                 let empty = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
                 let request = format!("{other}POST /v1.41/containers/create HTTP/1.1\r\n{rest}{other}");
@@ -602,7 +603,7 @@ mod tests {
         assert_eq!(mounted(&body, &created()), [made]);
         let refused = "HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}";
         assert_eq!(mounted(&body, refused), [Creation { id: None, sources }]);
-        // The image is not there; it is pulled, and all is asked for again.
+        // The image does not exist; it is pulled, and the whole request is sent again.
         assert_eq!(mounted(&body, &refused.replace("400 Bad", "404 Bad")), []);
         let plain = Creation {
             id: Some(ID.to_owned()),

@@ -22,39 +22,39 @@ use crate::log::Log;
 use crate::service::Streams;
 use crate::transport::{Connection, Connector, TransportError, TransportErrorKind};
 
-/// So many numbers behind the wanted one are tried.
+/// How many numbers above the wanted one are tried.
 const TRIES: u16 = 200;
-/// Ports below need rights on most systems.
+/// Ports below this need special rights on most systems.
 const FIRST_FREE: u16 = 1024;
-/// Where a port that needs rights gets its number: 80 becomes 8080, and 443 becomes 8443.
+/// Added to a number that needs special rights: 80 becomes 8080, and 443 becomes 8443.
 const HIGHER: u16 = 8000;
-/// How long a connection waits for a link that is being mended.
+/// How long a connection waits for a link that is being restored.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long connections may go on when their container has ended: its last words may still be under way.
+/// How long connections may go on when their container has ended: its last output may still be under way.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long to leave a port alone when this process has no descriptors left.
 const SURFEIT: Duration = Duration::from_millis(100);
-/// A connection of which nothing is heard for so long is asked for a sign of life. What has half-closed it and gone does
-/// not tell by itself.
+/// A connection that was silent for this long is checked for a sign of life: a peer that has half-closed it and is gone
+/// is not noticed otherwise.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How much is moved at once in each direction.
+/// How many bytes are moved at once in each direction.
 const BUFFER: usize = 64 * 1024;
 
-/// Where a listener is, once it is found.
+/// The port that was found for a listener.
 pub(super) struct BoundPort {
     /// Its number.
     pub(super) port: u16,
-    /// Why it is not the wanted one.
+    /// Why it has another number than the wanted one.
     pub(super) reason: Option<String>,
     listeners: Vec<TcpListener>,
 }
 
-/// Finds a place with this number, or the next one that is free and not `spoken_for`. What is below 1024 is where this
-/// machine's own services are expected: only who `asked` for it by name gets it, with whatever rights. `own` is the engine's socket
-/// of this agent.
+/// Finds a port with this number, or the next one that is free and not `spoken_for`. Below 1024 is where this machine's
+/// own services are expected: such a port is only used if it was `asked` for by name, whatever rights there are. `own`
+/// is this agent's engine socket.
 ///
 /// # Errors
-/// There is none.
+/// If no port is free.
 pub(super) async fn find(
     wanted: u16,
     asked: bool,
@@ -84,15 +84,15 @@ pub(super) async fn find(
         ),
         io::ErrorKind::PermissionDenied => (
             format!("port {wanted} needs rights here"),
-            // Without them, none of those is to be had.
+            // Without these rights, all ports below 1024 fail.
             if wanted < FIRST_FREE { wanted + HIGHER } else { wanted },
         ),
         io::ErrorKind::AddrInUse => {
             let by = match forwarded_here(wanted, &others(own), env).await {
-                // The process is an agent like this one, and nobody's concern.
+                // The process that listens is an agent like this one, which would not help the user.
                 Some((dock, container)) => format!(" by {} of dock {}", visible(&container), visible(&dock)),
                 None => {
-                    // Every process is looked at.
+                    // This inspects every process.
                     let owner = tokio::task::spawn_blocking(move || listening::process_of(wanted)).await;
                     let owner = owner.ok().flatten();
                     owner.map(|(pid, name)| format!(" by {pid}/{name}")).unwrap_or_default()
@@ -114,18 +114,18 @@ pub(super) async fn find(
     Err(io::Error::other(reason))
 }
 
-/// The engine's sockets of the other agents beside this one.
+/// The engine sockets of the other agents beside this one.
 fn others(own: &Path) -> Vec<PathBuf> {
     let mut sockets = own.parent().map(paths::engine_sockets).unwrap_or_default();
     sockets.retain(|socket| socket != own);
     sockets
 }
 
-/// Listens on both loopback addresses, as an engine would: browsers try IPv6 first where a name is `localhost`.
+/// Listens on both loopback addresses, as an engine would: browsers try IPv6 first if a name is `localhost`.
 async fn listen(port: u16) -> io::Result<Vec<TcpListener>> {
     #[cfg(not(target_os = "linux"))]
     {
-        // There, an address of its own is free although somebody listens on all of them.
+        // On these systems, a single address can be bound even if another process listens on all addresses.
         let looking = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
         if matches!(timeout(SURFEIT, looking).await, Ok(Ok(_))) {
             return Err(io::ErrorKind::AddrInUse.into());
@@ -134,7 +134,7 @@ async fn listen(port: u16) -> io::Result<Vec<TcpListener>> {
     let mut listeners = vec![TcpListener::bind((IpAddr::V4(Ipv4Addr::LOCALHOST), port)).await?];
     match TcpListener::bind((IpAddr::V6(Ipv6Addr::LOCALHOST), port)).await {
         Ok(listener) => listeners.push(listener),
-        // `localhost` would lead to somebody else.
+        // `localhost` would lead to another program.
         Err(cause) if cause.kind() == io::ErrorKind::AddrInUse => return Err(cause),
         // A machine without IPv6.
         Err(_) => {}
@@ -142,7 +142,7 @@ async fn listen(port: u16) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// A listener that is open. Dropped, it closes, soon.
+/// A listener that is open. Dropping it closes it soon after.
 pub(super) struct Listener {
     close: oneshot::Sender<()>,
     closed: oneshot::Receiver<()>,
@@ -170,19 +170,19 @@ impl Listener {
             let listeners = found.listeners;
             tokio::select! {
                 () = let_in(&listeners, &way, &mut passing) => {}
-                // Told to, or dropped.
+                // Told to close, or dropped.
                 _ = closing => {}
             }
             drop(listeners);
             let _ = has_closed.send(());
             let leaving = async { while passing.join_next().await.is_some() {} };
-            // Those that are left are cut.
+            // The connections that are left are cut.
             let _ = timeout(LAST_WORDS, leaving).await;
         });
         Self { close, closed }
     }
 
-    /// Closes it; its number is free then. Who is on the way through goes on for some seconds.
+    /// Closes it; its number is free after that. Connections that are open go on for some seconds.
     pub(super) async fn close(self) {
         drop(self.close);
         let _ = self.closed.await;
@@ -197,12 +197,12 @@ struct ListenerTarget<C: Connector> {
     log: Log,
 }
 
-/// Lets everybody in who comes, for ever.
+/// Accepts connections, for ever.
 async fn let_in<C: Connector>(listeners: &[TcpListener], way: &Arc<ListenerTarget<C>>, passing: &mut JoinSet<()>) {
     loop {
         let accepted = tokio::select! {
             accepted = accept(listeners) => accepted,
-            // What has ended is forgotten at once, so that memory stays flat.
+            // Connections that have ended are forgotten at once, so that memory stays flat.
             Some(_) = passing.join_next() => continue,
         };
         match accepted {
@@ -246,7 +246,7 @@ impl<C: Connector> ListenerTarget<C> {
         let opening = self.link.open(options, &target);
         let opened = tokio::select! {
             opened = opening => opened,
-            // Who waits may leave.
+            // The client may leave while it waits.
             () = left(&stream) => return,
         };
         match opened {
@@ -271,14 +271,14 @@ impl<C: Connector> ListenerTarget<C> {
     }
 
     fn tell(&self, error: &TransportError) {
-        // That nothing listens inside is between the container and its user; a browser asks again and again.
+        // That nothing listens inside is between the container and its user; a browser tries again and again.
         if error.kind != TransportErrorKind::Refused {
             self.log.line(format!("a connection to a port was refused: {error}"));
         }
     }
 }
 
-/// Waits until the other side has broken its connection. One that only says that it has no more to say is not gone.
+/// Waits until the other side has broken its connection. A side that has only closed its sending half is not gone.
 async fn left(stream: &TcpStream) {
     loop {
         match stream.ready(tokio::io::Interest::ERROR).await {
@@ -289,12 +289,12 @@ async fn left(stream: &TcpStream) {
     }
 }
 
-/// Has the other side see a broken connection, not an end: what it heard is not all.
+/// Lets the other side see a broken connection, not a regular end: what it received is incomplete.
 fn reset(stream: &TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
 }
 
-/// Moves bytes both ways; each direction ends by itself. Says whether both ended well.
+/// Moves bytes both ways; each direction ends by itself. Returns whether both ended well.
 async fn both(
     mut from_here: impl AsyncRead + Unpin,
     mut to_here: impl AsyncWrite + Unpin,
@@ -304,7 +304,7 @@ async fn both(
     let out = async {
         let end = copy(&mut from_here, &mut to_far).await;
         let _ = to_far.shutdown().await;
-        // A far side that takes no more may still speak.
+        // A dock that takes no more may still send.
         !matches!(end, CopyEnd::Source)
     };
     let back = async {
@@ -313,18 +313,18 @@ async fn both(
     };
     tokio::pin!(out, back);
     tokio::select! {
-        // Who has broken off here hears nothing any more.
+        // A client that has broken off receives nothing any more.
         spoken = &mut out => spoken && back.await,
         heard = &mut back => heard && out.await,
     }
 }
 
 enum CopyEnd {
-    /// There is no more.
+    /// The end was reached.
     Well,
-    /// What was read from broke.
+    /// The side that was read from broke.
     Source,
-    /// What was written to takes no more.
+    /// The side that was written to takes no more.
     Sink,
 }
 

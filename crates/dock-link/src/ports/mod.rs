@@ -1,11 +1,13 @@
-//! Ports that containers publish on the dock answer on this machine, too: at the same port of 127.0.0.1, while they run.
+//! Makes ports that containers publish on the dock answer on this machine, too: at the same port of 127.0.0.1, while
+//! they run.
 //!
 //! The engine's events say when a container starts and ends; its list of containers says which ports it has. Whenever
-//! something may have changed the list is asked for anew and what is open is made what should be: so a link that was cut,
-//! a start that was missed, or an agent that was killed come out right by the same way.
+//! something may have changed, the list is requested anew and the open ports are adjusted to it: so a link that was
+//! cut, a start that was missed, and an agent that was killed are all handled in the same way.
 //!
-//! - [`observer`]: which containers are made through the agent's sockets; `made`: in its earlier lives, too;
-//! - `wanted`: whose ports are forwarded, and which;
+//! - [`http_observer`]: which containers are made through the agent's sockets; `created_containers`: also by earlier
+//!   agents of the dock;
+//! - `forward_rules`: whose ports are forwarded, and which;
 //! - `engine`: the dock's engine;
 //! - `listener`: a port here, and the way through it.
 
@@ -35,10 +37,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::link::{Link, OpenOptions, Over, ended};
 use crate::log::Log;
 use crate::mounts::Mounts;
-use crate::mutex::lock;
 use crate::service::Streams;
 use crate::transport::{Connector, TransportError, TransportErrorKind};
 use created_containers::CreatedContainers;
+use dock_client::mutex::lock;
 use engine::{Engine, EngineEvent};
 use forward_rules::{Claim, Key, WantedPort, Whose};
 use http_observer::{Creation, HttpObserver};
@@ -47,22 +49,22 @@ use listener::Listener;
 /// The labels of containers that our commands make: the user, and the project.
 const LABEL_USER: &str = "io.dockerutils.user";
 const LABEL_PROJECT: &str = "io.dockerutils.project";
-/// So many ports are forwarded at most: a container may publish all that there are.
+/// The most ports that are forwarded: a container may publish all that there are.
 const PORTS: usize = 500;
-/// So many that can't be forwarded are shown.
+/// The most ports that are shown as not forwarded.
 const SHOWN: usize = 500;
 /// The longest name at a prompt, in characters.
 const NAME: usize = 80;
-/// The pause between two looks at the list of containers.
+/// The pause between two requests for the list of containers.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The pauses after which the engine is asked again when it did not answer well.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How often to try again to mend a link by which ports should answer.
+/// How often to try again to restore a link that ports need.
 const MENDING: Duration = Duration::from_secs(60);
 /// How long such an attempt goes on.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A port at which nothing listens anywhere: whether sshd forwards at all is asked of it, and no server is disturbed.
+/// A port at which nothing listens anywhere: tells whether sshd forwards at all, without disturbing a server.
 const NOBODY: u16 = 1;
 
 /// The ports of one dock.
@@ -74,22 +76,22 @@ pub(crate) struct Ports {
     log: Log,
     streams: Arc<Streams>,
     mounts: Arc<Mounts>,
-    /// There once the user was told that a label alone forwards nothing.
+    /// Exists once the user was told that a label alone forwards nothing.
     told: PathBuf,
-    /// Which ports are to be forwarded; none as long as nobody needs that.
+    /// Which ports are to be forwarded; `None` as long as nothing needs them.
     demand: watch::Sender<Option<Demand>>,
-    /// Whether a docked shell lives, for which a link that was cut is mended unasked.
+    /// Whether a docked shell lives: then a link that was cut is restored without a request.
     has_shells: AtomicBool,
-    /// What is open.
+    /// The ports that are open.
     book: Mutex<Book>,
 }
 
 /// Which ports docked shells want to be forwarded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Demand {
-    /// Whose.
+    /// Whose ports.
     pub(crate) forward: Forward,
-    /// Containers and ports that were named besides.
+    /// Further containers and ports, by name or number.
     pub(crate) named: BTreeSet<String>,
 }
 
@@ -102,9 +104,9 @@ impl Demand {
 #[derive(Default)]
 struct Book {
     open: BTreeMap<Key, ForwardedPort>,
-    /// What can't be forwarded, with the reason.
+    /// Ports that are not forwarded, with the reason.
     shut: Vec<wire::Port>,
-    /// Whether the engine is being listened to.
+    /// Whether the engine's events are being followed.
     live: bool,
 }
 
@@ -136,7 +138,7 @@ impl Ports {
         })
     }
 
-    /// Says whose ports are to be forwarded, and whether docked shells live.
+    /// Sets whose ports are to be forwarded, and whether docked shells live.
     pub(crate) fn want(&self, demand: Option<Demand>, has_shells: bool) {
         self.has_shells.store(has_shells, Ordering::Release);
         self.demand.send_if_modified(|current| {
@@ -146,20 +148,20 @@ impl Ports {
         });
     }
 
-    /// Whether the agent is to live for a container of its user that runs.
+    /// Whether the agent is to live for a running container of its user.
     pub(crate) fn keeps(&self) -> bool {
         let book = lock(&self.book);
         book.live && book.open.values().any(|entry| entry.own)
     }
 
-    /// All ports, also such as can't be forwarded.
+    /// All ports, including those that are not forwarded.
     pub(crate) fn all(&self) -> Vec<wire::Port> {
         let book = lock(&self.book);
         let open = book.open.values().map(|entry| &entry.port);
         open.chain(&book.shut).cloned().collect()
     }
 
-    /// What looks at a connection to the engine; `client` is the process that made it.
+    /// An observer for a connection to the engine; `client` is the process that made it.
     pub(crate) fn tap(self: &Arc<Self>, client: Option<i32>) -> Tap {
         Tap {
             observer: Arc::default(),
@@ -168,7 +170,7 @@ impl Ports {
         }
     }
 
-    /// Closes all.
+    /// Closes all ports.
     pub(crate) async fn close(&self) {
         let book = std::mem::take(&mut *lock(&self.book));
         for entry in book.open.into_values() {
@@ -176,7 +178,7 @@ impl Ports {
         }
     }
 
-    /// Does all this until it is dropped.
+    /// Runs the forwarding until it is dropped.
     pub(crate) async fn run<C: Connector>(&self, link: Link<C>) {
         tokio::select! {
             () = self.made.keep(&self.log) => {}
@@ -191,7 +193,7 @@ impl Ports {
             let demand = demands.borrow_and_update().clone();
             let Some(demand) = demand.filter(|demand| !demand.is_nothing()) else {
                 self.close().await;
-                // The sender is in `self`.
+                // The sender can't be gone: it is in `self`.
                 let _ = demands.changed().await;
                 continue;
             };
@@ -205,7 +207,7 @@ impl Ports {
                 _ = demands.changed() => continue,
             };
             lock(&self.book).live = false;
-            // A link that is over says so itself.
+            // The end of a link has its own message.
             if let Err(Trouble::Engine(cause)) = error {
                 self.log.line(format!("the ports of containers are not known: {cause}"));
                 pause = if began.elapsed() > LONGEST_PAUSE {
@@ -220,12 +222,12 @@ impl Ports {
         }
     }
 
-    /// Waits until the link stands. It is made for a docked shell, or for ports that are open; for nobody else, who may have
-    /// to be asked for a passphrase.
+    /// Waits until the link is up. It is made for a docked shell, or for ports that are open; for nothing else, as the
+    /// user may have to be asked for a passphrase.
     async fn stand<C: Connector>(&self, link: &Link<C>) {
         loop {
             let needed = !lock(&self.book).open.is_empty() || self.has_shells.load(Ordering::Acquire);
-            // One that was dropped because nothing needs it is made again when something does.
+            // A link that was dropped because nothing needed it is made again when something does.
             if needed && !link.rests() {
                 let options = OpenOptions {
                     arrival: Instant::now(),
@@ -242,10 +244,10 @@ impl Ports {
         }
     }
 
-    /// Keeps what is open what it should be, as long as link and engine answer.
+    /// Keeps the open ports as they should be, as long as the link and the engine answer.
     async fn follow<C: Connector>(&self, link: &Link<C>, demand: &Demand) -> Result<(), Trouble> {
         let (engine, mut over) = self.engine(link).await?;
-        // Events first: what starts while the list is made is in one or the other.
+        // Events first: a container that starts while the list is made is in one or the other.
         let mut events = engine.events().await?;
         self.forget_removed(link).await?;
         let (mut engine, _) = self.engine(link).await?;
@@ -273,7 +275,7 @@ impl Ports {
                     let ports = self.whose(demand, &|id| self.made.contains(id)).ports(containers);
                     self.settle(ports, link, &mut forbidden).await;
                     lock(&self.book).live = true;
-                    // Whatever happens meanwhile is looked at together.
+                    // Whatever happens during the pause is handled together.
                     next = None;
                     sleep(PAUSE).await;
                 }
@@ -292,13 +294,13 @@ impl Ports {
 
     /// Forgets the containers that were removed while no agent listened.
     async fn forget_removed<C: Connector>(&self, link: &Link<C>) -> Result<(), Trouble> {
-        // First: what is made from now on may not be in the list yet.
+        // First: containers that are made from now on may not be in the list yet.
         let known = self.made.all();
         if known.is_empty() {
             return Ok(());
         }
         let (engine, _) = self.engine(link).await?;
-        // An engine that does not tell has them for ever, or until there are too many.
+        // If the engine does not answer, they are kept, at the longest until there are too many.
         if let Ok(all) = engine.ids().await {
             known
                 .iter()
@@ -318,7 +320,8 @@ impl Ports {
         Ok((Engine::on(connection.stream).await?, over))
     }
 
-    /// Whether an event may change what is to be open. The listeners of a container that has ended are closed at once.
+    /// Whether an event may change which ports are to be open. The listeners of a container that has ended are closed
+    /// at once.
     async fn concerns(&self, event: &EngineEvent, demand: &Demand) -> bool {
         let id = event.container();
         let is_known = {
@@ -358,7 +361,7 @@ impl Ports {
         }
     }
 
-    /// Makes what is open what should be.
+    /// Opens and closes ports until the open ones are those that are wanted.
     async fn settle<C: Connector>(
         &self,
         wanted: Vec<WantedPort>,
@@ -374,7 +377,7 @@ impl Ports {
         let mut shut = Vec::new();
         for port in &wanted {
             if let Some(entry) = lock(&self.book).open.get_mut(&port.key) {
-                // It may have been renamed.
+                // The container may have been renamed.
                 entry.port.name.clone_from(&port.name);
                 continue;
             }
@@ -391,7 +394,7 @@ impl Ports {
         lock(&self.book).shut = shut;
     }
 
-    /// Says at the prompts that a port has been opened.
+    /// Announces at the prompts that a port has been opened.
     fn tell_of(&self, port: &wire::Port) {
         let here = port.here.unwrap_or_default();
         let reason = port.reason.as_ref().map(|reason| format!(" ({reason})"));
@@ -404,7 +407,7 @@ impl Ports {
         ));
     }
 
-    /// Says once, for ever, that containers which bear the user's label alone are not forwarded.
+    /// Says, only once, that containers which bear the user's label alone are not forwarded.
     fn tell_of_labels(&self, ports: &[WantedPort]) {
         let Some(port) = ports.first() else { return };
         if self.told.exists() {
@@ -424,7 +427,7 @@ impl Ports {
         }
     }
 
-    /// What is shown of a port that stays on the dock.
+    /// The entry of a port that stays on the dock.
     fn stays(&self, wanted: &WantedPort) -> wire::Port {
         let moniker = self.mounts.moniker();
         wire::Port {
@@ -439,7 +442,7 @@ impl Ports {
         }
     }
 
-    /// Opens a listener, or says why it stays shut.
+    /// Opens a listener, or says why it stays closed.
     async fn open<C: Connector>(
         &self,
         wanted: &WantedPort,
@@ -498,8 +501,8 @@ impl Ports {
         })
     }
 
-    /// Why the dock's sshd does not forward, if so. It is asked once for each link, by a port at which nobody listens: a
-    /// server that takes one connection and ends is not to see ours.
+    /// Why the dock's sshd does not forward, if it doesn't. It is tried once for each link, with a port at which
+    /// nothing listens: a server that takes one connection and ends must not get ours.
     async fn forbids<C: Connector>(
         &self,
         link: &Link<C>,
@@ -525,7 +528,7 @@ impl Ports {
             }
         }
         match known {
-            // An sshd may allow some ports (`PermitOpen`), and this be one.
+            // An sshd may allow some ports (`PermitOpen`), and this may be one of them.
             Some(Some(_)) => ask(host, port).await,
             _ => None,
         }
@@ -546,7 +549,7 @@ fn described(wanted: &WantedPort) -> wire::Port {
     }
 }
 
-/// A name as a prompt has room for it.
+/// A name, cut to the room that a prompt has for it.
 fn short(name: &str) -> String {
     match name.char_indices().nth(NAME) {
         Some((end, _)) => format!("{}...", name.get(..end).unwrap_or_default()),
@@ -577,7 +580,7 @@ impl From<TransportError> for Trouble {
     }
 }
 
-/// Looks at the bytes of one connection to the engine as they pass.
+/// Observes the bytes of one connection to the engine as they pass.
 #[derive(Clone)]
 pub(crate) struct Tap {
     observer: Arc<Mutex<HttpObserver>>,

@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-/// An engine, and what a test sees of it.
+/// An engine, and what a test can observe of it.
 #[derive(Default)]
 pub struct Engine {
     /// How many connections are open.
     pub open: AtomicUsize,
-    /// How many bytes it got rid of.
+    /// How many bytes it could send.
     pub written: AtomicUsize,
 }
 
@@ -29,7 +29,7 @@ impl Engine {
                 let engine = Arc::clone(&serving);
                 tokio::spawn(async move {
                     engine.open.fetch_add(1, Ordering::SeqCst);
-                    // A client that goes away is what some tests are about.
+                    // A client that goes away is the subject of some tests.
                     let _ = engine.serve(stream).await;
                     engine.open.fetch_sub(1, Ordering::SeqCst);
                 });
@@ -43,7 +43,7 @@ impl Engine {
         let mut line = String::new();
         stream.read_line(&mut line).await?;
         match line.trim_end() {
-            // What attach does: reads to the end of its input, and then says its last words.
+            // As attach does: reads to the end of its input, and then sends its last output.
             "echo" => {
                 let mut all = Vec::new();
                 stream.read_to_end(&mut all).await?;
@@ -55,9 +55,9 @@ impl Engine {
                 self.written
                     .fetch_add(stream.write(&[0; 65536]).await?, Ordering::SeqCst);
             },
-            // An early refusal: answers, and takes no more.
+            // An early refusal: answers, and reads no more.
             "refuse" => stream.write_all(b"refused").await?,
-            // What events do when there are none: until the other side closes, or for ever.
+            // As events does while there are none: until the other side closes, or for ever.
             "silent" => drop(stream.read(&mut [0]).await?),
             _ => std::future::pending().await,
         }

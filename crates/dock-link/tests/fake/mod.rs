@@ -1,5 +1,5 @@
-//! A dock that is this machine: its engine is a Unix socket, its commands run here, and its link is cut when a test says
-//! so. It shows what a transport has to do.
+//! A dock that is this machine: its engine is a Unix socket, its commands run here, and its link is cut when a test
+//! does so. Shows what a transport has to do.
 #![allow(dead_code, reason = "each test, and the example, uses a part of it")]
 
 use std::path::PathBuf;
@@ -17,29 +17,29 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// What a test does to a dock, and sees of it.
+/// What a test controls and observes of a dock.
 pub struct Dock {
     /// Its engine.
     pub engine: PathBuf,
     /// Whether a link can be made.
     pub reachable: AtomicBool,
-    /// Whether signs of life come back on links that stand.
+    /// Whether signs of life come back on links that are up.
     pub answers: AtomicBool,
-    /// Whether streams open on links that stand; they wait otherwise.
+    /// Whether streams open on links that are up; they wait otherwise.
     pub opens: AtomicBool,
     /// Whether it forwards to TCP ports.
     pub forwards: AtomicBool,
-    /// Without this password there is no link.
+    /// The password without which there is no link.
     pub password: Option<String>,
     /// How long it takes to connect.
     pub delay: Duration,
-    /// How often somebody tried to connect.
+    /// How many attempts to connect there were.
     pub attempts: AtomicUsize,
-    /// How many links stand.
+    /// How many links are up.
     pub links: AtomicUsize,
-    /// Counts the cuts: every link of before is lost.
+    /// Counts the cuts: every earlier link is lost.
     cuts: watch::Sender<usize>,
-    /// How often the configuration has led elsewhere: every link of before is outdated.
+    /// How often the configuration was changed to lead elsewhere: every earlier link is outdated.
     moves: AtomicUsize,
 }
 
@@ -60,12 +60,12 @@ impl Dock {
         }
     }
 
-    /// Cuts every link that stands, as sshd does when it ends.
+    /// Cuts every link that is up, as sshd does when it ends.
     pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Has the configuration lead elsewhere from now on.
+    /// Changes the configuration to lead elsewhere from now on.
     pub fn moves(&self) {
         self.moves.fetch_add(1, Ordering::SeqCst);
     }
@@ -85,9 +85,9 @@ pub struct FakeConnector(pub Arc<Dock>);
 /// A link to a [`Dock`].
 pub struct FakeTransport {
     dock: Arc<Dock>,
-    /// The number of cuts that there were when it was made.
+    /// The number of cuts before it was made.
     born: usize,
-    /// The number of moves.
+    /// The number of moves before it was made.
     place: usize,
 }
 
@@ -121,7 +121,7 @@ impl Connector for FakeConnector {
                 echo: false,
                 kind: QuestionKind::Secret,
             };
-            // As the thread of an ssh session does.
+            // Blocks, as the thread of an ssh session does.
             let answer = tokio::task::spawn_blocking(move || asker.ask(&question)).await;
             if answer.ok().flatten().as_ref() != Some(password) {
                 return Err(error(TransportErrorKind::NeedsPerson, "the password is wrong"));
@@ -165,7 +165,7 @@ impl Transport for FakeTransport {
 
     async fn lost(&self) -> TransportError {
         let mut cuts = self.dock.cuts.subscribe();
-        // The sender is in the dock, which we hold.
+        // The sender can't be gone: it is in the dock, which we hold.
         let _ = cuts.wait_for(|cuts| *cuts > self.born).await;
         error(TransportErrorKind::Unreachable, "the link was cut")
     }

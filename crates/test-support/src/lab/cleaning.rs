@@ -1,4 +1,4 @@
-//! Taking the lab away again.
+//! Removing the lab.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -11,10 +11,10 @@ use super::rootfs::{BASE_NAME, DOCK_IMAGES};
 use super::{Error, LABEL, LABEL_BASE, share};
 use crate::process;
 
-/// So many things are removed at one time.
+/// How many things are removed at one time.
 const AT_ONCE: usize = 8;
 
-/// What the machine's engine holds of labs.
+/// The kinds of things that labs have on the machine's engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ObjectKind {
     Container,
@@ -26,7 +26,7 @@ enum ObjectKind {
 impl ObjectKind {
     const ALL: [Self; 4] = [Self::Container, Self::Volume, Self::Network, Self::Image];
 
-    /// docker's word for it.
+    /// The word that docker uses for it.
     fn word(self) -> &'static str {
         match self {
             Self::Container => "container",
@@ -36,7 +36,7 @@ impl ObjectKind {
         }
     }
 
-    /// Options of `docker ... ls`: a line for each begins with what names it in `docker ... rm`; its name and labels follow.
+    /// Options of `docker ... ls`: each line begins with the name that `docker ... rm` takes; names and labels follow.
     fn list(self) -> &'static [&'static str] {
         match self {
             Self::Container => &["--all", "--format={{.ID}} {{.Names}} {{.Image}} {{.Labels}}"],
@@ -61,15 +61,15 @@ impl ObjectKind {
 pub struct Other {
     /// Its id.
     pub id: String,
-    /// Where it keeps its files, where that is known.
+    /// Where it keeps its files, if that is known.
     pub directory: Option<PathBuf>,
-    /// Whether a process uses it, or it cannot be told.
+    /// Whether a process uses it; true if that can't be found out.
     pub in_use: bool,
 }
 
 impl Lab {
-    /// Stops its engines and forgets what they stored, and all that its tests left on the machine's engine. The images
-    /// that the engines run from stay.
+    /// Stops its engines and removes what they stored, and everything that its tests left on the machine's engine. The
+    /// images that the engines run from stay.
     ///
     /// # Errors
     /// When the machine's engine refuses.
@@ -82,7 +82,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Takes away the labs of all checkouts, then their images and what they share. A lab that a process uses stays, and
+    /// Removes the labs of all checkouts, then their images and what they share. A lab that a process uses stays, with
     /// all that it needs.
     ///
     /// # Errors
@@ -90,10 +90,10 @@ impl Lab {
     pub fn down_all(&self) -> Result<(), Error> {
         self.down()?;
         let mut in_use = Vec::new();
-        // Held to the end: nobody begins to use one whose images are being removed.
+        // Held to the end, so that no process begins to use a lab whose images are being removed.
         let mut locks = Vec::new();
         for (id, directory) in self.others()? {
-            // Nobody knows where the files were of one without a directory.
+            // Without a directory, there is no way to find the lab's files.
             let directory = directory.unwrap_or_default();
             match used(&directory) {
                 Ok(Use::InUse) => in_use.push(directory.display().to_string()),
@@ -184,7 +184,7 @@ impl Lab {
         Ok(others)
     }
 
-    /// What `docker ... ls` says of all that the lab of this id has.
+    /// The lines of `docker ... ls` for everything of this kind that the lab with this id has.
     fn lines(&self, kind: ObjectKind, id: &str) -> Result<Vec<String>, Error> {
         let said = process::capture_text(self.docker().args([kind.word(), "ls"]).args(kind.list()))?;
         let (label, mark) = (format!("{LABEL}={id}"), format!("lab{id}"));
@@ -199,14 +199,15 @@ impl Lab {
             let lines = self.lines(kind, id)?;
             self.remove_each(kind, lines.iter().filter_map(|line| line.split(' ').next()))?;
         }
-        // Those of tests that have lost their names.
+        // Images of tests that have lost their names.
         self.remove_labelled(&format!("{LABEL}={id}"))?;
-        // The locks stay: who waits for them would wait for others than who comes after.
+        // The locks stay: a process that waits for a removed file would wait for another lock than the processes after
+        // it.
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 let path = entry.path();
                 match fs::remove_dir_all(&path) {
-                    // Another user's; it is empty of meaning without its container.
+                    // Another user's directory; it is useless without its container.
                     Err(source) if source.kind() == io::ErrorKind::PermissionDenied && id != self.id => {}
                     removed => removed.map_err(|source| Error::File { path, source })?,
                 }
@@ -217,7 +218,7 @@ impl Lab {
 
     fn remove_each<'a>(&self, kind: ObjectKind, names: impl Iterator<Item = &'a str>) -> Result<(), Error> {
         let names: BTreeSet<&str> = names.collect();
-        // Side by side: what an engine stored takes seconds to go. Few at a time, for there may be hundreds.
+        // In parallel: removing what an engine stored takes seconds. Few at a time, as there may be hundreds.
         for few in names.into_iter().collect::<Vec<_>>().chunks(AT_ONCE) {
             thread::scope(|scope| {
                 let removing: Vec<_> = few
@@ -235,7 +236,7 @@ impl Lab {
     fn remove_one(&self, kind: ObjectKind, name: &str) -> Result<(), Error> {
         let removed = process::capture(self.docker().args([kind.word(), "rm"]).args(kind.remove()).arg(name));
         match removed {
-            // One that went by itself meanwhile is no failure.
+            // It is no failure if the thing is gone already.
             Err(error) if !error.to_string().to_lowercase().contains("no such") => Err(error.into()),
             _ => Ok(()),
         }
@@ -273,7 +274,7 @@ impl Lab {
             list.args(["image", "ls", "--quiet", "--filter", &format!("label={label}")]);
             let ids = process::capture_text(&mut list)?;
             let mut last = Ok(());
-            // One that another is built on goes after that one.
+            // An image that another is built on can only be removed after that one.
             for id in ids.lines() {
                 let removed = self.remove_one(ObjectKind::Image, id);
                 last = last.and(removed);
@@ -286,7 +287,7 @@ impl Lab {
     }
 }
 
-/// Whether a lab may be taken away.
+/// Whether a lab may be removed.
 enum Use {
     /// It may, as long as the lock is held.
     Unused(Option<File>),
@@ -295,14 +296,14 @@ enum Use {
 }
 
 fn used(directory: &Path) -> io::Result<Use> {
-    // Nobody uses what is not there.
+    // A directory that does not exist is not in use.
     if !directory.try_exists()? {
         return Ok(Use::Unused(None));
     }
     Ok(place::unused(directory)?.map_or(Use::InUse, |lock| Use::Unused(Some(lock))))
 }
 
-/// As [`Lab::id`].
+/// Whether a name has the form of a [`Lab::id`].
 fn is_id(name: &str) -> bool {
     name.len() == 8 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,4 +1,5 @@
-//! docker's own client with buildx, of the age of engine 26.1, for any engine of the lab: our peer in benchmarks.
+//! docker's own client with buildx, of the age of engine 26.1, for any engine of the lab: what benchmarks compare us
+//! with.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -7,11 +8,11 @@ use std::process::Command;
 use super::{Error, Lab, LabEngine, Suite, dock_image};
 use crate::process;
 
-/// A container in which the client is run. It ends with this value.
+/// A container in which the client is run. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Client {
     container: String,
-    /// The machine's own engine, which the container is one of, whichever engine its client speaks to.
+    /// The machine's own engine, which runs the container, whichever engine its client speaks to.
     host: String,
 }
 
@@ -46,7 +47,7 @@ impl Client {
         for directory in shared.iter().map(|directory| directory.display()) {
             run.arg(format!("--volume={directory}:{directory}"));
         }
-        // A container that is forgotten ends by itself, in time.
+        // A container that is left over ends by itself after some time.
         run.args([image.as_str(), "sleep", "3600"]);
         let container = process::capture_text(&mut run)?;
         Ok(Self {
@@ -69,7 +70,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         let mut remove = super::docker(&self.host);
-        // It would end by itself.
+        // If this fails, the container ends by itself later.
         let _ = process::capture(remove.args(["rm", "--force", &self.container]));
     }
 }

@@ -25,10 +25,10 @@ pub(super) static MATRIX: [Dock; 5] = [
 /// How long an engine may take from its start to its first answer, on a machine that is busy compiling.
 const START: Duration = Duration::from_secs(180);
 
-/// So often it is said that it has not answered yet.
+/// How often to say that an engine has not answered yet.
 const NEWS: Duration = Duration::from_secs(15);
 
-/// In the directory of a dock: what its engine said of itself when it was started.
+/// The file in a dock's directory with what its engine reported when it was started.
 const FACTS: &str = "engine.json";
 
 /// The path of a socket must fit into `sockaddr_un`; macOS has the shorter one.
@@ -41,9 +41,9 @@ pub(super) struct Dock {
     pub(super) name: Cow<'static, str>,
     pub(super) suite: Suite,
     pub(super) store: Store,
-    /// The size in MiB of a disk in memory, in place of a volume.
+    /// The size in MiB of a disk in memory, if there is one instead of a volume.
     pub(super) disk: Option<u32>,
-    /// The engine may end without its machine.
+    /// Whether the engine may end without its machine.
     pub(super) supervised: bool,
 }
 
@@ -58,7 +58,7 @@ impl Dock {
         }
     }
 
-    /// One that is only to be removed.
+    /// A dock that is only to be removed.
     pub(super) fn named(name: String) -> Self {
         Self {
             name: Cow::Owned(name),
@@ -66,7 +66,7 @@ impl Dock {
         }
     }
 
-    /// The engine, when it answers, was started from this very recipe, and has the base image: one question.
+    /// The engine, if it answers, was started from exactly this recipe, and has the base image: a single request.
     pub(super) fn running(&self, lab: &Lab) -> Option<LabEngine> {
         let socket = self.socket(lab);
         if !self.is_of_this_recipe(lab) {
@@ -99,7 +99,7 @@ impl Dock {
 
     /// Starts the dock unless it runs; does not wait for its engine.
     pub(super) fn start(&self, lab: &Lab) -> Result<(), Error> {
-        // However long it is silent: other tests have their things on an engine that lives.
+        // However long it is silent: if its engine lives, other tests may be using it.
         if self.is_of_this_recipe(lab) && self.is_alive(lab) {
             return Ok(());
         }
@@ -107,11 +107,11 @@ impl Dock {
         if self.socket(lab).as_os_str().len() > SOCKET_PATH {
             return Err(Error::LongPath(self.socket(lab)));
         }
-        // A dock that is dead is not mended but made anew, on an empty volume: tests begin from a known state.
+        // A dead dock is not repaired but made anew, on an empty volume: tests begin from a known state.
         self.remove_container(lab)?;
         create_directory(&directory)?;
         for stale in ["recipe", FACTS, "host_keys"] {
-            // What is not there need not be removed.
+            // The file may not exist.
             let _ = fs::remove_file(directory.join(stale));
         }
         let containerd = matches!(self.store, Store::Containerd);
@@ -176,7 +176,7 @@ impl Dock {
     }
 
     fn remove_container(&self, lab: &Lab) -> Result<(), Error> {
-        // Neither complains about what is not there.
+        // Neither command fails if there is nothing to remove.
         process::capture(lab.docker().args(["rm", "--force", "--volumes", &self.container(lab)]))?;
         process::capture(lab.docker().args(["volume", "rm", "--force", &self.container(lab)]))?;
         Ok(())
@@ -184,7 +184,8 @@ impl Dock {
 
     /// The arguments of `docker` that start the dock.
     ///
-    /// It is not `--privileged`, which fails on machines that lack CAP_SYS_RESOURCE; this is what dockerd needs of it.
+    /// It is not `--privileged`, which fails on machines that lack CAP_SYS_RESOURCE; these are the parts of it that
+    /// dockerd needs.
     fn recipe(&self, lab: &Lab) -> Vec<String> {
         let container = self.container(lab);
         let group = rustix::process::getegid().as_raw();
@@ -210,7 +211,7 @@ impl Dock {
             },
             format!("--volume={}:/run/lab", self.directory(lab).display()),
             "--env=DOCKER_ALLOW_IPV6_ON_IPV4_INTERFACE=1".to_owned(),
-            // Whoever runs the tests may use the socket without being root.
+            // The user who runs the tests may use the socket without being root.
             format!("--env=LAB_GROUP={group}"),
             format!("--name={container}"),
             format!("--hostname=dockerutils-lab-{}", self.name),

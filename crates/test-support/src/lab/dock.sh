@@ -1,7 +1,7 @@
 #!/bin/sh
-# The first process of a dock of the lab. What is particular to one dock lies beside it in /run/lab.
+# The first process of a dock of the lab. What is specific to one dock is in /run/lab.
 set -e
-# The kernel's settings are mounted read-only where --privileged is not given; dockerd turns on forwarding.
+# Without --privileged, the kernel's settings are mounted read-only; dockerd turns on forwarding.
 mount -o remount,rw /proc/sys
 # Many kernels lack nftables' compatibility layer.
 update-alternatives --set iptables /usr/sbin/iptables-legacy >/dev/null

@@ -10,12 +10,12 @@
 //! | `26`, `26-containerd` | 26.1 (trixie) | classic, containerd |
 //! | `28`, `28-containerd` | 28.5 (sid) | classic, containerd |
 //!
-//! `local` is the machine's own, of whatever version and with whatever else on it: for a test that needs an engine which
-//! sees this machine's files and network. What such a test makes there has [`mark`] in its name.
+//! `local` is the machine's own engine, of whatever version and with whatever else on it: for a test that needs an
+//! engine which sees this machine's files and network. What such a test makes there has [`mark`] in its name.
 //!
-//! [`engines`] starts what does not run yet; it is quick when all runs, and safe in many processes at once. Nothing
-//! stops the engines but [`down`]: the next run of the tests finds them warm. Each checkout has docks of its own; all that
-//! they need to be made is shared.
+//! [`engines`] starts the engines that do not run yet; it is quick when all run, and safe in many processes at once.
+//! Only [`down`] stops the engines: the next run of the tests finds them warm. Each checkout has docks of its own; what
+//! is needed to make them is shared.
 
 mod cleaning;
 mod client;
@@ -45,20 +45,20 @@ use rootfs::has_base_image;
 pub use ssh::{Ssh, Sshd, USERS};
 pub use throwaway::Throwaway;
 
-/// The image that every engine of the lab has, so that nothing is pulled: a busybox. Nobody else has an image of this name.
+/// The image that every engine of the lab has, so that nothing is pulled: a busybox. No other image has this name.
 pub const BASE_IMAGE: &str = "dockerutils-lab-base:1";
 
 /// The label of all containers and volumes of labs, with the lab's id.
 const LABEL: &str = "io.dockerutils.lab";
 
-/// The label of the base image, with the number of its recipe, and so of the images that are built on it.
+/// The label of the base image, with the number of its recipe; images that are built on it inherit it.
 const LABEL_BASE: &str = "io.dockerutils.lab.base";
 
 /// The name of the machine's own engine.
 const LOCAL: &str = "local";
 
-/// How long an engine may take to answer that it is there: one that is only busy must not be taken for a dead one, and be
-/// made anew while tests use it.
+/// How long an engine may take for a sign of life: one that is only busy must not be taken for dead, and be made anew
+/// while tests use it.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// The lab cannot be brought up.
@@ -81,14 +81,14 @@ pub enum Error {
     /// There is no engine on this machine to hold the others.
     #[error(transparent)]
     LocalEngine(#[from] local_engine::Error),
-    /// An engine of the lab was started and stayed silent.
+    /// An engine of the lab was started and did not answer.
     #[error("the lab's engine {name} did not answer within {}\n\nhint: docker logs {container}", human(.limit))]
     Silent {
         /// The engine.
         name: String,
         /// Its container.
         container: String,
-        /// How long it was given.
+        /// How long it was given to answer.
         limit: Duration,
     },
     /// There is no engine of that name.
@@ -96,16 +96,16 @@ pub enum Error {
     Unknown {
         /// The name asked for.
         name: String,
-        /// Those that there are.
+        /// The names that exist.
         known: String,
     },
-    /// The machine's own engine is no dock.
+    /// The machine's own engine is not a dock.
     #[error("the lab's engine {0} is the machine's own, and no dock")]
     NoDock(String),
-    /// A dock could not be made ready for ssh; the engine's client has said why.
+    /// A dock could not be made ready for ssh; the engine's client has printed why.
     #[error("{0} can't be made ready for ssh\n\nhint: cargo xtask lab down")]
     SetUp(String),
-    /// An engine has another image store than it was told to have.
+    /// An engine has another image store than it was set up with.
     #[error("the lab's engine {name} has the {store} image store\n\nhint: cargo xtask lab down")]
     Store {
         /// The engine.
@@ -119,10 +119,10 @@ pub enum Error {
          down --all, when their tests have ended"
     )]
     InUse(String),
-    /// An engine answered when it was started, and does not any more.
+    /// An engine answered when it was started, but does not any more.
     #[error("an engine of the lab ended right after its start\n\nhint: cargo xtask lab status")]
     Vanished,
-    /// A thread of ours panicked; it has said why.
+    /// A thread of ours panicked; it has printed why.
     #[error("a part of the lab could not be made")]
     Thread,
     /// A Unix socket's path has 108 bytes at most (104 on macOS).
@@ -167,7 +167,7 @@ pub struct LabEngine {
 }
 
 impl LabEngine {
-    /// The docker client, speaking to this engine and ignoring the person's own settings.
+    /// The docker client, speaking to this engine and ignoring the user's own settings.
     pub fn docker(&self) -> Command {
         docker(&self.host)
     }
@@ -181,10 +181,10 @@ pub fn engines() -> Result<Vec<LabEngine>, Error> {
     Lab::open()?.engines()
 }
 
-/// One engine by name: of the matrix, or `local`. The first one that is asked for brings all up.
+/// One engine by name: of the matrix, or `local`. The first call starts all engines.
 ///
 /// # Errors
-/// As [`engines`], and when there is none of that name.
+/// As [`engines`], and when there is no engine of that name.
 pub fn engine(name: &str) -> Result<LabEngine, Error> {
     Lab::open()?.engine(name)
 }
@@ -193,7 +193,7 @@ pub fn engine(name: &str) -> Result<LabEngine, Error> {
 /// docker's own client is in it.
 ///
 /// # Errors
-/// When it is not there and cannot be made.
+/// When it does not exist and cannot be made.
 pub fn dock_image(suite: Suite) -> Result<String, Error> {
     let lab = Lab::open()?;
     lab.hold()?;
@@ -201,8 +201,8 @@ pub fn dock_image(suite: Suite) -> Result<String, Error> {
     Ok(suite.image())
 }
 
-/// `docker run --rm` on the machine's own engine, for a container of [`dock_image`] beside the docks. It is the lab's: should
-/// its test be killed, [`down`] removes it.
+/// `docker run --rm` on the machine's own engine, for a container of [`dock_image`] beside the docks. The container
+/// belongs to the lab: if its test is killed, [`down`] removes it.
 ///
 /// # Errors
 /// When the lab's directory cannot be made.
@@ -214,8 +214,8 @@ pub fn run() -> Result<Command, Error> {
     Ok(run)
 }
 
-/// What a test puts into each name that it gives to something on the machine's own engine: this checkout's, and of lower-case
-/// letters and digits. [`down`] removes what bears it.
+/// What a test puts into each name that it gives to something on the machine's own engine: unique to this checkout, of
+/// lower-case letters and digits. [`down`] removes everything with it.
 ///
 /// # Errors
 /// When the lab's directory cannot be made.
@@ -223,8 +223,8 @@ pub fn mark() -> Result<String, Error> {
     Ok(Lab::open()?.mark())
 }
 
-/// The label `name=value` that an image of a test on the machine's own engine bears, and by it all images that are built on it
-/// and their containers: [`down`] finds what has lost its name, too.
+/// The label `name=value` for an image that a test makes on the machine's own engine; all images that are built on it
+/// and their containers inherit the label: [`down`] also finds those that have lost their names.
 ///
 /// # Errors
 /// When the lab's directory cannot be made.
@@ -232,8 +232,8 @@ pub fn label() -> Result<String, Error> {
     Ok(format!("{LABEL}={}", Lab::open()?.id))
 }
 
-/// Says that this process uses the lab until it ends: no other checkout's `down --all` takes it away. All of this module that
-/// gives an engine does so by itself.
+/// Marks the lab as used by this process until it ends: no other checkout's `down --all` removes it. Every function of
+/// this module that returns an engine does this by itself.
 ///
 /// # Errors
 /// When the lab's directory cannot be written to.
@@ -241,7 +241,7 @@ pub fn hold() -> Result<(), Error> {
     Lab::open()?.hold()
 }
 
-/// Stops the lab's engines and forgets what they stored. The images that they run from stay.
+/// Stops the lab's engines and removes what they stored. The images that they run from stay.
 ///
 /// # Errors
 /// When the machine's engine refuses.
@@ -249,7 +249,8 @@ pub fn down() -> Result<(), Error> {
     Lab::open()?.down()
 }
 
-/// Where all labs of this user keep their files; other parts of the tests may, too, by names of their own.
+/// The directory in which all labs of this user keep their files; other parts of the tests may use it, too, with names
+/// of their own.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -290,7 +291,7 @@ impl Lab {
                 known: format!("{LOCAL}, {}", known.join(", ")),
             });
         };
-        // Only this one is asked: another may be busy, and each test asks.
+        // Only this one is asked: another one may be busy, and each test asks.
         if let Some(engine) = dock.running(self) {
             return Ok(engine);
         }
@@ -298,7 +299,7 @@ impl Lab {
         dock.running(self).ok_or(Error::Vanished)
     }
 
-    /// Each engine by name, and the engine itself where it answers. Starts nothing.
+    /// Each engine by name, and the engine itself if it answers. Starts nothing.
     pub fn status(&self) -> Vec<(String, Option<LabEngine>)> {
         let mut table = vec![(LOCAL.to_owned(), probe(LOCAL, &self.local, None))];
         let docks = MATRIX.iter().map(|dock| (dock.name.to_string(), dock.running(self)));
@@ -306,7 +307,8 @@ impl Lab {
         table
     }
 
-    /// All engines, when all of them run as they should: a question over each one's Unix socket, no program started.
+    /// All engines, if all of them run as they should: one request over each one's Unix socket, and no program is
+    /// started.
     fn running(&self) -> Option<Vec<LabEngine>> {
         thread::scope(|scope| {
             let asked: Vec<_> = MATRIX.iter().map(|dock| scope.spawn(|| dock.running(self))).collect();
@@ -359,7 +361,8 @@ impl Lab {
     }
 }
 
-/// The docker client on `host`, without the settings (contexts, proxies, credential helpers) of who runs the tests.
+/// The docker client on `host`, without the settings (contexts, proxies, credential helpers) of the user who runs the
+/// tests.
 fn docker(host: &str) -> Command {
     let mut command = Command::new("docker");
     for variable in [
@@ -375,11 +378,11 @@ fn docker(host: &str) -> Command {
     command
 }
 
-/// Asks the engine on `socket` what it is; `None` when it does not answer.
+/// Asks the engine on `socket` for its version and store; `None` if it does not answer.
 fn probe(name: &str, socket: &Path, container: Option<&str>) -> Option<LabEngine> {
     let version = http::get(socket, "/version", ANSWER).ok()?.json();
     let info = http::get(socket, "/info", ANSWER).ok()?.json();
-    // The classic store names its graph driver, the other one says what stands behind it.
+    // The classic store names its graph driver, the other one says what it is built on.
     let containerd = info
         .get("DriverStatus")
         .is_some_and(|status| status.to_string().contains("io.containerd.snapshotter"));

@@ -1,7 +1,7 @@
-//! Where a lab lies: the checkout that it belongs to, its directory, its locks.
+//! The paths of a lab: the checkout that it belongs to, its directory, its locks.
 //!
-//! Each checkout has a lab of its own, so that several can test at the same time on one machine. What takes long to make
-//! (the tarballs of Debian, the images on the machine's engine) belongs to all of them.
+//! Each checkout has a lab of its own, so that several can test at the same time on one machine. What takes long to
+//! make (the tarballs of Debian, the images on the machine's engine) is shared by all of them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -15,20 +15,20 @@ use super::{Error, LABEL, create_directory, docker, host_of, share};
 use crate::local_engine;
 use crate::process::announce;
 
-/// The label with the lab's directory: whoever finds a container of another checkout finds that one's locks by it.
+/// The label with the lab's directory: it leads from a container of another checkout to that lab's locks.
 pub(super) const LABEL_DIRECTORY: &str = "io.dockerutils.lab.directory";
 
-/// Held shared by each process that uses the lab; see [`Lab::hold`].
+/// A file that each process that uses the lab holds with a shared lock; see [`Lab::hold`].
 const IN_USE: &str = "in-use";
 
 /// The lab of one checkout.
 #[derive(Debug, Clone)]
 pub struct Lab {
-    /// What every checkout of this user shares.
+    /// The directory that all checkouts of this user share.
     pub(super) shared: PathBuf,
-    /// This lab's own.
+    /// The directory of this lab alone.
     pub(super) directory: PathBuf,
-    /// In the names of all that it makes.
+    /// Part of the names of everything that it makes.
     pub(super) id: String,
     /// The socket of the engine that hosts its docks.
     pub(super) local: PathBuf,
@@ -53,7 +53,7 @@ impl Lab {
         )
     }
 
-    /// The lab of any checkout, which keeps its files below `shared`, on the engine that listens on this socket.
+    /// The lab of a checkout that keeps its files below `shared`, on the engine that listens on this socket.
     ///
     /// # Errors
     /// As [`Lab::open`].
@@ -74,7 +74,7 @@ impl Lab {
         })
     }
 
-    /// Short, and another for each checkout and each directory of files: `3f9c01ab`.
+    /// A short name, different for each checkout and each directory of files: `3f9c01ab`.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -84,8 +84,8 @@ impl Lab {
         &self.directory
     }
 
-    /// Says, until this process ends, that the lab is in use: no other checkout's `down --all` takes it away meanwhile.
-    /// Waits for one that is just at it.
+    /// Marks the lab as in use until this process ends: no other checkout's `down --all` removes it meanwhile. If a
+    /// removal is under way, waits for its end.
     ///
     /// # Errors
     /// When the lock's file cannot be made.
@@ -96,13 +96,13 @@ impl Lab {
             let path = self.directory.join(IN_USE);
             let lock = lock(&path, File::lock_shared).map_err(|source| Error::File { path, source })?;
             held.insert(self.directory.clone(), lock);
-            // A lab that is up since before somebody else's went down.
+            // If another user's lab went down since this lab was started, the weight was lowered.
             share::raise();
         }
         Ok(())
     }
 
-    /// Held by the one process that changes the lab. The system lets go of it when that process dies.
+    /// Held by the one process that changes the lab. The system releases it when that process dies.
     pub(super) fn lock(&self) -> Result<File, Error> {
         wait(
             &self.directory.join("lock"),
@@ -110,9 +110,9 @@ impl Lab {
         )
     }
 
-    /// Held by the one process that changes the images on the machine's engine, whichever user's and checkout's it is.
+    /// Held by the one process that changes the images on the machine's engine, across all users and checkouts.
     pub(super) fn lock_images(&self) -> Result<File, Error> {
-        // The directory of the engine's socket: everybody sees the same one, and nothing has to be written.
+        // The directory of the engine's socket: it is the same for all users, and nothing has to be written.
         let directory = self.local.parent().unwrap_or(Path::new("/"));
         let opened = File::open(directory).and_then(|file| {
             match file.try_lock() {
@@ -144,16 +144,17 @@ impl Lab {
         ]
     }
 
-    /// What stands in all names that tests give to what they make on the machine's own engine: `lab3f9c01ab`.
+    /// Part of all names that tests give to what they make on the machine's own engine: `lab3f9c01ab`.
     pub fn mark(&self) -> String {
         format!("lab{}", self.id)
     }
 }
 
-/// Whether a process uses the lab whose directory this is: the lock that says that none does and none begins to, or `None`.
+/// Whether a process uses the lab with this directory: `None` if one does, or else a lock that keeps processes from
+/// starting to.
 ///
 /// # Errors
-/// When it cannot be told.
+/// When that cannot be found out.
 pub(super) fn unused(directory: &Path) -> io::Result<Option<File>> {
     let path = directory.join(IN_USE);
     match lock(&path, |file| {
@@ -168,7 +169,7 @@ pub(super) fn unused(directory: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Takes the lock of this file alone, and says so when that lasts.
+/// Takes the exclusive lock of this file, and prints the message if it has to wait.
 pub(super) fn wait(path: &Path, message: &str) -> Result<File, Error> {
     let taken = lock(path, |file| match file.try_lock() {
         Ok(()) => Ok(()),
@@ -184,7 +185,7 @@ pub(super) fn wait(path: &Path, message: &str) -> Result<File, Error> {
     })
 }
 
-/// Locks a file that may be removed by who held it before: then there is another one by its name.
+/// Locks a file that its previous holder may remove: then there is another file of its name.
 fn lock(path: &Path, take: impl Fn(&File) -> io::Result<()>) -> io::Result<File> {
     loop {
         if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
@@ -193,7 +194,7 @@ fn lock(path: &Path, take: impl Fn(&File) -> io::Result<()>) -> io::Result<File>
         let file = match File::options().create(true).truncate(false).write(true).open(path) {
             // Its directory was removed just now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            // Another user's can be locked, too.
+            // A file of another user's can be locked, too.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path)?,
             opened => opened?,
         };
@@ -214,7 +215,7 @@ fn id(checkout: &Path, shared: &Path) -> String {
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-    // Both halves: the upper one alone knows little of the last bytes.
+    // Both halves: the upper one alone depends little on the last bytes.
     format!("{:08x}", (hash >> 32) as u32 ^ hash as u32)
 }
 

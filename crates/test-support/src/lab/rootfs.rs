@@ -1,4 +1,4 @@
-//! The images of the lab, made from Debian packages: no registry is asked.
+//! The images of the lab, made from Debian packages: no registry is needed.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -18,13 +18,13 @@ pub(super) const DOCK_IMAGES: &str = "dockerutils-lab";
 /// The repository of [`BASE_IMAGE`].
 pub(super) const BASE_NAME: &str = "dockerutils-lab-base";
 
-/// How the base image is made: a new number makes all make it anew.
+/// The version of the base image's recipe: a new number makes every lab build it anew.
 const BASE_RECIPE: &str = "1";
 
 /// What installs Debian into a directory. The keys of Debian's archive are not on Ubuntu.
 const PACKAGES: [&str; 2] = ["debootstrap", "debian-archive-keyring"];
 
-/// What it is for.
+/// The purpose, for messages.
 const PURPOSE: &str = "making a machine that hosts Docker";
 
 /// A release of Debian, for the engine that it packages.
@@ -47,7 +47,8 @@ impl Suite {
         }
     }
 
-    /// The image of a machine that hosts Docker. A new number when the packages change makes all make it anew.
+    /// The image of a machine that hosts Docker. After a change of the packages, a new number makes every lab build it
+    /// anew.
     pub fn image(self) -> String {
         format!("{DOCK_IMAGES}:{}-1", self.name())
     }
@@ -65,8 +66,8 @@ impl Suite {
     }
 }
 
-/// Makes sure that the machine's engine has the images of `suites`: from the tarball of an earlier time, or from
-/// nothing, side by side.
+/// Makes sure that the machine's engine has the images of `suites`: from an earlier tarball, or from scratch, in
+/// parallel.
 pub(super) fn ensure(lab: &Lab, suites: &[Suite]) -> Result<(), Error> {
     let missing = || {
         let there = |suite: &Suite| image(&lab.local, &suite.image()).is_some();
@@ -89,13 +90,13 @@ pub(super) fn ensure(lab: &Lab, suites: &[Suite]) -> Result<(), Error> {
     })
 }
 
-/// What an engine says of an image, when it has it.
+/// What an engine reports about an image, if it has it.
 fn image(socket: &Path, name: &str) -> Option<serde_json::Value> {
     let answer = http::get(socket, &format!("/images/{name}/json"), ANSWER).ok()?;
     (answer.status == 200).then(|| answer.json())
 }
 
-/// Whether an engine has the base image; another one of its name does not count.
+/// Whether an engine has the base image; another image of its name is not accepted.
 pub(super) fn has_base_image(socket: &Path) -> bool {
     let made_by = |image: serde_json::Value| {
         let labels = image.pointer("/Config/Labels")?;
@@ -107,7 +108,7 @@ pub(super) fn has_base_image(socket: &Path) -> bool {
 fn make(lab: &Lab, suite: Suite) -> Result<(), Error> {
     let (image, tarball) = (suite.image(), suite.tarball(lab));
     if !tarball.exists() {
-        // Those who share the tarballs may use another engine.
+        // Labs that share the tarballs may use another engine.
         let _lock = wait(
             &tarball.with_extension("lock"),
             "lab: waiting for another process that installs Debian",
@@ -126,7 +127,7 @@ fn make(lab: &Lab, suite: Suite) -> Result<(), Error> {
     Ok(())
 }
 
-/// Installs Debian into a directory, and packs it. This needs root: device files and their owners.
+/// Installs Debian into a directory, and packs it. This needs root, for device files and their owners.
 fn bootstrap(suite: Suite, tarball: &Path) -> Result<(), Error> {
     let root = |program| {
         as_root(program).ok_or_else(|| machine::Error::Cannot {
@@ -159,7 +160,7 @@ fn bootstrap(suite: Suite, tarball: &Path) -> Result<(), Error> {
     ));
     let mut tar = root("tar")?;
     let made = process::capture(&mut debootstrap).and_then(|_| {
-        // Whoever sees a tarball by this name may rely on its being whole.
+        // A tarball that has this name must be complete.
         let partial = tarball.with_extension("partial");
         process::run(
             tar.arg("--create")
@@ -171,7 +172,7 @@ fn bootstrap(suite: Suite, tarball: &Path) -> Result<(), Error> {
         )?;
         Ok(partial)
     });
-    // Its files belong to root, so that the temporary directory could not remove them by itself under sudo.
+    // Its files belong to root, so the temporary directory could not remove them by itself under sudo.
     process::capture(
         root("rm")?
             .args(["--recursive", "--force", "--one-file-system"])

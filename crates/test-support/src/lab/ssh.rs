@@ -13,13 +13,13 @@ use crate::{machine, process};
 /// The users of every dock, each with the lab's key: root, `ann` who may use the engine by its group, `bob` who may not.
 pub const USERS: [&str; 3] = ["root", "ann", "bob"];
 
-/// Ports of further sshds begin here.
+/// The first port of further sshds.
 const FIRST_PORT: u16 = 2300;
-/// So many are tried before it is given up.
+/// How many ports are tried before giving up.
 const PORTS: u16 = 500;
 
-/// Run in the dock as root, with the public key on stdin; says the host keys. Penalties would hit the tests that fail to
-/// log in on purpose, and all tests come from one address. `MaxStartups` is sshd's limit on logins at one time.
+/// Run in the dock as root, with the public key on stdin; prints the host keys. Penalties would hit the tests that fail
+/// to log in on purpose, as all tests come from one address. `MaxStartups` is sshd's limit on logins at one time.
 const SET_UP: &str = r#"
 set -e
 rm -f /etc/ssh/ssh_host_*
@@ -29,7 +29,7 @@ if sshd -T | grep -qi '^persourcepenalties'; then echo 'PerSourcePenalties no' >
 getent group docker >/dev/null || groupadd docker
 for user in ann bob; do
     id -u "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
-    # Without a password, the account counts as locked.
+    # Without a password, the account is locked.
     usermod --password '*' "$user"
 done
 usermod -aG docker ann
@@ -42,7 +42,7 @@ for user in root ann bob; do
     chown "$user" "$home/.ssh/authorized_keys"
     chmod 600 "$home/.ssh/authorized_keys"
 done
-# sshd starts itself anew, and writes the file when it listens again.
+# sshd restarts itself, and writes the file when it listens again.
 pid=$(cat /run/sshd.pid)
 rm -f /run/sshd.pid
 kill -HUP "$pid"
@@ -51,9 +51,9 @@ test -s /run/sshd.pid
 cat /etc/ssh/ssh_host_*_key.pub
 "#;
 
-/// Starts a sshd on the port `$1` with the lines that follow. sshd goes into the background before it takes its port, so
-/// that its own exit code does not tell whether it got it: a directory is the port's lock, and the file with its
-/// number comes when it listens.
+/// Starts an sshd on the port `$1` with the lines that follow. sshd goes into the background before it binds its port,
+/// so its exit code does not tell whether it got it: a directory is the port's lock, and the file with its process
+/// number appears when it listens.
 const START: &str = r#"
 port=$1; shift
 mkdir "/run/sshd-$port.taken" 2>/dev/null || exit 98
@@ -68,7 +68,7 @@ done
 exit 98
 "#;
 
-/// The exit code of [`START`] where the port is not free.
+/// The exit code of [`START`] if the port is not free.
 const TAKEN: i32 = 98;
 
 fn start_sshd(mut sh: Command, port: u16) -> Command {
@@ -81,7 +81,7 @@ fn start_sshd(mut sh: Command, port: u16) -> Command {
 pub struct Ssh {
     /// The address and port of its sshd.
     pub address: SocketAddr,
-    /// The private key (ed25519, not encrypted) that every user of [`USERS`] takes; `.pub` beside it.
+    /// The private key (ed25519, not encrypted) that every user of [`USERS`] accepts; `.pub` beside it.
     pub key: PathBuf,
     /// Its public host keys, as `ssh-ed25519 AAAA...`; one of each type.
     pub host_keys: Vec<String>,
@@ -93,7 +93,7 @@ impl Ssh {
         known_hosts(self.address, &self.host_keys)
     }
 
-    /// The same lines for another address that leads there, such as a slow link's.
+    /// The same lines for another address that leads there, such as that of a slow link.
     pub fn known_hosts_at(&self, address: SocketAddr) -> String {
         known_hosts(address, &self.host_keys)
     }
@@ -108,10 +108,10 @@ fn known_hosts(address: SocketAddr, keys: &[String]) -> String {
 }
 
 impl LabEngine {
-    /// Makes the dock ready for ssh, once, and says how it is reached.
+    /// Makes the dock ready for ssh, once, and returns how it is reached.
     ///
     /// # Errors
-    /// When it is the machine's own engine, which is no dock, or the set-up fails.
+    /// When it is the machine's own engine, which is not a dock, or the set-up fails.
     pub fn ssh(&self) -> Result<Ssh, Error> {
         let lab = Lab::open()?;
         let container = self
@@ -119,7 +119,7 @@ impl LabEngine {
             .as_deref()
             .ok_or_else(|| Error::NoDock(self.name.clone()))?;
         let key = lab.key()?;
-        // Beside the dock's socket: forgotten together with the container whose users and keys they are.
+        // Beside the dock's socket: removed together with the container that has the users and keys.
         let directory = Path::new(self.host.strip_prefix("unix://").unwrap_or(&self.host))
             .parent()
             .map(Path::to_owned)
@@ -181,10 +181,10 @@ impl LabEngine {
     /// has the dock's users and host keys, and ends when this is dropped.
     ///
     /// # Errors
-    /// When sshd does not take the lines, or no port is free.
+    /// When sshd does not accept the lines, or no port is free.
     pub fn sshd(&self, lines: &[&str]) -> Result<Sshd, Error> {
         let ssh = self.ssh()?;
-        // Tests run side by side, each a process: begin where the others probably do not.
+        // Tests run in parallel, each in a process: each begins at a port that the others probably don't try first.
         let begin = (std::process::id() % u32::from(PORTS)) as u16;
         let mut refused = None;
         for port in (0..PORTS).map(|step| FIRST_PORT + (begin + step) % PORTS) {
@@ -225,14 +225,14 @@ impl Sshd {
     /// When the machine's engine refuses.
     pub fn kill(&self) -> Result<(), Error> {
         let port = self.ssh.address.port();
-        // The sessions are its children, each its own process group's head.
-        // All are found before any ends: an orphan's parent is another.
+        // The sessions are its children, each the head of its own process group.
+        // All are found before any is killed: an orphan gets another parent.
         let script = "pid=$(cat \"$0\") || exit 0; children=$(pgrep -P \"$pid\"); all=\"$pid $children\"; \
                       for child in $children; do all=\"$all $(pgrep -P \"$child\")\"; done; kill -9 $all; \
                       rm -rf \"$0\" \"${0%.pid}.taken\"";
         let mut sh = self.engine.exec("sh")?;
         sh.args(["-c", script, &format!("/run/sshd-{port}.pid")]);
-        // Of those that it names, some have ended by themselves.
+        // Some of these processes may have ended by themselves.
         let _ = process::capture(&mut sh);
         Ok(())
     }
@@ -255,7 +255,7 @@ impl Drop for Sshd {
 }
 
 impl Lab {
-    /// The key that every user of every dock takes; made when it is not there.
+    /// The key that every user of every dock accepts; made if it does not exist.
     fn key(&self) -> Result<PathBuf, Error> {
         let directory = self.shared.join("ssh");
         let key = directory.join("id_ed25519");
@@ -278,7 +278,7 @@ impl Lab {
                 .args(["-q", "-t", "ed25519", "-N", "", "-C", "dockerutils-lab", "-f"])
                 .arg(&fresh),
         )?;
-        // The private one last: who sees it may rely on the other.
+        // The private key last: if it exists, the public one does, too.
         for (from, to) in [
             (fresh.with_extension("pub"), key.with_extension("pub")),
             (fresh, key.clone()),
@@ -289,7 +289,7 @@ impl Lab {
     }
 }
 
-/// Gives the host keys, a line each.
+/// Returns the host keys, one from each line.
 fn set_up(lab: &Lab, container: &str, public_key: &Path) -> Result<String, Error> {
     let file = |path: &Path, source| Error::File {
         path: path.to_owned(),
@@ -315,7 +315,7 @@ fn set_up(lab: &Lab, container: &str, public_key: &Path) -> Result<String, Error
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Without the comment.
+/// The key without its comment.
 fn key_alone(line: &str) -> String {
     line.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! Engines of one test alone.
+//! Engines for one test alone.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,10 +13,12 @@ use crate::process;
 /// What their names begin with.
 const PREFIX: &str = "throwaway-";
 
-/// In the directory of each: locked by the process whose it is. The system lets go of it when that process dies.
+/// A file in the directory of each: locked by the process that owns the engine. The system releases it when that
+/// process dies.
 const OWNER: &str = "owner";
 
-/// An engine of one test alone, which it may fill, kill or stop; removed with all it stored when this is dropped.
+/// An engine for one test alone, which the test may fill, kill or stop; removed with all it stored when this is
+/// dropped.
 #[derive(Debug)]
 pub struct Throwaway {
     dock: Dock,
@@ -25,14 +27,14 @@ pub struct Throwaway {
 }
 
 impl Throwaway {
-    /// Starts one: a few seconds. With `disk`, what it stores lies on a disk of so many MiB, in memory.
+    /// Starts one, which takes a few seconds. With `disk`, it stores its data on a disk in memory of this size in MiB.
     ///
     /// # Errors
     /// As [`engines`].
     pub fn start(suite: Suite, store: Store, disk: Option<u32>) -> Result<Self, Error> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let lab = Lab::open()?;
-        // The image of its container, and the base image that it is given.
+        // They provide the image of its container, and the base image.
         engines()?;
         sweep(&lab)?;
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
@@ -56,7 +58,7 @@ impl Throwaway {
                 _owner: owner,
             }),
             Err(error) => {
-                // The error that counts is the first one.
+                // The first error is the one to report.
                 let _ = dock.remove(&lab);
                 Err(error)
             }
@@ -76,7 +78,7 @@ impl Throwaway {
         self.tell("kill")
     }
 
-    /// Freezes the engine: it keeps its connections and says nothing more.
+    /// Freezes the engine: it keeps its connections and sends nothing more.
     ///
     /// # Errors
     /// When the machine's engine refuses.
@@ -92,14 +94,15 @@ impl Throwaway {
         self.tell("unpause")
     }
 
-    /// Ends the engine and leaves its machine: sshd goes on. By `TERM`, as a service is stopped; by `KILL`, as it crashes.
+    /// Ends the engine, while its machine and sshd go on. With `TERM`, as a service is stopped; with `KILL`, as in a
+    /// crash.
     ///
     /// # Errors
     /// When it does not end, or the machine's engine refuses.
     pub fn stop_engine(&self, signal: Signal) -> Result<(), Error> {
         let lab = Lab::open()?;
         write(&self.dock.directory(&lab).join("held"), "")?;
-        // A minute: an engine waits for its containers.
+        // Up to a minute: an engine waits for its containers.
         let script = "pid=$(cat /var/run/docker.pid) && kill -$0 $pid || exit 1; \
                       for _ in $(seq 600); do kill -0 $pid 2>/dev/null || exit 0; sleep 0.1; done; exit 1";
         let mut sh = self.engine.exec("sh")?;
@@ -116,7 +119,7 @@ impl Throwaway {
         let held = self.dock.directory(&lab).join("held");
         fs::remove_file(&held).map_err(|source| Error::File { path: held, source })?;
         self.dock.wait(&lab)?;
-        // The socket is a new one, and not yet for the group that the users of ssh are in.
+        // The socket is new, and does not belong to the ssh users' group yet.
         let mut sh = self.engine.exec("sh")?;
         let script = "if getent group docker >/dev/null; then chgrp docker /var/run/docker.sock; fi";
         process::capture(sh.args(["-c", script]))?;
@@ -132,12 +135,12 @@ impl Throwaway {
 
 impl Drop for Throwaway {
     fn drop(&mut self) {
-        // Nobody is left to hear of a failure; `down` and the next start do not stumble over the rest.
+        // There is no one to report a failure to; `down` and the next start cope with what is left.
         let _ = Lab::open().and_then(|lab| self.dock.remove(&lab));
     }
 }
 
-/// Makes the directory and the lock in it, which appears locked.
+/// Makes the directory and the lock in it; the lock is held from its first moment.
 fn own(directory: &Path) -> Result<File, Error> {
     create_directory(directory)?;
     let (fresh, owner) = (directory.join("fresh"), directory.join(OWNER));
@@ -149,7 +152,7 @@ fn own(directory: &Path) -> Result<File, Error> {
     made.map_err(|source| Error::File { path: owner, source })
 }
 
-/// Removes those that are left of tests that were killed.
+/// Removes engines that were left by tests that were killed.
 pub(super) fn sweep(lab: &Lab) -> Result<(), Error> {
     let entries = fs::read_dir(&lab.directory).map_err(|source| Error::File {
         path: lab.directory.clone(),
@@ -160,7 +163,7 @@ pub(super) fn sweep(lab: &Lab) -> Result<(), Error> {
         if !name.starts_with(PREFIX) {
             continue;
         }
-        // One that is only about to be made has no owner yet.
+        // An engine that is just being made has no owner yet.
         let Ok(owner) = File::open(entry.path().join(OWNER)) else {
             continue;
         };

@@ -79,7 +79,7 @@ fn engine(env: &Env, ask: impl AsyncFnOnce(Engine) -> Option<Vec<String>>) -> Ve
         let engine = Engine::connect_to(Endpoint::choose(env).ok()?).await.ok()?;
         ask(engine).await
     };
-    let Ok(runtime) = super::super::runtime() else {
+    let Ok(runtime) = crate::context::runtime() else {
         return Vec::new();
     };
     let answer = runtime.block_on(async { tokio::time::timeout(LIMIT, asking).await });

@@ -9,7 +9,7 @@ use super::endpoint::{Choice, Endpoint, Origin, Tls};
 use super::engine::Engine;
 use super::locality::{self, Locality};
 use crate::agent::{Agent, CallOptions};
-use crate::docks::{Access, Dock, Docks, Named};
+use crate::docks::{Access, Dock, Docks};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::shell;
@@ -78,17 +78,6 @@ pub fn here(env: &Env) -> Result<Choice> {
             origin: Origin::Default,
         },
     })
-}
-
-/// The engine of the dock of this name, or of this machine by its own.
-///
-/// # Errors
-/// No such dock, and as [`choice`] and [`here`].
-pub fn choice_of(name: &str, env: &Env) -> Result<Choice> {
-    match Docks::read(env)?.named(name)? {
-        Named::Here => here(env),
-        Named::Dock(dock) => choice(dock, env),
-    }
 }
 
 /// The agent of a dock that has one.

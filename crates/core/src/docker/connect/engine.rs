@@ -384,6 +384,18 @@ impl Engine {
     }
 }
 
+/// What the engine answered; `None` if it says that there is no such thing.
+///
+/// # Errors
+/// Every other refusal, and a connection that broke.
+pub fn found<T>(answer: Result<T, bollard::errors::Error>) -> Result<Option<T>, bollard::errors::Error> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The engine's own message, which may have line ends and control characters in it, and be of any length.
 pub fn one_line(message: &str) -> String {
     let message = message.trim();

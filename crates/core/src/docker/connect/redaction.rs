@@ -2,12 +2,13 @@
 //! where others read it, such as a build's public log.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
 use super::login::Login;
+use dock_client::mutex::lock;
 
 /// What is shorter is no secret, and stands in other words, too.
 const SHORTEST: usize = 4;
@@ -60,7 +61,7 @@ impl Redaction {
     }
 
     fn secrets(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.secrets)
     }
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request};
 
-use crate::docker::connect::engine::{Engine, answer, one_line, refusal};
+use crate::docker::connect::engine::{Engine, answer, found, one_line, refusal};
 use crate::docker::options::run_options::{ContainerFile, ContainerPlan};
 use crate::error::{Class, Error, Result};
 
@@ -319,15 +319,12 @@ pub async fn remove(engine: &Engine, id: &str) -> Result<()> {
 /// # Errors
 /// The engine's refusal or a broken connection.
 pub async fn exists(engine: &Engine, name: &str) -> Result<bool> {
-    match engine
+    let answer = engine
         .docker()
         .inspect_container(name, None::<InspectContainerOptions>)
-        .await
-    {
-        Ok(_) => Ok(true),
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
-        Err(cause) => Err(engine.error(name, cause)),
-    }
+        .await;
+    let container = found(answer).map_err(|cause| engine.error(name, cause))?;
+    Ok(container.is_some())
 }
 
 /// Starts a container.

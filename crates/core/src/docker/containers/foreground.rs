@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::container::{Created, PublishedPort, create, is_id, published_ports, start};
 use super::heard::OutputCounter;
 use super::terminal::{self, AttachOptions, AttachOutcome, Signals};
-use crate::docker::connect::engine::{Engine, one_line, refusal};
+use crate::docker::connect::engine::{Engine, found, one_line, refusal};
 use crate::docker::connect::stream::{HalfClose, Halves};
 use crate::docker::options::run_options::{Attach, ContainerPlan};
 use crate::error::{Class, Error, ExitStatus, Result};
@@ -162,14 +162,12 @@ pub struct FoundContainer {
 /// # Errors
 /// The engine's refusal or a broken connection.
 pub async fn find(engine: &Engine, name: &str) -> Result<Option<FoundContainer>> {
-    let found = match engine
+    let answer = engine
         .docker()
         .inspect_container(name, None::<InspectContainerOptions>)
-        .await
-    {
-        Ok(found) => found,
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(None),
-        Err(cause) => return Err(engine.error(name, cause)),
+        .await;
+    let Some(found) = found(answer).map_err(|cause| engine.error(name, cause))? else {
+        return Ok(None);
     };
     let Some(id) = found.id.filter(|id| is_id(id)) else {
         return Err(Error::failed(format!("{name}: the engine gives it no ID")));

@@ -4,8 +4,9 @@
 //! It is counted in lines and in bytes of the last one. Engines keep output line by line, and the driver `json-file`
 //! replaces bytes that are no UTF-8: the number of its bytes may differ from what the container wrote, that of lines does not.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use dock_client::mutex::lock;
 use serde::{Deserialize, Serialize};
 
 /// One of a container's outputs.
@@ -120,7 +121,7 @@ impl OutputCounter {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

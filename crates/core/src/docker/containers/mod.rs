@@ -5,3 +5,8 @@ pub mod foreground;
 pub mod heard;
 pub mod port_owner;
 pub mod terminal;
+
+/// The label of what we create that has the project's name.
+pub const LABEL_PROJECT: &str = "io.dockerutils.project";
+/// The label with the name of the user who had it created.
+pub const LABEL_USER: &str = "io.dockerutils.user";

@@ -10,7 +10,7 @@ use hyper::{Method, Request};
 
 use super::verdict::RegistryVerdict;
 use crate::docker::connect::client_config::ClientConfig;
-use crate::docker::connect::engine::{Engine, one_line, refusal};
+use crate::docker::connect::engine::{Engine, found, one_line, refusal};
 use crate::docker::connect::messages::Messages;
 use crate::docker::connect::redaction::Redaction;
 use crate::error::{Error, Result};
@@ -41,16 +41,14 @@ pub struct ImageFacts {
 /// # Errors
 /// The engine's refusal or a broken connection.
 pub async fn find(engine: &Engine, reference: &str) -> Result<Option<ImageFacts>> {
-    match engine.docker().inspect_image(reference).await {
-        Ok(image) => Ok(Some(ImageFacts {
-            id: image.id.unwrap_or_default(),
-            os: image.os.unwrap_or_default(),
-            architecture: image.architecture.unwrap_or_default(),
-            size: image.size.and_then(|bytes| bytes.try_into().ok()),
-        })),
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-        Err(cause) => Err(engine.error(reference, cause)),
-    }
+    let image = found(engine.docker().inspect_image(reference).await);
+    let image = image.map_err(|cause| engine.error(reference, cause))?;
+    Ok(image.map(|image| ImageFacts {
+        id: image.id.unwrap_or_default(),
+        os: image.os.unwrap_or_default(),
+        architecture: image.architecture.unwrap_or_default(),
+        size: image.size.and_then(|bytes| bytes.try_into().ok()),
+    }))
 }
 
 /// Looks up an image that has just been made under this name.

@@ -5,7 +5,7 @@
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -19,6 +19,7 @@ use crate::docker::connect::adaptive_compression::{Format, PIECE, Pace, Packer, 
 use crate::docker::connect::engine::{ApiVersion, Engine, one_line, refusal};
 use crate::docker::connect::messages::Messages;
 use crate::error::{Error, Result};
+use dock_client::mutex::lock;
 
 /// Pieces between reader and packer.
 const PARTS: usize = 2;
@@ -200,7 +201,7 @@ struct PackedStream {
 
 impl PackedStream {
     fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pace)
     }
 
     fn send_piece(&mut self) -> io::Result<()> {

@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use super::content_store::{Blob, Content};
 use super::image;
 use super::manifest::{Descriptor, Digest, Document, ImageConfig, LAYER, Platform, chain_ids};
-use crate::docker::connect::engine::Engine;
+use crate::docker::connect::engine::{Engine, found};
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::{canonical, nearest};
@@ -139,11 +139,9 @@ impl Store {
     /// # Errors
     /// No such image, with the nearest name; one whose parts are not all there; the engine's refusal.
     pub async fn image(&self, engine: &Engine, reference: &str) -> Result<StoredImage> {
-        let inspected = match engine.docker().inspect_image(reference).await {
-            Ok(inspected) => inspected,
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
-                return Err(not_there(engine, reference).await?);
-            }
+        let inspected = match found(engine.docker().inspect_image(reference).await) {
+            Ok(Some(inspected)) => inspected,
+            Ok(None) => return Err(not_there(engine, reference).await?),
             Err(cause) => return Err(engine.error(reference, cause)),
         };
         let damaged = |what: &str| {
@@ -289,11 +287,10 @@ pub async fn tag(engine: &Engine, id: &Digest, name: &str) -> Result<()> {
 /// # Errors
 /// As [`tag`].
 pub async fn tag_if_there(engine: &Engine, id: &Digest, name: &str) -> Result<bool> {
-    match image::tag(engine, id.as_str(), name).await {
-        Ok(()) => Ok(true),
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
-        Err(cause) => Err(engine.error(id.short(), cause)),
-    }
+    let named = found(image::tag(engine, id.as_str(), name).await);
+    named
+        .map(|named| named.is_some())
+        .map_err(|cause| engine.error(id.short(), cause))
 }
 
 /// The chains of all images of a classic store, those without a name included.
@@ -308,10 +305,10 @@ async fn chains(engine: &Engine) -> Result<HashSet<Digest>> {
     let parents: HashSet<&str> = images.iter().map(|image| image.parent_id.as_str()).collect();
     let tops = images.iter().filter(|image| !parents.contains(image.id.as_str()));
     let asked = tops.map(|image| async {
-        match engine.docker().inspect_image(&image.id).await {
-            Ok(inspected) => Ok(inspected.root_fs.and_then(|root| root.layers).unwrap_or_default()),
+        match found(engine.docker().inspect_image(&image.id).await) {
+            Ok(Some(inspected)) => Ok(inspected.root_fs.and_then(|root| root.layers).unwrap_or_default()),
             // Removed meanwhile.
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(Vec::new()),
+            Ok(None) => Ok(Vec::new()),
             Err(cause) => Err(engine.error(&image.id, cause)),
         }
     });

@@ -1,15 +1,14 @@
 //! The options of `docker build`: words to values, and from values to BuildKit's frontend attributes or the classic
 //! builder's query. Meanings follow docker's reference of `docker buildx build` 28 and of `docker build` 20.10.
 
+mod table;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bollard::models::ResourcesUlimits;
 
-use super::flags::{self, Flag, FlagError, Given, Positionals};
-use super::run_options::security;
-use crate::docker::options::csv;
-use crate::docker::options::go_values;
+use super::flags::{self, FlagError, Positionals};
 use crate::env::Env;
 
 /// Everything that a build can be told.
@@ -206,114 +205,6 @@ pub enum BuildOptionError {
     },
 }
 
-/// What an option does, by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
-    AddHost,
-    Allow,
-    Annotation,
-    Attest,
-    BuildArg,
-    BuildContext,
-    CacheFrom,
-    CacheTo,
-    CgroupParent,
-    Compress,
-    CpuPeriod,
-    CpuQuota,
-    CpuShares,
-    CpusetCpus,
-    CpusetMems,
-    Debug,
-    File,
-    ForceRm,
-    Iidfile,
-    Isolation,
-    Label,
-    Load,
-    Memory,
-    MemorySwap,
-    MetadataFile,
-    Network,
-    NoCache,
-    NoCacheFilter,
-    OutOfPlace(&'static str),
-    Output,
-    Platform,
-    Progress,
-    Provenance,
-    Pull,
-    Quiet,
-    Rm,
-    Sbom,
-    Secret,
-    SecurityOpt,
-    ShmSize,
-    Squash,
-    Ssh,
-    Tag,
-    Target,
-    Ulimit,
-}
-
-const BUILDER: &str = "the engine's own builder is used; `docker buildx build --builder` uses another";
-const CHECKS: &str = "it builds nothing; use `docker build --check`";
-const PUSH: &str = "publish-image pushes";
-const STREAM: &str = "docker removed it; the context is sent incrementally anyway";
-
-static FLAGS: &[Flag<Action>] = &[
-    Flag::valued("add-host", Action::AddHost),
-    Flag::valued("allow", Action::Allow),
-    Flag::valued("annotation", Action::Annotation),
-    Flag::valued("attest", Action::Attest),
-    Flag::valued("build-arg", Action::BuildArg),
-    Flag::valued("build-context", Action::BuildContext),
-    Flag::valued("builder", Action::OutOfPlace(BUILDER)),
-    Flag::valued("cache-from", Action::CacheFrom),
-    Flag::valued("cache-to", Action::CacheTo),
-    Flag::valued("call", Action::OutOfPlace(CHECKS)),
-    Flag::valued("cgroup-parent", Action::CgroupParent),
-    Flag::switch("check", Action::OutOfPlace(CHECKS)),
-    Flag::switch("compress", Action::Compress),
-    Flag::valued("cpu-period", Action::CpuPeriod),
-    Flag::valued("cpu-quota", Action::CpuQuota),
-    Flag::valued("cpu-shares", Action::CpuShares).short('c'),
-    Flag::valued("cpuset-cpus", Action::CpusetCpus),
-    Flag::valued("cpuset-mems", Action::CpusetMems),
-    Flag::switch("debug", Action::Debug).short('D'),
-    Flag::switch("disable-content-trust", Action::Debug),
-    Flag::valued("file", Action::File).short('f'),
-    Flag::switch("force-rm", Action::ForceRm),
-    Flag::valued("iidfile", Action::Iidfile),
-    Flag::valued("isolation", Action::Isolation),
-    Flag::valued("label", Action::Label),
-    Flag::switch("load", Action::Load),
-    Flag::valued("memory", Action::Memory).short('m'),
-    Flag::valued("memory-swap", Action::MemorySwap),
-    Flag::valued("metadata-file", Action::MetadataFile),
-    Flag::valued("network", Action::Network),
-    Flag::switch("no-cache", Action::NoCache),
-    Flag::valued("no-cache-filter", Action::NoCacheFilter),
-    Flag::valued("output", Action::Output).short('o'),
-    Flag::valued("platform", Action::Platform),
-    Flag::valued("progress", Action::Progress),
-    Flag::valued("provenance", Action::Provenance),
-    Flag::switch("pull", Action::Pull),
-    Flag::switch("push", Action::OutOfPlace(PUSH)),
-    Flag::switch("quiet", Action::Quiet).short('q'),
-    Flag::switch("rm", Action::Rm),
-    Flag::valued("sbom", Action::Sbom),
-    Flag::valued("secret", Action::Secret),
-    Flag::valued("security-opt", Action::SecurityOpt),
-    Flag::valued("shm-size", Action::ShmSize),
-    Flag::switch("squash", Action::Squash),
-    Flag::valued("ssh", Action::Ssh),
-    Flag::switch("stream", Action::OutOfPlace(STREAM)),
-    Flag::valued("tag", Action::Tag).short('t'),
-    Flag::valued("target", Action::Target),
-    Flag::valued("ulimit", Action::Ulimit),
-];
-
 impl BuildOptions {
     /// The options that not every builder can do.
     pub fn needing(&self) -> Vec<Needing> {
@@ -374,8 +265,9 @@ impl BuildOptions {
     /// The first option that can't be taken. A word that is no option would be a second build context, and is one too.
     pub fn parse(words: &[String], root: &Path, env: &Env) -> Result<Self, BuildOptionError> {
         let mut options = Self::default();
-        for given in flags::parse(FLAGS, words, Positionals::Refuse)?.given {
-            options.apply(&given, root, env)?;
+        for given in flags::parse(table::FLAGS, words, Positionals::Refuse)?.given {
+            let option = table::GivenOption::new(&given, root, env);
+            (given.flag.action)(&mut options, &option)?;
         }
         if options.platform.is_none() {
             let default = env
@@ -384,149 +276,6 @@ impl BuildOptions {
             options.platform = default.map(str::to_owned);
         }
         Ok(options)
-    }
-
-    fn apply(&mut self, given: &Given<'_, Action>, root: &Path, env: &Env) -> Result<(), BuildOptionError> {
-        let value = given.value.as_str();
-        let wrong = |why: &str| BuildOptionError::Value {
-            option: given.written.clone(),
-            value: given.value.clone(),
-            why: why.to_owned(),
-        };
-        let nameless = || BuildOptionError::Nameless {
-            option: given.written.clone(),
-        };
-        let integer = || value.parse::<i64>().map_err(|_| wrong("it must be a whole number"));
-        let bytes = || go_values::size(value).map_err(|why| wrong(&why));
-        let listed = || attributes(value).map_err(|why| wrong(&why));
-        match given.flag.action {
-            Action::AddHost => self
-                .add_hosts
-                .push(add_host(value).ok_or_else(|| wrong("it must be NAME:ADDRESS"))?),
-            Action::Allow => self.allow.extend(value.split(',').map(str::to_owned)),
-            Action::Annotation => {
-                let (key, text) = value.split_once('=').ok_or_else(|| wrong("it must be KEY=VALUE"))?;
-                self.annotations.insert(key.to_owned(), text.to_owned());
-            }
-            Action::Attest => {
-                let mut attributes = listed()?;
-                if attributes.kind.is_empty() {
-                    return Err(wrong("it must have a type, as in type=provenance"));
-                }
-                if attributes
-                    .values
-                    .remove("disabled")
-                    .is_none_or(|disabled| disabled != "true")
-                {
-                    let option = format!("{} type={}", given.written, attributes.kind);
-                    self.attested.insert(attributes.kind.clone(), option);
-                    self.attestations.insert(attributes.kind.clone(), attributes.joined());
-                }
-            }
-            Action::Provenance => self.attest("provenance", given, "mode=min,inline-only=true"),
-            Action::Sbom => self.attest("sbom", given, ""),
-            Action::BuildArg => {
-                if value.is_empty() || value.starts_with('=') {
-                    return Err(nameless());
-                }
-                if let Some((name, text)) = named_value(value, env) {
-                    self.build_args.insert(name.to_owned(), text.to_owned());
-                }
-            }
-            Action::BuildContext => {
-                let (name, place) = value
-                    .split_once('=')
-                    .filter(|(name, _)| !name.is_empty())
-                    .ok_or_else(|| wrong("it must be NAME=FOLDER or NAME=URL"))?;
-                self.contexts.push((name.to_owned(), place.to_owned()));
-            }
-            Action::CacheFrom => self.cache_from.extend(caches(value).map_err(|why| wrong(&why))?),
-            Action::CacheTo => self.cache_to.extend(caches(value).map_err(|why| wrong(&why))?),
-            Action::CgroupParent => self.cgroup_parent = Some(value.to_owned()),
-            Action::Compress => self.compress = given.is_on(),
-            Action::CpuPeriod => self.classic.cpu_period = Some(integer()?),
-            Action::CpuQuota => self.classic.cpu_quota = Some(integer()?),
-            Action::CpuShares => self.classic.cpu_shares = Some(integer()?),
-            Action::CpusetCpus => self.classic.cpuset_cpus = Some(value.to_owned()),
-            Action::CpusetMems => self.classic.cpuset_mems = Some(value.to_owned()),
-            // Both are about the docker client, or mean what happens anyway.
-            Action::Debug | Action::Load => {}
-            Action::File => self.file = Some(root.join(value)),
-            Action::ForceRm => self.classic.force_rm = given.is_on(),
-            Action::Iidfile => self.iidfile = Some(root.join(value)),
-            Action::Isolation => self.classic.isolation = Some(value.to_owned()),
-            Action::Label => {
-                if value.is_empty() || value.starts_with('=') {
-                    return Err(nameless());
-                }
-                let (key, text) = value.split_once('=').unwrap_or((value, ""));
-                self.labels.insert(key.to_owned(), text.to_owned());
-            }
-            Action::Memory => self.classic.memory = Some(bytes()?),
-            Action::MemorySwap => {
-                self.classic.memory_swap = Some(if value == "-1" { -1 } else { bytes()? });
-            }
-            Action::MetadataFile => self.metadata_file = Some(root.join(value)),
-            Action::Network => self.network = Some(value.to_owned()),
-            Action::NoCache => self.no_cache = given.is_on(),
-            Action::NoCacheFilter => self.no_cache_filter.extend(value.split(',').map(str::to_owned)),
-            Action::OutOfPlace(why) => {
-                return Err(BuildOptionError::OutOfPlace {
-                    option: given.written.clone(),
-                    why,
-                });
-            }
-            Action::Output => {
-                if !matches!(listed()?.kind.as_str(), "docker" | "image") {
-                    return Err(BuildOptionError::OutOfPlace {
-                        option: given.written.clone(),
-                        why: "it makes no image; `docker build --output` writes files",
-                    });
-                }
-            }
-            Action::Platform => {
-                let platform = self.platform.get_or_insert_default();
-                if !platform.is_empty() {
-                    platform.push(',');
-                }
-                platform.push_str(value);
-            }
-            Action::Progress => {
-                if !["auto", "plain", "tty", "quiet", "rawjson"].contains(&value) {
-                    return Err(wrong("it must be auto, plain, tty or quiet"));
-                }
-                self.progress = Some(value.to_owned());
-            }
-            Action::Pull => self.pull = given.is_on(),
-            Action::Quiet => self.quiet = given.is_on(),
-            Action::Rm => self.classic.keep_containers = !given.is_on(),
-            Action::Secret => self.secrets.push(secret(value, root, env).map_err(|why| wrong(&why))?),
-            Action::SecurityOpt => {
-                let options = csv::record(value).map_err(|why| wrong(&why))?;
-                self.classic.security_opts.extend(options);
-            }
-            Action::ShmSize => self.shm_size = Some(bytes()?),
-            Action::Squash => self.classic.squash = given.is_on(),
-            Action::Ssh => self.ssh.push(ssh(value, root, env).map_err(|why| wrong(&why))?),
-            Action::Tag => self.tags.push(value.to_owned()),
-            Action::Target => self.target = Some(value.to_owned()),
-            Action::Ulimit => self.ulimits.push(security::ulimit(value).map_err(|why| wrong(&why))?),
-        }
-        Ok(())
-    }
-
-    fn attest(&mut self, kind: &str, given: &Given<'_, Action>, of_true: &str) {
-        let values = match flags::parse_bool(&given.value) {
-            Some(false) => {
-                self.attestations.remove(kind);
-                self.attested.remove(kind);
-                return;
-            }
-            Some(true) => of_true,
-            None => given.value.as_str(),
-        };
-        self.attestations.insert(kind.to_owned(), values.to_owned());
-        self.attested.insert(kind.to_owned(), given.written.clone());
     }
 }
 
@@ -538,122 +287,6 @@ impl Attributes {
             .collect::<Vec<_>>()
             .join(",")
     }
-}
-
-/// `NAME=VALUE`, or `NAME` with the environment's value; `None` where it has none.
-fn named_value<'a>(text: &'a str, env: &'a Env) -> Option<(&'a str, &'a str)> {
-    match text.split_once('=') {
-        Some(pair) => Some(pair),
-        None => Some((text, env.get(text)?)),
-    }
-}
-
-fn add_host(value: &str) -> Option<String> {
-    // docker takes both signs between name and address; an IPv6 address may be in brackets after `=`.
-    let (name, address) = value.split_once('=').or_else(|| value.split_once(':'))?;
-    let address = address
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'))
-        .unwrap_or(address);
-    (!name.is_empty() && !address.is_empty()).then(|| format!("{name}:{address}"))
-}
-
-fn attributes(text: &str) -> Result<Attributes, String> {
-    let mut attributes = Attributes::default();
-    for field in csv::record(text)? {
-        match field.split_once('=') {
-            Some((key, value)) if key.eq_ignore_ascii_case("type") => attributes.kind = value.to_owned(),
-            Some((key, value)) => {
-                attributes.values.insert(key.trim().to_owned(), value.to_owned());
-            }
-            // `--output docker` and `--attest sbom` name only the type.
-            None if attributes.kind.is_empty() => attributes.kind = field,
-            None => {
-                attributes.values.insert(field, String::new());
-            }
-        }
-    }
-    Ok(attributes)
-}
-
-/// A cache with its attributes, or a list of references.
-fn caches(value: &str) -> Result<Vec<Attributes>, String> {
-    if value.contains('=') {
-        return Ok(vec![attributes(value)?]);
-    }
-    let references = csv::record(value)?.into_iter();
-    Ok(references
-        .map(|reference| Attributes {
-            kind: "registry".to_owned(),
-            values: BTreeMap::from([("ref".to_owned(), reference)]),
-        })
-        .collect())
-}
-
-fn secret(value: &str, root: &Path, env: &Env) -> Result<Secret, String> {
-    let mut id = None;
-    let mut file = None;
-    let mut variable = None;
-    let mut kind = None;
-    for field in csv::record(value)? {
-        let (key, value) = field
-            .split_once('=')
-            .ok_or_else(|| format!("`{field}` must be KEY=VALUE"))?;
-        match key.to_ascii_lowercase().as_str() {
-            "type" if value == "file" || value == "env" => kind = Some(value.to_owned()),
-            "type" => return Err(format!("type {value} is neither file nor env")),
-            "id" => id = Some(value.to_owned()),
-            "source" | "src" => file = Some(value.to_owned()),
-            "env" => variable = Some(value.to_owned()),
-            _ => return Err(format!("it knows no `{key}`, only id, src, env and type")),
-        }
-    }
-    let id = id.filter(|id| !id.is_empty()).ok_or("it needs an id")?;
-    // With type=env, `src` is the variable's name; with nothing but an id, a variable of that name goes first.
-    if kind.as_deref() == Some("env") && variable.is_none() {
-        variable = Some(file.take().unwrap_or_else(|| id.clone()));
-    }
-    if variable.is_none() && file.is_none() && kind.is_none() && env.get(&id).is_some() {
-        variable = Some(id.clone());
-    }
-    let source = match variable {
-        Some(name) => {
-            let value = env
-                .get(&name)
-                .ok_or_else(|| format!("the environment has no {name}"))?
-                .to_owned();
-            SecretSource::Environment { name, value }
-        }
-        None => {
-            let path = root.join(file.unwrap_or_else(|| id.clone()));
-            if !path.is_file() {
-                return Err(format!("{} is no file", path.display()));
-            }
-            SecretSource::File(path)
-        }
-    };
-    Ok(Secret { id, source })
-}
-
-fn ssh(value: &str, root: &Path, env: &Env) -> Result<SshForward, String> {
-    let (id, paths) = value.split_once('=').unwrap_or((value, ""));
-    let paths: Vec<PathBuf> = paths
-        .split(',')
-        .filter(|path| !path.is_empty())
-        .map(|path| root.join(path))
-        .collect();
-    let paths = if paths.is_empty() {
-        let socket = env
-            .non_empty("SSH_AUTH_SOCK")
-            .ok_or("no ssh agent runs here (SSH_AUTH_SOCK is not set)")?;
-        vec![PathBuf::from(socket)]
-    } else {
-        paths
-    };
-    Ok(SshForward {
-        id: id.to_owned(),
-        paths,
-    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{facts, host, remote};
 use crate::agent::target::{Exit, Target};
 use crate::agent::wire::FailureKind;
 use crate::agent::{Agent, CallOptions};
-use crate::cli::Context;
+use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::Endpoint;
 use crate::docks::{Access, Dock, Docks, SshAccess};

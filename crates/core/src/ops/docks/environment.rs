@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::host;
 use crate::agent::CallOptions;
-use crate::cli::Context;
+use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::Endpoint;
 use crate::docks::{self, Access, Dock, Docks, Forward, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
-use crate::ops::run;
+use crate::ops::run_records::say_left;
 use crate::output::{Printer, counted, visible};
 use crate::shell;
 
@@ -105,7 +105,7 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
             text(info.name),
             counted(info.ncpu.unwrap_or_default(), "CPU")
         ));
-        run::say_left(&engine, Some(&dock.moniker), context).await;
+        say_left(&engine, Some(&dock.moniker), context).await;
         // Said where a person reads it: a script has its paths already.
         if std::io::stderr().is_terminal() {
             printer.note(

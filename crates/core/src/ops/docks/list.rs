@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::facts::{self, Facts};
 use crate::agent::CallOptions;
 use crate::agent::wire::FailureKind;
-use crate::cli::Context;
+use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::{Choice, Endpoint, Origin};
 use crate::docker::connect::engine::Engine;

@@ -11,7 +11,7 @@ pub mod remote;
 pub mod ssh;
 pub mod unregister;
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::docks::{self, Dock, Docks};
 use crate::error::{Error, Result};
 

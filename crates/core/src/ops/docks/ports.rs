@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::agent::Port;
-use crate::cli::Context;
+use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docks::{Dock, Docks, Forward};
 use crate::error::{ExitStatus, Result};

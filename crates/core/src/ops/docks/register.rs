@@ -9,7 +9,7 @@ use super::facts::{self, Facts};
 use super::{check, host, remote};
 use crate::agent::wire::{Failure, FailureKind};
 use crate::agent::{Agent, CallOptions};
-use crate::cli::Context;
+use crate::context::Context;
 use crate::docker::connect::endpoint::Endpoint;
 use crate::docker::connect::{context_store, dock_engine};
 use crate::docks::destination::Destination;

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::dock_or_current;
 use crate::agent::target::{Exec, Exit, Pty, RemoteCommand, Size};
 use crate::agent::{Agent, CallOptions, Execution};
-use crate::cli::Context;
+use crate::context::Context;
 use crate::docks::{self, Access, Dock, Docks, SshAccess};
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;

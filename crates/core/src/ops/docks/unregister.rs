@@ -1,6 +1,6 @@
 //! Taking a dock off the list.
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::docker::connect::context_store;
 use crate::docker::connect::dock_engine;
 use crate::docks::{self, Access, Docks};

@@ -1,155 +1,32 @@
 //! Coming back to a container in the foreground, whose connection was lost or whose run-image was killed.
-//!
-//! Each run in the foreground is written down, as long as its run-image lives: what is still there of one that does not is
-//! said by the next command on that engine, once, and `run-image --attach` goes back to it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::{LABEL_USER, ports, workspace};
+use super::{ports, workspace};
 use crate::agent::holder::Holder;
-use crate::agent::paths::state_directory;
-use crate::cli::Context;
 use crate::config::project::Project;
+use crate::context::Context;
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
+use crate::docker::containers::LABEL_USER;
 use crate::docker::containers::container;
 use crate::docker::containers::foreground::{self, Foreground, FoundContainer};
 use crate::docker::containers::heard::{OutputCounter, Positions};
 use crate::docker::containers::terminal::Signals;
-use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::build;
+use crate::ops::run_records::{Fate, GLANCE, RunRecord, RunRecords, fate, way_back, way_to_end};
 use crate::ops::sync::Docked;
 use crate::output::{Printer, visible};
-use crate::private_file;
 
 /// How long it may take to hear what became of a container whose connection was lost.
 const LOOK: Duration = Duration::from_secs(10);
-/// How long that may take where a command has something else to do.
-const GLANCE: Duration = Duration::from_secs(3);
 /// So many are named where there is a choice.
 const NAMED: usize = 10;
-
-/// A run in the foreground.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunRecord {
-    /// The container's ID and name.
-    pub id: String,
-    pub name: String,
-    /// The engine, as DOCKER_HOST would name it.
-    pub engine: String,
-    /// The dock that it is on, where it is one of ours.
-    pub dock: Option<String>,
-    /// The root of its project.
-    pub root: PathBuf,
-    /// Whether the project is kept in step with the dock while it runs.
-    pub watch: bool,
-    /// How much of its output was written.
-    #[serde(default)]
-    pub heard: Positions,
-    /// The run-image that it is the foreground of.
-    pub process: Option<Holder>,
-    /// Whether the user knows that it was left.
-    #[serde(default)]
-    pub is_said: bool,
-}
-
-/// The runs that are written down.
-#[derive(Clone, Debug)]
-pub struct RunRecords {
-    directory: PathBuf,
-}
-
-impl RunRecords {
-    /// Those of this user.
-    pub fn of(env: &Env) -> Self {
-        Self {
-            directory: state_directory(env).join("foreground"),
-        }
-    }
-
-    fn file(&self, id: &str) -> PathBuf {
-        self.directory.join(format!("{id}.json"))
-    }
-
-    /// Writes one down.
-    ///
-    /// # Errors
-    /// What the operating system says.
-    pub fn keep(&self, record: &RunRecord) -> std::io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        let text = serde_json::to_vec(record).map_err(std::io::Error::other)?;
-        private_file::replace_quickly(&self.file(&record.id), &text)
-    }
-
-    /// Forgets one. That it was not there is as good.
-    pub fn forget(&self, id: &str) {
-        let _ = fs::remove_file(self.file(id));
-    }
-
-    /// Those on this engine that no run-image has in its foreground.
-    fn left(&self, engine: &Engine) -> Vec<RunRecord> {
-        let address = engine.choice().endpoint.to_string();
-        let mut left: Vec<RunRecord> = self
-            .all()
-            .filter(|record| record.engine == address)
-            .filter(|record| !record.process.as_ref().is_some_and(Holder::lives))
-            .collect();
-        left.sort_by(|one, other| one.name.cmp(&other.name));
-        left
-    }
-
-    /// All of them; what is damaged is none.
-    fn all(&self) -> impl Iterator<Item = RunRecord> {
-        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
-        entries.filter_map(|entry| serde_json::from_slice(&fs::read(entry.path()).ok()?).ok())
-    }
-}
-
-/// What became of a container whose connection was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Fate {
-    Running,
-    /// It ended with this code, and is still there.
-    Ended(u8),
-    /// It ended, and the engine has removed it.
-    Removed,
-    /// It was never started.
-    NotStarted,
-    /// The engine does not answer.
-    Unknown,
-}
-
-async fn fate(engine: &Engine, id: &str) -> Result<Fate> {
-    Ok(match foreground::find(engine, id).await? {
-        None => Fate::Removed,
-        Some(FoundContainer { is_new: true, .. }) => Fate::NotStarted,
-        Some(FoundContainer { ended: Some(code), .. }) => Fate::Ended(code.code()),
-        Some(_) => Fate::Running,
-    })
-}
-
-/// The words of a command that goes to the engine of this call.
-fn way_back(dock: Option<&str>, name: &str) -> String {
-    match dock {
-        Some(dock) => hint!("run-image --attach {} --dock {}", name, dock),
-        None => hint!("run-image --attach {}", name),
-    }
-}
-
-fn way_to_end(context: &Context, name: &str) -> String {
-    let prefix = context.docker_prefix().unwrap_or_default();
-    hint!("{prefix}docker rm -f {}", name; prefix = prefix)
-}
 
 /// Says what became of a container whose connection was lost, as an error with a code of its own.
 pub(super) async fn lost(
@@ -166,7 +43,7 @@ pub(super) async fn lost(
         record.name
     ));
     let asking = async {
-        let again = context.connect_silently().await?;
+        let again = context.connect().await?;
         fate(&again, &record.id).await
     };
     let fate = match tokio::time::timeout(LOOK, asking).await {
@@ -197,7 +74,7 @@ pub(super) async fn lost(
         Fate::Removed => records.forget(&record.id),
         Fate::NotStarted => {
             // Nothing of it was seen: it is as if it had not been made.
-            let removed = match context.connect_silently().await {
+            let removed = match context.connect().await {
                 Ok(again) => container::remove(&again, &record.id).await.is_ok(),
                 Err(_) => false,
             };
@@ -231,51 +108,6 @@ pub(super) async fn lost(
     Error::new(Class::Code(ExitStatus::LINK_LOST.code()), message).hint(hint)
 }
 
-impl Fate {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Ended(_) => "ended",
-            Self::Removed => "removed",
-            Self::NotStarted => "not_started",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// Says, once, which containers of this engine were left by a run-image that was killed. `dock` is what a command must name to
-/// get there.
-pub async fn say_left(engine: &Engine, dock: Option<&str>, context: &Context) {
-    let records = RunRecords::of(&context.env);
-    for record in records.left(engine).into_iter().filter(|record| !record.is_said) {
-        let Ok(Ok(fate)) = tokio::time::timeout(GLANCE, fate(engine, &record.id)).await else {
-            // The command itself will say that nothing answers.
-            return;
-        };
-        let name = &record.name;
-        let what = match fate {
-            Fate::Running => "still runs".to_owned(),
-            Fate::Ended(code) => format!("has ended, with code {code}"),
-            Fate::NotStarted => "was not started".to_owned(),
-            Fate::Removed | Fate::Unknown => {
-                records.forget(&record.id);
-                continue;
-            }
-        };
-        context.printer.warning(&format!(
-            "container {name} {what} on {}, and its run-image was killed: {} goes back to it, {} ends it",
-            engine.choice().place(),
-            way_back(dock, name),
-            way_to_end(context, name),
-        ));
-        // It is said again where it can't be written down.
-        let _ = records.keep(&RunRecord {
-            is_said: true,
-            ..record
-        });
-    }
-}
-
 /// Goes back to a container of this name or ID; without one, to that of this project that was left.
 ///
 /// # Errors
@@ -285,7 +117,7 @@ pub fn attach(context: &Context, name: Option<&str>, watch: bool) -> Result<Exit
     let records = RunRecords::of(engine_env);
     let project = Project::find(&context.working_dir, engine_env).ok();
     let (engine, found, record) = context.block_on(async {
-        let engine = context.connect_silently().await?;
+        let engine = context.connect().await?;
         let (found, record) = chosen(context, &engine, &records, name, project.as_ref()).await?;
         Ok((engine, found, record))
     })?;

@@ -8,8 +8,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::agent::{Agent, Port};
-use crate::cli::Context;
 use crate::config::variables::Word;
+use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::{Choice, Endpoint, Origin};
 use crate::docker::containers::container::PublishedPort;

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use super::plan;
 use crate::agent::target::Exit;
 use crate::agent::{Agent, CallOptions};
-use crate::cli::Context;
 use crate::config::project::Project;
 use crate::config::variables::Word;
+use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::options::run_options::with_other_sources;
 use crate::docks::Dock;
@@ -52,12 +53,12 @@ fn translated(
     let mut words = Vec::new();
     let mut lengths = Vec::new();
     for option in options {
-        let expanded = option.expand(env).map_err(|cause| super::variable_error("", &cause))?;
+        let expanded = option.expand(env).map_err(|cause| plan::variable_error("", &cause))?;
         lengths.push(expanded.len());
         words.extend(expanded);
     }
     let changed = with_other_sources(&words, project.root(), other)
-        .map_err(|cause| Error::usage(super::masked(options, &cause, env)))?;
+        .map_err(|cause| Error::usage(plan::masked(options, &cause, env)))?;
     let mut pairs = words.into_iter().zip(changed);
     let mut result = Vec::new();
     for (option, length) in options.iter().zip(lengths) {

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::{Docked, SyncArgs, looking, text, wanted};
 use crate::agent::paths::state_directory;
-use crate::cli::Context;
 use crate::config::project::Project;
+use crate::context::Context;
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::output::table::{Align, Table};
@@ -127,7 +127,7 @@ fn restore_there(context: &Context, args: &SyncArgs, project: &Project, only: &[
         (docked.dock, session)
     };
     let versions = context.block_on(session.kept_there())?;
-    let workspace = session.far().workspace.clone();
+    let workspace = session.workspace().path.clone();
     let trash = Path::new(&workspace).join(".dockerutils-sync/trash");
     let side = Side {
         dock: Some(&dock.moniker),

@@ -8,7 +8,7 @@ use super::endpoint::TransferEndpoint;
 use super::manifests::USER_LABEL;
 use super::running::{Identity, process_of};
 use super::verify::{PartialImage, half_removed, partial_images, remove};
-use crate::cli::Context;
+use crate::context::Context;
 use crate::docker::connect::engine::Engine;
 use crate::docker::images::manifest::Digest;
 use crate::env::Env;

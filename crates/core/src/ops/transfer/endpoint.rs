@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bollard::models::SystemInfo;
 
 use crate::agent::CallOptions;
-use crate::cli::Context;
+use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::{Choice, Endpoint, Origin};
 use crate::docker::connect::engine::Engine;

@@ -4,6 +4,7 @@ mod abort;
 mod endpoint;
 mod manifests;
 mod plan;
+mod retries;
 mod running;
 mod send;
 mod verify;
@@ -11,13 +12,13 @@ mod verify;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::cli::Context;
 use crate::config::project::Project;
+use crate::context::Context;
 use crate::docker::connect::engine::Engine;
 use crate::docker::images::image;
 use crate::docker::images::image_load;
@@ -29,17 +30,17 @@ use crate::hint;
 use crate::naming::Designation;
 use crate::output::progress::bars::Bars;
 use crate::output::{counted, size, visible};
-use crate::patience::{Exhausted, Patience};
+use crate::patience::Exhausted;
 use abort::{is_over, is_own};
+use dock_client::mutex::lock;
 use endpoint::TransferEndpoint;
 use manifests::partial_label;
 use plan::{DiskSpace, Plan};
+use retries::{NextTry, Retries};
 use running::{Identity, Running};
-use send::{ConnectedEndpoint, Shipment, TransferCounters, TransferFailure};
+use send::{ConnectedEndpoint, Shipment, TransferCounters, TransferFailure, full_disk, is_of_full_disk};
 use verify::{PartialImage, partial_images, present, remove, remove_unnamed, verify};
 
-/// What was changed under us is planned so often anew.
-const PLANS: usize = 3;
 /// How long to wait for what loads that were cut off may still bring, and how often to look.
 const LATE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
@@ -416,68 +417,61 @@ impl Route<'_> {
         counters: &Arc<TransferCounters>,
         identity: &Identity,
     ) -> Result<Arrived> {
-        let (mut plans, mut careful) = (0, false);
-        let mut patience = Patience::default();
+        let mut retries = Retries::default();
         loop {
             let before = counters.layers.load(Ordering::Relaxed);
+            let careful = retries.is_careful();
             let failure = match self.attempt(wanted, source, dest, counters, careful, identity).await {
                 Ok(arrived) => return Ok(arrived),
                 Err(failure) => failure,
             };
-            if counters.layers.load(Ordering::Relaxed) > before {
-                patience.renew();
-            }
-            match failure {
-                TransferFailure::Final(error) => return Err(self.with_partial_images(error, dest, identity).await),
-                TransferFailure::Misread(_) if !careful => careful = true,
-                TransferFailure::Misread(error) => return Err(self.with_partial_images(error, dest, identity).await),
-                TransferFailure::Changed(error) => {
-                    plans += 1;
-                    careful = true;
-                    if plans == PLANS {
-                        return Err(self.with_partial_images(error, dest, identity).await);
-                    }
-                }
-                TransferFailure::Lost(error) => {
-                    let printer = &self.context.printer;
-                    printer.warning(&format!(
-                        "the link was cut ({}); trying again: {}",
-                        error.with_causes(),
-                        kept_of(counters.layers.load(Ordering::Relaxed), &self.to.name)
-                    ));
-                    let mut is_said = false;
-                    let waiting = |seconds| {
-                        if std::mem::replace(&mut is_said, true) {
-                            printer.note(&format!("waiting for the link: {seconds} s more, Ctrl-C ends it"));
-                        }
-                    };
-                    match patience.mended(error, async || self.connect().await, waiting).await {
-                        Ok((new_source, new_dest)) => {
-                            (*source, *dest) = (new_source, new_dest);
-                            self.wait_for_late(dest, counters).await;
-                        }
-                        Err(exhausted) => {
-                            // An engine that has all of a load finishes it, though nobody hears of it.
-                            if counters.layers.load(Ordering::Relaxed) > 0 || !counters.take_unanswered().is_empty() {
-                                self.kept_warning();
-                            }
-                            let Exhausted { lost, refused } = *exhausted;
-                            // It answers, and refuses: it says more of what happened than the cut did. An engine whose
-                            // disk is full may close a connection before its reason is read.
-                            return Err(match refused {
-                                None => lost,
-                                Some(again) if again.with_causes().contains("no space left") => {
-                                    Error::failed(format!("the disk of {} is full", self.to.name))
-                                        .because(again)
-                                        .hint("make room there: docker system prune")
-                                }
-                                Some(again) => again,
-                            });
-                        }
-                    }
+            let has_progress = counters.layers.load(Ordering::Relaxed) > before;
+            match retries.after(failure, has_progress) {
+                NextTry::Now => {}
+                NextTry::Never(error) => return Err(self.with_partial_images(error, dest, identity).await),
+                NextTry::WhenBack(lost) => {
+                    (*source, *dest) = self.reconnect(lost, &mut retries, counters).await?;
+                    self.wait_for_late(dest, counters).await;
                 }
             }
         }
+    }
+
+    /// Waits for a link that was lost, and says so.
+    async fn reconnect(
+        &self,
+        lost: Error,
+        retries: &mut Retries,
+        counters: &TransferCounters,
+    ) -> Result<(ConnectedEndpoint, ConnectedEndpoint)> {
+        let printer = &self.context.printer;
+        printer.warning(&format!(
+            "the link was cut ({}); trying again: {}",
+            lost.with_causes(),
+            kept_of(counters.layers.load(Ordering::Relaxed), &self.to.name)
+        ));
+        let mut is_said = false;
+        let waiting = |seconds| {
+            if std::mem::replace(&mut is_said, true) {
+                printer.note(&format!("waiting for the link: {seconds} s more, Ctrl-C ends it"));
+            }
+        };
+        let exhausted = match retries.reconnect(lost, async || self.connect().await, waiting).await {
+            Ok(ends) => return Ok(ends),
+            Err(exhausted) => exhausted,
+        };
+        // An engine that has all of a load finishes it, though nobody hears of it.
+        if counters.layers.load(Ordering::Relaxed) > 0 || !counters.take_unanswered().is_empty() {
+            self.kept_warning();
+        }
+        let Exhausted { lost, refused } = *exhausted;
+        // It answers, and refuses: it says more of what happened than the cut did. An engine whose disk is full may
+        // close a connection before its reason is read.
+        Err(match refused {
+            None => lost,
+            Some(again) if is_of_full_disk(&again.with_causes()) => full_disk(&self.to.name, again),
+            Some(again) => again,
+        })
     }
 
     async fn attempt(
@@ -550,14 +544,12 @@ impl Route<'_> {
         shipment.bars.finish();
         let documents = sent?;
         if let Err(error) = verify(&shipment, &documents).await {
+            let failure = TransferFailure::or_changed(error);
             // It has no name, and whoever gave it one meanwhile keeps it.
-            if !inventory.has_blob(&documents.id) && error.class() != Class::Unreachable {
+            if matches!(failure, TransferFailure::Changed(_)) && !inventory.has_blob(&documents.id) {
                 let _ = remove_unnamed(&dest.engine, &documents.id).await;
             }
-            return Err(match error.class() {
-                Class::Unreachable => TransferFailure::Lost(error),
-                _ => TransferFailure::Changed(error),
-            });
+            return Err(failure);
         }
         self.name(&shipment.image, &documents.id, dest).await?;
         self.forget_partial_images(&shipment.image.id, dest, identity).await?;
@@ -573,11 +565,8 @@ impl Route<'_> {
         let Some(name) = &image.name else { return Ok(()) };
         image_store::tag(&dest.engine, id, name)
             .await
-            .map_err(|error| match error.class() {
-                // It had no name for a moment, and may have been taken for unused.
-                Class::Failed => TransferFailure::Changed(error),
-                _ => TransferFailure::of(error),
-            })?;
+            // It had no name for a moment, and may have been taken for unused.
+            .map_err(TransferFailure::or_changed)?;
         match has_name(image, id, dest).await? {
             true => Ok(()),
             false => Err(TransferFailure::Changed(Error::failed(format!(
@@ -619,11 +608,9 @@ impl Route<'_> {
             )
             .await
         };
-        match removed.await {
-            Ok(()) => Ok(()),
-            Err(error) if error.class() == Class::Unreachable => Err(TransferFailure::Lost(error)),
-            // The image is there, and whole.
-            Err(error) => {
+        match removed.await.map_err(TransferFailure::of) {
+            Err(TransferFailure::Final(error)) => {
+                // The image is there, and whole.
                 self.context.printer.warning(&format!(
                     "what kept the layers on {} is still there ({error}): transfer-image --abort {}",
                     self.to.name,
@@ -631,6 +618,7 @@ impl Route<'_> {
                 ));
                 Ok(())
             }
+            removed => removed,
         }
     }
 
@@ -679,7 +667,7 @@ impl Route<'_> {
     }
 
     fn sending(&self) -> std::sync::MutexGuard<'_, Option<Digest>> {
-        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.sending)
     }
 
     /// Bytes that are free at the destination; `None` where nobody can look.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bollard::models::SystemInfo;
@@ -29,6 +29,7 @@ use crate::docker::images::manifest::{Descriptor, Digest, LAYER, Platform};
 use crate::docker::images::unpacking;
 use crate::error::{Class, Error, Result};
 use crate::output::progress::bars::{Bar, Bars};
+use dock_client::mutex::lock;
 
 /// Layers that are read at a time, where they can be read one by one: the next are on their way while one is unpacked, and on
 /// a long fat link, of which one of ssh's channels uses a part (2 MB for each round trip), they go side by side.
@@ -60,6 +61,14 @@ impl TransferFailure {
         match error.class() {
             Class::Unreachable => Self::Lost(error),
             _ => Self::Final(error),
+        }
+    }
+
+    /// An error of a call to an engine that may have come of a change at the destination.
+    pub fn or_changed(error: Error) -> Self {
+        match error.class() {
+            Class::Failed => Self::Changed(error),
+            _ => Self::of(error),
         }
     }
 }
@@ -104,7 +113,7 @@ impl TransferCounters {
     }
 
     fn lock_unanswered(&self) -> std::sync::MutexGuard<'_, Vec<Digest>> {
-        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.unanswered)
     }
 
     fn answered(&self, image: &Digest) {
@@ -172,7 +181,7 @@ impl Shipment {
     }
 
     fn placed(&self) -> std::sync::MutexGuard<'_, HashMap<(usize, usize), Descriptor>> {
-        self.placed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.placed)
     }
 
     fn is_classic(&self) -> bool {
@@ -544,17 +553,27 @@ impl Shipment {
         let at = &self.dest.engine.choice().endpoint;
         match error {
             LoadError::Lost(error) => TransferFailure::of(error),
-            LoadError::Refused(message) if message.contains("no space left") => TransferFailure::Final(
-                Error::failed(format!("the disk of the engine at {at} is full"))
-                    .because(Error::failed(message))
-                    .hint("make room there: docker system prune"),
-            ),
+            LoadError::Refused(message) if is_of_full_disk(&message) => {
+                TransferFailure::Final(full_disk(&format!("the engine at {at}"), Error::failed(message)))
+            }
             // Layers that were there when the plan was made may have been removed.
             LoadError::Refused(message) => TransferFailure::Changed(
                 Error::failed(format!("the engine at {at} does not take the image")).because(Error::failed(message)),
             ),
         }
     }
+}
+
+/// Whether an engine's message says that its disk is full.
+pub fn is_of_full_disk(message: &str) -> bool {
+    message.contains("no space left")
+}
+
+/// The disk of an engine is full.
+pub fn full_disk(place: &str, cause: Error) -> Error {
+    Error::failed(format!("the disk of {place} is full"))
+        .because(cause)
+        .hint("make room there: docker system prune")
 }
 
 /// Where the layers of one archive go.

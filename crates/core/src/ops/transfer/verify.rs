@@ -10,7 +10,7 @@ use super::config_of;
 use super::manifests::{HOST_LABEL, ID_LABEL, MACHINE_LABEL, Manifests, PARTIAL_LABEL, USER_LABEL};
 use super::plan::Plan;
 use super::send::{ConnectedEndpoint, Shipment};
-use crate::docker::connect::engine::Engine;
+use crate::docker::connect::engine::{Engine, found};
 use crate::docker::images::image;
 use crate::docker::images::image_store::{self, Inventory, Store, StoredImage};
 use crate::docker::images::manifest::Digest;
@@ -78,11 +78,9 @@ pub async fn verify(shipment: &Shipment, documents: &Manifests) -> Result<()> {
     let engine = &shipment.dest.engine;
     let at = &engine.choice().endpoint;
     let broken = |what: String| Error::failed(format!("the image did not arrive whole at {at}: {what}"));
-    let inspected = match engine.docker().inspect_image(documents.id.as_str()).await {
-        Ok(inspected) => inspected,
-        Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
-            return Err(broken("it is not there".to_owned()));
-        }
+    let inspected = match found(engine.docker().inspect_image(documents.id.as_str()).await) {
+        Ok(Some(inspected)) => inspected,
+        Ok(None) => return Err(broken("it is not there".to_owned())),
         Err(cause) => return Err(engine.error(documents.id.short(), cause)),
     };
     if inspected.id.as_deref() != Some(documents.id.as_str()) {
@@ -218,8 +216,8 @@ async fn remove_one(engine: &Engine, image: &Digest) -> Result<()> {
     }
     // The layers of the longest chain are the others', too.
     let options = RemoveImageOptionsBuilder::new().noprune(true).build();
-    match engine.docker().remove_image(&name, Some(options), None).await {
-        Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+    match found(engine.docker().remove_image(&name, Some(options), None).await) {
+        Ok(_) => Ok(()),
         Err(cause) => Err(engine.error(image.short(), cause)),
     }
 }

@@ -1,6 +1,6 @@
 //! Progress of bytes: a row for each part and one for all on a terminal; elsewhere, a line for each part that is done.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
@@ -8,6 +8,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::super::{Printer, size, visible};
 use super::{FIRST_LOOK, Row, View, ViewGuard, clock, cut, left, shortened};
+use dock_client::mutex::lock;
 
 /// Before that, a rate means nothing, and the time left even less.
 const FIRST_RATE: Duration = Duration::from_secs(1);
@@ -143,7 +144,7 @@ impl Bars {
 
     /// Removes the rows.
     pub fn finish(&self) {
-        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let shown = lock(&self.shown).take();
         drop(shown);
     }
 }
@@ -182,7 +183,7 @@ impl Drop for Bar {
 
 impl Moving {
     fn amounts(&self) -> MutexGuard<'_, Amounts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

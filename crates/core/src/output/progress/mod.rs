@@ -25,6 +25,7 @@ use std::time::Duration;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::{COLOURS, RESET, Style};
+use dock_client::mutex::lock;
 
 /// How often the rows are painted again.
 const TICK: Duration = Duration::from_millis(100);
@@ -141,7 +142,7 @@ impl Screen {
 
     fn state(&self) -> MutexGuard<'_, ScreenState> {
         // At worst, a view that panicked has left its rows.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 
     /// Shows a view below those that are shown.
@@ -226,7 +227,7 @@ impl Drop for ViewGuard {
 /// Paints until no view is left.
 fn tick(shared: &Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
-        let state = shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&shared.state);
         let waiting = shared.ended.wait_timeout(state, TICK);
         let (mut state, _) = waiting.unwrap_or_else(PoisonError::into_inner);
         if state.views.is_empty() {

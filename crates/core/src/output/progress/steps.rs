@@ -4,11 +4,12 @@
 //! Elsewhere each event is a plain line: `#5 [2/3] RUN make`, `#5 1.234 output`, `#5 DONE 1.5s`.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::super::{Printer, Style, size, visible};
 use super::{Row, View, ViewGuard as OnScreen, clock, fit, shortened as cut_short};
+use dock_client::mutex::lock;
 
 /// Lines of output shown under a step that runs.
 const TAIL: usize = 4;
@@ -193,7 +194,7 @@ impl Steps {
 
 impl Told {
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::io::Read;
 
-use super::{Session, nonce, read_listing, whole_listing};
+use super::records::{read_listing, whole_listing};
+use super::{Session, nonce};
 use crate::error::{Error, Result};
 use crate::sync::remote::{Shell, broken, call, feed_nothing, feed_paths};
 use crate::sync::trash::{self, Restored, Version};
@@ -16,15 +17,15 @@ impl<S: Shell> Session<S> {
     /// A dock that can't be reached, a workspace that is not there or is somebody else's, a list that is refused.
     pub async fn kept_there(&mut self) -> Result<Vec<Version>> {
         self.look(false).await?;
-        if !self.far.exists {
+        if !self.workspace.exists {
             return Err(Error::failed(format!(
                 "there is no workspace {} on dock {:?}",
-                self.far.workspace, self.target.moniker
+                self.workspace.path, self.target.moniker
             ))
             .hint("sync-up makes it; nothing is kept where nothing was synced"));
         }
         let (workspace, id) = self.in_workspace();
-        let gzip = self.far.gzip;
+        let gzip = self.workspace.gzip;
         let arguments = [
             workspace.as_str(),
             &id,

@@ -1,6 +1,6 @@
-//! What OpenSSH's client asks the person: PINs, passphrases, codes, a touch. It asks by a program that it starts
-//! (SSH_ASKPASS): ours, which passes the question to the agent over a private socket, and the agent asks the person at the
-//! terminal of the command that waits.
+//! What OpenSSH's client asks the user: PINs, passphrases, codes, a touch. It asks through a program that it starts
+//! (SSH_ASKPASS): ours, which passes the question to the agent over a private socket, and the agent asks the user at
+//! the terminal of the command that waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -10,32 +10,33 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use dock_link::transport::{Asker, Question, QuestionKind};
 use zeroize::Zeroizing;
 
 use super::super::auth::Memory;
+use dock_client::mutex::lock;
 
-/// Names the socket to our program when it is started to ask.
+/// Names the socket for our program when it is started to ask.
 pub(super) const SOCKET: &str = "DOCKERUTILS_ASKPASS_SOCKET";
-/// What OpenSSH wants of the person: an answer where it is not set, `confirm` for yes or no, `none` for no answer at all.
+/// What OpenSSH wants from the user: an answer if it is not set, `confirm` for yes or no, `none` for no answer at all.
 const PROMPT_KIND: &str = "SSH_ASKPASS_PROMPT";
-/// The longest question.
+/// The longest question, in bytes.
 const LONGEST: u64 = 64 * 1024;
-/// Since this version OpenSSH's client puts `(user@host) ` before what a server asks.
+/// From this version on, OpenSSH's client puts `(user@host) ` before the questions of a server.
 const MARKED_SINCE: (u32, u32) = (8, 5);
-/// What is before an answer. An answer that does not come has nothing.
+/// Precedes an answer. If there is no answer, nothing is sent.
 const ANSWERED: u8 = b'+';
 
-/// Whether this process was started to ask, and if so, asks: the code it is to end with.
+/// Asks, if this process was started to ask; returns the exit code for it then.
 pub fn if_asked() -> Option<ExitCode> {
     let socket = std::env::var_os(SOCKET)?;
     let question = std::env::args_os().nth(1).unwrap_or_default();
     Some(match pass_on(Path::new(&socket), &question) {
         Ok(true) => ExitCode::SUCCESS,
-        // OpenSSH takes any other code for "nobody answers".
+        // OpenSSH takes any other code for "no answer".
         Ok(false) | Err(_) => ExitCode::FAILURE,
     })
 }
@@ -77,11 +78,11 @@ pub(super) struct AskpassServer {
 
 struct AskpassContext {
     asker: Arc<dyn Asker>,
-    /// What is known from earlier logins.
+    /// The answers from earlier logins.
     known: BTreeMap<String, Zeroizing<String>>,
-    /// Nobody is to be asked (BatchMode).
+    /// The user is not to be asked (BatchMode).
     batch: bool,
-    /// Whether the client marks what the server asks.
+    /// Whether the client marks the questions of a server.
     marks: bool,
     state: Mutex<AskpassAnswers>,
     over: AtomicBool,
@@ -89,9 +90,9 @@ struct AskpassContext {
 
 #[derive(Default)]
 struct AskpassAnswers {
-    /// What was asked in this login. What is asked again was answered wrong.
+    /// The questions of this login. If one is asked again, its answer was wrong.
     asked: BTreeSet<String>,
-    /// What was answered last, to which question.
+    /// The last answer to each question.
     answers: BTreeMap<String, Zeroizing<String>>,
     /// The host whose key was asked about, and was not accepted.
     unaccepted: Option<String>,
@@ -99,7 +100,7 @@ struct AskpassAnswers {
 
 impl AskpassContext {
     fn state(&self) -> MutexGuard<'_, AskpassAnswers> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn serve(&self, mut stream: UnixStream) -> io::Result<()> {
@@ -134,7 +135,7 @@ impl AskpassContext {
             return None;
         }
         let prompt = match kind {
-            // It is over when the key was touched; the line that may be typed meanwhile is for nobody.
+            // The prompt is over when the key was touched; a line that is typed meanwhile is ignored.
             note if note == PromptKind::Note as u8 => format!("{question}: touch it "),
             confirm if confirm == PromptKind::Confirm as u8 => format!("{question} (yes/no) "),
             _ => question.clone(),
@@ -161,8 +162,8 @@ impl AskpassContext {
     }
 }
 
-/// Whether it is about the key of a host that is not known. That comes before anything that a server may ask in words of its own,
-/// and what follows it is no secret.
+/// Whether the question is about an unknown host key. That comes before any question that a server may word itself, and
+/// the answer is no secret.
 fn is_of_host(question: &str) -> bool {
     unknown_host(question).is_some() || question.starts_with("Please type 'yes'")
 }
@@ -173,9 +174,9 @@ fn unknown_host(question: &str) -> Option<&str> {
     host.split([' ', '\'']).next()
 }
 
-/// Whether an answer is kept for the next login: only that to a question which OpenSSH's client asks of itself. A server
-/// words its own questions (keyboard-interactive) as it likes. Clients since 8.5 put `(user@host) ` before those; an older
-/// client shows them bare, so one that is not known to be newer has nothing kept for it.
+/// Whether an answer is kept for the next login: only if OpenSSH's client itself asks the question. A server words its
+/// own questions (keyboard-interactive) as it likes. Clients since 8.5 put `(user@host) ` before those; an older client
+/// shows them bare, so nothing is kept for a client that is not known to be newer.
 fn is_lasting(question: &str, marks_server_questions: bool) -> bool {
     let question = question.to_ascii_lowercase();
     let is_of_a_key = ["enter pin for ", "enter passphrase for "]
@@ -185,7 +186,8 @@ fn is_lasting(question: &str, marks_server_questions: bool) -> bool {
     marks_server_questions && (is_of_a_key || is_password)
 }
 
-/// Whether OpenSSH's client of this version (`OpenSSH_9.2p1 ...`, as `ssh -V` says it) marks what a server asks.
+/// Whether OpenSSH's client of this version (`OpenSSH_9.2p1 ...`, as `ssh -V` prints it) marks the questions of a
+/// server.
 fn marks(version: &str) -> bool {
     let number = version
         .split_once("OpenSSH_")
@@ -200,7 +202,7 @@ fn marks(version: &str) -> bool {
 }
 
 impl AskpassServer {
-    /// Takes questions on this socket from now on; `version` is what `ssh -V` says.
+    /// Takes questions on this socket from now on; `version` is what `ssh -V` prints.
     ///
     /// # Errors
     /// When the socket can't be made.
@@ -221,7 +223,7 @@ impl AskpassServer {
             over: AtomicBool::new(false),
         });
         let serving = Arc::clone(&shared);
-        // Not waited for: a question may be open for as long as a person likes.
+        // Not joined: a question may stay open for as long as the user likes.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if serving.over.load(Ordering::Acquire) {
@@ -229,7 +231,8 @@ impl AskpassServer {
                 }
                 let Ok(stream) = stream else { continue };
                 let asked = Arc::clone(&serving);
-                // A touch is waited for while something else is asked. A program that was ended hears no answer.
+                // While the client waits for a touch, it may ask something else. The answer to a program that was ended
+                // is lost.
                 thread::spawn(move || asked.serve(stream));
             }
         });
@@ -239,8 +242,8 @@ impl AskpassServer {
         })
     }
 
-    /// Keeps what was answered for the next login, where this one succeeded. Says which host's key nobody accepted, where one was
-    /// asked about.
+    /// Keeps the answers for the next login, if this one succeeded. Returns the host whose key was asked about and not
+    /// accepted, if there is one.
     pub(super) fn close(self, memory: &Memory, succeeded: bool) -> Option<String> {
         let state = self.shared.state();
         for question in &state.asked {
@@ -256,7 +259,7 @@ impl AskpassServer {
 impl Drop for AskpassServer {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::Release);
-        // Wakes the thread that accepts, where it still can be found.
+        // Wakes the thread that accepts connections, if the socket still exists.
         let _ = UnixStream::connect(&self.socket);
     }
 }
@@ -274,7 +277,7 @@ mod tests {
             "ann@dock's password: ",
         ] {
             assert!(is_lasting(lasting, true), "{lasting}");
-            // An old client hands a server's own question on as it is.
+            // An old client hands on a server's own question as it is.
             assert!(!is_lasting(lasting, false), "{lasting}");
         }
         for other in [
@@ -298,7 +301,7 @@ mod tests {
         }
     }
 
-    /// Answers everything with a number: which question it was.
+    /// Answers each question with a number: how many there were so far.
     #[derive(Default)]
     struct Counting(Mutex<Vec<Question>>);
 
@@ -342,7 +345,7 @@ mod tests {
             (asked.len(), asked[0].kind, asked[0].echo),
             (1, QuestionKind::HostKey, true)
         );
-        // A server's own words are marked, and so are none of these.
+        // A server's own questions are marked, and so are not taken for these.
         assert!(!is_of_host("(ann@box) The authenticity of host 'x'"));
         assert!(is_of_host("Please type 'yes', 'no' or the fingerprint: "));
     }
@@ -361,7 +364,7 @@ mod tests {
         let pin = "Enter PIN for 'token': ";
         let (server, socket) = open("OpenSSH_9.2p1");
         assert_eq!(ask(&socket, PromptKind::Answer, pin).as_deref(), Some("1"));
-        // The first was wrong.
+        // The first answer was wrong.
         assert_eq!(ask(&socket, PromptKind::Answer, pin).as_deref(), Some("2"));
         assert_eq!(ask(&socket, PromptKind::Answer, "Code: ").as_deref(), Some("3"));
         assert_eq!(ask(&socket, PromptKind::Confirm, "Sure?"), None, "4 is no yes");
@@ -378,7 +381,7 @@ mod tests {
         let (server, socket) = open("OpenSSH_9.2p1");
         assert_eq!(ask(&socket, PromptKind::Answer, pin).as_deref(), Some("6"));
         server.close(&memory, true);
-        // What asks may be the server, by way of an old client.
+        // The question may come from the server, through an old client.
         let (_server, socket) = open("OpenSSH_8.0p1");
         assert_eq!(ask(&socket, PromptKind::Answer, pin).as_deref(), Some("7"));
         assert!(

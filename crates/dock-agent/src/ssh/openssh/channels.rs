@@ -1,8 +1,8 @@
-//! The channels of a session that OpenSSH's client holds: the connection protocol of ssh (RFC 4254), in the clear, over the
-//! client's control socket. The client encrypts, and puts its own numbers of channels in the place of ours (`ssh -O proxy`,
+//! The channels of a session that OpenSSH's client holds: the connection protocol of ssh (RFC 4254), in the clear, over
+//! the client's control socket. The client encrypts, and replaces our channel numbers with its own (`ssh -O proxy`,
 //! PROTOCOL.mux of OpenSSH).
 //!
-//! One thread speaks it, as with libssh2, and hands out the same ends.
+//! One thread speaks it, as with libssh2, and hands out the same kind of ends.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
@@ -41,24 +41,24 @@ const STDERR: u32 = 1;
 
 /// The receive window of most channels.
 const WINDOW: u32 = 2 * 1024 * 1024;
-/// That of a channel that has brought [`BULK`] bytes.
+/// The receive window of a channel that has brought [`BULK`] bytes.
 const BULK_WINDOW: u32 = 10 * 1024 * 1024;
-/// From so many bytes on, a channel carries bulk.
+/// A channel that has brought more bytes than this carries bulk.
 const BULK: u64 = 1024 * 1024;
 /// The largest packet in either direction: what OpenSSH takes.
 const PACKET: u32 = 32 * 1024;
-/// How many packets a channel sends before it is the others' turn.
+/// How many packets a channel sends before it is the turn of the others.
 const PACKETS: usize = 8;
-/// So many bytes may wait for the client; it sends no faster than the network.
+/// How many bytes may wait for the client; it sends no faster than the network.
 const OUTGOING: usize = 1024 * 1024;
-/// What is read from the client at once.
+/// How many bytes are read from the client at once.
 const READ: usize = 256 * 1024;
-/// No message of the client's is longer.
+/// The longest message of the client, in bytes.
 const MESSAGE: usize = 512 * 1024;
-/// How long a channel may take to open before nobody waits for it any more.
+/// How long a channel may still take to open when its caller has gone.
 const GIVEN_UP: Duration = Duration::from_secs(600);
 
-/// What is asked for on a channel, of which the answer is awaited.
+/// The request on a channel whose answer is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ChannelRequest {
     Channel,
@@ -74,35 +74,35 @@ struct Opening {
     asked: ChannelRequest,
 }
 
-/// A channel, from its opening to both sides' farewell.
+/// A channel, from its opening until both sides have closed it.
 struct Channel {
     opening: Option<Opening>,
-    /// The far side's number for it.
+    /// The remote side's number for it.
     remote: u32,
-    /// How many bytes the far side takes now.
+    /// How many bytes the remote side takes now.
     window: u32,
     /// How many bytes it takes in one packet.
     packet: u32,
-    /// How many bytes it may still send.
+    /// How many bytes the remote side may still send.
     granted: u32,
     flows: Option<Flows>,
     /// We have closed it: nothing more is sent.
     closed: bool,
-    /// The far side has.
+    /// The remote side has closed it.
     far_closed: bool,
 }
 
-/// The near ends of a channel that was handed out.
+/// The local ends of a channel that was handed out.
 struct Flows {
     stdout: Flow,
     stderr: Option<Flow>,
     exit: Option<oneshot::Sender<Exit>>,
-    /// What the far side said of its command's end.
+    /// How the command ended, as the remote side reported.
     ended: Option<Exit>,
-    /// The near side sends no more.
+    /// The local side sends no more.
     near_ended: bool,
     eof_sent: bool,
-    /// Nobody wants any part of it any more.
+    /// No part of it is needed any more.
     unwanted: bool,
 }
 
@@ -157,12 +157,12 @@ pub(in super::super) struct Loop {
     /// The inbox has woken the thread.
     roused: bool,
     channels: BTreeMap<u32, Channel>,
-    /// The number of the next channel. The handle's numbers are the same.
+    /// The number of the next channel. The handle uses the same numbers.
     next: u32,
     incoming: Vec<u8>,
     outgoing: VecDeque<u8>,
     scratch: Vec<u8>,
-    /// Who waits for a sign of life, and since when.
+    /// The callers that wait for a sign of life, and since when.
     waiting: Vec<(Instant, OpenReply)>,
     stopping: bool,
 }
@@ -188,7 +188,7 @@ impl Loop {
         }
     }
 
-    /// Carries bytes until the session is lost or not wanted any more.
+    /// Carries bytes until the session is lost or not needed any more.
     pub(in super::super) fn run(mut self) {
         let reason = loop {
             match self.turn() {
@@ -201,11 +201,11 @@ impl Loop {
                 }
             }
         };
-        // First the reason: who is woken by an end of file asks for it.
+        // First the reason: a reader that is woken by an end of file asks for it.
         self.inbox.fate.send_replace(Some(reason.clone()));
         for channel in std::mem::take(&mut self.channels).into_values() {
             if let Some(opening) = channel.opening {
-                // Nobody may wait for it any more.
+                // The caller may have gone.
                 let _ = opening.reply.send(Err(OpenError::Lost(reason.clone())));
             }
         }
@@ -229,7 +229,7 @@ impl Loop {
         if std::mem::take(&mut self.roused) {
             self.inbox.rest();
         }
-        // After that: a command that comes now wakes the thread again.
+        // After that, so that a command that comes now wakes the thread again.
         while let Some(command) = self.inbox.next() {
             match command {
                 SessionCommand::Open(open, reply) => self.open(open, reply)?,
@@ -272,7 +272,7 @@ impl Loop {
     }
 
     fn open(&mut self, open: Open, reply: OpenReply) -> Result<(), Lost> {
-        // Numbers of channels that are still there are not given again.
+        // Numbers of channels that still exist are not reused.
         while self.channels.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
         }
@@ -281,8 +281,8 @@ impl Loop {
         let kind = match &open {
             Open::Socket(_) => "direct-streamlocal@openssh.com",
             Open::Tcp(..) => "direct-tcpip",
-            // A session that runs nothing is a sign of life. One that is refused is, too; but OpenSSH's client keeps a
-            // little of each refused channel for ever, and so a channel of a kind that nobody has is none.
+            // A session that runs nothing is a sign of life. A refusal would be one, too; but OpenSSH's client keeps a
+            // little memory of each refused channel for ever, so a channel of an unknown type can't be used for that.
             Open::Exec { .. } | Open::Ping => "session",
         };
         let message = MessageWriter::packet(OPEN)
@@ -319,7 +319,7 @@ impl Loop {
         Ok(())
     }
 
-    /// Reads what the client has, and acts on it.
+    /// Reads what the client has sent, and acts on it.
     fn receive(&mut self) -> Result<(), Lost> {
         match self.socket.read(&mut self.scratch) {
             Ok(0) => return Err(Lost("OpenSSH's client has ended".to_owned())),
@@ -327,7 +327,7 @@ impl Loop {
                 let came = self.scratch.get(..count).unwrap_or_default();
                 self.incoming.extend_from_slice(came);
                 for (since, reply) in self.waiting.drain(..) {
-                    // Nobody may wait for it any more.
+                    // The caller may have gone.
                     let _ = reply.send(Ok(Opened::Pong(since.elapsed())));
                 }
             }
@@ -352,14 +352,14 @@ impl Loop {
         Ok(())
     }
 
-    /// One packet of the far side.
+    /// Handles one packet of the remote side.
     fn hear(&mut self, mut fields: MessageReader<'_>) -> Result<(), Lost> {
         let nonsense = || Lost("OpenSSH's client passed on nonsense".to_owned());
         let _padding = fields.byte();
         let kind = fields.byte().ok_or_else(nonsense)?;
         let number = fields.number().ok_or_else(nonsense)?;
         let Some(mut channel) = self.channels.remove(&number) else {
-            // The last words on a channel that is over.
+            // A last message on a channel that is over.
             return Ok(());
         };
         let understood = match kind {
@@ -369,7 +369,7 @@ impl Loop {
                 if let Some(opening) = channel.opening.take() {
                     let _ = opening.reply.send(refused(&opening.open, opening.since, reason, text));
                 }
-                // It never was.
+                // The channel was never open.
                 return Ok(());
             }
             WINDOW_ADJUST => fields
@@ -419,7 +419,7 @@ impl Loop {
         Some(())
     }
 
-    /// Asks for what an opened session needs next: a terminal, then its command.
+    /// Sends the next request that an opened session needs: a terminal, then its command.
     fn ask(&mut self, channel: &mut Channel) {
         let Some(opening) = &mut channel.opening else { return };
         let Open::Exec { line, pty } = &opening.open else {
@@ -434,7 +434,7 @@ impl Loop {
         let message = match (pty, line) {
             (Some(Pty { term, size }), _) if opening.asked == ChannelRequest::Channel => {
                 opening.asked = ChannelRequest::Terminal;
-                // No modes: those of the far side's system.
+                // No modes: the remote system's defaults.
                 sized(request("pty-req").string(term), *size).string([0_u8])
             }
             (_, Some(line)) => {
@@ -464,14 +464,14 @@ impl Loop {
         self.close(channel);
     }
 
-    /// What the far side asks for on a channel; of that, only how a command ended is of interest.
+    /// Handles a request of the remote side on a channel; only how a command ended is of interest.
     fn requested(&mut self, channel: &mut Channel, mut fields: MessageReader<'_>) -> Option<()> {
         let name = fields.string()?;
         let wants_answer = fields.byte()? != 0;
         if let Some(flows) = &mut channel.flows {
             match name {
                 b"exit-status" => {
-                    // What does not fit into a byte is no exit code of any system that we reach.
+                    // What does not fit into a byte is not an exit code of any system that we reach.
                     let code = u8::try_from(fields.number()? & 0xff).unwrap_or(255);
                     flows.ended = Some(Exit::Code(code));
                 }
@@ -486,7 +486,7 @@ impl Loop {
         Some(())
     }
 
-    /// Gives the ends of a channel to who asked for it.
+    /// Gives the ends of a channel to the caller that asked for it.
     fn hand_out(&mut self, channel: &mut Channel, number: u32) {
         let Some(opening) = channel.opening.take() else { return };
         let made = Flow::new().and_then(|stdout| match &opening.open {
@@ -532,7 +532,7 @@ impl Loop {
             unwanted: false,
         };
         if opening.reply.send(Ok(Opened::Channel(ends))).is_err() {
-            // Nobody waits for it any more. What it prints is thrown away.
+            // The caller has gone. The output is thrown away.
             for part in [ChannelPart::Stream, ChannelPart::Stderr] {
                 flows.drop_part(part);
             }
@@ -547,7 +547,7 @@ impl Loop {
         }
     }
 
-    /// Moves a channel's bytes on, both ways, and sees whether it is over.
+    /// Moves a channel's bytes on, in both directions, and checks whether it is over.
     fn tend(&mut self, number: u32) {
         let Some(mut channel) = self.channels.remove(&number) else {
             return;
@@ -565,7 +565,7 @@ impl Loop {
         }
     }
 
-    /// Lets the far side send more, as far as what it sent was taken.
+    /// Lets the remote side send more, as far as its earlier bytes were taken.
     fn widen(&mut self, channel: &mut Channel) {
         let Some(flows) = channel
             .flows
@@ -585,7 +585,7 @@ impl Loop {
         }
     }
 
-    /// Sends what the near side has.
+    /// Sends what the local side has.
     fn take_near(&mut self, channel: &mut Channel) {
         for _ in 0..PACKETS {
             if !channel.wants_near() || self.outgoing.len() > OUTGOING {
@@ -619,19 +619,19 @@ impl Loop {
         }
     }
 
-    /// Ends what is over; false when both sides have taken leave of the channel.
+    /// Closes the channel if it is over; false when both sides have closed it.
     fn settle(&mut self, channel: &mut Channel) -> bool {
         if let Some(flows) = &mut channel.flows {
             let is_over = match flows.exit {
-                // How the command ended comes before the farewell.
+                // The remote side reports how the command ended before it closes the channel.
                 Some(_) => channel.far_closed,
-                // A stream whose both directions ended is over, whether or not the far side says so.
+                // A stream whose both directions ended is over, even if the remote side does not close it.
                 None => channel.far_closed || flows.eof_sent,
             };
             let is_over = (is_over && flows.all_delivered()) || flows.unwanted;
             if is_over {
                 if let Some(exit) = flows.exit.take() {
-                    // Nobody may want to know.
+                    // The receiver may have gone.
                     let _ = exit.send(flows.ended.take().unwrap_or(Exit::Code(255)));
                 }
                 self.close(channel);
@@ -659,7 +659,7 @@ impl Loop {
                 Ok(count) => drop(self.outgoing.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                // What it said before is still to be read; there its end is seen.
+                // What the client sent before is still to be read; then its end is seen.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     self.outgoing.clear();
                 }
@@ -682,7 +682,8 @@ impl Loop {
             let mut near = PollFlags::empty();
             near.set(PollFlags::IN, has_room && channel.wants_near());
             near.set(PollFlags::OUT, flows.stdout.is_blocked());
-            // An end of which nothing is awaited is left out: poll would report for ever that its peer is gone.
+            // An end for which nothing is awaited is left out: otherwise poll would report for ever that its peer is
+            // gone.
             if !near.is_empty() {
                 fds.push(PollFd::from_borrowed_fd(flows.stdout.local.as_fd(), near));
             }
@@ -700,9 +701,9 @@ impl Loop {
     }
 }
 
-/// Bytes of the far side, for the reader.
+/// Takes bytes of the remote side for the reader.
 fn came(channel: &mut Channel, bytes: &[u8], is_stderr: bool) -> Option<()> {
-    // Who sends more than it may (RFC 4254, 5.2) would have us keep any amount of it.
+    // A peer that sends more than it may (RFC 4254, 5.2) would make us keep any amount of it.
     channel.granted = channel.granted.checked_sub(u32::try_from(bytes.len()).ok()?)?;
     let Some(flows) = &mut channel.flows else {
         return Some(());
@@ -713,14 +714,14 @@ fn came(channel: &mut Channel, bytes: &[u8], is_stderr: bool) -> Option<()> {
         (false, _) => &mut flows.stdout,
     };
     flow.count += bytes.len() as u64;
-    // Behind an end nothing comes, and to nobody nothing is given.
+    // Bytes after an end, or for a reader that has gone, are dropped.
     if !flow.ended && !flow.discarded {
         flow.add(bytes);
     }
     Some(())
 }
 
-/// The far side sends no more.
+/// The remote side sends no more.
 fn end(channel: &mut Channel) {
     if let Some(flows) = &mut channel.flows {
         for flow in flows.all() {
@@ -737,13 +738,13 @@ fn sized(message: MessageWriter, size: Size) -> MessageWriter {
         .number(0)
 }
 
-/// The answer to who asked for a channel that the far side does not open.
+/// The answer for a caller whose channel the remote side does not open.
 fn refused(open: &Open, since: Instant, reason: Option<u32>, text: Option<String>) -> Result<Opened, OpenError> {
     match (open, reason) {
-        // Full, and alive.
+        // A server that is full is alive.
         (Open::Ping, _) => Ok(Opened::Pong(since.elapsed())),
         (_, Some(PROHIBITED)) => Err(OpenError::Prohibited),
-        // It comes from the dock: nothing of it moves the cursor.
+        // The text comes from the dock: it must not move the cursor.
         _ => Err(OpenError::Failed(super::super::auth::printable(
             &text.unwrap_or_default(),
         ))),
@@ -790,7 +791,7 @@ mod tests {
             thread::spawn(move || opening.blocking_recv().unwrap())
         }
 
-        /// The next packet, which must be of this kind, behind its number.
+        /// The fields of the next packet, which must be of this kind.
         fn hear(&mut self, kind: u8) -> Vec<u8> {
             let mut length = [0; 4];
             self.socket.read_exact(&mut length).unwrap();
@@ -804,7 +805,7 @@ mod tests {
             self.socket.write_all(&message.framed()).unwrap();
         }
 
-        /// Opens a channel to a socket, which takes so many bytes.
+        /// Opens a channel to a socket that takes this many bytes.
         fn channel(&mut self, window: u32) -> Ends {
             let opening = self.open(Open::Socket("/s".to_owned()));
             let asked = self.hear(OPEN);
@@ -863,7 +864,7 @@ mod tests {
         assert!(far.hear(DATA).ends_with(b"567"));
         far.say(MessageWriter::packet(WINDOW_ADJUST).number(0).number(100));
         assert!(far.hear(DATA).ends_with(b"89"));
-        // Nobody wants it any more.
+        // The caller drops it.
         far.handle.notifier().drop_part(ends.id, ChannelPart::Stream);
         far.hear(EOF);
         far.hear(CLOSE);
@@ -879,7 +880,7 @@ mod tests {
         for _ in 0..sent / chunk.len() {
             far.say(MessageWriter::packet(DATA).number(0).string(&chunk));
         }
-        // Some of it lies in the pair. A channel that is opened now shows that all was heard.
+        // Some of it lies in the pair. When a channel that is opened now is confirmed, everything before it was read.
         let other = far.open(Open::Ping);
         far.hear(OPEN);
         far.say(
@@ -903,7 +904,7 @@ mod tests {
         let mut far = Far::new();
         let _ends = far.channel(5);
         let chunk = vec![7_u8; PACKET as usize];
-        // Thrice what the largest window takes.
+        // Three times what the largest window takes.
         let broke = (0..3 * BULK_WINDOW / PACKET).any(|_| {
             let message = MessageWriter::packet(DATA).number(0).string(&chunk);
             far.socket.write_all(&message.framed()).is_err()

@@ -1,10 +1,11 @@
-//! A session that the user's own OpenSSH client holds, where libssh2 cannot log in: keys in a token (PKCS11) or a security
-//! key (FIDO), GSSAPI, hostbased; or where this side cannot tell who the host is.
+//! A session that the user's own OpenSSH client holds, for logins that libssh2 cannot do: keys in a token (PKCS11) or a
+//! security key (FIDO), GSSAPI, hostbased; or if our own check cannot decide about the host's key.
 //!
-//! `ssh -M` logs in, and asks what it must by way of [`ask`]; the host key is OpenSSH's to check, by whatever it knows hosts by
-//! (certificates, KnownHostsCommand, the domain name system), and the person's to accept where it is new. Then it listens on a control socket in a private directory, which is taken as soon as it is there: one
-//! connection carries all channels ([`channels`]), and the directory is removed. The client lives as long as that connection,
-//! and so never longer than the agent.
+//! `ssh -M` logs in, and asks its questions through [`ask`]; OpenSSH checks the host key, with everything that it knows
+//! hosts by (certificates, KnownHostsCommand, the domain name system), and the user accepts a new one. Then it listens
+//! on a control socket in a private directory, which is used as soon as it exists: one connection carries all channels
+//! ([`channels`]), and the directory is removed. The client lives as long as that connection, and so never longer than
+//! the agent.
 
 mod ask;
 mod channels;
@@ -18,7 +19,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use dock_client::agent::paths;
 use dock_client::docks::ssh_config::StrictHostKeyChecking;
 use dock_client::env::Env;
 use dock_client::hint;
+use dock_client::mutex::lock;
 use dock_link::transport::{Asker, TransportError, TransportErrorKind};
 
 use super::connect::{Cancel, Plan};
@@ -36,10 +38,10 @@ pub use ask::if_asked;
 pub(super) use channels::Loop;
 use wire::{MessageReader, MessageWriter};
 
-/// Beside what the user's configuration says. ssh takes the first value that it is given.
+/// Options besides the user's configuration. ssh takes the first value that it is given.
 const OPTIONS: [&str; 13] = [
     "ControlPersist=no",
-    // It would ask for something that is none of the person's business now.
+    // This would ask the user about something that is not the matter now.
     "UpdateHostKeys=no",
     "VisualHostKey=no",
     "LogLevel=INFO",
@@ -53,20 +55,20 @@ const OPTIONS: [&str; 13] = [
     "Tunnel=no",
     "ControlMaster=yes",
 ];
-/// Runs on the dock until we have the control socket. sshd sends small packets without delay only after a session has run
-/// something, and the client would end, were there nothing to do.
+/// Runs on the dock until we have the control socket. sshd sends small packets without delay only after a session has
+/// run something, and the client would end if there were nothing to do.
 const PASTIME: &str = "cat >/dev/null";
-/// The control socket, seen from the directory.
+/// The control socket, relative to the directory.
 const CONTROL: &str = "c";
-/// The socket of questions.
+/// The socket for questions.
 const QUESTIONS: &str = "q";
-/// How often to look whether it is logged in.
+/// How often to check whether it is logged in.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long the client may take for an answer on its own socket.
 const ANSWER: Duration = Duration::from_secs(10);
-/// So much of what it says last is kept for the error.
+/// How many bytes of its last output are kept for the error.
 const SAID: usize = 2048;
-/// How long its last words may take after its end.
+/// How long its last output may take to arrive after its end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 const HELLO: u32 = 1;
@@ -74,7 +76,7 @@ const VERSION: u32 = 4;
 const PROXY: u32 = 0x1000_000f;
 const PROXY_READY: u32 = 0x8000_000f;
 
-/// OpenSSH's client; ended when this is dropped.
+/// OpenSSH's client; killed when this is dropped.
 pub(super) struct Master {
     child: Child,
     said: Arc<Mutex<StderrTail>>,
@@ -85,22 +87,22 @@ pub(super) struct Master {
 #[derive(Default)]
 struct StderrTail {
     bytes: VecDeque<u8>,
-    /// It can say no more.
+    /// Its output has ended.
     over: bool,
 }
 
 impl Master {
-    /// What it said last.
+    /// Its last output.
     fn said(&self) -> String {
-        // It may be about to say why it ends.
+        // It may be about to print why it ends.
         let deadline = Instant::now() + LAST_WORDS;
         loop {
-            let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            let said = lock(&self.said);
             if said.over || Instant::now() > deadline {
                 let bytes: Vec<u8> = said.bytes.iter().copied().collect();
                 let text = String::from_utf8_lossy(&bytes);
                 let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-                // Of a banner and warnings, only the end is the reason.
+                // After a banner and warnings, only the end is the reason.
                 let last = lines.len().saturating_sub(2);
                 return super::auth::printable(&lines.get(last..).unwrap_or_default().join("; "));
             }
@@ -122,7 +124,7 @@ fn listen(mut stderr: ChildStderr, said: &Mutex<StderrTail>) {
     let mut buffer = [0; 512];
     loop {
         let read = stderr.read(&mut buffer).unwrap_or(0);
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = lock(said);
         said.over = read == 0;
         said.bytes.extend(buffer.get(..read).unwrap_or_default());
         let surplus = said.bytes.len().saturating_sub(SAID);
@@ -146,12 +148,12 @@ impl Established {
     }
 }
 
-/// A private directory for as long as a login takes.
+/// A private directory that exists for as long as a login takes.
 struct Private(PathBuf);
 
 impl Private {
-    /// Makes one in the directory of the agents' sockets. Its name says whose it is, so that what a killed agent left is
-    /// found.
+    /// Makes one in the directory of the agents' sockets. Its name has the agent's process number, so that the
+    /// directory of a killed agent is found.
     fn make(env: &Env) -> io::Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let parent = paths::own_directory(env).map_err(io::Error::other)?;
@@ -165,7 +167,7 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        // Nobody could be told.
+        // There is no one to report an error to.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -178,7 +180,7 @@ fn sweep(parent: &Path) {
             .to_str()
             .and_then(|name| name.strip_prefix("login-")?.split('-').next()?.parse().ok());
         if pid.is_some_and(|pid| Holder::of(pid).is_none()) {
-            // Another agent may be at it, too.
+            // Another agent may be removing it, too.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -187,7 +189,7 @@ fn sweep(parent: &Path) {
 /// Logs in with OpenSSH's client.
 ///
 /// # Errors
-/// When there is no such client, or it gets in no more than libssh2 did.
+/// When there is no such client, or it cannot log in either.
 pub(super) fn establish(
     plan: &Plan,
     resolved: &Resolved,
@@ -206,7 +208,7 @@ pub(super) fn establish(
     let result = log_in(plan, resolved, asker.as_ref(), cancel, &private.0);
     let unaccepted = server.close(&plan.memory, result.is_ok());
     result.map_err(|error| match (unaccepted, error.kind) {
-        // Its own last words are only that the verification failed.
+        // The client's own last output only says that the verification failed.
         (Some(host), TransportErrorKind::NeedsPerson) => TransportError {
             message: format!(
                 "the host key of {} is not known, and was not accepted",
@@ -222,7 +224,7 @@ pub(super) fn establish(
     })
 }
 
-/// What the client says of its version; nothing where it does not say.
+/// The client's version, as it prints it; empty if it does not.
 fn version(resolved: &Resolved) -> String {
     let output = program("ssh", &resolved.env).arg("-V").stdin(Stdio::null()).output();
     output
@@ -276,12 +278,12 @@ fn log_in(
 fn client(plan: &Plan, resolved: &Resolved, directory: &Path) -> io::Result<Command> {
     let config = &resolved.config;
     let mut ssh = program("ssh", &resolved.env);
-    // Seen from the directory the socket has a short name: the system takes no long ones.
+    // Relative to the directory, the socket has a short name: the system does not accept long ones.
     ssh.current_dir(directory).args(["-S", CONTROL]);
     for option in OPTIONS {
         ssh.args(["-o", option]);
     }
-    // A key that has changed is refused, whatever the configuration says, as by libssh2's side.
+    // A changed key is refused, whatever the configuration says, as with libssh2.
     let strict = match config.strict {
         StrictHostKeyChecking::Yes => "yes",
         StrictHostKeyChecking::Ask => "ask",
@@ -295,12 +297,12 @@ fn client(plan: &Plan, resolved: &Resolved, directory: &Path) -> io::Result<Comm
         ssh.args(["-o", "ConnectTimeout=15"]);
     }
     identify(&mut ssh, &plan.access);
-    // A host is data: behind this, nothing is an option.
+    // A host is data: nothing after this is an option.
     ssh.args(["--", &plan.access.host, PASTIME]);
     ssh.env("SSH_ASKPASS", asking_program(plan)?)
         .env("SSH_ASKPASS_REQUIRE", "force")
         .env(ask::SOCKET, directory.join(QUESTIONS));
-    // Before OpenSSH 8.4 it was this that made it ask so.
+    // Before OpenSSH 8.4, this made it ask through the program.
     if resolved.env.non_empty("DISPLAY").is_none() {
         ssh.env("DISPLAY", ":");
     }
@@ -308,7 +310,7 @@ fn client(plan: &Plan, resolved: &Resolved, directory: &Path) -> io::Result<Comm
     Ok(ssh)
 }
 
-/// Our own program, which asks when OpenSSH starts it.
+/// Our own program, which OpenSSH starts to ask.
 fn asking_program(plan: &Plan) -> io::Result<PathBuf> {
     if let Some(program) = &plan.asking {
         return Ok(program.clone());
@@ -317,7 +319,8 @@ fn asking_program(plan: &Plan) -> io::Result<PathBuf> {
     if own.exists() {
         return Ok(own);
     }
-    // An update may have put another in its place, which asks just so. `/proc/PID/exe` is closed to what this process starts.
+    // An update may have replaced the file, and the new program asks just as well. The processes that we start can't
+    // read `/proc/PID/exe`.
     let newer = own
         .to_str()
         .and_then(|path| path.strip_suffix(" (deleted)"))
@@ -327,7 +330,7 @@ fn asking_program(plan: &Plan) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::other(format!("{} was removed", own.display())))
 }
 
-/// Makes a connection of the control socket carry packets from now on.
+/// Makes a connection to the control socket carry packets from now on.
 fn proxy(mut socket: UnixStream) -> io::Result<UnixStream> {
     socket.set_read_timeout(Some(ANSWER))?;
     socket.set_write_timeout(Some(ANSWER))?;
@@ -374,7 +377,7 @@ fn failed(resolved: &Resolved, what: &str) -> TransportError {
     }
 }
 
-/// Why the client ended, in its own words.
+/// The error for a client that ended, with its own last output.
 fn refused(resolved: &Resolved, plan: &Plan, said: &str) -> TransportError {
     let needs_person = [
         "Permission denied",
@@ -385,7 +388,7 @@ fn refused(resolved: &Resolved, plan: &Plan, said: &str) -> TransportError {
     .iter()
     .any(|part| said.contains(part));
     TransportError {
-        message: format!("OpenSSH's client does not get in to {}: {said}", resolved.name()),
+        message: format!("OpenSSH's client cannot log in to {}: {said}", resolved.name()),
         hint: Some(match said.contains("Permission denied") {
             true => hint!(
                 "let one of your keys in: ssh-copy-id {words}; which were tried, ssh -v {words} shows";

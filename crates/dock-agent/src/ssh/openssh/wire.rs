@@ -1,4 +1,4 @@
-//! Bytes of the ssh protocols: numbers in network order, and strings behind their length (RFC 4251, section 5).
+//! Bytes of the ssh protocols: numbers in network order, and strings after their length (RFC 4251, section 5).
 
 /// A message that is being written.
 #[derive(Debug, Default)]
@@ -22,20 +22,20 @@ impl MessageWriter {
 
     pub(super) fn string(mut self, value: impl AsRef<[u8]>) -> Self {
         let value = value.as_ref();
-        // Nothing here is nearly so long; what is would be cut, and the message refused.
+        // No string here is nearly that long; a longer one would be cut, and the message refused.
         let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
         self.0.extend_from_slice(&length.to_be_bytes());
         self.0.extend_from_slice(value);
         self
     }
 
-    /// The message behind its own length, as it is sent.
+    /// The message with its length before it, as it is sent.
     pub(super) fn framed(self) -> Vec<u8> {
         Self::default().string(self.0).0
     }
 }
 
-/// A message that is being read. A field that is not there is none.
+/// A message that is being read. A missing field is `None`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MessageReader<'a>(pub(super) &'a [u8]);
 
@@ -53,7 +53,7 @@ impl<'a> MessageReader<'a> {
     }
 
     pub(super) fn string(&mut self) -> Option<&'a [u8]> {
-        // One that is not there whole is left as it is: the rest of it may come.
+        // A string that is not complete is left as it is: the rest of it may come.
         let mut ahead = *self;
         let length = ahead.number()? as usize;
         let (value, rest) = ahead.0.split_at_checked(length)?;
@@ -61,7 +61,7 @@ impl<'a> MessageReader<'a> {
         Some(value)
     }
 
-    /// A string that is read by people.
+    /// A string for users to read.
     pub(super) fn text(&mut self) -> Option<String> {
         self.string().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
     }

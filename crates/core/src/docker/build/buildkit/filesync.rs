@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -27,6 +27,7 @@ use crate::docker::connect::locality::Locality;
 use build_context::Builder;
 use build_context::walk::{ContextDir, ContextEntry, FileKind as EntryKind, WalkOptions};
 use build_context::weight::{Heavy, Weights};
+use dock_client::mutex::lock;
 
 use super::DOCKERFILE;
 use super::grpc_stream::{self, Outlet};
@@ -171,25 +172,22 @@ impl Sent {
 
     /// The size of the files that the build uses of the context, in bytes, and what is heaviest among them.
     pub fn weight(&self) -> (u64, Vec<Heavy>) {
-        self.weight.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.weight).clone()
     }
 
     /// Files that changed while they were read: the first is named when a build fails of it.
     pub fn changed(&self) -> Vec<String> {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.changed).clone()
     }
 
     /// The first name that is not UTF-8: BuildKit since 0.20 or so takes none, and doesn't say which it was.
     pub fn not_utf8(&self) -> Option<String> {
-        self.not_utf8.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.not_utf8).clone()
     }
 
     fn note_name(&self, path: &[u8]) {
         if std::str::from_utf8(path).is_err() {
-            self.not_utf8
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_or_insert_with(|| path.escape_ascii().to_string());
+            lock(&self.not_utf8).get_or_insert_with(|| path.escape_ascii().to_string());
         }
     }
 }
@@ -447,7 +445,7 @@ impl Sender {
     }
 
     fn files(&self) -> std::sync::MutexGuard<'_, FileTable> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.files)
     }
 
     fn walk(&self, options: &WalkOptions) {
@@ -493,7 +491,7 @@ impl Sender {
             }
         }
         if self.weighs {
-            let mut shared = self.sent.weight.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shared = lock(&self.sent.weight);
             // BuildKit asks several times, each time for a part; the heaviest answer is the context.
             if weights.total() > shared.0 {
                 *shared = (weights.total(), weights.finish());
@@ -548,7 +546,7 @@ impl Sender {
     fn serve_files(&self, queue: &Mutex<mpsc::UnboundedReceiver<u32>>) {
         loop {
             // Who holds the queue waits for the next request, and who comes after it for the one after.
-            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
+            let next = lock(queue).blocking_recv();
             let Some(id) = next else { return };
             // What is in the queue was named.
             let path = self.files().path(id);
@@ -565,11 +563,7 @@ impl Sender {
                 let _ = self.packets.blocking_send(&last);
             }
             Err(message) => {
-                self.sent
-                    .changed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(message.clone());
+                lock(&self.sent.changed).push(message.clone());
                 self.fail_blocking(&message);
             }
         }

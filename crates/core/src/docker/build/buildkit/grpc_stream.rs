@@ -5,7 +5,7 @@
 //! out to be slow gets smaller ones, and a fast one is not kept waiting.
 
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::docker::connect::adaptive_compression::{Format, Pace, Packer, Queue};
+use dock_client::mutex::lock;
 
 /// Flag and length.
 const PREFIX: usize = 5;
@@ -83,7 +84,7 @@ impl Outlet {
     fn packed(&self, message: &impl Message, length: usize) -> Option<Vec<u8>> {
         let packing = self.packing.as_ref().filter(|_| length >= WORTH_PACKING)?;
         let level = {
-            let mut packing = packing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut packing = lock(packing);
             packing.learn(length, self.queue());
             packing.pace.level()
         };

@@ -33,7 +33,8 @@ use crate::docker::connect::engine::Engine;
 use crate::docker::connect::grpc::SMALL_MESSAGES;
 use crate::docker::connect::locality::Locality;
 use crate::docker::options::build_options::{Secret, SecretSource};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::hexadecimal;
 
 /// BuildKit refuses larger ones, too.
 const SECRET_LIMIT: u64 = 500 * 1024;
@@ -149,21 +150,9 @@ fn server() -> tonic::transport::Server {
         .initial_connection_window_size(SMALL_MESSAGES)
 }
 
-/// A name that no other build has: 25 characters, as BuildKit's own.
+/// The ID of a build or a session, which no other has.
 pub(in crate::docker) fn random_id() -> Result<String> {
-    const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
-    let mut bytes = [0; 25];
-    fill_random(&mut bytes).map_err(|cause| Error::failed("no random numbers can be had").because(cause))?;
-    Ok(bytes
-        .iter()
-        .filter_map(|byte| ALPHABET.get(usize::from(byte % 32)))
-        .map(|byte| char::from(*byte))
-        .collect())
-}
-
-fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
-    use std::io::Read as _;
-    std::fs::File::open("/dev/urandom")?.read_exact(bytes)
+    hexadecimal::random::<16>()
 }
 
 use bollard_buildkit_proto::health::health_server::{Health, HealthServer};

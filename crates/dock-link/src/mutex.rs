@@ -1,8 +1,0 @@
-//! Locks whose content is whole at every moment, so that a panic elsewhere does not spoil it.
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Waits for the lock.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
