@@ -148,7 +148,7 @@ const SHELL_PAGES: [(&str, &str, &str); 2] = [
     (
         "dock-env",
         "dock-env",
-        "Say what a shell that is docked sets: the helper of `source dock`",
+        "Print what a docked shell sets: the helper of `source dock`",
     ),
 ];
 

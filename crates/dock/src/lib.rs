@@ -12,7 +12,7 @@ use dockerutils_core::cli::{Command, Context, GlobalArgs};
 use dockerutils_core::error::{Error, ExitStatus, Result};
 use dockerutils_core::ops::docks::environment::{self, EnvironmentArgs};
 
-/// Say what a shell that is docked sets: the helper of `source dock`
+/// Print what a docked shell sets: the helper of `source dock`
 #[derive(Debug, Parser)]
 #[command(
     after_long_help = "In bash and zsh: source dock NAME. In fish: dock-env NAME --shell fish | source. In each, castoff \

@@ -1,4 +1,4 @@
-//! Lists the docks, and how they are.
+//! Lists the docks and their state.
 //!
 //! ```text
 //! $ ls-dock
@@ -12,7 +12,7 @@ use dockerutils_core::cli::{Command, Context, GlobalArgs};
 use dockerutils_core::error::{ExitStatus, Result};
 use dockerutils_core::ops::docks::{check, list, ports};
 
-/// List the docks, and how they are
+/// List the docks and their state
 ///
 /// All are asked at once, five seconds each at most; nothing is asked of a person. The dock that this shell is docked to is
 /// marked. The engine of this machine is the first one. With --check, the parts on the way to a dock are looked at one after

@@ -52,7 +52,7 @@ pub(super) fn of(command: &str) -> Option<Examples> {
         ],
         "unregister-dock" => &[("unregister-dock far", "take it off the list; nothing is removed there")],
         "ls-dock" => &[
-            ("ls-dock", "all docks, and how they are"),
+            ("ls-dock", "all docks and their state"),
             ("ls-dock --check far", "what stands between here and its engine"),
             ("ls-dock --ports", "the ports of containers that answer here"),
         ],

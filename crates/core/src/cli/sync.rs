@@ -11,7 +11,7 @@ use crate::sync::plan::{Direction, Side};
 /// What is synced, and how.
 #[derive(Args, Clone, Debug)]
 pub struct SyncOptions {
-    /// Only these files, and what is in these directories; all without
+    /// Only these files, and what is in these directories; without any, all
     #[arg(value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Show what would be done, and do nothing
