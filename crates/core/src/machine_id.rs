@@ -1,5 +1,5 @@
-//! A machine's own ID: random, made once, and kept in the user's state directory. It distinguishes two machines that have
-//! the same name, user and paths.
+//! A machine's own ID: random, made once, and kept in the user's state directory. It distinguishes two machines that
+//! have the same name, user and paths.
 //!
 //! There is a file for each machine that the state directory has been on, named after a digest of what the system itself
 //! tells machines apart by. So the copy of a home on another machine gets an ID of its own there, and a home that several
@@ -27,8 +27,8 @@ const DIGEST: usize = 8;
 #[cfg(target_os = "linux")]
 const SYSTEM: &str = "/etc/machine-id";
 
-/// This machine's ID for this user: 32 hexadecimal digits. A missing or damaged ID is made anew; all processes that ask at
-/// the same moment get the same one.
+/// This machine's ID for this user: 32 hexadecimal digits. A missing or damaged ID is made anew; all processes that ask
+/// at the same moment get the same one.
 ///
 /// # Errors
 /// A state directory that can't be written, or a system without random numbers.

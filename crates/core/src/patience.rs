@@ -1,7 +1,8 @@
 //! How long work goes on that a cut link has stopped: one rule for transfers, builds and syncs.
 //!
 //! Work that can be begun again without harm waits until the other side answers, with growing pauses, about a minute and a half in
-//! all, and as long again whenever something has arrived in between. A fault that only the user can fix is not waited for.
+//! all, and as long again whenever something has arrived in between. A fault that only the user can
+//! fix is not waited for.
 
 use std::time::Duration;
 

@@ -268,7 +268,8 @@ impl BuildPlan {
         Ok(found)
     }
 
-    /// Sets which images each one needs, and sorts them accordingly. With `base_first`, of two images the first is base.
+    /// Sets which images each one needs, and sorts them accordingly. With `base_first`, of two images the
+    /// first is base.
     fn order(&mut self, dockerfiles: &[Dockerfile], makes_all: bool, base_first: bool) -> Result<()> {
         let mut makers: BTreeMap<String, usize> = BTreeMap::new();
         for (index, image) in self.images.iter().enumerate() {
@@ -704,8 +705,8 @@ fn linked(project: &Project, plan: &BuildPlan, printer: &Printer) -> Option<Link
 
 /// Prints unknown keys of the configuration, each with the nearest known one, and sections that should be written in another way.
 ///
-/// Sections of variables that no image names yet are reported with `-v` only: they do no harm, and this way nothing has to
-/// remember what was reported when.
+/// Sections of variables that no image names yet are reported with `-v` only: they do no harm, and this way nothing
+/// has to remember what was reported when.
 pub fn warn_of_unknown_keys(project: &Project, printer: &Printer) {
     project
         .misspelled_sections()

@@ -1,4 +1,4 @@
-//! What is sent to the far side: one tar archive, whose parts are put in place by [`super::script::APPLY`].
+//! What is sent to the dock: one tar archive, whose parts are put in place by [`super::script::APPLY`].
 //!
 //! - `np0/NAME`, `rh1/NAME`, `xd2/NAME`: batches, each for one directory. The first letter says what is done: names that
 //!   are new there (`n`: files, links and whole directories), names whose file is replaced (`r`), and removed (`x`: what is
@@ -96,7 +96,7 @@ pub struct AsRead {
     pub content: Content,
     /// What it was before and after.
     pub item: Item,
-    /// When it was last looked at, in nanoseconds since 1970; none for what is as it was listed.
+    /// When it was last looked at, in nanoseconds since 1970; `None` for what is as it was listed.
     pub looked_at_ns: Option<i64>,
 }
 

@@ -46,7 +46,7 @@ pub struct SharedSession<S> {
 
 /// What the holder has; the socket goes before the lock does.
 struct Held<S> {
-    /// None where it could not be served: then the others wait.
+    /// `None` if it could not be served: then the others wait.
     holder: Option<Holder>,
     session: Session<S>,
 }
