@@ -553,7 +553,7 @@ impl Local {
     }
 }
 
-/// What a walk has met, where the root is on this file system; none for what does not travel.
+/// What a walk has met, where `root` is the root's file system; `None` for what does not travel.
 pub(super) fn walked(entry: &build_context::ContextEntry, root: u64) -> Option<Item> {
     let (kind, target) = match &entry.kind {
         build_context::FileKind::Directory => (ItemKind::Directory, None),

@@ -14,7 +14,7 @@ use crate::project_file;
 
 /// The most files of git's configuration that are read for one repository: each may include others.
 const CONFIGURATIONS: usize = 64;
-/// So many names are looked at in directories of the list that do not travel.
+/// The most names that are looked at in directories of the list that do not travel.
 const LEFT_OUT: usize = 10_000;
 /// Keys of git whose values are no files: names, addresses, references.
 const NO_FILES: [&str; 11] = [

@@ -32,9 +32,9 @@ use crate::docker::connect::adaptive_compression;
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 
-/// So many names are in a batch at most, and so many bytes: they become one command's arguments. Between the look at a
-/// batch and its last rename, nobody else's change is noticed: it is small. A new name never takes another one's place, so
-/// that batches of these are larger.
+/// The most names and bytes in a batch: they become one command's arguments. Between the check of a batch and its last
+/// rename, no change by others is noticed: so a batch is small. A new name never replaces another file, so batches of
+/// new names are larger.
 const BATCH_NAMES: usize = 100;
 const BATCH_NEW_NAMES: usize = 1000;
 const BATCH_BYTES: usize = 60_000;
