@@ -363,7 +363,7 @@ impl BuildPlan {
 }
 
 impl ImagePlan {
-    /// The stages that are built for it; none is the last one of the Dockerfile.
+    /// The stages that are built for it; `None` is the last stage of the Dockerfile.
     fn targets(&self) -> impl Iterator<Item = Option<&str>> {
         self.steps.iter().filter_map(|step| match step {
             PlanStep::Build { request, .. } => Some(request.options.target.as_deref()),

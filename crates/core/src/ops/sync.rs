@@ -714,7 +714,7 @@ fn warn(printer: &Printer, dock: &Dock, report: &Report, before: Before) {
     }
 }
 
-/// So many, and where there were some before, how many in all.
+/// The number of new ones and, if there were some before, the number in all.
 fn counted(new: usize, before: usize) -> String {
     match before {
         0 => new.to_string(),

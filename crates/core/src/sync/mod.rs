@@ -159,7 +159,7 @@ pub fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Whether a path of the far side may be one of a project: relative, without `.` and `..`, and not ours.
+/// Whether a path of the dock may be one of a project: relative, without `.` and `..`, and not ours.
 pub fn is_acceptable(path: &[u8]) -> bool {
     let mut names = path.split(|byte| *byte == b'/');
     path.len() < LONGEST_PATH

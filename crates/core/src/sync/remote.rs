@@ -17,7 +17,7 @@ use crate::output::visible;
 
 /// How much of a script's complaints is kept.
 const COMPLAINTS: usize = 64 * 1024;
-/// So much it may complain, or say after all that was asked for.
+/// How much a script may complain, or print after all that was asked for.
 const EXCESS: u64 = 16 * 1024 * 1024;
 /// How long a script may take to end after all its output has come.
 const AFTERWARDS: Duration = Duration::from_secs(60);
