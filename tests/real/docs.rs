@@ -753,7 +753,7 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
 }
 
 /// The targets of `[text](target)`.
-/// The links of a page; what looks like one in a file or a command is none.
+/// The links of a page, without text in files and commands that only looks like a link.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let prose = text.split("```").step_by(2);
     prose.flat_map(|part| part.split("](").skip(1).filter_map(|rest| rest.split(')').next()))

@@ -42,7 +42,7 @@ fn wait_for_process(engine: &LabEngine, words: &str) {
     });
 }
 
-/// No internals of a library reach a person.
+/// No internals of a library reach the user.
 fn is_plain(said: &str) {
     for inside in [
         "chunk size",

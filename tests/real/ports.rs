@@ -205,7 +205,7 @@ fn a_stream_that_talks_both_ways_for_long_is_carried_byte_by_byte() {
     let mut talk = wait::found("the server answers", || {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // What a browser says when it asks for a websocket; the server is none, and sends it back.
+        // A browser's request for a websocket; the server does not speak websocket, and sends the request back.
         stream.write_all(b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n").ok()?;
         let mut first = [0; 38];
         stream.read_exact(&mut first).ok()?;

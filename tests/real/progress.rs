@@ -1,5 +1,5 @@
-//! What a person sees of long work on a slow link: the screens of builds, syncs and transfers are read from a terminal emulator at
-//! several widths, while the window is resized and after Ctrl-C.
+//! What the user sees of long work on a slow link: the screens of builds, syncs and transfers are read from a terminal
+//! emulator at several widths, while the window is resized and after Ctrl-C.
 
 use std::fs;
 use std::time::Duration;

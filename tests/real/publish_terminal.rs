@@ -1,4 +1,4 @@
-//! `publish-image` at a terminal: a login to Docker Hub is asked for where there is none, and is not seen.
+//! `publish-image` at a terminal: a missing login to Docker Hub is asked for, and is not shown.
 
 use base64::Engine as _;
 use dockerutils_test_support::{Reply, Sandbox, ScriptedEngine, Terminal};

@@ -1,4 +1,4 @@
-//! `run-image` at a terminal and in pipes, on a real engine: a pseudo-terminal is what a person would sit at.
+//! `run-image` at a terminal and in pipes, on a real engine: a pseudo-terminal takes the part of the user's terminal.
 
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

@@ -386,7 +386,7 @@ fn a_full_disk_on_either_side_leaves_every_file_whole() {
         assert!(output.stderr.contains(said) && output.stderr.contains(hint), "{output}");
         assert_eq!(output.stdout, "code 1\nnew", "{output}");
     }
-    // The small disks were another folder at this path: what differs is for a person to say.
+    // The small disks were another folder at this path: the user decides about the differences.
     far.sync("sync-down").arg("--theirs").any_stdout().any_stderr().run();
     far.assert_in_step();
 }
@@ -855,7 +855,7 @@ fn who_sits_at_a_terminal_is_asked_whether_a_container_may_give_them_what_is_roo
     terminal.expect("are yours now");
     assert_eq!(terminal.end().0, Some(0));
     assert_eq!(owners(), "ann\nann");
-    // Where nobody sits, nobody is asked.
+    // Without a terminal, no question is asked.
     far.shell_there("echo x > \"$1/out/again\"");
     let outcome = far.sync("sync-up").any_stdout().any_stderr().run();
     assert!(!outcome.stderr.contains("[y/N]"), "{outcome}");

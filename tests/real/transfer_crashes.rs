@@ -92,9 +92,9 @@ struct Round {
 
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// So many thousandths of the layers have gone.
+    /// This many thousandths of the layers have been sent.
     Layers(u64),
-    /// So many bytes after them.
+    /// This many bytes after them.
     After(u64),
 }
 

@@ -1,4 +1,4 @@
-//! Whether a dock gives signs of life while a command waits for something of it, and what is said where it does not.
+//! Whether a dock gives signs of life while a command waits for it, and the messages when it does not.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,10 +12,10 @@ use crate::output::progress::waiting::WaitingRow;
 
 /// How long after a sign of life the next one is asked for.
 const PAUSE: Duration = Duration::from_secs(1);
-/// So long a dock may take for one before that is said.
+/// How long a dock may take to answer before the user is told.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// Asks a dock for signs of life until it is dropped, and says where it gives none.
+/// Asks a dock for signs of life until this is dropped, and tells the user when the dock gives no answer.
 #[derive(Debug)]
 pub struct Heartbeat {
     task: tokio::task::JoinHandle<()>,

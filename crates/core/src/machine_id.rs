@@ -1,5 +1,5 @@
-//! A machine's own ID: made by chance once, and kept in the user's state directory. By it two machines with the same name,
-//! user and paths are told apart.
+//! A machine's own ID: random, made once, and kept in the user's state directory. It distinguishes two machines that
+//! have the same name, user and paths.
 //!
 //! There is a file for each machine that the state directory has been on, named after a digest of what the system itself
 //! tells machines apart by. So the copy of a home on another machine gets an ID of its own there, and a home that several
@@ -27,8 +27,8 @@ const DIGEST: usize = 8;
 #[cfg(target_os = "linux")]
 const SYSTEM: &str = "/etc/machine-id";
 
-/// This machine's ID for this user: 32 hexadecimal digits. It is made where there is none, or none that can be read; all
-/// processes that ask at the same moment get the same one.
+/// This machine's ID for this user: 32 hexadecimal digits. A missing or damaged ID is made anew; all processes that ask
+/// at the same moment get the same one.
 ///
 /// # Errors
 /// A state directory that can't be written, or a system without random numbers.
@@ -36,7 +36,7 @@ pub fn machine_id(env: &Env) -> Result<String> {
     made(&state_directory(env), system_id().as_deref())
 }
 
-/// [`machine_id`] where there is one already; nothing is made.
+/// Like [`machine_id`], but only an ID that exists already; nothing is made.
 pub fn known_machine_id(env: &Env) -> Option<String> {
     read(&file(&state_directory(env), system_id().as_deref()))
         .ok()
@@ -55,7 +55,7 @@ fn made(state: &Path, system: Option<&str>) -> Result<String> {
     }
     let directory = DirBuilder::new().recursive(true).mode(0o700).create(state);
     directory.map_err(|cause| failed(state, cause))?;
-    // Of several that find none, one makes it, and the others find that.
+    // If several processes find no ID, one makes it, and the others find the new one.
     let path = file.with_extension("lock");
     let lock = private_file::open_lock(&path).map_err(|cause| failed(&path, cause))?;
     lock.lock().map_err(|cause| failed(&path, cause))?;

@@ -27,7 +27,7 @@ impl fmt::Display for Designation {
 }
 
 impl Designation {
-    /// The same with `-builder` at the name: what the builder stage of a multi-stage Dockerfile is tagged as.
+    /// The same with `-builder` appended to the name: the builder stage of a multi-stage Dockerfile is tagged with it.
     #[must_use]
     pub fn builder(&self) -> Self {
         Self {
@@ -37,12 +37,12 @@ impl Designation {
     }
 }
 
-/// The repository itself where it is legal, else the legal one made of it: lower case, `-` for what may not stand.
+/// The repository itself if it is legal, else a legal one made of it: lower case, `-` for illegal characters.
 pub fn legal_repository(name: &str) -> Cow<'_, str> {
     if is_repository(name) {
         return Cow::Borrowed(name);
     }
-    // What is legal is not mended: another host would be another registry.
+    // A legal name is not changed: another host would be another registry.
     if let Some((host, path)) = split_host(name).filter(|(host, _)| is_host(host)) {
         return Cow::Owned(format!("{host}/{}", made_repository(path)));
     }
@@ -58,7 +58,7 @@ fn made_repository(name: &str) -> String {
         .collect();
     let mut made = parts.join("/");
     if let Some((host, path)) = made.split_once('/').filter(|(host, _)| host.contains('.')) {
-        // With a dot it is a registry's host, and these know no underscore.
+        // With a dot it is a registry's host, and a host name has no underscore.
         made = format!("{}/{path}", host.replace('_', "-"));
     }
     made.truncate(NAME_LENGTH);
@@ -72,7 +72,7 @@ fn split_host(name: &str) -> Option<(&str, &str)> {
     (host.contains(['.', ':']) || host == "localhost").then_some((host, path))
 }
 
-/// The tag itself where it is legal, else the legal one made of it: `-` for what may not stand.
+/// The tag itself if it is legal, else a legal one made of it: `-` for illegal characters.
 pub fn legal_tag(tag: &str) -> Cow<'_, str> {
     if is_tag(tag) {
         return Cow::Borrowed(tag);
@@ -95,7 +95,7 @@ pub fn legal_container_name(text: &str) -> String {
         .map(|c| if is_word(c) || c == '.' || c == '-' { c } else { '-' })
         .collect();
     let made = made.trim_start_matches(['_', '.', '-']);
-    // One character alone is no name for the engine.
+    // The engine refuses a name of one character.
     if made.len() < 2 {
         format!("container-{made}")
     } else {
@@ -133,7 +133,7 @@ pub(crate) fn split_reference(reference: &str) -> (&str, Option<&str>, Option<&s
 /// Whether this is a legal reference: a repository, perhaps with a tag, perhaps with a digest.
 pub fn is_reference(reference: &str) -> bool {
     let (name, tag, digest) = split_reference(reference);
-    // It would be an ID.
+    // It would be an image ID.
     let is_id = name.len() == 64 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     is_repository(name) && !is_id && tag.is_none_or(is_tag) && digest.is_none_or(is_digest)
 }
@@ -231,7 +231,7 @@ pub fn registry(reference: &str) -> String {
     }
 }
 
-/// The candidate whose spelling is nearest, where it is near enough to be meant.
+/// The candidate whose spelling is nearest, if it is near enough to be the one that was meant.
 pub fn nearest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (wanted.chars().count() / 3).max(1);
     candidates

@@ -1,15 +1,16 @@
 //! How long work goes on that a cut link has stopped: one rule for transfers, builds and syncs.
 //!
 //! Work that can be begun again without harm waits until the other side answers, with growing pauses, about a minute and a half in
-//! all, and as long again whenever something has arrived in between. What only a person can mend is not waited for.
+//! all, and as long again whenever something has arrived in between. A fault that only the user can
+//! fix is not waited for.
 
 use std::time::Duration;
 
 use crate::error::{Class, Error, Result};
 
-/// So many tries, unless something arrives in between.
+/// The number of tries, unless something arrives in between.
 const TRIES: usize = 10;
-/// How long to wait before the next one; twice as long each time.
+/// The pause before the first new try; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// How long a command waits, before it has begun, for a dock that fell silent.
@@ -26,7 +27,7 @@ pub struct Patience {
     longest: Duration,
 }
 
-/// Why it is at its end.
+/// Why patience has ended.
 #[derive(Debug)]
 pub struct Exhausted {
     /// How the link was lost.
@@ -41,7 +42,7 @@ impl Default for Patience {
     }
 }
 
-/// Whether what went wrong is mended by trying again: the link was cut, or the engine behind it ended.
+/// Whether trying again can help: the link was cut, or the engine behind it ended.
 pub fn is_worth_a_try(error: &Error) -> bool {
     error.class() == Class::Unreachable && !error.needs_person()
 }

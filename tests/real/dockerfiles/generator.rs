@@ -1,4 +1,5 @@
-//! Dockerfiles that nobody would write: every way to say the name of an image, and every line that looks like one and is none.
+//! Dockerfiles that nobody would write: every way to say the name of an image, and every line that only
+//! looks like one.
 //!
 //! Nearly all of them are such as BuildKit builds: a refusal says nothing of all that comes after it.
 
@@ -218,7 +219,7 @@ impl Making<'_> {
         self.text.push('\n');
     }
 
-    /// What looks like an image, and is none.
+    /// What looks like an image, but is not one.
     fn noise(&mut self) {
         let escape = self.escape;
         let line = match self.random.below(18) {

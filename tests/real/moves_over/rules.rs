@@ -16,7 +16,7 @@ pub struct Rule {
     pub sentence: &'static str,
     /// Whether it holds for every call, unnamed.
     pub always: bool,
-    /// Takes the difference out; false where there is none.
+    /// Takes the difference out; false if there is no difference.
     pub apply: fn(&mut Comparison<'_>, &str) -> Result<bool, String>,
 }
 
@@ -179,7 +179,7 @@ impl Comparison<'_> {
         self.original.recorded == self.ours.recorded && self.original.succeeded() == self.ours.succeeded()
     }
 
-    /// What both did, for a person: `-` the original, `+` ours; and what was said where one failed.
+    /// What both did, in readable form: `-` the original, `+` ours; and what was said where one failed.
     pub fn difference(&self) -> String {
         let mut text = String::new();
         for (sign, who, deeds, other) in [

@@ -91,7 +91,7 @@ async fn a_link_that_ends_while_keys_are_exchanged_is_no_disagreement() {
 async fn a_cut_that_is_mended_in_time_loses_nothing() {
     let ssh = dock().ssh().unwrap();
     let cable = SlowLink::start(ssh.address, Duration::ZERO, None).unwrap();
-    // However late this test is to mend it.
+    // However late this test is to repair it.
     let link = cuttable(&ssh, &cable, 60).await;
     let connection = link.open(line("seq 1 100000; sleep 1; seq 1 100000")).await.unwrap();
     cable.cut();

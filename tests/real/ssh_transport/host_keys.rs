@@ -122,7 +122,7 @@ async fn a_changed_key_is_refused_with_file_line_and_mend() {
             "{mend}"
         );
         if mode == "accept-new" {
-            // The mend mends.
+            // The suggested fix works.
             process::capture(Command::new("sh").args(["-c", mend])).unwrap();
             connect(&home, &ssh, Answers::nobody()).await.unwrap();
         }
@@ -214,7 +214,7 @@ async fn revoked_keys_are_refused_and_a_program_that_knows_host_keys_is_asked() 
             }
         }
     }
-    // One that can't be read, or is none.
+    // A list that can't be read, or is not valid.
     fs::write(&krl, "SSHKRL\n\0nonsense").unwrap();
     for file in [home.path("nowhere"), krl] {
         home.config(&format!("RevokedHostKeys {}", file.display()));

@@ -1,4 +1,4 @@
-//! Building a project's images: which, in which order, and what comes out.
+//! Building a project's images: which ones, in which order, and the results.
 
 mod display;
 mod schedule;
@@ -46,9 +46,9 @@ const SHELL_WORDS: &[&str] = &["&&", "||", "|", ">", ">>", "<", ";", "&", "2>", 
 pub struct BuildArgs {
     /// An image type, or `all`.
     pub image: String,
-    /// Build `base` with it.
+    /// Build `base` as well.
     pub force_base: bool,
-    /// Build what it is FROM in this project before it.
+    /// First build the project's images that it is FROM.
     pub with_bases: bool,
     /// Another name for the image.
     pub image_name: Option<String>,
@@ -56,20 +56,20 @@ pub struct BuildArgs {
     pub image_tag: Option<String>,
     /// Pull the images that it is FROM.
     pub pull: bool,
-    /// Images built side by side; the number of processors, four at most, where none is given.
+    /// Images built side by side; by default the number of processors, four at most.
     pub jobs: Option<usize>,
 }
 
 /// What is about to be built.
 #[derive(Clone, Debug)]
 pub struct BuildPlan {
-    /// In an order in which each comes after what it needs.
+    /// Sorted: each image comes after the images that it needs.
     pub images: Vec<ImagePlan>,
     /// Images built side by side.
     pub jobs: usize,
     /// Sentences about names that had to be changed.
     pub notes: Vec<String>,
-    /// What stands before `docker`, with its blank: variables that name the engine.
+    /// The prefix of `docker` command lines, with its trailing blank: variables that name the engine.
     pub docker_prefix: String,
     way_to_root: String,
     /// Contexts that get their `pip.conf` of its template, seen from the root.
@@ -103,7 +103,7 @@ pub enum PlanStep {
     },
     /// A build.
     Build {
-        /// The words of the equivalent `docker build`.
+        /// The arguments of the equivalent `docker build`.
         words: Vec<String>,
         /// What they mean.
         request: Box<BuildRequest>,
@@ -147,7 +147,7 @@ pub struct ImageFailure {
     pub excerpts: Vec<String>,
 }
 
-/// How it went with an image.
+/// The outcome for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BuildStatus {
@@ -157,7 +157,7 @@ pub enum BuildStatus {
     Cached,
     /// A step or script failed.
     Failed,
-    /// What it needs failed.
+    /// An image that it needs failed.
     Skipped,
 }
 
@@ -269,7 +269,8 @@ impl BuildPlan {
         Ok(found)
     }
 
-    /// Sets what each image needs and sorts them by it. With `base_first`, of two images the first is base.
+    /// Sets which images each one needs, and sorts them accordingly. With `base_first`, of two images the
+    /// first is base.
     fn order(&mut self, dockerfiles: &[Dockerfile], makes_all: bool, base_first: bool) -> Result<()> {
         let mut makers: BTreeMap<String, usize> = BTreeMap::new();
         for (index, image) in self.images.iter().enumerate() {
@@ -363,7 +364,7 @@ impl BuildPlan {
 }
 
 impl ImagePlan {
-    /// The stages that are built for it; none is the last one of the Dockerfile.
+    /// The stages that are built for it; `None` is the last stage of the Dockerfile.
     fn targets(&self) -> impl Iterator<Item = Option<&str>> {
         self.steps.iter().filter_map(|step| match step {
             PlanStep::Build { request, .. } => Some(request.options.target.as_deref()),
@@ -639,7 +640,7 @@ fn said(standing: Standing, choice: &Choice, printer: &Printer) -> Locality {
     standing.locality
 }
 
-/// Carries a plan out on an engine that is connected.
+/// Carries out a plan on an engine that is connected.
 ///
 /// # Errors
 /// As [`run_plan`].
@@ -705,8 +706,8 @@ fn linked(project: &Project, plan: &BuildPlan, printer: &Printer) -> Option<Link
 
 /// Prints unknown keys of the configuration, each with the nearest known one, and sections that should be written in another way.
 ///
-/// Of sections of variables that no image names yet, only `-v` hears: they harm nobody, and nothing has to be remembered of what was
-/// said when.
+/// Sections of variables that no image names yet are reported with `-v` only: they do no harm, and this way nothing
+/// has to remember what was reported when.
 pub fn warn_of_unknown_keys(project: &Project, printer: &Printer) {
     project
         .misspelled_sections()
@@ -834,7 +835,7 @@ fn failure_of(error: &Error) -> Option<&BuildFailure> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
-/// Seconds since then, to a thousandth.
+/// Seconds since then, rounded to milliseconds.
 fn seconds_since(began: Instant) -> f64 {
     (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
 }

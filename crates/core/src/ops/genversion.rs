@@ -1,4 +1,4 @@
-//! The version of a project, written where an image can take it from.
+//! The version of a project, written to a file that images can include.
 
 use crate::config::project::Project;
 use crate::context::Context;
@@ -50,7 +50,7 @@ pub fn planned(project: &Project) -> Result<Option<String>> {
 /// Writes the version before images are built; nothing where the project does not use versioneer.
 ///
 /// # Errors
-/// Those of [`generate`], save for the project.
+/// Those of [`generate`], except for a missing project.
 pub fn before_build(project: &Project, printer: &Printer) -> Result<()> {
     if let Some(versioneer) = Versioneer::find(project.root())? {
         write(&versioneer, printer)?;

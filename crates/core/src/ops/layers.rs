@@ -30,9 +30,9 @@ use crate::output::{Printer, counted, size, visible};
 use crate::project_file;
 use waste::Waste;
 
-/// What is less than this is not worth a line; it is in the sums.
+/// Waste below this size gets no line of its own, but is in the sums.
 const WORTH_A_LINE: u64 = 64 * 1024;
-/// A longer instruction is cut, unless all is asked for.
+/// A longer instruction is shortened, unless everything is asked for.
 const INSTRUCTION: usize = 72;
 
 /// An image taken apart.
@@ -42,7 +42,7 @@ struct LayersReport {
     id: String,
     /// Bytes of all files of all layers.
     size: u64,
-    /// Bytes of them that are there in vain.
+    /// Bytes of these that are wasted.
     in_vain: u64,
     /// Lowest first.
     layers: Vec<Layer>,
@@ -52,7 +52,7 @@ struct LayersReport {
 struct Layer {
     /// From 1.
     number: usize,
-    /// The line of the Dockerfile; none for what came with the base image.
+    /// The line of the Dockerfile; `None` for a layer of the base image.
     line: Option<usize>,
     /// The instruction: the Dockerfile's text, else what the builder wrote down.
     instruction: String,
@@ -236,7 +236,7 @@ fn place(history: &[Step], layers: usize, steps: &[Instruction]) -> Vec<LayerOri
         let keyword = keyword(&step.created_by);
         let found = left.next_if(|instruction| instruction.keyword() == keyword);
         if found.is_none() {
-            // From the first that does not fit on, nothing does.
+            // After the first mismatch, nothing fits.
             left = [].iter().rev().peekable();
         }
         if !step.empty_layer {
@@ -264,7 +264,7 @@ fn keyword(created_by: &str) -> String {
     text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase()
 }
 
-/// What a builder wrote down, for people.
+/// The builder's record of an instruction, in readable form.
 fn plain(created_by: &str) -> String {
     let text = created_by.strip_suffix("# buildkit").unwrap_or(created_by);
     let text = match text.split_once("#(nop)") {

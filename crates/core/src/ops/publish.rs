@@ -36,7 +36,7 @@ pub struct PublishArgs {
     pub image: String,
     /// Another name of the image.
     pub image_name: Option<String>,
-    /// Tags to publish it by, in place of the configured one.
+    /// Tags to publish it under, in place of the configured one.
     pub tags: Vec<String>,
 }
 
@@ -53,7 +53,7 @@ pub struct PublishPlan {
     ecr: Option<EcrRegistry>,
 }
 
-/// What came out for one reference.
+/// The result for one reference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PublishReport {
     /// The reference.
@@ -66,7 +66,7 @@ pub struct PublishReport {
     /// What became of its layers; `None` where nothing was pushed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layers: Option<Layers>,
-    /// The command by which others get it.
+    /// The command that pulls it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull: Option<String>,
     /// Why it failed.
@@ -80,7 +80,7 @@ struct PublishDocument<'a> {
     images: Vec<&'a PublishReport>,
 }
 
-/// How it went with a reference.
+/// The outcome for one reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PublishStatus {
@@ -121,7 +121,7 @@ impl PublishPlan {
                     repository,
                 ])
             };
-            // The only commands with a shell's signs in them; what stands between the signs is quoted.
+            // The only commands with shell operators in them; the words between the operators are quoted.
             let first = [
                 format!(
                     "{} | {}",
@@ -168,7 +168,7 @@ pub fn publish(context: &Context, args: &PublishArgs) -> Result<ExitStatus> {
             warned: BTreeSet::new(),
         };
         let source = named.designation;
-        // Before AWS or a person is asked for something in vain.
+        // Before AWS or the user is asked for something in vain.
         let asks = destination.needs_identity() || destination.needs_hub_user();
         let engine = if asks && !context.global.dry_run {
             Some(engine_with(context, args, origin, &source).await?)
@@ -221,7 +221,7 @@ struct Publisher<'a> {
     config: ClientConfig,
     /// The program that speaks to AWS, once it was needed.
     aws: Option<Aws>,
-    /// The login to Docker Hub that a person typed.
+    /// The login to Docker Hub that the user typed.
     asked: Option<Login>,
     /// Registries of which it was said that a login can't be had.
     warned: BTreeSet<String>,
@@ -270,7 +270,7 @@ impl Publisher<'_> {
         }
     }
 
-    /// The user's name at Docker Hub. Nobody is asked for a plan alone.
+    /// The user's name at Docker Hub. For a plan alone, the user is not asked.
     async fn hub_user(&mut self) -> Result<Option<String>> {
         let found = self.found(DOCKER_HUB).await;
         match found.login {

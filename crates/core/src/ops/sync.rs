@@ -43,9 +43,9 @@ use crate::sync::shown;
 use crate::sync::trash::Trash;
 use crate::version::{self, Versioneer, file};
 
-/// So many paths are named of a round of watching.
+/// How many paths are named of a round of watching.
 const NAMED: usize = 8;
-/// So many of root's files are named.
+/// How many of root's files are named.
 const ROOT_NAMED: usize = 3;
 
 /// What sync-up and sync-down are asked for.
@@ -53,7 +53,7 @@ const ROOT_NAMED: usize = 3;
 pub struct SyncArgs {
     /// Which way.
     pub direction: Direction,
-    /// Show what would be done.
+    /// Only show what would be done.
     pub list: bool,
     /// Go on, both ways, until interrupted.
     pub watch: bool,
@@ -331,7 +331,7 @@ impl SessionSetup {
     }
 }
 
-/// A session that only looks: nothing changes on either side, and whatever syncs goes on.
+/// A session that only reads: nothing changes on either side, and a sync that is under way goes on.
 fn looking(context: &Context, project: &Project) -> Result<(Dock, Session<DockShell>)> {
     let opening = SessionSetup::new(context, project)?;
     let memory = Memory::peek(opening.local.root(), &opening.dock.moniker, &context.env);
@@ -366,7 +366,7 @@ fn generated(root: &Path) -> Result<Option<Generated>> {
     Ok(path)
 }
 
-/// A path of the project, without `.` and `..`; none for one that leads out, and for the root itself.
+/// A path of the project, without `.` and `..`; `None` for a path that leads out, and for the root itself.
 fn below_root(path: &Path) -> Option<Vec<u8>> {
     use std::os::unix::ffi::OsStrExt as _;
     let mut names: Vec<&[u8]> = Vec::new();
@@ -491,7 +491,7 @@ fn wanted(context: &Context, project: &Project, paths: &[PathBuf]) -> Result<Vec
         let inside = full.strip_prefix(project.root()).ok();
         match inside.map(below_root) {
             Some(Some(path)) => only.push(path),
-            // The root, in whatever words.
+            // The root, however it is spelled.
             Some(None) if !inside.is_some_and(|path| path.components().any(|part| part == Component::ParentDir)) => {
                 return Ok(Vec::new());
             }
@@ -611,7 +611,7 @@ fn show(printer: &Printer, dock: &Dock, report: &Report, direction: Direction, w
     Ok(())
 }
 
-/// Says what a sync on the way to something else did.
+/// Reports a sync that was one step of another command.
 pub fn show_briefly(printer: &Printer, dock: &Dock, report: &Report) {
     for (path, action) in &report.done {
         printer.detail(&line(path, *action));
@@ -714,7 +714,7 @@ fn warn(printer: &Printer, dock: &Dock, report: &Report, before: Before) {
     }
 }
 
-/// So many, and where there were some before, how many in all.
+/// The number of new ones and, if there were some before, the number in all.
 fn counted(new: usize, before: usize) -> String {
     match before {
         0 => new.to_string(),

@@ -31,7 +31,7 @@ pub enum AskOutcome {
     Failed(RemoteError),
     /// The holder has ended, or leaves it to the next one.
     Ended,
-    /// Nobody can be asked: there is no holder, or none that answers.
+    /// There is no holder, or it does not answer.
     Nobody,
 }
 

@@ -1,9 +1,10 @@
-//! What a dock never changes here without a person's word: the files that decide what leaves this machine, and those that
-//! tools here run or obey unasked.
+//! What a dock never changes here without the user's consent: the files that decide what leaves this
+//! machine, and those that tools here run or obey unasked.
 //!
-//! A file is on the list where a tool that people have running takes orders from it, though nobody asked for that file or
-//! for what it does: git at any command, a shell at its prompt, an editor that has the folder open. What runs when a person
-//! says so (a Makefile, `package.json`, a build script, a test) is the project itself, and travels as all of it does.
+//! A file is on the list if a tool that users have running takes orders from it, though the user asked neither for that
+//! file nor for its effect: git at any command, a shell at its prompt, an editor that has the folder open. What runs
+//! when the user says so (a Makefile, `package.json`, a build script, a test) is the project itself, and travels as all
+//! of it does.
 //!
 //! The list is data: [`RULES`]. `docs/security.md` has it as a table, and a test compares the two.
 
@@ -564,8 +565,8 @@ fn is_data(names: &[&[u8]]) -> bool {
         && !(*first == b"objects" && rest.first().is_some_and(|name| fold(name) == "info"))
 }
 
-/// Where a link of the dock's would lead here, empty for the root; none for out of the project. One that goes up again after it
-/// went down counts as leading out: what it goes down through may become a link, too.
+/// Where a link of the dock's would lead here: empty for the root, `None` if out of the project. A link that goes up
+/// again after it went down is considered to lead out: the directory that it goes down through may become a link, too.
 fn destination(root: &Path, path: &[u8], target: &[u8], here: &Tree) -> Option<Vec<u8>> {
     if target.starts_with(b"/") {
         return None;

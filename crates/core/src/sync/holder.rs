@@ -33,13 +33,13 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::private_file;
 
-/// So many may ask at once; whoever comes then waits for one of them.
+/// How many askers may be connected at once; the next one waits until one of them is done.
 const ASKERS: usize = 256;
 /// How long an asker may take for its words, and to take ours.
 const WORDS: Duration = Duration::from_secs(20);
 /// How often an asker is told that nothing has happened.
 const BEAT: Duration = Duration::from_secs(5);
-/// So many characters of the lock's name are in the socket's.
+/// How many characters of the lock's name are in the socket's name.
 const NAME: usize = 16;
 
 /// How a holder is asked, beside its lock.
@@ -51,7 +51,7 @@ pub struct Address {
     pub pid: u32,
 }
 
-/// What somebody asks for.
+/// What another process asks for.
 enum HolderRequest {
     Round(RoundRequest),
     /// That the holder steps aside.
@@ -121,7 +121,7 @@ impl Holder {
         Ok(holder)
     }
 
-    /// Waits until somebody asks for something.
+    /// Waits until another process asks for something.
     pub async fn asked(&mut self) {
         if !self.waiting.is_empty() {
             return;
@@ -132,7 +132,7 @@ impl Holder {
         }
     }
 
-    /// Whether somebody has asked that the holder steps aside.
+    /// Whether another process has asked the holder to step aside.
     pub fn is_to_leave(&mut self) -> bool {
         self.listen_up();
         self.waiting
@@ -312,7 +312,7 @@ async fn converse(stream: UnixStream, tell: UnboundedSender<Asker>, mut closing:
     }
 }
 
-/// What an asker wants; none of one that speaks another version, or only looked.
+/// What an asker wants; `None` if it speaks another version, or only looked.
 async fn listen(stream: &mut UnixStream) -> io::Result<Option<HolderRequest>> {
     if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What the far side says of its files: records of `stat`, in the order of `find`.
+//! The dock's listing of its files: records of `stat`, in the order of `find`.
 //!
 //! A record is `//s MODE SIZE MTIME CTIME INODE DEVICE OWNER DATE PATH` (`stat -c '//s %f %s %Y %Z %i %d %u %z %n'`) and a
 //! line feed. Names may hold line feeds; they can't hold `//`, so that a record ends where a line feed and `//` follow.
@@ -12,13 +12,13 @@ use build_context::{PatternError, Selector};
 
 /// The format of a record, for `stat -c`.
 pub const FORMAT: &str = "//s %f %s %Y %Z %i %d %u %z %n";
-/// So many paths are taken from a workspace at most.
+/// The most paths that are taken from a workspace.
 pub const MOST_PATHS: usize = 5_000_000;
 
-/// A listing that is none of ours.
+/// A listing that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ListingError {
-    /// It stops before its end: the link was cut, or the far side ran out of something.
+    /// It stops before its end: the link was cut, or the dock ran out of something.
     #[error("the list of files on the dock is cut short")]
     Cut,
     /// A record that makes no sense.

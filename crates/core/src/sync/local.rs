@@ -249,10 +249,10 @@ impl Local {
         })
     }
 
-    /// What is at a path now; none for nothing, and for what does not travel.
+    /// What is at a path now; `None` for nothing, and for what does not travel.
     ///
     /// # Errors
-    /// A directory on the way that can't be opened; one that is a link is none.
+    /// A directory on the way that can't be opened; a link is not accepted as a directory.
     pub fn look(&self, path: &[u8]) -> Result<Option<Item>, LocalError> {
         let (parent, name) = split(path);
         let parent = match self.context.open_directory(parent) {
@@ -360,7 +360,7 @@ impl Local {
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
                 made => made?,
             }
-            // Locked, until this process ends: what nobody holds was left behind.
+            // Locked until this process ends: what no process has locked was left behind.
             let Some(fd) = held(&path)? else { continue };
             if fs::symlink_metadata(&path).is_ok() {
                 return Ok(StagingDirectory {
@@ -553,7 +553,7 @@ impl Local {
     }
 }
 
-/// What a walk has met, where the root is on this file system; none for what does not travel.
+/// What a walk has met, where `root` is the root's file system; `None` for what does not travel.
 pub(super) fn walked(entry: &build_context::ContextEntry, root: u64) -> Option<Item> {
     let (kind, target) = match &entry.kind {
         build_context::FileKind::Directory => (ItemKind::Directory, None),
@@ -576,7 +576,7 @@ pub(super) fn walked(entry: &build_context::ContextEntry, root: u64) -> Option<I
     })
 }
 
-/// The contents of an open file; none of one that can't be read.
+/// The contents of an open file; `None` if it can't be read.
 pub fn contents_of(mut file: File) -> Option<Content> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK];

@@ -110,7 +110,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads a manifest; none of what is damaged, or of another version.
+    /// Reads a manifest; `None` if it is damaged, or of another version.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let line = text.iter().position(|byte| *byte == b'\n')?;
         let (header, rest) = text.split_at_checked(line)?;
@@ -296,7 +296,7 @@ impl Memory {
         self.lock.is_some()
     }
 
-    /// The manifest; an empty one where there is none that can be read.
+    /// The manifest; an empty one if it is missing or can't be read.
     pub fn manifest(&self) -> Manifest {
         fs::read(self.manifest_file())
             .ok()
@@ -424,7 +424,7 @@ mod tests {
             let manifest = Manifest { header: Header::new("0f", &workspace), records };
             let text = manifest.render().unwrap();
             prop_assert_eq!(Manifest::parse(&text), Some(manifest));
-            // Cut anywhere, it is none.
+            // Cut anywhere, it is not a valid manifest.
             for end in 0..text.len() - 1 {
                 prop_assert_eq!(Manifest::parse(&text[..end]), None);
             }

@@ -5,7 +5,7 @@
 //! times, inode), so that neither clock need be right. [`plan`] compares the two sides with it, as a value; [`session`]
 //! carries the plan out.
 //!
-//! The far side needs a POSIX shell and the tools of busybox. Nothing is installed there: [`script`] has what is run.
+//! The dock needs a POSIX shell and the tools of busybox. Nothing is installed there: [`script`] has what is run.
 //! What it says ([`listing`]) and sends is hostile: names that lead out of the project, links in the place of
 //! directories and sizes that lie are refused, and nothing is ever written through a symbolic link. What decides or runs
 //! things here ([`guard`]) it never changes without a person's word.
@@ -87,7 +87,7 @@ impl Content {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// What `sha256sum` prints; none for anything else.
+    /// Reads what `sha256sum` prints; `None` for anything else.
     pub fn from_hex(text: &[u8]) -> Option<Self> {
         let mut bytes = [0; 32];
         if text.len() != 64 {
@@ -159,7 +159,7 @@ pub fn is_at_or_below(path: &[u8], top: &[u8]) -> bool {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
-/// Whether a path of the far side may be one of a project: relative, without `.` and `..`, and not ours.
+/// Whether a path of the dock may be one of a project: relative, without `.` and `..`, and not ours.
 pub fn is_acceptable(path: &[u8]) -> bool {
     let mut names = path.split(|byte| *byte == b'/');
     path.len() < LONGEST_PATH

@@ -12,8 +12,8 @@ use crate::error::Error;
 
 /// What failed, travelled and fails again within this time is no news: a file that is written all the time does so.
 const SAME_TROUBLE: Duration = Duration::from_secs(60);
-/// So many removals for which a person's word is needed are looked at again first: whoever writes a tree anew has it away
-/// for a moment.
+/// Removals that need the user's consent are checked again after this time: a program that writes a tree anew
+/// removes it for a moment.
 const SECOND_LOOK: Duration = POLL;
 
 /// What comes before the name of a round's trash, in what tools say.

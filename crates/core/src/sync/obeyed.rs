@@ -12,9 +12,9 @@ use super::guard::is_named;
 use super::{Tree, split};
 use crate::project_file;
 
-/// So many files of git's configuration are read for one repository: each may include others.
+/// The most files of git's configuration that are read for one repository: each may include others.
 const CONFIGURATIONS: usize = 64;
-/// So many names are looked at in directories of the list that do not travel.
+/// The most names that are looked at in directories of the list that do not travel.
 const LEFT_OUT: usize = 10_000;
 /// Keys of git whose values are no files: names, addresses, references.
 const NO_FILES: [&str; 11] = [
@@ -170,7 +170,7 @@ fn located(path: &str, base: &Path, home: &Path) -> PathBuf {
     }
 }
 
-/// Where a link leads; `None` where it is none.
+/// Where a link leads; `None` if the path is not a link.
 fn target(link: &Path) -> Option<PathBuf> {
     let target = fs::read_link(link).ok()?;
     Some(link.with_file_name(target))

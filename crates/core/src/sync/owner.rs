@@ -42,7 +42,7 @@ impl Owner {
         )
     }
 
-    /// Reads a mark; none of what was never finished.
+    /// Reads a mark; `None` if its writing was never finished.
     pub fn parse(text: &str) -> Option<Self> {
         // Not by `lines`, which takes a carriage return for a part of the end.
         let mut lines = text.split('\n').map(str::to_owned);

@@ -79,7 +79,7 @@ pub enum Why {
     Mount(Side),
     /// It became empty on this side, as files do whose contents a power cut took.
     Emptied(Side),
-    /// It became shorter on this side, and its time says that nobody wrote to it.
+    /// It became shorter on this side, though its time says that it was not written to.
     Shortened(Side),
     /// Its name is another's but for capitals, and this side's file system takes both for one.
     SameLetters(Side),
@@ -146,8 +146,8 @@ pub enum Action {
     Held(Side),
 }
 
-/// From how many removals on a side on a person's word is needed: more than so many files, or more than so large a part of
-/// them, or all.
+/// How many removals on a side need the user's consent: more than a number of files, or more than a part
+/// of them, or all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brake {
     /// Files, at most.

@@ -1,4 +1,4 @@
-//! What comes from the far side: tar archives, one behind the other, of the files that were asked for.
+//! What comes from the dock: tar archives, one behind the other, of the files that were asked for.
 //!
 //! All of it is hostile. Only what was asked for is taken, and only with the size that was listed; it goes into a
 //! directory of ours under names of ours. A directory or a link in an archive leads nowhere: nothing is unpacked.
@@ -48,7 +48,7 @@ pub enum ReceiveError {
 /// listed is missing.
 ///
 /// # Errors
-/// A link that breaks, an archive that is none, a disk that is full.
+/// A link that breaks, an archive that is not valid, a disk that is full.
 pub fn receive(
     from: &mut dyn Read,
     gzip: bool,

@@ -1,4 +1,4 @@
-//! Calls of the far side's shell: what goes in, what comes out, and what went wrong.
+//! Calls of the dock's shell: input, output and errors.
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
@@ -15,13 +15,13 @@ use crate::error::{Error, Result};
 use crate::hint;
 use crate::output::visible;
 
-/// So much of what a script complains about is kept.
+/// How much of a script's complaints is kept.
 const COMPLAINTS: usize = 64 * 1024;
-/// So much it may complain, or say after all that was asked for.
+/// How much a script may complain, or print after all that was asked for.
 const EXCESS: u64 = 16 * 1024 * 1024;
-/// So long it may take to end when all has come.
+/// How long a script may take to end after all its output has come.
 const AFTERWARDS: Duration = Duration::from_secs(60);
-/// So much may come before a script's own first line.
+/// How much output may come before a script's own first line.
 const GREETINGS: usize = 256 * 1024;
 
 /// The streams of a program that runs.
@@ -103,7 +103,7 @@ impl<F, T> CallOutput<F, T> {
     /// Both results of a call that ended well.
     ///
     /// # Errors
-    /// What went wrong, with what the far side said of it.
+    /// What went wrong, with the dock's own messages.
     pub fn ok(self, doing: &str) -> Result<(F, T)> {
         let failed = Failed {
             exit: self.exit,

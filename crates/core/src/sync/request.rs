@@ -118,7 +118,7 @@ pub struct RemoteReport {
     bytes: (u64, u64),
 }
 
-/// A path: a text, or its bytes where it is none.
+/// A path: a text, or its bytes if it is not valid UTF-8.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Name {

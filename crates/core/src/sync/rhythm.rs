@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 /// How often the dock is looked at, unless looking takes long itself.
 pub const POLL: Duration = Duration::from_secs(2);
-/// A look must not take more than this part of the time where nobody works, and more than that where somebody does.
+/// The pause before the next listing, as a multiple of the time that the last one took: while nothing changes
+/// on either side, and (`BUSY_LOOK_SHARE`) while something does.
 const LOOK_SHARE: u32 = 10;
 const BUSY_LOOK_SHARE: u32 = 3;
 /// How long to wait at most before what did not travel is tried again.
@@ -31,7 +32,7 @@ impl Rhythm {
         }
     }
 
-    /// A look took so long. Where somebody works, more is to come.
+    /// A listing took this long. While somebody works (`is_busy`), more changes are to come.
     pub(super) fn looked(&mut self, now: Instant, took: Duration, is_busy: bool) {
         let share = if is_busy { BUSY_LOOK_SHARE } else { LOOK_SHARE };
         self.poll = now + POLL.max(took * share);

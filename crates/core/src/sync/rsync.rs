@@ -242,7 +242,7 @@ async fn outgrown(directory: PathBuf, most: u64) {
     }
 }
 
-/// The bytes of all files in a directory; of what vanishes meanwhile, none.
+/// The bytes of all files in a directory; a file that vanishes meanwhile adds nothing.
 fn size_of(directory: &Path) -> u64 {
     let mut folders = vec![directory.to_owned()];
     let mut all = 0_u64;

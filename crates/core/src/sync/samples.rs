@@ -37,7 +37,7 @@ const FAST: f64 = 100e6;
 /// So many bytes are under way in a channel at most, as ssh has it by default: over a link with a long delay, no more than
 /// that comes in each delay, however fast the sample came.
 const WINDOW: f64 = 2_097_152.0;
-/// So long a dock near by takes to begin with a script, which is no delay of the link.
+/// How long a nearby dock takes to begin with a script, which is no delay of the link.
 const START: Duration = Duration::from_millis(10);
 
 /// What is asked for, by path.

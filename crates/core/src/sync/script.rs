@@ -1,4 +1,4 @@
-//! What is run on the far side: scripts for a POSIX shell, with the tools that busybox has.
+//! What is run on the dock: scripts for a POSIX shell, with the tools that busybox has.
 //!
 //! Data never becomes part of a script: it comes as arguments, or in files with a NUL after each path. Paths begin with
 //! `./`, so that none is taken for an option. Every script says a line first that only this call knows, since login shells

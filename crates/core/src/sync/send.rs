@@ -1,4 +1,4 @@
-//! What is sent to the far side: one tar archive, whose parts are put in place by [`super::script::APPLY`].
+//! What is sent to the dock: one tar archive, whose parts are put in place by [`super::script::APPLY`].
 //!
 //! - `np0/NAME`, `rh1/NAME`, `xd2/NAME`: batches, each for one directory. The first letter says what is done: names that
 //!   are new there (`n`: files, links and whole directories), names whose file is replaced (`r`), and removed (`x`: what is
@@ -32,9 +32,9 @@ use crate::docker::connect::adaptive_compression;
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 
-/// So many names are in a batch at most, and so many bytes: they become one command's arguments. Between the look at a
-/// batch and its last rename, nobody else's change is noticed: it is small. A new name never takes another one's place, so
-/// that batches of these are larger.
+/// The most names and bytes in a batch: they become one command's arguments. Between the check of a batch and its last
+/// rename, no change by others is noticed: so a batch is small. A new name never replaces another file, so batches of
+/// new names are larger.
 const BATCH_NAMES: usize = 100;
 const BATCH_NEW_NAMES: usize = 1000;
 const BATCH_BYTES: usize = 60_000;
@@ -96,7 +96,7 @@ pub struct AsRead {
     pub content: Content,
     /// What it was before and after.
     pub item: Item,
-    /// When it was last looked at, in nanoseconds since 1970; none for what is as it was listed.
+    /// When it was last looked at, in nanoseconds since 1970; `None` for what is as it was listed.
     pub looked_at_ns: Option<i64>,
 }
 

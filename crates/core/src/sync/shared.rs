@@ -1,8 +1,8 @@
 //! A project and its workspace, as several commands sync them at once: one of them does, and the others ask it.
 //!
-//! Whoever has the lock is the holder ([`super::holder`]). A command that finds another one asks it for its round
-//! ([`super::asker`]); when that ends meanwhile, by itself or not, the command takes the lock and does the round, or asks
-//! whoever was first. So a round that is asked for is done by somebody, after it was asked for.
+//! The command that has the lock is the holder ([`super::holder`]). A command that finds another holder asks it for a
+//! round ([`super::asker`]); when that ends meanwhile, by itself or not, the command takes the lock and does the round,
+//! or asks the one that took it first. So each requested round is done by one of them, after it was requested.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ const STANDBY: Duration = Duration::from_millis(250);
 /// How a session is opened by whoever has the lock.
 pub type Open<S> = Box<dyn Fn(Memory) -> Result<Session<S>> + Send + Sync>;
 
-/// What is synced, by whom of several commands ever.
+/// A project and its workspace, whichever of several commands does the syncing.
 pub struct SharedSession<S> {
     root: PathBuf,
     moniker: String,
@@ -46,7 +46,7 @@ pub struct SharedSession<S> {
 
 /// What the holder has; the socket goes before the lock does.
 struct Held<S> {
-    /// None where it could not be served: then the others wait.
+    /// `None` if it could not be served: then the others wait.
     holder: Option<Holder>,
     session: Session<S>,
 }

@@ -33,9 +33,9 @@ use crate::error::{Error, Result};
 use crate::hexadecimal::{self, hex};
 use build_context::{ContextDir, WalkOptions};
 
-/// So long is kept what a sync removed or overwrote, in seconds: a week.
+/// How long removed and overwritten files are kept, in seconds: a week.
 pub const KEPT_SECONDS: i64 = 7 * 24 * 3600;
-/// So many bytes are kept of a project at most; the oldest go first.
+/// The most bytes that are kept of a project; the oldest go first.
 pub const KEPT_BYTES: u64 = 1_000_000_000;
 /// The version of the record's format.
 const VERSION: u32 = 1;
@@ -105,7 +105,7 @@ impl Version {
     }
 }
 
-/// When an entry was begun, in seconds since 1970; none for a name that is none of an entry.
+/// When an entry was begun, in seconds since 1970; `None` if this is not the name of an entry.
 fn begun(entry: &str) -> Option<i64> {
     let (seconds, nonce) = entry.split_once('.')?;
     let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
@@ -241,7 +241,7 @@ struct TrashRecord {
 struct TrashEntry {
     name: String,
     fd: OwnedFd,
-    /// The record. While it is locked, nobody removes the entry.
+    /// The record. While it is locked, no process removes the entry.
     _lock: File,
     bytes: u64,
     /// Whether there are copies that may not be on the disk yet.
@@ -873,7 +873,7 @@ fn discard(trash: &ContextDir, kept: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Makes a directory where there is none, and opens it.
+/// Makes a directory unless it exists, and opens it.
 fn make_directory_at(parent: &OwnedFd, name: &[u8], mode: u32) -> io::Result<OwnedFd> {
     let name = OsStr::from_bytes(name);
     match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode((mode | 0o700) as _)) {
