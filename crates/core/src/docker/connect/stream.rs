@@ -427,7 +427,7 @@ impl AsyncWrite for SshStdio {
 
 /// How an engine's first answer begins.
 const HTTP: &[u8] = b"HTTP/";
-/// So much is read of what is none.
+/// How many bytes of other output are read.
 const LONGEST_NOISE: usize = 1024;
 
 /// What comes from a login shell in an engine's place: a greeting, the output of its startup files.

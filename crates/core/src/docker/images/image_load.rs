@@ -124,7 +124,7 @@ async fn answer(engine: &Engine, body: mpsc::Receiver<io::Result<Frame<Bytes>>>)
     let mut messages = Messages::default();
     let mut body = response.into_body().into_data_stream();
     let mut verdict = Ok(());
-    // A success that is none: it says so in the body.
+    // The status says success; an error is in the body.
     while let Some(chunk) = body.next().await {
         for message in messages.push(&chunk.map_err(|cause| engine.lost(cause))?) {
             if let (Some(error), Ok(())) = (message.error, &verdict) {

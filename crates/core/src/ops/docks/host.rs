@@ -17,7 +17,7 @@ const OUTPUT_LIMIT: usize = 1024 * 1024;
 /// The ssh configuration for a dock, with what the dock's own entry says over it.
 ///
 /// # Errors
-/// A host or user that is none, and a configuration that ssh can't read.
+/// An illegal host or user name, and a configuration that ssh can't read.
 pub async fn resolve(access: &SshAccess, env: &Env) -> Result<SshConfig> {
     let wrong = |cause: Box<dyn std::error::Error + Send + Sync>| {
         Error::usage(format!("the ssh configuration for {:?} can't be used", access.host)).because(cause)

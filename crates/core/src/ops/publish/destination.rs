@@ -108,7 +108,7 @@ impl<'a> Destination<'a> {
     /// The references under which `source` is published: by `tags`, else by the one of the configuration.
     ///
     /// # Errors
-    /// A `publication_tag` that can't be read or is no reference, a tag that is none.
+    /// A `publication_tag` that can't be read or is no legal reference, or an illegal tag.
     pub fn references(
         &self,
         source: &Designation,

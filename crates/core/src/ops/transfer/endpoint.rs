@@ -50,7 +50,7 @@ impl TransferEndpoint {
     /// `[user@]host[:port]` of an sshd. `key` gives the private key for the last one.
     ///
     /// # Errors
-    /// What is none of them.
+    /// A word that names neither a dock, this machine, nor an address.
     pub fn of(word: &str, key: &dyn Fn() -> Result<Option<PathBuf>>, env: &Env) -> Result<Self> {
         let named = |kind| Self {
             name: word.to_owned(),
