@@ -435,7 +435,7 @@ mod tests {
         );
         assert_images("# escape=`\nARG A=`$x\nFROM a:${A#?}\n", &["a:x"]);
         assert_images("ARG TAG\nARG NONE\nFROM a:${TAG}${NONE-none}\n", &["a:7none"]);
-        // A value without an ARG is none, and an ARG of a stage is not a FROM's.
+        // A build argument without an ARG has no effect, and an ARG of a stage is not a FROM's.
         assert_images("FROM a:${TAG:-1}\nARG X=2\nFROM b:${X:-3}\n", &["a:1", "b:3"]);
         // What the builder refuses is no image: a name that is not legal, three words, an ARG that it can't read.
         assert_images(

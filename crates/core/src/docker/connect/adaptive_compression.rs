@@ -33,7 +33,7 @@ const GZIP: [(i32, f64); 3] = [(0, f64::INFINITY), (1, 60e6), (6, 15e6)];
 const FAST: f64 = 100e6;
 /// Pieces by which two ways are compared, after as many that only fill what lies between.
 const TRIAL: u32 = 12;
-/// Packing must be so much faster than not packing, which costs nobody anything.
+/// Packing must be faster than not packing by this factor, since not packing costs nothing.
 const GAIN: f64 = 1.1;
 /// So often in a row must the link be found waiting, or choked, before the level changes.
 const PATIENCE: i32 = 3;
@@ -184,7 +184,7 @@ impl Pace {
 
 /// Pieces of which this part of a hundred or less would be saved are not packed.
 const SAVING: usize = 4;
-/// By so many samples of so many bytes it is told.
+/// The number of samples that decide this, and their size in bytes.
 const SAMPLES: usize = 8;
 const SAMPLE: usize = 4 << 10;
 /// Packed pieces that wait for the link, at most, of a [`packed`] stream.
@@ -218,7 +218,7 @@ pub fn gets_smaller(samples: &[u8]) -> bool {
 /// the link is waited for.
 ///
 /// # Errors
-/// The link's. That of `feed` is in its own result; the stream then ends where it had come.
+/// A failure of the link. A failure of `feed` is in its own result; the stream then ends where it had come.
 pub fn packed<T: Send>(to: &mut dyn Write, feed: impl FnOnce(&mut dyn Write) -> T + Send) -> io::Result<T> {
     let (frames, coming) = sync_channel::<Vec<u8>>(WAITING);
     let waiting = AtomicUsize::new(0);

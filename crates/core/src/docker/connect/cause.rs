@@ -1,4 +1,4 @@
-//! Why a connection to an engine broke, in words for a person. Libraries name their own parts ("unexpected EOF during chunk size
+//! Why a connection to an engine broke, in words for the user. Libraries name their own parts ("unexpected EOF during chunk size
 //! line", `tonic::transport::Error(...)`), which help nobody.
 
 use std::error::Error;

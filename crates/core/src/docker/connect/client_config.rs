@@ -76,7 +76,7 @@ struct Proxy {
 /// Whose login counts at a registry.
 #[derive(Debug, Default)]
 pub struct FoundLogin {
-    /// None where there is none.
+    /// `None` without a login for this registry.
     pub login: Option<Login>,
     /// What went wrong on the way, and stops nothing: public images need no login.
     pub trouble: Option<Error>,

@@ -18,7 +18,7 @@ use crate::private_file;
 
 /// The files of a TLS folder.
 const PEM: [&str; 3] = ["ca.pem", "cert.pem", "key.pem"];
-/// By this a context is known to be ours.
+/// Marks a context as made by us.
 const DESCRIPTION: &str = "made by register-dock";
 
 /// Whether docker takes a context of this name: letters, digits and `_.+-`, two at least, the first no sign.

@@ -174,7 +174,7 @@ pub fn variables(endpoint: &Endpoint) -> Result<Vec<(&'static str, String)>> {
     }
 }
 
-/// What stands before a docker command so that it goes to this engine, whatever the shell's variables are.
+/// The prefix of a docker command that sends it to this engine, whatever variables the shell has.
 ///
 /// # Errors
 /// As [`variables`].

@@ -97,7 +97,7 @@ impl Engine {
     /// has ended, the agent is started again.
     ///
     /// # Errors
-    /// [`Error::unreachable`] where nothing answers within twenty seconds, with what would mend it.
+    /// [`Error::unreachable`] where nothing answers within twenty seconds, with a hint how to fix it.
     pub async fn connect(env: &Env) -> Result<Self> {
         let mut choice = Endpoint::choose(env)?;
         super::dock_engine::revive(&mut choice, env).await?;

@@ -1,7 +1,7 @@
 //! Whether an engine is on this machine. Secrets of the environment go to no other.
 //!
 //! What an engine says of itself is the word of a stranger: whoever sits behind a tunnel (`ssh -L`) can say "Docker
-//! Desktop", and this machine's memory size. So what counts first is what no far side can choose: which program of this
+//! Desktop", and this machine's memory size. So what counts first is what no remote engine can choose: which program of this
 //! machine listens on the socket, and whose it is. What the engine says must agree in addition. In doubt it is far.
 
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub enum Locality {
     Docked,
 }
 
-/// Where an engine is, and why it counts as far although its address looks local.
+/// Where an engine is, and why it is considered remote although its address looks local.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// Where it is.
@@ -114,7 +114,7 @@ async fn seen(choice: &Choice, env: &Env) -> Seen {
     if by_address(endpoint, origin, env) == Locality::Docked {
         return Seen::Sure(Standing::plain(Locality::Docked));
     }
-    // A person's word, for this one address.
+    // The user says so, for this one address.
     if env.non_empty(LOCAL_ENGINE) == Some(&endpoint.to_string()) {
         return Seen::Sure(Standing::plain(Locality::Local));
     }

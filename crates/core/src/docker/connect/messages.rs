@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A message is a few hundred bytes; a line that doesn't end is none.
+/// A message is a few hundred bytes; a line that doesn't end is no message.
 const LONGEST: usize = 4 << 20;
 
 /// Cuts a stream into messages, whatever its chunks are.

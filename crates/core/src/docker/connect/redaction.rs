@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use super::login::Login;
 use dock_client::mutex::lock;
 
-/// What is shorter is no secret, and stands in other words, too.
+/// A shorter text is not treated as a secret: it also occurs inside other words.
 const SHORTEST: usize = 4;
 
 /// The forms in which logins were sent. Clones share them.

@@ -545,7 +545,7 @@ impl Sender {
     /// Sends the files that are asked for, one after the other, until the transfer is over.
     fn serve_files(&self, queue: &Mutex<mpsc::UnboundedReceiver<u32>>) {
         loop {
-            // Who holds the queue waits for the next request, and who comes after it for the one after.
+            // The thread that holds the queue waits for the next request, the thread behind it for the one after.
             let next = lock(queue).blocking_recv();
             let Some(id) = next else { return };
             // What is in the queue was named.

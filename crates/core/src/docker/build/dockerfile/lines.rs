@@ -47,7 +47,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The words behind the flags; quotes join none.
+    /// The words behind the flags; quotes do not join words.
     pub(super) fn words(&self) -> Vec<&'a str> {
         self.rest.split(BLANKS).filter(|word| !word.is_empty()).collect()
     }
