@@ -179,7 +179,7 @@ impl Patterns {
         })
     }
 
-    /// Whether there is none.
+    /// Whether there are no patterns.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()

@@ -253,7 +253,7 @@ enum Item {
     One(Set),
     /// Any number of runes of the set.
     Star(Set),
-    /// So many of the items that follow, or none of them: `(.*/)?`.
+    /// This many of the items that follow, all or none: `(.*/)?`.
     Maybe(usize),
     /// Nothing, at such a place.
     Assert(Assertion),

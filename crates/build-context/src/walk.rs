@@ -106,7 +106,7 @@ pub struct ContextEntry {
     pub size: u64,
     /// Last modification, in nanoseconds since 1970.
     pub mtime_ns: i64,
-    /// Last change of contents or attributes, in nanoseconds since 1970; nobody can set it.
+    /// Last change of contents or attributes, in nanoseconds since 1970; no program can set it.
     pub ctime_ns: i64,
     /// Its number in its file system.
     pub inode: u64,
@@ -268,7 +268,7 @@ impl ContextDir {
         }
     }
 
-    /// The names in a directory of the context, in order; none, when it is not there.
+    /// The names in a directory of the context, in order; empty if it does not exist.
     pub(super) fn names_in(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, WalkError> {
         let names = self
             .open_directory(path)
@@ -352,7 +352,7 @@ pub struct WalkOptions {
     pub include: Vec<Vec<u8>>,
     /// Not what these match.
     pub exclude: Vec<Vec<u8>>,
-    /// Nor what these match, whatever `exclude` says: they are judged by themselves, so that no pattern of somebody else takes an
+    /// Nor what these match, whatever `exclude` says: they are judged by themselves, so that no other pattern takes an
     /// exception from them.
     pub withhold: Vec<Vec<u8>>,
     /// Paths, with wildcards in their names, that are added to `include` together with all that the

@@ -36,9 +36,9 @@ pub struct SyncConfiguration {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RemoveUnasked {
-    /// So many files at most.
+    /// The most files.
     pub files: Option<usize>,
-    /// So many hundredths of a side's files at most.
+    /// The most files as a percentage of a side's files.
     pub percent: Option<usize>,
 }
 

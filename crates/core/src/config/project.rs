@@ -81,7 +81,7 @@ impl Project {
     }
 
     /// Checks that files which a command is about to obey may be: a Dockerfile, a script, as [`Project::find`] does it for the
-    /// configuration. Relative paths are seen from the root; what is not there belongs to nobody.
+    /// configuration. Relative paths are seen from the root; a file that does not exist has no owner.
     ///
     /// # Errors
     /// One that belongs to another user.
@@ -178,7 +178,7 @@ impl Project {
         &self.user
     }
 
-    /// `docker/dockerutils.cfg`; an empty one where there is none.
+    /// `docker/dockerutils.cfg`; an empty one if the file does not exist.
     pub const fn config(&self) -> &Ini {
         &self.config
     }
@@ -400,7 +400,8 @@ fn images_dir(root: &Path, config: &Ini, env: &Env) -> Result<PathBuf> {
 /// The path that a key says, seen from the root, without `.` in it; `None` where the key is not there. `image_dir` stands for
 /// `{image_dir}`.
 ///
-/// What a project names that somebody else wrote is sent to an engine: it stays within the project, links included.
+/// Files that a configuration names are sent to an engine, and somebody else may have written it: they must be inside the
+/// project, links included.
 fn path_in(
     root: &Path,
     settings: Settings<'_>,

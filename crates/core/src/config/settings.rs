@@ -155,7 +155,7 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// True and false as people write them; none for anything else.
+/// True and false as people write them; `None` for anything else.
 pub fn boolean(text: &str) -> Option<bool> {
     match text.trim().to_ascii_lowercase().as_str() {
         "true" | "t" | "yes" | "y" | "on" | "1" => Some(true),
@@ -181,7 +181,7 @@ pub(super) fn section_of_command(config: &Ini, section: &'static str) -> &'stati
     }
 }
 
-/// Sentences about sections of commands that are spelled as the command is. One of an image type of that name is none.
+/// Warnings about sections whose names are spelled like commands (`build-image`), unless an image type has that name.
 pub(super) fn spelled_as_commands(config: &Ini, types: &[String]) -> Vec<String> {
     let spelled = COMMANDS
         .iter()

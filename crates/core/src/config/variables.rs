@@ -23,7 +23,7 @@ enum Piece {
     Variable { name: String, quoted: bool },
 }
 
-/// Replacements for `{name}`; none means that braces are plain characters.
+/// Replacements for `{name}`; `None` means that braces are plain characters.
 pub type Braces<'a> = Option<&'a BTreeMap<&'static str, String>>;
 
 /// What is wrong with a value.

@@ -162,7 +162,7 @@ impl Section {
         Ok(Some(section))
     }
 
-    /// What the section says; none without a `versionfile_source`.
+    /// The section's settings; `None` without a `versionfile_source`.
     ///
     /// # Errors
     /// A `VCS` that is missing or not `git`.
@@ -215,7 +215,7 @@ fn table<'a, 'i>(parent: &'a DeTable<'i>, key: &str) -> Option<&'a DeTable<'i>> 
     }
 }
 
-/// The text of a file of the root; `None` where there is none.
+/// The text of a file of the root; `None` if it does not exist.
 ///
 /// What is no UTF-8 is shown as U+FFFD: most keys are not for us, and a file in Latin-1 must not stop a build.
 fn read(root: &Path, name: &str) -> Result<Option<String>, VersionError> {

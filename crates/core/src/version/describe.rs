@@ -9,7 +9,7 @@ use super::{Release, VersionError};
 pub struct Pieces {
     /// The nearest tag, without its prefix; `None` where no tag fits.
     pub tag: Option<String>,
-    /// Commits since the tag; all of them where there is none.
+    /// Commits since the tag; all commits without a tag.
     pub distance: u64,
     /// The commit's name, as short as it is unambiguous; seven digits where there is no tag.
     pub short: String,

@@ -27,7 +27,7 @@ pub const VERSION_FILE: &str = "_version.py.bld";
 const ATTEMPTS: usize = 8;
 
 /// Writes the file, all of it or none: where that fails, what was there before stays. One that says the same already is left
-/// as it is: a checkout that nobody may write to needs no more, and a build beside us does not see it change.
+/// as it is: a read-only checkout works, and a build beside us does not see it change.
 ///
 /// # Errors
 /// The folder can't be written to.
@@ -70,7 +70,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     }
 }
 
-/// Removes what killed processes left beside the file: what nobody has locked.
+/// Removes what killed processes left beside the file: temporary files that are not locked.
 fn sweep(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name().as_bytes().starts_with(ASIDE.as_bytes())

@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 /// Settings that make git run programs or write colours, and have no say in the answers. `safe.directory` is the user's: in
 /// another user's repository, git says so. `safe.bareRepository`: a folder of a cloned project can be a repository in itself, with
-/// a configuration that was cloned with it; what nobody made with git here is none.
+/// a configuration that was cloned with it; such a repository is not used.
 const SETTINGS: [&str; 13] = [
     "-c",
     "safe.bareRepository=explicit",
@@ -121,7 +121,7 @@ impl<'a> Repository<'a> {
         let listed = |arguments: &[&str]| {
             Ok::<_, VersionError>(match ask_within(folder, &[], arguments, LIMIT, "none")? {
                 GitOutput::Text(text) => text,
-                // There are none, or git will say itself what is wrong.
+                // There are no keys, or git will say itself what is wrong.
                 GitOutput::Nothing(_) => Vec::new(),
             })
         };

@@ -210,7 +210,7 @@ pub fn source_mentioned(root: &Path) -> Option<String> {
 
 impl Versioneer {
     /// The versioneer of the project in the folder `root`; `None` where neither its `setup.cfg` nor its
-    /// `pyproject.toml` configures one. Like the original, none as well where `versionfile_source` is missing.
+    /// `pyproject.toml` configures one. As in the original, `None` also if `versionfile_source` is missing.
     ///
     /// # Errors
     /// A configuration that can't be read or that versioneer would refuse.
@@ -337,7 +337,7 @@ fn from_folders<'a>(root: &'a Path, prefix: &str) -> Option<std::borrow::Cow<'a,
 }
 
 impl Release {
-    /// The one whose answers count where the project says none.
+    /// The release whose answers are given if the project does not say which one it has.
     pub const NEWEST: Self = Self(0, 29);
 
     /// The release of the `versioneer.py` in a folder.
@@ -417,7 +417,7 @@ impl Versions {
         self
     }
 
-    /// The version; empty where the JSON of the source file has none.
+    /// The version; empty if the JSON of the source file has no version.
     pub fn version(&self) -> &str {
         self.values.get("version").and_then(Value::as_str).unwrap_or_default()
     }

@@ -3,7 +3,7 @@
 use super::describe::Pieces;
 use super::{Release, VersionError};
 
-/// A style, by what it shows.
+/// A style of versioneer's, named after what it shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// `TAG[+DISTANCE.gHEX[.dirty]]`
@@ -37,7 +37,7 @@ impl Style {
         ("git-describe-long", Self::GitDescribeLong),
     ];
 
-    /// The style of this name; `pep440` where none is said.
+    /// The style of this name; `pep440` for an empty name and `default`.
     pub fn named(name: &str) -> Option<Self> {
         if matches!(name, "" | "default") {
             return Some(Self::Pep440);
@@ -102,7 +102,7 @@ fn pre(tag: &str, distance: u64, release: Release) -> Result<String, VersionErro
             .ok()
             .and_then(|number| number.checked_add(1))
             .ok_or_else(|| VersionError::PostRelease { tag: tag.to_owned() })?,
-        // Without a post-release, or with two, which versioneer takes for none.
+        // Without a post-release, or with two, which versioneer ignores.
         _ => 0,
     };
     Ok(format!("{before}.post{next}.dev{distance}"))

@@ -149,7 +149,7 @@ fn context_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error
 
 type Archiving = tokio::task::JoinHandle<std::result::Result<(u64, Vec<Heavy>), ArchiveError>>;
 
-/// What went wrong with the archive, unless it is that nobody took it.
+/// What went wrong with the archive, unless the engine stopped taking it.
 async fn archive_failure(archiving: Archiving) -> Option<Error> {
     match archiving.await {
         Ok(Err(cause)) if !matches!(cause, ArchiveError::Send(_)) => Some(context_error(cause)),
@@ -245,7 +245,7 @@ fn query(request: &BuildRequest, dockerfile: &str, proxies: &[(&'static str, Str
     let switches = [
         ("pull", options.pull),
         ("nocache", options.no_cache),
-        // A failed step's container is left behind otherwise, and nobody looks at it.
+        // Otherwise the container of a failed step would be left behind.
         ("forcerm", classic.force_rm || !classic.keep_containers),
         ("squash", classic.squash),
     ];
@@ -374,7 +374,7 @@ impl StepLog {
             for line in text.lines() {
                 self.text_line(line.trim_end()).await;
             }
-            // A line that does not end is none.
+            // A line that does not end is no message.
             if rest.len() <= LONGEST_LINE {
                 self.text = rest;
             }

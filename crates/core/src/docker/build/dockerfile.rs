@@ -18,7 +18,7 @@ use crate::docker::options::csv;
 use crate::docker::options::run_options::platform;
 use crate::naming::{canonical, is_reference};
 
-/// The base of a stage that has none.
+/// The base of a stage without one.
 const SCRATCH: &str = "scratch";
 
 /// A Dockerfile's stages.

@@ -96,7 +96,7 @@ impl Logins {
         found.login
     }
 
-    /// The login for a registry, by whatever name the engine has for it; `None` where there is none, or it is not to have it. No
+    /// The login for a registry, by whatever name the engine has for it; `None` without one, or if the engine must not have it. No
     /// helper is started for a registry that is not its business.
     pub async fn credentials(&self, asked: &str) -> Option<Login> {
         self.give(&self.key(asked)?, true).await
@@ -116,7 +116,7 @@ impl Logins {
         }
     }
 
-    /// The header `X-Registry-Config` of the classic builder, which has to name all logins beforehand; `None` where there is none.
+    /// The header `X-Registry-Config` of the classic builder, which has to name all logins beforehand; `None` without logins.
     pub async fn registry_config(&self) -> Option<String> {
         let keys = match &self.reach {
             Reach::All => self.config.registries(),

@@ -1,4 +1,4 @@
-//! `pip.conf`, which a build gets of `pip.conf.template` where there is none.
+//! `pip.conf`, which is made from `pip.conf.template` for a build if the project has no `pip.conf`.
 //!
 //! dockerutils 2.0.7 copied the one to the other for the time of the build. Two builds at once took the copy away from each
 //! other, and what they had then was an image whose packages came from the public index. So it is never on the disk here: the
@@ -183,7 +183,7 @@ mod tests {
         Linked::sweep(folder.path());
         assert!(file.is_symlink());
         fs::remove_file(&file).unwrap();
-        // What somebody writes meanwhile is theirs.
+        // A file that the user writes meanwhile stays.
         let linked = Linked::place(folder.path()).unwrap().unwrap();
         fs::remove_file(&file).unwrap();
         fs::write(&file, "own").unwrap();

@@ -64,7 +64,7 @@ impl BuildRequest {
     }
 }
 
-/// Where a Dockerfile that is a symbolic link leads; `None` where it is none. No builder follows a link by itself, so what it leads
+/// Where a Dockerfile that is a symbolic link leads; `None` if it is a plain file. No builder follows a link by itself, so what it leads
 /// to is sent in its place.
 ///
 /// # Errors

@@ -314,7 +314,7 @@ impl Packer {
     /// Packs a piece, if it gets smaller by that; the result is a whole frame.
     ///
     /// # Errors
-    /// The compressor's, which has none but for want of memory.
+    /// A failure of the compressor: only lack of memory makes it fail.
     pub fn pack(&mut self, piece: &[u8], level: i32) -> io::Result<Vec<u8>> {
         let level = if level > 0 && !is_worth_packing(piece) {
             0

@@ -145,7 +145,7 @@ mod tests {
             says(io::Error::from(io::ErrorKind::BrokenPipe)),
             "the connection was reset"
         );
-        // What somebody wrote for a person.
+        // A text that was written for people.
         assert_eq!(
             says("it has been silent for too long"),
             "it has been silent for too long"

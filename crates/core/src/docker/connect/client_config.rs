@@ -277,7 +277,7 @@ impl ClientConfig {
         !self.creds_store.is_empty() || !self.registries().is_empty()
     }
 
-    /// A `config.json` with every login that there is, those of helpers and stores among them, `None` where there is none; and
+    /// A `config.json` with every login that there is, those of helpers and stores among them, `None` without logins; and
     /// warnings about those that can't be had.
     ///
     /// # Errors

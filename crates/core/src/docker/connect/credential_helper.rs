@@ -19,7 +19,7 @@ const NOT_FOUND: &str = "credentials not found in native keychain";
 /// The user name by which a helper says that the secret is an identity token.
 pub(in crate::docker) const TOKEN_USER: &str = "<token>";
 
-/// The login that a helper has for a registry; `None` where it has none.
+/// The login that a helper has for a registry; `None` if it has no login.
 ///
 /// # Errors
 /// A helper that isn't there, fails, or says what makes no sense.
@@ -81,7 +81,7 @@ impl Helper {
         Error::failed(format!("{program} {failure}: {why}")).hint(hint!("try it: {} {}", program, verb))
     }
 
-    /// Gives what it says, or none where it has nothing of the kind.
+    /// Its answer; `None` if it has nothing for the registry.
     async fn run(&self, question: &str) -> Result<Option<Vec<u8>>> {
         let mut child = tokio::process::Command::new(&self.program)
             .arg(self.verb)

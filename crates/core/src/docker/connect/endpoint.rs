@@ -37,7 +37,7 @@ pub enum Endpoint {
         host: String,
         /// TCP port.
         port: u16,
-        /// TLS files; none for plain HTTP.
+        /// TLS files; `None` for plain HTTP.
         tls: Option<Tls>,
     },
     /// A machine that ssh reaches and that has the docker client: `docker system dial-stdio` carries the bytes.

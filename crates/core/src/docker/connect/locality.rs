@@ -2,7 +2,7 @@
 //!
 //! What an engine says of itself is the word of a stranger: whoever sits behind a tunnel (`ssh -L`) can say "Docker
 //! Desktop", and this machine's memory size. So what counts first is what no remote engine can choose: which program of this
-//! machine listens on the socket, and whose it is. What the engine says must agree in addition. In doubt it is far.
+//! machine listens on the socket, and whose it is. What the engine says must agree, too. In doubt it counts as remote.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::agent::Agent;
 use crate::env::{Env, LOCAL_ENGINE};
 use crate::output::visible;
 
-/// The engines' own programs, as the kernel names them. What forwards (`ssh`, `socat`, an agent) is none of them.
+/// The engines' own programs, as the kernel names them. Forwarders (`ssh`, `socat`, an agent) are not among them.
 const ENGINES: [&str; 2] = ["dockerd", "podman"];
 /// It listens for an engine that it starts (`dockerd -H fd://`), and for anything else that it is told to.
 const STARTER: &str = "systemd";

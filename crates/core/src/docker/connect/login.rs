@@ -44,7 +44,7 @@ impl Login {
         .filter(|(_, token)| !token.is_empty())
     }
 
-    /// All that nobody else may see.
+    /// All that must stay secret.
     pub(in crate::docker) fn secrets(&self) -> impl Iterator<Item = &str> {
         let password = Some(self.secret.as_str()).filter(|secret| !secret.is_empty());
         password.into_iter().chain(self.tokens().map(|(_, token)| token))

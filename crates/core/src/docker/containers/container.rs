@@ -21,7 +21,7 @@ use crate::error::{Class, Error, Result};
 /// The code of `docker run` for a command that can't be run, and for one that isn't there.
 const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
-/// How long a container that nobody wants may take to be removed.
+/// How long the removal of an unwanted container may take.
 const CLEANING: Duration = Duration::from_secs(10);
 /// How long after a lost answer a container may still come to be.
 const LATE: Duration = Duration::from_secs(2);

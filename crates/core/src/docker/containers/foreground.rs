@@ -77,7 +77,7 @@ pub async fn run_attached(
     // Without --rm it is the user's, whatever becomes of us.
     created.armed = plan.remove;
     if plan.body.host_config.as_ref().is_some_and(publishes) {
-        // One that ended meanwhile has none.
+        // A container that ended meanwhile has no ports.
         started(&published_ports(engine, &id).await.unwrap_or_default()).await;
     }
     let session = terminal::AttachSession::new(engine, &id, &options, heard);
@@ -157,7 +157,7 @@ pub struct FoundContainer {
     pub publishes: bool,
 }
 
-/// Looks for a container by its name or ID; `None` where there is none.
+/// Looks for a container by its name or ID; `None` if it does not exist.
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.
@@ -289,7 +289,7 @@ impl HalfClose for Unread {
     }
 }
 
-/// The output that the engine keeps of a container, from its beginning; with `follow`, to its end. None where it keeps none.
+/// The output that the engine keeps of a container, from its beginning; with `follow`, to its end. `None` if the engine keeps no output.
 async fn logs(engine: &Engine, id: &str, follow: bool) -> Result<Option<Box<dyn Read + Send>>> {
     let request = Request::builder()
         .uri(format!(

@@ -25,7 +25,7 @@ use crate::terminal::{self, RawMode};
 const BUFFER: usize = 128 * 1024;
 /// A frame longer than this is no frame of an engine; docker's are 64 KiB at most.
 const FRAME_LIMIT: u32 = 64 * 1024 * 1024;
-/// So many SIGINTs and SIGTERMs end us, whatever the container makes of them; as docker has it.
+/// This many SIGINTs and SIGTERMs end us, whatever the container does with them, as in docker.
 const FORCE: usize = 3;
 /// How often, and how long apart, a new container is told the size of its terminal until it takes it.
 const SIZE_TRIES: usize = 10;
@@ -205,12 +205,12 @@ impl<'a> AttachSession<'a> {
         }
     }
 
-    /// Whether nobody will ever see or type anything more.
+    /// Whether the terminal is gone.
     fn terminal_is_closed(&self) -> bool {
         self.at_terminal && tcgetattr(io::stdin()).is_err()
     }
 
-    /// Whether the engine took the size, or there is none to be told.
+    /// Whether the engine has the size, or there is no terminal.
     async fn tell_size(&self) -> bool {
         match tcgetwinsize(io::stdout()) {
             Ok(size) if self.options.tty => container::resize(self.engine, self.id, size.ws_row, size.ws_col).await,
@@ -398,7 +398,7 @@ impl Detacher {
         }
     }
 
-    /// What is to be passed on; none when the keys are complete.
+    /// The bytes to pass on; `None` when the keys are complete.
     fn pass(&mut self, typed: &[u8]) -> Option<Vec<u8>> {
         let mut passed = Vec::with_capacity(typed.len() + self.matched);
         for byte in typed {
@@ -486,9 +486,9 @@ fn write_all(to: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), CopyError> {
 #[derive(Default)]
 struct Frames {
     header: [u8; 8],
-    /// So many bytes of the header are there.
+    /// The number of header bytes that are there.
     known: usize,
-    /// So many bytes of the frame are still to come.
+    /// The number of bytes of the frame that are still to come.
     left: usize,
     stream: OutputStream,
 }

@@ -60,7 +60,7 @@ impl Content {
     /// # Errors
     /// The engine's refusal or a broken connection.
     pub async fn list(&self) -> Result<HashMap<Digest, Blob>> {
-        // Of all of it: the same blobs, or none, can be told for ever.
+        // A limit for the whole list: an engine could repeat blobs, or send empty messages, for ever.
         self.engine.answered(self.all()).await
     }
 

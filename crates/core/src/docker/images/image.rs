@@ -57,7 +57,7 @@ pub async fn find(engine: &Engine, reference: &str) -> Result<Option<ImageFacts>
 /// moment.
 ///
 /// # Errors
-/// As [`find`]; or nobody has the name.
+/// As [`find`]; or no image has the name.
 pub async fn find_made(engine: &Engine, reference: &str) -> Result<ImageFacts> {
     for pause in NAMING_PAUSES {
         if let Some(image) = find(engine, reference).await? {

@@ -71,7 +71,7 @@ pub struct Step {
 /// What a layer does to one path. Paths are relative to the root, without a slash at either end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayerChange {
-    /// A file, with its size in bytes; links have none.
+    /// A file, with its size in bytes; links have no size.
     File(Vec<u8>, u64),
     /// A directory is there, new or with other attributes.
     Directory(Vec<u8>),

@@ -96,7 +96,7 @@ pub fn begin(
             pace,
         };
         if let Err(cause) = pack(coming, &mut stream) {
-            // Ends the request in the middle. Where nobody listens any more, it has ended.
+            // Ends the request in the middle. If the receiver is gone, it has ended already.
             let _ = stream.frames.blocking_send(Err(cause));
         }
     });

@@ -61,7 +61,7 @@ pub struct Layer {
     pub blob: Option<Descriptor>,
     /// Bytes of the blob; else, about, of its files.
     pub size: u64,
-    /// About how many bytes its files take; of a packed layer of which nobody knows it, those of the blob.
+    /// About how many bytes its files take; for a compressed layer of unknown size, those of the blob.
     pub unpacked: u64,
 }
 

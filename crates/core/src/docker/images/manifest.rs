@@ -21,7 +21,7 @@ pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// docker's own media type of an index.
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-/// Deeper indexes are nobody's image.
+/// Images have no deeper indexes.
 const LONGEST_LIST: usize = 1024;
 
 /// A document that is no image's.
@@ -30,7 +30,7 @@ pub enum ManifestError {
     /// It is no JSON, or lacks what it must have.
     #[error("it is damaged")]
     Json(#[from] serde_json::Error),
-    /// A digest is none of SHA-256.
+    /// A digest is not a SHA-256.
     #[error("{0:?} is no SHA-256 digest")]
     Digest(String),
     /// It lists more than any image has.

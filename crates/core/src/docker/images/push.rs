@@ -33,7 +33,7 @@ const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), D
 const MOST_LAYERS: usize = 10_000;
 /// How long a registry that fails is borne: the engine's own tries, which it makes for a layer, and ours together.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the look at what the registry has may take. It saves work; where it takes longer, it saves none.
+/// How long asking the registry what it has may take. It is meant to save time.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 /// A registry's message is shown up to this length.
 const MESSAGE_LIMIT: usize = 1000;
@@ -42,7 +42,7 @@ const MESSAGE_LIMIT: usize = 1000;
 pub struct RegistryAuth {
     header: String,
     redaction: Redaction,
-    /// The login as engines check it; `None` where there is none.
+    /// The login as engines check it; `None` without a login.
     check: Option<String>,
     /// Whether there may be a login that this engine does not get.
     is_withheld: bool,
@@ -137,7 +137,7 @@ pub async fn tag(engine: &Engine, source: &Designation, target: &Designation) ->
         .map_err(|cause| engine.error(&format!("{source} can't be tagged as {target}"), cause))
 }
 
-/// The digest under which the registry has just this image by this tag; `None` where it hasn't, or where nobody can tell.
+/// The digest under which the registry has just this image by this tag; `None` if it hasn't, or can't be asked.
 ///
 /// The engine is asked on both sides: it knows under which digests it pushed or pulled the image (with containerd's store,
 /// the image's own digest), and it reaches registries that this machine may not.

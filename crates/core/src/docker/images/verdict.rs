@@ -26,7 +26,7 @@ pub enum RegistryVerdict {
     Broken,
     /// The name of the registry leads nowhere: no try will change it.
     Nowhere,
-    /// Nobody listens, the connection broke, or a proxy has nobody behind it.
+    /// The registry does not listen, the connection broke, or a proxy can't reach it.
     Down,
     /// Something else.
     Other,

@@ -180,7 +180,7 @@ impl Sent {
         lock(&self.changed).clone()
     }
 
-    /// The first name that is not UTF-8: BuildKit since 0.20 or so takes none, and doesn't say which it was.
+    /// The first name that is not UTF-8: BuildKit since about 0.20 refuses such names, and doesn't say which it was.
     pub fn not_utf8(&self) -> Option<String> {
         lock(&self.not_utf8).clone()
     }
@@ -383,7 +383,7 @@ impl FileTable {
     }
 }
 
-/// An engine asks for each file once. So many times more than there are files it may ask, whatever it means by that: what is asked
+/// An engine asks for each file once. It may ask this many times more than there are files, for whatever reason: what is asked
 /// for waits in memory until it is sent.
 const ASKED_AGAIN: usize = 1 << 16;
 

@@ -511,7 +511,7 @@ fn seconds(time: &Timestamp) -> f64 {
 /// What Solve failed of: the build itself, or the engine.
 fn failure(engine: &Engine, given: &Logins, status: &tonic::Status) -> Error {
     use tonic::Code;
-    // The transport's own failures have a source; what BuildKit says has none.
+    // The transport's own failures have a source; BuildKit's messages have not.
     if status.code() == Code::Unavailable || std::error::Error::source(status).is_some() {
         return engine.lost(status.clone());
     }

@@ -6,7 +6,7 @@ use std::cell::Cell;
 /// many ways, would fill the memory or never end.
 pub(super) const BUDGET: u64 = 20_000_000;
 
-/// A word that the builder refuses, or nobody reads to its end.
+/// A word that the builder refuses, or that is too long to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unreadable;
 

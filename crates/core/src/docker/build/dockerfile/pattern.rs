@@ -88,7 +88,7 @@ impl Pattern {
                 done = end;
                 break;
             }
-            // An empty match right behind another is none.
+            // An empty match right after another match is skipped.
             if end > done || start == 0 {
                 let matched = text.get(start..end).unwrap_or_default();
                 let filled = filled(replacement, matched);

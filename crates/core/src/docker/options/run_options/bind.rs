@@ -9,7 +9,7 @@ use crate::docker::options::csv;
 use crate::docker::options::flags::{self, Positionals};
 
 /// The same options, with other sources for what they mount from the engine's machine. `other` gets each source as an
-/// absolute path; where it gives none, the words stay as they are.
+/// absolute path; if it returns `None`, the words stay as they are.
 ///
 /// # Errors
 ///

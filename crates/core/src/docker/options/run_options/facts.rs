@@ -33,7 +33,7 @@ pub struct ClientFacts<'a> {
     pub engine_system: EngineSystem,
     /// The engine's Unix socket as a path on the engine's own machine; `--use-api-socket` mounts it.
     pub engine_socket: Option<&'a str>,
-    /// Height and width of the terminal that stdout is; zeros where it is none.
+    /// Height and width of the terminal that stdout is; zeros if it is no terminal.
     pub console_size: (usize, usize),
     /// The proxies that the client's `config.json` sets for this engine, each in both spellings: `HTTP_PROXY` and `http_proxy` with
     /// their value.
