@@ -122,6 +122,10 @@ pub(crate) fn run() -> Result<(), Error> {
         if words::is_checked(&path) {
             findings.extend(words::check(&path, &text()?));
         }
+        if path.extension().is_some_and(|extension| extension == "md") {
+            let exists = |named: &str| workspace.root.join(named).is_file();
+            findings.extend(arrows::check_paths(&path, &text()?, exists));
+        }
         if path == Path::new("README.md") {
             let lines = text()?.lines().count();
             findings.extend(limit(&path, lines, README_LINES));
@@ -129,7 +133,7 @@ pub(crate) fn run() -> Result<(), Error> {
     }
     findings.extend(check_named_tests(&workspace)?);
     findings.extend(arrows::check(&workspace)?);
-    findings.extend(arrows::check_walks(&workspace)?);
+    findings.extend(arrows::check_tables(&workspace)?);
     findings.extend(type_names::check(&workspace)?);
     for command in workspace.commands() {
         findings.extend(check_command(&workspace, command)?);

@@ -341,7 +341,10 @@ async fn a_session_of_openssh_that_is_cut_or_killed_breaks_at_once_and_is_made_a
             "{how}: {error}"
         );
         let broken = timeout(LONG, connection.stream.read_exact(&mut said)).await.unwrap();
-        assert!(broken.is_err(), "{how}: the stream ended without the remote side ending it");
+        assert!(
+            broken.is_err(),
+            "{how}: the stream ended without the remote side ending it"
+        );
         assert!(link.open(line("true")).await.is_err(), "{how}");
     }
 }

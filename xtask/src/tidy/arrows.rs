@@ -44,33 +44,69 @@ pub(super) fn check(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
     Ok(findings)
 }
 
-/// The page, and the markers around its tables of functions.
+/// The page, and the markers around its tables of names: of functions alone, and of anything that is declared.
 const PAGE: &str = "docs/architecture.md";
-const WALKS: &str = "walks";
+const TABLES: [(&str, &[&str]); 2] = [
+    ("walks", &["fn"]),
+    ("places", &["fn", "const", "static", "struct", "enum"]),
+];
 
-/// Functions that the page names, but that are not in the file that it names.
-pub(super) fn check_walks(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
+/// Names in the page's tables that are not declared in the file that it names.
+pub(super) fn check_tables(workspace: &Workspace) -> Result<Vec<Finding>, Error> {
     let read = |path: &Path| fs::read_to_string(workspace.root.join(path));
     let page = read(Path::new(PAGE)).map_err(Error::file(PAGE))?;
-    Ok(strayed(&page, |file| read(Path::new(file)).ok()))
+    let source = |file: &str| read(Path::new(file)).ok();
+    let tables = TABLES.iter();
+    Ok(tables
+        .flat_map(|(table, keywords)| strayed(&page, table, keywords, source))
+        .collect())
 }
 
-fn strayed(page: &str, source: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
+/// Quoted paths of sources in a page that are not there. (`crates/x/{a,b}.rs` stands for two.)
+pub(super) fn check_paths(path: &Path, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        for quoted in line.split('`').skip(1).step_by(2) {
+            let is_source = ["crates/", "xtask/", "tests/"]
+                .iter()
+                .any(|root| quoted.starts_with(root));
+            if !is_source || !quoted.ends_with(".rs") {
+                continue;
+            }
+            for missing in alternatives(quoted).iter().filter(|named| !exists(named)) {
+                findings.push(finding(path, Some(index + 1), format!("there is no {missing}")));
+            }
+        }
+    }
+    findings
+}
+
+/// The paths that one with a list in braces stands for.
+fn alternatives(path: &str) -> Vec<String> {
+    let parts = path.split_once('{').and_then(|(before, rest)| {
+        let (list, after) = rest.split_once('}')?;
+        Some((before, list, after))
+    });
+    match parts {
+        Some((before, list, after)) => list.split(',').map(|name| format!("{before}{name}{after}")).collect(),
+        None => vec![path.to_owned()],
+    }
+}
+
+fn strayed(page: &str, table: &str, keywords: &[&str], source: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
     let mut named = 0;
     let mut findings = Vec::new();
-    for (number, line) in super::marked(page, WALKS) {
+    for (number, line) in super::marked(page, table) {
         let mut quoted = line.split('`').skip(1).step_by(2);
         let (Some(name), Some(file), true) = (quoted.next(), quoted.next(), line.starts_with("| `")) else {
             continue;
         };
         named += 1;
-        let is_there = source(file)
-            .is_some_and(|text| text.contains(&format!("fn {name}(")) || text.contains(&format!("fn {name}<")));
-        if !is_there {
+        if !source(file).is_some_and(|text| declares(&text, keywords, name)) {
             findings.push(finding(
                 PAGE,
                 Some(number),
-                format!("there is no function {name:?} in {file}"),
+                format!("{file} declares no {} {name:?}", keywords.join(" or ")),
             ));
         }
     }
@@ -78,10 +114,21 @@ fn strayed(page: &str, source: impl Fn(&str) -> Option<String>) -> Vec<Finding> 
         findings.push(finding(
             PAGE,
             None,
-            format!("no function is named between <!-- {WALKS} --> and <!-- /{WALKS} -->"),
+            format!("nothing is named between <!-- {table} --> and <!-- /{table} -->"),
         ));
     }
     findings
+}
+
+/// Whether a source has a keyword before just this name.
+fn declares(text: &str, keywords: &[&str], name: &str) -> bool {
+    keywords.iter().any(|keyword| {
+        let declaration = format!("{keyword} {name}");
+        text.match_indices(&declaration).any(|(at, found)| {
+            let rest = text.get(at + found.len()..).unwrap_or_default();
+            !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+        })
+    })
 }
 
 fn upward(package: &Package) -> Vec<Finding> {
@@ -153,14 +200,26 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_moved_is_found() {
+    fn a_name_that_moved_is_found() {
         let page = "| `before` | `a.rs` | x |\n<!-- walks -->\n| function | file |\n| `f` | `a.rs` | x |\n| `g` | `a.rs` | x |\n| `f` | `b.rs` | x |\n<!-- /walks -->\n";
-        let found = strayed(page, |file| (file == "a.rs").then(|| "pub fn f() {}".to_owned()));
+        let found = strayed(page, "walks", &["fn"], |file| {
+            (file == "a.rs").then(|| "pub fn f() {}\nfn go() {}".to_owned())
+        });
         assert_eq!(
             found.iter().map(|finding| finding.line).collect::<Vec<_>>(),
             [Some(5), Some(6)]
         );
-        assert_eq!(strayed("", |_| None).len(), 1);
+        assert_eq!(strayed("", "walks", &["fn"], |_| None).len(), 1);
+        assert!(declares("const A: u8 = 1;", &["fn", "const"], "A"));
+        assert!(!declares("const AB: u8 = 1;", &["const"], "A"));
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_is_found() {
+        let text = "see `crates/a/src/{b,c}.rs`, `x.rs` and `crates/a`\n";
+        let found = check_paths(Path::new("docs/x.md"), text, |path| path == "crates/a/src/b.rs");
+        let found: Vec<String> = found.iter().map(|finding| finding.message.clone()).collect();
+        assert_eq!(found, ["there is no crates/a/src/c.rs"]);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::request::{BuildRequest, link_target};
 use crate::docker::build::logins::Logins;
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::engine::{Engine, one_line, refusal};
-use crate::docker::connect::messages::{JsonMessage, Messages};
+use crate::docker::connect::json_messages::{JsonMessage, Messages};
 use crate::docker::containers::container::is_id;
 use crate::docker::images::image;
 use crate::error::{Error, Result};

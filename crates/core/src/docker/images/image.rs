@@ -11,7 +11,7 @@ use hyper::{Method, Request};
 use super::verdict::RegistryVerdict;
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::engine::{Engine, found, one_line, refusal};
-use crate::docker::connect::messages::Messages;
+use crate::docker::connect::json_messages::Messages;
 use crate::docker::connect::redaction::Redaction;
 use crate::error::{Error, Result};
 use crate::hint;

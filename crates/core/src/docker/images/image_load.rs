@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::docker::connect::adaptive_compression::{Format, PIECE, Pace, Packer, Queue};
 use crate::docker::connect::engine::{ApiVersion, Engine, one_line, refusal};
-use crate::docker::connect::messages::Messages;
+use crate::docker::connect::json_messages::Messages;
 use crate::error::{Error, Result};
 use dock_client::mutex::lock;
 
