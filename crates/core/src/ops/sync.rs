@@ -25,7 +25,7 @@ use crate::hint;
 use crate::machine_id::machine_id;
 use crate::ops::genversion;
 use crate::output::{self, Printer, size, visible};
-use crate::patience::{TRYING_AGAIN, is_worth_a_try, patiently};
+use crate::patience::{CutNews, is_worth_a_try, patiently};
 use crate::shell;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
@@ -217,12 +217,12 @@ impl Docked {
                 None => self.shared.sync(&request).await,
             },
             async || agent.connect(options).await,
-            |line| match line.strip_suffix(TRYING_AGAIN) {
+            |news| match news {
                 // A file that was under way begins at its first byte.
-                Some(cut) => self
+                CutNews::TryingAgain(_) => self
                     .printer
-                    .warning(&format!("{cut}{TRYING_AGAIN}: files that had arrived whole are kept")),
-                None => self.printer.warning(line),
+                    .warning(&format!("{news}: files that had arrived whole are kept")),
+                CutNews::Waiting(_) => self.printer.warning(&news.to_string()),
             },
         )
         .await

@@ -223,9 +223,9 @@ async fn build_patiently(
     patiently(
         async || run_build(site, index, request, events).await,
         async || site.engine.answers(&site.env).await,
-        |line| {
+        |news| {
             // A display that is behind misses a line.
-            let _ = events.try_send(DisplayEvent::Cut(index, line.to_owned()));
+            let _ = events.try_send(DisplayEvent::Cut(index, news.to_string()));
         },
     )
     .await
