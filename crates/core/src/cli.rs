@@ -240,26 +240,30 @@ impl Context {
     /// As [`Context::connect`].
     pub async fn connect_silently(&self) -> Result<Engine> {
         match dock_engine::agent_of(&self.engine_choice()?, &self.env)? {
-            Some(agent) => self.connect_by(&agent).await,
+            Some(agent) => self.connect_by(&agent, async || self.connect_once().await).await,
             None => self.connect_once().await,
         }
     }
 
-    /// Connects to an engine behind an agent. Where the link stood when it began, and fell silent, it is waited for.
-    async fn connect_by(&self, agent: &Agent) -> Result<Engine> {
+    /// Connects to an engine behind an agent, as `connect` does it. Where the link stood when it began, and fell silent, it is waited
+    /// for.
+    ///
+    /// # Errors
+    /// Those of `connect`, and a link that is dead.
+    pub async fn connect_by(&self, agent: &Agent, connect: impl AsyncFn() -> Result<Engine>) -> Result<Engine> {
         // A dock that can't be reached to begin with is not waited for.
         if !agent
             .status(false)
             .await?
             .is_some_and(|status| matches!(status.link, LinkStatus::Up { .. }))
         {
-            return self.connect_once().await;
+            return connect().await;
         }
         let began = Instant::now();
         let heartbeat = Heartbeat::of(agent, &self.printer, Arc::default());
         loop {
             let before = heartbeat.silences();
-            match self.connect_once().await {
+            match connect().await {
                 Err(error) if is_worth_a_try(&error) && heartbeat.silences() > before => {}
                 // An engine that hangs behind a link that lives says so itself.
                 result => return result,

@@ -332,12 +332,12 @@ impl SessionSetup {
 }
 
 /// A session that only looks: nothing changes on either side, and whatever syncs goes on.
-fn looking(context: &Context, project: &Project) -> Result<(Dock, Session<DockShell>)> {
+fn looking(context: &Context, project: &Project) -> Result<(Agent, Session<DockShell>)> {
     let opening = SessionSetup::new(context, project)?;
     let memory = Memory::peek(opening.local.root(), &opening.dock.moniker, &context.env);
     let mut session = opening.session(memory);
     set_generated(&mut session, project.root());
-    Ok((opening.dock, session))
+    Ok((opening.agent, session))
 }
 
 /// That there is no version stops nobody's sync: the file is left as it is on both sides.
@@ -447,23 +447,28 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         unmade: None,
     };
     if args.list || context.global.dry_run {
-        let (dock, mut session) = looking(context, &project)?;
+        let (agent, mut session) = looking(context, &project)?;
         session.with_git |= args.with_git;
         let brake = session.brake;
-        let report = context.block_on(session.sync(&request.sync_request(brake), true))?;
-        return listed(context, &dock, &report);
+        let report = context.block_on(async {
+            let _heartbeat = Heartbeat::of(&agent, &context.printer, Arc::default());
+            session.sync(&request.sync_request(brake), true).await
+        })?;
+        return listed(context, agent.dock(), &report);
     }
     let mut docked = Docked::open(context, &project, args.direction == Direction::Up, args.with_git)?;
     let looking = args.chown.then(|| looking(context, &project)).transpose()?;
     context.block_on(async {
         let dock = docked.dock.clone();
-        if let Some((_, mut session)) = looking {
+        if let Some((agent, mut session)) = looking {
+            let heartbeat = Heartbeat::of(&agent, &context.printer, Arc::default());
             let report = session
                 .sync(
                     &RoundRequest::everything(args.direction).sync_request(session.brake),
                     true,
                 )
                 .await?;
+            drop(heartbeat);
             root_files::give(context, &project, &dock, &report).await?;
         }
         let report = docked.sync(request).await?;

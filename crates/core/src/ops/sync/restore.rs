@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -10,6 +11,7 @@ use crate::agent::paths::state_directory;
 use crate::cli::Context;
 use crate::config::project::Project;
 use crate::error::{Error, ExitStatus, Result};
+use crate::heartbeat::Heartbeat;
 use crate::hint;
 use crate::output::table::{Align, Table};
 use crate::output::{Printer, size, visible};
@@ -119,14 +121,18 @@ fn restore_here(context: &Context, args: &SyncArgs, project: &Project, only: &[V
 }
 
 fn restore_there(context: &Context, args: &SyncArgs, project: &Project, only: &[Vec<u8>]) -> Result<ExitStatus> {
-    let (dock, mut session) = if args.list || context.global.dry_run {
+    let (agent, mut session) = if args.list || context.global.dry_run {
         looking(context, project)?
     } else {
         let mut docked = Docked::open(context, project, false, false)?;
         let session = context.block_on(docked.alone())?;
-        (docked.dock, session)
+        (docked.shell.agent, session)
     };
-    let versions = context.block_on(session.kept_there())?;
+    let dock = agent.dock();
+    let versions = context.block_on(async {
+        let _heartbeat = Heartbeat::of(&agent, &context.printer, Arc::default());
+        session.kept_there().await
+    })?;
     let workspace = session.far().workspace.clone();
     let trash = Path::new(&workspace).join(".dockerutils-sync/trash");
     let side = Side {
@@ -139,7 +145,10 @@ fn restore_there(context: &Context, args: &SyncArgs, project: &Project, only: &[
     let Some(chosen) = side.choose(context, args, &versions, only)? else {
         return Ok(ExitStatus::SUCCESS);
     };
-    let restored = context.block_on(session.restore_there(&chosen))?;
+    let restored = context.block_on(async {
+        let _heartbeat = Heartbeat::of(&agent, &context.printer, Arc::default());
+        session.restore_there(&chosen).await
+    })?;
     side.show(&context.printer, &restored)
 }
 
