@@ -155,7 +155,7 @@ fn what_is_named_and_not_there_gets_a_hint() {
     sandbox(&[("far", "127.0.0.1:1")])
         .command("ls-dock")
         .arg("fra")
-        .code(1)
+        .code(2)
         .stderr_has("ls-dock: there is no dock \"fra\"\n\nhint: is it \"far\"? `ls-dock` lists them all\n")
         .run();
 }
@@ -245,7 +245,7 @@ fn ports_are_forwarded_from_docks_that_ssh_reaches() {
     sandbox
         .command("ls-dock")
         .args(["--ports", "fra"])
-        .code(1)
+        .code(2)
         .stderr_has("there is no dock \"fra\"")
         .run();
 }
