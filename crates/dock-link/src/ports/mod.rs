@@ -76,6 +76,8 @@ pub(crate) struct Ports {
     mounts: Arc<Mounts>,
     /// There once the user was told that a label alone forwards nothing.
     told: PathBuf,
+    /// What was said of that in this agent's life: of which container, in which words, and to how many shells.
+    told_of: Mutex<Option<(String, String, usize)>>,
     /// Which ports are to be forwarded; none as long as nobody needs that.
     demand: watch::Sender<Option<Demand>>,
     /// Whether a docked shell lives, for which a link that was cut is mended unasked.
@@ -110,6 +112,8 @@ struct Book {
 
 struct ForwardedPort {
     port: wire::Port,
+    /// What was said of it at the prompts, or is still to be shown there.
+    said: String,
     own: bool,
     listener: Listener,
 }
@@ -127,6 +131,7 @@ impl Ports {
             mounts,
             own: paths.engine_socket(),
             told: paths.told_file(),
+            told_of: Mutex::default(),
             made: CreatedContainers::read(paths.made_file()),
             log,
             streams,
@@ -172,6 +177,7 @@ impl Ports {
     pub(crate) async fn close(&self) {
         let book = std::mem::take(&mut *lock(&self.book));
         for entry in book.open.into_values() {
+            self.mounts.take_back(&entry.said, None);
             entry.listener.close().await;
         }
     }
@@ -352,6 +358,7 @@ impl Ports {
         for entry in closing {
             self.log
                 .line(format!("{} of {} is closed here", entry.port.inside, entry.port.name));
+            self.mounts.take_back(&entry.said, None);
             // What needed this agent has ended now.
             self.streams.touch();
             entry.listener.close().await;
@@ -374,13 +381,17 @@ impl Ports {
         let mut shut = Vec::new();
         for port in &wanted {
             if let Some(entry) = lock(&self.book).open.get_mut(&port.key) {
-                // It may have been renamed.
-                entry.port.name.clone_from(&port.name);
+                if entry.port.name != port.name {
+                    entry.port.name.clone_from(&port.name);
+                    let said = self.sentence(&entry.port);
+                    self.mounts.take_back(&entry.said, Some(&said));
+                    entry.said = said;
+                }
                 continue;
             }
             match self.open(port, link, &numbers, forbidden).await {
                 Ok(entry) => {
-                    self.tell_of(&entry.port);
+                    self.mounts.tell_all(&entry.said);
                     lock(&self.book).open.insert(port.key.clone(), entry);
                 }
                 Err(told) => shut.push(*told),
@@ -391,36 +402,48 @@ impl Ports {
         lock(&self.book).shut = shut;
     }
 
-    /// Says at the prompts that a port has been opened.
-    fn tell_of(&self, port: &wire::Port) {
+    /// What is said at the prompts of a port that has been opened.
+    fn sentence(&self, port: &wire::Port) -> String {
         let here = port.here.unwrap_or_default();
         let reason = port.reason.as_ref().map(|reason| format!(" ({reason})"));
-        self.mounts.tell_all(&format!(
+        format!(
             "127.0.0.1:{here} is {} of {} on {} now{}",
             port.inside,
             short(&port.name),
             self.mounts.moniker(),
             reason.unwrap_or_default()
-        ));
+        )
     }
 
     /// Says once, for ever, that containers which bear the user's label alone are not forwarded.
     fn tell_of_labels(&self, ports: &[WantedPort]) {
+        let mut told_of = lock(&self.told_of);
+        if let Some((container, line, shells)) = &*told_of
+            && ports.iter().all(|port| port.key.container != *container)
+        {
+            if self.mounts.take_back(line, None) == *shells {
+                // Nobody has read it: it is said of the next one.
+                let _ = std::fs::remove_file(&self.told);
+            }
+            *told_of = None;
+        }
         let Some(port) = ports.first() else { return };
         if self.told.exists() {
             return;
         }
         let moniker = self.mounts.moniker();
-        let told = self.mounts.tell_all(&format!(
+        let line = format!(
             "ports of {} on {moniker} stay there: \"mine\" are containers that you make from here, and that one only bears your \
              name. ls-dock --ports says more",
             short(&port.name)
-        ));
-        if told > 0
-            && let Err(cause) = created_containers::note(&self.told)
-        {
-            self.log
-                .line(format!("{} can't be written: {cause}", self.told.display()));
+        );
+        let told = self.mounts.tell_all(&line);
+        if told > 0 {
+            *told_of = Some((port.key.container.clone(), line, told));
+            if let Err(cause) = created_containers::note(&self.told) {
+                self.log
+                    .line(format!("{} can't be written: {cause}", self.told.display()));
+            }
         }
     }
 
@@ -492,6 +515,7 @@ impl Ports {
         let target = (host.clone(), key.port);
         let listener = Listener::open(paths, target, link.clone(), Arc::clone(&self.streams), self.log.clone());
         Ok(ForwardedPort {
+            said: self.sentence(&port),
             port,
             own: wanted.own,
             listener,
