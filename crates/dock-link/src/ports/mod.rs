@@ -596,7 +596,9 @@ impl From<TransportError> for Trouble {
     fn from(error: TransportError) -> Self {
         match error.kind {
             TransportErrorKind::Unreachable | TransportErrorKind::NeedsPerson => Self::Link,
-            TransportErrorKind::Refused | TransportErrorKind::Forbidden => Self::Engine(io::Error::other(error)),
+            TransportErrorKind::Refused | TransportErrorKind::Forbidden | TransportErrorKind::Denied => {
+                Self::Engine(io::Error::other(error))
+            }
         }
     }
 }
