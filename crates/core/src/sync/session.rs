@@ -220,6 +220,8 @@ pub struct Session<S> {
     pub printer: Option<Printer>,
     /// Files that were said to grow.
     growing: BTreeSet<Vec<u8>>,
+    /// Whether it was said, in this sync, how much is sent.
+    is_sending_said: bool,
     /// How many removals are done without a person's word, where nobody says otherwise.
     pub brake: Brake,
     /// Where is kept what a sync takes on this machine; `None` where nothing is.
@@ -262,6 +264,7 @@ impl<S: Shell> Session<S> {
             notice: Arc::new(|_| {}),
             printer: None,
             growing: BTreeSet::new(),
+            is_sending_said: false,
             brake: Brake::default(),
             trash: None,
             with_git: false,
@@ -486,8 +489,14 @@ impl<S: Shell> Session<S> {
     /// # Errors
     /// A dock that can't be reached, and whatever stops all of it. What concerns single paths is in the report.
     pub async fn sync(&mut self, request: &SyncRequest<'_>, dry: bool) -> Result<Report> {
+        self.is_sending_said = false;
+        self.sync_from(1, request, dry).await
+    }
+
+    /// The same, where so many tries less one were made already.
+    async fn sync_from(&mut self, first: usize, request: &SyncRequest<'_>, dry: bool) -> Result<Report> {
         let mut report = Report::default();
-        for attempt in 1.. {
+        for attempt in first.. {
             self.look(!dry && request.direction != Direction::Down).await?;
             if !self.far.exists && request.direction == Direction::Down {
                 return Err(Error::failed(format!(
@@ -543,6 +552,7 @@ impl<S: Shell> Session<S> {
     /// As [`Session::sync`].
     pub async fn push(&mut self, request: &SyncRequest<'_>) -> Result<Report> {
         let mut report = Report::default();
+        self.is_sending_said = false;
         match self.round(request, false, &mut report).await? {
             Round::Done => Ok(report),
             Round::Again => {
@@ -550,7 +560,7 @@ impl<S: Shell> Session<S> {
                     direction: Direction::Both,
                     ..*request
                 };
-                self.sync(&both, false).await
+                self.sync_from(2, &both, false).await
             }
         }
     }
@@ -569,9 +579,10 @@ impl<S: Shell> Session<S> {
         }
         let request = SyncRequest::everything(Direction::Both, self.brake);
         let mut report = Report::default();
+        self.is_sending_said = false;
         match self.round(&request, false, &mut report).await? {
             Round::Done => Ok(Some(report)),
-            Round::Again => self.sync(&request, false).await.map(Some),
+            Round::Again => self.sync_from(2, &request, false).await.map(Some),
         }
     }
 
@@ -1106,13 +1117,17 @@ impl<S: Shell> Session<S> {
         if batch.is_empty() {
             return Ok(Round::Done);
         }
-        if batch.files > NOTED_FILES || batch.bytes > NOTED_BYTES {
+        let (what, size) = (amount(batch.files, batch.folders), crate::output::size(batch.bytes));
+        if std::mem::replace(&mut self.is_sending_said, true) {
+            // The report counts it with the rest.
+            if batch.files + batch.folders > 0 {
+                (self.notice)(&format!("sending {what} more, {size}, which came or changed meanwhile"));
+            }
+        } else if batch.files > NOTED_FILES || batch.bytes > NOTED_BYTES {
             self.notice_ignored_by_git(steps, here).await?;
-            (self.notice)(&format!(
-                "sending {}, {}",
-                crate::output::counted(batch.files, "file"),
-                crate::output::size(batch.bytes)
-            ));
+            (self.notice)(&format!("sending {what}, {size}"));
+        } else {
+            self.is_sending_said = false;
         }
         let limit = records_limit(steps.keys());
         let (workspace, id) = self.in_workspace();
@@ -1347,7 +1362,10 @@ impl<S: Shell> Session<S> {
         self.check_room(DiskUsage::needed(&wanted, steps, here, there))?;
         let mut arrived = HashMap::new();
         if !wanted.is_empty() {
-            arrived = self.fetch(&wanted, here, &stage).await?;
+            let brings = steps.iter().filter(|(_, action)| matches!(action, Action::Bring(_)));
+            let is_directory = |path: &Vec<u8>| there.get(path).is_some_and(|item| item.kind == ItemKind::Directory);
+            let folders = brings.filter(|(path, _)| is_directory(path)).count();
+            arrived = self.fetch(&wanted, folders, here, &stage).await?;
             // What is about to be put in place is on the disk before its name is.
             self.settle().await?;
         }
@@ -1503,10 +1521,11 @@ impl<S: Shell> Session<S> {
         ))
     }
 
-    /// What is fetched is checked twice: it came whole, and it is still there as it was listed.
+    /// What is fetched is checked twice: it came whole, and it is still there as it was listed. So many directories are made besides.
     async fn fetch(
         &mut self,
         wanted: &Arc<HashMap<Vec<u8>, Item>>,
+        folders: usize,
         here: &Tree,
         stage: &Arc<StagingDirectory>,
     ) -> Result<HashMap<Vec<u8>, Arrived>> {
@@ -1517,7 +1536,7 @@ impl<S: Shell> Session<S> {
         if rest.len() > NOTED_FILES || bytes > NOTED_BYTES {
             (self.notice)(&format!(
                 "bringing {}, {}",
-                crate::output::counted(rest.len(), "file"),
+                amount(rest.len(), folders),
                 crate::output::size(bytes)
             ));
         }
@@ -1914,6 +1933,16 @@ fn refused(path: &[u8], there: &Tree, uid: u32, said: &str) -> String {
                 .to_owned()
         }
         _ => said.to_owned(),
+    }
+}
+
+/// How much travels, as a report counts it: directories, too.
+fn amount(files: usize, folders: usize) -> String {
+    let files = crate::output::counted(files, "file");
+    match folders {
+        0 => files,
+        1 => format!("{files} and 1 directory"),
+        folders => format!("{files} and {folders} directories"),
     }
 }
 
