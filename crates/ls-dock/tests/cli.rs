@@ -309,7 +309,7 @@ fn this_machine_is_localhost_and_local_unless_a_dock_is() {
 fn an_error_is_in_the_document_whatever_it_is() {
     let sandbox = sandbox(&[("far", "127.0.0.1:1")]);
     for (words, code, kind) in [
-        (&["--json", "fra"][..], 1, "failed"),
+        (&["--json", "fra"][..], 2, "usage"),
         (&["--json", "--wide", "--check"], 2, "usage"),
         (&["--json", "--no-such-option"], 2, "usage"),
     ] {
