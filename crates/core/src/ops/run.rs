@@ -35,7 +35,7 @@ use crate::ops::build::{self, BuildArgs, BuildPlan, BuildStatus};
 use crate::ops::genversion;
 use crate::ops::sync::Docked;
 use crate::terminal;
-pub use again::{attach, say_left};
+pub use again::{attach, attachable, say_left};
 
 /// The line above the printed command; the original drew it.
 const RULE: usize = 76;

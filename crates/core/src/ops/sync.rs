@@ -1,6 +1,6 @@
 //! Keeping a project and its copy on a dock in step: `sync-up` and `sync-down`.
 
-mod restore;
+pub mod restore;
 mod root_files;
 
 use std::convert::Infallible;

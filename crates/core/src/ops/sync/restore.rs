@@ -1,5 +1,6 @@
 //! `sync-down --restore` and `sync-up --restore`: bringing back what syncs removed or overwrote, here and on the dock.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use super::{Docked, SyncArgs, looking, text, wanted};
 use crate::agent::paths::state_directory;
+use crate::agent::wire::LinkStatus;
 use crate::cli::Context;
 use crate::config::project::Project;
 use crate::error::{Error, ExitStatus, Result};
@@ -82,6 +84,34 @@ pub fn restore(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         Direction::Up => restore_there(context, args, &project, &only),
         Direction::Down | Direction::Both => restore_here(context, args, &project, &only),
     }
+}
+
+/// The paths of which a project's trash here keeps something, seen from its root.
+///
+/// # Errors
+/// A project or a trash that can't be read.
+pub fn kept_here(context: &Context, project: &Project) -> Result<BTreeSet<Vec<u8>>> {
+    let local =
+        Local::open(project.root()).map_err(|cause| Error::failed("the project can't be opened").because(cause))?;
+    let versions = Trash::open(&state_directory(&context.env), local.root(), None).list()?;
+    Ok(versions.into_iter().map(|version| version.path).collect())
+}
+
+/// The same of the dock's trash, where the link to it stands: nobody is asked for a passphrase.
+///
+/// # Errors
+/// No dock, or one that does not say.
+pub async fn kept_there(context: &Context, project: &Project) -> Result<BTreeSet<Vec<u8>>> {
+    let (agent, mut session) = looking(context, project)?;
+    if !agent
+        .status(false)
+        .await?
+        .is_some_and(|status| matches!(status.link, LinkStatus::Up { .. }))
+    {
+        return Ok(BTreeSet::new());
+    }
+    let versions = session.kept_there().await?;
+    Ok(versions.into_iter().map(|version| version.path).collect())
 }
 
 /// No dock is asked: what is kept here is here.
