@@ -5,6 +5,9 @@ use std::fmt::Write as _;
 use std::process::Command;
 use std::sync::Once;
 
+use dockerutils_core::agent::paths::state_directory;
+use dockerutils_core::env::Env;
+use dockerutils_core::sync::trash::Trash;
 use dockerutils_test_support::{Outcome, Reply, ScriptedEngine, binary, machine};
 use dockerutils_tests::dock_home::DockHome;
 use serde_json::json;
@@ -401,7 +404,7 @@ fn a_file_of_the_shim_s_name_in_the_current_folder_is_not_read_by_a_dot() {
 fn a_dock_that_cannot_be_reached_changes_nothing() {
     let bench = Bench::new();
     for shell in SHELLS {
-        for (dock, code) in [("dead", 3), ("nope", 1), ("", 2)] {
+        for (dock, code) in [("dead", 3), ("nope", 2), ("", 2)] {
             let script = format!(
                 "{}set -- a b\nDOCKER_TLS_VERIFY=1\ncastoff() {{ echo mine; }}\necho '== before'; state\nif source dock {dock}; then \
                  exit 9; else echo \"== code\n$?\"; fi\necho '== after'; state; castoff\n",
@@ -559,6 +562,7 @@ fn shellcheck_finds_nothing() {
         "transfer-image",
         "register-dock",
         "build-image",
+        "sync-down",
     ] {
         let script = Command::new(binary(program))
             .args(["--dockerutils-describe", "bash"])
@@ -684,6 +688,10 @@ const NAMED: &[(&str, &[&str])] = &[
     ("register-dock gp", &["gpu-1"]),
     ("register-dock --context d", &["desk"]),
     ("dock-env f", &["far"]),
+    ("run-image --attach ", &["mine", "-others", "-web"]),
+    ("sync-down --restore ", &["src/old.py", "gone", "-setup.cfg"]),
+    ("sync-down --list --restore g", &["gone"]),
+    ("sync-down ", &["-src/old.py", "-gone"]),
 ];
 
 /// A project, an engine with images and networks, hosts and contexts.
@@ -702,7 +710,26 @@ fn with_names(bench: &Bench) -> ScriptedEngine {
     }
     let images = json!([{ "Id": "sha256:1", "RepoTags": ["busybox:1", "<none>:<none>"], "ParentId": "", "RepoDigests": [], "Created": 0, "Size": 1, "SharedSize": -1, "Labels": {}, "Containers": -1 }]);
     let networks = json!([{ "Name": "bridge" }, { "Name": "backend" }]);
+    let container = |name: &str, project: &str, user: &str| {
+        let labels = json!({ "io.dockerutils.project": project, "io.dockerutils.user": user });
+        json!({ "Id": name, "Names": [format!("/{name}")], "Labels": labels })
+    };
+    let containers = json!([
+        container("mine", "sample", "tester"),
+        container("others", "sample", "somebody"),
+        container("web", "elsewhere", "tester"),
+    ]);
+    // What syncs took of the project.
+    let env = Env::from_pairs([("HOME", sandbox.home().to_str().unwrap())]);
+    let root = sandbox.project().canonicalize().unwrap();
+    let trash = Trash::open(&state_directory(&env), &root, None);
+    for path in ["removed/src/old.py", "overwritten/gone"] {
+        let file = trash.directory().join("1700000000.abc").join(path);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "old").unwrap();
+    }
     ScriptedEngine::start()
+        .on("GET", "/containers/json*", Reply::json(200, &containers))
         .on("GET", "/images/json*", Reply::json(200, &images))
         .on("GET", "/networks*", Reply::json(200, &networks))
 }
@@ -757,6 +784,7 @@ fn whatever_an_argument_names_is_completed_by_zsh_at_a_terminal() {
         "ssh-dock",
         "register-dock",
         "sync-up",
+        "sync-down",
     ];
     for program in commands {
         let script = Command::new(binary(program))
@@ -777,6 +805,9 @@ fn whatever_an_argument_names_is_completed_by_zsh_at_a_terminal() {
         ("run-image --network=bac", "run-image --network=backend"),
         ("register-dock gp", "register-dock gpu-1"),
         ("sync-up --dock loc", "sync-up --dock localhost"),
+        ("run-image --attach mi", "run-image --attach mine"),
+        ("sync-down --restore sr", "sync-down --restore src/old.py"),
+        ("sync-down dock", "sync-down docker"),
     ] {
         let script = format!(
             "zmodload zsh/zpty\nzpty -b z zsh -f -i\nzpty -w z \"PS1=; export DOCKER_HOST=tcp://{}; fpath=({functions} \\$fpath); autoload -U \

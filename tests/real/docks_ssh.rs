@@ -124,6 +124,26 @@ fn who_may_not_use_the_engine_gets_the_command_that_mends_it() {
     for right in ["ok     name", "ok     route", "ok     host key", "ok     login"] {
         assert!(checked.stdout.contains(right), "{right}: {checked}");
     }
+    home.program("ls-dock")
+        .arg("bobs")
+        .code(3)
+        .stdout_has("  not permitted  ")
+        .stdout_has("user bob may not use the engine of ")
+        .run();
+    let listed = home
+        .program("ls-dock")
+        .args(["bobs", "--json"])
+        .code(3)
+        .any_stdout()
+        .run();
+    let listed = &listed.json()[0];
+    assert_eq!(listed["state"], "not_permitted", "{listed}");
+    for (field, part) in [
+        ("error", "/var/run/docker.sock is for root and group docker"),
+        ("hint", "sudo usermod -aG docker bob"),
+    ] {
+        assert!(listed[field].as_str().unwrap().contains(part), "{listed}");
+    }
     // So does whatever needs the engine.
     home.sandbox()
         .write("docker/web/Dockerfile", "FROM dockerutils-lab-base:1\n");

@@ -144,6 +144,65 @@ fn a_link_that_died_silently_is_said_soon_and_waited_for() {
 }
 
 #[test]
+fn a_transfer_a_listing_and_ssh_dock_say_that_their_dock_is_silent() {
+    const SILENT: &str = "dock \"far\" gives no sign of life for 3 s; it is waited for";
+    let engine = lab::engine("28").unwrap();
+    let home = home(&engine);
+    let link = home.register_behind_a_link(&engine, DELAY);
+    home.sandbox().write("docker/web/Dockerfile", "FROM scratch\n");
+    let from = lab::engine("26").unwrap();
+    let moving = Moving::on("silence", &[&from, &engine]);
+    moving.build(&from, "FROM dockerutils-lab-base:1\nRUN echo silence > /made\n");
+    home.program("sync-up")
+        .args(["--dock", "far"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    // A command of ssh-dock, and a terminal of it, whose link stands.
+    let asked = home
+        .program("ssh-dock")
+        .args(["far", "echo begun; read -r word; echo $word"]);
+    let asked = asked.stdin("word\n").limit(LONG);
+    let mut terminal = home.program("ssh-dock").args(["far"]).at_terminal();
+    terminal.expect("$ ");
+    link.cut();
+    let asked = asked.spawn();
+    let transferring = home
+        .program("transfer-image")
+        .args([&*moving.name, "far"])
+        .env("DOCKER_HOST", &from.host)
+        .limit(LONG)
+        .spawn();
+    let listing = home
+        .program("sync-up")
+        .args(["--dock", "far", "--list"])
+        .limit(LONG)
+        .spawn();
+    // Once, and in a line of its own.
+    terminal.expect(&format!("\r\nssh-dock: warning: {SILENT}, Enter, then ~. leaves\r\n"));
+    // All of them have waited for as long by then, and none has been given up.
+    std::thread::sleep(Duration::from_secs(4));
+    link.mend();
+    for (outcome, what) in [
+        (transferring.wait(), "transfer"),
+        (listing.wait(), "listing"),
+        (asked.wait(), "command"),
+    ] {
+        assert_eq!(outcome.code, 0, "{what}: {outcome}");
+        for part in [SILENT, "dock \"far\" is heard again, after "] {
+            assert!(outcome.stderr.contains(part), "{what}: {part}: {outcome}");
+        }
+    }
+    terminal.type_in("echo still; exit\r");
+    let (code, screen) = terminal.end();
+    assert_eq!(code, Some(0), "{screen}");
+    assert!(
+        screen.contains("still\r\n") && screen.matches(SILENT).count() == 1,
+        "{screen}"
+    );
+}
+
+#[test]
 fn a_dock_that_is_down_from_the_beginning_is_not_waited_for() {
     let engine = lab::engine("26").unwrap();
     let home = home(&engine);

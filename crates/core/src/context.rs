@@ -154,26 +154,29 @@ impl Context {
     /// As [`Context::engine_choice`], and an engine that does not answer.
     pub async fn connect(&self) -> Result<Engine> {
         match &self.chosen()?.agent {
-            Some(agent) => self.connect_by(agent).await,
+            Some(agent) => self.connect_by(agent, async || self.connect_once().await).await,
             None => self.connect_once().await,
         }
     }
 
-    /// Connects to an engine behind an agent. If the link was up and fell silent, waits for it to come back.
-    async fn connect_by(&self, agent: &Agent) -> Result<Engine> {
+    /// Connects to an engine behind an agent, by `connect`. If the link was up and fell silent, waits for it to come back.
+    ///
+    /// # Errors
+    /// Those of `connect`, and a link that stays silent.
+    pub async fn connect_by(&self, agent: &Agent, connect: impl AsyncFn() -> Result<Engine>) -> Result<Engine> {
         // A dock that was not reachable before is not waited for.
         if !agent
             .status(false)
             .await?
             .is_some_and(|status| matches!(status.link, LinkStatus::Up { .. }))
         {
-            return self.connect_once().await;
+            return connect().await;
         }
         let began = Instant::now();
         let heartbeat = Heartbeat::of(agent, &self.printer, Arc::default());
         loop {
             let before = heartbeat.silences();
-            match self.connect_once().await {
+            match connect().await {
                 Err(error) if is_worth_a_try(&error) && heartbeat.silences() > before => {}
                 // Behind a live link it is the engine that hangs: the error says so.
                 result => return result,

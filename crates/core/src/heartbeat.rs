@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
 use crate::agent::Agent;
+use crate::agent::wire::LinkStatus;
 use crate::output::Printer;
 use crate::output::progress::waiting::WaitingRow;
 
@@ -24,7 +25,7 @@ pub struct Heartbeat {
 
 /// What is heard of a dock.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Heard {
+pub enum Heard {
     /// Nothing since then.
     Nothing(Instant),
     /// A sign of life, after so long without one.
@@ -34,17 +35,14 @@ enum Heard {
 impl Heartbeat {
     /// Of the dock of this agent. While `hush` is set, another has the terminal, and nothing is said.
     pub fn of(agent: &Agent, printer: &Printer, hush: Arc<AtomicBool>) -> Self {
-        let silences = Arc::<AtomicUsize>::default();
-        let counted = Arc::clone(&silences);
-        let (agent, printer) = (agent.clone(), printer.clone());
+        let printer = printer.clone();
         let moniker = agent.dock().moniker.clone();
         let mut rows = Vec::new();
         let mut is_said = false;
-        let say = move |heard| {
+        Self::telling(agent, move |heard| {
             rows.clear();
             match heard {
                 Heard::Nothing(since) => {
-                    counted.fetch_add(1, Ordering::Release);
                     is_said = !hush.load(Ordering::Acquire);
                     if is_said {
                         printer.warning(&format!(
@@ -60,14 +58,34 @@ impl Heartbeat {
                 }
                 Heard::Life(_) => {}
             }
+        })
+    }
+
+    /// [`Heartbeat::of`] for who says it in a way of its own: `say` hears of each silence, and of its end.
+    pub fn telling(agent: &Agent, mut say: impl FnMut(Heard) + Send + 'static) -> Self {
+        let silences = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&silences);
+        let agent = agent.clone();
+        let say = move |heard| {
+            if let Heard::Nothing(_) = heard {
+                counted.fetch_add(1, Ordering::Release);
+            }
+            say(heard);
         };
+        let asked = agent.clone();
         let ask = move || {
-            let agent = agent.clone();
+            let agent = asked.clone();
             // What is wrong with the agent itself is said by who needs it.
             async move { agent.alive().await.is_ok_and(|alive| alive.is_err()) }
         };
         Self {
-            task: tokio::spawn(beat(ask, say, PAUSE, SILENCE)),
+            task: tokio::spawn(async move {
+                // While it is made for the first time, a person may be asked for a passphrase, who takes their time.
+                while !stands(&agent).await {
+                    sleep(PAUSE).await;
+                }
+                beat(ask, say, PAUSE, SILENCE).await;
+            }),
             silences,
         }
     }
@@ -82,6 +100,12 @@ impl Drop for Heartbeat {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Whether an agent has a link.
+async fn stands(agent: &Agent) -> bool {
+    let status = agent.status(false).await;
+    status.is_ok_and(|status| status.is_some_and(|status| matches!(status.link, LinkStatus::Up { .. })))
 }
 
 /// Says when a dock falls silent, and when it is heard again. `ask` waits for a sign of life, and is false when one came; it is true

@@ -4,6 +4,7 @@
 //! all, and as long again whenever something has arrived in between. A fault that only the user can
 //! fix is not waited for.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Class, Error, Result};
@@ -15,8 +16,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// How long a command waits, before it has begun, for a dock that fell silent.
 pub const LONGEST: Duration = Duration::from_secs(90);
-/// The end of the line that says that the link was cut.
-pub const TRYING_AGAIN: &str = "; trying again";
 
 /// The patience of one piece of work.
 #[derive(Clone, Debug)]
@@ -25,6 +24,15 @@ pub struct Patience {
     pause: Duration,
     first: Duration,
     longest: Duration,
+}
+
+/// News about a link that was cut; displayed, the sentence for the user.
+#[derive(Clone, Copy, Debug)]
+pub enum CutNews<'a> {
+    /// Why it was cut; the work is tried again.
+    TryingAgain(&'a Error),
+    /// The seconds that it is still waited for.
+    Waiting(u64),
 }
 
 /// Why patience has ended.
@@ -39,6 +47,15 @@ pub struct Exhausted {
 impl Default for Patience {
     fn default() -> Self {
         Self::with(FIRST_PAUSE, LONGEST_PAUSE)
+    }
+}
+
+impl fmt::Display for CutNews<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TryingAgain(error) => write!(f, "{}; trying again", error.with_causes()),
+            Self::Waiting(seconds) => write!(f, "waiting for the link: {seconds} s more, Ctrl-C ends it"),
+        }
     }
 }
 
@@ -116,7 +133,7 @@ impl Patience {
 pub async fn patiently<T>(
     work: impl AsyncFnMut() -> Result<T>,
     connect: impl AsyncFnMut() -> Result<()>,
-    say: impl FnMut(&str),
+    say: impl FnMut(CutNews<'_>),
 ) -> Result<T> {
     patiently_so(Patience::default(), work, connect, say, tokio::time::sleep).await
 }
@@ -125,7 +142,7 @@ async fn patiently_so<T, S: Future<Output = ()>>(
     mut patience: Patience,
     mut work: impl AsyncFnMut() -> Result<T>,
     mut connect: impl AsyncFnMut() -> Result<()>,
-    mut say: impl FnMut(&str),
+    mut say: impl FnMut(CutNews<'_>),
     mut sleep: impl FnMut(Duration) -> S,
 ) -> Result<T> {
     loop {
@@ -133,11 +150,11 @@ async fn patiently_so<T, S: Future<Output = ()>>(
             Err(error) if is_worth_a_try(&error) => error,
             result => return result,
         };
-        say(&format!("{}{TRYING_AGAIN}", error.with_causes()));
+        say(CutNews::TryingAgain(&error));
         let mut is_said = false;
         let waiting = |seconds| {
             if std::mem::replace(&mut is_said, true) {
-                say(&format!("waiting for the link: {seconds} s more, Ctrl-C ends it"));
+                say(CutNews::Waiting(seconds));
             }
         };
         if let Err(exhausted) = patience.mended_by(error, &mut connect, waiting, &mut sleep).await {
@@ -217,14 +234,17 @@ mod tests {
                 cuts += 1;
                 if cuts == 3 { Ok(()) } else { Err(cut()) }
             },
-            |line| said.push(line.to_owned()),
+            |news| said.push((matches!(news, CutNews::TryingAgain(_)), news.to_string())),
             sleep,
         );
         assert_eq!(done.await.unwrap(), 2);
         // The first pause is too short for words.
         assert_eq!(said.len(), 3, "{said:?}");
-        assert_eq!(said[0], "the link was cut; trying again");
-        assert!(said[1].starts_with("waiting for the link: "), "{said:?}");
+        assert_eq!(said[0], (true, "the link was cut; trying again".to_owned()));
+        assert!(
+            !said[1].0 && said[1].1.starts_with("waiting for the link: "),
+            "{said:?}"
+        );
     }
 
     #[tokio::test]

@@ -223,6 +223,30 @@ impl Mounts {
         shells.len()
     }
 
+    /// Takes back what was told to all and still waits for a prompt, since it is not true any more; `instead` is told in its place.
+    /// Gives at how many shells it waited.
+    pub(crate) fn take_back(&self, line: &str, instead: Option<&str>) -> usize {
+        let of = |line: &str| format!("dock: {}\n", visible(line));
+        let (old, new) = (of(line), instead.map(of).unwrap_or_default());
+        let _alone = lock(&self.leaving);
+        let mut waited = 0;
+        for (_, file) in self.paths.notice_files() {
+            let Ok(text) = fs::read_to_string(&file) else { continue };
+            if !text.split_inclusive('\n').any(|line| line == old) {
+                continue;
+            }
+            waited += 1;
+            let lines = text.split_inclusive('\n');
+            let left: String = lines
+                .map(|line| if line == old { new.as_str() } else { line })
+                .collect();
+            if let Err(cause) = private_file::replace_quickly(&file, left.as_bytes()) {
+                self.log.line(format!("a shell can't be told: {cause}"));
+            }
+        }
+        waited
+    }
+
     /// The dock's moniker.
     pub(crate) fn moniker(&self) -> &str {
         &self.moniker

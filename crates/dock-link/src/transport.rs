@@ -102,6 +102,8 @@ pub enum TransportErrorKind {
     /// The dock's configuration forbids all targets of this kind, such as sshd's `AllowTcpForwarding no`; the link is
     /// up.
     Forbidden,
+    /// The user may not use this target (the engine's socket is for a group that they are not in); the link stands.
+    Denied,
 }
 
 impl From<TransportError> for Failure {
@@ -114,6 +116,7 @@ impl From<TransportError> for Failure {
                 TransportErrorKind::NeedsPerson => FailureKind::NeedsPerson,
                 TransportErrorKind::Refused => FailureKind::Refused,
                 TransportErrorKind::Forbidden => FailureKind::Forbidden,
+                TransportErrorKind::Denied => FailureKind::Denied,
             },
         }
     }

@@ -124,6 +124,15 @@ impl Engine {
         self.tell("start", id, user);
     }
 
+    fn rename(&self, id: &str, name: &str) {
+        for container in self.containers.lock().unwrap().iter_mut() {
+            if container["Id"] == id {
+                container["Names"] = json!([format!("/{name}")]);
+            }
+        }
+        self.tell("rename", id, None);
+    }
+
     fn end(&self, id: &str) {
         self.containers
             .lock()
@@ -436,6 +445,47 @@ async fn a_label_alone_forwards_nothing_until_that_is_asked_for() {
     scene.until(<[Port]>::is_empty).await;
     assert!(is_closed(made).await && is_closed(theirs).await);
     assert_eq!(scene.status().await.forward, Forward::None);
+}
+
+#[tokio::test]
+async fn what_is_not_true_any_more_is_not_said_at_a_later_prompt() {
+    let scene = Scene::docked(Forward::Mine).await;
+    let notice = scene.agent.notice_file(i32::try_from(std::process::id()).unwrap());
+    let said = || fs::read_to_string(&notice).unwrap_or_default();
+    let [first, second, labelled] = [server().await, server().await, server().await];
+    let (one, other) = (scene.create().await, scene.create().await);
+    scene.engine.run(&one, None, &[("tcp", first)]);
+    scene.engine.run(&other, None, &[("tcp", second)]);
+    scene.engine.run(&id(1), Some(&user()), &[("tcp", labelled)]);
+    scene
+        .until(|ports| ports.len() == 3 && ports.iter().filter(|port| port.here.is_some()).count() == 2)
+        .await;
+    let line = |port: u16, name: &str| format!("dock: 127.0.0.1:{port} is 80/tcp of {name} on far now\n");
+    for part in [
+        &line(first, "web"),
+        &line(second, "web"),
+        "that one only bears your name",
+    ] {
+        assert!(said().contains(part), "{part}: {}", said());
+    }
+    // Two containers that have ended, and one that was renamed.
+    scene.engine.end(&one);
+    scene.engine.end(&id(1));
+    scene.engine.rename(&other, "shop");
+    scene
+        .until(|ports| ports.len() == 1 && ports.iter().all(|port| port.name == "shop"))
+        .await;
+    assert!(is_closed(first).await);
+    assert_eq!(said(), line(second, "shop"));
+    // What a prompt has shown is past.
+    fs::write(&notice, "").unwrap();
+    scene.engine.end(&other);
+    scene.until(<[Port]>::is_empty).await;
+    assert_eq!(said(), "");
+    // Nobody has read of the label, so the next one is said.
+    scene.engine.run(&id(2), Some(&user()), &[("tcp", first)]);
+    scene.until(|ports| ports.len() == 1).await;
+    assert_eq!(said().matches("that one only bears your name").count(), 1, "{}", said());
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use dockerutils_core::ops::docks::environment::{self, EnvironmentArgs};
 #[derive(Debug, Parser)]
 #[command(
     after_long_help = "In bash and zsh: source dock NAME. In fish: dock-env NAME --shell fish | source. In each, castoff \
-goes back.\n\nExit codes: 0 done; 1 the shell is docked already, or there is no such dock; 2 wrong usage or a damaged \
+goes back.\n\nExit codes: 0 done; 1 the shell is docked already; 2 wrong usage, no such dock, or a damaged \
 list; 3 the dock can't be reached; 130 interrupted."
 )]
 pub struct Args {

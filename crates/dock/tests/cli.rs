@@ -79,7 +79,7 @@ fn a_failure_is_code_that_fails() {
     sandbox
         .command("dock-env")
         .args(["near", "--lines"])
-        .code(1)
+        .code(2)
         .stderr_has("there is no dock \"near\"\n\nhint: ")
         .run();
     sandbox

@@ -19,7 +19,7 @@ use dockerutils_core::ops::docks::{check, list, ports};
 /// the other, each with the command that fixes it.
 #[derive(Debug, Parser)]
 #[command(
-    after_long_help = "Exit codes: 0 listed; 1 no such dock, or --check found something wrong; 2 wrong usage or a damaged \
+    after_long_help = "Exit codes: 0 listed; 1 --check found something wrong; 2 wrong usage, no such dock, or a damaged \
 list; 3 one of the docks that were named can't be reached; 130 interrupted."
 )]
 pub struct Args {

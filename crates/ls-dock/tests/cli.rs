@@ -155,7 +155,7 @@ fn what_is_named_and_not_there_gets_a_hint() {
     sandbox(&[("far", "127.0.0.1:1")])
         .command("ls-dock")
         .arg("fra")
-        .code(1)
+        .code(2)
         .stderr_has("ls-dock: there is no dock \"fra\"\n\nhint: is it \"far\"? `ls-dock` lists them all\n")
         .run();
 }
@@ -245,7 +245,7 @@ fn ports_are_forwarded_from_docks_that_ssh_reaches() {
     sandbox
         .command("ls-dock")
         .args(["--ports", "fra"])
-        .code(1)
+        .code(2)
         .stderr_has("there is no dock \"fra\"")
         .run();
 }
@@ -309,7 +309,7 @@ fn this_machine_is_localhost_and_local_unless_a_dock_is() {
 fn an_error_is_in_the_document_whatever_it_is() {
     let sandbox = sandbox(&[("far", "127.0.0.1:1")]);
     for (words, code, kind) in [
-        (&["--json", "fra"][..], 1, "failed"),
+        (&["--json", "fra"][..], 2, "usage"),
         (&["--json", "--wide", "--check"], 2, "usage"),
         (&["--json", "--no-such-option"], 2, "usage"),
     ] {

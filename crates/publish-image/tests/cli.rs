@@ -801,7 +801,7 @@ fn a_dock_is_chosen_for_one_call() {
         .run();
     publish_image(&sandbox)
         .args(["dev", "--dry-run", "--dock", "fra"])
-        .code(1)
+        .code(2)
         .stderr_has("there is no dock \"fra\"")
         .run();
 }

@@ -34,10 +34,15 @@ enum CompletionKind {
     Hosts,
     /// Docker contexts.
     Contexts,
+    /// Containers of the project to go back to.
+    Attachable,
+    /// What syncs took and `--restore` brings back: here, and on the dock.
+    KeptHere,
+    KeptThere,
 }
 
 impl CompletionKind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 12] = [
         Self::Docks,
         Self::Places,
         Self::Build,
@@ -47,6 +52,9 @@ impl CompletionKind {
         Self::Networks,
         Self::Hosts,
         Self::Contexts,
+        Self::Attachable,
+        Self::KeptHere,
+        Self::KeptThere,
     ];
 
     const fn word(self) -> &'static str {
@@ -60,6 +68,17 @@ impl CompletionKind {
             Self::Networks => "networks",
             Self::Hosts => "hosts",
             Self::Contexts => "contexts",
+            Self::Attachable => "attachable",
+            Self::KeptHere => "kept-here",
+            Self::KeptThere => "kept-there",
+        }
+    }
+
+    /// The long option without which the argument names no more than files.
+    const fn condition(self) -> Option<&'static str> {
+        match self {
+            Self::KeptHere | Self::KeptThere => Some("restore"),
+            _ => None,
         }
     }
 
@@ -77,6 +96,9 @@ impl CompletionKind {
             ("transfer-image", "positional", _) => Some(Self::Transfer),
             ("register-dock", "positional", _) => Some(Self::Hosts),
             ("register-dock", "context", _) => Some(Self::Contexts),
+            ("run-image", "attach", _) => Some(Self::Attachable),
+            ("sync-down", "paths", _) => Some(Self::KeptHere),
+            ("sync-up", "paths", _) => Some(Self::KeptThere),
             _ => None,
         }
     }
@@ -124,6 +146,13 @@ _dockerutils_words() {
     before=(${${(@)words[2,CURRENT-1]}:#-*})
     found=(${(f)"$(command $1 --dockerutils-complete $2 $#before 2>/dev/null)"})
     compadd -a found
+}
+_dockerutils_words_with() {
+    if [[ -n ${words[(r)--$1]} ]]; then
+        _dockerutils_words $2 $3
+    else
+        _files
+    fi
 }
 "#;
 
@@ -216,9 +245,13 @@ fn bash(script: &str, names: &CompletionSpec) -> String {
         body.push_str(&format!(
             "    local index before=0\n    for ((index = 1; index < COMP_CWORD; index++)); do\n        case \
              ${{COMP_WORDS[index]}} in\n{valued}        -*) ;;\n        *) before=$((before + 1)) ;;\n        \
-             esac\n    done\n    if [[ $2 != -* ]] && ((index == COMP_CWORD)){}; then\n        _dockerutils_words {name} {} \
+             esac\n    done\n    if [[ $2 != -* ]] && ((index == COMP_CWORD)){}{}; then\n        _dockerutils_words {name} {} \
              \"$2\" \"$before\"\n        return\n    fi\n",
             if *many { "" } else { " && ((before == 0))" },
+            match kind.condition() {
+                Some(option) => format!(" && [[ \" ${{COMP_WORDS[*]:0:COMP_CWORD}} \" == *' --{option} '* ]]"),
+                None => String::new(),
+            },
             kind.word()
         ));
         if *kind == CompletionKind::Docks && !many {
@@ -237,7 +270,10 @@ fn zsh(script: &str, names: &CompletionSpec) -> String {
     // `#compdef NAME` must be the first line.
     let mut out = format!("{}\n{ZSH_WORDS}", lines.next().unwrap_or_default());
     // With a blank before it, zsh calls it as it is.
-    let action = |kind: &CompletionKind| format!(": _dockerutils_words {} {}'", names.command, kind.word());
+    let action = |kind: &CompletionKind| match kind.condition() {
+        Some(option) => format!(": _dockerutils_words_with {option} {} {}'", names.command, kind.word()),
+        None => format!(": _dockerutils_words {} {}'", names.command, kind.word()),
+    };
     for line in lines {
         let named = names.positional.as_ref().filter(|(id, ..)| {
             let start = line.trim_start_matches(['\'', '*', ':']);
@@ -264,6 +300,7 @@ fn zsh(script: &str, names: &CompletionSpec) -> String {
             // `*::` would hide the words before it; for an optional argument zsh offers the next one's values, too.
             (Some((_, _, kind)), _) => line
                 .replace(":_default'", &action(kind))
+                .replace(":_files'", &action(kind))
                 .replacen("'*::", "'*:", 1)
                 .replacen("'::", "':", 1),
             (None, Some((_, kind))) => line.replace(":_default'", &action(kind)),
@@ -294,7 +331,11 @@ fn fish(script: &str, names: &CompletionSpec) -> String {
         }
     }
     if let Some((_, many, kind)) = &names.positional {
-        let first = if *many { "" } else { " -n __fish_is_first_token" };
+        let first = match (many, kind.condition()) {
+            (_, Some(option)) => format!(" -n '__fish_contains_opt {option}'"),
+            (true, None) => String::new(),
+            (false, None) => " -n __fish_is_first_token".to_owned(),
+        };
         out.push_str(&format!("complete -c {name}{first} -f -a '{}'\n", words(kind)));
     }
     out

@@ -33,7 +33,7 @@ use crate::ops::genversion;
 use crate::ops::run_records::{RunRecords, connect_and_remind};
 use crate::ops::sync::Docked;
 use crate::terminal;
-pub use again::attach;
+pub use again::{attach, attachable};
 pub use plan::{GpuSupport, RunArgs, RunEnvironment, RunPlan};
 
 /// The line above the printed command; the original drew it.

@@ -1,6 +1,6 @@
 //! Keeping a project and its copy on a dock in step: `sync-up` and `sync-down`.
 
-mod restore;
+pub mod restore;
 mod root_files;
 
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ use crate::hint;
 use crate::machine_id::machine_id;
 use crate::ops::genversion;
 use crate::output::{self, Printer, size, visible};
-use crate::patience::{TRYING_AGAIN, is_worth_a_try, patiently};
+use crate::patience::{CutNews, is_worth_a_try, patiently};
 use crate::shell;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
@@ -217,12 +217,12 @@ impl Docked {
                 None => self.shared.sync(&request).await,
             },
             async || agent.connect(options).await,
-            |line| match line.strip_suffix(TRYING_AGAIN) {
+            |news| match news {
                 // A file that was under way begins at its first byte.
-                Some(cut) => self
+                CutNews::TryingAgain(_) => self
                     .printer
-                    .warning(&format!("{cut}{TRYING_AGAIN}: files that had arrived whole are kept")),
-                None => self.printer.warning(line),
+                    .warning(&format!("{news}: files that had arrived whole are kept")),
+                CutNews::Waiting(_) => self.printer.warning(&news.to_string()),
             },
         )
         .await
@@ -332,12 +332,12 @@ impl SessionSetup {
 }
 
 /// A session that only reads: nothing changes on either side, and a sync that is under way goes on.
-fn looking(context: &Context, project: &Project) -> Result<(Dock, Session<DockShell>)> {
+fn looking(context: &Context, project: &Project) -> Result<(Agent, Session<DockShell>)> {
     let opening = SessionSetup::new(context, project)?;
     let memory = Memory::peek(opening.local.root(), &opening.dock.moniker, &context.env);
     let mut session = opening.session(memory);
     set_generated(&mut session, project.root());
-    Ok((opening.dock, session))
+    Ok((opening.agent, session))
 }
 
 /// That there is no version stops nobody's sync: the file is left as it is on both sides.
@@ -447,23 +447,28 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         unmade: None,
     };
     if args.list || context.global.dry_run {
-        let (dock, mut session) = looking(context, &project)?;
+        let (agent, mut session) = looking(context, &project)?;
         session.with_git |= args.with_git;
         let brake = session.brake;
-        let report = context.block_on(session.sync(&request.sync_request(brake), true))?;
-        return listed(context, &dock, &report);
+        let report = context.block_on(async {
+            let _heartbeat = Heartbeat::of(&agent, &context.printer, Arc::default());
+            session.sync(&request.sync_request(brake), true).await
+        })?;
+        return listed(context, agent.dock(), &report);
     }
     let mut docked = Docked::open(context, &project, args.direction == Direction::Up, args.with_git)?;
     let looking = args.chown.then(|| looking(context, &project)).transpose()?;
     context.block_on(async {
         let dock = docked.dock.clone();
-        if let Some((_, mut session)) = looking {
+        if let Some((agent, mut session)) = looking {
+            let heartbeat = Heartbeat::of(&agent, &context.printer, Arc::default());
             let report = session
                 .sync(
                     &RoundRequest::everything(args.direction).sync_request(session.brake),
                     true,
                 )
                 .await?;
+            drop(heartbeat);
             root_files::give(context, &project, &dock, &report).await?;
         }
         let report = docked.sync(request).await?;

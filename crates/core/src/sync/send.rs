@@ -63,6 +63,8 @@ pub struct UploadBatch {
     made: Made,
     /// How many files are sent, for people.
     pub files: usize,
+    /// How many directories are made.
+    pub folders: usize,
     /// Their bytes.
     pub bytes: u64,
 }
@@ -223,6 +225,7 @@ impl UploadBatch {
                         staged
                     });
                     if item.kind == ItemKind::Directory {
+                        batch.folders += 1;
                         made.insert(path, staged.clone());
                         if mode & 0o700 != 0o700 {
                             batch.mode(path, *mode);

@@ -120,6 +120,8 @@ pub struct Session<S> {
     pub printer: Option<Printer>,
     /// Growing files that the user has been told about.
     growing: BTreeSet<Vec<u8>>,
+    /// Whether this sync has announced how much it sends.
+    is_sending_said: bool,
     /// How many removals are done without confirmation, by default.
     pub brake: Brake,
     /// Keeps what a sync removes or overwrites on this machine; `None` keeps nothing.
@@ -162,6 +164,7 @@ impl<S: Shell> Session<S> {
             notice: Arc::new(|_| {}),
             printer: None,
             growing: BTreeSet::new(),
+            is_sending_said: false,
             brake: Brake::default(),
             trash: None,
             with_git: false,
@@ -197,8 +200,14 @@ impl<S: Shell> Session<S> {
     /// # Errors
     /// A dock that can't be reached, and all else that stops the whole sync. Failures of single paths are in the report.
     pub async fn sync(&mut self, request: &SyncRequest<'_>, dry: bool) -> Result<Report> {
+        self.is_sending_said = false;
+        self.sync_from(1, request, dry).await
+    }
+
+    /// [`Session::sync`], beginning with this attempt.
+    async fn sync_from(&mut self, first: usize, request: &SyncRequest<'_>, dry: bool) -> Result<Report> {
         let mut report = Report::default();
-        for attempt in 1.. {
+        for attempt in first.. {
             self.look(!dry && request.direction != Direction::Down).await?;
             if !self.workspace.exists && request.direction == Direction::Down {
                 return Err(Error::failed(format!(
@@ -254,6 +263,7 @@ impl<S: Shell> Session<S> {
     /// As [`Session::sync`].
     pub async fn push(&mut self, request: &SyncRequest<'_>) -> Result<Report> {
         let mut report = Report::default();
+        self.is_sending_said = false;
         match self.round(request, false, &mut report).await? {
             Outcome::Done => Ok(report),
             Outcome::Again => {
@@ -261,7 +271,7 @@ impl<S: Shell> Session<S> {
                     direction: Direction::Both,
                     ..*request
                 };
-                self.sync(&both, false).await
+                self.sync_from(2, &both, false).await
             }
         }
     }
@@ -280,9 +290,10 @@ impl<S: Shell> Session<S> {
         }
         let request = SyncRequest::everything(Direction::Both, self.brake);
         let mut report = Report::default();
+        self.is_sending_said = false;
         match self.round(&request, false, &mut report).await? {
             Outcome::Done => Ok(Some(report)),
-            Outcome::Again => self.sync(&request, false).await.map(Some),
+            Outcome::Again => self.sync_from(2, &request, false).await.map(Some),
         }
     }
 
@@ -445,4 +456,14 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|_| Err(Error::failed("a part of the sync could not be run")))
+}
+
+/// How much travels, counted as a report counts it: with directories.
+fn amount(files: usize, directories: usize) -> String {
+    let files = crate::output::counted(files, "file");
+    match directories {
+        0 => files,
+        1 => format!("{files} and 1 directory"),
+        directories => format!("{files} and {directories} directories"),
+    }
 }

@@ -1348,8 +1348,63 @@ async fn a_file_that_changes_all_the_time_is_named_and_holds_nothing_else_back()
     assert_eq!(report.troubles[0].1, "it changed while it was sent");
     assert_eq!(read(&pair.there(), "z"), "new z");
     assert!(fs::read(pair.there().join("big")).unwrap() == old, "the old one, whole");
+    // Each try says how much it sends, and why that is more than was planned.
+    let sending = || {
+        let said = std::mem::take(&mut *pair.said.lock().unwrap());
+        said.into_iter()
+            .filter(|line| line.starts_with("sending "))
+            .collect::<Vec<_>>()
+    };
+    let more = "sending 1 file more, 5.0 MB, which came or changed meanwhile";
+    let said = sending();
+    assert_eq!(
+        said[said.len() - 3..],
+        ["sending 2 files, 5.0 MB", more, more],
+        "{said:?}"
+    );
     assert!(pair.up().await.is_clean());
     pair.assert_in_step().await;
+    // A watch names it after as many tries.
+    let mut session = pair.session().unwrap();
+    let everything = SyncRequest::everything(Direction::Both, Brake::default());
+    assert!(session.sync(&everything, false).await.unwrap().is_clean());
+    sending();
+    let file = fs::File::options().write(true).open(pair.here().join("big")).unwrap();
+    file.write_all_at(b"changed anew", 0).unwrap();
+    write_amid(&pair.shell.amid, Arc::new(file), 1);
+    let pushed = SyncRequest::everything(Direction::Up, Brake::default());
+    let report = session.push(&pushed).await.unwrap();
+    *pair.shell.amid.lock().unwrap() = None;
+    assert_eq!(report.troubles.len(), 1, "{report:?}");
+    assert_eq!(sending(), ["sending 1 file, 5.0 MB", more, more]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_planned_is_what_the_report_counts() {
+    let pair = Pair::new(Tools::Machine);
+    for number in 0..101 {
+        write(&pair.here(), &format!("a/b/{number}"), "x");
+    }
+    let report = pair.up().await;
+    let sent = report.done.values().filter(|action| matches!(action, Action::Send(_)));
+    assert_eq!(sent.count(), 103, "{report:?}");
+    let said = || pair.said.lock().unwrap().join("\n");
+    assert!(
+        said().contains("sending 101 files and 2 directories, 101 B"),
+        "{}",
+        said()
+    );
+    for number in 0..101 {
+        write(&pair.there(), &format!("c/{number}"), "x");
+    }
+    let report = pair.down().await;
+    let brought = report.done.values().filter(|action| matches!(action, Action::Bring(_)));
+    assert_eq!(brought.count(), 102, "{report:?}");
+    assert!(
+        said().contains("bringing 101 files and 1 directory, 101 B"),
+        "{}",
+        said()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

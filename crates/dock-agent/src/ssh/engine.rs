@@ -198,13 +198,15 @@ fn new_groups(facts: &BTreeMap<String, String>) -> Vec<&str> {
 fn explain(facts: &BTreeMap<String, String>, socket: &str, name: &str) -> Result<(), TransportError> {
     let has = |key: &str| facts.contains_key(key);
     let fact = |key: &str| facts.get(key).map(String::as_str).unwrap_or_default();
-    let error = |message: String, hint: String| {
+    let of_kind = |kind, message: String, hint: String| {
         Err(TransportError {
             message,
             hint: Some(hint),
-            kind: TransportErrorKind::Refused,
+            kind,
         })
     };
+    let error = |message, hint| of_kind(TransportErrorKind::Refused, message, hint);
+    let denied = |message, hint| of_kind(TransportErrorKind::Denied, message, hint);
     if has("answers") {
         return Ok(());
     }
@@ -240,7 +242,7 @@ fn explain(facts: &BTreeMap<String, String>, socket: &str, name: &str) -> Result
         );
         let group = match fact("group") {
             "root" | "wheel" | "" => {
-                return error(
+                return denied(
                     message,
                     format!(
                         "on the dock: sudo groupadd -f docker && sudo usermod -aG docker {} && sudo systemctl restart docker",
@@ -251,9 +253,9 @@ fn explain(facts: &BTreeMap<String, String>, socket: &str, name: &str) -> Result
             group => group,
         };
         if new_groups(facts).contains(&group) {
-            return error(message, "the user is in that group by now: run it again".to_owned());
+            return denied(message, "the user is in that group by now: run it again".to_owned());
         }
-        return error(
+        return denied(
             message,
             format!(
                 "on the dock: sudo usermod -aG {} {}; then run it again",
@@ -298,6 +300,13 @@ mod tests {
         );
         let bob = "user=bob\ngroups=bob\nexists=yes\nsocket=yes\nowner=root\ngroup=docker\nclient=yes\nend=yes\n";
         assert!(of(bob).contains("sudo usermod -aG docker bob;"), "{}", of(bob));
+        let kind = |printed: &str| {
+            explain(&parse(printed), "/var/run/docker.sock", "bob@dock")
+                .unwrap_err()
+                .kind
+        };
+        assert_eq!(kind(bob), TransportErrorKind::Denied);
+        assert_eq!(kind("user=bob\nend=yes"), TransportErrorKind::Refused);
         let since = bob.replace("groups=bob", "groups=bob\nlisted=bob docker");
         assert!(of(&since).contains("by now: run it again"), "{}", of(&since));
         assert!(new_groups(&parse(bob)).is_empty());

@@ -170,6 +170,8 @@ pub enum FailureKind {
     Refused,
     /// The dock's configuration forbids all targets of this kind; the link is up.
     Forbidden,
+    /// The user may not use this target; the link is up.
+    Denied,
     /// The agent does not understand the call.
     Unknown,
 }
@@ -180,7 +182,9 @@ impl Failure {
         let error = match self.kind {
             FailureKind::Unreachable => Error::unreachable(self.message),
             FailureKind::NeedsPerson => Error::unreachable(self.message).for_person(),
-            FailureKind::Refused | FailureKind::Forbidden | FailureKind::Unknown => Error::failed(self.message),
+            FailureKind::Refused | FailureKind::Forbidden | FailureKind::Denied | FailureKind::Unknown => {
+                Error::failed(self.message)
+            }
         };
         match self.hint {
             Some(hint) => error.hint(hint),

@@ -131,7 +131,8 @@ impl Docks {
                 .map(|dock| (strsim::damerau_levenshtein(&dock.moniker, name), &dock.moniker))
                 .min()
                 .filter(|(distance, _)| *distance <= 1 + name.chars().count() / 3);
-            let error = Error::failed(format!("there is no dock {name:?}"));
+            // As an image type that is not there: it was mistyped.
+            let error = Error::usage(format!("there is no dock {name:?}"));
             match near {
                 Some((_, near)) => {
                     error.hint(hint!("is it {near}? `ls-dock` lists them all"; near = format!("{near:?}")))
@@ -189,5 +190,6 @@ mod tests {
         assert_eq!(Docks::read(&env).unwrap().iter().count(), 2);
         let error = Docks::read(&env).unwrap().get("fra").unwrap_err();
         assert!(error.hint_text().unwrap().contains("\"far\""), "{error:?}");
+        assert_eq!(error.class(), crate::error::Class::Usage);
     }
 }

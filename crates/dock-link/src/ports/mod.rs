@@ -78,6 +78,8 @@ pub(crate) struct Ports {
     mounts: Arc<Mounts>,
     /// Exists once the user was told that a label alone forwards nothing.
     told: PathBuf,
+    /// The last notice of a change in this agent's life: the container, the sentence, and the number of shells.
+    told_of: Mutex<Option<(String, String, usize)>>,
     /// Which ports are to be forwarded; `None` as long as nothing needs them.
     demand: watch::Sender<Option<Demand>>,
     /// Whether a docked shell lives: then a link that was cut is restored without a request.
@@ -112,6 +114,8 @@ struct Book {
 
 struct ForwardedPort {
     port: wire::Port,
+    /// What was said of it at the prompts, or is still to be shown there.
+    said: String,
     own: bool,
     listener: Listener,
 }
@@ -129,6 +133,7 @@ impl Ports {
             mounts,
             own: paths.engine_socket(),
             told: paths.told_file(),
+            told_of: Mutex::default(),
             made: CreatedContainers::read(paths.made_file()),
             log,
             streams,
@@ -174,6 +179,7 @@ impl Ports {
     pub(crate) async fn close(&self) {
         let book = std::mem::take(&mut *lock(&self.book));
         for entry in book.open.into_values() {
+            self.mounts.take_back(&entry.said, None);
             entry.listener.close().await;
         }
     }
@@ -355,6 +361,7 @@ impl Ports {
         for entry in closing {
             self.log
                 .line(format!("{} of {} is closed here", entry.port.inside, entry.port.name));
+            self.mounts.take_back(&entry.said, None);
             // What needed this agent has ended now.
             self.streams.touch();
             entry.listener.close().await;
@@ -377,13 +384,17 @@ impl Ports {
         let mut shut = Vec::new();
         for port in &wanted {
             if let Some(entry) = lock(&self.book).open.get_mut(&port.key) {
-                // The container may have been renamed.
-                entry.port.name.clone_from(&port.name);
+                if entry.port.name != port.name {
+                    entry.port.name.clone_from(&port.name);
+                    let said = self.sentence(&entry.port);
+                    self.mounts.take_back(&entry.said, Some(&said));
+                    entry.said = said;
+                }
                 continue;
             }
             match self.open(port, link, &numbers, forbidden).await {
                 Ok(entry) => {
-                    self.tell_of(&entry.port);
+                    self.mounts.tell_all(&entry.said);
                     lock(&self.book).open.insert(port.key.clone(), entry);
                 }
                 Err(told) => shut.push(*told),
@@ -394,36 +405,48 @@ impl Ports {
         lock(&self.book).shut = shut;
     }
 
-    /// Announces at the prompts that a port has been opened.
-    fn tell_of(&self, port: &wire::Port) {
+    /// The sentence that announces an opened port at the prompts.
+    fn sentence(&self, port: &wire::Port) -> String {
         let here = port.here.unwrap_or_default();
         let reason = port.reason.as_ref().map(|reason| format!(" ({reason})"));
-        self.mounts.tell_all(&format!(
+        format!(
             "127.0.0.1:{here} is {} of {} on {} now{}",
             port.inside,
             short(&port.name),
             self.mounts.moniker(),
             reason.unwrap_or_default()
-        ));
+        )
     }
 
     /// Says, only once, that containers which bear the user's label alone are not forwarded.
     fn tell_of_labels(&self, ports: &[WantedPort]) {
+        let mut told_of = lock(&self.told_of);
+        if let Some((container, line, shells)) = &*told_of
+            && ports.iter().all(|port| port.key.container != *container)
+        {
+            if self.mounts.take_back(line, None) == *shells {
+                // Nobody has read it: it is said of the next one.
+                let _ = std::fs::remove_file(&self.told);
+            }
+            *told_of = None;
+        }
         let Some(port) = ports.first() else { return };
         if self.told.exists() {
             return;
         }
         let moniker = self.mounts.moniker();
-        let told = self.mounts.tell_all(&format!(
+        let line = format!(
             "ports of {} on {moniker} stay there: \"mine\" are containers that you make from here, and that one only bears your \
              name. ls-dock --ports says more",
             short(&port.name)
-        ));
-        if told > 0
-            && let Err(cause) = created_containers::note(&self.told)
-        {
-            self.log
-                .line(format!("{} can't be written: {cause}", self.told.display()));
+        );
+        let told = self.mounts.tell_all(&line);
+        if told > 0 {
+            *told_of = Some((port.key.container.clone(), line, told));
+            if let Err(cause) = created_containers::note(&self.told) {
+                self.log
+                    .line(format!("{} can't be written: {cause}", self.told.display()));
+            }
         }
     }
 
@@ -495,6 +518,7 @@ impl Ports {
         let target = (host.clone(), key.port);
         let listener = Listener::open(paths, target, link.clone(), Arc::clone(&self.streams), self.log.clone());
         Ok(ForwardedPort {
+            said: self.sentence(&port),
             port,
             own: wanted.own,
             listener,
@@ -575,7 +599,9 @@ impl From<TransportError> for Trouble {
     fn from(error: TransportError) -> Self {
         match error.kind {
             TransportErrorKind::Unreachable | TransportErrorKind::NeedsPerson => Self::Link,
-            TransportErrorKind::Refused | TransportErrorKind::Forbidden => Self::Engine(io::Error::other(error)),
+            TransportErrorKind::Refused | TransportErrorKind::Forbidden | TransportErrorKind::Denied => {
+                Self::Engine(io::Error::other(error))
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ fn without_a_dock_it_says_how_to_name_one() {
     sandbox()
         .command(COMMAND)
         .args(["--dock", "fra"])
-        .code(1)
+        .code(2)
         .stderr_has(&format!("{COMMAND}: there is no dock \"fra\"\n\nhint: is it \"far\"?"))
         .run();
 }

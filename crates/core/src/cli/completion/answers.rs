@@ -3,18 +3,22 @@
 //! No process is started and no question is asked for it, and an engine that does not answer soon offers no candidates.
 
 use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use bollard::query_parameters::{ListImagesOptions, ListNetworksOptions};
 
 use super::CompletionKind;
+use crate::cli::{Context, GlobalArgs};
 use crate::config::project::Project;
 use crate::docker::connect::endpoint::Endpoint;
 use crate::docker::connect::engine::Engine;
 use crate::docks::LOCALHOST;
 use crate::env::Env;
 use crate::ops::docks::environment::monikers;
-use crate::output::is_invisible;
+use crate::ops::run::attachable;
+use crate::ops::sync::restore;
+use crate::output::{Printer, Verbosity, is_invisible};
 
 /// How long an engine may take: the user has pressed the Tab key, and waits.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -60,17 +64,57 @@ pub(super) fn answers(kind: CompletionKind, before: usize, env: &Env) -> Vec<Str
         CompletionKind::Hosts if before == 0 => hosts(env),
         CompletionKind::Hosts => Vec::new(),
         CompletionKind::Contexts => contexts(env),
+        CompletionKind::Attachable => match project(env) {
+            Some(project) => engine(env, async |engine: Engine| {
+                attachable(&engine, env, &project).await.ok()
+            }),
+            None => Vec::new(),
+        },
+        CompletionKind::KeptHere | CompletionKind::KeptThere => kept(kind, env).unwrap_or_default(),
     };
     // One a line: a name with line breaks or control characters can't be typed.
     words.retain(|word| !word.is_empty() && !word.chars().any(is_invisible));
     words
 }
 
+fn project(env: &Env) -> Option<Project> {
+    let folder = std::env::current_dir().ok()?;
+    Project::find(&folder, env).ok()
+}
+
 fn types(env: &Env, of: impl FnOnce(&Project) -> Vec<String>) -> Vec<String> {
-    let project = std::env::current_dir()
-        .ok()
-        .and_then(|folder| Project::find(&folder, env).ok());
-    project.map(|project| of(&project)).unwrap_or_default()
+    project(env).map(|project| of(&project)).unwrap_or_default()
+}
+
+/// The paths that `--restore` can bring back, as they are named from the working directory.
+fn kept(kind: CompletionKind, env: &Env) -> Option<Vec<String>> {
+    let printer = Printer::new("sync-down", Verbosity::Quiet, false, env);
+    let working_dir = std::env::current_dir().ok()?;
+    let context = Context::new(env.clone(), working_dir, printer, GlobalArgs::default(), None);
+    let project = Project::find(&context.working_dir, env).ok()?;
+    let paths = match kind {
+        CompletionKind::KeptThere => within(async { restore::kept_there(&context, &project).await.ok() })?,
+        _ => restore::kept_here(&context, &project).ok()?,
+    };
+    let inside = context.working_dir.strip_prefix(project.root()).ok()?;
+    Some(
+        paths
+            .iter()
+            .filter_map(|path| from_below(inside, Path::new(std::str::from_utf8(path).ok()?)))
+            .collect(),
+    )
+}
+
+/// A path of a project, as it is named from a folder of it.
+fn from_below(folder: &Path, path: &Path) -> Option<String> {
+    let (mut folder, mut rest) = (folder.components().peekable(), path.components().peekable());
+    while folder.peek().is_some() && folder.peek() == rest.peek() {
+        folder.next();
+        rest.next();
+    }
+    let up = folder.map(|_| Component::ParentDir);
+    let named: PathBuf = up.chain(rest).collect();
+    named.into_os_string().into_string().ok()
 }
 
 /// Asks the engine of the shell. An agent that does not run is not started for it: that might ask for a passphrase.
@@ -79,13 +123,16 @@ fn engine(env: &Env, ask: impl AsyncFnOnce(Engine) -> Option<Vec<String>>) -> Ve
         let engine = Engine::connect_to(Endpoint::choose(env).ok()?).await.ok()?;
         ask(engine).await
     };
-    let Ok(runtime) = crate::context::runtime() else {
-        return Vec::new();
-    };
+    within(asking).unwrap_or_default()
+}
+
+/// The answer, if it comes within [`LIMIT`].
+fn within<T>(asking: impl Future<Output = Option<T>>) -> Option<T> {
+    let runtime = crate::context::runtime().ok()?;
     let answer = runtime.block_on(async { tokio::time::timeout(LIMIT, asking).await });
     // A request that still waits for the engine is abandoned.
     runtime.shutdown_background();
-    answer.ok().flatten().unwrap_or_default()
+    answer.ok().flatten()
 }
 
 async fn images(engine: Engine) -> Option<Vec<String>> {
@@ -156,6 +203,19 @@ mod tests {
         .unwrap();
         assert_eq!(answers(CompletionKind::Hosts, 0, &env), ["gpu-1", "box"]);
         assert!(answers(CompletionKind::Hosts, 1, &env).is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_is_named_from_where_one_is() {
+        for (folder, path, expected) in [
+            ("", "src/a.py", "src/a.py"),
+            ("src", "src/a.py", "a.py"),
+            ("src/pkg", "src/a.py", "../a.py"),
+            ("docs", "src/a.py", "../src/a.py"),
+        ] {
+            let named = from_below(Path::new(folder), Path::new(path));
+            assert_eq!(named.as_deref(), Some(expected), "{folder:?} {path}");
+        }
     }
 
     #[test]

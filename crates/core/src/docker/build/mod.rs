@@ -47,8 +47,9 @@ pub async fn build(
     }
     let mut outcome = match builder {
         Builder::BuildKit => {
-            let from_cache = request.cached();
-            let build = |request| buildkit::build(engine, locality, request, config, logins.clone(), events.clone());
+            let build = async |request: &BuildRequest| {
+                buildkit::build(engine, locality, request, config, logins.clone(), events.clone()).await
+            };
             let mut built = build(request).await;
             for pause in image::NAMING_PAUSES {
                 match &built {
@@ -56,7 +57,8 @@ pub async fn build(
                     _ => break,
                 }
                 tokio::time::sleep(pause).await;
-                built = build(&from_cache).await;
+                // A step that was run just now is in the cache, also of a build that was to take nothing from it.
+                built = build(&request.cached()).await;
             }
             built?
         }

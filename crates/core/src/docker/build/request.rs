@@ -102,3 +102,27 @@ pub(super) fn link_out(link: &Path, target: &Path) -> Error {
         link
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_try_takes_from_the_cache_what_the_first_has_made() {
+        let request = BuildRequest {
+            context: "/project".into(),
+            dockerfile: "/project/Dockerfile".into(),
+            tags: vec!["sample:1".into()],
+            options: BuildOptions {
+                no_cache: true,
+                no_cache_filter: vec!["stage".into()],
+                pull: true,
+                ..BuildOptions::default()
+            },
+        };
+        let again = request.cached();
+        assert!(!again.options.no_cache && again.options.no_cache_filter.is_empty());
+        assert!(again.options.pull);
+        assert_eq!((again.context, again.tags), (request.context, request.tags));
+    }
+}

@@ -1,8 +1,9 @@
 //! The order of a plan's images, and building independent ones side by side.
 
+use std::io::IsTerminal as _;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
@@ -62,7 +63,8 @@ pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
     let (events, mut heard) = mpsc::channel::<DisplayEvent>(QUEUE);
     let mut display = Display::new(site, plan);
     let agent = dock_engine::agent_of(site.engine.choice(), &site.env)?;
-    let _heartbeat = agent.map(|agent| Heartbeat::of(&agent, &site.printer, Arc::<AtomicBool>::default()));
+    let hush = Arc::<AtomicBool>::default();
+    let _heartbeat = agent.map(|agent| Heartbeat::of(&agent, &site.printer, Arc::clone(&hush)));
     // A script may change the tree that another build is reading.
     let tree = RwLock::new(());
     let mut reports: Vec<Option<ImageReport>> = vec![None; plan.images.len()];
@@ -96,7 +98,7 @@ pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
                 });
                 set(&mut reports, index, done);
             } else if finished == image.needs.len() && running.len() < plan.jobs {
-                running.push(one(site, index, image, &tree, events.clone()));
+                running.push(one(site, index, image, &tree, &hush, events.clone()));
             } else {
                 blocked.push(index);
             }
@@ -164,6 +166,7 @@ async fn one(
     index: usize,
     image: &ImagePlan,
     tree: &RwLock<()>,
+    hush: &AtomicBool,
     events: mpsc::Sender<DisplayEvent>,
 ) -> ImageOutcome {
     let began = Instant::now();
@@ -174,6 +177,7 @@ async fn one(
         let result = match step {
             PlanStep::Script { kind, words } => {
                 let _alone = tree.write().await;
+                let _hushed = Hushed::of(hush, std::io::stderr().is_terminal());
                 run_script(site, kind, words).await
             }
             PlanStep::Build { request, .. } => {
@@ -223,9 +227,9 @@ async fn build_patiently(
     patiently(
         async || run_build(site, index, request, events).await,
         async || site.engine.answers(&site.env).await,
-        |line| {
+        |news| {
             // A display that is behind misses a line.
-            let _ = events.try_send(DisplayEvent::Cut(index, line.to_owned()));
+            let _ = events.try_send(DisplayEvent::Cut(index, news.to_string()));
         },
     )
     .await
@@ -248,6 +252,23 @@ async fn run_build(
     };
     let (built, ()) = tokio::join!(building, forwarding);
     built
+}
+
+/// Whose terminal it is while a script of the user runs: the script's, which may ask something there.
+struct Hushed<'a>(&'a AtomicBool);
+
+impl<'a> Hushed<'a> {
+    /// Until it is dropped, where scripts have a terminal at all. They run alone, so nobody else sets `hush`.
+    fn of(hush: &'a AtomicBool, has_terminal: bool) -> Self {
+        hush.store(has_terminal, Ordering::Release);
+        Self(hush)
+    }
+}
+
+impl Drop for Hushed<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 async fn run_script(site: &Site, kind: &str, words: &[String]) -> Result<()> {
@@ -292,6 +313,18 @@ async fn run_script(site: &Site, kind: &str, words: &[String]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_said_of_the_dock_while_a_script_has_the_terminal() {
+        for has_terminal in [true, false] {
+            let hush = AtomicBool::default();
+            {
+                let _hushed = Hushed::of(&hush, has_terminal);
+                assert_eq!(hush.load(Ordering::Acquire), has_terminal);
+            }
+            assert!(!hush.load(Ordering::Acquire));
+        }
+    }
 
     #[test]
     fn each_comes_after_what_it_needs() {

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::facts::{self, Facts};
 use crate::agent::CallOptions;
+use crate::agent::target::Target;
 use crate::agent::wire::FailureKind;
 use crate::context::Context;
 use crate::docker::connect::dock_engine;
@@ -55,6 +56,8 @@ pub enum DockState {
     Unreachable,
     /// A person has to answer a question first.
     NeedsLogin,
+    /// The user may not use its engine.
+    NotPermitted,
 }
 
 /// One line of the list.
@@ -71,6 +74,9 @@ pub struct DockRow {
     /// Why it is not running.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The same in full, as the commands say it that need the engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// What would help.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -187,6 +193,7 @@ async fn row(entry: &ListedEngine, env: &Env, wide: bool, current: &str) -> Dock
         moniker,
         state: DockState::Running,
         reason: None,
+        error: None,
         hint: None,
         facts: None,
     };
@@ -194,12 +201,20 @@ async fn row(entry: &ListedEngine, env: &Env, wide: bool, current: &str) -> Dock
         Ok(Ok(facts)) => row.facts = Some(facts),
         Ok(Err((state, error))) => {
             row.state = state;
-            row.reason = Some(reason(&error));
+            row.reason = Some(match (state, entry) {
+                (DockState::NotPermitted, ListedEngine::Here(choice)) => match &choice.endpoint {
+                    Endpoint::Unix(socket) => format!("you may not use {}", socket.display()),
+                    _ => reason(&error),
+                },
+                _ => reason(&error),
+            });
+            row.error = Some(error.with_causes());
             row.hint = error.hint_text().map(str::to_owned);
         }
         Err(_) => {
             row.state = DockState::Unreachable;
             row.reason = Some(format!("no answer within {} s", LIMIT.as_secs()));
+            row.error = row.reason.clone();
             if let ListedEngine::Dock(dock) = entry {
                 row.hint = Some(format!("ls-dock --check {}", shell::quote(&dock.moniker)));
             }
@@ -219,8 +234,24 @@ fn reason(error: &Error) -> String {
     words
 }
 
+/// Whether the user may not use the engine's socket on this machine.
+fn is_denied(error: &Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        let io = inner.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
 async fn ask(entry: &ListedEngine, env: &Env, wide: bool) -> Result<Facts, (DockState, Error)> {
-    let unreachable = |error| (DockState::Unreachable, error);
+    let unreachable = |error: Error| match is_denied(&error) {
+        true => (DockState::NotPermitted, error),
+        false => (DockState::Unreachable, error),
+    };
     let dock = match entry {
         ListedEngine::Here(choice) => {
             let engine = Engine::connect_to(choice.clone()).await.map_err(unreachable)?;
@@ -246,7 +277,16 @@ async fn ask(entry: &ListedEngine, env: &Env, wide: bool) -> Result<Facts, (Dock
         };
         return Err((state, failure.into_error()));
     }
-    let engine = dock_engine::connect(dock, env, &options).await.map_err(unreachable)?;
+    let engine = match dock_engine::connect(dock, env, &options).await {
+        Ok(engine) => engine,
+        // Where the way to the engine was refused, the agent says of which kind that is.
+        Err(error) => match agent.try_open(Target::Engine, &options).await {
+            Ok(Err(failure)) if failure.kind == FailureKind::Denied => {
+                return Err((DockState::NotPermitted, failure.into_error()));
+            }
+            _ => return Err(unreachable(error)),
+        },
+    };
     let mut facts = facts::of_engine(&engine).await.map_err(unreachable)?;
     if wide {
         facts::add_machine(&mut facts, &agent, &options).await;
@@ -291,6 +331,7 @@ fn cells(row: &DockRow, wide: bool) -> Vec<String> {
             DockState::Running => "running",
             DockState::Unreachable => "unreachable",
             DockState::NeedsLogin => "needs login",
+            DockState::NotPermitted => "not permitted",
         }
         .to_owned(),
     ];
@@ -342,6 +383,7 @@ mod tests {
             place: "ann@10.0.0.7".into(),
             state,
             reason: (state != DockState::Running).then(|| "connection refused".into()),
+            error: None,
             hint: Some("ssh-dock near true".into()),
             facts: (state == DockState::Running).then(|| Facts {
                 version: "26.1.5".into(),
@@ -353,6 +395,15 @@ mod tests {
                 ..Facts::default()
             }),
         }
+    }
+
+    #[test]
+    fn an_engine_that_one_may_not_use_is_told_from_one_that_is_not_there() {
+        let of = |kind: std::io::ErrorKind| is_denied(&Error::unreachable("no").because(std::io::Error::from(kind)));
+        assert!(of(std::io::ErrorKind::PermissionDenied));
+        assert!(!of(std::io::ErrorKind::ConnectionRefused));
+        let rows = [row("far", DockState::NotPermitted)];
+        assert!(table(&rows, false).lines()[1].contains("  not permitted  "), "{rows:?}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::io::{self, IsTerminal as _};
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::termios::tcgetwinsize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,7 +17,9 @@ use crate::agent::{Agent, CallOptions, Execution};
 use crate::context::Context;
 use crate::docks::{self, Access, Dock, Docks, SshAccess};
 use crate::error::{Error, ExitStatus, Result};
+use crate::heartbeat::{Heard, Heartbeat};
 use crate::hint;
+use crate::output::visible;
 use crate::shell;
 use crate::terminal::{self, RawMode};
 
@@ -154,19 +158,21 @@ async fn run(context: &Context, agent: &Agent, args: &SshArgs, options: &CallOpt
         words => RemoteCommand::Line(words.join(" ")),
     };
     let has_pty = pty.is_some();
+    let screen = Arc::<RemoteScreen>::default();
+    let heartbeat = Heartbeat::telling(agent, silence_teller(context, agent, has_pty, &screen));
     let execution = agent.execute(Exec { command, pty }, options).await?;
     context.printer.give_stdout_away();
     let raw = if has_pty { RawMode::enter() } else { None };
-    let ended = carry(execution, raw.is_some()).await;
+    screen.is_raw.store(raw.is_some(), Ordering::Release);
+    let ended = carry(execution, raw.is_some(), &screen).await;
     // Before anything is said.
-    drop(raw);
+    drop((heartbeat, raw));
     match ended? {
         Ended::Exit(Exit::Code(code)) => Ok(ExitStatus::from_code(code)),
         Ended::Exit(Exit::Signal(name)) => {
-            context.printer.note(&format!(
-                "the command was ended by SIG{}",
-                crate::output::visible(&name)
-            ));
+            context
+                .printer
+                .note(&format!("the command was ended by SIG{}", visible(&name)));
             Ok(ExitStatus::from_code(SIGNALLED))
         }
         Ended::OutputClosed => Ok(ExitStatus::from_code(OUTPUT_CLOSED)),
@@ -174,6 +180,107 @@ async fn run(context: &Context, agent: &Agent, args: &SshArgs, options: &CallOpt
             "the connection to {} was closed by ~.",
             agent.dock().moniker
         ))),
+    }
+}
+
+/// Says that the dock is silent. On a terminal of the dock's that is done once, in a line of its own, and not at all while a program
+/// has the whole screen: it would not know that a part of it is ours.
+fn silence_teller(
+    context: &Context,
+    agent: &Agent,
+    has_pty: bool,
+    screen: &Arc<RemoteScreen>,
+) -> impl FnMut(Heard) + Send + use<> {
+    let (printer, screen) = (context.printer.clone(), Arc::clone(screen));
+    let moniker = agent.dock().moniker.clone();
+    let mut is_said = false;
+    move |heard| match heard {
+        Heard::Nothing(since) => {
+            let is_raw = screen.is_raw.load(Ordering::Acquire);
+            // Where stderr is a file, nothing of it is on the screen.
+            let shares_screen = is_raw && io::stderr().is_terminal();
+            if (is_said && has_pty) || (shares_screen && screen.is_taken()) {
+                return;
+            }
+            is_said = true;
+            let line = format!(
+                "dock {moniker:?} gives no sign of life for {} s; it is waited for, {}",
+                since.elapsed().as_secs(),
+                if is_raw {
+                    "Enter, then ~. leaves"
+                } else {
+                    "Ctrl-C ends it"
+                }
+            );
+            if shares_screen {
+                // The cursor is wherever the shell there has left it, and a raw terminal takes it back for no end of a line.
+                let line = format!("\r\nssh-dock: warning: {}\r\n", visible(&line));
+                // A terminal that is gone ends the session by itself.
+                let _ = terminal::write_all(rustix::stdio::stderr(), line.as_bytes());
+            } else {
+                printer.warning(&line);
+            }
+        }
+        Heard::Life(after) if is_said && !has_pty => {
+            printer.note(&format!("dock {moniker:?} is heard again, after {} s", after.as_secs()));
+        }
+        Heard::Life(_) => {}
+    }
+}
+
+/// The terminal here, while it is one of the dock's.
+#[derive(Debug, Default)]
+struct RemoteScreen {
+    /// Whether it is raw.
+    is_raw: AtomicBool,
+    /// Whether a program on the dock has the whole screen, and shows the rest again at its end.
+    is_taken: AtomicBool,
+    /// The end of what was seen last: a sequence may come in two pieces.
+    tail: Mutex<Vec<u8>>,
+}
+
+impl RemoteScreen {
+    /// The beginnings of the sequences of the alternate screen; `h` behind them takes it, `l` gives it back.
+    const SEQUENCES: [&[u8]; 3] = [b"\x1b[?1049", b"\x1b[?1047", b"\x1b[?47"];
+    /// The length of the longest.
+    const LONGEST: usize = 8;
+
+    fn is_taken(&self) -> bool {
+        self.is_taken.load(Ordering::Acquire)
+    }
+
+    /// Looks at what is about to be shown.
+    fn see(&self, bytes: &[u8]) {
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        // Most of what comes has none.
+        if tail.is_empty() && !bytes.contains(&b'\x1b') {
+            return;
+        }
+        tail.extend_from_slice(bytes);
+        let last = tail
+            .iter()
+            .enumerate()
+            .rev()
+            .filter(|(_, byte)| **byte == b'\x1b')
+            .find_map(|(at, _)| {
+                let here = tail.get(at..)?;
+                let behind = Self::SEQUENCES
+                    .iter()
+                    .find_map(|sequence| here.strip_prefix(*sequence))?;
+                match behind.first()? {
+                    b'h' => Some(true),
+                    b'l' => Some(false),
+                    _ => None,
+                }
+            });
+        if let Some(is_taken) = last {
+            self.is_taken.store(is_taken, Ordering::Release);
+        }
+        // Only what may be the beginning of one is of use.
+        let end = tail.len().saturating_sub(Self::LONGEST - 1);
+        let kept = tail.iter().enumerate().skip(end).find(|(_, byte)| **byte == b'\x1b');
+        let kept = kept.map_or(tail.len(), |(at, _)| at);
+        tail.drain(..kept);
     }
 }
 
@@ -188,7 +295,7 @@ enum Ended {
 }
 
 /// Carries the streams and sizes of a command until it ends.
-async fn carry(execution: Execution, is_terminal: bool) -> Result<Ended> {
+async fn carry(execution: Execution, is_terminal: bool, screen: &RemoteScreen) -> Result<Ended> {
     let Execution {
         mut stdin,
         stdout,
@@ -218,7 +325,11 @@ async fn carry(execution: Execution, is_terminal: bool) -> Result<Ended> {
     };
     let writing = async {
         // The first that can't go on ends both: nobody hears the rest.
-        tokio::try_join!(write_output(stdout, Stream::Out), write_output(stderr, Stream::Err)).map(drop)
+        tokio::try_join!(
+            write_output(stdout, Stream::Out, is_terminal.then_some(screen)),
+            write_output(stderr, Stream::Err, None)
+        )
+        .map(drop)
     };
     tokio::pin!(writing);
     let escaping = async {
@@ -322,7 +433,7 @@ enum Stream {
 
 /// Writes a stream of the command to ours on a thread of its own, which may be kept waiting by who reads it, while the
 /// other streams go on. All is written when this resolves.
-async fn write_output(mut from: impl AsyncRead + Unpin, to: Stream) -> io::Result<()> {
+async fn write_output(mut from: impl AsyncRead + Unpin, to: Stream, screen: Option<&RemoteScreen>) -> io::Result<()> {
     let (sender, mut receiver) = mpsc::channel::<Vec<u8>>(QUEUE);
     let (done, written) = oneshot::channel();
     std::thread::spawn(move || {
@@ -342,6 +453,9 @@ async fn write_output(mut from: impl AsyncRead + Unpin, to: Stream) -> io::Resul
             break;
         }
         let bytes = buffer.get(..read).unwrap_or_default().to_vec();
+        if let Some(screen) = screen {
+            screen.see(&bytes);
+        }
         if sender.send(bytes).await.is_err() {
             // The thread knows why.
             break;
@@ -383,6 +497,26 @@ mod tests {
         assert_eq!(pass(&[b"~~.\r"]).unwrap(), "~.\r");
         assert_eq!(pass(&[b"~/bin\r"]).unwrap(), "~/bin\r");
         assert_eq!(pass(&[b"a~.b~~"]).unwrap(), "a~.b~~");
+    }
+
+    #[test]
+    fn a_program_that_has_the_whole_screen_is_known_by_its_sequences() {
+        let screen = RemoteScreen::default();
+        for (piece, is_taken) in [
+            (&b"$ vi\r\n"[..], false),
+            (b"\x1b[1mbold\x1b[?10", false),
+            (b"49", false),
+            (b"h~\r\n", true),
+            (b"\x1b[?25l\x1b[?104", true),
+            (b"x", true),
+            (b"\x1b[?1049l$ \x1b", false),
+            (b"[?47h", true),
+            (b"\x1b[?47l\x1b[?1047h", true),
+            (b"\x1b[?1047l", false),
+        ] {
+            screen.see(piece);
+            assert_eq!(screen.is_taken(), is_taken, "{:?}", String::from_utf8_lossy(piece));
+        }
     }
 
     #[test]

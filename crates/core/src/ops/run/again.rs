@@ -5,17 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::query_parameters::ListContainersOptions;
+
 use super::{ports, workspace};
 use crate::agent::holder::Holder;
 use crate::config::project::Project;
 use crate::context::Context;
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::Locality;
-use crate::docker::containers::LABEL_USER;
 use crate::docker::containers::container;
 use crate::docker::containers::foreground::{self, Foreground, FoundContainer};
 use crate::docker::containers::heard::{OutputCounter, Positions};
 use crate::docker::containers::terminal::Signals;
+use crate::docker::containers::{LABEL_PROJECT, LABEL_USER};
+use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::build;
@@ -295,6 +298,28 @@ async fn chosen(
             LABEL_USER = LABEL_USER
         ))),
     }
+}
+
+/// The names of a project's running containers that `run-image --attach` can go back to: not those that another run-image has
+/// in the foreground.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub async fn attachable(engine: &Engine, env: &Env, project: &Project) -> Result<Vec<String>> {
+    let listing = engine.docker().list_containers(None::<ListContainersOptions>);
+    let running = listing.await.map_err(|cause| engine.error("its containers", cause))?;
+    let own = [(LABEL_PROJECT, project.name()), (LABEL_USER, project.user().to_owned())];
+    let records = RunRecords::of(env);
+    let is_taken = |record: &RunRecord| record.process.as_ref().is_some_and(Holder::lives);
+    let taken: Vec<String> = records.all().filter(is_taken).map(|record| record.id).collect();
+    let names = running.into_iter().filter_map(|container| {
+        let labels = container.labels?;
+        let is_own = own.iter().all(|(label, value)| labels.get(*label) == Some(value));
+        let is_free = !container.id.is_some_and(|id| taken.contains(&id));
+        let name = container.names?.into_iter().next()?;
+        (is_own && is_free).then(|| name.trim_start_matches('/').to_owned())
+    });
+    Ok(names.collect())
 }
 
 /// A part of an ID that docker shows.

@@ -1,15 +1,19 @@
 //! `sync-down --restore` and `sync-up --restore`: bringing back what syncs removed or overwrote, here and on the dock.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::{Docked, SyncArgs, looking, text, wanted};
 use crate::agent::paths::state_directory;
+use crate::agent::wire::LinkStatus;
 use crate::config::project::Project;
 use crate::context::Context;
 use crate::error::{Error, ExitStatus, Result};
+use crate::heartbeat::Heartbeat;
 use crate::hint;
 use crate::output::table::{Align, Table};
 use crate::output::{Printer, size, visible};
@@ -82,6 +86,34 @@ pub fn restore(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
     }
 }
 
+/// The paths of which a project's trash here keeps something, seen from its root.
+///
+/// # Errors
+/// A project or a trash that can't be read.
+pub fn kept_here(context: &Context, project: &Project) -> Result<BTreeSet<Vec<u8>>> {
+    let local =
+        Local::open(project.root()).map_err(|cause| Error::failed("the project can't be opened").because(cause))?;
+    let versions = Trash::open(&state_directory(&context.env), local.root(), None).list()?;
+    Ok(versions.into_iter().map(|version| version.path).collect())
+}
+
+/// The same of the dock's trash, where the link to it stands: nobody is asked for a passphrase.
+///
+/// # Errors
+/// No dock, or one that does not say.
+pub async fn kept_there(context: &Context, project: &Project) -> Result<BTreeSet<Vec<u8>>> {
+    let (agent, mut session) = looking(context, project)?;
+    if !agent
+        .status(false)
+        .await?
+        .is_some_and(|status| matches!(status.link, LinkStatus::Up { .. }))
+    {
+        return Ok(BTreeSet::new());
+    }
+    let versions = session.kept_there().await?;
+    Ok(versions.into_iter().map(|version| version.path).collect())
+}
+
 /// No dock is asked: what is kept here is here.
 fn restore_here(context: &Context, args: &SyncArgs, project: &Project, only: &[Vec<u8>]) -> Result<ExitStatus> {
     let local =
@@ -119,14 +151,18 @@ fn restore_here(context: &Context, args: &SyncArgs, project: &Project, only: &[V
 }
 
 fn restore_there(context: &Context, args: &SyncArgs, project: &Project, only: &[Vec<u8>]) -> Result<ExitStatus> {
-    let (dock, mut session) = if args.list || context.global.dry_run {
+    let (agent, mut session) = if args.list || context.global.dry_run {
         looking(context, project)?
     } else {
         let mut docked = Docked::open(context, project, false, false)?;
         let session = context.block_on(docked.alone())?;
-        (docked.dock, session)
+        (docked.shell.agent, session)
     };
-    let versions = context.block_on(session.kept_there())?;
+    let dock = agent.dock();
+    let versions = context.block_on(async {
+        let _heartbeat = Heartbeat::of(&agent, &context.printer, Arc::default());
+        session.kept_there().await
+    })?;
     let workspace = session.workspace().path.clone();
     let trash = Path::new(&workspace).join(".dockerutils-sync/trash");
     let side = Side {
@@ -139,7 +175,10 @@ fn restore_there(context: &Context, args: &SyncArgs, project: &Project, only: &[
     let Some(chosen) = side.choose(context, args, &versions, only)? else {
         return Ok(ExitStatus::SUCCESS);
     };
-    let restored = context.block_on(session.restore_there(&chosen))?;
+    let restored = context.block_on(async {
+        let _heartbeat = Heartbeat::of(&agent, &context.printer, Arc::default());
+        session.restore_there(&chosen).await
+    })?;
     side.show(&context.printer, &restored)
 }
 

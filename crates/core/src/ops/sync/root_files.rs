@@ -1,6 +1,7 @@
 //! Files of root in a workspace, as containers leave them: a container gives them to the user again. Whoever may start
 //! containers there needs no sudo for that.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::query_parameters::ListImagesOptionsBuilder;
@@ -14,6 +15,7 @@ use crate::docker::containers::{LABEL_PROJECT, LABEL_USER, foreground};
 use crate::docker::options::run_options::{ClientFacts, RunOptions};
 use crate::docks::Dock;
 use crate::error::{Error, Result};
+use crate::heartbeat::Heartbeat;
 use crate::hint;
 use crate::ops::publish::prompt;
 use crate::output::visible;
@@ -53,6 +55,8 @@ pub async fn give(context: &Context, project: &Project, dock: &Dock, report: &Re
         return Ok(());
     }
     let engine = dock_engine::connect(dock, &context.env, &CallOptions::of_terminal()).await?;
+    let agent = dock_engine::agent(dock, &context.env)?;
+    let _heartbeat = agent.map(|agent| Heartbeat::of(&agent, &context.printer, Arc::default()));
     let options = options(project, report)?;
     let command = command(report.user);
     let mut last = None;

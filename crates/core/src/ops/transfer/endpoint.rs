@@ -1,10 +1,11 @@
 //! One end of a transfer: a dock by its moniker, a machine by its address, this machine, or the engine that the call is for.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bollard::models::SystemInfo;
 
-use crate::agent::CallOptions;
+use crate::agent::{Agent, CallOptions};
 use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::{Choice, Endpoint, Origin};
@@ -14,6 +15,7 @@ use crate::docker::images::image_store::Store;
 use crate::docks::{Access, Dock, Docks, LOCALHOST, Named, SshAccess, moniker};
 use crate::env::Env;
 use crate::error::{Error, Result};
+use crate::heartbeat::Heartbeat;
 use crate::hint;
 use crate::naming::nearest;
 use crate::ops::docks::facts;
@@ -175,6 +177,42 @@ impl TransferEndpoint {
                     None => connected,
                 }
             }
+        }
+    }
+
+    /// Connects for the first time in a call; where the link stood before, and has fallen silent, it is waited for.
+    ///
+    /// # Errors
+    /// As [`TransferEndpoint::connect`], and a link that is dead.
+    pub async fn connect_patiently(&self, context: &Context) -> Result<Engine> {
+        match self.agent(&context.env)? {
+            Some(agent) => {
+                context
+                    .connect_by(&agent, async || self.connect(&context.env).await)
+                    .await
+            }
+            None => self.connect(&context.env).await,
+        }
+    }
+
+    /// Says when it gives no sign of life, until that is dropped; `None` where it is reached without an agent.
+    ///
+    /// # Errors
+    /// As [`TransferEndpoint::agent`].
+    pub fn heartbeat(&self, context: &Context) -> Result<Option<Heartbeat>> {
+        let agent = self.agent(&context.env)?;
+        Ok(agent.map(|agent| Heartbeat::of(&agent, &context.printer, Arc::default())))
+    }
+
+    /// The agent by which it is reached; `None` where it is reached without one.
+    ///
+    /// # Errors
+    /// A damaged list of docks, or file of the agent; an address in the environment that makes no sense.
+    fn agent(&self, env: &Env) -> Result<Option<Agent>> {
+        match &self.kind {
+            EndpointKind::Environment => dock_engine::agent_of(&Endpoint::choose(env)?, env),
+            EndpointKind::Choice(choice) => dock_engine::agent_of(choice, env),
+            EndpointKind::Dock(dock) | EndpointKind::Address(dock) => dock_engine::agent(dock, env),
         }
     }
 

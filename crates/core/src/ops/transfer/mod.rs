@@ -26,6 +26,7 @@ use crate::docker::images::image_store::{self, Store, StoredImage};
 use crate::docker::images::manifest::{Digest, Platform};
 use crate::docks::Docks;
 use crate::error::{Class, Error, ErrorDocument, ErrorOf, ExitStatus, Result, WithFailures};
+use crate::heartbeat::Heartbeat;
 use crate::hint;
 use crate::naming::Designation;
 use crate::output::progress::bars::Bars;
@@ -156,7 +157,8 @@ pub fn transfer(context: &Context, args: &TransferArgs) -> Result<ExitStatus> {
         false => Some(begin(context)?),
     };
     let ended = context.block_on(async {
-        let (source, dest) = route.connect().await?;
+        let (source, dest) = route.connect_patiently().await?;
+        let _heartbeats = route.heartbeats()?;
         route.check_distinct(&source, &dest)?;
         match &running {
             None => route.show_plans(&wanted, &source, &dest).await,
@@ -191,16 +193,35 @@ fn begin(context: &Context) -> Result<Running> {
 pub fn abort(context: &Context, destination: &str, all: bool) -> Result<ExitStatus> {
     let place = TransferEndpoint::of(destination, &|| key(context), &context.env)?;
     context.block_on(async {
-        let engine = place.connect(&context.env).await?;
+        let engine = place.connect_patiently(context).await?;
+        let _heartbeat = place.heartbeat(context)?;
         abort::abort(context, &place, &engine, all).await
     })
 }
 
 impl Route<'_> {
+    /// Connects to both for the first time: a link that stood, and fell silent, is waited for.
+    async fn connect_patiently(&self) -> Result<(ConnectedEndpoint, ConnectedEndpoint)> {
+        self.connect_by(async |place| place.connect_patiently(self.context).await)
+            .await
+    }
+
     async fn connect(&self) -> Result<(ConnectedEndpoint, ConnectedEndpoint)> {
-        let env = &self.context.env;
+        self.connect_by(async |place| place.connect(&self.context.env).await)
+            .await
+    }
+
+    /// Says of either end when it gives no sign of life.
+    fn heartbeats(&self) -> Result<[Option<Heartbeat>; 2]> {
+        Ok([self.from.heartbeat(self.context)?, self.to.heartbeat(self.context)?])
+    }
+
+    async fn connect_by(
+        &self,
+        connect: impl AsyncFn(&TransferEndpoint) -> Result<Engine>,
+    ) -> Result<(ConnectedEndpoint, ConnectedEndpoint)> {
         let end = async |place: &TransferEndpoint| {
-            let engine = place.connect(env).await?;
+            let engine = connect(place).await?;
             let (info, platform) = tokio::try_join!(engine.info(), platform(&engine))?;
             let store = Store::of(&engine, &info).await?;
             Ok::<_, Error>(ConnectedEndpoint {

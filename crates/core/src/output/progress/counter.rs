@@ -50,6 +50,10 @@ impl Counter {
 }
 
 impl View for Counting {
+    fn is_still_while_waiting(&self) -> bool {
+        true
+    }
+
     fn rows(&self, columns: usize, rows: usize) -> Vec<Row> {
         let elapsed = self.began.elapsed();
         if rows == 0 || elapsed < FIRST_LOOK {

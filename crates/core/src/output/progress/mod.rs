@@ -61,6 +61,16 @@ pub trait View: Send + Sync {
         Vec::new()
     }
 
+    /// Whether it says what is waited for.
+    fn is_waiting(&self) -> bool {
+        false
+    }
+
+    /// Whether it has nothing to say while something is waited for: what it counts stands still.
+    fn is_still_while_waiting(&self) -> bool {
+        false
+    }
+
     /// The current rows, each less than `columns` wide, at most `rows` of them.
     fn rows(&self, columns: usize, rows: usize) -> Vec<Row>;
 }
@@ -302,7 +312,12 @@ impl ScreenState {
         let rows = (self.terminal.size)().1;
         let mut frame: Vec<Row> = Vec::new();
         if !self.is_paused {
-            for (_, view) in &self.views {
+            let waits = self.views.iter().any(|(_, view)| view.is_waiting());
+            for (_, view) in self
+                .views
+                .iter()
+                .filter(|(_, view)| !(waits && view.is_still_while_waiting()))
+            {
                 // A frame with as many rows as the terminal would lose its first row.
                 let room = rows.saturating_sub(1 + frame.len());
                 frame.extend(view.rows(columns, room).into_iter().take(room));

@@ -8,6 +8,7 @@ use super::super::{Printer, Verbosity};
 use super::bars::Bars;
 use super::counter::Counter;
 use super::steps::{Ended, Steps};
+use super::waiting::WaitingRow;
 use super::*;
 use crate::env::Env;
 
@@ -453,6 +454,12 @@ fn what_is_counted_is_shown_by_half_a_second_and_fits_any_width() {
         let rows = emulator.until(|rows| rows[0].contains("100000 files"));
         assert_eq!(end(&rows[0]), usize::from(columns) - 1, "{rows:#?}");
         assert!(rows[0].ends_with('s') && rows.len() == 1, "{rows:#?}");
+        // What stands still is not shown beside what is waited for.
+        let waiting = WaitingRow::new(&printer, "waiting for a sign of life of dock \"far\"", Instant::now());
+        let rows = emulator.rows();
+        assert!(rows.len() == 1 && rows[0].starts_with("waiting for a "), "{rows:#?}");
+        drop(waiting);
+        emulator.until(|rows| rows.len() == 1 && rows[0].contains("100000 files"));
         drop(counter);
         assert_eq!(emulator.rows().len(), 1);
         drop(other);

@@ -32,6 +32,10 @@ impl WaitingRow {
 }
 
 impl View for Waited {
+    fn is_waiting(&self) -> bool {
+        true
+    }
+
     fn rows(&self, columns: usize, rows: usize) -> Vec<Row> {
         match rows {
             0 => Vec::new(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::records::{read_records, records_limit};
-use super::{NOTED_BYTES, NOTED_FILES, Round, Session, blocking, nonce};
+use super::{NOTED_BYTES, NOTED_FILES, Round, Session, amount, blocking, nonce};
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 use crate::sync::clock::now_ns;
@@ -157,7 +157,7 @@ impl<S: Shell> Session<S> {
         let (stage, wanted) = (Arc::new(stage), Arc::new(wanted));
         let mut arrived = HashMap::new();
         if !wanted.is_empty() {
-            arrived = self.fetch(&wanted, here, &stage).await?;
+            arrived = self.fetch(&wanted, round.directories_to_bring(), here, &stage).await?;
             // Contents are durable before their names are.
             self.settle().await?;
         }
@@ -240,10 +240,12 @@ impl<S: Shell> Session<S> {
         ))
     }
 
-    /// Fetches files, and checks each twice: that it came whole, and that the dock still has it as listed.
+    /// Fetches files, and checks each twice: that it came whole, and that the dock still has it as listed. `directories` are only
+    /// announced with them.
     async fn fetch(
         &mut self,
         wanted: &Arc<HashMap<Vec<u8>, Item>>,
+        directories: usize,
         here: &Tree,
         stage: &Arc<StagingDirectory>,
     ) -> Result<HashMap<Vec<u8>, Arrived>> {
@@ -254,7 +256,7 @@ impl<S: Shell> Session<S> {
         if rest.len() > NOTED_FILES || bytes > NOTED_BYTES {
             (self.notice)(&format!(
                 "bringing {}, {}",
-                crate::output::counted(rest.len(), "file"),
+                amount(rest.len(), directories),
                 crate::output::size(bytes)
             ));
         }
@@ -433,6 +435,15 @@ impl<S: Shell> Session<S> {
 }
 
 impl Round<'_> {
+    /// The number of directories that this round creates here, or changes.
+    fn directories_to_bring(&self) -> usize {
+        let brings = self
+            .steps
+            .iter()
+            .filter(|(_, action)| matches!(action, Action::Bring(_)));
+        brings.filter(|(path, _)| self.is_directory_there(path)).count()
+    }
+
     /// The files and links to fetch: those of the plan, and the dock's versions of these conflicts.
     fn wanted<'a>(&'a self, conflicts: impl Iterator<Item = &'a Vec<u8>>) -> HashMap<Vec<u8>, Item> {
         let brings = self

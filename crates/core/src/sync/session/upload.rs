@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::look::clock;
 use super::records::{read_records, records_limit};
-use super::{NOTED_BYTES, NOTED_FILES, Outcome, Round, Session, blocking, nonce};
+use super::{NOTED_BYTES, NOTED_FILES, Outcome, Round, Session, amount, blocking, nonce};
 use crate::agent::target::Exit;
 use crate::error::{Error, Result};
 use crate::sync::manifest::RecordedSide;
@@ -75,13 +75,17 @@ impl<S: Shell> Session<S> {
         if batch.is_empty() {
             return Ok(Outcome::Done);
         }
-        if batch.files > NOTED_FILES || batch.bytes > NOTED_BYTES {
+        let (what, size) = (amount(batch.files, batch.folders), crate::output::size(batch.bytes));
+        if std::mem::replace(&mut self.is_sending_said, true) {
+            // The report counts it with the rest.
+            if batch.files + batch.folders > 0 {
+                (self.notice)(&format!("sending {what} more, {size}, which came or changed meanwhile"));
+            }
+        } else if batch.files > NOTED_FILES || batch.bytes > NOTED_BYTES {
             self.notice_ignored_by_git(&round.steps, here).await?;
-            (self.notice)(&format!(
-                "sending {}, {}",
-                crate::output::counted(batch.files, "file"),
-                crate::output::size(batch.bytes)
-            ));
+            (self.notice)(&format!("sending {what}, {size}"));
+        } else {
+            self.is_sending_said = false;
         }
         match self.apply(round, &batch, &directory).await? {
             Some((sent, applied)) => Ok(self.note_applied(round, &batch, sent, applied)),
