@@ -726,7 +726,7 @@ async fn an_old_agent_that_is_busy_is_named_with_the_way_to_end_it() {
     let error = limit(Agent::of(&entry(), &env).unwrap().connect(&PATIENT))
         .await
         .unwrap_err();
-    assert!(error.to_string().contains("2.9, and this"), "{error}");
+    assert!(error.to_string().contains("2.9, this"), "{error}");
     let hint = error.hint_text().unwrap();
     assert!(hint.contains("3 connections") && hint.contains("kill 4711"), "{hint}");
 }

@@ -59,7 +59,7 @@ mod tests {
     fn every_value_is_in_quotes() {
         let lines = ["_DOCK_MONIKER=[dock:it's $(touch pwned)] ".to_owned()];
         let bash = of(Shell::Bash, false, &lines);
-        assert!(bash.starts_with("# Keeps what a variable is"), "{bash}");
+        assert!(bash.starts_with("# Keeps a variable's value"), "{bash}");
         assert!(
             bash.contains(r"_dock_apply '_DOCK_MONIKER=[dock:it'\''s $(touch pwned)] '; then"),
             "{bash}"
