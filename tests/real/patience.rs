@@ -147,7 +147,10 @@ fn a_link_that_died_silently_is_said_soon_and_waited_for() {
 fn a_transfer_a_listing_and_ssh_dock_say_that_their_dock_is_silent() {
     const SILENT: &str = "dock \"far\" gives no sign of life for 3 s; it is waited for";
     let engine = lab::engine("28").unwrap();
-    let home = home(&engine);
+    // The dock keeps the workspace of an earlier time, which is another checkout's.
+    let name = format!("silence-{}", std::process::id());
+    let home = DockHome::of(Sandbox::named(&name));
+    home.use_key(&engine.ssh().unwrap().key, "");
     let link = home.register_behind_a_link(&engine, DELAY);
     home.sandbox().write("docker/web/Dockerfile", "FROM scratch\n");
     let from = lab::engine("26").unwrap();
@@ -200,6 +203,8 @@ fn a_transfer_a_listing_and_ssh_dock_say_that_their_dock_is_silent() {
         screen.contains("still\r\n") && screen.matches(SILENT).count() == 1,
         "{screen}"
     );
+    let workspace = format!("/home/ann/workspaces/tester/code/{name}");
+    process::capture(engine.exec("rm").unwrap().args(["-rf", &workspace])).unwrap();
 }
 
 #[test]

@@ -768,6 +768,12 @@ fn edit_watch_and_test_at_once() {
     // What was taken by mistake comes back, and the watch goes on.
     fs::remove_file(far.sandbox.project().join("made")).unwrap();
     far.sync("sync-up").any_stdout().any_stderr().run();
+    // A shell that is docked there completes it.
+    far.command("sync-up")
+        .args(["--dockerutils-complete", "kept-there"])
+        .env("_DOCK_MONIKER", "[dock:far] ")
+        .stdout_has("made\n")
+        .run();
     far.sync("sync-up")
         .args(["--restore", "made"])
         .any_stdout()

@@ -271,7 +271,11 @@ async fn refused(dock: &LabEngine, sshd: Option<&Sshd>, user: &str, socket: Opti
         .unwrap()
         .unwrap();
     let error = ping(&link).await.err().unwrap();
-    assert_eq!(error.kind, TransportErrorKind::Refused);
+    let kind = match user {
+        "bob" => TransportErrorKind::Denied,
+        _ => TransportErrorKind::Refused,
+    };
+    assert_eq!(error.kind, kind);
     // The link stands.
     assert_eq!(run(&link, line("echo yes")).await.text(), "yes\n");
     (error.message, error.hint.unwrap())
