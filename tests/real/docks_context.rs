@@ -170,8 +170,8 @@ fn systemd_starts_the_agent_of_a_docker_context() {
 fn without_a_systemd_that_can_the_agent_stays_for_its_context() {
     let home = home();
     let engine = format!("{}\n", lab::engine("26").unwrap().version);
-    const SAID: &str = "the context answers only while the agent of far lives, and no systemd session of yours starts it: after a \
-                        restart of this machine, source dock far does, or any command with --dock far\n";
+    const SAID: &str = "the context answers only while the agent of far runs, and no systemd starts it here: after a restart of \
+                        this machine, source dock far starts it, or any command with --dock far\n";
     let said = register(&home, &[]);
     assert!(said.stderr.contains(SAID) && !said.stderr.contains("warning"), "{said}");
     assert!(units(&home).is_empty());

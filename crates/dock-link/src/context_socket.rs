@@ -30,7 +30,7 @@ use crate::service::{REQUEST_LIMIT, refuse};
 
 /// How long it stays without work: systemd gives a socket up for which it has to start something again and again.
 const LINGER: Duration = Duration::from_secs(15);
-/// What systemd sets for a process of its, and what is none of an agent's business.
+/// What systemd sets for a process that it starts; an agent must not have these.
 const OF_SYSTEMD: [&str; 8] = [
     "LISTEN_FDS",
     "LISTEN_FDNAMES",

@@ -72,9 +72,10 @@ pub struct Args {
     pub context: Option<String>,
     /// Make a docker context for it, for IDEs and other tools that know contexts
     ///
-    /// A dock that ssh reaches has an agent here, and the context leads to that. Where your session has a systemd (`systemctl
-    /// --user`), it starts the agent when something uses the context, also after a restart of this machine. Elsewhere the
-    /// context answers only while the agent lives: `source dock NAME`, or any command with `--dock NAME`, starts it.
+    /// A dock that ssh reaches has an agent on this machine, and the context leads to the agent. Where your session has a
+    /// systemd (`systemctl --user`), that starts the agent when something uses the context, also after a restart of this
+    /// machine. Elsewhere the context answers only while the agent runs: `source dock NAME`, or any command with
+    /// `--dock NAME`, starts it.
     #[arg(long)]
     pub make_context: bool,
     /// What every command takes.

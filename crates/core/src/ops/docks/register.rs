@@ -252,8 +252,8 @@ fn say(context: &Context, dock: &Dock, facts: Option<&Facts>, args: &RegisterArg
                 "  systemd starts the agent of {moniker} when something uses the context"
             )),
             Starter::Commands => printer.note(&format!(
-                "  the context answers only while the agent of {moniker} lives, and no systemd session of yours starts it: after a \
-                 restart of this machine, source dock {quoted} does, or any command with --dock {quoted}"
+                "  the context answers only while the agent of {moniker} runs, and no systemd starts it here: after a restart of \
+                 this machine, source dock {quoted} starts it, or any command with --dock {quoted}"
             )),
             Starter::Nobody => {}
         }
