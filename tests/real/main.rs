@@ -11,6 +11,7 @@ mod build_layers;
 mod build_memory;
 mod build_options;
 mod dockerfiles;
+mod docks_context;
 mod docks_shells;
 mod docks_ssh;
 mod docs;

@@ -24,3 +24,4 @@ pub mod packed;
 pub mod python;
 pub mod site;
 pub mod tree;
+pub mod user_manager;

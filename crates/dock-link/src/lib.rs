@@ -8,6 +8,7 @@
 //! - [`transport`]: the one trait of what carries the bytes;
 //! - [`program`]: the main function: supervisor or worker; `supervisor`, and what it hands to its worker, `handover`;
 //! - [`service`]: both sockets, and how long to live;
+//! - `context_socket`: the socket of a docker context, on which systemd listens, and what it starts when somebody connects;
 //! - [`link`]: the connection to the dock: made when it is needed, restored when it breaks, dropped when it is idle;
 //! - [`prompts`]: questions to the user who waits for a link;
 //! - `ports`: makes what containers publish on the dock answer here, too;
@@ -21,6 +22,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+mod context_socket;
 mod handover;
 pub mod link;
 pub mod log;

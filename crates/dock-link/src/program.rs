@@ -7,13 +7,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use dock_client::agent::paths::AgentPaths;
-use dock_client::agent::start::Start;
+use dock_client::agent::start::{CONTEXT, Start};
 use dock_client::docks::Dock;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::context_socket;
 use crate::handover::{self, Descriptors};
 use crate::log::Log;
 use crate::service::{Service, ShutdownReason, Sockets};
@@ -87,7 +88,8 @@ impl Work {
     }
 }
 
-/// Runs as supervisor or as worker; `work` chooses the connector of a dock, and serves the dock with it.
+/// Runs as supervisor, as worker, or as what systemd starts for a docker context; `work` chooses the connector of a dock, and
+/// serves the dock with it.
 pub fn main(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> ExitCode {
     keep_to_itself();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
@@ -97,6 +99,7 @@ pub fn main(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> ExitC
             ShutdownReason::Idle => ExitCode::SUCCESS,
             ShutdownReason::Stopped => ExitCode::from(STOPPED),
         }),
+        [word] if word == CONTEXT => context_socket::run().map(|()| ExitCode::SUCCESS),
         _ => Err(io::Error::other(
             "it takes no arguments: commands start it when they need it",
         )),

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use dock_client::agent::frame;
 use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::target::Target;
 use dock_client::agent::wire::{
     Answer, Call, FAILURE_HEADER, Failure, FailureKind, Greeting, Hello, PROTOCOL, Port, Reply, Request, Status,
     VERSION,
 };
+use dock_client::agent::{descriptor, frame};
 use dock_client::docks::Dock;
 use dock_client::env::Env;
 use dock_client::shell::quote;
@@ -28,6 +28,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::context_socket;
 use crate::link::{Link, OpenOptions, Over};
 use crate::log::Log;
 use crate::mounts::{Mounts, Seen};
@@ -50,7 +51,7 @@ const SURFEIT: Duration = Duration::from_millis(100);
 /// How many bytes of a request are read before it is answered that the dock can't be reached.
 const REQUEST_HEAD: usize = 64 * 1024;
 /// How long that reading may take, and how long the client has to read the answer.
-const REQUEST_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const REQUEST_LIMIT: Duration = Duration::from_secs(2);
 
 /// The sockets that an agent serves.
 #[derive(Debug)]
@@ -187,7 +188,7 @@ impl<C: Connector> Service<C> {
             tasks.spawn(Arc::clone(&self.mounts).run(self.link.clone(), seeing));
         }
         tasks.spawn(Arc::clone(&self).accept_calls(sockets.control));
-        tasks.spawn(Arc::clone(&self).accept_engine(sockets.engine));
+        tasks.spawn(Arc::clone(&self).accept_engine(sockets.engine, std::future::pending()));
         let ending = tokio::select! {
             ending = self.live() => ending,
             () = self.ending.notified() => ShutdownReason::Stopped,
@@ -286,13 +287,44 @@ impl<C: Connector> Service<C> {
         }
     }
 
-    async fn accept_engine(self: Arc<Self>, listener: UnixListener) {
+    /// Serves docker clients: new ones until `end`, those that have come to their own end.
+    async fn accept_engine(self: Arc<Self>, listener: UnixListener, end: impl Future<Output = ()> + Send) {
         let mut tasks = JoinSet::new();
+        let mut end = std::pin::pin!(end);
         loop {
-            let stream = accept(&listener, &mut tasks, &self.log).await;
+            let stream = tokio::select! {
+                stream = accept(&listener, &mut tasks, &self.log) => stream,
+                () = &mut end => break,
+            };
             let service = Arc::clone(&self);
             tasks.spawn(async move { service.serve_engine(stream).await });
         }
+        drop(listener);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Serves the socket of a docker context, on which systemd listens, until who brings it goes.
+    async fn serve_context(self: &Arc<Self>, mut stream: UnixStream) -> io::Result<()> {
+        frame::write_message(&mut stream, &Reply::Done).await?;
+        let received = within_limit(descriptor::receive(&stream)).await?;
+        let listener = match context_socket::check(received, &self.paths.context_socket()) {
+            Ok(listener) => UnixListener::from_std(listener)?,
+            Err(cause) => {
+                let failure = Failure {
+                    message: format!("what was to be served is no socket of its docker context: {cause}"),
+                    hint: None,
+                    kind: FailureKind::Unknown,
+                };
+                return frame::write_message(&mut stream, &Reply::Failed(failure)).await;
+            }
+        };
+        frame::write_message(&mut stream, &Reply::Done).await?;
+        let end = async {
+            // Whatever it says, it has no more to say than its end.
+            let _ = frame::incoming(&stream).await;
+        };
+        Arc::clone(self).accept_engine(listener, end).await;
+        Ok(())
     }
 
     /// A connection of a docker client, or of anything else that speaks to an engine.
@@ -336,7 +368,7 @@ impl<C: Connector> Service<C> {
         format!("dock {moniker:?} can't be reached: {} ({hint})", error.message)
     }
 
-    async fn serve_call(&self, mut stream: UnixStream) -> io::Result<()> {
+    async fn serve_call(self: &Arc<Self>, mut stream: UnixStream) -> io::Result<()> {
         let Some(hello) = within_limit(frame::read_message::<Hello>(&mut stream)).await? else {
             return Ok(());
         };
@@ -425,6 +457,7 @@ impl<C: Connector> Service<C> {
                 self.change_shells(|shells| !std::mem::replace(&mut shells.stays, true));
                 frame::write_message(&mut stream, &Reply::Done).await
             }
+            Request::Serve => self.serve_context(stream).await,
             Request::Stop => {
                 frame::write_message(&mut stream, &Reply::Done).await?;
                 self.stop();
@@ -573,7 +606,7 @@ async fn accept(listener: &UnixListener, tasks: &mut JoinSet<()>, log: &Log) -> 
 
 /// Answers a request with an error, as the engine would. The request is read first: a docker client that can't send
 /// does not read the answer.
-async fn refuse(mut stream: UnixStream, kind: FailureKind, message: &str) -> io::Result<()> {
+pub(crate) async fn refuse(mut stream: UnixStream, kind: FailureKind, message: &str) -> io::Result<()> {
     let mut head = Vec::new();
     let mut buffer = [0; 4096];
     let reading = async {

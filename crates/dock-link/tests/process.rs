@@ -14,8 +14,9 @@ use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::start::{Start, Started};
 use dock_client::agent::target::{Exec, Exit, RemoteCommand};
 use dock_client::agent::{Agent, CallOptions, Holder, Status};
-use dock_client::docks::{Access, Dock, Forward, SshAccess};
+use dock_client::docks::{self, Access, Dock, Forward, SshAccess};
 use dock_client::env::Env;
+use dockerutils_test_support::machine;
 use engine::Engine;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -72,11 +73,7 @@ impl Scene {
     }
 
     async fn ping(&self) -> String {
-        let mut stream = UnixStream::connect(self.agent.engine_socket()).await.unwrap();
-        stream.write_all(b"ping\n").await.unwrap();
-        let mut heard = String::new();
-        limit(stream.read_to_string(&mut heard)).await.unwrap();
-        heard
+        ask(&self.agent.engine_socket(), "ping\n").await
     }
 
     async fn status(&self) -> Status {
@@ -136,6 +133,15 @@ fn processes(home: &Path) -> Vec<Pid> {
         is_one.then(|| Pid::from_raw(pid))?
     });
     found.collect()
+}
+
+/// What is answered on a socket.
+async fn ask(socket: &Path, words: &str) -> String {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    stream.write_all(words.as_bytes()).await.unwrap();
+    let mut heard = String::new();
+    limit(stream.read_to_string(&mut heard)).await.unwrap();
+    heard
 }
 
 async fn limit<T>(future: impl Future<Output = T>) -> T {
@@ -530,4 +536,149 @@ async fn in_the_background_nobody_is_asked() {
     let mut terminal = Terminal::open(&scene, "set -m; ", " & wait");
     terminal.until("failed: the password is wrong").await;
     assert!(!terminal.seen.contains("password: "), "{}", terminal.seen);
+}
+
+/// systemd's own small program that listens, and becomes what it is to start when somebody connects.
+fn listen_as_systemd(scene: &Scene, socket: &Path) -> tokio::process::Child {
+    machine::require("systemd-socket-activate", &["systemd"], "what systemd starts").unwrap();
+    fs::create_dir_all(socket.parent().unwrap()).unwrap();
+    fs::set_permissions(socket.parent().unwrap(), fs::Permissions::from_mode(0o700)).unwrap();
+    let said = scene.directory.path().join("said");
+    let child = tokio::process::Command::new("systemd-socket-activate")
+        .args(["--inetd", "-E", "XDG_RUNTIME_DIR", "-E", "HOME", "-E", "PATH", "-l"])
+        .arg(socket)
+        .arg(programs().join("dock-agent"))
+        .arg("context")
+        .env_clear()
+        .envs(scene.env.iter())
+        .stderr(fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    while !fs::read_to_string(&said).unwrap().contains("Listening on ") {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child
+}
+
+/// What the list of docks is to hold.
+fn list_docks(scene: &Scene, listed: &[Dock]) {
+    let changed = docks::list(&scene.env).change(|docks| {
+        *docks = listed.to_vec();
+        Ok(())
+    });
+    changed.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_connects_to_the_socket_of_a_context_has_the_agent_started() {
+    let scene = Scene::new("here");
+    list_docks(&scene, std::slice::from_ref(&scene.dock));
+    let context = scene.agent.context_socket();
+    let mut started = listen_as_systemd(&scene, &context);
+    assert_eq!(scene.agent.status(false).await.unwrap(), None, "nobody has connected");
+    let pings: Vec<_> = (0..20)
+        .map(|_| {
+            let context = context.clone();
+            tokio::spawn(async move { ask(&context, "ping\n").await })
+        })
+        .collect();
+    for ping in pings {
+        assert_eq!(ping.await.unwrap(), "pong");
+    }
+    // It is an agent as any other: commands reach it, and its own socket is there.
+    let (supervisor, worker) = scene.pids().await;
+    assert_ne!(
+        Some(supervisor.as_raw_nonzero().get()),
+        started.id().map(|id| id.cast_signed())
+    );
+    assert_eq!(scene.ping().await, "pong");
+    assert!(
+        scene.status().await.holders.is_empty(),
+        "it does not live for the context"
+    );
+    // A worker that dies, an agent that ends, an agent that is killed: the next one gets the next agent.
+    kill_process(worker, Signal::KILL).unwrap();
+    assert_eq!(ask(&context, "ping\n").await, "pong");
+    scene.agent.stop().await.unwrap();
+    assert_eq!(ask(&context, "ping\n").await, "pong");
+    let (supervisor, worker) = scene.pids().await;
+    for pid in [supervisor, worker] {
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+    assert_eq!(ask(&context, "ping\n").await, "pong");
+
+    // What systemd started goes; what came through it is served to its end, and no new one.
+    let mut open = UnixStream::connect(&context).await.unwrap();
+    assert_eq!(scene.ping().await, "pong");
+    limit(async {
+        while scene.status().await.streams == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    started.kill().await.unwrap();
+    limit(async {
+        while UnixStream::connect(&context).await.is_ok() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    open.write_all(b"ping\n").await.unwrap();
+    let mut heard = String::new();
+    limit(open.read_to_string(&mut heard)).await.unwrap();
+    assert_eq!(heard, "pong");
+    scene.agent.stop().await.unwrap();
+    scene.until_gone().await;
+    assert!(context.exists(), "an agent removes its own sockets");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_context_is_served_by_the_agent_that_runs_and_one_without_a_dock_says_so() {
+    let scene = Scene::new("here");
+    list_docks(&scene, std::slice::from_ref(&scene.dock));
+    scene.agent.connect(&PATIENT).await.unwrap();
+    let before = scene.pids().await;
+    let context = scene.agent.context_socket();
+    let mut started = listen_as_systemd(&scene, &context);
+    assert_eq!(ask(&context, "ping\n").await, "pong");
+    assert_eq!(scene.pids().await, before);
+    list_docks(&scene, &[]);
+    assert_eq!(ask(&context, "ping\n").await, "pong", "the agent serves it still");
+    scene.agent.stop().await.unwrap();
+    for _ in 0..3 {
+        let answer = ask(&context, "GET /_ping HTTP/1.1\r\n\r\n").await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("no dock has the socket "),
+            "{answer}"
+        );
+    }
+    assert_eq!(scene.agent.status(false).await.unwrap(), None);
+    // Registered again, it works again, without a new start.
+    list_docks(&scene, std::slice::from_ref(&scene.dock));
+    assert_eq!(ask(&context, "ping\n").await, "pong");
+    scene.agent.stop().await.unwrap();
+    // Not at once, so that systemd does not start it again and again.
+    let began = std::time::Instant::now();
+    assert!(limit(started.wait()).await.unwrap().success());
+    assert!(began.elapsed() > Duration::from_secs(5));
+    scene.until_gone().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_elsewhere_or_where_others_have_a_hand_in_is_not_served() {
+    let scene = Scene::new("here");
+    list_docks(&scene, std::slice::from_ref(&scene.dock));
+    let context = scene.agent.context_socket();
+    let elsewhere = scene.directory.path().join("elsewhere.sock");
+    let own = scene.agent.engine_socket();
+    for (socket, mode) in [(&elsewhere, 0o700), (&own, 0o700), (&context, 0o750)] {
+        let mut started = listen_as_systemd(&scene, socket);
+        fs::set_permissions(socket.parent().unwrap(), fs::Permissions::from_mode(mode)).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(socket).unwrap();
+        assert!(!limit(started.wait()).await.unwrap().success());
+        let said = fs::read_to_string(scene.directory.path().join("said")).unwrap();
+        assert!(said.contains("is no socket of a docker context of yours"), "{said}");
+        fs::remove_file(socket).unwrap();
+    }
+    assert_eq!(fs::read_dir(context.parent().unwrap()).unwrap().count(), 0);
 }

@@ -71,6 +71,11 @@ pub struct Args {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["port", "identity"])]
     pub context: Option<String>,
     /// Make a docker context for it, for IDEs and other tools that know contexts
+    ///
+    /// A dock that ssh reaches has an agent on this machine, and the context leads to the agent. Where your session has a
+    /// systemd (`systemctl --user`), that starts the agent when something uses the context, also after a restart of this
+    /// machine. Elsewhere the context answers only while the agent runs: `source dock NAME`, or any command with
+    /// `--dock NAME`, starts it.
     #[arg(long)]
     pub make_context: bool,
     /// What every command takes.

@@ -3,7 +3,9 @@
 //! There is one agent for each dock and user. It has two Unix sockets in a private directory ([`paths`]): the
 //! *engine's* speaks pure Docker API, for DOCKER_HOST and docker contexts; on the *control* socket commands open
 //! streams ([`Agent::open_engine`], [`Agent::open_tcp`], [`Agent::execute`]), answer the questions that only the user
-//! can answer, and ask for the agent's status. [`wire`] has the protocol.
+//! can answer, and ask for the agent's status. [`wire`] has the protocol. A third one may be systemd's, for the
+//! dock's docker context: what systemd starts when something connects to it has the agent serve that, too
+//! ([`Agent::serve`]).
 //!
 //! Any command that needs an agent starts it if it does not run. The agent outlives the command: it ends by itself when
 //! no docked shell ([`Agent::hold`]) and no stream has needed it for some minutes.
@@ -18,6 +20,7 @@
 //! # Ok(()) }
 //! ```
 
+pub mod descriptor;
 mod exec;
 pub mod frame;
 pub mod holder;
@@ -28,6 +31,7 @@ pub mod target;
 pub mod wire;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -170,6 +174,11 @@ impl Agent {
         }))
     }
 
+    /// Whether this is one of the sockets of its engine.
+    pub fn is_behind(&self, socket: &Path) -> bool {
+        socket == self.engine_socket() || socket == self.context_socket()
+    }
+
     /// Whether this is the engine socket of some agent, in whatever environment that was started: then the engine is on
     /// another machine.
     pub fn is_engine_socket(socket: &Path) -> bool {
@@ -184,6 +193,16 @@ impl Agent {
     /// The socket that speaks the engine's API; its path stays the same for as long as the dock's access does.
     pub fn engine_socket(&self) -> PathBuf {
         self.paths.engine_socket()
+    }
+
+    /// The socket of a docker context on which systemd listens, where it was set up to.
+    pub fn context_socket(&self) -> PathBuf {
+        self.paths.context_socket()
+    }
+
+    /// Where its sockets and files are.
+    pub const fn paths(&self) -> &AgentPaths {
+        &self.paths
     }
 
     /// The engine's socket as DOCKER_HOST names it.
@@ -290,6 +309,30 @@ impl Agent {
     pub async fn stay(&self) -> Result<()> {
         let options = CallOptions::unattended();
         self.limited(self.open(Request::Stay, &options)).await.map(drop)
+    }
+
+    /// Has the agent serve another listening socket of the engine, as its own one; starts it if it does not run. It does not
+    /// live for that: waits until it has ended.
+    ///
+    /// # Errors
+    /// An agent that can't be started, or does not take the socket.
+    pub async fn serve(&self, listener: BorrowedFd<'_>) -> Result<()> {
+        let options = CallOptions::unattended();
+        let passing = async {
+            let mut stream = self.open(Request::Serve, &options).await?;
+            let passed = descriptor::send(&stream, listener).await;
+            passed.map_err(|cause| self.silent(cause))?;
+            match frame::read_message(&mut stream).await {
+                Ok(Some(Reply::Done)) => Ok(stream),
+                Ok(Some(reply)) => Err(self.unexpected(reply)),
+                Ok(None) => Err(self.silent(io::ErrorKind::UnexpectedEof.into())),
+                Err(cause) => Err(self.silent(cause)),
+            }
+        };
+        let stream = self.limited(passing).await?;
+        // It says nothing more: this is its end, however that came.
+        let _ = frame::incoming(&stream).await;
+        Ok(())
     }
 
     /// Releases the agent: it need no longer live for this process. An agent that does not run is not started.

@@ -23,6 +23,8 @@ use crate::{hint, private_file};
 pub const SOCKET_PATH: usize = 100;
 /// The last part of the path of the sockets' directory; `run` may follow.
 const DIRECTORY: &str = "dockerutils";
+/// What follows the identity in the name of the socket of a docker context, before `.sock`.
+const CONTEXT: &str = ".context";
 /// What the extension of a notice begins with; the process number of its shell follows.
 const NOTICE: &str = "notice-";
 /// How many bytes of the hash form an agent's name.
@@ -94,7 +96,7 @@ impl AgentPaths {
         let directory = socket.parent()?.to_owned();
         // The agent may have been started in another environment.
         let is_ours = runtime_directory(env).is_ok_and(|own| own == directory) || not_private(&directory).is_none();
-        let identity = socket.file_stem()?.to_str()?.to_owned();
+        let identity = identity_in(&socket)?.to_owned();
         is_ours.then(|| Self {
             directory,
             state: state_directory(env),
@@ -110,6 +112,17 @@ impl AgentPaths {
     /// The socket that speaks the engine's API; what DOCKER_HOST names.
     pub fn engine_socket(&self) -> PathBuf {
         self.file("sock")
+    }
+
+    /// The socket of the docker context, where systemd listens for the agent: whoever connects has it started. It speaks the
+    /// engine's API, too, and is systemd's: an agent never makes or removes it.
+    pub fn context_socket(&self) -> PathBuf {
+        self.file("context.sock")
+    }
+
+    /// The hash that names the agent: hexadecimal digits.
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// The socket on which commands speak to the agent itself.
@@ -235,15 +248,19 @@ fn is_identity(text: &str) -> bool {
     text.len() == 2 * IDENTITY && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Whether a path looks like that of an engine's socket, by the name of its directory and its own.
+/// Whether a path looks like that of an engine's socket, an agent's own or a docker context's, by the name of its directory and
+/// its own.
 fn has_shape(socket: &Path) -> bool {
-    let identity = socket
-        .file_name()
-        .and_then(|name| name.to_str())
-        .and_then(|name| name.strip_suffix(".sock"));
     let is_directory =
         |directory: &Path| directory.ends_with(DIRECTORY) || directory.ends_with(Path::new(DIRECTORY).join("run"));
-    identity.is_some_and(is_identity) && socket.parent().is_some_and(is_directory)
+    identity_in(socket).is_some() && socket.parent().is_some_and(is_directory)
+}
+
+/// The identity in the name of an engine's socket.
+fn identity_in(socket: &Path) -> Option<&str> {
+    let name = socket.file_name()?.to_str()?.strip_suffix(".sock")?;
+    let identity = name.strip_suffix(CONTEXT).unwrap_or(name);
+    is_identity(identity).then_some(identity)
 }
 
 /// A hash of the user, the moniker and the access. The fields of a struct have a fixed order, so the same dock has the
@@ -271,12 +288,13 @@ pub fn is_private(directory: &Path) -> bool {
     not_private(directory).is_none()
 }
 
-/// The engine sockets in a directory of agents.
+/// The engine sockets in a directory of agents, without those of docker contexts, which lead to the same agents.
 pub fn engine_sockets(directory: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let is_own = |path: &Path| path.file_stem().and_then(|stem| stem.to_str()).is_some_and(is_identity);
     entries
         .map(|entry| entry.path())
-        .filter(|path| has_shape(path))
+        .filter(|path| has_shape(path) && is_own(path))
         .collect()
 }
 
@@ -430,9 +448,20 @@ mod tests {
             AgentPaths::of_engine_socket(&paths.engine_socket(), &env),
             Some(paths.clone())
         );
+        assert_eq!(
+            AgentPaths::of_engine_socket(&paths.context_socket(), &env),
+            Some(paths.clone())
+        );
+        paths.prepare().unwrap();
+        for socket in [paths.context_socket(), paths.engine_socket()] {
+            fs::write(socket, "").unwrap();
+        }
+        let directory = paths.engine_socket();
+        assert_eq!(engine_sockets(directory.parent().unwrap()), [paths.engine_socket()]);
         for other in [
             "/var/run/docker.sock",
             "/run/0123456789abcdef.sock",
+            "/run/user/1/dockerutils/0123456789abcdef.other.sock",
             paths.control_socket().to_str().unwrap(),
         ] {
             assert_eq!(AgentPaths::of_engine_socket(Path::new(other), &env), None, "{other}");

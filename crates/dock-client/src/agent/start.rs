@@ -16,6 +16,8 @@ use crate::hint;
 
 /// The agent's program.
 const PROGRAM: &str = "dock-agent";
+/// The argument with which systemd starts it when somebody connects to the socket of a docker context, which is its stdin.
+pub const CONTEXT: &str = "context";
 /// How long it may take to create its sockets, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
 /// How much of its error output is shown.
@@ -120,7 +122,10 @@ async fn complaint(stderr: Option<tokio::process::ChildStderr>, error: Error) ->
 }
 
 /// The program beside our own, where it was installed; else the one on PATH.
-fn find(env: &Env) -> Result<PathBuf> {
+///
+/// # Errors
+/// A program that is not installed.
+pub fn find(env: &Env) -> Result<PathBuf> {
     let beside = std::env::current_exe()
         .ok()
         .and_then(|own| Some(own.parent()?.join(PROGRAM)));

@@ -97,6 +97,10 @@ pub enum Request {
     Release(Holder),
     /// Lives until it is told to stop: a docker context leads to its socket.
     Stay,
+    /// Serves another listening socket of the engine, that of a docker context on which systemd listens, until who asks closes
+    /// the connection. It is not what keeps the agent alive. After the first [`Reply::Done`] the socket follows, as a
+    /// descriptor ([`super::descriptor`]), after the second one it is served.
+    Serve,
     /// Ends, and breaks what is open.
     Stop,
 }

@@ -140,7 +140,7 @@ pub fn agent_of_socket(socket: &Path, env: &Env) -> Result<Option<Agent>> {
     // After a restart of the machine the agents' directory is empty, and a docker context still names the socket.
     for dock in Docks::read(env)?.iter() {
         if let Some(agent) = agent(dock, env)?
-            && agent.engine_socket() == socket
+            && agent.is_behind(socket)
         {
             return Ok(Some(agent));
         }

@@ -4,6 +4,7 @@ pub mod adaptive_compression;
 pub(in crate::docker) mod cause;
 pub mod client_config;
 pub mod context_store;
+pub mod context_units;
 pub(in crate::docker) mod credential_helper;
 pub mod dock_engine;
 pub mod endpoint;

@@ -10,6 +10,7 @@ use super::{check, host, remote};
 use crate::agent::wire::{Failure, FailureKind};
 use crate::agent::{Agent, CallOptions};
 use crate::context::Context;
+use crate::docker::connect::context_units::{self, Session};
 use crate::docker::connect::endpoint::Endpoint;
 use crate::docker::connect::{context_store, dock_engine};
 use crate::docks::destination::Destination;
@@ -68,6 +69,9 @@ struct RegisterReport<'a> {
     engine: Option<&'a Facts>,
     #[serde(skip_serializing_if = "Option::is_none")]
     docker_context: Option<&'a str>,
+    /// Whether using the context starts the agent that it leads to, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_starts_agent: Option<bool>,
 }
 
 /// Registers a dock.
@@ -101,7 +105,14 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
     };
     is_free(&known)?;
     if context.global.dry_run {
-        printer.plan(&plan(&dock, args, &list.file()))?;
+        let mut plan = plan(&dock, args, &list.file());
+        if args.make_context
+            && let Some(agent) = dock_engine::agent(&dock, env)?
+        {
+            let session = context.block_on(async { Ok(Session::find(env).await) })?;
+            plan.extend(session.iter().flat_map(|session| session.plan(&agent)));
+        }
+        printer.plan(&plan)?;
         return Ok(ExitStatus::SUCCESS);
     }
     let facts = if args.no_check {
@@ -124,6 +135,8 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
     if let Some(old) = replaced.filter(|old| old.access != dock.access) {
         context.block_on(async {
             if let Some(agent) = dock_engine::agent(&old, env)? {
+                // Its context led to where the dock was.
+                context_units::remove(&agent, env).await?;
                 agent.remove().await?;
             }
             Ok(())
@@ -136,23 +149,65 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
             env,
             args.force,
         )?;
-        if let Some(agent) = dock_engine::agent(&dock, env)? {
-            context.block_on(agent.stay())?;
-        }
     }
+    let starter = match dock_engine::agent(&dock, env)? {
+        Some(agent) if args.make_context => context.block_on(starter(context, &dock, &agent))?,
+        _ => Starter::Nobody,
+    };
     if printer.json() {
         printer.result_json(&RegisterReport {
             dock: &dock,
             engine: facts.as_ref(),
             docker_context: args.make_context.then_some(dock.moniker.as_str()),
+            context_starts_agent: match starter {
+                Starter::Systemd => Some(true),
+                Starter::Commands => Some(false),
+                Starter::Nobody => None,
+            },
         })?;
     } else {
-        say(context, &dock, facts.as_ref(), args);
+        say(context, &dock, facts.as_ref(), args, starter);
     }
     Ok(ExitStatus::SUCCESS)
 }
 
-fn say(context: &Context, dock: &Dock, facts: Option<&Facts>, args: &RegisterArgs) {
+/// Who starts the agent when something uses the docker context.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Starter {
+    /// systemd does.
+    Systemd,
+    /// Our commands do, and nothing else.
+    Commands,
+    /// There is no agent, or no context.
+    Nobody,
+}
+
+/// Has systemd start the agent for the docker context; else the agent stays.
+async fn starter(context: &Context, dock: &Dock, agent: &Agent) -> Result<Starter> {
+    let (printer, env) = (&context.printer, &context.env);
+    if let Some(session) = Session::find(env).await {
+        match session.install(agent, &dock.moniker).await {
+            Ok(socket) => {
+                // It is ours by now.
+                context_store::write(&dock.moniker, &Endpoint::Unix(socket), env, true)?;
+                return Ok(Starter::Systemd);
+            }
+            Err(error) => {
+                let hint = error.hint_text().map(|hint| format!(" ({hint})"));
+                printer.warning(&format!(
+                    "systemd can't start the agent of {} for its docker context: {}{}",
+                    visible(&dock.moniker),
+                    error.with_causes(),
+                    hint.unwrap_or_default()
+                ));
+            }
+        }
+    }
+    agent.stay().await?;
+    Ok(Starter::Commands)
+}
+
+fn say(context: &Context, dock: &Dock, facts: Option<&Facts>, args: &RegisterArgs, starter: Starter) {
     let printer = &context.printer;
     let moniker = visible(&dock.moniker);
     if !printer.shows_progress() {
@@ -191,11 +246,16 @@ fn say(context: &Context, dock: &Dock, facts: Option<&Facts>, args: &RegisterArg
     }
     if args.make_context {
         printer.result(&format!("  context  docker --context {moniker} ps"));
-        if matches!(dock.access, Access::Ssh(_)) {
-            printer.note(&format!(
-                "  the context works while the agent of {moniker} runs: after a restart of this machine, ls-dock {} starts it",
-                shell::quote(&dock.moniker)
-            ));
+        let quoted = shell::quote(&dock.moniker);
+        match starter {
+            Starter::Systemd => printer.note(&format!(
+                "  systemd starts the agent of {moniker} when something uses the context"
+            )),
+            Starter::Commands => printer.note(&format!(
+                "  the context answers only while the agent of {moniker} runs, and no systemd starts it here: after a restart of \
+                 this machine, source dock {quoted} starts it, or any command with --dock {quoted}"
+            )),
+            Starter::Nobody => {}
         }
     }
     printer.note(&format!("\nhint: source dock {}", shell::quote(&dock.moniker)));
