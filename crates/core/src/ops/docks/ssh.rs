@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::os::fd::BorrowedFd;
 use std::os::unix::process::CommandExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::termios::tcgetwinsize;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,6 +22,7 @@ use crate::hint;
 use crate::output::visible;
 use crate::shell;
 use crate::terminal::{self, RawMode};
+use dock_client::mutex::lock;
 
 /// Bytes moved at once.
 const BUFFER: usize = 64 * 1024;
@@ -251,7 +252,7 @@ impl RemoteScreen {
 
     /// Looks at what is about to be shown.
     fn see(&self, bytes: &[u8]) {
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail = lock(&self.tail);
         // Most of what comes has none.
         if tail.is_empty() && !bytes.contains(&b'\x1b') {
             return;

@@ -31,7 +31,7 @@ use crate::hint;
 use crate::naming::Designation;
 use crate::output::progress::bars::Bars;
 use crate::output::{counted, size, visible};
-use crate::patience::Exhausted;
+use crate::patience::{CutNews, Exhausted};
 use abort::{is_over, is_own};
 use dock_client::mutex::lock;
 use endpoint::TransferEndpoint;
@@ -474,7 +474,7 @@ impl Route<'_> {
         let mut is_said = false;
         let waiting = |seconds| {
             if std::mem::replace(&mut is_said, true) {
-                printer.note(&format!("waiting for the link: {seconds} s more, Ctrl-C ends it"));
+                printer.note(&CutNews::Waiting(seconds).to_string());
             }
         };
         let exhausted = match retries.reconnect(lost, async || self.connect().await, waiting).await {

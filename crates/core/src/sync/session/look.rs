@@ -110,32 +110,23 @@ impl<S: Shell> Session<S> {
         let (complaints, complaints_cut) = (reply.complaints.clone(), reply.complaints_cut);
         let ((), looked) = reply.ok("show its workspace")?;
         let Looked {
-            workspace,
+            mut workspace,
             mark,
-            generation,
-            uid,
-            clock_ns,
-            folds,
-            gzip,
-            rsync,
             text,
         } = looked;
-        let Some(text) = text else {
-            self.workspace = Workspace {
-                path: workspace,
-                ..Workspace::default()
-            };
+        if !workspace.exists {
+            self.workspace = workspace;
             return Ok(true);
-        };
+        }
         let owner = mark.as_deref().and_then(Owner::parse);
         if owner.is_none() && mark.is_some_and(|mark| !mark.is_empty()) {
-            return Err(damaged(&workspace, &self.target));
+            return Err(damaged(&workspace.path, &self.target));
         }
         if let Some(owner) = &owner
             && owner.id != self.manifest.header.workspace_id
             && !owner.is_same_checkout(&own)
         {
-            return Err(foreign(&workspace, owner, &self.target));
+            return Err(foreign(&workspace.path, owner, &self.target));
         }
         let changed = text.is_some();
         self.owes |= changed;
@@ -149,24 +140,13 @@ impl<S: Shell> Session<S> {
             }
         };
         let parsing = Arc::clone(&text);
-        let listing = blocking(move || {
+        workspace.owner = owner;
+        workspace.listing = blocking(move || {
             listing::read(&parsing, &mut selector)
                 .map_err(|cause| Error::failed("the dock's list of files is refused").because(cause))
         })
         .await?;
-        self.workspace = Workspace {
-            path: workspace,
-            owner,
-            exists: true,
-            uid,
-            clock_ns,
-            generation,
-            folds,
-            gzip,
-            rsync,
-            listing,
-            unseen: BTreeSet::new(),
-        };
+        self.workspace = workspace;
         if self.workspace.listing.status == 0 {
             if changed && self.memory.is_ours() {
                 self.memory.keep_listing(&text)?;
@@ -305,40 +285,30 @@ fn local_error(cause: build_context::WalkError) -> Error {
 }
 
 /// The answer of [`script::LOOK`].
+#[derive(Default)]
 struct Looked {
-    workspace: String,
+    /// Without its owner and its listing, which the answer has as texts.
+    workspace: Workspace,
     mark: Option<String>,
-    generation: String,
-    uid: u32,
-    clock_ns: i64,
-    folds: bool,
-    gzip: bool,
-    rsync: bool,
-    /// `None` without a workspace; `Some(None)` if nothing changed.
-    text: Option<Option<Vec<u8>>>,
+    /// `None` if nothing changed.
+    text: Option<Vec<u8>>,
 }
 
 fn read_look(from: &mut dyn Read, counter: &Counter) -> Result<Looked> {
     let strange = |what: &str| Error::failed(format!("what the dock says of its {what} makes no sense"));
-    let workspace = read_line(from)?;
-    if !workspace.starts_with('/')
-        || workspace.len() > crate::sync::LONGEST_PATH
-        || workspace.chars().any(char::is_control)
-    {
+    let path = read_line(from)?;
+    if !path.starts_with('/') || path.len() > crate::sync::LONGEST_PATH || path.chars().any(char::is_control) {
         return Err(strange("workspace"));
     }
     let mark = match read_line(from)?.as_str() {
         "absent" => {
+            let workspace = Workspace {
+                path,
+                ..Workspace::default()
+            };
             return Ok(Looked {
                 workspace,
-                mark: None,
-                generation: String::new(),
-                uid: 0,
-                clock_ns: 0,
-                folds: false,
-                gzip: false,
-                rsync: false,
-                text: None,
+                ..Looked::default()
             });
         }
         "unmarked" => None,
@@ -370,17 +340,18 @@ fn read_look(from: &mut dyn Read, counter: &Counter) -> Result<Looked> {
         "same" => None,
         _ => Some(read_listing(from, gzip, counter)?),
     };
-    Ok(Looked {
-        workspace,
-        mark,
-        generation,
+    let workspace = Workspace {
+        path,
+        exists: true,
         uid,
         clock_ns,
+        generation,
         folds,
         gzip,
         rsync,
-        text: Some(text),
-    })
+        ..Workspace::default()
+    };
+    Ok(Looked { workspace, mark, text })
 }
 
 /// A time of the dock, in nanoseconds since 1970: seconds, and nanoseconds if its `date` prints them.
