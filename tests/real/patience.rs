@@ -183,8 +183,9 @@ fn a_transfer_a_listing_and_ssh_dock_say_that_their_dock_is_silent() {
         .spawn();
     // Once, and in a line of its own.
     terminal.expect(&format!("\r\nssh-dock: warning: {SILENT}, Enter, then ~. leaves\r\n"));
-    // All of them have waited for as long by then, and none has been given up.
-    std::thread::sleep(Duration::from_secs(4));
+    for waiting in [&transferring, &listing, &asked] {
+        waiting.wait_for_stderr(SILENT);
+    }
     link.mend();
     for (outcome, what) in [
         (transferring.wait(), "transfer"),

@@ -16,7 +16,7 @@ use dock_client::agent::target::{Exec, Exit, RemoteCommand};
 use dock_client::agent::{Agent, CallOptions, Holder, Status};
 use dock_client::docks::{self, Access, Dock, Forward, SshAccess};
 use dock_client::env::Env;
-use dockerutils_test_support::machine;
+use dockerutils_test_support::{machine, wait};
 use engine::Engine;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -554,9 +554,9 @@ fn listen_as_systemd(scene: &Scene, socket: &Path) -> tokio::process::Child {
         .stderr(fs::File::create(&said).unwrap())
         .spawn()
         .unwrap();
-    while !fs::read_to_string(&said).unwrap().contains("Listening on ") {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait::until("systemd-socket-activate listens", || {
+        fs::read_to_string(&said).unwrap().contains("Listening on ")
+    });
     child
 }
 

@@ -10,13 +10,14 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{ScriptedEngine, Terminal};
+use crate::{ScriptedEngine, Terminal, wait};
 
 /// How long a command may run, unless the test says otherwise: one that builds several images on a machine that is busy
 /// takes more than a minute.
@@ -389,8 +390,8 @@ impl<'a> Invocation<'a> {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    stdout: Option<JoinHandle<Vec<u8>>>,
-    stderr: Option<JoinHandle<Vec<u8>>>,
+    stdout: Option<Output>,
+    stderr: Option<Output>,
     root: String,
     deadline: Instant,
 }
@@ -418,6 +419,17 @@ impl Running {
         !matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Waits until it has written this to stderr.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait_for_stderr(&self, text: &str) {
+        let written = || self.stderr.as_ref().map(Output::so_far).unwrap_or_default();
+        wait::until(format_args!("{text:?} on stderr"), || {
+            String::from_utf8_lossy(&written()).contains(text)
+        });
+    }
+
     /// Waits for its end.
     ///
     /// # Panics
@@ -437,8 +449,8 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(2));
         };
-        let text = |stream: Option<JoinHandle<Vec<u8>>>| {
-            let bytes = stream.and_then(|thread| thread.join().ok()).unwrap_or_default();
+        let text = |stream: Option<Output>| {
+            let bytes = stream.map(Output::whole).unwrap_or_default();
             // The sandbox's path differs from run to run; a snapshot must not.
             String::from_utf8_lossy(&bytes).replace(&self.root, "[SANDBOX]")
         };
@@ -520,14 +532,43 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Reads a stream to its end, while the test goes on: a full pipe would stop the command.
-fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
+/// A stream that is read while the test goes on: a full pipe would stop the command.
+#[derive(Debug)]
+struct Output {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Output {
+    fn so_far(&self) -> Vec<u8> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// All of it, when it has ended.
+    fn whole(self) -> Vec<u8> {
         // What was read before an error is worth showing.
-        let _ = stream.read_to_end(&mut bytes);
-        bytes
-    })
+        let _ = self.thread.join();
+        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn collect(mut stream: impl Read + Send + 'static) -> Output {
+    let bytes = Arc::<Mutex<Vec<u8>>>::default();
+    let collected = Arc::clone(&bytes);
+    let thread = thread::spawn(move || {
+        let mut piece = vec![0; 64 * 1024];
+        loop {
+            match stream.read(&mut piece) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => break,
+                Ok(length) => {
+                    let mut bytes = collected.lock().unwrap_or_else(PoisonError::into_inner);
+                    bytes.extend_from_slice(piece.get(..length).unwrap_or_default());
+                }
+            }
+        }
+    });
+    Output { bytes, thread }
 }
 
 #[cfg(test)]
