@@ -12,6 +12,7 @@
 
 pub mod asker;
 pub mod clock;
+pub mod compression;
 pub mod guard;
 pub mod holder;
 pub mod listing;

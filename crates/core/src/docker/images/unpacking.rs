@@ -11,13 +11,22 @@ const CHUNK: usize = 256 << 10;
 /// of memory.
 const LARGEST_WINDOW: u32 = 25;
 
+/// Reads zstd's frames, one after the other.
+///
+/// # Errors
+/// A lack of memory; while it is read, what is no zstd, or was compressed with a window larger than 32 MiB.
+pub fn zstd_reader<R: Read>(from: R) -> io::Result<zstd::stream::read::Decoder<'static, io::BufReader<R>>> {
+    let mut decoder = zstd::stream::read::Decoder::new(from)?;
+    decoder.window_log_max(LARGEST_WINDOW)?;
+    Ok(decoder)
+}
+
 /// Unpacks what is read, and hands it on; on a thread outside of the runtime. Nobody listening ends it, too.
 ///
 /// # Errors
 /// What is no zstd, or was packed with a larger window; and the reader's own.
 pub fn unpack(packed: impl Read, plain: &mpsc::Sender<Bytes>) -> io::Result<()> {
-    let mut decoder = zstd::stream::read::Decoder::new(packed)?;
-    decoder.window_log_max(LARGEST_WINDOW)?;
+    let mut decoder = zstd_reader(packed)?;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         decoder.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
