@@ -75,6 +75,23 @@ impl Project {
         Ok(project)
     }
 
+    /// The project of this folder; where there is none, the git repository around it, which can be synced though it has no
+    /// image types.
+    ///
+    /// # Errors
+    /// Neither of them, and as [`Project::find`].
+    pub fn find_or_repository(folder: &Path, env: &Env) -> Result<Self> {
+        let caller = Caller::of_process(env);
+        let place = locate(folder, &caller, env)?;
+        let Some(root) = place.repository.clone().filter(|_| place.found.is_none()) else {
+            return Self::find(folder, env);
+        };
+        caller.check(&root, &DECIDING)?;
+        let mut project = Self::load(&root, Vec::new(), env, &caller)?;
+        project.is_below = root != folder;
+        Ok(project)
+    }
+
     /// Whether there is a project around this folder, whoever it belongs to and whatever it says.
     pub fn is_around(folder: &Path, env: &Env) -> bool {
         locate(folder, &Caller::of_process(env), env).is_ok_and(|place| place.found.is_some())
@@ -462,6 +479,8 @@ struct RootSearch {
     loose_dockerfile: Option<PathBuf>,
     /// A `docker/` with nothing for us in it.
     empty_docker: Option<PathBuf>,
+    /// The root of the git repository.
+    repository: Option<PathBuf>,
     /// Where the search ended before `/` or the git repository's root, and why.
     end: Option<(PathBuf, &'static str)>,
 }
@@ -519,6 +538,7 @@ fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<RootSearch> {
             ));
         }
         if candidate.join(".git").exists() {
+            place.repository = (!refused).then(|| candidate.to_owned());
             break;
         }
     }

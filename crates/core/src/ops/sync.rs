@@ -1,5 +1,6 @@
 //! Keeping a project and its copy on a dock in step: `sync-up` and `sync-down`.
 
+pub mod for_agent;
 pub mod restore;
 mod root_files;
 
@@ -436,7 +437,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
     if args.restore {
         return restore::restore(context, args);
     }
-    let project = Project::find(&context.working_dir, &context.env)?;
+    let project = Project::find_or_repository(&context.working_dir, &context.env)?;
     let request = RoundRequest {
         direction: args.direction,
         settle: args.settle,
