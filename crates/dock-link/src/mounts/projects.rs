@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dock_client::agent::target::Target;
+use dock_client::agent::wire::ProjectMount;
 use dock_client::mount_sync::{Done, SyncFailure, Task};
 use dock_client::mutex::lock;
 use dock_client::sync_memory;
@@ -35,6 +36,8 @@ const GRACE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_secs(5);
 /// The pause after an engine that did not answer well.
 const PAUSE: Duration = Duration::from_secs(5);
+/// How many are shown at most: a frame has room for them.
+const SHOWN: usize = 500;
 /// How many containers are known at most: more than an engine runs.
 const CONTAINERS: usize = 4096;
 
@@ -87,6 +90,25 @@ impl MountedProjects {
     /// What this machine knows of paths.
     pub(super) const fn paths(&self) -> &HostPaths {
         &self.paths
+    }
+
+    /// The containers that mount projects, for each project once.
+    pub(crate) fn all(&self) -> Vec<ProjectMount> {
+        let containers = lock(&self.state).containers.clone();
+        let mounts = containers.into_iter().flat_map(|(id, container)| {
+            let MountingContainer { name, roots, runs } = container;
+            roots.into_iter().map(move |project| ProjectMount {
+                container: id.clone(),
+                name: name.clone(),
+                running: runs,
+                workspace: self.paths.workspace(&project).unwrap_or_default(),
+                project,
+            })
+        });
+        let mut mounts: Vec<ProjectMount> = mounts.collect();
+        mounts.sort();
+        mounts.truncate(SHOWN);
+        mounts
     }
 
     /// Whether a container runs that mounts a project, or a sync is under way for one.

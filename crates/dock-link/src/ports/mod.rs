@@ -12,7 +12,7 @@
 //! - `listener`: a port here, and the way through it.
 
 mod created_containers;
-mod engine;
+pub(crate) mod engine;
 mod forward_rules;
 pub mod http_observer;
 mod listener;
@@ -582,7 +582,7 @@ fn short(name: &str) -> String {
 }
 
 /// Why the engine is not followed any more.
-enum Trouble {
+pub(crate) enum Trouble {
     /// The link is over.
     Link,
     /// The engine does not answer well.

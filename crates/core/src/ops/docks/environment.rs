@@ -8,7 +8,7 @@ use crate::agent::CallOptions;
 use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::Endpoint;
-use crate::docks::{self, Access, Dock, Docks, Forward, moniker};
+use crate::docks::{self, Access, Dock, Docks, Forward, MountPaths, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::ops::run_records::say_left;
@@ -278,6 +278,7 @@ mod tests {
             },
             workspace: None,
             forward: Forward::default(),
+            mounts: MountPaths::default(),
         };
         let env = Env::default();
         let endpoint = Endpoint::parse("tcp://10.0.0.7:2375", &env).unwrap();

@@ -15,7 +15,7 @@ use crate::docker::connect::endpoint::Endpoint;
 use crate::docker::connect::{context_store, dock_engine};
 use crate::docks::destination::Destination;
 use crate::docks::ssh_config::SshConfigError;
-use crate::docks::{self, Access, Dock, Forward, SshAccess, moniker};
+use crate::docks::{self, Access, Dock, Forward, MountPaths, SshAccess, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
@@ -42,6 +42,8 @@ pub struct RegisterArgs {
     pub workspace: Option<String>,
     /// Whose published ports are forwarded to this machine; as of the dock whose place is taken, else one's own.
     pub forward: Option<Forward>,
+    /// What a path of a bind mount means; as of the dock whose place is taken, else it is translated.
+    pub mounts: Option<MountPaths>,
     /// The engine's socket there.
     pub docker_socket: Option<String>,
     /// Take the place of a dock of the same moniker.
@@ -87,6 +89,7 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
         // How it is reached is said anew; what was chosen for it stays until something else is.
         dock.workspace = dock.workspace.or_else(|| old.workspace.clone());
         dock.forward = args.forward.unwrap_or(old.forward);
+        dock.mounts = args.mounts.unwrap_or(old.mounts);
     }
     if args.make_context {
         refuse_context(&dock)?;
@@ -323,6 +326,7 @@ fn dock(args: &RegisterArgs, context: &Context) -> Result<Dock> {
         access,
         workspace: args.workspace.clone(),
         forward: args.forward.unwrap_or_default(),
+        mounts: args.mounts.unwrap_or_default(),
     })
 }
 
