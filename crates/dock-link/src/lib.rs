@@ -12,7 +12,7 @@
 //! - [`link`]: the connection to the dock: made when it is needed, restored when it breaks, dropped when it is idle;
 //! - [`prompts`]: questions to the user who waits for a link;
 //! - `ports`: makes what containers publish on the dock answer here, too;
-//! - `mounts`: reports containers that mount a path of the dock where one of this machine was meant;
+//! - [`mounts`]: what containers mount of this machine, and what becomes of it on the dock;
 //! - `relay`: bytes from here to the dock and back;
 //! - `shells`: the docked shells that the agent lives for;
 //! - [`timing`]: every time limit; [`log`]: what happened, limited in size.
@@ -26,7 +26,7 @@ mod context_socket;
 mod handover;
 pub mod link;
 pub mod log;
-mod mounts;
+pub mod mounts;
 pub mod ports;
 pub mod program;
 pub mod prompts;
