@@ -11,6 +11,7 @@
 //! - `context_socket`: the socket of a docker context, on which systemd listens, and what it starts when somebody connects;
 //! - [`link`]: the connection to the dock: made when it is needed, restored when it breaks, dropped when it is idle;
 //! - [`prompts`]: questions to the user who waits for a link;
+//! - [`http`]: what docker clients and the engine say to each other;
 //! - `ports`: makes what containers publish on the dock answer here, too;
 //! - `mounts`: reports containers that mount a path of the dock where one of this machine was meant;
 //! - `relay`: bytes from here to the dock and back;
@@ -24,6 +25,7 @@
 
 mod context_socket;
 mod handover;
+pub mod http;
 pub mod link;
 pub mod log;
 mod mounts;

@@ -5,8 +5,8 @@
 //! something may have changed, the list is requested anew and the open ports are adjusted to it: so a link that was
 //! cut, a start that was missed, and an agent that was killed are all handled in the same way.
 //!
-//! - [`http_observer`]: which containers are made through the agent's sockets; `created_containers`: also by earlier
-//!   agents of the dock;
+//! - `created_containers`: which containers were made through the agent's sockets ([`crate::http::observer`]), also by
+//!   earlier agents of the dock;
 //! - `forward_rules`: whose ports are forwarded, and which;
 //! - `engine`: the dock's engine;
 //! - `listener`: a port here, and the way through it.
@@ -14,7 +14,6 @@
 mod created_containers;
 mod engine;
 mod forward_rules;
-pub mod http_observer;
 mod listener;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +33,7 @@ use dock_client::text::visible;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::http::observer::{Creation, HttpObserver};
 use crate::link::{Link, OpenOptions, Over, ended};
 use crate::log::Log;
 use crate::mounts::Mounts;
@@ -43,12 +43,11 @@ use created_containers::CreatedContainers;
 use dock_client::mutex::lock;
 use engine::{Engine, EngineEvent};
 use forward_rules::{Claim, Key, WantedPort, Whose};
-use http_observer::{Creation, HttpObserver};
 use listener::Listener;
 
 /// The labels of containers that our commands make: the user, and the project.
 const LABEL_USER: &str = "io.dockerutils.user";
-const LABEL_PROJECT: &str = "io.dockerutils.project";
+pub(crate) const LABEL_PROJECT: &str = "io.dockerutils.project";
 /// The most ports that are forwarded: a container may publish all that there are.
 const PORTS: usize = 500;
 /// The most ports that are shown as not forwarded.

@@ -12,7 +12,7 @@ use std::mem;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::LABEL_PROJECT;
+use crate::ports::LABEL_PROJECT;
 
 /// The longest head of a message, in bytes: it may hold a registry's credentials.
 const HEAD: usize = 64 * 1024;
