@@ -4,12 +4,17 @@
 
 use std::mem;
 
+use httparse::Header;
+
 /// The longest head of a message, in bytes: it may hold a registry's credentials.
 pub(super) const HEAD: usize = 64 * 1024;
 /// The longest line between chunks, in bytes.
 const LINE: usize = 1024;
 
-/// What the head of a message says about its body.
+/// The most fields in a head; docker clients send about ten.
+const FIELDS: usize = 128;
+
+/// What the fields of a message's head say about its body, and about the connection.
 #[derive(Debug, Default)]
 pub(super) struct HeaderFields {
     length: Option<u64>,
@@ -17,36 +22,43 @@ pub(super) struct HeaderFields {
     pub(super) upgrade: bool,
     /// The media type of a stream without HTTP's framing.
     pub(super) raw: bool,
+    /// A `Content-Encoding`, such as gzip.
+    pub(super) encoded: bool,
+    /// `Connection: close`: no other message follows.
+    pub(super) close: bool,
+    /// `Expect: 100-continue`: the body is sent once it is asked for.
+    pub(super) expects_continue: bool,
 }
 
 impl HeaderFields {
-    /// The fields between a message's first line and the empty line; `None` if they are not plain.
-    fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+    /// `None` if the fields are not plain.
+    fn read(headers: &[Header<'_>]) -> Option<Self> {
         let mut fields = Self::default();
-        for line in lines.take_while(|line| !line.is_empty()) {
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            let (name, value) = line.split_at(colon);
-            let value = value.get(1..).unwrap_or_default().trim_ascii();
-            if name.is_empty() || name.iter().any(|byte| byte.is_ascii_whitespace()) {
-                // A line that continues the previous one is obsolete, and could hide something.
-                return None;
-            }
-            if name.eq_ignore_ascii_case(b"content-length") {
+        for Header { name, value } in headers {
+            let value = value.trim_ascii();
+            if name.eq_ignore_ascii_case("content-length") {
                 let digits = std::str::from_utf8(value).ok()?;
                 if fields.length.is_some() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
                     return None;
                 }
                 fields.length = Some(digits.parse().ok()?);
-            } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            } else if name.eq_ignore_ascii_case("transfer-encoding") {
                 if fields.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return None;
                 }
                 fields.chunked = true;
-            } else if name.eq_ignore_ascii_case(b"upgrade") {
+            } else if name.eq_ignore_ascii_case("upgrade") {
                 fields.upgrade = true;
-            } else if name.eq_ignore_ascii_case(b"content-type") {
+            } else if name.eq_ignore_ascii_case("content-type") {
                 fields.raw |= value.starts_with(b"application/vnd.docker.raw-stream")
                     || value.starts_with(b"application/vnd.docker.multiplexed-stream");
+            } else if name.eq_ignore_ascii_case("content-encoding") {
+                fields.encoded |= !value.eq_ignore_ascii_case(b"identity");
+            } else if name.eq_ignore_ascii_case("connection") {
+                let mut options = value.split(|byte| *byte == b',');
+                fields.close |= options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
+            } else if name.eq_ignore_ascii_case("expect") {
+                fields.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
             }
         }
         Some(fields)
@@ -63,9 +75,11 @@ impl HeaderFields {
     }
 }
 
-fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
-    head.split(|byte| *byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+/// Whether every line of a head ends with CR LF, and the first one is not empty: other programs, and `httparse`, take
+/// more than that, and could see the head's end elsewhere.
+fn has_plain_lines(head: &[u8]) -> bool {
+    let is_bare = |pair: &[u8]| matches!(pair, [before, b'\n'] if *before != b'\r');
+    !matches!(head, [b'\r' | b'\n', ..]) && !head.windows(2).any(is_bare)
 }
 
 /// The head of a request.
@@ -81,21 +95,31 @@ pub(super) struct RequestHead {
 impl RequestHead {
     /// Parses a head with its empty line; `None` if it is not plain HTTP/1.1.
     pub(super) fn parse(head: &[u8]) -> Option<Self> {
-        let mut lines = lines(head);
-        let first = std::str::from_utf8(lines.next()?).ok()?;
-        let mut words = first.split(' ');
-        let (method, target, version, end) = (words.next()?, words.next()?, words.next()?, words.next());
-        if end.is_some() || version != "HTTP/1.1" || method.is_empty() || method == "CONNECT" {
+        let mut headers = [httparse::EMPTY_HEADER; FIELDS];
+        let mut request = httparse::Request::new(&mut headers);
+        if request.parse(head) != Ok(httparse::Status::Complete(head.len())) || !is_plain_request(&request, head) {
             return None;
         }
-        let fields = HeaderFields::parse(lines)?;
+        let fields = HeaderFields::read(request.headers)?;
         Some(Self {
-            method: method.to_owned(),
-            target: target.to_owned(),
+            method: request.method?.to_owned(),
+            target: request.path?.to_owned(),
             body: fields.body()?.unwrap_or(Body::Sized(0)),
             fields,
         })
     }
+
+    /// Whether bytes that have come so far can become the head of a request. To be asked when the first line has come,
+    /// and not for each piece: it looks at all bytes.
+    pub(super) fn may_begin_with(part: &[u8]) -> bool {
+        let mut headers = [httparse::EMPTY_HEADER; FIELDS];
+        let mut request = httparse::Request::new(&mut headers);
+        request.parse(part).is_ok() && is_plain_request(&request, part)
+    }
+}
+
+fn is_plain_request(request: &httparse::Request<'_, '_>, head: &[u8]) -> bool {
+    request.version.is_none_or(|minor| minor == 1) && request.method != Some("CONNECT") && has_plain_lines(head)
 }
 
 /// The head of a response.
@@ -109,16 +133,17 @@ pub(super) struct ResponseHead {
 impl ResponseHead {
     /// Parses a head with its empty line; `None` if it is not plain HTTP/1.1.
     pub(super) fn parse(head: &[u8]) -> Option<Self> {
-        let mut lines = lines(head);
-        let first = lines.next()?;
-        let rest = first.strip_prefix(b"HTTP/1.1 ")?;
-        let (digits, reason) = rest.split_at_checked(3)?;
-        if !(reason.is_empty() || reason.starts_with(b" ")) || !digits.iter().all(u8::is_ascii_digit) {
+        let mut headers = [httparse::EMPTY_HEADER; FIELDS];
+        let mut response = httparse::Response::new(&mut headers);
+        let parsed = response.parse(head);
+        if parsed != Ok(httparse::Status::Complete(head.len())) || response.version != Some(1) || !has_plain_lines(head)
+        {
             return None;
         }
-        let status = std::str::from_utf8(digits).ok()?.parse().ok()?;
-        let fields = HeaderFields::parse(lines)?;
-        Some(Self { status, fields })
+        Some(Self {
+            status: response.code?,
+            fields: HeaderFields::read(response.headers)?,
+        })
     }
 }
 
@@ -209,6 +234,10 @@ impl Framing {
             Taken::TooMuch => return (FramingEvent::Nonsense, &[]),
         };
         let line = line.strip_suffix(b"\r\n").unwrap_or(&line);
+        if line.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+            // Some programs end a line here already.
+            return (FramingEvent::Nonsense, &[]);
+        }
         self.state = match self.state {
             FramingState::Size => match chunk_size(line) {
                 Some(0) => FramingState::Trailer,
