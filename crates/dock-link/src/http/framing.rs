@@ -196,6 +196,16 @@ impl Framing {
         };
     }
 
+    /// Whether it is in the head of a message, or before it.
+    pub(super) fn is_in_head(&self) -> bool {
+        matches!(self.state, FramingState::Head)
+    }
+
+    /// Whether it is between two messages: nothing of the next one has come.
+    pub(super) fn is_between(&self) -> bool {
+        self.is_in_head() && self.partial.is_empty()
+    }
+
     /// The next event, and the bytes after it.
     pub(super) fn next<'a>(&mut self, bytes: &'a [u8]) -> (FramingEvent<'a>, &'a [u8]) {
         match self.state {
@@ -290,4 +300,44 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// A whole body that came in chunks, without the lines between them.
+pub(super) fn decoded(chunks: &[u8]) -> Vec<u8> {
+    let mut framing = Framing::default();
+    framing.begin(Body::Chunked);
+    let (mut body, mut rest) = (Vec::new(), chunks);
+    loop {
+        let (event, after) = framing.next(rest);
+        rest = after;
+        match event {
+            FramingEvent::Body(part) => body.extend_from_slice(part),
+            _ => return body,
+        }
+    }
+}
+
+/// The head of a message with another length of its body, if one is given, and without what the body no longer has:
+/// chunks, trailers. `Expect: 100-continue` is left out, too. The other lines are the same, in their order.
+pub(super) fn edited(head: &[u8], length: Option<usize>) -> Vec<u8> {
+    let mut length = length.map(|length| (length, false));
+    let mut edited = Vec::with_capacity(head.len() + 32);
+    for (number, line) in head.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let (name, value) = line.split_at(line.iter().position(|byte| *byte == b':').unwrap_or(0));
+        let is = |other: &str| number > 0 && name.eq_ignore_ascii_case(other.as_bytes());
+        let is_end = line == b"\r\n";
+        let has_length = is("content-length") || is("transfer-encoding");
+        if let Some((length, is_said)) = &mut length
+            && !*is_said
+            && (has_length || is_end)
+        {
+            edited.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
+            *is_said = true;
+        }
+        let expects = is("expect") && value.get(1..).unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"100-continue");
+        if !(expects || length.is_some() && (has_length || is("trailer"))) {
+            edited.extend_from_slice(line);
+        }
+    }
+    edited
 }

@@ -33,7 +33,7 @@ use dock_client::text::visible;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::http::observer::{Creation, HttpObserver};
+use crate::http::observer::Creation;
 use crate::link::{Link, OpenOptions, Over, ended};
 use crate::log::Log;
 use crate::mounts::Mounts;
@@ -165,12 +165,13 @@ impl Ports {
         open.chain(&book.shut).cloned().collect()
     }
 
-    /// An observer for a connection to the engine; `client` is the process that made it.
-    pub(crate) fn tap(self: &Arc<Self>, client: Option<i32>) -> Tap {
-        Tap {
-            observer: Arc::default(),
-            ports: Arc::clone(self),
-            client,
+    /// Notes a container that was created through this agent, or refused; `client` is the process that asked for it.
+    pub(crate) fn note(&self, Creation { id, sources }: Creation, client: Option<i32>) {
+        if let Some(id) = id {
+            self.made.add(id);
+        }
+        if !sources.is_empty() {
+            self.mounts.see(sources, client);
         }
     }
 
@@ -600,34 +601,6 @@ impl From<TransportError> for Trouble {
             TransportErrorKind::Unreachable | TransportErrorKind::NeedsPerson => Self::Link,
             TransportErrorKind::Refused | TransportErrorKind::Forbidden | TransportErrorKind::Denied => {
                 Self::Engine(io::Error::other(error))
-            }
-        }
-    }
-}
-
-/// Observes the bytes of one connection to the engine as they pass.
-#[derive(Clone)]
-pub(crate) struct Tap {
-    observer: Arc<Mutex<HttpObserver>>,
-    ports: Arc<Ports>,
-    client: Option<i32>,
-}
-
-impl Tap {
-    /// Bytes of the client, before they are passed on.
-    pub(crate) fn see_client(&self, bytes: &[u8]) {
-        lock(&self.observer).see_client(bytes);
-    }
-
-    /// Bytes of the engine, before they are passed on.
-    pub(crate) fn see_engine(&self, bytes: &[u8]) {
-        let seen = lock(&self.observer).see_engine(bytes);
-        for Creation { id, sources } in seen {
-            if let Some(id) = id {
-                self.ports.made.add(id);
-            }
-            if !sources.is_empty() {
-                self.ports.mounts.see(sources, self.client);
             }
         }
     }
