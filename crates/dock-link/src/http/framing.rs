@@ -341,3 +341,95 @@ pub(super) fn edited(head: &[u8], length: Option<usize>) -> Vec<u8> {
     }
     edited
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_request(head: &str) -> bool {
+        RequestHead::parse(head.as_bytes()).is_some()
+    }
+
+    #[test]
+    fn what_programs_could_understand_differently_is_no_head() {
+        assert!(is_request("GET /a HTTP/1.1\r\nA: b\r\n\r\n"));
+        assert!(is_request("GET /a?b=%2f HTTP/1.1\r\n\r\n"));
+        for head in [
+            "GET /a HTTP/1.0\r\n\r\n",
+            "GET  /a HTTP/1.1\r\n\r\n",
+            "CONNECT a:1 HTTP/1.1\r\n\r\n",
+            "\r\nGET /a HTTP/1.1\r\n\r\n",
+            "GET /a HTTP/1.1\nA: b\r\n\r\n",
+            "GET /a HTTP/1.1\r\nA: b\nContent-Length: 3\r\n\r\n",
+            "GET /a HTTP/1.1\n\nA: b\r\n\r\n",
+            "GET /a HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
+            "GET /a HTTP/1.1\r\nA : b\r\n\r\n",
+            "GET /a HTTP/1.1\r\nA: b\rc\r\n\r\n",
+            "GET /a HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+            "GET /a HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n",
+            "GET /a HTTP/1.1\r\nContent-Length: +1\r\n\r\n",
+            "GET /a HTTP/1.1\r\nContent-Length:\r\n\r\n",
+            "GET /a HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "GET /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET /a HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n",
+        ] {
+            assert!(!is_request(head), "{head:?}");
+        }
+        let status = |head: &str| ResponseHead::parse(head.as_bytes()).map(|head| head.status);
+        assert_eq!(status("HTTP/1.1 204\r\n\r\n"), Some(204));
+        assert_eq!(status("HTTP/1.1 204 No Content\r\n\r\n"), Some(204));
+        for head in [
+            "HTTP/1.0 200 OK\r\n\r\n",
+            "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 2000 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\nA: b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+        ] {
+            assert_eq!(status(head), None, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_can_be_told_by_its_first_line() {
+        for (part, may) in [
+            ("POST /v1.45/containers/create HTTP/1.1\r\nHost: do", true),
+            ("GET / HTTP/1.1\r\n", true),
+            ("echo\n", false),
+            ("hello world\r\n", false),
+            ("PRI * HTTP/2.0\r\n", false),
+            ("GET / HTTP/1.0\r\n", false),
+            ("GET / HTTP/1.1\n", false),
+            ("\r\n", false),
+        ] {
+            assert_eq!(RequestHead::may_begin_with(part.as_bytes()), may, "{part:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_gets_another_length_and_keeps_the_rest() {
+        let head = b"POST /a:b HTTP/1.1\r\nHost: docker\r\ntransfer-encoding: chunked\r\nExpect: 100-Continue\r\nTrailer: x\r\n\
+                     X-A:b: c\r\n\r\n";
+        let text = |length| String::from_utf8(edited(head, length)).unwrap();
+        assert_eq!(
+            text(Some(7)),
+            "POST /a:b HTTP/1.1\r\nHost: docker\r\nContent-Length: 7\r\nX-A:b: c\r\n\r\n"
+        );
+        assert_eq!(
+            text(None),
+            "POST /a:b HTTP/1.1\r\nHost: docker\r\ntransfer-encoding: chunked\r\nTrailer: x\r\nX-A:b: c\r\n\r\n"
+        );
+        let bare = b"POST / HTTP/1.1\r\nExpect: other\r\n\r\n";
+        assert_eq!(edited(bare, None), bare);
+        assert_eq!(
+            edited(bare, Some(0)),
+            b"POST / HTTP/1.1\r\nExpect: other\r\nContent-Length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn chunks_are_put_together() {
+        assert_eq!(decoded(b"3;a=b\r\nabc\r\n00A\r\n0123456789\r\n0\r\nX: y\r\n\r\n"), b"abc0123456789");
+        assert_eq!(decoded(b"0\r\n\r\n"), b"");
+        assert_eq!(decoded(b"1;a\nb\r\nx\r\n0\r\n\r\n"), b"", "a bare line feed");
+    }
+}

@@ -69,3 +69,69 @@ pub(crate) enum Verdict {
     /// other requests. A status of 200 or above that has a body.
     Answer { status: StatusCode, message: String },
 }
+
+#[cfg(test)]
+pub(super) mod scripted {
+    //! Hooks that a test writes.
+
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use dock_client::mutex::lock;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// The limit of held requests and responses.
+    pub(crate) const LIMIT: usize = 1000;
+
+    /// Holds creations, and changes the bodies of `/containers/x/json` that contain "old".
+    pub(crate) struct ScriptedHooks {
+        pub(crate) verdict: fn(&HeldRequest) -> Verdict,
+        /// Each decision takes one of these.
+        pub(crate) decisions: Semaphore,
+        /// How many decisions were begun, and how many of them came to their end.
+        pub(crate) begun: AtomicUsize,
+        pub(crate) decided: AtomicUsize,
+        pub(crate) created: Mutex<Vec<Creation>>,
+    }
+
+    impl ScriptedHooks {
+        pub(crate) fn new(verdict: fn(&HeldRequest) -> Verdict) -> Self {
+            Self {
+                verdict,
+                decisions: Semaphore::new(1000),
+                begun: AtomicUsize::new(0),
+                decided: AtomicUsize::new(0),
+                created: Mutex::default(),
+            }
+        }
+    }
+
+    impl EngineHooks for ScriptedHooks {
+        fn on_request(&self, method: &str, target: &str) -> Treatment {
+            let is_json = target.ends_with("/json");
+            Treatment {
+                hold: (method == "POST" && target.contains("/containers/create")).then_some(LIMIT),
+                rewrite: is_json.then(|| Rewrite {
+                    limit: LIMIT,
+                    body: Box::new(|body| {
+                        let text = std::str::from_utf8(body).ok()?;
+                        text.contains("old").then(|| text.replace("old", "brand new").into_bytes())
+                    }),
+                }),
+            }
+        }
+
+        async fn held(&self, request: &HeldRequest) -> Verdict {
+            self.begun.fetch_add(1, Ordering::SeqCst);
+            self.decisions.acquire().await.unwrap().forget();
+            self.decided.fetch_add(1, Ordering::SeqCst);
+            (self.verdict)(request)
+        }
+
+        fn created(&self, creation: Creation) {
+            lock(&self.created).push(creation);
+        }
+    }
+}
