@@ -29,10 +29,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::context_socket;
+use crate::http;
+use crate::http::hooks::{EngineHooks, HeldRequest, Treatment, Verdict};
+use crate::http::observer::Creation;
 use crate::link::{Link, OpenOptions, Over};
 use crate::log::Log;
 use crate::mounts::{Mounts, Seen};
-use crate::ports::{Demand, Ports, Tap};
+use crate::ports::{Demand, Ports};
 use crate::prompts::{PendingQuestion, Prompts, Subscription};
 use crate::relay;
 use crate::shells::Shells;
@@ -338,8 +341,8 @@ impl<C: Connector> Service<C> {
         };
         match self.link.open(options, &Target::Engine).await {
             Ok((connection, over)) => {
-                let tap = self.tap(&stream);
-                relay::raw(stream, connection.stream, over, Some(tap)).await;
+                let hooks = self.hooks(&stream);
+                http::relay::engine(stream, connection.stream, over, &hooks).await;
             }
             Err(error) => {
                 self.log.line(format!("a docker client was refused: {error}"));
@@ -350,10 +353,12 @@ impl<C: Connector> Service<C> {
         }
     }
 
-    /// The observer for a connection to the engine.
-    fn tap(&self, stream: &UnixStream) -> Tap {
-        let client = stream.peer_cred().ok().and_then(|peer| peer.pid());
-        self.ports.tap(client)
+    /// What decides about the requests of a client of the engine.
+    fn hooks(&self, stream: &UnixStream) -> ClientHooks {
+        ClientHooks {
+            ports: Arc::clone(&self.ports),
+            client: stream.peer_cred().ok().and_then(|peer| peer.pid()),
+        }
     }
 
     /// The message that a docker client shows its user.
@@ -523,18 +528,41 @@ impl<C: Connector> Service<C> {
         match opened {
             Ok(Some((connection, over))) => {
                 frame::write_message(&mut stream, &Reply::Done).await?;
+                let is_engine = matches!(target, Some(Target::Engine));
                 match connection.exec {
                     Some(_) => relay::exec(stream, connection, over).await,
-                    None => {
-                        let tap = matches!(target, Some(Target::Engine)).then(|| self.tap(&stream));
-                        relay::raw(stream, connection.stream, over, tap).await;
+                    None if is_engine => {
+                        let hooks = self.hooks(&stream);
+                        http::relay::engine(stream, connection.stream, over, &hooks).await;
                     }
+                    None => relay::raw(stream, connection.stream, over).await,
                 }
                 Ok(())
             }
             Ok(None) => frame::write_message(&mut stream, &Reply::Done).await,
             Err(error) => frame::write_message(&mut stream, &Reply::Failed(error.into())).await,
         }
+    }
+}
+
+/// Passes every request of a client, and notes the containers that it creates.
+struct ClientHooks {
+    ports: Arc<Ports>,
+    /// The process that connected.
+    client: Option<i32>,
+}
+
+impl EngineHooks for ClientHooks {
+    fn on_request(&self, _: &str, _: &str) -> Treatment {
+        Treatment::default()
+    }
+
+    async fn held(&self, _: &HeldRequest) -> Verdict {
+        Verdict::AsItWas
+    }
+
+    fn created(&self, creation: Creation) {
+        self.ports.note(creation, self.client);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Any bytes as a docker client's requests and an engine's responses, cut anywhere: what is seen is IDs and absolute paths,
 //! and the same however they are cut.
-use dock_link::ports::http_observer::{Creation, HttpObserver};
+use dock_link::http::observer::{Creation, HttpObserver};
 
 pub(crate) fn fuzz(input: (u8, &[u8], &[u8])) {
     let (piece, client, engine) = input;

@@ -3,7 +3,7 @@
 //!
 //! A docker client turns `-v "$PWD":/app` into a path of this machine, which a remote engine takes for one of its own:
 //! if the path does not exist there, the engine creates an empty directory. `run-image` mounts the project's copy
-//! instead; other clients are not changed. So each path that a new container mounts ([`crate::ports::http_observer`])
+//! instead; other clients are not changed. So each path that a new container mounts ([`crate::http::observer`])
 //! and that exists on this machine is looked for on the dock, and the user is told, in the log and at the next prompt
 //! of the docked shell: if it is missing or empty on the dock, and if it lies in a project that has its copy elsewhere.
 

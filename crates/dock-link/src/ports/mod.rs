@@ -5,8 +5,8 @@
 //! something may have changed, the list is requested anew and the open ports are adjusted to it: so a link that was
 //! cut, a start that was missed, and an agent that was killed are all handled in the same way.
 //!
-//! - [`http_observer`]: which containers are made through the agent's sockets; `created_containers`: also by earlier
-//!   agents of the dock;
+//! - `created_containers`: which containers were made through the agent's sockets ([`crate::http::observer`]), also by
+//!   earlier agents of the dock;
 //! - `forward_rules`: whose ports are forwarded, and which;
 //! - `engine`: the dock's engine;
 //! - `listener`: a port here, and the way through it.
@@ -14,7 +14,6 @@
 mod created_containers;
 pub(crate) mod engine;
 mod forward_rules;
-pub mod http_observer;
 mod listener;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +33,7 @@ use dock_client::text::visible;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::http::observer::Creation;
 use crate::link::{Link, OpenOptions, Over, ended};
 use crate::log::Log;
 use crate::mounts::Mounts;
@@ -43,12 +43,11 @@ use created_containers::CreatedContainers;
 use dock_client::mutex::lock;
 use engine::{Engine, EngineEvent};
 use forward_rules::{Claim, Key, WantedPort, Whose};
-use http_observer::{Creation, HttpObserver};
 use listener::Listener;
 
 /// The labels of containers that our commands make: the user, and the project.
 const LABEL_USER: &str = "io.dockerutils.user";
-const LABEL_PROJECT: &str = "io.dockerutils.project";
+pub(crate) const LABEL_PROJECT: &str = "io.dockerutils.project";
 /// The most ports that are forwarded: a container may publish all that there are.
 const PORTS: usize = 500;
 /// The most ports that are shown as not forwarded.
@@ -166,12 +165,13 @@ impl Ports {
         open.chain(&book.shut).cloned().collect()
     }
 
-    /// An observer for a connection to the engine; `client` is the process that made it.
-    pub(crate) fn tap(self: &Arc<Self>, client: Option<i32>) -> Tap {
-        Tap {
-            observer: Arc::default(),
-            ports: Arc::clone(self),
-            client,
+    /// Notes a container that was created through this agent, or refused; `client` is the process that asked for it.
+    pub(crate) fn note(&self, Creation { id, sources }: Creation, client: Option<i32>) {
+        if let Some(id) = id {
+            self.made.add(id);
+        }
+        if !sources.is_empty() {
+            self.mounts.see(sources, client);
         }
     }
 
@@ -601,34 +601,6 @@ impl From<TransportError> for Trouble {
             TransportErrorKind::Unreachable | TransportErrorKind::NeedsPerson => Self::Link,
             TransportErrorKind::Refused | TransportErrorKind::Forbidden | TransportErrorKind::Denied => {
                 Self::Engine(io::Error::other(error))
-            }
-        }
-    }
-}
-
-/// Observes the bytes of one connection to the engine as they pass.
-#[derive(Clone)]
-pub(crate) struct Tap {
-    observer: Arc<Mutex<HttpObserver>>,
-    ports: Arc<Ports>,
-    client: Option<i32>,
-}
-
-impl Tap {
-    /// Bytes of the client, before they are passed on.
-    pub(crate) fn see_client(&self, bytes: &[u8]) {
-        lock(&self.observer).see_client(bytes);
-    }
-
-    /// Bytes of the engine, before they are passed on.
-    pub(crate) fn see_engine(&self, bytes: &[u8]) {
-        let seen = lock(&self.observer).see_engine(bytes);
-        for Creation { id, sources } in seen {
-            if let Some(id) = id {
-                self.ports.made.add(id);
-            }
-            if !sources.is_empty() {
-                self.ports.mounts.see(sources, self.client);
             }
         }
     }
