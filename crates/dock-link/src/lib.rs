@@ -13,6 +13,7 @@
 //! - [`prompts`]: questions to the user who waits for a link;
 //! - [`http`]: what docker clients and the engine say to each other, relayed, and changed where that is asked for;
 //! - `ports`: makes what containers publish on the dock answer here, too;
+//! - `notices`: sentences for the people in docked shells;
 //! - [`mounts`]: what containers mount of this machine, and what becomes of it on the dock;
 //! - `relay`: other bytes from here to the dock and back;
 //! - `shells`: the docked shells that the agent lives for;
@@ -29,6 +30,7 @@ pub mod http;
 pub mod link;
 pub mod log;
 pub mod mounts;
+mod notices;
 pub mod ports;
 pub mod program;
 pub mod prompts;

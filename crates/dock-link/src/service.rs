@@ -24,17 +24,17 @@ use dock_client::shell::quote;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::context_socket;
 use crate::http;
-use crate::http::hooks::{EngineHooks, HeldRequest, Treatment, Verdict};
-use crate::http::observer::Creation;
 use crate::link::{Link, OpenOptions, Over};
 use crate::log::Log;
-use crate::mounts::{Mounts, Seen};
+use crate::mounts::projects::MountedProjects;
+use crate::mounts::sources::HostPaths;
+use crate::mounts::translation::ClientConnection;
+use crate::notices::Notices;
 use crate::ports::{Demand, Ports};
 use crate::prompts::{PendingQuestion, Prompts, Subscription};
 use crate::relay;
@@ -85,9 +85,8 @@ pub struct Service<C: Connector> {
     shells: Arc<Mutex<Shells>>,
     streams: Arc<Streams>,
     ports: Arc<Ports>,
-    mounts: Arc<Mounts>,
-    /// The mounts that were seen, until the service runs.
-    seen_mounts: Mutex<Option<Receiver<Seen>>>,
+    notices: Arc<Notices>,
+    projects: Arc<MountedProjects>,
     ending: Notify,
 }
 
@@ -156,7 +155,14 @@ impl<C: Connector> Service<C> {
         });
         let shells = Arc::new(Mutex::new(shells));
         let moniker = dock.moniker.clone();
-        let (mounts, seen_mounts) = Mounts::new(moniker, paths.clone(), Arc::clone(&shells), log.clone());
+        let env = Env::from_process();
+        let host = HostPaths {
+            state: paths.state_directory().to_owned(),
+            home: env.home(),
+            moniker: moniker.clone(),
+            engine_sockets: vec![paths.engine_socket(), paths.context_socket()],
+        };
+        let notices = Notices::new(moniker, paths.clone(), Arc::clone(&shells), log.clone());
         Arc::new(Self {
             link: Link::new(connector, Arc::clone(&prompts), timing.clone(), log.clone()),
             dock,
@@ -165,13 +171,13 @@ impl<C: Connector> Service<C> {
             shells,
             ports: Ports::new(
                 &paths,
-                Env::from_process().user(),
+                env.user(),
                 Arc::clone(&streams),
-                Arc::clone(&mounts),
+                Arc::clone(&notices),
                 log.clone(),
             ),
-            mounts,
-            seen_mounts: Mutex::new(Some(seen_mounts)),
+            projects: MountedProjects::new(host, Arc::clone(&notices), log.clone()),
+            notices,
             streams,
             paths,
             log,
@@ -186,10 +192,7 @@ impl<C: Connector> Service<C> {
         let ports = Arc::clone(&self.ports);
         let link = self.link.clone();
         tasks.spawn(async move { ports.run(link).await });
-        let seeing = lock(&self.seen_mounts).take();
-        if let Some(seeing) = seeing {
-            tasks.spawn(Arc::clone(&self.mounts).run(self.link.clone(), seeing));
-        }
+        tasks.spawn(Arc::clone(&self.projects).run(self.link.clone()));
         tasks.spawn(Arc::clone(&self).accept_calls(sockets.control));
         tasks.spawn(Arc::clone(&self).accept_engine(sockets.engine, std::future::pending()));
         let ending = tokio::select! {
@@ -203,6 +206,7 @@ impl<C: Connector> Service<C> {
         // This also ends the connections.
         tasks.shutdown().await;
         self.ports.close().await;
+        self.projects.close().await;
         self.link.rest();
         ending
     }
@@ -237,10 +241,10 @@ impl<C: Connector> Service<C> {
                 (shells.stays || !shells.holders.is_empty(), have_ended)
             };
             if have_ended {
-                self.mounts.clean();
+                self.notices.clean();
             }
             self.tell_ports();
-            let keeps = self.ports.keeps();
+            let keeps = self.ports.keeps() || self.projects.keeps();
             let idle = self.streams.idle();
             let limit = match self.streams.brief.load(Ordering::Acquire) {
                 true => self.timing.idle_brief,
@@ -354,11 +358,10 @@ impl<C: Connector> Service<C> {
     }
 
     /// What decides about the requests of a client of the engine.
-    fn hooks(&self, stream: &UnixStream) -> ClientHooks {
-        ClientHooks {
-            ports: Arc::clone(&self.ports),
-            client: stream.peer_cred().ok().and_then(|peer| peer.pid()),
-        }
+    fn hooks(&self, stream: &UnixStream) -> ClientConnection<C> {
+        let client = stream.peer_cred().ok().and_then(|peer| peer.pid());
+        let (projects, ports) = (Arc::clone(&self.projects), Arc::clone(&self.ports));
+        ClientConnection::new(projects, self.link.clone(), ports, &self.dock, client)
     }
 
     /// The message that a docker client shows its user.
@@ -430,6 +433,7 @@ impl<C: Connector> Service<C> {
                     forward,
                     ports,
                     more_ports,
+                    mounts: self.projects.all(),
                 };
                 frame::write_message(&mut stream, &Reply::Status(status)).await
             }
@@ -449,13 +453,13 @@ impl<C: Connector> Service<C> {
             }
             Request::Hold(holder) => {
                 let forward = call.forward.unwrap_or(self.dock.forward);
-                self.mounts.forget(holder.pid);
+                self.notices.forget(holder.pid);
                 self.change_shells(|shells| shells.hold(holder, forward, call.named.clone()));
                 frame::write_message(&mut stream, &Reply::Done).await
             }
             Request::Release(holder) => {
                 self.change_shells(|shells| shells.release(holder));
-                self.mounts.forget(holder.pid);
+                self.notices.forget(holder.pid);
                 frame::write_message(&mut stream, &Reply::Done).await
             }
             Request::Stay => {
@@ -542,27 +546,6 @@ impl<C: Connector> Service<C> {
             Ok(None) => frame::write_message(&mut stream, &Reply::Done).await,
             Err(error) => frame::write_message(&mut stream, &Reply::Failed(error.into())).await,
         }
-    }
-}
-
-/// Passes every request of a client, and notes the containers that it creates.
-struct ClientHooks {
-    ports: Arc<Ports>,
-    /// The process that connected.
-    client: Option<i32>,
-}
-
-impl EngineHooks for ClientHooks {
-    fn on_request(&self, _: &str, _: &str) -> Treatment {
-        Treatment::default()
-    }
-
-    async fn held(&self, _: &HeldRequest) -> Verdict {
-        Verdict::AsItWas
-    }
-
-    fn created(&self, creation: Creation) {
-        self.ports.note(creation, self.client);
     }
 }
 

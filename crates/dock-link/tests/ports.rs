@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use dock_client::agent::paths::{AgentPaths, state_directory};
 use dock_client::agent::{Agent, CallOptions, Port, Status};
-use dock_client::docks::{Access, Dock as DockEntry, Forward, SshAccess};
+use dock_client::docks::{Access, Dock as DockEntry, Forward, MountPaths, SshAccess};
 use dock_client::env::Env;
 use dock_client::sync_memory;
 use dock_link::log::Log;
@@ -208,6 +208,7 @@ impl Scene {
             access: Access::Ssh(SshAccess::default()),
             workspace: None,
             forward,
+                mounts: MountPaths::default(),
         };
         let paths = AgentPaths::of(&entry, &env).unwrap();
         paths.prepare().unwrap();

@@ -64,6 +64,8 @@ struct EngineAnswer {
     /// It may agree to speak another protocol.
     upgrade: bool,
     rewrite: Option<Rewrite>,
+    /// The request's target, if something is awaited before the response's body.
+    delay: Option<String>,
 }
 
 /// An answer that the engine does not give.
@@ -335,7 +337,7 @@ impl Requests {
         }
         state.holds = false;
         state.undecided = upgrade;
-        state.due.push_back(Due::Engine(EngineAnswer { is_head, upgrade, rewrite }));
+        state.due.push_back(Due::Engine(EngineAnswer { is_head, upgrade, rewrite, delay: None }));
         self.state = if upgrade { RequestState::Undecided } else { RequestState::Passing { upgrade: false } };
         Some(bytes)
     }
@@ -348,12 +350,13 @@ impl Requests {
         if self.exchanges.state().due.len() >= UNDER_WAY {
             return Begun::Doubt;
         }
-        let Treatment { hold, rewrite } = hooks.on_request(&parsed.method, &parsed.target);
+        let Treatment { hold, rewrite, delays } = hooks.on_request(&parsed.method, &parsed.target);
         self.framing.begin(parsed.body);
         let (is_head, upgrade) = (parsed.method == "HEAD", parsed.fields.upgrade);
         let mut state = self.exchanges.state();
         let Some(limit) = hold else {
-            state.due.push_back(Due::Engine(EngineAnswer { is_head, upgrade, rewrite }));
+            let delay = delays.then_some(parsed.target);
+            state.due.push_back(Due::Engine(EngineAnswer { is_head, upgrade, rewrite, delay }));
             state.undecided |= upgrade;
             self.state = RequestState::Passing { upgrade };
             return Begun::Passes;
@@ -467,6 +470,9 @@ pub(super) struct Responses {
     /// What was kept, and is to be passed before what comes.
     let_go: Vec<u8>,
     state: ResponseState,
+    /// The target of the request whose response comes now, if something is awaited before its body; and once the body has begun.
+    delay: Option<String>,
+    delayed: Option<String>,
 }
 
 enum ResponseState {
@@ -492,6 +498,8 @@ pub(super) enum ResponseEvent<'a> {
     Pass(Cow<'a, [u8]>),
     /// To be sent to the client, whether the engine has sent anything or not.
     Own(OwnAnswer),
+    /// The response's body begins, to a request with this target: [`EngineHooks::before_body`] is to be awaited.
+    Delay(String),
     /// The connection is to be closed.
     Closed,
     /// More bytes are needed.
@@ -521,11 +529,16 @@ impl Responses {
             kept: Vec::new(),
             let_go: Vec::new(),
             state: ResponseState::Passing,
+            delay: None,
+            delayed: None,
         }
     }
 
     /// The next thing to do, and the bytes after it. To be called again until it needs more; also without bytes.
     pub(super) fn next<'a>(&mut self, bytes: &'a [u8]) -> (ResponseEvent<'a>, &'a [u8]) {
+        if let Some(target) = self.delayed.take() {
+            return (ResponseEvent::Delay(target), bytes);
+        }
         match self.state {
             ResponseState::Closed => return (ResponseEvent::Closed, &[]),
             ResponseState::Raw => return self.pass(bytes, &[]),
@@ -586,6 +599,18 @@ impl Responses {
                     FramingEvent::More => return (ResponseEvent::More, &[]),
                     _ => continue,
                 }
+            }
+            if matches!(event, FramingEvent::Body(part) if !part.is_empty())
+                && let Some(target) = self.delay.take()
+            {
+                let (passed, _) = self.pass(before(from, rest), after);
+                // It is passed when what is awaited has come.
+                self.let_go.extend_from_slice(here);
+                if matches!(passed, ResponseEvent::Pass(_)) {
+                    self.delayed = Some(target);
+                    return (passed, after);
+                }
+                return (ResponseEvent::Delay(target), after);
             }
             match event {
                 FramingEvent::Nonsense => return self.doubt(from),
@@ -660,7 +685,7 @@ impl Responses {
             _ => {}
         }
         let mut state = self.exchanges.state();
-        let Some(Due::Engine(EngineAnswer { is_head, upgrade, rewrite })) = state.due.pop_front() else {
+        let Some(Due::Engine(EngineAnswer { is_head, upgrade, rewrite, delay })) = state.due.pop_front() else {
             return Answered::Doubt;
         };
         let body = match fields.body() {
@@ -675,6 +700,7 @@ impl Responses {
             state.undecided = false;
         }
         drop(state);
+        self.delay = delay;
         self.framing.begin(body);
         let fits = |rewrite: &Rewrite| match body {
             Body::Sized(0) => false,
@@ -773,6 +799,8 @@ mod tests {
         client: Vec<u8>,
         /// Whether each direction was closed by the relay.
         closed: (bool, bool),
+        /// The targets of responses whose body was waited with, and how much the client had then.
+        delayed: Vec<(String, usize)>,
         /// How many bytes were kept at most.
         most: usize,
     }
@@ -787,6 +815,7 @@ mod tests {
                 engine: Vec::new(),
                 client: Vec::new(),
                 closed: (false, false),
+                delayed: Vec::new(),
                 most: 0,
             }
         }
@@ -857,6 +886,7 @@ mod tests {
                     self.client.extend_from_slice(&bytes);
                     self.closed.1 |= last;
                 }
+                ResponseEvent::Delay(target) => self.delayed.push((target, self.client.len())),
                 ResponseEvent::Closed => self.closed.1 = true,
                 ResponseEvent::More => return true,
             }

@@ -2,7 +2,6 @@
 
 use hyper::StatusCode;
 
-use super::observer::Creation;
 
 /// Decides about the requests of one connection.
 pub(crate) trait EngineHooks: Send + Sync {
@@ -15,8 +14,11 @@ pub(crate) trait EngineHooks: Send + Sync {
     /// dropped when the client goes away, or when the engine's connection ends.
     fn held(&self, request: &HeldRequest) -> impl Future<Output = Verdict> + Send;
 
-    /// Notes a container that was created, or refused, before the client receives the answer.
-    fn created(&self, creation: Creation);
+    /// Notes a container that was created, by its ID, before the client receives the answer.
+    fn created(&self, id: String);
+
+    /// Is awaited before the body of a response is passed whose request's [`Treatment`] says so. Its head has passed.
+    fn before_body(&self, target: &str) -> impl Future<Output = ()> + Send;
 }
 
 /// What is to be done with a request and its response. The default passes both.
@@ -27,6 +29,8 @@ pub(crate) struct Treatment {
     pub(crate) hold: Option<usize>,
     /// What is done with the response's body.
     pub(crate) rewrite: Option<Rewrite>,
+    /// Whether [`EngineHooks::before_body`] is awaited when the response's body begins; not together with `rewrite`.
+    pub(crate) delays: bool,
 }
 
 /// A change of a response's body.
@@ -35,7 +39,6 @@ pub(crate) struct Treatment {
 /// (`/events`, `/containers/{id}/logs?follow=1`, `/containers/{id}/wait`): nothing in its head tells it from a long
 /// document. What passes untouched: a status other than 200 and 201, a body with a `Content-Encoding` or without an
 /// end of its own, and what is longer than `limit`.
-#[cfg_attr(not(test), allow(dead_code, reason = "no response is changed yet"))]
 pub(crate) struct Rewrite {
     /// The longest body, in bytes as they come (with the lines between chunks).
     pub(crate) limit: usize,
@@ -58,7 +61,6 @@ pub(crate) struct HeldRequest {
 }
 
 /// What becomes of a held request.
-#[cfg_attr(not(test), allow(dead_code, reason = "no request is held yet"))]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It is sent byte for byte as it came, but for an `Expect: 100-continue`, which was answered here.
@@ -93,7 +95,9 @@ pub(super) mod scripted {
         /// How many decisions were begun, and how many of them came to their end.
         pub(crate) begun: AtomicUsize,
         pub(crate) decided: AtomicUsize,
-        pub(crate) created: Mutex<Vec<Creation>>,
+        pub(crate) created: Mutex<Vec<String>>,
+        /// The targets whose responses' bodies were waited with.
+        pub(crate) delayed: Mutex<Vec<String>>,
     }
 
     impl ScriptedHooks {
@@ -104,6 +108,7 @@ pub(super) mod scripted {
                 begun: AtomicUsize::new(0),
                 decided: AtomicUsize::new(0),
                 created: Mutex::default(),
+                delayed: Mutex::default(),
             }
         }
     }
@@ -112,6 +117,7 @@ pub(super) mod scripted {
         fn on_request(&self, method: &str, target: &str) -> Treatment {
             let is_json = target.ends_with("/json");
             Treatment {
+                delays: target.ends_with("/wait"),
                 hold: (method == "POST" && target.contains("/containers/create")).then_some(LIMIT),
                 rewrite: is_json.then(|| Rewrite {
                     limit: LIMIT,
@@ -130,8 +136,13 @@ pub(super) mod scripted {
             (self.verdict)(request)
         }
 
-        fn created(&self, creation: Creation) {
-            lock(&self.created).push(creation);
+        fn created(&self, id: String) {
+            lock(&self.created).push(id);
+        }
+
+        async fn before_body(&self, target: &str) {
+            self.decisions.acquire().await.unwrap().forget();
+            lock(&self.delayed).push(target.to_owned());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Sees which containers are created through a connection to the engine, and what they mount, from the bytes that pass.
+//! Sees which containers are created through a connection to the engine, from the bytes that pass.
 //!
 //! It follows the requests and responses of HTTP/1.1 (RFC 9112) on one connection, in pieces of any size, and changes
 //! nothing. It keeps only the head of a message, and `POST /containers/create` with its response. In any doubt it stops
@@ -6,23 +6,15 @@
 //! would have its ports put on this machine. A connection that both sides agreed to use for something else than HTTP
 //! (attach, exec, BuildKit's sessions) is such a doubt.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::framing::{Body, Framing, FramingEvent, RequestHead, ResponseHead};
-use crate::ports::LABEL_PROJECT;
 
 /// The longest response that is read, in bytes: an ID, and warnings.
 const ANSWER: usize = 256 * 1024;
-/// The longest creation request that is read, in bytes; the mounts of a longer one are not known.
-const CREATION: usize = 1024 * 1024;
-/// How many paths of the engine's machine are reported for one creation.
-const SOURCES: usize = 32;
-/// The longest path: the kernel's own limit.
-const PATH: usize = 4096;
 /// How many requests may await their responses; docker clients have one.
 const UNDER_WAY: usize = 64;
 
@@ -33,27 +25,16 @@ pub struct HttpObserver {
     responses: Framing,
     /// The requests that are not yet answered.
     asked: VecDeque<RequestKind>,
-    /// The part of a creation request that has come; `None` if the request is of no interest.
-    creation: Option<Vec<u8>>,
-    /// The part of its response that has come, and what is to be mounted; `None` if the response is of no interest.
-    answer: Option<(Vec<u8>, Vec<String>)>,
-    seen: Vec<Creation>,
+    /// The part of the response to a creation that has come; `None` if the response is of no interest.
+    answer: Option<Vec<u8>>,
+    seen: Vec<String>,
     stopped: bool,
 }
 
-/// The result of a request to create a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Creation {
-    /// The container's ID; `None` if the engine refused the request.
-    pub id: Option<String>,
-    /// The paths of the engine's machine that it was to mount; empty if our own command asked, which has checked them.
-    pub sources: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestKind {
-    /// With what is to be mounted, once the whole request has come.
-    Create(Vec<String>),
+    /// Creates a container.
+    Create,
     /// Its response has no body.
     Head,
     Other,
@@ -72,38 +53,23 @@ impl HttpObserver {
             bytes = rest;
             match event {
                 FramingEvent::Head(head) => self.request(&head),
-                FramingEvent::Body(part) => {
-                    if let Some(creation) = &mut self.creation {
-                        creation.extend_from_slice(part);
-                        if creation.len() > CREATION {
-                            self.creation = None;
-                        }
-                    }
-                }
-                // If the engine has answered before the request's end, its entry is gone already.
-                FramingEvent::End => {
-                    if let Some(body) = self.creation.take()
-                        && let Some(RequestKind::Create(mounted)) = self.asked.back_mut()
-                    {
-                        *mounted = sources(&body);
-                    }
-                }
+                FramingEvent::Body(_) | FramingEvent::End => {}
                 FramingEvent::More => return,
                 FramingEvent::Nonsense => self.stop(),
             }
         }
     }
 
-    /// Observes bytes of the engine. Returns what it says about containers that were to be created, to be noted before
-    /// the client receives it.
-    pub fn see_engine(&mut self, mut bytes: &[u8]) -> Vec<Creation> {
+    /// Observes bytes of the engine. Returns the IDs of the containers that it has created, to be noted before the client
+    /// receives them.
+    pub fn see_engine(&mut self, mut bytes: &[u8]) -> Vec<String> {
         while !self.stopped {
             let (event, rest) = self.responses.next(bytes);
             bytes = rest;
             match event {
                 FramingEvent::Head(head) => self.response(&head),
                 FramingEvent::Body(part) => {
-                    if let Some((answer, _)) = &mut self.answer {
+                    if let Some(answer) = &mut self.answer {
                         answer.extend_from_slice(part);
                         if answer.len() > ANSWER {
                             self.answer = None;
@@ -111,11 +77,7 @@ impl HttpObserver {
                     }
                 }
                 FramingEvent::End => {
-                    if let Some((text, sources)) = self.answer.take()
-                        && let Some(id) = id(&text)
-                    {
-                        self.seen.push(Creation { id: Some(id), sources });
-                    }
+                    self.seen.extend(self.answer.take().and_then(|text| id(&text)));
                 }
                 FramingEvent::More => break,
                 FramingEvent::Nonsense => self.stop(),
@@ -137,11 +99,10 @@ impl HttpObserver {
         match RequestHead::parse(head) {
             Some(head) if !head.fields.upgrade && self.asked.len() < UNDER_WAY => {
                 let asked = match head.method.as_str() {
-                    "POST" if is_creation(&head.target) => RequestKind::Create(Vec::new()),
+                    "POST" if is_creation(&head.target) => RequestKind::Create,
                     "HEAD" => RequestKind::Head,
                     _ => RequestKind::Other,
                 };
-                self.creation = matches!(asked, RequestKind::Create(_)).then(Vec::new);
                 self.asked.push_back(asked);
                 self.requests.begin(head.body);
             }
@@ -173,63 +134,9 @@ impl HttpObserver {
         if fields.raw {
             return self.stop();
         }
-        self.answer = None;
-        if let RequestKind::Create(sources) = asked {
-            match status {
-                201 => self.answer = Some((Vec::new(), sources)),
-                // A missing path is refused like this if it was given as `--mount`.
-                400 if !sources.is_empty() => self.seen.push(Creation { id: None, sources }),
-                _ => {}
-            }
-        }
+        self.answer = (asked == RequestKind::Create && status == 201).then(Vec::new);
         self.responses.begin(body);
     }
-}
-
-/// The paths of the engine's machine that a creation mounts: `HostConfig.Binds` (`SOURCE:TARGET[:OPTIONS]`, where a
-/// source that does not begin with a slash is a volume) and the binds of `HostConfig.Mounts`.
-fn sources(creation: &[u8]) -> Vec<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct CreateBody {
-        labels: Option<HashMap<String, IgnoredAny>>,
-        host_config: Option<Host>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Host {
-        binds: Option<Vec<String>>,
-        mounts: Option<Vec<Mount>>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Mount {
-        r#type: Option<String>,
-        source: Option<String>,
-    }
-    let Ok(CreateBody { labels, host_config }) = serde_json::from_slice(creation) else {
-        return Vec::new();
-    };
-    if labels.is_some_and(|labels| labels.contains_key(LABEL_PROJECT)) {
-        return Vec::new();
-    }
-    let Some(Host { binds, mounts }) = host_config else {
-        return Vec::new();
-    };
-    let binds = binds.unwrap_or_default().into_iter();
-    let binds = binds.filter_map(|bind| bind.split(':').next().map(str::to_owned));
-    let mounts = mounts.unwrap_or_default().into_iter();
-    let mounts = mounts
-        .filter(|mount| mount.r#type.as_deref() == Some("bind"))
-        .filter_map(|mount| mount.source);
-    let mut sources: Vec<String> = Vec::new();
-    for source in binds.chain(mounts) {
-        let is_path = source.starts_with('/') && source.len() < PATH && !source.contains('\0');
-        if is_path && !sources.contains(&source) && sources.len() < SOURCES {
-            sources.push(source);
-        }
-    }
-    sources
 }
 
 /// The ID in the response to a creation, in the form that engines write.
@@ -291,7 +198,7 @@ mod tests {
                 .chunks(piece)
                 .for_each(|part| observer.see_client(part));
             for part in response.as_bytes().chunks(piece) {
-                ids.extend(observer.see_engine(part).into_iter().filter_map(|seen| seen.id));
+                ids.extend(observer.see_engine(part));
             }
         }
         (ids, observer.has_stopped())
@@ -329,92 +236,14 @@ mod tests {
         }
     }
 
-    fn mounted(body: &str, answer: &str) -> Vec<Creation> {
-        let plain = format!("Content-Length: {}\r\n\r\n{body}", body.len());
-        let (one, other) = body.split_at(body.len() / 2);
-        let parts = [one, other].into_iter().filter(|part| !part.is_empty());
-        let chunks: String = parts.map(|part| format!("{:x}\r\n{part}\r\n", part.len())).collect();
-        let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
-        let found: Vec<Vec<Creation>> = [plain, chunked]
-            .iter()
-            .flat_map(|rest| [1, 7, 100_000].map(|piece| (rest, piece)))
-            .map(|(rest, piece)| {
-                let mut observer = HttpObserver::default();
-                // Another request on the same connection, before and after it.
-                let other = "POST /x HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}";
-                let empty = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-                let request = format!("{other}POST /v1.41/containers/create HTTP/1.1\r\n{rest}{other}");
-                let response = format!("{empty}{answer}{empty}");
-                request
-                    .as_bytes()
-                    .chunks(piece)
-                    .for_each(|part| observer.see_client(part));
-                let parts = response.as_bytes().chunks(piece);
-                let seen = parts.flat_map(|part| observer.see_engine(part)).collect();
-                assert!(!observer.has_stopped());
-                seen
-            })
-            .collect();
-        assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "{found:?}");
-        found[0].clone()
-    }
-
-    #[test]
-    fn what_is_mounted_is_seen_with_the_answer() {
-        let host = r#"{"Binds": ["/a b:/x:ro", "volume:/v", "/a b:/y", "~/no:/z", ":/"],
-                       "Mounts": [{"Type": "bind", "Source": "/c", "Target": "/c"}, {"Type": "volume", "Source": "/d"},
-                                  {"Type": "tmpfs"}, {"Type": "bind", "Source": "relative"}]}"#;
-        let body = format!(r#"{{"Image": "busybox", "Labels": {{"a": "b"}}, "HostConfig": {host}}}"#);
-        let sources = vec!["/a b".to_owned(), "/c".to_owned()];
-        let made = Creation {
-            id: Some(ID.to_owned()),
-            sources: sources.clone(),
-        };
-        assert_eq!(mounted(&body, &created()), [made]);
-        let refused = "HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}";
-        assert_eq!(mounted(&body, refused), [Creation { id: None, sources }]);
-        // The image does not exist; it is pulled, and the whole request is sent again.
-        assert_eq!(mounted(&body, &refused.replace("400 Bad", "404 Bad")), []);
-        let plain = Creation {
-            id: Some(ID.to_owned()),
-            sources: Vec::new(),
-        };
-        let own = body.replace("\"a\"", "\"io.dockerutils.project\"");
-        let many: Vec<String> = (0..SOURCES * 2).map(|number| format!("/{number}:/x")).collect();
-        let many = serde_json::json!({ "HostConfig": { "Binds": many } }).to_string();
-        assert_eq!(mounted(&many, &created())[0].sources.len(), SOURCES);
-        let long = serde_json::json!({ "HostConfig": { "Binds": [format!("/{}:/x", "y".repeat(PATH))] } });
-        let vast = format!("{body}{}", " ".repeat(CREATION));
-        for body in [
-            own.as_str(),
-            "{}",
-            "",
-            "[",
-            "null",
-            r#"{"HostConfig": null}"#,
-            r#"{"HostConfig": {"Binds": null, "Mounts": null}}"#,
-            r#"{"HostConfig": {"Binds": [1]}}"#,
-            &"[".repeat(100_000),
-            &long.to_string(),
-            &vast,
-        ] {
-            assert_eq!(
-                mounted(body, &created()),
-                std::slice::from_ref(&plain),
-                "{}",
-                &body[..body.len().min(80)]
-            );
-        }
-    }
-
     #[test]
     fn an_engine_that_answers_before_it_heard_all_mixes_nothing_up() {
         let mut observer = HttpObserver::default();
         observer.see_client(b"POST /containers/create HTTP/1.1\r\nContent-Length: 37\r\n\r\n{\"HostConfig\": ");
-        assert_eq!(observer.see_engine(created().as_bytes())[0].sources, [""; 0]);
+        assert_eq!(observer.see_engine(created().as_bytes()), [ID]);
         observer.see_client(b"{\"Binds\": [\"/a:/a\"]}} ");
         observer.see_client(create().as_bytes());
-        assert_eq!(observer.see_engine(created().as_bytes())[0].sources, [""; 0]);
+        assert_eq!(observer.see_engine(created().as_bytes()), [ID]);
         assert!(!observer.has_stopped());
     }
 

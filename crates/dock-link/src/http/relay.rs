@@ -209,9 +209,7 @@ impl<H: EngineHooks> Relay<'_, H> {
                 None => (&[][..], false),
             };
             let seen = lock(&self.observer).see_engine(piece);
-            for creation in seen {
-                self.hooks.created(creation);
-            }
+            seen.into_iter().for_each(|id| self.hooks.created(id));
             let mut rest = piece;
             let mut ending = false;
             loop {
@@ -231,6 +229,7 @@ impl<H: EngineHooks> Relay<'_, H> {
                             return Ok(EngineEnd::Closed);
                         }
                     }
+                    ResponseEvent::Delay(target) => self.hooks.before_body(&target).await,
                     ResponseEvent::Closed => return Ok(EngineEnd::Closed),
                     ResponseEvent::More if has_ended && !ending => ending = true,
                     ResponseEvent::More => break,

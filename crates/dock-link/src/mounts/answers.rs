@@ -82,9 +82,9 @@ impl MountAnswer {
 /// Puts what the client said in the place of the dock's paths, in the objects that bear the label [`LABEL`], and takes
 /// the label out. `None` if there is nothing to change.
 ///
-/// `is_ours` says of a path on the dock, as the label has it, whether it lies in a workspace of this machine. An object
-/// whose label names no such path stays as it is.
-pub fn restore(kind: MountAnswer, body: &[u8], is_ours: &dyn Fn(&str) -> bool) -> Option<Vec<u8>> {
+/// `is_ours` says of a path on the dock and a path here, as the label has them, whether the first is the place of the second in a
+/// workspace of this machine. An object whose label names no such path stays as it is.
+pub fn restore(kind: MountAnswer, body: &[u8], is_ours: &dyn Fn(&str, &str) -> bool) -> Option<Vec<u8>> {
     let body = std::str::from_utf8(body).ok()?;
     if !body.contains(LABEL) {
         return None;
@@ -106,7 +106,7 @@ pub fn restore(kind: MountAnswer, body: &[u8], is_ours: &dyn Fn(&str) -> bool) -
 // Each of these gives the JSON with its changes; `None` if it is to stay as it is: because there is nothing to change,
 // or because it has not the form that the engine's API gives it.
 
-fn container(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
+fn container(json: &str, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     let mut container = JsonObject::structure(json)?;
     let mut config = structure(&container, "Config")?;
     let label = take_label(&mut config, is_ours, IfEmpty::Stays)?;
@@ -125,14 +125,14 @@ fn container(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
     Some(container.render())
 }
 
-fn container_in_list(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
+fn container_in_list(json: &str, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     let mut container = JsonObject::structure(json)?;
     let label = take_label(&mut container, is_ours, IfEmpty::Stays)?;
     mount_points(&mut container, &label)?;
     Some(container.render())
 }
 
-fn volume(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
+fn volume(json: &str, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     let mut volume = JsonObject::structure(json)?;
     let label = take_label(&mut volume, is_ours, IfEmpty::Stays)?;
     if let Some(options) = volume.get("Options").ok()? {
@@ -143,7 +143,7 @@ fn volume(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
     Some(volume.render())
 }
 
-fn service(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
+fn service(json: &str, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     let mut service = JsonObject::structure(json)?;
     for field in ["Spec", "PreviousSpec"] {
         if let Some(spec) = service.get(field).ok()?
@@ -155,7 +155,7 @@ fn service(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
     service.is_changed().then(|| service.render())
 }
 
-fn service_spec(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
+fn service_spec(json: &str, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     let mut spec = JsonObject::structure(json)?;
     let label = take_label(&mut spec, is_ours, IfEmpty::Stays);
     if let Some(task) = spec.get("TaskTemplate").ok()?
@@ -166,7 +166,7 @@ fn service_spec(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
     spec.is_changed().then(|| spec.render())
 }
 
-fn task(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
+fn task(json: &str, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     let mut task = JsonObject::structure(json)?;
     let label = take_label(&mut task, is_ours, IfEmpty::Stays);
     if let Some(spec) = task.get("Spec").ok()?
@@ -178,7 +178,7 @@ fn task(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
 }
 
 /// The specification of tasks. The label of the containers counts; without one, that of the service does.
-fn task_spec(json: &str, service: Option<&MountLabel>, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
+fn task_spec(json: &str, service: Option<&MountLabel>, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     inside(json, "ContainerSpec", &|json| {
         let mut container = JsonObject::structure(json)?;
         let own = take_label(&mut container, is_ours, IfEmpty::Goes);
@@ -187,7 +187,7 @@ fn task_spec(json: &str, service: Option<&MountLabel>, is_ours: &dyn Fn(&str) ->
     })
 }
 
-fn disk_usage(json: &str, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
+fn disk_usage(json: &str, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     let mut usage = JsonObject::structure(json)?;
     let containers = |json: &str| each(json, &|json| container_in_list(json, is_ours));
     let volumes = |json: &str| each(json, &|json| volume(json, is_ours));
@@ -208,11 +208,11 @@ fn bind(json: &str, label: &MountLabel) -> Option<String> {
 }
 
 /// The field `Mounts` of `HostConfig` or `ContainerSpec`: as they were asked for.
-fn mounts(object: &mut JsonObject<'_>, label: &MountLabel, is_ours: &dyn Fn(&str) -> bool) -> Option<()> {
+fn mounts(object: &mut JsonObject<'_>, label: &MountLabel, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<()> {
     change(object, "Mounts", &|json| each(json, &|json| mount(json, label, is_ours)))
 }
 
-fn mount(json: &str, label: &MountLabel, is_ours: &dyn Fn(&str) -> bool) -> Option<String> {
+fn mount(json: &str, label: &MountLabel, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<String> {
     let mut mount = JsonObject::structure(json)?;
     if let Some(source) = mount.get("Source").ok()?
         && let Some(here) = label.here(&string(source)?)
@@ -268,7 +268,7 @@ enum IfEmpty {
 }
 
 /// Takes the label out of the field `Labels` of an object; `None`, and no change, if none of its paths is ours.
-fn take_label(object: &mut JsonObject<'_>, is_ours: &dyn Fn(&str) -> bool, empty: IfEmpty) -> Option<MountLabel> {
+fn take_label(object: &mut JsonObject<'_>, is_ours: &dyn Fn(&str, &str) -> bool, empty: IfEmpty) -> Option<MountLabel> {
     let mut labels = JsonObject::map(object.get("Labels").ok()??)?;
     let mut label = MountLabel::parse(&string(labels.get(LABEL).ok()??)?)?;
     label.retain(is_ours);
@@ -342,7 +342,7 @@ mod tests {
     use super::super::requests::{MountRequest, sources, translate};
     use super::*;
 
-    fn is_ours(there: &str) -> bool {
+    fn is_ours(there: &str, _: &str) -> bool {
         there.starts_with("/w/")
     }
 
@@ -533,7 +533,7 @@ mod tests {
             })
         );
         assert_eq!(
-            restore(MountAnswer::Container, container.to_string().as_bytes(), &|_| false),
+            restore(MountAnswer::Container, container.to_string().as_bytes(), &|_, _| false),
             None
         );
         let mut other = container;
@@ -780,7 +780,7 @@ mod tests {
         #[test]
         fn an_answer_without_the_label_stays(body in creation()) {
             for kind in [MountAnswer::Container, MountAnswer::Volume, MountAnswer::Service, MountAnswer::DiskUsage] {
-                prop_assert_eq!(restore(kind, body.to_string().as_bytes(), &|_| true), None);
+                prop_assert_eq!(restore(kind, body.to_string().as_bytes(), &|_, _| true), None);
             }
         }
     }

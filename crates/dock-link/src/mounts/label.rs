@@ -48,9 +48,14 @@ impl MountLabel {
         self.0.get(there).map(String::as_str)
     }
 
-    /// Leaves only the paths on the dock for which this is true.
-    pub(super) fn retain(&mut self, is_ours: &dyn Fn(&str) -> bool) {
-        self.0.retain(|there, _| is_ours(there));
+    /// The paths on the dock, each with the path here.
+    pub(super) fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(there, here)| (there.as_str(), here.as_str()))
+    }
+
+    /// Leaves only the paths for which this is true, of the path on the dock and the path here.
+    pub(super) fn retain(&mut self, is_ours: &dyn Fn(&str, &str) -> bool) {
+        self.0.retain(|there, here| is_ours(there, here));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -84,7 +89,7 @@ mod tests {
             assert_eq!(again.here(other), None);
         }
         let mut ours = again;
-        ours.retain(&|there| there == "/w/b");
+        ours.retain(&|there, _| there == "/w/b");
         assert_eq!(ours.value(), r#"{"/w/b":"/home/ann/\"b\"/"}"#);
     }
 

@@ -3,16 +3,19 @@
 //! - [`requests`]: which requests carry mounts; their sources, and other paths in the place of these;
 //! - [`answers`]: which answers show mounts, and what the client said in the place of the dock's paths;
 //! - [`label`]: what an object remembers of its translation;
-//! - `json_object`: JSON of which only some values are changed;
-//! - `notices`: reports containers that mount a path of the dock where one of this machine was meant.
+//! - `sources`: where the source of a mount is: in a project here, or on the dock;
+//! - `translation`: what becomes of the requests of one client, from all of these;
+//! - `projects`: the projects that are mounted, and what keeps them in step; `sync_process`: the process that does;
+//! - `json_object`: JSON of which only some values are changed.
 
 pub mod answers;
 mod json_object;
 pub mod label;
-mod notices;
+pub(crate) mod projects;
 pub mod requests;
-
-pub(crate) use notices::{Mounts, Seen};
+pub(crate) mod sources;
+mod sync_process;
+pub(crate) mod translation;
 
 /// The path of a request's target in the engine's API: without the version before it and the query after it.
 ///

@@ -20,11 +20,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, interval, sleep};
 
 use super::label::{LABEL, MountLabel};
-use super::notices::Mounts;
 use super::sources::{HostPaths, Location};
 use super::sync_process::{SyncProcess, finish};
 use crate::link::{Link, OpenOptions, ended};
 use crate::log::Log;
+use crate::notices::Notices;
 use crate::ports::Trouble;
 use crate::ports::engine::{Engine, EngineEvent, LabelledContainer};
 use crate::transport::Connector;
@@ -44,7 +44,7 @@ const CONTAINERS: usize = 4096;
 /// The projects of one dock that containers mount.
 pub(crate) struct MountedProjects {
     paths: HostPaths,
-    notices: Arc<Mounts>,
+    notices: Arc<Notices>,
     log: Log,
     state: Mutex<State>,
     /// A project came.
@@ -77,7 +77,7 @@ struct MountingContainer {
 
 impl MountedProjects {
     /// None yet.
-    pub(crate) fn new(paths: HostPaths, notices: Arc<Mounts>, log: Log) -> Arc<Self> {
+    pub(crate) fn new(paths: HostPaths, notices: Arc<Notices>, log: Log) -> Arc<Self> {
         Arc::new(Self {
             paths,
             notices,

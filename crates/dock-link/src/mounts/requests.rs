@@ -35,6 +35,7 @@ use thiserror::Error;
 use super::json_object::{JsonArray, JsonObject, SaidTwice, boolean, quote, string};
 use super::label::{LABEL, LABEL_BYTES, MountLabel};
 use super::{api_path, between};
+use crate::ports::LABEL_PROJECT;
 
 /// The longest body that is read, in bytes.
 pub const BODY: usize = 4 * 1024 * 1024;
@@ -147,6 +148,16 @@ pub enum RequestError {
         /// The option that only `HostConfig.Binds` has.
         option: String,
     },
+}
+
+/// Whether a request is one of our own commands', by the label that they give to what they create: run-image sends its project,
+/// and mounts the copy.
+pub fn is_own(body: &[u8]) -> bool {
+    let labels = || {
+        let root = JsonObject::structure(std::str::from_utf8(body).ok()?)?;
+        JsonObject::map(root.get("Labels").ok()??)?.get(LABEL_PROJECT).ok()?
+    };
+    labels().is_some()
 }
 
 /// The sources of the mounts of a request, in their order; one that is there twice, twice.

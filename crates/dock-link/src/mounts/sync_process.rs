@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use dock_client::mount_sync::{ARGUMENT, Answer, Done, LONGEST_LINE, Outcome, PROGRAM, Request, SyncFailure, Task};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -165,7 +165,7 @@ async fn run(mut child: Child, stdin: ChildStdin, mut asking: mpsc::Receiver<Ask
 }
 
 /// Reads a line, or the next part of a long one; false at the end. Dropping this future loses nothing: what was read is in `line`.
-async fn read_line(from: &mut (impl AsyncBufReadExt + Unpin), line: &mut Vec<u8>, most: u64) -> io::Result<bool> {
+async fn read_line(from: &mut (impl AsyncBufRead + Unpin), line: &mut Vec<u8>, most: u64) -> io::Result<bool> {
     let room = most.saturating_sub(line.len() as u64);
     let read = from.take(room).read_until(b'\n', line).await?;
     Ok(read > 0)

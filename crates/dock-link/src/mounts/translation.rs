@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dock_client::docks::{Access, Dock, MountPaths};
 use dock_client::agent::target::{Exec, RemoteCommand, Target};
 use dock_client::mount_sync::{Missing, MissingSource};
 use dock_client::mutex::lock;
@@ -15,14 +16,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::answers;
+use super::answers::{self, MountAnswer};
 use super::projects::MountedProjects;
 use super::requests::{self, MountRequest};
 use super::sources::{Location, below};
+use super::{api_path, between};
 use crate::http::hooks::{EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
-use crate::http::observer::Creation;
 use crate::link::{Link, OpenOptions};
-use crate::ports::Tap;
+use crate::ports::Ports;
 use crate::transport::Connector;
 
 /// The longest body of a request that creates something, in bytes as they come.
@@ -33,6 +34,8 @@ const LONGEST_ANSWER: usize = 64 << 20;
 const LIMIT_HERE: Duration = Duration::from_secs(10);
 /// How long the dock may take to say which paths it has.
 const LIMIT_THERE: Duration = Duration::from_secs(20);
+/// How long a client waits for what a container made, after the container's end.
+const LIMIT_BRING: Duration = Duration::from_secs(600);
 /// The engine's socket where the dock's entry names no other.
 const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The variable with which a client has its paths taken as the dock's.
@@ -51,7 +54,7 @@ done"#;
 pub(crate) struct ClientConnection<C: Connector> {
     projects: Arc<MountedProjects>,
     link: Link<C>,
-    tap: Tap,
+    ports: Arc<Ports>,
     /// The engine's socket on the dock.
     engine_socket: String,
     /// Whether paths are the dock's own.
@@ -67,19 +70,23 @@ struct Pending {
 }
 
 impl<C: Connector> ClientConnection<C> {
-    /// The connection of a process, whose environment may say that its paths are the dock's.
+    /// The connection of a process to this dock. Its environment may say that its paths are the dock's.
     pub(crate) fn new(
         projects: Arc<MountedProjects>,
         link: Link<C>,
-        tap: Tap,
-        engine_socket: Option<&str>,
-        is_literal: bool,
+        ports: Arc<Ports>,
+        dock: &Dock,
+        client: Option<i32>,
     ) -> Self {
-        let is_literal = is_literal || tap.client().is_some_and(says_literal);
+        let engine_socket = match &dock.access {
+            Access::Ssh(ssh) => ssh.docker_socket.as_deref(),
+            Access::Tcp { .. } | Access::Context { .. } => None,
+        };
+        let is_literal = dock.mounts == MountPaths::Literal || client.is_some_and(says_literal);
         Self {
             projects,
             link,
-            tap,
+            ports,
             engine_socket: engine_socket.unwrap_or(ENGINE_SOCKET).to_owned(),
             is_literal,
             pending: Mutex::default(),
@@ -100,7 +107,7 @@ impl<C: Connector> ClientConnection<C> {
         let found = self.found(sources).await?;
         let (paths, roots) = self.on_the_dock(found).await?;
         let body = requests::translate(kind, &request.body, &paths).map_err(wrong)?;
-        if kind == MountRequest::CreateContainer && !roots.is_empty() {
+        if kind == MountRequest::Container && !roots.is_empty() {
             let name = name_of(&request.target);
             *lock(&self.pending) = Some(Pending { name, roots });
         }
@@ -269,8 +276,10 @@ impl<C: Connector> ClientConnection<C> {
 
 impl<C: Connector> EngineHooks for ClientConnection<C> {
     fn on_request(&self, method: &str, target: &str) -> Treatment {
-        let hold = (!self.is_literal && requests::kind(method, target).is_some()).then_some(LONGEST_REQUEST);
-        let rewrite = answers::kind(method, target).map(|kind| {
+        let hold = (!self.is_literal && MountRequest::of(method, target).is_some()).then_some(LONGEST_REQUEST);
+        // Only these two are changed, whatever the response's status is.
+        let answer = MountAnswer::of(method, target, 200).or_else(|| MountAnswer::of(method, target, 201));
+        let rewrite = answer.map(|kind| {
             let projects = Arc::clone(&self.projects);
             Rewrite {
                 limit: LONGEST_ANSWER,
@@ -279,12 +288,16 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
                 }),
             }
         });
-        Treatment { hold, rewrite }
+        Treatment {
+            hold,
+            rewrite,
+            delays: waited_for(target).is_some(),
+        }
     }
 
     async fn held(&self, request: &HeldRequest) -> Verdict {
         lock(&self.pending).take();
-        let Some(kind) = requests::kind(&request.method, &request.target) else {
+        let Some(kind) = MountRequest::of(&request.method, &request.target) else {
             return Verdict::AsItWas;
         };
         match self.translated(kind, request).await {
@@ -293,12 +306,18 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
         }
     }
 
-    fn created(&self, creation: Creation) {
-        let pending = lock(&self.pending).take();
-        if let (Some(id), Some(Pending { name, roots })) = (&creation.id, pending) {
+    fn created(&self, id: String) {
+        if let Some(Pending { name, roots }) = lock(&self.pending).take() {
             self.projects.created(id.clone(), name, roots);
         }
-        self.tap.created(creation);
+        self.ports.note(id);
+    }
+
+    async fn before_body(&self, target: &str) {
+        if let Some(container) = waited_for(target) {
+            // Who waits for a container's end finds what it made.
+            let _ = timeout(LIMIT_BRING, self.projects.bring_of(container)).await;
+        }
     }
 }
 
@@ -314,6 +333,11 @@ impl Refusal {
             false => Err(Self(StatusCode::BAD_REQUEST, reasons.join("; "))),
         }
     }
+}
+
+/// The container for whose end a request waits.
+fn waited_for(target: &str) -> Option<&str> {
+    between(api_path(target)?, "/containers/", "/wait").filter(|container| !container.contains('/'))
 }
 
 /// The name that a request gives to a container.

@@ -33,10 +33,9 @@ use dock_client::text::visible;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::http::observer::Creation;
 use crate::link::{Link, OpenOptions, Over, ended};
 use crate::log::Log;
-use crate::mounts::Mounts;
+use crate::notices::Notices;
 use crate::service::Streams;
 use crate::transport::{Connector, TransportError, TransportErrorKind};
 use created_containers::CreatedContainers;
@@ -74,7 +73,7 @@ pub(crate) struct Ports {
     made: CreatedContainers,
     log: Log,
     streams: Arc<Streams>,
-    mounts: Arc<Mounts>,
+    notices: Arc<Notices>,
     /// Exists once the user was told that a label alone forwards nothing.
     told: PathBuf,
     /// The last notice of a change in this agent's life: the container, the sentence, and the number of shells.
@@ -124,12 +123,12 @@ impl Ports {
         paths: &AgentPaths,
         user: String,
         streams: Arc<Streams>,
-        mounts: Arc<Mounts>,
+        notices: Arc<Notices>,
         log: Log,
     ) -> Arc<Self> {
         Arc::new(Self {
             user,
-            mounts,
+            notices,
             own: paths.engine_socket(),
             told: paths.told_file(),
             told_of: Mutex::default(),
@@ -165,21 +164,16 @@ impl Ports {
         open.chain(&book.shut).cloned().collect()
     }
 
-    /// Notes a container that was created through this agent, or refused; `client` is the process that asked for it.
-    pub(crate) fn note(&self, Creation { id, sources }: Creation, client: Option<i32>) {
-        if let Some(id) = id {
-            self.made.add(id);
-        }
-        if !sources.is_empty() {
-            self.mounts.see(sources, client);
-        }
+    /// Notes a container that was created through this agent.
+    pub(crate) fn note(&self, id: String) {
+        self.made.add(id);
     }
 
     /// Closes all ports.
     pub(crate) async fn close(&self) {
         let book = std::mem::take(&mut *lock(&self.book));
         for entry in book.open.into_values() {
-            self.mounts.take_back(&entry.said, None);
+            self.notices.take_back(&entry.said, None);
             entry.listener.close().await;
         }
     }
@@ -361,7 +355,7 @@ impl Ports {
         for entry in closing {
             self.log
                 .line(format!("{} of {} is closed here", entry.port.inside, entry.port.name));
-            self.mounts.take_back(&entry.said, None);
+            self.notices.take_back(&entry.said, None);
             // What needed this agent has ended now.
             self.streams.touch();
             entry.listener.close().await;
@@ -387,14 +381,14 @@ impl Ports {
                 if entry.port.name != port.name {
                     entry.port.name.clone_from(&port.name);
                     let said = self.sentence(&entry.port);
-                    self.mounts.take_back(&entry.said, Some(&said));
+                    self.notices.take_back(&entry.said, Some(&said));
                     entry.said = said;
                 }
                 continue;
             }
             match self.open(port, link, &numbers, forbidden).await {
                 Ok(entry) => {
-                    self.mounts.tell_all(&entry.said);
+                    self.notices.tell_all(&entry.said);
                     lock(&self.book).open.insert(port.key.clone(), entry);
                 }
                 Err(told) => shut.push(*told),
@@ -413,7 +407,7 @@ impl Ports {
             "127.0.0.1:{here} is {} of {} on {} now{}",
             port.inside,
             short(&port.name),
-            self.mounts.moniker(),
+            self.notices.moniker(),
             reason.unwrap_or_default()
         )
     }
@@ -424,7 +418,7 @@ impl Ports {
         if let Some((container, line, shells)) = &*told_of
             && ports.iter().all(|port| port.key.container != *container)
         {
-            if self.mounts.take_back(line, None) == *shells {
+            if self.notices.take_back(line, None) == *shells {
                 // Nobody has read it: it is said of the next one.
                 let _ = std::fs::remove_file(&self.told);
             }
@@ -434,13 +428,13 @@ impl Ports {
         if self.told.exists() {
             return;
         }
-        let moniker = self.mounts.moniker();
+        let moniker = self.notices.moniker();
         let line = format!(
             "ports of {} on {moniker} stay there: \"mine\" are containers that you make from here, and that one only bears your \
              name. ls-dock --ports says more",
             short(&port.name)
         );
-        let told = self.mounts.tell_all(&line);
+        let told = self.notices.tell_all(&line);
         if told > 0 {
             *told_of = Some((port.key.container.clone(), line, told));
             if let Err(cause) = created_containers::note(&self.told) {
@@ -452,7 +446,7 @@ impl Ports {
 
     /// The entry of a port that stays on the dock.
     fn stays(&self, wanted: &WantedPort) -> wire::Port {
-        let moniker = self.mounts.moniker();
+        let moniker = self.notices.moniker();
         wire::Port {
             reason: Some("it bears your name, and was not made from here".to_owned()),
             hint: Some(hint!(
