@@ -1,7 +1,7 @@
 //! JSON of which only some values are changed: whatever is not touched keeps its order and its exact bytes.
 //!
-//! Numbers of any size, escapes, blanks and unknown fields pass as they were said, since no value is decoded that nobody
-//! asks for. Text is read as RFC 8259 says; it must be UTF-8.
+//! Numbers of any size, escapes, blanks and unknown fields pass as they were said, since no value is decoded that
+//! nobody asks for. Text is read as RFC 8259 says; it must be UTF-8.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -433,7 +433,14 @@ mod tests {
 
     #[test]
     fn fields_are_found_in_any_case_and_keys_in_their_own() {
-        for name in ["HostConfig", "hostconfig", "HOSTCONFIG", "Ho\u{17f}tConfig", "\\u0048ostConfig", "ho\\u017FtConfig"] {
+        for name in [
+            "HostConfig",
+            "hostconfig",
+            "HOSTCONFIG",
+            "Ho\u{17f}tConfig",
+            "\\u0048ostConfig",
+            "ho\\u017FtConfig",
+        ] {
             let text = format!("{{\"{name}\":1}}");
             let fields = JsonObject::structure(&text).unwrap();
             assert_eq!(fields.get("HostConfig"), Ok(Some("1")), "{name}");
@@ -492,7 +499,19 @@ mod tests {
 
     #[test]
     fn other_texts_are_neither() {
-        for text in ["", "null", "1", "\"{}\"", "{", "{}x", "{'a':1}", "{\"a\":1,}", "{\"a\" 1}", "{\"a\":01}", "{\"a\":}"] {
+        for text in [
+            "",
+            "null",
+            "1",
+            "\"{}\"",
+            "{",
+            "{}x",
+            "{'a':1}",
+            "{\"a\":1,}",
+            "{\"a\" 1}",
+            "{\"a\":01}",
+            "{\"a\":}",
+        ] {
             assert!(JsonObject::structure(text).is_none(), "{text}");
             assert!(JsonArray::parse(text).is_none(), "{text}");
         }
@@ -509,7 +528,10 @@ mod tests {
         for json in [r#""\ud800""#, "1", "null", "[]", "\""] {
             assert_eq!(string(json), None, "{json}");
         }
-        assert_eq!((boolean("true"), boolean("false"), boolean("1")), (Some(true), Some(false), None));
+        assert_eq!(
+            (boolean("true"), boolean("false"), boolean("1")),
+            (Some(true), Some(false), None)
+        );
         assert_eq!(quote("a\"\\\n/\u{e9}"), r#""a\"\\\n/é""#);
     }
 

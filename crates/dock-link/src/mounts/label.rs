@@ -65,7 +65,12 @@ impl MountLabel {
     /// The value of the label.
     pub(super) fn value(&self) -> String {
         let members = self.0.iter();
-        serde_json::Value::Object(members.map(|(there, here)| (there.clone(), here.as_str().into())).collect()).to_string()
+        serde_json::Value::Object(
+            members
+                .map(|(there, here)| (there.clone(), here.as_str().into()))
+                .collect(),
+        )
+        .to_string()
     }
 }
 

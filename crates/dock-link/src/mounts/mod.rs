@@ -70,7 +70,12 @@ mod tests {
     #[test]
     fn a_name_is_between_the_ends_of_a_path() {
         assert_eq!(between("/services/a/update", "/services/", "/update"), Some("a"));
-        for path in ["/services//update", "/services/update", "/services/a", "/tasks/a/update"] {
+        for path in [
+            "/services//update",
+            "/services/update",
+            "/services/a",
+            "/tasks/a/update",
+        ] {
             assert_eq!(between(path, "/services/", "/update"), None, "{path}");
         }
     }

@@ -419,7 +419,9 @@ impl Translation<'_> {
         if self.mounts > MOUNTS {
             return Err(RequestError::TooManyMounts);
         }
-        let elements = elements.into_iter().map(|json| Some(json).filter(|json| *json != "null"));
+        let elements = elements
+            .into_iter()
+            .map(|json| Some(json).filter(|json| *json != "null"));
         Ok(elements.enumerate().collect())
     }
 }
@@ -481,7 +483,11 @@ fn mount_instead<'a>(there: &str, target: &str, options: Option<&'a str>) -> Res
             return Err(option);
         }
     }
-    let mut mount = format!(r#"{{"Type":"bind","Source":{},"Target":{}"#, quote(there), quote(target));
+    let mut mount = format!(
+        r#"{{"Type":"bind","Source":{},"Target":{}"#,
+        quote(there),
+        quote(target)
+    );
     if access == Some("ro") {
         mount.push_str(r#","ReadOnly":true"#);
     }
@@ -523,7 +529,9 @@ fn mark(object: &mut RequestObject<'_>, label: &MountLabel) -> Result<(), Reques
 
 fn refuse_nul(path: &str, place: &str) -> Result<(), RequestError> {
     if path.contains('\0') {
-        return Err(RequestError::Nul { place: place.to_owned() });
+        return Err(RequestError::Nul {
+            place: place.to_owned(),
+        });
     }
     Ok(())
 }
@@ -815,7 +823,11 @@ mod tests {
             (json!("local"), options("ro,bind", "/a"), Some(device("/a", true))),
             (json!("local"), options("bind,ro,rw", "/a"), Some(device("/a", false))),
             (json!("local"), options("bind,rw,ro", "/a"), Some(device("/a", true))),
-            (json!("local"), json!({"o": "bind", "device": "/a", "type": 0}), Some(device("/a", false))),
+            (
+                json!("local"),
+                json!({"o": "bind", "device": "/a", "type": 0}),
+                Some(device("/a", false)),
+            ),
             (json!("Local"), options("bind", "/a"), None),
             (json!("nfs"), options("bind", "/a"), None),
             (json!("local"), options("addr=1.2.3.4,rw", ":/a"), None),
@@ -830,7 +842,11 @@ mod tests {
         ] {
             let expected: Vec<MountSource> = expected.into_iter().collect();
             let volume = json!({"Name": "v", "Driver": driver, "DriverOpts": options}).to_string();
-            assert_eq!(sources(MountRequest::Volume, volume.as_bytes()).unwrap(), expected, "{volume}");
+            assert_eq!(
+                sources(MountRequest::Volume, volume.as_bytes()).unwrap(),
+                expected,
+                "{volume}"
+            );
             let mount = json!({"Type": "volume", "Source": "v", "ReadOnly": true, "VolumeOptions": {
                 "DriverConfig": {"Name": driver, "Options": options},
             }});
@@ -894,8 +910,14 @@ mod tests {
             },
         });
         let map = BTreeMap::from(
-            [("/h/a/", "/w/a"), ("/h/a", "/w/a"), ("/h/b:c", "/w/b:c"), ("/h/v", "/w/v"), ("/h", "/no")]
-                .map(|(here, there)| (here.to_owned(), there.to_owned())),
+            [
+                ("/h/a/", "/w/a"),
+                ("/h/a", "/w/a"),
+                ("/h/b:c", "/w/b:c"),
+                ("/h/v", "/w/v"),
+                ("/h", "/no"),
+            ]
+            .map(|(here, there)| (here.to_owned(), there.to_owned())),
         );
         let translated = translate(MountRequest::Container, body.to_string().as_bytes(), &map).unwrap();
         assert_eq!(
@@ -998,11 +1020,23 @@ mod tests {
             )
         );
         for (kind, before, after) in [
-            (MountRequest::Container, r#"{"HostConfig":{"Binds":["/x:/x"]},"labels":{"#, "}}"),
-            (MountRequest::Container, r#"{"HostConfig":{"Mounts":[{"Type":"volume","VolumeOptions":{"Labels":{"#, "}}}]}}"),
+            (
+                MountRequest::Container,
+                r#"{"HostConfig":{"Binds":["/x:/x"]},"labels":{"#,
+                "}}",
+            ),
+            (
+                MountRequest::Container,
+                r#"{"HostConfig":{"Mounts":[{"Type":"volume","VolumeOptions":{"Labels":{"#,
+                "}}}]}}",
+            ),
             (MountRequest::Volume, r#"{"Driver":"nfs","Labels":{"#, "}}"),
             (MountRequest::Service, r#"{"Labels":{"#, "}}"),
-            (MountRequest::Service, r#"{"TaskTemplate":{"ContainerSpec":{"Labels":{"#, "}}}}"),
+            (
+                MountRequest::Service,
+                r#"{"TaskTemplate":{"ContainerSpec":{"Labels":{"#,
+                "}}}}",
+            ),
         ] {
             assert_eq!(
                 translated(kind, &format!("{before}{label}{other}{after}")),
@@ -1066,7 +1100,9 @@ mod tests {
             ("U", "U"),
         ] {
             assert_eq!(
-                host(json!({"Binds": ["/x:/x", format!("/h/a:/t:{options}")]})).unwrap_err().to_string(),
+                host(json!({"Binds": ["/x:/x", format!("/h/a:/t:{options}")]}))
+                    .unwrap_err()
+                    .to_string(),
                 format!(
                     "HostConfig.Binds[1] of the request can't be mounted on the dock: its place there is /w:1/a, and to \
                      mount a path with a colon, the option {option:?} can't be used"
@@ -1086,7 +1122,10 @@ mod tests {
             ("[]", "the request's body is JSON, but not an object"),
             ("null", "the request's body is JSON, but not an object"),
             (r#"{"HostConfig":[]}"#, "HostConfig of the request is not an object"),
-            (r#"{"HostConfig":{"Binds":"/a:/b"}}"#, "HostConfig.Binds of the request is not a list"),
+            (
+                r#"{"HostConfig":{"Binds":"/a:/b"}}"#,
+                "HostConfig.Binds of the request is not a list",
+            ),
             (
                 r#"{"HostConfig":{"Binds":["/a:/b",1]}}"#,
                 "HostConfig.Binds[1] of the request is not a valid string",
@@ -1095,7 +1134,10 @@ mod tests {
                 r#"{"HostConfig":{"Binds":["/a:/\ud800"]}}"#,
                 "HostConfig.Binds[0] of the request is not a valid string",
             ),
-            (r#"{"HostConfig":{"Mounts":{}}}"#, "HostConfig.Mounts of the request is not a list"),
+            (
+                r#"{"HostConfig":{"Mounts":{}}}"#,
+                "HostConfig.Mounts of the request is not a list",
+            ),
             (
                 r#"{"HostConfig":{"Mounts":["/a"]}}"#,
                 "HostConfig.Mounts[0] of the request is not an object",
