@@ -48,6 +48,7 @@ pub(crate) struct Rewrite {
 pub(crate) type BodyChange = Box<dyn FnOnce(&[u8]) -> Option<Vec<u8>> + Send>;
 
 /// A whole request that was not sent on.
+#[cfg_attr(not(test), allow(dead_code, reason = "no request is held yet"))]
 #[derive(Debug)]
 pub(crate) struct HeldRequest {
     pub(crate) method: String,
@@ -117,7 +118,8 @@ pub(super) mod scripted {
                     limit: LIMIT,
                     body: Box::new(|body| {
                         let text = std::str::from_utf8(body).ok()?;
-                        text.contains("old").then(|| text.replace("old", "brand new").into_bytes())
+                        text.contains("old")
+                            .then(|| text.replace("old", "brand new").into_bytes())
                     }),
                 }),
             }
