@@ -208,7 +208,7 @@ impl Scene {
             access: Access::Ssh(SshAccess::default()),
             workspace: None,
             forward,
-                mounts: MountPaths::default(),
+            mounts: MountPaths::default(),
         };
         let paths = AgentPaths::of(&entry, &env).unwrap();
         paths.prepare().unwrap();

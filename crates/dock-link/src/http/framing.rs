@@ -334,7 +334,12 @@ pub(super) fn edited(head: &[u8], length: Option<usize>) -> Vec<u8> {
             edited.extend_from_slice(format!("Content-Length: {length}\r\n").as_bytes());
             *is_said = true;
         }
-        let expects = is("expect") && value.get(1..).unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"100-continue");
+        let expects = is("expect")
+            && value
+                .get(1..)
+                .unwrap_or_default()
+                .trim_ascii()
+                .eq_ignore_ascii_case(b"100-continue");
         if !(expects || length.is_some() && (has_length || is("trailer"))) {
             edited.extend_from_slice(line);
         }
@@ -428,7 +433,10 @@ mod tests {
 
     #[test]
     fn chunks_are_put_together() {
-        assert_eq!(decoded(b"3;a=b\r\nabc\r\n00A\r\n0123456789\r\n0\r\nX: y\r\n\r\n"), b"abc0123456789");
+        assert_eq!(
+            decoded(b"3;a=b\r\nabc\r\n00A\r\n0123456789\r\n0\r\nX: y\r\n\r\n"),
+            b"abc0123456789"
+        );
         assert_eq!(decoded(b"0\r\n\r\n"), b"");
         assert_eq!(decoded(b"1;a\nb\r\nx\r\n0\r\n\r\n"), b"", "a bare line feed");
     }

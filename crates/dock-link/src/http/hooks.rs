@@ -2,7 +2,6 @@
 
 use hyper::StatusCode;
 
-
 /// Decides about the requests of one connection.
 pub(crate) trait EngineHooks: Send + Sync {
     /// What is to be done with a request, and with its response. `target` is the path with its query, as the client
@@ -51,6 +50,7 @@ pub(crate) struct Rewrite {
 pub(crate) type BodyChange = Box<dyn FnOnce(&[u8]) -> Option<Vec<u8>> + Send>;
 
 /// A whole request that was not sent on.
+#[cfg_attr(not(test), allow(dead_code, reason = "no request is held yet"))]
 #[derive(Debug)]
 pub(crate) struct HeldRequest {
     pub(crate) method: String,
@@ -123,7 +123,8 @@ pub(super) mod scripted {
                     limit: LIMIT,
                     body: Box::new(|body| {
                         let text = std::str::from_utf8(body).ok()?;
-                        text.contains("old").then(|| text.replace("old", "brand new").into_bytes())
+                        text.contains("old")
+                            .then(|| text.replace("old", "brand new").into_bytes())
                     }),
                 }),
             }

@@ -191,7 +191,11 @@ impl<H: EngineHooks> Relay<'_, H> {
         passed.unwrap_or(EngineEnd::Lost)
     }
 
-    async fn pass_answers(&self, from: &mut (impl AsyncRead + Unpin), to: &mut OwnedWriteHalf) -> io::Result<EngineEnd> {
+    async fn pass_answers(
+        &self,
+        from: &mut (impl AsyncRead + Unpin),
+        to: &mut OwnedWriteHalf,
+    ) -> io::Result<EngineEnd> {
         let mut responses = Responses::new(Arc::clone(&self.exchanges));
         let mut buffer = vec![0; BUFFER];
         let mut failure = None;
@@ -286,4 +290,364 @@ impl Ahead {
 async fn discard(from: &mut OwnedReadHalf) {
     let mut buffer = vec![0; BUFFER];
     while matches!(from.read(&mut buffer).await, Ok(1..)) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use hyper::StatusCode;
+    use tokio::sync::{Semaphore, watch};
+    use tokio::task::JoinHandle;
+
+    use super::super::hooks::scripted::ScriptedHooks;
+    use super::*;
+
+    const ID: &str = "8d1f6bd1b8f2c3a7f0f27c8ef1c64a4c7f3d7a1cdd8e9f2b5a6c7d8e9f0a1b2c";
+    const CREATE: &str = "POST /v1.45/containers/create HTTP/1.1\r\nHost: docker\r\nContent-Length: 2\r\n\r\n{}";
+    const PING: &str = "GET /_ping HTTP/1.1\r\n\r\n";
+    const PONG: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK";
+
+    /// A client and an engine with the relay between them.
+    struct Scene {
+        client: UnixStream,
+        engine: UnixStream,
+        hooks: Arc<ScriptedHooks>,
+        over: watch::Sender<Option<crate::transport::TransportError>>,
+        relay: JoinHandle<()>,
+    }
+
+    impl Scene {
+        fn new(verdict: fn(&HeldRequest) -> Verdict, decisions: usize) -> Self {
+            let (client, here) = UnixStream::pair().unwrap();
+            let (far, engine) = UnixStream::pair().unwrap();
+            let mut hooks = ScriptedHooks::new(verdict);
+            hooks.decisions = Semaphore::new(decisions);
+            let hooks = Arc::new(hooks);
+            let own = Arc::clone(&hooks);
+            let (over, watching) = watch::channel(None);
+            let relay = tokio::spawn(async move { super::engine(here, Box::new(far), watching, &*own).await });
+            Self {
+                client,
+                engine,
+                hooks,
+                over,
+                relay,
+            }
+        }
+
+        /// Waits until a decision was begun.
+        async fn is_held(&self) {
+            while self.hooks.begun.load(Ordering::SeqCst) == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Expects these bytes and no more so far.
+    async fn expect(stream: &mut UnixStream, text: &str) {
+        let mut received = vec![0; text.len()];
+        stream.read_exact(&mut received).await.unwrap();
+        assert_eq!(String::from_utf8_lossy(&received), text);
+        assert_eq!(stream.try_read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    async fn rest(stream: &mut UnixStream) -> String {
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        rest
+    }
+
+    fn changed(_: &HeldRequest) -> Verdict {
+        Verdict::Body(b"{\"HostConfig\": {\"Binds\": [\"/dock/a:/a\"]}}".to_vec())
+    }
+
+    fn refused(_: &HeldRequest) -> Verdict {
+        Verdict::Answer {
+            status: StatusCode::NOT_FOUND,
+            message: "no \"copy\"".to_owned(),
+        }
+    }
+
+    const REFUSED: &str = "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n{\"message\":\"no \\\"copy\\\"\"}\n";
+
+    #[tokio::test]
+    async fn a_creation_that_was_changed_is_noted_before_its_client_hears_of_it() {
+        let mut scene = Scene::new(changed, 1);
+        scene.client.write_all(CREATE.as_bytes()).await.unwrap();
+        let body = "{\"HostConfig\": {\"Binds\": [\"/dock/a:/a\"]}}";
+        let expected = format!(
+            "POST /v1.45/containers/create HTTP/1.1\r\nHost: docker\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        expect(&mut scene.engine, &expected).await;
+        let answer = format!("HTTP/1.1 201 Created\r\nContent-Length: 73\r\n\r\n{{\"Id\":\"{ID}\"}}");
+        assert_eq!(lock(&scene.hooks.created).len(), 0);
+        scene.engine.write_all(answer.as_bytes()).await.unwrap();
+        scene.client.readable().await.unwrap();
+        let noted = lock(&scene.hooks.created).clone();
+        assert_eq!(noted.len(), 1);
+        assert_eq!(noted[0].id.as_deref(), Some(ID));
+        assert_eq!(noted[0].sources, ["/dock/a"]);
+        expect(&mut scene.client, &answer).await;
+    }
+
+    #[tokio::test]
+    async fn answers_to_earlier_requests_pass_while_a_request_is_held_and_ours_follows() {
+        let mut scene = Scene::new(refused, 0);
+        scene
+            .client
+            .write_all(format!("{PING}{PING}{CREATE}{PING}").as_bytes())
+            .await
+            .unwrap();
+        expect(&mut scene.engine, &PING.repeat(2)).await;
+        scene.is_held().await;
+        scene.engine.write_all(PONG.as_bytes()).await.unwrap();
+        expect(&mut scene.client, PONG).await;
+        scene.hooks.decisions.add_permits(1);
+        expect(&mut scene.engine, PING).await;
+        assert_eq!(
+            scene.client.try_read(&mut [0]).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        scene.engine.write_all(PONG.as_bytes()).await.unwrap();
+        expect(&mut scene.client, &format!("{PONG}{REFUSED}")).await;
+        scene.engine.write_all(PONG.as_bytes()).await.unwrap();
+        expect(&mut scene.client, PONG).await;
+    }
+
+    #[tokio::test]
+    async fn our_answer_needs_nothing_of_the_engine() {
+        let mut scene = Scene::new(refused, 2);
+        for _ in 0..2 {
+            scene.client.write_all(CREATE.as_bytes()).await.unwrap();
+            expect(&mut scene.client, REFUSED).await;
+        }
+        scene.client.shutdown().await.unwrap();
+        assert_eq!(rest(&mut scene.engine).await, "");
+        drop(scene.engine);
+        scene.relay.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_goes_away_while_its_request_is_held_is_forgotten() {
+        for pipelined in ["", PING, CREATE] {
+            let mut scene = Scene::new(changed, 0);
+            scene
+                .client
+                .write_all(format!("{CREATE}{pipelined}").as_bytes())
+                .await
+                .unwrap();
+            scene.is_held().await;
+            drop(scene.client);
+            scene.relay.await.unwrap();
+            assert_eq!(scene.hooks.decided.load(Ordering::SeqCst), 0);
+            assert_eq!(Arc::strong_count(&scene.hooks), 1);
+            assert_eq!(rest(&mut scene.engine).await, "");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_only_sends_no_more_has_its_request_held_to_the_end() {
+        let mut scene = Scene::new(|_| Verdict::AsItWas, 0);
+        scene
+            .client
+            .write_all(format!("{CREATE}{PING}").as_bytes())
+            .await
+            .unwrap();
+        scene.client.shutdown().await.unwrap();
+        scene.is_held().await;
+        scene.hooks.decisions.add_permits(1);
+        assert_eq!(rest(&mut scene.engine).await, format!("{CREATE}{PING}"));
+        scene.engine.write_all(PONG.repeat(2).as_bytes()).await.unwrap();
+        drop(scene.engine);
+        assert_eq!(rest(&mut scene.client).await, PONG.repeat(2));
+        scene.relay.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_over_ends_what_is_held() {
+        let mut scene = Scene::new(changed, 0);
+        scene.client.write_all(CREATE.as_bytes()).await.unwrap();
+        scene.is_held().await;
+        scene.over.send_replace(Some(crate::transport::TransportError {
+            message: "cut".to_owned(),
+            hint: None,
+            kind: crate::transport::TransportErrorKind::Unreachable,
+        }));
+        scene.relay.await.unwrap();
+        assert_eq!(rest(&mut scene.client).await, "");
+        assert_eq!(rest(&mut scene.engine).await, "");
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_goes_away_while_a_request_is_held_is_said() {
+        let mut scene = Scene::new(changed, 0);
+        scene.client.write_all(CREATE.as_bytes()).await.unwrap();
+        scene.is_held().await;
+        drop(scene.engine);
+        let answer = rest(&mut scene.client).await;
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+        assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+        drop(scene.client);
+        scene.relay.await.unwrap();
+        assert_eq!(scene.hooks.decided.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn a_malformed_request_is_refused_and_the_connection_closed() {
+        let mut scene = Scene::new(changed, 1);
+        let head = "POST /containers/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n";
+        scene.client.write_all(head.as_bytes()).await.unwrap();
+        let answer = rest(&mut scene.client).await;
+        assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+        // It may go on sending for a while: that it can is what lets it read the answer.
+        scene.client.write_all(&[0; 1000]).await.unwrap();
+        drop(scene.client);
+        scene.relay.await.unwrap();
+        assert_eq!(rest(&mut scene.engine).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_raw_connection_after_101_ends_in_halves() {
+        let mut scene = Scene::new(changed, 1);
+        let attach = "POST /containers/x/attach HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+        scene.client.write_all(attach.as_bytes()).await.unwrap();
+        expect(&mut scene.engine, attach).await;
+        let upgraded = "HTTP/1.1 101 UPGRADED\r\n\r\n";
+        scene.engine.write_all(upgraded.as_bytes()).await.unwrap();
+        expect(&mut scene.client, upgraded).await;
+        scene.client.write_all(CREATE.as_bytes()).await.unwrap();
+        expect(&mut scene.engine, CREATE).await;
+        scene.engine.write_all(b"$ ").await.unwrap();
+        expect(&mut scene.client, "$ ").await;
+        scene.client.write_all(b"exit").await.unwrap();
+        scene.client.shutdown().await.unwrap();
+        assert_eq!(rest(&mut scene.engine).await, "exit");
+        scene.engine.write_all(b"the last words").await.unwrap();
+        drop(scene.engine);
+        assert_eq!(rest(&mut scene.client).await, "the last words");
+        scene.relay.await.unwrap();
+        assert_eq!(scene.hooks.begun.load(Ordering::SeqCst), 0);
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_sends_no_more_may_still_receive() {
+        let mut scene = Scene::new(changed, 1);
+        scene.client.write_all(PING.as_bytes()).await.unwrap();
+        expect(&mut scene.engine, PING).await;
+        scene.engine.write_all(PONG.as_bytes()).await.unwrap();
+        scene.engine.shutdown().await.unwrap();
+        assert_eq!(rest(&mut scene.client).await, PONG);
+        scene.client.write_all(CREATE.as_bytes()).await.unwrap();
+        drop(scene.client);
+        assert_eq!(rest(&mut scene.engine).await, CREATE);
+        scene.relay.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_client_sends_before_its_first_line_is_whole_is_not_lost_in_raw_bytes() {
+        let mut scene = Scene::new(changed, 1);
+        scene.client.write_all(b"GET /").await.unwrap();
+        // An answer that nobody asked for: from here on, nothing is followed.
+        scene.engine.write_all(PONG.as_bytes()).await.unwrap();
+        expect(&mut scene.client, PONG).await;
+        expect(&mut scene.engine, "GET /").await;
+    }
+
+    /// Writes until the other end of the relay takes no more, and gives how many bytes that were.
+    async fn fill(stream: &UnixStream, bytes: &[u8]) -> usize {
+        let (mut written, mut refusals) = (0, 0);
+        while refusals < 1000 {
+            match stream.try_write(bytes) {
+                Ok(count) => (written, refusals) = (written + count, 0),
+                Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => refusals += 1,
+                Err(cause) => panic!("{cause}"),
+            }
+            tokio::task::yield_now().await;
+        }
+        written
+    }
+
+    #[tokio::test]
+    async fn a_large_body_passes_and_nothing_of_it_is_kept() {
+        const SIZE: usize = 64 * 1024 * 1024;
+        let scene = Scene::new(changed, 1);
+        let Scene {
+            mut client,
+            mut engine,
+            relay,
+            ..
+        } = scene;
+        let head = format!("POST /images/load HTTP/1.1\r\nContent-Length: {SIZE}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        expect(&mut engine, &head).await;
+        // Nobody reads: what is taken is what sockets and two buffers hold.
+        let piece = vec![b'x'; 64 * 1024];
+        let taken = fill(&client, &piece).await;
+        assert!(taken < 2 * 1024 * 1024, "{taken}");
+        let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let sending = async {
+            for _ in 0..(SIZE - taken) / piece.len() {
+                client.write_all(&piece).await.unwrap();
+            }
+            client.write_all(&piece[..(SIZE - taken) % piece.len()]).await.unwrap();
+            client.write_all(PING.as_bytes()).await.unwrap();
+            let mut received = 0;
+            let mut buffer = vec![0; 64 * 1024];
+            loop {
+                match client.read(&mut buffer).await.unwrap() {
+                    0 => break received,
+                    read => received += read,
+                }
+            }
+        };
+        let answering = async {
+            let mut count = 0;
+            let mut buffer = vec![0; 64 * 1024];
+            while count < SIZE + PING.len() {
+                count += engine.read(&mut buffer).await.unwrap();
+            }
+            assert_eq!(count, SIZE + PING.len());
+            engine.write_all(answer.as_bytes()).await.unwrap();
+            for _ in 0..SIZE / piece.len() {
+                engine.write_all(b"10000\r\n").await.unwrap();
+                engine.write_all(&piece).await.unwrap();
+                engine.write_all(b"\r\n").await.unwrap();
+            }
+            engine.write_all(format!("0\r\n\r\n{PONG}").as_bytes()).await.unwrap();
+            drop(engine);
+        };
+        let (received, ()) = tokio::join!(sending, answering);
+        assert_eq!(received, answer.len() + (SIZE / 65536) * (65536 + 9) + 5 + PONG.len());
+        drop(client);
+        relay.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_holds_the_engine_up() {
+        let mut scene = Scene::new(changed, 1);
+        scene.client.write_all(PING.as_bytes()).await.unwrap();
+        expect(&mut scene.engine, PING).await;
+        scene
+            .engine
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")
+            .await
+            .unwrap();
+        let taken = fill(&scene.engine, &[0; 65536]).await;
+        assert!(taken < 2 * 1024 * 1024, "{taken}");
+    }
+
+    #[tokio::test]
+    async fn what_a_client_sends_while_it_is_held_is_bounded() {
+        let mut scene = Scene::new(changed, 0);
+        scene.client.write_all(CREATE.as_bytes()).await.unwrap();
+        scene.is_held().await;
+        let taken = fill(&scene.client, PING.repeat(1000).as_bytes()).await;
+        assert!(taken < 2 * 1024 * 1024, "{taken}");
+        assert_eq!(
+            scene.engine.try_read(&mut [0]).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+    }
 }

@@ -209,7 +209,9 @@ fn bind(json: &str, label: &MountLabel) -> Option<String> {
 
 /// The field `Mounts` of `HostConfig` or `ContainerSpec`: as they were asked for.
 fn mounts(object: &mut JsonObject<'_>, label: &MountLabel, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<()> {
-    change(object, "Mounts", &|json| each(json, &|json| mount(json, label, is_ours)))
+    change(object, "Mounts", &|json| {
+        each(json, &|json| mount(json, label, is_ours))
+    })
 }
 
 fn mount(json: &str, label: &MountLabel, is_ours: &dyn Fn(&str, &str) -> bool) -> Option<String> {

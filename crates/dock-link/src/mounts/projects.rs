@@ -214,7 +214,10 @@ impl MountedProjects {
             let Some(roots) = container.labels.get(LABEL).map(|label| self.roots(label)) else {
                 continue;
             };
-            let name = container.names.first().map(|name| name.trim_start_matches('/').to_owned());
+            let name = container
+                .names
+                .first()
+                .map(|name| name.trim_start_matches('/').to_owned());
             self.started(container.id, name.unwrap_or_default(), roots);
         }
         let ended: Vec<String> = {
@@ -259,7 +262,14 @@ impl MountedProjects {
         for root in &roots {
             self.watch(root);
         }
-        self.note(id, MountingContainer { name, roots, runs: true });
+        self.note(
+            id,
+            MountingContainer {
+                name,
+                roots,
+                runs: true,
+            },
+        );
     }
 
     fn ended(self: &Arc<Self>, id: &str) {
@@ -328,12 +338,11 @@ impl MountedProjects {
             log.line(line);
             notices.tell_all(line);
         };
-        let (process, running) =
-            SyncProcess::start(root, &self.paths.moniker, said).map_err(|cause| SyncFailure {
-                message: format!("{} can't be synced: {cause}", root.display()),
-                hint: (cause.kind() == io::ErrorKind::NotFound)
-                    .then(|| "install sync-up beside dock-agent: cargo xtask install".to_owned()),
-            })?;
+        let (process, running) = SyncProcess::start(root, &self.paths.moniker, said).map_err(|cause| SyncFailure {
+            message: format!("{} can't be synced: {cause}", root.display()),
+            hint: (cause.kind() == io::ErrorKind::NotFound)
+                .then(|| "install sync-up beside dock-agent: cargo xtask install".to_owned()),
+        })?;
         let project = MountedProject {
             process: process.clone(),
             running,

@@ -80,7 +80,9 @@ impl HostPaths {
                     root,
                     inside: inside.to_owned(),
                 },
-                None => Location::Refused(format!("{source}: its name is no UTF-8, and can't be mounted on a dock")),
+                None => Location::Refused(format!(
+                    "{source}: its name is no UTF-8, and can't be mounted on a dock"
+                )),
             };
         }
         let home = fs::canonicalize(&self.home).unwrap_or_else(|_| self.home.clone());
@@ -192,7 +194,9 @@ fn unsent_root(real: &Path, home: &Path) -> Option<PathBuf> {
         let docker = folder.join("docker");
         let has_type = || {
             let entries = fs::read_dir(&docker).into_iter().flatten().flatten();
-            entries.take(1000).any(|entry| entry.path().join("Dockerfile").is_file())
+            entries
+                .take(1000)
+                .any(|entry| entry.path().join("Dockerfile").is_file())
         };
         folder.join(".git").exists() || docker.join("dockerutils.cfg").is_file() || has_type()
     };
@@ -221,7 +225,14 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let root = fs::canonicalize(folder.path()).unwrap();
             let home = root.join("home/ann");
-            for path in ["app/src", "app/inner/.git", "other/docker/dev", "other/data", "pictures", "repo/.git"] {
+            for path in [
+                "app/src",
+                "app/inner/.git",
+                "other/docker/dev",
+                "other/data",
+                "pictures",
+                "repo/.git",
+            ] {
                 fs::create_dir_all(home.join(path)).unwrap();
             }
             fs::write(home.join("other/docker/dev/Dockerfile"), "FROM scratch").unwrap();
@@ -240,7 +251,10 @@ mod tests {
         fn sent(&self, root: &Path, workspace: &str) {
             let stem = sync_memory::stem(&self.paths.state, root, "far away");
             fs::create_dir_all(stem.parent().unwrap()).unwrap();
-            let line = format!("{{\"dockerutils_sync\":{},\"workspace\":{workspace:?}}}\n", sync_memory::VERSION);
+            let line = format!(
+                "{{\"dockerutils_sync\":{},\"workspace\":{workspace:?}}}\n",
+                sync_memory::VERSION
+            );
             fs::write(stem.with_extension(sync_memory::MANIFEST), line).unwrap();
         }
 
@@ -298,7 +312,11 @@ mod tests {
         let machine = Machine::new();
         let home = PathBuf::from(machine.path("home/ann"));
         symlink(home.join("pictures"), home.join("app/p")).unwrap();
-        for path in ["home/ann/app/p", "home/ann/app/../pictures", "home/ann/app/no/../../pictures"] {
+        for path in [
+            "home/ann/app/p",
+            "home/ann/app/../pictures",
+            "home/ann/app/no/../../pictures",
+        ] {
             assert!(refusal(machine.locate(path)).contains("is in no project"), "{path}");
         }
     }
@@ -324,14 +342,23 @@ mod tests {
     #[test]
     fn what_every_machine_has_for_itself_is_the_docks_and_the_rest_is_asked_for() {
         let machine = Machine::new();
-        for path in ["/var/run/docker.sock", "/dev", "/dev/shm", "/proc", "/sys/fs/cgroup", "/etc/localtime"] {
+        for path in [
+            "/var/run/docker.sock",
+            "/dev",
+            "/dev/shm",
+            "/proc",
+            "/sys/fs/cgroup",
+            "/etc/localtime",
+        ] {
             assert_eq!(machine.paths.locate(path), Location::Dock, "{path}");
         }
         assert_eq!(machine.locate("run/far.sock"), Location::Engine);
         assert_eq!(machine.locate("opt/tool"), Location::Unknown { is_here: true });
         assert_eq!(machine.locate("opt/none"), Location::Unknown { is_here: false });
         assert_eq!(machine.paths.locate("/devices"), Location::Unknown { is_here: false });
-        let around = machine.paths.locate(&format!("/dev/..{}", machine.path("home/ann/other")));
+        let around = machine
+            .paths
+            .locate(&format!("/dev/..{}", machine.path("home/ann/other")));
         assert!(refusal(around).contains("sync-up"));
     }
 

@@ -239,7 +239,11 @@ echo 'the last words' >&2
 
     #[tokio::test]
     async fn a_process_that_ends_or_talks_nonsense_fails_what_was_asked() {
-        for text in ["exit 1", "read -r one; exit 0", "read -r one; echo hello; cat >/dev/null"] {
+        for text in [
+            "exit 1",
+            "read -r one; exit 0",
+            "read -r one; echo hello; cat >/dev/null",
+        ] {
             let (folder, program) = script(text);
             let (process, running, _) = start(&program, folder.path());
             let failure = process.ask(Task::Bring).await.unwrap_err();

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dock_client::docks::{Access, Dock, MountPaths};
 use dock_client::agent::target::{Exec, RemoteCommand, Target};
+use dock_client::docks::{Access, Dock, MountPaths};
 use dock_client::mount_sync::{Missing, MissingSource};
 use dock_client::mutex::lock;
 use dock_client::shell::quote;
@@ -236,11 +236,7 @@ impl<C: Connector> ClientConnection<C> {
             patience: LIMIT_THERE,
             answers: false,
         };
-        let (mut connection, _over) = self
-            .link
-            .open(options, &target)
-            .await
-            .map_err(std::io::Error::other)?;
+        let (mut connection, _over) = self.link.open(options, &target).await.map_err(std::io::Error::other)?;
         let _ = connection.stream.shutdown().await;
         let mut text = Vec::new();
         let most = GREETING + WORD * sources.len() as u64;
@@ -265,7 +261,9 @@ impl<C: Connector> ClientConnection<C> {
                  or don't mount it",
                 quote(&missing.path)
             ),
-            Missing::Special => format!("{source} is a socket, a pipe or a device, which does not travel to dock {moniker:?}"),
+            Missing::Special => {
+                format!("{source} is a socket, a pipe or a device, which does not travel to dock {moniker:?}")
+            }
             Missing::Unsent => format!(
                 "{source} could not be sent to dock {moniker:?}; to see why: sync-up --dock {}",
                 quote(moniker)
@@ -353,7 +351,9 @@ fn name_of(target: &str) -> Option<String> {
 fn says_literal(client: i32) -> bool {
     let environment = std::fs::read(format!("/proc/{client}/environ")).unwrap_or_default();
     let wanted = format!("{}={}", LITERAL.0, LITERAL.1);
-    environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+    environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == wanted.as_bytes())
 }
 
 /// Elsewhere the environment of another process can't be read: `register-dock --mounts literal` says it for a dock.
