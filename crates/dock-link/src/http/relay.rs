@@ -387,8 +387,7 @@ mod tests {
         scene.client.readable().await.unwrap();
         let noted = lock(&scene.hooks.created).clone();
         assert_eq!(noted.len(), 1);
-        assert_eq!(noted[0].id.as_deref(), Some(ID));
-        assert_eq!(noted[0].sources, ["/dock/a"]);
+        assert_eq!(noted[0], ID);
         expect(&mut scene.client, &answer).await;
     }
 
