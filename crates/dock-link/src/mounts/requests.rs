@@ -16,8 +16,8 @@
 //! parsers (`volume/mounts/linux_parser.go`, `volume/local/local_unix.go`, `daemon/cluster/convert/container.go` in
 //! <https://github.com/moby/moby>). What engines do differently:
 //!
-//! - To old engines, the fields of `HostConfig` may be said in the body itself if there is no `HostConfig`. Newer ones
-//!   ignore them there; here they are read.
+//! - 20.10 takes the fields of `HostConfig` from the body itself if there is no `HostConfig`. Newer engines ignore them
+//!   there; here they are read.
 //! - `CreateMountpoint` is of API 1.42 (engine 23): older engines, and newer ones asked by an older API, ignore it. For
 //!   services, engines before 24 ignore it, too.
 //! - In services, a mount's type is compared without regard to case, and one without a type is a bind.
@@ -101,7 +101,7 @@ pub enum MountForm {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum RequestError {
     /// The body is longer than [`BODY`].
-    #[error("the request has more than 4 MiB: its mounts can't be looked up on the dock")]
+    #[error("the request is larger than 4 MiB, the most that the dock's agent reads to find its mounts")]
     TooLarge,
     /// The body is not JSON.
     #[error("the request's body is not valid JSON: {0}")]
@@ -113,7 +113,7 @@ pub enum RequestError {
     #[error("the request has more than 1,000 mounts")]
     TooManyMounts,
     /// Something has not the type that the engine's API gives it.
-    #[error("{place} of the request is not {expected}")]
+    #[error("{place} in the request is not {expected}")]
     WrongType {
         /// Where in the request: `HostConfig.Binds[0]`.
         place: String,
@@ -121,13 +121,13 @@ pub enum RequestError {
         expected: &'static str,
     },
     /// A name is there twice, perhaps in another case.
-    #[error("{place} is in the request twice: in small or in capital letters, it is the same name")]
+    #[error("{place} is in the request twice (small and capital letters make no difference)")]
     SaidTwice {
         /// Where in the request.
         place: String,
     },
     /// A path has a NUL.
-    #[error("{place} of the request has a NUL character, which no path can have")]
+    #[error("{place} in the request has a NUL character, which no path can have")]
     Nul {
         /// Where in the request.
         place: String,
@@ -137,7 +137,7 @@ pub enum RequestError {
     LongPaths,
     /// A bind can't be said in another form.
     #[error(
-        "{place} of the request can't be mounted on the dock: its place there is {there}, and to mount a path with a \
+        "{place} in the request can't be mounted on the dock: its place there is {there}, and to mount a path with a \
          colon, the option {option:?} can't be used"
     )]
     Colon {
@@ -230,7 +230,7 @@ impl Translation<'_> {
                 self.host_config(&mut host)?;
                 root.replace("HostConfig", &host)?;
             }
-            // As old engines read it.
+            // As 20.10 reads it.
             None => self.host_config(root)?,
         }
         mark(root, &self.label)
@@ -957,7 +957,7 @@ mod tests {
     }
 
     #[test]
-    fn old_engines_read_binds_in_the_body_itself() {
+    fn binds_may_be_in_the_body_itself() {
         let body = |host: &str| format!(r#"{{"Binds":["/h/a:/a"],"HostConfig":{host}}}"#);
         assert_eq!(paths(MountRequest::Container, r#"{"Binds":["/h/a:/a"]}"#), ["/h/a"]);
         assert_eq!(paths(MountRequest::Container, &body("null")), ["/h/a"]);
@@ -1104,7 +1104,7 @@ mod tests {
                     .unwrap_err()
                     .to_string(),
                 format!(
-                    "HostConfig.Binds[1] of the request can't be mounted on the dock: its place there is /w:1/a, and to \
+                    "HostConfig.Binds[1] in the request can't be mounted on the dock: its place there is /w:1/a, and to \
                      mount a path with a colon, the option {option:?} can't be used"
                 )
             );
@@ -1121,75 +1121,75 @@ mod tests {
         for (body, expected) in [
             ("[]", "the request's body is JSON, but not an object"),
             ("null", "the request's body is JSON, but not an object"),
-            (r#"{"HostConfig":[]}"#, "HostConfig of the request is not an object"),
+            (r#"{"HostConfig":[]}"#, "HostConfig in the request is not an object"),
             (
                 r#"{"HostConfig":{"Binds":"/a:/b"}}"#,
-                "HostConfig.Binds of the request is not a list",
+                "HostConfig.Binds in the request is not a list",
             ),
             (
                 r#"{"HostConfig":{"Binds":["/a:/b",1]}}"#,
-                "HostConfig.Binds[1] of the request is not a valid string",
+                "HostConfig.Binds[1] in the request is not a valid string",
             ),
             (
                 r#"{"HostConfig":{"Binds":["/a:/\ud800"]}}"#,
-                "HostConfig.Binds[0] of the request is not a valid string",
+                "HostConfig.Binds[0] in the request is not a valid string",
             ),
             (
                 r#"{"HostConfig":{"Mounts":{}}}"#,
-                "HostConfig.Mounts of the request is not a list",
+                "HostConfig.Mounts in the request is not a list",
             ),
             (
                 r#"{"HostConfig":{"Mounts":["/a"]}}"#,
-                "HostConfig.Mounts[0] of the request is not an object",
+                "HostConfig.Mounts[0] in the request is not an object",
             ),
             (
                 r#"{"HostConfig":{"Mounts":[{"Type":1}]}}"#,
-                "HostConfig.Mounts[0].Type of the request is not a valid string",
+                "HostConfig.Mounts[0].Type in the request is not a valid string",
             ),
             (
                 r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":["/a"]}]}}"#,
-                "HostConfig.Mounts[0].Source of the request is not a valid string",
+                "HostConfig.Mounts[0].Source in the request is not a valid string",
             ),
             (
                 r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","ReadOnly":"true"}]}}"#,
-                "HostConfig.Mounts[0].ReadOnly of the request is not true or false",
+                "HostConfig.Mounts[0].ReadOnly in the request is not true or false",
             ),
             (
                 r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","BindOptions":true}]}}"#,
-                "HostConfig.Mounts[0].BindOptions of the request is not an object",
+                "HostConfig.Mounts[0].BindOptions in the request is not an object",
             ),
             (
                 r#"{"HostConfig":{"Mounts":[{"Type":"volume","VolumeOptions":{"DriverConfig":{"Options":[]}}}]}}"#,
-                "HostConfig.Mounts[0].VolumeOptions.DriverConfig.Options of the request is not an object",
+                "HostConfig.Mounts[0].VolumeOptions.DriverConfig.Options in the request is not an object",
             ),
-            (r#"{"Labels":["a=b"]}"#, "Labels of the request is not an object"),
+            (r#"{"Labels":["a=b"]}"#, "Labels in the request is not an object"),
             (
                 r#"{"HostConfig":{"Binds":["/a\u0000:/b"]}}"#,
-                "HostConfig.Binds[0] of the request has a NUL character, which no path can have",
+                "HostConfig.Binds[0] in the request has a NUL character, which no path can have",
             ),
             (
                 r#"{"HostConfig":{"Binds":["/a:/b\u0000"]}}"#,
-                "HostConfig.Binds[0] of the request has a NUL character, which no path can have",
+                "HostConfig.Binds[0] in the request has a NUL character, which no path can have",
             ),
             (
                 r#"{"HostConfig":{"Mounts":[{},{"Type":"bind","Source":"/\u0000"}]}}"#,
-                "HostConfig.Mounts[1].Source of the request has a NUL character, which no path can have",
+                "HostConfig.Mounts[1].Source in the request has a NUL character, which no path can have",
             ),
             (
                 r#"{"HostConfig":{},"hostconfig":{}}"#,
-                "HostConfig is in the request twice: in small or in capital letters, it is the same name",
+                "HostConfig is in the request twice (small and capital letters make no difference)",
             ),
             (
                 r#"{"HostConfig":{"Binds":[],"bind\u017f":null}}"#,
-                "HostConfig.Binds is in the request twice: in small or in capital letters, it is the same name",
+                "HostConfig.Binds is in the request twice (small and capital letters make no difference)",
             ),
             (
                 r#"{"HostConfig":{"Mounts":[{"Type":"bind","Source":"/a","SOURCE":"/b"}]}}"#,
-                "HostConfig.Mounts[0].Source is in the request twice: in small or in capital letters, it is the same name",
+                "HostConfig.Mounts[0].Source is in the request twice (small and capital letters make no difference)",
             ),
             (
                 r#"{"Labels":{"io.dockerutils.mounts":"a","io.dockerutils.mounts":"b"}}"#,
-                "Labels.io.dockerutils.mounts is in the request twice: in small or in capital letters, it is the same name",
+                "Labels.io.dockerutils.mounts is in the request twice (small and capital letters make no difference)",
             ),
         ] {
             assert_eq!(error(MountRequest::Container, body), expected, "{body}");
@@ -1198,17 +1198,17 @@ mod tests {
             (
                 MountRequest::Volume,
                 r#"{"DriverOpts":{"o":"bind","device":1}}"#,
-                "DriverOpts.device of the request is not a valid string",
+                "DriverOpts.device in the request is not a valid string",
             ),
             (
                 MountRequest::Volume,
                 r#"{"DriverOpts":{"o":"bind","device":"/\u0000"}}"#,
-                "DriverOpts.device of the request has a NUL character, which no path can have",
+                "DriverOpts.device in the request has a NUL character, which no path can have",
             ),
             (
                 MountRequest::Service,
                 r#"{"TaskTemplate":{"ContainerSpec":{"Mounts":[1]}}}"#,
-                "TaskTemplate.ContainerSpec.Mounts[0] of the request is not an object",
+                "TaskTemplate.ContainerSpec.Mounts[0] in the request is not an object",
             ),
         ] {
             assert_eq!(error(kind, body), expected, "{body}");
@@ -1244,7 +1244,7 @@ mod tests {
         assert_eq!(paths(MountRequest::Container, &filled(BODY)), [""; 0]);
         assert_eq!(
             error(MountRequest::Container, &filled(BODY + 1)),
-            "the request has more than 4 MiB: its mounts can't be looked up on the dock"
+            "the request is larger than 4 MiB, the most that the dock's agent reads to find its mounts"
         );
 
         let body = |binds: usize, mounts: usize| {
