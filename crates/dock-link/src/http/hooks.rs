@@ -91,9 +91,10 @@ pub(super) mod scripted {
         pub(crate) verdict: fn(&HeldRequest) -> Verdict,
         /// Each decision takes one of these.
         pub(crate) decisions: Semaphore,
-        /// How many decisions were begun, and how many of them came to their end.
+        /// How many decisions were begun, how many of them came to their end, and how many were dropped or did.
         pub(crate) begun: AtomicUsize,
         pub(crate) decided: AtomicUsize,
+        pub(crate) over: AtomicUsize,
         pub(crate) created: Mutex<Vec<Creation>>,
     }
 
@@ -104,8 +105,17 @@ pub(super) mod scripted {
                 decisions: Semaphore::new(1000),
                 begun: AtomicUsize::new(0),
                 decided: AtomicUsize::new(0),
+                over: AtomicUsize::new(0),
                 created: Mutex::default(),
             }
+        }
+    }
+
+    struct Counting<'a>(&'a AtomicUsize);
+
+    impl Drop for Counting<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -126,6 +136,7 @@ pub(super) mod scripted {
         }
 
         async fn held(&self, request: &HeldRequest) -> Verdict {
+            let _over = Counting(&self.over);
             self.begun.fetch_add(1, Ordering::SeqCst);
             self.decisions.acquire().await.unwrap().forget();
             self.decided.fetch_add(1, Ordering::SeqCst);

@@ -244,6 +244,13 @@ fn what_is_no_http_passes_as_it_comes() {
         conversation.says(CREATE.as_bytes()).hears(b"what");
         assert_eq!(conversation.received(), (CREATE.to_owned(), "what".to_owned()));
     }
+    // After a request that came in pieces.
+    let mut conversation = Conversation::passing();
+    conversation
+        .says(&PING.as_bytes()[..PING.len() - 2])
+        .says(b"\r\n")
+        .says(b"echo\n");
+    assert_eq!(conversation.received().0, format!("{PING}echo\n"));
     // The beginning of a request that never becomes one.
     let mut conversation = Conversation::passing();
     conversation.says(PING.as_bytes()).says(b"GE");
@@ -583,6 +590,16 @@ fn an_engine_that_talks_nonsense_has_the_connection_for_itself() {
                 // The other direction, too.
                 conversation.says(CREATE.as_bytes());
                 assert_eq!(conversation.received().0, CREATE);
+                // An answer of ours that is due has no place any more.
+                if nonsense != PONG {
+                    let mut conversation = Conversation::new(no);
+                    conversation.says(request.as_bytes()).says(CREATE.as_bytes());
+                    for part in all.as_bytes().chunks(piece) {
+                        conversation.hears(part);
+                    }
+                    assert!(conversation.closed.1, "{nonsense:.80}");
+                    assert!(all.as_bytes().starts_with(&conversation.client));
+                }
                 // If a request is held, nobody knows where its answer would belong.
                 let mut conversation = Conversation::passing();
                 conversation
