@@ -111,9 +111,9 @@ pub(super) mod scripted {
         }
     }
 
-    struct Counting<'a>(&'a AtomicUsize);
+    struct CountsWhenDropped<'a>(&'a AtomicUsize);
 
-    impl Drop for Counting<'_> {
+    impl Drop for CountsWhenDropped<'_> {
         fn drop(&mut self) {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
@@ -136,7 +136,7 @@ pub(super) mod scripted {
         }
 
         async fn held(&self, request: &HeldRequest) -> Verdict {
-            let _over = Counting(&self.over);
+            let _over = CountsWhenDropped(&self.over);
             self.begun.fetch_add(1, Ordering::SeqCst);
             self.decisions.acquire().await.unwrap().forget();
             self.decided.fetch_add(1, Ordering::SeqCst);
