@@ -92,9 +92,10 @@ pub(super) mod scripted {
         pub(crate) verdict: fn(&HeldRequest) -> Verdict,
         /// Each decision takes one of these.
         pub(crate) decisions: Semaphore,
-        /// How many decisions were begun, and how many of them came to their end.
+        /// How many decisions were begun, how many of them came to their end, and how many were dropped or did.
         pub(crate) begun: AtomicUsize,
         pub(crate) decided: AtomicUsize,
+        pub(crate) over: AtomicUsize,
         pub(crate) created: Mutex<Vec<String>>,
         /// The targets whose responses' bodies were waited with.
         pub(crate) delayed: Mutex<Vec<String>>,
@@ -107,9 +108,18 @@ pub(super) mod scripted {
                 decisions: Semaphore::new(1000),
                 begun: AtomicUsize::new(0),
                 decided: AtomicUsize::new(0),
+                over: AtomicUsize::new(0),
                 created: Mutex::default(),
                 delayed: Mutex::default(),
             }
+        }
+    }
+
+    struct CountsWhenDropped<'a>(&'a AtomicUsize);
+
+    impl Drop for CountsWhenDropped<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -131,6 +141,7 @@ pub(super) mod scripted {
         }
 
         async fn held(&self, request: &HeldRequest) -> Verdict {
+            let _over = CountsWhenDropped(&self.over);
             self.begun.fetch_add(1, Ordering::SeqCst);
             self.decisions.acquire().await.unwrap().forget();
             self.decided.fetch_add(1, Ordering::SeqCst);

@@ -488,6 +488,11 @@ mod tests {
         let answer = rest(&mut scene.client).await;
         assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
         assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+        // Nobody waits for the decision any more, though the client is still there.
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(scene.hooks.over.load(Ordering::SeqCst), 1);
         drop(scene.client);
         scene.relay.await.unwrap();
         assert_eq!(scene.hooks.decided.load(Ordering::SeqCst), 0);
