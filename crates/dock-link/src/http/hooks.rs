@@ -127,7 +127,7 @@ pub(super) mod scripted {
         fn on_request(&self, method: &str, target: &str) -> Treatment {
             let is_json = target.ends_with("/json");
             Treatment {
-                delays: target.ends_with("/wait"),
+                delays: target.contains("/wait"),
                 hold: (method == "POST" && target.contains("/containers/create")).then_some(LIMIT),
                 rewrite: is_json.then(|| Rewrite {
                     limit: LIMIT,

@@ -365,6 +365,8 @@ fn says_literal(_: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     #[test]
@@ -387,8 +389,12 @@ mod tests {
             let mut child = std::process::Command::new("cat")
                 .env("DOCK_MOUNTS", value)
                 .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
                 .spawn()
                 .unwrap();
+            // A client has connected, and so has begun.
+            child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
             let said = says_literal(i32::try_from(child.id()).unwrap());
             drop(child.stdin.take());
             child.wait().unwrap();
