@@ -1062,7 +1062,10 @@ fn an_engine_that_may_not_be_used_says_how() {
         .env("DOCKER_HOST", format!("unix://{}", socket.display()))
         .code(3)
         .stderr_has("no engine answers at unix://[SANDBOX]/home/docker.sock: Permission denied")
-        .stderr_has("hint: you may not use [SANDBOX]/home/docker.sock: sudo usermod -aG docker $USER, then log in anew")
+        .stderr_has(
+            "hint: you may not use [SANDBOX]/home/docker.sock: \
+             sudo usermod -aG docker $USER, then log in again",
+        )
         .run();
 }
 
@@ -1071,7 +1074,7 @@ fn what_is_no_engine_is_code_3() {
     for (reply, says) in [
         (Reply::garbage("SSH-2.0-OpenSSH_9.2\r\n\r\n"), "no engine answers"),
         (Reply::hang_up(), "no engine answers"),
-        (Reply::bytes("<html>"), "what answers there is no docker engine"),
+        (Reply::bytes("<html>"), "what answers there is not a docker engine"),
         (Reply::error(500, "disk on fire"), "disk on fire"),
     ] {
         let engine = ScriptedEngine::start().on("GET", "/_ping", reply);
@@ -1137,7 +1140,7 @@ fn an_engine_that_dies_in_the_middle_is_code_3() {
             .code(3)
             .stdout_has("failed")
             .stderr_has("went away")
-            .stderr_has("hint: look whether it still runs: docker version")
+            .stderr_has("hint: see whether it still runs: docker version")
             .run();
         assert!(!sandbox.project().join("pip.conf").exists() && sandbox.leftovers().is_empty());
     }
@@ -1204,7 +1207,7 @@ fn the_docker_clients_own_files_are_named_where_they_are_damaged() {
         .arg("dev")
         .engine(&building())
         .code(2)
-        .stderr_has("[SANDBOX]/home/.docker/config.json is no configuration of docker")
+        .stderr_has("[SANDBOX]/home/.docker/config.json is not a configuration of docker")
         .stderr_has("hint: ")
         .run();
     build_image(&project())
@@ -1219,7 +1222,7 @@ fn the_docker_clients_own_files_are_named_where_they_are_damaged() {
         .arg("dev")
         .env("DOCKER_HOST", "tcp://box:http")
         .code(2)
-        .stderr_has("DOCKER_HOST is no engine address: \"tcp://box:http\"")
+        .stderr_has("DOCKER_HOST is not the address of an engine: \"tcp://box:http\"")
         .run();
 }
 

@@ -653,7 +653,7 @@ fn configuration_that_can_not_be_read_is_named() {
     publish_image(&sandbox)
         .arg("dev")
         .code(2)
-        .stderr_has("/.docker/config.json is no configuration of docker")
+        .stderr_has("/.docker/config.json is not a configuration of docker")
         .run();
 }
 

@@ -201,7 +201,7 @@ fn a_context_of_docker_s_is_a_dock_and_a_dock_is_a_context() {
         .command("register-dock")
         .args(["box", "x[$(id)]", "--no-check", "--make-context"])
         .code(2)
-        .stderr_has("docker takes no context of the name")
+        .stderr_has("docker accepts no context of the name")
         .run();
 }
 

@@ -675,7 +675,7 @@ fn a_helper_that_is_missing_stops_no_pull_and_is_named_where_it_is_refused() {
         .engine(&engine)
         .stdout("out\n")
         .stderr_has(warning)
-        .stderr_has(": it is tried without a login\n")
+        .stderr_has(": trying without a login\n")
         .run();
     let denied = Reply::error(500, "unauthorized: authentication required");
     let engine = ScriptedEngine::start().on("POST", "/images/create", denied);
@@ -1346,7 +1346,7 @@ fn an_engine_that_dies_in_the_middle_is_code_125() {
             .code(125)
             .any_stdout()
             .stderr_has("went away")
-            .stderr_has("hint: look whether it still runs: docker version")
+            .stderr_has("hint: see whether it still runs: docker version")
             .run();
     }
 }

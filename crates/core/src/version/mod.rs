@@ -158,7 +158,7 @@ pub enum VersionError {
         /// What `git describe` says, as far as it can be shown.
         described: String,
     },
-    /// The `version_json` of the source file is no JSON object.
+    /// The `version_json` of the source file is not JSON object.
     #[error("{}: version_json holds no JSON object", .path.display())]
     Json {
         /// `versionfile_source`.

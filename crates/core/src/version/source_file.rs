@@ -84,7 +84,7 @@ pub(super) fn iso_8601(date: &str) -> String {
 /// The JSON in `version_json = '''...'''  # END VERSION_JSON`; `None` where there is no such text.
 ///
 /// # Errors
-/// What is no JSON object.
+/// What is not JSON object.
 pub fn from_json(text: &str, path: &Path) -> Result<Option<Versions>, VersionError> {
     let json = text
         .split_once("version_json = '''\n")

@@ -27,7 +27,7 @@ const LONGEST_LIST: usize = 1024;
 /// A document that is no image's.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// It is no JSON, or lacks what it must have.
+    /// It is not JSON, or lacks what it must have.
     #[error("it is damaged")]
     Json(#[from] serde_json::Error),
     /// A digest is not a SHA-256.

@@ -460,7 +460,7 @@ fn refuse_context(dock: &Dock) -> Result<()> {
         return Ok(());
     }
     Err(
-        Error::usage(format!("docker takes no context of the name {:?}", dock.moniker))
+        Error::usage(format!("docker accepts no context of the name {:?}", dock.moniker))
             .hint("give the dock a moniker of letters, digits and `_.+-`, or leave --make-context away"),
     )
 }

@@ -562,7 +562,7 @@ fn source_line(details: &[u8]) -> Option<usize> {
 
 fn write_metadata(file: &Path, response: &HashMap<String, String>) -> Result<()> {
     let json = serde_json::to_vec_pretty(response)
-        .map_err(|cause| Error::failed("the build's metadata is no JSON").because(cause))?;
+        .map_err(|cause| Error::failed("the build's metadata is not JSON").because(cause))?;
     std::fs::write(file, json)
         .map_err(|cause| Error::failed(format!("--metadata-file {} can't be written", file.display())).because(cause))
 }

@@ -64,7 +64,7 @@ fn seccomp_profile(entry: &GivenOption, file: &str, facts: &ClientFacts<'_>) -> 
     let profile = (facts.read_file)(&path).map_err(|source| entry.unreadable(source))?;
     let profile = String::from_utf8(profile).map_err(|_| entry.refuse("the profile is no UTF-8"))?;
     if let Err(error) = serde_json::from_str::<serde_json::Value>(&profile) {
-        return Err(entry.refuse(format!("the profile is no JSON: {error}")));
+        return Err(entry.refuse(format!("the profile is not JSON: {error}")));
     }
     Ok(compact(&profile))
 }
