@@ -654,7 +654,7 @@ fn a_hundred_thousand_files() {
         .limit(limit)
         .code(1)
         .stdout_has("1 brought (8 B), 500 kept here")
-        .stderr_has("hint: where that is meant: sync-down --dock far --delete")
+        .stderr_has("hint: if that is intended: sync-down --dock far --delete")
         .run();
     far.sync("sync-down")
         .arg("--delete")

@@ -904,7 +904,7 @@ fn a_pip_conf_template_that_leads_out_of_the_project_is_not_sent() {
         .arg("dev")
         .code(2)
         .stderr_has("pip.conf.template is a link to [SANDBOX]/home/.netrc, outside of the project")
-        .stderr_has("hint: where that is meant, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc")
+        .stderr_has("hint: if that is intended, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc")
         .run();
     assert!(engine.requests().iter().all(|request| request.path != "/build"));
     fs::remove_file(&template).unwrap();
@@ -933,7 +933,7 @@ fn a_dockerfile_that_is_a_link_out_of_the_project_is_not_sent() {
             .code(2)
             .stderr_has("docker/dev/Dockerfile is a link to [SANDBOX]/home/.netrc, outside of the project")
             .stderr_has(
-                "hint: where that is meant, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc",
+                "hint: if that is intended, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc",
             )
             .run();
         assert!(engine.requests().iter().all(|request| request.path != "/build"));

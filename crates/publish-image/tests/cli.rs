@@ -357,7 +357,7 @@ fn a_refusal_is_shown_in_the_registrys_words_and_not_tried_again() {
         ),
         (
             "denied: quota exceeded",
-            "the registry takes no more of you: remove old tags there, or have its owner give you more room",
+            "your quota at the registry is full: remove old tags there, or ask its owner for more space",
         ),
     ] {
         let (sandbox, engine) = (project(), engine().on("POST", PUSH, refused(message)));
@@ -473,7 +473,7 @@ fn a_login_that_nobody_looked_at_is_no_refusal() {
         .engine(&engine)
         .arg("dev")
         .any_stdout()
-        .stderr_has("unauthorized: authentication required (and yet the login is right); next try in 1 s")
+        .stderr_has("unauthorized: authentication required (although the login is right); next try in 1 s")
         .run();
     let login = engine.request("POST", "/auth").json();
     assert_eq!(

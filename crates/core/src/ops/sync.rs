@@ -779,7 +779,7 @@ fn in_the_way(dock: &Dock, report: &Report, command: &str, to: &str) -> Option<S
     held.into_iter().find_map(|(kept, command, back)| {
         let first = kept.first()?;
         Some(hint!(
-            "where that is meant: {command}{to} --delete; {back}{to} {} puts what was not to go back where it was",
+            "if that is intended: {command}{to} --delete; {back}{to} {} puts what was not to go back where it was",
             shown(first);
             command = command,
             to = to,

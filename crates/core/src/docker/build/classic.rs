@@ -92,7 +92,7 @@ pub async fn build(
     }
     let post = post
         .body(StreamBody::new(ReceiverStream::new(body)))
-        .map_err(|cause| Error::failed("the build can't be asked for").because(cause))?;
+        .map_err(|cause| Error::failed("the build can't be requested").because(cause))?;
     let responded = engine.request(post).await;
     let response = match responded {
         Ok(response) => response,

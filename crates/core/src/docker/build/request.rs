@@ -97,7 +97,7 @@ pub(super) fn link_out(link: &Path, target: &Path) -> Error {
         "{link} is a link to {target}, outside of the project: what that says would be sent to the engine"
     ))
     .hint(hint!(
-        "where that is meant, put a copy in its place: cp --remove-destination {} {}",
+        "if that is intended, put a copy in its place: cp --remove-destination {} {}",
         target,
         link
     ))

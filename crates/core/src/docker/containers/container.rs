@@ -226,13 +226,13 @@ async fn make_by_request(
         }
     }
     let body = plan.request().map(|body| body.to_string());
-    let body = body.map_err(|cause| Error::failed("the container can't be asked for").because(cause))?;
+    let body = body.map_err(|cause| Error::failed("the container can't be requested").because(cause))?;
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("/containers/create?{}", query.finish()))
         .header("Content-Type", "application/json")
         .body(Full::<Bytes>::from(body))
-        .map_err(|cause| Error::failed("the container can't be asked for").because(cause))?;
+        .map_err(|cause| Error::failed("the container can't be requested").because(cause))?;
     let response = engine.worked(engine.request(request)).await?;
     let status_code = response.status().as_u16();
     if !response.status().is_success() {

@@ -377,7 +377,7 @@ async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Fin
         look_at_engine(dock, env, findings).await;
     }
     if look.is_some_and(|look| look.socket && !look.access) && !agent.is_in_use().await {
-        // With rights that are given now, it must log in anew.
+        // With rights that are given now, it must log in again.
         let _ = agent.stop().await;
     }
 }

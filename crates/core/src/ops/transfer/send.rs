@@ -349,7 +349,7 @@ impl Shipment {
             .method(Method::GET)
             .uri(format!("/images/{}/get", self.image.id))
             .body(Empty::<Bytes>::new())
-            .map_err(|cause| TransferFailure::Final(Error::failed("the image can't be asked for").because(cause)))?;
+            .map_err(|cause| TransferFailure::Final(Error::failed("the image can't be requested").because(cause)))?;
         let response = engine
             .worked(engine.request(request))
             .await
