@@ -348,7 +348,7 @@ async fn carry(execution: Execution, is_terminal: bool, screen: &RemoteScreen) -
     match written {
         Ok(()) => Ok(Ended::Exit(exit.wait().await?)),
         Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(Ended::OutputClosed),
-        Err(cause) => Err(Error::failed("our output takes no more").because(cause)),
+        Err(cause) => Err(Error::failed("our output can't be written").because(cause)),
     }
 }
 
