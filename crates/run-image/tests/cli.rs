@@ -1073,7 +1073,10 @@ fn an_image_that_does_not_say_what_it_runs_gets_a_hint() {
             .engine(&refusing(400, said))
             .code(125)
             .stderr_has(&format!("run-image: the container can't be made: {said}\n"))
-            .stderr_has("\n\nhint: the image does not say what to run: write a CMD in its Dockerfile, the key cmd in its section, or run-image -c ")
+            .stderr_has(
+                "\n\nhint: the image does not say what to run: write a CMD in its Dockerfile, the key cmd in its section, \
+                 or run-image -c ",
+            )
             .run();
     }
 }

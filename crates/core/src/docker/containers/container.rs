@@ -188,7 +188,8 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
     let made = match result.map_err(|cause| engine.error("the container can't be made", cause)) {
         Err(error) if has_no_command => {
             return Err(error.hint(
-                "the image does not say what to run: write a CMD in its Dockerfile, the key cmd in its section, or run-image -c COMMAND",
+                "the image does not say what to run: write a CMD in its Dockerfile, the key cmd in its section, or \
+                 run-image -c COMMAND",
             ));
         }
         Err(error) if is_taken => return Ok(Err(Refusal::NameTaken(error))),
