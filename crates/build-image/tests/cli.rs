@@ -480,7 +480,7 @@ fn configuration_that_can_not_be_read_is_named() {
         (b"[dev]\ntag = a\n[dev]\n", "docker/dockerutils.cfg:3"),
         (b"[dev]\ntag = a\ntag = b\n", "docker/dockerutils.cfg:3"),
         (b"[dev]\ntag = %(none)s\n", "docker/dockerutils.cfg:2"),
-        (b"[dev]\ntag = caf\xe9\n", "docker/dockerutils.cfg:2: this is no UTF-8"),
+        (b"[dev]\ntag = caf\xe9\n", "docker/dockerutils.cfg:2: this is not UTF-8"),
     ] {
         let sandbox = project().file("docker/dockerutils.cfg", config);
         build_image(&sandbox).arg("dev").code(2).stderr_has(says).run();
@@ -532,7 +532,7 @@ fn values_that_mean_nothing_name_file_line_section_and_key() {
         ),
         (
             "[dev]\nbuild_args = --push\n",
-            "option --push has no place in build-image",
+            "option --push is not possible in build-image",
             "publish-image",
         ),
         (

@@ -150,7 +150,7 @@ fn a_wrong_configuration_names_its_place() {
     for (setup_cfg, says) in [
         (
             "[versioneer]\nVCS = hg\n",
-            "genversion: setup.cfg:2: [versioneer] VCS: \"hg\" is no version control system that versioneer knows\n\n\
+            "genversion: setup.cfg:2: [versioneer] VCS: \"hg\" is not a version control system that versioneer knows\n\n\
              hint: git is the only one\n",
         ),
         (

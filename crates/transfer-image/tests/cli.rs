@@ -110,7 +110,7 @@ fn wrong_usage_is_code_2() {
     command()
         .args(["dev", "a b"])
         .code(2)
-        .stderr_has("\"a b\" is no place for images")
+        .stderr_has("\"a b\" is not a place for images")
         .stderr_has("hint: a dock (ls-dock lists them), [user@]host[:port], or localhost")
         .run();
     command()
@@ -688,7 +688,7 @@ fn an_error_is_in_the_document() {
         said["error"]
             .as_str()
             .unwrap()
-            .contains("\"a b\" is no place for images"),
+            .contains("\"a b\" is not a place for images"),
         "{said}"
     );
     assert_eq!(said["kind"], "usage");

@@ -72,7 +72,7 @@ impl OwnConfiguration {
         }
         serde_yaml::from_str(&text).map_err(|cause| {
             let line = cause.location().map(|at| format!(":{}", at.line())).unwrap_or_default();
-            Error::usage(format!("{}{line} is no configuration", file.display()))
+            Error::usage(format!("{}{line} is not a configuration", file.display()))
                 .because(cause)
                 .hint("it is YAML, for example: trusted_directories: [\"/srv/shared/project\"]")
         })
@@ -111,7 +111,7 @@ mod tests {
             "- a",
         ] {
             let error = read(wrong).unwrap_err().to_string();
-            assert!(error.contains("is no configuration"), "{wrong}: {error}");
+            assert!(error.contains("is not a configuration"), "{wrong}: {error}");
         }
     }
 }

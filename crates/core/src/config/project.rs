@@ -107,7 +107,7 @@ impl Project {
                         .as_bytes()
                         .get(..cause.utf8_error().valid_up_to())
                         .map_or(1, |good| 1 + good.iter().filter(|byte| **byte == b'\n').count());
-                    Error::usage(format!("{CONFIG_FILE}:{line}: this is no UTF-8")).hint(hint!(
+                    Error::usage(format!("{CONFIG_FILE}:{line}: this is not UTF-8")).hint(hint!(
                         "iconv -f latin1 -t utf-8 {}, where it was written as Latin-1",
                         CONFIG_FILE
                     ))

@@ -680,7 +680,7 @@ fn own_directory(path: &Path) -> io::Result<()> {
     }
     Err(io::Error::new(
         io::ErrorKind::AlreadyExists,
-        format!("{} is in the way, and is no directory of ours", path.display()),
+        format!("{} is in the way, and is not a directory of ours", path.display()),
     ))
 }
 

@@ -335,7 +335,7 @@ pub fn read_line(from: &mut dyn Read) -> Result<String> {
     while line.len() < 16 * 1024 {
         match from.read(&mut byte) {
             Ok(1..) if byte == *b"\n" => {
-                return String::from_utf8(line).map_err(|_| Error::failed("what the dock says is no text"));
+                return String::from_utf8(line).map_err(|_| Error::failed("what the dock says is not UTF-8 text"));
             }
             Ok(1..) => line.extend_from_slice(&byte),
             Ok(_) => break,

@@ -305,11 +305,11 @@ mod tests {
         );
         assert_eq!(
             said(setup_cfg("[versioneer]\nVCS = hg\n")),
-            "setup.cfg:2: [versioneer] VCS: \"hg\" is no version control system that versioneer knows"
+            "setup.cfg:2: [versioneer] VCS: \"hg\" is not a version control system that versioneer knows"
         );
         assert_eq!(
             said(pyproject("[tool.versioneer]\nVCS = 'git'\ntag_prefix = 1\n")),
-            "pyproject.toml:3: [tool.versioneer] tag_prefix: this is no text"
+            "pyproject.toml:3: [tool.versioneer] tag_prefix: this is not a string"
         );
         assert!(said(pyproject("a = 1\nb = \n")).starts_with("pyproject.toml:2: "));
     }

@@ -115,7 +115,7 @@ pub enum VersionError {
         message: String,
     },
     /// A value in `pyproject.toml` is no text.
-    #[error("{place}: this is no text")]
+    #[error("{place}: this is not a string")]
     NotText {
         /// `pyproject.toml:3: [tool.versioneer] style`.
         place: String,
@@ -129,7 +129,7 @@ pub enum VersionError {
         line: &'static str,
     },
     /// A version control system other than git.
-    #[error("{place}: {name:?} is no version control system that versioneer knows")]
+    #[error("{place}: {name:?} is not a version control system that versioneer knows")]
     Vcs {
         /// `setup.cfg:4: [versioneer] VCS`.
         place: String,
@@ -151,7 +151,7 @@ pub enum VersionError {
         tag: String,
     },
     /// git says something that is no UTF-8: only a tag can be that.
-    #[error("the nearest tag of {} is no UTF-8: {described:?}", .root.display())]
+    #[error("the nearest tag of {} is not UTF-8: {described:?}", .root.display())]
     Encoding {
         /// The project.
         root: PathBuf,

@@ -77,7 +77,7 @@ fn check_contexts(options: &BuildOptions, root: &Path) -> Result<()> {
         let path = root.join(place);
         if !path.is_dir() {
             return Err(Error::usage(format!(
-                "option --build-context {name}={place} leads nowhere: {} is no folder",
+                "option --build-context {name}={place} leads nowhere: {} is not a folder",
                 path.display()
             ))
             .hint(hint!(

@@ -233,7 +233,7 @@ impl Engine {
         let (mut parts, body) = request.into_parts();
         parts.uri = format!("/v{}{}", self.greeting.api, parts.uri)
             .parse()
-            .map_err(|cause| Error::failed(format!("{} is no path of the engine's API", parts.uri)).because(cause))?;
+            .map_err(|cause| Error::failed(format!("{} is not a path of the engine's API", parts.uri)).because(cause))?;
         send(&self.dialer, Request::from_parts(parts, body))
             .await
             .map_err(|cause| self.lost(cause))
@@ -332,7 +332,7 @@ impl Engine {
         }
         let request = request
             .body(Full::new(Bytes::new()))
-            .map_err(|cause| Error::failed(format!("{path} is no request")).because(cause))?;
+            .map_err(|cause| Error::failed(format!("{path} is not a request")).because(cause))?;
         let response = self.request(request).await?;
         // Engines answer 101, or 200 where they only stop speaking HTTP.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS && response.status() != StatusCode::OK {

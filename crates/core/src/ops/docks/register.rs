@@ -287,7 +287,7 @@ fn dock(args: &RegisterArgs, context: &Context) -> Result<Dock> {
                 None => Access::Ssh(ssh_access(host, args, context)?),
                 Some(("ssh", _)) => of_address(host, args, context)?,
                 Some(_) => {
-                    return Err(Error::usage(format!("{host:?} is no machine that ssh reaches"))
+                    return Err(Error::usage(format!("{host:?} is not a machine that ssh reaches"))
                         .hint(hint!("register-dock --host {} MONIKER", host)));
                 }
             };
@@ -397,7 +397,7 @@ fn one_port(option: Option<u16>, address: Option<u16>) -> Result<Option<u16>> {
 
 fn ssh_access(written: &str, args: &RegisterArgs, context: &Context) -> Result<SshAccess> {
     let no_host = |why: String| {
-        Error::usage(format!("{written:?} is no host{why}")).hint(
+        Error::usage(format!("{written:?} is not a host{why}")).hint(
             "a name, an address, or a Host of ~/.ssh/config, as [USER@]HOST[:PORT]; engines on TCP: --host tcp://HOST:PORT",
         )
     };
@@ -418,7 +418,7 @@ fn ssh_access(written: &str, args: &RegisterArgs, context: &Context) -> Result<S
         return Err(no_host(String::new()));
     }
     if let Some(user) = user.filter(|user| odd(user)) {
-        return Err(Error::usage(format!("{user:?} is no user")).hint("-u USER, or DOCK_USER"));
+        return Err(Error::usage(format!("{user:?} is not a user")).hint("-u USER, or DOCK_USER"));
     }
     if let Some(socket) = &args.docker_socket {
         check_remote_path("--docker-socket", socket)?;
@@ -447,7 +447,7 @@ fn check_remote_path(option: &str, path: &str) -> Result<()> {
     if path.starts_with('/') && !path.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(Error::usage(format!("{option} {path:?} is no absolute path on the dock")).hint(hint!("{} /...", option)))
+    Err(Error::usage(format!("{option} {path:?} is not an absolute path on the dock")).hint(hint!("{} /...", option)))
 }
 
 fn refuse_context(dock: &Dock) -> Result<()> {

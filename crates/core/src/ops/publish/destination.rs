@@ -227,7 +227,7 @@ impl<'a> Destination<'a> {
         };
         let name = self.with_host(name, values)?;
         if !is_repository(&name) || !is_tag(tag) {
-            return Err(wrong(&format!("{text:?} is no legal reference")).hint(hint!(
+            return Err(wrong(&format!("{text:?} is not a legal reference")).hint(hint!(
                 "such a one would be {}:{}",
                 legal_repository(&name),
                 legal_tag(tag)
@@ -441,16 +441,16 @@ mod tests {
                 "{imgae} is not one of {image}, {tag}, {user}",
             ),
             ("publication_tag = {account}/x:1", "{account} is known of AWS alone"),
-            ("publication_tag = Team/X:1", "\"Team/X:1\" is no legal reference"),
-            ("publication_tag = a b", "\"a b\" is no legal reference"),
-            ("publication_tag = x:$BLANK", "\"x:a b\" is no legal reference"),
-            ("publication_tag = x@sha256:12", "is no legal reference"),
+            ("publication_tag = Team/X:1", "\"Team/X:1\" is not a legal reference"),
+            ("publication_tag = a b", "\"a b\" is not a legal reference"),
+            ("publication_tag = x:$BLANK", "\"x:a b\" is not a legal reference"),
+            ("publication_tag = x@sha256:12", "is not a legal reference"),
             (
                 "publication_tag = -docker.io/x",
-                "\"-docker.io/x\" is no legal reference",
+                "\"-docker.io/x\" is not a legal reference",
             ),
-            ("publication_tag = docker-.io/x", "is no legal reference"),
-            ("publication_tag = [x]:5000/x", "is no legal reference"),
+            ("publication_tag = docker-.io/x", "is not a legal reference"),
+            ("publication_tag = [x]:5000/x", "is not a legal reference"),
             ("image_repo = -docker.io", "neither aws"),
             ("image_repo = ecr", "\"ecr\" is neither aws, nor docker_hub"),
             ("image_repo = x_y.example", "neither aws"),

@@ -70,7 +70,7 @@ impl TransferEndpoint {
             return Ok(named(EndpointKind::Dock(Box::new(dock.clone()))));
         }
         let wrong = |why: &str| {
-            Error::usage(format!("{word:?} is no place for images: {why}"))
+            Error::usage(format!("{word:?} is not a place for images: {why}"))
                 .hint("a dock (ls-dock lists them), [user@]host[:port], or localhost")
         };
         let address = if word.contains("://") {

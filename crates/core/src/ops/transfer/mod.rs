@@ -793,7 +793,8 @@ fn wanted(context: &Context, images: &[String]) -> Result<Vec<RequestedImage>> {
             },
         };
         if wanted.reference.is_empty() || wanted.reference.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(Error::usage(format!("{:?} is no image", wanted.reference)).hint("docker images lists them"));
+            let error = Error::usage(format!("{:?} is not an image", wanted.reference));
+            return Err(error.hint("docker images lists them"));
         }
         if all.iter().all(|other| other.reference != wanted.reference) {
             all.push(wanted);
