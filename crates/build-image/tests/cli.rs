@@ -630,7 +630,7 @@ fn rules_that_cannot_be_read_are_not_no_rules() {
             .code(1)
             .any_stdout()
             .stderr_has(&format!("{name} can't be read"))
-            .stderr_has("hint: it says what stays on this machine")
+            .stderr_has("hint: it lists what stays on this machine")
             .run();
         assert!(engine.requests().iter().all(|request| request.path != "/build"));
     }
@@ -1506,7 +1506,7 @@ fn what_was_asked_for_and_can_not_be_done_is_refused_by_name() {
     for (option, part) in [
         (
             "--cache-to type=inline",
-            "option --cache-to type=inline needs BuildKit, and the classic builder builds on the engine at ",
+            "option --cache-to type=inline needs BuildKit, but the engine at ",
         ),
         ("--no-cache-filter a", "option --no-cache-filter needs BuildKit"),
         ("--metadata-file m", "option --metadata-file needs BuildKit"),
@@ -1563,7 +1563,7 @@ fn what_only_the_classic_builder_knows_is_passed_over_once_and_said() {
         .any_stderr()
         .run();
     for option in ["--memory", "--cpu-shares"] {
-        let warning = format!("build-image: warning: option {option} means nothing to BuildKit");
+        let warning = format!("build-image: warning: option {option} is ignored: this engine builds with BuildKit");
         assert_eq!(outcome.stderr.matches(&warning).count(), 1, "{outcome}");
     }
 }

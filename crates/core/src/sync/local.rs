@@ -165,7 +165,7 @@ impl Local {
         let unread = |cause: io::Error| {
             refused("can't be read")
                 .because(cause)
-                .hint("it says what stays on this machine: put a text file there, or remove it to sync everything")
+                .hint("it lists what stays on this machine: put a text file there, or remove it to sync everything")
         };
         let file = match project_file::open(&path, false) {
             Ok((file, _)) => file,
