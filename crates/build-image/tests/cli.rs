@@ -414,7 +414,7 @@ fn there_must_be_a_project() {
         .arg("dev")
         .code(2)
         .stderr(
-            "build-image: [SANDBOX]/sample/docker holds a Dockerfile and no image type\n\n\
+            "build-image: [SANDBOX]/sample/docker holds a Dockerfile, but no image type\n\n\
              hint: mkdir [SANDBOX]/sample/docker/dev && mv [SANDBOX]/sample/docker/Dockerfile [SANDBOX]/sample/docker/dev/\n",
         )
         .run();
@@ -435,7 +435,7 @@ fn there_must_be_a_project() {
     at_home()
         .current_dir("below")
         .code(2)
-        .stderr_has("is the home directory, of which a project below it is no part")
+        .stderr_has("is the home directory, which counts only for calls right in it")
         .run();
 }
 
@@ -777,7 +777,7 @@ fn sections_are_taken_as_they_are_meant() {
         .args(["dev", "--dry-run"])
         .any_stdout()
         .stderr(
-            "build-image: warning: docker/dockerutils.cfg:1: [build-image] is taken for [build_image]; write it so\n\
+            "build-image: warning: docker/dockerutils.cfg:1: [build-image] is read as [build_image]; rename it\n\
              build-image: warning: [DEFAULT] tag does not count for dev, which has no section: write [dev] into \
              docker/dockerutils.cfg\n",
         )
