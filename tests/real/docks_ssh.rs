@@ -61,7 +61,7 @@ fn three_docks_are_registered_and_listed_at_once() {
     let said = home.bash(
         "source dock 'x[$(touch pwned)]' && docker version --format '{{.Server.Version}}' && ssh-dock id -un; castoff",
     );
-    assert!(said.stderr.contains("a command comes behind the dock's name"), "{said}");
+    assert!(said.stderr.contains("a command comes after the dock's name"), "{said}");
     let engine = lab::engine("28").unwrap();
     assert_eq!(said.stdout, format!("{}\n", engine.version), "{said}");
     assert!(!home.sandbox().project().join("pwned").exists());

@@ -570,7 +570,7 @@ fn one_name_is_not_for_all_images() {
             .args(["all", flag, "x"])
             .code(2)
             .stderr(
-                "build-image: -i and -t name one image, and all are to be built\n\n\
+                "build-image: -i and -t name one image, but all are to be built\n\n\
                  hint: put name and tag into docker/dockerutils.cfg, or build one image\n",
             )
             .run();
@@ -743,7 +743,7 @@ fn what_it_is_from_is_built_with_it() {
     build_image(&sandbox)
         .args(["clean", "--with-bases"])
         .code(2)
-        .stderr_has("--with-bases builds, and clean removes")
+        .stderr_has("--with-bases builds, but clean removes")
         .run();
 }
 
@@ -786,7 +786,7 @@ fn sections_are_taken_as_they_are_meant() {
     build_image(&configured(config))
         .args(["dev", "--dry-run", "-v"])
         .any_stdout()
-        .stderr_has("no key env names [env_later] of the configuration: it counts nowhere")
+        .stderr_has("no key env names [env_later] of the configuration: it has no effect")
         .run();
 }
 
@@ -1251,7 +1251,7 @@ fn layers_of_what_is_not_built_say_how_to_build_it() {
     build_image(&project())
         .args(["all", "--layers"])
         .code(2)
-        .stderr_has("--layers is of one image, not of all")
+        .stderr_has("--layers takes one image, not all")
         .run();
     build_image(&project())
         .args(["dev", "--layers", "--dry-run"])

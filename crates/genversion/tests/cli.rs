@@ -109,8 +109,8 @@ fn without_versioneer_it_is_silent() {
     sandbox.write("versioneer.py", "");
     genversion(&sandbox)
         .stderr(
-            "genversion: warning: versioneer.py is not configured, and no version is written: neither setup.cfg nor \
-             pyproject.toml says its VCS and versionfile_source\n",
+            "genversion: warning: versioneer.py is not configured, so no version is written: neither setup.cfg nor \
+             pyproject.toml sets VCS and versionfile_source\n",
         )
         .run();
 }

@@ -150,7 +150,7 @@ fn without_a_tag_it_goes_to_the_users_own_name_at_docker_hub() {
         publish_image(&sandbox)
             .args(["dev", "--dry-run"])
             .code(1)
-            .stderr_has("nobody is logged in to Docker Hub, and the image would have the user's name there")
+            .stderr_has("nobody is logged in to Docker Hub, but the image needs the user's name there")
             .stderr_has("hint: docker login, or say in docker/dockerutils.cfg where it goes")
             .run();
         log_in(&sandbox, "https://index.docker.io/v1/", "ann", "s3cret");

@@ -260,12 +260,12 @@ fn what_can_be_no_dock_is_refused_with_a_hint() {
         (
             &["box:2222", "--port", "22"],
             "two ports are named: 2222 in the address, and --port 22",
-            "leave one of them away",
+            "leave one of them out",
         ),
         (
             &["ssh://box:2222", "--port", "22"],
             "two ports are named",
-            "leave one of them away",
+            "leave one of them out",
         ),
         (&["ssh://a:b@box"], "a password has no place here", "tcp://HOST:PORT"),
         (

@@ -1275,7 +1275,7 @@ fn a_terminal_that_is_asked_for_must_be_there() {
         .arg("dev")
         .engine(&running(0))
         .code(125)
-        .stderr_has("-t asks for a terminal, and stdin is not one")
+        .stderr_has("-t needs a terminal, but stdin is not one")
         .stderr_has("hint: ")
         .run();
 }
@@ -1420,7 +1420,7 @@ fn of_several_that_were_cut_off_and_are_gone_each_is_said() {
         .code(125)
         .stderr_has("container one has ended meanwhile")
         .stderr_has("container two has ended meanwhile")
-        .stderr_has("its exit code and what it said last are gone")
+        .stderr_has("its exit code and its last output are gone")
         .run();
 }
 

@@ -364,7 +364,7 @@ fn an_error_inside_a_success_is_a_failure_and_nothing_gets_a_name() {
     transfer(&sandbox, &source)
         .args(["one:1", &dest.host(), "-q"])
         .code(1)
-        .stderr_has("does not take the image: no such thing")
+        .stderr_has("refuses the image: no such thing")
         .run();
     assert!(is_unnamed(&dest));
 }

@@ -1663,7 +1663,7 @@ async fn an_old_rsync_and_one_that_makes_more_than_was_listed_are_not_used() {
         let said = if runs {
             "rsync failed, and all of it travels: the dock sends more than was listed"
         } else {
-            "rsync 3.2.7 here is older than 3.4.0, and not proof against a hostile dock: large files travel whole"
+            "rsync 3.2.7 here is older than 3.4.0, and not safe against a hostile dock: large files travel whole"
         };
         let notes = notes.lock().unwrap().clone();
         assert!(notes.iter().any(|note| note == said), "{notes:?}");

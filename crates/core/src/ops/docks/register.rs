@@ -99,7 +99,7 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
                 dock.moniker,
                 other.access.place()
             ))
-            .hint("choose another moniker, or --force to take its place")),
+            .hint("choose another moniker, or --force to replace it")),
             None => Ok(()),
         }
     };
@@ -275,7 +275,7 @@ fn dock(args: &RegisterArgs, context: &Context) -> Result<Dock> {
         [] => (None, None),
         [one] => (Some(one.as_str()), None),
         [one, two] => (Some(one.as_str()), Some(two.as_str())),
-        _ => return Err(Error::usage("there are more than a host and a moniker").hint("register-dock HOST MONIKER")),
+        _ => return Err(Error::usage("these are more words than host and moniker").hint("register-dock HOST MONIKER")),
     };
     let env = &context.env;
     let (access, moniker) = match (&args.engine, &args.context) {
@@ -390,7 +390,7 @@ fn one_port(option: Option<u16>, address: Option<u16>) -> Result<Option<u16>> {
         (Some(option), Some(address)) if option != address => Err(Error::usage(format!(
             "two ports are named: {address} in the address, and --port {option}"
         ))
-        .hint("leave one of them away")),
+        .hint("leave one of them out")),
         (option, address) => Ok(option.or(address)),
     }
 }
@@ -453,7 +453,7 @@ fn check_remote_path(option: &str, path: &str) -> Result<()> {
 fn refuse_context(dock: &Dock) -> Result<()> {
     if let Access::Context { name } = &dock.access {
         return Err(
-            Error::usage(format!("the docker context {name:?} is there already")).hint("leave --make-context away")
+            Error::usage(format!("the docker context {name:?} exists already")).hint("leave --make-context out")
         );
     }
     if context_store::is_legal_name(&dock.moniker) {
@@ -461,7 +461,7 @@ fn refuse_context(dock: &Dock) -> Result<()> {
     }
     Err(
         Error::usage(format!("docker accepts no context of the name {:?}", dock.moniker))
-            .hint("give the dock a moniker of letters, digits and `_.+-`, or leave --make-context away"),
+            .hint("give the dock a moniker of letters, digits and `_.+-`, or leave --make-context out"),
     )
 }
 

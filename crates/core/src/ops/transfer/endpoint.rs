@@ -80,7 +80,7 @@ impl TransferEndpoint {
         };
         let odd = word.chars().any(|c| c.is_control() || c.is_whitespace());
         if odd || (!word.contains("://") && word.contains('/')) {
-            return Err(wrong("that is no name of a host"));
+            return Err(wrong("that is not the name of a host"));
         }
         let endpoint = Endpoint::parse(&address, env).map_err(|error| wrong(&error.to_string()))?;
         let Endpoint::Ssh {
@@ -180,7 +180,7 @@ impl TransferEndpoint {
         }
     }
 
-    /// Connects for the first time in a call; where the link stood before, and has fallen silent, it is waited for.
+    /// Connects for the first time in a call; if the link existed before, and has fallen silent, waits for it.
     ///
     /// # Errors
     /// As [`TransferEndpoint::connect`], and a link that is dead.
