@@ -255,7 +255,11 @@ fn what_can_be_no_dock_is_refused_with_a_hint() {
             "\"box:http\" is not a host: \"http\" is not a port",
             "a name, an address",
         ),
-        (&["box:"], "\"box:\" is not a host: \"\" is not a port", "a name, an address"),
+        (
+            &["box:"],
+            "\"box:\" is not a host: \"\" is not a port",
+            "a name, an address",
+        ),
         (&["[::1]x"], "\"[::1]x\" is not a host", "a name, an address"),
         (
             &["box:2222", "--port", "22"],
@@ -267,7 +271,7 @@ fn what_can_be_no_dock_is_refused_with_a_hint() {
             "two ports are named",
             "leave one of them out",
         ),
-        (&["ssh://a:b@box"], "a password has no place here", "tcp://HOST:PORT"),
+        (&["ssh://a:b@box"], "a password is not allowed here", "tcp://HOST:PORT"),
         (
             &["tcp://box:2375", "x"],
             "is not a machine that ssh reaches",

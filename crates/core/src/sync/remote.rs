@@ -322,7 +322,10 @@ fn skip_greetings(from: &mut dyn Read, greeting: &[u8], dock: &str) -> Result<()
             line.clear();
         }
     }
-    let error = Error::failed(format!("the shell of {} does not run the commands that it gets", visible(dock)));
+    let error = Error::failed(format!(
+        "the shell of {} does not run the commands that it gets",
+        visible(dock)
+    ));
     Err(error.hint(login_shell(dock)))
 }
 

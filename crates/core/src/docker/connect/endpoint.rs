@@ -228,7 +228,7 @@ impl Endpoint {
                     None => (None, authority),
                 };
                 if user.is_some_and(|user| user.contains(':')) {
-                    return Err(wrong("a password has no place here"));
+                    return Err(wrong("a password is not allowed here"));
                 }
                 let (name, port) = split_port(address).ok_or_else(|| wrong("the port is not a number"))?;
                 // A name that begins with a dash would be an option of ssh.

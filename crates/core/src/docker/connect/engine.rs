@@ -233,7 +233,9 @@ impl Engine {
         let (mut parts, body) = request.into_parts();
         parts.uri = format!("/v{}{}", self.greeting.api, parts.uri)
             .parse()
-            .map_err(|cause| Error::failed(format!("{} is not a path of the engine's API", parts.uri)).because(cause))?;
+            .map_err(|cause| {
+                Error::failed(format!("{} is not a path of the engine's API", parts.uri)).because(cause)
+            })?;
         send(&self.dialer, Request::from_parts(parts, body))
             .await
             .map_err(|cause| self.lost(cause))

@@ -539,7 +539,12 @@ async fn look_at_engine(dock: &Dock, env: &Env, findings: &mut Findings) {
             Some(here("sudo timedatectl set-ntp true")),
         ),
         Some(skew) => findings.ok("clock", format!("{:.1} s from ours", skew.abs())),
-        None => findings.add("clock", CheckVerdict::Unknown, "the engine does not report its time", None),
+        None => findings.add(
+            "clock",
+            CheckVerdict::Unknown,
+            "the engine does not report its time",
+            None,
+        ),
     }
     match facts.disk {
         Some(disk) if disk.low => findings.add(

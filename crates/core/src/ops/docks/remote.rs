@@ -21,7 +21,7 @@ const EXCESS: u64 = 16 * 1024 * 1024;
 pub struct Output {
     /// How it ended.
     pub exit: Exit,
-    /// Its stdout; what is no UTF-8 is replaced.
+    /// Its stdout; bytes that are not UTF-8 are replaced.
     pub stdout: String,
 }
 

@@ -129,7 +129,10 @@ impl<'a> Destination<'a> {
         if self.repo == Repo::Aws && EcrRegistry::parse(&registry(&one.name)).is_none() {
             return Err(self
                 .settings
-                .error(TAG, &format!("{one} is not at a registry of Amazon's, but {REPO} is aws"))
+                .error(
+                    TAG,
+                    &format!("{one} is not at a registry of Amazon's, but {REPO} is aws"),
+                )
                 .hint(hint!(
                     "{} = {{account}}.dkr.ecr.{{region}}.amazonaws.com/{{image}}:{{tag}}",
                     TAG

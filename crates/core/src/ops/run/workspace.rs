@@ -248,9 +248,9 @@ pub async fn in_step(
     docked.let_go();
     docked.silence(false);
     if status.as_ref().is_err_and(is_cut_off) {
-        context
-            .printer
-            .note("files of the container come when it ends: run-image --attach goes back to it, sync-down brings them now");
+        context.printer.note(
+            "files of the container come when it ends: run-image --attach goes back to it, sync-down brings them now",
+        );
         return status;
     }
     let syncing = async {

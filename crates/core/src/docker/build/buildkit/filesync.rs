@@ -426,7 +426,10 @@ impl Sender {
                     };
                     if !is_named {
                         return self
-                            .fail(&format!("the engine requested file {} that was never listed", packet.id))
+                            .fail(&format!(
+                                "the engine requested file {} that was never listed",
+                                packet.id
+                            ))
                             .await;
                     }
                     if asked > named.saturating_add(ASKED_AGAIN) {

@@ -222,7 +222,10 @@ fn endpoint(value: &str) -> Result<(String, EndpointSettings), String> {
 
 /// An IP address in its usual spelling, as `--dns` sends it.
 pub(super) fn address(text: &str) -> Result<String, String> {
-    let address: IpAddr = text.trim().parse().map_err(|_| format!("`{text}` is not an IP address"))?;
+    let address: IpAddr = text
+        .trim()
+        .parse()
+        .map_err(|_| format!("`{text}` is not an IP address"))?;
     Ok(address.to_canonical().to_string())
 }
 
