@@ -16,7 +16,7 @@ const NAME: &str = "config.yml";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OwnConfiguration {
-    /// Directories of which projects are read, whoever owns them.
+    /// Directories in which projects are read, no matter who owns them.
     pub trusted_directories: Vec<String>,
     /// The user's preferences for syncs.
     pub sync: SyncConfiguration,

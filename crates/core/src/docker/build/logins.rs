@@ -267,7 +267,7 @@ mod tests {
         let sent: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
         assert_eq!(sent.len(), 3);
         assert!(heard.try_recv().is_err());
-        // If requested, it does.
+        // If its login is requested, it does.
         assert_eq!(near.credentials("helped.example").await, None);
         let Ok(BuildEvent::NoLogin { warning, hint }) = heard.try_recv() else {
             panic!("nothing is told");

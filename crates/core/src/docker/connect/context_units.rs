@@ -5,7 +5,6 @@
 //! not systemd's: whoever starts an agent, the agent makes and removes that socket as always. The units hold nothing
 //! that a dock says, and of its entry in the list only the name of the context: the address is read from the list when
 //! it is needed.
-//! list no more than the name of the context: what is to be reached is read from the list when it is needed.
 
 use std::fs::{self, DirBuilder};
 use std::io;

@@ -263,8 +263,8 @@ impl Signals {
     /// Runs one step of creating a container. A signal that ends programs ends the step; `grace` is how long it may
     /// then take to finish, so that what it created is known, and can be removed.
     ///
+    /// # Errors
     /// Those of the step, and [`Error::interrupted`].
-    /// The step's, and [`Error::interrupted`].
     pub async fn guard<T>(&mut self, grace: Duration, step: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::pin!(step);
         loop {

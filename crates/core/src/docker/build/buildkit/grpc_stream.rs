@@ -22,7 +22,7 @@ use dock_client::mutex::lock;
 /// Flag and length, in bytes.
 const PREFIX: usize = 5;
 /// Batches of messages that wait for the connection; each has a chunk of a file at most. Whether a message is
-/// compressed was decided before it waits here, so that only few may wait.
+/// compressed was decided before it waits here, so that only few compressed ones may wait.
 const QUEUE: usize = 64;
 const PACKED_QUEUE: usize = 16;
 /// Smaller messages, in bytes, are not worth compressing.

@@ -131,7 +131,7 @@ async fn connect(engine: &Engine) -> Result<ControlClient<Channel>> {
 }
 
 /// The folders that the engine may request. An engine here gets what it requests of them; one elsewhere does not:
-/// ignored files stay here, and of the Dockerfile's folder it only gets the Dockerfile.
+/// ignored files stay here, and of the Dockerfile's folder it only gets the Dockerfile and `.dockerignore`s.
 fn folders(request: &BuildRequest, locality: Locality) -> Result<Vec<SyncedFolder>> {
     let is_far = locality == Locality::Docked;
     let contexts = request.options.contexts.iter().filter(|(_, place)| is_folder(place));
