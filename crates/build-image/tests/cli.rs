@@ -759,7 +759,7 @@ fn a_from_with_another_tag_than_the_image_is_built_with_warns() {
         .args(["app", "--dry-run"])
         .any_stdout()
         .stderr(
-            "build-image: warning: docker/app/Dockerfile:2 names sample-lib:old, and image type lib is built with the tag \
+            "build-image: warning: docker/app/Dockerfile:2 names sample-lib:old, but image type lib is built with the tag \
              tester\n",
         )
         .run();

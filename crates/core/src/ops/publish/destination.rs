@@ -459,11 +459,11 @@ mod tests {
             ("image_repo = x_y.example", "neither aws"),
             (
                 "image_repo = a.example\npublication_tag = b.example/x:1",
-                "it names the registry b.example, and image_repo names a.example",
+                "it names the registry b.example, but image_repo names a.example",
             ),
             (
                 "image_repo = aws\npublication_tag = b.example/x:{account}",
-                "at no registry of Amazon's",
+                "not at a registry of Amazon's",
             ),
         ] {
             let error = references(section, &[]).unwrap_err();
