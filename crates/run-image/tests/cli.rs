@@ -750,7 +750,7 @@ fn an_own_image_for_another_platform_is_not_pulled_from_a_stranger() {
         .args(["dev", "-k", "-a", "--platform linux/arm64"])
         .engine(&engine)
         .code(125)
-        .stderr_has("the image sample-dev:tester is made for linux/amd64, and is to run as linux/arm64")
+        .stderr_has("the image sample-dev:tester is made for linux/amd64, but is to run as linux/arm64")
         .stderr_has(
             "hint: in [dev] of docker/dockerutils.cfg: build_args = --platform linux/arm64, then: build-image dev\n",
         )
