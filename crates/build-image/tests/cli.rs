@@ -517,12 +517,12 @@ fn values_that_mean_nothing_name_file_line_section_and_key() {
     for (config, says, helps) in [
         (
             "[dev]\n\npre_build_script = make && make install\n",
-            "docker/dockerutils.cfg:3: [dev] pre_build_script: && means something to a shell only",
+            "docker/dockerutils.cfg:3: [dev] pre_build_script: && only works in a shell",
             "put it into a file, and pre_build_script = ./that-file.sh",
         ),
         (
             "[dev]\npost_build_script = a | b\n",
-            ":2: [dev] post_build_script: | means something",
+            ":2: [dev] post_build_script: | only works in a shell",
             "./that-file.sh",
         ),
         (

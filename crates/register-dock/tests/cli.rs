@@ -188,7 +188,7 @@ fn a_context_of_docker_s_is_a_dock_and_a_dock_is_a_context() {
         .command("register-dock")
         .args(["--context", "far", "--make-context"])
         .code(2)
-        .stderr_has("the docker context \"far\" is there already")
+        .stderr_has("the docker context \"far\" exists already")
         .run();
     sandbox
         .command("register-dock")

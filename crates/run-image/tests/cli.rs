@@ -799,7 +799,7 @@ fn an_engine_in_clear_text_gets_no_login() {
         )
         .arg("api")
         .code(125)
-        .stderr_has("all of your logins, and the way to the engine at tcp://127.1:")
+        .stderr_has("all of your logins, but the connection to the engine at tcp://127.1:")
         .stderr_has("hint: reach the engine by ssh")
         .run();
 }
