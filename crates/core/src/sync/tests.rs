@@ -1231,10 +1231,7 @@ async fn what_goes_is_compressed_by(tools: Tools, tool: &str) {
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     };
-    program(
-        tool,
-        &format!("case $* in *-dc) : > '{}' ;; esac", unpacked.display()),
-    );
+    program(tool, &format!("case $* in *-dc) : > '{}' ;; esac", unpacked.display()));
     // The link is measured by how long what is sent takes to be read.
     program("cat", "sleep 0.2");
     let text = "the quick brown fox jumps over the lazy dog\n"
@@ -1702,7 +1699,7 @@ async fn an_old_rsync_and_one_that_makes_more_than_was_listed_are_not_used() {
         let said = if runs {
             "rsync failed, and all of it travels: the dock sends more than was listed"
         } else {
-            "rsync 3.2.7 here is older than 3.4.0, and not proof against a hostile dock: large files travel whole"
+            "rsync 3.2.7 here is older than 3.4.0, and not safe against a hostile dock: large files travel whole"
         };
         let notes = notes.lock().unwrap().clone();
         assert!(notes.iter().any(|note| note == said), "{notes:?}");

@@ -449,11 +449,13 @@ mod tests {
     fn a_stream_is_packed_while_it_is_written_and_an_end_of_the_link_ends_it() {
         let text = b"the quick brown fox jumps over the lazy dog\n".repeat(100_000);
         let all = [text.as_slice(), &noise(3 * PIECE + 7)].concat();
-        let mut out = Vec::new();
-        let fed = packed(&mut out, |to| to.write_all(&all).map(|()| 7)).unwrap();
-        assert_eq!(fed.unwrap(), 7);
-        assert!(out.len() < all.len() - 3_000_000, "{}", out.len());
-        assert!(unpacked(Format::Gzip, &out) == all);
+        for format in [Format::Gzip, Format::Zstd] {
+            let mut out = Vec::new();
+            let fed = packed(&mut out, format, |to| to.write_all(&all).map(|()| 7)).unwrap();
+            assert_eq!(fed.unwrap(), 7);
+            assert!(out.len() < all.len() - 3_000_000, "{}", out.len());
+            assert!(unpacked(format, &out) == all);
+        }
 
         struct Cut(usize);
         impl Write for Cut {
@@ -466,7 +468,7 @@ mod tests {
             }
         }
         let endless = |to: &mut dyn Write| while to.write_all(&all).is_ok() {};
-        let error = packed(&mut Cut(2), endless).unwrap_err();
+        let error = packed(&mut Cut(2), Format::Gzip, endless).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 

@@ -74,7 +74,10 @@ async fn read_requests(sender: Sender<Request>) {
     let mut stdin = BufReader::new(tokio::io::stdin());
     loop {
         let mut line = Vec::new();
-        let read = (&mut stdin).take(LONGEST_LINE as u64).read_until(b'\n', &mut line).await;
+        let read = (&mut stdin)
+            .take(LONGEST_LINE as u64)
+            .read_until(b'\n', &mut line)
+            .await;
         let request = match read {
             Ok(1..) => serde_json::from_slice(&line),
             Ok(0) | Err(_) => return,

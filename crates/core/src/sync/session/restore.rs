@@ -26,12 +26,7 @@ impl<S: Shell> Session<S> {
         }
         let (workspace, id) = self.in_workspace();
         let compression = self.workspace.compression;
-        let arguments = [
-            workspace.as_str(),
-            &id,
-            listing::FORMAT,
-            compression.word(),
-        ];
+        let arguments = [workspace.as_str(), &id, listing::FORMAT, compression.word()];
         let counter = self.counter("looking at", &format!("that {} keeps", self.target.moniker), 0);
         let take = Box::new(move |from: &mut dyn Read| {
             let text = read_listing(from, compression, &counter)?;

@@ -775,10 +775,18 @@ fn what_is_awaited_before_a_body_comes_between_the_head_and_the_body() {
     for piece in [1, 2, 7, 1000] {
         let mut conversation = Conversation::passing();
         for _ in 0..2 {
-            request.as_bytes().chunks(piece).for_each(|part| { conversation.says(part); });
-            response.as_bytes().chunks(piece).for_each(|part| { conversation.hears(part); });
+            request.as_bytes().chunks(piece).for_each(|part| {
+                conversation.says(part);
+            });
+            response.as_bytes().chunks(piece).for_each(|part| {
+                conversation.hears(part);
+            });
         }
-        assert_eq!(String::from_utf8_lossy(&conversation.client), response.repeat(2), "{piece}");
+        assert_eq!(
+            String::from_utf8_lossy(&conversation.client),
+            response.repeat(2),
+            "{piece}"
+        );
         let target = "/v1.45/containers/web/wait?condition=next-exit".to_owned();
         // The head has passed, and nothing of the body but the length of its first chunk.
         let before = head.len() + "11\r\n".len();
