@@ -50,6 +50,7 @@ impl Far {
             }),
             workspace: workspace.map(str::to_owned),
             forward: dockerutils_core::docks::Forward::None,
+            mounts: dockerutils_core::docks::MountPaths::default(),
         };
         let list = dockerutils_core::docks::list::render(std::slice::from_ref(&dock)).unwrap();
         let sandbox = sandbox.file("../home/.config/dockerutils/docks.yml", list);

@@ -267,7 +267,9 @@ mod tests {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, "x").unwrap();
         };
-        ["src/a.py", "data/big.csv", "data/keep.csv", "logs/1.log", ".git/HEAD"].map(make);
+        for path in ["src/a.py", "data/big.csv", "data/keep.csv", "logs/1.log", ".git/HEAD"] {
+            make(path);
+        }
         let _socket = UnixListener::bind(root.path().join("s")).unwrap();
         let look = |sources: &[&str], with_git| {
             let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
