@@ -1,5 +1,5 @@
-//! Any bytes as a request with mounts: it is read or refused, and once translated, its sources are those on the dock. Any
-//! bytes as an answer: once restored, there is nothing left to restore.
+//! Any bytes as a request with mounts: it is read or refused, and once translated, its sources are those on the dock.
+//! Any bytes as an answer: once restored, there is nothing left to restore.
 
 use std::collections::BTreeMap;
 

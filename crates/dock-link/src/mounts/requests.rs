@@ -1104,8 +1104,8 @@ mod tests {
                     .unwrap_err()
                     .to_string(),
                 format!(
-                    "HostConfig.Binds[1] in the request can't be mounted on the dock: its place there is /w:1/a, and to \
-                     mount a path with a colon, the option {option:?} can't be used"
+                    "HostConfig.Binds[1] in the request can't be mounted on the dock: its place there is /w:1/a, and \
+                     to mount a path with a colon, the option {option:?} can't be used"
                 )
             );
         }
@@ -1319,11 +1319,16 @@ mod tests {
         }
 
         #[test]
-        fn all_around_a_bind_is_the_same_to_the_byte(before in other_json(), after in other_json(), blanks in "[ \n\t]{0,3}") {
+        fn all_around_a_bind_is_the_same_to_the_byte(
+            before in other_json(),
+            after in other_json(),
+            blanks in "[ \n\t]{0,3}",
+        ) {
             let body = |source: &str, label: &str| {
                 format!(
-                    "{blanks}{{\"Before\":{blanks}{before},\"Labels\":{{\"a\":\"b\"{label}}},{blanks}\"HostConfig\" :{{\"X\":\
-                     {after}{blanks},\"Binds\":[\"/x:/x\",{blanks}\"{source}:/t:ro\"{blanks}],\"Y\":1.0e5}},\"After\":{after}}}"
+                    "{blanks}{{\"Before\":{blanks}{before},\"Labels\":{{\"a\":\"b\"{label}}},{blanks}\"HostConfig\" :\
+                     {{\"X\":{after}{blanks},\"Binds\":[\"/x:/x\",{blanks}\"{source}:/t:ro\"{blanks}],\"Y\":1.0e5}},\
+                     \"After\":{after}}}"
                 )
             };
             let label = ",\"io.dockerutils.mounts\":\"{\\\"/w/a b\\\":\\\"/h/a b\\\"}\"";
