@@ -203,10 +203,11 @@ impl<C: Connector> Service<C> {
             ShutdownReason::Idle => "nothing needs this agent any more",
             ShutdownReason::Stopped => "this agent was told to end",
         });
+        // What syncs for containers does its last sync by way of this agent.
+        self.projects.close().await;
         // This also ends the connections.
         tasks.shutdown().await;
         self.ports.close().await;
-        self.projects.close().await;
         self.link.rest();
         ending
     }

@@ -73,6 +73,8 @@ struct MountingContainer {
     name: String,
     roots: BTreeSet<PathBuf>,
     runs: bool,
+    /// When it was removed. It is known for a while longer: who waits for its removal is still to find what it made.
+    removed: Option<Instant>,
 }
 
 impl MountedProjects {
@@ -95,8 +97,11 @@ impl MountedProjects {
     /// The containers that mount projects, for each project once.
     pub(crate) fn all(&self) -> Vec<ProjectMount> {
         let containers = lock(&self.state).containers.clone();
-        let mounts = containers.into_iter().flat_map(|(id, container)| {
-            let MountingContainer { name, roots, runs } = container;
+        let containers = containers
+            .into_iter()
+            .filter(|(_, container)| container.removed.is_none());
+        let mounts = containers.flat_map(|(id, container)| {
+            let MountingContainer { name, roots, runs, .. } = container;
             roots.into_iter().map(move |project| ProjectMount {
                 container: id.clone(),
                 name: name.clone(),
@@ -132,6 +137,7 @@ impl MountedProjects {
             name: name.unwrap_or_default(),
             roots,
             runs: false,
+            removed: None,
         };
         self.note(id, container);
     }
@@ -250,7 +256,11 @@ impl MountedProjects {
                 }
             }
             "die" => self.ended(id),
-            "destroy" => drop(lock(&self.state).containers.remove(id)),
+            "destroy" => {
+                if let Some(container) = lock(&self.state).containers.get_mut(id) {
+                    (container.runs, container.removed) = (false, Some(Instant::now()));
+                }
+            }
             _ => {}
         }
     }
@@ -262,14 +272,13 @@ impl MountedProjects {
         for root in &roots {
             self.watch(root);
         }
-        self.note(
-            id,
-            MountingContainer {
-                name,
-                roots,
-                runs: true,
-            },
-        );
+        let container = MountingContainer {
+            name,
+            roots,
+            runs: true,
+            removed: None,
+        };
+        self.note(id, container);
     }
 
     fn ended(self: &Arc<Self>, id: &str) {
@@ -364,6 +373,8 @@ impl MountedProjects {
     /// Has the processes end whose projects no running container mounts, and that nobody has asked for a while.
     fn end_unused(&self) {
         let mut state = lock(&self.state);
+        let is_known = |container: &MountingContainer| container.removed.is_none_or(|when| when.elapsed() < GRACE);
+        state.containers.retain(|_, container| is_known(container));
         let runs = |container: &&MountingContainer| container.runs;
         let used: BTreeSet<PathBuf> = state
             .containers

@@ -14,13 +14,13 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrit
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// How many requests may wait to be written.
 const WAITING: usize = 64;
 /// The longest line about the sync, in bytes.
 const LONGEST_NOTICE: u64 = 4096;
-/// How long its last sync may take when the agent ends; it goes on by itself after that.
+/// How long its last sync may take when the agent ends.
 const LAST_SYNC: Duration = Duration::from_secs(20);
 
 /// A task, and where its outcome goes.
@@ -57,6 +57,7 @@ impl SyncProcess {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .kill_on_drop(true)
             .spawn()?;
         let (asked, asking) = mpsc::channel(WAITING);
         let stdin = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -87,15 +88,15 @@ impl SyncProcess {
     }
 }
 
-/// Waits for processes that are ending.
+/// Waits for processes that are ending, and ends those that take too long.
 pub(super) async fn finish(running: impl IntoIterator<Item = JoinHandle<()>>) {
-    let all = async {
-        for process in running {
-            // One that failed has ended, too.
-            let _ = process.await;
+    let limit = Instant::now() + LAST_SYNC;
+    for mut process in running {
+        if timeout_at(limit, &mut process).await.is_err() {
+            // The child is killed with its task.
+            process.abort();
         }
-    };
-    let _ = timeout(LAST_SYNC, all).await;
+    }
 }
 
 /// The program beside our own, where it was installed; else the one on PATH.
