@@ -1,7 +1,7 @@
 //! The protocol between a dock's agent and the process that syncs a project for it, so that containers of any client can
 //! mount the project: `sync-up` with the hidden argument [`ARGUMENT`], started by the agent in the project's root.
 //!
-//! One JSON document a line: a [`Request`] to its stdin, and an [`Answer`] with the same number from its stdout. Several
+//! One JSON document a line: a [`SyncCall`] to its stdin, and an [`SyncReply`] with the same number from its stdout. Several
 //! requests may wait at once; those for a sync that has not begun share the next one. What a person should know is on its
 //! stderr, as `sync-up -q` says it. When its stdin ends, it brings once more what changed on the dock, and ends.
 
@@ -16,7 +16,7 @@ pub const LONGEST_LINE: usize = 8 << 20;
 
 /// What the agent asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Request {
+pub struct SyncCall {
     /// Comes back with the answer.
     pub id: u64,
     /// What is to be done.
@@ -41,17 +41,17 @@ pub enum Task {
 
 /// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct SyncReply {
     /// The request's.
     pub id: u64,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: SyncOutcome,
 }
 
 /// How a task ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Outcome {
+pub enum SyncOutcome {
     /// It was done.
     Done(Done),
     /// It could not be done.
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_request_and_an_answer_are_one_line_each() {
-        let request = Request {
+        let request = SyncCall {
             id: 7,
             task: Task::Send {
                 sources: vec!["a\nb".into(), String::new()],
@@ -113,10 +113,10 @@ mod tests {
         };
         let line = serde_json::to_string(&request).unwrap();
         assert_eq!(line, r#"{"id":7,"task":{"send":{"sources":["a\nb",""]}}}"#);
-        assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), request);
-        let answer = Answer {
+        assert_eq!(serde_json::from_str::<SyncCall>(&line).unwrap(), request);
+        let answer = SyncReply {
             id: 7,
-            outcome: Outcome::Done(Done {
+            outcome: SyncOutcome::Done(Done {
                 workspace: "/data/w".into(),
                 missing: vec![MissingSource {
                     path: "a\nb".into(),
@@ -126,6 +126,6 @@ mod tests {
         };
         let line = serde_json::to_string(&answer).unwrap();
         assert!(!line.contains('\n'));
-        assert_eq!(serde_json::from_str::<Answer>(&line).unwrap(), answer);
+        assert_eq!(serde_json::from_str::<SyncReply>(&line).unwrap(), answer);
     }
 }

@@ -81,7 +81,7 @@ impl HostPaths {
                     inside: inside.to_owned(),
                 },
                 None => Location::Refused(format!(
-                    "{source}: its name is no UTF-8, and can't be mounted on a dock"
+                    "{source}: its name is not UTF-8, and can't be mounted on a dock"
                 )),
             };
         }
@@ -214,12 +214,12 @@ mod tests {
 
     use super::*;
 
-    struct Machine {
+    struct FakeHost {
         folder: TempDir,
         paths: HostPaths,
     }
 
-    impl Machine {
+    impl FakeHost {
         /// A home with a project that was sent, one that was not, and other files.
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_lies_in_a_project_that_was_sent_is_the_projects_however_it_is_spelled() {
-        let machine = Machine::new();
+        let machine = FakeHost::new();
         let home = PathBuf::from(machine.path("home/ann"));
         symlink(home.join("app"), home.join("link")).unwrap();
         symlink("src", home.join("app/s")).unwrap();
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_link_or_dots_that_lead_out_of_a_project_are_what_they_lead_to() {
-        let machine = Machine::new();
+        let machine = FakeHost::new();
         let home = PathBuf::from(machine.path("home/ann"));
         symlink(home.join("pictures"), home.join("app/p")).unwrap();
         for path in [
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_is_refused_with_the_line_that_sends_it() {
-        let machine = Machine::new();
+        let machine = FakeHost::new();
         for (path, root) in [
             ("home/ann/other", "home/ann/other"),
             ("home/ann/other/data", "home/ann/other"),
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn what_every_machine_has_for_itself_is_the_docks_and_the_rest_is_asked_for() {
-        let machine = Machine::new();
+        let machine = FakeHost::new();
         for path in [
             "/var/run/docker.sock",
             "/dev",
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_workspace_of_a_dock_may_be_named_as_it_is_there() {
-        let machine = Machine::new();
+        let machine = FakeHost::new();
         let root = PathBuf::from(machine.path("home/ann/app"));
         let workspace = machine.path("home/ann/workspaces/ann/code/app");
         machine.sent(&root, &workspace);
@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn only_the_place_that_a_source_leads_to_is_shown_as_it() {
-        let machine = Machine::new();
+        let machine = FakeHost::new();
         let source = machine.path("home/ann/app/src");
         assert!(machine.paths.leads_to(&source, "/data/w/app/src"));
         for (source, there) in [

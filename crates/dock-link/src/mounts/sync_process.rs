@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use dock_client::mount_sync::{ARGUMENT, Answer, Done, LONGEST_LINE, Outcome, PROGRAM, Request, SyncFailure, Task};
+use dock_client::mount_sync::{
+    ARGUMENT, Done, LONGEST_LINE, PROGRAM, SyncCall, SyncFailure, SyncOutcome, SyncReply, Task,
+};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{mpsc, oneshot};
@@ -24,7 +26,7 @@ const LONGEST_NOTICE: u64 = 4096;
 const LAST_SYNC: Duration = Duration::from_secs(20);
 
 /// A task, and where its outcome goes.
-type Asked = (Task, oneshot::Sender<Outcome>);
+type Asked = (Task, oneshot::Sender<SyncOutcome>);
 
 /// The running process. Once this and its clones are dropped, it brings what is left to bring and ends.
 #[derive(Clone, Debug)]
@@ -73,8 +75,8 @@ impl SyncProcess {
             Err(_) => None,
         };
         match outcome {
-            Some(Outcome::Done(done)) => Ok(done),
-            Some(Outcome::Failed(failure)) => Err(failure),
+            Some(SyncOutcome::Done(done)) => Ok(done),
+            Some(SyncOutcome::Failed(failure)) => Err(failure),
             None => Err(SyncFailure {
                 message: format!("{PROGRAM} ended before it had synced the project"),
                 hint: None,
@@ -115,7 +117,7 @@ async fn run(mut child: Child, stdin: ChildStdin, mut asking: mpsc::Receiver<Ask
     };
     let (mut answers, mut notices) = (BufReader::new(stdout), BufReader::new(stderr));
     let (mut line, mut notice) = (Vec::new(), Vec::new());
-    let mut pending: HashMap<u64, oneshot::Sender<Outcome>> = HashMap::new();
+    let mut pending: HashMap<u64, oneshot::Sender<SyncOutcome>> = HashMap::new();
     let (mut stdin, mut next, mut speaks) = (Some(stdin), 0, true);
     loop {
         tokio::select! {
@@ -124,7 +126,7 @@ async fn run(mut child: Child, stdin: ChildStdin, mut asking: mpsc::Receiver<Ask
                     next += 1;
                     pending.insert(next, tell);
                     let written = match &mut stdin {
-                        Some(stdin) => write(stdin, Request { id: next, task }).await,
+                        Some(stdin) => write(stdin, SyncCall { id: next, task }).await,
                         None => Ok(()),
                     };
                     if written.is_err() {
@@ -136,7 +138,7 @@ async fn run(mut child: Child, stdin: ChildStdin, mut asking: mpsc::Receiver<Ask
             },
             read = read_line(&mut answers, &mut line, LONGEST_LINE as u64) => {
                 let answer = match read {
-                    Ok(true) => serde_json::from_slice::<Answer>(&line),
+                    Ok(true) => serde_json::from_slice::<SyncReply>(&line),
                     Ok(false) | Err(_) => break,
                 };
                 // A program of another version says something else.
@@ -180,7 +182,7 @@ fn tell_line(line: &[u8], said: &impl Fn(&str)) {
     }
 }
 
-async fn write(stdin: &mut ChildStdin, request: Request) -> io::Result<()> {
+async fn write(stdin: &mut ChildStdin, request: SyncCall) -> io::Result<()> {
     let mut line = serde_json::to_vec(&request)?;
     line.push(b'\n');
     stdin.write_all(&line).await?;

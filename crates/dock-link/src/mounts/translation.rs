@@ -93,8 +93,8 @@ impl<C: Connector> ClientConnection<C> {
         }
     }
 
-    async fn translated(&self, kind: MountRequest, request: &HeldRequest) -> Result<Verdict, Refusal> {
-        let wrong = |error: requests::RequestError| Refusal(StatusCode::BAD_REQUEST, error.to_string());
+    async fn translated(&self, kind: MountRequest, request: &HeldRequest) -> Result<Verdict, MountRefusal> {
+        let wrong = |error: requests::RequestError| MountRefusal(StatusCode::BAD_REQUEST, error.to_string());
         if requests::is_own(&request.body) {
             // run-image has sent its project, and mounts the copy.
             return Ok(Verdict::AsItWas);
@@ -115,7 +115,7 @@ impl<C: Connector> ClientConnection<C> {
     }
 
     /// Where these sources are; an error if one is nowhere.
-    async fn found(&self, sources: BTreeSet<String>) -> Result<Vec<(String, Location)>, Refusal> {
+    async fn found(&self, sources: BTreeSet<String>) -> Result<Vec<(String, Location)>, MountRefusal> {
         if sources.is_empty() {
             return Ok(Vec::new());
         }
@@ -131,14 +131,14 @@ impl<C: Connector> ClientConnection<C> {
             Ok(Ok(found)) => found,
             _ => {
                 let why = "the mounted paths could not be looked at on this machine: its disk does not answer";
-                return Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned()));
+                return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned()));
             }
         };
         let refused = found.iter().filter_map(|(_, location)| match location {
             Location::Refused(why) => Some(why.clone()),
             _ => None,
         });
-        Refusal::of(refused.collect())?;
+        MountRefusal::of(refused.collect())?;
         Ok(found)
     }
 
@@ -146,7 +146,7 @@ impl<C: Connector> ClientConnection<C> {
     async fn on_the_dock(
         &self,
         found: Vec<(String, Location)>,
-    ) -> Result<(BTreeMap<String, String>, BTreeSet<PathBuf>), Refusal> {
+    ) -> Result<(BTreeMap<String, String>, BTreeSet<PathBuf>), MountRefusal> {
         let mut paths = BTreeMap::new();
         let mut projects: BTreeMap<PathBuf, Vec<(String, String)>> = BTreeMap::new();
         let mut unknown = Vec::new();
@@ -174,7 +174,7 @@ impl<C: Connector> ClientConnection<C> {
         while let Some(sent) = sending.join_next().await {
             let Ok((root, sources, sent)) = sent else {
                 let why = "a part of the agent ended early".to_owned();
-                return Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, why));
+                return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why));
             };
             let done = sent.map_err(|failure| {
                 let hint = failure.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
@@ -184,7 +184,7 @@ impl<C: Connector> ClientConnection<C> {
                     self.moniker(),
                     failure.message
                 );
-                Refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
+                MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, message)
             })?;
             for (source, inside) in sources {
                 match done.missing.iter().find(|missing| missing.path == inside) {
@@ -193,12 +193,12 @@ impl<C: Connector> ClientConnection<C> {
                 }
             }
         }
-        Refusal::of(refused)?;
+        MountRefusal::of(refused)?;
         Ok((paths, roots))
     }
 
     /// Says which of these paths of this machine the dock does not have.
-    async fn absent(&self, sources: Vec<String>) -> Result<Vec<String>, Refusal> {
+    async fn absent(&self, sources: Vec<String>) -> Result<Vec<String>, MountRefusal> {
         if sources.is_empty() {
             return Ok(Vec::new());
         }
@@ -211,7 +211,7 @@ impl<C: Connector> ClientConnection<C> {
                     sources.join(", "),
                     self.projects.paths().literally()
                 );
-                return Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, why));
+                return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why));
             }
         };
         let absent = sources.iter().zip(there).filter(|(_, there)| !there);
@@ -300,7 +300,7 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
         };
         match self.translated(kind, request).await {
             Ok(verdict) => verdict,
-            Err(Refusal(status, message)) => Verdict::Answer { status, message },
+            Err(MountRefusal(status, message)) => Verdict::Answer { status, message },
         }
     }
 
@@ -321,9 +321,9 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
 
 /// An answer that creates nothing.
 #[derive(Debug)]
-struct Refusal(StatusCode, String);
+struct MountRefusal(StatusCode, String);
 
-impl Refusal {
+impl MountRefusal {
     /// The refusal for these reasons; none without a reason.
     fn of(reasons: Vec<String>) -> Result<(), Self> {
         match reasons.is_empty() {

@@ -18,7 +18,9 @@ use crate::config::project::Project;
 use crate::context::Context;
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
-use crate::mount_sync::{Answer, Done, LONGEST_LINE, Missing, MissingSource, Outcome, Request, SyncFailure, Task};
+use crate::mount_sync::{
+    Done, LONGEST_LINE, Missing, MissingSource, SyncCall, SyncFailure, SyncOutcome, SyncReply, Task,
+};
 use crate::sync::ancestors;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
@@ -70,7 +72,7 @@ async fn keep_in_step(context: &Context, project: &Project) -> Result<()> {
 }
 
 /// Reads requests to the end of stdin.
-async fn read_requests(sender: Sender<Request>) {
+async fn read_requests(sender: Sender<SyncCall>) {
     let mut stdin = BufReader::new(tokio::io::stdin());
     loop {
         let mut line = Vec::new();
@@ -100,14 +102,14 @@ struct Rounds<'a> {
 }
 
 impl Rounds<'_> {
-    async fn serve(mut self, mut requests: Receiver<Request>) -> Result<()> {
+    async fn serve(mut self, mut requests: Receiver<SyncCall>) -> Result<()> {
         let mut stdout = tokio::io::stdout();
         while let Some(first) = requests.recv().await {
             let mut waiting = vec![first];
             while let Ok(next) = requests.try_recv() {
                 waiting.push(next);
             }
-            let is_send = |request: &&Request| matches!(request.task, Task::Send { .. });
+            let is_send = |request: &&SyncCall| matches!(request.task, Task::Send { .. });
             if waiting.iter().any(|request| is_send(&request)) {
                 let synced = self.round(Direction::Up).await;
                 for request in waiting.iter().filter(is_send) {
@@ -122,12 +124,12 @@ impl Rounds<'_> {
             }
             for request in waiting.iter().filter(|request| request.task == Task::Watch) {
                 self.begin.send_replace(true);
-                answer(&mut stdout, request.id, Outcome::Done(Done::default())).await?;
+                answer(&mut stdout, request.id, SyncOutcome::Done(Done::default())).await?;
             }
             let mut brings = waiting.iter().filter(|request| request.task == Task::Bring).peekable();
             if brings.peek().is_some() {
                 let outcome = match self.round(Direction::Down).await {
-                    Ok(report) => Outcome::Done(Done {
+                    Ok(report) => SyncOutcome::Done(Done {
                         workspace: report.workspace,
                         missing: Vec::new(),
                     }),
@@ -157,7 +159,7 @@ impl Rounds<'_> {
     }
 
     /// Looks which of these are in the workspace after a round.
-    async fn look_for(&self, sources: &[String], report: &Report) -> Outcome {
+    async fn look_for(&self, sources: &[String], report: &Report) -> SyncOutcome {
         let with_git = OwnConfiguration::read(&self.context.env).is_ok_and(|own| own.sync.with_git);
         let (root, wanted) = (self.project.root().to_owned(), sources.to_vec());
         let unsent: Vec<Vec<u8>> = report.troubles.iter().map(|(path, _)| path.clone()).collect();
@@ -171,7 +173,7 @@ impl Rounds<'_> {
         if sources.iter().any(String::is_empty) && !with_git && self.project.root().join(".git").exists() {
             self.notice_git();
         }
-        Outcome::Done(Done { workspace, missing })
+        SyncOutcome::Done(Done { workspace, missing })
     }
 
     /// Says, once for a project and a dock, that a repository is mounted without its history.
@@ -237,16 +239,16 @@ fn missing(root: &Path, sources: &[String], unsent: &[Vec<u8>], with_git: bool) 
     Ok(missing)
 }
 
-fn failed(error: &Error) -> Outcome {
-    Outcome::Failed(SyncFailure {
+fn failed(error: &Error) -> SyncOutcome {
+    SyncOutcome::Failed(SyncFailure {
         message: error.with_causes(),
         hint: error.hint_text().map(str::to_owned),
     })
 }
 
-async fn answer(stdout: &mut Stdout, id: u64, outcome: Outcome) -> Result<()> {
+async fn answer(stdout: &mut Stdout, id: u64, outcome: SyncOutcome) -> Result<()> {
     let gone = |cause| Error::failed("the dock's agent has gone").because(cause);
-    let mut line = serde_json::to_vec(&Answer { id, outcome }).map_err(|cause| gone(cause.into()))?;
+    let mut line = serde_json::to_vec(&SyncReply { id, outcome }).map_err(|cause| gone(cause.into()))?;
     line.push(b'\n');
     stdout.write_all(&line).await.map_err(gone)?;
     stdout.flush().await.map_err(gone)
