@@ -1,5 +1,6 @@
 //! Bind mounts of plain docker, compose and others on a dock: a project of this machine is what they mount.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -113,8 +114,15 @@ fn what_a_person_has_sent_is_mounted_and_what_a_container_makes_is_here_when_it_
     assert!(said.stdout.contains("\"running\":true"), "{said}");
     let inspect: Value = serde_json::from_str(&bench.read("inspect.json")).unwrap();
     let root = bench.root();
-    let binds = [format!("{root}:/app"), format!("{root}/words.txt:/w:ro")];
-    assert_eq!(inspect[0]["HostConfig"]["Binds"], serde_json::json!(binds), "{inspect}");
+    // The client has them in no order.
+    let binds: BTreeSet<String> = inspect[0]["HostConfig"]["Binds"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|bind| bind.as_str().map(str::to_owned))
+        .collect();
+    let expected = [format!("{root}:/app"), format!("{root}/words.txt:/w:ro")];
+    assert_eq!(binds, BTreeSet::from(expected), "{inspect}");
     assert!(!inspect.to_string().contains("io.dockerutils.mounts"), "{inspect}");
     assert!(!inspect.to_string().contains("/workspaces/"), "{inspect}");
 }
@@ -205,10 +213,34 @@ fn many_containers_at_once_and_an_agent_that_is_killed_lose_nothing() {
          cat out-*"
     ));
     assert_eq!(said.stdout, "in\n".repeat(8), "{said}");
+    // A container that the dock has made bear the label has nothing brought here.
+    let workspace = format!("/home/ann/workspaces/{0}/code/{0}", bench.mark);
+    let label = serde_json::json!({ workspace.clone(): bench.root() });
+    let posing = bench
+        .engine
+        .docker()
+        .args(["run", "-d", "--name", &format!("{}-posing", bench.mark)])
+        .args([
+            "--label",
+            &format!("io.dockerutils.mounts={label}"),
+            "-v",
+            &format!("{workspace}:/app"),
+            IMAGE,
+        ])
+        .args(["sh", "-c", "echo x > /app/unasked; sleep 600"])
+        .output();
+    assert!(posing.unwrap().status.success());
+    let said = bench.bash(&format!(
+        "docker run -d --name \"$MARK-own\" -v \"$PWD\"/in:/in {IMAGE} sleep 600 >/dev/null\n\
+         for i in $(seq 300); do ls-dock --mounts | grep -q 'own .*in step' && break; sleep 0.1; done; ls-dock --mounts; docker rm -f \
+         \"$MARK-own\" >/dev/null"
+    ));
+    assert!(said.stdout.contains("-own"), "{said}");
+    assert!(!said.stdout.contains("posing"), "{said}");
     // The worker and what syncs for it: a container goes on, and what it makes comes all the same.
     let said = bench.bash(&format!(
         "docker run -d --name \"$MARK\" -v \"$PWD\":/app {IMAGE} sh -c 'until test -e /app/go; do sleep 0.1; done; echo made > /app/made; sleep 600' \
-         >/dev/null\npkill -9 -s $(cat \"$XDG_RUNTIME_DIR\"/dockerutils/*.lock) -f 'dock-agent worker'\ndocker ps -q --filter name=\"$MARK\" | wc -l\ntouch go\n\
+         >/dev/null\npkill -9 -s $(cat \"$XDG_RUNTIME_DIR\"/dockerutils/*.lock) -f 'dock-agent worker'\ndocker ps -q --filter name=\"^$MARK\\$\" | wc -l\ntouch go\n\
          for i in $(seq 600); do test -s made && break; sleep 0.1; done; cat made\nls-dock --mounts"
     ));
     assert!(said.stdout.starts_with("1\nmade\n"), "{said}");

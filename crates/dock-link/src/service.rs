@@ -163,20 +163,21 @@ impl<C: Connector> Service<C> {
             engine_sockets: vec![paths.engine_socket(), paths.context_socket()],
         };
         let notices = Notices::new(moniker, paths.clone(), Arc::clone(&shells), log.clone());
+        let ports = Ports::new(
+            &paths,
+            env.user(),
+            Arc::clone(&streams),
+            Arc::clone(&notices),
+            log.clone(),
+        );
         Arc::new(Self {
             link: Link::new(connector, Arc::clone(&prompts), timing.clone(), log.clone()),
             dock,
             timing,
             prompts,
             shells,
-            ports: Ports::new(
-                &paths,
-                env.user(),
-                Arc::clone(&streams),
-                Arc::clone(&notices),
-                log.clone(),
-            ),
-            projects: MountedProjects::new(host, Arc::clone(&notices), log.clone()),
+            projects: MountedProjects::new(host, Arc::clone(&notices), Arc::clone(&ports), log.clone()),
+            ports,
             notices,
             streams,
             paths,

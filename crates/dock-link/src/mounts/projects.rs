@@ -2,7 +2,8 @@
 //! ([`super::sync_process`]), from the first container that is created with a mount of it until the last one has ended.
 //!
 //! A container bears what it mounts in a label ([`super::label`]), so that an agent that was started meanwhile knows it,
-//! too. The label says nothing that is believed without a look: only projects count that a person has sent to this dock.
+//! too. The label says nothing that is believed without a look: only containers count that were created by way of this machine's
+//! agents, and only projects that a person has sent to this dock.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -25,8 +26,8 @@ use super::sync_process::{SyncProcess, finish};
 use crate::link::{Link, OpenOptions, ended};
 use crate::log::Log;
 use crate::notices::Notices;
-use crate::ports::Trouble;
 use crate::ports::engine::{Engine, EngineEvent, LabelledContainer};
+use crate::ports::{Ports, Trouble};
 use crate::transport::Connector;
 
 /// How long a project is kept in step after the last request for it while no container runs that mounts it: one that was
@@ -45,6 +46,7 @@ const CONTAINERS: usize = 4096;
 pub(crate) struct MountedProjects {
     paths: HostPaths,
     notices: Arc<Notices>,
+    ports: Arc<Ports>,
     log: Log,
     state: Mutex<State>,
     /// A project came.
@@ -79,10 +81,11 @@ struct MountingContainer {
 
 impl MountedProjects {
     /// None yet.
-    pub(crate) fn new(paths: HostPaths, notices: Arc<Notices>, log: Log) -> Arc<Self> {
+    pub(crate) fn new(paths: HostPaths, notices: Arc<Notices>, ports: Arc<Ports>, log: Log) -> Arc<Self> {
         Arc::new(Self {
             paths,
             notices,
+            ports,
             log,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -266,7 +269,8 @@ impl MountedProjects {
     }
 
     fn started(self: &Arc<Self>, id: String, name: String, roots: BTreeSet<PathBuf>) {
-        if roots.is_empty() {
+        // A dock may have any container bear any label, and has nothing brought here by that.
+        if roots.is_empty() || !self.ports.has_made(&id) {
             return;
         }
         for root in &roots {

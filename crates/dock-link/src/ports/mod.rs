@@ -164,6 +164,11 @@ impl Ports {
         open.chain(&book.shut).cloned().collect()
     }
 
+    /// Whether a container was created through this machine's agents of the dock.
+    pub(crate) fn has_made(&self, id: &str) -> bool {
+        self.made.contains(id)
+    }
+
     /// Notes a container that was created through this agent.
     pub(crate) fn note(&self, id: String) {
         self.made.add(id);
