@@ -247,7 +247,7 @@ fn many_containers_at_once_and_an_agent_that_is_killed_lose_nothing() {
     assert!(said.stdout.contains("kept in step"), "{said}");
     // Killed in the middle of a creation: it is done, or it is not; docker says so, and the next one works.
     let said = bench.bash(&format!(
-        "head -c 50000000 /dev/urandom > large\ndocker create --name \"$MARK-a\" -v \"$PWD\":/app {IMAGE} >/dev/null 2>&1 & sleep 0.3\n\
+        "head -c 50000000 /dev/urandom > ../large && mv ../large large\ndocker create --name \"$MARK-a\" -v \"$PWD\":/app {IMAGE} >/dev/null 2>&1 & sleep 0.3\n\
          pkill -9 -s $(cat \"$XDG_RUNTIME_DIR\"/dockerutils/*.lock) -f 'dock-agent worker'; wait\n\
          docker run --rm -v \"$PWD\":/app {IMAGE} sh -c 'wc -c < /app/large'"
     ));
