@@ -34,7 +34,6 @@ targets! {
     image_documents,
     image_save,
     ini,
-    mounts,
     original_docks,
     references,
     run_options,

@@ -1,5 +1,4 @@
-//! The configuration of a project: its root, its image types, its `docker/dockerutils.cfg`; and the user's own for all
-//! projects.
+//! What a project says of itself: its root, its image types, its `docker/dockerutils.cfg`; and what the user says of all projects.
 
 pub mod ini;
 pub mod own;

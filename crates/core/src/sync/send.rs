@@ -28,7 +28,7 @@ use super::local::Local;
 use super::plan::{Action, Steps};
 use super::remote::broken;
 use super::{Content, Item, ItemKind, Tree, ancestors, split};
-use crate::docker::connect::adaptive_compression::{self, Format};
+use crate::docker::connect::adaptive_compression;
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 
@@ -340,7 +340,7 @@ impl UploadBatch {
         self.expected.extend(expectation(&path, &before.stamp, precise));
     }
 
-    /// Writes the archive, compressed in this format.
+    /// Writes the archive.
     ///
     /// # Errors
     /// A link that breaks. What can't be read here is left out, and said.
@@ -349,13 +349,13 @@ impl UploadBatch {
         to: &mut dyn Write,
         local: &Local,
         generated: Option<&Generated>,
-        format: Option<Format>,
+        gzip: bool,
         bars: &Bars,
     ) -> Result<Sent> {
-        let Some(format) = format else {
+        if !gzip {
             return self.write_archive(to, local, generated, bars);
-        };
-        adaptive_compression::packed(to, format, |to| self.write_archive(to, local, generated, bars))
+        }
+        adaptive_compression::packed(to, |to| self.write_archive(to, local, generated, bars))
             .map_err(|cause| broken(&cause))?
     }
 

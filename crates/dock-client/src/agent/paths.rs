@@ -383,7 +383,6 @@ mod tests {
             },
             workspace: None,
             forward: crate::docks::Forward::default(),
-            mounts: crate::docks::MountPaths::default(),
         }
     }
 

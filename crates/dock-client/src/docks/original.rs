@@ -104,7 +104,6 @@ fn read(folder: &Path) -> Option<Original> {
             }),
             workspace: None,
             forward: crate::docks::Forward::default(),
-            mounts: crate::docks::MountPaths::default(),
         },
         file,
         address,

@@ -10,7 +10,6 @@ use super::{NOTED_BYTES, NOTED_FILES, Round, Session, amount, blocking, nonce};
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 use crate::sync::clock::now_ns;
-use crate::sync::compression::{Compression, Level};
 use crate::sync::local::{LocalError, StagingDirectory};
 use crate::sync::manifest::RecordedSide;
 use crate::sync::plan::{self, Action, Steps};
@@ -22,14 +21,6 @@ use crate::sync::{Content, Item, ItemKind, Tree, ancestors, listing, script};
 
 /// A disk's block: a file takes whole blocks, and one more for its inode and name.
 const BLOCK: u64 = 4096;
-
-/// Files to be fetched, by how they travel.
-#[derive(Debug, Default)]
-struct Division {
-    compressed: HashMap<Vec<u8>, Item>,
-    plain: HashMap<Vec<u8>, Item>,
-    level: Level,
-}
 
 /// Room that is needed on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,17 +262,12 @@ impl<S: Shell> Session<S> {
         }
         if !rest.is_empty() {
             let bars = self.bars("bringing", rest.len(), bytes);
-            let Division {
-                compressed,
-                plain,
-                level,
-            } = self.divide(&rest).await?;
-            let compression = self.workspace.compression;
-            let (compressed, plain) = tokio::join!(
-                self.fetch_part(compressed, compression, level, stage, &bars),
-                self.fetch_part(plain, Compression::Plain, level, stage, &bars)
+            let (packed, plain) = self.divide(&rest).await?;
+            let (packed, plain) = tokio::join!(
+                self.fetch_part(packed, true, stage, &bars),
+                self.fetch_part(plain, false, stage, &bars)
             );
-            arrived.extend(compressed?);
+            arrived.extend(packed?);
             arrived.extend(plain?);
         }
         let come: Vec<Vec<u8>> = arrived.keys().cloned().collect();
@@ -326,20 +312,16 @@ impl<S: Shell> Session<S> {
     }
 
     /// Divides files into those that travel compressed and those that do not; of many bytes, samples are read first.
-    async fn divide(&self, wanted: &HashMap<Vec<u8>, Item>) -> Result<Division> {
-        let compression = self.workspace.compression;
+    async fn divide(
+        &self,
+        wanted: &HashMap<Vec<u8>, Item>,
+    ) -> Result<(HashMap<Vec<u8>, Item>, HashMap<Vec<u8>, Item>)> {
         let all = || wanted.clone();
-        if compression == Compression::Plain {
-            return Ok(Division {
-                plain: all(),
-                ..Division::default()
-            });
+        if !self.workspace.gzip {
+            return Ok((HashMap::new(), all()));
         }
         let Some(survey) = Survey::of(wanted) else {
-            return Ok(Division {
-                compressed: all(),
-                ..Division::default()
-            });
+            return Ok((all(), HashMap::new()));
         };
         let (text, lengths, began) = (survey.feed(), survey.lengths(), Instant::now());
         let (workspace, id) = self.in_workspace();
@@ -354,8 +336,7 @@ impl<S: Shell> Session<S> {
         .await?;
         // Without samples, all is compressed.
         let heard = reply.ok("show parts of its files").ok().and_then(|((), heard)| heard);
-        let level = samples::level(heard.as_ref());
-        let (compressed, plain) = survey.divide(heard.as_ref(), compression);
+        let (packed, plain) = survey.divide(heard.as_ref());
         let of = |paths: Vec<Vec<u8>>| {
             let items = paths.into_iter().filter_map(|path| {
                 let item = wanted.get(&path)?.clone();
@@ -363,19 +344,14 @@ impl<S: Shell> Session<S> {
             });
             items.collect()
         };
-        Ok(Division {
-            compressed: of(compressed),
-            plain: of(plain),
-            level,
-        })
+        Ok((of(packed), of(plain)))
     }
 
-    /// Fetches these files, compressed in this way; the level is zstd's.
+    /// Fetches these files, compressed or not.
     async fn fetch_part(
         &self,
         wanted: HashMap<Vec<u8>, Item>,
-        compression: Compression,
-        level: Level,
+        gzip: bool,
         stage: &Arc<StagingDirectory>,
         bars: &Bars,
     ) -> Result<HashMap<Vec<u8>, Arrived>> {
@@ -386,8 +362,8 @@ impl<S: Shell> Session<S> {
         let mut paths: Vec<Vec<u8>> = wanted.keys().cloned().collect();
         paths.sort();
         let (into, bars) = (Arc::clone(stage), bars.clone());
-        let take = Box::new(move |from: &mut dyn Read| receive(from, compression, &wanted, &into, &bars));
-        let arguments = [workspace.as_str(), &id, compression.word(), level.word()];
+        let take = Box::new(move |from: &mut dyn Read| receive(from, gzip, &wanted, &into, &bars));
+        let arguments = [workspace.as_str(), &id, if gzip { "gzip" } else { "plain" }];
         let feed = feed_paths(&paths);
         let reply = call(&self.shell, script::FETCH, &nonce()?, &arguments, feed, take).await?;
         reply.ok("send the files").map(|((), come)| come)

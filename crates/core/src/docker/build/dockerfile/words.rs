@@ -1,7 +1,7 @@
 //! The words of a Dockerfile: quotes, escapes and variables in them, as BuildKit's shell lexer reads them.
 //!
-//! Grammar: `frontend/dockerfile/shell` of moby/buildkit. It resembles a shell's, but differs in some points: the word
-//! after `:-` is read even if it is not used, and a quote may stand anywhere in it.
+//! Grammar: `frontend/dockerfile/shell` of moby/buildkit. It looks like a shell's, and is not one in every corner: what stands
+//! behind `:-` is read even where it is not used, and a quote may stand anywhere in it.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
@@ -10,12 +10,12 @@ use std::str::Chars;
 use super::budget::{Budget, Unreadable};
 use super::pattern::Pattern;
 
-/// How deep expansions may be nested. People write two or three.
+/// Expansions within expansions. People write two or three.
 const DEEPEST: usize = 64;
 /// Reads words.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lexer<'a> {
-    /// The escape character.
+    /// What takes its meaning from the character behind it.
     escape: char,
     /// Quotes and escapes stay in the words.
     is_raw: bool,
@@ -25,7 +25,7 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    /// Reads the words of instructions.
+    /// Reads words as instructions have them.
     pub(super) const fn new(escape: char, budget: &'a Budget) -> Self {
         Self {
             escape,
@@ -35,8 +35,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Reads the start of a here-document: the escape is `\` there whatever the Dockerfile has chosen, and no variable
-    /// is known.
+    /// Reads what begins a here-document: `\` escapes there whatever the Dockerfile says, and no variable is known.
     pub(super) const fn of_heredocs(budget: &'a Budget) -> Self {
         Self {
             keeps_unset: true,
@@ -49,12 +48,12 @@ impl<'a> Lexer<'a> {
         Self { is_raw: true, ..self }
     }
 
-    /// One word: all of the text, with quotes and escapes removed and variables replaced.
+    /// One word: all of the text, with quotes and escapes taken off and variables put in.
     pub(super) fn word(self, text: &str, values: &BTreeMap<String, String>) -> Result<String, Unreadable> {
         Ok(self.read(text, values)?.0)
     }
 
-    /// The words of the text; blanks in a variable's value separate words, too.
+    /// The words of the text; blanks that came with a variable part words, too.
     pub(super) fn words(self, text: &str, values: &BTreeMap<String, String>) -> Result<Vec<String>, Unreadable> {
         Ok(self.read(text, values)?.1)
     }
@@ -71,7 +70,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Words while they are put together.
+/// Words as they are put together.
 #[derive(Default)]
 struct Words {
     done: Vec<String>,
@@ -79,7 +78,7 @@ struct Words {
 }
 
 impl Words {
-    /// A character outside of quotes: a blank ends the word.
+    /// A character that stood there by itself: a blank ends the word.
     fn add(&mut self, c: char) {
         if !c.is_whitespace() {
             self.word.push(c);
@@ -100,7 +99,7 @@ struct Reading<'a> {
     lexer: Lexer<'a>,
     values: &'a BTreeMap<String, String>,
     chars: Peekable<Chars<'a>>,
-    /// Patterns keep their escapes, which they need.
+    /// Patterns keep their escapes: they mean something there.
     keeps_escapes: bool,
     depth: usize,
 }
@@ -111,7 +110,7 @@ impl Reading<'_> {
         Ok(self.chars.next())
     }
 
-    /// Everything up to a character, which is consumed, or up to the end.
+    /// All up to a character, which is taken, or up to the end.
     fn up_to(&mut self, stop: Option<char>, keeps_escapes: bool) -> Result<(String, Vec<String>), Unreadable> {
         if self.depth == DEEPEST {
             return Err(Unreadable);
@@ -172,7 +171,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Up to the next `'`, no character is special.
+    /// Nothing means anything up to the next `'`.
     fn single_quoted(&mut self) -> Result<String, Unreadable> {
         let mut text = String::new();
         self.quote(&mut text)?;
@@ -188,7 +187,7 @@ impl Reading<'_> {
         Ok(text)
     }
 
-    /// Up to the next `"`, variables are replaced, and an escape works before special characters.
+    /// Variables mean something up to the next `"`, and an escape before what would.
     fn double_quoted(&mut self) -> Result<String, Unreadable> {
         let mut text = String::new();
         self.quote(&mut text)?;
@@ -225,7 +224,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Reads a quoted text.
+    /// Takes a quote.
     fn quote(&mut self, text: &mut String) -> Result<(), Unreadable> {
         let quote = self.next()?;
         if self.lexer.is_raw {
@@ -234,7 +233,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// `$NAME` and all forms of `${NAME...}`.
+    /// `$NAME` and all that `${NAME...}` can be.
     fn expansion(&mut self) -> Result<String, Unreadable> {
         self.next()?;
         if self.chars.peek() != Some(&'{') {
@@ -268,7 +267,7 @@ impl Reading<'_> {
         }
     }
 
-    /// `${NAME-word}` and similar; with a colon, an empty value counts as unset.
+    /// `${NAME-word}` and its like; with a colon, an empty value counts as none.
     fn modified(
         &mut self,
         name: &str,
@@ -283,7 +282,7 @@ impl Reading<'_> {
             return Ok(format!("${{{name}{colon}{operator}{word}}}"));
         }
         let given = value.filter(|value| !has_colon || !value.is_empty());
-        // A colon tests whether a value is empty; a pattern does no such test.
+        // A colon asks whether a value is empty, and a pattern asks for no value.
         if has_colon && of_pattern {
             return Err(Unreadable);
         }
@@ -306,7 +305,7 @@ impl Reading<'_> {
         }
     }
 
-    /// `${NAME/pattern/replacement}`, or with two slashes for all matches.
+    /// `${NAME/pattern/replacement}`, and with two slashes for all that match.
     fn replaced(&mut self, name: &str, value: Option<&String>) -> Result<String, Unreadable> {
         let all = self.chars.next_if_eq(&'/').is_some();
         let (pattern, _) = self.up_to(Some('/'), true)?;
@@ -319,7 +318,7 @@ impl Reading<'_> {
         Pattern::parse(&pattern)?.replaced(&text, &replacement, all, self.lexer.budget)
     }
 
-    /// The name of a variable: a word, a number, or one of a shell's special characters.
+    /// The name of a variable: a word, a number, or one of the characters that name something in a shell.
     fn name(&mut self) -> Result<String, Unreadable> {
         let mut name = String::new();
         let first = self.chars.peek().copied();
@@ -341,8 +340,7 @@ impl Reading<'_> {
     }
 }
 
-/// The words of an instruction such as `ARG A=1 B="2 3"`, with the quotes and escapes that count when the value is
-/// read.
+/// The words of an instruction such as `ARG A=1 B="2 3"`, with their quotes and escapes, which count when the value is read.
 pub(super) fn unread_words(text: &str, escape: char) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();

@@ -1,4 +1,4 @@
-//! The directories of the engine's machine that options mount: finds them, and replaces them.
+//! The directories of the engine's machine that options mount: which they are, and others in their place.
 
 use std::path::Path;
 
