@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use dockerutils_core::agent::{Agent, CallOptions, LinkStatus, Status};
-use dockerutils_core::docks::{Access, Dock, Forward, SshAccess};
+use dockerutils_core::docks::{Access, Dock, Forward, MountPaths, SshAccess};
 use dockerutils_core::env::Env;
 use dockerutils_test_support::lab::{self, LabEngine, Ssh};
 use dockerutils_test_support::process::capture;
@@ -74,6 +74,7 @@ impl Site {
             }),
             workspace: None,
             forward: Forward::default(),
+            mounts: MountPaths::default(),
         };
         Self {
             agent: Agent::of(&dock, &env).unwrap(),

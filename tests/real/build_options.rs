@@ -492,7 +492,7 @@ fn what_docker_refuses_is_refused_and_what_it_ignores_is_ignored() {
                 .any_stdout()
                 .any_stderr()
                 .run();
-            let is_ignored = outcome.stderr.contains("means nothing to BuildKit");
+            let is_ignored = outcome.stderr.contains("is ignored: this engine builds with BuildKit");
             let is_of_classic = option.starts_with("--memory")
                 || option.starts_with("--cpu")
                 || ["--security-opt", "--squash", "--isolation"]

@@ -61,7 +61,7 @@ fn three_docks_are_registered_and_listed_at_once() {
     let said = home.bash(
         "source dock 'x[$(touch pwned)]' && docker version --format '{{.Server.Version}}' && ssh-dock id -un; castoff",
     );
-    assert!(said.stderr.contains("a command comes behind the dock's name"), "{said}");
+    assert!(said.stderr.contains("a command comes after the dock's name"), "{said}");
     let engine = lab::engine("28").unwrap();
     assert_eq!(said.stdout, format!("{}\n", engine.version), "{said}");
     assert!(!home.sandbox().project().join("pwned").exists());
@@ -437,7 +437,7 @@ fn a_dock_of_the_original_works_as_it_is() {
     assert_eq!(said.stdout, format!("ann\n{}\n[dock:50%] \n", engine.version), "{said}");
     assert!(!home.sandbox().project().join("pwned").exists());
     let said = home.program("unregister-dock").arg("50%").any_stdout().run();
-    assert!(said.stdout.contains("is no dock any more"), "{said}");
+    assert!(said.stdout.contains("is not a dock any more"), "{said}");
     assert_eq!(home.agents(), 0);
 }
 
@@ -567,7 +567,7 @@ fn a_docker_context_leads_to_the_dock_after_its_agent_has_ended() {
         said.stdout.contains(&format!("{}\nfar (ann@", engine.version)),
         "{said}"
     );
-    assert!(said.stdout.ends_with("is no dock any more\n0\n"), "{said}");
+    assert!(said.stdout.ends_with("is not a dock any more\n0\n"), "{said}");
 }
 
 /// The containers of this user on the engine.

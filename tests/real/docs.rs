@@ -141,6 +141,7 @@ pages! {
     guide_gpu_and_cpu: "docs/guides/gpu-and-cpu.md",
     guide_layers: "docs/guides/layers.md",
     guide_live_development: "docs/guides/live-development.md",
+    guide_any_tool: "docs/guides/any-tool.md",
     guide_locked_down_servers: "docs/guides/locked-down-servers.md",
     guide_makefiles: "docs/guides/makefiles.md",
     guide_moving_over: "docs/guides/moving-over.md",

@@ -4,6 +4,7 @@
 
 mod agent;
 mod another_user;
+mod any_tool;
 mod build_all;
 mod build_contexts;
 mod build_failures;

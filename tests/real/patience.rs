@@ -135,8 +135,8 @@ fn a_link_that_died_silently_is_said_soon_and_waited_for() {
     assert!(
         built
             .stderr
-            .contains("dock \"far\" gives no sign of life for 3 s; it is waited for")
-            && built.stderr.contains("dock \"far\" is heard again"),
+            .contains("dock \"far\" has given no sign of life for 3 s; waiting for it")
+            && built.stderr.contains("dock \"far\" answers again"),
         "{built}"
     );
     assert!(!built.stderr.contains("journalctl"), "{built}");
@@ -145,7 +145,7 @@ fn a_link_that_died_silently_is_said_soon_and_waited_for() {
 
 #[test]
 fn a_transfer_a_listing_and_ssh_dock_say_that_their_dock_is_silent() {
-    const SILENT: &str = "dock \"far\" gives no sign of life for 3 s; it is waited for";
+    const SILENT: &str = "dock \"far\" has given no sign of life for 3 s; waiting for it";
     let engine = lab::engine("28").unwrap();
     // The dock keeps the workspace of an earlier time, which is another checkout's.
     let name = format!("silence-{}", std::process::id());
@@ -193,7 +193,7 @@ fn a_transfer_a_listing_and_ssh_dock_say_that_their_dock_is_silent() {
         (asked.wait(), "command"),
     ] {
         assert_eq!(outcome.code, 0, "{what}: {outcome}");
-        for part in [SILENT, "dock \"far\" is heard again, after "] {
+        for part in [SILENT, "dock \"far\" answers again, after "] {
             assert!(outcome.stderr.contains(part), "{what}: {part}: {outcome}");
         }
     }

@@ -50,6 +50,7 @@ impl Far {
             }),
             workspace: workspace.map(str::to_owned),
             forward: dockerutils_core::docks::Forward::None,
+            mounts: dockerutils_core::docks::MountPaths::default(),
         };
         let list = dockerutils_core::docks::list::render(std::slice::from_ref(&dock)).unwrap();
         let sandbox = sandbox.file("../home/.config/dockerutils/docks.yml", list);
@@ -281,7 +282,7 @@ fn a_project_goes_to_the_dock_and_what_is_done_there_comes_back() {
         .code(1)
         .any_stdout()
         .stderr_has("out/of-root: ")
-        .stderr_has("out/of-root did not travel: its directory belongs to root on the dock")
+        .stderr_has("out/of-root was not synced: its directory belongs to root on the dock")
         .run();
     assert_eq!(far.shell_there("cat \"$1/out/of-root\""), "x");
     // A container gives them to the user; what links lead to stays whose it is.
@@ -654,7 +655,7 @@ fn a_hundred_thousand_files() {
         .limit(limit)
         .code(1)
         .stdout_has("1 brought (8 B), 500 kept here")
-        .stderr_has("hint: where that is meant: sync-down --dock far --delete")
+        .stderr_has("hint: if that is intended: sync-down --dock far --delete")
         .run();
     far.sync("sync-down")
         .arg("--delete")
@@ -711,7 +712,7 @@ fn a_saved_file_is_on_the_dock_within_half_a_second_and_the_round_trip() {
     watching.interrupt();
     let outcome = watching.wait();
     assert_eq!(outcome.code, 130, "{outcome}");
-    assert!(outcome.stderr.contains("the dock is looked at every 2 s"), "{outcome}");
+    assert!(outcome.stderr.contains("the dock is checked every 2 s"), "{outcome}");
 }
 
 /// Image types that mount the project: `box` runs what `-c` says.
@@ -1039,7 +1040,7 @@ fn a_dock_does_not_rewrite_what_leaves_this_machine_or_runs_here_while_it_is_wat
     watching.interrupt();
     let outcome = watching.wait();
     for path in [".dockerignore", ".git/config", ".git/hooks/pre-commit"] {
-        let said = format!("{path}: different on the dock, and taken from there only by its name");
+        let said = format!("{path}: different on the dock, and only taken from there if it is named");
         assert_eq!(outcome.stderr.matches(&said).count(), 1, "{path} {outcome}");
     }
 

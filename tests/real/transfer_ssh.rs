@@ -74,6 +74,7 @@ impl<'a> SshHome<'a> {
             }),
             workspace: None,
             forward: dockerutils_core::docks::Forward::None,
+            mounts: dockerutils_core::docks::MountPaths::default(),
         };
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async { Agent::of(&dock, &env).unwrap().stop().await.unwrap() });

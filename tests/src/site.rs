@@ -212,7 +212,16 @@ impl Site {
                 .stdout;
             lines += &printed.replace(&format!(" -t {project}-"), &format!(" -t {project}-reference-"));
         }
-        capture(&mut self.docker_runs(sandbox, &lines)).unwrap_or_else(|error| panic!("{self}: {error}"));
+        // While several builds have the same image, the classic builder of a containerd store loses it: a fault of the engine's, for
+        // which docker does not try again.
+        const LOST: &str = "unable to find image \"sha256:";
+        for tries in 1.. {
+            match capture(&mut self.docker_runs(sandbox, &lines)) {
+                Ok(_) => break,
+                Err(error) if tries < 4 && error.to_string().contains(LOST) => {}
+                Err(error) => panic!("{self}: {error}"),
+            }
+        }
     }
 
     /// The docker client, speaking to this engine.

@@ -414,7 +414,7 @@ fn there_must_be_a_project() {
         .arg("dev")
         .code(2)
         .stderr(
-            "build-image: [SANDBOX]/sample/docker holds a Dockerfile and no image type\n\n\
+            "build-image: [SANDBOX]/sample/docker holds a Dockerfile, but no image type\n\n\
              hint: mkdir [SANDBOX]/sample/docker/dev && mv [SANDBOX]/sample/docker/Dockerfile [SANDBOX]/sample/docker/dev/\n",
         )
         .run();
@@ -435,7 +435,7 @@ fn there_must_be_a_project() {
     at_home()
         .current_dir("below")
         .code(2)
-        .stderr_has("is the home directory, of which a project below it is no part")
+        .stderr_has("is the home directory, which counts only for calls right in it")
         .run();
 }
 
@@ -480,7 +480,7 @@ fn configuration_that_can_not_be_read_is_named() {
         (b"[dev]\ntag = a\n[dev]\n", "docker/dockerutils.cfg:3"),
         (b"[dev]\ntag = a\ntag = b\n", "docker/dockerutils.cfg:3"),
         (b"[dev]\ntag = %(none)s\n", "docker/dockerutils.cfg:2"),
-        (b"[dev]\ntag = caf\xe9\n", "docker/dockerutils.cfg:2: this is no UTF-8"),
+        (b"[dev]\ntag = caf\xe9\n", "docker/dockerutils.cfg:2: this is not UTF-8"),
     ] {
         let sandbox = project().file("docker/dockerutils.cfg", config);
         build_image(&sandbox).arg("dev").code(2).stderr_has(says).run();
@@ -517,12 +517,12 @@ fn values_that_mean_nothing_name_file_line_section_and_key() {
     for (config, says, helps) in [
         (
             "[dev]\n\npre_build_script = make && make install\n",
-            "docker/dockerutils.cfg:3: [dev] pre_build_script: && means something to a shell only",
+            "docker/dockerutils.cfg:3: [dev] pre_build_script: && only works in a shell",
             "put it into a file, and pre_build_script = ./that-file.sh",
         ),
         (
             "[dev]\npost_build_script = a | b\n",
-            ":2: [dev] post_build_script: | means something",
+            ":2: [dev] post_build_script: | only works in a shell",
             "./that-file.sh",
         ),
         (
@@ -532,7 +532,7 @@ fn values_that_mean_nothing_name_file_line_section_and_key() {
         ),
         (
             "[dev]\nbuild_args = --push\n",
-            "option --push has no place in build-image",
+            "option --push is not possible in build-image",
             "publish-image",
         ),
         (
@@ -570,7 +570,7 @@ fn one_name_is_not_for_all_images() {
             .args(["all", flag, "x"])
             .code(2)
             .stderr(
-                "build-image: -i and -t name one image, and all are to be built\n\n\
+                "build-image: -i and -t name one image, but all are to be built\n\n\
                  hint: put name and tag into docker/dockerutils.cfg, or build one image\n",
             )
             .run();
@@ -630,7 +630,7 @@ fn rules_that_cannot_be_read_are_not_no_rules() {
             .code(1)
             .any_stdout()
             .stderr_has(&format!("{name} can't be read"))
-            .stderr_has("hint: it says what stays on this machine")
+            .stderr_has("hint: it lists what stays on this machine")
             .run();
         assert!(engine.requests().iter().all(|request| request.path != "/build"));
     }
@@ -743,7 +743,7 @@ fn what_it_is_from_is_built_with_it() {
     build_image(&sandbox)
         .args(["clean", "--with-bases"])
         .code(2)
-        .stderr_has("--with-bases builds, and clean removes")
+        .stderr_has("--with-bases builds, but clean removes")
         .run();
 }
 
@@ -759,7 +759,7 @@ fn a_from_with_another_tag_than_the_image_is_built_with_warns() {
         .args(["app", "--dry-run"])
         .any_stdout()
         .stderr(
-            "build-image: warning: docker/app/Dockerfile:2 names sample-lib:old, and image type lib is built with the tag \
+            "build-image: warning: docker/app/Dockerfile:2 names sample-lib:old, but image type lib is built with the tag \
              tester\n",
         )
         .run();
@@ -777,7 +777,7 @@ fn sections_are_taken_as_they_are_meant() {
         .args(["dev", "--dry-run"])
         .any_stdout()
         .stderr(
-            "build-image: warning: docker/dockerutils.cfg:1: [build-image] is taken for [build_image]; write it so\n\
+            "build-image: warning: docker/dockerutils.cfg:1: [build-image] is read as [build_image]; rename it\n\
              build-image: warning: [DEFAULT] tag does not count for dev, which has no section: write [dev] into \
              docker/dockerutils.cfg\n",
         )
@@ -786,7 +786,7 @@ fn sections_are_taken_as_they_are_meant() {
     build_image(&configured(config))
         .args(["dev", "--dry-run", "-v"])
         .any_stdout()
-        .stderr_has("no key env names [env_later] of the configuration: it counts nowhere")
+        .stderr_has("no key env names [env_later] of the configuration: it has no effect")
         .run();
 }
 
@@ -904,7 +904,7 @@ fn a_pip_conf_template_that_leads_out_of_the_project_is_not_sent() {
         .arg("dev")
         .code(2)
         .stderr_has("pip.conf.template is a link to [SANDBOX]/home/.netrc, outside of the project")
-        .stderr_has("hint: where that is meant, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc")
+        .stderr_has("hint: if that is intended, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc")
         .run();
     assert!(engine.requests().iter().all(|request| request.path != "/build"));
     fs::remove_file(&template).unwrap();
@@ -933,7 +933,7 @@ fn a_dockerfile_that_is_a_link_out_of_the_project_is_not_sent() {
             .code(2)
             .stderr_has("docker/dev/Dockerfile is a link to [SANDBOX]/home/.netrc, outside of the project")
             .stderr_has(
-                "hint: where that is meant, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc",
+                "hint: if that is intended, put a copy in its place: cp --remove-destination [SANDBOX]/home/.netrc",
             )
             .run();
         assert!(engine.requests().iter().all(|request| request.path != "/build"));
@@ -1062,7 +1062,10 @@ fn an_engine_that_may_not_be_used_says_how() {
         .env("DOCKER_HOST", format!("unix://{}", socket.display()))
         .code(3)
         .stderr_has("no engine answers at unix://[SANDBOX]/home/docker.sock: Permission denied")
-        .stderr_has("hint: you may not use [SANDBOX]/home/docker.sock: sudo usermod -aG docker $USER, then log in anew")
+        .stderr_has(
+            "hint: you may not use [SANDBOX]/home/docker.sock: \
+             sudo usermod -aG docker $USER, then log in again",
+        )
         .run();
 }
 
@@ -1071,7 +1074,7 @@ fn what_is_no_engine_is_code_3() {
     for (reply, says) in [
         (Reply::garbage("SSH-2.0-OpenSSH_9.2\r\n\r\n"), "no engine answers"),
         (Reply::hang_up(), "no engine answers"),
-        (Reply::bytes("<html>"), "what answers there is no docker engine"),
+        (Reply::bytes("<html>"), "what answers there is not a docker engine"),
         (Reply::error(500, "disk on fire"), "disk on fire"),
     ] {
         let engine = ScriptedEngine::start().on("GET", "/_ping", reply);
@@ -1137,7 +1140,7 @@ fn an_engine_that_dies_in_the_middle_is_code_3() {
             .code(3)
             .stdout_has("failed")
             .stderr_has("went away")
-            .stderr_has("hint: look whether it still runs: docker version")
+            .stderr_has("hint: see whether it still runs: docker version")
             .run();
         assert!(!sandbox.project().join("pip.conf").exists() && sandbox.leftovers().is_empty());
     }
@@ -1204,7 +1207,7 @@ fn the_docker_clients_own_files_are_named_where_they_are_damaged() {
         .arg("dev")
         .engine(&building())
         .code(2)
-        .stderr_has("[SANDBOX]/home/.docker/config.json is no configuration of docker")
+        .stderr_has("[SANDBOX]/home/.docker/config.json is not a configuration of docker")
         .stderr_has("hint: ")
         .run();
     build_image(&project())
@@ -1219,7 +1222,7 @@ fn the_docker_clients_own_files_are_named_where_they_are_damaged() {
         .arg("dev")
         .env("DOCKER_HOST", "tcp://box:http")
         .code(2)
-        .stderr_has("DOCKER_HOST is no engine address: \"tcp://box:http\"")
+        .stderr_has("DOCKER_HOST is not the address of an engine: \"tcp://box:http\"")
         .run();
 }
 
@@ -1248,7 +1251,7 @@ fn layers_of_what_is_not_built_say_how_to_build_it() {
     build_image(&project())
         .args(["all", "--layers"])
         .code(2)
-        .stderr_has("--layers is of one image, not of all")
+        .stderr_has("--layers takes one image, not all")
         .run();
     build_image(&project())
         .args(["dev", "--layers", "--dry-run"])
@@ -1503,7 +1506,7 @@ fn what_was_asked_for_and_can_not_be_done_is_refused_by_name() {
     for (option, part) in [
         (
             "--cache-to type=inline",
-            "option --cache-to type=inline needs BuildKit, and the classic builder builds on the engine at ",
+            "option --cache-to type=inline needs BuildKit, but the engine at ",
         ),
         ("--no-cache-filter a", "option --no-cache-filter needs BuildKit"),
         ("--metadata-file m", "option --metadata-file needs BuildKit"),
@@ -1560,7 +1563,7 @@ fn what_only_the_classic_builder_knows_is_passed_over_once_and_said() {
         .any_stderr()
         .run();
     for option in ["--memory", "--cpu-shares"] {
-        let warning = format!("build-image: warning: option {option} means nothing to BuildKit");
+        let warning = format!("build-image: warning: option {option} is ignored: this engine builds with BuildKit");
         assert_eq!(outcome.stderr.matches(&warning).count(), 1, "{outcome}");
     }
 }

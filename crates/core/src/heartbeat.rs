@@ -46,7 +46,7 @@ impl Heartbeat {
                     is_said = !hush.load(Ordering::Acquire);
                     if is_said {
                         printer.warning(&format!(
-                            "dock {moniker:?} gives no sign of life for {} s; it is waited for, Ctrl-C ends it",
+                            "dock {moniker:?} has given no sign of life for {} s; waiting for it, Ctrl-C ends it",
                             since.elapsed().as_secs()
                         ));
                         let text = format!("waiting for a sign of life of dock {moniker:?}");
@@ -54,7 +54,7 @@ impl Heartbeat {
                     }
                 }
                 Heard::Life(after) if is_said && !hush.load(Ordering::Acquire) => {
-                    printer.note(&format!("dock {moniker:?} is heard again, after {} s", after.as_secs()));
+                    printer.note(&format!("dock {moniker:?} answers again, after {} s", after.as_secs()));
                 }
                 Heard::Life(_) => {}
             }
@@ -108,7 +108,7 @@ async fn stands(agent: &Agent) -> bool {
     status.is_ok_and(|status| status.is_some_and(|status| matches!(status.link, LinkStatus::Up { .. })))
 }
 
-/// Says when a dock falls silent, and when it is heard again. `ask` waits for a sign of life, and is false when one came; it is true
+/// Reports when a dock falls silent, and when it answers again. `ask` waits for a sign of life; it returns false for one, true
 /// where no link can be made at this moment, and is then asked again.
 async fn beat<F: Future<Output = bool>>(
     mut ask: impl FnMut() -> F,

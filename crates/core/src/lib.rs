@@ -10,7 +10,8 @@
 
 // What is below is in every signature here.
 pub use dock_client::{
-    agent, docks, env, error, hexadecimal, hint, private_file, project_file, registry_helper, shell, terminal,
+    agent, docks, env, error, hexadecimal, hint, mount_sync, private_file, project_file, registry_helper, shell,
+    terminal,
 };
 
 pub mod cli;

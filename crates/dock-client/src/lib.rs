@@ -4,6 +4,7 @@
 //!
 //! - [`agent`]: the client of a dock's agent: start it, handshake, open the engine, a TCP port or a command;
 //! - [`registry_helper`]: the client of the programs that know one kind of registry, such as Amazon's;
+//! - [`mount_sync`]: what an agent and the process that syncs for it say to each other;
 //! - [`docks`]: the list of docks, and what ssh's own files say of them;
 //! - [`sync_memory`]: where this machine remembers what it synced with which dock;
 //! - [`terminal`]: its raw mode and size; [`text`]: text of others, made safe to show;
@@ -21,6 +22,7 @@ pub mod env;
 pub mod error;
 pub mod hexadecimal;
 pub mod listening;
+pub mod mount_sync;
 pub mod mutex;
 pub mod private_file;
 pub mod project_file;

@@ -35,7 +35,22 @@ pub fn stem(state: &Path, root: &Path, moniker: &str) -> PathBuf {
 
 /// The path of the project's copy on the dock, if the two were ever in sync.
 pub fn workspace(state: &Path, root: &Path, moniker: &str) -> Option<String> {
-    let file = File::open(stem(state, root, moniker).with_extension(MANIFEST)).ok()?;
+    read(&stem(state, root, moniker).with_extension(MANIFEST))
+}
+
+/// The paths of all copies that this machine knows, on whichever dock.
+pub fn workspaces(state: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(state.join("sync")).into_iter().flatten().flatten();
+    let files = files.map(|entry| entry.path());
+    let manifests = files.filter(|file| file.extension().is_some_and(|extension| extension == MANIFEST));
+    manifests
+        .filter_map(|file| read(&file))
+        .filter(|workspace| !workspace.is_empty())
+        .collect()
+}
+
+fn read(manifest: &Path) -> Option<String> {
+    let file = File::open(manifest).ok()?;
     let mut line = Vec::new();
     BufReader::new(file.take(LINE)).read_until(b'\n', &mut line).ok()?;
     let header: Header = serde_json::from_slice(&line).ok()?;

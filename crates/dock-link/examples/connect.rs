@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use dock_client::agent::{Agent, CallOptions};
-use dock_client::docks::{Access, Dock, Forward, SshAccess};
+use dock_client::docks::{Access, Dock, Forward, MountPaths, SshAccess};
 use dock_client::env::Env;
 use dock_client::error::{Error, Result};
 
@@ -40,6 +40,7 @@ async fn connect() -> Result<()> {
         }),
         workspace: None,
         forward: Forward::default(),
+        mounts: MountPaths::default(),
     };
     let agent = Agent::of(&dock, &Env::from_process())?;
     agent.connect(&CallOptions::of_terminal()).await

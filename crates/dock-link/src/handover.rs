@@ -90,7 +90,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use dock_client::agent::paths::AgentPaths;
-    use dock_client::docks::{Access, Dock, Forward, SshAccess};
+    use dock_client::docks::{Access, Dock, Forward, MountPaths, SshAccess};
     use dock_client::env::Env;
 
     use super::*;
@@ -104,6 +104,7 @@ mod tests {
             access: Access::Ssh(SshAccess::default()),
             workspace: Some("x".repeat(100_000)),
             forward: Forward::All,
+            mounts: MountPaths::default(),
         };
         let env = Env::from_pairs([("HOME", directory.path().to_str().unwrap())]);
         let start = Start {

@@ -11,9 +11,11 @@
 //! - `context_socket`: the socket of a docker context, on which systemd listens, and what it starts when somebody connects;
 //! - [`link`]: the connection to the dock: made when it is needed, restored when it breaks, dropped when it is idle;
 //! - [`prompts`]: questions to the user who waits for a link;
+//! - [`http`]: what docker clients and the engine say to each other, relayed, and changed where that is asked for;
 //! - `ports`: makes what containers publish on the dock answer here, too;
-//! - `mounts`: reports containers that mount a path of the dock where one of this machine was meant;
-//! - `relay`: bytes from here to the dock and back;
+//! - `notices`: sentences for the people in docked shells;
+//! - [`mounts`]: what containers mount of this machine, and what becomes of it on the dock;
+//! - `relay`: other bytes from here to the dock and back;
 //! - `shells`: the docked shells that the agent lives for;
 //! - [`timing`]: every time limit; [`log`]: what happened, limited in size.
 
@@ -24,9 +26,11 @@
 
 mod context_socket;
 mod handover;
+pub mod http;
 pub mod link;
 pub mod log;
-mod mounts;
+pub mod mounts;
+mod notices;
 pub mod ports;
 pub mod program;
 pub mod prompts;

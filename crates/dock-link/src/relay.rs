@@ -15,23 +15,22 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
 use crate::link::{Over, ended};
-use crate::ports::Tap;
 use crate::transport::{Connection, Duplex, ExecSide};
 
 /// How many bytes are moved at once in each direction.
-const BUFFER: usize = 64 * 1024;
+pub(crate) const BUFFER: usize = 64 * 1024;
 /// How often to check whether a peer that has closed its sending half is still there to receive.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long the last message about a command may take to be delivered.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
-/// Moves raw bytes both ways until both sides are done, the link is over, or the local peer is gone. `tap` sees them
-/// pass.
-pub(crate) async fn raw(here: UnixStream, far: Box<dyn Duplex>, mut over: Over, tap: Option<Tap>) {
+/// Moves raw bytes both ways until both sides are done, the link is over, or the local peer is gone. An engine's
+/// connection has a relay of its own, [`crate::http::relay`].
+pub(crate) async fn raw(here: UnixStream, far: Box<dyn Duplex>, mut over: Over) {
     let (from_here, to_here) = here.into_split();
     let (from_far, to_far) = tokio::io::split(far);
     tokio::select! {
-        () = both(from_here, to_here, from_far, to_far, tap.as_ref()) => {}
+        () = both(from_here, to_here, from_far, to_far) => {}
         // Dropping both sides closes them at once.
         _ = ended(&mut over) => {}
     }
@@ -42,16 +41,15 @@ async fn both(
     mut to_here: OwnedWriteHalf,
     mut from_far: impl AsyncRead + Unpin,
     mut to_far: impl AsyncWrite + Unpin,
-    tap: Option<&Tap>,
 ) {
     let out = async {
         // A dock that takes no more may still send.
-        let _ = copy_away(&mut from_here, &mut to_far, tap).await;
+        let _ = copy_away(&mut from_here, &mut to_far).await;
         let _ = to_far.shutdown().await;
         from_here
     };
     let back = async {
-        let result = copy(&mut from_far, &mut to_here, tap).await;
+        let result = copy(&mut from_far, &mut to_here).await;
         let _ = to_here.shutdown().await;
         result.is_ok()
     };
@@ -69,28 +67,18 @@ async fn both(
     }
 }
 
-async fn copy(
-    from: &mut (impl AsyncRead + Unpin),
-    to: &mut (impl AsyncWrite + Unpin),
-    tap: Option<&Tap>,
-) -> io::Result<()> {
+async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     while let Some(bytes) = next(from, &mut buffer).await? {
-        if let Some(tap) = tap {
-            tap.see_engine(bytes);
-        }
         write(to, bytes).await?;
     }
     Ok(())
 }
 
 /// [`copy`] from a socket here: if the peer has gone, it does not wait for a dock that takes nothing.
-async fn copy_away(from: &mut OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin), tap: Option<&Tap>) -> io::Result<()> {
+async fn copy_away(from: &mut OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     while let Some(bytes) = next(from, &mut buffer).await? {
-        if let Some(tap) = tap {
-            tap.see_client(bytes);
-        }
         write_for(from, to, bytes).await?;
     }
     Ok(())
@@ -102,13 +90,17 @@ async fn next<'a>(from: &mut (impl AsyncRead + Unpin), buffer: &'a mut [u8]) -> 
     Ok(buffer.get(..read).filter(|bytes| !bytes.is_empty()))
 }
 
-async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+pub(crate) async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes).await?;
     to.flush().await
 }
 
 /// Writes bytes that came from a socket, as long as its peer is there.
-async fn write_for(from: &OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+pub(crate) async fn write_for(
+    from: &OwnedReadHalf,
+    to: &mut (impl AsyncWrite + Unpin),
+    bytes: &[u8],
+) -> io::Result<()> {
     tokio::select! {
         biased;
         written = write(to, bytes) => written,
@@ -118,26 +110,30 @@ async fn write_for(from: &OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin), byt
 
 /// Waits until the process behind a socket that sends no more has closed it altogether. A stream that brings nothing
 /// for hours (`docker events`) would outlive it otherwise.
-#[cfg(target_os = "linux")]
-async fn gone(socket: &OwnedReadHalf) {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+pub(crate) async fn gone(socket: &OwnedReadHalf) {
     loop {
         tokio::time::sleep(LOOK).await;
-        let mut looked_at = [PollFd::new(socket.as_ref(), PollFlags::empty())];
-        // unix(7) sockets report POLLHUP if both directions are closed, and only then.
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let looked = poll(&mut looked_at, Some(&now));
-        if looked.is_ok() && looked_at.iter().any(|found| found.revents().contains(PollFlags::HUP)) {
+        if has_gone(socket) {
             return;
         }
     }
 }
 
+/// Whether the process behind a socket has closed it altogether.
+#[cfg(target_os = "linux")]
+pub(crate) fn has_gone(socket: &OwnedReadHalf) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut looked_at = [PollFd::new(socket.as_ref(), PollFlags::empty())];
+    // unix(7) sockets report POLLHUP if both directions are closed, and only then.
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let looked = poll(&mut looked_at, Some(&now));
+    looked.is_ok() && looked_at.iter().any(|found| found.revents().contains(PollFlags::HUP))
+}
+
 /// Elsewhere POLLHUP may mean one direction only; a failing write shows that the peer is gone.
 #[cfg(not(target_os = "linux"))]
-async fn gone(_: &OwnedReadHalf) {
-    let _ = LOOK;
-    std::future::pending().await
+pub(crate) fn has_gone(_: &OwnedReadHalf) -> bool {
+    false
 }
 
 /// Moves what a command reads and writes, in frames, until it has ended or the client is gone.

@@ -24,15 +24,18 @@ use dock_client::shell::quote;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
-use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::context_socket;
+use crate::http;
 use crate::link::{Link, OpenOptions, Over};
 use crate::log::Log;
-use crate::mounts::{Mounts, Seen};
-use crate::ports::{Demand, Ports, Tap};
+use crate::mounts::projects::MountedProjects;
+use crate::mounts::sources::HostPaths;
+use crate::mounts::translation::ClientConnection;
+use crate::notices::Notices;
+use crate::ports::{Demand, Ports};
 use crate::prompts::{PendingQuestion, Prompts, Subscription};
 use crate::relay;
 use crate::shells::Shells;
@@ -82,9 +85,8 @@ pub struct Service<C: Connector> {
     shells: Arc<Mutex<Shells>>,
     streams: Arc<Streams>,
     ports: Arc<Ports>,
-    mounts: Arc<Mounts>,
-    /// The mounts that were seen, until the service runs.
-    seen_mounts: Mutex<Option<Receiver<Seen>>>,
+    notices: Arc<Notices>,
+    projects: Arc<MountedProjects>,
     ending: Notify,
 }
 
@@ -153,22 +155,30 @@ impl<C: Connector> Service<C> {
         });
         let shells = Arc::new(Mutex::new(shells));
         let moniker = dock.moniker.clone();
-        let (mounts, seen_mounts) = Mounts::new(moniker, paths.clone(), Arc::clone(&shells), log.clone());
+        let env = Env::from_process();
+        let host = HostPaths {
+            state: paths.state_directory().to_owned(),
+            home: env.home(),
+            moniker: moniker.clone(),
+            engine_sockets: vec![paths.engine_socket(), paths.context_socket()],
+        };
+        let notices = Notices::new(moniker, paths.clone(), Arc::clone(&shells), log.clone());
+        let ports = Ports::new(
+            &paths,
+            env.user(),
+            Arc::clone(&streams),
+            Arc::clone(&notices),
+            log.clone(),
+        );
         Arc::new(Self {
             link: Link::new(connector, Arc::clone(&prompts), timing.clone(), log.clone()),
             dock,
             timing,
             prompts,
             shells,
-            ports: Ports::new(
-                &paths,
-                Env::from_process().user(),
-                Arc::clone(&streams),
-                Arc::clone(&mounts),
-                log.clone(),
-            ),
-            mounts,
-            seen_mounts: Mutex::new(Some(seen_mounts)),
+            projects: MountedProjects::new(host, Arc::clone(&notices), Arc::clone(&ports), log.clone()),
+            ports,
+            notices,
             streams,
             paths,
             log,
@@ -183,10 +193,7 @@ impl<C: Connector> Service<C> {
         let ports = Arc::clone(&self.ports);
         let link = self.link.clone();
         tasks.spawn(async move { ports.run(link).await });
-        let seeing = lock(&self.seen_mounts).take();
-        if let Some(seeing) = seeing {
-            tasks.spawn(Arc::clone(&self.mounts).run(self.link.clone(), seeing));
-        }
+        tasks.spawn(Arc::clone(&self.projects).run(self.link.clone()));
         tasks.spawn(Arc::clone(&self).accept_calls(sockets.control));
         tasks.spawn(Arc::clone(&self).accept_engine(sockets.engine, std::future::pending()));
         let ending = tokio::select! {
@@ -197,6 +204,8 @@ impl<C: Connector> Service<C> {
             ShutdownReason::Idle => "nothing needs this agent any more",
             ShutdownReason::Stopped => "this agent was told to end",
         });
+        // What syncs for containers does its last sync by way of this agent.
+        self.projects.close().await;
         // This also ends the connections.
         tasks.shutdown().await;
         self.ports.close().await;
@@ -234,10 +243,10 @@ impl<C: Connector> Service<C> {
                 (shells.stays || !shells.holders.is_empty(), have_ended)
             };
             if have_ended {
-                self.mounts.clean();
+                self.notices.clean();
             }
             self.tell_ports();
-            let keeps = self.ports.keeps();
+            let keeps = self.ports.keeps() || self.projects.keeps();
             let idle = self.streams.idle();
             let limit = match self.streams.brief.load(Ordering::Acquire) {
                 true => self.timing.idle_brief,
@@ -338,8 +347,8 @@ impl<C: Connector> Service<C> {
         };
         match self.link.open(options, &Target::Engine).await {
             Ok((connection, over)) => {
-                let tap = self.tap(&stream);
-                relay::raw(stream, connection.stream, over, Some(tap)).await;
+                let hooks = self.hooks(&stream);
+                http::relay::engine(stream, connection.stream, over, &hooks).await;
             }
             Err(error) => {
                 self.log.line(format!("a docker client was refused: {error}"));
@@ -350,10 +359,11 @@ impl<C: Connector> Service<C> {
         }
     }
 
-    /// The observer for a connection to the engine.
-    fn tap(&self, stream: &UnixStream) -> Tap {
+    /// What decides about the requests of a client of the engine.
+    fn hooks(&self, stream: &UnixStream) -> ClientConnection<C> {
         let client = stream.peer_cred().ok().and_then(|peer| peer.pid());
-        self.ports.tap(client)
+        let (projects, ports) = (Arc::clone(&self.projects), Arc::clone(&self.ports));
+        ClientConnection::new(projects, self.link.clone(), ports, &self.dock, client)
     }
 
     /// The message that a docker client shows its user.
@@ -425,6 +435,7 @@ impl<C: Connector> Service<C> {
                     forward,
                     ports,
                     more_ports,
+                    mounts: self.projects.all(),
                 };
                 frame::write_message(&mut stream, &Reply::Status(status)).await
             }
@@ -444,13 +455,13 @@ impl<C: Connector> Service<C> {
             }
             Request::Hold(holder) => {
                 let forward = call.forward.unwrap_or(self.dock.forward);
-                self.mounts.forget(holder.pid);
+                self.notices.forget(holder.pid);
                 self.change_shells(|shells| shells.hold(holder, forward, call.named.clone()));
                 frame::write_message(&mut stream, &Reply::Done).await
             }
             Request::Release(holder) => {
                 self.change_shells(|shells| shells.release(holder));
-                self.mounts.forget(holder.pid);
+                self.notices.forget(holder.pid);
                 frame::write_message(&mut stream, &Reply::Done).await
             }
             Request::Stay => {
@@ -523,12 +534,14 @@ impl<C: Connector> Service<C> {
         match opened {
             Ok(Some((connection, over))) => {
                 frame::write_message(&mut stream, &Reply::Done).await?;
+                let is_engine = matches!(target, Some(Target::Engine));
                 match connection.exec {
                     Some(_) => relay::exec(stream, connection, over).await,
-                    None => {
-                        let tap = matches!(target, Some(Target::Engine)).then(|| self.tap(&stream));
-                        relay::raw(stream, connection.stream, over, tap).await;
+                    None if is_engine => {
+                        let hooks = self.hooks(&stream);
+                        http::relay::engine(stream, connection.stream, over, &hooks).await;
                     }
+                    None => relay::raw(stream, connection.stream, over).await,
                 }
                 Ok(())
             }

@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dock_client::agent::paths::{AgentPaths, state_directory};
+use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::{Agent, CallOptions, Port, Status};
-use dock_client::docks::{Access, Dock as DockEntry, Forward, SshAccess};
+use dock_client::docks::{Access, Dock as DockEntry, Forward, MountPaths, SshAccess};
 use dock_client::env::Env;
-use dock_client::sync_memory;
 use dock_link::log::Log;
 use dock_link::service::{Service, ShutdownReason, Sockets};
 use dock_link::timing::Timing;
@@ -208,6 +207,7 @@ impl Scene {
             access: Access::Ssh(SshAccess::default()),
             workspace: None,
             forward,
+            mounts: MountPaths::default(),
         };
         let paths = AgentPaths::of(&entry, &env).unwrap();
         paths.prepare().unwrap();
@@ -507,61 +507,6 @@ async fn any_number_of_ports_with_names_of_any_length_makes_no_status_too_long()
         .until(|ports| ports.len() > 5 && ports[0].here == Some(port))
         .await;
     assert!(scene.status().await.more_ports > 100);
-}
-
-#[tokio::test]
-async fn a_mount_of_a_project_that_has_its_copy_elsewhere_is_told_its_shell_once() {
-    let scene = Scene::docked(Forward::Labelled).await;
-    let own = i32::try_from(std::process::id()).unwrap();
-    let notice = scene.agent.notice_file(own);
-    let project = scene.directory.path().join("my\nproject");
-    fs::create_dir_all(project.join("sub")).unwrap();
-    fs::write(project.join("sub/file"), "").unwrap();
-    let project = project.canonicalize().unwrap();
-    let state = scene.directory.path().to_str().unwrap();
-    let env = Env::from_pairs([("XDG_STATE_HOME", state), ("HOME", "/nowhere")]);
-    let manifest = sync_memory::stem(&state_directory(&env), &project, "far").with_extension(sync_memory::MANIFEST);
-    let header = json!({ "dockerutils_sync": sync_memory::VERSION, "workspace": "/data/workspaces/ann/code/project" });
-    fs::create_dir_all(manifest.parent().unwrap()).unwrap();
-    fs::write(&manifest, format!("{header}\nend 0\n")).unwrap();
-    let bind = |path: &Path| json!({ "HostConfig": { "Binds": [format!("{}:/x", path.display())] } });
-    let until_log = async |text: &str, count: usize| {
-        for _ in 0..4000 {
-            if scene.log().matches(text).count() >= count {
-                return;
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-        panic!("{text} is not in {}", scene.log());
-    };
-    // The dock is this machine, so there is nothing to report about the other paths.
-    scene.create_of(&bind(Path::new("/etc"))).await;
-    scene.create_of(&bind(scene.directory.path())).await;
-    scene.create_of(&bind(&project.join("nowhere"))).await;
-    scene.create_of(&bind(&project.join("sub"))).await;
-    until_log("a mount of ", 1).await;
-    let told = format!(
-        "a mount of {}/sub leads to that path on far, not to this machine's; the project's copy there is \
-         /data/workspaces/ann/code/project/sub (sync-up renews it, run-image mounts it)\n",
-        project.display().to_string().replace('\n', "\u{fffd}")
-    );
-    assert_eq!(fs::read_to_string(&notice).unwrap(), format!("dock: {told}"));
-    assert_eq!(fs::metadata(&notice).unwrap().permissions().mode() & 0o777, 0o600);
-    fs::write(&notice, "").unwrap();
-    // The same path is not reported again, and nothing that our own commands create; another path is news.
-    let mut own_command = bind(&project);
-    own_command["Labels"] = json!({ "io.dockerutils.project": "project" });
-    scene.create_of(&own_command).await;
-    scene.create_of(&bind(&project.join("sub"))).await;
-    scene.create_of(&bind(&project)).await;
-    until_log("a mount of ", 2).await;
-    let text = fs::read_to_string(&notice).unwrap();
-    assert_eq!(text.lines().count(), 1, "{text}");
-    assert!(text.contains("code/project (sync-up"), "{text}");
-    assert_eq!(scene.log().matches("a mount of ").count(), 2, "{}", scene.log());
-    // The notice is removed with its shell.
-    scene.agent.release(own).await.unwrap();
-    assert!(!notice.exists());
 }
 
 #[tokio::test]

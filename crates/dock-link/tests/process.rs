@@ -14,7 +14,7 @@ use dock_client::agent::paths::AgentPaths;
 use dock_client::agent::start::{Start, Started};
 use dock_client::agent::target::{Exec, Exit, RemoteCommand};
 use dock_client::agent::{Agent, CallOptions, Holder, Status};
-use dock_client::docks::{self, Access, Dock, Forward, SshAccess};
+use dock_client::docks::{self, Access, Dock, Forward, MountPaths, SshAccess};
 use dock_client::env::Env;
 use dockerutils_test_support::{machine, wait};
 use engine::Engine;
@@ -62,6 +62,7 @@ impl Scene {
             }),
             workspace: None,
             forward: Forward::None,
+            mounts: MountPaths::default(),
         };
         Self {
             agent: Agent::of(&dock, &env).unwrap(),

@@ -14,7 +14,7 @@ use dock_client::agent::wire::{
     Answer, Call, Failure, FailureKind, Greeting, Hello, PROTOCOL, Reply, Request, VERSION,
 };
 use dock_client::agent::{Agent, CallOptions, Holder, LinkStatus};
-use dock_client::docks::{Access, Dock as DockEntry, Forward, SshAccess};
+use dock_client::docks::{Access, Dock as DockEntry, Forward, MountPaths, SshAccess};
 use dock_client::env::Env;
 use dock_link::link::OpenOptions;
 use dock_link::log::Log;
@@ -51,6 +51,7 @@ fn entry() -> DockEntry {
         workspace: None,
         // Ports have their own tests.
         forward: Forward::None,
+        mounts: MountPaths::default(),
     }
 }
 

@@ -109,8 +109,8 @@ fn without_versioneer_it_is_silent() {
     sandbox.write("versioneer.py", "");
     genversion(&sandbox)
         .stderr(
-            "genversion: warning: versioneer.py is not configured, and no version is written: neither setup.cfg nor \
-             pyproject.toml says its VCS and versionfile_source\n",
+            "genversion: warning: versioneer.py is not configured, so no version is written: neither setup.cfg nor \
+             pyproject.toml sets VCS and versionfile_source\n",
         )
         .run();
 }
@@ -150,13 +150,13 @@ fn a_wrong_configuration_names_its_place() {
     for (setup_cfg, says) in [
         (
             "[versioneer]\nVCS = hg\n",
-            "genversion: setup.cfg:2: [versioneer] VCS: \"hg\" is no version control system that versioneer knows\n\n\
+            "genversion: setup.cfg:2: [versioneer] VCS: \"hg\" is not a version control system that versioneer knows\n\n\
              hint: git is the only one\n",
         ),
         (
             "[versioneer]\n#VCS = git\n",
             "genversion: setup.cfg:1: [versioneer]: VCS is missing\n\n\
-             hint: write VCS = git below it, or take the section away\n",
+             hint: write VCS = git below it, or remove the section\n",
         ),
         ("[versioneer]\nVCS\n", "genversion: setup.cfg:2: "),
     ] {
@@ -178,7 +178,7 @@ fn a_wrong_configuration_names_its_place() {
     genversion(&broken)
         .code(2)
         .stderr_has("genversion: pyproject.toml:2: ")
-        .stderr_has("hint: mend it there, or put [versioneer] into setup.cfg\n")
+        .stderr_has("hint: correct it there, or put [versioneer] into setup.cfg\n")
         .run();
     assert!(!sandbox.project().join(FILE).exists());
 }
@@ -252,7 +252,7 @@ fn a_checkout_that_can_not_be_written_to_needs_no_more_than_the_same_version() {
         .env("GIT_CEILING_DIRECTORIES", around)
         .code(1)
         .stderr_has("_version.py.bld can't be written: Permission denied")
-        .stderr_has("hint: look who may write there: ls -ld [SANDBOX]/sample-1.5\n")
+        .stderr_has("hint: see who may write there: ls -ld [SANDBOX]/sample-1.5\n")
         .run();
     mode(0o755);
     assert_eq!(sandbox.read(FILE), "of before");
@@ -265,7 +265,7 @@ fn a_file_that_can_not_be_written_keeps_what_was_there() {
     genversion(&sandbox)
         .code(1)
         .stderr_has("genversion: [SANDBOX]/sample-1.5/_version.py.bld can't be written: ")
-        .stderr_has("hint: look who may write there: ls -ld [SANDBOX]/sample-1.5\n")
+        .stderr_has("hint: see who may write there: ls -ld [SANDBOX]/sample-1.5\n")
         .run();
     let names = fs::read_dir(sandbox.project()).into_iter().flatten().flatten();
     assert_eq!(names.count(), 3, "a temporary file is left behind");

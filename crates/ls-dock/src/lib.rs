@@ -10,7 +10,7 @@
 use clap::Parser;
 use dockerutils_core::cli::{Command, Context, GlobalArgs};
 use dockerutils_core::error::{ExitStatus, Result};
-use dockerutils_core::ops::docks::{check, list, ports};
+use dockerutils_core::ops::docks::{check, list, mounts, ports};
 
 /// List the docks and their state
 ///
@@ -35,6 +35,9 @@ pub struct Args {
     /// The ports of containers that are forwarded to this machine
     #[arg(long, conflicts_with_all = ["wide", "check"])]
     pub ports: bool,
+    /// The containers that mount projects of this machine
+    #[arg(long, conflicts_with_all = ["wide", "check", "ports"])]
+    pub mounts: bool,
     /// What every command takes.
     #[command(flatten)]
     pub global: GlobalArgs,
@@ -54,6 +57,9 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
     }
     if args.ports {
         return ports::list(context, &args.names);
+    }
+    if args.mounts {
+        return mounts::list(context, &args.names);
     }
     list::list(
         context,

@@ -150,7 +150,7 @@ fn without_a_tag_it_goes_to_the_users_own_name_at_docker_hub() {
         publish_image(&sandbox)
             .args(["dev", "--dry-run"])
             .code(1)
-            .stderr_has("nobody is logged in to Docker Hub, and the image would have the user's name there")
+            .stderr_has("nobody is logged in to Docker Hub, but the image needs the user's name there")
             .stderr_has("hint: docker login, or say in docker/dockerutils.cfg where it goes")
             .run();
         log_in(&sandbox, "https://index.docker.io/v1/", "ann", "s3cret");
@@ -357,7 +357,7 @@ fn a_refusal_is_shown_in_the_registrys_words_and_not_tried_again() {
         ),
         (
             "denied: quota exceeded",
-            "the registry takes no more of you: remove old tags there, or have its owner give you more room",
+            "your quota at the registry is full: remove old tags there, or ask its owner for more space",
         ),
     ] {
         let (sandbox, engine) = (project(), engine().on("POST", PUSH, refused(message)));
@@ -473,7 +473,7 @@ fn a_login_that_nobody_looked_at_is_no_refusal() {
         .engine(&engine)
         .arg("dev")
         .any_stdout()
-        .stderr_has("unauthorized: authentication required (and yet the login is right); next try in 1 s")
+        .stderr_has("unauthorized: authentication required (although the login is right); next try in 1 s")
         .run();
     let login = engine.request("POST", "/auth").json();
     assert_eq!(
@@ -653,7 +653,7 @@ fn configuration_that_can_not_be_read_is_named() {
     publish_image(&sandbox)
         .arg("dev")
         .code(2)
-        .stderr_has("/.docker/config.json is no configuration of docker")
+        .stderr_has("/.docker/config.json is not a configuration of docker")
         .run();
 }
 

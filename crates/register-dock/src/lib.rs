@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use dockerutils_core::cli::{Command, Context, GlobalArgs};
-use dockerutils_core::docks::Forward;
+use dockerutils_core::docks::{Forward, MountPaths};
 use dockerutils_core::error::{ExitStatus, Result};
 use dockerutils_core::ops::docks::register::{self, RegisterArgs};
 
@@ -52,7 +52,10 @@ pub struct Args {
     /// Whose containers' published ports are to answer on this machine, too; mine, unless given
     #[arg(long, value_enum, value_name = "WHOSE")]
     pub forward: Option<Whose>,
-    /// Take the place of a dock of the same moniker; its --workspace and --forward stay, unless given
+    /// What a path means that docker, compose and other tools mount there; that of this machine's project, unless given
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub mounts: Option<How>,
+    /// Take the place of a dock of the same moniker; its --workspace, --forward and --mounts stay, unless given
     #[arg(short, long)]
     pub force: bool,
     /// Don't connect: only write it down
@@ -96,6 +99,15 @@ pub enum Whose {
     None,
 }
 
+/// What a path of a bind mount means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum How {
+    /// In a project that sync-up has sent: its copy on the dock, kept in step
+    Translated,
+    /// The dock's own path, as its engine takes it
+    Literal,
+}
+
 /// The command.
 pub const COMMAND: Command<Args> = Command {
     name: "register-dock",
@@ -116,6 +128,10 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
             Whose::Labelled => Forward::Labelled,
             Whose::All => Forward::All,
             Whose::None => Forward::None,
+        }),
+        mounts: args.mounts.map(|how| match how {
+            How::Translated => MountPaths::Translated,
+            How::Literal => MountPaths::Literal,
         }),
         docker_socket: args.docker_socket,
         force: args.force,

@@ -188,7 +188,7 @@ fn a_context_of_docker_s_is_a_dock_and_a_dock_is_a_context() {
         .command("register-dock")
         .args(["--context", "far", "--make-context"])
         .code(2)
-        .stderr_has("the docker context \"far\" is there already")
+        .stderr_has("the docker context \"far\" exists already")
         .run();
     sandbox
         .command("register-dock")
@@ -201,7 +201,7 @@ fn a_context_of_docker_s_is_a_dock_and_a_dock_is_a_context() {
         .command("register-dock")
         .args(["box", "x[$(id)]", "--no-check", "--make-context"])
         .code(2)
-        .stderr_has("docker takes no context of the name")
+        .stderr_has("docker accepts no context of the name")
         .run();
 }
 
@@ -246,34 +246,38 @@ fn what_can_be_no_dock_is_refused_with_a_hint() {
         (&["box", "a\u{1b}[2Jb"], "can't be a moniker", "choose a short name"),
         (
             &["--", "-oProxyCommand=x"],
-            "is no host",
+            "is not a host",
             "a name, an address, or a Host of ~/.ssh/config",
         ),
-        (&["a b"], "\"a b\" is no host", "a name, an address"),
+        (&["a b"], "\"a b\" is not a host", "a name, an address"),
         (
             &["box:http"],
-            "\"box:http\" is no host: \"http\" is no port",
+            "\"box:http\" is not a host: \"http\" is not a port",
             "a name, an address",
         ),
-        (&["box:"], "\"box:\" is no host: \"\" is no port", "a name, an address"),
-        (&["[::1]x"], "\"[::1]x\" is no host", "a name, an address"),
+        (
+            &["box:"],
+            "\"box:\" is not a host: \"\" is not a port",
+            "a name, an address",
+        ),
+        (&["[::1]x"], "\"[::1]x\" is not a host", "a name, an address"),
         (
             &["box:2222", "--port", "22"],
             "two ports are named: 2222 in the address, and --port 22",
-            "leave one of them away",
+            "leave one of them out",
         ),
         (
             &["ssh://box:2222", "--port", "22"],
             "two ports are named",
-            "leave one of them away",
+            "leave one of them out",
         ),
-        (&["ssh://a:b@box"], "a password has no place here", "tcp://HOST:PORT"),
+        (&["ssh://a:b@box"], "a password is not allowed here", "tcp://HOST:PORT"),
         (
             &["tcp://box:2375", "x"],
-            "is no machine that ssh reaches",
+            "is not a machine that ssh reaches",
             "register-dock --host tcp://box:2375 MONIKER",
         ),
-        (&["box", "--user=-x"], "\"-x\" is no user", "-u USER, or DOCK_USER"),
+        (&["box", "--user=-x"], "\"-x\" is not a user", "-u USER, or DOCK_USER"),
         (
             &["box", "--identity", "/nowhere"],
             "there is no key /nowhere",
@@ -281,7 +285,7 @@ fn what_can_be_no_dock_is_refused_with_a_hint() {
         ),
         (
             &["box", "--docker-socket", "docker.sock"],
-            "is no absolute path",
+            "is not an absolute path",
             "--docker-socket /...",
         ),
         (

@@ -675,7 +675,7 @@ fn a_helper_that_is_missing_stops_no_pull_and_is_named_where_it_is_refused() {
         .engine(&engine)
         .stdout("out\n")
         .stderr_has(warning)
-        .stderr_has(": it is tried without a login\n")
+        .stderr_has(": trying without a login\n")
         .run();
     let denied = Reply::error(500, "unauthorized: authentication required");
     let engine = ScriptedEngine::start().on("POST", "/images/create", denied);
@@ -750,7 +750,7 @@ fn an_own_image_for_another_platform_is_not_pulled_from_a_stranger() {
         .args(["dev", "-k", "-a", "--platform linux/arm64"])
         .engine(&engine)
         .code(125)
-        .stderr_has("the image sample-dev:tester is made for linux/amd64, and is to run as linux/arm64")
+        .stderr_has("the image sample-dev:tester is made for linux/amd64, but is to run as linux/arm64")
         .stderr_has(
             "hint: in [dev] of docker/dockerutils.cfg: build_args = --platform linux/arm64, then: build-image dev\n",
         )
@@ -799,7 +799,7 @@ fn an_engine_in_clear_text_gets_no_login() {
         )
         .arg("api")
         .code(125)
-        .stderr_has("all of your logins, and the way to the engine at tcp://127.1:")
+        .stderr_has("all of your logins, but the connection to the engine at tcp://127.1:")
         .stderr_has("hint: reach the engine by ssh")
         .run();
 }
@@ -1073,7 +1073,10 @@ fn an_image_that_does_not_say_what_it_runs_gets_a_hint() {
             .engine(&refusing(400, said))
             .code(125)
             .stderr_has(&format!("run-image: the container can't be made: {said}\n"))
-            .stderr_has("\n\nhint: the image does not say what it runs: give a CMD in its Dockerfile, the key cmd in its section, or run-image -c ")
+            .stderr_has(
+                "\n\nhint: the image does not say what to run: write a CMD in its Dockerfile, the key cmd in its section, \
+                 or run-image -c ",
+            )
             .run();
     }
 }
@@ -1272,7 +1275,7 @@ fn a_terminal_that_is_asked_for_must_be_there() {
         .arg("dev")
         .engine(&running(0))
         .code(125)
-        .stderr_has("-t asks for a terminal, and stdin is not one")
+        .stderr_has("-t needs a terminal, but stdin is not one")
         .stderr_has("hint: ")
         .run();
 }
@@ -1346,7 +1349,7 @@ fn an_engine_that_dies_in_the_middle_is_code_125() {
             .code(125)
             .any_stdout()
             .stderr_has("went away")
-            .stderr_has("hint: look whether it still runs: docker version")
+            .stderr_has("hint: see whether it still runs: docker version")
             .run();
     }
 }
@@ -1417,7 +1420,7 @@ fn of_several_that_were_cut_off_and_are_gone_each_is_said() {
         .code(125)
         .stderr_has("container one has ended meanwhile")
         .stderr_has("container two has ended meanwhile")
-        .stderr_has("its exit code and what it said last are gone")
+        .stderr_has("its exit code and its last output are gone")
         .run();
 }
 
@@ -1466,7 +1469,7 @@ fn output_that_is_no_output_is_refused() {
         .arg("dev")
         .engine(&engine)
         .code(125)
-        .stderr_has("no stream of frames")
+        .stderr_has("not a stream of frames")
         .run();
     assert!(requests(&engine).contains(&"DELETE /containers/c1".to_owned()));
 }

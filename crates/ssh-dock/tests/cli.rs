@@ -59,7 +59,7 @@ fn a_docked_shell_needs_no_name() {
         .args(["ls", "/tmp"])
         .env("_DOCK_MONIKER", "[dock:far] ")
         .code(255)
-        .stderr_has("there is no dock \"ls\"\n\nhint: a command comes behind the dock's name: ssh-dock far ls /tmp\n")
+        .stderr_has("there is no dock \"ls\"\n\nhint: a command comes after the dock's name: ssh-dock far ls /tmp\n")
         .run();
     sandbox()
         .command("ssh-dock")

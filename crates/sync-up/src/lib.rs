@@ -29,6 +29,9 @@ pub struct Args {
     /// What is synced, and how.
     #[command(flatten)]
     pub options: SyncOptions,
+    /// Serves a dock's agent, whose requests come on stdin: see `dock_client::mount_sync`.
+    #[arg(long, hide = true)]
+    pub for_agent: bool,
 }
 
 /// The command.
@@ -40,5 +43,8 @@ pub const COMMAND: Command<Args> = Command {
 };
 
 fn run(args: Args, context: &Context) -> Result<ExitStatus> {
+    if args.for_agent {
+        return sync::for_agent::serve(context);
+    }
     sync::sync(context, &args.options.wanted(Direction::Up))
 }

@@ -110,7 +110,7 @@ fn wrong_usage_is_code_2() {
     command()
         .args(["dev", "a b"])
         .code(2)
-        .stderr_has("\"a b\" is no place for images")
+        .stderr_has("\"a b\" is not a place for images")
         .stderr_has("hint: a dock (ls-dock lists them), [user@]host[:port], or localhost")
         .run();
     command()
@@ -364,7 +364,7 @@ fn an_error_inside_a_success_is_a_failure_and_nothing_gets_a_name() {
     transfer(&sandbox, &source)
         .args(["one:1", &dest.host(), "-q"])
         .code(1)
-        .stderr_has("does not take the image: no such thing")
+        .stderr_has("refuses the image: no such thing")
         .run();
     assert!(is_unnamed(&dest));
 }
@@ -688,7 +688,7 @@ fn an_error_is_in_the_document() {
         said["error"]
             .as_str()
             .unwrap()
-            .contains("\"a b\" is no place for images"),
+            .contains("\"a b\" is not a place for images"),
         "{said}"
     );
     assert_eq!(said["kind"], "usage");

@@ -31,7 +31,7 @@ fn a_dock_is_taken_off_and_the_others_stay() {
     sandbox
         .command("unregister-dock")
         .arg("far")
-        .stdout("far (ann@10.0.0.7) is no dock any more\n")
+        .stdout("far (ann@10.0.0.7) is not a dock any more\n")
         .run();
     let list = sandbox.read("../home/.config/dockerutils/docks.yml");
     assert!(!list.contains("far") && list.contains("near"), "{list}");
@@ -69,7 +69,7 @@ fn of_the_original_only_its_own_file_goes() {
     sandbox
         .command("unregister-dock")
         .arg("10.0.0.8")
-        .stdout("50% (ubuntu@10.0.0.8) is no dock any more\n")
+        .stdout("50% (ubuntu@10.0.0.8) is not a dock any more\n")
         .run();
     assert!(!folder.exists());
     assert!(sandbox.home().join(".docker/config.json").exists());

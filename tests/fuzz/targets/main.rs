@@ -34,6 +34,7 @@ targets! {
     image_documents,
     image_save,
     ini,
+    mounts,
     original_docks,
     references,
     run_options,

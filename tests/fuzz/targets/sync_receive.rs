@@ -3,13 +3,19 @@
 use std::collections::HashMap;
 
 use dockerutils_core::output::progress::bars::Bars;
+use dockerutils_core::sync::compression::Compression;
 use dockerutils_core::sync::local::Local;
 use dockerutils_core::sync::receive::receive;
 use dockerutils_core::sync::{Item, ItemKind, Stamp};
 
-pub(crate) fn fuzz(input: (bool, &[u8])) {
+pub(crate) fn fuzz(input: (u8, &[u8])) {
     let root = tempfile::tempdir().expect("a temporary directory");
-    let (gzip, bytes) = input;
+    let (choice, bytes) = input;
+    let compression = match choice % 3 {
+        0 => Compression::Plain,
+        1 => Compression::Gzip,
+        _ => Compression::Zstd,
+    };
     let wanted: HashMap<Vec<u8>, Item> = [
         ("a", ItemKind::File, 3),
         ("d/b", ItemKind::File, 0),
@@ -35,7 +41,7 @@ pub(crate) fn fuzz(input: (bool, &[u8])) {
     let stage = local.stage().expect("it is ours");
     if let Ok(arrived) = receive(
         &mut &*bytes,
-        gzip,
+        compression,
         &wanted,
         &stage,
         &Bars::files(None, "bringing", 3, 4),

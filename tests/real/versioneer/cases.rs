@@ -291,12 +291,12 @@ pub const CASES: &[Case] = &[
         "init; commit; tag 1.0; commit; git checkout -q --detach; git worktree add -q ../side master",
     ),
     case(
-        "a branch that is no UTF-8",
+        "a branch that is not UTF-8",
         "init; commit; tag 1.0; git checkout -qb \"$(printf 'b\\351')\"; commit",
     )
     .but(Outcome::Answered),
     case(
-        "a tag that is no UTF-8",
+        "a tag that is not UTF-8",
         "init; commit; tag \"$(printf '1.0\\351')\"; commit",
     ),
     // Clones, and roots below the repository's.

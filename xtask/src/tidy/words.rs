@@ -17,10 +17,20 @@ const NAMES: [(&str, &str); 8] = [
 ];
 
 /// Phrases over which a reader stumbles, and what to do.
-const PHRASES: [(&str, &str); 3] = [
+const PHRASES: [(&str, &str); 13] = [
     ("agent of keys", "say ssh-agent"),
     (" that is none", "say what it is not"),
     ("what is none", "say what it is not"),
+    ("is no json", "say is not JSON"),
+    ("is no text", "say is not a string, or is not UTF-8"),
+    ("is no utf-8", "say is not UTF-8"),
+    ("passed over", "say ignored, or left out"),
+    ("where that is meant", "say if that is intended"),
+    ("it is waited for", "say waiting for it"),
+    ("is heard again", "say answers again"),
+    ("asks for patience", "say is busy"),
+    ("log in anew", "say log in again"),
+    ("proof against", "say safe against"),
 ];
 
 /// Whether a file is read for them: sources and pages, but for this list itself.

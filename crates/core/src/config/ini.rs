@@ -1,8 +1,8 @@
 //! The INI dialect of Python's configparser, in which `dockerutils.cfg` is written.
 //!
-//! What is read here is what `configparser.ConfigParser()` reads (CPython 3.11, with `optionxform = str`, so that
-//! keys are case-sensitive): the same sections, keys and values, and the same kinds of error. The differential
-//! test `tests/configparser.rs` holds the two together. [`KeyCase::WithoutCase`] is the dialect of `setup.cfg`. Reference:
+//! It reads what `configparser.ConfigParser()` reads (CPython 3.11, with `optionxform = str`, so that keys are
+//! case-sensitive): the same sections, keys and values, and the same kinds of error. The differential test
+//! `tests/configparser.rs` compares the two. [`KeyCase::WithoutCase`] is the dialect of `setup.cfg`. Reference:
 //! <https://docs.python.org/3/library/configparser.html#supported-ini-file-structure>.
 //!
 //! ```
@@ -26,14 +26,14 @@ use std::path::{Path, PathBuf};
 /// The section whose keys every other section inherits.
 pub const DEFAULT_SECTION: &str = "DEFAULT";
 
-/// How many values deep an expansion goes before it counts as endless: configparser's `MAX_INTERPOLATION_DEPTH`.
+/// How many values deep an expansion may go before it counts as endless: configparser's `MAX_INTERPOLATION_DEPTH`.
 const MAX_DEPTH: usize = 10;
 
-/// How much referenced text one expansion takes in, in bytes. configparser has no such limit: ten keys of a few
-/// lines each make it fill the memory. Linux takes 128 KiB as one argument of a process, so no real value is near.
+/// The most bytes of referenced text in one expansion. configparser has no such limit: ten keys of a few lines each
+/// make it fill the memory. Linux accepts 128 KiB as one argument of a process, so no real value is near.
 const MAX_EXPANSION: usize = 1 << 20;
 
-/// A configuration file: sections of keys, each with the line it stands in.
+/// A configuration file: sections of keys, each with its line.
 #[derive(Clone, Debug)]
 pub struct Ini {
     path: PathBuf,
@@ -42,10 +42,10 @@ pub struct Ini {
     sections: Vec<Section>,
 }
 
-/// How the names of keys are compared; those of sections have case always.
+/// How the names of keys are compared; names of sections are always case-sensitive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyCase {
-    /// `optionxform = str`: as they are written.
+    /// `optionxform = str`: as written.
     AsWritten,
     /// configparser's default: in lower case.
     WithoutCase,
@@ -60,11 +60,11 @@ impl KeyCase {
     }
 }
 
-/// A section in file order. Lookups are linear: a file has tens of keys, and its order is part of what it says.
+/// A section in file order. Lookups are linear: a file has tens of keys, and their order matters.
 #[derive(Clone, Debug)]
 struct Section {
     name: String,
-    /// The first header; none for a `DEFAULT` that the file doesn't have.
+    /// The line of the first header; `None` for a `DEFAULT` that the file doesn't have.
     line: Option<usize>,
     entries: Vec<IniEntry>,
 }
@@ -79,17 +79,17 @@ struct IniEntry {
 impl Ini {
     /// Parses `text`, the decoded contents of `path`, which is only named in errors.
     ///
-    /// A byte order mark is a character as any other, as for Python's `open(path, encoding="utf-8")`.
+    /// A byte order mark is a character like any other, as for Python's `open(path, encoding="utf-8")`.
     ///
     /// # Errors
     ///
-    /// The first duplicate section, duplicate key or line before any section; failing these, all lines that are
-    /// no part of the format, in one [`IniError::Parsing`]. Bad `%` forms are found by [`Ini::get`].
+    /// The first duplicate section, duplicate key or line before any section; failing these, all lines that are not
+    /// part of the format, in one [`IniError::Parsing`]. Bad `%` forms are found by [`Ini::get`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, IniError> {
         Self::parse_names(path, text, KeyCase::AsWritten)
     }
 
-    /// [`Ini::parse`] of a file whose keys are compared in another way.
+    /// [`Ini::parse`] with another way of comparing keys.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Ini {
         parser.finish()
     }
 
-    /// A file without sections: what a project without a `dockerutils.cfg` has.
+    /// A file without sections, for a project without a `dockerutils.cfg`.
     pub fn empty(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
@@ -122,7 +122,7 @@ impl Ini {
         self.sections.iter().map(|section| section.name.as_str())
     }
 
-    /// Whether the file has this section. As in configparser, `DEFAULT` counts as none.
+    /// Whether the file has this section. As in configparser, `DEFAULT` does not count.
     pub fn has_section(&self, section: &str) -> bool {
         self.sections().any(|name| name == section)
     }
@@ -168,7 +168,7 @@ impl Ini {
         Ok(Some(expansion.text))
     }
 
-    /// The value of a key as it is written, its own or from `DEFAULT`.
+    /// The value of a key as written, its own or from `DEFAULT`.
     pub fn raw(&self, section: &str, key: &str) -> Option<&str> {
         self.lookup(section, key).map(|(_, entry)| entry.value.as_str())
     }
@@ -205,7 +205,7 @@ impl Ini {
         self.sections.iter().find(|section| section.name == name)
     }
 
-    /// The entry that a key has in a section, and the section it stands in: this one or `DEFAULT`.
+    /// The entry that a key has in a section, and the section that holds it: this one or `DEFAULT`.
     fn lookup(&self, section: &str, key: &str) -> Option<(&Section, &IniEntry)> {
         let key = self.names.of(key);
         [self.section(section)?, &self.defaults]
@@ -239,18 +239,18 @@ fn lines(text: &str) -> impl Iterator<Item = &str> {
         .flat_map(|line| line.strip_suffix('\r').unwrap_or(line).split('\r'))
 }
 
-/// What Python's `str.isspace` and `\s` call a space: Unicode's White_Space and the four separators of ASCII.
+/// Spaces as in Python's `str.isspace` and `\s`: Unicode's White_Space and the four separators of ASCII.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }
 
-/// Reads a file line by line. Errors that configparser raises at once end it; the others wait for the end.
+/// Reads a file line by line. It stops at errors that configparser raises at once; the others wait for the end.
 struct Parser {
     ini: Ini,
     current: Current,
     /// Whether an indented or blank line belongs to the last key of the current section.
     continues: bool,
-    /// Columns before the last line that was no continuation; a continuation is indented more than this.
+    /// The indentation of the last line that was not a continuation; a continuation is indented more than this.
     indent: usize,
     bad: Vec<BadLine>,
 }
@@ -343,7 +343,7 @@ impl Parser {
             });
         };
         let Some((key, value)) = text.split_once(['=', ':']) else {
-            // The key before stays open for continuation, as in configparser.
+            // The key before can still be continued, as in configparser.
             self.reject(line, text);
             return Ok(());
         };
@@ -356,7 +356,7 @@ impl Parser {
             });
         }
         let has_key = !key.is_empty();
-        // Also where the key is empty, which is an error: a second one is a duplicate all the same.
+        // Also if the key is empty, which is an error: a second one is a duplicate all the same.
         section.entries.push(IniEntry {
             key: key.into_owned(),
             line,
@@ -418,13 +418,13 @@ impl Parser {
     }
 }
 
-/// The name in `[name]`. It reaches to the last bracket, and what follows that is ignored.
+/// The name in `[name]`, up to the last bracket; what follows that is ignored.
 fn header(text: &str) -> Option<&str> {
     let (name, _) = text.strip_prefix('[')?.rsplit_once(']')?;
     (!name.is_empty()).then_some(name)
 }
 
-/// One part of a value as it is written.
+/// One part of a value as written.
 enum Piece<'a> {
     Text(&'a str),
     /// `%%`
@@ -435,7 +435,7 @@ enum Piece<'a> {
     Stray(&'a str),
 }
 
-/// The pieces of what is left of a value.
+/// The pieces of the rest of a value.
 struct Pieces<'a>(&'a str);
 
 impl<'a> Iterator for Pieces<'a> {
@@ -472,10 +472,10 @@ struct Expansion<'a> {
     ini: &'a Ini,
     section: &'a str,
     asked: (&'a Section, &'a IniEntry),
-    /// The keys from the one asked for to the one being read.
+    /// The keys from the requested one to the one being read.
     trail: Vec<&'a str>,
     text: String,
-    /// Bytes of referenced text that may still come in. Each reference costs one more, so that empty values that
+    /// How many more bytes of referenced text are allowed. Each reference costs one more, so that empty values that
     /// refer to each other end, too.
     budget: usize,
 }
@@ -519,7 +519,7 @@ impl<'a> Expansion<'a> {
         Ok(())
     }
 
-    /// Errors that come of many values together are placed at the key that the caller asked for.
+    /// Errors from many values together are placed at the key that the caller requested.
     fn asked(&self) -> Box<ConfigLocation> {
         let (origin, entry) = self.asked;
         self.place(origin, entry)
@@ -551,11 +551,11 @@ fn excerpt(text: &str) -> String {
 pub struct ConfigLocation {
     /// The file.
     pub path: PathBuf,
-    /// The line, counted from 1; for an error in a value, the line of its key.
+    /// The line, counted from 1; for an error in a value, that of its key.
     pub line: usize,
-    /// The section, where the file had one by then.
+    /// The section, if the file had one by then.
     pub section: Option<String>,
-    /// The key, where the error is about one.
+    /// The key, if the error is about one.
     pub key: Option<String>,
 }
 
@@ -573,11 +573,11 @@ impl fmt::Display for ConfigLocation {
     }
 }
 
-/// What is wrong with a configuration file. The kinds are configparser's, but for [`IniError::InterpolationSize`].
+/// What is wrong with a configuration file. The kinds are configparser's, except [`IniError::InterpolationSize`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IniError {
     /// A section that the file has already.
-    #[error("{at}: the section is there already, in line {first}")]
+    #[error("{at}: the section is already in line {first}")]
     DuplicateSection {
         /// The second header.
         at: Box<ConfigLocation>,
@@ -585,7 +585,7 @@ pub enum IniError {
         first: usize,
     },
     /// A key that its section has already.
-    #[error("{at}: the key is set already, in line {first}")]
+    #[error("{at}: the key is already set in line {first}")]
     DuplicateOption {
         /// The second setting.
         at: Box<ConfigLocation>,
@@ -597,7 +597,7 @@ pub enum IniError {
     MissingSectionHeader {
         /// The line.
         at: Box<ConfigLocation>,
-        /// What is in it.
+        /// Its text.
         text: String,
     },
     /// Lines that are neither a section, nor a key with a value, nor part of a value.
@@ -605,7 +605,7 @@ pub enum IniError {
     Parsing {
         /// The first such line.
         at: Box<ConfigLocation>,
-        /// What is in it.
+        /// Its text.
         text: String,
         /// The other such lines.
         others: Vec<usize>,
@@ -623,7 +623,7 @@ pub enum IniError {
     InterpolationMissingOption {
         /// The key in whose value it is.
         at: Box<ConfigLocation>,
-        /// The section in which it was looked up; another one than the key's where that is in `DEFAULT`.
+        /// The section in which it was looked up; not the key's own if the key is in `DEFAULT`.
         section: String,
         /// The name.
         missing: String,
@@ -631,15 +631,15 @@ pub enum IniError {
     /// References that are nested more than ten deep; nearly always a circle.
     #[error("{at}: {}", endless(trail))]
     InterpolationDepth {
-        /// The key that was asked for.
+        /// The requested key.
         at: Box<ConfigLocation>,
-        /// The keys that refer to each other, from the one asked for.
+        /// The keys that refer to each other, from the requested one.
         trail: Vec<String>,
     },
     /// References that make a value of more than 1 MiB.
     #[error("{at}: the references make a value of more than {} MiB", MAX_EXPANSION >> 20)]
     InterpolationSize {
-        /// The key that was asked for.
+        /// The requested key.
         at: Box<ConfigLocation>,
     },
 }
@@ -896,14 +896,14 @@ mod tests {
         assert_eq!(
             told(&parse_error("[dev]\na = 1\n[dev]\n")),
             (
-                format!("{PATH}:3: [dev]: the section is there already, in line 1"),
+                format!("{PATH}:3: [dev]: the section is already in line 1"),
                 "remove line 3 and move the keys below it to the section in line 1".to_owned()
             )
         );
         assert_eq!(
             told(&parse_error("[dev]\na = 1\nb = 2\na : 3\n")),
             (
-                format!("{PATH}:4: [dev] a: the key is set already, in line 2"),
+                format!("{PATH}:4: [dev] a: the key is already set in line 2"),
                 "remove line 4 or line 2".to_owned()
             )
         );

@@ -1,4 +1,5 @@
-//! What a project says of itself: its root, its image types, its `docker/dockerutils.cfg`; and what the user says of all projects.
+//! The configuration of a project: its root, its image types, its `docker/dockerutils.cfg`; and the user's own for all
+//! projects.
 
 pub mod ini;
 pub mod own;

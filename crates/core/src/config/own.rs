@@ -12,27 +12,27 @@ use crate::project_file;
 
 const NAME: &str = "config.yml";
 
-/// What it says.
+/// The content of `config.yml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OwnConfiguration {
-    /// Directories whose projects are read, whoever owns them.
+    /// Directories in which projects are read, no matter who owns them.
     pub trusted_directories: Vec<String>,
-    /// About syncs.
+    /// The user's preferences for syncs.
     pub sync: SyncConfiguration,
 }
 
-/// How the user wants syncs to be.
+/// How the user wants syncs to work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyncConfiguration {
     /// How much a sync removes without `--delete`.
     pub remove_unasked: RemoveUnasked,
-    /// Whether git's own files travel, as with `--with-git`.
+    /// Whether git's own files are synced, as with `--with-git`.
     pub with_git: bool,
 }
 
-/// How much a sync removes without a person's word.
+/// How many files a sync may remove without `--delete`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RemoveUnasked {
@@ -51,7 +51,7 @@ impl OwnConfiguration {
     /// Reads it; without a file, nothing is configured.
     ///
     /// # Errors
-    /// A file that is no such configuration, or that others may have written.
+    /// A file that is not such a configuration, or that others may have written.
     pub fn read(env: &Env) -> Result<Self> {
         Self::read_file(&Self::file(env), &env.writers())
     }
@@ -64,7 +64,7 @@ impl OwnConfiguration {
             Err(cause) => {
                 return Err(Error::usage(format!("{} can't be read", file.display()))
                     .because(cause)
-                    .hint(hint!("look at it, and at whose it is: ls -lL {}", file.display())));
+                    .hint(hint!("see who owns it, and who may read it: ls -lL {}", file.display())));
             }
         };
         if text.lines().all(|line| line.trim().is_empty() || line.starts_with('#')) {
@@ -72,7 +72,7 @@ impl OwnConfiguration {
         }
         serde_yaml::from_str(&text).map_err(|cause| {
             let line = cause.location().map(|at| format!(":{}", at.line())).unwrap_or_default();
-            Error::usage(format!("{}{line} is no configuration", file.display()))
+            Error::usage(format!("{}{line} is not a configuration", file.display()))
                 .because(cause)
                 .hint("it is YAML, for example: trusted_directories: [\"/srv/shared/project\"]")
         })
@@ -111,7 +111,7 @@ mod tests {
             "- a",
         ] {
             let error = read(wrong).unwrap_err().to_string();
-            assert!(error.contains("is no configuration"), "{wrong}: {error}");
+            assert!(error.contains("is not a configuration"), "{wrong}: {error}");
         }
     }
 }

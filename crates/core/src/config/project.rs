@@ -1,5 +1,5 @@
-//! A project: a folder with `docker/`, in which each folder with a Dockerfile is an image type, unless its configuration says
-//! where else they are.
+//! A project: a folder with `docker/`, where each folder with a Dockerfile is an image type, unless its configuration
+//! names another place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -16,10 +16,11 @@ use crate::naming::{Designation, legal_repository, legal_tag, nearest};
 use crate::project_file;
 use crate::shell;
 
-/// Where the configuration is, seen from the root.
+/// The path of the configuration, relative to the root.
 pub const CONFIG_FILE: &str = "docker/dockerutils.cfg";
 
-/// What says, besides, what leaves this machine; in a folder that others may write to, it may be another user's.
+/// Files that also decide what leaves this machine; in a folder that others may write to, they may belong to another
+/// user.
 const DECIDING: [&str; 4] = ["docker", CONFIG_FILE, ".dockerignore", "pip.conf.template"];
 
 /// A project that was found on disk, with its configuration.
@@ -27,9 +28,9 @@ const DECIDING: [&str; 4] = ["docker", CONFIG_FILE, ".dockerignore", "pip.conf.t
 pub struct Project {
     root: PathBuf,
     config: Ini,
-    /// Where the folders of image types are, seen from the root.
+    /// The folder of the image types' folders, relative to the root.
     images_dir: PathBuf,
-    /// Those of the types that are folders there.
+    /// The image types that are folders there.
     folders: Vec<String>,
     types: Vec<String>,
     synthetic: Vec<String>,
@@ -57,8 +58,8 @@ pub struct Designated {
 }
 
 impl Project {
-    /// Finds the project of this folder: upwards, to the root of the git repository at most, on the same file system, and
-    /// not by way of directories that everyone may write to.
+    /// Finds the project of this folder: upwards, to the root of the git repository at most, on the same file system,
+    /// and not through directories that everyone may write to.
     ///
     /// # Errors
     /// No `docker/` with a Dockerfile or a configuration in it, one that belongs to another user (see
@@ -75,13 +76,31 @@ impl Project {
         Ok(project)
     }
 
-    /// Whether there is a project around this folder, whoever it belongs to and whatever it says.
+    /// The project of this folder; where there is none, the git repository around it, which can be synced though it has no
+    /// image types.
+    ///
+    /// # Errors
+    /// Neither of them, and as [`Project::find`].
+    pub fn find_or_repository(folder: &Path, env: &Env) -> Result<Self> {
+        let caller = Caller::of_process(env);
+        let place = locate(folder, &caller, env)?;
+        let Some(root) = place.repository.clone().filter(|_| place.found.is_none()) else {
+            return Self::find(folder, env);
+        };
+        caller.check(&root, &DECIDING)?;
+        let mut project = Self::load(&root, Vec::new(), env, &caller)?;
+        project.is_below = root != folder;
+        Ok(project)
+    }
+
+    /// Whether there is a project around this folder, whoever owns it and whatever it contains.
     pub fn is_around(folder: &Path, env: &Env) -> bool {
         locate(folder, &Caller::of_process(env), env).is_ok_and(|place| place.found.is_some())
     }
 
-    /// Checks that files which a command is about to obey may be: a Dockerfile, a script, as [`Project::find`] does it for the
-    /// configuration. Relative paths are seen from the root; a file that does not exist has no owner.
+    /// Checks the owners of files that a command is about to use, such as a Dockerfile or a script, as
+    /// [`Project::find`] does for the configuration. Relative paths start at the root; a file that does not exist has
+    /// no owner.
     ///
     /// # Errors
     /// One that belongs to another user.
@@ -94,7 +113,7 @@ impl Project {
         let file = root.join(CONFIG_FILE);
         let read = match project_file::open(&file, true) {
             Ok((opened, found)) => {
-                // Another one may have been put there since it was looked at.
+                // The file may have been replaced since it was looked at.
                 caller.check_owner(root, &file, found.uid())?;
                 project_file::all(opened)
             }
@@ -107,8 +126,8 @@ impl Project {
                         .as_bytes()
                         .get(..cause.utf8_error().valid_up_to())
                         .map_or(1, |good| 1 + good.iter().filter(|byte| **byte == b'\n').count());
-                    Error::usage(format!("{CONFIG_FILE}:{line}: this is no UTF-8")).hint(hint!(
-                        "iconv -f latin1 -t utf-8 {}, where it was written as Latin-1",
+                    Error::usage(format!("{CONFIG_FILE}:{line}: this is not UTF-8")).hint(hint!(
+                        "iconv -f latin1 -t utf-8 {}, if it was written as Latin-1",
                         CONFIG_FILE
                     ))
                 })?;
@@ -124,7 +143,7 @@ impl Project {
             caller.check(root, &[&images_dir])?;
             image_types(&joined(root, &images_dir))?
         };
-        // A Dockerfile that is named needs no folder.
+        // A Dockerfile that is named in the configuration needs no folder.
         let named = config
             .sections()
             .filter(|section| config.own_keys(section).any(|(key, _)| key == DOCKERFILE_KEY));
@@ -150,13 +169,13 @@ impl Project {
         })
     }
 
-    /// The folder that holds `docker/`; the build context of every image that names no other.
+    /// The folder that holds `docker/`; the build context of every image that sets no other.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// What goes before a line that is printed, which is done in the root, so that it does the same where we were called:
-    /// `cd ROOT && ` below the root, nothing in it.
+    /// The beginning of a printed command line that has to run in the root: `cd ROOT && ` if we were called below the
+    /// root, else empty.
     pub fn way_to_root(&self) -> String {
         if self.is_below {
             format!("cd {} && ", shell::quote(&self.root.display().to_string()))
@@ -165,7 +184,7 @@ impl Project {
         }
     }
 
-    /// The name of the root's folder, as it is written.
+    /// The name of the root's folder, unchanged.
     pub fn name(&self) -> String {
         self.root
             .file_name()
@@ -173,7 +192,7 @@ impl Project {
             .unwrap_or_default()
     }
 
-    /// The user whose name is the default tag and begins the names of containers.
+    /// The user's name: the default tag, and the beginning of containers' names.
     pub fn user(&self) -> &str {
         &self.user
     }
@@ -183,7 +202,7 @@ impl Project {
         &self.config
     }
 
-    /// What a section says; also of an image that has no section.
+    /// The settings of a section; also for an image without a section.
     pub fn settings<'a>(&'a self, section: &'a str) -> Settings<'a> {
         Settings::new(&self.config, section)
     }
@@ -198,7 +217,7 @@ impl Project {
         &self.synthetic
     }
 
-    /// Sections that name an image without a Dockerfile: they have a `name`, and are no image type.
+    /// Sections that name an image without a Dockerfile: they have a `name`, and are not image types.
     pub fn configured_images(&self) -> impl Iterator<Item = &str> {
         self.config.sections().filter(|section| {
             !self.types.iter().any(|name| name == section)
@@ -207,15 +226,15 @@ impl Project {
         })
     }
 
-    /// Where the folders of image types are, seen from the root; nothing in it for the root itself.
+    /// The folder of the image types' folders, relative to the root; empty for the root itself.
     pub fn images_dir(&self) -> &Path {
         &self.images_dir
     }
 
-    /// The Dockerfile of an image type, seen from the root: what the key `dockerfile` says, else that of its folder.
+    /// The Dockerfile of an image type, relative to the root: the key `dockerfile`, else the one in its folder.
     ///
     /// # Errors
-    /// A key that can't be read, or leads out of the project.
+    /// A key that can't be read, or a path out of the project.
     pub fn dockerfile(&self, image: &str) -> Result<PathBuf> {
         let folder = self.images_dir.join(image);
         let named = path_in(
@@ -228,7 +247,7 @@ impl Project {
         Ok(named.unwrap_or_else(|| folder.join("Dockerfile")))
     }
 
-    /// The folder of an image type, seen from the root: its own, else that in which its Dockerfile is.
+    /// The folder of an image type, relative to the root: its own, else the one with its Dockerfile.
     ///
     /// # Errors
     /// As [`Project::dockerfile`].
@@ -240,10 +259,10 @@ impl Project {
         Ok(dockerfile.parent().map(Path::to_owned).unwrap_or_default())
     }
 
-    /// The build context of an image type, seen from the root: what the key `context` says, else the root, with nothing in it.
+    /// The build context of an image type, relative to the root: the key `context`, else the root, as an empty path.
     ///
     /// # Errors
-    /// A key that can't be read, leads out of the project, or to what is no folder.
+    /// A key that can't be read, a path out of the project, or one that is not a folder.
     pub fn context(&self, image: &str) -> Result<PathBuf> {
         let (settings, folder) = (self.settings(image), self.image_dir(image)?);
         let Some(context) = path_in(&self.root, settings, CONTEXT_KEY, Some(&folder), &self.env)? else {
@@ -254,11 +273,11 @@ impl Project {
         } else {
             Err(settings
                 .error(CONTEXT_KEY, &format!("there is no folder {}", context.display()))
-                .hint("it is a path seen from the project's root; {image_dir} is the image type's own folder"))
+                .hint("it is a path relative to the project's root; {image_dir} is the image type's own folder"))
         }
     }
 
-    /// Where a path is that is seen from the root.
+    /// The full path of a path relative to the root.
     pub fn at(&self, path: &Path) -> PathBuf {
         joined(&self.root, path)
     }
@@ -266,7 +285,7 @@ impl Project {
     /// What an image that can be run is made of.
     ///
     /// # Errors
-    /// No such image; the nearest is named.
+    /// No such image; names the nearest one.
     pub fn runnable(&self, image: &str) -> Result<Origin> {
         if self.types.iter().any(|name| name == image) {
             return Ok(Origin::Dockerfile);
@@ -286,7 +305,7 @@ impl Project {
     /// Checks that an image can be built.
     ///
     /// # Errors
-    /// No such image type; the nearest is named.
+    /// No such image type; names the nearest one.
     pub fn buildable(&self, image: &str) -> Result<()> {
         if self.types.iter().any(|name| name == image) {
             return Ok(());
@@ -314,7 +333,7 @@ impl Project {
         }
     }
 
-    /// Name and tag of an image: from its section, else made of the project's name and the user's.
+    /// Name and tag of an image: from its section, else made from the project's name and the user's.
     ///
     /// `$NAME` in either is a variable of the environment, as in the rest of what becomes the command line.
     ///
@@ -333,7 +352,7 @@ impl Project {
         let bare = settings
             .text("prefix")?
             .is_some_and(|prefix| matches!(prefix.as_str(), "False" | "false" | "F" | "f"));
-        // The original drops the prefix only where a name is given, too.
+        // The original only drops the prefix if a name is given, too.
         let name = if bare && settings.has("name") {
             name
         } else {
@@ -356,7 +375,7 @@ impl Project {
         settings::unknown_keys(&self.config, &self.types)
     }
 
-    /// Sentences about sections that are understood, and should be written in another way.
+    /// Sentences about sections that are understood, but should be written in another way.
     pub fn misspelled_sections(&self) -> Vec<String> {
         settings::spelled_as_commands(&self.config, &self.types)
     }
@@ -367,12 +386,12 @@ impl Project {
     }
 }
 
-/// Where image types are that no configuration puts elsewhere.
+/// The folder of the image types' folders if the configuration sets no other.
 const IMAGES_DIR: &str = "docker";
 const CONTEXT_KEY: &str = "context";
 const DOCKERFILE_KEY: &str = "dockerfile";
 
-/// The path below a root; the root itself where there is nothing in it.
+/// The path below a root; the root itself for an empty path.
 fn joined(root: &Path, path: &Path) -> PathBuf {
     if path.as_os_str().is_empty() {
         root.to_owned()
@@ -381,7 +400,7 @@ fn joined(root: &Path, path: &Path) -> PathBuf {
     }
 }
 
-/// Where the configuration says that image types are, seen from the root.
+/// The folder of the image types' folders by the configuration, relative to the root.
 fn images_dir(root: &Path, config: &Ini, env: &Env) -> Result<PathBuf> {
     const KEY: &str = "images_dir";
     let settings = Settings::new(config, settings::section_of_command(config, "build_image"));
@@ -393,15 +412,15 @@ fn images_dir(root: &Path, config: &Ini, env: &Env) -> Result<PathBuf> {
     } else {
         Err(settings
             .error(KEY, &format!("there is no folder {}", folder.display()))
-            .hint("it is a path seen from the project's root: the folder that holds those of the image types"))
+            .hint("it is a path relative to the project's root: the folder that holds those of the image types"))
     }
 }
 
-/// The path that a key says, seen from the root, without `.` in it; `None` where the key is not there. `image_dir` stands for
+/// The path in a key, relative to the root, without `.` in it; `None` without the key. `image_dir` replaces
 /// `{image_dir}`.
 ///
-/// Files that a configuration names are sent to an engine, and somebody else may have written it: they must be inside the
-/// project, links included.
+/// Files that a configuration names are sent to an engine, and somebody else may have written it: they must be inside
+/// the project, links included.
 fn path_in(
     root: &Path,
     settings: Settings<'_>,
@@ -424,7 +443,7 @@ fn path_in(
         settings
             .error(
                 key,
-                &format!("{path} is outside of the project: what is there would be sent to the engine"),
+                &format!("{path} is outside of the project: its content would be sent to the engine"),
             )
             .hint(hint!("it must be in {}, links included", root.display()))
     };
@@ -433,13 +452,13 @@ fn path_in(
     let seen: PathBuf = written.components().filter(|part| *part != Component::CurDir).collect();
     match (joined(root, &seen).canonicalize(), root.canonicalize()) {
         (Ok(real), Ok(root)) if real.starts_with(&root) => Ok(Some(seen)),
-        // What is not there is named by whoever needs it.
+        // If the path does not exist, whoever needs it reports that.
         (Err(_), _) if seen.components().all(|part| matches!(part, Component::Normal(_))) => Ok(Some(seen)),
         _ => Err(outside()),
     }
 }
 
-/// The path, or `.` where there is nothing in it.
+/// The path, or `.` if it is empty.
 pub fn dotted(path: &Path) -> &Path {
     if path.as_os_str().is_empty() {
         Path::new(".")
@@ -453,7 +472,7 @@ fn variable_error(settings: Settings<'_>, key: &str, cause: &VariableError) -> E
     cause.hint().into_iter().fold(error, Error::hint)
 }
 
-/// What the search for a project's root came upon.
+/// What the search for a project's root found.
 #[derive(Default)]
 struct RootSearch {
     /// The root, and its image types.
@@ -462,11 +481,13 @@ struct RootSearch {
     loose_dockerfile: Option<PathBuf>,
     /// A `docker/` with nothing for us in it.
     empty_docker: Option<PathBuf>,
-    /// Where the search ended before `/` or the git repository's root, and why.
+    /// The root of the git repository.
+    repository: Option<PathBuf>,
+    /// The folder at which the search ended before `/` or the git repository's root, and why.
     end: Option<(PathBuf, &'static str)>,
 }
 
-/// Looks for the root of a project. Nothing of it is read yet but names.
+/// Looks for the root of a project. Only names are read.
 fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<RootSearch> {
     let home = env.home();
     let device = std::fs::metadata(folder).map(|found| found.dev()).ok();
@@ -476,14 +497,14 @@ fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<RootSearch> {
             let Ok(directory) = std::fs::metadata(candidate) else {
                 break;
             };
-            // As git does: what is mounted there is decided by others.
+            // As in git: others decide what is mounted there.
             if device != Some(directory.dev()) {
                 place
                     .end
                     .get_or_insert((candidate.to_owned(), "is on another file system"));
                 break;
             }
-            // What lies in /tmp may be anyone's, and what is above it is not meant.
+            // What is in /tmp may be anyone's, and a project above it is not meant.
             if caller.is_open_to_all(&directory) {
                 place
                     .end
@@ -491,8 +512,8 @@ fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<RootSearch> {
                 break;
             }
         }
-        // A `docker/` in / would make a build context of the whole machine. One in the home directory is meant by whoever is
-        // there (in CI, HOME often is the checkout), and not by whoever is somewhere below.
+        // A `docker/` in / would make the whole machine a build context. One in the home directory is meant if we are
+        // called right there (in CI, HOME often is the checkout), but not from somewhere below.
         let refused = candidate.parent().is_none() || (candidate == home && candidate != folder);
         let docker = candidate.join("docker");
         if docker.is_dir() && !refused {
@@ -508,17 +529,18 @@ fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<RootSearch> {
             }
         } else if docker.is_dir() && refused && candidate == folder {
             return Err(Error::usage(format!(
-                "{} is refused as the root of a project: all of it would be the build context",
+                "{} can't be the root of a project: all of it would be the build context",
                 candidate.display()
             ))
             .hint("move the project into a folder of its own"));
         } else if docker.is_dir() {
             place.end.get_or_insert((
                 candidate.to_owned(),
-                "is the home directory, of which a project below it is no part",
+                "is the home directory, which counts only for calls right in it",
             ));
         }
         if candidate.join(".git").exists() {
+            place.repository = (!refused).then(|| candidate.to_owned());
             break;
         }
     }
@@ -526,10 +548,10 @@ fn locate(folder: &Path, caller: &Caller, env: &Env) -> Result<RootSearch> {
 }
 
 impl RootSearch {
-    /// What to say where no project was found.
+    /// The error if no project was found.
     fn missing(self, folder: &Path) -> Error {
         if let Some(docker) = self.loose_dockerfile {
-            Error::usage(format!("{} holds a Dockerfile and no image type", docker.display())).hint(hint!(
+            Error::usage(format!("{} holds a Dockerfile, but no image type", docker.display())).hint(hint!(
                 "mkdir {} && mv {} {}",
                 docker.join("dev").display(),
                 docker.join("Dockerfile").display(),
@@ -560,7 +582,7 @@ impl RootSearch {
     }
 }
 
-/// A designation of this name and tag, made legal where they are not.
+/// A designation of this name and tag, made legal if they are not.
 pub fn designated(name: &str, tag: &str) -> Designated {
     let (legal_name, legal_tag) = (legal_repository(name), legal_tag(tag));
     let mut notes = Vec::new();
@@ -579,14 +601,14 @@ pub fn designated(name: &str, tag: &str) -> Designated {
     }
 }
 
-/// Folders that hold a Dockerfile, sorted by name. A name that is no UTF-8 can't be asked for, and is left out; so is one with line
-/// ends or other control characters, which would write lines of its own into messages.
+/// Folders that hold a Dockerfile, sorted by name. A name that is not UTF-8 can't be typed, and is left out; so is one
+/// with line ends or other control characters, which would add lines to messages.
 fn image_types(docker: &Path) -> Result<Vec<String>> {
     let unreadable = |cause| Error::usage(format!("{} can't be read", docker.display())).because(cause);
     let mut types = Vec::new();
     for entry in std::fs::read_dir(docker).map_err(unreadable)? {
         let entry = entry.map_err(unreadable)?;
-        // A link that leads nowhere is there, too: what would build it says where it leads.
+        // A dangling link counts, too: the build reports where it leads.
         let dockerfile = entry.path().join("Dockerfile");
         if dockerfile.is_file() || dockerfile.read_link().is_ok() && !dockerfile.is_dir() {
             let name = entry.file_name().into_string().ok();
@@ -788,7 +810,8 @@ mod tests {
         let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o1777)).unwrap();
         let env = Env::from_pairs([("HOME", "/home/ann")]);
         open(&project.root().join("src"));
-        // One's own may be as open as one likes; the tests' user may be root, whose /tmp is everyone's.
+        // One's own folder may be as open as one likes; the tests' user may be root, and then /tmp, which everyone may
+        // write to, is their own.
         let is_root = rustix::process::geteuid().is_root();
         assert_eq!(Project::find(&deep, &env).is_err(), is_root);
         if is_root {
@@ -796,7 +819,7 @@ mod tests {
             assert!(error.contains("sample-dir/docker does not count: "), "{error}");
             assert!(error.ends_with("src can be written by everyone)"), "{error}");
         }
-        // In the folder itself, the owner decides.
+        // In the folder of the call itself, the owner decides.
         open(project.root());
         assert!(Project::find(project.root(), &env).is_ok());
         drop(folder);
@@ -804,7 +827,7 @@ mod tests {
 
     #[test]
     fn the_search_stays_on_its_file_system() {
-        // Another one than that of /, on every Linux and macOS.
+        // Another file system than that of /, on every Linux and macOS.
         let env = Env::default();
         let place = locate(Path::new("/dev"), &Caller::of_process(&env), &env).unwrap();
         assert_eq!(place.end, Some((PathBuf::from("/"), "is on another file system")));

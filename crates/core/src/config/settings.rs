@@ -1,4 +1,4 @@
-//! The keys of `dockerutils.cfg`: which there are, and their values with file, line, section and key in every error.
+//! The keys of `dockerutils.cfg`: a list of them, and their values with file, line, section and key in every error.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ const IMAGE_KEYS: &[&str] = &[
     "tag",
     "volumes",
 ];
-/// Those that `<key>_docked` may take the place of.
+/// Keys that `<key>_docked` can replace.
 const DOCKED_KEYS: &[&str] = &[
     "args",
     "cmd",
@@ -50,15 +50,16 @@ const DOCKED_KEYS: &[&str] = &[
 const RUN_IMAGE_KEYS: &[&str] = &["synthetic_images"];
 /// Keys of `[build_image]`.
 const BUILD_IMAGE_KEYS: &[&str] = &["images_dir"];
-/// Sections of commands: as they are written, as the command is (so does the original's prose), and their keys.
+/// Sections of commands: the name in the file, the name of the command (which the original's documentation uses), and
+/// their keys.
 const COMMANDS: [(&str, &str, &[&str]); 2] = [
     ("run_image", "run-image", RUN_IMAGE_KEYS),
     ("build_image", "build-image", BUILD_IMAGE_KEYS),
 ];
-/// How the names of sections begin that are meant for a key `env`, by custom.
+/// The beginning of section names that are for a key `env`, by custom.
 const ENVIRONMENT: &str = "env_";
 
-/// What one section says.
+/// The settings of one section.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
     config: &'a Ini,
@@ -70,7 +71,7 @@ pub struct Settings<'a> {
 pub struct UnknownKey {
     /// `docker/dockerutils.cfg:12: [dev] volume`.
     pub place: String,
-    /// The known key that is nearest.
+    /// The most similar known key.
     pub nearest: Option<String>,
 }
 
@@ -172,7 +173,8 @@ fn place(config: &Ini, section: &str, key: &str) -> String {
     }
 }
 
-/// The name by which the file has the section of a command, `run_image` or `build_image`: as it is, or as the command is spelled.
+/// The name that the file uses for the section of a command: `run_image` or `build_image`, or as the command is
+/// spelled.
 pub(super) fn section_of_command(config: &Ini, section: &'static str) -> &'static str {
     let spelled = COMMANDS.iter().find(|(known, _, _)| *known == section);
     match spelled {
@@ -191,9 +193,9 @@ pub(super) fn spelled_as_commands(config: &Ini, types: &[String]) -> Vec<String>
             let file = config.path().display();
             let line = config.section_line(spelled).unwrap_or_default();
             if config.has_section(known) {
-                format!("{file}:{line}: [{spelled}] does not count beside [{known}]")
+                format!("{file}:{line}: [{spelled}] is ignored, because there is [{known}]")
             } else {
-                format!("{file}:{line}: [{spelled}] is taken for [{known}]; write it so")
+                format!("{file}:{line}: [{spelled}] is read as [{known}]; rename it")
             }
         })
         .collect()
@@ -208,7 +210,7 @@ fn named_environments(config: &Ini) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Sections of variables that no `env` names yet, by their names: `[env_...]`, where no image is called so.
+/// Sections of variables that no `env` names yet, by their names: `[env_...]`, unless an image has that name.
 pub(super) fn unnamed_environments<'a>(config: &'a Ini, types: &[String]) -> Vec<&'a str> {
     let named = named_environments(config);
     config
@@ -219,14 +221,14 @@ pub(super) fn unnamed_environments<'a>(config: &'a Ini, types: &[String]) -> Vec
         .collect()
 }
 
-/// The keys of `[DEFAULT]` that say something of an image: as for the original, only of one that has a section.
+/// The keys of `[DEFAULT]` that are for images: as in the original, only for one that has a section.
 pub(super) fn defaults_of_images(config: &Ini) -> Vec<&str> {
     let keys = config.default_keys().map(|(key, _)| key);
     keys.filter(|key| is_image_key(key)).collect()
 }
 
-/// Keys that no command knows. Left out: `[DEFAULT]`, sections that an `env` names or that are called so, keys that `%(x)s`
-/// uses.
+/// Keys that no command knows. Left out: `[DEFAULT]`, sections that an `env` names or that are named like them, keys
+/// that `%(x)s` uses.
 pub(super) fn unknown_keys(config: &Ini, types: &[String]) -> Vec<UnknownKey> {
     let mut environments = named_environments(config);
     environments.extend(unnamed_environments(config, types));
@@ -288,11 +290,11 @@ mod tests {
         assert_eq!(
             spelled_as_commands(&config, &[]),
             [
-                "docker/dockerutils.cfg:1: [run-image] is taken for [run_image]; write it so",
-                "docker/dockerutils.cfg:3: [build-image] is taken for [build_image]; write it so",
+                "docker/dockerutils.cfg:1: [run-image] is read as [run_image]; rename it",
+                "docker/dockerutils.cfg:3: [build-image] is read as [build_image]; rename it",
             ]
         );
-        // An image type may be called so.
+        // An image type may have that name.
         assert_eq!(
             spelled_as_commands(&config, &["run-image".to_owned(), "build-image".to_owned()]),
             [""; 0]
@@ -301,7 +303,7 @@ mod tests {
         assert_eq!(section_of_command(&both, "run_image"), "run_image");
         assert_eq!(
             spelled_as_commands(&both, &[]),
-            ["docker/dockerutils.cfg:1: [run-image] does not count beside [run_image]"]
+            ["docker/dockerutils.cfg:1: [run-image] is ignored, because there is [run_image]"]
         );
     }
 

@@ -1,11 +1,12 @@
-//! Whose projects are read: the user's own and root's, and those in directories that the user's own configuration names.
+//! Whose projects are read: the user's own and root's, and those in directories that the user's own configuration
+//! names.
 //!
-//! A project runs programs (`pre_build_script`), mounts folders and sends files. In a shared folder, the `docker/` that is
-//! found above the working directory may be another user's (git had this as CVE-2022-24765). The rule is git's, as its
-//! `safe.directory` has it: what counts is who owns the root, its `docker/` and `docker/dockerutils.cfg`, and where one of
-//! them is a symbolic link, who owns the link, too; and of what says or does things unasked (`.dockerignore`,
-//! `pip.conf.template`, the Dockerfile that is built, the scripts that are run), who owns that: in a folder of one's own that
-//! others may write to, it may be theirs. As with git, `sudo` keeps the projects of the user who called it.
+//! A project runs programs (`pre_build_script`), mounts folders and sends files. In a shared folder, the `docker/`
+//! found above the working directory may be another user's (git had this as CVE-2022-24765). The rule is that of git's
+//! `safe.directory`: the owner of the root, its `docker/` and `docker/dockerutils.cfg` counts, and if one of them is a
+//! symbolic link, the owner of the link, too. So does the owner of each file that has an effect unasked
+//! (`.dockerignore`, `pip.conf.template`, the Dockerfile that is built, the scripts that are run): in one's own folder
+//! that others may write to, it may be theirs. As with git, `sudo` keeps the projects of the user who called it.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -16,18 +17,18 @@ use crate::env::{self, Env};
 use crate::error::{Error, Result};
 use crate::hint;
 
-/// Who calls us, and where their configuration is.
+/// The calling user, and where their configuration is.
 #[derive(Clone, Debug)]
 pub struct Caller {
     users: Vec<u32>,
-    /// Those who may write `configuration`.
+    /// The users who may write `configuration`.
     writers: Vec<u32>,
     home: PathBuf,
     configuration: PathBuf,
 }
 
 impl Caller {
-    /// The user of this process. Where `sudo` made it root's, the one who called `sudo`, too.
+    /// The user of this process. If `sudo` made it root's, also the one who called `sudo`.
     pub fn of_process(env: &Env) -> Self {
         Self {
             users: env.users(),
@@ -37,13 +38,13 @@ impl Caller {
         }
     }
 
-    /// Whether what this user owns is the caller's, or root's.
+    /// Whether this owner is the caller or root.
     pub fn is(&self, owner: u32) -> bool {
         self.users.contains(&owner)
     }
 
     /// Whether another user may have put things into a directory on the way upwards: everyone may write to it, and it
-    /// is not the caller's own. (`/tmp` is the example. root's word counts for what root put there, not for what lies there.)
+    /// is not the caller's own. (`/tmp` is the example. That root owns it says nothing of who put files there.)
     pub fn is_open_to_all(&self, directory: &fs::Metadata) -> bool {
         let own = self.users.iter().any(|user| *user == directory.uid() && *user != 0);
         directory.mode() & 0o002 != 0 && !own
@@ -52,7 +53,8 @@ impl Caller {
     /// Checks that the project of this root may be read.
     ///
     /// # Errors
-    /// It belongs to another user, and no directory that the caller trusts; a configuration of the caller that can't be read.
+    /// It belongs to another user, and is in no directory that the caller trusts; a configuration of the caller that
+    /// can't be read.
     pub fn check(&self, root: &Path, files: &[impl AsRef<Path>]) -> Result<()> {
         let paths = std::iter::once(root.to_owned()).chain(files.iter().map(|file| root.join(file)));
         for path in paths {
@@ -63,7 +65,7 @@ impl Caller {
         Ok(())
     }
 
-    /// Checks that what this user owns in the project of this root may be read.
+    /// Checks that a file with this owner, in the project of this root, may be read.
     ///
     /// # Errors
     /// As [`Caller::check`].
@@ -74,11 +76,11 @@ impl Caller {
         let user = env::user_of(owner).unwrap_or_else(|| format!("user {owner}"));
         let entry = serde_json::Value::from(root.display().to_string());
         Err(Error::usage(format!(
-            "{} belongs to {user}: what another user's project says is not done",
+            "{} belongs to {user}: another user's project is not used",
             path.display()
         ))
         .hint(hint!(
-            "read docker/dockerutils.cfg there; where you trust all who can write to it, put it into {}: \
+            "read docker/dockerutils.cfg there; if you trust all who can write to it, put it into {}: \
              trusted_directories: [{entry}]",
             self.configuration.display();
             entry = entry
@@ -91,7 +93,7 @@ impl Caller {
         Ok(own.trusted_directories.iter().any(|entry| self.names(entry, &real)))
     }
 
-    /// `*`: all. `/srv/*`: all below. Else the directory itself. A relative path names nothing.
+    /// `*`: all. `/srv/*`: all below. Else the directory itself. A relative path matches nothing.
     fn names(&self, entry: &str, root: &Path) -> bool {
         if entry == "*" {
             return true;
@@ -118,7 +120,7 @@ impl Caller {
     }
 }
 
-/// The owner of a path, or of the link that it is, who is not one of ours; `None` where nothing is there.
+/// The owner of a path, or of the symbolic link there, if it is not one of ours; `None` also if nothing is there.
 fn foreign_owner(path: &Path, is_ours: impl Fn(u32) -> bool) -> Option<u32> {
     let link = fs::symlink_metadata(path).ok()?;
     let target = fs::metadata(path).ok();
@@ -135,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// A caller to whom the files of this test belong to another user.
+    /// A caller who does not own the files of this test.
     fn another(folder: &Path) -> Caller {
         Caller {
             users: vec![rustix::process::geteuid().as_raw().wrapping_add(4711)],
@@ -173,7 +175,7 @@ mod tests {
         fs::create_dir_all(&root).unwrap();
         symlink(home.join("srv"), home.join("link")).unwrap();
         let mut caller = another(&home);
-        // The file itself is the caller's in truth.
+        // The configuration really is the caller's.
         let file = caller.configuration.clone();
         let mut trusts = |entries: &str| {
             fs::write(&file, format!("trusted_directories: [{entries}]\n")).unwrap();

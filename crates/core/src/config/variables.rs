@@ -1,10 +1,10 @@
 //! Replacement variables in the values of `dockerutils.cfg`: `{project_root}` in volumes, `$NAME` and `${NAME}`
 //! everywhere, `$$` for a dollar.
 //!
-//! A value is split into words as a shell splits them, and each word keeps its variables by name: it is *printed*
-//! with them, so that no secret shows, and *expanded* when it is run. As in a shell, the value of a variable outside
-//! quotes is split at blanks, and what stands in it is never taken for quotes. (The original put values in before it
-//! split the text, so that a quote in a password broke the command.)
+//! A value is split into words as a shell splits them, and each word keeps its variables by name: it is *printed* with
+//! them, so that no secret shows, and *expanded* when it is run. As in a shell, the value of a variable outside quotes
+//! is split at blanks, and quotes in it are plain characters. (The original replaced the variables before it split the
+//! text, so that a quote in a password broke the command.)
 
 use std::collections::BTreeMap;
 
@@ -58,7 +58,7 @@ pub enum VariableError {
 }
 
 impl VariableError {
-    /// What helps.
+    /// The hint.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Unset { name } => Some(format!(
@@ -77,7 +77,7 @@ impl Word {
         }
     }
 
-    /// A word in which `$NAME` are variables and everything else stands for itself: one word whatever is in it.
+    /// A word in which `$NAME` are variables and everything else is literal: always one word.
     ///
     /// # Errors
     /// A `$` that begins no name.
@@ -91,12 +91,12 @@ impl Word {
         Ok(reader.words.pop().unwrap_or_default())
     }
 
-    /// `NAME=VALUE`, or `NAME` alone, as one word whatever is in it: one pair of quotes around the whole value is taken off, `$NAME`
-    /// and `${NAME}` are variables, `$$` is a dollar, and everything else stands for itself. (What has to be quoted for a shell, the
-    /// shell has taken off before; a value is text, whose content decides nothing.)
+    /// `NAME=VALUE`, or `NAME` alone, always as one word: one pair of quotes around the whole value is removed, `$NAME`
+    /// and `${NAME}` are variables, `$$` is a dollar, and everything else is literal. (The shell has removed its own
+    /// quotes before; the value is plain text.)
     ///
     /// # Errors
-    /// With `strict`, a `$` that begins no name; without, that stays a dollar.
+    /// With `strict`, a `$` that begins no name; without `strict`, that stays a dollar.
     pub fn assignment(text: &str, strict: bool) -> Result<Self, VariableError> {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (format!("{name}="), value),
@@ -125,7 +125,7 @@ impl Word {
         Ok(reader.words.pop().unwrap_or_default())
     }
 
-    /// The same, unsplit at the blanks of its variables' values.
+    /// The same, not split at the blanks of its variables' values.
     #[must_use]
     pub fn unsplit(mut self) -> Self {
         for piece in &mut self.pieces {
@@ -136,7 +136,7 @@ impl Word {
         self
     }
 
-    /// The words that come out with the values of this environment: usually one.
+    /// The words with the values of this environment: usually one.
     ///
     /// # Errors
     /// A variable that is not set.
@@ -165,7 +165,7 @@ impl Word {
             }
         }
         if splits {
-            // Blanks at the ends of a value, and an empty one, make no words, as in a shell.
+            // Blanks at the ends of a value, and an empty value, make no words, as in a shell.
             let keeps_empty = self.pieces.iter().any(|piece| match piece {
                 Piece::Literal(_) => true,
                 Piece::Variable { quoted, .. } => *quoted,
@@ -184,7 +184,7 @@ impl Word {
         })
     }
 
-    /// The word as it is printed: quoted for a shell, with its variables by name.
+    /// The word for printing: quoted for a shell, with its variables by name.
     pub fn print(&self) -> String {
         if let [Piece::Literal(text)] = self.pieces.as_slice() {
             return shell::quote(text).into_owned();
@@ -221,7 +221,7 @@ pub fn expand(words: &[Word], env: &Env) -> Result<Vec<String>, VariableError> {
 /// Splits a value into words: Python's `shlex.split`, with variables kept by name, in single quotes, too.
 ///
 /// # Errors
-/// An open quotation, a `$` or brace that means nothing, an unknown `{name}`.
+/// An open quotation, a `$` or brace without meaning, an unknown `{name}`.
 pub fn parse(text: &str, braces: Braces<'_>) -> Result<Vec<Word>, VariableError> {
     let mut reader = Reader::new(text, braces);
     while let Some(c) = reader.chars.next() {
@@ -305,7 +305,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A character that is no quoting: it may begin a variable.
+    /// A character that is not quoting: it may begin a variable.
     fn data(&mut self, c: char, quoted: bool) -> Result<(), VariableError> {
         self.begun = true;
         match c {

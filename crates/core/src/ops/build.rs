@@ -180,7 +180,7 @@ impl BuildPlan {
     pub fn new(project: &Project, args: &BuildArgs, env: &Env) -> Result<Self> {
         let all = args.image == "all";
         if all && (args.image_name.is_some() || args.image_tag.is_some()) {
-            return Err(Error::usage("-i and -t name one image, and all are to be built")
+            return Err(Error::usage("-i and -t name one image, but all are to be built")
                 .hint("put name and tag into docker/dockerutils.cfg, or build one image"));
         }
         let types = project.image_types();
@@ -520,7 +520,7 @@ fn script(project: &Project, settings: &Settings<'_>, key: &str, kind: &'static 
         return Err(settings
             .error(
                 key,
-                &format!("{word} means something to a shell only, and scripts run without one"),
+                &format!("{word} only works in a shell, but scripts run without one"),
             )
             .hint(hint!("put it into a file, and {} = ./that-file.sh", key)));
     }
@@ -597,7 +597,7 @@ fn other_tags(made: &[(String, String)], file: &Path, dockerfile: &Dockerfile, a
                 .map(|line| format!(":{line}"))
                 .unwrap_or_default();
             let note = format!(
-                "{}{line} names {}, and image type {image} is built with the tag {built_tag}",
+                "{}{line} names {}, but image type {image} is built with the tag {built_tag}",
                 file.display(),
                 visible(name)
             );
@@ -697,7 +697,7 @@ fn linked(project: &Project, plan: &BuildPlan, printer: &Printer) -> Option<Link
     }
     Linked::place(root).unwrap_or_else(|cause| {
         printer.warning(&format!(
-            "{} can't be linked to its template, and the scripts go without it: {cause}",
+            "{} can't be linked to its template, so the scripts run without it: {cause}",
             root.join(pip_conf::NAME).display()
         ));
         None
@@ -715,7 +715,7 @@ pub fn warn_of_unknown_keys(project: &Project, printer: &Printer) {
         .for_each(|text| printer.warning(text));
     for section in project.unnamed_environments() {
         printer.detail(&format!(
-            "no key env names [{section}] of the configuration: it counts nowhere"
+            "no key env names [{section}] of the configuration: it has no effect"
         ));
     }
     for unknown in project.unknown_keys() {
@@ -765,11 +765,11 @@ fn print_reports(printer: &Printer, reports: &[ImageReport]) -> Result<()> {
 pub fn clean(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
     if args.image_name.is_some() || args.image_tag.is_some() {
         return Err(
-            Error::usage("-i and -t name one image, and clean removes all").hint("docker rmi NAME:TAG removes one")
+            Error::usage("-i and -t name one image, but clean removes all").hint("docker rmi NAME:TAG removes one")
         );
     }
     if args.with_bases {
-        return Err(Error::usage("--with-bases builds, and clean removes").hint("build-image clean"));
+        return Err(Error::usage("--with-bases builds, but clean removes").hint("build-image clean"));
     }
     let printer = &context.printer;
     let project = Project::find(&context.working_dir, &context.env)?;

@@ -23,8 +23,8 @@ pub fn generate(context: &Context) -> Result<ExitStatus> {
         None => {
             if project.root().join("versioneer.py").is_file() {
                 printer.warning(
-                    "versioneer.py is not configured, and no version is written: neither setup.cfg nor pyproject.toml \
-                     says its VCS and versionfile_source",
+                    "versioneer.py is not configured, so no version is written: neither setup.cfg nor pyproject.toml \
+                     sets VCS and versionfile_source",
                 );
             }
             None
@@ -81,7 +81,7 @@ fn known(versioneer: &Versioneer, printer: &Printer) -> Result<Versions> {
     }
     for program in versions.unrun() {
         printer.warning(&format!(
-            "{} of the repository's own configuration was not run, and files that it makes equal count as changed; where you \
+            "{} of the repository's own configuration was not run, and files that it makes equal count as changed; if you \
              trust it: {}",
             visible(&program.key),
             hint!("git config --global {} {}", program.key, program.command)

@@ -79,7 +79,7 @@ struct InVain {
 pub fn show(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
     let project = Project::find(&context.working_dir, &context.env)?;
     if matches!(args.image.as_str(), "all" | "clean") {
-        return Err(Error::usage(format!("--layers is of one image, not of {}", args.image))
+        return Err(Error::usage(format!("--layers takes one image, not {}", args.image))
             .hint(hint!("it has {names}"; names = project.image_types().join(", "))));
     }
     let plan = BuildPlan::new(&project, args, &context.env)?;
@@ -139,7 +139,7 @@ async fn read(context: &Context, reference: &str, image: &str) -> Result<(String
         .method(Method::GET)
         .uri(format!("/images/get?{query}"))
         .body(Empty::<Bytes>::new())
-        .map_err(|cause| Error::failed(format!("{reference} can't be asked for")).because(cause))?;
+        .map_err(|cause| Error::failed(format!("{reference} can't be requested")).because(cause))?;
     // An old engine writes all of the image down before it sends the first byte.
     let response = engine.worked(engine.request(request)).await?;
     if !response.status().is_success() {

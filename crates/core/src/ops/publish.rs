@@ -277,7 +277,7 @@ impl Publisher<'_> {
             Some(login) => match self.config.user_of(DOCKER_HUB, &login) {
                 Some(user) => Ok(Some(user)),
                 None => Err(Error::failed(
-                    "the login to Docker Hub is a token that does not say whose it is, and the image would have the user's name there",
+                    "the login to Docker Hub is a token without a user's name, but the image needs that name",
                 )
                 .hint("say where it goes: publication_tag = NAME/{image}:{tag}")),
             },
@@ -334,7 +334,7 @@ impl Publisher<'_> {
                 Some(user) => format!("the login at {key} is that of {}", visible(&user)),
                 None => format!("the login at {key} is a token"),
             },
-            None => format!("no login at {key} is known: it is tried without"),
+            None => format!("no login at {key} is known: trying without one"),
         });
         Ok(RegistryAuth::new(&key, login.as_ref()).but(hint))
     }

@@ -176,7 +176,8 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         // Over plain TCP, everyone on the way could read them.
         true if choice.endpoint.is_in_clear() => {
             return Err(Error::usage(format!(
-                "--use-api-socket gives the container all of your logins, and the way to the engine at {} is not encrypted",
+                "--use-api-socket gives the container all of your logins, but the connection to the engine at {} is not \
+                 encrypted",
                 choice.endpoint
             ))
             .hint(LOGIN_HINT));
@@ -208,8 +209,8 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         container.detach_keys = config.detach_keys().map(str::to_owned);
     }
     if container.tty && container.attach.stdin && !terminal {
-        return Err(Error::usage("-t asks for a terminal, and stdin is not one")
-            .hint("take -t out of interactive, or run it in a terminal"));
+        return Err(Error::usage("-t needs a terminal, but stdin is not one")
+            .hint("remove -t from interactive, or run it in a terminal"));
     }
     if let Some(file) = container.cidfile.as_ref().filter(|file| file.exists()) {
         return Err(
@@ -336,7 +337,7 @@ async fn other_platform(engine: &Engine, plan: &RunPlan, container: &ContainerPl
     let reference = plan.designation.to_string();
     Ok(image::find(engine, &reference).await?.map(|found| {
         Error::failed(format!(
-            "the image {reference} is made for {}/{}, and is to run as {platform}",
+            "the image {reference} is made for {}/{}, but is to run as {platform}",
             found.os, found.architecture
         ))
         .hint(hint!(

@@ -1,5 +1,6 @@
 //! Keeping a project and its copy on a dock in step: `sync-up` and `sync-down`.
 
+pub mod for_agent;
 pub mod restore;
 mod root_files;
 
@@ -237,14 +238,14 @@ impl Docked {
         let printer = printer.clone();
         let take_over = move |process: Option<u32>| match process {
             Some(pid) => printer.note(&format!(
-                "{} keeps the project in step already, and says what travels; this one goes on when it ends",
+                "{} already keeps the project in step, and reports what it does; this one takes over when that ends",
                 if pid == 0 {
                     "another command".to_owned()
                 } else {
                     format!("process {pid}")
                 }
             )),
-            None => printer.note("the project is kept in step by this command now"),
+            None => printer.note("this command keeps the project in step now"),
         };
         self.shared.watch(told, take_over).await
     }
@@ -436,7 +437,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
     if args.restore {
         return restore::restore(context, args);
     }
-    let project = Project::find(&context.working_dir, &context.env)?;
+    let project = Project::find_or_repository(&context.working_dir, &context.env)?;
     let request = RoundRequest {
         direction: args.direction,
         settle: args.settle,
@@ -480,7 +481,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         }
         let printer = &context.printer;
         printer.note(&format!(
-            "watching {}; the dock is looked at every {} s. Ctrl-C ends it",
+            "watching {}; the dock is checked every {} s. Ctrl-C ends it",
             project.root().display(),
             POLL.as_secs()
         ));
@@ -749,11 +750,11 @@ fn judged(dock: &Dock, report: &Report, direction: Direction, named: Option<&str
         (0, 0, 0) => None,
     };
     if let (Some(what), Some(hint)) = (what, hint) {
-        return Err(Error::failed(format!("{what}; the rest has travelled")).hint(hint));
+        return Err(Error::failed(format!("{what}; the rest was synced")).hint(hint));
     }
     if let Some((path, why)) = report.troubles.first() {
         return Err(
-            Error::failed(format!("{} did not travel: {}", shown(path), visible(why)))
+            Error::failed(format!("{} was not synced: {}", shown(path), visible(why)))
                 .hint(hint!("{command}{to} again; what has arrived stays"; command = command, to = to)),
         );
     }
@@ -762,7 +763,7 @@ fn judged(dock: &Dock, report: &Report, direction: Direction, named: Option<&str
 
 fn so_much(by: &str, files: usize) -> String {
     format!(
-        "so much was removed {by} ({}) that it is not done unasked",
+        "so much was removed {by} ({}) that the other side keeps it",
         output::counted(files, "file")
     )
 }
@@ -779,7 +780,7 @@ fn in_the_way(dock: &Dock, report: &Report, command: &str, to: &str) -> Option<S
     held.into_iter().find_map(|(kept, command, back)| {
         let first = kept.first()?;
         Some(hint!(
-            "where that is meant: {command}{to} --delete; {back}{to} {} puts what was not to go back where it was",
+            "if that is intended: {command}{to} --delete; {back}{to} {} restores what should have stayed",
             shown(first);
             command = command,
             to = to,
@@ -827,12 +828,12 @@ pub fn tell(printer: &Printer, dock: &Dock, event: WatchEvent) {
         }
         WatchEvent::Failed(error) => {
             printer.error(&error);
-            printer.note("it is tried again");
+            printer.note("trying again");
         }
         WatchEvent::Back => printer.note("the dock answers again"),
         WatchEvent::Blind(error) => {
             printer.error(&error);
-            printer.note(&format!("changes here are looked for every {} s", POLL.as_secs()));
+            printer.note(&format!("changes here are checked for every {} s", POLL.as_secs()));
         }
     }
 }

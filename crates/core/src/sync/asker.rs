@@ -19,7 +19,7 @@ use crate::agent::wire::VERSION;
 /// How long a holder may take for its first words, and be silent afterwards.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// How long it is waited for an answer before that is said.
+/// How long to wait for an answer before that is reported.
 const UNSAID: Duration = Duration::from_secs(1);
 
 /// What came of asking.

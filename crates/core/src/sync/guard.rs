@@ -56,7 +56,7 @@ const OTHER: &str = "another version of dockerutils says that something here obe
 /// Reads a reason that another process of this program has written.
 ///
 /// # Errors
-/// What is no text.
+/// JSON that is not a string.
 pub fn read_reason<'de, D: Deserializer<'de>>(from: D) -> Result<&'static str, D::Error> {
     let text = String::deserialize(from)?;
     let own = RULES.iter().map(|rule| rule.why).chain([LED, OUT, IGNORED, UNKNOWN]);

@@ -165,7 +165,7 @@ impl Local {
         let unread = |cause: io::Error| {
             refused("can't be read")
                 .because(cause)
-                .hint("it says what stays on this machine: put a text file there, or remove it to sync everything")
+                .hint("it lists what stays on this machine: put a text file there, or remove it to sync everything")
         };
         let file = match project_file::open(&path, false) {
             Ok((file, _)) => file,
@@ -680,7 +680,7 @@ fn own_directory(path: &Path) -> io::Result<()> {
     }
     Err(io::Error::new(
         io::ErrorKind::AlreadyExists,
-        format!("{} is in the way, and is no directory of ours", path.display()),
+        format!("{} is in the way, and is not a directory of ours", path.display()),
     ))
 }
 

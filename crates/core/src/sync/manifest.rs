@@ -267,7 +267,7 @@ impl Memory {
             root.display()
         ))
         .hint(hint!(
-            "where it is stopped, go on with it (fg); else end it: fuser {}",
+            "if it is stopped, continue it (fg); else end it: fuser {}",
             lock.display()
         ))
     }
@@ -377,7 +377,7 @@ impl Memory {
 }
 
 fn unwritable(file: &Path, cause: io::Error) -> Error {
-    Error::failed(format!("what was synced can't be written down in {}", file.display()))
+    Error::failed(format!("what was synced can't be recorded in {}", file.display()))
         .because(cause)
         .hint("nothing is lost: the next sync compares the files themselves")
 }

@@ -12,6 +12,7 @@
 
 pub mod asker;
 pub mod clock;
+pub mod compression;
 pub mod guard;
 pub mod holder;
 pub mod listing;
@@ -168,7 +169,7 @@ pub fn is_acceptable(path: &[u8]) -> bool {
         && path.split(|byte| *byte == b'/').next() != Some(OWN_DIRECTORY)
 }
 
-/// A path, for people: what is no text is replaced, and nothing moves the cursor.
+/// A path, for people: bytes that are not UTF-8 are replaced, and nothing moves the cursor.
 pub fn shown(path: &[u8]) -> String {
     crate::output::visible(&String::from_utf8_lossy(path))
 }

@@ -101,19 +101,19 @@ impl Why {
             Self::InTheWay(Side::Here) => "a file and a directory of this name are in each other's way here",
             Self::InTheWay(Side::There) => "a file and a directory of this name are in each other's way on the dock",
             Self::OtherFileSystem => "on another file system of the dock, which is mounted in the workspace",
-            Self::Mount(Side::Here) => "gone here with what is mounted there: another disk, or none",
-            Self::Mount(Side::There) => "gone on the dock with what is mounted there: another disk, or none",
+            Self::Mount(Side::Here) => "gone here, where another disk is mounted, or none",
+            Self::Mount(Side::There) => "gone on the dock, where another disk is mounted, or none",
             Self::Emptied(Side::Here) => "became empty here, as after a power cut",
             Self::Emptied(Side::There) => "became empty on the dock, as after a power cut",
-            Self::Shortened(Side::Here) => "became shorter here, and its time is that of before",
-            Self::Shortened(Side::There) => "became shorter on the dock, and its time is that of before",
+            Self::Shortened(Side::Here) => "became shorter here, but kept its old time",
+            Self::Shortened(Side::There) => "became shorter on the dock, but kept its old time",
             Self::SameLetters(Side::Here) => {
-                "differs from another name in capitals alone, and the disk here takes both for one"
+                "differs from another name only in upper and lower case, which the disk here does not distinguish"
             }
             Self::SameLetters(Side::There) => {
-                "differs from another name in capitals alone, and the dock's disk takes both for one"
+                "differs from another name only in upper and lower case, which the dock's disk does not distinguish"
             }
-            Self::Guarded(_) => "different on the dock, and taken from there only by its name",
+            Self::Guarded(_) => "different on the dock, and only taken from there if it is named",
         }
     }
 }

@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write as _};
 
-use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType};
 
+use super::compression::Compression;
 use super::local::StagingDirectory;
 use super::remote::broken;
 use super::{Content, Item, ItemKind, LONGEST_PATH};
@@ -51,7 +51,7 @@ pub enum ReceiveError {
 /// A link that breaks, an archive that is not valid, a disk that is full.
 pub fn receive(
     from: &mut dyn Read,
-    gzip: bool,
+    compression: Compression,
     wanted: &HashMap<Vec<u8>, Item>,
     stage: &StagingDirectory,
     bars: &Bars,
@@ -59,18 +59,9 @@ pub fn receive(
     let bytes: u64 = wanted.values().map(|item| item.stamp.size).fold(0, u64::saturating_add);
     let limit = bytes.saturating_add(OVERHEAD.saturating_mul(wanted.len() as u64 + 8));
     let reader = io::BufReader::with_capacity(CHUNK, from);
-    let result = if gzip {
-        // A compressed byte can't stand for more than about a thousand: what is counted is what comes out.
-        unpack(
-            &mut Limited::new(MultiGzDecoder::new(reader), limit),
-            wanted,
-            stage,
-            bars,
-        )
-    } else {
-        unpack(&mut Limited::new(reader, limit), wanted, stage, bars)
-    };
-    result.map_err(|error| match error {
+    let reader = compression.reader(reader).map_err(|cause| broken(&cause))?;
+    // A few compressed bytes can stand for very many: what is counted is what comes out.
+    unpack(&mut Limited::new(reader, limit), wanted, stage, bars).map_err(|error| match error {
         Unpack::Here(cause) => {
             let full = matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
             let error = Error::failed("what the dock sends can't be written here").because(cause);

@@ -253,7 +253,7 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
 
 fn too_much(dock: &str) -> Error {
     Error::failed(format!(
-        "what {} says does not end, though all that was asked for has come",
+        "what {} sends does not end, though all that was requested has arrived",
         visible(dock)
     ))
     .hint(login_shell(dock))
@@ -322,7 +322,11 @@ fn skip_greetings(from: &mut dyn Read, greeting: &[u8], dock: &str) -> Result<()
             line.clear();
         }
     }
-    Err(Error::failed(format!("the shell of {} does not run what it is given", visible(dock))).hint(login_shell(dock)))
+    let error = Error::failed(format!(
+        "the shell of {} does not run the commands that it gets",
+        visible(dock)
+    ));
+    Err(error.hint(login_shell(dock)))
 }
 
 /// Reads a line of a script, without its line feed.
@@ -335,12 +339,12 @@ pub fn read_line(from: &mut dyn Read) -> Result<String> {
     while line.len() < 16 * 1024 {
         match from.read(&mut byte) {
             Ok(1..) if byte == *b"\n" => {
-                return String::from_utf8(line).map_err(|_| Error::failed("what the dock says is no text"));
+                return String::from_utf8(line).map_err(|_| Error::failed("the dock's answer is not UTF-8"));
             }
             Ok(1..) => line.extend_from_slice(&byte),
             Ok(_) => break,
             Err(cause) => return Err(broken(&cause)),
         }
     }
-    Err(Error::unreachable("what the dock says is cut short").hint("try again"))
+    Err(Error::unreachable("the dock's answer is cut short").hint("try again"))
 }

@@ -112,10 +112,10 @@ impl Rsync {
         match version(&said) {
             Some(version) if version >= LEAST => None,
             Some((major, minor, patch)) => Some(format!(
-                "rsync {major}.{minor}.{patch} here is older than {}.{}.{}, and not proof against a hostile dock",
+                "rsync {major}.{minor}.{patch} here is older than {}.{}.{}, and not safe against a hostile dock",
                 LEAST.0, LEAST.1, LEAST.2
             )),
-            None => Some(format!("{} does not say which version it is", self.program.display())),
+            None => Some(format!("{} does not report its version", self.program.display())),
         }
     }
 

@@ -1,8 +1,8 @@
 //! How files come from a dock and go to it, packed or plain: told by samples of them, and by how fast the link is.
 //!
-//! A dock has a POSIX shell and gzip, which packs and unpacks on one processor as fast as a good link carries what is not
-//! packed, and unpacks what was only stored no faster. So files travel packed where they get smaller by it and the link is
-//! slower than gzip; pictures, archives and most weights of models travel as they are, and so does all over a fast link.
+//! Where a dock has zstd, what gets smaller travels compressed. Most docks have a POSIX shell and gzip only, which compresses and
+//! decompresses on one processor as fast as a good link carries what is not compressed, and decompresses what was only stored no
+//! faster: there, all that goes over a fast link travels as it is. Pictures, archives and most weights of models always do.
 //! Files are judged in groups: large ones each by itself, others by what their names end with. What comes is divided by that;
 //! what goes is one archive, and goes as most of it is best sent. On the way here the last sample is the longest, and the
 //! time that it takes to come says how fast the link is; on the way there a probe says it, which the dock throws away.
@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
+use super::compression::{Compression, Level};
 use super::local::Local;
 use super::remote::{Feed, Take, broken};
 use super::{Item, ItemKind, split};
@@ -172,7 +173,7 @@ impl Survey {
 
     /// Whether most of these bytes get smaller, by the samples of all groups.
     pub fn gets_smaller(self, files: &WantedItems, samples: Vec<u8>) -> bool {
-        let (packed, plain) = self.divide(Some(&SurveyResult { samples, rate: None }));
+        let (packed, plain) = self.divide(Some(&SurveyResult { samples, rate: None }), Compression::Gzip);
         let bytes = |paths: Vec<Vec<u8>>| -> u64 {
             let sizes = paths.iter().filter_map(|path| files.get(path));
             sizes.map(|item| item.stamp.size).fold(0, u64::saturating_add)
@@ -180,10 +181,16 @@ impl Survey {
         bytes(packed) >= bytes(plain)
     }
 
-    /// Which of all paths are to come packed, and which plain. Where nothing was heard that makes sense, all come packed.
-    pub fn divide(self, heard: Option<&SurveyResult>) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
+    /// Which of all paths are to travel compressed in this way, and which plain. Where nothing was heard that makes sense, all
+    /// travel compressed.
+    pub fn divide(self, heard: Option<&SurveyResult>, compression: Compression) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut packed, mut plain) = (Vec::new(), Vec::new());
-        let is_fast = heard.and_then(|heard| heard.rate).is_some_and(|rate| rate >= FAST);
+        let is_fast = match compression {
+            Compression::Plain => true,
+            Compression::Gzip => rate_of(heard).is_some_and(|rate| rate >= FAST),
+            // ssh is no faster than zstd.
+            Compression::Zstd => false,
+        };
         let mut left = heard.map_or(&[] as &[u8], |heard| heard.samples.as_slice());
         for group in self.groups {
             let length: u64 = group.samples.iter().map(|sample| sample.bytes).sum();
@@ -223,6 +230,16 @@ impl Group {
             samples,
         }
     }
+}
+
+/// The link's rate in bytes a second, if it was measured.
+fn rate_of(heard: Option<&SurveyResult>) -> Option<f64> {
+    heard.and_then(|heard| heard.rate)
+}
+
+/// How hard what comes over the link is to be compressed.
+pub fn level(heard: Option<&SurveyResult>) -> Level {
+    rate_of(heard).map_or_else(Level::default, Level::of_link)
 }
 
 /// What a file's name ends with, behind its last dot.
@@ -359,13 +376,17 @@ mod tests {
         let begun = Instant::now();
         let mut heard = hear(&mut said.as_slice(), survey.lengths(), begun).unwrap().unwrap();
         heard.rate = Some(12e6);
-        let (packed, plain) = survey.clone().divide(Some(&heard));
+        let (packed, plain) = survey.clone().divide(Some(&heard), Compression::Gzip);
         assert_eq!(sorted(&plain), ["d/a.jpg", "d/b.JPG", "weights.bin"]);
         assert_eq!(sorted(&packed), [".hidden", "c.py", "empty", "log.bin"]);
         // Over a fast link, nothing is packed: that would take longer.
         heard.rate = Some(FAST);
-        let (packed, plain) = survey.clone().divide(Some(&heard));
+        let (packed, plain) = survey.clone().divide(Some(&heard), Compression::Gzip);
         assert_eq!((packed.len(), plain.len()), (0, 7));
+        assert_eq!(level(Some(&heard)), Level::Fast);
+        // zstd is faster than that.
+        let (packed, plain) = survey.clone().divide(Some(&heard), Compression::Zstd);
+        assert_eq!((packed.len(), plain.len()), (4, 3));
         // A dock that says more, or less, or nothing, is not judged.
         for said in [
             [said.as_slice(), b"x".as_slice()].concat(),
@@ -374,7 +395,7 @@ mod tests {
         ] {
             assert_eq!(hear(&mut said.as_slice(), survey.lengths(), begun).unwrap(), None);
         }
-        let (packed, plain) = survey.divide(None);
+        let (packed, plain) = survey.divide(None, Compression::Gzip);
         assert_eq!((packed.len(), plain.len()), (7, 0));
     }
 

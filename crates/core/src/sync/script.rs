@@ -4,7 +4,7 @@
 //! `./`, so that none is taken for an option. Every script says a line first that only this call knows, since login shells
 //! are known to print greetings.
 
-use super::script_head::in_workspace;
+use super::script_head::{compression_functions, in_workspace};
 use super::trash_script::{trash_functions, trash_keep};
 
 /// A shell function for the inside of single quotes: `exchange DIRECTORY/ NAME...` has files of the working directory and those of
@@ -33,11 +33,14 @@ pub const CHANGED_MEANWHILE: u8 = 79;
 /// Arguments: the word of the call; `make` or `look`; where the workspace was the last time; the directory for workspaces
 /// that the user chose; the user; the project; the digest of the last listing; the mark to be made; the format of `stat`.
 /// An empty argument is none.
-pub const LOOK: &str = r#"LC_ALL=C TZ=UTC0
+pub const LOOK: &str = concat!(
+    r#"LC_ALL=C TZ=UTC0
 export LC_ALL TZ
 printf '%s\n' "dockerutils-sync $1"
 own=.dockerutils-sync format=$9
-if [ -n "$3" ] && [ -f "$3/$own/owner" ]; then
+"#,
+    compression_functions!(),
+    r#"if [ -n "$3" ] && [ -f "$3/$own/owner" ]; then
     w=$3
 elif [ -n "$4" ]; then
     w=$4/$5/code/$6
@@ -81,8 +84,11 @@ printf 'generation %s\n' "$generation"
 id -u
 # Not every date has parts of a second.
 date '+%s %N'
-if command -v gzip >/dev/null 2>&1; then gzip=gzip; else gzip=plain; fi
-tools=$gzip
+compression=plain
+for tool in gzip zstd; do
+    if command -v "$tool" >/dev/null 2>&1; then compression=$tool; fi
+done
+tools=$compression
 if command -v rsync >/dev/null 2>&1; then tools="$tools rsync"; fi
 # A disk that takes names for one that differ in capitals alone has our own directory under both.
 if [ -d "$own" ] && [ -d .DOCKERUTILS-SYNC ]; then tools="$tools folds"; fi
@@ -96,8 +102,9 @@ if [ -n "$7" ]; then
     if [ "${digest%% *}" = "$7" ]; then echo same; exit 0; fi
 fi
 echo listing
-if [ "$gzip" = gzip ]; then list | gzip -1; else list; fi
-"#;
+list | compress "$compression"
+"#
+);
 
 /// Names the directories that can't be looked into, each with a NUL after it.
 pub const UNSEEN: &str = in_workspace!(
@@ -164,9 +171,10 @@ exit 0
 /// Takes what comes, and keeps nothing of it: the link is measured.
 pub const PROBE: &str = in_workspace!("cat > /dev/null\n");
 
-/// Sends the files that stdin names, as tar archives one behind the other. `$4` says `gzip` or `plain`.
+/// Sends the files that stdin names, as tar archives one after the other. `$4`: how they are compressed, `$5`: the level, for zstd.
 pub const FETCH: &str = in_workspace!(
-    r#"if [ "$4" = gzip ]; then xargs -0 tar -cf - | gzip -1; else xargs -0 tar -cf -; fi
+    compression_functions!(),
+    r#"if [ "$4" = plain ]; then xargs -0 tar -cf -; else xargs -0 tar -cf - | compress "$4" "$5"; fi
 exit 0
 "#
 );
@@ -180,18 +188,19 @@ exit 0
 /// What is removed or replaced goes into the trash beside the workspace's mark. What can't be kept there is not removed
 /// unless `$12` says `delete`; it is replaced all the same, since both sides had it at the last sync.
 ///
-/// `$4`: the format of what is expected; `$5`: that of a record; `$6`: `gzip` or `plain`; `$7`: the directory in which
+/// `$4`: the format of what is expected; `$5`: that of a record; `$6`: how the archive is compressed; `$7`: the directory in which
 /// rsync made the parts that are not in the archive; `$8`: how the state is called that this leaves; `$9`: what is removed
 /// and replaced, `$10`: what is kept at most, both in units of 1024 bytes; `$11`: how long, in seconds.
 pub const APPLY: &str = in_workspace!(
     trash_functions!(),
+    compression_functions!(),
     r#"s=$PWD/$own/stage.$1
 rm -rf "$own"/stage.*
 trap 'rm -rf "$s" "$own"/made.*' EXIT
 trap 'exit 76' HUP INT TERM
 mkdir "$s" || exit 73
 umask 0
-if [ "$6" = gzip ]; then gzip -dc | tar -xof - -C "$s"; else tar -xof - -C "$s"; fi || exit 73
+if [ "$6" = plain ]; then tar -xof - -C "$s"; else decompress "$6" | tar -xof - -C "$s"; fi || exit 73
 umask 077
 c=$s/c
 if [ ! -f "$c/go" ]; then echo "what was sent came cut short" >&2; exit 76; fi

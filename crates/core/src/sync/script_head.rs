@@ -31,3 +31,27 @@ name_state() {
 }
 
 pub(super) use in_workspace;
+
+/// Shell functions that compress stdin and decompress it, by the words of [`super::compression`].
+macro_rules! compression_functions {
+    () => {
+        r#"
+compress() {
+    case $1 in
+    zstd) zstd -q -c "-${2:-1}" ;;
+    gzip) gzip -1 ;;
+    *) cat ;;
+    esac
+}
+decompress() {
+    case $1 in
+    zstd) zstd -q -dc ;;
+    gzip) gzip -dc ;;
+    *) cat ;;
+    esac
+}
+"#
+    };
+}
+
+pub(super) use compression_functions;

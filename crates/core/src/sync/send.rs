@@ -28,7 +28,7 @@ use super::local::Local;
 use super::plan::{Action, Steps};
 use super::remote::broken;
 use super::{Content, Item, ItemKind, Tree, ancestors, split};
-use crate::docker::connect::adaptive_compression;
+use crate::docker::connect::adaptive_compression::{self, Format};
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 
@@ -340,7 +340,7 @@ impl UploadBatch {
         self.expected.extend(expectation(&path, &before.stamp, precise));
     }
 
-    /// Writes the archive.
+    /// Writes the archive, compressed in this format.
     ///
     /// # Errors
     /// A link that breaks. What can't be read here is left out, and said.
@@ -349,13 +349,13 @@ impl UploadBatch {
         to: &mut dyn Write,
         local: &Local,
         generated: Option<&Generated>,
-        gzip: bool,
+        format: Option<Format>,
         bars: &Bars,
     ) -> Result<Sent> {
-        if !gzip {
+        let Some(format) = format else {
             return self.write_archive(to, local, generated, bars);
-        }
-        adaptive_compression::packed(to, |to| self.write_archive(to, local, generated, bars))
+        };
+        adaptive_compression::packed(to, format, |to| self.write_archive(to, local, generated, bars))
             .map_err(|cause| broken(&cause))?
     }
 

@@ -250,7 +250,7 @@ impl<S: Shell> Session<S> {
                     shown(path),
                     self.workspace.path
                 ))
-                .hint("a path is seen from the folder that you are in; without one, all that changed travels"));
+                .hint("a path is relative to the current folder; without one, all changes are synced"));
             }
         }
         Ok(())
@@ -388,7 +388,8 @@ impl<S: Shell> Session<S> {
         if let Some((path, _)) = former {
             // It is forgotten by this round, so this is said once.
             (self.notice)(&format!(
-                "{} is in the workspace since an earlier sync: it stays there, and is no longer kept in step. --with-git goes on with it",
+                "{} is in the workspace since an earlier sync: it stays there, and is no longer kept in step. \
+                 --with-git keeps it in step again",
                 shown(path)
             ));
         }

@@ -20,6 +20,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use super::compression::Compression;
 use super::local::Local;
 use super::manifest::Memory;
 use super::plan::{Action, Brake, Direction, Side, SyncRequest, Why};
@@ -35,7 +36,11 @@ use crate::output::progress::bars::Bars;
 /// Which tools the far side has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tools {
+    /// All that this machine has: zstd, too.
     Machine,
+    /// The same without zstd.
+    Gzip,
+    /// Those of busybox, which has gzip.
     Busybox,
 }
 
@@ -44,29 +49,57 @@ const BOTH: [Tools; 2] = [Tools::Machine, Tools::Busybox];
 impl Tools {
     fn path(self) -> String {
         static APPLETS: OnceLock<PathBuf> = OnceLock::new();
+        static WITHOUT_ZSTD: OnceLock<PathBuf> = OnceLock::new();
+        let machine = || std::env::var("PATH").unwrap();
         match self {
-            Self::Machine => std::env::var("PATH").unwrap(),
+            Self::Machine => {
+                dockerutils_test_support::machine::require("zstd", &["zstd"], "a far side that has it").unwrap();
+                machine()
+            }
+            Self::Gzip => {
+                let folder = WITHOUT_ZSTD.get_or_init(|| {
+                    once("machine-without-zstd", |new| {
+                        for folder in machine().split(':').rev() {
+                            for program in fs::read_dir(folder).into_iter().flatten() {
+                                let program = program.unwrap();
+                                let link = new.join(program.file_name());
+                                let _ = fs::remove_file(&link);
+                                symlink(program.path(), link).unwrap();
+                            }
+                        }
+                        fs::remove_file(new.join("zstd")).unwrap();
+                    })
+                });
+                folder.display().to_string()
+            }
             Self::Busybox => {
                 let applets = APPLETS.get_or_init(|| {
                     dockerutils_test_support::machine::require("busybox", &["busybox-static"], "a far side").unwrap();
-                    // Beside the tests' program: a temporary directory of each test's process would stay.
-                    let program = std::env::current_exe().unwrap();
-                    let folder = program.with_file_name("busybox-applets");
-                    if !folder.is_dir() {
-                        let new = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+                    once("busybox-applets", |new| {
                         let mut install = std::process::Command::new("busybox");
-                        let status = install.args(["--install", "-s"]).arg(new.path()).status().unwrap();
+                        let status = install.args(["--install", "-s"]).arg(new).status().unwrap();
                         assert!(status.success());
-                        // Another test may have been faster.
-                        let renamed = fs::rename(new.path(), &folder);
-                        assert!(renamed.is_ok() || folder.is_dir());
-                    }
-                    folder
+                    })
                 });
                 applets.display().to_string()
             }
         }
     }
+}
+
+/// A folder of programs that is made once for all tests. It lies beside the tests' program: a temporary directory of each test's
+/// process would stay.
+fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let folder = program.with_file_name(name);
+    if !folder.is_dir() {
+        let new = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+        make(new.path());
+        // Another test may have been faster.
+        let renamed = fs::rename(new.path(), &folder);
+        assert!(renamed.is_ok() || folder.is_dir());
+    }
+    folder
 }
 
 type Hook = Arc<Mutex<Option<Box<dyn FnOnce(&Path) + Send>>>>;
@@ -1181,7 +1214,13 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_goes_is_packed_where_most_of_it_gets_smaller_and_the_link_is_slow() {
     // Busybox's shell finds its own gzip, whatever the path says.
-    let pair = Pair::new(Tools::Machine);
+    for (tools, tool) in [(Tools::Machine, "zstd"), (Tools::Gzip, "gzip")] {
+        what_goes_is_compressed_by(tools, tool).await;
+    }
+}
+
+async fn what_goes_is_compressed_by(tools: Tools, tool: &str) {
+    let pair = Pair::new(tools);
     write(&pair.here(), "first", "of all");
     pair.up().await;
     let (bin, unpacked) = (pair.shell.home.join("bin"), pair.shell.home.join("unpacked"));
@@ -1192,10 +1231,7 @@ async fn what_goes_is_packed_where_most_of_it_gets_smaller_and_the_link_is_slow(
         fs::write(&file, text).unwrap();
         fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
     };
-    program(
-        "gzip",
-        &format!("if [ \"$1\" = -dc ]; then : > '{}'; fi", unpacked.display()),
-    );
+    program(tool, &format!("case $* in *-dc) : > '{}' ;; esac", unpacked.display()));
     // The link is measured by how long what is sent takes to be read.
     program("cat", "sleep 0.2");
     let text = "the quick brown fox jumps over the lazy dog\n"
@@ -1663,7 +1699,7 @@ async fn an_old_rsync_and_one_that_makes_more_than_was_listed_are_not_used() {
         let said = if runs {
             "rsync failed, and all of it travels: the dock sends more than was listed"
         } else {
-            "rsync 3.2.7 here is older than 3.4.0, and not proof against a hostile dock: large files travel whole"
+            "rsync 3.2.7 here is older than 3.4.0, and not safe against a hostile dock: large files travel whole"
         };
         let notes = notes.lock().unwrap().clone();
         assert!(notes.iter().any(|note| note == said), "{notes:?}");
@@ -2122,7 +2158,7 @@ fn another_name_of_a_file_counts_as_much_as_the_file() {
     let archive = archive_of_names(&contents, &others);
     let arrived = super::receive::receive(
         &mut archive.as_slice(),
-        false,
+        Compression::Plain,
         &wanted,
         &stage,
         &Bars::files(None, "bringing", 0, 0),

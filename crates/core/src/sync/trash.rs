@@ -182,7 +182,7 @@ pub enum TrashError {
     Meanwhile,
     /// More than is kept, even without all that is older.
     #[error(
-        "it stays: it can't be kept, as with its {} a sync would take more than the {} that are kept",
+        "it stays: it can't be kept, because with its {} a sync would keep more than {}",
         crate::output::size(*.size),
         crate::output::size(*.limit)
     )]

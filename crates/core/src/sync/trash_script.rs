@@ -5,7 +5,7 @@
 //! a second name in the trash, so that its path never is absent. Where there are no second names, it is copied, and on the disk
 //! before anything else is done.
 
-use super::script_head::in_workspace;
+use super::script_head::{compression_functions, in_workspace};
 
 /// Shell functions, behind [`in_workspace`]:
 ///
@@ -102,9 +102,11 @@ keep() {
 }
 pub(super) use trash_keep;
 
-/// Lists the trash, as [`super::script::LOOK`] lists a workspace. `$4`: the format of a record; `$5`: `gzip` or `plain`.
+/// Lists the trash, as [`super::script::LOOK`] lists a workspace. `$4`: the format of a record; `$5`: how
+/// the list is compressed.
 pub const LIST: &str = concat!(
     in_workspace!(""),
+    compression_functions!(),
     r#"
 list() {
     if [ ! -L "$own/trash" ] && cd "$own/trash" 2>/dev/null; then
@@ -114,7 +116,7 @@ list() {
         printf '//status 0\n'
     fi
 }
-if [ "$5" = gzip ]; then list "$4" | gzip -1; else list "$4"; fi
+list "$4" | compress "$5"
 "#
 );
 

@@ -126,7 +126,7 @@ fn is_gone(cause: &notify::Error) -> bool {
 }
 
 fn blind(cause: notify::Error) -> Error {
-    Error::failed("the system does not tell of changes in the project")
+    Error::failed("the system does not report changes in the project")
         .because(cause)
         .hint("sudo sysctl fs.inotify.max_user_watches=1048576 fs.inotify.max_user_instances=1024")
 }

@@ -1,7 +1,7 @@
-//! What a project says of its versions: `[tool.versioneer]` in `pyproject.toml`, else `[versioneer]` in `setup.cfg`.
+//! A project's settings for versioneer: `[tool.versioneer]` in `pyproject.toml`, else `[versioneer]` in `setup.cfg`.
 //!
-//! Read as versioneer 0.29 reads them: a `pyproject.toml` without the table, with an empty one or with broken TOML
-//! leads on to `setup.cfg`, whose keys are compared without case. `versionfile_build` and `verbose` are for Python only.
+//! Read as versioneer 0.29 reads them: if `pyproject.toml` lacks the table, has an empty one, or is broken TOML,
+//! `setup.cfg` is read, whose keys are compared without case. `versionfile_build` and `verbose` are for Python only.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,18 +18,18 @@ const SETUP_CFG: &str = "setup.cfg";
 /// The keys that are read.
 const KEYS: [&str; 5] = ["VCS", "style", "versionfile_source", "tag_prefix", "parentdir_prefix"];
 
-/// What versioneer is to do, seen from the root.
+/// The settings of versioneer, with paths relative to the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
     /// The name of a style; empty for the default.
     pub style: String,
     /// Where the style is written, for errors: `setup.cfg:5: [versioneer] style`.
     pub style_place: String,
-    /// The file that has the version where there is no git.
+    /// The file with the version if there is no git.
     pub versionfile_source: String,
-    /// What a tag begins with that is a version; empty for any.
+    /// The beginning of tags that are versions; empty for any.
     pub tag_prefix: String,
-    /// What the name of the root's folder begins with where there is no git; empty where that says nothing.
+    /// The beginning of the root folder's name, if there is no git; empty if the name has no version.
     pub parentdir_prefix: String,
 }
 
@@ -45,8 +45,8 @@ pub struct Section {
 }
 
 impl Configuration {
-    /// The configuration of the project in the folder `root`; `None` where no file has a section for versioneer, and
-    /// where that has no `versionfile_source`, which the original takes for the same.
+    /// The configuration of the project in the folder `root`; `None` if no file has a section for versioneer, or the
+    /// section has no `versionfile_source`, which the original treats alike.
     ///
     /// # Errors
     /// Files that can't be read, a `VCS` that is missing or not `git`.
@@ -56,7 +56,8 @@ impl Configuration {
                 return Ok(None);
             };
             match Section::of_setup_cfg(&text) {
-                // What is wrong with it is no matter of a project without versioneer: other programs keep their settings there.
+                // A broken file does not matter to a project without versioneer: other programs keep their settings
+                // there.
                 Err(VersionError::Ini(_)) if !text.to_lowercase().contains("versioneer") => Ok(None),
                 section => section,
             }
@@ -71,7 +72,7 @@ impl Configuration {
             match Section::of_pyproject(&text) {
                 Ok(Some(section)) => return section.configuration(),
                 Ok(None) => {}
-                // It matters only where the section may be in it, and is not in setup.cfg.
+                // Broken TOML matters only if the section may be in it, and is not in setup.cfg.
                 Err(error @ VersionError::Toml { .. }) => broken = text.contains("versioneer").then_some(error),
                 Err(error) => return Err(error),
             }
@@ -102,7 +103,7 @@ impl Section {
     /// The table `tool.versioneer` in the text of a `pyproject.toml`, unless it is empty.
     ///
     /// # Errors
-    /// Broken TOML, and a value that is no text.
+    /// Broken TOML, and a value that is not a string.
     pub fn of_pyproject(text: &str) -> Result<Option<Self>, VersionError> {
         let document = DeTable::parse(text).map_err(|error| VersionError::Toml {
             path: PathBuf::from(PYPROJECT),
@@ -141,7 +142,7 @@ impl Section {
     /// The section `versioneer` in the text of a `setup.cfg`.
     ///
     /// # Errors
-    /// What configparser would not read.
+    /// Text that configparser would refuse.
     pub fn of_setup_cfg(text: &str) -> Result<Option<Self>, VersionError> {
         let ini = Ini::parse_names(Path::new(SETUP_CFG), text, KeyCase::WithoutCase)?;
         if !ini.has_section("versioneer") {
@@ -217,7 +218,7 @@ fn table<'a, 'i>(parent: &'a DeTable<'i>, key: &str) -> Option<&'a DeTable<'i>> 
 
 /// The text of a file of the root; `None` if it does not exist.
 ///
-/// What is no UTF-8 is shown as U+FFFD: most keys are not for us, and a file in Latin-1 must not stop a build.
+/// Bytes that are not UTF-8 become U+FFFD: most keys are not for us, and a file in Latin-1 must not stop a build.
 fn read(root: &Path, name: &str) -> Result<Option<String>, VersionError> {
     match crate::project_file::read(&root.join(name)) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -305,11 +306,11 @@ mod tests {
         );
         assert_eq!(
             said(setup_cfg("[versioneer]\nVCS = hg\n")),
-            "setup.cfg:2: [versioneer] VCS: \"hg\" is no version control system that versioneer knows"
+            "setup.cfg:2: [versioneer] VCS: \"hg\" is not a version control system that versioneer knows"
         );
         assert_eq!(
             said(pyproject("[tool.versioneer]\nVCS = 'git'\ntag_prefix = 1\n")),
-            "pyproject.toml:3: [tool.versioneer] tag_prefix: this is no text"
+            "pyproject.toml:3: [tool.versioneer] tag_prefix: this is not a string"
         );
         assert!(said(pyproject("a = 1\nb = \n")).starts_with("pyproject.toml:2: "));
     }

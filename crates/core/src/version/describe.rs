@@ -4,16 +4,16 @@ use super::git::{GitOutput, Repository};
 use super::source_file::iso_8601;
 use super::{Release, VersionError};
 
-/// What a version is made of.
+/// The parts of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pieces {
-    /// The nearest tag, without its prefix; `None` where no tag fits.
+    /// The nearest tag, without its prefix; `None` if no tag fits.
     pub tag: Option<String>,
     /// Commits since the tag; all commits without a tag.
     pub distance: u64,
-    /// The commit's name, as short as it is unambiguous; seven digits where there is no tag.
+    /// The commit's hash, as short as it is unambiguous; seven digits if there is no tag.
     pub short: String,
-    /// The commit's name.
+    /// The commit's full hash.
     pub long: String,
     /// Files that git knows were changed.
     pub dirty: bool,
@@ -23,26 +23,26 @@ pub struct Pieces {
     pub date: String,
 }
 
-/// What comes of asking git.
+/// The result of asking git.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DescribeResult {
     /// The pieces.
     Pieces(Pieces),
-    /// A commit, and a tag that says nothing.
+    /// A commit, and a tag that can't be used.
     Unusable {
-        /// The commit's name.
+        /// The commit's full hash.
         revision: String,
         /// versioneer's words.
         error: String,
     },
-    /// git does not know the folder, has no commit, or is not there: its words.
+    /// git's error: it does not know the folder, has no commit, or is not installed.
     Refused(String),
 }
 
 /// The line that `git describe --always --long --dirty` writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description<'a> {
-    /// The tag and what follows it; `None` where the line is a commit's name.
+    /// The tag and what follows it; `None` if the line is a commit's hash.
     pub tag: Option<TagDistance<'a>>,
     /// Files that git knows were changed.
     pub dirty: bool,
@@ -55,12 +55,12 @@ pub struct TagDistance<'a> {
     pub tag: &'a str,
     /// Commits since the tag.
     pub distance: u64,
-    /// The commit's name, as short as it is unambiguous.
+    /// The commit's hash, as short as it is unambiguous.
     pub short: &'a str,
 }
 
 impl<'a> Description<'a> {
-    /// Reads the line; `None` where it is of another form.
+    /// Parses the line; `None` if it has another form.
     pub fn parse(line: &'a str) -> Option<Self> {
         let (rest, dirty) = match line.strip_suffix("-dirty") {
             Some(rest) => (rest, true),
@@ -87,7 +87,7 @@ impl<'a> Description<'a> {
     }
 }
 
-/// Goes on with what git says, or returns its refusal.
+/// The output of git, or a return with its refusal.
 macro_rules! said {
     ($answer:expr) => {
         match $answer? {
@@ -97,10 +97,10 @@ macro_rules! said {
     };
 }
 
-/// Asks git what the commit that is checked out is.
+/// Asks git about the commit that is checked out.
 ///
 /// # Errors
-/// A git that takes too long, and a tag that is no UTF-8.
+/// A git that takes too long, and a tag that is not UTF-8.
 pub(super) fn pieces(
     repository: &Repository<'_>,
     tag_prefix: &str,
@@ -115,7 +115,7 @@ pub(super) fn pieces(
         root: repository.root().to_owned(),
         described: String::from_utf8_lossy(error.as_bytes()).into_owned(),
     })?;
-    // Two lines: its name, and that of the branch.
+    // Two lines: the commit's hash, and the branch's name.
     let head = said!(repository.ask(&["rev-parse", "HEAD", "--abbrev-ref", "HEAD"]));
     let mut lines = head.split(|byte| *byte == b'\n');
     let long = text(lines.next().unwrap_or_default());
@@ -134,7 +134,7 @@ pub(super) fn pieces(
     };
     let (tag, distance, short) = match description.tag {
         Some(TagDistance { tag, distance, short }) => {
-            // Where the prefix is a pattern, or a tag was renamed.
+            // The prefix may be a pattern, or the tag was renamed.
             let Some(version) = tag.strip_prefix(tag_prefix) else {
                 return unusable(format!("tag '{tag}' doesn't start with prefix '{tag_prefix}'"));
             };
@@ -157,7 +157,8 @@ pub(super) fn pieces(
     }))
 }
 
-/// Which branch of those that `git branch --contains` lists stands for a commit without one: `master`, else the first.
+/// The branch in the output of `git branch --contains` that stands for a commit without a branch: `master`, else the
+/// first.
 fn branch_around(listed: &[u8]) -> &[u8] {
     let mut lines = listed.split(|byte| *byte == b'\n').peekable();
     // `* (HEAD detached at 4711)`, in the user's language.

@@ -1,9 +1,9 @@
 //! `_version.py.bld`: Python that answers `get_versions()` without git.
 //!
 //! Byte for byte what dockerutils 2.0.7 writes: Python's `json.dumps(..., sort_keys=True, indent=4)`, in ASCII, within
-//! `'''`. There a tag can end the text and go on with Python of its own; quotation marks and backslashes lose their
-//! escapes; and what UTF-16 writes in two units comes out as two halves of a character. Only there the bytes differ: the
-//! escapes are such that they are still JSON when Python has read the text.
+//! `'''`. But there a tag can end the text and continue with Python of its own; quotation marks and backslashes lose
+//! their escapes; and a character of two UTF-16 units comes out as two halves. Only in these cases do the bytes differ:
+//! the escapes are still JSON after Python has read the text.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,11 +23,11 @@ use build_context::walk::ASIDE;
 /// The file's name, in the root. A Dockerfile copies it over `_version.py`.
 pub const VERSION_FILE: &str = "_version.py.bld";
 
-/// So often it is begun anew where another process took the file away that was about to take the version file's place.
+/// How often the writing is retried if another process removed the temporary file.
 const ATTEMPTS: usize = 8;
 
-/// Writes the file, all of it or none: where that fails, what was there before stays. One that says the same already is left
-/// as it is: a read-only checkout works, and a build beside us does not see it change.
+/// Writes the whole file or nothing: on failure, the old one stays. A file with the same content is left as it is: a
+/// read-only checkout works, and a build at the same time does not see it change.
 ///
 /// # Errors
 /// The folder can't be written to.
@@ -42,23 +42,24 @@ pub fn write(path: &Path, versions: &Versions) -> Result<(), VersionError> {
     })
 }
 
-/// Whether a regular file is there that says this.
+/// Whether there is a regular file with this content.
 fn says(path: &Path, text: &str) -> bool {
     let found = project_file::open(path, false).and_then(|(file, _)| project_file::all(file));
     found.is_ok_and(|found| found == text.as_bytes())
 }
 
-/// Writes it aside, under a name that no build of ours sends, and renames it.
+/// Writes a temporary file, under a name that no build of ours sends, and renames it.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     sweep(folder(path));
     let mut attempts = ATTEMPTS;
     loop {
         let mut file = tempfile::Builder::new()
             .prefix(ASIDE)
-            // Less the umask: images are built by other users, too.
+            // Less the umask: other users build images, too.
             .permissions(Permissions::from_mode(0o666))
             .tempfile_in(folder(path))?;
-        // While it is locked, it is somebody's. Without locks it is swept only where another one begins in this moment.
+        // While it is locked, a process uses it. Without locks, another process may sweep it, but only if that starts
+        // at this moment.
         let _ = rustix::fs::flock(file.as_file(), FlockOperation::NonBlockingLockShared);
         file.write_all(text.as_bytes())?;
         match file.persist(path) {
@@ -82,7 +83,7 @@ fn sweep(folder: &Path) {
     }
 }
 
-/// What the file says.
+/// The content of the file.
 pub fn text(versions: &Versions) -> String {
     let mut json = String::new();
     object(&mut json, versions.values().iter(), 0);
@@ -151,7 +152,7 @@ fn sequence<T>(
     out.push(close);
 }
 
-/// A string of JSON, as it stands in a string of Python.
+/// A JSON string, escaped for a string of Python.
 fn string(out: &mut String, text: &str) {
     out.push('"');
     for c in text.chars() {
@@ -167,7 +168,7 @@ fn string(out: &mut String, text: &str) {
             // The third in a row would end Python's text.
             '\'' if out.ends_with("''") => out.push_str(r"\u0027"),
             ' '..='~' => out.push(c),
-            // Python reads these escapes, and finds in JSON what it can't be read with as it is.
+            // Python reads these escapes, and the result is valid JSON.
             '\0'..'\u{20}' | '\u{10000}'.. => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
                     // Writing to a String does not fail.
@@ -233,7 +234,7 @@ mod tests {
         assert_eq!(inode(), before);
         write(&path, &Versions::new("2.0")).unwrap();
         assert!(says(&path, &text(&Versions::new("2.0"))));
-        // A link is replaced, whatever it leads to says.
+        // A link is replaced, whatever it leads to.
         let elsewhere = folder.path().join("elsewhere");
         std::fs::rename(&path, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &path).unwrap();

@@ -1,4 +1,4 @@
-//! Asking the `git` command, as versioneer does: arguments and no shell, in the project's root.
+//! Runs the `git` command, as versioneer does: with arguments and without a shell, in the project's root.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use super::VersionError;
 
-/// How long one command may take. Looking for changes in the largest trees takes a few seconds.
+/// The time limit of one command. Looking for changes in the largest trees takes a few seconds.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Settings that make git run programs or write colours, and have no say in the answers. `safe.directory` is the user's: in
-/// another user's repository, git says so. `safe.bareRepository`: a folder of a cloned project can be a repository in itself, with
-/// a configuration that was cloned with it; such a repository is not used.
+/// Settings that make git run programs or write colours, and do not change its answers. `safe.directory` is the user's:
+/// in another user's repository, git refuses. `safe.bareRepository`: a folder of a cloned project can be a repository
+/// itself, with a cloned configuration; such a repository is not used.
 const SETTINGS: [&str; 13] = [
     "-c",
     "safe.bareRepository=explicit",
@@ -35,39 +35,39 @@ const SETTINGS: [&str; 13] = [
     "column.ui=never",
 ];
 
-/// What git says.
+/// git's answer.
 pub(super) enum GitOutput {
     /// Its stdout, without blanks at both ends.
     Text(Vec<u8>),
-    /// It failed or is not there: why.
+    /// It failed or is not installed: the reason.
     Nothing(String),
 }
 
-/// Names of settings by which a repository has git, or git-lfs, run programs while it looks for changes. All else that
-/// runs programs then is off by [`SETTINGS`].
+/// Names of settings by which a repository makes git, or git-lfs, run programs while it looks for changes. Everything
+/// else that runs programs then is turned off by [`SETTINGS`].
 const PROGRAMS: &str = "^(filter|lfs[.]extension)[.].*[.](clean|process|smudge)$";
-/// How deep submodules lie in each other at most.
+/// How deep submodules may be nested.
 const SUBMODULES: usize = 16;
 
-/// A repository that git is asked about, without what its own configuration names being run.
+/// A repository that git is asked about, without running the programs in its own configuration.
 ///
-/// A folder that was copied (an archive, a shared disk) brings its `.git/config`, and git runs the filters in it whenever it
-/// compares a file. Only those run that the user's own configuration has with the same words; the others are put out of
-/// force. (That takes git 2.26, and older ones run them, as in `git status`.)
+/// A copied folder (an archive, a shared disk) brings its `.git/config`, and git runs the filters in it whenever it
+/// compares a file. Only filters that the user's own configuration has in the same words are run; the others are
+/// disabled. (That takes git 2.26; older ones run them, as in `git status`.)
 #[derive(Debug)]
 pub(super) struct Repository<'a> {
     root: &'a Path,
-    /// Options of git that put filters out of force.
+    /// Options of git that disable filters.
     overrides: Vec<OsString>,
     unrun: Vec<ConfiguredProgram>,
 }
 
-/// A program that a repository's own configuration names, and that is not run.
+/// A program in a repository's own configuration that is not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfiguredProgram {
     /// The setting, `filter.NAME.clean`.
     pub key: String,
-    /// Its words.
+    /// The command.
     pub command: String,
 }
 
@@ -94,7 +94,7 @@ impl<'a> Repository<'a> {
         ask_within(self.root, &self.overrides, arguments, LIMIT, "none")
     }
 
-    /// Whether it has only the last part of its history. git before 2.15 does not say so.
+    /// Whether it is a shallow clone. git before 2.15 does not report that.
     ///
     /// # Errors
     /// As [`Repository::ask`].
@@ -105,23 +105,23 @@ impl<'a> Repository<'a> {
         })
     }
 
-    /// The folder in which git is asked.
+    /// The folder in which git is run.
     pub(super) const fn root(&self) -> &Path {
         self.root
     }
 
-    /// What would have been run.
+    /// The programs that would have been run.
     pub(super) fn unrun(&self) -> &[ConfiguredProgram] {
         &self.unrun
     }
 
-    /// Puts the filters of the repository around a folder out of force, and those of its submodules: git compares files in
-    /// them with their configuration, and hands ours on.
+    /// Disables the filters of the repository around a folder, and those of its submodules: git compares files in them
+    /// with their configuration, and passes our options on.
     fn put_out_of_force(&mut self, folder: &Path, depth: usize) -> Result<(), VersionError> {
         let listed = |arguments: &[&str]| {
             Ok::<_, VersionError>(match ask_within(folder, &[], arguments, LIMIT, "none")? {
                 GitOutput::Text(text) => text,
-                // There are no keys, or git will say itself what is wrong.
+                // There are no keys, or git will report the error itself.
                 GitOutput::Nothing(_) => Vec::new(),
             })
         };
@@ -142,7 +142,7 @@ impl<'a> Repository<'a> {
             if self.unrun.contains(&program) {
                 continue;
             }
-            // Behind the first `=` stands the value: such a name can't be overridden, and nobody gives one.
+            // The value follows the first `=`: a name with `=` can't be overridden, and nobody uses one.
             if key.contains(&b'=') {
                 return Err(VersionError::Filter { program });
             }
@@ -173,7 +173,7 @@ impl<'a> Repository<'a> {
     }
 }
 
-/// What git ignores in a folder: see [`super::ignored_by_git`].
+/// The files that git ignores in a folder: see [`super::ignored_by_git`].
 pub(super) fn ignored(root: &Path) -> Option<BTreeSet<Vec<u8>>> {
     let arguments = [
         "ls-files",
@@ -194,7 +194,7 @@ pub(super) fn ignored(root: &Path) -> Option<BTreeSet<Vec<u8>>> {
     )
 }
 
-/// What `git config --show-scope -z` lists: `SCOPE NUL KEY NEWLINE VALUE NUL`.
+/// Parses the output of `git config --show-scope -z`: `SCOPE NUL KEY NEWLINE VALUE NUL`.
 fn settings(listed: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], &[u8])> {
     let mut parts = listed.split(|byte| *byte == 0);
     std::iter::from_fn(move || {
@@ -217,9 +217,9 @@ fn ask_within(
         .args(overrides)
         .args(arguments)
         .current_dir(root)
-        // It names another repository than the one that the root is in.
+        // It may name another repository than the root's.
         .env_remove("GIT_DIR")
-        // In a partial clone, a question may fetch what is missing, by whatever program the repository names.
+        // In a partial clone, git may fetch missing objects, with whatever program the repository names.
         .env("GIT_NO_LAZY_FETCH", "1")
         .env("GIT_ALLOW_PROTOCOL", protocols)
         .stdin(Stdio::null())
@@ -247,7 +247,7 @@ fn ask_within(
         });
     };
     match status {
-        // Interrupted with us, or crashed: it would have had an answer.
+        // Interrupted with us, or crashed: otherwise it would have answered.
         Ok(status) if status.signal().is_some() => Err(VersionError::Stopped {
             root: root.to_owned(),
             arguments: crate::shell::join(arguments),
@@ -262,7 +262,7 @@ fn ask_within(
     }
 }
 
-/// All of stdout and stderr; `None` where the time is over before their ends.
+/// All of stdout and stderr; `None` if the time is over before their ends.
 fn output(child: &mut Child, limit: Duration) -> Option<(Vec<u8>, Vec<u8>)> {
     let deadline = Instant::now() + limit;
     let stdout = collect(child.stdout.take());
@@ -275,16 +275,16 @@ fn output(child: &mut Child, limit: Duration) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((all(stdout)?, all(stderr)?))
 }
 
-/// Reads a stream to its end in a thread, so that neither of two fills up.
+/// Reads a stream to its end in a thread, so that neither of two pipes fills up.
 fn collect(stream: Option<impl Read + Send + 'static>) -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut stream) = stream {
-            // What came before an error is what there is.
+            // What was read before an error is kept.
             let _ = stream.read_to_end(&mut bytes);
         }
-        // Nobody listens after the limit.
+        // The receiver is gone after the limit.
         let _ = sender.send(bytes);
     });
     receiver
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn a_git_that_takes_too_long_is_stopped() {
         let began = Instant::now();
-        // It waits for an answer on a connection that nobody takes.
+        // git waits for an answer on a connection that nobody accepts.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("git://{}/x", listener.local_addr().unwrap());
         let Err(error) = ask_within(
@@ -344,7 +344,7 @@ mod tests {
         assert!(ran.exists());
     }
 
-    /// A repository with a file that git must compare, and what makes a file of it.
+    /// A repository with a file that git must compare, and filters for it.
     fn changed_by_a_filter(root: &Path, filters: &[(&str, &str)]) {
         let git = |arguments: &[&str]| {
             let identity = ["-c", "user.name=a", "-c", "user.email=a@b"];
@@ -364,7 +364,7 @@ mod tests {
         for (key, command) in filters {
             git(&["config", key, command]);
         }
-        // Other marks than those in the index, and other contents of the same length.
+        // Other file times than in the index, and other contents of the same length.
         std::fs::write(root.join("file"), "TEXT").unwrap();
     }
 
@@ -431,7 +431,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         changed_by_a_filter(root, &[("core.worktree", ".")]);
-        // As a clone may bring it: git itself writes no `.git` into a commit.
+        // A clone can bring such a folder: git only refuses the name `.git` in a commit.
         for entry in std::fs::read_dir(root.join(".git")).unwrap() {
             let entry = entry.unwrap();
             std::fs::rename(entry.path(), root.join(entry.file_name())).unwrap();

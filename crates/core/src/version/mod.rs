@@ -11,8 +11,8 @@
 //! # Ok::<(), dockerutils_core::version::VersionError>(())
 //! ```
 //!
-//! versioneer itself is Python; nothing of it is run here. The answer comes from the first of these that has one, as in
-//! its `get_versions()`:
+//! versioneer itself is Python, and is not run here. The answer comes from the first of these that has one, as in its
+//! `get_versions()`:
 //!
 //! 1. the keywords that `git archive` expanded in `versionfile_source` ([`source_file`]);
 //! 2. the JSON that `setup.py sdist`, or genversion, wrote there ([`source_file`]);
@@ -22,22 +22,22 @@
 //!
 //! # Which versioneer
 //!
-//! A project carries its own `versioneer.py`, and `python setup.py --version` asks that one. An image must not say
-//! another version than the wheel beside it, so where releases differ in what they answer, the release in the file's
-//! line `# Version: 0.18` counts ([`Release`]). Without that file, or without that line, it is 0.29. Releases differ:
+//! A project carries its own `versioneer.py`, and `python setup.py --version` uses that one. An image must not have
+//! another version than the wheel beside it, so where releases of versioneer differ in their answers, the release in
+//! the file's line `# Version: 0.18` counts ([`Release`]). Without that file or line, it is 0.29. Releases differ:
 //!
-//! - before 0.19, `pep440-pre` says `.post.devN`; before 0.21 it says `.post0.devN` behind a tag with `.postN`, too;
-//! - before 0.20, the tag of an archive need not go on with a digit after the prefix;
+//! - before 0.19, `pep440-pre` writes `.post.devN`; before 0.21 it writes `.post0.devN` after a tag with `.postN`, too;
+//! - before 0.20, the tag of an archive need not continue with a digit after the prefix;
 //! - before 0.23, the tag that `git describe` finds need not either;
-//! - before 0.28, `pyproject.toml` is not read; here it counts where `setup.cfg` says nothing.
+//! - before 0.28, `pyproject.toml` is not read; here it counts if `setup.cfg` has no section.
 //!
-//! What was merely broken before is not kept: `GIT_DIR` in the environment never counts (0.23), `tag_prefix` may be left
-//! out, and all eight styles are known.
+//! Plain faults of older releases are not kept: `GIT_DIR` in the environment never counts (0.23), `tag_prefix` may be
+//! left out, and all eight styles are known.
 //!
 //! # Where we differ
 //!
-//! - A name of a branch that is no UTF-8 makes versioneer fail; here it is a branch that is not `master`.
-//! - Tags that are no UTF-8, or that a style can't read, are errors with a hint in place of a traceback.
+//! - A branch's name that is not UTF-8 makes versioneer fail; here it is a branch that is not `master`.
+//! - Tags that are not UTF-8, or that a style can't read, are errors with a hint in place of a traceback.
 //! - A quotation mark in a tag makes the original write a file that Python can't read; see [`mod@file`].
 
 pub mod config;
@@ -93,7 +93,7 @@ pub struct Versions {
 /// Why there is no version.
 #[derive(Debug, thiserror::Error)]
 pub enum VersionError {
-    /// A file of the configuration is there and can't be read.
+    /// A configuration file is there, but can't be read.
     #[error("{} can't be read", .path.display())]
     Unreadable {
         /// The file.
@@ -101,21 +101,21 @@ pub enum VersionError {
         /// Why.
         source: io::Error,
     },
-    /// `setup.cfg` is no INI file, or a `%(x)s` in it leads nowhere.
+    /// `setup.cfg` is not an INI file, or a `%(x)s` in it refers to nothing.
     #[error(transparent)]
     Ini(#[from] IniError),
-    /// `pyproject.toml`, where the configuration is, is no TOML.
+    /// `pyproject.toml`, which has the configuration, is not TOML.
     #[error("{}:{line}: {message}", .path.display())]
     Toml {
         /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: usize,
-        /// What the parser says.
+        /// The parser's message.
         message: String,
     },
-    /// A value in `pyproject.toml` is no text.
-    #[error("{place}: this is no text")]
+    /// A value in `pyproject.toml` is not a string.
+    #[error("{place}: this is not a string")]
     NotText {
         /// `pyproject.toml:3: [tool.versioneer] style`.
         place: String,
@@ -129,41 +129,41 @@ pub enum VersionError {
         line: &'static str,
     },
     /// A version control system other than git.
-    #[error("{place}: {name:?} is no version control system that versioneer knows")]
+    #[error("{place}: {name:?} is not a version control system that versioneer knows")]
     Vcs {
         /// `setup.cfg:4: [versioneer] VCS`.
         place: String,
-        /// What stands there.
+        /// The name in the file.
         name: String,
     },
-    /// A style that there is not.
+    /// An unknown style.
     #[error("{place}: there is no style {name:?}")]
     Style {
         /// `setup.cfg:5: [versioneer] style`.
         place: String,
-        /// What stands there.
+        /// The name in the file.
         name: String,
     },
-    /// What `pep440-pre` counts up is no number.
+    /// There is no number for `pep440-pre` to count up.
     #[error("style pep440-pre can't count up the tag {tag:?}: there is no number after .post")]
     PostRelease {
         /// The tag, without its prefix.
         tag: String,
     },
-    /// git says something that is no UTF-8: only a tag can be that.
-    #[error("the nearest tag of {} is no UTF-8: {described:?}", .root.display())]
+    /// git's output is not UTF-8: only a tag can be the reason.
+    #[error("the nearest tag of {} is not UTF-8: {described:?}", .root.display())]
     Encoding {
         /// The project.
         root: PathBuf,
-        /// What `git describe` says, as far as it can be shown.
+        /// The output of `git describe`, as far as it can be shown.
         described: String,
     },
-    /// The `version_json` of the source file is no JSON object.
+    /// The `version_json` of the source file is not a JSON object.
     #[error("{}: version_json holds no JSON object", .path.display())]
     Json {
         /// `versionfile_source`.
         path: PathBuf,
-        /// Why; `None` where it is another kind of JSON.
+        /// Why; `None` if it is another kind of JSON.
         source: Option<serde_json::Error>,
     },
     /// git was stopped after this time.
@@ -171,9 +171,9 @@ pub enum VersionError {
     Slow {
         /// The project.
         root: PathBuf,
-        /// What it was asked.
+        /// The arguments.
         arguments: String,
-        /// How long it was waited for.
+        /// The time limit.
         seconds: u64,
     },
     /// A signal ended git.
@@ -181,15 +181,15 @@ pub enum VersionError {
     Stopped {
         /// The project.
         root: PathBuf,
-        /// What it was asked.
+        /// The arguments.
         arguments: String,
-        /// With the signal.
+        /// It names the signal.
         status: ExitStatus,
     },
-    /// A filter that can't be put out of force.
-    #[error("{:?} in the configuration of the repository names a program that can't be kept from being run", .program.key)]
+    /// A filter that can't be disabled.
+    #[error("{:?} in the configuration of the repository names a program that would be run in any case", .program.key)]
     Filter {
-        /// It.
+        /// The filter.
         program: ConfiguredProgram,
     },
     /// The file can't be written.
@@ -202,20 +202,20 @@ pub enum VersionError {
     },
 }
 
-/// The file that the project's configuration names for its version, as far as that can be told of a configuration that can't
-/// be read: the value of the first line that looks like it.
+/// The file that the project's configuration names for its version, even if the configuration can't be read: the value
+/// of the first line that looks like it.
 pub fn source_mentioned(root: &Path) -> Option<String> {
     config::source_mentioned(root)
 }
 
 impl Versioneer {
-    /// The versioneer of the project in the folder `root`; `None` where neither its `setup.cfg` nor its
-    /// `pyproject.toml` configures one. As in the original, `None` also if `versionfile_source` is missing.
+    /// The versioneer of the project in the folder `root`; `None` if neither its `setup.cfg` nor its `pyproject.toml`
+    /// configures one. As in the original, `None` also if `versionfile_source` is missing.
     ///
     /// # Errors
-    /// A configuration that can't be read or that versioneer would refuse.
+    /// A configuration that can't be read, or that versioneer would refuse.
     pub fn find(root: &Path) -> Result<Option<Self>, VersionError> {
-        // versioneer takes the real path, by which `parentdir_prefix` is looked for.
+        // versioneer uses the real path, to look for `parentdir_prefix`.
         let root = root.canonicalize().map_err(|source| VersionError::Unreadable {
             path: root.to_owned(),
             source,
@@ -228,10 +228,11 @@ impl Versioneer {
         }))
     }
 
-    /// What the project's `get_versions()` returns.
+    /// The result of the project's `get_versions()`.
     ///
     /// # Errors
-    /// Where versioneer ends with an exception, save for what the module's page lists; and a git that takes too long.
+    /// All cases in which versioneer ends with an exception, except those in the module's documentation; and a git that
+    /// takes too long.
     pub fn versions(&self) -> Result<Versions, VersionError> {
         let Configuration {
             versionfile_source,
@@ -258,7 +259,7 @@ impl Versioneer {
                     .date(Some(pieces.date));
                 return Ok(Versions {
                     cut_off: pieces.tag.is_none() && repository.is_shallow()?,
-                    // Where nothing was changed, it made no difference.
+                    // If nothing was changed, it made no difference.
                     unrun: if pieces.dirty {
                         repository.unrun().to_vec()
                     } else {
@@ -282,12 +283,12 @@ impl Versioneer {
         })
     }
 
-    /// Where [`file::write`] puts the version.
+    /// The path of the file that [`file::write`] writes.
     pub fn file(&self) -> PathBuf {
         self.root.join(file::VERSION_FILE)
     }
 
-    /// The file of the project that says its version, `versionfile_source`, seen from the root.
+    /// The project's file with its version, `versionfile_source`, relative to the root.
     pub fn source(&self) -> &str {
         &self.configuration.versionfile_source
     }
@@ -301,18 +302,18 @@ impl Versioneer {
     }
 }
 
-/// The untracked files and directories of a project that git ignores, each directory without what is in it, seen from this folder;
-/// none where git can't tell.
+/// The untracked files and directories of a project that git ignores, each directory without its contents, relative to
+/// this folder; empty if git can't list them.
 pub fn ignored_by_git(root: &Path) -> BTreeSet<Vec<u8>> {
     git::ignored(root).unwrap_or_default()
 }
 
-/// Writes `_version.py.bld` for the project in the folder `root`, and returns its path; none, and nothing is written,
-/// where the project is not configured for versioneer.
+/// Writes `_version.py.bld` for the project in the folder `root`, and returns its path; `None`, without writing, if the
+/// project is not configured for versioneer.
 ///
 /// # Errors
-/// Those of [`Versioneer::find`] and [`Versioneer::versions`], and a file that can't be written. What was there before
-/// stays then.
+/// Those of [`Versioneer::find`] and [`Versioneer::versions`], and a file that can't be written. The old file stays
+/// then.
 pub fn write_version_file(root: &Path) -> Result<Option<PathBuf>, VersionError> {
     let Some(versioneer) = Versioneer::find(root)? else {
         return Ok(None);
@@ -337,7 +338,7 @@ fn from_folders<'a>(root: &'a Path, prefix: &str) -> Option<std::borrow::Cow<'a,
 }
 
 impl Release {
-    /// The release whose answers are given if the project does not say which one it has.
+    /// The release that is followed if the project does not name its own.
     pub const NEWEST: Self = Self(0, 29);
 
     /// The release of the `versioneer.py` in a folder.
@@ -348,7 +349,7 @@ impl Release {
             .unwrap_or(Self::NEWEST)
     }
 
-    /// The release in the head of a `versioneer.py`, where its own installer looks for it, too.
+    /// The release in the head of a `versioneer.py`, where versioneer's installer looks for it, too.
     pub fn parse(text: &str) -> Option<Self> {
         let number = text.lines().take(7).find_map(|line| line.strip_prefix("# Version: "))?;
         let mut parts = number.trim().split(['.', '+']);
@@ -356,12 +357,12 @@ impl Release {
         Some(release)
     }
 
-    /// Whether a tag must go on with a digit after the prefix for `git describe` to find it.
+    /// Whether a tag must continue with a digit after the prefix for `git describe` to find it.
     pub(crate) fn describes_digits(self) -> bool {
         self >= Self(0, 23)
     }
 
-    /// Whether the tag of an archive must.
+    /// Whether the tag of an archive must continue with a digit.
     pub(crate) fn archives_digits(self) -> bool {
         self >= Self(0, 20)
     }
@@ -376,7 +377,7 @@ impl Release {
         if self >= Self(0, 19) { ".post0.dev" } else { ".post.dev" }
     }
 
-    /// Whether it reads `pyproject.toml`.
+    /// Whether this release reads `pyproject.toml`.
     pub(crate) fn reads_pyproject(self) -> bool {
         self >= Self(0, 28)
     }
@@ -422,22 +423,22 @@ impl Versions {
         self.values.get("version").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// Why the version says nothing of the project.
+    /// Why the version is unknown.
     pub fn unknown(&self) -> Option<&str> {
         self.values.get("error").and_then(Value::as_str)
     }
 
-    /// What git said where it could not be asked; versioneer keeps that for itself.
+    /// git's error, if it could not be asked; versioneer does not report it.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }
 
-    /// What the repository's own configuration names and was not run, where that may be why files count as changed.
+    /// The programs in the repository's own configuration that were not run, if that may be why files count as changed.
     pub fn unrun(&self) -> &[ConfiguredProgram] {
         &self.unrun
     }
 
-    /// Whether no tag was found in a clone that has only the last of the history: in all of it, there may be one.
+    /// Whether no tag was found in a shallow clone: the full history may have one.
     pub const fn is_cut_off(&self) -> bool {
         self.cut_off
     }
@@ -449,14 +450,14 @@ impl Versions {
 }
 
 impl VersionError {
-    /// The edit or command that helps.
+    /// The hint: an edit or a command.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Unreadable { path, .. } => hint!("look at it: ls -l {}", path.display()),
             Self::Ini(error) => return error.hint(),
-            Self::Toml { .. } => "mend it there, or put [versioneer] into setup.cfg".to_owned(),
+            Self::Toml { .. } => "correct it there, or put [versioneer] into setup.cfg".to_owned(),
             Self::NotText { .. } => "put it into quotation marks".to_owned(),
-            Self::NoVcs { line, .. } => hint!("write {line} below it, or take the section away"; line = line),
+            Self::NoVcs { line, .. } => hint!("write {line} below it, or remove the section"; line = line),
             Self::Vcs { .. } => "git is the only one".to_owned(),
             Self::Style { name, .. } => {
                 let names = Style::ALL.map(|(name, _)| name);
@@ -465,19 +466,19 @@ impl VersionError {
                     None => hint!("it is one of {names}"; names = names.join(", ")),
                 }
             }
-            Self::PostRelease { .. } => "choose another style, or tag anew, as in 1.0.post1".to_owned(),
-            Self::Encoding { .. } => "name it anew: git tag NAME TAG && git tag -d TAG".to_owned(),
-            Self::Json { path, .. } => hint!("git checkout -- {}, or write it anew", path.display()),
+            Self::PostRelease { .. } => "choose another style, or set another tag, such as 1.0.post1".to_owned(),
+            Self::Encoding { .. } => "rename it: git tag NAME TAG && git tag -d TAG".to_owned(),
+            Self::Json { path, .. } => hint!("git checkout -- {}, or write it again", path.display()),
             Self::Slow { root, .. } => hint!("see what takes so long: git -C {} status", root.display()),
             Self::Stopped { root, arguments, .. } => {
                 hint!("see what it does: git -C {} {arguments}", root.display(); arguments = arguments)
             }
-            Self::Filter { .. } => "look at .git/config, and take it away".to_owned(),
+            Self::Filter { .. } => "look at .git/config, and remove it there".to_owned(),
             Self::Unwritable { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                 "run genversion where this checkout can be written to: a file that says the same version is left as it is"
                     .to_owned()
             }
-            Self::Unwritable { path, .. } => hint!("look who may write there: ls -ld {}", folder(path).display()),
+            Self::Unwritable { path, .. } => hint!("see who may write there: ls -ld {}", folder(path).display()),
         })
     }
 }

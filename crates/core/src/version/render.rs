@@ -1,9 +1,9 @@
-//! The styles: how the pieces become a version.
+//! The styles: how the parts become a version.
 
 use super::describe::Pieces;
 use super::{Release, VersionError};
 
-/// A style of versioneer's, named after what it shows.
+/// A style of versioneer, named after its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// `TAG[+DISTANCE.gHEX[.dirty]]`
@@ -14,7 +14,7 @@ pub enum Style {
     Pep440Post,
     /// `TAG[.postDISTANCE[.dev0]+gHEX[.dirty]]`, with `.dev0` on branches other than `master`.
     Pep440PostBranch,
-    /// `TAG[.postN.devDISTANCE]`, with no word of a dirty tree.
+    /// `TAG[.postN.devDISTANCE]`, without a mark for a dirty tree.
     Pep440Pre,
     /// `TAG[.postDISTANCE[.dev0]]`, with `.dev0` for a dirty tree.
     Pep440Old,
@@ -57,7 +57,7 @@ pub fn render(pieces: &Pieces, style: Style, release: Release) -> Result<String,
     let when = |condition: bool, text: &'static str| if condition { text } else { "" };
     let dirty = |text| when(pieces.dirty, text);
     let aside = when(!pieces.on_master, ".dev0");
-    // A tag that is no longer than its prefix says nothing.
+    // A tag that is no longer than its prefix has no version.
     let Some(tag) = pieces.tag.as_deref().filter(|tag| !tag.is_empty()) else {
         return Ok(match style {
             Style::Pep440 => format!("0+untagged.{distance}.g{short}{}", dirty(".dirty")),
@@ -88,7 +88,7 @@ pub fn render(pieces: &Pieces, style: Style, release: Release) -> Result<String,
     })
 }
 
-/// The next post-release of a tag, which is still in the making.
+/// The next post-release of a tag, as a development version.
 fn pre(tag: &str, distance: u64, release: Release) -> Result<String, VersionError> {
     if !release.counts_post_releases() {
         return Ok(format!("{tag}{}{distance}", release.pre_mark()));

@@ -1,5 +1,5 @@
-//! What `versionfile_source` (`_version.py`) knows without git: keywords that `git archive` expanded, or JSON that
-//! `setup.py sdist` put in its place.
+//! The version in `versionfile_source` (`_version.py`), without git: keywords that `git archive` expanded, or JSON that
+//! `setup.py sdist` wrote in their place.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Release, VersionError, Versions};
 
-/// The text of the file, with Python's universal newlines; `None` where it can't be read, as for versioneer.
+/// The text of the file, with Python's universal newlines; `None` if it can't be read, as in versioneer.
 pub fn read(path: &Path) -> Option<String> {
     let bytes = crate::project_file::read(path).ok()?;
     Some(
@@ -18,8 +18,8 @@ pub fn read(path: &Path) -> Option<String> {
     )
 }
 
-/// The version in the keywords `git_refnames`, `git_full` and `git_date`, which the attribute `export-subst` has `git
-/// archive` fill in; `None` where they are missing or not filled in.
+/// The version in the keywords `git_refnames`, `git_full` and `git_date`, which `git archive` fills in because of the
+/// attribute `export-subst`; `None` if they are missing or not filled in.
 pub fn from_keywords(text: &str, tag_prefix: &str, release: Release) -> Option<Versions> {
     let keywords = keywords(text);
     let refs = keywords.get("git_refnames")?.trim();
@@ -30,7 +30,7 @@ pub fn from_keywords(text: &str, tag_prefix: &str, release: Release) -> Option<V
     let refs: BTreeSet<&str> = refs.trim_matches(['(', ')']).split(',').map(str::trim).collect();
     let mut tags: BTreeSet<&str> = refs.iter().filter_map(|name| name.strip_prefix("tag: ")).collect();
     if tags.is_empty() {
-        // git before 1.8.3 does not say which are tags. A branch has seldom a digit.
+        // git before 1.8.3 does not mark the tags. A branch seldom has a digit.
         tags = refs
             .into_iter()
             .filter(|name| name.contains(|c: char| c.is_ascii_digit()))
@@ -84,7 +84,7 @@ pub(super) fn iso_8601(date: &str) -> String {
 /// The JSON in `version_json = '''...'''  # END VERSION_JSON`; `None` where there is no such text.
 ///
 /// # Errors
-/// What is no JSON object.
+/// JSON that is not an object, and text that is not JSON.
 pub fn from_json(text: &str, path: &Path) -> Result<Option<Versions>, VersionError> {
     let json = text
         .split_once("version_json = '''\n")

@@ -40,7 +40,7 @@ use tokio::time::Instant;
 
 pub use exec::{Execution, PendingExit};
 pub use holder::Holder;
-pub use wire::{LinkStatus, Port, Status};
+pub use wire::{LinkStatus, Port, ProjectMount, Status};
 
 use crate::docks::{Dock, Forward};
 use crate::env::Env;

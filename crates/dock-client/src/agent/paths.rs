@@ -383,6 +383,7 @@ mod tests {
             },
             workspace: None,
             forward: crate::docks::Forward::default(),
+            mounts: crate::docks::MountPaths::default(),
         }
     }
 

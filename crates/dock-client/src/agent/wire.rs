@@ -219,6 +219,24 @@ pub struct Status {
     /// How many more such ports there are, which are not listed.
     #[serde(default)]
     pub more_ports: usize,
+    /// The containers that mount projects of this machine, as far as they fit.
+    #[serde(default)]
+    pub mounts: Vec<ProjectMount>,
+}
+
+/// A container on the dock that mounts a project of this machine.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProjectMount {
+    /// The container's ID.
+    pub container: String,
+    /// Its name; empty if it is not known.
+    pub name: String,
+    /// Whether it runs: then both sides are kept in step.
+    pub running: bool,
+    /// The project's folder here.
+    pub project: PathBuf,
+    /// Its copy on the dock.
+    pub workspace: String,
 }
 
 /// A port that a container on the dock publishes.

@@ -20,6 +20,26 @@ pub struct Dock {
     /// Whose published ports are forwarded to this machine.
     #[serde(default, skip_serializing_if = "Forward::is_usual")]
     pub forward: Forward,
+    /// What a path of a bind mount means that a client names.
+    #[serde(default, skip_serializing_if = "MountPaths::is_usual")]
+    pub mounts: MountPaths,
+}
+
+/// What the source of a bind mount means, for containers that are created by way of a dock's agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountPaths {
+    /// A path of this machine where it is in a project that was sent to the dock.
+    #[default]
+    Translated,
+    /// A path of the dock, as its engine takes it.
+    Literal,
+}
+
+impl MountPaths {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whose published ports on a dock are forwarded to this machine; ordered from the fewest to the most.

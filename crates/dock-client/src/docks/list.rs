@@ -214,7 +214,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::docks::{Access, Forward, SshAccess};
+    use crate::docks::{Access, Forward, MountPaths, SshAccess};
     use crate::env::Env;
 
     fn dock(moniker: &str) -> Dock {
@@ -226,6 +226,7 @@ mod tests {
             }),
             workspace: None,
             forward: Forward::default(),
+            mounts: MountPaths::default(),
         }
     }
 
@@ -262,6 +263,7 @@ mod tests {
             },
             workspace: Some("/data".into()),
             forward: Forward::None,
+            mounts: MountPaths::default(),
             ..dock("tcp")
         });
         all.push(Dock {

@@ -8,7 +8,7 @@ pub mod moniker;
 pub mod original;
 pub mod ssh_config;
 
-pub use dock::{Access, Dock, Forward, SshAccess};
+pub use dock::{Access, Dock, Forward, MountPaths, SshAccess};
 
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -182,6 +182,7 @@ mod tests {
                     }),
                     workspace: None,
                     forward: Forward::default(),
+                    mounts: MountPaths::default(),
                 });
                 Ok(())
             })

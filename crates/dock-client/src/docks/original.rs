@@ -104,6 +104,7 @@ fn read(folder: &Path) -> Option<Original> {
             }),
             workspace: None,
             forward: crate::docks::Forward::default(),
+            mounts: crate::docks::MountPaths::default(),
         },
         file,
         address,

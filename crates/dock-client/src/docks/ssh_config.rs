@@ -22,7 +22,7 @@ pub enum SshConfigError {
     #[error("{0:?} is no user name")]
     BadUser(String),
     /// A port that is not a number from 1 to 65535.
-    #[error("{0:?} is no port")]
+    #[error("{0:?} is not a port")]
     BadPort(String),
     /// A `%` with a letter that has no meaning there.
     #[error("unknown token %{token} in {value:?}")]

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use dock_client::private_file;
 use dock_client::project_file;
 
-use super::http_observer::is_id;
+use crate::http::observer::is_id;
 use crate::log::Log;
 use dock_client::mutex::lock;
 

@@ -34,7 +34,7 @@ const CONTAINERS: &str = "/containers/json";
 const ALL_CONTAINERS: &str = "/containers/json?all=1";
 
 /// A connection to an engine.
-pub(super) struct Engine {
+pub(crate) struct Engine {
     sender: SendRequest<Empty<Bytes>>,
     connection: JoinHandle<()>,
 }
@@ -46,7 +46,7 @@ impl Drop for Engine {
 }
 
 impl Engine {
-    pub(super) async fn on(stream: Box<dyn Duplex>) -> io::Result<Self> {
+    pub(crate) async fn on(stream: Box<dyn Duplex>) -> io::Result<Self> {
         let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let connection = tokio::spawn(async move {
             // If the connection breaks, the caller that waits for a response gets an error.
@@ -64,6 +64,18 @@ impl Engine {
     pub(super) async fn containers(&mut self) -> io::Result<Vec<Container>> {
         let asking = async {
             let response = self.get(CONTAINERS).await?;
+            let body = Limited::new(response.into_body(), LIST).collect().await;
+            io::Result::Ok(body.map_err(io::Error::other)?.to_bytes())
+        };
+        let text = timeout(LIMIT, asking).await??;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// The containers that run and bear this label, which must not need quoting.
+    pub(crate) async fn containers_with(mut self, label: &str) -> io::Result<Vec<LabelledContainer>> {
+        let path = format!("{CONTAINERS}?filters=%7B%22label%22%3A%5B%22{label}%22%5D%7D");
+        let asking = async {
+            let response = self.get(&path).await?;
             let body = Limited::new(response.into_body(), LIST).collect().await;
             io::Result::Ok(body.map_err(io::Error::other)?.to_bytes())
         };
@@ -89,7 +101,7 @@ impl Engine {
     }
 
     /// The events from now on.
-    pub(super) async fn events(mut self) -> io::Result<Events> {
+    pub(crate) async fn events(mut self) -> io::Result<Events> {
         // An engine sends the head of its response at once.
         let response = timeout(LIMIT, self.get(EVENTS)).await??;
         Ok(Events {
@@ -113,31 +125,43 @@ impl Engine {
     }
 }
 
+/// A running container, as far as its labels tell.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct LabelledContainer {
+    pub(crate) id: String,
+    /// Its names, each with a slash before it.
+    #[serde(default)]
+    pub(crate) names: Vec<String>,
+    #[serde(default)]
+    pub(crate) labels: HashMap<String, String>,
+}
+
 /// An event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct EngineEvent {
+pub(crate) struct EngineEvent {
     #[serde(rename = "Type", default)]
-    pub(super) kind: String,
+    pub(crate) kind: String,
     #[serde(default)]
-    pub(super) action: String,
+    pub(crate) action: String,
     #[serde(default)]
-    pub(super) actor: Actor,
+    pub(crate) actor: Actor,
 }
 
 /// The object of the event.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Actor {
+pub(crate) struct Actor {
     #[serde(rename = "ID", default)]
-    pub(super) id: String,
+    pub(crate) id: String,
     /// A container's labels, and more.
     #[serde(rename = "Attributes", default)]
-    pub(super) attributes: HashMap<String, String>,
+    pub(crate) attributes: HashMap<String, String>,
 }
 
 impl EngineEvent {
     /// The container that the event is about.
-    pub(super) fn container(&self) -> &str {
+    pub(crate) fn container(&self) -> &str {
         match self.kind.as_str() {
             "network" => self.actor.attributes.get("container").map_or("", String::as_str),
             _ => &self.actor.id,
@@ -146,7 +170,7 @@ impl EngineEvent {
 }
 
 /// The events of an engine, as they happen.
-pub(super) struct Events {
+pub(crate) struct Events {
     body: Incoming,
     /// Bytes that do not form a whole line yet.
     text: Vec<u8>,
@@ -155,7 +179,7 @@ pub(super) struct Events {
 
 impl Events {
     /// The next event. Dropping this future loses nothing.
-    pub(super) async fn next(&mut self) -> io::Result<EngineEvent> {
+    pub(crate) async fn next(&mut self) -> io::Result<EngineEvent> {
         loop {
             if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.text.drain(..=end).collect();

@@ -5,16 +5,15 @@
 //! something may have changed, the list is requested anew and the open ports are adjusted to it: so a link that was
 //! cut, a start that was missed, and an agent that was killed are all handled in the same way.
 //!
-//! - [`http_observer`]: which containers are made through the agent's sockets; `created_containers`: also by earlier
-//!   agents of the dock;
+//! - `created_containers`: which containers were made through the agent's sockets ([`crate::http::observer`]), also by
+//!   earlier agents of the dock;
 //! - `forward_rules`: whose ports are forwarded, and which;
 //! - `engine`: the dock's engine;
 //! - `listener`: a port here, and the way through it.
 
 mod created_containers;
-mod engine;
+pub(crate) mod engine;
 mod forward_rules;
-pub mod http_observer;
 mod listener;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,19 +35,18 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::link::{Link, OpenOptions, Over, ended};
 use crate::log::Log;
-use crate::mounts::Mounts;
+use crate::notices::Notices;
 use crate::service::Streams;
 use crate::transport::{Connector, TransportError, TransportErrorKind};
 use created_containers::CreatedContainers;
 use dock_client::mutex::lock;
 use engine::{Engine, EngineEvent};
 use forward_rules::{Claim, Key, WantedPort, Whose};
-use http_observer::{Creation, HttpObserver};
 use listener::Listener;
 
 /// The labels of containers that our commands make: the user, and the project.
 const LABEL_USER: &str = "io.dockerutils.user";
-const LABEL_PROJECT: &str = "io.dockerutils.project";
+pub(crate) const LABEL_PROJECT: &str = "io.dockerutils.project";
 /// The most ports that are forwarded: a container may publish all that there are.
 const PORTS: usize = 500;
 /// The most ports that are shown as not forwarded.
@@ -75,7 +73,7 @@ pub(crate) struct Ports {
     made: CreatedContainers,
     log: Log,
     streams: Arc<Streams>,
-    mounts: Arc<Mounts>,
+    notices: Arc<Notices>,
     /// Exists once the user was told that a label alone forwards nothing.
     told: PathBuf,
     /// The last notice of a change in this agent's life: the container, the sentence, and the number of shells.
@@ -125,12 +123,12 @@ impl Ports {
         paths: &AgentPaths,
         user: String,
         streams: Arc<Streams>,
-        mounts: Arc<Mounts>,
+        notices: Arc<Notices>,
         log: Log,
     ) -> Arc<Self> {
         Arc::new(Self {
             user,
-            mounts,
+            notices,
             own: paths.engine_socket(),
             told: paths.told_file(),
             told_of: Mutex::default(),
@@ -166,20 +164,21 @@ impl Ports {
         open.chain(&book.shut).cloned().collect()
     }
 
-    /// An observer for a connection to the engine; `client` is the process that made it.
-    pub(crate) fn tap(self: &Arc<Self>, client: Option<i32>) -> Tap {
-        Tap {
-            observer: Arc::default(),
-            ports: Arc::clone(self),
-            client,
-        }
+    /// Whether a container was created through this machine's agents of the dock.
+    pub(crate) fn has_made(&self, id: &str) -> bool {
+        self.made.contains(id)
+    }
+
+    /// Notes a container that was created through this agent.
+    pub(crate) fn note(&self, id: String) {
+        self.made.add(id);
     }
 
     /// Closes all ports.
     pub(crate) async fn close(&self) {
         let book = std::mem::take(&mut *lock(&self.book));
         for entry in book.open.into_values() {
-            self.mounts.take_back(&entry.said, None);
+            self.notices.take_back(&entry.said, None);
             entry.listener.close().await;
         }
     }
@@ -361,7 +360,7 @@ impl Ports {
         for entry in closing {
             self.log
                 .line(format!("{} of {} is closed here", entry.port.inside, entry.port.name));
-            self.mounts.take_back(&entry.said, None);
+            self.notices.take_back(&entry.said, None);
             // What needed this agent has ended now.
             self.streams.touch();
             entry.listener.close().await;
@@ -387,14 +386,14 @@ impl Ports {
                 if entry.port.name != port.name {
                     entry.port.name.clone_from(&port.name);
                     let said = self.sentence(&entry.port);
-                    self.mounts.take_back(&entry.said, Some(&said));
+                    self.notices.take_back(&entry.said, Some(&said));
                     entry.said = said;
                 }
                 continue;
             }
             match self.open(port, link, &numbers, forbidden).await {
                 Ok(entry) => {
-                    self.mounts.tell_all(&entry.said);
+                    self.notices.tell_all(&entry.said);
                     lock(&self.book).open.insert(port.key.clone(), entry);
                 }
                 Err(told) => shut.push(*told),
@@ -413,7 +412,7 @@ impl Ports {
             "127.0.0.1:{here} is {} of {} on {} now{}",
             port.inside,
             short(&port.name),
-            self.mounts.moniker(),
+            self.notices.moniker(),
             reason.unwrap_or_default()
         )
     }
@@ -424,7 +423,7 @@ impl Ports {
         if let Some((container, line, shells)) = &*told_of
             && ports.iter().all(|port| port.key.container != *container)
         {
-            if self.mounts.take_back(line, None) == *shells {
+            if self.notices.take_back(line, None) == *shells {
                 // Nobody has read it: it is said of the next one.
                 let _ = std::fs::remove_file(&self.told);
             }
@@ -434,13 +433,13 @@ impl Ports {
         if self.told.exists() {
             return;
         }
-        let moniker = self.mounts.moniker();
+        let moniker = self.notices.moniker();
         let line = format!(
             "ports of {} on {moniker} stay there: \"mine\" are containers that you make from here, and that one only bears your \
              name. ls-dock --ports says more",
             short(&port.name)
         );
-        let told = self.mounts.tell_all(&line);
+        let told = self.notices.tell_all(&line);
         if told > 0 {
             *told_of = Some((port.key.container.clone(), line, told));
             if let Err(cause) = created_containers::note(&self.told) {
@@ -452,7 +451,7 @@ impl Ports {
 
     /// The entry of a port that stays on the dock.
     fn stays(&self, wanted: &WantedPort) -> wire::Port {
-        let moniker = self.mounts.moniker();
+        let moniker = self.notices.moniker();
         wire::Port {
             reason: Some("it bears your name, and was not made from here".to_owned()),
             hint: Some(hint!(
@@ -582,7 +581,7 @@ fn short(name: &str) -> String {
 }
 
 /// Why the engine is not followed any more.
-enum Trouble {
+pub(crate) enum Trouble {
     /// The link is over.
     Link,
     /// The engine does not answer well.
@@ -601,34 +600,6 @@ impl From<TransportError> for Trouble {
             TransportErrorKind::Unreachable | TransportErrorKind::NeedsPerson => Self::Link,
             TransportErrorKind::Refused | TransportErrorKind::Forbidden | TransportErrorKind::Denied => {
                 Self::Engine(io::Error::other(error))
-            }
-        }
-    }
-}
-
-/// Observes the bytes of one connection to the engine as they pass.
-#[derive(Clone)]
-pub(crate) struct Tap {
-    observer: Arc<Mutex<HttpObserver>>,
-    ports: Arc<Ports>,
-    client: Option<i32>,
-}
-
-impl Tap {
-    /// Bytes of the client, before they are passed on.
-    pub(crate) fn see_client(&self, bytes: &[u8]) {
-        lock(&self.observer).see_client(bytes);
-    }
-
-    /// Bytes of the engine, before they are passed on.
-    pub(crate) fn see_engine(&self, bytes: &[u8]) {
-        let seen = lock(&self.observer).see_engine(bytes);
-        for Creation { id, sources } in seen {
-            if let Some(id) = id {
-                self.ports.made.add(id);
-            }
-            if !sources.is_empty() {
-                self.ports.mounts.see(sources, self.client);
             }
         }
     }

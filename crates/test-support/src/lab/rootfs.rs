@@ -50,7 +50,7 @@ impl Suite {
     /// The image of a machine that hosts Docker. After a change of the packages, a new number makes every lab build it
     /// anew.
     pub fn image(self) -> String {
-        format!("{DOCK_IMAGES}:{}-1", self.name())
+        format!("{DOCK_IMAGES}:{}-2", self.name())
     }
 
     fn tarball(self, lab: &Lab) -> PathBuf {
@@ -61,7 +61,8 @@ impl Suite {
         let common = "ca-certificates,openssh-server,iptables,docker.io,rsync,procps,iproute2,busybox-static";
         match self {
             Self::Bookworm => common.to_owned(),
-            Self::Trixie | Self::Sid => format!("{common},docker-cli,docker-buildx"),
+            // Docks with zstd, and one without.
+            Self::Trixie | Self::Sid => format!("{common},docker-cli,docker-buildx,zstd"),
         }
     }
 }

@@ -1,7 +1,8 @@
-//! What a build's options need of who builds: what was asked for is done, or refused by name, or, where docker's own client only
-//! goes on, said.
+//! What a build's options need of the builder: each option takes effect, or is refused by name, or, where docker's own
+//! client just goes on, causes a warning.
 //!
-//! Which is which follows `docker buildx build` 0.13 and later with the engine's own builder, and `docker build` without BuildKit.
+//! This follows `docker buildx build` 0.13 and later with the engine's own builder, and `docker build` without
+//! BuildKit.
 
 use std::path::Path;
 
@@ -13,10 +14,10 @@ use crate::docker::options::build_options::{BuildOptions, Need, Needing};
 use crate::error::{Error, Result};
 use crate::hint;
 
-/// The API of the first engine (23) whose BuildKit knows limits for its RUNs.
+/// The API of the first engine (23) with a BuildKit that knows limits for its RUNs.
 const LIMITS: ApiVersion = ApiVersion(1, 42);
 
-/// Who builds.
+/// What the builder and its engine can do.
 #[derive(Clone, Copy, Debug)]
 struct Ability {
     builder: Builder,
@@ -24,14 +25,14 @@ struct Ability {
     is_containerd: bool,
 }
 
-/// Compares what is asked for with what this engine can; gives sentences about what it goes on without.
+/// Compares the options with what this engine can do; returns warnings about ignored options.
 ///
 /// # Errors
-/// An option that would be passed over, a folder that is not there.
+/// An option that has no effect, a folder that is not there.
 pub(in crate::docker) async fn check(engine: &Engine, builder: Builder, request: &BuildRequest) -> Result<Vec<String>> {
     let options = &request.options;
     let needing = options.needing();
-    // The engine is asked for its store only where that matters.
+    // The engine's store is only queried if it matters.
     let asks_store =
         builder == Builder::BuildKit && needing.iter().any(|needing| needing.need == Need::ContainerdStore);
     let ability = Ability {
@@ -47,37 +48,37 @@ pub(in crate::docker) async fn check(engine: &Engine, builder: Builder, request:
     Ok(warnings)
 }
 
-/// What is said of an option, if anything.
+/// The warning or error about an option, if any.
 fn answer(Needing { option, need }: &Needing, ability: Ability, engine: &str) -> Result<Option<String>> {
     match (need, ability.builder) {
         (Need::Classic, Builder::BuildKit) => Ok(Some(format!(
-            "option {option} means nothing to BuildKit, which builds on this engine, and is passed over"
+            "option {option} is ignored: this engine builds with BuildKit, which does not have it"
         ))),
         (Need::BuildKit | Need::ContainerdStore, Builder::Classic) => Err(Error::usage(format!(
-            "option {option} needs BuildKit, and the classic builder builds on {engine}"
+            "option {option} needs BuildKit, but {engine} builds with the classic builder"
         ))
         .hint("unset DOCKER_BUILDKIT, or build on an engine that has BuildKit")),
         (Need::ContainerdStore, Builder::BuildKit) if !ability.is_containerd => Err(Error::usage(format!(
-            "option {option} needs containerd's image store, and {engine} has the classic one"
+            "option {option} needs containerd's image store, but {engine} has the classic one"
         ))
         .hint(
-            "take it out, or turn that store on in the engine's /etc/docker/daemon.json (engine 24 or later): \
+            "remove the option, or turn that store on in the engine's /etc/docker/daemon.json (engine 24 or later): \
              {\"features\": {\"containerd-snapshotter\": true}}",
         )),
         (Need::Limits, Builder::BuildKit) if ability.api < LIMITS => Ok(Some(format!(
-            "option {option} means nothing to the BuildKit of this engine, which is older than 23, and is passed over"
+            "option {option} is ignored: this engine is older than 23, and its BuildKit does not have it"
         ))),
         _ => Ok(None),
     }
 }
 
-/// A named context that leads nowhere would be an empty one.
+/// A named context without a folder would be an empty one.
 fn check_contexts(options: &BuildOptions, root: &Path) -> Result<()> {
     for (name, place) in options.contexts.iter().filter(|(_, place)| is_folder(place)) {
         let path = root.join(place);
         if !path.is_dir() {
             return Err(Error::usage(format!(
-                "option --build-context {name}={place} leads nowhere: {} is no folder",
+                "option --build-context {name}={place} leads nowhere: {} is not a folder",
                 path.display()
             ))
             .hint(hint!(
@@ -102,7 +103,7 @@ mod tests {
     const OLD: ApiVersion = ApiVersion(1, 41);
     const NEW: ApiVersion = ApiVersion(1, 45);
 
-    /// What is said of these words: of each option nothing, a warning, or an error.
+    /// The outcome for each option: none, a warning, or an error.
     fn said(words: &str, builder: Builder, api: ApiVersion, is_containerd: bool) -> Vec<&'static str> {
         let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
         let options = BuildOptions::parse(&words, Path::new("/"), &Env::default()).unwrap();

@@ -1,4 +1,4 @@
-//! The two builders of engines, and which of them builds.
+//! The two builders of engines, and which one is used.
 
 use crate::docker::connect::engine::{ApiVersion, Engine};
 use crate::docker::options::flags::parse_bool;
@@ -12,11 +12,11 @@ pub enum Builder {
     Classic,
 }
 
-/// The builder that this engine builds with: BuildKit wherever it is, unless `DOCKER_BUILDKIT=0` asks for the other.
+/// The builder for this engine: BuildKit wherever it exists, unless `DOCKER_BUILDKIT=0` chooses the other.
 pub fn builder_of(engine: &Engine, docker_buildkit: Option<&str>) -> Builder {
     let refused = docker_buildkit.is_some_and(|value| parse_bool(value) == Some(false));
-    // BuildKit came with API 1.39; engines for Windows don't have it. An engine since 23 that names builder 1 has
-    // it turned off, while 20.10 names 1 and has it all the same.
+    // BuildKit came with API 1.39; engines for Windows don't have it. If an engine since 23 names builder 1, BuildKit
+    // is turned off there, while 20.10 names 1 and has BuildKit all the same.
     let turned_off = engine.api() >= ApiVersion(1, 42) && engine.greeting().builder.as_deref() == Some("1");
     if refused || turned_off || engine.api() < ApiVersion(1, 39) || engine.greeting().os == "windows" {
         Builder::Classic

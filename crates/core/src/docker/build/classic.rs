@@ -25,13 +25,13 @@ use crate::project_file;
 use build_context::archive::{ArchiveError, ArchiveOptions, ExtraFile, write_archive};
 use build_context::weight::{Heavy, Weights};
 
-/// Chunks of the archive that wait for the wire, 64 KiB each.
+/// Chunks of the archive that wait for the connection, 64 KiB each.
 const QUEUE: usize = 32;
 
-/// No line of output is longer.
+/// More bytes than any line of output has.
 const LONGEST_LINE: usize = 1 << 20;
 
-/// Lines that say nothing of a step.
+/// Lines without information about a step.
 const NOISE: [&str; 3] = [
     "Removing intermediate container",
     "Successfully built",
@@ -66,7 +66,7 @@ pub async fn build(
             let archived = write_archive(&context, &archive_options, &mut out, |entry| weights.add(entry));
             match archived {
                 Ok(()) => {
-                    // The engine may have hung up before the end: it says why by itself.
+                    // The engine may have hung up before the end, and reports the reason itself.
                     let _ = out.flush_buffer();
                     Ok((weights.total(), weights.finish()))
                 }
@@ -92,18 +92,18 @@ pub async fn build(
     }
     let post = post
         .body(StreamBody::new(ReceiverStream::new(body)))
-        .map_err(|cause| Error::failed("the build can't be asked for").because(cause))?;
+        .map_err(|cause| Error::failed("the build can't be requested").because(cause))?;
     let responded = engine.request(post).await;
     let response = match responded {
         Ok(response) => response,
-        // What broke the request may be the context, and that is the better message.
+        // The context may be what broke the request; then its error is the better message.
         Err(lost) => return Err(archive_failure(archiving).await.unwrap_or(lost)),
     };
     if !response.status().is_success() {
         let refused = refusal(response).await;
         let message = logins.clean(&refused.to_string());
         return Err(match dockerfile_line(&message) {
-            // It parses the Dockerfile before it begins to answer.
+            // The engine parses the Dockerfile before it begins to answer.
             line @ Some(_) => Error::failed("the build failed").because(BuildFailure { message, line }),
             None => Error::failed(message),
         });
@@ -149,7 +149,7 @@ fn context_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error
 
 type Archiving = tokio::task::JoinHandle<std::result::Result<(u64, Vec<Heavy>), ArchiveError>>;
 
-/// What went wrong with the archive, unless the engine stopped taking it.
+/// The archive's error, unless the engine stopped reading.
 async fn archive_failure(archiving: Archiving) -> Option<Error> {
     match archiving.await {
         Ok(Err(cause)) if !matches!(cause, ArchiveError::Send(_)) => Some(context_error(cause)),
@@ -160,7 +160,7 @@ async fn archive_failure(archiving: Archiving) -> Option<Error> {
 /// How the engine finds the Dockerfile in the archive.
 struct DockerfileInContext {
     name: String,
-    // Its text where it lies outside the context.
+    // Its text, if it is outside the context.
     outside: Option<Vec<u8>>,
 }
 
@@ -168,7 +168,7 @@ impl DockerfileInContext {
     fn find(request: &BuildRequest) -> Result<Self> {
         let linked = link_target(&request.dockerfile, &request.context)?;
         let inside = match &linked {
-            // As docker's client has it: under its own name, ignored or not.
+            // As docker's client does it: under its own name, ignored or not.
             Some(target) => {
                 let context = request.context.canonicalize().map_err(context_error)?;
                 target.strip_prefix(context).ok().map(Path::to_owned)
@@ -245,7 +245,7 @@ fn query(request: &BuildRequest, dockerfile: &str, proxies: &[(&'static str, Str
     let switches = [
         ("pull", options.pull),
         ("nocache", options.no_cache),
-        // Otherwise the container of a failed step would be left behind.
+        // Otherwise the container of a failed step would remain.
         ("forcerm", classic.force_rm || !classic.keep_containers),
         ("squash", classic.squash),
     ];
@@ -324,7 +324,7 @@ impl std::io::Write for ChunkWriter {
     }
 }
 
-/// Makes steps of the lines `Step 2/3 : RUN make` and ` ---> Using cache`.
+/// Makes steps from the lines `Step 2/3 : RUN make` and ` ---> Using cache`.
 struct StepLog {
     events: Events,
     given: Logins,
@@ -333,7 +333,7 @@ struct StepLog {
     cached: usize,
     current: Option<(Step, std::time::Instant)>,
     text: String,
-    // The image is built, and the engine could not give it its names.
+    // The image is built, but the engine could not give it its names.
     is_unnamed: bool,
 }
 
@@ -374,7 +374,7 @@ impl StepLog {
             for line in text.lines() {
                 self.text_line(line.trim_end()).await;
             }
-            // A line that does not end is no message.
+            // A line that does not end is not a message.
             if rest.len() <= LONGEST_LINE {
                 self.text = rest;
             }
@@ -408,7 +408,7 @@ impl StepLog {
             self.cached += 1;
             self.close(StepState::Cached).await;
         } else if line.starts_with(" ---> ") || NOISE.iter().any(|noise| line.starts_with(noise)) {
-            // The names of intermediate images and containers mean nothing to the user; the end is told elsewhere.
+            // The names of intermediate images and containers mean nothing to the user; the end is shown elsewhere.
         } else if let Some((step, _)) = &self.current {
             let event = BuildEvent::Output {
                 step: step.id.clone(),
@@ -435,7 +435,7 @@ impl StepLog {
     }
 }
 
-/// `Step 2/3 : RUN make` in its two parts.
+/// The two parts of `Step 2/3 : RUN make`.
 fn step_of(line: &str) -> Option<(&str, &str)> {
     let (number, instruction) = line.strip_prefix("Step ")?.split_once(" : ")?;
     number

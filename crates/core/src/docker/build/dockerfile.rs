@@ -1,7 +1,8 @@
-//! What a Dockerfile says of its stages: names, bases and the images that it copies from, with `ARG` put in.
+//! The stages of a Dockerfile: names, bases and the images that it copies from, with the values of `ARG`.
 //!
-//! Only that is read; the builder reads the rest. Grammar: docker's Dockerfile reference, and where that is silent, the parser
-//! and the Dockerfile frontend of moby/buildkit. A real test compares what is read here with what BuildKit asks registries for.
+//! Only that is read; the builder reads the rest. Grammar: docker's Dockerfile reference, and what that leaves open,
+//! the parser and the Dockerfile frontend of moby/buildkit. A real test compares what is read here with what BuildKit
+//! requests from registries.
 
 mod budget;
 mod lines;
@@ -31,30 +32,30 @@ pub struct Dockerfile {
 /// One `FROM`, and what its stage copies and mounts from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage {
-    /// The image or stage that it starts from, variables put in; `None` where the builder would refuse it.
+    /// The image or stage that it starts from, with variables replaced; `None` if the builder would refuse it.
     pub base: Option<String>,
     /// `AS name`, in lower case as docker compares it.
     pub name: Option<String>,
     /// Its line, from 1.
     pub line: usize,
     sources: Vec<Source>,
-    /// What `ONBUILD` makes the stages and images copy and mount from that start from this one.
+    /// The images that `ONBUILD` makes the stages and images based on this one copy and mount from.
     triggers: Vec<Source>,
 }
 
-/// What `COPY --from` and `RUN --mount=from=` name: a stage, or an image.
+/// The value of `COPY --from` and `RUN --mount=from=`: a stage, or an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Source {
     name: String,
-    /// A number is a stage to COPY, and an image's name to a mount.
+    /// A number is a stage for COPY, and an image's name for a mount.
     can_be_number: bool,
 }
 
 impl Dockerfile {
-    /// Reads a Dockerfile as these options have it built: build arguments beat the defaults of its `ARG`s.
+    /// Reads a Dockerfile as it is built with these options: build arguments override the defaults of its `ARG`s.
     ///
-    /// Lines that mean nothing are passed over: the builder complains of them. Of a platform that no option names, this machine's
-    /// is taken.
+    /// Lines without meaning are ignored: the builder reports them. Without an option for the platform, this machine's
+    /// is used.
     pub fn parse(text: &str, options: &BuildOptions) -> Self {
         let budget = Budget::default();
         let escape = lines::escape(text);
@@ -65,7 +66,7 @@ impl Dockerfile {
         let last = last
             .filter(|parts| parts.keyword == "from")
             .find_map(|parts| stage_name(&parts.words()));
-        // None once an ARG can't be read: the builder builds nothing then.
+        // None after an ARG that can't be read: the builder builds nothing then.
         let mut globals = Some(predefined(options, last));
         for line in &lines {
             let mut parts = Parts::of(&line.text, escape);
@@ -95,7 +96,7 @@ impl Dockerfile {
                     });
                 }
                 ("onbuild", Some(stage)) => {
-                    // What is left to others is read where it is done, and no directive of this file counts there.
+                    // An ONBUILD is read where it runs, and no directive of this file counts there.
                     parts = Parts::of(parts.rest, '\\');
                     stage.triggers.extend(sources(&parts));
                 }
@@ -132,12 +133,13 @@ impl Dockerfile {
         self.index_of(name, self.stages.len()).or_else(number)
     }
 
-    /// The images that it is made of: bases that are no stages, and images copied or mounted from.
+    /// The images that it is made from: bases that are not stages, and images copied or mounted from.
     pub fn images(&self) -> impl Iterator<Item = &str> {
         (0..self.stages.len()).flat_map(|index| self.base_image(index).into_iter().chain(self.images_used(index)))
     }
 
-    /// The images that BuildKit asks for to build `target` (the last stage, without one): those of the stages that it needs.
+    /// The images that BuildKit requests to build `target` (the last stage, without one): those of the stages that it
+    /// needs.
     pub fn images_for(&self, target: Option<&str>) -> BTreeSet<&str> {
         let mut left: Vec<usize> = self.target(target).into_iter().collect();
         let mut reached = BTreeSet::new();
@@ -162,7 +164,7 @@ impl Dockerfile {
         self.base_image(index)
     }
 
-    /// The images that `ONBUILD` of `target` asks for where a Dockerfile is built that starts from it.
+    /// The images that `ONBUILD` of `target` requests when a Dockerfile based on it is built.
     pub fn images_left_to<'f>(&'f self, target: Option<&str>, other: &Self) -> Vec<&'f str> {
         let stage = self.target(target).and_then(|index| self.stages.get(index));
         let triggers = stage.map(|stage| stage.triggers.as_slice()).unwrap_or_default();
@@ -201,15 +203,15 @@ impl Dockerfile {
         }
     }
 
-    /// The line of the first FROM of this image, by whatever form of its name.
+    /// The line of the first FROM of this image, in whatever form its name is written.
     pub fn line_from(&self, image: &str) -> Option<usize> {
         let wanted = canonical(image);
         let is_wanted = |stage: &&Stage| stage.base.as_deref().is_some_and(|base| canonical(base) == wanted);
         self.stages.iter().find(is_wanted).map(|stage| stage.line)
     }
 
-    /// The instructions that an image of `target` (the last stage, without one) is made by, after its base: those of
-    /// the stages that it starts from, first.
+    /// The instructions that make an image of `target` (the last stage, without one), after its base: those of the
+    /// stages that it starts from come first.
     pub fn steps(&self, text: &str, target: Option<&str>) -> Vec<Instruction> {
         let all = instructions(text);
         let mut steps = Vec::new();
@@ -226,7 +228,7 @@ impl Dockerfile {
         steps
     }
 
-    /// The line on which the instruction of this text begins, compared without regard to blanks.
+    /// The line on which the instruction with this text begins; blanks are not compared.
     pub fn line_of(text: &str, instruction: &str) -> Option<usize> {
         let squeeze = |text: &str| on_one_line(text).to_ascii_lowercase();
         let wanted = squeeze(instruction);
@@ -240,7 +242,7 @@ impl Dockerfile {
 /// The image of the frontend that `# syntax=` names in the comments at the beginning of a Dockerfile.
 pub fn syntax(text: &str) -> Option<&str> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    // A Dockerfile may be a program.
+    // A Dockerfile may begin like a script.
     let text = match text.strip_prefix("#!") {
         Some(_) => text.split_once('\n')?.1,
         None => text,
@@ -291,7 +293,7 @@ fn stage_name(words: &[&str]) -> Option<String> {
     }
 }
 
-/// What an instruction copies or mounts from. The builder takes no variable there.
+/// What an instruction copies or mounts from. The builder replaces no variable there.
 fn sources(parts: &Parts<'_>) -> Vec<Source> {
     let flags = parts.flags.iter();
     match parts.keyword.as_str() {
@@ -317,8 +319,8 @@ fn sources(parts: &Parts<'_>) -> Vec<Source> {
     }
 }
 
-/// The variables with those of one word of an ARG before the first FROM; `None` where the builder refuses it. One without a value
-/// leaves the variable as it was.
+/// The variables, with those of one word of an ARG before the first FROM; `None` if the builder refuses it. A word
+/// without a value leaves the variable as it was.
 fn with_argument(
     mut known: BTreeMap<String, String>,
     word: &str,
@@ -340,7 +342,7 @@ fn with_argument(
     Some(known)
 }
 
-/// What an ARG before the first FROM and a FROM know without being told.
+/// The variables that an ARG before the first FROM, and a FROM, know by themselves.
 fn predefined(options: &BuildOptions, last_stage: Option<String>) -> BTreeMap<String, String> {
     let build = platform::of_linux(None);
     let target = platform::of_linux(options.platform.as_deref());
@@ -437,7 +439,7 @@ mod tests {
         assert_images("ARG TAG\nARG NONE\nFROM a:${TAG}${NONE-none}\n", &["a:7none"]);
         // A build argument without an ARG has no effect, and an ARG of a stage is not a FROM's.
         assert_images("FROM a:${TAG:-1}\nARG X=2\nFROM b:${X:-3}\n", &["a:1", "b:3"]);
-        // What the builder refuses is no image: a name that is not legal, three words, an ARG that it can't read.
+        // What the builder refuses is not an image: an illegal name, three words, an ARG that it can't read.
         assert_images(
             "FROM $WHAT\nFROM a:\nFROM A\nFROM a b\nFROM ${A:?}\nFROM scratch\n",
             &[],

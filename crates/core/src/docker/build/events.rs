@@ -1,13 +1,13 @@
-//! What is heard of a build while it runs, and what comes out of it.
+//! The events of a build while it runs, and its result.
 
 use tokio::sync::mpsc;
 
 use build_context::weight::Heavy;
 
-/// Events go out by this; a full channel makes the builder wait.
+/// Events are sent through this; a full channel makes the builder wait.
 pub type Events = mpsc::Sender<BuildEvent>;
 
-/// What is heard of a build while it runs.
+/// An event of a build.
 #[derive(Clone, Debug)]
 pub enum BuildEvent {
     /// A step appeared, began, or ended.
@@ -19,28 +19,28 @@ pub enum BuildEvent {
         /// Raw bytes, whole lines or parts of them.
         text: Vec<u8>,
     },
-    /// Something below a step goes on: a layer that is pulled, the context that is sent.
+    /// Progress below a step: a layer that is pulled, the context that is sent.
     Transfer {
         /// The step's [`Step::id`].
         step: String,
-        /// What is moved.
+        /// Such as a layer, or the context.
         name: String,
         /// Bytes so far.
         current: u64,
-        /// Bytes in all; 0 where that isn't known.
+        /// Bytes in all; 0 if unknown.
         total: u64,
         /// True when it ended.
         done: bool,
     },
     /// The builder advises against something.
     Warning(String),
-    /// Something is not as it was asked for, and stops nothing: a sentence of our own.
+    /// Something is not as requested, but nothing fails: a sentence of our own.
     Notice(String),
-    /// A login to a registry can't be had, which stops nothing by itself.
+    /// A login to a registry can't be read, which is no failure by itself.
     NoLogin {
         /// A sentence.
         warning: String,
-        /// What helps where a registry refuses.
+        /// The hint if a registry refuses.
         hint: String,
     },
 }
@@ -48,11 +48,11 @@ pub enum BuildEvent {
 /// One step as the builder names it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// What tells it from other steps of the build.
+    /// Unique within the build.
     pub id: String,
     /// Such as `[2/3] RUN make`.
     pub name: String,
-    /// How far it is.
+    /// How far the step is.
     pub state: StepState,
 }
 
@@ -61,9 +61,9 @@ pub struct Step {
 pub enum StepState {
     /// Known, not begun.
     Waiting,
-    /// It ran, as is told with its end.
+    /// It ran, as its end shows.
     Seen,
-    /// Running; it may have ended before: BuildKit ends what it looks at for its cache, and begins it again.
+    /// Running; it may have ended before: BuildKit ends a step while it checks its cache, and begins it again.
     Running,
     /// Taken from the cache.
     Cached,
@@ -73,32 +73,32 @@ pub enum StepState {
     Failed(String),
 }
 
-/// What came out of a build.
+/// The result of a build.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOutcome {
     /// The image's ID.
     pub id: String,
-    /// Bytes of the image, where the engine says them.
+    /// Bytes of the image, if the engine reports them.
     pub size: Option<u64>,
     /// Steps of the Dockerfile.
     pub steps: usize,
-    /// Those of them that came from the cache.
+    /// How many of them came from the cache.
     pub cached_steps: usize,
     /// Bytes of build context that were sent.
     pub context_bytes: u64,
     /// Bytes of the files that the build uses of the context, sent or not.
     pub context_size: u64,
-    /// What is heaviest among them.
+    /// The heaviest among them.
     pub heaviest: Vec<Heavy>,
 }
 
-/// A failure that is the build's own: a step, or the Dockerfile.
+/// A failure of the build itself: a step, or the Dockerfile.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct BuildFailure {
     /// The builder's message.
     pub message: String,
-    /// The line of the Dockerfile, from 1, where the builder told it or it can be found.
+    /// The line of the Dockerfile, from 1, if the builder named it or it can be found.
     pub line: Option<usize>,
 }
 

@@ -1,9 +1,9 @@
-//! Which logins to registries an engine gets for a build.
+//! Which registry logins an engine gets for a build.
 //!
-//! docker gives an engine all of them: the classic builder's `X-Registry-Config` has every login of `config.json` and its
-//! helpers, and BuildKit's session answers for whichever host the engine asks. An engine of this machine gets the same here. One
-//! elsewhere gets what its work needs: Docker Hub's, and those of the registries that the build names. Over TCP without TLS it gets
-//! none: everyone on the way could read them.
+//! docker gives an engine all of them: the classic builder's `X-Registry-Config` has every login of `config.json` and
+//! its helpers, and BuildKit's session answers for whichever host the engine names. An engine of this machine gets the
+//! same here. One elsewhere gets what its work needs: Docker Hub's, and those of the registries that the build names.
+//! Over TCP without TLS it gets none: everyone on the way could read them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::docker::connect::redaction::Redaction;
 use crate::naming::registry;
 use crate::project_file;
 
-/// Docker Hub in `auths`, and the names that it has besides.
+/// Docker Hub's key in `auths`, and its other names.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 const NAMES_OF_HUB: [&str; 3] = ["index.docker.io", "docker.io", "registry-1.docker.io"];
 
@@ -33,21 +33,21 @@ pub struct Logins {
     reach: Reach,
     /// The registries that the build itself names.
     named: BTreeSet<String>,
-    /// Those that it was given.
+    /// The logins that the engine was given.
     given: Redaction,
-    /// Who is told of logins that can't be had. Weak: the build's end is the end of its events.
+    /// Receives warnings about logins that can't be read. Weak: the build's end is the end of its events.
     events: Option<WeakSender<BuildEvent>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reach {
     All,
-    /// Of these registries, by their keys in `auths`.
+    /// Only those of these registries, by their keys in `auths`.
     Of(BTreeSet<String>),
 }
 
 impl Logins {
-    /// What an engine may have for a build.
+    /// The logins that an engine may have for a build.
     pub fn of_build(
         config: &Arc<ClientConfig>,
         endpoint: &Endpoint,
@@ -69,14 +69,14 @@ impl Logins {
         }
     }
 
-    /// The same, which tells of logins that can't be had.
+    /// The same, with warnings about logins that can't be read.
     #[must_use]
     pub fn telling(mut self, events: &Events) -> Self {
         self.events = Some(events.downgrade());
         self
     }
 
-    /// What an engine or a registry says, without the logins that the engine was given.
+    /// A message of an engine or a registry, without the logins that the engine was given.
     pub fn clean(&self, said: &str) -> String {
         self.given.clean(said)
     }
@@ -90,19 +90,19 @@ impl Logins {
             && let (Some(warning), Some(hint)) = (found.warning(), found.hint())
             && let Some(events) = self.events.as_ref().and_then(WeakSender::upgrade)
         {
-            // Nobody listens any more where the build is over.
+            // The receiver is gone if the build is over.
             let _ = events.send(BuildEvent::NoLogin { warning, hint }).await;
         }
         found.login
     }
 
-    /// The login for a registry, by whatever name the engine has for it; `None` without one, or if the engine must not have it. No
-    /// helper is started for a registry that is not its business.
+    /// The login for a registry, by whatever name the engine has for it; `None` without one, or if the engine must not
+    /// have it. No helper is started for a registry that the engine must not have.
     pub async fn credentials(&self, asked: &str) -> Option<Login> {
         self.give(&self.key(asked)?, true).await
     }
 
-    /// The key in `auths` under which a registry is kept that the engine asks for.
+    /// The key in `auths` of a registry that the engine names.
     fn key(&self, asked: &str) -> Option<String> {
         let host = host_of(asked);
         let key = if NAMES_OF_HUB.contains(&host) {
@@ -116,7 +116,8 @@ impl Logins {
         }
     }
 
-    /// The header `X-Registry-Config` of the classic builder, which has to name all logins beforehand; `None` without logins.
+    /// The header `X-Registry-Config` of the classic builder, which must hold all logins beforehand; `None` without
+    /// logins.
     pub async fn registry_config(&self) -> Option<String> {
         let keys = match &self.reach {
             Reach::All => self.config.registries(),
@@ -134,8 +135,9 @@ impl Logins {
     }
 }
 
-/// The registries that a build asks for something: those of its bases, of what it copies and mounts from, of its frontend, its
-/// caches, its further contexts and what makes its attestations. Always Docker Hub: it is where names without a registry are.
+/// The registries that a build uses: those of its bases, of what it copies and mounts from, of its frontend, its
+/// caches, its further contexts and the images that make its attestations. Always Docker Hub, for names without a
+/// registry.
 fn registries(request: &BuildRequest) -> BTreeSet<String> {
     let options = &request.options;
     let bytes = project_file::read(&request.dockerfile).unwrap_or_default();
@@ -255,7 +257,7 @@ mod tests {
             sent.keys().map(String::as_str).collect::<Vec<_>>(),
             ["https.example", DOCKER_HUB]
         );
-        // A local engine gets them all. The helper that is not there stops nothing, and is no matter of this build.
+        // A local engine gets them all. A missing helper stops nothing, and does not concern this build.
         let near = logins("unix:///var/run/docker.sock", Locality::Local);
         let (events, mut heard) = tokio::sync::mpsc::channel(9);
         let near = near.telling(&events);
@@ -265,7 +267,7 @@ mod tests {
         let sent: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&text).unwrap();
         assert_eq!(sent.len(), 3);
         assert!(heard.try_recv().is_err());
-        // Asked for, it is.
+        // If its login is requested, it does.
         assert_eq!(near.credentials("helped.example").await, None);
         let Ok(BuildEvent::NoLogin { warning, hint }) = heard.try_recv() else {
             panic!("nothing is told");
@@ -274,7 +276,7 @@ mod tests {
             warning.contains("never-to-be-started") && hint.contains("try it"),
             "{warning} {hint}"
         );
-        // The end of the build's events is not put off.
+        // This does not delay the end of the build's events.
         drop(events);
         assert!(heard.recv().await.is_none());
         // In clear text, none at all.

@@ -1,6 +1,7 @@
-//! One build of one Dockerfile on an engine: what is asked for, what is heard of it, what comes out.
+//! One build of one Dockerfile on an engine: its request, its events, its result.
 //!
-//! Two builders stand behind it: [`crate::docker::build::buildkit`] where the engine has it, else [`crate::docker::build::classic`].
+//! There are two builders: [`crate::docker::build::buildkit`] if the engine has it, else
+//! [`crate::docker::build::classic`].
 
 pub mod build_needs;
 pub mod builder;
@@ -25,13 +26,13 @@ use events::{BuildEvent, BuildOutcome, Events};
 use logins::Logins;
 use request::BuildRequest;
 
-/// Builds. To an engine that is far away the context goes compressed, where the link is slow, and no more
-/// [`Logins`] than the build needs.
+/// Builds. For an engine elsewhere, the context is compressed if the link is slow, and it gets no more [`Logins`] than
+/// the build needs.
 ///
 /// Dropping the future cancels the build on the engine, too.
 ///
 /// # Errors
-/// [`events::BuildFailure`] as the cause where the build failed of itself; else what the engine or the context said.
+/// [`events::BuildFailure`] as the cause if the build itself failed; else the error of the engine or the context.
 pub async fn build(
     engine: &Engine,
     locality: Locality,
@@ -42,7 +43,7 @@ pub async fn build(
 ) -> Result<BuildOutcome> {
     let logins = Logins::of_build(config, &engine.choice().endpoint, locality, request).telling(&events);
     for warning in build_needs::check(engine, builder, request).await? {
-        // Nobody listens any more where the build was given up.
+        // The receiver is gone if the build was given up.
         let _ = events.send(BuildEvent::Notice(warning)).await;
     }
     let mut outcome = match builder {
@@ -57,7 +58,7 @@ pub async fn build(
                     _ => break,
                 }
                 tokio::time::sleep(pause).await;
-                // A step that was run just now is in the cache, also of a build that was to take nothing from it.
+                // A step that has just run is in the cache, even in a build that uses nothing from the cache.
                 built = build(&request.cached()).await;
             }
             built?

@@ -1,9 +1,9 @@
-//! `pip.conf`, which is made from `pip.conf.template` for a build if the project has no `pip.conf`.
+//! `pip.conf`, made from `pip.conf.template` for a build if the project has no `pip.conf`.
 //!
-//! dockerutils 2.0.7 copied the one to the other for the time of the build. Two builds at once took the copy away from each
-//! other, and what they had then was an image whose packages came from the public index. So it is never on the disk here: the
-//! builder gets the template under both names. Only scripts of the project see it, as a link, which is there whole or not at
-//! all, says the same as the template whoever leaves it, and is told from a link of the user's own by its text.
+//! dockerutils 2.0.7 copied the template for the time of the build. Two builds at once removed each other's copy, and
+//! then made an image with packages from the public index. So it is never on the disk here: the builder gets the
+//! template under both names. Only scripts of the project see it, as a link: that is there whole or not at all, has the
+//! template's content whoever leaves it, and differs from a link of the user's own by its text.
 
 use std::fs::File;
 use std::io;
@@ -17,21 +17,21 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use build_context::{ContextDir, StandIn, WalkError};
 
-/// What pip reads.
+/// The file that pip reads.
 pub const NAME: &str = "pip.conf";
-/// What it is made of.
+/// The file that it is made from.
 pub const TEMPLATE: &str = "pip.conf.template";
-/// What our link says. Nobody writes it so: without the `./`, a link means the same.
+/// The text of our link. Nobody else writes it so: without the `./`, a link means the same.
 const MARK: &str = "./pip.conf.template";
 
-/// Opens the folder of a build's context, its template under both names.
+/// Opens the folder of a build's context, with its template under both names.
 ///
 /// # Errors
 /// As [`ContextDir::open`].
 pub fn open(context: &Path) -> std::result::Result<ContextDir, WalkError> {
     let opened = ContextDir::open(context)?;
     let file = context.join(TEMPLATE).canonicalize().ok();
-    // A link out of the context was refused before; one that has become one since means nothing.
+    // A link out of the context was refused before; one that appeared since is ignored.
     let file = file.as_deref().and_then(|file| file.strip_prefix(opened.path()).ok());
     let stand_in = file.map(|file| StandIn {
         name: NAME.into(),
@@ -41,7 +41,7 @@ pub fn open(context: &Path) -> std::result::Result<ContextDir, WalkError> {
     Ok(opened.with_stand_in(stand_in))
 }
 
-/// Whether a build of this context gets its `pip.conf` of the template.
+/// Whether `pip.conf` is made from the template for a build of this context.
 ///
 /// # Errors
 /// A template that is a link out of the context.
@@ -52,7 +52,7 @@ pub fn is_made(context: &Path) -> Result<bool> {
         return Ok(false);
     }
     let failed = |cause| Error::failed(format!("{} can't be read", template.display())).because(cause);
-    // A project that was cloned brings its links: what this one leads to would be in the build context, unsaid.
+    // A cloned project brings its own links: the target of this one would silently be in the build context.
     let target = template.canonicalize().map_err(failed)?;
     if !target.starts_with(context.canonicalize().map_err(failed)?) {
         return Err(super::request::link_out(&template, &target));
@@ -64,7 +64,7 @@ fn is_ours(path: &Path) -> bool {
     path.read_link().is_ok_and(|target| target.as_os_str() == MARK)
 }
 
-/// `pip.conf` as a link to the template, for the scripts of a build. It goes with the last of those that use it.
+/// `pip.conf` as a link to the template, for the scripts of a build. The last user of the link removes it.
 #[derive(Debug)]
 #[must_use = "the link is taken away when this is dropped"]
 pub struct Linked {
@@ -73,15 +73,16 @@ pub struct Linked {
 }
 
 impl Linked {
-    /// Puts the link into a folder; `None` where it has a `pip.conf` of its own. One that a killed build left is taken over.
+    /// Puts the link into a folder; `None` if it has a `pip.conf` of its own. A link that a killed build left is
+    /// reused.
     ///
     /// # Errors
     /// A folder that can't be written to.
     pub fn place(folder: &Path) -> io::Result<Option<Self>> {
         let folder = File::open(folder)?;
-        // Waits while another takes its link away, which is over at once.
+        // Waits while another build removes its link, which is quick.
         match rustix::fs::flock(&folder, FlockOperation::LockShared) {
-            // A file system without locks: the link is there, and who is last can't be told.
+            // A file system without locks: the link is there, but nobody knows who is last.
             Ok(()) | Err(Errno::NOLCK | Errno::NOTSUP | Errno::NOSYS) => {}
             Err(cause) => return Err(cause.into()),
         }
@@ -96,7 +97,7 @@ impl Linked {
         }
     }
 
-    /// Takes away what a killed build left, unless another one uses it.
+    /// Removes the link that a killed build left, unless another one uses it.
     pub fn sweep(folder: &Path) {
         if is_ours(&folder.join(NAME))
             && let Ok(folder) = File::open(folder)
@@ -113,8 +114,8 @@ impl Linked {
 
 impl Drop for Linked {
     fn drop(&mut self) {
-        // Ours becomes exclusive only where nobody else has one. Where it does not, it is lost, and the last one takes the link
-        // away.
+        // Our lock becomes exclusive only if nobody else has one. If not, it is lost, and the last user removes the
+        // link.
         let locked = rustix::fs::flock(&self.folder, FlockOperation::NonBlockingLockExclusive);
         if locked != Err(Errno::WOULDBLOCK) && self.is_there() {
             let _ = rustix::fs::unlinkat(self.folder.as_fd(), NAME, AtFlags::empty());
@@ -148,7 +149,7 @@ mod tests {
         assert!(file.exists());
         drop(second);
         assert!(file.symlink_metadata().is_err());
-        // What was killed leaves the link without a lock.
+        // A killed build leaves the link without a lock.
         symlink(MARK, &file).unwrap();
         drop(place().unwrap());
         assert!(file.symlink_metadata().is_err());

@@ -1,5 +1,4 @@
-//! What is to be built: the context, the Dockerfile, the names, the options; and what of it is sent where links and rules are in the
-//! way.
+//! What is to be built: the context, the Dockerfile, the names, the options; and what is sent in place of links.
 
 use std::path::{Path, PathBuf};
 
@@ -18,12 +17,12 @@ pub struct BuildRequest {
     pub dockerfile: PathBuf,
     /// Names that the image gets, `repository:tag`.
     pub tags: Vec<String>,
-    /// All else.
+    /// Everything else.
     pub options: BuildOptions,
 }
 
 impl BuildRequest {
-    /// The same once more, when all of its steps have just been run.
+    /// The same request again, after all of its steps have run.
     pub(super) fn cached(&self) -> Self {
         let mut again = self.clone();
         again.options.no_cache = false;
@@ -31,8 +30,8 @@ impl BuildRequest {
         again
     }
 
-    /// The patterns of what is ignored in a folder of the build: for its context, those of the file beside the Dockerfile before
-    /// those of the root's `.dockerignore`, as BuildKit has it; the classic client knows only the latter.
+    /// The ignore patterns of a folder of the build. For its context, BuildKit prefers the file beside the Dockerfile
+    /// to the root's `.dockerignore`; the classic client knows only the latter.
     ///
     /// # Errors
     /// A file that makes no sense.
@@ -48,12 +47,13 @@ impl BuildRequest {
                     break;
                 }
                 Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {}
-                // Without it, all that it leaves out would be sent.
+                // Without it, everything that it leaves out would be sent.
                 Err(cause) => {
                     return Err(Error::failed(format!("{} can't be read", file.display()))
                         .because(cause)
                         .hint(
-                            "it says what stays on this machine: put a text file there, or remove it to send everything",
+                            "it lists what stays on this machine: put a text file there, or remove it to send \
+                             everything",
                         ));
                 }
             }
@@ -64,12 +64,12 @@ impl BuildRequest {
     }
 }
 
-/// Where a Dockerfile that is a symbolic link leads; `None` if it is a plain file. No builder follows a link by itself, so what it leads
-/// to is sent in its place.
+/// The target of a Dockerfile that is a symbolic link; `None` if it is a plain file. No builder follows a link by
+/// itself, so the target is sent in its place.
 ///
 /// # Errors
-/// It leads nowhere, or out of the project: a project that was cloned brings its links, and would have any file of this machine
-/// sent.
+/// It leads nowhere, or out of the project: a cloned project brings its own links, and could send any file of this
+/// machine.
 pub fn link_target(dockerfile: &Path, context: &Path) -> Result<Option<PathBuf>> {
     let Ok(said) = dockerfile.read_link() else {
         return Ok(None);
@@ -82,7 +82,7 @@ pub fn link_target(dockerfile: &Path, context: &Path) -> Result<Option<PathBuf>>
         ))
         .because(cause)
     })?;
-    // The folder of an image type may be a link itself: what lies there was put there by its owner.
+    // The folder of an image type may be a link itself: its owner put the files there.
     let mut folders = [Some(context), dockerfile.parent()].into_iter().flatten();
     if folders.any(|folder| folder.canonicalize().is_ok_and(|folder| target.starts_with(folder))) {
         return Ok(Some(target));
@@ -94,10 +94,10 @@ pub fn link_target(dockerfile: &Path, context: &Path) -> Result<Option<PathBuf>>
 pub(super) fn link_out(link: &Path, target: &Path) -> Error {
     let (link, target) = (link.display(), target.display());
     Error::usage(format!(
-        "{link} is a link to {target}, outside of the project: what that says would be sent to the engine"
+        "{link} is a link to {target}, outside of the project: its content would be sent to the engine"
     ))
     .hint(hint!(
-        "where that is meant, put a copy in its place: cp --remove-destination {} {}",
+        "if that is intended, put a copy in its place: cp --remove-destination {} {}",
         target,
         link
     ))

@@ -16,12 +16,12 @@ pub const PIECE: usize = 1 << 20;
 /// A block of zstd has no more (RFC 8878, section 3.1.1.2.3).
 const ZSTD_BLOCK: usize = 128 << 10;
 
-/// What the engine can unpack.
+/// What the other side can unpack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Engines since 23 (API 1.42).
+    /// Engines since 23 (API 1.42), and docks that have the tool.
     Zstd,
-    /// All engines.
+    /// All engines, and nearly all docks.
     Gzip,
 }
 
@@ -214,20 +214,24 @@ pub fn gets_smaller(samples: &[u8]) -> bool {
     packed.map_or(true, |packed| packed.len() * 100 < samples.len() * (100 - SAVING))
 }
 
-/// Writes what `feed` writes, packed as fits the link and the data: gzip's frames, one behind the other. Packing goes on while
-/// the link is waited for.
+/// Writes what `feed` writes, packed as fits the link and the data: frames of this format, one after the other. Packing goes on
+/// while the link is waited for.
 ///
 /// # Errors
 /// A failure of the link. A failure of `feed` is in its own result; the stream then ends where it had come.
-pub fn packed<T: Send>(to: &mut dyn Write, feed: impl FnOnce(&mut dyn Write) -> T + Send) -> io::Result<T> {
+pub fn packed<T: Send>(
+    to: &mut dyn Write,
+    format: Format,
+    feed: impl FnOnce(&mut dyn Write) -> T + Send,
+) -> io::Result<T> {
     let (frames, coming) = sync_channel::<Vec<u8>>(WAITING);
     let waiting = AtomicUsize::new(0);
     thread::scope(|scope| {
         let waiting = &waiting;
         let packing = scope.spawn(move || {
             let mut pieces = PieceWriter {
-                packer: Packer::new(Format::Gzip),
-                pace: Pace::new(Format::Gzip),
+                packer: Packer::new(format),
+                pace: Pace::new(format),
                 piece: Vec::with_capacity(PIECE),
                 frames,
                 waiting,
@@ -445,11 +449,13 @@ mod tests {
     fn a_stream_is_packed_while_it_is_written_and_an_end_of_the_link_ends_it() {
         let text = b"the quick brown fox jumps over the lazy dog\n".repeat(100_000);
         let all = [text.as_slice(), &noise(3 * PIECE + 7)].concat();
-        let mut out = Vec::new();
-        let fed = packed(&mut out, |to| to.write_all(&all).map(|()| 7)).unwrap();
-        assert_eq!(fed.unwrap(), 7);
-        assert!(out.len() < all.len() - 3_000_000, "{}", out.len());
-        assert!(unpacked(Format::Gzip, &out) == all);
+        for format in [Format::Gzip, Format::Zstd] {
+            let mut out = Vec::new();
+            let fed = packed(&mut out, format, |to| to.write_all(&all).map(|()| 7)).unwrap();
+            assert_eq!(fed.unwrap(), 7);
+            assert!(out.len() < all.len() - 3_000_000, "{}", out.len());
+            assert!(unpacked(format, &out) == all);
+        }
 
         struct Cut(usize);
         impl Write for Cut {
@@ -462,7 +468,7 @@ mod tests {
             }
         }
         let endless = |to: &mut dyn Write| while to.write_all(&all).is_ok() {};
-        let error = packed(&mut Cut(2), endless).unwrap_err();
+        let error = packed(&mut Cut(2), Format::Gzip, endless).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 

@@ -17,7 +17,7 @@ pub(in crate::docker) struct DockDown {
     pub(in crate::docker) message: String,
 }
 
-/// What a broken connection is told as.
+/// How a broken connection is described to the user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(in crate::docker) enum Broken {
     #[error("the connection was closed in the middle")]
@@ -26,11 +26,11 @@ pub(in crate::docker) enum Broken {
     Reset,
     #[error("no answer came in time")]
     Silent,
-    #[error("what it says is no HTTP")]
+    #[error("what it says is not HTTP")]
     Nonsense,
 }
 
-/// The cause as a person is told it. What says something by itself stays as it is.
+/// The cause in words for the user. One that is clear by itself stays as it is.
 pub(in crate::docker) fn told(cause: BoxError) -> BoxError {
     let mut link: Option<&(dyn Error + 'static)> = Some(&*cause);
     let mut is_of_library = false;
@@ -48,14 +48,14 @@ pub(in crate::docker) fn told(cause: BoxError) -> BoxError {
             || error.is::<tonic::transport::Error>();
         link = error.source();
     }
-    // Its own words are about its own parts, and the innermost says most.
+    // A library's words are about its own parts, and the innermost error says most.
     match is_of_library {
         true => innermost(cause),
         false => cause,
     }
 }
 
-/// The agent's refusal, also where it is inside an [`io::Error`], whose source leaves its own content out.
+/// The agent's refusal, also inside an [`io::Error`]: its `source` skips its own content.
 pub(in crate::docker) fn of_agent<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a DockDown> {
     if let Some(down) = error.downcast_ref() {
         return Some(down);
@@ -70,7 +70,7 @@ pub(in crate::docker) fn of_agent<'a>(error: &'a (dyn Error + 'static)) -> Optio
 pub(in crate::docker) fn noise<'a>(cause: &'a (dyn Error + 'static)) -> Option<&'a Noise> {
     let mut link = Some(cause);
     while let Some(error) = link {
-        // The source of an `io::Error` leaves its own content out.
+        // The `source` of an `io::Error` skips its own content.
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         if let Some(noise) = inner.and_then(|inner| inner.downcast_ref()) {
             return Some(noise);
@@ -105,7 +105,7 @@ fn broken(error: &(dyn Error + 'static)) -> Option<Broken> {
         }
     }
     let status = error.downcast_ref::<tonic::Status>()?;
-    // Made by the library itself, where the connection broke; what the engine says has no source.
+    // The library makes such a status itself where the connection broke; what the engine says has no source.
     status.source()?;
     let inner = status.source().into_iter().find_map(broken);
     Some(inner.unwrap_or(Broken::Closed))

@@ -1,8 +1,8 @@
 //! The docker client's own configuration, `config.json`: credentials of registries, proxies, the current context.
 //!
-//! Read, never written here, and read as docker reads it: by Go's `encoding/json`, for which null is an empty value, names count in
-//! any case, and what follows the first document is not looked at. Format: docker's reference of `~/.docker/config.json`, and of
-//! `DOCKER_AUTH_CONFIG`, which brings logins by the environment. Whose login counts is what docker's client 28 does.
+//! Only read here, and read as docker reads it, by Go's `encoding/json`: null is an empty value, names match in any
+//! case, and what follows the first document is ignored. Format: docker's reference of `~/.docker/config.json`, and of
+//! `DOCKER_AUTH_CONFIG`, which brings logins by the environment. Which login counts is as in docker's client 28.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,7 +23,7 @@ use crate::hint;
 
 /// The environment's own logins.
 const AUTH_VARIABLE: &str = "DOCKER_AUTH_CONFIG";
-/// Go's base64, which does not look at the last bits.
+/// Go's base64, which ignores the last bits.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &ALPHABET,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
@@ -73,12 +73,12 @@ struct Proxy {
     all_proxy: String,
 }
 
-/// Whose login counts at a registry.
+/// The login that counts at a registry.
 #[derive(Debug, Default)]
 pub struct FoundLogin {
     /// `None` without a login for this registry.
     pub login: Option<Login>,
-    /// What went wrong on the way, and stops nothing: public images need no login.
+    /// What went wrong, and need not stop us: public images need no login.
     pub trouble: Option<Error>,
 }
 
@@ -86,14 +86,14 @@ impl FoundLogin {
     /// A sentence about what went wrong, for a warning.
     pub fn warning(&self) -> Option<String> {
         let goes_on = match &self.login {
-            Some(_) => "docker's config.json has another, which is taken",
-            None => "it is tried without a login",
+            Some(_) => "docker's config.json has another, which is used",
+            None => "trying without a login",
         };
         let trouble = self.trouble.as_ref()?;
         Some(format!("{}: {goes_on}", trouble.with_causes()))
     }
 
-    /// What helps where the registry refuses, and something went wrong before.
+    /// The hint if the registry refuses, and something went wrong before.
     pub fn hint(&self) -> Option<String> {
         let trouble = self.trouble.as_ref()?;
         let mend = trouble.hint_text().unwrap_or("docker login");
@@ -132,12 +132,12 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// What of a document is of another kind than docker takes.
+/// What docker would not accept in a document.
 #[derive(Debug, thiserror::Error)]
 enum Wrong {
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    #[error("{0} is no text")]
+    #[error("{0} is not a string")]
     Text(String),
     #[error("{0} is not known")]
     Unknown(String),
@@ -203,9 +203,9 @@ impl ClientConfig {
         let file = folder.join("config.json");
         let mut config = match std::fs::read(&file) {
             Ok(text) => Self::parse(&text).map_err(|cause| {
-                Error::usage(format!("{} is no configuration of docker", file.display()))
+                Error::usage(format!("{} is not a configuration of docker", file.display()))
                     .because(cause)
-                    .hint("mend the file, or name another folder by DOCKER_CONFIG")
+                    .hint("correct the file, or name another folder with DOCKER_CONFIG")
             })?,
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => Self::default(),
             Err(cause) => return Err(Error::usage(format!("{} can't be read", file.display())).because(cause)),
@@ -277,8 +277,8 @@ impl ClientConfig {
         !self.creds_store.is_empty() || !self.registries().is_empty()
     }
 
-    /// A `config.json` with every login that there is, those of helpers and stores among them, `None` without logins; and
-    /// warnings about those that can't be had.
+    /// A `config.json` with every login that there is, those of helpers and stores among them, `None` without logins;
+    /// and warnings about those that can't be read.
     ///
     /// # Errors
     /// A store that does not list what it has.
@@ -309,8 +309,8 @@ impl ClientConfig {
         Ok((document, warnings))
     }
 
-    /// The login for a registry: the environment's, else that of its helper or of the store, else the file's. What a helper
-    /// fails at, and what is damaged, is said beside.
+    /// The login for a registry: the environment's, else that of its helper or of the store, else the file's. A
+    /// helper's failure, and a damaged entry, are in `trouble`.
     ///
     /// `registry` is a host with port, or `https://index.docker.io/v1/` for Docker Hub.
     pub async fn credentials(&self, registry: &str) -> FoundLogin {
@@ -324,7 +324,7 @@ impl ClientConfig {
         let mut found = FoundLogin::default();
         if !helper.is_empty() {
             match credential_helper::login(helper, registry).await {
-                // One that has no login for it has the last word. Of registry tokens it knows nothing.
+                // If the helper has no login for the registry, none is used. It knows no registry tokens.
                 Ok(login) => {
                     let token = self.in_file(registry).and_then(|found| found.login);
                     let registry_token = token.map(|login| login.registry_token).unwrap_or_default();
@@ -341,7 +341,7 @@ impl ClientConfig {
         }
         match &self.given.wrong {
             Some(why) => found.but(
-                Error::usage(format!("{AUTH_VARIABLE} is passed over: {why}"))
+                Error::usage(format!("{AUTH_VARIABLE} is ignored: {why}"))
                     .hint("it must be {\"auths\": {\"HOST\": {\"auth\": BASE64_OF_USER:PASSWORD}}}"),
             ),
             None => found,
@@ -399,7 +399,7 @@ impl Given {
         }
     }
 
-    /// Only `auths`, and in it only `auth`: a field that would be passed over may be the one that was meant.
+    /// Only `auths`, and in it only `auth`: an ignored field may be the one that was meant.
     fn logins(document: &str) -> Result<BTreeMap<String, Login>, Wrong> {
         let mut documents = serde_json::Deserializer::from_str(document).into_iter::<Object>();
         let mut logins = BTreeMap::new();
@@ -443,7 +443,7 @@ impl AuthEntry {
         Ok(entry)
     }
 
-    /// The login; `None` where it is damaged, and says nothing else.
+    /// The login; `None` if it is damaged, and nothing else is there.
     fn login(&self) -> Option<Login> {
         let mut login = self.login.clone();
         if !self.auth.is_empty() {
@@ -598,7 +598,7 @@ mod tests {
         let warning = found.warning().unwrap();
         assert!(
             warning.starts_with("docker-credential-nowhere-to-be-found gives no login for r: it can't be started")
-                && warning.ends_with(": it is tried without a login"),
+                && warning.ends_with(": trying without a login"),
             "{warning}"
         );
         let hint = found.hint().unwrap();
@@ -610,7 +610,7 @@ mod tests {
         let text = r#"{"credHelpers":{"r":"nowhere-to-be-found"},"auths":{"r":{"auth":"YW5uOmE="}}}"#;
         let found = config(text).credentials("r").await;
         assert_eq!(found.login, Some(Login::new("ann".into(), "a".into())));
-        assert!(found.warning().unwrap().ends_with("which is taken"));
+        assert!(found.warning().unwrap().ends_with("which is used"));
     }
 
     #[tokio::test]

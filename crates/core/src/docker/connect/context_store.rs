@@ -21,7 +21,8 @@ const PEM: [&str; 3] = ["ca.pem", "cert.pem", "key.pem"];
 /// Marks a context as made by us.
 const DESCRIPTION: &str = "made by register-dock";
 
-/// Whether docker takes a context of this name: letters, digits and `_.+-`, two at least, the first no sign.
+/// Whether docker accepts a context of this name: letters, digits and `_.+-`, at least two, the first a letter or
+/// digit.
 pub fn is_legal_name(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphanumeric())
@@ -36,14 +37,14 @@ pub fn is_legal_name(name: &str) -> bool {
 /// A context of this name that is not ours, and files that can't be written.
 pub fn write(name: &str, endpoint: &Endpoint, env: &Env, force: bool) -> Result<()> {
     if !is_legal_name(name) {
-        return Err(Error::usage(format!("docker takes no context of the name {name:?}"))
+        return Err(Error::usage(format!("docker accepts no context of the name {name:?}"))
             .hint("give the dock a moniker of letters, digits and `_.+-`"));
     }
     let folders = Folders::of(name, env);
     if !force && folders.meta_file().exists() && !folders.is_ours() {
         return Err(
-            Error::failed(format!("there is a docker context {name:?}, and it is not ours")).hint(hint!(
-                "look at it: docker context inspect {}; --force takes its place",
+            Error::failed(format!("the docker context {name:?} exists, and is not ours")).hint(hint!(
+                "look at it: docker context inspect {}; --force replaces it",
                 name
             )),
         );
@@ -65,7 +66,7 @@ pub fn write(name: &str, endpoint: &Endpoint, env: &Env, force: bool) -> Result<
         .map_err(|cause| Error::failed(format!("the docker context {name:?} can't be written")).because(cause))
 }
 
-/// Removes a context that we made; whether there was one.
+/// Removes a context that we made; true if there was one.
 ///
 /// # Errors
 /// Files that can't be removed.
@@ -118,7 +119,7 @@ impl Folders {
             for name in PEM {
                 match fs::read(tls.directory.join(name)) {
                     Ok(content) => private_file::replace(&folder.join(name), &content)?,
-                    // An engine need not ask for a certificate of its clients.
+                    // An engine need not ask its clients for a certificate.
                     Err(cause) if cause.kind() == io::ErrorKind::NotFound && name != "ca.pem" => {}
                     Err(cause) => return Err(cause),
                 }

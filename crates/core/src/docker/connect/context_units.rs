@@ -1,9 +1,10 @@
 //! The units of the user's systemd that start the agent of a dock when something uses its docker context.
 //!
-//! systemd listens on a socket of the context's own ([`Agent::context_socket`]), from each login on; when somebody connects, it
-//! starts `dock-agent context`, which has the dock's agent serve that socket. The agent's own socket is not systemd's: whoever
-//! starts an agent, it makes and removes that as always. Nothing that a dock says is in the units, and of its entry in the
-//! list no more than the name of the context: what is to be reached is read from the list when it is needed.
+//! systemd listens on a socket of the context's own ([`Agent::context_socket`]), after each login; when somebody
+//! connects, it starts `dock-agent context`, which has the dock's agent serve that socket. The agent's own socket is
+//! not systemd's: whoever starts an agent, the agent makes and removes that socket as always. The units hold nothing
+//! that a dock says, and of its entry in the list only the name of the context: the address is read from the list when
+//! it is needed.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -26,12 +27,12 @@ const MARK: &str = "# Made by register-dock --make-context of dockerutils; unreg
 const LIMIT: Duration = Duration::from_secs(10);
 /// The longest path that Linux binds a socket to.
 const LONGEST_PATH: usize = 107;
-/// What wants the sockets, at login.
+/// The directory of links to the sockets that systemd opens at login.
 const WANTS: &str = "sockets.target.wants";
-/// The variables by which our programs find the list of docks. The manager need not have what a shell's startup files set.
+/// The variables by which our programs find the list of docks. systemd may lack what a shell's startup files set.
 const PLACES: [&str; 4] = ["HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "DOCKER_CONFIG"];
 
-/// The manager of the user's units.
+/// The systemd manager of this user.
 #[derive(Debug)]
 pub struct Session {
     systemctl: PathBuf,
@@ -73,7 +74,7 @@ impl Session {
         }
         let runtime = PathBuf::from(env.non_empty("XDG_RUNTIME_DIR")?);
         let manager = runtime.join("systemd/private");
-        // sudo keeps that of another user.
+        // sudo keeps another user's XDG_RUNTIME_DIR.
         if !runtime.is_absolute() || !paths::is_private(&runtime) || !is_socket(&manager) {
             return None;
         }
@@ -82,7 +83,7 @@ impl Session {
             directory: PathBuf::new(),
             env: env.clone(),
         };
-        // It was started with other variables than this shell has.
+        // The manager was started with other variables than this shell has.
         let known = session
             .systemctl(&["show", "--property=UnitPath", "--value"])
             .await
@@ -104,11 +105,11 @@ impl Session {
         ]
     }
 
-    /// Has systemd listen for an agent, now and from each login on, for the docker context of this name; the socket on which it
-    /// does. What was begun and does not work is taken away again.
+    /// Makes systemd listen for an agent, now and after each login, for the docker context of this name; returns the
+    /// socket. If something fails, what was made until then is removed.
     ///
     /// # Errors
-    /// A path that no unit can have, files that can't be written or are not ours, and what systemd says.
+    /// A path that can't be in a unit, files that can't be written or are not ours, and systemd's own errors.
     pub async fn install(&self, agent: &Agent, name: &str) -> Result<PathBuf> {
         let installed = self.try_install(agent, name).await;
         if installed.is_err() {
@@ -130,7 +131,7 @@ impl Session {
         for (file, text) in &texts {
             let failed = |cause| Error::failed(format!("{} can't be written", file.display())).because(cause);
             if file.exists() && !is_ours(file) {
-                return Err(Error::failed(format!("{} is there, and not ours", file.display()))
+                return Err(Error::failed(format!("{} exists, and is not ours", file.display()))
                     .hint(hint!("look at it: systemctl --user cat {}", units.socket)));
             }
             DirBuilder::new()
@@ -141,11 +142,12 @@ impl Session {
             private_file::replace(file, text.as_bytes()).map_err(failed)?;
         }
         self.systemctl(&["daemon-reload"]).await?;
-        // One that has failed before is not started otherwise; most have not.
+        // A unit that has failed before is not started otherwise; most have not.
         let _ = self.systemctl(&["reset-failed", &units.socket, &units.service]).await;
         self.systemctl(&["enable", "--now", &units.socket]).await?;
         if !is_socket(&socket) {
-            // It listens by its own account: the file was removed. A socket is not made anew while what it starts runs.
+            // systemd believes that it listens, but the file was removed. It makes no new socket while the service
+            // runs.
             self.systemctl(&["stop", &units.service]).await?;
             self.systemctl(&["restart", &units.socket]).await?;
         }
@@ -173,7 +175,7 @@ impl Session {
             Ok(output) => output.map_err(|cause| Error::failed(format!("{} can't be run", shown())).because(cause))?,
             Err(_) => {
                 return Err(Error::failed(format!(
-                    "{} was not done within {} s",
+                    "{} did not end within {} s",
                     shown(),
                     LIMIT.as_secs()
                 )));
@@ -191,8 +193,8 @@ impl Session {
     }
 }
 
-/// Has systemd listen no more for an agent, and removes its units; whether there were any. What systemd itself can't do any more
-/// is done at its next start.
+/// Stops systemd from listening for an agent, and removes its units; true if there were any. What systemd can't do now,
+/// it does at its next start.
 ///
 /// # Errors
 /// Files that can't be removed.
@@ -201,7 +203,7 @@ pub async fn remove(agent: &Agent, env: &Env) -> Result<bool> {
     let files: Vec<PathBuf> = directories(env)
         .iter()
         .flat_map(|directory| units.files(directory))
-        // The link leads to one of the others, and is looked at before that goes.
+        // The link leads to one of the others, so it is looked at before that is removed.
         .filter(|file| is_ours(file))
         .collect();
     if files.is_empty() {
@@ -209,7 +211,7 @@ pub async fn remove(agent: &Agent, env: &Env) -> Result<bool> {
     }
     let session = Session::find(env).await;
     if let Some(session) = &session {
-        // What fails here has been stopped already, or is said where it matters: by a context that still answers.
+        // What fails here has been stopped already, or shows where it matters: the context still answers.
         let _ = session.systemctl(&["disable", "--now", &units.socket]).await;
         let _ = session.systemctl(&["stop", &units.service]).await;
         let _ = session
@@ -225,7 +227,7 @@ pub async fn remove(agent: &Agent, env: &Env) -> Result<bool> {
         }
     }
     if let Some(session) = &session {
-        // Its next start forgets them, too.
+        // systemd's next start forgets them, too.
         let _ = session.systemctl(&["daemon-reload"]).await;
     }
     Ok(true)
@@ -253,7 +255,7 @@ fn directories(env: &Env) -> Vec<PathBuf> {
     directories
 }
 
-/// The absolute directories of PATH. What can't be in a unit is no directory of programs.
+/// The absolute directories of PATH, without those that can't be written in a unit.
 fn path_directories(env: &Env) -> impl Iterator<Item = PathBuf> {
     std::env::split_paths(env.get("PATH").unwrap_or_default())
         .filter(|directory| directory.is_absolute() && directory.to_str().is_some_and(is_plain))
@@ -265,7 +267,8 @@ fn on_path(program: &str, env: &Env) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// The agent's program by the name that an update keeps: that on PATH, which may be a link, where it is the one beside us.
+/// The agent's program by the name that an update keeps: the one on PATH, which may be a link, if it is the one beside
+/// us.
 fn program(env: &Env) -> Result<PathBuf> {
     let beside = start::find(env)?;
     let (Some(name), Ok(real)) = (beside.file_name(), beside.canonicalize()) else {
@@ -281,7 +284,7 @@ fn socket_unit(name: &str, socket: &Path) -> Result<String> {
     let path = socket.to_str().filter(|path| is_plain(path) && *path == path.trim());
     let path = path.filter(|path| path.len() <= LONGEST_PATH).ok_or_else(|| {
         let what = format!(
-            "systemd listens on no path such as {:?}",
+            "systemd can't listen on the path {:?}",
             socket.as_os_str().as_bytes().escape_ascii().to_string()
         );
         Error::failed(what).hint("set XDG_RUNTIME_DIR to a private directory with a short, plain path")
@@ -307,12 +310,12 @@ fn socket_unit(name: &str, socket: &Path) -> Result<String> {
 fn service_unit(name: &str, program: &Path, env: &Env) -> Result<String> {
     let program = program.to_str().and_then(quoted).ok_or_else(|| {
         Error::failed(format!(
-            "systemd starts no program at a path such as {:?}",
+            "systemd can't start the program at the path {:?}",
             program.display().to_string()
         ))
         .hint("put the programs of dockerutils into a directory with a plain path")
     })?;
-    // So that what ~/.ssh/config names (ProxyCommand, Match exec) is found as from this shell.
+    // So that the programs in ~/.ssh/config (ProxyCommand, Match exec) are found as from this shell.
     let directories = std::env::join_paths(path_directories(env)).unwrap_or_default();
     let path = directories
         .to_str()
@@ -327,8 +330,8 @@ fn service_unit(name: &str, program: &Path, env: &Env) -> Result<String> {
         .filter_map(|(name, value)| quoted(&format!("{name}={value}")))
         .map(|assignment| format!("Environment={assignment}\n"))
         .collect();
-    // An agent that it started outlives it: `process`. A program that is not there for a minute, as while dockerutils is updated,
-    // must not make systemd give the socket up for good.
+    // `process`: an agent that it started outlives it. If the program is missing for a minute, as while dockerutils is
+    // updated, systemd must not give the socket up for good.
     Ok(format!(
         "{MARK}\n\
          [Unit]\n\
@@ -349,12 +352,13 @@ fn service_unit(name: &str, program: &Path, env: &Env) -> Result<String> {
     ))
 }
 
-/// Whether this can be in a unit at all.
+/// Whether this can be written in a unit.
 fn is_plain(text: &str) -> bool {
     !text.chars().any(char::is_control)
 }
 
-/// A word of a unit's line: in quotes (systemd.syntax(7)), without specifiers (systemd.unit(5)). None for what no line can have.
+/// A word of a unit's line: in quotes (systemd.syntax(7)), without specifiers (systemd.unit(5)). None for what a line
+/// can't hold.
 /// A `$` is itself in the path of a program, and in the value of a variable.
 fn quoted(word: &str) -> Option<String> {
     if !is_plain(word) {
@@ -427,9 +431,10 @@ mod tests {
             access: crate::docks::Access::Ssh(crate::docks::SshAccess::default()),
             workspace: None,
             forward: crate::docks::Forward::default(),
+            mounts: crate::docks::MountPaths::default(),
         };
         let agent = Agent::of(&dock, &env).unwrap();
-        // It says yes to all, and does nothing.
+        // It accepts everything, and does nothing.
         let session = Session {
             systemctl: on_path("true", &env).unwrap(),
             directory: config.join("systemd/user"),
@@ -454,7 +459,7 @@ mod tests {
         let path = home.path().to_str().unwrap();
         let env = Env::from_pairs([("HOME", path), ("PATH", &format!("{path}:/usr/bin:/bin"))]);
         let error = Session { env, ..session }.install(&agent, "far").await.unwrap_err();
-        assert!(error.to_string().contains("is there, and not ours"), "{error}");
+        assert!(error.to_string().contains("exists, and is not ours"), "{error}");
         assert_eq!(fs::read_to_string(service).unwrap(), "[Service]\nExecStart=/mine\n");
         assert!(!socket.exists());
     }

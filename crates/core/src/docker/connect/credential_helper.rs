@@ -14,7 +14,7 @@ use crate::hint;
 
 /// A helper may ask a key ring that waits for a person, but not for ever.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The helpers' protocol has no code for it, only this sentence.
+/// The helpers' protocol has no code for a missing login, only this sentence.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 /// The user name by which a helper says that the secret is an identity token.
 pub(in crate::docker) const TOKEN_USER: &str = "<token>";
@@ -22,7 +22,7 @@ pub(in crate::docker) const TOKEN_USER: &str = "<token>";
 /// The login that a helper has for a registry; `None` if it has no login.
 ///
 /// # Errors
-/// A helper that isn't there, fails, or says what makes no sense.
+/// A helper that isn't there, fails, or gives an answer that makes no sense.
 pub(in crate::docker) async fn login(helper: &str, registry: &str) -> Result<Option<Login>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -34,7 +34,7 @@ pub(in crate::docker) async fn login(helper: &str, registry: &str) -> Result<Opt
     let Some(said) = helper.run(registry).await? else {
         return Ok(None);
     };
-    let answer: Credentials = serde_json::from_slice(&said).map_err(|_| helper.failed("its answer is no JSON"))?;
+    let answer: Credentials = serde_json::from_slice(&said).map_err(|_| helper.failed("its answer is not JSON"))?;
     let login = if answer.username == TOKEN_USER {
         Login {
             identity_token: answer.secret,
@@ -56,14 +56,14 @@ pub(in crate::docker) async fn registries(store: &str) -> Result<Vec<String>> {
         return Ok(Vec::new());
     };
     let users: BTreeMap<String, String> =
-        serde_json::from_slice(&said).map_err(|_| helper.failed("its answer is no JSON"))?;
+        serde_json::from_slice(&said).map_err(|_| helper.failed("its answer is not JSON"))?;
     Ok(users.into_keys().collect())
 }
 
 struct Helper {
     program: String,
     verb: &'static str,
-    /// What it means that it fails.
+    /// The message if it fails.
     failure: String,
 }
 
@@ -92,7 +92,7 @@ impl Helper {
             .spawn()
             .map_err(|cause| self.failed("it can't be started").because(cause))?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A helper that answers without reading is right, too.
+            // A helper may answer without reading.
             let _ = stdin.write_all(question.as_bytes()).await;
         }
         let output = tokio::time::timeout(TIMEOUT, child.wait_with_output())

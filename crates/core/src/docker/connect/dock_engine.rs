@@ -1,7 +1,7 @@
 //! The engine of a dock: its address, the variables that lead other programs there, and connecting to it.
 //!
-//! What ssh reaches is behind the dock's agent, whose socket stays the same; an engine on TCP, and one of a docker context,
-//! is spoken to directly.
+//! An engine that ssh reaches is behind the dock's agent, and the agent's socket stays the same; an engine on TCP or of
+//! a docker context is connected to directly.
 
 use std::path::Path;
 
@@ -56,7 +56,7 @@ pub fn choice(dock: &Dock, env: &Env) -> Result<Choice> {
 /// Where this machine's own engine is, also in a shell that is docked to another.
 ///
 /// # Errors
-/// An engine's address, chosen by the environment, that makes no sense.
+/// An engine's address in the environment that makes no sense.
 pub fn here(env: &Env) -> Result<Choice> {
     let is_here =
         |choice: &Choice, env: &Env| locality::by_address(&choice.endpoint, &choice.origin, env) == Locality::Local;
@@ -72,7 +72,7 @@ pub fn here(env: &Env) -> Result<Choice> {
     let choice = Endpoint::choose(&undocked)?;
     Ok(match is_here(&choice, &undocked) {
         true => choice,
-        // A docker context that leads elsewhere is no more this machine's.
+        // A docker context that leads elsewhere is not this machine's either.
         false => Choice {
             endpoint: Endpoint::parse("unix://", &undocked)?,
             origin: Origin::Default,
@@ -103,8 +103,7 @@ pub async fn connect(dock: &Dock, env: &Env, options: &CallOptions) -> Result<En
     Engine::connect_to(choice).await
 }
 
-/// Starts an agent again that is not there any more, where the environment leads to its socket; and has messages name its
-/// dock.
+/// Starts an agent that has ended again, if the environment leads to its socket; and makes messages name its dock.
 pub(in crate::docker) async fn revive(choice: &mut Choice, env: &Env) -> Result<()> {
     if let Endpoint::Unix(socket) = &choice.endpoint
         && let Some(agent) = agent_of_socket(socket, env)?
@@ -126,7 +125,7 @@ pub fn agent_of(choice: &Choice, env: &Env) -> Result<Option<Agent>> {
     }
 }
 
-/// The agent whose engine's socket this is.
+/// The agent that serves this engine's socket.
 ///
 /// # Errors
 /// A damaged list of docks, or file of the agent.
@@ -148,7 +147,7 @@ pub fn agent_of_socket(socket: &Path, env: &Env) -> Result<Option<Agent>> {
     Ok(None)
 }
 
-/// The variables with which the docker client, and whatever reads the same ones, speaks to this engine.
+/// The variables that lead the docker client, and other programs that read them, to this engine.
 ///
 /// # Errors
 /// A docker context whose engine those variables can't name.
@@ -156,7 +155,7 @@ pub fn variables(endpoint: &Endpoint) -> Result<Vec<(&'static str, String)>> {
     let mut variables = vec![("DOCKER_HOST", endpoint.to_string())];
     if let Endpoint::Tcp { tls: Some(tls), .. } = endpoint {
         let directory = tls.directory.to_str().ok_or_else(|| {
-            Error::usage(format!("{} is no path for a variable", tls.directory.display()))
+            Error::usage(format!("the path {} can't be in a variable", tls.directory.display()))
                 .hint("move the certificates to a path in UTF-8")
         })?;
         variables.push((
@@ -165,10 +164,10 @@ pub fn variables(endpoint: &Endpoint) -> Result<Vec<(&'static str, String)>> {
         ));
         variables.push(("DOCKER_CERT_PATH", directory.to_owned()));
     }
-    // Neither a shell's prompt nor a line of ours is to be broken by one.
+    // A control character must break neither a shell's prompt nor a line of ours.
     match variables.iter().find(|(_, value)| value.chars().any(char::is_control)) {
         Some((name, value)) => {
-            Err(Error::usage(format!("{name} can't be {value:?}")).hint("mend the dock's entry: register-dock --force"))
+            Err(Error::usage(format!("{name} can't be {value:?}")).hint("correct the dock: register-dock --force"))
         }
         None => Ok(variables),
     }
@@ -180,7 +179,7 @@ pub fn variables(endpoint: &Endpoint) -> Result<Vec<(&'static str, String)>> {
 /// As [`variables`].
 pub fn prefix(endpoint: &Endpoint, env: &Env) -> Result<String> {
     let set = variables(endpoint)?;
-    // DOCKER_HOST wins over DOCKER_CONTEXT; these would go on to have a say.
+    // DOCKER_HOST wins over DOCKER_CONTEXT; these would still count.
     let cleared = ["DOCKER_TLS", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "BUILDX_BUILDER"]
         .into_iter()
         .filter(|name| env.non_empty(name).is_some() && set.iter().all(|(other, _)| other != name))
@@ -221,6 +220,7 @@ mod tests {
             },
             workspace: None,
             forward: crate::docks::Forward::default(),
+            mounts: crate::docks::MountPaths::default(),
         }
     }
 

@@ -16,13 +16,13 @@ use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
 use crate::hint;
 
-/// Where the docker client looks on Unix when nothing else is said.
+/// Where the docker client looks on Unix if nothing else is set.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// The port of a plain `tcp://` address, and the one with TLS.
 const TCP_PORT: u16 = 2375;
 const TLS_PORT: u16 = 2376;
 
-/// What to do where a login to a registry should go to an engine that is reached in clear text.
+/// The hint if a login to a registry would go to an engine in clear text.
 pub const LOGIN_HINT: &str =
     "reach the engine by ssh (register-dock USER@HOST), or by TLS (DOCKER_TLS_VERIFY=1, DOCKER_CERT_PATH)";
 
@@ -91,8 +91,8 @@ impl Choice {
         }
     }
 
-    /// The machine that the engine is on, for messages: the dock by its name, else the address. The socket of a dock's agent
-    /// says nothing to anybody.
+    /// The machine that the engine is on, for messages: the dock by its name, else the address. The socket of a dock's
+    /// agent tells a user nothing.
     pub fn place(&self) -> String {
         match self.dock() {
             Some(moniker) => format!("dock {moniker:?}"),
@@ -138,8 +138,8 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// Whether what is said to this engine can be read on the way: TCP to another machine without TLS, or with TLS that is not
-    /// verified, where whoever is in between can be the engine.
+    /// Whether others can read on the way what is sent to this engine: TCP to another machine without TLS, or with TLS
+    /// that is not verified, where somebody in between can pose as the engine.
     pub fn is_in_clear(&self) -> bool {
         match self {
             Self::Tcp { host, tls, .. } => {
@@ -149,12 +149,12 @@ impl Endpoint {
         }
     }
 
-    /// What to say once where this engine is reached in a way that no login to a registry is sent.
+    /// The warning, printed once, if this engine is reached in a way that no login to a registry may take.
     pub fn login_warning(&self) -> Option<String> {
         self.is_in_clear().then(|| {
             format!(
-                "no login to a registry is sent to the engine at {self}: without TLS that is verified, others on the way could read \
-                 it\nhint: {LOGIN_HINT}"
+                "no login to a registry is sent to the engine at {self}: without verified TLS, others on the way could \
+                 read it\nhint: {LOGIN_HINT}"
             )
         })
     }
@@ -188,14 +188,13 @@ impl Endpoint {
         }
     }
 
-    /// Parses the value of DOCKER_HOST. Whether TCP means TLS is said by DOCKER_TLS_VERIFY
-    /// and DOCKER_TLS, as in docker.
+    /// Parses the value of DOCKER_HOST. DOCKER_TLS_VERIFY and DOCKER_TLS decide whether TCP means TLS, as in docker.
     ///
     /// # Errors
     /// A usage error that names the value and the forms that are allowed.
     pub fn parse(host: &str, env: &Env) -> Result<Self> {
         let wrong = |why: &str| {
-            Error::usage(format!("DOCKER_HOST is no engine address: {host:?}: {why}"))
+            Error::usage(format!("DOCKER_HOST is not the address of an engine: {host:?}: {why}"))
                 .hint("use unix:///var/run/docker.sock, tcp://HOST:PORT or ssh://USER@HOST")
         };
         let (scheme, rest) = host.split_once("://").unwrap_or(("tcp", host));
@@ -208,11 +207,11 @@ impl Endpoint {
                     directory: env
                         .get("DOCKER_CERT_PATH")
                         .map_or_else(|| env.docker_config_dir(), PathBuf::from),
-                    // DOCKER_TLS alone encrypts, and asks for no proof; as in docker.
+                    // DOCKER_TLS alone encrypts, and verifies nothing; as in docker.
                     verify,
                 });
                 let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
-                let (name, port) = split_port(authority).ok_or_else(|| wrong("the port is no number"))?;
+                let (name, port) = split_port(authority).ok_or_else(|| wrong("the port is not a number"))?;
                 Ok(Self::Tcp {
                     host: if name.is_empty() { "127.0.0.1" } else { name }.to_owned(),
                     port: port.unwrap_or(if tls.is_some() { TLS_PORT } else { TCP_PORT }),
@@ -229,9 +228,9 @@ impl Endpoint {
                     None => (None, authority),
                 };
                 if user.is_some_and(|user| user.contains(':')) {
-                    return Err(wrong("a password has no place here"));
+                    return Err(wrong("a password is not allowed here"));
                 }
-                let (name, port) = split_port(address).ok_or_else(|| wrong("the port is no number"))?;
+                let (name, port) = split_port(address).ok_or_else(|| wrong("the port is not a number"))?;
                 // A name that begins with a dash would be an option of ssh.
                 if name.is_empty() || authority.starts_with('-') || name.starts_with('-') {
                     return Err(wrong("the host is missing"));
@@ -317,7 +316,7 @@ impl Endpoint {
     }
 }
 
-/// `host[:port]`; an address of IPv6 in brackets, or bare where no port follows. None where the port is no number.
+/// `host[:port]`; an IPv6 address in brackets, or bare if no port follows. None if the port is not a number.
 fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (host, tail) = rest.split_once(']')?;
@@ -412,7 +411,7 @@ mod tests {
         assert_eq!(choice.origin, Origin::Context("far".into()));
         assert_eq!(choice.endpoint.to_string(), "tcp://10.1.2.3:2375");
 
-        // What says https is never spoken to in clear text.
+        // An https address is never spoken to in clear text.
         let secure = br#"{"Name":"far","Metadata":{},"Endpoints":{"docker":{"Host":"https://10.1.2.3:2376"}}}"#;
         std::fs::write(meta.join("meta.json"), secure).unwrap();
         let Endpoint::Tcp { tls: Some(tls), .. } = Endpoint::choose(&env).unwrap().endpoint else {

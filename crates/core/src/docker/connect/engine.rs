@@ -1,5 +1,5 @@
-//! The client of one engine: bollard for the plain calls, and the raw connections that it has no door for
-//! (hijacked streams for BuildKit and terminals, streamed request bodies).
+//! The client of one engine: bollard for the plain calls, and the raw connections that bollard does not offer (hijacked
+//! streams for BuildKit and terminals, streamed request bodies).
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,28 +26,29 @@ use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hint;
 
-/// How long an engine may take to say that it is there.
+/// How long an engine may take to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long one of bollard's calls may take to the end of its answer, and how large that may be. All that may last (builds, pulls,
-/// waits) goes by [`Engine::request`] and [`Engine::hijack`], where the connection itself is watched, and what is read is
-/// bounded where it is read.
+/// How long one of bollard's calls may take to the end of its answer, and how large that may be. Whatever may take long
+/// (builds, pulls, waits) uses [`Engine::request`] and [`Engine::hijack`], where the connection itself is watched, and
+/// what is read is bounded where it is read.
 const CALL: Bounds = Bounds {
-    // The list of ten thousand images has about ten.
+    // A list of ten thousand images is about 10 MiB.
     bytes: 64 << 20,
     time: Duration::from_secs(300),
 };
-/// How long the answer to any other question may take to begin, or a stream to be opened.
+/// How long the answer to any other request may take to begin, or a stream to open.
 const QUESTION: Duration = CALL.time;
-/// How long an engine may say nothing in the middle of an answer that is work: a pull, a push, an image that it writes down before
-/// it sends it. Registries take minutes to put a large layer together; after this, nobody holds the other end any more.
+/// How long an engine may be silent in the middle of long work: a pull, a push, an image that it writes to disk before
+/// it sends it. Registries take minutes to put a large layer together; after this time, nobody is at the other end any
+/// more.
 pub(in crate::docker) const SILENCE: Duration = Duration::from_secs(30 * 60);
-/// An error's message is a line.
+/// The most bytes of an error's body that are read: its message is a line.
 const REFUSAL: usize = 64 * 1024;
-/// What of a message is shown.
+/// The longest part of a message that is shown, in bytes.
 const LONGEST_LINE: usize = 4000;
-/// How long the body of a short answer may take, whose headers are there.
+/// How long the body of a short answer may take after its headers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-/// The newest API whose fields we send; an older engine is spoken to in its own.
+/// The newest API version that we use; with an older engine, we use the engine's.
 const NEWEST_API: ApiVersion = ApiVersion(1, 51);
 /// The oldest API that has all we need (docker 20.10).
 const OLDEST_API: ApiVersion = ApiVersion(1, 40);
@@ -88,7 +89,7 @@ pub struct Engine {
     dialer: Dialer,
     choice: Arc<Choice>,
     greeting: Arc<PingResponse>,
-    /// [`QUESTION`].
+    /// How long [`Engine::answered`] waits: [`QUESTION`].
     patience: Duration,
 }
 
@@ -104,7 +105,7 @@ impl Engine {
         Self::connect_to(choice).await
     }
 
-    /// Waits for nothing: whether the engine answers now, by an agent that is started anew where it has ended.
+    /// Whether the engine answers now, without waiting for it; its agent is started again if it has ended.
     ///
     /// # Errors
     /// As [`Engine::connect`].
@@ -177,7 +178,7 @@ impl Engine {
         &self.choice
     }
 
-    /// What the engine said of itself.
+    /// The engine's answer to the ping.
     pub fn greeting(&self) -> &PingResponse {
         &self.greeting
     }
@@ -187,8 +188,8 @@ impl Engine {
         self.greeting.api
     }
 
-    /// The API version, major and minor, that docker's client speaks with this engine: 28 speaks 1.50 at most, and what an option
-    /// means is taken from it.
+    /// The API version, major and minor, that docker's client speaks with this engine: docker 28 speaks 1.50 at most,
+    /// and the meaning of an option depends on it.
     pub fn client_api(&self) -> (u32, u32) {
         (1, u32::try_from(self.api().1.min(50)).unwrap_or(50))
     }
@@ -232,7 +233,9 @@ impl Engine {
         let (mut parts, body) = request.into_parts();
         parts.uri = format!("/v{}{}", self.greeting.api, parts.uri)
             .parse()
-            .map_err(|cause| Error::failed(format!("{} is no path of the engine's API", parts.uri)).because(cause))?;
+            .map_err(|cause| {
+                Error::failed(format!("{} is not a path of the engine's API", parts.uri)).because(cause)
+            })?;
         send(&self.dialer, Request::from_parts(parts, body))
             .await
             .map_err(|cause| self.lost(cause))
@@ -241,12 +244,12 @@ impl Engine {
     /// Waits for the answer to a question: an engine that takes a request and never answers would hold the command for ever.
     ///
     /// # Errors
-    /// Its own, and [`Error::unreachable`] where nothing comes.
+    /// Those of `answer`, and [`Error::unreachable`] if none comes.
     pub async fn answered<T>(&self, answer: impl Future<Output = Result<T>>) -> Result<T> {
         self.within(self.patience, answer).await
     }
 
-    /// Waits for the beginning of what is work for the engine.
+    /// Waits for the first part of an answer that takes the engine long work.
     ///
     /// # Errors
     /// As [`Engine::answered`].
@@ -261,7 +264,7 @@ impl Engine {
         }
     }
 
-    /// A stream of which each part is waited for as an answer is.
+    /// A stream that waits for each part as for an answer.
     pub(in crate::docker) fn steady<S, T>(&self, parts: S) -> impl Stream<Item = Result<T>> + Send + Unpin + use<S, T>
     where
         S: Stream<Item = Result<T>> + Send + Unpin + 'static,
@@ -286,7 +289,7 @@ impl Engine {
         ))
     }
 
-    /// The body of an answer that is work, chunk by chunk.
+    /// The body of an answer that takes long work, chunk by chunk.
     pub fn chunks(&self, response: Response<Incoming>) -> impl Stream<Item = Result<Bytes>> + Send + Unpin + use<> {
         let engine = self.clone();
         let body = response.into_body().into_data_stream();
@@ -331,7 +334,7 @@ impl Engine {
         }
         let request = request
             .body(Full::new(Bytes::new()))
-            .map_err(|cause| Error::failed(format!("{path} is no request")).because(cause))?;
+            .map_err(|cause| Error::failed(format!("{path} is not a request")).because(cause))?;
         let response = self.request(request).await?;
         // Engines answer 101, or 200 where they only stop speaking HTTP.
         if response.status() != StatusCode::SWITCHING_PROTOCOLS && response.status() != StatusCode::OK {
@@ -343,14 +346,14 @@ impl Engine {
         Ok(TokioIo::new(upgraded))
     }
 
-    /// Says what an API call about `object` failed of.
+    /// The error of an API call about `object`.
     pub fn error(&self, object: &str, cause: bollard::errors::Error) -> Error {
         match cause {
             bollard::errors::Error::DockerResponseServerError { status_code, message } => {
                 let status = StatusCode::from_u16(status_code).unwrap_or_default();
                 Error::failed(format!("{object}: {}", refused(status, &message)))
             }
-            // It is there, and asked again it would say the same.
+            // The engine is there, and would answer the same again.
             nonsense @ (bollard::errors::Error::JsonDataError { .. }
             | bollard::errors::Error::JsonSerdeError { .. }) => Error::failed(format!(
                 "{object}: {} gives an answer that makes no sense",
@@ -379,7 +382,7 @@ impl Engine {
         let error = Error::unreachable(message).because(cause::told(cause));
         match &self.choice.origin {
             Origin::Dock(name) => error.hint(hint!("ls-dock --check {} says how it is", name)),
-            _ => error.hint("look whether it still runs: docker version"),
+            _ => error.hint("see whether it still runs: docker version"),
         }
     }
 }
@@ -409,7 +412,7 @@ pub fn one_line(message: &str) -> String {
     line
 }
 
-/// The body of a short answer of [`Engine::request`]: of so many bytes at most, and within a minute.
+/// The body of a short answer of [`Engine::request`]: `most` bytes at most, and within a minute.
 ///
 /// # Errors
 /// A broken connection, a larger body, a longer time.
@@ -419,7 +422,7 @@ pub async fn answer(response: Response<Incoming>, most: usize) -> Result<Bytes, 
     Ok(body.to_bytes())
 }
 
-/// Reads the error of a response that is no success: the engine's own message.
+/// Reads the error of a response that is not a success: the engine's own message.
 pub async fn refusal(response: Response<Incoming>) -> Error {
     #[derive(serde::Deserialize)]
     struct ErrorResponse {
@@ -436,7 +439,7 @@ pub async fn refusal(response: Response<Incoming>) -> Error {
     }
 }
 
-/// What an engine refused something with: its message, and the status where that says nothing.
+/// Why an engine refused something: its message, and the status if that is empty.
 fn refused(status: StatusCode, message: &str) -> String {
     match one_line(message) {
         line if line.is_empty() => format!("the engine answered {status}"),
@@ -444,7 +447,7 @@ fn refused(status: StatusCode, message: &str) -> String {
     }
 }
 
-/// As much of a body as comes, of so many bytes, and within a minute.
+/// As much of a body as arrives within a minute, of so many bytes at most.
 async fn beginning(response: Response<Incoming>, most: usize) -> Vec<u8> {
     let mut body = response.into_body().into_data_stream();
     let mut bytes = Vec::new();
@@ -455,7 +458,7 @@ async fn beginning(response: Response<Incoming>, most: usize) -> Vec<u8> {
             bytes.extend_from_slice(&chunk);
         }
     };
-    // What came until then says more than nothing.
+    // What arrived until then says more than nothing.
     let _ = tokio::time::timeout(ANSWER_TIMEOUT, reading).await;
     bytes.truncate(most);
     bytes
@@ -524,7 +527,7 @@ async fn ping(dialer: &Dialer) -> Result<PingResponse, BoxError> {
     let api = api
         .as_deref()
         .and_then(ApiVersion::parse)
-        .ok_or("what answers there is no docker engine: it names no API version")?;
+        .ok_or("what answers there is not a docker engine: it names no API version")?;
     Ok(PingResponse {
         api: api.min(NEWEST_API),
         os: os.unwrap_or_else(|| "linux".to_owned()),
@@ -537,7 +540,7 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
     let hint = match (&choice.endpoint, io_kind) {
         (Endpoint::Unix(path), Some(std::io::ErrorKind::PermissionDenied)) => {
             hint!(
-                "you may not use {}: sudo usermod -aG docker $USER, then log in anew",
+                "you may not use {}: sudo usermod -aG docker $USER, then log in again",
                 path.display()
             )
         }
@@ -567,13 +570,13 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
     }
     let hint = match (cause::noise(&*cause), &choice.endpoint) {
         (Some(_), Endpoint::Ssh { destination, .. }) => hint!(
-            "let the startup files of the shell there (~/.bashrc, ~/.zshenv) print nothing where no person reads it: [ -t 1 ] || return; \
-             a dock does without that shell: register-dock {}",
+            "let the startup files of the shell there (~/.bashrc, ~/.zshenv) print nothing outside a terminal: \
+             [ -t 1 ] || return; a dock does without that shell: register-dock {}",
             destination
         ),
         _ => hint,
     };
-    // The socket of an agent is no address that says anything.
+    // The address of an agent's socket tells a user nothing.
     let message = match (&choice.endpoint, choice.dock()) {
         (Endpoint::Unix(_), Some(moniker)) => format!("the engine of dock {moniker:?} does not answer"),
         _ => format!("no engine answers at {}", choice.endpoint),
@@ -581,7 +584,7 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
     Error::unreachable(message).because(cause::told(cause)).hint(hint)
 }
 
-/// What helps where an engine is there and says nothing.
+/// The hint for an engine that is there and stays silent.
 fn silent_hint(choice: &Choice) -> String {
     match choice.dock() {
         Some(moniker) => hint!(
@@ -613,7 +616,7 @@ mod tests {
                         false => said,
                     };
                     stream.write_all(answer.as_bytes()).await.unwrap();
-                    // It goes on to say nothing, and does not hang up.
+                    // It stays silent, and does not close the connection.
                     while stream.read(&mut request).await.is_ok_and(|read| read > 0) {}
                 });
             }

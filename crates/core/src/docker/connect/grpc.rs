@@ -7,13 +7,13 @@ use tonic::transport::Channel;
 use super::engine::Engine;
 use crate::error::Result;
 
-/// What may be under way to us on a stream before we said that we took it: more than any link's bandwidth times its delay.
+/// The flow-control window of a stream, in bytes: more than any link's bandwidth times its delay.
 pub(in crate::docker) const WINDOW: u32 = 8 << 20;
-/// The same on all streams of a connection together, where messages are small and come faster than they are read: without
-/// a limit of its own. h2 takes a peer for hostile that sends many frames of some bytes which nobody has read yet, and
-/// half of this window is what it allows; BuildKit asks for each file of a context by a frame of ten bytes.
+/// The window of all streams of a connection together, where messages are small and come faster than they are read: in
+/// effect no limit. h2 treats a peer as hostile that sends many small frames which nobody has read yet, and allows half
+/// of this window; BuildKit asks for each file of a context with a frame of ten bytes.
 pub(in crate::docker) const SMALL_MESSAGES: u32 = 1 << 30;
-/// An engine that answers no ping within these two is gone: an answer may take hours, a ping never does.
+/// An engine that answers no ping within these two times is gone: an answer may take hours, a ping never does.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(40);
 
@@ -23,7 +23,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(40);
 /// An engine without `/grpc`, or a broken connection.
 pub(in crate::docker) async fn connect(engine: &Engine, window: u32) -> Result<Channel> {
     let stream = engine.hijack("/grpc", "h2c", &[]).await?;
-    // One connection is all there is: the channel must not dial again.
+    // This is the only connection: the channel must not dial again.
     let mut stream = Some(stream);
     let connector = tower::service_fn(move |_: hyper::Uri| {
         let stream = stream.take();

@@ -5,7 +5,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A message is a few hundred bytes; a line that doesn't end is no message.
+/// A message is a few hundred bytes; a line that doesn't end is not a message.
 const LONGEST: usize = 4 << 20;
 
 /// Cuts a stream into messages, whatever its chunks are.
@@ -24,9 +24,9 @@ pub(in crate::docker) struct JsonMessage {
     pub(in crate::docker) stream: Option<String>,
     /// What is done to a layer.
     pub(in crate::docker) status: Option<String>,
-    /// The layer.
+    /// The short ID of the layer.
     pub(in crate::docker) id: Option<String>,
-    /// How far it is.
+    /// How many bytes of the layer are done.
     pub(in crate::docker) progress_detail: Option<Progress>,
     aux: Option<Value>,
 }
@@ -57,17 +57,17 @@ impl Messages {
 }
 
 impl JsonMessage {
-    /// The bytes that were moved, and those that there are; 0 where an engine does not know.
+    /// Bytes moved, and bytes in all; 0 if an engine does not know.
     pub(in crate::docker) fn progress(&self) -> (u64, u64) {
         let progress = self.progress_detail.as_ref();
         let bytes = |get: fn(&Progress) -> Option<i64>| {
-            // -1 where an engine does not know it.
+            // -1 if an engine does not know it.
             u64::try_from(progress.and_then(get).unwrap_or_default()).unwrap_or_default()
         };
         (bytes(|progress| progress.current), bytes(|progress| progress.total))
     }
 
-    /// A text of what is said beside, such as the `ID` of what was built, or the `Digest` of what was pushed.
+    /// A text in the `aux` object, such as the `ID` of what was built, or the `Digest` of what was pushed.
     pub(in crate::docker) fn aux(&self, name: &str) -> Option<&str> {
         self.aux.as_ref()?.get(name)?.as_str()
     }

@@ -1,8 +1,9 @@
-//! Whether an engine is on this machine. Secrets of the environment go to no other.
+//! Whether an engine is on this machine. Secrets of the environment are sent to no other.
 //!
-//! What an engine says of itself is the word of a stranger: whoever sits behind a tunnel (`ssh -L`) can say "Docker
-//! Desktop", and this machine's memory size. So what counts first is what no remote engine can choose: which program of this
-//! machine listens on the socket, and whose it is. What the engine says must agree, too. In doubt it counts as remote.
+//! An engine's description of itself can't be trusted: whoever sits behind a tunnel (`ssh -L`) can claim "Docker
+//! Desktop", and this machine's memory size. So what counts first is what no remote engine can choose: which program of
+//! this machine listens on the socket, and which user's it is. The engine's description must agree, too. In doubt it
+//! counts as remote.
 
 use std::path::{Path, PathBuf};
 
@@ -17,14 +18,14 @@ use crate::output::visible;
 
 /// The engines' own programs, as the kernel names them. Forwarders (`ssh`, `socat`, an agent) are not among them.
 const ENGINES: [&str; 2] = ["dockerd", "podman"];
-/// It listens for an engine that it starts (`dockerd -H fd://`), and for anything else that it is told to.
+/// systemd listens for an engine that it starts (`dockerd -H fd://`), and for anything else that is configured.
 const STARTER: &str = "systemd";
 /// Docker Desktop's program, and the one that serves a WSL distribution; Linux cuts names after 15 bytes.
 const DESKTOP: [&str; 3] = ["com.docker.backend", "com.docker.back", "docker-desktop-"];
 /// What serves OrbStack's socket.
 const ORBSTACK: [&str; 2] = ["OrbStack Helper", "OrbStack"];
 
-/// Where an engine is, as far as it can be told.
+/// Where an engine is, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locality {
     /// On this machine.
@@ -36,9 +37,9 @@ pub enum Locality {
 /// Where an engine is, and why it is considered remote although its address looks local.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// Where it is.
+    /// Whether it counts as local.
     pub locality: Locality,
-    /// What speaks against this machine; `None` where the address alone says it.
+    /// Why it may be elsewhere; `None` if the address alone decides.
     pub doubt: Option<String>,
 }
 
@@ -55,8 +56,8 @@ impl Standing {
     }
 }
 
-/// Tells it by the environment and the address alone, for names. Before anything is sent that only an engine of this machine may
-/// have, [`of`] asks.
+/// Decides by the environment and the address alone, which is enough for names. Before sending anything that only an
+/// engine of this machine may have, ask [`of`].
 pub fn by_address(endpoint: &Endpoint, origin: &Origin, env: &Env) -> Locality {
     // `source dock` sets DOCKER_IP, whatever the address is.
     if env.non_empty("DOCKER_IP").is_some() && *origin == Origin::Host {
@@ -66,7 +67,7 @@ pub fn by_address(endpoint: &Endpoint, origin: &Origin, env: &Env) -> Locality {
         return Locality::Docked;
     }
     match endpoint {
-        // An agent's socket is here, and its engine is not: by a docker context, or a pasted DOCKER_HOST.
+        // An agent's socket is here, but its engine is not: a docker context, or a pasted DOCKER_HOST, led here.
         Endpoint::Unix(socket) if Agent::is_engine_socket(socket) => Locality::Docked,
         Endpoint::Unix(_) => Locality::Local,
         Endpoint::Tcp { host, .. } if is_loopback(host) => Locality::Local,
@@ -74,8 +75,8 @@ pub fn by_address(endpoint: &Endpoint, origin: &Origin, env: &Env) -> Locality {
     }
 }
 
-/// Where the engine is, without asking it: what [`of`] says, unless only the engine's own words speak against this machine. Where
-/// nothing listens, the address alone says it. For `--dry-run`, which prints what a run would do.
+/// Where the engine is, without asking it: the answer of [`of`], unless only the engine's own words speak against this
+/// machine. If nothing listens, the address alone decides. For `--dry-run`, which prints what a run would do.
 pub async fn foreseen(choice: &Choice, env: &Env) -> Standing {
     match seen(choice, env).await {
         Seen::Sure(standing) => standing,
@@ -83,11 +84,12 @@ pub async fn foreseen(choice: &Choice, env: &Env) -> Standing {
     }
 }
 
-/// Where the engine is. It is far unless all that can be known speaks for this machine; an engine that does not answer is.
+/// Where the engine is. It counts as remote unless all that can be known speaks for this machine, and also if it does
+/// not answer.
 pub async fn of(engine: &Engine, env: &Env) -> Standing {
     let kind = match seen(engine.choice(), env).await {
         Seen::Sure(standing) => return standing,
-        Seen::Nobody => return Standing::doubted("who listens on its socket can't be told".to_owned()),
+        Seen::Nobody => return Standing::doubted("it is unknown who listens on its socket".to_owned()),
         Seen::Listens(kind) => kind,
     };
     let Ok(info) = engine.info().await else {
@@ -101,11 +103,11 @@ pub async fn of(engine: &Engine, env: &Env) -> Standing {
 
 /// What can be seen of an engine from here.
 enum Seen {
-    /// Enough.
+    /// Nothing more need be asked.
     Sure(Standing),
     /// Nothing listens on its socket.
     Nobody,
-    /// This does, which may be an engine of this machine.
+    /// A program listens that may be an engine of this machine.
     Listens(EngineKind),
 }
 
@@ -119,7 +121,7 @@ async fn seen(choice: &Choice, env: &Env) -> Seen {
         return Seen::Sure(Standing::plain(Locality::Local));
     }
     let Endpoint::Unix(socket) = endpoint else {
-        let doubt = "who listens on a TCP port can't be told, and it may be a tunnel";
+        let doubt = "it is unknown who listens on a TCP port: it may be a tunnel";
         return Seen::Sure(Standing::doubted(doubt.to_owned()));
     };
     let peer = match Dialer::new(endpoint.clone()).peer().await {
@@ -195,7 +197,7 @@ enum EngineKind {
     Virtual(&'static str),
 }
 
-/// What a socket of this place leads to that this program listens on; the reason where it may lead anywhere.
+/// What kind of engine this program serves on a socket of this place; the reason if it may lead anywhere.
 fn kind(place: &SocketOrigin, peer: &Peer, user: u32, runs: impl Fn(&str, u32) -> bool) -> Result<EngineKind, String> {
     let Some(program) = peer.program.as_deref() else {
         return Err("what listens on its socket can't be seen from here".to_owned());
@@ -241,7 +243,7 @@ impl Machine {
     }
 }
 
-/// Whether what the engine says agrees with this machine. Any engine can say it; one that does not is elsewhere.
+/// Whether what the engine says agrees with this machine. Any engine can claim that; one that does not is elsewhere.
 fn agrees(kind: EngineKind, info: &SystemInfo, own: &Machine) -> Result<(), String> {
     let differs = |what: &str| Err(format!("it says that it has another {what} than this machine"));
     let memory = info.mem_total.zip(own.memory);
@@ -261,7 +263,7 @@ fn agrees(kind: EngineKind, info: &SystemInfo, own: &Machine) -> Result<(), Stri
             if info.operating_system.as_deref() != Some(system) {
                 return Err(format!("it does not say that it is {system}"));
             }
-            // A part of this machine's.
+            // It has a part of this machine's memory.
             if memory.is_none_or(|(its, ours)| its > ours || its <= 0) {
                 return Err("it says that it has more memory than this machine".to_owned());
             }
@@ -323,7 +325,7 @@ async fn memory_total() -> Option<i64> {
     kibibytes.checked_mul(1024)
 }
 
-/// What a program of the system says.
+/// The output of a system's program.
 async fn output(program: &str, arguments: &[&str]) -> Option<String> {
     let output = tokio::process::Command::new(program)
         .args(arguments)
@@ -435,7 +437,7 @@ mod tests {
             (SocketOrigin::Service, peer(1001, "dockerd"), None),
             // Of a process that is not among ours: a socket that was mounted into this container.
             (SocketOrigin::Service, peer(0, ""), None),
-            // Started by the service manager, at the place that is known.
+            // Started by the service manager, at its known path.
             (SocketOrigin::Service, peer(0, "systemd"), native),
             (SocketOrigin::Elsewhere, peer(0, "systemd"), None),
             // No engine of that user runs.

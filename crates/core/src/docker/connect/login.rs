@@ -34,7 +34,7 @@ impl Login {
         }
     }
 
-    /// The fields of an entry of docker's that it has beside user and password.
+    /// The fields of docker's entry beside user and password.
     pub(super) fn tokens(&self) -> impl Iterator<Item = (&'static str, &str)> {
         [
             ("identitytoken", self.identity_token.as_str()),

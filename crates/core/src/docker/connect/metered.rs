@@ -1,5 +1,5 @@
-//! The streams of bollard's calls, bounded: it collects an answer whole, without a limit, and its own time limit ends where the
-//! headers do. A hostile engine could fill the memory, or keep a command waiting for ever, byte by byte.
+//! The streams of bollard's calls, bounded: bollard collects an answer whole, without a limit, and its own time limit
+//! ends with the headers. A hostile engine could fill the memory, or keep a command waiting for ever, byte by byte.
 //!
 //! A connection carries one request after the other, so what is read since the last write belongs to one answer.
 
@@ -71,7 +71,7 @@ impl<S> Metered<S> {
         }
     }
 
-    /// Something is asked: what comes from now on is another answer.
+    /// A request is sent: what comes from now on is another answer.
     fn begin(&mut self) {
         self.left = self.bounds.bytes;
         self.deadline.as_mut().reset(Instant::now() + self.bounds.time);

@@ -27,14 +27,14 @@ impl std::fmt::Debug for Redaction {
 }
 
 impl Redaction {
-    /// Of this login to a registry alone.
+    /// Hides this login to a registry alone.
     pub fn of(registry: &str, login: &Login) -> Self {
         let redaction = Self::default();
         redaction.add(registry, login);
         redaction
     }
 
-    /// From now on, this login is not shown either.
+    /// Hides this login, too, from now on.
     pub fn add(&self, registry: &str, login: &Login) {
         let of_one = |secret: &str| {
             let pair = format!("{}:{secret}", login.user);
@@ -49,11 +49,11 @@ impl Redaction {
         self.secrets().extend(forms.filter(|form| form.len() >= SHORTEST));
     }
 
-    /// The text without them.
+    /// The text with `***` in place of each login.
     pub fn clean(&self, text: &str) -> String {
         let secrets = self.secrets();
         let mut forms: Vec<&String> = secrets.iter().collect();
-        // One may be a part of another.
+        // One may be a part of another: the longest first.
         forms.sort_by_key(|form| std::cmp::Reverse(form.len()));
         forms
             .into_iter()

@@ -26,7 +26,7 @@ use tokio_util::io::SyncIoBridge;
 
 use super::endpoint::{Endpoint, Tls};
 
-/// A TCP connection that isn't there by then won't come.
+/// A TCP connection that isn't open by then won't open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What every kind of stream can do.
@@ -39,7 +39,7 @@ pub enum EngineStream {
     Unix(UnixStream),
     /// Plain TCP.
     Tcp(TcpStream),
-    /// What is more than a socket: TLS, the stdio of a program.
+    /// Anything else: TLS, the stdio of a program.
     Other(Box<dyn Duplex>),
 }
 
@@ -96,8 +96,8 @@ impl Dialer {
 }
 
 impl Dialer {
-    /// Who listens on the engine's Unix socket: the user, and the process where it is among those that can be seen from here. None
-    /// where nobody does, or it is no Unix socket.
+    /// Who listens on the engine's Unix socket: the user's ID, and the process's, if it is visible from here. None if
+    /// nobody does, or it is not a Unix socket.
     pub(in crate::docker) async fn peer(&self) -> Option<(u32, Option<i32>)> {
         match self.dial().await.ok()? {
             EngineStream::Unix(stream) => {
@@ -167,7 +167,7 @@ impl AsyncWrite for EngineStream {
     }
 }
 
-/// The two directions of a raw stream, for a thread each: what carries much is quicker without the runtime between.
+/// The two directions of a raw stream, for a thread each: large amounts are faster without the runtime in between.
 pub struct Halves {
     /// What the other side says.
     pub reader: Box<dyn Read + Send>,
@@ -177,7 +177,7 @@ pub struct Halves {
 
 /// A blocking writer that can say that nothing more will come, while the other direction goes on.
 pub trait HalfClose: Write + Send {
-    /// Says so.
+    /// Tells the other side.
     ///
     /// # Errors
     /// What the operating system, TLS or ssh says.
@@ -225,8 +225,8 @@ impl<T: AsyncWrite + Send + Unpin> HalfClose for SyncIoBridge<T> {
 }
 
 impl Halves {
-    /// Takes a stream that hyper has upgraded apart. The halves are for threads outside of the runtime, which this must
-    /// be called in.
+    /// Splits a stream that hyper has upgraded. Must be called inside the runtime; the halves are for threads outside
+    /// of it.
     ///
     /// # Errors
     /// What the operating system says.
@@ -318,7 +318,7 @@ fn pem_error(file: &Path, cause: rustls::pki_types::pem::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {cause}", file.display()))
 }
 
-/// A docker context may say `SkipTLSVerify`; then the peer is taken as it is, as the docker client does.
+/// A docker context may say `SkipTLSVerify`; then any certificate is accepted, as in the docker client.
 #[derive(Debug)]
 struct Unverified(Arc<rustls::crypto::CryptoProvider>);
 
@@ -438,10 +438,11 @@ pub(in crate::docker) struct Noise {
     pub(in crate::docker) said: String,
 }
 
-/// What an engine says by way of a login shell. Where that says something itself, the first read fails with [`Noise`].
+/// Reads an engine's answers through a login shell. If the shell prints something itself, the first read fails with
+/// [`Noise`].
 struct Answers<R> {
     from: R,
-    /// What was read ahead to see whether it is the engine, and is still to be given.
+    /// What was read ahead to see whether it is the engine, and is not yet passed on.
     ahead: Vec<u8>,
     is_engine: bool,
 }
@@ -463,7 +464,7 @@ impl<R: AsyncRead + Unpin> Answers<R> {
             let is_over = chunk.filled().is_empty();
             self.ahead.extend_from_slice(chunk.filled());
             if HTTP.starts_with(&self.ahead) || self.ahead.starts_with(HTTP) {
-                // What is cut short in the middle of a word is for the reader to say.
+                // An answer that is cut short in the middle of the word is the reader's to report.
                 self.is_engine = is_over || self.ahead.len() >= HTTP.len();
             } else if let Some(said) = first_line(&self.ahead, is_over) {
                 return Poll::Ready(Err(io::Error::other(Noise { said })));
@@ -479,7 +480,7 @@ impl<R: AsyncRead + Unpin> Answers<R> {
     }
 }
 
-/// The first line that is not blank, of what has come so far; `None` where it may go on.
+/// The first line that is not blank, of what has arrived; `None` if it may go on.
 fn first_line(said: &[u8], is_over: bool) -> Option<String> {
     let is_whole = is_over || said.len() >= LONGEST_NOISE;
     let mut begin = 0;
@@ -495,7 +496,7 @@ fn first_line(said: &[u8], is_over: bool) -> Option<String> {
     is_whole.then(|| shown(said.get(begin..).unwrap_or_default()))
 }
 
-/// A line that a stranger wrote, without what the engine said right behind it.
+/// A line that a stranger wrote, without what the engine said right after it.
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.split_once("HTTP/1.").map_or(&*text, |(noise, _)| noise);
@@ -507,7 +508,7 @@ mod tests {
     use super::*;
     use tokio::io::AsyncReadExt as _;
 
-    /// Something that is read of as `Answers` gives it.
+    /// Reads what `Answers` passes on.
     struct Reader<R>(Answers<R>);
 
     impl<R: AsyncRead + Unpin> AsyncRead for Reader<R> {
@@ -516,7 +517,7 @@ mod tests {
         }
     }
 
-    /// What comes of these pieces.
+    /// What is read of these pieces.
     async fn read(pieces: &[&[u8]]) -> io::Result<Vec<u8>> {
         let pieces: Vec<io::Result<Bytes>> = pieces.iter().map(|&piece| Ok(Bytes::copy_from_slice(piece))).collect();
         let from = tokio_util::io::StreamReader::new(futures_util::stream::iter(pieces));

@@ -1,4 +1,4 @@
-//! One container's life as `docker run` lives it: created, attached, started, waited for, its exit code passed on.
+//! One container's life, as with `docker run`: created, attached, started, waited for, its exit code passed on.
 //!
 //! Facts: the engine's API reference, and docker's reference of `docker run` (exit codes 125, 126, 127).
 
@@ -23,14 +23,14 @@ const CANNOT_RUN: u8 = 126;
 const NOT_FOUND: u8 = 127;
 /// How long the removal of an unwanted container may take.
 const CLEANING: Duration = Duration::from_secs(10);
-/// How long after a lost answer a container may still come to be.
+/// How long after a lost answer the container may still appear.
 const LATE: Duration = Duration::from_secs(2);
-/// How often it is looked for.
+/// The pause between looks for it.
 const LOOK: Duration = Duration::from_millis(100);
-/// A container that was made is told in a line.
+/// The most bytes of the engine's answer to a creation.
 const LONGEST_ANSWER: usize = 1 << 20;
 
-/// A container that was made, and is removed when this is dropped before [`Created::keep`].
+/// A container that was created, and is removed when this is dropped before [`Created::keep`].
 pub struct Created {
     engine: Engine,
     id: String,
@@ -41,7 +41,7 @@ pub struct Created {
 }
 
 impl Created {
-    /// One that was made before.
+    /// A container that was created before.
     pub(super) fn unarmed(engine: &Engine, id: &str) -> Self {
         Self {
             engine: engine.clone(),
@@ -56,7 +56,7 @@ impl Created {
         &self.id
     }
 
-    /// From now on it lives its own life.
+    /// From now on the container is not removed.
     pub fn keep(mut self) -> String {
         self.armed = false;
         std::mem::take(&mut self.id)
@@ -71,21 +71,21 @@ impl Drop for Created {
     }
 }
 
-/// Finishes what is to be undone when a call is dropped.
+/// Finishes the undoing when a call is dropped.
 fn clean_up(undoing: impl Future) {
     // A future that was interrupted can't wait here; the runtime is still there to finish the call.
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         tokio::task::block_in_place(|| {
             runtime.block_on(async {
-                // The engine may be what failed; then it can't be helped.
+                // The engine may be what failed; then nothing can be done.
                 let _ = tokio::time::timeout(CLEANING, undoing).await;
             });
         });
     }
 }
 
-/// A container that is being made. An answer that is lost, or not waited for, may have been that it is there: it is looked
-/// for by its name then, and removed.
+/// A container that is being created. If the answer is lost, or not waited for, the container may exist all the same:
+/// it is looked for by its name then, and removed.
 struct Making<'a> {
     engine: &'a Engine,
     plan: &'a ContainerPlan,
@@ -101,18 +101,18 @@ impl Making<'_> {
                 .docker()
                 .inspect_container(name, None::<InspectContainerOptions>);
             if let Ok(found) = looked.await {
-                // One of that name that is not just this, was there before.
+                // A container of that name that has any other state was there before.
                 let is_new = found.state.and_then(|state| state.status) == Some(ContainerStateStatusEnum::CREATED);
                 let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
                 let wanted = self.plan.body.labels.iter().flatten();
                 let is_ours = wanted.into_iter().all(|(key, value)| labels.get(key) == Some(value));
                 if let Some(id) = found.id.filter(|_| is_new && is_ours) {
-                    // Nobody is left to be told.
+                    // Nobody is left to report to.
                     let _ = remove(self.engine, &id).await;
                 }
                 return;
             }
-            // The engine may still be at it.
+            // The engine may still be creating it.
             if began.elapsed() > LATE {
                 return;
             }
@@ -129,7 +129,7 @@ impl Drop for Making<'_> {
     }
 }
 
-/// Makes a container; nothing of it runs.
+/// Creates a container, without starting it.
 ///
 /// # Errors
 /// The engine's refusal.
@@ -139,19 +139,19 @@ pub async fn create(engine: &Engine, plan: &ContainerPlan) -> Result<Created> {
     })
 }
 
-/// What an engine refuses, and something can be done about.
+/// Refusals that the caller can do something about.
 #[derive(Debug)]
 pub enum Refusal {
     /// Another container has the name; with the engine's refusal.
     NameTaken(Error),
-    /// The engine does not have the image, or not for the platform that is asked for; with the engine's refusal.
+    /// The engine does not have the image, or not for the requested platform; with the engine's refusal.
     NoImage(Error),
 }
 
-/// [`create`], with the refusals as a value that another name helps against, or having the image.
+/// [`create`], with two refusals as a value: those that another name, or getting the image, helps against.
 ///
 /// # Errors
-/// Any other.
+/// Any other refusal.
 pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<Created, Refusal>> {
     let options = CreateContainerOptions {
         name: plan.name.clone(),
@@ -166,7 +166,7 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
         None => engine.docker().create_container(Some(options), plan.body.clone()).await,
         Some(_) => make_by_request(engine, plan).await?,
     };
-    // What the engine has answered, is sure.
+    // An answer of the engine is certain.
     making.armed = !matches!(
         result,
         Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { .. })
@@ -188,7 +188,8 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
     let made = match result.map_err(|cause| engine.error("the container can't be made", cause)) {
         Err(error) if has_no_command => {
             return Err(error.hint(
-                "the image does not say what it runs: give a CMD in its Dockerfile, the key cmd in its section, or run-image -c COMMAND",
+                "the image does not say what to run: write a CMD in its Dockerfile, the key cmd in its section, or \
+                 run-image -c COMMAND",
             ));
         }
         Err(error) if is_taken => return Ok(Err(Refusal::NameTaken(error))),
@@ -214,7 +215,7 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
     Ok(Ok(created))
 }
 
-/// Makes a container by a request of our own: it has fields that bollard does not know.
+/// Creates a container by a request of our own: it has fields that bollard does not know.
 async fn make_by_request(
     engine: &Engine,
     plan: &ContainerPlan,
@@ -226,13 +227,13 @@ async fn make_by_request(
         }
     }
     let body = plan.request().map(|body| body.to_string());
-    let body = body.map_err(|cause| Error::failed("the container can't be asked for").because(cause))?;
+    let body = body.map_err(|cause| Error::failed("the container can't be requested").because(cause))?;
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("/containers/create?{}", query.finish()))
         .header("Content-Type", "application/json")
         .body(Full::<Bytes>::from(body))
-        .map_err(|cause| Error::failed("the container can't be asked for").because(cause))?;
+        .map_err(|cause| Error::failed("the container can't be requested").because(cause))?;
     let response = engine.worked(engine.request(request)).await?;
     let status_code = response.status().as_u16();
     if !response.status().is_success() {
@@ -248,8 +249,8 @@ async fn make_by_request(
     Ok(serde_json::from_slice(&text).map_err(bollard::errors::Error::from))
 }
 
-/// Whether a text can be the ID of a container or an image. It is printed for scripts, and written to files that they read: what
-/// has blanks or options in it would be more than one word there.
+/// Whether a text can be the ID of a container or an image. It is printed for scripts, and written to files that they
+/// read: a text with blanks or options in it would be more than one word there.
 pub(in crate::docker) fn is_id(text: &str) -> bool {
     text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
         && text.len() <= 128
@@ -258,8 +259,8 @@ pub(in crate::docker) fn is_id(text: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b":._-".contains(&byte))
 }
 
-/// Whether what is not found is the image, and not another container whose network or volumes are asked for. With the second words
-/// engines name one that is for another platform.
+/// Whether the missing thing is the image, and not another container whose network or volumes are used. Engines use the
+/// second phrase for an image of another platform.
 fn is_of_image(message: &str) -> bool {
     let message = message.to_lowercase();
     ["no such image", "image with reference"]
@@ -295,7 +296,7 @@ async fn copy_into(engine: &Engine, id: &str, file: &ContainerFile) -> Result<()
         .map_err(|cause| engine.error(&file.path, cause))
 }
 
-/// Removes a container, running or not; one that isn't there is no failure.
+/// Removes a container, running or not; a missing one is not an error.
 ///
 /// # Errors
 /// The engine's refusal.
@@ -348,7 +349,7 @@ pub async fn start(engine: &Engine, id: &str, detach_keys: Option<&str>) -> Resu
         })
 }
 
-/// What docker makes of the engine's message: 127 where the program isn't there, 126 where it can't be executed.
+/// docker's exit code for the engine's message: 127 if the program isn't there, 126 if it can't be executed.
 fn start_class(message: &str) -> Class {
     const ABSENT: [&str; 4] = [
         "executable file not found",
@@ -356,7 +357,7 @@ fn start_class(message: &str) -> Class {
         "system cannot find the file specified",
         "failed to run runc create/start call: exec: not found",
     ];
-    // `permission denied` of a mount is no matter of the command.
+    // `permission denied` of a mount has nothing to do with the command.
     let of_command = message.contains("exec") || message.contains("starting container process");
     if of_command && ABSENT.iter().any(|text| message.contains(text)) {
         Class::Code(NOT_FOUND)
@@ -367,7 +368,7 @@ fn start_class(message: &str) -> Class {
     }
 }
 
-/// Sends a signal, such as `SIGINT`; a container that has ended already takes none.
+/// Sends a signal, such as `SIGINT`; nothing happens if the container has ended.
 pub async fn signal(engine: &Engine, id: &str, signal: &str) {
     let options = KillContainerOptions {
         signal: signal.to_owned(),
@@ -375,7 +376,7 @@ pub async fn signal(engine: &Engine, id: &str, signal: &str) {
     let _ = engine.docker().kill_container(id, Some(options)).await;
 }
 
-/// Tells the container's terminal its size; gives whether the engine took it.
+/// Sets the size of the container's terminal; true if the engine accepted it.
 pub async fn resize(engine: &Engine, id: &str, rows: u16, columns: u16) -> bool {
     if rows == 0 || columns == 0 {
         return true;
@@ -387,7 +388,7 @@ pub async fn resize(engine: &Engine, id: &str, rows: u16, columns: u16) -> bool 
     engine.docker().resize_container_tty(id, options).await.is_ok()
 }
 
-/// A port of the container that is reached from its engine's machine.
+/// A port of the container that is published on its engine's machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct PublishedPort {
     /// Port and protocol inside, such as `5000/tcp`.

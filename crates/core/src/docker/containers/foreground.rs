@@ -1,4 +1,5 @@
-//! A container from its start to its end, as `docker run` waits for it: attached in the foreground, gone back to, or not shown.
+//! A container from its start to its end, as `docker run` waits for it: attached in the foreground, attached again, or
+//! not shown.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -24,22 +25,23 @@ use crate::output::Printer;
 
 /// 128 and the number of SIGPIPE.
 const OUTPUT_CLOSED: u8 = 141;
-/// The end of a container is told in a line.
+/// The most bytes of the engine's answer at a container's end.
 const LONGEST_ANSWER: usize = 1 << 20;
 
-/// How a container in the foreground came out.
+/// How a run in the foreground ended.
 #[derive(Debug)]
 pub enum Foreground {
-    /// It ended, was detached from, or lost who reads it.
+    /// The container ended, the user detached, or nobody reads our output any more.
     Done(ExitStatus),
-    /// The connection was lost: the container goes its own way.
+    /// The connection was lost: the container goes on by itself.
     Lost(Error),
 }
 
-/// Runs a container in the foreground: streams, signals and terminal are ours until it ends.
-/// `started` hears of its published ports; what is written of its output counts in `heard`.
+/// Runs a container in the foreground: streams, signals and terminal are ours until it ends. `started` gets its
+/// published ports; `heard` counts what is written of its output.
 ///
-/// A connection that is lost is no wish to end the container. Where one is lost that has not run yet, it is removed.
+/// A lost connection does not mean that the container should end. If it was lost before the container ran, the
+/// container is removed.
 ///
 /// # Errors
 /// The engine's refusal, an interruption, or a connection that is lost before the container runs.
@@ -57,8 +59,8 @@ pub async fn run_attached(
     let preparing = async {
         let streams = attach(engine, &id, plan.attach, plan.detach_keys.as_deref()).await?;
         let exit = wait(engine, &id, if plan.remove { "removed" } else { "next-exit" }).await?;
-        // A link that broke in between has been mended for the second connection, and not for the first: what the container
-        // says would be lost, and its code look like success.
+        // A link that broke in between was repaired for the second connection, but not for the first: the container's
+        // output would be lost, and its exit code look like success.
         if streams.writer.is_over() {
             return Err(engine.lost(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
         }
@@ -67,14 +69,14 @@ pub async fn run_attached(
     let (streams, exit) = signals.guard(Duration::ZERO, preparing).await?;
     let starting = start(engine, &id, plan.detach_keys.as_deref());
     match signals.guard(Duration::ZERO, starting).await {
-        // Only its answer may have been lost.
+        // Perhaps only the answer was lost.
         Err(error) if error.class() == Class::Unreachable => {
             created.keep();
             return Ok(Foreground::Lost(error));
         }
         result => result?,
     }
-    // Without --rm it is the user's, whatever becomes of us.
+    // Without --rm the container is kept, whatever happens to us.
     created.armed = plan.remove;
     if plan.body.host_config.as_ref().is_some_and(publishes) {
         // A container that ended meanwhile has no ports.
@@ -85,7 +87,7 @@ pub async fn run_attached(
     finish(created, ending, exit, &session, signals).await
 }
 
-/// What becomes of a container whose streams have ended.
+/// Waits for a container whose streams have ended, and removes it where that is ours to do.
 async fn finish(
     created: Created,
     ending: Result<AttachOutcome>,
@@ -105,11 +107,11 @@ async fn finish(
             created.keep();
             Ok(Foreground::Done(ExitStatus::SUCCESS))
         }
-        // What a shell shows of a program that SIGPIPE ended, as it would have ended the docker client.
+        // The code that a shell shows if SIGPIPE ended a program, as it would have ended the docker client.
         Ok(AttachOutcome::OutputClosed) => Ok(Foreground::Done(ExitStatus::from_code(OUTPUT_CLOSED))),
         Ok(AttachOutcome::Closed) => {
             let ended = tokio::select! {
-                // It may have closed its output and go on for days.
+                // The container may have closed its output and go on for days.
                 ended = exit => ended,
                 error = session.pass_signals(signals) => return Err(error),
             };
@@ -125,10 +127,10 @@ async fn finish(
     }
 }
 
-/// Runs a container to its end, and shows nothing of it; it is removed then, and when this is dropped.
+/// Runs a container to its end, without showing its output; it is removed then, and when this is dropped.
 ///
 /// # Errors
-/// The engine's refusal. That its program fails is no error.
+/// The engine's refusal. A program that fails is not an error.
 pub async fn run_unseen(engine: &Engine, plan: &ContainerPlan) -> Result<ExitStatus> {
     let created = create(engine, plan).await?;
     let exit = wait(engine, created.id(), if plan.remove { "removed" } else { "next-exit" }).await?;
@@ -138,18 +140,18 @@ pub async fn run_unseen(engine: &Engine, plan: &ContainerPlan) -> Result<ExitSta
     Ok(status)
 }
 
-/// A container that was started before, as far as coming back to it goes.
+/// A container that was started before, with what is needed to attach to it again.
 #[derive(Clone, Debug)]
 pub struct FoundContainer {
     /// Its ID.
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Whether it runs; else with which code it ended.
+    /// The exit code, if it has ended; `None` while it runs.
     pub ended: Option<ExitStatus>,
-    /// Whether it was made, and never started.
+    /// Whether it was created, but never started.
     pub is_new: bool,
-    /// How it is spoken to.
+    /// How to attach to it.
     pub options: AttachOptions,
     /// Its labels.
     pub labels: HashMap<String, String>,
@@ -186,7 +188,7 @@ pub async fn find(engine: &Engine, name: &str) -> Result<Option<FoundContainer>>
         is_new,
         options: AttachOptions {
             tty,
-            // Without a terminal, the engine closes a container's input when whoever gave it goes.
+            // Without a terminal, the engine closes a container's input when the client that gave it leaves.
             stdin: config.open_stdin == Some(true) && tty && runs,
             sig_proxy: true,
             remove: host.auto_remove == Some(true),
@@ -197,9 +199,9 @@ pub async fn find(engine: &Engine, name: &str) -> Result<Option<FoundContainer>>
     }))
 }
 
-/// Goes on with a container in the foreground that was started before: its output from where it was heard, its signals and its
-/// terminal, until it ends. `ours` says whether whoever ends us wants it to end, too, and to be removed where the engine does
-/// that at its end.
+/// Attaches again to a container in the foreground that was started before: the output that was not shown yet, signals
+/// and terminal, until it ends. `ours` says whether a signal that ends us should end the container, too, and remove it
+/// if the engine removes it at its end.
 ///
 /// # Errors
 /// The engine's refusal, an interruption, or a connection that is lost before the container is reached.
@@ -212,7 +214,7 @@ pub async fn run_again(
     printer: &Printer,
 ) -> Result<Foreground> {
     let FoundContainer { id, options, .. } = found;
-    // Not removed before all is there that tells its end.
+    // Removed only when everything is there that shows its end.
     let created = Created::unarmed(engine, id);
     let streams_of = |stdin: bool, output: bool| Attach {
         stdin,
@@ -221,7 +223,7 @@ pub async fn run_again(
     };
     let preparing = async {
         let exit = wait(engine, id, if options.remove { "removed" } else { "not-running" }).await?;
-        // A terminal's prompts are no lines, and are not in what the engine keeps before they end.
+        // A terminal's prompts are not whole lines, and the engine does not log them until the line ends.
         let live = match options.tty && found.ended.is_none() {
             true => Some(
                 attach(
@@ -261,7 +263,7 @@ pub async fn run_again(
             writer: Box::new(Unread),
         },
         (None, None) => {
-            printer.warning("the engine keeps no output of this container: what it says from now on is shown");
+            printer.warning("the engine keeps no output of this container: only what it prints from now on is shown");
             heard.is_caught_up();
             attach(engine, id, streams_of(false, true), None).await?
         }
@@ -270,7 +272,7 @@ pub async fn run_again(
     finish(created, ending, exit, &session, signals).await
 }
 
-/// An input that nobody reads.
+/// An input without a reader.
 struct Unread;
 
 impl std::io::Write for Unread {
@@ -297,12 +299,12 @@ async fn logs(engine: &Engine, id: &str, follow: bool) -> Result<Option<Box<dyn 
             u8::from(follow)
         ))
         .body(Full::<Bytes>::default())
-        .map_err(|cause| Error::failed(format!("the output of container {id} can't be asked for")).because(cause))?;
+        .map_err(|cause| Error::failed(format!("the output of container {id} can't be requested")).because(cause))?;
     let response = engine.answered(engine.request(request)).await?;
     if !response.status().is_success() {
         return Ok(None);
     }
-    // A container may be silent for a year; the connection itself is watched by whoever carries it.
+    // A container may be silent for a year; whoever carries the output watches the connection itself.
     let body = response.into_body().into_data_stream().map_err(std::io::Error::other);
     let reader = tokio_util::io::StreamReader::new(body);
     Ok(Some(Box::new(tokio_util::io::SyncIoBridge::new(reader))))
@@ -334,8 +336,8 @@ async fn attach(engine: &Engine, id: &str, attach: Attach, detach_keys: Option<&
     Halves::of(stream.into_inner()).map_err(|cause| engine.lost(cause))
 }
 
-/// Asks to be told of the end. What it gives resolves when the container has ended (`next-exit`, `not-running`), or is gone
-/// (`removed`).
+/// Requests the end of the container. The returned future resolves when the container has ended (`next-exit`,
+/// `not-running`), or is removed (`removed`).
 async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<Output = Result<ExitStatus>> + use<>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -353,14 +355,14 @@ async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<
         .uri(format!("/containers/{id}/wait?condition={condition}"))
         .body(Full::<Bytes>::default())
         .map_err(|cause| Error::failed(format!("container {id} can't be waited for")).because(cause))?;
-    // The headers come at once: from then on no end can be missed.
+    // The headers come at once: after them no end can be missed.
     let response = engine.answered(engine.request(request)).await?;
     if !response.status().is_success() {
         return Err(refusal(response).await);
     }
     let engine = engine.clone();
     Ok(async move {
-        // It comes when the container ends, which may be in a year; how much it is has a bound.
+        // The body comes when the container ends, perhaps in a year; its size is bounded.
         let body = http_body_util::Limited::new(response.into_body(), LONGEST_ANSWER).collect();
         let text = body.await.map_err(|cause| engine.lost(cause))?.to_bytes();
         let answer: WaitResponse = serde_json::from_slice(&text).map_err(|cause| engine.lost(cause))?;

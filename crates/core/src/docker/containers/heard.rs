@@ -1,8 +1,9 @@
-//! How much of a container's output was written here, so that who comes back to it after a cut link hears the rest, and
-//! nothing twice.
+//! How much of a container's output was written here, so that a user who attaches again after a cut link gets the rest,
+//! and nothing twice.
 //!
-//! It is counted in lines and in bytes of the last one. Engines keep output line by line, and the driver `json-file`
-//! replaces bytes that are no UTF-8: the number of its bytes may differ from what the container wrote, that of lines does not.
+//! The count is in lines, and in bytes of the last line. Engines keep output line by line, and the driver `json-file`
+//! replaces bytes that are not UTF-8: the number of bytes may differ from what the container wrote, the number of lines
+//! does not.
 
 use std::sync::Mutex;
 
@@ -39,7 +40,7 @@ impl Position {
         self.bytes += rest.len() as u64;
     }
 
-    /// Takes what lies before this place off `bytes`, and moves it nearer by so much.
+    /// Removes from `bytes` what lies before this place, and moves the place nearer by so much.
     fn skip<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let mut rest = bytes;
         while self.lines > 0 {
@@ -50,7 +51,7 @@ impl Position {
             rest = rest.get(end + 1..).unwrap_or_default();
         }
         let skipped = rest.len().min(usize::try_from(self.bytes).unwrap_or(usize::MAX));
-        // Of a line that is replaced by a shorter one, no more than itself.
+        // If a line was replaced by a shorter one, nothing after it is skipped.
         let skipped = rest
             .iter()
             .take(skipped)
@@ -65,7 +66,7 @@ impl Position {
     }
 }
 
-/// How far both outputs were heard.
+/// How far both outputs were written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Positions {
     /// stdout, or a terminal.
@@ -90,32 +91,32 @@ pub struct OutputCounter(Mutex<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     heard: Positions,
-    /// What is still to be left out of what comes.
+    /// What must still be skipped of the output that comes.
     ahead: Positions,
 }
 
 impl OutputCounter {
-    /// Of an output that comes from its beginning again, and was heard so far.
+    /// For an output that comes from its beginning again, and was written up to here.
     pub fn from(heard: Positions) -> Self {
         Self(Mutex::new(Counts { heard, ahead: heard }))
     }
 
-    /// How far it was heard.
+    /// How far it was written.
     pub fn positions(&self) -> Positions {
         self.lock().heard
     }
 
-    /// From now on, whatever comes is new.
+    /// From now on, all output is new.
     pub fn is_caught_up(&self) {
         self.lock().ahead = Positions::default();
     }
 
-    /// What of these bytes was not heard before.
+    /// The part of these bytes that was not written before.
     pub(in crate::docker) fn news<'a>(&self, stream: OutputStream, bytes: &'a [u8]) -> &'a [u8] {
         self.lock().ahead.of(stream).skip(bytes)
     }
 
-    /// These were written.
+    /// Counts bytes that were written.
     pub(in crate::docker) fn add(&self, stream: OutputStream, bytes: &[u8]) {
         self.lock().heard.of(stream).advance(bytes);
     }

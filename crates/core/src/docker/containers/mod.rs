@@ -8,5 +8,5 @@ pub mod terminal;
 
 /// The label of what we create that has the project's name.
 pub const LABEL_PROJECT: &str = "io.dockerutils.project";
-/// The label with the name of the user who had it created.
+/// The label with the name of the user who created it.
 pub const LABEL_USER: &str = "io.dockerutils.user";

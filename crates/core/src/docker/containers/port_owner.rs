@@ -10,7 +10,7 @@ use crate::env::Env;
 use crate::error::Error;
 use crate::hint;
 
-/// Makes the engine's message of a port that is taken into one that says by whom.
+/// If the engine says that a port is taken, adds who holds it.
 ///
 /// `local` says whether the engine is on this machine, where processes can be looked at.
 pub async fn explain(engine: &Engine, error: Error, local: bool, env: &Env) -> Error {
@@ -19,7 +19,7 @@ pub async fn explain(engine: &Engine, error: Error, local: bool, env: &Env) -> E
         return error;
     };
     if let Some(container) = container_of(engine, port).await {
-        // No engine gives such a name; a hostile one may.
+        // No engine gives a container such a name; a hostile one may.
         let guard = if container.starts_with('-') { "-- " } else { "" };
         return Error::new(error.class(), format!("port {port} is taken by container {container}"))
             .because(error)

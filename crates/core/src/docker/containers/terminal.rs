@@ -21,20 +21,20 @@ use crate::docker::options::run_options::ContainerPlan;
 use crate::error::{Class, Error, Result};
 use crate::terminal::{self, RawMode};
 
-/// Bytes moved at once in either direction: what a pipe holds, twice.
+/// Bytes moved at once in either direction: twice what a pipe holds.
 const BUFFER: usize = 128 * 1024;
-/// A frame longer than this is no frame of an engine; docker's are 64 KiB at most.
+/// A longer frame is not an engine's; docker's are 64 KiB at most.
 const FRAME_LIMIT: u32 = 64 * 1024 * 1024;
 /// This many SIGINTs and SIGTERMs end us, whatever the container does with them, as in docker.
 const FORCE: usize = 3;
-/// How often, and how long apart, a new container is told the size of its terminal until it takes it.
+/// How often, and with which pause, the terminal's size is sent to a new container until it accepts it.
 const SIZE_TRIES: usize = 10;
 const SIZE_PAUSE: Duration = Duration::from_millis(50);
-/// How long a container may take to heed that its terminal was closed: a shell writes its history.
+/// How long a container may take to react to a closed terminal: a shell writes its history.
 const HANGUP_GRACE: Duration = Duration::from_secs(2);
-/// What a shell shows of a program that SIGHUP ended.
+/// The code that a shell shows if SIGHUP ended a program.
 const HUNG_UP: u8 = 129;
-/// Ctrl-P Ctrl-Q, unless other keys are asked for.
+/// Ctrl-P Ctrl-Q, unless the user set other keys.
 const DETACH_KEYS: &str = "ctrl-p,ctrl-q";
 
 /// How an attached session ended.
@@ -44,18 +44,18 @@ pub enum AttachOutcome {
     Closed,
     /// The user typed the detach keys.
     Detached,
-    /// Who read our output has gone.
+    /// Nobody reads our output any more.
     OutputClosed,
 }
 
-/// How a container in the foreground is spoken to.
+/// How we attach to a container in the foreground.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachOptions {
     /// It has a terminal.
     pub tty: bool,
     /// Our input is its input.
     pub stdin: bool,
-    /// It hears of the signals that we get.
+    /// It gets the signals that we get.
     pub sig_proxy: bool,
     /// The engine removes it when it has ended.
     pub remove: bool,
@@ -64,7 +64,7 @@ pub struct AttachOptions {
 }
 
 impl AttachOptions {
-    /// That of a container that is about to be made.
+    /// The options of a container that is about to be created.
     pub fn of(plan: &ContainerPlan) -> Self {
         Self {
             tty: plan.tty,
@@ -82,18 +82,18 @@ pub struct AttachSession<'a> {
     pub engine: &'a Engine,
     /// Its ID.
     pub id: &'a str,
-    /// How it is spoken to.
+    /// How we attach to it.
     pub options: &'a AttachOptions,
     /// How much of its output was written.
     heard: Arc<OutputCounter>,
-    /// Whether its terminal was one of ours when it began.
+    /// Whether our stdin was a terminal when the session began.
     at_terminal: bool,
-    /// Whether what it has drawn is to be drawn once more.
+    /// Whether the program in it should draw its screen again.
     redraws: bool,
 }
 
 impl<'a> AttachSession<'a> {
-    /// A session that begins now. What it writes of the container's output counts in `heard`.
+    /// A new session. `heard` counts what it writes of the container's output.
     pub fn new(engine: &'a Engine, id: &'a str, options: &'a AttachOptions, heard: &Arc<OutputCounter>) -> Self {
         Self {
             engine,
@@ -105,7 +105,7 @@ impl<'a> AttachSession<'a> {
         }
     }
 
-    /// The same with a container that has run for a while: programs draw their screen anew when its size changes.
+    /// The same for a container that has run for a while: programs draw their screens again when the size changes.
     #[must_use]
     pub const fn redrawn(mut self) -> Self {
         self.redraws = true;
@@ -115,7 +115,7 @@ impl<'a> AttachSession<'a> {
     /// Carries streams, signals and sizes until the output ends or the user detaches.
     ///
     /// # Errors
-    /// The connection is lost, or our stdout takes no more.
+    /// The connection is lost, or our stdout can't be written to.
     pub async fn run(&self, streams: Halves, signals: &mut Signals) -> Result<AttachOutcome> {
         let _raw = if self.options.tty && self.options.stdin {
             RawMode::enter()
@@ -132,14 +132,14 @@ impl<'a> AttachSession<'a> {
             {
                 return;
             }
-            // Input that ended says nothing of output.
+            // The end of our input does not mean the end of the output.
             std::future::pending().await
         };
         tokio::select! {
             copied = output => {
                 let copied = copied.unwrap_or(Err(CopyError::Container(io::ErrorKind::Other.into())));
                 if matches!(copied, Err(CopyError::Own(_))) && self.terminal_is_closed() {
-                    // The signal that says so may come later than the last output.
+                    // The signal of the closed terminal may come later than the last output.
                     return Err(match tokio::time::timeout(2 * HANGUP_GRACE, &mut signals).await {
                         Ok(error) => error,
                         Err(_) => hung_up(),
@@ -152,7 +152,7 @@ impl<'a> AttachSession<'a> {
         }
     }
 
-    /// Passes signals on, and the terminal's size when it changes. Comes back only with an error.
+    /// Passes signals on, and the terminal's size when it changes. Returns only with an error.
     pub async fn pass_signals(&self, signals: &mut Signals) -> Error {
         let mut size = match signal(SignalKind::window_change()) {
             Ok(size) => size,
@@ -164,7 +164,7 @@ impl<'a> AttachSession<'a> {
         {
             container::resize(self.engine, self.id, size.ws_row.saturating_add(1), size.ws_col).await;
         }
-        // A process that was started just now may have no terminal yet.
+        // A process that was just started may have no terminal yet.
         for _ in 0..SIZE_TRIES {
             if self.tell_size().await {
                 break;
@@ -172,7 +172,7 @@ impl<'a> AttachSession<'a> {
             tokio::time::sleep(SIZE_PAUSE).await;
         }
         let mut ends = 0;
-        // The end of a closed terminal's input may have been heard before the signal.
+        // The input of a closed terminal may end before the signal comes.
         let mut deadline = self.terminal_is_closed().then(|| Instant::now() + HANGUP_GRACE);
         loop {
             let is_over = async {
@@ -184,8 +184,8 @@ impl<'a> AttachSession<'a> {
             tokio::select! {
                 () = is_over => return hung_up(),
                 name = signals.next() => {
-                    // In raw mode the terminal sends keys, not signals; what comes all the same is meant to end us, and
-                    // so the container. One that is not to hear of it (`--sig-proxy=false`) goes on without us.
+                    // In raw mode the terminal sends keys, not signals; a signal is therefore meant to end us, and so
+                    // the container. A container without our signals (`--sig-proxy=false`) goes on without us.
                     if !self.options.sig_proxy && !self.options.remove && ends_programs(name) {
                         return Error::interrupted();
                     }
@@ -210,7 +210,7 @@ impl<'a> AttachSession<'a> {
         self.at_terminal && tcgetattr(io::stdin()).is_err()
     }
 
-    /// Whether the engine has the size, or there is no terminal.
+    /// Whether the engine has accepted the size, or there is no terminal.
     async fn tell_size(&self) -> bool {
         match tcgetwinsize(io::stdout()) {
             Ok(size) if self.options.tty => container::resize(self.engine, self.id, size.ws_row, size.ws_col).await,
@@ -219,7 +219,7 @@ impl<'a> AttachSession<'a> {
     }
 }
 
-/// The signals that end a program or speak to it. They are caught from the moment that this is made.
+/// The signals that end programs or inform them. They are caught as soon as this exists.
 pub struct Signals {
     caught: Vec<(&'static str, Signal)>,
 }
@@ -260,18 +260,18 @@ impl Signals {
         .await
     }
 
-    /// Takes a step of a container's making. A signal that ends a program ends it; `grace` is how long the step may
-    /// then take to finish, so that what it made is known, and can be taken away.
+    /// Runs one step of creating a container. A signal that ends programs ends the step; `grace` is how long it may
+    /// then take to finish, so that what it created is known, and can be removed.
     ///
     /// # Errors
-    /// The step's, and [`Error::interrupted`].
+    /// Those of the step, and [`Error::interrupted`].
     pub async fn guard<T>(&mut self, grace: Duration, step: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::pin!(step);
         loop {
             tokio::select! {
                 result = &mut step => return result,
                 name = self.next() => if ends_programs(name) {
-                    // Made too late, it is dropped, and so removed.
+                    // A container that is created too late is dropped, and so removed.
                     let _ = tokio::time::timeout(grace, step).await;
                     return Err(Error::interrupted());
                 }
@@ -294,7 +294,7 @@ fn unhandled(cause: io::Error) -> Error {
 }
 
 /// Moves stdin to the container on a thread of its own: a read of a terminal can't be cancelled, and must not keep the
-/// runtime from ending. What it gives resolves when the detach keys were typed, and fails when input has ended.
+/// runtime from ending. The receiver resolves when the detach keys were typed, and fails when input has ended.
 fn spawn_stdin(mut to_container: Box<dyn HalfClose>, options: &AttachOptions) -> oneshot::Receiver<()> {
     let (detached, receiver) = oneshot::channel();
     let mut detacher = options
@@ -308,7 +308,7 @@ fn spawn_stdin(mut to_container: Box<dyn HalfClose>, options: &AttachOptions) ->
                 Some(detacher) => match detacher.pass(bytes) {
                     Some(bytes) => to_container.write_all(&bytes),
                     None => {
-                        // Nobody listens where the session has ended by itself.
+                        // Nobody listens if the session has ended by itself.
                         let _ = detached.send(());
                         return;
                     }
@@ -319,16 +319,16 @@ fn spawn_stdin(mut to_container: Box<dyn HalfClose>, options: &AttachOptions) ->
                 return;
             }
         }
-        // The end of our input is the end of the container's; its output goes on.
+        // The end of our input closes the container's; its output goes on.
         let _ = to_container.close();
     });
     receiver
 }
 
-/// Writes output that a container has made before, up to its end: what was heard already is left out.
+/// Writes output that a container has made before, to its end, without what was written before.
 ///
 /// # Errors
-/// The connection is lost, or our stdout takes no more.
+/// The connection is lost, or our stdout can't be written to.
 pub async fn write_past(
     engine: &Engine,
     from: Box<dyn Read + Send>,
@@ -345,7 +345,7 @@ pub async fn write_past(
 fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<AttachOutcome> {
     match copied {
         Ok(()) => Ok(AttachOutcome::Closed),
-        // It is there, and no link was cut.
+        // The engine is there, and no link was cut.
         Err(CopyError::Container(cause)) if cause.kind() == io::ErrorKind::InvalidData => Err(Error::failed(format!(
             "{} gives output of a container that makes no sense",
             engine.choice().engine()
@@ -353,12 +353,12 @@ fn ending(engine: &Engine, copied: Result<(), CopyError>) -> Result<AttachOutcom
         .because(cause)),
         Err(CopyError::Container(cause)) => Err(engine.lost(cause)),
         Err(CopyError::Own(cause)) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(AttachOutcome::OutputClosed),
-        Err(CopyError::Own(cause)) => Err(Error::failed("our output takes no more").because(cause)),
+        Err(CopyError::Own(cause)) => Err(Error::failed("our output can't be written").because(cause)),
     }
 }
 
-/// Moves the container's output to ours on a thread of its own, which may be kept waiting by who reads it, while signals
-/// are still heard. All is written when this resolves.
+/// Moves the container's output to ours on a thread of its own: a slow reader may block it, while signals still work.
+/// All is written when this resolves.
 fn spawn_output(
     mut from_container: Box<dyn Read + Send>,
     tty: bool,
@@ -367,7 +367,7 @@ fn spawn_output(
     let (copied, receiver) = oneshot::channel();
     let heard = Arc::clone(heard);
     std::thread::spawn(move || {
-        // After the session, what still comes is nobody's.
+        // After the session, nobody needs the output that still comes.
         let result = copy_output(&mut from_container, tty, &heard, || copied.is_closed());
         let _ = copied.send(result);
     });
@@ -384,7 +384,7 @@ fn read(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Finds the detach keys in what is typed. The keys before the last are held back until it is clear what they are.
+/// Finds the detach keys in what is typed. The first keys are held back until it is clear whether the rest follows.
 struct Detacher {
     keys: Vec<u8>,
     matched: usize,
@@ -449,7 +449,7 @@ fn copy_output(
     heard: &OutputCounter,
     is_over: impl Fn() -> bool,
 ) -> Result<(), CopyError> {
-    // Not those of the standard library: they look for the ends of lines, and keep what comes behind.
+    // Not those of the standard library: they look for the ends of lines, and buffer what comes after.
     let (out, err) = (rustix::stdio::stdout(), rustix::stdio::stderr());
     let mut frames = Frames::default();
     let mut buffer = vec![0; BUFFER];
@@ -482,7 +482,7 @@ fn write_all(to: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), CopyError> {
     terminal::write_all(to, bytes).map_err(CopyError::Own)
 }
 
-/// Takes frames apart, wherever the connection has cut them.
+/// Splits the stream into frames, wherever the connection cuts them.
 #[derive(Default)]
 struct Frames {
     header: [u8; 8],
@@ -527,7 +527,7 @@ impl Frames {
         if stream > 3 || length > FRAME_LIMIT {
             return Err(CopyError::Container(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the engine's output is no stream of frames",
+                "the engine's output is not a stream of frames",
             )));
         }
         // Streams 0 and 1 are stdin's echo and stdout; 3 is an error of the engine.

@@ -1,24 +1,24 @@
-//! A tar of an engine, whose headers have a bound: what the tar reader takes for a long name or an attribute, it keeps in memory,
-//! and a hostile archive has one of any length.
+//! An engine's tar with bounded headers: the tar reader keeps long names and attributes in memory, and those of a
+//! hostile archive can have any length.
 
 use std::cell::Cell;
 use std::io::{self, Read};
 use std::rc::Rc;
 
-/// The headers of a file are no longer: tar puts long names and other attributes before it.
+/// The most bytes of a file's headers: tar puts long names and other attributes before it.
 const LONGEST_HEADERS: u64 = 1 << 20;
 
-/// Reads as many bytes as its [`Allowance`] says, and no more.
+/// Reads as many bytes as its [`Allowance`] permits, and no more.
 pub(in crate::docker) struct BoundedTar<R> {
     inner: R,
     left: Rc<Cell<u64>>,
 }
 
-/// How much may be read of a [`BoundedTar`]: the headers of the next file, after what there is of this one.
+/// How much may be read of a [`BoundedTar`]: the rest of this file, and the headers of the next.
 pub(in crate::docker) struct Allowance(Rc<Cell<u64>>);
 
 impl<R: Read> BoundedTar<R> {
-    /// At the beginning: headers alone.
+    /// At the beginning, only headers may be read.
     pub(in crate::docker) fn new(inner: R) -> (Self, Allowance) {
         let left = Rc::new(Cell::new(LONGEST_HEADERS));
         let allowance = Allowance(Rc::clone(&left));
@@ -27,9 +27,9 @@ impl<R: Read> BoundedTar<R> {
 }
 
 impl Allowance {
-    /// This file begins.
+    /// Allows this file's data to be read.
     pub(in crate::docker) fn begins<R: Read>(&self, file: &tar::Entry<'_, R>) -> io::Result<()> {
-        // One with holes says a size that it does not have.
+        // In a file with holes, the size in the header is not the size of the data.
         let size = match file.header().entry_type().is_gnu_sparse() {
             true => file.header().entry_size()?,
             false => file.size(),

@@ -1,7 +1,7 @@
 //! The content store of an engine that keeps its images in containerd: which blobs it has, and the blobs themselves.
 //!
-//! Protocol: `containerd.services.content.v1.Content` (containerd, `api/services/content/v1/content.proto`), of which the
-//! engine serves what reads, at `/grpc` (moby/buildkit, `control`). Engines with the classic store have no images there.
+//! Protocol: `containerd.services.content.v1.Content` (containerd, `api/services/content/v1/content.proto`); the engine
+//! serves its reading calls at `/grpc` (moby/buildkit, `control`). Engines with the classic store have no images there.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,9 +19,9 @@ use crate::docker::connect::engine::Engine;
 use crate::docker::connect::grpc;
 use crate::error::{Error, Result};
 
-/// A message of Read is a mebibyte at most, one of List some hundred blobs.
+/// In bytes. A message of Read is a mebibyte at most, one of List some hundred blobs.
 const MESSAGE_LIMIT: usize = 16 << 20;
-/// No store has more blobs.
+/// More blobs than any store has.
 const MOST_BLOBS: usize = 1 << 20;
 /// The label by which containerd remembers the digest of a compressed layer's plain tar.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
@@ -29,9 +29,9 @@ const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 /// A blob of the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
-    /// Its bytes.
+    /// In bytes.
     pub size: u64,
-    /// The digest of its plain tar, where it is a compressed layer that was unpacked.
+    /// The digest of its plain tar, if it is a compressed layer that the engine has extracted.
     pub uncompressed: Option<Digest>,
 }
 
@@ -43,7 +43,7 @@ pub struct Content {
 }
 
 impl Content {
-    /// Opens it.
+    /// Connects to the content store.
     ///
     /// # Errors
     /// An engine without `/grpc`, or a broken connection.
@@ -73,12 +73,12 @@ impl Content {
         let mut blobs = HashMap::new();
         while let Some(answer) = answers.next().await {
             let answer = answer.map_err(|status| self.error("its blobs", &status))?;
-            // Blobs with other digests than SHA-256 are no image's that we can check.
+            // We could not check images with blobs of other digests than SHA-256.
             blobs.extend(answer.info.into_iter().filter_map(read_info));
             if blobs.len() > MOST_BLOBS {
                 let at = &self.engine.choice().endpoint;
                 return Err(Error::failed(format!(
-                    "the engine at {at} tells more blobs than any has"
+                    "the engine at {at} lists more blobs than any store has"
                 )));
             }
         }
@@ -97,7 +97,7 @@ impl Content {
         let request = messages::ReadContentRequest {
             digest: digest.as_str().to_owned(),
             offset: 0,
-            // No limit is the rest.
+            // 0 means all the rest.
             size: limit.and_then(|limit| i64::try_from(limit).ok()).unwrap_or_default(),
         };
         let object = format!("the blob {}", digest.short());
@@ -208,7 +208,7 @@ fn read_info(info: messages::Info) -> Option<(Digest, Blob)> {
     ))
 }
 
-/// The messages of `content.proto` that we exchange; fields that we do not read are left out.
+/// The messages of `content.proto` that we exchange, without the fields that we do not read.
 mod messages {
     use std::collections::HashMap;
 
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_blob_of_the_wire_is_read() {
-        // 1: "sha256:00..", 2: 5, 5: {1: label, 2: digest}; field 3, a time, is passed over.
+        // 1: "sha256:00..", 2: 5, 5: {1: label, 2: digest}; field 3, a time, is ignored.
         let digest = format!("sha256:{}", "0".repeat(64));
         let mut bytes = vec![0x0a, 71];
         bytes.extend(digest.as_bytes());

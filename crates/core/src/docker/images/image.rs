@@ -19,8 +19,8 @@ use crate::naming::{canonical, registry, split_reference};
 use crate::output::Printer;
 use crate::output::progress::steps::{Ended, Steps};
 
-/// The pauses of one who gives a name that others give at the same time. Whoever is refused has lost to one who was not: as many go
-/// through as there are pauses.
+/// The pauses between tries to give a name that others give at the same time. Each refusal means that another got
+/// through: as many can go through as there are pauses.
 pub(in crate::docker) const NAMING_PAUSES: [Duration; 8] = [Duration::from_millis(50); 8];
 
 /// What is known of an image on an engine.
@@ -32,7 +32,7 @@ pub struct ImageFacts {
     pub os: String,
     /// Such as `amd64`, as Go names it.
     pub architecture: String,
-    /// In bytes, where the engine says it.
+    /// In bytes, if the engine says it.
     pub size: Option<u64>,
 }
 
@@ -53,8 +53,8 @@ pub async fn find(engine: &Engine, reference: &str) -> Result<Option<ImageFacts>
 
 /// Looks up an image that has just been made under this name.
 ///
-/// containerd's store takes a name from one image before it gives it to the next: while others give it too, nobody may have it for a
-/// moment.
+/// containerd's store takes a name from one image before it gives it to the next: while others give it too, no image
+/// may have it for a moment.
 ///
 /// # Errors
 /// As [`find`]; or no image has the name.
@@ -70,7 +70,7 @@ pub async fn find_made(engine: &Engine, reference: &str) -> Result<ImageFacts> {
         .ok_or_else(|| Error::failed(format!("the engine has no image {reference}, though it was just made")))
 }
 
-/// Gives an image, by its ID or another name, a name; one that had it before has it no more.
+/// Gives an image, by its ID or another name, a name; an image that had the name before loses it.
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.
@@ -98,8 +98,9 @@ pub(in crate::docker) async fn tag(
     }
 }
 
-/// Whether an engine refused a name because another gave it away at the same time: containerd's store makes a name anew, and does not
-/// replace one that came meanwhile, nor take away one that has gone. The words are those of engines 28.
+/// Whether an engine refused a name because somebody else moved it at the same time: containerd's store creates a name
+/// anew; it neither replaces one that was created meanwhile, nor removes one that is gone. The words are those of
+/// engine 28.
 pub(in crate::docker) fn is_of_moving_name(message: &str) -> bool {
     let is_of_name = ["image \"", "creating image ", "create an image ", "previous image "];
     let is_moved = ["already exists", "No such image", "not found"];
@@ -109,7 +110,7 @@ pub(in crate::docker) fn is_of_moving_name(message: &str) -> bool {
 /// Pulls an image, with the progress of each layer.
 ///
 /// # Errors
-/// The registry's refusal, in its own words, with what helps.
+/// The registry's refusal, in its own words, with a hint.
 pub async fn pull(
     engine: &Engine,
     config: &ClientConfig,
@@ -126,7 +127,7 @@ pub async fn pull(
     let mut request = Request::builder()
         .method(Method::POST)
         .uri(format!("/images/create?{}", query.finish()));
-    // An engine gets the one login that it needs, unless all on the way could read it.
+    // An engine gets the one login that it needs, unless others on the way could read it.
     let in_clear = engine.choice().endpoint.login_warning();
     let redaction = Redaction::default();
     let mut no_login = None;
@@ -148,7 +149,7 @@ pub async fn pull(
     }
     let request = request
         .body(Full::<Bytes>::default())
-        .map_err(|cause| Error::failed(format!("{reference} can't be asked for")).because(cause))?;
+        .map_err(|cause| Error::failed(format!("{reference} can't be requested")).because(cause))?;
     let refused = |message: &str| {
         let said = one_line(&redaction.clean(message));
         Error::failed(format!("{reference} can't be pulled: {said}")).hint(pull_hint(
@@ -176,7 +177,7 @@ pub async fn pull(
             }
             if let (Some(layer), Some(status)) = (message.id, message.status) {
                 let done = status == "Pull complete" || status == "Already exists";
-                // Unpacking counts the same bytes once more.
+                // Extracting counts the same bytes once more.
                 if done || status == "Downloading" {
                     steps.transfer(&full, &layer, current, total, done);
                 }
@@ -187,7 +188,7 @@ pub async fn pull(
     Ok(())
 }
 
-/// What helps. `no_login` is what helps where a login could not be had.
+/// The hint. `no_login` is the hint if a login could not be read.
 fn pull_hint(reference: &str, message: &str, no_login: Option<&str>) -> String {
     let host = registry(reference);
     let name = canonical(reference);
@@ -200,7 +201,7 @@ fn pull_hint(reference: &str, message: &str, no_login: Option<&str>) -> String {
             hint!("is the name right? If the image is private: docker login")
         }
         (RegistryVerdict::Denied, None) => hint!("is the name right? If the image is private: docker login {}", host),
-        (RegistryVerdict::Busy, _) => "the registry asks for patience: try again in some minutes".to_owned(),
+        (RegistryVerdict::Busy, _) => "the registry is busy: try again in some minutes".to_owned(),
         (RegistryVerdict::Broken, _) => "look at the registry's log, or try again later".to_owned(),
         (RegistryVerdict::UnknownRepository | RegistryVerdict::Other, _) if is_absent => hint!(
             "is there such a tag? Look at the registry for the tags of {}",
@@ -213,7 +214,7 @@ fn pull_hint(reference: &str, message: &str, no_login: Option<&str>) -> String {
     }
 }
 
-/// A warning where an image is for another machine than the engine's.
+/// A warning if an image is for another platform than the engine's.
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.

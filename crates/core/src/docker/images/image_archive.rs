@@ -1,5 +1,5 @@
-//! What `docker save` streams: an image's configuration, and the files of each of its layers. Nothing is kept but names
-//! and sizes.
+//! Reads the stream of `docker save`: an image's configuration, and the files of each of its layers. Only names and
+//! sizes are kept.
 //!
 //! Formats: docker's image specification 1.2 (`manifest.json`; layers as `ID/layer.tar`, or as `blobs/sha256/...` since
 //! engine 25) and OCI's image layers (plain, gzip or zstd tar; `.wh.` files are deletions).
@@ -11,13 +11,14 @@ use serde::Deserialize;
 
 use super::bounded_tar::BoundedTar;
 
-/// A document is no longer; what is, is a layer.
+/// The most bytes of a document; what is longer is a layer.
 const LONGEST_DOCUMENT: u64 = 16 << 20;
-/// All documents together are no longer.
+/// The most bytes of all documents together.
 const LONGEST_DOCUMENTS: u64 = 64 << 20;
-/// What is kept of an image's files takes no more memory: some millions of files. A layer of a few kilobytes can unpack to any number.
+/// The most memory for the names of an image's files: enough for some millions. A layer of a few kilobytes can extract
+/// to any number.
 const MOST_KEPT: usize = 512 << 20;
-/// Bytes by which a layer's format is told: one block of tar.
+/// How many bytes show a layer's format: one block of tar.
 const HEAD: usize = 512;
 /// Where a tar header says `ustar` (POSIX and GNU).
 const TAR_MAGIC: std::ops::Range<usize> = 257..262;
@@ -27,7 +28,7 @@ const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// An archive that is no image.
+/// An archive that is not of an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageArchiveError {
     /// It ends early, or a layer is damaged.
@@ -36,15 +37,15 @@ pub enum ImageArchiveError {
     /// A document in it is not what it should be.
     #[error("{what} of the archive is damaged")]
     Document {
-        /// Which.
+        /// Its name.
         what: &'static str,
         /// How.
         source: serde_json::Error,
     },
-    /// Something that another part names.
+    /// A part is missing that another part names.
     #[error("the archive has no {0}")]
     Absent(String),
-    /// It would fill the memory.
+    /// There is so much of it that it would fill the memory.
     #[error("the archive has more {0} than any image")]
     Endless(&'static str),
 }
@@ -147,11 +148,11 @@ pub fn read(archive: impl Read) -> Result<ArchivedImage, ImageArchiveError> {
         .ok_or_else(|| ImageArchiveError::Absent("image".to_owned()))?;
     let config: Config =
         serde_json::from_slice(document(&manifest.config)?).map_err(damaged("the image's configuration"))?;
-    // A layer may come twice.
+    // A layer may occur twice.
     let layers = manifest.layers.iter().map(|path| {
         let found = layers.get(path).or_else(|| layers.get(links.get(path)?));
         budget.take(found.map_or(0, |found| found.iter().map(LayerChange::memory).sum()))?;
-        // A tar without an entry has no header to be known by.
+        // A tar without an entry has no header to recognise it by.
         Ok(found.cloned().unwrap_or_default())
     });
     Ok(ArchivedImage {
@@ -176,7 +177,7 @@ fn resolve(path: &str, target: &str) -> String {
     parts.join("/")
 }
 
-/// The changes of a layer; `None` where this is no layer.
+/// The changes of a layer; `None` if this is not a layer.
 fn changes<R: Read>(
     head: &[u8],
     reader: Chain<Cursor<Vec<u8>>, R>,
@@ -218,7 +219,7 @@ fn list(layer: impl Read, budget: &mut MemoryBudget) -> Result<Vec<LayerChange>,
         } else if kind.is_dir() {
             LayerChange::Directory(path.to_vec())
         } else {
-            // Another name of a file takes no room.
+            // Another name of a file takes no space.
             let size = if kind.is_hard_link() { 0 } else { entry.size() };
             LayerChange::File(path.to_vec(), size)
         };
@@ -246,7 +247,7 @@ impl LayerChange {
     }
 }
 
-/// Without `./` before it and slashes at its ends.
+/// Without `./` at its beginning and slashes at its ends.
 fn trimmed(path: &[u8]) -> &[u8] {
     let mut path = path;
     loop {
@@ -363,7 +364,7 @@ mod tests {
                 .contains("headers"),
             "{error:?}"
         );
-        // Documents without end.
+        // Documents that never end.
         let document = [&b"{"[..], &vec![b' '; (LONGEST_DOCUMENT - 1) as usize]].concat();
         let documents = (0..5).map(|number| (number.to_string(), &document[..]));
         let documents: Vec<_> = documents.collect();

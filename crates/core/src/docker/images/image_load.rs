@@ -1,7 +1,8 @@
-//! One `docker load`, streamed: an archive whose files come piece by piece, packed for the link, and the engine's verdict.
+//! One `docker load`, streamed: an archive whose files come piece by piece, compressed for the link, and the engine's
+//! verdict.
 //!
-//! The archive must come to its end for anything to be loaded. A load that is dropped before ends the request in the middle,
-//! and engines keep nothing of it.
+//! Nothing is loaded unless the archive is complete. Dropping a load before that ends the request in the middle, and
+//! engines keep nothing of it.
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,13 +22,13 @@ use crate::docker::connect::json_messages::Messages;
 use crate::error::{Error, Result};
 use dock_client::mutex::lock;
 
-/// Pieces between reader and packer.
+/// How many pieces may wait between reader and compressor.
 const PARTS: usize = 2;
-/// Pieces between packer and link.
+/// How many pieces may wait between compressor and link.
 const QUEUE: usize = 4;
-/// The first API whose engines unpack zstd (docker 23).
+/// The first API version whose engines decompress zstd (docker 23).
 const ZSTD_API: ApiVersion = ApiVersion(1, 42);
-/// Tar's blocks.
+/// The size of tar's blocks, in bytes.
 const BLOCK: usize = 512;
 
 /// What an archive is made of.
@@ -37,27 +38,27 @@ pub enum ArchivePart {
     File {
         /// Its path.
         path: String,
-        /// Its bytes.
+        /// In bytes.
         size: u64,
     },
     /// Data of the file.
     Data(Bytes),
-    /// All was said.
+    /// The archive is complete.
     End,
 }
 
 /// An engine did not load an archive.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It said why.
+    /// The engine's reason.
     #[error("{0}")]
     Refused(String),
-    /// The connection broke, or there is no engine any more.
+    /// The connection broke, or the engine is gone.
     #[error(transparent)]
     Lost(#[from] Error),
 }
 
-/// Whether an engine unpacks zstd.
+/// Whether an engine decompresses zstd.
 pub fn reads_zstd(engine: &Engine) -> bool {
     engine.api() >= ZSTD_API
 }
@@ -66,16 +67,16 @@ fn format(engine: &Engine) -> Format {
     if reads_zstd(engine) { Format::Zstd } else { Format::Gzip }
 }
 
-/// What loads learn of the link to their engine.
+/// What loads have learned about the link to their engine.
 pub type SharedPace = Arc<Mutex<Pace>>;
 
-/// Nothing is known yet of the link to this engine.
+/// The state before anything is known of the link to this engine.
 pub fn pace(engine: &Engine) -> SharedPace {
     Arc::new(Mutex::new(Pace::new(format(engine))))
 }
 
-/// Begins a load. What is sent to the first is loaded when the second is awaited, which must be polled all the while.
-/// `sent` counts bytes of the request's body; `pace` is that of all loads to the same engine.
+/// Begins a load. What is sent to the first value is loaded while the second is awaited; the second must be polled all
+/// the while. `sent` counts bytes of the request's body; `pace` is shared by all loads to the same engine.
 pub fn begin(
     engine: &Engine,
     sent: Arc<AtomicU64>,
@@ -142,7 +143,7 @@ fn pack(mut parts: mpsc::Receiver<ArchivePart>, stream: &mut PackedStream) -> io
         let part = match parts.try_recv() {
             Ok(part) => part,
             Err(_) => {
-                // At the end of a file, the next may be long in coming: what there is goes, and is unpacked meanwhile.
+                // After a file, the next may take long to come: what there is goes out, and is extracted meanwhile.
                 if left == 0 {
                     stream.send_piece()?;
                 }
@@ -152,7 +153,7 @@ fn pack(mut parts: mpsc::Receiver<ArchivePart>, stream: &mut PackedStream) -> io
                 }
             }
         };
-        let early = || io::Error::other("a file of the archive has another size than was said");
+        let early = || io::Error::other("a file of the archive has another size than announced");
         match part {
             ArchivePart::File { path, size } => {
                 if left != 0 {
@@ -176,7 +177,7 @@ fn pack(mut parts: mpsc::Receiver<ArchivePart>, stream: &mut PackedStream) -> io
                 if left != 0 {
                     return Err(early());
                 }
-                // What is left of the last block, and the end of a tar: two blocks of zeros.
+                // The padding of the last block, and the end of a tar: two blocks of zeros.
                 stream.write_all([0; BLOCK].get(..padding).unwrap_or_default())?;
                 stream.write_all(&[0; 2 * BLOCK])?;
                 return stream.send_piece();

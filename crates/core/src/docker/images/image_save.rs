@@ -1,5 +1,5 @@
-//! Single layers out of what `docker save` streams: engines with the classic store give no less than all of an image, in an
-//! order of their own.
+//! Single layers out of the stream of `docker save`: engines with the classic store only send whole images, with the
+//! layers in an order that the engine chooses.
 //!
 //! Since engine 25 a layer is at `blobs/sha256/DIGEST` of its plain tar, and the configuration beside it. Before, a layer is
 //! at `ID/layer.tar`, where ID is that of docker's image specification 1.0, which the engine computes from the layers below
@@ -17,17 +17,17 @@ use super::manifest::{Digest, chain_ids};
 
 /// Bytes read at once.
 const CHUNK: usize = 256 << 10;
-/// A document is no longer.
+/// The most bytes of a document.
 const LONGEST_DOCUMENT: u64 = 16 << 20;
 
-/// What specification 1.0 had for a container's configuration in every layer but the top one, where all is empty.
+/// The configuration of a container in every layer but the top one, by specification 1.0: all is empty.
 const EMPTY_CONFIG: &str = concat!(
     r#"{"Hostname":"","Domainname":"","User":"","AttachStdin":false,"AttachStdout":false,"AttachStderr":false,"#,
     r#""Tty":false,"OpenStdin":false,"StdinOnce":false,"Env":null,"Cmd":null,"Image":"","Volumes":null,"WorkingDir":"","#,
     r#""Entrypoint":null,"OnBuild":null,"Labels":null}"#
 );
 
-/// An archive that is no image's, or breaks off.
+/// An archive that is not of an image, or that breaks off.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
     /// It ends early.
@@ -36,7 +36,7 @@ pub enum SaveError {
     /// A document in it is not what it should be.
     #[error("manifest.json of the archive is damaged")]
     Manifest(#[from] serde_json::Error),
-    /// It has not all that was asked for.
+    /// It lacks something that was asked for.
     #[error("the archive lacks {0}")]
     Lacks(String),
 }
@@ -46,7 +46,7 @@ pub enum SaveError {
 pub enum SavedPart {
     /// A layer that is wanted begins; so many bytes follow.
     Layer(Digest, u64),
-    /// Bytes of it.
+    /// Bytes of that layer.
     Data(Bytes),
     /// It was read to its end.
     End,
@@ -58,13 +58,13 @@ pub enum SavedPart {
 #[derive(Clone, Debug, Default)]
 pub struct LayerPaths {
     by_path: HashMap<String, Digest>,
-    /// The layer whose path can't be known: the top one, in archives of before engine 25.
+    /// The layer of unknown path: the top one, in archives of before engine 25.
     top: Option<Digest>,
     config: Vec<String>,
 }
 
 impl LayerPaths {
-    /// Those of an image with this ID, and these layers' digests, lowest first.
+    /// The paths in an image with this ID, and with these layers' digests, lowest first.
     pub fn of(id: &Digest, diff_ids: &[Digest]) -> Self {
         let mut names = Self {
             config: vec![format!("blobs/sha256/{}", id.hex()), format!("{}.json", id.hex())],
@@ -83,12 +83,12 @@ impl LayerPaths {
             names.by_path.insert(format!("{}/layer.tar", id.hex()), diff_id.clone());
             below = Some(id);
         }
-        // The top one's ID has the image's whole configuration in it; what is computed for it is nobody's.
+        // The top layer's ID depends on the image's whole configuration; what is computed for it here is not its ID.
         names.top = diff_ids.last().cloned();
         names
     }
 
-    /// Without those that are computed: where they are needed, the first pass finds the layers by the archive's own
+    /// Without the computed paths: if the layers turn out to be needed, the first pass finds them by the archive's own
     /// `manifest.json`.
     #[must_use]
     pub fn certain(&self) -> Self {
@@ -100,7 +100,7 @@ impl LayerPaths {
         }
     }
 
-    /// Those that the archive's own `manifest.json` tells, where the computed ones did not fit.
+    /// The paths in the archive's own `manifest.json`, where the computed ones did not fit.
     fn of_manifest(&self, layers: &[String], diff_ids: &[Digest]) -> Self {
         Self {
             by_path: layers.iter().cloned().zip(diff_ids.iter().cloned()).collect(),
@@ -121,12 +121,12 @@ impl LayerPaths {
 pub enum Pass {
     /// All that was wanted was in it.
     Whole,
-    /// Layers are elsewhere than was thought, and nothing was handed on that was not wanted: these names fit.
+    /// Layers are elsewhere than expected, and nothing that was not wanted was handed on: these paths fit.
     Again(LayerPaths),
 }
 
-/// Reads an archive until all that is wanted was handed on: the configuration, and these layers, each of which is wanted
-/// once. Nobody listening ends it, too.
+/// Reads an archive until all that is wanted was handed on: the configuration, and each of these layers once. Also ends
+/// when the receiver is gone.
 ///
 /// # Errors
 /// [`SaveError`].
@@ -151,7 +151,7 @@ pub fn read(
     for entry in archive.entries()? {
         let mut entry = entry?;
         if entry.header().entry_type().is_gnu_sparse() {
-            // Its size is what it says, and nothing that it has.
+            // The size in its header is not the size of its data.
             return Err(io::Error::other("it has a file with holes, which no engine writes").into());
         }
         allowance.begins(&entry)?;
@@ -192,7 +192,7 @@ pub fn read(
                 .filter(|layers| layers.len() == diff_ids.len())
                 .unwrap_or_default();
             let again = names.of_manifest(&layers, diff_ids);
-            // Worth another pass only where it finds what this one did not.
+            // Another pass is only worth it if it finds what this one did not.
             if unknown
                 && missing
                     .keys()
@@ -231,8 +231,8 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// Reads what is sent by pieces, on a thread outside of the runtime. Its end is that of the sender, unless that said that
-/// it broke.
+/// Reads what is sent in pieces, on a thread outside of the runtime. Ends when the sender ends; fails if the sender
+/// sent an error.
 #[derive(Debug)]
 pub struct PieceReader {
     pieces: mpsc::Receiver<io::Result<Bytes>>,

@@ -1,8 +1,9 @@
-//! What an engine has of images: layers, and the parts of an image. The two kinds of store are asked in two ways.
+//! What an engine has of images: layers, and the parts of an image. The two kinds of store are asked in different ways.
 //!
-//! The classic store knows layers by the chain of all below them, and tells them by its images. containerd's store knows
-//! blobs by their digests; there, a layer is present only if the content store says so: an unpacked snapshot, and a list of
-//! an image's layers, say nothing of the blob, without which the image can be neither saved nor pushed nor built on.
+//! The classic store knows layers by the chain of all below them, and shows them only through its images. containerd's
+//! store knows blobs by their digests; there, a layer is present only if the content store has its blob: an extracted
+//! snapshot, or an image's list of layers, does not prove that. Without the blob, the image can be neither saved nor
+//! pushed nor built on.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -18,21 +19,21 @@ use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::{canonical, nearest};
 
-/// Questions that are on their way at a time.
+/// How many requests are under way at a time.
 const AT_ONCE: usize = 16;
-/// A manifest or configuration is no longer (containerd's own limit is half of it).
+/// The most bytes of a manifest or configuration (containerd's own limit is half of it).
 const LONGEST_DOCUMENT: u64 = 16 << 20;
-/// All documents of an image together are no longer.
+/// The most bytes of all documents of an image together.
 const LONGEST_DOCUMENTS: usize = 32 << 20;
-/// No store has more layers.
+/// More layers than any store has.
 const MOST_CHAINS: usize = 1 << 20;
-/// Indexes lie in indexes; not so deep.
+/// How deep indexes may be nested.
 const DEEPEST_INDEX: usize = 3;
 
 /// An engine's store of images.
 #[derive(Clone)]
 pub enum Store {
-    /// Of graph drivers.
+    /// That of graph drivers.
     Classic,
     /// containerd's.
     Containerd(Box<Content>),
@@ -57,15 +58,15 @@ pub enum Inventory {
 pub struct Layer {
     /// The digest of its plain tar.
     pub diff_id: Digest,
-    /// Its blob, where the store keeps blobs.
+    /// Its blob, if the store keeps blobs.
     pub blob: Option<Descriptor>,
-    /// Bytes of the blob; else, about, of its files.
+    /// Bytes of the blob; without one, about those of its files.
     pub size: u64,
     /// About how many bytes its files take; for a compressed layer of unknown size, those of the blob.
     pub unpacked: u64,
 }
 
-/// An image for one platform, or what is said about one.
+/// An image for one platform, or an attestation about one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
     /// What it runs on.
@@ -74,31 +75,31 @@ pub struct Variant {
     pub config: Digest,
     /// Its layers, lowest first.
     pub layers: Vec<Layer>,
-    /// Its manifest's digest, where the store keeps blobs.
+    /// Its manifest's digest, if the store keeps blobs.
     pub manifest: Option<Digest>,
-    /// Blobs that are no layers, such as those of an attestation.
+    /// Blobs that are not layers, such as those of an attestation.
     pub attached: Vec<Descriptor>,
 }
 
-/// An image at its source, with all that is there of it.
+/// An image at its source, with all parts of it that are there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredImage {
     /// Its ID there.
     pub id: Digest,
-    /// The name and tag by which it was asked for; `None` where that was an ID or a digest.
+    /// The name and tag by which it was asked for; `None` if that was an ID or a digest.
     pub name: Option<String>,
-    /// For each platform that is there whole.
+    /// One for each platform that is there whole.
     pub variants: Vec<Variant>,
-    /// Platforms that the image has, and that are not there.
+    /// Platforms that the image has, but that are not there.
     pub absent: Vec<Platform>,
-    /// Manifests, indexes and configurations, where the store keeps blobs.
+    /// Manifests, indexes and configurations, if the store keeps blobs.
     pub documents: BTreeMap<Digest, Vec<u8>>,
-    /// What its name leads to, where the store keeps blobs: an index or a manifest.
+    /// The index or manifest that its name leads to, if the store keeps blobs.
     pub root: Option<Descriptor>,
 }
 
 impl Store {
-    /// The store of an engine that says this of itself.
+    /// The store of an engine with this description of itself.
     ///
     /// # Errors
     /// The engine's refusal or a broken connection.
@@ -110,13 +111,13 @@ impl Store {
         })
     }
 
-    /// Whether an engine that says this of itself has containerd's store.
+    /// Whether an engine with this description of itself has containerd's store.
     pub fn is_containerd(info: &SystemInfo) -> bool {
         let mut facts = info.driver_status.iter().flatten().flatten();
         facts.any(|word| word.starts_with("io.containerd.snapshotter"))
     }
 
-    /// Asks what there is.
+    /// Lists what the store has.
     ///
     /// # Errors
     /// The engine's refusal or a broken connection.
@@ -134,10 +135,10 @@ impl Store {
         }
     }
 
-    /// Looks an image up, with all its parts, each of which was asked for.
+    /// Looks an image up, and checks that all its parts are there.
     ///
     /// # Errors
-    /// No such image, with the nearest name; one whose parts are not all there; the engine's refusal.
+    /// No such image, with the nearest name; an image with missing parts; the engine's refusal.
     pub async fn image(&self, engine: &Engine, reference: &str) -> Result<StoredImage> {
         let inspected = match found(engine.docker().inspect_image(reference).await) {
             Ok(Some(inspected)) => inspected,
@@ -235,7 +236,7 @@ impl Inventory {
             .map_or(0, |top| top + 1)
     }
 
-    /// The blob in which containerd's store has a layer: the very one, else another of the same tar.
+    /// The blob in which containerd's store has a layer: the very same blob, else another of the same tar.
     pub fn layer_blob(&self, layer: &Layer) -> Option<(Digest, u64)> {
         let Self::Containerd { blobs, by_diff_id } = self else {
             return None;
@@ -259,7 +260,7 @@ pub async fn layer_type(content: &Content, digest: &Digest) -> Result<String> {
     const MAGIC: usize = 4;
     let mut pieces = content.read(digest, Some(MAGIC as u64)).await?;
     let mut head = Vec::new();
-    // It may send more than was asked for.
+    // The engine may send more than was asked for.
     while head.len() < MAGIC
         && let Some(piece) = pieces.next().await
     {
@@ -272,7 +273,7 @@ pub async fn layer_type(content: &Content, digest: &Digest) -> Result<String> {
     })
 }
 
-/// Gives an image a name; one that had it before has it no more.
+/// Gives an image a name; an image that had the name before loses it.
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.
@@ -282,7 +283,7 @@ pub async fn tag(engine: &Engine, id: &Digest, name: &str) -> Result<()> {
         .map_err(|cause| engine.error(name, cause))
 }
 
-/// [`tag`], where the image is still there; whether it was.
+/// [`tag`], if the image is still there; true if it was.
 ///
 /// # Errors
 /// As [`tag`].
@@ -301,13 +302,13 @@ async fn chains(engine: &Engine) -> Result<HashSet<Digest>> {
         .list_images(Some(options))
         .await
         .map_err(|cause| engine.error("its images", cause))?;
-    // What another was made from, step by step, has none but its layers.
+    // A parent, in a chain of build steps, has only layers that its child has, too.
     let parents: HashSet<&str> = images.iter().map(|image| image.parent_id.as_str()).collect();
     let tops = images.iter().filter(|image| !parents.contains(image.id.as_str()));
     let asked = tops.map(|image| async {
         match found(engine.docker().inspect_image(&image.id).await) {
             Ok(Some(inspected)) => Ok(inspected.root_fs.and_then(|root| root.layers).unwrap_or_default()),
-            // Removed meanwhile.
+            // It was removed meanwhile.
             Ok(None) => Ok(Vec::new()),
             Err(cause) => Err(engine.error(&image.id, cause)),
         }
@@ -321,7 +322,7 @@ async fn chains(engine: &Engine) -> Result<HashSet<Digest>> {
         if chains.len() > MOST_CHAINS {
             let at = &engine.choice().endpoint;
             return Err(Error::failed(format!(
-                "the engine at {at} tells more layers than any has"
+                "the engine at {at} lists more layers than any store has"
             )));
         }
     }
@@ -335,7 +336,7 @@ async fn sizes(engine: &Engine, reference: &str, layers: usize) -> Result<Vec<u6
         .image_history(reference)
         .await
         .map_err(|cause| engine.error(reference, cause))?;
-    // Newest first, and no step without a layer has a size; of steps without files, some have a layer.
+    // Newest first. Steps without a layer have size 0; so have some layers without files.
     let mut sizes: Vec<u64> = history
         .iter()
         .rev()
@@ -346,18 +347,18 @@ async fn sizes(engine: &Engine, reference: &str, layers: usize) -> Result<Vec<u6
         sizes.truncate(layers);
     }
     let empty = layers - sizes.len();
-    // Where it can't be told which layers are the empty ones, the sum is right, and the first are.
+    // If it is unknown which layers are empty, the sum is right, and the first layers count as empty.
     sizes.extend(std::iter::repeat_n(0, empty));
     Ok(sizes)
 }
 
-/// Of the variant with these layers, which is the one that the engine would run, how large they are when they are unpacked.
+/// Fills in the extracted size of the variant with these layers, which is the one that the engine would run.
 async fn measure(engine: &Engine, reference: &str, diff_ids: &[String], variants: &mut [Variant]) {
     let same = |variant: &&mut Variant| {
         let own = variant.layers.iter().map(|layer| layer.diff_id.as_str());
         own.eq(diff_ids.iter().map(String::as_str))
     };
-    // Where nothing is unpacked, nobody knows.
+    // If nothing is extracted, the size is unknown.
     if let Some(variant) = variants.iter_mut().find(same)
         && let Ok(sizes) = sizes(engine, reference, diff_ids.len()).await
         && sizes.iter().any(|size| *size > 0)
@@ -391,7 +392,7 @@ async fn not_there(engine: &Engine, reference: &str) -> Result<Error> {
     ));
     Ok(error.hint(match near {
         Some(near) => hint!("is it {}?", near),
-        None => "docker images lists those that there are".to_owned(),
+        None => "docker images lists the images".to_owned(),
     }))
 }
 
@@ -498,7 +499,7 @@ impl Reading<'_> {
     }
 }
 
-/// What a document says that it is, else what it is by its fields.
+/// The media type that a document names, else the one that its fields show.
 fn media_type(text: &[u8], document: &Document) -> String {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]

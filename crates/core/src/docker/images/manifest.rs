@@ -21,27 +21,27 @@ pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// docker's own media type of an index.
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-/// Images have no deeper indexes.
+/// The most entries of an index, and the most layers of a manifest.
 const LONGEST_LIST: usize = 1024;
 
-/// A document that is no image's.
+/// A document that is not of an image.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// It is no JSON, or lacks what it must have.
+    /// It is not JSON, or lacks what it must have.
     #[error("it is damaged")]
     Json(#[from] serde_json::Error),
     /// A digest is not a SHA-256.
-    #[error("{0:?} is no SHA-256 digest")]
+    #[error("{0:?} is not a SHA-256 digest")]
     Digest(String),
     /// It lists more than any image has.
     #[error("it lists {0} parts")]
     Long(usize),
-    /// A manifest of one thing and a configuration of another.
+    /// A manifest and a configuration that do not belong together.
     #[error("its manifest has {layers} layers, and its configuration {diff_ids}")]
     Layers {
-        /// Of the manifest.
+        /// How many the manifest has.
         layers: usize,
-        /// Of the configuration.
+        /// How many the configuration has.
         diff_ids: usize,
     },
 }
@@ -54,7 +54,7 @@ pub struct Digest(String);
 impl Digest {
     const PREFIX: &str = "sha256:";
 
-    /// Reads one.
+    /// Parses `sha256:` and 64 hexadecimal digits.
     ///
     /// # Errors
     /// [`ManifestError::Digest`].
@@ -72,17 +72,17 @@ impl Digest {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
 
-    /// The digest of what a hasher has seen.
+    /// The digest of all that a hasher was fed.
     pub fn finish(hasher: Sha256) -> Self {
         Self(format!("{}{}", Self::PREFIX, hex(&hasher.finalize())))
     }
 
-    /// With its prefix.
+    /// With the prefix `sha256:`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The digits alone.
+    /// Without the prefix.
     pub fn hex(&self) -> &str {
         self.0.strip_prefix(Self::PREFIX).unwrap_or_default()
     }
@@ -127,12 +127,12 @@ pub struct Descriptor {
     pub media_type: String,
     /// Its digest.
     pub digest: Digest,
-    /// Its bytes.
+    /// In bytes.
     pub size: u64,
     /// The platform of a manifest in an index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// What else is said of it.
+    /// Other notes, such as an attestation's type.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -149,7 +149,7 @@ impl Descriptor {
         }
     }
 
-    /// Whether it is of a layer's tar, compressed or not: attestations and the like are none.
+    /// Whether it is of a layer's tar, compressed or not, unlike attestations and the like.
     pub fn is_layer(&self) -> bool {
         let tar = self.media_type.split('+').next().unwrap_or_default();
         tar == LAYER
@@ -231,7 +231,7 @@ impl Document {
     }
 }
 
-/// What we read of an image's configuration.
+/// The part of an image's configuration that we read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageConfig {
     /// What it runs on.
@@ -270,7 +270,7 @@ impl ImageConfig {
     }
 }
 
-/// Of each layer, the digest of it and all below it: by that, the classic store knows layers (OCI's image specification,
+/// For each layer, the digest of it and all below it: the classic store's key of the layer (OCI's image specification,
 /// "Layer ChainID").
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
     let mut chain: Vec<Digest> = Vec::with_capacity(diff_ids.len());

@@ -29,13 +29,13 @@ use crate::output::{Printer, visible};
 
 /// The pauses between tries.
 const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(6)];
-/// No image has more layers. Each is kept as long as the push takes.
+/// More layers than any image has. Each is kept as long as the push takes.
 const MOST_LAYERS: usize = 10_000;
-/// How long a registry that fails is borne: the engine's own tries, which it makes for a layer, and ours together.
+/// How long a registry may fail: the engine's own tries, which it makes for a layer, and ours together.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long asking the registry what it has may take. It is meant to save time.
+/// How long asking the registry what it has may take. Its purpose is to save time.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
-/// A registry's message is shown up to this length.
+/// The most characters of a registry's message that are shown.
 const MESSAGE_LIMIT: usize = 1000;
 
 /// The login for a push, as the engine takes it.
@@ -44,9 +44,9 @@ pub struct RegistryAuth {
     redaction: Redaction,
     /// The login as engines check it; `None` without a login.
     check: Option<String>,
-    /// Whether there may be a login that this engine does not get.
+    /// Whether there may be a login that this engine is not given.
     is_withheld: bool,
-    /// What helps where the registry refuses, and a login could not be had.
+    /// The hint if the registry refuses, and a login could not be read.
     hint: Option<String>,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Debug for RegistryAuth {
 }
 
 impl RegistryAuth {
-    /// With this login, or with none: engines want the header all the same.
+    /// With this login, or without one: engines want the header all the same.
     pub fn new(registry: &str, login: Option<&Login>) -> Self {
         let (header, redaction) = match login {
             Some(login) => (login.registry_auth(registry), Redaction::of(registry, login)),
@@ -67,7 +67,7 @@ impl RegistryAuth {
                 Redaction::default(),
             ),
         };
-        // A registry token is good for what it was given for, and engines can't check one.
+        // A registry token only serves the purpose that it was issued for, and engines can't check one.
         let check = login.filter(|login| login.registry_token.is_empty()).map(|login| {
             let mut document = login.document();
             document.insert("serveraddress".to_owned(), registry.into());
@@ -82,14 +82,14 @@ impl RegistryAuth {
         }
     }
 
-    /// With what helps where the registry refuses, because a login could not be had.
+    /// Adds the hint if the registry refuses, because a login could not be read.
     #[must_use]
     pub fn but(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
         self
     }
 
-    /// With none, because the engine is reached in clear text.
+    /// Without a login, because the engine is reached in clear text.
     pub fn withheld() -> Self {
         Self {
             is_withheld: true,
@@ -107,23 +107,23 @@ impl RegistryAuth {
     }
 }
 
-/// What became of an image's layers.
+/// How many of an image's layers were sent, mounted or present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Layers {
     /// Sent to the registry.
     pub pushed: usize,
-    /// Taken by the registry from another repository of its own.
+    /// Mounted by the registry from another of its repositories.
     pub mounted: usize,
-    /// In the repository already.
+    /// Present in the repository before.
     pub present: usize,
 }
 
-/// A push that is done.
+/// The result of a push.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
     /// The digest of the image in the registry.
     pub digest: String,
-    /// What became of its layers.
+    /// What happened to its layers.
     pub layers: Layers,
 }
 
@@ -137,10 +137,10 @@ pub async fn tag(engine: &Engine, source: &Designation, target: &Designation) ->
         .map_err(|cause| engine.error(&format!("{source} can't be tagged as {target}"), cause))
 }
 
-/// The digest under which the registry has just this image by this tag; `None` if it hasn't, or can't be asked.
+/// The digest under which the registry has exactly this image by this tag; `None` if it hasn't, or can't be asked.
 ///
-/// The engine is asked on both sides: it knows under which digests it pushed or pulled the image (with containerd's store,
-/// the image's own digest), and it reaches registries that this machine may not.
+/// The engine is asked about both sides: it knows under which digests it pushed or pulled the image (with containerd's
+/// store, the image's own digest), and it reaches registries that this machine may not.
 pub async fn already_there(engine: &Engine, reference: &Designation, auth: &RegistryAuth) -> Option<String> {
     let image = engine.docker().inspect_image(&reference.to_string()).await.ok()?;
     let repository = canonical(&reference.name);
@@ -188,11 +188,11 @@ async fn registrys_digest(engine: &Engine, reference: &Designation, auth: &Regis
     Some(found.descriptor.digest).filter(|digest| is_digest(digest))
 }
 
-/// Pushes an image, with the progress of each layer. What may pass (a registry that is busy, a connection that breaks) is
-/// tried again.
+/// Pushes an image, with the progress of each layer. Failures that may pass (a registry that is busy, a connection that
+/// breaks) are tried again.
 ///
 /// # Errors
-/// The registry's refusal, in its own words, with what helps.
+/// The registry's refusal, in its own words, with a hint.
 pub async fn push(engine: &Engine, reference: &Designation, auth: &RegistryAuth, printer: &Printer) -> Result<Pushed> {
     let mut layers = BTreeMap::new();
     let mut pauses = PAUSES.iter();
@@ -214,7 +214,7 @@ pub async fn push(engine: &Engine, reference: &Designation, auth: &RegistryAuth,
             match check_login(engine, auth).await {
                 LoginCheck::Right => {
                     (is_login_right, may_pass) = (true, true);
-                    message = format!("{message} (and yet the login is right)");
+                    message = format!("{message} (although the login is right)");
                 }
                 LoginCheck::Unchecked(said) => {
                     let of_check = RegistryVerdict::of(&said, &reference.name);
@@ -240,18 +240,18 @@ pub async fn push(engine: &Engine, reference: &Designation, auth: &RegistryAuth,
     }
 }
 
-/// A registry that fails, over all tries.
+/// A registry's failures, over all tries.
 #[derive(Default)]
 struct Trouble {
-    /// Since when nothing goes forward.
+    /// Since when nothing has progressed.
     since: Option<Instant>,
-    /// What was said last.
+    /// The last message.
     message: Option<String>,
-    /// The seconds that the engine last said it waits, for each layer.
+    /// The seconds that the engine last announced it waits, for each layer.
     waits: HashMap<String, u64>,
-    /// Those that were told.
+    /// The seconds that the user was last shown.
     told: u64,
-    /// The engine's own tries were not waited for any more.
+    /// We no longer wait for the engine's own tries.
     is_given_up: bool,
 }
 
@@ -272,20 +272,21 @@ impl Trouble {
         self.told = 0;
     }
 
-    /// Whether to wait so long would be more than is borne.
+    /// Whether waiting so long would exceed [`PATIENCE`].
     fn is_over(&self, now: Instant, wait: Duration) -> bool {
         let is_late = |since: Instant| now.duration_since(since) + wait > PATIENCE;
         self.is_given_up || self.since.is_some_and(is_late)
     }
 
-    /// The engine waits so many seconds before it tries a layer again; it counts them down. True where that is news.
+    /// The engine waits so many seconds before it tries a layer again; it counts them down. True if the user should be
+    /// shown them.
     fn waits(&mut self, layer: &str, seconds: u64, now: Instant) -> bool {
         self.begins(now);
         if self.waits.len() >= MOST_LAYERS && !self.waits.contains_key(layer) {
             return false;
         }
         let before = self.waits.insert(layer.to_owned(), seconds).unwrap_or_default();
-        // Layers that go side by side wait side by side.
+        // Layers that are pushed at the same time wait at the same time.
         let is_news = seconds > before && seconds != self.told;
         if is_news {
             self.told = seconds;
@@ -294,21 +295,21 @@ impl Trouble {
     }
 }
 
-/// The seconds in `Retrying in 5 seconds`, which the engine says of a layer.
+/// The seconds in `Retrying in 5 seconds`, the engine's status of a layer.
 fn wait_of(status: &str) -> Option<u64> {
     let (seconds, _) = status.strip_prefix("Retrying in ")?.split_once(" second")?;
     seconds.parse().ok()
 }
 
-/// What an engine finds of a login.
+/// What an engine found out about a login.
 enum LoginCheck {
     Right,
     Wrong,
-    /// It could not be checked; what was said.
+    /// It could not be checked; the message.
     Unchecked(String),
 }
 
-/// Has the engine try the login by itself, as for `docker login`.
+/// Makes the engine try the login by itself, as for `docker login`.
 async fn check_login(engine: &Engine, auth: &RegistryAuth) -> LoginCheck {
     let Some(document) = &auth.check else {
         return LoginCheck::Wrong;
@@ -331,12 +332,12 @@ async fn check_login(engine: &Engine, auth: &RegistryAuth) -> LoginCheck {
                 _ => LoginCheck::Unchecked(said),
             }
         }
-        // The next try says whether the engine is there.
+        // The next try shows whether the engine is there.
         Ok(Err(_)) | Err(_) => LoginCheck::Wrong,
     }
 }
 
-/// What became of one layer. A later one is better news: what an earlier try pushed is there in the next.
+/// What became of one layer. A later value wins: what an earlier try pushed is present in the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
     Present,
@@ -353,7 +354,8 @@ fn count(layers: &BTreeMap<String, Fate>) -> Layers {
     }
 }
 
-/// One try: the digest, or the message of what failed. The outer error is the engine's, with which no second try helps.
+/// One try: the digest, or the message of what failed. The outer error is the engine's, and a second try would not
+/// help.
 async fn attempt(
     engine: &Engine,
     reference: &Designation,
@@ -369,7 +371,7 @@ async fn attempt(
         .uri(format!("/images/{}/push?{}", reference.name, query.finish()))
         .header("X-Registry-Auth", &auth.header)
         .body(Full::<Bytes>::default())
-        .map_err(|cause| Error::failed(format!("{reference} can't be asked for")).because(cause))?;
+        .map_err(|cause| Error::failed(format!("{reference} can't be requested")).because(cause))?;
     let response = engine.worked(engine.request(request)).await?;
     if !response.status().is_success() {
         return Ok(Err(refusal(response).await.to_string()));
@@ -390,7 +392,7 @@ async fn attempt(
             }
             let status = message.status.unwrap_or_default();
             let Some(layer) = message.id else {
-                // Only the classic store says it in a document of its own, too.
+                // Only the classic store also has it in a document of its own.
                 digest = digest.or_else(|| digest_of(&status, &reference.tag));
                 continue;
             };
@@ -447,7 +449,7 @@ async fn attempt(
     }
 }
 
-/// A push as it is shown: on a terminal a line for each layer that moves, elsewhere a line for each that ended.
+/// How a push is shown: on a terminal a line for each layer that moves, elsewhere a line for each that ended.
 struct View {
     steps: Steps,
     id: String,
@@ -523,7 +525,7 @@ fn digest_of(status: &str, tag: &str) -> Option<String> {
     rest.split(' ').next().map(str::to_owned)
 }
 
-/// What will be printed as a digest is one.
+/// Checks a digest before it is printed.
 fn is_digest(text: &str) -> bool {
     text.split_once(':').is_some_and(|(algorithm, hex)| {
         !algorithm.is_empty()
@@ -554,17 +556,17 @@ fn refused(reference: &Designation, message: &str, verdict: RegistryVerdict, aut
             format!("/etc/docker/certs.d/{host}/ca.crt")
         ),
         RegistryVerdict::Plain => hint!(
-            "the registry speaks plain HTTP; where that is meant, name it in the engine's /etc/docker/daemon.json: \
+            "the registry speaks plain HTTP; if that is intended, name it in the engine's /etc/docker/daemon.json: \
              {{\"insecure-registries\": [{host}]}}";
             host = serde_json::Value::from(host)
         ),
-        RegistryVerdict::Busy => "the registry asks for patience: try again in some minutes".to_owned(),
+        RegistryVerdict::Busy => "the registry is busy: try again in some minutes".to_owned(),
         RegistryVerdict::Full => {
-            "the registry takes no more of you: remove old tags there, or have its owner give you more room".to_owned()
+            "your quota at the registry is full: remove old tags there, or ask its owner for more space".to_owned()
         }
         RegistryVerdict::Broken => "look at the registry's log, or try again later".to_owned(),
         RegistryVerdict::Nowhere | RegistryVerdict::Down => {
-            // The engine's own words name the address that it tried.
+            // The engine's message names the address that it tried.
             let scheme = if message.contains(&format!("http://{host}/")) {
                 "http"
             } else {
@@ -662,7 +664,7 @@ mod tests {
         let begin = Instant::now();
         let mut trouble = Trouble::default();
         assert!(!trouble.is_over(begin, PATIENCE * 2));
-        // What the engine counts down is told once, for layers side by side, too.
+        // The engine's countdown is shown once, also for layers that are pushed at the same time.
         let told: Vec<bool> = [("a", 5), ("b", 5), ("a", 4), ("b", 4), ("a", 10), ("b", 10), ("a", 9)]
             .into_iter()
             .map(|(layer, seconds)| trouble.waits(layer, seconds, begin))
@@ -673,7 +675,7 @@ mod tests {
         assert!(!trouble.is_over(begin + second * 50, second) && trouble.is_over(begin + second * 50, second * 11));
         assert!(trouble.waits("a", 5, begin + second * 51));
         assert!(trouble.is_over(begin + second * 56, second * 10));
-        // A layer that arrives is no trouble.
+        // A layer that arrives ends the trouble.
         trouble.ends();
         assert!(!trouble.is_over(begin + second * 56, second * 10));
         assert_eq!(wait_of("Retrying in 1 second"), Some(1));

@@ -1,4 +1,4 @@
-//! Layers that are packed with zstd, as the plain tars that they were made of: for engines that can't read zstd.
+//! Decompresses layers that are compressed with zstd, for engines that can't read zstd.
 
 use std::io::{self, Read};
 
@@ -7,17 +7,27 @@ use tokio::sync::mpsc;
 
 /// Bytes handed on at once.
 const CHUNK: usize = 256 << 10;
-/// How far back a frame may refer, as a power of two, in bytes: 32 MiB, that of zstd's level 20. It is what unpacking takes
-/// of memory.
+/// How far back a frame may refer, as a power of two, in bytes: 32 MiB, as with zstd's level 20. Decompressing takes
+/// that much memory.
 const LARGEST_WINDOW: u32 = 25;
 
-/// Unpacks what is read, and hands it on; on a thread outside of the runtime. Nobody listening ends it, too.
+/// Reads zstd's frames, one after the other.
 ///
 /// # Errors
-/// What is no zstd, or was packed with a larger window; and the reader's own.
-pub fn unpack(packed: impl Read, plain: &mpsc::Sender<Bytes>) -> io::Result<()> {
-    let mut decoder = zstd::stream::read::Decoder::new(packed)?;
+/// A lack of memory; while it is read, data that is not zstd, or was compressed with a window larger than 32 MiB.
+pub fn zstd_reader<R: Read>(from: R) -> io::Result<zstd::stream::read::Decoder<'static, io::BufReader<R>>> {
+    let mut decoder = zstd::stream::read::Decoder::new(from)?;
     decoder.window_log_max(LARGEST_WINDOW)?;
+    Ok(decoder)
+}
+
+/// Decompresses what is read, and hands it on; for a thread outside of the runtime. Also ends when the receiver is
+/// gone.
+///
+/// # Errors
+/// Data that is not zstd, or was compressed with a larger window; and the reader's own.
+pub fn unpack(packed: impl Read, plain: &mpsc::Sender<Bytes>) -> io::Result<()> {
+    let mut decoder = zstd_reader(packed)?;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         decoder.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
@@ -67,7 +77,7 @@ mod tests {
     fn a_frame_that_wants_much_memory_is_refused() {
         let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
         encoder.window_log(27).unwrap();
-        // With a size that is known, the window would be no larger than that.
+        // If the size were known, the window would be no larger than that.
         encoder.include_contentsize(false).unwrap();
         io::Write::write_all(&mut encoder, &[7; 1000]).unwrap();
         assert!(unpacked(&encoder.finish().unwrap()).is_err());

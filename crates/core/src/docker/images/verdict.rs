@@ -1,6 +1,6 @@
-//! What the words of engines and registries mean for the next step: whether a second try may help, and what does where it does not.
+//! What the words of engines and registries mean for the next step: whether a second try may help, and what else helps.
 //!
-//! The words are those of engines 20.10 to 28.5 with both image stores, and of the registries that are in use: docker's own,
+//! The words are those of engines 20.10 to 28.5 with both image stores, and of the registries in use: docker's own,
 //! Docker Hub, ECR, Harbor, GitLab, Quay.
 
 use crate::error::Class;
@@ -8,7 +8,7 @@ use crate::error::Class;
 /// What a message means for the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistryVerdict {
-    /// The login is missing or wrong, or may not do this.
+    /// The login is missing, wrong, or has no right to do this.
     Denied,
     /// The tag is there with another image, and may not be moved.
     Immutable,
@@ -24,7 +24,7 @@ pub enum RegistryVerdict {
     Full,
     /// The registry failed, and said so.
     Broken,
-    /// The name of the registry leads nowhere: no try will change it.
+    /// The host name of the registry does not resolve: no try will change that.
     Nowhere,
     /// The registry does not listen, the connection broke, or a proxy can't reach it.
     Down,
@@ -32,8 +32,8 @@ pub enum RegistryVerdict {
     Other,
 }
 
-/// Whether an engine may say this of a login that nobody has looked at: the registry's first answer, which says how it wants to be
-/// given one, was that it is busy or broken. Engines then ask on without the login.
+/// Whether an engine may give this message although nobody checked the login: the registry answered the first request,
+/// which asks how to log in, that it is busy or broken. Engines then go on without the login.
 pub fn may_be_of_no_login(message: &str) -> bool {
     let message = message.to_lowercase();
     let is_said = |signs: &[&str]| signs.iter().any(|sign| message.contains(sign));
@@ -45,8 +45,8 @@ pub fn may_be_of_no_login(message: &str) -> bool {
     ]) && !is_said(&["denied", "forbidden", "incorrect", "insufficient_scope", "403 "])
 }
 
-/// What engines and registries say, in lower case, in the order in which it is looked for: a refusal counts more than
-/// the connection that it came by.
+/// Messages of engines and registries, in lower case, in the order in which they are looked for: a refusal counts more
+/// than the connection that it came by.
 const SIGNS: &[(RegistryVerdict, &[&str])] = &[
     (
         RegistryVerdict::Immutable,
@@ -72,7 +72,7 @@ const SIGNS: &[(RegistryVerdict, &[&str])] = &[
             "rate exceeded",
         ],
     ),
-    // Said with 403 and `denied`, and no login helps.
+    // Sent with 403 and `denied`, but no login helps.
     (
         RegistryVerdict::Full,
         &[
@@ -171,7 +171,7 @@ const SIGNS: &[(RegistryVerdict, &[&str])] = &[
 ];
 
 impl RegistryVerdict {
-    /// The meaning of what was said of this repository.
+    /// The meaning of a message about this repository.
     pub fn of(message: &str, repository: &str) -> Self {
         // A repository may be called anything, such as `denied`.
         let path = match repository.split_once('/') {
@@ -188,12 +188,12 @@ impl RegistryVerdict {
             .map_or(Self::Other, |(verdict, _)| *verdict)
     }
 
-    /// Whether a later try may come out otherwise.
+    /// Whether a later try may have another outcome.
     pub const fn may_pass(self) -> bool {
         matches!(self, Self::Busy | Self::Broken | Self::Down)
     }
 
-    /// The exit code where it stays so.
+    /// The exit code if it stays so.
     pub const fn class(self) -> Class {
         match self {
             Self::Down | Self::Nowhere => Class::Unreachable,
@@ -287,7 +287,7 @@ mod tests {
             RegistryVerdict::of(message, "reg.example:5000/denied/geofence"),
             RegistryVerdict::Other
         );
-        // Nor do words fall apart where it is called `x`.
+        // Nor do words fall apart if it is called `x`.
         let message = "Get \"https://reg.example:5000/v2/\": x509: certificate signed by unknown authority";
         assert_eq!(
             RegistryVerdict::of(message, "reg.example:5000/x"),

@@ -11,7 +11,7 @@ use bollard::models::ResourcesUlimits;
 use super::flags::{self, FlagError, Positionals};
 use crate::env::Env;
 
-/// Everything that a build can be told.
+/// All options of a build.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BuildOptions {
     /// `--tag`, besides the tags that the build gives by itself.
@@ -20,7 +20,7 @@ pub struct BuildOptions {
     pub file: Option<PathBuf>,
     /// `--target`.
     pub target: Option<String>,
-    /// `--build-arg`: a name without value that the environment doesn't have is left out, as docker does.
+    /// `--build-arg`: a name without a value is left out if the environment doesn't have it, as docker does.
     pub build_args: BTreeMap<String, String>,
     /// `--label`.
     pub labels: BTreeMap<String, String>,
@@ -70,27 +70,27 @@ pub struct BuildOptions {
     pub compress: bool,
     /// What only the classic builder knows.
     pub classic: ClassicOptions,
-    /// As which options attestations were asked for, by their kinds.
+    /// The option that each attestation was requested by, by the attestation's kind.
     pub attested: BTreeMap<String, String>,
 }
 
 /// What an option needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// The classic builder; BuildKit has no counterpart, and docker goes on without.
+    /// The classic builder; BuildKit has no counterpart, and docker ignores the option then.
     Classic,
     /// BuildKit.
     BuildKit,
-    /// BuildKit, and an image store that keeps what stands beside an image's layers: containerd's.
+    /// BuildKit, and containerd's image store: only that keeps what an image has beside its layers.
     ContainerdStore,
-    /// The BuildKit of engine 23 or later; an older one goes on without.
+    /// The BuildKit of engine 23 or later; an older one ignores the option.
     Limits,
 }
 
-/// An option that needs something, as it was written.
+/// An option that not every builder or engine has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Needing {
-    /// The option, with what tells it from others of its kind.
+    /// The option, with what distinguishes it from others of its kind.
     pub option: String,
     /// What it needs.
     pub need: Need,
@@ -173,13 +173,13 @@ pub struct Attributes {
     pub values: BTreeMap<String, String>,
 }
 
-/// An option that can't be taken: which, and why.
+/// An option that can't be used: which, and why.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BuildOptionError {
-    /// docker wouldn't take it apart either.
+    /// docker would refuse it, too.
     #[error(transparent)]
     Grammar(#[from] FlagError),
-    /// The value means nothing.
+    /// The value makes no sense.
     #[error("option {option} is `{value}`: {why}")]
     Value {
         /// The option as written.
@@ -189,14 +189,14 @@ pub enum BuildOptionError {
         /// What is wrong with it.
         why: String,
     },
-    /// What it sets has no name. The value is not shown: it may be a secret.
+    /// There is no name before its `=`. The value is not shown: it may be a secret.
     #[error("option {option} has no name before its `=`")]
     Nameless {
         /// The option as written.
         option: String,
     },
-    /// docker knows it, and build-image can't do it.
-    #[error("option {option} has no place in build-image: {why}")]
+    /// docker has it, but build-image can't do it.
+    #[error("option {option} is not possible in build-image: {why}")]
     OutOfPlace {
         /// The option as written.
         option: String,
@@ -241,7 +241,7 @@ impl BuildOptions {
         let buildkit = secrets.chain(agents).chain(contexts).chain(caches);
         needing.extend(buildkit.map(|option| (Need::BuildKit, option)));
         for cache in &self.cache_to {
-            // That one is written into the image itself.
+            // That cache is written into the image itself.
             let need = match cache.kind.as_str() {
                 "inline" => Need::BuildKit,
                 _ => Need::ContainerdStore,
@@ -259,10 +259,11 @@ impl BuildOptions {
             .collect()
     }
 
-    /// Takes the words of `build_args` apart. Paths are seen from `root`, where docker would be called.
+    /// Parses the words of `build_args`. Paths are relative to `root`, where docker would be called.
     ///
     /// # Errors
-    /// The first option that can't be taken. A word that is no option would be a second build context, and is one too.
+    /// The first option that can't be used. A word that is not an option would be a second build context, and is an
+    /// error, too.
     pub fn parse(words: &[String], root: &Path, env: &Env) -> Result<Self, BuildOptionError> {
         let mut options = Self::default();
         for given in flags::parse(table::FLAGS, words, Positionals::Refuse)?.given {
@@ -371,7 +372,7 @@ mod tests {
             (&["--push"][..], "publish-image"),
             (&["--builder", "x"], "--builder"),
             (&["--output", "type=local,dest=out"], "--output"),
-            (&["--secret", "id=x,src=/no/such"], "/no/such is no file"),
+            (&["--secret", "id=x,src=/no/such"], "/no/such is not a file"),
             (&["--secret", "src=x"], "needs an id"),
             (&["--ulimit", "nofile"], "NAME=SOFT:HARD"),
             (&["--shm-size", "big"], "512m"),

@@ -24,7 +24,7 @@ use thiserror::Error;
 /// Whether an option takes a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Value {
-    /// On when named; `=true` and `=false` may follow, but never a word of its own.
+    /// On when named; `=true` and `=false` may follow, but never a separate word.
     Switch,
     /// Needs a value: the rest of its word, or else the next word, whatever that looks like.
     Required,
@@ -39,7 +39,7 @@ pub struct Flag<T> {
     pub short: Option<char>,
     /// Whether it takes a value.
     pub value: Value,
-    /// What it means to the command.
+    /// What the command does with it.
     pub action: T,
 }
 
@@ -73,7 +73,7 @@ impl<T: Copy> Flag<T> {
     }
 }
 
-/// What to do with words that are no options.
+/// What to do with words that are not options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Positionals {
     /// The first one ends the options, as in `docker run OPTIONS IMAGE COMMAND`.
@@ -104,7 +104,7 @@ impl<T> Given<'_, T> {
     }
 }
 
-/// A word that is no option.
+/// A word that is not an option.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Positional {
     /// Its place among the words.
@@ -113,7 +113,7 @@ pub struct Positional {
     pub word: String,
 }
 
-/// A command line, taken apart.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed<'f, T> {
     /// The options in the order in which they were given.
@@ -122,7 +122,7 @@ pub struct Parsed<'f, T> {
     pub positionals: Vec<Positional>,
 }
 
-/// A command line that docker would not take either.
+/// A command line that docker would refuse, too.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FlagError {
     /// No option has this name.
@@ -130,11 +130,11 @@ pub enum FlagError {
     Unknown {
         /// The option as written.
         option: String,
-        /// The known option whose name is nearest, where one is near.
+        /// The most similar known option, if one is similar enough.
         nearest: Option<String>,
     },
-    /// A word that begins like an option and can't be one, such as `---x` and `--=x`.
-    #[error("`{word}` is no well-formed option")]
+    /// A word that begins like an option but can't be one, such as `---x` and `--=x`.
+    #[error("`{word}` is not a well-formed option")]
     Malformed {
         /// The word.
         word: String,
@@ -146,15 +146,15 @@ pub enum FlagError {
         option: String,
     },
     /// A switch was given a value that is neither true nor false.
-    #[error("option {option} is `{value}`, and must be true or false")]
+    #[error("option {option} is `{value}`, but must be true or false")]
     NotBoolean {
         /// The option as written.
         option: String,
         /// Its value.
         value: String,
     },
-    /// A word that is no option, where only options may stand.
-    #[error("`{word}` is no option")]
+    /// A word that is not an option, where only options are allowed.
+    #[error("`{word}` is not an option")]
     Positional {
         /// The word.
         word: String,
@@ -167,7 +167,7 @@ fn did_you_mean(nearest: Option<&str>) -> String {
         .unwrap_or_default()
 }
 
-/// Takes `words` apart by the table `flags`.
+/// Parses `words` by the table `flags`.
 ///
 /// # Errors
 ///
@@ -265,7 +265,7 @@ impl<'f, 'w, T> Parser<'f, 'w, T> {
             };
             let attached = match rest.as_str() {
                 "" => None,
-                // pflag takes `-e=` as the value `=`, not as an empty one.
+                // pflag reads `-e=` as the value `=`, not as an empty one.
                 "=" if flag.value == Value::Required => Some("="),
                 text => match text.strip_prefix('=').filter(|value| !value.is_empty()) {
                     Some(value) => Some(value),
@@ -304,12 +304,12 @@ impl<'f, 'w, T> Parser<'f, 'w, T> {
     }
 }
 
-/// The known name that is nearest to a misspelt one, with its dashes.
+/// The known name that is most similar to a misspelt one, with its dashes.
 fn nearest<T>(flags: &[Flag<T>], name: &str) -> Option<String> {
     flags
         .iter()
         .map(|flag| (strsim::damerau_levenshtein(flag.long, name), flag.long))
-        // Further away than a third of its letters, it is another word, not a slip of the finger.
+        // If more than a third of its letters differ, it is another word, not a typing error.
         .filter(|(distance, long)| *distance <= (long.len() / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, long)| format!("--{long}"))
@@ -340,7 +340,7 @@ mod tests {
         line.split(' ').map(str::to_owned).collect()
     }
 
-    /// What was given and what was left, as one line.
+    /// The options and the remaining words, as one line.
     fn read(line: &str, positionals: Positionals) -> Result<String, FlagError> {
         let parsed = parse(&FLAGS, &words(line), positionals)?;
         let given = parsed.given.iter().map(|g| format!("{}={}", g.flag.long, g.value));
@@ -422,9 +422,9 @@ mod tests {
         assert_eq!(message("-d="), "unknown option -=");
         assert_eq!(message("-p"), "option -p needs a value");
         assert_eq!(message("--name"), "option --name needs a value");
-        assert_eq!(message("-d=maybe"), "option -d is `maybe`, and must be true or false");
-        assert_eq!(message("--detach="), "option --detach is ``, and must be true or false");
-        assert_eq!(message("---d"), "`---d` is no well-formed option");
-        assert_eq!(message("--=d"), "`--=d` is no well-formed option");
+        assert_eq!(message("-d=maybe"), "option -d is `maybe`, but must be true or false");
+        assert_eq!(message("--detach="), "option --detach is ``, but must be true or false");
+        assert_eq!(message("---d"), "`---d` is not a well-formed option");
+        assert_eq!(message("--=d"), "`--=d` is not a well-formed option");
     }
 }

@@ -25,14 +25,14 @@ pub(in crate::docker) fn unsigned(text: &str) -> Result<u64, String> {
         _ => (10, Some(lower.as_str())),
     };
     let digits = digits.unwrap_or_default();
-    // An underscore may follow the prefix, and must stand before a digit.
+    // An underscore may follow the prefix, and must precede a digit.
     let digits = if radix == 10 {
         digits
     } else {
         digits.strip_prefix('_').unwrap_or(digits)
     };
     if digits.split('_').any(str::is_empty) {
-        return Err("is no whole number".to_owned());
+        return Err("is not a whole number".to_owned());
     }
     parse_unsigned(&digits.replace('_', ""), radix)
 }
@@ -51,7 +51,7 @@ pub(in crate::docker) fn decimal_integer(text: &str) -> Result<i64, String> {
 fn parse_unsigned(digits: &str, radix: u32) -> Result<u64, String> {
     // Rust allows a sign here, Go does not.
     if digits.starts_with(['+', '-']) {
-        return Err("is no whole number".to_owned());
+        return Err("is not a whole number".to_owned());
     }
     u64::from_str_radix(digits, radix).map_err(|error| whole_number(error.kind()))
 }
@@ -59,14 +59,14 @@ fn parse_unsigned(digits: &str, radix: u32) -> Result<u64, String> {
 fn whole_number(kind: &IntErrorKind) -> String {
     match kind {
         IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "is too large",
-        _ => "is no whole number",
+        _ => "is not a whole number",
     }
     .to_owned()
 }
 
-/// A size in bytes, with a unit of 1024 where one is given: `64m`, `1.5GiB`, `5 kb` (go-units' `RAMInBytes`).
+/// A size in bytes, with a unit of 1024 if one is given: `64m`, `1.5GiB`, `5 kb` (go-units' `RAMInBytes`).
 pub(in crate::docker) fn size(text: &str) -> Result<i64, String> {
-    const REASON: &str = "is no size, such as 512m or 1.5g";
+    const REASON: &str = "is not a size, such as 512m or 1.5g";
     let end = text
         .rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')
         .ok_or(REASON)?;
@@ -79,7 +79,7 @@ pub(in crate::docker) fn size(text: &str) -> Result<i64, String> {
         .or_else(|| suffix.strip_suffix('b'))
         .unwrap_or(&suffix);
     let factor = match unit {
-        // `ib` alone has no unit to be binary of.
+        // `ib` alone lacks the letter of the unit.
         "" if suffix != "ib" => 1_u64,
         "k" => 1 << 10,
         "m" => 1 << 20,
@@ -116,7 +116,7 @@ pub(in crate::docker) fn nano_cpus(text: &str) -> Result<i64, String> {
         {
             (i128::from(integer(text)?), 1)
         }
-        None => decimal_fraction(text).ok_or("is no number of CPUs, such as 1.5")?,
+        None => decimal_fraction(text).ok_or("is not a number of CPUs, such as 1.5")?,
     };
     if denominator == 0 {
         return Err("divides by zero".to_owned());
@@ -148,7 +148,7 @@ fn decimal_fraction(text: &str) -> Option<(i128, i128)> {
 
 /// A duration in nanoseconds, as Go's `time.ParseDuration` reads it: `1m30s`, `1.5h`, `0`.
 pub(in crate::docker) fn duration(text: &str) -> Result<i64, String> {
-    const REASON: &str = "is no duration, such as 30s or 1m30s";
+    const REASON: &str = "is not a duration, such as 30s or 1m30s";
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -183,14 +183,14 @@ pub(in crate::docker) fn duration(text: &str) -> Result<i64, String> {
     i64::try_from(if negative { -total } else { total }).map_err(|_| "is too long".to_owned())
 }
 
-/// `number` (digits with at most one point) times `unit`, what is below one cut off.
+/// `number` (digits with at most one point) times `unit`, with the fraction cut off.
 fn scaled(number: &str, unit: i128) -> Option<i128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if fraction.contains('.') || (whole.is_empty() && fraction.is_empty()) {
         return None;
     }
     let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    // Digits that no unit can show are dropped, so that the product stays small.
+    // Digits too small for any unit are dropped, so that the product stays small.
     let fraction: String = fraction.chars().take(18).collect();
     let power = 10_i128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
     let part: i128 = if fraction.is_empty() { 0 } else { fraction.parse().ok()? };

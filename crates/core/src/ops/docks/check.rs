@@ -270,7 +270,7 @@ async fn reach(host: &str, port: u16, findings: &mut Findings) -> bool {
                     "name",
                     CheckVerdict::Wrong,
                     format!("{host} has no address: {cause}"),
-                    Some("look whether it is spelt right, in the list of docks and in ~/.ssh/config".to_owned()),
+                    Some("check its spelling in the list of docks and in ~/.ssh/config".to_owned()),
                 );
                 return false;
             }
@@ -278,7 +278,7 @@ async fn reach(host: &str, port: u16, findings: &mut Findings) -> bool {
                 findings.add(
                     "name",
                     CheckVerdict::Wrong,
-                    format!("nobody says what address {host} has"),
+                    format!("no name server has answered for {host}"),
                     Some("look at /etc/resolv.conf and your VPN".to_owned()),
                 );
                 return false;
@@ -290,7 +290,7 @@ async fn reach(host: &str, port: u16, findings: &mut Findings) -> bool {
     for address in &addresses {
         match tokio::time::timeout(LIMIT / 2, tokio::net::TcpStream::connect(address)).await {
             Ok(Ok(_)) => {
-                findings.ok("route", format!("{address} takes connections"));
+                findings.ok("route", format!("{address} accepts connections"));
                 return true;
             }
             Ok(Err(cause)) => last = Some(cause.to_string()),
@@ -301,7 +301,7 @@ async fn reach(host: &str, port: u16, findings: &mut Findings) -> bool {
         "route",
         CheckVerdict::Wrong,
         format!("port {port} of {host}: {}", last.unwrap_or_default()),
-        Some("look whether the machine runs, and whether a firewall or a VPN is in between".to_owned()),
+        Some("check that the machine runs, and whether a firewall or a VPN is in between".to_owned()),
     );
     false
 }
@@ -377,7 +377,7 @@ async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Fin
         look_at_engine(dock, env, findings).await;
     }
     if look.is_some_and(|look| look.socket && !look.access) && !agent.is_in_use().await {
-        // With rights that are given now, it must log in anew.
+        // With rights that are given now, it must log in again.
         let _ = agent.stop().await;
     }
 }
@@ -539,7 +539,12 @@ async fn look_at_engine(dock: &Dock, env: &Env, findings: &mut Findings) {
             Some(here("sudo timedatectl set-ntp true")),
         ),
         Some(skew) => findings.ok("clock", format!("{:.1} s from ours", skew.abs())),
-        None => findings.add("clock", CheckVerdict::Unknown, "the engine does not say its time", None),
+        None => findings.add(
+            "clock",
+            CheckVerdict::Unknown,
+            "the engine does not report its time",
+            None,
+        ),
     }
     match facts.disk {
         Some(disk) if disk.low => findings.add(
@@ -549,7 +554,7 @@ async fn look_at_engine(dock: &Dock, env: &Env, findings: &mut Findings) {
             Some(here("docker system prune")),
         ),
         Some(disk) => findings.ok("disk", format!("{} of {} free", size(disk.free), size(disk.total))),
-        None => findings.add("disk", CheckVerdict::Unknown, "only its own machine can say", None),
+        None => findings.add("disk", CheckVerdict::Unknown, "only known on the dock itself", None),
     }
 }
 

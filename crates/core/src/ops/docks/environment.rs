@@ -144,10 +144,10 @@ fn check_named(named: &[String]) -> Result<()> {
         ))
         .hint("ls-dock --ports lists them")),
         None if named.len() > MOST_NAMED => Err(Error::usage(format!(
-            "--forward is given {} times, and {MOST_NAMED} is the most",
+            "--forward is given {} times, but {MOST_NAMED} is the most",
             named.len()
         ))
-        .hint("register-dock --force --forward labelled forwards all that bear your name")),
+        .hint("register-dock --force --forward labelled forwards those of all containers with your name")),
         None => Ok(()),
     }
 }
@@ -216,7 +216,7 @@ fn lines(dock: &Dock, endpoint: &Endpoint, address: &str, shell: Shell, env: &En
 fn line(name: &str, value: &str) -> Result<String> {
     if value.chars().any(char::is_control) {
         return Err(Error::failed(format!("{name} can't be {value:?}"))
-            .hint("register the dock anew, under another moniker: register-dock HOST MONIKER"));
+            .hint("register the dock again, under another moniker: register-dock HOST MONIKER"));
     }
     Ok(format!("{name}={value}"))
 }
@@ -278,6 +278,7 @@ mod tests {
             },
             workspace: None,
             forward: Forward::default(),
+            mounts: docks::MountPaths::default(),
         };
         let env = Env::default();
         let endpoint = Endpoint::parse("tcp://10.0.0.7:2375", &env).unwrap();

@@ -5,6 +5,7 @@ pub mod environment;
 pub mod facts;
 pub mod host;
 pub mod list;
+pub mod mounts;
 pub mod ports;
 pub mod register;
 pub mod remote;

@@ -53,7 +53,7 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
             };
             match agent.status(false).await? {
                 Some(status) if status.forward == Forward::None && status.ports.is_empty() => {
-                    notes.insert(format!("{moniker}: its ports are not forwarded, as was asked for"));
+                    notes.insert(format!("{moniker}: its ports are not forwarded, as requested"));
                 }
                 Some(status) => {
                     if status.more_ports > 0 {

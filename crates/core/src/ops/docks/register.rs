@@ -15,7 +15,7 @@ use crate::docker::connect::endpoint::Endpoint;
 use crate::docker::connect::{context_store, dock_engine};
 use crate::docks::destination::Destination;
 use crate::docks::ssh_config::SshConfigError;
-use crate::docks::{self, Access, Dock, Forward, SshAccess, moniker};
+use crate::docks::{self, Access, Dock, Forward, MountPaths, SshAccess, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
@@ -42,6 +42,8 @@ pub struct RegisterArgs {
     pub workspace: Option<String>,
     /// Whose published ports are forwarded to this machine; as of the dock whose place is taken, else one's own.
     pub forward: Option<Forward>,
+    /// What a path of a bind mount means; as of the dock whose place is taken, else it is translated.
+    pub mounts: Option<MountPaths>,
     /// The engine's socket there.
     pub docker_socket: Option<String>,
     /// Take the place of a dock of the same moniker.
@@ -87,6 +89,7 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
         // How it is reached is said anew; what was chosen for it stays until something else is.
         dock.workspace = dock.workspace.or_else(|| old.workspace.clone());
         dock.forward = args.forward.unwrap_or(old.forward);
+        dock.mounts = args.mounts.unwrap_or(old.mounts);
     }
     if args.make_context {
         refuse_context(&dock)?;
@@ -99,7 +102,7 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
                 dock.moniker,
                 other.access.place()
             ))
-            .hint("choose another moniker, or --force to take its place")),
+            .hint("choose another moniker, or --force to replace it")),
             None => Ok(()),
         }
     };
@@ -275,7 +278,7 @@ fn dock(args: &RegisterArgs, context: &Context) -> Result<Dock> {
         [] => (None, None),
         [one] => (Some(one.as_str()), None),
         [one, two] => (Some(one.as_str()), Some(two.as_str())),
-        _ => return Err(Error::usage("there are more than a host and a moniker").hint("register-dock HOST MONIKER")),
+        _ => return Err(Error::usage("these are more words than host and moniker").hint("register-dock HOST MONIKER")),
     };
     let env = &context.env;
     let (access, moniker) = match (&args.engine, &args.context) {
@@ -287,7 +290,7 @@ fn dock(args: &RegisterArgs, context: &Context) -> Result<Dock> {
                 None => Access::Ssh(ssh_access(host, args, context)?),
                 Some(("ssh", _)) => of_address(host, args, context)?,
                 Some(_) => {
-                    return Err(Error::usage(format!("{host:?} is no machine that ssh reaches"))
+                    return Err(Error::usage(format!("{host:?} is not a machine that ssh reaches"))
                         .hint(hint!("register-dock --host {} MONIKER", host)));
                 }
             };
@@ -323,6 +326,7 @@ fn dock(args: &RegisterArgs, context: &Context) -> Result<Dock> {
         access,
         workspace: args.workspace.clone(),
         forward: args.forward.unwrap_or_default(),
+        mounts: args.mounts.unwrap_or_default(),
     })
 }
 
@@ -390,14 +394,14 @@ fn one_port(option: Option<u16>, address: Option<u16>) -> Result<Option<u16>> {
         (Some(option), Some(address)) if option != address => Err(Error::usage(format!(
             "two ports are named: {address} in the address, and --port {option}"
         ))
-        .hint("leave one of them away")),
+        .hint("leave one of them out")),
         (option, address) => Ok(option.or(address)),
     }
 }
 
 fn ssh_access(written: &str, args: &RegisterArgs, context: &Context) -> Result<SshAccess> {
     let no_host = |why: String| {
-        Error::usage(format!("{written:?} is no host{why}")).hint(
+        Error::usage(format!("{written:?} is not a host{why}")).hint(
             "a name, an address, or a Host of ~/.ssh/config, as [USER@]HOST[:PORT]; engines on TCP: --host tcp://HOST:PORT",
         )
     };
@@ -418,7 +422,7 @@ fn ssh_access(written: &str, args: &RegisterArgs, context: &Context) -> Result<S
         return Err(no_host(String::new()));
     }
     if let Some(user) = user.filter(|user| odd(user)) {
-        return Err(Error::usage(format!("{user:?} is no user")).hint("-u USER, or DOCK_USER"));
+        return Err(Error::usage(format!("{user:?} is not a user")).hint("-u USER, or DOCK_USER"));
     }
     if let Some(socket) = &args.docker_socket {
         check_remote_path("--docker-socket", socket)?;
@@ -447,21 +451,21 @@ fn check_remote_path(option: &str, path: &str) -> Result<()> {
     if path.starts_with('/') && !path.chars().any(char::is_control) {
         return Ok(());
     }
-    Err(Error::usage(format!("{option} {path:?} is no absolute path on the dock")).hint(hint!("{} /...", option)))
+    Err(Error::usage(format!("{option} {path:?} is not an absolute path on the dock")).hint(hint!("{} /...", option)))
 }
 
 fn refuse_context(dock: &Dock) -> Result<()> {
     if let Access::Context { name } = &dock.access {
         return Err(
-            Error::usage(format!("the docker context {name:?} is there already")).hint("leave --make-context away")
+            Error::usage(format!("the docker context {name:?} exists already")).hint("leave --make-context out")
         );
     }
     if context_store::is_legal_name(&dock.moniker) {
         return Ok(());
     }
     Err(
-        Error::usage(format!("docker takes no context of the name {:?}", dock.moniker))
-            .hint("give the dock a moniker of letters, digits and `_.+-`, or leave --make-context away"),
+        Error::usage(format!("docker accepts no context of the name {:?}", dock.moniker))
+            .hint("give the dock a moniker of letters, digits and `_.+-`, or leave --make-context out"),
     )
 }
 

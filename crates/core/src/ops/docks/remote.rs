@@ -21,7 +21,7 @@ const EXCESS: u64 = 16 * 1024 * 1024;
 pub struct Output {
     /// How it ended.
     pub exit: Exit,
-    /// Its stdout; what is no UTF-8 is replaced.
+    /// Its stdout; bytes that are not UTF-8 are replaced.
     pub stdout: String,
 }
 
@@ -66,7 +66,8 @@ async fn read(mut from: impl AsyncRead + Unpin, dock: &str) -> Result<String> {
     // The rest is let through, so that the command comes to its end; one that goes on and on has none.
     match tokio::io::copy(&mut from.take(EXCESS), &mut tokio::io::sink()).await {
         Ok(EXCESS..) => {
-            Err(Error::failed(format!("what a command on {} says does not end", visible(dock))).hint(login_shell(dock)))
+            let error = Error::failed(format!("the output of a command on {} does not end", visible(dock)));
+            Err(error.hint(login_shell(dock)))
         }
         _ => Ok(String::from_utf8_lossy(&bytes).into_owned()),
     }

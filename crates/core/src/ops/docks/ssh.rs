@@ -94,7 +94,7 @@ fn dock(context: &Context, args: &SshArgs) -> Result<Dock> {
     let mut dock = dock_or_current(context, named).map_err(|error| match (named, docks::current(&context.env)) {
         (Some(name), Some(current)) if docks.find(name).is_none() => {
             Error::new(error.class(), error.to_string()).hint(hint!(
-                "a command comes behind the dock's name: {line}";
+                "a command comes after the dock's name: {line}";
                 line = shell::join(
                     ["ssh-dock", current, name]
                         .iter()
@@ -116,7 +116,7 @@ fn client_words(access: &SshAccess, args: &SshArgs) -> Result<Vec<String>> {
     let mut words = vec!["ssh".to_owned()];
     if let Some(options) = &args.ssh_options {
         words.extend(shell::split(options).map_err(|cause| {
-            Error::usage(format!("-s {options:?} are no words"))
+            Error::usage(format!("-s {options:?} can't be split into words"))
                 .because(cause)
                 .hint("-s takes options of ssh in one word: -s '-L 8888:localhost:8888'")
         })?);
@@ -205,7 +205,7 @@ fn silence_teller(
             }
             is_said = true;
             let line = format!(
-                "dock {moniker:?} gives no sign of life for {} s; it is waited for, {}",
+                "dock {moniker:?} has given no sign of life for {} s; waiting for it, {}",
                 since.elapsed().as_secs(),
                 if is_raw {
                     "Enter, then ~. leaves"
@@ -223,7 +223,7 @@ fn silence_teller(
             }
         }
         Heard::Life(after) if is_said && !has_pty => {
-            printer.note(&format!("dock {moniker:?} is heard again, after {} s", after.as_secs()));
+            printer.note(&format!("dock {moniker:?} answers again, after {} s", after.as_secs()));
         }
         Heard::Life(_) => {}
     }
@@ -348,7 +348,7 @@ async fn carry(execution: Execution, is_terminal: bool, screen: &RemoteScreen) -
     match written {
         Ok(()) => Ok(Ended::Exit(exit.wait().await?)),
         Err(cause) if cause.kind() == io::ErrorKind::BrokenPipe => Ok(Ended::OutputClosed),
-        Err(cause) => Err(Error::failed("our output takes no more").because(cause)),
+        Err(cause) => Err(Error::failed("our output can't be written").because(cause)),
     }
 }
 

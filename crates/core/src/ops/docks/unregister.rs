@@ -63,7 +63,7 @@ pub fn unregister(context: &Context, name: &str) -> Result<ExitStatus> {
         printer.result_json(&serde_json::json!({ "removed": dock.moniker }))?;
     } else {
         printer.result(&format!(
-            "{shown} ({}) is no dock any more",
+            "{shown} ({}) is not a dock any more",
             visible(&dock.access.place())
         ));
     }

@@ -129,7 +129,10 @@ impl<'a> Destination<'a> {
         if self.repo == Repo::Aws && EcrRegistry::parse(&registry(&one.name)).is_none() {
             return Err(self
                 .settings
-                .error(TAG, &format!("{one} is at no registry of Amazon's, and {REPO} is aws"))
+                .error(
+                    TAG,
+                    &format!("{one} is not at a registry of Amazon's, but {REPO} is aws"),
+                )
                 .hint(hint!(
                     "{} = {{account}}.dkr.ecr.{{region}}.amazonaws.com/{{image}}:{{tag}}",
                     TAG
@@ -173,7 +176,7 @@ impl<'a> Destination<'a> {
             (None, Some(user)) => user.to_lowercase(),
             (None, None) => {
                 return Err(Error::failed(
-                    "nobody is logged in to Docker Hub, and the image would have the user's name there",
+                    "nobody is logged in to Docker Hub, but the image needs the user's name there",
                 )
                 .hint(hint!(
                     "docker login, or say in {} where it goes: {} = NAME/{{image}}:{{tag}}",
@@ -209,7 +212,7 @@ impl<'a> Destination<'a> {
             .into_iter()
             .find(|name| template.contains(name))
         {
-            return Err(wrong(&format!("{name} is known of AWS alone")).hint(hint!("{} = aws", REPO)));
+            return Err(wrong(&format!("{name} is only known for AWS")).hint(hint!("{} = aws", REPO)));
         }
         let words = variables::parse(template, Some(&braces)).and_then(|words| {
             let unsplit: Vec<_> = words.into_iter().map(variables::Word::unsplit).collect();
@@ -227,8 +230,8 @@ impl<'a> Destination<'a> {
         };
         let name = self.with_host(name, values)?;
         if !is_repository(&name) || !is_tag(tag) {
-            return Err(wrong(&format!("{text:?} is no legal reference")).hint(hint!(
-                "such a one would be {}:{}",
+            return Err(wrong(&format!("{text:?} is not a legal reference")).hint(hint!(
+                "a legal one would be {}:{}",
                 legal_repository(&name),
                 legal_tag(tag)
             )));
@@ -250,8 +253,8 @@ impl<'a> Destination<'a> {
                 }
                 Err(self
                     .settings
-                    .error(TAG, &format!("it names the registry {own}, and {REPO} names {host}"))
-                    .hint(hint!("leave {} out: {} says it all", REPO, TAG)))
+                    .error(TAG, &format!("it names the registry {own}, but {REPO} names {host}"))
+                    .hint(hint!("leave {} out: {} is enough", REPO, TAG)))
             }
             _ => Ok(name.to_owned()),
         }
@@ -440,27 +443,27 @@ mod tests {
                 "publication_tag = {imgae}:1",
                 "{imgae} is not one of {image}, {tag}, {user}",
             ),
-            ("publication_tag = {account}/x:1", "{account} is known of AWS alone"),
-            ("publication_tag = Team/X:1", "\"Team/X:1\" is no legal reference"),
-            ("publication_tag = a b", "\"a b\" is no legal reference"),
-            ("publication_tag = x:$BLANK", "\"x:a b\" is no legal reference"),
-            ("publication_tag = x@sha256:12", "is no legal reference"),
+            ("publication_tag = {account}/x:1", "{account} is only known for AWS"),
+            ("publication_tag = Team/X:1", "\"Team/X:1\" is not a legal reference"),
+            ("publication_tag = a b", "\"a b\" is not a legal reference"),
+            ("publication_tag = x:$BLANK", "\"x:a b\" is not a legal reference"),
+            ("publication_tag = x@sha256:12", "is not a legal reference"),
             (
                 "publication_tag = -docker.io/x",
-                "\"-docker.io/x\" is no legal reference",
+                "\"-docker.io/x\" is not a legal reference",
             ),
-            ("publication_tag = docker-.io/x", "is no legal reference"),
-            ("publication_tag = [x]:5000/x", "is no legal reference"),
+            ("publication_tag = docker-.io/x", "is not a legal reference"),
+            ("publication_tag = [x]:5000/x", "is not a legal reference"),
             ("image_repo = -docker.io", "neither aws"),
             ("image_repo = ecr", "\"ecr\" is neither aws, nor docker_hub"),
             ("image_repo = x_y.example", "neither aws"),
             (
                 "image_repo = a.example\npublication_tag = b.example/x:1",
-                "it names the registry b.example, and image_repo names a.example",
+                "it names the registry b.example, but image_repo names a.example",
             ),
             (
                 "image_repo = aws\npublication_tag = b.example/x:{account}",
-                "at no registry of Amazon's",
+                "not at a registry of Amazon's",
             ),
         ] {
             let error = references(section, &[]).unwrap_err();

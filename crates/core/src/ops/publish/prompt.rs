@@ -35,7 +35,7 @@ pub async fn ask(printer: &Printer, registry: &str) -> Result<Login> {
     let secret = {
         // Dropped with this future when the user interrupts: the terminal then shows again what is typed.
         let _silence = Silence::of(std::io::stdin()).map_err(|cause| {
-            Error::failed("the terminal can't be kept from showing the password")
+            Error::failed("the terminal would show the password")
                 .because(cause)
                 .hint("docker login")
         })?;

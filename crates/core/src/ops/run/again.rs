@@ -42,7 +42,7 @@ pub(super) async fn lost(
     let printer = &context.printer;
     let place = engine.choice().place();
     printer.note(&format!(
-        "the connection to {} was lost; asking {place} what became of it",
+        "the connection to {} was lost; asking {place} about it",
         record.name
     ));
     let asking = async {
@@ -61,7 +61,7 @@ pub(super) async fn lost(
         Fate::Running => format!("{what} on {place} was lost: it goes on there"),
         Fate::Ended(code) => format!("{what} on {place} was lost: it has ended since, with code {code}"),
         Fate::Removed => format!(
-            "{what} on {place} was lost: it has ended since, and the engine has removed it with what it said last (--rm)"
+            "{what} on {place} was lost: it has ended since, and the engine has removed it with its last output (--rm)"
         ),
         Fate::NotStarted => format!("{what} on {place} was lost before it was started"),
         Fate::Unknown => format!("{what} was lost, and {place} does not answer: whether it goes on there is not known"),
@@ -69,8 +69,8 @@ pub(super) async fn lost(
     let back = way_back(context.dock.as_deref(), &name);
     let hint = match fate {
         Fate::Running | Fate::Unknown => format!("{back}\nor, to end it: {}", way_to_end(context, &name)),
-        Fate::Ended(_) => format!("{back} shows the rest of what it said"),
-        Fate::Removed => "containers that are to outlive a lost link run with --keep".to_owned(),
+        Fate::Ended(_) => format!("{back} shows the rest of its output"),
+        Fate::Removed => "use --keep for containers that should outlive a lost link".to_owned(),
         Fate::NotStarted => way_to_end(context, &name),
     };
     match fate {
@@ -330,10 +330,10 @@ fn gone(context: &Context, records: &RunRecords, name: &str, place: &str, record
         Some(record) => {
             records.forget(&record.id);
             Error::failed(format!(
-                "container {name} has ended meanwhile, and the engine of {place} has removed it (--rm): its exit code and what it \
-                 said last are gone"
+                "container {name} has ended meanwhile, and the engine of {place} has removed it (--rm): its exit code and its \
+                 last output are gone"
             ))
-            .hint("containers that are to outlive a lost link run with --keep")
+            .hint("use --keep for containers that should outlive a lost link")
         }
         None => {
             let user = context.env.user();
@@ -361,6 +361,6 @@ pub(super) fn record(engine: &Engine, id: &str, name: &str, root: &Path, watch: 
 /// Writes a run down; that it can't be is no failure of it.
 pub(super) fn write_down(records: &RunRecords, record: &RunRecord, printer: &Printer) {
     if let Err(cause) = records.keep(record) {
-        printer.detail(&format!("the run can't be written down: {cause}"));
+        printer.detail(&format!("the run can't be recorded: {cause}"));
     }
 }

@@ -170,7 +170,7 @@ async fn ask(agent: &Agent, id: &str, reached: &mut [Reached]) {
         };
         if status.forward == Forward::None && status.ports.iter().all(|port| port.container != id) {
             return reached.iter_mut().for_each(|port| {
-                port.reason = Some("it is not forwarded: so it was asked for".to_owned());
+                port.reason = Some("it is not forwarded, as requested".to_owned());
             });
         }
         let own: Vec<&Port> = status.ports.iter().filter(|port| port.container == id).collect();

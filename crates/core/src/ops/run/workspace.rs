@@ -103,7 +103,8 @@ pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>
     let Some((dock, agent)) = dock_with_files(context)? else {
         if let Some(source) = found.iter().find(|source| is_inside(source)) {
             context.printer.warning(&format!(
-                "the engine is on another machine, which has its own {source} or will make an empty one: files reach only docks of ssh"
+                "the engine is on another machine, which has its own {source} or will make an empty one: \
+                 files are only synced to docks that ssh reaches"
             ));
         }
         return Ok(None);
@@ -133,7 +134,7 @@ pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>
     let output = remote::script(&agent, MISSING, &asked, &CallOptions::of_terminal(), LIMIT).await?;
     if output.exit != Exit::Code(0) {
         return Err(Error::failed(format!(
-            "dock {:?} does not say what it has to mount",
+            "dock {:?} did not report which paths it has to mount",
             dock.moniker
         )));
     }
@@ -214,7 +215,7 @@ pub async fn in_step(
 ) -> Result<ExitStatus> {
     let printer = context.printer.clone();
     printer.note(&format!(
-        "the project is kept in step; the dock is looked at every {} s",
+        "the project is kept in step; the dock is checked every {} s",
         POLL.as_secs()
     ));
     let dock = docked.dock.clone();
@@ -247,9 +248,9 @@ pub async fn in_step(
     docked.let_go();
     docked.silence(false);
     if status.as_ref().is_err_and(is_cut_off) {
-        context
-            .printer
-            .note("what the container makes comes with its end: run-image --attach goes back to it, and sync-down brings what is there");
+        context.printer.note(
+            "files of the container come when it ends: run-image --attach goes back to it, sync-down brings them now",
+        );
         return status;
     }
     let syncing = async {

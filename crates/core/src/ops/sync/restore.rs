@@ -78,7 +78,7 @@ struct Side<'a> {
 /// # Errors
 /// Nothing that is kept of what was asked for; a dock that can't be reached; what could not be put back, after the rest.
 pub fn restore(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
-    let project = Project::find(&context.working_dir, &context.env)?;
+    let project = Project::find_or_repository(&context.working_dir, &context.env)?;
     let only = wanted(context, &project, &args.paths)?;
     match args.direction {
         Direction::Up => restore_there(context, args, &project, &only),

@@ -87,7 +87,7 @@ pub async fn give(context: &Context, project: &Project, dock: &Dock, report: &Re
         dock.moniker
     ))
     .hint(hint!(
-        "docker pull busybox, and again; or: ssh-dock -t {} sudo chown -R --no-dereference --from=root {} {}",
+        "docker pull busybox, then try again; or: ssh-dock -t {} sudo chown -R --no-dereference --from=root {} {}",
         dock.moniker,
         report.user,
         report.workspace

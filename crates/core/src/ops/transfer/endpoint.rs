@@ -70,7 +70,7 @@ impl TransferEndpoint {
             return Ok(named(EndpointKind::Dock(Box::new(dock.clone()))));
         }
         let wrong = |why: &str| {
-            Error::usage(format!("{word:?} is no place for images: {why}"))
+            Error::usage(format!("{word:?} is not a place for images: {why}"))
                 .hint("a dock (ls-dock lists them), [user@]host[:port], or localhost")
         };
         let address = if word.contains("://") {
@@ -80,7 +80,7 @@ impl TransferEndpoint {
         };
         let odd = word.chars().any(|c| c.is_control() || c.is_whitespace());
         if odd || (!word.contains("://") && word.contains('/')) {
-            return Err(wrong("that is no name of a host"));
+            return Err(wrong("that is not the name of a host"));
         }
         let endpoint = Endpoint::parse(&address, env).map_err(|error| wrong(&error.to_string()))?;
         let Endpoint::Ssh {
@@ -110,6 +110,7 @@ impl TransferEndpoint {
             }),
             workspace: None,
             forward: crate::docks::Forward::None,
+            mounts: crate::docks::MountPaths::default(),
         }));
         Ok(Self { near, ..named(kind) })
     }
@@ -180,7 +181,7 @@ impl TransferEndpoint {
         }
     }
 
-    /// Connects for the first time in a call; where the link stood before, and has fallen silent, it is waited for.
+    /// Connects for the first time in a call; if the link existed before, and has fallen silent, waits for it.
     ///
     /// # Errors
     /// As [`TransferEndpoint::connect`], and a link that is dead.
@@ -280,6 +281,7 @@ mod tests {
                     },
                     workspace: None,
                     forward: crate::docks::Forward::None,
+                    mounts: crate::docks::MountPaths::default(),
                 });
                 Ok(())
             })

@@ -179,7 +179,7 @@ fn begin(context: &Context) -> Result<Running> {
     let (running, failure) = Running::begin(&context.env)?;
     if let Some(error) = failure {
         context.printer.warning(&format!(
-            "what this transfer keeps, if it is interrupted, can't be told from another machine's: {}",
+            "if this transfer is interrupted, what it keeps looks like another machine's: {}",
             error.with_causes()
         ));
     }
@@ -343,7 +343,7 @@ impl Route<'_> {
             && let Some(chosen) = chosen
         {
             self.context.printer.warning(&format!(
-                "{} is for {platforms} platforms, and the store on {} keeps one: {} goes",
+                "{} is for {platforms} platforms, and the store on {} keeps one: {} is sent",
                 wanted.reference, self.to.name, chosen.platform
             ));
         }
@@ -633,7 +633,7 @@ impl Route<'_> {
             Err(TransferFailure::Final(error)) => {
                 // The image is there, and whole.
                 self.context.printer.warning(&format!(
-                    "what kept the layers on {} is still there ({error}): transfer-image --abort {}",
+                    "the image that kept the layers on {} is still there ({error}): transfer-image --abort {}",
                     self.to.name,
                     crate::shell::quote(&self.to.name)
                 ));
@@ -707,7 +707,7 @@ impl Route<'_> {
         let DiskSpace { least, most } = plan.room;
         if free < least {
             return Err(Error::failed(format!(
-                "{} has {} free, and needs {} for what is to be sent, packed and unpacked",
+                "{} has {} free, and needs {} for what is sent, compressed and extracted",
                 self.to.name,
                 size(free),
                 size(least)
@@ -716,7 +716,7 @@ impl Route<'_> {
         }
         if free < most {
             self.context.printer.warning(&format!(
-                "{} has only {} free, and may need up to {} for what is to be sent, packed and unpacked",
+                "{} has only {} free, and may need up to {} for what is sent, compressed and extracted",
                 self.to.name,
                 size(free),
                 size(most)
@@ -793,7 +793,8 @@ fn wanted(context: &Context, images: &[String]) -> Result<Vec<RequestedImage>> {
             },
         };
         if wanted.reference.is_empty() || wanted.reference.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(Error::usage(format!("{:?} is no image", wanted.reference)).hint("docker images lists them"));
+            let error = Error::usage(format!("{:?} is not an image", wanted.reference));
+            return Err(error.hint("docker images lists them"));
         }
         if all.iter().all(|other| other.reference != wanted.reference) {
             all.push(wanted);

@@ -349,7 +349,7 @@ impl Shipment {
             .method(Method::GET)
             .uri(format!("/images/{}/get", self.image.id))
             .body(Empty::<Bytes>::new())
-            .map_err(|cause| TransferFailure::Final(Error::failed("the image can't be asked for").because(cause)))?;
+            .map_err(|cause| TransferFailure::Final(Error::failed("the image can't be requested").because(cause)))?;
         let response = engine
             .worked(engine.request(request))
             .await
@@ -558,7 +558,7 @@ impl Shipment {
             }
             // Layers that were there when the plan was made may have been removed.
             LoadError::Refused(message) => TransferFailure::Changed(
-                Error::failed(format!("the engine at {at} does not take the image")).because(Error::failed(message)),
+                Error::failed(format!("the engine at {at} refuses the image")).because(Error::failed(message)),
             ),
         }
     }
@@ -663,7 +663,7 @@ async fn unpack(
     match unpacking.await {
         Ok(Ok(())) => check(hasher, &layer.diff_id).map_err(TransferFailure::Final)?,
         Ok(Err(cause)) => {
-            let error = Error::failed(format!("the layer {} can't be unpacked", layer.diff_id.short()));
+            let error = Error::failed(format!("the layer {} can't be decompressed", layer.diff_id.short()));
             return Err(TransferFailure::Final(error.because(cause)).into());
         }
         Err(cause) => return Err(TransferFailure::Final(Error::failed("a thread ended early").because(cause)).into()),

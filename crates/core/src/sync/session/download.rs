@@ -10,6 +10,7 @@ use super::{NOTED_BYTES, NOTED_FILES, Round, Session, amount, blocking, nonce};
 use crate::error::{Error, Result};
 use crate::output::progress::bars::Bars;
 use crate::sync::clock::now_ns;
+use crate::sync::compression::{Compression, Level};
 use crate::sync::local::{LocalError, StagingDirectory};
 use crate::sync::manifest::RecordedSide;
 use crate::sync::plan::{self, Action, Steps};
@@ -21,6 +22,14 @@ use crate::sync::{Content, Item, ItemKind, Tree, ancestors, listing, script};
 
 /// A disk's block: a file takes whole blocks, and one more for its inode and name.
 const BLOCK: u64 = 4096;
+
+/// Files to be fetched, by how they travel.
+#[derive(Debug, Default)]
+struct Division {
+    compressed: HashMap<Vec<u8>, Item>,
+    plain: HashMap<Vec<u8>, Item>,
+    level: Level,
+}
 
 /// Room that is needed on a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,12 +271,17 @@ impl<S: Shell> Session<S> {
         }
         if !rest.is_empty() {
             let bars = self.bars("bringing", rest.len(), bytes);
-            let (packed, plain) = self.divide(&rest).await?;
-            let (packed, plain) = tokio::join!(
-                self.fetch_part(packed, true, stage, &bars),
-                self.fetch_part(plain, false, stage, &bars)
+            let Division {
+                compressed,
+                plain,
+                level,
+            } = self.divide(&rest).await?;
+            let compression = self.workspace.compression;
+            let (compressed, plain) = tokio::join!(
+                self.fetch_part(compressed, compression, level, stage, &bars),
+                self.fetch_part(plain, Compression::Plain, level, stage, &bars)
             );
-            arrived.extend(packed?);
+            arrived.extend(compressed?);
             arrived.extend(plain?);
         }
         let come: Vec<Vec<u8>> = arrived.keys().cloned().collect();
@@ -312,16 +326,20 @@ impl<S: Shell> Session<S> {
     }
 
     /// Divides files into those that travel compressed and those that do not; of many bytes, samples are read first.
-    async fn divide(
-        &self,
-        wanted: &HashMap<Vec<u8>, Item>,
-    ) -> Result<(HashMap<Vec<u8>, Item>, HashMap<Vec<u8>, Item>)> {
+    async fn divide(&self, wanted: &HashMap<Vec<u8>, Item>) -> Result<Division> {
+        let compression = self.workspace.compression;
         let all = || wanted.clone();
-        if !self.workspace.gzip {
-            return Ok((HashMap::new(), all()));
+        if compression == Compression::Plain {
+            return Ok(Division {
+                plain: all(),
+                ..Division::default()
+            });
         }
         let Some(survey) = Survey::of(wanted) else {
-            return Ok((all(), HashMap::new()));
+            return Ok(Division {
+                compressed: all(),
+                ..Division::default()
+            });
         };
         let (text, lengths, began) = (survey.feed(), survey.lengths(), Instant::now());
         let (workspace, id) = self.in_workspace();
@@ -336,7 +354,8 @@ impl<S: Shell> Session<S> {
         .await?;
         // Without samples, all is compressed.
         let heard = reply.ok("show parts of its files").ok().and_then(|((), heard)| heard);
-        let (packed, plain) = survey.divide(heard.as_ref());
+        let level = samples::level(heard.as_ref());
+        let (compressed, plain) = survey.divide(heard.as_ref(), compression);
         let of = |paths: Vec<Vec<u8>>| {
             let items = paths.into_iter().filter_map(|path| {
                 let item = wanted.get(&path)?.clone();
@@ -344,14 +363,19 @@ impl<S: Shell> Session<S> {
             });
             items.collect()
         };
-        Ok((of(packed), of(plain)))
+        Ok(Division {
+            compressed: of(compressed),
+            plain: of(plain),
+            level,
+        })
     }
 
-    /// Fetches these files, compressed or not.
+    /// Fetches these files, compressed in this way; the level is zstd's.
     async fn fetch_part(
         &self,
         wanted: HashMap<Vec<u8>, Item>,
-        gzip: bool,
+        compression: Compression,
+        level: Level,
         stage: &Arc<StagingDirectory>,
         bars: &Bars,
     ) -> Result<HashMap<Vec<u8>, Arrived>> {
@@ -362,8 +386,8 @@ impl<S: Shell> Session<S> {
         let mut paths: Vec<Vec<u8>> = wanted.keys().cloned().collect();
         paths.sort();
         let (into, bars) = (Arc::clone(stage), bars.clone());
-        let take = Box::new(move |from: &mut dyn Read| receive(from, gzip, &wanted, &into, &bars));
-        let arguments = [workspace.as_str(), &id, if gzip { "gzip" } else { "plain" }];
+        let take = Box::new(move |from: &mut dyn Read| receive(from, compression, &wanted, &into, &bars));
+        let arguments = [workspace.as_str(), &id, compression.word(), level.word()];
         let feed = feed_paths(&paths);
         let reply = call(&self.shell, script::FETCH, &nonce()?, &arguments, feed, take).await?;
         reply.ok("send the files").map(|((), come)| come)

@@ -10,6 +10,7 @@ use super::{Report, Session, Target, blocking, nonce, selector, unhex};
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::output::progress::counter::Counter;
+use crate::sync::compression::Compression;
 use crate::sync::listing::{self, Listing};
 use crate::sync::local::Listed;
 use crate::sync::owner::Owner;
@@ -39,8 +40,9 @@ pub struct Workspace {
     pub(super) generation: String,
     /// Whether its disk ignores the case of names.
     pub(super) folds: bool,
-    /// Whether it has `gzip`, and `rsync`.
-    pub(super) gzip: bool,
+    /// The best that it has.
+    pub(super) compression: Compression,
+    /// Whether it has `rsync`.
     pub(super) rsync: bool,
     pub(super) listing: Listing,
     /// Directories that the user there may not list.
@@ -335,10 +337,11 @@ fn read_look(from: &mut dyn Read, counter: &Counter) -> Result<Looked> {
     let clock_ns = clock(&read_line(from)?).ok_or_else(|| strange("clock"))?;
     let tools = read_line(from)?;
     let has = |tool| tools.split(' ').any(|had| had == tool);
-    let (gzip, rsync, folds) = (has("gzip"), has("rsync"), has("folds"));
+    let (rsync, folds) = (has("rsync"), has("folds"));
+    let compression = Compression::of_tools(&tools);
     let text = match read_line(from)?.as_str() {
         "same" => None,
-        _ => Some(read_listing(from, gzip, counter)?),
+        _ => Some(read_listing(from, compression, counter)?),
     };
     let workspace = Workspace {
         path,
@@ -347,7 +350,7 @@ fn read_look(from: &mut dyn Read, counter: &Counter) -> Result<Looked> {
         clock_ns,
         generation,
         folds,
-        gzip,
+        compression,
         rsync,
         ..Workspace::default()
     };

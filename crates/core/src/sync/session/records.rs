@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use crate::error::{Error, Result};
 use crate::output::progress::counter::Counter;
+use crate::sync::compression::Compression;
 use crate::sync::listing::{self, Listing};
 use crate::sync::remote::broken;
 use crate::sync::{ItemKind, Tree, ancestors};
@@ -16,15 +17,12 @@ const LONGEST_RECORD: u64 = 400;
 const LONGEST_LISTING: u64 = 1 << 30;
 
 /// Reads the text of a listing to its end.
-pub(super) fn read_listing(from: &mut dyn Read, gzip: bool, counter: &Counter) -> Result<Vec<u8>> {
+pub(super) fn read_listing(from: &mut dyn Read, compression: Compression, counter: &Counter) -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    let read = if gzip {
-        let unpacked = flate2::read::GzDecoder::new(io::BufReader::new(from));
-        CountingLines(unpacked.take(LONGEST_LISTING), counter).read_to_end(&mut text)
-    } else {
-        CountingLines(from.take(LONGEST_LISTING), counter).read_to_end(&mut text)
-    };
-    read.map_err(|cause| broken(&cause))?;
+    let lines = compression.reader(from).map(|lines| lines.take(LONGEST_LISTING));
+    lines
+        .and_then(|lines| CountingLines(lines, counter).read_to_end(&mut text))
+        .map_err(|cause| broken(&cause))?;
     Ok(text)
 }
 

@@ -25,16 +25,11 @@ impl<S: Shell> Session<S> {
             .hint("sync-up makes it; nothing is kept where nothing was synced"));
         }
         let (workspace, id) = self.in_workspace();
-        let gzip = self.workspace.gzip;
-        let arguments = [
-            workspace.as_str(),
-            &id,
-            listing::FORMAT,
-            if gzip { "gzip" } else { "plain" },
-        ];
+        let compression = self.workspace.compression;
+        let arguments = [workspace.as_str(), &id, listing::FORMAT, compression.word()];
         let counter = self.counter("looking at", &format!("that {} keeps", self.target.moniker), 0);
         let take = Box::new(move |from: &mut dyn Read| {
-            let text = read_listing(from, gzip, &counter)?;
+            let text = read_listing(from, compression, &counter)?;
             whole_listing(&text, "the dock's list of what it keeps is refused")
         });
         let reply = call(

@@ -10,6 +10,7 @@ use super::records::{read_records, records_limit};
 use super::{NOTED_BYTES, NOTED_FILES, Outcome, Round, Session, amount, blocking, nonce};
 use crate::agent::target::Exit;
 use crate::error::{Error, Result};
+use crate::sync::compression::Compression;
 use crate::sync::manifest::RecordedSide;
 use crate::sync::plan::{Action, Steps};
 use crate::sync::remote::{self, Shell, broken, call, read_line};
@@ -103,14 +104,14 @@ impl<S: Shell> Session<S> {
     ) -> Result<Option<(Sent, Applied)>> {
         let limit = records_limit(round.steps.keys());
         let (workspace, id) = self.in_workspace();
-        let gzip = self.goes_packed(batch).await?;
+        let compression = self.compression_for(batch).await?;
         let next = self.next_generation()?;
         let arguments = [
             workspace.as_str(),
             &id,
             listing::expectation_format(self.workspace.listing.precise),
             listing::FORMAT,
-            if gzip { "gzip" } else { "plain" },
+            compression.word(),
             directory,
             &next,
             &round.bytes_taken_there().div_ceil(1024).to_string(),
@@ -123,7 +124,7 @@ impl<S: Shell> Session<S> {
         let moved = bars.clone();
         let feed: remote::Feed<Sent> = Box::new(move |to| {
             let mut to = io::BufWriter::with_capacity(256 * 1024, to);
-            let sent = sending.write(&mut to, &local, generated.as_ref(), gzip, &moved)?;
+            let sent = sending.write(&mut to, &local, generated.as_ref(), compression.format(), &moved)?;
             io::Write::flush(&mut to).map_err(|cause| broken(&cause))?;
             moved.retitle("the dock puts it in place");
             Ok(sent)
@@ -252,11 +253,12 @@ impl<S: Shell> Session<S> {
         Ok(())
     }
 
-    /// Whether a batch is compressed on its way to the dock.
-    async fn goes_packed(&self, batch: &UploadBatch) -> Result<bool> {
+    /// How a batch is compressed on its way to the dock.
+    async fn compression_for(&self, batch: &UploadBatch) -> Result<Compression> {
         let files = batch.files(self.generated.as_ref());
-        let (true, Some(survey)) = (self.workspace.gzip, Survey::of(&files)) else {
-            return Ok(self.workspace.gzip);
+        let best = self.workspace.compression;
+        let Some(survey) = Survey::of(&files).filter(|_| best != Compression::Plain) else {
+            return Ok(best);
         };
         let local = self.local.clone();
         let sampled = tokio::task::spawn_blocking(move || {
@@ -265,7 +267,11 @@ impl<S: Shell> Session<S> {
         });
         // A file that can't be read now is reported when it is sent.
         if let Ok(Some(false)) = sampled.await {
-            return Ok(false);
+            return Ok(Compression::Plain);
+        }
+        if best == Compression::Zstd {
+            // It is faster than any link through ssh.
+            return Ok(best);
         }
         let (workspace, id) = self.in_workspace();
         let (feed, take) = samples::probe(batch.bytes, Instant::now());
@@ -273,7 +279,7 @@ impl<S: Shell> Session<S> {
         let is_fast = reply
             .ok("be asked how fast the link is")
             .is_ok_and(|((), is_fast)| is_fast);
-        Ok(!is_fast)
+        Ok(if is_fast { Compression::Plain } else { best })
     }
 
     /// Says once for each file that keeps growing that it is sent as it was.

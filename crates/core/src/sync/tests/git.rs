@@ -57,7 +57,7 @@ async fn git_stays_on_its_side_unless_asked_and_what_is_there_already_stays() {
     }
     let said = pair.said.lock().unwrap().clone();
     assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains("--with-git goes on with it"), "{said:?}");
+    assert!(said[0].contains("--with-git keeps it in step again"), "{said:?}");
     // Asked again, it goes on: what is on both sides is compared.
     pair.with_git = true;
     assert!(pair.up().await.is_clean());

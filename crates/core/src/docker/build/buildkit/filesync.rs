@@ -1,9 +1,9 @@
-//! The file-sync service of a build session: BuildKit asks for a folder, hears the stat of each file, and fetches
-//! only those files that differ from what it kept of the last build.
+//! The file-sync service of a build session: BuildKit requests a folder, gets the stat of each file, and fetches only
+//! those files that differ from what it kept of the last build.
 //!
-//! Protocol: `moby.filesync.v1.FileSync/DiffCopy` of moby/buildkit with the packets of tonistiigi/fsutil. We are
-//! the sender: a STAT packet for each entry in the order of the walk and an empty one at the end; the engine sends
-//! REQ with the position of a file among the STATs, we answer with DATA packets and an empty one; FIN ends both ways.
+//! Protocol: `moby.filesync.v1.FileSync/DiffCopy` of moby/buildkit with the packets of tonistiigi/fsutil. We are the
+//! sender: a STAT packet for each entry in the order of the walk and an empty one at the end; the engine sends REQ with
+//! the position of a file among the STATs, we answer with DATA packets and an empty one; FIN ends both directions.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -34,12 +34,12 @@ use super::grpc_stream::{self, Outlet};
 
 /// Bytes of a file in one DATA packet. Larger ones are no faster; smaller ones cost a wake-up each.
 const CHUNK: usize = 64 * 1024;
-/// STATs in one batch. Each batch wakes the connection once, and a context has many thousands of them.
+/// STATs in one batch. Each batch wakes the connection once, and a context has many thousands of STATs.
 const STATS: usize = 64;
-/// Files read side by side. The engine fetches one after the other, so more would only wait.
+/// Files read at the same time. The engine fetches one after the other, so more would only wait.
 const READERS: usize = 2;
 
-/// Bytes of a Dockerfile that its time stands for.
+/// The first bytes of a Dockerfile that its time is made from.
 const STAMPED: u64 = 1 << 20;
 
 /// The packets, with paths and data as raw bytes: names of files need not be UTF-8.
@@ -102,33 +102,34 @@ pub struct SyncedFolder {
     pub name: String,
     /// The folder on this machine.
     pub path: PathBuf,
-    /// What of it the engine may have.
+    /// The part of it that the engine may have.
     pub bound: Bound,
-    /// A link at the top that is served as the file that it leads to: the engine has no other file to follow it to.
+    /// A link at the top that is served as the file that it leads to: the engine does not get that file otherwise.
     pub linked: Option<Linked>,
 }
 
-/// A file that is served in the place of a link.
+/// A file that is served in place of a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Linked {
     /// The link.
     pub name: Vec<u8>,
-    /// What is served.
+    /// The contents that are served.
     pub contents: Bytes,
 }
 
-/// What an engine may have of a folder, whatever it asks for: patterns come from it, and it may be hostile.
+/// What an engine may have of a folder, whatever it requests: the patterns of a request come from it, and it may be
+/// hostile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// All that it asks for: it is on this machine.
+    /// Everything that it requests: it is on this machine.
     None,
-    /// Not what these patterns of `.dockerignore` leave out.
+    /// Everything but what these patterns of `.dockerignore` leave out.
     NotIgnored(Vec<Vec<u8>>),
     /// Only these files at the top.
     Only(Vec<Vec<u8>>),
 }
 
-/// The file that says what is ignored; the engine reads it, too, whether it ignores itself or not.
+/// The file with the patterns of what is ignored; the engine reads it, too, even if the file ignores itself.
 const DOCKERIGNORE: &[u8] = b".dockerignore";
 
 impl Bound {
@@ -138,7 +139,7 @@ impl Bound {
             Self::NotIgnored(ignored) => {
                 let mut names = asked.include.iter().chain(&asked.follow).peekable();
                 let is_of_rules = names.peek().is_some() && names.all(|name| name.trim_ascii() == DOCKERIGNORE);
-                // An honest engine asks with the same, and twice is as once.
+                // An honest engine sends the same patterns, and applying them twice changes nothing.
                 if !is_of_rules {
                     asked.withhold.clone_from(ignored);
                 }
@@ -155,7 +156,7 @@ impl Bound {
     }
 }
 
-/// What went over the wire, and what was heaviest in it; shared with the build that shows it.
+/// What was sent, and the heaviest files in it; shared with the build that shows it.
 #[derive(Debug, Default)]
 pub struct Sent {
     bytes: AtomicU64,
@@ -170,17 +171,17 @@ impl Sent {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The size of the files that the build uses of the context, in bytes, and what is heaviest among them.
+    /// The size of the files that the build uses of the context, in bytes, and the heaviest among them.
     pub fn weight(&self) -> (u64, Vec<Heavy>) {
         lock(&self.weight).clone()
     }
 
-    /// Files that changed while they were read: the first is named when a build fails of it.
+    /// Files that changed while they were read: the first is named if a build fails because of it.
     pub fn changed(&self) -> Vec<String> {
         lock(&self.changed).clone()
     }
 
-    /// The first name that is not UTF-8: BuildKit since about 0.20 refuses such names, and doesn't say which it was.
+    /// The first name that is not UTF-8: BuildKit since about 0.20 refuses such names without saying which it was.
     pub fn not_utf8(&self) -> Option<String> {
         lock(&self.not_utf8).clone()
     }
@@ -204,7 +205,7 @@ impl FileSync {
     /// The name under which a session exposes the method.
     pub const METHOD: &'static str = "/moby.filesync.v1.FileSync/DiffCopy";
 
-    /// Serves these folders and no other, to an engine that is here or far away.
+    /// Serves these folders and no other, to an engine on this machine or another.
     pub fn new(folders: Vec<SyncedFolder>, locality: Locality, sent: Arc<Sent>) -> Self {
         Self {
             folders: Arc::new(folders),
@@ -218,7 +219,7 @@ impl FileSync {
         headers: http::HeaderMap,
         requests: Streaming<Packet>,
     ) -> Result<http::Response<tonic::body::Body>, Status> {
-        // No link to an engine on this machine is slow; its disk may be, and compressing would not help that.
+        // The link to an engine on this machine is never slow; its disk may be, but compressing would not help that.
         let packed = self.locality == Locality::Docked && grpc_stream::takes_gzip(&headers);
         let metadata = &MetadataMap::from_headers(headers);
         let name = values(metadata, "dir-name").into_iter().next().unwrap_or_default();
@@ -294,7 +295,7 @@ where
     }
 }
 
-/// Values of a request's header; BuildKit escapes them where they are not ASCII and says so in `NAME-encoded`.
+/// Values of a request's header; BuildKit escapes those that are not ASCII, and marks that in `NAME-encoded`.
 fn values(metadata: &MetadataMap, name: &str) -> Vec<Vec<u8>> {
     let encoded = metadata
         .get(format!("{name}-encoded"))
@@ -312,7 +313,7 @@ fn values(metadata: &MetadataMap, name: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Go's `url.QueryUnescape`; what is no escape stays as it is.
+/// Go's `url.QueryUnescape`; an invalid escape stays as it is.
 fn query_unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -383,8 +384,8 @@ impl FileTable {
     }
 }
 
-/// An engine asks for each file once. It may ask this many times more than there are files, for whatever reason: what is asked
-/// for waits in memory until it is sent.
+/// An engine requests each file once. It may request this many more than there are files, for whatever reason: what is
+/// requested waits in memory until it is sent.
 const ASKED_AGAIN: usize = 1 << 16;
 
 /// One transfer of one folder.
@@ -412,7 +413,7 @@ impl Sender {
             let (sender, queue) = (Arc::clone(&self), Arc::clone(&queue));
             tokio::task::spawn_blocking(move || sender.serve_files(&queue));
         }
-        // A walk that fails has said so in an ERR packet already, and the engine ends the stream then.
+        // A walk that fails has reported that in an ERR packet already, and the engine then ends the stream.
         drop(walking);
         let mut asked = 0_usize;
         while let Some(Ok(packet)) = requests.next().await {
@@ -425,11 +426,14 @@ impl Sender {
                     };
                     if !is_named {
                         return self
-                            .fail(&format!("the engine asked for file {} that was never named", packet.id))
+                            .fail(&format!(
+                                "the engine requested file {} that was never listed",
+                                packet.id
+                            ))
                             .await;
                     }
                     if asked > named.saturating_add(ASKED_AGAIN) {
-                        return self.fail("the engine asks for the same files again and again").await;
+                        return self.fail("the engine requests the same files again and again").await;
                     }
                     // The readers live as long as this loop does.
                     let _ = wanted.send(packet.id);
@@ -438,7 +442,7 @@ impl Sender {
                     self.send(PacketType::Fin, 0, Bytes::new()).await;
                     return;
                 }
-                // The engine's own error comes back through Solve.
+                // The engine reports its own error through Solve.
                 _ => return,
             }
         }
@@ -492,7 +496,7 @@ impl Sender {
         }
         if self.weighs {
             let mut shared = lock(&self.sent.weight);
-            // BuildKit asks several times, each time for a part; the heaviest answer is the context.
+            // BuildKit sends several requests, each for a part; the heaviest answer is the context.
             if weights.total() > shared.0 {
                 *shared = (weights.total(), weights.finish());
             }
@@ -502,20 +506,20 @@ impl Sender {
             ..Packet::default()
         };
         batch.push(end);
-        // A closed channel means that the engine has hung up; Solve says why.
+        // A closed channel means that the engine has hung up; Solve has the reason.
         let _ = self.packets.blocking_send(&batch);
     }
 
-    /// What is served in the place of what is at this path.
+    /// What is served in place of the entry at this path.
     fn linked(&self, path: &[u8]) -> Option<&Linked> {
         self.linked.as_ref().filter(|linked| linked.name == path)
     }
 
-    /// Gives a Dockerfile a time that stands for its text.
+    /// Gives a Dockerfile a time that is computed from its text.
     ///
-    /// An engine keeps one copy of the project's "folder of the Dockerfile", and fetches a file of it only where size
-    /// or time differ. The Dockerfiles of two images often agree in both (an archive's files all have one time), and
-    /// the second image would be built by the first one's. Nothing else looks at this time.
+    /// An engine keeps one copy of the project's "folder of the Dockerfile", and fetches a file of it only if size or
+    /// time differ. The Dockerfiles of two images often agree in both (an archive's files all have one time), and the
+    /// second image would be built from the first one's. Nothing else uses this time.
     fn stamp(&self, entry: &mut ContextEntry) {
         use sha2::{Digest as _, Sha256};
         use std::io::Read as _;
@@ -525,7 +529,7 @@ impl Sender {
         let mut text = Vec::new();
         let read = match self.linked(&entry.path) {
             Some(linked) => linked.contents.as_ref().take(STAMPED).read_to_end(&mut text),
-            // A file that can't be read is complained of when it is asked for.
+            // A file that can't be read causes an error when it is requested.
             None => match self.context.open_file(&entry.path) {
                 Ok(file) => file.take(STAMPED).read_to_end(&mut text),
                 Err(_) => return,
@@ -542,13 +546,13 @@ impl Sender {
         }
     }
 
-    /// Sends the files that are asked for, one after the other, until the transfer is over.
+    /// Sends the requested files, one after the other, until the transfer is over.
     fn serve_files(&self, queue: &Mutex<mpsc::UnboundedReceiver<u32>>) {
         loop {
-            // The thread that holds the queue waits for the next request, the thread behind it for the one after.
+            // The thread that holds the queue waits for the next request, the next thread for the one after.
             let next = lock(queue).blocking_recv();
             let Some(id) = next else { return };
-            // What is in the queue was named.
+            // What is in the queue was listed.
             let path = self.files().path(id);
             if let Some(path) = path {
                 self.send_file(id, &path);
@@ -569,7 +573,7 @@ impl Sender {
         }
     }
 
-    /// Sends a file but for its last chunk, which is given back: a small file goes out at once with its end.
+    /// Sends a file except its last chunk, which is returned: a small file goes out at once with its end.
     fn stream_file(&self, id: u32, path: &[u8]) -> Result<Vec<Packet>, String> {
         use std::io::Read as _;
         if let Some(linked) = self.linked(path) {
@@ -588,12 +592,12 @@ impl Sender {
             let read = file.read(&mut chunk).map_err(cannot)?;
             if read == 0 {
                 return Err(format!(
-                    "{} became shorter while it was read; build again when it is at rest",
+                    "{} became shorter while it was read; build again when nothing writes to it",
                     shown()
                 ));
             }
             chunk.truncate(read);
-            // What a growing file gains meanwhile is left for the next build.
+            // What is added to a growing file meanwhile is left for the next build.
             left -= read as u64;
             let earlier = std::mem::replace(&mut last, vec![self.packet(PacketType::Data, id, chunk.into())]);
             if !earlier.is_empty() && self.packets.blocking_send(&earlier).is_err() {
@@ -604,7 +608,7 @@ impl Sender {
         let rewritten = after.modified().ok() != before.modified().ok() && after.len() <= before.len();
         if rewritten {
             return Err(format!(
-                "{} changed while it was read; build again when it is at rest",
+                "{} changed while it was read; build again when nothing writes to it",
                 shown()
             ));
         }
@@ -665,7 +669,7 @@ fn stat(entry: ContextEntry) -> Stat {
     }
 }
 
-/// The key under which an engine keeps what it has of this folder: the same for each build of it from this machine.
+/// The key under which an engine keeps its copy of this folder: the same for each build of it from this machine.
 pub fn shared_key(folder: &Path) -> String {
     use sha2::{Digest as _, Sha256};
     let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
@@ -725,11 +729,11 @@ mod tests {
         let ignored = [".dockerignore", ".env", "secret", "!secret/public"];
         let bound = Bound::NotIgnored(ignored.iter().map(|line| line.as_bytes().to_vec()).collect());
         let all = ["main.py", "secret/public"];
-        // As an honest engine asks, and as hostile ones do.
+        // The requests of an honest engine, and of hostile ones.
         assert_eq!(served(&bound, root, &[], &ignored, &[]), all);
         assert_eq!(served(&bound, root, &[], &[], &[]), all);
         assert_eq!(served(&bound, root, &[], &["!**", "!.env", "!secret/key"], &[]), all);
-        // A directory that is left out already hides that ours leave it out, too.
+        // If a directory is left out already, it does not show whether our rules leave it out, too.
         for trick in [
             &["secret", "!secret/key"][..],
             &["*", "!secret/key", "!secret/deep/key"],
@@ -766,10 +770,10 @@ mod tests {
                 );
             }
         }
-        // What it needs to know the rules.
+        // It needs that file to know the rules.
         assert_eq!(served(&bound, root, &[".dockerignore"], &[], &[]), [".dockerignore"]);
         assert_eq!(served(&bound, root, &[], &[], &[".dockerignore"]), [".dockerignore"]);
-        // On this machine it gets what it asks for.
+        // On this machine it gets what it requests.
         assert_eq!(served(&Bound::None, root, &[".env"], &[], &[]), [".env"]);
     }
 

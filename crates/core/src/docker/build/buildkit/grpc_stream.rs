@@ -1,8 +1,8 @@
 //! The answer of a streaming gRPC call, written by hand, so that each message may be compressed or not.
 //!
-//! Protocol: "gRPC over HTTP/2": a message is a flag (1: compressed as `grpc-encoding` says), its length in four bytes, and
-//! itself; the status stands in the trailers. tonic compresses all messages of a stream or none; here a link that turns
-//! out to be slow gets smaller ones, and a fast one is not kept waiting.
+//! Protocol: "gRPC over HTTP/2": a message is a flag (1: compressed as in `grpc-encoding`), its length in four bytes,
+//! and its bytes; the status is in the trailers. tonic compresses all messages of a stream or none; here a slow link
+//! gets compressed ones, and a fast one does not wait for compression.
 
 use std::pin::Pin;
 use std::sync::Mutex;
@@ -19,21 +19,21 @@ use tonic::Status;
 use crate::docker::connect::adaptive_compression::{Format, Pace, Packer, Queue};
 use dock_client::mutex::lock;
 
-/// Flag and length.
+/// Flag and length, in bytes.
 const PREFIX: usize = 5;
-/// Batches of messages that wait for the wire; each has a chunk of a file at most. What waits was packed before it was known
-/// that it would, so that few wait where that matters.
+/// Batches of messages that wait for the connection; each has a chunk of a file at most. Whether a message is
+/// compressed was decided before it waits here, so that only few compressed ones may wait.
 const QUEUE: usize = 64;
 const PACKED_QUEUE: usize = 16;
-/// Smaller messages gain nothing.
+/// Smaller messages, in bytes, are not worth compressing.
 const WORTH_PACKING: usize = 512;
-/// What is learned of the link is learned from so many bytes at once: as many as buffers on the way may take, so that a slow
-/// link is not taken for a fast one at its beginning.
+/// The link's speed is measured over so many bytes: as many as buffers on the way may hold, so that a slow link does
+/// not look fast at its beginning.
 const LESSON: usize = 2 << 20;
-/// Bytes that are handed to the connection at once, about.
+/// About how many bytes are given to the connection at once.
 const WRITE: usize = 64 * 1024;
 
-/// Where messages go in.
+/// The sending end of the stream.
 #[derive(Debug)]
 pub(super) struct Outlet {
     batches: mpsc::Sender<Bytes>,
@@ -43,11 +43,11 @@ pub(super) struct Outlet {
 #[derive(Debug)]
 struct Packing {
     pace: Pace,
-    /// Bytes since the last lesson.
+    /// Bytes since the last measurement.
     bytes: usize,
 }
 
-/// Nobody takes messages any more.
+/// The receiver is gone.
 #[derive(Debug)]
 pub(super) struct Closed;
 
@@ -57,7 +57,7 @@ impl Outlet {
         self.batches.blocking_send(self.encode(messages)).map_err(|_| Closed)
     }
 
-    /// The same from a task.
+    /// [`Outlet::blocking_send`], from a task.
     pub(super) async fn send<M: Message>(&self, messages: &[M]) -> Result<(), Closed> {
         self.batches.send(self.encode(messages)).await.map_err(|_| Closed)
     }
@@ -72,7 +72,7 @@ impl Outlet {
                 None => {
                     batch.put_u8(0);
                     batch.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-                    // It fails only where there is no room, and a `BytesMut` grows.
+                    // It fails only without space, and a `BytesMut` grows.
                     let _ = message.encode(&mut batch);
                 }
             }
@@ -80,7 +80,7 @@ impl Outlet {
         batch.freeze()
     }
 
-    /// The message, where compressing it is worth its time.
+    /// The compressed message, if compressing it is worth the time.
     fn packed(&self, message: &impl Message, length: usize) -> Option<Vec<u8>> {
         let packing = self.packing.as_ref().filter(|_| length >= WORTH_PACKING)?;
         let level = {
@@ -120,7 +120,7 @@ fn put(batch: &mut BytesMut, flag: u8, content: &[u8]) {
     batch.put_slice(content);
 }
 
-/// Whether who calls takes messages that are compressed by gzip.
+/// Whether the caller accepts messages compressed by gzip.
 pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
     headers
         .get_all("grpc-accept-encoding")
@@ -130,7 +130,7 @@ pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
         .any(|encoding| encoding.trim() == "gzip")
 }
 
-/// A response whose messages come out of the outlet, until that is dropped. `packed`: they may be compressed by gzip.
+/// A response with the messages of the outlet, until that is dropped. `packed`: they may be compressed by gzip.
 pub(super) fn response(packed: bool) -> (Outlet, http::Response<tonic::body::Body>) {
     let (batches, queue) = mpsc::channel(if packed { PACKED_QUEUE } else { QUEUE });
     let outlet = Outlet {
@@ -155,7 +155,7 @@ pub(super) fn response(packed: bool) -> (Outlet, http::Response<tonic::body::Bod
     (outlet, response)
 }
 
-/// The body: what is in the queue, as much at once as is there, and the status.
+/// The body: the messages of the queue, as many at once as are there, and the status.
 struct Messages {
     queue: mpsc::Receiver<Bytes>,
     ended: bool,
@@ -227,7 +227,7 @@ mod tests {
         chunks
     }
 
-    /// What arrives where the link takes a batch in so long.
+    /// What arrives if the link takes this long for a batch.
     async fn sent(packed: bool, pause: Duration) -> (Vec<Chunk>, usize) {
         let (outlet, response) = response(packed);
         assert_eq!(response.headers().contains_key("grpc-encoding"), packed);

@@ -38,12 +38,12 @@ use crate::project_file;
 use filesync::{Bound, Linked, SyncedFolder};
 use session::{BuildSession, Offer};
 
-/// What `FileSync` names the two folders that every Dockerfile build has.
+/// The names in `FileSync` of the two folders that every Dockerfile build has.
 const CONTEXT: &str = "context";
 const DOCKERFILE: &str = "dockerfile";
 /// How long Solve may take to end after its session did.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// Status messages carry the logs of a step; BuildKit cuts them at 2 MiB, and 16 leave room.
+/// In bytes. Status messages carry the logs of a step; BuildKit cuts them at 2 MiB, and 16 leave room.
 const MESSAGE_LIMIT: usize = 16 * 1024 * 1024;
 
 /// Builds; see [`super::build`].
@@ -85,7 +85,7 @@ pub async fn build(
         biased;
         built = &mut building => built,
         () = session.ended() => {
-            // What Solve says in its last words is the better message.
+            // Solve's own error, if it comes, is the better message.
             tokio::time::timeout(LAST_WORDS, building)
                 .await
                 .map_err(|_| engine.lost("the build's session ended before the build did"))?
@@ -110,7 +110,7 @@ pub async fn build(
         Err(status) => Err(match (sent.changed().into_iter().next(), sent.not_utf8()) {
             (Some(file), _) => Error::failed(format!("the build context could not be read: {file}")),
             (None, Some(name)) if is_of_name(&status) => {
-                Error::failed(format!("this engine takes only names in UTF-8, and {name} is not"))
+                Error::failed(format!("this engine only accepts names in UTF-8, and {name} is not"))
                     .hint("rename it, or leave it out by a line in .dockerignore")
             }
             _ => failure(engine, &given, &status),
@@ -118,8 +118,8 @@ pub async fn build(
     }
 }
 
-/// Whether a name that is not UTF-8 may be why a build failed: newer engines say so, or that the call was cancelled, which we
-/// never do without ending the build ourselves; the two race in them.
+/// Whether a name that is not UTF-8 may be why a build failed: newer engines report that, or that the call was
+/// cancelled, which we never do without ending the build ourselves; which of the two comes is a matter of chance.
 fn is_of_name(status: &tonic::Status) -> bool {
     let message = status.message();
     message.contains("invalid UTF-8") || message.contains("context canceled")
@@ -130,16 +130,16 @@ async fn connect(engine: &Engine) -> Result<ControlClient<Channel>> {
     Ok(ControlClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT))
 }
 
-/// The folders that the engine may ask for. Which files of them it gets is up to what it asks; to one that is elsewhere, it is not:
-/// what is ignored here stays here, and beside the Dockerfile only that is read.
+/// The folders that the engine may request. An engine here gets what it requests of them; one elsewhere does not:
+/// ignored files stay here, and of the Dockerfile's folder it only gets the Dockerfile and `.dockerignore`s.
 fn folders(request: &BuildRequest, locality: Locality) -> Result<Vec<SyncedFolder>> {
     let is_far = locality == Locality::Docked;
     let contexts = request.options.contexts.iter().filter(|(_, place)| is_folder(place));
     let mut folders = std::iter::once((CONTEXT.to_owned(), request.context.clone()))
         .chain(contexts.map(|(name, place)| (name.clone(), request.context.join(place))))
         .map(|(name, path)| {
-            // An engine here reads the rules itself. It would wait for a pipe in their place, and send everything where a link leads
-            // to what it can't read.
+            // An engine here reads the rules itself. It would wait for a pipe in their place, and send everything if
+            // they are a link to what it can't read.
             let ignored = request.ignored(&path)?;
             let bound = match is_far {
                 true => Bound::NotIgnored(ignored),
@@ -186,7 +186,7 @@ fn folders(request: &BuildRequest, locality: Locality) -> Result<Vec<SyncedFolde
     Ok(folders)
 }
 
-/// What a request gets from its surroundings.
+/// What a request needs beside its options.
 struct Attached {
     proxies: Vec<(&'static str, String)>,
     // `name=address`.
@@ -219,7 +219,7 @@ async fn resolved_hosts(
         .map(|(name, address)| match (address, &gateway) {
             (HOST_GATEWAY, Some(address)) => Ok(format!("{name}={address}")),
             (HOST_GATEWAY, None) => Err(Error::usage(format!(
-                "--add-host {name}:host-gateway: this engine's BuildKit does not say its address"
+                "--add-host {name}:host-gateway: this engine's BuildKit does not report its address"
             ))
             .hint("write the address (docker network inspect bridge), or set DOCKER_BUILDKIT=0")),
             (address, _) => Ok(format!("{name}={address}")),
@@ -227,13 +227,13 @@ async fn resolved_hosts(
         .collect()
 }
 
-/// Refuses what only the classic builder knows.
+/// Refuses what only the classic builder can do.
 fn check_network(options: &BuildOptions) -> Result<()> {
     match options.network.as_deref() {
         None | Some("" | "default" | "host" | "none") => Ok(()),
         Some(other) => Err(
-            Error::usage(format!("--network {other}: BuildKit knows default, host and none"))
-                .hint("set DOCKER_BUILDKIT=0 for the classic builder, which takes networks by name"),
+            Error::usage(format!("--network {other}: BuildKit only knows default, host and none"))
+                .hint("set DOCKER_BUILDKIT=0 for the classic builder, which accepts networks by name"),
         ),
     }
 }
@@ -254,7 +254,7 @@ fn solve_request(request: &BuildRequest, session: &str, reference: &str, attache
     }
     SolveRequest {
         r#ref: reference.to_owned(),
-        // BuildKit since 0.13 takes a list of exporters and ignores these where it has one; 20.10 knows only these.
+        // BuildKit since 0.13 reads a list of exporters and then ignores these; 20.10 knows only these.
         exporter_deprecated: "moby".to_owned(),
         exporter_attrs_deprecated: exporter,
         session: session.to_owned(),
@@ -277,7 +277,7 @@ fn solve_request(request: &BuildRequest, session: &str, reference: &str, attache
     }
 }
 
-/// Where the build's cache goes: into the image, too, where the build argument of BuildKit's first days asks for it.
+/// Where the build's cache goes: also into the image, if the build argument of BuildKit's first versions requests that.
 fn cache_exports(options: &BuildOptions) -> Vec<CacheOptionsEntry> {
     let mut exports: Vec<_> = options.cache_to.iter().map(cache_entry).collect();
     let inline = options
@@ -376,7 +376,7 @@ fn frontend_attributes(request: &BuildRequest, attached: &Attached) -> HashMap<S
     attributes
 }
 
-/// How many steps there were.
+/// How many steps of the Dockerfile there were.
 #[derive(Default)]
 struct StepCounts {
     steps: usize,
@@ -389,7 +389,7 @@ async fn follow(
     events: Events,
 ) -> StepCounts {
     let mut vertexes = Vertexes::default();
-    // Solve says what went wrong; without a status there is only nothing to show meanwhile.
+    // Solve has the error; without a status there is just nothing to show meanwhile.
     if let Ok(response) = status.await {
         let mut messages = response.into_inner();
         while let Ok(Some(message)) = messages.message().await {
@@ -406,14 +406,14 @@ async fn follow(
     }
 }
 
-/// The steps of the Dockerfile that were told of, and whether each was from the cache.
+/// The steps of the Dockerfile that were reported, and whether each was from the cache.
 #[derive(Default)]
 struct Vertexes(HashMap<String, bool>);
 
 impl Vertexes {
-    /// A hostile engine tells of steps for ever; no Dockerfile has more.
+    /// A hostile engine may report steps for ever; no Dockerfile has more.
     const MOST: usize = 100_000;
-    /// Nor a digest that is longer.
+    /// Nor is a digest longer.
     const LONGEST: usize = 512;
 
     fn note(&mut self, vertex: &Vertex) {
@@ -425,9 +425,9 @@ impl Vertexes {
     }
 }
 
-/// `[2/3] RUN make` is one, and `[linux/amd64 builder 2/3] RUN make`; `[internal] load build context`, `exporting to image` and
-/// a FROM, which runs nothing, are not. Nor is `[context base] busybox:1`, a named context: BuildKit tells of it by the name that
-/// any build has for the same image, which may be another's at the same time.
+/// Steps are `[2/3] RUN make` and `[linux/amd64 builder 2/3] RUN make`, but not `[internal] load build context`,
+/// `exporting to image` and a FROM, which runs nothing. Nor is `[context base] busybox:1`, a named context: BuildKit
+/// reports it by the name that any build has for the same image, perhaps another build at the same time.
 fn is_dockerfile_step(name: &str) -> bool {
     let Some((place, instruction)) = name.strip_prefix('[').and_then(|rest| rest.split_once("] ")) else {
         return false;
@@ -439,7 +439,7 @@ fn is_dockerfile_step(name: &str) -> bool {
 
 fn digest(message: StatusResponse, vertexes: &mut Vertexes) -> Vec<BuildEvent> {
     let mut events = Vec::new();
-    // What a step did comes before its end, though one message may tell both.
+    // The output of a step comes before its end, though one message may hold both.
     let mut ended = Vec::new();
     for vertex in message.vertexes {
         let event = BuildEvent::Step(Step {
@@ -448,7 +448,7 @@ fn digest(message: StatusResponse, vertexes: &mut Vertexes) -> Vec<BuildEvent> {
             state: state(&vertex),
         });
         if vertex.completed.is_some() {
-            // Its beginning may be news, too, and what it did is told under it.
+            // The message may also be the first of this step, and its output needs the step.
             let began = BuildEvent::Step(Step {
                 id: vertex.digest.clone(),
                 name: vertex.name.clone(),
@@ -457,7 +457,7 @@ fn digest(message: StatusResponse, vertexes: &mut Vertexes) -> Vec<BuildEvent> {
             events.push(began);
             ended.push(event);
         } else {
-            // It begins again, after an end that this message told, too.
+            // It begins again, after an end that is in this message, too.
             if vertex.started.is_some() {
                 let is_of_it = |event: &BuildEvent| matches!(event, BuildEvent::Step(step) if step.id == vertex.digest);
                 ended.retain(|event| !is_of_it(event));
@@ -508,10 +508,10 @@ fn seconds(time: &Timestamp) -> f64 {
     time.seconds as f64 + f64::from(time.nanos) / 1e9
 }
 
-/// What Solve failed of: the build itself, or the engine.
+/// The reason of Solve's failure: the build itself, or the engine.
 fn failure(engine: &Engine, given: &Logins, status: &tonic::Status) -> Error {
     use tonic::Code;
-    // The transport's own failures have a source; BuildKit's messages have not.
+    // Failures of the transport have a source; BuildKit's messages have none.
     if status.code() == Code::Unavailable || std::error::Error::source(status).is_some() {
         return engine.lost(status.clone());
     }
@@ -522,7 +522,7 @@ fn failure(engine: &Engine, given: &Logins, status: &tonic::Status) -> Error {
     })
 }
 
-/// BuildKit's message without the names of its own parts, which it puts before what happened.
+/// BuildKit's message without the names of its own parts at the beginning.
 fn without_wrapping(message: &str) -> &str {
     const WRAPPING: [&str; 4] = [
         "failed to solve: ",
@@ -562,7 +562,7 @@ fn source_line(details: &[u8]) -> Option<usize> {
 
 fn write_metadata(file: &Path, response: &HashMap<String, String>) -> Result<()> {
     let json = serde_json::to_vec_pretty(response)
-        .map_err(|cause| Error::failed("the build's metadata is no JSON").because(cause))?;
+        .map_err(|cause| Error::failed("the build's metadata is not JSON").because(cause))?;
     std::fs::write(file, json)
         .map_err(|cause| Error::failed(format!("--metadata-file {} can't be written", file.display())).because(cause))
 }

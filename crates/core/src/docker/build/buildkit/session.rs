@@ -36,28 +36,29 @@ use crate::docker::options::build_options::{Secret, SecretSource};
 use crate::error::Result;
 use crate::hexadecimal;
 
-/// BuildKit refuses larger ones, too.
+/// In bytes. BuildKit refuses larger ones, too.
 const SECRET_LIMIT: u64 = 500 * 1024;
 
-/// An engine that answers no ping within these two is gone: a build may be silent for hours, its session never is.
+/// An engine that answers no ping within these two times is gone: a build may be silent for hours, its session never
+/// is.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a session has to offer.
+/// What a session offers.
 pub struct Offer {
     /// Folders that may be read.
     pub folders: Vec<SyncedFolder>,
-    /// Where the engine is that they go to.
+    /// Whether the engine that gets them is on this machine.
     pub locality: Locality,
     /// Secrets of `RUN --mount=type=secret`.
     pub secrets: Vec<Secret>,
     /// ssh agents of `RUN --mount=type=ssh`.
     pub agents: Agents,
-    /// The registries' logins that it may have.
+    /// The registry logins that the engine may have.
     pub logins: Logins,
 }
 
-/// A session that the engine serves itself from; it ends when this is dropped.
+/// A session from which the engine serves itself; it ends when this is dropped.
 pub struct BuildSession {
     id: String,
     sent: Arc<Sent>,
@@ -111,11 +112,11 @@ impl BuildSession {
             .add_service(SshServer::new(AgentForwarder(offer.agents)));
         let (alive, ended) = oneshot::channel();
         let (close, closed) = oneshot::channel::<()>();
-        // One connection, and no end of connections: the server would let go of it at the end.
+        // One connection, then an open end: the server would close the connection at the end of the list.
         let connection = tokio_stream::once(Ok::<_, io::Error>(SessionStream { stream, _alive: alive }))
             .chain(futures_util::stream::pending());
         tokio::spawn(router.serve_with_incoming_shutdown(connection, async {
-            // The session is dropped, which is what is waited for.
+            // The session was dropped: this waits for that.
             let _ = closed.await;
         }));
         Ok(Self {
@@ -131,7 +132,7 @@ impl BuildSession {
         &self.id
     }
 
-    /// Comes back when the engine has closed the session, or is gone.
+    /// Returns when the engine has closed the session, or is gone.
     pub async fn ended(&mut self) {
         // The other end is dropped and never sends.
         let _ = (&mut self.ended).await;
@@ -150,7 +151,7 @@ fn server() -> tonic::transport::Server {
         .initial_connection_window_size(SMALL_MESSAGES)
 }
 
-/// The ID of a build or a session, which no other has.
+/// A random ID of a build or a session.
 pub(in crate::docker) fn random_id() -> Result<String> {
     hexadecimal::random::<16>()
 }
@@ -184,7 +185,8 @@ impl Health for Healthy {
     }
 }
 
-/// Credentials of registries, as docker keeps them. The engine asks for any host; [`Logins`] knows which are its business.
+/// Credentials of registries, as docker keeps them. The engine may request any host's; [`Logins`] decides which it
+/// gets.
 struct Credentials(Logins);
 
 #[tonic::async_trait]
@@ -192,7 +194,7 @@ impl Auth for Credentials {
     async fn credentials(&self, request: Request<CredentialsRequest>) -> Result<Response<CredentialsResponse>, Status> {
         let login = self.0.credentials(&request.get_ref().host).await;
         Ok(Response::new(match login {
-            // The protocol has no other place for one.
+            // The protocol has no other field for a token.
             Some(login) if !login.identity_token.is_empty() => CredentialsResponse {
                 username: String::new(),
                 secret: login.identity_token,
@@ -225,7 +227,7 @@ impl Auth for Credentials {
     }
 }
 
-/// The secrets that the build options name; read when they are asked for, never before.
+/// The secrets that the build options name; read only when the engine requests them.
 struct SecretStore(Vec<Secret>);
 
 #[tonic::async_trait]
@@ -312,7 +314,7 @@ impl Ssh for AgentForwarder {
     }
 }
 
-/// The hijacked connection, in the shape that tonic's server takes.
+/// The hijacked connection, in the form that tonic's server needs.
 struct SessionStream {
     stream: TokioIo<Upgraded>,
     _alive: oneshot::Sender<()>,
@@ -352,10 +354,10 @@ mod tests {
 
     const REQUESTS: usize = 20_000;
 
-    /// Asks for the first file: a message in its envelope (not compressed, two bytes), whose type, field 1, is REQ.
+    /// Requests the first file: a message in its envelope (not compressed, two bytes); its type, field 1, is REQ.
     const REQUEST: &[u8] = b"\0\0\0\0\x02\x08\x01";
 
-    /// The engine is the one that asks: a hostile one names any host.
+    /// A hostile engine may name any host in its request.
     #[tokio::test]
     async fn an_engine_that_asks_for_the_login_of_another_registry_hears_that_there_is_none() {
         let folder = tempfile::tempdir().unwrap();
@@ -388,7 +390,7 @@ mod tests {
         assert_eq!(asked(Locality::Local, "other.example").await, "p");
     }
 
-    /// Opens a transfer of a folder with one file, and asks for it so many times: what came.
+    /// Opens a transfer of a folder with one file, and requests it so many times; returns what came.
     async fn asked_for_one_file(times: usize) -> Vec<u8> {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), "").unwrap();
@@ -402,7 +404,7 @@ mod tests {
         let service = FileSync::new(vec![context], Locality::Local, Arc::default());
         let connection = tokio_stream::once(Ok::<_, io::Error>(ours)).chain(futures_util::stream::pending());
         tokio::spawn(server().add_service(service).serve_with_incoming(connection));
-        // Answers are as small, and it is as patient with them.
+        // The same limits in the other direction, where messages are as small.
         let engine = h2::client::Builder::new()
             .initial_connection_window_size(SMALL_MESSAGES)
             .handshake(engines);
@@ -416,7 +418,7 @@ mod tests {
         let (response, mut requests) = client.send_request(request, false).unwrap();
         let mut packets = response.await.unwrap().into_body();
         let mut said = Vec::new();
-        // All files were named when an empty STAT says so.
+        // An empty STAT marks the end of the list of files.
         while !said.ends_with(&[0; 5]) {
             said.extend_from_slice(&packets.data().await.unwrap().unwrap());
         }
@@ -427,7 +429,7 @@ mod tests {
             }
         }
         let mut came = Vec::new();
-        // The end of a file is a message as small.
+        // The end of a file is a message of the same size.
         while came.len() < times * REQUEST.len()
             && let Some(Ok(packet)) = packets.data().await
         {
@@ -437,7 +439,7 @@ mod tests {
         came
     }
 
-    /// BuildKit asks for all files as soon as it has heard of them, each by a frame of its own.
+    /// BuildKit requests all files as soon as it knows them, each with a frame of its own.
     #[tokio::test]
     async fn an_engine_may_ask_for_many_files_before_the_first_is_sent() {
         assert_eq!(asked_for_one_file(REQUESTS).await.len(), REQUESTS * REQUEST.len());

@@ -1,4 +1,4 @@
-//! The ssh agents that `--ssh` offers to a build: sockets that are there, or private agents that hold key files.
+//! The ssh agents that `--ssh` offers to a build: existing sockets, or private agents that hold key files.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -25,8 +25,8 @@ struct Agent {
     _private: Option<Private>,
 }
 
-/// Keeps an agent, and ends it when our end of its stdin is closed: by us, or by the system where we are killed. Keys must not
-/// stay in an agent that nobody knows of. The signals of the terminal are ours to answer.
+/// Runs an agent, and ends it when our end of its stdin is closed: by us, or by the system if we are killed. Keys must
+/// not stay in an agent that nobody knows of. Signals of the terminal are handled by us.
 ///
 /// `$1`: the socket; `$2`: its folder.
 const KEEPER: &str = "trap '' HUP INT QUIT TERM
@@ -34,10 +34,10 @@ ssh-agent -D -a \"$1\" >/dev/null 2>&1 </dev/null &
 read -r line
 kill -9 \"$!\"
 rm -rf -- \"$2\"";
-/// How long the keeper may take to end the agent.
+/// How long the shell that runs the agent may take to end it.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A private agent, by its keeper, and the folder of its socket.
+/// A private agent, run by a shell, and the folder of its socket.
 struct Private {
     keeper: Child,
     _folder: tempfile::TempDir,
@@ -47,7 +47,7 @@ impl Drop for Private {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
         let began = Instant::now();
-        // What is left after that goes by itself: its stdin is closed.
+        // If it still runs after that, it ends by itself: its stdin is closed.
         while began.elapsed() < END_TIMEOUT && matches!(self.keeper.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -55,13 +55,13 @@ impl Drop for Private {
 }
 
 impl Agents {
-    /// Makes ready what the build options name.
+    /// Starts the agents that the build options name.
     ///
-    /// A key file is put into an `ssh-agent` of its own, so that the key never leaves OpenSSH's memory and an
-    /// encrypted one asks for its passphrase as `ssh-add` does.
+    /// A key file is put into an `ssh-agent` of its own, so that the key never leaves OpenSSH's memory, and `ssh-add`
+    /// asks for the passphrase of an encrypted one.
     ///
     /// # Errors
-    /// A path that isn't there, and what ssh-agent and ssh-add say.
+    /// A path that isn't there, and errors of ssh-agent and ssh-add.
     pub async fn start(forwards: &[SshForward]) -> Result<Self> {
         let mut agents = Vec::new();
         for forward in forwards {
@@ -80,7 +80,7 @@ impl Agents {
             agents.push(match socket {
                 Some(_) if forward.paths.len() > 1 => {
                     return Err(Error::usage(format!(
-                        "--ssh {}: only one agent socket fits under one name",
+                        "--ssh {}: only one agent socket can have this name",
                         forward.id
                     )));
                 }
@@ -95,7 +95,7 @@ impl Agents {
         Ok(Self { agents })
     }
 
-    /// The socket of the agent of this name.
+    /// The socket of the agent with this name.
     pub fn socket(&self, id: &str) -> Option<&Path> {
         self.agents
             .iter()
@@ -132,7 +132,7 @@ async fn private_agent(id: &str, keys: &[&Path]) -> Result<Agent> {
         _folder: folder,
     };
     let ready = async {
-        // The socket is there a moment before it takes connections.
+        // The socket exists a moment before it accepts connections.
         while tokio::net::UnixStream::connect(&socket).await.is_err() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

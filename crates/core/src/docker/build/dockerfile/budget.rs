@@ -1,16 +1,16 @@
-//! How much work one Dockerfile may make.
+//! How much work one Dockerfile may cause.
 
 use std::cell::Cell;
 
-/// Characters that are read, made and compared for one Dockerfile: variables that double each other, or patterns that match in very
-/// many ways, would fill the memory or never end.
+/// Characters that are read, made and compared for one Dockerfile: variables that double each other, or patterns that
+/// match in very many ways, would fill the memory or never end.
 pub(super) const BUDGET: u64 = 20_000_000;
 
-/// A word that the builder refuses, or that is too long to be read.
+/// A word that the builder refuses, or that takes too much work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unreadable;
 
-/// What may still be spent on a Dockerfile.
+/// What is left of a Dockerfile's budget.
 #[derive(Debug)]
 pub(super) struct Budget(Cell<u64>);
 

@@ -1,4 +1,4 @@
-//! The instructions of a Dockerfile: lines joined, comments and here-documents left out, flags taken apart.
+//! The instructions of a Dockerfile: lines joined, comments and here-documents left out, flags separated.
 //!
 //! Grammar: `frontend/dockerfile/parser` of moby/buildkit.
 
@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use super::budget::Budget;
 use super::words::Lexer;
 
-/// What parts the words of an instruction.
+/// Characters that separate the words of an instruction.
 const BLANKS: [char; 5] = ['\t', '\u{b}', '\u{c}', '\r', ' '];
 /// Instructions that may begin a here-document.
 const WITH_HEREDOC: [&str; 3] = ["add", "copy", "run"];
-/// What a comment at the beginning may say to the builder.
+/// Directives for the builder in a comment at the beginning.
 const DIRECTIVES: [&str; 3] = ["check", "escape", "syntax"];
 
-/// One instruction as it is written.
+/// One instruction as written.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     /// Its lines joined, without the bodies of here-documents.
@@ -30,12 +30,12 @@ pub(super) struct Parts<'a> {
     pub(super) keyword: String,
     /// Such as `--from=x`, without quotes and escapes.
     pub(super) flags: Vec<String>,
-    /// All that follows.
+    /// Everything after the flags.
     pub(super) rest: &'a str,
 }
 
 impl<'a> Parts<'a> {
-    /// Takes the text of an instruction apart.
+    /// Splits the text of an instruction.
     pub(super) fn of(text: &'a str, escape: char) -> Self {
         let text = text.trim();
         let (keyword, rest) = text.split_once(BLANKS).unwrap_or((text, ""));
@@ -47,12 +47,12 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The words behind the flags; quotes do not join words.
+    /// The words after the flags; quotes do not join words.
     pub(super) fn words(&self) -> Vec<&'a str> {
         self.rest.split(BLANKS).filter(|word| !word.is_empty()).collect()
     }
 
-    /// Whether what follows is in the form of a JSON list.
+    /// Whether the rest is a JSON list.
     fn is_json(&self) -> bool {
         self.rest.starts_with('[') && serde_json::from_str::<Vec<serde_json::Value>>(self.rest).is_ok()
     }
@@ -73,7 +73,7 @@ pub(super) fn read(text: &str, budget: &Budget) -> Vec<Line> {
         while part.is_some()
             && let Some((line, _)) = lines.next()
         {
-            // These neither continue an instruction nor end it.
+            // Such lines neither continue an instruction nor end it.
             if is_comment(line) || line.trim_start().is_empty() {
                 continue;
             }
@@ -103,7 +103,7 @@ fn is_comment(line: &str) -> bool {
     line.trim_start().starts_with('#')
 }
 
-/// What stands before the escape that continues a line; two of them continue nothing.
+/// What precedes the escape that continues a line; two escapes continue nothing.
 fn continued(line: &str, escape: char) -> Option<&str> {
     let part = line.trim_end_matches([' ', '\t']).strip_suffix(escape)?;
     (!part.ends_with(escape)).then_some(part)
@@ -116,7 +116,7 @@ pub(super) fn directive<'a>(text: &'a str, wanted: &str) -> Option<&'a str> {
     for line in text.split('\n') {
         let (name, value) = line.trim_start().strip_prefix('#')?.split_once('=')?;
         let name = name.trim().to_ascii_lowercase();
-        // Anything else ends them, and one that comes twice is refused.
+        // Anything else ends the directives, and a repeated one is refused.
         let known = DIRECTIVES.into_iter().find(|known| **known == *name)?;
         if seen.contains(&known) {
             return None;
@@ -130,7 +130,7 @@ pub(super) fn directive<'a>(text: &'a str, wanted: &str) -> Option<&'a str> {
     None
 }
 
-/// The character that takes its meaning from the next one, and continues a line.
+/// The escape character, which also continues a line.
 pub(super) fn escape(text: &str) -> char {
     match directive(text, "escape") {
         Some("`") => '`',
@@ -138,7 +138,7 @@ pub(super) fn escape(text: &str) -> char {
     }
 }
 
-/// The flags at the beginning of what follows an instruction's keyword, and the rest.
+/// The flags after an instruction's keyword, and the rest.
 fn flags(text: &str, escape: char) -> (Vec<String>, &str) {
     let mut flags = Vec::new();
     let mut rest = text.trim_start();
@@ -195,7 +195,7 @@ fn heredocs(instruction: &str, escape: char, budget: &Budget) -> Vec<Heredoc> {
     words.iter().filter_map(|word| heredoc(word, lexer)).collect()
 }
 
-/// `<<EOF` and what else begins one: `3<<-"EOF"`.
+/// The start of a here-document: `<<EOF`, or `3<<-"EOF"`.
 fn heredoc(word: &str, lexer: Lexer<'_>) -> Option<Heredoc> {
     let rest = word
         .trim_start_matches(|c: char| c.is_ascii_digit())

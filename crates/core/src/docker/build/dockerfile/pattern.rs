@@ -1,7 +1,7 @@
-//! The patterns of `${NAME#pattern}` and its like: `*`, `?`, and `\` before what they would mean.
+//! The patterns of `${NAME#pattern}` and similar: `*`, `?`, and `\` before a character that is meant literally.
 //!
-//! BuildKit makes a regular expression of them (`frontend/dockerfile/shell` of moby/buildkit), so that neither matches the end of a
-//! line, and what a replacement of all matches says may name a group.
+//! BuildKit makes a regular expression of them (`frontend/dockerfile/shell` of moby/buildkit), so that neither `*` nor
+//! `?` matches the end of a line, and the replacement for all matches may name a group.
 
 use super::budget::{Budget, Unreadable};
 
@@ -16,7 +16,7 @@ enum PatternToken {
 #[derive(Debug)]
 pub(super) struct Pattern(Vec<PatternToken>);
 
-/// From where to where something matches, the end shortest or longest.
+/// The range of a match, with its shortest or longest end.
 #[derive(Clone, Copy)]
 struct Ends {
     shortest: usize,
@@ -32,7 +32,7 @@ impl Pattern {
                 '*' => parts.push(PatternToken::Any),
                 '?' => parts.push(PatternToken::One),
                 '\\' => match chars.peek() {
-                    // Escaped for the expansion around it, which they would end.
+                    // Escaped for the expansion around it, which these characters would end.
                     Some('}' | '/') => {}
                     Some(&escaped @ ('*' | '?' | '\\')) => {
                         chars.next();
@@ -53,12 +53,12 @@ impl Pattern {
         Ok(Self(parts))
     }
 
-    /// The text without what matches at its beginning, the shortest or the longest.
+    /// The text without the shortest or longest match at its beginning.
     pub(super) fn without_prefix(&self, text: &[char], longest: bool, budget: &Budget) -> Result<String, Unreadable> {
         Ok(text.iter().skip(self.removed(text, longest, budget)?).collect())
     }
 
-    /// The text without what matches at its end; the pattern was parsed backwards.
+    /// The text without the match at its end; the pattern was parsed backwards.
     pub(super) fn without_suffix(&self, text: &[char], longest: bool, budget: &Budget) -> Result<String, Unreadable> {
         let backwards: Vec<char> = text.iter().rev().copied().collect();
         let removed = self.removed(&backwards, longest, budget)?;
@@ -70,7 +70,7 @@ impl Pattern {
         Ok(ends.map_or(0, |ends| if longest { ends.longest } else { ends.shortest }))
     }
 
-    /// The text with the first match replaced, or all of them, each as long as can be.
+    /// The text with the first match or all matches replaced, each as long as possible.
     pub(super) fn replaced(
         &self,
         text: &[char],
@@ -79,7 +79,7 @@ impl Pattern {
         budget: &Budget,
     ) -> Result<String, Unreadable> {
         let mut made = String::new();
-        // Where the last match ended, and where the next is looked for.
+        // The end of the last match, and where the search goes on.
         let (mut done, mut from) = (0, 0);
         while let Some((start, end)) = self.next_match(text, from, budget)? {
             made.extend(text.get(done..start).unwrap_or_default());
@@ -111,11 +111,11 @@ impl Pattern {
         Ok(None)
     }
 
-    /// Where what matches from here on can end. All ways of matching are followed at once.
+    /// Where a match from here can end. All ways of matching are followed at once.
     fn ends(&self, text: &[char], start: usize, budget: &Budget) -> Result<Option<Ends>, Unreadable> {
         let Self(parts) = self;
         let mut found: Option<Ends> = None;
-        // Whether the parts before this one can have matched what was read so far.
+        // Whether the parts before this one may match what was read so far.
         let mut reached = vec![false; parts.len() + 1];
         if let Some(first) = reached.first_mut() {
             *first = true;
@@ -161,7 +161,7 @@ impl Pattern {
     }
 }
 
-/// A replacement with `$0`, what matched, put in; there are no other groups, and `$$` is a dollar.
+/// A replacement with the match in place of `$0`; there are no other groups, and `$$` is a dollar.
 fn filled(replacement: &str, matched: &[char]) -> String {
     let mut made = String::new();
     let mut rest = replacement;
@@ -189,7 +189,7 @@ fn filled(replacement: &str, matched: &[char]) -> String {
     made
 }
 
-/// The name of a group behind a dollar, and what follows it.
+/// The name of a group after a dollar, and what follows it.
 fn group(text: &str) -> Option<(&str, &str)> {
     let (braced, text) = match text.strip_prefix('{') {
         Some(inner) => (true, inner),

@@ -1,7 +1,7 @@
 //! The words of a Dockerfile: quotes, escapes and variables in them, as BuildKit's shell lexer reads them.
 //!
-//! Grammar: `frontend/dockerfile/shell` of moby/buildkit. It looks like a shell's, and is not one in every corner: what stands
-//! behind `:-` is read even where it is not used, and a quote may stand anywhere in it.
+//! Grammar: `frontend/dockerfile/shell` of moby/buildkit. It resembles a shell's, but differs in some points: the word
+//! after `:-` is read even if it is not used, and a quote may stand anywhere in it.
 
 use std::collections::BTreeMap;
 use std::iter::Peekable;
@@ -10,12 +10,12 @@ use std::str::Chars;
 use super::budget::{Budget, Unreadable};
 use super::pattern::Pattern;
 
-/// Expansions within expansions. People write two or three.
+/// How deep expansions may be nested. People write two or three.
 const DEEPEST: usize = 64;
 /// Reads words.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lexer<'a> {
-    /// What takes its meaning from the character behind it.
+    /// The escape character.
     escape: char,
     /// Quotes and escapes stay in the words.
     is_raw: bool,
@@ -25,7 +25,7 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    /// Reads words as instructions have them.
+    /// Reads the words of instructions.
     pub(super) const fn new(escape: char, budget: &'a Budget) -> Self {
         Self {
             escape,
@@ -35,7 +35,8 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    /// Reads what begins a here-document: `\` escapes there whatever the Dockerfile says, and no variable is known.
+    /// Reads the start of a here-document: the escape is `\` there whatever the Dockerfile has chosen, and no variable
+    /// is known.
     pub(super) const fn of_heredocs(budget: &'a Budget) -> Self {
         Self {
             keeps_unset: true,
@@ -48,12 +49,12 @@ impl<'a> Lexer<'a> {
         Self { is_raw: true, ..self }
     }
 
-    /// One word: all of the text, with quotes and escapes taken off and variables put in.
+    /// One word: all of the text, with quotes and escapes removed and variables replaced.
     pub(super) fn word(self, text: &str, values: &BTreeMap<String, String>) -> Result<String, Unreadable> {
         Ok(self.read(text, values)?.0)
     }
 
-    /// The words of the text; blanks that came with a variable part words, too.
+    /// The words of the text; blanks in a variable's value separate words, too.
     pub(super) fn words(self, text: &str, values: &BTreeMap<String, String>) -> Result<Vec<String>, Unreadable> {
         Ok(self.read(text, values)?.1)
     }
@@ -70,7 +71,7 @@ impl<'a> Lexer<'a> {
     }
 }
 
-/// Words as they are put together.
+/// Words while they are put together.
 #[derive(Default)]
 struct Words {
     done: Vec<String>,
@@ -78,7 +79,7 @@ struct Words {
 }
 
 impl Words {
-    /// A character that stood there by itself: a blank ends the word.
+    /// A character outside of quotes: a blank ends the word.
     fn add(&mut self, c: char) {
         if !c.is_whitespace() {
             self.word.push(c);
@@ -99,7 +100,7 @@ struct Reading<'a> {
     lexer: Lexer<'a>,
     values: &'a BTreeMap<String, String>,
     chars: Peekable<Chars<'a>>,
-    /// Patterns keep their escapes: they mean something there.
+    /// Patterns keep their escapes, which they need.
     keeps_escapes: bool,
     depth: usize,
 }
@@ -110,7 +111,7 @@ impl Reading<'_> {
         Ok(self.chars.next())
     }
 
-    /// All up to a character, which is taken, or up to the end.
+    /// Everything up to a character, which is consumed, or up to the end.
     fn up_to(&mut self, stop: Option<char>, keeps_escapes: bool) -> Result<(String, Vec<String>), Unreadable> {
         if self.depth == DEEPEST {
             return Err(Unreadable);
@@ -171,7 +172,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Nothing means anything up to the next `'`.
+    /// Up to the next `'`, no character is special.
     fn single_quoted(&mut self) -> Result<String, Unreadable> {
         let mut text = String::new();
         self.quote(&mut text)?;
@@ -187,7 +188,7 @@ impl Reading<'_> {
         Ok(text)
     }
 
-    /// Variables mean something up to the next `"`, and an escape before what would.
+    /// Up to the next `"`, variables are replaced, and an escape works before special characters.
     fn double_quoted(&mut self) -> Result<String, Unreadable> {
         let mut text = String::new();
         self.quote(&mut text)?;
@@ -224,7 +225,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Takes a quote.
+    /// Reads a quoted text.
     fn quote(&mut self, text: &mut String) -> Result<(), Unreadable> {
         let quote = self.next()?;
         if self.lexer.is_raw {
@@ -233,7 +234,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// `$NAME` and all that `${NAME...}` can be.
+    /// `$NAME` and all forms of `${NAME...}`.
     fn expansion(&mut self) -> Result<String, Unreadable> {
         self.next()?;
         if self.chars.peek() != Some(&'{') {
@@ -267,7 +268,7 @@ impl Reading<'_> {
         }
     }
 
-    /// `${NAME-word}` and its like; with a colon, an empty value counts as none.
+    /// `${NAME-word}` and similar; with a colon, an empty value counts as unset.
     fn modified(
         &mut self,
         name: &str,
@@ -282,7 +283,7 @@ impl Reading<'_> {
             return Ok(format!("${{{name}{colon}{operator}{word}}}"));
         }
         let given = value.filter(|value| !has_colon || !value.is_empty());
-        // A colon asks whether a value is empty, and a pattern asks for no value.
+        // A colon tests whether a value is empty; a pattern does no such test.
         if has_colon && of_pattern {
             return Err(Unreadable);
         }
@@ -305,7 +306,7 @@ impl Reading<'_> {
         }
     }
 
-    /// `${NAME/pattern/replacement}`, and with two slashes for all that match.
+    /// `${NAME/pattern/replacement}`, or with two slashes for all matches.
     fn replaced(&mut self, name: &str, value: Option<&String>) -> Result<String, Unreadable> {
         let all = self.chars.next_if_eq(&'/').is_some();
         let (pattern, _) = self.up_to(Some('/'), true)?;
@@ -318,7 +319,7 @@ impl Reading<'_> {
         Pattern::parse(&pattern)?.replaced(&text, &replacement, all, self.lexer.budget)
     }
 
-    /// The name of a variable: a word, a number, or one of the characters that name something in a shell.
+    /// The name of a variable: a word, a number, or one of a shell's special characters.
     fn name(&mut self) -> Result<String, Unreadable> {
         let mut name = String::new();
         let first = self.chars.peek().copied();
@@ -340,7 +341,8 @@ impl Reading<'_> {
     }
 }
 
-/// The words of an instruction such as `ARG A=1 B="2 3"`, with their quotes and escapes, which count when the value is read.
+/// The words of an instruction such as `ARG A=1 B="2 3"`, with the quotes and escapes that count when the value is
+/// read.
 pub(super) fn unread_words(text: &str, escape: char) -> Vec<String> {
     let mut words = Vec::new();
     let mut word = String::new();

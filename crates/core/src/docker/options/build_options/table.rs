@@ -9,7 +9,7 @@ use crate::docker::options::run_options::security;
 use crate::docker::options::{csv, go_values};
 use crate::env::Env;
 
-/// What an option does to what was parsed so far.
+/// What an option changes in what was parsed so far.
 pub(super) type Apply = fn(&mut BuildOptions, &GivenOption<'_>) -> Result<(), BuildOptionError>;
 
 /// An option as the user gave it, and what its value may refer to.
@@ -65,7 +65,7 @@ impl<'a> GivenOption<'a> {
         }
     }
 
-    /// A name, and what follows `=`, if anything does.
+    /// A name, and what follows `=`, if anything.
     fn named(&self) -> Result<(&'a str, Option<&'a str>), BuildOptionError> {
         let (name, text) = match self.value.split_once('=') {
             Some((name, text)) => (name, Some(text)),
@@ -135,7 +135,7 @@ pub(super) static FLAGS: &[Flag<Apply>] = &[
         let (key, text) = e.named()?;
         insert(&mut o.labels, key, text.unwrap_or_default())
     }),
-    // It is what happens anyway.
+    // That happens anyway.
     switch("load", of_the_client),
     valued("memory", |o, e| put(&mut o.classic.memory, e.read(go_values::size))).short('m'),
     valued("memory-swap", |o, e| {
@@ -192,7 +192,7 @@ const fn valued(long: &'static str, set: Apply) -> Flag<Apply> {
     Flag::valued(long, set)
 }
 
-/// It is about the docker client, or says what happens anyway.
+/// An option about the docker client, or for what happens anyway.
 fn of_the_client(_: &mut BuildOptions, _: &GivenOption<'_>) -> Result<(), BuildOptionError> {
     Ok(())
 }
@@ -222,7 +222,7 @@ fn turn(switch: &mut bool, on: bool) -> Result<(), BuildOptionError> {
     Ok(())
 }
 
-/// `--attest`: a kind with its attributes, of which `disabled=true` takes it back.
+/// `--attest`: a kind with its attributes; `disabled=true` revokes it.
 fn attestation(options: &mut BuildOptions, given: &GivenOption<'_>) -> Result<(), BuildOptionError> {
     let mut attributes = given.read(attributes)?;
     if attributes.kind.is_empty() {
@@ -278,7 +278,7 @@ fn context(text: &str) -> Result<(String, String), String> {
 }
 
 fn add_host(value: &str) -> Result<String, String> {
-    // docker takes both signs between name and address; an IPv6 address may be in brackets after `=`.
+    // docker accepts both signs between name and address; an IPv6 address may be in brackets after `=`.
     let pair = value.split_once('=').or_else(|| value.split_once(':'));
     let (name, address) = pair.unwrap_or_default();
     let address = address
@@ -338,7 +338,7 @@ fn secret(value: &str, root: &Path, env: &Env) -> Result<Secret, String> {
             "id" => id = Some(value.to_owned()),
             "source" | "src" => file = Some(value.to_owned()),
             "env" => variable = Some(value.to_owned()),
-            _ => return Err(format!("it knows no `{key}`, only id, src, env and type")),
+            _ => return Err(format!("`{key}` is not one of id, src, env and type")),
         }
     }
     let id = id.filter(|id| !id.is_empty()).ok_or("it needs an id")?;
@@ -360,7 +360,7 @@ fn secret(value: &str, root: &Path, env: &Env) -> Result<Secret, String> {
         None => {
             let path = root.join(file.unwrap_or_else(|| id.clone()));
             if !path.is_file() {
-                return Err(format!("{} is no file", path.display()));
+                return Err(format!("{} is not a file", path.display()));
             }
             SecretSource::File(path)
         }

@@ -1,4 +1,4 @@
-//! The directories of the engine's machine that options mount: which they are, and others in their place.
+//! The directories of the engine's machine that options mount: finds them, and replaces them.
 
 use std::path::Path;
 

@@ -30,7 +30,7 @@ pub(super) fn device(value: &str, system: EngineSystem) -> Result<Device, String
     }
 }
 
-/// `HOST[:CONTAINER][:PERMISSIONS]`. docker tidies a path only where it is the last word, and so do we.
+/// `HOST[:CONTAINER][:PERMISSIONS]`. docker cleans a path only if it is the last part, and so do we.
 fn linux_device(value: &str) -> Result<DeviceMapping, String> {
     let parts: Vec<&str> = value.split(':').collect();
     let (host, container, permissions) = match parts.as_slice() {
@@ -38,12 +38,12 @@ fn linux_device(value: &str) -> Result<DeviceMapping, String> {
         [host, mode] if is_mode(mode) => (path::clean(host), None, *mode),
         [host, container] => ((*host).to_owned(), Some(path::clean(container)), "rwm"),
         [host, container, mode] if is_mode(mode) => ((*host).to_owned(), Some((*container).to_owned()), *mode),
-        [_, _, mode] => return Err(format!("`{mode}` is no combination of r, w and m")),
+        [_, _, mode] => return Err(format!("`{mode}` is not a combination of r, w and m")),
         _ => return Err("is not HOST:CONTAINER:PERMISSIONS".to_owned()),
     };
     let inside = container.unwrap_or_else(|| host.clone());
     if !inside.starts_with('/') {
-        return Err(format!("`{inside}` is no absolute path"));
+        return Err(format!("`{inside}` is not an absolute path"));
     }
     if parts.first().is_some_and(|host| host.is_empty()) {
         return Err("names no device".to_owned());
@@ -96,7 +96,7 @@ pub(super) fn cgroup_rule(value: &str) -> Result<String, String> {
     if legal {
         Ok(value.to_owned())
     } else {
-        Err("is no rule, such as `c 1:3 mr`".to_owned())
+        Err("is not a rule, such as `c 1:3 mr`".to_owned())
     }
 }
 

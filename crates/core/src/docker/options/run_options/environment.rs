@@ -9,7 +9,7 @@ use super::facts::ClientFacts;
 /// Finds an environment variable of the client.
 type Look<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The environment variables or the labels of the container: files first, then what was said one by one.
+/// The environment variables or the labels of the container: those of files first, then the single ones.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Pairs {
     /// Files with one pair on each line.
@@ -51,8 +51,8 @@ impl Pairs {
         self.single.iter().any(|entry| name(&entry.value) == variable)
     }
 
-    /// The variables, as `NAME=VALUE`. A `NAME` alone is one that the client doesn't have: it tells the
-    /// engine to leave out the image's variable of that name.
+    /// The variables, as `NAME=VALUE`. A `NAME` alone is one that the client doesn't have: the engine then leaves out
+    /// the image's variable of that name.
     pub fn variables(&self, facts: &ClientFacts<'_>) -> Result<Vec<String>, OptionError> {
         let mut variables = Vec::new();
         for file in &self.files {
@@ -94,7 +94,7 @@ fn name(text: &str) -> &str {
     text.split_once('=').map_or(text, |(name, _)| name)
 }
 
-/// `NAME=VALUE` taken apart; without `=`, the value is empty.
+/// `NAME=VALUE` as two parts; without `=`, the value is empty.
 pub(super) fn pair(text: &str) -> (String, String) {
     let (name, value) = text.split_once('=').unwrap_or((text, ""));
     (name.to_owned(), value.to_owned())
@@ -113,7 +113,7 @@ fn lines(entry: &GivenOption, facts: &ClientFacts<'_>, look_up: Option<Look<'_>>
             line: index + 1,
             reason,
         };
-        let line = std::str::from_utf8(line).map_err(|_| fault("is no UTF-8"))?;
+        let line = std::str::from_utf8(line).map_err(|_| fault("is not UTF-8"))?;
         let line = line.strip_suffix('\r').unwrap_or(line).trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;

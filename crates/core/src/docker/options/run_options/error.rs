@@ -11,10 +11,10 @@ use crate::docker::options::flags::FlagError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum OptionError {
-    /// The words are no options of `docker run`.
+    /// The words are not options of `docker run`.
     #[error(transparent)]
     Flag(#[from] FlagError),
-    /// The value is not what the option takes.
+    /// The option does not accept the value.
     #[error("option {option} is `{value}`: {reason}")]
     Value {
         /// The option as written.
@@ -25,7 +25,7 @@ pub enum OptionError {
         reason: String,
     },
     /// Two options that exclude each other.
-    #[error("option {option} can't stand beside {other}")]
+    #[error("option {option} can't be used together with {other}")]
     Conflict {
         /// One of them.
         option: String,
@@ -39,7 +39,7 @@ pub enum OptionError {
         option: String,
         /// Its value.
         value: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -56,7 +56,10 @@ pub enum OptionError {
         reason: &'static str,
     },
     /// The engine is too old for the option.
-    #[error("option {option} needs an engine of API {}.{}, and this one's is {}.{}", .needed.0, .needed.1, .engine.0, .engine.1)]
+    #[error(
+        "option {option} needs an engine with API {}.{}, and this one has {}.{}",
+        .needed.0, .needed.1, .engine.0, .engine.1
+    )]
     TooOld {
         /// The option as written.
         option: String,
@@ -73,7 +76,7 @@ pub enum OptionError {
         /// The system that has it.
         needed: &'static str,
     },
-    /// docker has the option, and there is no way to say it to the engine.
+    /// docker has the option, but the engine's API has no field for it.
     #[error("option {option} can't be done through the engine's API: {reason}")]
     Inexpressible {
         /// The option as written.
@@ -88,7 +91,7 @@ pub enum OptionError {
 pub(super) struct GivenOption {
     /// `-p` or `--publish`, as written.
     pub option: String,
-    /// What was said of it.
+    /// What was given as its value.
     pub value: String,
     /// For a switch: whether it was turned on.
     pub on: bool,
@@ -109,7 +112,7 @@ impl GivenOption {
         }
     }
 
-    /// The error that this can't stand beside `other`.
+    /// The error that this can't be used together with `other`.
     pub fn conflict(&self, other: impl Into<String>) -> OptionError {
         OptionError::Conflict {
             option: self.option.clone(),
@@ -135,7 +138,7 @@ impl GivenOption {
         }
     }
 
-    /// The error that the API has no such thing.
+    /// The error that the API has no field for it.
     pub fn inexpressible(&self, reason: &'static str) -> OptionError {
         OptionError::Inexpressible {
             option: self.option.clone(),

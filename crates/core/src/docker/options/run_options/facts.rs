@@ -16,8 +16,8 @@ pub enum EngineSystem {
     Windows,
 }
 
-/// What the docker client looks at beside its command line. Nothing else is read, so a plan made twice
-/// from the same facts is the same plan.
+/// What the docker client reads beside its command line. Nothing else is read, so a plan made twice from the same facts
+/// is the same plan.
 #[derive(Clone, Copy)]
 pub struct ClientFacts<'a> {
     /// The client's environment variables: `-e NAME`, DOCKER_DEFAULT_PLATFORM, DOCKER_CONTENT_TRUST.
@@ -33,7 +33,7 @@ pub struct ClientFacts<'a> {
     pub engine_system: EngineSystem,
     /// The engine's Unix socket as a path on the engine's own machine; `--use-api-socket` mounts it.
     pub engine_socket: Option<&'a str>,
-    /// Height and width of the terminal that stdout is; zeros if it is no terminal.
+    /// Height and width of the terminal on stdout; zeros without a terminal.
     pub console_size: (usize, usize),
     /// The proxies that the client's `config.json` sets for this engine, each in both spellings: `HTTP_PROXY` and `http_proxy` with
     /// their value.
@@ -44,7 +44,8 @@ pub struct ClientFacts<'a> {
 }
 
 impl<'a> ClientFacts<'a> {
-    /// What every command has that runs a container on this engine: its environment, and the folder that paths are relative to.
+    /// The facts that all commands share that run a container on this engine: its environment, and the folder that
+    /// paths are relative to. Without a terminal, proxies, credentials or a shared socket.
     /// It has no terminal, no proxies and no credentials, and shares no socket.
     pub fn of(engine: &Engine, env: &'a dyn Fn(&str) -> Option<String>, working_dir: &'a Path) -> Self {
         Self {

@@ -5,7 +5,7 @@ use bollard::models::HealthConfig;
 use super::error::{GivenOption, OptionError};
 use crate::docker::options::go_values;
 
-/// What was said about the health check.
+/// The options of the health check.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Health {
     disabled: Option<GivenOption>,
@@ -63,7 +63,7 @@ impl Health {
         Ok((value != 0).then_some(value))
     }
 
-    /// What to tell the engine; nothing means the image's own check.
+    /// The health check for the engine; `None` means the image's own.
     pub fn config(&self) -> Result<Option<HealthConfig>, OptionError> {
         let changed = self.check != HealthConfig::default();
         match (&self.disabled, &self.first) {

@@ -1,9 +1,9 @@
 //! The options of `docker run`, from words to the request that the engine gets.
 //!
-//! It is done in two steps, both without input and output of their own. [`RunOptions::parse`] takes the
-//! words apart by docker's own rules, and refuses what docker refuses. [`RunOptions::plan`] adds what the
-//! docker client would look at beside its command line (its environment, its directory, files that
-//! options name, the engine's API version: [`ClientFacts`]) and makes the [`ContainerPlan`].
+//! This takes two steps, both without input and output of their own. [`RunOptions::parse`] parses the words by docker's
+//! own rules, and refuses what docker refuses. [`RunOptions::plan`] adds what the docker client would read beside its
+//! command line (its environment, its directory, files that options name, the engine's API version: [`ClientFacts`])
+//! and makes the [`ContainerPlan`].
 //!
 //! The meaning of each option follows docker/cli 28.2 (`cli/command/container/opts.go`, `opts/`); a
 //! differential test compares the requests with those of the docker client, option by option.
@@ -45,10 +45,10 @@ use self::table::{FLAGS, Need};
 use crate::docker::options::flags::{self, Positionals};
 use crate::docker::options::go_values;
 
-/// The options of one `docker run`, understood, and independent of where they will run.
+/// The parsed options of one `docker run`, independent of where they will run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunOptions {
-    /// What needs no facts goes straight into the request.
+    /// Options that need no facts go straight into the request.
     config: ContainerCreateBody,
     host: HostConfig,
     exposed_ports: BTreeSet<String>,
@@ -72,7 +72,7 @@ pub struct RunOptions {
     /// The options that not every engine has.
     needs: Vec<(GivenOption, Need)>,
 
-    // The client's own work.
+    // What the client itself does.
     name: Option<String>,
     platform: Option<String>,
     detach: Option<GivenOption>,
@@ -88,7 +88,8 @@ impl Default for RunOptions {
         RunOptions {
             config: ContainerCreateBody::default(),
             host: HostConfig {
-                // Values that docker always sends, and engines tell from absent ones, if only in `docker inspect`.
+                // Values that docker always sends, and that engines distinguish from absent ones, if only in `docker
+                // inspect`.
                 blkio_device_read_bps: Some(Vec::new()),
                 blkio_device_read_iops: Some(Vec::new()),
                 blkio_device_write_bps: Some(Vec::new()),
@@ -144,12 +145,11 @@ impl RunOptions {
         self.api_socket.is_some()
     }
 
-    /// Reads options; the image and its command are no part of them.
+    /// Parses options; the image and its command are not among them.
     ///
     /// # Errors
     ///
-    /// The first word that docker would refuse, or a word that is no option; then options that exclude
-    /// each other.
+    /// The first word that docker would refuse, or a word that is not an option; then options that exclude each other.
     pub fn parse(words: &[String]) -> Result<RunOptions, OptionError> {
         let parsed = flags::parse(FLAGS, words, Positionals::Refuse)?;
         let mut options = RunOptions::default();
@@ -235,7 +235,7 @@ impl RunOptions {
         self.host.publish_all_ports == Some(true)
     }
 
-    /// What options say of each other.
+    /// Checks options against each other.
     fn check(&self) -> Result<(), OptionError> {
         if let (Some(remove), Some(restart)) = (&self.remove, &self.restart) {
             return Err(restart.conflict(&remove.option));
@@ -250,12 +250,12 @@ impl RunOptions {
     }
 }
 
-/// The same options, with each `--publish` that leaves the address open on 127.0.0.1: on a machine that
-/// others reach, a port is nobody else's business unless the user says so.
+/// The same options, with each `--publish` without an address on 127.0.0.1: on a machine that others reach, a port is
+/// not open to them unless the user wants that.
 ///
 /// # Errors
 ///
-/// Words that are no options, and ports that can't be read.
+/// Words that are not options, and ports that can't be parsed.
 pub fn publish_on_loopback(words: &[String]) -> Result<Vec<String>, OptionError> {
     let parsed = flags::parse(FLAGS, words, Positionals::Refuse)?;
     let mut words = words.to_vec();

@@ -72,7 +72,7 @@ pub(super) fn resolved(entry: &GivenOption, mount: &Mount, facts: &ClientFacts<'
         .bind_options
         .as_ref()
         .is_some_and(|bind| bind.read_only_force_recursive == Some(true));
-    // An older engine would leave what is mounted below it writable, without a word.
+    // An older engine would silently leave what is mounted below it writable.
     if forced && facts.api_version < (1, 44) {
         return Err(entry.too_old((1, 44), facts.api_version));
     }
@@ -102,7 +102,7 @@ pub(super) fn mount(value: &str) -> Result<Mount, String> {
 }
 
 fn set(mount: &mut Mount, key: &str, value: Option<&str>, field: &str) -> Result<(), String> {
-    // These stand for `=true` when they stand alone.
+    // These keys mean `=true` without a value.
     match key {
         "readonly" | "ro" => {
             mount.read_only = Some(boolean(key, value)?);
@@ -153,7 +153,7 @@ fn set(mount: &mut Mount, key: &str, value: Option<&str>, field: &str) -> Result
             let mode = u32::from_str_radix(value, 8)
                 .ok()
                 .filter(|_| legal)
-                .ok_or("tmpfs-mode is no octal number")?;
+                .ok_or("tmpfs-mode is not an octal number")?;
             tmpfs_options(mount).mode = Some(i64::from(mode));
         }
         _ => return Err(format!("`{key}` is not one of its keys")),
@@ -209,7 +209,7 @@ fn mount_type(value: &str) -> Result<MountType, String> {
         "tmpfs" => Ok(MountType::TMPFS),
         "volume" => Ok(MountType::VOLUME),
         _ => Err(format!(
-            "`{value}` is no type of mount: bind, volume, tmpfs, image, npipe or cluster"
+            "`{value}` is not a type of mount: bind, volume, tmpfs, image, npipe or cluster"
         )),
     }
 }
@@ -224,7 +224,7 @@ fn propagation(value: &str) -> Result<Propagation, String> {
         "slave" => Ok(Propagation::SLAVE),
         "rslave" => Ok(Propagation::RSLAVE),
         _ => Err(format!(
-            "`{value}` is no propagation: [r]private, [r]shared or [r]slave"
+            "`{value}` is not a propagation: [r]private, [r]shared or [r]slave"
         )),
     }
 }

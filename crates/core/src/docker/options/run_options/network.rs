@@ -10,7 +10,7 @@ use super::error::{GivenOption, OptionError};
 use super::facts::ClientFacts;
 use crate::docker::options::{csv, go_values};
 
-/// The network of a container for which none was named.
+/// The network of a container if none is named.
 const DEFAULT: &str = "default";
 
 /// One network that the container is attached to.
@@ -21,7 +21,7 @@ struct Attachment {
     endpoint: EndpointSettings,
 }
 
-/// The networks, and the options that speak of the first of them.
+/// The networks, and the options that apply to the first of them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Networks {
     attachments: Vec<Attachment>,
@@ -71,7 +71,7 @@ impl Networks {
         ) {
             return Err(other.entry.conflict(format!("{} {}", own.entry.option, own.name)));
         }
-        // docker has no other way to say it, and older engines don't know this one.
+        // docker has no other way to send it, and older engines don't know this one.
         if let Some(entry) = self.hardware_address().filter(|_| facts.api_version < (1, 44)) {
             return Err(entry.too_old((1, 44), facts.api_version));
         }
@@ -85,7 +85,7 @@ impl Networks {
             }
             Some((first, others)) => {
                 let endpoint = self.first_endpoint(&first.name, &first.endpoint)?;
-                // The engine makes this one by itself; docker leaves it out for the sake of old engines.
+                // The engine makes this one by itself; docker leaves it out for old engines.
                 if !others.is_empty() || endpoint != EndpointSettings::default() {
                     endpoints.insert(first.name.clone(), endpoint);
                 }
@@ -167,7 +167,7 @@ fn is_user_defined(name: &str) -> bool {
     !matches!(name, DEFAULT | "bridge" | "host" | "none") && !name.starts_with("container:")
 }
 
-/// Whether a value is written as `name=...`: an `=` between two letters, as docker tells them apart.
+/// Whether a value is written as `name=...`: an `=` between two letters, as docker distinguishes them.
 fn is_long(value: &str) -> bool {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     value.match_indices('=').any(|(at, _)| {
@@ -184,7 +184,7 @@ fn endpoint(value: &str) -> Result<(String, EndpointSettings), String> {
         let (key, value) = field
             .split_once('=')
             .ok_or_else(|| format!("`{field}` is not NAME=VALUE"))?;
-        // docker lowers the values too: the names of networks included.
+        // docker converts the values to lower case, too, including the names of networks.
         let (key, value) = (
             key.to_lowercase().trim().to_owned(),
             value.to_lowercase().trim().to_owned(),
@@ -222,7 +222,10 @@ fn endpoint(value: &str) -> Result<(String, EndpointSettings), String> {
 
 /// An IP address in its usual spelling, as `--dns` sends it.
 pub(super) fn address(text: &str) -> Result<String, String> {
-    let address: IpAddr = text.trim().parse().map_err(|_| format!("`{text}` is no IP address"))?;
+    let address: IpAddr = text
+        .trim()
+        .parse()
+        .map_err(|_| format!("`{text}` is not an IP address"))?;
     Ok(address.to_canonical().to_string())
 }
 
@@ -239,7 +242,7 @@ pub(super) fn mac(text: &str) -> Result<(), String> {
     if groups(':', 2) || groups('-', 2) || groups('.', 4) {
         Ok(())
     } else {
-        Err(format!("`{text}` is no hardware address, such as 92:d0:c6:0a:29:33"))
+        Err(format!("`{text}` is not a hardware address, such as 92:d0:c6:0a:29:33"))
     }
 }
 
@@ -273,7 +276,7 @@ pub(super) fn search_domain(text: &str) -> Result<String, String> {
     let domain = domain.strip_suffix('.').unwrap_or(domain);
     let is_label = |label: &str| {
         let edge = |c: char| c.is_ascii_alphanumeric();
-        // By a slip in docker's expression, a colon may lead a label.
+        // Because of a slip in docker's expression, a label may begin with a colon.
         let label = label.trim_start_matches(':');
         label.starts_with(edge) && label.ends_with(edge) && label.chars().all(|c| edge(c) || c == '-')
     };
@@ -281,7 +284,7 @@ pub(super) fn search_domain(text: &str) -> Result<String, String> {
     if legal && domain.len() < 255 {
         Ok(domain.to_owned())
     } else {
-        Err("is no domain".to_owned())
+        Err("is not a domain".to_owned())
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// The shortest path that means the same: no `.`, no doubled slash, `..` taken away with what it undoes
-/// (Go's `path.Clean`).
+/// The shortest path that means the same: without `.` and doubled slashes, and without `..` and what it undoes (Go's
+/// `path.Clean`).
 pub(super) fn clean(path: &str) -> String {
     let rooted = path.starts_with('/');
     let mut kept: Vec<&str> = Vec::new();
@@ -24,14 +24,14 @@ pub(super) fn clean(path: &str) -> String {
     }
 }
 
-/// `path` made absolute, where it says by a leading dot that it is a path.
+/// `path` made absolute, if a leading dot shows that it is a path.
 pub(super) fn from_dot(path: &str, working_dir: &Path) -> Result<String, String> {
     if !path.starts_with('.') {
         return Ok(path.to_owned());
     }
     match working_dir.to_str() {
         Some(base) => Ok(clean(&format!("{base}/{path}"))),
-        None => Err("is relative to the working directory, whose name is no UTF-8".to_owned()),
+        None => Err("is relative to the working directory, and that is not UTF-8".to_owned()),
     }
 }
 

@@ -74,13 +74,13 @@ pub struct ContainerPlan {
     pub quiet: bool,
     /// What to copy into the container before it starts.
     pub files: Vec<ContainerFile>,
-    /// What the user should hear, though nothing is wrong.
+    /// Notes for the user, though nothing is wrong.
     pub warnings: Vec<String>,
-    /// The kernel's memory in bytes, where the engine still limits that: bollard's request has no field for it.
+    /// The kernel's memory in bytes, if the engine still limits that: bollard's request has no field for it.
     pub kernel_memory: Option<i64>,
 }
 
-/// The versions of the API in which an engine takes `KernelMemory`; the docker client sends it to no other.
+/// The API versions in which an engine accepts `KernelMemory`; the docker client sends it to no other.
 const KERNEL_MEMORY: std::ops::Range<(u32, u32)> = (1, 40)..(1, 42);
 
 impl ContainerPlan {
@@ -88,7 +88,7 @@ impl ContainerPlan {
     ///
     /// # Errors
     ///
-    /// What serde says; a request is always JSON.
+    /// serde's errors; a request is always valid JSON.
     pub fn request(&self) -> serde_json::Result<serde_json::Value> {
         let mut request = serde_json::to_value(&self.body)?;
         if let Some(bytes) = self.kernel_memory
@@ -108,7 +108,7 @@ impl RunOptions {
     ///
     /// # Errors
     ///
-    /// An option that this engine doesn't have, a file that can't be read, or one whose content is wrong.
+    /// An option that this engine doesn't have, a file that can't be read, or a file with wrong content.
     pub fn plan(&self, image: &str, command: &[String], facts: &ClientFacts<'_>) -> Result<ContainerPlan, OptionError> {
         self.check_engine(facts)?;
         let mut warnings = self.warnings(facts);
@@ -120,7 +120,7 @@ impl RunOptions {
         let files = self.share_socket(facts, &mut host, &mut env)?;
         let volumes = self.place_volumes(facts, &mut host)?;
         if host.mounts.is_some() && host.volume_driver.as_deref().is_some_and(|driver| !driver.is_empty()) {
-            warnings.push("--volume-driver says nothing of a --mount; use its volume-driver key".to_owned());
+            warnings.push("--volume-driver does not apply to a --mount; use its volume-driver key".to_owned());
         }
 
         let body = ContainerCreateBody {
@@ -193,7 +193,7 @@ impl RunOptions {
         let servers = self.host.dns.iter().flatten();
         let local = servers.filter(|server| server.parse().is_ok_and(|address: IpAddr| address.is_loopback()));
         let mut warnings: Vec<String> = local
-            .map(|server| format!("--dns {server} is this machine for you, and the container for itself"))
+            .map(|server| format!("--dns {server} means this machine to you, but the container itself inside it"))
             .collect();
         if self.kernel_memory.is_some() && !KERNEL_MEMORY.contains(&facts.api_version) {
             warnings.push("--kernel-memory is ignored: this engine has no such limit".to_owned());
@@ -319,7 +319,7 @@ impl RunOptions {
             bind_options: Some(MountBindOptions::default()),
             ..Mount::default()
         });
-        // Who sets DOCKER_CONFIG brings credentials of their own.
+        // If DOCKER_CONFIG is set, the container brings its own credentials.
         if env.iter().any(|variable| variable.starts_with("DOCKER_CONFIG=")) {
             return Ok(Vec::new());
         }
@@ -335,7 +335,7 @@ impl RunOptions {
     }
 }
 
-/// docker takes a value that it doesn't understand for yes.
+/// docker treats a value that it doesn't understand as yes.
 fn asks_for_trust(value: Option<&str>) -> bool {
     value.is_some_and(|value| !value.is_empty() && flags::parse_bool(value) != Some(false))
 }
@@ -409,14 +409,14 @@ mod tests {
 
     #[test]
     fn errors_name_the_option_as_written_and_its_value() {
-        assert_eq!(message("-p x:80", &facts()), "option -p is `x:80`: `x` is no port");
+        assert_eq!(message("-p x:80", &facts()), "option -p is `x:80`: `x` is not a port");
         assert_eq!(
             message("--publish=x:80", &facts()),
-            "option --publish is `x:80`: `x` is no port"
+            "option --publish is `x:80`: `x` is not a port"
         );
         assert_eq!(
             message("--rm --restart=always", &facts()),
-            "option --restart can't stand beside --rm"
+            "option --restart can't be used together with --rm"
         );
         assert_eq!(
             message("--mount type=bind", &facts()),
@@ -426,7 +426,7 @@ mod tests {
             message("--env-file no", &facts()),
             "option --env-file is `no`: the file can't be read"
         );
-        assert_eq!(message("-it image", &facts()), "`image` is no option");
+        assert_eq!(message("-it image", &facts()), "`image` is not an option");
         assert_eq!(
             message("--cpu-count 2", &facts()),
             "option --cpu-count is for an engine on Windows"
@@ -437,11 +437,11 @@ mod tests {
         };
         assert_eq!(
             message("--annotation a=b", &old),
-            "option --annotation needs an engine of API 1.43, and this one's is 1.41",
+            "option --annotation needs an engine with API 1.43, and this one has 1.41",
         );
         assert_eq!(
             message("--network name=n,ip=1.1.1.1 --ip 1.1.1.2", &facts()),
-            "option --ip can't stand beside --network n,ip=...",
+            "option --ip can't be used together with --network n,ip=...",
         );
     }
 

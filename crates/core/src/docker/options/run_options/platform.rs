@@ -51,7 +51,7 @@ pub(super) fn normalize(text: &str) -> Result<String, String> {
     let legal = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     let parts: Vec<&str> = text.split('/').collect();
     if !parts.iter().all(|part| legal(part)) || parts.first().is_some_and(|system| system.contains('.')) {
-        return Err("is no platform, such as linux/amd64".to_owned());
+        return Err("is not a platform, such as linux/amd64".to_owned());
     }
     match parts.as_slice() {
         [one] => {
@@ -82,8 +82,8 @@ pub(super) fn normalize(text: &str) -> Result<String, String> {
     }
 }
 
-/// A platform as BuildKit tells it to a Dockerfile: the first of those that `--platform` names, else that of this machine's processor
-/// under Linux, which engines run.
+/// A platform in the form in which BuildKit gives it to a Dockerfile: the first in `--platform`, else Linux on this
+/// machine's processor, which engines run.
 pub(in crate::docker) fn of_linux(named: Option<&str>) -> String {
     let first = named.and_then(|named| named.split(',').next());
     let platform = first
@@ -104,7 +104,7 @@ fn join(system: &str, processor: &str, variant: &str) -> String {
     }
 }
 
-/// 32-bit ARM without a word about its variant is left for the engine to choose.
+/// For 32-bit ARM without a variant, the engine chooses.
 fn implied<'a>(processor: &str, variant: &'a str) -> &'a str {
     if processor == "arm" && variant == "v7" {
         ""

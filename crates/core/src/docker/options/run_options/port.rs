@@ -20,7 +20,7 @@ pub(super) fn publish(spec: &str) -> Result<Vec<(String, PortBinding)>, String> 
     let bindings = container.map(|port| {
         let host_port = match &host {
             None => String::new(),
-            // One port, and several that it may have on the host: the engine picks.
+            // One port, and several that the host may give it: the engine picks.
             Some(host) if single => text(host),
             Some(_) => host_ports
                 .as_mut()
@@ -37,7 +37,7 @@ pub(super) fn publish(spec: &str) -> Result<Vec<(String, PortBinding)>, String> 
     Ok(bindings.collect())
 }
 
-/// The same `--publish` on the loopback address of the host, where the specification leaves the address open.
+/// The same `--publish` on the loopback address of the host, if the specification has no address.
 pub(super) fn on_loopback(spec: &str) -> Result<Option<String>, String> {
     let Published {
         address,
@@ -57,11 +57,11 @@ pub(super) fn on_loopback(spec: &str) -> Result<Option<String>, String> {
     Ok(Some(format!("127.0.0.1:{host}:{}{protocol}", text(&container))))
 }
 
-/// A `--publish`, taken apart.
+/// The parts of a `--publish`.
 struct Published {
-    /// Empty where it is left open.
+    /// Empty if not given.
     address: String,
-    /// As many as the container's, or any number for one of the container's.
+    /// As many as the container's, or any number for one port of the container.
     host: Option<RangeInclusive<u16>>,
     container: RangeInclusive<u16>,
     protocol: String,
@@ -120,7 +120,7 @@ pub(super) fn expose(spec: &str) -> Result<Vec<String>, String> {
     Ok(range(port)?.map(|port| format!("{port}/{protocol}")).collect())
 }
 
-/// The long form, `target=80,published=8080,protocol=tcp`, in the short one's words.
+/// The long form, `target=80,published=8080,protocol=tcp`, as the short one.
 fn from_fields(spec: &str) -> Result<String, String> {
     let (mut target, mut published, mut protocol) = ("", "", "tcp");
     for field in spec.split(',') {
@@ -161,7 +161,7 @@ fn bare_address(address: &str) -> Result<&str, String> {
     if bare.is_empty() || bare.parse::<IpAddr>().is_ok() {
         Ok(bare)
     } else {
-        Err(format!("`{address}` is no IP address"))
+        Err(format!("`{address}` is not an IP address"))
     }
 }
 
@@ -170,7 +170,7 @@ fn range(text: &str) -> Result<RangeInclusive<u16>, String> {
         let number = go_values::decimal_unsigned(text)
             .ok()
             .and_then(|number| u16::try_from(number).ok());
-        number.ok_or_else(|| format!("`{text}` is no port"))
+        number.ok_or_else(|| format!("`{text}` is not a port"))
     };
     let mut ends = text.split('-').map(port);
     let start = ends.next().unwrap_or_else(|| port(""))?;

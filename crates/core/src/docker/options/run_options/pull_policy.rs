@@ -17,7 +17,7 @@ impl PullPolicy {
         match text {
             "always" => Ok(Self::Always),
             "missing" => Ok(Self::Missing),
-            // docker takes the empty word and then pulls on no occasion.
+            // docker accepts the empty word, and then never pulls.
             "never" | "" => Ok(Self::Never),
             _ => Err("is not one of always, missing and never".to_owned()),
         }

@@ -24,7 +24,7 @@ pub(super) fn capabilities(names: &[String]) -> Vec<String> {
 }
 
 /// Reads the `--security-opt`s: a seccomp profile is a file of the client's, sent as it is, and
-/// `systempaths=unconfined` is no option of the engine's but an empty list of hidden paths.
+/// `systempaths=unconfined` is not an option of the engine's but an empty list of hidden paths.
 pub(super) fn apply_security(
     entries: &[GivenOption],
     facts: &ClientFacts<'_>,
@@ -52,7 +52,7 @@ pub(super) fn apply_security(
             _ => text.to_owned(),
         });
     }
-    // Those that say nothing to the engine leave an empty list, as docker's do.
+    // Options without an entry for the engine leave an empty list, as in docker.
     if !entries.is_empty() {
         host.security_opt = Some(options);
     }
@@ -62,14 +62,14 @@ pub(super) fn apply_security(
 fn seccomp_profile(entry: &GivenOption, file: &str, facts: &ClientFacts<'_>) -> Result<String, OptionError> {
     let path = facts.working_dir.join(Path::new(file));
     let profile = (facts.read_file)(&path).map_err(|source| entry.unreadable(source))?;
-    let profile = String::from_utf8(profile).map_err(|_| entry.refuse("the profile is no UTF-8"))?;
+    let profile = String::from_utf8(profile).map_err(|_| entry.refuse("the profile is not UTF-8"))?;
     if let Err(error) = serde_json::from_str::<serde_json::Value>(&profile) {
-        return Err(entry.refuse(format!("the profile is no JSON: {error}")));
+        return Err(entry.refuse(format!("the profile is not JSON: {error}")));
     }
     Ok(compact(&profile))
 }
 
-/// JSON without the blanks between its words; the rest, to the order of its keys, is left alone.
+/// JSON without the blanks between its words; the rest, including the order of its keys, is unchanged.
 fn compact(json: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
     json.chars()
@@ -125,7 +125,7 @@ pub(super) fn isolation(value: &str) -> Result<Isolation, String> {
     }
 }
 
-/// `--sysctl`: only those that are the container's own.
+/// `--sysctl`: only those that each container has of its own.
 pub(super) fn sysctl(value: &str) -> Result<(String, String), String> {
     const OWN: [&str; 8] = [
         "kernel.msgmax",
@@ -141,7 +141,7 @@ pub(super) fn sysctl(value: &str) -> Result<(String, String), String> {
     if OWN.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.") {
         Ok((name.to_owned(), setting.to_owned()))
     } else {
-        Err("is no sysctl that a container has for itself".to_owned())
+        Err("is not a sysctl that a container has of its own".to_owned())
     }
 }
 
@@ -166,7 +166,7 @@ pub(in crate::docker) fn ulimit(value: &str) -> Result<ResourcesUlimits, String>
     ];
     let (name, limits) = value.split_once('=').ok_or("is not NAME=SOFT:HARD")?;
     if !NAMES.contains(&name) {
-        return Err(format!("`{name}` is no limit: {}", NAMES.join(", ")));
+        return Err(format!("`{name}` is not a limit: {}", NAMES.join(", ")));
     }
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     let (soft, hard) = (go_values::decimal_integer(soft)?, go_values::decimal_integer(hard)?);

@@ -6,10 +6,10 @@ use super::{RunOptions, device, environment, mount, network, platform, security}
 use crate::docker::options::flags::Flag;
 use crate::docker::options::go_values;
 
-/// What an option does to what was parsed so far.
+/// What an option changes in what was parsed so far.
 type Set = fn(&mut RunOptions, GivenOption) -> Result<(), OptionError>;
 
-/// What an option asks of the engine.
+/// What an option needs of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
     /// Nothing: every supported engine has it.
@@ -276,13 +276,13 @@ fn insert(
     Ok(())
 }
 
-/// To be read when the client's facts are known.
+/// Kept until the client's facts are known.
 fn keep(slot: &mut Vec<GivenOption>, entry: GivenOption) -> Result<(), OptionError> {
     slot.push(entry);
     Ok(())
 }
 
-/// A switch whose name an error may need.
+/// A switch that an error may have to name.
 fn on(slot: &mut Option<GivenOption>, entry: GivenOption) -> Result<(), OptionError> {
     *slot = entry.on.then_some(entry);
     Ok(())

@@ -1,0 +1,296 @@
+//! Syncing a project for a dock's agent, so that containers of any client can mount it: the other side of
+//! [`crate::mount_sync`].
+//!
+//! Two sessions share the work, as two commands would ([`crate::sync::shared`]): one keeps both sides in step, the other does the
+//! rounds that the agent asks for, or has the first one do them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use build_context::Patterns;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Stdout};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::watch;
+
+use super::{Docked, show_briefly, tell};
+use crate::config::own::OwnConfiguration;
+use crate::config::project::Project;
+use crate::context::Context;
+use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
+use crate::mount_sync::{
+    Done, LONGEST_LINE, Missing, MissingSource, SyncCall, SyncFailure, SyncOutcome, SyncReply, Task,
+};
+use crate::sync::ancestors;
+use crate::sync::local::Local;
+use crate::sync::manifest::Memory;
+use crate::sync::plan::Direction;
+use crate::sync::request::RoundRequest;
+use crate::sync::session::Report;
+
+/// How many requests may wait.
+const WAITING: usize = 64;
+/// The mark that says that a mount without `.git` was mentioned.
+const TOLD_GIT: &str = "told-mount-without-git";
+
+/// Serves an agent until stdin ends.
+///
+/// # Errors
+/// No project, no dock, a stdout that is closed; a sync that fails is an answer.
+pub fn serve(context: &Context) -> Result<ExitStatus> {
+    let project = Project::find_or_repository(&context.working_dir, &context.env)?;
+    let mut rounds = Docked::open(context, &project, true, false)?;
+    let (begin, mut begun) = watch::channel(false);
+    context.block_on(async {
+        let (sender, requests) = channel(WAITING);
+        let reading = read_requests(sender);
+        let serving = Rounds {
+            context,
+            project: &project,
+            docked: &mut rounds,
+            begin,
+        };
+        let serving = serving.serve(requests);
+        let watching = async {
+            // The other side is dropped only when serving has ended.
+            let _ = begun.wait_for(|begun| *begun).await;
+            keep_in_step(context, &project).await
+        };
+        tokio::select! {
+            ((), served) = async { tokio::join!(reading, serving) } => served,
+            Err(error) = watching => Err(error),
+        }
+    })?;
+    Ok(ExitStatus::SUCCESS)
+}
+
+/// Watches both sides for as long as it is polled.
+async fn keep_in_step(context: &Context, project: &Project) -> Result<()> {
+    let mut watcher = Docked::open(context, project, false, false)?;
+    let (printer, dock) = (context.printer.clone(), watcher.dock.clone());
+    match watcher.watch(&printer, |event| tell(&printer, &dock, event)).await? {}
+}
+
+/// Reads requests to the end of stdin.
+async fn read_requests(sender: Sender<SyncCall>) {
+    let mut stdin = BufReader::new(tokio::io::stdin());
+    loop {
+        let mut line = Vec::new();
+        let read = (&mut stdin)
+            .take(LONGEST_LINE as u64)
+            .read_until(b'\n', &mut line)
+            .await;
+        let request = match read {
+            Ok(1..) => serde_json::from_slice(&line),
+            Ok(0) | Err(_) => return,
+        };
+        // An agent that says anything else is of another version, and ends.
+        let Ok(request) = request else { return };
+        if sender.send(request).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The rounds that the agent asks for.
+struct Rounds<'a> {
+    context: &'a Context,
+    project: &'a Project,
+    docked: &'a mut Docked,
+    /// Has the watch begin.
+    begin: watch::Sender<bool>,
+}
+
+impl Rounds<'_> {
+    async fn serve(mut self, mut requests: Receiver<SyncCall>) -> Result<()> {
+        let mut stdout = tokio::io::stdout();
+        while let Some(first) = requests.recv().await {
+            let mut waiting = vec![first];
+            while let Ok(next) = requests.try_recv() {
+                waiting.push(next);
+            }
+            let is_send = |request: &&SyncCall| matches!(request.task, Task::Send { .. });
+            if waiting.iter().any(|request| is_send(&request)) {
+                let synced = self.round(Direction::Up).await;
+                for request in waiting.iter().filter(is_send) {
+                    if let Task::Send { sources } = &request.task {
+                        let outcome = match &synced {
+                            Ok(report) => self.look_for(sources, report).await,
+                            Err(error) => failed(error),
+                        };
+                        answer(&mut stdout, request.id, outcome).await?;
+                    }
+                }
+            }
+            for request in waiting.iter().filter(|request| request.task == Task::Watch) {
+                self.begin.send_replace(true);
+                answer(&mut stdout, request.id, SyncOutcome::Done(Done::default())).await?;
+            }
+            let mut brings = waiting.iter().filter(|request| request.task == Task::Bring).peekable();
+            if brings.peek().is_some() {
+                let outcome = match self.round(Direction::Down).await {
+                    Ok(report) => SyncOutcome::Done(Done {
+                        workspace: report.workspace,
+                        missing: Vec::new(),
+                    }),
+                    Err(error) => failed(&error),
+                };
+                for request in brings {
+                    answer(&mut stdout, request.id, outcome.clone()).await?;
+                }
+            }
+        }
+        // What containers made while nobody asked.
+        if *self.begin.borrow()
+            && let Err(error) = self.round(Direction::Down).await
+        {
+            self.context.printer.error(&error);
+        }
+        Ok(())
+    }
+
+    /// Syncs everything, and lets go of the lock: other commands may come between two rounds.
+    async fn round(&mut self, direction: Direction) -> Result<Report> {
+        let report = self.docked.sync(RoundRequest::everything(direction)).await;
+        self.docked.finish().await;
+        let report = report?;
+        show_briefly(&self.context.printer, &self.docked.dock, &report);
+        Ok(report)
+    }
+
+    /// Looks which of these are in the workspace after a round.
+    async fn look_for(&self, sources: &[String], report: &Report) -> SyncOutcome {
+        let with_git = OwnConfiguration::read(&self.context.env).is_ok_and(|own| own.sync.with_git);
+        let (root, wanted) = (self.project.root().to_owned(), sources.to_vec());
+        let unsent: Vec<Vec<u8>> = report.troubles.iter().map(|(path, _)| path.clone()).collect();
+        let workspace = report.workspace.clone();
+        let looking = tokio::task::spawn_blocking(move || missing(&root, &wanted, &unsent, with_git));
+        let missing = match looking.await {
+            Ok(Ok(missing)) => missing,
+            Ok(Err(error)) => return failed(&error),
+            Err(_) => return failed(&Error::failed("the project could not be looked at")),
+        };
+        if sources.iter().any(String::is_empty) && !with_git && self.project.root().join(".git").exists() {
+            self.notice_git();
+        }
+        SyncOutcome::Done(Done { workspace, missing })
+    }
+
+    /// Says, once for a project and a dock, that a repository is mounted without its history.
+    fn notice_git(&self) {
+        let root = self.project.root();
+        let memory = Memory::peek(root, &self.docked.dock.moniker, &self.context.env);
+        if memory.is_noted(TOLD_GIT) || memory.note(TOLD_GIT).is_err() {
+            return;
+        }
+        self.context.printer.warning(&format!(
+            "{} is mounted without .git, which stays here\nhint: {}",
+            root.display(),
+            hint!(
+                "where a container needs it: cd {} && sync-up --dock {} --with-git",
+                root.display(),
+                self.docked.dock.moniker
+            )
+        ));
+    }
+}
+
+/// Which of these are not on the dock after a round; `unsent` could not travel.
+fn missing(root: &Path, sources: &[String], unsent: &[Vec<u8>], with_git: bool) -> Result<Vec<MissingSource>> {
+    let local = Local::open(root).map_err(|cause| Error::failed("the project can't be opened").because(cause))?;
+    let mut rules = local.patterns()?;
+    if !with_git {
+        rules.push(b"**/.git".to_vec());
+    }
+    let wrong = |cause| Error::usage("the project's .dockerignore is wrong").because(cause);
+    let patterns = Patterns::parse(&rules).map_err(wrong)?;
+    // Of an ignored directory, exceptions may send a part.
+    let mut sent = None;
+    let mut is_sent = |path: &[u8]| -> Result<bool> {
+        if !patterns.has_exceptions() {
+            return Ok(false);
+        }
+        let tree = match &mut sent {
+            Some(tree) => tree,
+            none => {
+                let listed = local.list(&rules, &BTreeSet::new(), &|| {});
+                let failed = |cause| Error::failed("the project's files can't be listed").because(cause);
+                none.insert(listed.map_err(failed)?.tree)
+            }
+        };
+        Ok(tree.contains_key(path))
+    };
+    let mut missing = Vec::new();
+    for source in sources.iter().filter(|source| !source.is_empty()) {
+        let path = source.as_bytes();
+        let is_unsent = |path: &[u8]| unsent.iter().any(|unsent| unsent == path);
+        let why = match std::fs::symlink_metadata(root.join(source)) {
+            Err(_) => Missing::Absent,
+            Ok(found) if !(found.is_file() || found.is_dir() || found.is_symlink()) => Missing::Special,
+            Ok(_) if patterns.matches(path).map_err(wrong)? && !is_sent(path)? => Missing::Ignored,
+            Ok(_) if is_unsent(path) || ancestors(path).any(is_unsent) => Missing::Unsent,
+            Ok(_) => continue,
+        };
+        missing.push(MissingSource {
+            path: source.clone(),
+            why,
+        });
+    }
+    Ok(missing)
+}
+
+fn failed(error: &Error) -> SyncOutcome {
+    SyncOutcome::Failed(SyncFailure {
+        message: error.with_causes(),
+        hint: error.hint_text().map(str::to_owned),
+    })
+}
+
+async fn answer(stdout: &mut Stdout, id: u64, outcome: SyncOutcome) -> Result<()> {
+    let gone = |cause| Error::failed("the dock's agent has gone").because(cause);
+    let mut line = serde_json::to_vec(&SyncReply { id, outcome }).map_err(|cause| gone(cause.into()))?;
+    line.push(b'\n');
+    stdout.write_all(&line).await.map_err(gone)?;
+    stdout.flush().await.map_err(gone)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn what_is_absent_ignored_or_special_is_not_on_the_dock_and_what_an_exception_sends_is() {
+        let root = tempfile::tempdir().unwrap();
+        let make = |path: &str| {
+            let file = root.path().join(path);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "x").unwrap();
+        };
+        for path in ["src/a.py", "data/big.csv", "data/keep.csv", "logs/1.log", ".git/HEAD"] {
+            make(path);
+        }
+        let _socket = UnixListener::bind(root.path().join("s")).unwrap();
+        let look = |sources: &[&str], with_git| {
+            let sources: Vec<String> = sources.iter().map(|source| (*source).to_owned()).collect();
+            let missing = missing(root.path(), &sources, &[b"src/a.py".to_vec()], with_git).unwrap();
+            let pairs = missing.into_iter().map(|missing| (missing.path, missing.why));
+            pairs.collect::<Vec<_>>()
+        };
+        let gone = |path: &str, why| vec![(path.to_owned(), why)];
+        assert_eq!(look(&["", "src", "data", "logs"], false), []);
+        assert_eq!(look(&["nothing"], false), gone("nothing", Missing::Absent));
+        assert_eq!(look(&["s"], false), gone("s", Missing::Special));
+        assert_eq!(look(&[".git"], false), gone(".git", Missing::Ignored));
+        assert_eq!(look(&[".git"], true), []);
+        assert_eq!(look(&["src/a.py"], false), gone("src/a.py", Missing::Unsent));
+        fs::write(root.path().join(".dockerignore"), "logs\n").unwrap();
+        assert_eq!(look(&["logs/1.log"], false), gone("logs/1.log", Missing::Ignored));
+        fs::write(root.path().join(".dockerignore"), "logs\ndata\n!data/keep.csv\n").unwrap();
+        assert_eq!(look(&["data", "data/keep.csv"], false), []);
+        assert_eq!(look(&["data/big.csv"], false), gone("data/big.csv", Missing::Ignored));
+        assert_eq!(look(&["logs"], false), gone("logs", Missing::Ignored));
+    }
+}

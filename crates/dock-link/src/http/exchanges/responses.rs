@@ -1,0 +1,352 @@
+//! What the engine sends.
+
+use std::borrow::Cow;
+use std::mem;
+use std::sync::Arc;
+
+use hyper::StatusCode;
+
+use super::{Due, EngineAnswer, Exchanges, OwnAnswer, answer, before, joined};
+use crate::http::framing::{Body, Framing, FramingEvent, ResponseHead, decoded, edited};
+use crate::http::hooks::Rewrite;
+
+/// Follows what the engine sends.
+pub(in crate::http) struct Responses {
+    exchanges: Arc<Exchanges>,
+    framing: Framing,
+    /// The part of a head that has come and was not passed, as the response may have to be changed.
+    kept: Vec<u8>,
+    /// What was kept, and is to be passed before what comes.
+    let_go: Vec<u8>,
+    state: ResponseState,
+    /// The target of the request whose response comes now, if something is awaited before its body; and once the body has begun.
+    delay: Option<String>,
+    delayed: Option<String>,
+}
+
+enum ResponseState {
+    Passing,
+    Holding(Box<HeldResponse>),
+    Raw,
+    /// Nothing is passed any more.
+    Closed,
+}
+
+struct HeldResponse {
+    head: Vec<u8>,
+    is_chunked: bool,
+    /// The body as it comes.
+    wire: Vec<u8>,
+    rewrite: Rewrite,
+}
+
+/// What is to be done with bytes of the engine.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::http) enum ResponseEvent<'a> {
+    /// To be sent to the client.
+    Pass(Cow<'a, [u8]>),
+    /// To be sent to the client, whether the engine has sent anything or not.
+    Own(OwnAnswer),
+    /// The body of a response begins, to a request with this target: `EngineHooks::before_body` is to be awaited.
+    Delay(String),
+    /// The connection is to be closed.
+    Closed,
+    /// More bytes are needed.
+    More,
+}
+
+/// What is known before a byte of a response is looked at.
+enum Front {
+    /// The answer of the engine is due; whether its head is kept until it is whole.
+    Engine {
+        keeps: bool,
+    },
+    Own(OwnAnswer),
+    Raw,
+    Nothing,
+}
+
+enum Answered {
+    Passes,
+    IsHeld(HeldResponse),
+    Doubt,
+}
+
+impl Responses {
+    pub(in crate::http) fn new(exchanges: Arc<Exchanges>) -> Self {
+        Self {
+            exchanges,
+            framing: Framing::default(),
+            kept: Vec::new(),
+            let_go: Vec::new(),
+            state: ResponseState::Passing,
+            delay: None,
+            delayed: None,
+        }
+    }
+
+    /// The next thing to do, and the bytes after it. To be called again until it needs more; also without bytes.
+    pub(in crate::http) fn next<'a>(&mut self, bytes: &'a [u8]) -> (ResponseEvent<'a>, &'a [u8]) {
+        if let Some(target) = self.delayed.take() {
+            return (ResponseEvent::Delay(target), bytes);
+        }
+        match self.state {
+            ResponseState::Closed => return (ResponseEvent::Closed, &[]),
+            ResponseState::Raw => return self.pass(bytes, &[]),
+            ResponseState::Passing | ResponseState::Holding(_) => {}
+        }
+        // What was neither sent on nor kept, and the end of it that was not looked at.
+        let (mut from, mut rest) = (bytes, bytes);
+        loop {
+            if self.framing.is_between() {
+                let earlier = before(from, rest);
+                match self.front(earlier.is_empty()) {
+                    Front::Own(own) => return (ResponseEvent::Own(own), rest),
+                    Front::Nothing if !earlier.is_empty() => return self.pass(earlier, rest),
+                    Front::Nothing if rest.is_empty() => return (ResponseEvent::More, &[]),
+                    // An answer that nobody asked for.
+                    Front::Nothing => return self.doubt(from),
+                    Front::Raw => {
+                        self.state = ResponseState::Raw;
+                        return self.pass(from, &[]);
+                    }
+                    Front::Engine { .. } => {}
+                }
+            }
+            let in_head = self.framing.is_in_head();
+            let (event, after) = self.framing.next(rest);
+            let here = before(rest, after);
+            if let FramingEvent::Head(head) = event {
+                match self.answered(head) {
+                    Answered::Passes => {
+                        self.let_go.append(&mut self.kept);
+                        rest = after;
+                    }
+                    Answered::IsHeld(held) => {
+                        self.kept.clear();
+                        self.state = ResponseState::Holding(Box::new(held));
+                        let earlier = before(from, rest);
+                        if !earlier.is_empty() {
+                            return self.pass(earlier, after);
+                        }
+                        (from, rest) = (after, after);
+                    }
+                    Answered::Doubt => return self.doubt(from),
+                }
+                continue;
+            }
+            if let ResponseState::Holding(held) = &mut self.state {
+                if matches!(event, FramingEvent::Nonsense) {
+                    return self.doubt(from);
+                }
+                held.wire.extend_from_slice(here);
+                (from, rest) = (after, after);
+                if held.wire.len() > held.rewrite.limit {
+                    self.stop_holding();
+                    return self.pass(&[], after);
+                }
+                match event {
+                    FramingEvent::End => return (self.whole(), after),
+                    FramingEvent::More => return (ResponseEvent::More, &[]),
+                    _ => continue,
+                }
+            }
+            if matches!(event, FramingEvent::Body(part) if !part.is_empty())
+                && let Some(target) = self.delay.take()
+            {
+                let (passed, _) = self.pass(before(from, rest), after);
+                // It is passed when what is awaited has come.
+                self.let_go.extend_from_slice(here);
+                if matches!(passed, ResponseEvent::Pass(_)) {
+                    self.delayed = Some(target);
+                    return (passed, after);
+                }
+                return (ResponseEvent::Delay(target), after);
+            }
+            match event {
+                FramingEvent::Nonsense => return self.doubt(from),
+                FramingEvent::More if in_head && self.keeps() => {
+                    self.kept.extend_from_slice(here);
+                    return self.pass(before(from, rest), &[]);
+                }
+                FramingEvent::More => return self.pass(from, &[]),
+                _ => rest = after,
+            }
+        }
+    }
+
+    /// What is left to do when the engine sends no more. To be called again until it needs more.
+    pub(in crate::http) fn end(&mut self) -> ResponseEvent<'static> {
+        if matches!(self.state, ResponseState::Passing | ResponseState::Holding(_)) {
+            let is_between = self.framing.is_between();
+            {
+                let mut state = self.exchanges.state();
+                if is_between && state.holds && state.due.is_empty() {
+                    state.holds = false;
+                    let message = "the engine has closed the connection";
+                    let own = answer(StatusCode::SERVICE_UNAVAILABLE, message, false, true);
+                    state.raw = true;
+                    drop(state);
+                    self.state = ResponseState::Closed;
+                    self.exchanges.for_engine.notify_one();
+                    return ResponseEvent::Own(own);
+                }
+            }
+            return self.doubt(&[]).0;
+        }
+        match self.state {
+            ResponseState::Closed => ResponseEvent::Closed,
+            _ => ResponseEvent::More,
+        }
+    }
+
+    /// What is due now. Takes an answer of our own, if `takes`.
+    fn front(&self, takes: bool) -> Front {
+        let mut state = self.exchanges.state();
+        match state.due.front() {
+            Some(Due::Engine(answer)) => Front::Engine {
+                keeps: answer.rewrite.is_some(),
+            },
+            Some(Due::Own(_)) if takes => match state.due.pop_front() {
+                Some(Due::Own(own)) => Front::Own(own),
+                _ => Front::Nothing,
+            },
+            Some(Due::Own(_)) | None => Front::Nothing,
+            Some(Due::Raw) => Front::Raw,
+        }
+    }
+
+    fn keeps(&self) -> bool {
+        matches!(self.front(false), Front::Engine { keeps: true })
+    }
+
+    /// What a head means for its response.
+    fn answered(&mut self, head: Vec<u8>) -> Answered {
+        let Some(ResponseHead { status, fields }) = ResponseHead::parse(&head) else {
+            return Answered::Doubt;
+        };
+        match status {
+            // Another protocol from here on.
+            ..100 | 101 => return Answered::Doubt,
+            // The final response follows.
+            102..200 | 100 => {
+                self.framing.begin(Body::Sized(0));
+                return Answered::Passes;
+            }
+            _ => {}
+        }
+        let mut state = self.exchanges.state();
+        let Some(Due::Engine(EngineAnswer {
+            is_head,
+            upgrade,
+            rewrite,
+            delay,
+        })) = state.due.pop_front()
+        else {
+            return Answered::Doubt;
+        };
+        let body = match fields.body() {
+            _ if fields.raw => return Answered::Doubt,
+            _ if is_head || matches!(status, 204 | 304) => Body::Sized(0),
+            Some(Some(body)) => body,
+            // Up to the end of the connection: this is how an engine answers a request that turns into a raw stream.
+            Some(None) | None => return Answered::Doubt,
+        };
+        if upgrade {
+            // It was refused.
+            state.undecided = false;
+        }
+        drop(state);
+        self.delay = delay;
+        self.framing.begin(body);
+        let fits = |rewrite: &Rewrite| match body {
+            Body::Sized(0) => false,
+            Body::Sized(length) => length <= rewrite.limit as u64,
+            Body::Chunked => true,
+        };
+        match rewrite.filter(|rewrite| matches!(status, 200 | 201) && !fields.encoded && fits(rewrite)) {
+            Some(rewrite) => Answered::IsHeld(HeldResponse {
+                head,
+                is_chunked: matches!(body, Body::Chunked),
+                wire: Vec::new(),
+                rewrite,
+            }),
+            None => Answered::Passes,
+        }
+    }
+
+    /// The held response, of which all has come.
+    fn whole(&mut self) -> ResponseEvent<'static> {
+        let ResponseState::Holding(held) = mem::replace(&mut self.state, ResponseState::Passing) else {
+            return ResponseEvent::More;
+        };
+        let HeldResponse {
+            mut head,
+            is_chunked,
+            wire,
+            rewrite,
+        } = *held;
+        let body = match is_chunked {
+            true => Cow::Owned(decoded(&wire)),
+            false => Cow::Borrowed(&wire),
+        };
+        if let Some(body) = (rewrite.body)(&body) {
+            head = edited(&head, Some(body.len()));
+            head.extend_from_slice(&body);
+        } else {
+            head.extend_from_slice(&wire);
+        }
+        ResponseEvent::Pass(Cow::Owned(head))
+    }
+
+    /// Lets go what was held of a response; the rest of it passes as it comes.
+    fn stop_holding(&mut self) {
+        if let ResponseState::Holding(held) = mem::replace(&mut self.state, ResponseState::Passing) {
+            self.let_go.extend_from_slice(&held.head);
+            self.let_go.extend_from_slice(&held.wire);
+        }
+    }
+
+    /// How many bytes it keeps.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        let held = match &self.state {
+            ResponseState::Holding(held) => held.head.len() + held.wire.len(),
+            _ => 0,
+        };
+        held + self.kept.len() + self.let_go.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_raw(&self) -> bool {
+        matches!(self.state, ResponseState::Raw)
+    }
+
+    /// Passes these bytes, after what was let go.
+    fn pass<'a>(&mut self, bytes: &'a [u8], after: &'a [u8]) -> (ResponseEvent<'a>, &'a [u8]) {
+        match joined(mem::take(&mut self.let_go), bytes) {
+            passing if !passing.is_empty() => (ResponseEvent::Pass(passing), after),
+            _ if matches!(self.state, ResponseState::Closed) => (ResponseEvent::Closed, &[]),
+            _ => (ResponseEvent::More, after),
+        }
+    }
+
+    /// Follows nothing any more.
+    fn doubt<'a>(&mut self, from: &'a [u8]) -> (ResponseEvent<'a>, &'a [u8]) {
+        self.stop_holding();
+        self.let_go.append(&mut self.kept);
+        self.framing = Framing::default();
+        let mut state = self.exchanges.state();
+        let is_broken = state.holds || state.has_own();
+        state.raw = true;
+        state.undecided = false;
+        state.due.clear();
+        drop(state);
+        self.exchanges.for_engine.notify_one();
+        self.state = match is_broken {
+            true => ResponseState::Closed,
+            false => ResponseState::Raw,
+        };
+        self.pass(from, &[])
+    }
+}

@@ -1,0 +1,13 @@
+//! HTTP/1.1 on the connections between docker clients and a dock's engine.
+//!
+//! - `relay`: reads and writes, and passes what is not held as it comes;
+//! - `exchanges`: which bytes are passed, held, changed or answered here, as values without a connection;
+//! - `hooks`: what decides about requests;
+//! - [`observer`]: which containers are created, from the bytes that pass;
+//! - `framing`: where one message ends and the next begins.
+
+mod exchanges;
+mod framing;
+pub(crate) mod hooks;
+pub mod observer;
+pub(crate) mod relay;

@@ -1,0 +1,406 @@
+//! What becomes of the requests of one docker client that create something with mounts: their sources are found, projects
+//! are sent, and the request goes on with the paths of the dock, or is refused with the line that helps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dock_client::agent::target::{Exec, RemoteCommand, Target};
+use dock_client::docks::{Access, Dock, MountPaths};
+use dock_client::mount_sync::{Missing, MissingSource};
+use dock_client::mutex::lock;
+use dock_client::shell::quote;
+use hyper::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::answers::{self, MountAnswer};
+use super::projects::MountedProjects;
+use super::requests::{self, MountRequest};
+use super::sources::{Location, below};
+use super::{api_path, between};
+use crate::http::hooks::{EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
+use crate::link::{Link, OpenOptions};
+use crate::ports::Ports;
+use crate::transport::Connector;
+
+/// The longest body of a request that creates something, in bytes as they come.
+const LONGEST_REQUEST: usize = 4 << 20;
+/// The longest answer in which mounts are shown as they were said, in bytes.
+const LONGEST_ANSWER: usize = 64 << 20;
+/// How long this machine may take to find its paths: one may lie on a file system that hangs.
+const LIMIT_HERE: Duration = Duration::from_secs(10);
+/// How long the dock may take to say which paths it has.
+const LIMIT_THERE: Duration = Duration::from_secs(20);
+/// How long a client waits for what a container made, after the container's end.
+const LIMIT_BRING: Duration = Duration::from_secs(600);
+/// The engine's socket where the dock's entry names no other.
+const ENGINE_SOCKET: &str = "/var/run/docker.sock";
+/// The variable with which a client has its paths taken as the dock's.
+const LITERAL: (&str, &str) = ("DOCK_MOUNTS", "literal");
+/// What a line of an answer may have, in bytes.
+const WORD: u64 = 16;
+/// The most that a login shell may print before that, in bytes.
+const GREETING: u64 = 64 * 1024;
+
+/// Prints for each path whether the dock has it.
+const EXISTS: &str = r#"for p; do
+if [ -e "$p" ] || [ -L "$p" ]; then echo yes; else echo no; fi
+done"#;
+
+/// What is done with one connection of a docker client.
+pub(crate) struct ClientConnection<C: Connector> {
+    projects: Arc<MountedProjects>,
+    link: Link<C>,
+    ports: Arc<Ports>,
+    /// The engine's socket on the dock.
+    engine_socket: String,
+    /// Whether paths are the dock's own.
+    is_literal: bool,
+    /// What the creation mounts that the engine is asked for now.
+    pending: Mutex<Option<Pending>>,
+}
+
+/// A container that the engine is asked to create.
+struct Pending {
+    name: Option<String>,
+    roots: BTreeSet<PathBuf>,
+}
+
+impl<C: Connector> ClientConnection<C> {
+    /// The connection of a process to this dock. Its environment may say that its paths are the dock's.
+    pub(crate) fn new(
+        projects: Arc<MountedProjects>,
+        link: Link<C>,
+        ports: Arc<Ports>,
+        dock: &Dock,
+        client: Option<i32>,
+    ) -> Self {
+        let engine_socket = match &dock.access {
+            Access::Ssh(ssh) => ssh.docker_socket.as_deref(),
+            Access::Tcp { .. } | Access::Context { .. } => None,
+        };
+        let is_literal = dock.mounts == MountPaths::Literal || client.is_some_and(says_literal);
+        Self {
+            projects,
+            link,
+            ports,
+            engine_socket: engine_socket.unwrap_or(ENGINE_SOCKET).to_owned(),
+            is_literal,
+            pending: Mutex::default(),
+        }
+    }
+
+    async fn translated(&self, kind: MountRequest, request: &HeldRequest) -> Result<Verdict, MountRefusal> {
+        let wrong = |error: requests::RequestError| MountRefusal(StatusCode::BAD_REQUEST, error.to_string());
+        if requests::is_own(&request.body) {
+            // run-image has sent its project, and mounts the copy.
+            return Ok(Verdict::AsItWas);
+        }
+        let sources: BTreeSet<String> = requests::sources(kind, &request.body)
+            .map_err(wrong)?
+            .into_iter()
+            .map(|source| source.path)
+            .collect();
+        let found = self.found(sources).await?;
+        let (paths, roots) = self.on_the_dock(found).await?;
+        let body = requests::translate(kind, &request.body, &paths).map_err(wrong)?;
+        if kind == MountRequest::Container && !roots.is_empty() {
+            let name = name_of(&request.target);
+            *lock(&self.pending) = Some(Pending { name, roots });
+        }
+        Ok(body.map_or(Verdict::AsItWas, Verdict::Body))
+    }
+
+    /// Where these sources are; an error if one is nowhere.
+    async fn found(&self, sources: BTreeSet<String>) -> Result<Vec<(String, Location)>, MountRefusal> {
+        if sources.is_empty() {
+            return Ok(Vec::new());
+        }
+        let paths = self.projects.paths().clone();
+        let locating = tokio::task::spawn_blocking(move || {
+            let located = sources.into_iter().map(|source| {
+                let location = paths.locate(&source);
+                (source, location)
+            });
+            located.collect::<Vec<_>>()
+        });
+        let found = match timeout(LIMIT_HERE, locating).await {
+            Ok(Ok(found)) => found,
+            _ => {
+                let why = "the mounted paths could not be looked at on this machine: its disk does not answer";
+                return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned()));
+            }
+        };
+        let refused = found.iter().filter_map(|(_, location)| match location {
+            Location::Refused(why) => Some(why.clone()),
+            _ => None,
+        });
+        MountRefusal::of(refused.collect())?;
+        Ok(found)
+    }
+
+    /// Sends the projects, and says which path on the dock each source is.
+    async fn on_the_dock(
+        &self,
+        found: Vec<(String, Location)>,
+    ) -> Result<(BTreeMap<String, String>, BTreeSet<PathBuf>), MountRefusal> {
+        let mut paths = BTreeMap::new();
+        let mut projects: BTreeMap<PathBuf, Vec<(String, String)>> = BTreeMap::new();
+        let mut unknown = Vec::new();
+        for (source, location) in found {
+            match location {
+                Location::Project { root, inside } => projects.entry(root).or_default().push((source, inside)),
+                Location::Engine => drop(paths.insert(source, self.engine_socket.clone())),
+                Location::Unknown { is_here: true } => unknown.push(source),
+                // Where neither side has it, the engine does what it does anywhere.
+                Location::Unknown { is_here: false } | Location::Dock | Location::Refused(_) => {}
+            }
+        }
+        let roots = projects.keys().cloned().collect();
+        let mut sending = JoinSet::new();
+        for (root, sources) in projects {
+            let mounted = Arc::clone(&self.projects);
+            sending.spawn(async move {
+                let inside = sources.iter().map(|(_, inside)| inside.clone()).collect();
+                let sent = mounted.send(&root, inside).await;
+                (root, sources, sent)
+            });
+        }
+        let absent = self.absent(unknown);
+        let mut refused = absent.await?;
+        while let Some(sent) = sending.join_next().await {
+            let Ok((root, sources, sent)) = sent else {
+                let why = "a part of the agent ended early".to_owned();
+                return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why));
+            };
+            let done = sent.map_err(|failure| {
+                let hint = failure.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+                let message = format!(
+                    "{} could not be sent to dock {:?}, so nothing was created: {}{hint}",
+                    root.display(),
+                    self.moniker(),
+                    failure.message
+                );
+                MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, message)
+            })?;
+            for (source, inside) in sources {
+                match done.missing.iter().find(|missing| missing.path == inside) {
+                    Some(missing) => refused.push(self.sentence(&source, missing)),
+                    None => drop(paths.insert(source, below(&done.workspace, &inside))),
+                }
+            }
+        }
+        MountRefusal::of(refused)?;
+        Ok((paths, roots))
+    }
+
+    /// Says which of these paths of this machine the dock does not have.
+    async fn absent(&self, sources: Vec<String>) -> Result<Vec<String>, MountRefusal> {
+        if sources.is_empty() {
+            return Ok(Vec::new());
+        }
+        let there = match timeout(LIMIT_THERE, self.exist(&sources)).await {
+            Ok(Ok(there)) if there.len() == sources.len() => there,
+            _ => {
+                let why = format!(
+                    "dock {:?} did not say whether it has {}: try again, or {}",
+                    self.moniker(),
+                    sources.join(", "),
+                    self.projects.paths().literally()
+                );
+                return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why));
+            }
+        };
+        let absent = sources.iter().zip(there).filter(|(_, there)| !there);
+        let sentence = |source: &String| {
+            format!(
+                "{source} is on this machine, in no project (a folder with docker/, or a git repository), and not on dock {:?}",
+                self.moniker()
+            )
+        };
+        Ok(absent.map(|(source, _)| sentence(source)).collect())
+    }
+
+    /// Asks the dock whether it has these paths.
+    async fn exist(&self, sources: &[String]) -> std::io::Result<Vec<bool>> {
+        let words = ["sh", "-c", EXISTS, "sh"].into_iter().map(str::to_owned);
+        let target = Target::Exec(Exec {
+            command: RemoteCommand::Argv(words.chain(sources.iter().cloned()).collect()),
+            pty: None,
+        });
+        let options = OpenOptions {
+            arrival: Instant::now(),
+            patience: LIMIT_THERE,
+            answers: false,
+        };
+        let (mut connection, _over) = self.link.open(options, &target).await.map_err(std::io::Error::other)?;
+        let _ = connection.stream.shutdown().await;
+        let mut text = Vec::new();
+        let most = GREETING + WORD * sources.len() as u64;
+        connection.stream.take(most).read_to_end(&mut text).await?;
+        let text = String::from_utf8_lossy(&text);
+        // A login shell's greeting may come first.
+        let lines: Vec<&str> = text.lines().collect();
+        let own = lines.len().saturating_sub(sources.len());
+        Ok(lines.into_iter().skip(own).map(|line| line == "yes").collect())
+    }
+
+    fn moniker(&self) -> &str {
+        &self.projects.paths().moniker
+    }
+
+    fn sentence(&self, source: &str, missing: &MissingSource) -> String {
+        let moniker = self.moniker();
+        match missing.why {
+            Missing::Absent => format!("{source} does not exist here, and an empty folder is not made for it"),
+            Missing::Ignored => format!(
+                "{source} is left out by .dockerignore, so dock {moniker:?} does not have it: take it out there (a line !{}), \
+                 or don't mount it",
+                quote(&missing.path)
+            ),
+            Missing::Special => {
+                format!("{source} is a socket, a pipe or a device, which does not travel to dock {moniker:?}")
+            }
+            Missing::Unsent => format!(
+                "{source} could not be sent to dock {moniker:?}; to see why: sync-up --dock {}",
+                quote(moniker)
+            ),
+        }
+    }
+}
+
+impl<C: Connector> EngineHooks for ClientConnection<C> {
+    fn on_request(&self, method: &str, target: &str) -> Treatment {
+        let hold = (!self.is_literal && MountRequest::of(method, target).is_some()).then_some(LONGEST_REQUEST);
+        // Only these two are changed, whatever the response's status is.
+        let answer = MountAnswer::of(method, target, 200).or_else(|| MountAnswer::of(method, target, 201));
+        let rewrite = answer.map(|kind| {
+            let projects = Arc::clone(&self.projects);
+            Rewrite {
+                limit: LONGEST_ANSWER,
+                body: Box::new(move |body| {
+                    answers::restore(kind, body, &|there, here| projects.paths().leads_to(here, there))
+                }),
+            }
+        });
+        Treatment {
+            hold,
+            rewrite,
+            delays: waited_for(target).is_some(),
+        }
+    }
+
+    async fn held(&self, request: &HeldRequest) -> Verdict {
+        lock(&self.pending).take();
+        let Some(kind) = MountRequest::of(&request.method, &request.target) else {
+            return Verdict::AsItWas;
+        };
+        match self.translated(kind, request).await {
+            Ok(verdict) => verdict,
+            Err(MountRefusal(status, message)) => Verdict::Answer { status, message },
+        }
+    }
+
+    fn created(&self, id: String) {
+        if let Some(Pending { name, roots }) = lock(&self.pending).take() {
+            self.projects.created(id.clone(), name, roots);
+        }
+        self.ports.note(id);
+    }
+
+    async fn before_body(&self, target: &str) {
+        if let Some(container) = waited_for(target) {
+            // Who waits for a container's end finds what it made.
+            let _ = timeout(LIMIT_BRING, self.projects.bring_of(container)).await;
+        }
+    }
+}
+
+/// An answer that creates nothing.
+#[derive(Debug)]
+struct MountRefusal(StatusCode, String);
+
+impl MountRefusal {
+    /// The refusal for these reasons; none without a reason.
+    fn of(reasons: Vec<String>) -> Result<(), Self> {
+        match reasons.is_empty() {
+            true => Ok(()),
+            false => Err(Self(StatusCode::BAD_REQUEST, reasons.join("; "))),
+        }
+    }
+}
+
+/// The container for whose end a request waits.
+fn waited_for(target: &str) -> Option<&str> {
+    between(api_path(target)?, "/containers/", "/wait").filter(|container| !container.contains('/'))
+}
+
+/// The name that a request gives to a container.
+fn name_of(target: &str) -> Option<String> {
+    let (_, query) = target.split_once('?')?;
+    let name = query.split('&').find_map(|pair| pair.strip_prefix("name="))?;
+    // A container's name has no character that a query escapes.
+    Some(name.to_owned()).filter(|name| !name.is_empty() && !name.contains('%'))
+}
+
+/// Whether a process was started with paths that are the dock's own.
+#[cfg(target_os = "linux")]
+fn says_literal(client: i32) -> bool {
+    let environment = std::fs::read(format!("/proc/{client}/environ")).unwrap_or_default();
+    let wanted = format!("{}={}", LITERAL.0, LITERAL.1);
+    environment
+        .split(|byte| *byte == 0)
+        .any(|variable| variable == wanted.as_bytes())
+}
+
+/// Elsewhere the environment of another process can't be read: `register-dock --mounts literal` says it for a dock.
+#[cfg(not(target_os = "linux"))]
+fn says_literal(_: i32) -> bool {
+    let _ = LITERAL;
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_container_is_in_the_query() {
+        for (target, name) in [
+            ("/v1.45/containers/create?name=web", Some("web")),
+            ("/containers/create?platform=&name=web-1", Some("web-1")),
+            ("/containers/create?name=", None),
+            ("/containers/create", None),
+            ("/containers/create?name=%2e", None),
+        ] {
+            assert_eq!(name_of(target).as_deref(), name, "{target}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_environment_of_a_client_says_whose_its_paths_are() {
+        let run = |value: &str| {
+            let mut child = std::process::Command::new("cat")
+                .env("DOCK_MOUNTS", value)
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            // A client has connected, and so has begun.
+            child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            let said = says_literal(i32::try_from(child.id()).unwrap());
+            drop(child.stdin.take());
+            child.wait().unwrap();
+            said
+        };
+        assert!(run("literal"));
+        assert!(!run("translated") && !says_literal(0));
+    }
+}

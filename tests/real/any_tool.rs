@@ -1,0 +1,265 @@
+//! Bind mounts of plain docker, compose and others on a dock: a project of this machine is what they mount.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use dockerutils_test_support::lab::{self, LabEngine};
+use dockerutils_test_support::{Invocation, Outcome, Sandbox, machine, wait};
+use dockerutils_tests::dock_home::DockHome;
+use serde_json::Value;
+
+/// A home that is docked to a real dock, with a project that is a git repository.
+struct Docked {
+    home: DockHome,
+    engine: LabEngine,
+    mark: String,
+}
+
+impl Docked {
+    fn new(test: &str) -> Self {
+        let engine = lab::engine("26").unwrap();
+        let mark = format!("any-tool-{test}-{}", std::process::id());
+        let home = DockHome::of(Sandbox::named(&mark));
+        home.use_key(&engine.ssh().unwrap().key, "");
+        home.register(&engine, "ann", "far");
+        home.bash("git init --quiet");
+        Self { home, engine, mark }
+    }
+
+    fn program(&self, program: &str) -> Invocation<'_> {
+        self.home
+            .program(program)
+            .env("TERM", "dumb")
+            .env("USER", &self.mark)
+            .env("LOGNAME", &self.mark)
+            .env("MARK", &self.mark)
+            .limit(Duration::from_secs(180))
+    }
+
+    /// Runs a script in a docked shell, with both streams in one.
+    fn bash(&self, script: &str) -> Outcome {
+        let script = format!("source dock far >/dev/null 2>&1\nexec 2>&1\n{script}");
+        self.program("bash")
+            .args(["--norc", "--noprofile", "-c", &script])
+            .spawn()
+            .wait()
+    }
+
+    /// A file of the project.
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.home.sandbox().project().join(path)).unwrap_or_default()
+    }
+
+    fn root(&self) -> String {
+        self.home.sandbox().project().display().to_string()
+    }
+}
+
+impl Drop for Docked {
+    fn drop(&mut self) {
+        let _ = self.bash("docker ps -aq --filter name=\"$MARK\" | xargs -r docker rm -fv");
+        self.program("unregister-dock").arg("far").spawn().wait();
+        if let Ok(mut exec) = self.engine.exec("rm") {
+            let workspace = format!("/home/ann/workspaces/{}", self.mark);
+            let _ = exec.args(["-rf", &self.root(), &workspace]).status();
+        }
+    }
+}
+
+const IMAGE: &str = "dockerutils-lab-base:1";
+
+#[test]
+fn what_a_person_has_sent_is_mounted_and_what_a_container_makes_is_here_when_it_has_ended() {
+    let bench = Docked::new("run");
+    bench.home.sandbox().write("words.txt", "one\ntwo\n");
+    bench.home.sandbox().write("data/in", "in");
+    let run = format!("docker run --rm --name \"$MARK\" -v \"$PWD\":/app -w /app {IMAGE}");
+    // No tool has a folder travel without a person's word.
+    let refused = bench.bash(&format!("{run} wc -l words.txt"));
+    assert_eq!(refused.code, 125, "{refused}");
+    let line = format!("cd [SANDBOX]/{} && sync-up --dock far", bench.mark);
+    assert!(refused.stdout.contains(&line), "{refused}");
+    let said = bench.bash("sync-up -q\nsource dock far");
+    assert!(said.stdout.contains("1 sent") || said.code != 3, "{said}");
+    // What is here now, with each way to say it.
+    let said = bench.bash(&format!(
+        "{run} wc -l words.txt\necho three >> words.txt\n{run} wc -l words.txt\n\
+         docker run --rm --mount type=bind,source=\"$PWD\"/data,target=/d,readonly {IMAGE} sh -c 'cat /d/in; echo; touch /d/x'\n\
+         docker volume create \"$MARK\" -o type=none -o o=bind -o device=\"$PWD\"/data >/dev/null\n\
+         docker run --rm -v \"$MARK\":/d {IMAGE} ls /d\n\
+         docker volume inspect -f '{{{{.Options.device}}}} {{{{.Labels}}}}' \"$MARK\"\ndocker volume rm \"$MARK\" >/dev/null\n\
+         ln -s data link; docker run --rm -v \"$PWD\"/link:/d {IMAGE} ls /d; rm link"
+    ));
+    let device = format!("[SANDBOX]/{}/data map[]", bench.mark);
+    assert_eq!(
+        said.stdout,
+        format!("2 words.txt\n3 words.txt\nin\ntouch: /d/x: Read-only file system\nin\n{device}\nin\n"),
+        "{said}"
+    );
+    // What a container makes, removes and changes is here when docker run returns.
+    let said = bench.bash(&format!(
+        "{run} sh -c 'wc -l < words.txt > count.txt; rm data/in; echo four >> words.txt'\ncat count.txt words.txt; ls data"
+    ));
+    assert_eq!(said.stdout, "3\none\ntwo\nthree\nfour\n", "{said}");
+    // It is kept in step meanwhile, both ways, and the agent knows who uses it.
+    let said = bench.bash(&format!(
+        "docker run -d --name \"$MARK\" -v \"$PWD\":/app -v \"$PWD\"/words.txt:/w:ro {IMAGE} sh -c 'until test -e /app/go; do sleep 0.1; done; echo \
+         made > /app/made; sleep 600' >/dev/null\nls-dock --mounts\ndocker inspect \"$MARK\" > inspect.json\ntouch go\n\
+         for i in $(seq 300); do test -s made && break; sleep 0.1; done; cat made\n\
+         ls-dock --mounts --json | tr -d ' \\n'; echo\ndocker rm -f \"$MARK\" >/dev/null"
+    ));
+    assert!(said.stdout.contains("\nmade\n"), "{said}");
+    assert!(said.stdout.contains("kept in step"), "{said}");
+    assert!(said.stdout.contains("\"running\":true"), "{said}");
+    let inspect: Value = serde_json::from_str(&bench.read("inspect.json")).unwrap();
+    let root = bench.root();
+    // The client has them in no order.
+    let binds: BTreeSet<String> = inspect[0]["HostConfig"]["Binds"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|bind| bind.as_str().map(str::to_owned))
+        .collect();
+    let expected = [format!("{root}:/app"), format!("{root}/words.txt:/w:ro")];
+    assert_eq!(binds, BTreeSet::from(expected), "{inspect}");
+    assert!(!inspect.to_string().contains("io.dockerutils.mounts"), "{inspect}");
+    assert!(!inspect.to_string().contains("/workspaces/"), "{inspect}");
+}
+
+#[test]
+fn what_is_not_on_the_dock_is_refused_by_name_and_never_made_there() {
+    let bench = Docked::new("refused");
+    let sandbox = bench.home.sandbox();
+    sandbox.write("words.txt", "one\n");
+    sandbox.write("big/data", "x");
+    sandbox.write(".dockerignore", "big\n");
+    sandbox.write("../home/pictures/p", "x");
+    bench.bash("sync-up");
+    let try_it = |source: &str| bench.bash(&format!("docker run --rm -v {source}:/x {IMAGE} ls /x"));
+    for (source, why) in [
+        ("\"$PWD\"/big", "is left out by .dockerignore"),
+        ("\"$PWD\"/nothing", "does not exist here"),
+        ("$HOME", "is never sent to a dock"),
+        ("/", "is never sent to a dock"),
+        ("$HOME/pictures", "is in no project"),
+    ] {
+        let refused = try_it(source);
+        assert_eq!(refused.code, 125, "{source} {refused}");
+        assert!(refused.stdout.contains(why), "{source} {refused}");
+    }
+    // What the dock has for itself, and what both have.
+    for source in ["/var/run/docker.sock", "/dev/null", "/etc/passwd"] {
+        let said = try_it(source);
+        assert_eq!((said.code, said.stdout.as_str()), (0, "/x\n"), "{source}");
+    }
+    // The engine by this machine's socket, as tools find it in DOCKER_HOST.
+    let said = bench.bash(&format!(
+        "docker run --rm -v \"${{DOCKER_HOST#unix://}}\":/var/run/docker.sock {IMAGE} ls /var/run/docker.sock"
+    ));
+    assert_eq!(said.stdout, "/var/run/docker.sock\n", "{said}");
+    // Taken literally, the engine does what it always did.
+    let said = bench.bash(&format!(
+        "export DOCK_MOUNTS=literal; docker run --rm -v \"$PWD\":/x {IMAGE} ls -A /x"
+    ));
+    assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{said}");
+}
+
+#[test]
+fn compose_starts_a_project_and_finds_nothing_changed_the_second_time() {
+    machine::require("docker-compose", &["docker-compose"], "testing compose on a dock").unwrap();
+    let bench = Docked::new("compose");
+    let sandbox = bench.home.sandbox();
+    sandbox.write("site/index", "hello\n");
+    sandbox.write(
+        "docker-compose.yml",
+        format!(
+            "version: '3.4'\nservices:\n  web:\n    image: {IMAGE}\n    container_name: ${{MARK}}-web\n    command: sh -c 'cat /site/index; echo \
+             up > /site/state; sleep 600'\n    init: true\n    volumes:\n    - ./site:/site\n    - named:/named\n    healthcheck:\n      test: test -s \
+             /site/state\n      interval: 1s\n  other:\n    image: {IMAGE}\n    container_name: ${{MARK}}-other\n    command: sleep 600\n    init: true\n    \
+             depends_on: [web]\n    volumes:\n    - type: bind\n      source: ./site\n      target: /s\n      read_only: true\nvolumes:\n  named: {{}}\n"
+        ),
+    );
+    bench.bash("sync-up");
+    let up = "docker-compose -p \"$MARK\" up -d 2>&1; docker ps --filter name=\"$MARK\" --format '{{.ID}}' | sort";
+    let said = bench.bash(&format!(
+        "{{ {up}; }} > first\nfor i in $(seq 300); do test -s site/state && break; sleep 0.1; done; cat site/state\n{{ {up}; }} > second\ncat second\n\
+         docker-compose -p \"$MARK\" logs --no-color web\ndocker-compose -p \"$MARK\" down -v -t 1"
+    ));
+    assert!(said.stdout.starts_with("up\n"), "{said}");
+    let ids = |text: &str| -> Vec<String> {
+        let ids = text
+            .lines()
+            .filter(|line| line.len() == 12 && line.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        ids.map(str::to_owned).collect()
+    };
+    let (first, second) = (bench.read("first"), bench.read("second"));
+    assert_eq!(ids(&first).len(), 2, "{first}");
+    assert_eq!(ids(&first), ids(&second), "{second}");
+    assert!(
+        second.contains("up-to-date") && !second.contains("Recreating"),
+        "{second}"
+    );
+    assert!(said.stdout.contains("hello"), "{said}");
+}
+
+#[test]
+fn many_containers_at_once_and_an_agent_that_is_killed_lose_nothing() {
+    let bench = Docked::new("many");
+    bench.home.sandbox().write("in", "in\n");
+    bench.bash("sync-up");
+    let said = bench.bash(&format!(
+        "for i in 1 2 3 4 5 6 7 8; do docker run --rm --name \"$MARK-$i\" -v \"$PWD\":/app -w /app {IMAGE} sh -c \"cat in > out-$i\" & done; wait\n\
+         cat out-*"
+    ));
+    assert_eq!(said.stdout, "in\n".repeat(8), "{said}");
+    // A container that the dock has made bear the label has nothing brought here.
+    let workspace = format!("/home/ann/workspaces/{0}/code/{0}", bench.mark);
+    let label = serde_json::json!({ workspace.clone(): bench.root() });
+    let posing = bench
+        .engine
+        .docker()
+        .args(["run", "-d", "--name", &format!("{}-posing", bench.mark)])
+        .args([
+            "--label",
+            &format!("io.dockerutils.mounts={label}"),
+            "-v",
+            &format!("{workspace}:/app"),
+            IMAGE,
+        ])
+        .args(["sh", "-c", "echo x > /app/unasked; sleep 600"])
+        .output();
+    assert!(posing.unwrap().status.success());
+    let said = bench.bash(&format!(
+        "docker run -d --name \"$MARK-own\" -v \"$PWD\"/in:/in {IMAGE} sleep 600 >/dev/null\n\
+         for i in $(seq 300); do ls-dock --mounts | grep -q 'own .*in step' && break; sleep 0.1; done; ls-dock --mounts; docker rm -f \
+         \"$MARK-own\" >/dev/null"
+    ));
+    assert!(said.stdout.contains("-own"), "{said}");
+    assert!(!said.stdout.contains("posing"), "{said}");
+    // The worker and what syncs for it: a container goes on, and what it makes comes all the same.
+    let said = bench.bash(&format!(
+        "docker run -d --name \"$MARK\" -v \"$PWD\":/app {IMAGE} sh -c 'until test -e /app/go; do sleep 0.1; done; echo made > /app/made; sleep 600' \
+         >/dev/null\npkill -9 -s $(cat \"$XDG_RUNTIME_DIR\"/dockerutils/*.lock) -f 'dock-agent worker'\ndocker ps -q --filter name=\"^$MARK\\$\" | wc -l\ntouch go\n\
+         for i in $(seq 600); do test -s made && break; sleep 0.1; done; cat made\nls-dock --mounts"
+    ));
+    assert!(said.stdout.starts_with("1\nmade\n"), "{said}");
+    assert!(said.stdout.contains("kept in step"), "{said}");
+    // Killed in the middle of a creation: it is done, or it is not; docker says so, and the next one works.
+    let said = bench.bash(&format!(
+        "head -c 50000000 /dev/urandom > ../large && mv ../large large\ndocker create --name \"$MARK-a\" -v \"$PWD\":/app {IMAGE} >/dev/null 2>&1 & sleep 0.3\n\
+         pkill -9 -s $(cat \"$XDG_RUNTIME_DIR\"/dockerutils/*.lock) -f 'dock-agent worker'; wait\n\
+         docker run --rm -v \"$PWD\":/app {IMAGE} sh -c 'wc -c < /app/large'"
+    ));
+    assert_eq!(said.stdout, "50000000\n", "{said}");
+    wait::until("the agent has ended", || {
+        bench
+            .program("unregister-dock")
+            .args(["far"])
+            .any_stdout()
+            .any_stderr()
+            .spawn()
+            .wait();
+        bench.home.agents() == 0
+    });
+}
