@@ -383,7 +383,7 @@ fn an_image_for_several_platforms_stays_one_where_the_store_can_hold_it() {
             .args([&moving.name, &classic.host])
             .any_stdout()
             .stderr_has("is for 2 platforms")
-            .stderr_has("linux/amd64 goes")
+            .stderr_has("linux/amd64 is sent")
             .run();
         assert!(outcome.stdout.contains("1 of 1 layer sent"), "{outcome}");
         assert_eq!(

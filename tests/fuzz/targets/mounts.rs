@@ -23,10 +23,10 @@ pub(crate) fn fuzz(body: &[u8]) {
         request(kind, body);
     }
     for kind in ANSWERS {
-        if let Some(restored) = restore(kind, body, &|_| true) {
-            assert_eq!(restore(kind, &restored, &|_| true), None);
+        if let Some(restored) = restore(kind, body, &|_, _| true) {
+            assert_eq!(restore(kind, &restored, &|_, _| true), None);
         }
-        assert_eq!(restore(kind, body, &|_| false), None);
+        assert_eq!(restore(kind, body, &|_, _| false), None);
     }
 }
 
