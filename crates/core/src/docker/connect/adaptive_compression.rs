@@ -33,6 +33,8 @@ const GZIP: [(i32, f64); 3] = [(0, f64::INFINITY), (1, 60e6), (6, 15e6)];
 const FAST: f64 = 100e6;
 /// Pieces by which two ways are compared, after as many that only fill what lies between.
 const TRIAL: u32 = 12;
+/// After so many pieces, a trial that goes at less than half of the other way's rate is given up.
+const HOPELESS: u32 = 6;
 /// Packing must be faster than not packing by this factor, since not packing costs nothing.
 const GAIN: f64 = 1.1;
 /// So often in a row must the link be found waiting, or choked, before the level changes.
@@ -62,7 +64,7 @@ pub struct Pace {
     rate: Option<f64>,
     /// When the latest piece went.
     last: Option<Instant>,
-    /// The pieces since the gear was changed, and their bytes and time without those that only filled what lies between.
+    /// The pieces since the gear was changed, and their bytes and time: after [`TRIAL`] of them, without those.
     pieces: u32,
     measured: (usize, Duration),
     /// The gear that is tried, which other to go back to, and how fast that was.
@@ -118,9 +120,11 @@ impl Pace {
         }
         self.pieces += 1;
         self.wait = self.wait.saturating_sub(1);
-        if self.pieces > TRIAL {
-            self.measured.0 += bytes;
-            self.measured.1 += took;
+        self.measured.0 += bytes;
+        self.measured.1 += took;
+        let measured = self.measured.0 as f64 / self.measured.1.as_secs_f64().max(1e-6);
+        if self.pieces == TRIAL {
+            self.measured = (0, Duration::ZERO);
         }
         self.leaning = match queue {
             Queue::Empty => self.leaning.min(0) - 1,
@@ -128,9 +132,9 @@ impl Pace {
             Queue::Full => self.leaning.max(0) + 1,
         };
         let is_measured = self.pieces >= 2 * TRIAL;
-        let measured = self.measured.0 as f64 / self.measured.1.as_secs_f64().max(1e-6);
         if let Some((other, its)) = self.trial {
-            if is_measured {
+            let is_hopeless = (HOPELESS..=TRIAL).contains(&self.pieces) && measured < its / 2.0;
+            if is_measured || is_hopeless {
                 let (less, more) = if self.gear < other {
                     (measured, its)
                 } else {
@@ -500,6 +504,23 @@ mod tests {
             let packed = go(&mut pace, 1000, queue, |gear| if gear == 0 { 7 } else { 9 });
             assert!((24..200).contains(&packed), "{packed}");
         }
+    }
+
+    #[test]
+    fn a_trial_that_is_far_slower_ends_early() {
+        // Text over 38 MB/s: compressed, five times as much of it goes. What lies between takes the first pieces at once.
+        let mut pace = Pace::new(Format::Zstd);
+        let mut plain = 0;
+        for _ in 0..300 {
+            let took = match pace.gear {
+                0 if pace.pieces < 4 => 1,
+                0 => 26,
+                _ => 5,
+            };
+            plain += usize::from(pace.gear == 0);
+            pace.learn(PIECE, Duration::from_millis(took), Queue::Full);
+        }
+        assert!((1..=24).contains(&plain), "{plain}");
     }
 
     #[test]
