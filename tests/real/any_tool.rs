@@ -2,32 +2,43 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use dockerutils_test_support::lab::{self, LabEngine};
-use dockerutils_test_support::{Invocation, Outcome, Sandbox, machine, wait};
+use dockerutils_test_support::{Invocation, Outcome, Sandbox, machine, process, wait};
 use dockerutils_tests::dock_home::DockHome;
 use serde_json::Value;
 
 /// A home that is docked to a real dock, with a project that is a git repository.
-struct Docked {
-    home: DockHome,
-    engine: LabEngine,
-    mark: String,
+pub(crate) struct Docked {
+    pub(crate) home: DockHome,
+    pub(crate) engine: LabEngine,
+    pub(crate) mark: String,
 }
 
 impl Docked {
-    fn new(test: &str) -> Self {
-        let engine = lab::engine("26").unwrap();
+    pub(crate) fn new(test: &str) -> Self {
+        Self::at(test, None)
+    }
+
+    /// Behind a link that begins at this address, if it is given.
+    pub(crate) fn at(test: &str, link: Option<SocketAddr>) -> Self {
         let mark = format!("any-tool-{test}-{}", std::process::id());
-        let home = DockHome::of(Sandbox::named(&mark));
-        home.use_key(&engine.ssh().unwrap().key, "");
-        home.register(&engine, "ann", "far");
+        Self::of(DockHome::of(Sandbox::named(&mark)), mark, link)
+    }
+
+    /// The user `mark` in a home of its own.
+    pub(crate) fn of(home: DockHome, mark: String, link: Option<SocketAddr>) -> Self {
+        let engine = lab::engine("26").unwrap();
+        let ssh = engine.ssh().unwrap();
+        home.use_key(&ssh.key, "");
+        home.registration(&ssh, link.unwrap_or(ssh.address), "ann", "far").run();
         home.bash("git init --quiet");
         Self { home, engine, mark }
     }
 
-    fn program(&self, program: &str) -> Invocation<'_> {
+    pub(crate) fn program(&self, program: &str) -> Invocation<'_> {
         self.home
             .program(program)
             .env("TERM", "dumb")
@@ -38,7 +49,7 @@ impl Docked {
     }
 
     /// Runs a script in a docked shell, with both streams in one.
-    fn bash(&self, script: &str) -> Outcome {
+    pub(crate) fn bash(&self, script: &str) -> Outcome {
         let script = format!("source dock far >/dev/null 2>&1\nexec 2>&1\n{script}");
         self.program("bash")
             .args(["--norc", "--noprofile", "-c", &script])
@@ -47,11 +58,22 @@ impl Docked {
     }
 
     /// A file of the project.
-    fn read(&self, path: &str) -> String {
+    pub(crate) fn read(&self, path: &str) -> String {
         fs::read_to_string(self.home.sandbox().project().join(path)).unwrap_or_default()
     }
 
-    fn root(&self) -> String {
+    /// The project's copy on the dock.
+    pub(crate) fn workspace(&self) -> String {
+        format!("/home/ann/workspaces/{0}/code/{0}", self.mark)
+    }
+
+    /// What a script says on the dock, as root; the workspace is its first argument.
+    pub(crate) fn there(&self, script: &str) -> String {
+        let mut exec = self.engine.exec("sh").unwrap();
+        process::capture_text(exec.args(["-c", script, "sh", &self.workspace()])).unwrap_or_default()
+    }
+
+    pub(crate) fn root(&self) -> String {
         self.home.sandbox().project().display().to_string()
     }
 }
@@ -67,7 +89,7 @@ impl Drop for Docked {
     }
 }
 
-const IMAGE: &str = "dockerutils-lab-base:1";
+pub(crate) const IMAGE: &str = "dockerutils-lab-base:1";
 
 #[test]
 fn what_a_person_has_sent_is_mounted_and_what_a_container_makes_is_here_when_it_has_ended() {

@@ -3,6 +3,7 @@
 //! Times vary between machines and from hour to hour; the ratio of two medians measured in turn varies little. A bench
 //! reports and never fails: its verdict is for the reader.
 
+mod any_tool;
 mod context;
 mod dock;
 mod far;
@@ -49,7 +50,7 @@ struct Benchmark {
     run: fn(&Setting) -> Result<Vec<Comparison>, Error>,
 }
 
-const BENCHES: [Benchmark; 6] = [
+const BENCHES: [Benchmark; 7] = [
     Benchmark {
         name: "startup",
         about: "--help of each command, and a build in which nothing changed",
@@ -79,6 +80,11 @@ const BENCHES: [Benchmark; 6] = [
         name: "sync",
         about: "20,000 files that are on the dock already, over 50 ms; new data, at 0 and 50 ms; waiting for the disk",
         run: sync::run,
+    },
+    Benchmark {
+        name: "any-tool",
+        about: "compose and docker run with bind mounts on a dock, 50 ms away",
+        run: any_tool::run,
     },
 ];
 

@@ -88,10 +88,15 @@ impl FarDock {
 
     /// The machine's docker client in a shell that is docked.
     pub(super) fn docked(&self) -> Command {
-        let mut docker = Command::new("docker");
-        self.settle(&mut docker);
-        docker.env("DOCKER_HOST", &self.docker_host);
-        docker
+        self.docked_program("docker")
+    }
+
+    /// Any program in a shell that is docked.
+    pub(super) fn docked_program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        self.settle(&mut command);
+        command.env("DOCKER_HOST", &self.docker_host);
+        command
     }
 
     /// The machine's docker client by its own `ssh://`.

@@ -421,6 +421,23 @@ impl Agent {
         Ok(())
     }
 
+    /// Ends an agent that was started with another entry of the same dock, and breaks what is open. The next call starts one
+    /// with today's entry, for the same shells. Returns whether one ran.
+    ///
+    /// # Errors
+    /// As [`Agent::stop`], and a file that can't be removed.
+    pub async fn forget_entry(&self) -> Result<bool> {
+        let ran = self.status(false).await?.is_some();
+        self.stop().await?;
+        let file = self.paths.dock_file();
+        match std::fs::remove_file(&file) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                Err(Error::failed(format!("{} can't be removed", file.display())).because(cause))
+            }
+            _ => Ok(ran),
+        }
+    }
+
     /// Ends the agent, and removes all its files: for a dock that is forgotten.
     ///
     /// # Errors

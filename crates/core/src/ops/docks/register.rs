@@ -135,9 +135,14 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
             }
         })
     })?;
-    if let Some(old) = replaced.filter(|old| old.access != dock.access) {
+    if let Some(old) = replaced.filter(|old| *old != dock) {
         context.block_on(async {
-            if let Some(agent) = dock_engine::agent(&old, env)? {
+            let Some(agent) = dock_engine::agent(&old, env)? else {
+                return Ok(());
+            };
+            if old.access == dock.access {
+                renew(agent, &dock, context).await?;
+            } else {
                 // Its context led to where the dock was.
                 context_units::remove(&agent, env).await?;
                 agent.remove().await?;
@@ -270,6 +275,24 @@ fn little_left(dock: &Dock) -> String {
         visible(&dock.moniker),
         shell::quote(&dock.moniker)
     )
+}
+
+/// Has an agent that runs with the entry of before run with this one, for the shells that are docked by it.
+async fn renew(agent: Agent, dock: &Dock, context: &Context) -> Result<()> {
+    if !agent.forget_entry().await? {
+        return Ok(());
+    }
+    let moniker = &dock.moniker;
+    if let Some(agent) = dock_engine::agent(dock, &context.env)?
+        && let Err(error) = agent.connect(&CallOptions::of_terminal()).await
+    {
+        context.printer.warning(&format!(
+            "the agent of {moniker} ended, to take what changed, and did not start again: {}\nhint: {}",
+            error.with_causes(),
+            hint!("source dock {} starts it", moniker)
+        ));
+    }
+    Ok(())
 }
 
 /// The dock that is asked for.
