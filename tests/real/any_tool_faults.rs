@@ -107,12 +107,13 @@ fn the_same_project_on_two_machines_is_not_mixed_on_one_dock() {
     assert_eq!(said.stdout, "first's\nb\n", "{said}");
     assert_eq!(second.read("a"), "second's\n");
     // With a workspace of its own, both work at once.
-    let said = second.bash(&format!(
-        "register-dock -q --force --workspace workspaces/second \"$(ls-dock --json far | sed -n 's/.*\"host\": \"\\(.*\\)\".*/\\1/p' | head -n 1)\" far\n\
-         source dock far\nsync-up; docker run --rm -v \"$PWD\":/app {IMAGE} cat /app/a"
-    ));
+    let ssh = second.engine.ssh().unwrap();
+    let another = format!("/home/ann/second-{}", second.mark);
+    let register = second.home.registration(&ssh, ssh.address, "ann", "far");
+    register.args(["--force", "--workspace", &another]).run();
+    let said = second.bash(&format!("sync-up; docker run --rm -v \"$PWD\":/app {IMAGE} cat /app/a"));
     assert!(said.stdout.ends_with("second's\n"), "{said}");
-    second.there("rm -rf /home/ann/workspaces/second");
+    second.there("rm -rf /home/ann/second-*");
 }
 
 #[test]
@@ -121,7 +122,7 @@ fn a_hostile_container_writes_nothing_outside_of_the_project_and_changes_nothing
     let sandbox = docked.home.sandbox();
     sandbox.write(".dockerignore", "secret\n");
     sandbox.write("secret", "kept here\n");
-    sandbox.write("docker/box/Dockerfile", "FROM scratch\n");
+    sandbox.write("docker/dockerutils.cfg", "[box]\n");
     sandbox.write("a", "a\n");
     sandbox.write("dir/b", "b\n");
     sandbox.write("../home/outside/kept", "kept\n");
@@ -129,7 +130,7 @@ fn a_hostile_container_writes_nothing_outside_of_the_project_and_changes_nothing
     let outside = sandbox.home().join("outside").display().to_string();
     // Its own paths lead to this machine's files here.
     let deeds = format!(
-        "cd /app; : > .dockerignore; echo RUN evil >> docker/box/Dockerfile; mkdir -p .git/hooks; echo evil > .git/hooks/pre-commit; chmod 755 \
+        "cd /app; : > .dockerignore; echo run_args = --privileged >> docker/dockerutils.cfg; mkdir -p .git/hooks; echo evil > .git/hooks/pre-commit; chmod 755 \
          .git/hooks/pre-commit; rm -r dir; ln -s {outside} dir; ln -s {outside}/kept link; ln -s ../../../../etc up; echo evil > dir/kept 2>/dev/null; \
          echo evil > .envrc; echo done > a"
     );
@@ -143,7 +144,7 @@ fn a_hostile_container_writes_nothing_outside_of_the_project_and_changes_nothing
     ));
     assert!(said.stdout.ends_with("again\n"), "{said}");
     assert_eq!(docked.read(".dockerignore"), "secret\n");
-    assert_eq!(docked.read("docker/box/Dockerfile"), "FROM scratch\n");
+    assert_eq!(docked.read("docker/dockerutils.cfg"), "[box]\n");
     assert_eq!(docked.read("secret"), "kept here\n");
     assert!(!sandbox.project().join(".git/hooks/pre-commit").exists());
     assert!(!sandbox.project().join(".envrc").exists());
