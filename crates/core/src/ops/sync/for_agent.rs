@@ -8,14 +8,17 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use build_context::Patterns;
+use dock_client::sync_memory;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Stdout};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
 
-use super::{Docked, show_briefly, tell};
+use super::{Docked, dock_of, show_briefly, tell};
+use crate::agent::paths::state_directory;
 use crate::config::own::OwnConfiguration;
 use crate::config::project::Project;
 use crate::context::Context;
+use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::mount_sync::{
@@ -36,9 +39,10 @@ const TOLD_GIT: &str = "told-mount-without-git";
 /// Serves an agent until stdin ends.
 ///
 /// # Errors
-/// No project, no dock, a stdout that is closed; a sync that fails is an answer.
+/// A folder that is not the root of a project that a person has sent to the dock, no dock, a stdout that is closed; a sync
+/// that fails is an answer.
 pub fn serve(context: &Context) -> Result<ExitStatus> {
-    let project = Project::find_or_repository(&context.working_dir, &context.env)?;
+    let project = chosen(&context.working_dir, &dock_of(context)?.moniker, &context.env)?;
     let mut rounds = Docked::open(context, &project, true, false)?;
     let (begin, mut begun) = watch::channel(false);
     context.block_on(async {
@@ -62,6 +66,37 @@ pub fn serve(context: &Context) -> Result<ExitStatus> {
         }
     })?;
     Ok(ExitStatus::SUCCESS)
+}
+
+/// The project whose root the agent has started this in. It is never one around that folder, which nobody has sent: a
+/// `docker/` that went away leaves the repository above it.
+fn chosen(folder: &Path, moniker: &str, env: &Env) -> Result<Project> {
+    if sync_memory::workspace(&state_directory(env), folder, moniker).is_none_or(|workspace| workspace.is_empty()) {
+        return Err(Error::failed(format!(
+            "{} was never sent to dock {moniker:?}, and nothing is sent there unasked",
+            folder.display()
+        ))
+        .hint(hint!("cd {} && sync-up --dock {}", folder.display(), moniker)));
+    }
+    match Project::find_or_repository(folder, env) {
+        Ok(project) if project.root() == folder => Ok(project),
+        Ok(_) => Err(no_project(folder, moniker)),
+        // A configuration that is wrong, or another user's, is said as everywhere.
+        Err(error) if Project::is_around(folder, env) => Err(error),
+        Err(error) => Err(no_project(folder, moniker).because(error)),
+    }
+}
+
+fn no_project(folder: &Path, moniker: &str) -> Error {
+    Error::failed(format!(
+        "{} is no project any more: it has neither docker/ nor .git",
+        folder.display()
+    ))
+    .hint(hint!(
+        "bring that back, then: cd {} && sync-up --dock {}",
+        folder.display(),
+        moniker
+    ))
 }
 
 /// Watches both sides for as long as it is polled.
@@ -258,8 +293,61 @@ async fn answer(stdout: &mut Stdout, id: u64, outcome: SyncOutcome) -> Result<()
 mod tests {
     use std::fs;
     use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+
+    use crate::sync::manifest::{Header, Manifest};
 
     use super::*;
+
+    /// A home with a repository, in which a project was sent to the dock `far`.
+    struct SentProject {
+        _home: tempfile::TempDir,
+        root: PathBuf,
+        env: Env,
+    }
+
+    impl SentProject {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let base = home.path().canonicalize().unwrap();
+            let root = base.join("all/app");
+            fs::create_dir_all(base.join("all/.git")).unwrap();
+            fs::create_dir_all(root.join("docker/dev")).unwrap();
+            fs::write(root.join("docker/dev/Dockerfile"), "FROM scratch\n").unwrap();
+            let env = Env::from_pairs([("HOME", base.to_str().unwrap())]);
+            let memory = Memory::open(&root, "far", &env).unwrap();
+            let mut header = Header::new("id", "/data/w/app");
+            header.root = Local::open(&root).unwrap().identity().unwrap();
+            let manifest = Manifest {
+                header,
+                ..Manifest::default()
+            };
+            memory.remember(&manifest).unwrap();
+            Self { _home: home, root, env }
+        }
+
+        fn chosen(&self) -> Result<PathBuf> {
+            chosen(&self.root, "far", &self.env).map(|project| project.root().to_owned())
+        }
+    }
+
+    #[test]
+    fn only_the_folder_that_a_person_sent_is_sent_and_not_a_repository_around_it() {
+        let sent = SentProject::new();
+        assert_eq!(sent.chosen().unwrap(), sent.root);
+        fs::remove_dir_all(sent.root.join("docker")).unwrap();
+        let error = sent.chosen().unwrap_err();
+        assert!(error.to_string().contains("is no project any more"), "{error}");
+        assert!(
+            error.hint_text().unwrap().ends_with("/all/app && sync-up --dock far"),
+            "{error:?}"
+        );
+        // The repository itself was never sent.
+        let around = sent.root.parent().unwrap();
+        let error = chosen(around, "far", &sent.env).unwrap_err();
+        assert!(error.to_string().contains("was never sent"), "{error}");
+        assert!(chosen(&sent.root, "near", &sent.env).is_err());
+    }
 
     #[test]
     fn what_is_absent_ignored_or_special_is_not_on_the_dock_and_what_an_exception_sends_is() {
