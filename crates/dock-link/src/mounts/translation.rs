@@ -57,10 +57,29 @@ pub(crate) struct ClientConnection<C: Connector> {
     ports: Arc<Ports>,
     /// The engine's socket on the dock.
     engine_socket: String,
-    /// Whether paths are the dock's own.
-    is_literal: bool,
+    /// Whose the paths are that it has mounted.
+    paths: PathOwner,
     /// What the creation mounts that the engine is asked for now.
     pending: Mutex<Option<Pending>>,
+}
+
+/// Whose the paths are that a client has the engine mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PathOwner {
+    /// This machine's, as far as they are in its projects.
+    Here,
+    /// The dock's, as they are.
+    Dock,
+}
+
+impl PathOwner {
+    /// Of a program here that speaks to this dock: the dock's entry, or the program's environment, may say that it means the dock's.
+    pub(crate) fn of(dock: &Dock, client: Option<i32>) -> Self {
+        match dock.mounts == MountPaths::Literal || client.is_some_and(says_literal) {
+            true => Self::Dock,
+            false => Self::Here,
+        }
+    }
 }
 
 /// A container that the engine is asked to create.
@@ -70,34 +89,34 @@ struct Pending {
 }
 
 impl<C: Connector> ClientConnection<C> {
-    /// The connection of a process to this dock. Its environment may say that its paths are the dock's.
+    /// The connection of a client to this dock.
     pub(crate) fn new(
         projects: Arc<MountedProjects>,
         link: Link<C>,
         ports: Arc<Ports>,
         dock: &Dock,
-        client: Option<i32>,
+        paths: PathOwner,
     ) -> Self {
         let engine_socket = match &dock.access {
             Access::Ssh(ssh) => ssh.docker_socket.as_deref(),
             Access::Tcp { .. } | Access::Context { .. } => None,
         };
-        let is_literal = dock.mounts == MountPaths::Literal || client.is_some_and(says_literal);
         Self {
             projects,
             link,
             ports,
             engine_socket: engine_socket.unwrap_or(ENGINE_SOCKET).to_owned(),
-            is_literal,
+            paths,
             pending: Mutex::default(),
         }
     }
 
     async fn translated(&self, kind: MountRequest, request: &HeldRequest) -> Result<Verdict, MountRefusal> {
         let wrong = |error: requests::RequestError| MountRefusal(StatusCode::BAD_REQUEST, error.to_string());
-        if requests::is_own(&request.body) {
-            // run-image has sent its project, and mounts the copy.
-            return Ok(Verdict::AsItWas);
+        if self.paths == PathOwner::Dock {
+            // Nothing is translated, and a label that says otherwise is dropped.
+            let body = requests::translate(kind, &request.body, &BTreeMap::new()).map_err(wrong)?;
+            return Ok(body.map_or(Verdict::AsItWas, Verdict::Body));
         }
         let sources: BTreeSet<String> = requests::sources(kind, &request.body)
             .map_err(wrong)?
@@ -274,7 +293,7 @@ impl<C: Connector> ClientConnection<C> {
 
 impl<C: Connector> EngineHooks for ClientConnection<C> {
     fn on_request(&self, method: &str, target: &str) -> Treatment {
-        let hold = (!self.is_literal && MountRequest::of(method, target).is_some()).then_some(LONGEST_REQUEST);
+        let hold = MountRequest::of(method, target).is_some().then_some(LONGEST_REQUEST);
         // Only these two are changed, whatever the response's status is.
         let answer = MountAnswer::of(method, target, 200).or_else(|| MountAnswer::of(method, target, 201));
         let rewrite = answer.map(|kind| {
