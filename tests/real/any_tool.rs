@@ -166,6 +166,31 @@ fn what_is_not_on_the_dock_is_refused_by_name_and_never_made_there() {
 }
 
 #[test]
+fn a_link_that_a_container_puts_into_the_copy_leads_no_mount_out_of_it() {
+    let bench = Docked::new("stray");
+    bench.home.sandbox().write("src/a", "a\n");
+    bench.home.sandbox().write("words.txt", "one\n");
+    bench.bash("sync-up");
+    let mount = format!("docker run --rm -v \"$PWD\"/src:/s {IMAGE} ls /s");
+    let said = bench.bash(&format!(
+        "docker run --rm -v \"$PWD\":/app {IMAGE} sh -c 'rm -r /app/src && ln -s /etc /app/src'\n{mount}"
+    ));
+    assert_eq!(said.code, 125, "{said}");
+    assert!(said.stdout.contains("leads out of the project's copy"), "{said}");
+    assert!(!said.stdout.contains("passwd"), "{said}");
+    let line = format!("cd [SANDBOX]/{} && sync-up --dock far --ours src", bench.mark);
+    assert!(said.stdout.contains(&line), "{said}");
+    let said = bench.bash(&format!("sync-up -q --ours src\n{mount}"));
+    assert_eq!((said.code, said.stdout.as_str()), (0, "a\n"), "{said}");
+    // What was removed there is not made anew as an empty folder.
+    let said = bench.bash(&format!(
+        "ssh-dock far rm -r workspaces/\"$MARK\"/code/\"$MARK\"/src </dev/null\n{mount}"
+    ));
+    assert_eq!(said.code, 125, "{said}");
+    assert!(said.stdout.contains("was removed on dock"), "{said}");
+}
+
+#[test]
 fn compose_starts_a_project_and_finds_nothing_changed_the_second_time() {
     machine::require("docker-compose", &["docker-compose"], "testing compose on a dock").unwrap();
     let bench = Docked::new("compose");

@@ -2,27 +2,26 @@
 //! are sent, and the request goes on with the paths of the dock, or is refused with the line that helps.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dock_client::agent::target::{Exec, RemoteCommand, Target};
 use dock_client::docks::{Access, Dock, MountPaths};
 use dock_client::mount_sync::{Missing, MissingSource};
 use dock_client::mutex::lock;
 use dock_client::shell::quote;
 use hyper::StatusCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::answers::{self, MountAnswer};
+use super::dock_paths::{self, Place};
 use super::projects::MountedProjects;
 use super::requests::{self, MountRequest};
 use super::sources::{Location, below};
 use super::{api_path, between};
 use crate::http::hooks::{EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
-use crate::link::{Link, OpenOptions};
+use crate::link::Link;
 use crate::ports::Ports;
 use crate::transport::Connector;
 
@@ -32,24 +31,12 @@ const LONGEST_REQUEST: usize = 4 << 20;
 const LONGEST_ANSWER: usize = 64 << 20;
 /// How long this machine may take to find its paths: one may lie on a file system that hangs.
 const LIMIT_HERE: Duration = Duration::from_secs(10);
-/// How long the dock may take to say which paths it has.
-const LIMIT_THERE: Duration = Duration::from_secs(20);
 /// How long a client waits for what a container made, after the container's end.
 const LIMIT_BRING: Duration = Duration::from_secs(600);
 /// The engine's socket where the dock's entry names no other.
 const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The variable with which a client has its paths taken as the dock's.
 const LITERAL: (&str, &str) = ("DOCK_MOUNTS", "literal");
-/// What a line of an answer may have, in bytes.
-const WORD: u64 = 16;
-/// The most that a login shell may print before that, in bytes.
-const GREETING: u64 = 64 * 1024;
-
-/// Prints for each path whether the dock has it.
-const EXISTS: &str = r#"for p; do
-if [ -e "$p" ] || [ -L "$p" ]; then echo yes; else echo no; fi
-done"#;
-
 /// What is done with one connection of a docker client.
 pub(crate) struct ClientConnection<C: Connector> {
     projects: Arc<MountedProjects>,
@@ -205,11 +192,18 @@ impl<C: Connector> ClientConnection<C> {
                 );
                 MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, message)
             })?;
-            for (source, inside) in sources {
-                match done.missing.iter().find(|missing| missing.path == inside) {
-                    Some(missing) => refused.push(self.sentence(&source, missing)),
-                    None => drop(paths.insert(source, below(&done.workspace, &inside))),
-                }
+            let (missing, there): (Vec<_>, Vec<_>) = sources
+                .into_iter()
+                .partition(|(_, inside)| done.missing.iter().any(|missing| missing.path == *inside));
+            for (source, inside) in missing {
+                let why = done.missing.iter().find(|missing| missing.path == inside);
+                refused.extend(why.map(|missing| self.sentence(&source, missing)));
+            }
+            if !there.is_empty() {
+                refused.extend(self.strayed(&root, &done.workspace, &there).await?);
+            }
+            for (source, inside) in there {
+                paths.insert(source, below(&done.workspace, &inside));
             }
         }
         MountRefusal::of(refused)?;
@@ -221,9 +215,9 @@ impl<C: Connector> ClientConnection<C> {
         if sources.is_empty() {
             return Ok(Vec::new());
         }
-        let there = match timeout(LIMIT_THERE, self.exist(&sources)).await {
-            Ok(Ok(there)) if there.len() == sources.len() => there,
-            _ => {
+        let there = match dock_paths::exist(&self.link, &sources).await {
+            Ok(there) => there,
+            Err(_) => {
                 let why = format!(
                     "dock {:?} did not say whether it has {}: try again, or {}",
                     self.moniker(),
@@ -243,28 +237,55 @@ impl<C: Connector> ClientConnection<C> {
         Ok(absent.map(|(source, _)| sentence(source)).collect())
     }
 
-    /// Asks the dock whether it has these paths.
-    async fn exist(&self, sources: &[String]) -> std::io::Result<Vec<bool>> {
-        let words = ["sh", "-c", EXISTS, "sh"].into_iter().map(str::to_owned);
-        let target = Target::Exec(Exec {
-            command: RemoteCommand::Argv(words.chain(sources.iter().cloned()).collect()),
-            pty: None,
-        });
-        let options = OpenOptions {
-            arrival: Instant::now(),
-            patience: LIMIT_THERE,
-            answers: false,
+    /// Says which of these places in a project's copy are not what they are here: a container may have put a link there that
+    /// leads to anything that the dock's engine can read.
+    async fn strayed(
+        &self,
+        root: &Path,
+        workspace: &str,
+        sources: &[(String, String)],
+    ) -> Result<Vec<String>, MountRefusal> {
+        let there: Vec<String> = sources.iter().map(|(_, inside)| below(workspace, inside)).collect();
+        let moniker = quote(self.moniker());
+        let Ok(places) = dock_paths::places(&self.link, workspace, &there).await else {
+            let why = format!(
+                "dock {:?} did not say where {} leads to, so nothing was created: try again",
+                self.moniker(),
+                there.join(", "),
+            );
+            return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why));
         };
-        let (mut connection, _over) = self.link.open(options, &target).await.map_err(std::io::Error::other)?;
-        let _ = connection.stream.shutdown().await;
-        let mut text = Vec::new();
-        let most = GREETING + WORD * sources.len() as u64;
-        connection.stream.take(most).read_to_end(&mut text).await?;
-        let text = String::from_utf8_lossy(&text);
-        // A login shell's greeting may come first.
-        let lines: Vec<&str> = text.lines().collect();
-        let own = lines.len().saturating_sub(sources.len());
-        Ok(lines.into_iter().skip(own).map(|line| line == "yes").collect())
+        let settled = |source: &str, inside: &str| {
+            let path = if inside.is_empty() { "." } else { inside };
+            let root = quote(&root.display().to_string()).into_owned();
+            format!(
+                "to have {source} there again: cd {root} && sync-up --dock {moniker} --ours {}",
+                quote(path)
+            )
+        };
+        let sentence = |(((source, inside), there), place): (((&String, &String), &String), Place)| match place {
+            Place::Inside => None,
+            Place::Outside => Some(format!(
+                "{source} leads out of the project's copy on dock {:?}: there, {there} is a link, or below one (ssh-dock {moniker} ls \
+                 -ld {}); {}",
+                self.moniker(),
+                quote(&quote(there)),
+                settled(source, inside)
+            )),
+            Place::Absent => Some(format!(
+                "{source} was removed on dock {:?}, and an empty folder is not made in its place: sync-down --dock {moniker} \
+                 removes it here, too; {}",
+                self.moniker(),
+                settled(source, inside)
+            )),
+            Place::Hidden => Some(format!(
+                "{source} can't be looked at on dock {:?}, where {there} is another user's (to have its files: sync-down --dock \
+                 {moniker} --chown)",
+                self.moniker(),
+            )),
+        };
+        let pairs = sources.iter().map(|(source, inside)| (source, inside));
+        Ok(pairs.zip(&there).zip(places).filter_map(sentence).collect())
     }
 
     fn moniker(&self) -> &str {
