@@ -27,9 +27,10 @@ use crate::mount_sync::{
 use crate::sync::ancestors;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
+use crate::sync::news::WatchEvent;
 use crate::sync::plan::Direction;
 use crate::sync::request::RoundRequest;
-use crate::sync::session::Report;
+use crate::sync::session::{Report, another_folder};
 
 /// How many requests may wait.
 const WAITING: usize = 64;
@@ -43,7 +44,7 @@ const TOLD_GIT: &str = "told-mount-without-git";
 /// that fails is an answer.
 pub fn serve(context: &Context) -> Result<ExitStatus> {
     let project = chosen(&context.working_dir, &dock_of(context)?.moniker, &context.env)?;
-    let mut rounds = Docked::open(context, &project, true, false)?;
+    let mut rounds = Docked::open_known(context, &project, true)?;
     let (begin, mut begun) = watch::channel(false);
     context.block_on(async {
         let (sender, requests) = channel(WAITING);
@@ -62,7 +63,7 @@ pub fn serve(context: &Context) -> Result<ExitStatus> {
         };
         tokio::select! {
             ((), served) = async { tokio::join!(reading, serving) } => served,
-            Err(error) = watching => Err(error),
+            watched = watching => watched,
         }
     })?;
     Ok(ExitStatus::SUCCESS)
@@ -78,12 +79,24 @@ fn chosen(folder: &Path, moniker: &str, env: &Env) -> Result<Project> {
         ))
         .hint(hint!("cd {} && sync-up --dock {}", folder.display(), moniker)));
     }
+    check_place(folder, moniker, env)?;
     match Project::find_or_repository(folder, env) {
         Ok(project) if project.root() == folder => Ok(project),
         Ok(_) => Err(no_project(folder, moniker)),
         // A configuration that is wrong, or another user's, is said as everywhere.
         Err(error) if Project::is_around(folder, env) => Err(error),
         Err(error) => Err(no_project(folder, moniker).because(error)),
+    }
+}
+
+/// Checks that the folder at this path is the one that was last synced: a project may be deleted, and another one put there,
+/// while containers mount its copy.
+fn check_place(root: &Path, moniker: &str, env: &Env) -> Result<()> {
+    let known = Memory::peek(root, moniker, env).header();
+    let found = Local::open(root).ok().and_then(|local| local.identity().ok());
+    match (known, found) {
+        (Some(known), Some(found)) if known.root.is(&found) => Ok(()),
+        _ => Err(another_folder(root, moniker)),
     }
 }
 
@@ -101,9 +114,22 @@ fn no_project(folder: &Path, moniker: &str) -> Error {
 
 /// Watches both sides for as long as it is polled.
 async fn keep_in_step(context: &Context, project: &Project) -> Result<()> {
-    let mut watcher = Docked::open(context, project, false, false)?;
+    let mut watcher = Docked::open_known(context, project, false)?;
     let (printer, dock) = (context.printer.clone(), watcher.dock.clone());
-    match watcher.watch(&printer, |event| tell(&printer, &dock, event)).await? {}
+    let (replaced, mut replacement) = watch::channel(false);
+    let told = |event| {
+        let is_failure = matches!(event, WatchEvent::Failed(_));
+        if is_failure && check_place(project.root(), &dock.moniker, &context.env).is_err() {
+            replaced.send_replace(true);
+        } else {
+            tell(&printer, &dock, event);
+        }
+    };
+    tokio::select! {
+        never = watcher.watch(&printer, told) => match never? {},
+        // This lets go of the lock, so that a person's sync-up does what it says.
+        _ = replacement.wait_for(|replaced| *replaced) => check_place(project.root(), &dock.moniker, &context.env),
+    }
 }
 
 /// Reads requests to the end of stdin.
@@ -156,6 +182,7 @@ impl Rounds<'_> {
                         answer(&mut stdout, request.id, outcome).await?;
                     }
                 }
+                self.check_place()?;
             }
             for request in waiting.iter().filter(|request| request.task == Task::Watch) {
                 self.begin.send_replace(true);
@@ -173,6 +200,7 @@ impl Rounds<'_> {
                 for request in brings {
                     answer(&mut stdout, request.id, outcome.clone()).await?;
                 }
+                self.check_place()?;
             }
         }
         // What containers made while nobody asked.
@@ -184,8 +212,15 @@ impl Rounds<'_> {
         Ok(())
     }
 
+    /// Checks that the project's folder is still the one that this has begun with: else it ends, and whoever is asked
+    /// next says so.
+    fn check_place(&self) -> Result<()> {
+        check_place(self.project.root(), &self.docked.dock.moniker, &self.context.env)
+    }
+
     /// Syncs everything, and lets go of the lock: other commands may come between two rounds.
     async fn round(&mut self, direction: Direction) -> Result<Report> {
+        self.check_place()?;
         let report = self.docked.sync(RoundRequest::everything(direction)).await;
         self.docked.finish().await;
         let report = report?;
@@ -347,6 +382,28 @@ mod tests {
         let error = chosen(around, "far", &sent.env).unwrap_err();
         assert!(error.to_string().contains("was never sent"), "{error}");
         assert!(chosen(&sent.root, "near", &sent.env).is_err());
+    }
+
+    #[test]
+    fn another_folder_at_the_path_of_a_project_is_not_synced_unasked() {
+        let sent = SentProject::new();
+        let aside = sent.root.with_file_name("aside");
+        fs::rename(&sent.root, &aside).unwrap();
+        fs::create_dir_all(sent.root.join("docker/dev")).unwrap();
+        fs::write(sent.root.join("docker/dev/Dockerfile"), "FROM scratch\n").unwrap();
+        let error = sent.chosen().unwrap_err();
+        assert!(
+            error.to_string().contains("is not the folder that was last synced"),
+            "{error}"
+        );
+        assert!(
+            error.hint_text().unwrap().ends_with("/all/app && sync-up --dock far"),
+            "{error:?}"
+        );
+        fs::remove_dir_all(&sent.root).unwrap();
+        assert!(sent.chosen().is_err());
+        fs::rename(&aside, &sent.root).unwrap();
+        assert_eq!(sent.chosen().unwrap(), sent.root);
     }
 
     #[test]
