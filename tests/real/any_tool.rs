@@ -105,7 +105,8 @@ fn what_a_person_has_sent_is_mounted_and_what_a_container_makes_is_here_when_it_
     // It is kept in step meanwhile, both ways, and the agent knows who uses it.
     let said = bench.bash(&format!(
         "docker run -d --name \"$MARK\" -v \"$PWD\":/app -v \"$PWD\"/words.txt:/w:ro {IMAGE} sh -c 'until test -e /app/go; do sleep 0.1; done; echo \
-         made > /app/made; sleep 600' >/dev/null\nls-dock --mounts\ndocker inspect \"$MARK\" > inspect.json\ntouch go\n\
+         made > /app/made; sleep 600' >/dev/null\nfor i in $(seq 300); do ls-dock --mounts | grep -q 'in step' && break; sleep 0.1; \
+         done; ls-dock --mounts\ndocker inspect \"$MARK\" > inspect.json\ntouch go\n\
          for i in $(seq 300); do test -s made && break; sleep 0.1; done; cat made\n\
          ls-dock --mounts --json | tr -d ' \\n'; echo\ndocker rm -f \"$MARK\" >/dev/null"
     ));
