@@ -6,7 +6,6 @@
 //! agents, and only projects that a person has sent to this dock.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,13 +15,14 @@ use dock_client::agent::wire::ProjectMount;
 use dock_client::mount_sync::{Done, SyncFailure, Task};
 use dock_client::mutex::lock;
 use dock_client::sync_memory;
-use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep};
 
 use super::label::{LABEL, MountLabel};
 use super::sources::{HostPaths, Location};
 use super::sync_process::{SyncProcess, finish};
+use crate::disk;
 use crate::link::{Link, OpenOptions, ended};
 use crate::log::Log;
 use crate::notices::Notices;
@@ -35,6 +35,14 @@ use crate::transport::Connector;
 const GRACE: Duration = Duration::from_secs(60);
 /// How often to look whether that has passed.
 const TICK: Duration = Duration::from_secs(5);
+/// How long the start of a process may take: it waits for the disk that the project is on.
+const START: Duration = Duration::from_secs(20);
+/// How long this machine may take to find the projects that a label names.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long the same is not said again, and how long a process that has ended is not started again unasked.
+const QUIET: Duration = Duration::from_secs(600);
+/// How many sentences are known as said at most.
+const SAID: usize = 100;
 /// The pause after an engine that did not answer well.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How many are shown at most: a frame has room for them.
@@ -60,7 +68,20 @@ struct State {
     containers: HashMap<String, MountingContainer>,
     /// Processes that do their last sync.
     ending: Vec<JoinHandle<()>>,
+    /// Whose process is being started: one at a time for each project.
+    starting: HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>,
+    /// Whose files are being brought: what waits for the next time, if somebody does.
+    bringing: HashMap<PathBuf, Option<Bringing>>,
+    /// When a process was last started only because a container runs.
+    restarted: HashMap<PathBuf, Instant>,
+    /// What was said, and when.
+    said: HashMap<String, Instant>,
+    /// Whether it was said that more containers mount projects than are followed.
+    is_surfeit_said: bool,
 }
+
+/// Whether the files have come, once they have or could not.
+type Bringing = watch::Sender<bool>;
 
 struct MountedProject {
     process: SyncProcess,
@@ -127,8 +148,8 @@ impl MountedProjects {
     }
 
     /// Sends what changed in a project, and looks for these paths of it.
-    pub(super) async fn send(&self, root: &Path, sources: Vec<String>) -> Result<Done, SyncFailure> {
-        self.process(root)?.ask(Task::Send { sources }).await
+    pub(super) async fn send(self: &Arc<Self>, root: &Path, sources: Vec<String>) -> Result<Done, SyncFailure> {
+        self.process(root).await?.ask(Task::Send { sources }).await
     }
 
     /// Notes that the engine has created a container that mounts these projects: from now on they are kept in step.
@@ -166,7 +187,7 @@ impl MountedProjects {
     pub(crate) async fn run<C: Connector>(self: Arc<Self>, link: Link<C>) {
         loop {
             // An agent of somebody who has sent nothing has nothing to follow.
-            while lock(&self.state).projects.is_empty() && sync_memory::workspaces(&self.paths.state).is_empty() {
+            while lock(&self.state).projects.is_empty() && !self.has_sent().await {
                 self.changed.notified().await;
             }
             link.standing().await;
@@ -176,6 +197,13 @@ impl MountedProjects {
                 sleep(PAUSE).await;
             }
         }
+    }
+
+    /// Whether this machine has sent anything anywhere. In doubt it has.
+    async fn has_sent(&self) -> bool {
+        let state = self.paths.state.clone();
+        let workspaces = disk::within(LOOK, move || sync_memory::workspaces(&state)).await;
+        workspaces.is_none_or(|workspaces| !workspaces.is_empty())
     }
 
     /// Ends all processes, and waits for their last sync.
@@ -204,25 +232,26 @@ impl MountedProjects {
         let mut events = Engine::on(connection.stream).await?.events().await?;
         let (connection, _) = link.open(options(), &Target::Engine).await?;
         let running = Engine::on(connection.stream).await?.containers_with(LABEL).await?;
-        self.take_list(running);
+        self.take_list(running).await;
         let mut tick = interval(TICK);
         loop {
             tokio::select! {
                 biased;
                 _ = ended(&mut over) => return Err(Trouble::Link),
-                event = events.next() => self.take_event(&event?),
+                event = events.next() => self.take_event(&event?).await,
                 _ = tick.tick() => self.end_unused(),
             }
         }
     }
 
     /// Takes the list of all running containers that bear the label.
-    fn take_list(self: &Arc<Self>, running: Vec<LabelledContainer>) {
+    async fn take_list(self: &Arc<Self>, running: Vec<LabelledContainer>) {
         let ids: BTreeSet<String> = running.iter().map(|container| container.id.clone()).collect();
         for container in running {
-            let Some(roots) = container.labels.get(LABEL).map(|label| self.roots(label)) else {
+            let Some(label) = container.labels.get(LABEL) else {
                 continue;
             };
+            let roots = self.roots(&container.id, label).await;
             let name = container
                 .names
                 .first()
@@ -239,7 +268,7 @@ impl MountedProjects {
         }
     }
 
-    fn take_event(self: &Arc<Self>, event: &EngineEvent) {
+    async fn take_event(self: &Arc<Self>, event: &EngineEvent) {
         if event.kind != "container" {
             return;
         }
@@ -248,7 +277,8 @@ impl MountedProjects {
             "start" => {
                 if let Some(label) = attributes.get(LABEL) {
                     let name = attributes.get("name").cloned().unwrap_or_default();
-                    self.started(id.to_owned(), name, self.roots(label));
+                    let roots = self.roots(id, label).await;
+                    self.started(id.to_owned(), name, roots);
                 }
             }
             "rename" => {
@@ -269,8 +299,7 @@ impl MountedProjects {
     }
 
     fn started(self: &Arc<Self>, id: String, name: String, roots: BTreeSet<PathBuf>) {
-        // A dock may have any container bear any label, and has nothing brought here by that.
-        if roots.is_empty() || !self.ports.has_made(&id) {
+        if roots.is_empty() {
             return;
         }
         for root in &roots {
@@ -299,84 +328,127 @@ impl MountedProjects {
 
     /// Brings what changed on the dock in these projects; what hinders it is told.
     async fn bring(self: &Arc<Self>, roots: BTreeSet<PathBuf>) {
-        let mut bringing = JoinSet::new();
-        for root in roots {
-            let projects = Arc::clone(self);
-            bringing.spawn(async move {
-                let brought = match projects.process(&root) {
-                    Ok(process) => process.ask(Task::Bring).await,
-                    Err(failure) => Err(failure),
-                };
-                if let Err(failure) = brought {
-                    projects.tell(&format!(
-                        "what a container made in the copy of {} did not come: {}",
-                        root.display(),
-                        failure.message
-                    ));
-                }
-            });
+        let waiting: Vec<_> = roots.into_iter().map(|root| self.have_brought(root)).collect();
+        for mut brought in waiting {
+            // One that was given up is over, too.
+            let _ = brought.wait_for(|is_over| *is_over).await;
         }
-        while bringing.join_next().await.is_some() {}
+    }
+
+    /// Has a project's files brought: now, or if that is under way already, once more after it. However many ask meanwhile,
+    /// that is one more time.
+    fn have_brought(self: &Arc<Self>, root: PathBuf) -> watch::Receiver<bool> {
+        let mut state = lock(&self.state);
+        let waits = match state.bringing.get_mut(&root) {
+            Some(waits) => waits,
+            None => {
+                let projects = Arc::clone(self);
+                let own = root.clone();
+                tokio::spawn(async move { projects.bring_all(own).await });
+                state.bringing.entry(root).or_default()
+            }
+        };
+        waits.get_or_insert_with(|| watch::Sender::new(false)).subscribe()
+    }
+
+    /// Brings a project's files as long as somebody waits for it.
+    async fn bring_all(self: Arc<Self>, root: PathBuf) {
+        loop {
+            let waiting = {
+                let mut state = lock(&self.state);
+                match state.bringing.get_mut(&root).and_then(Option::take) {
+                    Some(waiting) => waiting,
+                    None => {
+                        state.bringing.remove(&root);
+                        return;
+                    }
+                }
+            };
+            let brought = match self.process(&root).await {
+                Ok(process) => process.ask(Task::Bring).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = brought {
+                let copy = format!("what a container made in the copy of {} did not come", root.display());
+                self.tell_failure(&copy, &failure);
+            }
+            waiting.send_replace(true);
+        }
     }
 
     /// Has a project kept in step.
     fn watch(self: &Arc<Self>, root: &Path) {
-        match self.process(root) {
-            Ok(process) => {
-                let (projects, root) = (Arc::clone(self), root.to_owned());
-                tokio::spawn(async move {
-                    if let Err(failure) = process.ask(Task::Watch).await {
-                        projects.tell(&format!("{} is not kept in step: {}", root.display(), failure.message));
-                    }
-                });
+        let (projects, root) = (Arc::clone(self), root.to_owned());
+        tokio::spawn(async move {
+            let watched = match projects.process(&root).await {
+                Ok(process) => process.ask(Task::Watch).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = watched {
+                projects.tell_failure(&format!("{} is not kept in step", root.display()), &failure);
             }
-            Err(failure) => self.tell(&failure.message),
-        }
+        });
     }
 
     /// The process of a project, which is started if there is none.
-    fn process(&self, root: &Path) -> Result<SyncProcess, SyncFailure> {
-        let mut state = lock(&self.state);
-        if let Some(project) = state.projects.get_mut(root) {
-            if !project.process.has_ended() {
-                project.used = Instant::now();
-                return Ok(project.process.clone());
-            }
-            if let Some(project) = state.projects.remove(root) {
-                state.ending.push(project.running);
-            }
+    async fn process(self: &Arc<Self>, root: &Path) -> Result<SyncProcess, SyncFailure> {
+        if let Some(process) = self.running(root) {
+            return Ok(process);
         }
-        let (notices, log) = (Arc::clone(&self.notices), self.log.clone());
-        let said = move |line: &str| {
-            log.line(line);
-            notices.tell_all(line);
-        };
-        let (process, running) = SyncProcess::start(root, &self.paths.moniker, said).map_err(|cause| SyncFailure {
-            message: format!("{} can't be synced: {cause}", root.display()),
-            hint: (cause.kind() == io::ErrorKind::NotFound)
-                .then(|| "install sync-up beside dock-agent: cargo xtask install".to_owned()),
-        })?;
+        let turn = Arc::clone(lock(&self.state).starting.entry(root.to_owned()).or_default());
+        let _turn = turn.lock().await;
+        // Somebody else may have started it meanwhile.
+        if let Some(process) = self.running(root) {
+            return Ok(process);
+        }
+        let projects = Arc::clone(self);
+        let said = move |line: &str| projects.tell(line);
+        let (folder, moniker) = (root.to_owned(), self.paths.moniker.clone());
+        let starting = disk::within(START, move || SyncProcess::start(&folder, &moniker, said)).await;
+        let (process, running) = starting.ok_or_else(|| SyncFailure {
+            message: format!("{} can't be synced: its disk does not answer", root.display()),
+            hint: None,
+        })??;
         let project = MountedProject {
             process: process.clone(),
             running,
             used: Instant::now(),
         };
-        state.projects.insert(root.to_owned(), project);
-        drop(state);
+        lock(&self.state).projects.insert(root.to_owned(), project);
         self.changed.notify_one();
         Ok(process)
+    }
+
+    /// The process of a project, if it runs.
+    fn running(&self, root: &Path) -> Option<SyncProcess> {
+        let mut state = lock(&self.state);
+        let project = state.projects.get_mut(root)?;
+        if !project.process.has_ended() {
+            project.used = Instant::now();
+            return Some(project.process.clone());
+        }
+        let project = state.projects.remove(root)?;
+        state.ending.push(project.running);
+        None
     }
 
     fn note(&self, id: String, container: MountingContainer) {
         let mut state = lock(&self.state);
         if state.containers.len() < CONTAINERS || state.containers.contains_key(&id) {
             state.containers.insert(id, container);
+        } else if !std::mem::replace(&mut state.is_surfeit_said, true) {
+            drop(state);
+            self.tell(&format!(
+                "more than {CONTAINERS} containers mount projects: of the others, sync-down brings what they make"
+            ));
         }
     }
 
     /// Has the processes end whose projects no running container mounts, and that nobody has asked for a while.
-    fn end_unused(&self) {
-        let mut state = lock(&self.state);
+    /// Starts those again that have ended while a container runs.
+    fn end_unused(self: &Arc<Self>) {
+        let mut locked = lock(&self.state);
+        let state = &mut *locked;
         let is_known = |container: &MountingContainer| container.removed.is_none_or(|when| when.elapsed() < GRACE);
         state.containers.retain(|_, container| is_known(container));
         let runs = |container: &&MountingContainer| container.runs;
@@ -400,23 +472,63 @@ impl MountedProjects {
             }
         }
         state.ending.retain(|process| !process.is_finished());
+        state.starting.retain(|_, turn| Arc::strong_count(turn) > 1);
+        state.said.retain(|_, when| when.elapsed() < QUIET);
+        state.restarted.retain(|_, when| when.elapsed() < QUIET);
+        let (projects, restarted) = (&state.projects, &mut state.restarted);
+        let lost = |root: &&PathBuf| !projects.contains_key(*root) && !restarted.contains_key(*root);
+        let lost: Vec<PathBuf> = used.iter().filter(lost).cloned().collect();
+        restarted.extend(lost.iter().map(|root| (root.clone(), Instant::now())));
+        drop(locked);
+        for root in lost {
+            self.watch(&root);
+        }
     }
 
-    /// The projects that a label names, if they are this machine's and were sent to this dock.
-    fn roots(&self, label: &str) -> BTreeSet<PathBuf> {
+    /// The projects that a container's label names, if they are this machine's and were sent to this dock. A dock may have any
+    /// container bear any label, and has nothing brought here by that: only those count that were created from here.
+    async fn roots(&self, id: &str, label: &str) -> BTreeSet<PathBuf> {
+        if !self.ports.has_made(id) {
+            return BTreeSet::new();
+        }
         let Some(label) = MountLabel::parse(label) else {
             return BTreeSet::new();
         };
-        let sources = label.sources().filter(|(there, here)| self.paths.leads_to(here, there));
-        sources
-            .filter_map(|(_, here)| match self.paths.locate(here) {
+        let paths = self.paths.clone();
+        let looking = disk::within(LOOK, move || {
+            let sources = label.sources().filter(|(there, here)| paths.leads_to(here, there));
+            let roots = sources.filter_map(|(_, here)| match paths.locate(here) {
                 Location::Project { root, .. } => Some(root),
                 _ => None,
-            })
-            .collect()
+            });
+            roots.collect()
+        });
+        looking.await.unwrap_or_else(|| {
+            self.tell("what a container mounts is not kept in step: this machine's disk does not answer");
+            BTreeSet::new()
+        })
     }
 
+    fn tell_failure(&self, what: &str, failure: &SyncFailure) {
+        let hint = failure
+            .hint
+            .as_ref()
+            .map(|hint| format!(" ({hint})"))
+            .unwrap_or_default();
+        self.tell(&format!("{what}: {}{hint}", failure.message));
+    }
+
+    /// Says something to the people in docked shells, once in a while.
     fn tell(&self, line: &str) {
+        {
+            let mut state = lock(&self.state);
+            if state.said.get(line).is_some_and(|when| when.elapsed() < QUIET) {
+                return;
+            }
+            if state.said.len() < SAID {
+                state.said.insert(line.to_owned(), Instant::now());
+            }
+        }
         self.log.line(line);
         self.notices.tell_all(line);
     }
