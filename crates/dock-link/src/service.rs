@@ -457,7 +457,7 @@ impl<C: Connector> Service<C> {
                     forward,
                     ports,
                     more_ports,
-                    mounts: self.projects.all(),
+                    mounts: self.projects.all().await,
                 };
                 frame::write_message(&mut stream, &Reply::Status(status)).await
             }

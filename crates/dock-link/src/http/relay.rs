@@ -227,6 +227,7 @@ impl<H: EngineHooks> Relay<'_, H> {
                 };
                 match event {
                     ResponseEvent::Pass(bytes) => write(to, &bytes).await?,
+                    ResponseEvent::Change(whole) => write(to, &whole.changed().await).await?,
                     ResponseEvent::Own(OwnAnswer { bytes, last }) => {
                         write(to, &bytes).await?;
                         if last {
@@ -301,6 +302,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::super::hooks::scripted::ScriptedHooks;
+    use super::super::hooks::{Rewrite, Treatment};
     use super::*;
 
     const ID: &str = "8d1f6bd1b8f2c3a7f0f27c8ef1c64a4c7f3d7a1cdd8e9f2b5a6c7d8e9f0a1b2c";
@@ -389,6 +391,59 @@ mod tests {
         assert_eq!(noted.len(), 1);
         assert_eq!(noted[0], ID);
         expect(&mut scene.client, &answer).await;
+    }
+
+    /// Changes the body of the first response when a test says so.
+    struct SlowHooks(Mutex<Option<std::sync::mpsc::Receiver<()>>>);
+
+    impl EngineHooks for SlowHooks {
+        fn on_request(&self, _: &str, _: &str) -> Treatment {
+            let rewrite = lock(&self.0).take().map(|go| Rewrite {
+                limit: 1000,
+                concerns: |_| true,
+                body: Box::new(move |_| {
+                    let _ = go.recv();
+                    Some(b"new".to_vec())
+                }),
+            });
+            Treatment {
+                rewrite,
+                ..Treatment::default()
+            }
+        }
+
+        async fn held(&self, _: &HeldRequest) -> Verdict {
+            Verdict::AsItWas
+        }
+
+        fn created(&self, _: String) {}
+
+        async fn before_body(&self, _: &str) {}
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_for_a_disk_holds_up_no_other_connection() {
+        let (mut client, here) = UnixStream::pair().unwrap();
+        let (far, mut engine) = UnixStream::pair().unwrap();
+        let (_cut, over) = watch::channel(None);
+        let (go, waits) = std::sync::mpsc::channel();
+        let hooks = SlowHooks(Mutex::new(Some(waits)));
+        let relay = tokio::spawn(async move { super::engine(here, Box::new(far), over, &hooks).await });
+        client.write_all(PING.as_bytes()).await.unwrap();
+        expect(&mut engine, PING).await;
+        engine.write_all(PONG.as_bytes()).await.unwrap();
+        // All of this is one thread.
+        let mut other = Scene::new(changed, 1);
+        for _ in 0..100 {
+            other.client.write_all(PING.as_bytes()).await.unwrap();
+            expect(&mut other.engine, PING).await;
+            other.engine.write_all(PONG.as_bytes()).await.unwrap();
+            expect(&mut other.client, PONG).await;
+        }
+        go.send(()).unwrap();
+        expect(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew").await;
+        drop((client, engine));
+        relay.await.unwrap();
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 //! too. The label says nothing that is believed without a look: only containers count that were created by way of this machine's
 //! agents, and only projects that a person has sent to this dock.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep};
 
 use super::label::{LABEL, MountLabel};
-use super::sources::{HostPaths, Location};
+use super::sources::{HostPaths, Location, is_said_to_lead};
 use super::sync_process::{SyncProcess, finish};
 use crate::disk;
 use crate::link::{Link, OpenOptions, ended};
@@ -76,6 +76,8 @@ struct State {
     restarted: HashMap<PathBuf, Instant>,
     /// What was said, and when.
     said: HashMap<String, Instant>,
+    /// The copies of projects, as their last syncs have said.
+    copies: BTreeMap<PathBuf, String>,
     /// Whether it was said that more containers mount projects than are followed.
     is_surfeit_said: bool,
 }
@@ -118,8 +120,8 @@ impl MountedProjects {
         &self.paths
     }
 
-    /// The containers that mount projects, for each project once.
-    pub(crate) fn all(&self) -> Vec<ProjectMount> {
+    /// The containers that mount projects, for each project once. A workspace is empty if the disk does not say it.
+    pub(crate) async fn all(&self) -> Vec<ProjectMount> {
         let containers = lock(&self.state).containers.clone();
         let containers = containers
             .into_iter()
@@ -130,13 +132,28 @@ impl MountedProjects {
                 container: id.clone(),
                 name: name.clone(),
                 running: runs,
-                workspace: self.paths.workspace(&project).unwrap_or_default(),
+                workspace: String::new(),
                 project,
             })
         });
         let mut mounts: Vec<ProjectMount> = mounts.collect();
         mounts.sort();
         mounts.truncate(SHOWN);
+        let roots: BTreeSet<PathBuf> = mounts.iter().map(|mount| mount.project.clone()).collect();
+        if roots.is_empty() {
+            return mounts;
+        }
+        let paths = self.paths.clone();
+        let reading = disk::within(LOOK, move || {
+            let workspace = |root: PathBuf| Some((paths.workspace(&root)?, root));
+            let read = roots.into_iter().filter_map(workspace);
+            read.map(|(workspace, root)| (root, workspace))
+                .collect::<BTreeMap<_, _>>()
+        });
+        let workspaces = reading.await.unwrap_or_default();
+        for mount in &mut mounts {
+            mount.workspace = workspaces.get(&mount.project).cloned().unwrap_or_default();
+        }
         mounts
     }
 
@@ -149,7 +166,19 @@ impl MountedProjects {
 
     /// Sends what changed in a project, and looks for these paths of it.
     pub(super) async fn send(self: &Arc<Self>, root: &Path, sources: Vec<String>) -> Result<Done, SyncFailure> {
-        self.process(root).await?.ask(Task::Send { sources }).await
+        let done = self.process(root).await?.ask(Task::Send { sources }).await?;
+        let mut state = lock(&self.state);
+        state.copies.insert(root.to_owned(), done.workspace.clone());
+        drop(state);
+        Ok(done)
+    }
+
+    /// Whether a path on the dock is that of this source here, for answers in which the source is shown again. This may wait
+    /// for the disk that the source is on.
+    pub(super) fn leads_to(&self, source: &str, on_dock: &str) -> bool {
+        let copies = lock(&self.state).copies.clone();
+        let is_said = |(root, copy): (&PathBuf, &String)| is_said_to_lead(root, copy, source, on_dock);
+        copies.iter().any(is_said) || self.paths.leads_to(source, on_dock)
     }
 
     /// Notes that the engine has created a container that mounts these projects: from now on they are kept in step.

@@ -20,6 +20,7 @@ use super::projects::MountedProjects;
 use super::requests::{self, MountRequest};
 use super::sources::{Location, below};
 use super::{api_path, between};
+use crate::disk;
 use crate::http::hooks::{EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
 use crate::link::Link;
 use crate::ports::Ports;
@@ -27,8 +28,9 @@ use crate::transport::Connector;
 
 /// The longest body of a request that creates something, in bytes as they come.
 const LONGEST_REQUEST: usize = 4 << 20;
-/// The longest answer in which mounts are shown as they were said, in bytes.
-const LONGEST_ANSWER: usize = 64 << 20;
+/// The longest answer in which mounts are shown as they were said, in bytes: some thousand containers. Longer ones pass as they
+/// come.
+const LONGEST_ANSWER: usize = 8 << 20;
 /// How long this machine may take to find its paths: one may lie on a file system that hangs.
 const LIMIT_HERE: Duration = Duration::from_secs(10);
 /// How long a client waits for what a container made, after the container's end.
@@ -126,19 +128,16 @@ impl<C: Connector> ClientConnection<C> {
             return Ok(Vec::new());
         }
         let paths = self.projects.paths().clone();
-        let locating = tokio::task::spawn_blocking(move || {
+        let locating = disk::within(LIMIT_HERE, move || {
             let located = sources.into_iter().map(|source| {
                 let location = paths.locate(&source);
                 (source, location)
             });
             located.collect::<Vec<_>>()
         });
-        let found = match timeout(LIMIT_HERE, locating).await {
-            Ok(Ok(found)) => found,
-            _ => {
-                let why = "the mounted paths could not be looked at on this machine: its disk does not answer";
-                return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned()));
-            }
+        let Some(found) = locating.await else {
+            let why = "the mounted paths could not be looked at on this machine: its disk does not answer";
+            return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned()));
         };
         let refused = found.iter().filter_map(|(_, location)| match location {
             Location::Refused(why) => Some(why.clone()),
@@ -321,9 +320,8 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
             let projects = Arc::clone(&self.projects);
             Rewrite {
                 limit: LONGEST_ANSWER,
-                body: Box::new(move |body| {
-                    answers::restore(kind, body, &|there, here| projects.paths().leads_to(here, there))
-                }),
+                concerns: answers::may_show,
+                body: Box::new(move |body| answers::restore(kind, body, &|there, here| projects.leads_to(here, there))),
             }
         });
         Treatment {
