@@ -6,12 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use build_context::Patterns;
 use dock_client::sync_memory;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Stdout};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use super::{Docked, dock_of, show_briefly, tell};
 use crate::agent::paths::state_directory;
@@ -32,6 +34,10 @@ use crate::sync::plan::Direction;
 use crate::sync::request::RoundRequest;
 use crate::sync::session::{Report, another_folder};
 
+/// How long the last round may take, once nobody asks any more.
+const LAST_ROUND: Duration = Duration::from_secs(600);
+/// How long to wait before a watch that could not begin is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
 /// How many requests may wait.
 const WAITING: usize = 64;
 /// The mark that says that a mount without `.git` was mentioned.
@@ -112,8 +118,28 @@ fn no_project(folder: &Path, moniker: &str) -> Error {
     ))
 }
 
-/// Watches both sides for as long as it is polled.
+/// Watches both sides for as long as it is polled; what hinders that is told once, and tried again.
+///
+/// # Errors
+/// Another folder in the project's place.
 async fn keep_in_step(context: &Context, project: &Project) -> Result<()> {
+    let moniker = dock_of(context)?.moniker;
+    let mut told = String::new();
+    loop {
+        let Err(error) = watch_once(context, project).await else {
+            return Ok(());
+        };
+        check_place(project.root(), &moniker, &context.env)?;
+        let text = error.with_causes();
+        if told != text {
+            context.printer.error(&error);
+            told = text;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn watch_once(context: &Context, project: &Project) -> Result<()> {
     let mut watcher = Docked::open_known(context, project, false)?;
     let (printer, dock) = (context.printer.clone(), watcher.dock.clone());
     let (replaced, mut replacement) = watch::channel(false);
@@ -204,10 +230,17 @@ impl Rounds<'_> {
             }
         }
         // What containers made while nobody asked.
-        if *self.begin.borrow()
-            && let Err(error) = self.round(Direction::Down).await
-        {
-            self.context.printer.error(&error);
+        if *self.begin.borrow() {
+            let printer = self.context.printer.clone();
+            match timeout(LAST_ROUND, self.round(Direction::Down)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => printer.error(&error),
+                Err(_) => printer.warning(&format!(
+                    "the last sync of {} took too long\nhint: {}",
+                    self.project.root().display(),
+                    hint!("sync-down --dock {} brings what is left", self.docked.dock.moniker)
+                )),
+            }
         }
         Ok(())
     }
