@@ -112,6 +112,15 @@ enum Caller {
 pub(crate) struct StreamGuard(Arc<Streams>);
 
 impl Streams {
+    /// None yet.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            last: Mutex::new(Instant::now()),
+            brief: AtomicBool::new(true),
+        })
+    }
+
     pub(crate) fn begin(self: &Arc<Self>, brief: bool) -> StreamGuard {
         if !brief {
             self.brief.store(false, Ordering::Release);
@@ -158,11 +167,7 @@ impl<C: Connector> Service<C> {
             );
         }
         let prompts = Prompts::new(timing.answer, key_agents);
-        let streams = Arc::new(Streams {
-            open: AtomicUsize::new(0),
-            last: Mutex::new(Instant::now()),
-            brief: AtomicBool::new(true),
-        });
+        let streams = Streams::new();
         let shells = Arc::new(Mutex::new(shells));
         let moniker = dock.moniker.clone();
         let env = Env::from_process();

@@ -17,11 +17,11 @@ use dock_client::mutex::lock;
 use dock_client::sync_memory;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::label::{LABEL, MountLabel};
 use super::sources::{HostPaths, Location, is_said_to_lead};
-use super::sync_process::{SyncProcess, finish};
+use super::sync_process::{SyncProcess, finish, program};
 use crate::disk;
 use crate::link::{Link, OpenOptions, ended};
 use crate::log::Log;
@@ -39,6 +39,12 @@ const TICK: Duration = Duration::from_secs(5);
 const START: Duration = Duration::from_secs(20);
 /// How long this machine may take to find the projects that a label names.
 const LOOK: Duration = Duration::from_secs(10);
+/// How long a client waits for what a container made, after the container's end.
+const LIMIT_BRING: Duration = Duration::from_secs(600);
+/// How long that is not said.
+const UNSAID: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 3 });
+/// A name of at least this many hexadecimal digits may be the beginning of an ID.
+const SHORT_ID: usize = 12;
 /// How long the same is not said again, and how long a process that has ended is not started again unasked.
 const QUIET: Duration = Duration::from_secs(600);
 /// How many sentences are known as said at most.
@@ -53,6 +59,8 @@ const CONTAINERS: usize = 4096;
 /// The projects of one dock that containers mount.
 pub(crate) struct MountedProjects {
     paths: HostPaths,
+    /// What syncs a project.
+    program: PathBuf,
     notices: Arc<Notices>,
     ports: Arc<Ports>,
     log: Log,
@@ -107,6 +115,7 @@ impl MountedProjects {
     pub(crate) fn new(paths: HostPaths, notices: Arc<Notices>, ports: Arc<Ports>, log: Log) -> Arc<Self> {
         Arc::new(Self {
             paths,
+            program: program(std::env::var_os("PATH").as_deref()),
             notices,
             ports,
             log,
@@ -196,19 +205,37 @@ impl MountedProjects {
     }
 
     /// Brings what a container has made, by its ID, the beginning of that, or its name. Returns at once if it mounts no project.
+    /// Whoever waits for that is told what for; and not for ever.
     pub(super) async fn bring_of(self: &Arc<Self>, name: &str) {
-        let roots = {
+        let found = {
             let state = lock(&self.state);
             let mut containers = state.containers.iter();
             let is_named = |id: &str, container: &MountingContainer| {
-                container.name == name || (name.len() >= 12 && id.starts_with(name)) || id == name
+                container.name == name || (name.len() >= SHORT_ID && id.starts_with(name)) || id == name
             };
             containers
                 .find(|(id, container)| is_named(id, container))
-                .map(|(_, container)| container.roots.clone())
+                .map(|(id, container)| (id.clone(), container.clone()))
         };
-        if let Some(roots) = roots {
-            self.bring(roots).await;
+        let Some((id, MountingContainer { name, roots, .. })) = found else {
+            return;
+        };
+        let name = match name.as_str() {
+            "" => id.get(..SHORT_ID).unwrap_or_default().to_owned(),
+            name => name.to_owned(),
+        };
+        let moniker = &self.paths.moniker;
+        let mut bringing = std::pin::pin!(self.bring(roots));
+        if timeout(UNSAID, &mut bringing).await.is_ok() {
+            return;
+        }
+        self.tell(&format!(
+            "container {name} has ended on dock {moniker:?}, and what it made is still coming: who waits for its end waits for that"
+        ));
+        if timeout(LIMIT_BRING, &mut bringing).await.is_err() {
+            self.tell(&format!(
+                "what container {name} made on dock {moniker:?} has not all come, and nobody waits for it any more"
+            ));
         }
     }
 
@@ -432,8 +459,8 @@ impl MountedProjects {
         }
         let projects = Arc::clone(self);
         let said = move |line: &str| projects.tell(line);
-        let (folder, moniker) = (root.to_owned(), self.paths.moniker.clone());
-        let starting = disk::within(START, move || SyncProcess::start(&folder, &moniker, said)).await;
+        let (program, folder, moniker) = (self.program.clone(), root.to_owned(), self.paths.moniker.clone());
+        let starting = disk::within(START, move || SyncProcess::start(&program, &folder, &moniker, said)).await;
         let (process, running) = starting.ok_or_else(|| SyncFailure {
             message: format!("{} can't be synced: its disk does not answer", root.display()),
             hint: None,
@@ -560,5 +587,199 @@ impl MountedProjects {
         }
         self.log.line(line);
         self.notices.tell_all(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use dock_client::agent::paths::AgentPaths;
+    use dock_client::docks::{Access, Dock, Forward, MountPaths, SshAccess};
+    use dock_client::env::Env;
+    use dockerutils_test_support::wait;
+
+    use super::*;
+    use crate::service::Streams;
+    use crate::shells::Shells;
+
+    /// Answers each request; before it has brought anything, it writes a line to `begun`, and reads one from `go`.
+    const SYNCS: &str = r#"#!/bin/sh
+while read -r line; do
+id=${line#*:}; id=${id%%,*}
+case $line in *bring*) echo bring >> brought; echo > begun; read -r _ < go ;; esac
+echo '{"id":'$id',"outcome":{"done":{"workspace":"/w","missing":[]}}}'
+done
+"#;
+
+    struct Scene {
+        folder: tempfile::TempDir,
+        log: PathBuf,
+        projects: Arc<MountedProjects>,
+    }
+
+    impl Scene {
+        /// A folder that is synced by this script.
+        fn new(script: &str) -> Self {
+            let folder = tempfile::Builder::new()
+                .permissions(fs::Permissions::from_mode(0o700))
+                .tempdir()
+                .unwrap();
+            let path = folder.path().to_str().unwrap();
+            let env = Env::from_pairs([("XDG_RUNTIME_DIR", path), ("HOME", path), ("PATH", "")]);
+            let dock = Dock {
+                moniker: "far".into(),
+                access: Access::Ssh(SshAccess::default()),
+                workspace: None,
+                forward: Forward::None,
+                mounts: MountPaths::default(),
+            };
+            let paths = AgentPaths::of(&dock, &env).unwrap();
+            paths.prepare().unwrap();
+            let log = Log::of(&paths, "test");
+            let shells = Arc::new(Mutex::new(Shells::read(&paths.shells_file())));
+            let notices = Notices::new("far".into(), paths.clone(), shells, log.clone());
+            let ports = Ports::new(&paths, "ann".into(), Streams::new(), Arc::clone(&notices), log.clone());
+            let host = HostPaths {
+                state: paths.state_directory().to_owned(),
+                home: folder.path().to_owned(),
+                moniker: "far".into(),
+                engine_sockets: Vec::new(),
+            };
+            let program = folder.path().join("program");
+            fs::write(&program, script).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            for pipe in ["begun", "go"] {
+                let made = std::process::Command::new("mkfifo")
+                    .arg(folder.path().join(pipe))
+                    .status();
+                assert!(made.unwrap().success());
+            }
+            let mut projects = MountedProjects::new(host, notices, ports, log);
+            Arc::get_mut(&mut projects).unwrap().program = program;
+            Self {
+                log: paths.log_file(),
+                folder,
+                projects,
+            }
+        }
+
+        fn root(&self) -> PathBuf {
+            self.folder.path().to_owned()
+        }
+
+        fn roots(&self) -> BTreeSet<PathBuf> {
+            BTreeSet::from([self.root()])
+        }
+
+        fn said(&self, text: &str) -> usize {
+            fs::read_to_string(&self.log).unwrap_or_default().matches(text).count()
+        }
+
+        /// Waits until the script brings.
+        async fn begun(&self) {
+            let begun = self.root().join("begun");
+            tokio::task::spawn_blocking(move || fs::read(begun))
+                .await
+                .unwrap()
+                .unwrap();
+        }
+
+        /// Lets the script go on.
+        async fn go(&self) {
+            let go = self.root().join("go");
+            tokio::task::spawn_blocking(move || fs::write(go, "\n"))
+                .await
+                .unwrap()
+                .unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn however_many_containers_end_at_once_their_project_is_brought_once_more() {
+        let scene = Scene::new(SYNCS);
+        let mut waiting = vec![scene.projects.have_brought(scene.root())];
+        scene.begun().await;
+        waiting.extend((0..100).map(|_| scene.projects.have_brought(scene.root())));
+        scene.go().await;
+        scene.begun().await;
+        assert!(*waiting[0].borrow() && !*waiting[1].borrow());
+        scene.go().await;
+        for mut brought in waiting {
+            brought.wait_for(|is_over| *is_over).await.unwrap();
+        }
+        assert_eq!(
+            fs::read_to_string(scene.root().join("brought")).unwrap(),
+            "bring\nbring\n"
+        );
+        // Who comes later has it brought again.
+        let mut late = scene.projects.have_brought(scene.root());
+        scene.begun().await;
+        scene.go().await;
+        late.wait_for(|is_over| *is_over).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_what_a_container_made_is_told() {
+        let scene = Scene::new(SYNCS);
+        let id = format!("{:064x}", 7);
+        scene.projects.created(id.clone(), Some("web".into()), scene.roots());
+        let (projects, start) = (Arc::clone(&scene.projects), id[..SHORT_ID].to_owned());
+        let waiting = tokio::spawn(async move { projects.bring_of(&start).await });
+        scene.begun().await;
+        let text = "container web has ended on dock";
+        tokio::task::block_in_place(|| wait::until("that is said", || scene.said(text) == 1));
+        scene.go().await;
+        waiting.await.unwrap();
+        scene.projects.bring_of("another").await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_project_that_can_t_be_synced_is_said_once_with_its_cause() {
+        let scene = Scene::new("#!/bin/sh\necho 'sync-up: no such dock' >&2\nexit 1\n");
+        for _ in 0..3 {
+            scene.projects.bring(scene.roots()).await;
+        }
+        assert_eq!(scene.said("did not come: "), 1);
+        assert_eq!(scene.said("no such dock"), 2, "as it was said, and as the cause");
+        let failure = scene
+            .projects
+            .send(&scene.root().join("gone"), Vec::new())
+            .await
+            .unwrap_err();
+        assert!(failure.message.ends_with("the folder is gone"), "{failure:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_project_is_kept_in_step_by_one_process_however_many_ask_at_once() {
+        let scene = Scene::new(&SYNCS.replacen('\n', "\necho started >> started\n", 1));
+        let asking = (0..20).map(|_| {
+            let (projects, root) = (Arc::clone(&scene.projects), scene.root());
+            tokio::spawn(async move { projects.send(&root, Vec::new()).await })
+        });
+        for asked in asking.collect::<Vec<_>>() {
+            assert_eq!(asked.await.unwrap().unwrap().workspace, "/w");
+        }
+        assert_eq!(fs::read_to_string(scene.root().join("started")).unwrap(), "started\n");
+        assert!(scene.projects.keeps());
+        scene.projects.close().await;
+        assert!(!scene.projects.keeps());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn more_containers_than_are_followed_are_said_once() {
+        let scene = Scene::new(SYNCS);
+        let ended = || MountingContainer {
+            name: String::new(),
+            roots: BTreeSet::new(),
+            runs: true,
+            removed: None,
+        };
+        for number in 0..CONTAINERS + 3 {
+            scene.projects.note(format!("{number:064x}"), ended());
+        }
+        assert_eq!(lock(&scene.projects.state).containers.len(), CONTAINERS);
+        assert_eq!(scene.said("containers mount projects"), 1);
     }
 }

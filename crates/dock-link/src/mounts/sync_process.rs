@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::env;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,7 +17,7 @@ use dock_client::mount_sync::{
 };
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
@@ -42,23 +43,18 @@ pub(super) struct SyncProcess {
     asked: mpsc::Sender<Asked>,
     /// Ends the process at once.
     stop: Arc<Notify>,
+    /// What it said last, once it has ended.
+    words: watch::Receiver<Option<LastWords>>,
     longest: Duration,
 }
 
 impl SyncProcess {
-    /// Starts it for a project; `said` hears what a person should know. This waits for the disk that the project is on.
+    /// Starts this program for a project; `said` hears what a person should know. This waits for the disk that the project is
+    /// on.
     ///
     /// # Errors
     /// A folder that is gone, and a program that can't be started.
     pub(super) fn start(
-        root: &Path,
-        moniker: &str,
-        said: impl Fn(&str) + Send + Sync + 'static,
-    ) -> Result<(Self, JoinHandle<()>), SyncFailure> {
-        Self::start_program(&program(env::var_os("PATH").as_deref()), root, moniker, said)
-    }
-
-    fn start_program(
         program: &Path,
         root: &Path,
         moniker: &str,
@@ -75,10 +71,12 @@ impl SyncProcess {
             .map_err(|cause| unstarted(program, root, &cause))?;
         let (asked, asking) = mpsc::channel(WAITING);
         let stop = Arc::<Notify>::default();
-        let running = tokio::spawn(run(child, asking, Arc::clone(&stop), said));
+        let (last, words) = watch::channel(None);
+        let running = tokio::spawn(run(child, asking, Arc::clone(&stop), last, said));
         let process = Self {
             asked,
             stop,
+            words,
             longest: LONGEST_TASK,
         };
         Ok((process, running))
@@ -94,7 +92,14 @@ impl SyncProcess {
         match timeout(self.longest, asking).await {
             Ok(Some(SyncOutcome::Done(done))) => Ok(done),
             Ok(Some(SyncOutcome::Failed(failure))) => Err(failure),
-            Ok(None) => Err(ended(None)),
+            Ok(None) => {
+                let mut words = self.words.clone();
+                let words = match timeout(2 * LAST_WORDS, words.wait_for(Option::is_some)).await {
+                    Ok(Ok(words)) => words.clone().unwrap_or_default(),
+                    _ => LastWords::default(),
+                };
+                Err(ended(words))
+            }
             Err(_) => {
                 self.stop.notify_one();
                 Err(SyncFailure {
@@ -124,7 +129,7 @@ pub(super) async fn finish(running: impl IntoIterator<Item = JoinHandle<()>>) {
 
 /// The program beside our own, where it was installed; else the one in an absolute directory of PATH. The process starts in
 /// the project's folder, and what lies there must not be run.
-fn program(path: Option<&std::ffi::OsStr>) -> PathBuf {
+pub(super) fn program(path: Option<&OsStr>) -> PathBuf {
     let beside = env::current_exe().ok().map(|own| own.with_file_name(PROGRAM));
     let directories = env::split_paths(path.unwrap_or_default()).filter(|directory| directory.is_absolute());
     let on_path = directories.map(|directory| directory.join(PROGRAM));
@@ -156,11 +161,14 @@ fn unstarted(program: &Path, root: &Path, cause: &io::Error) -> SyncFailure {
 }
 
 /// The failure of what a process was asked for that has ended.
-fn ended(words: Option<&LastWords>) -> SyncFailure {
-    let cause = words.map(|words| format!(": {}", words.cause)).unwrap_or_default();
+fn ended(words: LastWords) -> SyncFailure {
+    let cause = match words.cause.as_str() {
+        "" => String::new(),
+        cause => format!(": {cause}"),
+    };
     SyncFailure {
         message: format!("{PROGRAM} ended before it had synced the project{cause}"),
-        hint: words.and_then(|words| words.hint.clone()),
+        hint: words.hint,
     }
 }
 
@@ -187,7 +195,13 @@ impl LastWords {
 }
 
 /// Passes requests on and reads answers, until nobody asks any more and the process has ended.
-async fn run(mut child: Child, mut asking: mpsc::Receiver<Asked>, stop: Arc<Notify>, said: impl Fn(&str)) {
+async fn run(
+    mut child: Child,
+    mut asking: mpsc::Receiver<Asked>,
+    stop: Arc<Notify>,
+    last: watch::Sender<Option<LastWords>>,
+    said: impl Fn(&str),
+) {
     let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return;
@@ -265,13 +279,8 @@ async fn run(mut child: Child, mut asking: mpsc::Receiver<Asked>, stop: Arc<Noti
     };
     // What does not end is killed with its handle.
     let _ = timeout(LAST_WORDS, hearing).await;
-    let failure = SyncOutcome::Failed(ended(Some(&words).filter(|words| !words.cause.is_empty())));
-    for tell in pending.into_values() {
-        let _ = tell.send(failure.clone());
-    }
-    while let Some((_, tell)) = asking.recv().await {
-        let _ = tell.send(failure.clone());
-    }
+    last.send_replace(Some(words));
+    // Who asked, or asks still, hears of the end by that of its channel.
 }
 
 /// Says a line, and keeps it as what was said last.
@@ -331,7 +340,7 @@ mod tests {
         let heard = Arc::<Mutex<Vec<String>>>::default();
         let hearing = Arc::clone(&heard);
         let said = move |line: &str| lock(&hearing).push(line.to_owned());
-        let (process, running) = SyncProcess::start_program(program, root, "far", said).unwrap();
+        let (process, running) = SyncProcess::start(program, root, "far", said).unwrap();
         (process, running, heard)
     }
 

@@ -12,7 +12,6 @@ use dock_client::mutex::lock;
 use dock_client::shell::quote;
 use hyper::StatusCode;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 
 use super::answers::{self, MountAnswer};
 use super::dock_paths::{self, Place};
@@ -33,8 +32,6 @@ const LONGEST_REQUEST: usize = 4 << 20;
 const LONGEST_ANSWER: usize = 8 << 20;
 /// How long this machine may take to find its paths: one may lie on a file system that hangs.
 const LIMIT_HERE: Duration = Duration::from_secs(10);
-/// How long a client waits for what a container made, after the container's end.
-const LIMIT_BRING: Duration = Duration::from_secs(600);
 /// The engine's socket where the dock's entry names no other.
 const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The variable with which a client has its paths taken as the dock's.
@@ -352,7 +349,7 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
     async fn before_body(&self, target: &str) {
         if let Some(container) = waited_for(target) {
             // Who waits for a container's end finds what it made.
-            let _ = timeout(LIMIT_BRING, self.projects.bring_of(container)).await;
+            self.projects.bring_of(container).await;
         }
     }
 }
