@@ -85,7 +85,7 @@ fn what_a_person_has_sent_is_mounted_and_what_a_container_makes_is_here_when_it_
     // What is here now, with each way to say it.
     let said = bench.bash(&format!(
         "{run} wc -l words.txt\necho three >> words.txt\n{run} wc -l words.txt\n\
-         docker run --rm --mount type=bind,source=\"$PWD\"/data,target=/d,readonly {IMAGE} sh -c 'cat /d/in; echo; touch /d/x'\n\
+         docker run --rm --mount type=bind,source=\"$PWD\"/data,target=/d,readonly {IMAGE} sh -c 'cat /d/in; echo; touch /d/x 2>&1'\n\
          docker volume create \"$MARK\" -o type=none -o o=bind -o device=\"$PWD\"/data >/dev/null\n\
          docker run --rm -v \"$MARK\":/d {IMAGE} ls /d\n\
          docker volume inspect -f '{{{{.Options.device}}}} {{{{.Labels}}}}' \"$MARK\"\ndocker volume rm \"$MARK\" >/dev/null\n\
