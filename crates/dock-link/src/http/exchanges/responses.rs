@@ -122,6 +122,8 @@ enum Front {
 enum Answered {
     Passes,
     IsHeld(HeldResponse),
+    /// Nobody asked for it but we.
+    IsDropped,
     Doubt,
 }
 
@@ -175,9 +177,11 @@ impl Responses {
                         self.let_go.append(&mut self.kept);
                         rest = after;
                     }
-                    Answered::IsHeld(held) => {
+                    held @ (Answered::IsHeld(_) | Answered::IsDropped) => {
                         self.kept.clear();
-                        self.state = ResponseState::Holding(Box::new(held));
+                        if let Answered::IsHeld(held) = held {
+                            self.state = ResponseState::Holding(Box::new(held));
+                        }
                         let earlier = before(from, rest);
                         if !earlier.is_empty() {
                             return self.pass(earlier, after);
@@ -258,7 +262,7 @@ impl Responses {
         let mut state = self.exchanges.state();
         match state.due.front() {
             Some(Due::Engine(answer)) => Front::Engine {
-                keeps: answer.rewrite.is_some(),
+                keeps: answer.rewrite.is_some() || answer.is_dropped,
             },
             Some(Due::Own(_)) if takes => match state.due.pop_front() {
                 Some(Due::Own(own)) => Front::Own(own),
@@ -293,6 +297,7 @@ impl Responses {
             is_head,
             upgrade,
             rewrite,
+            is_dropped,
             delay,
         })) = state.due.pop_front()
         else {
@@ -312,6 +317,9 @@ impl Responses {
         drop(state);
         self.delay = delay;
         self.framing.begin(body);
+        if is_dropped {
+            return Answered::IsDropped;
+        }
         let fits = |rewrite: &Rewrite| match body {
             Body::Sized(0) => false,
             Body::Sized(length) => length <= rewrite.limit as u64,
