@@ -107,7 +107,7 @@ fn what_a_person_has_sent_is_mounted_and_what_a_container_makes_is_here_when_it_
     // What is here now, with each way to say it.
     let said = bench.bash(&format!(
         "{run} wc -l words.txt\necho three >> words.txt\n{run} wc -l words.txt\n\
-         docker run --rm --mount type=bind,source=\"$PWD\"/data,target=/d,readonly {IMAGE} sh -c 'cat /d/in; echo; touch /d/x'\n\
+         docker run --rm --mount type=bind,source=\"$PWD\"/data,target=/d,readonly {IMAGE} sh -c 'cat /d/in; echo; touch /d/x 2>&1'\n\
          docker volume create \"$MARK\" -o type=none -o o=bind -o device=\"$PWD\"/data >/dev/null\n\
          docker run --rm -v \"$MARK\":/d {IMAGE} ls /d\n\
          docker volume inspect -f '{{{{.Options.device}}}} {{{{.Labels}}}}' \"$MARK\"\ndocker volume rm \"$MARK\" >/dev/null\n\
@@ -127,7 +127,8 @@ fn what_a_person_has_sent_is_mounted_and_what_a_container_makes_is_here_when_it_
     // It is kept in step meanwhile, both ways, and the agent knows who uses it.
     let said = bench.bash(&format!(
         "docker run -d --name \"$MARK\" -v \"$PWD\":/app -v \"$PWD\"/words.txt:/w:ro {IMAGE} sh -c 'until test -e /app/go; do sleep 0.1; done; echo \
-         made > /app/made; sleep 600' >/dev/null\nls-dock --mounts\ndocker inspect \"$MARK\" > inspect.json\ntouch go\n\
+         made > /app/made; sleep 600' >/dev/null\nfor i in $(seq 300); do ls-dock --mounts | grep -q 'in step' && break; sleep 0.1; \
+         done; ls-dock --mounts\ndocker inspect \"$MARK\" > inspect.json\ntouch go\n\
          for i in $(seq 300); do test -s made && break; sleep 0.1; done; cat made\n\
          ls-dock --mounts --json | tr -d ' \\n'; echo\ndocker rm -f \"$MARK\" >/dev/null"
     ));
@@ -185,6 +186,31 @@ fn what_is_not_on_the_dock_is_refused_by_name_and_never_made_there() {
         "export DOCK_MOUNTS=literal; docker run --rm -v \"$PWD\":/x {IMAGE} ls -A /x"
     ));
     assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{said}");
+}
+
+#[test]
+fn a_link_that_a_container_puts_into_the_copy_leads_no_mount_out_of_it() {
+    let bench = Docked::new("stray");
+    bench.home.sandbox().write("src/a", "a\n");
+    bench.home.sandbox().write("words.txt", "one\n");
+    bench.bash("sync-up");
+    let mount = format!("docker run --rm -v \"$PWD\"/src:/s {IMAGE} ls /s");
+    let said = bench.bash(&format!(
+        "docker run --rm -v \"$PWD\":/app {IMAGE} sh -c 'rm -r /app/src && ln -s /etc /app/src'\n{mount}"
+    ));
+    assert_eq!(said.code, 125, "{said}");
+    assert!(said.stdout.contains("leads out of the project's copy"), "{said}");
+    assert!(!said.stdout.contains("passwd"), "{said}");
+    let line = format!("cd [SANDBOX]/{} && sync-up --dock far --ours src", bench.mark);
+    assert!(said.stdout.contains(&line), "{said}");
+    let said = bench.bash(&format!("sync-up -q --ours src >/dev/null 2>&1\n{mount}"));
+    assert_eq!((said.code, said.stdout.as_str()), (0, "a\n"), "{said}");
+    // What was removed there is not made anew as an empty folder.
+    let said = bench.bash(&format!(
+        "ssh-dock far rm -r workspaces/\"$MARK\"/code/\"$MARK\"/src </dev/null\n{mount}"
+    ));
+    assert_eq!(said.code, 125, "{said}");
+    assert!(said.stdout.contains("was removed on dock"), "{said}");
 }
 
 #[test]

@@ -15,6 +15,7 @@
 //! - `ports`: makes what containers publish on the dock answer here, too;
 //! - `notices`: sentences for the people in docked shells;
 //! - [`mounts`]: what containers mount of this machine, and what becomes of it on the dock;
+//! - `disk`: what may wait for this machine's disks;
 //! - `relay`: other bytes from here to the dock and back;
 //! - `shells`: the docked shells that the agent lives for;
 //! - [`timing`]: every time limit; [`log`]: what happened, limited in size.
@@ -25,6 +26,7 @@
 )]
 
 mod context_socket;
+mod disk;
 mod handover;
 pub mod http;
 pub mod link;

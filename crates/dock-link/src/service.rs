@@ -33,7 +33,7 @@ use crate::link::{Link, OpenOptions, Over};
 use crate::log::Log;
 use crate::mounts::projects::MountedProjects;
 use crate::mounts::sources::HostPaths;
-use crate::mounts::translation::ClientConnection;
+use crate::mounts::translation::{ClientConnection, PathOwner};
 use crate::notices::Notices;
 use crate::ports::{Demand, Ports};
 use crate::prompts::{PendingQuestion, Prompts, Subscription};
@@ -98,10 +98,29 @@ pub(crate) struct Streams {
     brief: AtomicBool,
 }
 
+/// Who speaks to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    /// A command of ours, which has said so on the control socket. What it sends to the engine says nothing about that: anybody's
+    /// container may bear our labels.
+    OwnCommand,
+    /// Any program.
+    Program,
+}
+
 /// One stream among them.
 pub(crate) struct StreamGuard(Arc<Streams>);
 
 impl Streams {
+    /// None yet.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            last: Mutex::new(Instant::now()),
+            brief: AtomicBool::new(true),
+        })
+    }
+
     pub(crate) fn begin(self: &Arc<Self>, brief: bool) -> StreamGuard {
         if !brief {
             self.brief.store(false, Ordering::Release);
@@ -148,11 +167,7 @@ impl<C: Connector> Service<C> {
             );
         }
         let prompts = Prompts::new(timing.answer, key_agents);
-        let streams = Arc::new(Streams {
-            open: AtomicUsize::new(0),
-            last: Mutex::new(Instant::now()),
-            brief: AtomicBool::new(true),
-        });
+        let streams = Streams::new();
         let shells = Arc::new(Mutex::new(shells));
         let moniker = dock.moniker.clone();
         let env = Env::from_process();
@@ -306,7 +321,7 @@ impl<C: Connector> Service<C> {
                 () = &mut end => break,
             };
             let service = Arc::clone(&self);
-            tasks.spawn(async move { service.serve_engine(stream).await });
+            tasks.spawn(async move { service.serve_engine(stream, Caller::Program).await });
         }
         drop(listener);
         while tasks.join_next().await.is_some() {}
@@ -337,7 +352,7 @@ impl<C: Connector> Service<C> {
     }
 
     /// A connection of a docker client, or of anything else that speaks to an engine.
-    async fn serve_engine(&self, stream: UnixStream) {
+    async fn serve_engine(&self, stream: UnixStream, caller: Caller) {
         let _open = self.streams.begin(false);
         self.tell_ports();
         let options = OpenOptions {
@@ -347,7 +362,7 @@ impl<C: Connector> Service<C> {
         };
         match self.link.open(options, &Target::Engine).await {
             Ok((connection, over)) => {
-                let hooks = self.hooks(&stream);
+                let hooks = self.hooks(&stream, caller);
                 http::relay::engine(stream, connection.stream, over, &hooks).await;
             }
             Err(error) => {
@@ -360,10 +375,17 @@ impl<C: Connector> Service<C> {
     }
 
     /// What decides about the requests of a client of the engine.
-    fn hooks(&self, stream: &UnixStream) -> ClientConnection<C> {
-        let client = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    fn hooks(&self, stream: &UnixStream, caller: Caller) -> ClientConnection<C> {
+        let paths = match caller {
+            // They have sent their projects, and mount the copies.
+            Caller::OwnCommand => PathOwner::Dock,
+            Caller::Program => {
+                let client = stream.peer_cred().ok().and_then(|peer| peer.pid());
+                PathOwner::of(&self.dock, client)
+            }
+        };
         let (projects, ports) = (Arc::clone(&self.projects), Arc::clone(&self.ports));
-        ClientConnection::new(projects, self.link.clone(), ports, &self.dock, client)
+        ClientConnection::new(projects, self.link.clone(), ports, &self.dock, paths)
     }
 
     /// The message that a docker client shows its user.
@@ -421,6 +443,11 @@ impl<C: Connector> Service<C> {
         }
         match call.request.clone() {
             Request::Open(target) => self.serve_open(stream, &call, Some(target)).await,
+            Request::Engine => {
+                frame::write_message(&mut stream, &Reply::Done).await?;
+                self.serve_engine(stream, Caller::OwnCommand).await;
+                Ok(())
+            }
             Request::Link => self.serve_open(stream, &call, None).await,
             Request::Status { measure } => {
                 let shells = lock(&self.shells).clone();
@@ -435,7 +462,7 @@ impl<C: Connector> Service<C> {
                     forward,
                     ports,
                     more_ports,
-                    mounts: self.projects.all(),
+                    mounts: self.projects.all().await,
                 };
                 frame::write_message(&mut stream, &Reply::Status(status)).await
             }
@@ -538,7 +565,7 @@ impl<C: Connector> Service<C> {
                 match connection.exec {
                     Some(_) => relay::exec(stream, connection, over).await,
                     None if is_engine => {
-                        let hooks = self.hooks(&stream);
+                        let hooks = self.hooks(&stream, Caller::OwnCommand);
                         http::relay::engine(stream, connection.stream, over, &hooks).await;
                     }
                     None => relay::raw(stream, connection.stream, over).await,

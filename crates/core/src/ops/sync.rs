@@ -129,6 +129,21 @@ impl Docked {
     pub fn open(context: &Context, project: &Project, writes: bool, with_git: bool) -> Result<Self> {
         let mut opening = SessionSetup::new(context, project)?;
         opening.own.with_git |= with_git;
+        Ok(Self::of(opening, context, project, writes))
+    }
+
+    /// [`Docked::open`] for syncs that no person has asked for: nothing is synced with another folder than the one that
+    /// was last synced.
+    ///
+    /// # Errors
+    /// As [`Docked::open`].
+    fn open_known(context: &Context, project: &Project, writes: bool) -> Result<Self> {
+        let mut opening = SessionSetup::new(context, project)?;
+        opening.only_known_root = true;
+        Ok(Self::of(opening, context, project, writes))
+    }
+
+    fn of(opening: SessionSetup, context: &Context, project: &Project, writes: bool) -> Self {
         let (dock, root) = (opening.dock.clone(), opening.local.root().to_owned());
         let (moniker, notice) = (dock.moniker.clone(), Arc::clone(&opening.notice));
         let (shell, printer) = (opening.shell(), opening.printer.clone());
@@ -169,7 +184,7 @@ impl Docked {
             set_generated(&mut session, &folder);
             Ok(session)
         };
-        Ok(Self {
+        Self {
             dock,
             shared: SharedSession::new(root, &moniker, &context.env, notice, Box::new(open)),
             shell,
@@ -177,7 +192,7 @@ impl Docked {
             generated,
             unmade,
             is_silent,
-        })
+        }
     }
 
     /// Has nothing shown of what is synced from the next session on, or shows it again: a container may have the terminal.
@@ -281,6 +296,8 @@ struct SessionSetup {
     /// Whether the dock was reached by a session of this.
     reached: Arc<AtomicBool>,
     own: SyncConfiguration,
+    /// As [`Session::only_known_root`].
+    only_known_root: bool,
 }
 
 impl SessionSetup {
@@ -299,6 +316,7 @@ impl SessionSetup {
         let printer = context.printer.clone();
         Ok(Self {
             own: OwnConfiguration::read(&context.env)?.sync,
+            only_known_root: false,
             reached: Arc::default(),
             rsync: Rsync::by_ssh_dock(&dock.moniker, &context.env),
             dock,
@@ -326,6 +344,7 @@ impl SessionSetup {
         session.rsync.clone_from(&self.rsync);
         session.brake = self.own.remove_unasked.into();
         session.with_git = self.own.with_git;
+        session.only_known_root = self.only_known_root;
         session.notice = Arc::clone(&self.notice);
         session.printer = Some(self.printer.clone());
         session

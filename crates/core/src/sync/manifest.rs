@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io;
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,9 @@ use crate::error::{Error, Result};
 use crate::hexadecimal::hex;
 use crate::hint;
 use crate::private_file;
+
+/// The longest first line of a manifest, in bytes: it names files in conflict.
+const LONGEST_HEADER: u64 = 16 << 20;
 
 /// One side of a path when it was last in step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,6 +305,19 @@ impl Memory {
             .ok()
             .and_then(|text| Manifest::parse(&text))
             .unwrap_or_default()
+    }
+
+    /// What the manifest says of the whole, without the time that it takes to read all of it; `None` if it is missing or
+    /// can't be read.
+    pub fn header(&self) -> Option<Header> {
+        let mut line = Vec::new();
+        let file = File::open(self.manifest_file()).ok()?;
+        BufReader::new(file)
+            .take(LONGEST_HEADER)
+            .read_until(b'\n', &mut line)
+            .ok()?;
+        let header = serde_json::from_slice(&line).ok();
+        header.filter(|header: &Header| header.dockerutils_sync == VERSION)
     }
 
     /// Where the manifest is.

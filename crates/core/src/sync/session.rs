@@ -38,6 +38,7 @@ use build_context::{Builder, PatternError, Selector};
 use memory::Settling;
 
 pub use look::{LastLook, Workspace};
+pub(crate) use memory::another_folder;
 pub use report::{Conflict, Report};
 
 /// How many attempts a sync makes while files keep changing.
@@ -128,6 +129,8 @@ pub struct Session<S> {
     pub trash: Option<Trash>,
     /// Whether `.git` is synced, too.
     pub with_git: bool,
+    /// Whether nothing is synced with another folder that has the project's path now: nobody has asked for that.
+    pub only_known_root: bool,
     workspace: Workspace,
     last_look: LastLook,
     /// The patterns of the project's `.dockerignore` when the dock was last listed; `None` before.
@@ -168,6 +171,7 @@ impl<S: Shell> Session<S> {
             brake: Brake::default(),
             trash: None,
             with_git: false,
+            only_known_root: false,
             workspace: Workspace::default(),
             last_look: LastLook::default(),
             rules: None,

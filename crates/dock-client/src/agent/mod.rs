@@ -250,18 +250,37 @@ impl Agent {
         }
     }
 
-    /// Opens a connection to the dock's engine.
-    ///
-    /// # Errors
-    /// As [`Agent::connect`], and the dock's refusal.
-    pub async fn open_engine(&self, options: &CallOptions) -> Result<UnixStream> {
-        self.open(Request::Open(Target::Engine), options).await
+    /// Opens a connection to the engine behind an agent's engine socket, as a command of ours: the paths that it has the
+    /// engine mount are the dock's. `None` if this is no such socket, or its agent does not run or is of a version that knows
+    /// nothing of this: then the socket itself leads to the engine.
+    pub async fn open_engine(socket: &Path) -> Option<UnixStream> {
+        let control = AgentPaths::control_of(socket)?;
+        let calling = async {
+            let (mut stream, greeting) = greet(&control, false).await?;
+            if greeting.dockerutils_agent != PROTOCOL {
+                return Ok(None);
+            }
+            let call = Call {
+                request: Request::Engine,
+                ssh_auth_sock: None,
+                person: false,
+                accept_new: false,
+                brief: false,
+                forward: None,
+                named: Vec::new(),
+                patience_ms: 0,
+            };
+            frame::write_message(&mut stream, &call).await?;
+            let reply = frame::read_message(&mut stream).await?;
+            io::Result::Ok(matches!(reply, Some(Reply::Done)).then_some(stream))
+        };
+        tokio::time::timeout(GREETING_LIMIT, calling).await.ok()?.ok()?
     }
 
     /// Opens a connection from the dock to a host and TCP port, as the dock sees them.
     ///
     /// # Errors
-    /// As [`Agent::open_engine`].
+    /// As [`Agent::connect`], and the dock's refusal.
     pub async fn open_tcp(&self, host: &str, port: u16, options: &CallOptions) -> Result<UnixStream> {
         let host = host.to_owned();
         self.open(Request::Open(Target::Tcp { host, port }), options).await
@@ -270,7 +289,7 @@ impl Agent {
     /// Runs a command on the dock.
     ///
     /// # Errors
-    /// As [`Agent::open_engine`]. That the command itself fails is no error.
+    /// As [`Agent::open_tcp`]. That the command itself fails is no error.
     pub async fn execute(&self, exec: Exec, options: &CallOptions) -> Result<Execution> {
         let request = Request::Open(Target::Exec(exec));
         Ok(Execution::new(self.open(request, options).await?))
@@ -583,27 +602,7 @@ impl Agent {
     }
 
     async fn greet(&self, leave: bool) -> io::Result<(UnixStream, Greeting)> {
-        let greeting = async {
-            let mut stream = UnixStream::connect(self.paths.control_socket()).await?;
-            // The user types passphrases for it.
-            if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
-                return Err(io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "another user serves its socket",
-                ));
-            }
-            let hello = Hello {
-                dockerutils_agent: PROTOCOL,
-                version: VERSION.to_owned(),
-                leave,
-            };
-            frame::write_message(&mut stream, &hello).await?;
-            let greeting = frame::read_message(&mut stream).await?;
-            Ok((stream, greeting.ok_or(io::ErrorKind::ConnectionReset)?))
-        };
-        tokio::time::timeout(GREETING_LIMIT, greeting)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        greet(&self.paths.control_socket(), leave).await
     }
 
     fn check_protocol(&self, greeting: &Greeting) -> Result<()> {
@@ -652,6 +651,31 @@ impl Agent {
             Err(_) => hint!("its log is {}", log.display()),
         }
     }
+}
+
+/// The first words with whoever serves a control socket.
+async fn greet(control: &Path, leave: bool) -> io::Result<(UnixStream, Greeting)> {
+    let greeting = async {
+        let mut stream = UnixStream::connect(control).await?;
+        // The user types passphrases for it.
+        if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "another user serves its socket",
+            ));
+        }
+        let hello = Hello {
+            dockerutils_agent: PROTOCOL,
+            version: VERSION.to_owned(),
+            leave,
+        };
+        frame::write_message(&mut stream, &hello).await?;
+        let greeting = frame::read_message(&mut stream).await?;
+        Ok((stream, greeting.ok_or(io::ErrorKind::ConnectionReset)?))
+    };
+    tokio::time::timeout(GREETING_LIMIT, greeting)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// The dock and the container that answer at this port of this machine, forwarded by one of the agents with these

@@ -25,6 +25,8 @@ pub const SOCKET_PATH: usize = 100;
 const DIRECTORY: &str = "dockerutils";
 /// What follows the identity in the name of the socket of a docker context, before `.sock`.
 const CONTEXT: &str = ".context";
+/// The extension of a control socket.
+const CONTROL: &str = "ctl";
 /// What the extension of a notice begins with; the process number of its shell follows.
 const NOTICE: &str = "notice-";
 /// How many bytes of the hash form an agent's name.
@@ -104,6 +106,18 @@ impl AgentPaths {
         })
     }
 
+    /// The control socket of the agent that serves this engine socket, which may be named by way of a link; `None` if it is
+    /// not an agent's.
+    pub fn control_of(socket: &Path) -> Option<PathBuf> {
+        let socket = if has_shape(socket) {
+            socket.to_owned()
+        } else {
+            socket.canonicalize().ok().filter(|real| has_shape(real))?
+        };
+        let identity = identity_in(&socket)?;
+        Some(socket.with_file_name(format!("{identity}.{CONTROL}")))
+    }
+
     /// Whether this is the path of an agent's engine socket, of any user and in any environment, also by way of a link.
     pub fn is_engine_socket(socket: &Path) -> bool {
         has_shape(socket) || socket.canonicalize().is_ok_and(|real| has_shape(&real))
@@ -127,7 +141,7 @@ impl AgentPaths {
 
     /// The socket on which commands speak to the agent itself.
     pub fn control_socket(&self) -> PathBuf {
-        self.file("ctl")
+        self.file(CONTROL)
     }
 
     /// Locked by the agent that runs, so that there is only one; holds its process number.
@@ -453,6 +467,10 @@ mod tests {
             AgentPaths::of_engine_socket(&paths.context_socket(), &env),
             Some(paths.clone())
         );
+        for socket in [paths.context_socket(), paths.engine_socket()] {
+            assert_eq!(AgentPaths::control_of(&socket), Some(paths.control_socket()));
+        }
+        assert_eq!(AgentPaths::control_of(Path::new("/var/run/docker.sock")), None);
         paths.prepare().unwrap();
         for socket in [paths.context_socket(), paths.engine_socket()] {
             fs::write(socket, "").unwrap();

@@ -82,6 +82,9 @@ pub struct Call {
 pub enum Request {
     /// Opens a stream.
     Open(Target),
+    /// Speaks the engine's API, as on the engine's socket, for a command of ours: the paths that it has the engine mount are
+    /// the dock's.
+    Engine,
     /// Brings the link up, so that the engine's socket works without questions.
     Link,
     /// Reports its status.

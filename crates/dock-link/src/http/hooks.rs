@@ -41,8 +41,11 @@ pub(crate) struct Treatment {
 pub(crate) struct Rewrite {
     /// The longest body, in bytes as they come (with the lines between chunks).
     pub(crate) limit: usize,
-    /// Makes a new body of the old one; `None` leaves the response as it was, byte for byte. Called in the task of the
-    /// connection: it must not block, and what takes long holds up other connections.
+    /// Whether a body may have to be changed, from a quick look at it: else it passes at once. Called in the task of the
+    /// connection.
+    pub(crate) concerns: fn(&[u8]) -> bool,
+    /// Makes a new body of the old one; `None` leaves the response as it was, byte for byte. It may wait for this machine's
+    /// disks: if it takes too long, the response passes as it was.
     pub(crate) body: BodyChange,
 }
 
@@ -131,6 +134,7 @@ pub(super) mod scripted {
                 hold: (method == "POST" && target.contains("/containers/create")).then_some(LIMIT),
                 rewrite: is_json.then(|| Rewrite {
                     limit: LIMIT,
+                    concerns: |body| body.windows(3).any(|word| word == b"old"),
                     body: Box::new(|body| {
                         let text = std::str::from_utf8(body).ok()?;
                         text.contains("old")

@@ -14,8 +14,8 @@
 //! - curl sends `Expect: 100-continue` with a longer body and waits for a second. The engine (Go's `net/http`) says
 //!   `100 Continue` once it reads the body, so for what is held it must be said here.
 //! - Go's server may answer before a body has come to its end, and closes the connection then.
-//! - dockerd closes a new connection on which no request has come for five minutes: if a request is held that long, its
-//!   client is answered 503.
+//! - dockerd closes a new connection on which no request has come for five minutes. So while a request is held, and no other
+//!   one is under way, it is asked something, and the answer is dropped.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -25,7 +25,7 @@ use dock_client::mutex::lock;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::exchanges::{Exchanges, OwnAnswer, RequestEvent, Requests, ResponseEvent, Responses};
 use super::hooks::{EngineHooks, HeldRequest, Verdict};
@@ -38,10 +38,13 @@ use crate::transport::Duplex;
 /// fails before it has read.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// How long an engine hears nothing while a request is held. Less than half of what dockerd allows.
+const QUIET: Duration = Duration::from_secs(120);
+
 /// Relays a client's connection to an engine until both sides are done, the link is over, or the client is gone.
 pub(crate) async fn engine<H: EngineHooks>(here: UnixStream, far: Box<dyn Duplex>, mut over: Over, hooks: &H) {
     tokio::select! {
-        () = both(here, far, hooks) => {}
+        () = both(here, far, hooks, QUIET) => {}
         // Dropping both sides closes them at once.
         _ = ended(&mut over) => {}
     }
@@ -71,15 +74,18 @@ struct Relay<'a, H> {
     exchanges: Arc<Exchanges>,
     /// Sees what the engine sees, and what it sends.
     observer: Mutex<HttpObserver>,
+    /// [`QUIET`].
+    quiet: Duration,
 }
 
-async fn both<H: EngineHooks>(here: UnixStream, far: impl AsyncRead + AsyncWrite + Unpin, hooks: &H) {
+async fn both<H: EngineHooks>(here: UnixStream, far: impl AsyncRead + AsyncWrite + Unpin, hooks: &H, quiet: Duration) {
     let (from_here, to_here) = here.into_split();
     let (from_far, to_far) = tokio::io::split(far);
     let relay = Relay {
         hooks,
         exchanges: Arc::default(),
         observer: Mutex::default(),
+        quiet,
     };
     let out = relay.requests(from_here, to_far);
     let back = relay.answers(from_far, to_here);
@@ -143,7 +149,7 @@ impl<H: EngineHooks> Relay<'_, H> {
                 match event {
                     RequestEvent::Pass(bytes) => self.send(from, to, &bytes).await?,
                     RequestEvent::Held(held) => {
-                        let verdict = match self.decision(&held.request, from, &mut ahead).await {
+                        let verdict = match self.decision(&held.request, from, &mut ahead, to).await {
                             Some(verdict) => verdict,
                             // The engine's direction closes the connection.
                             None => return Ok(true),
@@ -169,12 +175,22 @@ impl<H: EngineHooks> Relay<'_, H> {
         request: &HeldRequest,
         from: &mut OwnedReadHalf,
         ahead: &mut Ahead,
+        to: &mut (impl AsyncWrite + Unpin),
     ) -> Option<Result<Verdict, Stop>> {
-        tokio::select! {
-            biased;
-            () = self.exchanges.raw() => None,
-            verdict = self.hooks.held(request) => Some(Ok(verdict)),
-            () = ahead.departure(from) => Some(Err(Stop::Gone)),
+        let mut held = std::pin::pin!(self.hooks.held(request));
+        loop {
+            tokio::select! {
+                biased;
+                () = self.exchanges.raw() => return None,
+                verdict = &mut held => return Some(Ok(verdict)),
+                () = ahead.departure(from) => return Some(Err(Stop::Gone)),
+                () = sleep(self.quiet) => {}
+            }
+            if let Some(bytes) = self.exchanges.keep_alive() {
+                lock(&self.observer).see_client(bytes);
+                // An engine that takes nothing more is noticed by its end.
+                let _ = write(to, bytes).await;
+            }
         }
     }
 
@@ -227,6 +243,7 @@ impl<H: EngineHooks> Relay<'_, H> {
                 };
                 match event {
                     ResponseEvent::Pass(bytes) => write(to, &bytes).await?,
+                    ResponseEvent::Change(whole) => write(to, &whole.changed().await).await?,
                     ResponseEvent::Own(OwnAnswer { bytes, last }) => {
                         write(to, &bytes).await?;
                         if last {
@@ -301,6 +318,7 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::super::hooks::scripted::ScriptedHooks;
+    use super::super::hooks::{Rewrite, Treatment};
     use super::*;
 
     const ID: &str = "8d1f6bd1b8f2c3a7f0f27c8ef1c64a4c7f3d7a1cdd8e9f2b5a6c7d8e9f0a1b2c";
@@ -389,6 +407,103 @@ mod tests {
         assert_eq!(noted.len(), 1);
         assert_eq!(noted[0], ID);
         expect(&mut scene.client, &answer).await;
+    }
+
+    #[tokio::test]
+    async fn an_engine_is_asked_something_while_a_request_is_held_and_only_its_answer_to_the_client_passes() {
+        for (verdict, passes) in [(changed as fn(&HeldRequest) -> Verdict, true), (refused, false)] {
+            let (mut client, here) = UnixStream::pair().unwrap();
+            let (far, mut engine) = UnixStream::pair().unwrap();
+            let mut hooks = ScriptedHooks::new(verdict);
+            hooks.decisions = Semaphore::new(0);
+            let hooks = Arc::new(hooks);
+            let own = Arc::clone(&hooks);
+            let relay = tokio::spawn(async move { both(here, far, &*own, Duration::from_millis(20)).await });
+            client.write_all(CREATE.as_bytes()).await.unwrap();
+            let ping = std::str::from_utf8(super::super::exchanges::KEEP_ALIVE).unwrap();
+            let pong = "HTTP/1.1 200 OK\r\nApi-Version: 1.45\r\nContent-Length: 0\r\n\r\n";
+            for _ in 0..2 {
+                expect(&mut engine, ping).await;
+                let (first, rest) = pong.as_bytes().split_at(20);
+                engine.write_all(first).await.unwrap();
+                tokio::task::yield_now().await;
+                engine.write_all(rest).await.unwrap();
+            }
+            // Not answered yet, it is not asked again.
+            expect(&mut engine, ping).await;
+            hooks.decisions.add_permits(1);
+            let answer = format!("HTTP/1.1 201 Created\r\nContent-Length: 73\r\n\r\n{{\"Id\":\"{ID}\"}}");
+            if passes {
+                let mut head = vec![0; CREATE.len()];
+                engine.read_exact(&mut head).await.unwrap();
+                assert!(head.starts_with(b"POST "));
+                engine.write_all(format!("{pong}{answer}").as_bytes()).await.unwrap();
+                expect(&mut client, &answer).await;
+                assert_eq!(*lock(&hooks.created), [ID]);
+            } else {
+                engine.write_all(pong.as_bytes()).await.unwrap();
+                expect(&mut client, REFUSED).await;
+                client.write_all(PING.as_bytes()).await.unwrap();
+                expect(&mut engine, PING).await;
+                engine.write_all(PONG.as_bytes()).await.unwrap();
+                expect(&mut client, PONG).await;
+            }
+            drop((client, engine));
+            relay.await.unwrap();
+        }
+    }
+
+    /// Changes the body of the first response when a test says so.
+    struct SlowHooks(Mutex<Option<std::sync::mpsc::Receiver<()>>>);
+
+    impl EngineHooks for SlowHooks {
+        fn on_request(&self, _: &str, _: &str) -> Treatment {
+            let rewrite = lock(&self.0).take().map(|go| Rewrite {
+                limit: 1000,
+                concerns: |_| true,
+                body: Box::new(move |_| {
+                    let _ = go.recv();
+                    Some(b"new".to_vec())
+                }),
+            });
+            Treatment {
+                rewrite,
+                ..Treatment::default()
+            }
+        }
+
+        async fn held(&self, _: &HeldRequest) -> Verdict {
+            Verdict::AsItWas
+        }
+
+        fn created(&self, _: String) {}
+
+        async fn before_body(&self, _: &str) {}
+    }
+
+    #[tokio::test]
+    async fn a_body_that_waits_for_a_disk_holds_up_no_other_connection() {
+        let (mut client, here) = UnixStream::pair().unwrap();
+        let (far, mut engine) = UnixStream::pair().unwrap();
+        let (_cut, over) = watch::channel(None);
+        let (go, waits) = std::sync::mpsc::channel();
+        let hooks = SlowHooks(Mutex::new(Some(waits)));
+        let relay = tokio::spawn(async move { super::engine(here, Box::new(far), over, &hooks).await });
+        client.write_all(PING.as_bytes()).await.unwrap();
+        expect(&mut engine, PING).await;
+        engine.write_all(PONG.as_bytes()).await.unwrap();
+        // All of this is one thread.
+        let mut other = Scene::new(changed, 1);
+        for _ in 0..100 {
+            other.client.write_all(PING.as_bytes()).await.unwrap();
+            expect(&mut other.engine, PING).await;
+            other.engine.write_all(PONG.as_bytes()).await.unwrap();
+            expect(&mut other.client, PONG).await;
+        }
+        go.send(()).unwrap();
+        expect(&mut client, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew").await;
+        drop((client, engine));
+        relay.await.unwrap();
     }
 
     #[tokio::test]

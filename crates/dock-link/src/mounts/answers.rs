@@ -79,6 +79,11 @@ impl MountAnswer {
     }
 }
 
+/// Whether there may be something to change in an answer, from a quick look at it.
+pub(crate) fn may_show(body: &[u8]) -> bool {
+    std::str::from_utf8(body).is_ok_and(|body| body.contains(LABEL))
+}
+
 /// Puts what the client said in the place of the dock's paths, in the objects that bear the label [`LABEL`], and takes
 /// the label out. `None` if there is nothing to change.
 ///

@@ -4,11 +4,13 @@
 //! - [`answers`]: which answers show mounts, and what the client said in the place of the dock's paths;
 //! - [`label`]: what an object remembers of its translation;
 //! - `sources`: where the source of a mount is: in a project here, or on the dock;
+//! - `dock_paths`: what the dock says of paths;
 //! - `translation`: what becomes of the requests of one client, from all of these;
 //! - `projects`: the projects that are mounted, and what keeps them in step; `sync_process`: the process that does;
 //! - `json_object`: JSON of which only some values are changed.
 
 pub mod answers;
+mod dock_paths;
 mod json_object;
 pub mod label;
 pub(crate) mod projects;

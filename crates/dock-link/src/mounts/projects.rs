@@ -5,8 +5,7 @@
 //! too. The label says nothing that is believed without a look: only containers count that were created by way of this machine's
 //! agents, and only projects that a person has sent to this dock.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,13 +15,14 @@ use dock_client::agent::wire::ProjectMount;
 use dock_client::mount_sync::{Done, SyncFailure, Task};
 use dock_client::mutex::lock;
 use dock_client::sync_memory;
-use tokio::sync::Notify;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, interval, sleep};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::label::{LABEL, MountLabel};
-use super::sources::{HostPaths, Location};
-use super::sync_process::{SyncProcess, finish};
+use super::sources::{HostPaths, Location, is_said_to_lead};
+use super::sync_process::{SyncProcess, finish, program};
+use crate::disk;
 use crate::link::{Link, OpenOptions, ended};
 use crate::log::Log;
 use crate::notices::Notices;
@@ -35,6 +35,20 @@ use crate::transport::Connector;
 const GRACE: Duration = Duration::from_secs(60);
 /// How often to look whether that has passed.
 const TICK: Duration = Duration::from_secs(5);
+/// How long the start of a process may take: it waits for the disk that the project is on.
+const START: Duration = Duration::from_secs(20);
+/// How long this machine may take to find the projects that a label names.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long a client waits for what a container made, after the container's end.
+const LIMIT_BRING: Duration = Duration::from_secs(600);
+/// How long that is not said.
+const UNSAID: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 3 });
+/// A name of at least this many hexadecimal digits may be the beginning of an ID.
+const SHORT_ID: usize = 12;
+/// How long the same is not said again, and how long a process that has ended is not started again unasked.
+const QUIET: Duration = Duration::from_secs(600);
+/// How many sentences are known as said at most.
+const SAID: usize = 100;
 /// The pause after an engine that did not answer well.
 const PAUSE: Duration = Duration::from_secs(5);
 /// How many are shown at most: a frame has room for them.
@@ -45,6 +59,8 @@ const CONTAINERS: usize = 4096;
 /// The projects of one dock that containers mount.
 pub(crate) struct MountedProjects {
     paths: HostPaths,
+    /// What syncs a project.
+    program: PathBuf,
     notices: Arc<Notices>,
     ports: Arc<Ports>,
     log: Log,
@@ -60,7 +76,22 @@ struct State {
     containers: HashMap<String, MountingContainer>,
     /// Processes that do their last sync.
     ending: Vec<JoinHandle<()>>,
+    /// Whose process is being started: one at a time for each project.
+    starting: HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>,
+    /// Whose files are being brought: what waits for the next time, if somebody does.
+    bringing: HashMap<PathBuf, Option<Bringing>>,
+    /// When a process was last started only because a container runs.
+    restarted: HashMap<PathBuf, Instant>,
+    /// What was said, and when.
+    said: HashMap<String, Instant>,
+    /// The copies of projects, as their last syncs have said.
+    copies: BTreeMap<PathBuf, String>,
+    /// Whether it was said that more containers mount projects than are followed.
+    is_surfeit_said: bool,
 }
+
+/// Whether the files have come, once they have or could not.
+type Bringing = watch::Sender<bool>;
 
 struct MountedProject {
     process: SyncProcess,
@@ -84,6 +115,7 @@ impl MountedProjects {
     pub(crate) fn new(paths: HostPaths, notices: Arc<Notices>, ports: Arc<Ports>, log: Log) -> Arc<Self> {
         Arc::new(Self {
             paths,
+            program: program(std::env::var_os("PATH").as_deref()),
             notices,
             ports,
             log,
@@ -97,8 +129,8 @@ impl MountedProjects {
         &self.paths
     }
 
-    /// The containers that mount projects, for each project once.
-    pub(crate) fn all(&self) -> Vec<ProjectMount> {
+    /// The containers that mount projects, for each project once. A workspace is empty if the disk does not say it.
+    pub(crate) async fn all(&self) -> Vec<ProjectMount> {
         let containers = lock(&self.state).containers.clone();
         let containers = containers
             .into_iter()
@@ -109,13 +141,28 @@ impl MountedProjects {
                 container: id.clone(),
                 name: name.clone(),
                 running: runs,
-                workspace: self.paths.workspace(&project).unwrap_or_default(),
+                workspace: String::new(),
                 project,
             })
         });
         let mut mounts: Vec<ProjectMount> = mounts.collect();
         mounts.sort();
         mounts.truncate(SHOWN);
+        let roots: BTreeSet<PathBuf> = mounts.iter().map(|mount| mount.project.clone()).collect();
+        if roots.is_empty() {
+            return mounts;
+        }
+        let paths = self.paths.clone();
+        let reading = disk::within(LOOK, move || {
+            let workspace = |root: PathBuf| Some((paths.workspace(&root)?, root));
+            let read = roots.into_iter().filter_map(workspace);
+            read.map(|(workspace, root)| (root, workspace))
+                .collect::<BTreeMap<_, _>>()
+        });
+        let workspaces = reading.await.unwrap_or_default();
+        for mount in &mut mounts {
+            mount.workspace = workspaces.get(&mount.project).cloned().unwrap_or_default();
+        }
         mounts
     }
 
@@ -127,8 +174,20 @@ impl MountedProjects {
     }
 
     /// Sends what changed in a project, and looks for these paths of it.
-    pub(super) async fn send(&self, root: &Path, sources: Vec<String>) -> Result<Done, SyncFailure> {
-        self.process(root)?.ask(Task::Send { sources }).await
+    pub(super) async fn send(self: &Arc<Self>, root: &Path, sources: Vec<String>) -> Result<Done, SyncFailure> {
+        let done = self.process(root).await?.ask(Task::Send { sources }).await?;
+        let mut state = lock(&self.state);
+        state.copies.insert(root.to_owned(), done.workspace.clone());
+        drop(state);
+        Ok(done)
+    }
+
+    /// Whether a path on the dock is that of this source here, for answers in which the source is shown again. This may wait
+    /// for the disk that the source is on.
+    pub(super) fn leads_to(&self, source: &str, on_dock: &str) -> bool {
+        let copies = lock(&self.state).copies.clone();
+        let is_said = |(root, copy): (&PathBuf, &String)| is_said_to_lead(root, copy, source, on_dock);
+        copies.iter().any(is_said) || self.paths.leads_to(source, on_dock)
     }
 
     /// Notes that the engine has created a container that mounts these projects: from now on they are kept in step.
@@ -146,19 +205,37 @@ impl MountedProjects {
     }
 
     /// Brings what a container has made, by its ID, the beginning of that, or its name. Returns at once if it mounts no project.
+    /// Whoever waits for that is told what for; and not for ever.
     pub(super) async fn bring_of(self: &Arc<Self>, name: &str) {
-        let roots = {
+        let found = {
             let state = lock(&self.state);
             let mut containers = state.containers.iter();
             let is_named = |id: &str, container: &MountingContainer| {
-                container.name == name || (name.len() >= 12 && id.starts_with(name)) || id == name
+                container.name == name || (name.len() >= SHORT_ID && id.starts_with(name)) || id == name
             };
             containers
                 .find(|(id, container)| is_named(id, container))
-                .map(|(_, container)| container.roots.clone())
+                .map(|(id, container)| (id.clone(), container.clone()))
         };
-        if let Some(roots) = roots {
-            self.bring(roots).await;
+        let Some((id, MountingContainer { name, roots, .. })) = found else {
+            return;
+        };
+        let name = match name.as_str() {
+            "" => id.get(..SHORT_ID).unwrap_or_default().to_owned(),
+            name => name.to_owned(),
+        };
+        let moniker = &self.paths.moniker;
+        let mut bringing = std::pin::pin!(self.bring(roots));
+        if timeout(UNSAID, &mut bringing).await.is_ok() {
+            return;
+        }
+        self.tell(&format!(
+            "container {name} has ended on dock {moniker:?}, and what it made is still coming: who waits for its end waits for that"
+        ));
+        if timeout(LIMIT_BRING, &mut bringing).await.is_err() {
+            self.tell(&format!(
+                "what container {name} made on dock {moniker:?} has not all come, and nobody waits for it any more"
+            ));
         }
     }
 
@@ -166,7 +243,7 @@ impl MountedProjects {
     pub(crate) async fn run<C: Connector>(self: Arc<Self>, link: Link<C>) {
         loop {
             // An agent of somebody who has sent nothing has nothing to follow.
-            while lock(&self.state).projects.is_empty() && sync_memory::workspaces(&self.paths.state).is_empty() {
+            while lock(&self.state).projects.is_empty() && !self.has_sent().await {
                 self.changed.notified().await;
             }
             link.standing().await;
@@ -176,6 +253,13 @@ impl MountedProjects {
                 sleep(PAUSE).await;
             }
         }
+    }
+
+    /// Whether this machine has sent anything anywhere. In doubt it has.
+    async fn has_sent(&self) -> bool {
+        let state = self.paths.state.clone();
+        let workspaces = disk::within(LOOK, move || sync_memory::workspaces(&state)).await;
+        workspaces.is_none_or(|workspaces| !workspaces.is_empty())
     }
 
     /// Ends all processes, and waits for their last sync.
@@ -204,25 +288,26 @@ impl MountedProjects {
         let mut events = Engine::on(connection.stream).await?.events().await?;
         let (connection, _) = link.open(options(), &Target::Engine).await?;
         let running = Engine::on(connection.stream).await?.containers_with(LABEL).await?;
-        self.take_list(running);
+        self.take_list(running).await;
         let mut tick = interval(TICK);
         loop {
             tokio::select! {
                 biased;
                 _ = ended(&mut over) => return Err(Trouble::Link),
-                event = events.next() => self.take_event(&event?),
+                event = events.next() => self.take_event(&event?).await,
                 _ = tick.tick() => self.end_unused(),
             }
         }
     }
 
     /// Takes the list of all running containers that bear the label.
-    fn take_list(self: &Arc<Self>, running: Vec<LabelledContainer>) {
+    async fn take_list(self: &Arc<Self>, running: Vec<LabelledContainer>) {
         let ids: BTreeSet<String> = running.iter().map(|container| container.id.clone()).collect();
         for container in running {
-            let Some(roots) = container.labels.get(LABEL).map(|label| self.roots(label)) else {
+            let Some(label) = container.labels.get(LABEL) else {
                 continue;
             };
+            let roots = self.roots(&container.id, label).await;
             let name = container
                 .names
                 .first()
@@ -239,7 +324,7 @@ impl MountedProjects {
         }
     }
 
-    fn take_event(self: &Arc<Self>, event: &EngineEvent) {
+    async fn take_event(self: &Arc<Self>, event: &EngineEvent) {
         if event.kind != "container" {
             return;
         }
@@ -248,7 +333,8 @@ impl MountedProjects {
             "start" => {
                 if let Some(label) = attributes.get(LABEL) {
                     let name = attributes.get("name").cloned().unwrap_or_default();
-                    self.started(id.to_owned(), name, self.roots(label));
+                    let roots = self.roots(id, label).await;
+                    self.started(id.to_owned(), name, roots);
                 }
             }
             "rename" => {
@@ -269,8 +355,7 @@ impl MountedProjects {
     }
 
     fn started(self: &Arc<Self>, id: String, name: String, roots: BTreeSet<PathBuf>) {
-        // A dock may have any container bear any label, and has nothing brought here by that.
-        if roots.is_empty() || !self.ports.has_made(&id) {
+        if roots.is_empty() {
             return;
         }
         for root in &roots {
@@ -299,84 +384,127 @@ impl MountedProjects {
 
     /// Brings what changed on the dock in these projects; what hinders it is told.
     async fn bring(self: &Arc<Self>, roots: BTreeSet<PathBuf>) {
-        let mut bringing = JoinSet::new();
-        for root in roots {
-            let projects = Arc::clone(self);
-            bringing.spawn(async move {
-                let brought = match projects.process(&root) {
-                    Ok(process) => process.ask(Task::Bring).await,
-                    Err(failure) => Err(failure),
-                };
-                if let Err(failure) = brought {
-                    projects.tell(&format!(
-                        "what a container made in the copy of {} did not come: {}",
-                        root.display(),
-                        failure.message
-                    ));
-                }
-            });
+        let waiting: Vec<_> = roots.into_iter().map(|root| self.have_brought(root)).collect();
+        for mut brought in waiting {
+            // One that was given up is over, too.
+            let _ = brought.wait_for(|is_over| *is_over).await;
         }
-        while bringing.join_next().await.is_some() {}
+    }
+
+    /// Has a project's files brought: now, or if that is under way already, once more after it. However many ask meanwhile,
+    /// that is one more time.
+    fn have_brought(self: &Arc<Self>, root: PathBuf) -> watch::Receiver<bool> {
+        let mut state = lock(&self.state);
+        let waits = match state.bringing.get_mut(&root) {
+            Some(waits) => waits,
+            None => {
+                let projects = Arc::clone(self);
+                let own = root.clone();
+                tokio::spawn(async move { projects.bring_all(own).await });
+                state.bringing.entry(root).or_default()
+            }
+        };
+        waits.get_or_insert_with(|| watch::Sender::new(false)).subscribe()
+    }
+
+    /// Brings a project's files as long as somebody waits for it.
+    async fn bring_all(self: Arc<Self>, root: PathBuf) {
+        loop {
+            let waiting = {
+                let mut state = lock(&self.state);
+                match state.bringing.get_mut(&root).and_then(Option::take) {
+                    Some(waiting) => waiting,
+                    None => {
+                        state.bringing.remove(&root);
+                        return;
+                    }
+                }
+            };
+            let brought = match self.process(&root).await {
+                Ok(process) => process.ask(Task::Bring).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = brought {
+                let copy = format!("what a container made in the copy of {} did not come", root.display());
+                self.tell_failure(&copy, &failure);
+            }
+            waiting.send_replace(true);
+        }
     }
 
     /// Has a project kept in step.
     fn watch(self: &Arc<Self>, root: &Path) {
-        match self.process(root) {
-            Ok(process) => {
-                let (projects, root) = (Arc::clone(self), root.to_owned());
-                tokio::spawn(async move {
-                    if let Err(failure) = process.ask(Task::Watch).await {
-                        projects.tell(&format!("{} is not kept in step: {}", root.display(), failure.message));
-                    }
-                });
+        let (projects, root) = (Arc::clone(self), root.to_owned());
+        tokio::spawn(async move {
+            let watched = match projects.process(&root).await {
+                Ok(process) => process.ask(Task::Watch).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = watched {
+                projects.tell_failure(&format!("{} is not kept in step", root.display()), &failure);
             }
-            Err(failure) => self.tell(&failure.message),
-        }
+        });
     }
 
     /// The process of a project, which is started if there is none.
-    fn process(&self, root: &Path) -> Result<SyncProcess, SyncFailure> {
-        let mut state = lock(&self.state);
-        if let Some(project) = state.projects.get_mut(root) {
-            if !project.process.has_ended() {
-                project.used = Instant::now();
-                return Ok(project.process.clone());
-            }
-            if let Some(project) = state.projects.remove(root) {
-                state.ending.push(project.running);
-            }
+    async fn process(self: &Arc<Self>, root: &Path) -> Result<SyncProcess, SyncFailure> {
+        if let Some(process) = self.running(root) {
+            return Ok(process);
         }
-        let (notices, log) = (Arc::clone(&self.notices), self.log.clone());
-        let said = move |line: &str| {
-            log.line(line);
-            notices.tell_all(line);
-        };
-        let (process, running) = SyncProcess::start(root, &self.paths.moniker, said).map_err(|cause| SyncFailure {
-            message: format!("{} can't be synced: {cause}", root.display()),
-            hint: (cause.kind() == io::ErrorKind::NotFound)
-                .then(|| "install sync-up beside dock-agent: cargo xtask install".to_owned()),
-        })?;
+        let turn = Arc::clone(lock(&self.state).starting.entry(root.to_owned()).or_default());
+        let _turn = turn.lock().await;
+        // Somebody else may have started it meanwhile.
+        if let Some(process) = self.running(root) {
+            return Ok(process);
+        }
+        let projects = Arc::clone(self);
+        let said = move |line: &str| projects.tell(line);
+        let (program, folder, moniker) = (self.program.clone(), root.to_owned(), self.paths.moniker.clone());
+        let starting = disk::within(START, move || SyncProcess::start(&program, &folder, &moniker, said)).await;
+        let (process, running) = starting.ok_or_else(|| SyncFailure {
+            message: format!("{} can't be synced: its disk does not answer", root.display()),
+            hint: None,
+        })??;
         let project = MountedProject {
             process: process.clone(),
             running,
             used: Instant::now(),
         };
-        state.projects.insert(root.to_owned(), project);
-        drop(state);
+        lock(&self.state).projects.insert(root.to_owned(), project);
         self.changed.notify_one();
         Ok(process)
+    }
+
+    /// The process of a project, if it runs.
+    fn running(&self, root: &Path) -> Option<SyncProcess> {
+        let mut state = lock(&self.state);
+        let project = state.projects.get_mut(root)?;
+        if !project.process.has_ended() {
+            project.used = Instant::now();
+            return Some(project.process.clone());
+        }
+        let project = state.projects.remove(root)?;
+        state.ending.push(project.running);
+        None
     }
 
     fn note(&self, id: String, container: MountingContainer) {
         let mut state = lock(&self.state);
         if state.containers.len() < CONTAINERS || state.containers.contains_key(&id) {
             state.containers.insert(id, container);
+        } else if !std::mem::replace(&mut state.is_surfeit_said, true) {
+            drop(state);
+            self.tell(&format!(
+                "more than {CONTAINERS} containers mount projects: of the others, sync-down brings what they make"
+            ));
         }
     }
 
     /// Has the processes end whose projects no running container mounts, and that nobody has asked for a while.
-    fn end_unused(&self) {
-        let mut state = lock(&self.state);
+    /// Starts those again that have ended while a container runs.
+    fn end_unused(self: &Arc<Self>) {
+        let mut locked = lock(&self.state);
+        let state = &mut *locked;
         let is_known = |container: &MountingContainer| container.removed.is_none_or(|when| when.elapsed() < GRACE);
         state.containers.retain(|_, container| is_known(container));
         let runs = |container: &&MountingContainer| container.runs;
@@ -400,24 +528,258 @@ impl MountedProjects {
             }
         }
         state.ending.retain(|process| !process.is_finished());
+        state.starting.retain(|_, turn| Arc::strong_count(turn) > 1);
+        state.said.retain(|_, when| when.elapsed() < QUIET);
+        state.restarted.retain(|_, when| when.elapsed() < QUIET);
+        let (projects, restarted) = (&state.projects, &mut state.restarted);
+        let lost = |root: &&PathBuf| !projects.contains_key(*root) && !restarted.contains_key(*root);
+        let lost: Vec<PathBuf> = used.iter().filter(lost).cloned().collect();
+        restarted.extend(lost.iter().map(|root| (root.clone(), Instant::now())));
+        drop(locked);
+        for root in lost {
+            self.watch(&root);
+        }
     }
 
-    /// The projects that a label names, if they are this machine's and were sent to this dock.
-    fn roots(&self, label: &str) -> BTreeSet<PathBuf> {
+    /// The projects that a container's label names, if they are this machine's and were sent to this dock. A dock may have any
+    /// container bear any label, and has nothing brought here by that: only those count that were created from here.
+    async fn roots(&self, id: &str, label: &str) -> BTreeSet<PathBuf> {
+        if !self.ports.has_made(id) {
+            return BTreeSet::new();
+        }
         let Some(label) = MountLabel::parse(label) else {
             return BTreeSet::new();
         };
-        let sources = label.sources().filter(|(there, here)| self.paths.leads_to(here, there));
-        sources
-            .filter_map(|(_, here)| match self.paths.locate(here) {
+        let paths = self.paths.clone();
+        let looking = disk::within(LOOK, move || {
+            let sources = label.sources().filter(|(there, here)| paths.leads_to(here, there));
+            let roots = sources.filter_map(|(_, here)| match paths.locate(here) {
                 Location::Project { root, .. } => Some(root),
                 _ => None,
-            })
-            .collect()
+            });
+            roots.collect()
+        });
+        looking.await.unwrap_or_else(|| {
+            self.tell("what a container mounts is not kept in step: this machine's disk does not answer");
+            BTreeSet::new()
+        })
     }
 
+    fn tell_failure(&self, what: &str, failure: &SyncFailure) {
+        let hint = failure
+            .hint
+            .as_ref()
+            .map(|hint| format!(" ({hint})"))
+            .unwrap_or_default();
+        self.tell(&format!("{what}: {}{hint}", failure.message));
+    }
+
+    /// Says something to the people in docked shells, once in a while.
     fn tell(&self, line: &str) {
+        {
+            let mut state = lock(&self.state);
+            if state.said.get(line).is_some_and(|when| when.elapsed() < QUIET) {
+                return;
+            }
+            if state.said.len() < SAID {
+                state.said.insert(line.to_owned(), Instant::now());
+            }
+        }
         self.log.line(line);
         self.notices.tell_all(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use dock_client::agent::paths::AgentPaths;
+    use dock_client::docks::{Access, Dock, Forward, MountPaths, SshAccess};
+    use dock_client::env::Env;
+    use dockerutils_test_support::wait;
+
+    use super::*;
+    use crate::service::Streams;
+    use crate::shells::Shells;
+
+    /// Answers each request; before it has brought anything, it writes a line to `begun`, and reads one from `go`.
+    const SYNCS: &str = r#"#!/bin/sh
+while read -r line; do
+id=${line#*:}; id=${id%%,*}
+case $line in *bring*) echo bring >> brought; echo > begun; read -r _ < go ;; esac
+echo '{"id":'$id',"outcome":{"done":{"workspace":"/w","missing":[]}}}'
+done
+"#;
+
+    struct Scene {
+        folder: tempfile::TempDir,
+        log: PathBuf,
+        projects: Arc<MountedProjects>,
+    }
+
+    impl Scene {
+        /// A folder that is synced by this script.
+        fn new(script: &str) -> Self {
+            let folder = tempfile::Builder::new()
+                .permissions(fs::Permissions::from_mode(0o700))
+                .tempdir()
+                .unwrap();
+            let path = folder.path().to_str().unwrap();
+            let env = Env::from_pairs([("XDG_RUNTIME_DIR", path), ("HOME", path), ("PATH", "")]);
+            let dock = Dock {
+                moniker: "far".into(),
+                access: Access::Ssh(SshAccess::default()),
+                workspace: None,
+                forward: Forward::None,
+                mounts: MountPaths::default(),
+            };
+            let paths = AgentPaths::of(&dock, &env).unwrap();
+            paths.prepare().unwrap();
+            let log = Log::of(&paths, "test");
+            let shells = Arc::new(Mutex::new(Shells::read(&paths.shells_file())));
+            let notices = Notices::new("far".into(), paths.clone(), shells, log.clone());
+            let ports = Ports::new(&paths, "ann".into(), Streams::new(), Arc::clone(&notices), log.clone());
+            let host = HostPaths {
+                state: paths.state_directory().to_owned(),
+                home: folder.path().to_owned(),
+                moniker: "far".into(),
+                engine_sockets: Vec::new(),
+            };
+            let program = folder.path().join("program");
+            fs::write(&program, script).unwrap();
+            fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            for pipe in ["begun", "go"] {
+                let made = std::process::Command::new("mkfifo")
+                    .arg(folder.path().join(pipe))
+                    .status();
+                assert!(made.unwrap().success());
+            }
+            let mut projects = MountedProjects::new(host, notices, ports, log);
+            Arc::get_mut(&mut projects).unwrap().program = program;
+            Self {
+                log: paths.log_file(),
+                folder,
+                projects,
+            }
+        }
+
+        fn root(&self) -> PathBuf {
+            self.folder.path().to_owned()
+        }
+
+        fn roots(&self) -> BTreeSet<PathBuf> {
+            BTreeSet::from([self.root()])
+        }
+
+        fn said(&self, text: &str) -> usize {
+            fs::read_to_string(&self.log).unwrap_or_default().matches(text).count()
+        }
+
+        /// Waits until the script brings.
+        async fn begun(&self) {
+            let begun = self.root().join("begun");
+            tokio::task::spawn_blocking(move || fs::read(begun))
+                .await
+                .unwrap()
+                .unwrap();
+        }
+
+        /// Lets the script go on.
+        async fn go(&self) {
+            let go = self.root().join("go");
+            tokio::task::spawn_blocking(move || fs::write(go, "\n"))
+                .await
+                .unwrap()
+                .unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn however_many_containers_end_at_once_their_project_is_brought_once_more() {
+        let scene = Scene::new(SYNCS);
+        let mut waiting = vec![scene.projects.have_brought(scene.root())];
+        scene.begun().await;
+        waiting.extend((0..100).map(|_| scene.projects.have_brought(scene.root())));
+        scene.go().await;
+        scene.begun().await;
+        assert!(*waiting[0].borrow() && !*waiting[1].borrow());
+        scene.go().await;
+        for mut brought in waiting {
+            brought.wait_for(|is_over| *is_over).await.unwrap();
+        }
+        assert_eq!(
+            fs::read_to_string(scene.root().join("brought")).unwrap(),
+            "bring\nbring\n"
+        );
+        // Who comes later has it brought again.
+        let mut late = scene.projects.have_brought(scene.root());
+        scene.begun().await;
+        scene.go().await;
+        late.wait_for(|is_over| *is_over).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_what_a_container_made_is_told() {
+        let scene = Scene::new(SYNCS);
+        let id = format!("{:064x}", 7);
+        scene.projects.created(id.clone(), Some("web".into()), scene.roots());
+        let (projects, start) = (Arc::clone(&scene.projects), id[..SHORT_ID].to_owned());
+        let waiting = tokio::spawn(async move { projects.bring_of(&start).await });
+        scene.begun().await;
+        let text = "container web has ended on dock";
+        tokio::task::block_in_place(|| wait::until("that is said", || scene.said(text) == 1));
+        scene.go().await;
+        waiting.await.unwrap();
+        scene.projects.bring_of("another").await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_project_that_can_t_be_synced_is_said_once_with_its_cause() {
+        let scene = Scene::new("#!/bin/sh\necho 'sync-up: no such dock' >&2\nexit 1\n");
+        for _ in 0..3 {
+            scene.projects.bring(scene.roots()).await;
+        }
+        assert_eq!(scene.said("did not come: "), 1);
+        assert_eq!(scene.said("no such dock"), 2, "as it was said, and as the cause");
+        let failure = scene
+            .projects
+            .send(&scene.root().join("gone"), Vec::new())
+            .await
+            .unwrap_err();
+        assert!(failure.message.ends_with("the folder is gone"), "{failure:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_project_is_kept_in_step_by_one_process_however_many_ask_at_once() {
+        let scene = Scene::new(&SYNCS.replacen('\n', "\necho started >> started\n", 1));
+        let asking = (0..20).map(|_| {
+            let (projects, root) = (Arc::clone(&scene.projects), scene.root());
+            tokio::spawn(async move { projects.send(&root, Vec::new()).await })
+        });
+        for asked in asking.collect::<Vec<_>>() {
+            assert_eq!(asked.await.unwrap().unwrap().workspace, "/w");
+        }
+        assert_eq!(fs::read_to_string(scene.root().join("started")).unwrap(), "started\n");
+        assert!(scene.projects.keeps());
+        scene.projects.close().await;
+        assert!(!scene.projects.keeps());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn more_containers_than_are_followed_are_said_once() {
+        let scene = Scene::new(SYNCS);
+        let ended = || MountingContainer {
+            name: String::new(),
+            roots: BTreeSet::new(),
+            runs: true,
+            removed: None,
+        };
+        for number in 0..CONTAINERS + 3 {
+            scene.projects.note(format!("{number:064x}"), ended());
+        }
+        assert_eq!(lock(&scene.projects.state).containers.len(), CONTAINERS);
+        assert_eq!(scene.said("containers mount projects"), 1);
     }
 }

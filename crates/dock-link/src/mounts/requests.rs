@@ -35,7 +35,6 @@ use thiserror::Error;
 use super::json_object::{JsonArray, JsonObject, SaidTwice, boolean, quote, string};
 use super::label::{LABEL, LABEL_BYTES, MountLabel};
 use super::{api_path, between};
-use crate::ports::LABEL_PROJECT;
 
 /// The longest body that is read, in bytes.
 pub const BODY: usize = 4 * 1024 * 1024;
@@ -150,16 +149,6 @@ pub enum RequestError {
     },
 }
 
-/// Whether a request is one of our own commands', by the label that they give to what they create: run-image sends its project,
-/// and mounts the copy.
-pub fn is_own(body: &[u8]) -> bool {
-    let labels = || {
-        let root = JsonObject::structure(std::str::from_utf8(body).ok()?)?;
-        JsonObject::map(root.get("Labels").ok()??)?.get(LABEL_PROJECT).ok()?
-    };
-    labels().is_some()
-}
-
 /// The sources of the mounts of a request, in their order; one that is there twice, twice.
 ///
 /// # Errors
@@ -179,7 +168,7 @@ pub fn sources(kind: MountRequest, body: &[u8]) -> Result<Vec<MountSource>, Requ
 /// values should be absolute paths without `..`, `.` and empty parts: this is how the engine shows them again.
 ///
 /// The object gets the label [`LABEL`], and a volume that the engine creates with it. Where nothing is translated, such
-/// a label of the client's own is dropped. `None` if the body is to be passed on as it is.
+/// a label of the client's own is dropped: nobody but an agent says what stands for what. `None` if the body is to be passed on as it is.
 ///
 /// # Errors
 ///

@@ -151,6 +151,14 @@ impl HostPaths {
     }
 }
 
+/// Whether a path on the dock is that of this source in a project with this copy, by the text of both. Where it is not, links
+/// here may still lead there.
+pub(crate) fn is_said_to_lead(root: &Path, workspace: &str, source: &str, on_dock: &str) -> bool {
+    let source = Path::new(source);
+    let inside = source.strip_prefix(root).ok().and_then(Path::to_str);
+    !has_parent(source) && inside.is_some_and(|inside| below(workspace, inside) == on_dock)
+}
+
 /// A path in a workspace.
 pub(crate) fn below(workspace: &str, inside: &str) -> String {
     match inside {
@@ -372,6 +380,24 @@ mod tests {
         assert_eq!(inside, Location::Unknown { is_here: false });
         let beside = machine.paths.locate(&format!("{workspace}/../secret"));
         assert!(refusal(beside).contains("in no project"));
+    }
+
+    #[test]
+    fn what_the_text_of_a_source_says_needs_no_disk() {
+        let leads =
+            |source: &str, on_dock: &str| is_said_to_lead(Path::new("/nowhere/app"), "/data/w/app", source, on_dock);
+        assert!(leads("/nowhere/app", "/data/w/app"));
+        assert!(leads("/nowhere/app/", "/data/w/app"));
+        assert!(leads("/nowhere//app/src", "/data/w/app/src"));
+        for (source, on_dock) in [
+            ("/nowhere/app/src", "/data/w/app"),
+            ("/nowhere/app/../app/src", "/data/w/app/src"),
+            ("/nowhere/apple", "/data/w/apple"),
+            ("/nowhere/app/src", "/etc/src"),
+            ("src", "/data/w/app/src"),
+        ] {
+            assert!(!leads(source, on_dock), "{source} {on_dock}");
+        }
     }
 
     #[test]

@@ -2,54 +2,40 @@
 //! are sent, and the request goes on with the paths of the dock, or is refused with the line that helps.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dock_client::agent::target::{Exec, RemoteCommand, Target};
 use dock_client::docks::{Access, Dock, MountPaths};
 use dock_client::mount_sync::{Missing, MissingSource};
 use dock_client::mutex::lock;
 use dock_client::shell::quote;
 use hyper::StatusCode;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
 
 use super::answers::{self, MountAnswer};
+use super::dock_paths::{self, Place};
 use super::projects::MountedProjects;
 use super::requests::{self, MountRequest};
 use super::sources::{Location, below};
 use super::{api_path, between};
+use crate::disk;
 use crate::http::hooks::{EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
-use crate::link::{Link, OpenOptions};
+use crate::link::Link;
 use crate::ports::Ports;
 use crate::transport::Connector;
 
 /// The longest body of a request that creates something, in bytes as they come.
 const LONGEST_REQUEST: usize = 4 << 20;
-/// The longest answer in which mounts are shown as they were said, in bytes.
-const LONGEST_ANSWER: usize = 64 << 20;
+/// The longest answer in which mounts are shown as they were said, in bytes: some thousand containers. Longer ones pass as they
+/// come.
+const LONGEST_ANSWER: usize = 8 << 20;
 /// How long this machine may take to find its paths: one may lie on a file system that hangs.
 const LIMIT_HERE: Duration = Duration::from_secs(10);
-/// How long the dock may take to say which paths it has.
-const LIMIT_THERE: Duration = Duration::from_secs(20);
-/// How long a client waits for what a container made, after the container's end.
-const LIMIT_BRING: Duration = Duration::from_secs(600);
 /// The engine's socket where the dock's entry names no other.
 const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The variable with which a client has its paths taken as the dock's.
 const LITERAL: (&str, &str) = ("DOCK_MOUNTS", "literal");
-/// What a line of an answer may have, in bytes.
-const WORD: u64 = 16;
-/// The most that a login shell may print before that, in bytes.
-const GREETING: u64 = 64 * 1024;
-
-/// Prints for each path whether the dock has it.
-const EXISTS: &str = r#"for p; do
-if [ -e "$p" ] || [ -L "$p" ]; then echo yes; else echo no; fi
-done"#;
-
 /// What is done with one connection of a docker client.
 pub(crate) struct ClientConnection<C: Connector> {
     projects: Arc<MountedProjects>,
@@ -57,10 +43,29 @@ pub(crate) struct ClientConnection<C: Connector> {
     ports: Arc<Ports>,
     /// The engine's socket on the dock.
     engine_socket: String,
-    /// Whether paths are the dock's own.
-    is_literal: bool,
+    /// Whose the paths are that it has mounted.
+    paths: PathOwner,
     /// What the creation mounts that the engine is asked for now.
     pending: Mutex<Option<Pending>>,
+}
+
+/// Whose the paths are that a client has the engine mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PathOwner {
+    /// This machine's, as far as they are in its projects.
+    Here,
+    /// The dock's, as they are.
+    Dock,
+}
+
+impl PathOwner {
+    /// Of a program here that speaks to this dock: the dock's entry, or the program's environment, may say that it means the dock's.
+    pub(crate) fn of(dock: &Dock, client: Option<i32>) -> Self {
+        match dock.mounts == MountPaths::Literal || client.is_some_and(says_literal) {
+            true => Self::Dock,
+            false => Self::Here,
+        }
+    }
 }
 
 /// A container that the engine is asked to create.
@@ -70,34 +75,34 @@ struct Pending {
 }
 
 impl<C: Connector> ClientConnection<C> {
-    /// The connection of a process to this dock. Its environment may say that its paths are the dock's.
+    /// The connection of a client to this dock.
     pub(crate) fn new(
         projects: Arc<MountedProjects>,
         link: Link<C>,
         ports: Arc<Ports>,
         dock: &Dock,
-        client: Option<i32>,
+        paths: PathOwner,
     ) -> Self {
         let engine_socket = match &dock.access {
             Access::Ssh(ssh) => ssh.docker_socket.as_deref(),
             Access::Tcp { .. } | Access::Context { .. } => None,
         };
-        let is_literal = dock.mounts == MountPaths::Literal || client.is_some_and(says_literal);
         Self {
             projects,
             link,
             ports,
             engine_socket: engine_socket.unwrap_or(ENGINE_SOCKET).to_owned(),
-            is_literal,
+            paths,
             pending: Mutex::default(),
         }
     }
 
     async fn translated(&self, kind: MountRequest, request: &HeldRequest) -> Result<Verdict, MountRefusal> {
         let wrong = |error: requests::RequestError| MountRefusal(StatusCode::BAD_REQUEST, error.to_string());
-        if requests::is_own(&request.body) {
-            // run-image has sent its project, and mounts the copy.
-            return Ok(Verdict::AsItWas);
+        if self.paths == PathOwner::Dock {
+            // Nothing is translated, and a label that says otherwise is dropped.
+            let body = requests::translate(kind, &request.body, &BTreeMap::new()).map_err(wrong)?;
+            return Ok(body.map_or(Verdict::AsItWas, Verdict::Body));
         }
         let sources: BTreeSet<String> = requests::sources(kind, &request.body)
             .map_err(wrong)?
@@ -120,19 +125,16 @@ impl<C: Connector> ClientConnection<C> {
             return Ok(Vec::new());
         }
         let paths = self.projects.paths().clone();
-        let locating = tokio::task::spawn_blocking(move || {
+        let locating = disk::within(LIMIT_HERE, move || {
             let located = sources.into_iter().map(|source| {
                 let location = paths.locate(&source);
                 (source, location)
             });
             located.collect::<Vec<_>>()
         });
-        let found = match timeout(LIMIT_HERE, locating).await {
-            Ok(Ok(found)) => found,
-            _ => {
-                let why = "the mounted paths could not be looked at on this machine: its disk does not answer";
-                return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned()));
-            }
+        let Some(found) = locating.await else {
+            let why = "the mounted paths could not be looked at on this machine: its disk does not answer";
+            return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why.to_owned()));
         };
         let refused = found.iter().filter_map(|(_, location)| match location {
             Location::Refused(why) => Some(why.clone()),
@@ -186,11 +188,18 @@ impl<C: Connector> ClientConnection<C> {
                 );
                 MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, message)
             })?;
-            for (source, inside) in sources {
-                match done.missing.iter().find(|missing| missing.path == inside) {
-                    Some(missing) => refused.push(self.sentence(&source, missing)),
-                    None => drop(paths.insert(source, below(&done.workspace, &inside))),
-                }
+            let (missing, there): (Vec<_>, Vec<_>) = sources
+                .into_iter()
+                .partition(|(_, inside)| done.missing.iter().any(|missing| missing.path == *inside));
+            for (source, inside) in missing {
+                let why = done.missing.iter().find(|missing| missing.path == inside);
+                refused.extend(why.map(|missing| self.sentence(&source, missing)));
+            }
+            if !there.is_empty() {
+                refused.extend(self.strayed(&root, &done.workspace, &there).await?);
+            }
+            for (source, inside) in there {
+                paths.insert(source, below(&done.workspace, &inside));
             }
         }
         MountRefusal::of(refused)?;
@@ -202,9 +211,9 @@ impl<C: Connector> ClientConnection<C> {
         if sources.is_empty() {
             return Ok(Vec::new());
         }
-        let there = match timeout(LIMIT_THERE, self.exist(&sources)).await {
-            Ok(Ok(there)) if there.len() == sources.len() => there,
-            _ => {
+        let there = match dock_paths::exist(&self.link, &sources).await {
+            Ok(there) => there,
+            Err(_) => {
                 let why = format!(
                     "dock {:?} did not say whether it has {}: try again, or {}",
                     self.moniker(),
@@ -224,28 +233,55 @@ impl<C: Connector> ClientConnection<C> {
         Ok(absent.map(|(source, _)| sentence(source)).collect())
     }
 
-    /// Asks the dock whether it has these paths.
-    async fn exist(&self, sources: &[String]) -> std::io::Result<Vec<bool>> {
-        let words = ["sh", "-c", EXISTS, "sh"].into_iter().map(str::to_owned);
-        let target = Target::Exec(Exec {
-            command: RemoteCommand::Argv(words.chain(sources.iter().cloned()).collect()),
-            pty: None,
-        });
-        let options = OpenOptions {
-            arrival: Instant::now(),
-            patience: LIMIT_THERE,
-            answers: false,
+    /// Says which of these places in a project's copy are not what they are here: a container may have put a link there that
+    /// leads to anything that the dock's engine can read.
+    async fn strayed(
+        &self,
+        root: &Path,
+        workspace: &str,
+        sources: &[(String, String)],
+    ) -> Result<Vec<String>, MountRefusal> {
+        let there: Vec<String> = sources.iter().map(|(_, inside)| below(workspace, inside)).collect();
+        let moniker = quote(self.moniker());
+        let Ok(places) = dock_paths::places(&self.link, workspace, &there).await else {
+            let why = format!(
+                "dock {:?} did not say where {} leads to, so nothing was created: try again",
+                self.moniker(),
+                there.join(", "),
+            );
+            return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why));
         };
-        let (mut connection, _over) = self.link.open(options, &target).await.map_err(std::io::Error::other)?;
-        let _ = connection.stream.shutdown().await;
-        let mut text = Vec::new();
-        let most = GREETING + WORD * sources.len() as u64;
-        connection.stream.take(most).read_to_end(&mut text).await?;
-        let text = String::from_utf8_lossy(&text);
-        // A login shell's greeting may come first.
-        let lines: Vec<&str> = text.lines().collect();
-        let own = lines.len().saturating_sub(sources.len());
-        Ok(lines.into_iter().skip(own).map(|line| line == "yes").collect())
+        let settled = |source: &str, inside: &str| {
+            let path = if inside.is_empty() { "." } else { inside };
+            let root = quote(&root.display().to_string()).into_owned();
+            format!(
+                "to have {source} there again: cd {root} && sync-up --dock {moniker} --ours {}",
+                quote(path)
+            )
+        };
+        let sentence = |(((source, inside), there), place): (((&String, &String), &String), Place)| match place {
+            Place::Inside => None,
+            Place::Outside => Some(format!(
+                "{source} leads out of the project's copy on dock {:?}: there, {there} is a link, or below one (ssh-dock {moniker} ls \
+                 -ld {}); {}",
+                self.moniker(),
+                quote(&quote(there)),
+                settled(source, inside)
+            )),
+            Place::Absent => Some(format!(
+                "{source} was removed on dock {:?}, and an empty folder is not made in its place: sync-down --dock {moniker} \
+                 removes it here, too; {}",
+                self.moniker(),
+                settled(source, inside)
+            )),
+            Place::Hidden => Some(format!(
+                "{source} can't be looked at on dock {:?}, where {there} is another user's (to have its files: sync-down --dock \
+                 {moniker} --chown)",
+                self.moniker(),
+            )),
+        };
+        let pairs = sources.iter().map(|(source, inside)| (source, inside));
+        Ok(pairs.zip(&there).zip(places).filter_map(sentence).collect())
     }
 
     fn moniker(&self) -> &str {
@@ -274,16 +310,15 @@ impl<C: Connector> ClientConnection<C> {
 
 impl<C: Connector> EngineHooks for ClientConnection<C> {
     fn on_request(&self, method: &str, target: &str) -> Treatment {
-        let hold = (!self.is_literal && MountRequest::of(method, target).is_some()).then_some(LONGEST_REQUEST);
+        let hold = MountRequest::of(method, target).is_some().then_some(LONGEST_REQUEST);
         // Only these two are changed, whatever the response's status is.
         let answer = MountAnswer::of(method, target, 200).or_else(|| MountAnswer::of(method, target, 201));
         let rewrite = answer.map(|kind| {
             let projects = Arc::clone(&self.projects);
             Rewrite {
                 limit: LONGEST_ANSWER,
-                body: Box::new(move |body| {
-                    answers::restore(kind, body, &|there, here| projects.paths().leads_to(here, there))
-                }),
+                concerns: answers::may_show,
+                body: Box::new(move |body| answers::restore(kind, body, &|there, here| projects.leads_to(here, there))),
             }
         });
         Treatment {
@@ -314,7 +349,7 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
     async fn before_body(&self, target: &str) {
         if let Some(container) = waited_for(target) {
             // Who waits for a container's end finds what it made.
-            let _ = timeout(LIMIT_BRING, self.projects.bring_of(container)).await;
+            self.projects.bring_of(container).await;
         }
     }
 }

@@ -44,9 +44,8 @@ use engine::{Engine, EngineEvent};
 use forward_rules::{Claim, Key, WantedPort, Whose};
 use listener::Listener;
 
-/// The labels of containers that our commands make: the user, and the project.
+/// The label of containers that our commands make with their user.
 const LABEL_USER: &str = "io.dockerutils.user";
-pub(crate) const LABEL_PROJECT: &str = "io.dockerutils.project";
 /// The most ports that are forwarded: a container may publish all that there are.
 const PORTS: usize = 500;
 /// The most ports that are shown as not forwarded.

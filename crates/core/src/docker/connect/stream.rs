@@ -25,6 +25,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio_util::io::SyncIoBridge;
 
 use super::endpoint::{Endpoint, Tls};
+use crate::agent::Agent;
 
 /// A TCP connection that isn't open by then won't open.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,7 +74,11 @@ impl Dialer {
     /// What the operating system, TLS or ssh says; a TCP connection gives up after ten seconds.
     pub async fn dial(&self) -> io::Result<EngineStream> {
         Ok(match &*self.endpoint {
-            Endpoint::Unix(path) => EngineStream::Unix(UnixStream::connect(path).await?),
+            // By name, so that an agent knows our own commands: the paths that they have mounted are the dock's.
+            Endpoint::Unix(path) => EngineStream::Unix(match Agent::open_engine(path).await {
+                Some(stream) => stream,
+                None => UnixStream::connect(path).await?,
+            }),
             Endpoint::Tcp { host, port, tls } => {
                 let connecting = TcpStream::connect((host.as_str(), *port));
                 let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)

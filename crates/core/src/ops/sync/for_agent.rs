@@ -6,16 +6,21 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use build_context::Patterns;
+use dock_client::sync_memory;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Stdout};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
-use super::{Docked, show_briefly, tell};
+use super::{Docked, dock_of, show_briefly, tell};
+use crate::agent::paths::state_directory;
 use crate::config::own::OwnConfiguration;
 use crate::config::project::Project;
 use crate::context::Context;
+use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::mount_sync::{
@@ -24,10 +29,15 @@ use crate::mount_sync::{
 use crate::sync::ancestors;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
+use crate::sync::news::WatchEvent;
 use crate::sync::plan::Direction;
 use crate::sync::request::RoundRequest;
-use crate::sync::session::Report;
+use crate::sync::session::{Report, another_folder};
 
+/// How long the last round may take, once nobody asks any more.
+const LAST_ROUND: Duration = Duration::from_secs(600);
+/// How long to wait before a watch that could not begin is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
 /// How many requests may wait.
 const WAITING: usize = 64;
 /// The mark that says that a mount without `.git` was mentioned.
@@ -36,10 +46,11 @@ const TOLD_GIT: &str = "told-mount-without-git";
 /// Serves an agent until stdin ends.
 ///
 /// # Errors
-/// No project, no dock, a stdout that is closed; a sync that fails is an answer.
+/// A folder that is not the root of a project that a person has sent to the dock, no dock, a stdout that is closed; a sync
+/// that fails is an answer.
 pub fn serve(context: &Context) -> Result<ExitStatus> {
-    let project = Project::find_or_repository(&context.working_dir, &context.env)?;
-    let mut rounds = Docked::open(context, &project, true, false)?;
+    let project = chosen(&context.working_dir, &dock_of(context)?.moniker, &context.env)?;
+    let mut rounds = Docked::open_known(context, &project, true)?;
     let (begin, mut begun) = watch::channel(false);
     context.block_on(async {
         let (sender, requests) = channel(WAITING);
@@ -58,17 +69,93 @@ pub fn serve(context: &Context) -> Result<ExitStatus> {
         };
         tokio::select! {
             ((), served) = async { tokio::join!(reading, serving) } => served,
-            Err(error) = watching => Err(error),
+            watched = watching => watched,
         }
     })?;
     Ok(ExitStatus::SUCCESS)
 }
 
-/// Watches both sides for as long as it is polled.
+/// The project whose root the agent has started this in. It is never one around that folder, which nobody has sent: a
+/// `docker/` that went away leaves the repository above it.
+fn chosen(folder: &Path, moniker: &str, env: &Env) -> Result<Project> {
+    if sync_memory::workspace(&state_directory(env), folder, moniker).is_none_or(|workspace| workspace.is_empty()) {
+        return Err(Error::failed(format!(
+            "{} was never sent to dock {moniker:?}, and nothing is sent there unasked",
+            folder.display()
+        ))
+        .hint(hint!("cd {} && sync-up --dock {}", folder.display(), moniker)));
+    }
+    check_place(folder, moniker, env)?;
+    match Project::find_or_repository(folder, env) {
+        Ok(project) if project.root() == folder => Ok(project),
+        Ok(_) => Err(no_project(folder, moniker)),
+        // A configuration that is wrong, or another user's, is said as everywhere.
+        Err(error) if Project::is_around(folder, env) => Err(error),
+        Err(error) => Err(no_project(folder, moniker).because(error)),
+    }
+}
+
+/// Checks that the folder at this path is the one that was last synced: a project may be deleted, and another one put there,
+/// while containers mount its copy.
+fn check_place(root: &Path, moniker: &str, env: &Env) -> Result<()> {
+    let known = Memory::peek(root, moniker, env).header();
+    let found = Local::open(root).ok().and_then(|local| local.identity().ok());
+    match (known, found) {
+        (Some(known), Some(found)) if known.root.is(&found) => Ok(()),
+        _ => Err(another_folder(root, moniker)),
+    }
+}
+
+fn no_project(folder: &Path, moniker: &str) -> Error {
+    Error::failed(format!(
+        "{} is no project any more: it has neither docker/ nor .git",
+        folder.display()
+    ))
+    .hint(hint!(
+        "bring that back, then: cd {} && sync-up --dock {}",
+        folder.display(),
+        moniker
+    ))
+}
+
+/// Watches both sides for as long as it is polled; what hinders that is told once, and tried again.
+///
+/// # Errors
+/// Another folder in the project's place.
 async fn keep_in_step(context: &Context, project: &Project) -> Result<()> {
-    let mut watcher = Docked::open(context, project, false, false)?;
+    let moniker = dock_of(context)?.moniker;
+    let mut told = String::new();
+    loop {
+        let Err(error) = watch_once(context, project).await else {
+            return Ok(());
+        };
+        check_place(project.root(), &moniker, &context.env)?;
+        let text = error.with_causes();
+        if told != text {
+            context.printer.error(&error);
+            told = text;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+async fn watch_once(context: &Context, project: &Project) -> Result<()> {
+    let mut watcher = Docked::open_known(context, project, false)?;
     let (printer, dock) = (context.printer.clone(), watcher.dock.clone());
-    match watcher.watch(&printer, |event| tell(&printer, &dock, event)).await? {}
+    let (replaced, mut replacement) = watch::channel(false);
+    let told = |event| {
+        let is_failure = matches!(event, WatchEvent::Failed(_));
+        if is_failure && check_place(project.root(), &dock.moniker, &context.env).is_err() {
+            replaced.send_replace(true);
+        } else {
+            tell(&printer, &dock, event);
+        }
+    };
+    tokio::select! {
+        never = watcher.watch(&printer, told) => match never? {},
+        // This lets go of the lock, so that a person's sync-up does what it says.
+        _ = replacement.wait_for(|replaced| *replaced) => check_place(project.root(), &dock.moniker, &context.env),
+    }
 }
 
 /// Reads requests to the end of stdin.
@@ -121,6 +208,7 @@ impl Rounds<'_> {
                         answer(&mut stdout, request.id, outcome).await?;
                     }
                 }
+                self.check_place()?;
             }
             for request in waiting.iter().filter(|request| request.task == Task::Watch) {
                 self.begin.send_replace(true);
@@ -138,19 +226,34 @@ impl Rounds<'_> {
                 for request in brings {
                     answer(&mut stdout, request.id, outcome.clone()).await?;
                 }
+                self.check_place()?;
             }
         }
         // What containers made while nobody asked.
-        if *self.begin.borrow()
-            && let Err(error) = self.round(Direction::Down).await
-        {
-            self.context.printer.error(&error);
+        if *self.begin.borrow() {
+            let printer = self.context.printer.clone();
+            match timeout(LAST_ROUND, self.round(Direction::Down)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => printer.error(&error),
+                Err(_) => printer.warning(&format!(
+                    "the last sync of {} took too long\nhint: {}",
+                    self.project.root().display(),
+                    hint!("sync-down --dock {} brings what is left", self.docked.dock.moniker)
+                )),
+            }
         }
         Ok(())
     }
 
+    /// Checks that the project's folder is still the one that this has begun with: else it ends, and whoever is asked
+    /// next says so.
+    fn check_place(&self) -> Result<()> {
+        check_place(self.project.root(), &self.docked.dock.moniker, &self.context.env)
+    }
+
     /// Syncs everything, and lets go of the lock: other commands may come between two rounds.
     async fn round(&mut self, direction: Direction) -> Result<Report> {
+        self.check_place()?;
         let report = self.docked.sync(RoundRequest::everything(direction)).await;
         self.docked.finish().await;
         let report = report?;
@@ -258,8 +361,83 @@ async fn answer(stdout: &mut Stdout, id: u64, outcome: SyncOutcome) -> Result<()
 mod tests {
     use std::fs;
     use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+
+    use crate::sync::manifest::{Header, Manifest};
 
     use super::*;
+
+    /// A home with a repository, in which a project was sent to the dock `far`.
+    struct SentProject {
+        _home: tempfile::TempDir,
+        root: PathBuf,
+        env: Env,
+    }
+
+    impl SentProject {
+        fn new() -> Self {
+            let home = tempfile::tempdir().unwrap();
+            let base = home.path().canonicalize().unwrap();
+            let root = base.join("all/app");
+            fs::create_dir_all(base.join("all/.git")).unwrap();
+            fs::create_dir_all(root.join("docker/dev")).unwrap();
+            fs::write(root.join("docker/dev/Dockerfile"), "FROM scratch\n").unwrap();
+            let env = Env::from_pairs([("HOME", base.to_str().unwrap())]);
+            let memory = Memory::open(&root, "far", &env).unwrap();
+            let mut header = Header::new("id", "/data/w/app");
+            header.root = Local::open(&root).unwrap().identity().unwrap();
+            let manifest = Manifest {
+                header,
+                ..Manifest::default()
+            };
+            memory.remember(&manifest).unwrap();
+            Self { _home: home, root, env }
+        }
+
+        fn chosen(&self) -> Result<PathBuf> {
+            chosen(&self.root, "far", &self.env).map(|project| project.root().to_owned())
+        }
+    }
+
+    #[test]
+    fn only_the_folder_that_a_person_sent_is_sent_and_not_a_repository_around_it() {
+        let sent = SentProject::new();
+        assert_eq!(sent.chosen().unwrap(), sent.root);
+        fs::remove_dir_all(sent.root.join("docker")).unwrap();
+        let error = sent.chosen().unwrap_err();
+        assert!(error.to_string().contains("is no project any more"), "{error}");
+        assert!(
+            error.hint_text().unwrap().ends_with("/all/app && sync-up --dock far"),
+            "{error:?}"
+        );
+        // The repository itself was never sent.
+        let around = sent.root.parent().unwrap();
+        let error = chosen(around, "far", &sent.env).unwrap_err();
+        assert!(error.to_string().contains("was never sent"), "{error}");
+        assert!(chosen(&sent.root, "near", &sent.env).is_err());
+    }
+
+    #[test]
+    fn another_folder_at_the_path_of_a_project_is_not_synced_unasked() {
+        let sent = SentProject::new();
+        let aside = sent.root.with_file_name("aside");
+        fs::rename(&sent.root, &aside).unwrap();
+        fs::create_dir_all(sent.root.join("docker/dev")).unwrap();
+        fs::write(sent.root.join("docker/dev/Dockerfile"), "FROM scratch\n").unwrap();
+        let error = sent.chosen().unwrap_err();
+        assert!(
+            error.to_string().contains("is not the folder that was last synced"),
+            "{error}"
+        );
+        assert!(
+            error.hint_text().unwrap().ends_with("/all/app && sync-up --dock far"),
+            "{error:?}"
+        );
+        fs::remove_dir_all(&sent.root).unwrap();
+        assert!(sent.chosen().is_err());
+        fs::rename(&aside, &sent.root).unwrap();
+        assert_eq!(sent.chosen().unwrap(), sent.root);
+    }
 
     #[test]
     fn what_is_absent_ignored_or_special_is_not_on_the_dock_and_what_an_exception_sends_is() {

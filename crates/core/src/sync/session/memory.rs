@@ -1,17 +1,37 @@
 //! What both sides agree on, and the workspace's generation: recorded here, and told to the dock.
 
+use std::path::Path;
+
 use super::{Round, Session, nonce};
 use crate::error::{Error, Result};
+use crate::hint;
 use crate::sync::clock::Clocks;
+use crate::sync::local::Local;
 use crate::sync::manifest::{Header, Manifest, Record, RecordedSide, Records};
 use crate::sync::plan::{Action, Contents};
 use crate::sync::remote::{self, Shell, call, feed_nothing, read_line};
 use crate::sync::{Content, Item, ItemKind, script};
 
+/// That a project's folder is not the one that was last synced with the dock.
+pub(crate) fn another_folder(root: &Path, moniker: &str) -> Error {
+    Error::failed(format!(
+        "{} is not the folder that was last synced with dock {moniker:?}: another one is in its place",
+        root.display()
+    ))
+    .hint(hint!(
+        "if it is to be in step with the copy there: cd {} && sync-up --dock {}",
+        root.display(),
+        moniker
+    ))
+}
+
 impl<S: Shell> Session<S> {
     /// Decides whether what is remembered applies. It does for the same workspace, project folder and machine, and in
     /// the generation in which the last sync left the workspace. Otherwise contents are compared, and nothing counts as
     /// removed.
+    ///
+    /// # Errors
+    /// Another project folder, where [`Session::only_known_root`] says so.
     pub(super) fn judge_memory(&mut self) -> Result<()> {
         let (_, id) = self.in_workspace();
         let root = self
@@ -19,6 +39,15 @@ impl<S: Shell> Session<S> {
             .identity()
             .map_err(|cause| Error::failed("the project's folder can't be read").because(cause))?;
         let header = &self.manifest.header;
+        if self.only_known_root {
+            // This folder may be open while its path has become another one's.
+            let in_place = Local::open(self.local.root())
+                .ok()
+                .and_then(|local| local.identity().ok());
+            if !(header.root.is(&root) && in_place.is_some_and(|in_place| in_place.is(&root))) {
+                return Err(another_folder(self.local.root(), &self.target.moniker));
+            }
+        }
         let (is_workspace, is_machine, is_root) = (
             header.workspace_id == id && !id.is_empty(),
             header.machine == self.target.machine,

@@ -647,3 +647,36 @@ async fn what_the_dock_refuses_to_replace_is_named_and_is_no_change() {
         pair.assert_in_step().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_asked_for_is_done_only_with_the_folder_that_was_synced() {
+    let pair = Pair::new(Tools::Machine);
+    let (here, aside) = (pair.here(), pair.root.path().join("aside"));
+    write(&here, "a", "a");
+    pair.up().await;
+    let mut session = pair.session().unwrap();
+    session.only_known_root = true;
+    let up = SyncRequest::everything(Direction::Up, Brake::default());
+    assert!(session.sync(&up, false).await.unwrap().is_clean());
+    // The session has the old folder open.
+    fs::rename(&here, &aside).unwrap();
+    fs::create_dir(&here).unwrap();
+    write(&here, "secret", "secret");
+    for direction in [Direction::Up, Direction::Down, Direction::Both] {
+        let request = SyncRequest::everything(direction, Brake::default());
+        let error = session.sync(&request, false).await.unwrap_err();
+        assert!(error.to_string().contains("another one is in its place"), "{error}");
+    }
+    drop(session);
+    let mut session = pair.session().unwrap();
+    session.only_known_root = true;
+    assert!(session.sync(&up, false).await.is_err());
+    drop(session);
+    assert!(!pair.there().join("secret").exists());
+    assert_eq!(read(&pair.there(), "a"), "a");
+    // A person may ask for it, and from then on it is the folder.
+    pair.up().await;
+    let mut session = pair.session().unwrap();
+    session.only_known_root = true;
+    assert!(session.sync(&up, false).await.unwrap().is_clean());
+}

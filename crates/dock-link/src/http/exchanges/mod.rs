@@ -24,6 +24,9 @@ use super::hooks::Rewrite;
 pub(super) use requests::{RequestEvent, Requests};
 pub(super) use responses::{ResponseEvent, Responses};
 
+/// A request of our own, whose answer is dropped. Engines know it from 19.03 on.
+pub(super) const KEEP_ALIVE: &[u8] = b"HEAD /_ping HTTP/1.1\r\nHost: docker\r\n\r\n";
+
 /// How many requests may await their answers; docker clients have one.
 const UNDER_WAY: usize = 64;
 
@@ -65,6 +68,8 @@ struct EngineAnswer {
     /// It may agree to speak another protocol.
     upgrade: bool,
     rewrite: Option<Rewrite>,
+    /// Whether it answers [`KEEP_ALIVE`].
+    is_dropped: bool,
     /// The request's target, if something is awaited before the response's body.
     delay: Option<String>,
 }
@@ -93,6 +98,23 @@ impl Exchanges {
         while !self.state().raw {
             self.for_engine.notified().await;
         }
+    }
+
+    /// What is to be sent to an engine that waits for a request that is held: it closes a connection on which none comes.
+    /// `None` where an answer is due anyway.
+    pub(in crate::http) fn keep_alive(&self) -> Option<&'static [u8]> {
+        let mut state = self.state();
+        if state.raw || !state.holds || !state.due.is_empty() {
+            return None;
+        }
+        state.due.push_back(Due::Engine(EngineAnswer {
+            is_head: true,
+            upgrade: false,
+            rewrite: None,
+            is_dropped: true,
+            delay: None,
+        }));
+        Some(KEEP_ALIVE)
     }
 
     fn push_own(&self, own: OwnAnswer) {

@@ -238,6 +238,7 @@ impl Requests {
             is_head,
             upgrade,
             rewrite,
+            is_dropped: false,
             delay: None,
         }));
         self.state = if upgrade {
@@ -266,6 +267,7 @@ impl Requests {
                 is_head,
                 upgrade,
                 rewrite,
+                is_dropped: false,
                 delay,
             }));
             state.undecided |= upgrade;

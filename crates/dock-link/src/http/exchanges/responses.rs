@@ -3,12 +3,17 @@
 use std::borrow::Cow;
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::StatusCode;
 
 use super::{Due, EngineAnswer, Exchanges, OwnAnswer, answer, before, joined};
+use crate::disk;
 use crate::http::framing::{Body, Framing, FramingEvent, ResponseHead, decoded, edited};
-use crate::http::hooks::Rewrite;
+use crate::http::hooks::{BodyChange, Rewrite};
+
+/// How long the change of a response may take.
+const CHANGE: Duration = Duration::from_secs(10);
 
 /// Follows what the engine sends.
 pub(in crate::http) struct Responses {
@@ -41,18 +46,66 @@ struct HeldResponse {
 }
 
 /// What is to be done with bytes of the engine.
-#[derive(Debug, PartialEq, Eq)]
 pub(in crate::http) enum ResponseEvent<'a> {
     /// To be sent to the client.
     Pass(Cow<'a, [u8]>),
     /// To be sent to the client, whether the engine has sent anything or not.
     Own(OwnAnswer),
+    /// A whole response, whose body may have to be changed.
+    Change(Box<WholeResponse>),
     /// The body of a response begins, to a request with this target: `EngineHooks::before_body` is to be awaited.
     Delay(String),
     /// The connection is to be closed.
     Closed,
     /// More bytes are needed.
     More,
+}
+
+/// A response of which all has come.
+pub(in crate::http) struct WholeResponse {
+    head: Vec<u8>,
+    /// The body as it came.
+    wire: Arc<Vec<u8>>,
+    is_chunked: bool,
+    change: BodyChange,
+}
+
+impl WholeResponse {
+    /// The bytes for the client, as they are to be.
+    pub(in crate::http) async fn changed(self) -> Vec<u8> {
+        let Self {
+            head,
+            wire,
+            is_chunked,
+            change,
+        } = self;
+        let own = Arc::clone(&wire);
+        let changing = disk::within(CHANGE, move || change(&body_of(&own, is_chunked)));
+        finished(head, &wire, changing.await.flatten())
+    }
+
+    #[cfg(test)]
+    pub(super) fn changed_here(self) -> Vec<u8> {
+        let body = (self.change)(&body_of(&self.wire, self.is_chunked));
+        finished(self.head, &self.wire, body)
+    }
+}
+
+fn body_of(wire: &[u8], is_chunked: bool) -> Cow<'_, [u8]> {
+    match is_chunked {
+        true => Cow::Owned(decoded(wire)),
+        false => Cow::Borrowed(wire),
+    }
+}
+
+/// The head and the body, which may be another one than came.
+fn finished(head: Vec<u8>, wire: &[u8], body: Option<Vec<u8>>) -> Vec<u8> {
+    let (mut head, body) = match &body {
+        Some(body) => (edited(&head, Some(body.len())), &**body),
+        None => (head, wire),
+    };
+    head.extend_from_slice(body);
+    head
 }
 
 /// What is known before a byte of a response is looked at.
@@ -69,6 +122,8 @@ enum Front {
 enum Answered {
     Passes,
     IsHeld(HeldResponse),
+    /// Nobody asked for it but we.
+    IsDropped,
     Doubt,
 }
 
@@ -122,9 +177,11 @@ impl Responses {
                         self.let_go.append(&mut self.kept);
                         rest = after;
                     }
-                    Answered::IsHeld(held) => {
+                    held @ (Answered::IsHeld(_) | Answered::IsDropped) => {
                         self.kept.clear();
-                        self.state = ResponseState::Holding(Box::new(held));
+                        if let Answered::IsHeld(held) = held {
+                            self.state = ResponseState::Holding(Box::new(held));
+                        }
                         let earlier = before(from, rest);
                         if !earlier.is_empty() {
                             return self.pass(earlier, after);
@@ -205,7 +262,7 @@ impl Responses {
         let mut state = self.exchanges.state();
         match state.due.front() {
             Some(Due::Engine(answer)) => Front::Engine {
-                keeps: answer.rewrite.is_some(),
+                keeps: answer.rewrite.is_some() || answer.is_dropped,
             },
             Some(Due::Own(_)) if takes => match state.due.pop_front() {
                 Some(Due::Own(own)) => Front::Own(own),
@@ -240,6 +297,7 @@ impl Responses {
             is_head,
             upgrade,
             rewrite,
+            is_dropped,
             delay,
         })) = state.due.pop_front()
         else {
@@ -259,6 +317,9 @@ impl Responses {
         drop(state);
         self.delay = delay;
         self.framing.begin(body);
+        if is_dropped {
+            return Answered::IsDropped;
+        }
         let fits = |rewrite: &Rewrite| match body {
             Body::Sized(0) => false,
             Body::Sized(length) => length <= rewrite.limit as u64,
@@ -281,22 +342,20 @@ impl Responses {
             return ResponseEvent::More;
         };
         let HeldResponse {
-            mut head,
+            head,
             is_chunked,
             wire,
             rewrite,
         } = *held;
-        let body = match is_chunked {
-            true => Cow::Owned(decoded(&wire)),
-            false => Cow::Borrowed(&wire),
-        };
-        if let Some(body) = (rewrite.body)(&body) {
-            head = edited(&head, Some(body.len()));
-            head.extend_from_slice(&body);
-        } else {
-            head.extend_from_slice(&wire);
+        if !(rewrite.concerns)(&body_of(&wire, is_chunked)) {
+            return ResponseEvent::Pass(Cow::Owned(finished(head, &wire, None)));
         }
-        ResponseEvent::Pass(Cow::Owned(head))
+        ResponseEvent::Change(Box::new(WholeResponse {
+            head,
+            wire: Arc::new(wire),
+            is_chunked,
+            change: rewrite.body,
+        }))
     }
 
     /// Lets go what was held of a response; the rest of it passes as it comes.

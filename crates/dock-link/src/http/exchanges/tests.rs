@@ -114,6 +114,7 @@ impl Conversation {
                 assert!(!bytes.is_empty());
                 self.client.extend_from_slice(&bytes);
             }
+            ResponseEvent::Change(whole) => self.client.extend(whole.changed_here()),
             ResponseEvent::Own(OwnAnswer { bytes, last }) => {
                 self.client.extend_from_slice(&bytes);
                 self.closed.1 |= last;
