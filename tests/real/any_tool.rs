@@ -129,12 +129,16 @@ fn what_a_person_has_sent_is_mounted_and_what_a_container_makes_is_here_when_it_
         "docker run -d --name \"$MARK\" -v \"$PWD\":/app -v \"$PWD\"/words.txt:/w:ro {IMAGE} sh -c 'until test -e /app/go; do sleep 0.1; done; echo \
          made > /app/made; sleep 600' >/dev/null\nfor i in $(seq 300); do ls-dock --mounts | grep -q 'in step' && break; sleep 0.1; \
          done; ls-dock --mounts\ndocker inspect \"$MARK\" > inspect.json\ntouch go\n\
+         docker ps --filter volume=\"$PWD\" --format 'by volume: {{{{.Names}}}}'\ndocker commit \"$MARK\" \"$MARK\" >/dev/null\n\
+         docker image inspect -f '{{{{json .Config.Labels}}}}' \"$MARK\"; docker rmi \"$MARK\" >/dev/null\n\
          for i in $(seq 300); do test -s made && break; sleep 0.1; done; cat made\n\
          ls-dock --mounts --json | tr -d ' \\n'; echo\ndocker rm -f \"$MARK\" >/dev/null"
     ));
     assert!(said.stdout.contains("\nmade\n"), "{said}");
     assert!(said.stdout.contains("kept in step"), "{said}");
     assert!(said.stdout.contains("\"running\":true"), "{said}");
+    assert!(said.stdout.contains(&format!("by volume: {}\n", bench.mark)), "{said}");
+    assert!(said.stdout.contains("\"io.dockerutils.mounts\":\"\""), "{said}");
     let inspect: Value = serde_json::from_str(&bench.read("inspect.json")).unwrap();
     let root = bench.root();
     // The client has them in no order.

@@ -317,6 +317,16 @@ pub(super) fn decoded(chunks: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The head of a request with another target.
+pub(super) fn with_target(head: &[u8], target: &str) -> Vec<u8> {
+    let mut parts = head.splitn(3, |byte| *byte == b' ');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(method), Some(_), Some(rest)) => [method, b" ", target.as_bytes(), b" ", rest].concat(),
+        // No head of a request.
+        _ => head.to_vec(),
+    }
+}
+
 /// The head of a message with another length of its body, if one is given, and without what the body no longer has:
 /// chunks, trailers. `Expect: 100-continue` is left out, too. The other lines are the same, in their order.
 pub(super) fn edited(head: &[u8], length: Option<usize>) -> Vec<u8> {
@@ -353,6 +363,14 @@ mod tests {
 
     fn is_request(head: &str) -> bool {
         RequestHead::parse(head.as_bytes()).is_some()
+    }
+
+    #[test]
+    fn only_the_target_of_a_head_is_another_one() {
+        assert_eq!(
+            with_target(b"GET /a?b=c HTTP/1.1\r\nA: b c\r\n\r\n", "/d?e=%20"),
+            b"GET /d?e=%20 HTTP/1.1\r\nA: b c\r\n\r\n"
+        );
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub(crate) enum Verdict {
     AsItWas,
     /// It is sent with this body, and its length; the other fields of the head stay as they are, in their order.
     Body(Vec<u8>),
+    /// It is sent with another target, which has no blank in it, and its body as it came.
+    Target(String),
     /// It is not sent. The client receives this status and `{"message": ...}`, as an engine does it, and may go on with
     /// other requests. A status of 200 or above that has a body.
     Answer { status: StatusCode, message: String },

@@ -5,6 +5,7 @@
 //! - [`label`]: what an object remembers of its translation;
 //! - `sources`: where the source of a mount is: in a project here, or on the dock;
 //! - `dock_paths`: what the dock says of paths;
+//! - `other_requests`: which requests concern mounts though they carry none;
 //! - `translation`: what becomes of the requests of one client, from all of these;
 //! - `projects`: the projects that are mounted, and what keeps them in step; `sync_process`: the process that does;
 //! - `json_object`: JSON of which only some values are changed.
@@ -13,6 +14,7 @@ pub mod answers;
 mod dock_paths;
 mod json_object;
 pub mod label;
+mod other_requests;
 pub(crate) mod projects;
 pub mod requests;
 pub(crate) mod sources;

@@ -207,17 +207,7 @@ impl MountedProjects {
     /// Brings what a container has made, by its ID, the beginning of that, or its name. Returns at once if it mounts no project.
     /// Whoever waits for that is told what for; and not for ever.
     pub(super) async fn bring_of(self: &Arc<Self>, name: &str) {
-        let found = {
-            let state = lock(&self.state);
-            let mut containers = state.containers.iter();
-            let is_named = |id: &str, container: &MountingContainer| {
-                container.name == name || (name.len() >= SHORT_ID && id.starts_with(name)) || id == name
-            };
-            containers
-                .find(|(id, container)| is_named(id, container))
-                .map(|(id, container)| (id.clone(), container.clone()))
-        };
-        let Some((id, MountingContainer { name, roots, .. })) = found else {
+        let Some((id, MountingContainer { name, roots, .. })) = self.named(name) else {
             return;
         };
         let name = match name.as_str() {
@@ -237,6 +227,22 @@ impl MountedProjects {
                 "what container {name} made on dock {moniker:?} has not all come, and nobody waits for it any more"
             ));
         }
+    }
+
+    /// Whether a container of this name or ID is known to mount projects.
+    pub(super) fn is_mounting(&self, name: &str) -> bool {
+        self.named(name).is_some()
+    }
+
+    fn named(&self, name: &str) -> Option<(String, MountingContainer)> {
+        let state = lock(&self.state);
+        let name = name.trim_start_matches('/');
+        let is_named = |id: &str, container: &MountingContainer| {
+            container.name == name || (name.len() >= SHORT_ID && id.starts_with(name)) || id == name
+        };
+        let mut containers = state.containers.iter();
+        let found = containers.find(|(id, container)| !name.is_empty() && is_named(id, container));
+        found.map(|(id, container)| (id.clone(), container.clone()))
     }
 
     /// Follows the dock's containers, for ever.

@@ -127,11 +127,14 @@ impl HostPaths {
 
     /// Whether a path on the dock is that of this source here: for answers in which the source is shown again.
     pub(crate) fn leads_to(&self, source: &str, on_dock: &str) -> bool {
+        self.place(source).is_some_and(|place| place == on_dock)
+    }
+
+    /// The path on the dock of a source in a project that was sent there.
+    pub(crate) fn place(&self, source: &str) -> Option<String> {
         match self.locate(source) {
-            Location::Project { root, inside } => self
-                .workspace(&root)
-                .is_some_and(|workspace| below(&workspace, &inside) == on_dock),
-            _ => false,
+            Location::Project { root, inside } => Some(below(&self.workspace(&root)?, &inside)),
+            _ => None,
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::answers::{self, MountAnswer};
 use super::dock_paths::{self, Place};
+use super::other_requests::{self, OtherRequest};
 use super::projects::MountedProjects;
 use super::requests::{self, MountRequest};
 use super::sources::{Location, below};
@@ -117,6 +118,46 @@ impl<C: Connector> ClientConnection<C> {
             *lock(&self.pending) = Some(Pending { name, roots });
         }
         Ok(body.map_or(Verdict::AsItWas, Verdict::Body))
+    }
+
+    /// The request, if it concerns mounts though it carries none.
+    fn concerned(&self, method: &str, target: &str) -> Option<OtherRequest> {
+        let other = OtherRequest::of(method, target)?;
+        let concerns = match &other {
+            OtherRequest::Commit(container) => self.projects.is_mounting(container),
+            OtherRequest::List(_) | OtherRequest::Podman => self.paths == PathOwner::Here,
+        };
+        concerns.then_some(other)
+    }
+
+    async fn other(&self, other: OtherRequest, request: &HeldRequest) -> Verdict {
+        match other {
+            OtherRequest::Commit(_) => Verdict::Target(other_requests::unlabelled(&request.target)),
+            OtherRequest::List(volumes) => {
+                let paths = self.projects.paths().clone();
+                let looking = disk::within(LIMIT_HERE, move || {
+                    let absolute = volumes.iter().filter(|volume| volume.starts_with('/'));
+                    let place = |volume: &String| paths.place(volume);
+                    absolute.filter_map(place).collect::<Vec<_>>()
+                });
+                let places = looking.await.unwrap_or_default();
+                let target = match places.is_empty() {
+                    true => None,
+                    false => other_requests::finding_also(&request.target, &places),
+                };
+                target.map_or(Verdict::AsItWas, Verdict::Target)
+            }
+            OtherRequest::Podman if other_requests::mounts_a_path(&request.body) => Verdict::Answer {
+                status: StatusCode::BAD_REQUEST,
+                message: format!(
+                    "paths in requests of Podman's own API are not translated for dock {:?}: use docker's API (docker, or another of \
+                     its clients), or {}",
+                    self.moniker(),
+                    self.projects.paths().literally()
+                ),
+            },
+            OtherRequest::Podman => Verdict::AsItWas,
+        }
     }
 
     /// Where these sources are; an error if one is nowhere.
@@ -310,7 +351,8 @@ impl<C: Connector> ClientConnection<C> {
 
 impl<C: Connector> EngineHooks for ClientConnection<C> {
     fn on_request(&self, method: &str, target: &str) -> Treatment {
-        let hold = MountRequest::of(method, target).is_some().then_some(LONGEST_REQUEST);
+        let is_held = MountRequest::of(method, target).is_some() || self.concerned(method, target).is_some();
+        let hold = is_held.then_some(LONGEST_REQUEST);
         // Only these two are changed, whatever the response's status is.
         let answer = MountAnswer::of(method, target, 200).or_else(|| MountAnswer::of(method, target, 201));
         let rewrite = answer.map(|kind| {
@@ -330,6 +372,9 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
 
     async fn held(&self, request: &HeldRequest) -> Verdict {
         lock(&self.pending).take();
+        if let Some(other) = self.concerned(&request.method, &request.target) {
+            return self.other(other, request).await;
+        }
         let Some(kind) = MountRequest::of(&request.method, &request.target) else {
             return Verdict::AsItWas;
         };

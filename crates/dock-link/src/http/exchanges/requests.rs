@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use super::{Due, EngineAnswer, Exchanges, OwnAnswer, UNDER_WAY, answer, before, joined};
-use crate::http::framing::{Body, Framing, FramingEvent, RequestHead, decoded, edited};
+use crate::http::framing::{Body, Framing, FramingEvent, RequestHead, decoded, edited, with_target};
 use crate::http::hooks::{EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
 
 /// Asks for the body of a request that is held.
@@ -208,6 +208,11 @@ impl Requests {
         let bytes = match verdict {
             Verdict::AsItWas => {
                 let mut bytes = edited(&head, None);
+                bytes.extend_from_slice(&chunks.unwrap_or(request.body));
+                bytes
+            }
+            Verdict::Target(target) => {
+                let mut bytes = edited(&with_target(&head, &target), None);
                 bytes.extend_from_slice(&chunks.unwrap_or(request.body));
                 bytes
             }
