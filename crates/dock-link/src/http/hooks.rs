@@ -2,6 +2,9 @@
 
 use hyper::StatusCode;
 
+use crate::link::Over;
+use crate::transport::Duplex;
+
 /// Decides about the requests of one connection.
 pub(crate) trait EngineHooks: Send + Sync {
     /// What is to be done with a request, and with its response. `target` is the path with its query, as the client
@@ -10,11 +13,15 @@ pub(crate) trait EngineHooks: Send + Sync {
     fn on_request(&self, method: &str, target: &str) -> Treatment;
 
     /// Decides about a request that is held. May take its time: answers to earlier requests pass meanwhile. The future is
-    /// dropped when the client goes away, or when the engine's connection ends.
+    /// dropped when the client goes away.
     fn held(&self, request: &HeldRequest) -> impl Future<Output = Verdict> + Send;
 
     /// Notes a container that was created, by its ID, before the client receives the answer.
     fn created(&self, id: String);
+
+    /// Opens another connection to the engine, for a client whose request is held while the first one ended; the error is what
+    /// the client is told.
+    fn reopen(&self) -> impl Future<Output = Result<(Box<dyn Duplex>, Over), String>> + Send;
 
     /// Is awaited before the body of a response is passed whose request's [`Treatment`] says so. Its head has passed.
     fn before_body(&self, target: &str) -> impl Future<Output = ()> + Send;
@@ -85,6 +92,7 @@ pub(super) mod scripted {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use dock_client::mutex::lock;
+    use tokio::net::UnixStream;
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -104,6 +112,8 @@ pub(super) mod scripted {
         pub(crate) created: Mutex<Vec<String>>,
         /// The targets whose responses' bodies were waited with.
         pub(crate) delayed: Mutex<Vec<String>>,
+        /// What is opened when a connection is opened anew.
+        pub(crate) others: Mutex<Vec<(UnixStream, Over)>>,
     }
 
     impl ScriptedHooks {
@@ -116,6 +126,7 @@ pub(super) mod scripted {
                 over: AtomicUsize::new(0),
                 created: Mutex::default(),
                 delayed: Mutex::default(),
+                others: Mutex::default(),
             }
         }
     }
@@ -156,6 +167,13 @@ pub(super) mod scripted {
 
         fn created(&self, id: String) {
             lock(&self.created).push(id);
+        }
+
+        async fn reopen(&self) -> Result<(Box<dyn Duplex>, Over), String> {
+            match lock(&self.others).pop() {
+                Some((stream, over)) => Ok((Box::new(stream), over)),
+                None => Err("the dock is gone".to_owned()),
+            }
         }
 
         async fn before_body(&self, target: &str) {

@@ -27,10 +27,11 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{sleep, timeout};
 
+use super::engine_stream::EngineStream;
 use super::exchanges::{Exchanges, OwnAnswer, RequestEvent, Requests, ResponseEvent, Responses};
 use super::hooks::{EngineHooks, HeldRequest, Verdict};
 use super::observer::HttpObserver;
-use crate::link::{Over, ended};
+use crate::link::Over;
 use crate::relay::{BUFFER, gone, has_gone, write, write_for};
 use crate::transport::Duplex;
 
@@ -42,11 +43,15 @@ const LINGER: Duration = Duration::from_secs(2);
 const QUIET: Duration = Duration::from_secs(120);
 
 /// Relays a client's connection to an engine until both sides are done, the link is over, or the client is gone.
-pub(crate) async fn engine<H: EngineHooks>(here: UnixStream, far: Box<dyn Duplex>, mut over: Over, hooks: &H) {
+///
+/// A link that ends while a request is held is waited for ([`EngineStream`]).
+pub(crate) async fn engine<H: EngineHooks>(here: UnixStream, far: Box<dyn Duplex>, over: Over, hooks: &H) {
+    let exchanges = Arc::<Exchanges>::default();
+    let far = EngineStream::new(far, Arc::clone(&exchanges));
     tokio::select! {
-        () = both(here, far, hooks, QUIET) => {}
+        () = both(here, far.clone(), exchanges, hooks, QUIET) => {}
         // Dropping both sides closes them at once.
-        _ = ended(&mut over) => {}
+        () = far.renewed(over, hooks) => {}
     }
 }
 
@@ -78,12 +83,18 @@ struct Relay<'a, H> {
     quiet: Duration,
 }
 
-async fn both<H: EngineHooks>(here: UnixStream, far: impl AsyncRead + AsyncWrite + Unpin, hooks: &H, quiet: Duration) {
+async fn both<H: EngineHooks>(
+    here: UnixStream,
+    far: EngineStream,
+    exchanges: Arc<Exchanges>,
+    hooks: &H,
+    quiet: Duration,
+) {
     let (from_here, to_here) = here.into_split();
-    let (from_far, to_far) = tokio::io::split(far);
+    let (from_far, to_far) = (far.clone(), far);
     let relay = Relay {
         hooks,
-        exchanges: Arc::default(),
+        exchanges,
         observer: Mutex::default(),
         quiet,
     };
@@ -418,7 +429,11 @@ mod tests {
             hooks.decisions = Semaphore::new(0);
             let hooks = Arc::new(hooks);
             let own = Arc::clone(&hooks);
-            let relay = tokio::spawn(async move { both(here, far, &*own, Duration::from_millis(20)).await });
+            let relay = tokio::spawn(async move {
+                let exchanges = Arc::<Exchanges>::default();
+                let far = EngineStream::new(Box::new(far), Arc::clone(&exchanges));
+                both(here, far, exchanges, &*own, Duration::from_millis(20)).await;
+            });
             client.write_all(CREATE.as_bytes()).await.unwrap();
             let ping = std::str::from_utf8(super::super::exchanges::KEEP_ALIVE).unwrap();
             let pong = "HTTP/1.1 200 OK\r\nApi-Version: 1.45\r\nContent-Length: 0\r\n\r\n";
@@ -453,6 +468,76 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_connection_that_ends_while_a_request_is_held_is_opened_anew_and_its_client_never_knows() {
+        for by_the_link in [true, false] {
+            let mut scene = Scene::new(changed, 0);
+            let (far, mut another) = UnixStream::pair().unwrap();
+            let (_cut, over) = watch::channel(None);
+            lock(&scene.hooks.others).push((far, over));
+            scene.client.write_all(PING.as_bytes()).await.unwrap();
+            expect(&mut scene.engine, PING).await;
+            scene.engine.write_all(PONG.as_bytes()).await.unwrap();
+            expect(&mut scene.client, PONG).await;
+            scene.client.write_all(CREATE.as_bytes()).await.unwrap();
+            scene.is_held().await;
+            if by_the_link {
+                scene.over.send_replace(Some(gone_link()));
+            } else {
+                drop(std::mem::replace(&mut scene.engine, UnixStream::pair().unwrap().0));
+            }
+            while !lock(&scene.hooks.others).is_empty() {
+                tokio::task::yield_now().await;
+            }
+            scene.hooks.decisions.add_permits(1);
+            let mut request = vec![0; CREATE.len()];
+            another.read_exact(&mut request).await.unwrap();
+            assert!(request.starts_with(b"POST /v1.45/containers/create "), "{by_the_link}");
+            let answer = format!("HTTP/1.1 201 Created\r\nContent-Length: 73\r\n\r\n{{\"Id\":\"{ID}\"}}");
+            another.write_all(answer.as_bytes()).await.unwrap();
+            expect(&mut scene.client, &answer).await;
+            assert_eq!(*lock(&scene.hooks.created), [ID]);
+            // An answer is due: no other engine could give it.
+            scene.client.write_all(PING.as_bytes()).await.unwrap();
+            let mut ping = vec![0; PING.len()];
+            while ping != PING.as_bytes() {
+                ping.rotate_left(1);
+                another
+                    .read_exact(ping.last_mut().map(std::slice::from_mut).unwrap())
+                    .await
+                    .unwrap();
+            }
+            drop(another);
+            assert_eq!(rest(&mut scene.client).await, "");
+            drop(scene.client);
+            scene.relay.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_a_container_is_told_when_no_other_connection_can_be_opened() {
+        let mut scene = Scene::new(changed, 0);
+        scene.client.write_all(CREATE.as_bytes()).await.unwrap();
+        scene.is_held().await;
+        scene.over.send_replace(Some(gone_link()));
+        let answer = rest(&mut scene.client).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 503 ") && answer.contains("the dock is gone"),
+            "{answer}"
+        );
+        assert_eq!(lock(&scene.hooks.created).len(), 0);
+        drop(scene.client);
+        scene.relay.await.unwrap();
+    }
+
+    fn gone_link() -> crate::transport::TransportError {
+        crate::transport::TransportError {
+            message: "the link is gone".to_owned(),
+            hint: None,
+            kind: crate::transport::TransportErrorKind::Unreachable,
+        }
+    }
+
     /// Changes the body of the first response when a test says so.
     struct SlowHooks(Mutex<Option<std::sync::mpsc::Receiver<()>>>);
 
@@ -477,6 +562,10 @@ mod tests {
         }
 
         fn created(&self, _: String) {}
+
+        async fn reopen(&self) -> Result<(Box<dyn Duplex>, Over), String> {
+            Err("nothing is held".to_owned())
+        }
 
         async fn before_body(&self, _: &str) {}
     }
@@ -577,21 +666,6 @@ mod tests {
         drop(scene.engine);
         assert_eq!(rest(&mut scene.client).await, PONG.repeat(2));
         scene.relay.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_link_that_is_over_ends_what_is_held() {
-        let mut scene = Scene::new(changed, 0);
-        scene.client.write_all(CREATE.as_bytes()).await.unwrap();
-        scene.is_held().await;
-        scene.over.send_replace(Some(crate::transport::TransportError {
-            message: "cut".to_owned(),
-            hint: None,
-            kind: crate::transport::TransportErrorKind::Unreachable,
-        }));
-        scene.relay.await.unwrap();
-        assert_eq!(rest(&mut scene.client).await, "");
-        assert_eq!(rest(&mut scene.engine).await, "");
     }
 
     #[tokio::test]

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dock_client::agent::target::Target;
 use dock_client::docks::{Access, Dock, MountPaths};
 use dock_client::mount_sync::{Missing, MissingSource};
 use dock_client::mutex::lock;
 use dock_client::shell::quote;
 use hyper::StatusCode;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::answers::{self, MountAnswer};
 use super::dock_paths::{self, Place};
@@ -22,9 +24,9 @@ use super::sources::{Location, below};
 use super::{api_path, between};
 use crate::disk;
 use crate::http::hooks::{EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
-use crate::link::Link;
+use crate::link::{Link, OpenOptions, Over};
 use crate::ports::Ports;
-use crate::transport::Connector;
+use crate::transport::{Connector, Duplex};
 
 /// The longest body of a request that creates something, in bytes as they come.
 const LONGEST_REQUEST: usize = 4 << 20;
@@ -33,6 +35,8 @@ const LONGEST_REQUEST: usize = 4 << 20;
 const LONGEST_ANSWER: usize = 8 << 20;
 /// How long this machine may take to find its paths: one may lie on a file system that hangs.
 const LIMIT_HERE: Duration = Duration::from_secs(10);
+/// How long a client whose request is held waits for a link that broke.
+const LIMIT_REOPEN: Duration = Duration::from_secs(60);
 /// The engine's socket where the dock's entry names no other.
 const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The variable with which a client has its paths taken as the dock's.
@@ -389,6 +393,24 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
             self.projects.created(id.clone(), name, roots);
         }
         self.ports.note(id);
+    }
+
+    async fn reopen(&self) -> Result<(Box<dyn Duplex>, Over), String> {
+        let options = OpenOptions {
+            arrival: Instant::now(),
+            patience: LIMIT_REOPEN,
+            answers: false,
+        };
+        match self.link.open(options, &Target::Engine).await {
+            Ok((connection, over)) => Ok((connection.stream, over)),
+            Err(error) => Err(format!(
+                "the link to dock {0:?} broke while the request waited for its mounts, so nothing was created: {1} (to see what is wrong: \
+                 ls-dock --check {2})",
+                self.moniker(),
+                error.message,
+                quote(self.moniker())
+            )),
+        }
     }
 
     async fn before_body(&self, target: &str) {

@@ -117,6 +117,21 @@ impl Exchanges {
         Some(KEEP_ALIVE)
     }
 
+    /// Whether all that is under way is a request that is held: the engine knows nothing of it.
+    pub(in crate::http) fn can_begin_anew(&self) -> bool {
+        let state = self.state();
+        state.holds && !state.raw && state.due.is_empty()
+    }
+
+    /// Has the client told that the dock's engine is not reached any more, if all that is under way is a request that is held.
+    pub(in crate::http) fn refuse(&self, why: &str) -> bool {
+        if !self.can_begin_anew() {
+            return false;
+        }
+        self.push_own(answer(StatusCode::SERVICE_UNAVAILABLE, why, false, true));
+        true
+    }
+
     fn push_own(&self, own: OwnAnswer) {
         let mut state = self.state();
         state.holds = false;
