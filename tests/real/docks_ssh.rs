@@ -310,7 +310,9 @@ fn an_option_chooses_the_dock_for_one_call_and_the_printed_line_goes_there() {
         "{planned}"
     );
     assert!(
-        !planned.stdout.contains("AWS") && planned.stdout.contains("-v /tmp:/docked"),
+        !planned.stdout.contains("AWS")
+            && planned.stdout.contains(" DOCK_MOUNTS=literal docker run")
+            && planned.stdout.contains("-v /tmp:/docked"),
         "{planned}"
     );
     let real = planned

@@ -76,6 +76,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<ExitStatus> {
         plan.docker_prefix = context.docker_prefix()?;
         if around.locality == Locality::Docked {
             plan.options = workspace::planned(context, &project, &plan.options, &env)?;
+            plan.docker_prefix += workspace::variable(context, &project, &plan.options, &env)?;
         }
         // A line that docker would refuse is not printed.
         let (options, _) = plan.expand(&env)?;
@@ -158,7 +159,11 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
     plan.docker_prefix = context.docker_prefix()?;
     plan.notes.iter().for_each(|note| printer.warning(note));
     let docked = match locality {
-        Locality::Docked => workspace::mount(context, project, &mut plan.options, env).await?,
+        Locality::Docked => {
+            let docked = workspace::mount(context, project, &mut plan.options, env).await?;
+            plan.docker_prefix += workspace::variable(context, project, &plan.options, env)?;
+            docked
+        }
         Locality::Local => None,
     };
     if args.watch && docked.is_none() {

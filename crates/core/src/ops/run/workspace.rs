@@ -15,7 +15,7 @@ use crate::config::variables::Word;
 use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::options::run_options::with_other_sources;
-use crate::docks::Dock;
+use crate::docks::{Dock, MountPaths};
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
@@ -196,6 +196,32 @@ pub fn planned(context: &Context, project: &Project, options: &[Word], env: &Env
         return Ok(options.to_vec());
     }
     translated(options, project, env, |source| there(source, project, &workspace))
+}
+
+/// What stands before `docker` in the printed line, so that docker's own client has the same mounted. A dock's agent knows this
+/// command, whose paths are the dock's; those of any other program it takes for this machine's where they are in a project or
+/// about the home directory.
+///
+/// # Errors
+/// A list of docks that can't be read.
+pub fn variable(context: &Context, project: &Project, options: &[Word], env: &Env) -> Result<&'static str> {
+    let Some((dock, _)) = dock_with_files(context)? else {
+        return Ok("");
+    };
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let memory = Memory::peek(&real(project.root()), &dock.moniker, &context.env);
+    let workspace = memory.header().map(|header| header.workspace).unwrap_or_default();
+    let home = real(&env.home());
+    let is_taken_for_here = |source: &String| {
+        let source = Path::new(source);
+        let is_copy = !workspace.is_empty() && source.starts_with(&workspace);
+        let found = real(source);
+        let is_at_home = found.starts_with(&home) || home.starts_with(&found);
+        let is_in_project = || found.ancestors().any(|folder| folder.join(".git").exists());
+        !is_copy && !source.starts_with(project.root()) && (is_at_home || is_in_project())
+    };
+    let is_needed = dock.mounts != MountPaths::Literal && sources(options, project, env)?.iter().any(is_taken_for_here);
+    Ok(if is_needed { "DOCK_MOUNTS=literal " } else { "" })
 }
 
 /// Whether the container goes its own way.
