@@ -129,6 +129,9 @@ impl Exchanges {
             return false;
         }
         self.push_own(answer(StatusCode::SERVICE_UNAVAILABLE, why, false, true));
+        // Nobody waits for a decision any more.
+        self.state().raw = true;
+        self.for_engine.notify_one();
         true
     }
 
