@@ -5,6 +5,7 @@
 mod agent;
 mod another_user;
 mod any_tool;
+mod any_tool_ports;
 mod build_all;
 mod build_contexts;
 mod build_failures;
