@@ -65,3 +65,29 @@ fn what_suites_read_leads_to_localhost_while_a_shell_is_docked() {
         "{said}"
     );
 }
+
+#[test]
+fn what_does_not_answer_under_its_number_is_said_once_and_listed() {
+    let docked = Docked::new("26", "said");
+    let said = docked.bash(
+        "source dock far\ndocker run -d --name $MARK -p 127.0.0.9:81:80 -p 127.0.0.9:5353:53/udp dockerutils-lab-base:1 sleep 300\n\
+         until grep -q udp \"$_DOCK_NOTICE\" 2>/dev/null && grep -q 81 \"$_DOCK_NOTICE\"; do sleep 0.1; done\n\
+         cat \"$_DOCK_NOTICE\"; ls-dock --ports",
+    );
+    assert_eq!(said.code, 0, "{said}");
+    let udp = format!("dock: 53/udp of {} stays on far: only TCP is forwarded\n", docked.mark);
+    assert_eq!(said.stdout.matches(&udp).count(), 1, "{said}");
+    let low = "(81 is below 1024, which is opened here only where it is asked for by name)";
+    assert!(said.stdout.contains(low), "{said}");
+    let listed = said
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with("far "))
+        .collect::<Vec<_>>();
+    assert_eq!(listed.len(), 2, "{said}");
+    assert!(
+        listed.iter().any(|line| line.ends_with("only TCP is forwarded")),
+        "{said}"
+    );
+    assert!(listed.iter().any(|line| line.contains("81 is below 1024")), "{said}");
+}

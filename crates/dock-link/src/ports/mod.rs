@@ -51,6 +51,8 @@ pub(crate) const LABEL_PROJECT: &str = "io.dockerutils.project";
 const PORTS: usize = 500;
 /// The most ports that are shown as not forwarded.
 const SHOWN: usize = 500;
+/// The most ports of one container that a sentence names.
+const NAMED: usize = 3;
 /// The longest name at a prompt, in characters.
 const NAME: usize = 80;
 /// The pause between two requests for the list of containers.
@@ -78,6 +80,9 @@ pub(crate) struct Ports {
     told: PathBuf,
     /// The last notice of a change in this agent's life: the container, the sentence, and the number of shells.
     told_of: Mutex<Option<(String, String, usize)>>,
+    /// The containers of which was said that ports stay on the dock, each with the sentence as long as it may wait for a
+    /// prompt.
+    told_to_stay: Mutex<BTreeMap<String, Option<String>>>,
     /// Which ports are to be forwarded; `None` as long as nothing needs them.
     demand: watch::Sender<Option<Demand>>,
     /// Whether a docked shell lives: then a link that was cut is restored without a request.
@@ -132,6 +137,7 @@ impl Ports {
             own: paths.engine_socket(),
             told: paths.told_file(),
             told_of: Mutex::default(),
+            told_to_stay: Mutex::default(),
             made: CreatedContainers::read(paths.made_file()),
             log,
             streams,
@@ -339,6 +345,7 @@ impl Ports {
                 self.shut(|key| key.container == id).await;
                 if event.action == "destroy" {
                     self.made.forget(id);
+                    lock(&self.told_to_stay).remove(id);
                 }
                 is_known
             }
@@ -380,6 +387,7 @@ impl Ports {
         self.shut(|key| !keys.contains(key)).await;
         let numbers: BTreeSet<u16> = wanted.iter().map(|port| port.key.port).collect();
         self.tell_of_labels(&label_alone);
+        self.tell_of_udp(&wanted);
         let mut shut = Vec::new();
         for port in &wanted {
             if let Some(entry) = lock(&self.book).open.get_mut(&port.key) {
@@ -446,6 +454,34 @@ impl Ports {
                 self.log
                     .line(format!("{} can't be written: {cause}", self.told.display()));
             }
+        }
+    }
+
+    /// Says, once of each container, which of its ports stay on the dock because they are not TCP.
+    fn tell_of_udp(&self, wanted: &[WantedPort]) {
+        let mut stay: BTreeMap<&str, (&str, BTreeSet<&str>)> = BTreeMap::new();
+        for port in wanted.iter().filter(|port| port.host.is_none()) {
+            let (_, insides) = stay
+                .entry(&port.key.container)
+                .or_insert_with(|| (&port.name, BTreeSet::new()));
+            insides.insert(&port.key.inside);
+        }
+        let mut told = lock(&self.told_to_stay);
+        told.retain(|container, line| {
+            if stay.contains_key(container.as_str()) {
+                return true;
+            }
+            // It has ended. If nobody has read of it, it is said again when it starts again.
+            line.take().is_none_or(|line| self.notices.take_back(&line, None) == 0)
+        });
+        for (container, (name, insides)) in stay {
+            if told.contains_key(container) {
+                continue;
+            }
+            let line = stays_there(name, &insides, self.notices.moniker());
+            self.log.line(visible(&line));
+            self.notices.tell_all(&line);
+            told.insert(container.to_owned(), Some(line));
         }
     }
 
@@ -572,6 +608,21 @@ fn described(wanted: &WantedPort) -> wire::Port {
     }
 }
 
+/// The sentence about ports of a container that are not TCP.
+fn stays_there(name: &str, insides: &BTreeSet<&str>, moniker: &str) -> String {
+    let named: Vec<&str> = insides.iter().copied().take(NAMED).collect();
+    let more = match insides.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let verb = if insides.len() == 1 { "stays" } else { "stay" };
+    format!(
+        "{}{more} of {} {verb} on {moniker}: only TCP is forwarded",
+        named.join(", "),
+        short(name)
+    )
+}
+
 /// A name, cut to the room that a prompt has for it.
 fn short(name: &str) -> String {
     match name.char_indices().nth(NAME) {
@@ -602,5 +653,20 @@ impl From<TransportError> for Trouble {
                 Self::Engine(io::Error::other(error))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_names_a_few_ports() {
+        let of = |insides: &[&'static str]| stays_there("dns", &insides.iter().copied().collect(), "far");
+        assert_eq!(of(&["53/udp"]), "53/udp of dns stays on far: only TCP is forwarded");
+        assert_eq!(
+            of(&["1/udp", "2/udp", "3/udp", "4/udp", "5/sctp"]),
+            "1/udp, 2/udp, 3/udp and 2 more of dns stay on far: only TCP is forwarded"
+        );
     }
 }
