@@ -9,7 +9,7 @@
 //! - `json_object`: JSON of which only some values are changed.
 
 pub mod answers;
-mod json_object;
+pub(crate) mod json_object;
 pub mod label;
 pub(crate) mod projects;
 pub mod requests;

@@ -274,7 +274,9 @@ impl<C: Connector> ClientConnection<C> {
 
 impl<C: Connector> EngineHooks for ClientConnection<C> {
     fn on_request(&self, method: &str, target: &str) -> Treatment {
-        let hold = (!self.is_literal && MountRequest::of(method, target).is_some()).then_some(LONGEST_REQUEST);
+        let kind = MountRequest::of(method, target);
+        let is_numbered = kind == Some(MountRequest::Container) && self.ports.forwards_created();
+        let hold = (kind.is_some() && !self.is_literal || is_numbered).then_some(LONGEST_REQUEST);
         // Only these two are changed, whatever the response's status is.
         let answer = MountAnswer::of(method, target, 200).or_else(|| MountAnswer::of(method, target, 201));
         let rewrite = answer.map(|kind| {
@@ -298,10 +300,21 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
         let Some(kind) = MountRequest::of(&request.method, &request.target) else {
             return Verdict::AsItWas;
         };
-        match self.translated(kind, request).await {
-            Ok(verdict) => verdict,
-            Err(MountRefusal(status, message)) => Verdict::Answer { status, message },
-        }
+        let translated = match self.is_literal {
+            true => Ok(Verdict::AsItWas),
+            false => self.translated(kind, request).await,
+        };
+        let (verdict, numbered) = match translated {
+            Ok(verdict @ Verdict::Answer { .. }) => return verdict,
+            Ok(verdict) if kind != MountRequest::Container => return verdict,
+            Ok(Verdict::Body(body)) => {
+                let numbered = self.ports.numbered(&self.link, &body).await;
+                (Verdict::Body(body), numbered)
+            }
+            Ok(verdict) => (verdict, self.ports.numbered(&self.link, &request.body).await),
+            Err(MountRefusal(status, message)) => return Verdict::Answer { status, message },
+        };
+        numbered.map_or(verdict, Verdict::Body)
     }
 
     fn created(&self, id: String) {

@@ -9,12 +9,14 @@
 //!   earlier agents of the dock;
 //! - `forward_rules`: whose ports are forwarded, and which;
 //! - `engine`: the dock's engine;
+//! - `publication`: numbers for published ports that have none, so that the dock's are free here, too;
 //! - `listener`: a port here, and the way through it.
 
 mod created_containers;
 pub(crate) mod engine;
 mod forward_rules;
 mod listener;
+mod publication;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -53,6 +55,10 @@ const PORTS: usize = 500;
 const SHOWN: usize = 500;
 /// The most ports of one container that a sentence names.
 const NAMED: usize = 3;
+/// The most ports of a container that get numbers here.
+const NUMBERED: usize = 64;
+/// How long the engine may take to say what is needed to give numbers to ports.
+const NUMBERING: Duration = Duration::from_secs(5);
 /// The longest name at a prompt, in characters.
 const NAME: usize = 80;
 /// The pause between two requests for the list of containers.
@@ -178,6 +184,40 @@ impl Ports {
     /// Notes a container that was created through this agent.
     pub(crate) fn note(&self, id: String) {
         self.made.add(id);
+    }
+
+    /// Whether what is created from here is forwarded.
+    pub(crate) fn forwards_created(&self) -> bool {
+        let demand = self.demand.borrow();
+        demand.as_ref().is_some_and(|demand| demand.forward >= Forward::Mine)
+    }
+
+    /// The request to create a container with a range of numbers that are free here for each port that has none; `None`
+    /// if it is to stay as it is: also where the engine does not answer, which then says so to its client itself.
+    pub(crate) async fn numbered<C: Connector>(&self, link: &Link<C>, body: &[u8]) -> Option<Vec<u8>> {
+        let image = publication::publishes_all_of(body);
+        if !self.forwards_created() || image.is_none() && publication::unnumbered(body, &BTreeSet::new()) == 0 {
+            return None;
+        }
+        let asking = async {
+            let (mut engine, _) = self.engine(link).await.ok()?;
+            if !engine.takes_ranges().await.ok()? {
+                return None;
+            }
+            // An image that is not there yet: its client pulls it, and asks again.
+            match image {
+                Some(image) => engine.exposed_by(&image).await.ok(),
+                None => Some(BTreeSet::new()),
+            }
+        };
+        let exposed = timeout(NUMBERING, asking).await.ok()??;
+        let count = publication::unnumbered(body, &exposed);
+        if count == 0 || count > NUMBERED {
+            return None;
+        }
+        let length = u16::try_from(count).ok()?.checked_mul(publication::WIDTH)?;
+        let first = listener::free_row(length).await?;
+        publication::numbered(body, &exposed, first)
     }
 
     /// Closes all ports.
