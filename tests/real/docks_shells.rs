@@ -124,6 +124,7 @@ fn what_docking_sets_castoff_sets_back_whatever_was_there() {
          export BUILDX_BUILDER=",
         "DOCKER_HOST=; export DOCKER_TLS=1; DOCKER_IP=\"it's \\$(touch pwned)\"; BUILDX_BUILDER=b",
         "set -- one 'two three'; IFS=x",
+        "export TESTCONTAINERS_HOST_OVERRIDE=10.1.1.1 TC_HOST=; TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE='/my socket'",
     ];
     let manners = [
         "",
@@ -141,7 +142,7 @@ fn what_docking_sets_castoff_sets_back_whatever_was_there() {
                 let script = format!(
                     "{}PS1='$ '\n{aliases}\n{before}\n{manner}\necho '== before'; state\nsource dock far\necho '== docked'\necho \
                      \"$DOCKER_HOST|$DOCKER_IP|$_DOCK_MONIKER|$PS1\"\nenv | grep -c '^DOCKER_\\(TLS\\|TLS_VERIFY\\|CERT_PATH\\|\
-                     CONTEXT\\)=\\|^BUILDX_BUILDER=' || :\nenv | grep -c '^DOCKER_HOST=\\|^DOCKER_IP=\\|^_DOCK_MONIKER='\n\
+                     CONTEXT\\)=\\|^BUILDX_BUILDER=\\|^T[EC].*_\\(HOST\\|OVERRIDE\\)=' || :\nenv | grep -c '^DOCKER_HOST=\\|^DOCKER_IP=\\|^_DOCK_MONIKER='\n\
                      castoff\necho '== after'; state\n",
                     state_function(shell)
                 );
@@ -520,12 +521,13 @@ fn fish_is_docked_and_goes_back() {
     for before in [
         "",
         "set -gx DOCKER_HOST before; set -g DOCKER_TLS_VERIFY 1; set -gx BUILDX_BUILDER",
+        "set -gx TESTCONTAINERS_HOST_OVERRIDE 10.1.1.1; set -g TC_HOST ''",
         "set -gx DOCKER_CERT_PATH '/my certs'; function fish_right_prompt; echo mine; end",
     ] {
         let script = format!(
             "{before}\nfunctions castoff fish_right_prompt >/dev/null\necho '== before'\n{dump}\ndock-env far --shell fish | source\nset code $status\necho '== \
              docked'\necho \"$code|$DOCKER_HOST|$_DOCK_MONIKER|\"(fish_right_prompt)\nenv | grep -c \
-             'DOCKER_TLS_VERIFY\\|DOCKER_CERT_PATH\\|BUILDX_BUILDER'\ndock-env near --shell fish | source\necho \"$status\"\ncastoff\necho '== \
+             'DOCKER_TLS_VERIFY\\|DOCKER_CERT_PATH\\|BUILDX_BUILDER\\|TESTCONTAINERS\\|TC_HOST'\ndock-env near --shell fish | source\necho \"$status\"\ncastoff\necho '== \
              after'\n{dump}\ndock-env dead --shell fish | source\nset code $status\necho '== dead'\necho $code\n"
         );
         let outcome = bench.program("fish", &["--no-config", "-c", &script], "");

@@ -6,6 +6,7 @@ mod agent;
 mod another_user;
 mod any_tool;
 mod any_tool_faults;
+mod any_tool_ports;
 mod build_all;
 mod build_contexts;
 mod build_failures;

@@ -489,6 +489,39 @@ async fn what_is_not_true_any_more_is_not_said_at_a_later_prompt() {
 }
 
 #[tokio::test]
+async fn what_is_not_tcp_is_said_once_of_each_container_that_it_stays_there() {
+    let scene = Scene::docked(Forward::Mine).await;
+    let notice = scene.agent.notice_file(i32::try_from(std::process::id()).unwrap());
+    let line = "dock: 80/udp of web stays on far: only TCP is forwarded\n";
+    let said = || fs::read_to_string(&notice).unwrap_or_default().matches(line).count();
+    // Keeps the link, which is dropped where nothing needs it.
+    let kept = scene.create().await;
+    scene.engine.run(&kept, None, &[("tcp", server().await)]);
+    scene.until(|ports| ports.len() == 1).await;
+    let (one, other) = (scene.create().await, scene.create().await);
+    // Nobody reads of the first before it ends.
+    scene.engine.run(&one, None, &[("udp", 5353)]);
+    scene.until(|ports| ports.len() == 2).await;
+    assert_eq!(said(), 1);
+    scene.engine.end(&one);
+    scene.until(|ports| ports.len() == 1).await;
+    assert_eq!(said(), 0);
+    scene.engine.run(&one, None, &[("udp", 5353)]);
+    scene.until(|ports| ports.len() == 2).await;
+    assert_eq!(said(), 1);
+    // A prompt has shown it: not again when it restarts, but of the next container.
+    fs::write(&notice, "").unwrap();
+    scene.engine.end(&one);
+    scene.until(|ports| ports.len() == 1).await;
+    scene.engine.run(&one, None, &[("udp", 5353)]);
+    scene.until(|ports| ports.len() == 2).await;
+    assert_eq!(said(), 0);
+    scene.engine.run(&other, None, &[("udp", 5354)]);
+    scene.until(|ports| ports.len() == 3).await;
+    assert_eq!(said(), 1);
+}
+
+#[tokio::test]
 async fn any_number_of_ports_with_names_of_any_length_makes_no_status_too_long() {
     let scene = Scene::docked(Forward::Mine).await;
     let port = server().await;

@@ -1,7 +1,8 @@
 # Docks a fish to another machine's Docker engine: `dock-env NAME --shell fish | source`; `castoff` goes back.
 
 function _dock_apply
-    for name in DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER
+    for name in DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER \
+            TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
         # What castoff restores: v is a variable of this shell, x an exported one. A universal variable is not changed,
         # but hidden meanwhile by an empty one of this shell.
         set --erase --global _DOCK_OLD_$name
@@ -18,7 +19,8 @@ function _dock_apply
     for line in $argv
         set --local pair (string split --max 1 = -- $line)
         switch $pair[1]
-            case DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH _DOCK_MONIKER
+            case DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH _DOCK_MONIKER \
+                    TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
                 set --global --export $pair[1] $pair[2]
             case prompt
                 set --global _DOCK_PROMPT $pair[2]
@@ -54,7 +56,8 @@ function _dock_apply
 
     function castoff --description 'Go back to the engine from before `source dock`'
         command dock-env --release --pid $fish_pid 2>/dev/null
-        for name in DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER
+        for name in DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER \
+            TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
             set --erase --global $name
             set --local old _DOCK_OLD_$name
             if set --query --global $old

@@ -216,6 +216,9 @@ _dock_define_castoff() {
         _dock_restore DOCKER_TLS_VERIFY "${_DOCK_OLD_DOCKER_TLS_VERIFY-}"
         _dock_restore DOCKER_CERT_PATH "${_DOCK_OLD_DOCKER_CERT_PATH-}"
         _dock_restore BUILDX_BUILDER "${_DOCK_OLD_BUILDX_BUILDER-}"
+        _dock_restore TESTCONTAINERS_HOST_OVERRIDE "${_DOCK_OLD_TESTCONTAINERS_HOST_OVERRIDE-}"
+        _dock_restore TC_HOST "${_DOCK_OLD_TC_HOST-}"
+        _dock_restore TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE "${_DOCK_OLD_TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE-}"
         # Removes from the prompt only what we appended, wherever it is by now.
         if [ -n "${_DOCK_PROMPT-}" ]; then
             case ${_OLD_VIRTUAL_PS1-} in
@@ -252,16 +255,24 @@ _dock_apply() {
         _dock_keep DOCKER_TLS "${DOCKER_TLS+set}" "${DOCKER_TLS-}" &&
         _dock_keep DOCKER_TLS_VERIFY "${DOCKER_TLS_VERIFY+set}" "${DOCKER_TLS_VERIFY-}" &&
         _dock_keep DOCKER_CERT_PATH "${DOCKER_CERT_PATH+set}" "${DOCKER_CERT_PATH-}" &&
-        _dock_keep BUILDX_BUILDER "${BUILDX_BUILDER+set}" "${BUILDX_BUILDER-}"; }; then
+        _dock_keep BUILDX_BUILDER "${BUILDX_BUILDER+set}" "${BUILDX_BUILDER-}" &&
+        _dock_keep TESTCONTAINERS_HOST_OVERRIDE "${TESTCONTAINERS_HOST_OVERRIDE+set}" \
+            "${TESTCONTAINERS_HOST_OVERRIDE-}" &&
+        _dock_keep TC_HOST "${TC_HOST+set}" "${TC_HOST-}" &&
+        _dock_keep TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE "${TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE+set}" \
+            "${TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE-}"; }; then
         \builtin unset _DOCK_OLD_DOCKER_HOST _DOCK_OLD_DOCKER_IP _DOCK_OLD_DOCKER_CONTEXT _DOCK_OLD_DOCKER_TLS \
-            _DOCK_OLD_DOCKER_TLS_VERIFY _DOCK_OLD_DOCKER_CERT_PATH _DOCK_OLD_BUILDX_BUILDER
+            _DOCK_OLD_DOCKER_TLS_VERIFY _DOCK_OLD_DOCKER_CERT_PATH _DOCK_OLD_BUILDX_BUILDER \
+            _DOCK_OLD_TESTCONTAINERS_HOST_OVERRIDE _DOCK_OLD_TC_HOST _DOCK_OLD_TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
         \command dock-env --release --pid "$$" 2>/dev/null || \builtin true
         return 1
     fi
-    \builtin unset DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER
+    \builtin unset DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER \
+        TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
     while [ $# -gt 0 ]; do
         case $1 in
-        DOCKER_HOST=* | DOCKER_IP=* | DOCKER_TLS=* | DOCKER_TLS_VERIFY=* | DOCKER_CERT_PATH=* | _DOCK_MONIKER=*)
+        DOCKER_HOST=* | DOCKER_IP=* | DOCKER_TLS=* | DOCKER_TLS_VERIFY=* | DOCKER_CERT_PATH=* | _DOCK_MONIKER=* | \
+            TESTCONTAINERS_HOST_OVERRIDE=* | TC_HOST=* | TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=*)
             \builtin export "${1?}"
             ;;
         prompt=*)
@@ -331,7 +342,8 @@ _dock_source() {
     if [ -n "$_dock_adopt" ]; then
         _DOCK_ADOPTED=yes
         # These values are the dock's: castoff must not go back to them.
-        \builtin unset DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH
+        \builtin unset DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH TESTCONTAINERS_HOST_OVERRIDE \
+            TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
     fi
     _dock_lines=$_dock_lines$_dock_newline
     while [ -n "$_dock_lines" ]; do

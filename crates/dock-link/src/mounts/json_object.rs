@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 /// A name that stands in an object twice: it is not known which of the values is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SaidTwice;
+pub(crate) struct SaidTwice;
 
 /// How the names of an object are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ enum Names {
 
 /// An object, as a text with changes.
 #[derive(Debug)]
-pub(super) struct JsonObject<'a> {
+pub(crate) struct JsonObject<'a> {
     kind: Names,
     /// The names of the members, decoded, in the same order.
     names: Vec<Cow<'a, str>>,
@@ -39,12 +39,12 @@ impl<'a> JsonObject<'a> {
     ///
     /// Go finds fields by Unicode's simple folding, in which U+017F is an `s` and U+212A a `k`
     /// (<https://pkg.go.dev/encoding/json#Unmarshal>, <https://pkg.go.dev/bytes#EqualFold>).
-    pub(super) fn structure(text: &'a str) -> Option<Self> {
+    pub(crate) fn structure(text: &'a str) -> Option<Self> {
         Self::parse(text, Names::Fields)
     }
 
     /// An object whose names are the keys of a map; `None` if the text is not a JSON object.
-    pub(super) fn map(text: &'a str) -> Option<Self> {
+    pub(crate) fn map(text: &'a str) -> Option<Self> {
         Self::parse(text, Names::Keys)
     }
 
@@ -65,9 +65,14 @@ impl<'a> JsonObject<'a> {
     /// # Errors
     ///
     /// If the name stands in the object twice.
-    pub(super) fn get(&self, name: &str) -> Result<Option<&'a str>, SaidTwice> {
+    pub(crate) fn get(&self, name: &str) -> Result<Option<&'a str>, SaidTwice> {
         let member = self.position(name)?.and_then(|index| self.members.list.get(index));
         Ok(member.map(|member| member.value).filter(|value| *value != "null"))
+    }
+
+    /// The names of the members, as they were said.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.names.iter().map(|name| name.clone().into_owned()).collect()
     }
 
     /// Replaces a value by this JSON, or appends it.
@@ -75,7 +80,7 @@ impl<'a> JsonObject<'a> {
     /// # Errors
     ///
     /// If the name stands in the object twice.
-    pub(super) fn set(&mut self, name: &str, json: String) -> Result<(), SaidTwice> {
+    pub(crate) fn set(&mut self, name: &str, json: String) -> Result<(), SaidTwice> {
         match self.position(name)? {
             Some(index) => self.members.change(index, Change::Value(json)),
             None => {
@@ -91,7 +96,7 @@ impl<'a> JsonObject<'a> {
     /// # Errors
     ///
     /// If the name stands in the object twice.
-    pub(super) fn remove(&mut self, name: &str) -> Result<bool, SaidTwice> {
+    pub(crate) fn remove(&mut self, name: &str) -> Result<bool, SaidTwice> {
         let found = self.position(name)?;
         if let Some(index) = found {
             self.members.change(index, Change::Removed);
@@ -100,16 +105,16 @@ impl<'a> JsonObject<'a> {
     }
 
     /// Whether nothing is in it, changes counted.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.added.is_empty() && self.members.kept().next().is_none()
     }
 
-    pub(super) fn is_changed(&self) -> bool {
+    pub(crate) fn is_changed(&self) -> bool {
         !self.added.is_empty() || self.members.is_changed()
     }
 
     /// The object with its changes.
-    pub(super) fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let added = self.added.iter();
         self.members
             .render(added.map(|(name, json)| format!("{}:{json}", quote(name))))
@@ -131,14 +136,14 @@ impl<'a> JsonObject<'a> {
 
 /// An array, as a text with changes.
 #[derive(Debug)]
-pub(super) struct JsonArray<'a> {
+pub(crate) struct JsonArray<'a> {
     members: Members<'a>,
     added: Vec<String>,
 }
 
 impl<'a> JsonArray<'a> {
     /// `None` if the text is not a JSON array.
-    pub(super) fn parse(text: &'a str) -> Option<Self> {
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let RawElements(found) = serde_json::from_str(text).ok()?;
         let spans = found.into_iter().map(|value| (value.get(), value.get()));
         Some(Self {
@@ -148,31 +153,31 @@ impl<'a> JsonArray<'a> {
     }
 
     /// The JSON of its elements, as they were said.
-    pub(super) fn elements(&self) -> Vec<&'a str> {
+    pub(crate) fn elements(&self) -> Vec<&'a str> {
         self.members.list.iter().map(|member| member.value).collect()
     }
 
     /// Replaces the element at this place, as counted before any change.
-    pub(super) fn set(&mut self, index: usize, json: String) {
+    pub(crate) fn set(&mut self, index: usize, json: String) {
         self.members.change(index, Change::Value(json));
     }
 
     /// Removes the element at this place, as counted before any change.
-    pub(super) fn remove(&mut self, index: usize) {
+    pub(crate) fn remove(&mut self, index: usize) {
         self.members.change(index, Change::Removed);
     }
 
     /// Appends an element.
-    pub(super) fn push(&mut self, json: String) {
+    pub(crate) fn push(&mut self, json: String) {
         self.added.push(json);
     }
 
-    pub(super) fn is_changed(&self) -> bool {
+    pub(crate) fn is_changed(&self) -> bool {
         !self.added.is_empty() || self.members.is_changed()
     }
 
     /// The array with its changes.
-    pub(super) fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         self.members.render(self.added.iter().cloned())
     }
 }
@@ -279,7 +284,7 @@ fn offset(text: &str, slice: &str) -> Option<usize> {
 }
 
 /// The text of a JSON string; `None` if the JSON is of another type, or half of a surrogate pair stands in it alone.
-pub(super) fn string(json: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn string(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     if !inner.contains('\\') {
         return Some(Cow::Borrowed(inner));
@@ -288,7 +293,7 @@ pub(super) fn string(json: &str) -> Option<Cow<'_, str>> {
 }
 
 /// The value of a JSON boolean.
-pub(super) fn boolean(json: &str) -> Option<bool> {
+pub(crate) fn boolean(json: &str) -> Option<bool> {
     match json {
         "true" => Some(true),
         "false" => Some(false),
@@ -297,7 +302,7 @@ pub(super) fn boolean(json: &str) -> Option<bool> {
 }
 
 /// A text as a JSON string.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     Value::from(text).to_string()
 }
 

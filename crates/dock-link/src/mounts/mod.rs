@@ -12,7 +12,7 @@
 
 pub mod answers;
 mod dock_paths;
-mod json_object;
+pub(crate) mod json_object;
 pub mod label;
 mod other_requests;
 pub(crate) mod projects;

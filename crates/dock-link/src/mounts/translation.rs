@@ -382,10 +382,17 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
         let Some(kind) = MountRequest::of(&request.method, &request.target) else {
             return Verdict::AsItWas;
         };
-        match self.translated(kind, request).await {
-            Ok(verdict) => verdict,
-            Err(MountRefusal(status, message)) => Verdict::Answer { status, message },
-        }
+        let (verdict, numbered) = match self.translated(kind, request).await {
+            Ok(verdict @ Verdict::Answer { .. }) => return verdict,
+            Ok(verdict) if kind != MountRequest::Container => return verdict,
+            Ok(Verdict::Body(body)) => {
+                let numbered = self.ports.numbered(&self.link, &body).await;
+                (Verdict::Body(body), numbered)
+            }
+            Ok(verdict) => (verdict, self.ports.numbered(&self.link, &request.body).await),
+            Err(MountRefusal(status, message)) => return Verdict::Answer { status, message },
+        };
+        numbered.map_or(verdict, Verdict::Body)
     }
 
     fn created(&self, id: String) {

@@ -3,7 +3,7 @@
 //! Facts: the engine's API reference, `GET /containers/json` and `GET /events`. Paths have no version, so every engine
 //! understands them in its own.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use hyper::header::HOST;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -80,6 +81,48 @@ impl Engine {
             io::Result::Ok(body.map_err(io::Error::other)?.to_bytes())
         };
         let text = timeout(LIMIT, asking).await??;
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// Whether it is Docker's own, which takes a range where the number of a published port is expected. Podman's does
+    /// not.
+    pub(super) async fn takes_ranges(&mut self) -> io::Result<bool> {
+        #[derive(Deserialize)]
+        struct Version {
+            #[serde(rename = "Components", default)]
+            components: Vec<Component>,
+        }
+        #[derive(Deserialize)]
+        struct Component {
+            #[serde(rename = "Name", default)]
+            name: String,
+        }
+        let version: Version = self.json("/version").await?;
+        let mut names = version.components.iter().map(|component| component.name.as_str());
+        Ok(names.any(|name| name == "Engine"))
+    }
+
+    /// The ports that an image exposes: `80/tcp`. The name must need no escapes.
+    pub(super) async fn exposed_by(&mut self, image: &str) -> io::Result<BTreeSet<String>> {
+        #[derive(Deserialize)]
+        struct Image {
+            #[serde(rename = "Config")]
+            config: Option<ImageConfig>,
+        }
+        #[derive(Deserialize)]
+        struct ImageConfig {
+            #[serde(rename = "ExposedPorts")]
+            exposed: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+        }
+        let image: Image = self.json(&format!("/images/{image}/json")).await?;
+        let exposed = image.config.and_then(|config| config.exposed).unwrap_or_default();
+        Ok(exposed.into_keys().collect())
+    }
+
+    async fn json<T: DeserializeOwned>(&mut self, path: &str) -> io::Result<T> {
+        let response = self.get(path).await?;
+        let body = Limited::new(response.into_body(), LIST).collect().await;
+        let text = body.map_err(io::Error::other)?.to_bytes();
         Ok(serde_json::from_slice(&text)?)
     }
 

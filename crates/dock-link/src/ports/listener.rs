@@ -9,6 +9,7 @@ use std::time::Duration;
 use dock_client::agent::target::Target;
 use dock_client::agent::{forwarded_here, paths};
 use dock_client::env::Env;
+use dock_client::hexadecimal;
 use dock_client::listening;
 use dock_client::text::visible;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -28,6 +29,14 @@ const TRIES: u16 = 200;
 const FIRST_FREE: u16 = 1024;
 /// Added to a number that needs special rights: 80 becomes 8080, and 443 becomes 8443.
 const HIGHER: u16 = 8000;
+/// Where rows of free numbers are looked for; NodePorts of Kubernetes begin at the end of it.
+const ROWS: std::ops::Range<u16> = 20_000..30_000;
+/// Numbers in there at which well-known servers listen: somebody may start one here later.
+const KNOWN: [u16; 12] = [
+    20_880, 22_000, 24_224, 25_565, 25_672, 26_257, 26_379, 27_015, 27_017, 27_018, 27_019, 28_015,
+];
+/// How many random places are tried.
+const ROW_TRIES: usize = 50;
 /// How long a connection waits for a link that is being restored.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long connections may go on when their container has ended: its last output may still be under way.
@@ -112,6 +121,31 @@ pub(super) async fn find(
         }
     }
     Err(io::Error::other(reason))
+}
+
+/// Finds this many numbers in a row that are free here, and gives the first. They are where neither this system nor the
+/// dock's takes numbers for connections that go out (those begin at 32768 on Linux, and at 49152 elsewhere), at a random
+/// place, so that the agents of two docks do not find the same. `None` if there are none.
+pub(super) async fn free_row(length: u16) -> Option<u16> {
+    let places = ROWS.end.checked_sub(ROWS.start)?.checked_sub(length)?;
+    for _ in 0..ROW_TRIES {
+        let random = u16::from_str_radix(&hexadecimal::random::<2>().ok()?, 16).ok()?;
+        let first = ROWS.start + random % (places + 1);
+        let row = first..first + length;
+        if !KNOWN.iter().any(|port| row.contains(port)) && all_are_free(row).await {
+            return Some(first);
+        }
+    }
+    None
+}
+
+async fn all_are_free(row: std::ops::Range<u16>) -> bool {
+    for port in row {
+        if listen(port).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// The engine sockets of the other agents beside this one.
@@ -343,5 +377,30 @@ async fn copy(from: &mut (impl AsyncRead + Unpin), to: &mut (impl AsyncWrite + U
         if written.await.is_err() {
             return CopyEnd::Sink;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_row_of_free_numbers_has_none_that_is_taken() {
+        let (mut taken, mut listeners) = (Vec::new(), Vec::new());
+        for _ in 0..20 {
+            let first = free_row(16).await.unwrap();
+            assert!(ROWS.contains(&first) && ROWS.contains(&(first + 15)), "{first}");
+            for port in first..first + 16 {
+                assert!(!taken.contains(&port), "{port}");
+            }
+            // Every 32nd of the numbers is taken from now on.
+            if taken.is_empty() {
+                for port in ROWS.step_by(32) {
+                    taken.push(port);
+                    listeners.extend(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+                }
+            }
+        }
+        assert_eq!(free_row(20_000).await, None);
     }
 }

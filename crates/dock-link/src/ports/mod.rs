@@ -9,12 +9,14 @@
 //!   earlier agents of the dock;
 //! - `forward_rules`: whose ports are forwarded, and which;
 //! - `engine`: the dock's engine;
+//! - `publication`: numbers for published ports that have none, so that the dock's are free here, too;
 //! - `listener`: a port here, and the way through it.
 
 mod created_containers;
 pub(crate) mod engine;
 mod forward_rules;
 mod listener;
+mod publication;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -50,6 +52,12 @@ const LABEL_USER: &str = "io.dockerutils.user";
 const PORTS: usize = 500;
 /// The most ports that are shown as not forwarded.
 const SHOWN: usize = 500;
+/// The most ports of one container that a sentence names.
+const NAMED: usize = 3;
+/// The most ports of a container that get numbers here.
+const NUMBERED: usize = 64;
+/// How long the engine may take to say what is needed to give numbers to ports.
+const NUMBERING: Duration = Duration::from_secs(5);
 /// The longest name at a prompt, in characters.
 const NAME: usize = 80;
 /// The pause between two requests for the list of containers.
@@ -77,6 +85,9 @@ pub(crate) struct Ports {
     told: PathBuf,
     /// The last notice of a change in this agent's life: the container, the sentence, and the number of shells.
     told_of: Mutex<Option<(String, String, usize)>>,
+    /// The containers of which was said that ports stay on the dock, each with the sentence as long as it may wait for a
+    /// prompt.
+    told_to_stay: Mutex<BTreeMap<String, Option<String>>>,
     /// Which ports are to be forwarded; `None` as long as nothing needs them.
     demand: watch::Sender<Option<Demand>>,
     /// Whether a docked shell lives: then a link that was cut is restored without a request.
@@ -131,6 +142,7 @@ impl Ports {
             own: paths.engine_socket(),
             told: paths.told_file(),
             told_of: Mutex::default(),
+            told_to_stay: Mutex::default(),
             made: CreatedContainers::read(paths.made_file()),
             log,
             streams,
@@ -171,6 +183,40 @@ impl Ports {
     /// Notes a container that was created through this agent.
     pub(crate) fn note(&self, id: String) {
         self.made.add(id);
+    }
+
+    /// Whether what is created from here is forwarded.
+    pub(crate) fn forwards_created(&self) -> bool {
+        let demand = self.demand.borrow();
+        demand.as_ref().is_some_and(|demand| demand.forward >= Forward::Mine)
+    }
+
+    /// The request to create a container with a range of numbers that are free here for each port that has none; `None`
+    /// if it is to stay as it is: also where the engine does not answer, which then says so to its client itself.
+    pub(crate) async fn numbered<C: Connector>(&self, link: &Link<C>, body: &[u8]) -> Option<Vec<u8>> {
+        let image = publication::publishes_all_of(body);
+        if !self.forwards_created() || image.is_none() && publication::unnumbered(body, &BTreeSet::new()) == 0 {
+            return None;
+        }
+        let asking = async {
+            let (mut engine, _) = self.engine(link).await.ok()?;
+            if !engine.takes_ranges().await.ok()? {
+                return None;
+            }
+            // An image that is not there yet: its client pulls it, and asks again.
+            match image {
+                Some(image) => engine.exposed_by(&image).await.ok(),
+                None => Some(BTreeSet::new()),
+            }
+        };
+        let exposed = timeout(NUMBERING, asking).await.ok()??;
+        let count = publication::unnumbered(body, &exposed);
+        if count == 0 || count > NUMBERED {
+            return None;
+        }
+        let length = u16::try_from(count).ok()?.checked_mul(publication::WIDTH)?;
+        let first = listener::free_row(length).await?;
+        publication::numbered(body, &exposed, first)
     }
 
     /// Closes all ports.
@@ -338,6 +384,7 @@ impl Ports {
                 self.shut(|key| key.container == id).await;
                 if event.action == "destroy" {
                     self.made.forget(id);
+                    lock(&self.told_to_stay).remove(id);
                 }
                 is_known
             }
@@ -379,6 +426,7 @@ impl Ports {
         self.shut(|key| !keys.contains(key)).await;
         let numbers: BTreeSet<u16> = wanted.iter().map(|port| port.key.port).collect();
         self.tell_of_labels(&label_alone);
+        self.tell_of_udp(&wanted);
         let mut shut = Vec::new();
         for port in &wanted {
             if let Some(entry) = lock(&self.book).open.get_mut(&port.key) {
@@ -445,6 +493,34 @@ impl Ports {
                 self.log
                     .line(format!("{} can't be written: {cause}", self.told.display()));
             }
+        }
+    }
+
+    /// Says, once of each container, which of its ports stay on the dock because they are not TCP.
+    fn tell_of_udp(&self, wanted: &[WantedPort]) {
+        let mut stay: BTreeMap<&str, (&str, BTreeSet<&str>)> = BTreeMap::new();
+        for port in wanted.iter().filter(|port| port.host.is_none()) {
+            let (_, insides) = stay
+                .entry(&port.key.container)
+                .or_insert_with(|| (&port.name, BTreeSet::new()));
+            insides.insert(&port.key.inside);
+        }
+        let mut told = lock(&self.told_to_stay);
+        told.retain(|container, line| {
+            if stay.contains_key(container.as_str()) {
+                return true;
+            }
+            // It has ended. If nobody has read of it, it is said again when it starts again.
+            line.take().is_none_or(|line| self.notices.take_back(&line, None) == 0)
+        });
+        for (container, (name, insides)) in stay {
+            if told.contains_key(container) {
+                continue;
+            }
+            let line = stays_there(name, &insides, self.notices.moniker());
+            self.log.line(visible(&line));
+            self.notices.tell_all(&line);
+            told.insert(container.to_owned(), Some(line));
         }
     }
 
@@ -571,6 +647,21 @@ fn described(wanted: &WantedPort) -> wire::Port {
     }
 }
 
+/// The sentence about ports of a container that are not TCP.
+fn stays_there(name: &str, insides: &BTreeSet<&str>, moniker: &str) -> String {
+    let named: Vec<&str> = insides.iter().copied().take(NAMED).collect();
+    let more = match insides.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let verb = if insides.len() == 1 { "stays" } else { "stay" };
+    format!(
+        "{}{more} of {} {verb} on {moniker}: only TCP is forwarded",
+        named.join(", "),
+        short(name)
+    )
+}
+
 /// A name, cut to the room that a prompt has for it.
 fn short(name: &str) -> String {
     match name.char_indices().nth(NAME) {
@@ -601,5 +692,20 @@ impl From<TransportError> for Trouble {
                 Self::Engine(io::Error::other(error))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_names_a_few_ports() {
+        let of = |insides: &[&'static str]| stays_there("dns", &insides.iter().copied().collect(), "far");
+        assert_eq!(of(&["53/udp"]), "53/udp of dns stays on far: only TCP is forwarded");
+        assert_eq!(
+            of(&["1/udp", "2/udp", "3/udp", "4/udp", "5/sctp"]),
+            "1/udp, 2/udp, 3/udp and 2 more of dns stay on far: only TCP is forwarded"
+        );
     }
 }

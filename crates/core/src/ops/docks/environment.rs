@@ -81,7 +81,8 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
     let own = without_engine(env);
     context.block_on(async {
         let address = address(dock, &choice.endpoint, env).await;
-        let mut lines = lines(dock, &choice.endpoint, &address, args.shell, env)?;
+        let forward = if args.no_forward { Forward::None } else { dock.forward };
+        let mut lines = lines(dock, &choice.endpoint, &address, forward, args.shell, env)?;
         let options = CallOptions::of_terminal().accepting_new(args.accept_new);
         let connecting = async {
             let engine = dock_engine::connect(dock, &own, &options).await?;
@@ -90,7 +91,6 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         };
         let (engine, info) = said_when_slow(printer, &dock.moniker, connecting).await?;
         if let Some(agent) = dock_engine::agent(dock, &own)? {
-            let forward = if args.no_forward { Forward::None } else { dock.forward };
             let shell = args.pid.unwrap_or_else(parent);
             agent.hold_with(shell, forward, args.forward.clone()).await?;
             if let Some(file) = agent.notice_file(shell).to_str().filter(|_| shows_in_prompt(env)) {
@@ -203,14 +203,42 @@ async fn address(dock: &Dock, endpoint: &Endpoint, env: &Env) -> String {
     dock_engine::address(dock, endpoint)
 }
 
-fn lines(dock: &Dock, endpoint: &Endpoint, address: &str, shell: Shell, env: &Env) -> Result<Vec<String>> {
+fn lines(
+    dock: &Dock,
+    endpoint: &Endpoint,
+    address: &str,
+    forward: Forward,
+    shell: Shell,
+    env: &Env,
+) -> Result<Vec<String>> {
     let mut values = dock_engine::variables(endpoint)?;
     values.push(("DOCKER_IP", address.to_owned()));
+    values.extend(for_test_suites(dock, forward));
     values.push(("_DOCK_MONIKER", format!("[dock:{}] ", dock.moniker)));
     if shows_in_prompt(env) {
         values.push(("prompt", moniker::in_prompt(&dock.moniker, shell == Shell::Zsh)));
     }
     values.iter().map(|(name, value)| line(name, value)).collect()
+}
+
+/// What suites that start containers have to know: where their ports answer, and which socket to mount. Without ports
+/// here they decide for themselves, as on any engine elsewhere.
+///
+/// Testcontainers in all languages read TESTCONTAINERS_HOST_OVERRIDE
+/// (<https://java.testcontainers.org/features/configuration/>); before that, those for Go and Python read TC_HOST, and
+/// the one for Python reads it first still. They mount TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE into the container that
+/// removes what a suite left: a path of the engine's machine.
+fn for_test_suites(dock: &Dock, forward: Forward) -> Vec<(&'static str, String)> {
+    let Access::Ssh(ssh) = &dock.access else {
+        return Vec::new();
+    };
+    let socket = ssh.docker_socket.as_deref().unwrap_or("/var/run/docker.sock");
+    let mut values = vec![("TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE", socket.to_owned())];
+    if forward != Forward::None {
+        values.push(("TESTCONTAINERS_HOST_OVERRIDE", "localhost".to_owned()));
+        values.push(("TC_HOST", "localhost".to_owned()));
+    }
+    values
 }
 
 fn line(name: &str, value: &str) -> Result<String> {
@@ -282,7 +310,15 @@ mod tests {
         };
         let env = Env::default();
         let endpoint = Endpoint::parse("tcp://10.0.0.7:2375", &env).unwrap();
-        let told = lines(&dock("x[$(touch pwned)] 5%"), &endpoint, "10.0.0.7", Shell::Zsh, &env).unwrap();
+        let told = lines(
+            &dock("x[$(touch pwned)] 5%"),
+            &endpoint,
+            "10.0.0.7",
+            Forward::Mine,
+            Shell::Zsh,
+            &env,
+        )
+        .unwrap();
         assert_eq!(
             told,
             [
@@ -292,12 +328,52 @@ mod tests {
                 "prompt=[dock:x[?(touch pwned)] 5%%] ",
             ]
         );
-        assert!(lines(&dock("a\nPATH=/tmp"), &endpoint, "x", Shell::Bash, &env).is_err());
+        assert!(lines(&dock("a\nPATH=/tmp"), &endpoint, "x", Forward::Mine, Shell::Bash, &env).is_err());
         let plain = Env::from_pairs([("DOCKERUTILS_DISABLE_PROMPT", "1")]);
         assert_eq!(
-            lines(&dock("far"), &endpoint, "x", Shell::Bash, &plain).unwrap().len(),
+            lines(&dock("far"), &endpoint, "x", Forward::Mine, Shell::Bash, &plain)
+                .unwrap()
+                .len(),
             3
         );
+    }
+
+    #[test]
+    fn suites_look_on_localhost_only_for_ports_that_are_forwarded() {
+        let mut dock = Dock {
+            moniker: "far".into(),
+            access: Access::Ssh(docks::SshAccess::default()),
+            workspace: None,
+            forward: Forward::default(),
+            mounts: docks::MountPaths::default(),
+        };
+        let told = |dock: &Dock, forward| -> Vec<String> {
+            let values = for_test_suites(dock, forward);
+            values
+                .into_iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect()
+        };
+        assert_eq!(
+            told(&dock, Forward::Mine),
+            [
+                "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=/var/run/docker.sock",
+                "TESTCONTAINERS_HOST_OVERRIDE=localhost",
+                "TC_HOST=localhost",
+            ]
+        );
+        if let Access::Ssh(ssh) = &mut dock.access {
+            ssh.docker_socket = Some("/run/user/1000/docker.sock".into());
+        }
+        assert_eq!(
+            told(&dock, Forward::None),
+            ["TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=/run/user/1000/docker.sock"]
+        );
+        dock.access = Access::Tcp {
+            address: "10.0.0.7:2375".into(),
+            tls_dir: None,
+        };
+        assert_eq!(told(&dock, Forward::All), [""; 0]);
     }
 
     #[test]
