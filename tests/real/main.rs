@@ -5,6 +5,7 @@
 mod agent;
 mod another_user;
 mod any_tool;
+mod any_tool_clients;
 mod any_tool_faults;
 mod build_all;
 mod build_contexts;
