@@ -14,6 +14,7 @@ use serde_json::Value;
 pub(crate) struct Docked {
     pub(crate) home: DockHome,
     pub(crate) engine: LabEngine,
+    /// In the names of all that the test makes, and in the environment.
     pub(crate) mark: String,
 }
 
@@ -25,12 +26,18 @@ impl Docked {
     /// Behind a link that begins at this address, if it is given.
     pub(crate) fn at(test: &str, link: Option<SocketAddr>) -> Self {
         let mark = format!("any-tool-{test}-{}", std::process::id());
-        Self::of(DockHome::of(Sandbox::named(&mark)), mark, link)
+        Self::of(DockHome::of(Sandbox::named(&mark)), "26", mark, link)
+    }
+
+    /// On an engine of the lab.
+    pub(crate) fn on(engine: &str, test: &str) -> Self {
+        let mark = format!("any-tool-{test}-{}", std::process::id());
+        Self::of(DockHome::of(Sandbox::named(&mark)), engine, mark, None)
     }
 
     /// The user `mark` in a home of its own.
-    pub(crate) fn of(home: DockHome, mark: String, link: Option<SocketAddr>) -> Self {
-        let engine = lab::engine("26").unwrap();
+    pub(crate) fn of(home: DockHome, engine: &str, mark: String, link: Option<SocketAddr>) -> Self {
+        let engine = lab::engine(engine).unwrap();
         let ssh = engine.ssh().unwrap();
         home.use_key(&ssh.key, "");
         home.registration(&ssh, link.unwrap_or(ssh.address), "ann", "far").run();

@@ -95,7 +95,7 @@ fn the_same_project_on_two_machines_is_not_mixed_on_one_dock() {
     first.bash("sync-up");
     // The same user and the same name of the project, in another home.
     let home = DockHome::of(Sandbox::named(&first.mark));
-    let second = Docked::of(home, first.mark.clone(), None);
+    let second = Docked::of(home, "26", first.mark.clone(), None);
     second.home.sandbox().write("a", "second's\n");
     let said = second.bash(&format!("sync-up; docker run --rm -v \"$PWD\":/app {IMAGE} cat /app/a"));
     assert_eq!(said.code, 125, "{said}");

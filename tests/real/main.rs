@@ -5,6 +5,7 @@
 mod agent;
 mod another_user;
 mod any_tool;
+mod any_tool_clients;
 mod any_tool_faults;
 mod any_tool_ports;
 mod build_all;

@@ -231,7 +231,7 @@ impl Drop for Site {
 }
 
 /// A value without what differs between two containers that are made alike.
-fn normal(value: Value, key: &str, id: &str, name: &str) -> Value {
+pub(crate) fn normal(value: Value, key: &str, id: &str, name: &str) -> Value {
     match value {
         Value::String(text) => Value::String(anonymous(&text, id, name)),
         Value::Object(map) => {
@@ -286,7 +286,7 @@ fn without_ids(text: &str) -> String {
 }
 
 /// As our errors are: without line ends.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let line: String = text
         .trim()
         .chars()
@@ -332,7 +332,7 @@ fn sorted(text: &str) -> Vec<&str> {
     words
 }
 
-fn differing(place: &str, theirs: &Value, ours: &Value, differences: &mut String) {
+pub(crate) fn differing(place: &str, theirs: &Value, ours: &Value, differences: &mut String) {
     match (theirs, ours) {
         (theirs, ours) if theirs == ours => {}
         (Value::Object(their_map), Value::Object(our_map)) => {

@@ -16,6 +16,7 @@
 // Like the sandbox's: a harness fails its test by panicking, an error to be handled would only be unwrapped.
 #![expect(clippy::panic, clippy::expect_used, reason = "a harness fails its test by panicking")]
 
+pub mod debian_clients;
 pub mod dock_home;
 pub mod far;
 pub mod moto;

@@ -23,6 +23,14 @@ pub const MOTO: Package<'_> = Package {
     module: "moto.server, flask_cors",
 };
 
+/// docker's SDK, Testcontainers and pytest-docker; the list is made by `pip-compile --generate-hashes --no-annotate
+/// --strip-extras` of `docker`, `testcontainers`, `pytest` and `pytest-docker`.
+pub const CONTAINER_TOOLS: Package<'_> = Package {
+    name: "container-tools-1",
+    requirement: include_str!("../container-tools.txt"),
+    module: "docker, testcontainers.core.container, pytest, pytest_docker",
+};
+
 /// A package, and what it is needed for.
 #[derive(Debug)]
 pub struct Package<'a> {
