@@ -62,8 +62,8 @@ fn a_project_that_moves_while_a_container_runs_loses_nothing_and_another_in_its_
     ));
     assert_eq!(started.code, 0, "{started}");
     let (root, moved) = (sandbox.project(), sandbox.project().with_file_name("moved"));
-    fs::rename(&root, &moved).unwrap();
-    fs::create_dir(&root).unwrap();
+    fs::rename(root, &moved).unwrap();
+    fs::create_dir(root).unwrap();
     sandbox.write("words", "another project's\n");
     sandbox.write("secret", "never sent\n");
     docked.home.bash("git init --quiet");
@@ -82,8 +82,8 @@ fn a_project_that_moves_while_a_container_runs_loses_nothing_and_another_in_its_
         "made\nthere\n0"
     );
     // Back in its place, it is the project that was sent.
-    fs::remove_dir_all(&root).unwrap();
-    fs::rename(&moved, &root).unwrap();
+    fs::remove_dir_all(root).unwrap();
+    fs::rename(&moved, root).unwrap();
     let back = docked.bash("sync-down && cat made words");
     assert!(back.stdout.ends_with("made\nthere\n"), "{back}");
 }

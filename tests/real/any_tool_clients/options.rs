@@ -196,11 +196,7 @@ impl Bench {
                 })
                 .collect()
         };
-        let names: BTreeSet<String> = containers
-            .iter()
-            .flat_map(&named)
-            .map(|named| named.0)
-            .collect();
+        let names: BTreeSet<String> = containers.iter().flat_map(&named).map(|named| named.0).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let volumes = names.iter().zip(inspect("volume", &names)).collect::<BTreeMap<_, _>>();
         let sections = containers.iter().map(|container| {
