@@ -22,16 +22,16 @@ use crate::transport::Duplex;
 #[derive(Clone)]
 pub(super) struct EngineStream {
     exchanges: Arc<Exchanges>,
-    shared: Arc<Shared>,
+    current: Arc<CurrentStream>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct CurrentStream {
+    state: Mutex<StreamAndWakers>,
     /// Notified when the stream has ended and another one is to be opened.
     lost: Notify,
 }
 
-struct State {
+struct StreamAndWakers {
     /// `None` while another one is opened.
     stream: Option<Box<dyn Duplex>>,
     reader: Option<Waker>,
@@ -40,18 +40,18 @@ struct State {
 
 impl EngineStream {
     pub(super) fn new(stream: Box<dyn Duplex>, exchanges: Arc<Exchanges>) -> Self {
-        let state = State {
+        let state = StreamAndWakers {
             stream: Some(stream),
             reader: None,
             writer: None,
         };
-        let shared = Shared {
+        let current = CurrentStream {
             state: Mutex::new(state),
             lost: Notify::new(),
         };
         Self {
             exchanges,
-            shared: Arc::new(shared),
+            current: Arc::new(current),
         }
     }
 
@@ -64,9 +64,9 @@ impl EngineStream {
                     if !self.exchanges.can_begin_anew() {
                         return;
                     }
-                    lock(&self.shared.state).stream = None;
+                    lock(&self.current.state).stream = None;
                 }
-                () = self.shared.lost.notified() => {}
+                () = self.current.lost.notified() => {}
             }
             match hooks.reopen().await {
                 Ok((stream, now)) => {
@@ -85,7 +85,7 @@ impl EngineStream {
     }
 
     fn put(&self, stream: Box<dyn Duplex>) {
-        let mut state = lock(&self.shared.state);
+        let mut state = lock(&self.current.state);
         state.stream = Some(stream);
         let wakers = [state.reader.take(), state.writer.take()];
         drop(state);
@@ -98,7 +98,7 @@ impl EngineStream {
         context: &mut Context<'_>,
         act: impl FnOnce(Pin<&mut dyn Duplex>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        let mut state = lock(&self.shared.state);
+        let mut state = lock(&self.current.state);
         state.writer = Some(context.waker().clone());
         match &mut state.stream {
             Some(stream) => act(Pin::new(&mut **stream), context),
@@ -109,7 +109,7 @@ impl EngineStream {
 
 impl AsyncRead for EngineStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut state = lock(&self.shared.state);
+        let mut state = lock(&self.current.state);
         state.reader = Some(context.waker().clone());
         let Some(stream) = &mut state.stream else {
             return Poll::Pending;
@@ -120,7 +120,7 @@ impl AsyncRead for EngineStream {
                 let has_ended = read.is_err() || buffer.filled().len() == before;
                 if has_ended && self.exchanges.can_begin_anew() {
                     state.stream = None;
-                    self.shared.lost.notify_one();
+                    self.current.lost.notify_one();
                     return Poll::Pending;
                 }
                 Poll::Ready(read)

@@ -8,7 +8,7 @@ use crate::agent::CallOptions;
 use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::Endpoint;
-use crate::docks::{self, Access, Dock, Docks, Forward, moniker};
+use crate::docks::{self, Access, Dock, Docks, Forward, MountPaths, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
 use crate::ops::run_records::say_left;
@@ -108,9 +108,14 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         say_left(&engine, Some(&dock.moniker), context).await;
         // Said where a person reads it: a script has its paths already.
         if std::io::stderr().is_terminal() {
-            printer.note(
-                "paths that you mount (docker run -v \"$PWD\":...) are the dock's now, not this machine's; castoff goes back",
-            );
+            printer.note(match dock.mounts {
+                MountPaths::Translated => {
+                    "a project that you mount (docker run -v \"$PWD\":...) is its copy there, once sync-up has sent it; castoff goes back"
+                }
+                MountPaths::Literal => {
+                    "paths that you mount (docker run -v \"$PWD\":...) are the dock's now, not this machine's; castoff goes back"
+                }
+            });
         }
         Ok(lines)
     })
