@@ -311,7 +311,7 @@ mod tests {
             },
             workspace: None,
             forward: Forward::default(),
-            mounts: docks::MountPaths::default(),
+            mounts: MountPaths::default(),
         };
         let env = Env::default();
         let endpoint = Endpoint::parse("tcp://10.0.0.7:2375", &env).unwrap();
@@ -350,7 +350,7 @@ mod tests {
             access: Access::Ssh(docks::SshAccess::default()),
             workspace: None,
             forward: Forward::default(),
-            mounts: docks::MountPaths::default(),
+            mounts: MountPaths::default(),
         };
         let told = |dock: &Dock, forward| -> Vec<String> {
             let values = for_test_suites(dock, forward);
