@@ -86,12 +86,11 @@ impl Connector for SshConnector {
     async fn connect(&self, asker: Arc<dyn Asker>) -> Result<SshTransport, TransportError> {
         let agent = asker.ssh_auth_sock();
         let connected = connect::connect(Arc::clone(&self.plan), asker).await?;
-        let socket = self.plan.access.docker_socket.clone();
         Ok(SshTransport {
             name: connected.resolved.name(),
             news: News::new(&connected.resolved, Arc::clone(&self.plan), agent.clone()),
             sessions: Arc::new(Sessions::new(connected, Arc::clone(&self.plan), agent)),
-            engine: EnginePath::new(socket.unwrap_or_else(|| "/var/run/docker.sock".to_owned())),
+            engine: EnginePath::new(self.plan.access.engine_socket().to_owned()),
         })
     }
 }

@@ -109,9 +109,19 @@ pub struct SshAccess {
     /// The private key; `None` for those of the ssh configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
-    /// The engine's socket there; `None` for `/var/run/docker.sock`.
+    /// The engine's socket there; `None` for [`ENGINE_SOCKET`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub docker_socket: Option<String>,
+}
+
+/// The engine's socket on a dock whose entry names no other.
+pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
+
+impl SshAccess {
+    /// The path of the engine's socket there.
+    pub fn engine_socket(&self) -> &str {
+        self.docker_socket.as_deref().unwrap_or(ENGINE_SOCKET)
+    }
 }
 
 impl Access {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dock_client::agent::target::Target;
-use dock_client::docks::{Access, Dock, MountPaths};
+use dock_client::docks::{Access, Dock, ENGINE_SOCKET, MountPaths};
 use dock_client::mount_sync::{Missing, MissingSource};
 use dock_client::mutex::lock;
 use dock_client::shell::quote;
@@ -37,8 +37,6 @@ const LONGEST_ANSWER: usize = 8 << 20;
 const LIMIT_HERE: Duration = Duration::from_secs(10);
 /// How long a client whose request is held waits for a link that broke.
 const LIMIT_REOPEN: Duration = Duration::from_secs(60);
-/// The engine's socket where the dock's entry names no other.
-const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 /// The variable with which a client has its paths taken as the dock's.
 const LITERAL: (&str, &str) = ("DOCK_MOUNTS", "literal");
 /// What is done with one connection of a docker client.
@@ -89,14 +87,14 @@ impl<C: Connector> ClientConnection<C> {
         paths: PathOwner,
     ) -> Self {
         let engine_socket = match &dock.access {
-            Access::Ssh(ssh) => ssh.docker_socket.as_deref(),
-            Access::Tcp { .. } | Access::Context { .. } => None,
+            Access::Ssh(ssh) => ssh.engine_socket(),
+            Access::Tcp { .. } | Access::Context { .. } => ENGINE_SOCKET,
         };
         Self {
             projects,
             link,
             ports,
-            engine_socket: engine_socket.unwrap_or(ENGINE_SOCKET).to_owned(),
+            engine_socket: engine_socket.to_owned(),
             paths,
             pending: Mutex::default(),
         }

@@ -20,8 +20,6 @@ use crate::output::table::{Align, Table};
 use crate::output::{size, visible};
 use crate::shell;
 
-/// Where an engine's socket is, unless the dock says otherwise.
-pub(super) const SOCKET: &str = "/var/run/docker.sock";
 /// How long one look may take.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Seconds by which clocks may differ: more, and tokens and certificates begin to be refused.
@@ -343,7 +341,7 @@ async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Fin
     if let Err(error) = login {
         return findings.wrong("login", &error, None);
     }
-    let socket = ssh.docker_socket.as_deref().unwrap_or(SOCKET);
+    let socket = ssh.engine_socket();
     let look = match remote::script(&agent, LOOK, &[socket], &options, LIMIT).await {
         Ok(output) if output.exit == Exit::Code(0) => Some(Look::parse(&output.stdout)),
         _ => None,
@@ -578,10 +576,11 @@ pub(super) fn on_dock(ssh: &SshAccess, command: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docks::ENGINE_SOCKET;
 
     #[test]
     fn what_stands_between_a_user_and_the_engine_is_named_with_its_mend() {
-        let say = |text: &str| Look::parse(text).trouble(SOCKET);
+        let say = |text: &str| Look::parse(text).trouble(ENGINE_SOCKET);
         assert_eq!(
             say("user=ann\ngroups=ann docker\nsocket=yes\naccess=yes\ngroup=docker\n"),
             None

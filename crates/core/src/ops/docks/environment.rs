@@ -237,8 +237,7 @@ fn for_test_suites(dock: &Dock, forward: Forward) -> Vec<(&'static str, String)>
     let Access::Ssh(ssh) = &dock.access else {
         return Vec::new();
     };
-    let socket = ssh.docker_socket.as_deref().unwrap_or("/var/run/docker.sock");
-    let mut values = vec![("TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE", socket.to_owned())];
+    let mut values = vec![("TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE", ssh.engine_socket().to_owned())];
     if forward != Forward::None {
         values.push(("TESTCONTAINERS_HOST_OVERRIDE", "localhost".to_owned()));
         values.push(("TC_HOST", "localhost".to_owned()));

@@ -560,7 +560,7 @@ async fn explained(error: Error, agent: &Agent, dock: &Dock, options: &CallOptio
     let Access::Ssh(ssh) = &dock.access else {
         return error;
     };
-    let socket = ssh.docker_socket.as_deref().unwrap_or(check::SOCKET);
+    let socket = ssh.engine_socket();
     let Ok(output) = remote::script(agent, check::LOOK, &[socket], options, LOOK_LIMIT).await else {
         return error;
     };
