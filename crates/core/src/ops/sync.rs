@@ -458,13 +458,11 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
     }
     let project = Project::find_or_repository(&context.working_dir, &context.env)?;
     let request = RoundRequest {
-        direction: args.direction,
         settle: args.settle,
         only: wanted(context, &project, &args.paths)?,
         delete: args.delete,
         with_git: args.with_git,
-        generated: None,
-        unmade: None,
+        ..RoundRequest::everything(args.direction)
     };
     if args.list || context.global.dry_run {
         let (agent, mut session) = looking(context, &project)?;

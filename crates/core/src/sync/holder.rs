@@ -249,7 +249,11 @@ pub(super) async fn fulfil<S: Shell>(session: &mut Session<S>, request: &RoundRe
     session.unmade.clone_from(&request.unmade);
     let (brake, with_git) = (session.brake, session.with_git);
     session.with_git |= request.with_git;
-    let result = session.sync(&request.sync_request(brake), false).await;
+    let wanted = request.sync_request(brake);
+    let result = match request.from_last_look && session.has_looked() {
+        true => session.push(&wanted).await,
+        false => session.sync(&wanted, false).await,
+    };
     session.with_git = with_git;
     result
 }

@@ -61,6 +61,10 @@ pub struct RoundRequest {
     /// Its path, where the one who asks could not make it: both sides keep theirs.
     #[serde(default)]
     pub unmade: Option<Vec<u8>>,
+    /// Whether a holder that watches may go by its last look at the dock, which is seconds old: what changed there since then
+    /// comes by itself, and is not overwritten.
+    #[serde(default)]
+    pub from_last_look: bool,
 }
 
 impl RoundRequest {
@@ -74,6 +78,7 @@ impl RoundRequest {
             with_git: false,
             generated: None,
             unmade: None,
+            from_last_look: false,
         }
     }
 

@@ -260,6 +260,11 @@ impl<S: Shell> Session<S> {
         Ok(())
     }
 
+    /// Whether the dock was listed by the rules of now, and has a workspace: there is something to [`push`](Self::push) to.
+    pub const fn has_looked(&self) -> bool {
+        self.workspace.exists && self.rules.is_some()
+    }
+
     /// Sends what changed here if the dock is as it was last listed. Otherwise syncs both ways: the changes there would
     /// not be noticed again.
     ///

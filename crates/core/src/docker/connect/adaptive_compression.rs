@@ -26,17 +26,19 @@ pub enum Format {
 }
 
 /// Levels from none upwards, each with the bytes a second of unpacked data above which it is not worth its time.
-const ZSTD: [(i32, f64); 4] = [(0, f64::INFINITY), (1, 300e6), (3, 80e6), (6, 25e6)];
+const ZSTD: [(i32, f64); 4] = [(0, f64::INFINITY), (1, 300e6), (3, 200e6), (6, 25e6)];
 const GZIP: [(i32, f64); 3] = [(0, f64::INFINITY), (1, 60e6), (6, 15e6)];
 /// Where so many bytes a second go unpacked, the link is not much slower than what packs, and both may wait for the same
 /// processor: whether packing helps is tried out there. Below, it does.
 const FAST: f64 = 100e6;
 /// Pieces by which two ways are compared, after as many that only fill what lies between.
 const TRIAL: u32 = 12;
-/// After so many pieces, a trial that goes at less than half of the other way's rate is given up.
+/// After so many pieces that are measured, a trial that goes at less than half of the other way's rate is given up.
 const HOPELESS: u32 = 6;
 /// Packing must be faster than not packing by this factor, since not packing costs nothing.
 const GAIN: f64 = 1.1;
+/// What gets smaller by this factor is packed wherever the link is what takes the time: as many times the bytes can't go in less.
+const PLAIN_CASE: f64 = 3.0;
 /// So often in a row must the link be found waiting, or choked, before the level changes.
 const PATIENCE: i32 = 3;
 /// A way that was tried in vain is tried again after twice as many pieces, from this on, up to that.
@@ -67,6 +69,8 @@ pub struct Pace {
     /// The pieces since the gear was changed, and their bytes and time: after [`TRIAL`] of them, without those.
     pieces: u32,
     measured: (usize, Duration),
+    /// By which factor packing makes the data smaller, the latest packed pieces counting most.
+    factor: f64,
     /// The gear that is tried, which other to go back to, and how fast that was.
     trial: Option<(usize, f64)>,
     /// Pieces until the next trial, and how many they are to be after one in vain.
@@ -85,6 +89,7 @@ impl Pace {
             last: None,
             pieces: 0,
             measured: (0, Duration::ZERO),
+            factor: 1.0,
             trial: None,
             wait: 0,
             pause: FIRST_PAUSE,
@@ -103,9 +108,13 @@ impl Pace {
         self.gears().get(self.gear).map_or(1, |(level, _)| *level)
     }
 
-    /// Learns that a piece of `bytes` went now, and how full the queue was.
-    pub fn went(&mut self, bytes: usize, queue: Queue) {
+    /// Learns that a piece of `bytes` went now, packed to so many, and how full the queue was.
+    pub fn went(&mut self, bytes: usize, packed: usize, queue: Queue) {
         let now = Instant::now();
+        if self.gear > 0 {
+            let factor = bytes as f64 / packed.max(1) as f64;
+            self.factor = self.factor * 0.75 + factor * 0.25;
+        }
         // What is sent early, because nothing follows for now, says nothing of the link.
         if let (Some(last), true) = (self.last.replace(now), bytes >= PIECE) {
             self.learn(bytes, now.duration_since(last), queue);
@@ -133,7 +142,12 @@ impl Pace {
         };
         let is_measured = self.pieces >= 2 * TRIAL;
         if let Some((other, its)) = self.trial {
-            let is_hopeless = (HOPELESS..=TRIAL).contains(&self.pieces) && measured < its / 2.0;
+            let counted = if self.pieces > TRIAL {
+                self.pieces - TRIAL
+            } else {
+                self.pieces
+            };
+            let is_hopeless = counted >= HOPELESS && measured < its / 2.0;
             if is_measured || is_hopeless {
                 let (less, more) = if self.gear < other {
                     (measured, its)
@@ -163,9 +177,11 @@ impl Pace {
             self.shift(self.gear - 1, None);
         } else if rate >= FAST {
             if is_measured && self.wait == 0 && queue != Queue::Empty {
+                let is_plain_case = queue == Queue::Full && self.factor >= PLAIN_CASE;
                 match self.gear {
-                    0 if may_climb => self.shift(up, Some((0, measured))),
+                    gear if may_climb && (gear == 0 || is_plain_case) => self.shift(up, Some((gear, measured))),
                     0 => {}
+                    1 if is_plain_case => {}
                     gear => self.shift(gear - 1, Some((gear, measured))),
                 }
             }
@@ -279,11 +295,12 @@ impl PieceWriter<'_> {
             WAITING.. => Queue::Full,
             _ => Queue::Moving,
         };
+        let packed = frame.len();
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.frames
             .send(frame)
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        self.pace.went(self.piece.len(), queue);
+        self.pace.went(self.piece.len(), packed, queue);
         self.piece.clear();
         Ok(())
     }
@@ -521,6 +538,25 @@ mod tests {
             pace.learn(PIECE, Duration::from_millis(took), Queue::Full);
         }
         assert!((1..=24).contains(&plain), "{plain}");
+    }
+
+    #[test]
+    fn what_gets_far_smaller_is_packed_harder_and_never_sent_plain_over_a_link_that_takes_the_time() {
+        let mut pace = Pace::new(Format::Zstd);
+        pace.factor = 5.0;
+        let packed = go(&mut pace, 1000, Queue::Full, |gear| if gear == 2 { 6 } else { 7 });
+        assert_eq!((packed, pace.gear), (1000, 2));
+        // Where what packs takes the time, it is tried.
+        let mut pace = Pace::new(Format::Zstd);
+        pace.factor = 5.0;
+        let packed = go(&mut pace, 1000, Queue::Moving, |gear| 5 + gear as u64);
+        assert!(packed < 200, "{packed}");
+        // What was seen of the data decides.
+        let mut pace = Pace::new(Format::Zstd);
+        for _ in 0..20 {
+            pace.went(PIECE, PIECE / 6, Queue::Moving);
+        }
+        assert!(pace.factor > PLAIN_CASE);
     }
 
     #[test]

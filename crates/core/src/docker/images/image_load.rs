@@ -216,12 +216,12 @@ impl PackedStream {
             QUEUE => Queue::Empty,
             _ => Queue::Moving,
         };
-        let bytes = packed.len() as u64;
+        let bytes = packed.len();
         self.frames
             .blocking_send(Ok(Frame::data(packed)))
             .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        self.sent.fetch_add(bytes, Ordering::Relaxed);
-        self.pace().went(self.piece.len(), queue);
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.pace().went(self.piece.len(), bytes, queue);
         self.piece.clear();
         Ok(())
     }

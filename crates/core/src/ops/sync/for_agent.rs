@@ -254,7 +254,12 @@ impl Rounds<'_> {
     /// Syncs everything, and lets go of the lock: other commands may come between two rounds.
     async fn round(&mut self, direction: Direction) -> Result<Report> {
         self.check_place()?;
-        let report = self.docked.sync(RoundRequest::everything(direction)).await;
+        let request = RoundRequest {
+            // A watch brings what changed there; a container that is to start need not wait for that.
+            from_last_look: direction == Direction::Up,
+            ..RoundRequest::everything(direction)
+        };
+        let report = self.docked.sync(request).await;
         self.docked.finish().await;
         let report = report?;
         show_briefly(&self.context.printer, &self.docked.dock, &report);

@@ -110,6 +110,46 @@ async fn commands_that_sync_the_same_at_once_all_have_what_was_there_when_they_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_round_from_the_last_look_sends_what_changed_and_overwrites_nothing() {
+    let pair = Pair::new(Tools::Machine);
+    write(&pair.here(), "a", "a");
+    let quick = RoundRequest {
+        from_last_look: true,
+        ..RoundRequest::everything(Direction::Up)
+    };
+    // Without a watch, the dock is looked at first.
+    let mut alone = pair.shared();
+    write(&pair.there(), "a", "made there before");
+    let report = alone.sync(&quick).await.unwrap();
+    assert_eq!(report.conflicts.len(), 1, "{report:?}");
+    let ours = RoundRequest {
+        settle: Some(Side::Here),
+        ..RoundRequest::everything(Direction::Up)
+    };
+    assert!(alone.sync(&ours).await.unwrap().is_clean());
+    alone.finish().await;
+    let (watching, _told, _) = pair.watch();
+    let mut other = pair.shared();
+    other.sync(&RoundRequest::everything(Direction::Up)).await.unwrap();
+    for number in 0..10 {
+        write(&pair.here(), "b", &format!("b{number}"));
+        let report = other.sync(&quick).await.unwrap();
+        assert_eq!(text(&pair.there().join("b")), format!("b{number}"));
+        assert_eq!(
+            text(Path::new(&report.workspace).join("b").as_path()),
+            format!("b{number}")
+        );
+    }
+    // Saved on both sides since: whoever comes second is told, and the dock's is still there.
+    write(&pair.there(), "a", "theirs");
+    write(&pair.here(), "a", "ours, longer");
+    let conflict = other.sync(&quick).await.unwrap();
+    assert_eq!(text(&pair.there().join("a")), "theirs", "{conflict:?}");
+    assert_eq!(read(&pair.here(), "a"), "ours, longer");
+    watching.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_does_the_rounds_that_other_commands_ask_for() {
     let pair = Pair::new(Tools::Machine);
     write(&pair.here(), "a", "a");

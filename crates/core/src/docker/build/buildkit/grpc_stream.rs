@@ -43,8 +43,9 @@ pub(super) struct Outlet {
 #[derive(Debug)]
 struct Packing {
     pace: Pace,
-    /// Bytes since the last measurement.
+    /// Bytes since the last measurement, and how many they were when packed.
     bytes: usize,
+    packed: usize,
 }
 
 /// The receiver is gone.
@@ -83,16 +84,14 @@ impl Outlet {
     /// The compressed message, if compressing it is worth the time.
     fn packed(&self, message: &impl Message, length: usize) -> Option<Vec<u8>> {
         let packing = self.packing.as_ref().filter(|_| length >= WORTH_PACKING)?;
-        let level = {
-            let mut packing = lock(packing);
-            packing.learn(length, self.queue());
-            packing.pace.level()
+        let level = lock(packing).pace.level();
+        let packed = match level {
+            0 => None,
+            level => Packer::new(Format::Gzip).pack(&message.encode_to_vec(), level).ok(),
         };
-        if level == 0 {
-            return None;
-        }
-        let packed = Packer::new(Format::Gzip).pack(&message.encode_to_vec(), level).ok()?;
-        (packed.len() < length).then_some(packed)
+        let packed = packed.filter(|packed| packed.len() < length);
+        lock(packing).learn(length, packed.as_ref().map_or(length, Vec::len), self.queue());
+        packed
     }
 
     fn queue(&self) -> Queue {
@@ -105,11 +104,12 @@ impl Outlet {
 }
 
 impl Packing {
-    fn learn(&mut self, bytes: usize, queue: Queue) {
+    fn learn(&mut self, bytes: usize, packed: usize, queue: Queue) {
         self.bytes += bytes;
+        self.packed += packed;
         if self.bytes >= LESSON {
-            self.pace.went(self.bytes, queue);
-            self.bytes = 0;
+            self.pace.went(self.bytes, self.packed, queue);
+            (self.bytes, self.packed) = (0, 0);
         }
     }
 }
@@ -139,6 +139,7 @@ pub(super) fn response(packed: bool) -> (Outlet, http::Response<tonic::body::Bod
             Mutex::new(Packing {
                 pace: Pace::new(Format::Gzip),
                 bytes: 0,
+                packed: 0,
             })
         }),
     };
