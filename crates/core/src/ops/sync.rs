@@ -132,14 +132,14 @@ impl Docked {
         Ok(Self::of(opening, context, project, writes))
     }
 
-    /// [`Docked::open`] for syncs that no person has asked for: nothing is synced with another folder than the one that
-    /// was last synced.
+    /// [`Docked::open`] for syncs that no person has asked for: nothing is synced but the folder and the workspace that were
+    /// synced before.
     ///
     /// # Errors
     /// As [`Docked::open`].
     fn open_known(context: &Context, project: &Project, writes: bool) -> Result<Self> {
         let mut opening = SessionSetup::new(context, project)?;
-        opening.only_known_root = true;
+        opening.only_known = true;
         Ok(Self::of(opening, context, project, writes))
     }
 
@@ -296,8 +296,8 @@ struct SessionSetup {
     /// Whether the dock was reached by a session of this.
     reached: Arc<AtomicBool>,
     own: SyncConfiguration,
-    /// As [`Session::only_known_root`].
-    only_known_root: bool,
+    /// As [`Session::only_known`].
+    only_known: bool,
 }
 
 impl SessionSetup {
@@ -316,7 +316,7 @@ impl SessionSetup {
         let printer = context.printer.clone();
         Ok(Self {
             own: OwnConfiguration::read(&context.env)?.sync,
-            only_known_root: false,
+            only_known: false,
             reached: Arc::default(),
             rsync: Rsync::by_ssh_dock(&dock.moniker, &context.env),
             dock,
@@ -344,7 +344,7 @@ impl SessionSetup {
         session.rsync.clone_from(&self.rsync);
         session.brake = self.own.remove_unasked.into();
         session.with_git = self.own.with_git;
-        session.only_known_root = self.only_known_root;
+        session.only_known = self.only_known;
         session.notice = Arc::clone(&self.notice);
         session.printer = Some(self.printer.clone());
         session

@@ -129,8 +129,9 @@ pub struct Session<S> {
     pub trash: Option<Trash>,
     /// Whether `.git` is synced, too.
     pub with_git: bool,
-    /// Whether nothing is synced with another folder that has the project's path now: nobody has asked for that.
-    pub only_known_root: bool,
+    /// Whether only the two are synced that a person has synced before: this very folder, and this very workspace. Another
+    /// folder may have the project's path now, and another machine the dock's moniker: nobody has asked for those.
+    pub only_known: bool,
     workspace: Workspace,
     last_look: LastLook,
     /// The patterns of the project's `.dockerignore` when the dock was last listed; `None` before.
@@ -171,7 +172,7 @@ impl<S: Shell> Session<S> {
             brake: Brake::default(),
             trash: None,
             with_git: false,
-            only_known_root: false,
+            only_known: false,
             workspace: Workspace::default(),
             last_look: LastLook::default(),
             rules: None,
@@ -212,7 +213,8 @@ impl<S: Shell> Session<S> {
     async fn sync_from(&mut self, first: usize, request: &SyncRequest<'_>, dry: bool) -> Result<Report> {
         let mut report = Report::default();
         for attempt in first.. {
-            self.look(!dry && request.direction != Direction::Down).await?;
+            let makes = !dry && request.direction != Direction::Down && !self.only_known;
+            self.look(makes).await?;
             if !self.workspace.exists && request.direction == Direction::Down {
                 return Err(Error::failed(format!(
                     "there is no workspace {} on dock {:?}",

@@ -101,7 +101,7 @@ impl HostPaths {
                 quote(&root.display().to_string()),
             ));
         }
-        if real.starts_with(&home) && !self.is_in_a_workspace(said) {
+        if real.starts_with(&home) && !(self.is_in_a_workspace(said, &home) && !is_here) {
             return Location::Refused(format!(
                 "{source} is in no project (a folder with docker/, or a git repository), so dock {:?} can't have it. Put it into \
                  one and send that by sync-up, or {}",
@@ -147,10 +147,12 @@ impl HostPaths {
         })
     }
 
-    /// Whether a path is in what this machine knows as a workspace: a client may name it as the dock does.
-    fn is_in_a_workspace(&self, path: &Path) -> bool {
+    /// Whether a path is in what this machine knows as a workspace: a client may name it as the dock does. A dock says itself
+    /// where its workspaces are, and none has the whole home in it.
+    fn is_in_a_workspace(&self, path: &Path, home: &Path) -> bool {
         let workspaces = sync_memory::workspaces(&self.state);
-        !has_parent(path) && workspaces.iter().any(|workspace| path.starts_with(workspace))
+        let mut workspaces = workspaces.iter().filter(|workspace| !home.starts_with(workspace));
+        !has_parent(path) && workspaces.any(|workspace| path.starts_with(workspace))
     }
 }
 
@@ -383,6 +385,14 @@ mod tests {
         assert_eq!(inside, Location::Unknown { is_here: false });
         let beside = machine.paths.locate(&format!("{workspace}/../secret"));
         assert!(refusal(beside).contains("in no project"));
+        // A dock may say anything of its workspace: what is here is not mounted from there by that.
+        for workspace in ["home/ann", "home", "home/ann/pictures"] {
+            machine.sent(&root, &machine.path(workspace));
+            let pictures = machine.paths.locate(&machine.path("home/ann/pictures"));
+            assert!(refusal(pictures).contains("in no project"), "{workspace}");
+            let none = machine.paths.locate(&machine.path("home/ann/none"));
+            assert!(refusal(none).contains("in no project"), "{workspace}");
+        }
     }
 
     #[test]

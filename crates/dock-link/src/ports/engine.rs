@@ -150,6 +150,7 @@ impl Engine {
         Ok(Events {
             body: response.into_body(),
             text: Vec::new(),
+            searched: 0,
             _engine: self,
         })
     }
@@ -217,6 +218,8 @@ pub(crate) struct Events {
     body: Incoming,
     /// Bytes that do not form a whole line yet.
     text: Vec<u8>,
+    /// How many of them have no line end among them.
+    searched: usize,
     _engine: Engine,
 }
 
@@ -224,13 +227,17 @@ impl Events {
     /// The next event. Dropping this future loses nothing.
     pub(crate) async fn next(&mut self) -> io::Result<EngineEvent> {
         loop {
-            if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.text.drain(..=end).collect();
+            let unsearched = self.text.get(self.searched..).unwrap_or_default();
+            if let Some(end) = unsearched.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=self.searched + end).collect();
+                self.searched = 0;
                 match line.trim_ascii() {
                     [] => continue,
                     line => return Ok(serde_json::from_slice(line)?),
                 }
             }
+            // Whatever comes byte by byte is not searched again and again.
+            self.searched = self.text.len();
             if self.text.len() > LINE {
                 return Err(io::Error::other("an event that the engine sends is too long"));
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,11 +117,21 @@ impl<S: Shell> Session<S> {
             mark,
             text,
         } = looked;
+        let owner = mark.as_deref().and_then(Owner::parse);
+        if self.only_known {
+            let known = &self.manifest.header.workspace_id;
+            if known.is_empty() || owner.as_ref().is_none_or(|owner| owner.id != *known) {
+                return Err(another_workspace(
+                    &workspace.path,
+                    self.local.root(),
+                    &self.target.moniker,
+                ));
+            }
+        }
         if !workspace.exists {
             self.workspace = workspace;
             return Ok(true);
         }
-        let owner = mark.as_deref().and_then(Owner::parse);
         if owner.is_none() && mark.is_some_and(|mark| !mark.is_empty()) {
             return Err(damaged(&workspace.path, &self.target));
         }
@@ -261,6 +272,19 @@ fn foreign(workspace: &str, owner: &Owner, target: &Target) -> Error {
          where that checkout is gone for good: ssh-dock {} rm {}",
         target.moniker,
         crate::shell::quote(&format!("{workspace}/.dockerutils-sync/owner"))
+    ))
+}
+
+/// That a dock does not have the workspace with which this folder was last synced.
+fn another_workspace(workspace: &str, root: &Path, moniker: &str) -> Error {
+    Error::failed(format!(
+        "dock {moniker:?} does not have the copy of {} that was last synced with it: {workspace} is not there, or not that copy",
+        root.display()
+    ))
+    .hint(hint!(
+        "if that machine is to have it: cd {} && sync-up --dock {}",
+        root.display(),
+        moniker
     ))
 }
 

@@ -31,7 +31,7 @@ impl<S: Shell> Session<S> {
     /// removed.
     ///
     /// # Errors
-    /// Another project folder, where [`Session::only_known_root`] says so.
+    /// Another project folder, where [`Session::only_known`] says so.
     pub(super) fn judge_memory(&mut self) -> Result<()> {
         let (_, id) = self.in_workspace();
         let root = self
@@ -39,7 +39,7 @@ impl<S: Shell> Session<S> {
             .identity()
             .map_err(|cause| Error::failed("the project's folder can't be read").because(cause))?;
         let header = &self.manifest.header;
-        if self.only_known_root {
+        if self.only_known {
             // This folder may be open while its path has become another one's.
             let in_place = Local::open(self.local.root())
                 .ok()

@@ -655,7 +655,7 @@ async fn what_nobody_asked_for_is_done_only_with_the_folder_that_was_synced() {
     write(&here, "a", "a");
     pair.up().await;
     let mut session = pair.session().unwrap();
-    session.only_known_root = true;
+    session.only_known = true;
     let up = SyncRequest::everything(Direction::Up, Brake::default());
     assert!(session.sync(&up, false).await.unwrap().is_clean());
     // The session has the old folder open.
@@ -669,7 +669,7 @@ async fn what_nobody_asked_for_is_done_only_with_the_folder_that_was_synced() {
     }
     drop(session);
     let mut session = pair.session().unwrap();
-    session.only_known_root = true;
+    session.only_known = true;
     assert!(session.sync(&up, false).await.is_err());
     drop(session);
     assert!(!pair.there().join("secret").exists());
@@ -677,6 +677,46 @@ async fn what_nobody_asked_for_is_done_only_with_the_folder_that_was_synced() {
     // A person may ask for it, and from then on it is the folder.
     pair.up().await;
     let mut session = pair.session().unwrap();
-    session.only_known_root = true;
+    session.only_known = true;
+    assert!(session.sync(&up, false).await.unwrap().is_clean());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_asked_for_is_done_only_with_the_workspace_that_was_synced() {
+    let pair = Pair::new(Tools::Machine);
+    let (here, there) = (pair.here(), pair.there());
+    write(&here, "secret", "secret");
+    pair.up().await;
+    let aside = pair.root.path().join("there-aside");
+    fs::rename(&there, &aside).unwrap();
+    // Another machine that has the dock's name now: it has nothing, or a directory, or one with a mark of its own.
+    for other in [&[][..], &[""], &["", "mark"]] {
+        for (step, _) in other.iter().enumerate() {
+            match step {
+                0 => fs::create_dir_all(&there).unwrap(),
+                _ => {
+                    fs::create_dir_all(there.join(".dockerutils-sync")).unwrap();
+                    let mark = fs::read_to_string(aside.join(".dockerutils-sync/owner")).unwrap();
+                    let changed = format!("{}{}", "0".repeat(32), &mark[32..]);
+                    fs::write(there.join(".dockerutils-sync/owner"), changed).unwrap();
+                }
+            }
+        }
+        for direction in [Direction::Up, Direction::Down, Direction::Both] {
+            let mut session = pair.session().unwrap();
+            session.only_known = true;
+            let request = SyncRequest::everything(direction, Brake::default());
+            let error = session.sync(&request, false).await.unwrap_err();
+            assert!(error.to_string().contains("that was last synced with it"), "{error}");
+        }
+        assert!(!there.join("secret").exists());
+        assert_eq!(read(&here, "secret"), "secret");
+    }
+    // The one that was synced is.
+    fs::remove_dir_all(&there).unwrap();
+    fs::rename(&aside, &there).unwrap();
+    let mut session = pair.session().unwrap();
+    session.only_known = true;
+    let up = SyncRequest::everything(Direction::Up, Brake::default());
     assert!(session.sync(&up, false).await.unwrap().is_clean());
 }

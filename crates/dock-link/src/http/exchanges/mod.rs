@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
 use dock_client::mutex::lock;
+use dock_client::text::visible;
 use hyper::StatusCode;
 use tokio::sync::Notify;
 
@@ -146,7 +147,8 @@ impl Exchanges {
 
 /// An answer as an engine gives it.
 fn answer(status: StatusCode, message: &str, is_head: bool, last: bool) -> OwnAnswer {
-    let body = serde_json::json!({ "message": message }).to_string();
+    // It names what a client or a dock has said, and is shown by whatever program asked.
+    let body = serde_json::json!({ "message": visible(message) }).to_string();
     let mut bytes = format!(
         "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{}\r\n",
         status.as_str(),
