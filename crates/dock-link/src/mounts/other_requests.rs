@@ -35,9 +35,15 @@ impl OtherRequest {
                     .any(|volume| volume.starts_with('/'))
                     .then_some(Self::List(wanted))
             }
-            ("POST", "/libpod/containers/create" | "/libpod/volumes/create" | "/libpod/pods/create") => {
-                Some(Self::Podman)
-            }
+            (
+                "POST",
+                "/libpod/containers/create"
+                | "/libpod/volumes/create"
+                | "/libpod/pods/create"
+                | "/libpod/play/kube"
+                | "/libpod/kube/play"
+                | "/libpod/kube/apply",
+            ) => Some(Self::Podman),
             _ => None,
         }
     }
@@ -64,10 +70,17 @@ pub(super) fn finding_also(target: &str, paths: &[String]) -> Option<String> {
     Some(format!("{path}?{}", pairs.collect::<Vec<_>>().join("&")))
 }
 
-/// Whether a document of Podman's API has a path of the engine's machine mounted.
+/// Whether a document of Podman's API may have a path of the engine's machine mounted. What can't be read here may: Podman
+/// reads YAML, too, and more JSON than there is.
 pub(super) fn mounts_a_path(body: &[u8]) -> bool {
-    let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
+    if body.trim_ascii().is_empty() {
         return false;
+    }
+    let Ok(Value::Object(body)) = serde_json::from_slice(body) else {
+        let is_in = |word: &[u8]| body.windows(word.len()).any(|part| part == word);
+        // A pod or its like, in YAML: what has no such field mounts no path.
+        let is_kube = is_in(b"apiVersion:") && is_in(b"kind:");
+        return !is_kube || is_in(b"hostPath") || is_in(b"\\");
     };
     let text = |object: &Map<String, Value>, name: &str| match field(object, name) {
         Some(Value::String(text)) => text.to_owned(),
@@ -78,11 +91,12 @@ pub(super) fn mounts_a_path(body: &[u8]) -> bool {
         _ => false,
     };
     let is_list = matches!(field(&body, "mounts"), Some(Value::Array(mounts)) if mounts.iter().any(is_bind));
+    let is_overlay = matches!(field(&body, "overlay_volumes"), Some(Value::Array(overlays)) if !overlays.is_empty());
     let is_device = match field(&body, "options") {
         Some(Value::Object(options)) => text(options, "device").starts_with('/') && text(options, "o").contains("bind"),
         _ => false,
     };
-    is_list || is_device
+    is_list || is_overlay || is_device || field(&body, "apiVersion").is_some()
 }
 
 fn field<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
@@ -108,7 +122,7 @@ fn filters(target: &str) -> Option<Map<String, Value>> {
 fn value(target: &str, name: &str) -> Option<String> {
     let (_, query) = target.split_once('?')?;
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let (_, value) = pairs.find(|(other, _)| *other == name)?;
+    let (_, value) = pairs.find(|(other, _)| decoded(other).is_some_and(|other| other == name))?;
     decoded(value)
 }
 
@@ -158,6 +172,10 @@ mod tests {
         let changed = unlabelled(target);
         assert_eq!(value(&changed, "changes").unwrap(), "LABEL io.dockerutils.mounts=");
         assert_eq!(value(&changed, "repo").unwrap(), "a");
+        assert_eq!(
+            OtherRequest::of("POST", "/commit?c%6fntainer=a"),
+            Some(OtherRequest::Commit("a".into()))
+        );
         for (method, target) in [
             ("GET", target),
             ("POST", "/commit"),
@@ -217,13 +235,18 @@ mod tests {
             r#"{"mounts":[{"type":"tmpfs"},{"type":"bind","source":"/home/ann","destination":"/a"}]}"#,
             r#"{"Mounts":[{"Source":"/home/ann"}]}"#,
             r#"{"Driver":"local","Options":{"o":"bind","device":"/home/ann"}}"#,
+            r#"{"overlay_volumes":[{"source":"/home/ann"}]}"#,
+            r#"{"apiVersion":"v1","kind":"Pod"}"#,
+            "apiVersion: v1\nkind: Pod\nspec:\n  volumes:\n  - hostPath:\n      path: /home/ann\n",
+            r#"{"mounts":[]} {}"#,
+            "[]",
         ] {
             assert!(mounts_a_path(body.as_bytes()), "{body}");
         }
         for body in [
             "",
-            "[]",
             "{}",
+            "apiVersion: v1\nkind: Pod\n",
             r#"{"mounts":[]}"#,
             r#"{"mounts":[{"type":"tmpfs","source":"tmpfs"}],"volumes":[{"Name":"v"}]}"#,
             r#"{"Options":{"o":"size=1","device":"tmpfs"}}"#,
