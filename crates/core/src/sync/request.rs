@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::{Action, Brake, Direction, Side, SyncRequest, Why};
 use super::send::Generated;
 use super::session::{Conflict, Report};
-use crate::error::{Class, Error};
+use crate::error::WireError;
 
 /// The version of what follows `Hello` and `Greeting`; raised when either side would misunderstand the other.
 pub const PROTOCOL: u32 = 1;
@@ -99,7 +99,7 @@ pub enum HolderReply {
     /// The round is done.
     Report(RemoteReport),
     /// The round could not be done.
-    Failed(RemoteError),
+    Failed(WireError),
 }
 
 /// A [`Report`], as it travels.
@@ -205,45 +205,6 @@ impl From<RemoteReport> for Report {
     }
 }
 
-/// An [`Error`], as it travels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RemoteError {
-    kind: Class,
-    message: String,
-    causes: Vec<String>,
-    hint: Option<String>,
-}
-
-impl From<&Error> for RemoteError {
-    fn from(error: &Error) -> Self {
-        let mut causes = Vec::new();
-        let mut cause = std::error::Error::source(error);
-        while let Some(inner) = cause {
-            causes.push(inner.to_string());
-            cause = inner.source();
-        }
-        Self {
-            kind: error.class(),
-            message: error.to_string(),
-            causes,
-            hint: error.hint_text().map(str::to_owned),
-        }
-    }
-}
-
-impl From<RemoteError> for Error {
-    fn from(failure: RemoteError) -> Self {
-        let mut error = Self::new(failure.kind, failure.message);
-        if !failure.causes.is_empty() {
-            error = error.because(failure.causes.join(": "));
-        }
-        match failure.hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::guard::RULES;
@@ -284,26 +245,5 @@ mod tests {
             panic!("another reply");
         };
         assert_eq!(format!("{:?}", Report::from(outcome)), format!("{report:?}"));
-    }
-
-    #[test]
-    fn a_failure_keeps_its_exit_code_its_causes_and_its_hint() {
-        for class in [
-            Class::Usage,
-            Class::Failed,
-            Class::Unreachable,
-            Class::Interrupted,
-            Class::Code(7),
-        ] {
-            let error = Error::new(class, "it broke")
-                .because(Error::failed("inner").because("innermost"))
-                .hint("mend it");
-            let text = serde_json::to_vec(&RemoteError::from(&error)).unwrap();
-            let again = Error::from(serde_json::from_slice::<RemoteError>(&text).unwrap());
-            assert_eq!((again.class(), again.to_string()), (class, "it broke".to_owned()));
-            assert_eq!(again.hint_text(), Some("mend it"));
-            let cause = std::error::Error::source(&again).unwrap();
-            assert_eq!(cause.to_string(), "inner: innermost");
-        }
     }
 }

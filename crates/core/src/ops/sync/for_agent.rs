@@ -21,11 +21,9 @@ use crate::config::own::OwnConfiguration;
 use crate::config::project::Project;
 use crate::context::Context;
 use crate::env::Env;
-use crate::error::{Error, ExitStatus, Result};
+use crate::error::{Error, ExitStatus, Result, WireError};
 use crate::hint;
-use crate::mount_sync::{
-    Done, LONGEST_LINE, Missing, MissingSource, SyncCall, SyncFailure, SyncOutcome, SyncReply, Task,
-};
+use crate::mount_sync::{Done, LONGEST_LINE, Missing, MissingSource, SyncCall, SyncOutcome, SyncReply, Task};
 use crate::sync::ancestors;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
@@ -343,10 +341,7 @@ fn missing(root: &Path, sources: &[String], unsent: &[Vec<u8>], with_git: bool) 
 }
 
 fn failed(error: &Error) -> SyncOutcome {
-    SyncOutcome::Failed(SyncFailure {
-        message: error.with_causes(),
-        hint: error.hint_text().map(str::to_owned),
-    })
+    SyncOutcome::Failed(WireError::in_one_line(error))
 }
 
 async fn answer(stdout: &mut Stdout, id: u64, outcome: SyncOutcome) -> Result<()> {
