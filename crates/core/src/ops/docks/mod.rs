@@ -1,5 +1,6 @@
 //! Docks: the list of them, how they are, a shell that is docked to one, a terminal there.
 
+mod agent_status;
 pub mod check;
 pub mod environment;
 pub mod facts;
