@@ -16,8 +16,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::cause::{self, BoxError, DockDown};
 use super::client_config::ClientConfig;
+use super::connection_error::{self, BoxError, DockDown};
 use super::endpoint::{Choice, Endpoint, Origin};
 use super::metered::{Bounds, MeteredDialer};
 use super::stream::Dialer;
@@ -379,7 +379,7 @@ impl Engine {
             Some(object) => format!("{object}: {happened}"),
             None => happened,
         };
-        let error = Error::unreachable(message).because(cause::told(cause));
+        let error = Error::unreachable(message).because(connection_error::told(cause));
         match &self.choice.origin {
             Origin::Dock(name) => error.hint(hint!("ls-dock --check {} says how it is", name)),
             _ => error.hint("see whether it still runs: docker version"),
@@ -565,10 +565,10 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
         },
     };
     // The agent says which dock it is of.
-    if let Some(down) = cause::of_agent(&*cause) {
+    if let Some(down) = connection_error::of_agent(&*cause) {
         return Error::unreachable(down.message.clone());
     }
-    let hint = match (cause::noise(&*cause), &choice.endpoint) {
+    let hint = match (connection_error::noise(&*cause), &choice.endpoint) {
         (Some(_), Endpoint::Ssh { destination, .. }) => hint!(
             "let the startup files of the shell there (~/.bashrc, ~/.zshenv) print nothing outside a terminal: \
              [ -t 1 ] || return; a dock does without that shell: register-dock {}",
@@ -581,7 +581,9 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
         (Endpoint::Unix(_), Some(moniker)) => format!("the engine of dock {moniker:?} does not answer"),
         _ => format!("no engine answers at {}", choice.endpoint),
     };
-    Error::unreachable(message).because(cause::told(cause)).hint(hint)
+    Error::unreachable(message)
+        .because(connection_error::told(cause))
+        .hint(hint)
 }
 
 /// The hint for an engine that is there and stays silent.

@@ -1,8 +1,8 @@
 //! Which engine, how it is reached, and what docker's own configuration says of both.
 
 pub mod adaptive_compression;
-pub(in crate::docker) mod cause;
 pub mod client_config;
+pub(in crate::docker) mod connection_error;
 pub mod context_store;
 pub mod context_units;
 pub(in crate::docker) mod credential_helper;
