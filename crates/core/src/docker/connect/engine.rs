@@ -16,10 +16,10 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
+use super::bounded_stream::{BoundedDialer, Bounds};
 use super::client_config::ClientConfig;
 use super::connection_error::{self, BoxError, DockDown};
 use super::endpoint::{Choice, Endpoint, Origin};
-use super::metered::{Bounds, MeteredDialer};
 use super::stream::Dialer;
 use crate::agent::wire::FAILURE_HEADER;
 use crate::env::Env;
@@ -140,7 +140,7 @@ impl Engine {
         }
         let mut pool = Client::builder(TokioExecutor::new());
         pool.pool_idle_timeout(Duration::from_secs(30));
-        let client: Client<MeteredDialer, _> = pool.build(MeteredDialer::new(dialer.clone(), CALL));
+        let client: Client<BoundedDialer, _> = pool.build(BoundedDialer::new(dialer.clone(), CALL));
         let prefix = format!("/v{}", greeting.api);
         let transport = move |request: BollardRequest| {
             let client = client.clone();
