@@ -24,7 +24,7 @@ use crate::docker::build::request::{BuildRequest, link_target};
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::endpoint::Choice;
 use crate::docker::connect::engine::{Engine, found};
-use crate::docker::connect::locality::{self, Locality, Standing};
+use crate::docker::connect::locality::{self, Locality, LocalityVerdict};
 use crate::docker::options::build_options::{BuildOptionError, BuildOptions};
 use crate::docker::options::flags::parse_bool;
 use crate::env::{Env, LOCAL_ENGINE};
@@ -629,7 +629,7 @@ pub(super) async fn where_it_would_be(choice: &Choice, env: &Env, printer: &Prin
     said(locality::foreseen(choice, env).await, choice, printer)
 }
 
-fn said(standing: Standing, choice: &Choice, printer: &Printer) -> Locality {
+fn said(standing: LocalityVerdict, choice: &Choice, printer: &Printer) -> Locality {
     if let Some(doubt) = standing.doubt {
         let address = choice.endpoint.to_string();
         printer.note(&format!(
