@@ -1,8 +1,8 @@
 //! Running a project's image: carrying out its plan through the engine's API.
 
-mod again;
 mod plan;
 mod ports;
+mod reattach;
 mod workspace;
 
 use std::io::IsTerminal as _;
@@ -33,8 +33,8 @@ use crate::ops::genversion;
 use crate::ops::run_records::{RunRecords, connect_and_remind};
 use crate::ops::sync::Docked;
 use crate::terminal;
-pub use again::{attach, attachable};
 pub use plan::{GpuSupport, RunArgs, RunEnvironment, RunPlan};
+pub use reattach::{attach, attachable};
 
 /// The line above the printed command; the original drew it.
 const RULE: usize = 76;
@@ -455,13 +455,13 @@ async fn execute(context: &Context, project: &Project, args: &RunArgs, prepared:
         ports::show(printer, &ports);
     };
     let records = RunRecords::of(&context.env);
-    let mut record = again::record(engine, &id, &plan.name, root, *watch);
-    again::write_down(&records, &record, printer);
+    let mut record = reattach::record(engine, &id, &plan.name, root, *watch);
+    reattach::write_down(&records, &record, printer);
     let heard = Arc::new(OutputCounter::default());
     let came = match foreground::run_attached(engine, created, container, &mut signals, &heard, started).await {
         Err(error) => Err(port_owner::explain(engine, error, *local, &context.env).await),
         came => came,
     };
     record.heard = heard.positions();
-    again::came_out(context, engine, &records, &record, came).await
+    reattach::came_out(context, engine, &records, &record, came).await
 }
