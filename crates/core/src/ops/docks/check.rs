@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{facts, host, remote};
+use super::{facts, host, remote_script};
 use crate::agent::target::{Exit, Target};
 use crate::agent::wire::FailureKind;
 use crate::agent::{Agent, CallOptions};
@@ -342,7 +342,7 @@ async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Fin
         return findings.wrong("login", &error, None);
     }
     let socket = ssh.engine_socket();
-    let look = match remote::script(&agent, LOOK, &[socket], &options, LIMIT).await {
+    let look = match remote_script::run(&agent, LOOK, &[socket], &options, LIMIT).await {
         Ok(output) if output.exit == Exit::Code(0) => Some(Look::parse(&output.stdout)),
         _ => None,
     };
@@ -405,7 +405,7 @@ async fn look_at_forwarding(
         Some(_) => None,
     };
     let rules = match (sockets, ports) {
-        (Some(false), _) | (_, Some(false)) => match remote::script(agent, RULES, &[], options, LIMIT).await {
+        (Some(false), _) | (_, Some(false)) => match remote_script::run(agent, RULES, &[], options, LIMIT).await {
             Ok(output) => output.stdout,
             Err(_) => String::new(),
         },

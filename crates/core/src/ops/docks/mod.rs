@@ -9,7 +9,7 @@ pub mod list;
 pub mod mounts;
 pub mod ports;
 pub mod register;
-pub mod remote;
+pub mod remote_script;
 pub mod ssh;
 pub mod unregister;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::facts::{self, Facts};
-use super::{check, host, remote};
+use super::{check, host, remote_script};
 use crate::agent::wire::{Failure, FailureKind};
 use crate::agent::{Agent, CallOptions};
 use crate::context::Context;
@@ -561,7 +561,7 @@ async fn explained(error: Error, agent: &Agent, dock: &Dock, options: &CallOptio
         return error;
     };
     let socket = ssh.engine_socket();
-    let Ok(output) = remote::script(agent, check::LOOK, &[socket], options, LOOK_LIMIT).await else {
+    let Ok(output) = remote_script::run(agent, check::LOOK, &[socket], options, LOOK_LIMIT).await else {
         return error;
     };
     match check::Look::parse(&output.stdout).trouble(socket) {

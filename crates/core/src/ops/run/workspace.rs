@@ -19,7 +19,7 @@ use crate::docks::{Dock, MountPaths};
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
-use crate::ops::docks::remote;
+use crate::ops::docks::remote_script;
 use crate::ops::sync::{self, Docked};
 use crate::output::visible;
 use crate::shell;
@@ -131,7 +131,7 @@ pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>
         })
         .collect();
     let asked: Vec<&str> = places.keys().map(String::as_str).collect();
-    let output = remote::script(&agent, MISSING, &asked, &CallOptions::of_terminal(), LIMIT).await?;
+    let output = remote_script::run(&agent, MISSING, &asked, &CallOptions::of_terminal(), LIMIT).await?;
     if output.exit != Exit::Code(0) {
         return Err(Error::failed(format!(
             "dock {:?} did not report which paths it has to mount",
