@@ -4,13 +4,13 @@ mod agent_status;
 pub mod check;
 pub mod environment;
 pub mod facts;
-pub mod host;
 pub mod list;
 pub mod mounts;
 pub mod ports;
 pub mod register;
 pub mod remote_script;
 pub mod ssh;
+pub mod ssh_host;
 pub mod unregister;
 
 use crate::context::Context;

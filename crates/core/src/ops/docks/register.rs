@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::facts::{self, Facts};
-use super::{check, host, remote_script};
+use super::{check, remote_script, ssh_host};
 use crate::agent::wire::{Failure, FailureKind};
 use crate::agent::{Agent, CallOptions};
 use crate::context::Context;
@@ -522,9 +522,9 @@ async fn checked(context: &Context, dock: &Dock, args: &RegisterArgs) -> Result<
             return Err(unconnected(failure, &options));
         }
         if let Access::Ssh(ssh) = &dock.access
-            && let Ok(config) = host::resolve(ssh, env).await
+            && let Ok(config) = ssh_host::resolve(ssh, env).await
         {
-            for key in host::known_keys(&config, ssh, env) {
+            for key in ssh_host::known_keys(&config, ssh, env) {
                 context.printer.note(&format!("host key {key}"));
             }
         }
