@@ -1,8 +1,8 @@
 //! Building a project's images: which ones, in which order, and the results.
 
 mod display;
+mod environment;
 mod schedule;
-mod site;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -670,7 +670,7 @@ pub async fn run_plan_on(
     let _linked = linked(project, plan, &context.printer);
     let (before, after) = plan.lines_around();
     before.iter().for_each(|line| context.printer.note(line));
-    let site = site::Site {
+    let site = environment::BuildEnvironment {
         engine: engine.clone(),
         locality,
         builder,
