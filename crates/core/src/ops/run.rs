@@ -1,9 +1,9 @@
 //! Running a project's image: carrying out its plan through the engine's API.
 
+mod bind_mounts;
 mod plan;
 mod ports;
 mod reattach;
-mod workspace;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -75,8 +75,8 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<ExitStatus> {
         let mut plan = RunPlan::new(&project, args, around, &env, &jiff::Zoned::now())?;
         plan.docker_prefix = context.docker_prefix()?;
         if around.locality == Locality::Docked {
-            plan.options = workspace::planned(context, &project, &plan.options, &env)?;
-            plan.docker_prefix += workspace::variable(context, &project, &plan.options, &env)?;
+            plan.options = bind_mounts::planned(context, &project, &plan.options, &env)?;
+            plan.docker_prefix += bind_mounts::variable(context, &project, &plan.options, &env)?;
         }
         // A line that docker would refuse is not printed.
         let (options, _) = plan.expand(&env)?;
@@ -90,7 +90,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<ExitStatus> {
     context.block_on_uninterrupted(async {
         let running = execute(context, &project, args, &prepared);
         match &mut docked {
-            Some(docked) => workspace::in_step(context, docked, running, terminal).await,
+            Some(docked) => bind_mounts::in_step(context, docked, running, terminal).await,
             None => running.await,
         }
     })
@@ -160,8 +160,8 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
     plan.notes.iter().for_each(|note| printer.warning(note));
     let docked = match locality {
         Locality::Docked => {
-            let docked = workspace::mount(context, project, &mut plan.options, env).await?;
-            plan.docker_prefix += workspace::variable(context, project, &plan.options, env)?;
+            let docked = bind_mounts::mount(context, project, &mut plan.options, env).await?;
+            plan.docker_prefix += bind_mounts::variable(context, project, &plan.options, env)?;
             docked
         }
         Locality::Local => None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bollard::query_parameters::ListContainersOptions;
 
-use super::{ports, workspace};
+use super::{bind_mounts, ports};
 use crate::agent::holder::Holder;
 use crate::config::project::Project;
 use crate::context::Context;
@@ -143,7 +143,7 @@ pub fn attach(context: &Context, name: Option<&str>, watch: bool) -> Result<Exit
     context.block_on_uninterrupted(async {
         let running = go_on(context, &engine, &records, found, record, watch);
         match &mut docked {
-            Some(docked) => workspace::in_step(context, docked, running, terminal).await,
+            Some(docked) => bind_mounts::in_step(context, docked, running, terminal).await,
             None => running.await,
         }
     })
