@@ -31,7 +31,7 @@ use crate::hint;
 use crate::ops::build::{self, BuildArgs, BuildPlan, BuildStatus};
 use crate::ops::genversion;
 use crate::ops::run_records::{RunRecords, connect_and_remind};
-use crate::ops::sync::Docked;
+use crate::ops::sync::DockedProject;
 use crate::terminal;
 pub use plan::{GpuSupport, RunArgs, RunEnvironment, RunPlan};
 pub use reattach::{attach, attachable};
@@ -124,7 +124,7 @@ struct Prepared {
     plan: RunPlan,
     container: ContainerPlan,
     local: bool,
-    docked: Option<Docked>,
+    docked: Option<DockedProject>,
     /// The project's root, and whether it is kept in step.
     root: PathBuf,
     watch: bool,

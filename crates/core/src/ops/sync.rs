@@ -107,7 +107,7 @@ struct JsonFailure {
 }
 
 /// A project and the dock that a call is for, as this command and others sync them.
-pub struct Docked {
+pub struct DockedProject {
     /// The dock.
     pub dock: Dock,
     shared: SharedSession<DockShell>,
@@ -120,7 +120,7 @@ pub struct Docked {
     is_silent: Arc<AtomicBool>,
 }
 
-impl Docked {
+impl DockedProject {
     /// Opens a project and the dock that the call is for. With `writes`, the version file is made as a build would have it; with
     /// `with_git`, git's own files travel, whatever the user's configuration says.
     ///
@@ -132,11 +132,11 @@ impl Docked {
         Ok(Self::of(opening, context, project, writes))
     }
 
-    /// [`Docked::open`] for syncs that no person has asked for: nothing is synced with another folder than the one that
+    /// [`DockedProject::open`] for syncs that no person has asked for: nothing is synced with another folder than the one that
     /// was last synced.
     ///
     /// # Errors
-    /// As [`Docked::open`].
+    /// As [`DockedProject::open`].
     fn open_known(context: &Context, project: &Project, writes: bool) -> Result<Self> {
         let mut opening = SessionSetup::new(context, project)?;
         opening.only_known_root = true;
@@ -476,7 +476,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         })?;
         return listed(context, agent.dock(), &report);
     }
-    let mut docked = Docked::open(context, &project, args.direction == Direction::Up, args.with_git)?;
+    let mut docked = DockedProject::open(context, &project, args.direction == Direction::Up, args.with_git)?;
     let looking = args.chown.then(|| looking(context, &project)).transpose()?;
     context.block_on(async {
         let dock = docked.dock.clone();
