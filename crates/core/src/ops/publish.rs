@@ -22,7 +22,7 @@ use crate::ops::run_records::connect_and_remind;
 use crate::output::visible;
 use crate::registry_helper::{Aws, EcrRegistry};
 use crate::shell;
-use destination::{Destination, Repo, Values};
+use destination::{Destination, RegistryKind, TagVariables};
 
 /// Width of the line before the printed commands, as the original had it.
 const RULE: usize = 76;
@@ -245,7 +245,7 @@ impl Publisher<'_> {
         } else {
             None
         };
-        let values = Values {
+        let values = TagVariables {
             identity: identity.as_ref(),
             hub_user: hub_user.as_deref(),
             user: project.user(),
@@ -253,7 +253,7 @@ impl Publisher<'_> {
         let references = destination.references(&source, tags, &values, &self.context.env)?;
         let ecr = references
             .first()
-            .filter(|_| destination.repo == Repo::Aws)
+            .filter(|_| destination.repo == RegistryKind::Aws)
             .and_then(|reference| EcrRegistry::parse(&registry(&reference.name)));
         Ok(PublishPlan {
             docker_prefix: self.context.docker_prefix()?,
