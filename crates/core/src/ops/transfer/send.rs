@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::manifests::{self, Manifests, blob_path, layer_path};
 use super::plan::Plan;
-use super::running::Identity;
+use super::running::TransferIdentity;
 use crate::docker::connect::engine::{Engine, refusal};
 use crate::docker::images::content_store::Content;
 use crate::docker::images::image_load::{self, ArchivePart, LoadError, SharedPace};
@@ -135,7 +135,7 @@ pub struct Shipment {
     /// How.
     pub plan: Plan,
     /// Whose it is.
-    pub identity: Identity,
+    pub identity: TransferIdentity,
     /// Counts.
     pub counters: Arc<TransferCounters>,
     /// What is seen of it.
