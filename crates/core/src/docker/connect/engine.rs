@@ -19,8 +19,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use super::bounded_stream::{BoundedDialer, Bounds};
 use super::client_config::ClientConfig;
 use super::connection_error::{self, BoxError, DockDown};
+use super::dock_engine::ChosenEngine;
 use super::endpoint::{Choice, Endpoint, Origin};
 use super::stream::Dialer;
+use crate::agent::CallOptions;
 use crate::agent::wire::FAILURE_HEADER;
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -94,31 +96,19 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Connects to the engine that the environment chooses, and settles on an API version. Where that is a dock whose agent
-    /// has ended, the agent is started again.
-    ///
-    /// # Errors
-    /// [`Error::unreachable`] where nothing answers within twenty seconds, with a hint how to fix it.
-    pub async fn connect(env: &Env) -> Result<Self> {
-        let mut choice = Endpoint::choose(env)?;
-        super::dock_engine::revive(&mut choice, env).await?;
-        Self::connect_to(choice).await
-    }
-
     /// Whether the engine answers now, without waiting for it; its agent is started again if it has ended.
     ///
     /// # Errors
-    /// As [`Engine::connect`].
+    /// As [`ChosenEngine::at`] and [`ChosenEngine::connect`].
     pub async fn answers(&self, env: &Env) -> Result<()> {
-        let mut choice = Choice::clone(&self.choice);
-        super::dock_engine::revive(&mut choice, env).await?;
-        Self::connect_to(choice).await.map(drop)
+        let engine = ChosenEngine::at(Choice::clone(&self.choice), env)?;
+        engine.connect(&CallOptions::of_terminal()).await.map(drop)
     }
 
-    /// Connects to this endpoint.
+    /// Connects to this endpoint, and settles on an API version.
     ///
     /// # Errors
-    /// As [`Engine::connect`].
+    /// [`Error::unreachable`] where nothing answers within twenty seconds, with a hint how to fix it.
     pub async fn connect_to(choice: Choice) -> Result<Self> {
         let dialer = Dialer::new(choice.endpoint.clone());
         let pinging = ping(&dialer);
