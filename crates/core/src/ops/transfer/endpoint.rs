@@ -232,6 +232,8 @@ mod tests {
     use bollard::models::ContainerdInfo;
 
     use super::*;
+    use crate::context::GlobalArgs;
+    use crate::output::{Printer, Verbosity};
 
     fn env(pairs: &[(&str, &str)]) -> (tempfile::TempDir, Env) {
         let home = tempfile::tempdir().unwrap();
@@ -300,6 +302,29 @@ mod tests {
             panic!("not local");
         };
         assert_eq!(engine.choice.endpoint, Endpoint::Unix("/var/run/docker.sock".into()));
+    }
+
+    #[test]
+    fn the_source_stays_the_engine_that_the_call_has_chosen() {
+        let (home, env) = env(&[]);
+        let register = |address: &str| {
+            let text = format!("DOCK_MONIKER=far\nDOCK_IP={address}\n");
+            std::fs::write(home.path().join(".docker/far/connection_config.txt"), text).unwrap();
+        };
+        std::fs::create_dir_all(home.path().join(".docker/far")).unwrap();
+        register("10.0.0.1");
+        let printer = Printer::new("transfer-image", Verbosity::Quiet, false, &env);
+        let folder = home.path().to_owned();
+        let context = Context::new(env, folder, printer, GlobalArgs::default(), Some("far".into()));
+        let place = TransferEndpoint::of_call(&context).unwrap();
+        assert_eq!(place.name, "far");
+        register("10.0.0.2");
+        let EndpointKind::Chosen(engine) = TransferEndpoint::of_call(&context).unwrap().kind else {
+            panic!("not chosen")
+        };
+        assert_eq!(engine.choice, *context.engine_choice().unwrap());
+        let agent = engine.agent.unwrap();
+        assert_eq!(agent.dock().access.host(), Some("10.0.0.1"));
     }
 
     #[test]
