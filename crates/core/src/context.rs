@@ -58,11 +58,9 @@ pub struct EngineArgs {
 pub struct Context {
     /// The environment, taken at the start.
     pub env: Env,
-    /// The working directory.
     pub working_dir: PathBuf,
     /// Prints results, progress and errors.
     pub printer: Printer,
-    /// The global arguments.
     pub global: GlobalArgs,
     /// The moniker that `--dock` names; `None` for the engine that the environment chooses.
     pub dock: Option<String>,

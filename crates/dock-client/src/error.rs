@@ -135,7 +135,6 @@ pub struct ErrorDocument {
 pub struct ErrorOf {
     /// The image, as it was asked for.
     pub image: String,
-    /// Why.
     #[serde(flatten)]
     pub why: ErrorDocument,
 }
@@ -143,7 +142,6 @@ pub struct ErrorOf {
 /// What was done and, if something went wrong, `failed` beside it: most of our documents have that form.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct WithFailures<T> {
-    /// What was done.
     #[serde(flatten)]
     pub done: T,
     /// What went wrong; left out if nothing did.

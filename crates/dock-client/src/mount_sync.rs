@@ -21,7 +21,6 @@ pub const LONGEST_LINE: usize = 8 << 20;
 pub struct SyncCall {
     /// Comes back with the answer.
     pub id: u64,
-    /// What is to be done.
     pub task: Task,
 }
 

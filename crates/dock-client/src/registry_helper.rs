@@ -80,7 +80,6 @@ pub struct Identity {
 pub struct EcrRegistry {
     /// The account's number.
     pub account: String,
-    /// The region.
     pub region: String,
 }
 

@@ -79,7 +79,6 @@ pub struct BuildPlan {
 /// One image of a [`BuildPlan`].
 #[derive(Clone, Debug)]
 pub struct ImagePlan {
-    /// The image type.
     pub image: String,
     /// What it is named.
     pub designation: Designation,

@@ -56,7 +56,6 @@ pub struct PublishPlan {
 /// The result for one reference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PublishReport {
-    /// The reference.
     pub reference: String,
     /// How it went.
     pub status: PublishStatus,
@@ -69,7 +68,6 @@ pub struct PublishReport {
     /// The command that pulls it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull: Option<String>,
-    /// Why it failed.
     #[serde(flatten)]
     pub why: Option<ErrorDocument>,
 }

@@ -52,7 +52,6 @@ const ROOT_NAMED: usize = 3;
 /// What sync-up and sync-down are asked for.
 #[derive(Clone, Debug)]
 pub struct SyncArgs {
-    /// Which way.
     pub direction: Direction,
     /// Only show what would be done.
     pub list: bool,
@@ -108,7 +107,6 @@ struct JsonFailure {
 
 /// A project and the dock that a call is for, as this command and others sync them.
 pub struct DockedProject {
-    /// The dock.
     pub dock: Dock,
     shared: SharedSession<DockShell>,
     shell: DockShell,

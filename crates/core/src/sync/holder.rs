@@ -43,7 +43,6 @@ const NAME: usize = 16;
 /// How a holder is asked, beside its lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
-    /// Its socket.
     pub socket: PathBuf,
     /// Its process.
     pub pid: u32,

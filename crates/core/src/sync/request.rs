@@ -23,7 +23,7 @@ pub const LONGEST_REPLY: usize = 1 << 30;
 pub struct Hello {
     /// The command's [`PROTOCOL`].
     pub dockerutils_sync: u32,
-    /// Its version.
+    /// The version of its program, such as `3.0.0`.
     pub version: String,
     /// Asks the holder to step aside after its round: the command does itself what can't be asked for. Nothing follows this,
     /// and the holder closes when it has.
@@ -36,7 +36,6 @@ pub struct Hello {
 pub struct Greeting {
     /// The holder's [`PROTOCOL`].
     pub dockerutils_sync: u32,
-    /// Its version.
     pub version: String,
     /// Its process.
     pub pid: u32,
@@ -45,7 +44,6 @@ pub struct Greeting {
 /// A round that is wanted. It begins after the request, so that what was on disk then is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoundRequest {
-    /// Which way.
     pub direction: Direction,
     /// Whose version wins where both changed.
     pub settle: Option<Side>,

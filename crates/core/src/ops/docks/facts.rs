@@ -40,9 +40,8 @@ pub struct Facts {
     pub architecture: String,
     /// Containers that run.
     pub running: i64,
-    /// All containers.
+    /// Containers, whether they run or not.
     pub containers: i64,
-    /// Images.
     pub images: i64,
     /// Processors.
     pub cpus: i64,

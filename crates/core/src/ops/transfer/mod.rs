@@ -86,13 +86,12 @@ pub struct TransferReport {
     pub id: Option<String>,
     /// Layers that went over the link.
     pub layers_sent: usize,
-    /// Layers that were there.
+    /// Layers that the destination had.
     pub layers_skipped: usize,
     /// Bytes that were sent to the destination's engine.
     pub bytes_sent: u64,
     /// How long it took.
     pub seconds: f64,
-    /// Why it failed.
     #[serde(flatten)]
     pub why: Option<ErrorDocument>,
 }

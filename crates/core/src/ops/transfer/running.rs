@@ -38,7 +38,6 @@ pub struct TransferIdentity {
 /// A transfer that runs. When it ends, its lock goes.
 #[derive(Debug)]
 pub struct RunningTransfer {
-    /// Whose it is.
     pub identity: TransferIdentity,
     lock: Option<Lock>,
 }

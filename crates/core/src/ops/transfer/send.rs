@@ -82,13 +82,11 @@ impl From<Error> for TransferFailure {
 /// One end of a transfer, connected.
 #[derive(Clone)]
 pub struct ConnectedEndpoint {
-    /// Its engine.
     pub engine: Engine,
     /// What it said of itself when it was connected.
     pub info: Arc<SystemInfo>,
     /// What its machine runs.
     pub platform: Platform,
-    /// Its store.
     pub store: Store,
 }
 
@@ -130,13 +128,9 @@ pub struct Shipment {
     pub source: ConnectedEndpoint,
     /// Where to.
     pub dest: ConnectedEndpoint,
-    /// What.
     pub image: StoredImage,
-    /// How.
     pub plan: Plan,
-    /// Whose it is.
     pub identity: TransferIdentity,
-    /// Counts.
     pub counters: Arc<TransferCounters>,
     /// What is seen of it.
     pub bars: Bars,
