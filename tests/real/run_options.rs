@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use dockerutils_core::agent::CallOptions;
+use dockerutils_core::docker::connect::dock_engine::ChosenEngine;
 use dockerutils_core::docker::connect::engine::Engine;
 use dockerutils_core::docker::containers::container;
 use dockerutils_core::docker::options::run_options::{ClientFacts, EngineSystem, RunOptions};
@@ -93,9 +95,10 @@ struct Site {
 impl Site {
     fn prepare(lab: LabEngine, runtime: &Runtime) -> Self {
         let env = Env::from_pairs([("DOCKER_HOST", lab.host.as_str())]);
+        let engine = ChosenEngine::of_environment(&env).unwrap();
         let site = Self {
             socket: PathBuf::from(lab.host.strip_prefix("unix://").unwrap()),
-            client: runtime.block_on(Engine::connect(&env)).unwrap(),
+            client: runtime.block_on(engine.connect(&CallOptions::unattended())).unwrap(),
             lab,
         };
         // What a test that was killed has left.

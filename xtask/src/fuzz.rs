@@ -12,13 +12,14 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
 use dockerutils_test_support::machine;
+use dockerutils_test_support::mutex::lock;
 use dockerutils_test_support::process::{self, announce};
 
 use crate::error::Error;
@@ -136,7 +137,7 @@ pub(crate) fn all(workspace: &Workspace, effort: Effort) -> Result<(usize, usize
     let built = build(workspace)?;
     let targets = Mutex::new(targets(&directory(workspace))?.into_iter());
     let (passed, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let next = || targets.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let next = || lock(&targets).next();
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, NonZero::get) {
             scope.spawn(|| {

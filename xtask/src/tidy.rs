@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: the conventions of the code that the compiler does not check.
 
 mod arrows;
+mod documented;
 mod type_names;
 mod words;
 
@@ -227,6 +228,7 @@ fn check_source(path: &Path, text: &str) -> Vec<Finding> {
     if is_source(path) && !path.starts_with("crates/test-support") {
         findings.extend(unquoted_hints(path, text));
     }
+    findings.extend(documented::check(path, text));
     // Attributes and a shebang may stand before it.
     let first = text.lines().find(|line| !line.starts_with("#!"));
     if !first.is_some_and(|line| line.starts_with("//!")) {

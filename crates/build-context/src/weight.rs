@@ -15,7 +15,6 @@ pub struct Heavy {
     pub path: Vec<u8>,
     /// With all that is in it, in bytes.
     pub size: u64,
-    /// Whether it is a directory.
     pub is_directory: bool,
     /// The line of `.dockerignore` (at its end) that leaves it out.
     pub ignore_line: String,

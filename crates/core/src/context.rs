@@ -9,8 +9,8 @@ use clap::Args;
 
 use crate::agent::wire::{FailureKind, LinkStatus};
 use crate::agent::{Agent, CallOptions};
-use crate::docker::connect::dock_engine;
-use crate::docker::connect::endpoint::{Choice, Endpoint, Origin};
+use crate::docker::connect::dock_engine::{self, ChosenEngine};
+use crate::docker::connect::endpoint::{Choice, Endpoint};
 use crate::docker::connect::engine::Engine;
 use crate::docks::{Docks, Named};
 use crate::env::Env;
@@ -58,24 +58,19 @@ pub struct EngineArgs {
 pub struct Context {
     /// The environment, taken at the start.
     pub env: Env,
-    /// The working directory.
     pub working_dir: PathBuf,
     /// Prints results, progress and errors.
     pub printer: Printer,
-    /// The global arguments.
     pub global: GlobalArgs,
     /// The moniker that `--dock` names; `None` for the engine that the environment chooses.
     pub dock: Option<String>,
-    chosen: OnceLock<ChosenEngine>,
+    chosen: OnceLock<EngineOfCall>,
 }
 
-/// The engine that a call is for. It is chosen once: what is printed, what is asked and what is used are the same,
-/// whatever becomes of the list of docks meanwhile.
+/// The engine that a call is for.
 #[derive(Debug)]
-struct ChosenEngine {
-    choice: Choice,
-    /// The agent by which it is reached, if it is behind one.
-    agent: Option<Agent>,
+struct EngineOfCall {
+    engine: ChosenEngine,
     /// Whether the environment alone leads there, too.
     is_default: bool,
 }
@@ -104,10 +99,18 @@ impl Context {
     /// # Errors
     /// No such dock, a DOCKER_HOST or docker context that names no engine.
     pub fn engine_choice(&self) -> Result<&Choice> {
-        Ok(&self.chosen()?.choice)
+        Ok(&self.engine()?.choice)
     }
 
-    fn chosen(&self) -> Result<&ChosenEngine> {
+    /// The engine that the call is for, and the agent by which it is reached.
+    ///
+    /// # Errors
+    /// As [`Context::engine_choice`].
+    pub fn engine(&self) -> Result<&ChosenEngine> {
+        Ok(&self.chosen()?.engine)
+    }
+
+    fn chosen(&self) -> Result<&EngineOfCall> {
         match self.chosen.get() {
             Some(chosen) => Ok(chosen),
             None => {
@@ -117,16 +120,10 @@ impl Context {
         }
     }
 
-    fn choose(&self) -> Result<ChosenEngine> {
+    fn choose(&self) -> Result<EngineOfCall> {
         let Some(name) = &self.dock else {
-            let mut choice = Endpoint::choose(&self.env)?;
-            let agent = dock_engine::agent_of(&choice, &self.env)?;
-            if let Some(agent) = &agent {
-                choice.origin = Origin::Dock(agent.dock().moniker.clone());
-            }
-            return Ok(ChosenEngine {
-                choice,
-                agent,
+            return Ok(EngineOfCall {
+                engine: ChosenEngine::of_environment(&self.env)?,
                 is_default: true,
             });
         };
@@ -134,17 +131,13 @@ impl Context {
         if let Some(doubt) = docks.doubt(name) {
             self.printer.warning(&doubt);
         }
-        let (choice, agent) = match docks.named(name)? {
-            Named::Here => (dock_engine::here(&self.env)?, None),
-            Named::Dock(dock) => (
-                dock_engine::choice(dock, &self.env)?,
-                dock_engine::agent(dock, &self.env)?,
-            ),
+        let engine = match docks.named(name)? {
+            Named::Here => ChosenEngine::here(&self.env)?,
+            Named::Dock(dock) => ChosenEngine::of_dock(dock, &self.env)?,
         };
-        Ok(ChosenEngine {
-            is_default: Endpoint::choose(&self.env).is_ok_and(|default| default == choice),
-            choice,
-            agent,
+        Ok(EngineOfCall {
+            is_default: Endpoint::choose(&self.env).is_ok_and(|default| default == engine.choice),
+            engine,
         })
     }
 
@@ -153,9 +146,11 @@ impl Context {
     /// # Errors
     /// As [`Context::engine_choice`], and an engine that does not answer.
     pub async fn connect(&self) -> Result<Engine> {
-        match &self.chosen()?.agent {
-            Some(agent) => self.connect_by(agent, async || self.connect_once().await).await,
-            None => self.connect_once().await,
+        let engine = self.engine()?;
+        let connect = async || engine.connect(&CallOptions::of_terminal()).await;
+        match &engine.agent {
+            Some(agent) => self.connect_by(agent, connect).await,
+            None => connect().await,
         }
     }
 
@@ -207,15 +202,6 @@ impl Context {
         }
     }
 
-    /// Connects once, without waiting for a link that is down.
-    async fn connect_once(&self) -> Result<Engine> {
-        let chosen = self.chosen()?;
-        if let Some(agent) = &chosen.agent {
-            agent.connect(&CallOptions::of_terminal()).await?;
-        }
-        Engine::connect_to(chosen.choice.clone()).await
-    }
-
     /// The variables that lead other programs to the engine of `--dock`; empty without it, and if the environment leads
     /// them there already.
     ///
@@ -228,7 +214,7 @@ impl Context {
         let chosen = self.chosen()?;
         match chosen.is_default {
             true => Ok(Vec::new()),
-            false => dock_engine::variables(&chosen.choice.endpoint),
+            false => dock_engine::variables(&chosen.engine.choice.endpoint),
         }
     }
 
@@ -243,7 +229,7 @@ impl Context {
         let chosen = self.chosen()?;
         match chosen.is_default {
             true => Ok(String::new()),
-            false => dock_engine::prefix(&chosen.choice.endpoint, &self.env),
+            false => dock_engine::prefix(&chosen.engine.choice.endpoint, &self.env),
         }
     }
 

@@ -16,7 +16,7 @@ const TAG_LENGTH: usize = 128;
 pub struct Designation {
     /// The repository: what stands before the tag, registry included.
     pub name: String,
-    /// The tag.
+    /// Letters, digits, `_`, `.` and `-`, at most 128.
     pub tag: String,
 }
 

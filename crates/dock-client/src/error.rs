@@ -135,7 +135,6 @@ pub struct ErrorDocument {
 pub struct ErrorOf {
     /// The image, as it was asked for.
     pub image: String,
-    /// Why.
     #[serde(flatten)]
     pub why: ErrorDocument,
 }
@@ -143,7 +142,6 @@ pub struct ErrorOf {
 /// What was done and, if something went wrong, `failed` beside it: most of our documents have that form.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct WithFailures<T> {
-    /// What was done.
     #[serde(flatten)]
     pub done: T,
     /// What went wrong; left out if nothing did.
@@ -279,5 +277,121 @@ impl Error {
     /// The exact command or edit that helps, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+}
+
+/// An [`Error`], as it travels between two of our own processes, in JSON: from the process that syncs, and from a
+/// registry's helper. (An agent says what can be done about a failure, not how a command ends: it has
+/// [`Failure`](crate::agent::wire::Failure).)
+///
+/// ```json
+/// {"kind": "unreachable", "message": "AWS is out of reach", "causes": ["connection refused"], "hint": null}
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct WireError {
+    /// The class; [`Class::Failed`] where it is left out.
+    #[serde(default = "WireError::usual_kind")]
+    pub kind: Class,
+    /// What happened, to which object.
+    pub message: String,
+    /// The causes, outermost first; none where they are left out.
+    #[serde(default)]
+    pub causes: Vec<String>,
+    /// The exact command or edit that helps.
+    pub hint: Option<String>,
+}
+
+impl WireError {
+    /// An ordinary failure, without a cause.
+    pub fn failed(message: impl Into<String>, hint: Option<String>) -> Self {
+        Self {
+            kind: Class::Failed,
+            message: message.into(),
+            causes: Vec::new(),
+            hint,
+        }
+    }
+
+    /// The error with its causes in its message, for a reader that shows nothing else.
+    pub fn in_one_line(error: &Error) -> Self {
+        Self {
+            message: error.with_causes(),
+            causes: Vec::new(),
+            ..Self::from(error)
+        }
+    }
+
+    const fn usual_kind() -> Class {
+        Class::Failed
+    }
+}
+
+impl From<&Error> for WireError {
+    fn from(error: &Error) -> Self {
+        let mut causes = Vec::new();
+        let mut cause = std::error::Error::source(error);
+        while let Some(inner) = cause {
+            causes.push(inner.to_string());
+            cause = inner.source();
+        }
+        Self {
+            kind: error.class,
+            message: error.message.clone(),
+            causes,
+            hint: error.hint.clone(),
+        }
+    }
+}
+
+impl From<WireError> for Error {
+    fn from(failure: WireError) -> Self {
+        let mut error = Self::new(failure.kind, failure.message);
+        if !failure.causes.is_empty() {
+            error = error.because(failure.causes.join(": "));
+        }
+        match failure.hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_keeps_its_exit_code_its_causes_and_its_hint() {
+        for class in [
+            Class::Usage,
+            Class::Failed,
+            Class::Unreachable,
+            Class::Interrupted,
+            Class::Code(7),
+        ] {
+            let error = Error::new(class, "it broke")
+                .because(Error::failed("inner").because("innermost"))
+                .hint("mend it");
+            let text = serde_json::to_vec(&WireError::from(&error)).unwrap();
+            let again = Error::from(serde_json::from_slice::<WireError>(&text).unwrap());
+            assert_eq!((again.class(), again.to_string()), (class, "it broke".to_owned()));
+            assert_eq!(again.hint_text(), Some("mend it"));
+            let cause = std::error::Error::source(&again).unwrap();
+            assert_eq!(cause.to_string(), "inner: innermost");
+            let line = WireError::in_one_line(&error);
+            assert_eq!(line.message, "it broke: inner: innermost");
+            assert_eq!(Error::from(line).with_causes(), error.with_causes());
+        }
+    }
+
+    #[test]
+    fn a_failure_of_an_older_program_is_understood_and_its_fields_are_still_there() {
+        // The process that syncs left both out; the holder of a sync, and a command that asks it, always had all four.
+        let old: WireError = serde_json::from_str(r#"{"message":"no","hint":null}"#).unwrap();
+        assert_eq!(old, WireError::failed("no", None));
+        assert_eq!(
+            serde_json::to_string(&old).unwrap(),
+            r#"{"kind":"failed","message":"no","causes":[],"hint":null}"#
+        );
     }
 }

@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::WireError;
+
 /// The program, which is installed beside the agent's.
 pub const PROGRAM: &str = "sync-up";
 /// The argument that makes it serve an agent.
@@ -19,7 +21,6 @@ pub const LONGEST_LINE: usize = 8 << 20;
 pub struct SyncCall {
     /// Comes back with the answer.
     pub id: u64,
-    /// What is to be done.
     pub task: Task,
 }
 
@@ -54,8 +55,8 @@ pub struct SyncReply {
 pub enum SyncOutcome {
     /// It was done.
     Done(Done),
-    /// It could not be done.
-    Failed(SyncFailure),
+    /// It could not be done: an agent shows the message and the hint.
+    Failed(WireError),
 }
 
 /// What is known after a sync.
@@ -88,15 +89,6 @@ pub enum Missing {
     Special,
     /// It could not be sent, which stderr says.
     Unsent,
-}
-
-/// Why a sync failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SyncFailure {
-    /// What happened, with its causes.
-    pub message: String,
-    /// What helps.
-    pub hint: Option<String>,
 }
 
 #[cfg(test)]

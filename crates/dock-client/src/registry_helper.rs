@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::error::{Class, Error, Result};
+use crate::error::{Error, Result, WireError};
 use crate::hint;
 
 /// The program's name: beside our own, or on PATH.
@@ -63,7 +63,7 @@ pub enum Answer {
         created: bool,
     },
     /// The request failed.
-    Failure(Failure),
+    Failure(WireError),
 }
 
 /// The account that AWS takes us for.
@@ -75,33 +75,11 @@ pub struct Identity {
     pub region: String,
 }
 
-/// Why a request failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// What kind of failure it is: the configuration is wrong or missing, AWS refuses, or it can't be reached.
-    pub kind: Class,
-    /// What happened, to which object.
-    pub message: String,
-    /// What helps.
-    pub hint: Option<String>,
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        let error = Self::new(failure.kind, failure.message);
-        match failure.hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    }
-}
-
 /// A registry of Amazon's, taken from its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EcrRegistry {
     /// The account's number.
     pub account: String,
-    /// The region.
     pub region: String,
 }
 
@@ -268,6 +246,7 @@ fn misunderstood() -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Class;
 
     #[test]
     fn registries_of_amazon_are_known_by_their_hosts() {

@@ -37,7 +37,6 @@ struct Waiting {
 /// A question, and the channel for its answer. Dropping it means that there is no answer.
 #[derive(Debug)]
 pub struct PendingQuestion {
-    /// The question.
     pub question: Question,
     /// Takes the answer.
     pub answer: SyncSender<Option<String>>,
@@ -48,7 +47,6 @@ pub struct PendingQuestion {
 pub struct Subscription {
     prompts: Arc<Prompts>,
     number: u64,
-    /// The questions to it.
     pub questions: mpsc::UnboundedReceiver<PendingQuestion>,
 }
 

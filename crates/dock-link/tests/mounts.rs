@@ -14,9 +14,10 @@ use dock_client::env::Env;
 use dock_link::log::Log;
 use dock_link::service::{Service, Sockets};
 use dock_link::timing::Timing;
+use fake::http::{self, post};
 use fake::{Dock, FakeConnector};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::BufReader;
 use tokio::net::{UnixListener, UnixStream};
 
 mod fake;
@@ -30,25 +31,15 @@ struct Engine {
 impl Engine {
     fn start(socket: &Path) -> Arc<Self> {
         let engine = Arc::new(Self::default());
-        let listener = UnixListener::bind(socket).unwrap();
         let serving = Arc::clone(&engine);
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let engine = Arc::clone(&serving);
-                tokio::spawn(async move {
-                    // A client that goes away is no event.
-                    let _ = engine.serve(stream).await;
-                });
-            }
-        });
+        http::accept(socket, move |stream| Arc::clone(&serving).serve(stream));
         engine
     }
 
-    async fn serve(&self, stream: UnixStream) -> std::io::Result<()> {
+    async fn serve(self: Arc<Self>, stream: UnixStream) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
         loop {
-            let Some((head, body)) = message(&mut stream).await? else {
+            let Some((head, body)) = http::message(&mut stream).await? else {
                 return Ok(());
             };
             let (status, answer) = if head.starts_with("POST ") {
@@ -57,9 +48,7 @@ impl Engine {
             } else {
                 ("404 Not Found", json!({}))
             };
-            let answer = answer.to_string();
-            let response = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{answer}", answer.len());
-            stream.write_all(response.as_bytes()).await?;
+            http::respond(&mut stream, status, &answer).await?;
         }
     }
 
@@ -67,37 +56,6 @@ impl Engine {
     fn asked(&self) -> Vec<Value> {
         std::mem::take(&mut *self.bodies.lock().unwrap())
     }
-}
-
-/// A message of HTTP with the length of its body, or none.
-async fn message(stream: &mut BufReader<UnixStream>) -> std::io::Result<Option<(String, Vec<u8>)>> {
-    let (mut head, mut length) = (String::new(), 0);
-    while !head.ends_with("\r\n\r\n") {
-        let start = head.len();
-        if stream.read_line(&mut head).await? == 0 {
-            return Ok(None);
-        }
-        if let Some(number) = head[start..].to_lowercase().strip_prefix("content-length: ") {
-            length = number.trim().parse().unwrap();
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    Ok(Some((head, body)))
-}
-
-/// Sends a request, and gives the status and the body of its answer.
-async fn ask(stream: UnixStream, path: &str, body: &Value) -> (u16, Value) {
-    let mut stream = BufReader::new(stream);
-    let body = body.to_string();
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let (head, body) = message(&mut stream).await.unwrap().unwrap();
-    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    (status, serde_json::from_slice(&body).unwrap())
 }
 
 struct Scene {
@@ -165,14 +123,14 @@ async fn a_command_of_ours_is_known_by_its_call_and_not_by_a_label() {
         "Image": "i", "Labels": {"io.dockerutils.project": "app", "io.dockerutils.user": "ann"},
         "HostConfig": {"Binds": ["/:/host"]},
     });
-    let (status, answer) = ask(scene.program().await, CONTAINER, &body).await;
+    let (status, answer) = post(scene.program().await, CONTAINER, &body).await;
     assert_eq!(status, 400, "{answer}");
     assert!(
         answer["message"].as_str().unwrap().contains("never sent to a dock"),
         "{answer}"
     );
     assert_eq!(scene.engine.asked(), [] as [Value; 0]);
-    let (status, answer) = ask(scene.own().await, CONTAINER, &body).await;
+    let (status, answer) = post(scene.own().await, CONTAINER, &body).await;
     assert_eq!(status, 201, "{answer}");
     assert_eq!(scene.engine.asked(), [body]);
 }
@@ -200,7 +158,7 @@ async fn nobody_gives_a_thing_the_label_that_says_what_is_mounted() {
             ),
         ] {
             let stream = if owns { scene.own().await } else { scene.program().await };
-            let (status, answer) = ask(stream, path, &labelled).await;
+            let (status, answer) = post(stream, path, &labelled).await;
             assert_eq!(status, 201, "{path} {answer}");
             assert_eq!(scene.engine.asked(), [plain], "{path} {mounts:?} {owns}");
         }

@@ -17,9 +17,9 @@ use dock_client::env::Env;
 use dock_link::log::Log;
 use dock_link::service::{Service, ShutdownReason, Sockets};
 use dock_link::timing::Timing;
-use fake::{Dock, FakeConnector};
+use fake::{Dock, FakeConnector, http};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -47,35 +47,17 @@ impl Engine {
             made: AtomicUsize::new(0),
             listed: AtomicUsize::new(0),
         });
-        let listener = UnixListener::bind(socket).unwrap();
         let serving = Arc::clone(&engine);
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let engine = Arc::clone(&serving);
-                tokio::spawn(async move {
-                    // A client that goes away is no event.
-                    let _ = engine.serve(stream).await;
-                });
-            }
-        });
+        http::accept(socket, move |stream| Arc::clone(&serving).serve(stream));
         engine
     }
 
-    async fn serve(&self, stream: UnixStream) -> std::io::Result<()> {
+    async fn serve(self: Arc<Self>, stream: UnixStream) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
         loop {
-            let (mut head, mut length) = (String::new(), 0);
-            while !head.ends_with("\r\n\r\n") {
-                let start = head.len();
-                if stream.read_line(&mut head).await? == 0 {
-                    return Ok(());
-                }
-                if let Some(number) = head[start..].to_lowercase().strip_prefix("content-length: ") {
-                    length = number.trim().parse().unwrap();
-                }
-            }
-            stream.read_exact(&mut vec![0; length]).await?;
+            let Some((head, _)) = http::message(&mut stream).await? else {
+                return Ok(());
+            };
             if head.starts_with("GET /events?filters=") {
                 let mut events = self.events.subscribe();
                 stream
@@ -97,9 +79,7 @@ impl Engine {
             } else {
                 ("404 Not Found", json!({}))
             };
-            let body = body.to_string();
-            let response = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-            stream.write_all(response.as_bytes()).await?;
+            http::respond(&mut stream, status, &body).await?;
         }
     }
 
@@ -262,24 +242,9 @@ impl Scene {
     }
 
     async fn create_of(&self, body: &Value) -> String {
-        let mut stream = UnixStream::connect(self.agent.engine_socket()).await.unwrap();
-        let body = body.to_string();
-        let request = format!(
-            "POST /v1.45/containers/create?name=web HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut text = String::new();
-        let mut buffer = [0; 1000];
-        while !text.ends_with('}') {
-            let read = stream.read(&mut buffer).await.unwrap();
-            text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
-        }
-        let (_, body) = text.split_once("\r\n\r\n").unwrap();
-        serde_json::from_str::<Value>(body).unwrap()["Id"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        let stream = UnixStream::connect(self.agent.engine_socket()).await.unwrap();
+        let (_, answer) = http::post(stream, "/v1.45/containers/create?name=web", body).await;
+        answer["Id"].as_str().unwrap().to_owned()
     }
 
     fn log(&self) -> String {

@@ -24,6 +24,7 @@ use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
 mod engine;
+mod fake;
 
 const PATIENT: CallOptions = CallOptions::unattended();
 

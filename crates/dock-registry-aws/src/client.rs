@@ -12,8 +12,8 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
 use base64::Engine as _;
-use dock_client::error::Class;
-use dock_client::registry_helper::{Answer, EcrRegistry, Failure, Identity, Request};
+use dock_client::error::Error;
+use dock_client::registry_helper::{Answer, EcrRegistry, Identity, Request};
 
 use crate::failure::{Situation, is_denied, malformed};
 
@@ -52,7 +52,7 @@ impl Client {
         }
     }
 
-    pub(crate) async fn answer(&self, request: &Request) -> Result<Answer, Failure> {
+    pub(crate) async fn answer(&self, request: &Request) -> Result<Answer, Error> {
         match request {
             Request::Identity => self.identity().await.map(Answer::Identity),
             Request::Login { registry } => self.login(&parsed(registry)?).await,
@@ -63,7 +63,7 @@ impl Client {
         }
     }
 
-    async fn identity(&self) -> Result<Identity, Failure> {
+    async fn identity(&self) -> Result<Identity, Error> {
         let Some(region) = self.config.region() else {
             return Err(self.situation.no_region());
         };
@@ -79,7 +79,7 @@ impl Client {
         })
     }
 
-    async fn login(&self, registry: &EcrRegistry) -> Result<Answer, Failure> {
+    async fn login(&self, registry: &EcrRegistry) -> Result<Answer, Error> {
         let answer = self
             .ecr(registry)
             .get_authorization_token()
@@ -99,7 +99,7 @@ impl Client {
     }
 
     /// Creates a repository if there is none; true if it was created.
-    async fn repository(&self, registry: &EcrRegistry, name: &str) -> Result<bool, Failure> {
+    async fn repository(&self, registry: &EcrRegistry, name: &str) -> Result<bool, Error> {
         let ecr = self.ecr(registry);
         let failed = format!("the repository {name} at {}", registry.host());
         let found = ecr
@@ -147,11 +147,10 @@ fn user_and_password(token: &str) -> Option<(String, String)> {
     (!user.is_empty() && !password.is_empty()).then(|| (user.to_owned(), password.to_owned()))
 }
 
-fn parsed(registry: &str) -> Result<EcrRegistry, Failure> {
-    EcrRegistry::parse(registry).ok_or_else(|| Failure {
-        kind: Class::Usage,
-        message: format!("{registry} is no registry of Amazon's"),
-        hint: Some("it would be ACCOUNT.dkr.ecr.REGION.amazonaws.com".to_owned()),
+fn parsed(registry: &str) -> Result<EcrRegistry, Error> {
+    EcrRegistry::parse(registry).ok_or_else(|| {
+        Error::usage(format!("{registry} is no registry of Amazon's"))
+            .hint("it would be ACCOUNT.dkr.ecr.REGION.amazonaws.com")
     })
 }
 
@@ -197,6 +196,8 @@ fn trust() -> TrustStore {
 
 #[cfg(test)]
 mod tests {
+    use dock_client::error::Class;
+
     use super::*;
 
     #[test]
@@ -214,7 +215,7 @@ mod tests {
     #[test]
     fn a_registry_of_somebody_elses_is_refused() {
         let failure = parsed("registry.example").unwrap_err();
-        assert_eq!(failure.kind, Class::Usage);
-        assert!(failure.message.contains("registry.example"));
+        assert_eq!(failure.class(), Class::Usage);
+        assert!(failure.to_string().contains("registry.example"));
     }
 }

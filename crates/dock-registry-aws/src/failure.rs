@@ -1,9 +1,8 @@
 //! Turns errors of AWS and its SDK into a message that names the object and a hint that helps.
 
 use aws_sdk_ecr::error::{ProvideErrorMetadata, SdkError};
-use dock_client::error::Class;
+use dock_client::error::{Class, Error};
 use dock_client::hint;
-use dock_client::registry_helper::Failure;
 
 /// Error codes for credentials that have expired.
 const EXPIRED: [&str; 4] = [
@@ -44,22 +43,19 @@ impl Situation {
         }
     }
 
-    pub(crate) fn no_region(&self) -> Failure {
-        Failure {
-            kind: Class::Usage,
-            message: format!(
-                "no region of AWS is configured: neither AWS_REGION nor the profile {} says one",
-                self.profile
-            ),
-            hint: Some(hint!(
-                "export AWS_REGION=eu-west-1, or aws configure set region eu-west-1 --profile {}",
-                self.profile
-            )),
-        }
+    pub(crate) fn no_region(&self) -> Error {
+        Error::usage(format!(
+            "no region of AWS is configured: neither AWS_REGION nor the profile {} says one",
+            self.profile
+        ))
+        .hint(hint!(
+            "export AWS_REGION=eu-west-1, or aws configure set region eu-west-1 --profile {}",
+            self.profile
+        ))
     }
 
     /// Says why a call failed. `what` is the sentence to complete, without its end.
-    pub(crate) fn explain<E, R>(&self, what: &str, error: &SdkError<E, R>) -> Failure
+    pub(crate) fn explain<E, R>(&self, what: &str, error: &SdkError<E, R>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
         R: std::fmt::Debug + 'static,
@@ -76,7 +72,7 @@ impl Situation {
         self.failure(what, error.code(), &said, out_of_reach)
     }
 
-    fn failure(&self, what: &str, code: Option<&str>, said: &str, out_of_reach: bool) -> Failure {
+    fn failure(&self, what: &str, code: Option<&str>, said: &str, out_of_reach: bool) -> Error {
         let lower = said.to_lowercase();
         let has = |codes: &[&str]| code.is_some_and(|code| codes.contains(&code));
         let profile = &self.profile;
@@ -122,13 +118,10 @@ impl Situation {
             )
         } else if code.is_none() && lower.contains("credential") {
             // The SDK lists every source that it tried, over ten lines.
-            return Failure {
-                kind: Class::Failed,
-                message: format!(
-                    "{what}: no credentials are found, neither in the environment nor in the profile {profile}"
-                ),
-                hint: Some("aws configure, aws sso login, or export AWS_PROFILE=NAME".to_owned()),
-            };
+            return Error::failed(format!(
+                "{what}: no credentials are found, neither in the environment nor in the profile {profile}"
+            ))
+            .hint("aws configure, aws sso login, or export AWS_PROFILE=NAME");
         } else {
             (
                 Class::Failed,
@@ -136,11 +129,7 @@ impl Situation {
                 "aws sts get-caller-identity shows who AWS takes us for".to_owned(),
             )
         };
-        Failure {
-            kind,
-            message: format!("{what}: {message}: {}", shortened(said)),
-            hint: Some(hint),
-        }
+        Error::new(kind, format!("{what}: {message}: {}", shortened(said))).hint(hint)
     }
 }
 
@@ -149,21 +138,15 @@ pub(crate) fn is_denied(code: Option<&str>) -> bool {
     code.is_some_and(|code| DENIED.contains(&code))
 }
 
-pub(crate) fn unknown_request() -> Failure {
-    Failure {
-        kind: Class::Failed,
-        message: "dock-registry-aws does not know this request".to_owned(),
-        hint: Some("install it and publish-image from the same release: cargo xtask install".to_owned()),
-    }
+pub(crate) fn unknown_request() -> Error {
+    Error::failed("dock-registry-aws does not know this request")
+        .hint("install it and publish-image from the same release: cargo xtask install")
 }
 
 /// The error for an answer without the expected content.
-pub(crate) fn malformed(call: &str) -> Failure {
-    Failure {
-        kind: Class::Failed,
-        message: format!("AWS's answer to {call} lacks what it is asked for"),
-        hint: Some("is AWS_ENDPOINT_URL set, and is it AWS that answers there?".to_owned()),
-    }
+pub(crate) fn malformed(call: &str) -> Error {
+    Error::failed(format!("AWS's answer to {call} lacks what it is asked for"))
+        .hint("is AWS_ENDPOINT_URL set, and is it AWS that answers there?")
 }
 
 /// An error and its causes. The SDK's own errors say little, their causes more.
@@ -214,11 +197,11 @@ mod tests {
             ),
         ] {
             let failure = situation(false).failure("AWS gives no login", code, said, false);
-            assert_eq!(failure.hint.as_deref(), Some("aws sso login --profile work"));
-            assert!(failure.message.contains("expired") && failure.message.ends_with(said));
-            assert_eq!(failure.kind, Class::Failed);
+            assert_eq!(failure.hint_text(), Some("aws sso login --profile work"));
+            assert!(failure.to_string().contains("expired") && failure.to_string().ends_with(said));
+            assert_eq!(failure.class(), Class::Failed);
             let failure = situation(true).failure("AWS gives no login", code, said, false);
-            assert!(failure.hint.unwrap().contains("AWS_ACCESS_KEY_ID"));
+            assert!(failure.hint_text().unwrap().contains("AWS_ACCESS_KEY_ID"));
         }
     }
 
@@ -226,17 +209,21 @@ mod tests {
     fn each_failure_is_told_from_the_others() {
         let explained = |code, said, out_of_reach| situation(false).failure("w", code, said, out_of_reach);
         let unreachable = explained(None, "dispatch failure: io error: connection refused", true);
-        assert_eq!(unreachable.kind, Class::Unreachable);
+        assert_eq!(unreachable.class(), Class::Unreachable);
         let denied = explained(Some("AccessDeniedException"), "User is not authorized", false);
-        assert!(denied.hint.unwrap().contains("ecr:CreateRepository"));
+        assert!(denied.hint_text().unwrap().contains("ecr:CreateRepository"));
         let none = explained(None, "no providers in chain provided credentials", false);
         assert!(
-            none.message
+            none.to_string()
                 .ends_with("no credentials are found, neither in the environment nor in the profile work")
         );
         let missing = explained(None, "failed to load the cached SSO token: No such file", false);
-        assert_eq!(missing.hint.as_deref(), Some("aws sso login --profile work"));
+        assert_eq!(missing.hint_text(), Some("aws sso login --profile work"));
         let other = explained(Some("LimitExceededException"), "too many repositories", false);
-        assert!(other.message.contains("LimitExceededException: too many repositories"));
+        assert!(
+            other
+                .to_string()
+                .contains("LimitExceededException: too many repositories")
+        );
     }
 }

@@ -15,6 +15,7 @@ mod failure;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
+use dock_client::error::WireError;
 use dock_client::registry_helper::{Answer, Request};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
@@ -49,10 +50,11 @@ async fn serve() -> std::io::Result<()> {
                     Some(client) => client,
                     none => none.insert(Client::new().await),
                 };
-                client.answer(&request).await.unwrap_or_else(Answer::Failure)
+                client.answer(&request).await
             }
-            Err(_) => Answer::Failure(failure::unknown_request()),
+            Err(_) => Err(failure::unknown_request()),
         };
+        let answer = answer.unwrap_or_else(|error| Answer::Failure(WireError::from(&error)));
         let mut line = serde_json::to_vec(&answer)?;
         line.push(b'\n');
         answers.write_all(&line).await?;

@@ -12,6 +12,7 @@
 //! - [`option_line`]: the lines of differential tests.
 //! - [`Random`]: numbers that a seed repeats.
 //! - [`wait`]: waits for events, however slow the machine is.
+//! - [`mutex`]: locks that a panic elsewhere does not spoil.
 //! - [`machine`] and [`process`]: how the lab and `xtask` install packages and run programs.
 //!
 //! ```no_run
@@ -32,6 +33,7 @@ pub mod http;
 pub mod lab;
 pub mod local_engine;
 pub mod machine;
+pub mod mutex;
 pub mod option_line;
 mod port;
 pub mod process;

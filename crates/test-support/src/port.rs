@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use crate::mutex::lock;
 
 /// Below the ports that the system assigns by itself (32768 and above on Linux): no connection of another program takes
 /// one between our check and its use.
@@ -33,7 +35,7 @@ pub fn free_port() -> io::Result<u16> {
             continue;
         };
         if is_free(port) {
-            let mut reserved = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut reserved = lock(&RESERVED);
             reserved.push(reservation);
             return Ok(port);
         }

@@ -17,7 +17,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use tempfile::TempDir;
 
 use crate::lab::{self, Lab, LabEngine};
 use crate::machine;
+use crate::mutex::lock;
 use crate::process;
 
 /// The package, and the program in it.
@@ -101,7 +102,7 @@ impl Registry {
 
     /// Its log so far, with a line for each request, as `"PUT /v2/...`.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.log).clone()
     }
 
     /// The paths of its requests with this method that contain this part, in order. The latest ones may appear a moment
@@ -190,7 +191,7 @@ impl Recipe {
             let log = Arc::clone(&log);
             thread::spawn(move || {
                 for line in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
-                    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut log = lock(&log);
                     log.push_str(&String::from_utf8_lossy(&line));
                     log.push('\n');
                 }

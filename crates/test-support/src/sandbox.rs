@@ -10,13 +10,14 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::mutex::lock;
 use crate::{ScriptedEngine, Terminal, wait};
 
 /// How long a command may run, unless the test says otherwise: one that builds several images on a machine that is busy
@@ -541,14 +542,14 @@ struct Output {
 
 impl Output {
     fn so_far(&self) -> Vec<u8> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.bytes).clone()
     }
 
     /// All of it, when it has ended.
     fn whole(self) -> Vec<u8> {
         // What was read before an error is worth showing.
         let _ = self.thread.join();
-        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.bytes))
     }
 }
 
@@ -562,7 +563,7 @@ fn collect(mut stream: impl Read + Send + 'static) -> Output {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => break,
                 Ok(length) => {
-                    let mut bytes = collected.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut bytes = lock(&collected);
                     bytes.extend_from_slice(piece.get(..length).unwrap_or_default());
                 }
             }

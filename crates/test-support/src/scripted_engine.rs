@@ -9,12 +9,14 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::mutex::lock;
 
 /// How long [`Reply::hang`] is silent: longer than any test runs.
 const FOREVER: Duration = Duration::from_secs(3600);
@@ -589,11 +591,6 @@ fn matches(pattern: &str, text: &str) -> bool {
                 .any(|at| matches(rest, tail.get(at..).unwrap_or("")))
         }),
     }
-}
-
-fn lock(script: &Mutex<Script>) -> MutexGuard<'_, Script> {
-    // If a test has panicked, its message says what is wrong.
-    script.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::mutex::lock;
+
 /// How many bytes are read at once.
 const CHUNK: usize = 64 * 1024;
 /// How many bytes may be under way in one direction of one connection: more than any bandwidth-delay product of ours.
@@ -121,7 +123,7 @@ impl Drop for SlowLink {
 
 impl Link {
     fn state(&self) -> MutexGuard<'_, LinkState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Waits until the cable is plugged in; false if the link is over.
@@ -186,7 +188,7 @@ impl Link {
             return sent_at + self.delay;
         };
         let takes = Duration::from_secs_f64(length as f64 / rate as f64);
-        let mut free_at = direction.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free_at = lock(&direction.free_at);
         let done = free_at.map_or(sent_at, |at| at.max(sent_at)) + takes;
         *free_at = Some(done);
         done + self.delay
@@ -218,7 +220,7 @@ struct Chunks {
 impl Queue {
     /// Waits for room; false if the reader has gone.
     fn push(&self, sent_at: Instant, chunk: Vec<u8>) -> bool {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = lock(&self.inner);
         let room = self
             .changed
             .wait_while(inner, |inner| inner.bytes > UNDER_WAY && !inner.closed);
@@ -230,7 +232,7 @@ impl Queue {
     }
 
     fn pop(&self) -> (Instant, Vec<u8>) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = lock(&self.inner);
         loop {
             if let Some((sent_at, chunk)) = inner.chunks.pop_front() {
                 inner.bytes -= chunk.len();
@@ -242,7 +244,7 @@ impl Queue {
     }
 
     fn close(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        lock(&self.inner).closed = true;
         self.changed.notify_all();
     }
 }

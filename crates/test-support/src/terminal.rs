@@ -8,13 +8,15 @@ use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
+
+use crate::mutex::lock;
 
 /// How long to wait: an engine under load may take longer than a user would wait.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,7 +86,7 @@ impl Terminal {
             let mut buffer = [0; 4096];
             // After the last slave is closed, reading gives an error.
             while let Ok(read @ 1..) = reader.read(&mut buffer) {
-                let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut shown = lock(&shown);
                 shown.extend_from_slice(buffer.get(..read).unwrap_or_default());
                 if closing.load(Ordering::Relaxed) {
                     return;
@@ -110,7 +112,7 @@ impl Terminal {
     }
 
     fn shown(&self) -> Vec<u8> {
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.screen).clone()
     }
 
     fn wait(&self, what: &str, until: impl Fn() -> bool) {
@@ -255,7 +257,7 @@ impl Terminal {
         );
         drop(self.keeper);
         self.reading.join().expect("it only reads");
-        let screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+        let screen = lock(&self.screen);
         (code, String::from_utf8_lossy(&screen).into_owned())
     }
 }
@@ -269,7 +271,7 @@ fn end(child: &mut Child, screen: &Mutex<Vec<u8>>) -> Option<i32> {
         if began.elapsed() > PATIENCE {
             // If it can't be killed, it ended just now.
             let _ = child.kill();
-            let screen = screen.lock().unwrap_or_else(PoisonError::into_inner);
+            let screen = lock(screen);
             panic!("the program does not end: {}", String::from_utf8_lossy(&screen));
         }
         thread::sleep(LOOK);

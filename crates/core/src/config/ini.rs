@@ -594,18 +594,12 @@ pub enum IniError {
     },
     /// A line before any section.
     #[error("{at}: {text:?} stands before the first [section]")]
-    MissingSectionHeader {
-        /// The line.
-        at: Box<ConfigLocation>,
-        /// Its text.
-        text: String,
-    },
+    MissingSectionHeader { at: Box<ConfigLocation>, text: String },
     /// Lines that are neither a section, nor a key with a value, nor part of a value.
     #[error("{at}: {text:?} is neither a [section] nor key = value{}", and_lines(others))]
     Parsing {
         /// The first such line.
         at: Box<ConfigLocation>,
-        /// Its text.
         text: String,
         /// The other such lines.
         others: Vec<usize>,

@@ -44,17 +44,13 @@ pub enum VariableError {
     /// `{name}` with an unknown name.
     #[error("{{{name}}} is not one of {known}")]
     UnknownBrace {
-        /// The name.
         name: String,
         /// The names that there are, in braces.
         known: String,
     },
     /// `$NAME` that the environment doesn't have.
     #[error("${name} is not set")]
-    Unset {
-        /// The name.
-        name: String,
-    },
+    Unset { name: String },
 }
 
 impl VariableError {

@@ -1,8 +1,8 @@
 //! Building a project's images: which ones, in which order, and the results.
 
 mod display;
+mod environment;
 mod schedule;
-mod site;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::docker::build::request::{BuildRequest, link_target};
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::endpoint::Choice;
 use crate::docker::connect::engine::{Engine, found};
-use crate::docker::connect::locality::{self, Locality, Standing};
+use crate::docker::connect::locality::{self, Locality, LocalityVerdict};
 use crate::docker::options::build_options::{BuildOptionError, BuildOptions};
 use crate::docker::options::flags::parse_bool;
 use crate::env::{Env, LOCAL_ENGINE};
@@ -79,7 +79,6 @@ pub struct BuildPlan {
 /// One image of a [`BuildPlan`].
 #[derive(Clone, Debug)]
 pub struct ImagePlan {
-    /// The image type.
     pub image: String,
     /// What it is named.
     pub designation: Designation,
@@ -629,7 +628,7 @@ pub(super) async fn where_it_would_be(choice: &Choice, env: &Env, printer: &Prin
     said(locality::foreseen(choice, env).await, choice, printer)
 }
 
-fn said(standing: Standing, choice: &Choice, printer: &Printer) -> Locality {
+fn said(standing: LocalityVerdict, choice: &Choice, printer: &Printer) -> Locality {
     if let Some(doubt) = standing.doubt {
         let address = choice.endpoint.to_string();
         printer.note(&format!(
@@ -670,7 +669,7 @@ pub async fn run_plan_on(
     let _linked = linked(project, plan, &context.printer);
     let (before, after) = plan.lines_around();
     before.iter().for_each(|line| context.printer.note(line));
-    let site = site::Site {
+    let site = environment::BuildEnvironment {
         engine: engine.clone(),
         locality,
         builder,

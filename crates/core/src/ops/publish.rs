@@ -22,7 +22,7 @@ use crate::ops::run_records::connect_and_remind;
 use crate::output::visible;
 use crate::registry_helper::{Aws, EcrRegistry};
 use crate::shell;
-use destination::{Destination, Repo, Values};
+use destination::{Destination, RegistryKind, TagVariables};
 
 /// Width of the line before the printed commands, as the original had it.
 const RULE: usize = 76;
@@ -56,7 +56,6 @@ pub struct PublishPlan {
 /// The result for one reference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PublishReport {
-    /// The reference.
     pub reference: String,
     /// How it went.
     pub status: PublishStatus,
@@ -69,7 +68,6 @@ pub struct PublishReport {
     /// The command that pulls it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pull: Option<String>,
-    /// Why it failed.
     #[serde(flatten)]
     pub why: Option<ErrorDocument>,
 }
@@ -245,7 +243,7 @@ impl Publisher<'_> {
         } else {
             None
         };
-        let values = Values {
+        let values = TagVariables {
             identity: identity.as_ref(),
             hub_user: hub_user.as_deref(),
             user: project.user(),
@@ -253,7 +251,7 @@ impl Publisher<'_> {
         let references = destination.references(&source, tags, &values, &self.context.env)?;
         let ecr = references
             .first()
-            .filter(|_| destination.repo == Repo::Aws)
+            .filter(|_| destination.repo == RegistryKind::Aws)
             .and_then(|reference| EcrRegistry::parse(&registry(&reference.name)));
         Ok(PublishPlan {
             docker_prefix: self.context.docker_prefix()?,

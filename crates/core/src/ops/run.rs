@@ -1,9 +1,9 @@
 //! Running a project's image: carrying out its plan through the engine's API.
 
-mod again;
+mod bind_mounts;
 mod plan;
 mod ports;
-mod workspace;
+mod reattach;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -31,10 +31,10 @@ use crate::hint;
 use crate::ops::build::{self, BuildArgs, BuildPlan, BuildStatus};
 use crate::ops::genversion;
 use crate::ops::run_records::{RunRecords, connect_and_remind};
-use crate::ops::sync::Docked;
+use crate::ops::sync::DockedProject;
 use crate::terminal;
-pub use again::{attach, attachable};
 pub use plan::{GpuSupport, RunArgs, RunEnvironment, RunPlan};
+pub use reattach::{attach, attachable};
 
 /// The line above the printed command; the original drew it.
 const RULE: usize = 76;
@@ -75,8 +75,8 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<ExitStatus> {
         let mut plan = RunPlan::new(&project, args, around, &env, &jiff::Zoned::now())?;
         plan.docker_prefix = context.docker_prefix()?;
         if around.locality == Locality::Docked {
-            plan.options = workspace::planned(context, &project, &plan.options, &env)?;
-            plan.docker_prefix += workspace::variable(context, &project, &plan.options, &env)?;
+            plan.options = bind_mounts::planned(context, &project, &plan.options, &env)?;
+            plan.docker_prefix += bind_mounts::variable(context, &project, &plan.options, &env)?;
         }
         // A line that docker would refuse is not printed.
         let (options, _) = plan.expand(&env)?;
@@ -90,7 +90,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<ExitStatus> {
     context.block_on_uninterrupted(async {
         let running = execute(context, &project, args, &prepared);
         match &mut docked {
-            Some(docked) => workspace::in_step(context, docked, running, terminal).await,
+            Some(docked) => bind_mounts::in_step(context, docked, running, terminal).await,
             None => running.await,
         }
     })
@@ -124,7 +124,7 @@ struct Prepared {
     plan: RunPlan,
     container: ContainerPlan,
     local: bool,
-    docked: Option<Docked>,
+    docked: Option<DockedProject>,
     /// The project's root, and whether it is kept in step.
     root: PathBuf,
     watch: bool,
@@ -160,8 +160,8 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
     plan.notes.iter().for_each(|note| printer.warning(note));
     let docked = match locality {
         Locality::Docked => {
-            let docked = workspace::mount(context, project, &mut plan.options, env).await?;
-            plan.docker_prefix += workspace::variable(context, project, &plan.options, env)?;
+            let docked = bind_mounts::mount(context, project, &mut plan.options, env).await?;
+            plan.docker_prefix += bind_mounts::variable(context, project, &plan.options, env)?;
             docked
         }
         Locality::Local => None,
@@ -455,13 +455,13 @@ async fn execute(context: &Context, project: &Project, args: &RunArgs, prepared:
         ports::show(printer, &ports);
     };
     let records = RunRecords::of(&context.env);
-    let mut record = again::record(engine, &id, &plan.name, root, *watch);
-    again::write_down(&records, &record, printer);
+    let mut record = reattach::record(engine, &id, &plan.name, root, *watch);
+    reattach::write_down(&records, &record, printer);
     let heard = Arc::new(OutputCounter::default());
     let came = match foreground::run_attached(engine, created, container, &mut signals, &heard, started).await {
         Err(error) => Err(port_owner::explain(engine, error, *local, &context.env).await),
         came => came,
     };
     record.heard = heard.positions();
-    again::came_out(context, engine, &records, &record, came).await
+    reattach::came_out(context, engine, &records, &record, came).await
 }

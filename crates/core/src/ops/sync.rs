@@ -52,7 +52,6 @@ const ROOT_NAMED: usize = 3;
 /// What sync-up and sync-down are asked for.
 #[derive(Clone, Debug)]
 pub struct SyncArgs {
-    /// Which way.
     pub direction: Direction,
     /// Only show what would be done.
     pub list: bool,
@@ -107,8 +106,7 @@ struct JsonFailure {
 }
 
 /// A project and the dock that a call is for, as this command and others sync them.
-pub struct Docked {
-    /// The dock.
+pub struct DockedProject {
     pub dock: Dock,
     shared: SharedSession<DockShell>,
     shell: DockShell,
@@ -120,7 +118,7 @@ pub struct Docked {
     is_silent: Arc<AtomicBool>,
 }
 
-impl Docked {
+impl DockedProject {
     /// Opens a project and the dock that the call is for. With `writes`, the version file is made as a build would have it; with
     /// `with_git`, git's own files travel, whatever the user's configuration says.
     ///
@@ -132,11 +130,11 @@ impl Docked {
         Ok(Self::of(opening, context, project, writes))
     }
 
-    /// [`Docked::open`] for syncs that no person has asked for: nothing is synced but the folder and the workspace that were
+    /// [`DockedProject::open`] for syncs that no person has asked for: nothing is synced but the folder and the workspace that were
     /// synced before.
     ///
     /// # Errors
-    /// As [`Docked::open`].
+    /// As [`DockedProject::open`].
     fn open_known(context: &Context, project: &Project, writes: bool) -> Result<Self> {
         let mut opening = SessionSetup::new(context, project)?;
         opening.only_known = true;
@@ -474,7 +472,7 @@ pub fn sync(context: &Context, args: &SyncArgs) -> Result<ExitStatus> {
         })?;
         return listed(context, agent.dock(), &report);
     }
-    let mut docked = Docked::open(context, &project, args.direction == Direction::Up, args.with_git)?;
+    let mut docked = DockedProject::open(context, &project, args.direction == Direction::Up, args.with_git)?;
     let looking = args.chown.then(|| looking(context, &project)).transpose()?;
     context.block_on(async {
         let dock = docked.dock.clone();

@@ -10,11 +10,12 @@ use tokio::time::Instant;
 
 use super::holder::Address;
 use super::manifest::Memory;
-use super::request::{Greeting, Hello, HolderReply, LONGEST_REPLY, PROTOCOL, RemoteError, RoundRequest};
+use super::request::{Greeting, Hello, HolderReply, LONGEST_REPLY, PROTOCOL, RoundRequest};
 use super::session::Report;
 use crate::agent::frame;
 use crate::agent::paths::is_private;
 use crate::agent::wire::VERSION;
+use crate::error::WireError;
 
 /// How long a holder may take for its first words, and be silent afterwards.
 const SILENCE: Duration = Duration::from_secs(20);
@@ -28,7 +29,7 @@ pub enum AskOutcome {
     /// The round is done.
     Report(Box<Report>),
     /// The round could not be done.
-    Failed(RemoteError),
+    Failed(WireError),
     /// The holder has ended, or leaves it to the next one.
     Ended,
     /// There is no holder, or it does not answer.

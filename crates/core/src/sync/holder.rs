@@ -22,15 +22,13 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::manifest::Memory;
 use super::remote::Shell;
-use super::request::{
-    Greeting, Hello, HolderReply, LONGEST_REQUEST, PROTOCOL, RemoteError, RemoteReport, RoundRequest,
-};
+use super::request::{Greeting, Hello, HolderReply, LONGEST_REQUEST, PROTOCOL, RemoteReport, RoundRequest};
 use super::session::{Notice, Report, Session};
 use crate::agent::frame;
 use crate::agent::paths::{SOCKET_PATH, own_directory};
 use crate::agent::wire::VERSION;
 use crate::env::Env;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, WireError};
 use crate::private_file;
 
 /// How many askers may be connected at once; the next one waits until one of them is done.
@@ -45,7 +43,6 @@ const NAME: usize = 16;
 /// How a holder is asked, beside its lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
-    /// Its socket.
     pub socket: PathBuf,
     /// Its process.
     pub pid: u32,
@@ -233,7 +230,7 @@ async fn round<S: Shell>(
     for asker in askers {
         let reply = match &result {
             Ok(report) => HolderReply::Report(RemoteReport::from(report)),
-            Err(error) => HolderReply::Failed(RemoteError::from(error)),
+            Err(error) => HolderReply::Failed(WireError::from(error)),
         };
         let _ = asker.replies.send(reply);
     }

@@ -30,9 +30,8 @@ const LONGEST_HEADER: u64 = 16 << 20;
 /// One side of a path when it was last in step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordedSide {
-    /// Its mode.
+    /// Permission bits, as in [`Item::mode`].
     pub mode: u32,
-    /// Its stamp.
     pub stamp: Stamp,
     /// The file system that it was on, as [`Item::device`] has it.
     pub device: u64,
@@ -74,7 +73,7 @@ pub struct Header {
     dockerutils_sync: u32,
     /// The mark of the workspace that it is about: another one has nothing to do with it.
     pub workspace_id: String,
-    /// Where the workspace is.
+    /// The absolute path of the workspace on the dock.
     pub workspace: String,
     /// What the last sync called the state in which it left the workspace, there and here: another one there was put in its
     /// place by a snapshot or a backup.

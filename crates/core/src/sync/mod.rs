@@ -74,7 +74,7 @@ pub struct Stamp {
     pub mtime: i64,
     /// Last change of contents or attributes, in nanoseconds since 1970; whole seconds where the side knows no more.
     pub ctime_ns: i64,
-    /// Its number.
+    /// Its number in its file system.
     pub inode: u64,
 }
 

@@ -47,13 +47,11 @@ pub struct News {
 /// How much was said before, of what there may be more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Before {
-    /// Conflicts.
     pub conflicts: usize,
     /// Removals on the dock that are not done here.
     pub held_here: usize,
     /// Removals here that are not done on the dock.
     pub held_there: usize,
-    /// Files of root.
     pub root_files: usize,
 }
 

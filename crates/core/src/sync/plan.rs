@@ -216,7 +216,6 @@ pub struct Sides<'a> {
 /// What the user wants.
 #[derive(Clone, Copy, Debug)]
 pub struct SyncRequest<'a> {
-    /// Which way.
     pub direction: Direction,
     /// Whose version wins where both changed.
     pub settle: Option<Side>,

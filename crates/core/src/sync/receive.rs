@@ -26,7 +26,6 @@ const CHUNK: usize = 256 * 1024;
 pub struct Arrived {
     /// Its name in the stage.
     pub staged: String,
-    /// Its contents.
     pub content: Content,
 }
 

@@ -28,9 +28,7 @@ const GREETINGS: usize = 256 * 1024;
 pub struct Streams {
     /// Its stdin, at its end when it is shut down.
     pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
-    /// Its stdout.
     pub stdout: Box<dyn AsyncRead + Send + Unpin>,
-    /// Its stderr.
     pub stderr: Box<dyn AsyncRead + Send + Unpin>,
     /// How it will have ended.
     pub exit: Pin<Box<dyn Future<Output = Result<Exit>> + Send>>,
@@ -48,7 +46,6 @@ pub trait Shell: Send + Sync {
 /// A dock, by its agent.
 #[derive(Clone, Debug)]
 pub struct DockShell {
-    /// The agent.
     pub agent: Agent,
     /// How it is called.
     pub options: CallOptions,
@@ -85,9 +82,7 @@ pub type Take<T> = Box<dyn FnOnce(&mut dyn Read) -> Result<T> + Send>;
 /// How a call came out.
 #[derive(Debug)]
 pub struct CallOutput<F, T> {
-    /// What was fed.
     pub fed: Result<F>,
-    /// What was taken.
     pub taken: Result<T>,
     /// How it ended.
     pub exit: Exit,
@@ -95,7 +90,6 @@ pub struct CallOutput<F, T> {
     pub complaints: String,
     /// Whether it complained about more than that.
     pub complaints_cut: bool,
-    /// The dock.
     dock: String,
 }
 

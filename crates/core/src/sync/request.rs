@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::{Action, Brake, Direction, Side, SyncRequest, Why};
 use super::send::Generated;
 use super::session::{Conflict, Report};
-use crate::error::{Class, Error};
+use crate::error::WireError;
 
 /// The version of what follows `Hello` and `Greeting`; raised when either side would misunderstand the other.
 pub const PROTOCOL: u32 = 1;
@@ -23,7 +23,7 @@ pub const LONGEST_REPLY: usize = 1 << 30;
 pub struct Hello {
     /// The command's [`PROTOCOL`].
     pub dockerutils_sync: u32,
-    /// Its version.
+    /// The version of its program, such as `3.0.0`.
     pub version: String,
     /// Asks the holder to step aside after its round: the command does itself what can't be asked for. Nothing follows this,
     /// and the holder closes when it has.
@@ -36,7 +36,6 @@ pub struct Hello {
 pub struct Greeting {
     /// The holder's [`PROTOCOL`].
     pub dockerutils_sync: u32,
-    /// Its version.
     pub version: String,
     /// Its process.
     pub pid: u32,
@@ -45,7 +44,6 @@ pub struct Greeting {
 /// A round that is wanted. It begins after the request, so that what was on disk then is in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoundRequest {
-    /// Which way.
     pub direction: Direction,
     /// Whose version wins where both changed.
     pub settle: Option<Side>,
@@ -104,7 +102,7 @@ pub enum HolderReply {
     /// The round is done.
     Report(RemoteReport),
     /// The round could not be done.
-    Failed(RemoteError),
+    Failed(WireError),
 }
 
 /// A [`Report`], as it travels.
@@ -210,45 +208,6 @@ impl From<RemoteReport> for Report {
     }
 }
 
-/// An [`Error`], as it travels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RemoteError {
-    kind: Class,
-    message: String,
-    causes: Vec<String>,
-    hint: Option<String>,
-}
-
-impl From<&Error> for RemoteError {
-    fn from(error: &Error) -> Self {
-        let mut causes = Vec::new();
-        let mut cause = std::error::Error::source(error);
-        while let Some(inner) = cause {
-            causes.push(inner.to_string());
-            cause = inner.source();
-        }
-        Self {
-            kind: error.class(),
-            message: error.to_string(),
-            causes,
-            hint: error.hint_text().map(str::to_owned),
-        }
-    }
-}
-
-impl From<RemoteError> for Error {
-    fn from(failure: RemoteError) -> Self {
-        let mut error = Self::new(failure.kind, failure.message);
-        if !failure.causes.is_empty() {
-            error = error.because(failure.causes.join(": "));
-        }
-        match failure.hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::guard::RULES;
@@ -289,26 +248,5 @@ mod tests {
             panic!("another reply");
         };
         assert_eq!(format!("{:?}", Report::from(outcome)), format!("{report:?}"));
-    }
-
-    #[test]
-    fn a_failure_keeps_its_exit_code_its_causes_and_its_hint() {
-        for class in [
-            Class::Usage,
-            Class::Failed,
-            Class::Unreachable,
-            Class::Interrupted,
-            Class::Code(7),
-        ] {
-            let error = Error::new(class, "it broke")
-                .because(Error::failed("inner").because("innermost"))
-                .hint("mend it");
-            let text = serde_json::to_vec(&RemoteError::from(&error)).unwrap();
-            let again = Error::from(serde_json::from_slice::<RemoteError>(&text).unwrap());
-            assert_eq!((again.class(), again.to_string()), (class, "it broke".to_owned()));
-            assert_eq!(again.hint_text(), Some("mend it"));
-            let cause = std::error::Error::source(&again).unwrap();
-            assert_eq!(cause.to_string(), "inner: innermost");
-        }
     }
 }

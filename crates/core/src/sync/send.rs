@@ -65,7 +65,7 @@ pub struct UploadBatch {
     pub files: usize,
     /// How many directories are made.
     pub folders: usize,
-    /// Their bytes.
+    /// Bytes of the files, before they are packed for the link.
     pub bytes: u64,
 }
 
@@ -94,7 +94,6 @@ pub type Made = HashMap<Vec<u8>, AsRead>;
 /// A path of this machine, as it was read.
 #[derive(Clone, Debug)]
 pub struct AsRead {
-    /// Its contents.
     pub content: Content,
     /// What it was before and after.
     pub item: Item,

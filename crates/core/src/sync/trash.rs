@@ -74,7 +74,7 @@ impl Reason {
 /// Something that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
-    /// Its entry.
+    /// The name of the entry that it is in: `SECONDS.NONCE`, when it was begun, since 1970.
     pub entry: String,
     /// Why it is kept.
     pub reason: Reason,

@@ -67,7 +67,6 @@ pub(super) struct Repository<'a> {
 pub struct ConfiguredProgram {
     /// The setting, `filter.NAME.clean`.
     pub key: String,
-    /// The command.
     pub command: String,
 }
 

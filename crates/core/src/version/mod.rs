@@ -95,19 +95,13 @@ pub struct Versions {
 pub enum VersionError {
     /// A configuration file is there, but can't be read.
     #[error("{} can't be read", .path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// `setup.cfg` is not an INI file, or a `%(x)s` in it refers to nothing.
     #[error(transparent)]
     Ini(#[from] IniError),
     /// `pyproject.toml`, which has the configuration, is not TOML.
     #[error("{}:{line}: {message}", .path.display())]
     Toml {
-        /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: usize,
@@ -133,7 +127,6 @@ pub enum VersionError {
     Vcs {
         /// `setup.cfg:4: [versioneer] VCS`.
         place: String,
-        /// The name in the file.
         name: String,
     },
     /// An unknown style.
@@ -141,7 +134,6 @@ pub enum VersionError {
     Style {
         /// `setup.cfg:5: [versioneer] style`.
         place: String,
-        /// The name in the file.
         name: String,
     },
     /// There is no number for `pep440-pre` to count up.
@@ -153,7 +145,6 @@ pub enum VersionError {
     /// git's output is not UTF-8: only a tag can be the reason.
     #[error("the nearest tag of {} is not UTF-8: {described:?}", .root.display())]
     Encoding {
-        /// The project.
         root: PathBuf,
         /// The output of `git describe`, as far as it can be shown.
         described: String,
@@ -169,9 +160,7 @@ pub enum VersionError {
     /// git was stopped after this time.
     #[error("git {arguments} in {} takes longer than {seconds} seconds", .root.display())]
     Slow {
-        /// The project.
         root: PathBuf,
-        /// The arguments.
         arguments: String,
         /// The time limit.
         seconds: u64,
@@ -179,25 +168,19 @@ pub enum VersionError {
     /// A signal ended git.
     #[error("git {arguments} in {} was stopped ({status})", .root.display())]
     Stopped {
-        /// The project.
         root: PathBuf,
-        /// The arguments.
         arguments: String,
         /// It names the signal.
         status: ExitStatus,
     },
     /// A filter that can't be disabled.
     #[error("{:?} in the configuration of the repository names a program that would be run in any case", .program.key)]
-    Filter {
-        /// The filter.
-        program: ConfiguredProgram,
-    },
+    Filter { program: ConfiguredProgram },
     /// The file can't be written.
     #[error("{} can't be written", .path.display())]
     Unwritable {
         /// `_version.py.bld`.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
 }

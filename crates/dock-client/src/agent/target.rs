@@ -50,7 +50,6 @@ pub enum RemoteCommand {
 pub struct Pty {
     /// The value of TERM.
     pub term: String,
-    /// Its size.
     pub size: Size,
 }
 

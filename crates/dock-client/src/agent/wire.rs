@@ -52,7 +52,6 @@ pub struct Greeting {
 /// What a command wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {
-    /// The request itself.
     pub request: Request,
     /// The ssh-agent of the command's shell.
     #[serde(default)]
@@ -203,9 +202,9 @@ impl Failure {
 /// The status of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Its version.
+    /// The agent's [`VERSION`].
     pub version: String,
-    /// Its process number.
+    /// The worker's process number.
     pub pid: u32,
     /// Its link to the dock.
     pub link: LinkStatus,
@@ -247,7 +246,6 @@ pub struct ProjectMount {
 pub struct Port {
     /// The container's ID.
     pub container: String,
-    /// Its name.
     pub name: String,
     /// Port and protocol inside: `8888/tcp`.
     pub inside: String,

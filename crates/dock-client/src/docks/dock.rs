@@ -88,10 +88,7 @@ pub enum Access {
         tls_dir: Option<PathBuf>,
     },
     /// A context of docker's own.
-    Context {
-        /// Its name.
-        name: String,
-    },
+    Context { name: String },
 }
 
 /// What the user said about a machine that ssh reaches; the rest is in `~/.ssh/config`.

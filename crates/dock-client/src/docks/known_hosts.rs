@@ -16,7 +16,6 @@ use ring::{digest, hmac};
 /// A line of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileLine {
-    /// The file.
     pub path: PathBuf,
     /// The line, from 1.
     pub line: usize,

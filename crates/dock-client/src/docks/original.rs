@@ -26,7 +26,6 @@ const NO_MONIKER: &str = "none";
 pub struct Original {
     /// The dock that its file describes.
     pub dock: Dock,
-    /// Its file.
     pub file: PathBuf,
     /// Its address: DOCK_IP. A dock can be looked up by its address, too.
     pub address: String,

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use dock_client::agent::target::Target;
 use dock_client::agent::wire::ProjectMount;
-use dock_client::mount_sync::{Done, SyncFailure, Task};
+use dock_client::error::WireError;
+use dock_client::mount_sync::{Done, Task};
 use dock_client::mutex::lock;
 use dock_client::sync_memory;
 use tokio::sync::{Notify, watch};
@@ -174,7 +175,7 @@ impl MountedProjects {
     }
 
     /// Sends what changed in a project, and looks for these paths of it.
-    pub(super) async fn send(self: &Arc<Self>, root: &Path, sources: Vec<String>) -> Result<Done, SyncFailure> {
+    pub(super) async fn send(self: &Arc<Self>, root: &Path, sources: Vec<String>) -> Result<Done, WireError> {
         let done = self.process(root).await?.ask(Task::Send { sources }).await?;
         let mut state = lock(&self.state);
         state.copies.insert(root.to_owned(), done.workspace.clone());
@@ -453,7 +454,7 @@ impl MountedProjects {
     }
 
     /// The process of a project, which is started if there is none.
-    async fn process(self: &Arc<Self>, root: &Path) -> Result<SyncProcess, SyncFailure> {
+    async fn process(self: &Arc<Self>, root: &Path) -> Result<SyncProcess, WireError> {
         if let Some(process) = self.running(root) {
             return Ok(process);
         }
@@ -467,9 +468,11 @@ impl MountedProjects {
         let said = move |line: &str| projects.tell(line);
         let (program, folder, moniker) = (self.program.clone(), root.to_owned(), self.paths.moniker.clone());
         let starting = disk::within(START, move || SyncProcess::start(&program, &folder, &moniker, said)).await;
-        let (process, running) = starting.ok_or_else(|| SyncFailure {
-            message: format!("{} can't be synced: its disk does not answer", root.display()),
-            hint: None,
+        let (process, running) = starting.ok_or_else(|| {
+            WireError::failed(
+                format!("{} can't be synced: its disk does not answer", root.display()),
+                None,
+            )
         })??;
         let project = MountedProject {
             process: process.clone(),
@@ -571,7 +574,7 @@ impl MountedProjects {
         })
     }
 
-    fn tell_failure(&self, what: &str, failure: &SyncFailure) {
+    fn tell_failure(&self, what: &str, failure: &WireError) {
         let hint = failure
             .hint
             .as_ref()

@@ -12,9 +12,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dock_client::mount_sync::{
-    ARGUMENT, Done, LONGEST_LINE, PROGRAM, SyncCall, SyncFailure, SyncOutcome, SyncReply, Task,
-};
+use dock_client::error::WireError;
+use dock_client::mount_sync::{ARGUMENT, Done, LONGEST_LINE, PROGRAM, SyncCall, SyncOutcome, SyncReply, Task};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -59,7 +58,7 @@ impl SyncProcess {
         root: &Path,
         moniker: &str,
         said: impl Fn(&str) + Send + Sync + 'static,
-    ) -> Result<(Self, JoinHandle<()>), SyncFailure> {
+    ) -> Result<(Self, JoinHandle<()>), WireError> {
         let child = Command::new(program)
             .args([ARGUMENT, "--quiet", "--dock", moniker])
             .current_dir(root)
@@ -83,7 +82,7 @@ impl SyncProcess {
     }
 
     /// Has a task done. It ends with the process, too, and one that takes too long ends that.
-    pub(super) async fn ask(&self, task: Task) -> Result<Done, SyncFailure> {
+    pub(super) async fn ask(&self, task: Task) -> Result<Done, WireError> {
         let (tell, told) = oneshot::channel();
         let asking = async {
             self.asked.send((task, tell)).await.ok()?;
@@ -102,10 +101,10 @@ impl SyncProcess {
             }
             Err(_) => {
                 self.stop.notify_one();
-                Err(SyncFailure {
-                    message: format!("it took longer than {} minutes", self.longest.as_secs() / 60),
-                    hint: Some("sync-up takes the time that it needs, and what has arrived stays".to_owned()),
-                })
+                Err(WireError::failed(
+                    format!("it took longer than {} minutes", self.longest.as_secs() / 60),
+                    Some("sync-up takes the time that it needs, and what has arrived stays".to_owned()),
+                ))
             }
         }
     }
@@ -139,7 +138,7 @@ pub(super) fn program(path: Option<&OsStr>) -> PathBuf {
     found.or(beside).unwrap_or_else(|| Path::new("/").join(PROGRAM))
 }
 
-fn unstarted(program: &Path, root: &Path, cause: &io::Error) -> SyncFailure {
+fn unstarted(program: &Path, root: &Path, cause: &io::Error) -> WireError {
     let (why, hint) = match cause.kind() {
         io::ErrorKind::NotFound if !root.is_dir() => (
             "the folder is gone".to_owned(),
@@ -154,22 +153,19 @@ fn unstarted(program: &Path, root: &Path, cause: &io::Error) -> SyncFailure {
             format!("to see why: {} --help", program.display()),
         ),
     };
-    SyncFailure {
-        message: format!("{} can't be synced: {why}", root.display()),
-        hint: Some(hint),
-    }
+    WireError::failed(format!("{} can't be synced: {why}", root.display()), Some(hint))
 }
 
 /// The failure of what a process was asked for that has ended.
-fn ended(words: LastWords) -> SyncFailure {
+fn ended(words: LastWords) -> WireError {
     let cause = match words.cause.as_str() {
         "" => String::new(),
         cause => format!(": {cause}"),
     };
-    SyncFailure {
-        message: format!("{PROGRAM} ended before it had synced the project{cause}"),
-        hint: words.hint,
-    }
+    WireError::failed(
+        format!("{PROGRAM} ended before it had synced the project{cause}"),
+        words.hint,
+    )
 }
 
 /// What a process said last, as a command prints an error.

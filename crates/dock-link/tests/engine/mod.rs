@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
+
+use crate::fake::http;
 
 /// An engine, and what a test can observe of it.
 #[derive(Default)]
@@ -21,18 +23,14 @@ impl Engine {
     /// Serves until the runtime ends.
     pub fn start(socket: &Path) -> Arc<Self> {
         let engine = Arc::new(Self::default());
-        let listener = UnixListener::bind(socket).unwrap();
         let serving = Arc::clone(&engine);
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let engine = Arc::clone(&serving);
-                tokio::spawn(async move {
-                    engine.open.fetch_add(1, Ordering::SeqCst);
-                    // A client that goes away is the subject of some tests.
-                    let _ = engine.serve(stream).await;
-                    engine.open.fetch_sub(1, Ordering::SeqCst);
-                });
+        http::accept(socket, move |stream| {
+            let engine = Arc::clone(&serving);
+            async move {
+                engine.open.fetch_add(1, Ordering::SeqCst);
+                let served = engine.serve(stream).await;
+                engine.open.fetch_sub(1, Ordering::SeqCst);
+                served
             }
         });
         engine

@@ -2,6 +2,8 @@
 //! does so. Shows what a transport has to do.
 #![allow(dead_code, reason = "each test, and the example, uses a part of it")]
 
+pub mod http;
+
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;

@@ -9,10 +9,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::{Error, LABEL, create_directory, docker, host_of, share};
 use crate::local_engine;
+use crate::mutex;
 use crate::process::announce;
 
 /// The label with the lab's directory: it leads from a container of another checkout to that lab's locks.
@@ -91,7 +92,7 @@ impl Lab {
     /// When the lock's file cannot be made.
     pub fn hold(&self) -> Result<(), Error> {
         static HELD: Mutex<BTreeMap<PathBuf, File>> = Mutex::new(BTreeMap::new());
-        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = mutex::lock(&HELD);
         if !held.contains_key(&self.directory) {
             let path = self.directory.join(IN_USE);
             let lock = lock(&path, File::lock_shared).map_err(|source| Error::File { path, source })?;

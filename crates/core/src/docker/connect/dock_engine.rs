@@ -91,27 +91,77 @@ pub fn agent(dock: &Dock, env: &Env) -> Result<Option<Agent>> {
     }
 }
 
+/// An engine, and the agent by which it is reached, where it is behind one. It is chosen once: what is printed, what is asked
+/// and what is used are the same, whatever becomes of the list of docks meanwhile.
+#[derive(Clone, Debug)]
+pub struct ChosenEngine {
+    /// Where it is; of the dock, where it is behind an agent.
+    pub choice: Choice,
+    /// The agent by which it is reached.
+    pub agent: Option<Agent>,
+}
+
+impl ChosenEngine {
+    /// The engine that the environment leads to.
+    ///
+    /// # Errors
+    /// A DOCKER_HOST or docker context that names no engine, and as [`agent_of_socket`].
+    pub fn of_environment(env: &Env) -> Result<Self> {
+        Self::at(Endpoint::choose(env)?, env)
+    }
+
+    /// The engine there, which may be the socket of an agent.
+    ///
+    /// # Errors
+    /// As [`agent_of_socket`].
+    pub fn at(mut choice: Choice, env: &Env) -> Result<Self> {
+        let agent = agent_of(&choice, env)?;
+        if let Some(agent) = &agent {
+            choice.origin = Origin::Dock(agent.dock().moniker.clone());
+        }
+        Ok(Self { choice, agent })
+    }
+
+    /// The engine of a dock.
+    ///
+    /// # Errors
+    /// As [`choice`].
+    pub fn of_dock(dock: &Dock, env: &Env) -> Result<Self> {
+        Ok(Self {
+            choice: choice(dock, env)?,
+            agent: agent(dock, env)?,
+        })
+    }
+
+    /// This machine's own engine.
+    ///
+    /// # Errors
+    /// As [`here`].
+    pub fn here(env: &Env) -> Result<Self> {
+        Ok(Self {
+            choice: here(env)?,
+            agent: None,
+        })
+    }
+
+    /// Connects to it; an agent that has ended is started again.
+    ///
+    /// # Errors
+    /// A dock that can't be reached, or an engine that does not answer there.
+    pub async fn connect(&self, options: &CallOptions) -> Result<Engine> {
+        if let Some(agent) = &self.agent {
+            agent.connect(options).await?;
+        }
+        Engine::connect_to(self.choice.clone()).await
+    }
+}
+
 /// Connects to the engine of a dock.
 ///
 /// # Errors
-/// A dock that can't be reached, or an engine that does not answer there.
+/// As [`ChosenEngine::of_dock`] and [`ChosenEngine::connect`].
 pub async fn connect(dock: &Dock, env: &Env, options: &CallOptions) -> Result<Engine> {
-    let choice = choice(dock, env)?;
-    if let Some(agent) = agent(dock, env)? {
-        agent.connect(options).await?;
-    }
-    Engine::connect_to(choice).await
-}
-
-/// Starts an agent that has ended again, if the environment leads to its socket; and makes messages name its dock.
-pub(in crate::docker) async fn revive(choice: &mut Choice, env: &Env) -> Result<()> {
-    if let Endpoint::Unix(socket) = &choice.endpoint
-        && let Some(agent) = agent_of_socket(socket, env)?
-    {
-        agent.connect(&CallOptions::of_terminal()).await?;
-        choice.origin = Origin::Dock(agent.dock().moniker.clone());
-    }
-    Ok(())
+    ChosenEngine::of_dock(dock, env)?.connect(options).await
 }
 
 /// The agent by which an engine is reached; `None` where it is reached without one.

@@ -63,9 +63,7 @@ pub struct Tls {
 /// An endpoint and what chose it, for messages and for the printed command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// Where the engine is.
     pub endpoint: Endpoint,
-    /// What chose it.
     pub origin: Origin,
 }
 

@@ -16,11 +16,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::cause::{self, BoxError, DockDown};
+use super::bounded_stream::{BoundedDialer, Bounds};
 use super::client_config::ClientConfig;
+use super::connection_error::{self, BoxError, DockDown};
+use super::dock_engine::ChosenEngine;
 use super::endpoint::{Choice, Endpoint, Origin};
-use super::metered::{Bounds, MeteredDialer};
 use super::stream::Dialer;
+use crate::agent::CallOptions;
 use crate::agent::wire::FAILURE_HEADER;
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -94,31 +96,19 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Connects to the engine that the environment chooses, and settles on an API version. Where that is a dock whose agent
-    /// has ended, the agent is started again.
-    ///
-    /// # Errors
-    /// [`Error::unreachable`] where nothing answers within twenty seconds, with a hint how to fix it.
-    pub async fn connect(env: &Env) -> Result<Self> {
-        let mut choice = Endpoint::choose(env)?;
-        super::dock_engine::revive(&mut choice, env).await?;
-        Self::connect_to(choice).await
-    }
-
     /// Whether the engine answers now, without waiting for it; its agent is started again if it has ended.
     ///
     /// # Errors
-    /// As [`Engine::connect`].
+    /// As [`ChosenEngine::at`] and [`ChosenEngine::connect`].
     pub async fn answers(&self, env: &Env) -> Result<()> {
-        let mut choice = Choice::clone(&self.choice);
-        super::dock_engine::revive(&mut choice, env).await?;
-        Self::connect_to(choice).await.map(drop)
+        let engine = ChosenEngine::at(Choice::clone(&self.choice), env)?;
+        engine.connect(&CallOptions::of_terminal()).await.map(drop)
     }
 
-    /// Connects to this endpoint.
+    /// Connects to this endpoint, and settles on an API version.
     ///
     /// # Errors
-    /// As [`Engine::connect`].
+    /// [`Error::unreachable`] where nothing answers within twenty seconds, with a hint how to fix it.
     pub async fn connect_to(choice: Choice) -> Result<Self> {
         let dialer = Dialer::new(choice.endpoint.clone());
         let pinging = ping(&dialer);
@@ -140,7 +130,7 @@ impl Engine {
         }
         let mut pool = Client::builder(TokioExecutor::new());
         pool.pool_idle_timeout(Duration::from_secs(30));
-        let client: Client<MeteredDialer, _> = pool.build(MeteredDialer::new(dialer.clone(), CALL));
+        let client: Client<BoundedDialer, _> = pool.build(BoundedDialer::new(dialer.clone(), CALL));
         let prefix = format!("/v{}", greeting.api);
         let transport = move |request: BollardRequest| {
             let client = client.clone();
@@ -379,7 +369,7 @@ impl Engine {
             Some(object) => format!("{object}: {happened}"),
             None => happened,
         };
-        let error = Error::unreachable(message).because(cause::told(cause));
+        let error = Error::unreachable(message).because(connection_error::told(cause));
         match &self.choice.origin {
             Origin::Dock(name) => error.hint(hint!("ls-dock --check {} says how it is", name)),
             _ => error.hint("see whether it still runs: docker version"),
@@ -565,10 +555,10 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
         },
     };
     // The agent says which dock it is of.
-    if let Some(down) = cause::of_agent(&*cause) {
+    if let Some(down) = connection_error::of_agent(&*cause) {
         return Error::unreachable(down.message.clone());
     }
-    let hint = match (cause::noise(&*cause), &choice.endpoint) {
+    let hint = match (connection_error::noise(&*cause), &choice.endpoint) {
         (Some(_), Endpoint::Ssh { destination, .. }) => hint!(
             "let the startup files of the shell there (~/.bashrc, ~/.zshenv) print nothing outside a terminal: \
              [ -t 1 ] || return; a dock does without that shell: register-dock {}",
@@ -581,7 +571,9 @@ fn unreachable_engine(choice: &Choice, cause: BoxError) -> Error {
         (Endpoint::Unix(_), Some(moniker)) => format!("the engine of dock {moniker:?} does not answer"),
         _ => format!("no engine answers at {}", choice.endpoint),
     };
-    Error::unreachable(message).because(cause::told(cause)).hint(hint)
+    Error::unreachable(message)
+        .because(connection_error::told(cause))
+        .hint(hint)
 }
 
 /// The hint for an engine that is there and stays silent.

@@ -36,14 +36,14 @@ pub enum Locality {
 
 /// Where an engine is, and why it is considered remote although its address looks local.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct LocalityVerdict {
     /// Whether it counts as local.
     pub locality: Locality,
     /// Why it may be elsewhere; `None` if the address alone decides.
     pub doubt: Option<String>,
 }
 
-impl Standing {
+impl LocalityVerdict {
     const fn plain(locality: Locality) -> Self {
         Self { locality, doubt: None }
     }
@@ -77,34 +77,34 @@ pub fn by_address(endpoint: &Endpoint, origin: &Origin, env: &Env) -> Locality {
 
 /// Where the engine is, without asking it: the answer of [`of`], unless only the engine's own words speak against this
 /// machine. If nothing listens, the address alone decides. For `--dry-run`, which prints what a run would do.
-pub async fn foreseen(choice: &Choice, env: &Env) -> Standing {
+pub async fn foreseen(choice: &Choice, env: &Env) -> LocalityVerdict {
     match seen(choice, env).await {
         Seen::Sure(standing) => standing,
-        Seen::Nobody | Seen::Listens(_) => Standing::plain(Locality::Local),
+        Seen::Nobody | Seen::Listens(_) => LocalityVerdict::plain(Locality::Local),
     }
 }
 
 /// Where the engine is. It counts as remote unless all that can be known speaks for this machine, and also if it does
 /// not answer.
-pub async fn of(engine: &Engine, env: &Env) -> Standing {
+pub async fn of(engine: &Engine, env: &Env) -> LocalityVerdict {
     let kind = match seen(engine.choice(), env).await {
         Seen::Sure(standing) => return standing,
-        Seen::Nobody => return Standing::doubted("it is unknown who listens on its socket".to_owned()),
+        Seen::Nobody => return LocalityVerdict::doubted("it is unknown who listens on its socket".to_owned()),
         Seen::Listens(kind) => kind,
     };
     let Ok(info) = engine.info().await else {
-        return Standing::doubted("it does not say what machine it is on".to_owned());
+        return LocalityVerdict::doubted("it does not say what machine it is on".to_owned());
     };
     match agrees(kind, &info, &Machine::own().await) {
-        Ok(()) => Standing::plain(Locality::Local),
-        Err(why) => Standing::doubted(why),
+        Ok(()) => LocalityVerdict::plain(Locality::Local),
+        Err(why) => LocalityVerdict::doubted(why),
     }
 }
 
 /// What can be seen of an engine from here.
 enum Seen {
     /// Nothing more need be asked.
-    Sure(Standing),
+    Sure(LocalityVerdict),
     /// Nothing listens on its socket.
     Nobody,
     /// A program listens that may be an engine of this machine.
@@ -114,15 +114,15 @@ enum Seen {
 async fn seen(choice: &Choice, env: &Env) -> Seen {
     let Choice { endpoint, origin } = choice;
     if by_address(endpoint, origin, env) == Locality::Docked {
-        return Seen::Sure(Standing::plain(Locality::Docked));
+        return Seen::Sure(LocalityVerdict::plain(Locality::Docked));
     }
     // The user says so, for this one address.
     if env.non_empty(LOCAL_ENGINE) == Some(&endpoint.to_string()) {
-        return Seen::Sure(Standing::plain(Locality::Local));
+        return Seen::Sure(LocalityVerdict::plain(Locality::Local));
     }
     let Endpoint::Unix(socket) = endpoint else {
         let doubt = "it is unknown who listens on a TCP port: it may be a tunnel";
-        return Seen::Sure(Standing::doubted(doubt.to_owned()));
+        return Seen::Sure(LocalityVerdict::doubted(doubt.to_owned()));
     };
     let peer = match Dialer::new(endpoint.clone()).peer().await {
         Some((uid, Some(pid))) if pid > 0 => Peer {
@@ -134,7 +134,7 @@ async fn seen(choice: &Choice, env: &Env) -> Seen {
     };
     match kind(&SocketOrigin::of(socket, env), &peer, own_user(), engine_runs) {
         Ok(kind) => Seen::Listens(kind),
-        Err(why) => Seen::Sure(Standing::doubted(why)),
+        Err(why) => Seen::Sure(LocalityVerdict::doubted(why)),
     }
 }
 
@@ -354,7 +354,7 @@ mod tests {
         };
         let here = choice(Endpoint::Unix(socket.clone()));
         // Nobody listens: the run would fail.
-        assert_eq!(foreseen(&here, &env).await, Standing::plain(Locality::Local));
+        assert_eq!(foreseen(&here, &env).await, LocalityVerdict::plain(Locality::Local));
         let _tunnel = tokio::net::UnixListener::bind(&socket).unwrap();
         let standing = foreseen(&here, &env).await;
         assert!(
@@ -363,7 +363,7 @@ mod tests {
         );
         let address = here.endpoint.to_string();
         let own = Env::from_pairs([("HOME", "/nowhere"), (LOCAL_ENGINE, address.as_str())]);
-        assert_eq!(foreseen(&here, &own).await, Standing::plain(Locality::Local));
+        assert_eq!(foreseen(&here, &own).await, LocalityVerdict::plain(Locality::Local));
         let port = choice(Endpoint::parse("tcp://127.0.0.1:1", &env).unwrap());
         assert_eq!(foreseen(&port, &env).await.locality, Locality::Docked);
     }

@@ -143,9 +143,9 @@ pub async fn run_unseen(engine: &Engine, plan: &ContainerPlan) -> Result<ExitSta
 /// A container that was started before, with what is needed to attach to it again.
 #[derive(Clone, Debug)]
 pub struct FoundContainer {
-    /// Its ID.
+    /// 64 hexadecimal digits.
     pub id: String,
-    /// Its name.
+    /// Without the slash that the engine puts before it.
     pub name: String,
     /// The exit code, if it has ended; `None` while it runs.
     pub ended: Option<ExitStatus>,
@@ -153,7 +153,6 @@ pub struct FoundContainer {
     pub is_new: bool,
     /// How to attach to it.
     pub options: AttachOptions,
-    /// Its labels.
     pub labels: HashMap<String, String>,
     /// Whether ports of it are published.
     pub publishes: bool,

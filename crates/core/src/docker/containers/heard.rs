@@ -71,7 +71,6 @@ impl Position {
 pub struct Positions {
     /// stdout, or a terminal.
     pub stdout: Position,
-    /// stderr.
     pub stderr: Position,
 }
 

@@ -78,9 +78,7 @@ impl AttachOptions {
 
 /// An attached container.
 pub struct AttachSession<'a> {
-    /// Its engine.
     pub engine: &'a Engine,
-    /// Its ID.
     pub id: &'a str,
     /// How we attach to it.
     pub options: &'a AttachOptions,

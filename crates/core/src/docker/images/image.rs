@@ -26,7 +26,7 @@ pub(in crate::docker) const NAMING_PAUSES: [Duration; 8] = [Duration::from_milli
 /// What is known of an image on an engine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageFacts {
-    /// Its ID.
+    /// `sha256:` and 64 hexadecimal digits: of the configuration, or of the manifest in a containerd store.
     pub id: String,
     /// Such as `linux`.
     pub os: String,

@@ -39,7 +39,6 @@ pub enum ImageArchiveError {
     Document {
         /// Its name.
         what: &'static str,
-        /// How.
         source: serde_json::Error,
     },
     /// A part is missing that another part names.

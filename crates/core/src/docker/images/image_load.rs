@@ -36,7 +36,6 @@ const BLOCK: usize = 512;
 pub enum ArchivePart {
     /// A file begins; so many bytes of data follow.
     File {
-        /// Its path.
         path: String,
         /// In bytes.
         size: u64,

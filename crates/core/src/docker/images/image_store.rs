@@ -69,7 +69,6 @@ pub struct Layer {
 /// An image for one platform, or an attestation about one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variant {
-    /// What it runs on.
     pub platform: Platform,
     /// The digest of its configuration.
     pub config: Digest,

@@ -125,7 +125,6 @@ impl fmt::Debug for Digest {
 pub struct Descriptor {
     /// What it is.
     pub media_type: String,
-    /// Its digest.
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
@@ -185,7 +184,6 @@ pub enum Document {
     Index(Vec<Descriptor>),
     /// An image for one platform.
     Manifest {
-        /// Its configuration.
         config: Descriptor,
         /// Its layers, lowest first.
         layers: Vec<Descriptor>,
@@ -234,7 +232,6 @@ impl Document {
 /// The part of an image's configuration that we read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageConfig {
-    /// What it runs on.
     pub platform: Platform,
     /// Digests of its layers' plain tars, lowest first.
     pub diff_ids: Vec<Digest>,

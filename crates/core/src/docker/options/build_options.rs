@@ -11,44 +11,34 @@ use bollard::models::ResourcesUlimits;
 use super::flags::{self, FlagError, Positionals};
 use crate::env::Env;
 
-/// All options of a build.
+/// All options of a build: a field without a comment is the option of its name, `--target` or `--label`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BuildOptions {
     /// `--tag`, besides the tags that the build gives by itself.
     pub tags: Vec<String>,
     /// `--file`, where it takes the place of the image type's Dockerfile.
     pub file: Option<PathBuf>,
-    /// `--target`.
     pub target: Option<String>,
     /// `--build-arg`: a name without a value is left out if the environment doesn't have it, as docker does.
     pub build_args: BTreeMap<String, String>,
-    /// `--label`.
     pub labels: BTreeMap<String, String>,
-    /// `--secret`.
     pub secrets: Vec<Secret>,
-    /// `--ssh`.
     pub ssh: Vec<SshForward>,
     /// `--cache-from`: type and attributes.
     pub cache_from: Vec<Attributes>,
-    /// `--cache-to`.
     pub cache_to: Vec<Attributes>,
-    /// `--network`.
     pub network: Option<String>,
     /// `--platform`, several joined by commas; else `DOCKER_DEFAULT_PLATFORM`.
     pub platform: Option<String>,
-    /// `--no-cache`.
     pub no_cache: bool,
     /// `--no-cache-filter`: stages.
     pub no_cache_filter: Vec<String>,
-    /// `--pull`.
     pub pull: bool,
     /// `--add-host`: `name:address`.
     pub add_hosts: Vec<String>,
     /// `--shm-size` in bytes.
     pub shm_size: Option<i64>,
-    /// `--ulimit`.
     pub ulimits: Vec<ResourcesUlimits>,
-    /// `--cgroup-parent`.
     pub cgroup_parent: Option<String>,
     /// `--build-context`: name, and a folder, URL or `docker-image://` reference.
     pub contexts: Vec<(String, String)>,
@@ -56,17 +46,12 @@ pub struct BuildOptions {
     pub allow: Vec<String>,
     /// `--attest`, `--provenance`, `--sbom`: kind and attributes.
     pub attestations: BTreeMap<String, String>,
-    /// `--annotation`.
     pub annotations: BTreeMap<String, String>,
-    /// `--iidfile`.
     pub iidfile: Option<PathBuf>,
-    /// `--metadata-file`.
     pub metadata_file: Option<PathBuf>,
-    /// `--quiet`.
     pub quiet: bool,
     /// `--progress`: `auto`, `plain`, `tty` or `quiet`.
     pub progress: Option<String>,
-    /// `--compress`.
     pub compress: bool,
     /// What only the classic builder knows.
     pub classic: ClassicOptions,
@@ -92,36 +77,28 @@ pub enum Need {
 pub struct Needing {
     /// The option, with what distinguishes it from others of its kind.
     pub option: String,
-    /// What it needs.
     pub need: Need,
 }
 
-/// Options that BuildKit has no counterpart for.
+/// Options that BuildKit has no counterpart for; a field without a comment is the option of its name.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClassicOptions {
     /// `--memory` in bytes.
     pub memory: Option<i64>,
     /// `--memory-swap` in bytes, -1 for no limit.
     pub memory_swap: Option<i64>,
-    /// `--cpu-shares`.
     pub cpu_shares: Option<i64>,
     /// `--cpu-period` in microseconds.
     pub cpu_period: Option<i64>,
     /// `--cpu-quota` in microseconds.
     pub cpu_quota: Option<i64>,
-    /// `--cpuset-cpus`.
     pub cpuset_cpus: Option<String>,
-    /// `--cpuset-mems`.
     pub cpuset_mems: Option<String>,
-    /// `--isolation`.
     pub isolation: Option<String>,
-    /// `--security-opt`.
     pub security_opts: Vec<String>,
-    /// `--squash`.
     pub squash: bool,
     /// `--rm=false` keeps the intermediate containers.
     pub keep_containers: bool,
-    /// `--force-rm`.
     pub force_rm: bool,
 }
 
@@ -147,12 +124,7 @@ pub enum SecretSource {
     /// A file on this machine, read when the build asks for it.
     File(PathBuf),
     /// An environment variable of this process.
-    Environment {
-        /// Its name.
-        name: String,
-        /// Its value.
-        value: String,
-    },
+    Environment { name: String, value: String },
 }
 
 /// An ssh agent of `RUN --mount=type=ssh,id=ID`.
@@ -184,9 +156,7 @@ pub enum BuildOptionError {
     Value {
         /// The option as written.
         option: String,
-        /// Its value.
         value: String,
-        /// What is wrong with it.
         why: String,
     },
     /// There is no name before its `=`. The value is not shown: it may be a secret.

@@ -109,7 +109,6 @@ impl<T> Given<'_, T> {
 pub struct Positional {
     /// Its place among the words.
     pub index: usize,
-    /// The word.
     pub word: String,
 }
 
@@ -135,10 +134,7 @@ pub enum FlagError {
     },
     /// A word that begins like an option but can't be one, such as `---x` and `--=x`.
     #[error("`{word}` is not a well-formed option")]
-    Malformed {
-        /// The word.
-        word: String,
-    },
+    Malformed { word: String },
     /// The last word is an option that needs a value.
     #[error("option {option} needs a value")]
     MissingValue {
@@ -150,15 +146,11 @@ pub enum FlagError {
     NotBoolean {
         /// The option as written.
         option: String,
-        /// Its value.
         value: String,
     },
     /// A word that is not an option, where only options are allowed.
     #[error("`{word}` is not an option")]
-    Positional {
-        /// The word.
-        word: String,
-    },
+    Positional { word: String },
 }
 
 fn did_you_mean(nearest: Option<&str>) -> String {

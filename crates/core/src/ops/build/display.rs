@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use super::site::Site;
+use super::environment::BuildEnvironment;
 use super::{BuildPlan, ImageFailure, ImagePlan, PlanStep, failure_of};
 use crate::docker::build::dockerfile::Dockerfile;
 use crate::docker::build::events::{BuildEvent, BuildOutcome, StepState};
@@ -73,7 +73,7 @@ pub(super) struct Display {
 }
 
 impl Display {
-    pub(super) fn new(site: &Site, plan: &BuildPlan) -> Self {
+    pub(super) fn new(site: &BuildEnvironment, plan: &BuildPlan) -> Self {
         let requests = plan
             .images
             .iter()

@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{RwLock, mpsc};
 
 use super::display::{Display, DisplayEvent};
-use super::site::Site;
+use super::environment::BuildEnvironment;
 use super::{
     BuildPlan, BuildStatus, ImageFailure, ImagePlan, ImageReport, PlanStep, Reports, script_failure, seconds_since,
 };
@@ -59,7 +59,7 @@ fn visit(
 }
 
 /// Builds the images of a plan, at most `jobs` at once, each after what it needs.
-pub(super) async fn run(site: &Site, plan: &BuildPlan) -> Result<Reports> {
+pub(super) async fn run(site: &BuildEnvironment, plan: &BuildPlan) -> Result<Reports> {
     let (events, mut heard) = mpsc::channel::<DisplayEvent>(QUEUE);
     let mut display = Display::new(site, plan);
     let agent = dock_engine::agent_of(site.engine.choice(), &site.env)?;
@@ -162,7 +162,7 @@ fn report(image: &ImagePlan, status: BuildStatus) -> ImageReport {
 type ImageOutcome = (usize, std::result::Result<ImageReport, (Error, ImageReport)>);
 
 async fn one(
-    site: &Site,
+    site: &BuildEnvironment,
     index: usize,
     image: &ImagePlan,
     tree: &RwLock<()>,
@@ -216,7 +216,7 @@ fn account(done: &mut ImageReport, outcome: &BuildOutcome) {
 
 /// Builds, and goes on where the link to a far engine was cut in the middle. One on this machine has no link.
 async fn build_patiently(
-    site: &Site,
+    site: &BuildEnvironment,
     index: usize,
     request: &BuildRequest,
     events: &mpsc::Sender<DisplayEvent>,
@@ -236,7 +236,7 @@ async fn build_patiently(
 }
 
 async fn run_build(
-    site: &Site,
+    site: &BuildEnvironment,
     index: usize,
     request: &BuildRequest,
     events: &mpsc::Sender<DisplayEvent>,
@@ -271,7 +271,7 @@ impl Drop for Hushed<'_> {
     }
 }
 
-async fn run_script(site: &Site, kind: &str, words: &[String]) -> Result<()> {
+async fn run_script(site: &BuildEnvironment, kind: &str, words: &[String]) -> Result<()> {
     let Some((program, arguments)) = words.split_first() else {
         return Ok(());
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{facts, host, remote};
+use super::{facts, remote_script, ssh_host};
 use crate::agent::target::{Exit, Target};
 use crate::agent::wire::FailureKind;
 use crate::agent::{Agent, CallOptions};
@@ -305,7 +305,7 @@ async fn reach(host: &str, port: u16, findings: &mut Findings) -> bool {
 }
 
 async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Findings) {
-    let resolved = host::resolve(ssh, env).await;
+    let resolved = ssh_host::resolve(ssh, env).await;
     match &resolved {
         Ok(config) if config.proxy_jump.is_some() || config.proxy_command.is_some() => {
             findings.ok(
@@ -329,7 +329,7 @@ async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Fin
     let login = agent.connect(&options).await;
     // Afterwards: it may have been asked about and written down just now.
     let keys = match &resolved {
-        Ok(config) => host::known_keys(config, ssh, env),
+        Ok(config) => ssh_host::known_keys(config, ssh, env),
         Err(_) => Vec::new(),
     };
     if keys.is_empty() {
@@ -342,7 +342,7 @@ async fn look_by_ssh(dock: &Dock, ssh: &SshAccess, env: &Env, findings: &mut Fin
         return findings.wrong("login", &error, None);
     }
     let socket = ssh.engine_socket();
-    let look = match remote::script(&agent, LOOK, &[socket], &options, LIMIT).await {
+    let look = match remote_script::run(&agent, LOOK, &[socket], &options, LIMIT).await {
         Ok(output) if output.exit == Exit::Code(0) => Some(Look::parse(&output.stdout)),
         _ => None,
     };
@@ -405,7 +405,7 @@ async fn look_at_forwarding(
         Some(_) => None,
     };
     let rules = match (sockets, ports) {
-        (Some(false), _) | (_, Some(false)) => match remote::script(agent, RULES, &[], options, LIMIT).await {
+        (Some(false), _) | (_, Some(false)) => match remote_script::run(agent, RULES, &[], options, LIMIT).await {
             Ok(output) => output.stdout,
             Err(_) => String::new(),
         },

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
-use super::host;
+use super::ssh_host;
 use crate::agent::CallOptions;
 use crate::context::Context;
 use crate::docker::connect::dock_engine;
@@ -201,7 +201,7 @@ pub fn monikers(env: &Env) -> Result<Vec<String>> {
 /// DOCKER_IP: where others reach what listens on the dock.
 async fn address(dock: &Dock, endpoint: &Endpoint, env: &Env) -> String {
     if let Access::Ssh(ssh) = &dock.access
-        && let Ok(config) = host::resolve(ssh, env).await
+        && let Ok(config) = ssh_host::resolve(ssh, env).await
     {
         return config.hostname;
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bollard::models::SystemInfo;
 use serde::Serialize;
 
-use super::remote;
+use super::remote_script;
 use crate::agent::{Agent, CallOptions};
 use crate::docker::connect::engine::Engine;
 use crate::error::Result;
@@ -40,9 +40,8 @@ pub struct Facts {
     pub architecture: String,
     /// Containers that run.
     pub running: i64,
-    /// All containers.
+    /// Containers, whether they run or not.
     pub containers: i64,
-    /// Images.
     pub images: i64,
     /// Processors.
     pub cpus: i64,
@@ -162,7 +161,7 @@ pub fn own_disk(path: &str) -> Option<Disk> {
 
 /// The disk of a dock's machine that a path is on; `None` where it does not say.
 pub async fn disk(path: &str, agent: &Agent, options: &CallOptions) -> Option<Disk> {
-    let looked = remote::script(agent, LOOK_AT_DISK, &[path], options, LOOK_LIMIT).await;
+    let looked = remote_script::run(agent, LOOK_AT_DISK, &[path], options, LOOK_LIMIT).await;
     parse_look(&looked.ok()?.stdout).0
 }
 
@@ -184,7 +183,7 @@ pub fn add_own_machine(facts: &mut Facts) {
 /// Adds what only the machine can say: its disk and its GPUs. What it does not say stays unknown.
 pub async fn add_machine(facts: &mut Facts, agent: &Agent, options: &CallOptions) {
     let root = facts.root.clone();
-    if let Ok(output) = remote::script(agent, LOOK, &[&root], options, LOOK_LIMIT).await {
+    if let Ok(output) = remote_script::run(agent, LOOK, &[&root], options, LOOK_LIMIT).await {
         (facts.disk, facts.gpus) = parse_look(&output.stdout);
     }
 }

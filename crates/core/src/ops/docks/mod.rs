@@ -1,15 +1,16 @@
 //! Docks: the list of them, how they are, a shell that is docked to one, a terminal there.
 
+mod agent_status;
 pub mod check;
 pub mod environment;
 pub mod facts;
-pub mod host;
 pub mod list;
 pub mod mounts;
 pub mod ports;
 pub mod register;
-pub mod remote;
+pub mod remote_script;
 pub mod ssh;
+pub mod ssh_host;
 pub mod unregister;
 
 use crate::context::Context;

@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 
+use super::agent_status::{self, FoundAgent};
 use crate::agent::ProjectMount;
 use crate::context::Context;
-use crate::docker::connect::dock_engine;
-use crate::docks::{Dock, Docks};
 use crate::error::{ExitStatus, Result};
 use crate::output::table::{Align, Table};
 use crate::output::visible;
@@ -23,34 +22,19 @@ struct MountRow {
 /// # Errors
 /// A damaged list, a dock that is not in it, an agent that does not answer.
 pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
-    let (printer, env) = (&context.printer, &context.env);
-    let found = Docks::read(env)?;
-    let docks: Vec<&Dock> = match names {
-        [] => found.iter().collect(),
-        names => names.iter().map(|name| found.get(name)).collect::<Result<_>>()?,
-    };
-    if context.global.dry_run {
-        let asked = docks
-            .iter()
-            .map(|dock| format!("ask the agent of {}", visible(&dock.moniker)));
-        printer.plan(&asked.collect::<Vec<String>>())?;
+    let Some(found) = agent_status::ask(context, names)? else {
         return Ok(ExitStatus::SUCCESS);
-    }
+    };
     let mut rows = Vec::new();
-    context.block_on(async {
-        for dock in docks {
-            let Some(agent) = dock_engine::agent(dock, env)? else {
-                continue;
-            };
-            if let Some(status) = agent.status(false).await? {
-                rows.extend(status.mounts.into_iter().map(|mount| MountRow {
-                    dock: dock.moniker.clone(),
-                    mount,
-                }));
-            }
+    for (dock, agent) in found {
+        if let FoundAgent::Running(status) = agent {
+            rows.extend(status.mounts.into_iter().map(|mount| MountRow {
+                dock: dock.moniker.clone(),
+                mount,
+            }));
         }
-        Ok(())
-    })?;
+    }
+    let printer = &context.printer;
     if printer.json() {
         printer.result_json(&rows)?;
     } else if rows.is_empty() {

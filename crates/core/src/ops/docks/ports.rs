@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
+use super::agent_status::{self, FoundAgent};
 use crate::agent::Port;
 use crate::context::Context;
-use crate::docker::connect::dock_engine;
-use crate::docks::{Dock, Docks, Forward};
+use crate::docks::Forward;
 use crate::error::{ExitStatus, Result};
 use crate::output::table::{Align, Table};
 use crate::output::{counted, one_line, visible};
@@ -26,54 +26,38 @@ struct PortRow {
 /// # Errors
 /// A damaged list, a dock that is not in it, an agent that does not answer.
 pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
-    let (printer, env) = (&context.printer, &context.env);
-    let found = Docks::read(env)?;
-    let docks: Vec<&Dock> = match names {
-        [] => found.iter().collect(),
-        names => names.iter().map(|name| found.get(name)).collect::<Result<_>>()?,
-    };
-    if context.global.dry_run {
-        let asked: Vec<String> = docks
-            .iter()
-            .map(|dock| format!("ask the agent of {}", visible(&dock.moniker)))
-            .collect();
-        printer.plan(&asked)?;
+    let Some(found) = agent_status::ask(context, names)? else {
         return Ok(ExitStatus::SUCCESS);
-    }
+    };
     let mut rows = Vec::new();
     let mut notes = BTreeSet::new();
-    context.block_on(async {
-        for dock in docks {
-            let moniker = visible(&dock.moniker);
-            let Some(agent) = dock_engine::agent(dock, env)? else {
-                if !names.is_empty() {
-                    notes.insert(format!("{moniker}: ports are forwarded from docks that ssh reaches"));
+    for (dock, agent) in found {
+        let moniker = visible(&dock.moniker);
+        match agent {
+            FoundAgent::None | FoundAgent::Ended if names.is_empty() => {}
+            FoundAgent::None => {
+                notes.insert(format!("{moniker}: ports are forwarded from docks that ssh reaches"));
+            }
+            FoundAgent::Ended => {
+                notes.insert(format!(
+                    "{moniker}: nothing uses it now; its ports are forwarded when something does"
+                ));
+            }
+            FoundAgent::Running(status) if status.forward == Forward::None && status.ports.is_empty() => {
+                notes.insert(format!("{moniker}: its ports are not forwarded, as requested"));
+            }
+            FoundAgent::Running(status) => {
+                if status.more_ports > 0 {
+                    notes.insert(format!("{moniker}: {} not shown", not_shown(status.more_ports)));
                 }
-                continue;
-            };
-            match agent.status(false).await? {
-                Some(status) if status.forward == Forward::None && status.ports.is_empty() => {
-                    notes.insert(format!("{moniker}: its ports are not forwarded, as requested"));
-                }
-                Some(status) => {
-                    if status.more_ports > 0 {
-                        notes.insert(format!("{moniker}: {} not shown", not_shown(status.more_ports)));
-                    }
-                    rows.extend(status.ports.into_iter().map(|port| PortRow {
-                        dock: dock.moniker.clone(),
-                        port,
-                    }));
-                }
-                None if !names.is_empty() => {
-                    notes.insert(format!(
-                        "{moniker}: nothing uses it now; its ports are forwarded when something does"
-                    ));
-                }
-                None => {}
+                rows.extend(status.ports.into_iter().map(|port| PortRow {
+                    dock: dock.moniker.clone(),
+                    port,
+                }));
             }
         }
-        Ok(())
-    })?;
+    }
+    let printer = &context.printer;
     if printer.json() {
         printer.result_json(&rows)?;
         return Ok(ExitStatus::SUCCESS);

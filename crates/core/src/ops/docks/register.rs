@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::facts::{self, Facts};
-use super::{check, host, remote};
+use super::{check, remote_script, ssh_host};
 use crate::agent::wire::{Failure, FailureKind};
 use crate::agent::{Agent, CallOptions};
 use crate::context::Context;
-use crate::docker::connect::context_units::{self, Session};
 use crate::docker::connect::endpoint::Endpoint;
+use crate::docker::connect::systemd_units::{self, UserManager};
 use crate::docker::connect::{context_store, dock_engine};
 use crate::docks::destination::Destination;
 use crate::docks::ssh_config::SshConfigError;
@@ -112,7 +112,7 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
         if args.make_context
             && let Some(agent) = dock_engine::agent(&dock, env)?
         {
-            let session = context.block_on(async { Ok(Session::find(env).await) })?;
+            let session = context.block_on(async { Ok(UserManager::find(env).await) })?;
             plan.extend(session.iter().flat_map(|session| session.plan(&agent)));
         }
         printer.plan(&plan)?;
@@ -144,7 +144,7 @@ pub fn register(context: &Context, args: &RegisterArgs) -> Result<ExitStatus> {
                 renew(agent, &dock, context).await?;
             } else {
                 // Its context led to where the dock was.
-                context_units::remove(&agent, env).await?;
+                systemd_units::remove(&agent, env).await?;
                 agent.remove().await?;
             }
             Ok(())
@@ -193,7 +193,7 @@ enum Starter {
 /// Has systemd start the agent for the docker context; else the agent stays.
 async fn starter(context: &Context, dock: &Dock, agent: &Agent) -> Result<Starter> {
     let (printer, env) = (&context.printer, &context.env);
-    if let Some(session) = Session::find(env).await {
+    if let Some(session) = UserManager::find(env).await {
         match session.install(agent, &dock.moniker).await {
             Ok(socket) => {
                 // It is ours by now.
@@ -522,9 +522,9 @@ async fn checked(context: &Context, dock: &Dock, args: &RegisterArgs) -> Result<
             return Err(unconnected(failure, &options));
         }
         if let Access::Ssh(ssh) = &dock.access
-            && let Ok(config) = host::resolve(ssh, env).await
+            && let Ok(config) = ssh_host::resolve(ssh, env).await
         {
-            for key in host::known_keys(&config, ssh, env) {
+            for key in ssh_host::known_keys(&config, ssh, env) {
                 context.printer.note(&format!("host key {key}"));
             }
         }
@@ -561,7 +561,7 @@ async fn explained(error: Error, agent: &Agent, dock: &Dock, options: &CallOptio
         return error;
     };
     let socket = ssh.engine_socket();
-    let Ok(output) = remote::script(agent, check::LOOK, &[socket], options, LOOK_LIMIT).await else {
+    let Ok(output) = remote_script::run(agent, check::LOOK, &[socket], options, LOOK_LIMIT).await else {
         return error;
     };
     match check::Look::parse(&output.stdout).trouble(socket) {

@@ -232,7 +232,6 @@ fn silence_teller(
 /// The terminal here, while it is one of the dock's.
 #[derive(Debug, Default)]
 struct RemoteScreen {
-    /// Whether it is raw.
     is_raw: AtomicBool,
     /// Whether a program on the dock has the whole screen, and shows the rest again at its end.
     is_taken: AtomicBool,

@@ -1,7 +1,7 @@
 //! Taking a dock off the list.
 
 use crate::context::Context;
-use crate::docker::connect::{context_store, context_units, dock_engine};
+use crate::docker::connect::{context_store, dock_engine, systemd_units};
 use crate::docks::{self, Access, Docks};
 use crate::error::{ExitStatus, Result};
 use crate::output::visible;
@@ -46,7 +46,7 @@ pub fn unregister(context: &Context, name: &str) -> Result<ExitStatus> {
     context.block_on(async {
         if let Some(agent) = dock_engine::agent(dock, env)? {
             // Before the agent, which would be started again.
-            if let Err(error) = context_units::remove(&agent, env).await {
+            if let Err(error) = systemd_units::remove(&agent, env).await {
                 printer.warning(&error.to_string());
             }
             // The entry is gone; an agent that does not end tells so, and does no harm.

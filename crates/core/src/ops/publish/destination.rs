@@ -18,7 +18,7 @@ const TAG: &str = "publication_tag";
 
 /// A kind of registry, as `image_repo` says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Repo {
+pub enum RegistryKind {
     /// Amazon's, ECR.
     Aws,
     /// Docker Hub.
@@ -32,7 +32,7 @@ pub enum Repo {
 pub struct Destination<'a> {
     settings: Settings<'a>,
     /// The registry.
-    pub repo: Repo,
+    pub repo: RegistryKind,
     /// The value of `publication_tag`.
     template: Option<String>,
     /// Sentences for the user.
@@ -41,7 +41,7 @@ pub struct Destination<'a> {
 
 /// What the variables of `publication_tag` stand for.
 #[derive(Clone, Debug, Default)]
-pub struct Values<'a> {
+pub struct TagVariables<'a> {
     /// Who we are to AWS, where that is known.
     pub identity: Option<&'a Identity>,
     /// The user at Docker Hub, where that is known.
@@ -73,7 +73,7 @@ impl<'a> Destination<'a> {
                 None => text.trim().to_owned(),
             })
             .filter(|text| !text.is_empty());
-        if repo == Repo::DockerHub
+        if repo == RegistryKind::DockerHub
             && !said.is_empty()
             && let Some(host) = template.as_deref().and_then(host)
             && !matches!(host, "docker.io" | "index.docker.io")
@@ -93,7 +93,7 @@ impl<'a> Destination<'a> {
 
     /// Whether the references can't be told without asking AWS who we are.
     pub fn needs_identity(&self) -> bool {
-        self.repo == Repo::Aws
+        self.repo == RegistryKind::Aws
             && self
                 .template
                 .as_ref()
@@ -102,7 +102,7 @@ impl<'a> Destination<'a> {
 
     /// Whether the references can't be told without the user's name at Docker Hub.
     pub fn needs_hub_user(&self) -> bool {
-        self.repo == Repo::DockerHub && self.template.is_none()
+        self.repo == RegistryKind::DockerHub && self.template.is_none()
     }
 
     /// The references under which `source` is published: by `tags`, else by the one of the configuration.
@@ -113,7 +113,7 @@ impl<'a> Destination<'a> {
         &self,
         source: &Designation,
         tags: &[String],
-        values: &Values<'_>,
+        values: &TagVariables<'_>,
         env: &Env,
     ) -> Result<Vec<Designation>> {
         if let Some(tag) = tags.iter().find(|tag| !is_tag(tag)) {
@@ -126,7 +126,7 @@ impl<'a> Destination<'a> {
                 tag: source.tag.clone(),
             },
         };
-        if self.repo == Repo::Aws && EcrRegistry::parse(&registry(&one.name)).is_none() {
+        if self.repo == RegistryKind::Aws && EcrRegistry::parse(&registry(&one.name)).is_none() {
             return Err(self
                 .settings
                 .error(
@@ -155,21 +155,21 @@ impl<'a> Destination<'a> {
     }
 
     /// What stands before the image's own name where nothing else is said.
-    fn prefix(&self, values: &Values<'_>) -> Result<Option<String>> {
+    fn prefix(&self, values: &TagVariables<'_>) -> Result<Option<String>> {
         Ok(match &self.repo {
-            Repo::Aws => values.identity.map(|identity| {
+            RegistryKind::Aws => values.identity.map(|identity| {
                 EcrRegistry {
                     account: identity.account.clone(),
                     region: identity.region.clone(),
                 }
                 .host()
             }),
-            Repo::Host(host) => Some(host.clone()),
-            Repo::DockerHub => None,
+            RegistryKind::Host(host) => Some(host.clone()),
+            RegistryKind::DockerHub => None,
         })
     }
 
-    fn default_name(&self, image: &str, values: &Values<'_>) -> Result<String> {
+    fn default_name(&self, image: &str, values: &TagVariables<'_>) -> Result<String> {
         let prefix = match (self.prefix(values)?, values.hub_user) {
             (Some(prefix), _) => prefix,
             // Names at Docker Hub are in lower case, whatever was typed at the login.
@@ -198,7 +198,13 @@ impl<'a> Destination<'a> {
         )
     }
 
-    fn expanded(&self, template: &str, source: &Designation, values: &Values<'_>, env: &Env) -> Result<Designation> {
+    fn expanded(
+        &self,
+        template: &str,
+        source: &Designation,
+        values: &TagVariables<'_>,
+        env: &Env,
+    ) -> Result<Designation> {
         let wrong = |message: &str| self.settings.error(TAG, message);
         let mut braces = BTreeMap::from([
             ("image", source.name.clone()),
@@ -243,10 +249,10 @@ impl<'a> Destination<'a> {
     }
 
     /// The name with the registry's host before it, where it has none of its own.
-    fn with_host(&self, name: &str, values: &Values<'_>) -> Result<String> {
+    fn with_host(&self, name: &str, values: &TagVariables<'_>) -> Result<String> {
         match (host(name), self.prefix(values)?) {
             (None, Some(prefix)) => Ok(format!("{prefix}/{name}")),
-            (Some(own), Some(prefix)) if matches!(self.repo, Repo::Host(_)) => {
+            (Some(own), Some(prefix)) if matches!(self.repo, RegistryKind::Host(_)) => {
                 let host = prefix.split('/').next().unwrap_or_default();
                 if own == host {
                     return Ok(name.to_owned());
@@ -267,17 +273,17 @@ fn host(name: &str) -> Option<&str> {
     (host.contains(['.', ':']) || host == "localhost").then_some(host)
 }
 
-fn repo(settings: &Settings<'_>, said: &str) -> Result<Repo> {
+fn repo(settings: &Settings<'_>, said: &str) -> Result<RegistryKind> {
     match said {
-        "" | "docker_hub" | "docker" | "docker.io" | "index.docker.io" => return Ok(Repo::DockerHub),
-        "aws" => return Ok(Repo::Aws),
+        "" | "docker_hub" | "docker" | "docker.io" | "index.docker.io" => return Ok(RegistryKind::DockerHub),
+        "aws" => return Ok(RegistryKind::Aws),
         _ => {}
     }
     let place = said.strip_prefix("https://").unwrap_or(said).trim_end_matches('/');
     let host = place.split('/').next().unwrap_or_default();
     let is_host = host.contains(['.', ':']) || host == "localhost";
     if is_host && is_repository(&format!("{place}/x")) {
-        return Ok(Repo::Host(place.to_owned()));
+        return Ok(RegistryKind::Host(place.to_owned()));
     }
     Err(settings
         .error(
@@ -323,7 +329,7 @@ mod tests {
             account: "123456789012".into(),
             region: "eu-west-1".into(),
         };
-        let values = Values {
+        let values = TagVariables {
             identity: destination.needs_identity().then_some(&identity),
             hub_user: destination.needs_hub_user().then_some("Ann"),
             user: "me",

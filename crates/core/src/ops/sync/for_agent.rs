@@ -15,17 +15,15 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::{Docked, dock_of, show_briefly, tell};
+use super::{DockedProject, dock_of, show_briefly, tell};
 use crate::agent::paths::state_directory;
 use crate::config::own::OwnConfiguration;
 use crate::config::project::Project;
 use crate::context::Context;
 use crate::env::Env;
-use crate::error::{Error, ExitStatus, Result};
+use crate::error::{Error, ExitStatus, Result, WireError};
 use crate::hint;
-use crate::mount_sync::{
-    Done, LONGEST_LINE, Missing, MissingSource, SyncCall, SyncFailure, SyncOutcome, SyncReply, Task,
-};
+use crate::mount_sync::{Done, LONGEST_LINE, Missing, MissingSource, SyncCall, SyncOutcome, SyncReply, Task};
 use crate::sync::ancestors;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
@@ -50,7 +48,7 @@ const TOLD_GIT: &str = "told-mount-without-git";
 /// that fails is an answer.
 pub fn serve(context: &Context) -> Result<ExitStatus> {
     let project = chosen(&context.working_dir, &dock_of(context)?.moniker, &context.env)?;
-    let mut rounds = Docked::open_known(context, &project, true)?;
+    let mut rounds = DockedProject::open_known(context, &project, true)?;
     let (begin, mut begun) = watch::channel(false);
     context.block_on(async {
         let (sender, requests) = channel(WAITING);
@@ -140,7 +138,7 @@ async fn keep_in_step(context: &Context, project: &Project) -> Result<()> {
 }
 
 async fn watch_once(context: &Context, project: &Project) -> Result<()> {
-    let mut watcher = Docked::open_known(context, project, false)?;
+    let mut watcher = DockedProject::open_known(context, project, false)?;
     let (printer, dock) = (context.printer.clone(), watcher.dock.clone());
     let (replaced, mut replacement) = watch::channel(false);
     let told = |event| {
@@ -183,7 +181,7 @@ async fn read_requests(sender: Sender<SyncCall>) {
 struct Rounds<'a> {
     context: &'a Context,
     project: &'a Project,
-    docked: &'a mut Docked,
+    docked: &'a mut DockedProject,
     /// Has the watch begin.
     begin: watch::Sender<bool>,
 }
@@ -348,10 +346,7 @@ fn missing(root: &Path, sources: &[String], unsent: &[Vec<u8>], with_git: bool) 
 }
 
 fn failed(error: &Error) -> SyncOutcome {
-    SyncOutcome::Failed(SyncFailure {
-        message: error.with_causes(),
-        hint: error.hint_text().map(str::to_owned),
-    })
+    SyncOutcome::Failed(WireError::in_one_line(error))
 }
 
 async fn answer(stdout: &mut Stdout, id: u64, outcome: SyncOutcome) -> Result<()> {

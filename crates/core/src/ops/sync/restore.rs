@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Docked, SyncArgs, looking, text, wanted};
+use super::{DockedProject, SyncArgs, looking, text, wanted};
 use crate::agent::paths::state_directory;
 use crate::agent::wire::LinkStatus;
 use crate::config::project::Project;
@@ -154,7 +154,7 @@ fn restore_there(context: &Context, args: &SyncArgs, project: &Project, only: &[
     let (agent, mut session) = if args.list || context.global.dry_run {
         looking(context, project)?
     } else {
-        let mut docked = Docked::open(context, project, false, false)?;
+        let mut docked = DockedProject::open(context, project, false, false)?;
         let session = context.block_on(docked.alone())?;
         (docked.shell.agent, session)
     };

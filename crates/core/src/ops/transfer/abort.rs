@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::endpoint::TransferEndpoint;
 use super::manifests::USER_LABEL;
-use super::running::{Identity, process_of};
+use super::running::{TransferIdentity, process_of};
 use super::verify::{PartialImage, half_removed, partial_images, remove};
 use crate::context::Context;
 use crate::docker::connect::engine::Engine;
@@ -91,7 +91,7 @@ pub async fn abort(context: &Context, place: &TransferEndpoint, engine: &Engine,
 
 /// Whether what keeps layers of an image may go, now that the image is whole: what this transfer has kept, and what an
 /// interrupted one has. What another machine's keeps goes when nobody can be at it any more.
-pub fn is_over(partial_image: &PartialImage, identity: &Identity, env: &Env) -> bool {
+pub fn is_over(partial_image: &PartialImage, identity: &TransferIdentity, env: &Env) -> bool {
     if is_own(partial_image, identity, env) {
         return true;
     }
@@ -101,7 +101,7 @@ pub fn is_over(partial_image: &PartialImage, identity: &Identity, env: &Env) -> 
 }
 
 /// Whether it is this transfer's, or one's of the same user that was interrupted on this machine.
-pub fn is_own(partial_image: &PartialImage, identity: &Identity, env: &Env) -> bool {
+pub fn is_own(partial_image: &PartialImage, identity: &TransferIdentity, env: &Env) -> bool {
     if partial_image.transfer.as_ref() == Some(&identity.id) {
         return true;
     }
@@ -191,14 +191,14 @@ fn span(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::running::Running;
+    use super::super::running::RunningTransfer;
     use super::*;
 
     fn digest(text: &str) -> Digest {
         Digest::of(text.as_bytes())
     }
 
-    fn partial_image(identity: &Identity) -> PartialImage {
+    fn partial_image(identity: &TransferIdentity) -> PartialImage {
         PartialImage {
             id: digest("partial_image"),
             image: digest("image").to_string(),
@@ -214,8 +214,8 @@ mod tests {
     fn what_somebody_is_at_is_not_over() {
         let home = tempfile::tempdir().unwrap();
         let env = Env::from_pairs([("HOME", home.path().to_str().unwrap()), ("USER", "ann")]);
-        let (own, _) = Running::begin(&env).unwrap();
-        let (other, _) = Running::begin(&env).unwrap();
+        let (own, _) = RunningTransfer::begin(&env).unwrap();
+        let (other, _) = RunningTransfer::begin(&env).unwrap();
         let (own_partial, mut beside) = (partial_image(&own.identity), partial_image(&other.identity));
         assert!(is_own(&own_partial, &own.identity, &env) && is_over(&own_partial, &own.identity, &env));
         // However long it takes.
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_stays_is_named_once_for_each_transfer() {
-        let identity = Identity {
+        let identity = TransferIdentity {
             id: "0123456789abcdef".to_owned(),
             user: "ann".to_owned(),
             machine: Some("f".repeat(32)),

@@ -7,12 +7,12 @@ use bollard::models::SystemInfo;
 
 use crate::agent::{Agent, CallOptions};
 use crate::context::Context;
-use crate::docker::connect::dock_engine;
+use crate::docker::connect::dock_engine::{self, ChosenEngine};
 use crate::docker::connect::endpoint::{Choice, Endpoint, Origin};
 use crate::docker::connect::engine::Engine;
 use crate::docker::connect::locality::{self, Locality};
 use crate::docker::images::image_store::Store;
-use crate::docks::{Access, Dock, Docks, LOCALHOST, Named, SshAccess, moniker};
+use crate::docks::{Access, Dock, Docks, LOCALHOST, SshAccess, moniker};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
@@ -25,7 +25,7 @@ const SYSTEM_CONTAINERD: &str = "/run/containerd/";
 const SYSTEM_CONTAINERD_ROOT: &str = "/var/lib/containerd";
 
 /// One end of a transfer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct TransferEndpoint {
     /// As people call it.
     pub name: String,
@@ -35,12 +35,10 @@ pub struct TransferEndpoint {
 }
 
 /// How it is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum EndpointKind {
-    /// As the docker client would.
-    Environment,
-    /// At this address.
-    Choice(Box<Choice>),
+    /// As it was chosen: the engine of the call, this machine's, or one by its address.
+    Chosen(Box<ChosenEngine>),
     /// By the dock's entry.
     Dock(Box<Dock>),
     /// As a dock that is not registered: a machine by its address.
@@ -63,7 +61,7 @@ impl TransferEndpoint {
         if docks.is_here(word) {
             return Ok(Self {
                 name: LOCALHOST.to_owned(),
-                ..named(EndpointKind::Choice(Box::new(dock_engine::here(env)?)))
+                ..named(EndpointKind::Chosen(Box::new(ChosenEngine::here(env)?)))
             });
         }
         if let Some(dock) = docks.find(word) {
@@ -89,10 +87,9 @@ impl TransferEndpoint {
             socket,
         } = endpoint
         else {
-            return Ok(named(EndpointKind::Choice(Box::new(Choice {
-                endpoint,
-                origin: Origin::Host,
-            }))));
+            let origin = Origin::Host;
+            let engine = ChosenEngine::at(Choice { endpoint, origin }, env)?;
+            return Ok(named(EndpointKind::Chosen(Box::new(engine))));
         };
         let (user, host) = match destination.rsplit_once('@') {
             Some((user, host)) => (Some(user.to_owned()), host.to_owned()),
@@ -118,40 +115,18 @@ impl TransferEndpoint {
     /// The engine that the call is for.
     ///
     /// # Errors
-    /// `--dock` with a moniker that no dock has.
+    /// As [`Context::engine`].
     pub fn of_call(context: &Context) -> Result<Self> {
-        match &context.dock {
-            Some(moniker) => {
-                let docks = Docks::read(&context.env)?;
-                Ok(match docks.named(moniker)? {
-                    Named::Here => Self {
-                        name: LOCALHOST.to_owned(),
-                        kind: EndpointKind::Choice(Box::new(dock_engine::here(&context.env)?)),
-                        near: None,
-                    },
-                    Named::Dock(dock) => Self {
-                        name: moniker.clone(),
-                        kind: EndpointKind::Dock(Box::new(dock.clone())),
-                        near: None,
-                    },
-                })
-            }
-            None => {
-                let choice = Endpoint::choose(&context.env)?;
-                let is_here = locality::by_address(&choice.endpoint, &choice.origin, &context.env) == Locality::Local;
-                let current = crate::docks::current(&context.env);
-                let name = match current {
-                    _ if is_here => LOCALHOST.to_owned(),
-                    Some(moniker) => moniker.to_owned(),
-                    None => choice.endpoint.to_string(),
-                };
-                Ok(Self {
-                    name,
-                    kind: EndpointKind::Environment,
-                    near: None,
-                })
-            }
-        }
+        let engine = context.engine()?;
+        let name = match engine.choice.dock() {
+            Some(moniker) => moniker.to_owned(),
+            None => engine.choice.endpoint.to_string(),
+        };
+        Ok(Self {
+            name,
+            kind: EndpointKind::Chosen(Box::new(engine.clone())),
+            near: None,
+        })
     }
 
     /// Connects; also anew, after a link was cut.
@@ -160,8 +135,7 @@ impl TransferEndpoint {
     /// A place that can't be reached, or no engine there.
     pub async fn connect(&self, env: &Env) -> Result<Engine> {
         match &self.kind {
-            EndpointKind::Environment => Engine::connect(env).await,
-            EndpointKind::Choice(choice) => Engine::connect_to((**choice).clone()).await,
+            EndpointKind::Chosen(engine) => engine.connect(&CallOptions::of_terminal()).await,
             EndpointKind::Dock(dock) => dock_engine::connect(dock, env, &CallOptions::of_terminal()).await,
             EndpointKind::Address(dock) => {
                 // An agent that was started for nothing but a look does not stay.
@@ -208,11 +182,10 @@ impl TransferEndpoint {
     /// The agent by which it is reached; `None` where it is reached without one.
     ///
     /// # Errors
-    /// A damaged list of docks, or file of the agent; an address in the environment that makes no sense.
+    /// A directory for sockets that can't be made.
     fn agent(&self, env: &Env) -> Result<Option<Agent>> {
         match &self.kind {
-            EndpointKind::Environment => dock_engine::agent_of(&Endpoint::choose(env)?, env),
-            EndpointKind::Choice(choice) => dock_engine::agent_of(choice, env),
+            EndpointKind::Chosen(engine) => Ok(engine.agent.clone()),
             EndpointKind::Dock(dock) | EndpointKind::Address(dock) => dock_engine::agent(dock, env),
         }
     }
@@ -259,6 +232,8 @@ mod tests {
     use bollard::models::ContainerdInfo;
 
     use super::*;
+    use crate::context::GlobalArgs;
+    use crate::output::{Printer, Verbosity};
 
     fn env(pairs: &[(&str, &str)]) -> (tempfile::TempDir, Env) {
         let home = tempfile::tempdir().unwrap();
@@ -295,10 +270,10 @@ mod tests {
         for word in ["local", "localhost"] {
             let place = TransferEndpoint::of(word, &|| Ok(None), &env).unwrap();
             assert_eq!(place.name, "localhost");
-            assert!(matches!(place.kind, EndpointKind::Choice(choice) if choice.origin == Origin::Default));
+            assert!(matches!(place.kind, EndpointKind::Chosen(engine) if engine.choice.origin == Origin::Default));
         }
         assert!(
-            matches!(kind("unix:///x.sock"), EndpointKind::Choice(choice) if choice.endpoint == Endpoint::Unix("/x.sock".into()))
+            matches!(kind("unix:///x.sock"), EndpointKind::Chosen(engine) if engine.choice.endpoint == Endpoint::Unix("/x.sock".into()))
         );
         for (word, user, host, port) in [
             ("box", None, "box", None),
@@ -323,10 +298,33 @@ mod tests {
     #[test]
     fn local_is_this_machine_also_in_a_docked_shell() {
         let (_home, env) = env(&[("DOCKER_HOST", "tcp://10.0.0.1:2375"), ("DOCKER_IP", "10.0.0.1")]);
-        let EndpointKind::Choice(choice) = TransferEndpoint::of("localhost", &|| Ok(None), &env).unwrap().kind else {
+        let EndpointKind::Chosen(engine) = TransferEndpoint::of("localhost", &|| Ok(None), &env).unwrap().kind else {
             panic!("not local");
         };
-        assert_eq!(choice.endpoint, Endpoint::Unix("/var/run/docker.sock".into()));
+        assert_eq!(engine.choice.endpoint, Endpoint::Unix("/var/run/docker.sock".into()));
+    }
+
+    #[test]
+    fn the_source_stays_the_engine_that_the_call_has_chosen() {
+        let (home, env) = env(&[]);
+        let register = |address: &str| {
+            let text = format!("DOCK_MONIKER=far\nDOCK_IP={address}\n");
+            std::fs::write(home.path().join(".docker/far/connection_config.txt"), text).unwrap();
+        };
+        std::fs::create_dir_all(home.path().join(".docker/far")).unwrap();
+        register("10.0.0.1");
+        let printer = Printer::new("transfer-image", Verbosity::Quiet, false, &env);
+        let folder = home.path().to_owned();
+        let context = Context::new(env, folder, printer, GlobalArgs::default(), Some("far".into()));
+        let place = TransferEndpoint::of_call(&context).unwrap();
+        assert_eq!(place.name, "far");
+        register("10.0.0.2");
+        let EndpointKind::Chosen(engine) = TransferEndpoint::of_call(&context).unwrap().kind else {
+            panic!("not chosen")
+        };
+        assert_eq!(engine.choice, *context.engine_choice().unwrap());
+        let agent = engine.agent.unwrap();
+        assert_eq!(agent.dock().access.host(), Some("10.0.0.1"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::running::Identity;
+use super::running::TransferIdentity;
 use crate::docker::images::image_store::{StoredImage, Variant};
 use crate::docker::images::manifest::{CONFIG, Descriptor, Digest, INDEX, MANIFEST};
 use crate::error::{Error, Result};
@@ -126,7 +126,7 @@ pub fn partial_label(image: &Digest) -> String {
 ///
 /// # Errors
 /// None that this document could have.
-pub fn partial_config(image: &Digest, identity: &Identity, variant: &Variant, end: usize) -> Result<Vec<u8>> {
+pub fn partial_config(image: &Digest, identity: &TransferIdentity, variant: &Variant, end: usize) -> Result<Vec<u8>> {
     let diff_ids: Vec<&Digest> = variant.layers.iter().take(end).map(|layer| &layer.diff_id).collect();
     let history = vec![json!({ "created_by": "transfer-image" }); diff_ids.len()];
     let labels: BTreeMap<&str, &str> = [
@@ -348,7 +348,7 @@ mod tests {
     #[test]
     fn a_partial_image_is_of_the_lowest_layers() {
         let (image, variants) = image();
-        let identity = Identity {
+        let identity = TransferIdentity {
             id: "0123456789abcdef".to_owned(),
             user: "ann".to_owned(),
             machine: Some("0".repeat(32)),
@@ -367,7 +367,7 @@ mod tests {
         ] {
             assert!(text.contains(&format!(r#""{label}":"{value}""#)), "{text}");
         }
-        let no_machines = Identity {
+        let no_machines = TransferIdentity {
             machine: None,
             ..identity
         };

@@ -38,7 +38,7 @@ use endpoint::TransferEndpoint;
 use manifests::partial_label;
 use plan::{DiskSpace, Plan};
 use retries::{NextTry, Retries};
-use running::{Identity, Running};
+use running::{RunningTransfer, TransferIdentity};
 use send::{ConnectedEndpoint, Shipment, TransferCounters, TransferFailure, full_disk, is_of_full_disk};
 use verify::{PartialImage, partial_images, present, remove, remove_unnamed, verify};
 
@@ -86,13 +86,12 @@ pub struct TransferReport {
     pub id: Option<String>,
     /// Layers that went over the link.
     pub layers_sent: usize,
-    /// Layers that were there.
+    /// Layers that the destination had.
     pub layers_skipped: usize,
     /// Bytes that were sent to the destination's engine.
     pub bytes_sent: u64,
     /// How long it took.
     pub seconds: f64,
-    /// Why it failed.
     #[serde(flatten)]
     pub why: Option<ErrorDocument>,
 }
@@ -175,8 +174,8 @@ pub fn transfer(context: &Context, args: &TransferArgs) -> Result<ExitStatus> {
 }
 
 /// From now on, others on this machine see that a transfer runs.
-fn begin(context: &Context) -> Result<Running> {
-    let (running, failure) = Running::begin(&context.env)?;
+fn begin(context: &Context) -> Result<RunningTransfer> {
+    let (running, failure) = RunningTransfer::begin(&context.env)?;
     if let Some(error) = failure {
         context.printer.warning(&format!(
             "if this transfer is interrupted, what it keeps looks like another machine's: {}",
@@ -354,7 +353,7 @@ impl Route<'_> {
         wanted: &[RequestedImage],
         mut source: ConnectedEndpoint,
         mut dest: ConnectedEndpoint,
-        identity: &Identity,
+        identity: &TransferIdentity,
     ) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         let mut worst = ExitStatus::SUCCESS;
@@ -436,7 +435,7 @@ impl Route<'_> {
         source: &mut ConnectedEndpoint,
         dest: &mut ConnectedEndpoint,
         counters: &Arc<TransferCounters>,
-        identity: &Identity,
+        identity: &TransferIdentity,
     ) -> Result<Arrived> {
         let mut retries = Retries::default();
         loop {
@@ -502,7 +501,7 @@ impl Route<'_> {
         dest: &ConnectedEndpoint,
         counters: &Arc<TransferCounters>,
         careful: bool,
-        identity: &Identity,
+        identity: &TransferIdentity,
     ) -> Result<Arrived, TransferFailure> {
         // The disk is asked for meanwhile: on a far link, each question takes its time.
         let mut free = std::pin::pin!(self.free(dest));
@@ -617,7 +616,7 @@ impl Route<'_> {
         &self,
         image: &Digest,
         dest: &ConnectedEndpoint,
-        identity: &Identity,
+        identity: &TransferIdentity,
     ) -> Result<(), TransferFailure> {
         let label = partial_label(image);
         let removed = async {
@@ -644,7 +643,7 @@ impl Route<'_> {
     }
 
     /// Says that layers are kept at the destination, where there are.
-    async fn with_partial_images(&self, error: Error, dest: &ConnectedEndpoint, identity: &Identity) -> Error {
+    async fn with_partial_images(&self, error: Error, dest: &ConnectedEndpoint, identity: &TransferIdentity) -> Error {
         let Some(image) = self.sending().clone() else {
             return error;
         };
@@ -655,7 +654,7 @@ impl Route<'_> {
     }
 
     /// Whether layers of an image are kept there that the next transfer of this machine goes on with.
-    async fn keeps(&self, image: &Digest, engine: &Engine, identity: &Identity) -> Result<bool> {
+    async fn keeps(&self, image: &Digest, engine: &Engine, identity: &TransferIdentity) -> Result<bool> {
         let kept = partial_images(engine, &partial_label(image)).await?;
         Ok(kept
             .iter()
@@ -663,7 +662,7 @@ impl Route<'_> {
     }
 
     /// The same after Ctrl-C, when nothing of the transfer is left: looks there once more, for a moment.
-    fn say_what_is_kept(&self, identity: &Identity) {
+    fn say_what_is_kept(&self, identity: &TransferIdentity) {
         let Some(image) = self.sending().clone() else { return };
         let looking = async {
             let engine = self.to.connect(&self.context.env).await?;

@@ -41,9 +41,9 @@ pub struct DiskSpace {
 /// One load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Archive {
-    /// The variant that it is of.
+    /// The variant that it is of: an index of [`Plan::variants`].
     pub variant: usize,
-    /// Those of its layers that are in the archive.
+    /// Those of its layers that are in the archive: indices of [`Variant::layers`].
     pub layers: Vec<usize>,
     /// How many of its layers are there after it.
     pub end: usize,

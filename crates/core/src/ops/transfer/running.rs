@@ -24,7 +24,7 @@ const PID: u64 = 20;
 
 /// Whose a transfer is. Nothing of it changes while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct TransferIdentity {
     /// Tells it from every other.
     pub id: String,
     /// The user's name.
@@ -37,9 +37,8 @@ pub struct Identity {
 
 /// A transfer that runs. When it ends, its lock goes.
 #[derive(Debug)]
-pub struct Running {
-    /// Whose it is.
-    pub identity: Identity,
+pub struct RunningTransfer {
+    pub identity: TransferIdentity,
     lock: Option<Lock>,
 }
 
@@ -49,7 +48,7 @@ struct Lock {
     _held: File,
 }
 
-impl Running {
+impl RunningTransfer {
     /// Begins one. What can't be locked is no failure, and why is given: then it belongs to no machine that is known, and
     /// nobody takes what it keeps for interrupted.
     ///
@@ -62,7 +61,7 @@ impl Running {
             Ok((own, (name, taken))) => (machine, id, lock) = (Some(own), name, Some(taken)),
             Err(error) => failure = Some(error),
         }
-        let identity = Identity {
+        let identity = TransferIdentity {
             id,
             user: env.user(),
             machine,
@@ -72,7 +71,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningTransfer {
     fn drop(&mut self) {
         if let Some(lock) = &self.lock {
             // While it is held: nobody else has a lock of this name. One that stays is swept away by the next transfer.
@@ -172,8 +171,8 @@ mod tests {
         (home, env)
     }
 
-    fn begin(env: &Env) -> Running {
-        let (running, failure) = Running::begin(env).unwrap();
+    fn begin(env: &Env) -> RunningTransfer {
+        let (running, failure) = RunningTransfer::begin(env).unwrap();
         assert!(failure.is_none(), "{failure:?}");
         running
     }
@@ -222,7 +221,7 @@ mod tests {
     fn where_nothing_can_be_written_a_transfer_is_no_machines() {
         let (home, env) = home();
         fs::write(home.path().join(".local"), "").unwrap();
-        let (running, failure) = Running::begin(&env).unwrap();
+        let (running, failure) = RunningTransfer::begin(&env).unwrap();
         assert!(failure.is_some());
         assert_eq!(running.identity.machine, None);
         assert!(is_hex(&running.identity.id, 2 * ID));

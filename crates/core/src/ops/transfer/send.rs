@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::manifests::{self, Manifests, blob_path, layer_path};
 use super::plan::Plan;
-use super::running::Identity;
+use super::running::TransferIdentity;
 use crate::docker::connect::engine::{Engine, refusal};
 use crate::docker::images::content_store::Content;
 use crate::docker::images::image_load::{self, ArchivePart, LoadError, SharedPace};
@@ -82,13 +82,11 @@ impl From<Error> for TransferFailure {
 /// One end of a transfer, connected.
 #[derive(Clone)]
 pub struct ConnectedEndpoint {
-    /// Its engine.
     pub engine: Engine,
     /// What it said of itself when it was connected.
     pub info: Arc<SystemInfo>,
     /// What its machine runs.
     pub platform: Platform,
-    /// Its store.
     pub store: Store,
 }
 
@@ -130,13 +128,9 @@ pub struct Shipment {
     pub source: ConnectedEndpoint,
     /// Where to.
     pub dest: ConnectedEndpoint,
-    /// What.
     pub image: StoredImage,
-    /// How.
     pub plan: Plan,
-    /// Whose it is.
-    pub identity: Identity,
-    /// Counts.
+    pub identity: TransferIdentity,
     pub counters: Arc<TransferCounters>,
     /// What is seen of it.
     pub bars: Bars,

@@ -122,7 +122,6 @@ pub async fn verify(shipment: &Shipment, documents: &Manifests) -> Result<()> {
 /// An unnamed image that keeps layers of a transfer until all have arrived. What it says is another machine's word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartialImage {
-    /// Its ID.
     pub id: Digest,
     /// The ID of the image that the layers are of.
     pub image: String,

@@ -8,9 +8,7 @@ use crate::sync::{ItemKind, Tree};
 /// A path that both sides changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// The path.
     pub path: Vec<u8>,
-    /// Why.
     pub why: Why,
     /// The copy of the dock's version, if one was made.
     pub beside: Option<Vec<u8>>,

@@ -19,9 +19,7 @@ pub enum OptionError {
     Value {
         /// The option as written.
         option: String,
-        /// Its value.
         value: String,
-        /// What is wrong with it.
         reason: String,
     },
     /// Two options that exclude each other.
@@ -29,7 +27,6 @@ pub enum OptionError {
     Conflict {
         /// One of them.
         option: String,
-        /// The other.
         other: String,
     },
     /// A file that the option names can't be read.
@@ -37,7 +34,6 @@ pub enum OptionError {
     Unreadable {
         /// The option as written.
         option: String,
-        /// Its value.
         value: String,
         /// The system's error.
         #[source]
@@ -52,7 +48,6 @@ pub enum OptionError {
         file: String,
         /// Counted from 1.
         line: usize,
-        /// What is wrong with it.
         reason: &'static str,
     },
     /// The engine is too old for the option.

@@ -15,37 +15,37 @@ pub(super) struct Health {
 }
 
 impl Health {
-    pub fn disable(&mut self, entry: GivenOption) {
+    pub(super) fn disable(&mut self, entry: GivenOption) {
         self.disabled = entry.on.then_some(entry);
     }
 
-    pub fn command(&mut self, entry: GivenOption) {
+    pub(super) fn command(&mut self, entry: GivenOption) {
         let command = entry.value.clone();
         self.check.test = (!command.is_empty()).then(|| vec!["CMD-SHELL".to_owned(), command]);
         self.first.get_or_insert(entry);
     }
 
-    pub fn interval(&mut self, entry: GivenOption) -> Result<(), OptionError> {
+    pub(super) fn interval(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         self.check.interval = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
-    pub fn timeout(&mut self, entry: GivenOption) -> Result<(), OptionError> {
+    pub(super) fn timeout(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         self.check.timeout = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
-    pub fn start_period(&mut self, entry: GivenOption) -> Result<(), OptionError> {
+    pub(super) fn start_period(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         self.check.start_period = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
-    pub fn start_interval(&mut self, entry: GivenOption) -> Result<(), OptionError> {
+    pub(super) fn start_interval(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         self.check.start_interval = self.positive(entry, go_values::duration)?;
         Ok(())
     }
 
-    pub fn retries(&mut self, entry: GivenOption) -> Result<(), OptionError> {
+    pub(super) fn retries(&mut self, entry: GivenOption) -> Result<(), OptionError> {
         self.check.retries = self.positive(entry, go_values::integer)?;
         Ok(())
     }
@@ -64,7 +64,7 @@ impl Health {
     }
 
     /// The health check for the engine; `None` means the image's own.
-    pub fn config(&self) -> Result<Option<HealthConfig>, OptionError> {
+    pub(super) fn config(&self) -> Result<Option<HealthConfig>, OptionError> {
         let changed = self.check != HealthConfig::default();
         match (&self.disabled, &self.first) {
             (Some(disabled), Some(first)) if changed => Err(first.conflict(&disabled.option)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bollard::query_parameters::ListContainersOptions;
 
-use super::{ports, workspace};
+use super::{bind_mounts, ports};
 use crate::agent::holder::Holder;
 use crate::config::project::Project;
 use crate::context::Context;
@@ -23,7 +23,7 @@ use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::build;
 use crate::ops::run_records::{Fate, GLANCE, RunRecord, RunRecords, fate, way_back, way_to_end};
-use crate::ops::sync::Docked;
+use crate::ops::sync::DockedProject;
 use crate::output::{Printer, visible};
 
 /// How long it may take to hear what became of a container whose connection was lost.
@@ -136,14 +136,14 @@ pub fn attach(context: &Context, name: Option<&str>, watch: bool) -> Result<Exit
         None => project,
     };
     let mut docked = match (&project, watch) {
-        (Some(project), true) => Some(Docked::open(context, project, false, false)?),
+        (Some(project), true) => Some(DockedProject::open(context, project, false, false)?),
         _ => None,
     };
     let terminal = found.options.stdin;
     context.block_on_uninterrupted(async {
         let running = go_on(context, &engine, &records, found, record, watch);
         match &mut docked {
-            Some(docked) => workspace::in_step(context, docked, running, terminal).await,
+            Some(docked) => bind_mounts::in_step(context, docked, running, terminal).await,
             None => running.await,
         }
     })

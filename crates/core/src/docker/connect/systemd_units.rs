@@ -34,7 +34,7 @@ const PLACES: [&str; 4] = ["HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME", "DOCKER_
 
 /// The systemd manager of this user.
 #[derive(Debug)]
-pub struct Session {
+pub struct UserManager {
     systemctl: PathBuf,
     /// Where it reads the user's own units.
     directory: PathBuf,
@@ -66,7 +66,7 @@ impl Units {
     }
 }
 
-impl Session {
+impl UserManager {
     /// The session of this user; `None` where there is none, or it does not answer.
     pub async fn find(env: &Env) -> Option<Self> {
         if !cfg!(target_os = "linux") {
@@ -95,7 +95,7 @@ impl Session {
         Some(session)
     }
 
-    /// What [`Session::install`] does, in words.
+    /// What [`UserManager::install`] does, in words.
     pub fn plan(&self, agent: &Agent) -> Vec<String> {
         let units = Units::of(agent);
         let [_, socket, service] = units.files(&self.directory);
@@ -209,7 +209,7 @@ pub async fn remove(agent: &Agent, env: &Env) -> Result<bool> {
     if files.is_empty() {
         return Ok(false);
     }
-    let session = Session::find(env).await;
+    let session = UserManager::find(env).await;
     if let Some(session) = &session {
         // What fails here has been stopped already, or shows where it matters: the context still answers.
         let _ = session.systemctl(&["disable", "--now", &units.socket]).await;
@@ -435,7 +435,7 @@ mod tests {
         };
         let agent = Agent::of(&dock, &env).unwrap();
         // It accepts everything, and does nothing.
-        let session = Session {
+        let session = UserManager {
             systemctl: on_path("true", &env).unwrap(),
             directory: config.join("systemd/user"),
             env: env.clone(),
@@ -458,7 +458,7 @@ mod tests {
         fs::write(service, "[Service]\nExecStart=/mine\n").unwrap();
         let path = home.path().to_str().unwrap();
         let env = Env::from_pairs([("HOME", path), ("PATH", &format!("{path}:/usr/bin:/bin"))]);
-        let error = Session { env, ..session }.install(&agent, "far").await.unwrap_err();
+        let error = UserManager { env, ..session }.install(&agent, "far").await.unwrap_err();
         assert!(error.to_string().contains("exists, and is not ours"), "{error}");
         assert_eq!(fs::read_to_string(service).unwrap(), "[Service]\nExecStart=/mine\n");
         assert!(!socket.exists());
@@ -473,7 +473,7 @@ mod tests {
             &[("PATH", "/usr/bin"), ("XDG_RUNTIME_DIR", path)],
         ] {
             assert!(
-                Session::find(&Env::from_pairs(variables.iter().copied()))
+                UserManager::find(&Env::from_pairs(variables.iter().copied()))
                     .await
                     .is_none()
             );

@@ -27,19 +27,19 @@ pub(in crate::docker) struct Bounds {
 
 /// Opens streams with bounds; hyper's connector.
 #[derive(Clone, Debug)]
-pub(in crate::docker) struct MeteredDialer {
+pub(in crate::docker) struct BoundedDialer {
     dialer: Dialer,
     bounds: Bounds,
 }
 
-impl MeteredDialer {
+impl BoundedDialer {
     pub(in crate::docker) const fn new(dialer: Dialer, bounds: Bounds) -> Self {
         Self { dialer, bounds }
     }
 }
 
-impl tower_service::Service<Uri> for MeteredDialer {
-    type Response = TokioIo<Metered<EngineStream>>;
+impl tower_service::Service<Uri> for BoundedDialer {
+    type Response = TokioIo<BoundedStream<EngineStream>>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -49,19 +49,19 @@ impl tower_service::Service<Uri> for MeteredDialer {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let Self { dialer, bounds } = self.clone();
-        Box::pin(async move { Ok(TokioIo::new(Metered::new(dialer.dial().await?, bounds))) })
+        Box::pin(async move { Ok(TokioIo::new(BoundedStream::new(dialer.dial().await?, bounds))) })
     }
 }
 
 /// A stream whose answers have bounds.
-pub(in crate::docker) struct Metered<S> {
+pub(in crate::docker) struct BoundedStream<S> {
     stream: S,
     bounds: Bounds,
     left: u64,
     deadline: Pin<Box<Sleep>>,
 }
 
-impl<S> Metered<S> {
+impl<S> BoundedStream<S> {
     fn new(stream: S, bounds: Bounds) -> Self {
         Self {
             stream,
@@ -78,7 +78,7 @@ impl<S> Metered<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for BoundedStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.deadline.as_mut().poll(cx).is_ready() {
@@ -103,7 +103,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for BoundedStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.begin();
@@ -133,7 +133,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     }
 }
 
-impl Connection for Metered<EngineStream> {
+impl Connection for BoundedStream<EngineStream> {
     fn connected(&self) -> Connected {
         Connected::new()
     }
@@ -145,14 +145,14 @@ mod tests {
 
     use super::*;
 
-    fn metered(bytes: u64, time: Duration) -> (Metered<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
+    fn bounded_stream(bytes: u64, time: Duration) -> (BoundedStream<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (ours, engines) = tokio::io::duplex(1 << 20);
-        (Metered::new(ours, Bounds { bytes, time }), engines)
+        (BoundedStream::new(ours, Bounds { bytes, time }), engines)
     }
 
     #[tokio::test]
     async fn each_answer_has_its_bound_of_bytes() {
-        let (mut ours, mut engine) = metered(1000, Duration::from_secs(60));
+        let (mut ours, mut engine) = bounded_stream(1000, Duration::from_secs(60));
         for _ in 0..3 {
             ours.write_all(b"question").await.unwrap();
             engine.write_all(&[b'x'; 900]).await.unwrap();
@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_never_ends_is_given_up_though_bytes_keep_coming() {
-        let (mut ours, mut engine) = metered(1 << 30, Duration::from_millis(300));
+        let (mut ours, mut engine) = bounded_stream(1 << 30, Duration::from_millis(300));
         ours.write_all(b"question").await.unwrap();
         tokio::spawn(async move {
             while engine.write_all(b"x").await.is_ok() {

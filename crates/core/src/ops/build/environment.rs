@@ -11,7 +11,7 @@ use crate::env::Env;
 use crate::output::Printer;
 
 /// Where builds happen.
-pub(super) struct Site {
+pub(super) struct BuildEnvironment {
     pub(super) engine: Engine,
     pub(super) locality: Locality,
     pub(super) builder: Builder,

@@ -18,7 +18,7 @@ const EXCESS: u64 = 16 * 1024 * 1024;
 
 /// What a command on a dock said, and how it ended.
 #[derive(Debug)]
-pub struct Output {
+pub struct ScriptOutput {
     /// How it ended.
     pub exit: Exit,
     /// Its stdout; bytes that are not UTF-8 are replaced.
@@ -29,13 +29,13 @@ pub struct Output {
 ///
 /// # Errors
 /// A dock that can't be reached or refuses, and no end within `limit`.
-pub async fn script(
+pub async fn run(
     agent: &Agent,
     script: &str,
     arguments: &[&str],
     options: &CallOptions,
     limit: Duration,
-) -> Result<Output> {
+) -> Result<ScriptOutput> {
     let words = ["sh", "-c", script, "sh"];
     let argv = words.iter().chain(arguments);
     let exec = Exec {
@@ -48,7 +48,7 @@ pub async fn script(
         drop(execution.stdin);
         let (stdout, _) = tokio::try_join!(read(execution.stdout, dock), read(execution.stderr, dock))?;
         let exit = execution.exit.wait().await?;
-        Ok(Output { exit, stdout })
+        Ok(ScriptOutput { exit, stdout })
     };
     tokio::time::timeout(limit, running).await.unwrap_or_else(|_| {
         Err(Error::unreachable(format!(

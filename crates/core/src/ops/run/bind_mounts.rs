@@ -19,8 +19,8 @@ use crate::docks::{Dock, MountPaths};
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
-use crate::ops::docks::remote;
-use crate::ops::sync::{self, Docked};
+use crate::ops::docks::remote_script;
+use crate::ops::sync::{self, DockedProject};
 use crate::output::visible;
 use crate::shell;
 use crate::sync::manifest::Memory;
@@ -94,7 +94,12 @@ fn dock_with_files(context: &Context) -> Result<Option<(Dock, Agent)>> {
 ///
 /// # Errors
 /// A dock that can't be reached, or has no such source; a sync that fails.
-pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>, env: &Env) -> Result<Option<Docked>> {
+pub async fn mount(
+    context: &Context,
+    project: &Project,
+    options: &mut Vec<Word>,
+    env: &Env,
+) -> Result<Option<DockedProject>> {
     let found = sources(options, project, env)?;
     if found.is_empty() {
         return Ok(None);
@@ -112,7 +117,7 @@ pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>
     let mut session = None;
     let mut workspace = String::new();
     if found.iter().any(is_inside) {
-        let mut docked = tokio::task::block_in_place(|| Docked::open(context, project, true, false))?;
+        let mut docked = tokio::task::block_in_place(|| DockedProject::open(context, project, true, false))?;
         let report = docked.sync(RoundRequest::everything(Direction::Up)).await?;
         sync::show_briefly(&context.printer, &docked.dock, &report);
         // Until the container is made, others sync themselves.
@@ -131,7 +136,7 @@ pub async fn mount(context: &Context, project: &Project, options: &mut Vec<Word>
         })
         .collect();
     let asked: Vec<&str> = places.keys().map(String::as_str).collect();
-    let output = remote::script(&agent, MISSING, &asked, &CallOptions::of_terminal(), LIMIT).await?;
+    let output = remote_script::run(&agent, MISSING, &asked, &CallOptions::of_terminal(), LIMIT).await?;
     if output.exit != Exit::Code(0) {
         return Err(Error::failed(format!(
             "dock {:?} did not report which paths it has to mount",
@@ -235,7 +240,7 @@ fn is_cut_off(error: &Error) -> bool {
 /// Those of the run itself; what does not travel is a warning.
 pub async fn in_step(
     context: &Context,
-    docked: &mut Docked,
+    docked: &mut DockedProject,
     run: impl Future<Output = Result<ExitStatus>>,
     terminal: bool,
 ) -> Result<ExitStatus> {
