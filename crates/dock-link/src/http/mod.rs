@@ -4,12 +4,10 @@
 //! - `exchanges`: which bytes are passed, held, changed or answered here, as values without a connection;
 //! - `engine_stream`: the engine's end, which is opened anew while a request is held;
 //! - `hooks`: what decides about requests;
-//! - [`observer`]: which containers are created, from the bytes that pass;
 //! - `framing`: where one message ends and the next begins.
 
 mod engine_stream;
 mod exchanges;
 mod framing;
 pub(crate) mod hooks;
-pub mod observer;
 pub(crate) mod relay;

@@ -18,10 +18,9 @@
 //!   one is under way, it is asked something, and the answer is dropped.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use dock_client::mutex::lock;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -29,8 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use super::engine_stream::EngineStream;
 use super::exchanges::{Exchanges, OwnAnswer, RequestEvent, Requests, ResponseEvent, Responses};
-use super::hooks::{EngineHooks, HeldRequest, Verdict};
-use super::observer::HttpObserver;
+use super::hooks::{Decision, EngineHooks, HeldRequest};
 use crate::link::Over;
 use crate::relay::{BUFFER, gone, has_gone, write, write_for};
 use crate::transport::Duplex;
@@ -77,8 +75,6 @@ enum EngineEnd {
 struct Relay<'a, H> {
     hooks: &'a H,
     exchanges: Arc<Exchanges>,
-    /// Sees what the engine sees, and what it sends.
-    observer: Mutex<HttpObserver>,
     /// [`QUIET`].
     quiet: Duration,
 }
@@ -95,7 +91,6 @@ async fn both<H: EngineHooks>(
     let relay = Relay {
         hooks,
         exchanges,
-        observer: Mutex::default(),
         quiet,
     };
     let out = relay.requests(from_here, to_far);
@@ -158,15 +153,15 @@ impl<H: EngineHooks> Relay<'_, H> {
                 let (event, after) = requests.next(rest, self.hooks);
                 rest = after;
                 match event {
-                    RequestEvent::Pass(bytes) => self.send(from, to, &bytes).await?,
+                    RequestEvent::Pass(bytes) => write_for(from, to, &bytes).await?,
                     RequestEvent::Held(held) => {
-                        let verdict = match self.decision(&held.request, from, &mut ahead, to).await {
-                            Some(verdict) => verdict,
+                        let decision = match self.decision(&held.request, from, &mut ahead, to).await {
+                            Some(decision) => decision,
                             // The engine's direction closes the connection.
                             None => return Ok(true),
                         };
-                        if let Some(bytes) = requests.decide(*held, verdict?) {
-                            self.send(from, to, &bytes).await?;
+                        if let Some(bytes) = requests.decide(*held, decision?) {
+                            write_for(from, to, &bytes).await?;
                         }
                     }
                     RequestEvent::Closed => return Ok(true),
@@ -174,8 +169,8 @@ impl<H: EngineHooks> Relay<'_, H> {
                 }
             }
         }
-        if let RequestEvent::Pass(bytes) = requests.end() {
-            self.send(from, to, &bytes).await?;
+        if let RequestEvent::Pass(bytes) = requests.end(self.hooks) {
+            write_for(from, to, &bytes).await?;
         }
         Ok(false)
     }
@@ -187,28 +182,21 @@ impl<H: EngineHooks> Relay<'_, H> {
         from: &mut OwnedReadHalf,
         ahead: &mut Ahead,
         to: &mut (impl AsyncWrite + Unpin),
-    ) -> Option<Result<Verdict, Stop>> {
+    ) -> Option<Result<Decision, Stop>> {
         let mut held = std::pin::pin!(self.hooks.held(request));
         loop {
             tokio::select! {
                 biased;
                 () = self.exchanges.raw() => return None,
-                verdict = &mut held => return Some(Ok(verdict)),
+                decision = &mut held => return Some(Ok(decision)),
                 () = ahead.departure(from) => return Some(Err(Stop::Gone)),
                 () = sleep(self.quiet) => {}
             }
             if let Some(bytes) = self.exchanges.keep_alive() {
-                lock(&self.observer).see_client(bytes);
                 // An engine that takes nothing more is noticed by its end.
                 let _ = write(to, bytes).await;
             }
         }
-    }
-
-    async fn send(&self, from: &OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
-        // Before they are sent, so that no answer can be seen first.
-        lock(&self.observer).see_client(bytes);
-        write_for(from, to, bytes).await
     }
 
     /// Passes what the engine sends, and says what is answered here.
@@ -239,8 +227,6 @@ impl<H: EngineHooks> Relay<'_, H> {
                 }
                 None => (&[][..], false),
             };
-            let seen = lock(&self.observer).see_engine(piece);
-            seen.into_iter().for_each(|id| self.hooks.created(id));
             let mut rest = piece;
             let mut ending = false;
             loop {

@@ -3,7 +3,7 @@
 //!
 //! A container bears what it mounts in a label ([`super::label`]), so that an agent that was started meanwhile knows it,
 //! too. The label says nothing that is believed without a look: only containers count that were created by way of this machine's
-//! agents, and only projects that a person has sent to this dock.
+//! agents, or are those of a service that was, and only projects that a person has sent to this dock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -19,14 +19,17 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, timeout};
 
+use super::inherited::{self, KnownVolumes};
 use super::label::{LABEL, MountLabel};
+use super::requests::References;
 use super::sources::{HostPaths, Location, is_said_to_lead};
 use super::sync_process::{SyncProcess, finish, program};
 use crate::disk;
 use crate::link::{Link, OpenOptions, ended};
 use crate::log::Log;
 use crate::notices::Notices;
-use crate::ports::engine::{Engine, EngineEvent, LabelledContainer};
+use crate::ports::created_containers::is_service;
+use crate::ports::engine::{Engine, EngineEvent, LabelledContainer, ShownVolume};
 use crate::ports::{Ports, Trouble};
 use crate::transport::Connector;
 
@@ -55,6 +58,10 @@ const PAUSE: Duration = Duration::from_secs(5);
 const SHOWN: usize = 500;
 /// How many containers are known at most: more than an engine runs.
 const CONTAINERS: usize = 4096;
+/// How long the engine may take to say what a container mounts by name.
+const ASKING: Duration = Duration::from_secs(20);
+/// The label of a container that says of which service it is a task.
+const SERVICE: &str = "com.docker.swarm.service.id";
 
 /// The projects of one dock that containers mount.
 pub(crate) struct MountedProjects {
@@ -86,6 +93,7 @@ struct State {
     said: HashMap<String, Instant>,
     /// The copies of projects, as their last syncs have said.
     copies: BTreeMap<PathBuf, String>,
+    volumes: KnownVolumes,
     /// Whether it was said that more containers mount projects than are followed.
     is_surfeit_said: bool,
 }
@@ -104,10 +112,19 @@ struct MountedProject {
 #[derive(Clone, Debug)]
 struct MountingContainer {
     name: String,
-    roots: BTreeSet<PathBuf>,
+    mounted: MountedRoots,
     runs: bool,
     /// When it was removed. It is known for a while longer: who waits for its removal is still to find what it made.
     removed: Option<Instant>,
+}
+
+/// The projects that a container mounts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MountedRoots {
+    /// Their folders here.
+    pub(super) roots: BTreeSet<PathBuf>,
+    /// Which paths of them are mounted.
+    pub(super) label: MountLabel,
 }
 
 impl MountedProjects {
@@ -136,8 +153,8 @@ impl MountedProjects {
             .into_iter()
             .filter(|(_, container)| container.removed.is_none());
         let mounts = containers.flat_map(|(id, container)| {
-            let MountingContainer { name, roots, runs, .. } = container;
-            roots.into_iter().map(move |project| ProjectMount {
+            let MountingContainer { name, mounted, runs, .. } = container;
+            mounted.roots.into_iter().map(move |project| ProjectMount {
                 container: id.clone(),
                 name: name.clone(),
                 running: runs,
@@ -191,13 +208,13 @@ impl MountedProjects {
     }
 
     /// Notes that the engine has created a container that mounts these projects: from now on they are kept in step.
-    pub(super) fn created(self: &Arc<Self>, id: String, name: Option<String>, roots: BTreeSet<PathBuf>) {
-        for root in &roots {
+    pub(super) fn created(self: &Arc<Self>, id: String, name: Option<String>, mounted: MountedRoots) {
+        for root in &mounted.roots {
             self.watch(root);
         }
         let container = MountingContainer {
             name: name.unwrap_or_default(),
-            roots,
+            mounted,
             runs: false,
             removed: None,
         };
@@ -207,7 +224,7 @@ impl MountedProjects {
     /// Brings what a container has made, by its ID, the beginning of that, or its name. Returns at once if it mounts no project.
     /// Whoever waits for that is told what for; and not for ever.
     pub(super) async fn bring_of(self: &Arc<Self>, name: &str) {
-        let Some((id, MountingContainer { name, roots, .. })) = self.named(name) else {
+        let Some((id, MountingContainer { name, mounted, .. })) = self.named(name) else {
             return;
         };
         let name = match name.as_str() {
@@ -215,7 +232,7 @@ impl MountedProjects {
             name => name.to_owned(),
         };
         let moniker = &self.paths.moniker;
-        let mut bringing = std::pin::pin!(self.bring(roots));
+        let mut bringing = std::pin::pin!(self.bring(mounted.roots));
         if timeout(UNSAID, &mut bringing).await.is_ok() {
             return;
         }
@@ -234,15 +251,82 @@ impl MountedProjects {
         self.named(name).is_some()
     }
 
+    /// Which paths a container of this name or ID mounts, as far as it is known.
+    pub(super) fn label_of(&self, name: &str) -> Option<MountLabel> {
+        self.named(name).map(|(_, container)| container.mounted.label)
+    }
+
+    /// Notes what the engine says of a volume that it was asked to create: perhaps it was there before.
+    pub(super) fn note_volume(&self, answer: &[u8]) {
+        if let Ok(volume) = serde_json::from_slice::<ShownVolume>(answer) {
+            let label = inherited::of_volume(&volume);
+            lock(&self.state).volumes.note(volume.name, label);
+        }
+    }
+
+    /// What is mounted by way of these: paths on the dock, and those here that they stand for. The engine is asked for what
+    /// is not known.
+    pub(super) async fn inherited<C: Connector>(
+        self: &Arc<Self>,
+        link: &Link<C>,
+        mut references: References,
+    ) -> BTreeMap<String, String> {
+        let mut labels = lock(&self.state).volumes.take_known(&mut references.volumes);
+        references.containers.retain(|name| match self.named(name) {
+            Some((_, container)) if container.removed.is_none() => {
+                labels.push(container.mounted.label);
+                false
+            }
+            _ => true,
+        });
+        if references != References::default() && self.has_sent().await {
+            let asking = async { timeout(ASKING, inherited::ask(link, &references)).await? };
+            match asking.await {
+                Ok(asked) => {
+                    labels.extend(asked.volumes.iter().map(|(_, label)| label.clone()));
+                    let mut containers = asked.containers;
+                    containers.retain(|(id, _)| self.ports.has_made(id));
+                    labels.extend(containers.into_iter().map(|(_, label)| label));
+                    let mut state = lock(&self.state);
+                    for (name, label) in asked.volumes {
+                        state.volumes.note(name, label);
+                    }
+                }
+                Err(cause) => self.tell(&format!(
+                    "dock {:?} did not say what a new container mounts by name, so it is not kept in step (sync-down brings what it                      makes): {cause}",
+                    self.paths.moniker
+                )),
+            }
+        }
+        let mut pairs: BTreeMap<String, String> = labels
+            .iter()
+            .flat_map(MountLabel::sources)
+            .map(|(there, here)| (there.to_owned(), here.to_owned()))
+            .collect();
+        if pairs.is_empty() {
+            return pairs;
+        }
+        let projects = Arc::clone(self);
+        let looking = disk::within(LOOK, move || {
+            pairs.retain(|there, here| projects.leads_to(here, there));
+            pairs
+        });
+        looking.await.unwrap_or_else(|| {
+            self.tell("what a container mounts by name is not kept in step: this machine's disk does not answer");
+            BTreeMap::new()
+        })
+    }
+
     fn named(&self, name: &str) -> Option<(String, MountingContainer)> {
         let state = lock(&self.state);
         let name = name.trim_start_matches('/');
         let is_named = |id: &str, container: &MountingContainer| {
             container.name == name || (name.len() >= SHORT_ID && id.starts_with(name)) || id == name
         };
-        let mut containers = state.containers.iter();
-        let found = containers.find(|(id, container)| !name.is_empty() && is_named(id, container));
-        found.map(|(id, container)| (id.clone(), container.clone()))
+        let named = state.containers.iter().filter(|(id, container)| is_named(id, container));
+        // A name may have been given to another one since.
+        let found = named.min_by_key(|(_, container)| container.removed.is_some());
+        found.filter(|_| !name.is_empty()).map(|(id, container)| (id.clone(), container.clone()))
     }
 
     /// Follows the dock's containers, for ever.
@@ -253,7 +337,9 @@ impl MountedProjects {
                 self.changed.notified().await;
             }
             link.standing().await;
-            if let Err(Trouble::Engine(cause)) = self.follow(&link).await {
+            let followed = self.follow(&link).await;
+            lock(&self.state).volumes.lose();
+            if let Err(Trouble::Engine(cause)) = followed {
                 self.log
                     .line(format!("the containers that mount projects are not known: {cause}"));
                 sleep(PAUSE).await;
@@ -292,6 +378,7 @@ impl MountedProjects {
         // Events first: a container that starts while the list is made is in one or the other.
         let (connection, mut over) = link.open(options(), &Target::Engine).await?;
         let mut events = Engine::on(connection.stream).await?.events().await?;
+        lock(&self.state).volumes.follow();
         let (connection, _) = link.open(options(), &Target::Engine).await?;
         let running = Engine::on(connection.stream).await?.containers_with(LABEL).await?;
         self.take_list(running).await;
@@ -310,15 +397,12 @@ impl MountedProjects {
     async fn take_list(self: &Arc<Self>, running: Vec<LabelledContainer>) {
         let ids: BTreeSet<String> = running.iter().map(|container| container.id.clone()).collect();
         for container in running {
-            let Some(label) = container.labels.get(LABEL) else {
-                continue;
-            };
-            let roots = self.roots(&container.id, label).await;
+            let mounted = self.mounted_by(&container.id, &container.labels).await;
             let name = container
                 .names
                 .first()
                 .map(|name| name.trim_start_matches('/').to_owned());
-            self.started(container.id, name.unwrap_or_default(), roots);
+            self.started(container.id, name.unwrap_or_default(), mounted);
         }
         let ended: Vec<String> = {
             let state = lock(&self.state);
@@ -331,17 +415,17 @@ impl MountedProjects {
     }
 
     async fn take_event(self: &Arc<Self>, event: &EngineEvent) {
-        if event.kind != "container" {
-            return;
+        match (event.kind.as_str(), event.action.as_str()) {
+            ("container", _) => {}
+            ("volume", "destroy" | "prune") => return lock(&self.state).volumes.forget(&event.actor.id),
+            _ => return,
         }
         let (id, attributes) = (event.container(), &event.actor.attributes);
         match event.action.as_str() {
             "start" => {
-                if let Some(label) = attributes.get(LABEL) {
-                    let name = attributes.get("name").cloned().unwrap_or_default();
-                    let roots = self.roots(id, label).await;
-                    self.started(id.to_owned(), name, roots);
-                }
+                let name = attributes.get("name").cloned().unwrap_or_default();
+                let mounted = self.mounted_by(id, attributes).await;
+                self.started(id.to_owned(), name, mounted);
             }
             "rename" => {
                 if let (Some(container), Some(name)) =
@@ -360,16 +444,16 @@ impl MountedProjects {
         }
     }
 
-    fn started(self: &Arc<Self>, id: String, name: String, roots: BTreeSet<PathBuf>) {
-        if roots.is_empty() {
+    fn started(self: &Arc<Self>, id: String, name: String, mounted: MountedRoots) {
+        if mounted.roots.is_empty() {
             return;
         }
-        for root in &roots {
+        for root in &mounted.roots {
             self.watch(root);
         }
         let container = MountingContainer {
             name,
-            roots,
+            mounted,
             runs: true,
             removed: None,
         };
@@ -380,7 +464,7 @@ impl MountedProjects {
         let roots = match lock(&self.state).containers.get_mut(id) {
             Some(container) => {
                 container.runs = false;
-                container.roots.clone()
+                container.mounted.roots.clone()
             }
             None => return,
         };
@@ -518,7 +602,7 @@ impl MountedProjects {
             .containers
             .values()
             .filter(runs)
-            .flat_map(|container| container.roots.iter().cloned())
+            .flat_map(|container| container.mounted.roots.iter().cloned())
             .collect();
         let is_unused = |root: &PathBuf, project: &MountedProject| {
             project.process.has_ended() || (!used.contains(root) && project.used.elapsed() > GRACE)
@@ -548,26 +632,28 @@ impl MountedProjects {
     }
 
     /// The projects that a container's label names, if they are this machine's and were sent to this dock. A dock may have any
-    /// container bear any label, and has nothing brought here by that: only those count that were created from here.
-    async fn roots(&self, id: &str, label: &str) -> BTreeSet<PathBuf> {
-        if !self.ports.has_made(id) {
-            return BTreeSet::new();
-        }
-        let Some(label) = MountLabel::parse(label) else {
-            return BTreeSet::new();
+    /// container bear any label, and has nothing brought here by that: only those count that were created from here, themselves
+    /// or as the tasks of a service.
+    async fn mounted_by(&self, id: &str, labels: &HashMap<String, String>) -> MountedRoots {
+        let service = labels.get(SERVICE).filter(|service| is_service(service));
+        let is_made = self.ports.has_made(id) || service.is_some_and(|service| self.ports.has_made(service));
+        let label = labels.get(LABEL).filter(|_| is_made);
+        let Some(mut label) = label.and_then(|label| MountLabel::parse(label)) else {
+            return MountedRoots::default();
         };
         let paths = self.paths.clone();
         let looking = disk::within(LOOK, move || {
-            let sources = label.sources().filter(|(there, here)| paths.leads_to(here, there));
-            let roots = sources.filter_map(|(_, here)| match paths.locate(here) {
+            label.retain(&|there, here| paths.leads_to(here, there));
+            let roots = label.sources().filter_map(|(_, here)| match paths.locate(here) {
                 Location::Project { root, .. } => Some(root),
                 _ => None,
             });
-            roots.collect()
+            let roots = roots.collect();
+            MountedRoots { roots, label }
         });
         looking.await.unwrap_or_else(|| {
             self.tell("what a container mounts is not kept in step: this machine's disk does not answer");
-            BTreeSet::new()
+            MountedRoots::default()
         })
     }
 
@@ -675,8 +761,11 @@ done
             self.folder.path().to_owned()
         }
 
-        fn roots(&self) -> BTreeSet<PathBuf> {
-            BTreeSet::from([self.root()])
+        fn mounted(&self) -> MountedRoots {
+            MountedRoots {
+                roots: BTreeSet::from([self.root()]),
+                label: MountLabel::default(),
+            }
         }
 
         fn said(&self, text: &str) -> usize {
@@ -730,7 +819,7 @@ done
     async fn who_waits_for_what_a_container_made_is_told() {
         let scene = Scene::new(SYNCS);
         let id = format!("{:064x}", 7);
-        scene.projects.created(id.clone(), Some("web".into()), scene.roots());
+        scene.projects.created(id.clone(), Some("web".into()), scene.mounted());
         let (projects, start) = (Arc::clone(&scene.projects), id[..SHORT_ID].to_owned());
         let waiting = tokio::spawn(async move { projects.bring_of(&start).await });
         scene.begun().await;
@@ -745,7 +834,7 @@ done
     async fn a_project_that_can_t_be_synced_is_said_once_with_its_cause() {
         let scene = Scene::new("#!/bin/sh\necho 'sync-up: no such dock' >&2\nexit 1\n");
         for _ in 0..3 {
-            scene.projects.bring(scene.roots()).await;
+            scene.projects.bring(scene.mounted().roots).await;
         }
         assert_eq!(scene.said("did not come: "), 1);
         assert_eq!(scene.said("no such dock"), 2, "as it was said, and as the cause");
@@ -778,7 +867,7 @@ done
         let scene = Scene::new(SYNCS);
         let ended = || MountingContainer {
             name: String::new(),
-            roots: BTreeSet::new(),
+            mounted: MountedRoots::default(),
             runs: true,
             removed: None,
         };
