@@ -403,11 +403,17 @@ mod tests {
             let head = format!("GET /a HTTP/{version}\r\n\r\n");
             RequestHead::parse(head.as_bytes()).map(|head| head.is_old)
         };
-        assert_eq!((is_old("1.0"), is_old("1.1"), is_old("1.2")), (Some(true), Some(false), None));
+        assert_eq!(
+            (is_old("1.0"), is_old("1.1"), is_old("1.2")),
+            (Some(true), Some(false), None)
+        );
         for (fields, expected) in [
             ("A: b\r\nConnection: Keep-Alive\r\nC: d\r\n", "A: b\r\nC: d\r\n"),
             ("connection:a , keep-alive\r\n", ""),
-            ("Connection: close\r\nKeep-Alive: 5\r\n", "Connection: close\r\nKeep-Alive: 5\r\n"),
+            (
+                "Connection: close\r\nKeep-Alive: 5\r\n",
+                "Connection: close\r\nKeep-Alive: 5\r\n",
+            ),
             ("X-Connection: keep-alive\r\n", "X-Connection: keep-alive\r\n"),
         ] {
             let head = format!("GET /a:b HTTP/1.0\r\n{fields}\r\n");

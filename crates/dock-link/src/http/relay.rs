@@ -308,14 +308,16 @@ async fn discard(from: &mut OwnedReadHalf) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::Ordering;
 
+    use dock_client::mutex::lock;
     use hyper::StatusCode;
     use tokio::sync::{Semaphore, watch};
     use tokio::task::JoinHandle;
 
     use super::super::hooks::scripted::ScriptedHooks;
-    use super::super::hooks::{Rewrite, Treatment};
+    use super::super::hooks::{AnswerTreatment, Rewrite, Treatment, Verdict};
     use super::*;
 
     const ID: &str = "8d1f6bd1b8f2c3a7f0f27c8ef1c64a4c7f3d7a1cdd8e9f2b5a6c7d8e9f0a1b2c";
@@ -384,6 +386,11 @@ mod tests {
         }
     }
 
+    /// What is noted of the first request that is held.
+    fn noted() -> (usize, String) {
+        (0, format!("{{\"Id\":\"{ID}\"}}"))
+    }
+
     const REFUSED: &str = "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n{\"message\":\"no \\\"copy\\\"\"}\n";
 
     #[tokio::test]
@@ -397,12 +404,10 @@ mod tests {
         );
         expect(&mut scene.engine, &expected).await;
         let answer = format!("HTTP/1.1 201 Created\r\nContent-Length: 73\r\n\r\n{{\"Id\":\"{ID}\"}}");
-        assert_eq!(lock(&scene.hooks.created).len(), 0);
+        assert_eq!(lock(&scene.hooks.noted).len(), 0);
         scene.engine.write_all(answer.as_bytes()).await.unwrap();
         scene.client.readable().await.unwrap();
-        let noted = lock(&scene.hooks.created).clone();
-        assert_eq!(noted.len(), 1);
-        assert_eq!(noted[0], ID);
+        assert_eq!(*lock(&scene.hooks.noted), [noted()]);
         expect(&mut scene.client, &answer).await;
     }
 
@@ -440,7 +445,7 @@ mod tests {
                 assert!(head.starts_with(b"POST "));
                 engine.write_all(format!("{pong}{answer}").as_bytes()).await.unwrap();
                 expect(&mut client, &answer).await;
-                assert_eq!(*lock(&hooks.created), [ID]);
+                assert_eq!(*lock(&hooks.noted), [noted()]);
             } else {
                 engine.write_all(pong.as_bytes()).await.unwrap();
                 expect(&mut client, REFUSED).await;
@@ -482,7 +487,7 @@ mod tests {
             let answer = format!("HTTP/1.1 201 Created\r\nContent-Length: 73\r\n\r\n{{\"Id\":\"{ID}\"}}");
             another.write_all(answer.as_bytes()).await.unwrap();
             expect(&mut scene.client, &answer).await;
-            assert_eq!(*lock(&scene.hooks.created), [ID]);
+            assert_eq!(*lock(&scene.hooks.noted), [noted()]);
             // An answer is due: no other engine could give it.
             scene.client.write_all(PING.as_bytes()).await.unwrap();
             let mut ping = vec![0; PING.len()];
@@ -511,7 +516,7 @@ mod tests {
             answer.starts_with("HTTP/1.1 503 ") && answer.contains("the dock is gone"),
             "{answer}"
         );
-        assert_eq!(lock(&scene.hooks.created).len(), 0);
+        assert_eq!(lock(&scene.hooks.noted).len(), 0);
         drop(scene.client);
         scene.relay.await.unwrap();
     }
@@ -531,23 +536,23 @@ mod tests {
         fn on_request(&self, _: &str, _: &str) -> Treatment {
             let rewrite = lock(&self.0).take().map(|go| Rewrite {
                 limit: 1000,
+                statuses: |_| true,
+                note: None,
                 concerns: |_| true,
-                body: Box::new(move |_| {
+                body: Box::new(move |_, _| {
                     let _ = go.recv();
                     Some(b"new".to_vec())
                 }),
             });
             Treatment {
-                rewrite,
-                ..Treatment::default()
+                hold: None,
+                answer: rewrite.map_or(AnswerTreatment::Passes, AnswerTreatment::Whole),
             }
         }
 
-        async fn held(&self, _: &HeldRequest) -> Verdict {
-            Verdict::AsItWas
+        async fn held(&self, _: &HeldRequest) -> Decision {
+            Verdict::AsItWas.into()
         }
-
-        fn created(&self, _: String) {}
 
         async fn reopen(&self) -> Result<(Box<dyn Duplex>, Over), String> {
             Err("nothing is held".to_owned())

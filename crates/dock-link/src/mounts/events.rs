@@ -79,8 +79,14 @@ mod tests {
             (ours.clone(), plain.clone()),
             (format!("{ours}\n"), format!("{plain}\n")),
             (format!("\u{1e}{ours}\n"), format!("\u{1e}{plain}\n")),
-            (format!("{plain}\n{ours}\r\n\n{ours}\n"), format!("{plain}\n{plain}\r\n\n{plain}\n")),
-            (format!("no event\n{ours}\n{{\"Actor\":"), format!("no event\n{plain}\n{{\"Actor\":")),
+            (
+                format!("{plain}\n{ours}\r\n\n{ours}\n"),
+                format!("{plain}\n{plain}\r\n\n{plain}\n"),
+            ),
+            (
+                format!("no event\n{ours}\n{{\"Actor\":"),
+                format!("no event\n{plain}\n{{\"Actor\":"),
+            ),
         ] {
             assert_eq!(changed(&lines), Some(expected), "{lines}");
         }

@@ -5,7 +5,9 @@ use super::json_object::{JsonObject, quote, string};
 use super::label::MountLabel;
 
 /// What stands beside a path in the sentences of engines, at least on its other side. A path goes on with anything else.
-const BESIDE: &[char] = &['"', '\'', '`', ':', ',', ';', '=', '(', ')', '[', ']', '{', '}', '<', '>'];
+const BESIDE: &[char] = &[
+    '"', '\'', '`', ':', ',', ';', '=', '(', ')', '[', ']', '{', '}', '<', '>',
+];
 
 /// The engine's error document with the paths of here in its message; `None` if there is nothing to change.
 pub(super) fn restored_error(body: &[u8], label: &MountLabel) -> Option<Vec<u8>> {
@@ -62,7 +64,11 @@ mod tests {
 
     fn label() -> MountLabel {
         let mut label = MountLabel::default();
-        for (there, here) in [("/w/app", "/home/ann/app"), ("/w/app/a b", "/home/ann/x"), ("/w/app/a", "/home/ann/\"q\"")] {
+        for (there, here) in [
+            ("/w/app", "/home/ann/app"),
+            ("/w/app/a b", "/home/ann/x"),
+            ("/w/app/a", "/home/ann/\"q\""),
+        ] {
             label.note(there, here);
         }
         label
@@ -107,7 +113,8 @@ mod tests {
 
     #[test]
     fn only_the_message_of_an_error_is_changed() {
-        let changed = |body: &str| restored_error(body.as_bytes(), &label()).map(|body| String::from_utf8(body).unwrap());
+        let changed =
+            |body: &str| restored_error(body.as_bytes(), &label()).map(|body| String::from_utf8(body).unwrap());
         assert_eq!(
             changed("{ \"code\":1e400, \"message\" : \"no such file: \\/w/app/a\" }\n").as_deref(),
             Some("{ \"code\":1e400, \"message\" : \"no such file: /home/ann/\\\"q\\\"\" }\n")

@@ -153,7 +153,9 @@ impl MountedProjects {
             .into_iter()
             .filter(|(_, container)| container.removed.is_none());
         let mounts = containers.flat_map(|(id, container)| {
-            let MountingContainer { name, mounted, runs, .. } = container;
+            let MountingContainer {
+                name, mounted, runs, ..
+            } = container;
             mounted.roots.into_iter().map(move |project| ProjectMount {
                 container: id.clone(),
                 name: name.clone(),
@@ -323,10 +325,15 @@ impl MountedProjects {
         let is_named = |id: &str, container: &MountingContainer| {
             container.name == name || (name.len() >= SHORT_ID && id.starts_with(name)) || id == name
         };
-        let named = state.containers.iter().filter(|(id, container)| is_named(id, container));
+        let named = state
+            .containers
+            .iter()
+            .filter(|(id, container)| is_named(id, container));
         // A name may have been given to another one since.
         let found = named.min_by_key(|(_, container)| container.removed.is_some());
-        found.filter(|_| !name.is_empty()).map(|(id, container)| (id.clone(), container.clone()))
+        found
+            .filter(|_| !name.is_empty())
+            .map(|(id, container)| (id.clone(), container.clone()))
     }
 
     /// Follows the dock's containers, for ever.

@@ -774,7 +774,10 @@ mod tests {
 
     fn error(kind: MountRequest, body: &str) -> String {
         let error = sources(kind, body.as_bytes()).unwrap_err();
-        assert_eq!(translate(kind, body.as_bytes(), &BTreeMap::new(), &BTreeMap::new()), Err(error.clone()));
+        assert_eq!(
+            translate(kind, body.as_bytes(), &BTreeMap::new(), &BTreeMap::new()),
+            Err(error.clone())
+        );
         error.to_string()
     }
 
@@ -981,7 +984,13 @@ mod tests {
             ]
             .map(|(here, there)| (here.to_owned(), there.to_owned())),
         );
-        let translated = translate(MountRequest::Container, body.to_string().as_bytes(), &map, &BTreeMap::new()).unwrap();
+        let translated = translate(
+            MountRequest::Container,
+            body.to_string().as_bytes(),
+            &map,
+            &BTreeMap::new(),
+        )
+        .unwrap();
         assert_eq!(
             serde_json::from_slice::<Value>(&translated.unwrap()).unwrap(),
             json!({
@@ -1092,13 +1101,17 @@ mod tests {
         let found = references(MountRequest::Volume, br#"{"Name":"a","HostConfig":{"Binds":["b:/c"]}}"#).unwrap();
         assert_eq!(found, References::default());
         let long = format!(r#"{{"HostConfig":{{"Binds":["{}:/t"]}}}}"#, "a".repeat(NAME + 1));
-        assert_eq!(references(MountRequest::Container, long.as_bytes()).unwrap(), References::default());
+        assert_eq!(
+            references(MountRequest::Container, long.as_bytes()).unwrap(),
+            References::default()
+        );
     }
 
     #[test]
     fn what_is_mounted_by_name_is_in_the_label_too() {
         let paths = BTreeMap::from([("/h/a".to_owned(), "/w/a".to_owned())]);
-        let inherited = BTreeMap::from([("/w/a", "/h/./a"), ("/w/v", "/h/v")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+        let inherited =
+            BTreeMap::from([("/w/a", "/h/./a"), ("/w/v", "/h/v")].map(|(a, b)| (a.to_owned(), b.to_owned())));
         let translated = |kind, body: &str| -> Value {
             let body = translate(kind, body.as_bytes(), &paths, &inherited).unwrap();
             serde_json::from_slice(&body.unwrap()).unwrap()
@@ -1162,7 +1175,10 @@ mod tests {
     fn a_path_that_is_the_same_on_the_dock_is_left() {
         let same = BTreeMap::from([("/h/a".to_owned(), "/h/a".to_owned())]);
         let body = r#"{"HostConfig":{"Binds":["/h/a:/a"]}}"#;
-        assert_eq!(translate(MountRequest::Container, body.as_bytes(), &same, &BTreeMap::new()), Ok(None));
+        assert_eq!(
+            translate(MountRequest::Container, body.as_bytes(), &same, &BTreeMap::new()),
+            Ok(None)
+        );
     }
 
     #[test]

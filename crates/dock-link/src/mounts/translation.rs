@@ -26,7 +26,10 @@ use super::requests::{self, MountRequest};
 use super::sources::{Location, below};
 use super::{api_path, between};
 use crate::disk;
-use crate::http::hooks::{AnswerNote, AnswerTreatment, BodyChange, ChunkRewrite, Decision, EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
+use crate::http::hooks::{
+    AnswerNote, AnswerTreatment, BodyChange, ChunkRewrite, Decision, EngineHooks, HeldRequest, Rewrite, Treatment,
+    Verdict,
+};
 use crate::link::{Link, OpenOptions, Over};
 use crate::ports::Ports;
 use crate::ports::created_containers::{is_container, is_service};

@@ -126,6 +126,10 @@ impl Requests {
         // What is neither sent on nor kept, and the end of it that was not looked at.
         let (mut from, mut rest) = (bytes, bytes);
         loop {
+            if self.framing.is_between() {
+                // Engines skip line ends that follow the body of an earlier request.
+                rest = without_line_ends(rest);
+            }
             let in_head = self.framing.is_in_head();
             let (event, after) = self.framing.next(rest);
             let here = before(rest, after);
@@ -216,7 +220,10 @@ impl Requests {
             last,
             answer: treatment,
         } = held;
-        let Decision { verdict, answer: decided } = decision;
+        let Decision {
+            verdict,
+            answer: decided,
+        } = decision;
         let is_head = request.method == "HEAD";
         let bytes = match verdict {
             Verdict::AsItWas => {
@@ -457,13 +464,16 @@ impl Requests {
     }
 }
 
+/// These bytes without line ends before them.
+fn without_line_ends(bytes: &[u8]) -> &[u8] {
+    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    bytes.get(begin.unwrap_or(bytes.len())..).unwrap_or_default()
+}
+
 /// Whether the first line of a head, as the most lenient engine reads it, asks for something that would be held. What only
 /// shows something changes nothing, and passes.
 fn is_held_post(head: &[u8], hooks: &impl EngineHooks) -> bool {
-    // Go's server skips line ends that follow the body of an earlier request.
-    let begin = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-    let lines = head.get(begin.unwrap_or(head.len())..).unwrap_or_default();
-    let line = lines.split(|byte| matches!(byte, b'\r' | b'\n')).next();
+    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next();
     let line = String::from_utf8_lossy(line.unwrap_or_default());
     let mut words = line.split_ascii_whitespace();
     match (words.next(), words.next()) {

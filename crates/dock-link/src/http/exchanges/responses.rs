@@ -303,7 +303,10 @@ impl Responses {
 
     /// What is left to do when the engine sends no more. To be called again until it needs more.
     pub(in crate::http) fn end(&mut self) -> ResponseEvent<'static> {
-        if matches!(self.state, ResponseState::Passing | ResponseState::Holding(_) | ResponseState::Chunks(_)) {
+        if matches!(
+            self.state,
+            ResponseState::Passing | ResponseState::Holding(_) | ResponseState::Chunks(_)
+        ) {
             let is_between = self.framing.is_between();
             {
                 let mut state = self.exchanges.state();
