@@ -138,14 +138,9 @@ impl Bench {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         match said.split_once("Error response from daemon: ") {
-            Some((_, reason)) => Made::Refused(self.without_place(&one_line(reason))),
-            None => Made::Unasked(self.without_place(&one_line(&said))),
+            Some((_, reason)) => Made::Refused(without_side(&one_line(reason))),
+            None => Made::Unasked(without_side(&one_line(&said))),
         }
-    }
-
-    /// A message without the endings of our names, and with the paths of here: engines show the dock's.
-    fn without_place(&self, text: &str) -> String {
-        without_side(text).replace(&self.docked.workspace(), &self.docked.root())
     }
 
     fn docker(&self, side: Side) -> Command {
