@@ -365,7 +365,7 @@ fn what_is_mounted_by_name_is_kept_in_step_as_what_is_mounted_by_its_path() {
          docker run --rm -v \"$MARK\":/d:ro -v \"$MARK-plain\":/p {IMAGE} sh -c 'ls /d; echo > /p/x'"
     ));
     assert_eq!(said.stdout, "after\nin\nmade\nmore\n", "{said}");
-    // A dock that has made a volume bear the label of another project's folder, or of its own, has nothing followed by that.
+    // A dock that has made a volume bear the label of another place, or a container one of its own, has nothing followed by that.
     let posing = bench
         .engine
         .docker()
@@ -385,11 +385,25 @@ fn what_is_mounted_by_name_is_kept_in_step_as_what_is_mounted_by_its_path() {
         ])
         .output();
     assert!(posing.unwrap().status.success());
+    let posing = bench
+        .engine
+        .docker()
+        .args(["create", "--name", &format!("{}-stranger", bench.mark)])
+        .args([
+            "--label",
+            &format!(
+                "io.dockerutils.mounts={}",
+                serde_json::json!({bench.workspace(): bench.root()})
+            ),
+        ])
+        .args(["-v", &format!("{}:/app", bench.workspace()), IMAGE])
+        .output();
+    assert!(posing.unwrap().status.success());
     let said = bench.bash(&format!(
-        "docker run -d --name \"$MARK-c\" -v \"$MARK-posing\":/p {IMAGE} sh -c 'sleep 600' >/dev/null\n\
+        "docker run -d --name \"$MARK-c\" -v \"$MARK-posing\":/p --volumes-from \"$MARK-stranger\" {IMAGE} sleep 600 >/dev/null && echo runs\n\
          ls-dock --mounts 2>/dev/null | grep -c -- -c; docker rm -fv \"$MARK-a\" \"$MARK-b\" \"$MARK-c\" >/dev/null"
     ));
-    assert_eq!(said.stdout, "0\n", "{said}");
+    assert_eq!(said.stdout, "runs\n0\n", "{said}");
 }
 
 #[test]

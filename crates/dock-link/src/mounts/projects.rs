@@ -698,10 +698,14 @@ mod tests {
     use dock_client::docks::{Access, Dock, Forward, MountPaths, SshAccess};
     use dock_client::env::Env;
     use dockerutils_test_support::wait;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::prompts::Prompts;
     use crate::service::Streams;
     use crate::shells::Shells;
+    use crate::timing::Timing;
+    use crate::transport::{Asker, Connection, Transport, TransportError};
 
     /// Answers each request; before it has brought anything, it writes a line to `begun`, and reads one from `go`.
     const SYNCS: &str = r#"#!/bin/sh
@@ -775,6 +779,19 @@ done
             }
         }
 
+        /// Notes the folder as a project that was sent to this place on the dock.
+        fn sent(&self, workspace: &str) -> String {
+            let root = fs::canonicalize(self.root()).unwrap();
+            let stem = sync_memory::stem(&self.projects.paths.state, &root, "far");
+            fs::create_dir_all(stem.parent().unwrap()).unwrap();
+            let line = format!(
+                "{{\"dockerutils_sync\":{},\"workspace\":{workspace:?}}}\n",
+                sync_memory::VERSION
+            );
+            fs::write(stem.with_extension(sync_memory::MANIFEST), line).unwrap();
+            root.to_str().unwrap().to_owned()
+        }
+
         fn said(&self, text: &str) -> usize {
             fs::read_to_string(&self.log).unwrap_or_default().matches(text).count()
         }
@@ -835,6 +852,177 @@ done
         scene.go().await;
         waiting.await.unwrap();
         scene.projects.bring_of("another").await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_label_counts_on_what_was_made_from_here_and_on_the_tasks_of_a_service_that_was() {
+        let scene = Scene::new(SYNCS);
+        let root = scene.sent("/data/w/app");
+        let (id, service) = (format!("{:064x}", 7), "c0eg5hz9xcsc2ewaxqmnk1jxx".to_owned());
+        scene.projects.ports.note(id.clone());
+        scene.projects.ports.note(service.clone());
+        let other = format!("{:064x}", 8);
+        let label = serde_json::json!({"/data/w/app/src": format!("{root}/src"), "/etc": "/etc", "/etc/x": root});
+        let labels = |service: Option<&String>| {
+            let service = service.map(|service| (SERVICE.to_owned(), service.clone()));
+            let own = [(LABEL.to_owned(), label.to_string()), ("a".into(), "b".into())];
+            own.into_iter().chain(service).collect::<HashMap<_, _>>()
+        };
+        for (id, labels) in [(&id, labels(None)), (&other, labels(Some(&service)))] {
+            let mounted = scene.projects.mounted_by(id, &labels).await;
+            assert_eq!(mounted.roots, BTreeSet::from([PathBuf::from(&root)]));
+            let sources: Vec<_> = mounted.label.sources().map(|(there, _)| there.to_owned()).collect();
+            assert_eq!(sources, ["/data/w/app/src"]);
+        }
+        let nobody = "d0eg5hz9xcsc2ewaxqmnk1jxx".to_owned();
+        for service in [None, Some(&nobody), Some(&id)] {
+            let mounted = scene.projects.mounted_by(&other, &labels(service)).await;
+            assert!(mounted.roots.is_empty() && mounted.label.is_empty(), "{service:?}");
+        }
+    }
+
+    /// A dock whose engine gives these answers, by path, and notes what it was asked.
+    #[derive(Clone, Default)]
+    struct EngineAlone {
+        answers: Arc<Mutex<HashMap<String, String>>>,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl EngineAlone {
+        fn shows(&self, path: &str, document: &serde_json::Value) {
+            lock(&self.answers).insert(path.to_owned(), document.to_string());
+        }
+
+        fn asked(&self) -> String {
+            std::mem::take(&mut *lock(&self.asked)).join(" ")
+        }
+
+        async fn serve(self, stream: tokio::io::DuplexStream) {
+            let (from, mut to) = tokio::io::split(stream);
+            let mut lines = tokio::io::BufReader::new(from).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let Some(path) = line
+                    .strip_prefix("GET ")
+                    .and_then(|rest| rest.strip_suffix(" HTTP/1.1"))
+                else {
+                    continue;
+                };
+                lock(&self.asked).push(path.to_owned());
+                let answer = lock(&self.answers).get(path).cloned();
+                let (status, body) = answer.map_or(("404 Not Found", "{}".to_owned()), |body| ("200 OK", body));
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                to.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    }
+
+    impl Connector for EngineAlone {
+        type Transport = Self;
+
+        async fn connect(&self, _: Arc<dyn Asker>) -> Result<Self, TransportError> {
+            Ok(self.clone())
+        }
+    }
+
+    impl Transport for EngineAlone {
+        async fn open(&self, _: Target) -> Result<Connection, TransportError> {
+            let (near, far) = tokio::io::duplex(4096);
+            tokio::spawn(self.clone().serve(far));
+            Ok(Connection {
+                stream: Box::new(near),
+                exec: None,
+            })
+        }
+
+        async fn lost(&self) -> TransportError {
+            std::future::pending().await
+        }
+
+        async fn check(&self) -> Result<Duration, TransportError> {
+            Ok(Duration::ZERO)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_mounted_by_name_is_asked_for_once_and_believed_of_what_was_sent() {
+        let scene = Scene::new(SYNCS);
+        let (projects, root) = (&scene.projects, scene.sent("/data/w/app"));
+        let engine = EngineAlone::default();
+        let prompts = Prompts::new(Duration::from_secs(1), Vec::new());
+        let link = Link::new(engine.clone(), prompts, Timing::default(), projects.log.clone());
+        let labels = |there: &str, here: &str| serde_json::json!({LABEL: serde_json::json!({there: here}).to_string()});
+        let volume = |name: &str, there: &str, here: &str| {
+            let document =
+                serde_json::json!({"Name": name, "Labels": labels(there, here), "Options": {"device": there}});
+            engine.shows(&format!("/volumes/{name}"), &document);
+            document.to_string()
+        };
+        let container = |id: &str, there: &str, here: &str| {
+            let document = serde_json::json!({"Id": id, "Config": {"Labels": labels(there, here)}});
+            engine.shows(&format!("/containers/{id}/json"), &document);
+        };
+        let (data, src) = (format!("{root}/data"), format!("{root}/src"));
+        volume("data", "/data/w/app/data", &data);
+        // What a dock makes up: another folder of this machine, or another place on the dock.
+        volume("home", "/data/w/app", "/home");
+        volume("etc", "/etc", &data);
+        engine.shows(
+            "/volumes/plain",
+            &serde_json::json!({"Name": "plain", "Labels": null, "Options": null}),
+        );
+        let [ours, another] = [7, 8].map(|number| format!("{number:064x}"));
+        projects.ports.note(ours.clone());
+        container(&ours, "/data/w/app/src", &src);
+        container(&another, "/data/w/app", &root);
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+        let references = References {
+            volumes: names(&["data", "etc", "home", "none", "plain"]),
+            containers: names(&[&ours, &another, "none"]),
+        };
+        let expected = BTreeMap::from([
+            ("/data/w/app/data".to_owned(), data.clone()),
+            ("/data/w/app/src".to_owned(), src.clone()),
+        ]);
+        for _ in 0..2 {
+            assert_eq!(projects.inherited(&link, references.clone()).await, expected);
+            // Nobody follows the engine: what it has said may not hold any more.
+            let all = format!(
+                "/volumes/data /volumes/etc /volumes/home /volumes/none /volumes/plain /containers/{ours}/json /containers/{another}/json \
+                 /containers/none/json"
+            );
+            assert_eq!(engine.asked(), all);
+        }
+        lock(&projects.state).volumes.follow();
+        let mut mounted = scene.mounted();
+        mounted.label.note("/data/w/app/src", &src);
+        projects.created(ours.clone(), Some("web".into()), mounted);
+        projects.note_volume(volume("new", "/data/w/app", &root).as_bytes());
+        let volumes = |volumes: &[&str]| References {
+            volumes: names(volumes),
+            containers: names(&["web"]),
+        };
+        let expected = BTreeMap::from([("/data/w/app".to_owned(), root), ("/data/w/app/src".to_owned(), src)]);
+        assert_eq!(projects.inherited(&link, volumes(&["new", "plain"])).await, expected);
+        assert_eq!(engine.asked(), "/volumes/plain");
+        assert_eq!(projects.inherited(&link, volumes(&["new", "plain"])).await, expected);
+        assert_eq!(engine.asked(), "");
+        // Another one of that name comes after it.
+        let event = EngineEvent {
+            kind: "volume".into(),
+            action: "destroy".into(),
+            actor: crate::ports::engine::Actor {
+                id: "new".into(),
+                attributes: HashMap::new(),
+            },
+        };
+        projects.take_event(&event).await;
+        assert_eq!(projects.inherited(&link, volumes(&["new", "plain"])).await, expected);
+        assert_eq!(engine.asked(), "/volumes/new");
+        assert_eq!(scene.said("did not say"), 0);
+        // An engine that talks nonsense holds nothing up.
+        engine.shows("/volumes/odd", &serde_json::json!([1]));
+        assert_eq!(projects.inherited(&link, volumes(&["odd"])).await.len(), 1);
+        assert_eq!(scene.said("did not say what a new container mounts by name"), 1);
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -606,6 +606,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_created_is_in_the_answer() {
+        for (status, body, id) in [
+            (201, r#"{"Id":"a","Warnings":[]}"#, Some("a")),
+            (201, r#"{"ID":"s","Warnings":null}"#, Some("s")),
+            (200, r#"{"Id":"a"}"#, None),
+            (409, r#"{"Id":"a","message":"taken"}"#, None),
+            (201, r#"{"Name":"v"}"#, None),
+            (201, r#"{"Id":"a","ID":"b"}"#, None),
+            (201, "", None),
+        ] {
+            assert_eq!(created(status, body.as_bytes()).as_deref(), id, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_a_request_starts_or_updates_is_in_its_path() {
+        let starts = |method, target| started(method, api_path(target).unwrap());
+        assert_eq!(starts("POST", "/v1.45/containers/web/start"), Some("web"));
+        assert_eq!(starts("POST", "/containers/web/restart?t=1"), Some("web"));
+        for (method, target) in [
+            ("GET", "/containers/web/start"),
+            ("POST", "/containers/a/b/start"),
+            ("POST", "/containers/web/stop"),
+            ("POST", "/libpod/containers/web/start"),
+        ] {
+            assert_eq!(starts(method, target), None, "{target}");
+        }
+        assert_eq!(updated_service("/v1.45/services/abc/update?version=7"), Some("abc"));
+        assert_eq!(updated_service("/services/create"), None);
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn the_environment_of_a_client_says_whose_its_paths_are() {
