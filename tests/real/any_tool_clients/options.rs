@@ -22,8 +22,8 @@ use crate::run_options::{differing, normal, one_line};
 
 /// One line is one case.
 const LINES: &str = include_str!("lines.txt");
-/// The agent sends the project for each container; meanwhile another line can be parsed.
-const WORKERS: usize = 4;
+/// The agent sends the project before each container, for all that wait at once: the more there are, the fewer times.
+const WORKERS: usize = 12;
 const LABEL: &str = "io.dockerutils.mounts";
 
 /// How an engine is asked.
