@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use dockerutils_test_support::lab::{self, LabEngine};
+use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
 use dockerutils_test_support::{Invocation, Outcome, Sandbox, machine, process, wait};
 use dockerutils_tests::dock_home::DockHome;
 use serde_json::Value;
@@ -37,7 +37,10 @@ impl Docked {
 
     /// The user `mark` in a home of its own.
     pub(crate) fn of(home: DockHome, engine: &str, mark: String, link: Option<SocketAddr>) -> Self {
-        let engine = lab::engine(engine).unwrap();
+        Self::with(home, lab::engine(engine).unwrap(), mark, link)
+    }
+
+    fn with(home: DockHome, engine: LabEngine, mark: String, link: Option<SocketAddr>) -> Self {
         let ssh = engine.ssh().unwrap();
         home.use_key(&ssh.key, "");
         home.registration(&ssh, link.unwrap_or(ssh.address), "ann", "far").run();
@@ -87,7 +90,10 @@ impl Docked {
 
 impl Drop for Docked {
     fn drop(&mut self) {
-        let _ = self.bash("docker ps -aq --filter name=\"$MARK\" | xargs -r docker rm -fv");
+        let _ = self.bash(
+            "docker ps -aq --filter name=\"$MARK\" | xargs -r docker rm -fv\n\
+             docker volume ls -q --filter name=\"$MARK\" | xargs -r docker volume rm",
+        );
         self.program("unregister-dock").arg("far").spawn().wait();
         if let Ok(mut exec) = self.engine.exec("rm") {
             let workspace = format!("/home/ann/workspaces/{}", self.mark);
@@ -322,4 +328,163 @@ fn many_containers_at_once_and_an_agent_that_is_killed_lose_nothing() {
             .wait();
         bench.home.agents() == 0
     });
+}
+
+#[test]
+fn what_is_mounted_by_name_is_kept_in_step_as_what_is_mounted_by_its_path() {
+    let bench = Docked::new("by-name");
+    bench.home.sandbox().write("data/in", "in\n");
+    bench.home.sandbox().write("other/in", "other\n");
+    bench.bash("sync-up");
+    // A volume that stands for a folder here, by each way to mount it.
+    let said = bench.bash(&format!(
+        "docker volume create \"$MARK\" -o type=none -o o=bind -o device=\"$PWD\"/data >/dev/null\n\
+         echo new > data/in\n\
+         docker run --rm -v \"$MARK\":/d {IMAGE} sh -c 'cat /d/in; echo made > /d/made'; cat data/made\n\
+         docker run --rm --mount type=volume,src=\"$MARK\",dst=/d {IMAGE} sh -c 'rm /d/made; echo more > /d/more'; ls data\n\
+         docker run --rm -v \"$MARK-plain\":/d {IMAGE} sh -c 'echo kept > /d/kept'; docker run --rm -v \"$MARK-plain\":/d {IMAGE} cat /d/kept\n\
+         ls-dock --mounts --json | tr -d ' \\n'; echo"
+    ));
+    assert_eq!(said.stdout, "new\nmade\nin\nmore\nkept\n[]\n", "{said}");
+    // What another container mounts, by its name and its ID, whether it runs or not; and it is shown as it is here.
+    let said = bench.bash(&format!(
+        "id=$(docker create --name \"$MARK-a\" -v \"$PWD\"/other:/o -v \"$MARK\":/d {IMAGE} sleep 600)\n\
+         docker run --rm --volumes-from \"$MARK-a\" {IMAGE} sh -c 'cat /o/in; echo by-name > /o/made'; cat other/made\n\
+         docker run -d --name \"$MARK-b\" --volumes-from $id {IMAGE} sh -c 'until test -e /o/go; do sleep 0.1; done; echo by-id > /d/made; sleep 600' >/dev/null\n\
+         for i in $(seq 300); do ls-dock --mounts 2>/dev/null | grep -q 'b .*in step' && break; sleep 0.1; done; ls-dock --mounts 2>/dev/null | grep -c in.step\n\
+         docker inspect -f '{{{{range .Mounts}}}}{{{{if eq .Type \"bind\"}}}}{{{{.Source}}}}{{{{end}}}}{{{{end}}}} ({{{{index .Config.Labels \"io.dockerutils.mounts\"}}}})' \"$MARK-b\"\n\
+         touch other/go; for i in $(seq 300); do test -s data/made && break; sleep 0.1; done; cat data/made"
+    ));
+    let shown = format!("[SANDBOX]/{}/other ()", bench.mark);
+    assert_eq!(said.stdout, format!("other\nby-name\n1\n{shown}\nby-id\n"), "{said}");
+    // An agent that has just begun asks the engine.
+    let said = bench.bash(&format!(
+        "docker stop -t 0 \"$MARK-b\" >/dev/null\n\
+         pkill -9 -s $(cat \"$XDG_RUNTIME_DIR\"/dockerutils/*.lock) -f 'dock-agent worker'\n\
+         docker run --rm --volumes-from \"$MARK-b\" {IMAGE} sh -c 'echo after > /o/after'; cat other/after\n\
+         docker run --rm -v \"$MARK\":/d:ro -v \"$MARK-plain\":/p {IMAGE} sh -c 'ls /d; echo > /p/x'"
+    ));
+    assert_eq!(said.stdout, "after\nin\nmade\nmore\n", "{said}");
+    // A dock that has made a volume bear the label of another place, or a container one of its own, has nothing followed by that.
+    let posing = bench
+        .engine
+        .docker()
+        .args([
+            "volume",
+            "create",
+            &format!("{}-posing", bench.mark),
+            "-o",
+            "type=none",
+            "-o",
+            "o=bind",
+        ])
+        .args(["-o", &format!("device={}", bench.workspace())])
+        .args([
+            "--label",
+            &format!("io.dockerutils.mounts={}", serde_json::json!({"/etc": bench.root()})),
+        ])
+        .output();
+    assert!(posing.unwrap().status.success());
+    let posing = bench
+        .engine
+        .docker()
+        .args(["create", "--name", &format!("{}-stranger", bench.mark)])
+        .args([
+            "--label",
+            &format!(
+                "io.dockerutils.mounts={}",
+                serde_json::json!({bench.workspace(): bench.root()})
+            ),
+        ])
+        .args(["-v", &format!("{}:/app", bench.workspace()), IMAGE])
+        .output();
+    assert!(posing.unwrap().status.success());
+    let said = bench.bash(&format!(
+        "docker run -d --name \"$MARK-c\" -v \"$MARK-posing\":/p --volumes-from \"$MARK-stranger\" {IMAGE} sleep 600 >/dev/null && echo runs\n\
+         ls-dock --mounts 2>/dev/null | grep -c -- -c; docker rm -fv \"$MARK-a\" \"$MARK-b\" \"$MARK-c\" >/dev/null"
+    ));
+    assert_eq!(said.stdout, "runs\n0\n", "{said}");
+}
+
+#[test]
+fn what_the_engine_says_of_a_mount_names_the_path_that_was_said_and_events_show_no_label() {
+    let bench = Docked::new("said");
+    bench.home.sandbox().write("file", "x");
+    bench.home.sandbox().write("data/in", "in");
+    bench.bash("sync-up");
+    let said = bench.bash(&format!(
+        "docker create --name \"$MARK\" --mount type=bind,src=\"$PWD\"/file,dst=/f {IMAGE} true >/dev/null\n\
+         docker create --name \"$MARK-v\" --mount type=volume,src=\"$MARK-v\",dst=/d,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=\"$PWD\"/data \
+         {IMAGE} true >/dev/null\n\
+         ssh-dock far rm -r workspaces/\"$MARK\"/code/\"$MARK\"/file workspaces/\"$MARK\"/code/\"$MARK\"/data </dev/null\n\
+         docker start \"$MARK\"; docker start \"$MARK-v\"\n\
+         docker create -v \"$PWD\"/:/d:nonsense {IMAGE}"
+    ));
+    let root = format!("[SANDBOX]/{}", bench.mark);
+    assert!(
+        said.stdout
+            .contains(&format!("bind source path does not exist: {root}/file\n")),
+        "{said}"
+    );
+    assert!(said.stdout.contains(&format!("mount {root}/data:")), "{said}");
+    assert!(said.stdout.contains("invalid mode: nonsense"), "{said}");
+    assert!(!said.stdout.contains("/workspaces/"), "{said}");
+    // The stream goes on meanwhile: each event is there as soon as it has happened.
+    let said = bench.bash(&format!(
+        "docker events --filter label=mark=\"$MARK\" --format '{{{{json .}}}}' > events & events=$!\n\
+         for i in $(seq 300); do docker run --rm --label mark=\"$MARK\" -v \"$PWD\"/:/d {IMAGE} true; test -s events && break; sleep 0.1; done\n\
+         docker run --rm --name \"$MARK-last\" --label mark=\"$MARK\" -v \"$PWD\"/:/d {IMAGE} true\n\
+         for i in $(seq 300); do grep -q '\"destroy\".*-last' events && break; sleep 0.1; done; kill $events; wait $events 2>/dev/null\n\
+         grep -c '\"start\".*-last' events; grep -c io.dockerutils.mounts events"
+    ));
+    assert_eq!(said.stdout, "1\n0\n", "{said}");
+    let events = bench.read("events");
+    let first: Value = serde_json::from_str(events.lines().next().unwrap_or_default()).unwrap();
+    assert_eq!(first["Actor"]["Attributes"]["mark"], bench.mark.as_str(), "{events}");
+}
+
+#[test]
+fn the_tasks_of_a_service_are_followed_and_a_service_that_is_deployed_again_is_the_same() {
+    let throwaway = Throwaway::start(Suite::Trixie, Store::Classic, None).unwrap();
+    let mark = format!("any-tool-service-{}", std::process::id());
+    let bench = Docked::with(
+        DockHome::of(Sandbox::named(&mark)),
+        throwaway.engine().clone(),
+        mark,
+        None,
+    );
+    let sandbox = bench.home.sandbox();
+    sandbox.write("site/index", "hello\n");
+    sandbox.write(
+        "stack.yml",
+        format!(
+            "version: '3.7'\nservices:\n  web:\n    image: {IMAGE}\n    command: sh -c 'cat /site/index > /site/state; until test -e /site/go; do sleep 0.1; done; \
+             echo made > /v/made; sleep 600'\n    init: true\n    networks: [machine]\n    volumes:\n    - ./site:/site\n    - data:/v\n\
+             networks:\n  machine:\n    external: true\n    name: host\nvolumes:\n  data:\n    driver_opts: {{type: none, o: bind, device: {}/data}}\n",
+            bench.root()
+        ),
+    );
+    sandbox.write("data/in", "in\n");
+    bench.bash("sync-up");
+    assert_eq!(
+        bench.there("docker swarm init --advertise-addr 127.0.0.1 >/dev/null && echo ready"),
+        "ready"
+    );
+    let deploy = "docker stack deploy --resolve-image never -c stack.yml \"$MARK\"";
+    let said = bench.bash(&format!(
+        "{deploy} >/dev/null 2>log || exec cat log\n\
+         for i in $(seq 600); do test -s site/state && break; sleep 0.1; done; cat site/state\n\
+         for i in $(seq 300); do ls-dock --mounts 2>/dev/null | grep -q 'in step' && break; sleep 0.1; done; ls-dock --mounts 2>/dev/null | grep -c 'in step'\n\
+         touch site/go; for i in $(seq 300); do test -s data/made && break; sleep 0.1; done; cat data/made\n\
+         show() {{ docker service inspect \"$MARK\"_web; docker inspect $(docker service ps -q \"$MARK\"_web); }}\n\
+         show > shown; docker service ps -q --no-trunc \"$MARK\"_web > tasks; {deploy} >/dev/null 2>log || cat log; docker service ps -q --no-trunc \"$MARK\"_web | cmp - tasks && echo same\n\
+         grep -c -e /workspaces/ -e io.dockerutils.mounts shown; grep -c -e \"$PWD\"/site -e \"$PWD\"/data shown\n\
+         docker stack rm \"$MARK\" >/dev/null 2>&1"
+    ));
+    assert_eq!(
+        said.stdout,
+        "hello\n1\nmade\nsame\n0\n4\n",
+        "{said}\n{}",
+        bench.read("shown")
+    );
 }

@@ -90,10 +90,12 @@ pub(super) struct RequestHead {
     pub(super) target: String,
     pub(super) fields: HeaderFields,
     pub(super) body: Body,
+    /// Whether it is HTTP/1.0, which has neither chunks nor, unless both sides say so, another request after it.
+    pub(super) is_old: bool,
 }
 
 impl RequestHead {
-    /// Parses a head with its empty line; `None` if it is not plain HTTP/1.1.
+    /// Parses a head with its empty line; `None` if it is not plain HTTP/1.1 or 1.0.
     pub(super) fn parse(head: &[u8]) -> Option<Self> {
         let mut headers = [httparse::EMPTY_HEADER; FIELDS];
         let mut request = httparse::Request::new(&mut headers);
@@ -104,6 +106,7 @@ impl RequestHead {
         Some(Self {
             method: request.method?.to_owned(),
             target: request.path?.to_owned(),
+            is_old: request.version == Some(0),
             body: fields.body()?.unwrap_or(Body::Sized(0)),
             fields,
         })
@@ -119,7 +122,7 @@ impl RequestHead {
 }
 
 fn is_plain_request(request: &httparse::Request<'_, '_>, head: &[u8]) -> bool {
-    request.version.is_none_or(|minor| minor == 1) && request.method != Some("CONNECT") && has_plain_lines(head)
+    request.version.is_none_or(|minor| minor <= 1) && request.method != Some("CONNECT") && has_plain_lines(head)
 }
 
 /// The head of a response.
@@ -204,6 +207,11 @@ impl Framing {
     /// Whether it is between two messages: nothing of the next one has come.
     pub(super) fn is_between(&self) -> bool {
         self.is_in_head() && self.partial.is_empty()
+    }
+
+    /// Whether it is before the length of a chunk, nothing of which has come.
+    pub(super) fn is_before_chunk(&self) -> bool {
+        matches!(self.state, FramingState::Size) && self.partial.is_empty()
     }
 
     /// The next event, and the bytes after it.
@@ -327,6 +335,22 @@ pub(super) fn with_target(head: &[u8], target: &str) -> Vec<u8> {
     }
 }
 
+/// The head of a request of HTTP/1.0 that does not ask for another one on its connection.
+pub(super) fn for_one_request(head: &[u8]) -> Vec<u8> {
+    let keeps_alive = |line: &&[u8]| {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            return false;
+        };
+        let (name, value) = line.split_at(colon);
+        let mut options = value.get(1..).unwrap_or_default().split(|byte| *byte == b',');
+        name.eq_ignore_ascii_case(b"connection")
+            && options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"keep-alive"))
+    };
+    let lines = head.split_inclusive(|byte| *byte == b'\n').enumerate();
+    let kept = lines.filter(|(number, line)| *number == 0 || !keeps_alive(line));
+    kept.flat_map(|(_, line)| line).copied().collect()
+}
+
 /// The head of a message with another length of its body, if one is given, and without what the body no longer has:
 /// chunks, trailers. `Expect: 100-continue` is left out, too. The other lines are the same, in their order.
 pub(super) fn edited(head: &[u8], length: Option<usize>) -> Vec<u8> {
@@ -374,11 +398,38 @@ mod tests {
     }
 
     #[test]
+    fn a_request_of_http_1_0_is_alone_on_its_connection() {
+        let is_old = |version: &str| {
+            let head = format!("GET /a HTTP/{version}\r\n\r\n");
+            RequestHead::parse(head.as_bytes()).map(|head| head.is_old)
+        };
+        assert_eq!(
+            (is_old("1.0"), is_old("1.1"), is_old("1.2")),
+            (Some(true), Some(false), None)
+        );
+        for (fields, expected) in [
+            ("A: b\r\nConnection: Keep-Alive\r\nC: d\r\n", "A: b\r\nC: d\r\n"),
+            ("connection:a , keep-alive\r\n", ""),
+            (
+                "Connection: close\r\nKeep-Alive: 5\r\n",
+                "Connection: close\r\nKeep-Alive: 5\r\n",
+            ),
+            ("X-Connection: keep-alive\r\n", "X-Connection: keep-alive\r\n"),
+        ] {
+            let head = format!("GET /a:b HTTP/1.0\r\n{fields}\r\n");
+            let expected = format!("GET /a:b HTTP/1.0\r\n{expected}\r\n");
+            assert_eq!(String::from_utf8(for_one_request(head.as_bytes())).unwrap(), expected);
+        }
+    }
+
+    #[test]
     fn what_programs_could_understand_differently_is_no_head() {
         assert!(is_request("GET /a HTTP/1.1\r\nA: b\r\n\r\n"));
         assert!(is_request("GET /a?b=%2f HTTP/1.1\r\n\r\n"));
         for head in [
-            "GET /a HTTP/1.0\r\n\r\n",
+            "GET /a HTTP/1.2\r\n\r\n",
+            "GET /a HTTP/0.9\r\n\r\n",
+            "GET /a\r\n\r\n",
             "GET  /a HTTP/1.1\r\n\r\n",
             "CONNECT a:1 HTTP/1.1\r\n\r\n",
             "\r\nGET /a HTTP/1.1\r\n\r\n",
@@ -420,7 +471,8 @@ mod tests {
             ("echo\n", false),
             ("hello world\r\n", false),
             ("PRI * HTTP/2.0\r\n", false),
-            ("GET / HTTP/1.0\r\n", false),
+            ("GET / HTTP/1.0\r\n", true),
+            ("GET /\r\n", false),
             ("GET / HTTP/1.1\n", false),
             ("\r\n", false),
         ] {

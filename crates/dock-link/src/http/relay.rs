@@ -18,10 +18,9 @@
 //!   one is under way, it is asked something, and the answer is dropped.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use dock_client::mutex::lock;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -29,8 +28,7 @@ use tokio::time::{sleep, timeout};
 
 use super::engine_stream::EngineStream;
 use super::exchanges::{Exchanges, OwnAnswer, RequestEvent, Requests, ResponseEvent, Responses};
-use super::hooks::{EngineHooks, HeldRequest, Verdict};
-use super::observer::HttpObserver;
+use super::hooks::{Decision, EngineHooks, HeldRequest};
 use crate::link::Over;
 use crate::relay::{BUFFER, gone, has_gone, write, write_for};
 use crate::transport::Duplex;
@@ -77,8 +75,6 @@ enum EngineEnd {
 struct Relay<'a, H> {
     hooks: &'a H,
     exchanges: Arc<Exchanges>,
-    /// Sees what the engine sees, and what it sends.
-    observer: Mutex<HttpObserver>,
     /// [`QUIET`].
     quiet: Duration,
 }
@@ -95,7 +91,6 @@ async fn both<H: EngineHooks>(
     let relay = Relay {
         hooks,
         exchanges,
-        observer: Mutex::default(),
         quiet,
     };
     let out = relay.requests(from_here, to_far);
@@ -158,15 +153,15 @@ impl<H: EngineHooks> Relay<'_, H> {
                 let (event, after) = requests.next(rest, self.hooks);
                 rest = after;
                 match event {
-                    RequestEvent::Pass(bytes) => self.send(from, to, &bytes).await?,
+                    RequestEvent::Pass(bytes) => write_for(from, to, &bytes).await?,
                     RequestEvent::Held(held) => {
-                        let verdict = match self.decision(&held.request, from, &mut ahead, to).await {
-                            Some(verdict) => verdict,
+                        let decision = match self.decision(&held.request, from, &mut ahead, to).await {
+                            Some(decision) => decision,
                             // The engine's direction closes the connection.
                             None => return Ok(true),
                         };
-                        if let Some(bytes) = requests.decide(*held, verdict?) {
-                            self.send(from, to, &bytes).await?;
+                        if let Some(bytes) = requests.decide(*held, decision?) {
+                            write_for(from, to, &bytes).await?;
                         }
                     }
                     RequestEvent::Closed => return Ok(true),
@@ -174,8 +169,8 @@ impl<H: EngineHooks> Relay<'_, H> {
                 }
             }
         }
-        if let RequestEvent::Pass(bytes) = requests.end() {
-            self.send(from, to, &bytes).await?;
+        if let RequestEvent::Pass(bytes) = requests.end(self.hooks) {
+            write_for(from, to, &bytes).await?;
         }
         Ok(false)
     }
@@ -187,28 +182,21 @@ impl<H: EngineHooks> Relay<'_, H> {
         from: &mut OwnedReadHalf,
         ahead: &mut Ahead,
         to: &mut (impl AsyncWrite + Unpin),
-    ) -> Option<Result<Verdict, Stop>> {
+    ) -> Option<Result<Decision, Stop>> {
         let mut held = std::pin::pin!(self.hooks.held(request));
         loop {
             tokio::select! {
                 biased;
                 () = self.exchanges.raw() => return None,
-                verdict = &mut held => return Some(Ok(verdict)),
+                decision = &mut held => return Some(Ok(decision)),
                 () = ahead.departure(from) => return Some(Err(Stop::Gone)),
                 () = sleep(self.quiet) => {}
             }
             if let Some(bytes) = self.exchanges.keep_alive() {
-                lock(&self.observer).see_client(bytes);
                 // An engine that takes nothing more is noticed by its end.
                 let _ = write(to, bytes).await;
             }
         }
-    }
-
-    async fn send(&self, from: &OwnedReadHalf, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
-        // Before they are sent, so that no answer can be seen first.
-        lock(&self.observer).see_client(bytes);
-        write_for(from, to, bytes).await
     }
 
     /// Passes what the engine sends, and says what is answered here.
@@ -239,8 +227,6 @@ impl<H: EngineHooks> Relay<'_, H> {
                 }
                 None => (&[][..], false),
             };
-            let seen = lock(&self.observer).see_engine(piece);
-            seen.into_iter().for_each(|id| self.hooks.created(id));
             let mut rest = piece;
             let mut ending = false;
             loop {
@@ -322,14 +308,16 @@ async fn discard(from: &mut OwnedReadHalf) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::Ordering;
 
+    use dock_client::mutex::lock;
     use hyper::StatusCode;
     use tokio::sync::{Semaphore, watch};
     use tokio::task::JoinHandle;
 
     use super::super::hooks::scripted::ScriptedHooks;
-    use super::super::hooks::{Rewrite, Treatment};
+    use super::super::hooks::{AnswerTreatment, Rewrite, Treatment, Verdict};
     use super::*;
 
     const ID: &str = "8d1f6bd1b8f2c3a7f0f27c8ef1c64a4c7f3d7a1cdd8e9f2b5a6c7d8e9f0a1b2c";
@@ -398,6 +386,11 @@ mod tests {
         }
     }
 
+    /// What is noted of the first request that is held.
+    fn noted() -> (usize, String) {
+        (0, format!("{{\"Id\":\"{ID}\"}}"))
+    }
+
     const REFUSED: &str = "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 26\r\n\r\n{\"message\":\"no \\\"copy\\\"\"}\n";
 
     #[tokio::test]
@@ -411,12 +404,10 @@ mod tests {
         );
         expect(&mut scene.engine, &expected).await;
         let answer = format!("HTTP/1.1 201 Created\r\nContent-Length: 73\r\n\r\n{{\"Id\":\"{ID}\"}}");
-        assert_eq!(lock(&scene.hooks.created).len(), 0);
+        assert_eq!(lock(&scene.hooks.noted).len(), 0);
         scene.engine.write_all(answer.as_bytes()).await.unwrap();
         scene.client.readable().await.unwrap();
-        let noted = lock(&scene.hooks.created).clone();
-        assert_eq!(noted.len(), 1);
-        assert_eq!(noted[0], ID);
+        assert_eq!(*lock(&scene.hooks.noted), [noted()]);
         expect(&mut scene.client, &answer).await;
     }
 
@@ -454,7 +445,7 @@ mod tests {
                 assert!(head.starts_with(b"POST "));
                 engine.write_all(format!("{pong}{answer}").as_bytes()).await.unwrap();
                 expect(&mut client, &answer).await;
-                assert_eq!(*lock(&hooks.created), [ID]);
+                assert_eq!(*lock(&hooks.noted), [noted()]);
             } else {
                 engine.write_all(pong.as_bytes()).await.unwrap();
                 expect(&mut client, REFUSED).await;
@@ -496,7 +487,7 @@ mod tests {
             let answer = format!("HTTP/1.1 201 Created\r\nContent-Length: 73\r\n\r\n{{\"Id\":\"{ID}\"}}");
             another.write_all(answer.as_bytes()).await.unwrap();
             expect(&mut scene.client, &answer).await;
-            assert_eq!(*lock(&scene.hooks.created), [ID]);
+            assert_eq!(*lock(&scene.hooks.noted), [noted()]);
             // An answer is due: no other engine could give it.
             scene.client.write_all(PING.as_bytes()).await.unwrap();
             let mut ping = vec![0; PING.len()];
@@ -525,7 +516,7 @@ mod tests {
             answer.starts_with("HTTP/1.1 503 ") && answer.contains("the dock is gone"),
             "{answer}"
         );
-        assert_eq!(lock(&scene.hooks.created).len(), 0);
+        assert_eq!(lock(&scene.hooks.noted).len(), 0);
         drop(scene.client);
         scene.relay.await.unwrap();
     }
@@ -545,23 +536,23 @@ mod tests {
         fn on_request(&self, _: &str, _: &str) -> Treatment {
             let rewrite = lock(&self.0).take().map(|go| Rewrite {
                 limit: 1000,
+                statuses: |_| true,
+                note: None,
                 concerns: |_| true,
-                body: Box::new(move |_| {
+                body: Box::new(move |_, _| {
                     let _ = go.recv();
                     Some(b"new".to_vec())
                 }),
             });
             Treatment {
-                rewrite,
-                ..Treatment::default()
+                hold: None,
+                answer: rewrite.map_or(AnswerTreatment::Passes, AnswerTreatment::Whole),
             }
         }
 
-        async fn held(&self, _: &HeldRequest) -> Verdict {
-            Verdict::AsItWas
+        async fn held(&self, _: &HeldRequest) -> Decision {
+            Verdict::AsItWas.into()
         }
-
-        fn created(&self, _: String) {}
 
         async fn reopen(&self) -> Result<(Box<dyn Duplex>, Over), String> {
             Err("nothing is held".to_owned())

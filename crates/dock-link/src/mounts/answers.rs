@@ -782,7 +782,7 @@ mod tests {
         #[test]
         fn what_is_translated_is_restored(body in creation()) {
             let paths = paths(&body);
-            let translated = translate(MountRequest::Container, body.to_string().as_bytes(), &paths).unwrap();
+            let translated = translate(MountRequest::Container, body.to_string().as_bytes(), &paths, &BTreeMap::new()).unwrap();
             prop_assert_eq!(translated.is_some(), !paths.is_empty());
             let Some(translated) = translated else { return Ok(()) };
             let sources = sources(MountRequest::Container, &translated).unwrap();

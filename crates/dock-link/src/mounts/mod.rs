@@ -2,9 +2,12 @@
 //!
 //! - [`requests`]: which requests carry mounts; their sources, and other paths in the place of these;
 //! - [`answers`]: which answers show mounts, and what the client said in the place of the dock's paths;
+//! - [`events`]: the engine's stream of events, which shows labels;
 //! - [`label`]: what an object remembers of its translation;
 //! - `sources`: where the source of a mount is: in a project here, or on the dock;
 //! - `dock_paths`: what the dock says of paths;
+//! - `inherited`: what is mounted by way of volumes and other containers;
+//! - `messages`: paths in what an engine says of a failure;
 //! - `other_requests`: which requests concern mounts though they carry none;
 //! - `translation`: what becomes of the requests of one client, from all of these;
 //! - `projects`: the projects that are mounted, and what keeps them in step; `sync_process`: the process that does;
@@ -12,8 +15,11 @@
 
 pub mod answers;
 mod dock_paths;
+pub mod events;
+mod inherited;
 pub(crate) mod json_object;
 pub mod label;
+mod messages;
 mod other_requests;
 pub(crate) mod projects;
 pub mod requests;

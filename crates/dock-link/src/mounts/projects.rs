@@ -3,7 +3,7 @@
 //!
 //! A container bears what it mounts in a label ([`super::label`]), so that an agent that was started meanwhile knows it,
 //! too. The label says nothing that is believed without a look: only containers count that were created by way of this machine's
-//! agents, and only projects that a person has sent to this dock.
+//! agents, or are those of a service that was, and only projects that a person has sent to this dock.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -20,14 +20,17 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, sleep, timeout};
 
+use super::inherited::{self, KnownVolumes};
 use super::label::{LABEL, MountLabel};
+use super::requests::References;
 use super::sources::{HostPaths, Location, is_said_to_lead};
 use super::sync_process::{SyncProcess, finish, program};
 use crate::disk;
 use crate::link::{Link, OpenOptions, ended};
 use crate::log::Log;
 use crate::notices::Notices;
-use crate::ports::engine::{Engine, EngineEvent, LabelledContainer};
+use crate::ports::created_containers::is_service;
+use crate::ports::engine::{Engine, EngineEvent, LabelledContainer, ShownVolume};
 use crate::ports::{Ports, Trouble};
 use crate::transport::Connector;
 
@@ -56,6 +59,10 @@ const PAUSE: Duration = Duration::from_secs(5);
 const SHOWN: usize = 500;
 /// How many containers are known at most: more than an engine runs.
 const CONTAINERS: usize = 4096;
+/// How long the engine may take to say what a container mounts by name.
+const ASKING: Duration = Duration::from_secs(20);
+/// The label of a container that says of which service it is a task.
+const SERVICE: &str = "com.docker.swarm.service.id";
 
 /// The projects of one dock that containers mount.
 pub(crate) struct MountedProjects {
@@ -87,6 +94,7 @@ struct State {
     said: HashMap<String, Instant>,
     /// The copies of projects, as their last syncs have said.
     copies: BTreeMap<PathBuf, String>,
+    volumes: KnownVolumes,
     /// Whether it was said that more containers mount projects than are followed.
     is_surfeit_said: bool,
 }
@@ -105,10 +113,19 @@ struct MountedProject {
 #[derive(Clone, Debug)]
 struct MountingContainer {
     name: String,
-    roots: BTreeSet<PathBuf>,
+    mounted: MountedRoots,
     runs: bool,
     /// When it was removed. It is known for a while longer: who waits for its removal is still to find what it made.
     removed: Option<Instant>,
+}
+
+/// The projects that a container mounts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MountedRoots {
+    /// Their folders here.
+    pub(super) roots: BTreeSet<PathBuf>,
+    /// Which paths of them are mounted.
+    pub(super) label: MountLabel,
 }
 
 impl MountedProjects {
@@ -137,8 +154,10 @@ impl MountedProjects {
             .into_iter()
             .filter(|(_, container)| container.removed.is_none());
         let mounts = containers.flat_map(|(id, container)| {
-            let MountingContainer { name, roots, runs, .. } = container;
-            roots.into_iter().map(move |project| ProjectMount {
+            let MountingContainer {
+                name, mounted, runs, ..
+            } = container;
+            mounted.roots.into_iter().map(move |project| ProjectMount {
                 container: id.clone(),
                 name: name.clone(),
                 running: runs,
@@ -192,13 +211,13 @@ impl MountedProjects {
     }
 
     /// Notes that the engine has created a container that mounts these projects: from now on they are kept in step.
-    pub(super) fn created(self: &Arc<Self>, id: String, name: Option<String>, roots: BTreeSet<PathBuf>) {
-        for root in &roots {
+    pub(super) fn created(self: &Arc<Self>, id: String, name: Option<String>, mounted: MountedRoots) {
+        for root in &mounted.roots {
             self.watch(root);
         }
         let container = MountingContainer {
             name: name.unwrap_or_default(),
-            roots,
+            mounted,
             runs: false,
             removed: None,
         };
@@ -208,7 +227,7 @@ impl MountedProjects {
     /// Brings what a container has made, by its ID, the beginning of that, or its name. Returns at once if it mounts no project.
     /// Whoever waits for that is told what for; and not for ever.
     pub(super) async fn bring_of(self: &Arc<Self>, name: &str) {
-        let Some((id, MountingContainer { name, roots, .. })) = self.named(name) else {
+        let Some((id, MountingContainer { name, mounted, .. })) = self.named(name) else {
             return;
         };
         let name = match name.as_str() {
@@ -216,7 +235,7 @@ impl MountedProjects {
             name => name.to_owned(),
         };
         let moniker = &self.paths.moniker;
-        let mut bringing = std::pin::pin!(self.bring(roots));
+        let mut bringing = std::pin::pin!(self.bring(mounted.roots));
         if timeout(UNSAID, &mut bringing).await.is_ok() {
             return;
         }
@@ -235,15 +254,87 @@ impl MountedProjects {
         self.named(name).is_some()
     }
 
+    /// Which paths a container of this name or ID mounts, as far as it is known.
+    pub(super) fn label_of(&self, name: &str) -> Option<MountLabel> {
+        self.named(name).map(|(_, container)| container.mounted.label)
+    }
+
+    /// Notes what the engine says of a volume that it was asked to create: perhaps it was there before.
+    pub(super) fn note_volume(&self, answer: &[u8]) {
+        if let Ok(volume) = serde_json::from_slice::<ShownVolume>(answer) {
+            let label = inherited::of_volume(&volume);
+            lock(&self.state).volumes.note(volume.name, label);
+        }
+    }
+
+    /// What is mounted by way of these: paths on the dock, and those here that they stand for. The engine is asked for what
+    /// is not known.
+    pub(super) async fn inherited<C: Connector>(
+        self: &Arc<Self>,
+        link: &Link<C>,
+        mut references: References,
+    ) -> BTreeMap<String, String> {
+        let mut labels = lock(&self.state).volumes.take_known(&mut references.volumes);
+        references.containers.retain(|name| match self.named(name) {
+            Some((_, container)) if container.removed.is_none() => {
+                labels.push(container.mounted.label);
+                false
+            }
+            _ => true,
+        });
+        if references != References::default() && self.has_sent().await {
+            let asking = async { timeout(ASKING, inherited::ask(link, &references)).await? };
+            match asking.await {
+                Ok(asked) => {
+                    labels.extend(asked.volumes.iter().map(|(_, label)| label.clone()));
+                    let mut containers = asked.containers;
+                    containers.retain(|(id, _)| self.ports.has_made(id));
+                    labels.extend(containers.into_iter().map(|(_, label)| label));
+                    let mut state = lock(&self.state);
+                    for (name, label) in asked.volumes {
+                        state.volumes.note(name, label);
+                    }
+                }
+                Err(cause) => self.tell(&format!(
+                    "dock {:?} did not say what a new container mounts by name, so it is not kept in step (sync-down brings what it                      makes): {cause}",
+                    self.paths.moniker
+                )),
+            }
+        }
+        let mut pairs: BTreeMap<String, String> = labels
+            .iter()
+            .flat_map(MountLabel::sources)
+            .map(|(there, here)| (there.to_owned(), here.to_owned()))
+            .collect();
+        if pairs.is_empty() {
+            return pairs;
+        }
+        let projects = Arc::clone(self);
+        let looking = disk::within(LOOK, move || {
+            pairs.retain(|there, here| projects.leads_to(here, there));
+            pairs
+        });
+        looking.await.unwrap_or_else(|| {
+            self.tell("what a container mounts by name is not kept in step: this machine's disk does not answer");
+            BTreeMap::new()
+        })
+    }
+
     fn named(&self, name: &str) -> Option<(String, MountingContainer)> {
         let state = lock(&self.state);
         let name = name.trim_start_matches('/');
         let is_named = |id: &str, container: &MountingContainer| {
             container.name == name || (name.len() >= SHORT_ID && id.starts_with(name)) || id == name
         };
-        let mut containers = state.containers.iter();
-        let found = containers.find(|(id, container)| !name.is_empty() && is_named(id, container));
-        found.map(|(id, container)| (id.clone(), container.clone()))
+        let named = state
+            .containers
+            .iter()
+            .filter(|(id, container)| is_named(id, container));
+        // A name may have been given to another one since.
+        let found = named.min_by_key(|(_, container)| container.removed.is_some());
+        found
+            .filter(|_| !name.is_empty())
+            .map(|(id, container)| (id.clone(), container.clone()))
     }
 
     /// Follows the dock's containers, for ever.
@@ -254,7 +345,9 @@ impl MountedProjects {
                 self.changed.notified().await;
             }
             link.standing().await;
-            if let Err(Trouble::Engine(cause)) = self.follow(&link).await {
+            let followed = self.follow(&link).await;
+            lock(&self.state).volumes.lose();
+            if let Err(Trouble::Engine(cause)) = followed {
                 self.log
                     .line(format!("the containers that mount projects are not known: {cause}"));
                 sleep(PAUSE).await;
@@ -293,6 +386,7 @@ impl MountedProjects {
         // Events first: a container that starts while the list is made is in one or the other.
         let (connection, mut over) = link.open(options(), &Target::Engine).await?;
         let mut events = Engine::on(connection.stream).await?.events().await?;
+        lock(&self.state).volumes.follow();
         let (connection, _) = link.open(options(), &Target::Engine).await?;
         let running = Engine::on(connection.stream).await?.containers_with(LABEL).await?;
         self.take_list(running).await;
@@ -311,15 +405,12 @@ impl MountedProjects {
     async fn take_list(self: &Arc<Self>, running: Vec<LabelledContainer>) {
         let ids: BTreeSet<String> = running.iter().map(|container| container.id.clone()).collect();
         for container in running {
-            let Some(label) = container.labels.get(LABEL) else {
-                continue;
-            };
-            let roots = self.roots(&container.id, label).await;
+            let mounted = self.mounted_by(&container.id, &container.labels).await;
             let name = container
                 .names
                 .first()
                 .map(|name| name.trim_start_matches('/').to_owned());
-            self.started(container.id, name.unwrap_or_default(), roots);
+            self.started(container.id, name.unwrap_or_default(), mounted);
         }
         let ended: Vec<String> = {
             let state = lock(&self.state);
@@ -332,17 +423,17 @@ impl MountedProjects {
     }
 
     async fn take_event(self: &Arc<Self>, event: &EngineEvent) {
-        if event.kind != "container" {
-            return;
+        match (event.kind.as_str(), event.action.as_str()) {
+            ("container", _) => {}
+            ("volume", "destroy" | "prune") => return lock(&self.state).volumes.forget(&event.actor.id),
+            _ => return,
         }
         let (id, attributes) = (event.container(), &event.actor.attributes);
         match event.action.as_str() {
             "start" => {
-                if let Some(label) = attributes.get(LABEL) {
-                    let name = attributes.get("name").cloned().unwrap_or_default();
-                    let roots = self.roots(id, label).await;
-                    self.started(id.to_owned(), name, roots);
-                }
+                let name = attributes.get("name").cloned().unwrap_or_default();
+                let mounted = self.mounted_by(id, attributes).await;
+                self.started(id.to_owned(), name, mounted);
             }
             "rename" => {
                 if let (Some(container), Some(name)) =
@@ -361,16 +452,16 @@ impl MountedProjects {
         }
     }
 
-    fn started(self: &Arc<Self>, id: String, name: String, roots: BTreeSet<PathBuf>) {
-        if roots.is_empty() {
+    fn started(self: &Arc<Self>, id: String, name: String, mounted: MountedRoots) {
+        if mounted.roots.is_empty() {
             return;
         }
-        for root in &roots {
+        for root in &mounted.roots {
             self.watch(root);
         }
         let container = MountingContainer {
             name,
-            roots,
+            mounted,
             runs: true,
             removed: None,
         };
@@ -381,7 +472,7 @@ impl MountedProjects {
         let roots = match lock(&self.state).containers.get_mut(id) {
             Some(container) => {
                 container.runs = false;
-                container.roots.clone()
+                container.mounted.roots.clone()
             }
             None => return,
         };
@@ -521,7 +612,7 @@ impl MountedProjects {
             .containers
             .values()
             .filter(runs)
-            .flat_map(|container| container.roots.iter().cloned())
+            .flat_map(|container| container.mounted.roots.iter().cloned())
             .collect();
         let is_unused = |root: &PathBuf, project: &MountedProject| {
             project.process.has_ended() || (!used.contains(root) && project.used.elapsed() > GRACE)
@@ -551,26 +642,28 @@ impl MountedProjects {
     }
 
     /// The projects that a container's label names, if they are this machine's and were sent to this dock. A dock may have any
-    /// container bear any label, and has nothing brought here by that: only those count that were created from here.
-    async fn roots(&self, id: &str, label: &str) -> BTreeSet<PathBuf> {
-        if !self.ports.has_made(id) {
-            return BTreeSet::new();
-        }
-        let Some(label) = MountLabel::parse(label) else {
-            return BTreeSet::new();
+    /// container bear any label, and has nothing brought here by that: only those count that were created from here, themselves
+    /// or as the tasks of a service.
+    async fn mounted_by(&self, id: &str, labels: &HashMap<String, String>) -> MountedRoots {
+        let service = labels.get(SERVICE).filter(|service| is_service(service));
+        let is_made = self.ports.has_made(id) || service.is_some_and(|service| self.ports.has_made(service));
+        let label = labels.get(LABEL).filter(|_| is_made);
+        let Some(mut label) = label.and_then(|label| MountLabel::parse(label)) else {
+            return MountedRoots::default();
         };
         let paths = self.paths.clone();
         let looking = disk::within(LOOK, move || {
-            let sources = label.sources().filter(|(there, here)| paths.leads_to(here, there));
-            let roots = sources.filter_map(|(_, here)| match paths.locate(here) {
+            label.retain(&|there, here| paths.leads_to(here, there));
+            let roots = label.sources().filter_map(|(_, here)| match paths.locate(here) {
                 Location::Project { root, .. } => Some(root),
                 _ => None,
             });
-            roots.collect()
+            let roots = roots.collect();
+            MountedRoots { roots, label }
         });
         looking.await.unwrap_or_else(|| {
             self.tell("what a container mounts is not kept in step: this machine's disk does not answer");
-            BTreeSet::new()
+            MountedRoots::default()
         })
     }
 
@@ -608,10 +701,14 @@ mod tests {
     use dock_client::docks::{Access, Dock, Forward, MountPaths, SshAccess};
     use dock_client::env::Env;
     use dockerutils_test_support::wait;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::prompts::Prompts;
     use crate::service::Streams;
     use crate::shells::Shells;
+    use crate::timing::Timing;
+    use crate::transport::{Asker, Connection, Transport, TransportError};
 
     /// Answers each request; before it has brought anything, it writes a line to `begun`, and reads one from `go`.
     const SYNCS: &str = r#"#!/bin/sh
@@ -678,8 +775,24 @@ done
             self.folder.path().to_owned()
         }
 
-        fn roots(&self) -> BTreeSet<PathBuf> {
-            BTreeSet::from([self.root()])
+        fn mounted(&self) -> MountedRoots {
+            MountedRoots {
+                roots: BTreeSet::from([self.root()]),
+                label: MountLabel::default(),
+            }
+        }
+
+        /// Notes the folder as a project that was sent to this place on the dock.
+        fn sent(&self, workspace: &str) -> String {
+            let root = fs::canonicalize(self.root()).unwrap();
+            let stem = sync_memory::stem(&self.projects.paths.state, &root, "far");
+            fs::create_dir_all(stem.parent().unwrap()).unwrap();
+            let line = format!(
+                "{{\"dockerutils_sync\":{},\"workspace\":{workspace:?}}}\n",
+                sync_memory::VERSION
+            );
+            fs::write(stem.with_extension(sync_memory::MANIFEST), line).unwrap();
+            root.to_str().unwrap().to_owned()
         }
 
         fn said(&self, text: &str) -> usize {
@@ -733,7 +846,7 @@ done
     async fn who_waits_for_what_a_container_made_is_told() {
         let scene = Scene::new(SYNCS);
         let id = format!("{:064x}", 7);
-        scene.projects.created(id.clone(), Some("web".into()), scene.roots());
+        scene.projects.created(id.clone(), Some("web".into()), scene.mounted());
         let (projects, start) = (Arc::clone(&scene.projects), id[..SHORT_ID].to_owned());
         let waiting = tokio::spawn(async move { projects.bring_of(&start).await });
         scene.begun().await;
@@ -745,10 +858,181 @@ done
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn a_label_counts_on_what_was_made_from_here_and_on_the_tasks_of_a_service_that_was() {
+        let scene = Scene::new(SYNCS);
+        let root = scene.sent("/data/w/app");
+        let (id, service) = (format!("{:064x}", 7), "c0eg5hz9xcsc2ewaxqmnk1jxx".to_owned());
+        scene.projects.ports.note(id.clone());
+        scene.projects.ports.note(service.clone());
+        let other = format!("{:064x}", 8);
+        let label = serde_json::json!({"/data/w/app/src": format!("{root}/src"), "/etc": "/etc", "/etc/x": root});
+        let labels = |service: Option<&String>| {
+            let service = service.map(|service| (SERVICE.to_owned(), service.clone()));
+            let own = [(LABEL.to_owned(), label.to_string()), ("a".into(), "b".into())];
+            own.into_iter().chain(service).collect::<HashMap<_, _>>()
+        };
+        for (id, labels) in [(&id, labels(None)), (&other, labels(Some(&service)))] {
+            let mounted = scene.projects.mounted_by(id, &labels).await;
+            assert_eq!(mounted.roots, BTreeSet::from([PathBuf::from(&root)]));
+            let sources: Vec<_> = mounted.label.sources().map(|(there, _)| there.to_owned()).collect();
+            assert_eq!(sources, ["/data/w/app/src"]);
+        }
+        let nobody = "d0eg5hz9xcsc2ewaxqmnk1jxx".to_owned();
+        for service in [None, Some(&nobody), Some(&id)] {
+            let mounted = scene.projects.mounted_by(&other, &labels(service)).await;
+            assert!(mounted.roots.is_empty() && mounted.label.is_empty(), "{service:?}");
+        }
+    }
+
+    /// A dock whose engine gives these answers, by path, and notes what it was asked.
+    #[derive(Clone, Default)]
+    struct EngineAlone {
+        answers: Arc<Mutex<HashMap<String, String>>>,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl EngineAlone {
+        fn shows(&self, path: &str, document: &serde_json::Value) {
+            lock(&self.answers).insert(path.to_owned(), document.to_string());
+        }
+
+        fn asked(&self) -> String {
+            std::mem::take(&mut *lock(&self.asked)).join(" ")
+        }
+
+        async fn serve(self, stream: tokio::io::DuplexStream) {
+            let (from, mut to) = tokio::io::split(stream);
+            let mut lines = tokio::io::BufReader::new(from).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let Some(path) = line
+                    .strip_prefix("GET ")
+                    .and_then(|rest| rest.strip_suffix(" HTTP/1.1"))
+                else {
+                    continue;
+                };
+                lock(&self.asked).push(path.to_owned());
+                let answer = lock(&self.answers).get(path).cloned();
+                let (status, body) = answer.map_or(("404 Not Found", "{}".to_owned()), |body| ("200 OK", body));
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                to.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    }
+
+    impl Connector for EngineAlone {
+        type Transport = Self;
+
+        async fn connect(&self, _: Arc<dyn Asker>) -> Result<Self, TransportError> {
+            Ok(self.clone())
+        }
+    }
+
+    impl Transport for EngineAlone {
+        async fn open(&self, _: Target) -> Result<Connection, TransportError> {
+            let (near, far) = tokio::io::duplex(4096);
+            tokio::spawn(self.clone().serve(far));
+            Ok(Connection {
+                stream: Box::new(near),
+                exec: None,
+            })
+        }
+
+        async fn lost(&self) -> TransportError {
+            std::future::pending().await
+        }
+
+        async fn check(&self) -> Result<Duration, TransportError> {
+            Ok(Duration::ZERO)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_mounted_by_name_is_asked_for_once_and_believed_of_what_was_sent() {
+        let scene = Scene::new(SYNCS);
+        let (projects, root) = (&scene.projects, scene.sent("/data/w/app"));
+        let engine = EngineAlone::default();
+        let prompts = Prompts::new(Duration::from_secs(1), Vec::new());
+        let link = Link::new(engine.clone(), prompts, Timing::default(), projects.log.clone());
+        let labels = |there: &str, here: &str| serde_json::json!({LABEL: serde_json::json!({there: here}).to_string()});
+        let volume = |name: &str, there: &str, here: &str| {
+            let document =
+                serde_json::json!({"Name": name, "Labels": labels(there, here), "Options": {"device": there}});
+            engine.shows(&format!("/volumes/{name}"), &document);
+            document.to_string()
+        };
+        let container = |id: &str, there: &str, here: &str| {
+            let document = serde_json::json!({"Id": id, "Config": {"Labels": labels(there, here)}});
+            engine.shows(&format!("/containers/{id}/json"), &document);
+        };
+        let (data, src) = (format!("{root}/data"), format!("{root}/src"));
+        volume("data", "/data/w/app/data", &data);
+        // What a dock makes up: another folder of this machine, or another place on the dock.
+        volume("home", "/data/w/app", "/home");
+        volume("etc", "/etc", &data);
+        engine.shows(
+            "/volumes/plain",
+            &serde_json::json!({"Name": "plain", "Labels": null, "Options": null}),
+        );
+        let [ours, another] = [7, 8].map(|number| format!("{number:064x}"));
+        projects.ports.note(ours.clone());
+        container(&ours, "/data/w/app/src", &src);
+        container(&another, "/data/w/app", &root);
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+        let references = References {
+            volumes: names(&["data", "etc", "home", "none", "plain"]),
+            containers: names(&[&ours, &another, "none"]),
+        };
+        let expected = BTreeMap::from([
+            ("/data/w/app/data".to_owned(), data.clone()),
+            ("/data/w/app/src".to_owned(), src.clone()),
+        ]);
+        for _ in 0..2 {
+            assert_eq!(projects.inherited(&link, references.clone()).await, expected);
+            // Nobody follows the engine: what it has said may not hold any more.
+            let all = format!(
+                "/volumes/data /volumes/etc /volumes/home /volumes/none /volumes/plain /containers/{ours}/json /containers/{another}/json \
+                 /containers/none/json"
+            );
+            assert_eq!(engine.asked(), all);
+        }
+        lock(&projects.state).volumes.follow();
+        let mut mounted = scene.mounted();
+        mounted.label.note("/data/w/app/src", &src);
+        projects.created(ours.clone(), Some("web".into()), mounted);
+        projects.note_volume(volume("new", "/data/w/app", &root).as_bytes());
+        let volumes = |volumes: &[&str]| References {
+            volumes: names(volumes),
+            containers: names(&["web"]),
+        };
+        let expected = BTreeMap::from([("/data/w/app".to_owned(), root), ("/data/w/app/src".to_owned(), src)]);
+        assert_eq!(projects.inherited(&link, volumes(&["new", "plain"])).await, expected);
+        assert_eq!(engine.asked(), "/volumes/plain");
+        assert_eq!(projects.inherited(&link, volumes(&["new", "plain"])).await, expected);
+        assert_eq!(engine.asked(), "");
+        // Another one of that name comes after it.
+        let event = EngineEvent {
+            kind: "volume".into(),
+            action: "destroy".into(),
+            actor: crate::ports::engine::Actor {
+                id: "new".into(),
+                attributes: HashMap::new(),
+            },
+        };
+        projects.take_event(&event).await;
+        assert_eq!(projects.inherited(&link, volumes(&["new", "plain"])).await, expected);
+        assert_eq!(engine.asked(), "/volumes/new");
+        assert_eq!(scene.said("did not say"), 0);
+        // An engine that talks nonsense holds nothing up.
+        engine.shows("/volumes/odd", &serde_json::json!([1]));
+        assert_eq!(projects.inherited(&link, volumes(&["odd"])).await.len(), 1);
+        assert_eq!(scene.said("did not say what a new container mounts by name"), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_project_that_can_t_be_synced_is_said_once_with_its_cause() {
         let scene = Scene::new("#!/bin/sh\necho 'sync-up: no such dock' >&2\nexit 1\n");
         for _ in 0..3 {
-            scene.projects.bring(scene.roots()).await;
+            scene.projects.bring(scene.mounted().roots).await;
         }
         assert_eq!(scene.said("did not come: "), 1);
         assert_eq!(scene.said("no such dock"), 2, "as it was said, and as the cause");
@@ -781,7 +1065,7 @@ done
         let scene = Scene::new(SYNCS);
         let ended = || MountingContainer {
             name: String::new(),
-            roots: BTreeSet::new(),
+            mounted: MountedRoots::default(),
             runs: true,
             removed: None,
         };

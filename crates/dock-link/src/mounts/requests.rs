@@ -12,6 +12,9 @@
 //! mount of type `volume` (`VolumeOptions.DriverConfig`), whose volume the engine creates on the way, or in the request
 //! that creates a volume (`DriverOpts`).
 //!
+//! A request may also name what is on the engine's machine already ([`References`]), and mounts paths by that: volumes, in
+//! `Binds` and `Mounts`, and containers, in `HostConfig.VolumesFrom`: `CONTAINER[:OPTIONS]`.
+//!
 //! The forms are those of the engine's API (<https://docs.docker.com/reference/api/engine/>) and of the engine's own
 //! parsers (`volume/mounts/linux_parser.go`, `volume/local/local_unix.go`, `daemon/cluster/convert/container.go` in
 //! <https://github.com/moby/moby>). What engines do differently:
@@ -26,7 +29,7 @@
 //! Whatever else the engine would refuse is passed on as it is, for the engine to say so in its own words.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dock_client::text::visible;
 use serde_json::value::RawValue;
@@ -41,6 +44,9 @@ pub const BODY: usize = 4 * 1024 * 1024;
 
 /// The most mounts of a request, those included that mount no path.
 pub const MOUNTS: usize = 1000;
+
+/// The longest name of a volume or a container that is asked for, in bytes.
+const NAME: usize = 255;
 
 /// A request that may carry mounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +100,16 @@ pub enum MountForm {
     Mount,
     /// In the options of a volume of the driver `local`, as the device.
     VolumeDevice,
+}
+
+/// What a request mounts by the name that it has on the engine's machine. The names are such that need no escapes in a
+/// path of the API: the engine gives no others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    /// Volumes, some of which the engine may create on the way.
+    pub volumes: BTreeSet<String>,
+    /// Containers whose mounts are taken over, by name or ID.
+    pub containers: BTreeSet<String>,
 }
 
 /// What is wrong with a request, for the client.
@@ -160,15 +176,27 @@ pub fn sources(kind: MountRequest, body: &[u8]) -> Result<Vec<MountSource>, Requ
         found.push(source);
         None
     };
-    walk(kind, body, &mut list)?;
+    walk(kind, body, &BTreeMap::new(), &mut list)?;
     Ok(found)
+}
+
+/// What a request mounts by name.
+///
+/// # Errors
+///
+/// As those of [`sources`].
+pub fn references(kind: MountRequest, body: &[u8]) -> Result<References, RequestError> {
+    let (_, references) = walk(kind, body, &BTreeMap::new(), &mut |_| None)?;
+    Ok(references)
 }
 
 /// Puts other paths in the place of sources: a source that is, as it was said, a key of the map becomes its value. The
 /// values should be absolute paths without `..`, `.` and empty parts: this is how the engine shows them again.
 ///
-/// The object gets the label [`LABEL`], and a volume that the engine creates with it. Where nothing is translated, such
-/// a label of the client's own is dropped: nobody but an agent says what stands for what. `None` if the body is to be passed on as it is.
+/// The object gets the label [`LABEL`], and a volume that the engine creates with it. `inherited` is what its label says
+/// besides: the path on the dock, and the path here, of what is mounted by way of [`References`]. Where nothing is
+/// translated or inherited, such a label of the client's own is dropped: nobody but an agent says what stands for what.
+/// `None` if the body is to be passed on as it is.
 ///
 /// # Errors
 ///
@@ -177,21 +205,25 @@ pub fn translate(
     kind: MountRequest,
     body: &[u8],
     paths: &BTreeMap<String, String>,
+    inherited: &BTreeMap<String, String>,
 ) -> Result<Option<Vec<u8>>, RequestError> {
     let mut translated = |source: MountSource| paths.get(&source.path).filter(|there| **there != source.path).cloned();
-    let body = walk(kind, body, &mut translated)?;
+    let (body, _) = walk(kind, body, inherited, &mut translated)?;
     Ok(body.map(String::into_bytes))
 }
 
-/// Goes through the mounts of a request; gives the body with its changes, if there are any.
+/// Goes through the mounts of a request; gives the body with its changes, if there are any, and what is mounted by name.
 fn walk(
     kind: MountRequest,
     body: &[u8],
+    inherited: &BTreeMap<String, String>,
     there: &mut dyn FnMut(MountSource) -> Option<String>,
-) -> Result<Option<String>, RequestError> {
+) -> Result<(Option<String>, References), RequestError> {
     let mut root = RequestObject::parse(body)?;
     let mut translation = Translation {
         there,
+        inherited,
+        references: References::default(),
         mounts: 0,
         label: MountLabel::default(),
     };
@@ -200,13 +232,19 @@ fn walk(
         MountRequest::Volume => translation.volume(&mut root)?,
         MountRequest::Service => translation.service(&mut root)?,
     }
-    Ok(root.json.is_changed().then(|| root.json.render()))
+    Ok((
+        root.json.is_changed().then(|| root.json.render()),
+        translation.references,
+    ))
 }
 
 /// The translation of one request.
 struct Translation<'m> {
     /// The path on the dock for a source, if it has one.
     there: &'m mut dyn FnMut(MountSource) -> Option<String>,
+    /// What the label says besides: paths on the dock, and those here.
+    inherited: &'m BTreeMap<String, String>,
+    references: References,
     /// How many mounts there were up to now.
     mounts: usize,
     label: MountLabel,
@@ -222,6 +260,7 @@ impl Translation<'_> {
             // As 20.10 reads it.
             None => self.host_config(root)?,
         }
+        self.inherit();
         mark(root, &self.label)
     }
 
@@ -243,12 +282,20 @@ impl Translation<'_> {
                     self.mounts(&mut mounts, Dialect::Service)?;
                     container.replace_list("Mounts", &mounts)?;
                 }
+                self.inherit();
                 mark(&mut container, &self.label)?;
                 task.replace("ContainerSpec", &container)?;
             }
             root.replace("TaskTemplate", &task)?;
         }
         mark(root, &self.label)
+    }
+
+    /// Notes what is mounted by name. What was said in the request itself comes first.
+    fn inherit(&mut self) {
+        for (there, here) in self.inherited {
+            self.label.note(there, here);
+        }
     }
 
     fn host_config(&mut self, host: &mut RequestObject<'_>) -> Result<(), RequestError> {
@@ -268,6 +315,16 @@ impl Translation<'_> {
             None if moved.is_empty() => {}
             None => host.set("Mounts", format!("[{}]", moved.join(",")))?,
         }
+        if let Some(others) = host.list("VolumesFrom")? {
+            for (index, json) in self.elements(&others)? {
+                let Some(json) = json else { continue };
+                let other = text(json, &others.place(index))?;
+                let name = other.split(':').next().unwrap_or_default().trim_start_matches('/');
+                if is_name(name) {
+                    self.references.containers.insert(name.to_owned());
+                }
+            }
+        }
         Ok(())
     }
 
@@ -286,6 +343,7 @@ impl Translation<'_> {
                 continue;
             };
             if !source.starts_with('/') {
+                self.mounts_volume(source);
                 continue;
             }
             refuse_nul(&bind, &place)?;
@@ -356,6 +414,7 @@ impl Translation<'_> {
 
     /// Translates a mount of type `volume`.
     fn mounted_volume(&mut self, mount: &mut RequestObject<'_>) -> Result<(), RequestError> {
+        self.mounts_volume(&mount.text("Source")?.unwrap_or_default());
         let Some(mut volume) = mount.object("VolumeOptions")? else {
             return Ok(());
         };
@@ -395,6 +454,12 @@ impl Translation<'_> {
             options.set("device", quote(&there))?;
         }
         Ok(label)
+    }
+
+    fn mounts_volume(&mut self, name: &str) {
+        if is_name(name) {
+            self.references.volumes.insert(name.to_owned());
+        }
     }
 
     fn there(&mut self, source: MountSource) -> Option<String> {
@@ -445,6 +510,14 @@ impl Dialect {
             },
         }
     }
+}
+
+/// Whether a volume or a container can have this name (`names.RestrictedNamePattern` of the engine), or this ID.
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    name.len() <= NAME
+        && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-'))
 }
 
 /// Whether the driver of a volume is the engine's own.
@@ -691,7 +764,7 @@ mod tests {
     /// The translated body; `None` if it is passed on as it is.
     fn translated(kind: MountRequest, body: &str) -> Option<String> {
         let body = body.as_bytes();
-        let translated = translate(kind, body, &on_dock(kind, body)).unwrap();
+        let translated = translate(kind, body, &on_dock(kind, body), &BTreeMap::new()).unwrap();
         translated.map(|body| String::from_utf8(body).unwrap())
     }
 
@@ -701,7 +774,10 @@ mod tests {
 
     fn error(kind: MountRequest, body: &str) -> String {
         let error = sources(kind, body.as_bytes()).unwrap_err();
-        assert_eq!(translate(kind, body.as_bytes(), &BTreeMap::new()), Err(error.clone()));
+        assert_eq!(
+            translate(kind, body.as_bytes(), &BTreeMap::new(), &BTreeMap::new()),
+            Err(error.clone())
+        );
         error.to_string()
     }
 
@@ -908,7 +984,13 @@ mod tests {
             ]
             .map(|(here, there)| (here.to_owned(), there.to_owned())),
         );
-        let translated = translate(MountRequest::Container, body.to_string().as_bytes(), &map).unwrap();
+        let translated = translate(
+            MountRequest::Container,
+            body.to_string().as_bytes(),
+            &map,
+            &BTreeMap::new(),
+        )
+        .unwrap();
         assert_eq!(
             serde_json::from_slice::<Value>(&translated.unwrap()).unwrap(),
             json!({
@@ -995,6 +1077,60 @@ mod tests {
     }
 
     #[test]
+    fn what_is_mounted_by_name_is_found() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+        let body = json!({"HostConfig": {
+            "Binds": ["a:/t", "b.c-d_e:/t:ro", "/h/a:/a", "/only", "only", "../x:/t", "_a:/t", "a b:/t", "f:/t:ro:x", "z%2f:/t"],
+            "Mounts": [
+                {"Type": "volume", "Source": "g", "Target": "/t"},
+                {"Type": "volume", "Source": "h", "VolumeOptions": {"DriverConfig": {"Options": {"o": "bind", "device": "/h/a"}}}},
+                {"Type": "volume", "Target": "/t"},
+                {"Type": "tmpfs", "Source": "i"},
+                {"Type": "bind", "Source": "/j"},
+            ],
+            "VolumesFrom": ["web", "other:ro", "/slash:rw", "0123abc", "a/b", "", null, ".."],
+        }});
+        let found = references(MountRequest::Container, body.to_string().as_bytes()).unwrap();
+        assert_eq!(found.volumes, names(&["a", "b.c-d_e", "g", "h"]));
+        assert_eq!(found.containers, names(&["web", "other", "slash", "0123abc"]));
+        let service = json!({"TaskTemplate": {"ContainerSpec": {"Mounts": [
+            {"Type": "Volume", "Source": "a"}, {"Source": "b"},
+        ]}}, "HostConfig": {"VolumesFrom": ["c"]}});
+        let found = references(MountRequest::Service, service.to_string().as_bytes()).unwrap();
+        assert_eq!((found.volumes, found.containers), (names(&["a"]), names(&[])));
+        let found = references(MountRequest::Volume, br#"{"Name":"a","HostConfig":{"Binds":["b:/c"]}}"#).unwrap();
+        assert_eq!(found, References::default());
+        let long = format!(r#"{{"HostConfig":{{"Binds":["{}:/t"]}}}}"#, "a".repeat(NAME + 1));
+        assert_eq!(
+            references(MountRequest::Container, long.as_bytes()).unwrap(),
+            References::default()
+        );
+    }
+
+    #[test]
+    fn what_is_mounted_by_name_is_in_the_label_too() {
+        let paths = BTreeMap::from([("/h/a".to_owned(), "/w/a".to_owned())]);
+        let inherited =
+            BTreeMap::from([("/w/a", "/h/./a"), ("/w/v", "/h/v")].map(|(a, b)| (a.to_owned(), b.to_owned())));
+        let translated = |kind, body: &str| -> Value {
+            let body = translate(kind, body.as_bytes(), &paths, &inherited).unwrap();
+            serde_json::from_slice(&body.unwrap()).unwrap()
+        };
+        let body = r#"{"HostConfig":{"Binds":["/h/a:/a","v:/v"]}}"#;
+        let said = translated(MountRequest::Container, body);
+        assert_eq!(said["Labels"][LABEL], r#"{"/w/a":"/h/a","/w/v":"/h/v"}"#);
+        assert_eq!(said["HostConfig"]["Binds"], json!(["/w/a:/a", "v:/v"]));
+        let body = r#"{"TaskTemplate":{"ContainerSpec":{"Mounts":[{"Type":"volume","Source":"v"}]}}}"#;
+        let said = translated(MountRequest::Service, body);
+        let label = r#"{"/w/a":"/h/./a","/w/v":"/h/v"}"#;
+        assert_eq!(said["Labels"][LABEL], label);
+        assert_eq!(said["TaskTemplate"]["ContainerSpec"]["Labels"][LABEL], label);
+        // A volume is not mounted by itself.
+        let body = br#"{"Name":"v"}"#;
+        assert_eq!(translate(MountRequest::Volume, body, &paths, &inherited), Ok(None));
+    }
+
+    #[test]
     fn the_clients_own_label_is_replaced_or_dropped() {
         let label = r#""io.dockerutils.mounts":"mine","#;
         let other = r#""IO.dockerutils.mounts":"mine""#;
@@ -1039,7 +1175,10 @@ mod tests {
     fn a_path_that_is_the_same_on_the_dock_is_left() {
         let same = BTreeMap::from([("/h/a".to_owned(), "/h/a".to_owned())]);
         let body = r#"{"HostConfig":{"Binds":["/h/a:/a"]}}"#;
-        assert_eq!(translate(MountRequest::Container, body.as_bytes(), &same), Ok(None));
+        assert_eq!(
+            translate(MountRequest::Container, body.as_bytes(), &same, &BTreeMap::new()),
+            Ok(None)
+        );
     }
 
     #[test]
@@ -1047,7 +1186,7 @@ mod tests {
         let colon = BTreeMap::from([("/h/a".to_owned(), "/w:1/a".to_owned())]);
         let host = |body: Value| {
             let body = json!({"HostConfig": body}).to_string();
-            let translated = translate(MountRequest::Container, body.as_bytes(), &colon)?;
+            let translated = translate(MountRequest::Container, body.as_bytes(), &colon, &BTreeMap::new())?;
             let translated: Value = serde_json::from_slice(&translated.unwrap()).unwrap();
             assert_eq!(translated["Labels"][LABEL], r#"{"/w:1/a":"/h/a"}"#);
             Ok::<_, RequestError>(translated["HostConfig"].clone())
@@ -1126,6 +1265,14 @@ mod tests {
             (
                 r#"{"HostConfig":{"Mounts":{}}}"#,
                 "HostConfig.Mounts in the request is not a list",
+            ),
+            (
+                r#"{"HostConfig":{"VolumesFrom":["a",1]}}"#,
+                "HostConfig.VolumesFrom[1] in the request is not a valid string",
+            ),
+            (
+                r#"{"HostConfig":{"Mounts":[{"Type":"volume","Source":1}]}}"#,
+                "HostConfig.Mounts[0].Source in the request is not a valid string",
             ),
             (
                 r#"{"HostConfig":{"Mounts":["/a"]}}"#,
@@ -1251,7 +1398,7 @@ mod tests {
         let long = |there: usize| {
             let body = r#"{"HostConfig":{"Binds":["/h/a:/a"]}}"#;
             let paths = BTreeMap::from([("/h/a".to_owned(), format!("/{}", "w".repeat(there - 1)))]);
-            translate(MountRequest::Container, body.as_bytes(), &paths)
+            translate(MountRequest::Container, body.as_bytes(), &paths, &BTreeMap::new())
         };
         let around = r#"{"":"/h/a"}"#.len();
         assert!(matches!(long(LABEL_BYTES - around), Ok(Some(_))));
@@ -1303,7 +1450,7 @@ mod tests {
                     fields.iter().enumerate().map(|(index, value)| format!("\"Field{index}\" :{value}")).collect();
                 let body = format!("{{{}}}", members.join(", "));
                 prop_assert_eq!(sources(kind, body.as_bytes()), Ok(Vec::new()));
-                prop_assert_eq!(translate(kind, body.as_bytes(), &BTreeMap::new()), Ok(None));
+                prop_assert_eq!(translate(kind, body.as_bytes(), &BTreeMap::new(), &BTreeMap::new()), Ok(None));
             }
         }
 

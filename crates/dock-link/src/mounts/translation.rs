@@ -3,29 +3,36 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use dock_client::agent::target::Target;
 use dock_client::docks::{Access, Dock, ENGINE_SOCKET, MountPaths};
 use dock_client::mount_sync::{Missing, MissingSource};
-use dock_client::mutex::lock;
 use dock_client::shell::quote;
 use hyper::StatusCode;
+use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::answers::{self, MountAnswer};
 use super::dock_paths::{self, Place};
+use super::events::{self, LONGEST_EVENTS};
+use super::label::MountLabel;
+use super::messages;
 use super::other_requests::{self, OtherRequest};
-use super::projects::MountedProjects;
+use super::projects::{MountedProjects, MountedRoots};
 use super::requests::{self, MountRequest};
 use super::sources::{Location, below};
 use super::{api_path, between};
 use crate::disk;
-use crate::http::hooks::{EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
+use crate::http::hooks::{
+    AnswerNote, AnswerTreatment, BodyChange, ChunkRewrite, Decision, EngineHooks, HeldRequest, Rewrite, Treatment,
+    Verdict,
+};
 use crate::link::{Link, OpenOptions, Over};
 use crate::ports::Ports;
+use crate::ports::created_containers::{is_container, is_service};
 use crate::transport::{Connector, Duplex};
 
 /// The longest body of a request that creates something, in bytes as they come.
@@ -33,6 +40,8 @@ const LONGEST_REQUEST: usize = 4 << 20;
 /// The longest answer in which mounts are shown as they were said, in bytes: some thousand containers. Longer ones pass as they
 /// come.
 const LONGEST_ANSWER: usize = 8 << 20;
+/// The longest answer to a request that creates or starts something, in bytes: an ID and warnings, a volume, or what is wrong.
+const LONGEST_CREATED: usize = 256 * 1024;
 /// How long this machine may take to find its paths: one may lie on a file system that hangs.
 const LIMIT_HERE: Duration = Duration::from_secs(10);
 /// How long a client whose request is held waits for a link that broke.
@@ -48,8 +57,6 @@ pub(crate) struct ClientConnection<C: Connector> {
     engine_socket: String,
     /// Whose the paths are that it has mounted.
     paths: PathOwner,
-    /// What the creation mounts that the engine is asked for now.
-    pending: Mutex<Option<Pending>>,
 }
 
 /// Whose the paths are that a client has the engine mount.
@@ -71,10 +78,10 @@ impl PathOwner {
     }
 }
 
-/// A container that the engine is asked to create.
-struct Pending {
-    name: Option<String>,
-    roots: BTreeSet<PathBuf>,
+/// A request as the engine is asked, and what is mounted by it.
+struct TranslatedRequest {
+    verdict: Verdict,
+    mounted: MountedRoots,
 }
 
 impl<C: Connector> ClientConnection<C> {
@@ -96,30 +103,135 @@ impl<C: Connector> ClientConnection<C> {
             ports,
             engine_socket: engine_socket.to_owned(),
             paths,
-            pending: Mutex::default(),
         }
     }
 
-    async fn translated(&self, kind: MountRequest, request: &HeldRequest) -> Result<Verdict, MountRefusal> {
+    async fn translated(&self, kind: MountRequest, request: &HeldRequest) -> Result<TranslatedRequest, MountRefusal> {
         let wrong = |error: requests::RequestError| MountRefusal(StatusCode::BAD_REQUEST, error.to_string());
+        let nothing = BTreeMap::new();
         if self.paths == PathOwner::Dock {
             // Nothing is translated, and a label that says otherwise is dropped.
-            let body = requests::translate(kind, &request.body, &BTreeMap::new()).map_err(wrong)?;
-            return Ok(body.map_or(Verdict::AsItWas, Verdict::Body));
+            let body = requests::translate(kind, &request.body, &nothing, &nothing).map_err(wrong)?;
+            return Ok(TranslatedRequest {
+                verdict: body.map_or(Verdict::AsItWas, Verdict::Body),
+                mounted: MountedRoots::default(),
+            });
         }
-        let sources: BTreeSet<String> = requests::sources(kind, &request.body)
+        let mut sources: BTreeSet<String> = requests::sources(kind, &request.body)
             .map_err(wrong)?
             .into_iter()
             .map(|source| source.path)
             .collect();
+        let references = requests::references(kind, &request.body).map_err(wrong)?;
+        let mut inherited = self.projects.inherited(&self.link, references).await;
+        // What is mounted by name is sent, and looked at on the dock, as if its path had been said.
+        sources.extend(inherited.values().cloned());
         let found = self.found(sources).await?;
         let (paths, roots) = self.on_the_dock(found).await?;
-        let body = requests::translate(kind, &request.body, &paths).map_err(wrong)?;
-        if kind == MountRequest::Container && !roots.is_empty() {
-            let name = name_of(&request.target);
-            *lock(&self.pending) = Some(Pending { name, roots });
+        inherited.retain(|there, here| paths.get(here) == Some(there));
+        let body = requests::translate(kind, &request.body, &paths, &inherited).map_err(wrong)?;
+        let mut label = MountLabel::default();
+        for (here, there) in &paths {
+            label.note(there, here);
         }
-        Ok(body.map_or(Verdict::AsItWas, Verdict::Body))
+        Ok(TranslatedRequest {
+            verdict: body.map_or(Verdict::AsItWas, Verdict::Body),
+            mounted: MountedRoots { roots, label },
+        })
+    }
+
+    /// What is done with the answer to a request that creates or updates something, which mounts this.
+    fn creation(&self, kind: MountRequest, target: &str, mounted: MountedRoots) -> AnswerTreatment {
+        let (projects, ports) = (Arc::clone(&self.projects), Arc::clone(&self.ports));
+        let label = mounted.label.clone();
+        let is_ours = {
+            let projects = Arc::clone(&projects);
+            move |there: &str, here: &str| projects.leads_to(here, there)
+        };
+        let name = name_of(target);
+        let updated = updated_service(target).map(str::to_owned);
+        let note: AnswerNote = match kind {
+            MountRequest::Container => Box::new(move |status, body| {
+                if let Some(id) = created(status, body).filter(|id| is_container(id)) {
+                    if !mounted.roots.is_empty() {
+                        projects.created(id.clone(), name, mounted);
+                    }
+                    ports.note(id);
+                }
+            }),
+            MountRequest::Service => Box::new(move |status, body| {
+                let id = match status {
+                    200 => updated,
+                    status => created(status, body),
+                };
+                // Its tasks are followed, whose containers the engine creates by itself.
+                if let Some(id) = id.filter(|id| !mounted.roots.is_empty() && is_service(id)) {
+                    ports.note(id);
+                }
+            }),
+            MountRequest::Volume => Box::new(move |status, body| {
+                if status == 201 {
+                    projects.note_volume(body);
+                }
+            }),
+        };
+        let body: BodyChange = Box::new(move |status, body| match (status, kind) {
+            (201, MountRequest::Volume) => answers::restore(MountAnswer::Volume, body, &is_ours),
+            (400.., _) => messages::restored_error(body, &label),
+            _ => None,
+        });
+        AnswerTreatment::Whole(Rewrite {
+            limit: LONGEST_CREATED,
+            statuses: |_| true,
+            note: Some(note),
+            concerns: |_| true,
+            body,
+        })
+    }
+
+    /// What is done with the answer to a request of which nothing else is decided.
+    fn answer_to(&self, method: &str, target: &str) -> AnswerTreatment {
+        let path = api_path(target).unwrap_or_default();
+        if waited_for(target).is_some() {
+            return AnswerTreatment::Delayed(target.to_owned());
+        }
+        match (method, path) {
+            ("GET", "/events") => {
+                return AnswerTreatment::Chunks(ChunkRewrite {
+                    limit: LONGEST_EVENTS,
+                    chunk: events::unlabelled,
+                });
+            }
+            // Podman's own API says the same of what it has created.
+            ("POST", "/libpod/containers/create") => {
+                return self.creation(MountRequest::Container, target, MountedRoots::default());
+            }
+            _ => {}
+        }
+        if let Some(label) = started(method, path).and_then(|container| self.projects.label_of(container)) {
+            return AnswerTreatment::Whole(Rewrite {
+                limit: LONGEST_CREATED,
+                statuses: |status| status >= 400,
+                note: None,
+                concerns: |_| true,
+                body: Box::new(move |_, body| messages::restored_error(body, &label)),
+            });
+        }
+        match MountAnswer::of(method, target, 200) {
+            Some(kind) => {
+                let projects = Arc::clone(&self.projects);
+                AnswerTreatment::Whole(Rewrite {
+                    limit: LONGEST_ANSWER,
+                    statuses: |status| status == 200,
+                    note: None,
+                    concerns: answers::may_show,
+                    body: Box::new(move |_, body| {
+                        answers::restore(kind, body, &|there, here| projects.leads_to(here, there))
+                    }),
+                })
+            }
+            None => AnswerTreatment::Passes,
+        }
     }
 
     /// The request, if it concerns mounts though it carries none.
@@ -354,50 +466,32 @@ impl<C: Connector> ClientConnection<C> {
 impl<C: Connector> EngineHooks for ClientConnection<C> {
     fn on_request(&self, method: &str, target: &str) -> Treatment {
         let is_held = MountRequest::of(method, target).is_some() || self.concerned(method, target).is_some();
-        let hold = is_held.then_some(LONGEST_REQUEST);
-        // Only these two are changed, whatever the response's status is.
-        let answer = MountAnswer::of(method, target, 200).or_else(|| MountAnswer::of(method, target, 201));
-        let rewrite = answer.map(|kind| {
-            let projects = Arc::clone(&self.projects);
-            Rewrite {
-                limit: LONGEST_ANSWER,
-                concerns: answers::may_show,
-                body: Box::new(move |body| answers::restore(kind, body, &|there, here| projects.leads_to(here, there))),
-            }
-        });
         Treatment {
-            hold,
-            rewrite,
-            delays: waited_for(target).is_some(),
+            hold: is_held.then_some(LONGEST_REQUEST),
+            answer: self.answer_to(method, target),
         }
     }
 
-    async fn held(&self, request: &HeldRequest) -> Verdict {
-        lock(&self.pending).take();
+    async fn held(&self, request: &HeldRequest) -> Decision {
         if let Some(other) = self.concerned(&request.method, &request.target) {
-            return self.other(other, request).await;
+            return self.other(other, request).await.into();
         }
         let Some(kind) = MountRequest::of(&request.method, &request.target) else {
-            return Verdict::AsItWas;
+            return Verdict::AsItWas.into();
         };
-        let (verdict, numbered) = match self.translated(kind, request).await {
-            Ok(verdict @ Verdict::Answer { .. }) => return verdict,
-            Ok(verdict) if kind != MountRequest::Container => return verdict,
-            Ok(Verdict::Body(body)) => {
-                let numbered = self.ports.numbered(&self.link, &body).await;
-                (Verdict::Body(body), numbered)
-            }
-            Ok(verdict) => (verdict, self.ports.numbered(&self.link, &request.body).await),
-            Err(MountRefusal(status, message)) => return Verdict::Answer { status, message },
+        let TranslatedRequest { verdict, mounted } = match self.translated(kind, request).await {
+            Ok(translated) => translated,
+            Err(MountRefusal(status, message)) => return Verdict::Answer { status, message }.into(),
         };
-        numbered.map_or(verdict, Verdict::Body)
-    }
-
-    fn created(&self, id: String) {
-        if let Some(Pending { name, roots }) = lock(&self.pending).take() {
-            self.projects.created(id.clone(), name, roots);
+        let numbered = match (kind, &verdict) {
+            (MountRequest::Container, Verdict::Body(body)) => self.ports.numbered(&self.link, body).await,
+            (MountRequest::Container, _) => self.ports.numbered(&self.link, &request.body).await,
+            (MountRequest::Volume | MountRequest::Service, _) => None,
+        };
+        Decision {
+            verdict: numbered.map_or(verdict, Verdict::Body),
+            answer: Some(self.creation(kind, &request.target, mounted)),
         }
-        self.ports.note(id);
     }
 
     async fn reopen(&self) -> Result<(Box<dyn Duplex>, Over), String> {
@@ -438,6 +532,29 @@ impl MountRefusal {
             false => Err(Self(StatusCode::BAD_REQUEST, reasons.join("; "))),
         }
     }
+}
+
+/// The ID of what an engine says that it has created.
+fn created(status: u16, body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Created {
+        #[serde(rename = "Id", alias = "ID")]
+        id: String,
+    }
+    let Created { id } = serde_json::from_slice(body).ok().filter(|_| status == 201)?;
+    Some(id)
+}
+
+/// The service that a request updates.
+fn updated_service(target: &str) -> Option<&str> {
+    between(api_path(target)?, "/services/", "/update")
+}
+
+/// The container that a request with this path starts.
+fn started<'a>(method: &str, path: &'a str) -> Option<&'a str> {
+    let starts = |end| between(path, "/containers/", end).filter(|container| !container.contains('/'));
+    let container = starts("/start").or_else(|| starts("/restart"));
+    container.filter(|_| method == "POST")
 }
 
 /// The container for whose end a request waits.
@@ -487,6 +604,38 @@ mod tests {
         ] {
             assert_eq!(name_of(target).as_deref(), name, "{target}");
         }
+    }
+
+    #[test]
+    fn what_was_created_is_in_the_answer() {
+        for (status, body, id) in [
+            (201, r#"{"Id":"a","Warnings":[]}"#, Some("a")),
+            (201, r#"{"ID":"s","Warnings":null}"#, Some("s")),
+            (200, r#"{"Id":"a"}"#, None),
+            (409, r#"{"Id":"a","message":"taken"}"#, None),
+            (201, r#"{"Name":"v"}"#, None),
+            (201, r#"{"Id":"a","ID":"b"}"#, None),
+            (201, "", None),
+        ] {
+            assert_eq!(created(status, body.as_bytes()).as_deref(), id, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_a_request_starts_or_updates_is_in_its_path() {
+        let starts = |method, target| started(method, api_path(target).unwrap());
+        assert_eq!(starts("POST", "/v1.45/containers/web/start"), Some("web"));
+        assert_eq!(starts("POST", "/containers/web/restart?t=1"), Some("web"));
+        for (method, target) in [
+            ("GET", "/containers/web/start"),
+            ("POST", "/containers/a/b/start"),
+            ("POST", "/containers/web/stop"),
+            ("POST", "/libpod/containers/web/start"),
+        ] {
+            assert_eq!(starts(method, target), None, "{target}");
+        }
+        assert_eq!(updated_service("/v1.45/services/abc/update?version=7"), Some("abc"));
+        assert_eq!(updated_service("/services/create"), None);
     }
 
     #[cfg(target_os = "linux")]

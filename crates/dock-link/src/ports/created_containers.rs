@@ -1,4 +1,4 @@
-//! The containers that were made through this agent's sockets, also by earlier agents of the dock.
+//! The containers and services that were made through this agent's sockets, also by earlier agents of the dock.
 
 use std::collections::{HashSet, VecDeque};
 use std::fs::DirBuilder;
@@ -12,7 +12,6 @@ use tokio::sync::Notify;
 use dock_client::private_file;
 use dock_client::project_file;
 
-use crate::http::observer::is_id;
 use crate::log::Log;
 use dock_client::mutex::lock;
 
@@ -36,7 +35,7 @@ struct Ids {
 
 impl Ids {
     fn insert(&mut self, id: String) -> bool {
-        if !is_id(&id) || !self.known.insert(id.clone()) {
+        if !(is_container(&id) || is_service(&id)) || !self.known.insert(id.clone()) {
             return false;
         }
         self.order.push_back(id);
@@ -73,9 +72,10 @@ impl CreatedContainers {
         lock(&self.ids).known.contains(id)
     }
 
-    /// All of them.
-    pub(super) fn all(&self) -> Vec<String> {
-        lock(&self.ids).order.iter().cloned().collect()
+    /// All of them that are containers.
+    pub(super) fn containers(&self) -> Vec<String> {
+        let ids = lock(&self.ids);
+        ids.order.iter().filter(|id| is_container(id)).cloned().collect()
     }
 
     pub(super) fn add(&self, id: String) {
@@ -84,7 +84,7 @@ impl CreatedContainers {
         }
     }
 
-    /// Forgets a container that no longer exists.
+    /// Forgets what no longer exists.
     pub(super) fn forget(&self, id: &str) {
         let mut ids = lock(&self.ids);
         if ids.known.remove(id) {
@@ -106,6 +106,16 @@ impl CreatedContainers {
             }
         }
     }
+}
+
+/// Whether a text can be the ID of a container.
+pub(crate) fn is_container(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether a text can be the ID of a service: a number of 25 digits to the base of 36 (`identity.NewID` of swarmkit).
+pub(crate) fn is_service(text: &str) -> bool {
+    text.len() == 25 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'z'))
 }
 
 fn write(file: &Path, ids: &VecDeque<String>) -> io::Result<()> {
@@ -147,6 +157,10 @@ mod tests {
         let again = CreatedContainers::read(file.clone());
         assert_eq!(lock(&again.ids).order.len(), REMEMBERED - 1);
         assert!(again.contains(&id(REMEMBERED + 4)) && !again.contains(&id(7)));
+        made.add("c0eg5hz9xcsc2ewaxqmnk1jxx".into());
+        made.add("C0EG5HZ9XCSC2EWAXQMNK1JXX".into());
+        assert!(made.contains("c0eg5hz9xcsc2ewaxqmnk1jxx") && !made.contains("C0EG5HZ9XCSC2EWAXQMNK1JXX"));
+        assert!(made.containers().iter().all(|id| id.len() == 64));
         std::fs::write(&file, "[1]").unwrap();
         assert_eq!(lock(&CreatedContainers::read(file).ids).order.len(), 0);
     }

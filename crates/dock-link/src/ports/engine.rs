@@ -27,10 +27,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 const LIST: usize = 64 * 1024 * 1024;
 /// The longest line of an event, in bytes: it has all labels of a container.
 const LINE: usize = 4 * 1024 * 1024;
-/// `{"type":["container","network"],"event":["start","die","destroy","rename","connect","disconnect"]}`: events that
-/// change the ports of a container. A network that it joins or leaves may open or close them.
-const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%2C%22event%22%3A%5B%22start%22\
-%2C%22die%22%2C%22destroy%22%2C%22rename%22%2C%22connect%22%2C%22disconnect%22%5D%7D";
+/// `{"type":["container","network","volume"],"event":["start","die","destroy","rename","connect","disconnect","prune"]}`:
+/// events that change the ports of a container, what it is to be kept in step with, or what is known of volumes. A network
+/// that a container joins or leaves may open or close its ports.
+const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%2C%22network%22%2C%22volume%22%5D%2C%22event%22%3A%5B\
+%22start%22%2C%22die%22%2C%22destroy%22%2C%22rename%22%2C%22connect%22%2C%22disconnect%22%2C%22prune%22%5D%7D";
 const CONTAINERS: &str = "/containers/json";
 const ALL_CONTAINERS: &str = "/containers/json?all=1";
 
@@ -119,11 +120,32 @@ impl Engine {
         Ok(exposed.into_keys().collect())
     }
 
+    /// What this volume is; `None` if there is none. The name must need no escapes.
+    pub(crate) async fn volume(&mut self, name: &str) -> io::Result<Option<ShownVolume>> {
+        self.found(&format!("/volumes/{name}")).await
+    }
+
+    /// What the container is that has this name or ID; `None` if there is none. The name must need no escapes.
+    pub(crate) async fn container(&mut self, name: &str) -> io::Result<Option<ShownContainer>> {
+        self.found(&format!("/containers/{name}/json")).await
+    }
+
     async fn json<T: DeserializeOwned>(&mut self, path: &str) -> io::Result<T> {
-        let response = self.get(path).await?;
+        let found = self.found(path).await?;
+        found.ok_or_else(|| io::Error::other(format!("the engine knows no {path}")))
+    }
+
+    async fn found<T: DeserializeOwned>(&mut self, path: &str) -> io::Result<Option<T>> {
+        let response = self.ask(path).await?;
+        let status = response.status();
+        // Read to its end in any case: then the connection serves for the next request.
         let body = Limited::new(response.into_body(), LIST).collect().await;
         let text = body.map_err(io::Error::other)?.to_bytes();
-        Ok(serde_json::from_slice(&text)?)
+        match status {
+            StatusCode::OK => Ok(Some(serde_json::from_slice(&text)?)),
+            StatusCode::NOT_FOUND => Ok(None),
+            status => Err(unexpected(status, path)),
+        }
     }
 
     /// The IDs of all containers, including those that do not run.
@@ -156,17 +178,55 @@ impl Engine {
     }
 
     async fn get(&mut self, path: &str) -> io::Result<Response<Incoming>> {
+        let response = self.ask(path).await?;
+        match response.status() {
+            StatusCode::OK => Ok(response),
+            status => Err(unexpected(status, path)),
+        }
+    }
+
+    async fn ask(&mut self, path: &str) -> io::Result<Response<Incoming>> {
         let request = Request::get(path)
             .header(HOST, "docker")
             .body(Empty::new())
             .map_err(io::Error::other)?;
         self.sender.ready().await.map_err(io::Error::other)?;
-        let response = self.sender.send_request(request).await.map_err(io::Error::other)?;
-        match response.status() {
-            StatusCode::OK => Ok(response),
-            status => Err(io::Error::other(format!("the engine answers {status} to {path}"))),
-        }
+        self.sender.send_request(request).await.map_err(io::Error::other)
     }
+}
+
+fn unexpected(status: StatusCode, path: &str) -> io::Error {
+    io::Error::other(format!("the engine answers {status} to {path}"))
+}
+
+/// A volume, as far as it tells which path it mounts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ShownVolume {
+    #[serde(default)]
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) labels: Option<HashMap<String, String>>,
+    /// Of the volume's driver.
+    #[serde(default)]
+    pub(crate) options: Option<HashMap<String, String>>,
+}
+
+/// A container in detail, as far as its labels tell.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ShownContainer {
+    pub(crate) id: String,
+    #[serde(default)]
+    pub(crate) config: ShownConfig,
+}
+
+/// The configuration of a container.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ShownConfig {
+    #[serde(default)]
+    pub(crate) labels: Option<HashMap<String, String>>,
 }
 
 /// A running container, as far as its labels tell.

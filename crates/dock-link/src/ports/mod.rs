@@ -5,14 +5,14 @@
 //! something may have changed, the list is requested anew and the open ports are adjusted to it: so a link that was
 //! cut, a start that was missed, and an agent that was killed are all handled in the same way.
 //!
-//! - `created_containers`: which containers were made through the agent's sockets ([`crate::http::observer`]), also by
-//!   earlier agents of the dock;
+//! - `created_containers`: which containers and services were made through the agent's sockets, also by earlier agents of
+//!   the dock;
 //! - `forward_rules`: whose ports are forwarded, and which;
 //! - `engine`: the dock's engine;
 //! - `publication`: numbers for published ports that have none, so that the dock's are free here, too;
 //! - `listener`: a port here, and the way through it.
 
-mod created_containers;
+pub(crate) mod created_containers;
 pub(crate) mod engine;
 mod forward_rules;
 mod listener;
@@ -175,12 +175,12 @@ impl Ports {
         open.chain(&book.shut).cloned().collect()
     }
 
-    /// Whether a container was created through this machine's agents of the dock.
+    /// Whether a container or a service was created through this machine's agents of the dock.
     pub(crate) fn has_made(&self, id: &str) -> bool {
         self.made.contains(id)
     }
 
-    /// Notes a container that was created through this agent.
+    /// Notes a container or a service that was created through this agent.
     pub(crate) fn note(&self, id: String) {
         self.made.add(id);
     }
@@ -345,7 +345,7 @@ impl Ports {
     /// Forgets the containers that were removed while no agent listened.
     async fn forget_removed<C: Connector>(&self, link: &Link<C>) -> Result<(), Trouble> {
         // First: containers that are made from now on may not be in the list yet.
-        let known = self.made.all();
+        let known = self.made.containers();
         if known.is_empty() {
             return Ok(());
         }
@@ -373,6 +373,9 @@ impl Ports {
     /// Whether an event may change which ports are to be open. The listeners of a container that has ended are closed
     /// at once.
     async fn concerns(&self, event: &EngineEvent, demand: &Demand) -> bool {
+        if event.kind == "volume" {
+            return false;
+        }
         let id = event.container();
         let is_known = {
             let book = lock(&self.book);

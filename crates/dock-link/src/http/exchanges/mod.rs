@@ -21,7 +21,7 @@ use dock_client::text::visible;
 use hyper::StatusCode;
 use tokio::sync::Notify;
 
-use super::hooks::Rewrite;
+use super::hooks::AnswerTreatment;
 pub(super) use requests::{RequestEvent, Requests};
 pub(super) use responses::{ResponseEvent, Responses};
 
@@ -68,11 +68,9 @@ struct EngineAnswer {
     is_head: bool,
     /// It may agree to speak another protocol.
     upgrade: bool,
-    rewrite: Option<Rewrite>,
+    treatment: AnswerTreatment,
     /// Whether it answers [`KEEP_ALIVE`].
     is_dropped: bool,
-    /// The request's target, if something is awaited before the response's body.
-    delay: Option<String>,
 }
 
 /// An answer that the engine does not give.
@@ -111,9 +109,8 @@ impl Exchanges {
         state.due.push_back(Due::Engine(EngineAnswer {
             is_head: true,
             upgrade: false,
-            rewrite: None,
+            treatment: AnswerTreatment::Passes,
             is_dropped: true,
-            delay: None,
         }));
         Some(KEEP_ALIVE)
     }

@@ -7,11 +7,18 @@ use std::sync::Arc;
 use hyper::StatusCode;
 
 use super::{Due, EngineAnswer, Exchanges, OwnAnswer, UNDER_WAY, answer, before, joined};
-use crate::http::framing::{Body, Framing, FramingEvent, RequestHead, decoded, edited, with_target};
-use crate::http::hooks::{EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
+use crate::http::framing::{Body, Framing, FramingEvent, RequestHead, decoded, edited, for_one_request, with_target};
+use crate::http::hooks::{AnswerTreatment, Decision, EngineHooks, HeldRequest, Treatment, Verdict};
 
 /// Asks for the body of a request that is held.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Why a request is refused that would be held, but is not plain HTTP/1.1.
+const NOT_PLAIN: &str = "a request that creates something must be plain HTTP/1.1 here, as its mounts are read before the engine has \
+                         it: say HTTP/1.1 in its first line, end each line of its head with CR LF, say the body's length once, and \
+                         keep the head below 64 KiB (curl: --http1.1)";
+/// Why a request is refused that would be held, but comes on a connection on which too many wait for their answers.
+const TOO_MANY: &str = "too many requests wait for their answers on this connection: use another one";
 
 /// Follows what the client sends.
 pub(in crate::http) struct Requests {
@@ -45,7 +52,7 @@ struct Holding {
     /// The body as it comes.
     wire: Vec<u8>,
     limit: usize,
-    rewrite: Option<Rewrite>,
+    answer: AnswerTreatment,
 }
 
 /// What is to be done with bytes of the client.
@@ -69,14 +76,17 @@ pub(in crate::http) struct Held {
     upgrade: bool,
     /// Whether the client sends nothing after it.
     last: bool,
-    rewrite: Option<Rewrite>,
+    answer: AnswerTreatment,
 }
 
 /// What a head means for its request.
 enum Begun {
     Passes,
     IsHeld,
-    TooLong,
+    /// It is answered here, and the connection closed.
+    Refused,
+    /// HTTP/1.0: it passes with this head, and nothing is followed any more.
+    IsOld(Vec<u8>),
     Doubt,
 }
 
@@ -116,6 +126,10 @@ impl Requests {
         // What is neither sent on nor kept, and the end of it that was not looked at.
         let (mut from, mut rest) = (bytes, bytes);
         loop {
+            if self.framing.is_between() {
+                // Engines skip line ends that follow the body of an earlier request.
+                rest = without_line_ends(rest);
+            }
             let in_head = self.framing.is_in_head();
             let (event, after) = self.framing.next(rest);
             let here = before(rest, after);
@@ -134,13 +148,10 @@ impl Requests {
                         }
                         (from, rest) = (after, after);
                     }
-                    Begun::TooLong => {
-                        self.kept.clear();
-                        self.state = RequestState::Closed;
-                        return match before(from, rest) {
-                            [] => (RequestEvent::Closed, &[]),
-                            earlier => self.pass(earlier, &[]),
-                        };
+                    Begun::Refused => return self.pass_and_close(before(from, rest)),
+                    Begun::IsOld(head) => {
+                        self.kept = [before(from, rest), &*head].concat();
+                        return self.doubt(after);
                     }
                     Begun::Doubt => return self.doubt(from),
                 }
@@ -163,12 +174,15 @@ impl Requests {
                 }
             }
             match event {
+                FramingEvent::Nonsense if in_head => {
+                    self.kept.extend_from_slice(here);
+                    return self.doubt_head(before(from, rest), hooks);
+                }
                 FramingEvent::Nonsense => return self.doubt(from),
                 FramingEvent::More if in_head => {
                     self.kept.extend_from_slice(here);
                     if !self.is_plausible(here) {
-                        self.kept.truncate(self.kept.len() - here.len());
-                        return self.doubt(from);
+                        return self.doubt_head(before(from, rest), hooks);
                     }
                     return self.pass(before(from, rest), &[]);
                 }
@@ -183,27 +197,33 @@ impl Requests {
     }
 
     /// What is left to do when the client sends no more.
-    pub(in crate::http) fn end(&mut self) -> RequestEvent<'static> {
+    pub(in crate::http) fn end(&mut self, hooks: &impl EngineHooks) -> RequestEvent<'static> {
         match &self.state {
             RequestState::Holding(_) => {
                 self.refuse(StatusCode::BAD_REQUEST, "the request's body is incomplete")
                     .0
             }
             RequestState::Closed => RequestEvent::Closed,
+            // An engine may find the end of the head where it is not looked for here.
+            RequestState::Passing { .. } if self.framing.is_in_head() => self.doubt_head(&[], hooks).0,
             _ => self.doubt(&[]).0,
         }
     }
 
     /// Carries out what was decided: the bytes for the engine, if there are any.
-    pub(in crate::http) fn decide(&mut self, held: Held, verdict: Verdict) -> Option<Vec<u8>> {
+    pub(in crate::http) fn decide(&mut self, held: Held, decision: Decision) -> Option<Vec<u8>> {
         let Held {
             request,
             head,
             chunks,
             upgrade,
             last,
-            rewrite,
+            answer: treatment,
         } = held;
+        let Decision {
+            verdict,
+            answer: decided,
+        } = decision;
         let is_head = request.method == "HEAD";
         let bytes = match verdict {
             Verdict::AsItWas => {
@@ -242,9 +262,8 @@ impl Requests {
         state.due.push_back(Due::Engine(EngineAnswer {
             is_head,
             upgrade,
-            rewrite,
+            treatment: decided.unwrap_or(treatment),
             is_dropped: false,
-            delay: None,
         }));
         self.state = if upgrade {
             RequestState::Undecided
@@ -257,23 +276,27 @@ impl Requests {
     /// Notes what is due for a request whose head has come.
     fn begin(&mut self, head: Vec<u8>, hooks: &impl EngineHooks) -> Begun {
         let Some(parsed) = RequestHead::parse(&head) else {
-            return Begun::Doubt;
+            return self.doubted(&head, NOT_PLAIN, hooks);
         };
         if self.exchanges.state().due.len() >= UNDER_WAY {
-            return Begun::Doubt;
+            return self.doubted(&head, TOO_MANY, hooks);
         }
-        let Treatment { hold, rewrite, delays } = hooks.on_request(&parsed.method, &parsed.target);
+        if parsed.is_old {
+            return match self.doubted(&head, NOT_PLAIN, hooks) {
+                Begun::Doubt => Begun::IsOld(for_one_request(&head)),
+                refused => refused,
+            };
+        }
+        let Treatment { hold, answer } = hooks.on_request(&parsed.method, &parsed.target);
         self.framing.begin(parsed.body);
         let (is_head, upgrade) = (parsed.method == "HEAD", parsed.fields.upgrade);
         let mut state = self.exchanges.state();
         let Some(limit) = hold else {
-            let delay = delays.then_some(parsed.target);
             state.due.push_back(Due::Engine(EngineAnswer {
                 is_head,
                 upgrade,
-                rewrite,
+                treatment: answer,
                 is_dropped: false,
-                delay,
             }));
             state.undecided |= upgrade;
             self.state = RequestState::Passing { upgrade };
@@ -282,7 +305,7 @@ impl Requests {
         if matches!(parsed.body, Body::Sized(length) if length > limit as u64) {
             drop(state);
             self.exchanges.push_own(too_long(limit, is_head));
-            return Begun::TooLong;
+            return Begun::Refused;
         }
         if parsed.fields.expects_continue && !matches!(parsed.body, Body::Sized(0)) {
             state.due.push_back(Due::Own(OwnAnswer {
@@ -298,9 +321,21 @@ impl Requests {
             parsed,
             wire,
             limit,
-            rewrite,
+            answer,
         }));
         Begun::IsHeld
+    }
+
+    /// What becomes of what is no plain head. An engine may understand it all the same: what would be held must not pass.
+    fn doubted(&self, head: &[u8], why: &str, hooks: &impl EngineHooks) -> Begun {
+        match is_held_post(head, hooks) {
+            true => {
+                self.exchanges
+                    .push_own(answer(StatusCode::BAD_REQUEST, why, false, true));
+                Begun::Refused
+            }
+            false => Begun::Doubt,
+        }
     }
 
     /// The held request, of which all has come.
@@ -312,7 +347,7 @@ impl Requests {
             head,
             parsed,
             wire,
-            rewrite,
+            answer,
             ..
         } = *holding;
         let RequestHead {
@@ -320,6 +355,7 @@ impl Requests {
             target,
             fields,
             body,
+            is_old: _,
         } = parsed;
         let (body, chunks) = match body {
             Body::Sized(_) => (wire, None),
@@ -331,7 +367,7 @@ impl Requests {
             chunks,
             upgrade: fields.upgrade,
             last: fields.close,
-            rewrite,
+            answer,
         }))
     }
 
@@ -384,6 +420,28 @@ impl Requests {
         self.pass(from, &[])
     }
 
+    /// Follows nothing any more from a head on that is kept, or refuses it. These bytes come before it.
+    fn doubt_head<'a>(&mut self, earlier: &'a [u8], hooks: &impl EngineHooks) -> (RequestEvent<'a>, &'a [u8]) {
+        match self.doubted(&self.kept, NOT_PLAIN, hooks) {
+            Begun::Refused => self.pass_and_close(earlier),
+            _ => {
+                self.kept.splice(..0, earlier.iter().copied());
+                self.doubt(&[])
+            }
+        }
+    }
+
+    /// Passes these bytes, and nothing after them.
+    fn pass_and_close<'a>(&mut self, bytes: &'a [u8]) -> (RequestEvent<'a>, &'a [u8]) {
+        self.kept.clear();
+        self.framing = Framing::default();
+        self.state = RequestState::Closed;
+        match bytes {
+            [] => (RequestEvent::Closed, &[]),
+            bytes => self.pass(bytes, &[]),
+        }
+    }
+
     fn close(&mut self) -> (RequestEvent<'static>, &'static [u8]) {
         self.state = RequestState::Closed;
         self.framing = Framing::default();
@@ -403,6 +461,24 @@ impl Requests {
                 .push_own(too_long(holding.limit, holding.parsed.method == "HEAD"));
         }
         self.close()
+    }
+}
+
+/// These bytes without line ends before them.
+fn without_line_ends(bytes: &[u8]) -> &[u8] {
+    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    bytes.get(begin.unwrap_or(bytes.len())..).unwrap_or_default()
+}
+
+/// Whether the first line of a head, as the most lenient engine reads it, asks for something that would be held. What only
+/// shows something changes nothing, and passes.
+fn is_held_post(head: &[u8], hooks: &impl EngineHooks) -> bool {
+    let line = head.split(|byte| matches!(byte, b'\r' | b'\n')).next();
+    let line = String::from_utf8_lossy(line.unwrap_or_default());
+    let mut words = line.split_ascii_whitespace();
+    match (words.next(), words.next()) {
+        (Some("POST"), Some(target)) => hooks.on_request("POST", target).hold.is_some(),
+        _ => false,
     }
 }
 

@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use super::{Due, EngineAnswer, Exchanges, OwnAnswer, answer, before, joined};
 use crate::disk;
 use crate::http::framing::{Body, Framing, FramingEvent, ResponseHead, decoded, edited};
-use crate::http::hooks::{BodyChange, Rewrite};
+use crate::http::hooks::{AnswerTreatment, BodyChange, ChunkRewrite, Rewrite};
 
 /// How long the change of a response may take.
 const CHANGE: Duration = Duration::from_secs(10);
@@ -32,6 +32,8 @@ pub(in crate::http) struct Responses {
 enum ResponseState {
     Passing,
     Holding(Box<HeldResponse>),
+    /// A response of which each chunk is held until it is whole.
+    Chunks(HeldChunk),
     Raw,
     /// Nothing is passed any more.
     Closed,
@@ -39,10 +41,46 @@ enum ResponseState {
 
 struct HeldResponse {
     head: Vec<u8>,
+    status: u16,
     is_chunked: bool,
     /// The body as it comes.
     wire: Vec<u8>,
     rewrite: Rewrite,
+}
+
+/// The part of a chunk that has come.
+struct HeldChunk {
+    /// As it comes, with its length.
+    wire: Vec<u8>,
+    /// What it carries.
+    data: Vec<u8>,
+    /// Whether it is too long, and passes.
+    passes: bool,
+    rewrite: ChunkRewrite,
+}
+
+impl HeldChunk {
+    const fn new(rewrite: ChunkRewrite) -> Self {
+        Self {
+            wire: Vec::new(),
+            data: Vec::new(),
+            passes: false,
+            rewrite,
+        }
+    }
+
+    /// Lets go what has come, the whole chunk or the part of one that is too long.
+    fn take(&mut self, is_whole: bool) -> Vec<u8> {
+        let (wire, data) = (mem::take(&mut self.wire), mem::take(&mut self.data));
+        let passes = mem::replace(&mut self.passes, !is_whole);
+        if passes || !is_whole {
+            return wire;
+        }
+        match (self.rewrite.chunk)(&data).filter(|changed| !changed.is_empty()) {
+            Some(changed) => [format!("{:x}\r\n", changed.len()).as_bytes(), &*changed, b"\r\n"].concat(),
+            None => wire,
+        }
+    }
 }
 
 /// What is to be done with bytes of the engine.
@@ -67,6 +105,7 @@ pub(in crate::http) struct WholeResponse {
     /// The body as it came.
     wire: Arc<Vec<u8>>,
     is_chunked: bool,
+    status: u16,
     change: BodyChange,
 }
 
@@ -77,16 +116,17 @@ impl WholeResponse {
             head,
             wire,
             is_chunked,
+            status,
             change,
         } = self;
         let own = Arc::clone(&wire);
-        let changing = disk::within(CHANGE, move || change(&body_of(&own, is_chunked)));
+        let changing = disk::within(CHANGE, move || change(status, &body_of(&own, is_chunked)));
         finished(head, &wire, changing.await.flatten())
     }
 
     #[cfg(test)]
     pub(super) fn changed_here(self) -> Vec<u8> {
-        let body = (self.change)(&body_of(&self.wire, self.is_chunked));
+        let body = (self.change)(self.status, &body_of(&self.wire, self.is_chunked));
         finished(self.head, &self.wire, body)
     }
 }
@@ -122,6 +162,7 @@ enum Front {
 enum Answered {
     Passes,
     IsHeld(HeldResponse),
+    IsHeldByChunk(ChunkRewrite),
     /// Nobody asked for it but we.
     IsDropped,
     Doubt,
@@ -148,7 +189,7 @@ impl Responses {
         match self.state {
             ResponseState::Closed => return (ResponseEvent::Closed, &[]),
             ResponseState::Raw => return self.pass(bytes, &[]),
-            ResponseState::Passing | ResponseState::Holding(_) => {}
+            ResponseState::Passing | ResponseState::Holding(_) | ResponseState::Chunks(_) => {}
         }
         // What was neither sent on nor kept, and the end of it that was not looked at.
         let (mut from, mut rest) = (bytes, bytes);
@@ -188,9 +229,37 @@ impl Responses {
                         }
                         (from, rest) = (after, after);
                     }
+                    Answered::IsHeldByChunk(rewrite) => {
+                        self.let_go.append(&mut self.kept);
+                        self.state = ResponseState::Chunks(HeldChunk::new(rewrite));
+                        return self.pass(before(from, after), after);
+                    }
                     Answered::Doubt => return self.doubt(from),
                 }
                 continue;
+            }
+            if let ResponseState::Chunks(chunk) = &mut self.state {
+                if matches!(event, FramingEvent::Nonsense) {
+                    return self.doubt(from);
+                }
+                if let FramingEvent::Body(part) = event {
+                    chunk.data.extend_from_slice(part);
+                }
+                chunk.wire.extend_from_slice(here);
+                (from, rest) = (after, after);
+                let is_end = matches!(event, FramingEvent::End);
+                let is_whole = is_end || self.framing.is_before_chunk();
+                if is_whole || chunk.passes || chunk.wire.len() > chunk.rewrite.limit {
+                    self.let_go.append(&mut chunk.take(is_whole));
+                }
+                if is_end {
+                    self.state = ResponseState::Passing;
+                }
+                match event {
+                    _ if !self.let_go.is_empty() => return self.pass(&[], after),
+                    FramingEvent::More => return (ResponseEvent::More, &[]),
+                    _ => continue,
+                }
             }
             if let ResponseState::Holding(held) = &mut self.state {
                 if matches!(event, FramingEvent::Nonsense) {
@@ -234,7 +303,10 @@ impl Responses {
 
     /// What is left to do when the engine sends no more. To be called again until it needs more.
     pub(in crate::http) fn end(&mut self) -> ResponseEvent<'static> {
-        if matches!(self.state, ResponseState::Passing | ResponseState::Holding(_)) {
+        if matches!(
+            self.state,
+            ResponseState::Passing | ResponseState::Holding(_) | ResponseState::Chunks(_)
+        ) {
             let is_between = self.framing.is_between();
             {
                 let mut state = self.exchanges.state();
@@ -262,7 +334,7 @@ impl Responses {
         let mut state = self.exchanges.state();
         match state.due.front() {
             Some(Due::Engine(answer)) => Front::Engine {
-                keeps: answer.rewrite.is_some() || answer.is_dropped,
+                keeps: answer.is_dropped || matches!(answer.treatment, AnswerTreatment::Whole(_)),
             },
             Some(Due::Own(_)) if takes => match state.due.pop_front() {
                 Some(Due::Own(own)) => Front::Own(own),
@@ -296,9 +368,8 @@ impl Responses {
         let Some(Due::Engine(EngineAnswer {
             is_head,
             upgrade,
-            rewrite,
+            treatment,
             is_dropped,
-            delay,
         })) = state.due.pop_front()
         else {
             return Answered::Doubt;
@@ -315,24 +386,32 @@ impl Responses {
             state.undecided = false;
         }
         drop(state);
-        self.delay = delay;
         self.framing.begin(body);
         if is_dropped {
             return Answered::IsDropped;
         }
+        let is_chunked = matches!(body, Body::Chunked);
         let fits = |rewrite: &Rewrite| match body {
             Body::Sized(0) => false,
             Body::Sized(length) => length <= rewrite.limit as u64,
             Body::Chunked => true,
         };
-        match rewrite.filter(|rewrite| matches!(status, 200 | 201) && !fields.encoded && fits(rewrite)) {
-            Some(rewrite) => Answered::IsHeld(HeldResponse {
-                head,
-                is_chunked: matches!(body, Body::Chunked),
-                wire: Vec::new(),
-                rewrite,
-            }),
-            None => Answered::Passes,
+        match treatment {
+            AnswerTreatment::Whole(rewrite) if (rewrite.statuses)(status) && !fields.encoded && fits(&rewrite) => {
+                Answered::IsHeld(HeldResponse {
+                    head,
+                    status,
+                    is_chunked,
+                    wire: Vec::new(),
+                    rewrite,
+                })
+            }
+            AnswerTreatment::Chunks(rewrite) if is_chunked && !fields.encoded => Answered::IsHeldByChunk(rewrite),
+            AnswerTreatment::Delayed(target) => {
+                self.delay = Some(target);
+                Answered::Passes
+            }
+            AnswerTreatment::Passes | AnswerTreatment::Whole(_) | AnswerTreatment::Chunks(_) => Answered::Passes,
         }
     }
 
@@ -343,26 +422,39 @@ impl Responses {
         };
         let HeldResponse {
             head,
+            status,
             is_chunked,
             wire,
             rewrite,
         } = *held;
-        if !(rewrite.concerns)(&body_of(&wire, is_chunked)) {
+        let is_concerned = {
+            let body = body_of(&wire, is_chunked);
+            if let Some(note) = rewrite.note {
+                note(status, &body);
+            }
+            (rewrite.concerns)(&body)
+        };
+        if !is_concerned {
             return ResponseEvent::Pass(Cow::Owned(finished(head, &wire, None)));
         }
         ResponseEvent::Change(Box::new(WholeResponse {
             head,
             wire: Arc::new(wire),
             is_chunked,
+            status,
             change: rewrite.body,
         }))
     }
 
     /// Lets go what was held of a response; the rest of it passes as it comes.
     fn stop_holding(&mut self) {
-        if let ResponseState::Holding(held) = mem::replace(&mut self.state, ResponseState::Passing) {
-            self.let_go.extend_from_slice(&held.head);
-            self.let_go.extend_from_slice(&held.wire);
+        match mem::replace(&mut self.state, ResponseState::Passing) {
+            ResponseState::Holding(held) => {
+                self.let_go.extend_from_slice(&held.head);
+                self.let_go.extend_from_slice(&held.wire);
+            }
+            ResponseState::Chunks(chunk) => self.let_go.extend_from_slice(&chunk.wire),
+            ResponseState::Passing | ResponseState::Raw | ResponseState::Closed => {}
         }
     }
 
@@ -371,6 +463,7 @@ impl Responses {
     pub(super) fn kept(&self) -> usize {
         let held = match &self.state {
             ResponseState::Holding(held) => held.head.len() + held.wire.len(),
+            ResponseState::Chunks(chunk) => chunk.wire.len() + chunk.data.len(),
             _ => 0,
         };
         held + self.kept.len() + self.let_go.len()

@@ -34,6 +34,8 @@ struct Conversation {
     delayed: Vec<(String, usize)>,
     /// How many bytes were kept at most.
     most: usize,
+    /// How many requests were decided about.
+    held: usize,
 }
 
 impl Conversation {
@@ -49,6 +51,7 @@ impl Conversation {
             closed: (false, false),
             delayed: Vec::new(),
             most: 0,
+            held: 0,
         }
     }
 
@@ -68,9 +71,10 @@ impl Conversation {
                     self.engine.extend_from_slice(&bytes);
                 }
                 RequestEvent::Held(held) => {
-                    let verdict = (self.hooks.verdict)(&held.request);
+                    let decision = self.hooks.decision(self.held, &held.request);
+                    self.held += 1;
                     self.engine
-                        .extend(self.requests.decide(*held, verdict).unwrap_or_default());
+                        .extend(self.requests.decide(*held, decision).unwrap_or_default());
                 }
                 RequestEvent::Closed => {
                     self.closed.0 = true;
@@ -232,13 +236,26 @@ fn what_is_not_held_passes_as_it_comes() {
 }
 
 #[test]
+fn line_ends_between_requests_pass_and_what_follows_is_held() {
+    for piece in [1, 2, 3, 1000] {
+        let mut conversation = Conversation::new(|_| Verdict::Body(b"{}".to_vec()));
+        let all = format!("\r\n{PING}\r\n\n{CREATE}\n\r\n");
+        all.as_bytes().chunks(piece).for_each(|part| {
+            conversation.says(part);
+        });
+        let changed = CREATE.replace("9\r\n\r\n{\"a\":\"b\"}", "2\r\n\r\n{}");
+        assert_eq!(conversation.received().0, format!("\r\n{PING}\r\n\n{changed}\n\r\n"));
+        assert_eq!(conversation.is_raw(), (false, false));
+    }
+}
+
+#[test]
 fn what_is_no_http_passes_as_it_comes() {
     for text in [
         "echo\n",
         "hello world\r\n",
         "PRI * HTTP/2.0\r\n",
         "\x16\x03\x01",
-        "\r\n",
         "GET /\n",
     ] {
         let mut conversation = Conversation::passing();
@@ -260,7 +277,7 @@ fn what_is_no_http_passes_as_it_comes() {
     let mut conversation = Conversation::passing();
     conversation.says(PING.as_bytes()).says(b"GE");
     assert_eq!(conversation.received().0, PING);
-    let RequestEvent::Pass(rest) = conversation.requests.end() else {
+    let RequestEvent::Pass(rest) = conversation.requests.end(&conversation.hooks) else {
         panic!("nothing is left");
     };
     assert_eq!(&*rest, b"GE");
@@ -436,7 +453,10 @@ fn a_doubt_about_a_request_that_is_held_refuses_it_and_closes() {
     // A client that ends in the middle.
     let mut conversation = Conversation::passing();
     conversation.says(&CREATE.as_bytes()[..CREATE.len() - 1]);
-    assert!(matches!(conversation.requests.end(), RequestEvent::Closed));
+    assert!(matches!(
+        conversation.requests.end(&conversation.hooks),
+        RequestEvent::Closed
+    ));
     conversation.hears(&[]);
     let refused = message("400 Bad Request", "the request's body is incomplete", true);
     assert_eq!(conversation.received(), (String::new(), refused));
@@ -523,7 +543,7 @@ fn a_response_that_can_not_be_changed_passes() {
 fn a_client_that_sends_no_more_still_has_its_answers_changed() {
     let mut conversation = Conversation::passing();
     conversation.says(INSPECT.as_bytes());
-    conversation.requests.end();
+    conversation.requests.end(&conversation.hooks);
     conversation.hears(sized("old").as_bytes());
     assert_eq!(conversation.received().1, sized("brand new"));
 }
@@ -668,6 +688,7 @@ fn exchange() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let target = prop_oneof![
         Just("/_ping"),
         Just("/containers/x/json"),
+        Just("/events"),
         Just("/v1.47/containers/create?name=x"),
         Just("/images/load"),
     ];
@@ -759,6 +780,10 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         "HTTP/1.1 101 UPGRADED\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         "POST /containers/create HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "POST /containers/create HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        EVENTS,
+        "3\r\nold\r\n",
         "5\r\nhello\r\n",
         "0\r\n\r\n",
         "\r\n",
@@ -799,4 +824,192 @@ fn what_is_awaited_before_a_body_comes_between_the_head_and_the_body() {
     conversation.says(request.as_bytes());
     conversation.hears(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(conversation.delayed, []);
+}
+
+const EVENTS: &str = "GET /v1.45/events?since=0 HTTP/1.1\r\n\r\n";
+
+#[test]
+fn each_answer_belongs_to_the_request_that_was_decided_about() {
+    let answer = |number: usize| format!("{{\"Id\":\"{number}\"}}");
+    let created = |number: usize| CREATED.replace("2\r\n\r\n{}", &format!("10\r\n\r\n{}", answer(number)));
+    let failed = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 5\r\n\r\n\"old\"";
+    let shown = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 11\r\n\r\n\"brand new\"";
+    for piece in [1, 7, 1000] {
+        let mut conversation = Conversation::passing();
+        // Four creations and others at once, before anything is answered.
+        let all = [CREATE, PING, CREATE, CREATE, PING, CREATE].concat();
+        all.as_bytes().chunks(piece).for_each(|part| {
+            conversation.says(part);
+        });
+        let answers = [&created(0), PONG, failed, &created(2), PONG, &created(3)].concat();
+        answers.as_bytes().chunks(piece).for_each(|part| {
+            conversation.hears(part);
+        });
+        let expected = [&created(0), PONG, shown, &created(2), PONG, &created(3)].concat();
+        assert_eq!(conversation.received(), (all, expected));
+        let noted = lock(&conversation.hooks.noted).clone();
+        let old = "\"old\"".to_owned();
+        assert_eq!(
+            noted,
+            [(0, answer(0)), (1, old), (2, answer(2)), (3, answer(3))],
+            "{piece}"
+        );
+    }
+    // One that was refused here has no answer, and takes none away.
+    let mut conversation = Conversation::new(|request| match request.body.len() {
+        9 => no(request),
+        _ => Verdict::AsItWas,
+    });
+    let other = CREATE.replace("9\r\n\r\n{\"a\":\"b\"}", "2\r\n\r\n{}");
+    conversation.says(format!("{CREATE}{other}").as_bytes());
+    conversation.hears(created(1).as_bytes());
+    assert_eq!(*lock(&conversation.hooks.noted), [(1, answer(1))]);
+}
+
+#[test]
+fn what_would_be_held_and_is_no_plain_http_1_1_is_refused() {
+    let why = "a request that creates something must be plain HTTP/1.1 here, as its mounts are read before the engine has it: say \
+               HTTP/1.1 in its first line, end each line of its head with CR LF, say the body's length once, and keep the head \
+               below 64 KiB (curl: --http1.1)";
+    let refused = message("400 Bad Request", why, true);
+    let vast = format!("POST /containers/create HTTP/1.1\r\nA: {}\r\n", "b".repeat(HEAD));
+    for request in [
+        "POST /v1.45/containers/create?name=web HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
+        "POST /containers/create HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}",
+        "POST /containers/create HTTP/1.0\nContent-Length: 2\n\n{}",
+        "POST /containers/create HTTP/1.1\nContent-Length: 2\n\n{}",
+        "POST /containers/create\r\n",
+        "POST /containers/create\n",
+        "POST /containers/create HTTP/1.2\r\n\r\n",
+        "POST /containers/create HTTP/2.0\r\n\r\n",
+        "POST /containers/create HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+        "POST /containers/create HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n{}",
+        "POST /containers/create HTTP/1.1\r\nA : b\r\nContent-Length: 2\r\n\r\n{}",
+        &vast,
+    ] {
+        for piece in [1, 9, 100_000] {
+            let mut conversation = Conversation::passing();
+            let all = format!("{PING}{request}{CREATE}");
+            for part in all.as_bytes().chunks(piece) {
+                conversation.says(part);
+            }
+            assert_eq!(
+                conversation.received(),
+                (PING.to_owned(), String::new()),
+                "{request:.80}"
+            );
+            conversation.hears(PONG.as_bytes());
+            assert_eq!(conversation.received().1, format!("{PONG}{refused}"), "{request:.80}");
+            assert_eq!(conversation.closed, (true, true));
+        }
+    }
+    // An engine would find the end of this head, which is none here; the client waits for its answer.
+    let mut conversation = Conversation::passing();
+    conversation.says(b"POST /containers/create HTTP/1.1\r\nContent-Length: 2\n\n{}");
+    assert!(matches!(
+        conversation.requests.end(&conversation.hooks),
+        RequestEvent::Closed
+    ));
+    conversation.hears(&[]);
+    assert_eq!(conversation.received(), (String::new(), refused));
+    // As the one that is too many.
+    let mut conversation = Conversation::passing();
+    conversation.says(format!("{}{CREATE}", PING.repeat(UNDER_WAY)).as_bytes());
+    conversation.hears(PONG.repeat(UNDER_WAY).as_bytes());
+    let (engine, client) = conversation.received();
+    assert_eq!(engine, PING.repeat(UNDER_WAY));
+    assert!(client.contains("too many requests wait for their answers"), "{client}");
+    // What is said in another protocol is not judged.
+    let mut conversation = Conversation::passing();
+    let old = "POST /containers/create HTTP/1.0\r\n\r\n";
+    conversation.says(ATTACH.as_bytes()).says(old.as_bytes());
+    conversation
+        .hears(b"HTTP/1.1 101 UPGRADED\r\n\r\n")
+        .says(old.as_bytes());
+    assert_eq!(conversation.received().0, format!("{ATTACH}{old}{old}"));
+}
+
+#[test]
+fn what_is_not_held_passes_in_http_1_0_and_nothing_follows_it() {
+    for (fields, kept) in [("", ""), ("Connection: keep-alive\r\nA: b\r\n", "A: b\r\n")] {
+        for request in ["GET /containers/json", "POST /containers/x/start", "HEAD /_ping"] {
+            for piece in [1, 9, 1000] {
+                let mut conversation = Conversation::passing();
+                let all = format!("{PING}{request} HTTP/1.0\r\n{fields}Content-Length: 2\r\n\r\n{{}}");
+                all.as_bytes().chunks(piece).for_each(|part| {
+                    conversation.says(part);
+                });
+                let expected = format!("{PING}{request} HTTP/1.0\r\n{kept}Content-Length: 2\r\n\r\n{{}}");
+                assert_eq!(conversation.received().0, expected);
+                let answer = format!("{PONG}HTTP/1.0 200 OK\r\n\r\n{{\"old\"}}");
+                answer.as_bytes().chunks(piece).for_each(|part| {
+                    conversation.hears(part);
+                });
+                assert_eq!(conversation.received().1, answer);
+                assert_eq!(conversation.is_raw(), (true, true));
+            }
+        }
+    }
+}
+
+#[test]
+fn chunks_are_changed_one_by_one_as_they_come() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunk = |data: &str| format!("{:x}\r\n{data}\r\n", data.len());
+    let long = "old".repeat(LIMIT);
+    let parts = [
+        (head.to_owned(), head.to_owned()),
+        (chunk("an event"), chunk("an event")),
+        (chunk("an old event"), chunk("an brand new event")),
+        ("00C;x=old\r\nan old event\r\n".to_owned(), chunk("an brand new event")),
+        (chunk(&long), chunk(&long)),
+        (chunk("old"), chunk("brand new")),
+    ];
+    let end = "0\r\nT: old\r\n\r\n";
+    for piece in [1, 5, 100_000] {
+        let mut conversation = Conversation::passing();
+        conversation.says(EVENTS.as_bytes());
+        // Each is passed as soon as it is whole, and nothing of it is kept longer.
+        for (part, expected) in &parts {
+            part.as_bytes().chunks(piece).for_each(|part| {
+                conversation.hears(part);
+            });
+            assert_eq!(conversation.received().1, *expected, "{piece}");
+            assert_eq!(conversation.responses.kept(), 0);
+        }
+        conversation.hears(end.as_bytes()).hears(&[]);
+        assert_eq!(conversation.received().1, end);
+        assert!(conversation.most < 3 * LIMIT || piece > LIMIT, "{}", conversation.most);
+        conversation.says(PING.as_bytes()).hears(PONG.as_bytes());
+        assert_eq!(conversation.received().1, PONG);
+        // All in one piece.
+        let all: String = parts.iter().map(|(part, _)| part.as_str()).chain([end, PONG]).collect();
+        let expected: String = parts.iter().map(|(_, part)| part.as_str()).chain([end, PONG]).collect();
+        conversation.says(format!("{EVENTS}{PING}").as_bytes());
+        all.as_bytes().chunks(piece).for_each(|part| {
+            conversation.hears(part);
+        });
+        assert_eq!(conversation.received().1, expected);
+        assert_eq!(conversation.is_raw(), (false, false));
+    }
+    // What has no chunks, or is packed, and what ends in the middle.
+    for response in [
+        sized("old"),
+        format!(
+            "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+            chunk("old")
+        ),
+        format!("{head}5\r\nold"),
+        format!("{head}{}x\r\nold", chunk("event")),
+    ] {
+        for piece in [1, 100_000] {
+            let mut conversation = Conversation::passing();
+            conversation.says(EVENTS.as_bytes());
+            response.as_bytes().chunks(piece).for_each(|part| {
+                conversation.hears(part);
+            });
+            conversation.ends();
+            assert_eq!(conversation.received().1, response);
+        }
+    }
 }
