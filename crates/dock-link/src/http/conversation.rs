@@ -89,7 +89,8 @@ pub fn pass(piece: usize, client: &[u8], engine: &[u8]) -> Passed {
                     let bytes = requests.decide(*held, hooks.decision());
                     passed.engine.extend(bytes.unwrap_or_default());
                 }
-                RequestEvent::Closed => break 'requests,
+                // The engine has not answered yet.
+                RequestEvent::Closed | RequestEvent::Undecided => break 'requests,
                 RequestEvent::More => break,
             }
         }

@@ -49,8 +49,22 @@ struct State {
     holds: bool,
     /// Whether a request to speak another protocol has no answer yet.
     undecided: bool,
-    /// Whether what the engine sends is not followed any more, or it sends nothing more.
-    raw: bool,
+    /// What the engine sends.
+    engine: EngineBytes,
+    /// Whether the connection is to be closed, though what the engine sends is not followed any more.
+    shut: bool,
+}
+
+/// What an engine sends on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum EngineBytes {
+    /// Answers, which are followed.
+    #[default]
+    Answers,
+    /// A stream that both sides have agreed on, to the end: what the client sends belongs to it.
+    Stream,
+    /// Something that is not understood, or nothing more. What the client sends may be requests.
+    Unknown,
 }
 
 /// An answer that is due.
@@ -94,7 +108,7 @@ impl Exchanges {
 
     /// Waits until requests are not followed any more.
     pub(in crate::http) async fn raw(&self) {
-        while !self.state().raw {
+        while self.state().engine == EngineBytes::Answers {
             self.for_engine.notified().await;
         }
     }
@@ -103,7 +117,7 @@ impl Exchanges {
     /// `None` where an answer is due anyway.
     pub(in crate::http) fn keep_alive(&self) -> Option<&'static [u8]> {
         let mut state = self.state();
-        if state.raw || !state.holds || !state.due.is_empty() {
+        if state.engine != EngineBytes::Answers || !state.holds || !state.due.is_empty() {
             return None;
         }
         state.due.push_back(Due::Engine(EngineAnswer {
@@ -118,7 +132,7 @@ impl Exchanges {
     /// Whether all that is under way is a request that is held: the engine knows nothing of it.
     pub(in crate::http) fn can_begin_anew(&self) -> bool {
         let state = self.state();
-        state.holds && !state.raw && state.due.is_empty()
+        state.holds && state.engine == EngineBytes::Answers && state.due.is_empty()
     }
 
     /// Has the client told that the dock's engine is not reached any more, if all that is under way is a request that is held.
@@ -128,9 +142,15 @@ impl Exchanges {
         }
         self.push_own(answer(StatusCode::SERVICE_UNAVAILABLE, why, false, true));
         // Nobody waits for a decision any more.
-        self.state().raw = true;
+        self.state().engine = EngineBytes::Unknown;
         self.for_engine.notify_one();
         true
+    }
+
+    /// Has the connection closed: nobody could tell any more to what an answer of ours belongs.
+    fn shut(&self) {
+        self.state().shut = true;
+        self.for_client.notify_one();
     }
 
     fn push_own(&self, own: OwnAnswer) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use super::{Due, EngineAnswer, Exchanges, OwnAnswer, UNDER_WAY, answer, before, joined};
+use super::{Due, EngineAnswer, EngineBytes, Exchanges, OwnAnswer, UNDER_WAY, answer, before, joined};
 use crate::http::framing::{Body, Framing, FramingEvent, RequestHead, decoded, edited, for_one_request, with_target};
 use crate::http::hooks::{AnswerTreatment, Decision, EngineHooks, HeldRequest, Treatment, Verdict};
 
@@ -63,6 +63,9 @@ pub(in crate::http) enum RequestEvent<'a> {
     Held(Box<Held>),
     /// The connection is to be closed once all answers that are due were given: what else comes is to be dropped.
     Closed,
+    /// Whether what comes next is HTTP, the engine's answer decides: nothing is to be read until [`Exchanges::for_engine`] says
+    /// that there is something new.
+    Undecided,
     /// More bytes are needed.
     More,
 }
@@ -108,18 +111,16 @@ impl Requests {
         bytes: &'a [u8],
         hooks: &impl EngineHooks,
     ) -> (RequestEvent<'a>, &'a [u8]) {
-        let (raw, undecided) = {
+        let (engine, undecided) = {
             let state = self.exchanges.state();
-            (state.raw, state.undecided)
+            (state.engine, state.undecided)
         };
         match &self.state {
             RequestState::Closed => return (RequestEvent::Closed, &[]),
-            RequestState::Holding(_) if raw => return self.close(),
+            RequestState::Holding(_) if engine != EngineBytes::Answers => return self.close(),
             RequestState::Raw => return self.pass(bytes, &[]),
-            _ if raw => return self.doubt(bytes),
-            // Who goes on before the answer has come does not speak HTTP.
-            RequestState::Undecided if undecided && !bytes.is_empty() => return self.doubt(bytes),
-            RequestState::Undecided if undecided => return (RequestEvent::More, &[]),
+            _ if engine == EngineBytes::Stream => return self.doubt(bytes),
+            RequestState::Undecided if undecided => return (RequestEvent::Undecided, bytes),
             RequestState::Undecided => self.state = RequestState::Passing { upgrade: false },
             RequestState::Passing { .. } | RequestState::Holding(_) => {}
         }
@@ -252,7 +253,7 @@ impl Requests {
             }
         };
         let mut state = self.exchanges.state();
-        if state.raw {
+        if state.engine != EngineBytes::Answers {
             // Its answer could not be told from what else the engine sends.
             self.state = RequestState::Closed;
             return None;
@@ -288,6 +289,16 @@ impl Requests {
             };
         }
         let Treatment { hold, answer } = hooks.on_request(&parsed.method, &parsed.target);
+        if self.exchanges.state().engine != EngineBytes::Answers {
+            // Its answer could not be told from what else the engine sends: what would be held does not pass.
+            if hold.is_some() {
+                self.exchanges.shut();
+                return Begun::Refused;
+            }
+            self.framing.begin(parsed.body);
+            self.state = RequestState::Passing { upgrade: false };
+            return Begun::Passes;
+        }
         self.framing.begin(parsed.body);
         let (is_head, upgrade) = (parsed.method == "HEAD", parsed.fields.upgrade);
         let mut state = self.exchanges.state();
@@ -329,6 +340,10 @@ impl Requests {
     /// What becomes of what is no plain head. An engine may understand it all the same: what would be held must not pass.
     fn doubted(&self, head: &[u8], why: &str, hooks: &impl EngineHooks) -> Begun {
         match is_held_post(head, hooks) {
+            true if self.exchanges.state().engine != EngineBytes::Answers => {
+                self.exchanges.shut();
+                Begun::Refused
+            }
             true => {
                 self.exchanges
                     .push_own(answer(StatusCode::BAD_REQUEST, why, false, true));
@@ -412,7 +427,7 @@ impl Requests {
             self.state = RequestState::Raw;
             self.framing = Framing::default();
             let mut state = self.exchanges.state();
-            if !state.raw {
+            if state.engine == EngineBytes::Answers {
                 state.due.push_back(Due::Raw);
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 
-use super::{Due, EngineAnswer, Exchanges, OwnAnswer, answer, before, joined};
+use super::{Due, EngineAnswer, EngineBytes, Exchanges, OwnAnswer, answer, before, joined};
 use crate::disk;
 use crate::http::framing::{Body, Framing, FramingEvent, ResponseHead, decoded, edited};
 use crate::http::hooks::{AnswerTreatment, BodyChange, ChunkRewrite, Rewrite};
@@ -165,7 +165,8 @@ enum Answered {
     IsHeldByChunk(ChunkRewrite),
     /// Nobody asked for it but we.
     IsDropped,
-    Doubt,
+    /// It is not followed any more.
+    Doubt(EngineBytes),
 }
 
 impl Responses {
@@ -188,6 +189,7 @@ impl Responses {
         }
         match self.state {
             ResponseState::Closed => return (ResponseEvent::Closed, &[]),
+            ResponseState::Raw if self.exchanges.state().shut => return (ResponseEvent::Closed, &[]),
             ResponseState::Raw => return self.pass(bytes, &[]),
             ResponseState::Passing | ResponseState::Holding(_) | ResponseState::Chunks(_) => {}
         }
@@ -201,7 +203,7 @@ impl Responses {
                     Front::Nothing if !earlier.is_empty() => return self.pass(earlier, rest),
                     Front::Nothing if rest.is_empty() => return (ResponseEvent::More, &[]),
                     // An answer that nobody asked for.
-                    Front::Nothing => return self.doubt(from),
+                    Front::Nothing => return self.doubt(EngineBytes::Unknown, from),
                     Front::Raw => {
                         self.state = ResponseState::Raw;
                         return self.pass(from, &[]);
@@ -234,13 +236,13 @@ impl Responses {
                         self.state = ResponseState::Chunks(HeldChunk::new(rewrite));
                         return self.pass(before(from, after), after);
                     }
-                    Answered::Doubt => return self.doubt(from),
+                    Answered::Doubt(sends) => return self.doubt(sends, from),
                 }
                 continue;
             }
             if let ResponseState::Chunks(chunk) = &mut self.state {
                 if matches!(event, FramingEvent::Nonsense) {
-                    return self.doubt(from);
+                    return self.doubt(EngineBytes::Unknown, from);
                 }
                 if let FramingEvent::Body(part) = event {
                     chunk.data.extend_from_slice(part);
@@ -263,7 +265,7 @@ impl Responses {
             }
             if let ResponseState::Holding(held) = &mut self.state {
                 if matches!(event, FramingEvent::Nonsense) {
-                    return self.doubt(from);
+                    return self.doubt(EngineBytes::Unknown, from);
                 }
                 held.wire.extend_from_slice(here);
                 (from, rest) = (after, after);
@@ -290,7 +292,7 @@ impl Responses {
                 return (ResponseEvent::Delay(target), after);
             }
             match event {
-                FramingEvent::Nonsense => return self.doubt(from),
+                FramingEvent::Nonsense => return self.doubt(EngineBytes::Unknown, from),
                 FramingEvent::More if in_head && self.keeps() => {
                     self.kept.extend_from_slice(here);
                     return self.pass(before(from, rest), &[]);
@@ -314,14 +316,14 @@ impl Responses {
                     state.holds = false;
                     let message = "the engine has closed the connection";
                     let own = answer(StatusCode::SERVICE_UNAVAILABLE, message, false, true);
-                    state.raw = true;
+                    state.engine = EngineBytes::Unknown;
                     drop(state);
                     self.state = ResponseState::Closed;
                     self.exchanges.for_engine.notify_one();
                     return ResponseEvent::Own(own);
                 }
             }
-            return self.doubt(&[]).0;
+            return self.doubt(EngineBytes::Unknown, &[]).0;
         }
         match self.state {
             ResponseState::Closed => ResponseEvent::Closed,
@@ -345,6 +347,11 @@ impl Responses {
         }
     }
 
+    /// Whether the request whose answer is due has asked for another protocol.
+    fn may_upgrade(&self) -> bool {
+        matches!(self.exchanges.state().due.front(), Some(Due::Engine(answer)) if answer.upgrade)
+    }
+
     fn keeps(&self) -> bool {
         matches!(self.front(false), Front::Engine { keeps: true })
     }
@@ -352,11 +359,12 @@ impl Responses {
     /// What a head means for its response.
     fn answered(&mut self, head: Vec<u8>) -> Answered {
         let Some(ResponseHead { status, fields }) = ResponseHead::parse(&head) else {
-            return Answered::Doubt;
+            return Answered::Doubt(EngineBytes::Unknown);
         };
         match status {
             // Another protocol from here on.
-            ..100 | 101 => return Answered::Doubt,
+            101 if self.may_upgrade() => return Answered::Doubt(EngineBytes::Stream),
+            ..100 | 101 => return Answered::Doubt(EngineBytes::Unknown),
             // The final response follows.
             102..200 | 100 => {
                 self.framing.begin(Body::Sized(0));
@@ -372,18 +380,19 @@ impl Responses {
             is_dropped,
         })) = state.due.pop_front()
         else {
-            return Answered::Doubt;
+            return Answered::Doubt(EngineBytes::Unknown);
         };
         let body = match fields.body() {
-            _ if fields.raw => return Answered::Doubt,
             _ if is_head || matches!(status, 204 | 304) => Body::Sized(0),
             Some(Some(body)) => body,
             // Up to the end of the connection: this is how an engine answers a request that turns into a raw stream.
-            Some(None) | None => return Answered::Doubt,
+            Some(None) if fields.raw || upgrade => return Answered::Doubt(EngineBytes::Stream),
+            Some(None) | None => return Answered::Doubt(EngineBytes::Unknown),
         };
         if upgrade {
             // It was refused.
             state.undecided = false;
+            self.exchanges.for_engine.notify_one();
         }
         drop(state);
         self.framing.begin(body);
@@ -484,13 +493,13 @@ impl Responses {
     }
 
     /// Follows nothing any more.
-    fn doubt<'a>(&mut self, from: &'a [u8]) -> (ResponseEvent<'a>, &'a [u8]) {
+    fn doubt<'a>(&mut self, sends: EngineBytes, from: &'a [u8]) -> (ResponseEvent<'a>, &'a [u8]) {
         self.stop_holding();
         self.let_go.append(&mut self.kept);
         self.framing = Framing::default();
         let mut state = self.exchanges.state();
         let is_broken = state.holds || state.has_own();
-        state.raw = true;
+        state.engine = sends;
         state.undecided = false;
         state.due.clear();
         drop(state);

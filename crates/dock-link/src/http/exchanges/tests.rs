@@ -36,6 +36,8 @@ struct Conversation {
     most: usize,
     /// How many requests were decided about.
     held: usize,
+    /// What the client has sent and the relay has not read, as the engine's answer decides what it is.
+    unread: Vec<u8>,
 }
 
 impl Conversation {
@@ -52,6 +54,7 @@ impl Conversation {
             delayed: Vec::new(),
             most: 0,
             held: 0,
+            unread: Vec::new(),
         }
     }
 
@@ -61,7 +64,8 @@ impl Conversation {
 
     /// The client sends this, in one piece.
     fn says(&mut self, bytes: &[u8]) -> &mut Self {
-        let mut rest = bytes;
+        let unread = [&*mem::take(&mut self.unread), bytes].concat();
+        let mut rest = &*unread;
         loop {
             let (event, after) = self.requests.next(rest, &self.hooks);
             rest = after;
@@ -78,6 +82,10 @@ impl Conversation {
                 }
                 RequestEvent::Closed => {
                     self.closed.0 = true;
+                    break;
+                }
+                RequestEvent::Undecided => {
+                    self.unread = rest.to_vec();
                     break;
                 }
                 RequestEvent::More => break,
@@ -98,7 +106,10 @@ impl Conversation {
             }
         }
         self.note();
-        self
+        match self.unread.is_empty() || self.exchanges.state().undecided {
+            true => self,
+            false => self.says(&[]),
+        }
     }
 
     /// The engine sends nothing more.
@@ -389,12 +400,47 @@ fn an_engine_that_refuses_another_protocol_is_still_spoken_to_in_http() {
             (String::new(), message("409 Conflict", "no", false))
         );
     }
-    // Who does not wait for the answer speaks the other protocol.
+    // Of who does not wait for the answer, that decides what follows.
     conversation.says(format!("{ATTACH}{CREATE}").as_bytes());
-    assert_eq!(conversation.received().0, format!("{ATTACH}{CREATE}"));
-    conversation.hears(gone.as_bytes()).hears(b"more");
-    assert_eq!(conversation.received().1, format!("{gone}more"));
+    assert_eq!(conversation.received().0, ATTACH);
+    conversation.hears(gone.as_bytes());
+    let own = message("409 Conflict", "no", false);
+    assert_eq!(conversation.received(), (String::new(), format!("{gone}{own}")));
+    let upgraded = "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+    conversation.says(format!("{ATTACH}{CREATE}").as_bytes());
+    assert_eq!(conversation.received(), (ATTACH.to_owned(), String::new()));
+    conversation.hears(upgraded.as_bytes());
+    assert_eq!(conversation.received(), (CREATE.to_owned(), upgraded.to_owned()));
     assert_eq!(conversation.is_raw(), (true, true));
+    // An engine that agrees to what nobody has asked for is not followed, and no request that would be held passes.
+    let mut conversation = Conversation::new(no);
+    conversation.says(PING.as_bytes()).hears(upgraded.as_bytes());
+    conversation.received();
+    conversation.says(CREATE.as_bytes());
+    assert_eq!(conversation.received(), (String::new(), String::new()));
+    assert_eq!(conversation.closed, (true, true));
+}
+
+#[test]
+fn the_logs_of_a_container_end_and_what_comes_after_them_is_followed() {
+    for kind in ["raw", "multiplexed"] {
+        let logs = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.{kind}-stream\r\nTransfer-Encoding: \
+             chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        );
+        let mut conversation = Conversation::new(no);
+        for _ in 0..2 {
+            conversation
+                .says(b"GET /v1.44/containers/x/logs?stdout=1 HTTP/1.1\r\n\r\n")
+                .hears(logs.as_bytes());
+            conversation.received();
+            conversation.says(CREATE.as_bytes());
+            assert_eq!(
+                conversation.received(),
+                (String::new(), message("409 Conflict", "no", false))
+            );
+        }
+    }
 }
 
 #[test]
@@ -583,10 +629,13 @@ fn an_engine_that_closes_is_said_to_who_waits() {
     conversation.ends();
     assert_eq!(conversation.received().1, "");
     assert!(conversation.closed.1);
-    // Nobody waits: the client's bytes go where they go.
+    // Nobody waits: the client's bytes go where they go, but for what would be held.
     let mut conversation = Conversation::passing();
-    conversation.ends().says(CREATE.as_bytes());
-    assert_eq!(conversation.received(), (CREATE.to_owned(), String::new()));
+    conversation.ends().says(PING.as_bytes());
+    assert_eq!(conversation.received(), (PING.to_owned(), String::new()));
+    conversation.says(CREATE.as_bytes());
+    assert_eq!(conversation.received(), (String::new(), String::new()));
+    assert_eq!(conversation.closed, (true, true));
 }
 
 #[test]
@@ -612,9 +661,21 @@ fn an_engine_that_talks_nonsense_has_the_connection_for_itself() {
                 assert_eq!(conversation.received().1, all);
                 assert!(conversation.is_raw().1, "{nonsense:.80}");
                 assert!(conversation.most < 300_000, "{}", conversation.most);
-                // The other direction, too.
-                conversation.says(CREATE.as_bytes());
-                assert_eq!(conversation.received().0, CREATE);
+                // The other direction, too, up to what would be held: it closes the connection.
+                let other = format!("{PING}POST /images/load HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");
+                for part in other.as_bytes().chunks(piece) {
+                    conversation.says(part);
+                }
+                assert_eq!(conversation.received().0, other);
+                for part in CREATE.as_bytes().chunks(piece) {
+                    conversation.says(part);
+                }
+                assert_eq!(
+                    conversation.received(),
+                    (String::new(), String::new()),
+                    "{nonsense:.80}"
+                );
+                assert_eq!(conversation.closed, (true, true));
                 // An answer of ours that is due has no place any more.
                 if nonsense != PONG {
                     let mut conversation = Conversation::new(no);
