@@ -65,7 +65,7 @@ impl LetGo {
                 limit: LIMIT,
                 statuses: |_| true,
                 note: Some(Box::new(move |_, body| lock(&noted).push(body.to_vec()))),
-                concerns: |_| false,
+                concerns: |_, _| false,
                 body: Box::new(|_, _| None),
             })),
         }

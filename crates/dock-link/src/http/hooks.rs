@@ -61,9 +61,9 @@ pub(crate) struct Rewrite {
     pub(crate) statuses: fn(u16) -> bool,
     /// Hears of the response before a byte of it is passed. Called in the task of the connection.
     pub(crate) note: Option<AnswerNote>,
-    /// Whether a body may have to be changed, from a quick look at it: else it passes at once. Called in the task of the
-    /// connection.
-    pub(crate) concerns: fn(&[u8]) -> bool,
+    /// Whether a body may have to be changed, from its status and a quick look at it: else it passes at once. Called in the
+    /// task of the connection.
+    pub(crate) concerns: fn(u16, &[u8]) -> bool,
     /// Makes a new body of the old one; `None` leaves the response as it was, byte for byte. It may wait for this machine's
     /// disks: if it takes too long, the response passes as it was.
     pub(crate) body: BodyChange,
@@ -183,7 +183,7 @@ pub(super) mod scripted {
                     note: Some(Box::new(move |_, body| {
                         lock(&noted).push((number, String::from_utf8_lossy(body).into_owned()));
                     })),
-                    concerns: |body| body.windows(3).any(|word| word == b"old"),
+                    concerns: |_, body| body.windows(3).any(|word| word == b"old"),
                     body: Box::new(|status, body| (status >= 400).then(|| brand_new(body))?),
                 })),
             }
@@ -219,7 +219,7 @@ pub(super) mod scripted {
                     limit: LIMIT,
                     statuses: |status| matches!(status, 200 | 201),
                     note: None,
-                    concerns: |body| body.windows(3).any(|word| word == b"old"),
+                    concerns: |_, body| body.windows(3).any(|word| word == b"old"),
                     body: Box::new(|_, body| brand_new(body)),
                 })
             } else {

@@ -542,7 +542,7 @@ mod tests {
                 limit: 1000,
                 statuses: |_| true,
                 note: None,
-                concerns: |_| true,
+                concerns: |_, _| true,
                 body: Box::new(move |_, _| {
                     let _ = go.recv();
                     Some(b"new".to_vec())

@@ -184,7 +184,8 @@ impl<C: Connector> ClientConnection<C> {
             limit: LONGEST_CREATED,
             statuses: |_| true,
             note: Some(note),
-            concerns: |_| true,
+            // An ID waits for no disk.
+            concerns: |status, body| status >= 400 || answers::may_show(body),
             body,
         })
     }
@@ -213,7 +214,7 @@ impl<C: Connector> ClientConnection<C> {
                 limit: LONGEST_CREATED,
                 statuses: |status| status >= 400,
                 note: None,
-                concerns: |_| true,
+                concerns: |_, _| true,
                 body: Box::new(move |_, body| messages::restored_error(body, &label)),
             });
         }
@@ -224,7 +225,7 @@ impl<C: Connector> ClientConnection<C> {
                     limit: LONGEST_ANSWER,
                     statuses: |status| status == 200,
                     note: None,
-                    concerns: answers::may_show,
+                    concerns: |_, body| answers::may_show(body),
                     body: Box::new(move |_, body| {
                         answers::restore(kind, body, &|there, here| projects.leads_to(here, there))
                     }),

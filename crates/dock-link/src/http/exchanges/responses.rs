@@ -441,7 +441,7 @@ impl Responses {
             if let Some(note) = rewrite.note {
                 note(status, &body);
             }
-            (rewrite.concerns)(&body)
+            (rewrite.concerns)(status, &body)
         };
         if !is_concerned {
             return ResponseEvent::Pass(Cow::Owned(finished(head, &wire, None)));
