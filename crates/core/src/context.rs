@@ -2,6 +2,7 @@
 //! call.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,9 @@ pub struct EngineArgs {
     #[command(flatten)]
     pub global: GlobalArgs,
 }
+
+/// What a command does, boxed: the runtime's own code is compiled once for each result, and not for each of our futures.
+type Work<'f, T> = Pin<Box<dyn Future<Output = Result<T>> + 'f>>;
 
 /// What a command runs in.
 #[derive(Debug)]
@@ -238,10 +242,15 @@ impl Context {
     /// # Errors
     /// The future's, and [`Error::interrupted`].
     pub fn block_on<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
+        self.until_interrupted(Box::pin(future))
+    }
+
+    fn until_interrupted<T>(&self, future: Work<'_, T>) -> Result<T> {
         runtime()?.block_on(async {
+            // Dropped in here, while its runtime is there.
+            let mut future = future;
             let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
                 .map_err(|cause| Error::failed("signals can't be handled").because(cause))?;
-            tokio::pin!(future);
             tokio::select! {
                 result = &mut future => return result,
                 _ = tokio::signal::ctrl_c() => {}
@@ -258,6 +267,7 @@ impl Context {
     /// # Errors
     /// The future's.
     pub fn block_on_uninterrupted<T>(&self, future: impl Future<Output = Result<T>>) -> Result<T> {
+        let future: Work<'_, T> = Box::pin(future);
         runtime()?.block_on(future)
     }
 }

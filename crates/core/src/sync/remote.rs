@@ -2,10 +2,11 @@
 
 use std::io::{self, Read, Write};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use dock_client::mutex::lock;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio_util::io::SyncIoBridge;
 
@@ -171,6 +172,42 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
     feed: Feed<F>,
     take: Take<T>,
 ) -> Result<CallOutput<F, T>> {
+    // What the two give goes past the call, whose code, with that of the runtime's tasks, is compiled once.
+    let (fed, taken) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
+    let (keep_fed, keep_taken) = (Arc::clone(&fed), Arc::clone(&taken));
+    let feed: Feed<()> = Box::new(move |to| {
+        *lock(&keep_fed) = Some(feed(to)?);
+        Ok(())
+    });
+    let take: Take<()> = Box::new(move |from| {
+        *lock(&keep_taken) = Some(take(from)?);
+        Ok(())
+    });
+    let output = exchange(shell, script, word, arguments, feed, take).await?;
+    Ok(CallOutput {
+        fed: output.fed.and_then(|()| lock(&fed).take().ok_or_else(not_run)),
+        taken: output.taken.and_then(|()| lock(&taken).take().ok_or_else(not_run)),
+        exit: output.exit,
+        complaints: output.complaints,
+        complaints_cut: output.complaints_cut,
+        dock: output.dock,
+    })
+}
+
+/// A thread that panicked, or was never started.
+fn not_run() -> Error {
+    Error::failed("a part of the sync could not be run")
+}
+
+/// [`call`], whatever is fed and taken.
+async fn exchange(
+    shell: &impl Shell,
+    script: &str,
+    word: &str,
+    arguments: &[&str],
+    feed: Feed<()>,
+    take: Take<()>,
+) -> Result<CallOutput<(), ()>> {
     let fixed = ["sh", "-c", script, "sh", word];
     let argv = fixed.iter().chain(arguments).map(|word| (*word).to_owned()).collect();
     let Streams {
@@ -217,7 +254,7 @@ pub async fn call<F: Send + 'static, T: Send + 'static>(
         }
         Ok((String::from_utf8_lossy(&complaints).into_owned(), cut))
     };
-    let thread = |_| Error::failed("a part of the sync could not be run");
+    let thread = |_| not_run();
     // The first that says too much ends all: with its streams and its exit, the connection goes.
     let all = async {
         tokio::try_join!(
