@@ -21,6 +21,7 @@ use dock_client::agent::{descriptor, frame};
 use dock_client::docks::Dock;
 use dock_client::env::Env;
 use dock_client::shell::quote;
+use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
@@ -45,6 +46,8 @@ use dock_client::mutex::lock;
 
 /// How many bytes of a frame are for ports: the rest is for the other fields of a status.
 const PORTS_ROOM: usize = frame::FRAME_LIMIT / 2;
+/// How many bytes the mounts may have in it.
+const MOUNTS_ROOM: usize = frame::FRAME_LIMIT / 4;
 /// How long a command may take to send its request.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// How long a docker client waits for a link that is being restored.
@@ -191,7 +194,13 @@ impl<C: Connector> Service<C> {
             timing,
             prompts,
             shells,
-            projects: MountedProjects::new(host, Arc::clone(&notices), Arc::clone(&ports), log.clone()),
+            projects: MountedProjects::new(
+                host,
+                paths.mounted_file(),
+                Arc::clone(&notices),
+                Arc::clone(&ports),
+                log.clone(),
+            ),
             ports,
             notices,
             streams,
@@ -462,7 +471,7 @@ impl<C: Connector> Service<C> {
                     forward,
                     ports,
                     more_ports,
-                    mounts: self.projects.all().await,
+                    mounts: within(MOUNTS_ROOM, self.projects.all().await),
                 };
                 frame::write_message(&mut stream, &Reply::Status(status)).await
             }
@@ -583,16 +592,20 @@ impl<C: Connector> Service<C> {
 fn fitting(mut ports: Vec<Port>) -> (Vec<Port>, usize) {
     let all = ports.len();
     ports.sort_by_key(|port| port.here.is_none());
-    let mut room = PORTS_ROOM;
-    let mut fits = |port: &Port| {
-        let length = serde_json::to_vec(port).map_or(usize::MAX, |text| text.len() + 1);
+    let ports = within(PORTS_ROOM, ports);
+    let left = all - ports.len();
+    (ports, left)
+}
+
+/// The first of these that have room in so many bytes of JSON.
+fn within<T: Serialize>(mut room: usize, items: Vec<T>) -> Vec<T> {
+    let fits = |item: &T| {
+        let length = serde_json::to_vec(item).map_or(usize::MAX, |text| text.len().saturating_add(1));
         let rest = room.checked_sub(length);
         room = rest.unwrap_or(0);
         rest.is_some()
     };
-    let count = ports.iter().take_while(|port| fits(port)).count();
-    ports.truncate(count);
-    (ports, all - count)
+    items.into_iter().take_while(fits).collect()
 }
 
 async fn next_question(subscription: &mut Subscription) -> PendingQuestion {

@@ -465,7 +465,10 @@ impl Agent {
         self.stop().await?;
         let paths = &self.paths;
         paths.sweep(STALE);
-        for file in [paths.made_file(), paths.told_file()].into_iter().chain(paths.files()) {
+        for file in [paths.made_file(), paths.mounted_file(), paths.told_file()]
+            .into_iter()
+            .chain(paths.files())
+        {
             match std::fs::remove_file(&file) {
                 Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::failed(format!("{} can't be removed", file.display())).because(cause));

@@ -194,6 +194,11 @@ impl AgentPaths {
         self.state.join(format!("{}.made", self.identity))
     }
 
+    /// The file with the paths that were mounted, below the state directory.
+    pub fn mounted_file(&self) -> PathBuf {
+        self.state.join(format!("{}.mounted", self.identity))
+    }
+
     /// Exists once the user was told that the label alone forwards no port.
     pub fn told_file(&self) -> PathBuf {
         self.state.join(format!("{}.told", self.identity))

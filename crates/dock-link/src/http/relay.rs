@@ -740,10 +740,11 @@ mod tests {
     async fn what_a_client_sends_before_its_first_line_is_whole_is_not_lost_in_raw_bytes() {
         let mut scene = Scene::new(changed, 1);
         scene.client.write_all(b"GET /").await.unwrap();
-        // An answer that nobody asked for: from here on, nothing is followed.
+        // An answer that nobody asked for: from here on, no answer is followed.
         scene.engine.write_all(PONG.as_bytes()).await.unwrap();
         expect(&mut scene.client, PONG).await;
-        expect(&mut scene.engine, "GET /").await;
+        scene.client.write_all(b" HTTP/1.1\r\n\r\n").await.unwrap();
+        expect(&mut scene.engine, "GET / HTTP/1.1\r\n\r\n").await;
     }
 
     /// Writes until the other end of the relay takes no more, and gives how many bytes that were.

@@ -11,6 +11,7 @@
 //! - `other_requests`: which requests concern mounts though they carry none;
 //! - `translation`: what becomes of the requests of one client, from all of these;
 //! - `projects`: the projects that are mounted, and what keeps them in step; `sync_process`: the process that does;
+//! - `translated_paths`: what this machine remembers of its translations, which bounds what a dock's word can do;
 //! - `json_object`: JSON of which only some values are changed.
 
 pub mod answers;
@@ -25,6 +26,7 @@ pub(crate) mod projects;
 pub mod requests;
 pub(crate) mod sources;
 mod sync_process;
+mod translated_paths;
 pub(crate) mod translation;
 
 /// The path of a request's target in the engine's API: without the version before it and the query after it.

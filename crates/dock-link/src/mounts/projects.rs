@@ -23,8 +23,9 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use super::inherited::{self, KnownVolumes};
 use super::label::{LABEL, MountLabel};
 use super::requests::References;
-use super::sources::{HostPaths, Location, is_said_to_lead};
+use super::sources::{HostPaths, Location};
 use super::sync_process::{SyncProcess, finish, program};
+use super::translated_paths::TranslatedPaths;
 use crate::disk;
 use crate::link::{Link, OpenOptions, ended};
 use crate::log::Log;
@@ -57,6 +58,8 @@ const SAID: usize = 100;
 const PAUSE: Duration = Duration::from_secs(5);
 /// How many are shown at most: a frame has room for them.
 const SHOWN: usize = 500;
+/// The longest name of a container, in characters.
+const NAME: usize = 255;
 /// How many containers are known at most: more than an engine runs.
 const CONTAINERS: usize = 4096;
 /// How long the engine may take to say what a container mounts by name.
@@ -73,6 +76,7 @@ pub(crate) struct MountedProjects {
     ports: Arc<Ports>,
     log: Log,
     state: Mutex<State>,
+    translated: TranslatedPaths,
     /// A project came.
     changed: Notify,
 }
@@ -86,14 +90,14 @@ struct State {
     ending: Vec<JoinHandle<()>>,
     /// Whose process is being started: one at a time for each project.
     starting: HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>,
+    /// Which are being asked to be kept in step.
+    watching: BTreeSet<PathBuf>,
     /// Whose files are being brought: what waits for the next time, if somebody does.
     bringing: HashMap<PathBuf, Option<Bringing>>,
     /// When a process was last started only because a container runs.
     restarted: HashMap<PathBuf, Instant>,
     /// What was said, and when.
     said: HashMap<String, Instant>,
-    /// The copies of projects, as their last syncs have said.
-    copies: BTreeMap<PathBuf, String>,
     volumes: KnownVolumes,
     /// Whether it was said that more containers mount projects than are followed.
     is_surfeit_said: bool,
@@ -130,7 +134,13 @@ pub(super) struct MountedRoots {
 
 impl MountedProjects {
     /// None yet.
-    pub(crate) fn new(paths: HostPaths, notices: Arc<Notices>, ports: Arc<Ports>, log: Log) -> Arc<Self> {
+    pub(crate) fn new(
+        paths: HostPaths,
+        mounted_file: PathBuf,
+        notices: Arc<Notices>,
+        ports: Arc<Ports>,
+        log: Log,
+    ) -> Arc<Self> {
         Arc::new(Self {
             paths,
             program: program(std::env::var_os("PATH").as_deref()),
@@ -138,6 +148,7 @@ impl MountedProjects {
             ports,
             log,
             state: Mutex::default(),
+            translated: TranslatedPaths::read(mounted_file),
             changed: Notify::new(),
         })
     }
@@ -195,19 +206,26 @@ impl MountedProjects {
 
     /// Sends what changed in a project, and looks for these paths of it.
     pub(super) async fn send(self: &Arc<Self>, root: &Path, sources: Vec<String>) -> Result<Done, WireError> {
-        let done = self.process(root).await?.ask(Task::Send { sources }).await?;
-        let mut state = lock(&self.state);
-        state.copies.insert(root.to_owned(), done.workspace.clone());
-        drop(state);
-        Ok(done)
+        self.process(root).await?.ask(Task::Send { sources }).await
     }
 
-    /// Whether a path on the dock is that of this source here, for answers in which the source is shown again. This may wait
-    /// for the disk that the source is on.
-    pub(super) fn leads_to(&self, source: &str, on_dock: &str) -> bool {
-        let copies = lock(&self.state).copies.clone();
-        let is_said = |(root, copy): (&PathBuf, &String)| is_said_to_lead(root, copy, source, on_dock);
-        copies.iter().any(is_said) || self.paths.leads_to(source, on_dock)
+    /// Whether a client here has had this path on the dock mounted, by this source: only then, the source is shown in the
+    /// place of the path, or its project followed, whatever a label on the dock says.
+    pub(super) fn has_mounted(&self, on_dock: &str, source: &str) -> bool {
+        self.translated.contains(on_dock, source)
+    }
+
+    /// Remembers what is to be mounted, on this machine's disk, too.
+    pub(super) async fn remember(self: &Arc<Self>, label: &MountLabel) {
+        if !self.translated.note(label) {
+            return;
+        }
+        let projects = Arc::clone(self);
+        let writing = disk::within(LOOK, move || projects.translated.write());
+        if let Some(Err(cause)) = writing.await {
+            self.log
+                .line(format!("the list of mounted paths can't be written: {cause}"));
+        }
     }
 
     /// Notes that the engine has created a container that mounts these projects: from now on they are kept in step.
@@ -216,7 +234,7 @@ impl MountedProjects {
             self.watch(root);
         }
         let container = MountingContainer {
-            name: name.unwrap_or_default(),
+            name: short(&name.unwrap_or_default()),
             mounted,
             runs: false,
             removed: None,
@@ -304,6 +322,7 @@ impl MountedProjects {
         let mut pairs: BTreeMap<String, String> = labels
             .iter()
             .flat_map(MountLabel::sources)
+            .filter(|(there, here)| self.has_mounted(there, here))
             .map(|(there, here)| (there.to_owned(), here.to_owned()))
             .collect();
         if pairs.is_empty() {
@@ -311,7 +330,7 @@ impl MountedProjects {
         }
         let projects = Arc::clone(self);
         let looking = disk::within(LOOK, move || {
-            pairs.retain(|there, here| projects.leads_to(here, there));
+            pairs.retain(|there, here| projects.paths.leads_to(here, there));
             pairs
         });
         looking.await.unwrap_or_else(|| {
@@ -392,8 +411,8 @@ impl MountedProjects {
         self.take_list(running).await;
         let mut tick = interval(TICK);
         loop {
+            // In no order: an engine that tells without an end keeps nothing else from its turn.
             tokio::select! {
-                biased;
                 _ = ended(&mut over) => return Err(Trouble::Link),
                 event = events.next() => self.take_event(&event?).await,
                 _ = tick.tick() => self.end_unused(),
@@ -439,7 +458,7 @@ impl MountedProjects {
                 if let (Some(container), Some(name)) =
                     (lock(&self.state).containers.get_mut(id), attributes.get("name"))
                 {
-                    container.name.clone_from(name);
+                    container.name = short(name);
                 }
             }
             "die" => self.ended(id),
@@ -460,7 +479,7 @@ impl MountedProjects {
             self.watch(root);
         }
         let container = MountingContainer {
-            name,
+            name: short(&name),
             mounted,
             runs: true,
             removed: None,
@@ -476,8 +495,10 @@ impl MountedProjects {
             }
             None => return,
         };
-        let projects = Arc::clone(self);
-        tokio::spawn(async move { projects.bring(roots).await });
+        // Nobody waits: an engine may tell of very many ends.
+        for root in roots {
+            drop(self.have_brought(root));
+        }
     }
 
     /// Brings what changed on the dock in these projects; what hinders it is told.
@@ -532,12 +553,17 @@ impl MountedProjects {
 
     /// Has a project kept in step.
     fn watch(self: &Arc<Self>, root: &Path) {
+        // However many containers start meanwhile, that is asked for once.
+        if !lock(&self.state).watching.insert(root.to_owned()) {
+            return;
+        }
         let (projects, root) = (Arc::clone(self), root.to_owned());
         tokio::spawn(async move {
             let watched = match projects.process(&root).await {
                 Ok(process) => process.ask(Task::Watch).await,
                 Err(failure) => Err(failure),
             };
+            lock(&projects.state).watching.remove(&root);
             if let Err(failure) = watched {
                 projects.tell_failure(&format!("{} is not kept in step", root.display()), &failure);
             }
@@ -651,6 +677,11 @@ impl MountedProjects {
         let Some(mut label) = label.and_then(|label| MountLabel::parse(label)) else {
             return MountedRoots::default();
         };
+        // A dock may have an image or a container bear a label of its own: what nobody here has mounted there is not looked for.
+        label.retain(&|there, here| self.has_mounted(there, here));
+        if label.is_empty() {
+            return MountedRoots::default();
+        }
         let paths = self.paths.clone();
         let looking = disk::within(LOOK, move || {
             label.retain(&|there, here| paths.leads_to(here, there));
@@ -690,6 +721,11 @@ impl MountedProjects {
         self.log.line(line);
         self.notices.tell_all(line);
     }
+}
+
+/// A container's name, of which an engine may say anything: docker takes none that is longer.
+fn short(name: &str) -> String {
+    name.chars().take(NAME).collect()
 }
 
 #[cfg(test)]
@@ -762,7 +798,7 @@ done
                     .status();
                 assert!(made.unwrap().success());
             }
-            let mut projects = MountedProjects::new(host, notices, ports, log);
+            let mut projects = MountedProjects::new(host, paths.mounted_file(), notices, ports, log);
             Arc::get_mut(&mut projects).unwrap().program = program;
             Self {
                 log: paths.log_file(),
@@ -866,6 +902,15 @@ done
         scene.projects.ports.note(service.clone());
         let other = format!("{:064x}", 8);
         let label = serde_json::json!({"/data/w/app/src": format!("{root}/src"), "/etc": "/etc", "/etc/x": root});
+        let said: HashMap<String, String> = serde_json::from_value(label.clone()).unwrap();
+        let mut mounted = MountLabel::default();
+        for (there, here) in said.iter().filter(|(there, _)| *there != "/etc/x") {
+            mounted.note(there, here);
+        }
+        let alone = HashMap::from([(LABEL.to_owned(), label.to_string())]);
+        let before = scene.projects.mounted_by(&id, &alone);
+        assert!(before.await.roots.is_empty(), "nobody here has mounted it");
+        scene.projects.remember(&mounted).await;
         let labels = |service: Option<&String>| {
             let service = service.map(|service| (SERVICE.to_owned(), service.clone()));
             let own = [(LABEL.to_owned(), label.to_string()), ("a".into(), "b".into())];
@@ -977,6 +1022,17 @@ done
         projects.ports.note(ours.clone());
         container(&ours, "/data/w/app/src", &src);
         container(&another, "/data/w/app", &root);
+        // What was mounted from here before; the dock's places of the others would be believed otherwise.
+        let mut before = MountLabel::default();
+        for (there, here) in [
+            ("/data/w/app/data", &data),
+            ("/data/w/app/src", &src),
+            ("/data/w/app", &root),
+            ("/etc", &data),
+        ] {
+            before.note(there, here);
+        }
+        projects.remember(&before).await;
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
         let references = References {
             volumes: names(&["data", "etc", "home", "none", "plain"]),

@@ -101,7 +101,7 @@ impl HostPaths {
                 quote(&root.display().to_string()),
             ));
         }
-        if real.starts_with(&home) && !(self.is_in_a_workspace(said, &home) && !is_here) {
+        if real.starts_with(&home) && (is_here || !self.is_in_a_workspace(said, &home)) {
             return Location::Refused(format!(
                 "{source} is in no project (a folder with docker/, or a git repository), so dock {:?} can't have it. Put it into \
                  one and send that by sync-up, or {}",
@@ -125,7 +125,7 @@ impl HostPaths {
         sync_memory::workspace(&self.state, root, &self.moniker).filter(|workspace| !workspace.is_empty())
     }
 
-    /// Whether a path on the dock is that of this source here: for answers in which the source is shown again.
+    /// Whether a path on the dock is that of this source here, now: projects move, and are sent to other workspaces.
     pub(crate) fn leads_to(&self, source: &str, on_dock: &str) -> bool {
         self.place(source).is_some_and(|place| place == on_dock)
     }
@@ -154,14 +154,6 @@ impl HostPaths {
         let mut workspaces = workspaces.iter().filter(|workspace| !home.starts_with(workspace));
         !has_parent(path) && workspaces.any(|workspace| path.starts_with(workspace))
     }
-}
-
-/// Whether a path on the dock is that of this source in a project with this copy, by the text of both. Where it is not, links
-/// here may still lead there.
-pub(crate) fn is_said_to_lead(root: &Path, workspace: &str, source: &str, on_dock: &str) -> bool {
-    let source = Path::new(source);
-    let inside = source.strip_prefix(root).ok().and_then(Path::to_str);
-    !has_parent(source) && inside.is_some_and(|inside| below(workspace, inside) == on_dock)
 }
 
 /// A path in a workspace.
@@ -396,25 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_text_of_a_source_says_needs_no_disk() {
-        let leads =
-            |source: &str, on_dock: &str| is_said_to_lead(Path::new("/nowhere/app"), "/data/w/app", source, on_dock);
-        assert!(leads("/nowhere/app", "/data/w/app"));
-        assert!(leads("/nowhere/app/", "/data/w/app"));
-        assert!(leads("/nowhere//app/src", "/data/w/app/src"));
-        for (source, on_dock) in [
-            ("/nowhere/app/src", "/data/w/app"),
-            ("/nowhere/app/../app/src", "/data/w/app/src"),
-            ("/nowhere/apple", "/data/w/apple"),
-            ("/nowhere/app/src", "/etc/src"),
-            ("src", "/data/w/app/src"),
-        ] {
-            assert!(!leads(source, on_dock), "{source} {on_dock}");
-        }
-    }
-
-    #[test]
-    fn only_the_place_that_a_source_leads_to_is_shown_as_it() {
+    fn only_the_place_that_a_source_leads_to_is_followed() {
         let machine = FakeHost::new();
         let source = machine.path("home/ann/app/src");
         assert!(machine.paths.leads_to(&source, "/data/w/app/src"));

@@ -134,6 +134,7 @@ impl<C: Connector> ClientConnection<C> {
         for (here, there) in &paths {
             label.note(there, here);
         }
+        self.projects.remember(&label).await;
         Ok(TranslatedRequest {
             verdict: body.map_or(Verdict::AsItWas, Verdict::Body),
             mounted: MountedRoots { roots, label },
@@ -146,7 +147,7 @@ impl<C: Connector> ClientConnection<C> {
         let label = mounted.label.clone();
         let is_ours = {
             let projects = Arc::clone(&projects);
-            move |there: &str, here: &str| projects.leads_to(here, there)
+            move |there: &str, here: &str| projects.has_mounted(there, here)
         };
         let name = name_of(target);
         let updated = updated_service(target).map(str::to_owned);
@@ -227,7 +228,7 @@ impl<C: Connector> ClientConnection<C> {
                     note: None,
                     concerns: |_, body| answers::may_show(body),
                     body: Box::new(move |_, body| {
-                        answers::restore(kind, body, &|there, here| projects.leads_to(here, there))
+                        answers::restore(kind, body, &|there, here| projects.has_mounted(there, here))
                     }),
                 })
             }
