@@ -82,6 +82,16 @@ impl Drop for ChannelEnd {
 
 /// Makes the connection of a channel's ends. Called within the runtime. `kept` lives as long as the connection.
 pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<Connection> {
+    connection_on(ends, handle.fate(), handle.notifier(), kept)
+}
+
+/// [`connection`], for who has not the handle itself.
+pub(super) fn connection_on(
+    ends: Ends,
+    fate: &watch::Receiver<Option<TransportError>>,
+    notifier: &Notifier,
+    kept: Kept,
+) -> io::Result<Connection> {
     let Ends {
         id,
         stream,
@@ -92,8 +102,8 @@ pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<
         Ok::<_, io::Error>(ChannelEnd {
             inner: UnixStream::from_std(stream)?,
             clean,
-            fate: handle.fate().clone(),
-            notifier: handle.notifier().clone(),
+            fate: fate.clone(),
+            notifier: notifier.clone(),
             id,
             part,
             _kept: kept.clone(),
@@ -106,8 +116,7 @@ pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<
             let stderr = Box::new(end(ends.stderr, ends.stderr_end, ChannelPart::Stderr)?);
             let (resize, sizes) = mpsc::channel(4);
             let (exit, exited) = oneshot::channel();
-            let notifier = handle.notifier().clone();
-            tokio::spawn(watch_exec(notifier, id, sizes, ends.exit, exit, kept.clone()));
+            tokio::spawn(watch_exec(notifier.clone(), id, sizes, ends.exit, exit, kept.clone()));
             Some(ExecSide {
                 stderr,
                 resize,

@@ -23,6 +23,7 @@ use super::requests::{self, MountRequest};
 use super::sources::{Location, below};
 use super::{api_path, between};
 use crate::disk;
+use crate::exposures::{Exposures, host_name};
 use crate::http::hooks::{EngineHooks, HeldRequest, Rewrite, Treatment, Verdict};
 use crate::link::{Link, OpenOptions, Over};
 use crate::ports::Ports;
@@ -44,6 +45,7 @@ pub(crate) struct ClientConnection<C: Connector> {
     projects: Arc<MountedProjects>,
     link: Link<C>,
     ports: Arc<Ports>,
+    exposures: Arc<Exposures>,
     /// The engine's socket on the dock.
     engine_socket: String,
     /// Whose the paths are that it has mounted.
@@ -83,6 +85,7 @@ impl<C: Connector> ClientConnection<C> {
         projects: Arc<MountedProjects>,
         link: Link<C>,
         ports: Arc<Ports>,
+        exposures: Arc<Exposures>,
         dock: &Dock,
         paths: PathOwner,
     ) -> Self {
@@ -94,6 +97,7 @@ impl<C: Connector> ClientConnection<C> {
             projects,
             link,
             ports,
+            exposures,
             engine_socket: engine_socket.to_owned(),
             paths,
             pending: Mutex::default(),
@@ -390,7 +394,15 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
             Ok(verdict) => (verdict, self.ports.numbered(&self.link, &request.body).await),
             Err(MountRefusal(status, message)) => return Verdict::Answer { status, message },
         };
-        numbered.map_or(verdict, Verdict::Body)
+        let verdict = numbered.map_or(verdict, Verdict::Body);
+        let Some(address) = self.exposures.gateway() else {
+            return verdict;
+        };
+        let body = match &verdict {
+            Verdict::Body(body) => body,
+            _ => &request.body,
+        };
+        host_name::named(body, address).map_or(verdict, Verdict::Body)
     }
 
     fn created(&self, id: String) {

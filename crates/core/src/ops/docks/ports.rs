@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::agent::Port;
+use crate::agent::{ExposedPort, Port};
 use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docks::{Dock, Docks, Forward};
@@ -18,6 +18,13 @@ struct PortRow {
     dock: String,
     #[serde(flatten)]
     port: Port,
+}
+
+/// A port of this machine that is open to the containers of a dock, or is to be.
+#[derive(Debug, Serialize)]
+struct ExposedRow {
+    dock: String,
+    exposed: ExposedPort,
 }
 
 /// Lists the ports that are forwarded now, and those that can't be, of these docks; of all where none is named. Nothing is
@@ -40,7 +47,7 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
         printer.plan(&asked)?;
         return Ok(ExitStatus::SUCCESS);
     }
-    let mut rows = Vec::new();
+    let (mut rows, mut exposed) = (Vec::new(), Vec::new());
     let mut notes = BTreeSet::new();
     context.block_on(async {
         for dock in docks {
@@ -51,7 +58,13 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
                 }
                 continue;
             };
-            match agent.status(false).await? {
+            let mut status = agent.status(false).await?;
+            let of_this = status.as_mut().map(|status| std::mem::take(&mut status.exposed));
+            exposed.extend(of_this.into_iter().flatten().map(|exposed| ExposedRow {
+                dock: dock.moniker.clone(),
+                exposed,
+            }));
+            match status {
                 Some(status) if status.forward == Forward::None && status.ports.is_empty() => {
                     notes.insert(format!("{moniker}: its ports are not forwarded, as requested"));
                 }
@@ -75,7 +88,12 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
         Ok(())
     })?;
     if printer.json() {
-        printer.result_json(&rows)?;
+        let all: Vec<ListedPort<'_>> = rows
+            .iter()
+            .map(ListedPort::Forwarded)
+            .chain(exposed.iter().map(ListedPort::Exposed))
+            .collect();
+        printer.result_json(&all)?;
         return Ok(ExitStatus::SUCCESS);
     }
     if rows.is_empty() {
@@ -83,9 +101,22 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
     } else {
         printer.table(&table(&rows));
     }
+    if !exposed.is_empty() {
+        printer.result("");
+        printer.table(&exposed_table(&exposed));
+    }
+    notes.extend(exposed.iter().filter_map(|row| row.exposed.hint.as_deref().map(one_line)));
     notes.extend(rows.iter().filter_map(|row| row.port.hint.as_deref().map(one_line)));
     notes.iter().for_each(|note| printer.note(note));
     Ok(ExitStatus::SUCCESS)
+}
+
+/// A row of either kind, as JSON has them.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ListedPort<'a> {
+    Forwarded(&'a PortRow),
+    Exposed(&'a ExposedRow),
 }
 
 fn not_shown(number: usize) -> String {
@@ -125,9 +156,55 @@ fn table(rows: &[PortRow]) -> Table {
     table
 }
 
+fn exposed_table(rows: &[ExposedRow]) -> Table {
+    let mut columns = vec![
+        ("DOCK", Align::Left),
+        ("EXPOSED HERE", Align::Left),
+        ("IN CONTAINERS", Align::Left),
+    ];
+    if rows.iter().any(|row| row.exposed.reason.is_some()) {
+        columns.push(("WHY", Align::Left));
+    }
+    let mut table = Table::new(columns);
+    for ExposedRow { dock, exposed } in rows {
+        let port = exposed.port;
+        table.row([
+            visible(dock),
+            format!("localhost:{port}"),
+            match exposed.address {
+                Some(_) => format!("host.docker.internal:{port}"),
+                None => "-".to_owned(),
+            },
+            exposed.reason.as_deref().map(one_line).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exposed_port_is_a_line_of_its_own_table() {
+        let row = |port, reason: Option<&str>| ExposedRow {
+            dock: "far".into(),
+            exposed: ExposedPort {
+                port,
+                address: reason.is_none().then(|| "172.17.0.1".to_owned()),
+                reason: reason.map(str::to_owned),
+                hint: None,
+            },
+        };
+        assert_eq!(
+            exposed_table(&[row(5432, None), row(9999, Some("sshd\x1b[2J forbids it"))]).lines(),
+            [
+                "DOCK  EXPOSED HERE    IN CONTAINERS              WHY",
+                "far   localhost:5432  host.docker.internal:5432",
+                "far   localhost:9999  -                          sshd?[2J forbids it",
+            ]
+        );
+    }
 
     #[test]
     fn a_port_is_a_line() {

@@ -246,6 +246,8 @@ impl Loop {
                         flows.drop_part(part);
                     }
                 }
+                // It never listens.
+                SessionCommand::StopListening(_) => {}
                 SessionCommand::Shutdown => self.stopping = true,
             }
         }
@@ -272,6 +274,11 @@ impl Loop {
     }
 
     fn open(&mut self, open: Open, reply: OpenReply) -> Result<(), Lost> {
+        if matches!(open, Open::Listen { .. }) {
+            // The client passes the request on, and has none for taking it back (`channel_proxy_downstream`).
+            let _ = reply.send(Err(OpenError::Unsupported));
+            return Ok(());
+        }
         // Numbers of channels that still exist are not reused.
         while self.channels.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
@@ -283,7 +290,7 @@ impl Loop {
             Open::Tcp(..) => "direct-tcpip",
             // A session that runs nothing is a sign of life. A refusal would be one, too; but OpenSSH's client keeps a
             // little memory of each refused channel for ever, so a channel of an unknown type can't be used for that.
-            Open::Exec { .. } | Open::Ping => "session",
+            Open::Exec { .. } | Open::Listen { .. } | Open::Ping => "session",
         };
         let message = MessageWriter::packet(OPEN)
             .string(kind)
@@ -297,7 +304,7 @@ impl Loop {
                 .number(u32::from(*port))
                 .string("127.0.0.1")
                 .number(0),
-            Open::Exec { .. } | Open::Ping => message,
+            Open::Exec { .. } | Open::Listen { .. } | Open::Ping => message,
         };
         self.outgoing.extend(message.framed());
         let channel = Channel {
