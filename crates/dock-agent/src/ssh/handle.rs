@@ -76,8 +76,10 @@ pub(super) enum OpenError {
 /// A part of a channel that is not needed any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChannelPart {
-    /// Its stream, in both directions.
+    /// Its stream, in both directions: what was written and not yet sent is thrown away.
     Stream,
+    /// Its stream, whose end was written: nothing is read any more, but what was written is still sent, and the end.
+    Reader,
     /// Its stderr.
     Stderr,
     /// Its exit code.

@@ -133,6 +133,8 @@ struct LinkedChannel {
     far_ended: bool,
     /// The remote side has closed the channel.
     far_closed: bool,
+    /// What was written is still to be sent, though nobody reads.
+    finishing: bool,
     /// It is to be closed, whatever state it is in.
     closing: bool,
     /// The terminal's new size, which is to be sent.
@@ -157,6 +159,7 @@ impl LinkedChannel {
             eof_sent: false,
             far_ended: false,
             far_closed: false,
+            finishing: false,
             closing: false,
             resize: None,
             widen: None,
@@ -184,6 +187,10 @@ impl LinkedChannel {
                 self.outgoing.clear();
                 self.out_sent = 0;
             }
+            ChannelPart::Reader => {
+                self.stdout.discard();
+                self.finishing = true;
+            }
             ChannelPart::Stderr => {
                 if let Some(stderr) = &mut self.stderr {
                     stderr.discard();
@@ -191,8 +198,14 @@ impl LinkedChannel {
             }
             ChannelPart::Exit => self.exit = None,
         }
+        self.close_if_unwanted();
+    }
+
+    /// Closes it when no part of it is needed any more.
+    fn close_if_unwanted(&mut self) {
         let deaf = self.stdout.discarded && self.stderr.as_ref().is_none_or(|stderr| stderr.discarded);
-        self.closing |= deaf && self.exit.is_none();
+        let mute = !self.finishing || self.eof_sent;
+        self.closing |= deaf && mute && self.exit.is_none();
     }
 
     /// Whether more is to be read from the local side.
@@ -742,6 +755,9 @@ impl Loop {
         let sent = self.outcome(result)?.is_some();
         if let Some(link) = self.links.get_mut(&id) {
             link.eof_sent = sent;
+            if sent && link.finishing {
+                link.close_if_unwanted();
+            }
         }
         Ok(sent)
     }

@@ -28,6 +28,8 @@ pub(super) struct ChannelEnd {
     notifier: Notifier,
     id: u64,
     part: ChannelPart,
+    /// Its end was written.
+    ended: bool,
     _kept: Kept,
 }
 
@@ -66,6 +68,7 @@ impl AsyncWrite for ChannelEnd {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ended = true;
         match Pin::new(&mut self.inner).poll_shutdown(cx) {
             // The other end is gone already.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
@@ -76,7 +79,11 @@ impl AsyncWrite for ChannelEnd {
 
 impl Drop for ChannelEnd {
     fn drop(&mut self) {
-        self.notifier.drop_part(self.id, self.part);
+        let part = match self.part {
+            ChannelPart::Stream if self.ended => ChannelPart::Reader,
+            part => part,
+        };
+        self.notifier.drop_part(self.id, part);
     }
 }
 
@@ -106,6 +113,7 @@ pub(super) fn connection_on(
             notifier: notifier.clone(),
             id,
             part,
+            ended: false,
             _kept: kept.clone(),
         })
     };

@@ -102,6 +102,8 @@ struct Flows {
     /// The local side sends no more.
     near_ended: bool,
     eof_sent: bool,
+    /// What was written is still to be sent, though nobody reads.
+    finishing: bool,
     /// No part of it is needed any more.
     unwanted: bool,
 }
@@ -130,6 +132,10 @@ impl Flows {
                 self.stdout.discard();
                 self.near_ended = true;
             }
+            ChannelPart::Reader => {
+                self.stdout.discard();
+                self.finishing = true;
+            }
             ChannelPart::Stderr => {
                 if let Some(stderr) = &mut self.stderr {
                     stderr.discard();
@@ -138,7 +144,7 @@ impl Flows {
             ChannelPart::Exit => self.exit = None,
         }
         let deaf = self.stdout.discarded && self.stderr.as_ref().is_none_or(|stderr| stderr.discarded);
-        self.unwanted |= deaf && self.exit.is_none();
+        self.unwanted |= deaf && self.exit.is_none() && !self.finishing;
     }
 }
 
@@ -422,6 +428,8 @@ impl Loop {
             }
             Open::Socket(_) | Open::Tcp(..) => self.hand_out(channel, number),
             Open::Exec { .. } => self.ask(channel),
+            // It was declined before.
+            Open::Listen { .. } => {}
         }
         Some(())
     }
@@ -536,6 +544,7 @@ impl Loop {
             ended: None,
             near_ended: false,
             eof_sent: false,
+            finishing: false,
             unwanted: false,
         };
         if opening.reply.send(Ok(Opened::Channel(ends))).is_err() {
