@@ -202,7 +202,8 @@ async fn why_denied(transport: &SshTransport, at: SocketAddr) -> TransportError 
         return TransportError {
             message: format!("{at} is taken on {name}"),
             hint: Some(format!(
-                "see who has it: on the dock, as root: ss -ltnp sport = :{}",
+                "see who has it: on the dock, as root: ss -ltnp sport = :{}; an earlier link of yours, which was cut, keeps it \
+                 until sshd notices (`ClientAliveInterval 15` in /etc/ssh/sshd_config)",
                 at.port()
             )),
             kind: TransportErrorKind::Refused,
