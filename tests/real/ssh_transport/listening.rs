@@ -1,10 +1,14 @@
 //! Ports that sshd listens on for this machine: where it does, and what is taken back.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use dock_link::transport::{Connection, Listening, Transport, TransportErrorKind};
 use dockerutils_test_support::SlowLink;
+use dockerutils_test_support::lab::Ssh;
+use dockerutils_tests::python::PARAMIKO;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -250,4 +254,70 @@ async fn connections_come_and_go_while_the_link_is_full() {
     let mut said = String::new();
     timeout(LONG, counted.read_to_string(&mut said)).await.unwrap().unwrap();
     assert_eq!(said.trim(), size.to_string());
+}
+
+/// A server of ssh that opens connections unasked.
+struct HostileDock {
+    server: Child,
+    ssh: Ssh,
+}
+
+impl HostileDock {
+    fn start() -> Self {
+        let python = PARAMIKO.commands().unwrap().join("python3");
+        let mut server = Command::new(python)
+            .args(["-c", include_str!("hostile_dock.py")])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let (port, key) = said.trim().split_once(' ').unwrap();
+        let ssh = Ssh {
+            address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.parse().unwrap()),
+            host_keys: vec![key.to_owned()],
+            ..dock().ssh().unwrap()
+        };
+        Self { server, ssh }
+    }
+}
+
+impl Drop for HostileDock {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dock_that_opens_connections_unasked_gets_nothing() {
+    let dock = HostileDock::start();
+    let link = link(&dock.ssh, "ann").await;
+    let at: SocketAddr = "10.9.8.7:5432".parse().unwrap();
+    let opens = async |address: &str, port: u16| run(&link, line(&format!("open {address} {port}"))).await.text();
+    // SSH_OPEN_ADMINISTRATIVELY_PROHIBITED of RFC 4254, 5.1.
+    let refused = "refused 1";
+    assert_eq!(opens("10.9.8.7", 5432).await, refused, "nothing was asked for yet");
+    let mut listening = timeout(LONG, link.listen(at)).await.unwrap().unwrap();
+    assert_eq!(run(&link, line("asked")).await.text(), "10.9.8.7:5432");
+    for (address, port) in [
+        ("10.9.8.7", 22),
+        ("10.9.8.7", 5433),
+        ("10.9.8.7", 0),
+        ("127.0.0.1", 5432),
+        ("localhost", 5432),
+        ("0.0.0.0", 5432),
+        ("*", 5432),
+    ] {
+        assert_eq!(opens(address, port).await, refused, "{address}:{port}");
+    }
+    assert_eq!(opens("10.9.8.7", 5432).await, "opened");
+    let mut said = [0; 10];
+    next(&mut listening).await.stream.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"from there");
+    assert!(listening.connections.try_recv().is_err(), "the others came in, too");
+    drop(listening);
+    let forgotten = async { while run(&link, line("asked")).await.text() != "" {} };
+    timeout(LONG, forgotten).await.unwrap();
+    assert_eq!(opens("10.9.8.7", 5432).await, refused, "it was taken back");
 }

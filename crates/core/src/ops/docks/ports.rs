@@ -201,7 +201,7 @@ mod tests {
             [
                 "DOCK  EXPOSED HERE    IN CONTAINERS              WHY",
                 "far   localhost:5432  host.docker.internal:5432",
-                "far   localhost:9999  -                          sshd?[2J forbids it",
+                "far   localhost:9999  -                          sshd forbids it",
             ]
         );
     }
