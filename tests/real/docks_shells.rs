@@ -592,6 +592,7 @@ fn monikers_are_completed_and_never_evaluated() {
         ("ssh-dock -l ann f", "far\n"),
         ("run-image --dock n", "near\n"),
         ("ssh-dock far f", ""),
+        ("source dock far --exp", "--expose\n"),
         ("ls-dock --wi", "--wide\n"),
     ] {
         let command = words.split(' ').next().unwrap();
@@ -656,6 +657,7 @@ fn zsh_completes_monikers_at_a_terminal() {
     // A pseudo-terminal of zsh's own: the completion system works at a terminal only.
     for (typed, completed) in [
         ("source dock fa", "source dock far"),
+        ("source dock far --exp", "source dock far --expose"),
         ("ls-dock nea", "ls-dock near"),
         ("run-image --dock nea", "run-image --dock near"),
         ("ls-dock x", "ls-dock x\\[\\$\\(touch\\ pwned\\)\\]"),

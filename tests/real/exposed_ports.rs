@@ -111,7 +111,9 @@ impl Bench {
     }
 
     fn until_closed(&self, port: u16) {
-        wait::until(format!("{port} is closed on the dock"), || self.read_there(port).is_empty());
+        wait::until(format!("{port} is closed on the dock"), || {
+            self.read_there(port).is_empty()
+        });
     }
 
     fn exposed(&self) -> Vec<Value> {
@@ -164,8 +166,14 @@ fn a_container_reads_from_a_server_here_and_only_from_the_port_that_was_exposed(
         );
         assert_eq!(said.stdout.matches("from here\n").count(), 3, "{engine} {said}");
         assert_eq!(other.connections(), 0, "{engine} {said}");
-        assert!(!said.stdout.contains("OTHER") && !said.stdout.contains("never"), "{engine} {said}");
-        assert!(said.stdout.contains("127.0.0.1\thost.docker.internal\n"), "{engine} {said}");
+        assert!(
+            !said.stdout.contains("OTHER") && !said.stdout.contains("never"),
+            "{engine} {said}"
+        );
+        assert!(
+            said.stdout.contains("127.0.0.1\thost.docker.internal\n"),
+            "{engine} {said}"
+        );
         let row = format!("far   localhost:{port}  host.docker.internal:{port}");
         assert!(said.stdout.contains(&row), "{engine} {said}");
         assert!(said.stdout.ends_with("[]\n"), "{engine} {said}");
@@ -221,7 +229,9 @@ fn it_comes_back_with_the_link_and_with_a_worker_that_was_killed() {
     wait::until("the link came back", || bench.read_there(server.port) == "from here\n");
     bench.home.sandbox().write("kill", "");
     shell.wait_for_stderr("killed\n");
-    wait::until("the worker came back", || bench.read_there(server.port) == "from here\n");
+    wait::until("the worker came back", || {
+        bench.read_there(server.port) == "from here\n"
+    });
     let row = bench.exposed();
     assert_eq!(row[0]["port"], server.port, "{row:?}");
     assert!(row[0]["address"].as_str().unwrap().starts_with("172."), "{row:?}");
@@ -256,8 +266,15 @@ fn where_the_dock_forbids_it_the_shell_is_docked_and_told_what_to_change() {
             assert!(said.stderr.contains(part), "{lines:?} {part} {said}");
         }
         assert!(!said.stdout.contains("host.docker.internal"), "{lines:?} {said}");
-        assert!(said.stdout.contains(&format!("far   localhost:{port}  -")), "{lines:?} {said}");
-        assert_eq!((bench.read_there(port).as_str(), server.connections()), ("", 0), "{lines:?}");
+        assert!(
+            said.stdout.contains(&format!("far   localhost:{port}  -")),
+            "{lines:?} {said}"
+        );
+        assert_eq!(
+            (bench.read_there(port).as_str(), server.connections()),
+            ("", 0),
+            "{lines:?}"
+        );
     }
 }
 
@@ -265,10 +282,13 @@ fn where_the_dock_forbids_it_the_shell_is_docked_and_told_what_to_change() {
 fn a_port_of_the_system_and_one_that_is_taken_there_are_refused() {
     let bench = Bench::new("26", "refused", &[ALLOWED]);
     for port in ["0", "22", "1023"] {
-        let said = bench.bash(&format!("source dock far --expose {port}; echo $?; echo \"${{DOCKER_HOST-none}}\""));
+        let said = bench.bash(&format!(
+            "source dock far --expose {port}; echo $?; echo \"${{DOCKER_HOST-none}}\""
+        ));
         assert_eq!(said.stdout, "2\nnone\n", "{said}");
         assert!(
-            said.stderr.contains(&format!("port {port} of this machine is not exposed")),
+            said.stderr
+                .contains(&format!("port {port} of this machine is not exposed")),
             "{said}"
         );
     }
@@ -322,7 +342,7 @@ fn compose_finds_nothing_changed_in_a_service_that_got_the_name() {
     let server = Server::start("from here\n");
     bench.home.sandbox().write(
         "docker-compose.yml",
-        &format!(
+        format!(
             "version: '3.4'\nservices:\n  web:\n    image: {IMAGE}\n    command: sh -c 'nc -w 10 host.docker.internal {}; sleep 300'\n    \
              stop_grace_period: 0s\n",
             server.port

@@ -61,10 +61,8 @@ impl Shells {
         let names_as_before = named.1.is_empty() || self.named.contains(&named);
         let exposed = (holder, BTreeSet::from_iter(expose));
         let exposes_as_before = exposed.1.is_empty() || self.exposed.contains(&exposed);
-        let is_new = self.holders.insert(holder)
-            || !self.forwards.contains(&wanted)
-            || !names_as_before
-            || !exposes_as_before;
+        let is_new =
+            self.holders.insert(holder) || !self.forwards.contains(&wanted) || !names_as_before || !exposes_as_before;
         self.exposed.retain(|(other, _)| *other != holder);
         if !exposed.1.is_empty() {
             self.exposed.push(exposed);

@@ -53,7 +53,10 @@ async fn call(link: &Link, at: SocketAddr, text: &str) -> Connection {
         at.ip(),
         at.port()
     );
-    timeout(LONG, link.open(super::home::line(&line))).await.unwrap().unwrap()
+    timeout(LONG, link.open(super::home::line(&line)))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 async fn next(listening: &mut Listening) -> Connection {
@@ -130,7 +133,10 @@ async fn where_sshd_does_not_listen_as_asked_nothing_is_exposed_and_it_is_said()
         (&[][..], "listens only at the dock's own 127.0.0.1"),
         (&["GatewayPorts yes"][..], "at all addresses of the dock"),
         (&[ALLOWED, "AllowTcpForwarding no"][..], "its configuration forbids it"),
-        (&[ALLOWED, "AllowTcpForwarding local"][..], "its configuration forbids it"),
+        (
+            &[ALLOWED, "AllowTcpForwarding local"][..],
+            "its configuration forbids it",
+        ),
         (&[ALLOWED, "PermitListen none"][..], "its configuration forbids it"),
         (&[ALLOWED, "AllowTcpForwarding remote"][..], "does not let it be seen"),
         (&["DisableForwarding yes"][..], "its configuration forbids it"),
@@ -142,7 +148,11 @@ async fn where_sshd_does_not_listen_as_asked_nothing_is_exposed_and_it_is_said()
         assert_eq!(error.kind, TransportErrorKind::Forbidden, "{lines:?} {error}");
         assert!(error.message.contains(part), "{lines:?} {error}");
         let hint = error.hint.unwrap();
-        for word in ["GatewayPorts clientspecified", "AllowTcpForwarding yes", "systemctl reload ssh"] {
+        for word in [
+            "GatewayPorts clientspecified",
+            "AllowTcpForwarding yes",
+            "systemctl reload ssh",
+        ] {
             assert!(hint.contains(word), "{lines:?} {hint}");
         }
         is_taken_back(&link, at.port()).await;
@@ -271,7 +281,9 @@ impl HostileDock {
             .spawn()
             .unwrap();
         let mut said = String::new();
-        BufReader::new(server.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        BufReader::new(server.stdout.take().unwrap())
+            .read_line(&mut said)
+            .unwrap();
         let (port, key) = said.trim().split_once(' ').unwrap();
         let ssh = Ssh {
             address: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port.parse().unwrap()),

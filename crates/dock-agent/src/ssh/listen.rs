@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use dock_client::hexadecimal;
+use dock_client::hint;
 use dock_link::transport::{Connection, Listening, TransportError, TransportErrorKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -201,7 +202,7 @@ async fn why_denied(transport: &SshTransport, at: SocketAddr) -> TransportError 
     if let Ok(Ok(Opened::Channel(_))) = timeout(PROBE, trying).await {
         return TransportError {
             message: format!("{at} is taken on {name}"),
-            hint: Some(format!(
+            hint: Some(hint!(
                 "see who has it: on the dock, as root: ss -ltnp sport = :{}; an earlier link of yours, which was cut, keeps it \
                  until sshd notices (`ClientAliveInterval 15` in /etc/ssh/sshd_config)",
                 at.port()

@@ -247,7 +247,10 @@ enum OpeningStage {
 enum Call {
     Open,
     Window(u64),
-    Read { id: u64, stderr: bool },
+    Read {
+        id: u64,
+        stderr: bool,
+    },
     Write(u64),
     Eof(u64),
     Resize(u64),

@@ -663,7 +663,9 @@ impl Agent {
             Reply::Failed(failure) => self
                 .failed(&format!("refuses: {}", failure.message))
                 .hint(self.kill_hint()),
-            Reply::Ask(_) | Reply::Status(_) | Reply::Exposed(_) | Reply::Done => self.failed("sent an unexpected answer"),
+            Reply::Ask(_) | Reply::Status(_) | Reply::Exposed(_) | Reply::Done => {
+                self.failed("sent an unexpected answer")
+            }
         }
     }
 

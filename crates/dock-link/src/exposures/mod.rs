@@ -60,7 +60,7 @@ pub(crate) struct Exposures {
 #[derive(Debug, Default)]
 struct Book {
     /// Of each that is settled.
-    ports: BTreeMap<u16, Outcome>,
+    ports: BTreeMap<u16, Exposure>,
     /// What shells were told of each that did not work.
     told: BTreeMap<u16, String>,
     /// Those of which a command is about to ask, and tells its shell.
@@ -71,14 +71,11 @@ struct Book {
 
 /// What became of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Outcome {
+enum Exposure {
     /// It is exposed at this address of the dock.
     Open(IpAddr),
     /// It can't be.
-    Shut {
-        reason: String,
-        hint: Option<String>,
-    },
+    Shut { reason: String, hint: Option<String> },
 }
 
 /// A task that ends with this.
@@ -118,7 +115,7 @@ impl Exposures {
 
     /// Whether the link is to stay: a container may connect at any time.
     pub(crate) fn keeps(&self) -> bool {
-        let is_open = |outcome: &Outcome| matches!(outcome, Outcome::Open(_));
+        let is_open = |outcome: &Exposure| matches!(outcome, Exposure::Open(_));
         self.book.borrow().ports.values().any(is_open)
     }
 
@@ -146,8 +143,8 @@ impl Exposures {
 
     fn exposed(&self, port: u16) -> ExposedPort {
         let (address, reason, hint) = match self.book.borrow().ports.get(&port) {
-            Some(Outcome::Open(address)) => (Some(address.to_string()), None, None),
-            Some(Outcome::Shut { reason, hint }) => (None, Some(reason.clone()), hint.clone()),
+            Some(Exposure::Open(address)) => (Some(address.to_string()), None, None),
+            Some(Exposure::Shut { reason, hint }) => (None, Some(reason.clone()), hint.clone()),
             None => (None, Some("the link to the dock is being made".to_owned()), None),
         };
         ExposedPort {
@@ -191,7 +188,7 @@ impl Exposures {
         let mut pause = FIRST_PAUSE;
         loop {
             // A link that was dropped because nothing needed it is made again when something does.
-            let is_shut = matches!(self.book.borrow().ports.get(&port), Some(Outcome::Shut { .. }));
+            let is_shut = matches!(self.book.borrow().ports.get(&port), Some(Exposure::Shut { .. }));
             if is_shut && link.rests() {
                 link.standing().await;
             }
@@ -226,7 +223,7 @@ impl Exposures {
         };
         let gateway = gateway(link, options).await?;
         let (listening, mut over) = link.listen(options, SocketAddr::new(gateway, port)).await?;
-        self.settle(port, Outcome::Open(gateway));
+        self.settle(port, Exposure::Open(gateway));
         let of_this = over.clone();
         let joined_until = over.clone();
         tokio::select! {
@@ -263,14 +260,14 @@ impl Exposures {
     }
 
     /// Notes what became of a port, and tells docked shells if it is news that nobody has asked for.
-    fn settle(&self, port: u16, outcome: Outcome) {
+    fn settle(&self, port: u16, outcome: Exposure) {
         let moniker = visible(self.notices.moniker());
         let (mut line, mut is_owed) = (None, false);
         self.book.send_modify(|book| {
             is_owed = book.owed.contains(&port);
             let told = book.told.get(&port);
             match &outcome {
-                Outcome::Open(address) => {
+                Exposure::Open(address) => {
                     book.gateway = Some(*address);
                     if told.is_some() {
                         line = Some(format!(
@@ -279,7 +276,7 @@ impl Exposures {
                     }
                     book.told.remove(&port);
                 }
-                Outcome::Shut { reason, hint } => {
+                Exposure::Shut { reason, hint } => {
                     let hint = hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
                     let news = format!(
                         "port {port} of this machine is not exposed to containers on {moniker}: {reason}{hint}"
@@ -291,7 +288,7 @@ impl Exposures {
                 }
             }
             book.ports.insert(port, outcome.clone());
-            let is_open = |outcome: &Outcome| matches!(outcome, Outcome::Open(_));
+            let is_open = |outcome: &Exposure| matches!(outcome, Exposure::Open(_));
             if !book.ports.values().any(is_open) && !is_open(&outcome) {
                 book.gateway = None;
             }
@@ -318,7 +315,7 @@ impl Exposures {
             TransportErrorKind::Refused | TransportErrorKind::Forbidden | TransportErrorKind::Denied => {
                 let reason = error.message;
                 let hint = error.hint;
-                self.settle(port, Outcome::Shut { reason, hint });
+                self.settle(port, Exposure::Shut { reason, hint });
             }
         }
     }
@@ -352,7 +349,9 @@ async fn pass(connection: Connection, port: u16, over: Over, log: &Log) {
             listener::join(stream, connection.stream, over).await;
         }
         // The container sees its connection end.
-        Ok(Err(cause)) => log.line(format!("a container was not let through to port {port} of this machine: {cause}")),
+        Ok(Err(cause)) => log.line(format!(
+            "a container was not let through to port {port} of this machine: {cause}"
+        )),
         Err(_) => log.line(format!("port {port} of this machine does not answer")),
     }
 }

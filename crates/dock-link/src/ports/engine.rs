@@ -76,11 +76,8 @@ impl Engine {
     /// The address by which containers on its network `bridge` reach the dock itself; `None` if it has no such network, or
     /// says something else than a private address of IPv4.
     pub(crate) async fn bridge_gateway(mut self) -> io::Result<Option<Ipv4Addr>> {
-        let network: Option<Network> = match timeout(LIMIT, self.json("/networks/bridge")).await? {
-            Ok(network) => Some(network),
-            // Podman's is another, and an engine may have none.
-            Err(_) => None,
-        };
+        // Podman's has another name, and an engine may have none.
+        let network: Option<Network> = timeout(LIMIT, self.json("/networks/bridge")).await?.ok();
         Ok(network.and_then(|network| network.gateway()))
     }
 
@@ -318,10 +315,24 @@ mod tests {
             of(r#"[{"Subnet":"fd00::/80","Gateway":"fd00::1"},{"Subnet":"10.9.0.0/24"}]"#).as_deref(),
             Some("10.9.0.1")
         );
-        for said in ["127.0.0.1", "0.0.0.0", "8.8.8.8", "169.254.1.1", "255.255.255.255", "* ", "localhost"] {
+        for said in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "8.8.8.8",
+            "169.254.1.1",
+            "255.255.255.255",
+            "* ",
+            "localhost",
+        ] {
             assert_eq!(gateway(said), None, "{said}");
         }
-        for config in ["null", "[]", "[{}]", r#"[{"Subnet":"255.255.255.255/32"}]"#, r#"[{"Subnet":"x"}]"#] {
+        for config in [
+            "null",
+            "[]",
+            "[{}]",
+            r#"[{"Subnet":"255.255.255.255/32"}]"#,
+            r#"[{"Subnet":"x"}]"#,
+        ] {
             assert_eq!(of(config), None, "{config}");
         }
         assert_eq!(serde_json::from_str::<Network>("{}").unwrap().gateway(), None);

@@ -11,6 +11,7 @@ use crate::docker::connect::endpoint::Endpoint;
 use crate::docks::{self, Access, Dock, Docks, Forward, LEAST_EXPOSED, MountPaths, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::ops::run_records::say_left;
 use crate::output::{Printer, counted, visible};
 use crate::shell;
@@ -174,7 +175,7 @@ fn check_exposed(ports: &[u16]) -> Result<()> {
         Some(low) => Err(Error::usage(format!(
             "port {low} of this machine is not exposed to containers: below {LEAST_EXPOSED} are the system's own services"
         ))
-        .hint(format!("have your server listen at another port, from {LEAST_EXPOSED} on"))),
+        .hint(hint!("have your server listen at another port, from {} on", LEAST_EXPOSED))),
         None if ports.len() > MOST_EXPOSED => Err(Error::usage(format!(
             "--expose is given {} times, but {MOST_EXPOSED} is the most",
             ports.len()
@@ -202,7 +203,10 @@ async fn say_exposed(dock: &Dock, env: &Env, ports: &[u16], printer: &Printer) -
                 "port {port} of this machine is host.docker.internal:{port} in containers on {moniker}"
             )),
             Some(reason) => {
-                let hint = exposed.hint.map(|hint| format!("\n  {}", visible(&hint))).unwrap_or_default();
+                let hint = exposed
+                    .hint
+                    .map(|hint| format!("\n  {}", visible(&hint)))
+                    .unwrap_or_default();
                 let reason = visible(&reason);
                 printer.warning(&format!(
                     "port {port} of this machine is not exposed to containers on {moniker}: {reason}{hint}"
@@ -445,7 +449,10 @@ mod tests {
         assert!(check_exposed(&[5432, 1024, 65535]).is_ok());
         for low in [0, 22, 1023] {
             let error = check_exposed(&[5432, low]).unwrap_err();
-            assert!(error.to_string().contains(&format!("port {low} of this machine")), "{error}");
+            assert!(
+                error.to_string().contains(&format!("port {low} of this machine")),
+                "{error}"
+            );
         }
         assert!(check_exposed(&[5432; MOST_EXPOSED + 1]).is_err());
     }

@@ -105,7 +105,11 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
         printer.result("");
         printer.table(&exposed_table(&exposed));
     }
-    notes.extend(exposed.iter().filter_map(|row| row.exposed.hint.as_deref().map(one_line)));
+    notes.extend(
+        exposed
+            .iter()
+            .filter_map(|row| row.exposed.hint.as_deref().map(one_line)),
+    );
     notes.extend(rows.iter().filter_map(|row| row.port.hint.as_deref().map(one_line)));
     notes.iter().for_each(|note| printer.note(note));
     Ok(ExitStatus::SUCCESS)
