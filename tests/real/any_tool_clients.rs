@@ -73,10 +73,6 @@ impl Drop for Bench {
     }
 }
 
-/// The ports of a dock are at this machine's loopback. Without the first, Testcontainers takes a machine that is itself a container
-/// for one whose gateway has them; it has to be told the second, too, as the loopback counts as unsaid there.
-const HERE: &str = "export TESTCONTAINERS_HOST_OVERRIDE=127.0.0.1 TESTCONTAINERS_CONNECTION_MODE=docker_host\n";
-
 /// Waits in a script until a command succeeds; says so if it does not.
 fn until(command: &str) -> String {
     format!("for i in $(seq 600); do {command} && break; sleep 0.1; [ $i != 600 ]; done || echo 'error: in vain' >&2")
@@ -90,7 +86,7 @@ fn testcontainers_mounts_the_project_and_reaches_its_ports() {
     bench.write("suite.py", include_str!("any_tool_clients/testcontainers_alone.py"));
     bench.sync();
     let said = bench.bash(&format!(
-        "{HERE}export TESTCONTAINERS_RYUK_DISABLED=true\npython3 suite.py\n{}; cat out/made",
+        "export TESTCONTAINERS_RYUK_DISABLED=true\npython3 suite.py\n{}; cat out/made",
         until("test -s out/made")
     ));
     assert_eq!(
@@ -124,7 +120,7 @@ fn what_testcontainers_leaves_behind_is_reaped_when_its_process_is_gone() {
     let mut sh = bench.docked.engine.exec("sh").unwrap();
     pipe(&mut cat, sh.args(["-c", make, &folder, &image])).unwrap();
     let said = bench.bash(&format!(
-        "{HERE}export RYUK_CONTAINER_IMAGE={image} RYUK_RECONNECTION_TIMEOUT=1s\n\
+        "export RYUK_CONTAINER_IMAGE={image} RYUK_RECONNECTION_TIMEOUT=1s\n\
          python3 suite.py &\nwait $!\necho $?\n\
          session=$(docker ps --filter ancestor={image} --format '{{{{.Names}}}}' | sed s/testcontainers-ryuk-//)\n\
          test -n \"$session\" || echo no session\n\

@@ -61,7 +61,8 @@ fn what_suites_read_leads_to_localhost_while_a_shell_is_docked() {
     assert_eq!(said.code, 0, "{said}");
     assert_eq!(
         said.stdout,
-        "TC_HOST=localhost\nTESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=/var/run/docker.sock\n\
+        "TC_HOST=localhost\nTESTCONTAINERS_CONNECTION_MODE=docker_host\n\
+         TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=/var/run/docker.sock\n\
          TESTCONTAINERS_HOST_OVERRIDE=localhost\n\nTESTCONTAINERS_HOST_OVERRIDE=10.1.1.1\n\n\
          TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=/var/run/docker.sock\n\nTESTCONTAINERS_HOST_OVERRIDE=10.1.1.1\n\n",
         "{said}"

@@ -124,7 +124,8 @@ fn what_docking_sets_castoff_sets_back_whatever_was_there() {
          export BUILDX_BUILDER=",
         "DOCKER_HOST=; export DOCKER_TLS=1; DOCKER_IP=\"it's \\$(touch pwned)\"; BUILDX_BUILDER=b",
         "set -- one 'two three'; IFS=x",
-        "export TESTCONTAINERS_HOST_OVERRIDE=10.1.1.1 TC_HOST=; TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE='/my socket'",
+        "export TESTCONTAINERS_HOST_OVERRIDE=10.1.1.1 TC_HOST=; TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE='/my socket'; \
+         export TESTCONTAINERS_CONNECTION_MODE=bridge_ip",
     ];
     let manners = [
         "",
@@ -521,7 +522,7 @@ fn fish_is_docked_and_goes_back() {
     for before in [
         "",
         "set -gx DOCKER_HOST before; set -g DOCKER_TLS_VERIFY 1; set -gx BUILDX_BUILDER",
-        "set -gx TESTCONTAINERS_HOST_OVERRIDE 10.1.1.1; set -g TC_HOST ''",
+        "set -gx TESTCONTAINERS_HOST_OVERRIDE 10.1.1.1; set -g TC_HOST ''; set -gx TESTCONTAINERS_CONNECTION_MODE bridge_ip",
         "set -gx DOCKER_CERT_PATH '/my certs'; function fish_right_prompt; echo mine; end",
     ] {
         let script = format!(
@@ -591,6 +592,7 @@ fn monikers_are_completed_and_never_evaluated() {
         ("ssh-dock -l ann f", "far\n"),
         ("run-image --dock n", "near\n"),
         ("ssh-dock far f", ""),
+        ("source dock far --exp", "--expose\n"),
         ("ls-dock --wi", "--wide\n"),
     ] {
         let command = words.split(' ').next().unwrap();
@@ -655,6 +657,7 @@ fn zsh_completes_monikers_at_a_terminal() {
     // A pseudo-terminal of zsh's own: the completion system works at a terminal only.
     for (typed, completed) in [
         ("source dock fa", "source dock far"),
+        ("source dock far --exp", "source dock far --expose"),
         ("ls-dock nea", "ls-dock near"),
         ("run-image --dock nea", "run-image --dock near"),
         ("ls-dock x", "ls-dock x\\[\\$\\(touch\\ pwned\\)\\]"),

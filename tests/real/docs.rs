@@ -92,6 +92,11 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docs/guides/gpu-and-cpu.md", "run-image train -t gpu -g"),
     ("docs/guides/build-speed.md", "build-image private"),
     ("docs/guides/live-development.md", "sync-up --watch"),
+    ("docs/guides/any-tool.md", "source dock far --expose 5432"),
+    (
+        "docs/guides/any-tool.md",
+        "docker run --rm busybox nc host.docker.internal 5432",
+    ),
     ("docs/guides/first-dock.md", "rsync -a -e ssh-dock data/ far:data/"),
     (
         "docs/guides/first-dock.md",

@@ -19,6 +19,7 @@ mod docks_context;
 mod docks_shells;
 mod docks_ssh;
 mod docs;
+mod exposed_ports;
 mod lab;
 mod moves_over;
 mod notices;

@@ -4,6 +4,7 @@ mod faults;
 mod home;
 mod host_keys;
 mod limits;
+mod listening;
 mod logins;
 mod openssh;
 mod routes;

@@ -31,6 +31,14 @@ pub const CONTAINER_TOOLS: Package<'_> = Package {
     module: "docker, testcontainers.core.container, pytest, pytest_docker",
 };
 
+/// paramiko, which plays a server of ssh that does what no sshd does; the list is made by `pip-compile --generate-hashes
+/// --no-annotate --strip-extras` of `paramiko`.
+pub const PARAMIKO: Package<'_> = Package {
+    name: "paramiko-5.1.0",
+    requirement: include_str!("../paramiko.txt"),
+    module: "paramiko",
+};
+
 /// A package, and what it is needed for.
 #[derive(Debug)]
 pub struct Package<'a> {

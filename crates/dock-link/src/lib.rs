@@ -13,6 +13,7 @@
 //! - [`prompts`]: questions to the user who waits for a link;
 //! - [`http`]: what docker clients and the engine say to each other, relayed, and changed where that is asked for;
 //! - `ports`: makes what containers publish on the dock answer here, too;
+//! - `exposures`: ports of this machine that docked shells have opened to containers there;
 //! - `notices`: sentences for the people in docked shells;
 //! - [`mounts`]: what containers mount of this machine, and what becomes of it on the dock;
 //! - `disk`: what may wait for this machine's disks;
@@ -27,6 +28,7 @@
 
 mod context_socket;
 mod disk;
+mod exposures;
 mod handover;
 pub mod http;
 pub mod link;

@@ -8,6 +8,7 @@
 //! waits is patient; a caller that comes later in the same outage waits for one attempt, so that a chain of commands
 //! does not wait half a minute for each.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::log::Log;
 use crate::prompts::Prompts;
 use crate::timing::Timing;
-use crate::transport::{Connection, Connector, Transport, TransportError, TransportErrorKind};
+use crate::transport::{Connection, Connector, Listening, Transport, TransportError, TransportErrorKind};
 use dock_client::mutex::lock;
 
 /// How often the time limit of an attempt checks whether the user is still answering.
@@ -214,6 +215,32 @@ impl<C: Connector> Link<C> {
                 kind: TransportErrorKind::Refused,
             })
         })
+    }
+
+    /// Has the dock listen at this address for this machine, and returns with it what tells that the link under it is
+    /// over.
+    ///
+    /// # Errors
+    /// The link's, and the dock's refusal.
+    pub async fn listen(&self, options: OpenOptions, at: SocketAddr) -> Result<(Listening, Over), TransportError> {
+        let live = self.up(options).await?;
+        let mut over = live.over.subscribe();
+        let listening = tokio::select! {
+            biased;
+            listening = timeout(self.shared.timing.open_at_most, live.transport.listen(at)) => listening,
+            error = ended(&mut over) => return Err(error),
+        };
+        let listening = listening.unwrap_or_else(|_| {
+            Err(TransportError {
+                message: format!(
+                    "the dock did not say within {} s whether it listens at {at}",
+                    self.shared.timing.open_at_most.as_secs()
+                ),
+                hint: None,
+                kind: TransportErrorKind::Refused,
+            })
+        });
+        Ok((listening?, over))
     }
 
     /// Waits until the link is up.

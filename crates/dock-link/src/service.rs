@@ -17,7 +17,7 @@ use dock_client::agent::wire::{
     Answer, Call, FAILURE_HEADER, Failure, FailureKind, Greeting, Hello, PROTOCOL, Port, Reply, Request, Status,
     VERSION,
 };
-use dock_client::agent::{descriptor, frame};
+use dock_client::agent::{ShellDemand, descriptor, frame};
 use dock_client::docks::Dock;
 use dock_client::env::Env;
 use dock_client::shell::quote;
@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::context_socket;
+use crate::exposures::Exposures;
 use crate::http;
 use crate::link::{Link, OpenOptions, Over};
 use crate::log::Log;
@@ -88,6 +89,7 @@ pub struct Service<C: Connector> {
     shells: Arc<Mutex<Shells>>,
     streams: Arc<Streams>,
     ports: Arc<Ports>,
+    exposures: Arc<Exposures>,
     notices: Arc<Notices>,
     projects: Arc<MountedProjects>,
     ending: Notify,
@@ -188,7 +190,9 @@ impl<C: Connector> Service<C> {
             Arc::clone(&notices),
             log.clone(),
         );
+        let exposures = Exposures::new(Arc::clone(&notices), Arc::clone(&streams), log.clone());
         Arc::new(Self {
+            exposures,
             link: Link::new(connector, Arc::clone(&prompts), timing.clone(), log.clone()),
             dock,
             timing,
@@ -217,6 +221,7 @@ impl<C: Connector> Service<C> {
         let ports = Arc::clone(&self.ports);
         let link = self.link.clone();
         tasks.spawn(async move { ports.run(link).await });
+        tasks.spawn(Arc::clone(&self.exposures).run(self.link.clone()));
         tasks.spawn(Arc::clone(&self.projects).run(self.link.clone()));
         tasks.spawn(Arc::clone(&self).accept_calls(sockets.control));
         tasks.spawn(Arc::clone(&self).accept_engine(sockets.engine, std::future::pending()));
@@ -271,6 +276,7 @@ impl<C: Connector> Service<C> {
             }
             self.tell_ports();
             let keeps = self.ports.keeps() || self.projects.keeps();
+            let keeps_link = keeps || self.exposures.keeps();
             let idle = self.streams.idle();
             let limit = match self.streams.brief.load(Ordering::Acquire) {
                 true => self.timing.idle_brief,
@@ -282,15 +288,16 @@ impl<C: Connector> Service<C> {
             if is_lost && self.streams.open() == 0 || !is_needed && !keeps && idle > limit {
                 return ShutdownReason::Idle;
             }
-            if idle > self.timing.idle_link && !keeps {
+            if idle > self.timing.idle_link && !keeps_link {
                 self.link.rest();
             }
         }
     }
 
-    /// Passes on whose ports are wanted: none if there were only brief calls.
+    /// Passes on whose ports are wanted (none if there were only brief calls), and which of this machine's are exposed.
     fn tell_ports(&self) {
         let shells = lock(&self.shells);
+        self.exposures.want(shells.exposed());
         // A docker context needs ports as a shell does.
         let has_shells = shells.stays || !shells.holders.is_empty();
         let needed = has_shells || !self.streams.brief.load(Ordering::Acquire);
@@ -394,7 +401,8 @@ impl<C: Connector> Service<C> {
             }
         };
         let (projects, ports) = (Arc::clone(&self.projects), Arc::clone(&self.ports));
-        ClientConnection::new(projects, self.link.clone(), ports, &self.dock, paths)
+        let exposures = Arc::clone(&self.exposures);
+        ClientConnection::new(projects, self.link.clone(), ports, exposures, &self.dock, paths)
     }
 
     /// The message that a docker client shows its user.
@@ -471,6 +479,7 @@ impl<C: Connector> Service<C> {
                     forward,
                     ports,
                     more_ports,
+                    exposed: self.exposures.all(),
                     mounts: within(MOUNTS_ROOM, self.projects.all().await),
                 };
                 frame::write_message(&mut stream, &Reply::Status(status)).await
@@ -489,10 +498,23 @@ impl<C: Connector> Service<C> {
                 let reply = alive.map_or_else(|error| Reply::Failed(error.into()), |()| Reply::Done);
                 frame::write_message(&mut stream, &reply).await
             }
+            Request::Exposed(ports) => {
+                let exposed = tokio::select! {
+                    exposed = self.exposures.settled(&ports) => exposed,
+                    // The command that asked has gone.
+                    _ = frame::incoming(&stream) => return Ok(()),
+                };
+                frame::write_message(&mut stream, &Reply::Exposed(exposed)).await
+            }
             Request::Hold(holder) => {
-                let forward = call.forward.unwrap_or(self.dock.forward);
+                let demand = ShellDemand {
+                    forward: call.forward.unwrap_or(self.dock.forward),
+                    named: call.named.clone(),
+                    expose: call.expose.clone(),
+                };
                 self.notices.forget(holder.pid);
-                self.change_shells(|shells| shells.hold(holder, forward, call.named.clone()));
+                self.exposures.owe(&demand.expose);
+                self.change_shells(|shells| shells.hold(holder, demand));
                 frame::write_message(&mut stream, &Reply::Done).await
             }
             Request::Release(holder) => {

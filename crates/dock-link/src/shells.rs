@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use dock_client::agent::ShellDemand;
 use dock_client::agent::holder::Holder;
 use dock_client::docks::Forward;
 use dock_client::private_file;
@@ -27,6 +28,9 @@ pub(crate) struct Shells {
     /// Further containers and ports for each of them, by name or number.
     #[serde(default)]
     named: Vec<(Holder, Vec<String>)>,
+    /// The ports of this machine that are to be exposed for each of them.
+    #[serde(default)]
+    exposed: Vec<(Holder, BTreeSet<u16>)>,
     /// Whose ports were forwarded for the last shells that asked for it: this stays in force when they have ended.
     #[serde(default)]
     last: Option<Forward>,
@@ -47,14 +51,22 @@ impl Shells {
         shells
     }
 
-    /// Lives for this process, too, and notes what is to be forwarded for it; returns whether that is new.
-    pub(crate) fn hold(&mut self, holder: Holder, forward: Forward, named: Vec<String>) -> bool {
+    /// Lives for this process, too, and notes what it wants; returns whether that is new.
+    pub(crate) fn hold(&mut self, holder: Holder, demand: ShellDemand) -> bool {
+        let ShellDemand { forward, named, expose } = demand;
         // A process that has just ended must not have an influence.
         self.forget_dead();
         let wanted = (holder, forward);
         let named = (holder, named);
         let names_as_before = named.1.is_empty() || self.named.contains(&named);
-        let is_new = self.holders.insert(holder) || !self.forwards.contains(&wanted) || !names_as_before;
+        let exposed = (holder, BTreeSet::from_iter(expose));
+        let exposes_as_before = exposed.1.is_empty() || self.exposed.contains(&exposed);
+        let is_new =
+            self.holders.insert(holder) || !self.forwards.contains(&wanted) || !names_as_before || !exposes_as_before;
+        self.exposed.retain(|(other, _)| *other != holder);
+        if !exposed.1.is_empty() {
+            self.exposed.push(exposed);
+        }
         self.named.retain(|(other, _)| *other != holder);
         if !named.1.is_empty() {
             self.named.push(named);
@@ -69,6 +81,7 @@ impl Shells {
     pub(crate) fn release(&mut self, holder: Holder) -> bool {
         let did = self.holders.remove(&holder);
         self.named.retain(|(other, _)| *other != holder);
+        self.exposed.retain(|(other, _)| *other != holder);
         self.forwards.retain(|(other, _)| *other != holder);
         self.last = self.forward();
         did
@@ -84,12 +97,18 @@ impl Shells {
         self.named.iter().flat_map(|(_, named)| named).cloned().collect()
     }
 
+    /// The ports of this machine that living shells have exposed.
+    pub(crate) fn exposed(&self) -> BTreeSet<u16> {
+        self.exposed.iter().flat_map(|(_, ports)| ports).copied().collect()
+    }
+
     /// Forgets the processes that have ended; returns whether there were any.
     pub(crate) fn forget_dead(&mut self) -> bool {
         let before = self.holders.len();
         self.holders.retain(Holder::lives);
         self.forwards.retain(|(holder, _)| self.holders.contains(holder));
         self.named.retain(|(holder, _)| self.holders.contains(holder));
+        self.exposed.retain(|(holder, _)| self.holders.contains(holder));
         self.last = self.forward();
         self.holders.len() != before
     }

@@ -1,5 +1,6 @@
 //! The one trait between an agent and what carries its bytes: ssh, Kubernetes, or a fake in tests.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,17 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub trait Transport: Send + Sync + 'static {
     /// Opens a stream to a target. Half-close goes both ways.
     fn open(&self, target: Target) -> impl Future<Output = Result<Connection, TransportError>> + Send;
+
+    /// Has the dock listen at this address of its own, which is not a loopback one, and nowhere else, until what is
+    /// returned is dropped or the link is lost. The port is what the caller asks for, and never what the dock says later.
+    fn listen(&self, at: SocketAddr) -> impl Future<Output = Result<Listening, TransportError>> + Send {
+        let message = format!("a dock of this kind can't listen at {at} for this machine");
+        std::future::ready(Err(TransportError {
+            message,
+            hint: None,
+            kind: TransportErrorKind::Refused,
+        }))
+    }
 
     /// Resolves when the link is lost, with the reason; all its connections fail then.
     fn lost(&self) -> impl Future<Output = TransportError> + Send;
@@ -66,6 +78,14 @@ pub struct Connection {
     pub stream: Box<dyn Duplex>,
     /// The rest of a command; `None` for the other targets.
     pub exec: Option<ExecSide>,
+}
+
+/// A port that the dock listens on for this machine.
+pub struct Listening {
+    /// What has connected to it. A connection that is not taken has the others wait, and a limit of the transport refuse them.
+    pub connections: mpsc::Receiver<Connection>,
+    /// The dock listens no longer when this is dropped.
+    pub kept: Box<dyn Send + Sync>,
 }
 
 /// What a command has besides its stdin and stdout.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dock_client::agent::paths::AgentPaths;
-use dock_client::agent::{Agent, CallOptions, Port, Status};
+use dock_client::agent::{Agent, CallOptions, Port, ShellDemand, Status};
 use dock_client::docks::{Access, Dock as DockEntry, Forward, MountPaths, SshAccess};
 use dock_client::env::Env;
 use dock_link::log::Log;
@@ -385,7 +385,12 @@ async fn a_label_alone_forwards_nothing_until_that_is_asked_for() {
     scene.engine.tell("rename", &id(2), Some(&user()));
     // Named by its number, for as long as the shell lives.
     let asked = vec![labelled.to_string()];
-    scene.agent.hold_with(own, Forward::Mine, asked).await.unwrap();
+    let demand = ShellDemand {
+        forward: Forward::Mine,
+        named: asked,
+        ..ShellDemand::default()
+    };
+    scene.agent.hold_with(own, demand).await.unwrap();
     scene
         .until(|ports| ports.iter().all(|port| port.here.is_some()) && ports.len() == 2)
         .await;

@@ -177,6 +177,7 @@ fn call(request: Request, person: bool) -> Call {
         brief: false,
         forward: None,
         named: Vec::new(),
+        expose: Vec::new(),
         patience_ms: 0,
     }
 }

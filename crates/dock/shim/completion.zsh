@@ -3,4 +3,8 @@
 
 local -a docks
 docks=(${(f)"$(command dock-env --complete 2>/dev/null)"})
-(( CURRENT == 2 )) && compadd -a docks
+if (( CURRENT == 2 )); then
+    compadd -a docks
+else
+    compadd -- --no-forward --forward --expose --accept-new
+fi

@@ -2,7 +2,7 @@
 
 function _dock_apply
     for name in DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER \
-            TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
+            TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_CONNECTION_MODE TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
         # What castoff restores: v is a variable of this shell, x an exported one. A universal variable is not changed,
         # but hidden meanwhile by an empty one of this shell.
         set --erase --global _DOCK_OLD_$name
@@ -20,7 +20,7 @@ function _dock_apply
         set --local pair (string split --max 1 = -- $line)
         switch $pair[1]
             case DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH _DOCK_MONIKER \
-                    TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
+                    TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_CONNECTION_MODE TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
                 set --global --export $pair[1] $pair[2]
             case prompt
                 set --global _DOCK_PROMPT $pair[2]
@@ -57,7 +57,7 @@ function _dock_apply
     function castoff --description 'Go back to the engine from before `source dock`'
         command dock-env --release --pid $fish_pid 2>/dev/null
         for name in DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER \
-            TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
+            TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_CONNECTION_MODE TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
             set --erase --global $name
             set --local old _DOCK_OLD_$name
             if set --query --global $old

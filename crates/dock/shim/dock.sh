@@ -218,6 +218,7 @@ _dock_define_castoff() {
         _dock_restore BUILDX_BUILDER "${_DOCK_OLD_BUILDX_BUILDER-}"
         _dock_restore TESTCONTAINERS_HOST_OVERRIDE "${_DOCK_OLD_TESTCONTAINERS_HOST_OVERRIDE-}"
         _dock_restore TC_HOST "${_DOCK_OLD_TC_HOST-}"
+        _dock_restore TESTCONTAINERS_CONNECTION_MODE "${_DOCK_OLD_TESTCONTAINERS_CONNECTION_MODE-}"
         _dock_restore TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE "${_DOCK_OLD_TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE-}"
         # Removes from the prompt only what we appended, wherever it is by now.
         if [ -n "${_DOCK_PROMPT-}" ]; then
@@ -259,20 +260,24 @@ _dock_apply() {
         _dock_keep TESTCONTAINERS_HOST_OVERRIDE "${TESTCONTAINERS_HOST_OVERRIDE+set}" \
             "${TESTCONTAINERS_HOST_OVERRIDE-}" &&
         _dock_keep TC_HOST "${TC_HOST+set}" "${TC_HOST-}" &&
+        _dock_keep TESTCONTAINERS_CONNECTION_MODE "${TESTCONTAINERS_CONNECTION_MODE+set}" \
+            "${TESTCONTAINERS_CONNECTION_MODE-}" &&
         _dock_keep TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE "${TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE+set}" \
             "${TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE-}"; }; then
         \builtin unset _DOCK_OLD_DOCKER_HOST _DOCK_OLD_DOCKER_IP _DOCK_OLD_DOCKER_CONTEXT _DOCK_OLD_DOCKER_TLS \
             _DOCK_OLD_DOCKER_TLS_VERIFY _DOCK_OLD_DOCKER_CERT_PATH _DOCK_OLD_BUILDX_BUILDER \
-            _DOCK_OLD_TESTCONTAINERS_HOST_OVERRIDE _DOCK_OLD_TC_HOST _DOCK_OLD_TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
+            _DOCK_OLD_TESTCONTAINERS_HOST_OVERRIDE _DOCK_OLD_TC_HOST _DOCK_OLD_TESTCONTAINERS_CONNECTION_MODE \
+            _DOCK_OLD_TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
         \command dock-env --release --pid "$$" 2>/dev/null || \builtin true
         return 1
     fi
     \builtin unset DOCKER_HOST DOCKER_IP DOCKER_CONTEXT DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH BUILDX_BUILDER \
-        TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
+        TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_CONNECTION_MODE TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
     while [ $# -gt 0 ]; do
         case $1 in
         DOCKER_HOST=* | DOCKER_IP=* | DOCKER_TLS=* | DOCKER_TLS_VERIFY=* | DOCKER_CERT_PATH=* | _DOCK_MONIKER=* | \
-            TESTCONTAINERS_HOST_OVERRIDE=* | TC_HOST=* | TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=*)
+            TESTCONTAINERS_HOST_OVERRIDE=* | TC_HOST=* | TESTCONTAINERS_CONNECTION_MODE=* | \
+            TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=*)
             \builtin export "${1?}"
             ;;
         prompt=*)
@@ -329,7 +334,7 @@ _dock_source() {
     fi
     case ${1-}$_dock_adopt in
     '' | -h* | --help*)
-        \builtin printf '%s\n' 'usage: source dock NAME [--no-forward] [--forward PORT|CONTAINER]... [--accept-new]' '' \
+        \builtin printf '%s\n' 'usage: source dock NAME [--no-forward] [--forward PORT|CONTAINER]... [--expose PORT]... [--accept-new]' '' \
             'All that speaks Docker in this shell then works on the dock NAME; castoff goes back.' \
             'Without NAME, a shell that was started in a docked one gets its mark and castoff, too.' \
             'DOCKERUTILS_DISABLE_PROMPT=1 leaves the prompt alone. ls-dock lists the docks.' >&2
@@ -343,7 +348,7 @@ _dock_source() {
         _DOCK_ADOPTED=yes
         # These values are the dock's: castoff must not go back to them.
         \builtin unset DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH TESTCONTAINERS_HOST_OVERRIDE \
-            TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
+            TC_HOST TESTCONTAINERS_CONNECTION_MODE TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE
     fi
     _dock_lines=$_dock_lines$_dock_newline
     while [ -n "$_dock_lines" ]; do

@@ -11,7 +11,8 @@ const FISH: &str = include_str!("../shim/dock.fish");
 
 /// The variables that a shell inherits from the docked shell that started it.
 const INHERITED: &str = "DOCKER_HOST DOCKER_IP DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH \
-                         TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE";
+                         TESTCONTAINERS_HOST_OVERRIDE TC_HOST TESTCONTAINERS_CONNECTION_MODE \
+                         TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE";
 
 /// Code that sets these lines `NAME=VALUE` in the shell that evaluates it. An adopted shell does not go back to the
 /// variables that it inherited from a docked one.

@@ -44,6 +44,9 @@ pub struct Args {
     /// For as long as this shell is docked, forward this port of the dock, or the ports of this container, too, whoever made it
     #[arg(long, value_name = "PORT|CONTAINER")]
     pub forward: Vec<String>,
+    /// For as long as this shell is docked, let containers there reach this port of this machine, as host.docker.internal
+    #[arg(long, value_name = "PORT")]
+    pub expose: Vec<u16>,
     /// Print the monikers of all docks
     #[arg(long, conflicts_with_all = ["name", "lines"])]
     pub complete: bool,
@@ -100,6 +103,7 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         accept_new: args.accept_new,
         no_forward: args.no_forward,
         forward: args.forward,
+        expose: args.expose,
     };
     if context.global.dry_run {
         printer.plan(&environment::plan(context, &wanted)?)?;

@@ -32,7 +32,7 @@ pub struct Args {
     /// Look at what stands between here and the dock's engine; may ask for a passphrase
     #[arg(long, conflicts_with = "wide")]
     pub check: bool,
-    /// The ports of containers that are forwarded to this machine
+    /// The ports of containers that are forwarded to this machine, and those of this machine that are exposed to containers
     #[arg(long, conflicts_with_all = ["wide", "check"])]
     pub ports: bool,
     /// The containers that mount projects of this machine

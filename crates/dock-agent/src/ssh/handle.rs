@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dock_client::agent::target::{Exit, Pty, Size};
 use dock_link::transport::{TransportError, TransportErrorKind};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc as channel, oneshot, watch};
 
 /// What is to be opened.
 #[derive(Debug)]
@@ -21,6 +21,12 @@ pub(super) enum Open {
     Tcp(String, u16),
     /// A line for the login shell, or the login shell itself.
     Exec { line: Option<String>, pty: Option<Pty> },
+    /// No channel yet: the dock is to listen at this address and port, and the channels of its connections go here.
+    Listen {
+        address: String,
+        port: u16,
+        accepted: channel::Sender<Ends>,
+    },
     /// Nothing: a sign of life.
     Ping,
 }
@@ -31,9 +37,12 @@ pub(super) enum Opened {
     Channel(Ends),
     /// The answer to a ping, and the time that it took.
     Pong(Duration),
+    /// The dock listens, under this number.
+    Listening(u64),
 }
 
 /// The local ends of a channel.
+#[derive(Debug)]
 pub(super) struct Ends {
     pub(super) id: u64,
     pub(super) stream: UnixStream,
@@ -42,6 +51,7 @@ pub(super) struct Ends {
 }
 
 /// What a command has besides its stream.
+#[derive(Debug)]
 pub(super) struct ExecEnds {
     pub(super) stderr: UnixStream,
     pub(super) stderr_end: Arc<AtomicBool>,
@@ -57,6 +67,8 @@ pub(super) enum OpenError {
     Failed(String),
     /// The channel was opened, but the terminal or the command was denied.
     Denied(&'static str),
+    /// What carries the session can't do this at all.
+    Unsupported,
     /// The whole session is lost.
     Lost(TransportError),
 }
@@ -64,8 +76,10 @@ pub(super) enum OpenError {
 /// A part of a channel that is not needed any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChannelPart {
-    /// Its stream, in both directions.
+    /// Its stream, in both directions: what was written and not yet sent is thrown away.
     Stream,
+    /// Its stream, whose end was written: nothing is read any more, but what was written is still sent, and the end.
+    Reader,
     /// Its stderr.
     Stderr,
     /// Its exit code.
@@ -84,6 +98,8 @@ pub(super) enum SessionCommand {
     Resize(u64, Size),
     /// This part of a channel is not needed any more.
     Drop(u64, ChannelPart),
+    /// The dock is to listen no longer under this number.
+    StopListening(u64),
     /// The session is not needed any more.
     Shutdown,
 }
@@ -117,6 +133,11 @@ impl Notifier {
     /// This part is not needed any more.
     pub(super) fn drop_part(&self, id: u64, part: ChannelPart) {
         self.send(SessionCommand::Drop(id, part));
+    }
+
+    /// The dock is to listen no longer under this number.
+    pub(super) fn stop_listening(&self, id: u64) {
+        self.send(SessionCommand::StopListening(id));
     }
 }
 

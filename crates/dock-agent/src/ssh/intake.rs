@@ -23,6 +23,8 @@ thread_local! {
     static RECEIVED: Cell<u64> = const { Cell::new(0) };
     /// The socket was empty in this round.
     static EMPTY: Cell<bool> = const { Cell::new(false) };
+    /// The calls wait for what they need: what comes meanwhile is read.
+    static WAITING: Cell<bool> = const { Cell::new(false) };
 }
 
 unsafe extern "C" {
@@ -43,6 +45,12 @@ pub(super) fn count(session: &Session) {
 
 /// Begins a round: the socket may be read again.
 pub(super) fn begin_round() {
+    EMPTY.set(false);
+}
+
+/// Whether the next calls wait for what they need, which a round would keep from them.
+pub(super) fn set_waiting(waiting: bool) {
+    WAITING.set(waiting);
     EMPTY.set(false);
 }
 
@@ -76,7 +84,7 @@ unsafe extern "C" fn receive(
             c_long::try_from(count).unwrap_or(c_long::MAX)
         }
         Err(Errno::AGAIN | Errno::INTR) => {
-            EMPTY.set(true);
+            EMPTY.set(!WAITING.get());
             refusal(Errno::AGAIN)
         }
         Err(error) => refusal(error),

@@ -19,6 +19,7 @@ mod handle;
 mod host_key;
 mod intake;
 mod keys;
+mod listen;
 mod login_shell;
 mod news;
 mod openssh;
@@ -27,6 +28,7 @@ mod session;
 mod sessions;
 mod stream;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -35,7 +37,7 @@ use std::time::Duration;
 use dock_client::agent::target::{Exec, RemoteCommand, Target};
 use dock_client::docks::SshAccess;
 use dock_client::env::Env;
-use dock_link::transport::{Asker, Connection, Connector, Transport, TransportError, TransportErrorKind};
+use dock_link::transport::{Asker, Connection, Connector, Listening, Transport, TransportError, TransportErrorKind};
 
 use auth::Memory;
 use connect::Plan;
@@ -120,6 +122,10 @@ impl Transport for SshTransport {
         }
     }
 
+    async fn listen(&self, at: SocketAddr) -> Result<Listening, TransportError> {
+        listen::listen(self, at).await
+    }
+
     async fn lost(&self) -> TransportError {
         self.sessions.main().lost().await
     }
@@ -127,7 +133,7 @@ impl Transport for SshTransport {
     async fn check(&self) -> Result<Duration, TransportError> {
         match self.sessions.main().open(Open::Ping).await {
             Ok(Opened::Pong(took)) => Ok(took),
-            Ok(Opened::Channel(_)) => Err(self.refused("answered a ping with a channel", None)),
+            Ok(_) => Err(self.refused("answered a ping with something else", None)),
             Err(error) => Err(self.open_error("give a sign of life", error)),
         }
     }
@@ -159,7 +165,7 @@ impl SshTransport {
                     .map(Some)
                     .map_err(|error| self.refused(&error.to_string(), None))
             }
-            Ok(Opened::Pong(_)) => Err(self.refused("answered a channel with a ping", None)),
+            Ok(_) => Err(self.refused("opened something else than a channel", None)),
             Err(OpenError::Prohibited | OpenError::Failed(_)) => Ok(None),
             Err(error) => Err(self.open_error(&format!("reach {path}"), error)),
         }
@@ -175,7 +181,7 @@ impl SshTransport {
             Ok(Opened::Channel(ends)) => {
                 stream::connection(ends, handle, None).map_err(|error| self.refused(&error.to_string(), None))
             }
-            Ok(Opened::Pong(_)) => Err(self.refused("answered a channel with a ping", None)),
+            Ok(_) => Err(self.refused("opened something else than a channel", None)),
             Err(OpenError::Failed(_)) => Err(TransportError {
                 message: format!(
                     "{} cannot connect to {host} port {port}: nothing listens there",
@@ -237,6 +243,7 @@ impl SshTransport {
         match error {
             OpenError::Lost(error) => error,
             OpenError::Prohibited => self.refused(&format!("sshd forbids to {what}"), None),
+            OpenError::Unsupported => self.refused(&format!("the link can't {what}"), None),
             OpenError::Denied(denied) => self.refused(
                 &format!("sshd denies {denied}"),
                 Some("see the limits of the key in ~/.ssh/authorized_keys there (no-pty, command=)"),

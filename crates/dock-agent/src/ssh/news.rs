@@ -4,6 +4,7 @@
 //! sshd decides at the login what it forbids. So another login is needed to find out whether it still does; that login
 //! is made beside the link, asks no questions, and is made ever more seldom if nothing changes.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::connect::{Plan, connect};
 use super::handle::{Open, OpenError, Opened};
+use super::listen;
 use super::resolve::{Resolved, Stamp, have_changed, resolve};
 use super::sessions::Unattended;
 use dock_client::mutex::lock;
@@ -27,6 +29,8 @@ pub(super) enum Forbidden {
     Socket(String),
     /// Forwarding to this host and port.
     Tcp(String, u16),
+    /// Listening at this address.
+    Listening(SocketAddr),
 }
 
 /// What is known about whether a link is out of date.
@@ -137,6 +141,12 @@ impl News {
             let open = match what {
                 Forbidden::Socket(path) => Open::Socket(path.clone()),
                 Forbidden::Tcp(host, port) => Open::Tcp(host.clone(), *port),
+                Forbidden::Listening(at) => {
+                    if listen::is_allowed(&connected.handle, *at).await {
+                        return true;
+                    }
+                    continue;
+                }
             };
             match connected.handle.open(open).await {
                 Ok(Opened::Channel(_)) => return true,

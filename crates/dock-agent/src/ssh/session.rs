@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use dock_client::agent::target::{Exit, Size};
 use dock_link::transport::TransportError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use ssh2::{BlockDirections, Channel, ErrorCode, Session};
-use tokio::sync::oneshot;
+use ssh2::{BlockDirections, Channel, ErrorCode, Listener, Session};
+use tokio::sync::{mpsc, oneshot};
 
 use super::flow::Flow;
 use super::handle::{
@@ -48,6 +48,18 @@ const EAGAIN: i32 = -37;
 const CHANNEL_FAILURE: i32 = -21;
 /// libssh2's code for a request on a channel that the remote side denies.
 const CHANNEL_REQUEST_DENIED: i32 = -22;
+/// libssh2's code for a global request that the remote side denies.
+const REQUEST_DENIED: i32 = -32;
+/// libssh2's code for a call that waited too long.
+const TIMEOUT: i32 = -9;
+/// How many connections to one port that the dock listens on wait to be taken; libssh2 refuses more.
+const BACKLOG: u32 = 16;
+/// How many connections that came in at such ports there are at most; their windows bound what is kept of each.
+const ACCEPTED: usize = 64;
+/// How many channels may wait to be closed.
+const UNWANTED: usize = 1024;
+/// How long the dock may take to hear that it is to listen no longer.
+const STOP_LISTENING: Duration = Duration::from_secs(5);
 /// A channel type that does not exist: the answer is a refusal, at once, and it is the only question whose answer
 /// libssh2 does not keep for ever (those to its own keepalives pile up in the session).
 const PING: &str = "ping@dockerutils.io";
@@ -86,6 +98,9 @@ impl Established {
             inbox,
             roused: false,
             links: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            unwanted: Vec::new(),
+            dropped: Vec::new(),
             next: 0,
             turn: 0,
             queue: VecDeque::new(),
@@ -119,21 +134,45 @@ struct LinkedChannel {
     far_ended: bool,
     /// The remote side has closed the channel.
     far_closed: bool,
+    /// What was written is still to be sent, though nobody reads.
+    finishing: bool,
     /// It is to be closed, whatever state it is in.
     closing: bool,
     /// The terminal's new size, which is to be sent.
     resize: Option<Size>,
     /// The bytes of receive window that are to be granted.
     widen: Option<u32>,
+    /// The dock opened it, for a connection at a port that it listens on for us.
+    accepted: bool,
 }
 
 impl LinkedChannel {
-    /// Whether it has brought much from the dock.
+    /// One that was just opened.
+    fn new(channel: Channel, stdout: Flow) -> Self {
+        Self {
+            channel,
+            stdout,
+            stderr: None,
+            exit: None,
+            outgoing: Vec::new(),
+            out_sent: 0,
+            near_ended: false,
+            eof_sent: false,
+            far_ended: false,
+            far_closed: false,
+            finishing: false,
+            closing: false,
+            resize: None,
+            widen: None,
+            accepted: false,
+        }
+    }
+
+    /// Whether it has brought much from the dock, and is to bring more at once. The number of those that the dock opens
+    /// is up to strangers, and so the windows of these stay small.
     fn bulk(&self) -> bool {
-        self.stdout
-            .count
-            .max(self.stderr.as_ref().map_or(0, |stderr| stderr.count))
-            > BULK
+        let stderr = self.stderr.as_ref().map_or(0, |stderr| stderr.count);
+        !self.accepted && self.stdout.count.max(stderr) > BULK
     }
 
     fn all_delivered(&self) -> bool {
@@ -149,6 +188,10 @@ impl LinkedChannel {
                 self.outgoing.clear();
                 self.out_sent = 0;
             }
+            ChannelPart::Reader => {
+                self.stdout.discard();
+                self.finishing = true;
+            }
             ChannelPart::Stderr => {
                 if let Some(stderr) = &mut self.stderr {
                     stderr.discard();
@@ -156,14 +199,29 @@ impl LinkedChannel {
             }
             ChannelPart::Exit => self.exit = None,
         }
+        self.close_if_unwanted();
+    }
+
+    /// Closes it when no part of it is needed any more.
+    fn close_if_unwanted(&mut self) {
         let deaf = self.stdout.discarded && self.stderr.as_ref().is_none_or(|stderr| stderr.discarded);
-        self.closing |= deaf && self.exit.is_none();
+        let mute = !self.finishing || self.eof_sent;
+        self.closing |= deaf && mute && self.exit.is_none();
     }
 
     /// Whether more is to be read from the local side.
     fn wants_near(&self) -> bool {
         !self.near_ended && !self.closing && !self.far_closed && self.out_sent >= self.outgoing.len()
     }
+}
+
+/// A port that the dock listens on.
+struct RemotePort {
+    listener: Listener,
+    /// Where the channels of its connections go.
+    accepted: mpsc::Sender<Ends>,
+    /// The dock is to listen no longer.
+    leaving: bool,
 }
 
 /// A channel that is being opened.
@@ -190,12 +248,19 @@ enum OpeningStage {
 enum Call {
     Open,
     Window(u64),
-    Read { id: u64, stderr: bool },
+    Read {
+        id: u64,
+        stderr: bool,
+    },
     Write(u64),
     Eof(u64),
     Resize(u64),
     Finish(u64),
     Close(u64),
+    Accept(u64),
+    /// Closes a channel that nobody takes.
+    Refuse,
+    StopListening,
 }
 
 /// Why the loop ends.
@@ -212,6 +277,12 @@ pub(super) struct Loop {
     /// The inbox has woken the thread.
     roused: bool,
     links: BTreeMap<u64, LinkedChannel>,
+    /// The ports that the dock listens on. libssh2 itself refuses what comes in at any other address and port.
+    listeners: BTreeMap<u64, RemotePort>,
+    /// Channels that the dock opened and nobody takes: they are to be closed.
+    unwanted: Vec<Channel>,
+    /// Parts of channels that are not needed any more, of which the channels have not been told yet.
+    dropped: Vec<(u64, ChannelPart)>,
     next: u64,
     /// The channel whose turn it is.
     turn: u64,
@@ -271,6 +342,8 @@ impl Loop {
             let _ = reply.send(Err(OpenError::Lost(reason.clone())));
         }
         self.links.clear();
+        self.listeners.clear();
+        self.unwanted.clear();
     }
 
     fn turn_once(&mut self) -> Result<(), Lost> {
@@ -335,12 +408,22 @@ impl Loop {
                         link.resize = Some(size);
                     }
                 }
-                SessionCommand::Drop(id, part) => {
-                    if let Some(link) = self.links.get_mut(&id) {
-                        link.drop_part(part);
+                SessionCommand::Drop(id, part) => self.dropped.push((id, part)),
+                SessionCommand::StopListening(id) => {
+                    if let Some(port) = self.listeners.get_mut(&id) {
+                        port.leaving = true;
                     }
                 }
                 SessionCommand::Shutdown => self.stopping = true,
+            }
+        }
+        // A call whose packet was sent in part is repeated as it was: what it is about must not end meanwhile, or the rest of
+        // the packet would never go.
+        if self.pinned.is_none() {
+            for (id, part) in self.dropped.drain(..) {
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.drop_part(part);
+                }
             }
         }
     }
@@ -367,10 +450,11 @@ impl Loop {
             self.keepalive.interval
         };
         let timeout = due.saturating_sub(silent).max(Duration::from_millis(1));
-        let socket_wants = if self.pinned.is_some() {
-            PollFlags::OUT
-        } else {
-            PollFlags::IN
+        let socket_wants = match self.pinned {
+            Some(_) => PollFlags::OUT,
+            // The dock is told of these only where that needs no waiting.
+            None if self.listeners.values().any(|port| port.leaving) => PollFlags::IN | PollFlags::OUT,
+            None => PollFlags::IN,
         };
         let mut fds = Vec::with_capacity(2 + 2 * self.links.len());
         fds.push(PollFd::from_borrowed_fd(self.socket.as_fd(), socket_wants));
@@ -415,6 +499,10 @@ impl Loop {
         let mut progress = false;
         intake::begin_round();
         let before = intake::received();
+        let listening: Vec<u64> = self.listeners.keys().copied().collect();
+        for id in listening {
+            progress |= self.call_unpinned(Call::Accept(id))?;
+        }
         let ids: Vec<u64> = self
             .links
             .range(self.turn..)
@@ -437,6 +525,9 @@ impl Loop {
                 progress |= self.call_unpinned(call)?;
             }
         }
+        progress |= self.call_unpinned(Call::Refuse)?;
+        // Before others are asked for: one may be for the same port.
+        progress |= self.call_unpinned(Call::StopListening)?;
         // Last: what was closed just now makes room under sshd's MaxSessions.
         progress |= self.call_unpinned(Call::Open)?;
         // What was read may be for a channel that had its turn before, or for no channel: an answer, more window.
@@ -468,6 +559,9 @@ impl Loop {
             Call::Resize(id) => self.resize_step(id)?,
             Call::Finish(id) => self.finish_step(id)?,
             Call::Close(id) => self.close_step(id)?,
+            Call::Accept(id) => self.accept_step(id)?,
+            Call::Refuse => self.refuse_step()?,
+            Call::StopListening => self.stop_listening_step()?,
         };
         if matches!(
             self.session.block_directions(),
@@ -672,6 +766,9 @@ impl Loop {
         let sent = self.outcome(result)?.is_some();
         if let Some(link) = self.links.get_mut(&id) {
             link.eof_sent = sent;
+            if sent && link.finishing {
+                link.close_if_unwanted();
+            }
         }
         Ok(sent)
     }
@@ -762,6 +859,9 @@ impl Loop {
             }
         };
         self.unread = false;
+        if matches!(opening.open, Open::Listen { .. }) {
+            return self.listen_step(opening);
+        }
         let stage = std::mem::replace(&mut opening.stage, OpeningStage::Channel);
         match stage {
             OpeningStage::Channel => match self.open_channel(&opening.open) {
@@ -770,7 +870,7 @@ impl Loop {
                         Open::Exec { pty: Some(_), .. } => OpeningStage::Terminal(channel),
                         Open::Exec { .. } => OpeningStage::Start(channel),
                         Open::Socket(_) | Open::Tcp(..) => return self.opened(opening, channel),
-                        Open::Ping => OpeningStage::Close(channel),
+                        Open::Ping | Open::Listen { .. } => OpeningStage::Close(channel),
                     };
                     self.opening = Some(opening);
                     Ok(true)
@@ -856,7 +956,157 @@ impl Loop {
             Open::Socket(path) => self.session.channel_direct_streamlocal(path, None),
             Open::Tcp(host, port) => self.session.channel_direct_tcpip(host, *port, None),
             Open::Exec { .. } => self.session.channel_session(),
-            Open::Ping => self.session.channel_open(PING, 0x8000, 0x8000, None),
+            Open::Ping | Open::Listen { .. } => self.session.channel_open(PING, 0x8000, 0x8000, None),
+        }
+    }
+
+    /// Has the dock listen (`tcpip-forward` of RFC 4254, 7.1).
+    fn listen_step(&mut self, mut opening: Opening) -> Result<bool, Lost> {
+        let Open::Listen {
+            address,
+            port,
+            accepted,
+        } = &opening.open
+        else {
+            return Ok(false);
+        };
+        let answer = match self.session.channel_forward_listen(*port, Some(address), Some(BACKLOG)) {
+            Ok((listener, _)) => {
+                let id = self.next;
+                self.next += 1;
+                let port = RemotePort {
+                    listener,
+                    accepted: accepted.clone(),
+                    leaving: false,
+                };
+                self.listeners.insert(id, port);
+                Ok(Opened::Listening(id))
+            }
+            Err(error) if is_eagain(&error) => {
+                self.opening = Some(opening);
+                return Ok(false);
+            }
+            Err(error) if error.code() == ErrorCode::Session(REQUEST_DENIED) => Err(OpenError::Denied("to listen")),
+            Err(error) => {
+                self.opening = Some(opening);
+                return Err(self.lost(&error));
+            }
+        };
+        let listening = match &answer {
+            Ok(Opened::Listening(id)) => Some(*id),
+            _ => None,
+        };
+        let told = opening.reply.take().is_some_and(|reply| reply.send(answer).is_ok());
+        if !told && let Some(port) = listening.and_then(|id| self.listeners.get_mut(&id)) {
+            // The caller has gone.
+            port.leaving = true;
+        }
+        Ok(true)
+    }
+
+    /// Takes a connection that came in at a port that the dock listens on.
+    fn accept_step(&mut self, id: u64) -> Result<bool, Lost> {
+        // What waits to be refused is up to the dock: libssh2 refuses what comes while it is much.
+        let is_full = self.unwanted.len() >= BACKLOG as usize;
+        let Some(port) = self.listeners.get_mut(&id).filter(|port| !port.leaving && !is_full) else {
+            return Ok(false);
+        };
+        match port.listener.accept() {
+            Ok(channel) => {
+                self.unread = false;
+                self.accept(id, channel);
+                Ok(true)
+            }
+            Err(error) => {
+                // All other errors say only that no packet was read: the call that comes next knows why.
+                if is_eagain(&error) {
+                    self.unread = false;
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Hands the end of such a connection out; one too many is closed.
+    fn accept(&mut self, id: u64, channel: Channel) {
+        let accepted = self.links.values().filter(|link| link.accepted).count();
+        let place = match self.listeners.get(&id) {
+            Some(port) if accepted < ACCEPTED => port.accepted.try_reserve().ok(),
+            _ => None,
+        };
+        let (Some(place), Ok((stdout, stream))) = (place, Flow::new()) else {
+            return self.unwanted.push(channel);
+        };
+        let id = self.next;
+        self.next += 1;
+        place.send(Ends {
+            id,
+            stream,
+            stream_end: Arc::clone(&stdout.clean),
+            exec: None,
+        });
+        let link = LinkedChannel {
+            accepted: true,
+            ..LinkedChannel::new(channel, stdout)
+        };
+        self.links.insert(id, link);
+    }
+
+    fn refuse_step(&mut self) -> Result<bool, Lost> {
+        let Some(channel) = self.unwanted.first_mut() else {
+            return Ok(false);
+        };
+        let result = channel.close();
+        self.unread = false;
+        let closed = self.outcome(result)?.is_some();
+        if closed {
+            self.unwanted.remove(0);
+        }
+        Ok(closed)
+    }
+
+    /// Has the dock listen no longer at a port that nobody needs any more.
+    ///
+    /// The ssh2 crate makes this call when the listener is dropped, and forgets it even if it could not be finished. So
+    /// it is made where it can be: when nothing else is on its way, there is room to send, and nothing waits to be
+    /// taken; and it waits, if it must (for a new key exchange).
+    fn stop_listening_step(&mut self) -> Result<bool, Lost> {
+        let Some((&id, port)) = self.listeners.iter_mut().find(|(_, port)| port.leaving) else {
+            return Ok(false);
+        };
+        while let Ok(channel) = port.listener.accept() {
+            self.unwanted.push(channel);
+            if self.unwanted.len() > UNWANTED {
+                return Err(Lost(unreachable(format!(
+                    "{} opens channels without an end: the link was dropped",
+                    self.name
+                ))));
+            }
+        }
+        let is_sending = matches!(
+            self.session.block_directions(),
+            BlockDirections::Outbound | BlockDirections::Both
+        );
+        let mut socket = [PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::OUT)];
+        let has_room = poll(&mut socket, Some(&Timespec::default())).is_ok_and(|ready| ready > 0);
+        if is_sending || !has_room {
+            return Ok(false);
+        }
+        self.session
+            .set_timeout(u32::try_from(STOP_LISTENING.as_millis()).unwrap_or(u32::MAX));
+        self.session.set_blocking(true);
+        intake::set_waiting(true);
+        drop(self.listeners.remove(&id));
+        intake::set_waiting(false);
+        self.session.set_blocking(false);
+        self.session.set_timeout(0);
+        match ssh2::Error::last_session_error(&self.session) {
+            Some(error) if error.code() == ErrorCode::Session(TIMEOUT) => Err(Lost(unreachable(format!(
+                "the link to {} is dead: it did not take back a port within {} s",
+                self.name,
+                STOP_LISTENING.as_secs()
+            )))),
+            _ => Ok(true),
         }
     }
 
@@ -910,19 +1160,9 @@ impl Loop {
             }
         };
         let mut link = LinkedChannel {
-            channel,
-            stdout,
             stderr,
             exit,
-            outgoing: Vec::new(),
-            out_sent: 0,
-            near_ended: false,
-            eof_sent: false,
-            far_ended: false,
-            far_closed: false,
-            closing: false,
-            resize: None,
-            widen: None,
+            ..LinkedChannel::new(channel, stdout)
         };
         let ends = Ends {
             id,

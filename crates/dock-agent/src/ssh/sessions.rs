@@ -184,7 +184,7 @@ async fn attempt_on(
             Ok(connection) => Ok(Ok(connection)),
             Err(error) => Err(OpenError::Failed(error.to_string())),
         },
-        Ok(Opened::Pong(_)) => Err(OpenError::Failed("a ping came back as a command".to_owned())),
+        Ok(_) => Err(OpenError::Failed("something else than a command came back".to_owned())),
         Err(OpenError::Failed(why)) => {
             let others = slot.places.active.load(Ordering::Acquire).saturating_sub(1);
             slot.places.limit.store(others.max(1), Ordering::Release);

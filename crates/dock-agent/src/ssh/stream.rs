@@ -28,6 +28,8 @@ pub(super) struct ChannelEnd {
     notifier: Notifier,
     id: u64,
     part: ChannelPart,
+    /// Its end was written.
+    ended: bool,
     _kept: Kept,
 }
 
@@ -66,6 +68,7 @@ impl AsyncWrite for ChannelEnd {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ended = true;
         match Pin::new(&mut self.inner).poll_shutdown(cx) {
             // The other end is gone already.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
@@ -76,12 +79,26 @@ impl AsyncWrite for ChannelEnd {
 
 impl Drop for ChannelEnd {
     fn drop(&mut self) {
-        self.notifier.drop_part(self.id, self.part);
+        let part = match self.part {
+            ChannelPart::Stream if self.ended => ChannelPart::Reader,
+            part => part,
+        };
+        self.notifier.drop_part(self.id, part);
     }
 }
 
 /// Makes the connection of a channel's ends. Called within the runtime. `kept` lives as long as the connection.
 pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<Connection> {
+    connection_on(ends, handle.fate(), handle.notifier(), kept)
+}
+
+/// [`connection`], for who has not the handle itself.
+pub(super) fn connection_on(
+    ends: Ends,
+    fate: &watch::Receiver<Option<TransportError>>,
+    notifier: &Notifier,
+    kept: Kept,
+) -> io::Result<Connection> {
     let Ends {
         id,
         stream,
@@ -92,10 +109,11 @@ pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<
         Ok::<_, io::Error>(ChannelEnd {
             inner: UnixStream::from_std(stream)?,
             clean,
-            fate: handle.fate().clone(),
-            notifier: handle.notifier().clone(),
+            fate: fate.clone(),
+            notifier: notifier.clone(),
             id,
             part,
+            ended: false,
             _kept: kept.clone(),
         })
     };
@@ -106,8 +124,7 @@ pub(super) fn connection(ends: Ends, handle: &Handle, kept: Kept) -> io::Result<
             let stderr = Box::new(end(ends.stderr, ends.stderr_end, ChannelPart::Stderr)?);
             let (resize, sizes) = mpsc::channel(4);
             let (exit, exited) = oneshot::channel();
-            let notifier = handle.notifier().clone();
-            tokio::spawn(watch_exec(notifier, id, sizes, ends.exit, exit, kept.clone()));
+            tokio::spawn(watch_exec(notifier.clone(), id, sizes, ends.exit, exit, kept.clone()));
             Some(ExecSide {
                 stderr,
                 resize,

@@ -40,7 +40,7 @@ use tokio::time::Instant;
 
 pub use exec::{Execution, PendingExit};
 pub use holder::Holder;
-pub use wire::{LinkStatus, Port, ProjectMount, Status};
+pub use wire::{ExposedPort, LinkStatus, Port, ProjectMount, Status};
 
 use crate::docks::{Dock, Forward};
 use crate::env::Env;
@@ -81,6 +81,19 @@ pub struct CallOptions {
     pub forward: Option<Forward>,
     /// Further containers and ports to forward for it.
     pub named: Vec<String>,
+    /// Ports of this machine to open to the containers on the dock for it.
+    pub expose: Vec<u16>,
+}
+
+/// What a docked shell wants of the agent, for as long as it lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShellDemand {
+    /// Whose published ports are to be forwarded.
+    pub forward: Forward,
+    /// Further containers, by name or ID, and ports that the dock's engine listens on, to be forwarded.
+    pub named: Vec<String>,
+    /// Ports of this machine's loopback to be opened to the containers on the dock.
+    pub expose: Vec<u16>,
 }
 
 impl CallOptions {
@@ -101,6 +114,7 @@ impl CallOptions {
             brief: false,
             forward: None,
             named: Vec::new(),
+            expose: Vec::new(),
         }
     }
 
@@ -268,6 +282,7 @@ impl Agent {
                 brief: false,
                 forward: None,
                 named: Vec::new(),
+                expose: Vec::new(),
                 patience_ms: 0,
             };
             frame::write_message(&mut stream, &call).await?;
@@ -301,20 +316,24 @@ impl Agent {
     /// # Errors
     /// A process that is not there, and an agent that can't be started.
     pub async fn hold(&self, pid: i32, forward: Forward) -> Result<()> {
-        self.hold_with(pid, forward, Vec::new()).await
+        let demand = ShellDemand {
+            forward,
+            ..ShellDemand::default()
+        };
+        self.hold_with(pid, demand).await
     }
 
-    /// [`Agent::hold`], and also forwards the ports of these for as long as the process lives: containers, by name or
-    /// ID, and ports that the dock's engine listens on.
+    /// [`Agent::hold`], with all that a shell can ask for.
     ///
     /// # Errors
     /// As [`Agent::hold`].
-    pub async fn hold_with(&self, pid: i32, forward: Forward, named: Vec<String>) -> Result<()> {
+    pub async fn hold_with(&self, pid: i32, demand: ShellDemand) -> Result<()> {
         let holder =
             Holder::of(pid).ok_or_else(|| Error::failed(format!("there is no process {pid} to keep the agent for")))?;
         let options = CallOptions {
-            forward: Some(forward),
-            named,
+            forward: Some(demand.forward),
+            named: demand.named,
+            expose: demand.expose,
             ..CallOptions::unattended()
         };
         self.limited(self.open(Request::Hold(holder), &options)).await.map(drop)
@@ -380,6 +399,19 @@ impl Agent {
             Some(Reply::Status(status)) => Ok(Some(status)),
             Some(_) => Err(self.failed("did not say how it is")),
             None => Ok(None),
+        }
+    }
+
+    /// Which of these ports of this machine containers on the dock reach, once that is settled; none if the agent does not
+    /// run.
+    ///
+    /// # Errors
+    /// An agent that does not answer.
+    pub async fn exposed(&self, ports: &[u16]) -> Result<Vec<ExposedPort>> {
+        match self.ask_running(Request::Exposed(ports.to_vec())).await? {
+            Some(Reply::Exposed(exposed)) => Ok(exposed),
+            Some(_) => Err(self.failed("did not say which ports it exposes")),
+            None => Ok(Vec::new()),
         }
     }
 
@@ -501,7 +533,7 @@ impl Agent {
                 Err(cause) => return Err(self.silent(cause)),
             };
             match self.call(&mut stream, request, &CallOptions::unattended()).await? {
-                reply @ (Reply::Done | Reply::Status(_)) => Ok(Some(reply)),
+                reply @ (Reply::Done | Reply::Status(_) | Reply::Exposed(_)) => Ok(Some(reply)),
                 reply => Err(self.unexpected(reply)),
             }
         })
@@ -524,6 +556,7 @@ impl Agent {
             brief: options.brief,
             forward: options.forward,
             named: options.named.clone(),
+            expose: options.expose.clone(),
             patience_ms: u64::try_from(options.patience.as_millis()).unwrap_or(u64::MAX),
         };
         let gone = |cause: Option<io::Error>| {
@@ -633,7 +666,9 @@ impl Agent {
             Reply::Failed(failure) => self
                 .failed(&format!("refuses: {}", failure.message))
                 .hint(self.kill_hint()),
-            Reply::Ask(_) | Reply::Status(_) | Reply::Done => self.failed("sent an unexpected answer"),
+            Reply::Ask(_) | Reply::Status(_) | Reply::Exposed(_) | Reply::Done => {
+                self.failed("sent an unexpected answer")
+            }
         }
     }
 

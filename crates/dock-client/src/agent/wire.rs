@@ -71,6 +71,9 @@ pub struct Call {
     /// Further containers, by name or ID, and ports that the dock's engine listens on, to be forwarded for it.
     #[serde(default)]
     pub named: Vec<String>,
+    /// Ports of this machine's loopback that are to be opened to the containers on the dock for it.
+    #[serde(default)]
+    pub expose: Vec<u16>,
     /// How long to wait for a link that is down to come back, in milliseconds.
     pub patience_ms: u64,
 }
@@ -91,6 +94,8 @@ pub enum Request {
         /// Whether to measure the round trip, if the link is up.
         measure: bool,
     },
+    /// Waits until it is settled which of these ports of this machine containers on the dock reach, and tells.
+    Exposed(Vec<u16>),
     /// Waits until the dock shows that it is there, however long that takes.
     Life,
     /// Lives at least as long as this process.
@@ -117,6 +122,8 @@ pub enum Reply {
     Done,
     /// The agent's status.
     Status(Status),
+    /// What became of ports that are to be exposed.
+    Exposed(Vec<ExposedPort>),
     /// The request failed.
     Failed(Failure),
 }
@@ -221,6 +228,9 @@ pub struct Status {
     /// How many more such ports there are, which are not listed.
     #[serde(default)]
     pub more_ports: usize,
+    /// The ports of this machine that docked shells have opened to the containers there.
+    #[serde(default)]
+    pub exposed: Vec<ExposedPort>,
     /// The containers that mount projects of this machine, as far as they fit.
     #[serde(default)]
     pub mounts: Vec<ProjectMount>,
@@ -256,6 +266,19 @@ pub struct Port {
     /// The port of 127.0.0.1 here that leads there; `None` if it is not forwarded.
     pub here: Option<u16>,
     /// Why the local port has another number, or the port is not forwarded.
+    pub reason: Option<String>,
+    /// The exact command or edit that helps.
+    pub hint: Option<String>,
+}
+
+/// A port of this machine's loopback that is to be open to the containers on the dock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExposedPort {
+    /// Its number, here and there.
+    pub port: u16,
+    /// The dock's address at which it answers, that of its containers' gateway; `None` if it does not.
+    pub address: Option<String>,
+    /// Why it does not.
     pub reason: Option<String>,
     /// The exact command or edit that helps.
     pub hint: Option<String>,

@@ -73,6 +73,9 @@ impl Forward {
     }
 }
 
+/// The least number of a port of this machine that containers on a dock may reach: below are the system's own services.
+pub const LEAST_EXPOSED: u16 = 1024;
+
 /// How a dock's engine is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

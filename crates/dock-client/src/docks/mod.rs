@@ -8,7 +8,7 @@ pub mod moniker;
 pub mod original;
 pub mod ssh_config;
 
-pub use dock::{Access, Dock, ENGINE_SOCKET, Forward, MountPaths, SshAccess};
+pub use dock::{Access, Dock, ENGINE_SOCKET, Forward, LEAST_EXPOSED, MountPaths, SshAccess};
 
 use crate::env::Env;
 use crate::error::{Error, Result};

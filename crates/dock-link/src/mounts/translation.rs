@@ -26,6 +26,7 @@ use super::requests::{self, MountRequest};
 use super::sources::{Location, below};
 use super::{api_path, between};
 use crate::disk;
+use crate::exposures::{Exposures, host_name};
 use crate::http::hooks::{
     AnswerNote, AnswerTreatment, BodyChange, ChunkRewrite, Decision, EngineHooks, HeldRequest, Rewrite, Treatment,
     Verdict,
@@ -53,6 +54,7 @@ pub(crate) struct ClientConnection<C: Connector> {
     projects: Arc<MountedProjects>,
     link: Link<C>,
     ports: Arc<Ports>,
+    exposures: Arc<Exposures>,
     /// The engine's socket on the dock.
     engine_socket: String,
     /// Whose the paths are that it has mounted.
@@ -90,6 +92,7 @@ impl<C: Connector> ClientConnection<C> {
         projects: Arc<MountedProjects>,
         link: Link<C>,
         ports: Arc<Ports>,
+        exposures: Arc<Exposures>,
         dock: &Dock,
         paths: PathOwner,
     ) -> Self {
@@ -101,6 +104,7 @@ impl<C: Connector> ClientConnection<C> {
             projects,
             link,
             ports,
+            exposures,
             engine_socket: engine_socket.to_owned(),
             paths,
         }
@@ -490,8 +494,19 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
             (MountRequest::Container, _) => self.ports.numbered(&self.link, &request.body).await,
             (MountRequest::Volume | MountRequest::Service, _) => None,
         };
+        let verdict = numbered.map_or(verdict, Verdict::Body);
+        let named = match (kind, self.exposures.gateway()) {
+            (MountRequest::Container, Some(address)) => {
+                let body = match &verdict {
+                    Verdict::Body(body) => body,
+                    _ => &request.body,
+                };
+                host_name::named(body, address)
+            }
+            _ => None,
+        };
         Decision {
-            verdict: numbered.map_or(verdict, Verdict::Body),
+            verdict: named.map_or(verdict, Verdict::Body),
             answer: Some(self.creation(kind, &request.target, mounted)),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -71,6 +72,14 @@ impl Engine {
         };
         let text = timeout(LIMIT, asking).await??;
         Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// The address by which containers on its network `bridge` reach the dock itself; `None` if it has no such network, or
+    /// says something else than a private address of IPv4.
+    pub(crate) async fn bridge_gateway(mut self) -> io::Result<Option<Ipv4Addr>> {
+        // Podman's has another name, and an engine may have none.
+        let network: Option<Network> = timeout(LIMIT, self.json("/networks/bridge")).await?.ok();
+        Ok(network.and_then(|network| network.gateway()))
     }
 
     /// The containers that run and bear this label, which must not need quoting.
@@ -229,6 +238,50 @@ pub(crate) struct ShownConfig {
     pub(crate) labels: Option<HashMap<String, String>>,
 }
 
+/// A network, as far as its addresses go (`GET /networks/{id}` of the engine's API).
+#[derive(Debug, Default, Deserialize)]
+struct Network {
+    #[serde(rename = "IPAM", default)]
+    ipam: Option<Ipam>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Ipam {
+    #[serde(rename = "Config", default)]
+    config: Option<Vec<Subnet>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Subnet {
+    #[serde(default)]
+    subnet: Option<String>,
+    #[serde(default)]
+    gateway: Option<String>,
+}
+
+impl Network {
+    fn gateway(&self) -> Option<Ipv4Addr> {
+        let config = self.ipam.as_ref()?.config.as_ref()?;
+        config.iter().find_map(Subnet::gateway)
+    }
+}
+
+impl Subnet {
+    /// Its gateway: as it is said, else the first address after the subnet's own, which is what the engine takes.
+    fn gateway(&self) -> Option<Ipv4Addr> {
+        let address = match self.gateway.as_deref().filter(|said| !said.is_empty()) {
+            Some(said) => said.parse().ok()?,
+            None => {
+                let (first, _) = self.subnet.as_deref()?.split_once('/')?;
+                Ipv4Addr::from_bits(first.parse::<Ipv4Addr>().ok()?.to_bits().checked_add(1)?)
+            }
+        };
+        // A dock may say anything: no loopback, nobody's public address, no wildcard.
+        address.is_private().then_some(address)
+    }
+}
+
 /// A running container, as far as its labels tell.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -310,5 +363,45 @@ impl Events {
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_gateway_is_a_private_address_whatever_the_engine_says() {
+        let of = |config: &str| {
+            let network: Network = serde_json::from_str(&format!(r#"{{"IPAM":{{"Config":{config}}}}}"#)).unwrap();
+            network.gateway().map(|gateway| gateway.to_string())
+        };
+        let gateway = |said: &str| of(&format!(r#"[{{"Subnet":"172.17.0.0/16","Gateway":"{said}"}}]"#));
+        assert_eq!(gateway("172.17.0.1").as_deref(), Some("172.17.0.1"));
+        assert_eq!(
+            of(r#"[{"Subnet":"fd00::/80","Gateway":"fd00::1"},{"Subnet":"10.9.0.0/24"}]"#).as_deref(),
+            Some("10.9.0.1")
+        );
+        for said in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "8.8.8.8",
+            "169.254.1.1",
+            "255.255.255.255",
+            "* ",
+            "localhost",
+        ] {
+            assert_eq!(gateway(said), None, "{said}");
+        }
+        for config in [
+            "null",
+            "[]",
+            "[{}]",
+            r#"[{"Subnet":"255.255.255.255/32"}]"#,
+            r#"[{"Subnet":"x"}]"#,
+        ] {
+            assert_eq!(of(config), None, "{config}");
+        }
+        assert_eq!(serde_json::from_str::<Network>("{}").unwrap().gateway(), None);
     }
 }

@@ -18,10 +18,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::link::{Link, OpenOptions, ended};
+use crate::link::{Link, OpenOptions, Over, ended};
 use crate::log::Log;
 use crate::service::Streams;
-use crate::transport::{Connection, Connector, TransportError, TransportErrorKind};
+use crate::transport::{Connection, Connector, Duplex, TransportError, TransportErrorKind};
 
 /// How many numbers above the wanted one are tried.
 const TRIES: u16 = 200;
@@ -265,11 +265,9 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<TcpStream> {
 }
 
 impl<C: Connector> ListenerTarget<C> {
-    async fn pass(&self, mut stream: TcpStream) {
+    async fn pass(&self, stream: TcpStream) {
         let _open = self.streams.begin(false);
-        let _ = stream.set_nodelay(true);
-        let _ = rustix::net::sockopt::set_tcp_keepidle(&stream, SILENCE);
-        let _ = rustix::net::sockopt::set_socket_keepalive(&stream, true);
+        prepare(&stream);
         let (host, port) = self.target.clone();
         let options = OpenOptions {
             arrival: Instant::now(),
@@ -284,19 +282,7 @@ impl<C: Connector> ListenerTarget<C> {
             () = left(&stream) => return,
         };
         match opened {
-            Ok((Connection { stream: far, .. }, mut over)) => {
-                let whole = {
-                    let (from_here, to_here) = stream.split();
-                    let (from_far, to_far) = tokio::io::split(far);
-                    tokio::select! {
-                        whole = both(from_here, to_here, from_far, to_far) => whole,
-                        _ = ended(&mut over) => false,
-                    }
-                };
-                if !whole {
-                    reset(&stream);
-                }
-            }
+            Ok((Connection { stream: far, .. }, over)) => join(stream, far, over).await,
             Err(error) => {
                 self.tell(&error);
                 reset(&stream);
@@ -309,6 +295,29 @@ impl<C: Connector> ListenerTarget<C> {
         if error.kind != TransportErrorKind::Refused {
             self.log.line(format!("a connection to a port was refused: {error}"));
         }
+    }
+}
+
+/// Has a connection that is to be joined with one on the dock send without delay, and notice a peer that is gone.
+pub(crate) fn prepare(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = rustix::net::sockopt::set_tcp_keepidle(stream, SILENCE);
+    let _ = rustix::net::sockopt::set_socket_keepalive(stream, true);
+}
+
+/// Joins a connection here with one on the dock until both directions have ended, or the link is over; what did not end
+/// well is a broken connection here, too.
+pub(crate) async fn join(mut stream: TcpStream, far: Box<dyn Duplex>, mut over: Over) {
+    let whole = {
+        let (from_here, to_here) = stream.split();
+        let (from_far, to_far) = tokio::io::split(far);
+        tokio::select! {
+            whole = both(from_here, to_here, from_far, to_far) => whole,
+            _ = ended(&mut over) => false,
+        }
+    };
+    if !whole {
+        reset(&stream);
     }
 }
 

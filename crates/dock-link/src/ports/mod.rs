@@ -15,7 +15,7 @@
 pub(crate) mod created_containers;
 pub(crate) mod engine;
 mod forward_rules;
-mod listener;
+pub(crate) mod listener;
 mod publication;
 
 use std::collections::{BTreeMap, BTreeSet};

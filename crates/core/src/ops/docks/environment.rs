@@ -4,13 +4,14 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use super::ssh_host;
-use crate::agent::CallOptions;
+use crate::agent::{CallOptions, ShellDemand};
 use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::endpoint::Endpoint;
-use crate::docks::{self, Access, Dock, Docks, Forward, MountPaths, moniker};
+use crate::docks::{self, Access, Dock, Docks, Forward, LEAST_EXPOSED, MountPaths, moniker};
 use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result};
+use crate::hint;
 use crate::ops::run_records::say_left;
 use crate::output::{Printer, counted, visible};
 use crate::shell;
@@ -18,6 +19,8 @@ use crate::shell;
 /// So many containers and ports can be named for one shell, each so long.
 const MOST_NAMED: usize = 100;
 const MOST_OF_A_NAME: usize = 255;
+/// So many ports of this machine can be exposed for one shell.
+const MOST_EXPOSED: usize = 20;
 /// What takes longer is said to be under way.
 const SLOW: Duration = Duration::from_millis(500);
 
@@ -49,6 +52,8 @@ pub struct EnvironmentArgs {
     pub no_forward: bool,
     /// Containers and ports of the dock that are to be forwarded besides.
     pub forward: Vec<String>,
+    /// Ports of this machine that containers on the dock are to reach.
+    pub expose: Vec<u16>,
 }
 
 /// Makes the connection to a dock stand for a shell, and gives the lines `NAME=VALUE` that the shell makes its own.
@@ -74,6 +79,7 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         _ => {}
     }
     check_named(&args.forward)?;
+    check_exposed(&args.expose)?;
     let found = Docks::read(env)?;
     let dock = found.get(&args.name)?;
     let choice = dock_engine::choice(dock, env)?;
@@ -92,7 +98,12 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
         let (engine, info) = said_when_slow(printer, &dock.moniker, connecting).await?;
         if let Some(agent) = dock_engine::agent(dock, &own)? {
             let shell = args.pid.unwrap_or_else(parent);
-            agent.hold_with(shell, forward, args.forward.clone()).await?;
+            let demand = ShellDemand {
+                forward,
+                named: args.forward.clone(),
+                expose: args.expose.clone(),
+            };
+            agent.hold_with(shell, demand).await?;
             if let Some(file) = agent.notice_file(shell).to_str().filter(|_| shows_in_prompt(env)) {
                 lines.push(line("notice", file)?);
             }
@@ -105,6 +116,7 @@ pub fn dock(context: &Context, args: &EnvironmentArgs) -> Result<Vec<String>> {
             text(info.name),
             counted(info.ncpu.unwrap_or_default(), "CPU")
         ));
+        say_exposed(dock, &own, &args.expose, printer).await?;
         say_left(&engine, Some(&dock.moniker), context).await;
         // Said where a person reads it: a script has its paths already.
         if std::io::stderr().is_terminal() {
@@ -155,6 +167,54 @@ fn check_named(named: &[String]) -> Result<()> {
         .hint("register-dock --force --forward labelled forwards those of all containers with your name")),
         None => Ok(()),
     }
+}
+
+/// Whether these ports of this machine may be exposed.
+fn check_exposed(ports: &[u16]) -> Result<()> {
+    match ports.iter().find(|port| **port < LEAST_EXPOSED) {
+        Some(low) => Err(Error::usage(format!(
+            "port {low} of this machine is not exposed to containers: below {LEAST_EXPOSED} are the system's own services"
+        ))
+        .hint(hint!("have your server listen at another port, from {} on", LEAST_EXPOSED))),
+        None if ports.len() > MOST_EXPOSED => Err(Error::usage(format!(
+            "--expose is given {} times, but {MOST_EXPOSED} is the most",
+            ports.len()
+        ))
+        .hint("expose what this shell's containers need")),
+        None => Ok(()),
+    }
+}
+
+/// Says what became of the ports of this machine that the shell exposes. It is docked all the same where the dock forbids it.
+async fn say_exposed(dock: &Dock, env: &Env, ports: &[u16], printer: &Printer) -> Result<()> {
+    if ports.is_empty() {
+        return Ok(());
+    }
+    let moniker = visible(&dock.moniker);
+    let Some(agent) = dock_engine::agent(dock, env)? else {
+        let why = "only docks that ssh reaches lead back to this machine";
+        printer.warning(&format!("nothing is exposed to containers on {moniker}: {why}"));
+        return Ok(());
+    };
+    for exposed in agent.exposed(ports).await? {
+        let port = exposed.port;
+        match exposed.reason {
+            None => printer.note(&format!(
+                "port {port} of this machine is host.docker.internal:{port} in containers on {moniker}"
+            )),
+            Some(reason) => {
+                let hint = exposed
+                    .hint
+                    .map(|hint| format!("\n  {}", visible(&hint)))
+                    .unwrap_or_default();
+                let reason = visible(&reason);
+                printer.warning(&format!(
+                    "port {port} of this machine is not exposed to containers on {moniker}: {reason}{hint}"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A shell is docked no longer. That its dock or agent is gone is no failure.
@@ -231,7 +291,9 @@ fn lines(
 ///
 /// Testcontainers in all languages read TESTCONTAINERS_HOST_OVERRIDE
 /// (<https://java.testcontainers.org/features/configuration/>); before that, those for Go and Python read TC_HOST, and
-/// the one for Python reads it first still. They mount TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE into the container that
+/// the one for Python reads it first still. Where that one is in a container itself, it takes a host on the loopback for unsaid,
+/// and looks for a container's own address, which is the dock's; TESTCONTAINERS_CONNECTION_MODE (from 4.9 on) keeps it to
+/// the host and the published port. They mount TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE into the container that
 /// removes what a suite left: a path of the engine's machine.
 fn for_test_suites(dock: &Dock, forward: Forward) -> Vec<(&'static str, String)> {
     let Access::Ssh(ssh) = &dock.access else {
@@ -241,6 +303,7 @@ fn for_test_suites(dock: &Dock, forward: Forward) -> Vec<(&'static str, String)>
     if forward != Forward::None {
         values.push(("TESTCONTAINERS_HOST_OVERRIDE", "localhost".to_owned()));
         values.push(("TC_HOST", "localhost".to_owned()));
+        values.push(("TESTCONTAINERS_CONNECTION_MODE", "docker_host".to_owned()));
     }
     values
 }
@@ -364,6 +427,7 @@ mod tests {
                 "TESTCONTAINERS_DOCKER_SOCKET_OVERRIDE=/var/run/docker.sock",
                 "TESTCONTAINERS_HOST_OVERRIDE=localhost",
                 "TC_HOST=localhost",
+                "TESTCONTAINERS_CONNECTION_MODE=docker_host",
             ]
         );
         if let Access::Ssh(ssh) = &mut dock.access {
@@ -378,6 +442,19 @@ mod tests {
             tls_dir: None,
         };
         assert_eq!(told(&dock, Forward::All), [""; 0]);
+    }
+
+    #[test]
+    fn ports_of_the_system_are_not_exposed() {
+        assert!(check_exposed(&[5432, 1024, 65535]).is_ok());
+        for low in [0, 22, 1023] {
+            let error = check_exposed(&[5432, low]).unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("port {low} of this machine")),
+                "{error}"
+            );
+        }
+        assert!(check_exposed(&[5432; MOST_EXPOSED + 1]).is_err());
     }
 
     #[test]

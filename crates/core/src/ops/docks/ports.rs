@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::agent_status::{self, FoundAgent};
-use crate::agent::Port;
+use crate::agent::{ExposedPort, Port};
 use crate::context::Context;
 use crate::docks::Forward;
 use crate::error::{ExitStatus, Result};
@@ -20,6 +20,13 @@ struct PortRow {
     port: Port,
 }
 
+/// A port of this machine that is open to the containers of a dock, or is to be.
+#[derive(Debug, Serialize)]
+struct ExposedRow {
+    dock: String,
+    exposed: ExposedPort,
+}
+
 /// Lists the ports that are forwarded now, and those that can't be, of these docks; of all where none is named. Nothing is
 /// started for it.
 ///
@@ -29,10 +36,17 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
     let Some(found) = agent_status::ask(context, names)? else {
         return Ok(ExitStatus::SUCCESS);
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut exposed) = (Vec::new(), Vec::new());
     let mut notes = BTreeSet::new();
-    for (dock, agent) in found {
+    for (dock, mut agent) in found {
         let moniker = visible(&dock.moniker);
+        if let FoundAgent::Running(status) = &mut agent {
+            let of_this = std::mem::take(&mut status.exposed);
+            exposed.extend(of_this.into_iter().map(|exposed| ExposedRow {
+                dock: dock.moniker.clone(),
+                exposed,
+            }));
+        }
         match agent {
             FoundAgent::None | FoundAgent::Ended if names.is_empty() => {}
             FoundAgent::None => {
@@ -59,7 +73,12 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
     }
     let printer = &context.printer;
     if printer.json() {
-        printer.result_json(&rows)?;
+        let all: Vec<ListedPort<'_>> = rows
+            .iter()
+            .map(ListedPort::Forwarded)
+            .chain(exposed.iter().map(ListedPort::Exposed))
+            .collect();
+        printer.result_json(&all)?;
         return Ok(ExitStatus::SUCCESS);
     }
     if rows.is_empty() {
@@ -67,9 +86,26 @@ pub fn list(context: &Context, names: &[String]) -> Result<ExitStatus> {
     } else {
         printer.table(&table(&rows));
     }
+    if !exposed.is_empty() {
+        printer.result("");
+        printer.table(&exposed_table(&exposed));
+    }
+    notes.extend(
+        exposed
+            .iter()
+            .filter_map(|row| row.exposed.hint.as_deref().map(one_line)),
+    );
     notes.extend(rows.iter().filter_map(|row| row.port.hint.as_deref().map(one_line)));
     notes.iter().for_each(|note| printer.note(note));
     Ok(ExitStatus::SUCCESS)
+}
+
+/// A row of either kind, as JSON has them.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ListedPort<'a> {
+    Forwarded(&'a PortRow),
+    Exposed(&'a ExposedRow),
 }
 
 fn not_shown(number: usize) -> String {
@@ -109,9 +145,55 @@ fn table(rows: &[PortRow]) -> Table {
     table
 }
 
+fn exposed_table(rows: &[ExposedRow]) -> Table {
+    let mut columns = vec![
+        ("DOCK", Align::Left),
+        ("EXPOSED HERE", Align::Left),
+        ("IN CONTAINERS", Align::Left),
+    ];
+    if rows.iter().any(|row| row.exposed.reason.is_some()) {
+        columns.push(("WHY", Align::Left));
+    }
+    let mut table = Table::new(columns);
+    for ExposedRow { dock, exposed } in rows {
+        let port = exposed.port;
+        table.row([
+            visible(dock),
+            format!("localhost:{port}"),
+            match exposed.address {
+                Some(_) => format!("host.docker.internal:{port}"),
+                None => "-".to_owned(),
+            },
+            exposed.reason.as_deref().map(one_line).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exposed_port_is_a_line_of_its_own_table() {
+        let row = |port, reason: Option<&str>| ExposedRow {
+            dock: "far".into(),
+            exposed: ExposedPort {
+                port,
+                address: reason.is_none().then(|| "172.17.0.1".to_owned()),
+                reason: reason.map(str::to_owned),
+                hint: None,
+            },
+        };
+        assert_eq!(
+            exposed_table(&[row(5432, None), row(9999, Some("sshd\x1b[2J forbids it"))]).lines(),
+            [
+                "DOCK  EXPOSED HERE    IN CONTAINERS              WHY",
+                "far   localhost:5432  host.docker.internal:5432",
+                "far   localhost:9999  -                          sshd forbids it",
+            ]
+        );
+    }
 
     #[test]
     fn a_port_is_a_line() {

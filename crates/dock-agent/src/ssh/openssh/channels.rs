@@ -102,6 +102,8 @@ struct Flows {
     /// The local side sends no more.
     near_ended: bool,
     eof_sent: bool,
+    /// What was written is still to be sent, though nobody reads.
+    finishing: bool,
     /// No part of it is needed any more.
     unwanted: bool,
 }
@@ -130,6 +132,10 @@ impl Flows {
                 self.stdout.discard();
                 self.near_ended = true;
             }
+            ChannelPart::Reader => {
+                self.stdout.discard();
+                self.finishing = true;
+            }
             ChannelPart::Stderr => {
                 if let Some(stderr) = &mut self.stderr {
                     stderr.discard();
@@ -138,7 +144,7 @@ impl Flows {
             ChannelPart::Exit => self.exit = None,
         }
         let deaf = self.stdout.discarded && self.stderr.as_ref().is_none_or(|stderr| stderr.discarded);
-        self.unwanted |= deaf && self.exit.is_none();
+        self.unwanted |= deaf && self.exit.is_none() && !self.finishing;
     }
 }
 
@@ -246,6 +252,8 @@ impl Loop {
                         flows.drop_part(part);
                     }
                 }
+                // It never listens.
+                SessionCommand::StopListening(_) => {}
                 SessionCommand::Shutdown => self.stopping = true,
             }
         }
@@ -272,6 +280,11 @@ impl Loop {
     }
 
     fn open(&mut self, open: Open, reply: OpenReply) -> Result<(), Lost> {
+        if matches!(open, Open::Listen { .. }) {
+            // The client passes the request on, and has none for taking it back (`channel_proxy_downstream`).
+            let _ = reply.send(Err(OpenError::Unsupported));
+            return Ok(());
+        }
         // Numbers of channels that still exist are not reused.
         while self.channels.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1);
@@ -283,7 +296,7 @@ impl Loop {
             Open::Tcp(..) => "direct-tcpip",
             // A session that runs nothing is a sign of life. A refusal would be one, too; but OpenSSH's client keeps a
             // little memory of each refused channel for ever, so a channel of an unknown type can't be used for that.
-            Open::Exec { .. } | Open::Ping => "session",
+            Open::Exec { .. } | Open::Listen { .. } | Open::Ping => "session",
         };
         let message = MessageWriter::packet(OPEN)
             .string(kind)
@@ -297,7 +310,7 @@ impl Loop {
                 .number(u32::from(*port))
                 .string("127.0.0.1")
                 .number(0),
-            Open::Exec { .. } | Open::Ping => message,
+            Open::Exec { .. } | Open::Listen { .. } | Open::Ping => message,
         };
         self.outgoing.extend(message.framed());
         let channel = Channel {
@@ -415,6 +428,8 @@ impl Loop {
             }
             Open::Socket(_) | Open::Tcp(..) => self.hand_out(channel, number),
             Open::Exec { .. } => self.ask(channel),
+            // It was declined before.
+            Open::Listen { .. } => {}
         }
         Some(())
     }
@@ -529,6 +544,7 @@ impl Loop {
             ended: None,
             near_ended: false,
             eof_sent: false,
+            finishing: false,
             unwanted: false,
         };
         if opening.reply.send(Ok(Opened::Channel(ends))).is_err() {
