@@ -66,6 +66,9 @@ pub struct Done {
     pub workspace: String,
     /// Those of the sources that are not in the workspace.
     pub missing: Vec<MissingSource>,
+    /// What else whoever mounts the sources should know, a line each: what in them is not on the dock as it is here.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// A source that can't be mounted.
@@ -85,6 +88,8 @@ pub enum Missing {
     Absent,
     /// `.dockerignore` leaves it out.
     Ignored,
+    /// It is git's own, which does not travel.
+    Git,
     /// It is a socket, a pipe or a device.
     Special,
     /// It could not be sent, which stderr says.
@@ -114,6 +119,7 @@ mod tests {
                     path: "a\nb".into(),
                     why: Missing::Absent,
                 }],
+                warnings: vec!["c\nd".into()],
             }),
         };
         let line = serde_json::to_string(&answer).unwrap();

@@ -136,6 +136,8 @@ pub struct Session<S> {
     last_look: LastLook,
     /// The patterns of the project's `.dockerignore` when the dock was last listed; `None` before.
     rules: Option<Vec<Vec<u8>>>,
+    /// Whether what is remembered was begun anew, for another folder or workspace, and is not on disk yet.
+    begun_anew: bool,
     /// Whether the manifest in memory differs from the one on disk.
     touched: bool,
     /// Whether it differs in what both sides agree on, not only in time stamps.
@@ -176,6 +178,7 @@ impl<S: Shell> Session<S> {
             workspace: Workspace::default(),
             last_look: LastLook::default(),
             rules: None,
+            begun_anew: false,
             touched: false,
             agreed: false,
             next: None,
@@ -404,7 +407,9 @@ impl<S: Shell> Session<S> {
                 shown(path)
             ));
         }
-        (self.touched, self.agreed, self.next) = (false, false, None);
+        // Also where nothing travels, of an empty project or where all is in conflict: a person has synced these two.
+        let begun_anew = std::mem::take(&mut self.begun_anew);
+        (self.touched, self.agreed, self.next) = (begun_anew, false, None);
         self.write_down(round);
         let sent = self.send(round).await;
         let received = match &sent {

@@ -1,6 +1,9 @@
 //! Paths of the dock in what an engine says of a failure: `bind source path does not exist: /w/app/src`. The person who reads
 //! it has said another path, and finds that one there.
 
+use dock_client::text::visible;
+use serde_json::{Map, Value};
+
 use super::json_object::{JsonObject, quote, string};
 use super::label::MountLabel;
 
@@ -8,6 +11,24 @@ use super::label::MountLabel;
 const BESIDE: &[char] = &[
     '"', '\'', '`', ':', ',', ';', '=', '(', ')', '[', ']', '{', '}', '<', '>',
 ];
+
+/// The answer to the creation of a container with these warnings after its own: docker prints them on stderr, and other clients
+/// know them, too. `None` if there are none, or the answer is no such document.
+pub(super) fn with_warnings(body: &[u8], warnings: &[String]) -> Option<Vec<u8>> {
+    if warnings.is_empty() {
+        return None;
+    }
+    let mut answer: Map<String, Value> = serde_json::from_slice(body).ok()?;
+    let own = answer.entry("Warnings").or_insert(Value::Null);
+    if own.is_null() {
+        *own = Value::Array(Vec::new());
+    }
+    own.as_array_mut()?
+        .extend(warnings.iter().map(|warning| visible(warning).into()));
+    let mut text = serde_json::to_vec(&answer).ok()?;
+    text.push(b'\n');
+    Some(text)
+}
 
 /// The engine's error document with the paths of here in its message; `None` if there is nothing to change.
 pub(super) fn restored_error(body: &[u8], label: &MountLabel) -> Option<Vec<u8>> {
@@ -72,6 +93,29 @@ mod tests {
             label.note(there, here);
         }
         label
+    }
+
+    #[test]
+    fn warnings_come_after_the_engines_own() {
+        let with = |body: &str, warnings: &[&str]| {
+            let warnings: Vec<String> = warnings.iter().map(|&warning| warning.to_owned()).collect();
+            with_warnings(body.as_bytes(), &warnings).map(|body| String::from_utf8(body).unwrap())
+        };
+        assert_eq!(
+            with(r#"{"Id":"a","Warnings":["b"]}"#, &["c", "d\u{1b}[2J"]).unwrap(),
+            "{\"Id\":\"a\",\"Warnings\":[\"b\",\"c\",\"d\"]}\n"
+        );
+        for none in [
+            r#"{"Id":"a"}"#,
+            r#"{"Id":"a","Warnings":null}"#,
+            r#"{"Id":"a","Warnings":[]}"#,
+        ] {
+            assert_eq!(with(none, &["c"]).unwrap(), "{\"Id\":\"a\",\"Warnings\":[\"c\"]}\n");
+            assert_eq!(with(none, &[]), None);
+        }
+        for other in ["", "[]", r#"{"Warnings":"b"}"#] {
+            assert_eq!(with(other, &["c"]), None, "{other}");
+        }
     }
 
     #[test]

@@ -130,6 +130,8 @@ pub(super) struct MountedRoots {
     pub(super) roots: BTreeSet<PathBuf>,
     /// Which paths of them are mounted.
     pub(super) label: MountLabel,
+    /// What whoever mounts them should know.
+    pub(super) warnings: Vec<String>,
 }
 
 impl MountedProjects {
@@ -690,7 +692,11 @@ impl MountedProjects {
                 _ => None,
             });
             let roots = roots.collect();
-            MountedRoots { roots, label }
+            MountedRoots {
+                roots,
+                label,
+                warnings: Vec::new(),
+            }
         });
         looking.await.unwrap_or_else(|| {
             self.tell("what a container mounts is not kept in step: this machine's disk does not answer");
@@ -815,6 +821,7 @@ done
             MountedRoots {
                 roots: BTreeSet::from([self.root()]),
                 label: MountLabel::default(),
+                warnings: Vec::new(),
             }
         }
 

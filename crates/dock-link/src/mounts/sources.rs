@@ -90,7 +90,7 @@ impl HostPaths {
         if home.starts_with(&real) {
             return Location::Refused(format!(
                 "{source} holds all projects and more, and is never sent to a dock: mount a project, or {}",
-                self.literally()
+                Self::literally()
             ));
         }
         if let Some(root) = unsent_root(&real, &home) {
@@ -106,18 +106,15 @@ impl HostPaths {
                 "{source} is in no project (a folder with docker/, or a git repository), so dock {:?} can't have it. Put it into \
                  one and send that by sync-up, or {}",
                 self.moniker,
-                self.literally()
+                Self::literally()
             ));
         }
         Location::Unknown { is_here }
     }
 
     /// What a person does who means the dock's own path.
-    pub(crate) fn literally(&self) -> String {
-        format!(
-            "mount the dock's own path of that name: DOCK_MOUNTS=literal source dock {}",
-            quote(&self.moniker)
-        )
+    pub(crate) const fn literally() -> &'static str {
+        "mount the dock's own path of that name: export DOCK_MOUNTS=literal, until unset DOCK_MOUNTS"
     }
 
     /// The workspace of a project here, if it was ever sent to this dock.
@@ -341,7 +338,7 @@ mod tests {
             assert!(refusal(machine.locate(path)).contains("is never sent"), "{path}");
         }
         assert!(refusal(machine.paths.locate("/")).contains("is never sent"));
-        assert!(refusal(machine.locate("home/ann/pictures")).contains("DOCK_MOUNTS=literal source dock 'far away'"));
+        assert!(refusal(machine.locate("home/ann/pictures")).contains("export DOCK_MOUNTS=literal"));
     }
 
     #[test]

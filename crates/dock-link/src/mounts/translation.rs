@@ -23,7 +23,7 @@ use super::messages;
 use super::other_requests::{self, OtherRequest};
 use super::projects::{MountedProjects, MountedRoots};
 use super::requests::{self, MountRequest};
-use super::sources::{Location, below};
+use super::sources::{HostPaths, Location, below};
 use super::{api_path, between};
 use crate::disk;
 use crate::exposures::{Exposures, host_name};
@@ -131,7 +131,7 @@ impl<C: Connector> ClientConnection<C> {
         // What is mounted by name is sent, and looked at on the dock, as if its path had been said.
         sources.extend(inherited.values().cloned());
         let found = self.found(sources).await?;
-        let (paths, roots) = self.on_the_dock(found).await?;
+        let (paths, roots, warnings) = self.on_the_dock(found).await?;
         inherited.retain(|there, here| paths.get(here) == Some(there));
         let body = requests::translate(kind, &request.body, &paths, &inherited).map_err(wrong)?;
         let mut label = MountLabel::default();
@@ -141,7 +141,7 @@ impl<C: Connector> ClientConnection<C> {
         self.projects.remember(&label).await;
         Ok(TranslatedRequest {
             verdict: body.map_or(Verdict::AsItWas, Verdict::Body),
-            mounted: MountedRoots { roots, label },
+            mounted: MountedRoots { roots, label, warnings },
         })
     }
 
@@ -149,6 +149,7 @@ impl<C: Connector> ClientConnection<C> {
     fn creation(&self, kind: MountRequest, target: &str, mounted: MountedRoots) -> AnswerTreatment {
         let (projects, ports) = (Arc::clone(&self.projects), Arc::clone(&self.ports));
         let label = mounted.label.clone();
+        let warnings = mounted.warnings.clone();
         let is_ours = {
             let projects = Arc::clone(&projects);
             move |there: &str, here: &str| projects.has_mounted(there, here)
@@ -182,6 +183,7 @@ impl<C: Connector> ClientConnection<C> {
         };
         let body: BodyChange = Box::new(move |status, body| match (status, kind) {
             (201, MountRequest::Volume) => answers::restore(MountAnswer::Volume, body, &is_ours),
+            (201, MountRequest::Container) => messages::with_warnings(body, &warnings),
             (400.., _) => messages::restored_error(body, &label),
             _ => None,
         });
@@ -273,7 +275,7 @@ impl<C: Connector> ClientConnection<C> {
                     "paths in requests of Podman's own API are not translated for dock {:?}: use docker's API (docker, or another of \
                      its clients), or {}",
                     self.moniker(),
-                    self.projects.paths().literally()
+                    HostPaths::literally()
                 ),
             },
             OtherRequest::Podman => Verdict::AsItWas,
@@ -309,8 +311,9 @@ impl<C: Connector> ClientConnection<C> {
     async fn on_the_dock(
         &self,
         found: Vec<(String, Location)>,
-    ) -> Result<(BTreeMap<String, String>, BTreeSet<PathBuf>), MountRefusal> {
+    ) -> Result<(BTreeMap<String, String>, BTreeSet<PathBuf>, Vec<String>), MountRefusal> {
         let mut paths = BTreeMap::new();
+        let mut warnings = Vec::new();
         let mut projects: BTreeMap<PathBuf, Vec<(String, String)>> = BTreeMap::new();
         let mut unknown = Vec::new();
         for (source, location) in found {
@@ -349,6 +352,7 @@ impl<C: Connector> ClientConnection<C> {
                 );
                 MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, message)
             })?;
+            warnings.extend(done.warnings.iter().cloned());
             let (missing, there): (Vec<_>, Vec<_>) = sources
                 .into_iter()
                 .partition(|(_, inside)| done.missing.iter().any(|missing| missing.path == *inside));
@@ -364,7 +368,7 @@ impl<C: Connector> ClientConnection<C> {
             }
         }
         MountRefusal::of(refused)?;
-        Ok((paths, roots))
+        Ok((paths, roots, warnings))
     }
 
     /// Says which of these paths of this machine the dock does not have.
@@ -379,7 +383,7 @@ impl<C: Connector> ClientConnection<C> {
                     "dock {:?} did not say whether it has {}: try again, or {}",
                     self.moniker(),
                     sources.join(", "),
-                    self.projects.paths().literally()
+                    HostPaths::literally()
                 );
                 return Err(MountRefusal(StatusCode::INTERNAL_SERVER_ERROR, why));
             }
@@ -457,6 +461,10 @@ impl<C: Connector> ClientConnection<C> {
                 "{source} is left out by .dockerignore, so dock {moniker:?} does not have it: take it out there (a line !{}), \
                  or don't mount it",
                 quote(&missing.path)
+            ),
+            Missing::Git => format!(
+                "{source} is git's own, which is not sent to a dock, unless {{sync: {{with_git: true}}}} is in \
+                 ~/.config/dockerutils/config.yml"
             ),
             Missing::Special => {
                 format!("{source} is a socket, a pipe or a device, which does not travel to dock {moniker:?}")

@@ -24,13 +24,14 @@ use crate::env::Env;
 use crate::error::{Error, ExitStatus, Result, WireError};
 use crate::hint;
 use crate::mount_sync::{Done, LONGEST_LINE, Missing, MissingSource, SyncCall, SyncOutcome, SyncReply, Task};
-use crate::sync::ancestors;
+use crate::shell::quote;
 use crate::sync::local::Local;
 use crate::sync::manifest::Memory;
 use crate::sync::news::WatchEvent;
 use crate::sync::plan::Direction;
 use crate::sync::request::RoundRequest;
 use crate::sync::session::{Report, another_folder};
+use crate::sync::{ancestors, is_at_or_below, shown};
 
 /// How long the last round may take, once nobody asks any more.
 const LAST_ROUND: Duration = Duration::from_secs(600);
@@ -40,6 +41,10 @@ const PAUSE: Duration = Duration::from_secs(5);
 const WAITING: usize = 64;
 /// The mark that says that a mount without `.git` was mentioned.
 const TOLD_GIT: &str = "told-mount-without-git";
+/// The mark that says that it was mentioned what a mount of a single file is.
+const TOLD_FILE: &str = "told-mount-of-a-file";
+/// How many paths are named to whoever creates a container, of each kind.
+const NAMED: usize = 3;
 
 /// Serves an agent until stdin ends.
 ///
@@ -217,7 +222,7 @@ impl Rounds<'_> {
                 let outcome = match self.round(Direction::Down).await {
                     Ok(report) => SyncOutcome::Done(Done {
                         workspace: report.workspace,
-                        missing: Vec::new(),
+                        ..Done::default()
                     }),
                     Err(error) => failed(&error),
                 };
@@ -267,38 +272,92 @@ impl Rounds<'_> {
     /// Looks which of these are in the workspace after a round.
     async fn look_for(&self, sources: &[String], report: &Report) -> SyncOutcome {
         let with_git = OwnConfiguration::read(&self.context.env).is_ok_and(|own| own.sync.with_git);
-        let (root, wanted) = (self.project.root().to_owned(), sources.to_vec());
+        let (root, moniker) = (self.project.root(), self.docked.dock.moniker.as_str());
+        let (owned, wanted) = (root.to_owned(), sources.to_vec());
         let unsent: Vec<Vec<u8>> = report.troubles.iter().map(|(path, _)| path.clone()).collect();
         let workspace = report.workspace.clone();
-        let looking = tokio::task::spawn_blocking(move || missing(&root, &wanted, &unsent, with_git));
+        let looking = tokio::task::spawn_blocking(move || missing(&owned, &wanted, &unsent, with_git));
         let missing = match looking.await {
             Ok(Ok(missing)) => missing,
             Ok(Err(error)) => return failed(&error),
             Err(_) => return failed(&Error::failed("the project could not be looked at")),
         };
         if sources.iter().any(String::is_empty) && !with_git && self.project.root().join(".git").exists() {
-            self.notice_git();
+            self.notice(
+                TOLD_GIT,
+                &format!("{} is mounted without .git, which stays here", root.display()),
+                &hint!(
+                    "where a container needs it: cd {} && sync-up --dock {} --with-git",
+                    root.display(),
+                    moniker
+                ),
+            );
         }
-        SyncOutcome::Done(Done { workspace, missing })
+        if let Some(file) = sources
+            .iter()
+            .find(|source| !source.is_empty() && root.join(source).is_file())
+        {
+            self.notice(TOLD_FILE, &format!(
+                "{file} is mounted as a single file: a container has the one that was there when it started, and not what is saved later"
+            ), "mount its folder to have both at once; or restart the container");
+        }
+        let warnings = warnings(sources, report, root, moniker);
+        SyncOutcome::Done(Done {
+            workspace,
+            missing,
+            warnings,
+        })
     }
 
-    /// Says, once for a project and a dock, that a repository is mounted without its history.
-    fn notice_git(&self) {
-        let root = self.project.root();
-        let memory = Memory::peek(root, &self.docked.dock.moniker, &self.context.env);
-        if memory.is_noted(TOLD_GIT) || memory.note(TOLD_GIT).is_err() {
+    /// Says something once for a project and a dock, and what helps.
+    fn notice(&self, mark: &str, what: &str, hint: &str) {
+        let memory = Memory::peek(self.project.root(), &self.docked.dock.moniker, &self.context.env);
+        if memory.is_noted(mark) || memory.note(mark).is_err() {
             return;
         }
-        self.context.printer.warning(&format!(
-            "{} is mounted without .git, which stays here\nhint: {}",
-            root.display(),
-            hint!(
-                "where a container needs it: cd {} && sync-up --dock {} --with-git",
-                root.display(),
-                self.docked.dock.moniker
-            )
-        ));
+        self.context.printer.warning(&format!("{what}\nhint: {hint}"));
     }
+}
+
+/// What in these sources is not on the dock as it is here, for whoever creates a container with them: its program would go on
+/// with something else, and say nothing.
+fn warnings(sources: &[String], report: &Report, root: &Path, moniker: &str) -> Vec<String> {
+    let is_mounted = |path: &[u8]| {
+        sources.iter().any(|source| {
+            source.is_empty() || is_at_or_below(path, source.as_bytes()) || is_at_or_below(source.as_bytes(), path)
+        })
+    };
+    let mut warnings = Vec::new();
+    let mut say = |paths: Vec<String>, what: &str, help: String| {
+        if paths.is_empty() {
+            return;
+        }
+        let named = paths.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        let more = match paths.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        warnings.push(format!(
+            "{named}{more}: {what} (cd {} && {help})",
+            quote(&root.display().to_string())
+        ));
+    };
+    let conflicts = report.conflicts.iter().filter(|conflict| is_mounted(&conflict.path));
+    say(
+        conflicts.map(|conflict| shown(&conflict.path)).collect(),
+        &format!("in conflict, dock {moniker} has its own version"),
+        format!("sync-up --dock {} names the ways to settle it", quote(moniker)),
+    );
+    let troubles = report.troubles.iter().filter(|(path, _)| is_mounted(path));
+    say(
+        troubles.map(|(path, why)| format!("{} ({why})", shown(path))).collect(),
+        &format!("not sent, dock {moniker} has something older or none"),
+        format!(
+            "sync-down --dock {} --chown, where a container made them as root",
+            quote(moniker)
+        ),
+    );
+    warnings
 }
 
 /// Which of these are not on the dock after a round; `unsent` could not travel.
@@ -333,6 +392,7 @@ fn missing(root: &Path, sources: &[String], unsent: &[Vec<u8>], with_git: bool) 
         let why = match std::fs::symlink_metadata(root.join(source)) {
             Err(_) => Missing::Absent,
             Ok(found) if !(found.is_file() || found.is_dir() || found.is_symlink()) => Missing::Special,
+            Ok(_) if !with_git && path.split(|byte| *byte == b'/').any(|part| part == b".git") => Missing::Git,
             Ok(_) if patterns.matches(path).map_err(wrong)? && !is_sent(path)? => Missing::Ignored,
             Ok(_) if is_unsent(path) || ancestors(path).any(is_unsent) => Missing::Unsent,
             Ok(_) => continue,
@@ -440,6 +500,48 @@ mod tests {
     }
 
     #[test]
+    fn who_mounts_what_is_not_there_as_it_is_here_is_told() {
+        use crate::sync::plan::Why;
+        use crate::sync::session::Conflict;
+        let conflict = |path: &[u8]| Conflict {
+            path: path.to_vec(),
+            why: Why::BothChanged,
+            beside: None,
+        };
+        let report = Report {
+            conflicts: vec![conflict(b"src/a.py"), conflict(b"docs/a")],
+            troubles: (0..5)
+                .map(|number| (format!("src/{number}").into_bytes(), "denied".to_owned()))
+                .collect(),
+            ..Report::default()
+        };
+        let told =
+            |source: &str| warnings(&[source.to_owned()], &report, Path::new("/home/ann/my app"), "far").join("\n");
+        assert_eq!(
+            told("src"),
+            "src/a.py: in conflict, dock far has its own version (cd '/home/ann/my app' && sync-up --dock far names the ways to settle \
+             it)\nsrc/0 (denied), src/1 (denied), src/2 (denied) and 2 more: not sent, dock far has something older or none (cd \
+             '/home/ann/my app' && sync-down --dock far --chown, where a container made them as root)"
+        );
+        for (source, conflicts) in [
+            ("", 2),
+            ("docs", 1),
+            ("docs/a", 1),
+            ("src/a.py", 1),
+            ("docs/a/b", 1),
+            ("doc", 0),
+            ("data", 0),
+        ] {
+            let told = told(source);
+            let named = ["src/a.py", "docs/a"]
+                .iter()
+                .filter(|path| told.contains(*path))
+                .count();
+            assert_eq!(named, conflicts, "{source}: {told}");
+        }
+    }
+
+    #[test]
     fn what_is_absent_ignored_or_special_is_not_on_the_dock_and_what_an_exception_sends_is() {
         let root = tempfile::tempdir().unwrap();
         let make = |path: &str| {
@@ -461,7 +563,7 @@ mod tests {
         assert_eq!(look(&["", "src", "data", "logs"], false), []);
         assert_eq!(look(&["nothing"], false), gone("nothing", Missing::Absent));
         assert_eq!(look(&["s"], false), gone("s", Missing::Special));
-        assert_eq!(look(&[".git"], false), gone(".git", Missing::Ignored));
+        assert_eq!(look(&[".git"], false), gone(".git", Missing::Git));
         assert_eq!(look(&[".git"], true), []);
         assert_eq!(look(&["src/a.py"], false), gone("src/a.py", Missing::Unsent));
         fs::write(root.path().join(".dockerignore"), "logs\n").unwrap();

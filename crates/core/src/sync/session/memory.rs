@@ -88,6 +88,7 @@ impl<S: Shell> Session<S> {
             header,
             records: Records::new(),
         };
+        self.begun_anew = true;
         Ok(())
     }
 

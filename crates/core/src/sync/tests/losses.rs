@@ -682,6 +682,23 @@ async fn what_nobody_asked_for_is_done_only_with_the_folder_that_was_synced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_synced_an_empty_project_or_one_in_conflict_has_synced_it() {
+    for is_empty in [true, false] {
+        let pair = Pair::new(Tools::Machine);
+        if !is_empty {
+            write(&pair.here(), "a", "here");
+            write(&pair.there(), "a", "there");
+        }
+        let report = pair.up().await;
+        assert_eq!(report.conflicts.len(), usize::from(!is_empty));
+        let mut session = pair.session().unwrap();
+        session.only_known = true;
+        let up = SyncRequest::everything(Direction::Up, Brake::default());
+        session.sync(&up, false).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_asked_for_is_done_only_with_the_workspace_that_was_synced() {
     let pair = Pair::new(Tools::Machine);
     let (here, there) = (pair.here(), pair.there());
