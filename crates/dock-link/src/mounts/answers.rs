@@ -50,7 +50,7 @@ impl MountAnswer {
     /// Which answer this is, by the method and the target (RFC 9112, section 3.2) of the request, and the status;
     /// `None` if it shows no mounts.
     pub fn of(method: &str, target: &str, status: u16) -> Option<Self> {
-        let path = api_path(target)?;
+        let path = &*api_path(target)?;
         match (method, status) {
             ("POST", 201) => return (path == "/volumes/create").then_some(Self::Volume),
             ("GET", 200) => {}

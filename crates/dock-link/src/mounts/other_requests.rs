@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-use super::api_path;
 use super::label::LABEL;
+use super::{api_path, percent_decoded};
 
 /// Such a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) enum OtherRequest {
 impl OtherRequest {
     /// Which request this is, by its method and its target (RFC 9112, section 3.2).
     pub(super) fn of(method: &str, target: &str) -> Option<Self> {
-        match (method, api_path(target)?) {
+        match (method, &*api_path(target)?) {
             ("POST", "/commit") => value(target, "container").map(Self::Commit),
             ("GET", "/containers/json") => {
                 let wanted = volumes(&filters(target)?);
@@ -128,19 +128,7 @@ fn value(target: &str, name: &str) -> Option<String> {
 
 /// The text of a value in a query; `None` if it is not UTF-8.
 fn decoded(value: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).ok()
+    percent_decoded(value.bytes(), |byte| if byte == b'+' { b' ' } else { byte })
 }
 
 /// A text as a value in a query.

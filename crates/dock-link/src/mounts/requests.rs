@@ -65,7 +65,7 @@ impl MountRequest {
         if method != "POST" {
             return None;
         }
-        match api_path(target)? {
+        match &*api_path(target)? {
             "/containers/create" => Some(Self::Container),
             "/volumes/create" => Some(Self::Volume),
             "/services/create" => Some(Self::Service),

@@ -155,7 +155,7 @@ impl<C: Connector> ClientConnection<C> {
             move |there: &str, here: &str| projects.has_mounted(there, here)
         };
         let name = name_of(target);
-        let updated = updated_service(target).map(str::to_owned);
+        let updated = updated_service(target);
         let note: AnswerNote = match kind {
             MountRequest::Container => Box::new(move |status, body| {
                 if let Some(id) = created(status, body).filter(|id| is_container(id)) {
@@ -199,7 +199,7 @@ impl<C: Connector> ClientConnection<C> {
 
     /// What is done with the answer to a request of which nothing else is decided.
     fn answer_to(&self, method: &str, target: &str) -> AnswerTreatment {
-        let path = api_path(target).unwrap_or_default();
+        let path = &*api_path(target).unwrap_or_default();
         if waited_for(target).is_some() {
             return AnswerTreatment::Delayed(target.to_owned());
         }
@@ -540,7 +540,7 @@ impl<C: Connector> EngineHooks for ClientConnection<C> {
     async fn before_body(&self, target: &str) {
         if let Some(container) = waited_for(target) {
             // Who waits for a container's end finds what it made.
-            self.projects.bring_of(container).await;
+            self.projects.bring_of(&container).await;
         }
     }
 }
@@ -571,8 +571,8 @@ fn created(status: u16, body: &[u8]) -> Option<String> {
 }
 
 /// The service that a request updates.
-fn updated_service(target: &str) -> Option<&str> {
-    between(api_path(target)?, "/services/", "/update")
+fn updated_service(target: &str) -> Option<String> {
+    between(&api_path(target)?, "/services/", "/update").map(str::to_owned)
 }
 
 /// The container that a request with this path starts.
@@ -583,8 +583,10 @@ fn started<'a>(method: &str, path: &'a str) -> Option<&'a str> {
 }
 
 /// The container for whose end a request waits.
-fn waited_for(target: &str) -> Option<&str> {
-    between(api_path(target)?, "/containers/", "/wait").filter(|container| !container.contains('/'))
+fn waited_for(target: &str) -> Option<String> {
+    let path = api_path(target)?;
+    let container = between(&path, "/containers/", "/wait").filter(|container| !container.contains('/'));
+    container.map(str::to_owned)
 }
 
 /// The name that a request gives to a container.
@@ -648,9 +650,9 @@ mod tests {
 
     #[test]
     fn what_a_request_starts_or_updates_is_in_its_path() {
-        let starts = |method, target| started(method, api_path(target).unwrap());
-        assert_eq!(starts("POST", "/v1.45/containers/web/start"), Some("web"));
-        assert_eq!(starts("POST", "/containers/web/restart?t=1"), Some("web"));
+        let starts = |method, target| started(method, &api_path(target).unwrap()).map(str::to_owned);
+        assert_eq!(starts("POST", "/v1.45/containers/web/start"), Some("web".to_owned()));
+        assert_eq!(starts("POST", "/containers/web/restart?t=1"), Some("web".to_owned()));
         for (method, target) in [
             ("GET", "/containers/web/start"),
             ("POST", "/containers/a/b/start"),
@@ -659,7 +661,10 @@ mod tests {
         ] {
             assert_eq!(starts(method, target), None, "{target}");
         }
-        assert_eq!(updated_service("/v1.45/services/abc/update?version=7"), Some("abc"));
+        assert_eq!(
+            updated_service("/v1.45/services/abc/update?version=7").as_deref(),
+            Some("abc")
+        );
         assert_eq!(updated_service("/services/create"), None);
     }
 
