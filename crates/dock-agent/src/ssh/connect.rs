@@ -150,7 +150,7 @@ enum EstablishedSession {
 }
 
 enum Looped {
-    Libssh2(session::Loop),
+    Libssh2(Box<session::Loop>),
     Openssh(openssh::Loop),
 }
 
@@ -158,7 +158,7 @@ impl EstablishedSession {
     fn stand(self) -> io::Result<(Handle, Looped)> {
         let (handle, inbox) = sides()?;
         let looped = match self {
-            Self::Libssh2(established) => Looped::Libssh2(established.stand(inbox)),
+            Self::Libssh2(established) => Looped::Libssh2(Box::new(established.stand(inbox))),
             Self::Openssh(established) => Looped::Openssh(established.stand(inbox)),
         };
         Ok((handle, looped))
