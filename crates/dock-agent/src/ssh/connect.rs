@@ -151,7 +151,7 @@ enum EstablishedSession {
 
 enum Looped {
     Libssh2(Box<session::Loop>),
-    Openssh(openssh::Loop),
+    Openssh(Box<openssh::Loop>),
 }
 
 impl EstablishedSession {
@@ -159,7 +159,7 @@ impl EstablishedSession {
         let (handle, inbox) = sides()?;
         let looped = match self {
             Self::Libssh2(established) => Looped::Libssh2(Box::new(established.stand(inbox))),
-            Self::Openssh(established) => Looped::Openssh(established.stand(inbox)),
+            Self::Openssh(established) => Looped::Openssh(Box::new(established.stand(inbox))),
         };
         Ok((handle, looped))
     }

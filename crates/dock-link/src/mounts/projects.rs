@@ -119,6 +119,8 @@ struct MountingContainer {
     name: String,
     mounted: MountedRoots,
     runs: bool,
+    /// What came, or comes, since it has ended.
+    coming: Vec<watch::Receiver<bool>>,
     /// When it was removed. It is known for a while longer: who waits for its removal is still to find what it made.
     removed: Option<Instant>,
 }
@@ -239,6 +241,7 @@ impl MountedProjects {
             name: short(&name.unwrap_or_default()),
             mounted,
             runs: false,
+            coming: Vec::new(),
             removed: None,
         };
         self.note(id, container);
@@ -247,7 +250,17 @@ impl MountedProjects {
     /// Brings what a container has made, by its ID, the beginning of that, or its name. Returns at once if it mounts no project.
     /// Whoever waits for that is told what for; and not for ever.
     pub(super) async fn bring_of(self: &Arc<Self>, name: &str) {
-        let Some((id, MountingContainer { name, mounted, .. })) = self.named(name) else {
+        let Some((
+            id,
+            MountingContainer {
+                name,
+                mounted,
+                runs,
+                coming,
+                ..
+            },
+        )) = self.named(name)
+        else {
             return;
         };
         let name = match name.as_str() {
@@ -255,7 +268,12 @@ impl MountedProjects {
             name => name.to_owned(),
         };
         let moniker = &self.paths.moniker;
-        let mut bringing = std::pin::pin!(self.bring(mounted.roots));
+        // If the engine's event came first, that has it brought already.
+        let coming = match runs || coming.is_empty() {
+            true => self.bringing(mounted.roots),
+            false => coming,
+        };
+        let mut bringing = std::pin::pin!(all_over(coming));
         if timeout(UNSAID, &mut bringing).await.is_ok() {
             return;
         }
@@ -484,6 +502,7 @@ impl MountedProjects {
             name: short(&name),
             mounted,
             runs: true,
+            coming: Vec::new(),
             removed: None,
         };
         self.note(id, container);
@@ -497,19 +516,16 @@ impl MountedProjects {
             }
             None => return,
         };
-        // Nobody waits: an engine may tell of very many ends.
-        for root in roots {
-            drop(self.have_brought(root));
+        // No task waits for it: an engine may tell of very many ends.
+        let coming = self.bringing(roots);
+        if let Some(container) = lock(&self.state).containers.get_mut(id) {
+            container.coming = coming;
         }
     }
 
-    /// Brings what changed on the dock in these projects; what hinders it is told.
-    async fn bring(self: &Arc<Self>, roots: BTreeSet<PathBuf>) {
-        let waiting: Vec<_> = roots.into_iter().map(|root| self.have_brought(root)).collect();
-        for mut brought in waiting {
-            // One that was given up is over, too.
-            let _ = brought.wait_for(|is_over| *is_over).await;
-        }
+    /// Has brought what changed on the dock in these projects, and gives when each is over; what hinders it is told.
+    fn bringing(self: &Arc<Self>, roots: BTreeSet<PathBuf>) -> Vec<watch::Receiver<bool>> {
+        roots.into_iter().map(|root| self.have_brought(root)).collect()
     }
 
     /// Has a project's files brought: now, or if that is under way already, once more after it. However many ask meanwhile,
@@ -729,6 +745,13 @@ impl MountedProjects {
     }
 }
 
+async fn all_over(coming: Vec<watch::Receiver<bool>>) {
+    for mut brought in coming {
+        // One that was given up is over, too.
+        let _ = brought.wait_for(|is_over| *is_over).await;
+    }
+}
+
 /// A container's name, of which an engine may say anything: docker takes none that is longer.
 fn short(name: &str) -> String {
     name.chars().take(NAME).collect()
@@ -883,6 +906,27 @@ done
         scene.begun().await;
         scene.go().await;
         late.wait_for(|is_over| *is_over).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_an_end_that_is_known_waits_for_one_round_and_not_for_two() {
+        let scene = Scene::new(SYNCS);
+        let id = format!("{:064x}", 7);
+        scene.projects.started(id.clone(), "web".into(), scene.mounted());
+        scene.projects.ended(&id);
+        scene.begun().await;
+        let projects = Arc::clone(&scene.projects);
+        let waiting = tokio::spawn(async move { projects.bring_of("web").await });
+        scene.go().await;
+        waiting.await.unwrap();
+        assert_eq!(fs::read_to_string(scene.root().join("brought")).unwrap(), "bring\n");
+        // Once it runs again, its next end is another one.
+        scene.projects.started(id.clone(), "web".into(), scene.mounted());
+        let projects = Arc::clone(&scene.projects);
+        let waiting = tokio::spawn(async move { projects.bring_of("web").await });
+        scene.begun().await;
+        scene.go().await;
+        waiting.await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -1095,7 +1139,7 @@ done
     async fn a_project_that_can_t_be_synced_is_said_once_with_its_cause() {
         let scene = Scene::new("#!/bin/sh\necho 'sync-up: no such dock' >&2\nexit 1\n");
         for _ in 0..3 {
-            scene.projects.bring(scene.mounted().roots).await;
+            all_over(scene.projects.bringing(scene.mounted().roots)).await;
         }
         assert_eq!(scene.said("did not come: "), 1);
         assert_eq!(scene.said("no such dock"), 2, "as it was said, and as the cause");
@@ -1130,6 +1174,7 @@ done
             name: String::new(),
             mounted: MountedRoots::default(),
             runs: true,
+            coming: Vec::new(),
             removed: None,
         };
         for number in 0..CONTAINERS + 3 {
