@@ -39,6 +39,7 @@ pub mod ports;
 pub mod program;
 pub mod prompts;
 mod relay;
+mod remembered;
 pub mod service;
 mod shells;
 mod supervisor;

@@ -3,101 +3,43 @@
 //!
 //! They are in a private file beside the list of created containers, so that the next agent knows them, too.
 
-use std::collections::{HashSet, VecDeque};
-use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-
-use dock_client::mutex::lock;
-use dock_client::private_file;
-use dock_client::project_file;
+use std::path::PathBuf;
 
 use super::label::MountLabel;
+use crate::remembered::RememberedSet;
 
 /// How many are remembered; the oldest are forgotten first.
 const REMEMBERED: usize = 10_000;
 
 /// The pairs of paths: the one on the dock, and the one here as a client said it.
 #[derive(Debug)]
-pub(super) struct TranslatedPaths {
-    file: PathBuf,
-    pairs: Mutex<Pairs>,
-    /// One write after the other.
-    writing: Mutex<()>,
-}
-
-#[derive(Debug, Default)]
-struct Pairs {
-    known: HashSet<(String, String)>,
-    /// The oldest first.
-    order: VecDeque<(String, String)>,
-}
-
-impl Pairs {
-    fn insert(&mut self, pair: (String, String)) -> bool {
-        if !self.known.insert(pair.clone()) {
-            return false;
-        }
-        self.order.push_back(pair);
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-}
+pub(super) struct TranslatedPaths(RememberedSet<(String, String)>);
 
 impl TranslatedPaths {
     /// Those in a file; none if there is no file, or it can't be read.
     pub(super) fn read(file: PathBuf) -> Self {
-        let own = rustix::process::geteuid().as_raw();
-        let found: Vec<(String, String)> = project_file::read_own(&file, |owner| owner == own)
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default();
-        let mut pairs = Pairs::default();
-        for pair in found {
-            pairs.insert(pair);
-        }
-        Self {
-            file,
-            pairs: Mutex::new(pairs),
-            writing: Mutex::default(),
-        }
+        Self(RememberedSet::read(file, REMEMBERED, |_| true))
     }
 
     /// Whether this path on the dock was mounted for this path here.
     pub(super) fn contains(&self, there: &str, here: &str) -> bool {
         // Sets of pairs are asked by pairs.
-        let pair = (there.to_owned(), here.to_owned());
-        lock(&self.pairs).known.contains(&pair)
+        self.0.contains(&(there.to_owned(), here.to_owned()))
     }
 
     /// Notes these; true if any was not known, and is to be [written](Self::write).
     pub(super) fn note(&self, label: &MountLabel) -> bool {
-        let mut pairs = lock(&self.pairs);
         let new = label
             .sources()
-            .filter(|(there, here)| pairs.insert(((*there).to_owned(), (*here).to_owned())));
+            .filter(|(there, here)| self.0.insert(((*there).to_owned(), (*here).to_owned())));
         new.count() > 0
     }
 
     /// Writes them to the file. This waits for the disk.
     pub(super) fn write(&self) -> io::Result<()> {
-        let _turn = lock(&self.writing);
-        let pairs = lock(&self.pairs).order.clone();
-        write(&self.file, &pairs)
+        self.0.write()
     }
-}
-
-fn write(file: &Path, pairs: &VecDeque<(String, String)>) -> io::Result<()> {
-    if let Some(directory) = file.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    }
-    private_file::replace_quickly(file, &serde_json::to_vec(pairs)?)
 }
 
 #[cfg(test)]
