@@ -334,7 +334,8 @@ impl MountedProjects {
                     }
                 }
                 Err(cause) => self.tell(&format!(
-                    "dock {:?} did not say what a new container mounts by name, so it is not kept in step (sync-down brings what it                      makes): {cause}",
+                    "dock {:?} did not say what a new container mounts by name, so it is not kept in step (sync-down brings what it \
+                     makes): {cause}",
                     self.paths.moniker
                 )),
             }
