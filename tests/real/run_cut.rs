@@ -134,6 +134,8 @@ fn a_cut_link_leaves_the_container_and_one_goes_back_to_it() {
     site.tell(&name, "/go");
     let running = site.run_image(&["--attach"]).spawn();
     site.says(&name, "three");
+    // It is back when it shows that: a container that has ended before is gone.
+    running.wait_for_stderr("three");
     site.tell(&name, "/end");
     let again = running.wait();
     assert_eq!(again.code, 7, "{again}");
