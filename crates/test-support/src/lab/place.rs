@@ -250,7 +250,8 @@ mod tests {
         let first = wait(&path, "").unwrap();
         std::thread::scope(|scope| {
             let second = scope.spawn(|| wait(&path, "").unwrap());
-            fs::remove_dir_all(directory.path().join("lab")).unwrap();
+            // At once: the other thread may be making a file in the directory just then.
+            fs::rename(directory.path().join("lab"), directory.path().join("removed")).unwrap();
             drop(first);
             let second = second.join().unwrap();
             assert_eq!(second.metadata().unwrap().ino(), fs::metadata(&path).unwrap().ino());
