@@ -26,6 +26,15 @@ use events::{BuildEvent, BuildOutcome, Events};
 use logins::Logins;
 use request::BuildRequest;
 
+/// Whether a build failed only because the engine's store changed while the finished image was put into it: another
+/// build moved its name, or a layer was removed with the image that had the name before, after it was found and before
+/// the next one was unpacked on it (moby/buildkit issue 6521; the words are those of engine 28). Nobody but the engine
+/// is at fault, and building again takes every step from the cache.
+fn is_of_the_store(message: &str) -> bool {
+    let is_of_removed_layer = message.contains("parent snapshot ") && message.contains(" does not exist");
+    image::is_of_moving_name(message) || is_of_removed_layer
+}
+
 /// Builds. For an engine elsewhere, the context is compressed if the link is slow, and it gets no more [`Logins`] than
 /// the build needs.
 ///
@@ -54,7 +63,7 @@ pub async fn build(
             let mut built = build(request).await;
             for pause in image::NAMING_PAUSES {
                 match &built {
-                    Err(error) if image::is_of_moving_name(&error.with_causes()) => {}
+                    Err(error) if is_of_the_store(&error.with_causes()) => {}
                     _ => break,
                 }
                 tokio::time::sleep(pause).await;
@@ -75,4 +84,26 @@ pub async fn build(
             .map_err(|cause| Error::failed(format!("--iidfile {} can't be written", file.display())).because(cause))?;
     }
     Ok(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_the_store;
+
+    #[test]
+    fn what_the_store_did_is_told_from_what_a_build_did() {
+        for message in [
+            "the build failed: failed to prepare extraction snapshot \"extract-344021853-bpRo sha256:17bb\": parent snapshot \
+             sha256:e644 does not exist: not found",
+            "the build failed: image \"docker.io/library/a:1\": already exists",
+        ] {
+            assert!(is_of_the_store(message), "{message}");
+        }
+        for message in [
+            "the build failed: process \"/bin/sh -c false\" did not complete successfully: exit code: 1",
+            "the build failed: failed to compute cache key: \"/parent\" does not exist: not found",
+        ] {
+            assert!(!is_of_the_store(message), "{message}");
+        }
+    }
 }
