@@ -27,8 +27,8 @@ pub(crate) const WORKER: &str = "worker";
 /// The exit code of a worker that was told to end; 0 is that of one that nothing needs.
 pub(crate) const STOPPED: u8 = 10;
 
-/// What a worker needs for its work.
-pub struct Work {
+/// A worker that is ready to serve its dock, with what the supervisor handed over.
+pub struct Worker {
     dock: Dock,
     paths: AgentPaths,
     timing: Timing,
@@ -40,7 +40,7 @@ pub struct Work {
     lock: OwnedFd,
 }
 
-impl Work {
+impl Worker {
     /// The agent's dock.
     pub const fn dock(&self) -> &Dock {
         &self.dock
@@ -88,14 +88,14 @@ impl Work {
     }
 }
 
-/// Runs as supervisor, as worker, or as what systemd starts for a docker context; `work` chooses the connector of a dock, and
+/// Runs as supervisor, as worker, or as what systemd starts for a docker context; `serve` chooses the connector of a dock, and
 /// serves the dock with it.
-pub fn main(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> ExitCode {
+pub fn main(serve: impl AsyncFnOnce(Worker) -> io::Result<ShutdownReason>) -> ExitCode {
     keep_to_itself();
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
     let result = match arguments.as_slice() {
         [] => supervisor::run().map(|()| ExitCode::SUCCESS),
-        [word] if word == WORKER => run_worker(work).map(|ending| match ending {
+        [word] if word == WORKER => run_worker(serve).map(|ending| match ending {
             ShutdownReason::Idle => ExitCode::SUCCESS,
             ShutdownReason::Stopped => ExitCode::from(STOPPED),
         }),
@@ -131,7 +131,7 @@ fn is_over(lifeline: &UnixStream) -> bool {
     poll(&mut looked_at, Some(&now)).is_ok_and(|events| events > 0)
 }
 
-fn run_worker(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> io::Result<ShutdownReason> {
+fn run_worker(serve: impl AsyncFnOnce(Worker) -> io::Result<ShutdownReason>) -> io::Result<ShutdownReason> {
     let lifeline = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
     let (Descriptors { control, engine, lock }, Start { paths, dock }) = handover::take(&lifeline)?;
     // The processes that we start must not keep it open.
@@ -149,7 +149,7 @@ fn run_worker(work: impl AsyncFnOnce(Work) -> io::Result<ShutdownReason>) -> io:
             control: listener(control)?,
             engine: listener(engine)?,
         };
-        work(Work {
+        serve(Worker {
             dock,
             paths,
             timing: Timing::default(),

@@ -24,12 +24,12 @@ pub(super) struct Waste {
     pub(super) path: Vec<u8>,
     /// In bytes.
     pub(super) size: u64,
-    pub(super) cause: Cause,
+    pub(super) cause: WasteCause,
 }
 
 /// Why it is in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Cause {
+pub(super) enum WasteCause {
     /// This layer deletes it.
     Deleted(usize),
     /// This layer has it again, changed in content or in attributes only.
@@ -55,8 +55,8 @@ struct VisibleFile {
 pub(super) fn weigh(layers: &[Vec<LayerChange>]) -> Vec<Weighed> {
     let mut shown: BTreeMap<Vec<u8>, VisibleFile> = BTreeMap::new();
     // By the layer that has it, why it is in vain, and where.
-    let mut wasted: BTreeMap<(usize, Cause, Vec<u8>), u64> = BTreeMap::new();
-    let mut waste = |file: &VisibleFile, cause: Cause, path: &[u8]| {
+    let mut wasted: BTreeMap<(usize, WasteCause, Vec<u8>), u64> = BTreeMap::new();
+    let mut waste = |file: &VisibleFile, cause: WasteCause, path: &[u8]| {
         if file.size > 0 {
             let sum = wasted.entry((file.layer, cause, group(path))).or_default();
             *sum = u64::saturating_add(*sum, file.size);
@@ -72,10 +72,10 @@ pub(super) fn weigh(layers: &[Vec<LayerChange>]) -> Vec<Weighed> {
                 LayerChange::File(..) | LayerChange::Directory(_) => continue,
             };
             if itself && let Some(file) = shown.remove(path) {
-                waste(&file, Cause::Deleted(number), path);
+                waste(&file, WasteCause::Deleted(number), path);
             }
             for (path, file) in take_below(&mut shown, path) {
-                waste(&file, Cause::Deleted(number), &path);
+                waste(&file, WasteCause::Deleted(number), &path);
             }
         }
         for change in changes {
@@ -84,11 +84,11 @@ pub(super) fn weigh(layers: &[Vec<LayerChange>]) -> Vec<Weighed> {
                     if let Some(file) = shown.remove(path)
                         && file.layer < number
                     {
-                        waste(&file, Cause::Replaced(number), path);
+                        waste(&file, WasteCause::Replaced(number), path);
                     }
                     // It may stand where a directory was.
                     for (path, file) in take_below(&mut shown, path) {
-                        waste(&file, Cause::Deleted(number), &path);
+                        waste(&file, WasteCause::Deleted(number), &path);
                     }
                     if let Some(sum) = sizes.get_mut(number) {
                         *sum = u64::saturating_add(*sum, *size);
@@ -101,7 +101,7 @@ pub(super) fn weigh(layers: &[Vec<LayerChange>]) -> Vec<Weighed> {
                 }
                 LayerChange::Directory(path) => {
                     if let Some(file) = shown.remove(path) {
-                        waste(&file, Cause::Deleted(number), path);
+                        waste(&file, WasteCause::Deleted(number), path);
                     }
                 }
                 LayerChange::Deleted(_) | LayerChange::Emptied(_) => {}
@@ -111,7 +111,7 @@ pub(super) fn weigh(layers: &[Vec<LayerChange>]) -> Vec<Weighed> {
     for (path, file) in &shown {
         if let Some(depth) = caches::cache_depth(path) {
             let directory = first_names(path, depth);
-            let sum = wasted.entry((file.layer, Cause::Kept, directory)).or_default();
+            let sum = wasted.entry((file.layer, WasteCause::Kept, directory)).or_default();
             *sum = u64::saturating_add(*sum, file.size);
         }
     }
@@ -171,7 +171,7 @@ mod tests {
         LayerChange::File(path.as_bytes().to_vec(), size)
     }
 
-    fn waste(path: &str, size: u64, cause: Cause) -> Waste {
+    fn waste(path: &str, size: u64, cause: WasteCause) -> Waste {
         Waste {
             path: path.as_bytes().to_vec(),
             size,
@@ -196,9 +196,9 @@ mod tests {
         assert_eq!(
             weighed[0].wasted,
             [
-                waste("data/big", 100, Cause::Deleted(2)),
-                waste("usr/lib/a", 30, Cause::Deleted(1)),
-                waste("etc/p", 1, Cause::Replaced(1)),
+                waste("data/big", 100, WasteCause::Deleted(2)),
+                waste("usr/lib/a", 30, WasteCause::Deleted(1)),
+                waste("etc/p", 1, WasteCause::Replaced(1)),
             ]
         );
         assert!(weighed[1].wasted.is_empty() && weighed[2].wasted.is_empty());
@@ -212,8 +212,8 @@ mod tests {
             vec![file("a", 1)],
         ];
         let weighed = weigh(&layers);
-        assert_eq!(weighed[0].wasted, [waste("a/b", 10, Cause::Deleted(1))]);
-        assert_eq!(weighed[1].wasted, [waste("a/c", 3, Cause::Deleted(2))]);
+        assert_eq!(weighed[0].wasted, [waste("a/b", 10, WasteCause::Deleted(1))]);
+        assert_eq!(weighed[1].wasted, [waste("a/c", 3, WasteCause::Deleted(2))]);
     }
 
     #[test]
@@ -228,9 +228,9 @@ mod tests {
         assert_eq!(
             weigh(&layers)[0].wasted,
             [
-                waste("var/lib/apt/lists", 42, Cause::Kept),
-                waste("srv/app/.git", 9, Cause::Kept),
-                waste("home/ann/.cache/pip", 7, Cause::Kept),
+                waste("var/lib/apt/lists", 42, WasteCause::Kept),
+                waste("srv/app/.git", 9, WasteCause::Kept),
+                waste("home/ann/.cache/pip", 7, WasteCause::Kept),
             ]
         );
     }
