@@ -21,6 +21,9 @@ use crate::transport::{Connection, Duplex, ExecSide};
 pub(crate) const BUFFER: usize = 64 * 1024;
 /// How often to check whether a peer that has closed its sending half is still there to receive.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a client has to take what it must have read before more comes, and how often it is looked at.
+const TAKING: Duration = Duration::from_secs(2);
+const GLANCE: Duration = Duration::from_millis(1);
 /// How long the last message about a command may take to be delivered.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
@@ -134,6 +137,37 @@ pub(crate) fn has_gone(socket: &OwnedReadHalf) -> bool {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn has_gone(_: &OwnedReadHalf) -> bool {
     false
+}
+
+/// Waits until the process behind a socket has taken all that was written to it, for [`TAKING`] at most.
+pub(crate) async fn taken(socket: &OwnedWriteHalf) {
+    let looking = async {
+        while !is_taken(socket) {
+            // No event says it.
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    // A process that takes nothing gets what follows as it gets everything: when it reads.
+    let _ = tokio::time::timeout(TAKING, looking).await;
+}
+
+/// Whether nothing that was written to a socket is still to be read.
+#[cfg(target_os = "linux")]
+fn is_taken(socket: &OwnedWriteHalf) -> bool {
+    use rustix::ioctl::{Getter, ioctl};
+    // SIOCOUTQ, by the name that it has for terminals: bytes that the other end has not read, as unix(7) says of FIONREAD
+    // for this one.
+    const UNREAD: rustix::ioctl::Opcode = libc::TIOCOUTQ as rustix::ioctl::Opcode;
+    // SAFETY: the request writes one int, wherever it is known, and reads nothing.
+    let unread = unsafe { ioctl(socket.as_ref(), Getter::<UNREAD, std::ffi::c_int>::new()) };
+    // A system that does not say it is not waited for.
+    unread.map_or(true, |unread| unread == 0)
+}
+
+/// Elsewhere sockets do not say it.
+#[cfg(not(target_os = "linux"))]
+fn is_taken(_: &OwnedWriteHalf) -> bool {
+    true
 }
 
 /// Moves what a command reads and writes, in frames, until it has ended or the client is gone.

@@ -102,7 +102,7 @@ pub fn pass(piece: usize, client: &[u8], engine: &[u8]) -> Passed {
             let (event, after) = responses.next(rest);
             rest = after;
             match event {
-                ResponseEvent::Pass(bytes) => passed.client.extend_from_slice(&bytes),
+                ResponseEvent::Pass(bytes) | ResponseEvent::Upgraded(bytes) => passed.client.extend_from_slice(&bytes),
                 ResponseEvent::Own(OwnAnswer { bytes, last }) => {
                     passed.client.extend_from_slice(&bytes);
                     if last {

@@ -11,6 +11,9 @@
 //! - attach, exec and BuildKit's `/session` and `/grpc` ask to speak another protocol (`Upgrade`). Docker's CLI dials
 //!   for each of them, docker-py takes a connection of its pool and gives it back if the engine refuses: such a
 //!   connection is HTTP still.
+//! - docker-py reads the head of such an answer through a buffer, and what follows past it: what the buffer took along is
+//!   lost. An engine has written the head long before there is any output; on the way here both may arrive in one piece.
+//!   So what follows waits until the client has taken the head.
 //! - curl sends `Expect: 100-continue` with a longer body and waits for a second. The engine (Go's `net/http`) says
 //!   `100 Continue` once it reads the body, so for what is held it must be said here.
 //! - Go's server may answer before a body has come to its end, and closes the connection then.
@@ -18,6 +21,7 @@
 //!   one is under way, it is asked something, and the answer is dropped.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +34,7 @@ use super::engine_stream::EngineStream;
 use super::exchanges::{Exchanges, OwnAnswer, RequestEvent, Requests, ResponseEvent, Responses};
 use super::hooks::{Decision, EngineHooks, HeldRequest};
 use crate::link::Over;
-use crate::relay::{BUFFER, gone, has_gone, write, write_for};
+use crate::relay::{BUFFER, gone, has_gone, taken, write, write_for};
 use crate::transport::Duplex;
 
 /// How long a client that was refused has to read why: if unread bytes are left when a socket is closed, the other side
@@ -132,7 +136,7 @@ impl<H: EngineHooks> Relay<'_, H> {
         let mut buffer = vec![0; BUFFER];
         let mut ahead = Ahead::default();
         loop {
-            let early = std::mem::take(&mut ahead.bytes);
+            let early = mem::take(&mut ahead.bytes);
             let piece = if !early.is_empty() {
                 &*early
             } else if ahead.has_ended {
@@ -218,6 +222,7 @@ impl<H: EngineHooks> Relay<'_, H> {
         let mut responses = Responses::new(Arc::clone(&self.exchanges));
         let mut buffer = vec![0; BUFFER];
         let mut failure = None;
+        let mut upgraded = false;
         loop {
             let read = tokio::select! {
                 read = from.read(&mut buffer) => Some(read),
@@ -243,7 +248,16 @@ impl<H: EngineHooks> Relay<'_, H> {
                     true => responses.end(),
                 };
                 match event {
-                    ResponseEvent::Pass(bytes) => write(to, &bytes).await?,
+                    ResponseEvent::Pass(bytes) => {
+                        if mem::take(&mut upgraded) {
+                            taken(to).await;
+                        }
+                        write(to, &bytes).await?;
+                    }
+                    ResponseEvent::Upgraded(head) => {
+                        write(to, &head).await?;
+                        upgraded = true;
+                    }
                     ResponseEvent::Change(whole) => write(to, &whole.changed().await).await?,
                     ResponseEvent::Own(OwnAnswer { bytes, last }) => {
                         write(to, &bytes).await?;
@@ -717,6 +731,37 @@ mod tests {
         assert_eq!(rest(&mut scene.client).await, "the last words");
         scene.relay.await.unwrap();
         assert_eq!(scene.hooks.begun.load(Ordering::SeqCst), 0);
+    }
+
+    /// What docker-py's buffer takes along with a head is lost.
+    #[tokio::test]
+    async fn what_follows_the_head_of_another_protocol_waits_until_the_client_has_taken_the_head() {
+        for upgraded in [
+            "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n",
+        ] {
+            let mut scene = Scene::new(changed, 1);
+            let exec = "POST /exec/x/start HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n";
+            scene.client.write_all(exec.as_bytes()).await.unwrap();
+            expect(&mut scene.engine, exec).await;
+            scene
+                .engine
+                .write_all(format!("{upgraded}output").as_bytes())
+                .await
+                .unwrap();
+            scene.engine.shutdown().await.unwrap();
+            scene.client.readable().await.unwrap();
+            // All that can be done has been done when this thread is idle.
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            let mut taken = [0; 4096];
+            let count = scene.client.try_read(&mut taken).unwrap();
+            assert_eq!(String::from_utf8_lossy(&taken[..count]), upgraded);
+            assert_eq!(rest(&mut scene.client).await, "output");
+            drop((scene.client, scene.engine));
+            scene.relay.await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -87,6 +87,9 @@ impl HeldChunk {
 pub(in crate::http) enum ResponseEvent<'a> {
     /// To be sent to the client.
     Pass(Cow<'a, [u8]>),
+    /// A head after which both sides speak another protocol; to be sent to the client. What follows it is to be sent once
+    /// the client has taken it.
+    Upgraded(Cow<'a, [u8]>),
     /// To be sent to the client, whether the engine has sent anything or not.
     Own(OwnAnswer),
     /// A whole response, whose body may have to be changed.
@@ -235,6 +238,13 @@ impl Responses {
                         self.let_go.append(&mut self.kept);
                         self.state = ResponseState::Chunks(HeldChunk::new(rewrite));
                         return self.pass(before(from, after), after);
+                    }
+                    Answered::Doubt(EngineBytes::Stream) => {
+                        let (event, _) = self.doubt(EngineBytes::Stream, before(from, after));
+                        return match event {
+                            ResponseEvent::Pass(head) => (ResponseEvent::Upgraded(head), after),
+                            event => (event, after),
+                        };
                     }
                     Answered::Doubt(sends) => return self.doubt(sends, from),
                 }

@@ -125,7 +125,7 @@ impl Conversation {
 
     fn take(&mut self, event: ResponseEvent<'_>) -> bool {
         match event {
-            ResponseEvent::Pass(bytes) => {
+            ResponseEvent::Pass(bytes) | ResponseEvent::Upgraded(bytes) => {
                 assert!(!bytes.is_empty());
                 self.client.extend_from_slice(&bytes);
             }
