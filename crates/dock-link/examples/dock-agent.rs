@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dock_client::docks::Access;
-use dock_link::program::Work;
+use dock_link::program::Worker;
 use dock_link::timing::Timing;
 use fake::{Dock, FakeConnector};
 
@@ -17,8 +17,8 @@ use fake::{Dock, FakeConnector};
 mod fake;
 
 fn main() -> ExitCode {
-    dock_link::program::main(async |work: Work| {
-        let Access::Ssh(access) = work.dock().access.clone() else {
+    dock_link::program::main(async |worker: Worker| {
+        let Access::Ssh(access) = worker.dock().access.clone() else {
             return Err(std::io::Error::other("this dock is no machine"));
         };
         let mut dock = Dock::new(access.docker_socket.unwrap_or_default());
@@ -34,6 +34,6 @@ fn main() -> ExitCode {
             idle_brief: Duration::from_millis(500),
             ..Timing::default()
         };
-        work.with_timing(timing).serve(FakeConnector(Arc::new(dock))).await
+        worker.with_timing(timing).serve(FakeConnector(Arc::new(dock))).await
     })
 }

@@ -493,7 +493,7 @@ mod tests {
             if by_the_link {
                 scene.over.send_replace(Some(gone_link()));
             } else {
-                drop(std::mem::replace(&mut scene.engine, UnixStream::pair().unwrap().0));
+                drop(mem::replace(&mut scene.engine, UnixStream::pair().unwrap().0));
             }
             while !lock(&scene.hooks.others).is_empty() {
                 tokio::task::yield_now().await;
