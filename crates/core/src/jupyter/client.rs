@@ -450,3 +450,196 @@ fn kept(text: String) -> String {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use dockerutils_test_support::{Reply, ScriptedEngine};
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    fn token() -> Token {
+        Token::from_environment_value("s3cret").unwrap()
+    }
+
+    /// A client of a scripted server behind `/user/ann/`.
+    fn client(server: &ScriptedEngine) -> ServerClient {
+        let base = BasePath::parse("/user/ann").unwrap();
+        ServerClient::new(ServerAddress::Unix(server.socket()), base, false, &token())
+    }
+
+    #[tokio::test]
+    async fn the_api_is_asked_below_the_base_path_and_the_token_is_in_a_header_only() {
+        let status = json!({
+            "started": "2026-11-29T10:00:00.000000Z", "last_activity": "2026-11-29T10:30:00.5Z", "connections": 2, "kernels": 1,
+        });
+        let server = ScriptedEngine::start()
+            .on("GET", "/user/ann/api", Reply::json(200, &json!({"version": "2.14.0"})))
+            .on(
+                "GET",
+                "/user/ann/api/status",
+                Reply::json(200, &status).header("Date", "Sun, 29 Nov 2026 10:31:00 GMT"),
+            )
+            .on("POST", "/user/ann/api/shutdown", Reply::empty(200));
+        let client = client(&server);
+        let version = "2.14.0".to_owned();
+        assert_eq!(client.answers().await.unwrap(), ApiAnswer::Jupyter { version });
+        let status = client.status().await.unwrap();
+        assert_eq!((status.connections, status.kernels), (2, 1));
+        assert_eq!(status.started.to_string(), "2026-11-29T10:00:00Z");
+        // By the server's clock.
+        assert_eq!(status.idle, Duration::from_millis(29_500));
+        client.shutdown().await.unwrap();
+        let api = server.request("GET", "/user/ann/api");
+        assert_eq!(api.header("authorization"), None);
+        for (method, path) in [("GET", "/user/ann/api/status"), ("POST", "/user/ann/api/shutdown")] {
+            let request = server.request(method, path);
+            assert_eq!(request.header("authorization"), Some("token s3cret"));
+            assert_eq!(request.header("host"), Some("localhost"));
+            assert!(!request.query.contains("s3cret"), "{}", request.query);
+        }
+    }
+
+    #[tokio::test]
+    async fn kernels_and_what_they_are_for_are_listed_and_that_is_no_activity() {
+        let server = ScriptedEngine::start()
+            .on(
+                "GET",
+                "/user/ann/api/kernels",
+                Reply::json(
+                    200,
+                    &json!([
+                        {"id": "k1", "name": "python3", "execution_state": "busy", "connections": 1,
+                         "last_activity": "2026-11-29T10:30:00Z"},
+                        {"id": "k2", "name": "ir", "execution_state": "idle", "connections": 0, "last_activity": "once"},
+                        {"id": "k3"},
+                    ]),
+                ),
+            )
+            .on(
+                "GET",
+                "/user/ann/api/sessions",
+                Reply::json(
+                    200,
+                    &json!([
+                        {"id": "s", "path": "a/b.ipynb", "name": "", "type": "notebook", "kernel": {"id": "k1"}},
+                        {"id": "t", "path": "x", "type": "console", "kernel": null},
+                    ]),
+                ),
+            );
+        let client = client(&server);
+        let kernels = client.kernels().await.unwrap();
+        let busy: Vec<&str> = kernels.iter().filter(|kernel| kernel.is_busy()).map(|kernel| kernel.id.as_str()).collect();
+        assert_eq!((kernels.len(), busy), (3, vec!["k1"]));
+        assert_eq!(kernels[1].last_activity, None);
+        let sessions = client.sessions().await.unwrap();
+        assert_eq!(sessions.len(), 1);
+        assert_eq!((sessions[0].kernel.as_str(), sessions[0].path.as_str()), ("k1", "a/b.ipynb"));
+        for request in server.requests() {
+            assert_eq!(request.query, "no_track_activity=1");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_first_page_is_lab_or_something_else() {
+        for (reply, is_lab) in [
+            (Reply::empty(302).header("Location", "/user/ann/lab?"), true),
+            (Reply::empty(302).header("Location", "/user/ann/lab/tree/x"), true),
+            (Reply::empty(302).header("Location", "/user/ann/tree?"), false),
+            (Reply::empty(302).header("Location", "/user/ann/labels"), false),
+            (Reply::bytes("<html>"), false),
+        ] {
+            let server = ScriptedEngine::start().on("GET", "/user/ann/", reply);
+            assert_eq!(client(&server).shows_lab().await.unwrap(), is_lab);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_goes_wrong_is_told_apart() {
+        let long = "x".repeat(LARGEST_ANSWER);
+        for (reply, part) in [
+            (Reply::error(403, "Forbidden"), "does not accept the token"),
+            (Reply::error(404, "no"), "HTTP status 404"),
+            (Reply::bytes("<html>"), "not answer as a Jupyter server"),
+            (Reply::json(200, &json!([])), "not answer as a Jupyter server"),
+            (
+                Reply::json(200, &json!({"started": "now", "last_activity": "", "connections": 0, "kernels": 0})),
+                "\"now\" is not a time",
+            ),
+            (Reply::json(200, &json!({ "started": long })), "more than"),
+            (Reply::hang_up(), "does not answer"),
+            (Reply::garbage("SSH-2.0-OpenSSH\r\n"), "does not answer"),
+            (Reply::hang(), "does not answer"),
+        ] {
+            let server = ScriptedEngine::start().on("GET", "/user/ann/api/status", reply);
+            let client = client(&server).within(Duration::from_millis(500));
+            let error = client.status().await.unwrap_err();
+            assert!(error.to_string().contains(part), "{error}: {part}");
+            assert!(!format!("{client:?}{error:?}").contains("s3cret"));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_token_stays_on_this_machine() {
+        let address = ServerAddress::Tcp {
+            host: "notebooks.example".to_owned(),
+            port: 80,
+        };
+        let client = ServerClient::new(address, BasePath::default(), true, &token());
+        let error = client.status().await.unwrap_err();
+        assert!(matches!(error, ServerError::NotHere(_)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_with_its_own_certificate_is_asked_over_tcp() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/jupyter/samples/self_signed");
+        let certificate = CertificateDer::from_pem_file(format!("{folder}.crt")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(format!("{folder}.key")).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let serving = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{\"version\":\"2.1\"}";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            String::from_utf8(request[..read].to_vec()).unwrap()
+        });
+        let client = ServerClient::new(ServerAddress::here(port), BasePath::default(), true, &token());
+        let version = "2.1".to_owned();
+        assert_eq!(client.answers().await.unwrap(), ApiAnswer::Jupyter { version });
+        let request = serving.await.unwrap().to_lowercase();
+        assert!(request.starts_with("get /api http/1.1"), "{request}");
+        assert!(request.contains(&format!("host: 127.0.0.1:{port}")), "{request}");
+        // One that speaks no https does not answer.
+        let plain = ScriptedEngine::start();
+        let port = plain.tcp().rsplit_once(':').unwrap().1.parse().unwrap();
+        let client = ServerClient::new(ServerAddress::here(port), BasePath::default(), true, &token())
+            .within(Duration::from_secs(2));
+        assert!(matches!(client.answers().await, Err(ServerError::Silent(_))));
+    }
+
+    #[tokio::test]
+    async fn any_stream_leads_to_a_server() {
+        let server = ScriptedEngine::start().on("GET", "/api", Reply::json(404, &json!({})));
+        let socket = server.socket();
+        let dialer = ServerDialer::new(move || {
+            let socket = socket.clone();
+            async move { Ok(Box::new(UnixStream::connect(socket).await?) as Box<dyn Duplex>) }
+        });
+        let client = ServerClient::new(ServerAddress::Dialed(dialer), BasePath::default(), false, &token());
+        assert_eq!(client.answers().await.unwrap(), ApiAnswer::Other(StatusCode::NOT_FOUND));
+        assert_eq!(client.page("/api").await.unwrap(), StatusCode::NOT_FOUND);
+    }
+}
