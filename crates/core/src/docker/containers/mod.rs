@@ -1,6 +1,7 @@
-//! Containers: made, attached to, and what holds their ports.
+//! Containers: made, attached to, asked, and what holds their ports.
 
 pub mod container;
+pub mod exec;
 pub mod foreground;
 pub mod heard;
 pub mod log;
