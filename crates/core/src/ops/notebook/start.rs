@@ -13,6 +13,7 @@ use bollard::query_parameters::InspectContainerOptions;
 
 use super::foreground::{Foreground, follow};
 use super::gpu_check;
+use super::idle;
 use super::image_kind::{ImageKind, NotebookImage};
 use super::label::ServerKind;
 use super::listener::{self, BoundListener};
@@ -209,7 +210,7 @@ async fn foreseen(
     }
     if found.is_none() {
         printer.note(&format!(
-            "the engine does not have {}: how it starts its server is assumed, as docker-stacks does",
+            "the engine does not have {}, or does not answer: how the image starts its server is assumed",
             image.reference
         ));
     }
@@ -220,10 +221,7 @@ async fn foreseen(
             terminal: std::io::stdin().is_terminal(),
             gpu,
         },
-        image: found.unwrap_or_else(|| NotebookImage {
-            command: vec!["start-notebook.py".to_owned()],
-            ..NotebookImage::default()
-        }),
+        image: found.unwrap_or_else(|| assumed(image)),
         mapping,
         owner,
         has_data,
@@ -241,6 +239,18 @@ async fn foreseen(
     plan.run.notes.iter().for_each(|note| printer.warning(note));
     printer.note(&plan.owner.reason);
     Ok(plan)
+}
+
+/// An image that can't be looked at: docker/notebook starts its server by itself, and others are of docker-stacks.
+fn assumed(image: &NotebookReference) -> NotebookImage {
+    let command = match image.source {
+        ImageSource::Built => NOTEBOOK,
+        _ => "start-notebook.py",
+    };
+    NotebookImage {
+        command: vec![command.to_owned()],
+        ..NotebookImage::default()
+    }
 }
 
 async fn mapping_of(engine: &Engine) -> Result<UserMapping> {
@@ -548,11 +558,23 @@ impl Wanted<'_> {
         let foreground = Foreground {
             context,
             client: ready.client(token),
-            idle: args.idle,
+            idle: self.idle()?,
         };
         tokio::select! {
             status = follow(&foreground, running, &mut signals) => status,
             () = serving => Err(Error::failed("the listener of --bind has ended")),
+        }
+    }
+
+    /// How long it may be idle.
+    fn idle(&self) -> Result<Option<Duration>> {
+        let settings = self.project.settings(NOTEBOOK);
+        match (self.args.idle, settings.text("idle")?) {
+            (None, Some(text)) => match idle::parse_limit(&text) {
+                Ok(limit) => Ok(Some(limit)),
+                Err(cause) => Err(settings.error("idle", &cause).hint("write a time such as: idle = 2h")),
+            },
+            (limit, _) => Ok(limit),
         }
     }
 
