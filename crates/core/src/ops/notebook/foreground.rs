@@ -188,7 +188,7 @@ async fn end(foreground: &Foreground<'_>, running: Running, signals: &mut Signal
         warn_of_work(foreground.context, client).await;
     }
     printer.note(&format!("stopping {name}; Ctrl-C once more kills it"));
-    let stopped = stop::stop(&engine, &id, foreground.client.as_ref(), signals.ending(), printer).await?;
+    let stopped = stop::stop(&engine, &id, &name, foreground.client.as_ref(), signals.ending(), printer).await?;
     match (stopped, tokio::time::timeout(END, end).await) {
         (Stopped::Killed, _) => Ok(ExitStatus::INTERRUPTED),
         (_, Ok(Ok(status))) => {
@@ -203,11 +203,6 @@ async fn end(foreground: &Foreground<'_>, running: Running, signals: &mut Signal
 pub(super) async fn warn_of_work(context: &Context, client: &ServerClient) {
     let asked = tokio::time::timeout(QUESTION, stop::busy_kernels(client)).await;
     for kernel in asked.into_iter().flatten().flatten() {
-        let place = kernel.path.map(|path| format!(" of {}", visible(&path))).unwrap_or_default();
-        context.printer.warning(&format!(
-            "kernel {}{place} is {}: what it does is lost",
-            visible(&kernel.kernel),
-            visible(&kernel.state)
-        ));
+        context.printer.warning(&format!("{kernel}: what it does is lost"));
     }
 }

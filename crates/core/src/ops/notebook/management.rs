@@ -1,5 +1,7 @@
 //! The notebooks that a user has on an engine: listed, and ended.
 
+use std::time::Duration;
+
 use super::foreground::warn_of_work;
 use super::servers::{self, FoundNotebook, NotebookServer};
 use super::stop::{self, Stopped};
@@ -27,8 +29,7 @@ pub fn list(context: &Context) -> Result<ExitStatus> {
         let engine = connect_and_remind(context).await?;
         let local = build::where_is(&engine, &context.env, &context.printer).await == Locality::Local;
         let found = servers::find(&engine, &context.env.user(), None).await?;
-        let described = found.iter().map(|found| servers::describe(context, &engine, local, found));
-        Ok(futures_util::future::join_all(described).await)
+        Ok(servers::describe_all(context, &engine, local, &found).await)
     })?;
     let printer = &context.printer;
     if printer.json() {
@@ -107,18 +108,15 @@ pub fn stop(context: &Context, name: Option<&str>) -> Result<ExitStatus> {
     };
     context.block_on_uninterrupted(async {
         let mut signals = Signals::listen()?;
-        let ready = servers::reach(context, &engine, local, &found);
-        let ready = tokio::select! {
-            ready = ready => ready.ok(),
-            () = signals.ending() => return Err(Error::interrupted()),
-        };
-        let client = ready.zip(found.token.as_ref()).and_then(|(ready, token)| ready.client(token));
-        let mut server = servers::describe(context, &engine, local, &found).await;
+        let reaching = async { Ok(found.reach(context, &engine, local).await.ok()) };
+        let reached = signals.guard(Duration::ZERO, reaching).await?;
+        let client = reached.and_then(|(ready, token)| ready.client(&token));
+        let mut server = found.describe(context, &engine, local).await;
         if let Some(client) = &client {
             warn_of_work(context, client).await;
         }
         let printer = &context.printer;
-        let stopped = stop::stop(&engine, &found.id, client.as_ref(), signals.ending(), printer).await;
+        let stopped = stop::stop(&engine, &found.id, &found.name, client.as_ref(), signals.ending(), printer).await;
         if let Some(docked) = &mut docked
             && stopped.is_ok()
         {

@@ -434,7 +434,7 @@ mod tests {
     }
 
     const LABELS: &str =
-        "--label io.dockerutils.project=proj --label io.dockerutils.user=ann --label io.dockerutils.notebook=jupyter:8888";
+        "--label io.dockerutils.project=proj --label io.dockerutils.user=ann --label io.dockerutils.notebook=jupyter:8888/";
 
     #[test]
     fn the_line_of_the_default_image() {
@@ -518,7 +518,7 @@ mod tests {
         assert!(
             line.ends_with(
                 " -w /home/jovyan/project --label io.dockerutils.project=proj --label io.dockerutils.user=ann --label \
-                 io.dockerutils.notebook=jupyter:9000 python:3 jupyter lab --ip=0.0.0.0 --no-browser --port=9000 --debug"
+                 io.dockerutils.notebook=jupyter:9000/ python:3 jupyter lab --ip=0.0.0.0 --no-browser --port=9000 --debug"
             ),
             "{line}"
         );

@@ -284,9 +284,12 @@ struct Wanted<'a> {
 
 /// A server that the project has already.
 struct FoundServer {
+    /// The container's name.
+    name: String,
     ready: Ready,
     token: Token,
-    server: NotebookServer,
+    /// What `--json` says of it.
+    server: Option<NotebookServer>,
 }
 
 /// All that is known before the container is made.
@@ -391,10 +394,17 @@ impl Wanted<'_> {
             if !is_meant || !is_of_project(engine, &found, &mounted_root(context, project, local)).await? {
                 continue;
             }
-            let Some(token) = found.token.clone() else { continue };
-            let ready = servers::reach(context, engine, local, &found).await?;
-            let server = servers::describe(context, engine, local, &found).await;
-            return Ok(Some(FoundServer { ready, token, server }));
+            let (ready, token) = found.reach(context, engine, local).await?;
+            let server = match context.printer.json() {
+                true => Some(found.describe(context, engine, local).await),
+                false => None,
+            };
+            return Ok(Some(FoundServer {
+                name: found.name,
+                ready,
+                token,
+                server,
+            }));
         }
         Ok(None)
     }
@@ -403,13 +413,14 @@ impl Wanted<'_> {
     fn show_found(&self, found: FoundServer) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         let FoundServer {
+            name,
             ready,
             token,
-            mut server,
+            server,
         } = found;
         printer.note(&format!(
             "container {} serves this project already; --new starts another one, run-notebook --stop ends it",
-            visible(&server.container)
+            visible(&name)
         ));
         let root_dir = ready.runtime.as_ref().and_then(|runtime| runtime.root_dir.clone());
         let file = self.file.and_then(|file| {
@@ -418,19 +429,24 @@ impl Wanted<'_> {
             Some(below.to_str()?.to_owned())
         });
         let url = url(&ready, &token, file.as_deref(), self.args.path.as_deref());
-        server.url = Some(url.clone());
-        self.context.block_on(self.show(&url, &ready, server))?;
+        if let Some(page) = self.show(&url, &ready, server)? {
+            self.context.block_on(async {
+                page.read().await;
+                Ok(())
+            })?;
+        }
         Ok(ExitStatus::SUCCESS)
     }
 
     /// Prints the URL, and opens it.
-    async fn show(&self, url: &str, ready: &Ready, server: NotebookServer) -> Result<Option<browser::OpenedPage>> {
+    fn show(&self, url: &str, ready: &Ready, server: Option<NotebookServer>) -> Result<Option<browser::OpenedPage>> {
         let Self { context, args, .. } = *self;
         let printer = &context.printer;
         if let Some(warning) = ready.warning() {
             printer.warning(&warning);
         }
-        if printer.json() {
+        if let Some(mut server) = server {
+            server.url = Some(url.to_owned());
             printer.result_json(&server)?;
             return Ok(None);
         }
@@ -533,8 +549,8 @@ impl Wanted<'_> {
         if plan.start.kind == ImageKind::RStudio && !printer.json() {
             printer.note(&format!("log in as rstudio, with this password: {}", token.reveal()));
         }
-        let server = self.server(&running, &ready, &url).await;
-        let page = self.show(&url, &ready, server).await?;
+        let server = self.described(&running, local, &plan).await?;
+        let page = self.show(&url, &ready, server)?;
         if args.detach {
             if let Some(page) = page {
                 page.read().await;
@@ -578,25 +594,21 @@ impl Wanted<'_> {
         }
     }
 
-    /// What is said of a server that was just started.
-    async fn server(&self, running: &Running, ready: &Ready, url: &str) -> NotebookServer {
-        let status = match ready.client(self.token) {
-            Some(client) => client.status().await.ok(),
-            None => None,
-        };
-        NotebookServer {
-            url: Some(url.to_owned()),
-            token: Some(self.token.reveal().to_owned()),
-            container: running.name.clone(),
-            dock: running.engine.choice().dock().map(str::to_owned),
-            image: self.image.reference.clone(),
-            port: Some(ready.port),
-            started: status.as_ref().map(|status| status.started.to_string()),
-            idle_seconds: status.as_ref().map(|status| status.idle.as_secs()),
-            kernels: status.as_ref().map(|status| status.kernels),
-            connections: status.as_ref().map(|status| status.connections),
-            error: None,
+    /// What `--json` says of a server that was just started; `None` without it.
+    async fn described(&self, running: &Running, local: bool, plan: &NotebookPlan) -> Result<Option<NotebookServer>> {
+        if !self.context.printer.json() {
+            return Ok(None);
         }
+        let engine = &running.engine;
+        let found = servers::find(engine, self.project.user(), Some(&self.project.name())).await?;
+        let Some(found) = found.into_iter().find(|found| found.id == running.id) else {
+            return Err(Error::failed(format!("container {} has ended meanwhile", running.name)));
+        };
+        let mut server = found.describe(self.context, engine, local).await;
+        if plan.start.kind == ImageKind::RStudio {
+            server.token = Some(self.token.reveal().to_owned());
+        }
+        Ok(Some(server))
     }
 
     /// Creates and starts the container: under another name or at another port where the first is taken.
