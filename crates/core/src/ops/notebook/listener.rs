@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -12,12 +13,13 @@ use tokio::task::JoinSet;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hint;
-use crate::shell;
 
 /// So many ports after the first are tried if that is taken.
 const PORTS: u16 = 50;
 /// The most connections that are passed at the same time: a page opens about ten.
 const CONNECTIONS: usize = 256;
+/// The pause after a connection that could not be taken.
+const SHORTAGE: Duration = Duration::from_millis(100);
 /// The port of sshd where nothing else is said.
 const SSH: &str = "22";
 
@@ -92,7 +94,7 @@ impl BoundListener {
                 // The machine is short of descriptors, or the other side has gone.
                 Err(_) => {
                     drop(place);
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(SHORTAGE).await;
                     continue;
                 }
             };

@@ -429,17 +429,16 @@ impl Wanted<'_> {
             Some(below.to_str()?.to_owned())
         });
         let url = url(&ready, &token, file.as_deref(), self.args.path.as_deref());
-        if let Some(page) = self.show(&url, &ready, server)? {
-            self.context.block_on(async {
-                page.read().await;
-                Ok(())
-            })?;
-        }
-        Ok(ExitStatus::SUCCESS)
+        self.context.block_on(async {
+            if let Some(mut page) = self.show(&url, &ready, server).await? {
+                page.is_read().await;
+            }
+            Ok(ExitStatus::SUCCESS)
+        })
     }
 
     /// Prints the URL, and opens it.
-    fn show(&self, url: &str, ready: &Ready, server: Option<NotebookServer>) -> Result<Option<browser::OpenedPage>> {
+    async fn show(&self, url: &str, ready: &Ready, server: Option<NotebookServer>) -> Result<Option<browser::OpenedPage>> {
         let Self { context, args, .. } = *self;
         let printer = &context.printer;
         if let Some(warning) = ready.warning() {
@@ -457,7 +456,7 @@ impl Wanted<'_> {
         if args.no_browser {
             return Ok(None);
         }
-        match browser::open(&context.env, url) {
+        match browser::open(&context.env, url).await {
             Ok(page) => Ok(Some(page)),
             Err(why) => {
                 printer.detail(&format!("no browser is opened: {why}"));
@@ -531,7 +530,7 @@ impl Wanted<'_> {
         created.keep();
         let engine = running.engine.clone();
         if args.gpu {
-            match signals.guard(Duration::ZERO, gpu_check::check(&engine, &running.id)).await {
+            match signals.guard(Duration::ZERO, gpu_check::check(&engine, &running.id, &running.name)).await {
                 Ok(gpus) => gpus.iter().for_each(|gpu| printer.note(&visible(gpu))),
                 Err(error) if error.class() == Class::Interrupted => {
                     container::remove(&engine, &running.id).await?;
@@ -550,10 +549,10 @@ impl Wanted<'_> {
             printer.note(&format!("log in as rstudio, with this password: {}", token.reveal()));
         }
         let server = self.described(&running, local, &plan).await?;
-        let page = self.show(&url, &ready, server)?;
+        let page = self.show(&url, &ready, server).await?;
         if args.detach {
-            if let Some(page) = page {
-                page.read().await;
+            if let Some(mut page) = page {
+                page.is_read().await;
             }
             printer.note(&hint!("run-notebook --stop {} ends it", running.name));
             return Ok(ExitStatus::SUCCESS);

@@ -101,19 +101,21 @@ pub async fn stop(
         if let Some(client) = client {
             // That it refuses, or has gone already, is no reason to stop here.
             match client.shutdown().await {
-                Ok(()) if ended(ending.as_mut(), SHUTDOWN).await? => return Ok(Some(Stopped::Properly)),
-                Ok(()) => printer.note(&format!(
-                    "container {name} has not ended {} s after its server was shut down: it gets SIGTERM",
-                    SHUTDOWN.as_secs()
-                )),
+                Ok(()) => {
+                    if ended(ending.as_mut(), SHUTDOWN).await? {
+                        return Ok(Some(Stopped::Properly));
+                    }
+                    printer.note(&format!(
+                        "container {name} has not ended {} s after its server was shut down: it gets SIGTERM",
+                        SHUTDOWN.as_secs()
+                    ));
+                }
                 Err(error) => printer.detail(&format!("the server in container {name} was not shut down: {error}")),
             }
         }
         container::signal(engine, id, "SIGTERM").await;
-        Ok(match ended(ending.as_mut(), TERMINATION).await? {
-            true => Some(Stopped::Terminated),
-            false => None,
-        })
+        let is_over = ended(ending.as_mut(), TERMINATION).await?;
+        Ok::<_, Error>(is_over.then_some(Stopped::Terminated))
     };
     let stopped = tokio::select! {
         stopped = in_peace => stopped?,
