@@ -86,7 +86,18 @@ pub struct Args {
 
 /// What only a start takes.
 const STARTING: [&str; 12] = [
-    "file", "use_gpu", "port", "bind", "detach", "no_browser", "image", "path", "new", "watch", "idle", "arguments",
+    "file",
+    "use_gpu",
+    "port",
+    "bind",
+    "detach",
+    "no_browser",
+    "image",
+    "path",
+    "new",
+    "watch",
+    "idle",
+    "arguments",
 ];
 
 /// The command.

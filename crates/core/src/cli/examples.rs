@@ -25,7 +25,10 @@ pub(super) fn of(command: &str) -> Option<Examples> {
         ],
         "run-notebook" => &[
             ("run-notebook analysis.ipynb", "JupyterLab, with this notebook open"),
-            ("run-notebook --dock far --watch", "on a dock, with the project in step meanwhile"),
+            (
+                "run-notebook --dock far --watch",
+                "on a dock, with the project in step meanwhile",
+            ),
             (
                 "run-notebook --detach --json | jq -r .url",
                 "in the background; its URL for a script",

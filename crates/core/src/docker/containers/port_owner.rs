@@ -81,7 +81,9 @@ fn taken_port(message: &str) -> Option<u16> {
 pub async fn published(engine: &Engine) -> Result<BTreeSet<u16>> {
     let listing = engine.docker().list_containers(None::<ListContainersOptions>);
     let containers = listing.await.map_err(|cause| engine.error("its containers", cause))?;
-    let ports = containers.into_iter().flat_map(|container| container.ports.unwrap_or_default());
+    let ports = containers
+        .into_iter()
+        .flat_map(|container| container.ports.unwrap_or_default());
     Ok(ports.filter_map(|port| port.public_port).collect())
 }
 

@@ -88,7 +88,11 @@ pub(super) async fn follow(foreground: &Foreground<'_>, running: Running, signal
                 while let Ok(Some(Ok(line))) = tokio::time::timeout(QUESTION, running.log.next()).await {
                     printer.note(&line);
                 }
-                printer.note(&format!("container {} has ended, with code {}", running.name, status.code()));
+                printer.note(&format!(
+                    "container {} has ended, with code {}",
+                    running.name,
+                    status.code()
+                ));
                 return Ok(status);
             }
             Pause::Wanted => return end(foreground, running, signals).await,
@@ -178,17 +182,21 @@ async fn back(context: &Context, lost: Running, signals: &mut Signals) -> Result
 async fn end(foreground: &Foreground<'_>, running: Running, signals: &mut Signals) -> Result<ExitStatus> {
     let printer = &foreground.context.printer;
     let Running {
-        engine,
-        id,
-        name,
-        end,
-        ..
+        engine, id, name, end, ..
     } = running;
     if let Some(client) = &foreground.client {
         warn_of_work(foreground.context, client).await;
     }
     printer.note(&format!("stopping {name}; Ctrl-C once more kills it"));
-    let stopped = stop::stop(&engine, &id, &name, foreground.client.as_ref(), signals.ending(), printer).await?;
+    let stopped = stop::stop(
+        &engine,
+        &id,
+        &name,
+        foreground.client.as_ref(),
+        signals.ending(),
+        printer,
+    )
+    .await?;
     match (stopped, tokio::time::timeout(END, end).await) {
         (Stopped::Killed, _) => Ok(ExitStatus::INTERRUPTED),
         (_, Ok(Ok(status))) => {

@@ -116,7 +116,8 @@ impl NotebookImage {
         if self.mentions("jupyter") {
             return ImageKind::StartsJupyter;
         }
-        if self.variable("RSTUDIO_VERSION").is_some() || self.mentions("rserver") || self.ports.contains(&RSTUDIO_PORT) {
+        if self.variable("RSTUDIO_VERSION").is_some() || self.mentions("rserver") || self.ports.contains(&RSTUDIO_PORT)
+        {
             return ImageKind::RStudio;
         }
         let is_exposed = asked.port.is_some_and(|port| self.ports.contains(&port));
@@ -254,7 +255,12 @@ pub(super) mod tests {
 
     /// An image with this entrypoint and command, each in words.
     pub fn image(entrypoint: &str, command: &str) -> NotebookImage {
-        let words = |text: &str| text.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+        let words = |text: &str| {
+            text.split(' ')
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
         NotebookImage {
             entrypoint: words(entrypoint),
             command: words(command),
@@ -274,7 +280,11 @@ pub(super) mod tests {
         for (entrypoint, command, kind) in [
             ("tini -g -- start.sh", "start-notebook.py", ImageKind::DockerStacks),
             ("tini -g --", "start-notebook.sh", ImageKind::DockerStacks),
-            ("/usr/bin/tini -g -- /usr/local/bin/start.sh", "", ImageKind::DockerStacks),
+            (
+                "/usr/bin/tini -g -- /usr/local/bin/start.sh",
+                "",
+                ImageKind::DockerStacks,
+            ),
             ("", "jupyter lab --ip=0.0.0.0", ImageKind::StartsJupyter),
             ("", "/bin/sh -c jupyter-lab", ImageKind::StartsJupyter),
             ("tini --", "jupyterhub-singleuser", ImageKind::StartsJupyter),
@@ -283,7 +293,11 @@ pub(super) mod tests {
             ("", "", ImageKind::Plain),
             ("", "nginx -g daemon", ImageKind::Plain),
         ] {
-            assert_eq!(image(entrypoint, command).kind(false, NOTHING), kind, "{entrypoint} {command}");
+            assert_eq!(
+                image(entrypoint, command).kind(false, NOTHING),
+                kind,
+                "{entrypoint} {command}"
+            );
         }
         let mut rocker = image("", "/init");
         rocker.variables.insert("RSTUDIO_VERSION".into(), "2024.04".into());
@@ -302,12 +316,18 @@ pub(super) mod tests {
         assert_eq!(web.kind(false, asked(Some(80), None)), ImageKind::Page);
         assert_eq!(start(&web, asked(Some(80), None), false, &[]).unwrap().port, 80);
         let lab = image("", "jupyter lab");
-        assert_eq!(lab.kind(false, asked(Some(9000), Some("desktop"))), ImageKind::StartsJupyter);
+        assert_eq!(
+            lab.kind(false, asked(Some(9000), Some("desktop"))),
+            ImageKind::StartsJupyter
+        );
     }
 
     #[test]
     fn the_project_s_own_notebook_image_starts_its_server() {
-        assert_eq!(image("tini --", "start-lab").kind(true, NOTHING), ImageKind::StartsJupyter);
+        assert_eq!(
+            image("tini --", "start-lab").kind(true, NOTHING),
+            ImageKind::StartsJupyter
+        );
         // The command of the image that it is made of.
         assert_eq!(image("", "python3").kind(true, NOTHING), ImageKind::Plain);
     }
@@ -320,7 +340,10 @@ pub(super) mod tests {
         assert_eq!(with.command, ["start-notebook.py", "--debug"]);
         assert_eq!(with.variables, [("NOTEBOOK_ARGS", "--allow-root".to_owned())]);
         let derived = image("tini -g -- start.sh", "start.sh jupyter lab");
-        assert_eq!(start(&derived, NOTHING, false, &["-y"]).unwrap().command, ["jupyter", "lab", "-y"]);
+        assert_eq!(
+            start(&derived, NOTHING, false, &["-y"]).unwrap().command,
+            ["jupyter", "lab", "-y"]
+        );
         assert_eq!(
             start(&image("start.sh", ""), NOTHING, false, &["-y"]).unwrap().command,
             ["start-notebook.py", "-y"]
@@ -335,26 +358,50 @@ pub(super) mod tests {
         };
         let mut stacks = image("tini -g -- start.sh", "start-notebook.py");
         let there = start(&stacks, asked, false, &[]).unwrap();
-        assert_eq!((there.port, there.variables), (9000, vec![("JUPYTER_PORT", "9000".to_owned())]));
+        assert_eq!(
+            (there.port, there.variables),
+            (9000, vec![("JUPYTER_PORT", "9000".to_owned())])
+        );
         stacks.variables.insert("JUPYTER_PORT".into(), "9000".into());
         let there = start(&stacks, asked, false, &[]).unwrap();
         assert_eq!((there.port, there.variables), (9000, vec![]));
-        for command in ["jupyter lab --port=8899", "jupyter lab --port 8899", "jupyter lab --ServerApp.port=8899"] {
+        for command in [
+            "jupyter lab --port=8899",
+            "jupyter lab --port 8899",
+            "jupyter lab --ServerApp.port=8899",
+        ] {
             let there = start(&image("", command), asked, false, &[]).unwrap();
             assert_eq!((there.port, there.variables), (8899, vec![]), "{command}");
         }
-        assert_eq!(start(&image("", "jupyter lab"), NOTHING, false, &[]).unwrap().port, 8888);
+        assert_eq!(
+            start(&image("", "jupyter lab"), NOTHING, false, &[]).unwrap().port,
+            8888
+        );
     }
 
     #[test]
     fn a_plain_image_gets_a_command_and_others_get_arguments() {
         assert_eq!(
             start(&image("", "bash"), NOTHING, true, &["-y"]).unwrap().command,
-            ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--port=8888", "--allow-root", "-y"]
+            [
+                "jupyter",
+                "lab",
+                "--ip=0.0.0.0",
+                "--no-browser",
+                "--port=8888",
+                "--allow-root",
+                "-y"
+            ]
         );
         let own = image("tini --", "jupyter lab");
-        assert_eq!(start(&own, NOTHING, true, &[]).unwrap().command, ["jupyter", "lab", "--allow-root"]);
-        assert_eq!(start(&own, NOTHING, false, &["-y"]).unwrap().command, ["jupyter", "lab", "-y"]);
+        assert_eq!(
+            start(&own, NOTHING, true, &[]).unwrap().command,
+            ["jupyter", "lab", "--allow-root"]
+        );
+        assert_eq!(
+            start(&own, NOTHING, false, &["-y"]).unwrap().command,
+            ["jupyter", "lab", "-y"]
+        );
         let shell = image("", "/bin/sh -c jupyter-lab");
         assert_eq!(start(&shell, NOTHING, true, &[]).unwrap().command, [""; 0]);
         let error = start(&shell, NOTHING, false, &["-y"]).unwrap_err();

@@ -116,7 +116,15 @@ pub fn stop(context: &Context, name: Option<&str>) -> Result<ExitStatus> {
             warn_of_work(context, client).await;
         }
         let printer = &context.printer;
-        let stopped = stop::stop(&engine, &found.id, &found.name, client.as_ref(), signals.ending(), printer).await;
+        let stopped = stop::stop(
+            &engine,
+            &found.id,
+            &found.name,
+            client.as_ref(),
+            signals.ending(),
+            printer,
+        )
+        .await;
         if let Some(docked) = &mut docked
             && stopped.is_ok()
         {
@@ -153,7 +161,8 @@ async fn chosen(
         Some(name) => found.retain(|found| found.name == name),
         // Outside of a project, the only one is meant.
         None => {
-            let of_project = |found: &FoundNotebook| project.is_some_and(|project| found.project == Some(project.name()));
+            let of_project =
+                |found: &FoundNotebook| project.is_some_and(|project| found.project == Some(project.name()));
             if found.iter().any(of_project) {
                 found.retain(of_project);
             }
@@ -161,8 +170,10 @@ async fn chosen(
     }
     if found.len() > 1 {
         let names: Vec<String> = found.iter().map(|found| visible(&found.name)).collect();
-        return Err(Error::usage(format!("several notebooks run on {place}: {}", names.join(", ")))
-            .hint("name one: run-notebook --stop NAME"));
+        return Err(
+            Error::usage(format!("several notebooks run on {place}: {}", names.join(", ")))
+                .hint("name one: run-notebook --stop NAME"),
+        );
     }
     found.pop().ok_or_else(|| {
         let what = match name {
@@ -179,7 +190,13 @@ mod tests {
 
     #[test]
     fn idle_times_are_short() {
-        for (seconds, text) in [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3599, "59 min"), (11_100, "3 h 5 min")] {
+        for (seconds, text) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3599, "59 min"),
+            (11_100, "3 h 5 min"),
+        ] {
             assert_eq!(duration(seconds), text);
         }
     }

@@ -118,7 +118,16 @@ impl FileOwner {
     fn root(facts: &OwnerFacts<'_>, why: &str) -> Self {
         let (options, home, mounts): (&[&str], &str, Vec<&str>) = match facts.kind {
             ImageKind::DockerStacks => (
-                &["--user", "root", "-e", "NB_USER=root", "-e", "NB_UID=0", "-e", "NB_GID=0"],
+                &[
+                    "--user",
+                    "root",
+                    "-e",
+                    "NB_USER=root",
+                    "-e",
+                    "NB_UID=0",
+                    "-e",
+                    "NB_GID=0",
+                ],
                 "/home/root",
                 vec![PROJECT_MOUNT, ROOT_MOUNT],
             ),
@@ -215,7 +224,10 @@ mod tests {
     #[test]
     fn docker_stacks_becomes_the_user_with_root_or_without() {
         let ann = Some((1234, 99));
-        assert_eq!(options(&stacks(), UserMapping::None, ann), "--user root -e NB_UID=1234 -e NB_GID=99");
+        assert_eq!(
+            options(&stacks(), UserMapping::None, ann),
+            "--user root -e NB_UID=1234 -e NB_GID=99"
+        );
         let without = decided(&stacks(), UserMapping::None, ann, false);
         assert_eq!(without.options.join(" "), "--user 1234:99 --group-add users");
         assert_eq!((without.home.as_str(), without.as_root), ("/home/jovyan", false));
@@ -242,13 +254,19 @@ mod tests {
         };
         assert_eq!(options(&own, UserMapping::None, ann), "--user 1234:99 -e HOME=/tmp");
         own.variables.insert("HOME".into(), "/home/nb".into());
-        assert_eq!(options(&own, UserMapping::None, ann), "--user 1234:99 --group-add users");
+        assert_eq!(
+            options(&own, UserMapping::None, ann),
+            "--user 1234:99 --group-add users"
+        );
         assert_eq!(options(&own, UserMapping::Rootless, ann), "--user 0:0");
         assert_eq!(options(&root, UserMapping::Rootless, ann), "");
         assert!(decided(&root, UserMapping::Rootless, ann, true).as_root);
         let mut rstudio = image("", "/init");
         rstudio.ports.insert(8787);
-        assert_eq!(options(&rstudio, UserMapping::None, ann), "-e USERID=1234 -e GROUPID=99");
+        assert_eq!(
+            options(&rstudio, UserMapping::None, ann),
+            "-e USERID=1234 -e GROUPID=99"
+        );
     }
 
     #[test]
@@ -279,8 +297,14 @@ mod tests {
             let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
             UserMapping::of(&options, system)
         };
-        assert_eq!(of(&["name=seccomp,profile=builtin", "name=cgroupns"], "Debian"), UserMapping::None);
-        assert_eq!(of(&["name=seccomp,profile=builtin", "name=rootless"], "Debian"), UserMapping::Rootless);
+        assert_eq!(
+            of(&["name=seccomp,profile=builtin", "name=cgroupns"], "Debian"),
+            UserMapping::None
+        );
+        assert_eq!(
+            of(&["name=seccomp,profile=builtin", "name=rootless"], "Debian"),
+            UserMapping::Rootless
+        );
         assert_eq!(of(&["name=userns"], "Debian"), UserMapping::Remapped);
         assert_eq!(of(&[], "Docker Desktop"), UserMapping::Shared);
     }

@@ -102,14 +102,22 @@ impl NotebookReference {
         if is_built || settings.has("name") || project.synthetic_images().iter().any(|name| name == NOTEBOOK) {
             let named = project.designation(NOTEBOOK)?;
             return Ok(Self {
-                source: if is_built { ImageSource::Built } else { ImageSource::PulledIfAbsent },
+                source: if is_built {
+                    ImageSource::Built
+                } else {
+                    ImageSource::PulledIfAbsent
+                },
                 reference: named.designation.to_string(),
                 notes: named.notes,
             });
         }
         let is_pulled = env.get("DOCKER_DS_DONT_PULL").is_none_or(|value| value == "pull");
         Ok(Self {
-            source: if is_pulled { ImageSource::Pulled } else { ImageSource::There },
+            source: if is_pulled {
+                ImageSource::Pulled
+            } else {
+                ImageSource::There
+            },
             reference: Designation {
                 name: DEFAULT_IMAGE.to_owned(),
                 tag: if args.gpu { "gpu" } else { "latest" }.to_owned(),
@@ -232,7 +240,10 @@ impl NotebookPlan {
             ImageKind::RStudio => set(PASSWORD_VARIABLE.to_owned()),
             ImageKind::Page => {}
             // By name: docker takes the value from the environment, so that no argv has it.
-            _ => ["NOTEBOOK_MODE=lab", TOKEN_VARIABLE].map(str::to_owned).into_iter().for_each(&mut set),
+            _ => ["NOTEBOOK_MODE=lab", TOKEN_VARIABLE]
+                .map(str::to_owned)
+                .into_iter()
+                .for_each(&mut set),
         }
         if DIFFS.iter().any(|name| env.non_empty(name).is_some()) {
             set(format!("{}=1", DIFFS[0]));
@@ -288,7 +299,8 @@ impl NotebookPlan {
     /// Takes another port of the engine's machine.
     pub fn publish_at(&mut self, port: u16) {
         if let Some(old) = self.published.replace(port) {
-            self.run.replace(&binding(old, self.start.port), &binding(port, self.start.port));
+            self.run
+                .replace(&binding(old, self.start.port), &binding(port, self.start.port));
         }
     }
 
@@ -322,7 +334,10 @@ fn mount(source: &str, target: &str, read_only: bool) -> [String; 2] {
             false => format!("source={source}"),
         };
         let suffix = if read_only { ",readonly" } else { "" };
-        return ["--mount".to_owned(), format!("type=bind,{quoted},target={target}{suffix}")];
+        return [
+            "--mount".to_owned(),
+            format!("type=bind,{quoted},target={target}{suffix}"),
+        ];
     }
     let suffix = if read_only { ":ro" } else { "" };
     ["-v".to_owned(), format!("{source}:{target}{suffix}")]
@@ -344,12 +359,18 @@ fn number(settings: Settings<'_>, key: &str) -> Result<Option<u16>> {
 /// Removes the options that give the container a hub's token; says whether there were any.
 fn without_hub_token(options: &mut Vec<Word>) -> bool {
     let is_token = |text: &str| text.split('=').next() == Some(HUB_TOKEN);
-    let is_one_word = |text: &str| ["-e", "--env="].iter().any(|option| text.strip_prefix(option).is_some_and(is_token));
+    let is_one_word = |text: &str| {
+        ["-e", "--env="]
+            .iter()
+            .any(|option| text.strip_prefix(option).is_some_and(is_token))
+    };
     let before = options.len();
     let mut kept: Vec<Word> = Vec::with_capacity(before);
     for word in options.drain(..) {
         let printed = word.print();
-        let follows_option = kept.last().is_some_and(|last| matches!(last.print().as_str(), "-e" | "--env"));
+        let follows_option = kept
+            .last()
+            .is_some_and(|last| matches!(last.print().as_str(), "-e" | "--env"));
         if follows_option && is_token(&printed) {
             kept.pop();
         } else if !is_one_word(&printed) {
@@ -430,11 +451,12 @@ mod tests {
     fn line(config: &str, facts: &NotebookFacts, args: &NotebookArgs) -> String {
         let place = place(Some(config), false, &env());
         let plan = plan_in(&place, facts, args, &env()).unwrap();
-        plan.run.line().replace(&place.project.root().display().to_string(), "ROOT")
+        plan.run
+            .line()
+            .replace(&place.project.root().display().to_string(), "ROOT")
     }
 
-    const LABELS: &str =
-        "--label io.dockerutils.project=proj --label io.dockerutils.user=ann --label io.dockerutils.notebook=jupyter:8888/";
+    const LABELS: &str = "--label io.dockerutils.project=proj --label io.dockerutils.user=ann --label io.dockerutils.notebook=jupyter:8888/";
 
     #[test]
     fn the_line_of_the_default_image() {
@@ -457,7 +479,9 @@ mod tests {
         };
         let local = line("", &facts, &NotebookArgs::default());
         assert!(
-            local.contains(" -v ROOT:/home/jovyan/project -v /data:/data -v /home/ann/.aws:/home/jovyan/.aws:ro --label"),
+            local.contains(
+                " -v ROOT:/home/jovyan/project -v /data:/data -v /home/ann/.aws:/home/jovyan/.aws:ro --label"
+            ),
             "{local}"
         );
         let docked = NotebookFacts {
@@ -512,7 +536,9 @@ mod tests {
         let line = line("", &facts, &args);
         assert!(line.starts_with("docker run --init --name "), "{line}");
         assert!(
-            line.contains(" --user 1001:1002 -e HOME=/tmp -e NOTEBOOK_MODE=lab -e JUPYTER_TOKEN -p 127.0.0.1:9000:9000 "),
+            line.contains(
+                " --user 1001:1002 -e HOME=/tmp -e NOTEBOOK_MODE=lab -e JUPYTER_TOKEN -p 127.0.0.1:9000:9000 "
+            ),
             "{line}"
         );
         assert!(
@@ -541,15 +567,35 @@ mod tests {
         };
         let config = "[notebook]\nname = lab\ntag = 2\nprefix = False\n";
         for (found, reference, source) in [
-            (chosen(None, true, &none, &env()), "proj-notebook:ann", ImageSource::Built),
+            (
+                chosen(None, true, &none, &env()),
+                "proj-notebook:ann",
+                ImageSource::Built,
+            ),
             (chosen(Some(config), true, &none, &env()), "lab:2", ImageSource::Built),
-            (chosen(Some(config), false, &none, &env()), "lab:2", ImageSource::PulledIfAbsent),
-            (chosen(None, true, &named, &env()), "x/y@sha256:1", ImageSource::PulledIfAbsent),
-            (chosen(Some(""), false, &gpu, &env()), "resero/docker-ds:gpu", ImageSource::Pulled),
+            (
+                chosen(Some(config), false, &none, &env()),
+                "lab:2",
+                ImageSource::PulledIfAbsent,
+            ),
+            (
+                chosen(None, true, &named, &env()),
+                "x/y@sha256:1",
+                ImageSource::PulledIfAbsent,
+            ),
+            (
+                chosen(Some(""), false, &gpu, &env()),
+                "resero/docker-ds:gpu",
+                ImageSource::Pulled,
+            ),
         ] {
             assert_eq!(found, (reference.to_owned(), source));
         }
-        for (value, source) in [("pull", ImageSource::Pulled), ("1", ImageSource::There), ("", ImageSource::There)] {
+        for (value, source) in [
+            ("pull", ImageSource::Pulled),
+            ("1", ImageSource::There),
+            ("", ImageSource::There),
+        ] {
             let env = Env::from_pairs([("USER", "ann"), ("HOME", "/home/ann"), ("DOCKER_DS_DONT_PULL", value)]);
             assert_eq!(chosen(Some(""), false, &none, &env).1, source, "{value:?}");
         }
@@ -571,7 +617,10 @@ mod tests {
         plan.publish_at(8890);
         assert_eq!(plan.published(), Some(8890));
         let line = plan.run.line();
-        assert!(line.contains(" -p 127.0.0.1:8890:8888 ") && !line.contains("8888:8888"), "{line}");
+        assert!(
+            line.contains(" -p 127.0.0.1:8890:8888 ") && !line.contains("8888:8888"),
+            "{line}"
+        );
     }
 
     #[test]
@@ -587,7 +636,10 @@ mod tests {
             shown.contains(" -e USERID=1001 -e GROUPID=1002 -e PASSWORD -p 127.0.0.1:8787:8787 "),
             "{shown}"
         );
-        assert!(shown.contains("io.dockerutils.notebook=page:8787") && !shown.contains("TOKEN"), "{shown}");
+        assert!(
+            shown.contains("io.dockerutils.notebook=page:8787") && !shown.contains("TOKEN"),
+            "{shown}"
+        );
         let web = NotebookFacts {
             image: image("", "serve"),
             ..stacks()
@@ -598,7 +650,10 @@ mod tests {
             ..NotebookArgs::default()
         };
         let shown = line("", &web, &args);
-        assert!(shown.contains(" -p 127.0.0.1:80:80 ") && shown.contains("=page:80/docs "), "{shown}");
+        assert!(
+            shown.contains(" -p 127.0.0.1:80:80 ") && shown.contains("=page:80/docs "),
+            "{shown}"
+        );
         assert!(!shown.contains(" -e "), "{shown}");
     }
 
@@ -615,15 +670,26 @@ mod tests {
 
     #[test]
     fn a_folder_with_a_colon_in_its_name_is_mounted_too() {
-        assert_eq!(mount("/a:b", "/c", true), ["--mount", "type=bind,source=/a:b,target=/c,readonly"]);
-        assert_eq!(mount("/a:b,c", "/c", false), ["--mount", "type=bind,\"source=/a:b,c\",target=/c"]);
+        assert_eq!(
+            mount("/a:b", "/c", true),
+            ["--mount", "type=bind,source=/a:b,target=/c,readonly"]
+        );
+        assert_eq!(
+            mount("/a:b,c", "/c", false),
+            ["--mount", "type=bind,\"source=/a:b,c\",target=/c"]
+        );
         assert_eq!(mount("/a", "/c", true), ["-v", "/a:/c:ro"]);
     }
 
     #[test]
     fn a_hub_s_token_stays_here() {
         let words = |text: &str| crate::config::variables::parse(text, None).unwrap();
-        for text in ["-e JUPYTERHUB_API_TOKEN", "--env JUPYTERHUB_API_TOKEN=x", "--env=JUPYTERHUB_API_TOKEN", "-eJUPYTERHUB_API_TOKEN"] {
+        for text in [
+            "-e JUPYTERHUB_API_TOKEN",
+            "--env JUPYTERHUB_API_TOKEN=x",
+            "--env=JUPYTERHUB_API_TOKEN",
+            "-eJUPYTERHUB_API_TOKEN",
+        ] {
             let mut options = words(&format!("-e A {text} -e B"));
             assert!(without_hub_token(&mut options), "{text}");
             assert_eq!(options, words("-e A -e B"));

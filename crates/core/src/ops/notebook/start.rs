@@ -19,7 +19,8 @@ use super::label::ServerKind;
 use super::listener::{self, BoundListener};
 use super::owner::{PROJECT_MOUNT, UserMapping};
 use super::plan::{
-    DATA, ImageSource, NotebookArgs, NotebookFacts, NotebookPlan, NotebookReference, PASSWORD_VARIABLE, forget_hub_token,
+    DATA, ImageSource, NotebookArgs, NotebookFacts, NotebookPlan, NotebookReference, PASSWORD_VARIABLE,
+    forget_hub_token,
 };
 use super::ready::{self, Awaited, READY_LIMIT, Ready};
 use super::servers::{self, FoundNotebook, NotebookServer};
@@ -91,7 +92,7 @@ pub fn start(context: &Context, args: &NotebookArgs) -> Result<ExitStatus> {
     let printer = &context.printer;
     if args.bind.is_some() && args.detach {
         return Err(
-            Error::usage("--bind has a listener in this command, which --detach ends").hint("leave out one of them")
+            Error::usage("--bind has a listener in this command, which --detach ends").hint("leave out one of them"),
         );
     }
     let project = Project::find_or_folder(&context.working_dir, &context.env)?;
@@ -159,8 +160,14 @@ fn in_project(working_dir: &Path, project: &Project, file: &str) -> Result<PathB
     let found = working_dir.join(file).canonicalize().map_err(absent)?;
     let root = project.root().canonicalize().map_err(absent)?;
     found.strip_prefix(&root).map(Path::to_owned).map_err(|_| {
-        Error::usage(format!("{file} is outside of {}, which the notebook sees", project.root().display()))
-            .hint(hint!("go to its folder, and call run-notebook there: cd {}", found.parent().unwrap_or(&root).display()))
+        Error::usage(format!(
+            "{file} is outside of {}, which the notebook sees",
+            project.root().display()
+        ))
+        .hint(hint!(
+            "go to its folder, and call run-notebook there: cd {}",
+            found.parent().unwrap_or(&root).display()
+        ))
     })
 }
 
@@ -206,7 +213,10 @@ async fn foreseen(
             }
             found = image::config(&engine, &image.reference).await?.map(NotebookImage::of);
         }
-        Err(error) => printer.detail(&format!("the engine is not asked about the image: {}", error.with_causes())),
+        Err(error) => printer.detail(&format!(
+            "the engine is not asked about the image: {}",
+            error.with_causes()
+        )),
     }
     if found.is_none() {
         printer.note(&format!(
@@ -379,7 +389,15 @@ impl Wanted<'_> {
     ) -> Result<ContainerPlan> {
         let refuse = |cause: &str| refused(self.project, cause);
         let printer = &self.context.printer;
-        let made = run::container_plan((engine, locality), config, self.project, &plan.run, self.env, &refuse, printer);
+        let made = run::container_plan(
+            (engine, locality),
+            config,
+            self.project,
+            &plan.run,
+            self.env,
+            &refuse,
+            printer,
+        );
         let mut container = made.await?;
         forget_hub_token(container.body.env.get_or_insert_default());
         Ok(container)
@@ -438,7 +456,12 @@ impl Wanted<'_> {
     }
 
     /// Prints the URL, and opens it.
-    async fn show(&self, url: &str, ready: &Ready, server: Option<NotebookServer>) -> Result<Option<browser::OpenedPage>> {
+    async fn show(
+        &self,
+        url: &str,
+        ready: &Ready,
+        server: Option<NotebookServer>,
+    ) -> Result<Option<browser::OpenedPage>> {
         let Self { context, args, .. } = *self;
         let printer = &context.printer;
         if let Some(warning) = ready.warning() {
@@ -459,7 +482,7 @@ impl Wanted<'_> {
         match browser::open(&context.env, url).await {
             Ok(page) => Ok(Some(page)),
             Err(why) => {
-                printer.detail(&format!("no browser is opened: {why}"));
+                printer.detail(&why.to_string());
                 Ok(None)
             }
         }
@@ -530,7 +553,10 @@ impl Wanted<'_> {
         created.keep();
         let engine = running.engine.clone();
         if args.gpu {
-            match signals.guard(Duration::ZERO, gpu_check::check(&engine, &running.id, &running.name)).await {
+            match signals
+                .guard(Duration::ZERO, gpu_check::check(&engine, &running.id, &running.name))
+                .await
+            {
                 Ok(gpus) => gpus.iter().for_each(|gpu| printer.note(&visible(gpu))),
                 Err(error) if error.class() == Class::Interrupted => {
                     container::remove(&engine, &running.id).await?;
@@ -634,10 +660,10 @@ impl Wanted<'_> {
                 && is_new
             {
                 let Some(port) = ports.next() else {
-                    return Err(Error::failed(format!(
-                        "the ports from {first} on are taken, {tries} were tried"
-                    ))
-                    .hint("choose another beginning: run-notebook --port 18888"));
+                    return Err(
+                        Error::failed(format!("the ports from {first} on are taken, {tries} were tried"))
+                            .hint("choose another beginning: run-notebook --port 18888"),
+                    );
                 };
                 tries += 1;
                 plan.publish_at(port);
@@ -775,7 +801,10 @@ impl Wanted<'_> {
                 "is JupyterLab in {}? Install it there, or name an image that has it: run-notebook --image REF",
                 self.image.reference
             )),
-            _ => error.hint(hint!("run-image or docker run shows all of it; {} is the image", self.image.reference)),
+            _ => error.hint(hint!(
+                "run-image or docker run shows all of it; {} is the image",
+                self.image.reference
+            )),
         }
     }
 }
@@ -802,9 +831,8 @@ fn url(ready: &Ready, token: &Token, file: Option<&str>, path: Option<&str>) -> 
 /// Ports from the first on that nothing has, as far as that can be seen from here.
 async fn free_ports(engine: &Engine, first: u16, local: bool) -> Result<Vec<u16>> {
     let taken = port_owner::published(engine).await?;
-    let is_free = |port: &u16| {
-        !taken.contains(port) && (!local || TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-    };
+    let is_free =
+        |port: &u16| !taken.contains(port) && (!local || TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
     Ok((first..=first.saturating_add(PORTS)).filter(is_free).collect())
 }
 
@@ -822,7 +850,9 @@ fn mounted_root(context: &Context, project: &Project, local: bool) -> Option<Str
 
 /// Whether a notebook has this project mounted: another project may have the same name.
 async fn is_of_project(engine: &Engine, found: &FoundNotebook, root: &Option<String>) -> Result<bool> {
-    let inspecting = engine.docker().inspect_container(&found.id, None::<InspectContainerOptions>);
+    let inspecting = engine
+        .docker()
+        .inspect_container(&found.id, None::<InspectContainerOptions>);
     let inspected = inspecting.await.map_err(|cause| engine.error(&found.name, cause))?;
     let mut mounts = inspected.mounts.unwrap_or_default().into_iter();
     let mounted = mounts.find(|mount| mount.destination.as_deref() == Some(PROJECT_MOUNT));
@@ -850,7 +880,12 @@ mod tests {
         assert_eq!(found("", "sub/a.ipynb").unwrap(), Path::new("sub/a.ipynb"));
         let outside = found("", "../b.ipynb").unwrap_err();
         assert!(outside.to_string().contains("is outside of"), "{outside}");
-        assert!(found("", "none.ipynb").unwrap_err().to_string().contains("can't be opened"));
+        assert!(
+            found("", "none.ipynb")
+                .unwrap_err()
+                .to_string()
+                .contains("can't be opened")
+        );
     }
 
     #[test]
