@@ -545,6 +545,7 @@ impl Wanted<'_> {
         } = *self;
         let printer = &context.printer;
         let local = prepared.locality == Locality::Local;
+        printer.note(&prepared.plan.owner.reason);
         printer.note(&"=".repeat(RULE));
         let mut signals = Signals::listen()?;
         let (plan, created, mut running) = self.begin(prepared, &mut signals).await?;
@@ -583,6 +584,7 @@ impl Wanted<'_> {
             printer.note(&hint!("run-notebook --stop {} ends it", running.name));
             return Ok(ExitStatus::SUCCESS);
         }
+        printer.note("Ctrl-C stops it");
         let bound = match args.bind {
             Some(address) => Some(BoundListener::bind(address, ready.port).await?),
             None => None,
@@ -671,7 +673,6 @@ impl Wanted<'_> {
             }
             is_new = true;
             printer.note(&plan.run.line());
-            printer.note(&plan.owner.reason);
             let creating = container::try_create(&engine, &container);
             let created = match signals.guard(CREATE_GRACE, creating).await? {
                 Ok(created) => created,
