@@ -75,9 +75,7 @@ impl fmt::Display for NoBrowser {
         match self {
             Self::Remote => f.write_str("no browser is opened: this shell came by ssh"),
             Self::NoDesktop => f.write_str("no browser is opened: this machine has no graphical desktop"),
-            Self::NoProgram => f.write_str(
-                "no browser is opened: there is neither xdg-open nor a browser in $BROWSER",
-            ),
+            Self::NoProgram => f.write_str("no browser is opened: there is neither xdg-open nor a browser in $BROWSER"),
             Self::Failed(why) => write!(f, "no browser is opened: {why}"),
         }
     }
@@ -130,9 +128,8 @@ impl OpenedPage {
 pub async fn open(env: &Env, url: &str) -> Result<OpenedPage, NoBrowser> {
     let openers = openers(env)?;
     let directory = directory(env, &openers).await.map_err(failed)?;
-    let file = write(&directory, url).map_err(|cause| {
-        NoBrowser::Failed(format!("a file in {} can't be written: {cause}", directory.display()))
-    })?;
+    let file = write(&directory, url)
+        .map_err(|cause| NoBrowser::Failed(format!("a file in {} can't be written: {cause}", directory.display())))?;
     let (opened, watcher) = watch(&file.0);
     let mut why = NoBrowser::NoProgram;
     for opener in &openers {
@@ -160,8 +157,12 @@ fn failed(error: Error) -> NoBrowser {
 
 /// The programs to be tried, in their order.
 fn openers(env: &Env) -> Result<Vec<Opener>, NoBrowser> {
-    let has_desktop = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| env.non_empty(name).is_some());
-    let is_wsl = ["WSL_DISTRO_NAME", "WSL_INTEROP"].iter().any(|name| env.non_empty(name).is_some());
+    let has_desktop = ["DISPLAY", "WAYLAND_DISPLAY"]
+        .iter()
+        .any(|name| env.non_empty(name).is_some());
+    let is_wsl = ["WSL_DISTRO_NAME", "WSL_INTEROP"]
+        .iter()
+        .any(|name| env.non_empty(name).is_some());
     if env.non_empty("SSH_CONNECTION").is_some() && !has_desktop {
         return Err(NoBrowser::Remote);
     }
@@ -260,7 +261,8 @@ fn snap_of_program(program: &str, env: &Env) -> Option<String> {
         let is_small = fs::metadata(&path).is_ok_and(|file| file.len() < SCRIPT);
         is_small && fs::read(&path).is_ok_and(|text| String::from_utf8_lossy(&text).contains("/snap/bin/"))
     };
-    let is_of_snap = path.starts_with("/snap/bin") || path.starts_with("/var/lib/snapd/snap/bin") || is_script_of_snap();
+    let is_of_snap =
+        path.starts_with("/snap/bin") || path.starts_with("/var/lib/snapd/snap/bin") || is_script_of_snap();
     // `firefox.geckodriver` is a program of the snap `firefox`.
     let snap = name.split('.').next().unwrap_or_default();
     (is_of_snap && is_snap(snap)).then(|| snap.to_owned())
@@ -272,7 +274,10 @@ fn is_snap(name: &str) -> bool {
 }
 
 fn is_there(opener: &Opener, env: &Env) -> bool {
-    opener.words.first().is_some_and(|program| on_path(program, env).is_some())
+    opener
+        .words
+        .first()
+        .is_some_and(|program| on_path(program, env).is_some())
 }
 
 /// The file of a program, as a shell finds it.
@@ -281,7 +286,9 @@ fn on_path(program: &str, env: &Env) -> Option<PathBuf> {
         return Some(PathBuf::from(program)).filter(|path| path.is_file());
     }
     let path = env.non_empty("PATH")?;
-    std::env::split_paths(path).map(|directory| directory.join(program)).find(|path| path.is_file())
+    std::env::split_paths(path)
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
 }
 
 /// Writes the page that leads to the URL.
@@ -289,7 +296,11 @@ fn write(directory: &Path, url: &str) -> Result<PageFile, io::Error> {
     sweep(directory);
     let random = hexadecimal::random::<8>().map_err(io::Error::other)?;
     let file = PageFile(directory.join(format!("{PREFIX}{random}{SUFFIX}")));
-    let mut content = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file.0)?;
+    let mut content = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&file.0)?;
     content.write_all(page(url).as_bytes())?;
     Ok(file)
 }
@@ -299,9 +310,13 @@ fn sweep(directory: &Path) {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
-        let is_page = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        let is_page = name
+            .to_str()
+            .is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
         let modified = entry.metadata().and_then(|file| file.modified());
-        let age = modified.ok().and_then(|then| SystemTime::now().duration_since(then).ok());
+        let age = modified
+            .ok()
+            .and_then(|then| SystemTime::now().duration_since(then).ok());
         if is_page && age.is_some_and(|age| age > STALE) {
             let _ = fs::remove_file(entry.path());
         }
@@ -332,7 +347,11 @@ fn page(url: &str) -> String {
 /// Starts a program with the page, in a process group of its own: Ctrl-C is not meant for it.
 fn start(opener: &Opener, file: &Path) -> io::Result<()> {
     let path = file.display().to_string();
-    let address = if opener.takes_path { path } else { format!("file://{path}") };
+    let address = if opener.takes_path {
+        path
+    } else {
+        format!("file://{path}")
+    };
     let has_place = opener.words.iter().any(|word| word.contains("%s"));
     let mut words = opener.words.iter().map(|word| word.replace("%s", &address));
     let program = words.next().unwrap_or_default();
@@ -406,7 +425,10 @@ mod tests {
             "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$0.args\"\ncat \"${2#file://}\" >\"$0.page.new\"\nmv \"$0.page.new\" \"$0.page\"\necho noise\n",
         );
         let program = sandbox.project().join("browser");
-        let env = with_browser(&sandbox, &format!("nowhere-to-be-found:{} --new-window %s", program.display()));
+        let env = with_browser(
+            &sandbox,
+            &format!("nowhere-to-be-found:{} --new-window %s", program.display()),
+        );
         let mut opened = open(&env, URL).await.unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(opened.file()), 0o600);
@@ -449,7 +471,10 @@ mod tests {
         let left = fs::read_dir(sandbox.home().join("run/dockerutils")).unwrap().count();
         assert_eq!(left, 0, "no page stays");
         for (variables, why) in [
-            (vec![("SSH_CONNECTION", "a 1 b 2"), (BROWSER, "true")], Some(NoBrowser::Remote)),
+            (
+                vec![("SSH_CONNECTION", "a 1 b 2"), (BROWSER, "true")],
+                Some(NoBrowser::Remote),
+            ),
             (vec![("SSH_CONNECTION", "a 1 b 2"), ("DISPLAY", "localhost:10.0")], None),
             (vec![("WSL_DISTRO_NAME", "Debian")], None),
             (vec![], Some(NoBrowser::NoDesktop)),
@@ -467,7 +492,10 @@ mod tests {
     fn a_page_leads_to_its_url_and_to_nothing_else() {
         let page = page("http://127.0.0.1/?a=\"><script>alert('x')</script>&b");
         assert!(!page.contains("<script>"), "{page}");
-        assert!(page.contains("url=http://127.0.0.1/?a=&quot;&gt;&lt;script&gt;"), "{page}");
+        assert!(
+            page.contains("url=http://127.0.0.1/?a=&quot;&gt;&lt;script&gt;"),
+            "{page}"
+        );
     }
 
     #[test]
@@ -476,11 +504,17 @@ mod tests {
         let file = |name: &str, age: Duration| {
             let path = directory.path().join(name);
             fs::write(&path, "x").unwrap();
-            fs::File::open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+            fs::File::open(&path)
+                .unwrap()
+                .set_modified(SystemTime::now() - age)
+                .unwrap();
             path
         };
-        let (old, young, other) =
-            (file("open-1.html", 2 * STALE), file("open-2.html", STALE / 2), file("other.html", 2 * STALE));
+        let (old, young, other) = (
+            file("open-1.html", 2 * STALE),
+            file("open-2.html", STALE / 2),
+            file("other.html", 2 * STALE),
+        );
         sweep(directory.path());
         assert!(!old.exists() && young.exists() && other.exists());
     }

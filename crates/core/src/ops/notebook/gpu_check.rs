@@ -112,12 +112,18 @@ fn listed(output: &ExecOutput) -> Vec<String> {
         return Vec::new();
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    let gpus = text.lines().map(str::trim).filter(|line| line.starts_with("GPU ") || line.starts_with("MIG "));
+    let gpus = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.starts_with("GPU ") || line.starts_with("MIG "));
     gpus.map(shortened).collect()
 }
 
 async fn setup(engine: &Engine, id: &str) -> Result<GpuSetup> {
-    let inspected = engine.docker().inspect_container(id, None::<InspectContainerOptions>).await;
+    let inspected = engine
+        .docker()
+        .inspect_container(id, None::<InspectContainerOptions>)
+        .await;
     let inspected = inspected.map_err(|cause| engine.error(id, cause))?;
     let info = engine.info().await?;
     let host = inspected.host_config.unwrap_or_default();
@@ -128,7 +134,10 @@ async fn setup(engine: &Engine, id: &str) -> Result<GpuSetup> {
         .iter()
         .filter_map(|variable| variable.split_once('='))
         .find(|(name, _)| *name == CAPABILITIES);
-    let runtime = host.runtime.filter(|runtime| !runtime.is_empty()).or(info.default_runtime);
+    let runtime = host
+        .runtime
+        .filter(|runtime| !runtime.is_empty())
+        .or(info.default_runtime);
     Ok(GpuSetup {
         has_runtime: runtime.as_deref() == Some("nvidia"),
         has_cdi: requests.iter().any(|request| is_cdi(&request.driver)),
@@ -157,7 +166,10 @@ fn explained(engine: &Engine, name: &str, output: &ExecOutput, setup: &GpuSetup)
 
 fn missing_error(engine: &Engine, what: &str, part: MissingPart) -> Error {
     let engine = engine.choice().engine();
-    Error::failed(format!("{what}: {part} is missing, or does not work, on the machine of {engine}")).hint(part.remedy())
+    Error::failed(format!(
+        "{what}: {part} is missing, or does not work, on the machine of {engine}"
+    ))
+    .hint(part.remedy())
 }
 
 /// Whether nvidia-smi is not in the container: the toolkit puts it there.
@@ -204,8 +216,14 @@ fn missing_at_start(message: &str) -> Option<MissingPart> {
         (&["could not select device driver", "gpu"], MissingPart::Toolkit),
         // What the runtime is configured as is not installed.
         (&["nvidia-container-runtime", "not found"], MissingPart::Toolkit),
-        (&["nvidia-container-runtime", "no such file or directory"], MissingPart::Toolkit),
-        (&["nvidia-container-cli", "executable file not found"], MissingPart::Toolkit),
+        (
+            &["nvidia-container-runtime", "no such file or directory"],
+            MissingPart::Toolkit,
+        ),
+        (
+            &["nvidia-container-cli", "executable file not found"],
+            MissingPart::Toolkit,
+        ),
         // Driver not loaded, library not found, versions that differ, no devices.
         (&["nvidia-container-cli"], MissingPart::Driver),
     ];
@@ -245,7 +263,10 @@ mod tests {
             .on(
                 "GET",
                 "/info",
-                Reply::json(200, &json!({"Runtimes": {"runc": {}, "nvidia": {}}, "DefaultRuntime": "runc"})),
+                Reply::json(
+                    200,
+                    &json!({"Runtimes": {"runc": {}, "nvidia": {}}, "DefaultRuntime": "runc"}),
+                ),
             )
     }
 
@@ -255,7 +276,11 @@ mod tests {
         let engine = connected(&scripted(said, 0, &json!({}), "all")).await;
         assert_eq!(
             check(&engine, "c1", "nb").await.unwrap(),
-            ["GPU 0: NVIDIA A100 (UUID: GPU-1)", "MIG 1g.5gb Device 0: (UUID: MIG-1)", "GPU 1: X"]
+            [
+                "GPU 0: NVIDIA A100 (UUID: GPU-1)",
+                "MIG 1g.5gb Device 0: (UUID: MIG-1)",
+                "GPU 1: X"
+            ]
         );
     }
 
@@ -282,11 +307,23 @@ mod tests {
             ),
             ("No devices were found", 6, &nvidia, "NVIDIA's driver", "nvidia-driver"),
             ("", 0, &nvidia, "NVIDIA's driver", "nvidia-driver"),
-            ("Failed to initialize NVML: Unknown Error", 255, &nvidia, "toolkit", "nvidia-container-toolkit"),
+            (
+                "Failed to initialize NVML: Unknown Error",
+                255,
+                &nvidia,
+                "toolkit",
+                "nvidia-container-toolkit",
+            ),
             (absent, 127, &nvidia, "toolkit", "nvidia-container-toolkit"),
             (absent, 126, &json!({}), "docker's runtime nvidia", "runtime configure"),
             (absent, 127, &cdi, "CDI", "cdi generate"),
-            ("NVIDIA-SMI couldn't find libnvidia-ml.so library", 12, &gpus, "toolkit", "nvidia-container-toolkit"),
+            (
+                "NVIDIA-SMI couldn't find libnvidia-ml.so library",
+                12,
+                &gpus,
+                "toolkit",
+                "nvidia-container-toolkit",
+            ),
         ] {
             let engine = connected(&scripted(said, code, host, "all")).await;
             let error = check(&engine, "c1", "nb").await.unwrap_err();
@@ -304,7 +341,10 @@ mod tests {
     async fn a_start_that_fails_for_want_of_a_gpu_says_what_is_missing() {
         let engine = connected(&ScriptedEngine::start()).await;
         for (message, part) in [
-            ("could not select device driver \"\" with capabilities: [[gpu]]", "container toolkit"),
+            (
+                "could not select device driver \"\" with capabilities: [[gpu]]",
+                "container toolkit",
+            ),
             ("unknown or invalid runtime name: nvidia", "docker's runtime nvidia"),
             (
                 "failed to create shim task: OCI runtime create failed: unable to retrieve OCI runtime error: fork/exec \
@@ -325,11 +365,17 @@ mod tests {
                 "CDI",
             ),
         ] {
-            let error = explain_start(&engine, Error::failed(format!("the container can't be started: {message}")));
+            let error = explain_start(
+                &engine,
+                Error::failed(format!("the container can't be started: {message}")),
+            );
             assert!(error.to_string().contains(part), "{message}: {error}");
             assert!(error.with_causes().contains(message) && error.hint_text().is_some());
         }
         let other = explain_start(&engine, Error::failed("no space left on device"));
-        assert_eq!((other.to_string(), other.hint_text()), ("no space left on device".to_owned(), None));
+        assert_eq!(
+            (other.to_string(), other.hint_text()),
+            ("no space left on device".to_owned(), None)
+        );
     }
 }

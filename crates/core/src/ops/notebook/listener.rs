@@ -135,7 +135,11 @@ pub fn ssh_line(env: &Env, port: u16) -> Option<String> {
     sshd.parse::<u16>().ok()?;
     let destination = format!("{}@{host}", env.user());
     let forward = format!("{port}:127.0.0.1:{port}");
-    let sshd = if sshd == SSH { String::new() } else { format!("-p {sshd} ") };
+    let sshd = if sshd == SSH {
+        String::new()
+    } else {
+        format!("-p {sshd} ")
+    };
     Some(hint!("ssh -N -L {} {sshd}{}", forward, destination; sshd = sshd))
 }
 
@@ -186,7 +190,11 @@ mod tests {
     async fn who_can_come_is_said_and_an_address_of_another_machine_is_refused() {
         let to = echo().await;
         let everywhere = BoundListener::bind(Ipv4Addr::UNSPECIFIED.into(), to).await.unwrap();
-        assert!(everywhere.warning().contains("every machine on any network"), "{}", everywhere.warning());
+        assert!(
+            everywhere.warning().contains("every machine on any network"),
+            "{}",
+            everywhere.warning()
+        );
         let other = BoundListener::bind("192.0.2.1".parse().unwrap(), to).await.unwrap_err();
         assert!(other.to_string().contains("nothing can listen on 192.0.2.1"), "{other}");
     }
@@ -194,7 +202,10 @@ mod tests {
     #[test]
     fn a_shell_that_came_by_ssh_gets_the_line_for_the_way_back() {
         let line = |connection: &str, user: &str| {
-            ssh_line(&Env::from_pairs([("SSH_CONNECTION", connection), ("LOGNAME", user)]), 8888)
+            ssh_line(
+                &Env::from_pairs([("SSH_CONNECTION", connection), ("LOGNAME", user)]),
+                8888,
+            )
         };
         assert_eq!(
             line("10.0.0.2 51000 10.0.0.9 22", "ann").as_deref(),
