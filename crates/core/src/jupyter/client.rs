@@ -496,7 +496,7 @@ mod tests {
         assert_eq!((status.connections, status.kernels), (2, 1));
         assert_eq!(status.started.to_string(), "2026-11-29T10:00:00Z");
         // By the server's clock.
-        assert_eq!(status.idle, Duration::from_millis(29_500));
+        assert_eq!(status.idle, Duration::from_millis(59_500));
         client.shutdown().await.unwrap();
         let api = server.request("GET", "/user/ann/api");
         assert_eq!(api.header("authorization"), None);

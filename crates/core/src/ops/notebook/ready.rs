@@ -585,7 +585,7 @@ mod tests {
     async fn a_server_that_never_will_be_ready_is_an_error_that_says_why() {
         let server = ScriptedEngine::start().on("GET", "/api/status", Reply::error(403, "Forbidden"));
         let port = port_of(&server);
-        for (said, part) in [
+        let cases = [
             (file(8888, "/", "own"), "has a token of its own"),
             (
                 file(9999, "/", "s3cret"),
@@ -600,13 +600,15 @@ mod tests {
                 "listens on the socket /run/a.sock",
             ),
             (String::new(), "refuses us"),
-        ] {
+        ];
+        let checks = cases.into_iter().map(|(said, part)| async move {
             let engine = running(engine(port), "").on("POST", "/exec/e1/start", printed(&said));
             let error = waited(&engine, &NotebookLabel::jupyter(8888)).await.unwrap_err();
             assert!(error.to_string().contains(part), "{error}: {part}");
             assert!(error.hint_text().is_some());
             assert!(!format!("{error:?}").contains("s3cret"));
-        }
+        });
+        futures_util::future::join_all(checks).await;
         let unpublished = waited(&running(engine(port), ""), &NotebookLabel::jupyter(9000))
             .await
             .unwrap_err();
