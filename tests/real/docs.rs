@@ -114,10 +114,7 @@ const NOT_RUN: &[(&str, &str)] = &[
         "docs/guides/notebooks.md",
         "curl -fsS \"$(run-notebook --detach --json | jq -r .url)\"",
     ),
-    (
-        "docs/guides/notebooks.md",
-        "run-notebook --image rocker/rstudio",
-    ),
+    ("docs/guides/notebooks.md", "run-notebook --image rocker/rstudio"),
     ("docs/guides/publish.md", "docker login"),
     ("docs/guides/publish.md", "publish-image web"),
     ("docs/guides/publish.md", "aws sso login --profile work"),

@@ -136,7 +136,7 @@ fn running(sandbox: &Sandbox, server: &Server) -> ScriptedEngine {
 
 fn variables(created: &Recorded) -> Vec<String> {
     let body = created.json();
-    let pairs = body["Env"].as_array().unwrap().iter();
+    let pairs = body.get("Env").and_then(Value::as_array).unwrap().iter();
     pairs.map(|pair| pair.as_str().unwrap().to_owned()).collect()
 }
 

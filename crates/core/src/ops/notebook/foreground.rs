@@ -25,7 +25,7 @@ const PAUSES: [Duration; 4] = [
 /// How long a server may take to say which kernels work.
 const QUESTION: Duration = Duration::from_secs(5);
 /// How long the end of a container that was stopped may take to show.
-const END: Duration = Duration::from_secs(10);
+const END: Duration = Duration::from_secs(2);
 
 /// What is needed to stay with a server.
 pub(super) struct Foreground<'a> {

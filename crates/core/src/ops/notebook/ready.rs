@@ -342,7 +342,7 @@ impl Look<'_> {
             };
             if answer.is_ok() {
                 let found = tokio::time::timeout(LAST_LOOK, files.read()).await;
-                let found = found.map_or_else(|_| Ok(Vec::new()), |found| found)?;
+                let found = found.unwrap_or_else(|_| Ok(Vec::new()))?;
                 let is_it = |file: &RuntimeFile| file.port == Some(self.awaited.label.port);
                 let runtime = found.into_iter().find(is_it);
                 return Ok(self.ready(expected, self.port, runtime, false).await);

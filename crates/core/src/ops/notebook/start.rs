@@ -802,10 +802,7 @@ impl Wanted<'_> {
                 "is JupyterLab in {}? Install it there, or name an image that has it: run-notebook --image REF",
                 self.image.reference
             )),
-            _ => error.hint(hint!(
-                "run-image or docker run shows all of it; {} is the image",
-                self.image.reference
-            )),
+            _ => error.hint("run-notebook -v shows all that it says"),
         }
     }
 }
