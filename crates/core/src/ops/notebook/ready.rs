@@ -5,6 +5,7 @@
 //! which costs an engine far more.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -274,14 +275,14 @@ pub(super) async fn look(
     if label.kind == ServerKind::Page {
         return page(&expected, port, label).await;
     }
-    let look = Look {
+    let search = ServerSearch {
         context,
         engine,
         local,
         awaited,
         port,
     };
-    look.until_ready(&expected, listens).await
+    search.until_ready(&expected, listens).await
 }
 
 /// Waits until something answers.
@@ -308,7 +309,7 @@ async fn page(client: &ServerClient, port: u16, label: &NotebookLabel) -> Result
 }
 
 /// What is looked for, and where.
-struct Look<'a> {
+struct ServerSearch<'a> {
     context: &'a Context,
     engine: &'a Engine,
     local: bool,
@@ -326,7 +327,7 @@ enum Found {
     Nothing,
 }
 
-impl Look<'_> {
+impl ServerSearch<'_> {
     async fn until_ready(&self, expected: &ServerClient, listens: &Notify) -> Result<Ready> {
         let began = Instant::now();
         let mut files = RuntimeFiles::of(self.engine, self.awaited.container);
@@ -417,6 +418,12 @@ impl Look<'_> {
                 Err(error @ ServerError::TokenRefused(_)) => {
                     wrong.get_or_insert_with(|| self.refused(Some(&file), &error));
                 }
+                // One that is only slow lets us wait.
+                Err(ServerError::Silent(cause))
+                    if file.is_loopback_only() && cause.kind() != io::ErrorKind::TimedOut =>
+                {
+                    wrong.get_or_insert_with(|| self.inside_only());
+                }
                 // It is starting, or its file is an old one.
                 Err(_) => {}
             }
@@ -457,6 +464,14 @@ impl Look<'_> {
             "let it listen on a port: --ServerApp.sock= --port={}",
             self.awaited.label.port
         ))
+    }
+
+    fn inside_only(&self) -> Error {
+        Error::failed(format!(
+            "the server in container {} listens on 127.0.0.1 of the container only, where nothing from outside reaches it",
+            self.awaited.name
+        ))
+        .hint("let it listen on all addresses of the container: --ip=0.0.0.0 (its port is published on 127.0.0.1 only)")
     }
 
     fn elsewhere(&self, inside: u16) -> Error {
@@ -601,6 +616,13 @@ mod tests {
             ),
             (String::new(), "refuses us"),
         ];
+        let silent = free_port().unwrap();
+        let local = file(8888, "/", "s3cret").replace("0.0.0.0", "localhost");
+        let engine_of_silent = running(engine(silent), "").on("POST", "/exec/e1/start", printed(&local));
+        let error = waited(&engine_of_silent, &NotebookLabel::jupyter(8888))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("127.0.0.1 of the container only"), "{error}");
         let checks = cases.into_iter().map(|(said, part)| async move {
             let engine = running(engine(port), "").on("POST", "/exec/e1/start", printed(&said));
             let error = waited(&engine, &NotebookLabel::jupyter(8888)).await.unwrap_err();
