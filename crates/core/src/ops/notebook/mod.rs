@@ -4,6 +4,7 @@
 
 mod foreground;
 pub mod gpu_check;
+mod home_content;
 pub mod idle;
 pub mod image_kind;
 pub mod label;

@@ -13,6 +13,7 @@ use bollard::query_parameters::InspectContainerOptions;
 
 use super::foreground::{Foreground, follow};
 use super::gpu_check;
+use super::home_content;
 use super::idle;
 use super::image_kind::{ImageKind, NotebookImage};
 use super::label::ServerKind;
@@ -550,8 +551,6 @@ impl Wanted<'_> {
         let mut signals = Signals::listen()?;
         let (plan, created, mut running) = self.begin(prepared, &mut signals).await?;
         let ready = self.until_ready(&plan, &mut running, local, &mut signals).await?;
-        // From here on it goes on, whatever happens to this command.
-        created.keep();
         let engine = running.engine.clone();
         if args.gpu {
             match signals
@@ -559,13 +558,16 @@ impl Wanted<'_> {
                 .await
             {
                 Ok(gpus) => gpus.iter().for_each(|gpu| printer.note(&visible(gpu))),
-                Err(error) if error.class() == Class::Interrupted => {
-                    container::remove(&engine, &running.id).await?;
-                    return Err(error);
-                }
+                Err(error) if error.class() == Class::Interrupted => return Err(error),
                 Err(error) => printer.error(&error),
             }
         }
+        let bound = match args.bind {
+            Some(address) => Some(BoundListener::bind(address, ready.port).await?),
+            None => None,
+        };
+        // From here on it goes on, whatever happens to this command.
+        created.keep();
         let root_dir = ready.runtime.as_ref().and_then(|runtime| runtime.root_dir.as_deref());
         let file = self.file.and_then(|file| plan.below(root_dir, file));
         if self.file.is_some() && file.is_none() && ready.kind == ServerKind::Jupyter {
@@ -577,6 +579,11 @@ impl Wanted<'_> {
         }
         let server = self.described(&running, local, &plan).await?;
         let page = self.show(&url, &ready, server).await?;
+        if matches!(plan.start.kind, ImageKind::DockerStacks | ImageKind::StartsJupyter)
+            && let Some(sentence) = home_content::hidden_by_a_hub(&engine, &running.id, &plan.owner.home).await
+        {
+            printer.note(&sentence);
+        }
         if args.detach {
             if let Some(mut page) = page {
                 page.is_read().await;
@@ -585,10 +592,6 @@ impl Wanted<'_> {
             return Ok(ExitStatus::SUCCESS);
         }
         printer.note("Ctrl-C stops it");
-        let bound = match args.bind {
-            Some(address) => Some(BoundListener::bind(address, ready.port).await?),
-            None => None,
-        };
         if let Some(bound) = &bound {
             printer.warning(&bound.warning());
         }
