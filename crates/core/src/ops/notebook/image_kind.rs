@@ -51,6 +51,8 @@ pub struct NotebookImage {
     pub ports: BTreeSet<u16>,
     /// The user that it runs as; empty for root.
     pub user: String,
+    /// The folder that its program begins in; empty for `/`.
+    pub working_dir: String,
 }
 
 /// What the command line and `[notebook]` say about the page.
@@ -77,6 +79,7 @@ impl NotebookImage {
                 .collect(),
             ports: ports.iter().filter_map(tcp).collect(),
             user: config.user.unwrap_or_default(),
+            working_dir: config.working_dir.unwrap_or_default(),
         }
     }
 
@@ -97,6 +100,19 @@ impl NotebookImage {
             .iter()
             .any(|word| matches!(file_name(word), "tini" | "dumb-init" | "catatonit" | "s6-svscan"))
             || self.words().next().is_some_and(|word| word == "/init")
+    }
+
+    /// Whether its server, which shows the folder that it begins in, would show this one, too.
+    pub fn shows(&self, folder: &str) -> bool {
+        let beginning = self.working_dir.trim_end_matches('/');
+        let below = folder.strip_prefix(beginning).filter(|_| !beginning.is_empty());
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// Whether a program of its command is named from the folder that it begins in.
+    pub fn depends_on_working_dir(&self) -> bool {
+        self.words()
+            .any(|word| word.starts_with("./") || word.starts_with("../"))
     }
 
     fn words(&self) -> impl Iterator<Item = &String> {
@@ -320,6 +336,20 @@ pub(super) mod tests {
             lab.kind(false, asked(Some(9000), Some("desktop"))),
             ImageKind::StartsJupyter
         );
+    }
+
+    #[test]
+    fn a_server_shows_what_is_below_where_it_begins() {
+        let shows = |working_dir: &str| {
+            let image = NotebookImage {
+                working_dir: working_dir.to_owned(),
+                ..NotebookImage::default()
+            };
+            image.shows("/home/jovyan/project")
+        };
+        assert!(shows("/home/jovyan") && shows("/home/jovyan/") && shows("/home/jovyan/project"));
+        assert!(!shows("/home/jo") && !shows("/home/nb") && !shows("/") && !shows(""));
+        assert!(image("", "./serve").depends_on_working_dir() && !image("", "serve").depends_on_working_dir());
     }
 
     #[test]

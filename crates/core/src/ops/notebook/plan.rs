@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::image_kind::{AskedPage, ImageKind, NotebookImage, ServerStart};
 use super::label::{NotebookLabel, ServerKind};
-use super::owner::{FileOwner, OwnerFacts, UserMapping};
+use super::owner::{FileOwner, OwnerFacts, PROJECT_MOUNT, UserMapping};
 use crate::config::project::Project;
 use crate::config::settings::{NOTEBOOK, Settings};
 use crate::config::variables::Word;
@@ -155,6 +155,8 @@ pub struct NotebookPlan {
     pub path: Option<String>,
     /// The port of the engine's machine; `None` if `[notebook]` publishes the server's port itself.
     published: Option<u16>,
+    /// Whether the server begins in the project, and shows that.
+    begins_in_project: bool,
 }
 
 impl NotebookPlan {
@@ -264,8 +266,11 @@ impl NotebookPlan {
         if facts.has_aws && facts.around.locality == Locality::Local && !configured.mounts_at(&aws) {
             options.extend(mount(&env.home().join(".aws").display().to_string(), &aws, true));
         }
-        if kind == ImageKind::Plain {
-            options.extend(["-w", owner.mounts.first().copied().unwrap_or("/")].map(str::to_owned));
+        let is_image_s = facts.image.shows(PROJECT_MOUNT) || facts.image.depends_on_working_dir();
+        let begins_in_project = kind == ImageKind::Plain
+            || (kind == ImageKind::StartsJupyter && !is_image_s && !configured.sets_working_dir());
+        if begins_in_project {
+            options.extend(["-w", PROJECT_MOUNT].map(str::to_owned));
         }
         let mut run = plan(RunAdditions {
             options: options.into_iter().map(Word::literal).collect(),
@@ -288,6 +293,7 @@ impl NotebookPlan {
             label,
             path,
             published,
+            begins_in_project,
         })
     }
 
@@ -306,12 +312,12 @@ impl NotebookPlan {
 
     /// A file of the project, by its path below the server's root folder; `None` if it is not below it.
     pub fn below(&self, root_dir: Option<&Path>, inside: &Path) -> Option<String> {
-        // docker-stacks and ours begin in the home folder; a server that we start, in the project.
-        let first = Path::new(self.owner.mounts.last()?);
-        let root_dir = match (root_dir, self.start.kind) {
-            (Some(root_dir), _) => root_dir,
-            (None, ImageKind::Plain) => first,
-            (None, _) => first.parent()?,
+        // docker-stacks and ours begin in the home folder.
+        let mounted = Path::new(self.owner.mounts.last()?);
+        let root_dir = match root_dir {
+            Some(root_dir) => root_dir,
+            None if self.begins_in_project => mounted,
+            None => mounted.parent()?,
         };
         let below = |mount: &&str| {
             let file = Path::new(mount).join(inside);
@@ -548,6 +554,22 @@ mod tests {
             ),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_server_that_begins_elsewhere_begins_in_the_project() {
+        let of = |working_dir: &str, command: &str| {
+            let facts = NotebookFacts {
+                image: NotebookImage {
+                    working_dir: working_dir.to_owned(),
+                    ..image("", command)
+                },
+                ..stacks()
+            };
+            line("", &facts, &NotebookArgs::default()).contains(" -w /home/jovyan/project ")
+        };
+        assert!(of("/srv", "jupyter lab") && of("", "jupyter lab") && of("", "python3"));
+        assert!(!of("/home/jovyan", "jupyter lab") && !of("/srv", "./jupyter-lab") && !of("/srv", "start-notebook.py"));
     }
 
     #[test]

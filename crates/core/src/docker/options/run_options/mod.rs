@@ -240,6 +240,11 @@ impl RunOptions {
         self.config.user.as_deref()
     }
 
+    /// Whether `--workdir` is among them.
+    pub fn sets_working_dir(&self) -> bool {
+        self.config.working_dir.is_some()
+    }
+
     /// Whether `--publish` names this port of the container, such as `8888/tcp`.
     pub fn publishes(&self, port: &str) -> bool {
         let bindings = self.host.port_bindings.iter().flatten();
