@@ -36,7 +36,7 @@ pub struct Args {
     /// Give it the GPUs, and say which it has
     #[arg(short = 'g', long, visible_alias = "use_gpu")]
     pub use_gpu: bool,
-    /// The server's port, inside and here; one that is taken here is passed over
+    /// The server's port, inside and here; if it is taken here, the next one is used
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
     /// Listen on this address of this machine, too, for others
