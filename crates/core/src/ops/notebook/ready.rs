@@ -31,6 +31,9 @@ use crate::output::visible;
 
 /// How long a server may take where nothing else is said: an entrypoint may install the project first.
 pub const READY_LIMIT: Duration = Duration::from_secs(600);
+/// How long what was expected may take to answer, before its runtime file is looked for: something else may have the port, and
+/// be silent.
+const ANSWER: Duration = Duration::from_secs(2);
 /// How often what was expected is asked.
 const POLL: Duration = Duration::from_millis(100);
 /// How long the runtime file of a server that is ready may take to be read: it only adds to what is known.
@@ -282,7 +285,7 @@ pub(super) async fn look(
         awaited,
         port,
     };
-    search.until_ready(&expected, listens).await
+    search.until_ready(&expected.within(ANSWER), listens).await
 }
 
 /// Waits until something answers.
