@@ -413,7 +413,10 @@ impl Wanted<'_> {
             if !is_meant || !is_of_project(engine, &found, &mounted_root(context, project, local)).await? {
                 continue;
             }
-            let (ready, token) = found.reach(context, engine, local).await?;
+            let (ready, token) = match found.reach(context, engine, local).await {
+                Err(error) if is_young(&found) => self.awaited(engine, local, &found, error).await?,
+                reached => reached?,
+            };
             let server = match context.printer.json() {
                 true => Some(found.describe(context, engine, local).await),
                 false => None,
@@ -426,6 +429,33 @@ impl Wanted<'_> {
             }));
         }
         Ok(None)
+    }
+
+    /// Waits for a server that another call has just started.
+    async fn awaited(
+        &self,
+        engine: &Engine,
+        local: bool,
+        found: &FoundNotebook,
+        error: Error,
+    ) -> Result<(Ready, Token)> {
+        let Some(token) = found.token.clone() else {
+            return Err(error);
+        };
+        self.context.printer.note(&format!(
+            "container {} was started for this project, and its server does not answer yet",
+            visible(&found.name)
+        ));
+        let awaited = Awaited {
+            container: &found.id,
+            name: &found.name,
+            label: &found.label,
+            token: &token,
+            limit: READY_LIMIT,
+            shows_log: false,
+        };
+        let ready = ready::wait(self.context, engine, local, &awaited).await?;
+        Ok((ready, token))
     }
 
     /// Gives the URL of a server that the project has.
@@ -449,7 +479,17 @@ impl Wanted<'_> {
         });
         let url = url(&ready, &token, file.as_deref(), self.args.path.as_deref());
         self.context.block_on(async {
-            if let Some(mut page) = self.show(&url, &ready, server).await? {
+            let bound = match self.args.bind {
+                Some(address) => Some(BoundListener::bind(address, ready.port).await?),
+                None => None,
+            };
+            let page = self.show(&url, &ready, server).await?;
+            if let Some(bound) = bound {
+                printer.warning(&bound.warning());
+                printer.note("Ctrl-C ends the listener of --bind; the server goes on");
+                bound.serve().await;
+            }
+            if let Some(mut page) = page {
                 page.is_read().await;
             }
             Ok(ExitStatus::SUCCESS)
@@ -808,6 +848,12 @@ impl Wanted<'_> {
             _ => error.hint("run-notebook -v shows all that it says"),
         }
     }
+}
+
+/// Whether a server was started so lately that it may not answer yet.
+fn is_young(found: &FoundNotebook) -> bool {
+    let age = |started: jiff::Timestamp| Duration::try_from(jiff::Timestamp::now().duration_since(started)).ok();
+    found.started.and_then(age).is_some_and(|age| age < READY_LIMIT)
 }
 
 fn keep(last: &mut VecDeque<String>, line: String) {
