@@ -108,6 +108,13 @@ const NOT_RUN: &[(&str, &str)] = &[
         "register-dock server lab --docker-socket /run/user/1000/docker.sock",
     ),
     ("docs/guides/moving-over.md", "pip uninstall dockerutils"),
+    ("docs/guides/notebooks.md", "run-notebook analysis.ipynb"),
+    ("docs/guides/notebooks.md", "run-notebook --dock far"),
+    (
+        "docs/guides/notebooks.md",
+        "curl -fsS \"$(run-notebook --detach --json | jq -r .url)\"",
+    ),
+    ("docs/guides/notebooks.md", "run-notebook --image rocker/rstudio"),
     ("docs/guides/publish.md", "docker login"),
     ("docs/guides/publish.md", "publish-image web"),
     ("docs/guides/publish.md", "aws sso login --profile work"),
@@ -150,6 +157,7 @@ pages! {
     guide_locked_down_servers: "docs/guides/locked-down-servers.md",
     guide_makefiles: "docs/guides/makefiles.md",
     guide_moving_over: "docs/guides/moving-over.md",
+    guide_notebooks: "docs/guides/notebooks.md",
     guide_publish: "docs/guides/publish.md",
     guide_transfer: "docs/guides/transfer.md",
 }
@@ -214,6 +222,7 @@ fn every_key_of_the_configuration_is_explained() {
         ("IMAGE_KEYS", "keys"),
         ("DOCKED_KEYS", "docked keys"),
         ("RUN_IMAGE_KEYS", "run_image keys"),
+        ("NOTEBOOK_KEYS", "notebook keys"),
         ("BUILD_IMAGE_KEYS", "build_image keys"),
     ] {
         let known = between(&source, &format!("const {list}: &[&str] = &["), "];");

@@ -22,6 +22,7 @@ mod docs;
 mod exposed_ports;
 mod lab;
 mod moves_over;
+mod notebooks;
 mod notices;
 mod patience;
 mod ports;

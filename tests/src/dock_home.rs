@@ -13,7 +13,7 @@ use serde_json::Value;
 const SHIM: &str = include_str!("../../crates/dock/shim/dock.sh");
 
 /// The commands that are on PATH; `dock` is beside them.
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 13] = [
     "register-dock",
     "unregister-dock",
     "ls-dock",
@@ -22,6 +22,7 @@ const PROGRAMS: [&str; 12] = [
     "dock-agent",
     "build-image",
     "run-image",
+    "run-notebook",
     "publish-image",
     "transfer-image",
     "sync-up",

@@ -14,11 +14,13 @@ pub use dock_client::{
     terminal,
 };
 
+pub mod browser;
 pub mod cli;
 pub mod config;
 pub mod context;
 pub mod docker;
 pub mod heartbeat;
+pub mod jupyter;
 pub mod machine_id;
 pub mod naming;
 pub mod ops;

@@ -36,13 +36,15 @@ enum CompletionKind {
     Contexts,
     /// Containers of the project to go back to.
     Attachable,
+    /// Containers with notebooks of the user.
+    Notebooks,
     /// What syncs took and `--restore` brings back: here, and on the dock.
     KeptHere,
     KeptThere,
 }
 
 impl CompletionKind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Docks,
         Self::Places,
         Self::Build,
@@ -53,6 +55,7 @@ impl CompletionKind {
         Self::Hosts,
         Self::Contexts,
         Self::Attachable,
+        Self::Notebooks,
         Self::KeptHere,
         Self::KeptThere,
     ];
@@ -69,6 +72,7 @@ impl CompletionKind {
             Self::Hosts => "hosts",
             Self::Contexts => "contexts",
             Self::Attachable => "attachable",
+            Self::Notebooks => "notebooks",
             Self::KeptHere => "kept-here",
             Self::KeptThere => "kept-there",
         }
@@ -97,6 +101,7 @@ impl CompletionKind {
             ("register-dock", "positional", _) => Some(Self::Hosts),
             ("register-dock", "context", _) => Some(Self::Contexts),
             ("run-image", "attach", _) => Some(Self::Attachable),
+            ("run-notebook", "stop", _) => Some(Self::Notebooks),
             ("sync-down", "paths", _) => Some(Self::KeptHere),
             ("sync-up", "paths", _) => Some(Self::KeptThere),
             _ => None,

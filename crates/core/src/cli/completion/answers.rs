@@ -16,6 +16,7 @@ use crate::docker::connect::engine::Engine;
 use crate::docks::LOCALHOST;
 use crate::env::Env;
 use crate::ops::docks::environment::monikers;
+use crate::ops::notebook::servers;
 use crate::ops::run::attachable;
 use crate::ops::sync::restore;
 use crate::output::{Printer, Verbosity, is_invisible};
@@ -70,6 +71,10 @@ pub(super) fn answers(kind: CompletionKind, before: usize, env: &Env) -> Vec<Str
             }),
             None => Vec::new(),
         },
+        CompletionKind::Notebooks => engine(env, async |engine: Engine| {
+            let found = servers::find(&engine, &env.user(), None).await.ok()?;
+            Some(found.into_iter().map(|notebook| notebook.name).collect())
+        }),
         CompletionKind::KeptHere | CompletionKind::KeptThere => kept(kind, env).unwrap_or_default(),
     };
     // One a line: a name with line breaks or control characters can't be typed.

@@ -16,7 +16,7 @@ use crate::docker::containers::container::PublishedPort;
 use crate::docker::options::run_options::{RunOptions, publish_on_loopback};
 use crate::docks::Forward;
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hint;
 use crate::output::{Printer, visible};
 use crate::shell;
@@ -25,6 +25,8 @@ use crate::shell;
 const FORWARDING: Duration = Duration::from_secs(3);
 /// How often to look meanwhile.
 const LOOK: Duration = Duration::from_millis(30);
+/// Why a port that is forwarded soon is not reached here.
+const NOT_YET: &str = "it is not forwarded yet";
 
 /// The options with each port that leaves its address open on the loopback address of the engine's machine; and sentences
 /// about those for which that can't be done.
@@ -69,7 +71,7 @@ pub(super) fn on_loopback(options: Vec<Word>, env: &Env) -> (Vec<Word>, Vec<Stri
 
 /// A published port, and where it is reached from here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Reached {
+pub(in crate::ops) struct Reached {
     #[serde(flatten)]
     published: PublishedPort,
     /// The port of 127.0.0.1 here that the dock's agent forwards.
@@ -84,6 +86,29 @@ pub(super) struct Reached {
     place: EngineLocation,
 }
 
+impl Reached {
+    /// Whether the agent of its dock has not come to forward it yet.
+    pub(in crate::ops) fn is_pending(&self) -> bool {
+        self.here.is_none() && self.reason.as_deref() == Some(NOT_YET)
+    }
+
+    /// The port of 127.0.0.1 here that leads to it.
+    ///
+    /// # Errors
+    /// That nothing here leads there: where it is, why, and what helps.
+    pub(in crate::ops) fn port_here(&self) -> Result<u16> {
+        match (&self.place, self.here) {
+            (EngineLocation::Here, _) => Ok(self.published.host_port),
+            (EngineLocation::Dock(_), Some(here)) => Ok(here),
+            _ => {
+                let (what, hint) = line(self).unwrap_or_default();
+                let error = Error::failed(what);
+                Err(hint.into_iter().fold(error, Error::hint))
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum EngineLocation {
     /// The engine is on this machine.
@@ -96,7 +121,7 @@ enum EngineLocation {
 
 /// Finds out where the ports of a container that has just started are reached. What an agent forwards is waited for,
 /// shortly.
-pub(super) async fn reached(
+pub(in crate::ops) async fn reached(
     context: &Context,
     choice: &Choice,
     local: bool,
@@ -204,7 +229,7 @@ fn find(reached: &mut Reached, known: &[&Port]) -> bool {
             true
         }
         None => {
-            reached.reason = Some("it is not forwarded yet".to_owned());
+            reached.reason = Some(NOT_YET.to_owned());
             reached.hint = Some("ls-dock --ports".to_owned());
             false
         }

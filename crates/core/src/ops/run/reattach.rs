@@ -17,7 +17,7 @@ use crate::docker::containers::container;
 use crate::docker::containers::foreground::{self, Foreground, FoundContainer};
 use crate::docker::containers::heard::{OutputCounter, Positions};
 use crate::docker::containers::terminal::Signals;
-use crate::docker::containers::{LABEL_PROJECT, LABEL_USER};
+use crate::docker::containers::{LABEL_NOTEBOOK, LABEL_PROJECT, LABEL_USER};
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
@@ -314,7 +314,8 @@ pub async fn attachable(engine: &Engine, env: &Env, project: &Project) -> Result
     let taken: Vec<String> = records.all().filter(is_taken).map(|record| record.id).collect();
     let names = running.into_iter().filter_map(|container| {
         let labels = container.labels?;
-        let is_own = own.iter().all(|(label, value)| labels.get(*label) == Some(value));
+        let is_own =
+            own.iter().all(|(label, value)| labels.get(*label) == Some(value)) && !labels.contains_key(LABEL_NOTEBOOK);
         let is_free = !container.id.is_some_and(|id| taken.contains(&id));
         let name = container.names?.into_iter().next()?;
         (is_own && is_free).then(|| name.trim_start_matches('/').to_owned())

@@ -23,6 +23,8 @@ const LONGEST_UNSEEN: u64 = 64 << 20;
 /// How long a changed `.dockerignore` must stay as it is before it is used, and how often that is tried.
 const SETTLED: Duration = Duration::from_millis(300);
 const SETTLING: usize = 20;
+/// Where Jupyter keeps a copy of each notebook, beside it, from its last save by hand: each side has its own.
+const CHECKPOINTS: &[u8] = b"**/.ipynb_checkpoints";
 
 /// The dock's side of a project, as it was last listed.
 #[derive(Clone, Debug, Default)]
@@ -170,10 +172,12 @@ impl<S: Shell> Session<S> {
         Ok(changed)
     }
 
-    /// What is left out on both sides: by the project's `.dockerignore`, and `.git`, which every git command changes
-    /// and which holds all that ever was in the project.
+    /// What is left out on both sides: by the project's `.dockerignore`, `.git`, which every git command changes
+    /// and which holds all that ever was in the project, and what Jupyter saves beside notebooks.
     pub(super) fn patterns(&self) -> Result<Vec<Vec<u8>>> {
-        let mut patterns = self.local.patterns()?;
+        // The first one: a project may include it again.
+        let mut patterns = vec![CHECKPOINTS.to_vec()];
+        patterns.extend(self.local.patterns()?);
         if !self.with_git {
             // The last pattern that matches decides, so no pattern of the project includes it again.
             patterns.push(b"**/.git".to_vec());

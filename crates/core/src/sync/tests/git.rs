@@ -1,4 +1,4 @@
-//! What git keeps in a project, and what it ignores.
+//! What git keeps in a project, and what it ignores; what Jupyter keeps beside notebooks.
 
 use super::*;
 
@@ -108,4 +108,21 @@ async fn that_most_of_what_is_sent_is_ignored_by_git_is_said_once() {
     fs::write(pair.here().join("large"), noise(5_000_000, 9)).unwrap();
     pair.up().await;
     assert_eq!(told(&pair), [] as [String; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_of_notebooks_stay_on_their_side_unless_the_project_wants_them() {
+    let pair = Pair::new(Tools::Machine);
+    let (here, there) = (pair.here(), pair.there());
+    write(&here, "a.ipynb", "{}");
+    write(&here, "sub/.ipynb_checkpoints/b-checkpoint.ipynb", "ours");
+    assert!(pair.up().await.is_clean());
+    assert!(there.join("a.ipynb").exists() && !there.join("sub/.ipynb_checkpoints").exists());
+    write(&there, ".ipynb_checkpoints/a-checkpoint.ipynb", "theirs");
+    assert!(pair.sync(Direction::Both).await.done.is_empty());
+    assert!(!here.join(".ipynb_checkpoints").exists());
+    write(&here, ".dockerignore", "!**/.ipynb_checkpoints\n");
+    assert!(pair.sync(Direction::Both).await.is_clean());
+    assert_eq!(read(&here, ".ipynb_checkpoints/a-checkpoint.ipynb"), "theirs");
+    assert_eq!(read(&there, "sub/.ipynb_checkpoints/b-checkpoint.ipynb"), "ours");
 }
