@@ -411,6 +411,41 @@ fn an_image_that_is_not_there_is_an_error_where_it_is_not_pulled() {
 }
 
 #[test]
+fn a_build_that_fails_stops_it() {
+    let sandbox = project().file("docker/notebook/Dockerfile", "FROM scratch\n");
+    let engine = listing(ScriptedEngine::start(), &[])
+        .on("GET", "/info", Reply::this_machine(&json!({})))
+        .on("POST", "/build", Reply::error(500, "unknown instruction: FRMO"));
+    at(&sandbox, &engine)
+        .env("DOCKER_BUILDKIT", "0")
+        .code(125)
+        .stderr_has("unknown instruction: FRMO")
+        .stderr_has("run-notebook: notebook could not be built, and is not run")
+        .run();
+    let made = |request: &Recorded| request.path == "/containers/create";
+    assert!(!engine.requests().iter().any(made));
+}
+
+#[test]
+fn a_hub_s_token_is_not_passed_on() {
+    let sandbox = project().file(
+        "docker/dockerutils.cfg",
+        "[notebook]\nenvironment = -e JUPYTERHUB_API_TOKEN -e KEPT=1\n",
+    );
+    let server = jupyter();
+    let engine = listing(started(making("c1", &server), "c1"), &[]);
+    at(&sandbox, &engine)
+        .env("JUPYTERHUB_API_TOKEN", "of-the-hub")
+        .args(["--detach", "--no-browser"])
+        .any_stdout()
+        .stderr_has("JUPYTERHUB_API_TOKEN is not passed on")
+        .run();
+    let variables = variables(&engine.request("POST", "/containers/create"));
+    assert!(variables.contains(&"KEPT=1".to_owned()), "{variables:?}");
+    assert!(!variables.iter().any(|pair| pair.contains("of-the-hub")));
+}
+
+#[test]
 fn ctrl_c_stops_the_server_properly() {
     let sandbox = project();
     let server = jupyter();

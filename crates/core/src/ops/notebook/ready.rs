@@ -118,8 +118,8 @@ impl Ready {
     pub fn warning(&self) -> Option<String> {
         let runtime = self.runtime.as_ref()?;
         (self.kind == ServerKind::Jupyter && runtime.token.is_none() && !runtime.has_password).then(|| {
-            "the server asks for no token: every user and every page of this machine can run code in it; let its configuration \
-             set none (ServerApp.token)"
+            "the server asks for no token: every user and every page of this machine can run code in it; its command line or its \
+             configuration sets an empty one (ServerApp.token, IdentityProvider.token): take that out"
                 .to_owned()
         })
     }

@@ -567,6 +567,11 @@ impl Wanted<'_> {
             }
             ImageSource::There => {}
         }
+        if let Some(found) = image::find(engine, reference).await?
+            && let Some(warning) = image::architecture_warning(engine, reference, &found).await?
+        {
+            printer.warning(&warning);
+        }
         match image::config(engine, reference).await? {
             Some(config) => Ok(NotebookImage::of(config)),
             None => Err(Error::failed(format!(
