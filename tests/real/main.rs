@@ -15,6 +15,7 @@ mod build_failures;
 mod build_layers;
 mod build_memory;
 mod build_options;
+mod docker_notebook;
 mod dockerfiles;
 mod docks_context;
 mod docks_shells;

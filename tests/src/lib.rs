@@ -22,6 +22,7 @@ pub mod far;
 pub mod jupyter;
 pub mod moto;
 pub mod moving;
+pub mod notebook_project;
 pub mod packed;
 pub mod python;
 pub mod site;

@@ -18,6 +18,9 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The release of Debian that all of them are made of, and what it has beside the packages that every Debian has.
 const DEBIAN: (&str, &str) = ("trixie", "ca-certificates");
 
+/// What debootstrap downloads and leaves behind; Debian's own images have none of it either.
+const DOWNLOADS: &[&str] = &["./var/cache/apt/*", "./var/lib/apt/lists/*"];
+
 /// The versions of everything that comes from PyPI.
 const REQUIREMENTS: &str = include_str!("../../../../docker/notebook/requirements.txt");
 
@@ -57,7 +60,7 @@ impl NotebookImage {
         let recipe = self.recipe();
         let mut text = match recipe.parent {
             Some(parent) => parent.reference(),
-            None => [DEBIAN.0, DEBIAN.1].concat(),
+            None => [&[DEBIAN.0, DEBIAN.1], DOWNLOADS].concat().concat(),
         };
         text.extend([BEGIN, recipe.script, END]);
         for (name, content) in recipe.files {
@@ -220,6 +223,7 @@ fn ensure(lab: &Lab, wanted: NotebookImage) -> Result<String, Error> {
                 image: name.clone(),
                 release: DEBIAN.0,
                 packages: DEBIAN.1.to_owned(),
+                without: DOWNLOADS,
             };
             require_debootstrap(lab, std::slice::from_ref(&rootfs))?;
             make(lab, &rootfs)?;

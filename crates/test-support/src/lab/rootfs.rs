@@ -58,6 +58,7 @@ impl Suite {
             image: self.image(),
             release: self.name(),
             packages: self.packages(),
+            without: &[],
         }
     }
 
@@ -80,6 +81,8 @@ pub(super) struct Rootfs {
     pub(super) release: &'static str,
     /// Packages beside those that every Debian has, with commas between them.
     pub(super) packages: String,
+    /// What is not taken into the image, as `--exclude` of tar.
+    pub(super) without: &'static [&'static str],
 }
 
 impl Rootfs {
@@ -192,7 +195,8 @@ fn bootstrap(rootfs: &Rootfs, tarball: &Path) -> Result<(), Error> {
         // A tarball that has this name must be complete.
         let partial = tarball.with_extension("partial");
         process::run(
-            tar.arg("--create")
+            tar.args(rootfs.without.iter().map(|pattern| format!("--exclude={pattern}")))
+                .arg("--create")
                 .arg("--file")
                 .arg(&partial)
                 .arg("--directory")
