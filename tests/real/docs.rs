@@ -149,6 +149,7 @@ pages! {
     guide_any_tool: "docs/guides/any-tool.md",
     guide_locked_down_servers: "docs/guides/locked-down-servers.md",
     guide_makefiles: "docs/guides/makefiles.md",
+    guide_notebook_image: "docs/guides/notebook-image.md",
     guide_moving_over: "docs/guides/moving-over.md",
     guide_publish: "docs/guides/publish.md",
     guide_transfer: "docs/guides/transfer.md",
