@@ -156,6 +156,7 @@ pages! {
     guide_any_tool: "docs/guides/any-tool.md",
     guide_locked_down_servers: "docs/guides/locked-down-servers.md",
     guide_makefiles: "docs/guides/makefiles.md",
+    guide_notebook_image: "docs/guides/notebook-image.md",
     guide_moving_over: "docs/guides/moving-over.md",
     guide_notebooks: "docs/guides/notebooks.md",
     guide_publish: "docs/guides/publish.md",

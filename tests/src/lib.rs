@@ -1,5 +1,5 @@
 //! What the tests of kind "real" share: the sites where an image is built, homes with docks, the trees in images, packages
-//! of Python, and AWS as moto plays it.
+//! of Python, AWS as moto plays it, and Jupyter servers.
 //!
 //! A test runs on all ten sites (five engines, two builders each) side by side:
 //!
@@ -19,8 +19,10 @@
 pub mod debian_clients;
 pub mod dock_home;
 pub mod far;
+pub mod jupyter;
 pub mod moto;
 pub mod moving;
+pub mod notebook_project;
 pub mod packed;
 pub mod python;
 pub mod site;

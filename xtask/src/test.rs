@@ -182,6 +182,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         if stages.iter().any(|stage| ["real", "aws"].contains(&stage.name)) {
             scope.spawn(lab::engines);
         }
+        if stages.iter().any(|stage| stage.name == "real") {
+            scope.spawn(lab::notebook_images);
+        }
         let _busy = args.stress.then(load::Burners::start);
         for _ in 0..if args.stress { STRESS_ROUNDS } else { 1 } {
             for stage in &stages {
@@ -385,9 +388,10 @@ fn prepare_real(context: &StageContext) -> Result<(), Error> {
     // Before the tests, so that it does not count as the time of one of them.
     let started = Instant::now();
     let engines = lab::engines()?;
+    lab::notebook_images()?;
     let seconds = started.elapsed().as_secs_f64();
     announce(format_args!(
-        "lab: {} engines, waited for {seconds:.1} s",
+        "lab: {} engines and the images of notebooks, waited for {seconds:.1} s",
         engines.len()
     ));
     Ok(())

@@ -5,6 +5,7 @@
 //! - [`Terminal`]: a program at a terminal.
 //! - [`lab`]: real engines, old and new, with both image stores.
 //! - [`SshHome`]: the part of a home that OpenSSH's client reads.
+//! - [`Browser`]: a headless Chromium, and JupyterLab in it.
 //! - [`free_port`]: a port that no other test has.
 //! - [`SlowLink`]: a slow link to an address, which can be cut.
 //! - [`registry`]: a real registry, with passwords and TLS.
@@ -29,6 +30,7 @@
 //!     .run();
 //! ```
 
+mod browser;
 pub mod http;
 pub mod lab;
 pub mod local_engine;
@@ -46,6 +48,7 @@ mod ssh_home;
 mod terminal;
 pub mod wait;
 
+pub use browser::{Browser, Element};
 pub use port::free_port;
 pub use random::Random;
 pub use sandbox::{Invocation, Outcome, Running, Sandbox, binary};

@@ -20,6 +20,7 @@
 mod cleaning;
 mod client;
 mod dock;
+mod notebook_images;
 mod place;
 mod rootfs;
 mod share;
@@ -39,6 +40,7 @@ use crate::{http, local_engine, machine, process};
 pub use cleaning::Other;
 pub use client::Client;
 use dock::MATRIX;
+pub use notebook_images::{NotebookImage, notebook_image, notebook_images};
 pub use place::Lab;
 pub use rootfs::Suite;
 use rootfs::has_base_image;
@@ -340,15 +342,21 @@ impl Lab {
 
     /// The machine's engine, the client, and all images.
     fn prepare(&self, suites: &[Suite]) -> Result<(), Error> {
+        self.require_engine()?;
+        let mut suites = suites.to_vec();
+        suites.dedup();
+        rootfs::ensure(self, &suites)?;
+        rootfs::ensure_base_image(self)
+    }
+
+    /// The machine's engine, and the client.
+    fn require_engine(&self) -> Result<(), Error> {
         if self.local == Path::new(local_engine::SOCKET) {
             local_engine::ensure()?;
         }
         // Debian has had the client in a package of its own since trixie.
         machine::require("docker", &["docker-cli"], "the lab")?;
-        let mut suites = suites.to_vec();
-        suites.dedup();
-        rootfs::ensure(self, &suites)?;
-        rootfs::ensure_base_image(self)
+        Ok(())
     }
 
     /// The machine's own engine, with the base image.

@@ -207,15 +207,16 @@ fn lock(path: &Path, take: impl Fn(&File) -> io::Result<()>) -> io::Result<File>
     }
 }
 
-/// FNV-1a, which is the same in every build.
 fn id(checkout: &Path, shared: &Path) -> String {
     let bytes = [checkout, shared].map(|path| path.as_os_str().as_encoded_bytes());
-    let hash = bytes
-        .join(&0)
-        .into_iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+    digest(&bytes.join(&0))
+}
+
+/// Eight hexadecimal digits: FNV-1a, which is the same in every build.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     // Both halves: the upper one alone depends little on the last bytes.
     format!("{:08x}", (hash >> 32) as u32 ^ hash as u32)
 }

@@ -53,8 +53,13 @@ impl Suite {
         format!("{DOCK_IMAGES}:{}-2", self.name())
     }
 
-    fn tarball(self, lab: &Lab) -> PathBuf {
-        lab.shared.join(format!("{}.tar", self.image().replace(':', "-")))
+    fn rootfs(self) -> Rootfs {
+        Rootfs {
+            image: self.image(),
+            release: self.name(),
+            packages: self.packages(),
+            without: &[],
+        }
     }
 
     fn packages(self) -> String {
@@ -64,6 +69,25 @@ impl Suite {
             // Docks with zstd, and one without.
             Self::Trixie | Self::Sid => format!("{common},docker-cli,docker-buildx,zstd"),
         }
+    }
+}
+
+/// What debootstrap makes an image of.
+#[derive(Debug, Clone)]
+pub(super) struct Rootfs {
+    /// The image, in [`DOCK_IMAGES`].
+    pub(super) image: String,
+    /// The release of Debian.
+    pub(super) release: &'static str,
+    /// Packages beside those that every Debian has, with commas between them.
+    pub(super) packages: String,
+    /// What is not taken into the image, as `--exclude` of tar.
+    pub(super) without: &'static [&'static str],
+}
+
+impl Rootfs {
+    fn tarball(&self, lab: &Lab) -> PathBuf {
+        lab.shared.join(format!("{}.tar", self.image.replace(':', "-")))
     }
 }
 
@@ -79,20 +103,26 @@ pub(super) fn ensure(lab: &Lab, suites: &[Suite]) -> Result<(), Error> {
     }
     let _lock = lab.lock_images()?;
     // Another process may have made them meanwhile.
-    let missing = missing();
-    if missing.iter().any(|suite| !suite.tarball(lab).exists()) {
-        machine::require("debootstrap", &PACKAGES, PURPOSE)?;
-    }
+    let missing: Vec<Rootfs> = missing().into_iter().map(Suite::rootfs).collect();
+    require_debootstrap(lab, &missing)?;
     thread::scope(|scope| {
-        let making: Vec<_> = missing.iter().map(|suite| scope.spawn(|| make(lab, *suite))).collect();
+        let making: Vec<_> = missing.iter().map(|rootfs| scope.spawn(|| make(lab, rootfs))).collect();
         making
             .into_iter()
             .try_for_each(|thread| thread.join().unwrap_or(Err(Error::Thread)))
     })
 }
 
+/// Makes sure that debootstrap is there, if one of these has to be made by it.
+pub(super) fn require_debootstrap(lab: &Lab, wanted: &[Rootfs]) -> Result<(), Error> {
+    if wanted.iter().any(|rootfs| !rootfs.tarball(lab).exists()) {
+        machine::require("debootstrap", &PACKAGES, PURPOSE)?;
+    }
+    Ok(())
+}
+
 /// What an engine reports about an image, if it has it.
-fn image(socket: &Path, name: &str) -> Option<serde_json::Value> {
+pub(super) fn image(socket: &Path, name: &str) -> Option<serde_json::Value> {
     let answer = http::get(socket, &format!("/images/{name}/json"), ANSWER).ok()?;
     (answer.status == 200).then(|| answer.json())
 }
@@ -106,8 +136,9 @@ pub(super) fn has_base_image(socket: &Path) -> bool {
     image(socket, BASE_IMAGE).and_then(made_by).as_deref() == Some(BASE_RECIPE)
 }
 
-fn make(lab: &Lab, suite: Suite) -> Result<(), Error> {
-    let (image, tarball) = (suite.image(), suite.tarball(lab));
+/// Imports an image, from an earlier tarball or from scratch.
+pub(super) fn make(lab: &Lab, rootfs: &Rootfs) -> Result<(), Error> {
+    let (image, tarball) = (&rootfs.image, rootfs.tarball(lab));
     if !tarball.exists() {
         // Labs that share the tarballs may use another engine.
         let _lock = wait(
@@ -115,7 +146,7 @@ fn make(lab: &Lab, suite: Suite) -> Result<(), Error> {
             "lab: waiting for another process that installs Debian",
         )?;
         if !tarball.exists() {
-            bootstrap(suite, &tarball)?;
+            bootstrap(rootfs, &tarball)?;
         }
     }
     announce(format_args!("lab: importing {image}"));
@@ -123,13 +154,13 @@ fn make(lab: &Lab, suite: Suite) -> Result<(), Error> {
         lab.docker()
             .args(["import", "--change", "ENV LANG=C.UTF-8"])
             .arg(&tarball)
-            .arg(&image),
+            .arg(image),
     )?;
     Ok(())
 }
 
 /// Installs Debian into a directory, and packs it. This needs root, for device files and their owners.
-fn bootstrap(suite: Suite, tarball: &Path) -> Result<(), Error> {
+fn bootstrap(rootfs: &Rootfs, tarball: &Path) -> Result<(), Error> {
     let root = |program| {
         as_root(program).ok_or_else(|| machine::Error::Cannot {
             why: PURPOSE.to_owned(),
@@ -150,8 +181,8 @@ fn bootstrap(suite: Suite, tarball: &Path) -> Result<(), Error> {
     debootstrap
         .args([
             "--variant=minbase",
-            &format!("--include={}", suite.packages()),
-            suite.name(),
+            &format!("--include={}", rootfs.packages),
+            rootfs.release,
         ])
         .arg(&directory)
         .arg("http://deb.debian.org/debian");
@@ -164,7 +195,8 @@ fn bootstrap(suite: Suite, tarball: &Path) -> Result<(), Error> {
         // A tarball that has this name must be complete.
         let partial = tarball.with_extension("partial");
         process::run(
-            tar.arg("--create")
+            tar.args(rootfs.without.iter().map(|pattern| format!("--exclude={pattern}")))
+                .arg("--create")
                 .arg("--file")
                 .arg(&partial)
                 .arg("--directory")

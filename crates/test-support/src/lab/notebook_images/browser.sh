@@ -1,0 +1,2 @@
+# Chromium, and the program that drives it.
+packages chromium chromium-driver fonts-dejavu-core
