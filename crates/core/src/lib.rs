@@ -19,6 +19,7 @@ pub mod config;
 pub mod context;
 pub mod docker;
 pub mod heartbeat;
+pub mod jupyter;
 pub mod machine_id;
 pub mod naming;
 pub mod ops;

@@ -93,6 +93,23 @@ impl Project {
         Ok(project)
     }
 
+    /// The project of this folder, or the git repository around it; where there is neither, the folder itself.
+    ///
+    /// # Errors
+    /// `/` and the home directory, of which nothing shows that they are meant; and as [`Project::find`].
+    pub fn find_or_folder(folder: &Path, env: &Env) -> Result<Self> {
+        let caller = Caller::of_process(env);
+        let place = locate(folder, &caller, env)?;
+        if place.found.is_some() || place.repository.is_some() {
+            return Self::find_or_repository(folder, env);
+        }
+        if folder.parent().is_none() || folder == env.home() {
+            return Err(place.missing(folder));
+        }
+        caller.check(folder, &DECIDING)?;
+        Self::load(folder, Vec::new(), env, &caller)
+    }
+
     /// Whether there is a project around this folder, whoever owns it and whatever it contains.
     pub fn is_around(folder: &Path, env: &Env) -> bool {
         locate(folder, &Caller::of_process(env), env).is_ok_and(|place| place.found.is_some())

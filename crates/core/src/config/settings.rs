@@ -50,6 +50,10 @@ const DOCKED_KEYS: &[&str] = &[
 const RUN_IMAGE_KEYS: &[&str] = &["synthetic_images"];
 /// Keys of `[build_image]`.
 const BUILD_IMAGE_KEYS: &[&str] = &["images_dir"];
+/// The section of run-notebook, which is also that of the image type of this name.
+pub const NOTEBOOK: &str = "notebook";
+/// Keys of `[notebook]` beside those of an image.
+const NOTEBOOK_KEYS: &[&str] = &["idle", "image", "path", "port", "root"];
 /// Sections of commands: the name in the file, the name of the command (which the original's documentation uses), and
 /// their keys.
 const COMMANDS: [(&str, &str, &[&str]); 2] = [
@@ -235,15 +239,20 @@ pub(super) fn unknown_keys(config: &Ini, types: &[String]) -> Vec<UnknownKey> {
     let mut unknown = Vec::new();
     for section in config.sections().filter(|section| !environments.contains(section)) {
         let referenced = config.references(section);
-        let of_command = COMMANDS
-            .iter()
-            .find(|(known, spelled, _)| section == *known || section == *spelled)
-            .map(|(_, _, keys)| *keys)
-            .unwrap_or_default();
+        let of_command = match section {
+            NOTEBOOK => NOTEBOOK_KEYS,
+            _ => COMMANDS
+                .iter()
+                .find(|(known, spelled, _)| section == *known || section == *spelled)
+                .map(|(_, _, keys)| *keys)
+                .unwrap_or_default(),
+        };
         for (key, _) in config.own_keys(section) {
             let known = of_command.contains(&key) || is_image_key(key);
             if !known && !referenced.contains(key) {
-                let candidates = IMAGE_KEYS.iter().chain(RUN_IMAGE_KEYS).chain(BUILD_IMAGE_KEYS).copied();
+                let of_commands = [RUN_IMAGE_KEYS, BUILD_IMAGE_KEYS].into_iter().flatten();
+                let own = if section == NOTEBOOK { NOTEBOOK_KEYS } else { &[] };
+                let candidates = IMAGE_KEYS.iter().chain(of_commands).chain(own).copied();
                 unknown.push(UnknownKey {
                     place: place(config, section, key),
                     nearest: nearest(key, candidates).map(str::to_owned),
@@ -280,6 +289,19 @@ mod tests {
         assert_eq!(found[0].place, "docker/dockerutils.cfg:4: [dev] volume");
         assert_eq!(found[0].nearest.as_deref(), Some("volumes"));
         assert_eq!(found[1].nearest.as_deref(), Some("ports"));
+    }
+
+    #[test]
+    fn the_keys_of_a_notebook_are_known_in_its_section_alone() {
+        let config = ini("[notebook]\nimage = a\nport = 1\nvolumes = -v a:b\nimag = c\n[dev]\nidle = 2h\n");
+        let found = unknown_keys(&config, &[]);
+        let places: Vec<(&str, Option<&str>)> = found
+            .iter()
+            .map(|unknown| (unknown.place.as_str(), unknown.nearest.as_deref()))
+            .collect();
+        assert_eq!(places.len(), 2, "{places:?}");
+        assert_eq!(places[0], ("docker/dockerutils.cfg:5: [notebook] imag", Some("image")));
+        assert_eq!(places[1].0, "docker/dockerutils.cfg:7: [dev] idle");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Running a project's image: carrying out its plan through the engine's API.
 
-mod bind_mounts;
-mod plan;
-mod ports;
+pub(in crate::ops) mod bind_mounts;
+pub(in crate::ops) mod plan;
+pub(in crate::ops) mod ports;
 mod reattach;
 
 use std::io::IsTerminal as _;
@@ -32,16 +32,17 @@ use crate::ops::build::{self, BuildArgs, BuildPlan, BuildStatus};
 use crate::ops::genversion;
 use crate::ops::run_records::{RunRecords, connect_and_remind};
 use crate::ops::sync::DockedProject;
+use crate::output::Printer;
 use crate::terminal;
 pub use plan::{GpuSupport, RunArgs, RunEnvironment, RunPlan};
 pub use reattach::{attach, attachable};
 
 /// The line above the printed command; the original drew it.
-const RULE: usize = 76;
+pub(in crate::ops) const RULE: usize = 76;
 /// After an interruption while a container is created, how long to wait for its ID, so that it can be removed.
-const CREATE_GRACE: Duration = Duration::from_secs(10);
+pub(in crate::ops) const CREATE_GRACE: Duration = Duration::from_secs(10);
 /// How many names are tried for runs that begin in the same second.
-const NAMES: usize = 60;
+pub(in crate::ops) const NAMES: usize = 60;
 
 /// A container that was started in the background.
 #[derive(Debug, Serialize)]
@@ -97,7 +98,7 @@ pub fn run(context: &Context, args: &RunArgs) -> Result<ExitStatus> {
 }
 
 /// The environment in which the configuration's variables are looked up: `$PWD` is the root.
-fn environment_of_root(env: &Env, project: &Project) -> Env {
+pub(in crate::ops) fn environment_of_root(env: &Env, project: &Project) -> Env {
     let root = project.root().display().to_string();
     Env::from_pairs(
         env.iter()
@@ -169,10 +170,56 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
     if args.watch && docked.is_none() {
         printer.note("nothing of the project is mounted from a dock: there is nothing to keep in step");
     }
+    let refused = |cause: &str| option_error(project, args, cause);
+    let container = container_plan((&engine, locality), &config, project, &plan, env, &refused, printer).await?;
+    if container.tty && container.attach.stdin && !terminal {
+        return Err(Error::usage("-t needs a terminal, but stdin is not one")
+            .hint("remove -t from interactive, or run it in a terminal"));
+    }
+    if let Some(file) = container.cidfile.as_ref().filter(|file| file.exists()) {
+        return Err(
+            Error::usage(format!("the cidfile {} exists already", file.display())).hint("remove it, or name another")
+        );
+    }
+    container.warnings.iter().for_each(|warning| printer.warning(warning));
+    let reference = plan.reference.clone();
+    let image = ensure_image(context, (&engine, locality), &config, project, args, &plan, &container).await?;
+    if container.platform.is_none()
+        && let Some(warning) = image::architecture_warning(&engine, &reference, &image).await?
+    {
+        printer.warning(&warning);
+    }
+    Ok(Prepared {
+        engine,
+        config,
+        plan,
+        container,
+        local: locality == Locality::Local,
+        watch: args.watch && docked.is_some(),
+        docked,
+        root: project.root().to_owned(),
+    })
+}
+
+/// The container of a plan, with what the docker client would add: its environment, proxies, logins where an option asks for
+/// them. `refused` makes the error of an option that docker would refuse, whose text has no values of variables.
+///
+/// # Errors
+/// Such an option, a variable that is not set, logins that can't be read.
+pub(in crate::ops) async fn container_plan(
+    (engine, locality): (&Engine, Locality),
+    config: &ClientConfig,
+    project: &Project,
+    plan: &RunPlan,
+    env: &Env,
+    refused: &impl Fn(&str) -> Error,
+    printer: &Printer,
+) -> Result<ContainerPlan> {
+    let choice = engine.choice();
     let (options, command) = plan.expand(env)?;
-    let parsed = RunOptions::parse(&options).map_err(|cause| option_error(project, args, &plan.masked(&cause, env)))?;
+    let parsed = RunOptions::parse(&options).map_err(|cause| refused(&plan.masked(&cause, env)))?;
     let proxies: Vec<(String, String)> = engine
-        .proxy_variables(&config)
+        .proxy_variables(config)
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
@@ -204,46 +251,20 @@ async fn prepare(context: &Context, project: &Project, args: &RunArgs, env: &Env
         console_size: terminal::size(),
         proxies: &proxies,
         credentials: credentials.as_deref(),
-        ..ClientFacts::of(&engine, &lookup, project.root())
+        ..ClientFacts::of(engine, &lookup, project.root())
     };
-    let reference = plan.designation.to_string();
     let mut container = parsed
-        .plan(&reference, &command, &facts)
-        .map_err(|cause| option_error(project, args, &plan.masked(&cause, env)))?;
+        .plan(&plan.reference, &command, &facts)
+        .map_err(|cause| refused(&plan.masked(&cause, env)))?;
     if container.detach_keys.is_none() {
         container.detach_keys = config.detach_keys().map(str::to_owned);
     }
-    if container.tty && container.attach.stdin && !terminal {
-        return Err(Error::usage("-t needs a terminal, but stdin is not one")
-            .hint("remove -t from interactive, or run it in a terminal"));
-    }
-    if let Some(file) = container.cidfile.as_ref().filter(|file| file.exists()) {
-        return Err(
-            Error::usage(format!("the cidfile {} exists already", file.display())).hint("remove it, or name another")
-        );
-    }
-    container.warnings.iter().for_each(|warning| printer.warning(warning));
-    let image = ensure_image(context, (&engine, locality), &config, project, args, &plan, &container).await?;
-    if container.platform.is_none()
-        && let Some(warning) = image::architecture_warning(&engine, &reference, &image).await?
-    {
-        printer.warning(&warning);
-    }
-    Ok(Prepared {
-        engine,
-        config,
-        plan,
-        container,
-        local: locality == Locality::Local,
-        watch: args.watch && docked.is_some(),
-        docked,
-        root: project.root().to_owned(),
-    })
+    Ok(container)
 }
 
 /// Gives a plan a container name that is free: names end in the second of the start, and runs may start in the same
 /// one.
-async fn free_plan(engine: &Engine, plan: RunPlan) -> Result<RunPlan> {
+pub(in crate::ops) async fn free_plan(engine: &Engine, plan: RunPlan) -> Result<RunPlan> {
     let mut plan = plan;
     for _ in 1..NAMES {
         if !container::exists(engine, &plan.name).await? {
@@ -255,7 +276,7 @@ async fn free_plan(engine: &Engine, plan: RunPlan) -> Result<RunPlan> {
 }
 
 /// How the engine gives GPUs to containers; an error with what is missing if it can't and the user asked for them.
-async fn gpu_support(engine: &Engine, asked: bool) -> Result<GpuSupport> {
+pub(in crate::ops) async fn gpu_support(engine: &Engine, asked: bool) -> Result<GpuSupport> {
     let info = engine.info().await?;
     let runtimes = info.runtimes.unwrap_or_default();
     if runtimes.contains_key("nvidia") {
@@ -287,7 +308,7 @@ async fn ensure_image(
     plan: &RunPlan,
     container: &ContainerPlan,
 ) -> Result<ImageFacts> {
-    let reference = plan.designation.to_string();
+    let reference = plan.reference.clone();
     if args.build && plan.built_as.is_none() {
         return Err(
             Error::usage(format!("there is nothing to build for {}", args.image)).hint("run it without --build")
@@ -311,7 +332,7 @@ async fn fetch_image(
     plan: &RunPlan,
     container: &ContainerPlan,
 ) -> Result<()> {
-    let reference = plan.designation.to_string();
+    let reference = plan.reference.clone();
     let printer = &context.printer;
     if let Some(image) = &plan.built_as
         && container.pull != PullPolicy::Always
@@ -339,7 +360,7 @@ async fn other_platform(engine: &Engine, plan: &RunPlan, container: &ContainerPl
     let (Some(image), Some(platform)) = (&plan.built_as, &container.platform) else {
         return Ok(None);
     };
-    let reference = plan.designation.to_string();
+    let reference = plan.reference.clone();
     Ok(image::find(engine, &reference).await?.map(|found| {
         Error::failed(format!(
             "the image {reference} is made for {}/{}, but is to run as {platform}",
@@ -439,7 +460,7 @@ async fn execute(context: &Context, project: &Project, args: &RunArgs, prepared:
             printer.result_json(&Started {
                 id: &id,
                 name: &plan.name,
-                image: plan.designation.to_string(),
+                image: plan.reference.clone(),
                 ports: &ports,
             })?;
         } else {

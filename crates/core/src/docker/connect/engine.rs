@@ -305,7 +305,21 @@ impl Engine {
         protocol: &str,
         headers: &[(&str, &str)],
     ) -> Result<TokioIo<hyper::upgrade::Upgraded>> {
-        self.answered(self.upgrade(path, protocol, headers)).await
+        self.answered(self.upgrade(path, protocol, headers, Bytes::new())).await
+    }
+
+    /// [`Engine::hijack`] by a request that has a JSON document, as `/exec/ID/start` needs it.
+    ///
+    /// # Errors
+    /// As [`Engine::hijack`].
+    pub async fn hijack_with(
+        &self,
+        path: &str,
+        protocol: &str,
+        document: Bytes,
+    ) -> Result<TokioIo<hyper::upgrade::Upgraded>> {
+        let headers = [("Content-Type", "application/json")];
+        self.answered(self.upgrade(path, protocol, &headers, document)).await
     }
 
     async fn upgrade(
@@ -313,6 +327,7 @@ impl Engine {
         path: &str,
         protocol: &str,
         headers: &[(&str, &str)],
+        body: Bytes,
     ) -> Result<TokioIo<hyper::upgrade::Upgraded>> {
         let mut request = Request::builder()
             .method(Method::POST)
@@ -323,7 +338,7 @@ impl Engine {
             request = request.header(*name, *value);
         }
         let request = request
-            .body(Full::new(Bytes::new()))
+            .body(Full::new(body))
             .map_err(|cause| Error::failed(format!("{path} is not a request")).because(cause))?;
         let response = self.request(request).await?;
         // Engines answer 101, or 200 where they only stop speaking HTTP.

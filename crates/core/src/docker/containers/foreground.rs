@@ -291,7 +291,7 @@ impl HalfClose for Unread {
 }
 
 /// The output that the engine keeps of a container, from its beginning; with `follow`, to its end. `None` if the engine keeps no output.
-async fn logs(engine: &Engine, id: &str, follow: bool) -> Result<Option<Box<dyn Read + Send>>> {
+pub(super) async fn logs(engine: &Engine, id: &str, follow: bool) -> Result<Option<Box<dyn Read + Send>>> {
     let request = Request::builder()
         .uri(format!(
             "/containers/{id}/logs?stdout=1&stderr=1&follow={}",
@@ -314,7 +314,7 @@ fn publishes(host: &bollard::models::HostConfig) -> bool {
 }
 
 /// Opens the container's streams.
-async fn attach(engine: &Engine, id: &str, attach: Attach, detach_keys: Option<&str>) -> Result<Halves> {
+pub(super) async fn attach(engine: &Engine, id: &str, attach: Attach, detach_keys: Option<&str>) -> Result<Halves> {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.append_pair("stream", "1");
     for (name, on) in [
@@ -337,7 +337,10 @@ async fn attach(engine: &Engine, id: &str, attach: Attach, detach_keys: Option<&
 
 /// Requests the end of the container. The returned future resolves when the container has ended (`next-exit`,
 /// `not-running`), or is removed (`removed`).
-async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<Output = Result<ExitStatus>> + use<>> {
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<Output = Result<ExitStatus>> + use<>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct WaitResponse {

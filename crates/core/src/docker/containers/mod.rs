@@ -1,8 +1,10 @@
-//! Containers: made, attached to, and what holds their ports.
+//! Containers: made, attached to, asked, and what holds their ports.
 
 pub mod container;
+pub mod exec;
 pub mod foreground;
 pub mod heard;
+pub mod log;
 pub mod port_owner;
 pub mod terminal;
 
@@ -10,3 +12,5 @@ pub mod terminal;
 pub const LABEL_PROJECT: &str = "io.dockerutils.project";
 /// The label with the name of the user who created it.
 pub const LABEL_USER: &str = "io.dockerutils.user";
+/// The label of a container that serves notebooks or another page: how it is reached.
+pub const LABEL_NOTEBOOK: &str = "io.dockerutils.notebook";

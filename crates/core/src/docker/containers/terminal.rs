@@ -258,6 +258,11 @@ impl Signals {
         .await
     }
 
+    /// Waits for the next signal that is meant to end a program.
+    pub async fn ending(&mut self) {
+        while !ends_programs(self.next().await) {}
+    }
+
     /// Runs one step of creating a container. A signal that ends programs ends the step; `grace` is how long it may
     /// then take to finish, so that what it created is known, and can be removed.
     ///
@@ -373,7 +378,7 @@ fn spawn_output(
 }
 
 /// A read that no signal interrupts.
-fn read(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match from.read(buffer) {
             Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
@@ -434,7 +439,7 @@ fn key_code(key: &str) -> Option<u8> {
     }
 }
 
-enum CopyError {
+pub(super) enum CopyError {
     /// The connection to the container.
     Container(io::Error),
     /// Our stdout or stderr.
@@ -482,7 +487,7 @@ fn write_all(to: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), CopyError> {
 
 /// Splits the stream into frames, wherever the connection cuts them.
 #[derive(Default)]
-struct Frames {
+pub(super) struct Frames {
     header: [u8; 8],
     /// The number of header bytes that are there.
     known: usize,
@@ -492,7 +497,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn take(
+    pub(super) fn take(
         &mut self,
         mut bytes: &[u8],
         mut write: impl FnMut(OutputStream, &[u8]) -> Result<(), CopyError>,
@@ -539,7 +544,7 @@ impl Frames {
     }
 
     /// The connection has ended.
-    fn end(&self) -> io::Result<()> {
+    pub(super) fn end(&self) -> io::Result<()> {
         if self.left > 0 || self.known > 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

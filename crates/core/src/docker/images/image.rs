@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bollard::models::ImageConfig;
 use bollard::query_parameters::TagImageOptionsBuilder;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -49,6 +50,16 @@ pub async fn find(engine: &Engine, reference: &str) -> Result<Option<ImageFacts>
         architecture: image.architecture.unwrap_or_default(),
         size: image.size.and_then(|bytes| bytes.try_into().ok()),
     }))
+}
+
+/// What an image says about the containers that are made of it; `None` where the engine doesn't have it.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub async fn config(engine: &Engine, reference: &str) -> Result<Option<ImageConfig>> {
+    let image = found(engine.docker().inspect_image(reference).await);
+    let image = image.map_err(|cause| engine.error(reference, cause))?;
+    Ok(image.map(|image| image.config.unwrap_or_default()))
 }
 
 /// Looks up an image that has just been made under this name.

@@ -82,7 +82,7 @@ fn there(source: &str, project: &Project, workspace: &str) -> Option<String> {
 }
 
 /// The dock of a docked call, where its files can be reached.
-fn dock_with_files(context: &Context) -> Result<Option<(Dock, Agent)>> {
+pub(in crate::ops) fn dock_with_files(context: &Context) -> Result<Option<(Dock, Agent)>> {
     let Ok(dock) = sync::dock_of(context) else {
         return Ok(None);
     };

@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::{Designation, legal_container_name};
 
+/// How the name of a run-image's container ends, for strftime.
+const NAME_ENDING: &str = "%y-%m-%d_%H.%M.%S";
+
 /// The arguments of run-image.
 #[derive(Clone, Debug, Default)]
 pub struct RunArgs {
@@ -65,11 +68,49 @@ pub enum GpuSupport {
     Cdi,
 }
 
+/// The image that is to be run.
+#[derive(Clone, Debug)]
+pub(in crate::ops) struct RunImage {
+    /// As the engine is told it: name and tag, or a digest.
+    pub reference: String,
+    /// The image type that builds it.
+    pub built_as: Option<String>,
+    /// Sentences about a name that had to be changed.
+    pub notes: Vec<String>,
+}
+
+/// What a command adds to the words that a section and the command line make. run-image adds nothing.
+#[derive(Clone, Debug)]
+pub(in crate::ops) struct RunAdditions {
+    /// Options after those of the section: docker takes the last one of each.
+    pub options: Vec<Word>,
+    /// Labels beside those of the project and the user.
+    pub labels: Vec<(&'static str, String)>,
+    /// Whether the image has an init of its own: it gets no other, unless the section says so.
+    pub has_init: bool,
+    /// Whether it runs in the background, whatever the section's `interactive` says. It is removed at its end all the same.
+    pub detached: bool,
+    /// How the container's name ends, for strftime.
+    pub name_ending: &'static str,
+}
+
+impl Default for RunAdditions {
+    fn default() -> Self {
+        Self {
+            options: Vec::new(),
+            labels: Vec::new(),
+            has_init: false,
+            detached: false,
+            name_ending: NAME_ENDING,
+        }
+    }
+}
+
 /// A run, before it is carried out.
 #[derive(Clone, Debug)]
 pub struct RunPlan {
-    /// The image.
-    pub designation: Designation,
+    /// The image, as the engine is told it.
+    pub reference: String,
     /// The image type that builds the image. A synthetic image may have the name and tag of one.
     pub built_as: Option<String>,
     /// The container's name.
@@ -83,8 +124,22 @@ pub struct RunPlan {
     /// The variables before `docker` in the printed line, with a trailing blank: they name the engine.
     pub docker_prefix: String,
     way_to_root: String,
-    /// The beginning of the container's name, and the second of the start, which ends it.
-    unique: (String, jiff::Zoned),
+    unique: UniqueName,
+}
+
+/// A container's name: its beginning, and the second of the start, which ends it.
+#[derive(Clone, Debug)]
+struct UniqueName {
+    beginning: String,
+    at: jiff::Zoned,
+    /// For strftime.
+    ending: &'static str,
+}
+
+impl UniqueName {
+    fn name(&self) -> String {
+        legal_container_name(&format!("{}{}", self.beginning, self.at.strftime(self.ending)))
+    }
 }
 
 impl RunPlan {
@@ -100,7 +155,6 @@ impl RunPlan {
         now: &jiff::Zoned,
     ) -> Result<Self> {
         let origin = project.runnable(&args.image)?;
-        let settings = project.settings(&args.image);
         let own = project.designation(&args.image)?;
         let named = match (&args.image_name, &args.image_tag) {
             (None, None) => own,
@@ -113,23 +167,50 @@ impl RunPlan {
             Origin::Dockerfile => Some(args.image.clone()),
             Origin::Configuration => type_that_makes(project, &named.designation)?,
         };
+        let image = RunImage {
+            reference: named.designation.to_string(),
+            built_as,
+            notes: named.notes,
+        };
+        Self::of_image(project, image, args, around, env, (now, RunAdditions::default()))
+    }
+
+    /// Plans a run of this image, by the section that `args` name, which need not exist.
+    ///
+    /// # Errors
+    /// A wrong configuration.
+    pub(in crate::ops) fn of_image(
+        project: &Project,
+        image: RunImage,
+        args: &RunArgs,
+        around: RunEnvironment,
+        env: &Env,
+        (now, more): (&jiff::Zoned, RunAdditions),
+    ) -> Result<Self> {
         let keys = Keys {
-            settings,
+            settings: project.settings(&args.image),
             docked: around.locality == Locality::Docked,
             env,
         };
-        let unique = (format!("{}_{}_", project.user(), args.image), now.clone());
-        let name = name_of(&unique);
+        let unique = UniqueName {
+            beginning: format!("{}_{}_", project.user(), args.image),
+            at: now.clone(),
+            ending: more.name_ending,
+        };
+        let name = unique.name();
         let keep = args.keep || keys.keeps()?;
 
-        let mut options = keys.init()?;
+        let mut options = match more.has_init && keys.text("init")?.is_none() {
+            true => Vec::new(),
+            false => keys.init()?,
+        };
         options.extend([Word::literal("--name"), Word::literal(&name)]);
         options.extend(environment(&keys, args, around.locality, env)?);
         if !keep {
             options.push(Word::literal("--rm"));
         }
         options.extend(keys.keep_options()?);
-        options.extend(keys.interactive(args.keep || keep, around.terminal)?);
+        options.extend(keys.interactive(keep || more.detached, around.terminal)?);
         options.extend(keys.gpu(args.gpu, around.gpu)?);
         options.extend(keys.network(args.network.as_deref())?);
         options.extend(keys.volumes(project, env)?);
@@ -138,10 +219,12 @@ impl RunPlan {
             Some(text) => options.extend(options_at("--args", argument_words("--args", text, env)?, env)?),
             None => options.extend(keys.options("args")?),
         }
-        for (label, value) in [(LABEL_PROJECT, project.name()), (LABEL_USER, project.user().to_owned())] {
+        options.extend(more.options);
+        let own_labels = [(LABEL_PROJECT, project.name()), (LABEL_USER, project.user().to_owned())];
+        for (label, value) in own_labels.into_iter().chain(more.labels) {
             options.extend([Word::literal("--label"), Word::literal(format!("{label}={value}"))]);
         }
-        let mut notes = named.notes;
+        let mut notes = image.notes;
         if around.locality == Locality::Docked {
             let (on_loopback, said) = ports::on_loopback(options, env);
             options = on_loopback;
@@ -152,8 +235,8 @@ impl RunPlan {
             None => keys.words("cmd")?,
         };
         Ok(Self {
-            designation: named.designation,
-            built_as,
+            reference: image.reference,
+            built_as: image.built_as,
             name,
             options,
             command,
@@ -165,14 +248,19 @@ impl RunPlan {
     }
 
     /// Takes the name of the next second, because another run has this one.
-    pub(super) fn rename(&mut self) {
+    pub(in crate::ops) fn rename(&mut self) {
         let taken = self.name.clone();
-        let (_, at) = &mut self.unique;
-        *at = at.saturating_add(jiff::SignedDuration::from_secs(1));
-        self.name = name_of(&self.unique);
-        let named = self.options.iter().position(|word| *word == Word::literal(&taken));
-        if let Some(word) = named.and_then(|at| self.options.get_mut(at)) {
-            *word = Word::literal(&self.name);
+        self.unique.at = self.unique.at.saturating_add(jiff::SignedDuration::from_secs(1));
+        self.name = self.unique.name();
+        let name = self.name.clone();
+        self.replace(&taken, &name);
+    }
+
+    /// Puts another word in the place of the first option that is this one.
+    pub(in crate::ops) fn replace(&mut self, option: &str, other: &str) {
+        let found = self.options.iter_mut().find(|word| **word == Word::literal(option));
+        if let Some(word) = found {
+            *word = Word::literal(other);
         }
     }
 
@@ -180,7 +268,7 @@ impl RunPlan {
     pub fn line(&self) -> String {
         let mut words = vec![Word::literal("docker"), Word::literal("run")];
         words.extend(self.options.iter().cloned());
-        words.push(Word::literal(self.designation.to_string()));
+        words.push(Word::literal(&self.reference));
         words.extend(self.command.iter().cloned());
         format!("{}{}{}", self.way_to_root, self.docker_prefix, variables::print(&words))
     }
@@ -195,7 +283,7 @@ impl RunPlan {
     }
 
     /// The text of an error about the expanded options, with variables by name again.
-    pub(super) fn masked(&self, cause: &dyn std::error::Error, env: &Env) -> String {
+    pub(in crate::ops) fn masked(&self, cause: &dyn std::error::Error, env: &Env) -> String {
         masked(self.options.iter().chain(&self.command), cause, env)
     }
 }
@@ -417,11 +505,6 @@ pub(super) fn variable_error(place: &str, cause: &VariableError) -> Error {
         Some(hint) => error.hint(hint),
         None => error,
     }
-}
-
-/// A container's name: its beginning, and the time.
-fn name_of((beginning, at): &(String, jiff::Zoned)) -> String {
-    legal_container_name(&format!("{beginning}{}", at.strftime("%y-%m-%d_%H.%M.%S")))
 }
 
 /// The image type that is built under this name and tag, if there is one.

@@ -16,7 +16,7 @@ use crate::docker::containers::container::PublishedPort;
 use crate::docker::options::run_options::{RunOptions, publish_on_loopback};
 use crate::docks::Forward;
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hint;
 use crate::output::{Printer, visible};
 use crate::shell;
@@ -69,7 +69,7 @@ pub(super) fn on_loopback(options: Vec<Word>, env: &Env) -> (Vec<Word>, Vec<Stri
 
 /// A published port, and where it is reached from here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Reached {
+pub(in crate::ops) struct Reached {
     #[serde(flatten)]
     published: PublishedPort,
     /// The port of 127.0.0.1 here that the dock's agent forwards.
@@ -84,6 +84,29 @@ pub(super) struct Reached {
     place: EngineLocation,
 }
 
+impl Reached {
+    /// The port inside and its protocol, such as `8888/tcp`.
+    pub(in crate::ops) fn inside(&self) -> &str {
+        &self.published.container
+    }
+
+    /// The port of 127.0.0.1 here that leads to it.
+    ///
+    /// # Errors
+    /// That nothing here leads there: where it is, why, and what helps.
+    pub(in crate::ops) fn port_here(&self) -> Result<u16> {
+        match (&self.place, self.here) {
+            (EngineLocation::Here, _) => Ok(self.published.host_port),
+            (EngineLocation::Dock(_), Some(here)) => Ok(here),
+            _ => {
+                let (what, hint) = line(self).unwrap_or_default();
+                let error = Error::failed(what);
+                Err(hint.into_iter().fold(error, Error::hint))
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum EngineLocation {
     /// The engine is on this machine.
@@ -96,7 +119,7 @@ enum EngineLocation {
 
 /// Finds out where the ports of a container that has just started are reached. What an agent forwards is waited for,
 /// shortly.
-pub(super) async fn reached(
+pub(in crate::ops) async fn reached(
     context: &Context,
     choice: &Choice,
     local: bool,
