@@ -14,7 +14,8 @@
 //! | `directory`, `path`, `prefix`, `program` | where it is started, with which PATH, from which environment, what |
 //! | `socket` | the socket's path, in a private folder of /tmp: a home may be too deep for one, or be on a network |
 //! | `runtime/` | its runtime folder: the only `*server-*.json` in there is this server's, whichever host it runs on |
-//! | `owner`, `log`, `node` | whose it is, what it printed, on which host it runs |
+//! | `owner`, `call` | whose it is, and which call has started it |
+//! | `log`, `node` | what it printed, on which host it runs |
 //!
 //! The folder outlives a server that was killed; the next call removes it.
 
@@ -95,12 +96,13 @@ tell() {
 
 /// Starts a server, or finds the one that runs.
 ///
-/// Arguments after the first two: the key; the directory, empty for the home; the environment, empty for any; [`RUN`]; the words
-/// that start it by a batch system. stdin: the token, then further arguments of the server, each on a line.
+/// Arguments after the first two: the key; the directory, empty for the home; the environment, empty for any; [`RUN`]; a word by which
+/// a server of this call is told from others; the words that start it by a batch system. stdin: the token, then further arguments of
+/// the server, each on a line.
 pub(super) const START: &str = with_functions!(
     r#"
-key=$1 directory=$2 wanted=$3 run=$4
-shift 4
+key=$1 directory=$2 wanted=$3 run=$4 call=$5
+shift 5
 state=$base/$key
 alone
 if [ -d "$state" ]; then
@@ -225,6 +227,7 @@ printf '%s\n' "$PATH" > "$state/path"
 printf '%s\n' "$prefix" > "$state/prefix"
 printf '%s\n' "$program" > "$state/program"
 printf '%s\n' "$owner" > "$state/owner"
+printf '%s\n' "$call" > "$state/call"
 uname -n > "$state/host"
 printf '%s\n' "$run" > "$state/run"
 # Of an activation, conda's scripts are written for bash.
@@ -338,7 +341,7 @@ say end
 );
 
 /// Ends a server, and removes what it leaves. Arguments after the first two: its key, for how many seconds to wait for its own end
-/// before it is told to end, and for how many more before it is killed.
+/// before it is told to end, for how many more before it is killed, and, if not empty, which call must have started it.
 pub(super) const STOP: &str = with_functions!(
     r#"
 state=$base/$1 ended=
@@ -352,6 +355,11 @@ waits() {
 # One that is just being started is ended, too.
 alone
 together
+line "$state/call"
+if [ -n "$4" ] && [ "$line" != "$4" ]; then
+    say end
+    exit 0
+fi
 if [ -d "$state" ] && lives "$state"; then
     if [ "$host" != "$(uname -n)" ]; then
         say elsewhere "$host"
