@@ -98,6 +98,8 @@ enum ReplyKind {
     Stream,
     /// A body in chunks that breaks off: the connection is closed before its end.
     Die,
+    /// A body in chunks that does not end.
+    Endless,
     /// 101, then bytes in both directions.
     Upgrade,
     /// Bytes that are not HTTP.
@@ -190,6 +192,13 @@ impl Reply {
     #[must_use]
     pub fn dying(mut self) -> Self {
         self.kind = ReplyKind::Die;
+        self
+    }
+
+    /// Keeps the body open after its pieces: a log that is followed, a container that is waited for.
+    #[must_use]
+    pub fn endless(mut self) -> Self {
+        self.kind = ReplyKind::Endless;
         self
     }
 
@@ -530,7 +539,7 @@ fn send(mut stream: &UnixStream, reply: &Reply, begin: impl FnOnce()) -> io::Res
             thread::sleep(reply.delay);
         }
         match reply.kind {
-            ReplyKind::Stream | ReplyKind::Die => {
+            ReplyKind::Stream | ReplyKind::Die | ReplyKind::Endless => {
                 write!(stream, "{:x}\r\n", piece.len())?;
                 stream.write_all(piece)?;
                 stream.write_all(b"\r\n")?;
@@ -543,6 +552,10 @@ fn send(mut stream: &UnixStream, reply: &Reply, begin: impl FnOnce()) -> io::Res
         ReplyKind::Upgrade => stream.shutdown(Shutdown::Write)?,
         ReplyKind::Raw | ReplyKind::Die => {
             stream.shutdown(Shutdown::Both)?;
+            return Ok(false);
+        }
+        ReplyKind::Endless => {
+            thread::sleep(FOREVER);
             return Ok(false);
         }
         ReplyKind::Whole | ReplyKind::Hang => {}
@@ -563,7 +576,7 @@ fn head(reply: &Reply) -> String {
                 reply.pieces.iter().map(Vec::len).sum::<usize>()
             ));
         }
-        ReplyKind::Stream | ReplyKind::Die => head.push_str("Transfer-Encoding: chunked\r\n"),
+        ReplyKind::Stream | ReplyKind::Die | ReplyKind::Endless => head.push_str("Transfer-Encoding: chunked\r\n"),
         _ => {}
     }
     head + "\r\n"

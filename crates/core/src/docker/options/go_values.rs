@@ -147,7 +147,7 @@ fn decimal_fraction(text: &str) -> Option<(i128, i128)> {
 }
 
 /// A duration in nanoseconds, as Go's `time.ParseDuration` reads it: `1m30s`, `1.5h`, `0`.
-pub(in crate::docker) fn duration(text: &str) -> Result<i64, String> {
+pub(crate) fn duration(text: &str) -> Result<i64, String> {
     const REASON: &str = "is not a duration, such as 30s or 1m30s";
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

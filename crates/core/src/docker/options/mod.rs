@@ -3,5 +3,5 @@
 pub mod build_options;
 pub(in crate::docker) mod csv;
 pub mod flags;
-pub(in crate::docker) mod go_values;
+pub(crate) mod go_values;
 pub mod run_options;

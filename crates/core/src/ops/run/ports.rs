@@ -25,6 +25,8 @@ use crate::shell;
 const FORWARDING: Duration = Duration::from_secs(3);
 /// How often to look meanwhile.
 const LOOK: Duration = Duration::from_millis(30);
+/// Why a port that is forwarded soon is not reached here.
+const NOT_YET: &str = "it is not forwarded yet";
 
 /// The options with each port that leaves its address open on the loopback address of the engine's machine; and sentences
 /// about those for which that can't be done.
@@ -88,6 +90,11 @@ impl Reached {
     /// The port inside and its protocol, such as `8888/tcp`.
     pub(in crate::ops) fn inside(&self) -> &str {
         &self.published.container
+    }
+
+    /// Whether the agent of its dock has not come to forward it yet.
+    pub(in crate::ops) fn is_pending(&self) -> bool {
+        self.here.is_none() && self.reason.as_deref() == Some(NOT_YET)
     }
 
     /// The port of 127.0.0.1 here that leads to it.
@@ -227,7 +234,7 @@ fn find(reached: &mut Reached, known: &[&Port]) -> bool {
             true
         }
         None => {
-            reached.reason = Some("it is not forwarded yet".to_owned());
+            reached.reason = Some(NOT_YET.to_owned());
             reached.hint = Some("ls-dock --ports".to_owned());
             false
         }
