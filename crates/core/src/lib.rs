@@ -14,6 +14,7 @@ pub use dock_client::{
     terminal,
 };
 
+pub mod browser;
 pub mod cli;
 pub mod config;
 pub mod context;

@@ -22,7 +22,9 @@ impl BasePath {
         if inner.is_empty() {
             return Some(Self::default());
         }
-        let is_sound = inner.split('/').all(|segment| !matches!(segment, "" | "." | "..") && is_segment(segment));
+        let is_sound = inner
+            .split('/')
+            .all(|segment| !matches!(segment, "" | "." | "..") && is_segment(segment));
         is_sound.then(|| Self(format!("/{inner}/")))
     }
 

@@ -326,7 +326,9 @@ impl ServerClient {
     /// # Errors
     /// [`ServerError`].
     pub async fn shutdown(&self) -> Result<(), ServerError> {
-        let (status, _, _) = self.ask(Method::POST, &self.base_path.join("api/shutdown"), true).await?;
+        let (status, _, _) = self
+            .ask(Method::POST, &self.base_path.join("api/shutdown"), true)
+            .await?;
         accepted(status)
     }
 
@@ -372,7 +374,10 @@ impl ServerClient {
     }
 
     async fn send(&self, method: Method, path: &str, with_token: bool) -> Result<Response<Incoming>, ServerError> {
-        if with_token && let ServerAddress::Tcp { host, .. } = &self.address && !is_loopback(host) {
+        if with_token
+            && let ServerAddress::Tcp { host, .. } = &self.address
+            && !is_loopback(host)
+        {
             return Err(ServerError::NotHere(host.clone()));
         }
         let mut request = Request::builder()
@@ -439,7 +444,8 @@ fn accepted(status: StatusCode) -> Result<(), ServerError> {
 }
 
 fn time(text: &str) -> Result<Timestamp, ServerError> {
-    text.parse().map_err(|_| ServerError::Nonsense(format!("{:?} is not a time", kept(text.to_owned()))))
+    text.parse()
+        .map_err(|_| ServerError::Nonsense(format!("{:?} is not a time", kept(text.to_owned()))))
 }
 
 /// A text of the server's, in a length that is kept and shown.
@@ -531,12 +537,19 @@ mod tests {
             );
         let client = client(&server);
         let kernels = client.kernels().await.unwrap();
-        let busy: Vec<&str> = kernels.iter().filter(|kernel| kernel.is_busy()).map(|kernel| kernel.id.as_str()).collect();
+        let busy: Vec<&str> = kernels
+            .iter()
+            .filter(|kernel| kernel.is_busy())
+            .map(|kernel| kernel.id.as_str())
+            .collect();
         assert_eq!((kernels.len(), busy), (3, vec!["k1"]));
         assert_eq!(kernels[1].last_activity, None);
         let sessions = client.sessions().await.unwrap();
         assert_eq!(sessions.len(), 1);
-        assert_eq!((sessions[0].kernel.as_str(), sessions[0].path.as_str()), ("k1", "a/b.ipynb"));
+        assert_eq!(
+            (sessions[0].kernel.as_str(), sessions[0].path.as_str()),
+            ("k1", "a/b.ipynb")
+        );
         for request in server.requests() {
             assert_eq!(request.query, "no_track_activity=1");
         }
@@ -565,7 +578,10 @@ mod tests {
             (Reply::bytes("<html>"), "not answer as a Jupyter server"),
             (Reply::json(200, &json!([])), "not answer as a Jupyter server"),
             (
-                Reply::json(200, &json!({"started": "now", "last_activity": "", "connections": 0, "kernels": 0})),
+                Reply::json(
+                    200,
+                    &json!({"started": "now", "last_activity": "", "connections": 0, "kernels": 0}),
+                ),
                 "\"now\" is not a time",
             ),
             (Reply::json(200, &json!({ "started": long })), "more than"),

@@ -100,8 +100,7 @@ impl RuntimeFile {
             field,
             value: value.chars().take(100).collect(),
         };
-        let base_path =
-            BasePath::parse(&document.base_url).ok_or_else(|| wrong("base_url", &document.base_url))?;
+        let base_path = BasePath::parse(&document.base_url).ok_or_else(|| wrong("base_url", &document.base_url))?;
         let socket = match document.sock.filter(|path| !path.is_empty()) {
             Some(path) if is_absolute(&path) => Some(PathBuf::from(path)),
             Some(path) => return Err(wrong("sock", &path)),
@@ -152,8 +151,14 @@ impl RuntimeFile {
 
 /// Whether this names the machine itself.
 pub(super) fn is_loopback(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(host);
+    bare.eq_ignore_ascii_case("localhost")
+        || bare
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 fn is_absolute(path: &str) -> bool {
@@ -220,7 +225,10 @@ mod tests {
                 "token": "t", "url": "http+unix://%2Frun%2Fa.sock/"}"#,
         )
         .unwrap();
-        assert_eq!((socket.port, socket.socket.clone()), (None, Some(PathBuf::from("/run/a.sock"))));
+        assert_eq!(
+            (socket.port, socket.socket.clone()),
+            (None, Some(PathBuf::from("/run/a.sock")))
+        );
         assert_eq!(socket.machine(), None);
     }
 
@@ -250,6 +258,9 @@ mod tests {
             r#"{"pid": 1, "port": 1, "root_dir": "../..", "version": "-o Proxy", "hostname": "a b", "url": "http://-x/"}"#,
         )
         .unwrap();
-        assert_eq!((odd.root_dir.clone(), odd.version.clone(), odd.machine()), (None, None, None));
+        assert_eq!(
+            (odd.root_dir.clone(), odd.version.clone(), odd.machine()),
+            (None, None, None)
+        );
     }
 }

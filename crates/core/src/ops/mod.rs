@@ -4,6 +4,7 @@ pub mod build;
 pub mod docks;
 pub mod genversion;
 pub mod layers;
+pub mod notebook;
 pub mod publish;
 pub mod run;
 mod run_records;

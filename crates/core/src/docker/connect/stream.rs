@@ -329,7 +329,9 @@ pub(crate) async fn encrypt_unverified<S: Duplex>(
         .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         .with_no_client_auth();
     let name = ServerName::try_from(host).map_err(io::Error::other)?;
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    tokio_rustls::TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
 
 fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {

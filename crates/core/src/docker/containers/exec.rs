@@ -40,7 +40,10 @@ pub struct ExecOutput {
 impl ExecOutput {
     /// Both outputs as text: stderr behind stdout.
     pub fn text(&self) -> String {
-        let (stdout, stderr) = (String::from_utf8_lossy(&self.stdout), String::from_utf8_lossy(&self.stderr));
+        let (stdout, stderr) = (
+            String::from_utf8_lossy(&self.stdout),
+            String::from_utf8_lossy(&self.stderr),
+        );
         format!("{stdout}{stderr}")
     }
 }
@@ -141,14 +144,24 @@ mod tests {
     fn scripted(pieces: &[&[u8]]) -> ScriptedEngine {
         ScriptedEngine::start()
             .on("POST", "/containers/web/exec", Reply::json(201, &json!({"Id": "e1"})))
-            .on("POST", "/exec/e1/start", Reply::upgrade(pieces.iter().map(|piece| piece.to_vec())))
-            .on("GET", "/exec/e1/json", Reply::json(200, &json!({"ExitCode": 7, "Running": false})))
+            .on(
+                "POST",
+                "/exec/e1/start",
+                Reply::upgrade(pieces.iter().map(|piece| piece.to_vec())),
+            )
+            .on(
+                "GET",
+                "/exec/e1/json",
+                Reply::json(200, &json!({"ExitCode": 7, "Running": false})),
+            )
     }
 
     #[tokio::test]
     async fn a_program_in_a_container_says_what_it_has_to_and_ends() {
         let engine = scripted(&[b"\x01\0\0\0\0\0\0\x03out\x02\0\0", b"\0\0\0\0\x03err"]);
-        let output = output(&connected(&engine).await, "web", &command(&["printf", "a b", "$HOME"])).await.unwrap();
+        let output = output(&connected(&engine).await, "web", &command(&["printf", "a b", "$HOME"]))
+            .await
+            .unwrap();
         assert_eq!((output.text(), output.code), ("outerr".to_owned(), Some(7)));
         let asked = engine.request("POST", "/containers/web/exec").json();
         assert_eq!(asked["Cmd"], json!(["printf", "a b", "$HOME"]));
@@ -159,8 +172,13 @@ mod tests {
     #[tokio::test]
     async fn a_program_that_says_too_much_is_not_waited_for() {
         let engine = scripted(&[b"\x01\0\0\0\0\0\0\x14aaaaaaaaaaaaaaaaaaaa"]);
-        let output = output(&connected(&engine).await, "web", &command(&["yes"])).await.unwrap();
-        assert_eq!((output.stdout.as_slice(), output.code), (b"aaaaaaaaaa".as_slice(), None));
+        let output = output(&connected(&engine).await, "web", &command(&["yes"]))
+            .await
+            .unwrap();
+        assert_eq!(
+            (output.stdout.as_slice(), output.code),
+            (b"aaaaaaaaaa".as_slice(), None)
+        );
     }
 
     #[tokio::test]
@@ -170,7 +188,9 @@ mod tests {
             "/containers/web/exec",
             Reply::error(409, "container web is not running"),
         );
-        let error = output(&connected(&engine).await, "web", &command(&["true"])).await.unwrap_err();
+        let error = output(&connected(&engine).await, "web", &command(&["true"]))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains("web is not running"), "{error}");
     }
 
@@ -184,6 +204,9 @@ mod tests {
             ..command(&["sleep"])
         };
         let error = output(&connected(&engine).await, "web", &command).await.unwrap_err();
-        assert!(error.to_string().contains("sleep in container web has not ended"), "{error}");
+        assert!(
+            error.to_string().contains("sleep in container web has not ended"),
+            "{error}"
+        );
     }
 }

@@ -340,7 +340,11 @@ pub(super) async fn attach(engine: &Engine, id: &str, attach: Attach, detach_key
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.
-pub async fn wait(engine: &Engine, id: &str, condition: &str) -> Result<impl Future<Output = Result<ExitStatus>> + use<>> {
+pub async fn wait(
+    engine: &Engine,
+    id: &str,
+    condition: &str,
+) -> Result<impl Future<Output = Result<ExitStatus>> + use<>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct WaitResponse {

@@ -71,13 +71,15 @@ impl ContainerLog {
     /// A broken connection.
     pub async fn next(&mut self) -> Option<Result<String>> {
         let line = self.lines.recv().await?;
-        Some(line.map_err(|cause| match cause.kind() {
-            io::ErrorKind::InvalidData => Error::failed(format!(
-                "{} gives output of a container that makes no sense",
-                self.engine.choice().engine()
-            ))
-            .because(cause),
-            _ => self.engine.lost(cause),
+        Some(line.map_err(|cause| {
+            match cause.kind() {
+                io::ErrorKind::InvalidData => Error::failed(format!(
+                    "{} gives output of a container that makes no sense",
+                    self.engine.choice().engine()
+                ))
+                .because(cause),
+                _ => self.engine.lost(cause),
+            }
         }))
     }
 }

@@ -98,7 +98,12 @@ mod tests {
     fn limits_are_durations_of_docker() {
         assert_eq!(parse_limit("2h").unwrap(), 2 * HOUR);
         assert_eq!(parse_limit("1h30m").unwrap(), HOUR * 3 / 2);
-        for (text, part) in [("0", "not longer"), ("-1h", "not longer"), ("2", "not a duration"), ("", "not a duration")] {
+        for (text, part) in [
+            ("0", "not longer"),
+            ("-1h", "not longer"),
+            ("2", "not a duration"),
+            ("", "not a duration"),
+        ] {
             let error = parse_limit(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");
         }
@@ -144,7 +149,11 @@ mod tests {
         let address = ServerAddress::Unix(server.socket());
         let client = ServerClient::new(address, BasePath::default(), false, &token());
         idle_for(&client, Duration::from_millis(100)).await;
-        let asked = server.requests().iter().filter(|request| request.path == "/api/kernels").count();
+        let asked = server
+            .requests()
+            .iter()
+            .filter(|request| request.path == "/api/kernels")
+            .count();
         assert_eq!(asked, 3);
     }
 }

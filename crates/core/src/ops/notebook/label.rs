@@ -85,7 +85,9 @@ impl fmt::Display for NotebookLabel {
 
 /// Whether this is the path of a page, perhaps with a query: `/vnc.html?autoconnect=1`.
 fn is_page(path: &str) -> bool {
-    path.starts_with('/') && !path.starts_with("//") && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
+    path.starts_with('/')
+        && !path.starts_with("//")
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\')
 }
 
 #[cfg(test)]

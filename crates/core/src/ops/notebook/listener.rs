@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -12,12 +13,13 @@ use tokio::task::JoinSet;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::hint;
-use crate::shell;
 
 /// So many ports after the first are tried if that is taken.
 const PORTS: u16 = 50;
 /// The most connections that are passed at the same time: a page opens about ten.
 const CONNECTIONS: usize = 256;
+/// The pause after a connection that could not be taken.
+const SHORTAGE: Duration = Duration::from_millis(100);
 /// The port of sshd where nothing else is said.
 const SSH: &str = "22";
 
@@ -92,7 +94,7 @@ impl BoundListener {
                 // The machine is short of descriptors, or the other side has gone.
                 Err(_) => {
                     drop(place);
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(SHORTAGE).await;
                     continue;
                 }
             };
@@ -133,7 +135,11 @@ pub fn ssh_line(env: &Env, port: u16) -> Option<String> {
     sshd.parse::<u16>().ok()?;
     let destination = format!("{}@{host}", env.user());
     let forward = format!("{port}:127.0.0.1:{port}");
-    let sshd = if sshd == SSH { String::new() } else { format!("-p {sshd} ") };
+    let sshd = if sshd == SSH {
+        String::new()
+    } else {
+        format!("-p {sshd} ")
+    };
     Some(hint!("ssh -N -L {} {sshd}{}", forward, destination; sshd = sshd))
 }
 
@@ -184,7 +190,11 @@ mod tests {
     async fn who_can_come_is_said_and_an_address_of_another_machine_is_refused() {
         let to = echo().await;
         let everywhere = BoundListener::bind(Ipv4Addr::UNSPECIFIED.into(), to).await.unwrap();
-        assert!(everywhere.warning().contains("every machine on any network"), "{}", everywhere.warning());
+        assert!(
+            everywhere.warning().contains("every machine on any network"),
+            "{}",
+            everywhere.warning()
+        );
         let other = BoundListener::bind("192.0.2.1".parse().unwrap(), to).await.unwrap_err();
         assert!(other.to_string().contains("nothing can listen on 192.0.2.1"), "{other}");
     }
@@ -192,7 +202,10 @@ mod tests {
     #[test]
     fn a_shell_that_came_by_ssh_gets_the_line_for_the_way_back() {
         let line = |connection: &str, user: &str| {
-            ssh_line(&Env::from_pairs([("SSH_CONNECTION", connection), ("LOGNAME", user)]), 8888)
+            ssh_line(
+                &Env::from_pairs([("SSH_CONNECTION", connection), ("LOGNAME", user)]),
+                8888,
+            )
         };
         assert_eq!(
             line("10.0.0.2 51000 10.0.0.9 22", "ann").as_deref(),

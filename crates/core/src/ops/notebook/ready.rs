@@ -100,8 +100,14 @@ impl Ready {
 
     /// A client of the server; `None` for something that is not Jupyter.
     pub fn client(&self, token: &Token) -> Option<ServerClient> {
-        (self.kind == ServerKind::Jupyter)
-            .then(|| ServerClient::new(ServerAddress::here(self.port), self.base_path.clone(), self.secure, token))
+        (self.kind == ServerKind::Jupyter).then(|| {
+            ServerClient::new(
+                ServerAddress::here(self.port),
+                self.base_path.clone(),
+                self.secure,
+                token,
+            )
+        })
     }
 
     /// What the user should know: that the server lets everybody in who reaches its port.
@@ -122,11 +128,15 @@ impl Ready {
 /// A container that ends meanwhile, with its code and its last lines; a server that does not take the token, or listens where
 /// nothing leads to; the time; the engine.
 pub async fn wait(context: &Context, engine: &Engine, local: bool, awaited: &Awaited<'_>) -> Result<Ready> {
-    let Awaited { container: id, name, .. } = *awaited;
+    let Awaited {
+        container: id, name, ..
+    } = *awaited;
     let text = format!("waiting for the server in container {name}");
     let _row = WaitingRow::new(&context.printer, &text, std::time::Instant::now());
     let Some(found) = foreground::find(engine, id).await? else {
-        return Err(Error::failed(format!("container {name} has ended, and the engine has removed it")));
+        return Err(Error::failed(format!(
+            "container {name} has ended, and the engine has removed it"
+        )));
     };
     let ending = foreground::wait(engine, id, "not-running").await?;
     let heard = Arc::new(OutputCounter::default());
@@ -192,7 +202,12 @@ impl LastLines {
 
     /// Shows them, where the user has not seen them, and adds the last that says something to an error.
     fn explain(&self, context: &Context, awaited: &Awaited<'_>, error: Error) -> Error {
-        let lines: Vec<&str> = self.0.iter().map(String::as_str).filter(|line| !line.trim().is_empty()).collect();
+        let lines: Vec<&str> = self
+            .0
+            .iter()
+            .map(String::as_str)
+            .filter(|line| !line.trim().is_empty())
+            .collect();
         let Some(last) = lines.last() else {
             return error;
         };
@@ -246,8 +261,14 @@ pub(super) async fn look(
     let id = awaited.container;
     let label = awaited.label;
     let Some(port) = port_here(context, engine, local, id, label.port).await? else {
-        return Err(Error::failed(format!("port {} of container {} is not published", label.port, awaited.name))
-            .hint(hint!("start it again: docker stop -- {}, then run-notebook", awaited.name)));
+        return Err(Error::failed(format!(
+            "port {} of container {} is not published",
+            label.port, awaited.name
+        ))
+        .hint(hint!(
+            "start it again: docker stop -- {}, then run-notebook",
+            awaited.name
+        )));
     };
     let expected = ServerClient::new(ServerAddress::here(port), label.base_path(), false, awaited.token);
     if label.kind == ServerKind::Page {
@@ -368,8 +389,9 @@ impl Look<'_> {
     async fn by_files(&self, files: Vec<RuntimeFile>) -> Result<Found> {
         let mut wrong = None;
         // The server that has our token is the one that is meant.
-        let (ours, others): (Vec<_>, Vec<_>) =
-            files.into_iter().partition(|file| file.token.as_ref() == Some(self.awaited.token));
+        let (ours, others): (Vec<_>, Vec<_>) = files
+            .into_iter()
+            .partition(|file| file.token.as_ref() == Some(self.awaited.token));
         for file in ours.into_iter().chain(others) {
             let Some(inside) = file.port else {
                 wrong.get_or_insert_with(|| self.on_socket(&file));
@@ -388,7 +410,9 @@ impl Look<'_> {
             match client.status().await {
                 Ok(_) => {
                     let secure = file.secure;
-                    return Ok(Found::Ready(Box::new(self.ready(&client, port, Some(file), secure).await)));
+                    return Ok(Found::Ready(Box::new(
+                        self.ready(&client, port, Some(file), secure).await,
+                    )));
                 }
                 Err(error @ ServerError::TokenRefused(_)) => {
                     wrong.get_or_insert_with(|| self.refused(Some(&file), &error));
@@ -429,7 +453,10 @@ impl Look<'_> {
             self.awaited.name,
             socket.unwrap_or_default()
         ))
-        .hint(hint!("let it listen on a port: --ServerApp.sock= --port={}", self.awaited.label.port))
+        .hint(hint!(
+            "let it listen on a port: --ServerApp.sock= --port={}",
+            self.awaited.label.port
+        ))
     }
 
     fn elsewhere(&self, inside: u16) -> Error {
@@ -451,7 +478,9 @@ mod tests {
     use dockerutils_test_support::{Reply, ScriptedEngine, free_port};
     use serde_json::json;
 
-    use super::super::samples::{awaited, connected, context, engine, frame, inspected, jupyter, port_of, printed, status, token};
+    use super::super::samples::{
+        awaited, connected, context, engine, frame, inspected, jupyter, port_of, printed, status, token,
+    };
     use super::*;
 
     /// The engine's container says this, and runs on.
@@ -481,7 +510,10 @@ mod tests {
         let engine = running(engine(port), "").on("POST", "/exec/e1/start", printed(&file(8888, "/", "s3cret")));
         let ready = waited(&engine, &NotebookLabel::jupyter(8888)).await.unwrap();
         assert_eq!((ready.port, ready.shows_lab, ready.warning()), (port, true, None));
-        assert_eq!(ready.url(&token(), None), format!("http://127.0.0.1:{port}/lab?token=s3cret"));
+        assert_eq!(
+            ready.url(&token(), None),
+            format!("http://127.0.0.1:{port}/lab?token=s3cret")
+        );
         assert_eq!(
             ready.url(&token(), Some("/a b.ipynb")),
             format!("http://127.0.0.1:{port}/lab/tree/a%20b.ipynb?token=s3cret")
@@ -501,15 +533,24 @@ mod tests {
         assert_eq!((ready.runtime.as_ref(), ready.warning()), (None, None));
         let tree = ScriptedEngine::start().on("GET", "/api/status", status(0, 0));
         let port = port_of(&tree);
-        let ready = waited(&running(self::engine(port), ""), &NotebookLabel::jupyter(8888)).await.unwrap();
-        assert_eq!(ready.url(&token(), None), format!("http://127.0.0.1:{port}/?token=s3cret"));
+        let ready = waited(&running(self::engine(port), ""), &NotebookLabel::jupyter(8888))
+            .await
+            .unwrap();
+        assert_eq!(
+            ready.url(&token(), None),
+            format!("http://127.0.0.1:{port}/?token=s3cret")
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn the_base_path_the_user_and_the_port_are_those_of_the_runtime_file() {
         let server = ScriptedEngine::start()
             .on("GET", "/user/ann/api/status", status(0, 0))
-            .on("GET", "/user/ann/", Reply::empty(302).header("Location", "/user/ann/lab?"));
+            .on(
+                "GET",
+                "/user/ann/",
+                Reply::empty(302).header("Location", "/user/ann/lab?"),
+            );
         let port = port_of(&server);
         // Nothing answers at the expected port, and what says so is the log; the server is another user's.
         let ports = json!({"NetworkSettings": {"Ports": {
@@ -527,7 +568,10 @@ mod tests {
         .on("POST", "/exec/e1/start", printed("user 1000\0"))
         .on("POST", "/exec/e1/start", printed(&file(8889, "/user/ann/", "s3cret")));
         let ready = waited(&engine, &NotebookLabel::jupyter(8888)).await.unwrap();
-        assert_eq!(ready.url(&token(), None), format!("http://127.0.0.1:{port}/user/ann/lab?token=s3cret"));
+        assert_eq!(
+            ready.url(&token(), None),
+            format!("http://127.0.0.1:{port}/user/ann/lab?token=s3cret")
+        );
         let users: Vec<_> = engine
             .requests()
             .into_iter()
@@ -543,9 +587,18 @@ mod tests {
         let port = port_of(&server);
         for (said, part) in [
             (file(8888, "/", "own"), "has a token of its own"),
-            (file(9999, "/", "s3cret"), "listens on port 9999, but port 8888 is published"),
-            (file(8888, "/", "").replace("\"password\":false", "\"password\":true"), "has a password of its own"),
-            (file(8888, "/", "s3cret").replace("\"sock\":\"\"", "\"sock\":\"/run/a.sock\""), "listens on the socket /run/a.sock"),
+            (
+                file(9999, "/", "s3cret"),
+                "listens on port 9999, but port 8888 is published",
+            ),
+            (
+                file(8888, "/", "").replace("\"password\":false", "\"password\":true"),
+                "has a password of its own",
+            ),
+            (
+                file(8888, "/", "s3cret").replace("\"sock\":\"\"", "\"sock\":\"/run/a.sock\""),
+                "listens on the socket /run/a.sock",
+            ),
             (String::new(), "refuses us"),
         ] {
             let engine = running(engine(port), "").on("POST", "/exec/e1/start", printed(&said));
@@ -554,15 +607,26 @@ mod tests {
             assert!(error.hint_text().is_some());
             assert!(!format!("{error:?}").contains("s3cret"));
         }
-        let unpublished = waited(&running(engine(port), ""), &NotebookLabel::jupyter(9000)).await.unwrap_err();
-        assert!(unpublished.to_string().contains("port 9000 of container nb is not published"), "{unpublished}");
+        let unpublished = waited(&running(engine(port), ""), &NotebookLabel::jupyter(9000))
+            .await
+            .unwrap_err();
+        assert!(
+            unpublished
+                .to_string()
+                .contains("port 9000 of container nb is not published"),
+            "{unpublished}"
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_container_that_ends_says_with_which_code_and_its_last_lines() {
         let port = free_port().unwrap();
         let engine = engine(port)
-            .on("GET", "/containers/c1/logs", Reply::bytes(frame(2, "starting\nModuleNotFoundError: jupyterlab\n\n")))
+            .on(
+                "GET",
+                "/containers/c1/logs",
+                Reply::bytes(frame(2, "starting\nModuleNotFoundError: jupyterlab\n\n")),
+            )
             .on(
                 "POST",
                 "/containers/c1/wait",
@@ -589,7 +653,10 @@ mod tests {
         let engine = running(engine(port), "");
         let label = NotebookLabel::page(8888, "vnc.html?a=1");
         let ready = waited(&engine, &label).await.unwrap();
-        assert_eq!(ready.url(&token(), None), format!("http://127.0.0.1:{port}/vnc.html?a=1"));
+        assert_eq!(
+            ready.url(&token(), None),
+            format!("http://127.0.0.1:{port}/vnc.html?a=1")
+        );
         assert!(ready.client(&token()).is_none());
         let asked = server.requests();
         assert!(asked.iter().all(|request| request.header("authorization").is_none()));
@@ -602,6 +669,10 @@ mod tests {
         };
         let error = wait(&context(&silent), &connected, true, &awaited).await.unwrap_err();
         assert!(error.to_string().contains("did not answer on port 8888"), "{error}");
-        assert!(error.with_causes().ends_with("still starting"), "{}", error.with_causes());
+        assert!(
+            error.with_causes().ends_with("still starting"),
+            "{}",
+            error.with_causes()
+        );
     }
 }

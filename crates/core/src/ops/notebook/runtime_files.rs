@@ -61,7 +61,6 @@ done
 "#;
 
 /// The servers in one container.
-#[derive(Debug)]
 pub(super) struct RuntimeFiles<'a> {
     engine: &'a Engine,
     container: &'a str,
@@ -162,7 +161,8 @@ mod tests {
 
     #[test]
     fn what_a_container_prints_is_read_as_files_and_users_and_nothing_else() {
-        let printed = format!("file {FILE}\0user 1000\0user 1000\0user root\0user -1\0noise\0file {{\0file {FILE}\0file {FILE}");
+        let printed =
+            format!("file {FILE}\0user 1000\0user 1000\0user root\0user -1\0noise\0file {{\0file {FILE}\0file {FILE}");
         let said = Said::parse(printed.as_bytes());
         assert_eq!(said.files.len(), 2);
         assert_eq!(said.users, ["1000"]);

@@ -63,7 +63,11 @@ pub(super) fn port_of(server: &ScriptedEngine) -> u16 {
 /// An engine with the container `c1`, named `nb`, which runs and says nothing. Its port 8888 is this port.
 pub(super) fn engine(port: u16) -> ScriptedEngine {
     ScriptedEngine::start()
-        .on("GET", "/containers/c1/json", Reply::json(200, &inspected(port, &json!({}))))
+        .on(
+            "GET",
+            "/containers/c1/json",
+            Reply::json(200, &inspected(port, &json!({}))),
+        )
         .on("POST", "/containers/c1/exec", Reply::json(201, &json!({"Id": "e1"})))
         .on("GET", "/exec/e1/json", Reply::json(200, &json!({"ExitCode": 0})))
 }

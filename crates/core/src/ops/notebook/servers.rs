@@ -98,7 +98,10 @@ pub async fn find(engine: &Engine, user: &str, project: Option<&str>) -> Result<
 }
 
 async fn inspect(engine: &Engine, id: String) -> Result<Option<ContainerInspectResponse>> {
-    let answer = engine.docker().inspect_container(&id, None::<InspectContainerOptions>).await;
+    let answer = engine
+        .docker()
+        .inspect_container(&id, None::<InspectContainerOptions>)
+        .await;
     found(answer).map_err(|cause| engine.error(&id, cause))
 }
 
@@ -259,7 +262,11 @@ mod tests {
         let filters: Value = serde_json::from_str(&filters["filters"]).unwrap();
         assert_eq!(
             filters["label"],
-            json!(["io.dockerutils.notebook", "io.dockerutils.user=ann", "io.dockerutils.project=proj"])
+            json!([
+                "io.dockerutils.notebook",
+                "io.dockerutils.user=ann",
+                "io.dockerutils.project=proj"
+            ])
         );
         let described = describe_all(&context(&scripted), &engine, true, &found).await;
         assert_eq!(
@@ -287,11 +294,31 @@ mod tests {
         let later = json!({"State": {"Running": true, "StartedAt": "2026-11-29T11:00:00Z"}});
         let ended = json!({"State": {"Running": false}});
         let scripted = listing(ScriptedEngine::start(), &["a", "b", "c", "d", "e", "f"])
-            .on("GET", "/containers/a/json", labelled("a", "jupyter:8888/", "ann", "proj", &plain))
-            .on("GET", "/containers/b/json", labelled("b", "jupyter:8888/", "ann", "other", &later))
-            .on("GET", "/containers/c/json", labelled("c", "jupyter:8888/", "bob", "proj", &plain))
-            .on("GET", "/containers/d/json", labelled("d", "jupyter:8888//evil/", "ann", "proj", &plain))
-            .on("GET", "/containers/e/json", labelled("e", "jupyter:8888/", "ann", "proj", &ended))
+            .on(
+                "GET",
+                "/containers/a/json",
+                labelled("a", "jupyter:8888/", "ann", "proj", &plain),
+            )
+            .on(
+                "GET",
+                "/containers/b/json",
+                labelled("b", "jupyter:8888/", "ann", "other", &later),
+            )
+            .on(
+                "GET",
+                "/containers/c/json",
+                labelled("c", "jupyter:8888/", "bob", "proj", &plain),
+            )
+            .on(
+                "GET",
+                "/containers/d/json",
+                labelled("d", "jupyter:8888//evil/", "ann", "proj", &plain),
+            )
+            .on(
+                "GET",
+                "/containers/e/json",
+                labelled("e", "jupyter:8888/", "ann", "proj", &ended),
+            )
             .on("GET", "/containers/f/json", Reply::error(404, "no such container"));
         let engine = connected(&scripted).await;
         let names = |found: Vec<FoundNotebook>| found.into_iter().map(|found| found.name).collect::<Vec<_>>();
@@ -315,6 +342,9 @@ mod tests {
         let described = describe_all(&context(&scripted), &engine, true, &found).await;
         let error = described[0].error.as_deref().unwrap();
         assert!(error.contains("was given no JUPYTER_TOKEN"), "{error}");
-        assert_eq!((described[0].url.as_deref(), described[0].container.as_str()), (None, "nb"));
+        assert_eq!(
+            (described[0].url.as_deref(), described[0].container.as_str()),
+            (None, "nb")
+        );
     }
 }

@@ -94,26 +94,32 @@ pub async fn stop(
     if found.is_none_or(|found| found.ended.is_some()) {
         return Ok(Stopped::WasGone);
     }
-    let _row = WaitingRow::new(printer, &format!("stopping container {name}"), std::time::Instant::now());
+    let _row = WaitingRow::new(
+        printer,
+        &format!("stopping container {name}"),
+        std::time::Instant::now(),
+    );
     let ending = foreground::wait(engine, id, "not-running").await?;
     tokio::pin!(ending, now);
     let in_peace = async {
         if let Some(client) = client {
             // That it refuses, or has gone already, is no reason to stop here.
             match client.shutdown().await {
-                Ok(()) if ended(ending.as_mut(), SHUTDOWN).await? => return Ok(Some(Stopped::Properly)),
-                Ok(()) => printer.note(&format!(
-                    "container {name} has not ended {} s after its server was shut down: it gets SIGTERM",
-                    SHUTDOWN.as_secs()
-                )),
+                Ok(()) => {
+                    if ended(ending.as_mut(), SHUTDOWN).await? {
+                        return Ok(Some(Stopped::Properly));
+                    }
+                    printer.note(&format!(
+                        "container {name} has not ended {} s after its server was shut down: it gets SIGTERM",
+                        SHUTDOWN.as_secs()
+                    ));
+                }
                 Err(error) => printer.detail(&format!("the server in container {name} was not shut down: {error}")),
             }
         }
         container::signal(engine, id, "SIGTERM").await;
-        Ok(match ended(ending.as_mut(), TERMINATION).await? {
-            true => Some(Stopped::Terminated),
-            false => None,
-        })
+        let is_over = ended(ending.as_mut(), TERMINATION).await?;
+        Ok::<_, Error>(is_over.then_some(Stopped::Terminated))
     };
     let stopped = tokio::select! {
         stopped = in_peace => stopped?,
@@ -129,7 +135,10 @@ pub async fn stop(
             "container {name} has not ended {} s after SIGKILL",
             KILL.as_secs()
         ))
-        .hint(hint!("see whether the engine's machine is well, then: docker rm -f -- {}", name))),
+        .hint(hint!(
+            "see whether the engine's machine is well, then: docker rm -f -- {}",
+            name
+        ))),
     }
 }
 
@@ -152,7 +161,12 @@ mod tests {
     use crate::jupyter::client::ServerAddress;
 
     fn client(server: &ScriptedEngine) -> ServerClient {
-        ServerClient::new(ServerAddress::Unix(server.socket()), BasePath::default(), false, &token())
+        ServerClient::new(
+            ServerAddress::Unix(server.socket()),
+            BasePath::default(),
+            false,
+            &token(),
+        )
     }
 
     async fn stopped(engine: &ScriptedEngine, client: Option<&ServerClient>, now: bool) -> Result<Stopped> {
@@ -172,17 +186,25 @@ mod tests {
     }
 
     fn ending(engine: ScriptedEngine, after: Duration) -> ScriptedEngine {
-        engine
-            .on("POST", "/containers/c1/kill", Reply::empty(204))
-            .on("POST", "/containers/c1/wait", Reply::json(200, &json!({"StatusCode": 0})).slow(after))
+        engine.on("POST", "/containers/c1/kill", Reply::empty(204)).on(
+            "POST",
+            "/containers/c1/wait",
+            Reply::json(200, &json!({"StatusCode": 0})).slow(after),
+        )
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_server_ends_by_itself_when_it_is_asked_to() {
         let server = ScriptedEngine::start().on("POST", "/api/shutdown", Reply::empty(200));
         let engine = ending(engine(1), Duration::from_millis(100));
-        assert_eq!(stopped(&engine, Some(&client(&server)), false).await.unwrap(), Stopped::Properly);
-        assert_eq!(server.request("POST", "/api/shutdown").header("authorization"), Some("token s3cret"));
+        assert_eq!(
+            stopped(&engine, Some(&client(&server)), false).await.unwrap(),
+            Stopped::Properly
+        );
+        assert_eq!(
+            server.request("POST", "/api/shutdown").header("authorization"),
+            Some("token s3cret")
+        );
         assert!(signals(&engine).is_empty());
     }
 
@@ -191,7 +213,10 @@ mod tests {
         let server = ScriptedEngine::start().on("POST", "/api/shutdown", Reply::error(403, "no"));
         for client in [None, Some(client(&server))] {
             let engine = ending(engine(1), Duration::from_millis(100));
-            assert_eq!(stopped(&engine, client.as_ref(), false).await.unwrap(), Stopped::Terminated);
+            assert_eq!(
+                stopped(&engine, client.as_ref(), false).await.unwrap(),
+                Stopped::Terminated
+            );
             assert_eq!(signals(&engine), ["signal=SIGTERM"]);
         }
     }
@@ -200,7 +225,10 @@ mod tests {
     async fn a_user_who_does_not_wait_has_it_killed() {
         let server = ScriptedEngine::start().on("POST", "/api/shutdown", Reply::hang());
         let engine = ending(engine(1), Duration::from_millis(100));
-        assert_eq!(stopped(&engine, Some(&client(&server)), true).await.unwrap(), Stopped::Killed);
+        assert_eq!(
+            stopped(&engine, Some(&client(&server)), true).await.unwrap(),
+            Stopped::Killed
+        );
         assert_eq!(signals(&engine), ["signal=SIGKILL"]);
     }
 
@@ -209,7 +237,10 @@ mod tests {
         let ended = json!({"State": {"Running": false, "ExitCode": 0}});
         let engine = ScriptedEngine::start().on("GET", "/containers/c1/json", Reply::json(200, &inspected(1, &ended)));
         assert_eq!(stopped(&engine, None, false).await.unwrap(), Stopped::WasGone);
-        assert_eq!(stopped(&ScriptedEngine::start(), None, false).await.unwrap(), Stopped::WasGone);
+        assert_eq!(
+            stopped(&ScriptedEngine::start(), None, false).await.unwrap(),
+            Stopped::WasGone
+        );
     }
 
     #[tokio::test]
@@ -224,7 +255,10 @@ mod tests {
         let names: Vec<String> = busy.iter().map(ToString::to_string).collect();
         assert_eq!(
             names,
-            ["a/b.ipynb (python3 is busy)", "a kernel without a notebook (python3 is starting)"]
+            [
+                "a/b.ipynb (python3 is busy)",
+                "a kernel without a notebook (python3 is starting)"
+            ]
         );
         let idle = ScriptedEngine::start().on("GET", "/api/kernels", Reply::json(200, &json!([kernel("k2", "idle")])));
         assert_eq!(busy_kernels(&client(&idle)).await.unwrap(), []);
