@@ -49,7 +49,10 @@ impl ServerPort {
                 Err(error) => cause = Some(error),
             }
         }
-        let error = Error::failed(format!("none of the ports {FIRST} to {} is free here", FIRST + TRIES - 1));
+        let error = Error::failed(format!(
+            "none of the ports {FIRST} to {} is free here",
+            FIRST + TRIES - 1
+        ));
         Err(match cause {
             Some(cause) => error.because(cause),
             None => error,
@@ -121,7 +124,12 @@ mod tests {
     async fn a_port_that_is_taken_is_an_error_only_where_it_was_asked_for() {
         let first = ServerPort::open(Some(0), None).await.unwrap();
         let error = ServerPort::open(Some(first.number), None).await.unwrap_err();
-        assert!(error.to_string().starts_with(&format!("port {} is taken here", first.number)), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with(&format!("port {} is taken here", first.number)),
+            "{error}"
+        );
         let other = ServerPort::open(None, Some(first.number)).await.unwrap();
         assert_ne!(other.number, first.number);
         let free = first.number;

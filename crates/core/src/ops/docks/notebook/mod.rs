@@ -158,7 +158,11 @@ pub fn notebook(context: &Context, args: &NotebookArgs) -> Result<ExitStatus> {
         NotebookAction::List => context.block_on(session.list()),
         NotebookAction::Stop(id) if context.global.dry_run => {
             let what = id.as_deref().unwrap_or(&plan.request.key);
-            context.printer.plan(&[format!("stop the server {} on {}", visible(what), visible(&dock.moniker))])?;
+            context.printer.plan(&[format!(
+                "stop the server {} on {}",
+                visible(what),
+                visible(&dock.moniker)
+            )])?;
             Ok(ExitStatus::SUCCESS)
         }
         NotebookAction::Stop(id) => context.block_on(session.stop(id.as_deref())),
@@ -307,11 +311,13 @@ impl Session<'_> {
             pid: std::process::id(),
             port: port.number,
         };
-        let page = self.announce(&ready, running, args, "Ctrl-C stops it, with its kernels").await?;
-        let heartbeat = Heartbeat::of(self.agent, printer, Arc::default());
+        let page = self
+            .announce(&ready, running, args, "Ctrl-C stops it, with its kernels")
+            .await?;
+        let (heartbeat, servers) = (Heartbeat::of(self.agent, printer, Arc::default()), self.servers());
         let ended = tokio::select! {
             never = port.serve(self.agent, &ready.target) => match never {},
-            ended = watch::until_ended(self.agent, &self.servers(), &ready.server.key, &ready.target, Some(printer)) => Some(ended),
+            ended = watch::until_ended(self.agent, &servers, &ready.server.key, &ready.target, Some(printer)) => Some(ended),
             () = signals.next() => None,
         };
         drop((heartbeat, page));
@@ -356,7 +362,9 @@ impl Session<'_> {
             }
             let waited = began.elapsed();
             if let Some(why) = server.runtime_error().filter(|_| waited > START_LIMIT) {
-                return Err(Error::failed(format!("JupyterLab's runtime file on {moniker} can't be read")).because(why));
+                return Err(
+                    Error::failed(format!("JupyterLab's runtime file on {moniker} can't be read")).because(why),
+                );
             }
             if request.launch.is_empty() && waited > START_LIMIT {
                 self.excerpt(&server);
@@ -461,7 +469,12 @@ impl Session<'_> {
 
     /// The last lines of a server's log.
     fn excerpt(&self, server: &ServerOnDock) {
-        let lines: Vec<String> = server.log.lines().filter(|line| !line.trim().is_empty()).map(visible).collect();
+        let lines: Vec<String> = server
+            .log
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(visible)
+            .collect();
         if !lines.is_empty() {
             self.context.printer.excerpt(&lines.join("\n"));
         }
@@ -549,10 +562,10 @@ impl Session<'_> {
         if args.no_browser {
             return Ok(None);
         }
-        match browser::open(&self.context.env, &url) {
-            Ok(page) => {
+        match browser::open(&self.context.env, &url).await {
+            Ok(mut page) => {
                 if running.pid != std::process::id() {
-                    page.read().await;
+                    page.is_read().await;
                 }
                 Ok(Some(page))
             }
@@ -596,7 +609,12 @@ impl Session<'_> {
                 return document;
             }
         };
-        match self.client(&runtime, &target, &token).within(STATUS_LIMIT).status().await {
+        match self
+            .client(&runtime, &target, &token)
+            .within(STATUS_LIMIT)
+            .status()
+            .await
+        {
             Ok(status) => {
                 document.started = Some(status.started.to_string());
                 document.idle_seconds = Some(status.idle.as_secs());
@@ -634,9 +652,16 @@ impl Session<'_> {
             Ok(Err(error)) => error,
             Err(_) => Error::unreachable(format!("dock {:?} does not answer", self.moniker())),
         };
-        Err(Error::new(error.class(), format!("JupyterLab runs on on {moniker}, with its kernels"))
-            .because(error)
-            .hint(hint!("nb-dock {} goes on with it, nb-dock {} --stop ends it", self.moniker(), self.moniker())))
+        Err(Error::new(
+            error.class(),
+            format!("JupyterLab runs on on {moniker}, with its kernels"),
+        )
+        .because(error)
+        .hint(hint!(
+            "nb-dock {} goes on with it, nb-dock {} --stop ends it",
+            self.moniker(),
+            self.moniker()
+        )))
     }
 
     /// Names the kernels whose work is about to be lost.
@@ -645,15 +670,13 @@ impl Session<'_> {
             Ok(Ok(busy)) if !busy.is_empty() => busy,
             _ => return,
         };
-        let names: Vec<String> = busy
-            .iter()
-            .take(NAMED)
-            .map(|kernel| one_line(kernel.path.as_deref().unwrap_or(&kernel.kernel)))
-            .collect();
+        let names: Vec<String> = busy.iter().take(NAMED).map(ToString::to_string).collect();
         let more = if busy.len() > NAMED { ", ..." } else { "" };
-        self.context
-            .printer
-            .warning(&format!("{} at work: {}{more}", counted(busy.len(), "kernel"), names.join(", ")));
+        self.context.printer.warning(&format!(
+            "{} at work: {}{more}",
+            counted(busy.len(), "kernel"),
+            names.join(", ")
+        ));
     }
 
     /// Has a server end by itself, and sees to it that it does.
@@ -734,7 +757,8 @@ impl Session<'_> {
 
     /// Starts a process that leads to a server when this one has ended.
     async fn spawn(&self, file: &ForwarderFile, key: &str) -> Result<Forwarder> {
-        let failed = |cause: io::Error| Error::failed("the process that leads to JupyterLab can't be started").because(cause);
+        let failed =
+            |cause: io::Error| Error::failed("the process that leads to JupyterLab can't be started").because(cause);
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
         command
@@ -765,7 +789,11 @@ impl Session<'_> {
                     Some(0) => "the process that leads to JupyterLab ended at once: it found no server".to_owned(),
                     _ => format!("the process that leads to JupyterLab ended at once: {said}"),
                 })
-                .hint(hint!("JupyterLab runs: nb-dock {} leads there, nb-dock {} --stop ends it", self.moniker(), self.moniker())));
+                .hint(hint!(
+                    "JupyterLab runs: nb-dock {} leads there, nb-dock {} --stop ends it",
+                    self.moniker(),
+                    self.moniker()
+                )));
             }
             if began.elapsed() > FORWARDER_LIMIT {
                 let _ = child.start_kill();
@@ -830,13 +858,20 @@ fn chosen(all: Vec<ServerOnDock>, id: Option<&str>, own: &str, moniker: &str) ->
     match (found, ids.first(), id) {
         (Some(server), ..) => Ok(Some(server)),
         (None, None, _) => Ok(None),
-        (None, Some(_), Some(id)) => Err(Error::usage(format!("no server {id:?} of yours runs on dock {moniker:?}"))
-            .hint(hint!("nb-dock {} --list shows them: {ids}", moniker; ids = ids.join(", ")))),
+        (None, Some(_), Some(id)) => Err(
+            Error::usage(format!("no server {id:?} of yours runs on dock {moniker:?}"))
+                .hint(hint!("nb-dock {} --list shows them: {ids}", moniker; ids = ids.join(", "))),
+        ),
         (None, Some(first), None) => Err(Error::usage(format!(
             "{} of yours run on dock {moniker:?}, and none of them belongs to this folder",
             counted(ids.len(), "JupyterLab server")
         ))
-        .hint(hint!("nb-dock {} --list shows them; nb-dock {} --stop={}", moniker, moniker, first))),
+        .hint(hint!(
+            "nb-dock {} --list shows them; nb-dock {} --stop={}",
+            moniker,
+            moniker,
+            first
+        ))),
     }
 }
 
@@ -868,7 +903,9 @@ fn table(rows: &[ServerDocument]) -> Table {
     .dropping(["ENVIRONMENT", "CONNECTIONS"]);
     for row in rows {
         let number = |number: Option<u32>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-        let here = row.port.map_or_else(|| "-".to_owned(), |port| format!("127.0.0.1:{port}"));
+        let here = row
+            .port
+            .map_or_else(|| "-".to_owned(), |port| format!("127.0.0.1:{port}"));
         table.row([
             visible(&row.id),
             visible(&row.directory),
@@ -909,14 +946,18 @@ mod tests {
         assert_eq!(choose(&[], None).unwrap(), None);
         assert_eq!(choose(&[], Some("a")).unwrap(), None);
         let several = choose(&["a", "b"], None).unwrap_err();
-        assert!(several.hint_text().unwrap().ends_with("nb-dock far --stop=a"), "{several:?}");
+        assert!(
+            several.hint_text().unwrap().ends_with("nb-dock far --stop=a"),
+            "{several:?}"
+        );
         let other = choose(&["a"], Some("b")).unwrap_err();
         assert!(other.to_string().contains("no server \"b\" of yours"), "{other:?}");
     }
 
     #[test]
     fn the_url_leads_to_lab_with_the_token() {
-        let runtime = RuntimeFile::parse(br#"{"pid": 1, "sock": "/s", "base_url": "/user/ann/", "token": "a+b"}"#).unwrap();
+        let runtime =
+            RuntimeFile::parse(br#"{"pid": 1, "sock": "/s", "base_url": "/user/ann/", "token": "a+b"}"#).unwrap();
         let token = runtime.token.clone().unwrap();
         assert_eq!(
             url(8889, &runtime, &token),

@@ -40,7 +40,8 @@ impl NotebookPlan {
         // Where there is no project, there is no workspace either; what is wrong with one that is there, a sync says.
         if let Ok(project) = Project::find_or_repository(&context.working_dir, &context.env) {
             let state = state_directory(&context.env);
-            directory = sync_memory::workspace(&state, project.root(), &dock.moniker).filter(|path| path.starts_with('/'));
+            directory =
+                sync_memory::workspace(&state, project.root(), &dock.moniker).filter(|path| path.starts_with('/'));
             if directory.is_none() {
                 not_synced = Some(project.name());
             }
@@ -50,7 +51,11 @@ impl NotebookPlan {
             None => Vec::new(),
         };
         let environment = args.environment.clone().filter(|name| !name.is_empty());
-        let all = launch.iter().chain(&args.arguments).chain(&environment).chain(&directory);
+        let all = launch
+            .iter()
+            .chain(&args.arguments)
+            .chain(&environment)
+            .chain(&directory);
         if let Some(word) = all.into_iter().find(|word| word.contains(['\n', '\r', '\0'])) {
             return Err(Error::usage(format!(
                 "{:?} has a line feed in it, which can't be handed on to JupyterLab",
@@ -58,7 +63,12 @@ impl NotebookPlan {
             ))
             .hint("put it into a file of jupyter's configuration on the dock"));
         }
-        let key = key(&context.env.user(), directory.as_deref(), environment.as_deref(), &launch);
+        let key = key(
+            &context.env.user(),
+            directory.as_deref(),
+            environment.as_deref(),
+            &launch,
+        );
         Ok(Self {
             moniker: dock.moniker.clone(),
             request: StartRequest {
@@ -79,7 +89,12 @@ impl NotebookPlan {
             Some(environment) if environment.contains('/') => format!("{environment}/bin/jupyter-lab"),
             _ => "jupyter-lab".to_owned(),
         };
-        let words = self.request.launch.iter().cloned().chain([program, "--no-browser".to_owned()]);
+        let words = self
+            .request
+            .launch
+            .iter()
+            .cloned()
+            .chain([program, "--no-browser".to_owned()]);
         let mut line = shell::join(words.chain(self.request.arguments.iter().cloned()));
         if let Some(directory) = &self.request.directory {
             line = format!("cd {} && {line}", shell::quote(directory));

@@ -144,7 +144,13 @@ impl DockServers<'_> {
     async fn look_for(&self, key: &str, seconds: u32) -> Result<Option<ServerOnDock>> {
         let limit = LIMIT + Duration::from_secs(u64::from(seconds));
         let sections = self
-            .call(script::LOOK, &[key, &seconds.to_string()], b"", limit, "look at JupyterLab")
+            .call(
+                script::LOOK,
+                &[key, &seconds.to_string()],
+                b"",
+                limit,
+                "look at JupyterLab",
+            )
             .await?;
         Ok(ServerOnDock::all(sections).into_iter().next())
     }
@@ -177,7 +183,13 @@ impl DockServers<'_> {
     async fn stop_if(&self, key: &str, grace: Duration, patience: Duration, call: &str) -> Result<StopOutcome> {
         let [grace, patience] = [grace, patience].map(|wait| wait.as_secs().to_string());
         let sections = self
-            .call(script::STOP, &[key, &grace, &patience, call], b"", LIMIT, "end JupyterLab")
+            .call(
+                script::STOP,
+                &[key, &grace, &patience, call],
+                b"",
+                LIMIT,
+                "end JupyterLab",
+            )
             .await?;
         let dock = &self.agent.dock().moniker;
         for section in &sections {
@@ -191,8 +203,13 @@ impl DockServers<'_> {
                     .hint("stop it with a dock that leads to that host, or by File > Shut Down on its page"));
                 }
                 "stuck" => {
-                    return Err(Error::failed(format!("JupyterLab on dock {dock:?} does not end"))
-                        .hint(hint!("ssh-dock {} kill -9 {}", dock, visible(&section.value))));
+                    return Err(
+                        Error::failed(format!("JupyterLab on dock {dock:?} does not end")).hint(hint!(
+                            "ssh-dock {} kill -9 {}",
+                            dock,
+                            visible(&section.value)
+                        )),
+                    );
                 }
                 _ => {}
             }
@@ -418,7 +435,10 @@ mod tests {
         let [server] = servers.as_slice() else {
             panic!("{servers:?}")
         };
-        assert_eq!((server.key.as_str(), server.directory.as_str()), ("0f3a", "/data/my ws"));
+        assert_eq!(
+            (server.key.as_str(), server.directory.as_str()),
+            ("0f3a", "/data/my ws")
+        );
         assert!(server.lives && server.log == "first\nlast\n\n", "{server:?}");
         let runtime = server.runtime().unwrap();
         let target = server.target(&runtime).unwrap();
@@ -448,7 +468,9 @@ mod tests {
         };
         assert_eq!(
             target("login1", r#"{"pid": 1, "port": 0, "sock": "/tmp/x/s"}"#).unwrap(),
-            Target::Socket { path: "/tmp/x/s".into() }
+            Target::Socket {
+                path: "/tmp/x/s".into()
+            }
         );
         assert_eq!(
             target("login1", r#"{"pid": 1, "port": 8888, "hostname": "127.0.0.1"}"#).unwrap(),
@@ -458,7 +480,11 @@ mod tests {
             }
         );
         assert_eq!(
-            target("node7", r#"{"pid": 1, "port": 8888, "hostname": "0.0.0.0", "url": "http://node7:8888/"}"#).unwrap(),
+            target(
+                "node7",
+                r#"{"pid": 1, "port": 8888, "hostname": "0.0.0.0", "url": "http://node7:8888/"}"#
+            )
+            .unwrap(),
             Target::Tcp {
                 host: "node7".into(),
                 port: 8888
