@@ -57,12 +57,12 @@ pub(super) struct ServerOnDock {
     /// The path of `jupyter-lab`.
     pub(super) program: String,
     /// The dock's own name for itself, and for the host on which the server runs.
-    host: String,
-    node: String,
+    pub(super) host: String,
+    pub(super) node: String,
     /// Whether its process runs, as far as that can be told.
     pub(super) lives: bool,
     /// Its runtime file, once it has written it.
-    runtime: Option<String>,
+    pub(super) runtime: Option<String>,
     /// The last lines of its log.
     pub(super) log: String,
 }
