@@ -22,6 +22,7 @@ mod docs;
 mod exposed_ports;
 mod lab;
 mod moves_over;
+mod nb_dock;
 mod notices;
 mod patience;
 mod ports;

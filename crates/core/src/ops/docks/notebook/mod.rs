@@ -44,7 +44,7 @@ use crate::browser;
 use crate::context::Context;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::stream::Duplex;
-use crate::docks::Dock;
+use crate::docks::{Dock, Docks};
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::heartbeat::Heartbeat;
 use crate::hexadecimal;
@@ -317,7 +317,7 @@ impl Session<'_> {
         let (heartbeat, servers) = (Heartbeat::of(self.agent, printer, Arc::default()), self.servers());
         let ended = tokio::select! {
             never = port.serve(self.agent, &ready.target) => match never {},
-            ended = watch::until_ended(self.agent, &servers, &ready.server.key, &ready.target, Some(printer)) => Some(ended),
+            ended = watch::until_ended(self.agent, &servers, &ready.server.key, &ready.target, Some(printer), || true) => Some(ended),
             () = signals.next() => None,
         };
         drop((heartbeat, page));
@@ -823,9 +823,11 @@ impl Session<'_> {
         let target = server.target(&runtime)?;
         let port = ServerPort::open(self.plan.port, lock.last_port).await?;
         lock.tell(port.number)?;
+        // A dock that was taken off the list is dialed no more.
+        let is_listed = || Docks::read(&self.context.env).is_ok_and(|docks| docks.find(self.moniker()).is_some());
         tokio::select! {
             never = port.serve(self.agent, &target) => match never {},
-            ended = watch::until_ended(self.agent, &servers, key, &target, None) => {
+            ended = watch::until_ended(self.agent, &servers, key, &target, None, is_listed) => {
                 ended?;
                 file.forget();
             }

@@ -14,7 +14,8 @@ use tokio::time::sleep;
 const PERIOD: Duration = Duration::from_secs(5);
 
 /// Waits until a server has ended, by itself or by another hand, and removes what it left on the dock. A link that is cut is no end: it
-/// is waited for, however long that takes. With a printer, what only a person can mend is said, once.
+/// is waited for, however long that takes. With a printer, what only a person can mend is said, once. Ends early if `is_wanted` says so,
+/// which is asked each time.
 ///
 /// # Errors
 /// None that a link could be the cause of.
@@ -24,6 +25,7 @@ pub(super) async fn until_ended(
     key: &str,
     target: &Target,
     printer: Option<&Printer>,
+    is_wanted: impl Fn() -> bool,
 ) -> Result<()> {
     let options = match printer {
         Some(_) => CallOptions::of_terminal(),
@@ -32,6 +34,9 @@ pub(super) async fn until_ended(
     let mut said = String::new();
     loop {
         sleep(PERIOD).await;
+        if !is_wanted() {
+            return Ok(());
+        }
         let failure = match agent.try_open(target.clone(), &options).await {
             Ok(Ok(_)) => {
                 said.clear();
