@@ -95,6 +95,11 @@ impl Notebooks {
         self.nb_dock().args(["far", "--stop"]).any_stdout().run();
     }
 
+    /// The ports on which the user's processes there listen.
+    fn ports(&self) -> String {
+        self.as_root("ss -Hltne | grep \"uid:$(id -u $1) \" || true")
+    }
+
     /// Whether nothing of a server is left on the dock.
     fn leaves_nothing(&self) {
         wait::until("the processes there have ended", || {
@@ -110,7 +115,7 @@ impl Notebooks {
 impl Drop for Notebooks {
     fn drop(&mut self) {
         self.nb_dock().args(["far", "--stop"]).spawn().wait();
-        self.as_root("pkill -KILL -u $1; userdel --force --remove $1 >/dev/null 2>&1; rm -rf /tmp/dockerutils-notebook.*/nothing; true");
+        self.as_root("pkill -KILL -u $1; userdel --force --remove $1 >/dev/null 2>&1; true");
     }
 }
 
@@ -167,8 +172,7 @@ fn the_printed_url_leads_to_a_socket_that_is_the_users_alone_and_ctrl_c_stops_it
         there.lines().collect::<Vec<_>>(),
         [format!("600 {}", notebooks.user), format!("700 {}", notebooks.user)]
     );
-    let ports = notebooks.as_root("ss -Hltnp | grep jupyter-lab || true");
-    assert_eq!(ports, "", "a port is open on the dock");
+    assert_eq!(notebooks.ports(), "", "a port is open on the dock");
     for processes in [
         notebooks.as_root("cat /proc/*/cmdline 2>/dev/null | tr '\\0' ' '"),
         process::capture_text(Command::new("sh").args(["-c", "cat /proc/*/cmdline 2>/dev/null | tr '\\0' ' '"]))
@@ -242,6 +246,8 @@ fn a_cut_link_ends_neither_the_server_nor_the_port() {
     assert!(kernels.contains("\"execution_state\""), "the kernel is gone: {kernels}");
     notebooks.stop();
     notebooks.leaves_nothing();
+    // Before the link, by which its dock is reached.
+    drop(notebooks);
 }
 
 #[test]
@@ -249,21 +255,15 @@ fn whichever_process_is_killed_the_next_call_goes_on_or_begins_anew() {
     let notebooks = Notebooks::new();
     let started = notebooks.detached(&[]);
     let (port, token) = place(&started);
-    let kill = |pattern: &str| {
-        let mut pkill = Command::new("pkill");
-        // Only those of this home: the runtime directory is in their environment, and the user in their arguments' dock.
-        process::capture(pkill.args(["-KILL", "-f", pattern])).unwrap();
-    };
     // The process that leads there.
     let id = started["id"].as_str().unwrap().to_owned();
-    kill(&format!("nb-dock far --forward-server={id}"));
+    let forwarder = format!("nb-dock far --forward-server={id}");
+    process::capture(Command::new("pkill").args(["-KILL", "-f", &forwarder])).unwrap();
     wait::until("the port is closed", || asked(port, "GET", "/api", "").is_none());
     let again = notebooks.detached(&[]);
     assert_eq!(again["url"], started["url"], "another port or another server");
     assert!(answers(port, &token));
     // The agent.
-    let agents = notebooks.home.list();
-    assert_eq!(agents[0]["moniker"], "far");
     for pid in notebooks.agent_processes() {
         process::capture(Command::new("kill").args(["-KILL", &pid])).unwrap();
     }
@@ -397,14 +397,14 @@ fn a_batch_system_chooses_the_host_and_an_old_server_listens_to_the_dock_alone()
     notebooks.as_root(
         "grep -q node7 /etc/hosts || echo '127.0.0.7 node7' >> /etc/hosts; \
          printf '%s\\n' '#!/bin/sh' 'test \"$1\" = --gres=gpu:1 || exit 9; shift' \
-         'exec unshare --user --map-current-user --uts sh -c '\"'\"'echo node7 > /proc/sys/kernel/hostname; exec \"$@\"'\"'\"' sh \"$@\"' > /home/$1/srun; \
+         'exec unshare --user --map-root-user --uts sh -c '\"'\"'hostname node7; exec \"$@\"'\"'\"' sh \"$@\"' > /home/$1/srun; \
          chmod 755 /home/$1/srun",
     );
     let launcher = format!("/home/{}/srun --gres=gpu:1", notebooks.user);
     let started = notebooks.detached(&["--launch", &launcher]);
     let (port, token) = place(&started);
     assert!(answers(port, &token));
-    let listens = notebooks.as_root("ss -Hltnp | grep jupyter-lab || true");
+    let listens = notebooks.ports();
     assert!(listens.contains("127.0.0.7:"), "{listens:?}");
     notebooks.nb_dock().args(["far", "--stop"]).any_stdout().run();
     notebooks.leaves_nothing();
@@ -418,7 +418,7 @@ fn a_batch_system_chooses_the_host_and_an_old_server_listens_to_the_dock_alone()
     assert_eq!(started["environment"], format!("/home/{}/.venv", notebooks.user));
     let (port, token) = place(&started);
     assert!(answers(port, &token));
-    let listens = notebooks.as_root("ss -Hltnp | grep jupyter-lab || true");
+    let listens = notebooks.ports();
     assert!(
         listens.lines().all(|line| line.contains(" 127.0.0.1:")) && !listens.is_empty(),
         "{listens:?}"
@@ -445,9 +445,9 @@ fn one_that_ends_at_its_start_shows_its_last_lines_and_leaves_nothing() {
     // And one that is interrupted while it starts.
     let starting = notebooks
         .nb_dock()
-        .args(["far", "--no-browser", "--launch", "sleep 600"])
+        .args(["far", "--no-browser", "--launch", "sh -c 'sleep 600'"])
         .spawn();
-    starting.wait_for_stderr("waiting for sleep 600 to start it");
+    starting.wait_for_stderr("waiting for sh -c 'sleep 600' to start it");
     starting.interrupt();
     let ended = starting.wait();
     assert_eq!(ended.code, 130, "{ended}");

@@ -104,7 +104,7 @@ fn what_can_not_be_done_is_said_before_anything_is_connected() {
     let said = sandbox()
         .command("nb-dock")
         .args(["nope", "--json"])
-        .code(1)
+        .code(2)
         .any_stdout()
         .any_stderr()
         .run();

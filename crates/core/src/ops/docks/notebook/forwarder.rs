@@ -17,11 +17,13 @@ use crate::error::{Error, Result};
 use crate::private_file;
 
 /// A process that leads to a server, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Forwarder {
     pub(super) pid: u32,
     /// The port of 127.0.0.1.
     pub(super) port: u16,
+    /// Which call has started that server: a later one of the same key is another.
+    pub(super) call: String,
 }
 
 /// The file of one server.
@@ -97,19 +99,23 @@ impl ForwarderFile {
 }
 
 impl ForwarderLock {
-    /// Tells others the port.
+    /// Tells others the port, and to which server it leads; returns what they read.
     ///
     /// # Errors
     /// A disk that is full, and its like.
-    pub(super) fn tell(&self, port: u16) -> Result<()> {
+    pub(super) fn tell(&self, port: u16, call: &str) -> Result<Forwarder> {
         let own = Forwarder {
             pid: std::process::id(),
             port,
+            call: call.to_owned(),
         };
         let written = serde_json::to_vec(&own)
             .map_err(io::Error::from)
             .and_then(|text| self.file.write_all_at(&text, 0));
-        written.map_err(|cause| Error::failed(format!("{} can't be written", self.path.display())).because(cause))
+        match written {
+            Ok(()) => Ok(own),
+            Err(cause) => Err(Error::failed(format!("{} can't be written", self.path.display())).because(cause)),
+        }
     }
 }
 
@@ -128,9 +134,9 @@ mod tests {
         let lock = file.try_take().unwrap().unwrap();
         assert!(file.try_take().unwrap().is_none());
         assert_eq!((file.running(), lock.last_port), (None, None));
-        lock.tell(8889).unwrap();
-        let running = file.running().unwrap();
-        assert_eq!((running.pid, running.port), (std::process::id(), 8889));
+        let own = lock.tell(8889, "c1").unwrap();
+        assert_eq!((own.pid, own.port, own.call.as_str()), (std::process::id(), 8889, "c1"));
+        assert_eq!(file.running(), Some(own));
         drop(lock);
         assert_eq!(file.running(), None);
         let next = file.try_take().unwrap().unwrap();

@@ -32,10 +32,10 @@ use tokio::process::Command;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
-use self::forwarder::{Forwarder, ForwarderFile};
+use self::forwarder::{Forwarder, ForwarderFile, ForwarderLock};
 use self::listener::ServerPort;
 use self::plan::NotebookPlan;
-use self::remote::{DockServers, GRACE, ServerOnDock, StopOutcome};
+use self::remote::{DockServers, GRACE, ServerOnDock};
 use super::dock_or_current;
 use crate::agent::target::Target;
 use crate::agent::wire::{Failure, FailureKind};
@@ -291,10 +291,10 @@ impl Session<'_> {
             }
         };
         let file = ForwarderFile::of(self.agent, &ready.server.key, &self.context.env)?;
-        let lock = match self.place(&file).await? {
+        let lock = match self.place(&file, &ready.server.call).await? {
             Ok(lock) => lock,
             Err(running) => {
-                self.announce(&ready, running, args, "").await?;
+                self.announce(&ready, &running, args, "").await?;
                 return Ok(ExitStatus::SUCCESS);
             }
         };
@@ -302,22 +302,18 @@ impl Session<'_> {
             drop(lock);
             let running = self.spawn(&file, &ready.server.key).await?;
             let stop = hint!("it goes on by itself: nb-dock {} --stop ends it", self.moniker());
-            self.announce(&ready, running, args, &stop).await?;
+            self.announce(&ready, &running, args, &stop).await?;
             return Ok(ExitStatus::SUCCESS);
         }
         let port = ServerPort::open(self.plan.port, lock.last_port).await?;
-        lock.tell(port.number)?;
-        let running = Forwarder {
-            pid: std::process::id(),
-            port: port.number,
-        };
+        let running = lock.tell(port.number, &ready.server.call)?;
         let page = self
-            .announce(&ready, running, args, "Ctrl-C stops it, with its kernels")
+            .announce(&ready, &running, args, "Ctrl-C stops it, with its kernels")
             .await?;
         let (heartbeat, servers) = (Heartbeat::of(self.agent, printer, Arc::default()), self.servers());
         let ended = tokio::select! {
             never = port.serve(self.agent, &ready.target) => match never {},
-            ended = watch::until_ended(self.agent, &servers, &ready.server.key, &ready.target, Some(printer), || true) => Some(ended),
+            ended = watch::until_ended(self.agent, &servers, &ready.server, &ready.target, Some(printer), || true) => Some(ended),
             () = signals.next() => None,
         };
         drop((heartbeat, page));
@@ -493,7 +489,7 @@ impl Session<'_> {
     /// Ends a server that was started in vain.
     async fn undo(&self, call: &str) {
         let servers = self.leaving();
-        let stopping = servers.undo(&self.plan.request.key, call);
+        let stopping = servers.stop(&self.plan.request.key, call, Duration::ZERO, GRACE);
         let why = match timeout(STOP_LIMIT, stopping).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.with_causes(),
@@ -507,12 +503,15 @@ impl Session<'_> {
         ));
     }
 
-    /// The right to lead to a server, or who does that already.
-    async fn place(&self, file: &ForwarderFile) -> Result<Result<forwarder::ForwarderLock, Forwarder>> {
+    /// The right to lead to the server of this call, or who does that already.
+    async fn place(&self, file: &ForwarderFile, call: &str) -> Result<Result<ForwarderLock, Forwarder>> {
         let began = Instant::now();
         loop {
-            if let Some(running) = file.running() {
-                return Ok(Err(running));
+            match file.running() {
+                Some(running) if running.call == call => return Ok(Err(running)),
+                // It leads to an earlier one, which has ended.
+                Some(running) => end_forwarder(file, &running).await,
+                None => {}
             }
             if let Some(lock) = file.try_take()? {
                 return Ok(Ok(lock));
@@ -532,7 +531,7 @@ impl Session<'_> {
     async fn announce(
         &self,
         ready: &Ready,
-        running: Forwarder,
+        running: &Forwarder,
         args: &NotebookArgs,
         note: &str,
     ) -> Result<Option<browser::OpenedPage>> {
@@ -577,7 +576,7 @@ impl Session<'_> {
     }
 
     /// What JSON says of a server.
-    async fn document(&self, server: &ServerOnDock, running: Option<Forwarder>) -> ServerDocument {
+    async fn document(&self, server: &ServerOnDock, running: Option<&Forwarder>) -> ServerDocument {
         let mut document = ServerDocument {
             id: server.key.clone(),
             url: None,
@@ -629,17 +628,17 @@ impl Session<'_> {
     /// Ends the server at the user's request, and at once if that is said twice.
     async fn end(&self, ready: &Ready, signals: &mut Signals) -> Result<()> {
         let printer = &self.context.printer;
-        let (moniker, key) = (visible(self.moniker()), ready.server.key.as_str());
+        let (moniker, server) = (visible(self.moniker()), &ready.server);
         printer.note(&format!("stopping JupyterLab on {moniker}; Ctrl-C again kills it"));
         let properly = async {
             self.name_busy(&ready.client).await;
-            self.stop_properly(&self.leaving(), Some(&ready.client), key).await
+            self.stop_properly(&self.leaving(), Some(&ready.client), server).await
         };
         let ended = tokio::select! {
             ended = timeout(STOP_LIMIT, properly) => ended,
             () = signals.next() => {
                 let servers = self.leaving();
-                let killing = servers.stop(key, Duration::ZERO, Duration::ZERO);
+                let killing = servers.stop(&server.key, &server.call, Duration::ZERO, Duration::ZERO);
                 tokio::select! {
                     ended = timeout(STOP_LIMIT, killing) => ended,
                     // The third one.
@@ -648,7 +647,7 @@ impl Session<'_> {
             }
         };
         let error = match ended {
-            Ok(Ok(_)) => return Ok(()),
+            Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error,
             Err(_) => Error::unreachable(format!("dock {:?} does not answer", self.moniker())),
         };
@@ -684,14 +683,14 @@ impl Session<'_> {
         &self,
         servers: &DockServers<'_>,
         client: Option<&ServerClient>,
-        key: &str,
-    ) -> Result<StopOutcome> {
+        server: &ServerOnDock,
+    ) -> Result<()> {
         let grace = match client {
             // One that does not take the request is told by a signal.
             Some(client) if client.clone().within(STATUS_LIMIT).shutdown().await.is_ok() => GRACE,
             _ => Duration::ZERO,
         };
-        servers.stop(key, grace, GRACE).await
+        servers.stop(&server.key, &server.call, grace, GRACE).await
     }
 
     /// Lists the user's servers on the dock.
@@ -702,7 +701,7 @@ impl Session<'_> {
         let mut rows = Vec::new();
         for server in self.servers().list().await? {
             let file = ForwarderFile::of(self.agent, &server.key, &self.context.env)?;
-            rows.push(self.document(&server, file.running()).await);
+            rows.push(self.document(&server, file.running().as_ref()).await);
         }
         if printer.json() {
             printer.result_json(&rows)?;
@@ -729,7 +728,7 @@ impl Session<'_> {
         };
         let file = ForwarderFile::of(self.agent, &server.key, &self.context.env)?;
         let running = file.running();
-        let document = self.document(&server, running).await;
+        let document = self.document(&server, running.as_ref()).await;
         let client = server.runtime().and_then(|runtime| {
             let target = server.target(&runtime).ok()?;
             let token = runtime.token.clone()?;
@@ -738,9 +737,9 @@ impl Session<'_> {
         if let Some(client) = &client {
             self.name_busy(client).await;
         }
-        self.stop_properly(&servers, client.as_ref(), &server.key).await?;
+        self.stop_properly(&servers, client.as_ref(), &server).await?;
         if let Some(running) = running {
-            end_forwarder(&file, running).await;
+            end_forwarder(&file, &running).await;
         }
         file.forget();
         if printer.json() {
@@ -822,12 +821,12 @@ impl Session<'_> {
         };
         let target = server.target(&runtime)?;
         let port = ServerPort::open(self.plan.port, lock.last_port).await?;
-        lock.tell(port.number)?;
+        lock.tell(port.number, &server.call)?;
         // A dock that was taken off the list is dialed no more.
         let is_listed = || Docks::read(&self.context.env).is_ok_and(|docks| docks.find(self.moniker()).is_some());
         tokio::select! {
             never = port.serve(self.agent, &target) => match never {},
-            ended = watch::until_ended(self.agent, &servers, key, &target, None, is_listed) => {
+            ended = watch::until_ended(self.agent, &servers, &server, &target, None, is_listed) => {
                 ended?;
                 file.forget();
             }
@@ -878,16 +877,16 @@ fn chosen(all: Vec<ServerOnDock>, id: Option<&str>, own: &str, moniker: &str) ->
 }
 
 /// Ends the process that led to a server which has ended: it would notice by itself, some seconds later.
-async fn end_forwarder(file: &ForwarderFile, running: Forwarder) {
+async fn end_forwarder(file: &ForwarderFile, running: &Forwarder) {
     let pid = i32::try_from(running.pid).ok().and_then(Pid::from_raw);
     // It holds the lock still: the number is its own.
     if let Some(pid) = pid
-        && file.running() == Some(running)
+        && file.running().as_ref() == Some(running)
     {
         let _ = kill_process(pid, Signal::TERM);
     }
     let began = Instant::now();
-    while file.running() == Some(running) && began.elapsed() < FORWARDER_END {
+    while file.running().as_ref() == Some(running) && began.elapsed() < FORWARDER_END {
         sleep(PAUSE / 4).await;
     }
 }

@@ -18,7 +18,7 @@ use crate::sync::remote::login_shell;
 /// How long a script may take that waits for nothing but other scripts and a login shell.
 const LIMIT: Duration = Duration::from_secs(100);
 /// For how many seconds a single look waits for a server to say where it listens. It is looked again: the link may break.
-const LOOK_SECONDS: u32 = 15;
+const LOOK_SECONDS: u32 = 5;
 /// How long a server has to end by itself, once it was asked to, and when it was told to by a signal: it ends its kernels first.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// How many environments an error names.
@@ -56,6 +56,8 @@ pub(super) struct ServerOnDock {
     pub(super) prefix: String,
     /// The path of `jupyter-lab`.
     pub(super) program: String,
+    /// Which call has started it: what tells it from an earlier one of the same key.
+    pub(super) call: String,
     /// The dock's own name for itself, and for the host on which the server runs.
     pub(super) host: String,
     pub(super) node: String,
@@ -75,15 +77,6 @@ pub(super) struct Start {
     pub(super) is_found: bool,
     /// The directory that was asked for and is not there.
     pub(super) absent: Option<String>,
-}
-
-/// What became of a request to stop one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum StopOutcome {
-    /// It has ended.
-    Stopped,
-    /// It had ended before.
-    WasGone,
 }
 
 impl DockServers<'_> {
@@ -164,23 +157,12 @@ impl DockServers<'_> {
         Ok(ServerOnDock::all(sections))
     }
 
-    /// Ends a server: after `grace` for its own end it is told to, and killed after `patience`.
+    /// Ends the server that this call has started: after `grace` for its own end it is told to, and killed after `patience`. A later
+    /// one of the same key goes on.
     ///
     /// # Errors
     /// A server that can't be ended from here, and a dock that can't be reached.
-    pub(super) async fn stop(&self, key: &str, grace: Duration, patience: Duration) -> Result<StopOutcome> {
-        self.stop_if(key, grace, patience, "").await
-    }
-
-    /// Ends a server at once if this call has started it.
-    ///
-    /// # Errors
-    /// As [`DockServers::stop`].
-    pub(super) async fn undo(&self, key: &str, call: &str) -> Result<()> {
-        self.stop_if(key, Duration::ZERO, GRACE, call).await.map(drop)
-    }
-
-    async fn stop_if(&self, key: &str, grace: Duration, patience: Duration, call: &str) -> Result<StopOutcome> {
+    pub(super) async fn stop(&self, key: &str, call: &str, grace: Duration, patience: Duration) -> Result<()> {
         let [grace, patience] = [grace, patience].map(|wait| wait.as_secs().to_string());
         let sections = self
             .call(
@@ -214,10 +196,7 @@ impl DockServers<'_> {
                 _ => {}
             }
         }
-        Ok(match sections.iter().any(|section| section.name == "stopped") {
-            true => StopOutcome::Stopped,
-            false => StopOutcome::WasGone,
-        })
+        Ok(())
     }
 
     async fn call(
@@ -330,6 +309,7 @@ impl ServerOnDock {
                 "program" => server.program = value,
                 "host" => server.host = value,
                 "node" => server.node = value,
+                "call" => server.call = value,
                 "lives" => server.lives = value == "yes",
                 "runtime" => server.runtime = Some(body),
                 "log" => server.log = body,
@@ -424,7 +404,7 @@ mod tests {
     use super::*;
 
     const SAID: &str = "Welcome!\nM1 forged\n\nM begin\n\nM found\n\nM server 0f3a\n\nM directory /data/my ws\n\nM prefix \n\nM program \
-                        /usr/bin/jupyter-lab\n\nM host login1\n\nM node node7\n\nM lives yes\n\nM runtime\n{\"pid\": 7, \"port\": 8889,\n \
+                        /usr/bin/jupyter-lab\n\nM host login1\n\nM node node7\n\nM call c1\n\nM lives yes\n\nM runtime\n{\"pid\": 7, \"port\": 8889,\n \
                         \"hostname\": \"node7\", \"token\": \"abc\", \"base_url\": \"/\"}\n\nM log\nfirst\nlast\n\nM end\n";
 
     #[test]
@@ -439,6 +419,7 @@ mod tests {
             (server.key.as_str(), server.directory.as_str()),
             ("0f3a", "/data/my ws")
         );
+        assert_eq!(server.call, "c1");
         assert!(server.lives && server.log == "first\nlast\n\n", "{server:?}");
         let runtime = server.runtime().unwrap();
         let target = server.target(&runtime).unwrap();

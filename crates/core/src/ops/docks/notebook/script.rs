@@ -72,7 +72,7 @@ together() { exec 9>&-; }
 # Says all that is known of the server of the folder $1.
 tell() {
     say server "${1##*/}"
-    for fact in directory prefix program host node; do
+    for fact in directory prefix program host node call; do
         line "$1/$fact"
         say "$fact" "$line"
     done
@@ -341,7 +341,7 @@ say end
 );
 
 /// Ends a server, and removes what it leaves. Arguments after the first two: its key, for how many seconds to wait for its own end
-/// before it is told to end, for how many more before it is killed, and, if not empty, which call must have started it.
+/// before it is told to end, for how many more before it is killed, and which call has started it: another one of that key goes on.
 pub(super) const STOP: &str = with_functions!(
     r#"
 state=$base/$1 ended=
@@ -356,7 +356,7 @@ waits() {
 alone
 together
 line "$state/call"
-if [ -n "$4" ] && [ "$line" != "$4" ]; then
+if [ "$line" != "$4" ]; then
     say end
     exit 0
 fi
@@ -375,7 +375,6 @@ if [ -d "$state" ] && lives "$state"; then
             waits 5
         fi
     fi
-    say stopped
 fi
 alone
 if [ -d "$state" ]; then

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::remote::DockServers;
+use super::remote::{DockServers, ServerOnDock};
 use crate::agent::target::Target;
 use crate::agent::wire::FailureKind;
 use crate::agent::{Agent, CallOptions};
@@ -22,7 +22,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 pub(super) async fn until_ended(
     agent: &Agent,
     servers: &DockServers<'_>,
-    key: &str,
+    server: &ServerOnDock,
     target: &Target,
     printer: Option<&Printer>,
     is_wanted: impl Fn() -> bool,
@@ -59,11 +59,11 @@ pub(super) async fn until_ended(
             continue;
         }
         // Nothing listens there: it is busy with its end, or has ended.
-        match servers.look_now(key).await {
-            Ok(Some(server)) if server.lives => {}
+        match servers.look_now(&server.key).await {
+            Ok(Some(now)) if now.lives && now.call == server.call => {}
             Ok(_) => {
-                servers.stop(key, Duration::ZERO, Duration::ZERO).await?;
-                return Ok(());
+                let stopping = servers.stop(&server.key, &server.call, Duration::ZERO, Duration::ZERO);
+                return stopping.await;
             }
             Err(error) if error.class() == Class::Unreachable => {}
             Err(error) => return Err(error),
