@@ -108,6 +108,13 @@ const NOT_RUN: &[(&str, &str)] = &[
         "register-dock server lab --docker-socket /run/user/1000/docker.sock",
     ),
     ("docs/guides/moving-over.md", "pip uninstall dockerutils"),
+    ("docs/guides/notebook-on-a-dock.md", "nb-dock far"),
+    ("docs/guides/notebook-on-a-dock.md", "nb-dock far --detach"),
+    ("docs/guides/notebook-on-a-dock.md", "nb-dock far --stop"),
+    (
+        "docs/guides/notebook-on-a-dock.md",
+        "nb-dock far --launch 'srun --gres=gpu:1'",
+    ),
     ("docs/guides/publish.md", "docker login"),
     ("docs/guides/publish.md", "publish-image web"),
     ("docs/guides/publish.md", "aws sso login --profile work"),
@@ -150,6 +157,7 @@ pages! {
     guide_locked_down_servers: "docs/guides/locked-down-servers.md",
     guide_makefiles: "docs/guides/makefiles.md",
     guide_moving_over: "docs/guides/moving-over.md",
+    guide_notebook_on_a_dock: "docs/guides/notebook-on-a-dock.md",
     guide_publish: "docs/guides/publish.md",
     guide_transfer: "docs/guides/transfer.md",
 }

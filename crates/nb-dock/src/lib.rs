@@ -7,7 +7,7 @@
 use clap::Parser;
 use dockerutils_core::cli::{Command, Context, GlobalArgs};
 use dockerutils_core::error::{ExitStatus, Result};
-use dockerutils_core::ops::docks::notebook::{self, NotebookAction, NotebookArgs};
+use dockerutils_core::ops::docks::notebook::{self, DockNotebookAction, DockNotebookArgs};
 
 /// JupyterLab on a dock itself, outside of containers, in the browser here
 ///
@@ -75,12 +75,12 @@ pub const COMMAND: Command<Args> = Command {
 
 fn run(args: Args, context: &Context) -> Result<ExitStatus> {
     let action = match (args.forward, args.list, args.stop) {
-        (Some(key), ..) => NotebookAction::Forward(key),
-        (None, true, _) => NotebookAction::List,
-        (None, false, Some(id)) => NotebookAction::Stop(Some(id).filter(|id| !id.is_empty())),
-        (None, false, None) => NotebookAction::Start,
+        (Some(key), ..) => DockNotebookAction::Forward(key),
+        (None, true, _) => DockNotebookAction::List,
+        (None, false, Some(id)) => DockNotebookAction::Stop(Some(id).filter(|id| !id.is_empty())),
+        (None, false, None) => DockNotebookAction::Start,
     };
-    let wanted = NotebookArgs {
+    let wanted = DockNotebookArgs {
         name: args.name,
         environment: args.env,
         launch: args.launch,

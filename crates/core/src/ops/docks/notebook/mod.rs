@@ -34,7 +34,7 @@ use tokio::time::{sleep, timeout};
 
 use self::forwarder::{Forwarder, ForwarderFile, ForwarderLock};
 use self::listener::ServerPort;
-use self::plan::NotebookPlan;
+use self::plan::DockNotebookPlan;
 use self::remote::{DockServers, GRACE, ServerOnDock};
 use super::dock_or_current;
 use crate::agent::target::Target;
@@ -86,7 +86,7 @@ pub const FORWARD_OPTION: &str = "forward-server";
 
 /// What nb-dock is asked for.
 #[derive(Clone, Debug, Default)]
-pub struct NotebookArgs {
+pub struct DockNotebookArgs {
     /// The dock; none for the current one.
     pub name: Option<String>,
     /// The environment on the dock, by its name or path.
@@ -102,12 +102,12 @@ pub struct NotebookArgs {
     /// Further arguments of JupyterLab.
     pub arguments: Vec<String>,
     /// What is to be done.
-    pub action: NotebookAction,
+    pub action: DockNotebookAction,
 }
 
 /// What is to be done with a server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum NotebookAction {
+pub enum DockNotebookAction {
     /// Start it, or find it.
     #[default]
     Start,
@@ -144,10 +144,10 @@ struct ServerDocument {
 ///
 /// # Errors
 /// No such dock, or one that is no machine; no JupyterLab there; a dock that can't be reached.
-pub fn notebook(context: &Context, args: &NotebookArgs) -> Result<ExitStatus> {
+pub fn notebook(context: &Context, args: &DockNotebookArgs) -> Result<ExitStatus> {
     let dock = dock_or_current(context, args.name.as_deref())?;
     let agent = dock_engine::agent(&dock, &context.env)?.ok_or_else(|| no_machine(&dock))?;
-    let plan = NotebookPlan::of(context, &dock, args)?;
+    let plan = DockNotebookPlan::of(context, &dock, args)?;
     let session = Session {
         context,
         agent: &agent,
@@ -155,8 +155,8 @@ pub fn notebook(context: &Context, args: &NotebookArgs) -> Result<ExitStatus> {
         options: CallOptions::of_terminal(),
     };
     match &args.action {
-        NotebookAction::List => context.block_on(session.list()),
-        NotebookAction::Stop(id) if context.global.dry_run => {
+        DockNotebookAction::List => context.block_on(session.list()),
+        DockNotebookAction::Stop(id) if context.global.dry_run => {
             let what = id.as_deref().unwrap_or(&plan.request.key);
             context.printer.plan(&[format!(
                 "stop the server {} on {}",
@@ -165,13 +165,13 @@ pub fn notebook(context: &Context, args: &NotebookArgs) -> Result<ExitStatus> {
             )])?;
             Ok(ExitStatus::SUCCESS)
         }
-        NotebookAction::Stop(id) => context.block_on(session.stop(id.as_deref())),
-        NotebookAction::Start if context.global.dry_run => {
+        DockNotebookAction::Stop(id) => context.block_on(session.stop(id.as_deref())),
+        DockNotebookAction::Start if context.global.dry_run => {
             context.printer.plan(&[plan.line()])?;
             Ok(ExitStatus::SUCCESS)
         }
-        NotebookAction::Start => context.block_on_uninterrupted(session.start(args)),
-        NotebookAction::Forward(key) => context.block_on_uninterrupted(session.forward(key)),
+        DockNotebookAction::Start => context.block_on_uninterrupted(session.start(args)),
+        DockNotebookAction::Forward(key) => context.block_on_uninterrupted(session.forward(key)),
     }
 }
 
@@ -188,7 +188,7 @@ fn no_machine(dock: &Dock) -> Error {
 struct Session<'a> {
     context: &'a Context,
     agent: &'a Agent,
-    plan: &'a NotebookPlan,
+    plan: &'a DockNotebookPlan,
     options: CallOptions,
 }
 
@@ -266,7 +266,7 @@ impl Session<'_> {
     }
 
     /// Starts a server or finds it, and leads there until it ends, or is ended.
-    async fn start(&self, args: &NotebookArgs) -> Result<ExitStatus> {
+    async fn start(&self, args: &DockNotebookArgs) -> Result<ExitStatus> {
         let printer = &self.context.printer;
         let mut signals = Signals::listen()?;
         // Whether a server may run that this call has started.
@@ -532,7 +532,7 @@ impl Session<'_> {
         &self,
         ready: &Ready,
         running: &Forwarder,
-        args: &NotebookArgs,
+        args: &DockNotebookArgs,
         note: &str,
     ) -> Result<Option<browser::OpenedPage>> {
         let printer = &self.context.printer;
@@ -719,13 +719,7 @@ impl Session<'_> {
         self.agent.connect(&self.options).await?;
         let _heartbeat = Heartbeat::of(self.agent, printer, Arc::default());
         let servers = self.servers();
-        let Some(server) = chosen(servers.list().await?, id, &self.plan.request.key, self.moniker())? else {
-            printer.note(&format!("no JupyterLab of yours runs on {}", visible(self.moniker())));
-            if printer.json() {
-                printer.result_json(&[(); 0])?;
-            }
-            return Ok(ExitStatus::SUCCESS);
-        };
+        let server = chosen(servers.list().await?, id, &self.plan.request.key, self.moniker())?;
         let file = ForwarderFile::of(self.agent, &server.key, &self.context.env)?;
         let running = file.running();
         let document = self.document(&server, running.as_ref()).await;
@@ -743,7 +737,7 @@ impl Session<'_> {
         }
         file.forget();
         if printer.json() {
-            printer.result_json(&[document])?;
+            printer.result_json(&document)?;
         } else {
             printer.note(&format!(
                 "JupyterLab on {}, in {}, has ended",
@@ -847,8 +841,8 @@ fn url(port: u16, runtime: &RuntimeFile, token: &Token) -> String {
     )
 }
 
-/// The server that is to be stopped; `None` if there is none at all.
-fn chosen(all: Vec<ServerOnDock>, id: Option<&str>, own: &str, moniker: &str) -> Result<Option<ServerOnDock>> {
+/// The server that is to be stopped.
+fn chosen(all: Vec<ServerOnDock>, id: Option<&str>, own: &str, moniker: &str) -> Result<ServerOnDock> {
     let ids: Vec<String> = all.iter().map(|server| visible(&server.key)).collect();
     let is_only = all.len() == 1;
     let mut all = all.into_iter();
@@ -857,8 +851,11 @@ fn chosen(all: Vec<ServerOnDock>, id: Option<&str>, own: &str, moniker: &str) ->
         None => all.find(|server| server.key == own || is_only),
     };
     match (found, ids.first(), id) {
-        (Some(server), ..) => Ok(Some(server)),
-        (None, None, _) => Ok(None),
+        (Some(server), ..) => Ok(server),
+        (None, None, _) => Err(
+            Error::failed(format!("no JupyterLab of yours runs on dock {moniker:?}"))
+                .hint(hint!("nb-dock {} starts one", moniker)),
+        ),
         (None, Some(_), Some(id)) => Err(
             Error::usage(format!("no server {id:?} of yours runs on dock {moniker:?}"))
                 .hint(hint!("nb-dock {} --list shows them: {ids}", moniker; ids = ids.join(", "))),
@@ -939,13 +936,13 @@ mod tests {
     fn the_server_that_is_stopped_is_the_named_one_ones_own_or_the_only_one() {
         let choose = |keys: &[&str], id: Option<&str>| {
             let all = keys.iter().map(|key| server(key)).collect();
-            chosen(all, id, "own", "far").map(|found| found.map(|server| server.key))
+            chosen(all, id, "own", "far").map(|server| server.key)
         };
-        assert_eq!(choose(&["a", "own"], None).unwrap().as_deref(), Some("own"));
-        assert_eq!(choose(&["a", "own"], Some("a")).unwrap().as_deref(), Some("a"));
-        assert_eq!(choose(&["a"], None).unwrap().as_deref(), Some("a"));
-        assert_eq!(choose(&[], None).unwrap(), None);
-        assert_eq!(choose(&[], Some("a")).unwrap(), None);
+        assert_eq!(choose(&["a", "own"], None).unwrap(), "own");
+        assert_eq!(choose(&["a", "own"], Some("a")).unwrap(), "a");
+        assert_eq!(choose(&["a"], None).unwrap(), "a");
+        let none = choose(&[], None).unwrap_err();
+        assert!(none.to_string().starts_with("no JupyterLab of yours runs"), "{none:?}");
         let several = choose(&["a", "b"], None).unwrap_err();
         assert!(
             several.hint_text().unwrap().ends_with("nb-dock far --stop=a"),

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::NotebookArgs;
+use super::DockNotebookArgs;
 use super::remote::StartRequest;
 use crate::agent::paths::state_directory;
 use crate::config::project::Project;
@@ -20,7 +20,7 @@ const KEY: usize = 8;
 
 /// A server on a dock, and how it is reached from here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NotebookPlan {
+pub(super) struct DockNotebookPlan {
     /// The dock's moniker.
     pub(super) moniker: String,
     pub(super) request: StartRequest,
@@ -30,12 +30,12 @@ pub(super) struct NotebookPlan {
     pub(super) not_synced: Option<String>,
 }
 
-impl NotebookPlan {
+impl DockNotebookPlan {
     /// The server of the project around the working directory if the dock has a copy of that, else of the home there.
     ///
     /// # Errors
     /// Words that can't be handed on, and a project of another user.
-    pub(super) fn of(context: &Context, dock: &Dock, args: &NotebookArgs) -> Result<Self> {
+    pub(super) fn of(context: &Context, dock: &Dock, args: &DockNotebookArgs) -> Result<Self> {
         let (mut directory, mut not_synced) = (None, None);
         // Where there is no project, there is no workspace either; what is wrong with one that is there, a sync says.
         if let Ok(project) = Project::find_or_repository(&context.working_dir, &context.env) {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_plan_is_a_line_to_type() {
-        let plan = NotebookPlan {
+        let plan = DockNotebookPlan {
             moniker: "far".into(),
             request: StartRequest {
                 key: "k".into(),

@@ -35,7 +35,7 @@ pub(super) struct DockServers<'a> {
 /// What is to be started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StartRequest {
-    /// Which server it is: see [`super::plan::NotebookPlan::key`].
+    /// Which server it is: see [`super::plan::DockNotebookPlan::key`].
     pub(super) key: String,
     /// The directory there; the home if there is none, or it is not there.
     pub(super) directory: Option<String>,
