@@ -115,6 +115,13 @@ const NOT_RUN: &[(&str, &str)] = &[
         "docs/guides/notebook-on-a-dock.md",
         "nb-dock far --launch 'srun --gres=gpu:1'",
     ),
+    ("docs/guides/notebooks.md", "run-notebook analysis.ipynb"),
+    ("docs/guides/notebooks.md", "run-notebook --dock far"),
+    (
+        "docs/guides/notebooks.md",
+        "curl -fsS \"$(run-notebook --detach --json | jq -r .url)\"",
+    ),
+    ("docs/guides/notebooks.md", "run-notebook --image rocker/rstudio"),
     ("docs/guides/publish.md", "docker login"),
     ("docs/guides/publish.md", "publish-image web"),
     ("docs/guides/publish.md", "aws sso login --profile work"),
@@ -158,6 +165,7 @@ pages! {
     guide_makefiles: "docs/guides/makefiles.md",
     guide_moving_over: "docs/guides/moving-over.md",
     guide_notebook_on_a_dock: "docs/guides/notebook-on-a-dock.md",
+    guide_notebooks: "docs/guides/notebooks.md",
     guide_publish: "docs/guides/publish.md",
     guide_transfer: "docs/guides/transfer.md",
 }
@@ -222,6 +230,7 @@ fn every_key_of_the_configuration_is_explained() {
         ("IMAGE_KEYS", "keys"),
         ("DOCKED_KEYS", "docked keys"),
         ("RUN_IMAGE_KEYS", "run_image keys"),
+        ("NOTEBOOK_KEYS", "notebook keys"),
         ("BUILD_IMAGE_KEYS", "build_image keys"),
     ] {
         let known = between(&source, &format!("const {list}: &[&str] = &["), "];");

@@ -23,6 +23,7 @@ mod exposed_ports;
 mod lab;
 mod moves_over;
 mod nb_dock;
+mod notebooks;
 mod notices;
 mod patience;
 mod ports;

@@ -13,7 +13,7 @@ use serde_json::Value;
 const SHIM: &str = include_str!("../../crates/dock/shim/dock.sh");
 
 /// The commands that are on PATH; `dock` is beside them.
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 14] = [
     "register-dock",
     "unregister-dock",
     "ls-dock",
@@ -23,6 +23,7 @@ const PROGRAMS: [&str; 13] = [
     "dock-agent",
     "build-image",
     "run-image",
+    "run-notebook",
     "publish-image",
     "transfer-image",
     "sync-up",

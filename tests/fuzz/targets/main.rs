@@ -35,6 +35,7 @@ targets! {
     image_save,
     ini,
     mounts,
+    notebook_server,
     original_docks,
     references,
     run_options,

@@ -23,6 +23,18 @@ pub(super) fn of(command: &str) -> Option<Examples> {
                 "run it on a dock, and keep the project in step meanwhile",
             ),
         ],
+        "run-notebook" => &[
+            ("run-notebook analysis.ipynb", "JupyterLab, with this notebook open"),
+            (
+                "run-notebook --dock far --watch",
+                "on a dock, with the project in step meanwhile",
+            ),
+            (
+                "run-notebook --detach --json | jq -r .url",
+                "in the background; its URL for a script",
+            ),
+            ("run-notebook --stop", "end the one of this project"),
+        ],
         "publish-image" => &[
             ("publish-image web", "push it where docker/dockerutils.cfg says"),
             (

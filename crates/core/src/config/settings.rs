@@ -252,7 +252,7 @@ pub(super) fn unknown_keys(config: &Ini, types: &[String]) -> Vec<UnknownKey> {
             if !known && !referenced.contains(key) {
                 let of_commands = [RUN_IMAGE_KEYS, BUILD_IMAGE_KEYS].into_iter().flatten();
                 let own = if section == NOTEBOOK { NOTEBOOK_KEYS } else { &[] };
-                let candidates = IMAGE_KEYS.iter().chain(of_commands).chain(own).copied();
+                let candidates = own.iter().chain(IMAGE_KEYS).chain(of_commands).copied();
                 unknown.push(UnknownKey {
                     place: place(config, section, key),
                     nearest: nearest(key, candidates).map(str::to_owned),

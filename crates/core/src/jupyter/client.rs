@@ -202,13 +202,13 @@ impl ServerClient {
     /// [`ServerError::Silent`].
     pub async fn answers(&self) -> Result<ApiAnswer, ServerError> {
         #[derive(Deserialize)]
-        struct Version {
+        struct VersionAnswer {
             version: String,
         }
         let (status, _, body) = self.ask(Method::GET, &self.base_path.join("api"), false).await?;
-        let version = serde_json::from_slice::<Version>(&body).ok();
+        let version = serde_json::from_slice::<VersionAnswer>(&body).ok();
         Ok(match version {
-            Some(Version { version }) if status.is_success() => ApiAnswer::Jupyter { version: kept(version) },
+            Some(VersionAnswer { version }) if status.is_success() => ApiAnswer::Jupyter { version: kept(version) },
             _ => ApiAnswer::Other(status),
         })
     }
@@ -271,7 +271,7 @@ impl ServerClient {
     /// [`ServerError`].
     pub async fn kernels(&self) -> Result<Vec<Kernel>, ServerError> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct KernelAnswer {
             id: String,
             #[serde(default)]
             name: String,
@@ -282,7 +282,7 @@ impl ServerClient {
             #[serde(default)]
             connections: Option<u32>,
         }
-        let (_, answers): (_, Vec<Answer>) = self.get("api/kernels?no_track_activity=1").await?;
+        let (_, answers): (_, Vec<KernelAnswer>) = self.get("api/kernels?no_track_activity=1").await?;
         let kernels = answers.into_iter().map(|kernel| Kernel {
             id: kept(kernel.id),
             name: kept(kernel.name),
@@ -299,7 +299,7 @@ impl ServerClient {
     /// [`ServerError`].
     pub async fn sessions(&self) -> Result<Vec<KernelSession>, ServerError> {
         #[derive(Deserialize)]
-        struct Answer {
+        struct SessionAnswer {
             #[serde(default)]
             path: String,
             #[serde(default, rename = "type")]
@@ -310,7 +310,7 @@ impl ServerClient {
         struct OfKernel {
             id: String,
         }
-        let (_, answers): (_, Vec<Answer>) = self.get("api/sessions?no_track_activity=1").await?;
+        let (_, answers): (_, Vec<SessionAnswer>) = self.get("api/sessions?no_track_activity=1").await?;
         let sessions = answers.into_iter().filter_map(|session| {
             Some(KernelSession {
                 kernel: kept(session.kernel?.id),
@@ -319,6 +319,19 @@ impl ServerClient {
             })
         });
         Ok(sessions.collect())
+    }
+
+    /// Whether the server itself holds the documents that are open (jupyter-collaboration). It writes down what was typed a second
+    /// later, unless its configuration says otherwise (`YDocExtension.document_save_delay`). Which documents it has not written
+    /// down yet, its API does not tell: they are only in its websockets, as updates of Yjs.
+    ///
+    /// # Errors
+    /// [`ServerError::Silent`].
+    pub async fn holds_documents(&self) -> Result<bool, ServerError> {
+        // Sessions of documents are made by PUT only: a GET says whether there are any.
+        let path = self.base_path.join("api/collaboration/session/?no_track_activity=1");
+        let (status, _, _) = self.ask(Method::GET, &path, true).await?;
+        Ok(status == StatusCode::METHOD_NOT_ALLOWED)
     }
 
     /// Has the server end its kernels, and then itself. It answers before it does so.
@@ -496,7 +509,7 @@ mod tests {
         assert_eq!((status.connections, status.kernels), (2, 1));
         assert_eq!(status.started.to_string(), "2026-11-29T10:00:00Z");
         // By the server's clock.
-        assert_eq!(status.idle, Duration::from_millis(29_500));
+        assert_eq!(status.idle, Duration::from_millis(59_500));
         client.shutdown().await.unwrap();
         let api = server.request("GET", "/user/ann/api");
         assert_eq!(api.header("authorization"), None);
@@ -566,6 +579,15 @@ mod tests {
         ] {
             let server = ScriptedEngine::start().on("GET", "/user/ann/", reply);
             assert_eq!(client(&server).shows_lab().await.unwrap(), is_lab);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_holds_the_documents_is_known() {
+        for (status, holds) in [(405, true), (404, false), (200, false)] {
+            let server =
+                ScriptedEngine::start().on("GET", "/user/ann/api/collaboration/session/", Reply::error(status, "x"));
+            assert_eq!(client(&server).holds_documents().await.unwrap(), holds, "{status}");
         }
     }
 

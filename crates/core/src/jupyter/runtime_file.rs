@@ -45,10 +45,13 @@ pub struct RuntimeFile {
 /// Why a runtime file can't be true.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeFileError {
+    /// It has more than [`LARGEST`] bytes.
     #[error("it is larger than {LARGEST} bytes")]
     TooLarge,
+    /// It has another form.
     #[error("it is not the JSON of a server's runtime file")]
     NotJson(#[source] serde_json::Error),
+    /// One of its values can't be true.
     #[error("its {field} can't be one: {value:?}")]
     Field {
         field: &'static str,
@@ -136,6 +139,12 @@ impl RuntimeFile {
         })
     }
 
+    /// Whether the server listens on a loopback address only: where it has a network of its own, as in a container, nothing from
+    /// outside reaches it.
+    pub fn is_loopback_only(&self) -> bool {
+        self.port.is_some() && self.hostname.as_deref().is_some_and(is_loopback)
+    }
+
     /// The host that reaches the server from other machines, where it listens for them: what it was told to listen on, or,
     /// if that is every address, the name of its machine. `None` for a server that listens on loopback only, or on a socket.
     pub fn machine(&self) -> Option<&str> {
@@ -206,7 +215,7 @@ mod tests {
         assert_eq!(file.token.as_ref().map(Token::reveal), Some("abc"));
         assert_eq!(file.root_dir, Some(PathBuf::from("/work")));
         assert_eq!(file.version.as_deref(), Some("2.14.0"));
-        assert_eq!(file.machine(), Some("node17"));
+        assert_eq!((file.machine(), file.is_loopback_only()), (Some("node17"), false));
         assert!(!format!("{file:?}").contains("abc"));
     }
 
@@ -219,7 +228,7 @@ mod tests {
         .unwrap();
         assert_eq!((classic.token.clone(), classic.has_password), (None, true));
         assert_eq!(classic.root_dir, Some(PathBuf::from("/home/a")));
-        assert_eq!(classic.machine(), None);
+        assert_eq!((classic.machine(), classic.is_loopback_only()), (None, true));
         let socket = parse(
             r#"{"base_url": "/", "hostname": "localhost", "pid": 1, "port": 0, "sock": "/run/a.sock", "secure": false,
                 "token": "t", "url": "http+unix://%2Frun%2Fa.sock/"}"#,

@@ -343,7 +343,13 @@ async fn fetch_image(
                     .hint(hint!("build-image {}", image)),
             );
         }
-        return build_image(context, (engine, locality), project, image, args).await;
+        let wanted = BuildArgs {
+            image: image.to_owned(),
+            image_name: args.image_name.clone(),
+            image_tag: args.image_tag.clone(),
+            ..BuildArgs::default()
+        };
+        return build_image(context, (engine, locality), project, &wanted).await;
     }
     if container.pull == PullPolicy::Never {
         return Err(Error::failed(format!(
@@ -375,27 +381,27 @@ async fn other_platform(engine: &Engine, plan: &RunPlan, container: &ContainerPl
     }))
 }
 
-async fn build_image(
+/// Builds an image of the project.
+///
+/// # Errors
+/// A wrong configuration, and a build that fails, which has been printed then.
+pub(in crate::ops) async fn build_image(
     context: &Context,
     (engine, locality): (&Engine, Locality),
     project: &Project,
-    image: &str,
-    args: &RunArgs,
+    wanted: &BuildArgs,
 ) -> Result<()> {
-    let wanted = BuildArgs {
-        image: image.to_owned(),
-        image_name: args.image_name.clone(),
-        image_tag: args.image_tag.clone(),
-        ..BuildArgs::default()
-    };
-    let mut plan = BuildPlan::new(project, &wanted, &context.env)?;
+    let mut plan = BuildPlan::new(project, wanted, &context.env)?;
     plan.docker_prefix = context.docker_prefix()?;
     // Blocking on git is fine: nothing else runs here.
     tokio::task::block_in_place(|| genversion::before_build(project, &context.printer))?;
     let reports = build::run_plan_on(context, engine, locality, project, &plan).await?;
     if reports.images.iter().any(|report| report.status == BuildStatus::Failed) {
         // The build has printed the reason.
-        return Err(Error::failed(format!("{image} could not be built, and is not run")));
+        return Err(Error::failed(format!(
+            "{} could not be built, and is not run",
+            wanted.image
+        )));
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Who holds a port that a container wants: another container, or a process of this machine.
 
+use std::collections::BTreeSet;
+
 use bollard::query_parameters::ListContainersOptions;
 
 use dock_client::listening::process_of;
@@ -7,7 +9,7 @@ use dock_client::listening::process_of;
 use crate::agent::{forwarded_here, paths};
 use crate::docker::connect::engine::Engine;
 use crate::env::Env;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::hint;
 
 /// If the engine says that a port is taken, adds who holds it.
@@ -49,6 +51,11 @@ pub async fn explain(engine: &Engine, error: Error, local: bool, env: &Env) -> E
         .hint("publish another port")
 }
 
+/// Whether the engine says that a port is taken.
+pub fn is_taken(error: &Error) -> bool {
+    taken_port(&error.to_string()).is_some()
+}
+
 /// The port in the engine's messages: `Bind for 0.0.0.0:5000 failed: port is already allocated` and
 /// `listen tcp4 0.0.0.0:5000: bind: address already in use`.
 fn taken_port(message: &str) -> Option<u16> {
@@ -65,6 +72,19 @@ fn taken_port(message: &str) -> Option<u16> {
         }
     }
     found
+}
+
+/// The ports of the engine's machine that its containers have.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub async fn published(engine: &Engine) -> Result<BTreeSet<u16>> {
+    let listing = engine.docker().list_containers(None::<ListContainersOptions>);
+    let containers = listing.await.map_err(|cause| engine.error("its containers", cause))?;
+    let ports = containers
+        .into_iter()
+        .flat_map(|container| container.ports.unwrap_or_default());
+    Ok(ports.filter_map(|port| port.public_port).collect())
 }
 
 async fn container_of(engine: &Engine, port: u16) -> Option<String> {

@@ -273,7 +273,8 @@ mod tests {
     #[tokio::test]
     async fn gpus_are_listed() {
         let said = "GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-1)\nGPU 1: X\u{1b}[2J\n";
-        let engine = connected(&scripted(said, 0, &json!({}), "all")).await;
+        let scripted = scripted(said, 0, &json!({}), "all");
+        let engine = connected(&scripted).await;
         assert_eq!(
             check(&engine, "c1", "nb").await.unwrap(),
             [
@@ -325,21 +326,24 @@ mod tests {
                 "nvidia-container-toolkit",
             ),
         ] {
-            let engine = connected(&scripted(said, code, host, "all")).await;
+            let scripted = scripted(said, code, host, "all");
+            let engine = connected(&scripted).await;
             let error = check(&engine, "c1", "nb").await.unwrap_err();
             let message = error.to_string();
             assert!(message.starts_with("container nb has no GPU: "), "{message}");
             assert!(message.contains(part), "{said}: {message}");
             assert!(error.hint_text().unwrap().contains(remedy), "{said}: {error:?}");
         }
-        let engine = connected(&scripted(absent, 127, &nvidia, "compute")).await;
+        let scripted = scripted(absent, 127, &nvidia, "compute");
+        let engine = connected(&scripted).await;
         let error = check(&engine, "c1", "nb").await.unwrap_err();
         assert!(error.to_string().contains("can't be seen"), "{error}");
     }
 
     #[tokio::test]
     async fn a_start_that_fails_for_want_of_a_gpu_says_what_is_missing() {
-        let engine = connected(&ScriptedEngine::start()).await;
+        let scripted = ScriptedEngine::start();
+        let engine = connected(&scripted).await;
         for (message, part) in [
             (
                 "could not select device driver \"\" with capabilities: [[gpu]]",

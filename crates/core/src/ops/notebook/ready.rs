@@ -5,6 +5,7 @@
 //! which costs an engine far more.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ use crate::output::visible;
 
 /// How long a server may take where nothing else is said: an entrypoint may install the project first.
 pub const READY_LIMIT: Duration = Duration::from_secs(600);
+/// How long what was expected may take to answer, before its runtime file is looked for: something else may have the port, and
+/// be silent.
+const ANSWER: Duration = Duration::from_secs(2);
 /// How often what was expected is asked.
 const POLL: Duration = Duration::from_millis(100);
 /// How long the runtime file of a server that is ready may take to be read: it only adds to what is known.
@@ -274,14 +278,14 @@ pub(super) async fn look(
     if label.kind == ServerKind::Page {
         return page(&expected, port, label).await;
     }
-    let look = Look {
+    let search = ServerSearch {
         context,
         engine,
         local,
         awaited,
         port,
     };
-    look.until_ready(&expected, listens).await
+    search.until_ready(&expected.within(ANSWER), listens).await
 }
 
 /// Waits until something answers.
@@ -308,7 +312,7 @@ async fn page(client: &ServerClient, port: u16, label: &NotebookLabel) -> Result
 }
 
 /// What is looked for, and where.
-struct Look<'a> {
+struct ServerSearch<'a> {
     context: &'a Context,
     engine: &'a Engine,
     local: bool,
@@ -326,7 +330,7 @@ enum Found {
     Nothing,
 }
 
-impl Look<'_> {
+impl ServerSearch<'_> {
     async fn until_ready(&self, expected: &ServerClient, listens: &Notify) -> Result<Ready> {
         let began = Instant::now();
         let mut files = RuntimeFiles::of(self.engine, self.awaited.container);
@@ -342,7 +346,7 @@ impl Look<'_> {
             };
             if answer.is_ok() {
                 let found = tokio::time::timeout(LAST_LOOK, files.read()).await;
-                let found = found.map_or_else(|_| Ok(Vec::new()), |found| found)?;
+                let found = found.unwrap_or_else(|_| Ok(Vec::new()))?;
                 let is_it = |file: &RuntimeFile| file.port == Some(self.awaited.label.port);
                 let runtime = found.into_iter().find(is_it);
                 return Ok(self.ready(expected, self.port, runtime, false).await);
@@ -417,6 +421,12 @@ impl Look<'_> {
                 Err(error @ ServerError::TokenRefused(_)) => {
                     wrong.get_or_insert_with(|| self.refused(Some(&file), &error));
                 }
+                // One that is only slow lets us wait.
+                Err(ServerError::Silent(cause))
+                    if file.is_loopback_only() && cause.kind() != io::ErrorKind::TimedOut =>
+                {
+                    wrong.get_or_insert_with(|| self.inside_only());
+                }
                 // It is starting, or its file is an old one.
                 Err(_) => {}
             }
@@ -457,6 +467,14 @@ impl Look<'_> {
             "let it listen on a port: --ServerApp.sock= --port={}",
             self.awaited.label.port
         ))
+    }
+
+    fn inside_only(&self) -> Error {
+        Error::failed(format!(
+            "the server in container {} listens on 127.0.0.1 of the container only, where nothing from outside reaches it",
+            self.awaited.name
+        ))
+        .hint("let it listen on all addresses of the container: --ip=0.0.0.0 (its port is published on 127.0.0.1 only)")
     }
 
     fn elsewhere(&self, inside: u16) -> Error {
@@ -585,7 +603,7 @@ mod tests {
     async fn a_server_that_never_will_be_ready_is_an_error_that_says_why() {
         let server = ScriptedEngine::start().on("GET", "/api/status", Reply::error(403, "Forbidden"));
         let port = port_of(&server);
-        for (said, part) in [
+        let cases = [
             (file(8888, "/", "own"), "has a token of its own"),
             (
                 file(9999, "/", "s3cret"),
@@ -600,13 +618,22 @@ mod tests {
                 "listens on the socket /run/a.sock",
             ),
             (String::new(), "refuses us"),
-        ] {
+        ];
+        let silent = free_port().unwrap();
+        let local = file(8888, "/", "s3cret").replace("0.0.0.0", "localhost");
+        let engine_of_silent = running(engine(silent), "").on("POST", "/exec/e1/start", printed(&local));
+        let error = waited(&engine_of_silent, &NotebookLabel::jupyter(8888))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("127.0.0.1 of the container only"), "{error}");
+        let checks = cases.into_iter().map(|(said, part)| async move {
             let engine = running(engine(port), "").on("POST", "/exec/e1/start", printed(&said));
             let error = waited(&engine, &NotebookLabel::jupyter(8888)).await.unwrap_err();
             assert!(error.to_string().contains(part), "{error}: {part}");
             assert!(error.hint_text().is_some());
             assert!(!format!("{error:?}").contains("s3cret"));
-        }
+        });
+        futures_util::future::join_all(checks).await;
         let unpublished = waited(&running(engine(port), ""), &NotebookLabel::jupyter(9000))
             .await
             .unwrap_err();

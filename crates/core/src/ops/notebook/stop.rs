@@ -13,6 +13,8 @@ use crate::jupyter::client::{ServerClient, ServerError};
 use crate::output::progress::waiting::WaitingRow;
 use crate::output::{Printer, visible};
 
+/// How long a server that holds the open documents gets to write down what was typed last: it does so after a second.
+const SAVING: Duration = Duration::from_secs(2);
 /// How long a server may take to end by itself: it gives its kernels five seconds, and its extensions some more.
 const SHUTDOWN: Duration = Duration::from_secs(15);
 /// How long a container may take to end after SIGTERM, as `docker stop` waits.
@@ -103,6 +105,9 @@ pub async fn stop(
     tokio::pin!(ending, now);
     let in_peace = async {
         if let Some(client) = client {
+            if client.holds_documents().await.unwrap_or_default() {
+                tokio::time::sleep(SAVING).await;
+            }
             // That it refuses, or has gone already, is no reason to stop here.
             match client.shutdown().await {
                 Ok(()) => {
@@ -206,6 +211,20 @@ mod tests {
             Some("token s3cret")
         );
         assert!(signals(&engine).is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_that_holds_the_documents_gets_the_time_to_write_them_down() {
+        let server = ScriptedEngine::start()
+            .on("GET", "/api/collaboration/session/", Reply::error(405, "PUT"))
+            .on("POST", "/api/shutdown", Reply::empty(200));
+        let engine = ending(engine(1), Duration::from_millis(100));
+        let began = std::time::Instant::now();
+        assert_eq!(
+            stopped(&engine, Some(&client(&server)), false).await.unwrap(),
+            Stopped::Properly
+        );
+        assert!(began.elapsed() >= SAVING);
     }
 
     #[tokio::test(flavor = "multi_thread")]

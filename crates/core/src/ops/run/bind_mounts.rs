@@ -230,7 +230,7 @@ pub fn variable(context: &Context, project: &Project, options: &[Word], env: &En
 }
 
 /// Whether the container goes its own way.
-fn is_cut_off(error: &Error) -> bool {
+pub(in crate::ops) fn is_cut_off(error: &Error) -> bool {
     error.class() == Class::Code(ExitStatus::LINK_LOST.code())
 }
 
@@ -284,9 +284,15 @@ pub async fn in_step(
         );
         return status;
     }
+    last_round(context, docked, Direction::Both).await;
+    status
+}
+
+/// Syncs at a container's end; what can't be brought is said, with how it comes later.
+pub(in crate::ops) async fn last_round(context: &Context, docked: &mut DockedProject, direction: Direction) {
     let syncing = async {
         tokio::select! {
-            synced = docked.sync(RoundRequest::everything(Direction::Both)) => synced,
+            synced = docked.sync(RoundRequest::everything(direction)) => synced,
             _ = tokio::signal::ctrl_c() => Err(Error::interrupted()),
         }
     };
@@ -300,5 +306,4 @@ pub async fn in_step(
         }
     }
     docked.finish().await;
-    status
 }

@@ -87,11 +87,6 @@ pub(in crate::ops) struct Reached {
 }
 
 impl Reached {
-    /// The port inside and its protocol, such as `8888/tcp`.
-    pub(in crate::ops) fn inside(&self) -> &str {
-        &self.published.container
-    }
-
     /// Whether the agent of its dock has not come to forward it yet.
     pub(in crate::ops) fn is_pending(&self) -> bool {
         self.here.is_none() && self.reason.as_deref() == Some(NOT_YET)

@@ -235,6 +235,28 @@ impl RunOptions {
         self.host.publish_all_ports == Some(true)
     }
 
+    /// The user that `--user` names.
+    pub fn user(&self) -> Option<&str> {
+        self.config.user.as_deref()
+    }
+
+    /// Whether `--publish` names this port of the container, such as `8888/tcp`.
+    pub fn publishes(&self, port: &str) -> bool {
+        let bindings = self.host.port_bindings.iter().flatten();
+        bindings.into_iter().any(|(known, _)| known == port)
+    }
+
+    /// Whether something is mounted at this path of the container.
+    pub fn mounts_at(&self, target: &str) -> bool {
+        let of_volume = |entry: &GivenOption| {
+            let mut parts = entry.value.split(':');
+            let first = parts.next();
+            parts.next().or(first) == Some(target)
+        };
+        let of_mount = |mount: &Mount| mount.target.as_deref() == Some(target);
+        self.volumes.iter().any(of_volume) || self.mounts.iter().any(|(_, mount)| of_mount(mount))
+    }
+
     /// Checks options against each other.
     fn check(&self) -> Result<(), OptionError> {
         if let (Some(remove), Some(restart)) = (&self.remove, &self.restart) {
@@ -287,6 +309,20 @@ mod tests {
             .filter(|word| !word.is_empty())
             .map(str::to_owned)
             .collect()
+    }
+
+    #[test]
+    fn what_is_given_can_be_asked_for() {
+        let given = RunOptions::parse(&words(
+            "-u 7 -p 127.0.0.1:1:80 -v /a:/b:ro -v /c --mount type=bind,src=/d,dst=/e",
+        ));
+        let given = given.unwrap();
+        assert_eq!(given.user(), Some("7"));
+        assert!(given.publishes("80/tcp") && !given.publishes("1/tcp"));
+        for (target, is_there) in [("/b", true), ("/c", true), ("/e", true), ("/a", false), ("/d", false)] {
+            assert_eq!(given.mounts_at(target), is_there, "{target}");
+        }
+        assert_eq!(RunOptions::default().user(), None);
     }
 
     #[test]

@@ -1,0 +1,3 @@
+//! The `run-notebook` command.
+
+dockerutils_core::main!(run_notebook);
