@@ -206,7 +206,7 @@ impl DockServers<'_> {
         input: &[u8],
         limit: Duration,
         doing: &str,
-    ) -> Result<Vec<Section>> {
+    ) -> Result<Vec<AnswerSection>> {
         let mark = hexadecimal::random::<12>()?;
         let mut all = vec![mark.as_str(), self.owner.as_str()];
         all.extend(arguments);
@@ -233,7 +233,7 @@ impl DockServers<'_> {
     }
 
     /// The error if there is no JupyterLab to start.
-    fn no_program(&self, sections: &[Section], environment: &str) -> Option<Error> {
+    fn no_program(&self, sections: &[AnswerSection], environment: &str) -> Option<Error> {
         let dock = &self.agent.dock().moniker;
         sections.iter().find_map(|section| {
             let paths: Vec<&str> = section.body.lines().filter(|line| !line.is_empty()).collect();
@@ -290,9 +290,9 @@ fn named(paths: &[&str]) -> String {
 
 impl ServerOnDock {
     /// The servers that these sections tell of.
-    fn all(sections: Vec<Section>) -> Vec<Self> {
+    fn all(sections: Vec<AnswerSection>) -> Vec<Self> {
         let mut servers: Vec<Self> = Vec::new();
-        for Section { name, value, body } in sections {
+        for AnswerSection { name, value, body } in sections {
             if name == "server" {
                 servers.push(Self {
                     key: value,
@@ -366,7 +366,7 @@ impl ServerOnDock {
 
 /// A part of what a script says.
 #[derive(Debug, PartialEq, Eq)]
-struct Section {
+struct AnswerSection {
     name: String,
     /// The rest of its first line.
     value: String,
@@ -375,14 +375,14 @@ struct Section {
 }
 
 /// The sections of what a script says, behind whatever a login shell has printed; `None` if its end is missing.
-fn sections(text: &str, mark: &str) -> Option<Vec<Section>> {
-    let mut sections: Vec<Section> = Vec::new();
+fn sections(text: &str, mark: &str) -> Option<Vec<AnswerSection>> {
+    let mut sections: Vec<AnswerSection> = Vec::new();
     for line in text.lines() {
         let head = line.strip_prefix(mark).and_then(|rest| rest.strip_prefix(' '));
         match (head, sections.last_mut()) {
             (Some(head), _) => {
                 let (name, value) = head.split_once(' ').unwrap_or((head, ""));
-                sections.push(Section {
+                sections.push(AnswerSection {
                     name: name.to_owned(),
                     value: value.to_owned(),
                     body: String::new(),

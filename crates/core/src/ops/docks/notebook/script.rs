@@ -236,7 +236,10 @@ shell=$(command -v bash) || shell=sh
 detached=$(command -v setsid) || detached=
 JUPYTER_RUNTIME_DIR=$state/runtime
 export JUPYTER_RUNTIME_DIR
-nohup ${detached:+"$detached"} "$@" "$shell" "$state/run" > "$state/log" 2>&1 < /dev/null 9>&- &
+(
+    trap '' HUP
+    exec ${detached:+"$detached"} "$@" "$shell" "$state/run"
+) > "$state/log" 2>&1 < /dev/null 9>&- &
 printf '%s\n' "$!" > "$state/pid" || { kill "$!"; remove "$state"; exit 73; }
 # Until it is told from others: its process begins as a copy of this one.
 tries=0
