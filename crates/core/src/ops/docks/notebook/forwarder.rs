@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::plan::is_key;
 use crate::agent::{Agent, paths};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -45,8 +46,11 @@ impl ForwarderFile {
     /// The file of the server of this key on this agent's dock.
     ///
     /// # Errors
-    /// No private directory.
+    /// No private directory, and what can't be a key: it would name another file.
     pub(super) fn of(agent: &Agent, key: &str, env: &Env) -> Result<Self> {
+        if !is_key(key) {
+            return Err(Error::usage(format!("{key:?} is not the key of a server on a dock")));
+        }
         let name = format!("{}.notebook-{key}", agent.paths().identity());
         Ok(Self {
             path: paths::own_directory(env)?.join(name),

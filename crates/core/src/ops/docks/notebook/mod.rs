@@ -52,6 +52,7 @@ use crate::hint;
 use crate::jupyter::client::{ServerAddress, ServerClient, ServerDialer, ServerError};
 use crate::jupyter::runtime_file::RuntimeFile;
 use crate::jupyter::token::Token;
+use crate::ops::notebook::listener::ssh_line;
 use crate::ops::notebook::stop::busy_kernels;
 use crate::output::progress::waiting::WaitingRow;
 use crate::output::table::{Align, Table};
@@ -555,6 +556,9 @@ impl Session<'_> {
             ready.server.environment()
         ));
         printer.result(&url);
+        if let Some(line) = ssh_line(&self.context.env, running.port) {
+            printer.note(&format!("from the machine that this shell came from: {line}"));
+        }
         if !note.is_empty() {
             printer.note(note);
         }

@@ -9,7 +9,7 @@ use crate::config::project::Project;
 use crate::context::Context;
 use crate::docks::Dock;
 use crate::error::{Error, Result};
-use crate::hexadecimal::hex;
+use crate::hexadecimal::{hex, is_hex};
 use crate::hint;
 use crate::output::visible;
 use crate::shell;
@@ -116,6 +116,11 @@ fn launch_words(line: &str) -> Result<Vec<String>> {
     }
 }
 
+/// Whether this can be a key: it comes back from the dock, and names a file here.
+pub(super) fn is_key(text: &str) -> bool {
+    is_hex(text, 2 * KEY)
+}
+
 /// The name of a server on the dock: a second call with the same finds it. Several users here may share the user there, and each
 /// has servers of their own.
 fn key(user: &str, directory: Option<&str>, environment: Option<&str>, launch: &[String]) -> String {
@@ -143,7 +148,7 @@ mod tests {
             key("ann", None, None, &launch),
         ];
         for (at, one) in keys.iter().enumerate() {
-            assert!(crate::hexadecimal::is_hex(one, 2 * KEY), "{one}");
+            assert!(is_key(one), "{one}");
             assert!(!keys.iter().skip(at + 1).any(|other| other == one), "{keys:?}");
         }
         assert_eq!(key("ann", None, None, &[]), keys[0]);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::plan::is_key;
 use super::script;
 use crate::agent::target::{Exit, Target};
 use crate::agent::{Agent, CallOptions};
@@ -21,6 +22,8 @@ const LIMIT: Duration = Duration::from_secs(100);
 const LOOK_SECONDS: u32 = 5;
 /// How long a server has to end by itself, once it was asked to, and when it was told to by a signal: it ends its kernels first.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
+/// How many servers of a dock are looked at: it may tell of any number.
+const SERVERS: usize = 64;
 /// How many environments an error names.
 const NAMED: usize = 8;
 
@@ -107,7 +110,8 @@ impl DockServers<'_> {
             return Err(error);
         }
         let is_found = sections.iter().any(|section| section.name == "found");
-        match ServerOnDock::all(sections).into_iter().next() {
+        let mut servers = ServerOnDock::all(sections).into_iter();
+        match servers.find(|server| server.key == request.key) {
             Some(server) => Ok(Start {
                 server,
                 is_found,
@@ -145,7 +149,7 @@ impl DockServers<'_> {
                 "look at JupyterLab",
             )
             .await?;
-        Ok(ServerOnDock::all(sections).into_iter().next())
+        Ok(ServerOnDock::all(sections).into_iter().find(|server| server.key == key))
     }
 
     /// All servers of the user that run.
@@ -289,7 +293,7 @@ fn named(paths: &[&str]) -> String {
 }
 
 impl ServerOnDock {
-    /// The servers that these sections tell of.
+    /// The servers that these sections tell of, as far as they can be ours.
     fn all(sections: Vec<AnswerSection>) -> Vec<Self> {
         let mut servers: Vec<Self> = Vec::new();
         for AnswerSection { name, value, body } in sections {
@@ -316,6 +320,8 @@ impl ServerOnDock {
                 _ => {}
             }
         }
+        servers.retain(|server| is_key(&server.key));
+        servers.truncate(SERVERS);
         servers
     }
 
@@ -403,7 +409,7 @@ fn sections(text: &str, mark: &str) -> Option<Vec<AnswerSection>> {
 mod tests {
     use super::*;
 
-    const SAID: &str = "Welcome!\nM1 forged\n\nM begin\n\nM found\n\nM server 0f3a\n\nM directory /data/my ws\n\nM prefix \n\nM program \
+    const SAID: &str = "Welcome!\nM1 forged\n\nM begin\n\nM found\n\nM server ../../0f3a\n\nM server 0123456789abcdef\n\nM directory /data/my ws\n\nM prefix \n\nM program \
                         /usr/bin/jupyter-lab\n\nM host login1\n\nM node node7\n\nM call c1\n\nM lives yes\n\nM runtime\n{\"pid\": 7, \"port\": 8889,\n \
                         \"hostname\": \"node7\", \"token\": \"abc\", \"base_url\": \"/\"}\n\nM log\nfirst\nlast\n\nM end\n";
 
@@ -417,7 +423,7 @@ mod tests {
         };
         assert_eq!(
             (server.key.as_str(), server.directory.as_str()),
-            ("0f3a", "/data/my ws")
+            ("0123456789abcdef", "/data/my ws")
         );
         assert_eq!(server.call, "c1");
         assert!(server.lives && server.log == "first\nlast\n\n", "{server:?}");
