@@ -108,6 +108,13 @@ const NOT_RUN: &[(&str, &str)] = &[
         "register-dock server lab --docker-socket /run/user/1000/docker.sock",
     ),
     ("docs/guides/moving-over.md", "pip uninstall dockerutils"),
+    ("docs/guides/notebook-on-a-dock.md", "nb-dock far"),
+    ("docs/guides/notebook-on-a-dock.md", "nb-dock far --detach"),
+    ("docs/guides/notebook-on-a-dock.md", "nb-dock far --stop"),
+    (
+        "docs/guides/notebook-on-a-dock.md",
+        "nb-dock far --launch 'srun --gres=gpu:1'",
+    ),
     ("docs/guides/notebooks.md", "run-notebook analysis.ipynb"),
     ("docs/guides/notebooks.md", "run-notebook --dock far"),
     (
@@ -158,6 +165,7 @@ pages! {
     guide_makefiles: "docs/guides/makefiles.md",
     guide_notebook_image: "docs/guides/notebook-image.md",
     guide_moving_over: "docs/guides/moving-over.md",
+    guide_notebook_on_a_dock: "docs/guides/notebook-on-a-dock.md",
     guide_notebooks: "docs/guides/notebooks.md",
     guide_publish: "docs/guides/publish.md",
     guide_transfer: "docs/guides/transfer.md",

@@ -24,6 +24,7 @@ mod docs;
 mod exposed_ports;
 mod lab;
 mod moves_over;
+mod nb_dock;
 mod notebook_images;
 mod notebooks;
 mod notices;

@@ -13,11 +13,12 @@ use serde_json::Value;
 const SHIM: &str = include_str!("../../crates/dock/shim/dock.sh");
 
 /// The commands that are on PATH; `dock` is beside them.
-const PROGRAMS: [&str; 13] = [
+const PROGRAMS: [&str; 14] = [
     "register-dock",
     "unregister-dock",
     "ls-dock",
     "ssh-dock",
+    "nb-dock",
     "dock-env",
     "dock-agent",
     "build-image",

@@ -76,6 +76,18 @@ pub(super) fn of(command: &str) -> Option<Examples> {
                 "files, over the connection that stands",
             ),
         ],
+        "nb-dock" => &[
+            ("nb-dock far", "JupyterLab there, in the browser here"),
+            (
+                "nb-dock far --env torch --detach",
+                "in an environment there, left running",
+            ),
+            (
+                "nb-dock far --launch 'srun --gres=gpu:1'",
+                "on a node that the batch system chooses",
+            ),
+            ("nb-dock far --stop", "end it"),
+        ],
         "sync-up" => &[
             ("sync-up --list", "what would travel"),
             ("sync-up", "send what changed here"),

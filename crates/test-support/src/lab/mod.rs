@@ -20,6 +20,7 @@
 mod cleaning;
 mod client;
 mod dock;
+mod jupyterlab;
 mod notebook_images;
 mod place;
 mod rootfs;

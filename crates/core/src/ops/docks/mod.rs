@@ -6,6 +6,7 @@ pub mod environment;
 pub mod facts;
 pub mod list;
 pub mod mounts;
+pub mod notebook;
 pub mod ports;
 pub mod register;
 pub mod remote_script;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::agent::target::{Exec, Exit, RemoteCommand};
 use crate::agent::{Agent, CallOptions};
@@ -23,6 +23,8 @@ pub struct ScriptOutput {
     pub exit: Exit,
     /// Its stdout; bytes that are not UTF-8 are replaced.
     pub stdout: String,
+    /// What it complained about, in the same form.
+    pub stderr: String,
 }
 
 /// Runs `script` with `sh` on the dock; `arguments` are its `$1` and so on.
@@ -36,6 +38,21 @@ pub async fn run(
     options: &CallOptions,
     limit: Duration,
 ) -> Result<ScriptOutput> {
+    run_with_input(agent, script, arguments, b"", options, limit).await
+}
+
+/// [`run`], with a stdin: what is secret is not among the arguments, which all users of the dock can see.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with_input(
+    agent: &Agent,
+    script: &str,
+    arguments: &[&str],
+    input: &[u8],
+    options: &CallOptions,
+    limit: Duration,
+) -> Result<ScriptOutput> {
     let words = ["sh", "-c", script, "sh"];
     let argv = words.iter().chain(arguments);
     let exec = Exec {
@@ -45,10 +62,16 @@ pub async fn run(
     let dock = &agent.dock().moniker;
     let running = async {
         let execution = agent.execute(exec, options).await?;
-        drop(execution.stdin);
-        let (stdout, _) = tokio::try_join!(read(execution.stdout, dock), read(execution.stderr, dock))?;
+        let mut stdin = execution.stdin;
+        let feeding = async move {
+            // A script that reads no more says why by itself.
+            let _ = stdin.write_all(input).await;
+            Ok(())
+        };
+        let ((), stdout, stderr) =
+            tokio::try_join!(feeding, read(execution.stdout, dock), read(execution.stderr, dock))?;
         let exit = execution.exit.wait().await?;
-        Ok(ScriptOutput { exit, stdout })
+        Ok(ScriptOutput { exit, stdout, stderr })
     };
     tokio::time::timeout(limit, running).await.unwrap_or_else(|_| {
         Err(Error::unreachable(format!(

@@ -1,0 +1,3 @@
+//! The `nb-dock` command.
+
+dockerutils_core::main!(nb_dock);
