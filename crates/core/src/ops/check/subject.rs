@@ -10,6 +10,7 @@ use super::shell_script::{self, ShellCommand};
 use crate::docker::build::dockerfile::Dockerfile;
 use crate::docker::build::dockerfile::source::{DockerfileSource, SourceInstruction};
 use crate::docker::options::build_options::BuildOptions;
+use crate::ops::build::OtherTag;
 
 /// What the project knows about an image, beside its Dockerfile.
 #[derive(Debug, Default)]
@@ -27,19 +28,6 @@ pub(super) struct Facts {
     pub(super) with_user: BTreeSet<String>,
     /// The image types of the project as they are named, in their canonical form.
     pub(super) made: BTreeSet<String>,
-}
-
-/// An image of the project that is named by a tag that it is not built with.
-#[derive(Clone, Debug)]
-pub(in crate::ops) struct OtherTag {
-    /// The line of the FROM; `None` for an image that is copied from.
-    pub(in crate::ops) line: Option<usize>,
-    /// The image as it is named.
-    pub(in crate::ops) name: String,
-    /// The image type.
-    pub(in crate::ops) image: String,
-    /// The tag that it is built with.
-    pub(in crate::ops) tag: String,
 }
 
 /// What is in a build context.

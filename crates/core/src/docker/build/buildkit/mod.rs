@@ -4,6 +4,7 @@
 //! `docker buildx build` sends them to the engine's builder.
 
 pub mod filesync;
+pub mod lint;
 mod grpc_stream;
 pub mod session;
 pub mod ssh_agent;
