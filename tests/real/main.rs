@@ -14,6 +14,7 @@ mod build_failures;
 mod build_layers;
 mod build_memory;
 mod build_options;
+mod checks;
 mod dockerfiles;
 mod docks_context;
 mod docks_shells;

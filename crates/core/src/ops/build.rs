@@ -31,8 +31,8 @@ use crate::env::{Env, LOCAL_ENGINE};
 use crate::error::{Class, Error, ErrorDocument, ErrorOf, ExitStatus, Result, WithFailures};
 use crate::hint;
 use crate::naming::{Designation, canonical};
-use crate::ops::{check, genversion};
 use crate::ops::run_records::connect_and_remind;
+use crate::ops::{check, genversion};
 use crate::output::table::{Align, Table};
 use crate::output::{Printer, size, visible};
 use crate::project_file;
@@ -615,7 +615,11 @@ pub(super) fn other_tags(made: &[(String, String)], dockerfile: &Dockerfile, tag
                 line: dockerfile.line_from(name),
                 name: name.to_owned(),
                 image: image.clone(),
-                tag: built.rsplit_once(':').map(|(_, tag)| tag).unwrap_or_default().to_owned(),
+                tag: built
+                    .rsplit_once(':')
+                    .map(|(_, tag)| tag)
+                    .unwrap_or_default()
+                    .to_owned(),
             };
             if !found.contains(&other) {
                 found.push(other);

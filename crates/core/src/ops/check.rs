@@ -86,7 +86,10 @@ pub fn check_text(text: &str, options: &BuildOptions, skip: &str) -> Checked {
 
 fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lint: Option<&[LintWarning]>) -> Checked {
     let source = DockerfileSource::read(text);
-    let end = source.instructions.last().map_or(0, |last| source.start_of(last.end + 1));
+    let end = source
+        .instructions
+        .last()
+        .map_or(0, |last| source.start_of(last.end + 1));
     // The rest can't be built, and is not looked at.
     let readable = match source.fault {
         Some(_) => text.get(..end).unwrap_or_default(),
@@ -118,14 +121,19 @@ fn merged(ours: Vec<Finding>, theirs: &[LintWarning]) -> Vec<Finding> {
     let mut all: Vec<Finding> = theirs
         .iter()
         .map(|warning| {
-            let same = ours.iter().find(|own| own.rule == warning.rule && own.lines.0 == warning.lines.0);
+            let same = ours
+                .iter()
+                .find(|own| own.rule == warning.rule && own.lines.0 == warning.lines.0);
             Finding {
                 rule: warning.rule.clone(),
                 severity: rules::rule(&warning.rule).map_or(Severity::Warning, |rule| rule.severity),
                 lines: warning.lines,
                 message: warning.message.clone(),
                 costs: same.map_or_else(|| warning.description.clone(), |own| own.costs.clone()),
-                advice: same.map_or_else(|| warning.url.clone().map(|url| format!("see {url}")), |own| own.advice.clone()),
+                advice: same.map_or_else(
+                    || warning.url.clone().map(|url| format!("see {url}")),
+                    |own| own.advice.clone(),
+                ),
                 is_of_engine: true,
                 edits: same.map(|own| own.edits.clone()).unwrap_or_default(),
             }
@@ -178,7 +186,13 @@ pub fn check(context: &Context, args: &BuildArgs, how: CheckOptions) -> Result<E
     };
     let mut reports = Vec::new();
     for (image, lint) in images.iter().zip(&lints) {
-        let checked = check_with(&image.text, &image.request.options, &image.skip, &image.facts, lint.as_deref());
+        let checked = check_with(
+            &image.text,
+            &image.request.options,
+            &image.skip,
+            &image.facts,
+            lint.as_deref(),
+        );
         for complaint in &checked.complaints {
             printer.warning(&format!("{}: {complaint}", image.file.display()));
         }
@@ -187,7 +201,11 @@ pub fn check(context: &Context, args: &BuildArgs, how: CheckOptions) -> Result<E
     report::print(printer, &reports, how)?;
     let is_found = |report: &Report| report.has_findings() && (how.is_error || report.is_error());
     let fails = reports.iter().any(|report| report.has_fault() || is_found(report));
-    Ok(if fails { ExitStatus::FAILURE } else { ExitStatus::SUCCESS })
+    Ok(if fails {
+        ExitStatus::FAILURE
+    } else {
+        ExitStatus::SUCCESS
+    })
 }
 
 /// What the engine's BuildKit says of each; `None` where it has no such answer, which is said.
@@ -195,7 +213,9 @@ async fn lints(context: &Context, images: &[CheckedImage]) -> Result<Vec<Option<
     let engine = connect_and_remind(context).await?;
     let mut lints = Vec::new();
     if builder_of(&engine, context.env.get("DOCKER_BUILDKIT")) == Builder::Classic {
-        context.printer.warning("this engine builds with the classic builder, which has no checks: these are ours alone");
+        context
+            .printer
+            .warning("this engine builds with the classic builder, which has no checks: these are ours alone");
         return Ok(images.iter().map(|_| None).collect());
     }
     let locality = where_is(&engine, &context.env, &context.printer).await;
@@ -229,14 +249,22 @@ pub(in crate::ops) fn say_serious<'i>(context: &Context, project: &Project, imag
             continue;
         }
         checked.facts.context = facts::at_a_glance(&checked);
-        let found = check_with(&checked.text, &checked.request.options, &checked.skip, &checked.facts, None);
+        let found = check_with(
+            &checked.text,
+            &checked.request.options,
+            &checked.skip,
+            &checked.facts,
+            None,
+        );
         let serious: Vec<String> = found
             .findings
             .iter()
             .filter(|finding| finding.severity == Severity::Serious)
             .map(|finding| format!("{} (line {})", finding.message, finding.lines.0))
             .collect();
-        let Some((first, others)) = serious.split_first() else { continue };
+        let Some((first, others)) = serious.split_first() else {
+            continue;
+        };
         let more = match others.len() {
             0 => String::new(),
             more => format!(", and {more} more like it"),

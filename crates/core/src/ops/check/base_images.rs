@@ -165,13 +165,15 @@ fn without_version(subject: &Subject<'_>) -> Vec<Remark> {
             continue;
         }
         let word = step.words().into_iter().next();
-        remarks.extend(unversioned(subject, step, base).map(|(remark, version)| match (word, version) {
-            (Some((bytes, word)), Some(version)) if !word.contains('$') => {
-                let bare = base.strip_suffix(":latest").unwrap_or(base);
-                remark.replace(bytes, format!("{bare}:{version}"))
-            }
-            _ => remark,
-        }));
+        remarks.extend(
+            unversioned(subject, step, base).map(|(remark, version)| match (word, version) {
+                (Some((bytes, word)), Some(version)) if !word.contains('$') => {
+                    let bare = base.strip_suffix(":latest").unwrap_or(base);
+                    remark.replace(bytes, format!("{bare}:{version}"))
+                }
+                _ => remark,
+            }),
+        );
     }
     for step in subject.steps("copy") {
         if let Some(name) = step.flag("from")
@@ -192,7 +194,11 @@ fn unversioned(subject: &Subject<'_>, step: &SourceInstruction, name: &str) -> O
     }
     let full = canonical(name);
     let (repository, tag) = full.rsplit_once(':')?;
-    let is_ours = subject.facts.made.iter().any(|made| made.rsplit_once(':').is_some_and(|(other, _)| other == repository));
+    let is_ours = subject
+        .facts
+        .made
+        .iter()
+        .any(|made| made.rsplit_once(':').is_some_and(|(other, _)| other == repository));
     if tag != "latest" || is_ours {
         return None;
     }
@@ -204,8 +210,15 @@ fn unversioned(subject: &Subject<'_>, step: &SourceInstruction, name: &str) -> O
     let bare = name.strip_suffix(":latest").unwrap_or(name);
     let known = bare.strip_prefix("docker.io/").unwrap_or(bare);
     let known = known.strip_prefix("library/").unwrap_or(known);
-    let version = VERSIONS.iter().find(|(image, _)| *image == known).map(|(_, version)| *version);
-    let remark = Remark::of(step, message, "a build that breaks without a change of yours, and images that differ between machines");
+    let version = VERSIONS
+        .iter()
+        .find(|(image, _)| *image == known)
+        .map(|(_, version)| *version);
+    let remark = Remark::of(
+        step,
+        message,
+        "a build that breaks without a change of yours, and images that differ between machines",
+    );
     let advice = match version {
         Some(_) => "or the version that you use".to_owned(),
         None => format!("write the version that you use: {bare}:VERSION; its registry lists the tags"),
@@ -226,7 +239,11 @@ fn other_tags(subject: &Subject<'_>) -> Vec<Remark> {
             "{} is not built here: image type {} is built with the tag {}",
             other.name, other.image, other.tag
         );
-        let mut remark = Remark::of(step, message, "an old image, or one of somebody else, is what this is made of");
+        let mut remark = Remark::of(
+            step,
+            message,
+            "an old image, or one of somebody else, is what this is made of",
+        );
         let word = step.words().into_iter().next();
         if let (Some((bytes, word)), Some(_)) = (word, other.line)
             && word == other.name
@@ -269,7 +286,11 @@ fn constant_platform(subject: &Subject<'_>) -> Vec<Remark> {
             continue;
         }
         let message = format!("FROM --platform flag should not use constant value {platform:?}");
-        let remark = Remark::of(step, message, "the image runs emulated, or not at all, on machines of another architecture");
+        let remark = Remark::of(
+            step,
+            message,
+            "the image runs emulated, or not at all, on machines of another architecture",
+        );
         remarks.push(remark.replace(flags_of(step), " "));
     }
     remarks
@@ -283,8 +304,9 @@ fn redundant_platform(subject: &Subject<'_>) -> Vec<Remark> {
     });
     redundant
         .map(|(step, platform)| {
-            let message =
-                format!("Setting platform to predefined {platform} in FROM is redundant as this is the default behavior");
+            let message = format!(
+                "Setting platform to predefined {platform} in FROM is redundant as this is the default behavior"
+            );
             Remark::of(step, message, "words without effect").replace(flags_of(step), " ")
         })
         .collect()
@@ -311,9 +333,13 @@ fn undefined_arguments(subject: &Subject<'_>) -> Vec<Remark> {
             }
             let name = used.name;
             let known = declared.iter().map(String::as_str).chain(PREDEFINED);
-            let suggestion = nearest(&name, known).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+            let suggestion = nearest(&name, known)
+                .map(|near| format!(" (did you mean {near}?)"))
+                .unwrap_or_default();
             let message = format!("FROM argument '{name}' is not declared{suggestion}");
-            let begin = subject.source.start_of(subject.source.instructions.first().map_or(1, |first| first.line));
+            let begin = subject
+                .source
+                .start_of(subject.source.instructions.first().map_or(1, |first| first.line));
             let remark = Remark::of(step, message, "it is empty, whatever --build-arg says");
             remarks.push(remark.insert(begin, format!("ARG {name}\n")));
             seen.push(name);
@@ -386,7 +412,9 @@ fn duplicate_stages(subject: &Subject<'_>) -> Vec<Remark> {
         let Some(name) = stage.name.as_deref() else { continue };
         if seen.contains(&name) {
             let message = format!("Duplicate stage name {name:?}, stage names should be unique");
-            let free = (2..).map(|number| format!("{name}{number}")).find(|free| !subject.file.has_stage(free));
+            let free = (2..)
+                .map(|number| format!("{name}{number}"))
+                .find(|free| !subject.file.has_stage(free));
             let remark = Remark::of(step, message, "the stage before it can't be named any more");
             let word = step.words().into_iter().nth(2);
             remarks.push(match (word, free) {
@@ -404,7 +432,11 @@ fn reserved_stages(subject: &Subject<'_>) -> Vec<Remark> {
     for (step, stage) in subject.steps("from").zip(&subject.file.stages) {
         if let Some(name @ ("context" | "scratch")) = stage.name.as_deref() {
             let message = format!("Stage name should not use the same name as reserved stage {name:?}");
-            let remark = Remark::of(step, message, "what is meant by that name is another thing from here on");
+            let remark = Remark::of(
+                step,
+                message,
+                "what is meant by that name is another thing from here on",
+            );
             let word = step.words().into_iter().nth(2);
             remarks.push(match word {
                 Some((bytes, _)) => remark.replace(bytes, format!("{name}-stage")),

@@ -132,12 +132,17 @@ fn lists_of(command: &ShellCommand) -> Option<String> {
     let python = command.program().starts_with("python") && command.has("-m") && command.has("pip");
     let program = if python { "pip" } else { command.program() };
     let words: Vec<&str> = command.arguments().iter().map(|word| word.text.as_str()).collect();
-    let installing = INSTALLING.iter().find(|installing| installing.programs.contains(&program))?;
+    let installing = INSTALLING
+        .iter()
+        .find(|installing| installing.programs.contains(&program))?;
     let verb = words.iter().position(|word| installing.verbs.contains(word))?;
     let after = words.get(verb + 1..).unwrap_or_default();
     if program == "pip" {
         // What is a package of its own needs its sources.
-        if after.iter().any(|word| matches!(*word, "." | "-e" | "--editable") || word.starts_with("./") || word.starts_with(".[")) {
+        if after
+            .iter()
+            .any(|word| matches!(*word, "." | "-e" | "--editable") || word.starts_with("./") || word.starts_with(".["))
+        {
             return None;
         }
         let mut lists = Vec::new();
@@ -148,7 +153,10 @@ fn lists_of(command: &ShellCommand) -> Option<String> {
                 _ => {}
             }
         }
-        let lists: Vec<&str> = lists.into_iter().map(|list| list.strip_prefix("--requirement=").unwrap_or(list)).collect();
+        let lists: Vec<&str> = lists
+            .into_iter()
+            .map(|list| list.strip_prefix("--requirement=").unwrap_or(list))
+            .collect();
         return (!lists.is_empty() && lists.iter().all(|list| !list.contains('$'))).then(|| lists.join(" "));
     }
     // Packages that are named are no list.
@@ -165,8 +173,13 @@ fn sources_first(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for copy in subject.steps("copy").chain(subject.steps("add")) {
         let words = copy.words();
-        let Some(((_, target), sources)) = words.split_last() else { continue };
-        if copy.flag("from").is_some() || copy.json.is_some() || !sources.iter().any(|(_, source)| is_whole_context(source)) {
+        let Some(((_, target), sources)) = words.split_last() else {
+            continue;
+        };
+        if copy.flag("from").is_some()
+            || copy.json.is_some()
+            || !sources.iter().any(|(_, source)| is_whole_context(source))
+        {
             continue;
         }
         let later = |run: &&RunStep<'_>| run.step.stage == copy.stage && run.step.line > copy.line;
@@ -184,13 +197,21 @@ fn sources_first(subject: &Subject<'_>) -> Vec<Remark> {
         };
         let mut remark = Remark::of(
             copy,
-            format!("all of the context is copied before line {} installs dependencies", run.step.line),
+            format!(
+                "all of the context is copied before line {} installs dependencies",
+                run.step.line
+            ),
             "each change of any file installs all dependencies again",
         )
         .advise(format!("copy {lists} alone, install, then copy the rest"));
-        let is_next = subject.source.of_stage(copy.stage.unwrap_or_default()).find(|step| step.line > copy.line).is_some_and(|next| next.line == run.step.line);
+        let is_next = subject
+            .source
+            .of_stage(copy.stage.unwrap_or_default())
+            .find(|step| step.line > copy.line)
+            .is_some_and(|next| next.line == run.step.line);
         let only_installs = run.commands.iter().all(|command| {
-            lists_of(command).is_some() || matches!(command.program(), "rm" | "set" | "npm" | "pip" | "yarn") && !command.has("run")
+            lists_of(command).is_some()
+                || matches!(command.program(), "rm" | "set" | "npm" | "pip" | "yarn") && !command.has("run")
         });
         if let (Some(place), true, true, true) = (place, is_next, only_installs, run.is_shell()) {
             let head = copy.text.get(..copy.rest).unwrap_or_default();
@@ -209,14 +230,21 @@ fn sources_first(subject: &Subject<'_>) -> Vec<Remark> {
 
 /// Whether a RUN can be joined to others: nothing in it would mean something else there.
 fn is_joinable(run: &RunStep<'_>) -> bool {
-    let changes = ["cd", "export", "set", "source", ".", "exit", "umask", "ulimit", "alias", "unset", "trap", "pushd", "for", "case", "fi", "done"];
+    let changes = [
+        "cd", "export", "set", "source", ".", "exit", "umask", "ulimit", "alias", "unset", "trap", "pushd", "for",
+        "case", "fi", "done",
+    ];
     let is_apart = |command: &ShellCommand| {
         let has_no_program = command.program().is_empty();
         changes.contains(&command.program()) || has_no_program || command.joint == Joint::Background
     };
     let is_plain = run.is_shell() && run.step.bodies.is_empty() && run.step.flags.is_empty();
     let text = run.step.arguments();
-    is_plain && !run.commands.is_empty() && !run.commands.iter().any(is_apart) && !text.contains('#') && !text.ends_with(';')
+    is_plain
+        && !run.commands.is_empty()
+        && !run.commands.iter().any(is_apart)
+        && !text.contains('#')
+        && !text.ends_with(';')
 }
 
 fn runs_in_a_row(subject: &Subject<'_>) -> Vec<Remark> {
@@ -228,7 +256,10 @@ fn runs_in_a_row(subject: &Subject<'_>) -> Vec<Remark> {
         if let Some(run) = run.filter(|run| is_joinable(run) && subject.is_in_image(run.step)) {
             let continues = before.is_some_and(|before| {
                 let between = subject.source.lines(before.end + 1, step.line.saturating_sub(1));
-                let is_row = rows.last().and_then(|row| row.last()).is_some_and(|last| last.step.line == before.line);
+                let is_row = rows
+                    .last()
+                    .and_then(|row| row.last())
+                    .is_some_and(|last| last.step.line == before.line);
                 is_row && before.end < step.line && (before.end + 1 == step.line || between.trim().is_empty())
             });
             match rows.last_mut() {
@@ -240,13 +271,22 @@ fn runs_in_a_row(subject: &Subject<'_>) -> Vec<Remark> {
     }
     let mut remarks = Vec::new();
     for row in rows.iter().filter(|row| row.len() > 1) {
-        let (Some(first), Some(last)) = (row.first(), row.last()) else { continue };
+        let (Some(first), Some(last)) = (row.first(), row.last()) else {
+            continue;
+        };
         // Dependencies that the cache keeps apart from each other are worth a layer.
-        if row.iter().any(|run| run.commands.iter().any(|command| lists_of(command).is_some())) {
+        if row
+            .iter()
+            .any(|run| run.commands.iter().any(|command| lists_of(command).is_some()))
+        {
             continue;
         }
         let message = format!("{} RUN steps in a row that could be one", row.len());
-        let mut remark = Remark::of(first.step, message, "a layer for each, and what one deletes stays in that of the one before");
+        let mut remark = Remark::of(
+            first.step,
+            message,
+            "a layer for each, and what one deletes stays in that of the one before",
+        );
         remark.lines = (first.step.line, last.step.end);
         for pair in row.windows(2) {
             let [one, other] = pair else { continue };
@@ -259,19 +299,32 @@ fn runs_in_a_row(subject: &Subject<'_>) -> Vec<Remark> {
 }
 
 /// The bytes and the text of the move of an instruction to the place before another, or behind all of its stage.
-fn moved(remark: Remark, subject: &Subject<'_>, step: &SourceInstruction, before: Option<&SourceInstruction>) -> Remark {
+fn moved(
+    remark: Remark,
+    subject: &Subject<'_>,
+    step: &SourceInstruction,
+    before: Option<&SourceInstruction>,
+) -> Remark {
     let text = format!("{}\n", subject.written(step));
     let remark = remark.replace(subject.whole(step), "");
     match before {
         Some(before) => remark.insert(subject.source.start_of(before.line), text),
         None => {
             let stage = step.stage.unwrap_or_default();
-            let makes = |other: &&SourceInstruction| matches!(other.keyword.as_str(), "run" | "copy" | "add" | "workdir");
+            let makes =
+                |other: &&SourceInstruction| matches!(other.keyword.as_str(), "run" | "copy" | "add" | "workdir");
             match subject.source.of_stage(stage).filter(makes).last() {
                 Some(last) => {
                     let at = subject.source.start_of(last.end + 1);
                     let is_at_end = at == subject.source.text.len() && !subject.source.text.ends_with('\n');
-                    remark.insert(at, if is_at_end { format!("\n{}", text.trim_end()) } else { text })
+                    remark.insert(
+                        at,
+                        if is_at_end {
+                            format!("\n{}", text.trim_end())
+                        } else {
+                            text
+                        },
+                    )
                 }
                 None => remark,
             }
@@ -288,7 +341,10 @@ fn until_used<'s>(
     let stage = step.stage.unwrap_or_default();
     let mut idle = Vec::new();
     for other in subject.source.of_stage(stage).filter(|other| other.line > step.line) {
-        if names.iter().any(|name| mentions(subject.source.lines(other.line, other.end), name)) {
+        if names
+            .iter()
+            .any(|name| mentions(subject.source.lines(other.line, other.end), name))
+        {
             return (idle, Some(other));
         }
         idle.push(other);
@@ -309,9 +365,16 @@ fn early_arg(subject: &Subject<'_>) -> Vec<Remark> {
             continue;
         }
         let name = names.join(" and ");
-        let steps = if runs == 1 { "one RUN".to_owned() } else { format!("{runs} RUNs") };
+        let steps = if runs == 1 {
+            "one RUN".to_owned()
+        } else {
+            format!("{runs} RUNs")
+        };
         let message = match used {
-            Some(used) => format!("ARG {name} stands before {steps} without it: line {} is the first to use it", used.line),
+            Some(used) => format!(
+                "ARG {name} stands before {steps} without it: line {} is the first to use it",
+                used.line
+            ),
             None => format!("ARG {name} stands before {steps}, and nothing uses it"),
         };
         let remark = Remark::of(step, message, "another value runs them again");
@@ -349,9 +412,10 @@ fn early_metadata(subject: &Subject<'_>) -> Vec<Remark> {
     for step in subject.source.instructions.iter() {
         let is_early = match step.keyword.as_str() {
             "expose" => true,
-            "label" => step.pairs(subject.source.escape).iter().any(|(name, value)| {
-                is_changing(name) || value.as_deref().is_some_and(|value| value.contains('$'))
-            }),
+            "label" => step
+                .pairs(subject.source.escape)
+                .iter()
+                .any(|(name, value)| is_changing(name) || value.as_deref().is_some_and(|value| value.contains('$'))),
             _ => false,
         };
         let stage = step.stage.unwrap_or_default();
@@ -360,8 +424,15 @@ fn early_metadata(subject: &Subject<'_>) -> Vec<Remark> {
         if !is_early || runs == 0 {
             continue;
         }
-        let message = format!("{} stands before steps that make the image", step.keyword.to_uppercase());
-        let remark = Remark::of(step, message, "with the classic builder, each change of it runs these steps again");
+        let message = format!(
+            "{} stands before steps that make the image",
+            step.keyword.to_uppercase()
+        );
+        let remark = Remark::of(
+            step,
+            message,
+            "with the classic builder, each change of it runs these steps again",
+        );
         remarks.push(moved(remark, subject, step, None));
     }
     remarks

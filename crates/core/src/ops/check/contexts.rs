@@ -47,7 +47,11 @@ pub(super) const RULES: &[Rule] = &[
 
 /// The first instruction that copies all of the context.
 fn whole_copy<'s>(subject: &'s Subject<'_>) -> Option<&'s SourceInstruction> {
-    let mut steps = subject.source.instructions.iter().filter(|step| matches!(step.keyword.as_str(), "copy" | "add"));
+    let mut steps = subject
+        .source
+        .instructions
+        .iter()
+        .filter(|step| matches!(step.keyword.as_str(), "copy" | "add"));
     steps.find(|step| {
         let words: Vec<&str> = match &step.json {
             Some(words) => words.iter().map(String::as_str).collect(),
@@ -73,24 +77,41 @@ fn too_large(subject: &Subject<'_>) -> Vec<Remark> {
         format!("the context that it copies is {}", size(context.size)),
         "all of it is read, sent and stored with each change",
     );
-    vec![remark.advise(format!("lines of .dockerignore that leave out the largest: {}", lines.join(", ")))]
+    vec![remark.advise(format!(
+        "lines of .dockerignore that leave out the largest: {}",
+        lines.join(", ")
+    ))]
 }
 
 fn with_git(subject: &Subject<'_>) -> Vec<Remark> {
     let Some(step) = whole_copy(subject).filter(|_| subject.facts.context.has_git) else {
         return Vec::new();
     };
-    let remark = Remark::of(step, "it copies .git, the history of the repository", "each commit runs all steps after it again");
+    let remark = Remark::of(
+        step,
+        "it copies .git, the history of the repository",
+        "each commit runs all steps after it again",
+    );
     vec![remark.advise("put a line .git into .dockerignore")]
 }
 
 fn ignored(subject: &Subject<'_>) -> Vec<Remark> {
     // With exceptions, what is left of a directory can't be told from patterns alone; BuildKit does not try, either.
-    let Some(patterns) = subject.facts.ignored.as_ref().filter(|patterns| !patterns.has_exceptions()) else {
+    let Some(patterns) = subject
+        .facts
+        .ignored
+        .as_ref()
+        .filter(|patterns| !patterns.has_exceptions())
+    else {
         return Vec::new();
     };
     let mut remarks = Vec::new();
-    for step in subject.source.instructions.iter().filter(|step| matches!(step.keyword.as_str(), "copy" | "add")) {
+    for step in subject
+        .source
+        .instructions
+        .iter()
+        .filter(|step| matches!(step.keyword.as_str(), "copy" | "add"))
+    {
         if step.flag("from").is_some() || step.json.is_some() {
             continue;
         }
@@ -98,8 +119,15 @@ fn ignored(subject: &Subject<'_>) -> Vec<Remark> {
         let sources = words.split_last().map(|(_, sources)| sources).unwrap_or_default();
         for (_, source) in sources {
             let path = source.trim_start_matches("./").trim_matches('/');
-            let is_plain = !path.is_empty() && path != "." && !path.contains(['$', '*', '?', '[', '"', '\'']) && !path.contains("://") && !path.starts_with("<<");
-            let parents = path.match_indices('/').map(|(at, _)| path.get(..at).unwrap_or_default()).chain([path]);
+            let is_plain = !path.is_empty()
+                && path != "."
+                && !path.contains(['$', '*', '?', '[', '"', '\''])
+                && !path.contains("://")
+                && !path.starts_with("<<");
+            let parents = path
+                .match_indices('/')
+                .map(|(at, _)| path.get(..at).unwrap_or_default())
+                .chain([path]);
             let is_ignored = |part: &str| patterns.matches(part.as_bytes()).unwrap_or(false);
             if is_plain && parents.into_iter().any(is_ignored) {
                 let command = if step.keyword == "add" { "Add" } else { "Copy" };

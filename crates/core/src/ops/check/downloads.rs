@@ -11,7 +11,18 @@ const ARCHIVES: [&str; 11] = [
 ];
 /// Programs that tell whether a file is what it should be.
 const VERIFIERS: [&str; 13] = [
-    "sha256sum", "sha512sum", "sha384sum", "sha224sum", "sha1sum", "md5sum", "b2sum", "shasum", "gpg", "gpgv", "cosign", "minisign",
+    "sha256sum",
+    "sha512sum",
+    "sha384sum",
+    "sha224sum",
+    "sha1sum",
+    "md5sum",
+    "b2sum",
+    "shasum",
+    "gpg",
+    "gpgv",
+    "cosign",
+    "minisign",
     "openssl",
 ];
 
@@ -42,7 +53,10 @@ pub(super) const RULES: &[Rule] = &[
 
 fn is_address(word: &str) -> bool {
     let word = word.trim_start_matches(['"', '\'']);
-    ["http://", "https://", "ftp://", "git://", "ssh://", "git@"].iter().any(|begin| word.starts_with(begin)) || word.contains(".git#")
+    ["http://", "https://", "ftp://", "git://", "ssh://", "git@"]
+        .iter()
+        .any(|begin| word.starts_with(begin))
+        || word.contains(".git#")
 }
 
 fn add_for_copy(subject: &Subject<'_>) -> Vec<Remark> {
@@ -60,14 +74,24 @@ fn add_for_copy(subject: &Subject<'_>) -> Vec<Remark> {
                 || ARCHIVES.iter().any(|end| word.to_lowercase().ends_with(end))
         };
         let has_own_flags = step.flags.iter().any(|flag| {
-            ["--checksum", "--keep-git-dir", "--unpack"].iter().any(|own| flag.starts_with(own))
+            ["--checksum", "--keep-git-dir", "--unpack"]
+                .iter()
+                .any(|own| flag.starts_with(own))
         });
         if sources.is_empty() || has_own_flags || sources.iter().any(only_add) {
             continue;
         }
         let keyword = step.place(0)..step.place(0) + step.written.len();
-        let copy = if step.written == step.written.to_lowercase() { "copy" } else { "COPY" };
-        let remark = Remark::of(step, "ADD where COPY does", "an archive of that name would be unpacked without a word");
+        let copy = if step.written == step.written.to_lowercase() {
+            "copy"
+        } else {
+            "COPY"
+        };
+        let remark = Remark::of(
+            step,
+            "ADD where COPY does",
+            "an archive of that name would be unpacked without a word",
+        );
         remarks.push(remark.replace(keyword, copy));
     }
     remarks
@@ -77,7 +101,11 @@ fn without_checksum(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for step in subject.steps("add") {
         let words = step.words();
-        let addresses: Vec<&str> = words.iter().map(|(_, word)| *word).filter(|word| word.starts_with("http")).collect();
+        let addresses: Vec<&str> = words
+            .iter()
+            .map(|(_, word)| *word)
+            .filter(|word| word.starts_with("http"))
+            .collect();
         let is_git = |word: &&str| word.contains(".git");
         if addresses.is_empty() || step.flag("checksum").is_some() || addresses.iter().any(is_git) {
             continue;
@@ -85,12 +113,16 @@ fn without_checksum(subject: &Subject<'_>) -> Vec<Remark> {
         let [address] = addresses.as_slice() else { continue };
         let message = format!("{address} is downloaded without a checksum");
         remarks.push(
-            Remark::of(step, message, "whoever controls the server decides what is in the image")
-                .advise(format!(
-                    "put in the digest that this prints: curl -fsSL {} | sha256sum",
-                    crate::shell::quote(address)
-                ))
-                .insert(step.place(step.rest), "--checksum=sha256:DIGEST "),
+            Remark::of(
+                step,
+                message,
+                "whoever controls the server decides what is in the image",
+            )
+            .advise(format!(
+                "put in the digest that this prints: curl -fsSL {} | sha256sum",
+                crate::shell::quote(address)
+            ))
+            .insert(step.place(step.rest), "--checksum=sha256:DIGEST "),
         );
     }
     for run in &subject.runs {
@@ -104,12 +136,19 @@ fn without_checksum(subject: &Subject<'_>) -> Vec<Remark> {
             continue;
         }
         let is_run = run.commands.get(at).is_some_and(|command| command.joint == Joint::Pipe)
-            && run.commands.get(at + 1).is_some_and(|next| matches!(next.program(), "sh" | "bash" | "python" | "python3" | "node" | "perl"));
+            && run
+                .commands
+                .get(at + 1)
+                .is_some_and(|next| matches!(next.program(), "sh" | "bash" | "python" | "python3" | "node" | "perl"));
         let message = match is_run {
             true => format!("{address} is run without a look at it"),
             false => format!("{address} is downloaded without a checksum"),
         };
-        let name = address.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("download");
+        let name = address
+            .rsplit('/')
+            .next()
+            .filter(|name| !name.is_empty())
+            .unwrap_or("download");
         remarks.push(
             Remark::of(run.step, message, "whoever controls the server decides what is in the image").advise(format!(
                 "download it with ADD --checksum=sha256:DIGEST {} /tmp/{name}, or check it in this RUN: echo 'DIGEST  FILE' | sha256sum -c; \
@@ -130,7 +169,9 @@ fn downloaded(run: &RunStep<'_>, at: usize, command: &ShellCommand) -> Option<St
         "curl" => {
             let saves = |text: &str| {
                 let short = text.starts_with('-') && !text.starts_with("--");
-                (short && text.contains(['o', 'O'])) || matches!(text, "--output" | "--remote-name") || text.starts_with("--output=")
+                (short && text.contains(['o', 'O']))
+                    || matches!(text, "--output" | "--remote-name")
+                    || text.starts_with("--output=")
             };
             let is_piped = command.joint == Joint::Pipe;
             let is_written = !command.outputs.is_empty() && !command.outputs.iter().any(|file| file == "/dev/null");
@@ -141,14 +182,27 @@ fn downloaded(run: &RunStep<'_>, at: usize, command: &ShellCommand) -> Option<St
     };
     // A key or a list of checksums is what something else is checked with.
     let next = run.commands.get(at + 1).map(ShellCommand::program).unwrap_or_default();
-    let is_read_only = command.joint == Joint::Pipe && matches!(next, "grep" | "jq" | "cut" | "head" | "sed" | "awk" | "tee" | "gpg" | "apt-key");
-    let address = arguments.iter().map(|word| word.text.as_str()).find(|word| is_address(word))?;
-    let is_key = [".asc", ".gpg", ".sig", ".key", "sha256", "SHASUMS"].iter().any(|end| address.contains(end));
+    let is_read_only = command.joint == Joint::Pipe
+        && matches!(
+            next,
+            "grep" | "jq" | "cut" | "head" | "sed" | "awk" | "tee" | "gpg" | "apt-key"
+        );
+    let address = arguments
+        .iter()
+        .map(|word| word.text.as_str())
+        .find(|word| is_address(word))?;
+    let is_key = [".asc", ".gpg", ".sig", ".key", "sha256", "SHASUMS"]
+        .iter()
+        .any(|end| address.contains(end));
     (is_kept && !is_read_only && !is_key).then(|| address.to_owned())
 }
 
 fn is_verified(run: &RunStep<'_>) -> bool {
     run.commands.iter().any(|command| {
-        VERIFIERS.contains(&command.program()) || command.arguments().iter().any(|word| word.text.starts_with("--checksum="))
+        VERIFIERS.contains(&command.program())
+            || command
+                .arguments()
+                .iter()
+                .any(|word| word.text.starts_with("--checksum="))
     })
 }

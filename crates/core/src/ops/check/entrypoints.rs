@@ -8,7 +8,16 @@ use super::users::program_of;
 use crate::docker::build::dockerfile::source::SourceInstruction;
 
 /// Programs that start several services.
-const SUPERVISORS: [&str; 8] = ["supervisord", "runsvdir", "s6-svscan", "monit", "circusd", "systemd", "pm2-runtime", "foreman"];
+const SUPERVISORS: [&str; 8] = [
+    "supervisord",
+    "runsvdir",
+    "s6-svscan",
+    "monit",
+    "circusd",
+    "systemd",
+    "pm2-runtime",
+    "foreman",
+];
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -47,17 +56,31 @@ pub(super) const RULES: &[Rule] = &[
 
 fn shell_form(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
-    let steps = subject.source.instructions.iter().filter(|step| matches!(step.keyword.as_str(), "cmd" | "entrypoint"));
+    let steps = subject
+        .source
+        .instructions
+        .iter()
+        .filter(|step| matches!(step.keyword.as_str(), "cmd" | "entrypoint"));
     for step in steps.filter(|step| step.json.is_none() && !step.arguments().is_empty()) {
         // Whoever chooses a shell wants it.
         let stages = step.stage.map(|stage| subject.stages_below(stage)).unwrap_or_default();
-        let mut before = subject.source.instructions.iter().filter(|other| other.line < step.line);
+        let mut before = subject
+            .source
+            .instructions
+            .iter()
+            .filter(|other| other.line < step.line);
         if before.any(|other| other.keyword == "shell" && other.stage.is_some_and(|stage| stages.contains(&stage))) {
             continue;
         }
-        let message =
-            format!("JSON arguments recommended for {} to prevent unintended behavior related to OS signals", step.keyword.to_uppercase());
-        let remark = Remark::of(step, message, "docker stop waits ten seconds, then kills it in the middle of its work");
+        let message = format!(
+            "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
+            step.keyword.to_uppercase()
+        );
+        let remark = Remark::of(
+            step,
+            message,
+            "docker stop waits ten seconds, then kills it in the middle of its work",
+        );
         let bytes = step.span(step.rest..step.rest + step.arguments().len());
         remarks.push(remark.replace(bytes, exec_form(step.arguments())));
     }
@@ -68,7 +91,11 @@ fn shell_form(subject: &Subject<'_>) -> Vec<Remark> {
 fn exec_form(script: &str) -> String {
     let commands = shell_script::commands(script);
     let words: Vec<String> = match commands.as_slice() {
-        [one] if !script.contains(['$', '`', '*', '?', '~', '>', '<', '#']) && one.variables().next().is_none() && one.joint == Joint::End => {
+        [one]
+            if !script.contains(['$', '`', '*', '?', '~', '>', '<', '#'])
+                && one.variables().next().is_none()
+                && one.joint == Joint::End =>
+        {
             let words = one.words.iter().map(|word| word.text.clone());
             words.skip_while(|word| word == "exec").collect()
         }
@@ -78,7 +105,10 @@ fn exec_form(script: &str) -> String {
         }
         _ => ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()].into(),
     };
-    let words: Vec<String> = words.iter().map(|word| serde_json::Value::from(word.as_str()).to_string()).collect();
+    let words: Vec<String> = words
+        .iter()
+        .map(|word| serde_json::Value::from(word.as_str()).to_string())
+        .collect();
     format!("[{}]", words.join(", "))
 }
 
@@ -86,8 +116,14 @@ fn repeated(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for stage in 0..subject.file.stages.len() {
         for keyword in ["cmd", "entrypoint", "healthcheck"] {
-            let steps: Vec<&SourceInstruction> = subject.source.of_stage(stage).filter(|step| step.keyword == keyword).collect();
-            let Some((_, ignored)) = steps.split_last() else { continue };
+            let steps: Vec<&SourceInstruction> = subject
+                .source
+                .of_stage(stage)
+                .filter(|step| step.keyword == keyword)
+                .collect();
+            let Some((_, ignored)) = steps.split_last() else {
+                continue;
+            };
             for (step, next) in ignored.iter().zip(steps.iter().skip(1)) {
                 let message = format!(
                     "Multiple {} instructions should not be used in the same stage because only the last one will be used",
@@ -114,7 +150,8 @@ fn several(subject: &Subject<'_>) -> Vec<Remark> {
         let program = program_of(step);
         let commands = script.as_deref().map(shell_script::commands).unwrap_or_default();
         let started = |command: &shell_script::ShellCommand| {
-            let is_service = matches!(command.program(), "service" | "systemctl" | "rc-service") && command.has("start");
+            let is_service =
+                matches!(command.program(), "service" | "systemctl" | "rc-service") && command.has("start");
             is_service || SUPERVISORS.contains(&command.program())
         };
         let behind = commands.iter().any(|command| command.joint == Joint::Background);

@@ -55,7 +55,10 @@ pub(super) fn checked_image(project: &Project, image: &str, args: &BuildArgs, en
     let mut complaints = Vec::new();
     // A variable or secret of the build may not be there where it is only checked.
     let mut options = BuildOptions::parse(&words, project.root(), env).unwrap_or_else(|cause| {
-        complaints.push(format!("{}: {cause}: checked without build_args", settings.place("build_args")));
+        complaints.push(format!(
+            "{}: {cause}: checked without build_args",
+            settings.place("build_args")
+        ));
         BuildOptions::default()
     });
     for (_, place) in options.contexts.iter_mut().filter(|(_, place)| is_folder(place)) {
@@ -82,7 +85,9 @@ pub(super) fn checked_image(project: &Project, image: &str, args: &BuildArgs, en
     let facts = Facts {
         other_tags: other_tags(&made, &dockerfile, args.image_tag.as_deref()),
         is_published: settings.text("image_repo")?.is_some(),
-        ignored: (!patterns.is_empty()).then(|| Patterns::parse(&patterns).ok()).flatten(),
+        ignored: (!patterns.is_empty())
+            .then(|| Patterns::parse(&patterns).ok())
+            .flatten(),
         context: ContextFacts::default(),
         with_user: made
             .iter()
@@ -104,7 +109,9 @@ pub(super) fn checked_image(project: &Project, image: &str, args: &BuildArgs, en
 
 /// Whether an image type of the project runs as another user than root.
 fn has_user(project: &Project, image: &str) -> bool {
-    let Ok(file) = project.dockerfile(image) else { return false };
+    let Ok(file) = project.dockerfile(image) else {
+        return false;
+    };
     let text = read_dockerfile(&project.at(&file)).unwrap_or_default();
     let source = DockerfileSource::read(&text);
     let user = source.instructions.iter().rev().find(|step| step.keyword == "user");
@@ -115,8 +122,18 @@ fn copies_all(text: &str) -> bool {
     let source = DockerfileSource::read(text);
     source.instructions.iter().any(|step| {
         let is_copy = matches!(step.keyword.as_str(), "copy" | "add") && step.flag("from").is_none();
-        is_copy && step.words().iter().rev().skip(1).any(|(_, word)| is_whole_context(word))
-            || is_copy && step.json.as_ref().is_some_and(|words| words.iter().rev().skip(1).any(|word| is_whole_context(word)))
+        is_copy
+            && step
+                .words()
+                .iter()
+                .rev()
+                .skip(1)
+                .any(|(_, word)| is_whole_context(word))
+            || is_copy
+                && step
+                    .json
+                    .as_ref()
+                    .is_some_and(|words| words.iter().rev().skip(1).any(|word| is_whole_context(word)))
     })
 }
 
@@ -164,7 +181,10 @@ pub(super) fn at_a_glance(image: &CheckedImage) -> ContextFacts {
         let ignored = image.facts.ignored.as_ref();
         !ignored.is_some_and(|patterns| patterns.matches(name.as_bytes()).unwrap_or(false))
     };
-    let entries = std::fs::read_dir(&image.request.context).into_iter().flatten().flatten();
+    let entries = std::fs::read_dir(&image.request.context)
+        .into_iter()
+        .flatten()
+        .flatten();
     for entry in entries.take(ENTRIES) {
         let name = entry.file_name();
         let (Some(name), Ok(kind)) = (name.to_str(), entry.file_type()) else {

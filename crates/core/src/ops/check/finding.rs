@@ -119,10 +119,11 @@ pub(super) fn replacements(source: &DockerfileSource<'_>, findings: &[Finding]) 
     let mut regions: Vec<Option<(usize, usize)>> = Vec::new();
     let mut is_taken = Vec::new();
     for finding in findings {
-        let fits = finding
-            .edits
-            .iter()
-            .all(|edit| taken.iter().all(|other| *other == edit || !collide(&edit.bytes, &other.bytes)));
+        let fits = finding.edits.iter().all(|edit| {
+            taken
+                .iter()
+                .all(|other| *other == edit || !collide(&edit.bytes, &other.bytes))
+        });
         if fits {
             for edit in &finding.edits {
                 if !taken.contains(&edit) {
@@ -158,7 +159,10 @@ pub(super) fn replacements(source: &DockerfileSource<'_>, findings: &[Finding]) 
                 let own: Vec<&Edit> = finding.edits.iter().collect();
                 return Some(written(source, first, last, &own));
             }
-            let (first, last) = joined.iter().copied().find(|(from, to)| *from <= first && last <= *to)?;
+            let (first, last) = joined
+                .iter()
+                .copied()
+                .find(|(from, to)| *from <= first && last <= *to)?;
             Some(written(source, first, last, &taken))
         })
         .collect()
@@ -177,7 +181,10 @@ fn collide(one: &Range<usize>, other: &Range<usize>) -> bool {
 /// The lines of the instructions that edits are in.
 fn region(source: &DockerfileSource<'_>, edits: &[Edit]) -> Option<(usize, usize)> {
     let first = edits.iter().map(|edit| edit.bytes.start).min()?;
-    let last = edits.iter().map(|edit| edit.bytes.end.max(edit.bytes.start + 1) - 1).max()?;
+    let last = edits
+        .iter()
+        .map(|edit| edit.bytes.end.max(edit.bytes.start + 1) - 1)
+        .max()?;
     let mut lines = (usize::MAX, 0);
     for step in &source.instructions {
         let bytes = source.start_of(step.line)..source.start_of(step.end + 1);

@@ -42,9 +42,15 @@ pub(super) const RULES: &[Rule] = &[
 
 fn without_source(subject: &Subject<'_>) -> Vec<Remark> {
     let labels = subject.image_steps().filter(|step| step.keyword == "label");
-    let mut names = labels.flat_map(|step| step.pairs(subject.source.escape)).map(|(name, _)| name);
+    let mut names = labels
+        .flat_map(|step| step.pairs(subject.source.escape))
+        .map(|(name, _)| name);
     let is_said = names.any(|name| SOURCES.contains(&name.trim_matches(['"', '\'']).to_lowercase().as_str()))
-        || subject.options.labels.iter().any(|(name, _)| SOURCES.contains(&name.as_str()))
+        || subject
+            .options
+            .labels
+            .iter()
+            .any(|(name, _)| SOURCES.contains(&name.as_str()))
         || subject.image_steps().any(|step| step.keyword == "maintainer");
     let last = subject.source.instructions.last();
     let Some(step) = last.filter(|_| subject.facts.is_published && !is_said) else {
@@ -53,8 +59,16 @@ fn without_source(subject: &Subject<'_>) -> Vec<Remark> {
     let text = subject.source.text;
     let label = "LABEL org.opencontainers.image.source=\"https://example.org/PROJECT\"\n";
     let at = subject.source.start_of(step.end + 1);
-    let break_before = if at == text.len() && !text.ends_with('\n') { "\n" } else { "" };
-    let mut remark = Remark::of(step, "no label says where the image comes from", "whoever finds it in the registry can't find its sources");
+    let break_before = if at == text.len() && !text.ends_with('\n') {
+        "\n"
+    } else {
+        ""
+    };
+    let mut remark = Remark::of(
+        step,
+        "no label says where the image comes from",
+        "whoever finds it in the registry can't find its sources",
+    );
     remark = remark.insert(at, format!("{break_before}{label}"));
     vec![remark.advise("with the address of your project")]
 }
@@ -64,7 +78,10 @@ fn maintainer(subject: &Subject<'_>) -> Vec<Remark> {
     steps
         .map(|step| {
             let name = step.arguments().trim_matches(['"', '\'']);
-            let label = format!("LABEL org.opencontainers.image.authors={}\n", serde_json::Value::from(name));
+            let label = format!(
+                "LABEL org.opencontainers.image.authors={}\n",
+                serde_json::Value::from(name)
+            );
             let message = "Maintainer instruction is deprecated in favor of using label";
             Remark::of(step, message, "it may be refused one day").replace(subject.whole(step), label)
         })

@@ -114,15 +114,22 @@ fn fills(command: &ShellCommand, filling: &Filling) -> bool {
         return false;
     };
     let verb = arguments.iter().find(|word| !word.starts_with('-'));
-    let is_default = verb.is_none() && command.program() == "yarn" && arguments.iter().all(|word| !matches!(*word, "--version" | "--help"));
-    let is_kept_out = filling.option.is_some_and(|option| arguments.iter().any(|word| word.starts_with(option)));
+    let is_default = verb.is_none()
+        && command.program() == "yarn"
+        && arguments.iter().all(|word| !matches!(*word, "--version" | "--help"));
+    let is_kept_out = filling
+        .option
+        .is_some_and(|option| arguments.iter().any(|word| word.starts_with(option)));
     (is_default || verb.is_some_and(|verb| filling.verbs.contains(verb))) && !is_kept_out
 }
 
 /// Whether a later command of the RUN empties the cache.
 fn empties(command: &ShellCommand, cache: &Cache, filling: &Filling) -> bool {
     let deletes = matches!(command.program(), "rm" | "find")
-        && command.arguments().iter().any(|word| cache.is_emptied_by_deleting(&word.text));
+        && command
+            .arguments()
+            .iter()
+            .any(|word| cache.is_emptied_by_deleting(&word.text));
     let cleans = filling.cleaning.is_some_and(|words| {
         let (program, rest) = words.split_first().unwrap_or((&"", &[]));
         let is_it = command.program() == *program || filling.programs.contains(&command.program());
@@ -153,17 +160,30 @@ fn stays(subject: &Subject<'_>, program: &str) -> Vec<Remark> {
         // An update without anything else is another rule's matter.
         let is_lone_update = cache.what.starts_with("apt") && run.commands.len() == 1;
         let is_off = filling.variable.is_some_and(|variable| {
-            let is_set = |command: &ShellCommand| command.words.iter().any(|word| word.text.starts_with(&format!("{variable}=")));
+            let is_set = |command: &ShellCommand| {
+                command
+                    .words
+                    .iter()
+                    .any(|word| word.text.starts_with(&format!("{variable}=")))
+            };
             subject.sets_variable(run.step, variable) || run.commands.iter().any(is_set)
         });
-        let is_emptied = run.commands.iter().skip(at + 1).any(|command| empties(command, cache, filling));
+        let is_emptied = run
+            .commands
+            .iter()
+            .skip(at + 1)
+            .any(|command| empties(command, cache, filling));
         if is_lone_update || is_off || is_emptied || is_mounted(run, filling) {
             continue;
         }
         let stay = if cache.what.ends_with('s') { "stay" } else { "stays" };
         let message = format!("{} {stay} in the image", cache.what);
         let remark = Remark::of(run.step, message, "everybody who pulls the image downloads it").advise(cache.mend);
-        remarks.push(if run.is_shell() { mended(remark, run, at, cache, filling) } else { remark });
+        remarks.push(if run.is_shell() {
+            mended(remark, run, at, cache, filling)
+        } else {
+            remark
+        });
     }
     remarks
 }
@@ -174,7 +194,10 @@ fn mended(remark: Remark, run: &RunStep<'_>, at: usize, cache: &Cache, filling: 
     if let Some(option) = filling.option.filter(|_| cache.mend.contains(option_of(filling))) {
         let fillers = run.commands.iter().skip(at).filter(|command| fills(command, filling));
         return fillers.fold(remark, |remark, command| {
-            let verb = command.arguments().iter().find(|word| filling.verbs.contains(&word.text.as_str()));
+            let verb = command
+                .arguments()
+                .iter()
+                .find(|word| filling.verbs.contains(&word.text.as_str()));
             match verb {
                 Some(verb) => remark.insert(verb.bytes.end, format!(" {option}")),
                 None => remark,
@@ -187,7 +210,10 @@ fn mended(remark: Remark, run: &RunStep<'_>, at: usize, cache: &Cache, filling: 
             None => remark,
         };
     }
-    remark.insert(run.step.place(run.step.rest), format!("--mount=type=cache,target={} ", filling.mount))
+    remark.insert(
+        run.step.place(run.step.rest),
+        format!("--mount=type=cache,target={} ", filling.mount),
+    )
 }
 
 fn option_of(filling: &Filling) -> &'static str {

@@ -55,7 +55,9 @@ impl Report {
         let found = checked.findings.into_iter().zip(checked.replacements);
         Self {
             image: image.image.clone(),
-            findings: found.map(|(finding, instead)| reported(&file, finding, instead)).collect(),
+            findings: found
+                .map(|(finding, instead)| reported(&file, finding, instead))
+                .collect(),
             dockerfile: file,
             error: checked.fault.map(|fault| ReportedFault {
                 line: fault.line,
@@ -79,7 +81,10 @@ impl Report {
     }
 
     fn count(&self, severity: Severity) -> usize {
-        self.findings.iter().filter(|finding| finding.severity == severity).count()
+        self.findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
     }
 }
 
@@ -87,7 +92,11 @@ fn reported(file: &str, finding: Finding, instead: Option<Replacement>) -> Repor
     ReportedFinding {
         rule: finding.rule,
         severity: finding.severity,
-        found_by: if finding.is_of_engine { "buildkit" } else { "dockerutils" },
+        found_by: if finding.is_of_engine {
+            "buildkit"
+        } else {
+            "dockerutils"
+        },
         file: file.to_owned(),
         line: finding.lines.0,
         end_line: finding.lines.1,
@@ -117,10 +126,18 @@ fn lines(report: &Report) -> Vec<String> {
     let findings = &report.findings;
     for (index, finding) in findings.iter().enumerate() {
         let place = format!("{}:{}", finding.file, finding.line);
-        lines.push(format!("{place}: {}: {}: {}", finding.severity.word(), finding.rule, finding.message));
+        lines.push(format!(
+            "{place}: {}: {}: {}",
+            finding.severity.word(),
+            finding.rule,
+            finding.message
+        ));
         lines.push(format!("    costs: {}", finding.costs));
         // Lines that several findings change are written once, after the last of these.
-        let later = findings.iter().skip(index + 1).any(|other| other.instead == finding.instead);
+        let later = findings
+            .iter()
+            .skip(index + 1)
+            .any(|other| other.instead == finding.instead);
         if let Some(instead) = finding.instead.as_ref().filter(|_| !later) {
             let what = match instead.first == instead.last {
                 true => format!("line {}", instead.first),
@@ -130,7 +147,12 @@ fn lines(report: &Report) -> Vec<String> {
                 lines.push(format!("    delete {what}"));
             } else {
                 lines.push(format!("    instead of {what}:"));
-                lines.extend(instead.text.lines().map(|line| format!("        {line}").trim_end().to_owned()));
+                lines.extend(
+                    instead
+                        .text
+                        .lines()
+                        .map(|line| format!("        {line}").trim_end().to_owned()),
+                );
             }
         }
         if let Some(advice) = &finding.advice {
@@ -138,7 +160,10 @@ fn lines(report: &Report) -> Vec<String> {
         }
     }
     if let Some(fault) = &report.error {
-        lines.push(format!("{}:{}: error: {}", report.dockerfile, fault.line, fault.message));
+        lines.push(format!(
+            "{}:{}: error: {}",
+            report.dockerfile, fault.line, fault.message
+        ));
         lines.push("    a builder refuses it; what comes after it was not checked".to_owned());
     }
     let counts = [

@@ -57,7 +57,11 @@ pub(super) fn document(reports: &[Report]) -> Value {
 }
 
 fn result(finding: &ReportedFinding, known: &[&Rule]) -> Value {
-    let advice = finding.advice.as_deref().map(|advice| format!(" ({advice})")).unwrap_or_default();
+    let advice = finding
+        .advice
+        .as_deref()
+        .map(|advice| format!(" ({advice})"))
+        .unwrap_or_default();
     let mut result = json!({
         "ruleId": finding.rule,
         "level": level(finding.severity),
@@ -69,7 +73,11 @@ fn result(finding: &ReportedFinding, known: &[&Rule]) -> Value {
         fields.insert("ruleIndex".to_owned(), index.into());
     }
     if let (Some(instead), Some(fields)) = (&finding.instead, result.as_object_mut()) {
-        let text = if instead.text.is_empty() { String::new() } else { format!("{}\n", instead.text) };
+        let text = if instead.text.is_empty() {
+            String::new()
+        } else {
+            format!("{}\n", instead.text)
+        };
         let fix = json!([{
             "description": { "text": "Write these lines instead." },
             "artifactChanges": [{

@@ -8,16 +8,44 @@ use crate::docker::build::dockerfile::source::SourceInstruction;
 
 /// Parts of names of variables that hold secrets, as BuildKit has them.
 const SECRET_PARTS: [&str; 10] = [
-    "apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token",
+    "apikey",
+    "auth",
+    "credential",
+    "credentials",
+    "key",
+    "password",
+    "pword",
+    "passwd",
+    "secret",
+    "token",
 ];
 /// Parts with which such a name holds no secret, as BuildKit has them.
 const OPEN_PARTS: [&str; 3] = ["public", "file", "version"];
 
 /// Names of files that hold secrets.
 const SECRET_FILES: [&str; 22] = [
-    ".env", ".envrc", ".netrc", "_netrc", ".npmrc", ".pypirc", ".pgpass", ".my.cnf", ".git-credentials", ".dockercfg", ".htpasswd",
-    "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "credentials.json", "service-account.json", "secrets.yml", "secrets.yaml",
-    "secrets.json", "kubeconfig", ".vault-token",
+    ".env",
+    ".envrc",
+    ".netrc",
+    "_netrc",
+    ".npmrc",
+    ".pypirc",
+    ".pgpass",
+    ".my.cnf",
+    ".git-credentials",
+    ".dockercfg",
+    ".htpasswd",
+    "id_rsa",
+    "id_dsa",
+    "id_ecdsa",
+    "id_ed25519",
+    "credentials.json",
+    "service-account.json",
+    "secrets.yml",
+    "secrets.yaml",
+    "secrets.json",
+    "kubeconfig",
+    ".vault-token",
 ];
 /// Their ends.
 const SECRET_ENDS: [&str; 7] = [".pem", ".key", ".p12", ".pfx", ".jks", ".keystore", ".kdbx"];
@@ -61,7 +89,10 @@ pub(super) const RULES: &[Rule] = &[
 
 /// Whether a variable of this name holds a secret, as BuildKit sees it.
 pub(super) fn is_secret_name(name: &str) -> bool {
-    let is_part = |parts: &[&str]| name.split('_').any(|part| parts.iter().any(|other| part.eq_ignore_ascii_case(other)));
+    let is_part = |parts: &[&str]| {
+        name.split('_')
+            .any(|part| parts.iter().any(|other| part.eq_ignore_ascii_case(other)))
+    };
     is_part(&SECRET_PARTS) && !is_part(&OPEN_PARTS)
 }
 
@@ -70,23 +101,41 @@ pub(super) fn is_secret_file(path: &str) -> bool {
     let path = path.trim_matches(['"', '\'']).trim_end_matches('/');
     let mut names = path.split('/').rev();
     let name = names.next().unwrap_or_default();
-    let is_sample = ["example", "sample", "template", "dist", "public", "pub"].iter().any(|part| name.split(['.', '-', '_']).any(|other| other == *part));
-    let is_certificate = name.ends_with(".pem") && ["cert", "ca", "chain", "bundle", "crt"].iter().any(|part| name.contains(part));
+    let is_sample = ["example", "sample", "template", "dist", "public", "pub"]
+        .iter()
+        .any(|part| name.split(['.', '-', '_']).any(|other| other == *part));
+    let is_certificate = name.ends_with(".pem")
+        && ["cert", "ca", "chain", "bundle", "crt"]
+            .iter()
+            .any(|part| name.contains(part));
     let is_variant = name.starts_with(".env.");
-    let is_named = SECRET_FILES.contains(&name) || is_variant || SECRET_ENDS.iter().any(|end| name.len() > end.len() && name.ends_with(end));
-    let is_in = SECRET_FOLDERS.contains(&name) || names.any(|folder| matches!(folder, ".ssh" | ".aws" | ".gnupg" | ".kube"));
+    let is_named = SECRET_FILES.contains(&name)
+        || is_variant
+        || SECRET_ENDS
+            .iter()
+            .any(|end| name.len() > end.len() && name.ends_with(end));
+    let is_in =
+        SECRET_FOLDERS.contains(&name) || names.any(|folder| matches!(folder, ".ssh" | ".aws" | ".gnupg" | ".kube"));
     (is_named || is_in) && !is_sample && !is_certificate
 }
 
 fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
-    let steps = subject.source.instructions.iter().filter(|step| matches!(step.keyword.as_str(), "arg" | "env"));
+    let steps = subject
+        .source
+        .instructions
+        .iter()
+        .filter(|step| matches!(step.keyword.as_str(), "arg" | "env"));
     for step in steps {
         let pairs = step.pairs(subject.source.escape);
         for (name, _) in pairs.iter().filter(|(name, _)| is_secret_name(name)) {
             let keyword = step.keyword.to_uppercase();
             let message = format!("Do not use ARG or ENV instructions for sensitive data ({keyword} {name:?})");
-            let mut remark = Remark::of(step, message, "everybody who has the image can read the value: docker history shows it");
+            let mut remark = Remark::of(
+                step,
+                message,
+                "everybody who has the image can read the value: docker history shows it",
+            );
             let id = name.to_lowercase();
             let users: Vec<_> = subject
                 .runs
@@ -117,13 +166,19 @@ fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
 
 /// Whether a RUN has a secret by a mount.
 fn is_given(step: &SourceInstruction, name: &str) -> bool {
-    step.flags_named("mount").any(|mount| mount.split(',').any(|part| part == format!("env={name}")))
+    step.flags_named("mount")
+        .any(|mount| mount.split(',').any(|part| part == format!("env={name}")))
 }
 
 fn in_files(subject: &Subject<'_>) -> Vec<Remark> {
     const COSTS: &str = "it is in the layer for everybody who has the image, even if a later step deletes it";
     let mut remarks = Vec::new();
-    for step in subject.source.instructions.iter().filter(|step| matches!(step.keyword.as_str(), "copy" | "add")) {
+    for step in subject
+        .source
+        .instructions
+        .iter()
+        .filter(|step| matches!(step.keyword.as_str(), "copy" | "add"))
+    {
         // What comes from another stage is not of this machine.
         if step.flag("from").is_some() || !step.bodies.is_empty() {
             continue;
@@ -132,7 +187,9 @@ fn in_files(subject: &Subject<'_>) -> Vec<Remark> {
             Some(words) => words.clone(),
             None => step.words().into_iter().map(|(_, word)| word.to_owned()).collect(),
         };
-        let Some((target, sources)) = words.split_last() else { continue };
+        let Some((target, sources)) = words.split_last() else {
+            continue;
+        };
         for source in sources.iter().filter(|source| is_secret_file(source)) {
             let name = source.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
             let id = name.trim_start_matches(['.', '_']).to_lowercase();
@@ -143,13 +200,17 @@ fn in_files(subject: &Subject<'_>) -> Vec<Remark> {
             let mut remark = Remark::of(step, format!("{source} is copied into the image"), COSTS).advise(format!(
                 "and in the section of docker/dockerutils.cfg: build_args = --secret id={id},src={source}"
             ));
-            let next = subject.runs.iter().find(|run| run.step.stage == step.stage && run.step.line > step.line);
+            let next = subject
+                .runs
+                .iter()
+                .find(|run| run.step.stage == step.stage && run.step.line > step.line);
             if let ([_], Some(next)) = (sources, next)
                 && path.starts_with('/')
             {
-                remark = remark
-                    .replace(subject.whole(step), "")
-                    .insert(next.step.place(next.step.rest), format!("--mount=type=secret,id={id},target={path} "));
+                remark = remark.replace(subject.whole(step), "").insert(
+                    next.step.place(next.step.rest),
+                    format!("--mount=type=secret,id={id},target={path} "),
+                );
             } else if let [_] = sources {
                 remark = remark.replace(subject.whole(step), "");
             }
@@ -157,7 +218,11 @@ fn in_files(subject: &Subject<'_>) -> Vec<Remark> {
         }
         if sources.iter().any(|source| is_whole_context(source)) {
             for path in &subject.facts.context.secrets {
-                let remark = Remark::of(step, format!("{path} is in the context, and copied into the image with it"), COSTS);
+                let remark = Remark::of(
+                    step,
+                    format!("{path} is in the context, and copied into the image with it"),
+                    COSTS,
+                );
                 remarks.push(remark.advise(format!("put this line into .dockerignore: {path}")));
             }
         }
@@ -173,8 +238,14 @@ pub(super) fn is_whole_context(source: &str) -> bool {
 fn in_runs(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for run in &subject.runs {
-        let words = run.commands.iter().flat_map(|command| &command.words).map(|word| word.text.as_str());
-        let found = words.filter_map(|word| password_of_address(word).or_else(|| secret_set(word))).next();
+        let words = run
+            .commands
+            .iter()
+            .flat_map(|command| &command.words)
+            .map(|word| word.text.as_str());
+        let found = words
+            .filter_map(|word| password_of_address(word).or_else(|| secret_set(word)))
+            .next();
         let Some(what) = found else { continue };
         let remark = Remark::of(
             run.step,
@@ -200,7 +271,10 @@ fn password_of_address(word: &str) -> Option<String> {
 /// What a word `TOKEN=value` tells.
 fn secret_set(word: &str) -> Option<String> {
     let (name, value) = word.split_once('=')?;
-    let is_name = name.len() > 2 && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    let is_name = name.len() > 2
+        && name
+            .chars()
+            .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
     let is_literal = value.len() > 3 && !value.starts_with(['$', '/', '`']) && !value.contains("$(");
     (is_name && is_literal && is_secret_name(name)).then(|| format!("the value of {name}"))
 }
@@ -211,16 +285,49 @@ mod tests {
 
     #[test]
     fn secrets_are_known_by_their_names() {
-        for name in ["API_TOKEN", "password", "KEY", "AWS_SECRET_ACCESS_KEY", "AUTH", "apikey"] {
+        for name in [
+            "API_TOKEN",
+            "password",
+            "KEY",
+            "AWS_SECRET_ACCESS_KEY",
+            "AUTH",
+            "apikey",
+        ] {
             assert!(is_secret_name(name), "{name}");
         }
-        for name in ["TOKENS", "KEYBOARD", "PUBLIC_KEY", "PASSWORD_FILE", "KEY_VERSION", "PATH", "MONKEY"] {
+        for name in [
+            "TOKENS",
+            "KEYBOARD",
+            "PUBLIC_KEY",
+            "PASSWORD_FILE",
+            "KEY_VERSION",
+            "PATH",
+            "MONKEY",
+        ] {
             assert!(!is_secret_name(name), "{name}");
         }
-        for path in [".env", "conf/.env.production", "id_rsa", "a/server.key", ".aws/credentials", ".ssh/", "x.pem", ".ssh"] {
+        for path in [
+            ".env",
+            "conf/.env.production",
+            "id_rsa",
+            "a/server.key",
+            ".aws/credentials",
+            ".ssh/",
+            "x.pem",
+            ".ssh",
+        ] {
             assert!(is_secret_file(path), "{path}");
         }
-        for path in [".env.example", "ca-cert.pem", "key", "env", ".envoy", "id_rsa.pub", "monkey", "src/.key"] {
+        for path in [
+            ".env.example",
+            "ca-cert.pem",
+            "key",
+            "env",
+            ".envoy",
+            "id_rsa.pub",
+            "monkey",
+            "src/.key",
+        ] {
             assert!(!is_secret_file(path), "{path}");
         }
     }

@@ -46,8 +46,8 @@ pub(super) struct ShellWord {
 
 /// Words before a command that do not name it.
 const BEFORE: [&str; 19] = [
-    "!", "{", "}", "if", "then", "else", "elif", "while", "until", "do", "time", "sudo", "exec", "command", "nice", "nohup",
-    "env", "eval", "builtin",
+    "!", "{", "}", "if", "then", "else", "elif", "while", "until", "do", "time", "sudo", "exec", "command", "nice",
+    "nohup", "env", "eval", "builtin",
 ];
 
 impl ShellCommand {
@@ -281,7 +281,11 @@ mod tests {
     fn read(script: &str) -> Vec<String> {
         let said = |command: &ShellCommand| {
             let arguments = command.arguments().iter().map(|word| word.text.as_str());
-            [command.program()].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+            [command.program()]
+                .into_iter()
+                .chain(arguments)
+                .collect::<Vec<_>>()
+                .join(" ")
         };
         commands(script).iter().map(said).collect()
     }
@@ -291,7 +295,10 @@ mod tests {
         for (script, expected) in [
             ("a && b -c || d; e | f", &["a", "b -c", "d", "e", "f"][..]),
             ("A=1 B='x y' /usr/bin/apt-get install -y  x", &["apt-get install -y x"]),
-            ("if [ -f x ]; then sudo rm x; else echo \"a && b\"; fi", &["[ -f x ]", "rm x", "echo a && b", "fi"]),
+            (
+                "if [ -f x ]; then sudo rm x; else echo \"a && b\"; fi",
+                &["[ -f x ]", "rm x", "echo a && b", "fi"],
+            ),
             ("(cd /x && make) > /log 2>&1", &["cd /x", "make", ""]),
             ("curl \"$(echo 'a; b')\" | tar -xz", &["curl $(echo 'a; b')", "tar -xz"]),
             ("echo a # b && c", &["echo a"]),

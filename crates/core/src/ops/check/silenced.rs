@@ -35,10 +35,14 @@ impl Silenced {
                 Some(("skip", names)) => silenced.skip(names, place),
                 Some(("error", value)) => match parse_bool(value) {
                     Some(is_error) => silenced.is_error = is_error,
-                    None => silenced.complaints.push(format!("{place}: error={value} is neither true nor false")),
+                    None => silenced
+                        .complaints
+                        .push(format!("{place}: error={value} is neither true nor false")),
                 },
                 Some(("experimental", _)) => {}
-                _ => silenced.complaints.push(format!("{place}: {part} is neither skip=NAMES nor error=true")),
+                _ => silenced
+                    .complaints
+                    .push(format!("{place}: {part} is neither skip=NAMES nor error=true")),
             }
         }
         silenced.skip(key, "check_skip");
@@ -53,7 +57,9 @@ impl Silenced {
             }
             let known = || rules().map(|rule| rule.name).chain(ONLY_OF_BUILDKIT);
             if !known().any(|other| other == name) {
-                let near = nearest(name, known()).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+                let near = nearest(name, known())
+                    .map(|near| format!(" (did you mean {near}?)"))
+                    .unwrap_or_default();
                 self.complaints.push(format!("{place}: there is no rule {name}{near}"));
             }
             self.names.insert(name.to_owned());

@@ -20,7 +20,10 @@ fn unused(subject: &Subject<'_>) -> Vec<Remark> {
     // A variable may name any of them.
     let text = subject.source.instructions.iter();
     let by_variable = |step: &&crate::docker::build::dockerfile::source::SourceInstruction| {
-        let in_flag = step.flags.iter().any(|flag| flag.contains("from=") && flag.contains('$'));
+        let in_flag = step
+            .flags
+            .iter()
+            .any(|flag| flag.contains("from=") && flag.contains('$'));
         let in_base = step.keyword == "from" && step.words().first().is_some_and(|(_, base)| base.starts_with('$'));
         in_flag || in_base
     };
@@ -37,7 +40,11 @@ fn unused(subject: &Subject<'_>) -> Vec<Remark> {
         }
         let name = stage.name.as_deref().map_or_else(|| format!("{index}"), str::to_owned);
         let end = subject.source.of_stage(index).last().map_or(step.end, |last| last.end);
-        let mut remark = Remark::of(step, format!("stage {name} is used by nobody"), "time with the classic builder, and that of readers");
+        let mut remark = Remark::of(
+            step,
+            format!("stage {name} is used by nobody"),
+            "time with the classic builder, and that of readers",
+        );
         remark = remark.replace(subject.source.start_of(step.line)..subject.source.start_of(end + 1), "");
         remarks.push(remark);
     }

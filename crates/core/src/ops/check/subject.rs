@@ -89,7 +89,10 @@ impl<'a> Subject<'a> {
 
     /// The instructions with this keyword, in lower case.
     pub(super) fn steps(&self, keyword: &'static str) -> impl Iterator<Item = &'a SourceInstruction> + use<'a> {
-        self.source.instructions.iter().filter(move |step| step.keyword == keyword)
+        self.source
+            .instructions
+            .iter()
+            .filter(move |step| step.keyword == keyword)
     }
 
     /// Whether the layers of the stage of this instruction are in the image.
@@ -213,12 +216,17 @@ impl<'a> RunStep<'a> {
 
     /// The targets of its mounts of a type.
     pub(super) fn mounts(&self, kind: &str) -> Vec<String> {
-        let mounts = self.step.flags_named("mount").filter(|mount| mount.split(',').any(|part| part == format!("type={kind}")));
+        let mounts = self
+            .step
+            .flags_named("mount")
+            .filter(|mount| mount.split(',').any(|part| part == format!("type={kind}")));
         let targets = mounts.flat_map(|mount| {
             let parts = mount.split(',').filter_map(|part| part.split_once('='));
             parts.filter(|(key, _)| matches!(*key, "target" | "dst" | "destination"))
         });
-        targets.map(|(_, target)| target.trim_end_matches('/').to_owned()).collect()
+        targets
+            .map(|(_, target)| target.trim_end_matches('/').to_owned())
+            .collect()
     }
 
     /// The end of its last command, where another can be added.

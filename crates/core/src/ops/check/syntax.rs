@@ -91,19 +91,34 @@ fn is_upper(text: &str) -> bool {
 
 fn casing(subject: &Subject<'_>) -> Vec<Remark> {
     // An ARG before the first FROM is of no stage, and BuildKit does not count it.
-    let steps: Vec<&SourceInstruction> = subject.source.instructions.iter().filter(|step| step.stage.is_some()).collect();
+    let steps: Vec<&SourceInstruction> = subject
+        .source
+        .instructions
+        .iter()
+        .filter(|step| step.stage.is_some())
+        .collect();
     let lower = steps.iter().filter(|step| is_lower(&step.written)).count();
-    let upper = steps.iter().filter(|step| !is_lower(&step.written) && is_upper(&step.written)).count();
+    let upper = steps
+        .iter()
+        .filter(|step| !is_lower(&step.written) && is_upper(&step.written))
+        .count();
     let is_lower_right = lower > upper;
     let mut remarks = Vec::new();
     for step in steps {
-        let is_right = if is_lower_right { is_lower(&step.written) } else { is_upper(&step.written) };
+        let is_right = if is_lower_right {
+            is_lower(&step.written)
+        } else {
+            is_upper(&step.written)
+        };
         if !is_right {
             let (case, right) = match is_lower_right {
                 true => ("lowercase", step.written.to_lowercase()),
                 false => ("uppercase", step.written.to_uppercase()),
             };
-            let message = format!("Command '{}' should match the case of the command majority ({case})", step.written);
+            let message = format!(
+                "Command '{}' should match the case of the command majority ({case})",
+                step.written
+            );
             let keyword = step.place(0)..step.place(0) + step.written.len();
             remarks.push(Remark::of(step, message, "it is harder to read").replace(keyword, right));
         }
@@ -113,7 +128,12 @@ fn casing(subject: &Subject<'_>) -> Vec<Remark> {
 
 fn empty_lines(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
-    for step in subject.source.instructions.iter().filter(|step| step.has_empty_continuation) {
+    for step in subject
+        .source
+        .instructions
+        .iter()
+        .filter(|step| step.has_empty_continuation)
+    {
         let mut remark = Remark::of(step, "Empty continuation line", "a later builder refuses it");
         let last = step.bodies.first().map_or(usize::MAX, |body| body.start);
         for line in step.line..=step.end {
@@ -131,9 +151,14 @@ fn relative_directory(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for stage in 0..subject.file.stages.len() {
         let below = subject.stages_below(stage);
-        let is_set = below.iter().skip(1).any(|stage| subject.source.of_stage(*stage).any(|step| step.keyword == "workdir"));
+        let is_set = below
+            .iter()
+            .skip(1)
+            .any(|stage| subject.source.of_stage(*stage).any(|step| step.keyword == "workdir"));
         let first = subject.source.of_stage(stage).find(|step| step.keyword == "workdir");
-        let Some(step) = first.filter(|_| !is_set) else { continue };
+        let Some(step) = first.filter(|_| !is_set) else {
+            continue;
+        };
         let path = step.arguments();
         let bare = path.trim_matches(['"', '\'']);
         // A path of Windows, or a variable, may be absolute.
@@ -150,25 +175,65 @@ fn relative_directory(subject: &Subject<'_>) -> Vec<Remark> {
 
 fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
     const KNOWN: [&str; 18] = [
-        "BUILDPLATFORM", "BUILDOS", "BUILDARCH", "BUILDVARIANT", "TARGETPLATFORM", "TARGETOS", "TARGETARCH", "TARGETVARIANT", "TARGETSTAGE",
-        "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "PATH",
+        "BUILDPLATFORM",
+        "BUILDOS",
+        "BUILDARCH",
+        "BUILDVARIANT",
+        "TARGETPLATFORM",
+        "TARGETOS",
+        "TARGETARCH",
+        "TARGETVARIANT",
+        "TARGETSTAGE",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "FTP_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "PATH",
     ];
     let mut remarks = Vec::new();
-    let expanding = ["add", "copy", "env", "expose", "label", "stopsignal", "user", "volume", "workdir"];
-    let steps = subject.source.instructions.iter().filter(|step| expanding.contains(&step.keyword.as_str()));
+    let expanding = [
+        "add",
+        "copy",
+        "env",
+        "expose",
+        "label",
+        "stopsignal",
+        "user",
+        "volume",
+        "workdir",
+    ];
+    let steps = subject
+        .source
+        .instructions
+        .iter()
+        .filter(|step| expanding.contains(&step.keyword.as_str()));
     for step in steps.filter(|step| step.stage.is_some() && step.bodies.is_empty()) {
         let mut seen: Vec<String> = Vec::new();
         for used in uses(step.arguments(), subject.source.escape) {
             let name = used.name;
             let is_given = subject.options.build_args.contains_key(&name);
-            if used.has_default || is_given || KNOWN.contains(&name.as_str()) || seen.contains(&name) || subject.sets_variable(step, &name) {
+            if used.has_default
+                || is_given
+                || KNOWN.contains(&name.as_str())
+                || seen.contains(&name)
+                || subject.sets_variable(step, &name)
+            {
                 continue;
             }
             let stages = step.stage.map(|stage| subject.stages_below(stage)).unwrap_or_default();
             let earlier = subject.source.instructions.iter().filter(|other| {
-                other.line < step.line && matches!(other.keyword.as_str(), "env" | "arg") && other.stage.is_some_and(|stage| stages.contains(&stage))
+                other.line < step.line
+                    && matches!(other.keyword.as_str(), "env" | "arg")
+                    && other.stage.is_some_and(|stage| stages.contains(&stage))
             });
-            let defined: Vec<String> = earlier.flat_map(|other| other.pairs(subject.source.escape)).map(|(name, _)| name).collect();
+            let defined: Vec<String> = earlier
+                .flat_map(|other| other.pairs(subject.source.escape))
+                .map(|(name, _)| name)
+                .collect();
             let near = nearest(&name, defined.iter().map(String::as_str)).filter(|_| name.len() > 3);
             let lowest = stages.last().and_then(|stage| subject.file.stages.get(*stage));
             let is_from_nothing = lowest.is_some_and(|stage| stage.base.as_deref() == Some("scratch"));
@@ -176,7 +241,11 @@ fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
                 continue;
             }
             let suggestion = near.map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
-            let mut remark = Remark::of(step, format!("Usage of undefined variable '${name}'{suggestion}"), "it is empty");
+            let mut remark = Remark::of(
+                step,
+                format!("Usage of undefined variable '${name}'{suggestion}"),
+                "it is empty",
+            );
             if let Some(near) = near {
                 for (at, _) in step.text.match_indices(&name).filter(|(at, _)| *at >= step.rest) {
                     let before = step.text.get(..at).unwrap_or_default();
@@ -194,9 +263,15 @@ fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
 
 fn legacy_pairs(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
-    for step in subject.source.instructions.iter().filter(|step| step.is_legacy_pair(subject.source.escape)) {
+    for step in subject
+        .source
+        .instructions
+        .iter()
+        .filter(|step| step.is_legacy_pair(subject.source.escape))
+    {
         let keyword = step.keyword.to_uppercase();
-        let message = format!("\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format");
+        let message =
+            format!("\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format");
         let mut remark = Remark::of(step, message, "one variable in a line, and blanks at its end count");
         if let Some((name, Some(value))) = step.pairs(subject.source.escape).into_iter().next() {
             let is_plain = !value.is_empty() && !value.contains(char::is_whitespace);

@@ -102,11 +102,16 @@ pub(super) const RULES: &[Rule] = &[
 
 /// The words of `apt-get install`'s list: neither options nor their values.
 fn packages(command: &ShellCommand) -> Vec<&ShellWord> {
-    let Some((verb, _)) = command.verb() else { return Vec::new() };
+    let Some((verb, _)) = command.verb() else {
+        return Vec::new();
+    };
     let mut packages = Vec::new();
     let mut is_value = false;
     for word in command.arguments().iter().skip(verb + 1) {
-        let takes_value = matches!(word.text.as_str(), "-o" | "-t" | "-c" | "--target-release" | "--virtual" | "-X" | "--repository");
+        let takes_value = matches!(
+            word.text.as_str(),
+            "-o" | "-t" | "-c" | "--target-release" | "--virtual" | "-X" | "--repository"
+        );
         if !is_value && !word.text.starts_with('-') {
             packages.push(word);
         }
@@ -126,7 +131,11 @@ fn apt<'r>(run: &'r RunStep<'_>, verb: &'static str) -> impl Iterator<Item = (us
 
 /// Whether an update comes before a command, in the same RUN, or lists of packages are mounted.
 fn is_updated(run: &RunStep<'_>, before: usize) -> bool {
-    apt(run, "update").any(|(at, _)| at < before) || run.mounts("cache").iter().any(|target| target.starts_with("/var/lib/apt"))
+    apt(run, "update").any(|(at, _)| at < before)
+        || run
+            .mounts("cache")
+            .iter()
+            .any(|target| target.starts_with("/var/lib/apt"))
 }
 
 fn without_update(subject: &Subject<'_>) -> Vec<Remark> {
@@ -156,16 +165,24 @@ fn without_update(subject: &Subject<'_>) -> Vec<Remark> {
 fn update_alone(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for run in &subject.runs {
-        let mut calls = run.calls(APT).filter(|(_, command)| !does(command, "update")).peekable();
+        let mut calls = run
+            .calls(APT)
+            .filter(|(_, command)| !does(command, "update"))
+            .peekable();
         let mut others = run.commands.iter().filter(|command| {
             // Any other program may install: add-apt-repository, a script.
-            !APT.contains(&command.program()) && !matches!(command.program(), "" | "set" | "rm" | "echo" | "true" | "apt-key")
+            !APT.contains(&command.program())
+                && !matches!(command.program(), "" | "set" | "rm" | "echo" | "true" | "apt-key")
         });
         if apt(run, "update").next().is_none() || calls.peek().is_some() || others.next().is_some() {
             continue;
         }
         let message = "apt-get update in a RUN that installs nothing";
-        let remark = Remark::of(run.step, message, "lists in a layer of the image, and old ones for the steps after it");
+        let remark = Remark::of(
+            run.step,
+            message,
+            "lists in a layer of the image, and old ones for the steps after it",
+        );
         remarks.push(remark.replace(subject.whole(run.step), ""));
     }
     remarks
@@ -184,7 +201,11 @@ fn recommends(subject: &Subject<'_>) -> Vec<Remark> {
                 continue;
             }
             let message = format!("{} install without --no-install-recommends", command.program());
-            let mut remark = Remark::of(run.step, message, "packages that nobody asked for, often larger than those asked for");
+            let mut remark = Remark::of(
+                run.step,
+                message,
+                "packages that nobody asked for, often larger than those asked for",
+            );
             if let Some((_, verb)) = command.verb().filter(|_| run.is_shell()) {
                 remark = remark.insert(verb.bytes.end, " --no-install-recommends");
             }
@@ -199,20 +220,40 @@ fn without_yes(subject: &Subject<'_>) -> Vec<Remark> {
     for run in &subject.runs {
         for (at, command) in run.calls(APT) {
             let Some((_, verb)) = command.verb() else { continue };
-            let asks = matches!(verb.text.as_str(), "install" | "upgrade" | "dist-upgrade" | "full-upgrade" | "autoremove" | "remove" | "purge");
+            let asks = matches!(
+                verb.text.as_str(),
+                "install" | "upgrade" | "dist-upgrade" | "full-upgrade" | "autoremove" | "remove" | "purge"
+            );
             let is_yes = |word: &ShellWord| {
                 let text = word.text.as_str();
                 let short = text.starts_with('-') && !text.starts_with("--");
                 (short && (text.contains('y') || text.contains("qq")))
-                    || matches!(text, "--yes" | "--assume-yes" | "--quiet=2" | "-q=2" | "--simulate" | "--dry-run" | "--download-only")
+                    || matches!(
+                        text,
+                        "--yes"
+                            | "--assume-yes"
+                            | "--quiet=2"
+                            | "-q=2"
+                            | "--simulate"
+                            | "--dry-run"
+                            | "--download-only"
+                    )
             };
             let before = at.checked_sub(1).and_then(|before| run.commands.get(before));
             let is_answered = before.is_some_and(|before| before.program() == "yes");
             if !asks || is_answered || command.arguments().iter().any(is_yes) {
                 continue;
             }
-            let message = format!("{} {} asks whether to go on, and nobody answers", command.program(), verb.text);
-            let mut remark = Remark::of(run.step, message, "a step that fails as soon as a package brings others with it");
+            let message = format!(
+                "{} {} asks whether to go on, and nobody answers",
+                command.program(),
+                verb.text
+            );
+            let mut remark = Remark::of(
+                run.step,
+                message,
+                "a step that fails as soon as a package brings others with it",
+            );
             if run.is_shell() {
                 remark = remark.insert(verb.bytes.end, " -y");
             }
@@ -230,9 +271,14 @@ fn upgrade(subject: &Subject<'_>) -> Vec<Remark> {
             if !matches!(verb.text.as_str(), "upgrade" | "dist-upgrade" | "full-upgrade") {
                 continue;
             }
-            let message = format!("{} {} puts packages into the image a second time", command.program(), verb.text);
+            let message = format!(
+                "{} {} puts packages into the image a second time",
+                command.program(),
+                verb.text
+            );
             let costs = "the base's layer and this one both have them, and the result depends on the day";
-            let mut remark = Remark::of(run.step, message, costs).advise("use a newer tag of the base for newer packages");
+            let mut remark =
+                Remark::of(run.step, message, costs).advise("use a newer tag of the base for newer packages");
             // It goes together with what joins it to the next command, or to the one before.
             if run.is_shell() {
                 let next = run.commands.get(at + 1);
@@ -263,7 +309,10 @@ fn for_people(subject: &Subject<'_>) -> Vec<Remark> {
         );
         if run.is_shell() {
             for command in calls {
-                let program = command.words.iter().find(|word| word.text == "apt" || word.text.ends_with("/apt"));
+                let program = command
+                    .words
+                    .iter()
+                    .find(|word| word.text == "apt" || word.text.ends_with("/apt"));
                 if let Some(program) = program {
                     remark = remark.replace(program.bytes.clone(), "apt-get");
                 }
@@ -278,7 +327,10 @@ fn unsorted(subject: &Subject<'_>) -> Vec<Remark> {
     const PROGRAMS: &[&str] = &["apt-get", "apt", "apk", "dnf", "yum", "microdnf"];
     let mut remarks = Vec::new();
     for run in &subject.runs {
-        for (_, command) in run.calls(PROGRAMS).filter(|(_, command)| does(command, "install") || does(command, "add")) {
+        for (_, command) in run
+            .calls(PROGRAMS)
+            .filter(|(_, command)| does(command, "install") || does(command, "add"))
+        {
             let list = packages(command);
             let is_plain = |word: &&ShellWord| !word.text.contains(['$', '`', '/']);
             let mut sorted: Vec<&str> = list.iter().map(|word| word.text.as_str()).collect();
@@ -288,7 +340,11 @@ fn unsorted(subject: &Subject<'_>) -> Vec<Remark> {
                 continue;
             }
             let message = format!("the list of {} packages is not sorted", list.len());
-            let mut remark = Remark::of(run.step, message, "packages that are named twice, and branches that can't be merged");
+            let mut remark = Remark::of(
+                run.step,
+                message,
+                "packages that are named twice, and branches that can't be merged",
+            );
             if run.is_shell() {
                 for (word, text) in list.iter().zip(sorted).filter(|(word, text)| word.text != *text) {
                     // A version may be quoted for the shell: what can't stand bare is quoted again.
@@ -316,7 +372,9 @@ fn frontend(subject: &Subject<'_>) -> Vec<Remark> {
         let value = value.clone().unwrap_or_default();
         remarks.push(match pairs.len() {
             1 => remark.replace(subject.whole(step), format!("ARG DEBIAN_FRONTEND={value}\n")),
-            _ => remark.advise(format!("write ARG DEBIAN_FRONTEND={value}, and take it out of this ENV")),
+            _ => remark.advise(format!(
+                "write ARG DEBIAN_FRONTEND={value}, and take it out of this ENV"
+            )),
         });
     }
     remarks

@@ -78,10 +78,17 @@ fn heeded(text: &str, checked: &Checked) -> String {
 fn each_rule_finds_its_example_and_not_the_better_one() {
     for rule in rules::rules() {
         let found = checked(rule.bad, &facts(rule.name, true));
-        let own: Vec<_> = found.findings.iter().filter(|finding| finding.rule == rule.name).collect();
+        let own: Vec<_> = found
+            .findings
+            .iter()
+            .filter(|finding| finding.rule == rule.name)
+            .collect();
         assert!(!own.is_empty(), "{}: {:?}", rule.name, found.findings);
         for finding in own {
-            assert!(!finding.costs.is_empty() && !finding.message.ends_with('.'), "{finding:?}");
+            assert!(
+                !finding.costs.is_empty() && !finding.message.ends_with('.'),
+                "{finding:?}"
+            );
             assert!(!finding.edits.is_empty() || finding.advice.is_some(), "{finding:?}");
         }
         let better = checked(rule.good, &facts(rule.name, false));
@@ -97,7 +104,10 @@ fn rules_have_names_of_their_own() {
     let unique: BTreeSet<_> = names.iter().collect();
     assert_eq!(unique.len(), names.len());
     for name in names {
-        assert!(name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphanumeric()), "{name}");
+        assert!(
+            name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphanumeric()),
+            "{name}"
+        );
     }
 }
 
@@ -117,7 +127,13 @@ fn cases_are_judged_as_they_should_be() {
             wrong.push(format!("{text}\n  found {found:?}\n  not {expected:?}"));
         }
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), CASES.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        CASES.len(),
+        wrong.join("\n")
+    );
     assert!(CASES.len() + 2 * rules::rules().count() >= 200, "{}", CASES.len());
 }
 
@@ -125,7 +141,9 @@ fn cases_are_judged_as_they_should_be() {
 fn advice_that_is_heeded_ends_what_it_is_about() {
     let mut tried = 0;
     let examples = rules::rules().map(|rule| rule.bad.to_owned());
-    let cases = CASES.iter().map(|(text, _)| text.replace("FROM B", "FROM debian:13-slim"));
+    let cases = CASES
+        .iter()
+        .map(|(text, _)| text.replace("FROM B", "FROM debian:13-slim"));
     for text in examples.chain(cases) {
         let mut now = text.clone();
         for round in 0.. {
@@ -135,10 +153,17 @@ fn advice_that_is_heeded_ends_what_it_is_about() {
             }
             tried += 1;
             let next = heeded(&now, &checked);
-            assert!(next != now && round < 6, "round {round} of\n{text}\nis\n{now}\nthen\n{next}\n{:?}", checked.findings);
+            assert!(
+                next != now && round < 6,
+                "round {round} of\n{text}\nis\n{now}\nthen\n{next}\n{:?}",
+                checked.findings
+            );
             // Deleting the last stage of all would leave nothing; no advice does.
             let broken = DockerfileSource::read(&next).fault;
-            assert!(broken.is_none() || checked.fault.is_some(), "{broken:?}: {text}\nbecame\n{next}");
+            assert!(
+                broken.is_none() || checked.fault.is_some(),
+                "{broken:?}: {text}\nbecame\n{next}"
+            );
             now = next;
         }
     }
@@ -147,18 +172,34 @@ fn advice_that_is_heeded_ends_what_it_is_about() {
 
 #[test]
 fn a_broken_dockerfile_has_its_error_and_the_findings_up_to_there() {
-    let checked = checked("FROM debian\nRUN apt-get install -y curl\nRNU x\nRUN apt-get install -y wget\n", &Facts::default());
+    let checked = checked(
+        "FROM debian\nRUN apt-get install -y curl\nRNU x\nRUN apt-get install -y wget\n",
+        &Facts::default(),
+    );
     assert_eq!(checked.fault.map(|fault| fault.line), Some(3));
     assert!(checked.findings.iter().all(|finding| finding.lines.1 < 3));
-    assert!(checked.findings.iter().any(|finding| finding.rule == "BaseWithoutVersion"));
-    assert!(checked.findings.iter().any(|finding| finding.rule == "AptWithoutUpdate"));
+    assert!(
+        checked
+            .findings
+            .iter()
+            .any(|finding| finding.rule == "BaseWithoutVersion")
+    );
+    assert!(
+        checked
+            .findings
+            .iter()
+            .any(|finding| finding.rule == "AptWithoutUpdate")
+    );
 }
 
 #[test]
 fn silence_is_by_directive_argument_or_key() {
     let text = "FROM debian\nEXPOSE 80\nRUN true\n";
     assert_eq!(names(text), ["BaseWithoutVersion", "EarlyMetadata"]);
-    assert_eq!(names(&format!("# check=skip=BaseWithoutVersion\n{text}")), ["EarlyMetadata"]);
+    assert_eq!(
+        names(&format!("# check=skip=BaseWithoutVersion\n{text}")),
+        ["EarlyMetadata"]
+    );
     assert_eq!(names(&format!("# check=skip=all\n{text}")), [""; 0]);
     let by_key = check_text(text, &BuildOptions::default(), "EarlyMetadata");
     assert_eq!(by_key.findings.len(), 1);
@@ -174,15 +215,39 @@ fn what_buildkit_says_stands_in_place_of_ours() {
         url: Some("https://x".to_owned()),
         lines: (line, line),
     };
-    let lint = [warning("StageNameCasing", 1, "its own words"), warning("OfTomorrow", 2, "a newer rule")];
+    let lint = [
+        warning("StageNameCasing", 1, "its own words"),
+        warning("OfTomorrow", 2, "a newer rule"),
+    ];
     let text = "FROM debian AS A\nMAINTAINER x\n";
     let merged = check_with(text, &BuildOptions::default(), "", &Facts::default(), Some(&lint));
-    let said: Vec<_> = merged.findings.iter().map(|finding| (finding.rule.as_str(), finding.is_of_engine)).collect();
+    let said: Vec<_> = merged
+        .findings
+        .iter()
+        .map(|finding| (finding.rule.as_str(), finding.is_of_engine))
+        .collect();
     // It says nothing of the maintainer, and so do we; ours it does not know.
-    assert_eq!(said, [("StageNameCasing", true), ("BaseWithoutVersion", false), ("OfTomorrow", true)]);
+    assert_eq!(
+        said,
+        [
+            ("StageNameCasing", true),
+            ("BaseWithoutVersion", false),
+            ("OfTomorrow", true)
+        ]
+    );
     assert_eq!(merged.findings[0].message, "its own words");
-    assert!(merged.replacements[0].as_ref().is_some_and(|replacement| replacement.text.contains("AS a")));
-    let skipped = check_with(text, &BuildOptions::default(), "OfTomorrow", &Facts::default(), Some(&lint));
+    assert!(
+        merged.replacements[0]
+            .as_ref()
+            .is_some_and(|replacement| replacement.text.contains("AS a"))
+    );
+    let skipped = check_with(
+        text,
+        &BuildOptions::default(),
+        "OfTomorrow",
+        &Facts::default(),
+        Some(&lint),
+    );
     assert_eq!(skipped.findings.len(), 2);
 }
 
@@ -200,4 +265,48 @@ fn what_is_hostile_in_a_dockerfile_is_shown_by_nobody_raw() {
     let found = checked("FROM debian:13-slim\nCOPY . /x\n", &facts);
     let advice = found.findings[0].advice.clone().unwrap();
     assert_eq!(visible(&advice), advice);
+}
+
+/// The Dockerfiles of a page: fences with `title="....Dockerfile"`.
+fn dockerfiles(page: &str) -> Vec<String> {
+    let fences = page.split("```dockerfile title=\"").skip(1);
+    fences
+        .filter_map(|fence| {
+            let (title, rest) = fence.split_once("\"\n")?;
+            let (text, _) = rest.split_once("\n```")?;
+            title.ends_with("Dockerfile").then(|| format!("{text}\n"))
+        })
+        .collect()
+}
+
+#[test]
+fn this_projects_own_images_and_guides_have_no_findings() {
+    // Two pages begin with a Dockerfile as it should not be: they are about what is wrong with it.
+    const WRONG: [(&str, usize); 2] = [("docs/guides/check.md", 0), ("docs/guides/layers.md", 0)];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages = vec![root.join("README.md"), root.join("docs/concepts.md")];
+    let guides = std::fs::read_dir(root.join("docs/guides")).unwrap();
+    pages.extend(guides.map(|entry| entry.unwrap().path()));
+    let mut texts = Vec::new();
+    for page in pages {
+        let name = page.strip_prefix(&root).unwrap().display().to_string();
+        for (number, text) in dockerfiles(&std::fs::read_to_string(&page).unwrap())
+            .into_iter()
+            .enumerate()
+        {
+            if !WRONG.contains(&(name.as_str(), number)) {
+                texts.push((format!("{name} {number}"), text));
+            }
+        }
+    }
+    let own = root.join("docker/degrees/Dockerfile");
+    texts.push(("docker/degrees".to_owned(), std::fs::read_to_string(own).unwrap()));
+    assert!(texts.len() > 20, "{}", texts.len());
+    let mut wrong = Vec::new();
+    for (name, text) in texts {
+        for finding in checked(&text, &Facts::default()).findings {
+            wrong.push(format!("{name}: {}: {}\n{text}", finding.rule, finding.message));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

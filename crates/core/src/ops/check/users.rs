@@ -9,11 +9,18 @@ use crate::naming::canonical;
 
 /// Programs of somebody who works or looks around in a container, and of steps that end at once: not services.
 const TOOLS: [&str; 27] = [
-    "sh", "bash", "ash", "dash", "zsh", "fish", "cat", "date", "echo", "env", "false", "head", "id", "ls", "make", "printf", "pwd", "pytest",
-    "sleep", "tail", "test", "true", "tini", "uname", "wc", "which", "whoami",
+    "sh", "bash", "ash", "dash", "zsh", "fish", "cat", "date", "echo", "env", "false", "head", "id", "ls", "make",
+    "printf", "pwd", "pytest", "sleep", "tail", "test", "true", "tini", "uname", "wc", "which", "whoami",
 ];
 /// Parts of names of images that run as somebody else already.
-const WITH_USER: [&str; 6] = ["nonroot", "unprivileged", "rootless", "jupyter/", "bitnami/", "chainguard/"];
+const WITH_USER: [&str; 6] = [
+    "nonroot",
+    "unprivileged",
+    "rootless",
+    "jupyter/",
+    "bitnami/",
+    "chainguard/",
+];
 
 pub(super) const RULES: &[Rule] = &[Rule {
     name: "RootUser",
@@ -58,8 +65,12 @@ fn root(subject: &Subject<'_>) -> Vec<Remark> {
             false => vec![remark.replace(step.span(step.rest..step.rest + step.arguments().len()), "65534:65534")],
         };
     }
-    let base = subject.file.base_for(subject.options.target.as_deref()).unwrap_or_default();
-    let has_user = WITH_USER.iter().any(|part| base.contains(part)) || subject.facts.with_user.contains(&canonical(base));
+    let base = subject
+        .file
+        .base_for(subject.options.target.as_deref())
+        .unwrap_or_default();
+    let has_user =
+        WITH_USER.iter().any(|part| base.contains(part)) || subject.facts.with_user.contains(&canonical(base));
     let Some(step) = started.filter(|step| !has_user && !TOOLS.contains(&program_of(step).as_str())) else {
         return Vec::new();
     };

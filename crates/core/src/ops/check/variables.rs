@@ -2,7 +2,19 @@
 
 /// Parts of names whose values change from build to build.
 const CHANGING: [&str; 14] = [
-    "VERSION", "REVISION", "COMMIT", "SHA", "DATE", "TIMESTAMP", "TIME", "BRANCH", "CACHEBUST", "REF", "VCS", "CREATED", "BUILD",
+    "VERSION",
+    "REVISION",
+    "COMMIT",
+    "SHA",
+    "DATE",
+    "TIMESTAMP",
+    "TIME",
+    "BRANCH",
+    "CACHEBUST",
+    "REF",
+    "VCS",
+    "CREATED",
+    "BUILD",
     "REV",
 ];
 

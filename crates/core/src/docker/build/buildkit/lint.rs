@@ -167,19 +167,42 @@ async fn ask(
             Err(status) => return Err(failure(engine, &given, &status)),
         },
     };
-    let document = answer.into_inner().result.and_then(|mut result| result.metadata.remove("result.json"));
+    let document = answer
+        .into_inner()
+        .result
+        .and_then(|mut result| result.metadata.remove("result.json"));
     let document = document.ok_or_else(|| Error::failed("this engine's BuildKit has no checks"))?;
-    let document: LintDocument =
-        serde_json::from_slice(&document).map_err(|cause| Error::failed("BuildKit's answer is not as it should be").because(cause))?;
-    Ok(document.warnings.unwrap_or_default().into_iter().take(MOST).map(warning).collect())
+    let document: LintDocument = serde_json::from_slice(&document)
+        .map_err(|cause| Error::failed("BuildKit's answer is not as it should be").because(cause))?;
+    Ok(document
+        .warnings
+        .unwrap_or_default()
+        .into_iter()
+        .take(MOST)
+        .map(warning)
+        .collect())
 }
 
 fn warning(said: DocumentedWarning) -> LintWarning {
     let ranges = &said.location.ranges;
-    let first = ranges.iter().map(|range| range.start.line).min().unwrap_or_default().max(1);
-    let last = ranges.iter().map(|range| range.end.line).max().unwrap_or_default().max(first);
+    let first = ranges
+        .iter()
+        .map(|range| range.start.line)
+        .min()
+        .unwrap_or_default()
+        .max(1);
+    let last = ranges
+        .iter()
+        .map(|range| range.end.line)
+        .max()
+        .unwrap_or_default()
+        .max(first);
     LintWarning {
-        message: if said.detail.is_empty() { said.description.clone() } else { said.detail },
+        message: if said.detail.is_empty() {
+            said.description.clone()
+        } else {
+            said.detail
+        },
         rule: said.rule_name,
         description: said.description,
         url: Some(said.url).filter(|url| !url.is_empty()),

@@ -4,8 +4,8 @@
 //! `docker buildx build` sends them to the engine's builder.
 
 pub mod filesync;
-pub mod lint;
 mod grpc_stream;
+pub mod lint;
 pub mod session;
 pub mod ssh_agent;
 

@@ -240,7 +240,10 @@ fn fault(parts: &Parts<'_>, line: &lines::Line, stages: usize) -> Option<String>
     let upper = keyword.to_uppercase();
     if !KEYWORDS.contains(&keyword) {
         let suggestion = nearest(keyword, KEYWORDS).map(|known| format!(" (did you mean {}?)", known.to_uppercase()));
-        return Some(format!("unknown instruction: {upper}{}", suggestion.unwrap_or_default()));
+        return Some(format!(
+            "unknown instruction: {upper}{}",
+            suggestion.unwrap_or_default()
+        ));
     }
     if line.bodies.iter().any(|body| !body.is_ended) {
         return Some("unterminated heredoc".to_owned());
@@ -258,9 +261,10 @@ fn fault(parts: &Parts<'_>, line: &lines::Line, stages: usize) -> Option<String>
             };
             (!is_right).then(|| "FROM requires either one or three arguments".to_owned())
         }
-        "copy" | "add" if words.len() < 2 && line.bodies.is_empty() => {
-            Some(format!("{upper} requires at least two arguments, but only {} were provided", words.len()))
-        }
+        "copy" | "add" if words.len() < 2 && line.bodies.is_empty() => Some(format!(
+            "{upper} requires at least two arguments, but only {} were provided",
+            words.len()
+        )),
         "workdir" | "user" | "stopsignal" | "maintainer" if words.is_empty() => {
             Some(format!("{upper} requires exactly one argument"))
         }
@@ -277,7 +281,12 @@ fn instruction(line: &lines::Line, parts: &Parts<'_>, stages: usize) -> SourceIn
     let rest = text.trim_end().len() - parts.rest.len();
     let json = WITH_JSON
         .contains(&parts.keyword.as_str())
-        .then(|| parts.rest.strip_prefix('[').and_then(|_| serde_json::from_str(parts.rest).ok()))
+        .then(|| {
+            parts
+                .rest
+                .strip_prefix('[')
+                .and_then(|_| serde_json::from_str(parts.rest).ok())
+        })
         .flatten();
     let written = text.split_whitespace().next().unwrap_or_default();
     SourceInstruction {
@@ -326,7 +335,12 @@ mod tests {
             ("# only\n", 1, "file with no instructions", 0),
             ("ARG A=1\n", 1, "no build stage in current context", 1),
             ("RUN x\nFROM a\n", 1, "no build stage in current context", 0),
-            ("FROM a\nRNU x\nRUN y\n", 2, "unknown instruction: RNU (did you mean RUN?)", 1),
+            (
+                "FROM a\nRNU x\nRUN y\n",
+                2,
+                "unknown instruction: RNU (did you mean RUN?)",
+                1,
+            ),
             ("FROM a\nBANANA x\n", 2, "unknown instruction: BANANA", 1),
             ("FROM a b\n", 1, "FROM requires either one or three arguments", 0),
             ("FROM a AS\n", 1, "FROM requires either one or three arguments", 0),
