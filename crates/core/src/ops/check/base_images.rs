@@ -360,7 +360,10 @@ fn invalid_defaults(subject: &Subject<'_>) -> Vec<Remark> {
             let message = format!("Default value for ARG {word} results in empty or invalid base image name");
             let remark = Remark::of(step, message, "a build without build arguments fails");
             let names: Vec<String> = uses(word, '\\').into_iter().map(|used| used.name).collect();
-            remarks.push(remark.advise(format!("give {} a default: ARG NAME=value", names.join(" and "))));
+            remarks.push(remark.advise(format!(
+                "give it a default: ARG {}=value",
+                names.join("=value, and ARG ")
+            )));
         }
     }
     remarks

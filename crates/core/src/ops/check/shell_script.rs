@@ -31,6 +31,8 @@ pub(super) struct ShellCommand {
     pub(super) outputs: Vec<String>,
     /// What follows it.
     pub(super) joint: Joint,
+    /// The bytes from its first word to its last, redirections included.
+    pub(super) bytes: Range<usize>,
     /// Where in the words its program is.
     program: Option<usize>,
 }
@@ -82,12 +84,6 @@ impl ShellCommand {
         words.filter(|text| is_assignment(text))
     }
 
-    /// The bytes from its first word to its last.
-    pub(super) fn bytes(&self) -> Range<usize> {
-        let first = self.words.first().map_or(0, |word| word.bytes.start);
-        first..self.words.last().map_or(first, |word| word.bytes.end)
-    }
-
     fn find_program(&mut self) {
         let is_before = |word: &ShellWord| {
             is_assignment(&word.text) || BEFORE.contains(&word.text.as_str()) || word.text.starts_with('@')
@@ -111,6 +107,8 @@ struct ScriptReader<'s> {
     commands: Vec<ShellCommand>,
     words: Vec<ShellWord>,
     outputs: Vec<String>,
+    /// The bytes of the command so far.
+    bytes: Option<Range<usize>>,
     /// The word that is read: its beginning, and its text so far.
     word: Option<(usize, String)>,
     /// The next word names a file that is written, or read.
@@ -124,6 +122,7 @@ pub(super) fn commands(script: &str) -> Vec<ShellCommand> {
         commands: Vec::new(),
         words: Vec::new(),
         outputs: Vec::new(),
+        bytes: None,
         word: None,
         redirection: None,
     };
@@ -218,6 +217,7 @@ impl ScriptReader<'_> {
 
     fn end_word(&mut self, at: usize) {
         let Some((begin, text)) = self.word.take() else { return };
+        self.bytes.get_or_insert(begin..at).end = at;
         match self.redirection.take() {
             Some(true) => self.outputs.push(text),
             Some(false) => {}
@@ -228,6 +228,7 @@ impl ScriptReader<'_> {
     fn end_command(&mut self, at: usize, joint: Joint) {
         self.end_word(at);
         self.redirection = None;
+        let bytes = self.bytes.take();
         if self.words.is_empty() && self.outputs.is_empty() {
             return;
         }
@@ -235,6 +236,7 @@ impl ScriptReader<'_> {
             words: std::mem::take(&mut self.words),
             outputs: std::mem::take(&mut self.outputs),
             joint,
+            bytes: bytes.unwrap_or(at..at),
             program: None,
         };
         command.find_program();
@@ -319,9 +321,12 @@ mod tests {
         let found = commands(script);
         let words: Vec<&str> = found[0].words.iter().map(|word| &script[word.bytes.clone()]).collect();
         assert_eq!(words, ["A=1", "apt-get", "install", "'x y'"]);
-        assert_eq!(&script[found[0].bytes()], "A=1 apt-get  install 'x y'");
+        assert_eq!(&script[found[0].bytes.clone()], "A=1 apt-get  install 'x y'");
         assert_eq!(found[0].variables().collect::<Vec<_>>(), ["A=1"]);
         assert_eq!((found[0].joint, found[1].joint), (Joint::And, Joint::End));
-        assert_eq!(commands("a > /x 2>> y")[0].outputs, ["/x", "y"]);
+        let script = "a > /x 2>> y && b";
+        let found = commands(script);
+        assert_eq!(found[0].outputs, ["/x", "y"]);
+        assert_eq!(&script[found[0].bytes.clone()], "a > /x 2>> y");
     }
 }

@@ -165,8 +165,11 @@ impl<'a> RunStep<'a> {
             let line = words.iter().map(|word| crate::shell::quote(word)).collect::<Vec<_>>();
             let mut commands = shell_script::commands(&line.join(" "));
             let all = step.span(step.rest..step.text.len());
-            for word in commands.iter_mut().flat_map(|command| &mut command.words) {
-                word.bytes = all.clone();
+            for command in &mut commands {
+                command.bytes = all.clone();
+                for word in &mut command.words {
+                    word.bytes = all.clone();
+                }
             }
             return Self {
                 step,
@@ -175,8 +178,12 @@ impl<'a> RunStep<'a> {
             };
         }
         let mut commands = shell_script::commands(step.arguments());
-        for word in commands.iter_mut().flat_map(|command| &mut command.words) {
-            word.bytes = step.span(step.rest + word.bytes.start..step.rest + word.bytes.end);
+        for command in &mut commands {
+            let place = |bytes: &Range<usize>| step.span(step.rest + bytes.start..step.rest + bytes.end);
+            command.bytes = place(&command.bytes);
+            for word in &mut command.words {
+                word.bytes = place(&word.bytes);
+            }
         }
         // A here-document is a script of its own, where no other program reads it.
         let is_script = match commands.as_slice() {
@@ -190,8 +197,12 @@ impl<'a> RunStep<'a> {
             for body in &step.bodies {
                 let script = source.text.get(body.clone()).unwrap_or_default();
                 let mut inner = shell_script::commands(script);
-                for word in inner.iter_mut().flat_map(|command| &mut command.words) {
-                    word.bytes = body.start + word.bytes.start..body.start + word.bytes.end;
+                for command in &mut inner {
+                    let place = |bytes: &Range<usize>| body.start + bytes.start..body.start + bytes.end;
+                    command.bytes = place(&command.bytes);
+                    for word in &mut command.words {
+                        word.bytes = place(&word.bytes);
+                    }
                 }
                 commands.extend(inner);
             }
@@ -229,9 +240,15 @@ impl<'a> RunStep<'a> {
             .collect()
     }
 
-    /// The end of its last command, where another can be added.
+    /// The end of its script, where another command can be added; `None` if it would be part of a comment there.
     pub(super) fn end(&self) -> Option<usize> {
-        self.commands.last().map(|command| command.bytes().end)
+        if self.is_heredoc {
+            return self.commands.last().map(|command| command.bytes.end);
+        }
+        let script = self.step.arguments();
+        let is_open = script.contains('#') || script.ends_with([';', '&', '|']);
+        let end = self.step.rest + script.len();
+        (!is_open && !script.is_empty()).then(|| self.step.span(end - 1..end).end)
     }
 
     /// What adds a command at [`RunStep::end`].

@@ -155,7 +155,7 @@ fn without_update(subject: &Subject<'_>) -> Vec<Remark> {
         );
         if run.is_shell() {
             let joint = if run.is_heredoc { "\n" } else { " && " };
-            remark = remark.insert(command.bytes().start, format!("{program} update{joint}"));
+            remark = remark.insert(command.bytes.start, format!("{program} update{joint}"));
         }
         remarks.push(remark);
     }
@@ -280,14 +280,17 @@ fn upgrade(subject: &Subject<'_>) -> Vec<Remark> {
             let mut remark =
                 Remark::of(run.step, message, costs).advise("use a newer tag of the base for newer packages");
             // It goes together with what joins it to the next command, or to the one before.
-            if run.is_shell() {
-                let next = run.commands.get(at + 1);
-                let before = at.checked_sub(1).and_then(|before| run.commands.get(before));
-                match (next, before) {
-                    (Some(next), _) => remark = remark.replace(command.bytes().start..next.bytes().start, ""),
-                    (None, Some(before)) => remark = remark.replace(before.bytes().end..command.bytes().end, ""),
-                    (None, None) => remark = remark.replace(subject.whole(run.step), ""),
-                }
+            let next = run.commands.get(at + 1);
+            let before = at.checked_sub(1).and_then(|before| run.commands.get(before));
+            let bytes = match (next, before) {
+                (Some(next), _) => command.bytes.start..next.bytes.start,
+                (None, Some(before)) => before.bytes.end..command.bytes.end,
+                (None, None) => subject.whole(run.step),
+            };
+            // A parenthesis that it would take with it belongs to others.
+            let text = subject.source.text.get(bytes.clone()).unwrap_or_default();
+            if run.is_shell() && !text.contains(['(', ')', '{', '}']) {
+                remark = remark.replace(bytes, "");
             }
             remarks.push(remark);
         }
