@@ -32,7 +32,7 @@ mod variables;
 use std::sync::Arc;
 
 pub(in crate::ops) use contexts::HEAVY_CONTEXT;
-pub use finding::{Finding, Replacement, Severity};
+pub use finding::{CheckFinding, Replacement, Severity};
 pub use report::Report;
 pub use rules::page;
 
@@ -67,7 +67,7 @@ pub struct CheckOptions {
 #[derive(Clone, Debug)]
 pub struct Checked {
     /// By line.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<CheckFinding>,
     /// What to write instead, for each finding.
     pub replacements: Vec<Option<Replacement>>,
     /// What a builder would refuse it for; nothing after it was looked at.
@@ -117,14 +117,14 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
 const NEWER: [&str; 3] = ["CopyIgnoredFile", "ExposeInvalidFormat", "ExposeProtoCasing"];
 
 /// What we and the engine found: by BuildKit's own rules, the engine's word counts, with our lines to write where we have some.
-fn merged(ours: Vec<Finding>, theirs: &[LintWarning]) -> Vec<Finding> {
-    let mut all: Vec<Finding> = theirs
+fn merged(ours: Vec<CheckFinding>, theirs: &[LintWarning]) -> Vec<CheckFinding> {
+    let mut all: Vec<CheckFinding> = theirs
         .iter()
         .map(|warning| {
             let same = ours
                 .iter()
                 .find(|own| own.rule == warning.rule && own.lines.0 == warning.lines.0);
-            Finding {
+            CheckFinding {
                 rule: warning.rule.clone(),
                 severity: rules::rule(&warning.rule).map_or(Severity::Warning, |rule| rule.severity),
                 lines: warning.lines,
@@ -139,7 +139,7 @@ fn merged(ours: Vec<Finding>, theirs: &[LintWarning]) -> Vec<Finding> {
             }
         })
         .collect();
-    let is_theirs = |finding: &Finding| {
+    let is_theirs = |finding: &CheckFinding| {
         let is_known = theirs.iter().any(|warning| warning.rule == finding.rule);
         let is_newer = NEWER.contains(&finding.rule.as_str());
         rules::rule(&finding.rule).is_some_and(|rule| rule.is_of_buildkit) && (is_known || !is_newer)

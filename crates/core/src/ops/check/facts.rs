@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::ops::build::{BuildArgs, beside, made_images, other_tags, read_dockerfile};
 
 /// Entries of a context that are looked at: more would take longer than a check may.
-const ENTRIES: usize = 20_000;
+const ENTRIES: usize = 10_000;
 /// Files that look like secrets and are named.
 const SECRETS: usize = 10;
 
@@ -143,8 +143,11 @@ pub(super) fn of_context(image: &CheckedImage) -> ContextFacts {
     if !copies_all(&image.text) {
         return found;
     }
+    found.has_git = at_a_glance(image).has_git;
     let options = WalkOptions {
         exclude: image.request.ignored(&image.request.context).unwrap_or_default(),
+        // The history is one matter, and what is in it another.
+        withhold: vec![b".git".to_vec()],
         ..WalkOptions::default()
     };
     let Ok(walk) = ContextDir::open(&image.request.context).and_then(|folder| folder.walk(&options)) else {
@@ -153,13 +156,7 @@ pub(super) fn of_context(image: &CheckedImage) -> ContextFacts {
     let mut weights = Weights::default();
     for entry in walk.take(ENTRIES).map_while(std::result::Result::ok) {
         weights.add(&entry);
-        if entry.path == b".git" && entry.is_directory() {
-            found.has_git = true;
-        }
-        // The history is one matter, and what is in it another.
-        let is_history = entry.path.starts_with(b".git/");
         if let (FileKind::File, Ok(path)) = (&entry.kind, std::str::from_utf8(&entry.path))
-            && !is_history
             && is_secret_file(path)
             && found.secrets.len() < SECRETS
         {

@@ -40,7 +40,7 @@ pub(super) struct Edit {
 
 /// What a rule found in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct CheckFinding {
     /// The name of the rule.
     pub rule: String,
     /// How much it matters.
@@ -113,7 +113,7 @@ pub struct Replacement {
 }
 
 /// What to write instead, for each finding: where several are about the same instructions, the same for all of them.
-pub(super) fn replacements(source: &DockerfileSource<'_>, findings: &[Finding]) -> Vec<Option<Replacement>> {
+pub(super) fn replacements(source: &DockerfileSource<'_>, findings: &[CheckFinding]) -> Vec<Option<Replacement>> {
     // The edits that go together: of each finding all, or none.
     let mut taken: Vec<&Edit> = Vec::new();
     let mut regions: Vec<Option<(usize, usize)>> = Vec::new();
@@ -224,8 +224,8 @@ fn written(source: &DockerfileSource<'_>, first: usize, last: usize, edits: &[&E
 mod tests {
     use super::*;
 
-    fn finding(edits: &[(Range<usize>, &str)]) -> Finding {
-        Finding {
+    fn finding(edits: &[(Range<usize>, &str)]) -> CheckFinding {
+        CheckFinding {
             rule: "Rule".to_owned(),
             severity: Severity::Note,
             lines: (1, 1),

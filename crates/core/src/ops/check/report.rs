@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::facts::CheckedImage;
 use super::finding::{Replacement, Severity};
-use super::{CheckOptions, Checked, Finding, sarif};
+use super::{CheckFinding, CheckOptions, Checked, sarif};
 use crate::error::Result;
 use crate::output::{Printer, counted};
 
@@ -88,7 +88,7 @@ impl Report {
     }
 }
 
-fn reported(file: &str, finding: Finding, instead: Option<Replacement>) -> ReportedFinding {
+fn reported(file: &str, finding: CheckFinding, instead: Option<Replacement>) -> ReportedFinding {
     ReportedFinding {
         rule: finding.rule,
         severity: finding.severity,

@@ -1,6 +1,6 @@
 //! All rules: one table, of which the documentation, the directives and the reports of code hosts are made.
 
-use super::finding::{Finding, Remark, Severity};
+use super::finding::{CheckFinding, Remark, Severity};
 use super::subject::Subject;
 use super::{
     base_images, cache_order, contexts, downloads, entrypoints, labels, package_caches, secrets, stages, syntax,
@@ -57,11 +57,11 @@ pub(super) fn rule(name: &str) -> Option<&'static Rule> {
 }
 
 /// What all rules find, by line.
-pub(super) fn findings(subject: &Subject<'_>) -> Vec<Finding> {
-    let mut found: Vec<Finding> = rules()
+pub(super) fn findings(subject: &Subject<'_>) -> Vec<CheckFinding> {
+    let mut found: Vec<CheckFinding> = rules()
         .flat_map(|rule| {
             let remarks = (rule.check)(subject).into_iter();
-            remarks.map(|remark| Finding {
+            remarks.map(|remark| CheckFinding {
                 rule: rule.name.to_owned(),
                 severity: rule.severity,
                 lines: remark.lines,

@@ -281,8 +281,12 @@ fn dockerfiles(page: &str) -> Vec<String> {
 
 #[test]
 fn this_projects_own_images_and_guides_have_no_findings() {
-    // Two pages begin with a Dockerfile as it should not be: they are about what is wrong with it.
-    const WRONG: [(&str, usize); 2] = [("docs/guides/check.md", 0), ("docs/guides/layers.md", 0)];
+    // Dockerfiles as they should not be: the pages are about what is wrong with them.
+    const WRONG: [(&str, usize); 3] = [
+        ("docs/guides/check.md", 0),
+        ("docs/guides/check.md", 2),
+        ("docs/guides/layers.md", 0),
+    ];
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut pages = vec![root.join("README.md"), root.join("docs/concepts.md")];
     let guides = std::fs::read_dir(root.join("docs/guides")).unwrap();

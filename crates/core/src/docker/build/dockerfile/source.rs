@@ -97,7 +97,7 @@ pub struct SourceInstruction {
 }
 
 impl<'t> DockerfileSource<'t> {
-    /// Reads a Dockerfile. There is no text that can't be read; what can't be built has a fault.
+    /// Reads a Dockerfile. Any text can be read; what can't be built has a fault.
     pub fn read(text: &'t str) -> Self {
         let escape = lines::escape(text);
         let mut starts = vec![0];
