@@ -390,10 +390,7 @@ fn as_casing(subject: &Subject<'_>) -> Vec<Remark> {
         let Some((bytes, word)) = step.words().into_iter().nth(1) else {
             continue;
         };
-        let fits = match word.to_lowercase() == word {
-            true => from.to_lowercase() == from,
-            false => from.to_uppercase() == from,
-        };
+        let fits = (word.to_lowercase() == word) == (from.to_lowercase() == from);
         if !fits {
             let message = format!("'{word}' and '{from}' keywords' casing do not match");
             let same = if from.to_lowercase() == from { "as" } else { "AS" };

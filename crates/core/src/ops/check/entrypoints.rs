@@ -74,7 +74,7 @@ fn shell_form(subject: &Subject<'_>) -> Vec<Remark> {
         }
         let message = format!(
             "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
-            step.keyword.to_uppercase()
+            step.written
         );
         let remark = Remark::of(
             step,

@@ -126,7 +126,8 @@ fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
         .instructions
         .iter()
         .filter(|step| matches!(step.keyword.as_str(), "arg" | "env"));
-    for step in steps {
+    // An ARG before the first FROM is of no image.
+    for step in steps.filter(|step| step.stage.is_some()) {
         let pairs = step.pairs(subject.source.escape);
         for (name, _) in pairs.iter().filter(|(name, _)| is_secret_name(name)) {
             let keyword = step.keyword.to_uppercase();

@@ -135,6 +135,9 @@ fn empty_lines(subject: &Subject<'_>) -> Vec<Remark> {
         .filter(|step| step.has_empty_continuation)
     {
         let mut remark = Remark::of(step, "Empty continuation line", "a later builder refuses it");
+        // BuildKit notes it where the lines that are joined end.
+        let joined = subject.source.line_at(step.place(step.text.len().saturating_sub(1)));
+        remark.lines = (joined, joined);
         let last = step.bodies.first().map_or(usize::MAX, |body| body.start);
         for line in step.line..=step.end {
             let begin = subject.source.start_of(line);

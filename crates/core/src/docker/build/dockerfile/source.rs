@@ -146,6 +146,11 @@ impl<'t> DockerfileSource<'t> {
         self.starts.get(index).copied().unwrap_or(self.text.len())
     }
 
+    /// The line, from 1, in which a byte of the file is.
+    pub fn line_at(&self, byte: usize) -> usize {
+        self.starts.partition_point(|start| *start <= byte)
+    }
+
     /// The lines from the first to the last, both of them included, with their line breaks.
     pub fn lines(&self, first: usize, last: usize) -> &'t str {
         let bytes = self.start_of(first)..self.start_of(last + 1);
