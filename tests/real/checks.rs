@@ -77,10 +77,10 @@ fn generated(random: &mut Random) -> String {
         text += *random.pick(&["ARG A=1\n", "arg SECRET_TOKEN=1\n", "# a comment\n"]);
     }
     for _ in 0..=usize::from(random.one_in(2)) {
-        text += random.pick(&FROMS);
+        text += *random.pick(&FROMS);
         text.push('\n');
         while !random.one_in(7) {
-            text += random.pick(&STEPS);
+            text += *random.pick(&STEPS);
             text.push('\n');
         }
     }
