@@ -41,6 +41,8 @@ const PROJECT: &str = "my-app";
 const USER: &str = "ann";
 const PORT: &str = "8080";
 const BASE: &str = "busybox";
+/// Its tag on pages: a good base has a version.
+const BASE_TAG: &str = "1.37";
 /// What `source dock` reads.
 const SHIM: &str = include_str!("../../crates/dock/shim/dock.sh");
 /// The machine that a page registers as a dock.
@@ -150,10 +152,12 @@ pages! {
     contributing: "CONTRIBUTING.md",
     index: "docs/README.md",
     architecture: "docs/architecture.md",
+    checks: "docs/checks.md",
     concepts: "docs/concepts.md",
     glossary: "docs/glossary.md",
     performance: "docs/performance.md",
     security: "docs/security.md",
+    guide_check: "docs/guides/check.md",
     guide_build_speed: "docs/guides/build-speed.md",
     guide_first_dock: "docs/guides/first-dock.md",
     guide_first_image: "docs/guides/first-image.md",
@@ -489,6 +493,7 @@ impl Visit {
         docker(&["cp", &file.display().to_string(), &format!("{container}:/etc/run")]);
         let labels = format!("LABEL {} {}", lab::label().expect("the lab"), self.label());
         docker(&["commit", "--change", &labels, &container, &self.base]);
+        docker(&["tag", &self.base, &format!("{}:{BASE_TAG}", self.base)]);
         docker(&["rm", &container]);
     }
 

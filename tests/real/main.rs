@@ -16,6 +16,7 @@ mod build_layers;
 mod build_memory;
 mod build_options;
 mod docker_notebook;
+mod checks;
 mod dockerfiles;
 mod docks_context;
 mod docks_shells;

@@ -25,6 +25,9 @@ pub(crate) struct Args {
 /// Where the README's table of commands begins and ends.
 const MARKERS: (&str, &str) = ("<!-- commands -->", "<!-- /commands -->");
 
+/// Where the rules of `build-image --check` begin and end in docs/checks.md.
+const RULES: (&str, &str) = ("<!-- rules -->", "<!-- /rules -->");
+
 /// The first line of each page.
 const NOTICE: &str = "<!-- Made by `cargo xtask gen` from the command itself: edit its Args instead. -->\n";
 
@@ -87,13 +90,25 @@ fn pages(workspace: &Workspace) -> Result<BTreeMap<PathBuf, String>, Error> {
     pages.insert(reference.join("README.md"), index);
     let readme = workspace.root.join("README.md");
     let text = fs::read_to_string(&readme).map_err(Error::file(&readme))?;
-    let text = between_markers(&text, &table(workspace, "docs/reference/")).ok_or_else(|| {
+    let text = between(&text, MARKERS, &table(workspace, "docs/reference/")).ok_or_else(|| {
         Error::Failed(format!(
             "README.md has no {} ... {} for the table of commands",
             MARKERS.0, MARKERS.1
         ))
     })?;
     pages.insert(readme, text);
+    let checks = workspace.root.join("docs/checks.md");
+    let text = fs::read_to_string(&checks).map_err(Error::file(&checks))?;
+    let builder = workspace.commands().find(|command| command.name == "build-image");
+    let builder = builder.ok_or_else(|| Error::Failed("no command build-image".to_owned()))?;
+    let rules = String::from_utf8_lossy(&describe(&built, builder, "checks")?).into_owned();
+    let text = between(&text, RULES, &rules).ok_or_else(|| {
+        Error::Failed(format!(
+            "docs/checks.md has no {} ... {} for the rules",
+            RULES.0, RULES.1
+        ))
+    })?;
+    pages.insert(checks, text);
     let drawn = workspace.root.join("docs/architecture/parts.txt");
     let text = fs::read_to_string(&drawn).map_err(Error::file(&drawn))?;
     let picture = picture::draw(&text).map_err(|wrong| Error::Failed(format!("{}: {wrong}", drawn.display())))?;
@@ -152,11 +167,11 @@ const SHELL_PAGES: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// `text` with `table` in the place of what is between the markers; `None` if there are no markers.
-fn between_markers(text: &str, table: &str) -> Option<String> {
-    let (before, rest) = text.split_once(MARKERS.0)?;
-    let (_, after) = rest.split_once(MARKERS.1)?;
-    Some(format!("{before}{}\n{table}{}{after}", MARKERS.0, MARKERS.1))
+/// `text` with `made` in the place of what is between the markers; `None` if there are no markers.
+fn between(text: &str, (begin, end): (&str, &str), made: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n{made}{end}{after}"))
 }
 
 fn reference(workspace: &Workspace) -> PathBuf {
@@ -174,9 +189,9 @@ mod tests {
     #[test]
     fn the_table_takes_the_place_of_the_old_one() {
         let readme = "# x\n<!-- commands -->\nold\n<!-- /commands -->\nrest\n";
-        let new = between_markers(readme, "| new |\n").unwrap();
+        let new = between(readme, MARKERS, "| new |\n").unwrap();
         assert_eq!(new, "# x\n<!-- commands -->\n| new |\n<!-- /commands -->\nrest\n");
-        assert_eq!(between_markers(&new, "| new |\n").unwrap(), new);
-        assert_eq!(between_markers("# x\n", ""), None);
+        assert_eq!(between(&new, MARKERS, "| new |\n").unwrap(), new);
+        assert_eq!(between("# x\n", MARKERS, ""), None);
     }
 }

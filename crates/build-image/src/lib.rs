@@ -6,21 +6,22 @@
 //! my-app-dev:ann    built       3.2  12.4 MB
 //! ```
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use dockerutils_core::cli::{Command, Context, EngineArgs};
 use dockerutils_core::error::{ExitStatus, Result};
 use dockerutils_core::ops::build::{self, BuildArgs};
+use dockerutils_core::ops::check::{self, CheckOptions};
 use dockerutils_core::ops::layers;
 
 /// Build the images of a project
 ///
 /// An image type is a folder under docker/ with a Dockerfile; the build context is the project's root. How it is
 /// named and built is said in its section of docker/dockerutils.cfg (keys name, tag, prefix, context, dockerfile, build_args,
-/// pull_FROM_on_force, pre_build_script, post_build_script), and in the key images_dir of the section build_image where
+/// pull_FROM_on_force, check_skip, pre_build_script, post_build_script), and in the key images_dir of the section build_image where
 /// its folder is. The equivalent docker command is printed before it is done. No docker client is needed.
 #[derive(Debug, Parser)]
 #[command(
-    after_long_help = "Exit codes: 0 built; 1 a build failed; 2 wrong usage or configuration; 3 the engine can't be \
+    after_long_help = "Exit codes: 0 built; 1 a build failed, or --check=error found something; 2 wrong usage or configuration; 3 the engine can't be \
 reached; 130 interrupted. A script's own code is passed on."
 )]
 pub struct Args {
@@ -48,9 +49,29 @@ pub struct Args {
     /// Build nothing: show the image's layers, the line that made each, and what is in them in vain
     #[arg(long, conflicts_with_all = ["force_build_base", "with_bases", "pull_base", "jobs"])]
     pub layers: bool,
+    /// Build nothing: say what in its Dockerfile breaks, costs or leaks, and what to write instead
+    ///
+    /// No engine is needed. `error`: exit code 1 where anything is found. `sarif`: a document for code hosts. `engine`: also ask
+    /// the engine's BuildKit. Several with commas between them. docs/checks.md has the rules.
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, value_delimiter = ',', value_enum,
+          default_missing_value = "report", conflicts_with_all = ["force_build_base", "with_bases", "pull_base", "jobs", "layers"])]
+    pub check: Vec<CheckHow>,
     /// What every command takes that uses an engine.
     #[command(flatten)]
     pub global: EngineArgs,
+}
+
+/// How a check is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CheckHow {
+    /// As text, with exit code 0.
+    Report,
+    /// With exit code 1 where anything is found.
+    Error,
+    /// As SARIF.
+    Sarif,
+    /// With what the engine's BuildKit says.
+    Engine,
 }
 
 /// The command.
@@ -71,7 +92,14 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         pull: args.pull_base,
         jobs: args.jobs.map(usize::from),
     };
+    let is_asked_for = |how| args.check.contains(&how);
+    let how = CheckOptions {
+        is_error: is_asked_for(CheckHow::Error),
+        is_sarif: is_asked_for(CheckHow::Sarif),
+        asks_engine: is_asked_for(CheckHow::Engine),
+    };
     match wanted.image.as_str() {
+        _ if !args.check.is_empty() => check::check(context, &wanted, how),
         _ if args.layers => layers::show(context, &wanted),
         "clean" => build::clean(context, &wanted),
         _ => build::build(context, &wanted),

@@ -1591,3 +1591,168 @@ fn a_helper_that_is_missing_stops_no_build() {
         .stderr_has("try it: docker-credential-missing get\n")
         .run();
 }
+
+const UNWISE: &str =
+    "FROM debian\nARG API_TOKEN\nRUN apt-get update && apt-get install -y wget curl git ca-certificates\n";
+
+fn unwise() -> Sandbox {
+    Sandbox::new().file("docker/dev/Dockerfile", UNWISE)
+}
+
+/// No engine answers, and none is asked.
+fn check<'a>(sandbox: &'a Sandbox, words: &[&str]) -> Invocation<'a> {
+    build_image(sandbox)
+        .args(words)
+        .env("DOCKER_HOST", "unix:///nonexistent")
+}
+
+#[test]
+fn a_check_says_what_to_write_instead() {
+    let sandbox = unwise();
+    check(&sandbox, &["dev", "--check"])
+        .stdout_has("docker/dev/Dockerfile:1: warning: BaseWithoutVersion: ")
+        .stdout_has("    instead of line 1:\n        FROM debian:13-slim\n")
+        .stdout_has("docker/dev/Dockerfile:2: serious: SecretsUsedInArgOrEnv: ")
+        .stdout_has("    delete line 2\n")
+        .stdout_has(
+            "    instead of line 3:\n        RUN apt-get update && apt-get install --no-install-recommends -y ca-certificates curl git wget \
+             && rm -rf /var/lib/apt/lists/*\n",
+        )
+        .stdout_has("docker/dev/Dockerfile: 1 serious finding, 3 warnings, 1 note\n")
+        .run();
+    let clean = Sandbox::new().file("docker/dev/Dockerfile", "FROM debian:13-slim\n");
+    for how in ["--check", "--check=error"] {
+        check(&clean, &["dev", how])
+            .stdout("docker/dev/Dockerfile: nothing found\n")
+            .run();
+    }
+}
+
+#[test]
+fn a_check_is_a_document_for_programs() {
+    let sandbox = unwise();
+    let document = check(&sandbox, &["all", "--check", "--json"]).any_stdout().run().json();
+    let image = &document["images"][0];
+    assert_eq!(image["image"], "dev");
+    assert_eq!(image["dockerfile"], "docker/dev/Dockerfile");
+    let findings = image["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), 5, "{document:#}");
+    assert_eq!(findings[0]["rule"], "BaseWithoutVersion");
+    assert_eq!(findings[0]["line"], 1);
+    assert_eq!(findings[0]["instead"]["text"], "FROM debian:13-slim");
+    assert!(findings.iter().all(|finding| finding["costs"].is_string()));
+    let sarif = check(&sandbox, &["dev", "--check=sarif"]).any_stdout().run().json();
+    assert_eq!(sarif["version"], "2.1.0");
+    let results = sarif["runs"][0]["results"].as_array().unwrap();
+    let rules = sarif["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap();
+    assert_eq!(results.len(), 5);
+    for result in results {
+        let index = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
+        assert_eq!(rules[index]["id"], result["ruleId"]);
+        let place = &result["locations"][0]["physicalLocation"];
+        assert_eq!(place["artifactLocation"]["uri"], "docker/dev/Dockerfile");
+        assert!(place["region"]["startLine"].is_u64());
+    }
+}
+
+#[test]
+fn what_is_found_is_an_error_if_that_is_asked_for() {
+    let sandbox = unwise();
+    check(&sandbox, &["dev", "--check=error"]).code(1).any_stdout().run();
+    check(&sandbox, &["dev", "--check=error,sarif"])
+        .code(1)
+        .any_stdout()
+        .run();
+    check(&sandbox, &["dev", "--check=eror"])
+        .code(2)
+        .stderr_has("error")
+        .run();
+    check(&sandbox, &["dev", "--check", "--layers"])
+        .code(2)
+        .stderr_has("cannot be used with")
+        .run();
+    check(&sandbox, &["nothing", "--check"])
+        .code(2)
+        .stderr_has("no image nothing")
+        .run();
+    let own = Sandbox::new().file("docker/dev/Dockerfile", format!("# check=error=true\n{UNWISE}"));
+    check(&own, &["dev", "--check"]).code(1).any_stdout().run();
+}
+
+#[test]
+fn rules_are_silenced_in_the_dockerfile_and_in_the_section() {
+    let config = "[dev]\ncheck_skip = BaseWithoutVersion, UnsortedPackages\n";
+    let sandbox = Sandbox::new()
+        .file(
+            "docker/dev/Dockerfile",
+            format!("# check=skip=SecretsUsedInArgOrEnv,AptListsStays\n{UNWISE}"),
+        )
+        .file("docker/dockerutils.cfg", config);
+    check(&sandbox, &["dev", "--check"])
+        .stdout_has("docker/dev/Dockerfile: 2 warnings\n")
+        .stderr_has("docker/dev/Dockerfile: # check: there is no rule AptListsStays (did you mean AptListsStay?)")
+        .run();
+}
+
+#[test]
+fn a_broken_dockerfile_has_its_error_and_what_was_found_before() {
+    let sandbox = Sandbox::new().file("docker/dev/Dockerfile", "FROM debian\nRNU x\nMAINTAINER ann\n");
+    check(&sandbox, &["dev", "--check"])
+        .code(1)
+        .stdout_has("docker/dev/Dockerfile:1: warning: BaseWithoutVersion")
+        .stdout_has("docker/dev/Dockerfile:2: error: unknown instruction: RNU (did you mean RUN?)\n")
+        .stdout_has("docker/dev/Dockerfile: 1 warning\n")
+        .run();
+}
+
+#[test]
+fn a_check_knows_the_project_around_the_dockerfile() {
+    let sandbox = Sandbox::new()
+        .file("docker/base/Dockerfile", "FROM debian:13-slim\nUSER 1000\n")
+        .file(
+            "docker/dev/Dockerfile",
+            "FROM sample-base:0.9\nCOPY . /src\nCOPY data /data\nCMD [\"python\", \"/src/app.py\"]\n",
+        )
+        .file(
+            "docker/dockerutils.cfg",
+            "[base]\ntag = 1.0\n[dev]\nimage_repo = example.org/\n",
+        )
+        .file(".dockerignore", "data\n")
+        .file(".env", "TOKEN=1\n")
+        .file(".git/config", "");
+    let outcome = check(&sandbox, &["dev", "--check", "--json"]).any_stdout().run().json();
+    let findings = outcome["images"][0]["findings"].as_array().unwrap();
+    let rules: Vec<&str> = findings
+        .iter()
+        .map(|finding| finding["rule"].as_str().unwrap())
+        .collect();
+    for rule in [
+        "OtherTagOfProject",
+        "SecretFileCopied",
+        "GitHistoryCopied",
+        "CopyIgnoredFile",
+        "NoSourceLabel",
+    ] {
+        assert!(rules.contains(&rule), "{rule}: {rules:?}");
+    }
+    assert_eq!(findings[0]["instead"]["text"], "FROM sample-base:1.0");
+}
+
+#[test]
+fn a_build_says_what_is_serious_once_for_each_change() {
+    let sandbox = Sandbox::new().file("docker/dev/Dockerfile", "FROM scratch\nARG API_TOKEN\nARG PASSWORD\n");
+    let engine = building();
+    let said = "docker/dev/Dockerfile: Do not use ARG or ENV instructions for sensitive data (ARG \"API_TOKEN\") (line 2), and 1 more like it: \
+                build-image dev --check says what to write instead";
+    let build = || classic(&sandbox, &engine).arg("dev").any_stdout().any_stderr().run();
+    assert!(build().stderr.contains(said));
+    assert!(!build().stderr.contains("--check"));
+    sandbox.write(
+        "docker/dev/Dockerfile",
+        "FROM scratch\nARG API_TOKEN\nARG PASSWORD\nENV A=1\n",
+    );
+    assert!(build().stderr.contains(said));
+    // Nothing serious, nothing said.
+    sandbox.write("docker/dev/Dockerfile", "FROM scratch\n");
+    assert!(!build().stderr.contains("--check"));
+}

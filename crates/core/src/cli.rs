@@ -169,6 +169,7 @@ fn describe(command: &mut clap::Command, name: &'static str, kind: &str) -> Exit
         "bash" => out = completion::script(&mut command, name, Shell::Bash).into_bytes(),
         "zsh" => out = completion::script(&mut command, name, Shell::Zsh).into_bytes(),
         "fish" => out = completion::script(&mut command, name, Shell::Fish).into_bytes(),
+        "checks" => out = crate::ops::check::page().into_bytes(),
         "markdown" => out = reference(&mut command, name).into_bytes(),
         _ => return ExitCode::from(ExitStatus::USAGE.code()),
     }

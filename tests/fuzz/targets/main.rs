@@ -25,6 +25,7 @@ macro_rules! targets {
 
 targets! {
     build_options,
+    check,
     dock_list,
     docker_traffic,
     dockerfile,

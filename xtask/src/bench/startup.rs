@@ -14,6 +14,7 @@ use crate::error::Error;
 pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
     let mut rows = help(setting)?;
     rows.push(unchanged_build(setting)?);
+    rows.push(check(setting)?);
     Ok(rows)
 }
 
@@ -60,6 +61,50 @@ fn help(setting: &Setting) -> Result<Vec<Comparison>, Error> {
         });
     }
     Ok(rows)
+}
+
+/// What is said of a Dockerfile of 200 instructions with a context of 20,000 files; docker's own checks of it are the peer.
+fn check(setting: &Setting) -> Result<Comparison, Error> {
+    let directory = tempfile::Builder::new()
+        .prefix("bench")
+        .tempdir()
+        .map_err(Error::file("a temporary directory"))?;
+    let project = directory.path().join("checked");
+    let mut text = "FROM dockerutils-lab-base:1\nCOPY . /src\n".to_owned();
+    for number in 0..100 {
+        text.push_str(&format!(
+            "RUN apt-get update && apt-get install -y d{number} c b a\nENV A{number}=b\n"
+        ));
+    }
+    write(&project, &[("docker/web/Dockerfile", text.as_str())])?;
+    for folder in 0..200 {
+        for file in 0..100 {
+            write(&project, &[(&format!("src/{folder}/{file}"), "x")])?;
+        }
+    }
+    let client = Client::start(&setting.engine, directory.path())?;
+    let mut check = setting.ours("build-image");
+    check
+        .args(["web", "--check"])
+        .current_dir(&project)
+        .env("DOCKER_HOST", "unix:///nonexistent");
+    let theirs = ["build", "--check", "-f", "docker/web/Dockerfile", "."];
+    let (mut ours, mut peer) = (Samples::default(), Samples::default());
+    for _ in 0..setting.runs {
+        ours.push(time(&mut check)?);
+        // A client that has no checks yet says so in as much time.
+        peer.push(match peers::time_docker(client.exec(&project, "env"), &theirs) {
+            Ok(took) => took,
+            Err(_) => time(&mut check)?,
+        });
+    }
+    Ok(Comparison {
+        what: "build-image --check".to_owned(),
+        ours,
+        peer,
+        limit: None,
+        memory: Some(peak_memory(&mut check)?),
+    })
 }
 
 fn unchanged_build(setting: &Setting) -> Result<Comparison, Error> {

@@ -13,6 +13,7 @@ pub(super) fn of(command: &str) -> Option<Examples> {
                 "print the docker commands that would build all images",
             ),
             ("build-image dev --layers", "show what makes the image large"),
+            ("build-image all --check", "say what could be better in the Dockerfiles"),
         ],
         "run-image" => &[
             ("run-image dev", "run the image, built first where it is not there"),

@@ -12,6 +12,7 @@ use crate::shell;
 const IMAGE_KEYS: &[&str] = &[
     "args",
     "build_args",
+    "check_skip",
     "cmd",
     "context",
     "dockerfile",

@@ -31,8 +31,8 @@ use crate::env::{Env, LOCAL_ENGINE};
 use crate::error::{Class, Error, ErrorDocument, ErrorOf, ExitStatus, Result, WithFailures};
 use crate::hint;
 use crate::naming::{Designation, canonical};
-use crate::ops::genversion;
 use crate::ops::run_records::connect_and_remind;
+use crate::ops::{check, genversion};
 use crate::output::table::{Align, Table};
 use crate::output::{Printer, size, visible};
 use crate::project_file;
@@ -202,15 +202,7 @@ impl BuildPlan {
                 .map(str::to_owned)
                 .collect()
         };
-        let made = types
-            .iter()
-            .map(|image| {
-                Ok((
-                    image.clone(),
-                    canonical(&project.designation(image)?.designation.to_string()),
-                ))
-            })
-            .collect::<Result<Vec<_>>>()?;
+        let made = made_images(project)?;
         let mut notes = Vec::new();
         let mut images = Vec::new();
         let mut sources = Vec::new();
@@ -231,7 +223,9 @@ impl BuildPlan {
                 wanted.extend(others);
             }
             notes.extend(said);
-            notes.extend(other_tags(&made, &project.dockerfile(&image)?, &dockerfile, args));
+            let file = project.dockerfile(&image)?;
+            let others = other_tags(&made, &dockerfile, args.image_tag.as_deref());
+            notes.extend(others.iter().map(|other| other.sentence(&file)));
             images.push(plan);
             sources.push(dockerfile);
         }
@@ -494,13 +488,13 @@ fn positional(context: &Path) -> String {
 }
 
 /// The rules that count for this Dockerfile before `.dockerignore`.
-fn beside(dockerfile: &Path) -> PathBuf {
+pub(super) fn beside(dockerfile: &Path) -> PathBuf {
     let mut path = dockerfile.as_os_str().to_owned();
     path.push(".dockerignore");
     path.into()
 }
 
-fn read_dockerfile(path: &Path) -> Result<String> {
+pub(super) fn read_dockerfile(path: &Path) -> Result<String> {
     project_file::read(path)
         .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
         .map_err(|cause| Error::usage(format!("{} can't be read", path.display())).because(cause))
@@ -549,6 +543,7 @@ pub fn build(context: &Context, args: &BuildArgs) -> Result<ExitStatus> {
     }
     // Not on the runtime: Ctrl-C then ends us together with git.
     genversion::before_build(&project, printer)?;
+    check::say_serious(context, &project, plan.images.iter().map(|image| image.image.as_str()));
     let reports = context.block_on(run_plan(context, &project, &plan))?;
     print_reports(printer, &reports.images)?;
     Ok(reports.status)
@@ -573,39 +568,76 @@ fn types_of(made: &[(String, String)], dockerfile: &Dockerfile) -> Vec<(String, 
     found.collect()
 }
 
-/// Sentences about images of the project that a Dockerfile names by another tag than they are built with: what an older build, or
-/// nobody, has left there is used then.
-fn other_tags(made: &[(String, String)], file: &Path, dockerfile: &Dockerfile, args: &BuildArgs) -> Vec<String> {
-    let mut notes = Vec::new();
+/// An image of the project that a Dockerfile names by another tag than it is built with: what an older build, or nobody, has left
+/// there is used then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OtherTag {
+    /// The line of its FROM; `None` for an image that is copied or mounted from.
+    pub(super) line: Option<usize>,
+    /// The image as it is named.
+    pub(super) name: String,
+    /// The image type.
+    pub(super) image: String,
+    /// The tag that it is built with.
+    pub(super) tag: String,
+}
+
+impl OtherTag {
+    fn sentence(&self, file: &Path) -> String {
+        let line = self.line.map(|line| format!(":{line}")).unwrap_or_default();
+        format!(
+            "{}{line} names {}, but image type {} is built with the tag {}",
+            file.display(),
+            visible(&self.name),
+            self.image,
+            self.tag
+        )
+    }
+}
+
+/// Images of the project that a Dockerfile names by another tag. `made` are the image types, each with what it is built as;
+/// `tag` is the one that this call chooses.
+pub(super) fn other_tags(made: &[(String, String)], dockerfile: &Dockerfile, tag: Option<&str>) -> Vec<OtherTag> {
+    let mut found = Vec::new();
     for name in dockerfile.images() {
         let wanted = canonical(name);
         // A digest is what it is, whoever built it.
-        let Some((repository, tag)) = wanted.rsplit_once(':').filter(|_| !wanted.contains('@')) else {
+        let Some((repository, named)) = wanted.rsplit_once(':').filter(|_| !wanted.contains('@')) else {
             continue;
         };
         let is_built = made.iter().any(|(_, built)| *built == wanted);
-        let is_of_this_call = args.image_tag.as_deref() == Some(tag);
         let other = made.iter().find(|(_, built)| {
             let (of_type, _) = built.rsplit_once(':').unwrap_or_default();
             of_type == repository
         });
-        if let (false, false, Some((image, built))) = (is_built, is_of_this_call, other) {
-            let built_tag = built.rsplit_once(':').map(|(_, tag)| tag).unwrap_or_default();
-            let line = dockerfile
-                .line_from(name)
-                .map(|line| format!(":{line}"))
-                .unwrap_or_default();
-            let note = format!(
-                "{}{line} names {}, but image type {image} is built with the tag {built_tag}",
-                file.display(),
-                visible(name)
-            );
-            if !notes.contains(&note) {
-                notes.push(note);
+        if let (false, false, Some((image, built))) = (is_built, tag == Some(named), other) {
+            let other = OtherTag {
+                line: dockerfile.line_from(name),
+                name: name.to_owned(),
+                image: image.clone(),
+                tag: built
+                    .rsplit_once(':')
+                    .map(|(_, tag)| tag)
+                    .unwrap_or_default()
+                    .to_owned(),
+            };
+            if !found.contains(&other) {
+                found.push(other);
             }
         }
     }
-    notes
+    found
+}
+
+/// The image types of a project, each with what it is built as, in its canonical form.
+pub(super) fn made_images(project: &Project) -> Result<Vec<(String, String)>> {
+    let types = project.image_types().iter();
+    types
+        .map(|image| {
+            let designation = project.designation(image)?.designation;
+            Ok((image.clone(), canonical(&designation.to_string())))
+        })
+        .collect()
 }
 
 /// Carries a plan out.

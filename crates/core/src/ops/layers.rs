@@ -2,7 +2,6 @@
 //! vain (deleted or written again by a later layer, or somebody's cache), with the line of advice.
 
 mod advice;
-mod caches;
 mod waste;
 
 use std::time::Instant;

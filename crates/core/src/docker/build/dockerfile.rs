@@ -7,6 +7,7 @@
 mod budget;
 mod lines;
 mod pattern;
+pub mod source;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,8 +120,8 @@ impl Dockerfile {
         self.stages.get(..before)?.iter().rposition(named)
     }
 
-    /// The stage that another starts from.
-    fn base_of(&self, index: usize) -> Option<usize> {
+    /// The stage that another starts from, by position; `None` if it starts from an image.
+    pub fn base_of(&self, index: usize) -> Option<usize> {
         self.index_of(self.stages.get(index)?.base.as_deref()?, index)
     }
 
@@ -141,18 +142,36 @@ impl Dockerfile {
     /// The images that BuildKit requests to build `target` (the last stage, without one): those of the stages that it
     /// needs.
     pub fn images_for(&self, target: Option<&str>) -> BTreeSet<&str> {
+        let stages = self.stages_for(target).into_iter();
+        stages
+            .flat_map(|index| self.base_image(index).into_iter().chain(self.images_used(index)))
+            .collect()
+    }
+
+    /// The stages that are built for `target` (the last one, without it), by position: itself, those that it starts
+    /// from, copies from and mounts.
+    pub fn stages_for(&self, target: Option<&str>) -> BTreeSet<usize> {
         let mut left: Vec<usize> = self.target(target).into_iter().collect();
         let mut reached = BTreeSet::new();
-        let mut images = BTreeSet::new();
         while let Some(index) = left.pop() {
-            if reached.insert(index) {
-                images.extend(self.base_image(index));
-                images.extend(self.images_used(index));
+            if index < self.stages.len() && reached.insert(index) {
                 left.extend(self.base_of(index));
                 left.extend(self.sources_of(index).filter_map(|source| self.stage_of(source)));
             }
         }
-        images
+        reached
+    }
+
+    /// The stages whose layers `target` (the last one, without it) is made of, by position: itself, and those that it
+    /// starts from.
+    pub fn chain_for(&self, target: Option<&str>) -> BTreeSet<usize> {
+        let mut chain = BTreeSet::new();
+        let mut wanted = self.target(target);
+        while let Some(index) = wanted {
+            chain.insert(index);
+            wanted = self.base_of(index);
+        }
+        chain
     }
 
     /// The image that `target` starts from, by way of all stages between.

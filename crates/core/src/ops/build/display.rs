@@ -10,13 +10,12 @@ use crate::docker::build::events::{BuildEvent, BuildOutcome, StepState};
 use crate::docker::images::verdict::RegistryVerdict;
 use crate::error::Error;
 use crate::hint;
+use crate::ops::check::HEAVY_CONTEXT;
 use crate::output::progress::steps::{Ended, Steps};
 use crate::output::{Printer, Style, size, visible};
 use crate::project_file;
 use build_context::weight::Heavy;
 
-/// A context beyond this is looked at twice: 100 MB take seconds on a good line, and minutes on others.
-const HEAVY_CONTEXT: u64 = 100_000_000;
 /// An entry below this part of the context is not worth a line: a hundredth.
 const WORTH_NAMING: u64 = 100;
 /// Lines of the Dockerfile shown before and after the one that failed.

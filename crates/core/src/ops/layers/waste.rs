@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::caches::{self, Cache};
 use crate::docker::images::image_archive::LayerChange;
+use crate::ops::caches::{self, Cache};
 
 /// Names of a path by which waste is grouped.
 const GROUP: usize = 3;

@@ -5,6 +5,7 @@
 
 pub mod filesync;
 mod grpc_stream;
+pub mod lint;
 pub mod session;
 pub mod ssh_agent;
 

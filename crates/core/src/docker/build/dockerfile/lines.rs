@@ -3,6 +3,7 @@
 //! Grammar: `frontend/dockerfile/parser` of moby/buildkit.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::budget::Budget;
 use super::words::Lexer;
@@ -21,6 +22,23 @@ pub(super) struct Line {
     pub(super) text: String,
     /// The line that it begins on, from 1.
     pub(super) number: usize,
+    /// The line that it ends on: that of its last here-document, if it has one.
+    pub(super) end: usize,
+    /// Where the parts of the text stand: an offset in the text, and the same place in the file, in bytes.
+    pub(super) places: Vec<(usize, usize)>,
+    /// The bodies of its here-documents, in their order.
+    pub(super) bodies: Vec<HeredocBody>,
+    /// Whether an empty line stands among those that are joined.
+    pub(super) has_empty_continuation: bool,
+}
+
+/// The body of a here-document, without the line that ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HeredocBody {
+    /// The bytes of the file that it is.
+    pub(super) bytes: Range<usize>,
+    /// Whether the line that ends it is there.
+    pub(super) is_ended: bool,
 }
 
 /// An instruction in its parts.
@@ -62,38 +80,76 @@ impl<'a> Parts<'a> {
 pub(super) fn read(text: &str, budget: &Budget) -> Vec<Line> {
     let escape = escape(text);
     let mut found = Vec::new();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut lines = text.split('\n').map(|line| line.trim_end_matches('\r')).zip(1..);
-    while let Some((line, number)) = lines.next() {
+    let (text, mut offset) = match text.strip_prefix('\u{feff}') {
+        Some(rest) => (rest, '\u{feff}'.len_utf8()),
+        None => (text, 0),
+    };
+    let lines = text.split('\n').zip(1..).map(|(line, number)| {
+        let begin = offset;
+        offset += line.len() + 1;
+        (line.trim_end_matches('\r'), begin, number)
+    });
+    let mut lines = lines.peekable();
+    while let Some((line, begin, number)) = lines.next() {
         if is_comment(line) || line.trim_start().is_empty() {
             continue;
         }
-        let mut part = continued(line.trim_start(), escape);
-        let mut text = part.unwrap_or(line.trim_start()).to_owned();
+        let first = line.trim_start();
+        let mut part = continued(first, escape);
+        let mut text = part.unwrap_or(first).to_owned();
+        let mut places = vec![(0, begin + line.len() - first.len())];
+        let mut end = number;
+        let mut has_empty_continuation = false;
         while part.is_some()
-            && let Some((line, _)) = lines.next()
+            && let Some((line, begin, number)) = lines.next()
         {
             // Such lines neither continue an instruction nor end it.
-            if is_comment(line) || line.trim_start().is_empty() {
+            if is_comment(line) {
+                continue;
+            }
+            if line.trim_start().is_empty() {
+                // What follows the last line break of a file is not a line.
+                has_empty_continuation |= lines.peek().is_some();
                 continue;
             }
             part = continued(line, escape);
+            places.push((text.len(), begin));
             text.push_str(part.unwrap_or(line));
+            end = number;
         }
+        let mut bodies = Vec::new();
         for heredoc in heredocs(&text, escape, budget) {
-            for (line, _) in lines.by_ref() {
-                let line = if heredoc.without_tabs {
+            let mut body: Option<Range<usize>> = None;
+            let mut is_ended = false;
+            for (line, begin, number) in lines.by_ref() {
+                end = number;
+                let words = if heredoc.without_tabs {
                     line.trim_start_matches('\t')
                 } else {
                     line
                 };
-                if line == heredoc.end {
+                if words == heredoc.end {
+                    is_ended = true;
+                    body.get_or_insert(begin..begin);
                     break;
                 }
+                body.get_or_insert(begin..begin).end = begin + line.len();
+            }
+            if let Some(bytes) = body {
+                bodies.push(HeredocBody { bytes, is_ended });
+            } else {
+                bodies.push(HeredocBody { bytes: 0..0, is_ended });
             }
         }
         if !text.trim().is_empty() {
-            found.push(Line { text, number });
+            found.push(Line {
+                text,
+                number,
+                end,
+                places,
+                bodies,
+                has_empty_continuation,
+            });
         }
     }
     found

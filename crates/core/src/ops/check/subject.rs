@@ -1,0 +1,263 @@
+//! What rules look at: a Dockerfile with its places, its stages, the commands of its RUNs, and what the project knows.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use build_context::Patterns;
+use build_context::weight::Heavy;
+
+use super::shell_script::{self, ShellCommand};
+use crate::docker::build::dockerfile::Dockerfile;
+use crate::docker::build::dockerfile::source::{DockerfileSource, SourceInstruction};
+use crate::docker::options::build_options::BuildOptions;
+use crate::ops::build::OtherTag;
+
+/// What the project knows about an image, beside its Dockerfile.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// Images of the project that the Dockerfile names by another tag: the line, and the sentence about it, with the tag
+    /// that is right.
+    pub(super) other_tags: Vec<OtherTag>,
+    /// Whether the image is published: it has a repository in a registry.
+    pub(super) is_published: bool,
+    /// The patterns of `.dockerignore`, if there is such a file.
+    pub(super) ignored: Option<Patterns>,
+    /// The build context, if it was looked at.
+    pub(super) context: ContextFacts,
+    /// Project images that run as another user than root.
+    pub(super) with_user: BTreeSet<String>,
+    /// The image types of the project as they are named, in their canonical form.
+    pub(super) made: BTreeSet<String>,
+}
+
+/// What is in a build context.
+#[derive(Debug, Default)]
+pub(super) struct ContextFacts {
+    /// Bytes of the files that are not ignored.
+    pub(super) size: u64,
+    /// The heaviest of them.
+    pub(super) heaviest: Vec<Heavy>,
+    /// Files that look like secrets and are not ignored, relative to the context.
+    pub(super) secrets: Vec<String>,
+    /// Whether the history of a repository is there, and not ignored.
+    pub(super) has_git: bool,
+}
+
+/// A RUN, with its commands.
+#[derive(Debug)]
+pub(super) struct RunStep<'a> {
+    pub(super) step: &'a SourceInstruction,
+    /// Their words stand in the file at the bytes that they say.
+    pub(super) commands: Vec<ShellCommand>,
+    /// Whether the commands are in here-documents.
+    pub(super) is_heredoc: bool,
+}
+
+/// Everything that a rule sees.
+#[derive(Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) source: &'a DockerfileSource<'a>,
+    pub(super) file: &'a Dockerfile,
+    pub(super) facts: &'a Facts,
+    pub(super) options: &'a BuildOptions,
+    pub(super) runs: Vec<RunStep<'a>>,
+    /// The stages whose layers the image has.
+    pub(super) chain: BTreeSet<usize>,
+    /// The stages that are built for it.
+    pub(super) needed: BTreeSet<usize>,
+}
+
+impl<'a> Subject<'a> {
+    pub(super) fn new(
+        source: &'a DockerfileSource<'a>,
+        file: &'a Dockerfile,
+        facts: &'a Facts,
+        options: &'a BuildOptions,
+    ) -> Self {
+        let steps = source.instructions.iter().filter(|step| step.keyword == "run");
+        let target = options.target.as_deref();
+        Self {
+            source,
+            file,
+            facts,
+            options,
+            runs: steps.map(|step| RunStep::of(source, step)).collect(),
+            chain: file.chain_for(target),
+            needed: file.stages_for(target),
+        }
+    }
+
+    /// The instructions with this keyword, in lower case.
+    pub(super) fn steps(&self, keyword: &'static str) -> impl Iterator<Item = &'a SourceInstruction> + use<'a> {
+        self.source
+            .instructions
+            .iter()
+            .filter(move |step| step.keyword == keyword)
+    }
+
+    /// Whether the layers of the stage of this instruction are in the image.
+    pub(super) fn is_in_image(&self, step: &SourceInstruction) -> bool {
+        step.stage.is_some_and(|stage| self.chain.contains(&stage))
+    }
+
+    /// The instructions of the stages that the image is made of, in their order.
+    pub(super) fn image_steps(&self) -> impl DoubleEndedIterator<Item = &'a SourceInstruction> {
+        let all = self.source.instructions.iter();
+        all.filter(|step| step.keyword != "from" && self.is_in_image(step))
+    }
+
+    /// The stages that a stage starts from, and itself.
+    pub(super) fn stages_below(&self, stage: usize) -> Vec<usize> {
+        let mut below = vec![stage];
+        let mut at = stage;
+        while let Some(base) = self.file.base_of(at).filter(|base| *base < at) {
+            below.push(base);
+            at = base;
+        }
+        below
+    }
+
+    /// Whether a variable is set where an instruction stands, by `ENV` or `ARG` of its stage or of those below.
+    pub(super) fn sets_variable(&self, before: &SourceInstruction, name: &str) -> bool {
+        let stages = before.stage.map(|stage| self.stages_below(stage)).unwrap_or_default();
+        let earlier = self.source.instructions.iter().filter(|step| step.line < before.line);
+        let mut setting = earlier.filter(|step| {
+            matches!(step.keyword.as_str(), "env" | "arg") && step.stage.is_some_and(|stage| stages.contains(&stage))
+        });
+        setting.any(|step| step.pairs(self.source.escape).iter().any(|(key, _)| key == name))
+    }
+
+    /// The directory that an instruction works in, if WORKDIRs of its stage say.
+    pub(super) fn directory(&self, at: &SourceInstruction) -> Option<String> {
+        let stage = at.stage?;
+        let mut directory: Option<String> = None;
+        for step in self.source.of_stage(stage) {
+            if step.line >= at.line {
+                break;
+            }
+            if step.keyword == "workdir" {
+                let path = step.arguments().trim_matches(['"', '\'']);
+                directory = match directory {
+                    _ if path.starts_with('/') => Some(path.to_owned()),
+                    Some(before) => Some(format!("{}/{path}", before.trim_end_matches('/'))),
+                    None => None,
+                };
+            }
+        }
+        directory
+    }
+
+    /// The bytes of an instruction's lines, with the last line break.
+    pub(super) fn whole(&self, step: &SourceInstruction) -> Range<usize> {
+        self.source.start_of(step.line)..self.source.start_of(step.end + 1)
+    }
+
+    /// The text of an instruction's lines, without the last line break.
+    pub(super) fn written(&self, step: &SourceInstruction) -> &'a str {
+        self.source.lines(step.line, step.end).trim_end_matches(['\n', '\r'])
+    }
+}
+
+impl<'a> RunStep<'a> {
+    fn of(source: &DockerfileSource<'_>, step: &'a SourceInstruction) -> Self {
+        if let Some(words) = &step.json {
+            // Only what it does can be seen; where its words stand does not matter.
+            let line = words.iter().map(|word| crate::shell::quote(word)).collect::<Vec<_>>();
+            let mut commands = shell_script::commands(&line.join(" "));
+            let all = step.span(step.rest..step.text.len());
+            for command in &mut commands {
+                command.bytes = all.clone();
+                for word in &mut command.words {
+                    word.bytes = all.clone();
+                }
+            }
+            return Self {
+                step,
+                commands,
+                is_heredoc: false,
+            };
+        }
+        let mut commands = shell_script::commands(step.arguments());
+        for command in &mut commands {
+            let place = |bytes: &Range<usize>| step.span(step.rest + bytes.start..step.rest + bytes.end);
+            command.bytes = place(&command.bytes);
+            for word in &mut command.words {
+                word.bytes = place(&word.bytes);
+            }
+        }
+        // A here-document is a script of its own, where no other program reads it.
+        let is_script = match commands.as_slice() {
+            [] => true,
+            [one] => matches!(one.program(), "sh" | "bash" | "ash" | "dash") && one.outputs.is_empty(),
+            _ => false,
+        };
+        let is_heredoc = is_script && !step.bodies.is_empty();
+        if is_heredoc {
+            commands.clear();
+            for body in &step.bodies {
+                let script = source.text.get(body.clone()).unwrap_or_default();
+                let mut inner = shell_script::commands(script);
+                for command in &mut inner {
+                    let place = |bytes: &Range<usize>| body.start + bytes.start..body.start + bytes.end;
+                    command.bytes = place(&command.bytes);
+                    for word in &mut command.words {
+                        word.bytes = place(&word.bytes);
+                    }
+                }
+                commands.extend(inner);
+            }
+        }
+        Self {
+            step,
+            commands,
+            is_heredoc,
+        }
+    }
+
+    /// Whether its text can be changed word by word: it is not a JSON list.
+    pub(super) const fn is_shell(&self) -> bool {
+        self.step.json.is_none()
+    }
+
+    /// The commands of this program, by their position.
+    pub(super) fn calls(&self, programs: &'static [&'static str]) -> impl Iterator<Item = (usize, &ShellCommand)> {
+        let all = self.commands.iter().enumerate();
+        all.filter(move |(_, command)| programs.contains(&command.program()))
+    }
+
+    /// The targets of its mounts of a type.
+    pub(super) fn mounts(&self, kind: &str) -> Vec<String> {
+        let mounts = self
+            .step
+            .flags_named("mount")
+            .filter(|mount| mount.split(',').any(|part| part == format!("type={kind}")));
+        let targets = mounts.flat_map(|mount| {
+            let parts = mount.split(',').filter_map(|part| part.split_once('='));
+            parts.filter(|(key, _)| matches!(*key, "target" | "dst" | "destination"))
+        });
+        targets
+            .map(|(_, target)| target.trim_end_matches('/').to_owned())
+            .collect()
+    }
+
+    /// The end of its script, where another command can be added; `None` if it would be part of a comment there.
+    pub(super) fn end(&self) -> Option<usize> {
+        if self.is_heredoc {
+            return self.commands.last().map(|command| command.bytes.end);
+        }
+        let script = self.step.arguments();
+        let is_open = script.contains('#') || script.ends_with([';', '&', '|']);
+        let end = self.step.rest + script.len();
+        (!is_open && !script.is_empty()).then(|| self.step.span(end - 1..end).end)
+    }
+
+    /// What adds a command at [`RunStep::end`].
+    pub(super) fn addition(&self, command: &str) -> String {
+        let has_lines = self.step.line != self.step.end;
+        match (self.is_heredoc, has_lines) {
+            (true, _) => format!("\n{command}"),
+            (false, true) => format!(" \\\n    && {command}"),
+            (false, false) => format!(" && {command}"),
+        }
+    }
+}

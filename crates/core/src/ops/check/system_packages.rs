@@ -1,0 +1,384 @@
+//! Rules about apt and its kin: what is installed, and how.
+
+use super::finding::{Remark, Severity};
+use super::rules::Rule;
+use super::shell_script::{ShellCommand, ShellWord};
+use super::subject::{RunStep, Subject};
+
+/// Packages from which on a list is long.
+const LONG: usize = 4;
+const APT: &[&str] = &["apt-get", "apt"];
+
+const GOOD: &str = "FROM debian:13-slim\nRUN apt-get update \\\n    && apt-get install -y --no-install-recommends \\\n      ca-certificates \\\n      \
+                    curl \\\n    && rm -rf /var/lib/apt/lists/*\n";
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        name: "AptWithoutUpdate",
+        severity: Severity::Warning,
+        is_of_buildkit: false,
+        title: "`apt-get install` without `apt-get update` in the same RUN",
+        why: "The lists of packages are those of an earlier step, which the cache keeps for months. Then packages are not found, or \
+              old ones are installed, because a step that did not change is not run again.",
+        bad: "FROM debian:13-slim\nRUN apt-get update\nRUN apt-get install -y --no-install-recommends curl\n",
+        good: GOOD,
+        check: without_update,
+    },
+    Rule {
+        name: "AptUpdateAlone",
+        severity: Severity::Warning,
+        is_of_buildkit: false,
+        title: "`apt-get update` in a RUN that installs nothing",
+        why: "Its lists are in a layer of the image, and a step that installs with them later has old ones.",
+        bad: "FROM debian:13-slim\nRUN apt-get update\n",
+        good: GOOD,
+        check: update_alone,
+    },
+    Rule {
+        name: "AptRecommends",
+        severity: Severity::Warning,
+        is_of_buildkit: false,
+        title: "`apt-get install` without `--no-install-recommends`",
+        why: "Recommended packages come with it that nobody asked for; often they are larger than what was asked for.",
+        bad: "FROM debian:13-slim\nRUN apt-get update && apt-get install -y curl && rm -rf /var/lib/apt/lists/*\n",
+        good: GOOD,
+        check: recommends,
+    },
+    Rule {
+        name: "AptWithoutYes",
+        severity: Severity::Warning,
+        is_of_buildkit: false,
+        title: "`apt-get` asks whether to go on, and nobody answers",
+        why: "Without `-y`, the step fails as soon as a package brings others with it.",
+        bad: "FROM debian:13-slim\nRUN apt-get update && apt-get install --no-install-recommends curl && rm -rf /var/lib/apt/lists/*\n",
+        good: GOOD,
+        check: without_yes,
+    },
+    Rule {
+        name: "AptUpgrade",
+        severity: Severity::Warning,
+        is_of_buildkit: false,
+        title: "`apt-get upgrade` or `dist-upgrade` in a RUN",
+        why: "Upgraded packages are in the image twice: in the base's layer and in this one. The result depends on the day. A newer \
+              tag of the base has the same upgrades, once.",
+        bad: "FROM debian:13-slim\nRUN apt-get update && apt-get upgrade -y && rm -rf /var/lib/apt/lists/*\n",
+        good: "FROM debian:13-slim\n",
+        check: upgrade,
+    },
+    Rule {
+        name: "AptForPeople",
+        severity: Severity::Note,
+        is_of_buildkit: false,
+        title: "`apt` in a script",
+        why: "`apt` is for people at a terminal: its output and options may change, and it says so itself. `apt-get` is for scripts.",
+        bad: "FROM debian:13-slim\nRUN apt update && apt install -y --no-install-recommends curl && rm -rf /var/lib/apt/lists/*\n",
+        good: GOOD,
+        check: for_people,
+    },
+    Rule {
+        name: "UnsortedPackages",
+        severity: Severity::Note,
+        is_of_buildkit: false,
+        title: "A long list of packages is not sorted",
+        why: "In a sorted list a package is found, nobody adds it twice, and two branches that each add one can be merged. \
+              Lists of four and more count.",
+        bad: "FROM debian:13-slim\nRUN apt-get update && apt-get install -y --no-install-recommends \\\n      wget curl git ca-certificates \\\n    \
+              && rm -rf /var/lib/apt/lists/*\n",
+        good: "FROM debian:13-slim\nRUN apt-get update && apt-get install -y --no-install-recommends \\\n      ca-certificates curl git wget \\\n    \
+               && rm -rf /var/lib/apt/lists/*\n",
+        check: unsorted,
+    },
+    Rule {
+        name: "DebianFrontendEnv",
+        severity: Severity::Note,
+        is_of_buildkit: false,
+        title: "`ENV DEBIAN_FRONTEND` stays in the image",
+        why: "Whoever works in a container of it gets no questions from apt there, either. An ARG counts for the build alone.",
+        bad: "FROM debian:13-slim\nENV DEBIAN_FRONTEND=noninteractive\n",
+        good: "FROM debian:13-slim\nARG DEBIAN_FRONTEND=noninteractive\n",
+        check: frontend,
+    },
+];
+
+/// The words of `apt-get install`'s list: neither options nor their values.
+fn packages(command: &ShellCommand) -> Vec<&ShellWord> {
+    let Some((verb, _)) = command.verb() else {
+        return Vec::new();
+    };
+    let mut packages = Vec::new();
+    let mut is_value = false;
+    for word in command.arguments().iter().skip(verb + 1) {
+        let takes_value = matches!(
+            word.text.as_str(),
+            "-o" | "-t" | "-c" | "--target-release" | "--virtual" | "-X" | "--repository"
+        );
+        if !is_value && !word.text.starts_with('-') {
+            packages.push(word);
+        }
+        is_value = takes_value;
+    }
+    packages
+}
+
+fn does(command: &ShellCommand, verb: &str) -> bool {
+    command.verb().is_some_and(|(_, word)| word.text == verb)
+}
+
+/// The calls of apt with this verb, and their position in the RUN.
+fn apt<'r>(run: &'r RunStep<'_>, verb: &'static str) -> impl Iterator<Item = (usize, &'r ShellCommand)> {
+    run.calls(APT).filter(move |(_, command)| does(command, verb))
+}
+
+/// Whether an update comes before a command, in the same RUN, or lists of packages are mounted.
+fn is_updated(run: &RunStep<'_>, before: usize) -> bool {
+    apt(run, "update").any(|(at, _)| at < before)
+        || run
+            .mounts("cache")
+            .iter()
+            .any(|target| target.starts_with("/var/lib/apt"))
+}
+
+fn without_update(subject: &Subject<'_>) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    for run in &subject.runs {
+        let Some((_, command)) = apt(run, "install").find(|(at, command)| {
+            let are_files = packages(command).iter().all(|word| word.text.ends_with(".deb"));
+            !is_updated(run, *at) && !are_files
+        }) else {
+            continue;
+        };
+        let program = command.program().to_owned();
+        let mut remark = Remark::of(
+            run.step,
+            format!("{program} install without {program} update in the same RUN"),
+            "packages that are not found, or old ones: the cache keeps the lists of an earlier step",
+        );
+        if run.is_shell() {
+            let joint = if run.is_heredoc { "\n" } else { " && " };
+            remark = remark.insert(command.bytes.start, format!("{program} update{joint}"));
+        }
+        remarks.push(remark);
+    }
+    remarks
+}
+
+fn update_alone(subject: &Subject<'_>) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    for run in &subject.runs {
+        let mut calls = run
+            .calls(APT)
+            .filter(|(_, command)| !does(command, "update"))
+            .peekable();
+        let mut others = run.commands.iter().filter(|command| {
+            // Any other program may install: add-apt-repository, a script.
+            !APT.contains(&command.program())
+                && !matches!(command.program(), "" | "set" | "rm" | "echo" | "true" | "apt-key")
+        });
+        if apt(run, "update").next().is_none() || calls.peek().is_some() || others.next().is_some() {
+            continue;
+        }
+        let message = "apt-get update in a RUN that installs nothing";
+        let remark = Remark::of(
+            run.step,
+            message,
+            "lists in a layer of the image, and old ones for the steps after it",
+        );
+        remarks.push(remark.replace(subject.whole(run.step), ""));
+    }
+    remarks
+}
+
+fn recommends(subject: &Subject<'_>) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    for run in &subject.runs {
+        for (_, command) in apt(run, "install") {
+            let says = |word: &ShellWord| {
+                word.text == "--no-install-recommends"
+                    || word.text == "--install-recommends"
+                    || word.text.to_lowercase().contains("apt::install-recommends=")
+            };
+            if command.arguments().iter().any(says) || packages(command).is_empty() {
+                continue;
+            }
+            let message = format!("{} install without --no-install-recommends", command.program());
+            let mut remark = Remark::of(
+                run.step,
+                message,
+                "packages that nobody asked for, often larger than those asked for",
+            );
+            if let Some((_, verb)) = command.verb().filter(|_| run.is_shell()) {
+                remark = remark.insert(verb.bytes.end, " --no-install-recommends");
+            }
+            remarks.push(remark);
+        }
+    }
+    remarks
+}
+
+fn without_yes(subject: &Subject<'_>) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    for run in &subject.runs {
+        for (at, command) in run.calls(APT) {
+            let Some((_, verb)) = command.verb() else { continue };
+            let asks = matches!(
+                verb.text.as_str(),
+                "install" | "upgrade" | "dist-upgrade" | "full-upgrade" | "autoremove" | "remove" | "purge"
+            );
+            let is_yes = |word: &ShellWord| {
+                let text = word.text.as_str();
+                let short = text.starts_with('-') && !text.starts_with("--");
+                (short && (text.contains('y') || text.contains("qq")))
+                    || matches!(
+                        text,
+                        "--yes"
+                            | "--assume-yes"
+                            | "--quiet=2"
+                            | "-q=2"
+                            | "--simulate"
+                            | "--dry-run"
+                            | "--download-only"
+                    )
+            };
+            let before = at.checked_sub(1).and_then(|before| run.commands.get(before));
+            let is_answered = before.is_some_and(|before| before.program() == "yes");
+            if !asks || is_answered || command.arguments().iter().any(is_yes) {
+                continue;
+            }
+            let message = format!(
+                "{} {} asks whether to go on, and nobody answers",
+                command.program(),
+                verb.text
+            );
+            let mut remark = Remark::of(
+                run.step,
+                message,
+                "a step that fails as soon as a package brings others with it",
+            );
+            if run.is_shell() {
+                remark = remark.insert(verb.bytes.end, " -y");
+            }
+            remarks.push(remark);
+        }
+    }
+    remarks
+}
+
+fn upgrade(subject: &Subject<'_>) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    for run in &subject.runs {
+        for (at, command) in run.calls(APT) {
+            let Some((_, verb)) = command.verb() else { continue };
+            if !matches!(verb.text.as_str(), "upgrade" | "dist-upgrade" | "full-upgrade") {
+                continue;
+            }
+            let message = format!(
+                "{} {} puts packages into the image a second time",
+                command.program(),
+                verb.text
+            );
+            let costs = "the base's layer and this one both have them, and the result depends on the day";
+            let mut remark =
+                Remark::of(run.step, message, costs).advise("use a newer tag of the base for newer packages");
+            // It goes together with what joins it to the next command, or to the one before.
+            let next = run.commands.get(at + 1);
+            let before = at.checked_sub(1).and_then(|before| run.commands.get(before));
+            let bytes = match (next, before) {
+                (Some(next), _) => command.bytes.start..next.bytes.start,
+                (None, Some(before)) => before.bytes.end..command.bytes.end,
+                (None, None) => subject.whole(run.step),
+            };
+            // A parenthesis that it would take with it belongs to others.
+            let text = subject.source.text.get(bytes.clone()).unwrap_or_default();
+            if run.is_shell() && !text.contains(['(', ')', '{', '}']) {
+                remark = remark.replace(bytes, "");
+            }
+            remarks.push(remark);
+        }
+    }
+    remarks
+}
+
+fn for_people(subject: &Subject<'_>) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    for run in &subject.runs {
+        let calls: Vec<_> = run.calls(&["apt"]).map(|(_, command)| command).collect();
+        if calls.is_empty() {
+            continue;
+        }
+        let mut remark = Remark::of(
+            run.step,
+            "apt is for people at a terminal, apt-get is for scripts",
+            "a warning in the output of each build, and options that may change",
+        );
+        if run.is_shell() {
+            for command in calls {
+                let program = command
+                    .words
+                    .iter()
+                    .find(|word| word.text == "apt" || word.text.ends_with("/apt"));
+                if let Some(program) = program {
+                    remark = remark.replace(program.bytes.clone(), "apt-get");
+                }
+            }
+        }
+        remarks.push(remark);
+    }
+    remarks
+}
+
+fn unsorted(subject: &Subject<'_>) -> Vec<Remark> {
+    const PROGRAMS: &[&str] = &["apt-get", "apt", "apk", "dnf", "yum", "microdnf"];
+    let mut remarks = Vec::new();
+    for run in &subject.runs {
+        for (_, command) in run
+            .calls(PROGRAMS)
+            .filter(|(_, command)| does(command, "install") || does(command, "add"))
+        {
+            let list = packages(command);
+            let is_plain = |word: &&ShellWord| !word.text.contains(['$', '`', '/']);
+            let mut sorted: Vec<&str> = list.iter().map(|word| word.text.as_str()).collect();
+            sorted.sort_unstable();
+            let is_sorted = list.iter().map(|word| word.text.as_str()).eq(sorted.iter().copied());
+            if list.len() < LONG || is_sorted || !list.iter().all(is_plain) {
+                continue;
+            }
+            let message = format!("the list of {} packages is not sorted", list.len());
+            let mut remark = Remark::of(
+                run.step,
+                message,
+                "packages that are named twice, and branches that can't be merged",
+            );
+            if run.is_shell() {
+                for (word, text) in list.iter().zip(sorted).filter(|(word, text)| word.text != *text) {
+                    // A version may be quoted for the shell: what can't stand bare is quoted again.
+                    remark = remark.replace(word.bytes.clone(), crate::shell::quote(text).into_owned());
+                }
+            }
+            remarks.push(remark);
+        }
+    }
+    remarks
+}
+
+fn frontend(subject: &Subject<'_>) -> Vec<Remark> {
+    let mut remarks = Vec::new();
+    for step in subject.steps("env") {
+        let pairs = step.pairs(subject.source.escape);
+        let Some((_, value)) = pairs.iter().find(|(name, _)| name == "DEBIAN_FRONTEND") else {
+            continue;
+        };
+        let remark = Remark::of(
+            step,
+            "ENV DEBIAN_FRONTEND stays in the image",
+            "whoever works in a container of it gets no questions from apt, either",
+        );
+        let value = value.clone().unwrap_or_default();
+        remarks.push(match pairs.len() {
+            1 => remark.replace(subject.whole(step), format!("ARG DEBIAN_FRONTEND={value}\n")),
+            _ => remark.advise(format!(
+                "write ARG DEBIAN_FRONTEND={value}, and take it out of this ENV"
+            )),
+        });
+    }
+    remarks
+}

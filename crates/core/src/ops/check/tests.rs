@@ -1,0 +1,316 @@
+//! All rules: what each finds, what it does not, and that its advice, heeded, ends it.
+
+use std::collections::BTreeSet;
+
+use super::subject::{ContextFacts, Facts};
+use super::*;
+use crate::ops::build::OtherTag;
+use crate::output::visible;
+use build_context::Patterns;
+use build_context::weight::Heavy;
+
+/// What the rules of a project, and not of a Dockerfile alone, need to find something.
+fn facts(rule: &str, is_bad: bool) -> Facts {
+    let mut facts = Facts::default();
+    match rule {
+        "OtherTagOfProject" if is_bad => {
+            facts.other_tags.push(OtherTag {
+                line: Some(2),
+                name: "my-app-base:0.9".to_owned(),
+                image: "base".to_owned(),
+                tag: "1.0".to_owned(),
+            });
+        }
+        "OtherTagOfProject" => {}
+        "NoSourceLabel" => facts.is_published = true,
+        "ContextTooLarge" if is_bad => {
+            facts.context = ContextFacts {
+                size: 150_000_000,
+                heaviest: vec![Heavy {
+                    path: b"data".to_vec(),
+                    size: 149_000_000,
+                    is_directory: true,
+                    ignore_line: "data".to_owned(),
+                }],
+                ..ContextFacts::default()
+            };
+        }
+        "GitHistoryCopied" => facts.context.has_git = is_bad,
+        "CopyIgnoredFile" => {
+            let pattern: &[u8] = if is_bad { b"data" } else { b"tmp" };
+            facts.ignored = Some(Patterns::parse([pattern]).unwrap());
+        }
+        _ => {}
+    }
+    facts
+}
+
+fn checked(text: &str, facts: &Facts) -> Checked {
+    check_with(text, &BuildOptions::default(), "", facts, None)
+}
+
+fn names(text: &str) -> Vec<String> {
+    let checked = checked(text, &Facts::default());
+    checked.findings.into_iter().map(|finding| finding.rule).collect()
+}
+
+/// The Dockerfile with all advice heeded.
+fn heeded(text: &str, checked: &Checked) -> String {
+    let mut replacements: Vec<&Replacement> = checked.replacements.iter().flatten().collect();
+    replacements.sort_by_key(|replacement| std::cmp::Reverse(replacement.first));
+    replacements.dedup();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let mut before = usize::MAX;
+    for replacement in replacements {
+        // Of two that exclude each other, one.
+        if replacement.last >= before {
+            continue;
+        }
+        before = replacement.first;
+        let new = replacement.text.lines().map(str::to_owned);
+        let last = replacement.last.min(lines.len());
+        lines.splice(replacement.first - 1..last, new);
+    }
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn each_rule_finds_its_example_and_not_the_better_one() {
+    for rule in rules::rules() {
+        let found = checked(rule.bad, &facts(rule.name, true));
+        let own: Vec<_> = found
+            .findings
+            .iter()
+            .filter(|finding| finding.rule == rule.name)
+            .collect();
+        assert!(!own.is_empty(), "{}: {:?}", rule.name, found.findings);
+        for finding in own {
+            assert!(
+                !finding.costs.is_empty() && !finding.message.ends_with('.'),
+                "{finding:?}"
+            );
+            assert!(!finding.edits.is_empty() || finding.advice.is_some(), "{finding:?}");
+        }
+        let better = checked(rule.good, &facts(rule.name, false));
+        let names: Vec<_> = better.findings.iter().map(|finding| &finding.rule).collect();
+        assert!(names.is_empty(), "{}: {names:?}", rule.name);
+        assert_eq!((found.fault, better.fault), (None, None), "{}", rule.name);
+    }
+}
+
+#[test]
+fn rules_have_names_of_their_own() {
+    let names: Vec<_> = rules::rules().map(|rule| rule.name).collect();
+    let unique: BTreeSet<_> = names.iter().collect();
+    assert_eq!(unique.len(), names.len());
+    for name in names {
+        assert!(
+            name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphanumeric()),
+            "{name}"
+        );
+    }
+}
+
+/// Dockerfiles, and the rules that find something in each, in the order of the lines. `B` is a base that nothing is said of.
+const CASES: &[(&str, &[&str])] = include!("cases.in");
+
+#[test]
+fn cases_are_judged_as_they_should_be() {
+    let mut wrong = Vec::new();
+    for (text, expected) in CASES {
+        let text = text.replace("FROM B", "FROM debian:13-slim");
+        let mut found = names(&text);
+        found.sort();
+        let mut expected: Vec<_> = expected.iter().map(|name| (*name).to_owned()).collect();
+        expected.sort();
+        if found != expected {
+            wrong.push(format!("{text}\n  found {found:?}\n  not {expected:?}"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        CASES.len(),
+        wrong.join("\n")
+    );
+    assert!(CASES.len() + 2 * rules::rules().count() >= 200, "{}", CASES.len());
+}
+
+#[test]
+fn advice_that_is_heeded_ends_what_it_is_about() {
+    let mut tried = 0;
+    let examples = rules::rules().map(|rule| rule.bad.to_owned());
+    let cases = CASES
+        .iter()
+        .map(|(text, _)| text.replace("FROM B", "FROM debian:13-slim"));
+    for text in examples.chain(cases) {
+        let mut now = text.clone();
+        for round in 0.. {
+            let checked = checked(&now, &Facts::default());
+            if checked.replacements.iter().flatten().next().is_none() {
+                break;
+            }
+            tried += 1;
+            let next = heeded(&now, &checked);
+            assert!(
+                next != now && round < 6,
+                "round {round} of\n{text}\nis\n{now}\nthen\n{next}\n{:?}",
+                checked.findings
+            );
+            // Deleting the last stage of all would leave nothing; no advice does.
+            let broken = DockerfileSource::read(&next).fault;
+            assert!(
+                broken.is_none() || checked.fault.is_some(),
+                "{broken:?}: {text}\nbecame\n{next}"
+            );
+            now = next;
+        }
+    }
+    assert!(tried > 80, "{tried}");
+}
+
+#[test]
+fn a_broken_dockerfile_has_its_error_and_the_findings_up_to_there() {
+    let checked = checked(
+        "FROM debian\nRUN apt-get install -y curl\nRNU x\nRUN apt-get install -y wget\n",
+        &Facts::default(),
+    );
+    assert_eq!(checked.fault.map(|fault| fault.line), Some(3));
+    assert!(checked.findings.iter().all(|finding| finding.lines.1 < 3));
+    assert!(
+        checked
+            .findings
+            .iter()
+            .any(|finding| finding.rule == "BaseWithoutVersion")
+    );
+    assert!(
+        checked
+            .findings
+            .iter()
+            .any(|finding| finding.rule == "AptWithoutUpdate")
+    );
+}
+
+#[test]
+fn silence_is_by_directive_argument_or_key() {
+    let text = "FROM debian\nEXPOSE 80\nRUN true\n";
+    assert_eq!(names(text), ["BaseWithoutVersion", "EarlyMetadata"]);
+    assert_eq!(
+        names(&format!("# check=skip=BaseWithoutVersion\n{text}")),
+        ["EarlyMetadata"]
+    );
+    assert_eq!(names(&format!("# check=skip=all\n{text}")), [""; 0]);
+    let by_key = check_text(text, &BuildOptions::default(), "EarlyMetadata");
+    assert_eq!(by_key.findings.len(), 1);
+    assert!(checked(&format!("# check=error=true\n{text}"), &Facts::default()).is_error);
+}
+
+#[test]
+fn what_buildkit_says_stands_in_place_of_ours() {
+    let warning = |rule: &str, line: usize, message: &str| LintWarning {
+        rule: rule.to_owned(),
+        message: message.to_owned(),
+        description: "about it".to_owned(),
+        url: Some("https://x".to_owned()),
+        lines: (line, line),
+    };
+    let lint = [
+        warning("StageNameCasing", 1, "its own words"),
+        warning("OfTomorrow", 2, "a newer rule"),
+    ];
+    let text = "FROM debian AS A\nMAINTAINER x\n";
+    let merged = check_with(text, &BuildOptions::default(), "", &Facts::default(), Some(&lint));
+    let said: Vec<_> = merged
+        .findings
+        .iter()
+        .map(|finding| (finding.rule.as_str(), finding.is_of_engine))
+        .collect();
+    // It says nothing of the maintainer, and so do we; ours it does not know.
+    assert_eq!(
+        said,
+        [
+            ("StageNameCasing", true),
+            ("BaseWithoutVersion", false),
+            ("OfTomorrow", true)
+        ]
+    );
+    assert_eq!(merged.findings[0].message, "its own words");
+    assert!(
+        merged.replacements[0]
+            .as_ref()
+            .is_some_and(|replacement| replacement.text.contains("AS a"))
+    );
+    let skipped = check_with(
+        text,
+        &BuildOptions::default(),
+        "OfTomorrow",
+        &Facts::default(),
+        Some(&lint),
+    );
+    assert_eq!(skipped.findings.len(), 2);
+}
+
+#[test]
+fn what_is_hostile_in_a_dockerfile_is_shown_by_nobody_raw() {
+    // The printer makes it visible; the context's names are so in the sentence already.
+    let mut facts = Facts::default();
+    facts.context.size = 200_000_000;
+    facts.context.heaviest.push(Heavy {
+        path: b"x".to_vec(),
+        size: 1,
+        is_directory: false,
+        ignore_line: "x\u{1b}[2J".to_owned(),
+    });
+    let found = checked("FROM debian:13-slim\nCOPY . /x\n", &facts);
+    let advice = found.findings[0].advice.clone().unwrap();
+    assert_eq!(visible(&advice), advice);
+}
+
+/// The Dockerfiles of a page: fences with `title="....Dockerfile"`.
+fn dockerfiles(page: &str) -> Vec<String> {
+    let fences = page.split("```dockerfile title=\"").skip(1);
+    fences
+        .filter_map(|fence| {
+            let (title, rest) = fence.split_once("\"\n")?;
+            let (text, _) = rest.split_once("\n```")?;
+            title.ends_with("Dockerfile").then(|| format!("{text}\n"))
+        })
+        .collect()
+}
+
+#[test]
+fn this_projects_own_images_and_guides_have_no_findings() {
+    // Dockerfiles as they should not be: the pages are about what is wrong with them.
+    const WRONG: [(&str, usize); 3] = [
+        ("docs/guides/check.md", 0),
+        ("docs/guides/check.md", 2),
+        ("docs/guides/layers.md", 0),
+    ];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages = vec![root.join("README.md"), root.join("docs/concepts.md")];
+    let guides = std::fs::read_dir(root.join("docs/guides")).unwrap();
+    pages.extend(guides.map(|entry| entry.unwrap().path()));
+    let mut texts = Vec::new();
+    for page in pages {
+        let name = page.strip_prefix(&root).unwrap().display().to_string();
+        for (number, text) in dockerfiles(&std::fs::read_to_string(&page).unwrap())
+            .into_iter()
+            .enumerate()
+        {
+            if !WRONG.contains(&(name.as_str(), number)) {
+                texts.push((format!("{name} {number}"), text));
+            }
+        }
+    }
+    let own = root.join("docker/degrees/Dockerfile");
+    texts.push(("docker/degrees".to_owned(), std::fs::read_to_string(own).unwrap()));
+    assert!(texts.len() > 20, "{}", texts.len());
+    let mut wrong = Vec::new();
+    for (name, text) in texts {
+        for finding in checked(&text, &Facts::default()).findings {
+            wrong.push(format!("{name}: {}: {}\n{text}", finding.rule, finding.message));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
