@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dockerutils_test_support::lab::{self, LabEngine};
+use dockerutils_test_support::lab::{self, LabEngine, NotebookImage};
 use dockerutils_test_support::process::capture;
 use dockerutils_test_support::{Browser, Sandbox, wait};
 use dockerutils_tests::jupyter::Jupyter;
@@ -163,6 +163,38 @@ fn the_image_serves_a_user_whom_it_does_not_know() {
     }
     // Nobody has asked for copies.
     assert!(!built.sandbox.project().join(".diffs").exists());
+}
+
+#[test]
+fn an_image_without_the_script_can_have_it_mounted() {
+    let engine = lab::engine("local").unwrap();
+    let image = engine.notebook_image(NotebookImage::Stacks).unwrap();
+    let sandbox = Sandbox::new().file("pyproject.toml", PYPROJECT).file("sample.py", "");
+    chown(sandbox.project(), Some(USER), Some(USER)).unwrap();
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docker/notebook");
+    let options = [
+        "--user=root".to_owned(),
+        format!("--env=NB_UID={USER}"),
+        format!("--env=NB_GID={USER}"),
+        "--env=DOCKER_DS_DIFFS=1".to_owned(),
+        "--env=NOTEBOOK_PROJECT=/home/jovyan/work".to_owned(),
+        "--workdir=/home/jovyan/work".to_owned(),
+        format!("--volume={}:/home/jovyan/work", sandbox.project().display()),
+        format!(
+            "--volume={}:/opt/dockerutils:ro",
+            files.canonicalize().unwrap().display()
+        ),
+    ];
+    let options = options.each_ref().map(String::as_str);
+    let command = ["/opt/dockerutils/start-notebook", "start-notebook.py"];
+    let jupyter = Jupyter::start(&engine, &image, &options, &command);
+    let import = jupyter.exec(&["sh", "-c", "cd / && python -c 'import sample; print(sample.__file__)'"]);
+    assert_eq!(import, "/home/jovyan/work/sample.py", "{}", jupyter.log());
+    jupyter.save_notebook("x.ipynb", &["6*7"]);
+    assert!(text(&sandbox.project().join(".diffs/x.py")).contains("6*7"));
+    let page = sandbox.project().join(".diffs/x.html");
+    text(&page);
+    assert_eq!(fs::metadata(page).unwrap().uid(), USER);
 }
 
 #[test]
