@@ -151,7 +151,6 @@ static CACHES: [Cache; 16] = [
         variable: Some("PIP_NO_CACHE_DIR"),
         cleaning: Some(&["pip", "cache", "purge"]),
         mount: "/root/.cache/pip",
-        ..FILLING
     }),
     anywhere(
         &[".cache", "uv"],
@@ -165,7 +164,6 @@ static CACHES: [Cache; 16] = [
         variable: Some("UV_NO_CACHE"),
         cleaning: Some(&["uv", "cache", "clean"]),
         mount: "/root/.cache/uv",
-        ..FILLING
     }),
     anywhere(
         &[".cache", "go-build"],

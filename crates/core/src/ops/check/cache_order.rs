@@ -313,7 +313,7 @@ fn moved(
             let stage = step.stage.unwrap_or_default();
             let makes =
                 |other: &&SourceInstruction| matches!(other.keyword.as_str(), "run" | "copy" | "add" | "workdir");
-            match subject.source.of_stage(stage).filter(makes).last() {
+            match subject.source.of_stage(stage).rfind(makes) {
                 Some(last) => {
                     let at = subject.source.start_of(last.end + 1);
                     let is_at_end = at == subject.source.text.len() && !subject.source.text.ends_with('\n');

@@ -138,7 +138,7 @@ fn repeated(subject: &Subject<'_>) -> Vec<Remark> {
 }
 
 fn several(subject: &Subject<'_>) -> Vec<Remark> {
-    let last = |keyword: &str| subject.image_steps().filter(|step| step.keyword == keyword).last();
+    let last = |keyword: &str| subject.image_steps().rfind(|step| step.keyword == keyword);
     let steps = [last("entrypoint"), last("cmd")].into_iter().flatten();
     let mut remarks = Vec::new();
     for step in steps {

@@ -122,18 +122,11 @@ fn copies_all(text: &str) -> bool {
     let source = DockerfileSource::read(text);
     source.instructions.iter().any(|step| {
         let is_copy = matches!(step.keyword.as_str(), "copy" | "add") && step.flag("from").is_none();
-        is_copy
-            && step
-                .words()
-                .iter()
-                .rev()
-                .skip(1)
-                .any(|(_, word)| is_whole_context(word))
-            || is_copy
-                && step
-                    .json
-                    .as_ref()
-                    .is_some_and(|words| words.iter().rev().skip(1).any(|word| is_whole_context(word)))
+        let words: Vec<&str> = match &step.json {
+            Some(words) => words.iter().map(String::as_str).collect(),
+            None => step.words().into_iter().map(|(_, word)| word).collect(),
+        };
+        is_copy && words.iter().rev().skip(1).any(|word| is_whole_context(word))
     })
 }
 

@@ -49,7 +49,7 @@ pub(super) fn program_of(step: &SourceInstruction) -> String {
 
 fn root(subject: &Subject<'_>) -> Vec<Remark> {
     const COSTS: &str = "whoever breaks into it is root in the container";
-    let last = |keyword: &str| subject.image_steps().filter(|step| step.keyword == keyword).last();
+    let last = |keyword: &str| subject.image_steps().rfind(|step| step.keyword == keyword);
     let user = last("user");
     let started = last("entrypoint").or_else(|| last("cmd"));
     if let Some(step) = user {
