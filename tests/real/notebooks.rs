@@ -1,13 +1,15 @@
-//! `run-notebook` on real engines, near and on a dock: with a small server with pages, which every engine of the lab has.
+//! `run-notebook` on real engines, near and on a dock: with a small server with pages, which every engine of the lab has, and
+//! with a JupyterLab in a browser.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::process::Command;
 use std::time::Duration;
 
-use dockerutils_test_support::lab::{self, LabEngine};
-use dockerutils_test_support::{Invocation, Sandbox};
+use dockerutils_test_support::lab::{self, LabEngine, NotebookImage};
+use dockerutils_test_support::{Browser, Invocation, Sandbox};
 use dockerutils_tests::dock_home::DockHome;
 
 /// A server with the project's pages. Its first page says what it is.
@@ -237,4 +239,63 @@ fn a_server_goes_on_while_the_link_is_away_and_its_log_is_followed_again() {
     let outcome = running.wait();
     assert_eq!(place.home.sandbox().read("made"), "made\n", "{outcome}");
     assert_eq!(place.containers(), [""; 0], "{outcome}");
+}
+
+/// A notebook with an empty cell.
+const NOTEBOOK: &str = r#"{"cells": [{"cell_type": "code", "execution_count": null, "id": "a", "metadata": {}, "outputs": [],
+"source": []}], "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
+"nbformat": 4, "nbformat_minor": 5}"#;
+
+/// The page of a JupyterLab, by the URL that is printed: a cell computes, and what it writes is here when the server has ended,
+/// and belongs to whom the project belongs.
+fn computes_in_the_page(place: &Place, owner: u32) {
+    let project = place.home.sandbox().project();
+    let image = place.engine.notebook_image(NotebookImage::Jupyter).unwrap();
+    let configuration = format!("[notebook]\nimage = {image}\n");
+    for file in [
+        place.home.sandbox().write("docker/dockerutils.cfg", configuration),
+        place.home.sandbox().write("answer.ipynb", NOTEBOOK),
+        project.to_owned(),
+    ] {
+        chown(file, Some(owner), Some(owner)).unwrap();
+    }
+    let started = place
+        .run_notebook()
+        .args(["answer.ipynb", "--detach", "--no-browser"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    let url = started.stdout.trim();
+    assert!(
+        url.contains("/lab/tree/") && url.contains("answer.ipynb?token="),
+        "{started}"
+    );
+    let browser = Browser::start();
+    browser.open(url);
+    browser.wait_for_notebook();
+    assert_eq!(browser.run_cell("6*7"), "42");
+    assert_eq!(browser.run_cell("open('made', 'w').write('by the kernel')"), "13");
+    browser.picture(&place.mark);
+    drop(browser);
+    place.run_notebook().arg("--stop").any_stdout().any_stderr().run();
+    assert_eq!(place.containers(), [""; 0]);
+    assert_eq!(place.home.sandbox().read("made"), "by the kernel");
+    let made = fs::metadata(project.join("made")).unwrap();
+    assert_eq!(made.uid(), owner, "{started}");
+}
+
+#[test]
+fn a_cell_computes_in_the_page_of_a_server_near() {
+    let place = Place::near("page");
+    // Root works in another user's project.
+    let trusted = format!("trusted_directories: [{:?}]\n", place.home.sandbox().project());
+    let settings = place.home.sandbox().home().join(".config/dockerutils");
+    fs::create_dir_all(&settings).unwrap();
+    fs::write(settings.join("config.yml"), trusted).unwrap();
+    computes_in_the_page(&place, 1234);
+}
+
+#[test]
+fn a_cell_computes_in_the_page_of_a_server_on_a_dock() {
+    computes_in_the_page(&Place::far("26", "far-page"), 0);
 }
