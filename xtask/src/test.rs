@@ -121,8 +121,8 @@ const STAGES: [Stage; 10] = [
     },
     Stage {
         name: "real",
-        about: "real engines, old and new, each image store",
-        budget: 480,
+        about: "real engines, old and new, each image store; JupyterLab, and a browser",
+        budget: 660,
         prepare: prepare_real,
         run: |context| real_tests(context).run(),
     },
