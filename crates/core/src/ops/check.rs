@@ -48,6 +48,7 @@ use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::build::{BuildArgs, warn_of_unknown_keys, where_is};
 use crate::ops::run_records::connect_and_remind;
+use crate::output::visible;
 use facts::{CheckedImage, checked_image};
 use silenced::Silenced;
 use subject::{Facts, Subject};
@@ -78,6 +79,11 @@ pub struct Checked {
     pub complaints: Vec<String>,
 }
 
+/// So many instructions are looked at, and so many findings told: a project of others decides how many there are, and what is
+/// said of one depends on all of them.
+const INSTRUCTIONS: usize = 2_000;
+const FINDINGS: usize = 500;
+
 /// Checks a Dockerfile that is of no project, built with these options; `skip` are rules that are silent, as in the key
 /// `check_skip`.
 pub fn check_text(text: &str, options: &BuildOptions, skip: &str) -> Checked {
@@ -85,7 +91,15 @@ pub fn check_text(text: &str, options: &BuildOptions, skip: &str) -> Checked {
 }
 
 fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lint: Option<&[LintWarning]>) -> Checked {
-    let source = DockerfileSource::read(text);
+    let whole = DockerfileSource::read(text);
+    let next = whole
+        .instructions
+        .get(INSTRUCTIONS)
+        .map(|step| whole.start_of(step.line));
+    let (source, text) = match next.and_then(|next| text.get(..next)) {
+        Some(beginning) => (DockerfileSource::read(beginning), beginning),
+        None => (whole, text),
+    };
     let end = source
         .instructions
         .last()
@@ -103,13 +117,24 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
     }
     let silenced = Silenced::of(source.check, options, skip);
     findings.retain(|finding| !silenced.silences(&finding.rule));
+    let mut complaints = silenced.complaints;
+    if next.is_some() {
+        complaints.push(format!("only its first {INSTRUCTIONS} instructions are looked at"));
+    }
+    if findings.len() > FINDINGS {
+        complaints.push(format!(
+            "there are {} findings: these are the first {FINDINGS}",
+            findings.len()
+        ));
+        findings.truncate(FINDINGS);
+    }
     let replacements = finding::replacements(&source, &findings);
     Checked {
         findings,
         replacements,
         fault: source.fault.clone(),
         is_error: silenced.is_error,
-        complaints: silenced.complaints,
+        complaints,
     }
 }
 
@@ -271,7 +296,7 @@ pub(in crate::ops) fn say_serious<'i>(context: &Context, project: &Project, imag
         };
         context.printer.warning(&format!(
             "{}: {first}{more}: {} says what to write instead",
-            checked.file.display(),
+            visible(&checked.file.display().to_string()),
             hint!("build-image {} --check", image)
         ));
     }

@@ -112,6 +112,9 @@ pub struct Replacement {
     pub text: String,
 }
 
+/// In bytes; each finding has its own text, and there may be hundreds.
+const LONGEST: usize = 64 * 1024;
+
 /// What to write instead, for each finding: where several are about the same instructions, the same for all of them.
 pub(super) fn replacements(source: &DockerfileSource<'_>, findings: &[CheckFinding]) -> Vec<Option<Replacement>> {
     // The edits that go together: of each finding all, or none.
@@ -157,13 +160,13 @@ pub(super) fn replacements(source: &DockerfileSource<'_>, findings: &[CheckFindi
             let (first, last) = region?;
             if !is_taken {
                 let own: Vec<&Edit> = finding.edits.iter().collect();
-                return Some(written(source, first, last, &own));
+                return written(source, first, last, &own);
             }
             let (first, last) = joined
                 .iter()
                 .copied()
                 .find(|(from, to)| *from <= first && last <= *to)?;
-            Some(written(source, first, last, &taken))
+            written(source, first, last, &taken)
         })
         .collect()
 }
@@ -200,9 +203,12 @@ fn region(source: &DockerfileSource<'_>, edits: &[Edit]) -> Option<(usize, usize
     Some(lines)
 }
 
-/// The lines with the edits that are in them.
-fn written(source: &DockerfileSource<'_>, first: usize, last: usize, edits: &[&Edit]) -> Replacement {
+/// The lines with the edits that are in them; `None` if they are more than anybody pastes.
+fn written(source: &DockerfileSource<'_>, first: usize, last: usize, edits: &[&Edit]) -> Option<Replacement> {
     let (begin, end) = (source.start_of(first), source.start_of(last + 1));
+    if end.saturating_sub(begin) > LONGEST {
+        return None;
+    }
     let mut inside: Vec<&&Edit> = edits
         .iter()
         .filter(|edit| begin <= edit.bytes.start && edit.bytes.end <= end)
@@ -217,7 +223,7 @@ fn written(source: &DockerfileSource<'_>, first: usize, last: usize, edits: &[&E
     }
     text.push_str(source.text.get(at..end).unwrap_or_default());
     let text = text.trim_end_matches(['\n', '\r']).to_owned();
-    Replacement { first, last, text }
+    Some(Replacement { first, last, text })
 }
 
 #[cfg(test)]

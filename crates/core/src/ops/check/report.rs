@@ -6,7 +6,7 @@ use super::facts::CheckedImage;
 use super::finding::{Replacement, Severity};
 use super::{CheckFinding, CheckOptions, Checked, sarif};
 use crate::error::Result;
-use crate::output::{Printer, counted};
+use crate::output::{Printer, counted, visible};
 
 /// What is found in the Dockerfile of one image type.
 #[derive(Debug, Serialize)]
@@ -51,7 +51,7 @@ pub(super) struct ReportedFault {
 
 impl Report {
     pub(super) fn new(image: &CheckedImage, checked: Checked) -> Self {
-        let file = image.file.display().to_string();
+        let file = visible(&image.file.display().to_string());
         let found = checked.findings.into_iter().zip(checked.replacements);
         Self {
             image: image.image.clone(),

@@ -5,6 +5,7 @@ use super::rules::Rule;
 use super::subject::Subject;
 use super::variables::mentions;
 use crate::docker::build::dockerfile::source::SourceInstruction;
+use crate::output::visible;
 
 /// Parts of names of variables that hold secrets, as BuildKit has them.
 const SECRET_PARTS: [&str; 10] = [
@@ -218,7 +219,7 @@ fn in_files(subject: &Subject<'_>) -> Vec<Remark> {
             remarks.push(remark);
         }
         if sources.iter().any(|source| is_whole_context(source)) {
-            for path in &subject.facts.context.secrets {
+            for path in subject.facts.context.secrets.iter().map(|path| visible(path)) {
                 let remark = Remark::of(
                     step,
                     format!("{path} is in the context, and copied into the image with it"),

@@ -106,6 +106,9 @@ pub async fn check(engine: &Engine, id: &str, name: &str) -> Result<Vec<String>>
     Err(explained(engine, name, &output, &setup))
 }
 
+/// So many are named; no machine has more.
+const GPUS: usize = 128;
+
 /// The GPUs in an output of `nvidia-smi -L`: `GPU 0: NVIDIA A100 (UUID: GPU-...)`, and below each its parts (MIG).
 fn listed(output: &ExecOutput) -> Vec<String> {
     if output.code != Some(0) {
@@ -116,7 +119,7 @@ fn listed(output: &ExecOutput) -> Vec<String> {
         .lines()
         .map(str::trim)
         .filter(|line| line.starts_with("GPU ") || line.starts_with("MIG "));
-    gpus.map(shortened).collect()
+    gpus.take(GPUS).map(shortened).collect()
 }
 
 async fn setup(engine: &Engine, id: &str) -> Result<GpuSetup> {

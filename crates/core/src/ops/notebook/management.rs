@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::foreground::warn_of_work;
 use super::servers::{self, FoundNotebook, NotebookServer};
+use super::start::{is_of_project, mounted_root};
 use super::stop::{self, Stopped};
 use crate::config::project::Project;
 use crate::context::Context;
@@ -90,7 +91,7 @@ pub fn stop(context: &Context, name: Option<&str>) -> Result<ExitStatus> {
     let (engine, found, local) = context.block_on(async {
         let engine = connect_and_remind(context).await?;
         let local = build::where_is(&engine, &context.env, &context.printer).await == Locality::Local;
-        let found = chosen(context, &engine, project.as_ref(), name).await?;
+        let found = chosen(context, (&engine, local), project.as_ref(), name).await?;
         Ok((engine, found, local))
     })?;
     if context.global.dry_run {
@@ -150,23 +151,27 @@ pub fn stop(context: &Context, name: Option<&str>) -> Result<ExitStatus> {
 /// The notebook that is meant.
 async fn chosen(
     context: &Context,
-    engine: &Engine,
+    (engine, local): (&Engine, bool),
     project: Option<&Project>,
     name: Option<&str>,
 ) -> Result<FoundNotebook> {
     let place = engine.choice().place();
     let user = context.env.user();
     let mut found = servers::find(engine, &user, None).await?;
-    match name {
-        Some(name) => found.retain(|found| found.name == name),
-        // Outside of a project, the only one is meant.
-        None => {
-            let of_project =
-                |found: &FoundNotebook| project.is_some_and(|project| found.project == Some(project.name()));
-            if found.iter().any(of_project) {
-                found.retain(of_project);
+    match (name, project) {
+        (Some(name), _) => found.retain(|found| found.name == name),
+        (None, Some(project)) => {
+            let root = mounted_root(context, project, local);
+            let mut own = Vec::new();
+            for notebook in found {
+                if notebook.project == Some(project.name()) && is_of_project(engine, &notebook, &root).await? {
+                    own.push(notebook);
+                }
             }
+            found = own;
         }
+        // Outside of a project, the only one is meant.
+        (None, None) => {}
     }
     if found.len() > 1 {
         let names: Vec<String> = found.iter().map(|found| visible(&found.name)).collect();
@@ -178,6 +183,7 @@ async fn chosen(
     found.pop().ok_or_else(|| {
         let what = match name {
             Some(name) => format!("no notebook {name} of {user} runs on {place}"),
+            None if project.is_some() => format!("no notebook of this project runs on {place}"),
             None => format!("no notebook of {user} runs on {place}"),
         };
         Error::failed(what).hint("run-notebook --list shows those that run")

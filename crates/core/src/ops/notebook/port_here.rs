@@ -7,8 +7,9 @@ use tokio::time::Instant;
 use crate::context::Context;
 use crate::docker::connect::engine::Engine;
 use crate::docker::containers::container::published_ports;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::run::ports;
+use crate::output::visible;
 
 /// How long the agent of a dock may take to forward the ports of a container that has just started, over a slow link.
 const FORWARDING: Duration = Duration::from_secs(30);
@@ -30,6 +31,18 @@ pub(super) async fn port_here(
         .into_iter()
         .filter(|port| port.container == name)
         .collect();
+    // Whoever listens on 127.0.0.1 at the number of a port that is published elsewhere would get the token.
+    let is_here = |address: &str| matches!(address, "" | "0.0.0.0" | "127.0.0.1" | "::" | "::1");
+    if local
+        && let Some(elsewhere) = published.first()
+        && !published.iter().any(|port| is_here(&port.host_ip))
+    {
+        return Err(Error::failed(format!(
+            "port {inside} of the notebook is published on {} only, and not on 127.0.0.1",
+            visible(&elsewhere.host_ip)
+        ))
+        .hint("leave that address out of ports in [notebook]; --bind ADDRESS lets others reach a notebook"));
+    }
     let deadline = Instant::now() + FORWARDING;
     loop {
         let reached = ports::reached(context, engine.choice(), local, id, &published).await;

@@ -140,6 +140,8 @@ impl Said {
                 said.files.extend(RuntimeFile::parse(content).ok());
             } else if let Some(user) = record.strip_prefix(b"user ")
                 && let Some(user) = std::str::from_utf8(user).ok().and_then(|text| text.parse::<u32>().ok())
+                // Who is not root in there does not become it by our asking.
+                && user != 0
             {
                 let user = user.to_string();
                 if said.users.len() < USERS && !said.users.contains(&user) {

@@ -889,7 +889,7 @@ async fn free_ports(engine: &Engine, first: u16, local: bool) -> Result<Vec<u16>
 }
 
 /// The folder of the engine's machine that a notebook of this project has mounted.
-fn mounted_root(context: &Context, project: &Project, local: bool) -> Option<String> {
+pub(super) fn mounted_root(context: &Context, project: &Project, local: bool) -> Option<String> {
     if local {
         return Some(project.root().display().to_string());
     }
@@ -901,7 +901,7 @@ fn mounted_root(context: &Context, project: &Project, local: bool) -> Option<Str
 }
 
 /// Whether a notebook has this project mounted: another project may have the same name.
-async fn is_of_project(engine: &Engine, found: &FoundNotebook, root: &Option<String>) -> Result<bool> {
+pub(super) async fn is_of_project(engine: &Engine, found: &FoundNotebook, root: &Option<String>) -> Result<bool> {
     let inspecting = engine
         .docker()
         .inspect_container(&found.id, None::<InspectContainerOptions>);

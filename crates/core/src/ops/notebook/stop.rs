@@ -43,13 +43,18 @@ impl fmt::Display for BusyKernel {
     }
 }
 
-/// The kernels that work now, with the notebooks that they work for.
+/// So many kernels are named.
+const NAMED: usize = 20;
+
+/// The kernels that work now, with the notebooks that they work for: the first [`NAMED`] of them.
 ///
 /// # Errors
 /// [`ServerError`].
 pub async fn busy_kernels(client: &ServerClient) -> Result<Vec<BusyKernel>, ServerError> {
     let mut busy = client.kernels().await?;
     busy.retain(|kernel| kernel.is_busy());
+    // It may tell of thousands.
+    busy.truncate(NAMED);
     if busy.is_empty() {
         return Ok(Vec::new());
     }

@@ -64,6 +64,8 @@ pub(super) struct ServerOnDock {
     /// The dock's own name for itself, and for the host on which the server runs.
     pub(super) host: String,
     pub(super) node: String,
+    /// The host that has answered: of several that share a home, it may be another one at each login.
+    pub(super) here: String,
     /// Whether its process runs, as far as that can be told.
     pub(super) lives: bool,
     /// Its runtime file, once it has written it.
@@ -313,6 +315,7 @@ impl ServerOnDock {
                 "program" => server.program = value,
                 "host" => server.host = value,
                 "node" => server.node = value,
+                "here" => server.here = value,
                 "call" => server.call = value,
                 "lives" => server.lives = value == "yes",
                 "runtime" => server.runtime = Some(body),
@@ -341,21 +344,33 @@ impl ServerOnDock {
     /// # Errors
     /// A server that listens to its own host alone, which is not the dock.
     pub(super) fn target(&self, runtime: &RuntimeFile) -> Result<Target> {
+        let runs_on = if self.node.is_empty() { &self.host } else { &self.node };
+        // A home may be on several hosts. At the same path or port of another one, somebody else may listen.
+        let of_its_host = |target| match self.here.is_empty() || self.here == *runs_on {
+            true => Ok(target),
+            false => Err(Error::failed(format!(
+                "JupyterLab runs on {}, and listens to that host alone; {} has answered",
+                visible(runs_on),
+                visible(&self.here)
+            ))
+            .hint(match *runs_on == self.host {
+                true => "register that host as a dock of its own: register-dock HOST",
+                false => "leave --ip out, or give it an address that the dock reaches",
+            })),
+        };
         if let Some(path) = &runtime.socket {
-            return Ok(Target::Socket {
+            return of_its_host(Target::Socket {
                 path: path.to_string_lossy().into_owned(),
             });
         }
         let port = runtime.port.unwrap_or_default();
         let host = match runtime.machine() {
             Some(host) => host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            None if self.node.is_empty() || self.node == self.host => "127.0.0.1".to_owned(),
             None => {
-                return Err(Error::failed(format!(
-                    "JupyterLab runs on {}, and listens to that host alone",
-                    visible(&self.node)
-                ))
-                .hint("leave --ip out, or give it an address that the dock reaches"));
+                return of_its_host(Target::Tcp {
+                    host: "127.0.0.1".to_owned(),
+                    port,
+                });
             }
         };
         Ok(Target::Tcp { host, port })
@@ -446,6 +461,7 @@ mod tests {
         let server = |node: &str, runtime: &str| ServerOnDock {
             host: "login1".into(),
             node: node.into(),
+            here: "login1".into(),
             runtime: Some(runtime.into()),
             ..ServerOnDock::default()
         };
@@ -486,6 +502,16 @@ mod tests {
         );
         let alone = target("node7", r#"{"pid": 1, "port": 8888, "hostname": "localhost"}"#).unwrap_err();
         assert!(alone.to_string().contains("runs on node7"), "{alone}");
+        // Another login host has the same home, and may have a stranger at that path or port.
+        for runtime in [
+            r#"{"pid": 1, "port": 0, "sock": "/tmp/x/s"}"#,
+            r#"{"pid": 1, "port": 8888, "hostname": "127.0.0.1"}"#,
+        ] {
+            let mut elsewhere = server("login1", runtime);
+            elsewhere.here = "login2".to_owned();
+            let error = elsewhere.target(&elsewhere.runtime().unwrap()).unwrap_err();
+            assert!(error.to_string().contains("runs on login1"), "{error}");
+        }
         // Half of a file is waited for.
         assert!(server("login1", "{\"pid\": 1,").runtime().is_none());
     }

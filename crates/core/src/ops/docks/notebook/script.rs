@@ -76,6 +76,7 @@ tell() {
         line "$1/$fact"
         say "$fact" "$line"
     done
+    say here "$(uname -n)"
     if lives "$1"; then say lives yes; else say lives no; fi
     for file in "$1"/runtime/*server-*.json; do
         [ -f "$file" ] || continue
