@@ -100,7 +100,7 @@ const STAGES: [Stage; 10] = [
     Stage {
         name: "unit",
         about: "unit and command line tests; no Docker needed",
-        budget: 90,
+        budget: 130,
         prepare: |context| Nextest::new(&context.workspace, "unit", unit(context)).build(),
         run: |context| Nextest::new(&context.workspace, "unit", unit(context)).run(),
     },
