@@ -16,6 +16,7 @@
 //! [WebDriver]: https://www.w3.org/TR/webdriver2/
 #![expect(clippy::panic, clippy::expect_used, reason = "a harness fails its test by panicking")]
 
+use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,7 +25,6 @@ use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -32,7 +32,7 @@ use serde_json::{Value, json};
 
 use crate::http;
 use crate::lab::{self, Lab, NotebookImage};
-use crate::wait::PATIENCE;
+use crate::wait::{self, PATIENCE};
 
 /// Runs chromedriver until stdin ends, so that it ends with the test, however the test ends. It chooses a free port.
 const KEEPER: &str = "chromedriver --port=0 2>&1 & driver=$!; cat >/dev/null; kill $driver; wait";
@@ -42,9 +42,6 @@ const STARTED: &str = "started successfully on port ";
 
 /// The name of an element's identifier in JSON, which the standard prescribes.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
-
-/// How often to look for what is waited for.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// The window's width and height: both columns of JupyterLab fit, and a notebook of some cells.
 const WINDOW: (u32, u32) = (1280, 900);
@@ -201,18 +198,9 @@ impl Browser {
     ///
     /// # Panics
     /// When it finds nothing in time; the message names the picture of the page at that moment.
-    pub fn found<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let is_late = Instant::now() > deadline;
-            if let Some(found) = look() {
-                return found;
-            }
-            if is_late {
-                panic!("{what}: not within {} s; {}", PATIENCE.as_secs(), self.evidence());
-            }
-            thread::sleep(LOOK);
-        }
+    pub fn found<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
+        // Only a failure takes the picture.
+        wait::found(fmt::from_fn(|f| write!(f, "{what} ({})", self.evidence())), look)
     }
 
     /// Clicks on an element.

@@ -3,7 +3,7 @@
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
 use super::subject::Subject;
-use super::variables::uses;
+use super::variables::{OF_PLATFORMS, uses};
 use crate::docker::build::dockerfile::Dockerfile;
 use crate::docker::build::dockerfile::source::SourceInstruction;
 use crate::docker::options::build_options::BuildOptions;
@@ -33,19 +33,6 @@ const VERSIONS: [(&str, &str); 22] = [
     ("ubuntu", "24.04"),
     ("eclipse-temurin", "21-jre"),
     ("nvidia/cuda", "12.6.3-runtime-ubuntu24.04"),
-];
-
-/// Variables that a FROM knows by itself.
-const PREDEFINED: [&str; 9] = [
-    "BUILDPLATFORM",
-    "BUILDOS",
-    "BUILDARCH",
-    "BUILDVARIANT",
-    "TARGETPLATFORM",
-    "TARGETOS",
-    "TARGETARCH",
-    "TARGETVARIANT",
-    "TARGETSTAGE",
 ];
 
 pub(super) const RULES: &[Rule] = &[
@@ -327,12 +314,12 @@ fn undefined_arguments(subject: &Subject<'_>) -> Vec<Remark> {
         let words = base.into_iter().chain(step.flag("platform").map(str::to_owned));
         let mut seen: Vec<String> = Vec::new();
         for used in words.flat_map(|word| uses(&word, subject.source.escape)) {
-            let is_known = declared.contains(&used.name) || PREDEFINED.contains(&used.name.as_str());
+            let is_known = declared.contains(&used.name) || OF_PLATFORMS.contains(&used.name.as_str());
             if is_known || used.has_default || seen.contains(&used.name) {
                 continue;
             }
             let name = used.name;
-            let known = declared.iter().map(String::as_str).chain(PREDEFINED);
+            let known = declared.iter().map(String::as_str).chain(OF_PLATFORMS);
             let suggestion = nearest(&name, known)
                 .map(|near| format!(" (did you mean {near}?)"))
                 .unwrap_or_default();

@@ -47,11 +47,7 @@ pub(super) const RULES: &[Rule] = &[
 
 /// The first instruction that copies all of the context.
 fn whole_copy<'s>(subject: &'s Subject<'_>) -> Option<&'s SourceInstruction> {
-    let mut steps = subject
-        .source
-        .instructions
-        .iter()
-        .filter(|step| matches!(step.keyword.as_str(), "copy" | "add"));
+    let mut steps = subject.source.instructions.iter().filter(|step| step.is_copy());
     steps.find(|step| {
         let words: Vec<&str> = match &step.json {
             Some(words) => words.iter().map(String::as_str).collect(),
@@ -106,12 +102,7 @@ fn ignored(subject: &Subject<'_>) -> Vec<Remark> {
         return Vec::new();
     };
     let mut remarks = Vec::new();
-    for step in subject
-        .source
-        .instructions
-        .iter()
-        .filter(|step| matches!(step.keyword.as_str(), "copy" | "add"))
-    {
+    for step in subject.source.instructions.iter().filter(|step| step.is_copy()) {
         if step.flag("from").is_some() || step.json.is_some() {
             continue;
         }

@@ -121,7 +121,7 @@ fn has_user(project: &Project, image: &str) -> bool {
 fn copies_all(text: &str) -> bool {
     let source = DockerfileSource::read(text);
     source.instructions.iter().any(|step| {
-        let is_copy = matches!(step.keyword.as_str(), "copy" | "add") && step.flag("from").is_none();
+        let is_copy = step.is_copy() && step.flag("from").is_none();
         let words: Vec<&str> = match &step.json {
             Some(words) => words.iter().map(String::as_str).collect(),
             None => step.words().into_iter().map(|(_, word)| word).collect(),

@@ -175,12 +175,7 @@ fn is_given(step: &SourceInstruction, name: &str) -> bool {
 fn in_files(subject: &Subject<'_>) -> Vec<Remark> {
     const COSTS: &str = "it is in the layer for everybody who has the image, even if a later step deletes it";
     let mut remarks = Vec::new();
-    for step in subject
-        .source
-        .instructions
-        .iter()
-        .filter(|step| matches!(step.keyword.as_str(), "copy" | "add"))
-    {
+    for step in subject.source.instructions.iter().filter(|step| step.is_copy()) {
         // What comes from another stage is not of this machine.
         if step.flag("from").is_some() || !step.bodies.is_empty() {
             continue;

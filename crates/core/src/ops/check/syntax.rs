@@ -3,7 +3,7 @@
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
 use super::subject::Subject;
-use super::variables::uses;
+use super::variables::{OF_PLATFORMS, uses};
 use crate::docker::build::dockerfile::source::SourceInstruction;
 use crate::naming::nearest;
 
@@ -23,7 +23,7 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Note,
         is_of_buildkit: true,
         title: "An empty line inside an instruction",
-        why: "Builders accept it for now, and say that they will not for ever. A comment may stand there.",
+        why: "Builders accept it, and warn that one day they will not. A comment may stand there.",
         bad: "FROM debian:13-slim\nRUN mkdir /srv/app && \\\n\n    chmod 700 /srv/app\n",
         good: "FROM debian:13-slim\nRUN mkdir /srv/app && \\\n    chmod 700 /srv/app\n",
         check: empty_lines,
@@ -177,16 +177,7 @@ fn relative_directory(subject: &Subject<'_>) -> Vec<Remark> {
 }
 
 fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
-    const KNOWN: [&str; 18] = [
-        "BUILDPLATFORM",
-        "BUILDOS",
-        "BUILDARCH",
-        "BUILDVARIANT",
-        "TARGETPLATFORM",
-        "TARGETOS",
-        "TARGETARCH",
-        "TARGETVARIANT",
-        "TARGETSTAGE",
+    const KNOWN: [&str; 9] = [
         "HTTP_PROXY",
         "HTTPS_PROXY",
         "FTP_PROXY",
@@ -221,6 +212,7 @@ fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
             let is_given = subject.options.build_args.contains_key(&name);
             if used.has_default
                 || is_given
+                || OF_PLATFORMS.contains(&name.as_str())
                 || KNOWN.contains(&name.as_str())
                 || seen.contains(&name)
                 || subject.sets_variable(step, &name)

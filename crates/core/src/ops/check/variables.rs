@@ -18,6 +18,19 @@ const CHANGING: [&str; 14] = [
     "REV",
 ];
 
+/// Variables that BuildKit sets for every FROM, and for the stages that declare them.
+pub(super) const OF_PLATFORMS: [&str; 9] = [
+    "BUILDPLATFORM",
+    "BUILDOS",
+    "BUILDARCH",
+    "BUILDVARIANT",
+    "TARGETPLATFORM",
+    "TARGETOS",
+    "TARGETARCH",
+    "TARGETVARIANT",
+    "TARGETSTAGE",
+];
+
 /// A use of a variable in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct VariableUse {

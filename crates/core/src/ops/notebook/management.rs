@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::foreground::warn_of_work;
 use super::servers::{self, FoundNotebook, NotebookServer};
-use super::start::{is_of_project, mounted_root};
+use super::start::of_project;
 use super::stop::{self, Stopped};
 use crate::config::project::Project;
 use crate::context::Context;
@@ -157,21 +157,13 @@ async fn chosen(
 ) -> Result<FoundNotebook> {
     let place = engine.choice().place();
     let user = context.env.user();
-    let mut found = servers::find(engine, &user, None).await?;
-    match (name, project) {
-        (Some(name), _) => found.retain(|found| found.name == name),
-        (None, Some(project)) => {
-            let root = mounted_root(context, project, local);
-            let mut own = Vec::new();
-            for notebook in found {
-                if notebook.project == Some(project.name()) && is_of_project(engine, &notebook, &root).await? {
-                    own.push(notebook);
-                }
-            }
-            found = own;
-        }
+    let mut found = match (name, project) {
+        (None, Some(project)) => of_project(context, engine, project, local).await?,
         // Outside of a project, the only one is meant.
-        (None, None) => {}
+        (Some(_), _) | (None, None) => servers::find(engine, &user, None).await?,
+    };
+    if let Some(name) = name {
+        found.retain(|found| found.name == name);
     }
     if found.len() > 1 {
         let names: Vec<String> = found.iter().map(|found| visible(&found.name)).collect();

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::label::{NotebookLabel, ServerKind};
+use super::owner::PROJECT_MOUNT;
 use super::ready::{Awaited, Ready, look};
 use crate::context::Context;
 use crate::docker::connect::engine::{Engine, found};
@@ -65,6 +66,8 @@ pub struct FoundNotebook {
     pub image: String,
     /// The project that it was started for.
     pub project: Option<String>,
+    /// The folder of the engine's machine that it has as its project, if something is mounted there.
+    pub mounted: Option<String>,
     pub label: NotebookLabel,
     /// The token that it was given.
     pub token: Option<Token>,
@@ -110,6 +113,7 @@ impl FoundNotebook {
     /// filter of the listing is the engine's, and old ones have others.)
     fn of(container: ContainerInspectResponse, user: &str, project: Option<&str>) -> Option<Self> {
         let state = container.state?;
+        let mounts = container.mounts.unwrap_or_default();
         let config = container.config?;
         let labels = config.labels?;
         let of_project = labels.get(LABEL_PROJECT).map(String::as_str);
@@ -130,6 +134,10 @@ impl FoundNotebook {
             name: container.name?.trim_start_matches('/').to_owned(),
             image: config.image.unwrap_or_default(),
             project: of_project.map(str::to_owned),
+            mounted: mounts
+                .into_iter()
+                .find(|mount| mount.destination.as_deref() == Some(PROJECT_MOUNT))
+                .map(|mount| mount.source.unwrap_or_default()),
             label,
             token,
             started: state.started_at.and_then(|time| time.parse().ok()),

@@ -9,8 +9,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::query_parameters::InspectContainerOptions;
-
 use super::foreground::{Foreground, follow};
 use super::gpu_check;
 use super::home_content;
@@ -408,27 +406,25 @@ impl Wanted<'_> {
     async fn own_server(&self, engine: &Engine, locality: Locality) -> Result<Option<FoundServer>> {
         let Self { context, project, .. } = *self;
         let local = locality == Locality::Local;
-        for found in servers::find(engine, project.user(), Some(&project.name())).await? {
-            let is_meant = self.args.image.as_ref().is_none_or(|image| *image == found.image);
-            if !is_meant || !is_of_project(engine, &found, &mounted_root(context, project, local)).await? {
-                continue;
-            }
-            let (ready, token) = match found.reach(context, engine, local).await {
-                Err(error) if is_young(&found) => self.awaited(engine, local, &found, error).await?,
-                reached => reached?,
-            };
-            let server = match context.printer.json() {
-                true => Some(found.describe(context, engine, local).await),
-                false => None,
-            };
-            return Ok(Some(FoundServer {
-                name: found.name,
-                ready,
-                token,
-                server,
-            }));
-        }
-        Ok(None)
+        let is_meant = |found: &FoundNotebook| self.args.image.as_ref().is_none_or(|image| *image == found.image);
+        let own = of_project(context, engine, project, local).await?;
+        let Some(found) = own.into_iter().find(is_meant) else {
+            return Ok(None);
+        };
+        let (ready, token) = match found.reach(context, engine, local).await {
+            Err(error) if is_young(&found) => self.awaited(engine, local, &found, error).await?,
+            reached => reached?,
+        };
+        let server = match context.printer.json() {
+            true => Some(found.describe(context, engine, local).await),
+            false => None,
+        };
+        Ok(Some(FoundServer {
+            name: found.name,
+            ready,
+            token,
+            server,
+        }))
     }
 
     /// Waits for a server that another call has just started.
@@ -888,8 +884,24 @@ async fn free_ports(engine: &Engine, first: u16, local: bool) -> Result<Vec<u16>
     Ok((first..=first.saturating_add(PORTS)).filter(is_free).collect())
 }
 
+/// The notebooks of this project, the newest first. Another project may have the same name.
+pub(super) async fn of_project(
+    context: &Context,
+    engine: &Engine,
+    project: &Project,
+    local: bool,
+) -> Result<Vec<FoundNotebook>> {
+    let mut found = servers::find(engine, project.user(), Some(&project.name())).await?;
+    if !found.is_empty() {
+        let root = mounted_root(context, project, local);
+        // Without such a mount, the section has mounted something else: the name decides.
+        found.retain(|found| found.mounted.is_none() || found.mounted == root);
+    }
+    Ok(found)
+}
+
 /// The folder of the engine's machine that a notebook of this project has mounted.
-pub(super) fn mounted_root(context: &Context, project: &Project, local: bool) -> Option<String> {
+fn mounted_root(context: &Context, project: &Project, local: bool) -> Option<String> {
     if local {
         return Some(project.root().display().to_string());
     }
@@ -898,18 +910,6 @@ pub(super) fn mounted_root(context: &Context, project: &Project, local: bool) ->
     let memory = Memory::peek(&root, &dock.moniker, &context.env);
     let workspace = memory.header()?.workspace.clone();
     (!workspace.is_empty()).then_some(workspace)
-}
-
-/// Whether a notebook has this project mounted: another project may have the same name.
-pub(super) async fn is_of_project(engine: &Engine, found: &FoundNotebook, root: &Option<String>) -> Result<bool> {
-    let inspecting = engine
-        .docker()
-        .inspect_container(&found.id, None::<InspectContainerOptions>);
-    let inspected = inspecting.await.map_err(|cause| engine.error(&found.name, cause))?;
-    let mut mounts = inspected.mounts.unwrap_or_default().into_iter();
-    let mounted = mounts.find(|mount| mount.destination.as_deref() == Some(PROJECT_MOUNT));
-    // Without such a mount, the section has mounted something else: the name decides.
-    Ok(mounted.is_none_or(|mount| mount.source == *root))
 }
 
 #[cfg(test)]

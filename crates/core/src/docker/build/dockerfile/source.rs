@@ -165,6 +165,11 @@ impl<'t> DockerfileSource<'t> {
 }
 
 impl SourceInstruction {
+    /// Whether it is COPY or ADD.
+    pub fn is_copy(&self) -> bool {
+        matches!(self.keyword.as_str(), "copy" | "add")
+    }
+
     /// What follows the flags.
     pub fn arguments(&self) -> &str {
         self.text.get(self.rest..).unwrap_or_default().trim_end()
