@@ -6,6 +6,7 @@
 
 mod base_images;
 mod cache_order;
+mod composition;
 mod contexts;
 mod downloads;
 mod entrypoints;
@@ -96,28 +97,17 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
         .instructions
         .get(INSTRUCTIONS)
         .map(|step| whole.start_of(step.line));
-    let (source, text) = match next.and_then(|next| text.get(..next)) {
-        Some(beginning) => (DockerfileSource::read(beginning), beginning),
-        None => (whole, text),
+    let source = match next.and_then(|next| text.get(..next)) {
+        Some(beginning) => DockerfileSource::read(beginning),
+        None => whole,
     };
-    let end = source
-        .instructions
-        .last()
-        .map_or(0, |last| source.start_of(last.end + 1));
-    // The rest can't be built, and is not looked at.
-    let readable = match source.fault {
-        Some(_) => text.get(..end).unwrap_or_default(),
-        None => text,
-    };
-    let file = Dockerfile::parse(readable, options);
-    let subject = Subject::new(&source, &file, facts, options);
-    let mut findings = rules::findings(&subject);
+    let mut findings = found(&source, facts, options);
     if let Some(lint) = lint {
         findings = merged(findings, lint);
     }
-    let silenced = Silenced::of(source.check, options, skip);
+    let mut silenced = Silenced::of(source.check, options, skip);
     findings.retain(|finding| !silenced.silences(&finding.rule));
-    let mut complaints = silenced.complaints;
+    let mut complaints = std::mem::take(&mut silenced.complaints);
     if next.is_some() {
         complaints.push(format!("only its first {INSTRUCTIONS} instructions are looked at"));
     }
@@ -128,7 +118,19 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
         ));
         findings.truncate(FINDINGS);
     }
-    let replacements = finding::replacements(&source, &findings);
+    let is_new = |finding: &CheckFinding| {
+        // The engine was asked about the Dockerfile as it is, and the project's tags are known by its lines.
+        let is_unasked = lint.is_some()
+            && rules::rule(&finding.rule).is_some_and(|rule| rule.is_of_buildkit)
+            && !findings.iter().any(|first| first.rule == finding.rule);
+        !is_unasked && finding.rule != base_images::OTHER_TAG && !silenced.silences(&finding.rule)
+    };
+    let again = |text: &str| {
+        let mut found = found(&DockerfileSource::read(text), facts, options);
+        found.retain(is_new);
+        found
+    };
+    let replacements = composition::replacements(&source, &findings, again);
     Checked {
         findings,
         replacements,
@@ -136,6 +138,21 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
         is_error: silenced.is_error,
         complaints,
     }
+}
+
+/// What our rules find in a Dockerfile.
+fn found(source: &DockerfileSource<'_>, facts: &Facts, options: &BuildOptions) -> Vec<CheckFinding> {
+    let end = source
+        .instructions
+        .last()
+        .map_or(0, |last| source.start_of(last.end + 1));
+    // The rest can't be built, and is not looked at.
+    let readable = match source.fault {
+        Some(_) => source.text.get(..end).unwrap_or_default(),
+        None => source.text,
+    };
+    let file = Dockerfile::parse(readable, options);
+    rules::findings(&Subject::new(source, &file, facts, options))
 }
 
 /// BuildKit's rules that an engine may not have yet: what we found by them stays.

@@ -35,6 +35,9 @@ const VERSIONS: [(&str, &str); 22] = [
     ("nvidia/cuda", "12.6.3-runtime-ubuntu24.04"),
 ];
 
+/// The rule about what the project knows of a line.
+pub(super) const OTHER_TAG: &str = "OtherTagOfProject";
+
 pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "BaseWithoutVersion",
@@ -48,7 +51,7 @@ pub(super) const RULES: &[Rule] = &[
         check: without_version,
     },
     Rule {
-        name: "OtherTagOfProject",
+        name: OTHER_TAG,
         severity: Severity::Warning,
         is_of_buildkit: false,
         title: "An image of the project is named by another tag than it is built with",

@@ -3,7 +3,7 @@
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
 use super::secrets::is_whole_context;
-use super::shell_script::{Joint, ShellCommand};
+use super::shell_script::{ShellCommand, is_plain_list};
 use super::subject::{RunStep, Subject};
 use super::variables::{is_changing, mentions};
 use crate::docker::build::dockerfile::source::SourceInstruction;
@@ -26,8 +26,8 @@ pub(super) const RULES: &[Rule] = &[
         is_of_buildkit: false,
         title: "RUN steps in a row that could be one",
         why: "Each RUN is a layer of the image. What one of them deletes stays in the layer of the one before. Steps with mounts or options \
-              of their own, with `cd` or variables of the shell, with a comment between them, and those of stages that are not in the \
-              image, do not count. If you want the cache to keep the first step apart, say so in a comment between them.",
+              of their own, with `cd` or variables of the shell, with anything but `&&` and `|` between their commands, with a comment between \
+              them, and those of stages that are not in the image, do not count. If you want the cache to keep the first step apart, say so in a comment between them.",
         bad: "FROM debian:13-slim\nRUN mkdir /srv/app\nRUN chmod 700 /srv/app\n",
         good: "FROM debian:13-slim\nRUN mkdir /srv/app \\\n    && chmod 700 /srv/app\n",
         check: runs_in_a_row,
@@ -70,7 +70,7 @@ pub(super) const RULES: &[Rule] = &[
 struct Installing {
     programs: &'static [&'static str],
     verbs: &'static [&'static str],
-    /// As COPY takes them; none where an option names them.
+    /// As COPY takes them; none where an option names them. With `*`, one that is not there is no fault.
     lists: &'static str,
 }
 
@@ -88,37 +88,37 @@ const INSTALLING: [Installing; 10] = [
     Installing {
         programs: &["yarn"],
         verbs: &["install"],
-        lists: "package.json yarn.lock",
+        lists: "package.json yarn.lock*",
     },
     Installing {
         programs: &["pnpm"],
         verbs: &["install", "i"],
-        lists: "package.json pnpm-lock.yaml",
+        lists: "package.json pnpm-lock.yaml*",
     },
     Installing {
         programs: &["bundle", "bundler"],
         verbs: &["install"],
-        lists: "Gemfile Gemfile.lock",
+        lists: "Gemfile Gemfile.lock*",
     },
     Installing {
         programs: &["composer"],
         verbs: &["install"],
-        lists: "composer.json composer.lock",
+        lists: "composer.json composer.lock*",
     },
     Installing {
         programs: &["go"],
         verbs: &["mod"],
-        lists: "go.mod go.sum",
+        lists: "go.mod go.sum*",
     },
     Installing {
         programs: &["poetry"],
         verbs: &["install"],
-        lists: "pyproject.toml poetry.lock",
+        lists: "pyproject.toml poetry.lock*",
     },
     Installing {
         programs: &["uv"],
         verbs: &["sync"],
-        lists: "pyproject.toml uv.lock",
+        lists: "pyproject.toml uv.lock*",
     },
     Installing {
         programs: &["mvn", "mvnw"],
@@ -169,6 +169,58 @@ fn lists_of(command: &ShellCommand) -> Option<String> {
     is_list.then(|| installing.lists.to_owned())
 }
 
+/// Whether a command installs dependencies from lists in the directory where it is, and needs nothing else of the sources.
+fn installs_alone(command: &ShellCommand) -> bool {
+    // Another directory's lists are elsewhere.
+    let elsewhere = [
+        "--prefix",
+        "--cwd",
+        "--dir",
+        "-C",
+        "--directory",
+        "--project",
+        "--gemfile",
+        "-f",
+        "--workspace",
+        "-w",
+    ];
+    let is_elsewhere = |word: &str| {
+        elsewhere.iter().any(|option| {
+            word.strip_prefix(option)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        })
+    };
+    // These install the project itself, or run its scripts, unless they are told not to.
+    let needed: &[&str] = match command.program() {
+        "composer" => &["--no-scripts", "--no-autoloader"],
+        "poetry" => &["--no-root"],
+        "uv" => &["--no-install-project"],
+        _ => &[],
+    };
+    lists_of(command).is_some()
+        && !command.is_nested
+        && needed.iter().all(|option| command.has(option))
+        && !command.arguments().iter().any(|word| is_elsewhere(&word.text))
+}
+
+/// Whether a command only deletes what an installation left.
+fn only_cleans(command: &ShellCommand) -> bool {
+    let cleans = |words: [&str; 2]| words.iter().all(|word| command.has(word));
+    match command.program() {
+        "rm" => command
+            .arguments()
+            .iter()
+            .filter(|word| !word.text.starts_with('-'))
+            .all(|word| {
+                word.text.starts_with("/root/") || word.text.starts_with("/tmp/") || word.text.starts_with("~/")
+            }),
+        "npm" | "yarn" => cleans(["cache", "clean"]),
+        "pip" | "pip3" => cleans(["cache", "purge"]),
+        "pnpm" => cleans(["store", "prune"]),
+        _ => false,
+    }
+}
+
 fn sources_first(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for copy in subject.steps("copy").chain(subject.steps("add")) {
@@ -209,15 +261,18 @@ fn sources_first(subject: &Subject<'_>) -> Vec<Remark> {
             .of_stage(copy.stage.unwrap_or_default())
             .find(|step| step.line > copy.line)
             .is_some_and(|next| next.line == run.step.line);
-        let only_installs = run.commands.iter().all(|command| {
-            lists_of(command).is_some()
-                || matches!(command.program(), "rm" | "set" | "npm" | "pip" | "yarn") && !command.has("run")
-        });
+        let only_installs = run
+            .commands
+            .iter()
+            .all(|command| installs_alone(command) || only_cleans(command));
         if let (Some(place), true, true, true) = (place, is_next, only_installs, run.is_shell()) {
             let head = copy.text.get(..copy.rest).unwrap_or_default();
             let head = head.replacen(&copy.written, "COPY", usize::from(copy.keyword == "add"));
             let moved = format!("{head}{lists} {place}\n{}\n", subject.written(run.step));
             let copied = subject.written(copy);
+            remark = remark.advise(
+                "copy other files that the installation reads in the same way: what the lists name, or its scripts",
+            );
             remark = remark.replace(
                 subject.source.start_of(copy.line)..subject.source.start_of(run.step.end + 1),
                 format!("{moved}{copied}\n"),
@@ -228,23 +283,25 @@ fn sources_first(subject: &Subject<'_>) -> Vec<Remark> {
     remarks
 }
 
-/// Whether a RUN can be joined to others: nothing in it would mean something else there.
+/// Commands that change the shell for what comes after them.
+const LEAVING: [&str; 26] = [
+    "cd", "export", "set", "source", ".", "exit", "umask", "ulimit", "alias", "unset", "trap", "pushd", "popd",
+    "shopt", "read", "declare", "typeset", "local", "readonly", "let", "hash", "enable", "wait", "return", "break",
+    "shift",
+];
+
+/// Whether a RUN can be joined to others: it means the same there, and changes nothing for them.
 fn is_joinable(run: &RunStep<'_>) -> bool {
-    let changes = [
-        "cd", "export", "set", "source", ".", "exit", "umask", "ulimit", "alias", "unset", "trap", "pushd", "for",
-        "case", "fi", "done",
-    ];
-    let is_apart = |command: &ShellCommand| {
-        let has_no_program = command.program().is_empty();
-        changes.contains(&command.program()) || has_no_program || command.joint == Joint::Background
-    };
+    let changes = |command: &ShellCommand| LEAVING.contains(&command.program()) || command.program().is_empty();
     let is_plain = run.is_shell() && run.step.bodies.is_empty() && run.step.flags.is_empty();
     let text = run.step.arguments();
     is_plain
         && !run.commands.is_empty()
-        && !run.commands.iter().any(is_apart)
-        && !text.contains('#')
-        && !text.ends_with(';')
+        && !run.commands.iter().any(changes)
+        && is_plain_list(text)
+        && !text.contains("$!")
+        && !text.contains("$?")
+        && !text.contains("$_")
 }
 
 fn runs_in_a_row(subject: &Subject<'_>) -> Vec<Remark> {
@@ -291,7 +348,8 @@ fn runs_in_a_row(subject: &Subject<'_>) -> Vec<Remark> {
         for pair in row.windows(2) {
             let [one, other] = pair else { continue };
             let Some(end) = one.end() else { continue };
-            remark = remark.replace(end..other.step.place(other.step.rest), " \\\n    && ");
+            let joint = format!(" {}\n    && ", subject.source.escape);
+            remark = remark.replace(end..other.step.place(other.step.rest), joint);
         }
         remarks.push(remark);
     }

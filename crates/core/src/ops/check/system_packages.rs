@@ -2,12 +2,24 @@
 
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
-use super::shell_script::{ShellCommand, ShellWord};
+use super::shell_script::{Joint, ShellCommand, ShellWord};
 use super::subject::{RunStep, Subject};
 
 /// Packages from which on a list is long.
 const LONG: usize = 4;
 const APT: &[&str] = &["apt-get", "apt"];
+
+/// Packages, and those that they only recommend and hardly work without: certificates for https, headers for a compiler.
+const RECOMMENDED: [(&str, &[&str]); 8] = [
+    ("cmake", &["gcc", "libc6-dev", "make"]),
+    ("curl", &["ca-certificates"]),
+    ("gcc", &["libc6-dev"]),
+    ("git", &["ca-certificates", "less", "openssh-client"]),
+    ("gnupg", &["dirmngr"]),
+    ("golang-go", &["gcc", "libc6-dev"]),
+    ("python3-pip", &["build-essential", "python3-dev"]),
+    ("wget", &["ca-certificates"]),
+];
 
 const GOOD: &str = "FROM debian:13-slim\nRUN apt-get update \\\n    && apt-get install -y --no-install-recommends \\\n      ca-certificates \\\n      \
                     curl \\\n    && rm -rf /var/lib/apt/lists/*\n";
@@ -153,10 +165,21 @@ fn without_update(subject: &Subject<'_>) -> Vec<Remark> {
             format!("{program} install without {program} update in the same RUN"),
             "packages that are not found, or old ones: the cache keeps the lists of an earlier step",
         );
-        if run.is_shell() {
-            let joint = if run.is_heredoc { "\n" } else { " && " };
-            remark = remark.insert(command.bytes.start, format!("{program} update{joint}"));
-        }
+        // What follows `||` or `&` is run under a condition: no place for it there.
+        let joint = match command.entry {
+            None if run.is_heredoc => Some("\n"),
+            None | Some(Joint::And) => Some(" && "),
+            // With `set -e`, a fault would be overlooked in a list.
+            Some(Joint::Sequence) if run.is_heredoc => Some("\n"),
+            Some(Joint::Sequence) => Some("; "),
+            _ => None,
+        };
+        let sudo = command.words.first().filter(|word| word.text == "sudo");
+        let sudo = sudo.map_or("", |_| "sudo ");
+        remark = match (command.outermost, joint) {
+            (Some(at), Some(joint)) if run.is_shell() => remark.insert(at, format!("{sudo}{program} update{joint}")),
+            _ => remark.advise(format!("let {program} update come before it, in the same RUN")),
+        };
         remarks.push(remark);
     }
     remarks
@@ -208,11 +231,43 @@ fn recommends(subject: &Subject<'_>) -> Vec<Remark> {
             );
             if let Some((_, verb)) = command.verb().filter(|_| run.is_shell()) {
                 remark = remark.insert(verb.bytes.end, " --no-install-recommends");
+                remark = with_recommended(remark, subject, command);
             }
-            remarks.push(remark);
+            remarks.push(remark.advise(
+                "a package that was only recommended, and is needed, must be named now: apt-cache depends PACKAGE shows them",
+            ));
         }
     }
     remarks
+}
+
+/// The remark with the packages that come only because these recommend them, and without which they are of little use.
+fn with_recommended(mut remark: Remark, subject: &Subject<'_>, command: &ShellCommand) -> Remark {
+    let list = packages(command);
+    let name = |word: &ShellWord| word.text.split(['=', ':', '/']).next().unwrap_or_default().to_owned();
+    let named: Vec<String> = list.iter().map(|word| name(word)).collect();
+    let text = subject.source.text;
+    let has_ssh = text.contains("git@") || text.contains("ssh://") || text.contains("type=ssh");
+    let mut needed: Vec<&str> = RECOMMENDED
+        .iter()
+        .filter(|(package, _)| named.iter().any(|name| name == package))
+        .flat_map(|(_, needed)| *needed)
+        .copied()
+        .filter(|needed| *needed != "openssh-client" || has_ssh)
+        .filter(|needed| !named.iter().any(|name| name == needed))
+        .collect();
+    needed.sort_unstable();
+    needed.dedup();
+    for package in needed {
+        // Where it belongs in a sorted list.
+        let after = list.iter().find(|word| word.text.as_str() > package);
+        remark = match (after, list.last()) {
+            (Some(after), _) => remark.insert(after.bytes.start, format!("{package} ")),
+            (None, Some(last)) => remark.insert(last.bytes.end, format!(" {package}")),
+            (None, None) => remark,
+        };
+    }
+    remark
 }
 
 fn without_yes(subject: &Subject<'_>) -> Vec<Remark> {
