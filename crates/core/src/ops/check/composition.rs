@@ -93,10 +93,13 @@ impl Composition {
     /// Makes the changes of findings that have nothing to do with each other; whether there were any.
     fn heed(&mut self, source: &DockerfileSource<'_>, findings: &[CheckFinding], is_later: bool) -> bool {
         let mut taken: Vec<(Region, Vec<&Edit>, Vec<&str>)> = Vec::new();
-        for finding in findings.iter().filter(|finding| !finding.edits.is_empty()) {
-            let Some(region) = region(source, &finding.edits) else {
-                continue;
-            };
+        // What is about several instructions comes first: steps that are one need less.
+        let mut regions: Vec<(Region, &CheckFinding)> = findings
+            .iter()
+            .filter_map(|finding| Some((region(source, &finding.edits)?, finding)))
+            .collect();
+        regions.sort_by_key(|(region, _)| region.is_one);
+        for (region, finding) in regions {
             let mut around = taken
                 .iter_mut()
                 .filter(|(other, _, _)| other.bytes.start < region.bytes.end && region.bytes.start < other.bytes.end);
@@ -219,7 +222,7 @@ impl Composition {
                 };
                 let own: BTreeSet<String> = findings.iter().zip(&regions).filter_map(own).collect();
                 let text = piece.text.strip_suffix('\n').unwrap_or(&piece.text);
-                let text = text.strip_suffix('\r').unwrap_or(text);
+                let text = text.strip_suffix('\r').unwrap_or(text).trim_start_matches(['\r', '\n']);
                 (piece.is_changed && piece.text.len() <= LONGEST).then(|| Replacement {
                     first: piece.lines.0,
                     last: piece.lines.1,

@@ -178,13 +178,9 @@ fn stays(subject: &Subject<'_>, program: &str) -> Vec<Remark> {
         }
         let stay = if cache.what.ends_with('s') { "stay" } else { "stays" };
         let message = format!("{} {stay} in the image", cache.what);
-        let mut remark = Remark::of(run.step, message, "everybody who pulls the image downloads it");
-        if run.is_shell() {
-            remark = mended(remark, run, at, cache, filling);
-        }
-        // Where there are lines, they say it.
-        remarks.push(if remark.edits.is_empty() {
-            remark.advise(cache.mend)
+        let remark = Remark::of(run.step, message, "everybody who pulls the image downloads it").advise(cache.mend);
+        remarks.push(if run.is_shell() {
+            mended(remark, run, at, cache, filling)
         } else {
             remark
         });

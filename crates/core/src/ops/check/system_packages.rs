@@ -241,6 +241,15 @@ fn recommends(subject: &Subject<'_>) -> Vec<Remark> {
     remarks
 }
 
+/// Whether a package depends on another one of those that are recommended.
+fn brings(package: &str, other: &str) -> bool {
+    match package {
+        "build-essential" => matches!(other, "gcc" | "libc6-dev" | "make"),
+        "g++" => matches!(other, "gcc" | "libc6-dev"),
+        _ => false,
+    }
+}
+
 /// The remark with the packages that come only because these recommend them, and without which they are of little use.
 fn with_recommended(mut remark: Remark, subject: &Subject<'_>, command: &ShellCommand) -> Remark {
     let list = packages(command);
@@ -254,7 +263,7 @@ fn with_recommended(mut remark: Remark, subject: &Subject<'_>, command: &ShellCo
         .flat_map(|(_, needed)| *needed)
         .copied()
         .filter(|needed| *needed != "openssh-client" || has_ssh)
-        .filter(|needed| !named.iter().any(|name| name == needed))
+        .filter(|needed| !named.iter().any(|name| name == needed || brings(name, needed)))
         .collect();
     needed.sort_unstable();
     needed.dedup();
