@@ -168,7 +168,10 @@ fn merged(ours: Vec<CheckFinding>, theirs: &[LintWarning]) -> Vec<CheckFinding> 
                 .find(|own| own.rule == warning.rule && own.lines.0 == warning.lines.0);
             CheckFinding {
                 rule: warning.rule.clone(),
-                severity: rules::rule(&warning.rule).map_or(Severity::Warning, |rule| rule.severity),
+                severity: same.map_or_else(
+                    || rules::rule(&warning.rule).map_or(Severity::Warning, |rule| rule.severity),
+                    |own| own.severity,
+                ),
                 lines: warning.lines,
                 message: warning.message.clone(),
                 costs: same.map_or_else(|| warning.description.clone(), |own| own.costs.clone()),

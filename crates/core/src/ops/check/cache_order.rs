@@ -2,10 +2,10 @@
 
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
-use super::secrets::is_whole_context;
+use super::secrets::{is_secret_name, is_whole_context};
 use super::shell_script::{ShellCommand, is_plain_list};
 use super::subject::{RunStep, Subject};
-use super::variables::{is_changing, mentions};
+use super::variables::{is_changing, is_plain_run, is_read_by_tools, names_variable};
 use crate::docker::build::dockerfile::source::SourceInstruction;
 
 pub(super) const RULES: &[Rule] = &[
@@ -70,7 +70,7 @@ pub(super) const RULES: &[Rule] = &[
 struct Installing {
     programs: &'static [&'static str],
     verbs: &'static [&'static str],
-    /// As COPY takes them; none where an option names them. With `*`, one that is not there is no fault.
+    /// As COPY takes them; none where an option names them.
     lists: &'static str,
 }
 
@@ -88,37 +88,37 @@ const INSTALLING: [Installing; 10] = [
     Installing {
         programs: &["yarn"],
         verbs: &["install"],
-        lists: "package.json yarn.lock*",
+        lists: "package.json yarn.lock",
     },
     Installing {
         programs: &["pnpm"],
         verbs: &["install", "i"],
-        lists: "package.json pnpm-lock.yaml*",
+        lists: "package.json pnpm-lock.yaml",
     },
     Installing {
         programs: &["bundle", "bundler"],
         verbs: &["install"],
-        lists: "Gemfile Gemfile.lock*",
+        lists: "Gemfile Gemfile.lock",
     },
     Installing {
         programs: &["composer"],
         verbs: &["install"],
-        lists: "composer.json composer.lock*",
+        lists: "composer.json composer.lock",
     },
     Installing {
         programs: &["go"],
         verbs: &["mod"],
-        lists: "go.mod go.sum*",
+        lists: "go.mod go.sum",
     },
     Installing {
         programs: &["poetry"],
         verbs: &["install"],
-        lists: "pyproject.toml poetry.lock*",
+        lists: "pyproject.toml poetry.lock",
     },
     Installing {
         programs: &["uv"],
         verbs: &["sync"],
-        lists: "pyproject.toml uv.lock*",
+        lists: "pyproject.toml uv.lock",
     },
     Installing {
         programs: &["mvn", "mvnw"],
@@ -135,6 +135,12 @@ fn lists_of(command: &ShellCommand) -> Option<String> {
     let installing = INSTALLING
         .iter()
         .find(|installing| installing.programs.contains(&program))?;
+    if words
+        .iter()
+        .any(|word| matches!(*word, "--version" | "--help" | "--dry-run"))
+    {
+        return None;
+    }
     let verb = words.iter().position(|word| installing.verbs.contains(word))?;
     let after = words.get(verb + 1..).unwrap_or_default();
     if program == "pip" {
@@ -169,54 +175,84 @@ fn lists_of(command: &ShellCommand) -> Option<String> {
     is_list.then(|| installing.lists.to_owned())
 }
 
-/// Whether a command installs dependencies from lists in the directory where it is, and needs nothing else of the sources.
-fn installs_alone(command: &ShellCommand) -> bool {
-    // Another directory's lists are elsewhere.
-    let elsewhere = [
-        "--prefix",
-        "--cwd",
-        "--dir",
-        "-C",
-        "--directory",
-        "--project",
-        "--gemfile",
-        "-f",
-        "--workspace",
-        "-w",
-    ];
-    let is_elsewhere = |word: &str| {
-        elsewhere.iter().any(|option| {
-            word.strip_prefix(option)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
-        })
+/// The program by which a command installs or fetches dependencies, from lists or by name.
+fn installer(command: &ShellCommand) -> Option<&'static str> {
+    let python = command.program().starts_with("python") && command.has("-m") && command.has("pip");
+    let program = if python { "pip" } else { command.program() };
+    let installing = INSTALLING
+        .iter()
+        .find(|installing| installing.programs.contains(&program))?;
+    let is_verb = |word: &str| installing.verbs.contains(&word) || word == "fetch";
+    let is_it = command.arguments().iter().any(|word| is_verb(&word.text));
+    installing.programs.first().copied().filter(|_| is_it)
+}
+
+/// Whether what a RUN installs was installed or fetched before all of the context is copied: a second step then only adds the
+/// project.
+fn is_second_step(subject: &Subject<'_>, copy: &SourceInstruction, run: &RunStep<'_>) -> bool {
+    let below = copy.stage.map(|stage| subject.stages_below(stage)).unwrap_or_default();
+    let installers = |run: &RunStep<'_>| -> Vec<&'static str> { run.commands.iter().filter_map(installer).collect() };
+    let now = installers(run);
+    let mut before = subject
+        .runs
+        .iter()
+        .filter(|before| before.step.line < copy.line && before.step.stage.is_some_and(|stage| below.contains(&stage)));
+    before.any(|before| installers(before).iter().any(|program| now.contains(program)))
+}
+
+/// Whether what a RUN downloads stays in a cache mount, and is there again.
+fn is_kept_by_mount(run: &RunStep<'_>) -> bool {
+    let keeps = |command: &ShellCommand| matches!(installer(command), None | Some("go" | "mvn"));
+    run.commands.iter().all(keeps) && !run.mounts("cache").is_empty()
+}
+
+/// What to write, in words: which files the program needs before its sources, and with which options it does without these.
+fn in_two_steps(program: &str, lists: &str) -> String {
+    let first = match program {
+        "uv" => "COPY pyproject.toml uv.lock ./, RUN uv sync --no-install-project, COPY . ., RUN uv sync".to_owned(),
+        "poetry" => "COPY pyproject.toml poetry.lock ./, RUN poetry install --no-root, COPY . ., RUN poetry install --only-root".to_owned(),
+        "composer" => {
+            "COPY composer.json composer.lock ./, RUN composer install --no-scripts --no-autoloader, COPY . ., RUN composer install".to_owned()
+        }
+        "pnpm" => "COPY pnpm-lock.yaml ./, RUN pnpm fetch, COPY . ., RUN pnpm install --offline".to_owned(),
+        "npm" | "yarn" => format!(
+            "COPY {lists} ./, then this RUN, then COPY . .: with the package.json of each workspace and the scripts that it runs on install, if there are any"
+        ),
+        "bundle" => "COPY Gemfile Gemfile.lock ./, with the files that they name (.ruby-version, a gemspec), then this RUN, then COPY . .".to_owned(),
+        "go" => "COPY go.mod go.sum ./, with the directories that go.mod replaces modules by, then RUN go mod download, then COPY . .".to_owned(),
+        "mvn" => "COPY pom.xml ./, with the pom.xml of each module, then this RUN, then COPY . .".to_owned(),
+        _ => format!("copy {lists} alone, with the files that it names, install, then copy the rest"),
     };
-    // These install the project itself, or run its scripts, unless they are told not to.
-    let needed: &[&str] = match command.program() {
-        "composer" => &["--no-scripts", "--no-autoloader"],
-        "poetry" => &["--no-root"],
-        "uv" => &["--no-install-project"],
-        _ => &[],
+    format!("so that they are cached: {first}")
+}
+
+/// Whether a command installs packages from lists, and reads no other file of the sources.
+fn installs_from_lists(command: &ShellCommand) -> bool {
+    let reads = |word: &str| {
+        let is_option = ["-c", "--constraint", "-f", "--find-links"];
+        let is_file = (word.contains('/') && !word.contains("://"))
+            || [".whl", ".zip", ".tar.gz"].iter().any(|end| word.ends_with(end));
+        is_option
+            .iter()
+            .any(|option| word == *option || word.starts_with(&format!("{option}=")))
+            || is_file
     };
-    lists_of(command).is_some()
+    installer(command) == Some("pip")
+        && lists_of(command).is_some()
         && !command.is_nested
-        && needed.iter().all(|option| command.has(option))
-        && !command.arguments().iter().any(|word| is_elsewhere(&word.text))
+        && !command.arguments().iter().any(|word| reads(&word.text))
 }
 
 /// Whether a command only deletes what an installation left.
 fn only_cleans(command: &ShellCommand) -> bool {
-    let cleans = |words: [&str; 2]| words.iter().all(|word| command.has(word));
-    match command.program() {
-        "rm" => command
-            .arguments()
+    let is_outside = |word: &str| {
+        ["-", "/root/", "/tmp/", "~/"]
             .iter()
-            .filter(|word| !word.text.starts_with('-'))
-            .all(|word| {
-                word.text.starts_with("/root/") || word.text.starts_with("/tmp/") || word.text.starts_with("~/")
-            }),
-        "npm" | "yarn" => cleans(["cache", "clean"]),
-        "pip" | "pip3" => cleans(["cache", "purge"]),
-        "pnpm" => cleans(["store", "prune"]),
+            .any(|begin| word.starts_with(begin))
+    };
+    match command.program() {
+        "rm" => command.arguments().iter().all(|word| is_outside(&word.text)),
+        "pip" | "pip3" => command.has("cache") && command.has("purge"),
         _ => false,
     }
 }
@@ -236,10 +272,18 @@ fn sources_first(subject: &Subject<'_>) -> Vec<Remark> {
         }
         let later = |run: &&RunStep<'_>| run.step.stage == copy.stage && run.step.line > copy.line;
         let found = subject.runs.iter().filter(later).find_map(|run| {
-            let lists = run.commands.iter().find_map(lists_of)?;
-            Some((run, lists))
+            let with_lists = |command| Some((installer(command)?, lists_of(command)?));
+            let all: Vec<(&str, String)> = run.commands.iter().filter_map(with_lists).collect();
+            let program = all.first()?.0;
+            let own = all.into_iter().filter(|(other, _)| *other == program);
+            let mut lists: Vec<String> = own.map(|(_, lists)| lists).collect();
+            lists.dedup();
+            Some((run, program, lists.join(" ")))
         });
-        let Some((run, lists)) = found else { continue };
+        let Some((run, program, lists)) = found else { continue };
+        if is_second_step(subject, copy, run) || is_kept_by_mount(run) {
+            continue;
+        }
         let absolute = lists.split(' ').any(|list| list.starts_with('/'));
         let is_file = matches!(subject.directory(run.step), Some(directory) if directory.trim_end_matches('/') == target.trim_end_matches('/'));
         let place = match *target {
@@ -255,17 +299,25 @@ fn sources_first(subject: &Subject<'_>) -> Vec<Remark> {
             ),
             "each change of any file installs all dependencies again",
         )
-        .advise(format!("copy {lists} alone, install, then copy the rest"));
+        .advise(in_two_steps(program, &lists));
         let is_next = subject
             .source
             .of_stage(copy.stage.unwrap_or_default())
             .find(|step| step.line > copy.line)
             .is_some_and(|next| next.line == run.step.line);
+        // Which files others read before they install is theirs to know: workspaces, local packages, scripts.
         let only_installs = run
             .commands
             .iter()
-            .all(|command| installs_alone(command) || only_cleans(command));
-        if let (Some(place), true, true, true) = (place, is_next, only_installs, run.is_shell()) {
+            .all(|command| installs_from_lists(command) || only_cleans(command));
+        let is_known =
+            only_installs && program == "pip" && !absolute && lists.split(' ').all(|list| !list.contains('/'));
+        if let (Some(place), true, true, true) = (
+            place,
+            is_next,
+            is_known,
+            run.is_shell() && is_plain_list(run.step.arguments()),
+        ) {
             let head = copy.text.get(..copy.rest).unwrap_or_default();
             let head = head.replacen(&copy.written, "COPY", usize::from(copy.keyword == "add"));
             let moved = format!("{head}{lists} {place}\n{}\n", subject.written(run.step));
@@ -390,6 +442,13 @@ fn moved(
     }
 }
 
+/// Whether RUNs do the same without variables of these names: nothing that may read one is in them.
+fn are_without(subject: &Subject<'_>, idle: &[&SourceInstruction], names: &[&str]) -> bool {
+    let lines: Vec<usize> = idle.iter().map(|step| step.line).collect();
+    let mut runs = subject.runs.iter().filter(|run| lines.contains(&run.step.line));
+    !names.iter().any(|name| is_read_by_tools(name) || is_secret_name(name)) && runs.all(is_plain_run)
+}
+
 /// The instructions of the stage after one: those up to the first that uses any of these variables, and that one.
 fn until_used<'s>(
     subject: &'s Subject<'_>,
@@ -401,7 +460,7 @@ fn until_used<'s>(
     for other in subject.source.of_stage(stage).filter(|other| other.line > step.line) {
         if names
             .iter()
-            .any(|name| mentions(subject.source.lines(other.line, other.end), name))
+            .any(|name| names_variable(subject.source.lines(other.line, other.end), name))
         {
             return (idle, Some(other));
         }
@@ -419,7 +478,7 @@ fn early_arg(subject: &Subject<'_>) -> Vec<Remark> {
         let runs = idle.iter().filter(|step| step.keyword == "run").count();
         // One that nothing mentions may be read by a program all the same, and others of the same name count again.
         let counts = used.is_some() || names.iter().all(|name| is_changing(name));
-        if runs == 0 || !counts {
+        if runs == 0 || !counts || !are_without(subject, &idle, &names) {
             continue;
         }
         let name = names.join(" and ");
@@ -455,7 +514,7 @@ fn early_env(subject: &Subject<'_>) -> Vec<Remark> {
         }
         let (idle, used) = until_used(subject, step, &names);
         let runs = idle.iter().filter(|step| step.keyword == "run").count();
-        if runs == 0 {
+        if runs == 0 || !are_without(subject, &idle, &names) {
             continue;
         }
         let message = format!("ENV {} stands before {runs} RUN without it", names.join(" and "));

@@ -82,7 +82,7 @@ fn shell_form(subject: &Subject<'_>) -> Vec<Remark> {
             "docker stop waits ten seconds, then kills it in the middle of its work",
         );
         let stage = step.stage.unwrap_or_default();
-        if subject.is_of_windows(stage) {
+        if subject.is_windows(stage) {
             remarks.push(remark.advise("write it as a JSON list: [\"program\", \"argument\"]"));
             continue;
         }

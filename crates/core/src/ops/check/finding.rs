@@ -67,6 +67,8 @@ pub(super) struct Remark {
     pub(super) costs: String,
     pub(super) advice: Option<String>,
     pub(super) edits: Vec<Edit>,
+    /// Where it is not the rule's.
+    pub(super) severity: Option<Severity>,
 }
 
 impl Remark {
@@ -78,6 +80,12 @@ impl Remark {
             costs: costs.into(),
             ..Self::default()
         }
+    }
+
+    /// The same with another severity than its rule's.
+    pub(super) const fn of_severity(mut self, severity: Severity) -> Self {
+        self.severity = Some(severity);
+        self
     }
 
     /// The same with something to do beside the Dockerfile.

@@ -7,9 +7,11 @@ use build_context::Patterns;
 use build_context::weight::Heavy;
 
 use super::shell_script::{self, Joint, ShellCommand};
+use super::users;
 use crate::docker::build::dockerfile::Dockerfile;
 use crate::docker::build::dockerfile::source::{DockerfileSource, SourceInstruction};
 use crate::docker::options::build_options::BuildOptions;
+use crate::naming::canonical;
 use crate::ops::build::OtherTag;
 
 /// What the project knows about an image, beside its Dockerfile.
@@ -62,9 +64,6 @@ const SHELLS: [&str; 6] = ["sh", "bash", "ash", "dash", "ksh", "zsh"];
 pub(super) fn is_shell(program: &str) -> bool {
     SHELLS.contains(&program.rsplit('/').next().unwrap_or(program))
 }
-
-/// Parts of names of images of Windows.
-const OF_WINDOWS: [&str; 3] = ["windowsservercore", "nanoserver", "mcr.microsoft.com/windows"];
 
 /// Everything that a rule sees.
 #[derive(Debug)]
@@ -126,11 +125,6 @@ impl<'a> Subject<'a> {
         below(self.file, stage)
     }
 
-    /// Whether a stage is of Windows: other programs, other paths, another shell.
-    pub(super) fn is_of_windows(&self, stage: usize) -> bool {
-        is_of_windows(self.file, stage)
-    }
-
     /// Whether a variable is set where an instruction stands, by `ENV` or `ARG` of its stage or of those below.
     pub(super) fn sets_variable(&self, before: &SourceInstruction, name: &str) -> bool {
         let stages = before.stage.map(|stage| self.stages_below(stage)).unwrap_or_default();
@@ -139,6 +133,36 @@ impl<'a> Subject<'a> {
             matches!(step.keyword.as_str(), "env" | "arg") && step.stage.is_some_and(|stage| stages.contains(&stage))
         });
         setting.any(|step| step.pairs(self.source.escape).iter().any(|(key, _)| key == name))
+    }
+
+    /// Whether a stage is one of Windows, or of another shell than Linux's: its base, its SHELL or the escape says so.
+    pub(super) fn is_windows(&self, stage: usize) -> bool {
+        is_windows(self.source, self.file, stage)
+    }
+
+    /// Who runs a step, if USER of its stage or of one below says: a name or number, without the group.
+    pub(super) fn user(&self, at: &SourceInstruction) -> Option<&'a str> {
+        let below = at.stage.map(|stage| self.stages_below(stage)).unwrap_or_default();
+        let mut earlier = self.source.instructions.iter().rev().filter(|step| {
+            step.line < at.line && step.keyword == "user" && step.stage.is_some_and(|stage| below.contains(&stage))
+        });
+        let user = earlier.next()?.arguments().trim_matches(['"', '\'']);
+        user.split(':').next()
+    }
+
+    /// Whether root runs a step whose home is `/root`, as far as can be told.
+    pub(super) fn is_of_root(&self, at: &SourceInstruction) -> bool {
+        let is_root = match self.user(at) {
+            Some(user) => matches!(user, "root" | "0"),
+            None => {
+                let below = at.stage.map(|stage| self.stages_below(stage)).unwrap_or_default();
+                let lowest = below.last().and_then(|stage| self.file.stages.get(*stage));
+                let base = lowest.and_then(|stage| stage.base.as_deref()).unwrap_or_default();
+                !users::WITH_USER.iter().any(|part| base.contains(part))
+                    && !self.facts.with_user.contains(&canonical(base))
+            }
+        };
+        is_root && !self.sets_variable(at, "HOME")
     }
 
     /// The directory that an instruction works in, if WORKDIRs of its stage say.
@@ -152,6 +176,7 @@ impl<'a> Subject<'a> {
             if step.keyword == "workdir" {
                 let path = step.arguments().trim_matches(['"', '\'']);
                 directory = match directory {
+                    _ if path.contains('$') => None,
                     _ if path.starts_with('/') => Some(path.to_owned()),
                     Some(before) => Some(format!("{}/{path}", before.trim_end_matches('/'))),
                     None => None,
@@ -182,11 +207,28 @@ fn below(file: &Dockerfile, stage: usize) -> Vec<usize> {
     below
 }
 
-fn is_of_windows(file: &Dockerfile, stage: usize) -> bool {
-    let lowest = below(file, stage).last().and_then(|stage| file.stages.get(*stage));
+fn is_windows(source: &DockerfileSource<'_>, file: &Dockerfile, stage: usize) -> bool {
+    const BASES: [&str; 5] = [
+        "windows",
+        "nanoserver",
+        "servercore",
+        "dotnet/framework",
+        "microsoft/iis",
+    ];
+    const SHELLS: [&str; 3] = ["powershell", "pwsh", "cmd"];
+    let below = below(file, stage);
+    let lowest = below.last().and_then(|stage| file.stages.get(*stage));
     let base = lowest.and_then(|stage| stage.base.as_deref()).unwrap_or_default();
     let base = base.to_lowercase();
-    OF_WINDOWS.iter().any(|part| base.contains(part))
+    let is_shell = |step: &SourceInstruction| {
+        let first = step.json.as_ref().and_then(|words| words.first());
+        let program = first.map(|word| word.to_lowercase()).unwrap_or_default();
+        let program = program.rsplit(['/', '\\']).next().unwrap_or_default();
+        step.keyword == "shell" && SHELLS.contains(&program.trim_end_matches(".exe"))
+    };
+    source.escape == '`'
+        || BASES.iter().any(|part| base.contains(part))
+        || below.iter().any(|stage| source.of_stage(*stage).any(is_shell))
 }
 
 /// Whether the shell of a RUN is one whose grammar is known.
@@ -197,7 +239,7 @@ fn has_shell(source: &DockerfileSource<'_>, file: &Dockerfile, run: &SourceInstr
     let chosen = shells.find(|step| step.line < run.line && step.stage.is_some_and(|stage| stages.contains(&stage)));
     match chosen.and_then(|step| step.json.as_ref()) {
         Some(words) => words.iter().any(|word| is_shell(word)),
-        None => !is_of_windows(file, stage),
+        None => !is_windows(source, file, stage),
     }
 }
 

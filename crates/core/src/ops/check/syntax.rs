@@ -54,7 +54,8 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Note,
         is_of_buildkit: true,
         title: "`ENV name value` without an equals sign",
-        why: "Only one variable fits into a line then, and blanks at its end count.",
+        why: "Only one variable fits into a line then: all that follows its name is the value. A second `NAME value` after it becomes a part \
+              of the first one's value, without a word.",
         bad: "FROM debian:13-slim\nENV LANG C.UTF-8\n",
         good: "FROM debian:13-slim\nENV LANG=C.UTF-8\n",
         check: legacy_pairs,
@@ -267,16 +268,18 @@ fn legacy_pairs(subject: &Subject<'_>) -> Vec<Remark> {
         let keyword = step.keyword.to_uppercase();
         let message =
             format!("\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format");
-        let mut remark = Remark::of(step, message, "one variable in a line, and blanks at its end count");
-        if let Some((name, Some(value))) = step.pairs(subject.source.escape).into_iter().next() {
-            let is_plain = !value.is_empty() && !value.contains(char::is_whitespace);
-            let value = match is_plain || value.contains(['"', '\'']) && !value.contains(' ') {
-                true => value,
-                false => format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")),
-            };
-            let bytes = step.span(step.rest..step.rest + step.arguments().len());
-            remark = remark.replace(bytes, format!("{name}={value}"));
-        }
+        let remark = Remark::of(
+            step,
+            message,
+            "all of the line after the name is its value, a second name, too",
+        );
+        let bytes = step.span(step.rest..step.rest + step.arguments().len());
+        let remark = match step.legacy_pair_as_new(subject.source.escape) {
+            Some(pair) => remark.replace(bytes, pair),
+            None => remark.advise(format!(
+                "write {keyword} NAME=VALUE, with VALUE in double quotes, and one for each name that was meant"
+            )),
+        };
         remarks.push(remark);
     }
     remarks

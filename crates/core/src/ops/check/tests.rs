@@ -178,6 +178,44 @@ fn cases_are_judged_as_they_should_be() {
     assert!(CASES.len() + 2 * rules::rules().count() >= 200, "{}", CASES.len());
 }
 
+/// Dockerfiles, a rule, and what they are with its lines alone; the same text where it gives no lines. `B` is as in [`CASES`].
+const PASTED: &[(&str, &str, &str)] = include!("pasted.in");
+
+#[test]
+fn what_is_pasted_does_the_same() {
+    let mut wrong = Vec::new();
+    let written = |text: &str| text.replace("FROM B", "FROM debian:13-slim");
+    for (text, rule, expected) in PASTED {
+        let text = written(text);
+        let source = DockerfileSource::read(&text);
+        let all = checked(&text, &Facts::default()).findings;
+        let own: Vec<_> = all.into_iter().filter(|finding| finding.rule == *rule).collect();
+        let replacements = composition::replacements(&source, &own, |_| Vec::new());
+        let alone = Checked {
+            findings: own.clone(),
+            replacements,
+            fault: None,
+            is_error: false,
+            complaints: Vec::new(),
+        };
+        let now = pasted(&text, &alone);
+        if own.is_empty() || now != written(expected) {
+            wrong.push(format!("{rule} makes of\n{text}\nthis\n{now}\n{own:?}"));
+        }
+        let says_what = |finding: &CheckFinding| !finding.edits.is_empty() || finding.advice.is_some();
+        if !own.iter().all(says_what) {
+            wrong.push(format!("{rule} says nothing to do for\n{text}"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        PASTED.len(),
+        wrong.join("\n")
+    );
+}
+
 /// Dockerfiles from a base that nothing is said of, and what they are with all lines written.
 const LINES: &[(&str, &str)] = include!("lines.in");
 

@@ -58,7 +58,7 @@ const STARTING: [&str; 8] = [
 const WAITING: [&str; 4] = ["tail", "wait", "sleep", "cat"];
 
 /// Parts of names of images that run as somebody else already.
-const WITH_USER: [&str; 6] = [
+pub(super) const WITH_USER: [&str; 6] = [
     "nonroot",
     "unprivileged",
     "rootless",
@@ -235,7 +235,7 @@ fn root(subject: &Subject<'_>) -> Vec<Remark> {
     let Some(stage) = subject.chain.last().copied() else {
         return Vec::new();
     };
-    let Some((step, program)) = service(subject).filter(|_| !subject.is_of_windows(stage)) else {
+    let Some((step, program)) = service(subject).filter(|_| !subject.is_windows(stage)) else {
         return Vec::new();
     };
     let is_in = |names: &[&str]| names.contains(&program.as_str());
