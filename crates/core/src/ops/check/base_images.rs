@@ -210,7 +210,7 @@ fn unversioned(subject: &Subject<'_>, step: &SourceInstruction, name: &str) -> O
         "a build that breaks without a change of yours, and images that differ between machines",
     );
     let advice = match version {
-        Some(_) => "or the version that you use".to_owned(),
+        Some(_) => "or write another version that you choose: its registry lists the tags".to_owned(),
         None => format!("write the version that you use: {bare}:VERSION; its registry lists the tags"),
     };
     Some((remark.advise(advice), version))

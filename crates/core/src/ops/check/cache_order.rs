@@ -469,6 +469,14 @@ fn until_used<'s>(
     (idle, None)
 }
 
+/// So many RUNs before which a variable stands for nothing.
+fn idle_runs(count: usize) -> String {
+    match count {
+        1 => "one RUN that does not use it".to_owned(),
+        more => format!("{more} RUNs that do not use it"),
+    }
+}
+
 fn early_arg(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for step in subject.steps("arg").filter(|step| step.stage.is_some()) {
@@ -482,17 +490,13 @@ fn early_arg(subject: &Subject<'_>) -> Vec<Remark> {
             continue;
         }
         let name = names.join(" and ");
-        let steps = if runs == 1 {
-            "one RUN".to_owned()
-        } else {
-            format!("{runs} RUNs")
-        };
+        let steps = idle_runs(runs);
         let message = match used {
             Some(used) => format!(
-                "ARG {name} stands before {steps} without it: line {} is the first to use it",
+                "ARG {name} stands before {steps}: line {} is the first to use it",
                 used.line
             ),
-            None => format!("ARG {name} stands before {steps}, and nothing uses it"),
+            None => format!("ARG {name} stands before {steps}, nor does anything else"),
         };
         let remark = Remark::of(step, message, "another value runs them again");
         remarks.push(match used {
@@ -517,7 +521,7 @@ fn early_env(subject: &Subject<'_>) -> Vec<Remark> {
         if runs == 0 || !are_without(subject, &idle, &names) {
             continue;
         }
-        let message = format!("ENV {} stands before {runs} RUN without it", names.join(" and "));
+        let message = format!("ENV {} stands before {}", names.join(" and "), idle_runs(runs));
         let remark = Remark::of(step, message, "another value runs all steps after it again");
         remarks.push(moved(remark, subject, step, used));
     }

@@ -209,18 +209,22 @@ fn stays(subject: &Subject<'_>, program: &str) -> Vec<Remark> {
             };
             subject.sets_variable(run.step, variable) || run.commands.iter().any(is_set)
         });
-        let is_emptied = run
-            .commands
-            .iter()
-            .skip(at + 1)
-            .any(|command| empties(command, cache, filling));
+        // What empties it counts after the last command that fills it.
+        let last = run.commands.iter().rposition(|command| fills(command, filling));
+        let mut after = run.commands.iter().skip(last.unwrap_or(at) + 1);
+        let is_emptied = after.any(|command| empties(command, cache, filling));
         if is_lone_update || is_off || is_emptied || is_mounted(run, filling) {
             continue;
         }
         let stay = if cache.what.ends_with('s') { "stay" } else { "stays" };
         let message = format!("{} {stay} in the image", cache.what);
         let remark = Remark::of(run.step, message, "everybody who pulls the image downloads it");
-        remarks.push(mended(remark, subject, run, at, cache, filling));
+        let mut remark = mended(remark, subject, run, at, cache, filling);
+        if !remark.edits.is_empty() {
+            // The lines say it.
+            remark.advice = None;
+        }
+        remarks.push(remark);
     }
     remarks
 }
