@@ -112,6 +112,10 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
     let file = Dockerfile::parse(readable, options);
     let subject = Subject::new(&source, &file, facts, options);
     let mut findings = rules::findings(&subject);
+    let fault = source.fault.clone().or_else(|| rules::refused(&subject));
+    if let Some(fault) = fault.as_ref().filter(|_| source.fault.is_none()) {
+        findings.retain(|finding| finding.lines.1 < fault.line);
+    }
     if let Some(lint) = lint {
         findings = merged(findings, lint);
     }
@@ -132,7 +136,7 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
     Checked {
         findings,
         replacements,
-        fault: source.fault.clone(),
+        fault,
         is_error: silenced.is_error,
         complaints,
     }
