@@ -101,7 +101,7 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
         Some(beginning) => DockerfileSource::read(beginning),
         None => whole,
     };
-    let mut findings = found(&source, facts, options);
+    let (mut findings, fault) = found(&source, facts, options);
     if let Some(lint) = lint {
         findings = merged(findings, lint);
     }
@@ -126,22 +126,26 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
         !is_unasked && finding.rule != base_images::OTHER_TAG && !silenced.silences(&finding.rule)
     };
     let again = |text: &str| {
-        let mut found = found(&DockerfileSource::read(text), facts, options);
+        let (mut found, broken) = found(&DockerfileSource::read(text), facts, options);
         found.retain(is_new);
-        found
+        (broken.is_none() || fault.is_some()).then_some(found)
     };
     let replacements = composition::replacements(&source, &findings, again);
     Checked {
         findings,
         replacements,
-        fault: source.fault.clone(),
+        fault,
         is_error: silenced.is_error,
         complaints,
     }
 }
 
-/// What our rules find in a Dockerfile.
-fn found(source: &DockerfileSource<'_>, facts: &Facts, options: &BuildOptions) -> Vec<CheckFinding> {
+/// What our rules find in a Dockerfile, and what a builder would refuse it for.
+fn found(
+    source: &DockerfileSource<'_>,
+    facts: &Facts,
+    options: &BuildOptions,
+) -> (Vec<CheckFinding>, Option<SourceFault>) {
     let end = source
         .instructions
         .last()
@@ -152,7 +156,13 @@ fn found(source: &DockerfileSource<'_>, facts: &Facts, options: &BuildOptions) -
         None => source.text,
     };
     let file = Dockerfile::parse(readable, options);
-    rules::findings(&Subject::new(source, &file, facts, options))
+    let subject = Subject::new(source, &file, facts, options);
+    let mut findings = rules::findings(&subject);
+    let fault = source.fault.clone().or_else(|| rules::refused(&subject));
+    if let Some(fault) = fault.as_ref().filter(|_| source.fault.is_none()) {
+        findings.retain(|finding| finding.lines.1 < fault.line);
+    }
+    (findings, fault)
 }
 
 /// BuildKit's rules that an engine may not have yet: what we found by them stays.

@@ -38,13 +38,14 @@ struct Composition {
     pieces: Vec<Piece>,
 }
 
-/// The lines to write for each of these findings, the first ones; `again` is what is found in a text that came out.
+/// The lines to write for each of these findings, the first ones; `again` is what is found in a text that came out, if a
+/// builder takes it.
 ///
 /// Lines of two findings are the same, or have none in common.
 pub(super) fn replacements(
     source: &DockerfileSource<'_>,
     findings: &[CheckFinding],
-    again: impl Fn(&str) -> Vec<CheckFinding>,
+    again: impl Fn(&str) -> Option<Vec<CheckFinding>>,
 ) -> Vec<Option<Replacement>> {
     let mut composition = Composition::of(source.text);
     let mut seen = BTreeSet::from([source.text.to_owned()]);
@@ -59,15 +60,15 @@ pub(super) fn replacements(
             break;
         }
         let text = next.text();
-        let is_broken = source.fault.is_none() && DockerfileSource::read(&text).fault.is_some();
-        if is_broken || !seen.insert(text.clone()) {
+        if !seen.insert(text.clone()) {
             break;
         }
+        let Some(new) = again(&text) else { break };
         composition = next;
+        found = new;
         if looks > LOOKS {
             break;
         }
-        found = again(&text);
     }
     composition.told(source, findings)
 }
@@ -334,7 +335,7 @@ mod tests {
             finding("D", &[]),
         ];
         assert_eq!(
-            replacements(&source, &findings, |_| Vec::new()),
+            replacements(&source, &findings, |_| Some(Vec::new())),
             [
                 replacement(1, 1, "from a", &[]),
                 replacement(2, 3, "RUN B \\\n  C", &[]),
@@ -350,8 +351,8 @@ mod tests {
         let source = DockerfileSource::read("FROM a\nRUN b\nRUN c\n");
         let findings = [finding("B", &[(7..13, "RUN x\n")]), finding("C", &[(7..13, "RUN y\n")])];
         let again = |text: &str| match text {
-            "FROM a\nRUN x\nRUN c\n" => vec![finding("C", &[(11..12, "y")]), finding("D", &[(13..19, "")])],
-            _ => Vec::new(),
+            "FROM a\nRUN x\nRUN c\n" => Some(vec![finding("C", &[(11..12, "y")]), finding("D", &[(13..19, "")])]),
+            _ => Some(Vec::new()),
         };
         assert_eq!(
             replacements(&source, &findings, again),
@@ -363,12 +364,12 @@ mod tests {
     fn what_would_be_no_dockerfile_or_has_no_end_is_not_written() {
         let source = DockerfileSource::read("FROM a\nRUN b\n");
         let broken = [finding("B", &[(7..10, "RNU")])];
-        assert_eq!(replacements(&source, &broken, |_| Vec::new()), [None]);
+        assert_eq!(replacements(&source, &broken, |_| None), [None]);
         let there_and_back = |text: &str| match text.contains("RUN c") {
-            true => vec![finding("C", &[(11..12, "b")])],
-            false => vec![finding("B", &[(11..12, "c")])],
+            true => Some(vec![finding("C", &[(11..12, "b")])]),
+            false => Some(vec![finding("B", &[(11..12, "c")])]),
         };
-        let findings = there_and_back(source.text);
+        let findings = there_and_back(source.text).unwrap();
         assert_eq!(
             replacements(&source, &findings, there_and_back),
             [replacement(2, 2, "RUN c", &[])]

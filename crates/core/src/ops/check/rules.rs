@@ -6,6 +6,7 @@ use super::{
     base_images, cache_order, contexts, downloads, entrypoints, labels, package_caches, secrets, stages, syntax,
     system_packages, users,
 };
+use crate::docker::build::dockerfile::source::SourceFault;
 
 /// A rule.
 #[derive(Debug)]
@@ -113,6 +114,13 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<CheckFinding> {
         .collect();
     found.sort_by_key(|finding| finding.lines.0);
     found
+}
+
+/// What a builder refuses although each instruction has the right form: names of bases, and variables.
+pub(super) fn refused(subject: &Subject<'_>) -> Option<SourceFault> {
+    let found = [base_images::refused(subject), syntax::refused(subject)];
+    let (line, message) = found.into_iter().flatten().min()?;
+    Some(SourceFault { line, message })
 }
 
 /// The part of `docs/checks.md` about the rules, in Markdown.

@@ -3,7 +3,7 @@
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
 use super::subject::Subject;
-use super::variables::{OF_PLATFORMS, uses};
+use super::variables::{self, OF_PLATFORMS, uses};
 use crate::docker::build::dockerfile::source::SourceInstruction;
 use crate::naming::nearest;
 
@@ -177,6 +177,37 @@ fn relative_directory(subject: &Subject<'_>) -> Vec<Remark> {
     remarks
 }
 
+/// Instructions in which variables are replaced.
+const EXPANDING: [&str; 9] = [
+    "add",
+    "copy",
+    "env",
+    "expose",
+    "label",
+    "stopsignal",
+    "user",
+    "volume",
+    "workdir",
+];
+
+/// The first word in which the builder can't replace variables: its line, and why.
+pub(super) fn refused(subject: &Subject<'_>) -> Option<(usize, String)> {
+    let steps = subject.source.instructions.iter();
+    let mut steps = steps
+        .filter(|step| EXPANDING.contains(&step.keyword.as_str()) || matches!(step.keyword.as_str(), "from" | "arg"));
+    steps.find_map(|step| {
+        let escape = subject.source.escape;
+        let words: Vec<String> = match step.keyword.as_str() {
+            "env" | "label" | "arg" => step.pairs(escape).into_iter().filter_map(|(_, value)| value).collect(),
+            "user" | "stopsignal" | "workdir" => vec![step.arguments().to_owned()],
+            _ if step.json.is_some() => step.json.clone().unwrap_or_default(),
+            _ => step.words().into_iter().map(|(_, word)| word.to_owned()).collect(),
+        };
+        let why = words.iter().find_map(|word| variables::refused(word, escape))?;
+        Some((step.line, why))
+    })
+}
+
 fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
     const KNOWN: [&str; 9] = [
         "HTTP_PROXY",
@@ -190,22 +221,11 @@ fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
         "PATH",
     ];
     let mut remarks = Vec::new();
-    let expanding = [
-        "add",
-        "copy",
-        "env",
-        "expose",
-        "label",
-        "stopsignal",
-        "user",
-        "volume",
-        "workdir",
-    ];
     let steps = subject
         .source
         .instructions
         .iter()
-        .filter(|step| expanding.contains(&step.keyword.as_str()));
+        .filter(|step| EXPANDING.contains(&step.keyword.as_str()));
     for step in steps.filter(|step| step.stage.is_some() && step.bodies.is_empty()) {
         let mut seen: Vec<String> = Vec::new();
         for used in uses(step.arguments(), subject.source.escape) {

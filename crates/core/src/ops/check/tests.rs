@@ -190,7 +190,7 @@ fn what_is_pasted_does_the_same() {
         let source = DockerfileSource::read(&text);
         let all = checked(&text, &Facts::default()).findings;
         let own: Vec<_> = all.into_iter().filter(|finding| finding.rule == *rule).collect();
-        let replacements = composition::replacements(&source, &own, |_| Vec::new());
+        let replacements = composition::replacements(&source, &own, |_| Some(Vec::new()));
         let alone = Checked {
             findings: own.clone(),
             replacements,
@@ -323,6 +323,57 @@ fn a_broken_dockerfile_has_its_error_and_the_findings_up_to_there() {
             .iter()
             .any(|finding| finding.rule == "AptWithoutUpdate")
     );
+}
+
+#[test]
+fn what_a_builder_refuses_is_said_in_its_words() {
+    for (text, line, message) in [
+        (
+            "FROM node:alpine:latest\n",
+            1,
+            "failed to parse stage name \"node:alpine:latest\": invalid reference format",
+        ),
+        (
+            "FROM B\nFROM Node:22\n",
+            2,
+            "failed to parse stage name \"Node:22\": invalid reference format: repository name (library/Node) must be lowercase",
+        ),
+        (
+            "FROM B\nENV A=1\nENV B=x${a.b}\nRNU\n",
+            4,
+            "unknown instruction: RNU (did you mean RUN?)",
+        ),
+        (
+            "FROM B\nEXPOSE 80\nWORKDIR /${a.b}\nRUN apt-get update\n",
+            3,
+            "failed to process \"/${a.b}\": unsupported modifier (.) in substitution",
+        ),
+    ] {
+        let checked = checked(&text.replace("FROM B", "FROM debian:13-slim"), &Facts::default());
+        let fault = checked.fault.map(|fault| (fault.line, fault.message));
+        assert_eq!(fault, Some((line, message.to_owned())), "{text}");
+        assert!(checked.findings.iter().all(|finding| finding.lines.1 < line), "{text}");
+    }
+    for text in [
+        "FROM B\nRUN echo ${a.b}\n",
+        "ARG A=node:22\nFROM $A\n",
+        "FROM B AS One\nFROM one\n",
+    ] {
+        let text = text.replace("FROM B", "FROM debian:13-slim");
+        assert_eq!(checked(&text, &Facts::default()).fault, None, "{text}");
+    }
+}
+
+#[test]
+fn a_tag_that_moves_is_less_than_none() {
+    let severities = |text: &str| -> Vec<Severity> {
+        let found = checked(text, &Facts::default()).findings;
+        found.into_iter().map(|finding| finding.severity).collect()
+    };
+    assert_eq!(severities("FROM node\n"), [Severity::Warning]);
+    assert_eq!(severities("FROM node:lts\n"), [Severity::Note]);
+    let placeholder = "FROM debian:13\nENV SECRET_KEY_BASE=dummy\nENV API_TOKEN=/run/secrets/token\n";
+    assert_eq!(severities(placeholder), [Severity::Note, Severity::Note]);
 }
 
 #[test]

@@ -72,6 +72,36 @@ pub(super) fn uses(text: &str, escape: char) -> Vec<VariableUse> {
     found
 }
 
+/// Why BuildKit refuses to replace the variables of a word: a character after a name in braces that is no operator.
+pub(super) fn refused(word: &str, escape: char) -> Option<String> {
+    let mut chars = word.chars().peekable();
+    let (mut single, mut double) = (false, false);
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' if !double => single = !single,
+            '"' if !single => double = !double,
+            _ if c == escape && !single => {
+                chars.next();
+            }
+            '$' if !single && chars.next_if_eq(&'{').is_some() => {
+                let is_first = chars.peek().is_some_and(|c| c.is_alphabetic() || *c == '_');
+                while chars.next_if(|c| c.is_alphanumeric() || *c == '_').is_some() {}
+                match chars.peek() {
+                    Some('}' | ':' | '+' | '-' | '?' | '#' | '%' | '/') | None => {}
+                    Some(other) if is_first => {
+                        return Some(format!(
+                            "failed to process {word:?}: unsupported modifier ({other}) in substitution"
+                        ));
+                    }
+                    Some(_) => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// Whether a shell's script, or an instruction, uses a variable: `$NAME` or `${NAME...}`.
 pub(super) fn mentions(text: &str, name: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -214,6 +244,13 @@ mod tests {
         assert_eq!(names("$A-${B}${C:-d} '$E' \\$F \"$G\" $1 $ ${"), ["A", "B", "C", "G"]);
         assert!(uses("${C:-d}", '\\')[0].has_default && !uses("${C}", '\\')[0].has_default);
         assert!(mentions("x ${A:-1}", "A") && mentions("$A.b", "A") && !mentions("$AB A ${AA}", "A"));
+        assert_eq!(
+            refused("x${a.b}", '\\').as_deref(),
+            Some("failed to process \"x${a.b}\": unsupported modifier (.) in substitution")
+        );
+        for word in ["${a}", "${a:-b.c}", "'${a.b}'", "\\${a.b}", "${a/b/c}", "$a.b"] {
+            assert_eq!(refused(word, '\\'), None, "{word}");
+        }
         for text in ["$Env:A", "%A%", "printenv A", "environ['A']", "${!A}"] {
             assert!(names_variable(text, "A"), "{text}");
         }
