@@ -21,7 +21,7 @@ const LONGEST: usize = 64 * 1024;
 
 /// Lines of the Dockerfile that are changed together.
 #[derive(Clone, Debug)]
-struct Piece {
+struct ChangedLines {
     /// The first and the last line that it takes the place of, from 1.
     lines: (usize, usize),
     /// What is there now, with its line breaks.
@@ -35,7 +35,7 @@ struct Piece {
 /// All of the Dockerfile, as it becomes.
 #[derive(Clone, Debug)]
 struct Composition {
-    pieces: Vec<Piece>,
+    pieces: Vec<ChangedLines>,
 }
 
 /// The lines to write for each of these findings, the first ones; `again` is what is found in a text that came out, if a
@@ -76,7 +76,7 @@ pub(super) fn replacements(
 impl Composition {
     fn of(text: &str) -> Self {
         let lines = text.split_inclusive('\n').enumerate();
-        let piece = |(index, line): (usize, &str)| Piece {
+        let piece = |(index, line): (usize, &str)| ChangedLines {
             lines: (index + 1, index + 1),
             text: line.to_owned(),
             is_changed: false,
@@ -135,7 +135,7 @@ impl Composition {
     }
 
     /// Makes the pieces that these bytes of the text are in one, and where in it they are.
-    fn joined(&mut self, bytes: &Range<usize>) -> Option<(&mut Piece, Range<usize>)> {
+    fn joined(&mut self, bytes: &Range<usize>) -> Option<(&mut ChangedLines, Range<usize>)> {
         let mut at = 0;
         let (mut first, mut last, mut begin) = (None, 0, 0);
         for (index, piece) in self.pieces.iter().enumerate() {
@@ -156,7 +156,7 @@ impl Composition {
     }
 
     /// Makes the pieces from the first to the last one.
-    fn join(&mut self, first: usize, last: usize) -> Option<&mut Piece> {
+    fn join(&mut self, first: usize, last: usize) -> Option<&mut ChangedLines> {
         let mut rest = self.pieces.drain(first..=last);
         let mut whole = rest.next()?;
         for piece in rest {
@@ -171,7 +171,7 @@ impl Composition {
 
     /// The positions of the first and the last piece of these lines.
     fn at_lines(&self, lines: (usize, usize)) -> Option<(usize, usize)> {
-        let is_in = |piece: &Piece| piece.lines.0 <= lines.1 && lines.0 <= piece.lines.1;
+        let is_in = |piece: &ChangedLines| piece.lines.0 <= lines.1 && lines.0 <= piece.lines.1;
         Some((
             self.pieces.iter().position(is_in)?,
             self.pieces.iter().rposition(is_in)?,
@@ -190,7 +190,7 @@ impl Composition {
             }
         }
         // A change that only follows from others, and what needs no change of its own any more, go with the nearest one.
-        let is_told = |piece: &Piece, has_region: bool| {
+        let is_told = |piece: &ChangedLines, has_region: bool| {
             let of_finding = |lines: &(usize, usize)| piece.lines.0 <= lines.0 && lines.1 <= piece.lines.1;
             (regions.iter().flatten().any(of_finding) == has_region) && piece.is_changed
         };
