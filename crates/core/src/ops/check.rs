@@ -111,7 +111,8 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
     if next.is_some() {
         complaints.push(format!("only its first {INSTRUCTIONS} instructions are looked at"));
     }
-    if findings.len() > FINDINGS {
+    let is_cut = findings.len() > FINDINGS;
+    if is_cut {
         complaints.push(format!(
             "there are {} findings: these are the first {FINDINGS}",
             findings.len()
@@ -126,6 +127,10 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
         !is_unasked && finding.rule != base_images::OTHER_TAG && !silenced.silences(&finding.rule)
     };
     let again = |text: &str| {
+        // What would be found next is not among those that are told.
+        if is_cut {
+            return Some(Vec::new());
+        }
         let (mut found, broken) = found(&DockerfileSource::read(text), facts, options);
         found.retain(is_new);
         (broken.is_none() || fault.is_some()).then_some(found)

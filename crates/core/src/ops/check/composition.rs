@@ -15,7 +15,7 @@ use crate::docker::build::dockerfile::source::DockerfileSource;
 /// Rounds: each instruction has a handful of rules that change it.
 const ROUNDS: usize = 20;
 /// Instructions that are looked at, in all rounds together: a file of others decides how many it has.
-const LOOKS: usize = 12_000;
+const LOOKS: usize = 6_000;
 /// In bytes; each finding has its own text, and there may be hundreds.
 const LONGEST: usize = 64 * 1024;
 

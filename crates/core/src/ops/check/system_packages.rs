@@ -15,7 +15,7 @@ const RECOMMENDED: [(&str, &[&str]); 8] = [
     ("cmake", &["gcc", "libc6-dev", "make"]),
     ("curl", &["ca-certificates"]),
     ("gcc", &["libc6-dev"]),
-    ("git", &["ca-certificates", "less", "openssh-client"]),
+    ("git", &["ca-certificates", "openssh-client"]),
     ("gnupg", &["dirmngr"]),
     ("golang-go", &["gcc", "libc6-dev"]),
     ("python3-pip", &["build-essential", "python3-dev"]),
