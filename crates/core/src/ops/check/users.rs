@@ -13,11 +13,12 @@ const TOOLS: [&str; 27] = [
     "printf", "pwd", "pytest", "sleep", "tail", "test", "true", "tini", "uname", "wc", "which", "whoami",
 ];
 /// Parts of names of images that run as somebody else already.
-pub(super) const WITH_USER: [&str; 6] = [
+pub(super) const WITH_USER: [&str; 7] = [
     "nonroot",
     "unprivileged",
     "rootless",
     "jupyter/",
+    "micromamba",
     "bitnami/",
     "chainguard/",
 ];
