@@ -7,6 +7,7 @@ use super::shell_script::{ShellCommand, is_plain_list};
 use super::subject::{RunStep, Subject};
 use super::variables::{is_changing, is_plain_run, is_read_by_tools, names_variable};
 use crate::docker::build::dockerfile::source::SourceInstruction;
+use crate::output::counted;
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -15,7 +16,9 @@ pub(super) const RULES: &[Rule] = &[
         is_of_buildkit: false,
         title: "All sources are copied before the dependencies are installed",
         why: "A step is taken from the cache only if nothing that it copies has changed, and neither has any step before it. So each change \
-              of any file installs all dependencies again. Copy the list of dependencies first, install them, then copy the rest.",
+              of any file installs all dependencies again. Copy the list of dependencies first, install them, then copy the rest. \
+              Dependencies that an earlier step installs, or fetches, count as installed: `uv sync --no-install-project`, COPY, `uv sync` is \
+              such an order, and so is `poetry install --no-root`, COPY, `poetry install --only-root`.",
         bad: "FROM python:3.13-slim\nWORKDIR /app\nCOPY . .\nRUN pip install --no-cache-dir -r requirements.txt\n",
         good: "FROM python:3.13-slim\nWORKDIR /app\nCOPY requirements.txt ./\nRUN pip install --no-cache-dir -r requirements.txt\nCOPY . .\n",
         check: sources_first,
@@ -37,7 +40,8 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Warning,
         is_of_buildkit: false,
         title: "An ARG stands before steps that do not use it",
-        why: "Every RUN after an ARG has the variable, used or not: another value runs all of them again.",
+        why: "Every RUN after an ARG has the variable, used or not: another value runs all of them again. Where one of them may read it \
+              without naming it, because it runs a script or builds sources, nothing is said.",
         bad: "FROM debian:13-slim\nARG VERSION\nRUN mkdir /srv/app\nRUN --network=none echo \"$VERSION\" > /srv/app/version\n",
         good: "FROM debian:13-slim\nRUN mkdir /srv/app\nARG VERSION\nRUN --network=none echo \"$VERSION\" > /srv/app/version\n",
         check: early_arg,
@@ -48,7 +52,8 @@ pub(super) const RULES: &[Rule] = &[
         is_of_buildkit: false,
         title: "An ENV that changes often stands before steps that do not use it",
         why: "Every step after an ENV has the variable: another value runs all of them again. That counts for a variable that is named after \
-              a version, revision, date or their like.",
+              a version, revision, date or their like, if the steps after it are sure to do the same without it: a script, a build, \
+              and what tools read by themselves (`PYENV_VERSION`, `GOPATH`, `SOURCE_DATE_EPOCH`) do not count.",
         bad: "FROM debian:13-slim\nENV APP_REVISION=4711\nRUN mkdir /srv/app\n",
         good: "FROM debian:13-slim\nRUN mkdir /srv/app\nENV APP_REVISION=4711\n",
         check: early_env,

@@ -62,7 +62,8 @@ pub(super) const RULES: &[Rule] = &[
         is_of_buildkit: true,
         title: "A secret in ARG or ENV",
         why: "The value is in the image's history or configuration: `docker history` and `docker inspect` show it to everybody who has \
-              the image. A secret mount is there while a step runs, and nowhere else.",
+              the image. A secret mount is there while a step runs, and nowhere else. A value that is plainly a placeholder, empty, or the path \
+              of a file, is a note.",
         bad: "FROM debian:13-slim\nARG API_TOKEN\nRUN fetch --token=\"$API_TOKEN\"\n",
         good: "FROM debian:13-slim\nRUN --mount=type=secret,id=api_token,env=API_TOKEN fetch --token=\"$API_TOKEN\"\n",
         check: in_variables,
@@ -83,7 +84,7 @@ pub(super) const RULES: &[Rule] = &[
         is_of_buildkit: false,
         title: "A file of secrets is copied into the image",
         why: "It stays in the layer, even if a later step deletes it. That goes for `.env`, keys, `.netrc`, `.npmrc` and their like, and for \
-              a whole context in which they are. A secret mount is there while a step runs, and nowhere else.",
+              a whole context in which they are, but for what `--exclude` leaves out; not for public keys and certificates. A secret mount is there while a step runs, and nowhere else.",
         bad: "FROM node:22-slim\nCOPY .npmrc /root/.npmrc\nRUN --mount=type=cache,target=/root/.npm npm ci\n",
         good: "FROM node:22-slim\nRUN --mount=type=cache,target=/root/.npm --mount=type=secret,id=npmrc,target=/root/.npmrc npm ci\n",
         check: in_files,
@@ -93,7 +94,9 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Serious,
         is_of_buildkit: false,
         title: "A password in a RUN",
-        why: "The text of a RUN is in the image's history, for everybody who has the image, and in the repository of the Dockerfile.",
+        why: "The text of a RUN is in the image's history, for everybody who has the image, and in the repository of the Dockerfile. That goes \
+              for a login in an address, `curl -u`, `mysql -p`, `--password=`, a header, a variable, and what is piped into `chpasswd`. \
+              Placeholders such as `dummy` and `changeme` do not count.",
         bad: "FROM debian:13-slim\nRUN git clone https://ann:s3cret@example.org/app.git\n",
         good: "FROM debian:13-slim\nRUN --mount=type=secret,id=netrc,target=/root/.netrc git clone https://example.org/app.git\n",
         check: in_runs,

@@ -217,7 +217,9 @@ fn update_alone(subject: &Subject<'_>) -> Vec<Remark> {
             .iter()
             .filter(|later| later.step.line > run.step.line && later.step.stage == run.step.stage)
             .collect();
-        let are_known = later.iter().all(|later| installs(later) || is_plain_run(later));
+        // After one that installs, its lists are there again.
+        let first = later.iter().position(|later| installs(later)).unwrap_or(later.len());
+        let are_known = later.iter().take(first).all(|later| is_plain_run(later));
         let is_last = run
             .step
             .stage

@@ -58,11 +58,12 @@ const STARTING: [&str; 8] = [
 const WAITING: [&str; 4] = ["tail", "wait", "sleep", "cat"];
 
 /// Parts of names of images that run as somebody else already.
-pub(super) const WITH_USER: [&str; 6] = [
+pub(super) const WITH_USER: [&str; 7] = [
     "nonroot",
     "unprivileged",
     "rootless",
     "jupyter/",
+    "micromamba",
     "bitnami/",
     "chainguard/",
 ];
