@@ -2,7 +2,7 @@
 
 use dockerutils_core::docker::build::dockerfile::source::DockerfileSource;
 use dockerutils_core::docker::options::build_options::BuildOptions;
-use dockerutils_core::ops::check::check_text;
+use dockerutils_core::ops::check::{Replacement, check_text};
 
 // The text, and the value of the key `check_skip`.
 pub(crate) fn fuzz(input: (&str, &str)) {
@@ -30,6 +30,12 @@ pub(crate) fn fuzz(input: (&str, &str)) {
         if let Some(replacement) = replacement {
             assert!(1 <= replacement.first && replacement.first <= replacement.last && replacement.last <= lines);
         }
+    }
+    // Lines of two findings are the same, or have none in common.
+    let told: Vec<_> = checked.replacements.iter().flatten().collect();
+    for (at, one) in told.iter().enumerate() {
+        let is_apart = |other: &Replacement| other.last < one.first || one.last < other.first;
+        assert!(told.iter().skip(at + 1).all(|other| other == one || is_apart(other)), "{told:?}");
     }
     let again = check_text(text, &options, skip);
     assert_eq!(checked.findings, again.findings);

@@ -27,6 +27,8 @@ pub(in crate::ops) struct Filling {
     pub(in crate::ops) cleaning: Option<&'static [&'static str]>,
     /// Where a cache mount keeps it out of the image.
     pub(in crate::ops) mount: &'static str,
+    /// The variables that put the cache elsewhere.
+    pub(in crate::ops) places: &'static [&'static str],
 }
 
 /// What fills nothing by itself.
@@ -37,6 +39,7 @@ const FILLING: Filling = Filling {
     variable: None,
     cleaning: None,
     mount: "",
+    places: &[],
 };
 
 const fn at(names: &'static [&'static str], what: &'static str, mend: &'static str) -> Cache {
@@ -151,6 +154,7 @@ static CACHES: [Cache; 16] = [
         variable: Some("PIP_NO_CACHE_DIR"),
         cleaning: Some(&["pip", "cache", "purge"]),
         mount: "/root/.cache/pip",
+        places: &["PIP_CACHE_DIR", "XDG_CACHE_HOME"],
     }),
     anywhere(
         &[".cache", "uv"],
@@ -164,6 +168,7 @@ static CACHES: [Cache; 16] = [
         variable: Some("UV_NO_CACHE"),
         cleaning: Some(&["uv", "cache", "clean"]),
         mount: "/root/.cache/uv",
+        places: &["UV_CACHE_DIR", "XDG_CACHE_HOME"],
     }),
     anywhere(
         &[".cache", "go-build"],
@@ -177,7 +182,7 @@ static CACHES: [Cache; 16] = [
     )
     .filled(Filling {
         programs: &["conda", "mamba", "micromamba"],
-        verbs: &["install", "create", "update", "env"],
+        verbs: &["install", "create", "update", "upgrade", "env"],
         cleaning: Some(&["conda", "clean"]),
         mount: "/opt/conda/pkgs",
         ..FILLING
@@ -192,6 +197,7 @@ static CACHES: [Cache; 16] = [
         verbs: &["install", "ci", "i"],
         cleaning: Some(&["npm", "cache", "clean"]),
         mount: "/root/.npm",
+        places: &["npm_config_cache", "NPM_CONFIG_CACHE"],
         ..FILLING
     }),
     anywhere(

@@ -6,6 +6,7 @@
 
 mod base_images;
 mod cache_order;
+mod composition;
 mod contexts;
 mod downloads;
 mod entrypoints;
@@ -96,46 +97,77 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
         .instructions
         .get(INSTRUCTIONS)
         .map(|step| whole.start_of(step.line));
-    let (source, text) = match next.and_then(|next| text.get(..next)) {
-        Some(beginning) => (DockerfileSource::read(beginning), beginning),
-        None => (whole, text),
+    let source = match next.and_then(|next| text.get(..next)) {
+        Some(beginning) => DockerfileSource::read(beginning),
+        None => whole,
     };
-    let end = source
-        .instructions
-        .last()
-        .map_or(0, |last| source.start_of(last.end + 1));
-    // The rest can't be built, and is not looked at.
-    let readable = match source.fault {
-        Some(_) => text.get(..end).unwrap_or_default(),
-        None => text,
-    };
-    let file = Dockerfile::parse(readable, options);
-    let subject = Subject::new(&source, &file, facts, options);
-    let mut findings = rules::findings(&subject);
+    let (mut findings, fault) = found(&source, facts, options);
     if let Some(lint) = lint {
         findings = merged(findings, lint);
     }
-    let silenced = Silenced::of(source.check, options, skip);
+    let mut silenced = Silenced::of(source.check, options, skip);
     findings.retain(|finding| !silenced.silences(&finding.rule));
-    let mut complaints = silenced.complaints;
+    let mut complaints = std::mem::take(&mut silenced.complaints);
     if next.is_some() {
         complaints.push(format!("only its first {INSTRUCTIONS} instructions are looked at"));
     }
-    if findings.len() > FINDINGS {
+    let is_cut = findings.len() > FINDINGS;
+    if is_cut {
         complaints.push(format!(
             "there are {} findings: these are the first {FINDINGS}",
             findings.len()
         ));
         findings.truncate(FINDINGS);
     }
-    let replacements = finding::replacements(&source, &findings);
+    let is_new = |finding: &CheckFinding| {
+        // The engine was asked about the Dockerfile as it is, and the project's tags are known by its lines.
+        let is_unasked = lint.is_some()
+            && rules::rule(&finding.rule).is_some_and(|rule| rule.is_of_buildkit)
+            && !findings.iter().any(|first| first.rule == finding.rule);
+        !is_unasked && finding.rule != base_images::OTHER_TAG && !silenced.silences(&finding.rule)
+    };
+    let again = |text: &str| {
+        // What would be found next is not among those that are told.
+        if is_cut {
+            return Some(Vec::new());
+        }
+        let (mut found, broken) = found(&DockerfileSource::read(text), facts, options);
+        found.retain(is_new);
+        (broken.is_none() || fault.is_some()).then_some(found)
+    };
+    let replacements = composition::replacements(&source, &findings, again);
     Checked {
         findings,
         replacements,
-        fault: source.fault.clone(),
+        fault,
         is_error: silenced.is_error,
         complaints,
     }
+}
+
+/// What our rules find in a Dockerfile, and what a builder would refuse it for.
+fn found(
+    source: &DockerfileSource<'_>,
+    facts: &Facts,
+    options: &BuildOptions,
+) -> (Vec<CheckFinding>, Option<SourceFault>) {
+    let end = source
+        .instructions
+        .last()
+        .map_or(0, |last| source.start_of(last.end + 1));
+    // The rest can't be built, and is not looked at.
+    let readable = match source.fault {
+        Some(_) => source.text.get(..end).unwrap_or_default(),
+        None => source.text,
+    };
+    let file = Dockerfile::parse(readable, options);
+    let subject = Subject::new(source, &file, facts, options);
+    let mut findings = rules::findings(&subject);
+    let fault = source.fault.clone().or_else(|| rules::refused(&subject));
+    if let Some(fault) = fault.as_ref().filter(|_| source.fault.is_none()) {
+        findings.retain(|finding| finding.lines.1 < fault.line);
+    }
+    (findings, fault)
 }
 
 /// BuildKit's rules that an engine may not have yet: what we found by them stays.
@@ -151,7 +183,10 @@ fn merged(ours: Vec<CheckFinding>, theirs: &[LintWarning]) -> Vec<CheckFinding> 
                 .find(|own| own.rule == warning.rule && own.lines.0 == warning.lines.0);
             CheckFinding {
                 rule: warning.rule.clone(),
-                severity: rules::rule(&warning.rule).map_or(Severity::Warning, |rule| rule.severity),
+                severity: same.map_or_else(
+                    || rules::rule(&warning.rule).map_or(Severity::Warning, |rule| rule.severity),
+                    |own| own.severity,
+                ),
                 lines: warning.lines,
                 message: warning.message.clone(),
                 costs: same.map_or_else(|| warning.description.clone(), |own| own.costs.clone()),

@@ -9,31 +9,84 @@ use crate::docker::build::dockerfile::source::SourceInstruction;
 use crate::docker::options::build_options::BuildOptions;
 use crate::naming::{canonical, is_reference, nearest};
 
-/// A version of images that many start from, for the line to write: one that is maintained, and not the newest.
-const VERSIONS: [(&str, &str); 22] = [
+/// A version of images that many start from, for the line to write: one that is maintained, and not the newest. What is in the
+/// image is what is in it without a version: no `-slim`, which lacks a part.
+const VERSIONS: [(&str, &str); 21] = [
     ("almalinux", "9"),
     ("alpine", "3.22"),
     ("amazonlinux", "2023"),
     ("busybox", "1.37"),
-    ("debian", "13-slim"),
+    ("debian", "13"),
     ("fedora", "42"),
     ("golang", "1.25"),
     ("httpd", "2.4"),
-    ("maven", "3.9-eclipse-temurin-21"),
+    ("maven", "3.9"),
     ("mysql", "8.4"),
     ("nginx", "1.28"),
-    ("node", "22-slim"),
+    ("node", "22"),
     ("php", "8.4"),
     ("postgres", "17"),
-    ("python", "3.13-slim"),
+    ("python", "3.13"),
     ("redis", "8.0"),
     ("rockylinux", "9"),
-    ("ruby", "3.4-slim"),
-    ("rust", "1.90-slim"),
+    ("ruby", "3.4"),
+    ("rust", "1.90"),
     ("ubuntu", "24.04"),
-    ("eclipse-temurin", "21-jre"),
-    ("nvidia/cuda", "12.6.3-runtime-ubuntu24.04"),
+    ("eclipse-temurin", "21"),
 ];
+
+/// Words of tags that say how an image is made, or how far it is, and no version of it.
+const MOVING: [&str; 30] = [
+    "alpine",
+    "beta",
+    "bullseye",
+    "bookworm",
+    "canary",
+    "current",
+    "dev",
+    "devel",
+    "develop",
+    "edge",
+    "experimental",
+    "jdk",
+    "jre",
+    "lts",
+    "main",
+    "mainline",
+    "master",
+    "nightly",
+    "next",
+    "oldoldstable",
+    "oldstable",
+    "rawhide",
+    "rolling",
+    "slim",
+    "stable",
+    "sid",
+    "testing",
+    "trixie",
+    "unstable",
+    "perl",
+];
+/// Images whose versions have names.
+const NAMED_VERSIONS: [&str; 4] = ["debian", "ubuntu", "buildpack-deps", "kalilinux/kali-rolling"];
+const CODENAMES: [&str; 3] = ["bullseye", "bookworm", "trixie"];
+/// Images that have a tag `VERSION-WORD` for these words.
+const WITH_VARIANTS: [(&str, &[&str]); 10] = [
+    ("golang", &["alpine"]),
+    ("httpd", &["alpine"]),
+    ("nginx", &["alpine"]),
+    ("node", &["alpine", "slim"]),
+    ("php", &["alpine"]),
+    ("postgres", &["alpine"]),
+    ("python", &["alpine", "slim"]),
+    ("redis", &["alpine"]),
+    ("ruby", &["alpine", "slim"]),
+    ("rust", &["alpine", "slim"]),
+];
+
+/// The rule about what the project knows of a line.
+pub(super) const OTHER_TAG: &str = "OtherTagOfProject";
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
@@ -42,13 +95,14 @@ pub(super) const RULES: &[Rule] = &[
         is_of_buildkit: false,
         title: "A base has no version, or is `:latest`",
         why: "Such a name means another image tomorrow: a build that worked breaks without a change of yours, and two machines \
-              have different images of the same Dockerfile. A version that you choose changes when you say so.",
+              have different images of the same Dockerfile. A version that you choose changes when you say so. A tag such as `lts`, `alpine` \
+              or `stable` names no version, either, and moves more slowly: a note.",
         bad: "FROM debian\n",
-        good: "FROM debian:13-slim\n",
+        good: "FROM debian:13\n",
         check: without_version,
     },
     Rule {
-        name: "OtherTagOfProject",
+        name: OTHER_TAG,
         severity: Severity::Warning,
         is_of_buildkit: false,
         title: "An image of the project is named by another tag than it is built with",
@@ -154,10 +208,7 @@ fn without_version(subject: &Subject<'_>) -> Vec<Remark> {
         let word = step.words().into_iter().next();
         remarks.extend(
             unversioned(subject, step, base).map(|(remark, version)| match (word, version) {
-                (Some((bytes, word)), Some(version)) if !word.contains('$') => {
-                    let bare = base.strip_suffix(":latest").unwrap_or(base);
-                    remark.replace(bytes, format!("{bare}:{version}"))
-                }
+                (Some((bytes, word)), Some(version)) if !word.contains('$') => remark.replace(bytes, version),
                 _ => remark,
             }),
         );
@@ -174,8 +225,8 @@ fn without_version(subject: &Subject<'_>) -> Vec<Remark> {
     remarks
 }
 
-/// What is said of an image without a version, and the version to write, if one is known.
-fn unversioned(subject: &Subject<'_>, step: &SourceInstruction, name: &str) -> Option<(Remark, Option<&'static str>)> {
+/// What is said of an image without a version, and the name with one to write, if it is known.
+fn unversioned(subject: &Subject<'_>, step: &SourceInstruction, name: &str) -> Option<(Remark, Option<String>)> {
     if !is_reference(name) || name.contains('@') {
         return None;
     }
@@ -186,31 +237,95 @@ fn unversioned(subject: &Subject<'_>, step: &SourceInstruction, name: &str) -> O
         .made
         .iter()
         .any(|made| made.rsplit_once(':').is_some_and(|(other, _)| other == repository));
-    if tag != "latest" || is_ours {
+    if is_ours {
         return None;
     }
-    let says_latest = name.ends_with(":latest");
-    let message = match says_latest {
-        true => format!("{name} is another image tomorrow"),
-        false => format!("{name} has no version, so it is {name}:latest: another image tomorrow"),
-    };
-    let bare = name.strip_suffix(":latest").unwrap_or(name);
+    let bare = name.strip_suffix(&format!(":{tag}")).unwrap_or(name);
     let known = bare.strip_prefix("docker.io/").unwrap_or(bare);
     let known = known.strip_prefix("library/").unwrap_or(known);
     let version = VERSIONS
         .iter()
         .find(|(image, _)| *image == known)
         .map(|(_, version)| *version);
+    let in_words = format!("write the version that you use: {bare}:VERSION; its registry lists the tags");
+    if tag == "latest" {
+        let message = match name.ends_with(":latest") {
+            true => format!("{name} is another image tomorrow"),
+            false => format!("{name} has no version, so it is {name}:latest: another image tomorrow"),
+        };
+        let remark = Remark::of(
+            step,
+            message,
+            "a build that breaks without a change of yours, and images that differ between machines",
+        );
+        let remark = remark.advise(match version {
+            Some(_) => "or write another version that you choose: its registry lists the tags".to_owned(),
+            None => in_words,
+        });
+        return Some((remark, version.map(|version| format!("{bare}:{version}"))));
+    }
+    let parts: Vec<&str> = tag.split('-').collect();
+    let has_named_versions = NAMED_VERSIONS.contains(&known) || version.is_none();
+    let is_moving = |part: &&str| MOVING.contains(part) && !(has_named_versions && CODENAMES.contains(part));
+    // Of an image that nobody knows, only all of its words tell.
+    if !parts.iter().all(is_moving) {
+        return None;
+    }
+    let message = format!("{name} names no version: the tag {tag} moves to each new one");
     let remark = Remark::of(
         step,
         message,
-        "a build that breaks without a change of yours, and images that differ between machines",
-    );
-    let advice = match version {
-        Some(_) => "or the version that you use".to_owned(),
-        None => format!("write the version that you use: {bare}:VERSION; its registry lists the tags"),
+        "a build that may break when it does, and images that differ between machines until then",
+    )
+    .of_severity(Severity::Note);
+    let variants = WITH_VARIANTS.iter().find(|(image, _)| *image == known);
+    let written = version
+        .zip(variants)
+        .filter(|(_, (_, variants))| variants.contains(&tag))
+        .map(|(version, _)| format!("{bare}:{version}-{tag}"));
+    let remark = remark.advise(match written {
+        Some(_) => "or write another version that you choose: its registry lists the tags".to_owned(),
+        None => in_words,
+    });
+    Some((remark, written))
+}
+
+/// Why a builder refuses a base whose name is no reference; in its words, after the check of all instructions' form.
+pub(super) fn refused(subject: &Subject<'_>) -> Option<(usize, String)> {
+    let plain = |step: &&SourceInstruction| {
+        step.words()
+            .first()
+            .is_some_and(|(_, word)| !word.contains(['$', '"', '\'', '\\']))
     };
-    Some((remark.advise(advice), version))
+    for (step, stage) in subject.steps("from").zip(&subject.file.stages) {
+        let index = step.stage.unwrap_or_default();
+        let Some(base) = stage.base.as_deref().filter(|_| plain(&step)) else {
+            continue;
+        };
+        if subject.file.base_of(index).is_some() || base == "scratch" || is_reference(base) {
+            continue;
+        }
+        let lower = base.to_lowercase();
+        let why = if is_reference(&lower) {
+            let name = base.split('@').next().unwrap_or(base);
+            let end = name.rfind('/').map_or(0, |at| at + 1);
+            let colon = name
+                .get(end..)
+                .and_then(|last| last.find(':'))
+                .map_or(name.len(), |at| end + at);
+            let name = name.get(..colon).unwrap_or(name);
+            let path = match name.split_once('/') {
+                Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => path.to_owned(),
+                Some(_) => name.to_owned(),
+                None => format!("library/{name}"),
+            };
+            format!("invalid reference format: repository name ({path}) must be lowercase")
+        } else {
+            "invalid reference format".to_owned()
+        };
+        return Some((step.line, format!("failed to parse stage name {base:?}: {why}")));
+    }
+    None
 }
 
 fn other_tags(subject: &Subject<'_>) -> Vec<Remark> {

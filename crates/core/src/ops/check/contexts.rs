@@ -2,7 +2,7 @@
 
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
-use super::secrets::is_whole_context;
+use super::secrets::{excludes, is_whole_context};
 use super::subject::Subject;
 use crate::docker::build::dockerfile::source::SourceInstruction;
 use crate::output::{size, visible};
@@ -60,7 +60,12 @@ fn whole_copy<'s>(subject: &'s Subject<'_>) -> Option<&'s SourceInstruction> {
 
 fn too_large(subject: &Subject<'_>) -> Vec<Remark> {
     let context = &subject.facts.context;
-    let Some(step) = whole_copy(subject).filter(|_| context.size > HEAVY_CONTEXT) else {
+    // What `--exclude` leaves out is not counted apart.
+    let is_all = |step: &&SourceInstruction| step.flag("exclude").is_none();
+    let Some(step) = whole_copy(subject)
+        .filter(is_all)
+        .filter(|_| context.size > HEAVY_CONTEXT)
+    else {
         return Vec::new();
     };
     let lines: Vec<String> = context
@@ -80,7 +85,8 @@ fn too_large(subject: &Subject<'_>) -> Vec<Remark> {
 }
 
 fn with_git(subject: &Subject<'_>) -> Vec<Remark> {
-    let Some(step) = whole_copy(subject).filter(|_| subject.facts.context.has_git) else {
+    let has_git = |step: &&SourceInstruction| subject.facts.context.has_git && !excludes(step, ".git");
+    let Some(step) = whole_copy(subject).filter(has_git) else {
         return Vec::new();
     };
     let remark = Remark::of(

@@ -119,10 +119,9 @@ fn without_checksum(subject: &Subject<'_>) -> Vec<Remark> {
                 "whoever controls the server decides what is in the image",
             )
             .advise(format!(
-                "put in the digest that this prints: curl -fsSL {} | sha256sum",
-                crate::shell::quote(address)
-            ))
-            .insert(step.place(step.rest), "--checksum=sha256:DIGEST "),
+                "write ADD --checksum=sha256:DIGEST {address} ...; {}",
+                digest_of(address)
+            )),
         );
     }
     for run in &subject.runs {
@@ -150,15 +149,32 @@ fn without_checksum(subject: &Subject<'_>) -> Vec<Remark> {
             .filter(|name| !name.is_empty())
             .unwrap_or("download");
         remarks.push(
-            Remark::of(run.step, message, "whoever controls the server decides what is in the image").advise(format!(
-                "download it with ADD --checksum=sha256:DIGEST {} /tmp/{name}, or check it in this RUN: echo 'DIGEST  FILE' | sha256sum -c; \
-                 curl -fsSL {} | sha256sum prints the digest",
-                crate::shell::quote(&address),
-                crate::shell::quote(&address)
+            Remark::of(
+                run.step,
+                message,
+                "whoever controls the server decides what is in the image",
+            )
+            .advise(format!(
+                "check it in this RUN before it is used: echo \"DIGEST  FILE\" | sha256sum -c; or download it by an instruction of \
+                 its own: ADD --checksum=sha256:DIGEST {address} /tmp/{name}; {}",
+                digest_of(&address)
             )),
         );
     }
     remarks
+}
+
+/// How to find the digest of a file. In an address, variables of the Dockerfile or its scripts are unknown to a shell.
+fn digest_of(address: &str) -> String {
+    if address.contains('$') {
+        return "curl -fsSL ADDRESS | sha256sum prints the digest, with the values of its variables in the address; it belongs to these \
+                values, and changes with them"
+            .to_owned();
+    }
+    format!(
+        "curl -fsSL {} | sha256sum prints the digest",
+        crate::shell::quote(address)
+    )
 }
 
 /// The address of what a command downloads to use it.

@@ -2,7 +2,7 @@
 
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
-use super::shell_script::{self, Joint};
+use super::shell_script::{self, Joint, is_plain_list};
 use super::subject::Subject;
 use super::users::program_of;
 use crate::docker::build::dockerfile::source::SourceInstruction;
@@ -81,18 +81,38 @@ fn shell_form(subject: &Subject<'_>) -> Vec<Remark> {
             message,
             "docker stop waits ten seconds, then kills it in the middle of its work",
         );
+        let stage = step.stage.unwrap_or_default();
+        if subject.is_windows(stage) {
+            remarks.push(remark.advise("write it as a JSON list: [\"program\", \"argument\"]"));
+            continue;
+        }
+        // The shell form ignores CMD; as a list, the words of CMD would be its arguments.
+        let has_command = step.keyword == "entrypoint"
+            && subject
+                .source
+                .instructions
+                .iter()
+                .any(|other| other.keyword == "cmd" && other.stage.is_some_and(|other| other >= stage));
         let bytes = step.span(step.rest..step.rest + step.arguments().len());
-        remarks.push(remark.replace(bytes, exec_form(step.arguments())));
+        remarks.push(remark.replace(bytes, exec_form(step.arguments(), has_command)));
     }
     remarks
 }
 
+/// Commands that a shell does itself: nothing can replace the shell by them.
+const OF_SHELL: [&str; 12] = [
+    "cd", "export", "set", "source", ".", "exit", "ulimit", "umask", "eval", "wait", "trap", "read",
+];
+
 /// A script as a JSON list: its words, where no shell is needed for them.
-fn exec_form(script: &str) -> String {
+fn exec_form(script: &str, needs_shell: bool) -> String {
     let commands = shell_script::commands(script);
     let words: Vec<String> = match commands.as_slice() {
         [one]
-            if !script.contains(['$', '`', '*', '?', '~', '>', '<', '#'])
+            if !needs_shell
+                && !script.contains(['$', '`', '*', '?', '~', '>', '<', '#', '[', '!'])
+                && is_plain_list(script.strip_prefix("exec ").unwrap_or(script))
+                && !OF_SHELL.contains(&one.program())
                 && one.variables().next().is_none()
                 && one.joint == Joint::End =>
         {
@@ -100,7 +120,7 @@ fn exec_form(script: &str) -> String {
             words.skip_while(|word| word == "exec").collect()
         }
         // One that replaces its shell gets the signals.
-        [one] if one.joint == Joint::End && !script.trim_start().starts_with("exec ") => {
+        [one] if is_plain_list(script) && one.variables().next().is_none() && !OF_SHELL.contains(&one.program()) => {
             ["/bin/sh".to_owned(), "-c".to_owned(), format!("exec {script}")].into()
         }
         _ => ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()].into(),

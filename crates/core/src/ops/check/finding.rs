@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use crate::docker::build::dockerfile::source::{DockerfileSource, SourceInstruction};
+use crate::docker::build::dockerfile::source::SourceInstruction;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -67,6 +67,8 @@ pub(super) struct Remark {
     pub(super) costs: String,
     pub(super) advice: Option<String>,
     pub(super) edits: Vec<Edit>,
+    /// Where it is not the rule's.
+    pub(super) severity: Option<Severity>,
 }
 
 impl Remark {
@@ -78,6 +80,12 @@ impl Remark {
             costs: costs.into(),
             ..Self::default()
         }
+    }
+
+    /// The same with another severity than its rule's.
+    pub(super) const fn of_severity(mut self, severity: Severity) -> Self {
+        self.severity = Some(severity);
+        self
     }
 
     /// The same with something to do beside the Dockerfile.
@@ -110,171 +118,7 @@ pub struct Replacement {
     pub last: usize,
     /// What to write; empty, where the lines are to go.
     pub text: String,
-}
-
-/// In bytes; each finding has its own text, and there may be hundreds.
-const LONGEST: usize = 64 * 1024;
-
-/// What to write instead, for each finding: where several are about the same instructions, the same for all of them.
-pub(super) fn replacements(source: &DockerfileSource<'_>, findings: &[CheckFinding]) -> Vec<Option<Replacement>> {
-    // The edits that go together: of each finding all, or none.
-    let mut taken: Vec<&Edit> = Vec::new();
-    let mut regions: Vec<Option<(usize, usize)>> = Vec::new();
-    let mut is_taken = Vec::new();
-    for finding in findings {
-        let fits = finding.edits.iter().all(|edit| {
-            taken
-                .iter()
-                .all(|other| *other == edit || !collide(&edit.bytes, &other.bytes))
-        });
-        if fits {
-            for edit in &finding.edits {
-                if !taken.contains(&edit) {
-                    taken.push(edit);
-                }
-            }
-        }
-        is_taken.push(fits);
-        regions.push(region(source, &finding.edits));
-    }
-    // Regions that touch the same instruction become one.
-    let mut joined: Vec<(usize, usize)> = Vec::new();
-    let of_taken = regions.iter().zip(&is_taken).filter(|(_, is_taken)| **is_taken);
-    for (first, last) in of_taken.filter_map(|(region, _)| *region) {
-        let (mut first, mut last) = (first, last);
-        joined.retain(|(other_first, other_last)| {
-            let apart = *other_last < first || last < *other_first;
-            if !apart {
-                first = first.min(*other_first);
-                last = last.max(*other_last);
-            }
-            apart
-        });
-        joined.push((first, last));
-    }
-    findings
-        .iter()
-        .zip(regions)
-        .zip(is_taken)
-        .map(|((finding, region), is_taken)| {
-            let (first, last) = region?;
-            if !is_taken {
-                let own: Vec<&Edit> = finding.edits.iter().collect();
-                return written(source, first, last, &own);
-            }
-            let (first, last) = joined
-                .iter()
-                .copied()
-                .find(|(from, to)| *from <= first && last <= *to)?;
-            written(source, first, last, &taken)
-        })
-        .collect()
-}
-
-/// Whether two changes can't both be made: insertions at one place can.
-fn collide(one: &Range<usize>, other: &Range<usize>) -> bool {
-    match (one.is_empty(), other.is_empty()) {
-        (true, true) => false,
-        (true, false) => other.start < one.start && one.start < other.end,
-        (false, true) => one.start < other.start && other.start < one.end,
-        (false, false) => one.start < other.end && other.start < one.end,
-    }
-}
-
-/// The lines of the instructions that edits are in.
-fn region(source: &DockerfileSource<'_>, edits: &[Edit]) -> Option<(usize, usize)> {
-    let first = edits.iter().map(|edit| edit.bytes.start).min()?;
-    let last = edits
-        .iter()
-        .map(|edit| edit.bytes.end.max(edit.bytes.start + 1) - 1)
-        .max()?;
-    let mut lines = (usize::MAX, 0);
-    for step in &source.instructions {
-        let bytes = source.start_of(step.line)..source.start_of(step.end + 1);
-        if bytes.start <= last && first < bytes.end {
-            lines = (lines.0.min(step.line), lines.1.max(step.end));
-        }
-    }
-    if lines.1 == 0 {
-        // After the last instruction.
-        let step = source.instructions.last()?;
-        lines = (step.line, step.end);
-    }
-    Some(lines)
-}
-
-/// The lines with the edits that are in them; `None` if they are more than anybody pastes.
-fn written(source: &DockerfileSource<'_>, first: usize, last: usize, edits: &[&Edit]) -> Option<Replacement> {
-    let (begin, end) = (source.start_of(first), source.start_of(last + 1));
-    if end.saturating_sub(begin) > LONGEST {
-        return None;
-    }
-    let mut inside: Vec<&&Edit> = edits
-        .iter()
-        .filter(|edit| begin <= edit.bytes.start && edit.bytes.end <= end)
-        .collect();
-    inside.sort_by_key(|edit| (edit.bytes.start, edit.bytes.end));
-    let mut text = String::new();
-    let mut at = begin;
-    for edit in inside {
-        text.push_str(source.text.get(at..edit.bytes.start).unwrap_or_default());
-        text.push_str(&edit.text);
-        at = edit.bytes.end.max(at);
-    }
-    text.push_str(source.text.get(at..end).unwrap_or_default());
-    let text = text.trim_end_matches(['\n', '\r']).to_owned();
-    Some(Replacement { first, last, text })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn finding(edits: &[(Range<usize>, &str)]) -> CheckFinding {
-        CheckFinding {
-            rule: "Rule".to_owned(),
-            severity: Severity::Note,
-            lines: (1, 1),
-            message: String::new(),
-            costs: String::new(),
-            advice: None,
-            is_of_engine: false,
-            edits: edits
-                .iter()
-                .map(|(bytes, text)| Edit {
-                    bytes: bytes.clone(),
-                    text: (*text).to_owned(),
-                })
-                .collect(),
-        }
-    }
-
-    #[test]
-    fn changes_of_the_same_lines_are_written_together() {
-        let source = DockerfileSource::read("FROM a\nRUN b \\\n  c\nRUN d\n");
-        let findings = [
-            finding(&[(0..4, "from")]),
-            finding(&[(11..12, "B")]),
-            finding(&[(17..18, "C"), (18..18, " e")]),
-            finding(&[(17..18, "X")]),
-            finding(&[]),
-        ];
-        let replacement = |first, last, text: &str| {
-            Some(Replacement {
-                first,
-                last,
-                text: text.to_owned(),
-            })
-        };
-        assert_eq!(
-            replacements(&source, &findings),
-            [
-                replacement(1, 1, "from a"),
-                replacement(2, 3, "RUN B \\\n  C e"),
-                replacement(2, 3, "RUN B \\\n  C e"),
-                replacement(2, 3, "RUN b \\\n  X"),
-                None,
-            ]
-        );
-    }
+    /// Rules that would find something in these lines once the findings about them are heeded: that is changed, too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
 }

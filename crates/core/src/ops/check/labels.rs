@@ -3,6 +3,7 @@
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
 use super::subject::Subject;
+use crate::docker::build::dockerfile::source::literal;
 
 /// Labels that say whom to ask, or where the sources are.
 const SOURCES: [&str; 8] = [
@@ -77,13 +78,22 @@ fn maintainer(subject: &Subject<'_>) -> Vec<Remark> {
     let steps = subject.steps("maintainer");
     steps
         .map(|step| {
-            let name = step.arguments().trim_matches(['"', '\'']);
-            let label = format!(
-                "LABEL org.opencontainers.image.authors={}\n",
-                serde_json::Value::from(name)
-            );
+            // Quotes around all of it are meant for the builder, which keeps them, and not for a reader.
+            let written = step.arguments();
+            let in_quotes = |quote: char| {
+                let inner = written.strip_prefix(quote)?.strip_suffix(quote)?;
+                (!inner.contains(quote)).then_some(inner)
+            };
+            let name = in_quotes('"').or_else(|| in_quotes('\'')).unwrap_or(written);
             let message = "Maintainer instruction is deprecated in favor of using label";
-            Remark::of(step, message, "it may be refused one day").replace(subject.whole(step), label)
+            let remark = Remark::of(step, message, "it may be refused one day");
+            match literal(name, subject.source.escape).filter(|_| step.line == step.end) {
+                Some(word) => {
+                    let label = format!("LABEL org.opencontainers.image.authors={word}\n");
+                    remark.replace(subject.whole(step), label)
+                }
+                None => remark.advise("write LABEL org.opencontainers.image.authors=\"NAME\""),
+            }
         })
         .collect()
 }

@@ -90,8 +90,8 @@ pub(super) const RULES: &[Rule] = &[
     staying(
         "YarnCacheStays",
         "What yarn downloaded stays in the image",
-        "FROM node:22-slim\nRUN yarn install\n",
-        "FROM node:22-slim\nRUN yarn install && yarn cache clean\n",
+        "FROM node:22-slim\nRUN yarn install --frozen-lockfile\n",
+        "FROM node:22-slim\nRUN yarn install --frozen-lockfile && yarn cache clean\n",
         |subject| stays(subject, "yarn"),
     ),
 ];
@@ -120,7 +120,48 @@ fn fills(command: &ShellCommand, filling: &Filling) -> bool {
     let is_kept_out = filling
         .option
         .is_some_and(|option| arguments.iter().any(|word| word.starts_with(option)));
-    (is_default || verb.is_some_and(|verb| filling.verbs.contains(verb))) && !is_kept_out
+    let is_filling = verb.is_some_and(|verb| {
+        // `conda env list` and its like fill nothing.
+        let is_of_environments = *verb != "env" || arguments.iter().any(|word| matches!(*word, "create" | "update"));
+        filling.verbs.contains(verb) && is_of_environments
+    });
+    (is_default || is_filling) && !is_kept_out
+}
+
+/// The options by which the first yarn is known: a newer one keeps packages in its cache that the program needs.
+const OF_FIRST_YARN: [&str; 6] = [
+    "--frozen-lockfile",
+    "--pure-lockfile",
+    "--non-interactive",
+    "--production",
+    "--prod",
+    "global",
+];
+
+/// The words that empty the cache which a command filled: by the same program, as it is called there, and by the same user.
+fn cleaning_of(command: &ShellCommand, mend: &str) -> Option<String> {
+    let text = |word: &super::shell_script::ShellWord| word.text.clone();
+    let program = command.words.iter().map(text).find(|word| {
+        let name = word.rsplit('/').next().unwrap_or(word);
+        name == command.program()
+    })?;
+    let is_yarn = command.program() == "yarn";
+    if is_yarn
+        && !command
+            .arguments()
+            .iter()
+            .any(|word| OF_FIRST_YARN.contains(&word.text.as_str()))
+    {
+        return None;
+    }
+    let (first, rest) = mend.split_once(' ')?;
+    let cleaning = if first == "rm" {
+        mend.to_owned()
+    } else {
+        format!("{program} {rest}")
+    };
+    let is_sudo = command.words.iter().any(|word| word.text == "sudo");
+    Some(if is_sudo { format!("sudo {cleaning}") } else { cleaning })
 }
 
 /// Whether a later command of the RUN empties the cache.
@@ -168,32 +209,42 @@ fn stays(subject: &Subject<'_>, program: &str) -> Vec<Remark> {
             };
             subject.sets_variable(run.step, variable) || run.commands.iter().any(is_set)
         });
-        let is_emptied = run
-            .commands
-            .iter()
-            .skip(at + 1)
-            .any(|command| empties(command, cache, filling));
+        // What empties it counts after the last command that fills it.
+        let last = run.commands.iter().rposition(|command| fills(command, filling));
+        let mut after = run.commands.iter().skip(last.unwrap_or(at) + 1);
+        let is_emptied = after.any(|command| empties(command, cache, filling));
         if is_lone_update || is_off || is_emptied || is_mounted(run, filling) {
             continue;
         }
         let stay = if cache.what.ends_with('s') { "stay" } else { "stays" };
         let message = format!("{} {stay} in the image", cache.what);
-        let remark = Remark::of(run.step, message, "everybody who pulls the image downloads it").advise(cache.mend);
-        remarks.push(if run.is_shell() {
-            mended(remark, run, at, cache, filling)
-        } else {
-            remark
-        });
+        let remark = Remark::of(run.step, message, "everybody who pulls the image downloads it");
+        let mut remark = mended(remark, subject, run, at, cache, filling);
+        if !remark.edits.is_empty() {
+            // The lines say it.
+            remark.advice = None;
+        }
+        remarks.push(remark);
     }
     remarks
 }
 
-/// The remark with the lines to write.
-fn mended(remark: Remark, run: &RunStep<'_>, at: usize, cache: &Cache, filling: &Filling) -> Remark {
+/// The remark with the lines to write, or what to do where they can't be told.
+fn mended(
+    remark: Remark,
+    subject: &Subject<'_>,
+    run: &RunStep<'_>,
+    at: usize,
+    cache: &Cache,
+    filling: &Filling,
+) -> Remark {
+    let Some(command) = run.commands.get(at) else {
+        return remark.advise(cache.mend);
+    };
     // An option is the least change, then a command at the end, then a mount.
     if let Some(option) = filling.option.filter(|_| cache.mend.contains(option_of(filling))) {
         let fillers = run.commands.iter().skip(at).filter(|command| fills(command, filling));
-        return fillers.fold(remark, |remark, command| {
+        let edits = fillers.filter(|_| run.is_shell()).fold(remark, |remark, command| {
             let verb = command
                 .arguments()
                 .iter()
@@ -203,14 +254,45 @@ fn mended(remark: Remark, run: &RunStep<'_>, at: usize, cache: &Cache, filling: 
                 None => remark,
             }
         });
+        return edits.advise(match subject.is_of_root(run.step) {
+            true => cache.mend.to_owned(),
+            false => format!("use {} {option} in that RUN", command.program()),
+        });
     }
-    if let Some((_, command)) = cache.mend.split_once("end that RUN with && ") {
-        return match run.end() {
-            Some(end) => remark.insert(end, run.addition(command)),
+    if let Some((_, mend)) = cache.mend.split_once("end that RUN with && ") {
+        let Some(cleaning) = cleaning_of(command, mend) else {
+            return remark.advise(
+                "yarn 1: end that RUN with && yarn cache clean; a newer yarn: enableGlobalCache: true in .yarnrc.yml, and a cache mount \
+                 for its directory",
+            );
+        };
+        let remark = remark.advise(format!("end that RUN with && {cleaning}"));
+        return match run.end().filter(|_| run.is_shell()) {
+            Some(end) => remark.insert(end, run.addition(&cleaning)),
             None => remark,
         };
     }
-    remark.insert(
+    let is_elsewhere = filling.places.iter().any(|variable| {
+        let is_set = |command: &ShellCommand| {
+            command
+                .words
+                .iter()
+                .any(|word| word.text.starts_with(&format!("{variable}=")))
+        };
+        subject.sets_variable(run.step, variable) || run.commands.iter().any(is_set)
+    });
+    if is_elsewhere {
+        return remark.advise(
+            "begin that RUN with --mount=type=cache,target=DIRECTORY, with the directory that its variable names",
+        );
+    }
+    if !subject.is_of_root(run.step) {
+        let below = filling.mount.strip_prefix("/root").unwrap_or(filling.mount);
+        return remark.advise(format!(
+            "begin that RUN with --mount=type=cache,target=HOME{below},uid=UID,gid=GID, with the home and the numbers of the user who runs it"
+        ));
+    }
+    remark.advise(cache.mend).insert(
         run.step.place(run.step.rest),
         format!("--mount=type=cache,target={} ", filling.mount),
     )

@@ -154,6 +154,9 @@ fn lines(report: &Report) -> Vec<String> {
                         .map(|line| format!("        {line}").trim_end().to_owned()),
                 );
             }
+            if !instead.also.is_empty() {
+                lines.push(format!("    these lines also heed {}", instead.also.join(", ")));
+            }
         }
         if let Some(advice) = &finding.advice {
             lines.push(format!("    {advice}"));

@@ -6,6 +6,7 @@ use super::{
     base_images, cache_order, contexts, downloads, entrypoints, labels, package_caches, secrets, stages, syntax,
     system_packages, users,
 };
+use crate::docker::build::dockerfile::source::SourceFault;
 
 /// A rule.
 #[derive(Debug)]
@@ -56,14 +57,52 @@ pub(super) fn rule(name: &str) -> Option<&'static Rule> {
     rules().find(|rule| rule.name == name)
 }
 
+/// The families about programs, users and shells of Linux, and rules of other families that are, too.
+const OF_LINUX: [&[Rule]; 4] = [
+    system_packages::RULES,
+    package_caches::RULES,
+    users::RULES,
+    entrypoints::RULES,
+];
+const ALSO_OF_LINUX: [&str; 3] = ["RunsCouldBeOne", "DownloadWithoutChecksum", "SourcesBeforeDependencies"];
+
+/// A remark as it is said where its stage is one of Windows: what is true of Linux alone is left out there, and so are lines in
+/// the words of its shells.
+fn as_for_its_system(subject: &Subject<'_>, rule: &Rule, mut remark: Remark) -> Option<Remark> {
+    let mut steps = subject.source.instructions.iter();
+    let stage = steps
+        .find(|step| step.line == remark.lines.0)
+        .and_then(|step| step.stage);
+    if !stage.is_some_and(|stage| subject.is_windows(stage)) {
+        return Some(remark);
+    }
+    let is_of_linux = ALSO_OF_LINUX.contains(&rule.name)
+        || OF_LINUX
+            .iter()
+            .any(|family| family.iter().any(|other| other.name == rule.name));
+    if is_of_linux && !rule.is_of_buildkit {
+        return None;
+    }
+    let is_secret = secrets::RULES.iter().any(|other| other.name == rule.name);
+    if (is_of_linux || is_secret) && !remark.edits.is_empty() {
+        remark.edits.clear();
+        remark.advice = Some(match is_secret {
+            true => "do the step that needs it outside of the build, and COPY its result: builds for Windows may have no secret mounts".to_owned(),
+            false => "write a JSON list: [\"program.exe\", \"argument\"]".to_owned(),
+        });
+    }
+    Some(remark)
+}
+
 /// What all rules find, by line.
 pub(super) fn findings(subject: &Subject<'_>) -> Vec<CheckFinding> {
     let mut found: Vec<CheckFinding> = rules()
         .flat_map(|rule| {
             let remarks = (rule.check)(subject).into_iter();
+            let remarks = remarks.filter_map(move |remark| as_for_its_system(subject, rule, remark));
             remarks.map(|remark| CheckFinding {
                 rule: rule.name.to_owned(),
-                severity: rule.severity,
+                severity: remark.severity.unwrap_or(rule.severity),
                 lines: remark.lines,
                 message: remark.message,
                 costs: remark.costs,
@@ -75,6 +114,13 @@ pub(super) fn findings(subject: &Subject<'_>) -> Vec<CheckFinding> {
         .collect();
     found.sort_by_key(|finding| finding.lines.0);
     found
+}
+
+/// What a builder refuses although each instruction has the right form: names of bases, and variables.
+pub(super) fn refused(subject: &Subject<'_>) -> Option<SourceFault> {
+    let found = [base_images::refused(subject), syntax::refused(subject)];
+    let (line, message) = found.into_iter().flatten().min()?;
+    Some(SourceFault { line, message })
 }
 
 /// The part of `docs/checks.md` about the rules, in Markdown.

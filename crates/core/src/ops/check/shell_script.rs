@@ -33,6 +33,13 @@ pub(super) struct ShellCommand {
     pub(super) joint: Joint,
     /// The bytes from its first word to its last, redirections included.
     pub(super) bytes: Range<usize>,
+    /// Whether it is part of a loop, a condition, a group or a subshell.
+    pub(super) is_nested: bool,
+    /// Where the pipeline begins that it is in, or the loop, condition or group around it: another command can be put there. `None`
+    /// if the script is too particular to tell.
+    pub(super) outermost: Option<usize>,
+    /// What comes before that: nothing at the beginning of the script.
+    pub(super) entry: Option<Joint>,
     /// Where in the words its program is.
     program: Option<usize>,
 }
@@ -101,6 +108,25 @@ fn is_assignment(word: &str) -> bool {
     !name.is_empty() && name.chars().all(is_part) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
+/// What encloses commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Enclosure {
+    Parenthesis,
+    /// `case` has closing parentheses of its own.
+    Case,
+    /// `if`, `for`, `while`, `until`, `select`, `{`.
+    Keyword,
+}
+
+/// What a redirection is followed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Redirection {
+    Output,
+    Input,
+    /// The word that ends a here-document.
+    HereDocument,
+}
+
 /// A script while it is read.
 struct ScriptReader<'s> {
     script: &'s str,
@@ -112,7 +138,15 @@ struct ScriptReader<'s> {
     /// The word that is read: its beginning, and its text so far.
     word: Option<(usize, String)>,
     /// The next word names a file that is written, or read.
-    redirection: Option<bool>,
+    redirection: Option<Redirection>,
+    /// The words that end here-documents, whose bodies begin on the next line.
+    here_documents: Vec<String>,
+    enclosures: Vec<Enclosure>,
+    /// Where the pipeline or compound began that is enclosed by nothing.
+    outermost: Option<usize>,
+    entry: Option<Joint>,
+    /// Whether there is a function, an array or something else that this grammar does not know.
+    is_particular: bool,
 }
 
 /// The commands of a script.
@@ -125,9 +159,36 @@ pub(super) fn commands(script: &str) -> Vec<ShellCommand> {
         bytes: None,
         word: None,
         redirection: None,
+        here_documents: Vec::new(),
+        enclosures: Vec::new(),
+        outermost: None,
+        entry: None,
+        is_particular: false,
     };
     reader.read();
+    if reader.is_particular || !reader.enclosures.is_empty() {
+        for command in &mut reader.commands {
+            command.outermost = None;
+        }
+    }
     reader.commands
+}
+
+/// Whether a script is commands joined by `&&` and `|` alone: it means the same after `x &&`, and before `&& x`.
+pub(super) fn is_plain_list(script: &str) -> bool {
+    let commands = commands(script);
+    let is_plain = |command: &ShellCommand| {
+        let is_keyword = |word: &ShellWord| BEFORE.contains(&word.text.as_str()) && word.text != "sudo";
+        let before = command.words.get(..command.program.unwrap_or(command.words.len()));
+        !command.is_nested
+            && command.outermost.is_some()
+            && matches!(command.joint, Joint::And | Joint::Pipe | Joint::End)
+            && !before.unwrap_or_default().iter().any(is_keyword)
+    };
+    !commands.is_empty()
+        && commands.iter().all(is_plain)
+        && commands.last().is_some_and(|last| last.joint == Joint::End)
+        && !script.contains(['#', '\n'])
 }
 
 impl ScriptReader<'_> {
@@ -167,7 +228,28 @@ impl ScriptReader<'_> {
                 '#' if self.word.is_none() => {
                     step = rest.find('\n').unwrap_or(rest.len());
                 }
-                '\n' | ';' | '(' | ')' => self.end_command(at, Joint::Sequence),
+                '\n' => {
+                    self.end_command(at, Joint::Sequence);
+                    step += self.bodies(rest.get(1..).unwrap_or_default());
+                }
+                ';' => self.end_command(at, Joint::Sequence),
+                '(' => {
+                    // A function's name, or an array's.
+                    self.is_particular |= self.word.is_some() || !self.words.is_empty();
+                    self.outermost.get_or_insert(at);
+                    self.enclosures.push(Enclosure::Parenthesis);
+                    self.end_command(at, Joint::Sequence);
+                }
+                ')' => {
+                    self.end_command(at, Joint::Sequence);
+                    match self.enclosures.last() {
+                        Some(Enclosure::Parenthesis) => {
+                            self.enclosures.pop();
+                        }
+                        Some(Enclosure::Case) => {}
+                        _ => self.is_particular = true,
+                    }
+                }
                 '&' | '|' => {
                     let doubled = rest.chars().nth(1) == Some(c);
                     let joint = match (c, doubled) {
@@ -178,7 +260,7 @@ impl ScriptReader<'_> {
                     };
                     if joint == Joint::Background && rest.starts_with("&>") {
                         self.end_word(at);
-                        self.redirection = Some(true);
+                        self.redirection = Some(Redirection::Output);
                         step = 2;
                     } else {
                         // `|&` is a pipe, too.
@@ -197,7 +279,12 @@ impl ScriptReader<'_> {
                     let after = rest.get(step..).unwrap_or_default();
                     // `<<-EOF`, `>|file` and `2>&1` have a character between.
                     step += usize::from(after.starts_with(['&', '|', '-']));
-                    self.redirection = Some(c == '>');
+                    let is_body = rest.starts_with("<<") && !rest.starts_with("<<<");
+                    self.redirection = Some(match c {
+                        '>' => Redirection::Output,
+                        _ if is_body => Redirection::HereDocument,
+                        _ => Redirection::Input,
+                    });
                 }
                 _ if c.is_whitespace() => self.end_word(at),
                 _ => self.push(at, c),
@@ -207,11 +294,27 @@ impl ScriptReader<'_> {
         self.end_command(script.len(), Joint::End);
     }
 
+    /// The bytes of the here-documents that begin here.
+    fn bodies(&mut self, text: &str) -> usize {
+        let mut read = 0;
+        for end in std::mem::take(&mut self.here_documents) {
+            for line in text.get(read..).unwrap_or_default().split_inclusive('\n') {
+                read += line.len();
+                if line.trim() == end {
+                    break;
+                }
+            }
+        }
+        read
+    }
+
     fn push(&mut self, at: usize, c: char) {
+        self.outermost.get_or_insert(at);
         self.word.get_or_insert_with(|| (at, String::new())).1.push(c);
     }
 
     fn extend(&mut self, at: usize, text: &str) {
+        self.outermost.get_or_insert(at);
         self.word.get_or_insert_with(|| (at, String::new())).1.push_str(text);
     }
 
@@ -219,8 +322,9 @@ impl ScriptReader<'_> {
         let Some((begin, text)) = self.word.take() else { return };
         self.bytes.get_or_insert(begin..at).end = at;
         match self.redirection.take() {
-            Some(true) => self.outputs.push(text),
-            Some(false) => {}
+            Some(Redirection::Output) => self.outputs.push(text),
+            Some(Redirection::Input) => {}
+            Some(Redirection::HereDocument) => self.here_documents.push(text),
             None => self.words.push(ShellWord { text, bytes: begin..at }),
         }
     }
@@ -229,18 +333,46 @@ impl ScriptReader<'_> {
         self.end_word(at);
         self.redirection = None;
         let bytes = self.bytes.take();
-        if self.words.is_empty() && self.outputs.is_empty() {
-            return;
+        if !self.words.is_empty() || !self.outputs.is_empty() {
+            self.enclose();
+            let mut command = ShellCommand {
+                words: std::mem::take(&mut self.words),
+                outputs: std::mem::take(&mut self.outputs),
+                joint,
+                bytes: bytes.unwrap_or(at..at),
+                is_nested: !self.enclosures.is_empty(),
+                outermost: self.outermost,
+                entry: self.entry,
+                program: None,
+            };
+            command.find_program();
+            self.commands.push(command);
         }
-        let mut command = ShellCommand {
-            words: std::mem::take(&mut self.words),
-            outputs: std::mem::take(&mut self.outputs),
-            joint,
-            bytes: bytes.unwrap_or(at..at),
-            program: None,
-        };
-        command.find_program();
-        self.commands.push(command);
+        if self.enclosures.is_empty() && joint != Joint::Pipe && self.outermost.take().is_some() {
+            self.entry = Some(joint);
+        }
+    }
+
+    /// What the keywords of a command open and close.
+    fn enclose(&mut self) {
+        for word in &self.words {
+            match word.text.as_str() {
+                "if" | "while" | "until" | "{" => self.enclosures.push(Enclosure::Keyword),
+                "for" | "select" => {
+                    self.enclosures.push(Enclosure::Keyword);
+                    return;
+                }
+                "case" => {
+                    self.enclosures.push(Enclosure::Case);
+                    return;
+                }
+                "fi" | "done" | "esac" | "}" => {
+                    self.is_particular |= self.enclosures.pop().is_none();
+                }
+                "then" | "else" | "elif" | "do" | "!" | "time" => {}
+                _ => return,
+            }
+        }
     }
 }
 
@@ -312,6 +444,70 @@ mod tests {
             ("", &[]),
         ] {
             assert_eq!(read(script), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn it_is_known_where_another_command_can_be_put_before_one() {
+        // Before the command `x`: what is there, and what comes before that.
+        for (script, nested, before) in [
+            ("x", false, Some(("x", None))),
+            ("a && x", false, Some(("x", Some(Joint::And)))),
+            ("a; A=1 x; b", false, Some(("A=1 x; b", Some(Joint::Sequence)))),
+            ("a || x", false, Some(("x", Some(Joint::Or)))),
+            ("yes | x && b", false, Some(("yes | x && b", None))),
+            (
+                "a && for p in b; do x; done",
+                true,
+                Some(("for p in b; do x; done", Some(Joint::And))),
+            ),
+            (
+                "if a; then b; else x; fi && c",
+                true,
+                Some(("if a; then b; else x; fi && c", None)),
+            ),
+            ("a; (b; x) && c", true, Some(("(b; x) && c", Some(Joint::Sequence)))),
+            ("(a) && x", false, Some(("x", Some(Joint::And)))),
+            ("if a; then b; fi; x", false, Some(("x", Some(Joint::Sequence)))),
+            (
+                "{ a; }; case b in c) x;; esac",
+                true,
+                Some(("case b in c) x;; esac", Some(Joint::Sequence))),
+            ),
+            ("f() { x; }; f", true, None),
+            ("a=(b); x", false, None),
+            ("cat <<E > /f\nx y\nE\nx", false, Some(("x", Some(Joint::Sequence)))),
+        ] {
+            let found = commands(script);
+            let command = found.iter().find(|command| command.program() == "x").unwrap();
+            let place = command.outermost.map(|at| (&script[at..], command.entry));
+            assert_eq!((command.is_nested, place), (nested, before), "{script}");
+        }
+    }
+
+    #[test]
+    fn a_plain_list_can_be_joined_to_others() {
+        for script in ["a", "a && b | c", "A=1 sudo a -x 'b; c' > /y"] {
+            assert!(is_plain_list(script), "{script}");
+        }
+        for script in [
+            "a || b",
+            "a; b",
+            "a &",
+            "(a)",
+            "{ a; }",
+            "if a; then b; fi",
+            "! a",
+            "exec a",
+            "a # b",
+            "a\nb",
+            "f() { a; }",
+            "a;",
+            "",
+            "eval a",
+            "a && b ||",
+        ] {
+            assert!(!is_plain_list(script), "{script}");
         }
     }
 

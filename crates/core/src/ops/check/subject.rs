@@ -6,10 +6,12 @@ use std::ops::Range;
 use build_context::Patterns;
 use build_context::weight::Heavy;
 
-use super::shell_script::{self, ShellCommand};
+use super::shell_script::{self, Joint, ShellCommand};
+use super::users;
 use crate::docker::build::dockerfile::Dockerfile;
 use crate::docker::build::dockerfile::source::{DockerfileSource, SourceInstruction};
 use crate::docker::options::build_options::BuildOptions;
+use crate::naming::canonical;
 use crate::ops::build::OtherTag;
 
 /// What the project knows about an image, beside its Dockerfile.
@@ -51,6 +53,16 @@ pub(super) struct RunStep<'a> {
     pub(super) commands: Vec<ShellCommand>,
     /// Whether the commands are in here-documents.
     pub(super) is_heredoc: bool,
+    /// The character that continues lines.
+    escape: char,
+}
+
+/// Shells whose grammar is that of `sh`.
+const SHELLS: [&str; 6] = ["sh", "bash", "ash", "dash", "ksh", "zsh"];
+
+/// Whether a program is such a shell.
+pub(super) fn is_shell(program: &str) -> bool {
+    SHELLS.contains(&program.rsplit('/').next().unwrap_or(program))
 }
 
 /// Everything that a rule sees.
@@ -81,7 +93,9 @@ impl<'a> Subject<'a> {
             file,
             facts,
             options,
-            runs: steps.map(|step| RunStep::of(source, step)).collect(),
+            runs: steps
+                .map(|step| RunStep::of(source, step, has_shell(source, file, step)))
+                .collect(),
             chain: file.chain_for(target),
             needed: file.stages_for(target),
         }
@@ -108,13 +122,7 @@ impl<'a> Subject<'a> {
 
     /// The stages that a stage starts from, and itself.
     pub(super) fn stages_below(&self, stage: usize) -> Vec<usize> {
-        let mut below = vec![stage];
-        let mut at = stage;
-        while let Some(base) = self.file.base_of(at).filter(|base| *base < at) {
-            below.push(base);
-            at = base;
-        }
-        below
+        below(self.file, stage)
     }
 
     /// Whether a variable is set where an instruction stands, by `ENV` or `ARG` of its stage or of those below.
@@ -125,6 +133,36 @@ impl<'a> Subject<'a> {
             matches!(step.keyword.as_str(), "env" | "arg") && step.stage.is_some_and(|stage| stages.contains(&stage))
         });
         setting.any(|step| step.pairs(self.source.escape).iter().any(|(key, _)| key == name))
+    }
+
+    /// Whether a stage is one of Windows, or of another shell than Linux's: its base, its SHELL or the escape says so.
+    pub(super) fn is_windows(&self, stage: usize) -> bool {
+        is_windows(self.source, self.file, stage)
+    }
+
+    /// Who runs a step, if USER of its stage or of one below says: a name or number, without the group.
+    pub(super) fn user(&self, at: &SourceInstruction) -> Option<&'a str> {
+        let below = at.stage.map(|stage| self.stages_below(stage)).unwrap_or_default();
+        let mut earlier = self.source.instructions.iter().rev().filter(|step| {
+            step.line < at.line && step.keyword == "user" && step.stage.is_some_and(|stage| below.contains(&stage))
+        });
+        let user = earlier.next()?.arguments().trim_matches(['"', '\'']);
+        user.split(':').next()
+    }
+
+    /// Whether root runs a step whose home is `/root`, as far as can be told.
+    pub(super) fn is_of_root(&self, at: &SourceInstruction) -> bool {
+        let is_root = match self.user(at) {
+            Some(user) => matches!(user, "root" | "0"),
+            None => {
+                let below = at.stage.map(|stage| self.stages_below(stage)).unwrap_or_default();
+                let lowest = below.last().and_then(|stage| self.file.stages.get(*stage));
+                let base = lowest.and_then(|stage| stage.base.as_deref()).unwrap_or_default();
+                !users::WITH_USER.iter().any(|part| base.contains(part))
+                    && !self.facts.with_user.contains(&canonical(base))
+            }
+        };
+        is_root && !self.sets_variable(at, "HOME")
     }
 
     /// The directory that an instruction works in, if WORKDIRs of its stage say.
@@ -138,6 +176,7 @@ impl<'a> Subject<'a> {
             if step.keyword == "workdir" {
                 let path = step.arguments().trim_matches(['"', '\'']);
                 directory = match directory {
+                    _ if path.contains('$') => None,
                     _ if path.starts_with('/') => Some(path.to_owned()),
                     Some(before) => Some(format!("{}/{path}", before.trim_end_matches('/'))),
                     None => None,
@@ -158,8 +197,63 @@ impl<'a> Subject<'a> {
     }
 }
 
+fn below(file: &Dockerfile, stage: usize) -> Vec<usize> {
+    let mut below = vec![stage];
+    let mut at = stage;
+    while let Some(base) = file.base_of(at).filter(|base| *base < at) {
+        below.push(base);
+        at = base;
+    }
+    below
+}
+
+fn is_windows(source: &DockerfileSource<'_>, file: &Dockerfile, stage: usize) -> bool {
+    const BASES: [&str; 5] = [
+        "windows",
+        "nanoserver",
+        "servercore",
+        "dotnet/framework",
+        "microsoft/iis",
+    ];
+    const SHELLS: [&str; 3] = ["powershell", "pwsh", "cmd"];
+    let below = below(file, stage);
+    let lowest = below.last().and_then(|stage| file.stages.get(*stage));
+    let base = lowest.and_then(|stage| stage.base.as_deref()).unwrap_or_default();
+    let base = base.to_lowercase();
+    let is_shell = |step: &SourceInstruction| {
+        let first = step.json.as_ref().and_then(|words| words.first());
+        let program = first.map(|word| word.to_lowercase()).unwrap_or_default();
+        let program = program.rsplit(['/', '\\']).next().unwrap_or_default();
+        step.keyword == "shell" && SHELLS.contains(&program.trim_end_matches(".exe"))
+    };
+    source.escape == '`'
+        || BASES.iter().any(|part| base.contains(part))
+        || below.iter().any(|stage| source.of_stage(*stage).any(is_shell))
+}
+
+/// Whether the shell of a RUN is one whose grammar is known.
+fn has_shell(source: &DockerfileSource<'_>, file: &Dockerfile, run: &SourceInstruction) -> bool {
+    let Some(stage) = run.stage else { return true };
+    let stages = below(file, stage);
+    let mut shells = source.instructions.iter().rev().filter(|step| step.keyword == "shell");
+    let chosen = shells.find(|step| step.line < run.line && step.stage.is_some_and(|stage| stages.contains(&stage)));
+    match chosen.and_then(|step| step.json.as_ref()) {
+        Some(words) => words.iter().any(|word| is_shell(word)),
+        None => !is_windows(source, file, stage),
+    }
+}
+
 impl<'a> RunStep<'a> {
-    fn of(source: &DockerfileSource<'_>, step: &'a SourceInstruction) -> Self {
+    fn of(source: &DockerfileSource<'_>, step: &'a SourceInstruction, has_shell: bool) -> Self {
+        let escape = source.escape;
+        if !has_shell && step.json.is_none() {
+            return Self {
+                step,
+                commands: Vec::new(),
+                is_heredoc: false,
+                escape,
+            };
+        }
         if let Some(words) = &step.json {
             // Only what it does can be seen; where its words stand does not matter.
             let line = words.iter().map(|word| crate::shell::quote(word)).collect::<Vec<_>>();
@@ -167,6 +261,7 @@ impl<'a> RunStep<'a> {
             let all = step.span(step.rest..step.text.len());
             for command in &mut commands {
                 command.bytes = all.clone();
+                command.outermost = None;
                 for word in &mut command.words {
                     word.bytes = all.clone();
                 }
@@ -175,12 +270,14 @@ impl<'a> RunStep<'a> {
                 step,
                 commands,
                 is_heredoc: false,
+                escape,
             };
         }
         let mut commands = shell_script::commands(step.arguments());
         for command in &mut commands {
             let place = |bytes: &Range<usize>| step.span(step.rest + bytes.start..step.rest + bytes.end);
             command.bytes = place(&command.bytes);
+            command.outermost = command.outermost.map(|at| step.place(step.rest + at));
             for word in &mut command.words {
                 word.bytes = place(&word.bytes);
             }
@@ -188,7 +285,7 @@ impl<'a> RunStep<'a> {
         // A here-document is a script of its own, where no other program reads it.
         let is_script = match commands.as_slice() {
             [] => true,
-            [one] => matches!(one.program(), "sh" | "bash" | "ash" | "dash") && one.outputs.is_empty(),
+            [one] => is_shell(one.program()) && one.outputs.is_empty(),
             _ => false,
         };
         let is_heredoc = is_script && !step.bodies.is_empty();
@@ -196,10 +293,16 @@ impl<'a> RunStep<'a> {
             commands.clear();
             for body in &step.bodies {
                 let script = source.text.get(body.clone()).unwrap_or_default();
+                // The first line may name another interpreter.
+                let names = script.strip_prefix("#!").and_then(|rest| rest.lines().next());
+                if names.is_some_and(|line| !line.split_whitespace().any(is_shell)) {
+                    continue;
+                }
                 let mut inner = shell_script::commands(script);
                 for command in &mut inner {
                     let place = |bytes: &Range<usize>| body.start + bytes.start..body.start + bytes.end;
                     command.bytes = place(&command.bytes);
+                    command.outermost = command.outermost.map(|at| body.start + at);
                     for word in &mut command.words {
                         word.bytes = place(&word.bytes);
                     }
@@ -211,6 +314,7 @@ impl<'a> RunStep<'a> {
             step,
             commands,
             is_heredoc,
+            escape,
         }
     }
 
@@ -240,10 +344,13 @@ impl<'a> RunStep<'a> {
             .collect()
     }
 
-    /// The end of its script, where another command can be added; `None` if it would be part of a comment there.
+    /// The end of its script, where `&& command` can be added; `None` if it would be part of something else there.
     pub(super) fn end(&self) -> Option<usize> {
         if self.is_heredoc {
-            return self.commands.last().map(|command| command.bytes.end);
+            let last = self.commands.last().filter(|last| !last.is_nested);
+            return last
+                .filter(|last| last.joint == Joint::End || last.joint == Joint::Sequence)
+                .map(|last| last.bytes.end);
         }
         let script = self.step.arguments();
         let is_open = script.contains('#') || script.ends_with([';', '&', '|']);
@@ -251,13 +358,12 @@ impl<'a> RunStep<'a> {
         (!is_open && !script.is_empty()).then(|| self.step.span(end - 1..end).end)
     }
 
-    /// What adds a command at [`RunStep::end`].
+    /// What adds a command at [`RunStep::end`]. With `&&`, it does not hide that what comes before failed.
     pub(super) fn addition(&self, command: &str) -> String {
-        let has_lines = self.step.line != self.step.end;
-        match (self.is_heredoc, has_lines) {
-            (true, _) => format!("\n{command}"),
-            (false, true) => format!(" \\\n    && {command}"),
-            (false, false) => format!(" && {command}"),
+        let has_lines = self.step.line != self.step.end && self.step.bodies.is_empty();
+        match has_lines {
+            true => format!(" {}\n    && {command}", self.escape),
+            false => format!(" && {command}"),
         }
     }
 }

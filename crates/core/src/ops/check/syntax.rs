@@ -3,7 +3,7 @@
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
 use super::subject::Subject;
-use super::variables::{OF_PLATFORMS, uses};
+use super::variables::{self, OF_PLATFORMS, uses};
 use crate::docker::build::dockerfile::source::SourceInstruction;
 use crate::naming::nearest;
 
@@ -54,7 +54,8 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::Note,
         is_of_buildkit: true,
         title: "`ENV name value` without an equals sign",
-        why: "Only one variable fits into a line then, and blanks at its end count.",
+        why: "Only one variable fits into a line then: all that follows its name is the value. A second `NAME value` after it becomes a part \
+              of the first one's value, without a word.",
         bad: "FROM debian:13-slim\nENV LANG C.UTF-8\n",
         good: "FROM debian:13-slim\nENV LANG=C.UTF-8\n",
         check: legacy_pairs,
@@ -176,6 +177,37 @@ fn relative_directory(subject: &Subject<'_>) -> Vec<Remark> {
     remarks
 }
 
+/// Instructions in which variables are replaced.
+const EXPANDING: [&str; 9] = [
+    "add",
+    "copy",
+    "env",
+    "expose",
+    "label",
+    "stopsignal",
+    "user",
+    "volume",
+    "workdir",
+];
+
+/// The first word in which the builder can't replace variables: its line, and why.
+pub(super) fn refused(subject: &Subject<'_>) -> Option<(usize, String)> {
+    let steps = subject.source.instructions.iter();
+    let mut steps = steps
+        .filter(|step| EXPANDING.contains(&step.keyword.as_str()) || matches!(step.keyword.as_str(), "from" | "arg"));
+    steps.find_map(|step| {
+        let escape = subject.source.escape;
+        let words: Vec<String> = match step.keyword.as_str() {
+            "env" | "label" | "arg" => step.pairs(escape).into_iter().filter_map(|(_, value)| value).collect(),
+            "user" | "stopsignal" | "workdir" => vec![step.arguments().to_owned()],
+            _ if step.json.is_some() => step.json.clone().unwrap_or_default(),
+            _ => step.words().into_iter().map(|(_, word)| word.to_owned()).collect(),
+        };
+        let why = words.iter().find_map(|word| variables::refused(word, escape))?;
+        Some((step.line, why))
+    })
+}
+
 fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
     const KNOWN: [&str; 9] = [
         "HTTP_PROXY",
@@ -189,22 +221,11 @@ fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
         "PATH",
     ];
     let mut remarks = Vec::new();
-    let expanding = [
-        "add",
-        "copy",
-        "env",
-        "expose",
-        "label",
-        "stopsignal",
-        "user",
-        "volume",
-        "workdir",
-    ];
     let steps = subject
         .source
         .instructions
         .iter()
-        .filter(|step| expanding.contains(&step.keyword.as_str()));
+        .filter(|step| EXPANDING.contains(&step.keyword.as_str()));
     for step in steps.filter(|step| step.stage.is_some() && step.bodies.is_empty()) {
         let mut seen: Vec<String> = Vec::new();
         for used in uses(step.arguments(), subject.source.escape) {
@@ -267,16 +288,18 @@ fn legacy_pairs(subject: &Subject<'_>) -> Vec<Remark> {
         let keyword = step.keyword.to_uppercase();
         let message =
             format!("\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format");
-        let mut remark = Remark::of(step, message, "one variable in a line, and blanks at its end count");
-        if let Some((name, Some(value))) = step.pairs(subject.source.escape).into_iter().next() {
-            let is_plain = !value.is_empty() && !value.contains(char::is_whitespace);
-            let value = match is_plain || value.contains(['"', '\'']) && !value.contains(' ') {
-                true => value,
-                false => format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")),
-            };
-            let bytes = step.span(step.rest..step.rest + step.arguments().len());
-            remark = remark.replace(bytes, format!("{name}={value}"));
-        }
+        let remark = Remark::of(
+            step,
+            message,
+            "all of the line after the name is its value, a second name, too",
+        );
+        let bytes = step.span(step.rest..step.rest + step.arguments().len());
+        let remark = match step.legacy_pair_as_new(subject.source.escape) {
+            Some(pair) => remark.replace(bytes, pair),
+            None => remark.advise(format!(
+                "write {keyword} NAME=VALUE, with VALUE in double quotes, and one for each name that was meant"
+            )),
+        };
         remarks.push(remark);
     }
     remarks

@@ -2,12 +2,25 @@
 
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
-use super::shell_script::{ShellCommand, ShellWord};
+use super::shell_script::{Joint, ShellCommand, ShellWord};
 use super::subject::{RunStep, Subject};
+use super::variables::is_plain_run;
 
 /// Packages from which on a list is long.
 const LONG: usize = 4;
 const APT: &[&str] = &["apt-get", "apt"];
+
+/// Packages, and those that they only recommend and hardly work without: certificates for https, headers for a compiler.
+const RECOMMENDED: [(&str, &[&str]); 8] = [
+    ("cmake", &["gcc", "libc6-dev", "make"]),
+    ("curl", &["ca-certificates"]),
+    ("gcc", &["libc6-dev"]),
+    ("git", &["ca-certificates", "openssh-client"]),
+    ("gnupg", &["dirmngr"]),
+    ("golang-go", &["gcc", "libc6-dev"]),
+    ("python3-pip", &["build-essential", "python3-dev"]),
+    ("wget", &["ca-certificates"]),
+];
 
 const GOOD: &str = "FROM debian:13-slim\nRUN apt-get update \\\n    && apt-get install -y --no-install-recommends \\\n      ca-certificates \\\n      \
                     curl \\\n    && rm -rf /var/lib/apt/lists/*\n";
@@ -153,10 +166,21 @@ fn without_update(subject: &Subject<'_>) -> Vec<Remark> {
             format!("{program} install without {program} update in the same RUN"),
             "packages that are not found, or old ones: the cache keeps the lists of an earlier step",
         );
-        if run.is_shell() {
-            let joint = if run.is_heredoc { "\n" } else { " && " };
-            remark = remark.insert(command.bytes.start, format!("{program} update{joint}"));
-        }
+        // What follows `||` or `&` is run under a condition: no place for it there.
+        let joint = match command.entry {
+            None if run.is_heredoc => Some("\n"),
+            None | Some(Joint::And) => Some(" && "),
+            // With `set -e`, a fault would be overlooked in a list.
+            Some(Joint::Sequence) if run.is_heredoc => Some("\n"),
+            Some(Joint::Sequence) => Some("; "),
+            _ => None,
+        };
+        let sudo = command.words.first().filter(|word| word.text == "sudo");
+        let sudo = sudo.map_or("", |_| "sudo ");
+        remark = match (command.outermost, joint) {
+            (Some(at), Some(joint)) if run.is_shell() => remark.insert(at, format!("{sudo}{program} update{joint}")),
+            _ => remark.advise(format!("let {program} update come before it, in the same RUN")),
+        };
         remarks.push(remark);
     }
     remarks
@@ -183,9 +207,43 @@ fn update_alone(subject: &Subject<'_>) -> Vec<Remark> {
             message,
             "lists in a layer of the image, and old ones for the steps after it",
         );
-        remarks.push(remark.replace(subject.whole(run.step), ""));
+        // It can go if what it is for is seen: each later RUN that may need the lists calls apt by name, and gets its own.
+        let only_updates = run
+            .commands
+            .iter()
+            .all(|command| APT.contains(&command.program()) || deletes_lists(command));
+        let later: Vec<_> = subject
+            .runs
+            .iter()
+            .filter(|later| later.step.line > run.step.line && later.step.stage == run.step.stage)
+            .collect();
+        // After one that installs, its lists are there again.
+        let first = later.iter().position(|later| installs(later)).unwrap_or(later.len());
+        let are_known = later.iter().take(first).all(|later| is_plain_run(later));
+        let is_last = run
+            .step
+            .stage
+            .is_some_and(|stage| stage + 1 == subject.file.stages.len());
+        remarks.push(match only_updates && is_last && are_known {
+            true => remark.replace(subject.whole(run.step), ""),
+            false => remark.advise("delete it, and begin the RUN that installs with apt-get update &&"),
+        });
     }
     remarks
+}
+
+/// Whether a command deletes apt's lists.
+fn deletes_lists(command: &ShellCommand) -> bool {
+    command.program() == "rm"
+        && command
+            .arguments()
+            .iter()
+            .any(|word| word.text.contains("/var/lib/apt"))
+}
+
+/// Whether a RUN installs packages by apt.
+fn installs(run: &RunStep<'_>) -> bool {
+    apt(run, "install").next().is_some()
 }
 
 fn recommends(subject: &Subject<'_>) -> Vec<Remark> {
@@ -208,11 +266,52 @@ fn recommends(subject: &Subject<'_>) -> Vec<Remark> {
             );
             if let Some((_, verb)) = command.verb().filter(|_| run.is_shell()) {
                 remark = remark.insert(verb.bytes.end, " --no-install-recommends");
+                remark = with_recommended(remark, subject, command);
             }
-            remarks.push(remark);
+            remarks.push(remark.advise(
+                "a package that was only recommended, and is needed, must be named now: apt-cache depends PACKAGE shows them",
+            ));
         }
     }
     remarks
+}
+
+/// Whether a package depends on another one of those that are recommended.
+fn brings(package: &str, other: &str) -> bool {
+    match package {
+        "build-essential" => matches!(other, "gcc" | "libc6-dev" | "make"),
+        "g++" => matches!(other, "gcc" | "libc6-dev"),
+        _ => false,
+    }
+}
+
+/// The remark with the packages that come only because these recommend them, and without which they are of little use.
+fn with_recommended(mut remark: Remark, subject: &Subject<'_>, command: &ShellCommand) -> Remark {
+    let list = packages(command);
+    let name = |word: &ShellWord| word.text.split(['=', ':', '/']).next().unwrap_or_default().to_owned();
+    let named: Vec<String> = list.iter().map(|word| name(word)).collect();
+    let text = subject.source.text;
+    let has_ssh = text.contains("git@") || text.contains("ssh://") || text.contains("type=ssh");
+    let mut needed: Vec<&str> = RECOMMENDED
+        .iter()
+        .filter(|(package, _)| named.iter().any(|name| name == package))
+        .flat_map(|(_, needed)| *needed)
+        .copied()
+        .filter(|needed| *needed != "openssh-client" || has_ssh)
+        .filter(|needed| !named.iter().any(|name| name == needed || brings(name, needed)))
+        .collect();
+    needed.sort_unstable();
+    needed.dedup();
+    for package in needed {
+        // Where it belongs in a sorted list.
+        let after = list.iter().find(|word| word.text.as_str() > package);
+        remark = match (after, list.last()) {
+            (Some(after), _) => remark.insert(after.bytes.start, format!("{package} ")),
+            (None, Some(last)) => remark.insert(last.bytes.end, format!(" {package}")),
+            (None, None) => remark,
+        };
+    }
+    remark
 }
 
 fn without_yes(subject: &Subject<'_>) -> Vec<Remark> {
@@ -279,17 +378,38 @@ fn upgrade(subject: &Subject<'_>) -> Vec<Remark> {
             let costs = "the base's layer and this one both have them, and the result depends on the day";
             let mut remark =
                 Remark::of(run.step, message, costs).advise("use a newer tag of the base for newer packages");
-            // It goes together with what joins it to the next command, or to the one before.
+            if !run.is_shell() {
+                remarks.push(remark);
+                continue;
+            }
+            let is_upkeep = |command: &ShellCommand| {
+                let verb = command.verb().map(|(_, verb)| verb.text.as_str()).unwrap_or_default();
+                let is_of_apt = matches!(
+                    verb,
+                    "update" | "upgrade" | "dist-upgrade" | "full-upgrade" | "clean" | "autoclean" | "autoremove"
+                );
+                (APT.contains(&command.program()) && is_of_apt) || deletes_lists(command) || command.program() == "set"
+            };
+            if run.commands.iter().all(is_upkeep) {
+                // An update for nothing, and the cleaning after it, go with it.
+                remarks.push(remark.replace(subject.whole(run.step), ""));
+                continue;
+            }
             let next = run.commands.get(at + 1);
             let before = at.checked_sub(1).and_then(|before| run.commands.get(before));
+            // It goes together with what joins it to the next command, or to the one before: by `&&`, else it is not sure what
+            // that does without it.
             let bytes = match (next, before) {
-                (Some(next), _) => command.bytes.start..next.bytes.start,
-                (None, Some(before)) => before.bytes.end..command.bytes.end,
-                (None, None) => subject.whole(run.step),
+                (Some(next), _) if command.joint == Joint::And => Some(command.bytes.start..next.bytes.start),
+                (None, Some(before)) if before.joint == Joint::And => Some(before.bytes.end..command.bytes.end),
+                _ => None,
             };
-            // A parenthesis that it would take with it belongs to others.
-            let text = subject.source.text.get(bytes.clone()).unwrap_or_default();
-            if run.is_shell() && !text.contains(['(', ')', '{', '}']) {
+            let is_removed = |bytes: &std::ops::Range<usize>| {
+                let text = subject.source.text.get(bytes.clone()).unwrap_or_default();
+                !text.contains(['(', ')', '{', '}', '#'])
+            };
+            // Lists that nothing else is installed from are left by no line of ours.
+            if let Some(bytes) = bytes.filter(|bytes| is_removed(bytes) && installs(run)) {
                 remark = remark.replace(bytes, "");
             }
             remarks.push(remark);
@@ -348,10 +468,20 @@ fn unsorted(subject: &Subject<'_>) -> Vec<Remark> {
                 message,
                 "packages that are named twice, and branches that can't be merged",
             );
-            if run.is_shell() {
-                for (word, text) in list.iter().zip(sorted).filter(|(word, text)| word.text != *text) {
-                    // A version may be quoted for the shell: what can't stand bare is quoted again.
-                    remark = remark.replace(word.bytes.clone(), crate::shell::quote(text).into_owned());
+            // Comments between the names belong to some of them: who sorts them knows to which.
+            let first = list.first().map_or(0, |word| subject.source.line_at(word.bytes.start));
+            let last = list.last().map_or(0, |word| subject.source.line_at(word.bytes.end));
+            let has_comments =
+                (first..=last).any(|line| subject.source.lines(line, line).trim_start().starts_with('#'));
+            if has_comments || !run.is_shell() {
+                remark = remark.advise("sort them, each comment with the package that it is about");
+            } else {
+                let mut by_name = list.clone();
+                by_name.sort_by(|one, other| one.text.cmp(&other.text));
+                for (word, other) in list.iter().zip(by_name).filter(|(word, other)| word.text != other.text) {
+                    // As it is written: in its quotes, if it has any.
+                    let text = subject.source.text.get(other.bytes.clone()).unwrap_or_default();
+                    remark = remark.replace(word.bytes.clone(), text);
                 }
             }
             remarks.push(remark);

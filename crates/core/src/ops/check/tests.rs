@@ -8,6 +8,7 @@ use crate::ops::build::OtherTag;
 use crate::output::visible;
 use build_context::Patterns;
 use build_context::weight::Heavy;
+use dockerutils_test_support::Random;
 
 /// What the rules of a project, and not of a Dockerfile alone, need to find something.
 fn facts(rule: &str, is_bad: bool) -> Facts {
@@ -54,24 +55,64 @@ fn names(text: &str) -> Vec<String> {
     checked.findings.into_iter().map(|finding| finding.rule).collect()
 }
 
-/// The Dockerfile with all advice heeded.
-fn heeded(text: &str, checked: &Checked) -> String {
+/// The Dockerfile with all lines written that are told, at the places that they name.
+fn pasted(text: &str, checked: &Checked) -> String {
     let mut replacements: Vec<&Replacement> = checked.replacements.iter().flatten().collect();
-    replacements.sort_by_key(|replacement| std::cmp::Reverse(replacement.first));
+    replacements.sort_by_key(|replacement| std::cmp::Reverse((replacement.first, replacement.last)));
     replacements.dedup();
-    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let mut lines: Vec<String> = text.split_inclusive('\n').map(str::to_owned).collect();
     let mut before = usize::MAX;
     for replacement in replacements {
-        // Of two that exclude each other, one.
-        if replacement.last >= before {
-            continue;
-        }
-        before = replacement.first;
-        let new = replacement.text.lines().map(str::to_owned);
-        let last = replacement.last.min(lines.len());
-        lines.splice(replacement.first - 1..last, new);
+        let Replacement { first, last, .. } = *replacement;
+        assert!(
+            last < before,
+            "lines {first} to {last} are told twice: {:?}\n{text}",
+            checked.replacements
+        );
+        before = first;
+        let new = match replacement.text.as_str() {
+            "" => String::new(),
+            text => format!("{text}\n"),
+        };
+        lines.splice(first - 1..last, [new]);
     }
-    lines.join("\n") + "\n"
+    lines.concat()
+}
+
+/// What is wrong with the lines that are told for a Dockerfile, if anything; `true` if there are lines.
+fn fault_of_lines(text: &str) -> Result<bool, String> {
+    let first = checked(text, &Facts::default());
+    if first.replacements.iter().flatten().next().is_none() {
+        return Ok(false);
+    }
+    let new = pasted(text, &first);
+    let second = checked(&new, &Facts::default());
+    let rules = |checked: &Checked| -> Vec<String> {
+        let found = checked.findings.iter().zip(&checked.replacements);
+        found
+            .map(|(finding, lines)| format!("{}{}", finding.rule, if lines.is_some() { " with lines" } else { "" }))
+            .collect()
+    };
+    let told = |why: &str| {
+        Err(format!(
+            "{why}:\n{text}\n{:?}\nbecame\n{new}\n{:?}\n",
+            rules(&first),
+            rules(&second)
+        ))
+    };
+    if first.fault.is_none() && second.fault.is_some() {
+        return told("broken");
+    }
+    let mut findings = first.findings.iter().zip(&first.replacements);
+    if findings.any(|(finding, lines)| !finding.edits.is_empty() && lines.is_none()) {
+        return told("no lines where there were changes");
+    }
+    if second.findings.iter().any(|finding| !finding.edits.is_empty())
+        || second.replacements.iter().any(Option::is_some)
+    {
+        return told("not at an end");
+    }
+    Ok(true)
 }
 
 #[test]
@@ -137,37 +178,129 @@ fn cases_are_judged_as_they_should_be() {
     assert!(CASES.len() + 2 * rules::rules().count() >= 200, "{}", CASES.len());
 }
 
+/// Dockerfiles, a rule, and what they are with its lines alone; the same text where it gives no lines. `B` is as in [`CASES`].
+const PASTED: &[(&str, &str, &str)] = include!("pasted.in");
+
 #[test]
-fn advice_that_is_heeded_ends_what_it_is_about() {
-    let mut tried = 0;
-    let examples = rules::rules().map(|rule| rule.bad.to_owned());
+fn what_is_pasted_does_the_same() {
+    let mut wrong = Vec::new();
+    let written = |text: &str| text.replace("FROM B", "FROM debian:13-slim");
+    for (text, rule, expected) in PASTED {
+        let text = written(text);
+        let source = DockerfileSource::read(&text);
+        let all = checked(&text, &Facts::default()).findings;
+        let own: Vec<_> = all.into_iter().filter(|finding| finding.rule == *rule).collect();
+        let replacements = composition::replacements(&source, &own, |_| Some(Vec::new()));
+        let alone = Checked {
+            findings: own.clone(),
+            replacements,
+            fault: None,
+            is_error: false,
+            complaints: Vec::new(),
+        };
+        let now = pasted(&text, &alone);
+        if own.is_empty() || now != written(expected) {
+            wrong.push(format!("{rule} makes of\n{text}\nthis\n{now}\n{own:?}"));
+        }
+        let says_what = |finding: &CheckFinding| !finding.edits.is_empty() || finding.advice.is_some();
+        if !own.iter().all(says_what) {
+            wrong.push(format!("{rule} says nothing to do for\n{text}"));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        PASTED.len(),
+        wrong.join("\n")
+    );
+}
+
+/// Dockerfiles from a base that nothing is said of, and what they are with all lines written.
+const LINES: &[(&str, &str)] = include!("lines.in");
+
+#[test]
+fn lines_mean_what_was_there_before() {
+    let mut wrong = Vec::new();
+    for (text, expected) in LINES {
+        let whole = |text: &str| match text.starts_with("FROM ") {
+            true => text.to_owned(),
+            false => format!("FROM debian:13-slim\nWORKDIR /app\n{text}"),
+        };
+        let text = whole(text);
+        let new = pasted(&text, &checked(&text, &Facts::default()));
+        if new != whole(expected) {
+            wrong.push(format!("{text}\nbecame\n{new}"));
+        }
+        wrong.extend(fault_of_lines(&text).err());
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n----\n"));
+}
+
+#[test]
+fn lines_that_are_written_end_what_they_are_about() {
+    let examples = rules::rules().flat_map(|rule| [rule.bad.to_owned(), rule.good.to_owned()]);
     let cases = CASES
         .iter()
         .map(|(text, _)| text.replace("FROM B", "FROM debian:13-slim"));
-    for text in examples.chain(cases) {
-        let mut now = text.clone();
-        for round in 0.. {
-            let checked = checked(&now, &Facts::default());
-            if checked.replacements.iter().flatten().next().is_none() {
-                break;
+    let judged: Vec<_> = examples.chain(cases).map(|text| fault_of_lines(&text)).collect();
+    let wrong: Vec<&str> = judged
+        .iter()
+        .filter_map(|judged| judged.as_ref().err().map(String::as_str))
+        .collect();
+    assert!(wrong.is_empty(), "{}\n{}", wrong.len(), wrong.join("\n----\n"));
+    assert!(judged.iter().filter(|judged| **judged == Ok(true)).count() > 80);
+}
+
+/// Instructions that rules have something to say about, and some that are in their way.
+const PARTS: &[&str] = &include!("parts.in");
+const GENERATED: usize = 1_000;
+
+#[test]
+fn lines_that_are_written_end_what_they_are_about_in_any_dockerfile() {
+    let mut random = Random::new(19);
+    let mut wrong = Vec::new();
+    let mut with_lines = 0;
+    for _ in 0..GENERATED {
+        let mut text = String::new();
+        if random.one_in(6) {
+            text += *random.pick(&["ARG VERSION=13\n", "# syntax=docker/dockerfile:1\n", "# escape=`\n"]);
+        }
+        for stage in 0..=usize::from(random.one_in(3)) {
+            let base = *random.pick(&[
+                "debian:13-slim",
+                "debian",
+                "node:22-slim",
+                "python:3.13-slim",
+                "alpine:3.22",
+                "scratch",
+            ]);
+            text += &format!(
+                "FROM {base}{}\n",
+                if stage == 0 && random.one_in(2) { " AS one" } else { "" }
+            );
+            while !random.one_in(7) {
+                text += *random.pick(PARTS);
+                text.push('\n');
             }
-            tried += 1;
-            let next = heeded(&now, &checked);
-            assert!(
-                next != now && round < 6,
-                "round {round} of\n{text}\nis\n{now}\nthen\n{next}\n{:?}",
-                checked.findings
-            );
-            // Deleting the last stage of all would leave nothing; no advice does.
-            let broken = DockerfileSource::read(&next).fault;
-            assert!(
-                broken.is_none() || checked.fault.is_some(),
-                "{broken:?}: {text}\nbecame\n{next}"
-            );
-            now = next;
+        }
+        if random.one_in(8) {
+            text.pop();
+        }
+        match fault_of_lines(&text) {
+            Ok(has_lines) => with_lines += usize::from(has_lines),
+            Err(fault) => wrong.push(fault),
         }
     }
-    assert!(tried > 80, "{tried}");
+    wrong.sort_by_key(String::len);
+    let shown: Vec<&str> = wrong.iter().take(12).map(String::as_str).collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {GENERATED}\n{}",
+        wrong.len(),
+        shown.join("\n----\n")
+    );
+    assert!(with_lines > GENERATED / 2, "{with_lines}");
 }
 
 #[test]
@@ -190,6 +323,57 @@ fn a_broken_dockerfile_has_its_error_and_the_findings_up_to_there() {
             .iter()
             .any(|finding| finding.rule == "AptWithoutUpdate")
     );
+}
+
+#[test]
+fn what_a_builder_refuses_is_said_in_its_words() {
+    for (text, line, message) in [
+        (
+            "FROM node:alpine:latest\n",
+            1,
+            "failed to parse stage name \"node:alpine:latest\": invalid reference format",
+        ),
+        (
+            "FROM B\nFROM Node:22\n",
+            2,
+            "failed to parse stage name \"Node:22\": invalid reference format: repository name (library/Node) must be lowercase",
+        ),
+        (
+            "FROM B\nENV A=1\nENV B=x${a.b}\nRNU\n",
+            4,
+            "unknown instruction: RNU (did you mean RUN?)",
+        ),
+        (
+            "FROM B\nEXPOSE 80\nWORKDIR /${a.b}\nRUN apt-get update\n",
+            3,
+            "failed to process \"/${a.b}\": unsupported modifier (.) in substitution",
+        ),
+    ] {
+        let checked = checked(&text.replace("FROM B", "FROM debian:13-slim"), &Facts::default());
+        let fault = checked.fault.map(|fault| (fault.line, fault.message));
+        assert_eq!(fault, Some((line, message.to_owned())), "{text}");
+        assert!(checked.findings.iter().all(|finding| finding.lines.1 < line), "{text}");
+    }
+    for text in [
+        "FROM B\nRUN echo ${a.b}\n",
+        "ARG A=node:22\nFROM $A\n",
+        "FROM B AS One\nFROM one\n",
+    ] {
+        let text = text.replace("FROM B", "FROM debian:13-slim");
+        assert_eq!(checked(&text, &Facts::default()).fault, None, "{text}");
+    }
+}
+
+#[test]
+fn a_tag_that_moves_is_less_than_none() {
+    let severities = |text: &str| -> Vec<Severity> {
+        let found = checked(text, &Facts::default()).findings;
+        found.into_iter().map(|finding| finding.severity).collect()
+    };
+    assert_eq!(severities("FROM node\n"), [Severity::Warning]);
+    assert_eq!(severities("FROM node:lts\n"), [Severity::Note]);
+    let placeholder = "FROM debian:13\nENV SECRET_KEY_BASE=dummy\nENV API_TOKEN=/run/secrets/token\n";
+    assert_eq!(severities(placeholder), [Severity::Note, Severity::Note]);
 }
 
 #[test]

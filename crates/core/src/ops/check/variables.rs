@@ -1,5 +1,8 @@
 //! Names of variables, and where they are used.
 
+use super::shell_script::ShellCommand;
+use super::subject::RunStep;
+
 /// Parts of names whose values change from build to build.
 const CHANGING: [&str; 14] = [
     "VERSION",
@@ -69,6 +72,36 @@ pub(super) fn uses(text: &str, escape: char) -> Vec<VariableUse> {
     found
 }
 
+/// Why BuildKit refuses to replace the variables of a word: a character after a name in braces that is no operator.
+pub(super) fn refused(word: &str, escape: char) -> Option<String> {
+    let mut chars = word.chars().peekable();
+    let (mut single, mut double) = (false, false);
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' if !double => single = !single,
+            '"' if !single => double = !double,
+            _ if c == escape && !single => {
+                chars.next();
+            }
+            '$' if !single && chars.next_if_eq(&'{').is_some() => {
+                let is_first = chars.peek().is_some_and(|c| c.is_alphabetic() || *c == '_');
+                while chars.next_if(|c| c.is_alphanumeric() || *c == '_').is_some() {}
+                match chars.peek() {
+                    Some('}' | ':' | '+' | '-' | '?' | '#' | '%' | '/') | None => {}
+                    Some(other) if is_first => {
+                        return Some(format!(
+                            "failed to process {word:?}: unsupported modifier ({other}) in substitution"
+                        ));
+                    }
+                    Some(_) => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 /// Whether a shell's script, or an instruction, uses a variable: `$NAME` or `${NAME...}`.
 pub(super) fn mentions(text: &str, name: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -77,6 +110,122 @@ pub(super) fn mentions(text: &str, name: &str) -> bool {
         let rest = rest.strip_prefix('{').unwrap_or(rest);
         rest.strip_prefix(name).is_some_and(|after| !after.starts_with(is_part))
     })
+}
+
+/// Whether a text names a variable in any way: `$NAME`, `${NAME}`, `$Env:NAME` and `%NAME%` of Windows, `printenv NAME`, or in
+/// a script's own words.
+pub(super) fn names_variable(text: &str, name: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.match_indices(name).any(|(at, _)| {
+        let before = text.get(..at).unwrap_or_default();
+        let after = text.get(at + name.len()..).unwrap_or_default();
+        !before.ends_with(is_part) && !after.starts_with(is_part)
+    })
+}
+
+/// Programs that do the same whatever variables of other programs are set.
+const PLAIN_PROGRAMS: [&str; 55] = [
+    "",
+    "[",
+    "addgroup",
+    "adduser",
+    "apk",
+    "apt",
+    "apt-get",
+    "cat",
+    "cd",
+    "chgrp",
+    "chmod",
+    "chown",
+    "cp",
+    "curl",
+    "cut",
+    "date",
+    "dnf",
+    "echo",
+    "fi",
+    "find",
+    "grep",
+    "groupadd",
+    "gunzip",
+    "head",
+    "id",
+    "install",
+    "ln",
+    "ls",
+    "microdnf",
+    "mkdir",
+    "mktemp",
+    "mv",
+    "pip",
+    "pip3",
+    "printf",
+    "pwd",
+    "rm",
+    "rmdir",
+    "sed",
+    "set",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "tail",
+    "tar",
+    "tee",
+    "test",
+    "touch",
+    "true",
+    "unzip",
+    "useradd",
+    "usermod",
+    "wc",
+    "wget",
+    "yum",
+];
+
+/// Whether all that a RUN does is done by programs that ask for no variable of a project. A build of sources, or a script,
+/// may read any.
+pub(super) fn is_plain_run(run: &RunStep<'_>) -> bool {
+    let is_plain = |command: &ShellCommand| {
+        let is_of_project = command
+            .arguments()
+            .iter()
+            .any(|word| matches!(word.text.as_str(), "." | "-e" | "--editable") || word.text.starts_with("./"));
+        let is_pip = command.program().starts_with("pip");
+        let has_script = command
+            .words
+            .iter()
+            .any(|word| word.text.contains("$(") || word.text.contains('`'));
+        PLAIN_PROGRAMS.contains(&command.program()) && !(is_pip && is_of_project) && !has_script
+    };
+    !run.commands.is_empty() && run.commands.iter().all(is_plain)
+}
+
+/// Variables that tools read by their own names, and that change what they do.
+const READ_BY_TOOLS: [&str; 12] = [
+    "ASDF_",
+    "CMAKE_",
+    "CONDA_",
+    "GO",
+    "NODE_",
+    "NPM_",
+    "PIP_",
+    "PYTHON",
+    "RUST",
+    "SETUPTOOLS_SCM_",
+    "PBR_",
+    "SOURCE_DATE_",
+];
+const OF_VERSION_MANAGERS: [&str; 9] = [
+    "PYENV", "RBENV", "NODENV", "JENV", "GOENV", "NVM", "POETRY", "PNPM", "DEBIAN",
+];
+
+/// Whether a variable of this name is known to be read by tools that no text names it for.
+pub(super) fn is_read_by_tools(name: &str) -> bool {
+    READ_BY_TOOLS.iter().any(|begin| name.starts_with(begin))
+        || OF_VERSION_MANAGERS.iter().any(|begin| name.split('_').next() == Some(*begin))
+        // Versions that installers read, such as INSTALL_K3S_VERSION.
+        || name.starts_with("INSTALL_")
+        || name == "DESIRED_VERSION"
 }
 
 /// Whether the value of a variable or label of this name changes from build to build.
@@ -95,6 +244,27 @@ mod tests {
         assert_eq!(names("$A-${B}${C:-d} '$E' \\$F \"$G\" $1 $ ${"), ["A", "B", "C", "G"]);
         assert!(uses("${C:-d}", '\\')[0].has_default && !uses("${C}", '\\')[0].has_default);
         assert!(mentions("x ${A:-1}", "A") && mentions("$A.b", "A") && !mentions("$AB A ${AA}", "A"));
+        assert_eq!(
+            refused("x${a.b}", '\\').as_deref(),
+            Some("failed to process \"x${a.b}\": unsupported modifier (.) in substitution")
+        );
+        for word in ["${a}", "${a:-b.c}", "'${a.b}'", "\\${a.b}", "${a/b/c}", "$a.b"] {
+            assert_eq!(refused(word, '\\'), None, "{word}");
+        }
+        for text in ["$Env:A", "%A%", "printenv A", "environ['A']", "${!A}"] {
+            assert!(names_variable(text, "A"), "{text}");
+        }
+        assert!(!names_variable("$AB _A A1", "A"));
+        for name in [
+            "PYENV_VERSION",
+            "RBENV_VERSION",
+            "GOTOOLCHAIN",
+            "SOURCE_DATE_EPOCH",
+            "CMAKE_BUILD_TYPE",
+        ] {
+            assert!(is_read_by_tools(name), "{name}");
+        }
+        assert!(!is_read_by_tools("APP_VERSION") && !is_read_by_tools("GIT_COMMIT"));
         assert!(is_changing("GIT_COMMIT") && is_changing("org.opencontainers.image.version") && !is_changing("USER"));
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::budget::Budget;
 use super::lines::{self, Parts};
-use super::words::unread_words;
+use super::words::{as_literal, as_pair_value, unread_words};
 use crate::naming::nearest;
 
 /// The instructions of BuildKit's Dockerfile frontend.
@@ -235,6 +235,15 @@ impl SourceInstruction {
         words.into_iter().map(pair).collect()
     }
 
+    /// The old form `ENV name value` as `name=value`, with the same value: all that follows the name, with quotes, escapes and
+    /// variables in it read as in any word. `None` where it can't be told, or stands on several lines.
+    pub fn legacy_pair_as_new(&self, escape: char) -> Option<String> {
+        let (name, value) = self.pairs(escape).into_iter().next()?;
+        let is_one_line = self.line == self.end && self.is_legacy_pair(escape);
+        let value = as_pair_value(&value?, escape).filter(|_| is_one_line)?;
+        Some(format!("{name}={value}"))
+    }
+
     /// Whether it is `ENV name value` or `LABEL name value`.
     pub fn is_legacy_pair(&self, escape: char) -> bool {
         let words = unread_words(self.arguments(), escape);
@@ -242,6 +251,11 @@ impl SourceInstruction {
             && words.len() > 1
             && words.first().is_some_and(|word| !word.contains('='))
     }
+}
+
+/// A word of an instruction that has exactly this value; `None` where that can't be written.
+pub fn literal(value: &str, escape: char) -> Option<String> {
+    as_literal(value, escape)
 }
 
 /// Why BuildKit refuses an instruction, if the reason is in its form.

@@ -374,9 +374,98 @@ pub(super) fn unread_words(text: &str, escape: char) -> Vec<String> {
     words
 }
 
+/// The value of the old form `ENV name value`, as it is written in the form `name=value`: the same words of all texts that
+/// variables may have come of it. `None` for a value that BuildKit refuses, or that is not sure to stay the same.
+pub(super) fn as_pair_value(value: &str, escape: char) -> Option<String> {
+    let is_quoting = |c: char| matches!(c, '"' | '\'') || c == escape;
+    let written = if !value.contains(char::is_whitespace) {
+        value.to_owned()
+    } else if !value.contains(is_quoting) {
+        format!("\"{value}\"")
+    } else {
+        // A blank outside of quotes is escaped; the rest stays as it is.
+        let mut written = String::new();
+        let mut quote = None;
+        let mut chars = value.chars();
+        while let Some(c) = chars.next() {
+            match quote {
+                None if c.is_whitespace() => written.push(escape),
+                None if matches!(c, '"' | '\'') => quote = Some(c),
+                Some(open) if open == c => quote = None,
+                _ => {}
+            }
+            written.push(c);
+            if c == escape && quote != Some('\'') {
+                written.extend(chars.next());
+            }
+        }
+        written
+    };
+    let is_one = matches!(unread_words(&written, escape).as_slice(), [one] if *one == written);
+    is_one
+        .then_some(written)
+        .filter(|written| means_the_same(written, value, escape))
+}
+
+/// A word of an instruction that has exactly this value: in quotes, without variables.
+pub(super) fn as_literal(value: &str, escape: char) -> Option<String> {
+    let mut written = String::from('"');
+    for c in value.chars() {
+        if matches!(c, '"' | '$') || c == escape {
+            written.push(escape);
+        }
+        written.push(c);
+    }
+    written.push('"');
+    let budget = Budget::default();
+    let read = Lexer::new(escape, &budget).word(&written, &BTreeMap::new());
+    (read.as_deref() == Ok(value) && unread_words(&written, escape).len() == 1).then_some(written)
+}
+
+/// Whether BuildKit makes the same of two texts, whether their variables are set or not.
+fn means_the_same(one: &str, other: &str, escape: char) -> bool {
+    let budget = Budget::default();
+    let lexer = Lexer::new(escape, &budget);
+    let mut all_set = BTreeMap::new();
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    for name in other.split(|c| !is_name(c)).filter(|name| !name.is_empty()) {
+        all_set.insert(name.to_owned(), format!("a  \"{name}\" b"));
+    }
+    [BTreeMap::new(), all_set].iter().all(|values| {
+        let read = lexer.word(one, values);
+        read.is_ok() && read == lexer.word(other, values)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_value_is_written_as_a_pair_of_the_same_value() {
+        for (value, expected) in [
+            ("b", Some("b")),
+            ("\"foo bar\"", Some("\"foo bar\"")),
+            ("foo bar", Some("\"foo bar\"")),
+            ("it's", None),
+            ("a \"b c\" d", Some("a\\ \"b c\"\\ d")),
+            ("'a  b'", Some("'a  b'")),
+            ("C:\\dir", Some("C:\\dir")),
+            ("-X \\\"a\\\"", Some("-X\\ \\\"a\\\"")),
+            ("$A and ${B:-c d}", Some("\"$A and ${B:-c d}\"")),
+            ("a=b", Some("a=b")),
+            ("a \\", None),
+            ("${A", None),
+        ] {
+            assert_eq!(as_pair_value(value, '\\').as_deref(), expected, "{value}");
+        }
+        assert_eq!(as_pair_value("C:\\a b", '`').as_deref(), Some("\"C:\\a b\""));
+        assert_eq!(
+            as_literal("A \"B\" $C \\d", '\\').as_deref(),
+            Some(r#""A \"B\" \$C \\d""#)
+        );
+        assert_eq!(as_literal("a$b\\c", '`').as_deref(), Some("\"a`$b\\c\""));
+    }
 
     fn values() -> BTreeMap<String, String> {
         [("R", "p"), ("E", ""), ("V", "foo.bar.baz"), ("S", "a/b*c")]

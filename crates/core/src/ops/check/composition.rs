@@ -1,0 +1,378 @@
+//! What to write instead, of all findings together: one text in which all advice is heeded, told as lines that take the place of
+//! others.
+//!
+//! Rules look at a Dockerfile as it is, and one change may make another one wrong, or needless, or needed: steps that become
+//! one, an instruction that moves, the last RUN that goes. So changes are made in rounds. A round makes those that have nothing to
+//! do with each other, and the rules look again at what came out, until they have nothing to change. Then whoever writes all the
+//! lines has a Dockerfile in which no finding with lines is left.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::finding::{CheckFinding, Edit, Replacement};
+use crate::docker::build::dockerfile::source::DockerfileSource;
+
+/// Rounds: each instruction has a handful of rules that change it.
+const ROUNDS: usize = 20;
+/// Instructions that are looked at, in all rounds together: a file of others decides how many it has.
+const LOOKS: usize = 6_000;
+/// In bytes; each finding has its own text, and there may be hundreds.
+const LONGEST: usize = 64 * 1024;
+
+/// Lines of the Dockerfile that are changed together.
+#[derive(Clone, Debug)]
+struct ChangedLines {
+    /// The first and the last line that it takes the place of, from 1.
+    lines: (usize, usize),
+    /// What is there now, with its line breaks.
+    text: String,
+    /// Whether it was changed.
+    is_changed: bool,
+    /// The rules that changed it after the first round.
+    later: BTreeSet<String>,
+}
+
+/// All of the Dockerfile, as it becomes.
+#[derive(Clone, Debug)]
+struct Composition {
+    pieces: Vec<ChangedLines>,
+}
+
+/// The lines to write for each of these findings, the first ones; `again` is what is found in a text that came out, if a
+/// builder takes it.
+///
+/// Lines of two findings are the same, or have none in common.
+pub(super) fn replacements(
+    source: &DockerfileSource<'_>,
+    findings: &[CheckFinding],
+    again: impl Fn(&str) -> Option<Vec<CheckFinding>>,
+) -> Vec<Option<Replacement>> {
+    let mut composition = Composition::of(source.text);
+    let mut seen = BTreeSet::from([source.text.to_owned()]);
+    let mut looks = 0;
+    let mut found = findings.to_vec();
+    for round in 0..ROUNDS {
+        let text = composition.text();
+        let now = DockerfileSource::read(&text);
+        looks += now.instructions.len();
+        let mut next = composition.clone();
+        if !next.heed(&now, &found, round > 0) {
+            break;
+        }
+        let text = next.text();
+        if !seen.insert(text.clone()) {
+            break;
+        }
+        let Some(new) = again(&text) else { break };
+        composition = next;
+        found = new;
+        if looks > LOOKS {
+            break;
+        }
+    }
+    composition.told(source, findings)
+}
+
+impl Composition {
+    fn of(text: &str) -> Self {
+        let lines = text.split_inclusive('\n').enumerate();
+        let piece = |(index, line): (usize, &str)| ChangedLines {
+            lines: (index + 1, index + 1),
+            text: line.to_owned(),
+            is_changed: false,
+            later: BTreeSet::new(),
+        };
+        Self {
+            pieces: lines.map(piece).collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        self.pieces.iter().map(|piece| piece.text.as_str()).collect()
+    }
+
+    /// Makes the changes of findings that have nothing to do with each other; whether there were any.
+    fn heed(&mut self, source: &DockerfileSource<'_>, findings: &[CheckFinding], is_later: bool) -> bool {
+        let mut taken: Vec<(Region, Vec<&Edit>, Vec<&str>)> = Vec::new();
+        // What is about several instructions comes first: steps that are one need less.
+        let mut regions: Vec<(Region, &CheckFinding)> = findings
+            .iter()
+            .filter_map(|finding| Some((region(source, &finding.edits)?, finding)))
+            .collect();
+        regions.sort_by_key(|(region, _)| region.is_one);
+        for (region, finding) in regions {
+            let mut around = taken
+                .iter_mut()
+                .filter(|(other, _, _)| other.bytes.start < region.bytes.end && region.bytes.start < other.bytes.end);
+            match (around.next(), around.next()) {
+                (None, _) => taken.push((region, finding.edits.iter().collect(), vec![&finding.rule])),
+                // Different words of one instruction can be changed at once; all else waits for the next round.
+                (Some((other, edits, rules)), None) if *other == region && region.is_one => {
+                    let apart = |edit: &Edit| edits.iter().all(|other| is_apart(&edit.bytes, &other.bytes));
+                    if finding.edits.iter().all(apart) {
+                        edits.extend(&finding.edits);
+                        rules.push(&finding.rule);
+                    }
+                }
+                _ => {}
+            }
+        }
+        // From the end on, so that the places of those before stay.
+        taken.sort_by_key(|(region, _, _)| std::cmp::Reverse(region.bytes.start));
+        let any = !taken.is_empty();
+        for (region, mut edits, rules) in taken {
+            edits.sort_by_key(|edit| (edit.bytes.start, edit.bytes.end));
+            let text = edited(source.text, &region.bytes, &edits);
+            if let Some(piece) = self.joined(&region.bytes) {
+                piece.0.text.replace_range(piece.1, &text);
+                piece.0.is_changed = true;
+                if is_later {
+                    piece.0.later.extend(rules.into_iter().map(str::to_owned));
+                }
+            }
+        }
+        any
+    }
+
+    /// Makes the pieces that these bytes of the text are in one, and where in it they are.
+    fn joined(&mut self, bytes: &Range<usize>) -> Option<(&mut ChangedLines, Range<usize>)> {
+        let mut at = 0;
+        let (mut first, mut last, mut begin) = (None, 0, 0);
+        for (index, piece) in self.pieces.iter().enumerate() {
+            let end = at + piece.text.len();
+            if at < bytes.end && bytes.start < end {
+                if first.is_none() {
+                    begin = at;
+                }
+                first.get_or_insert(index);
+                last = index;
+            }
+            at = end;
+        }
+        let piece = self.join(first?, last)?;
+        let own = bytes.start.saturating_sub(begin)..bytes.end.saturating_sub(begin);
+        piece.text.get(own.clone())?;
+        Some((piece, own))
+    }
+
+    /// Makes the pieces from the first to the last one.
+    fn join(&mut self, first: usize, last: usize) -> Option<&mut ChangedLines> {
+        let mut rest = self.pieces.drain(first..=last);
+        let mut whole = rest.next()?;
+        for piece in rest {
+            whole.lines.1 = piece.lines.1;
+            whole.text.push_str(&piece.text);
+            whole.is_changed |= piece.is_changed;
+            whole.later.extend(piece.later);
+        }
+        self.pieces.insert(first, whole);
+        self.pieces.get_mut(first)
+    }
+
+    /// The positions of the first and the last piece of these lines.
+    fn at_lines(&self, lines: (usize, usize)) -> Option<(usize, usize)> {
+        let is_in = |piece: &ChangedLines| piece.lines.0 <= lines.1 && lines.0 <= piece.lines.1;
+        Some((
+            self.pieces.iter().position(is_in)?,
+            self.pieces.iter().rposition(is_in)?,
+        ))
+    }
+
+    /// The lines to write, for each finding.
+    fn told(mut self, source: &DockerfileSource<'_>, findings: &[CheckFinding]) -> Vec<Option<Replacement>> {
+        let regions: Vec<Option<(usize, usize)>> = findings
+            .iter()
+            .map(|finding| region(source, &finding.edits).map(|region| region.lines))
+            .collect();
+        for lines in regions.iter().flatten() {
+            if let Some((first, last)) = self.at_lines(*lines) {
+                self.join(first, last);
+            }
+        }
+        // A change that only follows from others, and what needs no change of its own any more, go with the nearest one.
+        let is_told = |piece: &ChangedLines, has_region: bool| {
+            let of_finding = |lines: &(usize, usize)| piece.lines.0 <= lines.0 && lines.1 <= piece.lines.1;
+            (regions.iter().flatten().any(of_finding) == has_region) && piece.is_changed
+        };
+        while let Some(lone) = self.pieces.iter().position(|piece| is_told(piece, false)) {
+            let others = self.pieces.iter().enumerate().filter(|(_, piece)| is_told(piece, true));
+            let Some((near, _)) = others.min_by_key(|(index, _)| index.abs_diff(lone)) else {
+                break;
+            };
+            self.join(near.min(lone), near.max(lone));
+        }
+        for lines in regions.iter().flatten() {
+            let Some((at, _)) = self.at_lines(*lines) else { continue };
+            if self.pieces.get(at).is_some_and(|piece| piece.is_changed) {
+                continue;
+            }
+            let changed = self.pieces.iter().enumerate().filter(|(_, piece)| piece.is_changed);
+            if let Some((near, _)) = changed.min_by_key(|(index, _)| index.abs_diff(at)) {
+                self.join(near.min(at), near.max(at));
+            }
+        }
+        let told: Vec<Option<Replacement>> = regions
+            .iter()
+            .map(|lines| {
+                let (at, _) = self.at_lines((*lines)?)?;
+                let piece = self.pieces.get(at)?;
+                let own = |(finding, lines): (&CheckFinding, &Option<(usize, usize)>)| {
+                    lines
+                        .is_some_and(|lines| piece.lines.0 <= lines.0 && lines.1 <= piece.lines.1)
+                        .then(|| finding.rule.clone())
+                };
+                let own: BTreeSet<String> = findings.iter().zip(&regions).filter_map(own).collect();
+                let text = piece.text.strip_suffix('\n').unwrap_or(&piece.text);
+                let text = text.strip_suffix('\r').unwrap_or(text).trim_start_matches(['\r', '\n']);
+                (piece.is_changed && piece.text.len() <= LONGEST).then(|| Replacement {
+                    first: piece.lines.0,
+                    last: piece.lines.1,
+                    text: text.to_owned(),
+                    also: piece.later.difference(&own).cloned().collect(),
+                })
+            })
+            .collect();
+        told
+    }
+}
+
+/// Whole lines, and whole instructions, that edits are in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Region {
+    lines: (usize, usize),
+    bytes: Range<usize>,
+    /// Whether they are a single instruction.
+    is_one: bool,
+}
+
+fn region(source: &DockerfileSource<'_>, edits: &[Edit]) -> Option<Region> {
+    let first = edits.iter().map(|edit| edit.bytes.start).min()?;
+    let last = edits
+        .iter()
+        .map(|edit| edit.bytes.end.max(edit.bytes.start + 1) - 1)
+        .max()?;
+    // What is put in at the end is put behind the last line.
+    let end = source.text.len().checked_sub(1)?;
+    let mut lines = (source.line_at(first.min(end)), source.line_at(last.min(end)));
+    let mut steps = 0;
+    for step in &source.instructions {
+        if step.line <= lines.1 && lines.0 <= step.end {
+            lines = (lines.0.min(step.line), lines.1.max(step.end));
+            steps += 1;
+        }
+    }
+    let is_one = steps == 1 && source.instructions.iter().any(|step| (step.line, step.end) == lines);
+    Some(Region {
+        lines,
+        bytes: source.start_of(lines.0)..source.start_of(lines.1 + 1),
+        is_one,
+    })
+}
+
+/// Whether two changes do not touch.
+fn is_apart(one: &Range<usize>, other: &Range<usize>) -> bool {
+    one.end < other.start || other.end < one.start
+}
+
+/// These bytes of a text, edited.
+fn edited(text: &str, bytes: &Range<usize>, edits: &[&Edit]) -> String {
+    let mut new = String::new();
+    let mut at = bytes.start;
+    for edit in edits {
+        new.push_str(text.get(at..edit.bytes.start).unwrap_or_default());
+        new.push_str(&edit.text);
+        at = edit.bytes.end.max(at);
+    }
+    new.push_str(text.get(at..bytes.end).unwrap_or_default());
+    // The next line stays one of its own.
+    let was_ended = text.get(bytes.clone()).is_some_and(|old| old.ends_with('\n'));
+    if was_ended && !new.is_empty() && !new.ends_with('\n') {
+        new.push('\n');
+    }
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Severity;
+    use super::*;
+
+    fn finding(rule: &str, edits: &[(Range<usize>, &str)]) -> CheckFinding {
+        CheckFinding {
+            rule: rule.to_owned(),
+            severity: Severity::Note,
+            lines: (1, 1),
+            message: String::new(),
+            costs: String::new(),
+            advice: None,
+            is_of_engine: false,
+            edits: edits
+                .iter()
+                .map(|(bytes, text)| Edit {
+                    bytes: bytes.clone(),
+                    text: (*text).to_owned(),
+                })
+                .collect(),
+        }
+    }
+
+    fn replacement(first: usize, last: usize, text: &str, also: &[&str]) -> Option<Replacement> {
+        Some(Replacement {
+            first,
+            last,
+            text: text.to_owned(),
+            also: also.iter().map(|rule| (*rule).to_owned()).collect(),
+        })
+    }
+
+    #[test]
+    fn changes_of_the_same_lines_are_written_together() {
+        let source = DockerfileSource::read("FROM a\nRUN b \\\n  c\nRUN d\n");
+        let findings = [
+            finding("A", &[(0..4, "from")]),
+            finding("B", &[(11..12, "B")]),
+            finding("C", &[(17..18, "C")]),
+            finding("D", &[]),
+        ];
+        assert_eq!(
+            replacements(&source, &findings, |_| Some(Vec::new())),
+            [
+                replacement(1, 1, "from a", &[]),
+                replacement(2, 3, "RUN B \\\n  C", &[]),
+                replacement(2, 3, "RUN B \\\n  C", &[]),
+                None,
+            ]
+        );
+    }
+
+    #[test]
+    fn what_excludes_another_change_waits_until_that_is_made() {
+        // B and C both change the second line; after B, C is found elsewhere, and D only then.
+        let source = DockerfileSource::read("FROM a\nRUN b\nRUN c\n");
+        let findings = [finding("B", &[(7..13, "RUN x\n")]), finding("C", &[(7..13, "RUN y\n")])];
+        let again = |text: &str| match text {
+            "FROM a\nRUN x\nRUN c\n" => Some(vec![finding("C", &[(11..12, "y")]), finding("D", &[(13..19, "")])]),
+            _ => Some(Vec::new()),
+        };
+        assert_eq!(
+            replacements(&source, &findings, again),
+            [replacement(2, 3, "RUN y", &["D"]), replacement(2, 3, "RUN y", &["D"])]
+        );
+    }
+
+    #[test]
+    fn what_would_be_no_dockerfile_or_has_no_end_is_not_written() {
+        let source = DockerfileSource::read("FROM a\nRUN b\n");
+        let broken = [finding("B", &[(7..10, "RNU")])];
+        assert_eq!(replacements(&source, &broken, |_| None), [None]);
+        let there_and_back = |text: &str| match text.contains("RUN c") {
+            true => Some(vec![finding("C", &[(11..12, "b")])]),
+            false => Some(vec![finding("B", &[(11..12, "c")])]),
+        };
+        let findings = there_and_back(source.text).unwrap();
+        assert_eq!(
+            replacements(&source, &findings, there_and_back),
+            [replacement(2, 2, "RUN c", &[])]
+        );
+    }
+}
