@@ -7,7 +7,6 @@ use super::shell_script::{ShellCommand, is_plain_list};
 use super::subject::{RunStep, Subject};
 use super::variables::{is_changing, is_plain_run, is_read_by_tools, names_variable};
 use crate::docker::build::dockerfile::source::SourceInstruction;
-use crate::output::counted;
 
 pub(super) const RULES: &[Rule] = &[
     Rule {
