@@ -35,6 +35,8 @@ pub enum NotebookImage {
     Stacks,
     /// A server on port 8787 that asks of who starts it what an image of RStudio asks.
     Rstudio,
+    /// A JupyterLab with a desktop behind jupyter-server-proxy: a real VNC server, and an xterm on it.
+    Desktop,
     /// Chromium, and chromedriver.
     Browser,
 }
@@ -53,7 +55,14 @@ struct Recipe {
 
 impl NotebookImage {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Debian, Self::Jupyter, Self::Stacks, Self::Rstudio, Self::Browser];
+    pub const ALL: [Self; 6] = [
+        Self::Debian,
+        Self::Jupyter,
+        Self::Stacks,
+        Self::Rstudio,
+        Self::Desktop,
+        Self::Browser,
+    ];
 
     /// Its name on every engine that has it.
     pub fn reference(self) -> String {
@@ -77,6 +86,7 @@ impl NotebookImage {
             Self::Jupyter => "jupyter",
             Self::Stacks => "stacks",
             Self::Rstudio => "rstudio",
+            Self::Desktop => "desktop",
             Self::Browser => "browser",
         }
     }
@@ -129,6 +139,15 @@ impl NotebookImage {
                 script: include_str!("notebook_images/rstudio.sh"),
                 files: &[("rstudio.py", include_str!("notebook_images/rstudio.py"))],
                 changes: &["EXPOSE 8787", "WORKDIR /home/rstudio", r#"CMD ["/init"]"#],
+            },
+            Self::Desktop => Recipe {
+                parent: Some(Self::Jupyter),
+                script: include_str!("notebook_images/desktop.sh"),
+                files: &[("xstartup", include_str!("notebook_images/xstartup.sh"))],
+                changes: &[
+                    "ENV JUPYTER_REMOTE_DESKTOP_PROXY_XSTARTUP=/usr/local/bin/xstartup",
+                    "USER 1000",
+                ],
             },
             Self::Browser => Recipe {
                 parent: Some(Self::Debian),
