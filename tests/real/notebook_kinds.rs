@@ -57,7 +57,7 @@ fn writes_by_rstudio(place: &Place) {
     browser.click(&browser.wait_for("button"));
     browser.wait_for("#rstudio");
     let status = browser.script(
-        "const call = new XMLHttpRequest(); call.open('PUT', '/files/made', false); call.send('by RStudio'); return call.status",
+        "const call = new XMLHttpRequest(); call.open('PUT', '/files/home/jovyan/project/made', false); call.send('by RStudio'); return call.status",
         &[],
     );
     assert_eq!(status, json!(201));
@@ -94,7 +94,7 @@ fn saves_by_stacks(place: &Place) -> String {
     let notebook: Value = serde_json::from_str(NOTEBOOK).unwrap();
     let model = json!({ "type": "notebook", "format": "json", "content": notebook }).to_string();
     let fields = [token.as_str(), "Content-Type: application/json"];
-    let saved = send(url, "PUT", "/api/contents/project/made.ipynb", &fields, &model);
+    let saved = send(url, "PUT", "/api/contents/made.ipynb", &fields, &model);
     assert_eq!(saved.status, 201, "{}", String::from_utf8_lossy(&saved.body));
     assert_eq!(send(url, "GET", "/api/status", &[], "").status, 403);
     let stopped = place.run_notebook().arg("--stop").any_stdout().any_stderr().run();
@@ -275,24 +275,25 @@ const CDI: &str = r#"{"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu", "devices"
 {"mounts": [{"hostPath": "/usr/bin/nvidia-smi", "containerPath": "/bin/nvidia-smi", "options": ["ro", "bind"]}]}}]}"#;
 
 #[test]
-fn a_gpu_that_cdi_describes_is_said_early_and_a_description_that_is_old() {
+fn a_gpu_that_cdi_describes_is_said_early_and_a_description_that_is_missing() {
     let machine = GpuMachine(Throwaway::start(Suite::Sid, Store::Classic, None).unwrap());
     let place = Place::new("28", "gpu-cdi").on(machine.engine()).docked();
+    let configuration = place.home.sandbox().read("docker/dockerutils.cfg");
+    let configuration = format!("{configuration}args = --device nvidia.com/gpu=all\n");
+    place.home.sandbox().write("docker/dockerutils.cfg", configuration);
     machine.image("lab-pages", "");
-    machine.run(&format!(
-        "mkdir -p /etc/cdi && printf '%s' '{CDI}' > /etc/cdi/nvidia.json; \
-         printf '%s\\n' '#!/bin/sh' 'echo \"{GPU}\"' > /usr/bin/nvidia-smi; cp /usr/bin/nvidia-smi /usr/bin/nvidia-cdi-hook; \
-         chmod 755 /usr/bin/nvidia-*"
-    ));
-    machine.settings("");
-    let said = machine.said(&place, "lab-pages", 0);
-    assert!(said.contains(&format!("{GPU}\n")), "{said}");
-    // The driver was replaced by another one, and its files are elsewhere.
-    machine.run("mv /usr/bin/nvidia-smi /usr/bin/nvidia-smi-2");
+    machine.run("ln -s \"$(command -v runc)\" /usr/local/bin/nvidia-container-runtime");
+    machine.settings(r#""runtimes": {"nvidia": {"path": "nvidia-container-runtime"}},"#);
     let said = machine.said(&place, "lab-pages", 125);
     assert!(
         said.contains("a description of the GPUs for CDI is missing, or does not work"),
         "{said}"
     );
     assert!(said.contains("nvidia-ctk cdi generate"), "{said}");
+    machine.run(&format!(
+        "printf '%s\\n' '#!/bin/sh' 'echo \"{GPU}\"' > /usr/bin/nvidia-smi; chmod 755 /usr/bin/nvidia-smi; \
+         mkdir -p /etc/cdi && printf '%s' '{CDI}' > /etc/cdi/nvidia.json"
+    ));
+    let said = machine.said(&place, "lab-pages", 0);
+    assert!(said.contains(&format!("{GPU}\n")), "{said}");
 }

@@ -35,7 +35,7 @@ pub enum NotebookImage {
     Stacks,
     /// A server on port 8787 that asks of who starts it what an image of RStudio asks.
     Rstudio,
-    /// A JupyterLab with a desktop behind jupyter-server-proxy: a real VNC server, and an xterm on it.
+    /// A JupyterLab of docker-stacks' kind with a desktop behind jupyter-server-proxy: a real VNC server, and an xterm on it.
     Desktop,
     /// Chromium, and chromedriver.
     Browser,
@@ -141,7 +141,7 @@ impl NotebookImage {
                 changes: &["EXPOSE 8787", "WORKDIR /home/rstudio", r#"CMD ["/init"]"#],
             },
             Self::Desktop => Recipe {
-                parent: Some(Self::Jupyter),
+                parent: Some(Self::Stacks),
                 script: include_str!("notebook_images/desktop.sh"),
                 files: &[("xstartup", include_str!("notebook_images/xstartup.sh"))],
                 changes: &[
