@@ -94,7 +94,7 @@ fn saves_by_stacks(place: &Place) -> String {
     let notebook: Value = serde_json::from_str(NOTEBOOK).unwrap();
     let model = json!({ "type": "notebook", "format": "json", "content": notebook }).to_string();
     let fields = [token.as_str(), "Content-Type: application/json"];
-    let saved = send(url, "PUT", "/api/contents/made.ipynb", &fields, &model);
+    let saved = send(url, "PUT", "/api/contents/project/made.ipynb", &fields, &model);
     assert_eq!(saved.status, 201, "{}", String::from_utf8_lossy(&saved.body));
     assert_eq!(send(url, "GET", "/api/status", &[], "").status, 403);
     let stopped = place.run_notebook().arg("--stop").any_stdout().any_stderr().run();

@@ -114,7 +114,7 @@ impl<'a> Place<'a> {
     /// A program that ends as soon as the server on this port of 127.0.0.1 answers there, where it runs.
     fn observer(&self, port: u16) -> Result<Command, Error> {
         let script = format!(
-            "until {{ exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /api HTTP/1.0\\r\\n\\r\\n' >&3 \
+            "trap '' PIPE; until {{ exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET /api HTTP/1.0\\r\\n\\r\\n' >&3 \
              && IFS= read -r line <&3 && [[ $line == *' 200 '* ]]; }} 2>/dev/null; do sleep 0.01; done"
         );
         let mut bash = match &self.dock {

@@ -130,6 +130,7 @@ impl NotebookImage {
                     "ENV NB_UID=1000",
                     "ENV NB_USER=jovyan",
                     "USER 1000",
+                    "WORKDIR /home/jovyan",
                     r#"ENTRYPOINT ["tini", "-g", "--", "start.sh"]"#,
                     r#"CMD ["start-notebook.py"]"#,
                 ],
@@ -147,6 +148,9 @@ impl NotebookImage {
                 changes: &[
                     "ENV JUPYTER_REMOTE_DESKTOP_PROXY_XSTARTUP=/usr/local/bin/xstartup",
                     "USER 1000",
+                    "WORKDIR /home/jovyan",
+                    r#"ENTRYPOINT ["tini", "-g", "--", "start.sh"]"#,
+                    r#"CMD ["start-notebook.py"]"#,
                 ],
             },
             Self::Browser => Recipe {
@@ -278,10 +282,11 @@ fn build(lab: &Lab, wanted: NotebookImage, parent: &str) -> Result<(), Error> {
     if certificates.exists() {
         run.arg(format!("--volume={CERTIFICATES}:/mnt/ca-certificates.crt:ro"));
     }
-    run.args([parent, "sh", "/mnt/recipe/make.sh"]);
+    // An image of docker-stacks becomes its user, whoever is asked for, unless its entrypoint is left out.
+    run.args(["--entrypoint=sh", parent, "/mnt/recipe/make.sh"]);
     let made = process::capture(&mut run).and_then(|_| {
         let mut commit = lab.docker();
-        commit.arg("commit");
+        commit.args(["commit", "--change", "ENTRYPOINT []"]);
         for change in recipe.changes {
             commit.args(["--change", change]);
         }
