@@ -83,8 +83,8 @@ const BANS: [Ban; 9] = [
     },
 ];
 
-/// The tests that need an engine which sees this machine's files and ports.
-const NEAR: [&str; 7] = [
+/// The tests and benches that need an engine which sees this machine's files and ports.
+const NEAR: [&str; 8] = [
     "tests/real/browser.rs",
     "tests/real/docker_notebook.rs",
     "tests/real/docs.rs",
@@ -92,6 +92,7 @@ const NEAR: [&str; 7] = [
     "tests/real/notebook_images.rs",
     "tests/real/publish.rs",
     "tests/real/run_api_socket.rs",
+    "xtask/src/bench/notebook.rs",
 ];
 
 fn is_aws_test(path: &Path) -> bool {

@@ -32,7 +32,7 @@ const STEP: Duration = Duration::from_millis(10);
 const TOKEN: &str = "a-token-of-the-bench";
 
 /// Where notebooks run, and how our command gets there.
-struct Place<'a> {
+struct BenchPlace<'a> {
     setting: &'a Setting,
     engine: LabEngine,
     /// On a dock, and not here.
@@ -42,7 +42,7 @@ struct Place<'a> {
     user: String,
 }
 
-impl<'a> Place<'a> {
+impl<'a> BenchPlace<'a> {
     fn new(setting: &'a Setting, engine: LabEngine, dock: Option<FarDock>) -> Result<Self, Error> {
         let image = engine.notebook_image(NotebookImage::Jupyter)?;
         let project = tempfile::Builder::new()
@@ -126,7 +126,7 @@ impl<'a> Place<'a> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for BenchPlace<'_> {
     fn drop(&mut self) {
         let _ = self.clean();
     }
@@ -178,9 +178,9 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
         round_trip: ROUND_TRIP,
         capacity: None,
     };
-    let near = Place::new(setting, lab::engine("local")?, None)?;
+    let near = BenchPlace::new(setting, lab::engine("local")?, None)?;
     let dock = FarDock::register(setting, &setting.dock, distance)?;
-    let far = Place::new(setting, setting.dock.clone(), Some(dock))?;
+    let far = BenchPlace::new(setting, setting.dock.clone(), Some(dock))?;
     let mut rows = Vec::new();
     for place in [&near, &far] {
         rows.push(lateness(place)?);
@@ -191,7 +191,7 @@ pub(super) fn run(setting: &Setting) -> Result<Vec<Comparison>, Error> {
 }
 
 /// How late the URL is printed after the server answers where it runs; beside it, how late it may be.
-fn lateness(place: &Place) -> Result<Comparison, Error> {
+fn lateness(place: &BenchPlace) -> Result<Comparison, Error> {
     let mut row = row(format!("URL after the answer, {}", place.word()), 1.0);
     for _ in 0..place.setting.runs {
         let port = port()?;
@@ -211,7 +211,7 @@ fn lateness(place: &Place) -> Result<Comparison, Error> {
 }
 
 /// From the command to a page that answers here, beside docker with the same options and a loop of curl.
-fn until_a_page(place: &Place) -> Result<Comparison, Error> {
+fn until_a_page(place: &BenchPlace) -> Result<Comparison, Error> {
     let mut row = row(format!("until a page, {}", place.word()), 1.1);
     for _ in 0..place.setting.runs {
         let began = Instant::now();
@@ -246,7 +246,7 @@ fn until_a_page(place: &Place) -> Result<Comparison, Error> {
 
 /// From the moment when a link is back whose connections were broken, to the first answer of the forward; beside it, how long that may
 /// take.
-fn after_a_cut(place: &Place) -> Result<Comparison, Error> {
+fn after_a_cut(place: &BenchPlace) -> Result<Comparison, Error> {
     let mut row = row("answer after a cut, far".to_owned(), 1.0);
     let printed = Printed::by(place.run_notebook(port()?), &place.project.path().join("log"))?;
     let link = place.dock.as_ref().map(FarDock::link);
