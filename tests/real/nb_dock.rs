@@ -4,12 +4,12 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dockerutils_test_support::lab::{self, LabEngine};
-use dockerutils_test_support::{Invocation, free_port, process, wait};
+use dockerutils_test_support::{Browser, Invocation, free_port, process, wait};
 use dockerutils_tests::dock_home::DockHome;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long a server may take to answer one request.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -451,5 +451,98 @@ fn one_that_ends_at_its_start_shows_its_last_lines_and_leaves_nothing() {
     starting.interrupt();
     let ended = starting.wait();
     assert_eq!(ended.code, 130, "{ended}");
+    notebooks.leaves_nothing();
+}
+
+#[test]
+fn where_sshd_leads_to_no_socket_it_listens_on_the_dock_alone_and_says_so() {
+    let notebooks = Notebooks::new();
+    let at = |lines: &[&str]| {
+        let sshd = notebooks.dock.sshd(lines).unwrap();
+        let registration = notebooks
+            .home
+            .registration(sshd.ssh(), sshd.ssh().address, &notebooks.user, "far");
+        registration.args(["--no-check", "--force"]).run();
+        sshd
+    };
+    let _sshd = at(&["AllowStreamLocalForwarding no"]);
+    let running = notebooks.nb_dock().args(["far", "--no-browser"]).spawn();
+    running.wait_for_stderr("the sshd of far forwards to no Unix socket");
+    running.wait_for_stderr("Ctrl-C stops it");
+    let listens = notebooks.ports();
+    assert!(
+        !listens.is_empty() && listens.lines().all(|line| line.contains(" 127.0.0.1:")),
+        "{listens:?}"
+    );
+    // The same is found again, and nobody gets in without the token.
+    let (port, token) = place(&notebooks.detached(&[]));
+    assert!(answers(port, &token));
+    let (refused, _) = asked(port, "GET", "/api/status", "another").unwrap();
+    assert_eq!(refused, 403);
+    running.interrupt();
+    let ended = running.wait();
+    assert_eq!(ended.code, 0, "{ended}");
+    notebooks.leaves_nothing();
+    // Where it leads nowhere at all, that is said, and nothing is left.
+    let _sshd = at(&["AllowStreamLocalForwarding no", "AllowTcpForwarding no"]);
+    let refused = notebooks.nb_dock().args(["far", "--no-browser"]).spawn().wait();
+    assert_eq!(refused.code, 1, "{refused}");
+    assert!(refused.stderr.contains("hint: `AllowTcpForwarding yes`"), "{refused}");
+    notebooks.leaves_nothing();
+}
+
+#[test]
+fn kernels_at_work_are_named_at_ctrl_c() {
+    let notebooks = Notebooks::new();
+    let notebook = json!({
+        "cells": [{ "cell_type": "code", "execution_count": null, "id": "a", "metadata": {}, "outputs": [], "source": "" }],
+        "metadata": { "kernelspec": { "display_name": "Python 3", "language": "python", "name": "python3" } },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    });
+    notebooks.as_root(&format!(
+        "printf '%s' '{notebook}' > /home/$1/long.ipynb && chown $1 /home/$1/long.ipynb"
+    ));
+    let running = notebooks.nb_dock().args(["far", "--no-browser"]).spawn();
+    running.wait_for_stderr("Ctrl-C stops it");
+    let listed = notebooks.listed();
+    let (port, token) = place(&listed[0]);
+    let browser = Browser::start();
+    browser.open(&format!("http://127.0.0.1:{port}/lab/tree/long.ipynb?token={token}"));
+    browser.wait_for_notebook();
+    browser.start_cell("import time; print('begun'); time.sleep(600)");
+    browser.found("a cell that runs", || {
+        let (_, kernels) = asked(port, "GET", "/api/kernels", &token)?;
+        kernels.contains("\"busy\"").then_some(())
+    });
+    running.interrupt();
+    let ended = running.wait();
+    assert_eq!(ended.code, 0, "{ended}");
+    assert!(
+        ended.stderr.contains("1 kernel at work: long.ipynb (python3 is busy)"),
+        "{ended}"
+    );
+    notebooks.leaves_nothing();
+}
+
+#[test]
+fn a_second_ctrl_c_kills_a_server_that_does_not_end() {
+    let notebooks = Notebooks::new();
+    let running = notebooks.nb_dock().args(["far", "--no-browser"]).spawn();
+    running.wait_for_stderr("Ctrl-C stops it");
+    // It answers nothing any more, and takes no signal but the last one.
+    notebooks.as_root("pkill -STOP -u $1 -f jupyter-lab");
+    let began = Instant::now();
+    running.interrupt();
+    running.wait_for_stderr("Ctrl-C again kills it");
+    running.interrupt();
+    let ended = running.wait();
+    assert_eq!(ended.code, 0, "{ended}");
+    // By itself, it would have been given five seconds for each of two answers, and ten for the signal that asks.
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}: {ended}",
+        began.elapsed()
+    );
     notebooks.leaves_nothing();
 }

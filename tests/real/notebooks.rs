@@ -15,47 +15,56 @@ use dockerutils_tests::dock_home::DockHome;
 /// A server with the project's pages. Its first page says what it is.
 const CONFIGURATION: &str = "[notebook]\nimage = dockerutils-lab-base:1\nport = 3000\npath = index.html\n\
                              cmd = httpd -f -p 3000 -h /home/jovyan/project\n";
-const PAGE: &str = "the page of the project";
+pub(crate) const PAGE: &str = "the page of the project";
 /// How long a page may take to come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A user's home with a project that serves its own pages; its containers are gone at the end.
-struct Place {
-    home: DockHome,
-    engine: LabEngine,
+pub(crate) struct Place {
+    pub(crate) home: DockHome,
+    pub(crate) engine: LabEngine,
     /// The user, of whom there is no other.
-    mark: String,
+    pub(crate) mark: String,
     /// What each call says.
-    words: Vec<String>,
+    pub(crate) words: Vec<String>,
 }
 
 impl Place {
-    fn new(engine: &str, test: &str) -> Self {
+    pub(crate) fn new(engine: &str, test: &str) -> Self {
         let sandbox = Sandbox::named(&format!("notebook-{test}"))
             .file("docker/dockerutils.cfg", CONFIGURATION)
             .file("index.html", PAGE);
+        Self::of(sandbox, lab::engine(engine).unwrap(), test)
+    }
+
+    /// With a project of the test's own.
+    pub(crate) fn of(sandbox: Sandbox, engine: LabEngine, test: &str) -> Self {
         Self {
             home: DockHome::of(sandbox),
-            engine: lab::engine(engine).unwrap(),
+            engine,
             mark: format!("notebooks-{test}-{}", std::process::id()),
             words: Vec::new(),
         }
     }
 
     /// On the machine's own engine.
-    fn near(test: &str) -> Self {
+    pub(crate) fn near(test: &str) -> Self {
         Self::new("local", test)
     }
 
     /// On a dock, to which `ann` logs in.
-    fn far(engine: &str, test: &str) -> Self {
-        let mut place = Self::new(engine, test);
-        let ssh = place.engine.ssh().unwrap();
-        place.home.use_key(&ssh.key, "");
-        place.words = ["--dock", "far"].map(str::to_owned).to_vec();
-        let register = place.home.registration(&ssh, ssh.address, "ann", "far");
-        place.as_itself(register).run();
-        place
+    pub(crate) fn far(engine: &str, test: &str) -> Self {
+        Self::new(engine, test).docked()
+    }
+
+    /// By way of ssh, to which `ann` logs in.
+    pub(crate) fn docked(mut self) -> Self {
+        let ssh = self.engine.ssh().unwrap();
+        self.home.use_key(&ssh.key, "");
+        self.words = ["--dock", "far"].map(str::to_owned).to_vec();
+        let register = self.home.registration(&ssh, ssh.address, "ann", "far");
+        self.as_itself(register).run();
+        self
     }
 
     fn as_itself<'a>(&self, invocation: Invocation<'a>) -> Invocation<'a> {
@@ -65,7 +74,7 @@ impl Place {
             .limit(Duration::from_secs(180))
     }
 
-    fn run_notebook(&self) -> Invocation<'_> {
+    pub(crate) fn run_notebook(&self) -> Invocation<'_> {
         let call = self.as_itself(self.home.program("run-notebook")).args(&self.words);
         match self.words.is_empty() {
             true => call.env("DOCKER_HOST", &self.engine.host),
@@ -74,7 +83,7 @@ impl Place {
     }
 
     /// What `docker ps` shows of this user's notebooks.
-    fn containers(&self) -> Vec<String> {
+    pub(crate) fn containers(&self) -> Vec<String> {
         let filter = format!("label=io.dockerutils.user={}", self.mark);
         let mut list = self.engine.docker();
         let output = list
@@ -85,7 +94,7 @@ impl Place {
         text.lines().map(str::to_owned).collect()
     }
 
-    fn in_container(&self, container: &str, words: &[&str]) {
+    pub(crate) fn in_container(&self, container: &str, words: &[&str]) {
         let mut exec = self.engine.docker();
         let output = exec.args(["exec", container]).args(words).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -107,7 +116,7 @@ impl Drop for Place {
 }
 
 /// What a page says.
-fn page(url: &str) -> Option<String> {
+pub(crate) fn page(url: &str) -> Option<String> {
     let (address, path) = url.trim().strip_prefix("http://")?.split_once('/')?;
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -242,7 +251,7 @@ fn a_server_goes_on_while_the_link_is_away_and_its_log_is_followed_again() {
 }
 
 /// A notebook with an empty cell.
-const NOTEBOOK: &str = r#"{"cells": [{"cell_type": "code", "execution_count": null, "id": "a", "metadata": {}, "outputs": [],
+pub(crate) const NOTEBOOK: &str = r#"{"cells": [{"cell_type": "code", "execution_count": null, "id": "a", "metadata": {}, "outputs": [],
 "source": []}], "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
 "nbformat": 4, "nbformat_minor": 5}"#;
 

@@ -8,6 +8,7 @@ mod context;
 mod dock;
 mod far;
 mod measure;
+mod notebook;
 mod peers;
 mod run;
 mod startup;
@@ -50,7 +51,7 @@ struct Benchmark {
     run: fn(&Setting) -> Result<Vec<Comparison>, Error>,
 }
 
-const BENCHES: [Benchmark; 7] = [
+const BENCHES: [Benchmark; 8] = [
     Benchmark {
         name: "startup",
         about: "--help of each command, and a build in which nothing changed",
@@ -85,6 +86,11 @@ const BENCHES: [Benchmark; 7] = [
         name: "any-tool",
         about: "compose and docker run with bind mounts on a dock, 50 ms away",
         run: any_tool::run,
+    },
+    Benchmark {
+        name: "notebook",
+        about: "run-notebook, near and 50 ms away, against docker run -p and a loop of curl; its forward after a cut",
+        run: notebook::run,
     },
 ];
 

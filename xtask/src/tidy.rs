@@ -83,14 +83,16 @@ const BANS: [Ban; 9] = [
     },
 ];
 
-/// The tests that need an engine which sees this machine's files and ports.
-const NEAR: [&str; 6] = [
+/// The tests and benches that need an engine which sees this machine's files and ports.
+const NEAR: [&str; 8] = [
     "tests/real/browser.rs",
     "tests/real/docker_notebook.rs",
     "tests/real/docs.rs",
+    "tests/real/notebook_faults.rs",
     "tests/real/notebook_images.rs",
     "tests/real/publish.rs",
     "tests/real/run_api_socket.rs",
+    "xtask/src/bench/notebook.rs",
 ];
 
 fn is_aws_test(path: &Path) -> bool {

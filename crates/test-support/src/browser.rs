@@ -223,6 +223,19 @@ impl Browser {
         );
     }
 
+    /// Types into whatever has the focus, as a keyboard does.
+    ///
+    /// # Panics
+    /// When the browser is gone.
+    pub fn keys_to_page(&self, keys: &str) {
+        let strokes = keys.chars().map(String::from);
+        let strokes: Vec<Value> = strokes
+            .flat_map(|key| ["keyDown", "keyUp"].map(|action| json!({ "type": action, "value": key })))
+            .collect();
+        let keyboard = json!({ "actions": [{ "type": "key", "id": "keyboard", "actions": strokes }] });
+        self.must("POST", "/actions", &keyboard);
+    }
+
     /// The text of an element as a reader sees it.
     ///
     /// # Panics

@@ -29,7 +29,7 @@ pub(super) struct FarDock {
     home: tempfile::TempDir,
     bin: PathBuf,
     /// It lasts as long as the dock does.
-    _link: SlowLink,
+    link: SlowLink,
     /// What a docked shell has in DOCKER_HOST.
     docker_host: String,
 }
@@ -65,7 +65,7 @@ impl FarDock {
         let mut dock = Self {
             home,
             bin: setting.bin.clone(),
-            _link: link,
+            link,
             docker_host: String::new(),
         };
         process::capture(dock.ours("register-dock").args([NAME, NAME]))?;
@@ -105,6 +105,19 @@ impl FarDock {
         self.settle(&mut docker);
         docker.env("DOCKER_HOST", format!("ssh://{NAME}"));
         docker
+    }
+
+    /// A script of the shell in which docker's client goes by its own `ssh://`.
+    pub(super) fn by_ssh_in(&self, script: &str) -> Command {
+        let mut sh = Command::new("sh");
+        self.settle(&mut sh);
+        sh.args(["-ec", script]).env("DOCKER_HOST", format!("ssh://{NAME}"));
+        sh
+    }
+
+    /// The link to the dock.
+    pub(super) const fn link(&self) -> &SlowLink {
+        &self.link
     }
 
     /// docker's client with buildx, by its own `ssh://`: the command is `env`, which takes the program as its argument.

@@ -35,6 +35,8 @@ pub enum NotebookImage {
     Stacks,
     /// A server on port 8787 that asks of who starts it what an image of RStudio asks.
     Rstudio,
+    /// A JupyterLab of docker-stacks' kind with a desktop behind jupyter-server-proxy: a real VNC server, and an xterm on it.
+    Desktop,
     /// Chromium, and chromedriver.
     Browser,
 }
@@ -53,7 +55,14 @@ struct Recipe {
 
 impl NotebookImage {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Debian, Self::Jupyter, Self::Stacks, Self::Rstudio, Self::Browser];
+    pub const ALL: [Self; 6] = [
+        Self::Debian,
+        Self::Jupyter,
+        Self::Stacks,
+        Self::Rstudio,
+        Self::Desktop,
+        Self::Browser,
+    ];
 
     /// Its name on every engine that has it.
     pub fn reference(self) -> String {
@@ -77,6 +86,7 @@ impl NotebookImage {
             Self::Jupyter => "jupyter",
             Self::Stacks => "stacks",
             Self::Rstudio => "rstudio",
+            Self::Desktop => "desktop",
             Self::Browser => "browser",
         }
     }
@@ -120,6 +130,7 @@ impl NotebookImage {
                     "ENV NB_UID=1000",
                     "ENV NB_USER=jovyan",
                     "USER 1000",
+                    "WORKDIR /home/jovyan",
                     r#"ENTRYPOINT ["tini", "-g", "--", "start.sh"]"#,
                     r#"CMD ["start-notebook.py"]"#,
                 ],
@@ -129,6 +140,18 @@ impl NotebookImage {
                 script: include_str!("notebook_images/rstudio.sh"),
                 files: &[("rstudio.py", include_str!("notebook_images/rstudio.py"))],
                 changes: &["EXPOSE 8787", "WORKDIR /home/rstudio", r#"CMD ["/init"]"#],
+            },
+            Self::Desktop => Recipe {
+                parent: Some(Self::Stacks),
+                script: include_str!("notebook_images/desktop.sh"),
+                files: &[("xstartup", include_str!("notebook_images/xstartup.sh"))],
+                changes: &[
+                    "ENV JUPYTER_REMOTE_DESKTOP_PROXY_XSTARTUP=/usr/local/bin/xstartup",
+                    "USER 1000",
+                    "WORKDIR /home/jovyan",
+                    r#"ENTRYPOINT ["tini", "-g", "--", "start.sh"]"#,
+                    r#"CMD ["start-notebook.py"]"#,
+                ],
             },
             Self::Browser => Recipe {
                 parent: Some(Self::Debian),
@@ -259,10 +282,11 @@ fn build(lab: &Lab, wanted: NotebookImage, parent: &str) -> Result<(), Error> {
     if certificates.exists() {
         run.arg(format!("--volume={CERTIFICATES}:/mnt/ca-certificates.crt:ro"));
     }
-    run.args([parent, "sh", "/mnt/recipe/make.sh"]);
+    // An image of docker-stacks becomes its user, whoever is asked for, unless its entrypoint is left out.
+    run.args(["--entrypoint=sh", parent, "/mnt/recipe/make.sh"]);
     let made = process::capture(&mut run).and_then(|_| {
         let mut commit = lab.docker();
-        commit.arg("commit");
+        commit.args(["commit", "--change", "ENTRYPOINT []"]);
         for change in recipe.changes {
             commit.args(["--change", change]);
         }

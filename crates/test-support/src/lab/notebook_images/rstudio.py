@@ -2,8 +2,8 @@
 """Plays an image of RStudio: a server on port 8787 that demands USERID, GROUPID and PASSWORD.
 
 It begins as root, gives the user rstudio these numbers, and becomes that user. Who asks for a page is sent to
-/auth-sign-in; who signs in there as rstudio with the password sees the page. `PUT /files/NAME` writes a file into the
-working directory, as a session would.
+/auth-sign-in; who signs in there as rstudio with the password sees the page. `PUT /files/PATH` writes the file /PATH, as a
+session would.
 """
 
 import http.cookies
@@ -59,7 +59,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         if not self.is_known() or not self.path.startswith("/files/"):
             self.answer(403)
             return
-        with open(os.path.basename(self.path), "wb") as file:
+        with open("/" + self.path.removeprefix("/files/"), "wb") as file:
             file.write(content)
         self.answer(201)
 

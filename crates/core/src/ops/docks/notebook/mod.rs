@@ -35,7 +35,7 @@ use tokio::time::{sleep, timeout};
 use self::forwarder::{Forwarder, ForwarderFile, ForwarderLock};
 use self::listener::ServerPort;
 use self::plan::DockNotebookPlan;
-use self::remote::{DockServers, GRACE, ServerOnDock};
+use self::remote::{DockServers, GRACE, ServerOnDock, StartRequest};
 use super::dock_or_current;
 use crate::agent::target::Target;
 use crate::agent::wire::{Failure, FailureKind};
@@ -66,6 +66,8 @@ const START_LIMIT: Duration = Duration::from_secs(180);
 const QUEUED: Duration = Duration::from_secs(10);
 /// How long it may take from there to its first answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(120);
+/// How long a socket may refuse, before it is asked why.
+const SETTLED: Duration = Duration::from_secs(2);
 /// The pause before it is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long another process of ours may take to open its port.
@@ -80,6 +82,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(60);
 const LEAVING: Duration = Duration::from_secs(5);
 /// How much of what a process of ours complained about is read.
 const COMPLAINT: u64 = 8 * 1024;
+/// Where a server listens on the dock if no socket can be reached there.
+const ON_DOCK: &str = "127.0.0.1";
 /// How many busy kernels are named.
 const NAMED: usize = 5;
 /// The hidden option of the process that `--detach` starts.
@@ -200,6 +204,16 @@ struct Ready {
     target: Target,
     token: Token,
     client: ServerClient,
+}
+
+/// What became of a server that listens.
+enum Reached {
+    Ready(Box<Ready>),
+    /// The dock's sshd does not lead to where it listens.
+    Forbidden {
+        target: Target,
+        failure: Failure,
+    },
 }
 
 /// Ctrl-C, and the signal of who ends us.
@@ -328,10 +342,35 @@ impl Session<'_> {
         Ok(ExitStatus::SUCCESS)
     }
 
-    /// A server that answers: the one that runs, or a new one.
+    /// A server that answers: the one that runs, or a new one. Where the dock's sshd leads to no socket, the new one listens on a port
+    /// there instead.
     async fn ready(&self, call: &str, may_run: &Cell<bool>) -> Result<Ready> {
+        let request = &self.plan.request;
+        let (target, failure) = match self.ready_by(request, call, may_run).await? {
+            Reached::Ready(ready) => return Ok(*ready),
+            Reached::Forbidden { target, failure } => (target, failure),
+        };
+        // One that was found has kernels already, and where it is to listen may have been said.
+        let is_socket = matches!(target, Target::Socket { .. });
+        if !is_socket || !may_run.get() || request.says_address() {
+            return Err(self.forbidden(&target, failure));
+        }
+        self.context.printer.warning(&format!(
+            "the sshd of {} forwards to no Unix socket (AllowStreamLocalForwarding): JupyterLab listens on {ON_DOCK} there instead, a \
+             port that every user of that machine can ask; its token keeps them out",
+            visible(self.moniker())
+        ));
+        self.servers().stop(&request.key, call, Duration::ZERO, GRACE).await?;
+        match self.ready_by(&request.at_address(ON_DOCK), call, may_run).await? {
+            Reached::Ready(ready) => Ok(*ready),
+            Reached::Forbidden { target, failure } => Err(self.forbidden(&target, failure)),
+        }
+    }
+
+    /// [`Session::ready`], with what is started in one way.
+    async fn ready_by(&self, request: &StartRequest, call: &str, may_run: &Cell<bool>) -> Result<Reached> {
         let printer = &self.context.printer;
-        let (moniker, request) = (visible(self.moniker()), &self.plan.request);
+        let moniker = visible(self.moniker());
         let servers = self.servers();
         let began = Instant::now();
         let row = WaitingRow::new(printer, &format!("starting JupyterLab on {moniker}"), began);
@@ -388,14 +427,16 @@ impl Session<'_> {
             .hint("take the empty token out of its configuration there: IdentityProvider.token, or ServerApp.token"));
         };
         let client = self.client(&runtime, &target, &token);
-        self.answers(&server, &target, &client).await?;
-        Ok(Ready {
+        if let Some(failure) = self.answers(&server, &target, &client).await? {
+            return Ok(Reached::Forbidden { target, failure });
+        }
+        Ok(Reached::Ready(Box::new(Ready {
             server,
             runtime,
             target,
             token,
             client,
-        })
+        })))
     }
 
     /// Says what was found and what was not.
@@ -421,19 +462,22 @@ impl Session<'_> {
         }
     }
 
-    /// Waits until a server that listens answers, and takes the token.
-    async fn answers(&self, server: &ServerOnDock, target: &Target, client: &ServerClient) -> Result<()> {
+    /// Waits until a server that listens answers, and takes the token; the failure if sshd leads to no such target.
+    async fn answers(&self, server: &ServerOnDock, target: &Target, client: &ServerClient) -> Result<Option<Failure>> {
         let moniker = visible(self.moniker());
         let began = Instant::now();
         loop {
             let why = match self.agent.try_open(target.clone(), &self.options).await? {
-                Err(failure) if failure.kind == FailureKind::Forbidden => return Err(self.forbidden(target, failure)),
+                Err(failure) if failure.kind == FailureKind::Forbidden => return Ok(Some(failure)),
                 Err(failure) if failure.kind == FailureKind::NeedsPerson => return Err(failure.into_error()),
+                Err(failure) if began.elapsed() > SETTLED && self.is_forbidden(server, target, &failure).await? => {
+                    return Ok(Some(failure));
+                }
                 Err(failure) => failure.into_error(),
                 Ok(stream) => {
                     drop(stream);
                     match client.status().await {
-                        Ok(_) => return Ok(()),
+                        Ok(_) => return Ok(None),
                         Err(error @ ServerError::TokenRefused(_)) => {
                             return Err(Error::failed(format!("JupyterLab on {moniker} refuses its own token"))
                                 .because(error)
@@ -451,12 +495,22 @@ impl Session<'_> {
         }
     }
 
+    /// Whether it is for sshd that a server can't be reached: for sockets, sshd gives no reason. One that runs, and has said that it listens
+    /// there, does.
+    async fn is_forbidden(&self, server: &ServerOnDock, target: &Target, failure: &Failure) -> Result<bool> {
+        if !matches!(target, Target::Socket { .. }) || failure.kind != FailureKind::Refused {
+            return Ok(false);
+        }
+        let now = self.servers().look_now(&server.key).await?;
+        Ok(now.is_some_and(|now| now.lives && now.call == server.call))
+    }
+
     /// The error of a dock whose sshd leads to no such target.
     fn forbidden(&self, target: &Target, failure: Failure) -> Error {
         let hint = match target {
             Target::Socket { .. } => hint!(
-                "`AllowStreamLocalForwarding yes` in its sshd's configuration; or have it listen on a port there, at 127.0.0.1: \
-                 nb-dock {} -- --ServerApp.ip=127.0.0.1",
+                "`AllowStreamLocalForwarding yes` in its sshd's configuration; or nb-dock {} --stop, then nb-dock again without --sock: \
+                 a new server listens on 127.0.0.1 there",
                 self.moniker()
             ),
             _ => "`AllowTcpForwarding yes` in its sshd's configuration".to_owned(),

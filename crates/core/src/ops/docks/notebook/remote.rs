@@ -50,6 +50,29 @@ pub(super) struct StartRequest {
     pub(super) arguments: Vec<String>,
 }
 
+impl StartRequest {
+    /// The same with a server that listens on this address, and not on a socket.
+    pub(super) fn at_address(&self, address: &str) -> Self {
+        let mut request = self.clone();
+        request.arguments.push(format!("--ServerApp.ip={address}"));
+        request
+    }
+
+    /// Whether the arguments say where it listens, as [`script::RUN`] understands them.
+    pub(super) fn says_address(&self) -> bool {
+        const OPTIONS: [&str; 6] = [
+            "--ip",
+            "--ServerApp.ip",
+            "--port",
+            "--ServerApp.port",
+            "--sock",
+            "--ServerApp.sock",
+        ];
+        let mut options = self.arguments.iter().filter_map(|word| word.split('=').next());
+        options.any(|option| OPTIONS.contains(&option))
+    }
+}
+
 /// A server as the dock tells of it.
 #[derive(Debug, Default)]
 pub(super) struct ServerOnDock {
@@ -454,6 +477,31 @@ mod tests {
         let cut = SAID.split_at(SAID.len() - 6).0;
         assert_eq!(sections(cut, "M"), None);
         assert_eq!(sections("", "M"), None);
+    }
+
+    #[test]
+    fn a_request_for_an_address_keeps_the_rest() {
+        let request = StartRequest {
+            key: "0f3a".into(),
+            directory: None,
+            environment: None,
+            launch: Vec::new(),
+            arguments: vec!["--LabApp.collaborative=True".into()],
+        };
+        assert!(!request.says_address());
+        let there = request.at_address("127.0.0.1");
+        assert!(there.says_address());
+        assert_eq!(
+            there.arguments,
+            ["--LabApp.collaborative=True", "--ServerApp.ip=127.0.0.1"]
+        );
+        assert_eq!(
+            StartRequest {
+                arguments: request.arguments.clone(),
+                ..there
+            },
+            request
+        );
     }
 
     #[test]
