@@ -27,6 +27,7 @@ mod lab;
 mod moves_over;
 mod nb_dock;
 mod notebook_images;
+mod notebook_start_script;
 mod notebooks;
 mod notices;
 mod patience;

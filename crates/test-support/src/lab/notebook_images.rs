@@ -120,6 +120,7 @@ impl NotebookImage {
                     "ENV NB_UID=1000",
                     "ENV NB_USER=jovyan",
                     "USER 1000",
+                    "WORKDIR /home/jovyan",
                     r#"ENTRYPOINT ["tini", "-g", "--", "start.sh"]"#,
                     r#"CMD ["start-notebook.py"]"#,
                 ],
