@@ -146,7 +146,7 @@ fn works_without_our_script(test: &str, image: NotebookImage) {
         "/opt/dockerutils 0:0 755\n/opt/dockerutils/start-notebook 0:0 755"
     );
     let user = USER.to_string();
-    let import = "cd / && python -c 'import sample; print(sample.__file__)'";
+    let import = "cd / && python -B -c 'import sample; print(sample.__file__)'";
     let import = jupyter.exec(&["sh", "-c", import]);
     assert_eq!(import, "/home/jovyan/project/sample.py", "{}", jupyter.log());
     jupyter.save_notebook("project/x.ipynb", &["6*7"]);

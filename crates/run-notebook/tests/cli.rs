@@ -260,6 +260,79 @@ fn the_start_script_goes_into_a_container_with_a_shell() {
 }
 
 #[test]
+fn what_the_printed_line_gives_docker_cp_is_printed() {
+    let sandbox = project();
+    let files = run_notebook(&sandbox).arg("--start-files").any_stdout().run();
+    assert!(files.stdout.contains("opt/dockerutils/start-notebook"));
+    assert!(!files.stdout.contains("hub_standin.py\0"));
+    let files = run_notebook(&sandbox)
+        .arg("--start-files=/home/ann:7:8")
+        .any_stdout()
+        .run();
+    assert!(files.stdout.starts_with("home/ann/\0") && files.stdout.contains("opt/dockerutils/hub_standin.py\0"));
+    run_notebook(&sandbox)
+        .arg("--start-files=home")
+        .code(125)
+        .stderr_has("\"home\" is not HOME or HOME:UID:GID")
+        .run();
+}
+
+#[test]
+fn as_a_hub_starts_it_a_volume_is_made_first() {
+    let sandbox = project();
+    let engine = empty();
+    let outcome = at(&sandbox, &engine)
+        .args(["--as-hub", "--dry-run"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{outcome}");
+    assert!(
+        lines[0].starts_with("docker volume create --label io.dockerutils.project=sample "),
+        "{outcome}"
+    );
+    assert!(
+        lines[1].contains(":/home/root:nocopy -e JUPYTERHUB_USER=tester ")
+            || lines[1].contains(":/home/jovyan:nocopy "),
+        "{outcome}"
+    );
+    assert!(
+        outcome
+            .stderr
+            .contains("this removes it: docker volume rm tester_sample_home_"),
+        "{outcome}"
+    );
+    // A dry run makes nothing.
+    assert!(!engine.requests().iter().any(|request| request.method == "POST"));
+}
+
+#[test]
+fn a_volume_that_is_another_s_is_not_mounted() {
+    let sandbox = project();
+    let engine = listing(empty(), &[])
+        .on(
+            "GET",
+            "/containers/tester_notebook_*/json",
+            Reply::error(404, "no such container"),
+        )
+        .on(
+            "POST",
+            "/volumes/create",
+            Reply::json(
+                201,
+                &json!({ "Name": "x", "Driver": "local", "Mountpoint": "/x", "Labels": {}, "Scope": "local", "Options": {} }),
+            ),
+        );
+    at(&sandbox, &engine)
+        .arg("--as-hub")
+        .code(125)
+        .stderr_has("is there, and was not made by run-notebook --as-hub")
+        .stderr_has("docker volume inspect tester_sample_home_")
+        .run();
+}
+
+#[test]
 fn an_image_without_a_shell_starts_as_it_is() {
     let sandbox = project().file("setup.py", "");
     let server = jupyter();
