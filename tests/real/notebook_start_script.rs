@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use dockerutils_test_support::lab::{self, LabEngine, NotebookImage};
 use dockerutils_test_support::process::capture_text;
-use dockerutils_test_support::{Browser, Invocation, Outcome, Sandbox, binary, http, wait};
+use dockerutils_test_support::{Browser, Invocation, Outcome, Sandbox, binary, free_port, http, wait};
 use dockerutils_tests::jupyter::Jupyter;
 
 /// The user to whom the project belongs.
@@ -185,7 +185,12 @@ fn the_printed_lines_make_the_same_container() {
         &image,
         &[("setup.py", "from setuptools import setup\nsetup(name='sample')\n")],
     );
-    let planned = place.run_notebook().args(["--dry-run", "-q"]).any_stdout().run();
+    let port = free_port().unwrap().to_string();
+    let planned = place
+        .run_notebook()
+        .args(["--dry-run", "-q", "--port", &port])
+        .any_stdout()
+        .run();
     let folder = place.sandbox.project().parent().unwrap().display().to_string();
     let lines = planned.stdout.replace("[SANDBOX]", &folder);
     let command = binary("run-notebook");
@@ -356,7 +361,8 @@ fn as_a_hub_starts_it_the_home_is_a_volume_that_is_kept() {
     let saved = fs::metadata(place.sandbox.project().join("x.ipynb")).unwrap();
     assert_eq!(saved.uid(), USER);
     let browser = Browser::start();
-    browser.open(&jupyter.url("/lab/tree/project/x.ipynb"));
+    jupyter.save_notebook("project/y.ipynb", &[]);
+    browser.open(&jupyter.url("/lab/tree/project/y.ipynb"));
     browser.wait_for_notebook();
     assert_eq!(browser.run_cell("6*7"), "42");
     browser.picture("as-a-hub");

@@ -64,8 +64,9 @@ impl Jupyter {
             .strip_prefix("http://")
             .and_then(|rest| rest.split_once('/'))
             .expect("a URL");
-        let base = path
-            .split_once("lab")
+        let page = path.split('?').next().unwrap_or_default();
+        let base = page
+            .rsplit_once("lab")
             .map_or("", |(base, _)| base.trim_end_matches('/'));
         Self {
             engine: engine.clone(),

@@ -84,11 +84,12 @@ const BANS: [Ban; 9] = [
 ];
 
 /// The tests that need an engine which sees this machine's files and ports.
-const NEAR: [&str; 6] = [
+const NEAR: [&str; 7] = [
     "tests/real/browser.rs",
     "tests/real/docker_notebook.rs",
     "tests/real/docs.rs",
     "tests/real/notebook_images.rs",
+    "tests/real/notebook_start_script.rs",
     "tests/real/publish.rs",
     "tests/real/run_api_socket.rs",
 ];
