@@ -6,9 +6,12 @@ user's own settings (~/.jupyter) win over it.
 With DOCKER_DS_DIFFS=1 (or RESERO_JUPYTER_DIFFS=1), each notebook that is saved leaves two copies in the folder .diffs beside
 it, for reviews and comparisons: NAME.py (NAME.R and so on for other languages) and NAME.html. A process of its own makes
 them, which is this file as a program: a save waits for nothing, and fails for nothing that has to do with them.
+
+Where the project has a jupytext.toml, jupytext pairs its notebooks with scripts: by its own extension, if it is installed.
 """
 
 import atexit
+import importlib.util
 import logging
 import os
 import subprocess
@@ -110,12 +113,26 @@ def copy(notebook):
             raise
 
 
+def say_what_pairs():
+    """Says so if the project asks for pairs of notebooks and scripts, and nothing here makes them."""
+    project = os.environ.get("NOTEBOOK_PROJECT") or os.getcwd()
+    is_asked = os.path.isfile(os.path.join(project, "jupytext.toml"))
+    if is_asked and importlib.util.find_spec("jupytext") is None:
+        print(
+            "start-notebook: the project has a jupytext.toml, but the image has no jupytext: notebooks are not paired with "
+            "scripts; install it in the image: pip install jupytext",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
 def settings():
     c = get_config()  # noqa: F821 - Jupyter gives it to the files that it reads
     # jupyter-collaboration keeps its memory in the working directory, which is the project.
     from jupyter_core.paths import jupyter_data_dir
 
     c.SQLiteYStore.db_path = os.path.join(jupyter_data_dir(), "collaboration.db")
+    say_what_pairs()
     if is_wanted():
         copies = Copies()
 

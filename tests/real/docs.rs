@@ -119,6 +119,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ),
     ("docs/guides/notebooks.md", "run-notebook analysis.ipynb"),
     ("docs/guides/notebooks.md", "run-notebook --dock far"),
+    ("docs/guides/notebooks.md", "run-notebook --as-hub"),
     (
         "docs/guides/notebooks.md",
         "curl -fsS \"$(run-notebook --detach --json | jq -r .url)\"",

@@ -29,6 +29,7 @@ mod nb_dock;
 mod notebook_faults;
 mod notebook_images;
 mod notebook_kinds;
+mod notebook_start_script;
 mod notebooks;
 mod notices;
 mod patience;

@@ -17,6 +17,9 @@ pub struct Jupyter {
     engine: LabEngine,
     container: String,
     address: SocketAddr,
+    token: String,
+    /// The path under which the server answers, without a slash at its end.
+    base: String,
 }
 
 impl Jupyter {
@@ -35,6 +38,8 @@ impl Jupyter {
             engine: engine.clone(),
             container,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            token: TOKEN.to_owned(),
+            base: String::new(),
         };
         jupyter.address = jupyter
             .docker(&["port", &jupyter.container, "8888"])
@@ -48,14 +53,47 @@ impl Jupyter {
         jupyter
     }
 
+    /// The server that `run-notebook --json` tells of.
+    ///
+    /// # Panics
+    /// When that is no server.
+    pub fn told(engine: &LabEngine, server: &Value) -> Self {
+        let text = |name: &str| server[name].as_str().expect("a server's field").to_owned();
+        let url = text("url");
+        let (address, path) = url
+            .strip_prefix("http://")
+            .and_then(|rest| rest.split_once('/'))
+            .expect("a URL");
+        let page = path.split('?').next().unwrap_or_default();
+        let base = page
+            .rsplit_once("lab")
+            .map_or("", |(base, _)| base.trim_end_matches('/'));
+        Self {
+            engine: engine.clone(),
+            container: text("container"),
+            address: address.parse().expect("an address"),
+            token: text("token"),
+            base: if base.is_empty() {
+                String::new()
+            } else {
+                format!("/{base}")
+            },
+        }
+    }
+
     /// The container's number.
     pub fn container(&self) -> &str {
         &self.container
     }
 
+    /// Where it is published.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The address of a page, with the token.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}?token={TOKEN}", self.address)
+        format!("http://{}{}{path}?token={}", self.address, self.base, self.token)
     }
 
     /// Asks the server; status 0 if it does not answer.
@@ -65,7 +103,8 @@ impl Jupyter {
 
     /// Sends JSON to the server; status 0 if it does not answer.
     pub fn send(&self, method: &str, path: &str, body: &Value) -> HttpResponse {
-        let token = format!("Authorization: token {TOKEN}");
+        let token = format!("Authorization: token {}", self.token);
+        let path = &format!("{}{path}", self.base);
         let fields = [token.as_str(), "Content-Type: application/json"];
         let body = if body.is_null() {
             String::new()

@@ -84,12 +84,13 @@ const BANS: [Ban; 9] = [
 ];
 
 /// The tests and benches that need an engine which sees this machine's files and ports.
-const NEAR: [&str; 8] = [
+const NEAR: [&str; 9] = [
     "tests/real/browser.rs",
     "tests/real/docker_notebook.rs",
     "tests/real/docs.rs",
     "tests/real/notebook_faults.rs",
     "tests/real/notebook_images.rs",
+    "tests/real/notebook_start_script.rs",
     "tests/real/publish.rs",
     "tests/real/run_api_socket.rs",
     "xtask/src/bench/notebook.rs",

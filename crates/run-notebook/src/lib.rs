@@ -76,6 +76,13 @@ pub struct Args {
         conflicts_with = "list"
     )]
     pub stop: Option<String>,
+    /// Start it as a JupyterHub does: with a volume over the home folder, which hides what the image has there
+    #[arg(long)]
+    pub as_hub: bool,
+    /// Print the archive with the start script that the printed lines give to docker cp
+    #[arg(long, hide = true, value_name = "HOME:UID:GID", num_args = 0..=1, require_equals = true, default_missing_value = "",
+          conflicts_with_all = STARTING)]
+    pub start_files: Option<String>,
     /// Arguments for Jupyter
     #[arg(last = true, value_name = "JUPYTER ARGS")]
     pub arguments: Vec<String>,
@@ -85,7 +92,7 @@ pub struct Args {
 }
 
 /// What only a start takes.
-const STARTING: [&str; 12] = [
+const STARTING: [&str; 13] = [
     "file",
     "use_gpu",
     "port",
@@ -97,6 +104,7 @@ const STARTING: [&str; 12] = [
     "new",
     "watch",
     "idle",
+    "as_hub",
     "arguments",
 ];
 
@@ -109,6 +117,9 @@ pub const COMMAND: Command<Args> = Command {
 };
 
 fn run(args: Args, context: &Context) -> Result<ExitStatus> {
+    if let Some(home) = &args.start_files {
+        return notebook::print_start_files(&context.printer, home);
+    }
     if args.list {
         return notebook::list(context);
     }
@@ -127,6 +138,7 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         another: args.new,
         watch: args.watch,
         idle: args.idle,
+        as_hub: args.as_hub,
         arguments: args.arguments,
     };
     notebook::start(context, &wanted)

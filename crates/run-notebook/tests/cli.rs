@@ -47,7 +47,7 @@ fn jupyter() -> Server {
     });
     let scripted = ScriptedEngine::start()
         .on("GET", "/api", Reply::json(200, &json!({"version": "2.14.0"})))
-        .on("GET", "/api/status", Reply::json(200, &status))
+        .on("GET", "/api/status", Reply::json(200, &status).needs("authorization"))
         .on("GET", "/api/kernels", Reply::json(200, &json!([])))
         .on("GET", "/api/sessions", Reply::json(200, &json!([])))
         .on("POST", "/api/shutdown", Reply::empty(200))
@@ -63,24 +63,25 @@ fn inspected(id: &str, port: u16, root: &str) -> Reply {
 
 /// The same, with another port inside.
 fn published(id: &str, inside: u16, port: u16, root: &str) -> Reply {
+    Reply::json(200, &inspection(id, inside, port, root))
+}
+
+fn inspection(id: &str, inside: u16, port: u16, root: &str) -> Value {
     let ports = json!({ format!("{inside}/tcp"): [{"HostIp": "127.0.0.1", "HostPort": port.to_string()}] });
-    Reply::json(
-        200,
-        &json!({
-            "Id": id, "Name": "/tester_notebook_1", "Image": "sha256:1",
-            "State": {"Running": true, "Status": "running", "StartedAt": "2026-11-29T09:59:30Z"},
-            "Config": {
-                "Tty": false, "Image": "resero/docker-ds:latest", "Env": ["JUPYTER_TOKEN=s3cret"],
-                "Labels": {
-                    "io.dockerutils.notebook": "jupyter:8888/", "io.dockerutils.project": "sample",
-                    "io.dockerutils.user": "tester",
-                },
+    json!({
+        "Id": id, "Name": "/tester_notebook_1", "Image": "sha256:1",
+        "State": {"Running": true, "Status": "running", "StartedAt": "2026-11-29T09:59:30Z"},
+        "Config": {
+            "Tty": false, "Image": "resero/docker-ds:latest", "Env": ["JUPYTER_TOKEN=s3cret"],
+            "Labels": {
+                "io.dockerutils.notebook": "jupyter:8888/", "io.dockerutils.project": "sample",
+                "io.dockerutils.user": "tester",
             },
-            "HostConfig": {},
-            "Mounts": [{"Type": "bind", "Source": root, "Destination": "/home/jovyan/project"}],
-            "NetworkSettings": {"Ports": ports},
-        }),
-    )
+        },
+        "HostConfig": {},
+        "Mounts": [{"Type": "bind", "Source": root, "Destination": "/home/jovyan/project"}],
+        "NetworkSettings": {"Ports": ports},
+    })
 }
 
 /// An engine of this machine, with the default image, and no container.
@@ -180,14 +181,13 @@ fn a_dry_run_prints_the_line_and_no_token() {
     let outcome = run_notebook(&sandbox)
         .args(["--dry-run", "-q"])
         .env("JUPYTER_TOKEN", "weak-one")
-        .env("DOCKER_DS_DIFFS", "1")
         .any_stdout()
         .run();
     let line = outcome.stdout.trim_end();
     let (before, after) = line.split_once("--name tester_notebook_").unwrap();
     assert_eq!(before, "docker run --init ", "{line}");
     assert!(after.starts_with("20") && after.contains(" --rm -d "), "{line}");
-    let ours = " -e NOTEBOOK_MODE=lab -e JUPYTER_TOKEN -e DOCKER_DS_DIFFS=1 -p 127.0.0.1:8888:8888 -v \
+    let ours = " -e NOTEBOOK_MODE=lab -e JUPYTER_TOKEN -p 127.0.0.1:8888:8888 -v \
                 [SANDBOX]/sample:/home/jovyan/project ";
     let labels = " --label io.dockerutils.project=sample --label io.dockerutils.user=tester --label \
                   io.dockerutils.notebook=jupyter:8888/ resero/docker-ds:latest";
@@ -199,6 +199,162 @@ fn a_dry_run_prints_the_line_and_no_token() {
         .run()
         .json();
     assert!(document["commands"][0].as_str().unwrap().starts_with("docker run "));
+}
+
+#[test]
+fn a_dry_run_shows_what_is_put_into_the_container() {
+    let sandbox = project().file("setup.py", "");
+    let outcome = run_notebook(&sandbox)
+        .arg("--dry-run")
+        .env("DOCKER_DS_DIFFS", "1")
+        .any_stdout()
+        .stderr_has(
+            "docker/notebook's start script is put into the container, at /opt/dockerutils/start-notebook: the project is \
+             installed (pip install -e), notebooks that are saved are copied to .diffs",
+        )
+        .run();
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    let [create, fill, start] = lines.as_slice() else {
+        panic!("{outcome}");
+    };
+    assert!(
+        create.starts_with("docker create --init --name ") && create.contains(" -e DOCKER_DS_DIFFS=1 "),
+        "{outcome}"
+    );
+    assert!(
+        create.ends_with(" resero/docker-ds:latest /opt/dockerutils/start-notebook --stay start-notebook.py"),
+        "{outcome}"
+    );
+    assert!(
+        fill.starts_with("run-notebook --start-files | docker cp - tester_notebook_") && fill.ends_with(":/"),
+        "{outcome}"
+    );
+    assert!(start.starts_with("docker start tester_notebook_"), "{outcome}");
+}
+
+#[test]
+fn the_start_script_goes_into_a_container_with_a_shell() {
+    let sandbox = project().file("pyproject.toml", "[project]\nname = \"sample\"\n");
+    let server = jupyter();
+    let engine = listing(started(making("c1", &server), "c1"), &[])
+        .on("HEAD", "/containers/c1/archive", Reply::empty(200))
+        .on("PUT", "/containers/c1/archive", Reply::empty(200));
+    at(&sandbox, &engine)
+        .args(["--detach", "--no-browser"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    let put = engine.request("PUT", "/containers/c1/archive");
+    for name in ["start-notebook", "jupyter_server_config.py"] {
+        let path = format!("opt/dockerutils/{name}");
+        assert!(
+            put.body.windows(path.len()).any(|part| part == path.as_bytes()),
+            "{name}"
+        );
+    }
+    let body = engine.request("POST", "/containers/create").json();
+    assert_eq!(
+        body["Cmd"],
+        json!(["/opt/dockerutils/start-notebook", "--stay", "start-notebook.py"])
+    );
+}
+
+#[test]
+fn what_the_printed_line_gives_docker_cp_is_printed() {
+    let sandbox = project();
+    let files = run_notebook(&sandbox).arg("--start-files").any_stdout().run();
+    assert!(files.stdout.contains("opt/dockerutils/start-notebook"));
+    assert!(!files.stdout.contains("hub_standin.py\0"));
+    let files = run_notebook(&sandbox)
+        .arg("--start-files=/home/ann:7:8")
+        .any_stdout()
+        .run();
+    assert!(files.stdout.starts_with("home/ann/\0") && files.stdout.contains("opt/dockerutils/hub_standin.py\0"));
+    run_notebook(&sandbox)
+        .arg("--start-files=home")
+        .code(125)
+        .stderr_has("\"home\" is not HOME or HOME:UID:GID")
+        .run();
+}
+
+#[test]
+fn as_a_hub_starts_it_a_volume_is_made_first() {
+    let sandbox = project();
+    let engine = empty();
+    let outcome = at(&sandbox, &engine)
+        .args(["--as-hub", "--dry-run"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{outcome}");
+    assert!(
+        lines[0].starts_with("docker volume create --label io.dockerutils.project=sample "),
+        "{outcome}"
+    );
+    assert!(
+        lines[1].contains(":/home/root:nocopy -e JUPYTERHUB_USER=tester ")
+            || lines[1].contains(":/home/jovyan:nocopy "),
+        "{outcome}"
+    );
+    assert!(
+        outcome
+            .stderr
+            .contains("this removes it: docker volume rm tester_sample_home_"),
+        "{outcome}"
+    );
+    // A dry run makes nothing.
+    assert!(!engine.requests().iter().any(|request| request.method == "POST"));
+}
+
+#[test]
+fn a_volume_that_is_another_s_is_not_mounted() {
+    let sandbox = project();
+    let engine = listing(empty(), &[])
+        .on(
+            "GET",
+            "/containers/tester_notebook_*/json",
+            Reply::error(404, "no such container"),
+        )
+        .on(
+            "POST",
+            "/volumes/create",
+            Reply::json(
+                201,
+                &json!({ "Name": "x", "Driver": "local", "Mountpoint": "/x", "Labels": {}, "Scope": "local", "Options": {} }),
+            ),
+        );
+    at(&sandbox, &engine)
+        .arg("--as-hub")
+        .code(125)
+        .stderr_has("is there, and was not made by run-notebook --as-hub")
+        .stderr_has("docker volume inspect tester_sample_home_")
+        .run();
+}
+
+#[test]
+fn an_image_without_a_shell_starts_as_it_is() {
+    let sandbox = project().file("setup.py", "");
+    let server = jupyter();
+    let engine =
+        listing(started(making("c1", &server), "c1"), &[]).on("HEAD", "/containers/c1/archive", Reply::empty(404));
+    at(&sandbox, &engine)
+        .args(["--detach", "--no-browser"])
+        .any_stdout()
+        .stderr_has(
+            "warning: the container starts without docker/notebook's start script, as the image has no /bin/sh; it is for this: \
+             the project is installed (pip install -e)\n",
+        )
+        .run();
+    let requests = engine.requests();
+    let created: Vec<Value> = requests
+        .iter()
+        .filter(|request| request.path == "/containers/create")
+        .map(|request| request.json()["Cmd"].clone())
+        .collect();
+    assert_eq!(created.len(), 2);
+    assert_eq!(created[1], json!(["start-notebook.py"]));
+    assert!(!requests.iter().any(|request| request.method == "PUT"));
 }
 
 #[test]
@@ -259,7 +415,7 @@ fn the_url_is_printed_when_the_server_answers() {
 fn json_has_all_fields() {
     let sandbox = project();
     let server = jupyter();
-    let engine = listing(started(making("c1", &server), "c1"), &["c1"]);
+    let engine = listing(started(making("c1", &server), "c1"), &[]);
     let document = at(&sandbox, &engine)
         .args(["--new", "--detach", "--json"])
         .any_stdout()
@@ -282,6 +438,13 @@ fn json_has_all_fields() {
     ];
     expected.sort_unstable();
     assert_eq!(fields, expected);
+    // Only the container that it made is looked at.
+    let is_listing = |request: &&Recorded| request.path == "/containers/json";
+    assert_eq!(
+        engine.requests().iter().filter(is_listing).count(),
+        1,
+        "the ports that are taken"
+    );
     assert_eq!(document["port"], server.port);
     assert_eq!(document["error"], Value::Null);
     let url = document["url"].as_str().unwrap();
@@ -307,6 +470,45 @@ fn a_second_call_finds_the_first_one_s_server() {
             .iter()
             .any(|request| request.path == "/containers/create")
     );
+}
+
+#[test]
+fn a_second_call_opens_the_page_that_the_first_one_opened() {
+    let sandbox = project();
+    let server = jupyter();
+    let root = sandbox.project().display().to_string();
+    let mut container = inspection("c1", 8888, server.port, &root);
+    container["Config"]["Labels"]["io.dockerutils.notebook-page"] = json!("desktop");
+    let engine = listing(empty(), &["c1"]).on("GET", "/containers/c1/json", Reply::json(200, &container));
+    at(&sandbox, &engine)
+        .arg("--no-browser")
+        .stdout(&format!("http://127.0.0.1:{}/desktop?token=s3cret\n", server.port))
+        .any_stderr()
+        .run();
+    at(&sandbox, &engine)
+        .args(["--no-browser", "--path", "vscode"])
+        .stdout(&format!("http://127.0.0.1:{}/vscode?token=s3cret\n", server.port))
+        .any_stderr()
+        .run();
+}
+
+#[test]
+fn a_server_that_asks_for_no_token_is_warned_of_once() {
+    let sandbox = project();
+    let status = json!({
+        "started": "2026-11-29T10:00:00Z", "last_activity": "2026-11-29T10:30:00Z", "connections": 0, "kernels": 0,
+    });
+    let scripted = ScriptedEngine::start().on("GET", "/api/status", Reply::json(200, &status));
+    let port = scripted.tcp().rsplit_once(':').unwrap().1.parse().unwrap();
+    let server = Server { scripted, port };
+    let engine = running(&sandbox, &server);
+    let outcome = at(&sandbox, &engine)
+        .arg("--no-browser")
+        .any_stdout()
+        .any_stderr()
+        .run();
+    let warnings = outcome.stderr.matches("warning: the server asks for no token").count();
+    assert_eq!(warnings, 1, "{outcome}");
 }
 
 #[test]

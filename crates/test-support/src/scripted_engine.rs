@@ -88,6 +88,8 @@ pub struct Reply {
     delay: Duration,
     /// Whether an upgraded connection ends before the start of its container.
     too_early: bool,
+    /// A header without which a request is refused.
+    needs: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,6 +218,13 @@ impl Reply {
         self
     }
 
+    /// The reply only to requests with this header, named in lower case; others are refused (403).
+    #[must_use]
+    pub fn needs(mut self, header: &str) -> Self {
+        self.needs = Some(header.to_owned());
+        self
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
@@ -231,6 +240,7 @@ impl Reply {
             kind,
             delay: Duration::ZERO,
             too_early: false,
+            needs: None,
         }
     }
 }
@@ -422,6 +432,10 @@ impl Script {
     fn reply(&mut self, request: &Recorded) -> Reply {
         let route = |route: &&mut Route| route.method == request.method && matches(&route.pattern, &request.path);
         if let Some(route) = self.routes.iter_mut().find(route) {
+            let needed = route.replies.front().and_then(|reply| reply.needs.as_deref());
+            if needed.is_some_and(|header| request.header(header).is_none()) {
+                return Reply::error(403, "forbidden");
+            }
             let next = if route.replies.len() > 1 {
                 route.replies.pop_front()
             } else {

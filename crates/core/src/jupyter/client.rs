@@ -265,6 +265,15 @@ impl ServerClient {
         })
     }
 
+    /// Whether it lets in whoever asks: it says of itself what only its user may know. The token is not sent.
+    ///
+    /// # Errors
+    /// [`ServerError::Silent`].
+    pub async fn is_open(&self) -> Result<bool, ServerError> {
+        let (status, _, _) = self.ask(Method::GET, &self.base_path.join("api/status"), false).await?;
+        Ok(status.is_success())
+    }
+
     /// The running kernels. Asking is no activity.
     ///
     /// # Errors

@@ -2,7 +2,6 @@
 //!
 //! Facts: the engine's API reference, and docker's reference of `docker run` (exit codes 125, 126, 127).
 
-use std::path::Path;
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateResponse, ContainerStateStatusEnum};
@@ -209,8 +208,8 @@ pub async fn try_create(engine: &Engine, plan: &ContainerPlan) -> Result<Result<
         armed: true,
         warnings: made.warnings,
     };
-    for file in &plan.files {
-        copy_into(engine, &created.id, file).await?;
+    if !plan.files.is_empty() {
+        put(engine, &created.id, archive(&[], &plan.files)?).await?;
     }
     Ok(Ok(created))
 }
@@ -268,32 +267,81 @@ fn is_of_image(message: &str) -> bool {
         .any(|words| message.contains(words))
 }
 
-async fn copy_into(engine: &Engine, id: &str, file: &ContainerFile) -> Result<()> {
-    let failed =
-        |cause: std::io::Error| Error::failed(format!("{} can't be put into the container", file.path)).because(cause);
-    let path = Path::new(&file.path);
+/// A folder to put into a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerFolder {
+    /// Its absolute path in the container.
+    pub path: String,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its user and group.
+    pub owner: (u32, u32),
+}
+
+/// An archive of folders and files, with paths below `/`. The files belong to root.
+///
+/// # Errors
+/// A path that no archive has.
+pub fn archive(folders: &[ContainerFolder], files: &[ContainerFile]) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(file.content.len() as u64);
-    header.set_mode(file.mode);
-    header.set_cksum();
-    archive
-        .append_data(
-            &mut header,
-            path.strip_prefix("/").unwrap_or(path),
-            file.content.as_bytes(),
-        )
-        .map_err(failed)?;
-    let bytes = archive.into_inner().map_err(failed)?;
+    let failed = |path: &str| {
+        let path = path.to_owned();
+        move |cause: std::io::Error| Error::failed(format!("{path} can't be put into the container")).because(cause)
+    };
+    let below = |path: &str| path.trim_start_matches('/').to_owned();
+    for folder in folders {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(folder.mode);
+        header.set_uid(folder.owner.0.into());
+        header.set_gid(folder.owner.1.into());
+        let appended = archive.append_data(&mut header, format!("{}/", below(&folder.path)), std::io::empty());
+        appended.map_err(failed(&folder.path))?;
+    }
+    for file in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(file.content.len() as u64);
+        header.set_mode(file.mode);
+        header.set_uid(0);
+        header.set_gid(0);
+        let appended = archive.append_data(&mut header, below(&file.path), file.content.as_bytes());
+        appended.map_err(failed(&file.path))?;
+    }
+    archive.into_inner().map_err(failed("an archive"))
+}
+
+/// Puts an archive into a container, running or not: what is there is replaced.
+///
+/// # Errors
+/// The engine's refusal, such as that of a root file system that is read-only.
+pub async fn put(engine: &Engine, id: &str, archive: Vec<u8>) -> Result<()> {
     let options = UploadToContainerOptions {
         path: "/".to_owned(),
         ..UploadToContainerOptions::default()
     };
     engine
         .docker()
-        .upload_to_container(id, Some(options), bollard::body_full(bytes.into()))
+        .upload_to_container(id, Some(options), bollard::body_full(archive.into()))
         .await
-        .map_err(|cause| engine.error(&file.path, cause))
+        .map_err(|cause| engine.error(id, cause))
+}
+
+/// Whether there is something at this path of a container, running or not.
+///
+/// # Errors
+/// A broken connection.
+pub async fn has(engine: &Engine, id: &str, path: &str) -> Result<bool> {
+    let query = form_urlencoded::Serializer::new(String::new())
+        .append_pair("path", path)
+        .finish();
+    let request = Request::builder()
+        .method(Method::HEAD)
+        .uri(format!("/containers/{id}/archive?{query}"))
+        .body(Full::<Bytes>::default())
+        .map_err(|cause| Error::failed(format!("{path} can't be asked for")).because(cause))?;
+    let response = engine.worked(engine.request(request)).await?;
+    Ok(response.status().is_success())
 }
 
 /// Removes a container, running or not; a missing one is not an error.

@@ -14,3 +14,5 @@ pub const LABEL_PROJECT: &str = "io.dockerutils.project";
 pub const LABEL_USER: &str = "io.dockerutils.user";
 /// The label of a container that serves notebooks or another page: how it is reached.
 pub const LABEL_NOTEBOOK: &str = "io.dockerutils.notebook";
+/// The label with the path of a notebook server's first page, where another than Jupyter's own is wanted.
+pub const LABEL_NOTEBOOK_PAGE: &str = "io.dockerutils.notebook-page";

@@ -42,24 +42,25 @@ pub struct ImageFacts {
 /// # Errors
 /// The engine's refusal or a broken connection.
 pub async fn find(engine: &Engine, reference: &str) -> Result<Option<ImageFacts>> {
-    let image = found(engine.docker().inspect_image(reference).await);
-    let image = image.map_err(|cause| engine.error(reference, cause))?;
-    Ok(image.map(|image| ImageFacts {
-        id: image.id.unwrap_or_default(),
-        os: image.os.unwrap_or_default(),
-        architecture: image.architecture.unwrap_or_default(),
-        size: image.size.and_then(|bytes| bytes.try_into().ok()),
-    }))
+    Ok(find_with_config(engine, reference).await?.map(|(facts, _)| facts))
 }
 
-/// What an image says about the containers that are made of it; `None` where the engine doesn't have it.
+/// [`find`], with what the image says about the containers that are made of it.
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.
-pub async fn config(engine: &Engine, reference: &str) -> Result<Option<ImageConfig>> {
+pub async fn find_with_config(engine: &Engine, reference: &str) -> Result<Option<(ImageFacts, ImageConfig)>> {
     let image = found(engine.docker().inspect_image(reference).await);
     let image = image.map_err(|cause| engine.error(reference, cause))?;
-    Ok(image.map(|image| image.config.unwrap_or_default()))
+    Ok(image.map(|image| {
+        let facts = ImageFacts {
+            id: image.id.unwrap_or_default(),
+            os: image.os.unwrap_or_default(),
+            architecture: image.architecture.unwrap_or_default(),
+            size: image.size.and_then(|bytes| bytes.try_into().ok()),
+        };
+        (facts, image.config.unwrap_or_default())
+    }))
 }
 
 /// Looks up an image that has just been made under this name.

@@ -24,20 +24,32 @@ const LIST: &str = r#"cd "$1" || exit; for name in .* *; do if [ -e "$name" ]; t
 /// seen.
 pub(super) async fn hidden_by_a_hub(engine: &Engine, id: &str, home: &str) -> Option<String> {
     let looking = async {
-        let command = ExecCommand {
-            argv: &["sh", "-c", LIST, "sh", home],
-            user: None,
-            most: NAMES,
-            limit: LIMIT,
-        };
-        let listed = exec::output(engine, id, &command).await.ok()?;
+        let listed = names(engine, id, home).await?;
         // Mounts and what the server has made since its start are not of the image.
         let changes = engine.docker().container_changes(id).await.ok()?.unwrap_or_default();
         let added = changes.into_iter().filter(|change| change.kind == ChangeType::_1);
         let added: BTreeSet<String> = added.map(|change| change.path).collect();
-        sentence(home, &listed.stdout, &added)
+        sentence(home, &listed, &added)
     };
     tokio::time::timeout(2 * LIMIT, looking).await.ok()?
+}
+
+/// The same of a container in which nothing but a pause runs. What has changed in it is not asked: some engines walk through all of
+/// the image's files for that.
+pub(super) async fn hidden_in_untouched(engine: &Engine, id: &str, home: &str) -> Option<String> {
+    sentence(home, &names(engine, id, home).await?, &BTreeSet::new())
+}
+
+/// The names in the home folder, each ended by a zero byte.
+async fn names(engine: &Engine, id: &str, home: &str) -> Option<Vec<u8>> {
+    let command = ExecCommand {
+        argv: &["sh", "-c", LIST, "sh", home],
+        user: None,
+        most: NAMES,
+        limit: LIMIT,
+    };
+    let listed = exec::output(engine, id, &command).await.ok()?;
+    Some(listed.stdout)
 }
 
 fn sentence(home: &str, listed: &[u8], added: &BTreeSet<String>) -> Option<String> {

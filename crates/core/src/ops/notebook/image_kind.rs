@@ -15,14 +15,14 @@ pub const JUPYTER_PORT: u16 = 8888;
 /// The port of RStudio Server.
 const RSTUDIO_PORT: u16 = 8787;
 /// The commands of docker-stacks that start a server.
-const STACKS_COMMANDS: [&str; 4] = [
+pub(super) const STACKS_COMMANDS: [&str; 4] = [
     "start-notebook.py",
     "start-notebook.sh",
     "start-singleuser.py",
     "start-singleuser.sh",
 ];
 /// The entrypoint of docker-stacks, which prepares the user and is never a part of the command.
-const STACKS_ENTRYPOINT: &str = "start.sh";
+pub(super) const STACKS_ENTRYPOINT: &str = "start.sh";
 /// Commands that images have when nobody gave them one: they end at once without a terminal.
 const IDLE_COMMANDS: [&str; 9] = ["bash", "sh", "ash", "zsh", "python", "python3", "ipython", "R", "julia"];
 
@@ -113,6 +113,19 @@ impl NotebookImage {
     pub fn depends_on_working_dir(&self) -> bool {
         self.words()
             .any(|word| word.starts_with("./") || word.starts_with("../"))
+    }
+
+    /// The command with which its server is started, behind its entrypoint.
+    pub(super) fn own_command(&self, kind: ImageKind) -> Vec<String> {
+        if kind != ImageKind::DockerStacks {
+            return self.command.clone();
+        }
+        let own = self.command.iter().filter(|word| file_name(word) != STACKS_ENTRYPOINT);
+        let own: Vec<String> = own.cloned().collect();
+        if own.is_empty() {
+            return vec![STACKS_COMMANDS[0].to_owned()];
+        }
+        own
     }
 
     fn words(&self) -> impl Iterator<Item = &String> {
@@ -207,13 +220,11 @@ impl ServerStart {
                 variables.extend(allowed.map(|allowed| ("NOTEBOOK_ARGS", allowed)));
                 match arguments {
                     [] => Vec::new(),
-                    arguments => {
-                        let own = image.command.iter();
-                        let own: Vec<&String> = own.filter(|word| file_name(word) != STACKS_ENTRYPOINT).collect();
-                        let default = [STACKS_COMMANDS[0].to_owned()];
-                        let own = if own.is_empty() { default.iter().collect() } else { own };
-                        own.into_iter().chain(arguments).cloned().collect()
-                    }
+                    arguments => image
+                        .own_command(kind)
+                        .into_iter()
+                        .chain(arguments.iter().cloned())
+                        .collect(),
                 }
             }
             ImageKind::StartsJupyter => {
@@ -261,7 +272,7 @@ impl ServerStart {
 }
 
 /// The part after the last slash.
-fn file_name(word: &str) -> &str {
+pub(super) fn file_name(word: &str) -> &str {
     word.rsplit('/').next().unwrap_or(word)
 }
 

@@ -5,6 +5,7 @@
 mod foreground;
 pub mod gpu_check;
 mod home_content;
+mod hub_home;
 pub mod idle;
 pub mod image_kind;
 pub mod label;
@@ -19,8 +20,10 @@ mod runtime_files;
 mod samples;
 pub mod servers;
 mod start;
+mod start_script;
 pub mod stop;
 
 pub use management::{list, stop};
 pub use plan::NotebookArgs;
 pub use start::start;
+pub use start_script::print_start_files;

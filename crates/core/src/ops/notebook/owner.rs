@@ -3,6 +3,7 @@
 //! Facts: docker-stacks' `start.sh` (as root it makes its user NB_UID and NB_GID; NB_USER=root with both 0 is for engines
 //! without root), and the engine's security options `name=rootless` and `name=userns`.
 
+use super::hub_home::HOME;
 use super::image_kind::{ImageKind, NotebookImage};
 
 /// Where a project is mounted, for every image.
@@ -53,8 +54,10 @@ pub struct OwnerFacts<'a> {
     pub owner: Option<(u32, u32)>,
     /// Whether a container may start as root to become that user.
     pub root_wanted: bool,
-    /// Whether the configuration says the user.
-    pub is_configured: bool,
+    /// The user that the configuration says.
+    pub configured: Option<&'a str>,
+    /// Whether a volume is mounted over the home folder, as a hub does.
+    pub as_hub: bool,
 }
 
 /// The decision.
@@ -66,6 +69,8 @@ pub struct FileOwner {
     pub as_root: bool,
     /// The home folder inside.
     pub home: String,
+    /// User and group that the server runs as, if they are known as numbers.
+    pub user: Option<(u32, u32)>,
     /// Where the project is mounted.
     pub mounts: Vec<&'static str>,
     /// How it was decided.
@@ -88,10 +93,11 @@ impl FileOwner {
             options: Vec::new(),
             as_root: is_root && kind != ImageKind::DockerStacks,
             home: own_home(),
+            user: numbers(facts.configured.unwrap_or(&image.user)),
             mounts: vec![PROJECT_MOUNT],
             reason,
         };
-        if facts.is_configured {
+        if facts.configured.is_some() {
             return unchanged("files belong to the user that [notebook] names".to_owned());
         }
         if kind == ImageKind::Page {
@@ -144,6 +150,7 @@ impl FileOwner {
             options: options.iter().map(|word| (*word).to_owned()).collect(),
             as_root: true,
             home: home.to_owned(),
+            user: Some((0, 0)),
             mounts,
             reason: format!("the notebook runs as root: {why}"),
         }
@@ -160,6 +167,7 @@ impl FileOwner {
                     .into_iter()
                     .chain([format!("NB_UID={user}"), "-e".to_owned(), format!("NB_GID={group}")])
                     .collect(),
+                user: Some((user, group)),
                 ..unchanged(format!("{owned}: the image starts as root and becomes that user"))
             };
         }
@@ -171,14 +179,15 @@ impl FileOwner {
                     "-e".to_owned(),
                     format!("GROUPID={group}"),
                 ],
+                user: Some((user, group)),
                 ..unchanged(format!("{owned}: the image's user gets these numbers"))
             };
         }
         let mut options = vec!["--user".to_owned(), format!("{user}:{group}")];
         let mut home = unchanged(String::new()).home;
         if image.runs_as_root() || (image.variable("HOME").is_none() && kind != ImageKind::DockerStacks) {
-            // The user has no home in the image, and docker would make it /.
-            "/tmp".clone_into(&mut home);
+            // The user has no home in the image, and docker would make it /. A hub's volume can be the home of anybody.
+            home = if facts.as_hub { HOME } else { "/tmp" }.to_owned();
             options.extend(["-e".to_owned(), format!("HOME={home}")]);
         } else {
             // Homes of such images may be written to by the group: 100 is `users` wherever there is one.
@@ -188,9 +197,16 @@ impl FileOwner {
             options,
             as_root: false,
             home,
+            user: Some((user, group)),
             ..unchanged(format!("{owned}: the notebook runs as that user"))
         }
     }
+}
+
+/// User and group, where both are numbers: `1000:100`. A user alone has the group of root, or one that the image knows.
+fn numbers(user: &str) -> Option<(u32, u32)> {
+    let (user, group) = user.split_once(':').unwrap_or((user, "0"));
+    Some((user.parse().ok()?, group.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -206,7 +222,8 @@ mod tests {
             mapping,
             owner,
             root_wanted,
-            is_configured: false,
+            configured: None,
+            as_hub: false,
         })
     }
 
@@ -286,9 +303,10 @@ mod tests {
             mapping: UserMapping::None,
             owner: Some((7, 7)),
             root_wanted: true,
-            is_configured: true,
+            configured: Some("7:8"),
+            as_hub: false,
         });
-        assert_eq!(chosen.options, [""; 0]);
+        assert_eq!((chosen.options.len(), chosen.user), (0, Some((7, 8))));
     }
 
     #[test]

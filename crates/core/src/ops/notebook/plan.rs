@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
+use super::hub_home::HubHome;
 use super::image_kind::{AskedPage, ImageKind, NotebookImage, ServerStart};
 use super::label::{NotebookLabel, ServerKind};
 use super::owner::{FileOwner, OwnerFacts, PROJECT_MOUNT, UserMapping};
+use super::start_script::{PROJECT_VARIABLE, SCRIPT, ScriptDecision, ScriptStart, ScriptWants};
 use crate::config::project::Project;
 use crate::config::settings::{NOTEBOOK, Settings};
 use crate::config::variables::Word;
 use crate::docker::connect::locality::Locality;
-use crate::docker::containers::LABEL_NOTEBOOK;
+use crate::docker::containers::{LABEL_NOTEBOOK, LABEL_NOTEBOOK_PAGE};
 use crate::docker::options::run_options::RunOptions;
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -53,6 +55,8 @@ pub struct NotebookArgs {
     pub watch: bool,
     /// End it when no kernel has worked and nobody was connected for that long.
     pub idle: Option<std::time::Duration>,
+    /// As a JupyterHub starts it: with a volume over the home folder.
+    pub as_hub: bool,
     /// Arguments for Jupyter.
     pub arguments: Vec<String>,
 }
@@ -140,6 +144,8 @@ pub struct NotebookFacts {
     pub has_data: bool,
     /// Whether this machine has `~/.aws`.
     pub has_aws: bool,
+    /// What the project's files ask of the start script.
+    pub wants: ScriptWants,
 }
 
 /// A notebook, before it is started.
@@ -157,6 +163,10 @@ pub struct NotebookPlan {
     published: Option<u16>,
     /// Whether the server begins in the project, and shows that.
     begins_in_project: bool,
+    /// How the container begins with the start script, which is put into it.
+    script: Option<ScriptStart>,
+    /// The home folder with a volume over it.
+    pub hub: Option<HubHome>,
 }
 
 impl NotebookPlan {
@@ -194,7 +204,7 @@ impl NotebookPlan {
         };
         // What the section says by itself, so that nothing is said twice.
         let configured = plan(additions.clone())?;
-        let (words, _) = configured.expand(env)?;
+        let (words, configured_command) = configured.expand(env)?;
         let configured = RunOptions::parse(&words)
             .map_err(|cause| Error::usage(format!("[{NOTEBOOK}]: {}", configured.masked(&cause, env))))?;
 
@@ -216,8 +226,13 @@ impl NotebookPlan {
             mapping: facts.mapping,
             owner: facts.owner,
             root_wanted: settings.switch("root")?.unwrap_or(true),
-            is_configured: configured.user().is_some(),
+            configured: configured.user(),
+            as_hub: args.as_hub,
         });
+        let hub = match args.as_hub {
+            true => Some(hub_home(project, image, kind, &owner, &configured)?),
+            false => None,
+        };
         let start = ServerStart::new(&facts.image, kind, asked, owner.as_root, &args.arguments)?;
         let label = NotebookLabel {
             kind: match kind {
@@ -226,6 +241,7 @@ impl NotebookPlan {
             },
             port: start.port,
             path: match (kind, &path) {
+                _ if let Some(hub) = &hub => hub.base_path(),
                 (ImageKind::Page, Some(path)) => format!("/{}", path.trim_start_matches('/')),
                 _ => "/".to_owned(),
             },
@@ -247,8 +263,12 @@ impl NotebookPlan {
                 .into_iter()
                 .for_each(&mut set),
         }
-        if DIFFS.iter().any(|name| env.non_empty(name).is_some()) {
+        let copies = DIFFS.iter().any(|name| env.non_empty(name).is_some());
+        if copies {
             set(format!("{}=1", DIFFS[0]));
+        }
+        if let Some(hub) = &hub {
+            options.extend(hub.options(start.port));
         }
         if let Some(port) = published {
             options.extend(["-p".to_owned(), binding(port, start.port)]);
@@ -272,9 +292,34 @@ impl NotebookPlan {
         if begins_in_project {
             options.extend(["-w", PROJECT_MOUNT].map(str::to_owned));
         }
+        let command = if !configured_command.is_empty() {
+            configured_command
+        } else if start.command.is_empty() {
+            facts.image.own_command(kind)
+        } else {
+            start.command.clone()
+        };
+        let wants = ScriptWants {
+            hub: args.as_hub,
+            copies: copies || is_told_to_copy(&facts.image, &configured),
+            ..facts.wants
+        };
+        let (script, impossible) = match ScriptDecision::of(&facts.image, kind, wants, &configured, &command) {
+            ScriptDecision::Not => (None, None),
+            ScriptDecision::Impossible(sentence) => (None, Some(sentence)),
+            ScriptDecision::Put(start) => (Some(start), None),
+        };
+        if let Some(script) = &script {
+            options.extend(["-e".to_owned(), project_variable(&owner)]);
+            if script.is_entrypoint {
+                options.extend(["--entrypoint", SCRIPT].map(str::to_owned));
+            }
+        }
+        let page = path.clone().filter(|_| label.kind == ServerKind::Jupyter);
+        let page = page.map(|page| (LABEL_NOTEBOOK_PAGE, page));
         let mut run = plan(RunAdditions {
             options: options.into_iter().map(Word::literal).collect(),
-            labels: vec![(LABEL_NOTEBOOK, label.to_string())],
+            labels: [(LABEL_NOTEBOOK, label.to_string())].into_iter().chain(page).collect(),
             ..additions
         })?;
         if without_hub_token(&mut run.options) {
@@ -282,9 +327,14 @@ impl NotebookPlan {
                 "{HUB_TOKEN} is not passed on: who has it can ask the hub in your name"
             ));
         }
-        match run.command.is_empty() {
-            true => run.command = start.command.iter().map(Word::literal).collect(),
-            false => run.command.extend(args.arguments.iter().map(Word::literal)),
+        run.notes.extend(impossible);
+        match (run.command.is_empty(), &script) {
+            (true, None) => run.command = start.command.iter().map(Word::literal).collect(),
+            (true, Some(_)) => run.command = command.iter().map(Word::literal).collect(),
+            (false, _) => run.command.extend(args.arguments.iter().map(Word::literal)),
+        }
+        if let Some(script) = &script {
+            run.command.splice(..0, script.before.iter().map(Word::literal));
         }
         Ok(Self {
             run,
@@ -294,7 +344,40 @@ impl NotebookPlan {
             path,
             published,
             begins_in_project,
+            script,
+            hub,
         })
+    }
+
+    /// The equivalent docker commands.
+    pub fn lines(&self) -> Vec<String> {
+        let files = match &self.hub {
+            Some(hub) => hint!("run-notebook --start-files={}", hub.word()),
+            None => "run-notebook --start-files".to_owned(),
+        };
+        let mut lines: Vec<String> = self.hub.iter().map(|hub| hub.line(&self.run.docker_prefix)).collect();
+        match (&self.script, &self.hub) {
+            (None, None) => lines.push(self.run.line()),
+            _ => lines.extend(self.run.lines_with(&files)),
+        }
+        lines
+    }
+
+    /// What the start script is for, if it is put into the container.
+    pub fn script_purpose(&self) -> Option<&str> {
+        self.script.as_ref().map(|script| script.purpose.as_str())
+    }
+
+    /// Lets the container begin without the start script, as if nothing had asked for it.
+    pub fn leave_script_out(&mut self) {
+        let Some(script) = self.script.take() else {
+            return;
+        };
+        self.run.command.drain(..script.before.len());
+        self.run.take_out("-e", &project_variable(&self.owner));
+        if script.is_entrypoint {
+            self.run.take_out("--entrypoint", SCRIPT);
+        }
     }
 
     /// The port of the engine's machine that is wanted; `None` if `[notebook]` publishes the server's port itself.
@@ -325,6 +408,51 @@ impl NotebookPlan {
         };
         self.owner.mounts.iter().rev().find_map(below)
     }
+}
+
+/// The home folder of `--as-hub`.
+fn hub_home(
+    project: &Project,
+    image: &NotebookReference,
+    kind: ImageKind,
+    owner: &FileOwner,
+    configured: &RunOptions,
+) -> Result<HubHome> {
+    if matches!(kind, ImageKind::RStudio | ImageKind::Page) {
+        return Err(Error::usage(format!(
+            "{} starts no server of Jupyter, and a JupyterHub starts no other",
+            image.reference
+        ))
+        .hint("leave out --as-hub"));
+    }
+    if configured.mounts_at(&owner.home) {
+        return Err(Error::usage(format!(
+            "[{NOTEBOOK}] mounts something at {}, where --as-hub mounts a volume",
+            owner.home
+        ))
+        .hint("take the mount out of [notebook], or leave out --as-hub"));
+    }
+    Ok(HubHome::new(
+        (project.root(), &project.name()),
+        project.user(),
+        &image.reference,
+        &owner.home,
+        owner.user,
+    ))
+}
+
+/// The variable that tells the start script where the project is.
+fn project_variable(owner: &FileOwner) -> String {
+    let mount = owner.mounts.last().copied().unwrap_or(PROJECT_MOUNT);
+    format!("{PROJECT_VARIABLE}={mount}")
+}
+
+/// Whether the image or the configuration asks for copies of notebooks.
+fn is_told_to_copy(image: &NotebookImage, configured: &RunOptions) -> bool {
+    let is_on = |value: &str| !matches!(value.trim().to_ascii_lowercase().as_str(), "" | "0" | "false" | "no");
+    DIFFS
+        .iter()
+        .any(|name| configured.names_variable(name) || image.variable(name).is_some_and(is_on))
 }
 
 /// The value of `-p` for a port of the engine's machine and one of the container.
@@ -421,6 +549,7 @@ mod tests {
             owner: Some((1001, 1002)),
             has_data: false,
             has_aws: false,
+            wants: ScriptWants::default(),
         }
     }
 
@@ -629,7 +758,132 @@ mod tests {
             let env = Env::from_pairs([("USER", "ann"), ("HOME", "/home/ann"), (name, "yes")]);
             let plan = plan_in(&place(Some(""), false, &env), &stacks(), &NotebookArgs::default(), &env).unwrap();
             assert!(plan.run.line().contains(" -e DOCKER_DS_DIFFS=1 -p "), "{name}");
+            assert_eq!(
+                plan.script_purpose(),
+                Some("notebooks that are saved are copied to .diffs"),
+                "{name}"
+            );
         }
+    }
+
+    #[test]
+    fn a_project_that_asks_for_the_script_has_its_container_begin_with_it() {
+        let wants = ScriptWants {
+            package: true,
+            ..ScriptWants::default()
+        };
+        let lines_of = |facts: &NotebookFacts, config: &str| {
+            let place = place(Some(config), false, &env());
+            let plan = plan_in(&place, facts, &NotebookArgs::default(), &env()).unwrap();
+            (plan.lines(), plan)
+        };
+        let facts = NotebookFacts { wants, ..stacks() };
+        let (lines, mut plan) = lines_of(&facts, "");
+        let name = "ann_notebook_2026_11_21_09.08.07";
+        assert!(
+            lines[0].starts_with(&format!("docker create --name {name} --rm --user root ")),
+            "{lines:?}"
+        );
+        assert!(
+            lines[0].contains(" -e NOTEBOOK_PROJECT=/home/jovyan/project ")
+                && lines[0]
+                    .ends_with(" resero/docker-ds:latest /opt/dockerutils/start-notebook --stay start-notebook.py"),
+            "{lines:?}"
+        );
+        assert_eq!(
+            lines[1..],
+            [
+                format!("run-notebook --start-files | docker cp - {name}:/"),
+                format!("docker start {name}")
+            ]
+        );
+        assert_eq!(plan.script_purpose(), Some("the project is installed (pip install -e)"));
+        plan.leave_script_out();
+        let lines = plan.lines();
+        assert!(
+            lines.len() == 1 && lines[0].contains(" --rm -d ") && !lines[0].contains("NOTEBOOK_PROJECT"),
+            "{lines:?}"
+        );
+        assert!(
+            lines[0].ends_with(" resero/docker-ds:latest start-notebook.py"),
+            "{lines:?}"
+        );
+
+        let server = NotebookFacts {
+            image: image("jupyter lab", "--ip=0.0.0.0"),
+            ..facts.clone()
+        };
+        let (lines, mut plan) = lines_of(&server, "");
+        assert!(
+            lines[0].contains(" --entrypoint /opt/dockerutils/start-notebook ")
+                && lines[0].ends_with(" resero/docker-ds:latest --stay jupyter lab --ip=0.0.0.0"),
+            "{lines:?}"
+        );
+        plan.leave_script_out();
+        assert!(
+            !plan.run.line().contains("--entrypoint") && plan.run.line().ends_with(":latest --ip=0.0.0.0"),
+            "{}",
+            plan.run.line()
+        );
+        let (lines, plan) = lines_of(&facts, "[notebook]\nargs = --read-only\n");
+        assert!(lines.len() == 1 && plan.run.notes[0].contains("read-only"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_hub_s_volume_is_mounted_over_the_home() {
+        let args = NotebookArgs {
+            as_hub: true,
+            ..NotebookArgs::default()
+        };
+        let place = place(Some(""), false, &env());
+        let plan = plan_in(&place, &stacks(), &args, &env()).unwrap();
+        let lines = plan.lines();
+        let volume = &plan.hub.as_ref().unwrap().volume;
+        assert!(
+            lines[0].starts_with("docker volume create --label io.dockerutils.project=proj ")
+                && lines[0].ends_with(&format!(
+                    "--label io.dockerutils.notebook-home=resero/docker-ds:latest {volume}"
+                )),
+            "{lines:?}"
+        );
+        let mounted = format!(
+            " -v {volume}:/home/jovyan:nocopy -e JUPYTERHUB_USER=ann -e JUPYTERHUB_SERVICE_URL=http://0.0.0.0:8888/user/ann/ "
+        );
+        assert!(
+            lines[1].contains(&mounted) && lines[1].contains("=jupyter:8888/user/ann/ "),
+            "{lines:?}"
+        );
+        assert!(
+            lines[2].starts_with("run-notebook --start-files=/home/jovyan:1001:1002 | docker cp - "),
+            "{lines:?}"
+        );
+        // A user without a home in the image has the folder that hubs mount.
+        let plain = NotebookFacts {
+            image: image("", "python3"),
+            ..stacks()
+        };
+        let lines = plan_in(&place, &plain, &args, &env()).unwrap().lines();
+        assert!(
+            lines[1].contains(" --user 1001:1002 -e HOME=/home/jovyan ")
+                && lines[1].ends_with(
+                    " /opt/dockerutils/start-notebook --stay jupyter lab --ip=0.0.0.0 --no-browser --port=8888"
+                ),
+            "{lines:?}"
+        );
+        // An image that has the script keeps its command.
+        let own = NotebookFacts {
+            image: image("tini -g -- /opt/dockerutils/start-notebook", "jupyter lab"),
+            ..stacks()
+        };
+        let lines = plan_in(&place, &own, &args, &env()).unwrap().lines();
+        assert!(lines[1].ends_with(" resero/docker-ds:latest jupyter lab"), "{lines:?}");
+        let page = NotebookArgs {
+            port: Some(80),
+            path: Some("docs".into()),
+            ..args
+        };
+        let error = plan_in(&place, &plain, &page, &env()).unwrap_err();
+        assert!(error.to_string().contains("starts no server of Jupyter"), "{error}");
     }
 
     #[test]

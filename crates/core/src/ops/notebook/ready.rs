@@ -82,6 +82,8 @@ pub struct Ready {
     pub secure: bool,
     /// Whether its first page is JupyterLab.
     pub shows_lab: bool,
+    /// Whether it lets in whoever asks, as far as that is known.
+    pub is_open: bool,
     /// What its runtime file says, where that could be read.
     pub runtime: Option<RuntimeFile>,
 }
@@ -116,8 +118,7 @@ impl Ready {
 
     /// What the user should know: that the server lets everybody in who reaches its port.
     pub fn warning(&self) -> Option<String> {
-        let runtime = self.runtime.as_ref()?;
-        (self.kind == ServerKind::Jupyter && runtime.token.is_none() && !runtime.has_password).then(|| {
+        (self.kind == ServerKind::Jupyter && self.is_open).then(|| {
             "the server asks for no token: every user and every page of this machine can run code in it; its command line or its \
              configuration sets an empty one (ServerApp.token, IdentityProvider.token): take that out"
                 .to_owned()
@@ -302,6 +303,7 @@ async fn page(client: &ServerClient, port: u16, label: &NotebookLabel) -> Result
                     path: label.path.clone(),
                     secure: false,
                     shows_lab: false,
+                    is_open: false,
                     runtime: None,
                 });
             }
@@ -377,14 +379,16 @@ impl ServerSearch<'_> {
     }
 
     async fn ready(&self, client: &ServerClient, port: u16, runtime: Option<RuntimeFile>, secure: bool) -> Ready {
+        // It answers: should it be slow now, its own first page is the right one, and it is as safe as it should be.
+        let (shows_lab, is_open) = tokio::join!(client.shows_lab(), client.is_open());
         Ready {
             kind: ServerKind::Jupyter,
             port,
             base_path: client.base_path().clone(),
             path: client.base_path().to_string(),
             secure,
-            // It answers: should it be slow now, its own first page is the right one.
-            shows_lab: client.shows_lab().await.unwrap_or_default(),
+            shows_lab: shows_lab.unwrap_or_default(),
+            is_open: is_open.unwrap_or_default(),
             runtime,
         }
     }

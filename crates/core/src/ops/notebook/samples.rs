@@ -26,7 +26,9 @@ pub(super) fn status(connections: u32, kernels: u32) -> Reply {
         "started": "2026-11-29T10:00:00Z", "last_activity": "2026-11-29T10:30:00Z",
         "connections": connections, "kernels": kernels,
     });
-    Reply::json(200, &status).header("Date", "Sun, 29 Nov 2026 10:31:00 GMT")
+    Reply::json(200, &status)
+        .header("Date", "Sun, 29 Nov 2026 10:31:00 GMT")
+        .needs("authorization")
 }
 
 /// A Jupyter server that shows JupyterLab below `/`.

@@ -16,7 +16,7 @@ use super::owner::PROJECT_MOUNT;
 use super::ready::{Awaited, Ready, look};
 use crate::context::Context;
 use crate::docker::connect::engine::{Engine, found};
-use crate::docker::containers::{LABEL_NOTEBOOK, LABEL_PROJECT, LABEL_USER};
+use crate::docker::containers::{LABEL_NOTEBOOK, LABEL_NOTEBOOK_PAGE, LABEL_PROJECT, LABEL_USER};
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::jupyter::client::{ServerError, ServerStatus};
@@ -26,6 +26,8 @@ use crate::jupyter::token::{TOKEN_VARIABLE, Token};
 const LIMIT: Duration = Duration::from_secs(8);
 /// So many servers are asked at the same time.
 const AT_ONCE: usize = 8;
+/// The longest path of a first page that is taken from a label, in bytes.
+const LONGEST_PAGE: usize = 2048;
 /// The most servers of one user that are looked at.
 const MOST: usize = 200;
 
@@ -69,6 +71,8 @@ pub struct FoundNotebook {
     /// The folder of the engine's machine that it has as its project, if something is mounted there.
     pub mounted: Option<String>,
     pub label: NotebookLabel,
+    /// The path of the first page that it was started for, if that is another than Jupyter's own.
+    pub page: Option<String>,
     /// The token that it was given.
     pub token: Option<Token>,
     /// When it was started.
@@ -98,6 +102,15 @@ pub async fn find(engine: &Engine, user: &str, project: Option<&str>) -> Result<
     }
     servers.sort_by(|one, other| other.started.cmp(&one.started).then_with(|| one.name.cmp(&other.name)));
     Ok(servers)
+}
+
+/// The server in this container of the user's; `None` if it has ended.
+///
+/// # Errors
+/// The engine's refusal or a broken connection.
+pub(super) async fn of_container(engine: &Engine, id: &str, user: &str) -> Result<Option<FoundNotebook>> {
+    let container = inspect(engine, id.to_owned()).await?;
+    Ok(container.and_then(|container| FoundNotebook::of(container, user, None)))
 }
 
 async fn inspect(engine: &Engine, id: String) -> Result<Option<ContainerInspectResponse>> {
@@ -139,6 +152,10 @@ impl FoundNotebook {
                 .find(|mount| mount.destination.as_deref() == Some(PROJECT_MOUNT))
                 .map(|mount| mount.source.unwrap_or_default()),
             label,
+            page: labels
+                .get(LABEL_NOTEBOOK_PAGE)
+                .filter(|page| page.len() <= LONGEST_PAGE)
+                .cloned(),
             token,
             started: state.started_at.and_then(|time| time.parse().ok()),
         })
@@ -185,7 +202,28 @@ impl FoundNotebook {
 
     /// The server as JSON shows it; what is wrong with it is a field.
     pub async fn describe(&self, context: &Context, engine: &Engine, local: bool) -> NotebookServer {
-        let mut server = NotebookServer {
+        match self.reach(context, engine, local).await {
+            Ok((ready, token)) => self.describe_ready(engine, &ready, &token).await,
+            Err(error) => NotebookServer {
+                error: Some(error.with_causes()),
+                ..self.unasked(engine)
+            },
+        }
+    }
+
+    /// [`describe`](Self::describe), where it is known how the server is reached.
+    pub(super) async fn describe_ready(&self, engine: &Engine, ready: &Ready, token: &Token) -> NotebookServer {
+        let mut server = self.unasked(engine);
+        server.take(ready, token);
+        if let Some(client) = ready.client(token) {
+            server.take_status(client.status().await);
+        }
+        server
+    }
+
+    /// What is known without asking it.
+    fn unasked(&self, engine: &Engine) -> NotebookServer {
+        NotebookServer {
             url: None,
             token: None,
             container: self.name.clone(),
@@ -197,17 +235,7 @@ impl FoundNotebook {
             kernels: None,
             connections: None,
             error: None,
-        };
-        match self.reach(context, engine, local).await {
-            Ok((ready, token)) => {
-                server.take(&ready, &token);
-                if let Some(client) = ready.client(&token) {
-                    server.take_status(client.status().await);
-                }
-            }
-            Err(error) => server.error = Some(error.with_causes()),
         }
-        server
     }
 }
 

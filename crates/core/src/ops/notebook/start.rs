@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::foreground::{Foreground, follow};
 use super::gpu_check;
 use super::home_content;
+use super::hub_home;
 use super::idle;
 use super::image_kind::{ImageKind, NotebookImage};
 use super::label::ServerKind;
@@ -23,6 +24,7 @@ use super::plan::{
 };
 use super::ready::{self, Awaited, READY_LIMIT, Ready};
 use super::servers::{self, FoundNotebook, NotebookServer};
+use super::start_script::{self, PARENT, SAYS, SHELL, ScriptWants};
 use crate::agent::CallOptions;
 use crate::agent::target::Exit;
 use crate::browser;
@@ -49,7 +51,7 @@ use crate::ops::docks::remote_script;
 use crate::ops::run::{self, CREATE_GRACE, GpuSupport, NAMES, RULE, RunEnvironment, bind_mounts};
 use crate::ops::run_records::connect_and_remind;
 use crate::ops::sync::DockedProject;
-use crate::output::visible;
+use crate::output::{Printer, visible};
 use crate::sync::manifest::Memory;
 use crate::sync::plan::Direction;
 
@@ -105,7 +107,7 @@ pub fn start(context: &Context, args: &NotebookArgs) -> Result<ExitStatus> {
     let image = NotebookReference::choose(&project, args, &env)?;
     if context.global.dry_run {
         let plan = context.block_on(foreseen(context, &project, &image, args, &env))?;
-        printer.plan(&[plan.run.line()])?;
+        printer.plan(&plan.lines())?;
         return Ok(ExitStatus::SUCCESS);
     }
     let token = Token::generate()?;
@@ -210,7 +212,8 @@ async fn foreseen(
             if args.gpu {
                 gpu = run::gpu_support(&engine, false).await?;
             }
-            found = image::config(&engine, &image.reference).await?.map(NotebookImage::of);
+            let there = image::find_with_config(&engine, &image.reference).await?;
+            found = there.map(|(_, config)| NotebookImage::of(config));
         }
         Err(error) => printer.detail(&format!(
             "the engine is not asked about the image: {}",
@@ -230,11 +233,12 @@ async fn foreseen(
             terminal: std::io::stdin().is_terminal(),
             gpu,
         },
-        image: found.unwrap_or_else(|| assumed(image)),
+        image: found.unwrap_or_else(|| assumed(image, project)),
         mapping,
         owner,
         has_data,
         has_aws: env.home().join(".aws").is_dir(),
+        wants: ScriptWants::of_project(project.root()),
     };
     let mut plan = NotebookPlan::new(project, image, &facts, args, env, &jiff::Zoned::now())?;
     plan.run.docker_prefix = context.docker_prefix()?;
@@ -246,17 +250,42 @@ async fn foreseen(
     let (options, _) = plan.run.expand(env)?;
     RunOptions::parse(&options).map_err(|cause| refused(project, &plan.run.masked(&cause, env)))?;
     plan.run.notes.iter().for_each(|note| printer.warning(note));
-    printer.note(&plan.owner.reason);
+    say_what_is_decided(printer, &plan);
     Ok(plan)
 }
 
+/// Says whose files they will be, and what is put into the container.
+fn say_what_is_decided(printer: &Printer, plan: &NotebookPlan) {
+    printer.note(&plan.owner.reason);
+    if let Some(purpose) = plan.script_purpose() {
+        printer.note(&format!(
+            "docker/notebook's start script is put into the container, at {}: {purpose}",
+            start_script::SCRIPT
+        ));
+    }
+    if let Some(hub) = &plan.hub {
+        printer.note(&format!(
+            "a volume is mounted over {}, as a hub does; it is empty at first, and is kept; this removes it: {}",
+            hub.path,
+            hub.removal(&plan.run.docker_prefix)
+        ));
+    }
+}
+
 /// An image that can't be looked at: docker/notebook starts its server by itself, and others are of docker-stacks.
-fn assumed(image: &NotebookReference) -> NotebookImage {
-    let command = match image.source {
-        ImageSource::Built => NOTEBOOK,
-        _ => "start-notebook.py",
+fn assumed(image: &NotebookReference, project: &Project) -> NotebookImage {
+    let (entrypoint, command) = match image.source {
+        ImageSource::Built if project.root().join("docker/notebook/start-notebook").is_file() => {
+            ("start-notebook", NOTEBOOK)
+        }
+        ImageSource::Built => ("", NOTEBOOK),
+        _ => ("start.sh", "start-notebook.py"),
     };
     NotebookImage {
+        entrypoint: Some(entrypoint.to_owned())
+            .filter(|word| !word.is_empty())
+            .into_iter()
+            .collect(),
         command: vec![command.to_owned()],
         ..NotebookImage::default()
     }
@@ -295,6 +324,8 @@ struct Wanted<'a> {
 struct FoundServer {
     /// The container's name.
     name: String,
+    /// The path of the page that it was started for.
+    page: Option<String>,
     ready: Ready,
     token: Token,
     /// What `--json` says of it.
@@ -351,11 +382,18 @@ impl Wanted<'_> {
             owner,
             has_data,
             has_aws: env.home().join(".aws").is_dir(),
+            wants: ScriptWants::of_project(project.root()),
         };
         let mut plan = NotebookPlan::new(project, image, &facts, args, env, &jiff::Zoned::now())?;
         plan.run = run::free_plan(&engine, plan.run).await?;
         plan.run.docker_prefix = context.docker_prefix()?;
         plan.run.notes.iter().for_each(|note| printer.warning(note));
+        if let Some(hub) = &plan.hub {
+            hub.make(&engine).await?;
+            if let Some(sentence) = hub_home::hidden(&engine, &image.reference, &hub.path, env).await? {
+                printer.warning(&sentence);
+            }
+        }
         let docked = match locality {
             Locality::Docked => {
                 let docked = bind_mounts::mount(context, project, &mut plan.run.options, env).await?;
@@ -406,7 +444,10 @@ impl Wanted<'_> {
     async fn own_server(&self, engine: &Engine, locality: Locality) -> Result<Option<FoundServer>> {
         let Self { context, project, .. } = *self;
         let local = locality == Locality::Local;
-        let is_meant = |found: &FoundNotebook| self.args.image.as_ref().is_none_or(|image| *image == found.image);
+        let is_meant = |found: &FoundNotebook| {
+            let is_as_hub = found.label.path.starts_with("/user/");
+            self.args.image.as_ref().is_none_or(|image| *image == found.image) && (!self.args.as_hub || is_as_hub)
+        };
         let own = of_project(context, engine, project, local).await?;
         let Some(found) = own.into_iter().find(is_meant) else {
             return Ok(None);
@@ -416,11 +457,12 @@ impl Wanted<'_> {
             reached => reached?,
         };
         let server = match context.printer.json() {
-            true => Some(found.describe(context, engine, local).await),
+            true => Some(found.describe_ready(engine, &ready, &token).await),
             false => None,
         };
         Ok(Some(FoundServer {
             name: found.name,
+            page: found.page,
             ready,
             token,
             server,
@@ -459,6 +501,7 @@ impl Wanted<'_> {
         let printer = &self.context.printer;
         let FoundServer {
             name,
+            page,
             ready,
             token,
             server,
@@ -473,7 +516,8 @@ impl Wanted<'_> {
             let below = file.strip_prefix(root_dir?).ok()?;
             Some(below.to_str()?.to_owned())
         });
-        let url = url(&ready, &token, file.as_deref(), self.args.path.as_deref());
+        let path = self.args.path.as_ref().or(page.as_ref());
+        let url = url(&ready, &token, file.as_deref(), path.map(String::as_str));
         self.context.block_on(async {
             let bound = match self.args.bind {
                 Some(address) => Some(BoundListener::bind(address, ready.port).await?),
@@ -539,6 +583,7 @@ impl Wanted<'_> {
             printer.note(&format!("docker pull {reference}"));
             image::pull(engine, config, reference, None, printer).await
         };
+        let mut there = None;
         match image.source {
             ImageSource::Built => {
                 let wanted = BuildArgs {
@@ -557,19 +602,23 @@ impl Wanted<'_> {
                 }
             }
             ImageSource::PulledIfAbsent => {
-                if image::find(engine, reference).await?.is_none() {
+                there = image::find_with_config(engine, reference).await?;
+                if there.is_none() {
                     pull().await?;
                 }
             }
             ImageSource::There => {}
         }
-        if let Some(found) = image::find(engine, reference).await?
-            && let Some(warning) = image::architecture_warning(engine, reference, &found).await?
-        {
-            printer.warning(&warning);
+        if there.is_none() {
+            there = image::find_with_config(engine, reference).await?;
         }
-        match image::config(engine, reference).await? {
-            Some(config) => Ok(NotebookImage::of(config)),
+        match there {
+            Some((facts, config)) => {
+                if let Some(warning) = image::architecture_warning(engine, reference, &facts).await? {
+                    printer.warning(&warning);
+                }
+                Ok(NotebookImage::of(config))
+            }
             None => Err(Error::failed(format!(
                 "the engine has no image {reference}, and DOCKER_DS_DONT_PULL is set"
             ))
@@ -587,7 +636,7 @@ impl Wanted<'_> {
         } = *self;
         let printer = &context.printer;
         let local = prepared.locality == Locality::Local;
-        printer.note(&prepared.plan.owner.reason);
+        say_what_is_decided(printer, &prepared.plan);
         printer.note(&"=".repeat(RULE));
         let mut signals = Signals::listen()?;
         let (plan, created, mut running) = self.begin(prepared, &mut signals).await?;
@@ -618,9 +667,15 @@ impl Wanted<'_> {
         if plan.start.kind == ImageKind::RStudio && !printer.json() {
             printer.note(&format!("log in as rstudio, with this password: {}", token.reveal()));
         }
-        let server = self.described(&running, local, &plan).await?;
+        if plan.start.kind == ImageKind::Page {
+            printer.warning(
+                "every user and every page of this machine reaches this server; if it has no login of its own, they can use it",
+            );
+        }
+        let server = self.described(&running, &ready, &plan).await?;
         let page = self.show(&url, &ready, server).await?;
-        if matches!(plan.start.kind, ImageKind::DockerStacks | ImageKind::StartsJupyter)
+        if plan.hub.is_none()
+            && matches!(plan.start.kind, ImageKind::DockerStacks | ImageKind::StartsJupyter)
             && let Some(sentence) = home_content::hidden_by_a_hub(&engine, &running.id, &plan.owner.home).await
         {
             printer.note(&sentence);
@@ -666,16 +721,15 @@ impl Wanted<'_> {
     }
 
     /// What `--json` says of a server that was just started; `None` without it.
-    async fn described(&self, running: &Running, local: bool, plan: &NotebookPlan) -> Result<Option<NotebookServer>> {
+    async fn described(&self, running: &Running, ready: &Ready, plan: &NotebookPlan) -> Result<Option<NotebookServer>> {
         if !self.context.printer.json() {
             return Ok(None);
         }
         let engine = &running.engine;
-        let found = servers::find(engine, self.project.user(), Some(&self.project.name())).await?;
-        let Some(found) = found.into_iter().find(|found| found.id == running.id) else {
+        let Some(found) = servers::of_container(engine, &running.id, self.project.user()).await? else {
             return Err(Error::failed(format!("container {} has ended meanwhile", running.name)));
         };
-        let mut server = found.describe(self.context, engine, local).await;
+        let mut server = found.describe_ready(engine, ready, self.token).await;
         if plan.start.kind == ImageKind::RStudio {
             server.token = Some(self.token.reveal().to_owned());
         }
@@ -716,7 +770,7 @@ impl Wanted<'_> {
                 container = self.container(&engine, locality, &config, &plan).await?;
             }
             is_new = true;
-            printer.note(&plan.run.line());
+            plan.lines().iter().for_each(|line| printer.note(line));
             let creating = container::try_create(&engine, &container);
             let created = match signals.guard(CREATE_GRACE, creating).await? {
                 Ok(created) => created,
@@ -731,6 +785,26 @@ impl Wanted<'_> {
                 Err(Refusal::NameTaken(error) | Refusal::NoImage(error)) => return Err(error),
             };
             created.warnings.iter().for_each(|warning| printer.warning(warning));
+            if let Some(hub) = &plan.hub {
+                let home = container::archive(&[hub.folder()], &[])?;
+                let putting = async { refused_put(container::put(&engine, created.id(), home).await) };
+                if let Some(obstacle) = signals.guard(CREATE_GRACE, putting).await? {
+                    printer.warning(&format!("{} stays root's, as {obstacle}", hub.path));
+                }
+            }
+            if let Some(purpose) = plan.script_purpose()
+                && let Some(obstacle) = signals
+                    .guard(CREATE_GRACE, put_script(&engine, &created, plan.hub.is_some()))
+                    .await?
+            {
+                printer.warning(&start_script::without_it(purpose, &obstacle));
+                // Removed, so that its name is free.
+                drop(created);
+                plan.leave_script_out();
+                container = self.container(&engine, locality, &config, &plan).await?;
+                is_new = false;
+                continue;
+            }
             let heard = Arc::new(OutputCounter::default());
             let id = created.id().to_owned();
             let starting = async {
@@ -800,7 +874,11 @@ impl Wanted<'_> {
                 status = &mut running.end => break Ok(status?),
                 line = running.log.next(), if is_open => match line {
                     Some(Ok(line)) => {
-                        printer.detail(&line);
+                        // The start script says what takes long, and what could not be done.
+                        match line.starts_with(SAYS) {
+                            true => printer.note(&line),
+                            false => printer.detail(&line),
+                        }
                         keep(&mut last, line);
                     }
                     // Its end, or that of the link, is told by the others.
@@ -848,6 +926,29 @@ impl Wanted<'_> {
             )),
             _ => error.hint("run-notebook -v shows all that it says"),
         }
+    }
+}
+
+/// Puts the start script into a container. If that can't be, a clause says why not.
+async fn put_script(engine: &Engine, created: &Created, as_hub: bool) -> Result<Option<String>> {
+    if !container::has(engine, created.id(), SHELL).await? {
+        return Ok(Some(format!("the image has no {SHELL}")));
+    }
+    // A folder above it that is made in passing could be anybody's on old engines.
+    let parent = match container::has(engine, created.id(), PARENT).await? {
+        true => None,
+        false => Some(start_script::folder(PARENT)),
+    };
+    let archive = start_script::archive(parent.as_slice(), as_hub)?;
+    refused_put(container::put(engine, created.id(), archive).await)
+}
+
+/// Why the engine does not take something into a container, as a clause.
+fn refused_put(put: Result<()>) -> Result<Option<String>> {
+    match put {
+        Ok(()) => Ok(None),
+        Err(error) if matches!(error.class(), Class::Unreachable | Class::Interrupted) => Err(error),
+        Err(error) => Ok(Some(format!("the engine refuses it ({})", error.with_causes()))),
     }
 }
 

@@ -264,10 +264,37 @@ impl RunPlan {
         }
     }
 
+    /// Takes out the last option that is this one, with its value.
+    pub(in crate::ops) fn take_out(&mut self, option: &str, value: &str) {
+        let pair = [Word::literal(option), Word::literal(value)];
+        let found = self.options.windows(2).rposition(|words| *words == pair);
+        if let Some(found) = found {
+            self.options.drain(found..found + 2);
+        }
+    }
+
     /// The equivalent docker command, to be pasted in the directory of the call, with variables by name.
     pub fn line(&self) -> String {
-        let mut words = vec![Word::literal("docker"), Word::literal("run")];
-        words.extend(self.options.iter().cloned());
+        self.line_of("run", self.options.iter())
+    }
+
+    /// The equivalent docker commands where the container gets an archive before it starts: `packing` is the command line that
+    /// prints it. They are for a container in the background.
+    pub(in crate::ops) fn lines_with(&self, packing: &str) -> [String; 3] {
+        let detached = Word::literal("-d");
+        let created = self.line_of("create", self.options.iter().filter(|word| **word != detached));
+        let prefix = &self.docker_prefix;
+        let name = variables::print(&[Word::literal(&self.name)]);
+        [
+            created,
+            format!("{packing} | {prefix}docker cp - {name}:/"),
+            format!("{prefix}docker start {name}"),
+        ]
+    }
+
+    fn line_of<'a>(&self, verb: &str, options: impl Iterator<Item = &'a Word>) -> String {
+        let mut words = vec![Word::literal("docker"), Word::literal(verb)];
+        words.extend(options.cloned());
         words.push(Word::literal(&self.reference));
         words.extend(self.command.iter().cloned());
         format!("{}{}{}", self.way_to_root, self.docker_prefix, variables::print(&words))

@@ -47,7 +47,7 @@ impl Pairs {
     }
 
     /// Whether some `--env` sets this variable, or takes it from the client's environment.
-    fn names(&self, variable: &str) -> bool {
+    pub fn names(&self, variable: &str) -> bool {
         self.single.iter().any(|entry| name(&entry.value) == variable)
     }
 

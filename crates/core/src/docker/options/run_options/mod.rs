@@ -245,6 +245,21 @@ impl RunOptions {
         self.config.working_dir.is_some()
     }
 
+    /// Whether `--entrypoint` is among them.
+    pub fn sets_entrypoint(&self) -> bool {
+        self.config.entrypoint.is_some()
+    }
+
+    /// Whether `--read-only` is among them.
+    pub fn has_read_only_root(&self) -> bool {
+        self.host.readonly_rootfs == Some(true)
+    }
+
+    /// Whether some `--env` names this variable.
+    pub fn names_variable(&self, name: &str) -> bool {
+        self.environment.names(name)
+    }
+
     /// Whether `--publish` names this port of the container, such as `8888/tcp`.
     pub fn publishes(&self, port: &str) -> bool {
         let bindings = self.host.port_bindings.iter().flatten();
