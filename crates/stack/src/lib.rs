@@ -1,10 +1,12 @@
 //! Stacks: families of images that depend on each other, and are built, tested and published together.
 //!
-//! - [`spec`] reads what a repository says about its stack, in `spec.yml` and `change_ignore.json`.
+//! - [`spec`] reads what a repository says about its stack, in `spec.yml` and `change_ignore.json`;
+//! - [`graph`] has the images and their directories, in the order of their builds.
 
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod graph;
 pub mod spec;
