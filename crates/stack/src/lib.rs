@@ -1,7 +1,8 @@
 //! Stacks: families of images that depend on each other, and are built, tested and published together.
 //!
 //! - [`spec`] reads what a repository says about its stack, in `spec.yml` and `change_ignore.json`;
-//! - [`graph`] has the images and their directories, in the order of their builds.
+//! - [`graph`] has the images and their directories, in the order of their builds;
+//! - [`tags`] names them, and gives a child what leads to its parent.
 
 #![cfg_attr(
     test,
@@ -10,3 +11,5 @@
 
 pub mod graph;
 pub mod spec;
+pub mod tag_list;
+pub mod tags;
