@@ -3,7 +3,8 @@
 //! - [`spec`] reads what a repository says about its stack, in `spec.yml` and `change_ignore.json`;
 //! - [`graph`] has the images and their directories, in the order of their builds;
 //! - [`tags`] names them, and gives a child what leads to its parent;
-//! - [`input_digest`] is a digest of all that a build depends on.
+//! - [`input_digest`] is a digest of all that a build depends on;
+//! - [`history`] is what git and CI say.
 
 #![cfg_attr(
     test,
@@ -11,6 +12,7 @@
 )]
 
 pub mod graph;
+pub mod history;
 pub mod input_digest;
 pub mod spec;
 pub mod tag_list;
