@@ -4,7 +4,8 @@
 //! - [`graph`] has the images and their directories, in the order of their builds;
 //! - [`tags`] names them, and gives a child what leads to its parent;
 //! - [`input_digest`] is a digest of all that a build depends on;
-//! - [`history`] is what git and CI say.
+//! - [`history`] is what git and CI say;
+//! - [`plan`] puts them together, as a function of values: what is built, copied, tested again or left alone, and why.
 
 #![cfg_attr(
     test,
@@ -14,6 +15,7 @@
 pub mod graph;
 pub mod history;
 pub mod input_digest;
+pub mod plan;
 pub mod spec;
 pub mod tag_list;
 pub mod tags;
