@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::workspace::{Package, Workspace};
 
 /// The workspace's crates that each crate may depend on. A crate that is not here is a command.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("build-context", &[]),
     ("dock-client", &[]),
     ("dockerutils-core", &["build-context", "dock-client"]),
@@ -20,6 +20,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("dock-agent", &["dock-client", "dock-link"]),
     ("dock-registry-aws", &["dock-client"]),
     ("dockerutils-test-support", &[]),
+    ("registry-client", &["dock-client"]),
 ];
 /// The crates that a command may depend on.
 const OF_COMMANDS: &[&str] = &["dockerutils-core", "dockerutils-stack"];
