@@ -5,7 +5,9 @@
 //! - [`tags`] names them, and gives a child what leads to its parent;
 //! - [`input_digest`] is a digest of all that a build depends on;
 //! - [`history`] is what git and CI say;
-//! - [`plan`] puts them together, as a function of values: what is built, copied, tested again or left alone, and why.
+//! - [`plan`] puts them together, as a function of values: what is built, copied, tested again or left alone, and why;
+//! - [`registry_state`] asks registries what they hold, and [`tag_list`] says which tags are whose;
+//! - [`planning`] is what the command plan-stack does.
 
 #![cfg_attr(
     test,
@@ -16,6 +18,8 @@ pub mod graph;
 pub mod history;
 pub mod input_digest;
 pub mod plan;
+pub mod planning;
+pub mod registry_state;
 pub mod spec;
 pub mod tag_list;
 pub mod tags;

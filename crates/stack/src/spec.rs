@@ -384,7 +384,7 @@ impl Spec {
         }
     }
 
-    /// The error for a name that is none of the known ones.
+    /// The error for a name that is not known.
     pub(crate) fn unknown<'n>(
         &self,
         path: &[&str],

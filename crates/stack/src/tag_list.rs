@@ -29,12 +29,10 @@ pub struct TagRow {
 pub enum TagKind {
     /// What proved good.
     Stable,
-    Branch {
-        branch: String,
-    },
-    Commit {
-        commit: String,
-    },
+    /// It is of a branch that is there.
+    Branch { branch: String },
+    /// It is of a commit.
+    Commit { commit: String },
     /// It has the prefix of a plan, and there is no such branch any more.
     Gone,
     /// It is none of the stack's: a tag made by hand, or that a command in the image printed.

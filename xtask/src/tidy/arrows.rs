@@ -15,7 +15,10 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("build-context", &[]),
     ("dock-client", &[]),
     ("dockerutils-core", &["build-context", "dock-client"]),
-    ("dockerutils-stack", &["build-context", "dock-client", "dockerutils-core"]),
+    (
+        "dockerutils-stack",
+        &["build-context", "dock-client", "dockerutils-core", "registry-client"],
+    ),
     ("dock-link", &["dock-client"]),
     ("dock-agent", &["dock-client", "dock-link"]),
     ("dock-registry-aws", &["dock-client"]),

@@ -18,8 +18,11 @@ use super::RangeStart;
 /// A CI system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CiSystem {
+    /// GitHub Actions.
     GitHub,
+    /// GitLab CI.
     GitLab,
+    /// Jenkins, with its plugin for git.
     Jenkins,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Action, PlanFacts, PlannedImage, StackPlan};
 use crate::input_digest::{ANNOTATION, Inputs};
@@ -128,16 +128,17 @@ impl StackPlan {
             .iter()
             .map(|(name, value)| (name, value.replace("${", "$${")))
             .collect();
-        let mut made = json!({
-            "context": image.directory,
-            "dockerfile": dockerfile,
-            "args": arguments,
-            "tags": tags,
-            // By it the next plan knows what the image was made from.
-            "annotations": [format!("manifest:{ANNOTATION}={}", json!(inputs))],
-        });
+        let mut made = Map::from_iter([
+            ("context".to_owned(), json!(image.directory)),
+            ("dockerfile".to_owned(), json!(dockerfile)),
+            ("args".to_owned(), json!(arguments)),
+            ("tags".to_owned(), json!(tags)),
+        ]);
+        // By it the next plan knows what the image was made from.
+        let annotation = format!("manifest:{ANNOTATION}={}", json!(inputs));
+        made.insert("annotations".to_owned(), json!([annotation]));
         if !target.platforms.is_empty() {
-            made["platforms"] = json!(target.platforms);
+            made.insert("platforms".to_owned(), json!(target.platforms));
         }
         let parent = target.parent.and_then(|parent| self.images.get(parent));
         let place = parent.and_then(|parent| match &parent.action {
@@ -146,9 +147,9 @@ impl StackPlan {
             Action::Test { .. } | Action::Nothing { .. } => None,
         });
         if let (Some(parent), Some(place)) = (parent, place) {
-            made["contexts"] = json!({ &parent.reference: place });
+            made.insert("contexts".to_owned(), json!({ &parent.reference: place }));
         }
-        made
+        Value::Object(made)
     }
 }
 
