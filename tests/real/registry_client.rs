@@ -5,7 +5,7 @@ use std::future::Future;
 
 use dockerutils_test_support::registry::Registry as Server;
 use registry_client::{
-    Attachment, Credentials, Digest, EMPTY, Failure, INDEX, MANIFEST, Options, Registry, RemoteDescriptor, many,
+    Attachment, Digest, EMPTY, Failure, INDEX, MANIFEST, Options, Registry, RegistryCredentials, RemoteDescriptor, many,
 };
 use serde_json::json;
 
@@ -18,7 +18,7 @@ fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 async fn connect(server: &Server) -> Registry {
-    Registry::connect(server.address(), Credentials::Anonymous, Options::default())
+    Registry::connect(server.address(), RegistryCredentials::Anonymous, Options::default())
         .await
         .unwrap()
 }
@@ -115,11 +115,11 @@ fn all_tags_are_listed() {
 fn a_login_is_needed_and_used() {
     run(async {
         let server = Server::here().user(USER, PASSWORD).start().unwrap();
-        let login = |password: &str| Credentials::Password {
+        let login = |password: &str| RegistryCredentials::Password {
             user: USER.to_owned(),
             secret: password.to_owned(),
         };
-        for credentials in [Credentials::Anonymous, login("wr0ng")] {
+        for credentials in [RegistryCredentials::Anonymous, login("wr0ng")] {
             let registry = Registry::connect(server.address(), credentials, Options::default())
                 .await
                 .unwrap();

@@ -5,8 +5,8 @@ use dock_client::digest::Digest;
 use hyper::{Method, StatusCode};
 
 use crate::connect::{Registry, Right, Subject, WORDS, is_absent, unexpected};
-use crate::error::{Error, Trouble};
-use crate::exchange::Call;
+use crate::error::{Error, RegistryTrouble};
+use crate::exchange::RegistryCall;
 
 impl Registry {
     /// A blob of at most this many bytes, verified; `None` if it is not there.
@@ -24,11 +24,11 @@ impl Registry {
             // What the registry says of an error is not the blob.
             let limit = most.max(WORDS);
             let reply = self
-                .send(subject, Right::Read, &Call::new(Method::GET, url, limit))
+                .send(subject, Right::Read, &RegistryCall::new(Method::GET, url, limit))
                 .await?;
             match reply.status {
-                StatusCode::OK if reply.body.len() > most => Err(Trouble::too_large(most)),
-                StatusCode::OK if Digest::of(&reply.body) != *digest => Err(Trouble::invalid(format!(
+                StatusCode::OK if reply.body.len() > most => Err(RegistryTrouble::too_large(most)),
+                StatusCode::OK if Digest::of(&reply.body) != *digest => Err(RegistryTrouble::invalid(format!(
                     "its contents are {}",
                     Digest::of(&reply.body)
                 ))),
@@ -56,15 +56,15 @@ impl Registry {
     }
 
     /// The upload in two steps, which all registries know (distribution specification, "POST then PUT").
-    async fn upload(&self, subject: Subject<'_>, digest: &Digest, bytes: Bytes) -> Result<(), Trouble> {
-        let there = Call::new(Method::HEAD, self.url(subject, &format!("blobs/{digest}"))?, WORDS);
+    async fn upload(&self, subject: Subject<'_>, digest: &Digest, bytes: Bytes) -> Result<(), RegistryTrouble> {
+        let there = RegistryCall::new(Method::HEAD, self.url(subject, &format!("blobs/{digest}"))?, WORDS);
         // Who may not read may write all the same: only a blob that is there counts.
         if let Ok(reply) = self.send(subject, Right::Write, &there).await
             && reply.status == StatusCode::OK
         {
             return Ok(());
         }
-        let begin = Call::new(Method::POST, self.url(subject, "blobs/uploads/")?, WORDS);
+        let begin = RegistryCall::new(Method::POST, self.url(subject, "blobs/uploads/")?, WORDS);
         let reply = self.send(subject, Right::Write, &begin).await?;
         let mut place = match reply.status {
             StatusCode::ACCEPTED => self.led_to(&reply)?,
@@ -72,7 +72,7 @@ impl Registry {
             _ => return Err(unexpected(&reply)),
         };
         place.query_pairs_mut().append_pair("digest", digest.as_str());
-        let mut put = Call::new(Method::PUT, place, WORDS);
+        let mut put = RegistryCall::new(Method::PUT, place, WORDS);
         put.content_type = Some("application/octet-stream".to_owned());
         put.body = bytes;
         let reply = self.send(subject, Right::Write, &put).await?;

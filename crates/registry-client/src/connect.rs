@@ -9,9 +9,9 @@ use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::challenge::Challenge;
-use crate::error::{Error, Failure, Trouble};
-use crate::exchange::{Call, Connections, Reply, TimeLimits, led_to};
-use crate::login::{Credentials, Login};
+use crate::error::{Error, Failure, RegistryTrouble};
+use crate::exchange::{Connections, RegistryCall, RegistryReply, TimeLimits, led_to};
+use crate::login::{Login, RegistryCredentials};
 use crate::names;
 use crate::tls::{Certificates, system_roots};
 
@@ -51,11 +51,11 @@ impl Default for Options {
 /// A registry that answers. Clones share connections and tokens.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    shared: Arc<Shared>,
+    shared: Arc<Connected>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Connected {
     /// As the user wrote it.
     host: String,
     /// The root of its API, such as `https://reg.example/v2/`.
@@ -117,15 +117,15 @@ impl Registry {
     /// # Errors
     /// [`Failure::Unreachable`], [`Failure::Forbidden`] or [`Failure::Server`] if it does not answer as a registry does,
     /// [`Failure::Invalid`] for a host that is no name, or certificates that can't be read.
-    pub async fn connect(host: &str, credentials: Credentials, options: Options) -> Result<Self, Error> {
+    pub async fn connect(host: &str, credentials: RegistryCredentials, options: Options) -> Result<Self, Error> {
         let reached = Self::reach(host, credentials, options).await;
         reached.map_err(|trouble| trouble.of(host, host))
     }
 
-    async fn reach(host: &str, credentials: Credentials, options: Options) -> Result<Self, Trouble> {
+    async fn reach(host: &str, credentials: RegistryCredentials, options: Options) -> Result<Self, RegistryTrouble> {
         let api = names::api_host(host)?;
         let url = |scheme: &str| {
-            Url::parse(&format!("{scheme}://{api}/v2/")).map_err(|error| Trouble::invalid(error.to_string()))
+            Url::parse(&format!("{scheme}://{api}/v2/")).map_err(|error| RegistryTrouble::invalid(error.to_string()))
         };
         let secure = url("https")?;
         let is_lax = options.insecure || is_loopback(&secure);
@@ -143,7 +143,7 @@ impl Registry {
         });
         let (own, others) = configured
             .await
-            .unwrap_or_else(|error| Err(Trouble::invalid(error.to_string())))?;
+            .unwrap_or_else(|error| Err(RegistryTrouble::invalid(error.to_string())))?;
         let connections = Connections::new(own, others, options.limits, options.at_once);
         let login = Login::new(credentials);
         let mut home = secure;
@@ -161,7 +161,7 @@ impl Registry {
         }
         answer?;
         Ok(Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(Connected {
                 host: host.to_owned(),
                 home,
                 connections,
@@ -182,20 +182,20 @@ impl Registry {
     }
 
     /// The error for an object of this registry.
-    pub(crate) fn error(&self, subject: Subject<'_>, trouble: Trouble) -> Error {
+    pub(crate) fn error(&self, subject: Subject<'_>, trouble: RegistryTrouble) -> Error {
         let host = self.host();
         trouble.of(host, &names::object(host, subject.repository, subject.reference))
     }
 
     /// The URL of a part of a repository, such as `tags/list`, both checked before.
-    pub(crate) fn url(&self, subject: Subject<'_>, part: &str) -> Result<Url, Trouble> {
+    pub(crate) fn url(&self, subject: Subject<'_>, part: &str) -> Result<Url, RegistryTrouble> {
         let repository = names::repository(self.host(), subject.repository)?;
         let url = self.shared.home.join(&format!("{repository}/{part}"));
-        url.map_err(|error| Trouble::invalid(error.to_string()))
+        url.map_err(|error| RegistryTrouble::invalid(error.to_string()))
     }
 
     /// Where a redirect or an upload leads.
-    pub(crate) fn led_to(&self, reply: &Reply) -> Result<Url, Trouble> {
+    pub(crate) fn led_to(&self, reply: &RegistryReply) -> Result<Url, RegistryTrouble> {
         led_to(&self.shared.home, reply)
     }
 
@@ -205,8 +205,13 @@ impl Registry {
     }
 
     /// Sends a request with the login that the registry asks for. Whatever it answers but 401 and 403 is an answer.
-    pub(crate) async fn send(&self, subject: Subject<'_>, right: Right, call: &Call) -> Result<Reply, Trouble> {
-        let Shared {
+    pub(crate) async fn send(
+        &self,
+        subject: Subject<'_>,
+        right: Right,
+        call: &RegistryCall,
+    ) -> Result<RegistryReply, RegistryTrouble> {
+        let Connected {
             home,
             connections,
             login,
@@ -216,7 +221,7 @@ impl Registry {
         let _permit = permits
             .acquire()
             .await
-            .map_err(|error| Trouble::invalid(error.to_string()))?;
+            .map_err(|error| RegistryTrouble::invalid(error.to_string()))?;
         let repository = names::repository(self.host(), subject.repository)?;
         let scope = format!("repository:{repository}:{}", right.actions());
         let sent = login.header(connections, home, &scope, None).await?;
@@ -234,18 +239,18 @@ impl Registry {
         let is_short =
             matches!(&challenge, Some(Challenge::Bearer { error: Some(error), .. }) if error == "insufficient_scope");
         match reply.status {
-            StatusCode::UNAUTHORIZED if is_short && !login.is_anonymous() => Err(Trouble::new(
+            StatusCode::UNAUTHORIZED if is_short && !login.is_anonymous() => Err(RegistryTrouble::new(
                 Failure::Forbidden,
                 with_words("the login that is known has no right to this", &reply),
             )),
-            StatusCode::UNAUTHORIZED => Err(Trouble::new(
+            StatusCode::UNAUTHORIZED => Err(RegistryTrouble::new(
                 Failure::Unauthorized,
                 match login.is_anonymous() {
                     true => "the registry asks for a login",
                     false => "the registry refuses the login that is known",
                 },
             )),
-            StatusCode::FORBIDDEN => Err(Trouble::new(
+            StatusCode::FORBIDDEN => Err(RegistryTrouble::new(
                 Failure::Forbidden,
                 with_words("the registry refuses this", &reply),
             )),
@@ -255,51 +260,55 @@ impl Registry {
 }
 
 /// Asks whether this is a registry, without a login.
-async fn ping(connections: &Connections, login: &Login, home: &Url) -> Result<(), Trouble> {
-    let call = Call::new(Method::GET, home.clone(), WORDS);
+async fn ping(connections: &Connections, login: &Login, home: &Url) -> Result<(), RegistryTrouble> {
+    let call = RegistryCall::new(Method::GET, home.clone(), WORDS);
     let reply = connections.send(home, &call, None).await?;
     match reply.status {
         status if status.is_success() => Ok(()),
         StatusCode::UNAUTHORIZED => match login.learn(&reply) {
             Some(_) => Ok(()),
-            None => Err(Trouble::invalid("it asks for a login of a kind that we don't know")),
+            None => Err(RegistryTrouble::invalid(
+                "it asks for a login of a kind that we don't know",
+            )),
         },
-        StatusCode::FORBIDDEN => Err(Trouble::new(
+        StatusCode::FORBIDDEN => Err(RegistryTrouble::new(
             Failure::Forbidden,
             with_words("the registry refuses to speak to us", &reply),
         )),
-        StatusCode::NOT_FOUND => Err(Trouble::invalid("what answers there is not a registry: it has no /v2/")),
+        StatusCode::NOT_FOUND => Err(RegistryTrouble::invalid(
+            "what answers there is not a registry: it has no /v2/",
+        )),
         _ => Err(unexpected(&reply)),
     }
 }
 
 /// The trouble of a status that was not asked for.
-pub(crate) fn unexpected(reply: &Reply) -> Trouble {
+pub(crate) fn unexpected(reply: &RegistryReply) -> RegistryTrouble {
     let status = reply.status.as_u16();
-    Trouble::new(
+    RegistryTrouble::new(
         Failure::Server(status),
         with_words(&format!("the registry answers {}", reply.status), reply),
     )
 }
 
 /// Whether a 404 says that the object is absent; else what answers may be a proxy or another server.
-pub(crate) fn is_absent(reply: &Reply) -> bool {
+pub(crate) fn is_absent(reply: &RegistryReply) -> bool {
     reply.status == StatusCode::NOT_FOUND && errors(reply).iter().any(|error| ABSENT.contains(&error.code.as_str()))
 }
 
 /// Whether the registry names one of these codes.
-pub(crate) fn has_code(reply: &Reply, codes: &[&str]) -> bool {
+pub(crate) fn has_code(reply: &RegistryReply, codes: &[&str]) -> bool {
     errors(reply).iter().any(|error| codes.contains(&error.code.as_str()))
 }
 
-fn errors(reply: &Reply) -> Vec<ErrorEntry> {
+fn errors(reply: &RegistryReply) -> Vec<ErrorEntry> {
     serde_json::from_slice::<ErrorBody>(&reply.body)
         .map(|body| body.errors)
         .unwrap_or_default()
 }
 
 /// A text, and what the registry says itself.
-fn with_words(text: &str, reply: &Reply) -> String {
+fn with_words(text: &str, reply: &RegistryReply) -> String {
     match errors(reply).into_iter().next() {
         Some(error) if !error.message.is_empty() => format!("{text}: {}", error.message),
         Some(error) if !error.code.is_empty() => format!("{text}: {}", error.code),

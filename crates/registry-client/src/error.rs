@@ -38,12 +38,12 @@ pub struct Error {
 
 /// What [`Error`]s are made of where the object is not known.
 #[derive(Clone, Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct RegistryTrouble {
     pub(crate) failure: Failure,
     pub(crate) what: String,
 }
 
-impl Trouble {
+impl RegistryTrouble {
     pub(crate) fn new(failure: Failure, what: impl AsRef<str>) -> Self {
         let what = visible(what.as_ref());
         Self {

@@ -17,7 +17,7 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 use url::Url;
 
-use crate::error::{Failure, Trouble};
+use crate::error::{Failure, RegistryTrouble};
 
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ impl Default for TimeLimits {
 
 /// What is sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Call {
+pub(crate) struct RegistryCall {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) accept: Option<String>,
@@ -62,7 +62,7 @@ pub(crate) struct Call {
     pub(crate) limit: usize,
 }
 
-impl Call {
+impl RegistryCall {
     pub(crate) const fn new(method: Method, url: Url, limit: usize) -> Self {
         Self {
             method,
@@ -77,7 +77,7 @@ impl Call {
 
 /// What came back.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct RegistryReply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -85,7 +85,7 @@ pub(crate) struct Reply {
     pub(crate) url: Url,
 }
 
-impl Reply {
+impl RegistryReply {
     /// A header, if it is there once and is a text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -137,9 +137,9 @@ impl Connections {
     pub(crate) async fn send(
         &self,
         home: &Url,
-        call: &Call,
+        call: &RegistryCall,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Reply, Trouble> {
+    ) -> Result<RegistryReply, RegistryTrouble> {
         let mut call = call.clone();
         for _ in 0..=REDIRECTS {
             let reply = self.once(home, &call, authorization).await?;
@@ -150,16 +150,18 @@ impl Connections {
             }
             call.url = led_to(home, &reply)?;
         }
-        Err(Trouble::invalid(format!("it redirects more than {REDIRECTS} times")))
+        Err(RegistryTrouble::invalid(format!(
+            "it redirects more than {REDIRECTS} times"
+        )))
     }
 
     /// Sends a call once. `authorization` goes to the registry itself alone.
     pub(crate) async fn once(
         &self,
         home: &Url,
-        call: &Call,
+        call: &RegistryCall,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Reply, Trouble> {
+    ) -> Result<RegistryReply, RegistryTrouble> {
         let is_home = call.url.origin() == home.origin();
         self.exchange(is_home, call, authorization.filter(|_| is_home)).await
     }
@@ -168,9 +170,9 @@ impl Connections {
     pub(crate) async fn ask_realm(
         &self,
         home: &Url,
-        call: &Call,
+        call: &RegistryCall,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Reply, Trouble> {
+    ) -> Result<RegistryReply, RegistryTrouble> {
         self.exchange(call.url.origin() == home.origin(), call, authorization)
             .await
     }
@@ -178,9 +180,9 @@ impl Connections {
     async fn exchange(
         &self,
         is_home: bool,
-        call: &Call,
+        call: &RegistryCall,
         authorization: Option<&HeaderValue>,
-    ) -> Result<Reply, Trouble> {
+    ) -> Result<RegistryReply, RegistryTrouble> {
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(call.url.as_str())
@@ -199,12 +201,12 @@ impl Connections {
         }
         let request = request
             .body(Full::new(call.body.clone()))
-            .map_err(|error| Trouble::invalid(format!("this can't be asked: {error}")))?;
+            .map_err(|error| RegistryTrouble::invalid(format!("this can't be asked: {error}")))?;
         let client = if is_home { &self.own } else { &self.others };
         let upload = Duration::from_secs(call.body.len() as u64 / SLOWEST);
         let limit = self.limits.connect + self.limits.answer + upload;
         let answer = match timeout(limit, client.request(request)).await {
-            Ok(answer) => answer.map_err(|error| Trouble::unreachable(causes(&error)))?,
+            Ok(answer) => answer.map_err(|error| RegistryTrouble::unreachable(causes(&error)))?,
             Err(_) => return Err(silent(limit)),
         };
         let (head, body) = answer.into_parts();
@@ -213,13 +215,13 @@ impl Connections {
             .get(CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if call.method != Method::HEAD && said.is_some_and(|said| said > call.limit as u64) {
-            return Err(Trouble::too_large(call.limit));
+            return Err(RegistryTrouble::too_large(call.limit));
         }
         let read = self.read(body, call.limit);
         let Ok(body) = timeout(self.limits.whole, read).await else {
             return Err(silent(self.limits.whole));
         };
-        Ok(Reply {
+        Ok(RegistryReply {
             status: head.status,
             headers: head.headers,
             body: body?,
@@ -227,7 +229,7 @@ impl Connections {
         })
     }
 
-    async fn read(&self, mut body: hyper::body::Incoming, limit: usize) -> Result<Bytes, Trouble> {
+    async fn read(&self, mut body: hyper::body::Incoming, limit: usize) -> Result<Bytes, RegistryTrouble> {
         let mut bytes = BytesMut::new();
         loop {
             let Ok(frame) = timeout(self.limits.answer, body.frame()).await else {
@@ -236,10 +238,11 @@ impl Connections {
             let Some(frame) = frame else {
                 return Ok(bytes.freeze());
             };
-            let frame = frame.map_err(|error| Trouble::unreachable(format!("its answer broke off: {error}")))?;
+            let frame =
+                frame.map_err(|error| RegistryTrouble::unreachable(format!("its answer broke off: {error}")))?;
             if let Some(data) = frame.data_ref() {
                 if bytes.len() + data.len() > limit {
-                    return Err(Trouble::too_large(limit));
+                    return Err(RegistryTrouble::too_large(limit));
                 }
                 bytes.extend_from_slice(data);
             }
@@ -248,22 +251,22 @@ impl Connections {
 }
 
 /// Where a redirect, or the `Location` of an upload, leads: never from TLS to a connection without it.
-pub(crate) fn led_to(home: &Url, reply: &Reply) -> Result<Url, Trouble> {
+pub(crate) fn led_to(home: &Url, reply: &RegistryReply) -> Result<Url, RegistryTrouble> {
     let location = reply.headers.get(LOCATION).and_then(|value| value.to_str().ok());
     let Some(location) = location else {
-        return Err(Trouble::invalid(format!(
+        return Err(RegistryTrouble::invalid(format!(
             "it answers {} and does not say where to go on",
             reply.status.as_u16()
         )));
     };
     let Ok(url) = reply.url.join(location) else {
-        return Err(Trouble::invalid(format!("it leads to {location:?}")));
+        return Err(RegistryTrouble::invalid(format!("it leads to {location:?}")));
     };
     let is_safe = url.scheme() == "https" || (url.scheme() == "http" && home.scheme() == "http");
     match is_safe && url.username().is_empty() && url.password().is_none() {
         true => Ok(url),
         // A query may have a signature in it.
-        false => Err(Trouble::invalid(format!(
+        false => Err(RegistryTrouble::invalid(format!(
             "it leads from {} to {}://{}, where we don't follow",
             home.scheme(),
             url.scheme(),
@@ -272,8 +275,8 @@ pub(crate) fn led_to(home: &Url, reply: &Reply) -> Result<Url, Trouble> {
     }
 }
 
-fn silent(limit: Duration) -> Trouble {
-    Trouble::new(
+fn silent(limit: Duration) -> RegistryTrouble {
+    RegistryTrouble::new(
         Failure::Unreachable,
         format!("it did not answer within {} s", limit.as_secs_f32().ceil()),
     )

@@ -10,10 +10,10 @@
 //! name.
 //!
 //! ```no_run
-//! use registry_client::{Credentials, Options, Registry, many};
+//! use registry_client::{Options, Registry, RegistryCredentials, many};
 //!
 //! # async fn look() -> Result<(), registry_client::Error> {
-//! let registry = Registry::connect("reg.example:5000", Credentials::Anonymous, Options::default()).await?;
+//! let registry = Registry::connect("reg.example:5000", RegistryCredentials::Anonymous, Options::default()).await?;
 //! let found = many(["2026.3-main", "2026.3-stable"], |tag| registry.manifest("team/base", tag)).await;
 //! for manifest in found {
 //!     // `None` is a tag that is not there.
@@ -51,7 +51,7 @@ pub use connect::{Options, Registry};
 pub use dock_client::digest::Digest;
 pub use error::{Error, Failure};
 pub use exchange::TimeLimits;
-pub use login::Credentials;
+pub use login::RegistryCredentials;
 pub use manifest::{
     DOCKER_INDEX, DOCKER_MANIFEST, EMPTY, INDEX, LARGEST_MANIFEST, MANIFEST, ManifestDocument, ManifestHead,
     RemoteDescriptor, RemoteManifest,

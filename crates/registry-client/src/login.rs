@@ -16,8 +16,8 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::challenge::Challenge;
-use crate::error::{Failure, Trouble};
-use crate::exchange::{Call, Connections, Reply};
+use crate::error::{Failure, RegistryTrouble};
+use crate::exchange::{Connections, RegistryCall, RegistryReply};
 
 /// The most bytes of an answer with a token.
 const TOKEN: usize = 256 * 1024;
@@ -29,7 +29,7 @@ const SPARE: Duration = Duration::from_secs(10);
 
 /// A login to a registry, in the forms that docker's `config.json` has.
 #[derive(Clone, Default)]
-pub enum Credentials {
+pub enum RegistryCredentials {
     /// None: what is public can be read.
     #[default]
     Anonymous,
@@ -47,7 +47,7 @@ pub enum Credentials {
 }
 
 // Secrets must not reach a log by way of a derived Debug.
-impl fmt::Debug for Credentials {
+impl fmt::Debug for RegistryCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous => f.write_str("Anonymous"),
@@ -59,17 +59,17 @@ impl fmt::Debug for Credentials {
 }
 
 /// A token, and until when it is used.
-struct Token {
+struct BearerToken {
     header: HeaderValue,
     until: Instant,
 }
 
 /// Tokens by scope. Who finds none gets it while the others wait, so that requests side by side ask for one token.
-type Tokens = HashMap<String, Arc<tokio::sync::Mutex<Option<Token>>>>;
+type Tokens = HashMap<String, Arc<tokio::sync::Mutex<Option<BearerToken>>>>;
 
 /// A login at one registry, with what the registry asks for.
 pub(crate) struct Login {
-    credentials: Credentials,
+    credentials: RegistryCredentials,
     /// What it asks for, once it did.
     challenge: Mutex<Option<Challenge>>,
     tokens: Mutex<Tokens>,
@@ -82,7 +82,7 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    pub(crate) fn new(credentials: Credentials) -> Self {
+    pub(crate) fn new(credentials: RegistryCredentials) -> Self {
         Self {
             credentials,
             challenge: Mutex::default(),
@@ -91,7 +91,7 @@ impl Login {
     }
 
     /// Learns from an answer what the registry asks for.
-    pub(crate) fn learn(&self, reply: &Reply) -> Option<Challenge> {
+    pub(crate) fn learn(&self, reply: &RegistryReply) -> Option<Challenge> {
         let headers = reply.headers.get_all(WWW_AUTHENTICATE);
         let challenge = Challenge::of(headers.iter().filter_map(|value| value.to_str().ok()))?;
         let mut known = challenge.clone();
@@ -109,14 +109,14 @@ impl Login {
         home: &Url,
         scope: &str,
         refused: Option<&HeaderValue>,
-    ) -> Result<Option<HeaderValue>, Trouble> {
-        if let Credentials::RegistryToken(token) = &self.credentials {
+    ) -> Result<Option<HeaderValue>, RegistryTrouble> {
+        if let RegistryCredentials::RegistryToken(token) = &self.credentials {
             return secret(format!("Bearer {token}")).map(Some);
         }
         let challenge = lock(&self.challenge).clone();
         match (challenge, &self.credentials) {
             (None, _) => Ok(None),
-            (Some(Challenge::Basic), Credentials::Password { user, secret: word }) => {
+            (Some(Challenge::Basic), RegistryCredentials::Password { user, secret: word }) => {
                 let pair = STANDARD.encode(format!("{user}:{word}"));
                 secret(format!("Basic {pair}")).map(Some)
             }
@@ -136,7 +136,7 @@ impl Login {
 
     /// Whether there is a login at all.
     pub(crate) const fn is_anonymous(&self) -> bool {
-        matches!(self.credentials, Credentials::Anonymous)
+        matches!(self.credentials, RegistryCredentials::Anonymous)
     }
 
     async fn token(
@@ -146,12 +146,12 @@ impl Login {
         realm: &str,
         service: Option<&str>,
         scope: &str,
-    ) -> Result<Token, Trouble> {
+    ) -> Result<BearerToken, RegistryTrouble> {
         let mut url = trusted(home, realm)?;
-        let mut call = Call::new(Method::GET, url.clone(), TOKEN);
+        let mut call = RegistryCall::new(Method::GET, url.clone(), TOKEN);
         let mut authorization = None;
         match &self.credentials {
-            Credentials::IdentityToken(token) => {
+            RegistryCredentials::IdentityToken(token) => {
                 let mut form = form_urlencoded::Serializer::new(String::new());
                 form.extend_pairs([
                     ("grant_type", "refresh_token"),
@@ -168,7 +168,7 @@ impl Login {
                 url.query_pairs_mut()
                     .extend_pairs(service.map(|service| ("service", service)))
                     .append_pair("scope", scope);
-                if let Credentials::Password { user, secret: word } = credentials {
+                if let RegistryCredentials::Password { user, secret: word } = credentials {
                     url.query_pairs_mut().append_pair("account", user);
                     let pair = STANDARD.encode(format!("{user}:{word}"));
                     authorization = Some(secret(format!("Basic {pair}"))?);
@@ -180,27 +180,29 @@ impl Login {
         let host = call.url.host_str().unwrap_or_default();
         match reply.status.as_u16() {
             200 => {}
-            401 if self.is_anonymous() => return Err(Trouble::new(Failure::Unauthorized, "it asks for a login")),
+            401 if self.is_anonymous() => {
+                return Err(RegistryTrouble::new(Failure::Unauthorized, "it asks for a login"));
+            }
             401 => {
-                return Err(Trouble::new(
+                return Err(RegistryTrouble::new(
                     Failure::Unauthorized,
                     format!("the login that is known is refused by {host}, which gives tokens for it"),
                 ));
             }
             403 if self.is_anonymous() => {
-                return Err(Trouble::new(
+                return Err(RegistryTrouble::new(
                     Failure::Unauthorized,
                     format!("{host}, which gives tokens for it, gives none without a login"),
                 ));
             }
             403 => {
-                return Err(Trouble::new(
+                return Err(RegistryTrouble::new(
                     Failure::Forbidden,
                     format!("{host}, which gives tokens for it, refuses one to this user"),
                 ));
             }
             status => {
-                return Err(Trouble::new(
+                return Err(RegistryTrouble::new(
                     Failure::Server(status),
                     format!("{host}, which gives tokens for it, answers {status}"),
                 ));
@@ -208,22 +210,22 @@ impl Login {
         }
         /// The answer of docker's and of OAuth's form.
         #[derive(Deserialize)]
-        struct Given {
+        struct TokenAnswer {
             token: Option<String>,
             access_token: Option<String>,
             expires_in: Option<u64>,
         }
-        let given: Option<Given> = serde_json::from_slice(&reply.body).ok();
+        let given: Option<TokenAnswer> = serde_json::from_slice(&reply.body).ok();
         let lifetime = given.as_ref().and_then(|given| given.expires_in).unwrap_or(LIFETIME);
         let text = given.and_then(|given| given.token.filter(|token| !token.is_empty()).or(given.access_token));
         // What the answer was may have a token in it: it is not shown.
         let Some(text) = text else {
-            return Err(Trouble::invalid(format!(
+            return Err(RegistryTrouble::invalid(format!(
                 "{host} answers with something that is not a token"
             )));
         };
         let lifetime = Duration::from_secs(lifetime.clamp(LIFETIME, LONGEST));
-        Ok(Token {
+        Ok(BearerToken {
             header: secret(format!("Bearer {text}"))?,
             until: Instant::now() + lifetime.saturating_sub(SPARE),
         })
@@ -232,11 +234,11 @@ impl Login {
 
 /// The URL of a realm, if a login may go there: over TLS, or to the registry's own host where the registry itself is
 /// reached without TLS.
-fn trusted(home: &Url, realm: &str) -> Result<Url, Trouble> {
+fn trusted(home: &Url, realm: &str) -> Result<Url, RegistryTrouble> {
     let url = Url::parse(realm).ok();
     let url = url.filter(|url| url.host_str().is_some() && url.username().is_empty() && url.password().is_none());
     let Some(mut url) = url else {
-        return Err(Trouble::invalid(format!(
+        return Err(RegistryTrouble::invalid(format!(
             "it sends for a token to {realm:?}, which is not a URL"
         )));
     };
@@ -244,7 +246,7 @@ fn trusted(home: &Url, realm: &str) -> Result<Url, Trouble> {
     let is_own = home.scheme() == "http" && url.scheme() == "http" && url.host_str() == home.host_str();
     match url.scheme() == "https" || is_own {
         true => Ok(url),
-        false => Err(Trouble::invalid(format!(
+        false => Err(RegistryTrouble::invalid(format!(
             "it sends for a token to {}://{}, where no login is sent",
             url.scheme(),
             url.host_str().unwrap_or_default()
@@ -253,9 +255,9 @@ fn trusted(home: &Url, realm: &str) -> Result<Url, Trouble> {
 }
 
 /// A header that logs leave out.
-fn secret(text: String) -> Result<HeaderValue, Trouble> {
+fn secret(text: String) -> Result<HeaderValue, RegistryTrouble> {
     let mut value = HeaderValue::try_from(text)
-        .map_err(|_| Trouble::invalid("a login or token has characters that no header can have"))?;
+        .map_err(|_| RegistryTrouble::invalid("a login or token has characters that no header can have"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -290,12 +292,12 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         for credentials in [
-            Credentials::Password {
+            RegistryCredentials::Password {
                 user: "ann".into(),
                 secret: "s3cret".into(),
             },
-            Credentials::IdentityToken("s3cret".into()),
-            Credentials::RegistryToken("s3cret".into()),
+            RegistryCredentials::IdentityToken("s3cret".into()),
+            RegistryCredentials::RegistryToken("s3cret".into()),
         ] {
             let login = Login::new(credentials.clone());
             assert!(!format!("{credentials:?} {login:?}").contains("s3cret"));

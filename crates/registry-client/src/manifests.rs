@@ -5,8 +5,8 @@ use dock_client::digest::Digest;
 use hyper::{Method, StatusCode};
 
 use crate::connect::{Registry, Right, Subject, WORDS, is_absent, unexpected};
-use crate::error::{Error, Failure, Trouble};
-use crate::exchange::{Call, Reply};
+use crate::error::{Error, Failure, RegistryTrouble};
+use crate::exchange::{RegistryCall, RegistryReply};
 use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, INDEX, LARGEST_MANIFEST, MANIFEST, ManifestHead, RemoteManifest};
 use crate::names;
 
@@ -84,7 +84,7 @@ impl Registry {
         let deleted = async {
             let url = self.manifest_url(subject)?;
             let reply = self
-                .send(subject, Right::Delete, &Call::new(Method::DELETE, url, WORDS))
+                .send(subject, Right::Delete, &RegistryCall::new(Method::DELETE, url, WORDS))
                 .await?;
             match reply.status {
                 status if status.is_success() => Ok(true),
@@ -95,8 +95,8 @@ impl Registry {
         deleted.await.map_err(|trouble| self.error(subject, trouble))
     }
 
-    pub(crate) async fn read_manifest(&self, subject: Subject<'_>) -> Result<Option<RemoteManifest>, Trouble> {
-        let mut call = Call::new(Method::GET, self.manifest_url(subject)?, LARGEST_MANIFEST);
+    pub(crate) async fn read_manifest(&self, subject: Subject<'_>) -> Result<Option<RemoteManifest>, RegistryTrouble> {
+        let mut call = RegistryCall::new(Method::GET, self.manifest_url(subject)?, LARGEST_MANIFEST);
         call.accept = Some(accepted());
         let reply = self.send(subject, Right::Read, &call).await?;
         match reply.status {
@@ -106,20 +106,22 @@ impl Registry {
         }
         let media_type = reply.media_type().to_owned();
         let manifest = RemoteManifest::read(&media_type, reply.body.clone());
-        let manifest = manifest.map_err(|error| Trouble::invalid(error.to_string()))?;
+        let manifest = manifest.map_err(|error| RegistryTrouble::invalid(error.to_string()))?;
         check_digest(subject.reference, &reply, &manifest.digest)?;
         Ok(Some(manifest))
     }
 
-    pub(crate) async fn read_head(&self, subject: Subject<'_>) -> Result<Option<ManifestHead>, Trouble> {
-        let mut call = Call::new(Method::HEAD, self.manifest_url(subject)?, WORDS);
+    pub(crate) async fn read_head(&self, subject: Subject<'_>) -> Result<Option<ManifestHead>, RegistryTrouble> {
+        let mut call = RegistryCall::new(Method::HEAD, self.manifest_url(subject)?, WORDS);
         call.accept = Some(accepted());
         let reply = self.send(subject, Right::Read, &call).await?;
         let length = reply.header("content-length").and_then(|text| text.parse().ok());
         let digest = reply.header(DIGEST_HEADER).and_then(|text| Digest::parse(text).ok());
         if let (StatusCode::OK, Some(size), Some(digest)) = (reply.status, length, digest) {
             if Digest::parse(subject.reference).is_ok_and(|asked| asked != digest) {
-                return Err(Trouble::invalid(format!("the registry has {digest} in its place")));
+                return Err(RegistryTrouble::invalid(format!(
+                    "the registry has {digest} in its place"
+                )));
             }
             return Ok(Some(ManifestHead {
                 digest,
@@ -142,9 +144,9 @@ impl Registry {
         subject: Subject<'_>,
         media_type: &str,
         bytes: Bytes,
-    ) -> Result<Written, Trouble> {
+    ) -> Result<Written, RegistryTrouble> {
         if bytes.len() > LARGEST_MANIFEST {
-            return Err(Trouble::new(
+            return Err(RegistryTrouble::new(
                 Failure::TooLarge,
                 format!(
                     "registries take {LARGEST_MANIFEST} bytes of a manifest, and it has {}",
@@ -153,7 +155,7 @@ impl Registry {
             ));
         }
         let digest = Digest::of(&bytes);
-        let mut call = Call::new(Method::PUT, self.manifest_url(subject)?, WORDS);
+        let mut call = RegistryCall::new(Method::PUT, self.manifest_url(subject)?, WORDS);
         call.content_type = Some(media_type.to_owned());
         call.body = bytes;
         let reply = self.send(subject, Right::Write, &call).await?;
@@ -167,7 +169,7 @@ impl Registry {
         })
     }
 
-    fn manifest_url(&self, subject: Subject<'_>) -> Result<url::Url, Trouble> {
+    fn manifest_url(&self, subject: Subject<'_>) -> Result<url::Url, RegistryTrouble> {
         self.url(subject, &format!("manifests/{}", names::reference(subject.reference)?))
     }
 }
@@ -177,11 +179,13 @@ fn accepted() -> String {
 }
 
 /// That the bytes are those which were asked for, and which the registry says that they are.
-fn check_digest(reference: &str, reply: &Reply, digest: &Digest) -> Result<(), Trouble> {
+fn check_digest(reference: &str, reply: &RegistryReply, digest: &Digest) -> Result<(), RegistryTrouble> {
     let said = reply.header(DIGEST_HEADER);
     let asked = Some(reference).filter(|reference| reference.contains(':'));
     match asked.into_iter().chain(said).find(|other| *other != digest.as_str()) {
         None => Ok(()),
-        Some(other) => Err(Trouble::invalid(format!("its contents are {digest}, and not {other}"))),
+        Some(other) => Err(RegistryTrouble::invalid(format!(
+            "its contents are {digest}, and not {other}"
+        ))),
     }
 }

@@ -3,7 +3,7 @@
 
 use dock_client::digest::Digest;
 
-use crate::error::Trouble;
+use crate::error::RegistryTrouble;
 
 /// The most characters of a repository, and of a tag.
 const REPOSITORY: usize = 255;
@@ -13,7 +13,7 @@ const HUB: [&str; 2] = ["docker.io", "index.docker.io"];
 const HUB_API: &str = "registry-1.docker.io";
 
 /// The host that is asked for a registry of this name: `HOST` or `HOST:PORT`.
-pub(crate) fn api_host(host: &str) -> Result<&str, Trouble> {
+pub(crate) fn api_host(host: &str) -> Result<&str, RegistryTrouble> {
     if HUB.contains(&host) {
         return Ok(HUB_API);
     }
@@ -27,17 +27,17 @@ pub(crate) fn api_host(host: &str) -> Result<&str, Trouble> {
     // Nor may it name another folder of docker's certificates.
     match same && !host.starts_with('.') {
         true => Ok(host),
-        false => Err(Trouble::invalid(
+        false => Err(RegistryTrouble::invalid(
             "this is not the name of a registry: HOST or HOST:PORT",
         )),
     }
 }
 
 /// The repository as the registry calls it.
-pub(crate) fn repository(host: &str, name: &str) -> Result<String, Trouble> {
+pub(crate) fn repository(host: &str, name: &str) -> Result<String, RegistryTrouble> {
     let legal = !name.is_empty() && name.len() <= REPOSITORY && name.split('/').all(is_component);
     if !legal {
-        return Err(Trouble::invalid("this is not the name of a repository"));
+        return Err(RegistryTrouble::invalid("this is not the name of a repository"));
     }
     Ok(match HUB.contains(&host) && !name.contains('/') {
         true => format!("library/{name}"),
@@ -46,10 +46,10 @@ pub(crate) fn repository(host: &str, name: &str) -> Result<String, Trouble> {
 }
 
 /// A tag or a digest.
-pub(crate) fn reference(text: &str) -> Result<&str, Trouble> {
+pub(crate) fn reference(text: &str) -> Result<&str, RegistryTrouble> {
     match is_tag(text) || Digest::parse(text).is_ok() {
         true => Ok(text),
-        false => Err(Trouble::invalid("this is neither a tag nor a SHA-256 digest")),
+        false => Err(RegistryTrouble::invalid("this is neither a tag nor a SHA-256 digest")),
     }
 }
 

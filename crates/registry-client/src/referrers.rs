@@ -15,8 +15,8 @@ use dock_client::digest::Digest;
 use hyper::{Method, StatusCode};
 
 use crate::connect::{Registry, Right, Subject, has_code, unexpected};
-use crate::error::{Error, Failure, Trouble};
-use crate::exchange::Call;
+use crate::error::{Error, Failure, RegistryTrouble};
+use crate::exchange::RegistryCall;
 use crate::manifest::{
     EMPTY, EMPTY_BLOB, INDEX, LARGEST_MANIFEST, MANIFEST, ManifestDocument, RemoteDescriptor, RemoteManifest,
 };
@@ -142,7 +142,10 @@ impl Registry {
         blob?;
         config?;
         let Some(subject) = subject? else {
-            return Err(self.error(to, Trouble::invalid("there is no such image to attach something to")));
+            return Err(self.error(
+                to,
+                RegistryTrouble::invalid("there is no such image to attach something to"),
+            ));
         };
         let document = ManifestDocument {
             schema_version: 2,
@@ -182,11 +185,11 @@ impl Registry {
     }
 
     /// The registry's own list; `None` if it keeps none.
-    async fn listed(&self, subject: Subject<'_>) -> Result<Option<Vec<RemoteDescriptor>>, Trouble> {
+    async fn listed(&self, subject: Subject<'_>) -> Result<Option<Vec<RemoteDescriptor>>, RegistryTrouble> {
         let mut url = self.url(subject, &format!("referrers/{}", subject.reference))?;
         let mut found = Vec::new();
         for _ in 0..PAGES {
-            let mut call = Call::new(Method::GET, url, LARGEST_MANIFEST);
+            let mut call = RegistryCall::new(Method::GET, url, LARGEST_MANIFEST);
             call.accept = Some(INDEX.to_owned());
             let reply = self.send(subject, Right::Read, &call).await?;
             match reply.status {
@@ -199,7 +202,7 @@ impl Registry {
                 _ => return Err(unexpected(&reply)),
             }
             let page: ManifestDocument = serde_json::from_slice(&reply.body)
-                .map_err(|error| Trouble::invalid(format!("its list of referrers can't be read: {error}")))?;
+                .map_err(|error| RegistryTrouble::invalid(format!("its list of referrers can't be read: {error}")))?;
             found.extend(page.manifests.unwrap_or_default());
             if found.len() > REFERRERS {
                 break;
@@ -209,14 +212,17 @@ impl Registry {
                 None => return Ok(Some(found)),
             }
         }
-        Err(Trouble::new(Failure::TooLarge, "it has more referrers than are read"))
+        Err(RegistryTrouble::new(
+            Failure::TooLarge,
+            "it has more referrers than are read",
+        ))
     }
 
     /// The index by the fallback tag.
-    async fn read_index(&self, subject: Subject<'_>) -> Result<Option<RemoteManifest>, Trouble> {
+    async fn read_index(&self, subject: Subject<'_>) -> Result<Option<RemoteManifest>, RegistryTrouble> {
         let read = self.read_manifest(subject).await?;
         match &read {
-            Some(manifest) if manifest.document.manifests.is_none() => Err(Trouble::invalid(format!(
+            Some(manifest) if manifest.document.manifests.is_none() => Err(RegistryTrouble::invalid(format!(
                 "its tag {}, which is for the list of its referrers, is an image",
                 subject.reference
             ))),
@@ -225,7 +231,12 @@ impl Registry {
     }
 
     /// Enters a referrer into the index by the fallback tag, until it is there and stays.
-    async fn list(&self, subject: Subject<'_>, digest: &Digest, entry: &RemoteDescriptor) -> Result<(), Trouble> {
+    async fn list(
+        &self,
+        subject: Subject<'_>,
+        digest: &Digest,
+        entry: &RemoteDescriptor,
+    ) -> Result<(), RegistryTrouble> {
         let tag = fallback_tag(digest);
         let place = fallback(subject, &tag);
         let mut index = self.read_index(place).await?;
@@ -263,14 +274,18 @@ impl Registry {
                 return Ok(());
             }
         }
-        Err(Trouble::new(
+        Err(RegistryTrouble::new(
             Failure::Server(409),
             format!("others write its list of referrers, {tag}, all the time"),
         ))
     }
 
     /// Leaves out what is not there any more; false if all is there.
-    async fn forget_gone(&self, subject: Subject<'_>, document: &mut ManifestDocument) -> Result<bool, Trouble> {
+    async fn forget_gone(
+        &self,
+        subject: Subject<'_>,
+        document: &mut ManifestDocument,
+    ) -> Result<bool, RegistryTrouble> {
         let entries = document.manifests.take().unwrap_or_default();
         let before = entries.len();
         let there = many(entries, |entry| async move {
@@ -280,7 +295,7 @@ impl Registry {
             };
             Ok(self.read_head(asked).await?.map(|_| entry.clone()))
         });
-        let there: Result<Vec<Option<RemoteDescriptor>>, Trouble> = there.await.into_iter().collect();
+        let there: Result<Vec<Option<RemoteDescriptor>>, RegistryTrouble> = there.await.into_iter().collect();
         let there: Vec<RemoteDescriptor> = there?.into_iter().flatten().collect();
         let is_shorter = there.len() < before;
         document.manifests = Some(there);
@@ -300,8 +315,8 @@ const fn fallback<'a>(subject: Subject<'a>, tag: &'a str) -> Subject<'a> {
     }
 }
 
-fn serialized(document: &ManifestDocument) -> Result<Bytes, Trouble> {
-    let bytes = serde_json::to_vec(document).map_err(|error| Trouble::invalid(error.to_string()))?;
+fn serialized(document: &ManifestDocument) -> Result<Bytes, RegistryTrouble> {
+    let bytes = serde_json::to_vec(document).map_err(|error| RegistryTrouble::invalid(error.to_string()))?;
     Ok(bytes.into())
 }
 

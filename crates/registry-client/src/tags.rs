@@ -7,8 +7,8 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::connect::{Registry, Right, Subject, is_absent, unexpected};
-use crate::error::{Error, Failure, Trouble};
-use crate::exchange::{Call, Reply};
+use crate::error::{Error, Failure, RegistryTrouble};
+use crate::exchange::{RegistryCall, RegistryReply};
 use crate::links;
 
 /// The most bytes of one page, and the most pages and tags.
@@ -38,12 +38,12 @@ impl Registry {
         read.map_err(|trouble| self.error(subject, trouble))
     }
 
-    async fn read_tags(&self, subject: Subject<'_>) -> Result<Option<Vec<String>>, Trouble> {
+    async fn read_tags(&self, subject: Subject<'_>) -> Result<Option<Vec<String>>, RegistryTrouble> {
         let mut tags = BTreeSet::new();
         let mut url = self.url(subject, &format!("tags/list?n={ASKED}"))?;
         for _ in 0..PAGES {
             let reply = self
-                .send(subject, Right::Read, &Call::new(Method::GET, url, PAGE))
+                .send(subject, Right::Read, &RegistryCall::new(Method::GET, url, PAGE))
                 .await?;
             match reply.status {
                 StatusCode::OK => {}
@@ -51,7 +51,7 @@ impl Registry {
                 _ => return Err(unexpected(&reply)),
             }
             let page: Tags = serde_json::from_slice(&reply.body)
-                .map_err(|error| Trouble::invalid(format!("its list of tags can't be read: {error}")))?;
+                .map_err(|error| RegistryTrouble::invalid(format!("its list of tags can't be read: {error}")))?;
             tags.extend(page.tags.unwrap_or_default());
             if tags.len() > TAGS {
                 break;
@@ -61,17 +61,22 @@ impl Registry {
                 None => return Ok(Some(tags.into_iter().collect())),
             }
         }
-        Err(Trouble::new(Failure::TooLarge, "it has more tags than are read"))
+        Err(RegistryTrouble::new(
+            Failure::TooLarge,
+            "it has more tags than are read",
+        ))
     }
 
     /// The next page of a list, which is at the registry itself.
-    pub(crate) fn next_page(&self, reply: &Reply) -> Result<Option<Url>, Trouble> {
+    pub(crate) fn next_page(&self, reply: &RegistryReply) -> Result<Option<Url>, RegistryTrouble> {
         let Some(target) = reply.header("link").and_then(links::next) else {
             return Ok(None);
         };
         match reply.url.join(target) {
             Ok(url) if self.is_home(&url) => Ok(Some(url)),
-            _ => Err(Trouble::invalid("the next page of its list is at another place")),
+            _ => Err(RegistryTrouble::invalid(
+                "the next page of its list is at another place",
+            )),
         }
     }
 }

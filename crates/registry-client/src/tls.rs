@@ -14,7 +14,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::error::Trouble;
+use crate::error::RegistryTrouble;
 
 /// What is known about one registry's certificates.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(crate) struct Certificates {
 
 impl Certificates {
     /// What these folders have for a host, such as `/etc/docker/certs.d`: the first that has a folder for it counts.
-    pub(crate) fn of(folders: &[PathBuf], host: &str) -> Result<Self, Trouble> {
+    pub(crate) fn of(folders: &[PathBuf], host: &str) -> Result<Self, RegistryTrouble> {
         for folder in folders {
             let folder = folder.join(host);
             match fs::read_dir(&folder) {
@@ -41,7 +41,7 @@ impl Certificates {
         Ok(Self::default())
     }
 
-    fn read(paths: &[PathBuf]) -> Result<Self, Trouble> {
+    fn read(paths: &[PathBuf]) -> Result<Self, RegistryTrouble> {
         let mut found = Self::default();
         for path in paths {
             match path.extension().and_then(|extension| extension.to_str()) {
@@ -59,7 +59,7 @@ impl Certificates {
 
     /// A configuration that trusts the system's authorities and these. `with_client` shows the client certificate,
     /// which is a login, too.
-    pub(crate) fn verified(&self, system: &RootCertStore, with_client: bool) -> Result<ClientConfig, Trouble> {
+    pub(crate) fn verified(&self, system: &RootCertStore, with_client: bool) -> Result<ClientConfig, RegistryTrouble> {
         let mut roots = system.clone();
         for authority in &self.authorities {
             roots.add(authority.clone()).map_err(wrong)?;
@@ -77,7 +77,7 @@ impl Certificates {
     }
 
     /// A configuration that trusts anybody, for a registry that is spoken to without TLS otherwise.
-    pub(crate) fn unverified(&self) -> Result<ClientConfig, Trouble> {
+    pub(crate) fn unverified(&self) -> Result<ClientConfig, RegistryTrouble> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(wrong)?
@@ -103,18 +103,18 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Trouble> {
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, RegistryTrouble> {
     CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
         .map_err(|error| unreadable(file, &error))
 }
 
-fn unreadable(file: &Path, error: &dyn std::fmt::Display) -> Trouble {
-    Trouble::invalid(format!("{} can't be read: {error}", file.display()))
+fn unreadable(file: &Path, error: &dyn std::fmt::Display) -> RegistryTrouble {
+    RegistryTrouble::invalid(format!("{} can't be read: {error}", file.display()))
 }
 
-fn wrong(error: rustls::Error) -> Trouble {
-    Trouble::invalid(format!("its certificates can't be used: {error}"))
+fn wrong(error: rustls::Error) -> RegistryTrouble {
+    RegistryTrouble::invalid(format!("its certificates can't be used: {error}"))
 }
 
 /// Accepts any certificate; signatures are checked all the same.
@@ -191,7 +191,7 @@ mod tests {
         folder
     }
 
-    fn known(samples: &[&str]) -> Result<Certificates, Trouble> {
+    fn known(samples: &[&str]) -> Result<Certificates, RegistryTrouble> {
         Certificates::of(&[PathBuf::from("/nowhere"), folder(samples).path().to_owned()], HOST)
     }
 

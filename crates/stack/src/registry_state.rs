@@ -9,7 +9,7 @@ use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::docker::connect::login::Login;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::{Designation, canonical, registry, split_reference};
-use registry_client::{Credentials, Options, Registry, RemoteManifest, many};
+use registry_client::{Options, Registry, RegistryCredentials, RemoteManifest, many};
 
 use crate::input_digest::{ANNOTATION, Inputs, pinned};
 use crate::plan::{RegistryState, RemoteImage};
@@ -61,7 +61,7 @@ impl Registries {
         let reached = many(hosts, |(host, key)| async move {
             let found = logins.credentials(&key).await;
             let warning = found.warning();
-            let credentials = found.login.map_or(Credentials::Anonymous, credentials);
+            let credentials = found.login.map_or(RegistryCredentials::Anonymous, credentials);
             let registry = Registry::connect(&host, credentials, Options::default()).await;
             (host, warning, registry)
         });
@@ -153,13 +153,13 @@ impl Registries {
     }
 }
 
-fn credentials(login: Login) -> Credentials {
+fn credentials(login: Login) -> RegistryCredentials {
     if !login.registry_token.is_empty() {
-        Credentials::RegistryToken(login.registry_token)
+        RegistryCredentials::RegistryToken(login.registry_token)
     } else if !login.identity_token.is_empty() {
-        Credentials::IdentityToken(login.identity_token)
+        RegistryCredentials::IdentityToken(login.identity_token)
     } else {
-        Credentials::Password {
+        RegistryCredentials::Password {
             user: login.user,
             secret: login.secret,
         }

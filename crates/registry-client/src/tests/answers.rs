@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Said, Scripted, options};
-use crate::{Credentials, Failure, INDEX, LARGEST_MANIFEST, MANIFEST, Registry, many};
+use crate::{Failure, INDEX, LARGEST_MANIFEST, MANIFEST, Registry, RegistryCredentials, many};
 
 const INDEX_TEXT: &str = r#"{"schemaVersion":2,"manifests":[],"annotations":{"a":"b"}}"#;
 
@@ -134,7 +134,7 @@ async fn who_does_not_answer_is_unreachable() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = closed.local_addr().unwrap().to_string();
     drop(closed);
-    let error = Registry::connect(&address, Credentials::Anonymous, options())
+    let error = Registry::connect(&address, RegistryCredentials::Anonymous, options())
         .await
         .unwrap_err();
     assert_eq!(error.failure(), Failure::Unreachable);
@@ -145,7 +145,7 @@ async fn who_does_not_answer_is_unreachable() {
     let mut options = options();
     options.limits.answer = Duration::from_millis(20);
     options.limits.connect = Duration::from_millis(500);
-    let registry = Registry::connect(&scripted.address, Credentials::Anonymous, options)
+    let registry = Registry::connect(&scripted.address, RegistryCredentials::Anonymous, options)
         .await
         .unwrap();
     let error = registry.manifest("a", "silent").await.unwrap_err();
@@ -162,11 +162,11 @@ async fn another_server_is_not_a_registry() {
         (502, Failure::Server(502)),
     ] {
         let scripted = Scripted::start(move |_| Some(Said::new(status, "<html>"))).await;
-        let error = scripted.connect(Credentials::Anonymous).await.unwrap_err();
+        let error = scripted.connect(RegistryCredentials::Anonymous).await.unwrap_err();
         assert_eq!(error.failure(), failure, "{status}: {error}");
     }
     for host in ["", "a/b", "ann@reg.example", "reg.example:port"] {
-        let connected = Registry::connect(host, Credentials::Anonymous, options()).await;
+        let connected = Registry::connect(host, RegistryCredentials::Anonymous, options()).await;
         assert_eq!(connected.unwrap_err().failure(), Failure::Invalid, "{host}");
     }
 }
@@ -194,7 +194,7 @@ async fn a_loopback_registry_with_anyones_certificate_is_reached_over_tls() {
         stream.write_all(answer.as_bytes()).await.unwrap();
         read
     });
-    let registry = Registry::connect(&address, Credentials::Anonymous, options())
+    let registry = Registry::connect(&address, RegistryCredentials::Anonymous, options())
         .await
         .unwrap();
     assert!(registry.is_encrypted());
@@ -273,7 +273,7 @@ async fn as_many_are_asked_at_once_as_are_allowed() {
     let scripted = Scripted::start(move |got| (got.line != "GET /v2/").then(|| index().behind(&gate))).await;
     let mut options = options();
     options.at_once = 3;
-    let registry = Registry::connect(&scripted.address, Credentials::Anonymous, options)
+    let registry = Registry::connect(&scripted.address, RegistryCredentials::Anonymous, options)
         .await
         .unwrap();
     let tags: Vec<String> = (0..21).map(|number| format!("t{number}")).collect();

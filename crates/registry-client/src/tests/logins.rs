@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Said, Scripted};
-use crate::{Credentials, Failure, many};
+use crate::{Failure, RegistryCredentials, many};
 
 const SECRET: &str = "s3cret";
 
-fn ann() -> Credentials {
-    Credentials::Password {
+fn ann() -> RegistryCredentials {
+    RegistryCredentials::Password {
         user: "ann".to_owned(),
         secret: SECRET.to_owned(),
     }
@@ -36,13 +36,13 @@ async fn a_password_is_sent_where_it_is_asked_for() {
     assert!(registry.manifest("a", "1").await.unwrap().is_some());
     // It is known by now what it asks for: nothing is asked twice.
     assert_eq!(scripted.got("GET /v2/a/").len(), 1);
-    let wrong = Credentials::Password {
+    let wrong = RegistryCredentials::Password {
         user: "ann".to_owned(),
         secret: "wr0ng".to_owned(),
     };
     for (credentials, words) in [
         (wrong, "refuses the login"),
-        (Credentials::Anonymous, "asks for a login"),
+        (RegistryCredentials::Anonymous, "asks for a login"),
     ] {
         let registry = scripted.connect(credentials).await.unwrap();
         let error = registry.manifest("a", "1").await.unwrap_err();
@@ -169,8 +169,8 @@ async fn an_identity_token_is_sent_in_a_body() {
     })
     .await;
     for credentials in [
-        Credentials::IdentityToken(SECRET.to_owned()),
-        Credentials::RegistryToken("r4w".to_owned()),
+        RegistryCredentials::IdentityToken(SECRET.to_owned()),
+        RegistryCredentials::RegistryToken("r4w".to_owned()),
     ] {
         let registry = scripted.connect(credentials).await.unwrap();
         assert!(registry.manifest("a", "1").await.unwrap().is_some());

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Barrier;
 
-use crate::{Credentials, Error, Options, Registry, TimeLimits};
+use crate::{Error, Options, Registry, RegistryCredentials, TimeLimits};
 
 /// A request that the registry got.
 #[derive(Clone, Debug)]
@@ -116,12 +116,12 @@ impl Scripted {
         scripted
     }
 
-    pub(super) async fn connect(&self, credentials: Credentials) -> Result<Registry, Error> {
+    pub(super) async fn connect(&self, credentials: RegistryCredentials) -> Result<Registry, Error> {
         Registry::connect(&self.address, credentials, options()).await
     }
 
     pub(super) async fn anonymous(&self) -> Registry {
-        self.connect(Credentials::Anonymous).await.unwrap()
+        self.connect(RegistryCredentials::Anonymous).await.unwrap()
     }
 
     /// How many requests waited for an answer at the same time.

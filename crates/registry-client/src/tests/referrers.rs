@@ -24,14 +24,14 @@ fn attachment() -> Attachment {
 
 /// A registry that keeps what is written, as Debian's does: without a list of referrers.
 #[derive(Clone, Default)]
-struct Store {
-    manifests: Arc<Mutex<BTreeMap<String, Kept>>>,
+struct ManifestStore {
+    manifests: Arc<Mutex<BTreeMap<String, StoredManifest>>>,
 }
 
 /// A media type, and the bytes.
-type Kept = (String, Vec<u8>);
+type StoredManifest = (String, Vec<u8>);
 
-impl Store {
+impl ManifestStore {
     fn answer(&self, got: &Got) -> Option<Said> {
         let mut manifests = lock(&self.manifests);
         let (method, path) = got.line.split_once(' ')?;
@@ -74,8 +74,8 @@ impl Store {
 }
 
 /// The store with an image, the image's digest, and the tag of its referrers.
-fn with_image() -> (Store, Digest, String) {
-    let store = Store::default();
+fn with_image() -> (ManifestStore, Digest, String) {
+    let store = ManifestStore::default();
     let digest = Digest::of(IMAGE.as_bytes());
     store.put(digest.as_str(), INDEX, IMAGE.as_bytes());
     let tag = format!("sha256-{}", digest.hex());
