@@ -72,6 +72,12 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("CONTRIBUTING.md", "cargo xtask soak sync --minutes 60"),
     ("CONTRIBUTING.md", "cargo xtask soak transfer --minutes 60"),
     ("CONTRIBUTING.md", "cargo xtask gen"),
+    ("docs/guides/stacks.md", "plan-stack --base main"),
+    (
+        "docs/guides/stacks.md",
+        "plan-stack --bake | docker buildx bake -f - --push",
+    ),
+    ("docs/guides/stacks.md", "plan-stack --tags"),
     ("docs/guides/live-development.md", "run-image train"),
     ("docs/guides/live-development.md", "echo $?"),
     ("docs/guides/live-development.md", "run-image --attach"),
@@ -173,6 +179,7 @@ pages! {
     guide_notebook_on_a_dock: "docs/guides/notebook-on-a-dock.md",
     guide_notebooks: "docs/guides/notebooks.md",
     guide_publish: "docs/guides/publish.md",
+    guide_stacks: "docs/guides/stacks.md",
     guide_transfer: "docs/guides/transfer.md",
 }
 

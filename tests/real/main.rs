@@ -38,6 +38,7 @@ mod progress;
 mod publish;
 mod publish_terminal;
 mod registry;
+mod registry_client;
 mod run_api_socket;
 mod run_cut;
 mod run_options;

@@ -118,7 +118,7 @@ pub fn is_tag(tag: &str) -> bool {
 }
 
 /// The repository of a reference, its tag and its digest, where it has them.
-pub(crate) fn split_reference(reference: &str) -> (&str, Option<&str>, Option<&str>) {
+pub fn split_reference(reference: &str) -> (&str, Option<&str>, Option<&str>) {
     let (name, digest) = match reference.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
         None => (reference, None),

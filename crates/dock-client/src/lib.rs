@@ -9,7 +9,7 @@
 //! - [`sync_memory`]: where this machine remembers what it synced with which dock;
 //! - [`terminal`]: its raw mode and size; [`text`]: text of others, made safe to show;
 //! - [`private_file`] (written whole, locks), [`project_file`] (read), [`listening`] (which process has a port);
-//! - [`shell`] (words, quoting), [`mod@env`] (variables), [`hexadecimal`], [`error`].
+//! - [`shell`] (words, quoting), [`mod@env`] (variables), [`hexadecimal`], [`digest`], [`error`].
 
 #![cfg_attr(
     test,
@@ -17,6 +17,7 @@
 )]
 
 pub mod agent;
+pub mod digest;
 pub mod docks;
 pub mod env;
 pub mod error;

@@ -65,7 +65,8 @@ pub enum Error {
 /// A registry that is about to be started.
 #[derive(Debug)]
 pub struct Recipe {
-    engine: LabEngine,
+    /// Whose containers reach it, and whose images are removed at the end.
+    engine: Option<LabEngine>,
     user: Option<(String, String)>,
     name: Option<String>,
 }
@@ -89,7 +90,16 @@ impl Registry {
     /// A registry that this engine reaches at its loopback address: in the engine's own container, or on this machine.
     pub fn on(engine: &LabEngine) -> Recipe {
         Recipe {
-            engine: engine.clone(),
+            engine: Some(engine.clone()),
+            user: None,
+            name: None,
+        }
+    }
+
+    /// A registry on this machine that no engine takes part in.
+    pub fn here() -> Recipe {
+        Recipe {
+            engine: None,
             user: None,
             name: None,
         }
@@ -144,12 +154,13 @@ impl Recipe {
         let directory = tempfile::Builder::new().prefix("du-registry-").tempdir();
         let directory = directory.map_err(file("a temporary directory"))?;
         let path = directory.path();
-        let inside = match &self.engine.container {
+        let container = self.engine.as_ref().and_then(|engine| engine.container.as_ref());
+        let inside = match container {
             Some(_) => format!("/tmp/{}", path.file_name().unwrap_or_default().to_string_lossy()),
             None => path.display().to_string(),
         };
         self.write(path, &inside)?;
-        let (program, mut command) = match &self.engine.container {
+        let (program, mut command) = match container {
             Some(container) => {
                 let docker = || Lab::open().map(|lab| lab.docker());
                 let copy = |from: &Path, to: &str| -> Result<(), Error> {
@@ -259,7 +270,9 @@ impl Drop for Registry {
         // The end of its stdin ends it. A failure from here on must not fail a test.
         drop(self.stdin.take());
         let _ = self.child.wait();
-        let engine = &self.recipe.engine;
+        let Some(engine) = &self.recipe.engine else {
+            return;
+        };
         let list = ["images", "--digests", "--format={{.Repository}} {{.Tag}} {{.Digest}}"];
         let images = process::capture_text(engine.docker().args(list)).unwrap_or_default();
         for line in images.lines().filter(|line| line.starts_with(&self.address)) {

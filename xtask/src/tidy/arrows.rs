@@ -11,17 +11,22 @@ use crate::error::Error;
 use crate::workspace::{Package, Workspace};
 
 /// The workspace's crates that each crate may depend on. A crate that is not here is a command.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("build-context", &[]),
     ("dock-client", &[]),
     ("dockerutils-core", &["build-context", "dock-client"]),
+    (
+        "dockerutils-stack",
+        &["build-context", "dock-client", "dockerutils-core", "registry-client"],
+    ),
     ("dock-link", &["dock-client"]),
     ("dock-agent", &["dock-client", "dock-link"]),
     ("dock-registry-aws", &["dock-client"]),
     ("dockerutils-test-support", &[]),
+    ("registry-client", &["dock-client"]),
 ];
 /// The crates that a command may depend on.
-const OF_COMMANDS: &[&str] = &["dockerutils-core"];
+const OF_COMMANDS: &[&str] = &["dockerutils-core", "dockerutils-stack"];
 /// Crates that these must not depend on, even indirectly: they would be in the memory of one process for each dock, and
 /// in the build of each.
 const LIGHT: [(&str, &[&str]); 2] = [

@@ -51,6 +51,22 @@ pub(super) fn of(command: &str) -> Option<Examples> {
             ),
             ("transfer-image dev localhost --from far", "bring an image from a dock"),
         ],
+        "plan-stack" => &[
+            ("plan-stack", "what is to be built, copied or tested again, and why"),
+            (
+                "plan-stack --base main",
+                "with the commits of this branch that led to it",
+            ),
+            ("plan-stack --mermaid", "a flowchart, for a page or a job's summary"),
+            (
+                "plan-stack --bake | docker buildx bake -f - --push",
+                "build and push what is stale",
+            ),
+            (
+                "plan-stack --tags",
+                "the tags in the registry, and of which branches they are",
+            ),
+        ],
         "genversion" => &[
             ("genversion", "write _version.py.bld, and print the version"),
             ("genversion --dry-run", "print it, and write nothing"),

@@ -36,7 +36,8 @@ const SETTINGS: [&str; 13] = [
 ];
 
 /// git's answer.
-pub(super) enum GitOutput {
+#[derive(Debug)]
+pub enum GitOutput {
     /// Its stdout, without blanks at both ends.
     Text(Vec<u8>),
     /// It failed or is not installed: the reason.
@@ -55,7 +56,7 @@ const SUBMODULES: usize = 16;
 /// compares a file. Only filters that the user's own configuration has in the same words are run; the others are
 /// disabled. (That takes git 2.26; older ones run them, as in `git status`.)
 #[derive(Debug)]
-pub(super) struct Repository<'a> {
+pub struct Repository<'a> {
     root: &'a Path,
     /// Options of git that disable filters.
     overrides: Vec<OsString>,
@@ -75,7 +76,7 @@ impl<'a> Repository<'a> {
     ///
     /// # Errors
     /// As [`Repository::ask`].
-    pub(super) fn around(root: &'a Path) -> Result<Self, VersionError> {
+    pub fn around(root: &'a Path) -> Result<Self, VersionError> {
         let mut repository = Self {
             root,
             overrides: Vec::new(),
@@ -89,7 +90,7 @@ impl<'a> Repository<'a> {
     ///
     /// # Errors
     /// It takes longer than 30 seconds, or a signal ends it.
-    pub(super) fn ask(&self, arguments: &[&str]) -> Result<GitOutput, VersionError> {
+    pub fn ask(&self, arguments: &[&str]) -> Result<GitOutput, VersionError> {
         ask_within(self.root, &self.overrides, arguments, LIMIT, "none")
     }
 
@@ -97,7 +98,7 @@ impl<'a> Repository<'a> {
     ///
     /// # Errors
     /// As [`Repository::ask`].
-    pub(super) fn is_shallow(&self) -> Result<bool, VersionError> {
+    pub fn is_shallow(&self) -> Result<bool, VersionError> {
         Ok(match self.ask(&["rev-parse", "--is-shallow-repository"])? {
             GitOutput::Text(text) => text == b"true",
             GitOutput::Nothing(_) => false,

@@ -43,10 +43,9 @@
 pub mod config;
 pub mod describe;
 pub mod file;
+pub mod git;
 pub mod render;
 pub mod source_file;
-
-mod git;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -35,7 +35,7 @@ impl BuildRequest {
     ///
     /// # Errors
     /// A file that makes no sense.
-    pub(crate) fn ignored(&self, folder: &Path) -> Result<Vec<Vec<u8>>> {
+    pub fn ignored(&self, folder: &Path) -> Result<Vec<Vec<u8>>> {
         let mut beside = self.dockerfile.clone().into_os_string();
         beside.push(".dockerignore");
         let beside = (folder == self.context).then(|| PathBuf::from(beside));

@@ -5,10 +5,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use dock_client::digest::Digest;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-
-use crate::hexadecimal::hex;
 
 /// Media types that we write.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -30,9 +28,6 @@ pub enum ManifestError {
     /// It is not JSON, or lacks what it must have.
     #[error("it is damaged")]
     Json(#[from] serde_json::Error),
-    /// A digest is not a SHA-256.
-    #[error("{0:?} is not a SHA-256 digest")]
-    Digest(String),
     /// It lists more than any image has.
     #[error("it lists {0} parts")]
     Long(usize),
@@ -44,79 +39,6 @@ pub enum ManifestError {
         /// How many the configuration has.
         diff_ids: usize,
     },
-}
-
-/// A SHA-256 digest, as `sha256:` and 64 hexadecimal digits in lower case.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest(String);
-
-impl Digest {
-    const PREFIX: &str = "sha256:";
-
-    /// Parses `sha256:` and 64 hexadecimal digits.
-    ///
-    /// # Errors
-    /// [`ManifestError::Digest`].
-    pub fn parse(text: &str) -> Result<Self, ManifestError> {
-        let hex = text.strip_prefix(Self::PREFIX).unwrap_or_default();
-        let legal = hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if !legal {
-            return Err(ManifestError::Digest(text.chars().take(100).collect()));
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// The digest of these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        Self::finish(Sha256::new_with_prefix(bytes))
-    }
-
-    /// The digest of all that a hasher was fed.
-    pub fn finish(hasher: Sha256) -> Self {
-        Self(format!("{}{}", Self::PREFIX, hex(&hasher.finalize())))
-    }
-
-    /// With the prefix `sha256:`.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Without the prefix.
-    pub fn hex(&self) -> &str {
-        self.0.strip_prefix(Self::PREFIX).unwrap_or_default()
-    }
-
-    /// The first twelve digits, for people.
-    pub fn short(&self) -> &str {
-        self.hex().get(..12).unwrap_or_default()
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = ManifestError;
-
-    fn try_from(text: String) -> Result<Self, ManifestError> {
-        Self::parse(&text)
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.0
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// How one document refers to a blob.
@@ -286,24 +208,6 @@ mod tests {
 
     fn digest(c: char) -> Digest {
         Digest::parse(&format!("sha256:{}", c.to_string().repeat(64))).unwrap()
-    }
-
-    #[test]
-    fn a_digest_is_of_sha_256_and_in_lower_case() {
-        assert_eq!(
-            Digest::of(b"").as_str(),
-            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
-        for wrong in [
-            "",
-            "sha256:",
-            &"a".repeat(64),
-            &format!("sha256:{}", "A".repeat(64)),
-            "sha512:00",
-            "sha256:../x",
-        ] {
-            assert!(Digest::parse(wrong).is_err(), "{wrong}");
-        }
     }
 
     #[test]

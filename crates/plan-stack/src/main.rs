@@ -1,0 +1,3 @@
+//! The `plan_stack` command.
+
+dockerutils_core::main!(plan_stack);

@@ -1,0 +1,286 @@
+//! The real `plan-stack` in a sandbox, with a repository of git and a scripted registry: help, plans in all their forms, and each
+//! error with its hint.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a harness fails its test by panicking"
+)]
+
+use dockerutils_test_support::{Invocation, Reply, Sandbox, ScriptedEngine};
+use serde_json::{Value, json};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const ANNOTATION: &str = "io.dockerutils.stack.inputs";
+
+/// A stack of two images in the registry at this address, committed on branch main.
+fn stack(address: &str) -> Sandbox {
+    let sandbox = Sandbox::new()
+        .file(
+            "images/spec.yml",
+            format!(
+                "tag: {{prefix: 1.10}}\nimages:\n  base: {{image_name: {address}/base}}\n  leaf: {{image_name: \
+                 {address}/leaf, depend_on: base}}\n"
+            ),
+        )
+        .file("images/base/Dockerfile", "FROM scratch\nCOPY file /\n")
+        .file("images/base/file", "one\n")
+        .file("images/base/test/test_base.py", "")
+        .file(
+            "images/leaf/Dockerfile",
+            format!("ARG BASE_TAG\nFROM {address}/base:$BASE_TAG\n"),
+        );
+    git(&sandbox, "git init -q -b main");
+    commit(&sandbox, "first");
+    sandbox
+}
+
+fn git(sandbox: &Sandbox, script: &str) {
+    sandbox
+        .program("/bin/sh")
+        .args(["-ec", script])
+        .any_stdout()
+        .any_stderr()
+        .run();
+}
+
+fn commit(sandbox: &Sandbox, message: &str) {
+    let identity = "-c user.name=ann -c user.email=ann@example.org";
+    git(sandbox, &format!("git add -A; git {identity} commit -qm '{message}'"));
+}
+
+fn plan_stack(sandbox: &Sandbox) -> Invocation<'_> {
+    sandbox.command("plan-stack")
+}
+
+fn absent() -> Reply {
+    Reply::json(
+        404,
+        &json!({ "errors": [{ "code": "MANIFEST_UNKNOWN", "message": "manifest unknown" }] }),
+    )
+}
+
+/// A registry without any image, but for those that `with` adds; in a path, the API's `/v2` is left out.
+fn registry(with: impl FnOnce(ScriptedEngine) -> ScriptedEngine) -> ScriptedEngine {
+    let registry = ScriptedEngine::start().on("GET", "/", Reply::json(200, &json!({})));
+    with(registry).on("GET", "/*/manifests/*", absent())
+}
+
+/// A manifest that says what its image was made from.
+fn image(inputs: &str) -> Reply {
+    let blob = json!({ "mediaType": "application/vnd.oci.image.config.v1+json", "size": 2,
+        "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a" });
+    let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": blob, "layers": [],
+        "annotations": { ANNOTATION: inputs } });
+    Reply::bytes(manifest.to_string()).header("Content-Type", MANIFEST)
+}
+
+/// What bake would write into the annotations of both images, if all were built now.
+fn annotations(sandbox: &Sandbox) -> [String; 2] {
+    let bake = plan_stack(sandbox)
+        .args(["--bake", "--all"])
+        .any_stdout()
+        .any_stderr()
+        .run()
+        .json();
+    ["base", "leaf"].map(|name| {
+        let said = bake["target"][name]["annotations"][0].as_str().unwrap().to_owned();
+        said.strip_prefix(&format!("manifest:{ANNOTATION}="))
+            .unwrap()
+            .to_owned()
+    })
+}
+
+/// A stack whose images are in the registry under this tag as they are now. (What they are made from is known when the
+/// registry has its address, which is in a FROM: so it is told afterwards what it holds.)
+fn published(tag: &str) -> (Sandbox, ScriptedEngine) {
+    let engine = ScriptedEngine::start().on("GET", "/", Reply::json(200, &json!({})));
+    let engine = ["base", "leaf"].into_iter().fold(engine, |engine, name| {
+        // Asked once by the plan that learns what they are made from.
+        engine.on("GET", &format!("/{name}/manifests/{tag}"), absent())
+    });
+    let engine = engine.on("GET", "/*/manifests/*", absent());
+    let sandbox = stack(&engine.tcp());
+    let [base, leaf] = annotations(&sandbox);
+    let engine = engine.on("GET", &format!("/base/manifests/{tag}"), image(&base)).on(
+        "GET",
+        &format!("/leaf/manifests/{tag}"),
+        image(&leaf),
+    );
+    // The last reply of a route is given until another follows it, and then once more.
+    assert_eq!(actions(&sandbox, &[]), ["base build", "leaf build"]);
+    (sandbox, engine)
+}
+
+fn actions(sandbox: &Sandbox, arguments: &[&str]) -> Vec<String> {
+    let outcome = plan_stack(sandbox).arg("--json").args(arguments).any_stdout().run();
+    let images = outcome.json()["images"].clone();
+    let images = images.as_array().unwrap().iter();
+    images
+        .map(|image| {
+            format!(
+                "{} {}",
+                image["image"].as_str().unwrap(),
+                image["action"].as_str().unwrap()
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn help_is_as_it_was() {
+    let sandbox = Sandbox::new();
+    plan_stack(&sandbox).arg("-h").stdout(include_str!("help.txt")).run();
+    plan_stack(&sandbox)
+        .arg("--help")
+        .stdout(include_str!("help-long.txt"))
+        .run();
+}
+
+#[test]
+fn wrong_usage_and_specs_are_code_2() {
+    let sandbox = Sandbox::new();
+    plan_stack(&sandbox)
+        .args(["--since", "x", "--base", "y"])
+        .code(2)
+        .stderr_has("cannot be used with")
+        .run();
+    plan_stack(&sandbox)
+        .code(2)
+        .stderr_has("has no stack: there is no spec.yml in images/ or docker/")
+        .stderr_has("hint: name the directory that has it: --dir DIR")
+        .run();
+    let wrong = Sandbox::new().file("stack/spec.yml", "images:\n  a: {image_nam: x}\n");
+    plan_stack(&wrong)
+        .args(["--dir", "stack"])
+        .code(2)
+        .stderr(
+            "plan-stack: [SANDBOX]/sample/stack/spec.yml:2:7: there is no key \"image_nam\" in images.a\n\nhint: did you \
+             mean image_name?\n",
+        )
+        .run();
+    let sandbox = stack("127.0.0.1:1");
+    plan_stack(&sandbox)
+        .args(["--plan", "1.11"])
+        .code(2)
+        .stderr_has("there is no plan \"1.11\"")
+        .run();
+    plan_stack(&sandbox)
+        .args(["--since", "gone"])
+        .code(2)
+        .stderr_has("there is no commit \"gone\"")
+        .run();
+    git(&sandbox, "git switch -q -c stable");
+    plan_stack(&sandbox)
+        .code(2)
+        .stderr_has("would get the tag 1.10-stable of the images that proved good")
+        .run();
+}
+
+#[test]
+fn what_is_absent_is_built() {
+    let registry = registry(|registry| registry);
+    let address = registry.tcp();
+    let sandbox = stack(&address);
+    plan_stack(&sandbox)
+        .stdout(&format!(
+            "base: build  ({address}/base:1.10-main)\n│   there is no tag 1.10-main\n└── leaf: build  \
+             ({address}/leaf:1.10-main)\n        its parent base is built\n        there is no tag 1.10-main\n"
+        ))
+        .stderr_has("2 images: 2 to build, 0 to copy, 0 to test again")
+        .run();
+    plan_stack(&sandbox).arg("--mermaid").stdout_has("n0 --> n1").run();
+}
+
+#[test]
+fn what_is_there_is_left_alone_until_it_changes() {
+    let (sandbox, _registry) = published("1.10-main");
+    assert_eq!(actions(&sandbox, &[]), ["base nothing", "leaf nothing"]);
+    sandbox.write("images/base/README.md", "read me");
+    assert_eq!(actions(&sandbox, &[]), ["base nothing", "leaf nothing"]);
+    sandbox.write("images/base/test/test_base.py", "changed");
+    commit(&sandbox, "a test");
+    assert_eq!(actions(&sandbox, &["--since", "HEAD~1"]), ["base test", "leaf nothing"]);
+    sandbox.write("images/base/file", "two");
+    commit(&sandbox, "Two");
+    plan_stack(&sandbox)
+        .args(["--since", "HEAD~1"])
+        .stdout_has("files of its context differ\n")
+        .stdout_has(" Two\n")
+        .stdout_has("its parent base is built\n")
+        .any_stderr()
+        .run();
+}
+
+#[test]
+fn a_new_branch_copies() {
+    let (sandbox, _registry) = published("1.10-main");
+    git(&sandbox, "git switch -q -c work");
+    assert_eq!(actions(&sandbox, &["--base", "main"]), ["base copy", "leaf copy"]);
+    let github = |invocation: Invocation<'_>| -> Value {
+        let invocation = invocation
+            .env("GITHUB_ACTIONS", "true")
+            .env("GITHUB_HEAD_REF", "other/x");
+        let outcome = invocation
+            .env("GITHUB_BASE_REF", "main")
+            .arg("--json")
+            .any_stdout()
+            .run();
+        outcome.json()
+    };
+    let said = github(plan_stack(&sandbox));
+    assert_eq!(
+        (&said["branch"], &said["base_branch"]),
+        (&json!("other/x"), &json!("main"))
+    );
+    assert!(
+        said["images"][0]["reference"]
+            .as_str()
+            .unwrap()
+            .ends_with("/base:1.10-other-x")
+    );
+    assert!(said["images"][0]["from"].as_str().unwrap().ends_with("/base:1.10-main"));
+}
+
+#[test]
+fn a_refusal_is_never_taken_for_absence() {
+    for (status, code) in [(401, 1), (403, 1), (500, 1), (503, 1)] {
+        let registry = registry(|registry| registry.on("GET", "/leaf/manifests/1.10-main", Reply::empty(status)));
+        let sandbox = stack(&registry.tcp());
+        let outcome = plan_stack(&sandbox)
+            .arg("--json")
+            .code(code)
+            .any_stdout()
+            .any_stderr()
+            .run();
+        assert!(outcome.json()["error"].as_str().unwrap().contains("/leaf"), "{status}");
+    }
+    let sandbox = stack("127.0.0.1:1");
+    plan_stack(&sandbox).code(3).stderr_has("127.0.0.1:1").run();
+}
+
+#[test]
+fn tags_are_listed_with_their_branches() {
+    let registry = registry(|registry| {
+        let tags = json!({ "name": "base", "tags": ["1.10-main", "1.10-old", "1.10-stable", "3.13"] });
+        let none = json!({ "errors": [{ "code": "NAME_UNKNOWN" }] });
+        let registry = registry.on("GET", "/base/tags/list", Reply::json(200, &tags));
+        registry.on("GET", "/leaf/tags/list", Reply::json(404, &none))
+    });
+    let sandbox = stack(&registry.tcp());
+    let listed = plan_stack(&sandbox)
+        .args(["--tags", "--json"])
+        .any_stdout()
+        .run()
+        .json();
+    let kinds: Vec<&str> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["branch", "gone", "stable", "other"]);
+    plan_stack(&sandbox)
+        .arg("--tags")
+        .stdout_has("no branch any more")
+        .run();
+}

@@ -1,0 +1,163 @@
+//! What CI systems say about a build in their environment: the branch, and the range of commits.
+//!
+//! - GitHub Actions: `GITHUB_HEAD_REF` and `GITHUB_BASE_REF` for a pull request, else `GITHUB_REF_NAME`, and `before` of
+//!   the event in `GITHUB_EVENT_PATH` (<https://docs.github.com/en/actions/reference/workflows-and-actions/variables>);
+//! - GitLab CI: `CI_MERGE_REQUEST_SOURCE_BRANCH_NAME` and `CI_MERGE_REQUEST_TARGET_BRANCH_NAME`, else
+//!   `CI_COMMIT_BRANCH`, and `CI_COMMIT_BEFORE_SHA` (<https://docs.gitlab.com/ci/variables/predefined_variables/>);
+//! - Jenkins: `CHANGE_BRANCH` and `CHANGE_TARGET`, else `BRANCH_NAME` or `GIT_BRANCH`, and
+//!   `GIT_PREVIOUS_SUCCESSFUL_COMMIT` (<https://plugins.jenkins.io/git/>).
+
+use std::path::Path;
+
+use dockerutils_core::env::Env;
+use dockerutils_core::project_file;
+use serde_json::Value;
+
+use super::RangeStart;
+
+/// A CI system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CiSystem {
+    /// GitHub Actions.
+    GitHub,
+    /// GitLab CI.
+    GitLab,
+    /// Jenkins, with its plugin for git.
+    Jenkins,
+}
+
+/// What a CI system says about the build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CiVariables {
+    pub system: CiSystem,
+    /// The branch that is built.
+    pub branch: Option<String>,
+    /// The branch that it is to be merged into.
+    pub base_branch: Option<String>,
+    /// The commit that was built before.
+    pub before: Option<String>,
+}
+
+impl CiVariables {
+    /// What the environment says; `None` outside of CI.
+    pub fn read(env: &Env) -> Option<Self> {
+        let first = |names: &[&str]| names.iter().find_map(|name| env.non_empty(name)).map(str::to_owned);
+        let (system, branch, base_branch, before) = if env.get("GITHUB_ACTIONS") == Some("true") {
+            let event = env
+                .non_empty("GITHUB_EVENT_PATH")
+                .and_then(|path| before_event(Path::new(path)));
+            // The name may be a tag's.
+            let name = (env.get("GITHUB_REF_TYPE") != Some("tag")).then(|| first(&["GITHUB_REF_NAME"]));
+            let branch = first(&["GITHUB_HEAD_REF"]).or(name.flatten());
+            (CiSystem::GitHub, branch, first(&["GITHUB_BASE_REF"]), event)
+        } else if env.get("GITLAB_CI") == Some("true") {
+            (
+                CiSystem::GitLab,
+                first(&["CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "CI_COMMIT_BRANCH"]),
+                first(&["CI_MERGE_REQUEST_TARGET_BRANCH_NAME"]),
+                first(&["CI_COMMIT_BEFORE_SHA"]),
+            )
+        } else if env.non_empty("JENKINS_URL").is_some() {
+            let local = env
+                .non_empty("GIT_BRANCH")
+                .map(|name| name.strip_prefix("origin/").unwrap_or(name).to_owned());
+            (
+                CiSystem::Jenkins,
+                first(&["CHANGE_BRANCH", "BRANCH_NAME"]).or(local),
+                first(&["CHANGE_TARGET"]),
+                first(&["GIT_PREVIOUS_SUCCESSFUL_COMMIT"]),
+            )
+        } else {
+            return None;
+        };
+        Some(Self {
+            system,
+            branch,
+            base_branch,
+            // Zeros stand for no commit: the branch is new.
+            before: before.filter(|id| id.bytes().any(|byte| byte != b'0')),
+        })
+    }
+
+    /// The range that is built: since the base branch, or since the last build.
+    pub fn start(&self) -> Option<RangeStart> {
+        let base = self.base_branch.clone().map(RangeStart::Base);
+        base.or_else(|| self.before.clone().map(RangeStart::Since))
+    }
+}
+
+/// The commit before a push, as GitHub's event has it.
+fn before_event(path: &Path) -> Option<String> {
+    let event: Value = serde_json::from_slice(&project_file::read(path).ok()?).ok()?;
+    Some(event.get("before")?.as_str()?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn assert_says(pairs: &[(&str, &str)], branch: Option<&str>, start: Option<RangeStart>) {
+        let said = CiVariables::read(&Env::from_pairs(pairs.iter().copied())).unwrap();
+        assert_eq!((said.branch.as_deref(), said.start()), (branch, start));
+    }
+
+    #[test]
+    fn branch_and_range_are_those_of_the_environment() {
+        let folder = tempfile::tempdir().unwrap();
+        let event = folder.path().join("event.json");
+        std::fs::write(&event, r#"{"before": "abc", "after": "def"}"#).unwrap();
+        let event = event.to_str().unwrap();
+        let since = |id: &str| Some(RangeStart::Since(id.to_owned()));
+        let base = |name: &str| Some(RangeStart::Base(name.to_owned()));
+        let github = ("GITHUB_ACTIONS", "true");
+        let push = [
+            github,
+            ("GITHUB_REF_NAME", "work"),
+            ("GITHUB_HEAD_REF", ""),
+            ("GITHUB_EVENT_PATH", event),
+        ];
+        assert_says(&push, Some("work"), since("abc"));
+        let request = [
+            github,
+            ("GITHUB_REF_NAME", "5/merge"),
+            ("GITHUB_HEAD_REF", "work"),
+            ("GITHUB_BASE_REF", "main"),
+        ];
+        assert_says(&request, Some("work"), base("main"));
+        assert_says(
+            &[github, ("GITHUB_REF_NAME", "v1"), ("GITHUB_REF_TYPE", "tag")],
+            None,
+            None,
+        );
+        let gitlab = ("GITLAB_CI", "true");
+        let zeros = "0000000000000000000000000000000000000000";
+        assert_says(
+            &[gitlab, ("CI_COMMIT_BRANCH", "w"), ("CI_COMMIT_BEFORE_SHA", zeros)],
+            Some("w"),
+            None,
+        );
+        assert_says(
+            &[gitlab, ("CI_COMMIT_BRANCH", "w"), ("CI_COMMIT_BEFORE_SHA", "a1")],
+            Some("w"),
+            since("a1"),
+        );
+        let merge = [
+            gitlab,
+            ("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "w"),
+            ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "main"),
+        ];
+        assert_says(&merge, Some("w"), base("main"));
+        let jenkins = ("JENKINS_URL", "https://ci.example/");
+        let previous = ("GIT_PREVIOUS_SUCCESSFUL_COMMIT", "a1");
+        assert_says(&[jenkins, ("GIT_BRANCH", "origin/w"), previous], Some("w"), since("a1"));
+        let change = [
+            jenkins,
+            ("BRANCH_NAME", "PR-1"),
+            ("CHANGE_BRANCH", "w"),
+            ("CHANGE_TARGET", "main"),
+        ];
+        assert_says(&change, Some("w"), base("main"));
+        assert_eq!(CiVariables::read(&Env::from_pairs([("HOME", "/")])), None);
+    }
+}

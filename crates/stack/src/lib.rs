@@ -1,0 +1,25 @@
+//! Stacks: families of images that depend on each other, and are built, tested and published together.
+//!
+//! - [`spec`] reads what a repository says about its stack, in `spec.yml` and `change_ignore.json`;
+//! - [`graph`] has the images and their directories, in the order of their builds;
+//! - [`tags`] names them, and gives a child what leads to its parent;
+//! - [`input_digest`] is a digest of all that a build depends on;
+//! - [`history`] is what git and CI say;
+//! - [`plan`] puts them together, as a function of values: what is built, copied, tested again or left alone, and why;
+//! - [`registry_state`] asks registries what they hold, and [`tag_list`] says which tags are whose;
+//! - [`planning`] is what the command plan-stack does.
+
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
+
+pub mod graph;
+pub mod history;
+pub mod input_digest;
+pub mod plan;
+pub mod planning;
+pub mod registry_state;
+pub mod spec;
+pub mod tag_list;
+pub mod tags;
