@@ -100,7 +100,7 @@ const STAGES: [Stage; 10] = [
     Stage {
         name: "unit",
         about: "unit and command line tests; no Docker needed",
-        budget: 130,
+        budget: 150,
         prepare: |context| Nextest::new(&context.workspace, "unit", unit(context)).build(),
         run: |context| Nextest::new(&context.workspace, "unit", unit(context)).run(),
     },
@@ -122,7 +122,7 @@ const STAGES: [Stage; 10] = [
     Stage {
         name: "real",
         about: "real engines, old and new, each image store; JupyterLab, and a browser",
-        budget: 660,
+        budget: 760,
         prepare: prepare_real,
         run: |context| real_tests(context).run(),
     },
