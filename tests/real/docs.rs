@@ -91,6 +91,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docs/performance.md", "cargo xtask bench run"),
     ("docs/performance.md", "cargo xtask bench context --dock"),
     ("docs/performance.md", "cargo xtask bench dock"),
+    ("docs/performance.md", "cargo xtask bench notebook"),
     ("docs/performance.md", "cargo xtask bench sync"),
     ("docs/performance.md", "cargo xtask bench transfer"),
     (
