@@ -1,5 +1,6 @@
 //! Rules about what package managers leave in a layer. What a cache is, and how it fills, is in [`crate::ops::caches`].
 
+use super::apt_lists::later_user;
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
 use super::shell_script::ShellCommand;
@@ -219,6 +220,15 @@ fn stays(subject: &Subject<'_>, program: &str) -> Vec<Remark> {
         let stay = if cache.what.ends_with('s') { "stay" } else { "stays" };
         let message = format!("{} {stay} in the image", cache.what);
         let remark = Remark::of(run.step, message, "everybody who pulls the image downloads it");
+        let user = later_user(subject, run, |_| false).filter(|_| cache.what.starts_with("apt"));
+        if let Some(user) = user {
+            remarks.push(remark.advise(format!(
+                "line {} runs {}, which may install from them: let it begin with apt-get update && if it does, then end this RUN with && rm -rf \
+                 /var/lib/apt/lists/*",
+                user.line, user.program
+            )));
+            continue;
+        }
         let mut remark = mended(remark, subject, run, at, cache, filling);
         if !remark.edits.is_empty() {
             // The lines say it.
