@@ -191,6 +191,15 @@ impl<'a> Subject<'a> {
         self.source.start_of(step.line)..self.source.start_of(step.end + 1)
     }
 
+    /// Whether a comment stands directly above an instruction: it is about it, and stays behind when that goes elsewhere.
+    pub(super) fn has_comment_above(&self, step: &SourceInstruction) -> bool {
+        let above = step.line.checked_sub(1).filter(|line| *line > 0);
+        let text = above.map_or("", |line| self.source.lines(line, line)).trim_start();
+        let is_directive =
+            text.starts_with("# syntax=") || text.starts_with("# escape=") || text.starts_with("# check=");
+        text.starts_with('#') && !is_directive
+    }
+
     /// The text of an instruction's lines, without the last line break.
     pub(super) fn written(&self, step: &SourceInstruction) -> &'a str {
         self.source.lines(step.line, step.end).trim_end_matches(['\n', '\r'])
