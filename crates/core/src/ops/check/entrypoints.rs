@@ -150,7 +150,10 @@ fn repeated(subject: &Subject<'_>) -> Vec<Remark> {
                     next.written
                 );
                 let remark = Remark::of(step, message, "a line that looks as if it did something");
-                remarks.push(remark.replace(subject.whole(step), ""));
+                remarks.push(match subject.movable(step) {
+                    Some(own) => remark.replace(own, ""),
+                    None => remark.advise("delete it, and what the comment above says of it"),
+                });
             }
         }
     }

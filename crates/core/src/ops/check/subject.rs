@@ -191,13 +191,40 @@ impl<'a> Subject<'a> {
         self.source.start_of(step.line)..self.source.start_of(step.end + 1)
     }
 
-    /// Whether a comment stands directly above an instruction: it is about it, and stays behind when that goes elsewhere.
+    /// The first of the comment lines directly above an instruction, or its own first line if there are none.
+    pub(super) fn line_with_comment(&self, step: &SourceInstruction) -> usize {
+        let before = self.source.instructions.iter().filter(|other| other.line < step.line);
+        let taken = before.map(|other| other.end).max().unwrap_or(0);
+        let mut first = step.line;
+        while first > taken + 1 {
+            let text = self.source.lines(first - 1, first - 1).trim_start();
+            let is_directive = ["syntax=", "escape=", "check="]
+                .iter()
+                .any(|name| text.trim_start_matches(['#', ' ']).starts_with(name));
+            if !text.starts_with('#') || is_directive {
+                break;
+            }
+            first -= 1;
+        }
+        first
+    }
+
+    /// Whether a comment stands directly above an instruction.
     pub(super) fn has_comment_above(&self, step: &SourceInstruction) -> bool {
-        let above = step.line.checked_sub(1).filter(|line| *line > 0);
-        let text = above.map_or("", |line| self.source.lines(line, line)).trim_start();
-        let is_directive =
-            text.starts_with("# syntax=") || text.starts_with("# escape=") || text.starts_with("# check=");
-        text.starts_with('#') && !is_directive
+        self.line_with_comment(step) < step.line
+    }
+
+    /// The bytes that go where an instruction goes: its lines, and the comment above them. `None` if that comment may also be about
+    /// what comes after it.
+    pub(super) fn movable(&self, step: &SourceInstruction) -> Option<Range<usize>> {
+        let first = self.line_with_comment(step);
+        let end = self.source.start_of(step.end + 1);
+        let next = match end < self.source.text.len() {
+            true => self.source.lines(step.end + 1, step.end + 1).trim(),
+            false => "",
+        };
+        let is_alone = first == step.line || next.is_empty() || next.starts_with('#');
+        is_alone.then(|| self.source.start_of(first)..end)
     }
 
     /// The text of an instruction's lines, without the last line break.

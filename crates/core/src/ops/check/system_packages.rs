@@ -250,9 +250,10 @@ fn update_alone(subject: &Subject<'_>) -> Vec<Remark> {
             .stage
             .is_some_and(|stage| stage + 1 == subject.file.stages.len());
         let is_free = later_user(subject, run, gets_lists).is_none();
-        remarks.push(match only_updates && is_last && are_known && is_free {
-            true => remark.replace(subject.whole(run.step), ""),
-            false => remark.advise("delete it, and begin the RUN that installs with apt-get update &&"),
+        let own = subject.movable(run.step);
+        remarks.push(match own.filter(|_| only_updates && is_last && are_known && is_free) {
+            Some(own) => remark.replace(own, ""),
+            None => remark.advise("delete it, and begin the RUN that installs with apt-get update &&"),
         });
     }
     remarks
@@ -290,6 +291,13 @@ fn recommends(subject: &Subject<'_>) -> Vec<Remark> {
                 message,
                 "packages that nobody asked for, often larger than those asked for",
             );
+            if let Some(needed) = unseen_need(subject, command) {
+                remarks.push(remark.advise(format!(
+                    "add --no-install-recommends, and name what is needed of the recommended packages, such as {needed}: apt-cache depends \
+                     PACKAGE shows them"
+                )));
+                continue;
+            }
             if let Some((_, verb)) = command.verb().filter(|_| run.is_shell()) {
                 remark = remark.insert(verb.bytes.end, " --no-install-recommends");
                 remark = with_recommended(remark, subject, command);
@@ -300,6 +308,22 @@ fn recommends(subject: &Subject<'_>) -> Vec<Remark> {
         }
     }
     remarks
+}
+
+/// A recommended package that is needed where it can't be told whether it comes otherwise.
+fn unseen_need(subject: &Subject<'_>, command: &ShellCommand) -> Option<&'static str> {
+    let list = packages(command);
+    let is_named = |name: &str| list.iter().any(|word| word.text.split('=').next() == Some(name));
+    // R's own packages are compiled on installation.
+    if is_named("r-base") && !is_named("r-base-dev") {
+        return Some("r-base-dev");
+    }
+    let is_open = list.iter().any(|word| word.text.contains(['$', '`']));
+    let after = subject.source.text.get(command.bytes.end..).unwrap_or_default();
+    let downloads = ["https:", "curl", "wget", "git "]
+        .iter()
+        .any(|part| after.contains(part));
+    (is_open && downloads && !is_named("ca-certificates")).then_some("ca-certificates")
 }
 
 /// Whether a package depends on another one of those that are recommended.
@@ -423,7 +447,10 @@ fn upgrade(subject: &Subject<'_>) -> Vec<Remark> {
             }
             if run.commands.iter().all(is_upkeep) {
                 // An update for nothing, and the cleaning after it, go with it.
-                remarks.push(remark.replace(subject.whole(run.step), ""));
+                remarks.push(match subject.movable(run.step) {
+                    Some(own) => remark.replace(own, ""),
+                    None => remark,
+                });
                 continue;
             }
             let next = run.commands.get(at + 1);
