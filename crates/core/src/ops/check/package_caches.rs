@@ -3,7 +3,7 @@
 use super::apt_lists::later_user;
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
-use super::shell_script::ShellCommand;
+use super::shell_script::{Joint, ShellCommand};
 use super::subject::{RunStep, Subject};
 use crate::ops::caches::{self, Cache, Filling};
 
@@ -253,8 +253,24 @@ fn mended(
     };
     // An option is the least change, then a command at the end, then a mount.
     if let Some(option) = filling.option.filter(|_| cache.mend.contains(option_of(filling))) {
-        let fillers = run.commands.iter().skip(at).filter(|command| fills(command, filling));
-        let edits = fillers.filter(|_| run.is_shell()).fold(remark, |remark, command| {
+        // With the option, apk reads the index anew: an update before it is for nothing.
+        let is_needless = |at: usize, command: &ShellCommand| {
+            let is_update = command.program() == "apk" && command.verb().is_some_and(|(_, verb)| verb.text == "update");
+            let next = run
+                .commands
+                .get(at + 1)
+                .filter(|next| next.program() == "apk" && next.has("add"));
+            let is_joined = command.joint == Joint::And && !command.is_nested && command.outermost.is_some();
+            next.filter(|_| is_update && is_joined)
+        };
+        let fillers = run.commands.iter().enumerate();
+        let fillers = fillers
+            .filter(|(at, command)| fills(command, filling) || is_needless(*at, command).is_some())
+            .filter(|_| run.is_shell());
+        let edits = fillers.fold(remark, |remark, (at, command)| {
+            if let Some(next) = is_needless(at, command) {
+                return remark.replace(command.bytes.start..next.bytes.start, "");
+            }
             let verb = command
                 .arguments()
                 .iter()
