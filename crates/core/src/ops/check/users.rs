@@ -353,18 +353,16 @@ const WRITTEN: [&str; 26] = [
 
 /// Whether a path is of root's home, or one of a directory that services write to.
 fn is_roots_or_written(path: &str) -> bool {
-    let is_below = |directory: &&str| path == *directory || path.starts_with(&format!("{directory}/"));
-    [
-        "/root", "/data", "/var", "/run", "/tmp", "/etc", "~", "$HOME", "${HOME}",
-    ]
-    .iter()
-    .any(|directory| is_below(&directory))
+    let is_below = |directory: &str| path == directory || path.starts_with(&format!("{directory}/"));
+    ["/root", "/data", "/var", "/run", "~", "$HOME", "${HOME}"]
+        .iter()
+        .any(|directory| is_below(directory))
         || [".db", ".sqlite", ".sqlite3", ".log", ".pid", ".sock"]
             .iter()
             .any(|end| path.ends_with(end))
 }
 
-/// Programs that put what they install into the home of who runs them.
+/// Words of a RUN that put what is installed into the home of who runs it.
 const INTO_HOME: [&str; 10] = [
     "rustup",
     "nvm",
@@ -413,7 +411,8 @@ fn against(subject: &Subject<'_>, service: &Service<'_>) -> Option<String> {
         .unwrap_or_default();
     let is_plain = RUNNING.contains(&name) || (name == "httpd" && repository(base) == "busybox");
     let is_runner = is_plain && (is_installed || !program.contains('/'));
-    if !is_runner && !is_of_image && !(is_copied() && !program.contains('/')) {
+    let is_known = is_runner || is_of_image || (!program.contains('/') && is_copied());
+    if !is_known {
         return Some(format!("nothing here says what {} writes", base_name(program)));
     }
     let writes = |word: &&String| {
