@@ -104,36 +104,36 @@ fn is_script(command: &ShellCommand) -> bool {
 }
 
 /// What becomes of the lists in a RUN.
-enum Fate {
+enum FateOfLists {
     /// It begins with lists of its own, and so do those after it.
     Updated,
     Used(String),
     Untouched,
 }
 
-fn fate(run: &RunStep<'_>) -> Fate {
+fn fate(run: &RunStep<'_>) -> FateOfLists {
     let has_mount = run
         .mounts("cache")
         .iter()
         .any(|target| target.starts_with("/var/lib/apt"));
     if has_mount {
-        return Fate::Untouched;
+        return FateOfLists::Untouched;
     }
     if run.commands.is_empty() {
         // Another shell's script, or an interpreter's.
-        return Fate::Used(run.step.written.clone());
+        return FateOfLists::Used(run.step.written.clone());
     }
     for command in &run.commands {
         let is_apt = matches!(command.program(), "apt" | "apt-get" | "aptitude");
         let updates = command.verb().is_some_and(|(_, verb)| verb.text == "update");
         if is_apt && updates && !command.is_nested {
-            return Fate::Updated;
+            return FateOfLists::Updated;
         }
         if may_use_lists(command) {
-            return Fate::Used(command.program().to_owned());
+            return FateOfLists::Used(command.program().to_owned());
         }
     }
-    Fate::Untouched
+    FateOfLists::Untouched
 }
 
 /// The first step after this one that may use its lists: in its stage, or in one that begins with it. `has_own` are RUNs that are
@@ -153,15 +153,15 @@ pub(super) fn later_user(
             continue;
         }
         match fate(later) {
-            Fate::Updated => renewed.push(stage),
+            FateOfLists::Updated => renewed.push(stage),
             _ if has_own(later) => renewed.push(stage),
-            Fate::Used(program) => {
+            FateOfLists::Used(program) => {
                 return Some(ListUser {
                     line: later.step.line,
                     program,
                 });
             }
-            Fate::Untouched => {}
+            FateOfLists::Untouched => {}
         }
     }
     None
