@@ -4,6 +4,7 @@
 //! here needs an engine: BuildKit's own rules are among ours, with its names and words. Only if it is asked for does the engine's
 //! BuildKit say what it finds, which then stands in place of what we found by the same rules.
 
+mod apt_lists;
 mod base_images;
 mod cache_order;
 mod composition;

@@ -5,7 +5,7 @@ use super::rules::Rule;
 use super::secrets::{is_secret_name, is_whole_context};
 use super::shell_script::{ShellCommand, is_plain_list};
 use super::subject::{RunStep, Subject};
-use super::variables::{is_changing, is_plain_run, is_read_by_tools, names_variable};
+use super::variables::{is_changing, is_plain_run, is_read_by_tools, names_variable, uses};
 use crate::docker::build::dockerfile::source::SourceInstruction;
 
 pub(super) const RULES: &[Rule] = &[
@@ -309,6 +309,7 @@ fn sources_first(subject: &Subject<'_>) -> Vec<Remark> {
             .of_stage(copy.stage.unwrap_or_default())
             .find(|step| step.line > copy.line)
             .is_some_and(|next| next.line == run.step.line);
+        let has_comment = subject.has_comment_above(copy) || subject.has_comment_above(run.step);
         // Which files others read before they install is theirs to know: workspaces, local packages, scripts.
         let only_installs = run
             .commands
@@ -318,7 +319,7 @@ fn sources_first(subject: &Subject<'_>) -> Vec<Remark> {
             only_installs && program == "pip" && !absolute && lists.split(' ').all(|list| !list.contains('/'));
         if let (Some(place), true, true, true) = (
             place,
-            is_next,
+            is_next && !has_comment,
             is_known,
             run.is_shell() && is_plain_list(run.step.arguments()),
         ) {
@@ -412,6 +413,33 @@ fn runs_in_a_row(subject: &Subject<'_>) -> Vec<Remark> {
     remarks
 }
 
+/// The variables that an instruction gives values to, and the keys of labels.
+fn defined(step: &SourceInstruction, escape: char) -> Vec<String> {
+    match step.keyword.as_str() {
+        "arg" | "env" | "label" => step.pairs(escape).into_iter().map(|(name, _)| name).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// An instruction between another and the line where that would be moved to, behind which it would mean something else: it gives
+/// a value to a variable that is used there, or to the same label.
+fn obstacle<'s>(subject: &'s Subject<'_>, step: &SourceInstruction, until: usize) -> Option<&'s SourceInstruction> {
+    let escape = subject.source.escape;
+    let used: Vec<String> = uses(step.arguments(), escape)
+        .into_iter()
+        .map(|used| used.name)
+        .collect();
+    let own = defined(step, escape);
+    let stage = subject.source.of_stage(step.stage.unwrap_or_default());
+    let mut between = stage.filter(|other| step.line < other.line && other.line < until);
+    between.find(|other| {
+        let names = defined(other, escape);
+        let is_label = other.keyword == "label";
+        let is_same = is_label == (step.keyword == "label") && names.iter().any(|name| own.contains(name));
+        is_same || (!is_label && names.iter().any(|name| used.contains(name)))
+    })
+}
+
 /// The bytes and the text of the move of an instruction to the place before another, or behind all of its stage.
 fn moved(
     remark: Remark,
@@ -419,31 +447,42 @@ fn moved(
     step: &SourceInstruction,
     before: Option<&SourceInstruction>,
 ) -> Remark {
-    let text = format!("{}\n", subject.written(step));
-    let remark = remark.replace(subject.whole(step), "");
-    match before {
-        Some(before) => remark.insert(subject.source.start_of(before.line), text),
-        None => {
-            let stage = step.stage.unwrap_or_default();
-            let makes =
-                |other: &&SourceInstruction| matches!(other.keyword.as_str(), "run" | "copy" | "add" | "workdir");
-            match subject.source.of_stage(stage).rfind(makes) {
-                Some(last) => {
-                    let at = subject.source.start_of(last.end + 1);
-                    let is_at_end = at == subject.source.text.len() && !subject.source.text.ends_with('\n');
-                    remark.insert(
-                        at,
-                        if is_at_end {
-                            format!("\n{}", text.trim_end())
-                        } else {
-                            text
-                        },
-                    )
-                }
-                None => remark,
-            }
-        }
+    let source = subject.source;
+    let makes = |other: &&SourceInstruction| matches!(other.keyword.as_str(), "run" | "copy" | "add" | "workdir");
+    let last = source.of_stage(step.stage.unwrap_or_default()).rfind(makes);
+    let (at, line, place) = match (before, last) {
+        (Some(before), _) => (
+            source.start_of(subject.line_with_comment(before)),
+            before.line,
+            format!("before line {}", before.line),
+        ),
+        (None, Some(last)) => (
+            source.start_of(last.end + 1),
+            last.end + 1,
+            format!("behind line {}", last.end),
+        ),
+        (None, None) => return remark,
+    };
+    if let Some(obstacle) = obstacle(subject, step, line) {
+        return remark.advise(format!(
+            "move it {place}, with the value that it has here: line {} gives another one",
+            obstacle.line
+        ));
     }
+    let Some(own) = subject.movable(step) else {
+        return remark.advise(format!("move it {place}, with what the comment above says of it"));
+    };
+    let text = source
+        .text
+        .get(own.clone())
+        .unwrap_or_default()
+        .trim_end_matches(['\n', '\r']);
+    let is_at_end = at == source.text.len() && !source.text.ends_with('\n');
+    let text = match is_at_end {
+        true => format!("\n{text}"),
+        false => format!("{text}\n"),
+    };
+    remark.replace(own, "").insert(at, text)
 }
 
 /// Whether RUNs do the same without variables of these names: nothing that may read one is in them.
@@ -505,7 +544,10 @@ fn early_arg(subject: &Subject<'_>) -> Vec<Remark> {
         let remark = Remark::of(step, message, "another value runs them again");
         remarks.push(match used {
             Some(used) => moved(remark, subject, step, Some(used)),
-            None => remark.replace(subject.whole(step), ""),
+            None => match subject.movable(step) {
+                Some(own) => remark.replace(own, ""),
+                None => remark.advise("delete it, and what the comment above says of it"),
+            },
         });
     }
     remarks

@@ -94,7 +94,16 @@ fn shell_form(subject: &Subject<'_>) -> Vec<Remark> {
                 .iter()
                 .any(|other| other.keyword == "cmd" && other.stage.is_some_and(|other| other >= stage));
         let bytes = step.span(step.rest..step.rest + step.arguments().len());
-        remarks.push(remark.replace(bytes, exec_form(step.arguments(), has_command)));
+        let script = step.arguments();
+        remarks.push(match exec_form(script, has_command) {
+            Some(list) => remark.replace(bytes, list),
+            None if script.contains("{{") => {
+                remark.advise("write it as a JSON list where it is made from this template: [\"program\", \"argument\"]")
+            }
+            None => remark.advise(
+                "copy a script with these commands, in which exec begins the one that stays, and start it by a JSON list: [\"/start.sh\"]",
+            ),
+        });
     }
     remarks
 }
@@ -104,32 +113,34 @@ const OF_SHELL: [&str; 12] = [
     "cd", "export", "set", "source", ".", "exit", "ulimit", "umask", "eval", "wait", "trap", "read",
 ];
 
-/// A script as a JSON list: its words, where no shell is needed for them.
-fn exec_form(script: &str, needs_shell: bool) -> String {
+/// A script as a JSON list: its words, where no shell is needed for them. `None` if it is more than one command, or a template of another
+/// program: a list with a shell around it would get the signals no better.
+fn exec_form(script: &str, needs_shell: bool) -> Option<String> {
     let commands = shell_script::commands(script);
-    let words: Vec<String> = match commands.as_slice() {
-        [one]
-            if !needs_shell
-                && !script.contains(['$', '`', '*', '?', '~', '>', '<', '#', '[', '!'])
-                && is_plain_list(script.strip_prefix("exec ").unwrap_or(script))
-                && !OF_SHELL.contains(&one.program())
-                && one.variables().next().is_none()
-                && one.joint == Joint::End =>
-        {
-            let words = one.words.iter().map(|word| word.text.clone());
-            words.skip_while(|word| word == "exec").collect()
-        }
+    let [one] = commands.as_slice() else { return None };
+    let is_single = one.joint == Joint::End && !one.is_nested && !OF_SHELL.contains(&one.program());
+    if !is_single || script.contains("{{") || one.variables().next().is_some() {
+        return None;
+    }
+    let is_of_words = !needs_shell
+        && !script.contains(['$', '`', '*', '?', '~', '>', '<', '#', '[', '!'])
+        && is_plain_list(script.strip_prefix("exec ").unwrap_or(script));
+    let words: Vec<String> = if is_of_words {
+        let words = one.words.iter().map(|word| word.text.clone());
+        words.skip_while(|word| word == "exec").collect()
+    } else if is_plain_list(script) {
         // One that replaces its shell gets the signals.
-        [one] if is_plain_list(script) && one.variables().next().is_none() && !OF_SHELL.contains(&one.program()) => {
-            ["/bin/sh".to_owned(), "-c".to_owned(), format!("exec {script}")].into()
-        }
-        _ => ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()].into(),
+        ["/bin/sh".to_owned(), "-c".to_owned(), format!("exec {script}")].into()
+    } else if script.starts_with("exec ") {
+        ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()].into()
+    } else {
+        return None;
     };
     let words: Vec<String> = words
         .iter()
         .map(|word| serde_json::Value::from(word.as_str()).to_string())
         .collect();
-    format!("[{}]", words.join(", "))
+    Some(format!("[{}]", words.join(", ")))
 }
 
 fn repeated(subject: &Subject<'_>) -> Vec<Remark> {
@@ -150,7 +161,10 @@ fn repeated(subject: &Subject<'_>) -> Vec<Remark> {
                     next.written
                 );
                 let remark = Remark::of(step, message, "a line that looks as if it did something");
-                remarks.push(remark.replace(subject.whole(step), ""));
+                remarks.push(match subject.movable(step) {
+                    Some(own) => remark.replace(own, ""),
+                    None => remark.advise("delete it, and what the comment above says of it"),
+                });
             }
         }
     }
@@ -174,7 +188,13 @@ fn several(subject: &Subject<'_>) -> Vec<Remark> {
                 matches!(command.program(), "service" | "systemctl" | "rc-service") && command.has("start");
             is_service || SUPERVISORS.contains(&command.program())
         };
-        let behind = commands.iter().any(|command| command.joint == Joint::Background);
+        // What only keeps the container alive is none; what goes into the background by itself is one.
+        let daemon = |command: &shell_script::ShellCommand| {
+            matches!(command.program(), "cron" | "crond" | "sshd" | "rsyslogd" | "atd") && command.joint != Joint::End
+        };
+        let behind = commands
+            .iter()
+            .any(|command| command.joint == Joint::Background || daemon(command));
         if !SUPERVISORS.contains(&program.as_str()) && !behind && !commands.iter().any(started) {
             continue;
         }

@@ -1,8 +1,9 @@
 //! Rules about what package managers leave in a layer. What a cache is, and how it fills, is in [`crate::ops::caches`].
 
+use super::apt_lists::later_user;
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
-use super::shell_script::ShellCommand;
+use super::shell_script::{Joint, ShellCommand};
 use super::subject::{RunStep, Subject};
 use crate::ops::caches::{self, Cache, Filling};
 
@@ -219,6 +220,15 @@ fn stays(subject: &Subject<'_>, program: &str) -> Vec<Remark> {
         let stay = if cache.what.ends_with('s') { "stay" } else { "stays" };
         let message = format!("{} {stay} in the image", cache.what);
         let remark = Remark::of(run.step, message, "everybody who pulls the image downloads it");
+        let user = later_user(subject, run, |_| false).filter(|_| cache.what.starts_with("apt"));
+        if let Some(user) = user {
+            remarks.push(remark.advise(format!(
+                "line {} runs {}, which may install from them: let it begin with apt-get update && if it does, then end this RUN with && rm -rf \
+                 /var/lib/apt/lists/*",
+                user.line, user.program
+            )));
+            continue;
+        }
         let mut remark = mended(remark, subject, run, at, cache, filling);
         if !remark.edits.is_empty() {
             // The lines say it.
@@ -243,8 +253,24 @@ fn mended(
     };
     // An option is the least change, then a command at the end, then a mount.
     if let Some(option) = filling.option.filter(|_| cache.mend.contains(option_of(filling))) {
-        let fillers = run.commands.iter().skip(at).filter(|command| fills(command, filling));
-        let edits = fillers.filter(|_| run.is_shell()).fold(remark, |remark, command| {
+        // With the option, apk reads the index anew: an update before it is for nothing.
+        let is_needless = |at: usize, command: &ShellCommand| {
+            let is_update = command.program() == "apk" && command.verb().is_some_and(|(_, verb)| verb.text == "update");
+            let next = run
+                .commands
+                .get(at + 1)
+                .filter(|next| next.program() == "apk" && next.has("add"));
+            let is_joined = command.joint == Joint::And && !command.is_nested && command.outermost.is_some();
+            next.filter(|_| is_update && is_joined)
+        };
+        let fillers = run.commands.iter().enumerate();
+        let fillers = fillers
+            .filter(|(at, command)| fills(command, filling) || is_needless(*at, command).is_some())
+            .filter(|_| run.is_shell());
+        let edits = fillers.fold(remark, |remark, (at, command)| {
+            if let Some(next) = is_needless(at, command) {
+                return remark.replace(command.bytes.start..next.bytes.start, "");
+            }
             let verb = command
                 .arguments()
                 .iter()

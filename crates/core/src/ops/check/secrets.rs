@@ -244,14 +244,16 @@ fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
                 "everybody who has the image can read the value: docker history shows it",
             );
             let id = name.to_lowercase();
-            remarks.push(match secret_users(subject, step, name) {
-                Some(users) if keyword == "ARG" && pairs.len() == 1 && value.is_empty() => {
+            let movable = subject.movable(step);
+            let users = secret_users(subject, step, name);
+            remarks.push(match movable.zip(users) {
+                Some((own, users)) if keyword == "ARG" && pairs.len() == 1 && value.is_empty() => {
                     let remark = remark.advise(format!(
                         "and in the section of docker/dockerutils.cfg: build_args = --secret id={id},env={name}"
                     ));
                     users
                         .iter()
-                        .fold(remark.replace(subject.whole(step), ""), |remark, run| {
+                        .fold(remark.replace(own, ""), |remark, run| {
                             let mount = format!("--mount=type=secret,id={id},env={name} ");
                             remark.insert(run.step.place(run.step.rest), mount)
                         })
@@ -418,14 +420,15 @@ fn in_files(subject: &Subject<'_>) -> Vec<Remark> {
         .any(|part| target.contains(part));
         for source in sources.iter().filter(|source| is_secret_file(source) && !is_keyring) {
             let remark = Remark::of(step, format!("{source} is copied into the image"), COSTS);
-            remarks.push(match (sources, mounted(subject, step, source, target)) {
-                ([_], Some((id, path, users))) => {
+            let movable = subject.movable(step);
+            remarks.push(match (sources, movable.zip(mounted(subject, step, source, target))) {
+                ([_], Some((own, (id, path, users)))) => {
                     let remark = remark.advise(format!(
                         "and in the section of docker/dockerutils.cfg: build_args = --secret id={id},src={source}"
                     ));
                     users
                         .iter()
-                        .fold(remark.replace(subject.whole(step), ""), |remark, run| {
+                        .fold(remark.replace(own, ""), |remark, run| {
                             let mount = format!("--mount=type=secret,id={id},target={path} ");
                             remark.insert(run.step.place(run.step.rest), mount)
                         })

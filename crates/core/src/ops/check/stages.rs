@@ -10,7 +10,7 @@ pub(super) const RULES: &[Rule] = &[Rule {
     is_of_buildkit: false,
     title: "A stage that nobody uses",
     why: "BuildKit ignores it, the classic builder builds it each time, and a reader wonders. A stage called `builder` is built and tagged by \
-          build-image, and counts as used; so does one that `--target` in `build_args` names.",
+          build-image, and counts as used; so does one that `--target` in `build_args` names, and so do stages that stand side by side on one base.",
     bad: "FROM debian:13-slim AS tools\nRUN mkdir /srv/tools\nFROM debian:13-slim\nRUN mkdir /srv/app\n",
     good: "FROM debian:13-slim\nRUN mkdir /srv/app\n",
     check: unused,
@@ -31,22 +31,56 @@ fn unused(subject: &Subject<'_>) -> Vec<Remark> {
         return Vec::new();
     }
     let mut remarks = Vec::new();
-    let needed_by_builder = subject.file.stages_for(Some("builder"));
+    let mut used = subject.needed.clone();
+    if subject.file.has_stage("builder") {
+        used.extend(subject.file.stages_for(Some("builder")));
+    }
+    for index in (0..subject.file.stages.len()).filter(|index| is_side_by_side(subject, *index)) {
+        used.extend(subject.file.stages_for(Some(&index.to_string())));
+    }
+    let by_number = |step: &crate::docker::build::dockerfile::source::SourceInstruction| {
+        let mut named = step.flags.iter().filter_map(|flag| flag.split_once("from="));
+        named.any(|(_, from)| from.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let has_numbers = text.clone().any(by_number) || subject.options.target.is_some();
     for (step, stage) in subject.steps("from").zip(&subject.file.stages) {
         let index = step.stage.unwrap_or_default();
-        let is_built = subject.file.has_stage("builder") && needed_by_builder.contains(&index);
-        if subject.needed.contains(&index) || is_built {
+        if used.contains(&index) {
             continue;
         }
         let name = stage.name.as_deref().map_or_else(|| format!("{index}"), str::to_owned);
         let end = subject.source.of_stage(index).last().map_or(step.end, |last| last.end);
-        let mut remark = Remark::of(
+        let remark = Remark::of(
             step,
             format!("stage {name} is used by nobody"),
             "time with the classic builder, and that of readers",
         );
-        remark = remark.replace(subject.source.start_of(step.line)..subject.source.start_of(end + 1), "");
-        remarks.push(remark);
+        // Whoever gave it a name may build it by that.
+        let is_nobodys = stage.name.is_none() && !has_numbers && !subject.has_comment_above(step);
+        remarks.push(match is_nobodys {
+            true => remark.replace(subject.source.start_of(step.line)..subject.source.start_of(end + 1), ""),
+            false => remark.advise(format!(
+                "delete lines {} to {end}, if no build names it with --target",
+                step.line
+            )),
+        });
     }
     remarks
+}
+
+/// Whether a stage is one of several that are built from one: each with its own `--target`.
+fn is_side_by_side(subject: &Subject<'_>, index: usize) -> bool {
+    let stages = &subject.file.stages;
+    let Some(own) = stages.get(index).filter(|stage| stage.name.is_some()) else {
+        return false;
+    };
+    let below = subject.stages_below(index);
+    let mut others = stages.iter().enumerate().filter(|(other, _)| *other != index);
+    others.any(|(other, stage)| {
+        let is_apart = !below.contains(&other) && !subject.stages_below(other).contains(&index);
+        let is_of_stage = subject.file.base_of(index).is_some();
+        // On an image from elsewhere there are also stages that have nothing to do with each other.
+        let has_name = is_of_stage || stage.name.is_some();
+        is_apart && has_name && own.base.is_some() && stage.base == own.base
+    })
 }

@@ -191,6 +191,42 @@ impl<'a> Subject<'a> {
         self.source.start_of(step.line)..self.source.start_of(step.end + 1)
     }
 
+    /// The first of the comment lines directly above an instruction, or its own first line if there are none.
+    pub(super) fn line_with_comment(&self, step: &SourceInstruction) -> usize {
+        let before = self.source.instructions.iter().filter(|other| other.line < step.line);
+        let taken = before.map(|other| other.end).max().unwrap_or(0);
+        let mut first = step.line;
+        while first > taken + 1 {
+            let text = self.source.lines(first - 1, first - 1).trim_start();
+            let is_directive = ["syntax=", "escape=", "check="]
+                .iter()
+                .any(|name| text.trim_start_matches(['#', ' ']).starts_with(name));
+            if !text.starts_with('#') || is_directive {
+                break;
+            }
+            first -= 1;
+        }
+        first
+    }
+
+    /// Whether a comment stands directly above an instruction.
+    pub(super) fn has_comment_above(&self, step: &SourceInstruction) -> bool {
+        self.line_with_comment(step) < step.line
+    }
+
+    /// The bytes that go where an instruction goes: its lines, and the comment above them. `None` if that comment may also be about
+    /// what comes after it.
+    pub(super) fn movable(&self, step: &SourceInstruction) -> Option<Range<usize>> {
+        let first = self.line_with_comment(step);
+        let end = self.source.start_of(step.end + 1);
+        let next = match end < self.source.text.len() {
+            true => self.source.lines(step.end + 1, step.end + 1).trim(),
+            false => "",
+        };
+        let is_alone = first == step.line || next.is_empty() || next.starts_with('#');
+        is_alone.then(|| self.source.start_of(first)..end)
+    }
+
     /// The text of an instruction's lines, without the last line break.
     pub(super) fn written(&self, step: &SourceInstruction) -> &'a str {
         self.source.lines(step.line, step.end).trim_end_matches(['\n', '\r'])

@@ -1,5 +1,6 @@
 //! Rules about apt and its kin: what is installed, and how.
 
+use super::apt_lists::later_user;
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
 use super::shell_script::{Joint, ShellCommand, ShellWord};
@@ -151,37 +152,61 @@ fn is_updated(run: &RunStep<'_>, before: usize) -> bool {
             .any(|target| target.starts_with("/var/lib/apt"))
 }
 
+/// What installs with lists of packages.
+const INSTALLING: [&str; 4] = ["build-dep", "install", "satisfy", "source"];
+
+/// The first command of a RUN that installs with the lists of another step.
+fn without_lists<'r>(run: &'r RunStep<'_>) -> Option<&'r ShellCommand> {
+    let mut calls = run.calls(APT);
+    let first = calls.find(|(at, command)| {
+        let installs = command
+            .verb()
+            .is_some_and(|(_, verb)| INSTALLING.contains(&verb.text.as_str()));
+        let are_files = does(command, "install") && packages(command).iter().all(|word| word.text.ends_with(".deb"));
+        installs && !is_updated(run, *at) && !are_files
+    });
+    first.map(|(_, command)| command)
+}
+
+/// Where an update comes before such a command, and its words.
+fn own_update(run: &RunStep<'_>, command: &ShellCommand) -> Option<(usize, String)> {
+    // What follows `||` or `&` is run under a condition: no place for it there.
+    let joint = match command.entry {
+        None if run.is_heredoc => "\n",
+        None | Some(Joint::And) => " && ",
+        // With `set -e`, a fault would be overlooked in a list.
+        Some(Joint::Sequence) if run.is_heredoc => "\n",
+        Some(Joint::Sequence) => "; ",
+        _ => return None,
+    };
+    let sudo = command.words.first().filter(|word| word.text == "sudo");
+    let sudo = sudo.map_or("", |_| "sudo ");
+    let at = command.outermost.filter(|_| run.is_shell())?;
+    Some((at, format!("{sudo}{} update{joint}", command.program())))
+}
+
+/// Whether a RUN has lists of its own once the lines about it are written.
+fn gets_lists(run: &RunStep<'_>) -> bool {
+    without_lists(run).is_some_and(|command| own_update(run, command).is_some())
+}
+
 fn without_update(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     for run in &subject.runs {
-        let Some((_, command)) = apt(run, "install").find(|(at, command)| {
-            let are_files = packages(command).iter().all(|word| word.text.ends_with(".deb"));
-            !is_updated(run, *at) && !are_files
-        }) else {
+        let Some(command) = without_lists(run) else {
             continue;
         };
         let program = command.program().to_owned();
-        let mut remark = Remark::of(
+        let verb = command.verb().map(|(_, verb)| verb.text.as_str()).unwrap_or_default();
+        let remark = Remark::of(
             run.step,
-            format!("{program} install without {program} update in the same RUN"),
+            format!("{program} {verb} without {program} update in the same RUN"),
             "packages that are not found, or old ones: the cache keeps the lists of an earlier step",
         );
-        // What follows `||` or `&` is run under a condition: no place for it there.
-        let joint = match command.entry {
-            None if run.is_heredoc => Some("\n"),
-            None | Some(Joint::And) => Some(" && "),
-            // With `set -e`, a fault would be overlooked in a list.
-            Some(Joint::Sequence) if run.is_heredoc => Some("\n"),
-            Some(Joint::Sequence) => Some("; "),
-            _ => None,
-        };
-        let sudo = command.words.first().filter(|word| word.text == "sudo");
-        let sudo = sudo.map_or("", |_| "sudo ");
-        remark = match (command.outermost, joint) {
-            (Some(at), Some(joint)) if run.is_shell() => remark.insert(at, format!("{sudo}{program} update{joint}")),
-            _ => remark.advise(format!("let {program} update come before it, in the same RUN")),
-        };
-        remarks.push(remark);
+        remarks.push(match own_update(run, command) {
+            Some((at, update)) => remark.insert(at, update),
+            None => remark.advise(format!("let {program} update come before it, in the same RUN")),
+        });
     }
     remarks
 }
@@ -224,9 +249,11 @@ fn update_alone(subject: &Subject<'_>) -> Vec<Remark> {
             .step
             .stage
             .is_some_and(|stage| stage + 1 == subject.file.stages.len());
-        remarks.push(match only_updates && is_last && are_known {
-            true => remark.replace(subject.whole(run.step), ""),
-            false => remark.advise("delete it, and begin the RUN that installs with apt-get update &&"),
+        let is_free = later_user(subject, run, gets_lists).is_none();
+        let own = subject.movable(run.step);
+        remarks.push(match own.filter(|_| only_updates && is_last && are_known && is_free) {
+            Some(own) => remark.replace(own, ""),
+            None => remark.advise("delete it, and begin the RUN that installs with apt-get update &&"),
         });
     }
     remarks
@@ -264,6 +291,13 @@ fn recommends(subject: &Subject<'_>) -> Vec<Remark> {
                 message,
                 "packages that nobody asked for, often larger than those asked for",
             );
+            if let Some(needed) = unseen_need(subject, command) {
+                remarks.push(remark.advise(format!(
+                    "add --no-install-recommends, and name what is needed of the recommended packages, such as {needed}: apt-cache depends \
+                     PACKAGE shows them"
+                )));
+                continue;
+            }
             if let Some((_, verb)) = command.verb().filter(|_| run.is_shell()) {
                 remark = remark.insert(verb.bytes.end, " --no-install-recommends");
                 remark = with_recommended(remark, subject, command);
@@ -274,6 +308,22 @@ fn recommends(subject: &Subject<'_>) -> Vec<Remark> {
         }
     }
     remarks
+}
+
+/// A recommended package that is needed where it can't be told whether it comes otherwise.
+fn unseen_need(subject: &Subject<'_>, command: &ShellCommand) -> Option<&'static str> {
+    let list = packages(command);
+    let is_named = |name: &str| list.iter().any(|word| word.text.split('=').next() == Some(name));
+    // R's own packages are compiled on installation.
+    if is_named("r-base") && !is_named("r-base-dev") {
+        return Some("r-base-dev");
+    }
+    let is_open = list.iter().any(|word| word.text.contains(['$', '`']));
+    let after = subject.source.text.get(command.bytes.end..).unwrap_or_default();
+    let downloads = ["https:", "curl", "wget", "git "]
+        .iter()
+        .any(|part| after.contains(part));
+    (is_open && downloads && !is_named("ca-certificates")).then_some("ca-certificates")
 }
 
 /// Whether a package depends on another one of those that are recommended.
@@ -390,9 +440,17 @@ fn upgrade(subject: &Subject<'_>) -> Vec<Remark> {
                 );
                 (APT.contains(&command.program()) && is_of_apt) || deletes_lists(command) || command.program() == "set"
             };
+            if run.commands.iter().all(is_upkeep) && later_user(subject, run, gets_lists).is_some() {
+                // Its lists are there for others.
+                remarks.push(remark);
+                continue;
+            }
             if run.commands.iter().all(is_upkeep) {
                 // An update for nothing, and the cleaning after it, go with it.
-                remarks.push(remark.replace(subject.whole(run.step), ""));
+                remarks.push(match subject.movable(run.step) {
+                    Some(own) => remark.replace(own, ""),
+                    None => remark,
+                });
                 continue;
             }
             let next = run.commands.get(at + 1);

@@ -112,7 +112,37 @@ fn fault_of_lines(text: &str) -> Result<bool, String> {
     {
         return told("not at an end");
     }
+    if !lacks_lists(text) && lacks_lists(&new) {
+        return told("without the lists of apt");
+    }
     Ok(true)
+}
+
+/// Whether some command installs by apt where no lists of packages are: none came with the base.
+fn lacks_lists(text: &str) -> bool {
+    let source = DockerfileSource::read(text);
+    let options = BuildOptions::default();
+    let file = Dockerfile::parse(text, &options);
+    let none = Facts::default();
+    let subject = Subject::new(&source, &file, &none, &options);
+    (0..file.stages.len()).any(|stage| {
+        let below = subject.stages_below(stage);
+        let runs = subject
+            .runs
+            .iter()
+            .filter(|run| run.step.stage.is_some_and(|stage| below.contains(&stage)));
+        let mut has_lists = false;
+        runs.flat_map(|run| &run.commands).any(|command| {
+            let has = |word: &str| command.words.iter().any(|other| other.text == word);
+            if has("update") {
+                has_lists = true;
+            } else if command.program() == "rm" && has("/var/lib/apt/lists/*") {
+                has_lists = false;
+            }
+            let is_apt = has("apt-get") || has("apt") || has("rosdep");
+            is_apt && (has("install") || has("build-dep")) && !has_lists
+        })
+    })
 }
 
 #[test]
