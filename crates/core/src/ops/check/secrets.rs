@@ -110,15 +110,6 @@ fn in_values(subject: &Subject<'_>) -> Vec<Remark> {
         if !matches!(step.keyword.as_str(), "env" | "label") {
             continue;
         }
-        let below = step.stage.map(|stage| subject.stages_below(stage)).unwrap_or_default();
-        let declared = subject
-            .steps("arg")
-            .filter(|arg| arg.line < step.line && arg.stage.is_some_and(|stage| below.contains(&stage)));
-        let declared: Vec<String> = declared
-            .flat_map(|arg| arg.pairs(subject.source.escape))
-            .map(|(name, _)| name)
-            .filter(|name| is_secret_name(name))
-            .collect();
         for (name, value) in step.pairs(subject.source.escape) {
             let value = value.unwrap_or_default();
             let used = uses(&value, subject.source.escape).into_iter().map(|used| used.name);
@@ -126,7 +117,7 @@ fn in_values(subject: &Subject<'_>) -> Vec<Remark> {
             let is_said = step.keyword == "env" && is_secret_name(&name);
             let Some(secret) = used
                 .into_iter()
-                .find(|used| declared.contains(used))
+                .find(|used| is_secret_name(used) && subject.declares(step, used))
                 .filter(|_| !is_said)
             else {
                 continue;
@@ -211,6 +202,9 @@ pub(super) fn is_secret_file(path: &str) -> bool {
     (is_named || is_in) && !is_open
 }
 
+/// So many secrets are looked for in all instructions: a file of others decides how many there are.
+const SEARCHED: usize = 50;
+
 fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     let steps = subject
@@ -218,6 +212,7 @@ fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
         .instructions
         .iter()
         .filter(|step| matches!(step.keyword.as_str(), "arg" | "env"));
+    let mut searched = 0;
     // An ARG before the first FROM is of no image.
     for step in steps.filter(|step| step.stage.is_some()) {
         let pairs = step.pairs(subject.source.escape);
@@ -244,8 +239,11 @@ fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
                 "everybody who has the image can read the value: docker history shows it",
             );
             let id = name.to_lowercase();
-            remarks.push(match secret_users(subject, step, name) {
-                Some(users) if keyword == "ARG" && pairs.len() == 1 && value.is_empty() => {
+            let is_simple = keyword == "ARG" && pairs.len() == 1 && value.is_empty() && searched < SEARCHED;
+            searched += usize::from(is_simple);
+            let users = is_simple.then(|| secret_users(subject, step, name)).flatten();
+            remarks.push(match users {
+                Some(users) => {
                     let remark = remark.advise(format!(
                         "and in the section of docker/dockerutils.cfg: build_args = --secret id={id},env={name}"
                     ));
@@ -287,7 +285,7 @@ fn secret_users<'s>(subject: &'s Subject<'_>, step: &SourceInstruction, name: &s
         .iter()
         .filter(|other| other.line != step.line)
     {
-        let run = subject.runs.iter().find(|run| run.step.line == other.line);
+        let run = subject.run(other);
         let is_named = names_variable(subject.source.lines(other.line, other.end), name);
         let is_here = other.stage == step.stage && other.line > step.line;
         match run {
