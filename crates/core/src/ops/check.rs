@@ -49,7 +49,7 @@ use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::build::{BuildArgs, warn_of_unknown_keys, where_is};
 use crate::ops::run_records::connect_and_remind;
-use crate::output::visible;
+use crate::output::{one_line, visible};
 use facts::{CheckedImage, checked_image};
 use silenced::Silenced;
 use subject::{Facts, Subject};
@@ -159,7 +159,10 @@ fn beginning(text: &str) -> (DockerfileSource<'_>, Option<String>) {
     });
     let next = whole.instructions.get(INSTRUCTIONS).map(|step| step.line);
     let (line, complaint) = match (next, last.flatten()) {
-        (Some(next), _) => (next, format!("only its first {INSTRUCTIONS} instructions are looked at")),
+        (Some(next), _) => (
+            next,
+            format!("only its first {INSTRUCTIONS} instructions are looked at"),
+        ),
         (None, Some(last)) => (
             last,
             format!(
@@ -382,7 +385,7 @@ pub(in crate::ops) fn say_serious<'i>(context: &Context, project: &Project, imag
             .findings
             .iter()
             .filter(|finding| finding.severity == Severity::Serious)
-            .map(|finding| format!("{} (line {})", finding.message, finding.lines.0))
+            .map(|finding| format!("{} (line {})", one_line(&finding.message), finding.lines.0))
             .collect();
         let Some((first, others)) = serious.split_first() else {
             continue;

@@ -227,6 +227,10 @@ impl Composition {
                 self.join(near.min(at), near.max(at));
             }
         }
+        let line_end = match source.lines(1, 1).ends_with("\r\n") {
+            true => "\r\n",
+            false => "\n",
+        };
         let told: Vec<Option<Replacement>> = regions
             .iter()
             .map(|lines| {
@@ -240,10 +244,16 @@ impl Composition {
                 let own: BTreeSet<String> = findings.iter().zip(&regions).filter_map(own).collect();
                 let text = piece.text.strip_suffix('\n').unwrap_or(&piece.text);
                 let text = text.strip_suffix('\r').unwrap_or(text).trim_start_matches(['\r', '\n']);
+                let text = match line_end {
+                    "\n" => text.to_owned(),
+                    // What rules put in has plain line ends.
+                    _ => text.replace("\r\n", "\n").replace('\n', line_end),
+                };
                 (piece.is_changed && piece.text.len() <= LONGEST).then(|| Replacement {
                     first: piece.lines.0,
                     last: piece.lines.1,
-                    text: text.to_owned(),
+                    text,
+                    line_end,
                     also: piece.later.difference(&own).cloned().collect(),
                 })
             })
@@ -383,6 +393,7 @@ mod tests {
             first,
             last,
             text: text.to_owned(),
+            line_end: "\n",
             also: also.iter().map(|rule| (*rule).to_owned()).collect(),
         })
     }
@@ -420,6 +431,47 @@ mod tests {
             replacements(&source, &findings, again),
             [replacement(2, 3, "RUN y", &["D"]), replacement(2, 3, "RUN y", &["D"])]
         );
+    }
+
+    #[test]
+    fn the_rounds_of_a_long_file_are_bounded_by_what_they_read() {
+        // Each round changes something, for ever.
+        for (steps, length) in [(1, 1), (1, 60_000), (1_000, 1), (2_000, 100)] {
+            let step = format!("RUN {}\n", "b".repeat(length));
+            let text = format!("FROM a\n{}", step.repeat(steps));
+            let read = std::cell::Cell::new((0, 0));
+            let again = |text: &str| {
+                let (rounds, bytes) = read.get();
+                read.set((rounds + 1, bytes + text.len()));
+                Some(vec![finding("B", &[(text.len() - 2..text.len() - 1, "bb")])])
+            };
+            let findings = again(&text).unwrap();
+            replacements(&DockerfileSource::read(&text), &findings, again);
+            let (rounds, bytes) = read.get();
+            assert!(rounds <= ROUNDS + 1, "{steps} {length}: {rounds}");
+            assert!(bytes <= LOOKS * BYTES + 3 * text.len(), "{steps} {length}: {bytes}");
+        }
+    }
+
+    #[test]
+    fn changed_bytes_are_kept_as_few_ranges() {
+        let mut covered = Covered(BTreeMap::new());
+        for at in (0..1_000).rev() {
+            covered.add(&(at * 10..at * 10 + 5));
+        }
+        assert_eq!(covered.0.len(), 1_000);
+        for (bytes, is_apart) in [
+            (6..9, true),
+            (5..9, false),
+            (6..10, false),
+            (7..7, true),
+            (3..3, false),
+            (9_996..9_999, true),
+        ] {
+            assert_eq!(covered.is_apart(&bytes), is_apart, "{bytes:?}");
+        }
+        covered.add(&(2..9_993));
+        assert_eq!(covered.0, BTreeMap::from([(0, 9_995)]));
     }
 
     #[test]

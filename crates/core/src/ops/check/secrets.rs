@@ -8,6 +8,7 @@ use super::variables::{is_plain_run, mentions, names_variable, uses};
 use crate::docker::build::dockerfile::source::SourceInstruction;
 use crate::output::visible;
 use build_context::Patterns;
+use build_context::weight::ignore_line;
 
 /// Parts of names of variables that hold secrets, as BuildKit has them.
 const SECRET_PARTS: [&str; 10] = [
@@ -441,13 +442,19 @@ fn in_files(subject: &Subject<'_>) -> Vec<Remark> {
         let is_excluded = |path: &str| excludes(step, path);
         if sources.iter().any(|source| is_whole_context(source)) {
             let secrets = subject.facts.context.secrets.iter().filter(|path| !is_excluded(path));
-            for path in secrets.map(|path| visible(path)) {
+            for path in secrets {
+                let shown = visible(path);
                 let remark = Remark::of(
                     step,
-                    format!("{path} is in the context, and copied into the image with it"),
+                    format!("{shown} is in the context, and copied into the image with it"),
                     COSTS,
                 );
-                remarks.push(remark.advise(format!("put this line into .dockerignore: {path}")));
+                remarks.push(remark.advise(match shown == *path {
+                    true => format!("put this line into .dockerignore: {}", ignore_line(path.as_bytes())),
+                    false => "give it another name: a line for .dockerignore can't be shown, as there are characters in this path that \
+                              can't be"
+                        .to_owned(),
+                }));
             }
         }
     }

@@ -218,7 +218,11 @@ impl<'a> Subject<'a> {
     /// The variables that are set where an instruction stands, as for [`Subject::sets_variable`]; the first ones, if there are
     /// very many.
     pub(super) fn variables(&self, before: &SourceInstruction) -> Vec<&str> {
-        let below: BTreeSet<usize> = before.stage.into_iter().flat_map(|stage| self.stages.below(stage)).collect();
+        let below: BTreeSet<usize> = before
+            .stage
+            .into_iter()
+            .flat_map(|stage| self.stages.below(stage))
+            .collect();
         let earlier = self.settings.iter().take_while(|(line, _, _)| *line < before.line);
         let set = earlier.filter(|(_, stage, _)| below.contains(stage));
         set.map(|(_, _, name)| name.as_str()).take(VARIABLES).collect()
