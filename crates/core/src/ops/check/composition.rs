@@ -114,10 +114,10 @@ impl Composition {
                     taken.push(changes);
                 }
                 // Different words of one instruction can be changed at once; all else waits for the next round.
-                (Some((_, changes)), None) if changes.region == region && region.is_one => {
-                    if finding.edits.iter().all(|edit| changes.covered.is_apart(&edit.bytes)) {
-                        changes.add(finding);
-                    }
+                (Some((_, changes)), None)
+                    if changes.region == region && region.is_one && changes.covered.are_apart(&finding.edits) =>
+                {
+                    changes.add(finding);
                 }
                 _ => {}
             }
@@ -332,6 +332,10 @@ impl Covered {
     fn is_apart(&self, bytes: &Range<usize>) -> bool {
         let before = self.0.range(..=bytes.end).next_back();
         before.is_none_or(|(_, end)| *end < bytes.start)
+    }
+
+    fn are_apart(&self, edits: &[Edit]) -> bool {
+        edits.iter().all(|edit| self.is_apart(&edit.bytes))
     }
 
     fn add(&mut self, bytes: &Range<usize>) {
