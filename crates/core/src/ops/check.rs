@@ -80,7 +80,7 @@ pub struct Checked {
     pub complaints: Vec<String>,
 }
 
-/// So many instructions are looked at, and so many findings told: a project of others decides how many there are, and what is
+/// So many instructions and bytes are looked at, and so many findings told: a project of others decides how many there are, and what is
 /// said of one depends on all of them.
 const INSTRUCTIONS: usize = 2_000;
 const BYTES: usize = 256 * 1024;
@@ -94,7 +94,7 @@ pub fn check_text(text: &str, options: &BuildOptions, skip: &str) -> Checked {
 
 fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lint: Option<&[LintWarning]>) -> Checked {
     let (source, left_out) = beginning(text);
-    let Found {
+    let WhatIsFound {
         mut findings,
         fault,
         unread,
@@ -203,7 +203,7 @@ fn left_unread(lines: &[usize]) -> Option<String> {
 }
 
 /// What our rules find in a Dockerfile.
-struct Found {
+struct WhatIsFound {
     findings: Vec<CheckFinding>,
     /// What a builder would refuse it for.
     fault: Option<SourceFault>,
@@ -211,7 +211,7 @@ struct Found {
     unread: Vec<usize>,
 }
 
-fn found(source: &DockerfileSource<'_>, facts: &Facts, options: &BuildOptions) -> Found {
+fn found(source: &DockerfileSource<'_>, facts: &Facts, options: &BuildOptions) -> WhatIsFound {
     let end = source
         .instructions
         .last()
@@ -228,7 +228,7 @@ fn found(source: &DockerfileSource<'_>, facts: &Facts, options: &BuildOptions) -
     if let Some(fault) = fault.as_ref().filter(|_| source.fault.is_none()) {
         findings.retain(|finding| finding.lines.1 < fault.line);
     }
-    Found {
+    WhatIsFound {
         findings,
         fault,
         unread: subject.unread,

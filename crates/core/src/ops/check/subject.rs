@@ -32,7 +32,7 @@ pub(super) struct Facts {
     pub(super) made: BTreeSet<String>,
 }
 
-/// So many variables are compared with a name that is none of them.
+/// So many variables are compared with a name that is not set.
 const VARIABLES: usize = 200;
 
 /// What is in a build context.
