@@ -129,7 +129,8 @@ fn is_in(path: &[u8], directory: &[u8]) -> bool {
 }
 
 /// The pattern that matches a path, and as little else as a pattern can.
-fn ignore_line(path: &[u8]) -> String {
+#[must_use]
+pub fn ignore_line(path: &[u8]) -> String {
     let mut line = String::new();
     let text = path.utf8_chunks().flat_map(|chunk| {
         let invalid = std::iter::repeat_n(char::REPLACEMENT_CHARACTER, chunk.invalid().len());

@@ -1629,6 +1629,40 @@ fn a_check_says_what_to_write_instead() {
 }
 
 #[test]
+fn what_is_hostile_in_a_dockerfile_reaches_no_file_raw() {
+    const HOSTILE: &str = "FROM debian:13-slim\nENV A\x1b[31m_TOKEN=a\0bcdef\nEXPOSE 8\x1b]0;x\x07/TCP\nRUN curl -o /x http://a\x1b[2Jb/x\n\
+                           WORKDIR a\x1b[2Jb\nRUN cd a\r && echo \u{202e}b\nRUN c\nMAINTAINER \x1b[31mann\n";
+    let is_safe = |text: &str| text.chars().all(|c| c == '\n' || !c.is_control() && c != '\u{202e}');
+    let garbage = "FROM a\0\n\0B\x1b[2J\0O\0M\0 x\n";
+    for (text, code) in [(HOSTILE, 0), (garbage, 1)] {
+        let sandbox = Sandbox::new().file("docker/dev/Dockerfile", text);
+        for how in [
+            &["dev", "--check"][..],
+            &["dev", "--check", "--json"],
+            &["dev", "--check=sarif"],
+        ] {
+            let outcome = check(&sandbox, how).code(code).any_stdout().run();
+            assert!(is_safe(&outcome.stdout), "{:?}", outcome.stdout);
+        }
+    }
+    let sandbox = Sandbox::new().file("docker/dev/Dockerfile", HOSTILE);
+    let outcome = check(&sandbox, &["dev", "--check"])
+        .stdout_has(
+            "lines 3 to 8: what to write has characters that can't be shown, and so is only in the output of --json\n",
+        )
+        .run();
+    assert!(!outcome.stdout.contains("WORKDIR /"), "{}", outcome.stdout);
+    let document = check(&sandbox, &["dev", "--check", "--json"]).any_stdout().run().json();
+    let findings = document["images"][0]["findings"].as_array().unwrap();
+    let relative = findings
+        .iter()
+        .find(|finding| finding["rule"] == "WorkdirRelativePath")
+        .unwrap();
+    let text = relative["instead"]["text"].as_str().unwrap();
+    assert!(text.contains("\nWORKDIR /a\u{1b}[2Jb\n"), "{text:?}");
+}
+
+#[test]
 fn a_check_is_a_document_for_programs() {
     let sandbox = unwise();
     let document = check(&sandbox, &["all", "--check", "--json"]).any_stdout().run().json();

@@ -50,7 +50,7 @@ use crate::error::{Error, ExitStatus, Result};
 use crate::hint;
 use crate::ops::build::{BuildArgs, warn_of_unknown_keys, where_is};
 use crate::ops::run_records::connect_and_remind;
-use crate::output::visible;
+use crate::output::{one_line, visible};
 use facts::{CheckedImage, checked_image};
 use silenced::Silenced;
 use subject::{Facts, Subject};
@@ -81,9 +81,10 @@ pub struct Checked {
     pub complaints: Vec<String>,
 }
 
-/// So many instructions are looked at, and so many findings told: a project of others decides how many there are, and what is
+/// So many instructions and bytes are looked at, and so many findings told: a project of others decides how many there are, and what is
 /// said of one depends on all of them.
 const INSTRUCTIONS: usize = 2_000;
+const BYTES: usize = 256 * 1024;
 const FINDINGS: usize = 500;
 
 /// Checks a Dockerfile that is of no project, built with these options; `skip` are rules that are silent, as in the key
@@ -93,24 +94,21 @@ pub fn check_text(text: &str, options: &BuildOptions, skip: &str) -> Checked {
 }
 
 fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lint: Option<&[LintWarning]>) -> Checked {
-    let whole = DockerfileSource::read(text);
-    let next = whole
-        .instructions
-        .get(INSTRUCTIONS)
-        .map(|step| whole.start_of(step.line));
-    let source = match next.and_then(|next| text.get(..next)) {
-        Some(beginning) => DockerfileSource::read(beginning),
-        None => whole,
-    };
-    let (mut findings, fault) = found(&source, facts, options);
+    let (source, left_out) = beginning(text);
+    let WhatIsFound {
+        mut findings,
+        fault,
+        unread,
+    } = found(&source, facts, options);
     if let Some(lint) = lint {
         findings = merged(findings, lint);
     }
     let mut silenced = Silenced::of(source.check, options, skip);
     findings.retain(|finding| !silenced.silences(&finding.rule));
     let mut complaints = std::mem::take(&mut silenced.complaints);
-    if next.is_some() {
-        complaints.push(format!("only its first {INSTRUCTIONS} instructions are looked at"));
+    complaints.extend(left_out);
+    if let Some(complaint) = left_unread(&unread) {
+        complaints.push(complaint);
     }
     let is_cut = findings.len() > FINDINGS;
     if is_cut {
@@ -132,9 +130,10 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
         if is_cut {
             return Some(Vec::new());
         }
-        let (mut found, broken) = found(&DockerfileSource::read(text), facts, options);
-        found.retain(is_new);
-        (broken.is_none() || fault.is_some()).then_some(found)
+        let mut new = found(&DockerfileSource::read(text), facts, options);
+        new.findings.retain(is_new);
+        new.findings.truncate(FINDINGS);
+        (new.fault.is_none() || fault.is_some()).then_some(new.findings)
     };
     let replacements = composition::replacements(&source, &findings, again);
     Checked {
@@ -146,12 +145,74 @@ fn check_with(text: &str, options: &BuildOptions, skip: &str, facts: &Facts, lin
     }
 }
 
-/// What our rules find in a Dockerfile, and what a builder would refuse it for.
-fn found(
-    source: &DockerfileSource<'_>,
-    facts: &Facts,
-    options: &BuildOptions,
-) -> (Vec<CheckFinding>, Option<SourceFault>) {
+/// So much of a Dockerfile as is looked at, and what is to be said of the rest.
+fn beginning(text: &str) -> (DockerfileSource<'_>, Option<String>) {
+    let is_long = text.len() > BYTES;
+    let first = match is_long {
+        true => text.get(..text.floor_char_boundary(BYTES)).unwrap_or_default(),
+        false => text,
+    };
+    let whole = DockerfileSource::read(first);
+    // Only a part of the last instruction may be there, and that one may be what has a fault.
+    let last = is_long.then(|| {
+        let fault = whole.fault.as_ref().map(|fault| fault.line);
+        fault.or_else(|| whole.instructions.last().map(|step| step.line))
+    });
+    let next = whole.instructions.get(INSTRUCTIONS).map(|step| step.line);
+    let (line, complaint) = match (next, last.flatten()) {
+        (Some(next), _) => (
+            next,
+            format!("only its first {INSTRUCTIONS} instructions are looked at"),
+        ),
+        (None, Some(last)) => (
+            last,
+            format!(
+                "it is longer than {} KiB: only what is before line {last} is looked at",
+                BYTES / 1024
+            ),
+        ),
+        (None, None) => return (whole, None),
+    };
+    match text.get(..whole.start_of(line)) {
+        Some(beginning) => {
+            let mut source = DockerfileSource::read(beginning);
+            // What is missing may be in the rest.
+            source.fault = None;
+            (source, Some(complaint))
+        }
+        None => (whole, None),
+    }
+}
+
+/// What is to be said of RUNs on these lines, whose scripts were not looked at.
+fn left_unread(lines: &[usize]) -> Option<String> {
+    const NAMED: usize = 5;
+    let named: Vec<String> = lines.iter().take(NAMED).map(usize::to_string).collect();
+    let more = match lines.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let which = match lines {
+        [] => return None,
+        [line] => format!("the script of the RUN on line {line} is"),
+        _ => format!("the scripts of the RUNs on lines {}{more} are", named.join(", ")),
+    };
+    Some(format!(
+        "{which} not looked at: longer than {} KiB",
+        subject::LONGEST_SCRIPT / 1024
+    ))
+}
+
+/// What our rules find in a Dockerfile.
+struct WhatIsFound {
+    findings: Vec<CheckFinding>,
+    /// What a builder would refuse it for.
+    fault: Option<SourceFault>,
+    /// Lines of RUNs whose scripts were too long.
+    unread: Vec<usize>,
+}
+
+fn found(source: &DockerfileSource<'_>, facts: &Facts, options: &BuildOptions) -> WhatIsFound {
     let end = source
         .instructions
         .last()
@@ -168,7 +229,11 @@ fn found(
     if let Some(fault) = fault.as_ref().filter(|_| source.fault.is_none()) {
         findings.retain(|finding| finding.lines.1 < fault.line);
     }
-    (findings, fault)
+    WhatIsFound {
+        findings,
+        fault,
+        unread: subject.unread,
+    }
 }
 
 /// BuildKit's rules that an engine may not have yet: what we found by them stays.
@@ -321,7 +386,7 @@ pub(in crate::ops) fn say_serious<'i>(context: &Context, project: &Project, imag
             .findings
             .iter()
             .filter(|finding| finding.severity == Severity::Serious)
-            .map(|finding| format!("{} (line {})", finding.message, finding.lines.0))
+            .map(|finding| format!("{} (line {})", one_line(&finding.message), finding.lines.0))
             .collect();
         let Some((first, others)) = serious.split_first() else {
             continue;

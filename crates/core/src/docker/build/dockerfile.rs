@@ -28,6 +28,8 @@ const SCRATCH: &str = "scratch";
 pub struct Dockerfile {
     /// In the order of the file.
     pub stages: Vec<Stage>,
+    /// The stages of each name, by position.
+    named: BTreeMap<String, Vec<usize>>,
 }
 
 /// One `FROM`, and what its stage copies and mounts from.
@@ -88,9 +90,13 @@ impl Dockerfile {
                         let base = lexer.word(base, globals).ok()?;
                         (!base.is_empty()).then_some(base)
                     });
+                    let name = stage_name(&words);
+                    if let Some(name) = name.clone() {
+                        file.named.entry(name).or_default().push(file.stages.len());
+                    }
                     file.stages.push(Stage {
                         base,
-                        name: stage_name(&words),
+                        name,
                         line: line.number,
                         sources: Vec::new(),
                         triggers: Vec::new(),
@@ -115,9 +121,9 @@ impl Dockerfile {
 
     /// The last stage of this name before another.
     fn index_of(&self, name: &str, before: usize) -> Option<usize> {
-        let name = name.to_lowercase();
-        let named = |stage: &Stage| stage.name.as_deref() == Some(&name);
-        self.stages.get(..before)?.iter().rposition(named)
+        let all = self.named.get(&name.to_lowercase())?;
+        let after = all.partition_point(|stage| *stage < before);
+        all.get(after.checked_sub(1)?).copied()
     }
 
     /// The stage that another starts from, by position; `None` if it starts from an image.

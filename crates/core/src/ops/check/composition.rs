@@ -6,7 +6,7 @@
 //! do with each other, and the rules look again at what came out, until they have nothing to change. Then whoever writes all the
 //! lines has a Dockerfile in which no finding with lines is left.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::finding::{CheckFinding, Edit, Replacement};
@@ -14,8 +14,10 @@ use crate::docker::build::dockerfile::source::DockerfileSource;
 
 /// Rounds: each instruction has a handful of rules that change it.
 const ROUNDS: usize = 20;
-/// Instructions that are looked at, in all rounds together: a file of others decides how many it has.
+/// Instructions that are looked at, in all rounds together: a file of others decides how many it has. So many bytes count as
+/// one more.
 const LOOKS: usize = 6_000;
+const BYTES: usize = 128;
 /// In bytes; each finding has its own text, and there may be hundreds.
 const LONGEST: usize = 64 * 1024;
 
@@ -54,7 +56,7 @@ pub(super) fn replacements(
     for round in 0..ROUNDS {
         let text = composition.text();
         let now = DockerfileSource::read(&text);
-        looks += now.instructions.len();
+        looks += now.instructions.len() + text.len() / BYTES;
         let mut next = composition.clone();
         if !next.heed(&now, &found, round > 0) {
             break;
@@ -93,7 +95,7 @@ impl Composition {
 
     /// Makes the changes of findings that have nothing to do with each other; whether there were any.
     fn heed(&mut self, source: &DockerfileSource<'_>, findings: &[CheckFinding], is_later: bool) -> bool {
-        let mut taken: Vec<(Region, Vec<&Edit>, Vec<&str>)> = Vec::new();
+        let mut taken: Vec<Changes<'_>> = Vec::new();
         // What is about several instructions comes first: steps that are one need less.
         let mut regions: Vec<(Region, &CheckFinding)> = findings
             .iter()
@@ -103,27 +105,40 @@ impl Composition {
         for (region, finding) in regions {
             let mut around = taken
                 .iter_mut()
-                .filter(|(other, _, _)| other.bytes.start < region.bytes.end && region.bytes.start < other.bytes.end);
+                .map(|changes| (changes.region.bytes.clone(), changes))
+                .filter(|(other, _)| other.start < region.bytes.end && region.bytes.start < other.end);
             match (around.next(), around.next()) {
-                (None, _) => taken.push((region, finding.edits.iter().collect(), vec![&finding.rule])),
+                (None, _) => {
+                    let mut changes = Changes::of(region);
+                    changes.add(finding);
+                    taken.push(changes);
+                }
                 // Different words of one instruction can be changed at once; all else waits for the next round.
-                (Some((other, edits, rules)), None) if *other == region && region.is_one => {
-                    let apart = |edit: &Edit| edits.iter().all(|other| is_apart(&edit.bytes, &other.bytes));
-                    if finding.edits.iter().all(apart) {
-                        edits.extend(&finding.edits);
-                        rules.push(&finding.rule);
-                    }
+                (Some((_, changes)), None)
+                    if changes.region == region && region.is_one && changes.covered.are_apart(&finding.edits) =>
+                {
+                    changes.add(finding);
                 }
                 _ => {}
             }
         }
         // From the end on, so that the places of those before stay.
-        taken.sort_by_key(|(region, _, _)| std::cmp::Reverse(region.bytes.start));
+        taken.sort_by_key(|changes| std::cmp::Reverse(changes.region.bytes.start));
         let any = !taken.is_empty();
-        for (region, mut edits, rules) in taken {
+        let mut starts = vec![0];
+        for piece in &self.pieces {
+            starts.push(starts.last().copied().unwrap_or_default() + piece.text.len());
+        }
+        for Changes {
+            region,
+            mut edits,
+            rules,
+            ..
+        } in taken
+        {
             edits.sort_by_key(|edit| (edit.bytes.start, edit.bytes.end));
             let text = edited(source.text, &region.bytes, &edits);
-            if let Some(piece) = self.joined(&region.bytes) {
+            if let Some(piece) = self.joined(&region.bytes, &starts) {
                 piece.0.text.replace_range(piece.1, &text);
                 piece.0.is_changed = true;
                 if is_later {
@@ -135,21 +150,19 @@ impl Composition {
     }
 
     /// Makes the pieces that these bytes of the text are in one, and where in it they are.
-    fn joined(&mut self, bytes: &Range<usize>) -> Option<(&mut ChangedLines, Range<usize>)> {
-        let mut at = 0;
-        let (mut first, mut last, mut begin) = (None, 0, 0);
-        for (index, piece) in self.pieces.iter().enumerate() {
-            let end = at + piece.text.len();
-            if at < bytes.end && bytes.start < end {
-                if first.is_none() {
-                    begin = at;
-                }
-                first.get_or_insert(index);
-                last = index;
-            }
-            at = end;
+    ///
+    /// `starts` are the bytes at which the pieces began, and the end, before there were changes from here on.
+    fn joined(&mut self, bytes: &Range<usize>, starts: &[usize]) -> Option<(&mut ChangedLines, Range<usize>)> {
+        let first = starts.partition_point(|start| *start <= bytes.start).checked_sub(1)?;
+        let last = starts
+            .partition_point(|start| *start < bytes.end)
+            .checked_sub(1)?
+            .min(self.pieces.len().checked_sub(1)?);
+        let begin = starts.get(first).copied()?;
+        if last < first {
+            return None;
         }
-        let piece = self.join(first?, last)?;
+        let piece = self.join(first, last)?;
         let own = bytes.start.saturating_sub(begin)..bytes.end.saturating_sub(begin);
         piece.text.get(own.clone())?;
         Some((piece, own))
@@ -171,11 +184,9 @@ impl Composition {
 
     /// The positions of the first and the last piece of these lines.
     fn at_lines(&self, lines: (usize, usize)) -> Option<(usize, usize)> {
-        let is_in = |piece: &ChangedLines| piece.lines.0 <= lines.1 && lines.0 <= piece.lines.1;
-        Some((
-            self.pieces.iter().position(is_in)?,
-            self.pieces.iter().rposition(is_in)?,
-        ))
+        let first = self.pieces.partition_point(|piece| piece.lines.1 < lines.0);
+        let after = self.pieces.partition_point(|piece| piece.lines.0 <= lines.1);
+        (first < after).then(|| (first, after - 1))
     }
 
     /// The lines to write, for each finding.
@@ -189,10 +200,15 @@ impl Composition {
                 self.join(first, last);
             }
         }
+        let mut firsts: Vec<usize> = regions.iter().flatten().map(|lines| lines.0).collect();
+        firsts.sort_unstable();
         // A change that only follows from others, and what needs no change of its own any more, go with the nearest one.
         let is_told = |piece: &ChangedLines, has_region: bool| {
-            let of_finding = |lines: &(usize, usize)| piece.lines.0 <= lines.0 && lines.1 <= piece.lines.1;
-            (regions.iter().flatten().any(of_finding) == has_region) && piece.is_changed
+            piece.is_changed && {
+                // Each is in one piece.
+                let first = firsts.partition_point(|first| *first < piece.lines.0);
+                firsts.get(first).is_some_and(|first| *first <= piece.lines.1) == has_region
+            }
         };
         while let Some(lone) = self.pieces.iter().position(|piece| is_told(piece, false)) {
             let others = self.pieces.iter().enumerate().filter(|(_, piece)| is_told(piece, true));
@@ -211,6 +227,10 @@ impl Composition {
                 self.join(near.min(at), near.max(at));
             }
         }
+        let line_end = match source.lines(1, 1).ends_with("\r\n") {
+            true => "\r\n",
+            false => "\n",
+        };
         let told: Vec<Option<Replacement>> = regions
             .iter()
             .map(|lines| {
@@ -224,10 +244,16 @@ impl Composition {
                 let own: BTreeSet<String> = findings.iter().zip(&regions).filter_map(own).collect();
                 let text = piece.text.strip_suffix('\n').unwrap_or(&piece.text);
                 let text = text.strip_suffix('\r').unwrap_or(text).trim_start_matches(['\r', '\n']);
+                let text = match line_end {
+                    "\n" => text.to_owned(),
+                    // What rules put in has plain line ends.
+                    _ => text.replace("\r\n", "\n").replace('\n', line_end),
+                };
                 (piece.is_changed && piece.text.len() <= LONGEST).then(|| Replacement {
                     first: piece.lines.0,
                     last: piece.lines.1,
-                    text: text.to_owned(),
+                    text,
+                    line_end,
                     also: piece.later.difference(&own).cloned().collect(),
                 })
             })
@@ -254,14 +280,16 @@ fn region(source: &DockerfileSource<'_>, edits: &[Edit]) -> Option<Region> {
     // What is put in at the end is put behind the last line.
     let end = source.text.len().checked_sub(1)?;
     let mut lines = (source.line_at(first.min(end)), source.line_at(last.min(end)));
-    let mut steps = 0;
-    for step in &source.instructions {
-        if step.line <= lines.1 && lines.0 <= step.end {
-            lines = (lines.0.min(step.line), lines.1.max(step.end));
-            steps += 1;
+    let all = source.instructions.iter().skip(source.first_until(lines.0));
+    let (mut steps, mut is_one) = (0, false);
+    for step in all {
+        if step.line > lines.1 {
+            break;
         }
+        lines = (lines.0.min(step.line), lines.1.max(step.end));
+        steps += 1;
+        is_one = steps == 1 && (step.line, step.end) == lines;
     }
-    let is_one = steps == 1 && source.instructions.iter().any(|step| (step.line, step.end) == lines);
     Some(Region {
         lines,
         bytes: source.start_of(lines.0)..source.start_of(lines.1 + 1),
@@ -269,9 +297,57 @@ fn region(source: &DockerfileSource<'_>, edits: &[Edit]) -> Option<Region> {
     })
 }
 
-/// Whether two changes do not touch.
-fn is_apart(one: &Range<usize>, other: &Range<usize>) -> bool {
-    one.end < other.start || other.end < one.start
+/// The changes of one region, in one round.
+struct Changes<'f> {
+    region: Region,
+    edits: Vec<&'f Edit>,
+    rules: Vec<&'f str>,
+    covered: Covered,
+}
+
+impl<'f> Changes<'f> {
+    const fn of(region: Region) -> Self {
+        Self {
+            region,
+            edits: Vec::new(),
+            rules: Vec::new(),
+            covered: Covered(BTreeMap::new()),
+        }
+    }
+
+    fn add(&mut self, finding: &'f CheckFinding) {
+        self.edits.extend(&finding.edits);
+        self.rules.push(&finding.rule);
+        for edit in &finding.edits {
+            self.covered.add(&edit.bytes);
+        }
+    }
+}
+
+/// The bytes that changes take: the ends of ranges by their beginnings. No two of them touch.
+struct Covered(BTreeMap<usize, usize>);
+
+impl Covered {
+    /// Whether none of them touches these bytes.
+    fn is_apart(&self, bytes: &Range<usize>) -> bool {
+        let before = self.0.range(..=bytes.end).next_back();
+        before.is_none_or(|(_, end)| *end < bytes.start)
+    }
+
+    fn are_apart(&self, edits: &[Edit]) -> bool {
+        edits.iter().all(|edit| self.is_apart(&edit.bytes))
+    }
+
+    fn add(&mut self, bytes: &Range<usize>) {
+        let (mut start, mut end) = (bytes.start, bytes.end);
+        while let Some((first, last)) = self.0.range(..=end).next_back().filter(|(_, last)| **last >= start) {
+            let (first, last) = (*first, *last);
+            self.0.remove(&first);
+            start = start.min(first);
+            end = end.max(last);
+        }
+        self.0.insert(start, end);
+    }
 }
 
 /// These bytes of a text, edited.
@@ -321,6 +397,7 @@ mod tests {
             first,
             last,
             text: text.to_owned(),
+            line_end: "\n",
             also: also.iter().map(|rule| (*rule).to_owned()).collect(),
         })
     }
@@ -358,6 +435,47 @@ mod tests {
             replacements(&source, &findings, again),
             [replacement(2, 3, "RUN y", &["D"]), replacement(2, 3, "RUN y", &["D"])]
         );
+    }
+
+    #[test]
+    fn the_rounds_of_a_long_file_are_bounded_by_what_they_read() {
+        // Each round changes something, for ever.
+        for (steps, length) in [(1, 1), (1, 60_000), (1_000, 1), (2_000, 100)] {
+            let step = format!("RUN {}\n", "b".repeat(length));
+            let text = format!("FROM a\n{}", step.repeat(steps));
+            let read = std::cell::Cell::new((0, 0));
+            let again = |text: &str| {
+                let (rounds, bytes) = read.get();
+                read.set((rounds + 1, bytes + text.len()));
+                Some(vec![finding("B", &[(text.len() - 2..text.len() - 1, "bb")])])
+            };
+            let findings = again(&text).unwrap();
+            replacements(&DockerfileSource::read(&text), &findings, again);
+            let (rounds, bytes) = read.get();
+            assert!(rounds <= ROUNDS + 1, "{steps} {length}: {rounds}");
+            assert!(bytes <= LOOKS * BYTES + 3 * text.len(), "{steps} {length}: {bytes}");
+        }
+    }
+
+    #[test]
+    fn changed_bytes_are_kept_as_few_ranges() {
+        let mut covered = Covered(BTreeMap::new());
+        for at in (0..1_000).rev() {
+            covered.add(&(at * 10..at * 10 + 5));
+        }
+        assert_eq!(covered.0.len(), 1_000);
+        for (bytes, is_apart) in [
+            (6..9, true),
+            (5..9, false),
+            (6..10, false),
+            (7..7, true),
+            (3..3, false),
+            (9_996..9_999, true),
+        ] {
+            assert_eq!(covered.is_apart(&bytes), is_apart, "{bytes:?}");
+        }
+        covered.add(&(2..9_993));
+        assert_eq!(covered.0, BTreeMap::from([(0, 9_995)]));
     }
 
     #[test]

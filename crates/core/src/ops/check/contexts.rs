@@ -71,7 +71,14 @@ fn too_large(subject: &Subject<'_>) -> Vec<Remark> {
     let lines: Vec<String> = context
         .heaviest
         .iter()
-        .map(|heavy| format!("{} ({})", visible(&heavy.ignore_line), size(heavy.size)))
+        .map(|heavy| match visible(&heavy.ignore_line) {
+            line if line == heavy.ignore_line => format!("{line} ({})", size(heavy.size)),
+            _ => format!(
+                "none for {} ({}), whose name has characters that can't be shown",
+                visible(&String::from_utf8_lossy(&heavy.path)),
+                size(heavy.size)
+            ),
+        })
         .collect();
     let remark = Remark::of(
         step,
@@ -130,7 +137,10 @@ fn ignored(subject: &Subject<'_>) -> Vec<Remark> {
                 let command = if step.keyword == "add" { "Add" } else { "Copy" };
                 let message = format!("Attempting to {command} file {path:?} that is excluded by .dockerignore");
                 let remark = Remark::of(step, message, "the build fails: the builder does not get it");
-                remarks.push(remark.advise(format!("put this line at the end of .dockerignore: !{path}")));
+                remarks.push(remark.advise(match visible(path) == path {
+                    true => format!("put this line at the end of .dockerignore: !{path}"),
+                    false => "give it another name: it has characters that can't be shown".to_owned(),
+                }));
             }
         }
     }

@@ -116,8 +116,11 @@ pub struct Replacement {
     pub first: usize,
     /// The last one.
     pub last: usize,
-    /// What to write; empty, where the lines are to go.
+    /// What to write, with the line ends of the file but without the last one; empty, where the lines are to go.
     pub text: String,
+    /// What ends a line in the file.
+    #[serde(skip)]
+    pub line_end: &'static str,
     /// Rules that would find something in these lines once the findings about them are heeded: that is changed, too.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<String>,

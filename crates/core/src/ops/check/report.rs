@@ -6,7 +6,7 @@ use super::facts::CheckedImage;
 use super::finding::{Replacement, Severity};
 use super::{CheckFinding, CheckOptions, Checked, sarif};
 use crate::error::Result;
-use crate::output::{Printer, counted, visible};
+use crate::output::{Printer, counted, is_invisible, one_line, visible};
 
 /// What is found in the Dockerfile of one image type.
 #[derive(Debug, Serialize)]
@@ -61,7 +61,7 @@ impl Report {
             dockerfile: file,
             error: checked.fault.map(|fault| ReportedFault {
                 line: fault.line,
-                message: fault.message,
+                message: one_line(&fault.message),
             }),
             is_error: checked.is_error,
         }
@@ -88,9 +88,10 @@ impl Report {
     }
 }
 
+/// What a finding says may be a word of the Dockerfile, or the engine's: it is made visible here, for what is no terminal, too.
 fn reported(file: &str, finding: CheckFinding, instead: Option<Replacement>) -> ReportedFinding {
     ReportedFinding {
-        rule: finding.rule,
+        rule: one_line(&finding.rule),
         severity: finding.severity,
         found_by: if finding.is_of_engine {
             "buildkit"
@@ -100,9 +101,9 @@ fn reported(file: &str, finding: CheckFinding, instead: Option<Replacement>) -> 
         file: file.to_owned(),
         line: finding.lines.0,
         end_line: finding.lines.1,
-        message: finding.message,
-        costs: finding.costs,
-        advice: finding.advice,
+        message: one_line(&finding.message),
+        costs: one_line(&finding.costs),
+        advice: finding.advice.as_deref().map(one_line),
         instead,
     }
 }
@@ -119,6 +120,14 @@ pub(super) fn print(printer: &Printer, reports: &[Report], how: CheckOptions) ->
         lines(report).iter().for_each(|line| printer.result(line));
     }
     Ok(())
+}
+
+/// The lines of a text that is to be pasted; `None` if characters in it would not be there where it is shown.
+fn pasteable(text: &str) -> Option<impl Iterator<Item = &str>> {
+    // A byte order mark at the beginning means nothing.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let is_shown = |line: &str| !line.chars().any(|c| c != '\t' && is_invisible(c));
+    text.lines().all(is_shown).then(|| text.lines())
 }
 
 fn lines(report: &Report) -> Vec<String> {
@@ -145,14 +154,13 @@ fn lines(report: &Report) -> Vec<String> {
             };
             if instead.text.trim().is_empty() {
                 lines.push(format!("    delete {what}"));
-            } else {
+            } else if let Some(written) = pasteable(&instead.text) {
                 lines.push(format!("    instead of {what}:"));
-                lines.extend(
-                    instead
-                        .text
-                        .lines()
-                        .map(|line| format!("        {line}").trim_end().to_owned()),
-                );
+                lines.extend(written.map(|line| format!("        {line}").trim_end().to_owned()));
+            } else {
+                lines.push(format!(
+                    "    {what}: what to write has characters that can't be shown, and so is only in the output of --json"
+                ));
             }
             if !instead.also.is_empty() {
                 lines.push(format!("    these lines also heed {}", instead.also.join(", ")));

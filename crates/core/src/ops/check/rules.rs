@@ -69,9 +69,10 @@ const ALSO_OF_LINUX: [&str; 3] = ["RunsCouldBeOne", "DownloadWithoutChecksum", "
 /// A remark as it is said where its stage is one of Windows: what is true of Linux alone is left out there, and so are lines in
 /// the words of its shells.
 fn as_for_its_system(subject: &Subject<'_>, rule: &Rule, mut remark: Remark) -> Option<Remark> {
-    let mut steps = subject.source.instructions.iter();
-    let stage = steps
-        .find(|step| step.line == remark.lines.0)
+    let source = subject.source;
+    let step = source.instructions.get(source.first_until(remark.lines.0));
+    let stage = step
+        .filter(|step| step.line == remark.lines.0)
         .and_then(|step| step.stage);
     if !stage.is_some_and(|stage| subject.is_windows(stage)) {
         return Some(remark);

@@ -76,7 +76,7 @@ fn result(finding: &ReportedFinding, known: &[&Rule]) -> Value {
         let text = if instead.text.is_empty() {
             String::new()
         } else {
-            format!("{}\n", instead.text)
+            format!("{}{}", instead.text, instead.line_end)
         };
         let fix = json!([{
             "description": { "text": "Write these lines instead." },

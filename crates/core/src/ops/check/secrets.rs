@@ -8,6 +8,7 @@ use super::variables::{is_plain_run, mentions, names_variable, uses};
 use crate::docker::build::dockerfile::source::SourceInstruction;
 use crate::output::visible;
 use build_context::Patterns;
+use build_context::weight::ignore_line;
 
 /// Parts of names of variables that hold secrets, as BuildKit has them.
 const SECRET_PARTS: [&str; 10] = [
@@ -110,15 +111,6 @@ fn in_values(subject: &Subject<'_>) -> Vec<Remark> {
         if !matches!(step.keyword.as_str(), "env" | "label") {
             continue;
         }
-        let below = step.stage.map(|stage| subject.stages_below(stage)).unwrap_or_default();
-        let declared = subject
-            .steps("arg")
-            .filter(|arg| arg.line < step.line && arg.stage.is_some_and(|stage| below.contains(&stage)));
-        let declared: Vec<String> = declared
-            .flat_map(|arg| arg.pairs(subject.source.escape))
-            .map(|(name, _)| name)
-            .filter(|name| is_secret_name(name))
-            .collect();
         for (name, value) in step.pairs(subject.source.escape) {
             let value = value.unwrap_or_default();
             let used = uses(&value, subject.source.escape).into_iter().map(|used| used.name);
@@ -126,7 +118,7 @@ fn in_values(subject: &Subject<'_>) -> Vec<Remark> {
             let is_said = step.keyword == "env" && is_secret_name(&name);
             let Some(secret) = used
                 .into_iter()
-                .find(|used| declared.contains(used))
+                .find(|used| is_secret_name(used) && subject.declares(step, used))
                 .filter(|_| !is_said)
             else {
                 continue;
@@ -211,6 +203,9 @@ pub(super) fn is_secret_file(path: &str) -> bool {
     (is_named || is_in) && !is_open
 }
 
+/// So many secrets are looked for in all instructions: a file of others decides how many there are.
+const SEARCHED: usize = 50;
+
 fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
     let mut remarks = Vec::new();
     let steps = subject
@@ -218,6 +213,7 @@ fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
         .instructions
         .iter()
         .filter(|step| matches!(step.keyword.as_str(), "arg" | "env"));
+    let mut searched = 0;
     // An ARG before the first FROM is of no image.
     for step in steps.filter(|step| step.stage.is_some()) {
         let pairs = step.pairs(subject.source.escape);
@@ -244,10 +240,12 @@ fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
                 "everybody who has the image can read the value: docker history shows it",
             );
             let id = name.to_lowercase();
-            let movable = subject.movable(step);
-            let users = secret_users(subject, step, name);
-            remarks.push(match movable.zip(users) {
-                Some((own, users)) if keyword == "ARG" && pairs.len() == 1 && value.is_empty() => {
+            let is_simple = keyword == "ARG" && pairs.len() == 1 && value.is_empty() && searched < SEARCHED;
+            let own = is_simple.then(|| subject.movable(step)).flatten();
+            searched += usize::from(own.is_some());
+            let users = own.as_ref().and_then(|_| secret_users(subject, step, name));
+            remarks.push(match own.zip(users) {
+                Some((own, users)) => {
                     let remark = remark.advise(format!(
                         "and in the section of docker/dockerutils.cfg: build_args = --secret id={id},env={name}"
                     ));
@@ -289,7 +287,7 @@ fn secret_users<'s>(subject: &'s Subject<'_>, step: &SourceInstruction, name: &s
         .iter()
         .filter(|other| other.line != step.line)
     {
-        let run = subject.runs.iter().find(|run| run.step.line == other.line);
+        let run = subject.run(other);
         let is_named = names_variable(subject.source.lines(other.line, other.end), name);
         let is_here = other.stage == step.stage && other.line > step.line;
         match run {
@@ -446,13 +444,19 @@ fn in_files(subject: &Subject<'_>) -> Vec<Remark> {
         let is_excluded = |path: &str| excludes(step, path);
         if sources.iter().any(|source| is_whole_context(source)) {
             let secrets = subject.facts.context.secrets.iter().filter(|path| !is_excluded(path));
-            for path in secrets.map(|path| visible(path)) {
+            for path in secrets {
+                let shown = visible(path);
                 let remark = Remark::of(
                     step,
-                    format!("{path} is in the context, and copied into the image with it"),
+                    format!("{shown} is in the context, and copied into the image with it"),
                     COSTS,
                 );
-                remarks.push(remark.advise(format!("put this line into .dockerignore: {path}")));
+                remarks.push(remark.advise(match shown == *path {
+                    true => format!("put this line into .dockerignore: {}", ignore_line(path.as_bytes())),
+                    false => "give it another name: a line for .dockerignore can't be shown, as there are characters in this path that \
+                              can't be"
+                        .to_owned(),
+                }));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What rules look at: a Dockerfile with its places, its stages, the commands of its RUNs, and what the project knows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use build_context::Patterns;
@@ -31,6 +31,9 @@ pub(super) struct Facts {
     /// The image types of the project as they are named, in their canonical form.
     pub(super) made: BTreeSet<String>,
 }
+
+/// So many variables are compared with a name that is not set.
+const VARIABLES: usize = 200;
 
 /// What is in a build context.
 #[derive(Debug, Default)]
@@ -77,6 +80,30 @@ pub(super) struct Subject<'a> {
     pub(super) chain: BTreeSet<usize>,
     /// The stages that are built for it.
     pub(super) needed: BTreeSet<usize>,
+    /// Lines of RUNs whose scripts are too long to be looked at.
+    pub(super) unread: Vec<usize>,
+    /// Whether something is fetched by SSH.
+    pub(super) has_ssh: bool,
+    stages: Lineage,
+    /// The instructions USER of each stage.
+    users: Vec<Vec<&'a SourceInstruction>>,
+    /// The variables that ENV and ARG set: the stages, and the first line in each.
+    variables: BTreeMap<String, BTreeMap<usize, usize>>,
+    /// The lines on which they are set, with their stages, in the order of the file.
+    settings: Vec<(usize, usize, String)>,
+    /// Those of them that ARG declares.
+    arguments: BTreeMap<String, BTreeMap<usize, usize>>,
+}
+
+/// The bytes of a RUN beyond which its script is not looked at. The longest ones of images that many people use have some ten
+/// thousand.
+pub(super) const LONGEST_SCRIPT: usize = 32 * 1024;
+
+/// Which stage starts from which, and what they have from there.
+#[derive(Debug)]
+struct Lineage {
+    bases: Vec<Option<usize>>,
+    are_windows: Vec<bool>,
 }
 
 impl<'a> Subject<'a> {
@@ -88,16 +115,50 @@ impl<'a> Subject<'a> {
     ) -> Self {
         let steps = source.instructions.iter().filter(|step| step.keyword == "run");
         let target = options.target.as_deref();
+        let stages = Lineage::of(source, file);
+        let shells = by_stage(source, file, "shell");
+        let mut unread = Vec::new();
+        let mut variables: BTreeMap<String, BTreeMap<usize, usize>> = BTreeMap::new();
+        let mut arguments = variables.clone();
+        let mut settings = Vec::new();
+        for step in &source.instructions {
+            let Some(stage) = step.stage.filter(|_| matches!(step.keyword.as_str(), "env" | "arg")) else {
+                continue;
+            };
+            for (name, _) in step.pairs(source.escape) {
+                if step.keyword == "arg" {
+                    let of_name = arguments.entry(name.clone()).or_default();
+                    of_name.entry(stage).or_insert(step.line);
+                }
+                settings.push((step.line, stage, name.clone()));
+                variables.entry(name).or_default().entry(stage).or_insert(step.line);
+            }
+        }
+        let runs = steps
+            .map(|step| {
+                let is_read = script_size(step) <= LONGEST_SCRIPT;
+                if !is_read {
+                    unread.push(step.line);
+                }
+                RunStep::of(source, step, is_read, has_shell(&stages, &shells, step))
+            })
+            .collect();
+        let text = source.text;
         Self {
             source,
             file,
             facts,
             options,
-            runs: steps
-                .map(|step| RunStep::of(source, step, has_shell(source, file, step)))
-                .collect(),
+            runs,
             chain: file.chain_for(target),
             needed: file.stages_for(target),
+            unread,
+            has_ssh: text.contains("git@") || text.contains("ssh://") || text.contains("type=ssh"),
+            stages,
+            users: by_stage(source, file, "user"),
+            variables,
+            settings,
+            arguments,
         }
     }
 
@@ -122,31 +183,60 @@ impl<'a> Subject<'a> {
 
     /// The stages that a stage starts from, and itself.
     pub(super) fn stages_below(&self, stage: usize) -> Vec<usize> {
-        below(self.file, stage)
+        self.stages.below(stage).collect()
+    }
+
+    /// The RUN that an instruction is.
+    pub(super) fn run(&self, step: &SourceInstruction) -> Option<&RunStep<'a>> {
+        let at = self.runs.binary_search_by_key(&step.line, |run| run.step.line).ok()?;
+        self.runs.get(at)
     }
 
     /// Whether a variable is set where an instruction stands, by `ENV` or `ARG` of its stage or of those below.
     pub(super) fn sets_variable(&self, before: &SourceInstruction, name: &str) -> bool {
-        let stages = before.stage.map(|stage| self.stages_below(stage)).unwrap_or_default();
-        let earlier = self.source.instructions.iter().filter(|step| step.line < before.line);
-        let mut setting = earlier.filter(|step| {
-            matches!(step.keyword.as_str(), "env" | "arg") && step.stage.is_some_and(|stage| stages.contains(&stage))
-        });
-        setting.any(|step| step.pairs(self.source.escape).iter().any(|(key, _)| key == name))
+        self.is_among(&self.variables, before, name)
+    }
+
+    /// The same, by `ARG` alone.
+    pub(super) fn declares(&self, before: &SourceInstruction, name: &str) -> bool {
+        self.is_among(&self.arguments, before, name)
+    }
+
+    fn is_among(
+        &self,
+        variables: &BTreeMap<String, BTreeMap<usize, usize>>,
+        before: &SourceInstruction,
+        name: &str,
+    ) -> bool {
+        let (Some(stage), Some(set)) = (before.stage, variables.get(name)) else {
+            return false;
+        };
+        let mut stages = self.stages.below(stage);
+        stages.any(|stage| set.get(&stage).is_some_and(|line| *line < before.line))
+    }
+
+    /// The variables that are set where an instruction stands, as for [`Subject::sets_variable`]; the first ones, if there are
+    /// very many.
+    pub(super) fn variables(&self, before: &SourceInstruction) -> Vec<&str> {
+        let below: BTreeSet<usize> = before
+            .stage
+            .into_iter()
+            .flat_map(|stage| self.stages.below(stage))
+            .collect();
+        let earlier = self.settings.iter().take_while(|(line, _, _)| *line < before.line);
+        let set = earlier.filter(|(_, stage, _)| below.contains(stage));
+        set.map(|(_, _, name)| name.as_str()).take(VARIABLES).collect()
     }
 
     /// Whether a stage is one of Windows, or of another shell than Linux's: its base, its SHELL or the escape says so.
     pub(super) fn is_windows(&self, stage: usize) -> bool {
-        is_windows(self.source, self.file, stage)
+        self.stages.is_windows(stage)
     }
 
     /// Who runs a step, if USER of its stage or of one below says: a name or number, without the group.
     pub(super) fn user(&self, at: &SourceInstruction) -> Option<&'a str> {
-        let below = at.stage.map(|stage| self.stages_below(stage)).unwrap_or_default();
-        let mut earlier = self.source.instructions.iter().rev().filter(|step| {
-            step.line < at.line && step.keyword == "user" && step.stage.is_some_and(|stage| below.contains(&stage))
-        });
-        let user = earlier.next()?.arguments().trim_matches(['"', '\'']);
+        let user = self.stages.last(&self.users, at)?;
+        let user = user.arguments().trim_matches(['"', '\'']);
         user.split(':').next()
     }
 
@@ -155,8 +245,8 @@ impl<'a> Subject<'a> {
         let is_root = match self.user(at) {
             Some(user) => matches!(user, "root" | "0"),
             None => {
-                let below = at.stage.map(|stage| self.stages_below(stage)).unwrap_or_default();
-                let lowest = below.last().and_then(|stage| self.file.stages.get(*stage));
+                let lowest = at.stage.and_then(|stage| self.stages.below(stage).last());
+                let lowest = lowest.and_then(|stage| self.file.stages.get(stage));
                 let base = lowest.and_then(|stage| stage.base.as_deref()).unwrap_or_default();
                 !users::WITH_USER.iter().any(|part| base.contains(part))
                     && !self.facts.with_user.contains(&canonical(base))
@@ -233,56 +323,91 @@ impl<'a> Subject<'a> {
     }
 }
 
-fn below(file: &Dockerfile, stage: usize) -> Vec<usize> {
-    let mut below = vec![stage];
-    let mut at = stage;
-    while let Some(base) = file.base_of(at).filter(|base| *base < at) {
-        below.push(base);
-        at = base;
+/// The instructions with this keyword of each stage.
+fn by_stage<'a>(source: &'a DockerfileSource<'_>, file: &Dockerfile, keyword: &str) -> Vec<Vec<&'a SourceInstruction>> {
+    let mut found = vec![Vec::new(); file.stages.len()];
+    for step in source.instructions.iter().filter(|step| step.keyword == keyword) {
+        if let Some(steps) = step.stage.and_then(|stage| found.get_mut(stage)) {
+            steps.push(step);
+        }
     }
-    below
+    found
 }
 
-fn is_windows(source: &DockerfileSource<'_>, file: &Dockerfile, stage: usize) -> bool {
-    const BASES: [&str; 5] = [
-        "windows",
-        "nanoserver",
-        "servercore",
-        "dotnet/framework",
-        "microsoft/iis",
-    ];
-    const SHELLS: [&str; 3] = ["powershell", "pwsh", "cmd"];
-    let below = below(file, stage);
-    let lowest = below.last().and_then(|stage| file.stages.get(*stage));
-    let base = lowest.and_then(|stage| stage.base.as_deref()).unwrap_or_default();
-    let base = base.to_lowercase();
-    let is_shell = |step: &SourceInstruction| {
-        let first = step.json.as_ref().and_then(|words| words.first());
-        let program = first.map(|word| word.to_lowercase()).unwrap_or_default();
-        let program = program.rsplit(['/', '\\']).next().unwrap_or_default();
-        step.keyword == "shell" && SHELLS.contains(&program.trim_end_matches(".exe"))
-    };
-    source.escape == '`'
-        || BASES.iter().any(|part| base.contains(part))
-        || below.iter().any(|stage| source.of_stage(*stage).any(is_shell))
+impl Lineage {
+    fn of(source: &DockerfileSource<'_>, file: &Dockerfile) -> Self {
+        const BASES: [&str; 5] = [
+            "windows",
+            "nanoserver",
+            "servercore",
+            "dotnet/framework",
+            "microsoft/iis",
+        ];
+        const SHELLS: [&str; 3] = ["powershell", "pwsh", "cmd"];
+        let is_shell = |step: &&SourceInstruction| {
+            let first = step.json.as_ref().and_then(|words| words.first());
+            let program = first.map(|word| word.to_lowercase()).unwrap_or_default();
+            let program = program.rsplit(['/', '\\']).next().unwrap_or_default();
+            SHELLS.contains(&program.trim_end_matches(".exe"))
+        };
+        let shells = by_stage(source, file, "shell");
+        let mut lineage = Self {
+            bases: Vec::new(),
+            are_windows: Vec::new(),
+        };
+        for (index, stage) in file.stages.iter().enumerate() {
+            let below = file.base_of(index).filter(|base| *base < index);
+            let has_base = match below {
+                Some(below) => lineage.is_windows(below),
+                None => {
+                    let base = stage.base.as_deref().unwrap_or_default().to_lowercase();
+                    BASES.iter().any(|part| base.contains(part))
+                }
+            };
+            let has_shell = shells.get(index).is_some_and(|steps| steps.iter().any(is_shell));
+            lineage.bases.push(below);
+            lineage.are_windows.push(source.escape == '`' || has_base || has_shell);
+        }
+        lineage
+    }
+
+    fn is_windows(&self, stage: usize) -> bool {
+        self.are_windows.get(stage).copied().unwrap_or(false)
+    }
+
+    /// A stage, and those that it starts from.
+    fn below(&self, stage: usize) -> impl Iterator<Item = usize> {
+        std::iter::successors(Some(stage), |at| self.bases.get(*at).copied().flatten())
+    }
+
+    /// The last of these instructions, by stage, before another one: of its stage or of those below.
+    fn last<'a>(&self, of: &[Vec<&'a SourceInstruction>], at: &SourceInstruction) -> Option<&'a SourceInstruction> {
+        self.below(at.stage?).find_map(|stage| {
+            let steps = of.get(stage)?;
+            let after = steps.partition_point(|step| step.line < at.line);
+            steps.get(after.checked_sub(1)?).copied()
+        })
+    }
 }
 
 /// Whether the shell of a RUN is one whose grammar is known.
-fn has_shell(source: &DockerfileSource<'_>, file: &Dockerfile, run: &SourceInstruction) -> bool {
+fn has_shell(stages: &Lineage, shells: &[Vec<&SourceInstruction>], run: &SourceInstruction) -> bool {
     let Some(stage) = run.stage else { return true };
-    let stages = below(file, stage);
-    let mut shells = source.instructions.iter().rev().filter(|step| step.keyword == "shell");
-    let chosen = shells.find(|step| step.line < run.line && step.stage.is_some_and(|stage| stages.contains(&stage)));
-    match chosen.and_then(|step| step.json.as_ref()) {
+    match stages.last(shells, run).and_then(|step| step.json.as_ref()) {
         Some(words) => words.iter().any(|word| is_shell(word)),
-        None => !is_windows(source, file, stage),
+        None => !stages.is_windows(stage),
     }
 }
 
+/// The bytes of a RUN that are read as a script, or several.
+fn script_size(step: &SourceInstruction) -> usize {
+    step.text.len() + step.bodies.iter().map(Range::len).sum::<usize>()
+}
+
 impl<'a> RunStep<'a> {
-    fn of(source: &DockerfileSource<'_>, step: &'a SourceInstruction, has_shell: bool) -> Self {
+    fn of(source: &DockerfileSource<'_>, step: &'a SourceInstruction, is_read: bool, has_shell: bool) -> Self {
         let escape = source.escape;
-        if !has_shell && step.json.is_none() {
+        if !is_read || (!has_shell && step.json.is_none()) {
             return Self {
                 step,
                 commands: Vec::new(),

@@ -1,5 +1,7 @@
 //! BuildKit's rules about how a Dockerfile is written.
 
+use std::collections::BTreeSet;
+
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
 use super::subject::Subject;
@@ -208,6 +210,9 @@ pub(super) fn refused(subject: &Subject<'_>) -> Option<(usize, String)> {
     })
 }
 
+/// So many names that are not set are compared with those that are: a file of others decides how many there are.
+const COMPARED: usize = 500;
+
 fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
     const KNOWN: [&str; 9] = [
         "HTTP_PROXY",
@@ -226,8 +231,9 @@ fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
         .instructions
         .iter()
         .filter(|step| EXPANDING.contains(&step.keyword.as_str()));
+    let mut compared = 0;
     for step in steps.filter(|step| step.stage.is_some() && step.bodies.is_empty()) {
-        let mut seen: Vec<String> = Vec::new();
+        let mut seen: BTreeSet<String> = BTreeSet::new();
         for used in uses(step.arguments(), subject.source.escape) {
             let name = used.name;
             let is_given = subject.options.build_args.contains_key(&name);
@@ -241,16 +247,12 @@ fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
                 continue;
             }
             let stages = step.stage.map(|stage| subject.stages_below(stage)).unwrap_or_default();
-            let earlier = subject.source.instructions.iter().filter(|other| {
-                other.line < step.line
-                    && matches!(other.keyword.as_str(), "env" | "arg")
-                    && other.stage.is_some_and(|stage| stages.contains(&stage))
-            });
-            let defined: Vec<String> = earlier
-                .flat_map(|other| other.pairs(subject.source.escape))
-                .map(|(name, _)| name)
-                .collect();
-            let near = nearest(&name, defined.iter().map(String::as_str)).filter(|_| name.len() > 3);
+            let others = match compared < COMPARED {
+                true => subject.variables(step),
+                false => Vec::new(),
+            };
+            compared += 1;
+            let near = nearest(&name, others).filter(|_| name.len() > 3);
             let lowest = stages.last().and_then(|stage| subject.file.stages.get(*stage));
             let is_from_nothing = lowest.is_some_and(|stage| stage.base.as_deref() == Some("scratch"));
             if near.is_none() && !is_from_nothing {
@@ -271,7 +273,7 @@ fn undefined(subject: &Subject<'_>) -> Vec<Remark> {
                 }
             }
             remarks.push(remark);
-            seen.push(name);
+            seen.insert(name);
         }
     }
     remarks

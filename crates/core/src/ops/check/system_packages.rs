@@ -340,14 +340,12 @@ fn with_recommended(mut remark: Remark, subject: &Subject<'_>, command: &ShellCo
     let list = packages(command);
     let name = |word: &ShellWord| word.text.split(['=', ':', '/']).next().unwrap_or_default().to_owned();
     let named: Vec<String> = list.iter().map(|word| name(word)).collect();
-    let text = subject.source.text;
-    let has_ssh = text.contains("git@") || text.contains("ssh://") || text.contains("type=ssh");
     let mut needed: Vec<&str> = RECOMMENDED
         .iter()
         .filter(|(package, _)| named.iter().any(|name| name == package))
         .flat_map(|(_, needed)| *needed)
         .copied()
-        .filter(|needed| *needed != "openssh-client" || has_ssh)
+        .filter(|needed| *needed != "openssh-client" || subject.has_ssh)
         .filter(|needed| !named.iter().any(|name| name == needed || brings(name, needed)))
         .collect();
     needed.sort_unstable();

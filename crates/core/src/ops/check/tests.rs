@@ -72,7 +72,7 @@ fn pasted(text: &str, checked: &Checked) -> String {
         before = first;
         let new = match replacement.text.as_str() {
             "" => String::new(),
-            text => format!("{text}\n"),
+            text => format!("{text}{}", replacement.line_end),
         };
         lines.splice(first - 1..last, [new]);
     }
@@ -479,6 +479,101 @@ fn what_is_hostile_in_a_dockerfile_is_shown_by_nobody_raw() {
     let found = checked("FROM debian:13-slim\nCOPY . /x\n", &facts);
     let advice = found.findings[0].advice.clone().unwrap();
     assert_eq!(visible(&advice), advice);
+}
+
+#[test]
+fn a_name_that_cannot_be_shown_gets_no_line_of_dockerignore() {
+    let mut facts = Facts::default();
+    facts.context.secrets = vec!["a\u{1b}[2Jb/.env".to_owned(), "[a]*/.env".to_owned()];
+    facts.context.size = 200_000_000;
+    for path in ["\u{202e}x", "y"] {
+        facts.context.heaviest.push(Heavy {
+            path: path.as_bytes().to_vec(),
+            size: 1,
+            is_directory: false,
+            ignore_line: path.to_owned(),
+        });
+    }
+    facts.ignored = Some(Patterns::parse([b"d"]).unwrap());
+    let found = checked("FROM debian:13-slim\nCOPY . /x\nCOPY d/\u{1b}x /y\n", &facts);
+    let advice: Vec<&str> = found
+        .findings
+        .iter()
+        .filter_map(|finding| finding.advice.as_deref())
+        .collect();
+    let has = |text: &str| advice.iter().any(|advice| advice.contains(text));
+    assert_eq!(
+        advice
+            .iter()
+            .filter(|advice| advice.contains("put this line"))
+            .collect::<Vec<_>>(),
+        [&"put this line into .dockerignore: \\[a\\]\\*/.env"],
+        "{advice:?}"
+    );
+    assert!(
+        has("give it another name: a line for .dockerignore can't be shown"),
+        "{advice:?}"
+    );
+    assert!(
+        has("largest: none for \u{fffd}x (1 B), whose name has characters that can't be shown, y (1 B)"),
+        "{advice:?}"
+    );
+    assert!(
+        has("give it another name: it has characters that can't be shown"),
+        "{advice:?}"
+    );
+    assert!(
+        found
+            .findings
+            .iter()
+            .any(|finding| finding.message.starts_with("ab/.env is in the context"))
+    );
+}
+
+#[test]
+fn lines_end_as_those_of_the_file() {
+    let text = "FROM debian:13-slim\nRUN true \\\n    && apt-get install -y b a d c\nRUN a\nRUN b\nMAINTAINER ann\n";
+    let plain = checked(text, &Facts::default());
+    let other = checked(&text.replace('\n', "\r\n"), &Facts::default());
+    let texts = |checked: &Checked| -> Vec<(String, &str)> {
+        let all = checked.replacements.iter().flatten();
+        all.map(|lines| (lines.text.clone(), lines.line_end)).collect()
+    };
+    let expected: Vec<(String, &str)> = texts(&plain)
+        .into_iter()
+        .map(|(text, _)| (text.replace('\n', "\r\n"), "\r\n"))
+        .collect();
+    assert!(expected.iter().any(|(text, _)| text.contains('\n')), "{expected:?}");
+    assert_eq!(texts(&other), expected);
+}
+
+#[test]
+fn what_is_too_long_is_left_out_and_named() {
+    let long = "RUN true".to_owned() + &" && apt-get install x".repeat(4_000) + "\n";
+    let text = format!("FROM debian\n{long}RUN apt-get upgrade -y\n");
+    let found = checked(&text, &Facts::default());
+    assert_eq!(
+        found.complaints,
+        ["the script of the RUN on line 2 is not looked at: longer than 32 KiB"]
+    );
+    let of_long = found.findings.iter().filter(|finding| finding.lines.0 == 2);
+    assert_eq!(of_long.count(), 0);
+    assert!(found.findings.iter().any(|finding| finding.lines.0 == 3));
+    // So many that a file has more than 256 KiB.
+    let found = checked(&format!("FROM debian\n{}", long.repeat(6)), &Facts::default());
+    assert_eq!(
+        found.complaints,
+        [
+            "it is longer than 256 KiB: only what is before line 5 is looked at",
+            "the scripts of the RUNs on lines 2, 3, 4 are not looked at: longer than 32 KiB"
+        ]
+    );
+    assert!(found.fault.is_none());
+    let names: Vec<String> = found.findings.into_iter().map(|finding| finding.rule).collect();
+    assert_eq!(names, ["BaseWithoutVersion"]);
+    // What is missing may be in the part that is not looked at.
+    let found = checked(&"ARG X\n".repeat(2_001), &Facts::default());
+    assert!(found.fault.is_none(), "{:?}", found.fault);
 }
 
 /// The Dockerfiles of a page: fences with `title="....Dockerfile"`.

@@ -157,10 +157,18 @@ impl<'t> DockerfileSource<'t> {
         self.text.get(bytes).unwrap_or_default()
     }
 
+    /// The first instruction that ends on this line or later, by position.
+    pub fn first_until(&self, line: usize) -> usize {
+        self.instructions.partition_point(|step| step.end < line)
+    }
+
     /// The instructions of a stage, without its FROM.
     pub fn of_stage(&self, stage: usize) -> impl DoubleEndedIterator<Item = &SourceInstruction> {
-        let all = self.instructions.iter();
-        all.filter(move |step| step.stage == Some(stage) && step.keyword != "from")
+        // Stages stand one after the other.
+        let first = self.instructions.partition_point(|step| step.stage < Some(stage));
+        let after = self.instructions.partition_point(|step| step.stage <= Some(stage));
+        let all = self.instructions.get(first..after).unwrap_or_default().iter();
+        all.filter(|step| step.keyword != "from")
     }
 }
 
@@ -177,7 +185,8 @@ impl SourceInstruction {
 
     /// Where a place of `text` is in the file, in bytes.
     pub fn place(&self, offset: usize) -> usize {
-        let part = self.places.iter().rev().find(|(begin, _)| *begin <= offset);
+        let after = self.places.partition_point(|(begin, _)| *begin <= offset);
+        let part = after.checked_sub(1).and_then(|at| self.places.get(at));
         part.map_or(0, |(begin, place)| place + (offset - begin))
     }
 
