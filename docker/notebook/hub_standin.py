@@ -54,7 +54,18 @@ def command_of_hub(command):
     return command
 
 
+class HubServer(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        # Who goes away, or sends nothing more, is no error of this one, and the log is the server's.
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+
 class Hub(http.server.BaseHTTPRequestHandler):
+    #: Seconds in which a request comes.
+    timeout = 30
     user = ""
     token = ""
 
@@ -75,7 +86,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
         return len(given) == 2 and hmac.compare_digest(given[1].encode(), self.token.encode())
 
     def do_GET(self):
-        path = urllib.parse.urlsplit(self.path).path.rstrip("/")
+        path = self.path.partition("?")[0].rstrip("/")
         if path == "/hub/api":
             self.answer(200, {"version": "a stand-in"})
         elif path == "/hub/api/user" and self.is_known():
@@ -86,7 +97,12 @@ class Hub(http.server.BaseHTTPRequestHandler):
             self.answer(status, {"status": status, "message": "this is a stand-in of a hub"})
 
     def do_POST(self):
-        self.rfile.read(min(int(self.headers.get("Content-Length", 0)), 65536))
+        length = self.headers.get("Content-Length", "0")
+        if not (length.isascii() and length.isdigit() and len(length) < 6):
+            self.close_connection = True
+            self.answer(400, {"status": 400, "message": "this Content-Length is not served"})
+            return
+        self.rfile.read(int(length))
         self.answer(200 if self.is_known() else 403, {})
 
     def log_message(self, *_):
@@ -96,8 +112,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 def main():
     user, token = os.environ["JUPYTERHUB_USER"], os.environ["JUPYTER_TOKEN"]
     Hub.user, Hub.token = user, token
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.daemon_threads = True
+    server = HubServer(("127.0.0.1", 0), Hub)
     if os.fork() == 0:
         # Signals for the server's process group are not for it: the server asks it until its end.
         os.setsid()

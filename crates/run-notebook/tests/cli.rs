@@ -3,6 +3,8 @@
 
 use std::net::TcpListener;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use dockerutils_test_support::{Invocation, Recorded, Reply, Sandbox, ScriptedEngine};
 use serde_json::{Value, json};
 
@@ -54,6 +56,21 @@ fn jupyter() -> Server {
         .on("GET", "/", Reply::empty(302).header("Location", "/lab?"));
     let port = scripted.tcp().rsplit_once(':').unwrap().1.parse().unwrap();
     Server { scripted, port }
+}
+
+/// The engine's description of what is at a path of a container, by Go's file mode.
+fn described(mode: u64, link_target: &str) -> Reply {
+    let stat =
+        json!({ "name": "x", "size": 1, "mode": mode, "mtime": "2026-01-01T00:00:00Z", "linkTarget": link_target });
+    Reply::empty(200).header("X-Docker-Container-Path-Stat", &STANDARD.encode(stat.to_string()))
+}
+
+fn folder() -> Reply {
+    described((1 << 31) | 0o755, "")
+}
+
+fn link_to(target: &str) -> Reply {
+    described((1 << 27) | 0o777, target)
 }
 
 /// What the engine says of a container that has this folder mounted.
@@ -237,7 +254,7 @@ fn the_start_script_goes_into_a_container_with_a_shell() {
     let sandbox = project().file("pyproject.toml", "[project]\nname = \"sample\"\n");
     let server = jupyter();
     let engine = listing(started(making("c1", &server), "c1"), &[])
-        .on("HEAD", "/containers/c1/archive", Reply::empty(200))
+        .on("HEAD", "/containers/c1/archive", folder())
         .on("PUT", "/containers/c1/archive", Reply::empty(200));
     at(&sandbox, &engine)
         .args(["--detach", "--no-browser"])
@@ -256,6 +273,53 @@ fn the_start_script_goes_into_a_container_with_a_shell() {
     assert_eq!(
         body["Cmd"],
         json!(["/opt/dockerutils/start-notebook", "--stay", "start-notebook.py"])
+    );
+}
+
+/// Links of an image would have the engine write into what is mounted, as root.
+#[test]
+fn nothing_is_put_into_a_container_through_the_image_s_links() {
+    let sandbox = project().file("pyproject.toml", "[project]\nname = \"sample\"\n");
+    let server = jupyter();
+    let refused = |engine: ScriptedEngine, obstacle: &str| {
+        let engine = listing(started(engine, "c1"), &[]).on("PUT", "/containers/c1/archive", Reply::empty(200));
+        at(&sandbox, &engine)
+            .args(["--detach", "--no-browser"])
+            .any_stdout()
+            .stderr_has(&format!(
+                "without docker/notebook's start script, as {obstacle}; it is for this: "
+            ))
+            .run();
+        assert!(!engine.requests().iter().any(|request| request.method == "PUT"));
+    };
+    let asked = |replies: Vec<Reply>| {
+        // The shell is asked for first.
+        let making = making("c1", &server).on("HEAD", "/containers/c1/archive", folder());
+        let on = |engine: ScriptedEngine, reply| engine.on("HEAD", "/containers/c1/archive", reply);
+        replies.into_iter().fold(making, on)
+    };
+    refused(
+        asked(vec![link_to("/home/jovyan/project")]),
+        "/opt is a link to /home/jovyan/project in the image",
+    );
+    refused(
+        asked(vec![folder(), link_to("/home/jovyan/project")]),
+        "/opt/dockerutils is a link to /home/jovyan/project in the image",
+    );
+    // The engine follows the link when it mounts.
+    refused(
+        asked(vec![
+            folder(),
+            folder(),
+            folder(),
+            folder(),
+            link_to("/opt/dockerutils"),
+        ]),
+        "the mount at /home/jovyan/project leads to /opt/dockerutils by a link in the image",
+    );
+    refused(
+        asked(vec![Reply::empty(200)]),
+        "the engine does not say what is at /opt in the image",
     );
 }
 
@@ -310,12 +374,9 @@ fn as_a_hub_starts_it_a_volume_is_made_first() {
 #[test]
 fn a_volume_that_is_another_s_is_not_mounted() {
     let sandbox = project();
-    let engine = listing(empty(), &[])
-        .on(
-            "GET",
-            "/containers/tester_notebook_*/json",
-            Reply::error(404, "no such container"),
-        )
+    let engine = listing(making("c1", &jupyter()), &[])
+        .on("HEAD", "/containers/c1/archive", Reply::empty(404))
+        .on("GET", "/volumes/*", Reply::error(404, "no such volume"))
         .on(
             "POST",
             "/volumes/create",
@@ -330,6 +391,73 @@ fn a_volume_that_is_another_s_is_not_mounted() {
         .stderr_has("is there, and was not made by run-notebook --as-hub")
         .stderr_has("docker volume inspect tester_sample_home_")
         .run();
+}
+
+#[test]
+fn a_read_only_container_is_not_started_as_a_hub_does() {
+    let sandbox = project().file("docker/dockerutils.cfg", "[notebook]\nargs = --read-only\n");
+    at(&sandbox, &empty())
+        .args(["--as-hub", "--dry-run"])
+        .code(125)
+        .stderr_has("[notebook] has --read-only")
+        .stderr_has("take --read-only out of [notebook], or leave out --as-hub")
+        .run();
+}
+
+#[test]
+fn no_volume_is_made_for_a_home_behind_a_link() {
+    let sandbox = project();
+    let engine =
+        listing(making("c1", &jupyter()), &[]).on("HEAD", "/containers/c1/archive", link_to("/home/jovyan/project"));
+    at(&sandbox, &engine)
+        .arg("--as-hub")
+        .code(125)
+        .stderr_has(
+            "the home folder (HOME) of resero/docker-ds:latest: /home is a link to /home/jovyan/project in the image",
+        )
+        .stderr_has("or leave out --as-hub")
+        .run();
+    let requests = engine.requests();
+    assert!(!requests.iter().any(|request| request.path.starts_with("/volumes")));
+    assert!(requests.iter().any(|request| request.method == "DELETE"));
+}
+
+#[test]
+fn a_new_volume_is_removed_when_the_start_fails() {
+    let sandbox = project();
+    let root = |reply: &str| {
+        let labels = json!({
+            "io.dockerutils.project": "sample", "io.dockerutils.user": "tester",
+            "io.dockerutils.notebook-home": "resero/docker-ds:latest",
+        });
+        let volume = json!({
+            "Name": "x", "Driver": "local", "Mountpoint": "/x", "Labels": labels, "Scope": "local", "Options": {},
+        });
+        let there = match reply {
+            "new" => Reply::error(404, "no such volume"),
+            _ => Reply::json(200, &volume),
+        };
+        let engine = listing(making("c1", &jupyter()), &[])
+            .on("HEAD", "/containers/c1/archive", Reply::empty(404))
+            .on("GET", "/volumes/*", there)
+            .on("POST", "/volumes/create", Reply::json(201, &volume))
+            .on("PUT", "/containers/c1/archive", Reply::empty(200))
+            .on("POST", "/containers/c1/wait", Reply::stream(&[]).endless())
+            .on("POST", "/containers/c1/start", Reply::error(500, "no such device"))
+            .on("DELETE", "/volumes/*", Reply::error(409, "volume is in use"))
+            .on("DELETE", "/volumes/*", Reply::empty(204));
+        at(&sandbox, &engine)
+            .arg("--as-hub")
+            .code(125)
+            .stderr_has("no such device")
+            .run();
+        let requests = engine.requests();
+        let gone = requests
+            .iter()
+            .filter(|request| request.method == "DELETE" && request.path.starts_with("/volumes/"));
+        gone.count()
+    };
+    assert_eq!((root("new"), root("old")), (2, 0));
 }
 
 #[test]
@@ -493,6 +621,21 @@ fn a_second_call_opens_the_page_that_the_first_one_opened() {
 }
 
 #[test]
+fn a_second_call_opens_another_page_of_a_page_server() {
+    let sandbox = project().file("a.txt", "");
+    let server = jupyter();
+    let root = sandbox.project().display().to_string();
+    let mut container = inspection("c1", 8888, server.port, &root);
+    container["Config"]["Labels"]["io.dockerutils.notebook"] = json!("page:8888/docs");
+    let engine = listing(empty(), &["c1"]).on("GET", "/containers/c1/json", Reply::json(200, &container));
+    at(&sandbox, &engine)
+        .args(["--no-browser", "--path", "api", "a.txt"])
+        .stdout(&format!("http://127.0.0.1:{}/api\n", server.port))
+        .stderr_has("opens no file by its URL")
+        .run();
+}
+
+#[test]
 fn a_server_that_asks_for_no_token_is_warned_of_once() {
     let sandbox = project();
     let status = json!({
@@ -632,7 +775,7 @@ fn a_build_that_fails_stops_it() {
 fn a_hub_s_token_is_not_passed_on() {
     let sandbox = project().file(
         "docker/dockerutils.cfg",
-        "[notebook]\nenvironment = -e JUPYTERHUB_API_TOKEN -e KEPT=1\n",
+        "[notebook]\nenvironment = -e JUPYTERHUB_API_TOKEN -e KEPT=1\nargs = -e FOO=x$JUPYTERHUB_API_TOKEN\n",
     );
     let server = jupyter();
     let engine = listing(started(making("c1", &server), "c1"), &[]);
@@ -644,6 +787,8 @@ fn a_hub_s_token_is_not_passed_on() {
         .run();
     let variables = variables(&engine.request("POST", "/containers/create"));
     assert!(variables.contains(&"KEPT=1".to_owned()), "{variables:?}");
+    // Nor where the configuration names it.
+    assert!(variables.contains(&"FOO=x".to_owned()), "{variables:?}");
     assert!(!variables.iter().any(|pair| pair.contains("of-the-hub")));
 }
 

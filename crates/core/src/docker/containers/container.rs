@@ -71,7 +71,7 @@ impl Drop for Created {
 }
 
 /// Finishes the undoing when a call is dropped.
-fn clean_up(undoing: impl Future) {
+pub(crate) fn clean_up(undoing: impl Future) {
     // A future that was interrupted can't wait here; the runtime is still there to finish the call.
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         tokio::task::block_in_place(|| {

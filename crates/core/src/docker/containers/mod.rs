@@ -5,6 +5,7 @@ pub mod exec;
 pub mod foreground;
 pub mod heard;
 pub mod log;
+pub mod path_inside;
 pub mod port_owner;
 pub mod terminal;
 

@@ -15,6 +15,8 @@ const NAMES: usize = 16 * 1024;
 const LIMIT: Duration = Duration::from_secs(5);
 /// So many names are said.
 const SAID: usize = 5;
+/// So many characters of a name are said.
+const LONGEST_NAME: usize = 40;
 /// What every home folder begins with (`/etc/skel` of Debian), which a hub's volume has as well or nobody misses.
 const SKELETON: [&str; 4] = [".bash_logout", ".bashrc", ".profile", ".cache"];
 /// The names in a folder, each ended by a zero byte: they may hold anything else.
@@ -57,7 +59,7 @@ fn sentence(home: &str, listed: &[u8], added: &BTreeSet<String>) -> Option<Strin
     let of_image: Vec<String> = names
         .filter(|name| !matches!(name.as_ref(), "" | "." | "..") && !SKELETON.contains(&name.as_ref()))
         .filter(|name| !added.contains(&format!("{home}/{name}")))
-        .map(|name| visible(&name))
+        .map(|name| shortened(&visible(&name)))
         .collect();
     if of_image.is_empty() {
         return None;
@@ -70,8 +72,16 @@ fn sentence(home: &str, listed: &[u8], added: &BTreeSet<String>) -> Option<Strin
     Some(format!(
         "the image keeps {}{more} in {}: a hub mounts a volume over that folder, and hides them",
         said.join(", "),
-        visible(home)
+        shortened(&visible(home))
     ))
+}
+
+/// A name as it is said. A line with all of them is bounded by that.
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(LONGEST_NAME) {
+        Some((end, _)) => format!("{}...", name.get(..end).unwrap_or_default()),
+        None => name.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -90,5 +100,8 @@ mod tests {
         );
         let many: Vec<u8> = (0..7).flat_map(|number| format!("f{number}\0").into_bytes()).collect();
         assert!(of(&many).unwrap().contains("f4 and 2 more in "));
+        let long = "\u{e9}".repeat(9000) + "\0";
+        let said = of(long.as_bytes()).unwrap();
+        assert!(said.contains("\u{e9}... in /home/nb: ") && said.len() < 250, "{said}");
     }
 }

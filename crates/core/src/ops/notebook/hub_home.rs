@@ -3,15 +3,18 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use bollard::models::VolumeCreateRequest;
+use bollard::query_parameters::RemoveVolumeOptions;
 use sha2::{Digest as _, Sha256};
 
 use super::home_content;
 use super::start_script::SHELL;
 use crate::config::variables::{self, Word};
-use crate::docker::connect::engine::Engine;
+use crate::docker::connect::engine::{Engine, found};
 use crate::docker::containers::container::{self, ContainerFolder};
+use crate::docker::containers::path_inside::{PathsInside, lies_in};
 use crate::docker::containers::{LABEL_PROJECT, LABEL_USER};
 use crate::docker::options::run_options::{ClientFacts, RunOptions};
 use crate::env::Env;
@@ -26,6 +29,26 @@ pub(super) const HOME: &str = "/home/jovyan";
 const LABEL_HOME: &str = "io.dockerutils.notebook-home";
 /// Bytes of the digest in a volume's name.
 const KEY: usize = 4;
+/// Folders in which no home is.
+const SYSTEM: [&str; 12] = [
+    "/bin",
+    "/boot",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/lib64",
+    "/opt/dockerutils",
+    "/proc",
+    "/run",
+    "/sbin",
+    "/sys",
+    "/usr/bin",
+];
+/// Folders that are no home, and in none.
+const SYSTEM_ABOVE: [&str; 3] = ["/opt/dockerutils", "/usr/local/bin", "/var/lib"];
+/// How long a volume may be in use by a container that is being removed, and the pause between tries.
+const IN_USE: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(100);
 /// Where a server listens, for what is a URL of the hub's.
 const ANYWHERE: &str = "http://0.0.0.0";
 
@@ -127,11 +150,13 @@ impl HubHome {
         }
     }
 
-    /// Makes the volume, or takes the one that is there.
+    /// Makes the volume, or takes the one that is there: `None` then.
     ///
     /// # Errors
     /// A volume of this name that is another's; the engine's refusal.
-    pub async fn make(&self, engine: &Engine) -> Result<()> {
+    pub(super) async fn make(&self, engine: &Engine) -> Result<Option<NewVolume>> {
+        let failed = |cause| engine.error(&format!("volume {}", self.volume), cause);
+        let before = found(engine.docker().inspect_volume(&self.volume).await).map_err(failed)?;
         let wanted: HashMap<String, String> = self
             .labels
             .iter()
@@ -142,19 +167,120 @@ impl HubHome {
             labels: Some(wanted.clone()),
             ..VolumeCreateRequest::default()
         };
-        let made = engine.docker().create_volume(request).await;
-        let made = made.map_err(|cause| engine.error(&format!("volume {}", self.volume), cause))?;
+        let made = engine.docker().create_volume(request).await.map_err(failed)?;
         if wanted
             .iter()
             .all(|(label, value)| made.labels.get(label) == Some(value))
         {
-            return Ok(());
+            return Ok(before.is_none().then(|| NewVolume {
+                engine: engine.clone(),
+                name: self.volume.clone(),
+                armed: true,
+            }));
         }
         Err(Error::failed(format!(
             "volume {} is there, and was not made by run-notebook --as-hub: it is not mounted over {}",
             self.volume, self.path
         ))
         .hint(hint!("see what it is: docker volume inspect {}", self.volume)))
+    }
+
+    /// Refuses a home that is not one of real folders in this container, which has not been started, or that is in a folder which is
+    /// mounted: the home is given to its user by root.
+    ///
+    /// # Errors
+    /// Such a home; an engine that does not say what is there.
+    pub(super) async fn check(&self, paths: &mut PathsInside<'_>) -> Result<()> {
+        if let Some(obstacle) = paths.obstacle(&self.path).await? {
+            return Err(self.refused(&obstacle));
+        }
+        for mount in paths.mounts().await? {
+            let is_own = mount.named == self.path && mount.place == self.path;
+            if !is_own && mount.is_at_or_above(&self.path) {
+                let (named, place) = (visible(&mount.named), visible(&mount.place));
+                return Err(self.refused(&format!("it is in {place}, where something is mounted (as {named})")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a home over which no volume can be mounted, by its path.
+    ///
+    /// # Errors
+    /// Such a home.
+    pub(super) fn check_path(&self) -> Result<()> {
+        match wrong_path(&self.path) {
+            Some(obstacle) => Err(self.refused(obstacle)),
+            None => Ok(()),
+        }
+    }
+
+    fn refused(&self, obstacle: &str) -> Error {
+        let [_, _, (_, image)] = &self.labels;
+        Error::failed(format!(
+            "--as-hub mounts no volume over {:?}, the home folder (HOME) of {}: {obstacle}",
+            self.path,
+            visible(image)
+        ))
+        .hint("set another in the image's Dockerfile, such as ENV HOME=/home/jovyan, or leave out --as-hub")
+    }
+}
+
+/// Why no volume is mounted over a path, as a clause.
+fn wrong_path(path: &str) -> Option<&'static str> {
+    let Some(below) = path.strip_prefix('/') else {
+        return Some("it is the root folder, or not absolute");
+    };
+    if below.split('/').any(|name| matches!(name, "" | "." | "..")) {
+        return Some("it is not a plain path");
+    }
+    if path.contains(':') || path.chars().any(char::is_control) {
+        return Some("there is a colon or a control character in it");
+    }
+    let is_system_s =
+        SYSTEM.iter().any(|folder| lies_in(path, folder)) || SYSTEM_ABOVE.iter().any(|folder| lies_in(folder, path));
+    is_system_s.then_some("it is a folder of the system")
+}
+
+/// A volume that was made, and is removed when this is dropped before [`NewVolume::keep`]. The container is to be removed before.
+pub(super) struct NewVolume {
+    engine: Engine,
+    name: String,
+    armed: bool,
+}
+
+impl NewVolume {
+    /// From now on the volume is not removed.
+    pub(super) fn keep(mut self) {
+        self.armed = false;
+    }
+
+    async fn remove(&self) {
+        let began = tokio::time::Instant::now();
+        loop {
+            let removed = self
+                .engine
+                .docker()
+                .remove_volume(&self.name, None::<RemoveVolumeOptions>)
+                .await;
+            // The engine may still be removing the container that has it.
+            let is_used = matches!(
+                removed,
+                Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. })
+            );
+            if !is_used || began.elapsed() > IN_USE {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for NewVolume {
+    fn drop(&mut self) {
+        if self.armed {
+            container::clean_up(self.remove());
+        }
     }
 }
 
@@ -201,8 +327,8 @@ fn hub_name(user: &str) -> String {
 /// A container of the image, without the volume, is asked and removed.
 ///
 /// # Errors
-/// An engine that is out of reach.
-pub(super) async fn hidden(engine: &Engine, reference: &str, home: &str, env: &Env) -> Result<Option<String>> {
+/// A home over which no volume is mounted; an engine that is out of reach.
+pub(super) async fn hidden(engine: &Engine, reference: &str, hub: &HubHome, env: &Env) -> Result<Option<String>> {
     let words = ["--rm", "--network=none", "--user=0", "--entrypoint", SHELL].map(str::to_owned);
     let lookup = |name: &str| env.get(name).map(str::to_owned);
     let facts = ClientFacts::of(engine, &lookup, Path::new("/"));
@@ -210,11 +336,12 @@ pub(super) async fn hidden(engine: &Engine, reference: &str, home: &str, env: &E
     let planned = RunOptions::parse(&words).and_then(|options| options.plan(reference, &command, &facts));
     let planned = planned.map_err(|cause| Error::failed(visible(&cause.to_string())))?;
     let created = container::create(engine, &planned).await?;
+    hub.check(&mut PathsInside::of(engine, created.id())).await?;
     if !container::has(engine, created.id(), SHELL).await? {
         return Ok(None);
     }
     container::start(engine, created.id(), None).await?;
-    Ok(home_content::hidden_in_untouched(engine, created.id(), home).await)
+    Ok(home_content::hidden_in_untouched(engine, created.id(), &hub.path).await)
 }
 
 #[cfg(test)]
@@ -253,6 +380,48 @@ mod tests {
                 first.volume
             )
         );
+    }
+
+    #[test]
+    fn no_volume_is_mounted_over_the_system() {
+        let of = |path: &str| HubHome::new((Path::new("/a"), "p"), "ann", "lab:1", path, None).check_path();
+        for path in [
+            "",
+            "/",
+            "home",
+            "/home/../etc",
+            "/home/./a",
+            "//home",
+            "/home//a",
+            "/a:ro",
+            "/a\nb",
+            "/etc",
+            "/etc/x",
+            "/opt",
+            "/opt/dockerutils",
+            "/opt/dockerutils/x",
+            "/usr",
+            "/usr/local",
+            "/bin",
+            "/proc/1",
+            "/dev/shm",
+            "/sys",
+            "/var",
+        ] {
+            let error = of(path).unwrap_err().to_string();
+            assert!(error.contains("the home folder (HOME) of lab:1: "), "{path}: {error}");
+        }
+        for path in [
+            "/home/jovyan",
+            "/root/",
+            "/opt/app",
+            "/binary",
+            "/usr/src/app",
+            "/home",
+            "/var/www",
+        ] {
+            assert!(of(path).is_ok(), "{path}");
+        }
     }
 
     #[test]

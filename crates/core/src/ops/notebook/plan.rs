@@ -425,6 +425,12 @@ fn hub_home(
         ))
         .hint("leave out --as-hub"));
     }
+    if configured.has_read_only_root() {
+        return Err(Error::usage(format!(
+            "[{NOTEBOOK}] has --read-only: what stands in for a hub can't be put into such a container"
+        ))
+        .hint("take --read-only out of [notebook], or leave out --as-hub"));
+    }
     if configured.mounts_at(&owner.home) {
         return Err(Error::usage(format!(
             "[{NOTEBOOK}] mounts something at {}, where --as-hub mounts a volume",
@@ -432,13 +438,15 @@ fn hub_home(
         ))
         .hint("take the mount out of [notebook], or leave out --as-hub"));
     }
-    Ok(HubHome::new(
+    let home = HubHome::new(
         (project.root(), &project.name()),
         project.user(),
         &image.reference,
         &owner.home,
         owner.user,
-    ))
+    );
+    home.check_path()?;
+    Ok(home)
 }
 
 /// The variable that tells the start script where the project is.
@@ -513,6 +521,12 @@ fn without_hub_token(options: &mut Vec<Word>) -> bool {
     }
     *options = kept;
     options.len() < before
+}
+
+/// The environment with an empty text for a hub's token, for what configurations expand.
+pub fn without_hub_variable(env: &Env) -> Env {
+    let without = |(name, value)| if name == HUB_TOKEN { (name, "") } else { (name, value) };
+    Env::from_pairs(env.iter().map(without))
 }
 
 /// Removes a hub's token from a container's environment, however it came there.

@@ -70,6 +70,8 @@ pub struct FoundNotebook {
     pub project: Option<String>,
     /// The folder of the engine's machine that it has as its project, if something is mounted there.
     pub mounted: Option<String>,
+    /// All places inside where that folder is.
+    pub project_mounts: Vec<String>,
     pub label: NotebookLabel,
     /// The path of the first page that it was started for, if that is another than Jupyter's own.
     pub page: Option<String>,
@@ -142,15 +144,25 @@ impl FoundNotebook {
             .filter_map(|variable| variable.split_once('='))
             .find(|(name, _)| *name == TOKEN_VARIABLE)
             .and_then(|(_, value)| Token::from_environment_value(value));
+        let mounts = || {
+            mounts
+                .iter()
+                .map(|mount| (mount.destination.as_deref(), mount.source.as_deref()))
+        };
+        let mounted = mounts().find_map(|(inside, source)| {
+            (inside == Some(PROJECT_MOUNT)).then(|| source.unwrap_or_default().to_owned())
+        });
+        let project_mounts = mounts()
+            .filter(|(_, source)| source.is_some() && *source == mounted.as_deref())
+            .filter_map(|(inside, _)| inside.map(str::to_owned))
+            .collect();
         Some(Self {
             id: container.id?,
             name: container.name?.trim_start_matches('/').to_owned(),
             image: config.image.unwrap_or_default(),
             project: of_project.map(str::to_owned),
-            mounted: mounts
-                .into_iter()
-                .find(|mount| mount.destination.as_deref() == Some(PROJECT_MOUNT))
-                .map(|mount| mount.source.unwrap_or_default()),
+            mounted,
+            project_mounts,
             label,
             page: labels
                 .get(LABEL_NOTEBOOK_PAGE)

@@ -12,15 +12,15 @@ use std::time::Duration;
 use super::foreground::{Foreground, follow};
 use super::gpu_check;
 use super::home_content;
-use super::hub_home;
+use super::hub_home::{self, NewVolume};
 use super::idle;
 use super::image_kind::{ImageKind, NotebookImage};
 use super::label::ServerKind;
 use super::listener::{self, BoundListener};
-use super::owner::{PROJECT_MOUNT, UserMapping};
+use super::owner::UserMapping;
 use super::plan::{
     DATA, ImageSource, NotebookArgs, NotebookFacts, NotebookPlan, NotebookReference, PASSWORD_VARIABLE,
-    forget_hub_token,
+    forget_hub_token, without_hub_variable,
 };
 use super::ready::{self, Awaited, READY_LIMIT, Ready};
 use super::servers::{self, FoundNotebook, NotebookServer};
@@ -37,6 +37,7 @@ use crate::docker::connect::locality::Locality;
 use crate::docker::containers::container::{self, Created, Refusal};
 use crate::docker::containers::heard::OutputCounter;
 use crate::docker::containers::log::ContainerLog;
+use crate::docker::containers::path_inside::{Found, PathsInside};
 use crate::docker::containers::terminal::Signals;
 use crate::docker::containers::{foreground as engine_foreground, port_owner};
 use crate::docker::images::image;
@@ -44,7 +45,7 @@ use crate::docker::options::run_options::{ContainerPlan, RunOptions};
 use crate::env::Env;
 use crate::error::{Class, Error, ExitStatus, Result};
 use crate::hint;
-use crate::jupyter::base_path::encoded;
+use crate::jupyter::base_path::{BasePath, encoded};
 use crate::jupyter::token::{TOKEN_VARIABLE, Token};
 use crate::ops::build::{self, BuildArgs};
 use crate::ops::docks::remote_script;
@@ -103,7 +104,7 @@ pub fn start(context: &Context, args: &NotebookArgs) -> Result<ExitStatus> {
         .as_deref()
         .map(|file| in_project(&context.working_dir, &project, file))
         .transpose()?;
-    let env = run::environment_of_root(&context.env, &project);
+    let env = without_hub_variable(&run::environment_of_root(&context.env, &project));
     let image = NotebookReference::choose(&project, args, &env)?;
     if context.global.dry_run {
         let plan = context.block_on(foreseen(context, &project, &image, args, &env))?;
@@ -250,12 +251,12 @@ async fn foreseen(
     let (options, _) = plan.run.expand(env)?;
     RunOptions::parse(&options).map_err(|cause| refused(project, &plan.run.masked(&cause, env)))?;
     plan.run.notes.iter().for_each(|note| printer.warning(note));
-    say_what_is_decided(printer, &plan);
+    say_what_is_decided(printer, &plan, None);
     Ok(plan)
 }
 
-/// Says whose files they will be, and what is put into the container.
-fn say_what_is_decided(printer: &Printer, plan: &NotebookPlan) {
+/// Says whose files they will be, and what is put into the container; of a hub's volume, whether it is new, if that is known.
+fn say_what_is_decided(printer: &Printer, plan: &NotebookPlan, is_volume_new: Option<bool>) {
     printer.note(&plan.owner.reason);
     if let Some(purpose) = plan.script_purpose() {
         printer.note(&format!(
@@ -264,8 +265,13 @@ fn say_what_is_decided(printer: &Printer, plan: &NotebookPlan) {
         ));
     }
     if let Some(hub) = &plan.hub {
+        let content = match is_volume_new {
+            Some(true) => "it is empty at first",
+            Some(false) => "it has what was left in it",
+            None => "a new one is empty",
+        };
         printer.note(&format!(
-            "a volume is mounted over {}, as a hub does; it is empty at first, and is kept; this removes it: {}",
+            "a volume is mounted over {}, as a hub does; {content}, and it is kept; after run-notebook --stop, this removes it: {}",
             hub.path,
             hub.removal(&plan.run.docker_prefix)
         ));
@@ -326,6 +332,8 @@ struct FoundServer {
     name: String,
     /// The path of the page that it was started for.
     page: Option<String>,
+    /// Where the project is inside.
+    mounts: Vec<String>,
     ready: Ready,
     token: Token,
     /// What `--json` says of it.
@@ -340,6 +348,8 @@ struct Prepared {
     config: ClientConfig,
     locality: Locality,
     docked: Option<DockedProject>,
+    /// The volume of `--as-hub`, if it was made for this start.
+    volume: Option<NewVolume>,
 }
 
 enum Preparation {
@@ -388,9 +398,11 @@ impl Wanted<'_> {
         plan.run = run::free_plan(&engine, plan.run).await?;
         plan.run.docker_prefix = context.docker_prefix()?;
         plan.run.notes.iter().for_each(|note| printer.warning(note));
+        let mut volume = None;
         if let Some(hub) = &plan.hub {
-            hub.make(&engine).await?;
-            if let Some(sentence) = hub_home::hidden(&engine, &image.reference, &hub.path, env).await? {
+            let hidden = hub_home::hidden(&engine, &image.reference, hub, env).await?;
+            volume = hub.make(&engine).await?;
+            if let Some(sentence) = hidden {
                 printer.warning(&sentence);
             }
         }
@@ -414,6 +426,7 @@ impl Wanted<'_> {
             config,
             locality,
             docked,
+            volume,
         })))
     }
 
@@ -463,6 +476,7 @@ impl Wanted<'_> {
         Ok(Some(FoundServer {
             name: found.name,
             page: found.page,
+            mounts: found.project_mounts,
             ready,
             token,
             server,
@@ -502,6 +516,7 @@ impl Wanted<'_> {
         let FoundServer {
             name,
             page,
+            mounts,
             ready,
             token,
             server,
@@ -512,10 +527,13 @@ impl Wanted<'_> {
         ));
         let root_dir = ready.runtime.as_ref().and_then(|runtime| runtime.root_dir.clone());
         let file = self.file.and_then(|file| {
-            let file = Path::new(PROJECT_MOUNT).join(file);
-            let below = file.strip_prefix(root_dir?).ok()?;
-            Some(below.to_str()?.to_owned())
+            let root_dir = Path::new(root_dir.as_deref()?);
+            mounts.iter().find_map(|mount| {
+                let file = Path::new(mount).join(file);
+                file.strip_prefix(root_dir).ok()?.to_str().map(str::to_owned)
+            })
         });
+        self.warn_of_file(file.as_deref(), ready.kind);
         let path = self.args.path.as_ref().or(page.as_ref());
         let url = url(&ready, &token, file.as_deref(), path.map(String::as_str));
         self.context.block_on(async {
@@ -534,6 +552,17 @@ impl Wanted<'_> {
             }
             Ok(ExitStatus::SUCCESS)
         })
+    }
+
+    /// Says that the file which was asked for is not shown.
+    fn warn_of_file(&self, shown: Option<&str>, kind: ServerKind) {
+        let why = match kind {
+            _ if self.file.is_none() => return,
+            ServerKind::Jupyter if shown.is_some() => return,
+            ServerKind::Jupyter => "the file is not below the server's root folder: its first page is shown",
+            ServerKind::Page => "this is no Jupyter server, and opens no file by its URL: its page is shown",
+        };
+        self.context.printer.warning(why);
     }
 
     /// Prints the URL, and opens it.
@@ -630,13 +659,15 @@ impl Wanted<'_> {
     }
 
     /// Makes and starts the container, waits for its server, shows it, and stays with it unless that is not wanted.
-    async fn execute(&self, prepared: Prepared) -> Result<ExitStatus> {
+    async fn execute(&self, mut prepared: Prepared) -> Result<ExitStatus> {
         let Self {
             context, args, token, ..
         } = *self;
         let printer = &context.printer;
         let local = prepared.locality == Locality::Local;
-        say_what_is_decided(printer, &prepared.plan);
+        // Declared before the container, so that it is dropped after it.
+        let volume = prepared.volume.take();
+        say_what_is_decided(printer, &prepared.plan, Some(volume.is_some()));
         printer.note(&"=".repeat(RULE));
         let mut signals = Signals::listen()?;
         let (plan, created, mut running) = self.begin(prepared, &mut signals).await?;
@@ -658,11 +689,12 @@ impl Wanted<'_> {
         };
         // From here on it goes on, whatever happens to this command.
         created.keep();
+        if let Some(volume) = volume {
+            volume.keep();
+        }
         let root_dir = ready.runtime.as_ref().and_then(|runtime| runtime.root_dir.as_deref());
         let file = self.file.and_then(|file| plan.below(root_dir, file));
-        if self.file.is_some() && file.is_none() && ready.kind == ServerKind::Jupyter {
-            printer.warning("the file is not below the server's root folder: its first page is shown");
-        }
+        self.warn_of_file(file.as_deref(), ready.kind);
         let url = url(&ready, token, file.as_deref(), plan.path.as_deref());
         if plan.start.kind == ImageKind::RStudio && !printer.json() {
             printer.note(&format!("log in as rstudio, with this password: {}", token.reveal()));
@@ -746,6 +778,7 @@ impl Wanted<'_> {
             config,
             locality,
             docked: _,
+            volume: _,
         } = prepared;
         let local = locality == Locality::Local;
         let first = plan.published();
@@ -787,7 +820,11 @@ impl Wanted<'_> {
             created.warnings.iter().for_each(|warning| printer.warning(warning));
             if let Some(hub) = &plan.hub {
                 let home = container::archive(&[hub.folder()], &[])?;
-                let putting = async { refused_put(container::put(&engine, created.id(), home).await) };
+                let putting = async {
+                    // Nothing in the container runs yet that could change it after this.
+                    hub.check(&mut PathsInside::of(&engine, created.id())).await?;
+                    refused_put(container::put(&engine, created.id(), home).await)
+                };
                 if let Some(obstacle) = signals.guard(CREATE_GRACE, putting).await? {
                     printer.warning(&format!("{} stays root's, as {obstacle}", hub.path));
                 }
@@ -929,15 +966,23 @@ impl Wanted<'_> {
     }
 }
 
-/// Puts the start script into a container. If that can't be, a clause says why not.
+/// Puts the start script into a container that has not been started. If that can't be, a clause says why not.
 async fn put_script(engine: &Engine, created: &Created, as_hub: bool) -> Result<Option<String>> {
     if !container::has(engine, created.id(), SHELL).await? {
         return Ok(Some(format!("the image has no {SHELL}")));
     }
+    // Nothing in the container runs yet that could change it after this.
+    let mut paths = PathsInside::of(engine, created.id());
+    match start_script::obstacle(&mut paths).await {
+        Ok(None) => {}
+        Ok(obstacle) => return Ok(obstacle),
+        Err(error) if matches!(error.class(), Class::Unreachable | Class::Interrupted) => return Err(error),
+        Err(error) => return Ok(Some(error.with_causes())),
+    }
     // A folder above it that is made in passing could be anybody's on old engines.
-    let parent = match container::has(engine, created.id(), PARENT).await? {
-        true => None,
-        false => Some(start_script::folder(PARENT)),
+    let parent = match paths.at(PARENT).await? {
+        Found::Nothing => Some(start_script::folder(PARENT)),
+        _ => None,
     };
     let archive = start_script::archive(parent.as_slice(), as_hub)?;
     refused_put(container::put(engine, created.id(), archive).await)
@@ -972,6 +1017,12 @@ fn url(ready: &Ready, token: &Token, file: Option<&str>, path: Option<&str>) -> 
             let scheme = if ready.secure { "https" } else { "http" };
             let page = ready.base_path.join(&encoded(path));
             format!("{scheme}://127.0.0.1:{}{page}?{}", ready.port, token.in_query())
+        }
+        // From the server's root on, as its label has the path that it was started with.
+        Some(path) if ready.kind == ServerKind::Page => {
+            let scheme = if ready.secure { "https" } else { "http" };
+            let page = BasePath::default().join(&encoded(path.trim_start_matches('/')));
+            format!("{scheme}://127.0.0.1:{}{page}", ready.port)
         }
         _ => ready.url(token, file),
     }

@@ -2,16 +2,20 @@
 //! with it. It is put into the container before that starts, and writes `.diffs`, installs the project, and says whether its
 //! notebooks are paired.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use super::hub_home::parse_word;
 use super::image_kind::{ImageKind, NotebookImage, STACKS_COMMANDS, STACKS_ENTRYPOINT, file_name};
 use crate::docker::containers::container::{self, ContainerFolder};
+use crate::docker::containers::path_inside::PathsInside;
 use crate::docker::options::run_options::{ContainerFile, RunOptions};
 use crate::error::{Error, ExitStatus, Result};
-use crate::output::Printer;
+use crate::output::{Printer, visible};
 
 /// The folder of the script, which only root may write to. The images of docker/notebook have it at the same place.
 const FOLDER: &str = "/opt/dockerutils";
@@ -76,8 +80,16 @@ impl ScriptWants {
 
 /// As the script decides it: a pyproject.toml that only configures tools describes no package.
 fn describes_a_package(pyproject: &Path) -> bool {
+    // A pipe would wait for a writer, and a device may do anything when it is opened.
+    if !pyproject.is_file() {
+        return false;
+    }
     let mut text = Vec::new();
-    let read = File::open(pyproject).and_then(|file| file.take(LARGEST).read_to_end(&mut text));
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(pyproject);
+    let read = opened.and_then(|file| file.take(LARGEST).read_to_end(&mut text));
     let text = String::from_utf8_lossy(&text);
     read.is_ok()
         && text
@@ -174,6 +186,29 @@ impl ScriptDecision {
 /// The sentence for a container that begins without the script, though it was asked for.
 pub(super) fn without_it(purpose: &str, obstacle: &str) -> String {
     format!("the container starts without docker/notebook's start script, as {obstacle}; it is for this: {purpose}")
+}
+
+/// Why the script is not put into a container, as a clause: what is written there must not come into a folder that is mounted, by
+/// the image's links or else.
+///
+/// # Errors
+/// A broken connection, an engine that does not say what is there.
+pub(super) async fn obstacle(paths: &mut PathsInside<'_>) -> Result<Option<String>> {
+    if let Some(obstacle) = paths.obstacle(FOLDER).await? {
+        return Ok(Some(obstacle));
+    }
+    let mounts = paths.mounts().await?;
+    let hit = mounts
+        .into_iter()
+        .find(|mount| mount.is_at_or_above(FOLDER) || mount.is_at_or_below(FOLDER));
+    Ok(hit.map(|mount| match mount.named == mount.place {
+        true => format!("something is mounted at {}", visible(&mount.named)),
+        false => format!(
+            "the mount at {} leads to {} by a link in the image",
+            visible(&mount.named),
+            visible(&mount.place)
+        ),
+    }))
 }
 
 /// What is put into the container, as an archive: the folder and what is in it, with what stands in for a hub if `as_hub`.
@@ -307,6 +342,39 @@ mod tests {
     }
 
     #[test]
+    fn why_the_project_is_not_installed_is_said_with_the_next_step() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let write = |name: &str, text: &str| std::fs::write(at(name), text).unwrap();
+        write("setup.py", "");
+        write(
+            "python3",
+            "#!/bin/sh\nprintf 'working\\nERROR: no network\\nhint: see above\\n' >&2\nexit 1\n",
+        );
+        std::fs::set_permissions(at("python3"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        write("start-notebook", START_NOTEBOOK);
+        let path = format!("{}:{}", at(""), std::env::var("PATH").unwrap_or_default());
+        let ran = std::process::Command::new("sh")
+            .args([at("start-notebook").as_str(), STAY, "echo", "the server"])
+            .env("PATH", path)
+            .env("NOTEBOOK_PROJECT", at(""))
+            .env("TMPDIR", at(""))
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(ran.stdout).unwrap(), "the server\n");
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert!(
+            said.contains("hint: see above\nstart-notebook: ERROR: no network\nstart-notebook: ")
+                && said
+                    .contains(" is not installed; a terminal of the server shows all of it: pip install --editable /"),
+            "{said}"
+        );
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+
+    #[test]
     fn what_can_t_be_is_said_before() {
         for (options, part) in [
             ("--read-only", "read-only"),
@@ -374,5 +442,14 @@ mod tests {
         std::fs::remove_file(root.join("pyproject.toml")).unwrap();
         std::fs::write(root.join("setup.py"), "").unwrap();
         assert!(wants().package);
+        for name in ["setup.py", "jupytext.toml"] {
+            std::fs::remove_file(root.join(name)).unwrap();
+        }
+        // Nobody writes into these.
+        for name in ["pyproject.toml", "setup.py", "jupytext.toml"] {
+            let made = std::process::Command::new("mkfifo").arg(root.join(name)).status();
+            assert!(made.unwrap().success());
+        }
+        assert_eq!(wants(), ScriptWants::default());
     }
 }

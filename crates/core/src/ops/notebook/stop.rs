@@ -21,6 +21,8 @@ const SHUTDOWN: Duration = Duration::from_secs(15);
 const TERMINATION: Duration = Duration::from_secs(10);
 /// How long it may take to be gone after SIGKILL.
 const KILL: Duration = Duration::from_secs(10);
+/// How long the engine may take to remove it then.
+const REMOVAL: Duration = Duration::from_secs(10);
 
 /// A kernel whose work would be lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +100,7 @@ pub async fn stop(
     printer: &Printer,
 ) -> Result<Stopped> {
     let found = foreground::find(engine, id).await?;
+    let is_removed = found.as_ref().is_some_and(|found| found.options.remove);
     if found.is_none_or(|found| found.ended.is_some()) {
         return Ok(Stopped::WasGone);
     }
@@ -135,21 +138,33 @@ pub async fn stop(
         stopped = in_peace => stopped?,
         () = now => None,
     };
-    if let Some(stopped) = stopped {
-        return Ok(stopped);
+    let stopped = match stopped {
+        Some(stopped) => stopped,
+        None => {
+            container::signal(engine, id, "SIGKILL").await;
+            if !ended(ending, KILL).await? {
+                return Err(not_ended(name));
+            }
+            Stopped::Killed
+        }
+    };
+    if is_removed {
+        let removing = async { foreground::wait(engine, id, "removed").await?.await };
+        // Until it is gone, its volumes are in use. A container that is not there any more is an error of the question only.
+        let _ = ended(removing, REMOVAL).await;
     }
-    container::signal(engine, id, "SIGKILL").await;
-    match ended(ending, KILL).await? {
-        true => Ok(Stopped::Killed),
-        false => Err(Error::failed(format!(
-            "container {name} has not ended {} s after SIGKILL",
-            KILL.as_secs()
-        ))
-        .hint(hint!(
-            "see whether the engine's machine is well, then: docker rm -f -- {}",
-            name
-        ))),
-    }
+    Ok(stopped)
+}
+
+fn not_ended(name: &str) -> Error {
+    Error::failed(format!(
+        "container {name} has not ended {} s after SIGKILL",
+        KILL.as_secs()
+    ))
+    .hint(hint!(
+        "see whether the engine's machine is well, then: docker rm -f -- {}",
+        name
+    ))
 }
 
 /// Whether a container ends within this time.
@@ -254,6 +269,24 @@ mod tests {
             Stopped::Killed
         );
         assert_eq!(signals(&engine), ["signal=SIGKILL"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_container_that_the_engine_removes_is_gone_when_it_is_stopped() {
+        let removed = json!({"HostConfig": {"AutoRemove": true}});
+        let engine = ScriptedEngine::start()
+            .on("GET", "/containers/c1/json", Reply::json(200, &inspected(1, &removed)))
+            .on("POST", "/containers/c1/kill", Reply::empty(204))
+            .on(
+                "POST",
+                "/containers/c1/wait",
+                Reply::json(200, &json!({"StatusCode": 0})),
+            );
+        assert_eq!(stopped(&engine, None, false).await.unwrap(), Stopped::Terminated);
+        let requests = engine.requests();
+        let waits = requests.iter().filter(|request| request.path == "/containers/c1/wait");
+        let conditions: Vec<&str> = waits.map(|request| request.query.as_str()).collect();
+        assert_eq!(conditions, ["condition=not-running", "condition=removed"]);
     }
 
     #[tokio::test(flavor = "multi_thread")]
