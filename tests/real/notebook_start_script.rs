@@ -246,6 +246,103 @@ fn a_project_that_pairs_is_told_where_jupytext_is_not() {
     );
 }
 
+/// An image whose links lead what is put into its containers to the project, which is mounted: nothing is written there.
+#[test]
+fn an_image_s_links_do_not_lead_into_the_project() {
+    let engine = lab::engine("local").unwrap();
+    let base = engine.notebook_image(NotebookImage::Jupyter).unwrap();
+    let place = Place::new("links", &base, &[("setup.py", "")]);
+    let docker = |words: &[&str]| capture_text(engine.docker().args(words)).unwrap();
+    let label = lab::label().unwrap();
+    let made = |tag: &str, home: &str, script: &str| {
+        let image = format!("{}:{tag}", place.mark);
+        let run = [
+            "run",
+            "--detach",
+            "--user=0",
+            "--label",
+            &label,
+            "--entrypoint=sh",
+            &base,
+            "-ec",
+            script,
+        ];
+        let id = docker(&run);
+        assert_eq!(docker(&["wait", &id]), "0");
+        let command = r#"CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser"]"#;
+        let environment = format!("ENV HOME={home}");
+        docker(&[
+            "commit",
+            "--change",
+            command,
+            "--change",
+            "ENTRYPOINT []",
+            "--change",
+            &environment,
+            &id,
+            &image,
+        ]);
+        docker(&["rm", &id]);
+        image
+    };
+    let content = || {
+        let mut files = place.project_files();
+        files.retain(|path| !path.ends_with("setup.py"));
+        files
+    };
+    let before = content();
+    let linked = "rm -rf /opt; ln -s /home/jovyan/project /opt";
+    let under = "mkdir -p /opt/dockerutils; rm -rf /home/jovyan/project; ln -s /opt/dockerutils /home/jovyan/project";
+    for (tag, script) in [("opt", linked), ("mount", under)] {
+        let image = made(tag, "/home/jovyan", script);
+        place
+            .sandbox
+            .write("docker/dockerutils.cfg", format!("[notebook]\nimage = {image}\n"));
+        let outcome = place
+            .run_notebook()
+            .args(["--detach", "--no-browser"])
+            .any_stdout()
+            .any_stderr()
+            .run();
+        assert!(
+            outcome
+                .stderr
+                .contains("starts without docker/notebook's start script, as ")
+                && outcome
+                    .stderr
+                    .contains("in the image; it is for this: the project is installed"),
+            "{outcome}"
+        );
+        assert!(!place.sandbox.project().join("dockerutils").exists(), "{outcome}");
+        assert!(!place.sandbox.project().join("start-notebook").exists(), "{outcome}");
+    }
+    let image = made("home", "/l/private", "ln -s /home/jovyan/project /l");
+    place
+        .sandbox
+        .write("docker/dockerutils.cfg", format!("[notebook]\nimage = {image}\n"));
+    place
+        .run_notebook()
+        .arg("--as-hub")
+        .code(125)
+        .stderr_has("/l is a link to /home/jovyan/project in the image")
+        .run();
+    assert!(!place.sandbox.project().join("private").exists());
+    assert_eq!(
+        docker(&[
+            "volume",
+            "ls",
+            "--quiet",
+            "--filter",
+            &format!("label=io.dockerutils.user={}", place.mark)
+        ]),
+        ""
+    );
+    assert_eq!(content(), before);
+    for tag in ["opt", "mount", "home"] {
+        docker(&["rmi", "--force", &format!("{}:{tag}", place.mark)]);
+    }
+}
+
 /// An image with jupytext, made of the lab's by the project's own Dockerfile, without our script.
 #[test]
 fn notebooks_are_paired_in_an_image_without_our_script() {

@@ -27,11 +27,14 @@ const DEEPEST: usize = 64;
 
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum PathKind {
+    /// The engine knows no such path.
     Nothing,
+    /// A real folder.
     Folder,
     /// A link, and where it leads, as far as the engine says it.
     Link(String),
+    /// A file, or anything else.
     Other,
 }
 
@@ -42,7 +45,7 @@ struct Stat {
     link_target: String,
 }
 
-impl Found {
+impl PathKind {
     /// What the header of an answer says of this path. Podman gives every path a target, which is the path itself if there is no
     /// link.
     fn of_header(header: &[u8], path: &str) -> Option<Self> {
@@ -62,7 +65,7 @@ impl Found {
 pub struct PathsInside<'a> {
     engine: &'a Engine,
     id: &'a str,
-    known: BTreeMap<String, Found>,
+    known: BTreeMap<String, PathKind>,
 }
 
 impl<'a> PathsInside<'a> {
@@ -79,7 +82,7 @@ impl<'a> PathsInside<'a> {
     ///
     /// # Errors
     /// A broken connection, an engine that does not say it.
-    pub async fn at(&mut self, path: &str) -> Result<Found> {
+    pub async fn at(&mut self, path: &str) -> Result<PathKind> {
         if let Some(found) = self.known.get(path) {
             return Ok(found.clone());
         }
@@ -99,11 +102,11 @@ impl<'a> PathsInside<'a> {
             .map_err(|cause| unknown().because(cause))?;
         let response = self.engine.worked(self.engine.request(request)).await?;
         let found = match response.status() {
-            StatusCode::NOT_FOUND => Found::Nothing,
+            StatusCode::NOT_FOUND => PathKind::Nothing,
             status if status.is_success() => response
                 .headers()
                 .get(STAT)
-                .and_then(|header| Found::of_header(header.as_bytes(), path))
+                .and_then(|header| PathKind::of_header(header.as_bytes(), path))
                 .ok_or_else(unknown)?,
             _ => return Err(unknown()),
         };
@@ -118,16 +121,16 @@ impl<'a> PathsInside<'a> {
     pub async fn obstacle(&mut self, path: &str) -> Result<Option<String>> {
         for part in ways(path) {
             match self.at(&part).await? {
-                Found::Folder => {}
-                Found::Nothing => return Ok(None),
-                Found::Link(target) => {
+                PathKind::Folder => {}
+                PathKind::Nothing => return Ok(None),
+                PathKind::Link(target) => {
                     return Ok(Some(format!(
                         "{} is a link to {} in the image",
                         visible(&part),
                         visible(&target)
                     )));
                 }
-                Found::Other => return Ok(Some(format!("{} is no folder in the image", visible(&part)))),
+                PathKind::Other => return Ok(Some(format!("{} is no folder in the image", visible(&part)))),
             }
         }
         Ok(None)
@@ -170,11 +173,11 @@ impl<'a> PathsInside<'a> {
                 continue;
             }
             match self.at(&real).await? {
-                Found::Nothing => is_there = false,
-                Found::Folder | Found::Other => {}
+                PathKind::Nothing => is_there = false,
+                PathKind::Folder | PathKind::Other => {}
                 // The engine follows all links of the target.
-                Found::Link(target) if target.starts_with('/') => real = target,
-                Found::Link(_) => {
+                PathKind::Link(target) if target.starts_with('/') => real = target,
+                PathKind::Link(_) => {
                     return Err(Error::failed(format!(
                         "the engine does not say where the link {} of the image leads",
                         visible(&real)
@@ -231,29 +234,32 @@ fn ways(path: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn found(json: &str) -> Option<Found> {
-        Found::of_header(STANDARD.encode(json).as_bytes(), "/opt")
+    fn found(json: &str) -> Option<PathKind> {
+        PathKind::of_header(STANDARD.encode(json).as_bytes(), "/opt")
     }
 
     #[test]
     fn an_answer_says_folder_link_or_another() {
         let folder = r#"{"name":"opt","size":6,"mode":2147484141,"mtime":"2026-01-01T00:00:00Z","linkTarget":""}"#;
-        assert_eq!(found(folder), Some(Found::Folder));
+        assert_eq!(found(folder), Some(PathKind::Folder));
         assert_eq!(
             found(r#"{"name":"opt","mode":134218239,"linkTarget":"/srv/x"}"#),
-            Some(Found::Link("/srv/x".into()))
+            Some(PathKind::Link("/srv/x".into()))
         );
         // Podman's answers: of a folder, and of a link to one.
-        assert_eq!(found(r#"{"mode":2147484141,"linkTarget":"/opt"}"#), Some(Found::Folder));
+        assert_eq!(
+            found(r#"{"mode":2147484141,"linkTarget":"/opt"}"#),
+            Some(PathKind::Folder)
+        );
         assert_eq!(
             found(r#"{"mode":2147484141,"linkTarget":"/srv"}"#),
-            Some(Found::Link("/srv".into()))
+            Some(PathKind::Link("/srv".into()))
         );
-        assert_eq!(found(r#"{"mode":420}"#), Some(Found::Other));
+        assert_eq!(found(r#"{"mode":420}"#), Some(PathKind::Other));
         for wrong in ["", "{}", r#"{"mode":-1}"#] {
             assert_eq!(found(wrong), None, "{wrong}");
         }
-        assert_eq!(Found::of_header(b"\xff", "/opt"), None);
+        assert_eq!(PathKind::of_header(b"\xff", "/opt"), None);
     }
 
     #[test]

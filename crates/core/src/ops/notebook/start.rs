@@ -37,7 +37,7 @@ use crate::docker::connect::locality::Locality;
 use crate::docker::containers::container::{self, Created, Refusal};
 use crate::docker::containers::heard::OutputCounter;
 use crate::docker::containers::log::ContainerLog;
-use crate::docker::containers::path_inside::{Found, PathsInside};
+use crate::docker::containers::path_inside::{PathKind, PathsInside};
 use crate::docker::containers::terminal::Signals;
 use crate::docker::containers::{foreground as engine_foreground, port_owner};
 use crate::docker::images::image;
@@ -981,7 +981,7 @@ async fn put_script(engine: &Engine, created: &Created, as_hub: bool) -> Result<
     }
     // A folder above it that is made in passing could be anybody's on old engines.
     let parent = match paths.at(PARENT).await? {
-        Found::Nothing => Some(start_script::folder(PARENT)),
+        PathKind::Nothing => Some(start_script::folder(PARENT)),
         _ => None,
     };
     let archive = start_script::archive(parent.as_slice(), as_hub)?;
