@@ -180,6 +180,13 @@ fn empties(command: &ShellCommand, cache: &Cache, filling: &Filling) -> bool {
     deletes || cleans
 }
 
+/// Whether a variable is set where this RUN's commands see it: before it, or by one of them.
+fn is_set(subject: &Subject<'_>, run: &RunStep<'_>, variable: &str) -> bool {
+    let assignment = format!("{variable}=");
+    let mut words = run.commands.iter().flat_map(|command| &command.words);
+    subject.sets_variable(run.step, variable) || words.any(|word| word.text.starts_with(&assignment))
+}
+
 /// Whether a mount keeps the cache out of the image: it may lie elsewhere in another user's home.
 fn is_mounted(run: &RunStep<'_>, filling: &Filling) -> bool {
     let name = filling.mount.rsplit('/').next().unwrap_or_default();
@@ -201,15 +208,7 @@ fn stays(subject: &Subject<'_>, program: &str) -> Vec<Remark> {
         };
         // An update without anything else is another rule's matter.
         let is_lone_update = cache.what.starts_with("apt") && run.commands.len() == 1;
-        let is_off = filling.variable.is_some_and(|variable| {
-            let is_set = |command: &ShellCommand| {
-                command
-                    .words
-                    .iter()
-                    .any(|word| word.text.starts_with(&format!("{variable}=")))
-            };
-            subject.sets_variable(run.step, variable) || run.commands.iter().any(is_set)
-        });
+        let is_off = filling.variable.is_some_and(|variable| is_set(subject, run, variable));
         // What empties it counts after the last command that fills it.
         let last = run.commands.iter().rposition(|command| fills(command, filling));
         let mut after = run.commands.iter().skip(last.unwrap_or(at) + 1);
@@ -298,16 +297,7 @@ fn mended(
             None => remark,
         };
     }
-    let is_elsewhere = filling.places.iter().any(|variable| {
-        let is_set = |command: &ShellCommand| {
-            command
-                .words
-                .iter()
-                .any(|word| word.text.starts_with(&format!("{variable}=")))
-        };
-        subject.sets_variable(run.step, variable) || run.commands.iter().any(is_set)
-    });
-    if is_elsewhere {
+    if filling.places.iter().any(|variable| is_set(subject, run, variable)) {
         return remark.advise(
             "begin that RUN with --mount=type=cache,target=DIRECTORY, with the directory that its variable names",
         );

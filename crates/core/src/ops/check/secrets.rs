@@ -1,5 +1,7 @@
 //! Rules about what must not be in an image, because everybody who has the image can read it.
 
+use std::ops::Range;
+
 use super::finding::{Remark, Severity};
 use super::rules::Rule;
 use super::shell_script::{Joint, ShellCommand};
@@ -249,12 +251,7 @@ fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
                     let remark = remark.advise(format!(
                         "and in the section of docker/dockerutils.cfg: build_args = --secret id={id},env={name}"
                     ));
-                    users
-                        .iter()
-                        .fold(remark.replace(own, ""), |remark, run| {
-                            let mount = format!("--mount=type=secret,id={id},env={name} ");
-                            remark.insert(run.step.place(run.step.rest), mount)
-                        })
+                    mounted_instead(remark, own, &users, &format!("id={id},env={name}"))
                 }
                 _ if keyword == "ENV" => remark.advise(format!(
                     "delete it; a step of the build that needs it gets it by RUN --mount=type=secret,id={id},env={name} ..., with \
@@ -269,6 +266,13 @@ fn in_variables(subject: &Subject<'_>) -> Vec<Remark> {
         }
     }
     remarks
+}
+
+/// The change that deletes what brings a secret, and has the RUNs that use it get it by a mount.
+fn mounted_instead(remark: Remark, own: Range<usize>, users: &[&RunStep<'_>], secret: &str) -> Remark {
+    users.iter().fold(remark.replace(own, ""), |remark, run| {
+        remark.insert(run.step.place(run.step.rest), format!("--mount=type=secret,{secret} "))
+    })
 }
 
 /// The RUNs that use a variable, if it is certain that nothing else does.
@@ -424,12 +428,7 @@ fn in_files(subject: &Subject<'_>) -> Vec<Remark> {
                     let remark = remark.advise(format!(
                         "and in the section of docker/dockerutils.cfg: build_args = --secret id={id},src={source}"
                     ));
-                    users
-                        .iter()
-                        .fold(remark.replace(own, ""), |remark, run| {
-                            let mount = format!("--mount=type=secret,id={id},target={path} ");
-                            remark.insert(run.step.place(run.step.rest), mount)
-                        })
+                    mounted_instead(remark, own, &users, &format!("id={id},target={path}"))
                 }
                 _ => {
                     let id = secret_id(source);

@@ -1,5 +1,8 @@
 //! Names of variables, and where they are used.
 
+use std::iter::Peekable;
+use std::str::Chars;
+
 use super::shell_script::ShellCommand;
 use super::subject::RunStep;
 
@@ -45,6 +48,43 @@ pub(super) struct VariableUse {
 /// The variables that a text uses, in their order. What is in single quotes or escaped is no variable.
 pub(super) fn uses(text: &str, escape: char) -> Vec<VariableUse> {
     let mut found = Vec::new();
+    after_dollars(text, escape, |chars| {
+        let in_braces = chars.next_if_eq(&'{').is_some();
+        let mut name = String::new();
+        while let Some(part) = chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+            name.push(part);
+        }
+        let has_default = in_braces && chars.peek().is_some_and(|c| *c != '}');
+        let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if is_name {
+            found.push(VariableUse { name, has_default });
+        }
+        None::<()>
+    });
+    found
+}
+
+/// Why BuildKit refuses to replace the variables of a word: a character after a name in braces that is no operator.
+pub(super) fn refused(word: &str, escape: char) -> Option<String> {
+    after_dollars(word, escape, |chars| {
+        chars.next_if_eq(&'{')?;
+        let is_first = chars.peek().is_some_and(|c| c.is_alphabetic() || *c == '_');
+        while chars.next_if(|c| c.is_alphanumeric() || *c == '_').is_some() {}
+        match chars.peek()? {
+            '}' | ':' | '+' | '-' | '?' | '#' | '%' | '/' => None,
+            other => {
+                is_first.then(|| format!("failed to process {word:?}: unsupported modifier ({other}) in substitution"))
+            }
+        }
+    })
+}
+
+/// Looks at what stands behind each dollar sign that is neither escaped nor in single quotes, until something is found.
+fn after_dollars<T>(
+    text: &str,
+    escape: char,
+    mut look: impl FnMut(&mut Peekable<Chars<'_>>) -> Option<T>,
+) -> Option<T> {
     let mut chars = text.chars().peekable();
     let (mut single, mut double) = (false, false);
     while let Some(c) = chars.next() {
@@ -55,45 +95,9 @@ pub(super) fn uses(text: &str, escape: char) -> Vec<VariableUse> {
                 chars.next();
             }
             '$' if !single => {
-                let in_braces = chars.next_if_eq(&'{').is_some();
-                let mut name = String::new();
-                while let Some(part) = chars.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
-                    name.push(part);
-                }
-                let has_default = in_braces && chars.peek().is_some_and(|c| *c != '}');
-                let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-                if is_name {
-                    found.push(VariableUse { name, has_default });
-                }
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-/// Why BuildKit refuses to replace the variables of a word: a character after a name in braces that is no operator.
-pub(super) fn refused(word: &str, escape: char) -> Option<String> {
-    let mut chars = word.chars().peekable();
-    let (mut single, mut double) = (false, false);
-    while let Some(c) = chars.next() {
-        match c {
-            '\'' if !double => single = !single,
-            '"' if !single => double = !double,
-            _ if c == escape && !single => {
-                chars.next();
-            }
-            '$' if !single && chars.next_if_eq(&'{').is_some() => {
-                let is_first = chars.peek().is_some_and(|c| c.is_alphabetic() || *c == '_');
-                while chars.next_if(|c| c.is_alphanumeric() || *c == '_').is_some() {}
-                match chars.peek() {
-                    Some('}' | ':' | '+' | '-' | '?' | '#' | '%' | '/') | None => {}
-                    Some(other) if is_first => {
-                        return Some(format!(
-                            "failed to process {word:?}: unsupported modifier ({other}) in substitution"
-                        ));
-                    }
-                    Some(_) => {}
+                let found = look(&mut chars);
+                if found.is_some() {
+                    return found;
                 }
             }
             _ => {}
