@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use dockerutils_test_support::lab::{self, LabEngine, NotebookImage};
 use dockerutils_test_support::process::capture;
 use dockerutils_test_support::{Browser, Sandbox, wait};
 use dockerutils_tests::jupyter::Jupyter;
-use dockerutils_tests::notebook_project::with_notebook;
+use dockerutils_tests::notebook_project::{PYPROJECT, files_of, text_of, with_notebook};
 use serde_json::Value;
 
 /// The user whom the image is built for, and one whom it does not know.
@@ -18,18 +18,6 @@ const STRANGER: u32 = 5432;
 
 /// A build that installs everything, beside other tests.
 const BUILD: Duration = Duration::from_secs(420);
-
-/// A package that needs nothing to be built with but setuptools.
-const PYPROJECT: &str = "\
-[build-system]
-requires = [\"setuptools\"]
-build-backend = \"setuptools.build_meta\"
-[project]
-name = \"sample\"
-version = \"1\"
-[tool.setuptools]
-py-modules = [\"sample\"]
-";
 
 /// A project with the image, removed with it at the end.
 struct Built {
@@ -68,24 +56,11 @@ impl Built {
 
     /// Starts it for the project, which belongs to this user.
     fn start(&self, user: u32, options: &[&str]) -> Jupyter {
-        for path in self.project_files() {
+        for path in files_of(self.sandbox.project()) {
             chown(path, Some(user), Some(user)).unwrap();
         }
         let volume = format!("--volume={}:/home/ann/project", self.sandbox.project().display());
         Jupyter::start(&self.engine, &self.image, &[options, &[&volume]].concat(), &[])
-    }
-
-    /// All files and folders of the project, itself first.
-    fn project_files(&self) -> Vec<PathBuf> {
-        let mut found = vec![self.sandbox.project().to_owned()];
-        let mut next = 0;
-        while let Some(path) = found.get(next).cloned() {
-            next += 1;
-            if path.is_dir() {
-                found.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-            }
-        }
-        found
     }
 }
 
@@ -94,11 +69,6 @@ impl Drop for Built {
         // What a test leaves behind on its way out fails no test.
         let _ = capture(self.engine.docker().args(["rmi", "--force", &self.image]));
     }
-}
-
-/// The text of a file, once it is there.
-fn text(file: &Path) -> String {
-    wait::found(file.display(), || fs::read_to_string(file).ok())
 }
 
 #[test]
@@ -122,17 +92,17 @@ fn the_image_serves_the_mounted_project_to_its_user() {
     assert!(project.join("x.ipynb").is_file());
 
     // jupytext pairs it, and the hook leaves its copies.
-    let paired = text(&project.join("x.py"));
+    let paired = text_of(&project.join("x.py"));
     assert!(paired.contains("# %%") && paired.contains("6*7"), "{paired}");
-    let script = text(&project.join(".diffs/x.py"));
+    let script = text_of(&project.join(".diffs/x.py"));
     assert!(script.contains("6*7") && !script.contains("# %%"), "{script}");
-    let page = text(&project.join(".diffs/x.html"));
+    let page = text_of(&project.join(".diffs/x.html"));
     assert!(page.contains("<!DOCTYPE html>"), "{page}");
     jupyter.save_notebook("x.ipynb", &["7*7"]);
     wait::until("the copies of the second save", || {
         fs::read_to_string(project.join(".diffs/x.py")).is_ok_and(|script| script.contains("7*7"))
     });
-    for path in built.project_files() {
+    for path in files_of(built.sandbox.project()) {
         assert_eq!(fs::metadata(&path).unwrap().uid(), USER, "{}", path.display());
     }
 
@@ -158,7 +128,7 @@ fn the_image_serves_a_user_whom_it_does_not_know() {
     jupyter.save_notebook("x.ipynb", &["6*7"]);
     let import = jupyter.exec(&["sh", "-c", "cd / && python -c 'import sample; print(sample.__file__)'"]);
     assert_eq!(import, "/home/ann/project/sample.py", "{}", jupyter.log());
-    for path in built.project_files() {
+    for path in files_of(built.sandbox.project()) {
         assert_eq!(fs::metadata(&path).unwrap().uid(), STRANGER, "{}", path.display());
     }
     // Nobody has asked for copies.
@@ -191,9 +161,9 @@ fn an_image_without_the_script_can_have_it_mounted() {
     let import = jupyter.exec(&["sh", "-c", "cd / && python -c 'import sample; print(sample.__file__)'"]);
     assert_eq!(import, "/home/jovyan/work/sample.py", "{}", jupyter.log());
     jupyter.save_notebook("x.ipynb", &["6*7"]);
-    assert!(text(&sandbox.project().join(".diffs/x.py")).contains("6*7"));
+    assert!(text_of(&sandbox.project().join(".diffs/x.py")).contains("6*7"));
     let page = sandbox.project().join(".diffs/x.html");
-    text(&page);
+    text_of(&page);
     assert_eq!(fs::metadata(page).unwrap().uid(), USER);
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,23 +11,12 @@ use dockerutils_test_support::lab::{self, LabEngine, NotebookImage};
 use dockerutils_test_support::process::capture_text;
 use dockerutils_test_support::{Browser, Invocation, Outcome, Sandbox, binary, free_port, http, wait};
 use dockerutils_tests::jupyter::Jupyter;
+use dockerutils_tests::notebook_project::{PYPROJECT, files_of, text_of};
 
 /// The user to whom the project belongs.
 const USER: u32 = 4321;
 /// How long a start may take, beside other tests.
 const START: Duration = Duration::from_secs(240);
-
-/// A package that needs nothing to be built with but setuptools.
-const PYPROJECT: &str = "\
-[build-system]
-requires = [\"setuptools\"]
-build-backend = \"setuptools.build_meta\"
-[project]
-name = \"sample\"
-version = \"1\"
-[tool.setuptools]
-py-modules = [\"sample\"]
-";
 
 /// What pairs notebooks with scripts.
 const PAIRING: &str = "formats = \"ipynb,py:percent\"\n";
@@ -59,7 +48,7 @@ impl Place {
             mark: format!("{}-{test}", lab::mark().unwrap()),
             sandbox,
         };
-        for path in place.project_files() {
+        for path in files_of(place.sandbox.project()) {
             chown(path, Some(USER), Some(USER)).unwrap();
         }
         place
@@ -87,19 +76,6 @@ impl Place {
         let listed = self.run_notebook().args(["--list", "--json"]).any_stdout().run().json();
         (Jupyter::told(&self.engine, &listed[0]), outcome)
     }
-
-    /// All files and folders of the project, itself first.
-    fn project_files(&self) -> Vec<PathBuf> {
-        let mut found = vec![self.sandbox.project().to_owned()];
-        let mut next = 0;
-        while let Some(path) = found.get(next).cloned() {
-            next += 1;
-            if path.is_dir() {
-                found.extend(fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
-            }
-        }
-        found
-    }
 }
 
 impl Drop for Place {
@@ -111,11 +87,6 @@ impl Drop for Place {
             let _ = capture_text(self.engine.docker().args(["rm", "-f", container]));
         }
     }
-}
-
-/// The text of a file, once it is there.
-fn text(file: &Path) -> String {
-    wait::found(file.display(), || fs::read_to_string(file).ok())
 }
 
 /// The project is installed, and a notebook that is saved leaves copies, which belong to the user.
@@ -151,11 +122,11 @@ fn works_without_our_script(test: &str, image: NotebookImage) {
     assert_eq!(import, "/home/jovyan/project/sample.py", "{}", jupyter.log());
     jupyter.save_notebook("project/x.ipynb", &["6*7"]);
     let project = place.sandbox.project();
-    let script = text(&project.join(".diffs/x.py"));
+    let script = text_of(&project.join(".diffs/x.py"));
     assert!(script.contains("6*7"), "{script}");
-    let page = text(&project.join(".diffs/x.html"));
+    let page = text_of(&project.join(".diffs/x.html"));
     assert!(page.contains("<!DOCTYPE html>"), "{page}");
-    for path in place.project_files() {
+    for path in files_of(place.sandbox.project()) {
         assert_eq!(
             fs::metadata(&path).unwrap().uid().to_string(),
             user,
@@ -278,10 +249,10 @@ fn notebooks_are_paired_in_an_image_without_our_script() {
     let (jupyter, _) = place.start(&[]);
     jupyter.save_notebook("project/x.ipynb", &["6*7"]);
     let project = place.sandbox.project();
-    let paired = text(&project.join("x.py"));
+    let paired = text_of(&project.join("x.py"));
     assert!(paired.contains("# %%") && paired.contains("6*7"), "{paired}");
     // Beside the copies for reviews.
-    let script = text(&project.join(".diffs/x.py"));
+    let script = text_of(&project.join(".diffs/x.py"));
     assert!(!script.contains("# %%"), "{script}");
     assert_eq!(fs::metadata(project.join("x.py")).unwrap().uid(), USER);
     drop(jupyter);

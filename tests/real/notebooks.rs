@@ -94,6 +94,12 @@ impl Place {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// What `--list --json` says.
+    fn listed(&self) -> serde_json::Value {
+        let list = self.run_notebook().args(["--list", "--json"]);
+        list.any_stdout().any_stderr().run().json()
+    }
+
     pub(crate) fn in_container(&self, container: &str, words: &[&str]) {
         let mut exec = self.engine.docker();
         let output = exec.args(["exec", container]).args(words).output().unwrap();
@@ -147,13 +153,7 @@ fn comes_and_goes(place: &Place) {
         .stdout(&started.stdout)
         .stderr_has(&format!("container {container} serves this project already"))
         .run();
-    let listed = place
-        .run_notebook()
-        .args(["--list", "--json"])
-        .any_stdout()
-        .any_stderr()
-        .run()
-        .json();
+    let listed = place.listed();
     assert_eq!(listed[0]["container"], container.as_str());
     assert_eq!(listed[0]["error"], serde_json::Value::Null, "{listed}");
     assert_eq!(format!("{}\n", listed[0]["url"].as_str().unwrap()), started.stdout);
@@ -189,13 +189,7 @@ fn comes_and_goes(place: &Place) {
     assert_eq!(place.containers(), [""; 0]);
     assert_eq!(place.home.sandbox().read("made"), "made\n");
     // Another test's server may have its port by now.
-    let listed = place
-        .run_notebook()
-        .args(["--list", "--json"])
-        .any_stdout()
-        .any_stderr()
-        .run()
-        .json();
+    let listed = place.listed();
     assert_eq!(listed, serde_json::json!([]));
 }
 

@@ -1,10 +1,10 @@
-//! A project with the image type docker/notebook of this repository, built on the tests' Debian.
+//! Projects of notebooks: with the image type docker/notebook of this repository, built on the tests' Debian; as a package.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use dockerutils_test_support::Sandbox;
 use dockerutils_test_support::lab::{LabEngine, NotebookImage};
+use dockerutils_test_support::{Sandbox, wait};
 
 /// What docker/notebook consists of.
 const FILES: [&str; 8] = [
@@ -17,6 +17,18 @@ const FILES: [&str; 8] = [
     "requirements.txt",
     "start-notebook",
 ];
+
+/// A package that needs nothing to be built with but setuptools.
+pub const PYPROJECT: &str = "\
+[build-system]
+requires = [\"setuptools\"]
+build-backend = \"setuptools.build_meta\"
+[project]
+name = \"sample\"
+version = \"1\"
+[tool.setuptools]
+py-modules = [\"sample\"]
+";
 
 /// The certificates that this machine trusts; see the comment in the Dockerfile.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -47,4 +59,29 @@ pub fn with_notebook(sandbox: Sandbox, engine: &LabEngine, arguments: &str) -> S
         };
     }
     sandbox
+}
+
+/// All files and folders of a project, itself first.
+///
+/// # Panics
+/// When one can't be read.
+pub fn files_of(project: &Path) -> Vec<PathBuf> {
+    let mut found = vec![project.to_owned()];
+    let mut next = 0;
+    while let Some(path) = found.get(next).cloned() {
+        next += 1;
+        if path.is_dir() {
+            let entries = fs::read_dir(path).expect("a folder of the project");
+            found.extend(entries.map(|entry| entry.expect("an entry of the project").path()));
+        }
+    }
+    found
+}
+
+/// The text of a file, once it is there.
+///
+/// # Panics
+/// When it does not come.
+pub fn text_of(file: &Path) -> String {
+    wait::found(file.display(), || fs::read_to_string(file).ok())
 }
