@@ -403,10 +403,10 @@ fn as_a_hub_on_a_dock_the_page_is_here_and_the_volume_there() {
             .run();
         let said = started.stderr.lines();
         let volume = said
-            .filter_map(|line| line.split_once("this removes it: docker volume rm "))
-            .map(|(_, volume)| volume.to_owned())
-            .next()
-            .unwrap();
+            .filter(|line| line.contains("this removes it: "))
+            .find_map(|line| line.split_once("docker volume rm "))
+            .map(|(_, volume)| volume.to_owned());
+        let volume = volume.unwrap_or_else(|| panic!("{started}"));
         (Jupyter::told(&place.engine, &place.listed()[0]), volume)
     };
     let (jupyter, volume) = start();
