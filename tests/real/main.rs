@@ -48,6 +48,7 @@ mod side_by_side;
 mod ssh_transport;
 mod sync;
 mod sync_crashes;
+mod tag_stack;
 mod transfer;
 mod transfer_crashes;
 mod transfer_interrupted;

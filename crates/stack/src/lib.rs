@@ -8,6 +8,7 @@
 //! - [`plan`] puts them together, as a function of values: what is built, copied, tested again or left alone, and why;
 //! - [`registry_state`] asks registries what they hold, and [`tag_list`] says which tags are whose;
 //! - [`verdicts`] travel with an image: what its tests said, signed where there is a key;
+//! - [`promotion`] gives all images another tag, when they proved good;
 //! - [`planning`] is what the command plan-stack does.
 
 #![cfg_attr(
@@ -20,6 +21,7 @@ pub mod history;
 pub mod input_digest;
 pub mod plan;
 pub mod planning;
+pub mod promotion;
 pub mod registry_state;
 pub mod spec;
 pub mod suites;

@@ -167,7 +167,7 @@ fn inputs(graph: &Graph, targets: &[StackTarget], bases: &BTreeMap<String, Strin
 }
 
 /// The directory with the spec.
-fn directory(working: &Path, named: Option<&Path>) -> Result<PathBuf> {
+pub(crate) fn directory(working: &Path, named: Option<&Path>) -> Result<PathBuf> {
     if let Some(named) = named {
         return Ok(working.join(named));
     }

@@ -27,15 +27,15 @@ pub struct Registries {
 }
 
 /// A reference as a registry takes it.
-struct RemoteReference {
+pub(crate) struct RemoteReference {
     host: String,
-    repository: String,
+    pub(crate) repository: String,
     /// A tag or digest.
-    reference: String,
+    pub(crate) reference: String,
 }
 
 impl RemoteReference {
-    fn of(reference: &str) -> Self {
+    pub(crate) fn of(reference: &str) -> Self {
         let full = canonical(reference);
         let (name, tag, digest) = split_reference(&full);
         let (host, repository) = name.split_once('/').unwrap_or(("docker.io", name));
@@ -72,7 +72,8 @@ impl Registries {
         Ok(registries)
     }
 
-    fn of(&self, asked: &RemoteReference) -> Result<&Registry> {
+    /// The registry of a reference.
+    pub(crate) fn of(&self, asked: &RemoteReference) -> Result<&Registry> {
         let found = self.by_host.get(&asked.host);
         found.ok_or_else(|| Error::failed(format!("the registry {} was not reached", asked.host)))
     }
@@ -167,12 +168,12 @@ fn credentials(login: Login) -> RegistryCredentials {
 }
 
 /// What an image says that it was made from. What can't be read says nothing.
-fn inputs(manifest: &RemoteManifest) -> Option<Inputs> {
+pub(crate) fn inputs(manifest: &RemoteManifest) -> Option<Inputs> {
     serde_json::from_str(manifest.annotations().get(ANNOTATION)?).ok()
 }
 
 /// The digest of the first image of an index.
-fn first_image(manifest: &RemoteManifest) -> Option<String> {
+pub(crate) fn first_image(manifest: &RemoteManifest) -> Option<String> {
     let entries = manifest.document.manifests.as_ref()?.iter();
     let is_image = |platform: Option<&serde_json::Value>| {
         platform

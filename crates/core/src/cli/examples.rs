@@ -67,6 +67,20 @@ pub(super) fn of(command: &str) -> Option<Examples> {
                 "the tags in the registry, and of which branches they are",
             ),
         ],
+        "tag-stack" => &[
+            (
+                "tag-stack 2026.3-main 2026.3-stable",
+                "what proved good gets another tag",
+            ),
+            (
+                "tag-stack 2026.3-stable stable --dry-run",
+                "what would be moved, and why",
+            ),
+            (
+                "tag-stack 2026.3-main 2026.3-stable --verdict-key verdict.pub",
+                "only verdicts that this key signed count",
+            ),
+        ],
         "genversion" => &[
             ("genversion", "write _version.py.bld, and print the version"),
             ("genversion --dry-run", "print it, and write nothing"),
