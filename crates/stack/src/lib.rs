@@ -7,19 +7,26 @@
 //! - [`history`] is what git and CI say;
 //! - [`plan`] puts them together, as a function of values: what is built, copied, tested again or left alone, and why;
 //! - [`registry_state`] asks registries what they hold, and [`tag_list`] says which tags are whose;
-//! - [`planning`] is what the command plan-stack does.
+//! - [`suites`] runs the tests of an image;
+//! - [`current`] is a stack as it is checked out, with the names of its images;
+//! - [`run_reference`] says which image of a stack run-image and run-notebook are asked for;
+//! - [`planning`] is what the command plan-stack does, and [`testing`] what test-stack does.
 
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod current;
 pub mod graph;
 pub mod history;
 pub mod input_digest;
 pub mod plan;
 pub mod planning;
 pub mod registry_state;
+pub mod run_reference;
 pub mod spec;
+pub mod suites;
 pub mod tag_list;
 pub mod tags;
+pub mod testing;

@@ -20,7 +20,7 @@ use crate::tag_list::{TagRow, rows};
 use crate::tags::{StackTarget, TagSource, targets};
 
 /// Where the images are looked for, seen from the working directory.
-const DIRECTORIES: [&str; 3] = ["images", "docker", "."];
+pub(crate) const DIRECTORIES: [&str; 3] = ["images", "docker", "."];
 
 /// What plan-stack is asked for.
 #[derive(Clone, Debug, Default)]
@@ -167,7 +167,7 @@ fn inputs(graph: &Graph, targets: &[StackTarget], bases: &BTreeMap<String, Strin
 }
 
 /// The directory with the spec.
-fn directory(working: &Path, named: Option<&Path>) -> Result<PathBuf> {
+pub(crate) fn directory(working: &Path, named: Option<&Path>) -> Result<PathBuf> {
     if let Some(named) = named {
         return Ok(working.join(named));
     }
