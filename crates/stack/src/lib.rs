@@ -8,6 +8,7 @@
 //! - [`plan`] puts them together, as a function of values: what is built, copied, tested again or left alone, and why;
 //! - [`registry_state`] asks registries what they hold, and [`tag_list`] says which tags are whose;
 //! - [`suites`] runs the tests of an image;
+//! - [`verdicts`] travel with an image: what its tests said, signed where there is a key;
 //! - [`current`] is a stack as it is checked out, with the names of its images;
 //! - [`run_reference`] says which image of a stack run-image and run-notebook are asked for;
 //! - [`planning`] is what the command plan-stack does, and [`testing`] what test-stack does.
@@ -30,3 +31,4 @@ pub mod suites;
 pub mod tag_list;
 pub mod tags;
 pub mod testing;
+pub mod verdicts;
