@@ -7,15 +7,19 @@
 //! - [`history`] is what git and CI say;
 //! - [`plan`] puts them together, as a function of values: what is built, copied, tested again or left alone, and why;
 //! - [`registry_state`] asks registries what they hold, and [`tag_list`] says which tags are whose;
+//! - [`suites`] runs the tests of an image;
 //! - [`verdicts`] travel with an image: what its tests said, signed where there is a key;
 //! - [`promotion`] gives all images another tag, when they proved good;
-//! - [`planning`] is what the command plan-stack does.
+//! - [`current`] is a stack as it is checked out, with the names of its images;
+//! - [`run_reference`] says which image of a stack run-image and run-notebook are asked for;
+//! - [`planning`] is what the command plan-stack does, and [`testing`] what test-stack does.
 
 #![cfg_attr(
     test,
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod current;
 pub mod graph;
 pub mod history;
 pub mod input_digest;
@@ -23,8 +27,10 @@ pub mod plan;
 pub mod planning;
 pub mod promotion;
 pub mod registry_state;
+pub mod run_reference;
 pub mod spec;
 pub mod suites;
 pub mod tag_list;
 pub mod tags;
+pub mod testing;
 pub mod verdicts;

@@ -20,7 +20,7 @@ use crate::tag_list::{TagRow, rows};
 use crate::tags::{StackTarget, TagSource, targets};
 
 /// Where the images are looked for, seen from the working directory.
-const DIRECTORIES: [&str; 3] = ["images", "docker", "."];
+pub(crate) const DIRECTORIES: [&str; 3] = ["images", "docker", "."];
 
 /// What plan-stack is asked for.
 #[derive(Clone, Debug, Default)]

@@ -97,6 +97,16 @@ impl Registries {
         found.await.into_iter().collect()
     }
 
+    /// The digest of what is there under this tag; `None` where there is nothing.
+    ///
+    /// # Errors
+    /// Every answer but these two.
+    pub async fn digest(&self, reference: &str) -> Result<Option<String>> {
+        let asked = RemoteReference::of(reference);
+        let head = self.of(&asked)?.head(&asked.repository, &asked.reference).await;
+        Ok(head.map_err(Error::from)?.map(|head| head.digest.as_str().to_owned()))
+    }
+
     async fn image(&self, reference: &str) -> Result<Option<RemoteImage>> {
         let asked = RemoteReference::of(reference);
         let registry = self.of(&asked)?;
