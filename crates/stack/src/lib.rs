@@ -1,5 +1,6 @@
 //! Stacks: families of images that depend on each other, and are built, tested and published together.
 //!
+//! - [`artifacts`] says where the results of a run lie;
 //! - [`spec`] reads what a repository says about its stack, in `spec.yml` and `change_ignore.json`;
 //! - [`graph`] has the images and their directories, in the order of their builds;
 //! - [`tags`] names them, and gives a child what leads to its parent;
@@ -14,6 +15,7 @@
     allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod artifacts;
 pub mod graph;
 pub mod history;
 pub mod input_digest;
