@@ -129,6 +129,11 @@ impl Artifacts {
         Self { root: root.into() }
     }
 
+    /// The folders at the root of the repository that this directory of images is in.
+    pub fn of_stack(directory: &Path) -> Self {
+        Self::at(repository_root(directory))
+    }
+
     /// The folder with the results; reports of tests belong there, too.
     pub fn results(&self) -> PathBuf {
         self.root.join(RESULTS)
@@ -188,6 +193,13 @@ impl Artifacts {
         write(&file, &yaml(result))?;
         Ok(file)
     }
+}
+
+/// The root of the repository that a directory of images is in: where git's is, else the folder above.
+pub fn repository_root(directory: &Path) -> PathBuf {
+    let mut above = directory.ancestors();
+    let root = above.find(|folder| folder.join(".git").exists());
+    root.or(directory.parent()).unwrap_or(directory).to_owned()
 }
 
 /// Writes a file of results whole, or not at all, and makes its folder. Everybody may read it.
@@ -363,11 +375,26 @@ mod tests {
         assert_eq!(fs::read_dir(artifacts.manifests()).unwrap().count(), 1);
         fs::remove_dir_all(artifacts.logs()).unwrap();
         std::os::unix::fs::symlink(home.path(), artifacts.logs()).unwrap();
-        let error = write(&artifacts.log("a:1", LogKind::Build), "").unwrap_err().to_string();
-        assert!(error.ends_with("logs is a link: no results are written there"), "{error}");
+        let error = write(&artifacts.log("a:1", LogKind::Build), "")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.ends_with("logs is a link: no results are written there"),
+            "{error}"
+        );
         fs::write(home.path().join("file"), "").unwrap();
         let error = Artifacts::at(home.path().join("file")).make().unwrap_err();
         assert_eq!(error.hint_text(), Some("name another place: --artifacts DIR"));
+    }
+
+    #[test]
+    fn results_lie_at_the_root_of_the_repository() {
+        let home = tempfile::tempdir().unwrap();
+        let images = home.path().join("a/images");
+        fs::create_dir_all(&images).unwrap();
+        assert_eq!(repository_root(&images), home.path().join("a"));
+        fs::create_dir(home.path().join(".git")).unwrap();
+        assert_eq!(Artifacts::of_stack(&images), Artifacts::at(home.path()));
     }
 
     #[test]

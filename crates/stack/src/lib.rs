@@ -8,6 +8,8 @@
 //! - [`history`] is what git and CI say;
 //! - [`plan`] puts them together, as a function of values: what is built, copied, tested again or left alone, and why;
 //! - [`registry_state`] asks registries what they hold, and [`tag_list`] says which tags are whose;
+//! - [`manifests`] describes images: their layers, packages, what differs from the one before;
+//! - [`summary`] is what CI shows of a plan or a run;
 //! - [`planning`] is what the command plan-stack does.
 
 #![cfg_attr(
@@ -19,9 +21,11 @@ pub mod artifacts;
 pub mod graph;
 pub mod history;
 pub mod input_digest;
+pub mod manifests;
 pub mod plan;
 pub mod planning;
 pub mod registry_state;
 pub mod spec;
+pub mod summary;
 pub mod tag_list;
 pub mod tags;

@@ -10,12 +10,14 @@ use dockerutils_core::output::table::{Align, Table};
 use dockerutils_core::output::{counted, visible};
 use serde_json::json;
 
+use crate::artifacts::Artifacts;
 use crate::graph::Graph;
 use crate::history::{CiVariables, History, RangeStart};
 use crate::input_digest::Inputs;
 use crate::plan::{Action, PlanFacts, plan};
 use crate::registry_state::Registries;
 use crate::spec::{ChangeIgnore, FILE, Spec};
+use crate::summary;
 use crate::tag_list::{TagRow, rows};
 use crate::tags::{StackTarget, TagSource, targets};
 
@@ -107,6 +109,12 @@ pub fn plan_stack(context: &Context, args: &PlanArgs) -> Result<ExitStatus> {
     };
     let mut plan = plan(&facts);
     plan.notes.extend(notes);
+    // What CI does not take need not stop anybody.
+    if !context.global.dry_run
+        && let Err(error) = summary::write(&context.env, &Artifacts::of_stack(&directory), &summary::of_plan(&plan))
+    {
+        printer.warning(&error.with_causes());
+    }
     if args.view == PlanView::Bake {
         return printer.result_json(&plan.bake(&facts)).map(|()| ExitStatus::SUCCESS);
     }

@@ -26,6 +26,14 @@ pub struct Registries {
     pub warnings: Vec<String>,
 }
 
+/// A repository at its registry.
+#[derive(Clone, Debug)]
+pub struct RemotePlace<'r> {
+    pub registry: &'r Registry,
+    /// As the registry takes it: `library/debian`.
+    pub repository: String,
+}
+
 /// A reference as a registry takes it.
 struct RemoteReference {
     host: String,
@@ -75,6 +83,18 @@ impl Registries {
     fn of(&self, asked: &RemoteReference) -> Result<&Registry> {
         let found = self.by_host.get(&asked.host);
         found.ok_or_else(|| Error::failed(format!("the registry {} was not reached", asked.host)))
+    }
+
+    /// Where a repository is: its registry, and its name there.
+    ///
+    /// # Errors
+    /// A registry that was not reached.
+    pub fn place(&self, repository: &str) -> Result<RemotePlace<'_>> {
+        let asked = RemoteReference::of(repository);
+        Ok(RemotePlace {
+            registry: self.of(&asked)?,
+            repository: asked.repository,
+        })
     }
 
     /// What is there of all tags of the targets.

@@ -5,13 +5,12 @@
 
 use std::collections::HashMap;
 
-use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::models::{ContainerCreateBody, HealthConfig, HostConfig};
 
 use super::container::{Created, create, start};
 use super::exec::{self, ExecCommand, ExecOutput};
 use crate::docker::connect::engine::Engine;
-use crate::docker::options::pull_policy::PullPolicy;
-use crate::docker::options::run_options::{Attach, ContainerPlan};
+use crate::docker::options::run_options::{Attach, ContainerPlan, PullPolicy};
 use crate::error::{Class, Result};
 
 /// What it waits for. An image without `sleep` still has what its shell brings; its input stays open.
@@ -43,14 +42,13 @@ impl Standby {
                 open_stdin: Some(true),
                 labels: Some(labels),
                 // What the image's own check would start every few seconds.
-                healthcheck: Some(bollard::models::HealthConfig {
+                healthcheck: Some(HealthConfig {
                     test: Some(vec!["NONE".to_owned()]),
-                    ..Default::default()
+                    ..HealthConfig::default()
                 }),
                 host_config: Some(HostConfig {
                     auto_remove: Some(true),
                     network_mode: Some("none".to_owned()),
-                    init: Some(true),
                     pids_limit: Some(PROCESSES),
                     ..HostConfig::default()
                 }),
@@ -60,11 +58,7 @@ impl Standby {
             remove: true,
             interactive: false,
             tty: false,
-            attach: Attach {
-                stdin: false,
-                stdout: false,
-                stderr: false,
-            },
+            attach: Attach::default(),
             sig_proxy: false,
             detach_keys: None,
             cidfile: None,
