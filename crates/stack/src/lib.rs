@@ -7,6 +7,7 @@
 //! - [`history`] is what git and CI say;
 //! - [`plan`] puts them together, as a function of values: what is built, copied, tested again or left alone, and why;
 //! - [`registry_state`] asks registries what they hold, and [`tag_list`] says which tags are whose;
+//! - [`verdicts`] travel with an image: what its tests said, signed where there is a key;
 //! - [`planning`] is what the command plan-stack does.
 
 #![cfg_attr(
@@ -21,5 +22,7 @@ pub mod plan;
 pub mod planning;
 pub mod registry_state;
 pub mod spec;
+pub mod suites;
 pub mod tag_list;
 pub mod tags;
+pub mod verdicts;
