@@ -276,7 +276,10 @@ pub(in crate::ops) async fn free_plan(engine: &Engine, plan: RunPlan) -> Result<
 }
 
 /// How the engine gives GPUs to containers; an error with what is missing if it can't and the user asked for them.
-pub(in crate::ops) async fn gpu_support(engine: &Engine, asked: bool) -> Result<GpuSupport> {
+///
+/// # Errors
+/// Such a lack, an engine that does not answer.
+pub async fn gpu_support(engine: &Engine, asked: bool) -> Result<GpuSupport> {
     let info = engine.info().await?;
     let runtimes = info.runtimes.unwrap_or_default();
     if runtimes.contains_key("nvidia") {
