@@ -129,6 +129,16 @@ impl Registries {
         found.await.into_iter().collect()
     }
 
+    /// The digest of what is there under this tag; `None` where there is nothing.
+    ///
+    /// # Errors
+    /// Every answer but these two.
+    pub async fn digest(&self, reference: &str) -> Result<Option<String>> {
+        let place = self.place(reference)?;
+        let head = place.registry.head(&place.repository, &place.reference).await;
+        Ok(head.map_err(Error::from)?.map(|head| head.digest.as_str().to_owned()))
+    }
+
     /// What there is of a reference; `None` if it is absent.
     ///
     /// # Errors
