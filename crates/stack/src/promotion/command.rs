@@ -17,7 +17,7 @@ use super::facts::{self, PromotedImage, PromotedManifests};
 use super::moves::{MoveResult, PromotionOutcome, TagMove, carry_out};
 use super::{MoveAction, PlannedMove, PromotionPlan, plan};
 use crate::planning;
-use crate::registry_state::{Registries, RemoteReference};
+use crate::registry_state::Registries;
 use crate::spec::Spec;
 use crate::verdicts::VerdictPublicKey;
 
@@ -204,11 +204,11 @@ fn moves(plan: &PromotionPlan, registries: &Registries, manifests: Vec<PromotedM
     let planned = planned.filter(|(image, _)| image.action == MoveAction::Move);
     planned
         .map(|(image, manifests)| {
-            let place = RemoteReference::of(&image.repository);
+            let place = registries.place(&image.repository)?;
             let absent = || Error::failed(format!("there is no {}:{}", image.repository, plan.from));
             Ok(TagMove {
                 image: image.image.clone(),
-                registry: registries.of(&place)?.clone(),
+                registry: place.registry.clone(),
                 repository: place.repository,
                 name: image.repository.clone(),
                 from: plan.from.clone(),

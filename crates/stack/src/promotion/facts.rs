@@ -1,6 +1,6 @@
 //! What a promotion is planned from: asked of registries side by side, and of git.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dockerutils_core::error::{Error, Result};
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{CommitRange, ImageFacts, PromotionFacts, TaggedImage};
 use crate::history;
-use crate::registry_state::{Registries, RemoteReference, first_image, inputs};
+use crate::registry_state::{Registries, annotated, first_image, inputs_of};
 use crate::verdicts::{self, FoundVerdicts, VerdictPublicKey};
 
 /// The annotation, and label, with the commit that an image was made from (OCI's image specification, "Pre-Defined
@@ -48,7 +48,7 @@ struct Configuration {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct Labelled {
-    labels: Option<std::collections::BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
 }
 
 /// Asks registries about these images: what both tags name, and what is known of the tests. The manifests are in the order of
@@ -63,9 +63,8 @@ pub async fn ask(
     key: Option<&VerdictPublicKey>,
 ) -> Result<(PromotionFacts, Vec<PromotedManifests>)> {
     let asked = many(images, |image| async move {
-        let place = RemoteReference::of(&image.repository);
-        let registry = registries.of(&place)?;
-        let repository = place.repository.as_str();
+        let place = registries.place(&image.repository)?;
+        let (registry, repository) = (place.registry, place.repository.as_str());
         let promoted = async {
             let Some(manifest) = manifest(registry, repository, from).await? else {
                 return Ok((None, None, FoundVerdicts::default()));
@@ -136,17 +135,30 @@ async fn manifest(registry: &Registry, repository: &str, tag: &str) -> Result<Op
 async fn tagged(registry: &Registry, repository: &str, manifest: &RemoteManifest) -> Result<TaggedImage> {
     let mut tagged = TaggedImage {
         digest: manifest.digest.clone(),
-        inputs: inputs(manifest),
+        inputs: annotated(manifest),
         revision: manifest.annotations().get(REVISION).cloned(),
     };
-    let inner = match first_image(manifest) {
-        Some(first) if tagged.inputs.is_none() || tagged.revision.is_none() => {
-            self::manifest(registry, repository, &first).await?
+    let inside = async {
+        match first_image(manifest) {
+            Some(first) if tagged.inputs.is_none() || tagged.revision.is_none() => {
+                self::manifest(registry, repository, &first).await
+            }
+            _ => Ok(None),
         }
-        _ => None,
     };
+    let listed = async {
+        match tagged.inputs {
+            Some(_) => Ok(Vec::new()),
+            None => {
+                let listed = registry.referrers(repository, &manifest.digest, None).await;
+                listed.map_err(Error::from)
+            }
+        }
+    };
+    let (inner, listed) = tokio::try_join!(inside, listed)?;
+    // Those of the last build.
+    tagged.inputs = tagged.inputs.or_else(|| inputs_of(inner.as_ref(), &listed).pop());
     let image = inner.as_ref().unwrap_or(manifest);
-    tagged.inputs = tagged.inputs.or_else(|| inputs(image));
     tagged.revision = tagged.revision.or_else(|| image.annotations().get(REVISION).cloned());
     if let (None, Some(config)) = (&tagged.revision, &image.document.config) {
         // It only explains: what can't be read says nothing.
