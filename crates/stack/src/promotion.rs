@@ -17,8 +17,12 @@ use serde::Serialize;
 
 use crate::history::CommitLine;
 use crate::input_digest::Inputs;
+use crate::manifests::packages::{ManagerDiff, PackageDiff, PackageLists, PackageVersions};
 use crate::suites::TestKind;
 use crate::verdicts::{FoundVerdict, FoundVerdicts};
+
+/// How many packages are named.
+const PACKAGES: usize = 5;
 
 /// What a promotion is planned from.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +63,8 @@ pub struct TaggedImage {
     pub inputs: Option<Inputs>,
     /// The commit that it says it was made from.
     pub revision: Option<String>,
+    /// The packages that are said to be in it.
+    pub packages: Option<PackageLists>,
 }
 
 /// Commits, newest first.
@@ -141,6 +147,8 @@ pub enum ImageChange {
     Unknown,
     /// The commits between.
     Commits(CommitRange),
+    /// What packages came, went and changed.
+    Packages { packages: PackageDiff },
 }
 
 /// Makes the plan.
@@ -215,6 +223,12 @@ fn changes(image: &ImageFacts, commits: &BTreeMap<(String, String), CommitRange>
         && !range.commits.is_empty()
     {
         changes.push(ImageChange::Commits(range.clone()));
+    }
+    if let (Some(old), Some(new)) = (&to.packages, &from.packages) {
+        let packages = new.since(old);
+        if !packages.0.is_empty() {
+            changes.push(ImageChange::Packages { packages });
+        }
     }
     changes
 }
@@ -365,8 +379,39 @@ impl ImageChange {
                 let commits = commits.map(|commit| format!("  {} {}", commit.id, one_line(&commit.subject)));
                 commits.chain(range.are_more.then(|| "  and more".to_owned())).collect()
             }
+            Self::Packages { packages } => {
+                let managers = packages.0.iter();
+                managers
+                    .map(|(manager, diff)| format!("{}: {}", manager.name(), says(diff)))
+                    .collect()
+            }
         }
     }
+}
+
+/// What came, went and changed, with the first names of each.
+fn says(diff: &ManagerDiff) -> String {
+    let with = |packages: &PackageVersions| -> Vec<String> {
+        packages
+            .iter()
+            .map(|(name, version)| format!("{name} {version}"))
+            .collect()
+    };
+    let changed = diff.changed.iter();
+    let changed = changed.map(|(name, [old, new])| format!("{name} {old} to {new}"));
+    let parts = [
+        ("came", with(&diff.came)),
+        ("went", with(&diff.went)),
+        ("changed", changed.collect()),
+    ];
+    let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
+    let parts = parts.map(|(what, names)| {
+        let more = names.len().saturating_sub(PACKAGES);
+        let more = (more > 0).then(|| format!(" and {more} more")).unwrap_or_default();
+        let named: Vec<String> = names.iter().take(PACKAGES).map(|name| visible(name)).collect();
+        format!("{} {what} ({}{more})", names.len(), named.join(", "))
+    });
+    parts.collect::<Vec<String>>().join(", ")
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
-//! A stack of eight images in a registry that is 50 ms away: its promotion beside a loop of docker pull, tag and push, and a plan
-//! in which nothing changed beside a loop of docker manifest inspect.
+//! A stack of eight images in a registry that is 50 ms away: its promotion beside a loop of docker pull, tag and push; a plan
+//! in which nothing changed beside a loop of docker manifest inspect; and one changed leaf beside a loop of docker build and push.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use dockerutils_test_support::lab::{self, BASE_IMAGE, LabEngine};
+use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::registry::Registry;
 use dockerutils_test_support::{SlowLink, oras, process};
 use serde_json::{Value, json};
@@ -19,6 +19,8 @@ use crate::error::Error;
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 const IMAGES: usize = 8;
 const FROM: &str = "2026.3-main";
+/// The tag of what the loop of docker build makes.
+const LOOP: &str = "2026.3-loop";
 const ARTIFACT_TYPE: &str = "application/vnd.dockerutils.stack.verdict.v1+json";
 /// The longest that each may take.
 const PROMOTION: Duration = Duration::from_secs(2);
@@ -78,7 +80,8 @@ impl StackSite<'_> {
             spec += &format!("  image-{number}: {{image_name: {}{parent}}}\n", self.image(number));
             let image = self.root.join(format!("images/image-{number}"));
             fs::create_dir_all(&image).map_err(Error::file(&image))?;
-            fs::write(image.join("Dockerfile"), from + "COPY file /\n").map_err(Error::file(&image))?;
+            fs::write(image.join("Dockerfile"), from + &format!("COPY file /file-{number}\n"))
+                .map_err(Error::file(&image))?;
             fs::write(image.join("file"), number.to_string()).map_err(Error::file(&image))?;
         }
         let file = self.root.join("images/spec.yml");
@@ -86,50 +89,10 @@ impl StackSite<'_> {
         let git =
             "git init -q -b main; git add -A; git -c user.name=bench -c user.email=bench@example.org commit -qm bench";
         process::capture(Command::new("sh").args(["-ec", git]).current_dir(self.root))?;
-        let bake = process::capture_text(self.ours("plan-stack").args(["--bake", "--all"]))?;
-        let bake: Value = serde_json::from_str(&bake).map_err(failed)?;
+        process::capture(&mut self.build())?;
         for number in 0..IMAGES {
-            let reference = format!("{}:{FROM}", self.image(number));
-            let dockerfile = format!("FROM {BASE_IMAGE}\nLABEL number={number}\n");
-            let mut build = self.engine.docker();
-            build.args(["build", "--quiet", "--tag", &reference, "-"]);
-            give(&mut build, &dockerfile)?;
-            process::capture(self.engine.docker().args(["push", "--quiet", &reference]))?;
-            let annotation = bake
-                .pointer(&format!("/target/image-{number}/annotations/0"))
-                .and_then(Value::as_str);
-            let annotation = annotation.and_then(|text| text.strip_prefix("manifest:")?.split_once('='));
-            let (name, value) = annotation.ok_or_else(|| failed("plan-stack --bake has no annotation"))?;
-            self.annotate(&reference, name, value)?;
-            self.judge(number, &reference)?;
+            self.judge(number, &format!("{}:{FROM}", self.image(number)))?;
         }
-        Ok(())
-    }
-
-    /// Gives the image of this reference an annotation.
-    fn annotate(&self, reference: &str, name: &str, value: &str) -> Result<(), Error> {
-        let manifest = process::capture_text(self.oras()?.args(["manifest", "fetch", "--plain-http", reference]))?;
-        let mut manifest: Value = serde_json::from_str(&manifest).map_err(failed)?;
-        let media_type = manifest
-            .get("mediaType")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
-        if let Some(fields) = manifest.as_object_mut() {
-            fields.insert("annotations".to_owned(), json!({ name: value }));
-        }
-        let file = self.root.join("manifest.json");
-        fs::write(&file, manifest.to_string()).map_err(Error::file(&file))?;
-        let mut push = self.oras()?;
-        push.args([
-            "manifest",
-            "push",
-            "--plain-http",
-            "--media-type",
-            &media_type,
-            reference,
-        ]);
-        process::capture(push.arg(&file))?;
         Ok(())
     }
 
@@ -151,6 +114,8 @@ impl StackSite<'_> {
         fs::write(&file, statement.to_string()).map_err(Error::file(&file))?;
         let mut attach = self.oras()?;
         attach.args(["attach", "--plain-http", "--artifact-type", ARTIFACT_TYPE, reference]);
+        attach.args(["--annotation", "io.dockerutils.stack.tests=basic"]);
+        attach.args(["--annotation", "io.dockerutils.stack.result=passed"]);
         process::capture(attach.arg("verdict.json:application/vnd.in-toto+json"))?;
         Ok(())
     }
@@ -178,6 +143,7 @@ impl StackSite<'_> {
         if !is_unchanged {
             return Err(failed(format!("something is to be done: {plan}")));
         }
+        let (built, looped) = self.one_leaf_changed()?;
         // A limit is a ratio: that at which ours takes the longest that it may.
         let limit = |most: Duration, peer: &Samples| Some(most.as_secs_f64() / peer.median().as_secs_f64());
         Ok(vec![
@@ -195,7 +161,54 @@ impl StackSite<'_> {
                 peer: inspected,
                 memory: None,
             },
+            Comparison {
+                what: "one leaf changed".to_owned(),
+                limit: Some(0.3),
+                ours: built,
+                peer: looped,
+                memory: None,
+            },
         ])
+    }
+
+    /// Building and pushing what one changed file makes stale, beside a loop of docker build and docker push over all.
+    fn one_leaf_changed(&self) -> Result<(Samples, Samples), Error> {
+        let (mut ours, mut theirs) = (Samples::default(), Samples::default());
+        // Nothing of it is measured before each side has built all once.
+        self.build_and_push_all()?;
+        for run in 0..self.setting.runs {
+            self.change(&format!("ours {run}"))?;
+            ours.push(time(&mut self.build())?);
+            self.change(&format!("theirs {run}"))?;
+            theirs.push(self.build_and_push_all()?);
+        }
+        Ok((ours, theirs))
+    }
+
+    /// Changes a file of the last image.
+    fn change(&self, text: &str) -> Result<(), Error> {
+        let file = self.root.join(format!("images/image-{}/file", IMAGES - 1));
+        fs::write(&file, text).map_err(Error::file(&file))
+    }
+
+    fn build_and_push_all(&self) -> Result<Duration, Error> {
+        let began = Instant::now();
+        for number in 0..IMAGES {
+            let reference = format!("{}:{LOOP}", self.image(number));
+            let mut build = self.engine.docker();
+            build.args(["build", "--quiet", "--tag", &reference]);
+            build.args(["--build-arg", &format!("BASE_TAG={LOOP}")]);
+            build.arg(self.root.join(format!("images/image-{number}")));
+            process::capture(&mut build)?;
+            process::capture(self.engine.docker().args(["push", "--quiet", &reference]))?;
+        }
+        Ok(began.elapsed())
+    }
+
+    fn build(&self) -> Command {
+        let mut build = self.ours("build-stack");
+        build.arg("--no-test");
+        build
     }
 
     /// A loop of docker pull, tag and push, on an engine that has no such image.
@@ -236,6 +249,7 @@ impl StackSite<'_> {
     fn ours(&self, program: &str) -> Command {
         let mut command = self.setting.ours(program);
         command.current_dir(self.root).env("HOME", self.root);
+        command.env("DOCKER_HOST", &self.engine.host);
         command
     }
 
@@ -243,23 +257,5 @@ impl StackSite<'_> {
         let mut command = Command::new(oras::program().map_err(failed)?);
         command.current_dir(self.root).env("HOME", self.root);
         Ok(command)
-    }
-}
-
-/// Runs a program with this on its stdin.
-fn give(command: &mut Command, text: &str) -> Result<(), Error> {
-    use std::io::Write as _;
-    let name = process::shown(command);
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .map_err(Error::file(&name))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(text.as_bytes()).map_err(Error::file(&name))?;
-    }
-    match child.wait().map_err(Error::file(&name))?.success() {
-        true => Ok(()),
-        false => Err(failed(format!("{name} failed"))),
     }
 }

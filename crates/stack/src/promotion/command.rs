@@ -1,6 +1,6 @@
 //! What tag-stack does: plans, shows the plan, and moves the tags.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -19,6 +19,7 @@ use super::{MoveAction, PlannedMove, PromotionPlan, plan};
 use crate::planning;
 use crate::registry_state::Registries;
 use crate::spec::Spec;
+use crate::suites::INTEGRATION_TESTS;
 use crate::verdicts::VerdictPublicKey;
 
 /// What tag-stack is asked for.
@@ -67,7 +68,7 @@ pub fn tag_stack(context: &Context, args: &PromotionArgs) -> Result<ExitStatus> 
     check_tags(args)?;
     let directory = planning::directory(&context.working_dir, args.directory.as_deref())?;
     let spec = Spec::read(&directory)?;
-    let images = promoted(&spec, args)?;
+    let images = promoted(&spec, &directory, args)?;
     let key = VerdictPublicKey::of(&context.env, args.verdict_key.as_deref(), &context.working_dir)?;
     let logins = ClientConfig::of(&context.env)?;
     let printer = &context.printer;
@@ -136,7 +137,7 @@ fn check_tags(args: &PromotionArgs) -> Result<()> {
 }
 
 /// The images of the plan that is meant, a parent before its children.
-fn promoted(spec: &Spec, args: &PromotionArgs) -> Result<Vec<PromotedImage>> {
+fn promoted(spec: &Spec, directory: &Path, args: &PromotionArgs) -> Result<Vec<PromotedImage>> {
     let mut spec = spec.clone();
     match &args.plan {
         Some(name) => spec.keep_plan(name)?,
@@ -177,7 +178,7 @@ fn promoted(spec: &Spec, args: &PromotionArgs) -> Result<Vec<PromotedImage>> {
         images.push(PromotedImage {
             image: name.clone(),
             repository,
-            integration_tests: section.integration_tests,
+            integration_tests: section.integration_tests && directory.join(name).join(INTEGRATION_TESTS).is_dir(),
         });
     }
     Ok(images)

@@ -9,6 +9,8 @@ use serde::Deserialize;
 
 use super::{CommitRange, ImageFacts, PromotionFacts, TaggedImage};
 use crate::history;
+use crate::manifests::packages::PackageLists;
+use crate::manifests::travelling;
 use crate::registry_state::{Registries, annotated, first_image, inputs_of};
 use crate::verdicts::{self, FoundVerdicts, VerdictPublicKey};
 
@@ -69,17 +71,23 @@ pub async fn ask(
             let Some(manifest) = manifest(registry, repository, from).await? else {
                 return Ok((None, None, FoundVerdicts::default()));
             };
-            let (tagged, verdicts) = tokio::try_join!(
+            let (mut tagged, packages, verdicts) = tokio::try_join!(
                 tagged(registry, repository, &manifest),
+                packages(registries, &image.repository, &manifest),
                 verdicts::find(registry, repository, &manifest.digest, key)
             )?;
+            tagged.packages = packages;
             Ok::<_, Error>((Some(manifest), Some(tagged), verdicts))
         };
         let replaced = async {
             let Some(manifest) = manifest(registry, repository, to).await? else {
                 return Ok((None, None));
             };
-            let tagged = tagged(registry, repository, &manifest).await?;
+            let (mut tagged, packages) = tokio::try_join!(
+                tagged(registry, repository, &manifest),
+                packages(registries, &image.repository, &manifest)
+            )?;
+            tagged.packages = packages;
             Ok::<_, Error>((Some(manifest), Some(tagged)))
         };
         let (promoted, replaced) = tokio::try_join!(promoted, replaced)?;
@@ -131,12 +139,23 @@ async fn manifest(registry: &Registry, repository: &str, tag: &str) -> Result<Op
     registry.manifest(repository, tag).await.map_err(Error::from)
 }
 
+/// The packages that are attached to a manifest. They only explain: what can't be read says nothing.
+async fn packages(
+    registries: &Registries,
+    repository: &str,
+    manifest: &RemoteManifest,
+) -> Result<Option<PackageLists>> {
+    let found = travelling::of_digest(registries, repository, Some(manifest.digest.as_str())).await;
+    Ok(found.ok().flatten())
+}
+
 /// What a manifest says of the image; of an index, its first image does, if the index says nothing itself.
 async fn tagged(registry: &Registry, repository: &str, manifest: &RemoteManifest) -> Result<TaggedImage> {
     let mut tagged = TaggedImage {
         digest: manifest.digest.clone(),
         inputs: annotated(manifest),
         revision: manifest.annotations().get(REVISION).cloned(),
+        packages: None,
     };
     let inside = async {
         match first_image(manifest) {

@@ -19,6 +19,7 @@ fn tagged(what: &str, inputs: Option<Inputs>, revision: &str) -> Option<TaggedIm
         digest: Digest::of(what.as_bytes()),
         inputs,
         revision: Some(revision.to_owned()),
+        packages: None,
     })
 }
 
@@ -182,4 +183,35 @@ fn what_is_absent_can_not_be_forced() {
         let error = plan.check(is_forced).unwrap_err();
         assert_eq!(error.to_string(), "there is no r.example/leaf:1-main");
     }
+}
+
+#[test]
+fn packages_that_differ_are_named() {
+    use crate::manifests::packages::{PackageManager, PackageVersions};
+    let with = |pip: &[(&str, &str)]| {
+        let versions = pip.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned()));
+        let lists = BTreeMap::from([(PackageManager::Pip, versions.collect::<PackageVersions>())]);
+        let mut tagged = tagged(&format!("{pip:?}"), None, "n").unwrap();
+        tagged.packages = Some(PackageLists {
+            lists,
+            ..PackageLists::default()
+        });
+        Some(tagged)
+    };
+    let old = with(&[("numpy", "1.26"), ("gone", "1"), ("same", "1")]);
+    let new = with(&[
+        ("numpy", "2.0"),
+        ("a", "1"),
+        ("b", "1"),
+        ("c", "1"),
+        ("d", "1"),
+        ("e", "1"),
+        ("f\u{1b}", "1"),
+        ("same", "1"),
+    ]);
+    let lines = plan(&facts(vec![image("base", new, old, passed())])).lines();
+    assert_eq!(
+        lines.last().unwrap(),
+        "    pip: 6 came (a 1, b 1, c 1, d 1, e 1 and 1 more), 1 went (gone 1), 1 changed (numpy 1.26 to 2.0)"
+    );
 }

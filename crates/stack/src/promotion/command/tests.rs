@@ -1,15 +1,14 @@
-use std::path::Path;
-
 use super::*;
 
 fn chosen(spec: &str, from: &str, plan: Option<&str>) -> Result<Vec<String>> {
     let spec = Spec::parse(spec, Path::new("spec.yml")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let args = PromotionArgs {
         from: from.to_owned(),
         plan: plan.map(str::to_owned),
         ..PromotionArgs::default()
     };
-    Ok(promoted(&spec, &args)?
+    Ok(promoted(&spec, directory.path(), &args)?
         .into_iter()
         .map(|image| image.repository)
         .collect())
@@ -58,4 +57,17 @@ fn tags_that_can_not_be_are_refused() {
             .unwrap_err()
             .ends_with("is the tag of what is attached to an image")
     );
+}
+
+#[test]
+fn integration_tests_are_asked_for_where_there_are_some() {
+    let spec = "images: {base: {integration_tests: true}, leaf: {integration_tests: true}, twig: {}}\n";
+    let spec = Spec::parse(spec, Path::new("spec.yml")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    for image in ["leaf", "twig"] {
+        std::fs::create_dir_all(directory.path().join(image).join("integration_tests")).unwrap();
+    }
+    let images = promoted(&spec, directory.path(), &PromotionArgs::default()).unwrap();
+    let asked: Vec<bool> = images.iter().map(|image| image.integration_tests).collect();
+    assert_eq!(asked, [false, true, false]);
 }
