@@ -1,7 +1,9 @@
 //! What registries hold of the images of a stack, asked about all tags at once.
 //!
 //! An image says in an annotation of its manifest what it was made from. Of an index, such as buildx pushes, the
-//! annotations of the first image count, if it has none itself.
+//! annotations of the first image count, if it has none itself. What an engine with the classic store pushes has no
+//! annotations: what it was made from is attached to it, as a referrer of type [`INPUTS_TYPE`] with that annotation, which
+//! the registry's list of referrers repeats. Only images without the annotation are asked for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +11,19 @@ use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::docker::connect::login::Login;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::{Designation, canonical, registry, split_reference};
-use registry_client::{Options, Registry, RegistryCredentials, RemoteManifest, many};
+use registry_client::{
+    Attachment, Digest, Options, Registry, RegistryCredentials, RemoteDescriptor, RemoteManifest, many,
+};
+use serde_json::json;
 
 use crate::input_digest::{ANNOTATION, Inputs, pinned};
 use crate::plan::{RegistryState, RemoteImage};
 use crate::tags::StackTarget;
+use crate::verdicts;
 
+/// The type of what is attached to an image that has no annotation. Its blob is the [`Inputs`] in JSON, and so is its
+/// annotation [`ANNOTATION`].
+pub const INPUTS_TYPE: &str = "application/vnd.dockerutils.stack.inputs.v1+json";
 /// The platform of an entry of an index that is no image, but says something about one.
 const NO_PLATFORM: &str = "unknown";
 
@@ -24,6 +33,16 @@ pub struct Registries {
     by_host: BTreeMap<String, Registry>,
     /// What went wrong with logins, and need not stop us.
     pub warnings: Vec<String>,
+}
+
+/// A reference, and the registry that it is of.
+#[derive(Clone, Debug)]
+pub struct RemotePlace<'r> {
+    pub registry: &'r Registry,
+    /// As the registry calls it.
+    pub repository: String,
+    /// A tag or digest.
+    pub reference: String,
 }
 
 /// A reference as a registry takes it.
@@ -72,9 +91,24 @@ impl Registries {
         Ok(registries)
     }
 
-    fn of(&self, asked: &RemoteReference) -> Result<&Registry> {
-        let found = self.by_host.get(&asked.host);
-        found.ok_or_else(|| Error::failed(format!("the registry {} was not reached", asked.host)))
+    /// Where a reference is, in one of the registries that were reached.
+    ///
+    /// # Errors
+    /// Its registry was not reached.
+    pub fn place(&self, reference: &str) -> Result<RemotePlace<'_>> {
+        let RemoteReference {
+            host,
+            repository,
+            reference,
+        } = RemoteReference::of(reference);
+        match self.by_host.get(&host) {
+            Some(registry) => Ok(RemotePlace {
+                registry,
+                repository,
+                reference,
+            }),
+            None => Err(Error::failed(format!("the registry {host} was not reached"))),
+        }
     }
 
     /// What is there of all tags of the targets.
@@ -84,38 +118,65 @@ impl Registries {
     pub async fn state(&self, targets: &[StackTarget]) -> Result<RegistryState> {
         let mut wanted = BTreeSet::new();
         for target in targets {
-            for tag in [&target.designation.tag].into_iter().chain(&target.fallbacks) {
-                wanted.insert((target.designation.name.clone(), tag.clone()));
+            let own = [(&target.designation.tag, true)];
+            for (tag, is_own) in own.into_iter().chain(target.fallbacks.iter().map(|tag| (tag, false))) {
+                wanted.insert((target.designation.name.clone(), tag.clone(), is_own));
             }
         }
-        let found = many(wanted, |(name, tag)| async move {
+        let found = many(wanted, |(name, tag, is_own)| async move {
             let designation = Designation { name, tag };
-            let image = self.image(&designation.to_string()).await?;
+            let image = self.read(&designation.to_string(), is_own).await?;
             Ok::<_, Error>((designation, image))
         });
         found.await.into_iter().collect()
     }
 
-    async fn image(&self, reference: &str) -> Result<Option<RemoteImage>> {
-        let asked = RemoteReference::of(reference);
-        let registry = self.of(&asked)?;
-        let manifest = registry.manifest(&asked.repository, &asked.reference).await;
-        let Some(manifest) = manifest.map_err(Error::from)? else {
+    /// The digest of what is there under this tag; `None` where there is nothing.
+    ///
+    /// # Errors
+    /// Every answer but these two.
+    pub async fn digest(&self, reference: &str) -> Result<Option<String>> {
+        let place = self.place(reference)?;
+        let head = place.registry.head(&place.repository, &place.reference).await;
+        Ok(head.map_err(Error::from)?.map(|head| head.digest.as_str().to_owned()))
+    }
+
+    /// What there is of a reference; `None` if it is absent.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub async fn image(&self, reference: &str) -> Result<Option<RemoteImage>> {
+        self.read(reference, true).await
+    }
+
+    /// The same; what is said about its tests is only asked where `with_tests` says so.
+    async fn read(&self, reference: &str, with_tests: bool) -> Result<Option<RemoteImage>> {
+        let place = self.place(reference)?;
+        let Some(manifest) = place.manifest(&place.reference).await? else {
             return Ok(None);
         };
-        let mut inputs = inputs(&manifest);
-        if inputs.is_none()
-            && let Some(first) = first_image(&manifest)
-        {
-            let inner = registry
-                .manifest(&asked.repository, &first)
-                .await
-                .map_err(Error::from)?;
-            inputs = inner.as_ref().and_then(self::inputs);
-        }
+        let own = annotated(&manifest);
+        let (is_silent, first) = (own.is_none(), first_image(&manifest));
+        let inside = async {
+            match first.filter(|_| is_silent) {
+                Some(first) => place.manifest(&first).await,
+                None => Ok(None),
+            }
+        };
+        let listed = async {
+            match is_silent || with_tests {
+                true => {
+                    let listed = place.registry.referrers(&place.repository, &manifest.digest, None);
+                    listed.await.map_err(Error::from)
+                }
+                false => Ok(Vec::new()),
+            }
+        };
+        let (inner, listed) = tokio::try_join!(inside, listed)?;
         Ok(Some(RemoteImage {
             manifest: manifest.digest.as_str().to_owned(),
-            inputs,
+            inputs: own.map_or_else(|| inputs_of(inner.as_ref(), &listed), |own| vec![own]),
+            tests: verdicts::said(&listed),
         }))
     }
 
@@ -127,8 +188,8 @@ impl Registries {
         let wanted: BTreeSet<&String> = targets.iter().flat_map(|target| &target.bases).collect();
         let unpinned = wanted.into_iter().filter(|base| pinned(base).is_none());
         let found = many(unpinned, |base| async move {
-            let asked = RemoteReference::of(base);
-            let head = self.of(&asked)?.head(&asked.repository, &asked.reference).await;
+            let place = self.place(base)?;
+            let head = place.registry.head(&place.repository, &place.reference).await;
             match head.map_err(Error::from)? {
                 Some(head) => Ok((base.clone(), head.digest.as_str().to_owned())),
                 None => Err(Error::failed(format!(
@@ -145,11 +206,54 @@ impl Registries {
     /// Those of the registry.
     pub async fn tags(&self, repositories: BTreeSet<String>) -> Result<BTreeMap<String, Vec<String>>> {
         let found = many(repositories, |repository| async move {
-            let asked = RemoteReference::of(&repository);
-            let tags = self.of(&asked)?.tags(&asked.repository).await.map_err(Error::from)?;
+            let place = self.place(&repository)?;
+            let tags = place.registry.tags(&place.repository).await.map_err(Error::from)?;
             Ok::<_, Error>((repository, tags.unwrap_or_default()))
         });
         found.await.into_iter().collect()
+    }
+}
+
+impl RemotePlace<'_> {
+    async fn manifest(&self, reference: &str) -> Result<Option<RemoteManifest>> {
+        let manifest = self.registry.manifest(&self.repository, reference).await;
+        manifest.map_err(Error::from)
+    }
+
+    /// Attaches to the image of this digest what it was made from.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub async fn attach_inputs(&self, digest: &Digest, inputs: &Inputs) -> Result<()> {
+        let said = json!(inputs).to_string();
+        let attachment = Attachment {
+            artifact_type: INPUTS_TYPE.to_owned(),
+            annotations: BTreeMap::from([(ANNOTATION.to_owned(), said.clone())]),
+            media_type: INPUTS_TYPE.to_owned(),
+            blob: said.into(),
+        };
+        let attached = self.registry.attach(&self.repository, digest, &attachment).await;
+        attached.map(drop).map_err(Error::from)
+    }
+
+    /// Gives the manifest of this digest a tag; nothing is pulled or pushed. Says nothing where the tag is of it already.
+    ///
+    /// # Errors
+    /// There is no such manifest any more; and those of the registry.
+    pub async fn tag(&self, digest: &Digest, tag: &str) -> Result<()> {
+        let there = self.registry.head(&self.repository, tag).await.map_err(Error::from)?;
+        if there.is_some_and(|there| there.digest == *digest) {
+            return Ok(());
+        }
+        let copied = self.registry.copy_tag(&self.repository, digest, tag).await;
+        match copied.map_err(Error::from)? {
+            Some(_) => Ok(()),
+            None => Err(Error::failed(format!(
+                "{}@{digest} is not there any more, and can't be tagged {tag}",
+                self.repository
+            ))
+            .hint("somebody has removed it meanwhile: call it again, and it is built")),
+        }
     }
 }
 
@@ -166,13 +270,30 @@ fn credentials(login: Login) -> RegistryCredentials {
     }
 }
 
+/// What is said of an image whose own manifest has no annotation: by the first image of an index, else by what is attached.
+pub(crate) fn inputs_of(inner: Option<&RemoteManifest>, listed: &[RemoteDescriptor]) -> Vec<Inputs> {
+    match inner.and_then(annotated) {
+        Some(inputs) => vec![inputs],
+        None => attached_inputs(listed),
+    }
+}
+
 /// What an image says that it was made from. What can't be read says nothing.
-fn inputs(manifest: &RemoteManifest) -> Option<Inputs> {
+pub(crate) fn annotated(manifest: &RemoteManifest) -> Option<Inputs> {
     serde_json::from_str(manifest.annotations().get(ANNOTATION)?).ok()
 }
 
+/// What a list of referrers says that an image was made from, in its order.
+fn attached_inputs(listed: &[RemoteDescriptor]) -> Vec<Inputs> {
+    let listed = listed
+        .iter()
+        .filter(|one| one.artifact_type.as_deref() == Some(INPUTS_TYPE));
+    let said = listed.filter_map(|one| one.annotations.get(ANNOTATION));
+    said.filter_map(|said| serde_json::from_str(said).ok()).collect()
+}
+
 /// The digest of the first image of an index.
-fn first_image(manifest: &RemoteManifest) -> Option<String> {
+pub(crate) fn first_image(manifest: &RemoteManifest) -> Option<String> {
     let entries = manifest.document.manifests.as_ref()?.iter();
     let is_image = |platform: Option<&serde_json::Value>| {
         platform

@@ -51,6 +51,18 @@ pub(super) fn of(command: &str) -> Option<Examples> {
             ),
             ("transfer-image dev localhost --from far", "bring an image from a dock"),
         ],
+        "build-stack" => &[
+            ("build-stack", "build, test and push what is stale"),
+            (
+                "build-stack science --no-push",
+                "one image, and what it starts from, by hand",
+            ),
+            ("build-stack --base main -j 4", "on a branch: what main has is copied"),
+            (
+                "build-stack --dock far --dry-run",
+                "print the plan in place of carrying it out",
+            ),
+        ],
         "plan-stack" => &[
             ("plan-stack", "what is to be built, copied or tested again, and why"),
             (
@@ -66,6 +78,32 @@ pub(super) fn of(command: &str) -> Option<Examples> {
                 "plan-stack --tags",
                 "the tags in the registry, and of which branches they are",
             ),
+        ],
+        "tag-stack" => &[
+            (
+                "tag-stack 2026.3-main 2026.3-stable",
+                "what proved good gets another tag",
+            ),
+            (
+                "tag-stack 2026.3-stable stable --dry-run",
+                "what would be moved, and why",
+            ),
+            (
+                "tag-stack 2026.3-main 2026.3-stable --verdict-key verdict.pub",
+                "only verdicts that this key signed count",
+            ),
+        ],
+        "test-stack" => &[
+            ("test-stack 2026.10-main", "test all images of this tag in the registry"),
+            (
+                "test-stack --only science",
+                "test what the engine has under the tag of the branch",
+            ),
+            (
+                "test-stack --kind workflow -g 2026.10-main",
+                "test the images from within, with GPUs",
+            ),
+            ("test-stack --dry-run", "print what would be started"),
         ],
         "genversion" => &[
             ("genversion", "write _version.py.bld, and print the version"),
