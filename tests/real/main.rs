@@ -15,6 +15,7 @@ mod build_failures;
 mod build_layers;
 mod build_memory;
 mod build_options;
+mod build_stack;
 mod checks;
 mod docker_notebook;
 mod dockerfiles;

@@ -10,7 +10,10 @@
 //! - [`registry_state`] asks registries what they hold, and [`tag_list`] says which tags are whose;
 //! - [`manifests`] describes images: their layers, packages, what differs from the one before;
 //! - [`summary`] is what CI shows of a plan or a run;
-//! - [`planning`] is what the command plan-stack does.
+//! - [`verdicts`] travel with an image: what its tests said, signed where there is a key;
+//! - [`planning`] reads all of these and makes the plan; it is what the command plan-stack does;
+//! - [`building`] carries a plan out: what the command build-stack does. [`pending_tests`] remembers what was pushed before its
+//!   tests ended.
 
 #![cfg_attr(
     test,
@@ -18,14 +21,18 @@
 )]
 
 pub mod artifacts;
+pub mod building;
 pub mod graph;
 pub mod history;
 pub mod input_digest;
 pub mod manifests;
+pub mod pending_tests;
 pub mod plan;
 pub mod planning;
 pub mod registry_state;
 pub mod spec;
+pub mod suites;
 pub mod summary;
 pub mod tag_list;
 pub mod tags;
+pub mod verdicts;

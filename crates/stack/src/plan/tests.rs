@@ -21,6 +21,7 @@ struct Stack {
     history: History,
     change_ignore: ChangeIgnore,
     registry: RegistryState,
+    untested: BTreeSet<String>,
     all: bool,
     _folder: tempfile::TempDir,
 }
@@ -71,6 +72,7 @@ fn stack(branch: &str) -> Stack {
         history: History::default(),
         change_ignore: ChangeIgnore::default(),
         registry: RegistryState::new(),
+        untested: BTreeSet::new(),
         all: false,
         _folder: folder,
     };
@@ -86,7 +88,7 @@ impl Stack {
         let name = self.targets[index].designation.name.clone();
         let image = RemoteImage {
             manifest: part(&format!("{index}")),
-            inputs: Some(self.inputs[index].clone()),
+            inputs: vec![self.inputs[index].clone()],
         };
         self.registry.insert(
             Designation {
@@ -123,6 +125,7 @@ impl Stack {
             graph: &self.graph,
             targets: &self.targets,
             inputs: &self.inputs,
+            untested: &self.untested,
             history: &self.history,
             change_ignore: &self.change_ignore,
             registry: &self.registry,
@@ -173,7 +176,7 @@ fn nothing_changed_and_nothing_is_done() {
 #[test]
 fn a_changed_image_marks_its_children_only() {
     let mut stack = stack("main");
-    stack.of(1).inputs.as_mut().unwrap().context = part("other");
+    stack.of(1).inputs.last_mut().unwrap().context = part("other");
     stack.changed("mid/start.sh");
     stack.changed("mid/test/test_x.py");
     stack.assert_words(&["base nothing", "mid build", "side nothing", "leaf build"]);
@@ -259,7 +262,7 @@ fn all_is_built_for_each_reason_to() {
 fn each_part_of_the_inputs_has_its_reason() {
     let mut stack = stack("main");
     stack.history.spec_before = Some(SPEC.replace("V: 1.0", "V: 1.00, W: 2"));
-    let found = stack.of(0).inputs.as_mut().unwrap();
+    let found = stack.of(0).inputs.last_mut().unwrap();
     found.arguments = part("old");
     found.platforms = part("old");
     found.bases = part("old");
@@ -276,10 +279,10 @@ fn each_part_of_the_inputs_has_its_reason() {
         ]
     );
     let mut silent = self::stack("main");
-    silent.of(3).inputs = None;
+    silent.of(3).inputs.clear();
     silent.assert_words(&["base nothing", "mid nothing", "side nothing", "leaf build"]);
     let mut behind = self::stack("main");
-    behind.of(3).inputs.as_mut().unwrap().parent = part("older");
+    behind.of(3).inputs.last_mut().unwrap().parent = part("older");
     assert_eq!(
         behind.plan().images[3].reasons,
         [PlanReason::ParentDiffers {
@@ -292,7 +295,7 @@ fn each_part_of_the_inputs_has_its_reason() {
 fn an_ignored_directory_rebuilds_nothing() {
     let mut stack = stack("main");
     stack.change_ignore.change_ignore = vec!["mid".to_owned()];
-    stack.of(1).inputs.as_mut().unwrap().context = part("other");
+    stack.of(1).inputs.last_mut().unwrap().context = part("other");
     stack.changed("mid/test/test_x.py");
     stack.assert_words(&["base nothing", "mid nothing", "side nothing", "leaf nothing"]);
 }
@@ -325,4 +328,15 @@ fn the_same_is_drawn_for_mermaid_and_bake() {
         bake["target"]["leaf"]["contexts"]["r.example/mid:1.10-work"],
         "target:mid"
     );
+}
+
+#[test]
+fn tests_that_did_not_end_are_run_again() {
+    let mut stack = stack("main");
+    stack.untested.insert(stack.inputs[1].digest());
+    let plan = plan(&stack.facts());
+    let words: Vec<&str> = plan.images.iter().map(|image| image.action.word()).collect();
+    assert_eq!(words, ["nothing", "test again", "nothing", "nothing"]);
+    assert_eq!(plan.images[1].reasons, [PlanReason::TestsUnfinished]);
+    assert!(plan.images[1].tests);
 }

@@ -1,0 +1,213 @@
+//! Verdicts: what tests said of an image. They travel with it, attached to the digest of its manifest as OCI referrers, so
+//! that another machine sees them.
+//!
+//! A verdict names the repository, the digest, the kind of tests, the result and the time, and all that is signed, where
+//! there is a key. So a verdict can't be moved to another image, nor a failure be turned into a success. Of each kind the
+//! newest counts, by the time that it says itself: an old success that is attached again stays old. What a registry keeps
+//! back is not seen: see docs/security.md.
+
+pub mod keys;
+pub mod statement;
+
+use std::collections::BTreeMap;
+
+use dockerutils_core::error::{Error, Result};
+use dockerutils_core::naming::canonical;
+use jiff::{SignedDuration, Timestamp};
+use registry_client::{Attachment, Digest, Registry, RemoteDescriptor};
+use serde::Serialize;
+
+pub use keys::{KEY_VARIABLE, VerdictKey, VerdictPublicKey};
+pub use statement::VerdictSubject;
+
+use crate::suites::TestKind;
+
+/// The type under which verdicts are attached.
+pub const ARTIFACT_TYPE: &str = "application/vnd.dockerutils.stack.verdict.v1+json";
+/// Annotations of an attached verdict, for people who list what is attached; nothing is decided by them.
+const KIND: &str = "io.dockerutils.stack.tests";
+const RESULT: &str = "io.dockerutils.stack.result";
+const CREATED: &str = "org.opencontainers.image.created";
+/// How far the clocks of two machines may be apart.
+const SKEW: SignedDuration = SignedDuration::from_mins(5);
+
+/// What one run of an image's tests said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    pub kind: TestKind,
+    pub passed: bool,
+    /// How many tests ran; none is no failure.
+    pub tests: u64,
+    pub failures: u64,
+    /// When they ended, as RFC 3339 writes it.
+    pub finished: String,
+    /// The page of the CI's run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+}
+
+/// What is known about the signature of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Signature {
+    /// It is by the key that was given.
+    Verified,
+    /// There is one, and no key was given to check it.
+    Unchecked,
+    /// It is by another key, or wrong.
+    Other,
+    /// There is none.
+    None,
+}
+
+/// A verdict that counts: the newest of its kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FoundVerdict {
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    pub signature: Signature,
+}
+
+/// What is known of an image's tests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FoundVerdicts {
+    /// The newest of each kind that counts.
+    pub newest: Vec<FoundVerdict>,
+    /// What was there, and does not count, and why.
+    pub notes: Vec<String>,
+}
+
+impl Signature {
+    /// For people.
+    pub const fn says(self) -> &'static str {
+        match self {
+            Self::Verified => "signed",
+            Self::Unchecked => "signed, not checked",
+            Self::Other => "signed by another key",
+            Self::None => "not signed",
+        }
+    }
+}
+
+impl Verdict {
+    /// Now, as a verdict has it.
+    pub fn now() -> String {
+        Timestamp::now()
+            .round(jiff::Unit::Second)
+            .unwrap_or_else(|_| Timestamp::now())
+            .to_string()
+    }
+}
+
+/// Attaches verdicts to the manifest of this digest, one after the other, each signed where there is a key.
+///
+/// # Errors
+/// Those of the registry, and no image of this digest; what was attached before stays.
+pub async fn publish(
+    registry: &Registry,
+    repository: &str,
+    manifest: &Digest,
+    verdicts: &[Verdict],
+    key: Option<&VerdictKey>,
+) -> Result<Vec<RemoteDescriptor>> {
+    let subject = subject(registry, repository, manifest);
+    let mut attached = Vec::new();
+    // Side by side they would write the same list of referrers over each other.
+    for verdict in verdicts {
+        let (media_type, blob) = statement::written(&subject, verdict, key)?;
+        let result = if verdict.passed { "passed" } else { "failed" };
+        let attachment = Attachment {
+            artifact_type: ARTIFACT_TYPE.to_owned(),
+            annotations: BTreeMap::from([
+                (KIND.to_owned(), verdict.kind.name().to_owned()),
+                (RESULT.to_owned(), result.to_owned()),
+                (CREATED.to_owned(), verdict.finished.clone()),
+            ]),
+            media_type: media_type.to_owned(),
+            blob: blob.into(),
+        };
+        let listed = registry.attach(repository, manifest, &attachment).await;
+        attached.push(listed.map_err(Error::from)?);
+    }
+    Ok(attached)
+}
+
+/// The verdicts about the manifest of this digest. With a key, only those that it signed count.
+///
+/// # Errors
+/// Those of the registry; and more verdicts, or a larger one, than are read: then the newest is not known.
+pub async fn find(
+    registry: &Registry,
+    repository: &str,
+    manifest: &Digest,
+    key: Option<&VerdictPublicKey>,
+) -> Result<FoundVerdicts> {
+    let attached = registry.attached(repository, manifest, ARTIFACT_TYPE, statement::LARGEST);
+    let attached = attached.await.map_err(Error::from)?;
+    let subject = subject(registry, repository, manifest);
+    let blobs = attached.iter().map(|attached| attached.blob.as_ref());
+    Ok(newest(blobs, &subject, key, Timestamp::now()))
+}
+
+fn subject(registry: &Registry, repository: &str, manifest: &Digest) -> VerdictSubject {
+    let full = canonical(&format!("{}/{repository}", registry.host()));
+    VerdictSubject {
+        // It ends with a tag that was added.
+        repository: full.strip_suffix(":latest").unwrap_or(&full).to_owned(),
+        digest: manifest.clone(),
+    }
+}
+
+/// Of what is attached to an image, the newest verdicts of each kind that count. Where two are of the same time, the
+/// failure does.
+pub fn newest<'b>(
+    blobs: impl Iterator<Item = &'b [u8]>,
+    subject: &VerdictSubject,
+    key: Option<&VerdictPublicKey>,
+    now: Timestamp,
+) -> FoundVerdicts {
+    let mut newest: BTreeMap<TestKind, (Timestamp, FoundVerdict)> = BTreeMap::new();
+    let mut left_out: BTreeMap<String, usize> = BTreeMap::new();
+    let mut leave_out = |why: String| *left_out.entry(why).or_default() += 1;
+    for blob in blobs {
+        let (verdict, signature) = match statement::read(blob, subject, key) {
+            Ok(read) => read,
+            Err(why) => {
+                leave_out(why.to_string());
+                continue;
+            }
+        };
+        if key.is_some() && signature != Signature::Verified {
+            leave_out(format!("it is {}", signature.says()));
+            continue;
+        }
+        // It was read before.
+        let Ok(time) = verdict.finished.parse::<Timestamp>() else {
+            continue;
+        };
+        // A success of next year would outlive all failures until then.
+        if verdict.passed && time.duration_since(now) > SKEW {
+            leave_out("it says that it passed at a time that is still to come".to_owned());
+            continue;
+        }
+        let kind = verdict.kind;
+        let found = FoundVerdict { verdict, signature };
+        let replaces = newest.get(&kind).is_none_or(|(other, before)| {
+            time > *other || (time == *other && before.verdict.passed && !found.verdict.passed)
+        });
+        if replaces {
+            newest.insert(kind, (time, found));
+        }
+    }
+    let note = |(why, count): (String, usize)| match count {
+        1 => format!("a verdict does not count: {why}"),
+        count => format!("{count} verdicts do not count: {why}"),
+    };
+    FoundVerdicts {
+        newest: newest.into_values().map(|(_, found)| found).collect(),
+        notes: left_out.into_iter().map(note).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
