@@ -30,6 +30,8 @@ const TRIES: u32 = 20;
 /// The most pages of a list, and the most referrers that are read.
 const PAGES: usize = 100;
 const REFERRERS: usize = 10_000;
+/// The most documents of one type that are read.
+const ATTACHED: usize = 500;
 
 /// Something to attach to an image.
 #[derive(Clone, Debug)]
@@ -89,7 +91,7 @@ impl Registry {
     /// gone or refers to another image, is left out.
     ///
     /// # Errors
-    /// If one can't be read.
+    /// If one can't be read, or there are more than 500: whoever may write could hide one among them.
     pub async fn attached(
         &self,
         repository: &str,
@@ -98,6 +100,17 @@ impl Registry {
         most: usize,
     ) -> Result<Vec<Attached>, Error> {
         let listed = self.referrers(repository, digest, Some(artifact_type)).await?;
+        if listed.len() > ATTACHED {
+            let subject = Subject {
+                repository,
+                reference: digest.as_str(),
+            };
+            let what = format!(
+                "{} documents of the type {artifact_type} are attached to it, and {ATTACHED} are read",
+                listed.len()
+            );
+            return Err(self.error(subject, RegistryTrouble::new(Failure::TooLarge, what)));
+        }
         let read = many(listed, |listed| async move {
             let Some(manifest) = self.manifest(repository, listed.digest.as_str()).await? else {
                 return Ok(None);

@@ -10,13 +10,15 @@ use clap::Parser;
 use dockerutils_core::cli::{Command, Context, EngineArgs};
 use dockerutils_core::error::{ExitStatus, Result};
 use dockerutils_core::ops::run::{self, RunArgs};
+use dockerutils_stack::run_reference;
 
 /// Run an image of a project
 ///
 /// How it is run is said in its section of docker/dockerutils.cfg (keys environment, env, interactive, gpu, network,
 /// volumes, ports, args, cmd, keep_container, init); `<key>_docked` wins where the engine is on another machine, and the
 /// command line wins over both. The equivalent docker command is printed before it is done. An image that isn't there
-/// is built first when it is the project's own, and pulled otherwise. No docker client is needed.
+/// is built first when it is the project's own, and pulled otherwise. In a repository with a stack (spec.yml), IMAGE may be
+/// one of the stack: under the tag of the branch, unless --image_tag gives another. No docker client is needed.
 #[derive(Debug, Parser)]
 #[command(
     override_usage = "run-image [OPTIONS] <IMAGE>\n       run-image [OPTIONS] --attach [NAME]",
@@ -90,8 +92,11 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
     if let Some(name) = &args.attach {
         return run::attach(context, Some(name.as_str()).filter(|name| !name.is_empty()), args.watch);
     }
+    let image = args.image.unwrap_or_default();
+    let reference = run_reference::find(context, &image, args.image_name.as_deref(), args.image_tag.as_deref())?;
     let wanted = RunArgs {
-        image: args.image.unwrap_or_default(),
+        image,
+        reference,
         args: args.args,
         keep: args.keep,
         command: args.command,

@@ -14,6 +14,7 @@ use clap::Parser;
 use dockerutils_core::cli::{Command, Context, EngineArgs};
 use dockerutils_core::error::{ExitStatus, Result};
 use dockerutils_core::ops::notebook::{self, NotebookArgs, idle};
+use dockerutils_stack::run_reference;
 
 /// Run JupyterLab in a container, and give its URL
 ///
@@ -30,7 +31,7 @@ use dockerutils_core::ops::notebook::{self, NotebookArgs, idle};
 the server; 75 where the link to it is away, while it goes on there."
 )]
 pub struct Args {
-    /// The notebook to open
+    /// The notebook to open; or, in a repository with a stack (spec.yml), the image of the stack to run
     #[arg(value_hint = clap::ValueHint::FilePath)]
     pub file: Option<String>,
     /// Give it the GPUs, and say which it has
@@ -126,14 +127,18 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
     if let Some(name) = &args.stop {
         return notebook::stop(context, Some(name.as_str()).filter(|name| !name.is_empty()));
     }
+    let of_stack = match (&args.file, &args.image) {
+        (Some(name), None) if is_a_name(context, name) => run_reference::find(context, name, None, None)?,
+        _ => None,
+    };
     let wanted = NotebookArgs {
-        file: args.file,
+        file: args.file.filter(|_| of_stack.is_none()),
         gpu: args.use_gpu,
         port: args.port,
         bind: args.bind,
         detach: args.detach,
         no_browser: args.no_browser,
-        image: args.image,
+        image: of_stack.or(args.image),
         path: args.path,
         another: args.new,
         watch: args.watch,
@@ -142,4 +147,9 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         arguments: args.arguments,
     };
     notebook::start(context, &wanted)
+}
+
+/// Whether an argument can be the name of an image of a stack: nothing else is called so.
+fn is_a_name(context: &Context, argument: &str) -> bool {
+    !argument.contains(['/', '.']) && !context.working_dir.join(argument).is_file()
 }

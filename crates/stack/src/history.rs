@@ -3,6 +3,7 @@
 //! git explains a plan; what is to be built is decided by content. So a range that CI names and this clone lacks is said,
 //! and nothing is guessed in its place.
 
+mod checkout;
 mod ci;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use dockerutils_core::hint;
 use dockerutils_core::version::git::{GitOutput, Repository};
 use serde::Serialize;
 
+pub use checkout::Checkout;
 pub use ci::{CiSystem, CiVariables};
 
 /// Where git has its branches, and those of the origin.

@@ -11,7 +11,10 @@
 //! - [`manifests`] describes images: their layers, packages, what differs from the one before;
 //! - [`summary`] is what CI shows of a plan or a run;
 //! - [`verdicts`] travel with an image: what its tests said, signed where there is a key;
-//! - [`planning`] reads all of these and makes the plan; it is what the command plan-stack does;
+//! - [`suites`] runs the tests of an image;
+//! - [`current`] is a stack as it is checked out, with the names of its images;
+//! - [`run_reference`] says which image of a stack run-image and run-notebook are asked for;
+//! - [`planning`] reads all of these and makes the plan; it is what the command plan-stack does; [`testing`] is what test-stack does;
 //! - [`building`] carries a plan out: what the command build-stack does. [`pending_tests`] remembers what was pushed before its
 //!   tests ended.
 
@@ -22,6 +25,7 @@
 
 pub mod artifacts;
 pub mod building;
+pub mod current;
 pub mod graph;
 pub mod history;
 pub mod input_digest;
@@ -30,9 +34,11 @@ pub mod pending_tests;
 pub mod plan;
 pub mod planning;
 pub mod registry_state;
+pub mod run_reference;
 pub mod spec;
 pub mod suites;
 pub mod summary;
 pub mod tag_list;
 pub mod tags;
+pub mod testing;
 pub mod verdicts;

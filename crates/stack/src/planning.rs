@@ -23,7 +23,7 @@ use crate::tag_list::rows;
 use crate::tags::{StackTarget, TagSource, targets};
 
 /// Where the images are looked for, seen from the working directory.
-const DIRECTORIES: [&str; 3] = ["images", "docker", "."];
+pub(crate) const DIRECTORIES: [&str; 3] = ["images", "docker", "."];
 
 /// Which stack is planned, and how.
 #[derive(Clone, Debug, Default)]

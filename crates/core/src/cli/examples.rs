@@ -79,6 +79,18 @@ pub(super) fn of(command: &str) -> Option<Examples> {
                 "the tags in the registry, and of which branches they are",
             ),
         ],
+        "test-stack" => &[
+            ("test-stack 2026.10-main", "test all images of this tag in the registry"),
+            (
+                "test-stack --only science",
+                "test what the engine has under the tag of the branch",
+            ),
+            (
+                "test-stack --kind workflow -g 2026.10-main",
+                "test the images from within, with GPUs",
+            ),
+            ("test-stack --dry-run", "print what would be started"),
+        ],
         "genversion" => &[
             ("genversion", "write _version.py.bld, and print the version"),
             ("genversion --dry-run", "print it, and write nothing"),

@@ -59,10 +59,16 @@ struct Started<'a> {
 /// A wrong configuration, an engine that can't be reached, an image that can't be had, a container that can't start.
 pub fn run(context: &Context, args: &RunArgs) -> Result<ExitStatus> {
     let printer = &context.printer;
-    let project = Project::find(&context.working_dir, &context.env)?;
+    let project = match args.reference {
+        None => Project::find(&context.working_dir, &context.env)?,
+        // A repository with a stack need not have docker/.
+        Some(_) => Project::find_or_folder(&context.working_dir, &context.env)?,
+    };
     build::warn_of_unknown_keys(&project, printer);
     // Checked before anything is asked of an engine.
-    project.runnable(&args.image)?;
+    if args.reference.is_none() {
+        project.runnable(&args.image)?;
+    }
     let env = environment_of_root(&context.env, &project);
     let terminal = std::io::stdin().is_terminal();
     if context.global.dry_run {
@@ -276,7 +282,10 @@ pub(in crate::ops) async fn free_plan(engine: &Engine, plan: RunPlan) -> Result<
 }
 
 /// How the engine gives GPUs to containers; an error with what is missing if it can't and the user asked for them.
-pub(in crate::ops) async fn gpu_support(engine: &Engine, asked: bool) -> Result<GpuSupport> {
+///
+/// # Errors
+/// Such a lack, an engine that does not answer.
+pub async fn gpu_support(engine: &Engine, asked: bool) -> Result<GpuSupport> {
     let info = engine.info().await?;
     let runtimes = info.runtimes.unwrap_or_default();
     if runtimes.contains_key("nvidia") {
@@ -311,7 +320,10 @@ async fn ensure_image(
     let reference = plan.reference.clone();
     if args.build && plan.built_as.is_none() {
         return Err(
-            Error::usage(format!("there is nothing to build for {}", args.image)).hint("run it without --build")
+            Error::usage(format!("there is nothing to build for {}", args.image)).hint(match args.reference {
+                None => "run it without --build".to_owned(),
+                Some(_) => hint!("build-stack {} --no-push", args.image),
+            }),
         );
     }
     let found = image::find(engine, &reference).await?;
@@ -357,7 +369,11 @@ async fn fetch_image(
         )));
     }
     printer.note(&format!("docker pull {reference}"));
-    image::pull(engine, config, &reference, container.platform.as_deref(), printer).await
+    let pulled = image::pull(engine, config, &reference, container.platform.as_deref(), printer).await;
+    match args.reference {
+        Some(_) => pulled.map_err(|error| error.hint(hint!("build it here: build-stack {} --no-push", args.image))),
+        None => pulled,
+    }
 }
 
 /// The error if the engine has the project's image for another platform. It can't be pulled instead: a registry's image

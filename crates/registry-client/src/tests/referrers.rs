@@ -220,3 +220,20 @@ async fn what_is_listed_and_refers_to_another_image_is_left_out() {
         assert_eq!(failed.failure(), Failure::Invalid, "{failed}");
     }
 }
+
+#[tokio::test]
+async fn more_documents_than_are_read_are_an_error() {
+    let (store, digest, tag) = with_image();
+    let entry = |number: u32| json!({ "mediaType": MANIFEST, "digest": Digest::of(&number.to_le_bytes()), "size": 1, "artifactType": KIND });
+    let entries: Vec<Value> = (0..501).map(entry).collect();
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": entries });
+    store.put(&tag, INDEX, index.to_string().as_bytes());
+    let answering = store.clone();
+    let scripted = Scripted::start(move |got| answering.answer(got)).await;
+    let registry = scripted.anonymous().await;
+    let error = registry.attached("a", &digest, KIND, 100).await.unwrap_err();
+    assert_eq!(error.failure(), Failure::TooLarge, "{error}");
+    assert_eq!(scripted.got("GET /v2/a/manifests/sha256:").len(), 0);
+    // Those of another type do not count.
+    assert!(registry.attached("a", &digest, "x", 100).await.unwrap().is_empty());
+}

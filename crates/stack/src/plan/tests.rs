@@ -89,6 +89,7 @@ impl Stack {
         let image = RemoteImage {
             manifest: part(&format!("{index}")),
             inputs: vec![self.inputs[index].clone()],
+            tests: BTreeMap::new(),
         };
         self.registry.insert(
             Designation {
@@ -339,4 +340,26 @@ fn tests_that_did_not_end_are_run_again() {
     assert_eq!(words, ["nothing", "test again", "nothing", "nothing"]);
     assert_eq!(plan.images[1].reasons, [PlanReason::TestsUnfinished]);
     assert!(plan.images[1].tests);
+}
+
+#[test]
+fn what_a_verdict_says_of_tests_that_failed_or_are_missing_runs_them_again() {
+    let words = |stack: &Stack| {
+        let plan = plan(&stack.facts());
+        plan.images.iter().map(|image| image.action.word()).collect::<Vec<_>>()
+    };
+    let mut stack = stack("main");
+    for (index, tests) in [
+        (0, vec![(TestKind::Basic, false)]),
+        // It has no directory with integration tests yet.
+        (1, vec![(TestKind::Basic, true)]),
+        (2, vec![(TestKind::Basic, true), (TestKind::Workflow, false)]),
+    ] {
+        stack.of(index).tests = tests.into_iter().collect();
+    }
+    assert_eq!(words(&stack), ["test again", "nothing", "nothing", "nothing"]);
+    fs::create_dir_all(stack._folder.path().join("mid/integration_tests")).unwrap();
+    assert_eq!(words(&stack), ["test again", "test again", "nothing", "nothing"]);
+    stack.of(1).tests.insert(TestKind::Integration, true);
+    assert_eq!(words(&stack), ["test again", "nothing", "nothing", "nothing"]);
 }

@@ -23,6 +23,9 @@ const NAME_ENDING: &str = "%y-%m-%d_%H.%M.%S";
 pub struct RunArgs {
     /// An image type, a synthetic or a configured image.
     pub image: String,
+    /// The image itself, `repository:tag`, if it is not the project's: the section of its name counts all the same, and need not
+    /// exist. It is never built here.
+    pub reference: Option<String>,
     /// `docker run` options.
     pub args: Option<String>,
     /// Run in the background, and keep the container when it ends.
@@ -154,6 +157,14 @@ impl RunPlan {
         env: &Env,
         now: &jiff::Zoned,
     ) -> Result<Self> {
+        if let Some(reference) = &args.reference {
+            let image = RunImage {
+                reference: reference.clone(),
+                built_as: None,
+                notes: Vec::new(),
+            };
+            return Self::of_image(project, image, args, around, env, (now, RunAdditions::default()));
+        }
         let origin = project.runnable(&args.image)?;
         let own = project.designation(&args.image)?;
         let named = match (&args.image_name, &args.image_tag) {

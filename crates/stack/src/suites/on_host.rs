@@ -1,0 +1,578 @@
+//! Suites that run on this machine: pytest, then the executable files, one after another.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use dockerutils_core::cli::Context;
+use dockerutils_core::docker::connect::dock_engine::{ENGINE_VARIABLES, variables};
+use dockerutils_core::docker::connect::endpoint::{Choice, Origin};
+use dockerutils_core::docker::connect::engine::Engine;
+use dockerutils_core::env::Env;
+use dockerutils_core::error::{Error, Result};
+use dockerutils_core::output::progress::steps::{Ended as StepEnded, Steps};
+use dockerutils_core::output::visible;
+use dockerutils_core::shell;
+use tokio::process::Command;
+
+use super::child::{self, Ended, SharedLog};
+use super::engine_lock::EngineLock;
+use super::junit::{self, JunitSum, ProgramCase, shortened};
+use super::test_log::TestLog;
+use super::{FailedTest, SuiteOutcome, SuiteRequest, SuiteVerdict};
+
+/// pytest's exit code if it found no tests.
+const NO_TESTS: i32 = 5;
+/// How deep below a folder a file for pytest is looked for.
+const DEEPEST: usize = 16;
+/// How long `python3 -m pytest --version` may take.
+const PROBE: Duration = Duration::from_secs(60);
+/// How often the agent of a dock is asked something while tests run, so that it stays.
+const ALIVE: Duration = Duration::from_secs(60);
+/// How many of a program's last lines are in its JUnit file.
+const LAST_LINES: usize = 40;
+
+/// What is started for a suite, in what surroundings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuitePlan {
+    /// Where everything is started: the root of the repository.
+    root: PathBuf,
+    /// The variables that are set.
+    environment: Vec<(String, String)>,
+    /// The variables that are unset.
+    cleared: Vec<&'static str>,
+    pub steps: Vec<SuiteStep>,
+}
+
+/// A program of a suite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SuiteStep {
+    /// Its name for people: that of pytest, or the path of the file, seen from the root.
+    pub name: String,
+    /// The words: the program, and its arguments.
+    pub words: Vec<String>,
+    /// Whether it is pytest, which finds its tests by itself.
+    pub is_pytest: bool,
+}
+
+/// How pytest is started: its own program, or the module of `python3`.
+fn pytest(env: &Env) -> Result<Vec<String>> {
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    if let Some(program) = on_path("pytest", env) {
+        return Ok(vec![text(program)]);
+    }
+    let python = on_path("python3", env);
+    if let Some(python) = &python
+        && has_pytest(python, env)
+    {
+        return Ok(vec![text(python.clone()), "-m".to_owned(), "pytest".to_owned()]);
+    }
+    let missing = match python {
+        Some(python) => format!(
+            "there is no pytest on PATH, and {} has no module of that name",
+            python.display()
+        ),
+        None => "there is neither pytest nor python3 on PATH".to_owned(),
+    };
+    Err(Error::failed(missing).hint(
+        "install it with what the tests import: python3 -m venv .venv && . .venv/bin/activate && pip install pytest docker requests",
+    ))
+}
+
+/// A program of that name in a directory of PATH. A relative entry is passed over: it would be the project's.
+fn on_path(name: &str, env: &Env) -> Option<PathBuf> {
+    let directories = std::env::split_paths(env.get("PATH").unwrap_or_default());
+    let mut candidates = directories
+        .filter(|directory| directory.is_absolute())
+        .map(|directory| directory.join(name));
+    candidates.find(|path| is_executable(path))
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+fn has_pytest(python: &Path, env: &Env) -> bool {
+    let mut probe = std::process::Command::new(python);
+    probe.args(["-m", "pytest", "--version"]).env_clear().envs(env.iter());
+    // Not from the working directory, which may hold a folder of that name.
+    probe.current_dir("/");
+    let quiet = std::process::Stdio::null;
+    let Ok(mut child) = probe.stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn() else {
+        return false;
+    };
+    let began = Instant::now();
+    while began.elapsed() < PROBE {
+        match child.try_wait() {
+            Ok(Some(status)) => return status.success(),
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            Err(_) => return false,
+        }
+    }
+    // It may have ended just now.
+    let _ = child.kill();
+    let _ = child.wait();
+    false
+}
+
+/// Whether pytest may find something below this folder: a file of Python.
+fn has_python(folder: &Path, depth: usize) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => depth < DEEPEST && has_python(&path, depth + 1),
+            _ => path.extension().is_some_and(|ending| ending == "py"),
+        }
+    })
+}
+
+/// Whether a file is one of those in which pytest looks for tests by itself, or reads them for fixtures.
+pub(super) fn is_pytest_s(name: &str) -> bool {
+    name.strip_suffix(".py").is_some_and(|stem| {
+        stem.starts_with("test_") || stem.ends_with("_test") || matches!(stem, "conftest" | "__init__")
+    })
+}
+
+/// The executable files that are directly in a folder, by their names.
+fn programs(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries
+        .filter(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            !name.starts_with('.') && !is_pytest_s(&name) && is_executable(&entry.path())
+        })
+        .map(|entry| entry.path())
+        .collect();
+    found.sort();
+    found
+}
+
+impl SuitePlan {
+    /// What is started for the tests of a kind; nothing if there are none on this machine.
+    ///
+    /// # Errors
+    /// pytest is needed, and not there; paths that are not UTF-8; an engine that variables can't name.
+    pub fn new(request: &SuiteRequest<'_>, engine: &Choice, env: &Env) -> Result<Self> {
+        Self::with(request, engine, env, pytest)
+    }
+
+    /// The plan, with pytest as `pytest` finds it.
+    fn with(
+        request: &SuiteRequest<'_>,
+        engine: &Choice,
+        env: &Env,
+        pytest: impl Fn(&Env) -> Result<Vec<String>>,
+    ) -> Result<Self> {
+        let root = request.root;
+        let folders = request.folders();
+        let mut steps = Vec::new();
+        let shown: Vec<String> = folders
+            .iter()
+            .map(|folder| relative(folder, root))
+            .collect::<Result<_>>()?;
+        if folders.iter().any(|folder| has_python(folder, 0)) {
+            let mut words = pytest(env)?;
+            words.push(format!("--rootdir={}", relative(root, Path::new(""))?));
+            words.push(format!(
+                "--junitxml={}",
+                relative(&request.file(request.artifacts, ".xml"), Path::new(""))?
+            ));
+            words.extend(shown.iter().cloned());
+            steps.push(SuiteStep {
+                name: format!("pytest {}", shell::join(&shown)),
+                words,
+                is_pytest: true,
+            });
+        }
+        for program in folders.iter().flat_map(|folder| programs(folder)) {
+            let name = relative(&program, root)?;
+            steps.push(SuiteStep {
+                words: vec![relative(&program, Path::new(""))?],
+                name,
+                is_pytest: false,
+            });
+        }
+        let python_path = match env.non_empty("PYTHONPATH") {
+            Some(others) => format!("{}:{others}", root.display()),
+            None => root.display().to_string(),
+        };
+        let mut environment = vec![
+            ("TEST_IMAGE".to_owned(), request.reference.to_owned()),
+            ("PYTHONPATH".to_owned(), python_path),
+            ("PYTHONUNBUFFERED".to_owned(), "TRUE".to_owned()),
+        ];
+        // Compiled files beside the tests would be in the context of the next build.
+        if env.get("PYTHONDONTWRITEBYTECODE").is_none() {
+            environment.push(("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()));
+        }
+        let engine = leading(engine)?;
+        let cleared = ENGINE_VARIABLES
+            .into_iter()
+            .filter(|name| !engine.is_empty() && env.get(name).is_some() && engine.iter().all(|(set, _)| set != name))
+            .collect();
+        environment.extend(engine.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        Ok(Self {
+            root: root.to_owned(),
+            environment,
+            cleared,
+            steps,
+        })
+    }
+
+    /// The lines that do the same in a shell, in the root of the repository.
+    pub fn lines(&self) -> Vec<String> {
+        let assigned = |(name, value): &(String, String)| format!("{name}={} ", shell::quote(value));
+        let environment: String = self.environment.iter().map(assigned).collect();
+        let cleared: String = self.cleared.iter().map(|name| format!("-u {name} ")).collect();
+        let env = match cleared.is_empty() {
+            true => "",
+            false => "env ",
+        };
+        let steps = self.steps.iter();
+        steps
+            .map(|step| format!("{env}{cleared}{environment}{}", shell::join(&step.words)))
+            .collect()
+    }
+
+    fn command(&self, step: &SuiteStep, env: &Env) -> Command {
+        let (program, arguments) = step
+            .words
+            .split_first()
+            .map_or(("", [].as_slice()), |(first, rest)| (first, rest));
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .current_dir(&self.root)
+            .env_clear()
+            .envs(env.iter());
+        self.cleared.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env("PWD", &self.root);
+        command
+    }
+}
+
+/// The variables that lead any client of Docker to the engine. Where the environment does so, they stay as they are; a docker context
+/// is known to docker's own client only.
+fn leading(choice: &Choice) -> Result<Vec<(&'static str, String)>> {
+    match choice.origin {
+        Origin::Default | Origin::Host => Ok(Vec::new()),
+        Origin::Context(_) | Origin::Dock(_) => variables(&choice.endpoint),
+    }
+}
+
+/// A path as text, seen from another where it is in that.
+fn relative(path: &Path, from: &Path) -> Result<String> {
+    let inside = path
+        .strip_prefix(from)
+        .ok()
+        .filter(|inside| !inside.as_os_str().is_empty());
+    let shown = inside.unwrap_or(path);
+    shown
+        .to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| Error::usage(format!("the path {} is not UTF-8", path.display())).hint("give it a name that is"))
+}
+
+/// Runs the suite.
+///
+/// # Errors
+/// Those of [`SuitePlan::new`], files that can't be written, programs that can't be started.
+pub(super) async fn run(context: &Context, engine: &Engine, request: &SuiteRequest<'_>) -> Result<SuiteOutcome> {
+    let plan = SuitePlan::new(request, engine.choice(), &context.env)?;
+    if plan.steps.is_empty() {
+        return Ok(SuiteOutcome::none(request.kind));
+    }
+    let lock = match request.spec.parallel {
+        true => None,
+        false => Some(EngineLock::take(context, engine).await?),
+    };
+    let running = Running {
+        context,
+        request,
+        plan: &plan,
+        log: Arc::new(Mutex::new(TestLog::create(&request.file(request.logs, ".log"))?)),
+        began: Instant::now(),
+    };
+    let has_agent = context.engine()?.agent.is_some();
+    let outcome = tokio::select! {
+        outcome = running.all() => outcome,
+        never = alive(engine, has_agent) => match never {},
+    };
+    drop(lock);
+    outcome
+}
+
+/// Asks the engine something from time to time: the agent of a dock ends if nobody needs it, and a test may compute for long.
+async fn alive(engine: &Engine, has_agent: bool) -> std::convert::Infallible {
+    loop {
+        match has_agent {
+            true => tokio::time::sleep(ALIVE).await,
+            false => std::future::pending().await,
+        }
+        // The tests notice a broken link themselves.
+        let _ = engine.version().await;
+    }
+}
+
+/// A suite that runs.
+struct Running<'r> {
+    context: &'r Context,
+    request: &'r SuiteRequest<'r>,
+    plan: &'r SuitePlan,
+    log: SharedLog,
+    began: Instant,
+}
+
+impl Running<'_> {
+    async fn all(self) -> Result<SuiteOutcome> {
+        let mut outcome = SuiteOutcome::none(self.request.kind);
+        let mut steps = Steps::new(&self.context.printer, false).of("Testing");
+        let mut cases = Vec::new();
+        let (mut is_good, mut has_run) = (true, false);
+        for (index, step) in self.plan.steps.iter().enumerate() {
+            let id = index.to_string();
+            let name = format!("{}: {}", self.request.label, step.name);
+            steps.running(&id, &name);
+            let began = Instant::now();
+            let junit = self.request.file(self.request.artifacts, ".xml");
+            if step.is_pytest {
+                // That of another run would be taken for this one's. Mostly there is none.
+                let _ = fs::remove_file(&junit);
+            } else {
+                child::write(&self.log, format!("$ {}\n", step.name).as_bytes());
+            }
+            let left = self.request.limit.saturating_sub(self.began.elapsed());
+            let command = self.plan.command(step, &self.context.env);
+            let program = Path::new(step.words.first().map(String::as_str).unwrap_or_default());
+            let shown = |piece: &[u8]| steps.output(&id, piece);
+            let ended = child::run(command, program, left, &self.log, shown).await;
+            let (ended, said) = match ended {
+                // A file without a first line that names an interpreter fails as a test.
+                Err(error) if !step.is_pytest => (Ended::Code(126), Some(error.with_causes())),
+                ended => (ended?, None),
+            };
+            let is_passed = matches!(
+                (ended, step.is_pytest),
+                (Ended::Code(0), _) | (Ended::Code(NO_TESTS), true)
+            );
+            let took = began.elapsed();
+            let how = if is_passed {
+                StepEnded::Done(took.as_secs_f64())
+            } else {
+                StepEnded::Failed
+            };
+            steps.ended(&id, &name, how);
+            let lines = steps.last_lines(&id);
+            is_good &= is_passed;
+            let why = said.unwrap_or_else(|| ended.says(self.request.limit));
+            if !is_passed {
+                self.context
+                    .printer
+                    .excerpt(&format!("------\n > {}:\n{}\n------", visible(&name), lines.join("\n")));
+            }
+            if step.is_pytest {
+                let sum = JunitSum::read(&junit);
+                has_run |= ended != Ended::Code(NO_TESTS) && sum.as_ref().is_none_or(|sum| sum.tests > 0);
+                outcome.junit.extend(sum.is_some().then_some(junit));
+                let sum = sum.unwrap_or_default();
+                if !is_passed && (sum.failures == 0 || !matches!(ended, Ended::Code(1))) {
+                    outcome.problem = Some(format!("pytest: {why}"));
+                }
+                outcome.tests += sum.tests;
+                outcome.failures += sum.failures;
+                outcome.failed.extend(sum.failed);
+            } else {
+                let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default();
+                has_run = true;
+                outcome.tests += 1;
+                outcome.failures += usize::from(!is_passed);
+                outcome.failed.extend((!is_passed).then(|| FailedTest {
+                    name: shortened(&step.name),
+                    message: shortened(&why),
+                }));
+                cases.push(ProgramCase {
+                    name: step.name.clone(),
+                    took,
+                    failure: (!is_passed).then(|| (why, last.join("\n"))),
+                });
+            }
+            if ended == Ended::TimedOut {
+                outcome.problem = Some(ended.says(self.request.limit));
+                break;
+            }
+        }
+        steps.finish();
+        if !cases.is_empty() {
+            let path = self.request.file(self.request.artifacts, ".programs.xml");
+            junit::write(
+                &path,
+                &format!("{} tests of {}", self.request.kind, self.request.label),
+                &cases,
+            )?;
+            outcome.junit.push(path);
+        }
+        outcome.seconds = self.began.elapsed().as_secs_f64();
+        outcome.log = Some(child::close(&self.log)?);
+        outcome.verdict = match (is_good, has_run) {
+            (false, _) => SuiteVerdict::Failed,
+            (true, false) => SuiteVerdict::NoTests,
+            (true, true) => SuiteVerdict::Passed,
+        };
+        Ok(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dockerutils_core::docker::connect::endpoint::Endpoint;
+
+    use super::*;
+    use crate::graph::Graph;
+    use crate::spec::Spec;
+    use crate::suites::{LIMIT, TestKind};
+
+    struct Bench {
+        home: tempfile::TempDir,
+        spec: Spec,
+        graph: Graph,
+    }
+
+    const HERE: Choice = Choice {
+        endpoint: Endpoint::Unix(PathBuf::new()),
+        origin: Origin::Default,
+    };
+
+    impl Bench {
+        fn new(files: &[(&str, u32)]) -> Self {
+            let home = tempfile::tempdir().unwrap();
+            for (path, mode) in [("images/base/Dockerfile", 0o644)].iter().chain(files) {
+                let path = home.path().join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(&path, "FROM scratch\n").unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).unwrap();
+            }
+            let text = "images: {base: {image_name: r.example/t/base, integration_tests: true}}\n";
+            let spec = Spec::parse(text, Path::new(crate::spec::FILE)).unwrap();
+            let graph = Graph::read(&spec, &home.path().join("images")).unwrap();
+            Self { home, spec, graph }
+        }
+
+        fn plan(&self, kind: TestKind, engine: &Choice, env: &Env) -> SuitePlan {
+            let (root, artifacts, logs) = (self.home.path(), Path::new("/results"), Path::new("/logs"));
+            let request = SuiteRequest {
+                spec: &self.spec,
+                image: &self.graph.images[0],
+                label: "base",
+                kind,
+                reference: "r.example/t/base:1-main",
+                root,
+                artifacts,
+                logs,
+                gpu: false,
+                limit: LIMIT,
+            };
+            SuitePlan::with(&request, engine, env, |_| Ok(vec!["/bin/pytest".to_owned()])).unwrap()
+        }
+    }
+
+    #[test]
+    fn pytest_gets_the_folders_that_are_there_and_executable_files_follow() {
+        let bench = Bench::new(&[
+            ("images/tests_common/deep/test_x.py", 0o644),
+            ("images/base/test/test_a.py", 0o755),
+            ("images/base/test/check.sh", 0o755),
+            ("images/base/test/another check", 0o755),
+            ("images/base/test/data.sh", 0o644),
+            ("images/base/test/.hidden", 0o755),
+            ("images/base/test/lib/helper.sh", 0o755),
+            ("images/base/integration_tests/probe", 0o755),
+        ]);
+        let root = bench.home.path().display().to_string();
+        let plan = bench.plan(TestKind::Basic, &HERE, &Env::default());
+        let given = format!(
+            "TEST_IMAGE=r.example/t/base:1-main PYTHONPATH={root} PYTHONUNBUFFERED=TRUE PYTHONDONTWRITEBYTECODE=1"
+        );
+        assert_eq!(
+            plan.lines(),
+            [
+                format!(
+                    "{given} /bin/pytest --rootdir={root} --junitxml=/results/r.example-t-base-1-main.basic-tests.xml \
+                     images/tests_common images/base/test"
+                ),
+                format!("{given} '{root}/images/base/test/another check'"),
+                format!("{given} {root}/images/base/test/check.sh"),
+            ]
+        );
+        assert_eq!(plan.steps[2].name, "images/base/test/check.sh");
+        let plan = bench.plan(TestKind::Integration, &HERE, &Env::default());
+        assert_eq!(plan.steps.len(), 1, "{plan:?}");
+        assert_eq!(plan.steps[0].name, "images/base/integration_tests/probe");
+    }
+
+    #[test]
+    fn without_a_file_for_it_pytest_is_not_needed() {
+        let bench = Bench::new(&[("images/tests_common/README", 0o644)]);
+        assert_eq!(bench.plan(TestKind::Basic, &HERE, &Env::default()).steps, []);
+    }
+
+    #[test]
+    fn any_client_of_docker_is_led_to_the_engine_and_variables_of_the_user_stay() {
+        let bench = Bench::new(&[("images/base/test/check", 0o755)]);
+        let far = Choice {
+            endpoint: Endpoint::Unix("/run/far.sock".into()),
+            origin: Origin::Dock("far".to_owned()),
+        };
+        let env = Env::from_pairs([
+            ("PYTHONPATH", "/mine"),
+            ("PYTHONDONTWRITEBYTECODE", ""),
+            ("DOCKER_TLS_VERIFY", "1"),
+            ("DOCKER_HOST", "tcp://other"),
+        ]);
+        let line = bench.plan(TestKind::Basic, &far, &env).lines().remove(0);
+        let root = bench.home.path().display();
+        let expected = format!(
+            "env -u DOCKER_TLS_VERIFY TEST_IMAGE=r.example/t/base:1-main PYTHONPATH={root}:/mine PYTHONUNBUFFERED=TRUE \
+             DOCKER_HOST=unix:///run/far.sock {root}/images/base/test/check"
+        );
+        assert_eq!(line, expected);
+        // The environment leads there by itself.
+        let line = bench.plan(TestKind::Basic, &HERE, &env).lines().remove(0);
+        assert!(!line.contains("DOCKER_"), "{line}");
+    }
+
+    #[test]
+    fn a_missing_pytest_says_how_to_get_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = |names: &[&str]| {
+            for name in names {
+                let program = home.path().join(name);
+                fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
+                fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            Env::from_pairs([("PATH", format!("relative:{}", home.path().display()))])
+        };
+        let error = pytest(&path(&[])).unwrap_err();
+        assert_eq!(error.to_string(), "there is neither pytest nor python3 on PATH");
+        let error = pytest(&path(&["python3"])).unwrap_err();
+        assert!(
+            error.to_string().starts_with("there is no pytest on PATH, and /"),
+            "{error}"
+        );
+        assert!(error.hint_text().unwrap().contains("pip install pytest"), "{error}");
+        fs::write(
+            home.path().join("python3"),
+            "#!/bin/sh\n[ \"$*\" = '-m pytest --version' ]\n",
+        )
+        .unwrap();
+        let python = home.path().join("python3").display().to_string();
+        assert_eq!(pytest(&path(&[])).unwrap(), [python.as_str(), "-m", "pytest"]);
+        let own = home.path().join("pytest").display().to_string();
+        assert_eq!(pytest(&path(&["pytest"])).unwrap(), [own]);
+    }
+}

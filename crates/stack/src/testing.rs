@@ -1,0 +1,295 @@
+//! What test-stack does: runs the suites of images that a registry or an engine has, one after another, and says how they ended.
+
+mod report;
+
+use std::path::PathBuf;
+
+use dockerutils_core::cli::Context;
+use dockerutils_core::docker::connect::client_config::ClientConfig;
+use dockerutils_core::docker::connect::engine::Engine;
+use dockerutils_core::docker::images::image;
+use dockerutils_core::error::{Error, ExitStatus, Result};
+use dockerutils_core::hint;
+use dockerutils_core::naming::{Designation, is_tag};
+use dockerutils_core::shell;
+
+use crate::current::CurrentStack;
+use crate::graph::StackImage;
+use crate::registry_state::Registries;
+use crate::suites::{self, SuiteOutcome, SuiteRequest, TestKind};
+use report::{SuiteReport, TestReport, TestedImage};
+
+/// The directories of results, in the root of the repository or in that of `--artifacts`: those of UCSD's scripts.
+const ARTIFACTS: &str = "artifacts";
+const LOGS: &str = "logs";
+/// How often an image is pulled whose tag moves meanwhile.
+const PULLS: usize = 3;
+
+/// What test-stack is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct TestArgs {
+    /// The tag in the registry; else what is on the engine is tested, under the tag of the branch.
+    pub tag: Option<String>,
+    /// The kinds of tests; without any, basic and integration tests.
+    pub kinds: Vec<TestKind>,
+    /// The images; without any, all.
+    pub only: Vec<String>,
+    /// The only plan.
+    pub plan: Option<String>,
+    /// The directory of the images.
+    pub directory: Option<PathBuf>,
+    /// Where `artifacts/` and `logs/` are made.
+    pub artifacts: Option<PathBuf>,
+    /// Workflow tests get the GPUs.
+    pub gpu: bool,
+}
+
+/// What is tested, before it is done.
+#[derive(Debug)]
+struct TestPlan<'s> {
+    stack: &'s CurrentStack,
+    images: Vec<PlannedTest<'s>>,
+    kinds: Vec<TestKind>,
+    artifacts: PathBuf,
+    logs: PathBuf,
+    gpu: bool,
+    /// Whether the images are pulled first.
+    pulls: bool,
+}
+
+/// An image that is tested.
+#[derive(Debug)]
+struct PlannedTest<'s> {
+    /// Its name; with its plan, where there are several.
+    label: String,
+    image: &'s StackImage,
+    plan: &'s str,
+    designation: Designation,
+}
+
+impl<'s> TestPlan<'s> {
+    fn new(context: &Context, stack: &'s CurrentStack, args: &TestArgs) -> Result<Self> {
+        for name in &args.only {
+            let known = stack.graph.images.iter().map(|image| image.name.as_str());
+            if stack.graph.position(name).is_none() {
+                return Err(stack.spec.unknown(&["images"], true, name, known, "image"));
+            }
+        }
+        let mut images: Vec<PlannedTest<'s>> = Vec::new();
+        for target in &stack.targets {
+            let Some(image) = stack.graph.images.get(target.image) else {
+                continue;
+            };
+            let mut designation = target.designation.clone();
+            if let Some(tag) = &args.tag {
+                designation.tag.clone_from(tag);
+            }
+            let is_wanted = args.only.is_empty() || args.only.contains(&target.name);
+            // A tag is of one plan: under it, the image of another is the same.
+            if is_wanted && images.iter().all(|other| other.designation != designation) {
+                images.push(PlannedTest {
+                    label: match args.tag {
+                        Some(_) => target.name.clone(),
+                        None => target.label(&stack.spec),
+                    },
+                    image,
+                    plan: &target.plan,
+                    designation,
+                });
+            }
+        }
+        let results = match &args.artifacts {
+            Some(directory) => context.working_dir.join(directory),
+            None => stack.root.clone(),
+        };
+        Ok(Self {
+            stack,
+            images,
+            kinds: match args.kinds.is_empty() {
+                true => vec![TestKind::Basic, TestKind::Integration],
+                false => TestKind::ALL
+                    .into_iter()
+                    .filter(|kind| args.kinds.contains(kind))
+                    .collect(),
+            },
+            artifacts: results.join(ARTIFACTS),
+            logs: results.join(LOGS),
+            gpu: args.gpu,
+            pulls: args.tag.is_some(),
+        })
+    }
+
+    fn request<'r>(&'r self, test: &'r PlannedTest<'_>, kind: TestKind, reference: &'r str) -> SuiteRequest<'r> {
+        SuiteRequest {
+            spec: &self.stack.spec,
+            image: test.image,
+            label: &test.label,
+            kind,
+            reference,
+            root: &self.stack.root,
+            artifacts: &self.artifacts,
+            logs: &self.logs,
+            gpu: self.gpu,
+            limit: suites::LIMIT,
+        }
+    }
+
+    /// The lines that do the same in a shell, in the root of the repository.
+    fn lines(&self, context: &Context) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        for test in &self.images {
+            let reference = test.designation.to_string();
+            if self.pulls {
+                let words = ["docker", "pull", reference.as_str()];
+                lines.push(format!("{}{}", context.docker_prefix()?, shell::join(words)));
+            }
+            for kind in &self.kinds {
+                let request = self.request(test, *kind, &reference);
+                lines.extend(suites::lines(&request, context.engine_choice()?, &context.env)?);
+            }
+        }
+        Ok(lines)
+    }
+}
+
+/// Tests the images of the stack, and prints how that ended.
+///
+/// # Errors
+/// What the spec or git have against it, an engine or a registry that can't be reached. What fails of one image is in its report, and
+/// the others are tested all the same.
+pub fn test_stack(context: &Context, args: &TestArgs) -> Result<ExitStatus> {
+    if let Some(tag) = args.tag.as_deref().filter(|tag| !is_tag(tag)) {
+        return Err(Error::usage(format!("{tag:?} can't be a tag"))
+            .hint("only the tag, such as 2026.10-main: the repositories are in spec.yml"));
+    }
+    let stack = CurrentStack::read(
+        context,
+        args.directory.as_deref(),
+        args.plan.as_deref(),
+        args.tag.is_some(),
+    )?;
+    let plan = TestPlan::new(context, &stack, args)?;
+    stack.notes.iter().for_each(|note| context.printer.warning(note));
+    if context.global.dry_run {
+        context.printer.plan(&plan.lines(context)?)?;
+        return Ok(ExitStatus::SUCCESS);
+    }
+    let images = context.block_on(run(context, &plan))?;
+    let report = TestReport {
+        tag: args.tag.clone(),
+        images,
+    };
+    report.show(&context.printer)
+}
+
+async fn run(context: &Context, plan: &TestPlan<'_>) -> Result<Vec<TestedImage>> {
+    let engine = context.connect().await?;
+    let logins = ClientConfig::of(&context.env)?;
+    let registries = match plan.pulls {
+        true => {
+            let names = plan.images.iter().map(|test| test.designation.name.as_str());
+            Some(Registries::reach(names, &logins).await?)
+        }
+        false => None,
+    };
+    let warnings = registries.iter().flat_map(|registries| &registries.warnings);
+    warnings.for_each(|warning| context.printer.warning(warning));
+    let site = TestSite {
+        context,
+        plan,
+        engine: &engine,
+        logins: &logins,
+        registries: registries.as_ref(),
+    };
+    Ok(match plan.stack.spec.parallel {
+        true => registry_client::many(&plan.images, |test| site.image(test)).await,
+        false => {
+            let mut images = Vec::new();
+            for test in &plan.images {
+                images.push(site.image(test).await);
+            }
+            images
+        }
+    })
+}
+
+/// Where the images are tested.
+struct TestSite<'s> {
+    context: &'s Context,
+    plan: &'s TestPlan<'s>,
+    engine: &'s Engine,
+    logins: &'s ClientConfig,
+    /// Where the images are pulled from; `None` where what the engine has is tested.
+    registries: Option<&'s Registries>,
+}
+
+impl TestSite<'_> {
+    /// Tests an image. What goes wrong is printed, and is in the report.
+    async fn image(&self, test: &PlannedTest<'_>) -> TestedImage {
+        let printer = &self.context.printer;
+        let reference = test.designation.to_string();
+        let mut tested = TestedImage::new(&test.image.name, test.plan, &reference);
+        match self.digest(&reference, &test.image.name).await {
+            Ok(digest) => tested.digest = digest,
+            Err(error) => {
+                printer.error(&error);
+                tested.fails(&error);
+                return tested;
+            }
+        }
+        tested.manual = suites::manual_tests(test.image);
+        for path in &tested.manual {
+            printer.note(&format!(
+                "{}: to be looked at by a person: {}",
+                test.label,
+                path.display()
+            ));
+        }
+        for kind in &self.plan.kinds {
+            let request = self.plan.request(test, *kind, &reference);
+            let ran = suites::run(self.context, self.engine, &request).await;
+            let (outcome, error) = match ran {
+                Ok(outcome) => {
+                    let error = outcome.error(&test.label, &reference);
+                    (outcome, error)
+                }
+                Err(error) => (SuiteOutcome::not_run(*kind, &error), Some(error)),
+            };
+            error.iter().for_each(|error| printer.error(error));
+            tested.suites.push(SuiteReport::new(outcome, error.as_ref()));
+        }
+        tested
+    }
+
+    /// Has the image on the engine: from the registry, whose digest it then has, or as it is there.
+    async fn digest(&self, reference: &str, name: &str) -> Result<Option<String>> {
+        let printer = &self.context.printer;
+        let Some(registries) = self.registries else {
+            return match image::find(self.engine, reference).await? {
+                Some(_) => Ok(None),
+                None => Err(
+                    Error::failed(format!("{} has no image {reference}", self.engine.choice().engine())).hint(hint!(
+                        "build it: build-stack {} --no-push; or name a tag that is in the registry: test-stack TAG",
+                        name
+                    )),
+                ),
+            };
+        };
+        for _ in 0..PULLS {
+            let Some(digest) = registries.digest(reference).await? else {
+                return Err(Error::failed(format!("there is no {reference} in its registry"))
+                    .hint("plan-stack --tags lists the tags that are there"));
+            };
+            image::pull(self.engine, self.logins, reference, None, printer).await?;
+            let pulled = image::registry_digests(self.engine, reference).await?;
+            if pulled.iter().any(|pulled| pulled.ends_with(&format!("@{digest}"))) {
+                printer.note(&format!("testing {reference}@{digest}"));
+                return Ok(Some(digest));
+            }
+        }
+        Err(
+            Error::failed(format!("{reference} is another image each time that it is pulled"))
+                .hint("somebody pushes to this tag: run it again when that is done"),
+        )
+    }
+}

@@ -1,0 +1,3 @@
+//! The `test_stack` command.
+
+dockerutils_core::main!(test_stack);
