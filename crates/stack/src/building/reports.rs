@@ -48,7 +48,7 @@ fn tests(outcome: &SuiteOutcome) -> TestsOfImage {
         passed: match outcome.verdict {
             SuiteVerdict::Passed => Some(true),
             SuiteVerdict::Failed => Some(false),
-            SuiteVerdict::NoTests => None,
+            SuiteVerdict::NoTests | SuiteVerdict::NotRun => None,
         },
         tests: outcome.tests,
         failures: outcome.failures,

@@ -9,7 +9,7 @@ use crate::artifacts::repository_root;
 use crate::pending_tests;
 use crate::suites::{self, SuiteOutcome, SuiteRequest, SuiteVerdict, TestKind};
 use crate::tags::StackTarget;
-use crate::verdicts::{self, Verdict};
+use crate::verdicts::Verdict;
 
 impl StackRun<'_> {
     /// Runs the tests of a kind on what the engine has by the image's name.
@@ -111,21 +111,26 @@ impl StackRun<'_> {
 
     async fn attach_verdict(&self, outcome: &SuiteOutcome, target: &StackTarget, digest: &str) -> Result<()> {
         // An image without any tests is good; one without integration tests has nothing said about them.
-        if outcome.verdict == SuiteVerdict::NoTests && outcome.kind != TestKind::Basic {
+        let is_said = match outcome.verdict {
+            SuiteVerdict::Passed | SuiteVerdict::Failed => true,
+            SuiteVerdict::NoTests => outcome.kind == TestKind::Basic,
+            SuiteVerdict::NotRun => false,
+        };
+        if !is_said {
             return Ok(());
         }
         let place = self.place(target)?;
         let ci = self.planned.stack.ci.as_ref();
-        let verdict = Verdict {
+        let verdicts = [Verdict {
             kind: outcome.kind,
             passed: outcome.verdict != SuiteVerdict::Failed,
             tests: outcome.tests as u64,
             failures: outcome.failures as u64,
             finished: Verdict::now(),
             run: ci.and_then(|ci| ci.run.clone()),
-        };
+        }];
         let digest = super::run::parsed(digest)?;
-        let attached = verdicts::publish(place.registry, &place.repository, &digest, &[verdict], self.key);
+        let attached = crate::verdicts::publish(place.registry, &place.repository, &digest, &verdicts, self.key);
         attached.await.map(drop)
     }
 }
