@@ -78,6 +78,11 @@ const NOT_RUN: &[(&str, &str)] = &[
         "plan-stack --bake | docker buildx bake -f - --push",
     ),
     ("docs/guides/stacks.md", "plan-stack --tags"),
+    ("docs/guides/stacks.md", "build-stack --base main"),
+    ("docs/guides/stacks.md", "build-stack science --no-push"),
+    ("docs/guides/stacks.md", "build-stack --only science --no-push"),
+    ("docs/guides/stacks.md", "build-stack --no-test"),
+    ("docs/guides/stacks-from-docker-stacks.md", "plan-stack"),
     ("docs/guides/live-development.md", "run-image train"),
     ("docs/guides/live-development.md", "echo $?"),
     ("docs/guides/live-development.md", "run-image --attach"),
@@ -139,7 +144,16 @@ const NOT_RUN: &[(&str, &str)] = &[
 ];
 
 /// Languages of fences. Command lines in any other than `console` would not be run.
-const LANGUAGES: [&str; 7] = ["console", "dockerfile", "ini", "json", "makefile", "rust", "text"];
+const LANGUAGES: [&str; 8] = [
+    "console",
+    "dockerfile",
+    "ini",
+    "json",
+    "makefile",
+    "rust",
+    "text",
+    "yaml",
+];
 
 macro_rules! pages {
     ($($test:ident: $page:literal,)*) => {
@@ -181,6 +195,9 @@ pages! {
     guide_notebooks: "docs/guides/notebooks.md",
     guide_publish: "docs/guides/publish.md",
     guide_stacks: "docs/guides/stacks.md",
+    guide_stacks_from_chartpress: "docs/guides/stacks-from-chartpress.md",
+    guide_stacks_from_docker_stacks: "docs/guides/stacks-from-docker-stacks.md",
+    guide_stacks_from_ucsd: "docs/guides/stacks-from-ucsd.md",
     guide_transfer: "docs/guides/transfer.md",
 }
 

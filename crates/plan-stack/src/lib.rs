@@ -15,7 +15,7 @@ use clap::Parser;
 use dockerutils_core::cli::{Command, Context, GlobalArgs};
 use dockerutils_core::error::{ExitStatus, Result};
 use dockerutils_stack::history::RangeStart;
-use dockerutils_stack::planning::{self, PlanArgs, PlanView};
+use dockerutils_stack::planning::{self, PlanView, StackSelection};
 
 /// Say which images of a stack are to be built, copied or tested again, and why
 ///
@@ -74,12 +74,11 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         (_, _, true) => PlanView::Bake,
         _ => PlanView::Tree,
     };
-    let wanted = PlanArgs {
+    let selection = StackSelection {
         start: args.since.map(RangeStart::Since).or(args.base.map(RangeStart::Base)),
         all: args.all,
         plan: args.plan,
         directory: args.dir,
-        view,
     };
-    planning::plan_stack(context, &wanted)
+    planning::plan_stack(context, &selection, view)
 }

@@ -212,6 +212,40 @@ fn what_is_there_is_left_alone_until_it_changes() {
 }
 
 #[test]
+fn what_is_attached_says_what_an_image_without_annotations_was_made_from() {
+    let engine = ScriptedEngine::start().on("GET", "/", Reply::json(200, &json!({})));
+    let engine = engine.on("GET", "/base/manifests/1.10-main", absent());
+    let engine = engine.on("GET", "/*/manifests/*", absent());
+    let sandbox = stack(&engine.tcp());
+    let [base, _] = annotations(&sandbox);
+    let digest = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
+    let blob = json!({ "mediaType": "application/vnd.oci.image.config.v1+json", "size": 2, "digest": digest });
+    let bare = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": blob, "layers": [] });
+    let attached = |inputs: &str| {
+        json!({ "mediaType": MANIFEST, "size": 2, "digest": digest, "annotations": { ANNOTATION: inputs },
+            "artifactType": "application/vnd.dockerutils.stack.inputs.v1+json" })
+    };
+    let index = "application/vnd.oci.image.index.v1+json";
+    // Builds from other inputs made the same image, and one of them is of these.
+    let list = json!({ "schemaVersion": 2, "mediaType": index,
+        "manifests": [attached("no JSON"), attached(&base), attached(&base.replace("sha256:", "sha256:0"))] });
+    let engine = engine
+        .on(
+            "GET",
+            "/base/manifests/1.10-main",
+            Reply::bytes(bare.to_string()).header("Content-Type", MANIFEST),
+        )
+        .on("GET", "/base/referrers/*", absent())
+        .on(
+            "GET",
+            "/base/manifests/sha256-*",
+            Reply::bytes(list.to_string()).header("Content-Type", index),
+        );
+    assert_eq!(actions(&sandbox, &[]), ["base build", "leaf build"]);
+    assert_eq!(actions(&sandbox, &[]), ["base nothing", "leaf build"]);
+}
+
+#[test]
 fn a_new_branch_copies() {
     let (sandbox, _registry) = published("1.10-main");
     git(&sandbox, "git switch -q -c work");
@@ -261,7 +295,8 @@ fn a_refusal_is_never_taken_for_absence() {
 #[test]
 fn tags_are_listed_with_their_branches() {
     let registry = registry(|registry| {
-        let tags = json!({ "name": "base", "tags": ["1.10-main", "1.10-old", "1.10-stable", "3.13"] });
+        let tags = json!({ "name": "base", "tags": ["1.10-main", "1.10-old", "1.10-stable", "3.13",
+            format!("sha256-{}", "5".repeat(64))] });
         let none = json!({ "errors": [{ "code": "NAME_UNKNOWN" }] });
         let registry = registry.on("GET", "/base/tags/list", Reply::json(200, &tags));
         registry.on("GET", "/leaf/tags/list", Reply::json(404, &none))

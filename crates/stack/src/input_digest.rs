@@ -143,7 +143,8 @@ fn list(mut items: Vec<Vec<u8>>) -> String {
     named(hasher)
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// The SHA-256 of bytes, as `sha256:HEX`.
+pub(crate) fn digest(bytes: &[u8]) -> String {
     named(Sha256::new_with_prefix(bytes))
 }
 

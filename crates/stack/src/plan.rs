@@ -4,7 +4,7 @@
 
 mod drawing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dockerutils_core::naming::Designation;
 use dockerutils_core::output::{one_line, visible};
@@ -32,8 +32,16 @@ const NAMED: usize = 5;
 pub struct RemoteImage {
     /// The digest of its manifest.
     pub manifest: String,
-    /// The inputs that it says it was made from; `None` where it says nothing.
-    pub inputs: Option<Inputs>,
+    /// The inputs that it says it was made from, those of the last build last: builds from other inputs can make the same
+    /// image. Empty where it says nothing.
+    pub inputs: Vec<Inputs>,
+}
+
+impl RemoteImage {
+    /// Whether it was made from inputs with this digest.
+    pub fn is_of(&self, digest: &str) -> bool {
+        self.inputs.iter().any(|found| found.digest() == digest)
+    }
 }
 
 /// What a registry holds of the tags that were asked about. A tag that is not in it was not asked about; `None` is one that is
@@ -51,6 +59,8 @@ pub struct PlanFacts<'f> {
     pub history: &'f History,
     pub change_ignore: &'f ChangeIgnore,
     pub registry: &'f RegistryState,
+    /// The input digests of images whose tests did not end well, or did not end.
+    pub untested: &'f BTreeSet<String>,
     /// Everything is to be built: `--all`.
     pub all: bool,
 }
@@ -142,6 +152,8 @@ pub enum PlanReason {
     FoundAt { tag: String },
     /// Its tests changed.
     TestsChanged { files: Vec<ChangedFile> },
+    /// Its tests did not end, or did not end well.
+    TestsUnfinished,
     /// Nothing changed.
     SameInputs,
 }
@@ -247,15 +259,12 @@ impl Judged<'_> {
     fn action(&self, reasons: &mut Vec<PlanReason>) -> (Action, bool) {
         let is_forced = !reasons.is_empty();
         let there = self.at(&self.target.designation.tag);
-        let same = |image: &&RemoteImage| {
-            image
-                .inputs
-                .as_ref()
-                .is_some_and(|found| found.digest() == self.inputs.digest())
-        };
+        let wanted = self.inputs.digest();
+        let same = |image: &&RemoteImage| image.is_of(&wanted);
         let mut is_ignored = false;
         match there {
-            Some(image) => match &image.inputs {
+            Some(image) if image.is_of(&wanted) => {}
+            Some(image) => match image.inputs.last() {
                 Some(found) => {
                     let differences = self.differences(found);
                     let of_files = |reason: &PlanReason| matches!(reason, PlanReason::FilesDiffer { .. });
@@ -272,7 +281,7 @@ impl Judged<'_> {
                 let mut others = others.filter_map(|(tag, image)| Some((tag, image?)));
                 let mut nearest = None;
                 let found = others.find(|(_, image)| {
-                    nearest = nearest.or(image.inputs.as_ref());
+                    nearest = nearest.or(image.inputs.last());
                     same(image)
                 });
                 if let (Some((tag, image)), false) = (found, is_forced) {
@@ -297,7 +306,7 @@ impl Judged<'_> {
                     reasons.push(PlanReason::Ignored);
                 }
                 let manifest = image.manifest.clone();
-                if self.tests_changed(reasons) {
+                if self.tests_changed(reasons) | self.tests_unfinished(&wanted, reasons) {
                     return (Action::Test { manifest }, true);
                 }
                 if is_same {
@@ -393,6 +402,15 @@ impl Judged<'_> {
         path.contains('/') && (TESTS.contains(&first) || (has_integration && first == INTEGRATION_TESTS))
     }
 
+    /// Whether tests of the image with these inputs are still to be ended; adds the reason.
+    fn tests_unfinished(&self, inputs: &str, reasons: &mut Vec<PlanReason>) -> bool {
+        let is_unfinished = self.facts.untested.contains(inputs);
+        if is_unfinished {
+            reasons.push(PlanReason::TestsUnfinished);
+        }
+        is_unfinished
+    }
+
     /// Whether tests of the image changed; adds the reason.
     fn tests_changed(&self, reasons: &mut Vec<PlanReason>) -> bool {
         let ignored = &self.facts.change_ignore.change_ignore;
@@ -449,6 +467,7 @@ impl PlanReason {
             Self::Ignored => one("change_ignore.json ignores its directory".to_owned()),
             Self::FoundAt { tag } => one(format!("the same is there as {tag}")),
             Self::TestsChanged { files } => listed("its tests changed", files),
+            Self::TestsUnfinished => one("its tests did not end, or did not end well".to_owned()),
             Self::SameInputs => one("nothing changed".to_owned()),
         }
     }

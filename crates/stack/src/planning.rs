@@ -1,6 +1,6 @@
-//! What plan-stack does: reads spec, git and registries, and shows the plan.
+//! Reads spec, git and registries, and makes the plan of a stack; and what plan-stack does with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use dockerutils_core::cli::Context;
@@ -8,23 +8,26 @@ use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::error::{Error, ExitStatus, Result};
 use dockerutils_core::output::table::{Align, Table};
 use dockerutils_core::output::{counted, visible};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::artifacts::Artifacts;
 use crate::graph::Graph;
 use crate::history::{CiVariables, History, RangeStart};
-use crate::input_digest::Inputs;
-use crate::plan::{Action, PlanFacts, plan};
+use crate::input_digest::{Inputs, pinned};
+use crate::pending_tests;
+use crate::plan::{Action, PlanFacts, RegistryState, StackPlan, plan};
 use crate::registry_state::Registries;
 use crate::spec::{ChangeIgnore, FILE, Spec};
-use crate::tag_list::{TagRow, rows};
+use crate::summary;
+use crate::tag_list::rows;
 use crate::tags::{StackTarget, TagSource, targets};
 
 /// Where the images are looked for, seen from the working directory.
 pub(crate) const DIRECTORIES: [&str; 3] = ["images", "docker", "."];
 
-/// What plan-stack is asked for.
+/// Which stack is planned, and how.
 #[derive(Clone, Debug, Default)]
-pub struct PlanArgs {
+pub struct StackSelection {
     /// Where the range begins; else CI says it.
     pub start: Option<RangeStart>,
     /// Everything is to be built.
@@ -33,7 +36,165 @@ pub struct PlanArgs {
     pub plan: Option<String>,
     /// The directory of the images.
     pub directory: Option<PathBuf>,
-    pub view: PlanView,
+}
+
+/// A stack with all that its plan is made from, but for what registries hold.
+#[derive(Debug)]
+pub struct Stack {
+    /// The directory with the spec.
+    pub directory: PathBuf,
+    pub spec: Spec,
+    pub graph: Graph,
+    pub change_ignore: ChangeIgnore,
+    pub history: History,
+    /// The branch, its base, and the commit.
+    pub source: TagSource,
+    pub targets: Vec<StackTarget>,
+    /// What CI says about the build.
+    pub ci: Option<CiVariables>,
+    /// The input digests of images whose tests did not end well here, or did not end.
+    pub untested: BTreeSet<String>,
+    /// Everything is to be built.
+    pub all: bool,
+    /// Remarks about the names.
+    notes: Vec<String>,
+}
+
+/// A stack with its plan, and what that was made from.
+#[derive(Debug)]
+pub struct PlannedStack {
+    pub stack: Stack,
+    /// The registries of its images and bases.
+    pub registries: Registries,
+    /// What they hold of its tags.
+    pub state: RegistryState,
+    /// The digests of the images outside of the stack, by their references.
+    pub bases: BTreeMap<String, String>,
+    /// Of each target.
+    pub inputs: Vec<Inputs>,
+    pub plan: StackPlan,
+}
+
+impl Stack {
+    /// Reads spec, Dockerfiles and git; names all images.
+    ///
+    /// # Errors
+    /// What the spec, the Dockerfiles or git have against it.
+    pub fn read(context: &Context, selection: &StackSelection) -> Result<Self> {
+        let directory = directory(&context.working_dir, selection.directory.as_deref())?;
+        let mut spec = Spec::read(&directory)?;
+        if let Some(plan) = &selection.plan {
+            spec.keep_plan(plan)?;
+        }
+        let change_ignore = ChangeIgnore::read(&directory)?;
+        let graph = Graph::read(&spec, &directory)?;
+        let ci = CiVariables::read(&context.env);
+        let of_ci = ci.as_ref().and_then(CiVariables::start);
+        let start = selection.start.as_ref().or(of_ci.as_ref());
+        let history = History::read(&directory, start, selection.start.is_some(), FILE)?;
+        let base_branch = match &selection.start {
+            Some(RangeStart::Base(branch)) => Some(branch.clone()),
+            _ => ci
+                .as_ref()
+                .and_then(|ci| ci.base_branch.clone())
+                .or_else(|| history.default_branch.clone()),
+        };
+        let source = TagSource {
+            branch: history
+                .branch(ci.as_ref().and_then(|ci| ci.branch.as_deref()))?
+                .to_owned(),
+            base_branch,
+            commit: history.commit.clone(),
+        };
+        let (targets, notes) = targets(&spec, &graph, &source)?;
+        Ok(Self {
+            directory,
+            spec,
+            graph,
+            change_ignore,
+            history,
+            source,
+            targets,
+            ci,
+            untested: pending_tests::read(&context.env),
+            all: selection.all,
+            notes,
+        })
+    }
+
+    /// Asks the registries about all tags at once, and makes the plan.
+    ///
+    /// # Errors
+    /// A registry that refuses, or can't be reached; a context that can't be read.
+    pub async fn planned(self, context: &Context, logins: &ClientConfig) -> Result<PlannedStack> {
+        let own = self.targets.iter().map(|target| target.designation.name.as_str());
+        let bases = self.targets.iter().flat_map(|target| &target.bases);
+        let bases = bases.filter(|base| pinned(base).is_none()).map(String::as_str);
+        let registries = Registries::reach(own.chain(bases), logins).await?;
+        say_warnings(context, &registries);
+        let (bases, state) = tokio::try_join!(registries.bases(&self.targets), registries.state(&self.targets))?;
+        let inputs = inputs(&self.graph, &self.targets, &bases)?;
+        let mut plan = plan(&self.facts(&inputs, &state));
+        plan.notes.extend(self.notes.iter().cloned());
+        Ok(PlannedStack {
+            stack: self,
+            registries,
+            state,
+            bases,
+            inputs,
+            plan,
+        })
+    }
+
+    const fn facts<'f>(&'f self, inputs: &'f [Inputs], registry: &'f RegistryState) -> PlanFacts<'f> {
+        PlanFacts {
+            spec: &self.spec,
+            graph: &self.graph,
+            targets: self.targets.as_slice(),
+            inputs,
+            history: &self.history,
+            change_ignore: &self.change_ignore,
+            registry,
+            untested: &self.untested,
+            all: self.all,
+        }
+    }
+}
+
+impl PlannedStack {
+    /// What the plan was made from.
+    pub fn facts(&self) -> PlanFacts<'_> {
+        self.stack.facts(&self.inputs, &self.state)
+    }
+
+    /// The plan, or a part of it, as a document.
+    pub fn document(&self, plan: &StackPlan) -> Value {
+        json!({
+            "branch": self.stack.source.branch,
+            "base_branch": self.stack.source.base_branch,
+            "since": self.stack.history.since,
+            "images": plan.images,
+            "notes": plan.notes,
+        })
+    }
+
+    /// How much there is to do, in a line.
+    pub fn sum(&self) -> String {
+        let images = &self.plan.images;
+        let number = |counts: fn(&Action) -> bool| images.iter().filter(|image| counts(&image.action)).count();
+        format!(
+            "{}: {} to build, {} to copy, {} to test again",
+            counted(images.len(), "image"),
+            number(|action| matches!(action, Action::Build)),
+            number(|action| matches!(action, Action::Copy { .. })),
+            number(|action| matches!(action, Action::Test { .. })),
+        )
+    }
+}
+
+fn say_warnings(context: &Context, registries: &Registries) {
+    let warnings = registries.warnings.iter();
+    warnings.for_each(|warning| context.printer.warning(warning));
 }
 
 /// How the plan is shown; `--json` is a global option.
@@ -54,106 +215,43 @@ pub enum PlanView {
 ///
 /// # Errors
 /// What the spec, the Dockerfiles, git or a registry have against it.
-pub fn plan_stack(context: &Context, args: &PlanArgs) -> Result<ExitStatus> {
+pub fn plan_stack(context: &Context, selection: &StackSelection, view: PlanView) -> Result<ExitStatus> {
     let printer = &context.printer;
-    let directory = directory(&context.working_dir, args.directory.as_deref())?;
-    let mut spec = Spec::read(&directory)?;
-    if let Some(plan) = &args.plan {
-        spec.keep_plan(plan)?;
-    }
-    let change_ignore = ChangeIgnore::read(&directory)?;
-    let graph = Graph::read(&spec, &directory)?;
-    let ci = CiVariables::read(&context.env);
-    let of_ci = ci.as_ref().and_then(CiVariables::start);
-    let start = args.start.as_ref().or(of_ci.as_ref());
-    let history = History::read(&directory, start, args.start.is_some(), FILE)?;
-    let base_branch = match &args.start {
-        Some(RangeStart::Base(branch)) => Some(branch.clone()),
-        _ => ci
-            .as_ref()
-            .and_then(|ci| ci.base_branch.clone())
-            .or_else(|| history.default_branch.clone()),
-    };
-    let source = TagSource {
-        branch: history
-            .branch(ci.as_ref().and_then(|ci| ci.branch.as_deref()))?
-            .to_owned(),
-        base_branch,
-        commit: history.commit.clone(),
-    };
-    let (targets, notes) = targets(&spec, &graph, &source)?;
+    let stack = Stack::read(context, selection)?;
     let logins = ClientConfig::of(&context.env)?;
-    if args.view == PlanView::Tags {
-        let repositories = targets.iter().map(|target| target.designation.name.clone()).collect();
-        let found = context.block_on(async {
-            let registries =
-                Registries::reach(targets.iter().map(|target| target.designation.name.as_str()), &logins).await?;
-            registries.warnings.iter().for_each(|warning| printer.warning(warning));
-            registries.tags(repositories).await
-        })?;
-        return show_tags(context, &rows(&spec, &targets, &found, &history.branches));
+    if view == PlanView::Tags {
+        return show_tags(context, &stack, &logins);
     }
-    let (bases, registry) = context.block_on(ask(context, &targets, &logins))?;
-    let inputs = inputs(&graph, &targets, &bases)?;
-    let facts = PlanFacts {
-        spec: &spec,
-        graph: &graph,
-        targets: &targets,
-        inputs: &inputs,
-        history: &history,
-        change_ignore: &change_ignore,
-        registry: &registry,
-        all: args.all,
-    };
-    let mut plan = plan(&facts);
-    plan.notes.extend(notes);
-    if args.view == PlanView::Bake {
-        return printer.result_json(&plan.bake(&facts)).map(|()| ExitStatus::SUCCESS);
+    let planned = context.block_on(stack.planned(context, &logins))?;
+    let plan = &planned.plan;
+    // What CI does not take need not stop anybody.
+    if !context.global.dry_run
+        && let Err(error) = summary::write(
+            &context.env,
+            &Artifacts::of_stack(&planned.stack.directory),
+            &summary::of_plan(plan),
+        )
+    {
+        printer.warning(&error.with_causes());
+    }
+    if view == PlanView::Bake {
+        return printer
+            .result_json(&plan.bake(&planned.facts()))
+            .map(|()| ExitStatus::SUCCESS);
     }
     if printer.json() {
-        printer.result_json(&json!({
-            "branch": source.branch,
-            "base_branch": source.base_branch,
-            "since": history.since,
-            "images": plan.images,
-            "notes": plan.notes,
-        }))?;
-        return Ok(ExitStatus::SUCCESS);
+        return printer
+            .result_json(&planned.document(plan))
+            .map(|()| ExitStatus::SUCCESS);
     }
     plan.notes.iter().for_each(|note| printer.warning(note));
-    if args.view == PlanView::Mermaid {
+    if view == PlanView::Mermaid {
         printer.result(plan.mermaid().trim_end());
         return Ok(ExitStatus::SUCCESS);
     }
     plan.tree().iter().for_each(|line| printer.result(line));
-    let number = |counts: fn(&Action) -> bool| plan.images.iter().filter(|image| counts(&image.action)).count();
-    printer.note(&format!(
-        "{}: {} to build, {} to copy, {} to test again",
-        counted(plan.images.len(), "image"),
-        number(|action| matches!(action, Action::Build)),
-        number(|action| matches!(action, Action::Copy { .. })),
-        number(|action| matches!(action, Action::Test { .. })),
-    ));
+    printer.note(&planned.sum());
     Ok(ExitStatus::SUCCESS)
-}
-
-/// The digests of the bases, and what there is of the targets: asked side by side.
-async fn ask(
-    context: &Context,
-    targets: &[StackTarget],
-    logins: &ClientConfig,
-) -> Result<(BTreeMap<String, String>, crate::plan::RegistryState)> {
-    let own = targets.iter().map(|target| target.designation.name.as_str());
-    let bases = targets.iter().flat_map(|target| &target.bases);
-    let bases = bases
-        .filter(|base| crate::input_digest::pinned(base).is_none())
-        .map(String::as_str);
-    let registries = Registries::reach(own.chain(bases), logins).await?;
-    registries
-        .warnings
-        .iter()
-        .for_each(|warning| context.printer.warning(warning));
-    tokio::try_join!(registries.bases(targets), registries.state(targets))
 }
 
 /// The inputs of each target, a parent's before its children's.
@@ -166,7 +264,10 @@ fn inputs(graph: &Graph, targets: &[StackTarget], bases: &BTreeMap<String, Strin
     Ok(all)
 }
 
-/// The directory with the spec.
+/// The directory with the spec, as it is named, or where it usually is.
+///
+/// # Errors
+/// There is none.
 pub(crate) fn directory(working: &Path, named: Option<&Path>) -> Result<PathBuf> {
     if let Some(named) = named {
         return Ok(working.join(named));
@@ -181,13 +282,20 @@ pub(crate) fn directory(working: &Path, named: Option<&Path>) -> Result<PathBuf>
     })
 }
 
-fn show_tags(context: &Context, rows: &[TagRow]) -> Result<ExitStatus> {
+fn show_tags(context: &Context, stack: &Stack, logins: &ClientConfig) -> Result<ExitStatus> {
+    let names = || stack.targets.iter().map(|target| target.designation.name.as_str());
+    let found = context.block_on(async {
+        let registries = Registries::reach(names(), logins).await?;
+        say_warnings(context, &registries);
+        registries.tags(names().map(str::to_owned).collect()).await
+    })?;
+    let rows = rows(&stack.spec, &stack.targets, &found, &stack.history.branches);
     if context.printer.json() {
         return context.printer.result_json(&rows).map(|()| ExitStatus::SUCCESS);
     }
     let columns = ["IMAGE", "REFERENCE", "TAG OF"].map(|title| (title, Align::Left));
     let mut table = Table::new(columns);
-    for row in rows {
+    for row in &rows {
         table.row([visible(&row.image), visible(&row.reference), visible(&row.says())]);
     }
     context.printer.table(&table);

@@ -1,7 +1,9 @@
 //! What registries hold of the images of a stack, asked about all tags at once.
 //!
 //! An image says in an annotation of its manifest what it was made from. Of an index, such as buildx pushes, the
-//! annotations of the first image count, if it has none itself.
+//! annotations of the first image count, if it has none itself. What an engine with the classic store pushes has no
+//! annotations: what it was made from is attached to it, as a referrer of type [`INPUTS_TYPE`] with that annotation, which
+//! the registry's list of referrers repeats. Only images without the annotation are asked for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,12 +11,16 @@ use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::docker::connect::login::Login;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::{Designation, canonical, registry, split_reference};
-use registry_client::{Options, Registry, RegistryCredentials, RemoteManifest, many};
+use registry_client::{Attachment, Digest, Options, Registry, RegistryCredentials, RemoteManifest, many};
+use serde_json::json;
 
 use crate::input_digest::{ANNOTATION, Inputs, pinned};
 use crate::plan::{RegistryState, RemoteImage};
 use crate::tags::StackTarget;
 
+/// The type of what is attached to an image that has no annotation. Its blob is the [`Inputs`] in JSON, and so is its
+/// annotation [`ANNOTATION`].
+pub const INPUTS_TYPE: &str = "application/vnd.dockerutils.stack.inputs.v1+json";
 /// The platform of an entry of an index that is no image, but says something about one.
 const NO_PLATFORM: &str = "unknown";
 
@@ -24,6 +30,16 @@ pub struct Registries {
     by_host: BTreeMap<String, Registry>,
     /// What went wrong with logins, and need not stop us.
     pub warnings: Vec<String>,
+}
+
+/// A reference, and the registry that it is of.
+#[derive(Clone, Debug)]
+pub struct RemotePlace<'r> {
+    pub registry: &'r Registry,
+    /// As the registry calls it.
+    pub repository: String,
+    /// A tag or digest.
+    pub reference: String,
 }
 
 /// A reference as a registry takes it.
@@ -72,9 +88,24 @@ impl Registries {
         Ok(registries)
     }
 
-    fn of(&self, asked: &RemoteReference) -> Result<&Registry> {
-        let found = self.by_host.get(&asked.host);
-        found.ok_or_else(|| Error::failed(format!("the registry {} was not reached", asked.host)))
+    /// Where a reference is, in one of the registries that were reached.
+    ///
+    /// # Errors
+    /// Its registry was not reached.
+    pub fn place(&self, reference: &str) -> Result<RemotePlace<'_>> {
+        let RemoteReference {
+            host,
+            repository,
+            reference,
+        } = RemoteReference::of(reference);
+        match self.by_host.get(&host) {
+            Some(registry) => Ok(RemotePlace {
+                registry,
+                repository,
+                reference,
+            }),
+            None => Err(Error::failed(format!("the registry {host} was not reached"))),
+        }
     }
 
     /// What is there of all tags of the targets.
@@ -96,36 +127,46 @@ impl Registries {
         found.await.into_iter().collect()
     }
 
-    /// The digest of what is there under this tag; `None` where there is nothing.
+    /// The digest of what is there under this reference; `None` if it is absent.
     ///
     /// # Errors
-    /// Every answer but these two.
-    pub async fn digest(&self, reference: &str) -> Result<Option<String>> {
-        let asked = RemoteReference::of(reference);
-        let head = self.of(&asked)?.head(&asked.repository, &asked.reference).await;
-        Ok(head.map_err(Error::from)?.map(|head| head.digest.as_str().to_owned()))
+    /// Those of the registry.
+    pub async fn digest(&self, reference: &str) -> Result<Option<Digest>> {
+        let place = self.place(reference)?;
+        let head = place.registry.head(&place.repository, &place.reference).await;
+        Ok(head.map_err(Error::from)?.map(|head| head.digest))
     }
 
-    async fn image(&self, reference: &str) -> Result<Option<RemoteImage>> {
-        let asked = RemoteReference::of(reference);
-        let registry = self.of(&asked)?;
-        let manifest = registry.manifest(&asked.repository, &asked.reference).await;
-        let Some(manifest) = manifest.map_err(Error::from)? else {
+    /// What there is of a reference; `None` if it is absent.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub async fn image(&self, reference: &str) -> Result<Option<RemoteImage>> {
+        let place = self.place(reference)?;
+        let manifest = place.manifest(&place.reference).await?;
+        let Some(manifest) = manifest else {
             return Ok(None);
         };
-        let mut inputs = inputs(&manifest);
-        if inputs.is_none()
-            && let Some(first) = first_image(&manifest)
-        {
-            let inner = registry
-                .manifest(&asked.repository, &first)
-                .await
-                .map_err(Error::from)?;
-            inputs = inner.as_ref().and_then(self::inputs);
+        let mut inputs = annotated(&manifest);
+        if inputs.is_none() {
+            let inside = async {
+                match first_image(&manifest) {
+                    Some(first) => place.manifest(&first).await,
+                    None => Ok(None),
+                }
+            };
+            let (inner, attached) = tokio::try_join!(inside, place.attached_inputs(&manifest.digest))?;
+            inputs = inner.as_ref().and_then(annotated);
+            if inputs.is_none() {
+                return Ok(Some(RemoteImage {
+                    manifest: manifest.digest.as_str().to_owned(),
+                    inputs: attached,
+                }));
+            }
         }
         Ok(Some(RemoteImage {
             manifest: manifest.digest.as_str().to_owned(),
-            inputs,
+            inputs: inputs.into_iter().collect(),
         }))
     }
 
@@ -137,8 +178,8 @@ impl Registries {
         let wanted: BTreeSet<&String> = targets.iter().flat_map(|target| &target.bases).collect();
         let unpinned = wanted.into_iter().filter(|base| pinned(base).is_none());
         let found = many(unpinned, |base| async move {
-            let asked = RemoteReference::of(base);
-            let head = self.of(&asked)?.head(&asked.repository, &asked.reference).await;
+            let place = self.place(base)?;
+            let head = place.registry.head(&place.repository, &place.reference).await;
             match head.map_err(Error::from)? {
                 Some(head) => Ok((base.clone(), head.digest.as_str().to_owned())),
                 None => Err(Error::failed(format!(
@@ -155,11 +196,62 @@ impl Registries {
     /// Those of the registry.
     pub async fn tags(&self, repositories: BTreeSet<String>) -> Result<BTreeMap<String, Vec<String>>> {
         let found = many(repositories, |repository| async move {
-            let asked = RemoteReference::of(&repository);
-            let tags = self.of(&asked)?.tags(&asked.repository).await.map_err(Error::from)?;
+            let place = self.place(&repository)?;
+            let tags = place.registry.tags(&place.repository).await.map_err(Error::from)?;
             Ok::<_, Error>((repository, tags.unwrap_or_default()))
         });
         found.await.into_iter().collect()
+    }
+}
+
+impl RemotePlace<'_> {
+    async fn manifest(&self, reference: &str) -> Result<Option<RemoteManifest>> {
+        let manifest = self.registry.manifest(&self.repository, reference).await;
+        manifest.map_err(Error::from)
+    }
+
+    /// What is attached to the image of this digest about its inputs, in the order of the list.
+    async fn attached_inputs(&self, digest: &Digest) -> Result<Vec<Inputs>> {
+        let listed = self.registry.referrers(&self.repository, digest, Some(INPUTS_TYPE));
+        let listed = listed.await.map_err(Error::from)?;
+        let said = listed.iter().filter_map(|listed| listed.annotations.get(ANNOTATION));
+        Ok(said.filter_map(|said| serde_json::from_str(said).ok()).collect())
+    }
+
+    /// Attaches to the image of this digest what it was made from.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub async fn attach_inputs(&self, digest: &Digest, inputs: &Inputs) -> Result<()> {
+        let said = json!(inputs).to_string();
+        let attachment = Attachment {
+            artifact_type: INPUTS_TYPE.to_owned(),
+            annotations: BTreeMap::from([(ANNOTATION.to_owned(), said.clone())]),
+            media_type: INPUTS_TYPE.to_owned(),
+            blob: said.into(),
+        };
+        let attached = self.registry.attach(&self.repository, digest, &attachment).await;
+        attached.map(drop).map_err(Error::from)
+    }
+
+    /// Gives the manifest of this digest a tag; nothing is pulled or pushed. Says nothing where the tag is of it already.
+    ///
+    /// # Errors
+    /// There is no such manifest any more; and those of the registry.
+    pub async fn tag(&self, digest: &Digest, tag: &str) -> Result<()> {
+        let there = self.registry.head(&self.repository, tag).await.map_err(Error::from)?;
+        if there.is_some_and(|there| there.digest == *digest) {
+            return Ok(());
+        }
+        let copied = self.registry.copy_tag(&self.repository, digest, tag).await;
+        match copied.map_err(Error::from)? {
+            Some(_) => Ok(()),
+            None => Err(Error::failed(format!(
+                "{}@{digest} is not there any more, and can't be tagged {tag}",
+                self.repository
+            ))
+            .hint("somebody has removed it meanwhile: call it again, and it is built")),
+        }
     }
 }
 
@@ -177,7 +269,7 @@ fn credentials(login: Login) -> RegistryCredentials {
 }
 
 /// What an image says that it was made from. What can't be read says nothing.
-fn inputs(manifest: &RemoteManifest) -> Option<Inputs> {
+fn annotated(manifest: &RemoteManifest) -> Option<Inputs> {
     serde_json::from_str(manifest.annotations().get(ANNOTATION)?).ok()
 }
 

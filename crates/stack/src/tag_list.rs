@@ -52,6 +52,13 @@ impl TagRow {
     }
 }
 
+/// Whether a tag is that of a list of referrers, `sha256-HEX`, and of no image (OCI's distribution specification, "Referrers Tag
+/// Schema").
+fn is_of_referrers(tag: &str) -> bool {
+    let hex = tag.strip_prefix("sha256-").unwrap_or_default();
+    hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// The tags, image by image. `branches` are those of the repository of git, here and at its origin.
 pub fn rows(
     spec: &Spec,
@@ -65,7 +72,8 @@ pub fn rows(
         if !seen.insert(&target.designation.name) {
             continue;
         }
-        for tag in tags.get(&target.designation.name).into_iter().flatten() {
+        let tags = tags.get(&target.designation.name).into_iter().flatten();
+        for tag in tags.filter(|tag| !is_of_referrers(tag)) {
             let found = spec
                 .plans
                 .iter()

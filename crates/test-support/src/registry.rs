@@ -15,6 +15,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -69,6 +70,8 @@ pub struct Recipe {
     engine: Option<LabEngine>,
     user: Option<(String, String)>,
     name: Option<String>,
+    /// Whether this machine reaches it, too, at the same address.
+    is_shared: bool,
 }
 
 /// A registry, listening until it is dropped. Then all images whose names begin with its address are removed from the
@@ -93,6 +96,7 @@ impl Registry {
             engine: Some(engine.clone()),
             user: None,
             name: None,
+            is_shared: false,
         }
     }
 
@@ -102,6 +106,7 @@ impl Registry {
             engine: None,
             user: None,
             name: None,
+            is_shared: false,
         }
     }
 
@@ -145,6 +150,14 @@ impl Recipe {
         self
     }
 
+    /// Lets this machine reach a registry in a dock, too: at the address at which the dock's engine does, through a listener of this
+    /// process.
+    #[must_use]
+    pub const fn shared(mut self) -> Self {
+        self.is_shared = true;
+        self
+    }
+
     /// Starts it, and waits until it listens.
     ///
     /// # Errors
@@ -159,7 +172,15 @@ impl Recipe {
             Some(_) => format!("/tmp/{}", path.file_name().unwrap_or_default().to_string_lossy()),
             None => path.display().to_string(),
         };
-        self.write(path, &inside)?;
+        let listener = match container {
+            Some(_) if self.is_shared => Some(TcpListener::bind("127.0.0.1:0").map_err(file("a port"))?),
+            _ => None,
+        };
+        let port = match &listener {
+            Some(listener) => Some(listener.local_addr().map_err(file("a port"))?.port()),
+            None => None,
+        };
+        self.write(path, &inside, port)?;
         let (program, mut command) = match container {
             Some(container) => {
                 let docker = || Lab::open().map(|lab| lab.docker());
@@ -218,18 +239,22 @@ impl Recipe {
             recipe: self,
         };
         registry.address = registry.listening()?;
+        if let (Some(listener), Some(port), Some(engine)) = (listener, port, &registry.recipe.engine) {
+            registry.address = format!("127.0.0.1:{port}");
+            relay(listener, SocketAddr::new(engine.address()?, port));
+        }
         Ok(registry)
     }
 
-    fn write(&self, directory: &Path, inside: &str) -> Result<(), Error> {
+    fn write(&self, directory: &Path, inside: &str, port: Option<u16>) -> Result<(), Error> {
         let put = |name: &str, text: &str| {
             let path = directory.join(name);
             fs::write(&path, text).map_err(file(path))
         };
-        let address = if self.name.is_some() {
-            "0.0.0.0:443"
-        } else {
-            "127.0.0.1:0"
+        let address = match (port, &self.name) {
+            (Some(port), _) => format!("0.0.0.0:{port}"),
+            (None, Some(_)) => "0.0.0.0:443".to_owned(),
+            (None, None) => "127.0.0.1:0".to_owned(),
         };
         let mut config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {inside}/data}}}}\n\
@@ -245,6 +270,28 @@ impl Recipe {
         }
         put("config.yml", &config)
     }
+}
+
+/// Passes on what comes to a listener, until the process ends.
+fn relay(listener: TcpListener, to: SocketAddr) {
+    thread::spawn(move || {
+        for here in listener.incoming().map_while(Result::ok) {
+            // Who is refused sees the end of the connection.
+            let Ok(there) = TcpStream::connect(to) else { continue };
+            let (Ok(mut from), Ok(mut back)) = (here.try_clone(), there.try_clone()) else {
+                continue;
+            };
+            let (mut here, mut there) = (here, there);
+            thread::spawn(move || {
+                let _ = io::copy(&mut from, &mut there);
+                let _ = there.shutdown(Shutdown::Write);
+            });
+            thread::spawn(move || {
+                let _ = io::copy(&mut back, &mut here);
+                let _ = here.shutdown(Shutdown::Write);
+            });
+        }
+    });
 }
 
 impl Registry {

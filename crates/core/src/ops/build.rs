@@ -1,5 +1,6 @@
 //! Building a project's images: which ones, in which order, and the results.
 
+mod builds;
 mod display;
 mod environment;
 mod schedule;
@@ -37,6 +38,7 @@ use crate::output::table::{Align, Table};
 use crate::output::{Printer, size, visible};
 use crate::project_file;
 use crate::shell;
+pub use builds::{Builds, FailedBuild};
 
 /// Words of a shell that mean nothing without one.
 const SHELL_WORDS: &[&str] = &["&&", "||", "|", ">", ">>", "<", ";", "&", "2>", "2>&1", "|&"];
@@ -110,7 +112,7 @@ pub enum PlanStep {
 }
 
 /// What came out for one image.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct ImageReport {
     /// Name and tag.
     pub image: String,
@@ -147,10 +149,11 @@ pub struct ImageFailure {
 }
 
 /// The outcome for one image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BuildStatus {
     /// At least one step ran.
+    #[default]
     Built,
     /// All steps came from the cache.
     Cached,
@@ -381,7 +384,8 @@ impl PlanStep {
     }
 }
 
-fn default_jobs() -> usize {
+/// How many images are built side by side, where nothing else is said: the number of processors, at most 4.
+pub fn default_jobs() -> usize {
     std::thread::available_parallelism()
         .map_or(1, std::num::NonZero::get)
         .min(4)
@@ -651,7 +655,7 @@ pub async fn run_plan(context: &Context, project: &Project, plan: &BuildPlan) ->
 }
 
 /// Where the engine is; said where its address looks local and it counts as far.
-pub(super) async fn where_is(engine: &Engine, env: &Env, printer: &Printer) -> Locality {
+pub async fn where_is(engine: &Engine, env: &Env, printer: &Printer) -> Locality {
     said(locality::of(engine, env).await, engine.choice(), printer)
 }
 

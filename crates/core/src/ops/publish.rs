@@ -387,7 +387,40 @@ impl Publisher<'_> {
     }
 }
 
-async fn push_one(
+/// The login that docker would send to the registry of this repository, for an engine that may have it. Nobody is asked for one.
+///
+/// # Errors
+/// Nobody is logged in to Docker Hub, which takes nothing without a login.
+pub async fn registry_auth(
+    context: &Context,
+    engine: &Engine,
+    config: &ClientConfig,
+    repository: &str,
+) -> Result<RegistryAuth> {
+    if let Some(warning) = engine.choice().endpoint.login_warning() {
+        context.printer.warning(&warning);
+        return Ok(RegistryAuth::withheld());
+    }
+    let key = registry(repository);
+    let found = config.credentials(&key).await;
+    let hint = found.hint();
+    match found.login {
+        None if key == DOCKER_HUB => {
+            let error = Error::failed(format!("nobody is logged in to Docker Hub, where {repository} goes"));
+            Err(match found.trouble {
+                Some(trouble) => error.hint(hint.unwrap_or_default()).because(trouble),
+                None => error.hint("docker login"),
+            })
+        }
+        login => Ok(RegistryAuth::new(&key, login.as_ref()).but(hint)),
+    }
+}
+
+/// Pushes an image under a reference, if the registry has not exactly it already.
+///
+/// # Errors
+/// The registry's refusal, in its own words, with a hint; an engine that can't be reached.
+pub async fn push_one(
     context: &Context,
     engine: &Engine,
     source: &Designation,

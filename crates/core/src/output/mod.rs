@@ -17,8 +17,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::env::Env;
 use crate::error::{Error, ErrorDocument};
-use dock_client::text::{COLOURS, RESET, shown};
-pub use dock_client::text::{counted, is_invisible, one_line, visible};
+use dock_client::text::{COLOURS, RESET};
+pub use dock_client::text::{counted, is_invisible, one_line, shown, visible};
 use progress::Screen;
 
 /// How much is printed.

@@ -1,7 +1,7 @@
 //! What CI systems say about a build in their environment: the branch, and the range of commits.
 //!
 //! - GitHub Actions: `GITHUB_HEAD_REF` and `GITHUB_BASE_REF` for a pull request, else `GITHUB_REF_NAME`, and `before` of
-//!   the event in `GITHUB_EVENT_PATH` (<https://docs.github.com/en/actions/reference/workflows-and-actions/variables>);
+//!   the event in `GITHUB_EVENT_PATH`, which also has the commit's message and the title of a pull request (<https://docs.github.com/en/actions/reference/workflows-and-actions/variables>);
 //! - GitLab CI: `CI_MERGE_REQUEST_SOURCE_BRANCH_NAME` and `CI_MERGE_REQUEST_TARGET_BRANCH_NAME`, else
 //!   `CI_COMMIT_BRANCH`, and `CI_COMMIT_BEFORE_SHA` (<https://docs.gitlab.com/ci/variables/predefined_variables/>);
 //! - Jenkins: `CHANGE_BRANCH` and `CHANGE_TARGET`, else `BRANCH_NAME` or `GIT_BRANCH`, and
@@ -15,6 +15,9 @@ use serde_json::Value;
 
 use super::RangeStart;
 
+/// The words by which a commit or a pull request asks that nothing is built.
+const SKIP: &str = "skip ci";
+
 /// A CI system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CiSystem {
@@ -24,6 +27,17 @@ pub enum CiSystem {
     GitLab,
     /// Jenkins, with its plugin for git.
     Jenkins,
+}
+
+impl CiSystem {
+    /// Its name, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::GitHub => "GitHub Actions",
+            Self::GitLab => "GitLab CI",
+            Self::Jenkins => "Jenkins",
+        }
+    }
 }
 
 /// What a CI system says about the build.
@@ -36,21 +50,31 @@ pub struct CiVariables {
     pub base_branch: Option<String>,
     /// The commit that was built before.
     pub before: Option<String>,
+    /// The message of the commit that is built, and the title of what it is to be merged by: as far as it says them.
+    pub messages: Vec<String>,
 }
 
 impl CiVariables {
     /// What the environment says; `None` outside of CI.
     pub fn read(env: &Env) -> Option<Self> {
         let first = |names: &[&str]| names.iter().find_map(|name| env.non_empty(name)).map(str::to_owned);
+        let mut messages: Vec<String> = Vec::new();
         let (system, branch, base_branch, before) = if env.get("GITHUB_ACTIONS") == Some("true") {
             let event = env
                 .non_empty("GITHUB_EVENT_PATH")
-                .and_then(|path| before_event(Path::new(path)));
+                .and_then(|path| read_event(Path::new(path)))
+                .unwrap_or_default();
+            let said = ["/head_commit/message", "/pull_request/title"];
+            let said = said.iter().filter_map(|path| event.pointer(path)?.as_str());
+            messages.extend(said.map(str::to_owned));
             // The name may be a tag's.
             let name = (env.get("GITHUB_REF_TYPE") != Some("tag")).then(|| first(&["GITHUB_REF_NAME"]));
             let branch = first(&["GITHUB_HEAD_REF"]).or(name.flatten());
-            (CiSystem::GitHub, branch, first(&["GITHUB_BASE_REF"]), event)
+            let before = event.get("before").and_then(Value::as_str).map(str::to_owned);
+            (CiSystem::GitHub, branch, first(&["GITHUB_BASE_REF"]), before)
         } else if env.get("GITLAB_CI") == Some("true") {
+            messages.extend(first(&["CI_COMMIT_MESSAGE"]));
+            messages.extend(first(&["CI_MERGE_REQUEST_TITLE"]));
             (
                 CiSystem::GitLab,
                 first(&["CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "CI_COMMIT_BRANCH"]),
@@ -58,6 +82,7 @@ impl CiVariables {
                 first(&["CI_COMMIT_BEFORE_SHA"]),
             )
         } else if env.non_empty("JENKINS_URL").is_some() {
+            messages.extend(first(&["CHANGE_TITLE"]));
             let local = env
                 .non_empty("GIT_BRANCH")
                 .map(|name| name.strip_prefix("origin/").unwrap_or(name).to_owned());
@@ -76,7 +101,15 @@ impl CiVariables {
             base_branch,
             // Zeros stand for no commit: the branch is new.
             before: before.filter(|id| id.bytes().any(|byte| byte != b'0')),
+            messages,
         })
+    }
+
+    /// Whether somebody wrote "skip ci", in any case: in the message of the commit that is built, or in the title of the pull or merge
+    /// request.
+    pub fn is_skipped(&self, commit_message: &str) -> bool {
+        let mut said = self.messages.iter().map(String::as_str).chain([commit_message]);
+        said.any(|text| text.to_lowercase().contains(SKIP))
     }
 
     /// The range that is built: since the base branch, or since the last build.
@@ -86,10 +119,9 @@ impl CiVariables {
     }
 }
 
-/// The commit before a push, as GitHub's event has it.
-fn before_event(path: &Path) -> Option<String> {
-    let event: Value = serde_json::from_slice(&project_file::read(path).ok()?).ok()?;
-    Some(event.get("before")?.as_str()?.to_owned())
+/// GitHub's event.
+fn read_event(path: &Path) -> Option<Value> {
+    serde_json::from_slice(&project_file::read(path).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -100,6 +132,33 @@ mod tests {
     fn assert_says(pairs: &[(&str, &str)], branch: Option<&str>, start: Option<RangeStart>) {
         let said = CiVariables::read(&Env::from_pairs(pairs.iter().copied())).unwrap();
         assert_eq!((said.branch.as_deref(), said.start()), (branch, start));
+    }
+
+    #[test]
+    fn who_writes_skip_ci_is_heard() {
+        let folder = tempfile::tempdir().unwrap();
+        let event = folder.path().join("event.json");
+        let event = event.to_str().unwrap();
+        let github = [("GITHUB_ACTIONS", "true"), ("GITHUB_EVENT_PATH", event)];
+        let is_skipped = |pairs: &[(&str, &str)], message: &str| {
+            let said = CiVariables::read(&Env::from_pairs(pairs.iter().copied())).unwrap();
+            said.is_skipped(message)
+        };
+        for (text, expected) in [
+            (r#"{"head_commit": {"message": "Docs [Skip CI]"}}"#, true),
+            (r#"{"pull_request": {"title": "skip ci: words"}}"#, true),
+            (r#"{"head_commit": {"message": "Skip the CI"}}"#, false),
+            (r#"{"head_commit": null}"#, false),
+            ("no JSON", false),
+        ] {
+            std::fs::write(event, text).unwrap();
+            assert_eq!(is_skipped(&github, "A change"), expected, "{text}");
+        }
+        assert!(is_skipped(&github, "words, skip ci"));
+        let gitlab = [("GITLAB_CI", "true"), ("CI_MERGE_REQUEST_TITLE", "[skip ci] x")];
+        assert!(is_skipped(&gitlab, "A change"));
+        let jenkins = [("JENKINS_URL", "x"), ("CHANGE_TITLE", "no")];
+        assert!(!is_skipped(&jenkins, "A change"));
     }
 
     #[test]

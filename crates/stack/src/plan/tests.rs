@@ -21,6 +21,7 @@ struct Stack {
     history: History,
     change_ignore: ChangeIgnore,
     registry: RegistryState,
+    untested: BTreeSet<String>,
     all: bool,
     _folder: tempfile::TempDir,
 }
@@ -71,6 +72,7 @@ fn stack(branch: &str) -> Stack {
         history: History::default(),
         change_ignore: ChangeIgnore::default(),
         registry: RegistryState::new(),
+        untested: BTreeSet::new(),
         all: false,
         _folder: folder,
     };
@@ -86,7 +88,7 @@ impl Stack {
         let name = self.targets[index].designation.name.clone();
         let image = RemoteImage {
             manifest: part(&format!("{index}")),
-            inputs: Some(self.inputs[index].clone()),
+            inputs: vec![self.inputs[index].clone()],
         };
         self.registry.insert(
             Designation {
@@ -123,6 +125,7 @@ impl Stack {
             graph: &self.graph,
             targets: &self.targets,
             inputs: &self.inputs,
+            untested: &self.untested,
             history: &self.history,
             change_ignore: &self.change_ignore,
             registry: &self.registry,
@@ -276,7 +279,7 @@ fn each_part_of_the_inputs_has_its_reason() {
         ]
     );
     let mut silent = self::stack("main");
-    silent.of(3).inputs = None;
+    silent.of(3).inputs.clear();
     silent.assert_words(&["base nothing", "mid nothing", "side nothing", "leaf build"]);
     let mut behind = self::stack("main");
     behind.of(3).inputs.as_mut().unwrap().parent = part("older");
@@ -325,4 +328,15 @@ fn the_same_is_drawn_for_mermaid_and_bake() {
         bake["target"]["leaf"]["contexts"]["r.example/mid:1.10-work"],
         "target:mid"
     );
+}
+
+#[test]
+fn tests_that_did_not_end_are_run_again() {
+    let mut stack = stack("main");
+    stack.untested.insert(stack.inputs[1].digest());
+    let plan = plan(&stack.facts());
+    let words: Vec<&str> = plan.images.iter().map(|image| image.action.word()).collect();
+    assert_eq!(words, ["nothing", "test again", "nothing", "nothing"]);
+    assert_eq!(plan.images[1].reasons, [PlanReason::TestsUnfinished]);
+    assert!(plan.images[1].tests);
 }

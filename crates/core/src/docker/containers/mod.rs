@@ -7,6 +7,7 @@ pub mod heard;
 pub mod log;
 pub mod path_inside;
 pub mod port_owner;
+pub mod standby;
 pub mod terminal;
 
 /// The label of what we create that has the project's name.

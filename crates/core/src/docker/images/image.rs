@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bollard::models::ImageConfig;
-use bollard::query_parameters::TagImageOptionsBuilder;
+use bollard::query_parameters::{RemoveImageOptions, TagImageOptionsBuilder};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::Full;
@@ -63,15 +63,45 @@ pub async fn find_with_config(engine: &Engine, reference: &str) -> Result<Option
     }))
 }
 
-/// The digests by which registries know an image that the engine has, each `repository@sha256:...`; none where the engine does not
-/// have it. A containerd store gives every image one, whether a registry has it or not.
+/// Whether an engine has an image by this name that is another than the one with this digest in its registry. An engine
+/// knows the digests under which it pulled and pushed an image; of one that was only built there, it knows none.
 ///
 /// # Errors
 /// The engine's refusal or a broken connection.
-pub async fn registry_digests(engine: &Engine, reference: &str) -> Result<Vec<String>> {
+pub async fn is_other(engine: &Engine, reference: &str, digest: &str) -> Result<bool> {
     let image = found(engine.docker().inspect_image(reference).await);
     let image = image.map_err(|cause| engine.error(reference, cause))?;
-    Ok(image.and_then(|image| image.repo_digests).unwrap_or_default())
+    let digests = image.map(|image| image.repo_digests.unwrap_or_default());
+    Ok(digests.is_some_and(|known| {
+        let of = |known: &String| known.split_once('@').is_some_and(|(_, known)| known == digest);
+        !known.iter().any(of)
+    }))
+}
+
+/// Takes a name from an image, and removes the image if it had no other and no container is of it. `None` if it was done, or if
+/// there was nothing to do: the name is another image's now. Else why the engine did not.
+///
+/// # Errors
+/// A broken connection, and other refusals of the engine.
+pub async fn remove_unused(engine: &Engine, reference: &str, id: &str) -> Result<Option<String>> {
+    match find(engine, reference).await? {
+        Some(image) if image.id == id => {}
+        _ => return Ok(None),
+    }
+    let answer = engine
+        .docker()
+        .remove_image(reference, None::<RemoveImageOptions>, None)
+        .await;
+    match answer {
+        Err(bollard::errors::Error::DockerResponseServerError {
+            status_code: 409,
+            message,
+        }) => Ok(Some(one_line(&message))),
+        answer => {
+            found(answer).map_err(|cause| engine.error(reference, cause))?;
+            Ok(None)
+        }
+    }
 }
 
 /// Looks up an image that has just been made under this name.

@@ -25,7 +25,7 @@ use crate::heartbeat::Heartbeat;
 use crate::patience::patiently;
 
 /// Events that wait to be shown, of all builds.
-const QUEUE: usize = 256;
+pub(super) const QUEUE: usize = 256;
 
 /// An order in which each comes after what it needs, ties by position; or a circle, its first member again at its end.
 pub(super) fn order(needs: &[Vec<usize>]) -> std::result::Result<Vec<usize>, Vec<usize>> {
@@ -159,9 +159,10 @@ fn report(image: &ImagePlan, status: BuildStatus) -> ImageReport {
     }
 }
 
-type ImageOutcome = (usize, std::result::Result<ImageReport, (Error, ImageReport)>);
+pub(super) type ImageOutcome = (usize, std::result::Result<ImageReport, (Error, ImageReport)>);
 
-async fn one(
+/// Scripts and builds of one image.
+pub(super) async fn one(
     site: &BuildEnvironment,
     index: usize,
     image: &ImagePlan,

@@ -1,0 +1,3 @@
+//! The `build_stack` command.
+
+dockerutils_core::main!(build_stack);

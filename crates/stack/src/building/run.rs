@@ -1,0 +1,441 @@
+//! Carrying out what is to be done with the images of a stack: each after what it starts from, side by side where they are independent.
+//! An image that fails stops those that start from it, and no others.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use dockerutils_core::cli::Context;
+use dockerutils_core::docker::build::builder::{Builder, builder_of};
+use dockerutils_core::docker::connect::client_config::ClientConfig;
+use dockerutils_core::docker::connect::engine::Engine;
+use dockerutils_core::docker::connect::locality::Locality;
+use dockerutils_core::docker::images::image;
+use dockerutils_core::docker::images::image_store::Store;
+use dockerutils_core::docker::images::push::{self, RegistryAuth};
+use dockerutils_core::error::{Error, Result};
+use dockerutils_core::naming::{Designation, registry, split_reference};
+use dockerutils_core::ops::build::{self, Builds};
+use dockerutils_core::ops::publish;
+use registry_client::Digest;
+use tokio::sync::{Semaphore, watch};
+
+use super::outcome::{BuildNumbers, StackResult, StackStatus};
+use super::work::{ImageWork, StackWork, WorkKind};
+use crate::pending_tests;
+use crate::planning::PlannedStack;
+use crate::registry_state::RemotePlace;
+use crate::tags::StackTarget;
+
+/// The engine of a run, and what it can.
+pub struct BuildSite {
+    engine: Engine,
+    locality: Locality,
+    /// It keeps annotations, and pushes them.
+    pub annotates: bool,
+    /// It builds with BuildKit.
+    pub caches: bool,
+    builds: Option<Builds>,
+    /// The logins for pushes, by registry.
+    auths: BTreeMap<String, RegistryAuth>,
+}
+
+impl BuildSite {
+    /// Connects to the engine of the call, and asks what it can.
+    ///
+    /// # Errors
+    /// It can't be reached.
+    pub async fn reach(context: &Context) -> Result<Self> {
+        let engine = context.connect().await?;
+        let locality = build::where_is(&engine, &context.env, &context.printer).await;
+        let builder = builder_of(&engine, context.env.get("DOCKER_BUILDKIT"));
+        let caches = builder == Builder::BuildKit;
+        Ok(Self {
+            annotates: caches && Store::is_containerd(&engine.info().await?),
+            caches,
+            engine,
+            locality,
+            builds: None,
+            auths: BTreeMap::new(),
+        })
+    }
+
+    /// Prepares the builds of this work, and takes the logins for its pushes: who has none is told before anything is built.
+    ///
+    /// # Errors
+    /// docker's configuration can't be read; a registry that takes nothing without a login.
+    pub async fn with_builds(
+        mut self,
+        context: &Context,
+        planned: &PlannedStack,
+        work: &StackWork,
+        logins: &ClientConfig,
+    ) -> Result<Self> {
+        let mut plans = Vec::new();
+        for image in &work.images {
+            let (WorkKind::Build { image: build, .. }, Some(target)) =
+                (&image.kind, planned.stack.targets.get(image.target))
+            else {
+                continue;
+            };
+            plans.push((**build).clone());
+            let key = registry(&target.designation.name);
+            if work.options.pushes && !self.auths.contains_key(&key) {
+                let auth = publish::registry_auth(context, &self.engine, logins, &target.designation.name);
+                self.auths.insert(key, auth.await?);
+            }
+        }
+        let root = &planned.stack.directory;
+        self.builds = Some(Builds::new(context, &self.engine, self.locality, root, plans)?);
+        Ok(self)
+    }
+
+    /// Removes what moves on the terminal.
+    pub fn finish(&self) {
+        if let Some(builds) = &self.builds {
+            builds.finish();
+        }
+    }
+}
+
+/// A run: all that its steps need.
+pub struct StackRun<'r> {
+    pub context: &'r Context,
+    pub planned: &'r PlannedStack,
+    pub work: &'r StackWork,
+    pub logins: &'r ClientConfig,
+    /// `None` where no image needs the engine.
+    pub site: Option<&'r BuildSite>,
+}
+
+/// How far an image is; told to those that start from it, and to the one that it starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// Waiting, or being worked on.
+    #[default]
+    Open,
+    /// Done, and those that start from it may begin.
+    Good,
+    /// It failed, or was skipped.
+    Bad,
+    /// Nothing needs what it starts from any more.
+    Closed,
+}
+
+/// An image that failed.
+struct ImageFault {
+    error: Error,
+    /// The user has been told.
+    is_told: bool,
+}
+
+impl From<Error> for ImageFault {
+    fn from(error: Error) -> Self {
+        Self { error, is_told: false }
+    }
+}
+
+/// What an image left on the engine.
+#[derive(Debug, Default)]
+struct Made {
+    /// Its ID, once the registry has the same.
+    id: Option<String>,
+}
+
+impl StackRun<'_> {
+    /// Does all, `jobs` images at a time; the results are in the order of the work.
+    pub async fn all(&self, jobs: usize) -> Vec<StackResult> {
+        let permits = Semaphore::new(jobs);
+        let stages: Vec<watch::Sender<Stage>> = self.work.images.iter().map(|_| watch::Sender::default()).collect();
+        let images = self.work.images.iter().enumerate().map(|(position, image)| {
+            let (permits, stages) = (&permits, &stages);
+            async move { self.image(position, image, permits, stages).await }
+        });
+        let results = futures_util::future::join_all(images).await;
+        results.into_iter().flatten().collect()
+    }
+
+    /// One image, from waiting for its parent until nothing needs it any more.
+    async fn image(
+        &self,
+        position: usize,
+        image: &ImageWork,
+        permits: &Semaphore,
+        stages: &[watch::Sender<Stage>],
+    ) -> Option<StackResult> {
+        let set = |stage| stages.get(position).map(|own| own.send_replace(stage));
+        let planned = self.planned.plan.images.get(image.target)?.clone();
+        let target = self.planned.stack.targets.get(image.target)?;
+        let mut result = StackResult::of(planned);
+        if let Some(parent) = image.needs
+            && reached(stages.get(parent)?, |stage| stage != Stage::Open).await == Stage::Bad
+        {
+            result.status = StackStatus::Skipped;
+            let parent = self.work.images.get(parent)?.target;
+            let parent = self.planned.plan.images.get(parent)?;
+            result.why = Some(Error::failed(format!("it starts from {}, which failed", parent.label)).document());
+            self.context
+                .printer
+                .note(&format!("{} is skipped: {} failed", result.planned.label, parent.label));
+            set(Stage::Bad);
+            return Some(result);
+        }
+        let mut made = Made::default();
+        let began;
+        let worked = {
+            // It is never closed.
+            let _permit = permits.acquire().await.ok();
+            began = Instant::now();
+            self.work_on(position, image, target, &mut result, &mut made).await
+        };
+        result.seconds = (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        let stage = match worked {
+            Ok(()) => Stage::Good,
+            Err(fault) => {
+                let error = explained(fault.error);
+                if !fault.is_told {
+                    self.context.printer.error(&error);
+                }
+                let told = result.why.take();
+                result.failed(&error);
+                result.why = told.or(result.why.take());
+                Stage::Bad
+            }
+        };
+        set(stage);
+        if let (true, Some(id)) = (image.prunes, made.id) {
+            for child in self.work.children(position) {
+                if let Some(child) = stages.get(child) {
+                    reached(child, |stage| matches!(stage, Stage::Closed | Stage::Bad)).await;
+                }
+            }
+            result.pruned = self.prune(target, &id).await;
+        }
+        if stage == Stage::Good {
+            set(Stage::Closed);
+        }
+        Some(result)
+    }
+
+    async fn work_on(
+        &self,
+        position: usize,
+        image: &ImageWork,
+        target: &StackTarget,
+        result: &mut StackResult,
+        made: &mut Made,
+    ) -> Result<(), ImageFault> {
+        let pushes = self.work.options.pushes;
+        match &image.kind {
+            WorkKind::Nothing { manifest } => {
+                result.digest = Some(manifest.clone());
+                self.further_tags(image, target, manifest, result).await?;
+            }
+            WorkKind::Copy {
+                from,
+                manifest,
+                is_pulled,
+            } => {
+                if *is_pulled {
+                    self.fetch(from, manifest, &target.designation, made).await?;
+                }
+                if pushes {
+                    let place = self.place(target)?;
+                    place.tag(&parsed(manifest)?, &target.designation.tag).await?;
+                    result.tags.push(target.designation.to_string());
+                    result.status = StackStatus::Copied;
+                    self.further_tags(image, target, manifest, result).await?;
+                }
+                result.digest = Some(manifest.clone());
+            }
+            WorkKind::Test { manifest } => {
+                let reference = target.designation.to_string();
+                self.fetch(&reference, manifest, &target.designation, made).await?;
+                result.digest = Some(manifest.clone());
+                result.status = StackStatus::Tested;
+                self.further_tags(image, target, manifest, result).await?;
+            }
+            WorkKind::Build { bases, .. } => {
+                for (reference, digest) in bases {
+                    self.freshen(reference, digest).await?;
+                }
+                let id = self.build(position, result).await?;
+                result.status = StackStatus::Built;
+                if pushes {
+                    if image.tests {
+                        pending_tests::begin(&self.context.env, &result.planned.input, &result.planned.reference)?;
+                    }
+                    let digest = self.push(image, target, result).await?;
+                    made.id = id;
+                    self.further_tags(image, target, &digest, result).await?;
+                    if image.tests {
+                        pending_tests::end(&self.context.env, &result.planned.input)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn site(&self) -> Result<&BuildSite> {
+        self.site
+            .ok_or_else(|| Error::failed("no engine was chosen, and one is needed"))
+    }
+
+    fn place(&self, target: &StackTarget) -> Result<RemotePlace<'_>> {
+        self.planned.registries.place(&target.designation.to_string())
+    }
+
+    /// Builds an image; its ID on the engine.
+    async fn build(&self, position: usize, result: &mut StackResult) -> Result<Option<String>, ImageFault> {
+        let before = self.work.images.iter().take(position);
+        let number = before
+            .filter(|image| matches!(image.kind, WorkKind::Build { .. }))
+            .count();
+        let builds = self.site()?.builds.as_ref();
+        let builds = builds.ok_or_else(|| Error::failed("the builds were not prepared"))?;
+        match builds.run(number).await {
+            Ok(report) => {
+                result.build = BuildNumbers::of(&report);
+                Ok(report.id)
+            }
+            Err(failed) => {
+                result.build = BuildNumbers::of(&failed.report);
+                if let Some(failure) = failed.report.failure {
+                    result.excerpts = failure.excerpts;
+                    result.why = Some(failure.error);
+                }
+                Err(ImageFault {
+                    error: failed.error,
+                    is_told: true,
+                })
+            }
+        }
+    }
+
+    /// Pushes an image, and sees to it that the registry knows what it was made from; the digest of its manifest.
+    async fn push(&self, image: &ImageWork, target: &StackTarget, result: &mut StackResult) -> Result<String> {
+        let site = self.site()?;
+        let auth = site.auths.get(&registry(&target.designation.name));
+        let auth = auth.ok_or_else(|| Error::failed(format!("no login for {} was looked for", target.designation)))?;
+        let pushed = publish::push_one(
+            self.context,
+            &site.engine,
+            &target.designation,
+            &target.designation,
+            auth,
+        )
+        .await?;
+        let Some(digest) = pushed.digest else {
+            return Err(Error::failed(format!(
+                "the engine does not say the digest of {}, which it pushed",
+                target.designation
+            )));
+        };
+        result.digest = Some(digest.clone());
+        result.tags.push(target.designation.to_string());
+        let by_digest = format!("{}@{digest}", target.designation.name);
+        let there = self.planned.registries.image(&by_digest).await?;
+        let inputs = self.planned.inputs.get(image.target);
+        if let Some(inputs) = inputs.filter(|inputs| !there.is_some_and(|there| there.is_of(&inputs.digest()))) {
+            self.place(target)?.attach_inputs(&parsed(&digest)?, inputs).await?;
+        }
+        Ok(digest)
+    }
+
+    /// Gives an image in the registry its tags beside the branch's.
+    async fn further_tags(
+        &self,
+        image: &ImageWork,
+        target: &StackTarget,
+        manifest: &str,
+        result: &mut StackResult,
+    ) -> Result<()> {
+        if !self.work.options.pushes || image.further_tags.is_empty() {
+            return Ok(());
+        }
+        let (place, digest) = (self.place(target)?, parsed(manifest)?);
+        for tag in &image.further_tags {
+            place.tag(&digest, tag).await?;
+            result.tags.push(format!("{}:{tag}", target.designation.name));
+        }
+        Ok(())
+    }
+
+    /// Pulls an image that the registry has, and gives it a name on the engine.
+    async fn fetch(&self, from: &str, manifest: &str, name: &Designation, made: &mut Made) -> Result<()> {
+        let engine = &self.site()?.engine;
+        let printer = &self.context.printer;
+        let is_there = image::find(engine, from).await?.is_some() && !image::is_other(engine, from, manifest).await?;
+        if !is_there {
+            image::pull(engine, self.logins, from, None, printer).await?;
+            if image::is_other(engine, from, manifest).await? {
+                return Err(Error::failed(format!(
+                    "{from} is another image now than when the plan was made ({manifest})"
+                ))
+                .hint("somebody pushed meanwhile: call it again"));
+            }
+        }
+        let (repository, tag, _) = split_reference(from);
+        let source = Designation {
+            name: repository.to_owned(),
+            tag: tag.unwrap_or("latest").to_owned(),
+        };
+        if source != *name {
+            push::tag(engine, &source, name).await?;
+        }
+        if !is_there {
+            made.id = image::find(engine, &name.to_string()).await?.map(|image| image.id);
+        }
+        Ok(())
+    }
+
+    /// Pulls what a build starts from where the engine has another image by that name: a build prefers what the engine has.
+    async fn freshen(&self, reference: &str, digest: &str) -> Result<()> {
+        let engine = &self.site()?.engine;
+        if image::is_other(engine, reference, digest).await? {
+            image::pull(engine, self.logins, reference, None, &self.context.printer).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes what this run has made, if nothing else is it; true if it is gone. A refusal is no failure of the image.
+    async fn prune(&self, target: &StackTarget, id: &str) -> bool {
+        let reference = target.designation.to_string();
+        let removed = match self.site() {
+            Ok(site) => image::remove_unused(&site.engine, &reference, id).await,
+            Err(error) => Err(error),
+        };
+        let printer = &self.context.printer;
+        match removed {
+            Ok(None) => return true,
+            Ok(Some(why)) => printer.note(&format!("{reference} stays on the engine: {why}")),
+            Err(error) => printer.warning(&format!("{reference} stays on the engine: {}", error.with_causes())),
+        }
+        false
+    }
+}
+
+/// Waits until an image is so far.
+async fn reached(stage: &watch::Sender<Stage>, is_so_far: impl Fn(Stage) -> bool) -> Stage {
+    let mut watched = stage.subscribe();
+    match watched.wait_for(|stage| is_so_far(*stage)).await {
+        Ok(stage) => *stage,
+        // Its sender lives as long as the run.
+        Err(_) => Stage::Bad,
+    }
+}
+
+/// A digest out of a plan or of an engine.
+fn parsed(digest: &str) -> Result<Digest> {
+    Digest::parse(digest).map_err(|cause| Error::failed(format!("{digest:?} is no digest")).because(cause))
+}
+
+/// The error with a hint, where the disk is full.
+fn explained(error: Error) -> Error {
+    let is_full = error.with_causes().to_lowercase().contains("no space left on device");
+    match is_full && error.hint_text().is_none() {
+        true => error
+            .hint("docker system df shows what takes the space on the engine; docker builder prune frees its cache"),
+        false => error,
+    }
+}

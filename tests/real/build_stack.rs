@@ -1,0 +1,393 @@
+//! `build-stack` on real engines with both stores, to a real registry, with a repository of git that the test makes: what is built,
+//! copied, left alone; what a failure, an interruption and a second run leave behind.
+
+use std::fs::File;
+use std::thread;
+
+use dockerutils_test_support::lab::{self, LabEngine};
+use dockerutils_test_support::process::capture_text;
+use dockerutils_test_support::registry::Registry;
+use dockerutils_test_support::{Invocation, Outcome, Sandbox};
+use serde_json::{Value, json};
+
+/// The images of the stack, a parent before its children.
+const IMAGES: [&str; 4] = ["base", "mid", "side", "leaf"];
+
+/// A stack of four images on branch main, an engine, and a registry that both reach.
+struct Site {
+    engine: LabEngine,
+    registry: Registry,
+    sandbox: Sandbox,
+}
+
+impl Site {
+    fn new(engine: &LabEngine) -> Self {
+        let registry = Registry::on(engine).shared().start().unwrap();
+        let address = registry.address();
+        let from = |parent: &str| format!("ARG BASE_TAG\nFROM {address}/{parent}:$BASE_TAG\nCOPY file /own\n");
+        let spec = format!(
+            "tag: {{prefix: 1.10, sha: true}}\nimages:\n  base: {{image_name: {address}/base}}\n  mid: {{image_name: {address}/mid, \
+             depend_on: base}}\n  side: {{image_name: {address}/side, depend_on: base}}\n  leaf: {{image_name: {address}/leaf, \
+             depend_on: mid}}\n"
+        );
+        let site = Self {
+            sandbox: Sandbox::new()
+                .file("images/spec.yml", spec)
+                .file(
+                    "images/base/Dockerfile",
+                    "FROM scratch\nADD root.tar /\nCOPY file /base\n",
+                )
+                .file("images/mid/Dockerfile", from("base"))
+                .file("images/side/Dockerfile", from("base"))
+                .file("images/leaf/Dockerfile", from("mid")),
+            engine: engine.clone(),
+            registry,
+        };
+        // Engines remember for each layer where they pushed it: each test has layers of its own.
+        for image in IMAGES {
+            site.sandbox.write(
+                &format!("images/{image}/file"),
+                format!("{image} {}", site.registry.address()),
+            );
+        }
+        let container = capture_text(site.engine.docker().args(["create", "dockerutils-lab-base:1", "sh"])).unwrap();
+        let root = File::create(site.sandbox.project().join("images/base/root.tar")).unwrap();
+        let mut export = site.engine.docker();
+        assert!(
+            export
+                .args(["export", container.trim()])
+                .stdout(root)
+                .status()
+                .unwrap()
+                .success()
+        );
+        capture_text(site.engine.docker().args(["rm", container.trim()])).unwrap();
+        site.git("git init -q -b main");
+        site.commit("first");
+        site
+    }
+
+    fn git(&self, script: &str) {
+        let shell = self.sandbox.program("/bin/sh").args(["-ec", script]);
+        shell.any_stdout().any_stderr().run();
+    }
+
+    fn commit(&self, message: &str) {
+        let identity = "-c user.name=ann -c user.email=ann@example.org";
+        self.git(&format!("git add -A; git {identity} commit -qm '{message}'"));
+    }
+
+    fn command(&self) -> Invocation<'_> {
+        self.sandbox
+            .command("build-stack")
+            .env("DOCKER_HOST", &self.engine.host)
+            .any_stdout()
+            .any_stderr()
+    }
+
+    fn build(&self, arguments: &[&str]) -> Value {
+        self.command().arg("--json").args(arguments).run().json()
+    }
+
+    /// The same where no engine is: what is done needs none.
+    fn without_engine(&self, arguments: &[&str]) -> Value {
+        let nowhere = self.sandbox.home().join("no-engine.sock");
+        let command = self
+            .command()
+            .env("DOCKER_HOST", format!("unix://{}", nowhere.display()));
+        command.arg("--json").args(arguments).run().json()
+    }
+
+    fn reference(&self, image: &str, tag: &str) -> String {
+        format!("{}/{image}:{tag}", self.registry.address())
+    }
+
+    /// The tags that manifests were written by, each once.
+    fn written(&self) -> Vec<String> {
+        let mut tags: Vec<String> = self
+            .registry
+            .requests("PUT", "/manifests/")
+            .iter()
+            .filter_map(|path| path.strip_prefix("/v2/").map(|path| path.replace("/manifests/", ":")))
+            .filter(|tag| !tag.contains("sha256"))
+            .collect();
+        tags.sort();
+        tags.dedup();
+        tags
+    }
+
+    fn has(&self, reference: &str) -> bool {
+        self.engine
+            .docker()
+            .args(["inspect", reference])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    }
+}
+
+/// What came of each image.
+fn statuses(document: &Value) -> Vec<String> {
+    let images = document["images"].as_array().unwrap().iter();
+    images
+        .map(|image| {
+            format!(
+                "{} {}",
+                image["image"].as_str().unwrap(),
+                image["status"].as_str().unwrap()
+            )
+        })
+        .collect()
+}
+
+fn all(status: &str) -> Vec<String> {
+    IMAGES.iter().map(|image| format!("{image} {status}")).collect()
+}
+
+/// Runs a test on all engines side by side.
+fn everywhere(test: impl Fn(&Site) + Sync) {
+    let engines = lab::engines().unwrap();
+    thread::scope(|scope| {
+        for engine in &engines {
+            let test = &test;
+            scope.spawn(move || test(&Site::new(engine)));
+        }
+    });
+}
+
+#[test]
+fn what_is_built_is_found_again_and_copied_to_a_new_branch() {
+    everywhere(|site| {
+        let name = &site.engine.name;
+        let first = site.build(&[]);
+        assert_eq!(statuses(&first), all("built"), "{name}: {first}");
+        let digest = first["images"][3]["digest"].as_str().unwrap();
+        assert_eq!(
+            first["images"][3]["tags"].as_array().unwrap().len(),
+            2,
+            "{name}: {first}"
+        );
+        // The layers are there: another engine could run it.
+        let leaf = site.reference("leaf", "1.10-main");
+        capture_text(site.engine.docker().args(["rmi", "--force", &leaf])).unwrap();
+        capture_text(site.engine.docker().args(["pull", &leaf])).unwrap();
+        let printed = capture_text(
+            site.engine
+                .docker()
+                .args(["run", "--rm", &leaf, "cat", "/own", "/base"]),
+        )
+        .unwrap();
+        let address = site.registry.address();
+        assert_eq!(printed, format!("leaf {address}base {address}"), "{name}");
+
+        let second = site.without_engine(&[]);
+        assert_eq!(statuses(&second), all("unchanged"), "{name}: {second}");
+        assert_eq!(second["images"][3]["digest"], digest, "{name}");
+
+        site.sandbox
+            .write("images/leaf/file", format!("changed {}", site.registry.address()));
+        site.commit("leaf");
+        let third = site.build(&["--since", "HEAD~1"]);
+        let expected = ["base unchanged", "mid unchanged", "side unchanged", "leaf built"];
+        assert_eq!(statuses(&third), expected, "{name}: {third}");
+        assert_ne!(third["images"][3]["digest"], digest, "{name}");
+
+        site.git("git switch -q -c work");
+        let branch = site.without_engine(&["--base", "main"]);
+        assert_eq!(statuses(&branch), all("copied"), "{name}: {branch}");
+        assert_eq!(branch["images"][3]["digest"], third["images"][3]["digest"], "{name}");
+        assert!(
+            site.written().contains(&"leaf:1.10-work".to_owned()),
+            "{name}: {:?}",
+            site.written()
+        );
+        assert_eq!(statuses(&site.without_engine(&[])), all("unchanged"), "{name}");
+    });
+}
+
+#[test]
+fn a_failing_image_stops_its_children_only() {
+    everywhere(|site| {
+        let name = &site.engine.name;
+        let dockerfile = site.sandbox.read("images/mid/Dockerfile");
+        site.sandbox.write(
+            "images/mid/Dockerfile",
+            format!("{dockerfile}RUN echo of no use; exit 7\n"),
+        );
+        let outcome: Outcome = site.command().arg("--json").code(1).run();
+        let said = outcome.json();
+        let expected = ["base built", "mid failed", "side built", "leaf skipped"];
+        assert_eq!(statuses(&said), expected, "{name}: {outcome}");
+        let error = said["images"][1]["error"].as_str().unwrap();
+        assert!(error.contains("/mid:1.10-main can't be built: "), "{name}: {error}");
+        assert!(
+            said["images"][1]["excerpts"].to_string().contains("of no use"),
+            "{name}: {said}"
+        );
+        assert_eq!(said["images"][3]["error"], "it starts from mid, which failed", "{name}");
+        let sum = "1 of 4 images failed: mid; skipped, as they start from these: leaf";
+        assert_eq!(said["error"], sum, "{name}");
+        assert!(
+            outcome.stderr.contains(&format!("build-stack: {sum}")),
+            "{name}: {outcome}"
+        );
+        site.sandbox.write("images/mid/Dockerfile", dockerfile);
+        let mended = site.build(&[]);
+        let expected = ["base unchanged", "mid built", "side unchanged", "leaf built"];
+        assert_eq!(statuses(&mended), expected, "{name}: {mended}");
+    });
+}
+
+#[test]
+fn interrupted_it_goes_on_where_it_was() {
+    everywhere(|site| {
+        let name = &site.engine.name;
+        for signal in [None, Some(())] {
+            let tag = if signal.is_some() { "1.10-two" } else { "1.10-main" };
+            if signal.is_some() {
+                site.git("git switch -q -c two");
+                site.sandbox
+                    .write("images/base/file", format!("two {}", site.registry.address()));
+                site.commit("two");
+            }
+            let mut running = site.command().args(["-j", "1"]).spawn();
+            // It waits for its parent, which is pushed then.
+            running.wait_for_stderr(&format!("docker build --tag {}", site.reference("mid", tag)));
+            match signal {
+                None => running.signal(rustix::process::Signal::KILL),
+                Some(()) => running.interrupt(),
+            }
+            while !running.has_ended() {
+                thread::yield_now();
+            }
+            let again = site.build(&[]);
+            let statuses = statuses(&again);
+            assert_eq!(statuses[0], "base unchanged", "{name}: {again}");
+            assert!(
+                statuses[1..].iter().all(|status| !status.ends_with(" failed")),
+                "{name}: {again}"
+            );
+            let nothing_is_left = site.without_engine(&[]);
+            assert_eq!(self::statuses(&nothing_is_left), all("unchanged"), "{name}: {again}");
+        }
+    });
+}
+
+#[test]
+fn without_push_all_is_on_the_engine_and_nothing_in_the_registry() {
+    everywhere(|site| {
+        let name = &site.engine.name;
+        let built = site.build(&["--no-push", "leaf"]);
+        assert_eq!(
+            statuses(&built),
+            ["base built", "mid built", "leaf built"],
+            "{name}: {built}"
+        );
+        assert_eq!(site.written(), Vec::<String>::new(), "{name}");
+        assert!(site.has(&site.reference("leaf", "1.10-main")) && !site.has(&site.reference("side", "1.10-main")));
+        let only = site.build(&["--no-push", "--only", "leaf"]);
+        assert_eq!(statuses(&only), ["leaf built"], "{name}: {only}");
+        assert_eq!(
+            only["images"][0]["build"]["steps"], only["images"][0]["build"]["cached_steps"],
+            "{name}: {only}"
+        );
+        let outcome = site.command().args(["--only", "leaf"]).code(1).run();
+        assert!(
+            outcome
+                .stderr
+                .contains("leaf starts from mid, which is to be made first: build"),
+            "{name}: {outcome}"
+        );
+        assert!(outcome.stderr.contains("hint: build-stack leaf"), "{name}: {outcome}");
+    });
+}
+
+#[test]
+fn a_stale_image_of_the_engine_is_not_built_upon() {
+    everywhere(|site| {
+        let name = &site.engine.name;
+        site.build(&[]);
+        // The engine has something else by the parent's name, and by that of a parent that is copied.
+        for tag in ["1.10-main", "1.10-work"] {
+            let other = site.reference("mid", tag);
+            capture_text(site.engine.docker().args(["tag", "dockerutils-lab-base:1", &other])).unwrap();
+        }
+        let leaf = |branch: &str| {
+            site.sandbox
+                .write("images/leaf/file", format!("{branch} {}", site.registry.address()));
+            site.build(&[]);
+            let leaf = site.reference("leaf", &format!("1.10-{branch}"));
+            capture_text(site.engine.docker().args(["run", "--rm", &leaf, "cat", "/base"])).unwrap()
+        };
+        assert_eq!(leaf("main"), format!("base {}", site.registry.address()), "{name}");
+        site.git("git switch -q -c work");
+        assert_eq!(leaf("work"), format!("base {}", site.registry.address()), "{name}");
+    });
+}
+
+#[test]
+fn two_at_once_do_the_work_once() {
+    everywhere(|site| {
+        let name = &site.engine.name;
+        let (one, two) = thread::scope(|scope| {
+            let running = [(), ()].map(|()| scope.spawn(|| site.command().arg("--json").run()));
+            let [one, two] = running.map(|running| running.join().unwrap());
+            (one, two)
+        });
+        let mut both = [statuses(&one.json()), statuses(&two.json())];
+        both.sort();
+        assert_eq!(both, [all("built"), all("unchanged")], "{name}: {one}{two}");
+        assert!(
+            format!("{one}{two}").contains("waiting for another build-stack"),
+            "{name}: {one}{two}"
+        );
+    });
+}
+
+#[test]
+fn what_prune_names_is_removed_when_nothing_needs_it() {
+    everywhere(|site| {
+        let name = &site.engine.name;
+        let spec = site.sandbox.read("images/spec.yml");
+        let prune = |image: &str| format!("/{image}, depend_on: base, prune: true}}");
+        let spec = spec.replace("/base}", "/base, prune: true}");
+        let spec = spec.replace("/side, depend_on: base}", &prune("side"));
+        site.sandbox.write("images/spec.yml", spec);
+        // It was there before.
+        let kept = format!("{}/kept:1", site.registry.address());
+        capture_text(site.engine.docker().args(["tag", "dockerutils-lab-base:1", &kept])).unwrap();
+        let built = site.build(&[]);
+        assert_eq!(statuses(&built), all("built"), "{name}: {built}");
+        let pruned: Vec<&Value> = built["images"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|image| &image["pruned"])
+            .collect();
+        assert_eq!(
+            pruned,
+            [&json!(true), &json!(false), &json!(true), &json!(false)],
+            "{name}: {built}"
+        );
+        for (image, is_there) in [("base", false), ("mid", true), ("side", false), ("leaf", true)] {
+            assert_eq!(
+                site.has(&site.reference(image, "1.10-main")),
+                is_there,
+                "{name}: {image}"
+            );
+        }
+        assert!(site.has(&kept), "{name}");
+        // One that a container uses stays.
+        site.sandbox
+            .write("images/side/file", format!("again {}", site.registry.address()));
+        let again = site.build(&["--no-push"]);
+        assert_eq!(again["images"][2]["pruned"], false, "{name}: {again}");
+        let side = site.reference("side", "1.10-main");
+        let container = capture_text(site.engine.docker().args(["create", &side, "sh"])).unwrap();
+        let pushed = site.build(&[]);
+        capture_text(site.engine.docker().args(["rm", container.trim()])).unwrap();
+        assert_eq!(pushed["images"][2]["pruned"], false, "{name}: {pushed}");
+        assert!(site.has(&side), "{name}");
+    });
+}
