@@ -1,13 +1,17 @@
 //! `build-stack` on real engines with both stores, to a real registry, with a repository of git that the test makes: what is built,
 //! copied, left alone; what a failure, an interruption and a second run leave behind.
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::thread;
 
 use dockerutils_test_support::lab::{self, LabEngine};
 use dockerutils_test_support::process::capture_text;
 use dockerutils_test_support::registry::Registry;
-use dockerutils_test_support::{Invocation, Outcome, Sandbox};
+use dockerutils_test_support::{Invocation, Outcome, Sandbox, wait};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// The images of the stack, a parent before its children.
@@ -243,23 +247,28 @@ fn a_failing_image_stops_its_children_only() {
 fn interrupted_it_goes_on_where_it_was() {
     everywhere(|site| {
         let name = &site.engine.name;
-        for signal in [None, Some(())] {
-            let tag = if signal.is_some() { "1.10-two" } else { "1.10-main" };
-            if signal.is_some() {
+        for tag in ["1.10-main", "1.10-two"] {
+            if tag == "1.10-two" {
                 site.git("git switch -q -c two");
                 site.sandbox
                     .write("images/base/file", format!("two {}", site.registry.address()));
                 site.commit("two");
             }
-            let mut running = site.command().args(["-j", "1"]).spawn();
             // It waits for its parent, which is pushed then.
-            running.wait_for_stderr(&format!("docker build --tag {}", site.reference("mid", tag)));
-            match signal {
-                None => running.signal(rustix::process::Signal::KILL),
-                Some(()) => running.interrupt(),
-            }
-            while !running.has_ended() {
-                thread::yield_now();
+            let line = format!("docker build --tag {}", site.reference("mid", tag));
+            let command = site.command().args(["-j", "1"]);
+            if tag == "1.10-main" {
+                let mut running = command.spawn();
+                running.wait_for_stderr(&line);
+                running.signal(Signal::KILL);
+                while !running.has_ended() {
+                    thread::yield_now();
+                }
+            } else {
+                let running = command.code(130).spawn();
+                running.wait_for_stderr(&line);
+                running.interrupt();
+                running.wait();
             }
             let again = site.build(&[]);
             let statuses = statuses(&again);
@@ -390,4 +399,130 @@ fn what_prune_names_is_removed_when_nothing_needs_it() {
         assert_eq!(pushed["images"][2]["pruned"], false, "{name}: {pushed}");
         assert!(site.has(&side), "{name}");
     });
+}
+
+/// Gives `mid` a basic test, which notes the image that it tests, and an integration test, which passes once there is a file `pass` in
+/// the root; until then it fails, or, with a file `wait` there, waits.
+fn with_tests(site: &Site) {
+    let spec = site.sandbox.read("images/spec.yml");
+    site.sandbox.write(
+        "images/spec.yml",
+        spec.replace("/mid, ", "/mid, integration_tests: true, "),
+    );
+    let scripts = [
+        ("test/basic.sh", "echo \"$TEST_IMAGE\" >> basic.txt\n"),
+        (
+            "integration_tests/whole.sh",
+            "echo ran >> whole.txt\nwhile [ -e wait ] && [ ! -e pass ]; do sleep 0.1; done\ntest -e pass\n",
+        ),
+    ];
+    for (path, script) in scripts {
+        let path = site.sandbox.write(&format!("images/mid/{path}"), format!("#!/bin/sh\n{script}"));
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    site.commit("tests");
+}
+
+#[test]
+fn tests_that_did_not_end_well_are_run_again_and_nothing_is_built_for_them() {
+    everywhere(|site| {
+        let name = &site.engine.name;
+        with_tests(site);
+        let failed = site.command().arg("--json").code(1).run().json();
+        let expected = ["base built", "mid failed", "side built", "leaf skipped"];
+        assert_eq!(statuses(&failed), expected, "{name}: {failed}");
+        let mid = site.reference("mid", "1.10-main");
+        assert!(failed["images"][1]["error"].as_str().unwrap().contains("integration tests of mid"), "{name}: {failed}");
+        assert_eq!(site.sandbox.read("basic.txt"), format!("{mid}\n"), "{name}");
+        assert!(site.written().contains(&"mid:1.10-main".to_owned()), "{name}");
+        // On another machine, the registry knows it.
+        let elsewhere = site.sandbox.home().join("elsewhere");
+        let again = site.command().env("XDG_STATE_HOME", &elsewhere).args(["--json", "mid"]);
+        let again = again.code(1).run().json();
+        assert_eq!(statuses(&again), ["base unchanged", "mid failed"], "{name}: {again}");
+        assert_eq!(again["images"][1]["action"], "test", "{name}: {again}");
+        site.sandbox.write("pass", "");
+        let passed = site.build(&[]);
+        let expected = ["base unchanged", "mid tested", "side unchanged", "leaf built"];
+        assert_eq!(statuses(&passed), expected, "{name}: {passed}");
+        assert_eq!(passed["images"][1]["digest"], failed["images"][1]["digest"], "{name}: {passed}");
+        assert_eq!(statuses(&site.without_engine(&[])), all("unchanged"), "{name}");
+        let elsewhere = site.command().env("XDG_STATE_HOME", &elsewhere).args(["--dry-run", "--json"]);
+        let elsewhere = elsewhere.run().json();
+        assert_eq!(elsewhere["images"][1]["action"], "nothing", "{name}: {elsewhere}");
+    });
+}
+
+#[test]
+fn half_tested_is_tested_again() {
+    everywhere(|site| {
+        let name = &site.engine.name;
+        with_tests(site);
+        site.sandbox.write("wait", "");
+        let mut running = site.command().arg("mid").spawn();
+        wait::found("the integration test", || {
+            site.sandbox.project().join("whole.txt").exists().then_some(())
+        });
+        running.signal(Signal::KILL);
+        while !running.has_ended() {
+            thread::yield_now();
+        }
+        site.sandbox.write("pass", "");
+        let again = site.build(&["mid"]);
+        assert_eq!(statuses(&again), ["base unchanged", "mid tested"], "{name}: {again}");
+        assert_eq!(site.sandbox.read("whole.txt").lines().count(), 2, "{name}");
+        let files = ["artifacts", "logs", "manifests"].map(|folder| {
+            let entries = fs::read_dir(site.sandbox.project().join(folder)).unwrap().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+        });
+        assert!(files.iter().all(|files| files.iter().any(|file| file.contains("mid-1.10-main"))), "{name}: {files:?}");
+    });
+}
+
+#[test]
+fn a_registry_that_goes_away_is_an_error_and_what_was_built_stays() {
+    let Site {
+        engine,
+        registry,
+        sandbox,
+    } = Site::new(&lab::engine("26").unwrap());
+    let mid = format!("{}/mid:1.10-main", registry.address());
+    let running = sandbox
+        .command("build-stack")
+        .env("DOCKER_HOST", &engine.host)
+        .args(["-j", "1", "leaf"])
+        .code(1)
+        .any_stdout()
+        .any_stderr()
+        .spawn();
+    running.wait_for_stderr(&format!("docker build --tag {mid}"));
+    drop(registry);
+    let outcome = running.wait();
+    assert!(outcome.stdout.contains("base   built") && outcome.stdout.contains("mid    failed"), "{outcome}");
+    assert!(outcome.stderr.contains(&format!("build-stack: {mid}")), "{outcome}");
+    assert!(outcome.stderr.contains("1 of 3 images failed: mid; skipped, as they start from these: leaf"), "{outcome}");
+    assert!(engine.docker().args(["rmi", &mid]).output().unwrap().status.success(), "{outcome}");
+}
+
+#[test]
+fn what_bake_pushes_is_taken_as_it_is() {
+    // Its buildx is in the dock.
+    let site = Site::new(&lab::engine("28-containerd").unwrap());
+    let plan = site.sandbox.command("plan-stack").arg("--bake").any_stdout().any_stderr().run();
+    let container = site.engine.container.clone().unwrap();
+    let host = lab::engine("local").unwrap();
+    let project = site.sandbox.project().display().to_string();
+    let mut made = site.engine.exec("mkdir").unwrap();
+    assert!(made.args(["-p", &project]).status().unwrap().success());
+    let place = format!("{container}:{project}");
+    capture_text(host.docker().args(["cp", "--quiet", &format!("{project}/.")]).arg(place)).unwrap();
+    let mut bake = site.engine.exec("docker").unwrap();
+    bake.args(["buildx", "bake", "-f", "-", "--push"]).stdin(Stdio::piped());
+    let mut bake = bake.spawn().unwrap();
+    bake.stdin.take().unwrap().write_all(plan.stdout.as_bytes()).unwrap();
+    assert!(bake.wait().unwrap().success(), "{plan}");
+    let taken = site.without_engine(&[]);
+    assert_eq!(statuses(&taken), all("unchanged"), "{taken}");
+    let mut removed = site.engine.exec("rm").unwrap();
+    assert!(removed.args(["-rf", &project]).status().unwrap().success());
 }

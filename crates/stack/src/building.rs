@@ -1,13 +1,15 @@
 //! What build-stack does: makes the plan of a stack, and carries it out.
 //!
 //! - [`work`] is what is done with each image, as a value;
-//! - [`run`] does it, in dependency order, side by side where images are independent;
-//! - [`outcome`] is what came of it;
+//! - [`run`] does it (`tested` the tests), in dependency order, side by side where images are independent;
+//! - [`outcome`] is what came of it, and [`reports`] are the files that say so;
 //! - [`lock`] keeps two of them from the same images on the same engine.
 
 pub mod lock;
 pub mod outcome;
+pub mod reports;
 pub mod run;
+mod tested;
 pub mod work;
 
 use std::path::PathBuf;
@@ -21,8 +23,10 @@ use serde_json::json;
 use self::lock::StackLock;
 use self::run::{BuildSite, StackRun};
 use self::work::{StackWork, WantedImages, WorkOptions};
+use crate::artifacts::Artifacts;
 use crate::plan::StackPlan;
 use crate::planning::{PlannedStack, Stack, StackSelection, directory};
+use crate::verdicts::VerdictKey;
 
 /// What build-stack is asked for.
 #[derive(Clone, Debug, Default)]
@@ -109,6 +113,15 @@ async fn carry_out(
     logins: &ClientConfig,
 ) -> Result<ExitStatus> {
     let printer = &context.printer;
+    let artifacts = match &args.artifacts {
+        Some(folder) => Artifacts::at(context.working_dir.join(folder)),
+        None => Artifacts::of_stack(&planned.stack.directory),
+    };
+    // Who can't sign is told before anything is built.
+    let key = match args.no_push || args.no_test {
+        true => None,
+        false => VerdictKey::of(&context.env, None, &context.working_dir)?,
+    };
     let mut options = WorkOptions {
         pushes: !args.no_push,
         tests: !args.no_test,
@@ -132,10 +145,17 @@ async fn carry_out(
         work: &all,
         logins,
         site: site.as_ref(),
+        artifacts: &artifacts,
+        key: key.as_ref(),
     };
     let results = run.all(args.jobs.unwrap_or_else(default_jobs).max(1)).await;
     if let Some(site) = &site {
         site.finish();
+    }
+    let mut status = outcome::status(&results);
+    if let Err(error) = reports::write(context, &artifacts, part, &results) {
+        printer.error(&error);
+        status = status.max(error.class().status());
     }
     let failure = outcome::failure(&results);
     if printer.json() {
@@ -152,5 +172,5 @@ async fn carry_out(
     if let Some(failure) = failure {
         printer.error(&failure);
     }
-    Ok(outcome::status(&results))
+    Ok(status)
 }

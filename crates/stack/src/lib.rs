@@ -15,6 +15,7 @@
 //! - [`planning`] reads all of these and makes the plan; it is what the command plan-stack does;
 //! - [`building`] carries a plan out: what the command build-stack does. [`pending_tests`] remembers what was pushed before its
 //!   tests ended;
+//! - [`current`] is a stack as it is checked out, with the names of its images;
 //! - [`testing`] is what the command test-stack does, and [`run_reference`] says which image of a stack run-image and run-notebook
 //!   are asked for.
 

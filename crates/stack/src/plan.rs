@@ -14,6 +14,7 @@ use crate::graph::Graph;
 use crate::history::{Changes, History};
 use crate::input_digest::Inputs;
 use crate::spec::{ChangeIgnore, Spec};
+use crate::suites::TestKind;
 use crate::tags::StackTarget;
 
 /// Words in a commit's message that rebuild all, in any case.
@@ -35,6 +36,8 @@ pub struct RemoteImage {
     /// The inputs that it says it was made from, those of the last build last: builds from other inputs can make the same
     /// image. Empty where it says nothing.
     pub inputs: Vec<Inputs>,
+    /// What is said about its tests: of each kind, whether the newest passed. Empty where nobody was asked.
+    pub tests: BTreeMap<TestKind, bool>,
 }
 
 impl RemoteImage {
@@ -306,7 +309,7 @@ impl Judged<'_> {
                     reasons.push(PlanReason::Ignored);
                 }
                 let manifest = image.manifest.clone();
-                if self.tests_changed(reasons) | self.tests_unfinished(&wanted, reasons) {
+                if self.tests_changed(reasons) | self.tests_unfinished(image, &wanted, reasons) {
                     return (Action::Test { manifest }, true);
                 }
                 if is_same {
@@ -402,9 +405,17 @@ impl Judged<'_> {
         path.contains('/') && (TESTS.contains(&first) || (has_integration && first == INTEGRATION_TESTS))
     }
 
-    /// Whether tests of the image with these inputs are still to be ended; adds the reason.
-    fn tests_unfinished(&self, inputs: &str, reasons: &mut Vec<PlanReason>) -> bool {
-        let is_unfinished = self.facts.untested.contains(inputs);
+    /// Whether tests of the image with these inputs are still to be ended; adds the reason. What nobody has tested was not meant to be.
+    fn tests_unfinished(&self, image: &RemoteImage, inputs: &str, reasons: &mut Vec<PlanReason>) -> bool {
+        let section = self.facts.spec.image(&self.target.name);
+        let folder = self.facts.graph.images.get(self.target.image);
+        let has_integration = section.is_some_and(|section| section.integration_tests)
+            && folder.is_some_and(|image| image.directory.join(INTEGRATION_TESTS).is_dir());
+        let of = |kind| image.tests.get(&kind).copied();
+        let is_half = has_integration && of(TestKind::Basic).is_some() && of(TestKind::Integration).is_none();
+        let counts = [TestKind::Basic, TestKind::Integration];
+        let has_failed = counts.into_iter().any(|kind| of(kind) == Some(false));
+        let is_unfinished = self.facts.untested.contains(inputs) || is_half || has_failed;
         if is_unfinished {
             reasons.push(PlanReason::TestsUnfinished);
         }

@@ -11,12 +11,13 @@ use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::docker::connect::login::Login;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::{Designation, canonical, registry, split_reference};
-use registry_client::{Attachment, Digest, Options, Registry, RegistryCredentials, RemoteManifest, many};
+use registry_client::{Attachment, Digest, Options, Registry, RegistryCredentials, RemoteDescriptor, RemoteManifest, many};
 use serde_json::json;
 
 use crate::input_digest::{ANNOTATION, Inputs, pinned};
 use crate::plan::{RegistryState, RemoteImage};
 use crate::tags::StackTarget;
+use crate::verdicts;
 
 /// The type of what is attached to an image that has no annotation. Its blob is the [`Inputs`] in JSON, and so is its
 /// annotation [`ANNOTATION`].
@@ -115,26 +116,27 @@ impl Registries {
     pub async fn state(&self, targets: &[StackTarget]) -> Result<RegistryState> {
         let mut wanted = BTreeSet::new();
         for target in targets {
-            for tag in [&target.designation.tag].into_iter().chain(&target.fallbacks) {
-                wanted.insert((target.designation.name.clone(), tag.clone()));
+            let own = [(&target.designation.tag, true)];
+            for (tag, is_own) in own.into_iter().chain(target.fallbacks.iter().map(|tag| (tag, false))) {
+                wanted.insert((target.designation.name.clone(), tag.clone(), is_own));
             }
         }
-        let found = many(wanted, |(name, tag)| async move {
+        let found = many(wanted, |(name, tag, is_own)| async move {
             let designation = Designation { name, tag };
-            let image = self.image(&designation.to_string()).await?;
+            let image = self.read(&designation.to_string(), is_own).await?;
             Ok::<_, Error>((designation, image))
         });
         found.await.into_iter().collect()
     }
 
-    /// The digest of what is there under this reference; `None` if it is absent.
+    /// The digest of what is there under this tag; `None` where there is nothing.
     ///
     /// # Errors
-    /// Those of the registry.
-    pub async fn digest(&self, reference: &str) -> Result<Option<Digest>> {
+    /// Every answer but these two.
+    pub async fn digest(&self, reference: &str) -> Result<Option<String>> {
         let place = self.place(reference)?;
         let head = place.registry.head(&place.repository, &place.reference).await;
-        Ok(head.map_err(Error::from)?.map(|head| head.digest))
+        Ok(head.map_err(Error::from)?.map(|head| head.digest.as_str().to_owned()))
     }
 
     /// What there is of a reference; `None` if it is absent.
@@ -142,31 +144,41 @@ impl Registries {
     /// # Errors
     /// Those of the registry.
     pub async fn image(&self, reference: &str) -> Result<Option<RemoteImage>> {
+        self.read(reference, true).await
+    }
+
+    /// The same; what is said about its tests is only asked where `with_tests` says so.
+    async fn read(&self, reference: &str, with_tests: bool) -> Result<Option<RemoteImage>> {
         let place = self.place(reference)?;
-        let manifest = place.manifest(&place.reference).await?;
-        let Some(manifest) = manifest else {
+        let Some(manifest) = place.manifest(&place.reference).await? else {
             return Ok(None);
         };
-        let mut inputs = annotated(&manifest);
-        if inputs.is_none() {
-            let inside = async {
-                match first_image(&manifest) {
-                    Some(first) => place.manifest(&first).await,
-                    None => Ok(None),
-                }
-            };
-            let (inner, attached) = tokio::try_join!(inside, place.attached_inputs(&manifest.digest))?;
-            inputs = inner.as_ref().and_then(annotated);
-            if inputs.is_none() {
-                return Ok(Some(RemoteImage {
-                    manifest: manifest.digest.as_str().to_owned(),
-                    inputs: attached,
-                }));
+        let own = annotated(&manifest);
+        let (is_silent, first) = (own.is_none(), first_image(&manifest));
+        let inside = async {
+            match first.filter(|_| is_silent) {
+                Some(first) => place.manifest(&first).await,
+                None => Ok(None),
             }
-        }
+        };
+        let listed = async {
+            match is_silent || with_tests {
+                true => {
+                    let listed = place.registry.referrers(&place.repository, &manifest.digest, None);
+                    listed.await.map_err(Error::from)
+                }
+                false => Ok(Vec::new()),
+            }
+        };
+        let (inner, listed) = tokio::try_join!(inside, listed)?;
+        let annotated = own.or_else(|| inner.as_ref().and_then(annotated));
         Ok(Some(RemoteImage {
             manifest: manifest.digest.as_str().to_owned(),
-            inputs: inputs.into_iter().collect(),
+            inputs: match annotated {
+                Some(inputs) => vec![inputs],
+                None => attached_inputs(&listed),
+            },
+            tests: verdicts::said(&listed),
         }))
     }
 
@@ -208,14 +220,6 @@ impl RemotePlace<'_> {
     async fn manifest(&self, reference: &str) -> Result<Option<RemoteManifest>> {
         let manifest = self.registry.manifest(&self.repository, reference).await;
         manifest.map_err(Error::from)
-    }
-
-    /// What is attached to the image of this digest about its inputs, in the order of the list.
-    async fn attached_inputs(&self, digest: &Digest) -> Result<Vec<Inputs>> {
-        let listed = self.registry.referrers(&self.repository, digest, Some(INPUTS_TYPE));
-        let listed = listed.await.map_err(Error::from)?;
-        let said = listed.iter().filter_map(|listed| listed.annotations.get(ANNOTATION));
-        Ok(said.filter_map(|said| serde_json::from_str(said).ok()).collect())
     }
 
     /// Attaches to the image of this digest what it was made from.
@@ -271,6 +275,13 @@ fn credentials(login: Login) -> RegistryCredentials {
 /// What an image says that it was made from. What can't be read says nothing.
 fn annotated(manifest: &RemoteManifest) -> Option<Inputs> {
     serde_json::from_str(manifest.annotations().get(ANNOTATION)?).ok()
+}
+
+/// What a list of referrers says that an image was made from, in its order.
+fn attached_inputs(listed: &[RemoteDescriptor]) -> Vec<Inputs> {
+    let listed = listed.iter().filter(|one| one.artifact_type.as_deref() == Some(INPUTS_TYPE));
+    let said = listed.filter_map(|one| one.annotations.get(ANNOTATION));
+    said.filter_map(|said| serde_json::from_str(said).ok()).collect()
 }
 
 /// The digest of the first image of an index.

@@ -132,6 +132,23 @@ pub async fn publish(
     Ok(attached)
 }
 
+/// What a list of referrers says about the tests of an image: of each kind, whether the newest passed. It is not checked, and only good
+/// for deciding whether they are run again.
+pub(crate) fn said(listed: &[RemoteDescriptor]) -> BTreeMap<TestKind, bool> {
+    let mut newest: BTreeMap<TestKind, (Timestamp, bool)> = BTreeMap::new();
+    for one in listed.iter().filter(|one| one.artifact_type.as_deref() == Some(ARTIFACT_TYPE)) {
+        let of = |name: &str| one.annotations.get(name).map(String::as_str);
+        let kind = of(KIND).and_then(|name| TestKind::ALL.into_iter().find(|kind| kind.name() == name));
+        let time = of(CREATED).and_then(|text| text.parse::<Timestamp>().ok());
+        if let (Some(kind), Some(time)) = (kind, time)
+            && newest.get(&kind).is_none_or(|(known, _)| *known <= time)
+        {
+            newest.insert(kind, (time, of(RESULT) == Some("passed")));
+        }
+    }
+    newest.into_iter().map(|(kind, (_, passed))| (kind, passed)).collect()
+}
+
 /// The verdicts about the manifest of this digest. With a key, only those that it signed count.
 ///
 /// # Errors

@@ -38,7 +38,7 @@ use crate::output::table::{Align, Table};
 use crate::output::{Printer, size, visible};
 use crate::project_file;
 use crate::shell;
-pub use builds::{Builds, FailedBuild};
+pub use builds::{BuildLog, Builds, FailedBuild};
 
 /// Words of a shell that mean nothing without one.
 const SHELL_WORDS: &[&str] = &["&&", "||", "|", ">", ">>", "<", ";", "&", "2>", "2>&1", "|&"];

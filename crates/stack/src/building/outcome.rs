@@ -1,5 +1,7 @@
 //! What came of each image, for people and as a document.
 
+use std::path::PathBuf;
+
 use dockerutils_core::error::{Error, ErrorDocument, ExitStatus};
 use dockerutils_core::ops::build::{BuildStatus, ImageReport};
 use dockerutils_core::output::counted;
@@ -7,6 +9,7 @@ use dockerutils_core::output::table::{Align, Table};
 use serde::Serialize;
 
 use crate::plan::PlannedImage;
+use crate::suites::SuiteOutcome;
 
 /// What came of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -55,8 +58,19 @@ pub struct StackResult {
     /// Its build.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub build: Option<BuildNumbers>,
+    /// Its tests that ran.
+    pub suites: Vec<SuiteOutcome>,
     /// Whether it was removed from the engine, as `prune` in spec.yml wants it.
     pub pruned: bool,
+    /// Whether it was pushed; `None` if nobody tried.
+    #[serde(skip)]
+    pub pushed: Option<bool>,
+    /// The file with what its build, or the tests that failed, said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<PathBuf>,
+    /// The page that describes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<PathBuf>,
     /// Why it failed, or was skipped.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub why: Option<ErrorDocument>,
@@ -107,7 +121,11 @@ impl StackResult {
             tags: Vec::new(),
             seconds: 0.0,
             build: None,
+            suites: Vec::new(),
             pruned: false,
+            pushed: None,
+            log: None,
+            page: None,
             why: None,
             excerpts: Vec::new(),
             code: ExitStatus::SUCCESS,

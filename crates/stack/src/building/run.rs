@@ -14,21 +14,25 @@ use dockerutils_core::docker::images::image_store::Store;
 use dockerutils_core::docker::images::push::{self, RegistryAuth};
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::{Designation, registry, split_reference};
-use dockerutils_core::ops::build::{self, Builds};
+use dockerutils_core::ops::build::{self, BuildLog, Builds};
 use dockerutils_core::ops::publish;
 use registry_client::Digest;
 use tokio::sync::{Semaphore, watch};
 
 use super::outcome::{BuildNumbers, StackResult, StackStatus};
 use super::work::{ImageWork, StackWork, WorkKind};
+use crate::artifacts::{self, Artifacts, LogKind};
+use crate::manifests::{self, KeptImage};
 use crate::pending_tests;
 use crate::planning::PlannedStack;
 use crate::registry_state::RemotePlace;
+use crate::suites::TestKind;
 use crate::tags::StackTarget;
+use crate::verdicts::VerdictKey;
 
 /// The engine of a run, and what it can.
 pub struct BuildSite {
-    engine: Engine,
+    pub(super) engine: Engine,
     locality: Locality,
     /// It keeps annotations, and pushes them.
     pub annotates: bool,
@@ -105,6 +109,10 @@ pub struct StackRun<'r> {
     pub logins: &'r ClientConfig,
     /// `None` where no image needs the engine.
     pub site: Option<&'r BuildSite>,
+    /// Where logs, results and pages go.
+    pub artifacts: &'r Artifacts,
+    /// Signs the verdicts of tests; `None` where they are not signed.
+    pub key: Option<&'r VerdictKey>,
 }
 
 /// How far an image is; told to those that start from it, and to the one that it starts from.
@@ -228,7 +236,7 @@ impl StackRun<'_> {
         match &image.kind {
             WorkKind::Nothing { manifest } => {
                 result.digest = Some(manifest.clone());
-                self.further_tags(image, target, manifest, result).await?;
+                self.tag(target, manifest, &image.further_tags, result).await?;
             }
             WorkKind::Copy {
                 from,
@@ -243,16 +251,28 @@ impl StackRun<'_> {
                     place.tag(&parsed(manifest)?, &target.designation.tag).await?;
                     result.tags.push(target.designation.to_string());
                     result.status = StackStatus::Copied;
-                    self.further_tags(image, target, manifest, result).await?;
+                    self.tag(target, manifest, &image.further_tags, result).await?;
+                    if image.prints_tags {
+                        self.describe(image, target, Some(manifest), result).await?;
+                    }
                 }
                 result.digest = Some(manifest.clone());
+                match (image.tests, pushes) {
+                    (true, true) => self.all_suites_of(target, manifest, result).await?,
+                    (true, false) => self.suites_here(target, result).await?,
+                    (false, _) => {}
+                }
             }
             WorkKind::Test { manifest } => {
                 let reference = target.designation.to_string();
                 self.fetch(&reference, manifest, &target.designation, made).await?;
                 result.digest = Some(manifest.clone());
                 result.status = StackStatus::Tested;
-                self.further_tags(image, target, manifest, result).await?;
+                self.tag(target, manifest, &image.further_tags, result).await?;
+                match pushes {
+                    true => self.all_suites_of(target, manifest, result).await?,
+                    false => self.suites_here(target, result).await?,
+                }
             }
             WorkKind::Build { bases, .. } => {
                 for (reference, digest) in bases {
@@ -260,40 +280,51 @@ impl StackRun<'_> {
                 }
                 let id = self.build(position, result).await?;
                 result.status = StackStatus::Built;
+                if image.tests {
+                    self.suite(TestKind::Basic, target, result).await?;
+                }
                 if pushes {
                     if image.tests {
                         pending_tests::begin(&self.context.env, &result.planned.input, &result.planned.reference)?;
                     }
                     let digest = self.push(image, target, result).await?;
                     made.id = id;
-                    self.further_tags(image, target, &digest, result).await?;
+                    self.attach_verdicts(target, &digest, result).await?;
+                    self.tag(target, &digest, &image.further_tags, result).await?;
+                    self.describe(image, target, Some(&digest), result).await?;
                     if image.tests {
+                        self.suite_of(TestKind::Integration, target, &digest, result).await?;
                         pending_tests::end(&self.context.env, &result.planned.input)?;
                     }
+                } else if image.tests {
+                    self.suite(TestKind::Integration, target, result).await?;
                 }
             }
         }
         Ok(())
     }
 
-    fn site(&self) -> Result<&BuildSite> {
+    pub(super) fn site(&self) -> Result<&BuildSite> {
         self.site
             .ok_or_else(|| Error::failed("no engine was chosen, and one is needed"))
     }
 
-    fn place(&self, target: &StackTarget) -> Result<RemotePlace<'_>> {
+    pub(super) fn place(&self, target: &StackTarget) -> Result<RemotePlace<'_>> {
         self.planned.registries.place(&target.designation.to_string())
     }
 
     /// Builds an image; its ID on the engine.
     async fn build(&self, position: usize, result: &mut StackResult) -> Result<Option<String>, ImageFault> {
         let before = self.work.images.iter().take(position);
-        let number = before
-            .filter(|image| matches!(image.kind, WorkKind::Build { .. }))
-            .count();
+        let number = before.filter(|image| matches!(image.kind, WorkKind::Build { .. })).count();
         let builds = self.site()?.builds.as_ref();
         let builds = builds.ok_or_else(|| Error::failed("the builds were not prepared"))?;
-        match builds.run(number).await {
+        let mut log = BuildLog::default();
+        let built = builds.run(number, &mut log).await;
+        let file = self.artifacts.log(&result.planned.reference, LogKind::Build);
+        artifacts::write(&file, &log.text())?;
+        result.log = Some(file);
+        match built {
             Ok(report) => {
                 result.build = BuildNumbers::of(&report);
                 Ok(report.id)
@@ -317,20 +348,15 @@ impl StackRun<'_> {
         let site = self.site()?;
         let auth = site.auths.get(&registry(&target.designation.name));
         let auth = auth.ok_or_else(|| Error::failed(format!("no login for {} was looked for", target.designation)))?;
-        let pushed = publish::push_one(
-            self.context,
-            &site.engine,
-            &target.designation,
-            &target.designation,
-            auth,
-        )
-        .await?;
+        result.pushed = Some(false);
+        let pushed = publish::push_one(self.context, &site.engine, &target.designation, &target.designation, auth).await?;
         let Some(digest) = pushed.digest else {
             return Err(Error::failed(format!(
                 "the engine does not say the digest of {}, which it pushed",
                 target.designation
             )));
         };
+        result.pushed = Some(true);
         result.digest = Some(digest.clone());
         result.tags.push(target.designation.to_string());
         let by_digest = format!("{}@{digest}", target.designation.name);
@@ -342,19 +368,41 @@ impl StackRun<'_> {
         Ok(digest)
     }
 
-    /// Gives an image in the registry its tags beside the branch's.
-    async fn further_tags(
+    /// Describes an image that the engine has: its page, its packages, and the tags that commands in it print.
+    async fn describe(
         &self,
         image: &ImageWork,
         target: &StackTarget,
-        manifest: &str,
+        digest: Option<&str>,
         result: &mut StackResult,
     ) -> Result<()> {
-        if !self.work.options.pushes || image.further_tags.is_empty() {
+        let reference = target.designation.to_string();
+        let before = self.planned.state.get(&target.designation).and_then(Option::as_ref);
+        let kept = KeptImage {
+            spec: &self.planned.stack.spec,
+            target,
+            parent: target.parent.and_then(|parent| self.planned.stack.targets.get(parent)),
+            reference: &reference,
+            digest,
+            before: before.map(|before| before.manifest.as_str()),
+            registries: self.work.options.pushes.then_some(&self.planned.registries),
+            artifacts: self.artifacts,
+        };
+        let described = manifests::keep(self.context, &self.site()?.engine, &kept).await?;
+        result.page = Some(self.artifacts.page(&reference));
+        if let (true, Some(digest)) = (image.prints_tags, digest) {
+            self.tag(target, digest, &described.tags, result).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives an image in the registry further tags.
+    async fn tag(&self, target: &StackTarget, manifest: &str, tags: &[String], result: &mut StackResult) -> Result<()> {
+        if !self.work.options.pushes || tags.is_empty() {
             return Ok(());
         }
         let (place, digest) = (self.place(target)?, parsed(manifest)?);
-        for tag in &image.further_tags {
+        for tag in tags {
             place.tag(&digest, tag).await?;
             result.tags.push(format!("{}:{tag}", target.designation.name));
         }
@@ -426,7 +474,7 @@ async fn reached(stage: &watch::Sender<Stage>, is_so_far: impl Fn(Stage) -> bool
 }
 
 /// A digest out of a plan or of an engine.
-fn parsed(digest: &str) -> Result<Digest> {
+pub(super) fn parsed(digest: &str) -> Result<Digest> {
     Digest::parse(digest).map_err(|cause| Error::failed(format!("{digest:?} is no digest")).because(cause))
 }
 
@@ -434,8 +482,7 @@ fn parsed(digest: &str) -> Result<Digest> {
 fn explained(error: Error) -> Error {
     let is_full = error.with_causes().to_lowercase().contains("no space left on device");
     match is_full && error.hint_text().is_none() {
-        true => error
-            .hint("docker system df shows what takes the space on the engine; docker builder prune frees its cache"),
+        true => error.hint("docker system df shows what takes the space on the engine; docker builder prune frees its cache"),
         false => error,
     }
 }

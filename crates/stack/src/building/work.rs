@@ -15,8 +15,11 @@ use serde_json::json;
 
 use crate::input_digest::{ANNOTATION, pinned};
 use crate::plan::{Action, PlannedImage, StackPlan};
-use crate::planning::PlannedStack;
+use crate::planning::{PlannedStack, Stack};
 use crate::tags::StackTarget;
+
+/// The names of default branches, where git does not know the origin's.
+const DEFAULT_BRANCHES: [&str; 2] = ["main", "master"];
 
 /// Which images are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct ImageWork {
     pub kind: WorkKind,
     /// Tags that it gets beside the branch's.
     pub further_tags: Vec<String>,
+    /// Whether it gets the tags that commands in it print: on the default branch, else each branch would move them.
+    pub prints_tags: bool,
     /// Whether its tests are run.
     pub tests: bool,
     /// Whether it is removed from the engine when nothing needs it any more.
@@ -200,6 +205,8 @@ impl StackWork {
                         .is_some_and(|child| child.parent == Some(position))
             };
             let tests = options.tests && image.tests;
+            let section = stack.spec.image(&target.name);
+            let prints_tags = options.pushes && has_printed_tags(stack, &target.name);
             let kind = match &image.action {
                 Action::Nothing { manifest } => WorkKind::Nothing {
                     manifest: manifest.clone(),
@@ -214,19 +221,19 @@ impl StackWork {
                 Action::Copy { from, manifest } => WorkKind::Copy {
                     from: from.clone(),
                     manifest: manifest.clone(),
-                    is_pulled: tests || (!options.pushes && positions.iter().any(starts)),
+                    is_pulled: tests || prints_tags || (!options.pushes && positions.iter().any(starts)),
                 },
                 Action::Build => WorkKind::Build {
                     image: Box::new(image_plan(planned, position, options, env, seen_from)?),
                     bases: bases(planned, target, needs.is_some(), options)?,
                 },
             };
-            let section = stack.spec.image(&target.name);
             images.push(ImageWork {
                 target: position,
                 needs,
                 kind,
                 further_tags: target.commit_tag.iter().cloned().collect(),
+                prints_tags,
                 tests,
                 prunes: options.pushes && section.is_some_and(|section| section.prune),
             });
@@ -241,6 +248,16 @@ impl StackWork {
             .filter(move |(_, image)| image.needs == Some(position))
             .map(|(child, _)| child)
     }
+}
+
+/// Whether an image has commands that print tags for it, and the branch is the one whose images get them.
+fn has_printed_tags(stack: &Stack, name: &str) -> bool {
+    let branch = stack.source.branch.as_str();
+    let is_default = match &stack.history.default_branch {
+        Some(default) => default == branch,
+        None => DEFAULT_BRANCHES.contains(&branch),
+    };
+    is_default && stack.spec.image(name).is_some_and(|section| !section.tags.is_empty())
 }
 
 /// What an image is made from and what is not built before it.

@@ -52,6 +52,8 @@ pub struct CiVariables {
     pub before: Option<String>,
     /// The message of the commit that is built, and the title of what it is to be merged by: as far as it says them.
     pub messages: Vec<String>,
+    /// The page of this run.
+    pub run: Option<String>,
 }
 
 impl CiVariables {
@@ -102,6 +104,11 @@ impl CiVariables {
             // Zeros stand for no commit: the branch is new.
             before: before.filter(|id| id.bytes().any(|byte| byte != b'0')),
             messages,
+            run: match system {
+                CiSystem::GitHub => github_run(env),
+                CiSystem::GitLab => first(&["CI_JOB_URL"]),
+                CiSystem::Jenkins => first(&["BUILD_URL"]),
+            },
         })
     }
 
@@ -119,6 +126,13 @@ impl CiVariables {
     }
 }
 
+/// The page of a run of GitHub Actions.
+fn github_run(env: &Env) -> Option<String> {
+    let of = |name| env.non_empty(name);
+    let (server, repository) = (of("GITHUB_SERVER_URL")?, of("GITHUB_REPOSITORY")?);
+    Some(format!("{server}/{repository}/actions/runs/{}", of("GITHUB_RUN_ID")?))
+}
+
 /// GitHub's event.
 fn read_event(path: &Path) -> Option<Value> {
     serde_json::from_slice(&project_file::read(path).ok()?).ok()
@@ -132,6 +146,20 @@ mod tests {
     fn assert_says(pairs: &[(&str, &str)], branch: Option<&str>, start: Option<RangeStart>) {
         let said = CiVariables::read(&Env::from_pairs(pairs.iter().copied())).unwrap();
         assert_eq!((said.branch.as_deref(), said.start()), (branch, start));
+    }
+
+    #[test]
+    fn a_run_has_a_page() {
+        let page = |pairs: &[(&str, &str)]| CiVariables::read(&Env::from_pairs(pairs.iter().copied())).unwrap().run;
+        let github = [
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_SERVER_URL", "https://github.com"),
+            ("GITHUB_REPOSITORY", "team/stack"),
+            ("GITHUB_RUN_ID", "7"),
+        ];
+        assert_eq!(page(&github).as_deref(), Some("https://github.com/team/stack/actions/runs/7"));
+        assert_eq!(page(&[("GITLAB_CI", "true"), ("CI_JOB_URL", "https://x/1")]).as_deref(), Some("https://x/1"));
+        assert_eq!(page(&[("JENKINS_URL", "x")]), None);
     }
 
     #[test]

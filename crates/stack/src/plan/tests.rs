@@ -89,6 +89,7 @@ impl Stack {
         let image = RemoteImage {
             manifest: part(&format!("{index}")),
             inputs: vec![self.inputs[index].clone()],
+            tests: BTreeMap::new(),
         };
         self.registry.insert(
             Designation {
@@ -176,7 +177,7 @@ fn nothing_changed_and_nothing_is_done() {
 #[test]
 fn a_changed_image_marks_its_children_only() {
     let mut stack = stack("main");
-    stack.of(1).inputs.as_mut().unwrap().context = part("other");
+    stack.of(1).inputs.last_mut().unwrap().context = part("other");
     stack.changed("mid/start.sh");
     stack.changed("mid/test/test_x.py");
     stack.assert_words(&["base nothing", "mid build", "side nothing", "leaf build"]);
@@ -262,7 +263,7 @@ fn all_is_built_for_each_reason_to() {
 fn each_part_of_the_inputs_has_its_reason() {
     let mut stack = stack("main");
     stack.history.spec_before = Some(SPEC.replace("V: 1.0", "V: 1.00, W: 2"));
-    let found = stack.of(0).inputs.as_mut().unwrap();
+    let found = stack.of(0).inputs.last_mut().unwrap();
     found.arguments = part("old");
     found.platforms = part("old");
     found.bases = part("old");
@@ -282,7 +283,7 @@ fn each_part_of_the_inputs_has_its_reason() {
     silent.of(3).inputs.clear();
     silent.assert_words(&["base nothing", "mid nothing", "side nothing", "leaf build"]);
     let mut behind = self::stack("main");
-    behind.of(3).inputs.as_mut().unwrap().parent = part("older");
+    behind.of(3).inputs.last_mut().unwrap().parent = part("older");
     assert_eq!(
         behind.plan().images[3].reasons,
         [PlanReason::ParentDiffers {
@@ -295,7 +296,7 @@ fn each_part_of_the_inputs_has_its_reason() {
 fn an_ignored_directory_rebuilds_nothing() {
     let mut stack = stack("main");
     stack.change_ignore.change_ignore = vec!["mid".to_owned()];
-    stack.of(1).inputs.as_mut().unwrap().context = part("other");
+    stack.of(1).inputs.last_mut().unwrap().context = part("other");
     stack.changed("mid/test/test_x.py");
     stack.assert_words(&["base nothing", "mid nothing", "side nothing", "leaf nothing"]);
 }
@@ -339,4 +340,26 @@ fn tests_that_did_not_end_are_run_again() {
     assert_eq!(words, ["nothing", "test again", "nothing", "nothing"]);
     assert_eq!(plan.images[1].reasons, [PlanReason::TestsUnfinished]);
     assert!(plan.images[1].tests);
+}
+
+#[test]
+fn what_a_verdict_says_of_tests_that_failed_or_are_missing_runs_them_again() {
+    let words = |stack: &Stack| {
+        let plan = plan(&stack.facts());
+        plan.images.iter().map(|image| image.action.word()).collect::<Vec<_>>()
+    };
+    let mut stack = stack("main");
+    for (index, tests) in [
+        (0, vec![(TestKind::Basic, false)]),
+        // It has no directory with integration tests yet.
+        (1, vec![(TestKind::Basic, true)]),
+        (2, vec![(TestKind::Basic, true), (TestKind::Workflow, false)]),
+    ] {
+        stack.of(index).tests = tests.into_iter().collect();
+    }
+    assert_eq!(words(&stack), ["test again", "nothing", "nothing", "nothing"]);
+    fs::create_dir_all(stack._folder.path().join("mid/integration_tests")).unwrap();
+    assert_eq!(words(&stack), ["test again", "test again", "nothing", "nothing"]);
+    stack.of(1).tests.insert(TestKind::Integration, true);
+    assert_eq!(words(&stack), ["test again", "nothing", "nothing", "nothing"]);
 }

@@ -13,6 +13,7 @@ use super::schedule::{self, QUEUE};
 use super::{BuildPlan, BuildStatus, ImagePlan, ImageReport};
 use crate::context::Context;
 use crate::docker::build::builder::builder_of;
+use crate::docker::build::events::{BuildEvent, StepState};
 use crate::docker::connect::client_config::ClientConfig;
 use crate::docker::connect::dock_engine;
 use crate::docker::connect::engine::Engine;
@@ -20,11 +21,61 @@ use crate::docker::connect::locality::Locality;
 use crate::error::{Error, Result};
 use crate::heartbeat::Heartbeat;
 
+/// The most bytes of a log that are kept.
+const LONGEST_LOG: usize = 8 * 1024 * 1024;
+
 /// A build that failed: why, and what came of it until then. It has been shown.
 #[derive(Debug)]
 pub struct FailedBuild {
     pub error: Error,
     pub report: Box<ImageReport>,
+}
+
+/// What the steps of a build said: the last megabytes of it.
+#[derive(Debug, Default)]
+pub struct BuildLog {
+    bytes: Vec<u8>,
+    /// The beginning was dropped.
+    is_cut: bool,
+}
+
+impl BuildLog {
+    /// As text, what is no UTF-8 replaced.
+    pub fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.bytes);
+        match self.is_cut {
+            true => format!("(the beginning is cut)\n{text}"),
+            false => text.into_owned(),
+        }
+    }
+
+    fn note(&mut self, event: &DisplayEvent) {
+        match event {
+            DisplayEvent::Event(_, BuildEvent::Output { text, .. }) => self.add(text),
+            DisplayEvent::Event(_, BuildEvent::Step(step)) => {
+                let what = match &step.state {
+                    StepState::Waiting | StepState::Seen => return,
+                    StepState::Running => String::new(),
+                    StepState::Cached => ": cached".to_owned(),
+                    StepState::Done(seconds) => format!(": done after {seconds:.1} s"),
+                    StepState::Failed(message) => format!(": failed: {message}"),
+                };
+                self.add(format!("{}{what}\n", step.name).as_bytes());
+            }
+            DisplayEvent::Event(_, BuildEvent::Warning(text) | BuildEvent::Notice(text)) => {
+                self.add(format!("warning: {text}\n").as_bytes());
+            }
+            _ => {}
+        }
+    }
+
+    fn add(&mut self, text: &[u8]) {
+        self.bytes.extend_from_slice(text);
+        if self.bytes.len() > LONGEST_LOG {
+            self.is_cut = true;
+            self.bytes.drain(..self.bytes.len() - LONGEST_LOG / 2);
+        }
+    }
 }
 
 /// Builds on one engine, side by side as their caller begins them.
@@ -75,11 +126,12 @@ impl Builds {
         })
     }
 
-    /// Builds the image at this position. Dropping the future cancels the build on the engine, too.
+    /// Builds the image at this position; `log` takes what its steps say, for a file. Dropping the future cancels the build on the
+    /// engine, too.
     ///
     /// # Errors
     /// The build failed; that has been shown.
-    pub async fn run(&self, position: usize) -> Result<ImageReport, FailedBuild> {
+    pub async fn run(&self, position: usize, log: &mut BuildLog) -> Result<ImageReport, FailedBuild> {
         let Some(image) = self.plan.images.get(position) else {
             let error = Error::failed(format!("there is no build {position}"));
             return Err(FailedBuild {
@@ -92,6 +144,7 @@ impl Builds {
         let building = schedule::one(&self.site, position, image, &tree, &hush, events);
         let showing = async {
             while let Some(event) = heard.recv().await {
+                log.note(&event);
                 self.show(event);
             }
         };
@@ -113,5 +166,38 @@ impl Builds {
     /// Removes what moves on the terminal; the lines of what ended stay.
     pub fn finish(&self) {
         lock(&self.display).finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::build::events::Step;
+
+    #[test]
+    fn a_log_has_the_steps_with_what_they_said_and_is_bounded() {
+        let mut log = BuildLog::default();
+        let step = |state| {
+            let (id, name) = ("1".to_owned(), "[1/2] RUN make".to_owned());
+            DisplayEvent::Event(0, BuildEvent::Step(Step { id, name, state }))
+        };
+        let output = |text: &[u8]| {
+            let (step, text) = ("1".to_owned(), text.to_owned());
+            DisplayEvent::Event(0, BuildEvent::Output { step, text })
+        };
+        for event in [
+            step(StepState::Waiting),
+            step(StepState::Running),
+            output(b"made\n"),
+            step(StepState::Failed("exit code: 1".to_owned())),
+        ] {
+            log.note(&event);
+        }
+        let expected = "[1/2] RUN make\nmade\n[1/2] RUN make: failed: exit code: 1\n";
+        assert_eq!(log.text(), expected);
+        for _ in 0..20 {
+            log.note(&output(&[b'x'; 1024 * 1024]));
+        }
+        assert!(log.text().len() <= LONGEST_LOG + 100 && log.text().starts_with("(the beginning is cut)\nx"));
     }
 }

@@ -62,6 +62,7 @@ fn planned(held: &[(&str, &str, bool)]) -> (PlannedStack, Env, tempfile::TempDir
         let image = RemoteImage {
             manifest: format!("sha256:{name}"),
             inputs: is_same.then(|| inputs[position].clone()).into_iter().collect(),
+            tests: BTreeMap::new(),
         };
         state.insert(place, Some(image));
     }

@@ -1,0 +1,142 @@
+//! The tests of an image in a run: basic ones before the push, integration tests after it, and what is attached to the image about
+//! both.
+
+use dockerutils_core::error::Result;
+
+use super::outcome::StackResult;
+use super::run::StackRun;
+use crate::artifacts::repository_root;
+use crate::pending_tests;
+use crate::suites::{self, SuiteOutcome, SuiteRequest, SuiteVerdict, TestKind};
+use crate::tags::StackTarget;
+use crate::verdicts::Verdict;
+
+impl StackRun<'_> {
+    /// Runs the tests of a kind on what the engine has by the image's name.
+    ///
+    /// # Errors
+    /// Tests that fail, or can't be run.
+    pub(super) async fn suite(&self, kind: TestKind, target: &StackTarget, result: &mut StackResult) -> Result<()> {
+        let Some(outcome) = self.run_suite(kind, target, result).await? else {
+            return Ok(());
+        };
+        failure(&outcome, result)
+    }
+
+    /// The same for an image that the registry has: what comes of it is attached to the image, before a failure is one.
+    ///
+    /// # Errors
+    /// Tests that fail, or can't be run; and those of the registry.
+    pub(super) async fn suite_of(
+        &self,
+        kind: TestKind,
+        target: &StackTarget,
+        digest: &str,
+        result: &mut StackResult,
+    ) -> Result<()> {
+        let Some(outcome) = self.run_suite(kind, target, result).await? else {
+            return Ok(());
+        };
+        self.attach_verdict(&outcome, target, digest).await?;
+        failure(&outcome, result)
+    }
+
+    /// Runs both kinds on an image that the registry has. Until they have ended well, the next plan has them run again.
+    ///
+    /// # Errors
+    /// As [`suite_of`](Self::suite_of).
+    pub(super) async fn all_suites_of(&self, target: &StackTarget, digest: &str, result: &mut StackResult) -> Result<()> {
+        let input = result.planned.input.clone();
+        pending_tests::begin(&self.context.env, &input, &result.planned.reference)?;
+        for kind in [TestKind::Basic, TestKind::Integration] {
+            self.suite_of(kind, target, digest, result).await?;
+        }
+        pending_tests::end(&self.context.env, &input)
+    }
+
+    /// Runs both kinds where nothing is written to the registry.
+    ///
+    /// # Errors
+    /// As [`suite`](Self::suite).
+    pub(super) async fn suites_here(&self, target: &StackTarget, result: &mut StackResult) -> Result<()> {
+        for kind in [TestKind::Basic, TestKind::Integration] {
+            self.suite(kind, target, result).await?;
+        }
+        Ok(())
+    }
+
+    /// Attaches to the image of this digest what the tests said that ran before it was pushed.
+    ///
+    /// # Errors
+    /// Those of the registry.
+    pub(super) async fn attach_verdicts(&self, target: &StackTarget, digest: &str, result: &StackResult) -> Result<()> {
+        for outcome in &result.suites {
+            self.attach_verdict(outcome, target, digest).await?;
+        }
+        Ok(())
+    }
+
+    async fn run_suite(
+        &self,
+        kind: TestKind,
+        target: &StackTarget,
+        result: &mut StackResult,
+    ) -> Result<Option<SuiteOutcome>> {
+        let stack = &self.planned.stack;
+        let Some(image) = stack.graph.images.get(target.image) else {
+            return Ok(None);
+        };
+        let root = repository_root(&stack.directory);
+        let reference = target.designation.to_string();
+        let request = SuiteRequest {
+            spec: &stack.spec,
+            image,
+            label: &result.planned.label,
+            kind,
+            reference: &reference,
+            root: &root,
+            artifacts: self.artifacts,
+            gpu: false,
+            limit: suites::LIMIT,
+        };
+        let outcome = suites::run(self.context, &self.site()?.engine, &request).await?;
+        result.suites.push(outcome.clone());
+        Ok(Some(outcome))
+    }
+
+    async fn attach_verdict(&self, outcome: &SuiteOutcome, target: &StackTarget, digest: &str) -> Result<()> {
+        // An image without any tests is good; one without integration tests has nothing said about them.
+        let is_said = match outcome.verdict {
+            SuiteVerdict::Passed | SuiteVerdict::Failed => true,
+            SuiteVerdict::NoTests => outcome.kind == TestKind::Basic,
+            SuiteVerdict::NotRun => false,
+        };
+        if !is_said {
+            return Ok(());
+        }
+        let place = self.place(target)?;
+        let ci = self.planned.stack.ci.as_ref();
+        let verdicts = [Verdict {
+            kind: outcome.kind,
+            passed: outcome.verdict != SuiteVerdict::Failed,
+            tests: outcome.tests as u64,
+            failures: outcome.failures as u64,
+            finished: Verdict::now(),
+            run: ci.and_then(|ci| ci.run.clone()),
+        }];
+        let digest = super::run::parsed(digest)?;
+        let attached = crate::verdicts::publish(place.registry, &place.repository, &digest, &verdicts, self.key);
+        attached.await.map(drop)
+    }
+}
+
+/// The error of tests that failed; their log is what to read.
+fn failure(outcome: &SuiteOutcome, result: &mut StackResult) -> Result<()> {
+    match outcome.error(&result.planned.label, &result.planned.reference) {
+        Some(error) => {
+            result.log = outcome.log.clone().or(result.log.take());
+            Err(error)
+        }
+        None => Ok(()),
+    }
+}
