@@ -417,7 +417,9 @@ fn with_tests(site: &Site) {
         ),
     ];
     for (path, script) in scripts {
-        let path = site.sandbox.write(&format!("images/mid/{path}"), format!("#!/bin/sh\n{script}"));
+        let path = site
+            .sandbox
+            .write(&format!("images/mid/{path}"), format!("#!/bin/sh\n{script}"));
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }
     site.commit("tests");
@@ -432,7 +434,13 @@ fn tests_that_did_not_end_well_are_run_again_and_nothing_is_built_for_them() {
         let expected = ["base built", "mid failed", "side built", "leaf skipped"];
         assert_eq!(statuses(&failed), expected, "{name}: {failed}");
         let mid = site.reference("mid", "1.10-main");
-        assert!(failed["images"][1]["error"].as_str().unwrap().contains("integration tests of mid"), "{name}: {failed}");
+        assert!(
+            failed["images"][1]["error"]
+                .as_str()
+                .unwrap()
+                .contains("integration tests of mid"),
+            "{name}: {failed}"
+        );
         assert_eq!(site.sandbox.read("basic.txt"), format!("{mid}\n"), "{name}");
         assert!(site.written().contains(&"mid:1.10-main".to_owned()), "{name}");
         // On another machine, the registry knows it.
@@ -445,9 +453,15 @@ fn tests_that_did_not_end_well_are_run_again_and_nothing_is_built_for_them() {
         let passed = site.build(&[]);
         let expected = ["base unchanged", "mid tested", "side unchanged", "leaf built"];
         assert_eq!(statuses(&passed), expected, "{name}: {passed}");
-        assert_eq!(passed["images"][1]["digest"], failed["images"][1]["digest"], "{name}: {passed}");
+        assert_eq!(
+            passed["images"][1]["digest"], failed["images"][1]["digest"],
+            "{name}: {passed}"
+        );
         assert_eq!(statuses(&site.without_engine(&[])), all("unchanged"), "{name}");
-        let elsewhere = site.command().env("XDG_STATE_HOME", &elsewhere).args(["--dry-run", "--json"]);
+        let elsewhere = site
+            .command()
+            .env("XDG_STATE_HOME", &elsewhere)
+            .args(["--dry-run", "--json"]);
         let elsewhere = elsewhere.run().json();
         assert_eq!(elsewhere["images"][1]["action"], "nothing", "{name}: {elsewhere}");
     });
@@ -473,9 +487,16 @@ fn half_tested_is_tested_again() {
         assert_eq!(site.sandbox.read("whole.txt").lines().count(), 2, "{name}");
         let files = ["artifacts", "logs", "manifests"].map(|folder| {
             let entries = fs::read_dir(site.sandbox.project().join(folder)).unwrap().flatten();
-            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+            entries
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
         });
-        assert!(files.iter().all(|files| files.iter().any(|file| file.contains("mid-1.10-main"))), "{name}: {files:?}");
+        assert!(
+            files
+                .iter()
+                .all(|files| files.iter().any(|file| file.contains("mid-1.10-main"))),
+            "{name}: {files:?}"
+        );
     });
 }
 
@@ -498,24 +519,46 @@ fn a_registry_that_goes_away_is_an_error_and_what_was_built_stays() {
     running.wait_for_stderr(&format!("docker build --tag {mid}"));
     drop(registry);
     let outcome = running.wait();
-    assert!(outcome.stdout.contains("base   built") && outcome.stdout.contains("mid    failed"), "{outcome}");
+    assert!(
+        outcome.stdout.contains("base   built") && outcome.stdout.contains("mid    failed"),
+        "{outcome}"
+    );
     assert!(outcome.stderr.contains(&format!("build-stack: {mid}")), "{outcome}");
-    assert!(outcome.stderr.contains("1 of 3 images failed: mid; skipped, as they start from these: leaf"), "{outcome}");
-    assert!(engine.docker().args(["rmi", &mid]).output().unwrap().status.success(), "{outcome}");
+    assert!(
+        outcome
+            .stderr
+            .contains("1 of 3 images failed: mid; skipped, as they start from these: leaf"),
+        "{outcome}"
+    );
+    assert!(
+        engine.docker().args(["rmi", &mid]).output().unwrap().status.success(),
+        "{outcome}"
+    );
 }
 
 #[test]
 fn what_bake_pushes_is_taken_as_it_is() {
     // Its buildx is in the dock.
     let site = Site::new(&lab::engine("28-containerd").unwrap());
-    let plan = site.sandbox.command("plan-stack").arg("--bake").any_stdout().any_stderr().run();
+    let plan = site
+        .sandbox
+        .command("plan-stack")
+        .arg("--bake")
+        .any_stdout()
+        .any_stderr()
+        .run();
     let container = site.engine.container.clone().unwrap();
     let host = lab::engine("local").unwrap();
     let project = site.sandbox.project().display().to_string();
     let mut made = site.engine.exec("mkdir").unwrap();
     assert!(made.args(["-p", &project]).status().unwrap().success());
     let place = format!("{container}:{project}");
-    capture_text(host.docker().args(["cp", "--quiet", &format!("{project}/.")]).arg(place)).unwrap();
+    capture_text(
+        host.docker()
+            .args(["cp", "--quiet", &format!("{project}/.")])
+            .arg(place),
+    )
+    .unwrap();
     let mut bake = site.engine.exec("docker").unwrap();
     bake.args(["buildx", "bake", "-f", "-", "--push"]).stdin(Stdio::piped());
     let mut bake = bake.spawn().unwrap();

@@ -344,7 +344,7 @@ mod tests {
             "as theirs are called"
         );
         let text = fs::read_to_string(&file).unwrap();
-        let read: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+        let read: Value = serde_yaml::from_str(&text).unwrap();
         let expected = serde_json::json!({
             "container_details": {
                 "digest": "sha256:12", "image_built": false, "outcome": "failed", "push_success": true, "seconds": 12.3,

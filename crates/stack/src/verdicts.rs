@@ -20,7 +20,7 @@ use serde::Serialize;
 pub use keys::{KEY_VARIABLE, VerdictKey, VerdictPublicKey};
 pub use statement::VerdictSubject;
 
-use crate::suites::TestKind;
+use crate::suites::{SuiteOutcome, SuiteVerdict, TestKind};
 
 /// The type under which verdicts are attached.
 pub const ARTIFACT_TYPE: &str = "application/vnd.dockerutils.stack.verdict.v1+json";
@@ -90,6 +90,25 @@ impl Signature {
 }
 
 impl Verdict {
+    /// What a suite that has just ended says; `None` where it says nothing: it could not be run. An image without any tests is good,
+    /// and one without integration or workflow tests has nothing said about those.
+    pub fn of(outcome: &SuiteOutcome, run: Option<&str>) -> Option<Self> {
+        let passed = match outcome.verdict {
+            SuiteVerdict::Passed => true,
+            SuiteVerdict::Failed => false,
+            SuiteVerdict::NoTests if outcome.kind == TestKind::Basic => true,
+            SuiteVerdict::NoTests | SuiteVerdict::NotRun => return None,
+        };
+        Some(Self {
+            kind: outcome.kind,
+            passed,
+            tests: outcome.tests as u64,
+            failures: outcome.failures as u64,
+            finished: Self::now(),
+            run: run.map(str::to_owned),
+        })
+    }
+
     /// Now, as a verdict has it.
     pub fn now() -> String {
         Timestamp::now()
@@ -136,7 +155,10 @@ pub async fn publish(
 /// for deciding whether they are run again.
 pub(crate) fn said(listed: &[RemoteDescriptor]) -> BTreeMap<TestKind, bool> {
     let mut newest: BTreeMap<TestKind, (Timestamp, bool)> = BTreeMap::new();
-    for one in listed.iter().filter(|one| one.artifact_type.as_deref() == Some(ARTIFACT_TYPE)) {
+    for one in listed
+        .iter()
+        .filter(|one| one.artifact_type.as_deref() == Some(ARTIFACT_TYPE))
+    {
         let of = |name: &str| one.annotations.get(name).map(String::as_str);
         let kind = of(KIND).and_then(|name| TestKind::ALL.into_iter().find(|kind| kind.name() == name));
         let time = of(CREATED).and_then(|text| text.parse::<Timestamp>().ok());

@@ -28,6 +28,8 @@ pub(super) struct TestedImage {
     /// The digest of its manifest in the registry, where it was pulled.
     pub(super) digest: Option<String>,
     pub(super) suites: Vec<SuiteReport>,
+    /// How many of the suites the registry was told the end of.
+    pub(super) verdicts: usize,
     /// The files of tests that people do.
     pub(super) manual: Vec<PathBuf>,
     #[serde(flatten)]
@@ -77,6 +79,7 @@ impl TestedImage {
             reference: reference.to_owned(),
             digest: None,
             suites: Vec::new(),
+            verdicts: 0,
             manual: Vec::new(),
             why: None,
             status: ExitStatus::SUCCESS,
