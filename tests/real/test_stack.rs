@@ -69,7 +69,7 @@ fn a_public_suite_runs_unchanged_on_a_dock() {
     let docked = Docked::new("stack");
     let sandbox = docked.home.sandbox();
     let reference = format!("{}:1.10-main", docked.mark);
-    write_public(sandbox, &docked.mark, free_port());
+    write_public(sandbox, &docked.mark, free_port().unwrap());
     let python = python::CONTAINER_TOOLS.commands().unwrap();
     let script = format!(
         "export PATH=\"{}:$PATH\"\ngit switch -q -c main\nsync-up -q\ndocker build -q -t {reference} images/base >&2\n\
@@ -149,7 +149,7 @@ impl Near {
 fn a_public_suite_runs_on_this_machine_s_engine_and_says_what_fails() {
     let near = Near::new(&lab::engine("local").unwrap(), "public");
     let repository = near.mark.clone();
-    write_public(&near.sandbox, &near.mark, free_port());
+    write_public(&near.sandbox, &near.mark, free_port().unwrap());
     near.commit();
     let reference = format!("{repository}:1.10-main");
     near.build(&reference);
@@ -186,7 +186,7 @@ fn a_public_suite_runs_on_this_machine_s_engine_and_says_what_fails() {
 fn an_interruption_removes_the_container_of_the_test_that_runs() {
     let near = Near::new(&lab::engine("local").unwrap(), "cut");
     let repository = near.mark.clone();
-    write_public(&near.sandbox, &near.mark, free_port());
+    write_public(&near.sandbox, &near.mark, free_port().unwrap());
     let test = "import time\n\ndef test_it_hangs(container):\n    container.run()\n    print('hanging', flush=True)\n    time.sleep(600)\n";
     near.sandbox.write("images/base/test/test_data.py", test);
     fs::remove_file(near.sandbox.project().join("images/tests_common/test_page.py")).unwrap();
