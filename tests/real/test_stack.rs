@@ -145,6 +145,20 @@ impl Near {
     }
 }
 
+impl Drop for Near {
+    fn drop(&mut self) {
+        let script = "docker ps -aq --filter name=\"$MARK\" | xargs -r docker rm -fv\n\
+                      docker images -q --filter reference=\"$MARK*\" | sort -u | xargs -r docker rmi -f";
+        let mut shell = std::process::Command::new("sh");
+        // What is left is removed with the lab.
+        let _ = shell
+            .args(["-c", script])
+            .env("DOCKER_HOST", &self.engine.host)
+            .env("MARK", &self.mark)
+            .output();
+    }
+}
+
 #[test]
 fn a_public_suite_runs_on_this_machine_s_engine_and_says_what_fails() {
     let near = Near::new(&lab::engine("local").unwrap(), "public");
@@ -175,7 +189,6 @@ fn a_public_suite_runs_on_this_machine_s_engine_and_says_what_fails() {
         outcome.stderr.contains("test-stack: the basic tests of base"),
         "{outcome}"
     );
-    near.docker(&["rmi", "-f", &reference]);
     assert_eq!(
         near.docker(&["ps", "-aq", "--filter", &format!("name={}-tracked", near.mark)]),
         ""
@@ -201,7 +214,6 @@ fn an_interruption_removes_the_container_of_the_test_that_runs() {
     running.interrupt();
     running.wait();
     assert_eq!(near.docker(&["ps", "-aq", "--filter", &filter]), "");
-    near.docker(&["rmi", "-f", &reference]);
 }
 
 /// A suite that asks the image what it is: without ports and mounts, it runs wherever the engine is.
@@ -313,13 +325,13 @@ fn workflow_tests_run_in_the_image_by_its_own_pytest() {
     near.sandbox.write(
         "images/base/Dockerfile",
         format!(
-            "FROM {parent}\nCOPY pytest /opt/pytest\nCOPY --chmod=755 run-pytest /usr/local/bin/pytest\nCOPY workflow_tests \
+            "FROM {parent}\nCOPY pytest /opt/pytest\nCOPY run-pytest /usr/local/bin/pytest\nCOPY workflow_tests \
              /opt/workflow_tests\n"
         ),
     );
     let wrapper =
         "#!/bin/sh\nPYTHONPATH=/opt/pytest exec /opt/jupyter/bin/python -m pytest -p no:cacheprovider \"$@\"\n";
-    near.sandbox.write("images/base/run-pytest", wrapper);
+    let wrapper = near.sandbox.write("images/base/run-pytest", wrapper);
     let context = near.sandbox.project().join("images/base");
     copy_pytest(&python::CONTAINER_TOOLS.commands().unwrap(), &context.join("pytest"));
     let test = "import jupyterlab\n\ndef test_it_has_jupyterlab():\n    assert jupyterlab.__version__\n\ndef test_bad():\n    assert 1 == 2\n";
@@ -328,7 +340,7 @@ fn workflow_tests_run_in_the_image_by_its_own_pytest() {
         "images/base/workflow_tests/check",
         "#!/bin/sh\ntest -d /opt/jupyter && echo there\n",
     );
-    capture_text(std::process::Command::new("chmod").arg("755").arg(&check)).unwrap();
+    capture_text(std::process::Command::new("chmod").arg("755").args([&check, &wrapper])).unwrap();
     near.commit();
     let reference = format!("{repository}:1.10-main");
     near.build(&reference);
@@ -364,5 +376,4 @@ fn workflow_tests_run_in_the_image_by_its_own_pytest() {
         near.docker(&["ps", "-aq", "--filter", &format!("ancestor={reference}")]),
         ""
     );
-    near.docker(&["rmi", "-f", &reference]);
 }

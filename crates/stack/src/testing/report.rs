@@ -43,8 +43,12 @@ pub(super) struct TestedImage {
 pub(super) struct SuiteReport {
     #[serde(flatten)]
     pub(super) outcome: SuiteOutcome,
-    #[serde(flatten)]
-    why: Option<ErrorDocument>,
+    /// Why it failed, or could not be run. (`kind` is the suite's here, and not the error's.)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// What helps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
     #[serde(skip)]
     status: ExitStatus,
 }
@@ -53,7 +57,8 @@ impl SuiteReport {
     pub(super) fn new(outcome: SuiteOutcome, error: Option<&Error>) -> Self {
         Self {
             outcome,
-            why: error.map(Error::document),
+            error: error.map(Error::with_causes),
+            hint: error.and_then(Error::hint_text).map(str::to_owned),
             status: error.map_or(ExitStatus::SUCCESS, |error| error.class().status()),
         }
     }
