@@ -78,15 +78,35 @@ const NOT_RUN: &[(&str, &str)] = &[
         "plan-stack --bake | docker buildx bake -f - --push",
     ),
     ("docs/guides/stacks.md", "plan-stack --tags"),
+    ("docs/guides/stacks.md", "tag-stack 2026.10-main 2026.10-stable"),
+    ("docs/guides/stacks.md", "tag-stack 2026.10-stable stable"),
+    (
+        "docs/guides/stacks.md",
+        "openssl genpkey -algorithm ed25519 -out verdict.key",
+    ),
+    (
+        "docs/guides/stacks.md",
+        "openssl pkey -in verdict.key -pubout -out verdict.pub",
+    ),
+    (
+        "docs/guides/stacks.md",
+        "tag-stack --verdict-key verdict.pub 2026.10-main 2026.10-stable",
+    ),
+    ("docs/guides/stacks.md", "oras discover ghcr.io/team/base:2026.10-main"),
     ("docs/guides/stacks.md", "build-stack --base main"),
     ("docs/guides/stacks.md", "build-stack science --no-push"),
     ("docs/guides/stacks.md", "build-stack --only science --no-push"),
     ("docs/guides/stacks.md", "build-stack --no-test"),
+<<<<<<< HEAD
     ("docs/guides/stacks.md", "test-stack 2026.10-main"),
     ("docs/guides/stacks.md", "test-stack --only science"),
     ("docs/guides/stacks.md", "test-stack --kind workflow -g 2026.10-main"),
     ("docs/guides/stacks.md", "run-image science -c 'python --version'"),
     ("docs/guides/stacks.md", "run-notebook science"),
+=======
+    ("docs/guides/stacks.md", "build-stack --describe"),
+    ("docs/guides/stacks.md", "build-stack science --describe --json"),
+>>>>>>> main
     ("docs/guides/stacks-from-docker-stacks.md", "plan-stack"),
     ("docs/guides/live-development.md", "run-image train"),
     ("docs/guides/live-development.md", "echo $?"),
@@ -102,6 +122,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docs/performance.md", "cargo xtask bench context --dock"),
     ("docs/performance.md", "cargo xtask bench dock"),
     ("docs/performance.md", "cargo xtask bench notebook"),
+    ("docs/performance.md", "cargo xtask bench stack"),
     ("docs/performance.md", "cargo xtask bench sync"),
     ("docs/performance.md", "cargo xtask bench transfer"),
     (

@@ -327,7 +327,7 @@ mod tests {
                 })
                 .collect(),
             seconds: 12.345,
-            message: "yes: \"no\"\n1:30 # \x1b[31mred\u{85}".to_owned(),
+            message: "yes: \"no\"\n1:30 # \x1b[31mred\u{85}x".to_owned(),
             log: None,
             excerpt: Vec::new(),
         }
@@ -350,7 +350,7 @@ mod tests {
                 "digest": "sha256:12", "image_built": false, "outcome": "failed", "push_success": true, "seconds": 12.3,
             },
             "full_image_name": "ghcr.io/team/base:2026.10-main",
-            "message": "yes: \"no\" 1:30 # red\u{fffd}",
+            "message": "yes: \"no\" 1:30 # red\u{fffd}x",
             "success": false,
             "test_results": { "basic_tests": "Failed basic tests", "integration_tests": "skipped" },
         });

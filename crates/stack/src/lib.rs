@@ -12,6 +12,7 @@
 //! - [`summary`] is what CI shows of a plan or a run;
 //! - [`suites`] runs the tests of an image;
 //! - [`verdicts`] travel with an image: what its tests said, signed where there is a key;
+//! - [`promotion`] gives all images another tag, when they proved good;
 //! - [`planning`] reads all of these and makes the plan; it is what the command plan-stack does;
 //! - [`building`] carries a plan out: what the command build-stack does. [`pending_tests`] remembers what was pushed before its
 //!   tests ended;
@@ -34,6 +35,7 @@ pub mod manifests;
 pub mod pending_tests;
 pub mod plan;
 pub mod planning;
+pub mod promotion;
 pub mod registry_state;
 pub mod run_reference;
 pub mod spec;
