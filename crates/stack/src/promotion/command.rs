@@ -105,12 +105,11 @@ pub fn tag_stack(context: &Context, args: &PromotionArgs) -> Result<ExitStatus> 
         }
         warn(context, &plan, key.is_some());
         let moves = moves(&plan, &registries, manifests)?;
-        let _row = WaitingRow::new(
-            printer,
-            &format!("moving {}", counted(moves.len(), "tag")),
-            Instant::now(),
-        );
-        let outcome = carry_out(&moves, &stopped).await;
+        let row = format!("moving {}", counted(moves.len(), "tag"));
+        let outcome = {
+            let _row = WaitingRow::new(printer, &row, Instant::now());
+            carry_out(&moves, &stopped).await
+        };
         finish(context, &plan, outcome)
     })
 }

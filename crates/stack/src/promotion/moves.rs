@@ -300,8 +300,9 @@ impl TagMove {
     /// Puts the tag back to what it was, if it still is what we made of it.
     async fn restore(&self) -> MoveResult {
         let mut pauses = PAUSES.into_iter();
+        let mut has_written = false;
         loop {
-            match self.put_back().await {
+            match self.put_back(&mut has_written).await {
                 Ok(result) => return result,
                 Err(why) => match pauses.next().filter(|_| why.is_worth_a_try) {
                     Some(pause) => tokio::time::sleep(pause).await,
@@ -315,14 +316,18 @@ impl TagMove {
         }
     }
 
-    async fn put_back(&self) -> Result<MoveResult, NotRestored> {
+    /// Tries it. `has_written` is set when something was, also if no answer says so.
+    async fn put_back(&self, has_written: &mut bool) -> Result<MoveResult, NotRestored> {
         let is = self
             .registry
             .head(&self.repository, &self.to)
             .await?
             .map(|head| head.digest);
         if is.as_ref() == self.old_digest() {
-            return Ok(MoveResult::NotMoved);
+            return Ok(match has_written {
+                true => MoveResult::Restored,
+                false => MoveResult::NotMoved,
+            });
         }
         if is.as_ref() != Some(&self.new.digest) {
             return Err(NotRestored {
@@ -330,6 +335,7 @@ impl TagMove {
                 is_worth_a_try: false,
             });
         }
+        *has_written = true;
         match &self.old {
             Some(old) => {
                 let put = self
