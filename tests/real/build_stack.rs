@@ -37,7 +37,10 @@ impl Site {
         let site = Self {
             sandbox: Sandbox::new()
                 .file("images/spec.yml", spec)
-                .file("images/base/Dockerfile", "FROM scratch\nADD root.tar /\nCOPY file /base\n")
+                .file(
+                    "images/base/Dockerfile",
+                    "FROM scratch\nADD root.tar /\nCOPY file /base\n",
+                )
                 .file("images/mid/Dockerfile", from("base"))
                 .file("images/side/Dockerfile", from("base"))
                 .file("images/leaf/Dockerfile", from("mid")),
@@ -46,13 +49,22 @@ impl Site {
         };
         // Engines remember for each layer where they pushed it: each test has layers of its own.
         for image in IMAGES {
-            site.sandbox
-                .write(&format!("images/{image}/file"), format!("{image} {}", site.registry.address()));
+            site.sandbox.write(
+                &format!("images/{image}/file"),
+                format!("{image} {}", site.registry.address()),
+            );
         }
         let container = capture_text(site.engine.docker().args(["create", "dockerutils-lab-base:1", "sh"])).unwrap();
         let root = File::create(site.sandbox.project().join("images/base/root.tar")).unwrap();
         let mut export = site.engine.docker();
-        assert!(export.args(["export", container.trim()]).stdout(root).status().unwrap().success());
+        assert!(
+            export
+                .args(["export", container.trim()])
+                .stdout(root)
+                .status()
+                .unwrap()
+                .success()
+        );
         capture_text(site.engine.docker().args(["rm", container.trim()])).unwrap();
         site.git("git init -q -b main");
         site.commit("first");
@@ -84,7 +96,9 @@ impl Site {
     /// The same where no engine is: what is done needs none.
     fn without_engine(&self, arguments: &[&str]) -> Value {
         let nowhere = self.sandbox.home().join("no-engine.sock");
-        let command = self.command().env("DOCKER_HOST", format!("unix://{}", nowhere.display()));
+        let command = self
+            .command()
+            .env("DOCKER_HOST", format!("unix://{}", nowhere.display()));
         command.arg("--json").args(arguments).run().json()
     }
 
@@ -107,7 +121,13 @@ impl Site {
     }
 
     fn has(&self, reference: &str) -> bool {
-        self.engine.docker().args(["inspect", reference]).output().unwrap().status.success()
+        self.engine
+            .docker()
+            .args(["inspect", reference])
+            .output()
+            .unwrap()
+            .status
+            .success()
     }
 }
 
@@ -115,7 +135,13 @@ impl Site {
 fn statuses(document: &Value) -> Vec<String> {
     let images = document["images"].as_array().unwrap().iter();
     images
-        .map(|image| format!("{} {}", image["image"].as_str().unwrap(), image["status"].as_str().unwrap()))
+        .map(|image| {
+            format!(
+                "{} {}",
+                image["image"].as_str().unwrap(),
+                image["status"].as_str().unwrap()
+            )
+        })
         .collect()
 }
 
@@ -141,12 +167,21 @@ fn what_is_built_is_found_again_and_copied_to_a_new_branch() {
         let first = site.build(&[]);
         assert_eq!(statuses(&first), all("built"), "{name}: {first}");
         let digest = first["images"][3]["digest"].as_str().unwrap();
-        assert_eq!(first["images"][3]["tags"].as_array().unwrap().len(), 2, "{name}: {first}");
+        assert_eq!(
+            first["images"][3]["tags"].as_array().unwrap().len(),
+            2,
+            "{name}: {first}"
+        );
         // The layers are there: another engine could run it.
         let leaf = site.reference("leaf", "1.10-main");
         capture_text(site.engine.docker().args(["rmi", "--force", &leaf])).unwrap();
         capture_text(site.engine.docker().args(["pull", &leaf])).unwrap();
-        let printed = capture_text(site.engine.docker().args(["run", "--rm", &leaf, "cat", "/own", "/base"])).unwrap();
+        let printed = capture_text(
+            site.engine
+                .docker()
+                .args(["run", "--rm", &leaf, "cat", "/own", "/base"]),
+        )
+        .unwrap();
         let address = site.registry.address();
         assert_eq!(printed, format!("leaf {address}base {address}"), "{name}");
 
@@ -154,7 +189,8 @@ fn what_is_built_is_found_again_and_copied_to_a_new_branch() {
         assert_eq!(statuses(&second), all("unchanged"), "{name}: {second}");
         assert_eq!(second["images"][3]["digest"], digest, "{name}");
 
-        site.sandbox.write("images/leaf/file", format!("changed {}", site.registry.address()));
+        site.sandbox
+            .write("images/leaf/file", format!("changed {}", site.registry.address()));
         site.commit("leaf");
         let third = site.build(&["--since", "HEAD~1"]);
         let expected = ["base unchanged", "mid unchanged", "side unchanged", "leaf built"];
@@ -165,7 +201,11 @@ fn what_is_built_is_found_again_and_copied_to_a_new_branch() {
         let branch = site.without_engine(&["--base", "main"]);
         assert_eq!(statuses(&branch), all("copied"), "{name}: {branch}");
         assert_eq!(branch["images"][3]["digest"], third["images"][3]["digest"], "{name}");
-        assert!(site.written().contains(&"leaf:1.10-work".to_owned()), "{name}: {:?}", site.written());
+        assert!(
+            site.written().contains(&"leaf:1.10-work".to_owned()),
+            "{name}: {:?}",
+            site.written()
+        );
         assert_eq!(statuses(&site.without_engine(&[])), all("unchanged"), "{name}");
     });
 }
@@ -175,18 +215,27 @@ fn a_failing_image_stops_its_children_only() {
     everywhere(|site| {
         let name = &site.engine.name;
         let dockerfile = site.sandbox.read("images/mid/Dockerfile");
-        site.sandbox.write("images/mid/Dockerfile", format!("{dockerfile}RUN echo of no use; exit 7\n"));
+        site.sandbox.write(
+            "images/mid/Dockerfile",
+            format!("{dockerfile}RUN echo of no use; exit 7\n"),
+        );
         let outcome: Outcome = site.command().arg("--json").code(1).run();
         let said = outcome.json();
         let expected = ["base built", "mid failed", "side built", "leaf skipped"];
         assert_eq!(statuses(&said), expected, "{name}: {outcome}");
         let error = said["images"][1]["error"].as_str().unwrap();
         assert!(error.contains("/mid:1.10-main can't be built: "), "{name}: {error}");
-        assert!(said["images"][1]["excerpts"].to_string().contains("of no use"), "{name}: {said}");
+        assert!(
+            said["images"][1]["excerpts"].to_string().contains("of no use"),
+            "{name}: {said}"
+        );
         assert_eq!(said["images"][3]["error"], "it starts from mid, which failed", "{name}");
         let sum = "1 of 4 images failed: mid; skipped, as they start from these: leaf";
         assert_eq!(said["error"], sum, "{name}");
-        assert!(outcome.stderr.contains(&format!("build-stack: {sum}")), "{name}: {outcome}");
+        assert!(
+            outcome.stderr.contains(&format!("build-stack: {sum}")),
+            "{name}: {outcome}"
+        );
         site.sandbox.write("images/mid/Dockerfile", dockerfile);
         let mended = site.build(&[]);
         let expected = ["base unchanged", "mid built", "side unchanged", "leaf built"];
@@ -224,7 +273,10 @@ fn interrupted_it_goes_on_where_it_was() {
             let again = site.build(&[]);
             let statuses = statuses(&again);
             assert_eq!(statuses[0], "base unchanged", "{name}: {again}");
-            assert!(statuses[1..].iter().all(|status| !status.ends_with(" failed")), "{name}: {again}");
+            assert!(
+                statuses[1..].iter().all(|status| !status.ends_with(" failed")),
+                "{name}: {again}"
+            );
             let nothing_is_left = site.without_engine(&[]);
             assert_eq!(self::statuses(&nothing_is_left), all("unchanged"), "{name}: {again}");
         }
@@ -236,14 +288,26 @@ fn without_push_all_is_on_the_engine_and_nothing_in_the_registry() {
     everywhere(|site| {
         let name = &site.engine.name;
         let built = site.build(&["--no-push", "leaf"]);
-        assert_eq!(statuses(&built), ["base built", "mid built", "leaf built"], "{name}: {built}");
+        assert_eq!(
+            statuses(&built),
+            ["base built", "mid built", "leaf built"],
+            "{name}: {built}"
+        );
         assert_eq!(site.written(), Vec::<String>::new(), "{name}");
         assert!(site.has(&site.reference("leaf", "1.10-main")) && !site.has(&site.reference("side", "1.10-main")));
         let only = site.build(&["--no-push", "--only", "leaf"]);
         assert_eq!(statuses(&only), ["leaf built"], "{name}: {only}");
-        assert_eq!(only["images"][0]["build"]["steps"], only["images"][0]["build"]["cached_steps"], "{name}: {only}");
+        assert_eq!(
+            only["images"][0]["build"]["steps"], only["images"][0]["build"]["cached_steps"],
+            "{name}: {only}"
+        );
         let outcome = site.command().args(["--only", "leaf"]).code(1).run();
-        assert!(outcome.stderr.contains("leaf starts from mid, which is to be made first: build"), "{name}: {outcome}");
+        assert!(
+            outcome
+                .stderr
+                .contains("leaf starts from mid, which is to be made first: build"),
+            "{name}: {outcome}"
+        );
         assert!(outcome.stderr.contains("hint: build-stack leaf"), "{name}: {outcome}");
     });
 }
@@ -259,7 +323,8 @@ fn a_stale_image_of_the_engine_is_not_built_upon() {
             capture_text(site.engine.docker().args(["tag", "dockerutils-lab-base:1", &other])).unwrap();
         }
         let leaf = |branch: &str| {
-            site.sandbox.write("images/leaf/file", format!("{branch} {}", site.registry.address()));
+            site.sandbox
+                .write("images/leaf/file", format!("{branch} {}", site.registry.address()));
             site.build(&[]);
             let leaf = site.reference("leaf", &format!("1.10-{branch}"));
             capture_text(site.engine.docker().args(["run", "--rm", &leaf, "cat", "/base"])).unwrap()
@@ -282,7 +347,10 @@ fn two_at_once_do_the_work_once() {
         let mut both = [statuses(&one.json()), statuses(&two.json())];
         both.sort();
         assert_eq!(both, [all("built"), all("unchanged")], "{name}: {one}{two}");
-        assert!(format!("{one}{two}").contains("waiting for another build-stack"), "{name}: {one}{two}");
+        assert!(
+            format!("{one}{two}").contains("waiting for another build-stack"),
+            "{name}: {one}{two}"
+        );
     });
 }
 
@@ -300,14 +368,28 @@ fn what_prune_names_is_removed_when_nothing_needs_it() {
         capture_text(site.engine.docker().args(["tag", "dockerutils-lab-base:1", &kept])).unwrap();
         let built = site.build(&[]);
         assert_eq!(statuses(&built), all("built"), "{name}: {built}");
-        let pruned: Vec<&Value> = built["images"].as_array().unwrap().iter().map(|image| &image["pruned"]).collect();
-        assert_eq!(pruned, [&json!(true), &json!(false), &json!(true), &json!(false)], "{name}: {built}");
+        let pruned: Vec<&Value> = built["images"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|image| &image["pruned"])
+            .collect();
+        assert_eq!(
+            pruned,
+            [&json!(true), &json!(false), &json!(true), &json!(false)],
+            "{name}: {built}"
+        );
         for (image, is_there) in [("base", false), ("mid", true), ("side", false), ("leaf", true)] {
-            assert_eq!(site.has(&site.reference(image, "1.10-main")), is_there, "{name}: {image}");
+            assert_eq!(
+                site.has(&site.reference(image, "1.10-main")),
+                is_there,
+                "{name}: {image}"
+            );
         }
         assert!(site.has(&kept), "{name}");
         // One that a container uses stays.
-        site.sandbox.write("images/side/file", format!("again {}", site.registry.address()));
+        site.sandbox
+            .write("images/side/file", format!("again {}", site.registry.address()));
         let again = site.build(&["--no-push"]);
         assert_eq!(again["images"][2]["pruned"], false, "{name}: {again}");
         let side = site.reference("side", "1.10-main");
@@ -335,7 +417,9 @@ fn with_tests(site: &Site) {
         ),
     ];
     for (path, script) in scripts {
-        let path = site.sandbox.write(&format!("images/mid/{path}"), format!("#!/bin/sh\n{script}"));
+        let path = site
+            .sandbox
+            .write(&format!("images/mid/{path}"), format!("#!/bin/sh\n{script}"));
         fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
     }
     site.commit("tests");
@@ -350,7 +434,13 @@ fn tests_that_did_not_end_well_are_run_again_and_nothing_is_built_for_them() {
         let expected = ["base built", "mid failed", "side built", "leaf skipped"];
         assert_eq!(statuses(&failed), expected, "{name}: {failed}");
         let mid = site.reference("mid", "1.10-main");
-        assert!(failed["images"][1]["error"].as_str().unwrap().contains("integration tests of mid"), "{name}: {failed}");
+        assert!(
+            failed["images"][1]["error"]
+                .as_str()
+                .unwrap()
+                .contains("integration tests of mid"),
+            "{name}: {failed}"
+        );
         assert_eq!(site.sandbox.read("basic.txt"), format!("{mid}\n"), "{name}");
         assert!(site.written().contains(&"mid:1.10-main".to_owned()), "{name}");
         // On another machine, the registry knows it.
@@ -363,9 +453,15 @@ fn tests_that_did_not_end_well_are_run_again_and_nothing_is_built_for_them() {
         let passed = site.build(&[]);
         let expected = ["base unchanged", "mid tested", "side unchanged", "leaf built"];
         assert_eq!(statuses(&passed), expected, "{name}: {passed}");
-        assert_eq!(passed["images"][1]["digest"], failed["images"][1]["digest"], "{name}: {passed}");
+        assert_eq!(
+            passed["images"][1]["digest"], failed["images"][1]["digest"],
+            "{name}: {passed}"
+        );
         assert_eq!(statuses(&site.without_engine(&[])), all("unchanged"), "{name}");
-        let elsewhere = site.command().env("XDG_STATE_HOME", &elsewhere).args(["--dry-run", "--json"]);
+        let elsewhere = site
+            .command()
+            .env("XDG_STATE_HOME", &elsewhere)
+            .args(["--dry-run", "--json"]);
         let elsewhere = elsewhere.run().json();
         assert_eq!(elsewhere["images"][1]["action"], "nothing", "{name}: {elsewhere}");
     });
@@ -391,9 +487,16 @@ fn half_tested_is_tested_again() {
         assert_eq!(site.sandbox.read("whole.txt").lines().count(), 2, "{name}");
         let files = ["artifacts", "logs", "manifests"].map(|folder| {
             let entries = fs::read_dir(site.sandbox.project().join(folder)).unwrap().flatten();
-            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect::<Vec<_>>()
+            entries
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect::<Vec<_>>()
         });
-        assert!(files.iter().all(|files| files.iter().any(|file| file.contains("mid-1.10-main"))), "{name}: {files:?}");
+        assert!(
+            files
+                .iter()
+                .all(|files| files.iter().any(|file| file.contains("mid-1.10-main"))),
+            "{name}: {files:?}"
+        );
     });
 }
 
@@ -416,24 +519,46 @@ fn a_registry_that_goes_away_is_an_error_and_what_was_built_stays() {
     running.wait_for_stderr(&format!("docker build --tag {mid}"));
     drop(registry);
     let outcome = running.wait();
-    assert!(outcome.stdout.contains("base   built") && outcome.stdout.contains("mid    failed"), "{outcome}");
+    assert!(
+        outcome.stdout.contains("base   built") && outcome.stdout.contains("mid    failed"),
+        "{outcome}"
+    );
     assert!(outcome.stderr.contains(&format!("build-stack: {mid}")), "{outcome}");
-    assert!(outcome.stderr.contains("1 of 3 images failed: mid; skipped, as they start from these: leaf"), "{outcome}");
-    assert!(engine.docker().args(["rmi", &mid]).output().unwrap().status.success(), "{outcome}");
+    assert!(
+        outcome
+            .stderr
+            .contains("1 of 3 images failed: mid; skipped, as they start from these: leaf"),
+        "{outcome}"
+    );
+    assert!(
+        engine.docker().args(["rmi", &mid]).output().unwrap().status.success(),
+        "{outcome}"
+    );
 }
 
 #[test]
 fn what_bake_pushes_is_taken_as_it_is() {
     // Its buildx is in the dock.
     let site = Site::new(&lab::engine("28-containerd").unwrap());
-    let plan = site.sandbox.command("plan-stack").arg("--bake").any_stdout().any_stderr().run();
+    let plan = site
+        .sandbox
+        .command("plan-stack")
+        .arg("--bake")
+        .any_stdout()
+        .any_stderr()
+        .run();
     let container = site.engine.container.clone().unwrap();
     let host = lab::engine("local").unwrap();
     let project = site.sandbox.project().display().to_string();
     let mut made = site.engine.exec("mkdir").unwrap();
     assert!(made.args(["-p", &project]).status().unwrap().success());
     let place = format!("{container}:{project}");
-    capture_text(host.docker().args(["cp", "--quiet", &format!("{project}/.")]).arg(place)).unwrap();
+    capture_text(
+        host.docker()
+            .args(["cp", "--quiet", &format!("{project}/.")])
+            .arg(place),
+    )
+    .unwrap();
     let mut bake = site.engine.exec("docker").unwrap();
     bake.args(["buildx", "bake", "-f", "-", "--push"]).stdin(Stdio::piped());
     let mut bake = bake.spawn().unwrap();

@@ -55,20 +55,16 @@ fn build_stack(sandbox: &Sandbox) -> Invocation<'_> {
 fn annotations(sandbox: &Sandbox) -> Vec<String> {
     let env = Env::from_pairs([("HOME", sandbox.home().to_str().unwrap())]);
     let printer = Printer::new("build-stack", Verbosity::Quiet, false, &env);
-    let context = Context::new(
-        env,
-        sandbox.project().to_owned(),
-        printer,
-        GlobalArgs::default(),
-        None,
-    );
+    let context = Context::new(env, sandbox.project().to_owned(), printer, GlobalArgs::default(), None);
     let stack = Stack::read(&context, &StackSelection::default()).unwrap();
     let mut all: Vec<Inputs> = Vec::new();
     for target in &stack.targets {
         let parent = target.parent.map(|parent| all[parent].digest());
         all.push(Inputs::of(&stack.graph, target, parent.as_deref(), &BTreeMap::new()).unwrap());
     }
-    all.iter().map(|inputs| serde_json::to_string(inputs).unwrap()).collect()
+    all.iter()
+        .map(|inputs| serde_json::to_string(inputs).unwrap())
+        .collect()
 }
 
 fn absent() -> Reply {
@@ -88,9 +84,11 @@ fn published(with: impl FnOnce(ScriptedEngine) -> ScriptedEngine) -> (Sandbox, S
         let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": blob, "layers": [],
             "annotations": { ANNOTATION: inputs } });
         let reply = || Reply::bytes(manifest.to_string()).header("Content-Type", MANIFEST);
-        registry = registry
-            .on("GET", &format!("/{name}/manifests/1.10-main"), reply())
-            .on("GET", &format!("/{name}/manifests/sha256:*"), reply());
+        registry = registry.on("GET", &format!("/{name}/manifests/1.10-main"), reply()).on(
+            "GET",
+            &format!("/{name}/manifests/sha256:*"),
+            reply(),
+        );
     }
     let registry = registry
         .on("GET", "/*/manifests/*", absent())
@@ -152,8 +150,8 @@ fn what_is_there_is_copied_without_an_engine() {
     let (sandbox, registry) = published(|registry| registry.on("PUT", "/*/manifests/1.10-work", created()));
     let outcome = build_stack(&sandbox)
         .args(["--base", "main"])
-        .stdout_has("base    copied")
-        .stdout_has("leaf    copied")
+        .stdout_has("base   copied")
+        .stdout_has("leaf   copied")
         .stderr_has("the same is there as 1.10-main")
         .run();
     assert_eq!(outcome.stdout.lines().count(), 3, "{outcome}");
@@ -186,9 +184,11 @@ fn a_dry_run_prints_the_plan_and_writes_nothing() {
 #[test]
 fn a_refused_copy_stops_its_children_and_is_named() {
     let (sandbox, registry) = published(|registry| {
-        registry
-            .on("PUT", "/base/manifests/1.10-work", Reply::empty(507))
-            .on("PUT", "/leaf/manifests/1.10-work", created())
+        registry.on("PUT", "/base/manifests/1.10-work", Reply::empty(507)).on(
+            "PUT",
+            "/leaf/manifests/1.10-work",
+            created(),
+        )
     });
     let outcome = build_stack(&sandbox)
         .args(["--base", "main", "--json"])
@@ -199,7 +199,10 @@ fn a_refused_copy_stops_its_children_and_is_named() {
         .run();
     let document = outcome.json();
     assert_eq!(statuses(&document), ["failed", "skipped"]);
-    assert!(document["images"][0]["error"].as_str().unwrap().contains("507"), "{document}");
+    assert!(
+        document["images"][0]["error"].as_str().unwrap().contains("507"),
+        "{document}"
+    );
     assert_eq!(document["images"][1]["error"], "it starts from base, which failed");
     assert!(document["error"].as_str().unwrap().starts_with("1 of 2 images failed"));
     assert_eq!(written(&registry), ["/base/manifests/1.10-work"]);
@@ -222,7 +225,11 @@ fn who_writes_skip_ci_gets_nothing_in_ci() {
     let (sandbox, registry) = published(|registry| registry.on("PUT", "/*/manifests/1.10-work", created()));
     sandbox.write("images/README.md", "words");
     commit(&sandbox, "Words [skip ci]");
-    let gitlab = || build_stack(&sandbox).env("GITLAB_CI", "true").env("CI_COMMIT_BRANCH", "work");
+    let gitlab = || {
+        build_stack(&sandbox)
+            .env("GITLAB_CI", "true")
+            .env("CI_COMMIT_BRANCH", "work")
+    };
     gitlab()
         .stderr("nothing is built: GitLab CI is asked to skip this: \"skip ci\"\n")
         .run();

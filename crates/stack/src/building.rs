@@ -60,7 +60,11 @@ pub fn build_stack(context: &Context, args: &BuildStackArgs) -> Result<ExitStatu
     let stack = Stack::read(context, &args.selection)?;
     let message = &stack.history.message;
     if let Some(ci) = stack.ci.as_ref().filter(|ci| ci.is_skipped(message)) {
-        return skipped(context, &stack, &format!("{} is asked to skip this: \"skip ci\"", ci.system.name()));
+        return skipped(
+            context,
+            &stack,
+            &format!("{} is asked to skip this: \"skip ci\"", ci.system.name()),
+        );
     }
     let logins = ClientConfig::of(&context.env)?;
     context.block_on(async {
@@ -79,7 +83,9 @@ pub fn build_stack(context: &Context, args: &BuildStackArgs) -> Result<ExitStatu
 fn show_plan(context: &Context, planned: &PlannedStack, part: &StackPlan) -> Result<ExitStatus> {
     let printer = &context.printer;
     if printer.json() {
-        return printer.result_json(&planned.document(part)).map(|()| ExitStatus::SUCCESS);
+        return printer
+            .result_json(&planned.document(part))
+            .map(|()| ExitStatus::SUCCESS);
     }
     part.notes.iter().for_each(|note| printer.warning(note));
     printer.plan(&part.tree()).map(|()| ExitStatus::SUCCESS)

@@ -52,7 +52,7 @@ pub struct Stack {
     pub targets: Vec<StackTarget>,
     /// What CI says about the build.
     pub ci: Option<CiVariables>,
-    /// The input digests of images whose tests did not end well here, or did not end.
+    /// The images whose tests did not end well here, or did not end, by their keys.
     pub untested: BTreeSet<String>,
     /// Everything is to be built.
     pub all: bool,
@@ -240,7 +240,9 @@ pub fn plan_stack(context: &Context, selection: &StackSelection, view: PlanView)
             .map(|()| ExitStatus::SUCCESS);
     }
     if printer.json() {
-        return printer.result_json(&planned.document(plan)).map(|()| ExitStatus::SUCCESS);
+        return printer
+            .result_json(&planned.document(plan))
+            .map(|()| ExitStatus::SUCCESS);
     }
     plan.notes.iter().for_each(|note| printer.warning(note));
     if view == PlanView::Mermaid {

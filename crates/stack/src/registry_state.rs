@@ -11,7 +11,9 @@ use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::docker::connect::login::Login;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::{Designation, canonical, registry, split_reference};
-use registry_client::{Attachment, Digest, Options, Registry, RegistryCredentials, RemoteDescriptor, RemoteManifest, many};
+use registry_client::{
+    Attachment, Digest, Options, Registry, RegistryCredentials, RemoteDescriptor, RemoteManifest, many,
+};
 use serde_json::json;
 
 use crate::input_digest::{ANNOTATION, Inputs, pinned};
@@ -279,7 +281,9 @@ fn annotated(manifest: &RemoteManifest) -> Option<Inputs> {
 
 /// What a list of referrers says that an image was made from, in its order.
 fn attached_inputs(listed: &[RemoteDescriptor]) -> Vec<Inputs> {
-    let listed = listed.iter().filter(|one| one.artifact_type.as_deref() == Some(INPUTS_TYPE));
+    let listed = listed
+        .iter()
+        .filter(|one| one.artifact_type.as_deref() == Some(INPUTS_TYPE));
     let said = listed.filter_map(|one| one.annotations.get(ANNOTATION));
     said.filter_map(|said| serde_json::from_str(said).ok()).collect()
 }

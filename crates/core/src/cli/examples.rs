@@ -53,9 +53,15 @@ pub(super) fn of(command: &str) -> Option<Examples> {
         ],
         "build-stack" => &[
             ("build-stack", "build, test and push what is stale"),
-            ("build-stack science --no-push", "one image, and what it starts from, by hand"),
+            (
+                "build-stack science --no-push",
+                "one image, and what it starts from, by hand",
+            ),
             ("build-stack --base main -j 4", "on a branch: what main has is copied"),
-            ("build-stack --dock far --dry-run", "print the plan in place of carrying it out"),
+            (
+                "build-stack --dock far --dry-run",
+                "print the plan in place of carrying it out",
+            ),
         ],
         "plan-stack" => &[
             ("plan-stack", "what is to be built, copied or tested again, and why"),

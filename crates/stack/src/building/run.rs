@@ -284,8 +284,9 @@ impl StackRun<'_> {
                     self.suite(TestKind::Basic, target, result).await?;
                 }
                 if pushes {
+                    let key = pending_tests::key(&target.designation.name, &result.planned.input);
                     if image.tests {
-                        pending_tests::begin(&self.context.env, &result.planned.input, &result.planned.reference)?;
+                        pending_tests::begin(&self.context.env, &key, &result.planned.reference)?;
                     }
                     let digest = self.push(image, target, result).await?;
                     made.id = id;
@@ -294,7 +295,7 @@ impl StackRun<'_> {
                     self.describe(image, target, Some(&digest), result).await?;
                     if image.tests {
                         self.suite_of(TestKind::Integration, target, &digest, result).await?;
-                        pending_tests::end(&self.context.env, &result.planned.input)?;
+                        pending_tests::end(&self.context.env, &key)?;
                     }
                 } else if image.tests {
                     self.suite(TestKind::Integration, target, result).await?;
@@ -316,7 +317,9 @@ impl StackRun<'_> {
     /// Builds an image; its ID on the engine.
     async fn build(&self, position: usize, result: &mut StackResult) -> Result<Option<String>, ImageFault> {
         let before = self.work.images.iter().take(position);
-        let number = before.filter(|image| matches!(image.kind, WorkKind::Build { .. })).count();
+        let number = before
+            .filter(|image| matches!(image.kind, WorkKind::Build { .. }))
+            .count();
         let builds = self.site()?.builds.as_ref();
         let builds = builds.ok_or_else(|| Error::failed("the builds were not prepared"))?;
         let mut log = BuildLog::default();
@@ -349,7 +352,14 @@ impl StackRun<'_> {
         let auth = site.auths.get(&registry(&target.designation.name));
         let auth = auth.ok_or_else(|| Error::failed(format!("no login for {} was looked for", target.designation)))?;
         result.pushed = Some(false);
-        let pushed = publish::push_one(self.context, &site.engine, &target.designation, &target.designation, auth).await?;
+        let pushed = publish::push_one(
+            self.context,
+            &site.engine,
+            &target.designation,
+            &target.designation,
+            auth,
+        )
+        .await?;
         let Some(digest) = pushed.digest else {
             return Err(Error::failed(format!(
                 "the engine does not say the digest of {}, which it pushed",
@@ -482,7 +492,8 @@ pub(super) fn parsed(digest: &str) -> Result<Digest> {
 fn explained(error: Error) -> Error {
     let is_full = error.with_causes().to_lowercase().contains("no space left on device");
     match is_full && error.hint_text().is_none() {
-        true => error.hint("docker system df shows what takes the space on the engine; docker builder prune frees its cache"),
+        true => error
+            .hint("docker system df shows what takes the space on the engine; docker builder prune frees its cache"),
         false => error,
     }
 }

@@ -45,13 +45,18 @@ impl StackRun<'_> {
     ///
     /// # Errors
     /// As [`suite_of`](Self::suite_of).
-    pub(super) async fn all_suites_of(&self, target: &StackTarget, digest: &str, result: &mut StackResult) -> Result<()> {
-        let input = result.planned.input.clone();
-        pending_tests::begin(&self.context.env, &input, &result.planned.reference)?;
+    pub(super) async fn all_suites_of(
+        &self,
+        target: &StackTarget,
+        digest: &str,
+        result: &mut StackResult,
+    ) -> Result<()> {
+        let key = pending_tests::key(&target.designation.name, &result.planned.input);
+        pending_tests::begin(&self.context.env, &key, &result.planned.reference)?;
         for kind in [TestKind::Basic, TestKind::Integration] {
             self.suite_of(kind, target, digest, result).await?;
         }
-        pending_tests::end(&self.context.env, &input)
+        pending_tests::end(&self.context.env, &key)
     }
 
     /// Runs both kinds where nothing is written to the registry.

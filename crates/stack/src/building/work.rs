@@ -198,7 +198,11 @@ impl StackWork {
             let starts = |child: &usize| {
                 let is_built = planned.plan.images.get(*child);
                 let is_built = is_built.is_some_and(|image| image.action == Action::Build);
-                is_built && stack.targets.get(*child).is_some_and(|child| child.parent == Some(position))
+                is_built
+                    && stack
+                        .targets
+                        .get(*child)
+                        .is_some_and(|child| child.parent == Some(position))
             };
             let tests = options.tests && image.tests;
             let section = stack.spec.image(&target.name);

@@ -37,7 +37,10 @@ fn planned(held: &[(&str, &str, bool)]) -> (PlannedStack, Env, tempfile::TempDir
     }
     fs::write(home.join("images/spec.yml"), SPEC).unwrap();
     let git = "git init -q -b work; git add -A; git -c user.name=a -c user.email=a@b commit -qm one";
-    let made = std::process::Command::new("sh").args(["-ec", git]).current_dir(home).status();
+    let made = std::process::Command::new("sh")
+        .args(["-ec", git])
+        .current_dir(home)
+        .status();
     assert!(made.unwrap().success());
     let env = Env::from_pairs([("HOME", home.to_str().unwrap())]);
     let printer = Printer::new("build-stack", Verbosity::Quiet, false, &env);
@@ -86,7 +89,11 @@ fn planned(held: &[(&str, &str, bool)]) -> (PlannedStack, Env, tempfile::TempDir
     (planned, env, folder)
 }
 
-fn work(planned: &(PlannedStack, Env, tempfile::TempDir), wanted: &WantedImages, options: WorkOptions) -> Result<StackWork> {
+fn work(
+    planned: &(PlannedStack, Env, tempfile::TempDir),
+    wanted: &WantedImages,
+    options: WorkOptions,
+) -> Result<StackWork> {
     StackWork::of(&planned.0, wanted, options, &planned.1, planned.2.path())
 }
 
@@ -113,7 +120,7 @@ fn a_build_is_a_docker_command_with_cache_and_inputs() {
     let planned = planned(&[("base", "1.10-stable", false), ("mid", "1.10-work", false)]);
     let all = work(&planned, &WantedImages::All, ALL).unwrap();
     let (words, bases) = build(&all, 0);
-    let inputs = serde_json::to_string(&planned.0.inputs[0]).unwrap();
+    let inputs = json!(planned.0.inputs[0]);
     let expected = format!(
         "docker build --tag r.example/base:1.10-work --file images/base/Dockerfile --build-arg V=1.0 --cache-from \
          r.example/base:1.10-stable --cache-to type=inline --annotation {ANNOTATION}={inputs} images/base"
@@ -125,7 +132,11 @@ fn a_build_is_a_docker_command_with_cache_and_inputs() {
     assert_eq!(all.images[0].further_tags, [commit]);
     // The parent is built before it, on the same engine.
     let (words, bases) = build(&all, 1);
-    assert!(words.join(" ").contains("--platform linux/amd64,linux/arm64 --cache-from r.example/mid:1.10-work "));
+    assert!(
+        words
+            .join(" ")
+            .contains("--platform linux/amd64,linux/arm64 --cache-from r.example/mid:1.10-work ")
+    );
     assert_eq!((bases.len(), all.images[1].needs), (0, Some(0)));
     assert_eq!(all.children(0).collect::<Vec<_>>(), [1]);
     let options = WorkOptions {
@@ -134,7 +145,10 @@ fn a_build_is_a_docker_command_with_cache_and_inputs() {
         ..ALL
     };
     let (words, _) = build(&work(&planned, &WantedImages::All, options).unwrap(), 0);
-    assert_eq!(words.len(), "docker build --tag T --file F --build-arg V D".split(' ').count());
+    assert_eq!(
+        words.len(),
+        "docker build --tag T --file F --build-arg V D".split(' ').count()
+    );
 }
 
 #[test]
@@ -162,7 +176,10 @@ fn what_is_asked_for_comes_with_what_it_starts_from() {
     let planned = planned(&[("base", "1.10-work", true)]);
     let labels = |wanted: &WantedImages| {
         let work = work(&planned, wanted, ALL).unwrap();
-        let labels = work.images.iter().map(|image| planned.0.plan.images[image.target].label.clone());
+        let labels = work
+            .images
+            .iter()
+            .map(|image| planned.0.plan.images[image.target].label.clone());
         labels.collect::<Vec<_>>()
     };
     assert_eq!(labels(&names(&["mid"])), ["base", "mid"]);
@@ -172,7 +189,10 @@ fn what_is_asked_for_comes_with_what_it_starts_from() {
     assert!(part.unwrap().tree()[0].starts_with("mid: build"));
     // It would say that it was made from a parent that nobody has made.
     let error = work(&planned, &WantedImages::Only("leaf".to_owned()), ALL).unwrap_err();
-    assert_eq!(error.to_string(), "leaf starts from mid, which is to be made first: build");
+    assert_eq!(
+        error.to_string(),
+        "leaf starts from mid, which is to be made first: build"
+    );
     assert_eq!(error.hint_text(), Some("build-stack leaf"));
     let options = WorkOptions { pushes: false, ..ALL };
     assert!(work(&planned, &WantedImages::Only("leaf".to_owned()), options).is_ok());
