@@ -3,8 +3,10 @@
 //! - [`work`] is what is done with each image, as a value;
 //! - [`run`] does it (`tested` the tests), in dependency order, side by side where images are independent;
 //! - [`outcome`] is what came of it, and [`reports`] are the files that say so;
+//! - [`describing`] describes images that are there, in place of that;
 //! - [`lock`] keeps two of them from the same images on the same engine.
 
+pub mod describing;
 pub mod lock;
 pub mod outcome;
 pub mod reports;

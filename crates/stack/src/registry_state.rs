@@ -173,13 +173,9 @@ impl Registries {
             }
         };
         let (inner, listed) = tokio::try_join!(inside, listed)?;
-        let annotated = own.or_else(|| inner.as_ref().and_then(annotated));
         Ok(Some(RemoteImage {
             manifest: manifest.digest.as_str().to_owned(),
-            inputs: match annotated {
-                Some(inputs) => vec![inputs],
-                None => attached_inputs(&listed),
-            },
+            inputs: own.map_or_else(|| inputs_of(inner.as_ref(), &listed), |own| vec![own]),
             tests: verdicts::said(&listed),
         }))
     }
@@ -274,8 +270,16 @@ fn credentials(login: Login) -> RegistryCredentials {
     }
 }
 
+/// What is said of an image whose own manifest has no annotation: by the first image of an index, else by what is attached.
+pub(crate) fn inputs_of(inner: Option<&RemoteManifest>, listed: &[RemoteDescriptor]) -> Vec<Inputs> {
+    match inner.and_then(annotated) {
+        Some(inputs) => vec![inputs],
+        None => attached_inputs(listed),
+    }
+}
+
 /// What an image says that it was made from. What can't be read says nothing.
-fn annotated(manifest: &RemoteManifest) -> Option<Inputs> {
+pub(crate) fn annotated(manifest: &RemoteManifest) -> Option<Inputs> {
     serde_json::from_str(manifest.annotations().get(ANNOTATION)?).ok()
 }
 
@@ -289,7 +293,7 @@ fn attached_inputs(listed: &[RemoteDescriptor]) -> Vec<Inputs> {
 }
 
 /// The digest of the first image of an index.
-fn first_image(manifest: &RemoteManifest) -> Option<String> {
+pub(crate) fn first_image(manifest: &RemoteManifest) -> Option<String> {
     let entries = manifest.document.manifests.as_ref()?.iter();
     let is_image = |platform: Option<&serde_json::Value>| {
         platform

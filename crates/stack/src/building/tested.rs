@@ -91,11 +91,7 @@ impl StackRun<'_> {
         let Some(image) = stack.graph.images.get(target.image) else {
             return Ok(None);
         };
-        let (root, artifacts, logs) = (
-            repository_root(&stack.directory),
-            self.artifacts.results(),
-            self.artifacts.logs(),
-        );
+        let root = repository_root(&stack.directory);
         let reference = target.designation.to_string();
         let request = SuiteRequest {
             spec: &stack.spec,
@@ -104,8 +100,7 @@ impl StackRun<'_> {
             kind,
             reference: &reference,
             root: &root,
-            artifacts: &artifacts,
-            logs: &logs,
+            artifacts: self.artifacts,
             gpu: false,
             limit: suites::LIMIT,
         };
