@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::thread;
 
-use dockerutils_test_support::lab::{self, LabEngine};
+use dockerutils_test_support::lab::{self, LabEngine, Store, Suite, Throwaway};
 use dockerutils_test_support::process::capture_text;
 use dockerutils_test_support::registry::Registry;
 use dockerutils_test_support::{Invocation, Outcome, Sandbox, wait};
@@ -568,4 +568,27 @@ fn what_bake_pushes_is_taken_as_it_is() {
     assert_eq!(statuses(&taken), all("unchanged"), "{taken}");
     let mut removed = site.engine.exec("rm").unwrap();
     assert!(removed.args(["-rf", &project]).status().unwrap().success());
+}
+
+#[test]
+fn a_full_disk_is_said_and_what_fits_is_done() {
+    for store in [Store::Classic, Store::Containerd] {
+        let throwaway = Throwaway::start(Suite::Trixie, store, Some(200)).unwrap();
+        let site = Site::new(throwaway.engine());
+        let mid = site.sandbox.read("images/mid/Dockerfile");
+        let filling = "RUN head -c 500000000 /dev/zero > /big\n";
+        site.sandbox.write("images/mid/Dockerfile", mid.clone() + filling);
+        let outcome = site.command().args(["--json", "-j", "1"]).code(1).run();
+        let said = outcome.json();
+        let expected = ["base built", "mid failed", "side built", "leaf skipped"];
+        assert_eq!(statuses(&said), expected, "{store:?}: {outcome}");
+        let image = said["images"][1].to_string().to_lowercase();
+        assert!(image.contains("no space left on device"), "{store:?}: {outcome}");
+        assert!(!site.written().contains(&"mid:1.10-main".to_owned()), "{store:?}");
+        // With room, it goes on.
+        site.sandbox.write("images/mid/Dockerfile", mid);
+        let again = site.build(&[]);
+        let expected = ["base unchanged", "mid built", "side unchanged", "leaf built"];
+        assert_eq!(statuses(&again), expected, "{store:?}: {again}");
+    }
 }
