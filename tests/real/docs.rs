@@ -97,6 +97,8 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docs/guides/stacks.md", "build-stack science --no-push"),
     ("docs/guides/stacks.md", "build-stack --only science --no-push"),
     ("docs/guides/stacks.md", "build-stack --no-test"),
+    ("docs/guides/stacks.md", "build-stack --describe"),
+    ("docs/guides/stacks.md", "build-stack science --describe --json"),
     ("docs/guides/stacks-from-docker-stacks.md", "plan-stack"),
     ("docs/guides/live-development.md", "run-image train"),
     ("docs/guides/live-development.md", "echo $?"),

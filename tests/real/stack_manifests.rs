@@ -22,7 +22,7 @@ use dockerutils_stack::tags::{StackTarget, TagSource, targets};
 use dockerutils_test_support::lab::{self, LabEngine, NotebookImage};
 use dockerutils_test_support::process::capture_text;
 use dockerutils_test_support::registry::Registry as Server;
-use dockerutils_test_support::wait;
+use dockerutils_test_support::{Invocation, Sandbox, wait};
 use registry_client::{Digest, EMPTY, MANIFEST, Options, Registry, RegistryCredentials, RemoteDescriptor};
 use serde_json::json;
 
@@ -288,9 +288,11 @@ fn packages_travel(engine: &str, test: &str) {
     manifests::write_index(&artifacts).unwrap();
     let index = fs::read_to_string(artifacts.manifests().join("index.md")).unwrap();
     assert!(index.contains("| [science]("), "{index}");
-    // Described again, the same is not attached twice, and the page of the run before is compared with.
-    let (again, _) = site.keep("second", &main, None);
-    assert!(again.differences[0].packages.is_empty());
+    // Described again, the same is not attached twice, and it still differs from the image before, and not from itself.
+    for before in [None, Some(&main)] {
+        let (again, _) = site.keep("second", &main, before);
+        assert_eq!(again.differences, second.differences);
+    }
     let lists = run(async {
         let registry = Registry::connect(server.address(), RegistryCredentials::Anonymous, Options::default());
         registry
@@ -415,4 +417,118 @@ fn who_is_interrupted_leaves_no_container() {
         assert!(is_over.load(Ordering::Relaxed), "the command sleeps for ten minutes");
         wait::until("the container to be gone", || site.containers().is_empty());
     }
+}
+
+/// A project whose only image is in a registry, and not on the engine.
+struct Published {
+    sandbox: Sandbox,
+    engine: LabEngine,
+    registry: Server,
+}
+
+impl Published {
+    fn new(engine: &str, commands: &str) -> Self {
+        let engine = lab::engine(engine).unwrap();
+        let registry = Server::on(&engine).shared().start().unwrap();
+        let address = registry.address();
+        let spec = format!(
+            "tag: {{prefix: 1}}\nimages:\n  tool: {{image_name: {address}/tool, info_cmds: [{commands}]}}\nall_info_cmds:\n  ECHO: {{command: \
+             echo hello}}\n  SLOW: {{command: sleep 600}}\n"
+        );
+        let sandbox = Sandbox::new()
+            .file("images/spec.yml", spec)
+            .file("images/tool/Dockerfile", "FROM scratch\nCOPY file /\n")
+            .file("images/tool/file", "x");
+        sandbox
+            .program("/bin/sh")
+            .args(["-ec", "git init -q -b main"])
+            .any_stderr()
+            .run();
+        let published = Self {
+            sandbox,
+            engine,
+            registry,
+        };
+        let reference = published.reference();
+        // A layer of its own: engines remember where they pushed one.
+        let script = format!("echo {reference} > /own");
+        let container = published.docker(&["run", "--detach", lab::BASE_IMAGE, "sh", "-c", &script]);
+        published.docker(&["wait", &container]);
+        published.docker(&["commit", &container, &reference]);
+        published.docker(&["rm", &container]);
+        published.docker(&["push", "--quiet", &reference]);
+        published.docker(&["rmi", &reference]);
+        published
+    }
+
+    fn reference(&self) -> String {
+        format!("{}/tool:1-main", self.registry.address())
+    }
+
+    fn docker(&self, arguments: &[&str]) -> String {
+        capture_text(self.engine.docker().args(arguments))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+
+    fn describe(&self) -> Invocation<'_> {
+        let command = self.sandbox.command("build-stack").arg("--describe");
+        command.env("DOCKER_HOST", &self.engine.host).any_stdout().any_stderr()
+    }
+
+    fn containers(&self) -> String {
+        self.docker(&[
+            "ps",
+            "--all",
+            "--quiet",
+            "--filter",
+            &format!("ancestor={}", self.reference()),
+        ])
+    }
+}
+
+#[test]
+fn what_is_only_in_the_registry_is_described_by_the_command() {
+    for engine in ["26", "28-containerd"] {
+        let published = Published::new(engine, "ECHO");
+        let outcome = published.describe().run();
+        let name = published.reference().replace(['/', ':'], "-");
+        let page = format!("manifests/{name}.md");
+        assert!(outcome.stdout.trim().ends_with(&page), "{}", outcome.stdout);
+        let text = published.sandbox.read(&page);
+        assert!(
+            text.contains("<code>echo hello</code>\n\n```text\nhello\n```\n"),
+            "{text}"
+        );
+        assert!(
+            published
+                .sandbox
+                .read("manifests/index.md")
+                .contains(&format!("| [tool]({name}.md) |"))
+        );
+        let document = published
+            .describe()
+            .arg("--json")
+            .args(["--artifacts", "elsewhere"])
+            .run()
+            .json();
+        let digest = document["images"][0]["digest"].as_str().unwrap().to_owned();
+        assert!(text.contains(&digest), "{text}");
+        assert!(published.sandbox.project().join("elsewhere").join(&page).exists());
+        assert_eq!(published.containers(), "");
+    }
+}
+
+#[test]
+fn ctrl_c_leaves_no_container_of_a_description() {
+    let published = Published::new("26", "SLOW");
+    let running = published.describe().code(130).spawn();
+    wait::until("the container of the description", || {
+        !published.containers().is_empty()
+    });
+    running.interrupt();
+    running.wait();
+    assert_eq!(published.containers(), "");
+    assert_eq!(published.sandbox.leftovers(), Vec::<String>::new());
 }

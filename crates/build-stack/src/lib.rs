@@ -56,6 +56,9 @@ pub struct Args {
     /// Run no tests
     #[arg(long)]
     pub no_test: bool,
+    /// Build nothing: write the pages of the images that are in the registry under the branch's tag
+    #[arg(long, conflicts_with_all = ["since", "all", "jobs", "no_push", "no_test"])]
+    pub describe: bool,
     /// The directory with spec.yml; images or docker without it
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -94,5 +97,8 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         no_test: args.no_test,
         artifacts: args.artifacts,
     };
-    building::build_stack(context, &wanted)
+    match args.describe {
+        true => building::describing::describe_stack(context, &wanted),
+        false => building::build_stack(context, &wanted),
+    }
 }

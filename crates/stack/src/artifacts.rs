@@ -327,7 +327,7 @@ mod tests {
                 })
                 .collect(),
             seconds: 12.345,
-            message: "yes: \"no\"\n1:30 # \x1b[31mred\u{85}".to_owned(),
+            message: "yes: \"no\"\n1:30 # \x1b[31mred\u{85}x".to_owned(),
             log: None,
             excerpt: Vec::new(),
         }
@@ -344,13 +344,13 @@ mod tests {
             "as theirs are called"
         );
         let text = fs::read_to_string(&file).unwrap();
-        let read: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+        let read: Value = serde_yaml::from_str(&text).unwrap();
         let expected = serde_json::json!({
             "container_details": {
                 "digest": "sha256:12", "image_built": false, "outcome": "failed", "push_success": true, "seconds": 12.3,
             },
             "full_image_name": "ghcr.io/team/base:2026.10-main",
-            "message": "yes: \"no\" 1:30 # red\u{fffd}",
+            "message": "yes: \"no\" 1:30 # red\u{fffd}x",
             "success": false,
             "test_results": { "basic_tests": "Failed basic tests", "integration_tests": "skipped" },
         });

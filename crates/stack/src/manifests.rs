@@ -41,6 +41,8 @@ pub use questions::InfoOutput;
 const INDEX: &str = "index.md";
 /// The most pages that it lists.
 const PAGES: usize = 500;
+/// What a page calls the image that the tag led to before.
+const BEFORE: &str = "the image before";
 /// What the labels of our containers call a stack.
 const PROJECT: &str = "stack";
 
@@ -244,12 +246,19 @@ pub async fn keep(context: &Context, engine: &Engine, kept: &KeptImage<'_>) -> R
     let target = kept.target;
     let reference = target.designation.to_string();
     let file = kept.artifacts.page_json(&reference);
+    let old = read(&file);
+    // Described again, an image still differs from the one before it, and not from itself.
+    let is_again = kept.digest.is_some() && old.as_ref().is_some_and(|old| old.digest.as_deref() == kept.digest);
     let mut notes = Vec::new();
     let mut earlier = Vec::new();
     let mut before = None;
     if let Some(registries) = kept.registries {
         let (last, stable) = tokio::join!(
-            travelling::of_digest(registries, &target.designation.name, kept.before),
+            travelling::of_digest(
+                registries,
+                &target.designation.name,
+                kept.before.filter(|before| kept.digest != Some(before)),
+            ),
             travelling::of_stable(registries, kept.spec, target, kept.digest),
         );
         match last {
@@ -267,11 +276,13 @@ pub async fn keep(context: &Context, engine: &Engine, kept: &KeptImage<'_>) -> R
             )),
         }
     }
-    let before = before.or_else(|| read(&file).map(|description| description.packages));
+    let of_old = old.as_ref().filter(|_| !is_again).map(|old| old.packages.clone());
+    let before = before.or(of_old);
+    let is_compared = before.is_some();
     earlier.splice(
         0..0,
         before.map(|packages| Earlier {
-            name: "the image before".to_owned(),
+            name: BEFORE.to_owned(),
             packages,
         }),
     );
@@ -284,6 +295,13 @@ pub async fn keep(context: &Context, engine: &Engine, kept: &KeptImage<'_>) -> R
         earlier: &earlier,
     };
     let mut description = describe(context, engine, &request).await?;
+    if let Some(old) = old.filter(|_| is_again && !is_compared) {
+        let same = old
+            .differences
+            .into_iter()
+            .filter(|difference| difference.from == BEFORE);
+        description.differences.splice(0..0, same);
+    }
     if let (Some(registries), Some(digest)) = (kept.registries, kept.digest)
         && let Err(error) =
             travelling::attach(registries, &target.designation.name, digest, &description.packages).await

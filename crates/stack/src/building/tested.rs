@@ -51,12 +51,12 @@ impl StackRun<'_> {
         digest: &str,
         result: &mut StackResult,
     ) -> Result<()> {
-        let input = result.planned.input.clone();
-        pending_tests::begin(&self.context.env, &input, &result.planned.reference)?;
+        let key = pending_tests::key(&target.designation.name, &result.planned.input);
+        pending_tests::begin(&self.context.env, &key, &result.planned.reference)?;
         for kind in [TestKind::Basic, TestKind::Integration] {
             self.suite_of(kind, target, digest, result).await?;
         }
-        pending_tests::end(&self.context.env, &input)
+        pending_tests::end(&self.context.env, &key)
     }
 
     /// Runs both kinds where nothing is written to the registry.
@@ -91,11 +91,7 @@ impl StackRun<'_> {
         let Some(image) = stack.graph.images.get(target.image) else {
             return Ok(None);
         };
-        let (root, artifacts, logs) = (
-            repository_root(&stack.directory),
-            self.artifacts.results(),
-            self.artifacts.logs(),
-        );
+        let root = repository_root(&stack.directory);
         let reference = target.designation.to_string();
         let request = SuiteRequest {
             spec: &stack.spec,
@@ -104,8 +100,7 @@ impl StackRun<'_> {
             kind,
             reference: &reference,
             root: &root,
-            artifacts: &artifacts,
-            logs: &logs,
+            artifacts: self.artifacts,
             gpu: false,
             limit: suites::LIMIT,
         };

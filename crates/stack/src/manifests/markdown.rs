@@ -15,13 +15,10 @@ pub fn inline(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut made = String::with_capacity(text.len());
     for (index, c) in chars.iter().enumerate() {
-        let near = |at: Option<usize>| {
-            at.and_then(|at| chars.get(at))
-                .is_some_and(|c| c.is_ascii_alphanumeric() || *c == '_')
-        };
-        // An underscore between letters is no emphasis.
+        let near = |at: Option<usize>| at.and_then(|at| chars.get(at)).is_some_and(char::is_ascii_alphanumeric);
+        // A single underscore between letters is no emphasis.
         let is_plain = match c {
-            '_' => near(index.checked_sub(1)) && near(index.checked_add(1)) && *c != ' ',
+            '_' => near(index.checked_sub(1)) && near(index.checked_add(1)),
             ' ' | '.' | ',' | ':' | ';' | '/' | '-' | '+' | '=' | '%' | '(' | ')' | '?' | '\'' => true,
             c => c.is_alphanumeric() || !c.is_ascii(),
         };
@@ -94,6 +91,7 @@ mod tests {
         ] {
             assert_eq!(inline(text), text);
         }
+        assert_eq!(inline("a__b"), "a&#95;&#95;b");
         assert_eq!(inline("a_b_ _c_"), "a_b&#95; &#95;c&#95;");
         assert_eq!(
             inline("a|b\\|c<b>\n# `x`"),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bollard::models::ImageConfig;
-use bollard::query_parameters::{RemoveImageOptions, TagImageOptionsBuilder};
+use bollard::models::{ContainerSummary, ImageConfig};
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::Full;
@@ -17,8 +17,8 @@ use crate::docker::connect::redaction::Redaction;
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::{canonical, registry, split_reference};
-use crate::output::Printer;
 use crate::output::progress::steps::{Ended, Steps};
+use crate::output::{Printer, visible};
 
 /// The pauses between tries to give a name that others give at the same time. Each refusal means that another got
 /// through: as many can go through as there are pauses.
@@ -88,6 +88,18 @@ pub async fn remove_unused(engine: &Engine, reference: &str, id: &str) -> Result
         Some(image) if image.id == id => {}
         _ => return Ok(None),
     }
+    // containerd's store takes the image from below a container that does not run.
+    let options = ListContainersOptionsBuilder::new().all(true).build();
+    let listed = engine.docker().list_containers(Some(options)).await;
+    let listed = listed.map_err(|cause| engine.error(reference, cause))?;
+    let uses = |container: &&ContainerSummary| {
+        container.image_id.as_deref() == Some(id) || container.image.as_deref() == Some(reference)
+    };
+    if let Some(container) = listed.iter().find(uses) {
+        let name = container.names.iter().flatten().next().or(container.id.as_ref());
+        let name = name.map(String::as_str).unwrap_or_default().trim_start_matches('/');
+        return Ok(Some(format!("container {} is of it", visible(name))));
+    }
     let answer = engine
         .docker()
         .remove_image(reference, None::<RemoveImageOptions>, None)
@@ -102,17 +114,6 @@ pub async fn remove_unused(engine: &Engine, reference: &str, id: &str) -> Result
             Ok(None)
         }
     }
-}
-
-/// The digests by which registries know an image that the engine has, each `repository@sha256:...`; none where the engine does not
-/// have it. A containerd store gives every image one, whether a registry has it or not.
-///
-/// # Errors
-/// The engine's refusal or a broken connection.
-pub async fn registry_digests(engine: &Engine, reference: &str) -> Result<Vec<String>> {
-    let image = found(engine.docker().inspect_image(reference).await);
-    let image = image.map_err(|cause| engine.error(reference, cause))?;
-    Ok(image.and_then(|image| image.repo_digests).unwrap_or_default())
 }
 
 /// Looks up an image that has just been made under this name.
