@@ -8,6 +8,7 @@ use std::time::Instant;
 use dockerutils_core::cli::Context;
 use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::error::{Error, ErrorDocument, ExitStatus, Result};
+use dockerutils_core::hint;
 use dockerutils_core::naming::{is_repository, is_tag};
 use dockerutils_core::output::counted;
 use dockerutils_core::output::progress::waiting::WaitingRow;
@@ -153,7 +154,7 @@ fn promoted(spec: &Spec, directory: &Path, args: &PromotionArgs) -> Result<Vec<P
                 let names: Vec<&str> = spec.plans.iter().map(|plan| plan.name.as_str()).collect();
                 return Err(
                     Error::usage(format!("{} is of none of the plans of spec.yml", args.from))
-                        .hint(format!("name the plan: --plan, one of {}", names.join(", "))),
+                        .hint(hint!("name the plan: --plan, one of {names}"; names = names.join(", "))),
                 );
             };
             spec.keep_plan(&name)?;

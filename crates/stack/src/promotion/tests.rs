@@ -1,3 +1,5 @@
+//! Plans of promotions, from facts.
+
 use crate::verdicts::{Signature, Verdict};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tags that are moved in a scripted registry, which fails, is written to by others, and loses answers.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
