@@ -181,7 +181,22 @@ pub async fn find(
     manifest: &Digest,
     key: Option<&VerdictPublicKey>,
 ) -> Result<FoundVerdicts> {
-    let attached = registry.attached(repository, manifest, ARTIFACT_TYPE, statement::LARGEST);
+    let listed = registry.referrers(repository, manifest, Some(ARTIFACT_TYPE)).await;
+    find_listed(registry, repository, manifest, &listed.map_err(Error::from)?, key).await
+}
+
+/// The same, of a list of what is attached to it.
+///
+/// # Errors
+/// As [`find`].
+pub async fn find_listed(
+    registry: &Registry,
+    repository: &str,
+    manifest: &Digest,
+    listed: &[RemoteDescriptor],
+    key: Option<&VerdictPublicKey>,
+) -> Result<FoundVerdicts> {
+    let attached = registry.read_attached(repository, manifest, listed, ARTIFACT_TYPE, statement::LARGEST);
     let attached = attached.await.map_err(Error::from)?;
     let subject = subject(registry, repository, manifest);
     let blobs = attached.iter().map(|attached| attached.blob.as_ref());
