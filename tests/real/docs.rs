@@ -97,16 +97,13 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docs/guides/stacks.md", "build-stack science --no-push"),
     ("docs/guides/stacks.md", "build-stack --only science --no-push"),
     ("docs/guides/stacks.md", "build-stack --no-test"),
-<<<<<<< HEAD
     ("docs/guides/stacks.md", "test-stack 2026.10-main"),
     ("docs/guides/stacks.md", "test-stack --only science"),
     ("docs/guides/stacks.md", "test-stack --kind workflow -g 2026.10-main"),
     ("docs/guides/stacks.md", "run-image science -c 'python --version'"),
     ("docs/guides/stacks.md", "run-notebook science"),
-=======
     ("docs/guides/stacks.md", "build-stack --describe"),
     ("docs/guides/stacks.md", "build-stack science --describe --json"),
->>>>>>> main
     ("docs/guides/stacks-from-docker-stacks.md", "plan-stack"),
     ("docs/guides/live-development.md", "run-image train"),
     ("docs/guides/live-development.md", "echo $?"),
