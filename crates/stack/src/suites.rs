@@ -15,6 +15,7 @@ mod child;
 mod engine_lock;
 mod junit;
 mod on_host;
+mod pytest;
 mod test_log;
 mod workflow;
 

@@ -315,7 +315,9 @@ fn image_plan(
         give("--platform", target.platforms.join(","));
     }
     if options.caches {
-        if let Some(cache) = cache(planned, target) {
+        let section = stack.spec.image(&target.name);
+        let takes_cache = section.and_then(|section| section.prepull) != Some(false);
+        if let Some(cache) = cache(planned, target).filter(|_| takes_cache) {
             give("--cache-from", cache.to_string());
         }
         give("--cache-to", "type=inline".to_owned());

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use dockerutils_core::error::{Error, Result};
-use registry_client::{Attachment, Digest, Registry};
+use registry_client::{Attachment, Digest, Registry, RemoteDescriptor};
 use serde::{Deserialize, Serialize};
 
 use super::packages::PackageLists;
@@ -71,8 +71,19 @@ async fn attach_at(registry: &Registry, repository: &str, digest: &Digest, packa
 
 /// The packages that are attached to a manifest; of several lists, the last one.
 async fn found(registry: &Registry, repository: &str, digest: &Digest) -> Result<Option<PackageLists>> {
-    let attached = registry.attached(repository, digest, ARTIFACT_TYPE, LONGEST).await;
-    let attached = attached.map_err(Error::from)?;
+    let listed = registry.referrers(repository, digest, Some(ARTIFACT_TYPE)).await;
+    found_listed(registry, repository, digest, &listed.map_err(Error::from)?).await
+}
+
+/// The same, of a list of what is attached to the manifest.
+pub(crate) async fn found_listed(
+    registry: &Registry,
+    repository: &str,
+    digest: &Digest,
+    listed: &[RemoteDescriptor],
+) -> Result<Option<PackageLists>> {
+    let attached = registry.read_attached(repository, digest, listed, ARTIFACT_TYPE, LONGEST);
+    let attached = attached.await.map_err(Error::from)?;
     let documents = attached.iter().rev();
     let mut documents = documents.filter_map(|one| serde_json::from_slice::<Document>(&one.blob).ok());
     let document = documents.find(|document| document.format == FORMAT);

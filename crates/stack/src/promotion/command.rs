@@ -8,6 +8,7 @@ use std::time::Instant;
 use dockerutils_core::cli::Context;
 use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::error::{Error, ErrorDocument, ExitStatus, Result};
+use dockerutils_core::hint;
 use dockerutils_core::naming::{is_repository, is_tag};
 use dockerutils_core::output::counted;
 use dockerutils_core::output::progress::waiting::WaitingRow;
@@ -108,12 +109,11 @@ pub fn tag_stack(context: &Context, args: &PromotionArgs) -> Result<ExitStatus> 
         }
         warn(context, &plan, key.is_some());
         let moves = moves(&plan, &registries, manifests)?;
-        let _row = WaitingRow::new(
-            printer,
-            &format!("moving {}", counted(moves.len(), "tag")),
-            Instant::now(),
-        );
-        let outcome = carry_out(&moves, &stopped).await;
+        let row = format!("moving {}", counted(moves.len(), "tag"));
+        let outcome = {
+            let _row = WaitingRow::new(printer, &row, Instant::now());
+            carry_out(&moves, &stopped).await
+        };
         finish(context, &plan, outcome)
     })
 }
@@ -156,7 +156,7 @@ fn promoted(spec: &Spec, directory: &Path, args: &PromotionArgs) -> Result<Vec<P
                 let names: Vec<&str> = spec.plans.iter().map(|plan| plan.name.as_str()).collect();
                 return Err(
                     Error::usage(format!("{} is of none of the plans of spec.yml", args.from))
-                        .hint(format!("name the plan: --plan, one of {}", names.join(", "))),
+                        .hint(hint!("name the plan: --plan, one of {names}"; names = names.join(", "))),
                 );
             };
             spec.keep_plan(&name)?;

@@ -267,8 +267,9 @@ impl KeyText {
                 return Err(Error::usage(
                     "--verdict-key takes the path of a file: everyone on this machine sees what is an argument",
                 )
-                .hint(format!(
-                    "give the key itself by the variable {KEY_VARIABLE}; this one is known to others now"
+                .hint(hint!(
+                    "give the key itself by the variable {}; this one is known to others now",
+                    KEY_VARIABLE
                 )));
             }
             (Some(file), _) => file.to_owned(),

@@ -14,7 +14,7 @@ use crate::registry_state::Registries;
 
 const SPEC: &str = "tag: {prefix: 1.10, sha: true}\nimages:\n  base: {image_name: r.example/base, build_args: {V: 1.0}, prune: true}\n  \
                     mid: {image_name: r.example/mid, depend_on: base, platforms: [linux/amd64, linux/arm64]}\n  \
-                    leaf: {image_name: r.example/leaf, depend_on: mid}\n";
+                    leaf: {image_name: r.example/leaf, depend_on: mid, prepull: false}\n";
 const ALL: WorkOptions = WorkOptions {
     pushes: true,
     tests: true,
@@ -117,10 +117,14 @@ fn names(names: &[&str]) -> WantedImages {
 
 #[test]
 fn a_build_is_a_docker_command_with_cache_and_inputs() {
-    let planned = planned(&[("base", "1.10-stable", false), ("mid", "1.10-work", false)]);
+    let planned = planned(&[
+        ("base", "1.10-stable", false),
+        ("mid", "1.10-work", false),
+        ("leaf", "1.10-work", false),
+    ]);
     let all = work(&planned, &WantedImages::All, ALL).unwrap();
     let (words, bases) = build(&all, 0);
-    let inputs = serde_json::to_string(&planned.0.inputs[0]).unwrap();
+    let inputs = json!(planned.0.inputs[0]);
     let expected = format!(
         "docker build --tag r.example/base:1.10-work --file images/base/Dockerfile --build-arg V=1.0 --cache-from \
          r.example/base:1.10-stable --cache-to type=inline --annotation {ANNOTATION}={inputs} images/base"
@@ -130,6 +134,13 @@ fn a_build_is_a_docker_command_with_cache_and_inputs() {
     assert!(all.images[0].prunes && !all.images[1].prunes);
     let commit = planned.0.stack.targets[0].commit_tag.clone().unwrap();
     assert_eq!(all.images[0].further_tags, [commit]);
+    // `prepull: false` takes no cache, and leaves one.
+    let (words, _) = build(&all, 2);
+    let words = words.join(" ");
+    assert!(
+        words.contains("--cache-to type=inline") && !words.contains("--cache-from"),
+        "{words}"
+    );
     // The parent is built before it, on the same engine.
     let (words, bases) = build(&all, 1);
     assert!(
