@@ -206,14 +206,14 @@ pub fn repository_root(directory: &Path) -> PathBuf {
 ///
 /// # Errors
 /// What the system says, such as a full disk; the old file stays then. A folder that is a link.
-pub fn write(file: &Path, text: &str) -> Result<()> {
+pub fn write(file: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     made(folder)?;
     let written = || {
         let mut builder = tempfile::Builder::new();
         builder.permissions(Permissions::from_mode(0o644));
         let mut new = builder.tempfile_in(folder)?;
-        new.write_all(text.as_bytes())?;
+        new.write_all(content.as_ref())?;
         new.persist(file).map_err(|error| error.error)
     };
     written().map(drop).map_err(|cause| {
@@ -226,7 +226,11 @@ pub fn write(file: &Path, text: &str) -> Result<()> {
     })
 }
 
-fn made(folder: &Path) -> Result<()> {
+/// Makes a folder for results.
+///
+/// # Errors
+/// What the system says; a folder that is a link.
+pub(crate) fn made(folder: &Path) -> Result<()> {
     let failed = |cause| {
         Error::failed(format!("{} can't be made", folder.display()))
             .because(cause)

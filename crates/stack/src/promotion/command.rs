@@ -17,10 +17,12 @@ use serde::Serialize;
 use super::facts::{self, PromotedImage, PromotedManifests};
 use super::moves::{MoveResult, PromotionOutcome, TagMove, carry_out};
 use super::{MoveAction, PlannedMove, PromotionPlan, plan};
+use crate::ownership;
 use crate::planning;
 use crate::registry_state::Registries;
 use crate::spec::Spec;
 use crate::suites::INTEGRATION_TESTS;
+use crate::tags::is_list_of_referrers;
 use crate::verdicts::VerdictPublicKey;
 
 /// What tag-stack is asked for.
@@ -68,6 +70,7 @@ struct PromotedDocument<'d> {
 pub fn tag_stack(context: &Context, args: &PromotionArgs) -> Result<ExitStatus> {
     check_tags(args)?;
     let directory = planning::directory(&context.working_dir, args.directory.as_deref())?;
+    ownership::check_spec(&context.env, &directory)?;
     let spec = Spec::read(&directory)?;
     let images = promoted(&spec, &directory, args)?;
     let key = VerdictPublicKey::of(&context.env, args.verdict_key.as_deref(), &context.working_dir)?;
@@ -126,8 +129,7 @@ fn check_tags(args: &PromotionArgs) -> Result<()> {
         return Err(Error::usage(format!("{:?} is to get the tag that it has", args.from)));
     }
     // The tag of the list of what is attached to an image.
-    let hex = args.to.strip_prefix("sha256-").unwrap_or_default();
-    if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if is_list_of_referrers(&args.to) {
         return Err(Error::usage(format!(
             "{} is the tag of what is attached to an image",
             args.to

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dockerutils_core::cli::Context;
+use dockerutils_core::config::trust::Caller;
 use dockerutils_core::docker::connect::dock_engine::{ENGINE_VARIABLES, variables};
 use dockerutils_core::docker::connect::endpoint::{Choice, Origin};
 use dockerutils_core::docker::connect::engine::Engine;
 use dockerutils_core::env::Env;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::output::progress::steps::{Ended as StepEnded, Steps};
-use dockerutils_core::output::visible;
 use dockerutils_core::shell;
 use tokio::process::Command;
 
@@ -21,10 +21,13 @@ use super::child::{self, Ended, SharedLog};
 use super::engine_lock::EngineLock;
 use super::junit::{self, JunitSum, ProgramCase, shortened};
 use super::test_log::TestLog;
-use super::{FailedTest, SuiteOutcome, SuiteRequest, SuiteVerdict};
+use super::{FailedTest, SuiteOutcome, SuiteRequest, SuiteVerdict, excerpt};
+use crate::verdicts::KEY_VARIABLE;
 
 /// pytest's exit code if it found no tests.
 const NO_TESTS: i32 = 5;
+/// The file with the fixtures of all tests below.
+const CONFTEST: &str = "conftest.py";
 /// How deep below a folder a file for pytest is looked for.
 const DEEPEST: usize = 16;
 /// How long `python3 -m pytest --version` may take.
@@ -136,17 +139,21 @@ pub(super) fn is_pytest_s(name: &str) -> bool {
     })
 }
 
+/// What is directly in a folder, by its names.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.sort();
+    found
+}
+
 /// The executable files that are directly in a folder, by their names.
 fn programs(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries
-        .filter(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            !name.starts_with('.') && !is_pytest_s(&name) && is_executable(&entry.path())
-        })
-        .map(|entry| entry.path())
-        .collect();
-    found.sort();
+    let mut found = files(folder);
+    found.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with('.') && !is_pytest_s(&name) && is_executable(path)
+    });
     found
 }
 
@@ -156,6 +163,13 @@ impl SuitePlan {
     /// # Errors
     /// pytest is needed, and not there; paths that are not UTF-8; an engine that variables can't name.
     pub fn new(request: &SuiteRequest<'_>, engine: &Choice, env: &Env) -> Result<Self> {
+        let root = request.root;
+        let mut files: Vec<PathBuf> = request.folders().iter().flat_map(|folder| files(folder)).collect();
+        files.extend([
+            root.join(CONFTEST),
+            root.join(request.image.directory.with_file_name(CONFTEST)),
+        ]);
+        Caller::of_process(env).check(root, &files)?;
         Self::with(request, engine, env, pytest)
     }
 
@@ -211,7 +225,10 @@ impl SuitePlan {
         let engine = leading(engine)?;
         let cleared = ENGINE_VARIABLES
             .into_iter()
-            .filter(|name| !engine.is_empty() && env.get(name).is_some() && engine.iter().all(|(set, _)| set != name))
+            .filter(|name| !engine.is_empty() && engine.iter().all(|(set, _)| set != name))
+            // With the key, a test could sign what it likes.
+            .chain([KEY_VARIABLE])
+            .filter(|name| env.get(name).is_some())
             .collect();
         environment.extend(engine.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Ok(Self {
@@ -372,9 +389,7 @@ impl Running<'_> {
             is_good &= is_passed;
             let why = said.unwrap_or_else(|| ended.says(self.request.limit));
             if !is_passed {
-                self.context
-                    .printer
-                    .excerpt(&format!("------\n > {}:\n{}\n------", visible(&name), lines.join("\n")));
+                self.context.printer.excerpt(&excerpt(&name, &lines));
             }
             if step.is_pytest {
                 let sum = JunitSum::read(&junit);

@@ -3,7 +3,6 @@
 //! UCSD's runner starts `pytest /opt/workflow_tests` in a pod of the image. Here it is a container, as `docker run IMAGE pytest
 //! /opt/workflow_tests` makes it; then one for each executable file that is directly in that folder.
 
-use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,14 +18,14 @@ use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::legal_container_name;
 use dockerutils_core::ops::run::{GpuSupport, gpu_support};
 use dockerutils_core::output::progress::steps::{Ended as StepEnded, Steps};
-use dockerutils_core::output::visible;
 use dockerutils_core::shell;
 
 use super::child::{self, Ended, SharedLog};
 use super::junit::{self, JunitSum, ProgramCase, shortened};
 use super::on_host::is_pytest_s;
-use super::test_log::{TestLog, unwritable};
-use super::{FailedTest, SuiteOutcome, SuiteRequest, SuiteVerdict, WORKFLOW_TESTS_INSIDE};
+use super::test_log::TestLog;
+use super::{FailedTest, SuiteOutcome, SuiteRequest, SuiteVerdict, WORKFLOW_TESTS_INSIDE, excerpt};
+use crate::artifacts;
 
 /// Where pytest writes its JUnit file in the container.
 const JUNIT_INSIDE: &str = "/tmp/dockerutils-workflow-tests.xml";
@@ -180,8 +179,7 @@ impl Running<'_> {
         let mut sum = None;
         if let Some(content) = junit {
             let path = request.junit(".xml");
-            let written = fs::write(&path, content);
-            written.map_err(|cause| unwritable(&path, cause))?;
+            artifacts::write(&path, content)?;
             sum = JunitSum::read(&path);
             outcome.junit.push(path);
         }
@@ -274,7 +272,7 @@ impl Running<'_> {
         let lines = steps.last_lines(id);
         if !is_good {
             let printer = &self.context.printer;
-            printer.excerpt(&format!("------\n > {}:\n{}\n------", visible(name), lines.join("\n")));
+            printer.excerpt(&excerpt(name, &lines));
         }
         Ok((ended, said.unwrap_or_else(|| ended.says(self.request.limit)), lines))
     }
