@@ -296,7 +296,10 @@ pub async fn keep(context: &Context, engine: &Engine, kept: &KeptImage<'_>) -> R
     };
     let mut description = describe(context, engine, &request).await?;
     if let Some(old) = old.filter(|_| is_again && !is_compared) {
-        let same = old.differences.into_iter().filter(|difference| difference.from == BEFORE);
+        let same = old
+            .differences
+            .into_iter()
+            .filter(|difference| difference.from == BEFORE);
         description.differences.splice(0..0, same);
     }
     if let (Some(registries), Some(digest)) = (kept.registries, kept.digest)
