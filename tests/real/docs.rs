@@ -78,6 +78,21 @@ const NOT_RUN: &[(&str, &str)] = &[
         "plan-stack --bake | docker buildx bake -f - --push",
     ),
     ("docs/guides/stacks.md", "plan-stack --tags"),
+    ("docs/guides/stacks.md", "tag-stack 2026.10-main 2026.10-stable"),
+    ("docs/guides/stacks.md", "tag-stack 2026.10-stable stable"),
+    (
+        "docs/guides/stacks.md",
+        "openssl genpkey -algorithm ed25519 -out verdict.key",
+    ),
+    (
+        "docs/guides/stacks.md",
+        "openssl pkey -in verdict.key -pubout -out verdict.pub",
+    ),
+    (
+        "docs/guides/stacks.md",
+        "tag-stack --verdict-key verdict.pub 2026.10-main 2026.10-stable",
+    ),
+    ("docs/guides/stacks.md", "oras discover ghcr.io/team/base:2026.10-main"),
     ("docs/guides/stacks.md", "build-stack --base main"),
     ("docs/guides/stacks.md", "build-stack science --no-push"),
     ("docs/guides/stacks.md", "build-stack --only science --no-push"),
@@ -99,6 +114,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("docs/performance.md", "cargo xtask bench context --dock"),
     ("docs/performance.md", "cargo xtask bench dock"),
     ("docs/performance.md", "cargo xtask bench notebook"),
+    ("docs/performance.md", "cargo xtask bench stack"),
     ("docs/performance.md", "cargo xtask bench sync"),
     ("docs/performance.md", "cargo xtask bench transfer"),
     (

@@ -50,6 +50,7 @@ mod ssh_transport;
 mod stack_manifests;
 mod sync;
 mod sync_crashes;
+mod tag_stack;
 mod transfer;
 mod transfer_crashes;
 mod transfer_interrupted;

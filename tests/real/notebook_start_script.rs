@@ -13,6 +13,8 @@ use dockerutils_test_support::{Browser, Invocation, Outcome, Sandbox, binary, fr
 use dockerutils_tests::jupyter::Jupyter;
 use dockerutils_tests::notebook_project::{PYPROJECT, files_of, text_of};
 
+use crate::notebooks;
+
 /// The user to whom the project belongs.
 const USER: u32 = 4321;
 /// How long a start may take, beside other tests.
@@ -353,4 +355,71 @@ fn as_a_hub_starts_it_the_home_is_a_volume_that_is_kept() {
     drop(jupyter);
     docker(&["volume", "rm", &removal]);
     docker(&["rmi", "--force", &image]);
+}
+
+/// A dock's engine has no folder of this machine: the script travels by the engine, and the copies come with the files.
+#[test]
+fn on_a_dock_the_project_is_installed_and_the_copies_come_here() {
+    let place = notebooks::Place::far("26", "script");
+    let image = place.engine.notebook_image(NotebookImage::Jupyter).unwrap();
+    let sandbox = place.home.sandbox();
+    sandbox.write("docker/dockerutils.cfg", format!("[notebook]\nimage = {image}\n"));
+    sandbox.write("pyproject.toml", PYPROJECT);
+    sandbox.write("sample.py", "answer = 42\n");
+    let outcome = place
+        .run_notebook()
+        .args(["--detach", "--no-browser"])
+        .env("DOCKER_DS_DIFFS", "1")
+        .any_stdout()
+        .any_stderr()
+        .run();
+    assert!(
+        outcome.stderr.contains("start-notebook: pip install --editable"),
+        "{outcome}"
+    );
+    let jupyter = Jupyter::told(&place.engine, &place.listed()[0]);
+    let import = "cd / && python -B -c 'import sample; print(sample.__file__)'";
+    let import = jupyter.exec(&["sh", "-c", import]);
+    assert_eq!(import, "/home/jovyan/project/sample.py", "{}", jupyter.log());
+    jupyter.save_notebook("project/x.ipynb", &["6*7"]);
+    place.run_notebook().arg("--stop").any_stdout().any_stderr().run();
+    let script = sandbox.read(".diffs/x.py");
+    assert!(script.contains("6*7"), "{script}");
+}
+
+/// The newest engine, on a dock: the hub's stand-in runs there, the volume stays there, the page is here.
+#[test]
+fn as_a_hub_on_a_dock_the_page_is_here_and_the_volume_there() {
+    let place = notebooks::Place::far("28", "far-hub");
+    let image = place.engine.notebook_image(NotebookImage::Jupyter).unwrap();
+    let sandbox = place.home.sandbox();
+    sandbox.write("docker/dockerutils.cfg", format!("[notebook]\nimage = {image}\n"));
+    let start = || {
+        let started = place
+            .run_notebook()
+            .args(["--as-hub", "--detach", "--no-browser"])
+            .any_stdout()
+            .any_stderr()
+            .run();
+        let said = started.stderr.lines();
+        let volume = said
+            .filter(|line| line.contains("this removes it: "))
+            .find_map(|line| line.split_once("docker volume rm "))
+            .map(|(_, volume)| volume.to_owned());
+        let volume = volume.unwrap_or_else(|| panic!("{started}"));
+        (Jupyter::told(&place.engine, &place.listed()[0]), volume)
+    };
+    let (jupyter, volume) = start();
+    let command = jupyter.exec(&["sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"]);
+    assert!(command.contains("jupyterhub-singleuser"), "{command}");
+    assert_eq!(jupyter.get("/api/status").status, 200);
+    jupyter.exec(&["sh", "-c", "echo kept > ~/mine"]);
+    jupyter.save_notebook("project/x.ipynb", &["6*7"]);
+    place.run_notebook().arg("--stop").any_stdout().any_stderr().run();
+    assert!(sandbox.read("x.ipynb").contains("6*7"));
+    let (jupyter, again) = start();
+    assert_eq!(again, volume);
+    assert_eq!(jupyter.exec(&["sh", "-c", "cat ~/mine"]), "kept");
+    place.run_notebook().arg("--stop").any_stdout().any_stderr().run();
+    capture_text(place.engine.docker().args(["volume", "rm", &volume])).unwrap();
 }

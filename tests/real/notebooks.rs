@@ -95,7 +95,7 @@ impl Place {
     }
 
     /// What `--list --json` says.
-    fn listed(&self) -> serde_json::Value {
+    pub(crate) fn listed(&self) -> serde_json::Value {
         let list = self.run_notebook().args(["--list", "--json"]);
         list.any_stdout().any_stderr().run().json()
     }

@@ -11,6 +11,7 @@ mod measure;
 mod notebook;
 mod peers;
 mod run;
+mod stack;
 mod startup;
 mod sync;
 mod transfer;
@@ -51,7 +52,7 @@ struct Benchmark {
     run: fn(&Setting) -> Result<Vec<Comparison>, Error>,
 }
 
-const BENCHES: [Benchmark; 8] = [
+const BENCHES: [Benchmark; 9] = [
     Benchmark {
         name: "startup",
         about: "--help of each command, and a build in which nothing changed",
@@ -91,6 +92,11 @@ const BENCHES: [Benchmark; 8] = [
         name: "notebook",
         about: "run-notebook, near and 50 ms away, against docker run -p and a loop of curl; its forward after a cut",
         run: notebook::run,
+    },
+    Benchmark {
+        name: "stack",
+        about: "eight images in a registry, 50 ms away: promoted, against docker pull, tag and push; planned, nothing changed",
+        run: stack::run,
     },
 ];
 

@@ -51,6 +51,7 @@ pub use connect::{Options, Registry};
 pub use dock_client::digest::Digest;
 pub use error::{Error, Failure};
 pub use exchange::TimeLimits;
+pub use links::next_page;
 pub use login::RegistryCredentials;
 pub use manifest::{
     DOCKER_INDEX, DOCKER_MANIFEST, EMPTY, INDEX, LARGEST_MANIFEST, MANIFEST, ManifestDocument, ManifestHead,

@@ -1,7 +1,7 @@
 //! The next page of a list: the `Link` header (RFC 8288; distribution specification, "Listing Tags").
 
 /// The target of the link to the next page in a `Link` header.
-pub(crate) fn next(header: &str) -> Option<&str> {
+pub fn next_page(header: &str) -> Option<&str> {
     let mut rest = header;
     while let Some((_, after)) = rest.split_once('<') {
         let (target, after) = after.split_once('>')?;
@@ -35,7 +35,7 @@ mod tests {
             ("<a", None),
             ("", None),
         ] {
-            assert_eq!(next(header), target, "{header}");
+            assert_eq!(next_page(header), target, "{header}");
         }
     }
 }

@@ -69,7 +69,7 @@ impl Registry {
 
     /// The next page of a list, which is at the registry itself.
     pub(crate) fn next_page(&self, reply: &RegistryReply) -> Result<Option<Url>, RegistryTrouble> {
-        let Some(target) = reply.header("link").and_then(links::next) else {
+        let Some(target) = reply.header("link").and_then(links::next_page) else {
             return Ok(None);
         };
         match reply.url.join(target) {

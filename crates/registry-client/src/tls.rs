@@ -8,11 +8,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use tls_trust::AnyCertificate;
 
 use crate::error::RegistryTrouble;
 
@@ -64,10 +63,7 @@ impl Certificates {
         for authority in &self.authorities {
             roots.add(authority.clone()).map_err(wrong)?;
         }
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(wrong)?
-            .with_root_certificates(roots);
+        let builder = tls_trust::client().map_err(wrong)?.with_root_certificates(roots);
         Ok(match &self.client {
             Some((certificates, key)) if with_client => builder
                 .with_client_auth_cert(certificates.clone(), key.clone_key())
@@ -78,11 +74,10 @@ impl Certificates {
 
     /// A configuration that trusts anybody, for a registry that is spoken to without TLS otherwise.
     pub(crate) fn unverified(&self) -> Result<ClientConfig, RegistryTrouble> {
-        let builder = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
+        let builder = tls_trust::client()
             .map_err(wrong)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider())));
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate::default()));
         Ok(match &self.client {
             Some((certificates, key)) => builder
                 .with_client_auth_cert(certificates.clone(), key.clone_key())
@@ -99,14 +94,8 @@ pub(crate) fn system_roots() -> RootCertStore {
     roots
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
-}
-
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, RegistryTrouble> {
-    CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|error| unreadable(file, &error))
+    tls_trust::certificates(file).map_err(|error| unreadable(file, &error))
 }
 
 fn unreadable(file: &Path, error: &dyn std::fmt::Display) -> RegistryTrouble {
@@ -117,61 +106,14 @@ fn wrong(error: rustls::Error) -> RegistryTrouble {
     RegistryTrouble::invalid(format!("its certificates can't be used: {error}"))
 }
 
-/// Accepts any certificate; signatures are checked all the same.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
 
     use rustls::ServerConfig;
+    use rustls::pki_types::ServerName;
     use rustls::server::WebPkiClientVerifier;
+    use tls_trust::provider;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 

@@ -6,6 +6,7 @@ use dockerutils_core::cli::Context;
 use dockerutils_core::config::trust::Caller;
 use dockerutils_core::error::Result;
 
+use crate::artifacts::repository_root;
 use crate::graph::Graph;
 use crate::history::{Checkout, CiVariables, History};
 use crate::planning;
@@ -55,8 +56,7 @@ impl CurrentStack {
             spec.keep_plan(plan)?;
         }
         let checkout = Checkout::around(directory)?;
-        let around = || directory.parent().unwrap_or(directory).to_owned();
-        let root = checkout.root.clone().unwrap_or_else(around);
+        let root = repository_root(directory);
         // Its tests are programs.
         Caller::of_process(&context.env).check(&root, &[directory, &directory.join(FILE)])?;
         let graph = Graph::read(&spec, directory)?;

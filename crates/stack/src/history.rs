@@ -147,6 +147,40 @@ impl RangeStart {
     }
 }
 
+/// The commits between two, newest first, that changed something in this directory; `None` where this clone lacks one of them.
+/// At most `most`, and whether there are more.
+///
+/// # Errors
+/// git fails or takes too long.
+pub fn between(directory: &Path, old: &str, new: &str, most: usize) -> Result<Option<(Vec<CommitLine>, bool)>> {
+    let git = GitFolder {
+        repository: Repository::around(directory)?,
+        directory,
+    };
+    // What a label says is a commit in full, or nothing: never an option or a name.
+    let is_id = |name: &str| matches!(name.len(), 40 | 64) && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_id(old) || !is_id(new) || git.commit(old)?.is_none() || git.commit(new)?.is_none() {
+        return Ok(None);
+    }
+    let count = format!("--max-count={}", most + 1);
+    let log = git.text(&["log", &count, "--format=%h %s", &format!("{old}..{new}"), "--", "."])?;
+    let mut commits: Vec<CommitLine> = log.unwrap_or_default().lines().map(CommitLine::read).collect();
+    let are_more = commits.len() > most;
+    commits.truncate(most);
+    Ok(Some((commits, are_more)))
+}
+
+impl CommitLine {
+    /// Reads `ID SUBJECT`.
+    fn read(line: &str) -> Self {
+        let (id, subject) = line.split_once(' ').unwrap_or((line, ""));
+        Self {
+            id: id.to_owned(),
+            subject: subject.to_owned(),
+        }
+    }
+}
+
 /// A repository, asked from a directory of it.
 struct GitFolder<'d> {
     repository: Repository<'d>,
@@ -245,11 +279,7 @@ impl GitFolder<'_> {
         for commit in log.split(|byte| *byte == 1) {
             let mut parts = commit.split(|byte| matches!(*byte, 0 | b'\n'));
             let line = String::from_utf8_lossy(parts.next().unwrap_or_default()).into_owned();
-            let (id, subject) = line.split_once(' ').unwrap_or((&line, ""));
-            let commit = CommitLine {
-                id: id.to_owned(),
-                subject: subject.to_owned(),
-            };
+            let commit = CommitLine::read(&line);
             for path in parts.filter(|path| !path.is_empty()) {
                 if let Some(changes) = history.changed.get_mut(&*String::from_utf8_lossy(path)) {
                     changes.commits.push(commit.clone());
@@ -399,6 +429,32 @@ mod tests {
         assert_eq!(said(&made.read(base()).unwrap()), ["a/x: mine"]);
         let since = made.read(RangeStart::Since("HEAD~1".to_owned())).unwrap();
         assert_eq!(said(&since), ["a/y: theirs"]);
+    }
+
+    #[test]
+    fn the_commits_between_two_are_those_of_the_directory() {
+        let made = Made::new();
+        let old = made.git(&["rev-parse", "HEAD"]);
+        for number in 1..4 {
+            made.write("images/a/x", &number.to_string());
+            made.commit(&format!("x {number}"));
+        }
+        made.write("elsewhere", "1");
+        made.commit("elsewhere");
+        let new = made.git(&["rev-parse", "HEAD"]);
+        let images = made.0.path().join("images");
+        let subjects = |most| {
+            let (commits, are_more) = between(&images, &old, &new, most).unwrap().unwrap();
+            let subjects: Vec<String> = commits.into_iter().map(|commit| commit.subject).collect();
+            (subjects.join(" "), are_more)
+        };
+        assert_eq!(subjects(3), ("x 3 x 2 x 1".to_owned(), false));
+        assert_eq!(subjects(1), ("x 3".to_owned(), true));
+        let absent = "0".repeat(40);
+        for strange in [absent.as_str(), "HEAD", "--output=x", ""] {
+            assert_eq!(between(&images, strange, &new, 3).unwrap(), None, "{strange}");
+            assert_eq!(between(&images, &old, strange, 3).unwrap(), None, "{strange}");
+        }
     }
 
     #[test]

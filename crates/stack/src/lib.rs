@@ -10,13 +10,15 @@
 //! - [`registry_state`] asks registries what they hold, and [`tag_list`] says which tags are whose;
 //! - [`manifests`] describes images: their layers, packages, what differs from the one before;
 //! - [`summary`] is what CI shows of a plan or a run;
-//! - [`verdicts`] travel with an image: what its tests said, signed where there is a key;
 //! - [`suites`] runs the tests of an image;
-//! - [`current`] is a stack as it is checked out, with the names of its images;
-//! - [`run_reference`] says which image of a stack run-image and run-notebook are asked for;
-//! - [`planning`] reads all of these and makes the plan; it is what the command plan-stack does; [`testing`] is what test-stack does;
+//! - [`verdicts`] travel with an image: what its tests said, signed where there is a key;
+//! - [`promotion`] gives all images another tag, when they proved good;
+//! - [`planning`] reads all of these and makes the plan; it is what the command plan-stack does;
 //! - [`building`] carries a plan out: what the command build-stack does. [`pending_tests`] remembers what was pushed before its
-//!   tests ended.
+//!   tests ended;
+//! - [`current`] is a stack as it is checked out, with the names of its images;
+//! - [`testing`] is what the command test-stack does, and [`run_reference`] says which image of a stack run-image and run-notebook
+//!   are asked for.
 
 #![cfg_attr(
     test,
@@ -33,6 +35,7 @@ pub mod manifests;
 pub mod pending_tests;
 pub mod plan;
 pub mod planning;
+pub mod promotion;
 pub mod registry_state;
 pub mod run_reference;
 pub mod spec;

@@ -11,7 +11,9 @@ use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::docker::connect::login::Login;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::{Designation, canonical, registry, split_reference};
-use registry_client::{Attachment, Digest, Options, Registry, RegistryCredentials, RemoteDescriptor, RemoteManifest, many};
+use registry_client::{
+    Attachment, Digest, Options, Registry, RegistryCredentials, RemoteDescriptor, RemoteManifest, many,
+};
 use serde_json::json;
 
 use crate::input_digest::{ANNOTATION, Inputs, pinned};
@@ -171,13 +173,9 @@ impl Registries {
             }
         };
         let (inner, listed) = tokio::try_join!(inside, listed)?;
-        let annotated = own.or_else(|| inner.as_ref().and_then(annotated));
         Ok(Some(RemoteImage {
             manifest: manifest.digest.as_str().to_owned(),
-            inputs: match annotated {
-                Some(inputs) => vec![inputs],
-                None => attached_inputs(&listed),
-            },
+            inputs: own.map_or_else(|| inputs_of(inner.as_ref(), &listed), |own| vec![own]),
             tests: verdicts::said(&listed),
         }))
     }
@@ -272,20 +270,30 @@ fn credentials(login: Login) -> RegistryCredentials {
     }
 }
 
+/// What is said of an image whose own manifest has no annotation: by the first image of an index, else by what is attached.
+pub(crate) fn inputs_of(inner: Option<&RemoteManifest>, listed: &[RemoteDescriptor]) -> Vec<Inputs> {
+    match inner.and_then(annotated) {
+        Some(inputs) => vec![inputs],
+        None => attached_inputs(listed),
+    }
+}
+
 /// What an image says that it was made from. What can't be read says nothing.
-fn annotated(manifest: &RemoteManifest) -> Option<Inputs> {
+pub(crate) fn annotated(manifest: &RemoteManifest) -> Option<Inputs> {
     serde_json::from_str(manifest.annotations().get(ANNOTATION)?).ok()
 }
 
 /// What a list of referrers says that an image was made from, in its order.
 fn attached_inputs(listed: &[RemoteDescriptor]) -> Vec<Inputs> {
-    let listed = listed.iter().filter(|one| one.artifact_type.as_deref() == Some(INPUTS_TYPE));
+    let listed = listed
+        .iter()
+        .filter(|one| one.artifact_type.as_deref() == Some(INPUTS_TYPE));
     let said = listed.filter_map(|one| one.annotations.get(ANNOTATION));
     said.filter_map(|said| serde_json::from_str(said).ok()).collect()
 }
 
 /// The digest of the first image of an index.
-fn first_image(manifest: &RemoteManifest) -> Option<String> {
+pub(crate) fn first_image(manifest: &RemoteManifest) -> Option<String> {
     let entries = manifest.document.manifests.as_ref()?.iter();
     let is_image = |platform: Option<&serde_json::Value>| {
         platform

@@ -33,6 +33,7 @@ use dockerutils_core::hint;
 use dockerutils_core::output::counted;
 use serde::{Deserialize, Serialize};
 
+use crate::artifacts::{Artifacts, LogKind, stem};
 use crate::graph::StackImage;
 use crate::spec::Spec;
 pub use on_host::{SuitePlan, SuiteStep};
@@ -107,10 +108,8 @@ pub struct SuiteRequest<'r> {
     pub reference: &'r str,
     /// The root of the repository, where tests are started.
     pub root: &'r Path,
-    /// Where JUnit files are put.
-    pub artifacts: &'r Path,
-    /// Where logs are put.
-    pub logs: &'r Path,
+    /// Where JUnit files and logs are put.
+    pub artifacts: &'r Artifacts,
     /// Workflow tests get the GPUs.
     pub gpu: bool,
     /// How long the suite may take, without waiting for others: [`LIMIT`].
@@ -165,9 +164,20 @@ impl SuiteRequest<'_> {
         folders(self.spec, self.image, self.kind)
     }
 
-    /// The name of a file of this suite: `ghcr.io-team-base-2026.10-main.basic-tests.xml`.
-    fn file(&self, directory: &Path, ending: &str) -> PathBuf {
-        directory.join(format!("{}.{}-tests{ending}", file_stem(self.reference), self.kind))
+    /// A JUnit file of this suite: `artifacts/ghcr.io-team-base-2026.10-main.basic-tests.xml`.
+    fn junit(&self, ending: &str) -> PathBuf {
+        let name = format!("{}.{}-tests{ending}", stem(self.reference), self.kind);
+        self.artifacts.results().join(name)
+    }
+
+    /// Its log.
+    fn log(&self) -> PathBuf {
+        let kind = match self.kind {
+            TestKind::Basic => LogKind::BasicTests,
+            TestKind::Integration => LogKind::IntegrationTests,
+            TestKind::Workflow => LogKind::WorkflowTests,
+        };
+        self.artifacts.log(self.reference, kind)
     }
 }
 
@@ -211,15 +221,6 @@ impl SuiteOutcome {
             None => error,
         })
     }
-}
-
-/// What a file of an image's results begins with. UCSD's scripts name them so.
-pub fn file_stem(reference: &str) -> String {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_');
-    reference
-        .chars()
-        .map(|letter| if plain(letter) { letter } else { '-' })
-        .collect()
 }
 
 /// The folders with the tests of a kind that are there, on this machine.
@@ -268,6 +269,7 @@ pub fn lines(request: &SuiteRequest<'_>, engine: &Choice, env: &Env) -> Result<V
 /// # Errors
 /// Tests that can't be run: no pytest, files that can't be written, an engine that fails. That tests fail is an outcome.
 pub async fn run(context: &Context, engine: &Engine, request: &SuiteRequest<'_>) -> Result<SuiteOutcome> {
+    request.artifacts.make()?;
     match request.kind {
         TestKind::Basic | TestKind::Integration => on_host::run(context, engine, request).await,
         TestKind::Workflow => workflow::run(context, engine, request).await,

@@ -13,15 +13,13 @@ use dockerutils_core::hint;
 use dockerutils_core::naming::{Designation, is_tag};
 use dockerutils_core::shell;
 
+use crate::artifacts::Artifacts;
 use crate::current::CurrentStack;
 use crate::graph::StackImage;
 use crate::registry_state::Registries;
 use crate::suites::{self, SuiteOutcome, SuiteRequest, TestKind};
 use report::{SuiteReport, TestReport, TestedImage};
 
-/// The directories of results, in the root of the repository or in that of `--artifacts`: those of UCSD's scripts.
-const ARTIFACTS: &str = "artifacts";
-const LOGS: &str = "logs";
 /// How often an image is pulled whose tag moves meanwhile.
 const PULLS: usize = 3;
 
@@ -50,8 +48,7 @@ struct TestPlan<'s> {
     stack: &'s CurrentStack,
     images: Vec<PlannedTest<'s>>,
     kinds: Vec<TestKind>,
-    artifacts: PathBuf,
-    logs: PathBuf,
+    artifacts: Artifacts,
     gpu: bool,
     /// Whether the images are pulled first.
     pulls: bool,
@@ -112,8 +109,7 @@ impl<'s> TestPlan<'s> {
                     .filter(|kind| args.kinds.contains(kind))
                     .collect(),
             },
-            artifacts: results.join(ARTIFACTS),
-            logs: results.join(LOGS),
+            artifacts: Artifacts::at(results),
             gpu: args.gpu,
             pulls: args.tag.is_some(),
         })
@@ -128,7 +124,6 @@ impl<'s> TestPlan<'s> {
             reference,
             root: &self.stack.root,
             artifacts: &self.artifacts,
-            logs: &self.logs,
             gpu: self.gpu,
             limit: suites::LIMIT,
         }
@@ -281,8 +276,7 @@ impl TestSite<'_> {
                     .hint("plan-stack --tags lists the tags that are there"));
             };
             image::pull(self.engine, self.logins, reference, None, printer).await?;
-            let pulled = image::registry_digests(self.engine, reference).await?;
-            if pulled.iter().any(|pulled| pulled.ends_with(&format!("@{digest}"))) {
+            if !image::is_other(self.engine, reference, digest.as_str()).await? {
                 printer.note(&format!("testing {reference}@{digest}"));
                 return Ok(Some(digest));
             }

@@ -136,7 +136,10 @@ pub async fn publish(
 /// for deciding whether they are run again.
 pub(crate) fn said(listed: &[RemoteDescriptor]) -> BTreeMap<TestKind, bool> {
     let mut newest: BTreeMap<TestKind, (Timestamp, bool)> = BTreeMap::new();
-    for one in listed.iter().filter(|one| one.artifact_type.as_deref() == Some(ARTIFACT_TYPE)) {
+    for one in listed
+        .iter()
+        .filter(|one| one.artifact_type.as_deref() == Some(ARTIFACT_TYPE))
+    {
         let of = |name: &str| one.annotations.get(name).map(String::as_str);
         let kind = of(KIND).and_then(|name| TestKind::ALL.into_iter().find(|kind| kind.name() == name));
         let time = of(CREATED).and_then(|text| text.parse::<Timestamp>().ok());

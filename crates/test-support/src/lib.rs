@@ -2,6 +2,7 @@
 //!
 //! - [`Sandbox`]: a temporary home and project in which one of our commands runs.
 //! - [`ScriptedEngine`]: a Docker engine that answers as the test tells it to, and records the requests.
+//! - [`ScriptedRegistry`]: a registry that keeps what is written, and misbehaves when it is told to.
 //! - [`Terminal`]: a program at a terminal.
 //! - [`lab`]: real engines, old and new, with both image stores.
 //! - [`SshHome`]: the part of a home that OpenSSH's client reads.
@@ -9,6 +10,7 @@
 //! - [`free_port`]: a port that no other test has.
 //! - [`SlowLink`]: a slow link to an address, which can be cut.
 //! - [`registry`]: a real registry, with passwords and TLS.
+//! - [`oras`]: the client of OCI artifacts.
 //! - [`local_engine`]: the machine's own engine, set up if there is none.
 //! - [`option_line`]: the lines of differential tests.
 //! - [`Random`]: numbers that a seed repeats.
@@ -37,12 +39,14 @@ pub mod local_engine;
 pub mod machine;
 pub mod mutex;
 pub mod option_line;
+pub mod oras;
 mod port;
 pub mod process;
 mod random;
 pub mod registry;
 mod sandbox;
 mod scripted_engine;
+mod scripted_registry;
 mod slow_link;
 mod ssh_home;
 mod terminal;
@@ -53,6 +57,7 @@ pub use port::free_port;
 pub use random::Random;
 pub use sandbox::{Invocation, Outcome, Running, Sandbox, binary};
 pub use scripted_engine::{Recorded, Reply, ScriptedEngine};
+pub use scripted_registry::{Interference, Misbehaviour, RegistryStore, ScriptedRegistry};
 pub use slow_link::SlowLink;
 pub use ssh_home::SshHome;
 pub use terminal::Terminal;

@@ -341,14 +341,18 @@ impl Drop for Registry {
     }
 }
 
+/// A lock between processes, as long as the file is open. Tests run in processes of their own, several at a time; the system
+/// releases the lock when one dies.
+pub(crate) fn locked(path: &Path) -> Result<File, Error> {
+    let lock = File::create(path).and_then(|lock| lock.lock().map(|()| lock));
+    lock.map_err(file(path))
+}
+
 /// The registry's program. It is unpacked, not installed: Debian's service would start by itself.
 fn program() -> Result<PathBuf, Error> {
     let directory = lab::directory()?;
     let program = directory.join(PACKAGE);
-    let path = directory.join(format!("{PACKAGE}.lock"));
-    // Tests run in processes of their own, several at a time. The system releases the lock when one dies.
-    let lock = File::create(&path).and_then(|lock| lock.lock().map(|()| lock));
-    let _lock = lock.map_err(file(path))?;
+    let _lock = locked(&directory.join(format!("{PACKAGE}.lock")))?;
     if !program.exists() {
         let temporary = tempfile::tempdir_in(&directory).map_err(file(&directory))?;
         machine::unpack(PACKAGE, temporary.path(), "a registry to test with")?;
@@ -412,7 +416,7 @@ fn certificates(directory: &Path, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn file(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+pub(crate) fn file(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
     let path = path.as_ref().to_owned();
     move |source| Error::File { path, source }
 }

@@ -39,13 +39,16 @@ targets! {
     notebook_server,
     original_docks,
     references,
+    registry_headers,
     run_options,
     shell_words,
     ssh_files,
+    stack_spec,
     sync_listing,
     sync_manifest,
     sync_receive,
     variables,
+    verdicts,
 }
 
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {

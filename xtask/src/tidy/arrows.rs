@@ -11,10 +11,10 @@ use crate::error::Error;
 use crate::workspace::{Package, Workspace};
 
 /// The workspace's crates that each crate may depend on. A crate that is not here is a command.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("build-context", &[]),
     ("dock-client", &[]),
-    ("dockerutils-core", &["build-context", "dock-client"]),
+    ("dockerutils-core", &["build-context", "dock-client", "tls-trust"]),
     (
         "dockerutils-stack",
         &["build-context", "dock-client", "dockerutils-core", "registry-client"],
@@ -23,7 +23,8 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("dock-agent", &["dock-client", "dock-link"]),
     ("dock-registry-aws", &["dock-client"]),
     ("dockerutils-test-support", &[]),
-    ("registry-client", &["dock-client"]),
+    ("registry-client", &["dock-client", "tls-trust"]),
+    ("tls-trust", &[]),
 ];
 /// The crates that a command may depend on.
 const OF_COMMANDS: &[&str] = &["dockerutils-core", "dockerutils-stack"];

@@ -79,6 +79,20 @@ pub(super) fn of(command: &str) -> Option<Examples> {
                 "the tags in the registry, and of which branches they are",
             ),
         ],
+        "tag-stack" => &[
+            (
+                "tag-stack 2026.3-main 2026.3-stable",
+                "what proved good gets another tag",
+            ),
+            (
+                "tag-stack 2026.3-stable stable --dry-run",
+                "what would be moved, and why",
+            ),
+            (
+                "tag-stack 2026.3-main 2026.3-stable --verdict-key verdict.pub",
+                "only verdicts that this key signed count",
+            ),
+        ],
         "test-stack" => &[
             ("test-stack 2026.10-main", "test all images of this tag in the registry"),
             (

@@ -37,7 +37,12 @@ impl StackResult {
             seconds: self.seconds,
             message: self.why.as_ref().map(|why| why.error.clone()).unwrap_or_default(),
             log: self.log.clone(),
-            excerpt: self.excerpts.iter().flat_map(|text| text.lines()).map(str::to_owned).collect(),
+            excerpt: self
+                .excerpts
+                .iter()
+                .flat_map(|text| text.lines())
+                .map(str::to_owned)
+                .collect(),
         }
     }
 }

@@ -316,7 +316,9 @@ impl StackRun<'_> {
     /// Builds an image; its ID on the engine.
     async fn build(&self, position: usize, result: &mut StackResult) -> Result<Option<String>, ImageFault> {
         let before = self.work.images.iter().take(position);
-        let number = before.filter(|image| matches!(image.kind, WorkKind::Build { .. })).count();
+        let number = before
+            .filter(|image| matches!(image.kind, WorkKind::Build { .. }))
+            .count();
         let builds = self.site()?.builds.as_ref();
         let builds = builds.ok_or_else(|| Error::failed("the builds were not prepared"))?;
         let mut log = BuildLog::default();
@@ -349,7 +351,14 @@ impl StackRun<'_> {
         let auth = site.auths.get(&registry(&target.designation.name));
         let auth = auth.ok_or_else(|| Error::failed(format!("no login for {} was looked for", target.designation)))?;
         result.pushed = Some(false);
-        let pushed = publish::push_one(self.context, &site.engine, &target.designation, &target.designation, auth).await?;
+        let pushed = publish::push_one(
+            self.context,
+            &site.engine,
+            &target.designation,
+            &target.designation,
+            auth,
+        )
+        .await?;
         let Some(digest) = pushed.digest else {
             return Err(Error::failed(format!(
                 "the engine does not say the digest of {}, which it pushed",
@@ -482,7 +491,8 @@ pub(super) fn parsed(digest: &str) -> Result<Digest> {
 fn explained(error: Error) -> Error {
     let is_full = error.with_causes().to_lowercase().contains("no space left on device");
     match is_full && error.hint_text().is_none() {
-        true => error.hint("docker system df shows what takes the space on the engine; docker builder prune frees its cache"),
+        true => error
+            .hint("docker system df shows what takes the space on the engine; docker builder prune frees its cache"),
         false => error,
     }
 }

@@ -45,7 +45,12 @@ impl StackRun<'_> {
     ///
     /// # Errors
     /// As [`suite_of`](Self::suite_of).
-    pub(super) async fn all_suites_of(&self, target: &StackTarget, digest: &str, result: &mut StackResult) -> Result<()> {
+    pub(super) async fn all_suites_of(
+        &self,
+        target: &StackTarget,
+        digest: &str,
+        result: &mut StackResult,
+    ) -> Result<()> {
         let input = result.planned.input.clone();
         pending_tests::begin(&self.context.env, &input, &result.planned.reference)?;
         for kind in [TestKind::Basic, TestKind::Integration] {
@@ -86,11 +91,7 @@ impl StackRun<'_> {
         let Some(image) = stack.graph.images.get(target.image) else {
             return Ok(None);
         };
-        let (root, artifacts, logs) = (
-            repository_root(&stack.directory),
-            self.artifacts.results(),
-            self.artifacts.logs(),
-        );
+        let root = repository_root(&stack.directory);
         let reference = target.designation.to_string();
         let request = SuiteRequest {
             spec: &stack.spec,
@@ -99,8 +100,7 @@ impl StackRun<'_> {
             kind,
             reference: &reference,
             root: &root,
-            artifacts: &artifacts,
-            logs: &logs,
+            artifacts: self.artifacts,
             gpu: false,
             limit: suites::LIMIT,
         };

@@ -1,6 +1,6 @@
 //! What is checked out around a directory: the least that names of images need.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use dockerutils_core::error::Result;
 use dockerutils_core::version::git::Repository;
@@ -10,8 +10,6 @@ use super::GitFolder;
 /// A repository as it is checked out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkout {
-    /// The root of the repository; `None` in no repository.
-    pub root: Option<PathBuf>,
     /// HEAD's commit, in full.
     pub commit: Option<String>,
     /// The branch of HEAD; `None` where HEAD is detached.
@@ -29,7 +27,6 @@ impl Checkout {
             directory,
         };
         Ok(Self {
-            root: git.text(&["rev-parse", "--show-toplevel"])?.map(PathBuf::from),
             commit: git.commit("HEAD")?,
             branch: git.text(&["symbolic-ref", "--quiet", "--short", "HEAD"])?,
         })

@@ -157,8 +157,14 @@ mod tests {
             ("GITHUB_REPOSITORY", "team/stack"),
             ("GITHUB_RUN_ID", "7"),
         ];
-        assert_eq!(page(&github).as_deref(), Some("https://github.com/team/stack/actions/runs/7"));
-        assert_eq!(page(&[("GITLAB_CI", "true"), ("CI_JOB_URL", "https://x/1")]).as_deref(), Some("https://x/1"));
+        assert_eq!(
+            page(&github).as_deref(),
+            Some("https://github.com/team/stack/actions/runs/7")
+        );
+        assert_eq!(
+            page(&[("GITLAB_CI", "true"), ("CI_JOB_URL", "https://x/1")]).as_deref(),
+            Some("https://x/1")
+        );
         assert_eq!(page(&[("JENKINS_URL", "x")]), None);
     }
 

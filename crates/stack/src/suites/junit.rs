@@ -3,7 +3,6 @@
 //! The form is pytest's `xunit2` (<https://docs.pytest.org/en/stable/how-to/output.html>), of which only elements and their
 //! attributes are read: pytest escapes every `<` of what tests print.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,8 +10,8 @@ use dockerutils_core::error::Result;
 use dockerutils_core::output::one_line;
 use dockerutils_core::project_file;
 
-use super::test_log::unwritable;
 use super::{FailedTest, LONGEST_MESSAGE};
+use crate::artifacts;
 
 /// How many failed tests are named; the file has all.
 const MOST_NAMED: usize = 200;
@@ -229,9 +228,7 @@ pub(super) fn write(path: &Path, suite: &str, cases: &[ProgramCase]) -> Result<(
         });
     }
     text.push_str("</testsuite></testsuites>\n");
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let written = fs::create_dir_all(directory).and_then(|()| fs::write(path, text));
-    written.map_err(|cause| unwritable(path, cause))
+    artifacts::write(path, &text)
 }
 
 /// Text as XML 1.0 can have it: other control characters have no form in it at all.
@@ -254,6 +251,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// Of pytest 8.4: two that pass, one skipped, one that fails, one whose fixture fails.

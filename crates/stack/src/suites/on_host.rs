@@ -178,7 +178,7 @@ impl SuitePlan {
             words.push(format!("--rootdir={}", relative(root, Path::new(""))?));
             words.push(format!(
                 "--junitxml={}",
-                relative(&request.file(request.artifacts, ".xml"), Path::new(""))?
+                relative(&request.junit(".xml"), Path::new(""))?
             ));
             words.extend(shown.iter().cloned());
             steps.push(SuiteStep {
@@ -296,7 +296,7 @@ pub(super) async fn run(context: &Context, engine: &Engine, request: &SuiteReque
         context,
         request,
         plan: &plan,
-        log: Arc::new(Mutex::new(TestLog::create(&request.file(request.logs, ".log"))?)),
+        log: Arc::new(Mutex::new(TestLog::create(&request.log())?)),
         began: Instant::now(),
     };
     let has_agent = context.engine()?.agent.is_some();
@@ -340,7 +340,7 @@ impl Running<'_> {
             let name = format!("{}: {}", self.request.label, step.name);
             steps.running(&id, &name);
             let began = Instant::now();
-            let junit = self.request.file(self.request.artifacts, ".xml");
+            let junit = self.request.junit(".xml");
             if step.is_pytest {
                 // That of another run would be taken for this one's. Mostly there is none.
                 let _ = fs::remove_file(&junit);
@@ -409,7 +409,7 @@ impl Running<'_> {
         }
         steps.finish();
         if !cases.is_empty() {
-            let path = self.request.file(self.request.artifacts, ".programs.xml");
+            let path = self.request.junit(".programs.xml");
             junit::write(
                 &path,
                 &format!("{} tests of {}", self.request.kind, self.request.label),
@@ -433,6 +433,7 @@ mod tests {
     use dockerutils_core::docker::connect::endpoint::Endpoint;
 
     use super::*;
+    use crate::artifacts::Artifacts;
     use crate::graph::Graph;
     use crate::spec::Spec;
     use crate::suites::{LIMIT, TestKind};
@@ -464,7 +465,7 @@ mod tests {
         }
 
         fn plan(&self, kind: TestKind, engine: &Choice, env: &Env) -> SuitePlan {
-            let (root, artifacts, logs) = (self.home.path(), Path::new("/results"), Path::new("/logs"));
+            let (root, artifacts) = (self.home.path(), Artifacts::at("/results"));
             let request = SuiteRequest {
                 spec: &self.spec,
                 image: &self.graph.images[0],
@@ -472,8 +473,7 @@ mod tests {
                 kind,
                 reference: "r.example/t/base:1-main",
                 root,
-                artifacts,
-                logs,
+                artifacts: &artifacts,
                 gpu: false,
                 limit: LIMIT,
             };
@@ -502,7 +502,7 @@ mod tests {
             plan.lines(),
             [
                 format!(
-                    "{given} /bin/pytest --rootdir={root} --junitxml=/results/r.example-t-base-1-main.basic-tests.xml \
+                    "{given} /bin/pytest --rootdir={root} --junitxml=/results/artifacts/r.example-t-base-1-main.basic-tests.xml \
                      images/tests_common images/base/test"
                 ),
                 format!("{given} '{root}/images/base/test/another check'"),

@@ -162,7 +162,7 @@ impl Running<'_> {
 
     async fn all(self, first: Created, programs: Vec<String>) -> Result<SuiteOutcome> {
         let request = self.request;
-        let log: SharedLog = Arc::new(Mutex::new(TestLog::create(&request.file(request.logs, ".log"))?));
+        let log: SharedLog = Arc::new(Mutex::new(TestLog::create(&request.log())?));
         let mut outcome = SuiteOutcome::none(request.kind);
         let mut steps = Steps::new(&self.context.printer, false).of("Testing");
         let name = format!(
@@ -179,8 +179,8 @@ impl Running<'_> {
         drop(first);
         let mut sum = None;
         if let Some(content) = junit {
-            let path = request.file(request.artifacts, ".xml");
-            let written = fs::create_dir_all(request.artifacts).and_then(|()| fs::write(&path, content));
+            let path = request.junit(".xml");
+            let written = fs::write(&path, content);
             written.map_err(|cause| unwritable(&path, cause))?;
             sum = JunitSum::read(&path);
             outcome.junit.push(path);
@@ -228,7 +228,7 @@ impl Running<'_> {
         }
         steps.finish();
         if !cases.is_empty() {
-            let path = request.file(request.artifacts, ".programs.xml");
+            let path = request.junit(".programs.xml");
             junit::write(&path, &format!("{} tests of {}", request.kind, request.label), &cases)?;
             outcome.junit.push(path);
         }

@@ -68,7 +68,7 @@ impl NotebookImage {
     pub fn reference(self) -> String {
         let recipe = self.recipe();
         let mut text = match recipe.parent {
-            Some(parent) => parent.reference(),
+            Some(parent) => format!("{MAKING}{}", parent.reference()),
             None => [&[DEBIAN.0, DEBIAN.1], DOWNLOADS].concat().concat(),
         };
         text.extend([BEGIN, recipe.script, END]);
@@ -163,6 +163,8 @@ impl NotebookImage {
     }
 }
 
+/// Counted up when [`build`] makes another image of the same recipe.
+const MAKING: u32 = 2;
 const BEGIN: &str = include_str!("notebook_images/begin.sh");
 const END: &str = include_str!("notebook_images/end.sh");
 
@@ -282,11 +284,16 @@ fn build(lab: &Lab, wanted: NotebookImage, parent: &str) -> Result<(), Error> {
     if certificates.exists() {
         run.arg(format!("--volume={CERTIFICATES}:/mnt/ca-certificates.crt:ro"));
     }
-    // An image of docker-stacks becomes its user, whoever is asked for, unless its entrypoint is left out.
-    run.args(["--entrypoint=sh", parent, "/mnt/recipe/make.sh"]);
-    let made = process::capture(&mut run).and_then(|_| {
+    // An image of docker-stacks becomes its user, whoever is asked for, unless its entrypoint is left out. Only if the image
+    // gets one of its own: a commit keeps the container's, also with `--change 'ENTRYPOINT []'` (20.10.24).
+    if recipe.changes.iter().any(|change| change.starts_with("ENTRYPOINT ")) {
+        run.args(["--entrypoint=sh", parent]);
+    } else {
+        run.args([parent, "sh"]);
+    }
+    let made = process::capture(run.arg("/mnt/recipe/make.sh")).and_then(|_| {
         let mut commit = lab.docker();
-        commit.args(["commit", "--change", "ENTRYPOINT []"]);
+        commit.arg("commit");
         for change in recipe.changes {
             commit.args(["--change", change]);
         }

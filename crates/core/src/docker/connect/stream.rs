@@ -16,9 +16,9 @@ use hyper::Uri;
 use hyper::upgrade::Upgraded;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tls_trust::AnyCertificate;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -283,10 +283,7 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
 
 async fn encrypt(stream: TcpStream, host: &str, tls: &Tls) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let invalid = |cause: Box<dyn std::error::Error + Send + Sync>| io::Error::new(io::ErrorKind::InvalidData, cause);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|cause| invalid(cause.into()))?;
+    let builder = tls_trust::client().map_err(|cause| invalid(cause.into()))?;
     let builder = if tls.verify {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in certificates(&tls.directory.join("ca.pem"))? {
@@ -296,7 +293,7 @@ async fn encrypt(stream: TcpStream, host: &str, tls: &Tls) -> io::Result<tokio_r
     } else {
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate::default()))
     };
     let key = tls.directory.join("key.pem");
     let config = if key.exists() {
@@ -321,12 +318,10 @@ pub(crate) async fn encrypt_unverified<S: Duplex>(
     stream: S,
     host: &'static str,
 ) -> io::Result<tokio_rustls::client::TlsStream<S>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
+    let config = tls_trust::client()
         .map_err(io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate::default()))
         .with_no_client_auth();
     let name = ServerName::try_from(host).map_err(io::Error::other)?;
     tokio_rustls::TlsConnector::from(Arc::new(config))
@@ -335,62 +330,11 @@ pub(crate) async fn encrypt_unverified<S: Duplex>(
 }
 
 fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect)
-        .map_err(|cause| pem_error(file, cause))
+    tls_trust::certificates(file).map_err(|cause| pem_error(file, cause))
 }
 
 fn pem_error(file: &Path, cause: rustls::pki_types::pem::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("{}: {cause}", file.display()))
-}
-
-/// A docker context may say `SkipTLSVerify`; then any certificate is accepted, as in the docker client.
-#[derive(Debug)]
-struct Unverified(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// The stdio of `ssh HOST docker system dial-stdio`, which is how the docker client reaches `ssh://` addresses.

@@ -104,17 +104,6 @@ pub async fn remove_unused(engine: &Engine, reference: &str, id: &str) -> Result
     }
 }
 
-/// The digests by which registries know an image that the engine has, each `repository@sha256:...`; none where the engine does not
-/// have it. A containerd store gives every image one, whether a registry has it or not.
-///
-/// # Errors
-/// The engine's refusal or a broken connection.
-pub async fn registry_digests(engine: &Engine, reference: &str) -> Result<Vec<String>> {
-    let image = found(engine.docker().inspect_image(reference).await);
-    let image = image.map_err(|cause| engine.error(reference, cause))?;
-    Ok(image.and_then(|image| image.repo_digests).unwrap_or_default())
-}
-
 /// Looks up an image that has just been made under this name.
 ///
 /// containerd's store takes a name from one image before it gives it to the next: while others give it too, no image

@@ -347,11 +347,15 @@ impl ServerSearch<'_> {
                 false => (began.elapsed() / 20).clamp(UNASKED_LOOK.0, UNASKED_LOOK.1),
             };
             if answer.is_ok() {
-                let found = tokio::time::timeout(LAST_LOOK, files.read()).await;
+                // Side by side: each is several round trips on a far dock.
+                let (found, ready) = tokio::join!(
+                    tokio::time::timeout(LAST_LOOK, files.read()),
+                    self.ready(expected, self.port, None, false)
+                );
                 let found = found.unwrap_or_else(|_| Ok(Vec::new()))?;
                 let is_it = |file: &RuntimeFile| file.port == Some(self.awaited.label.port);
                 let runtime = found.into_iter().find(is_it);
-                return Ok(self.ready(expected, self.port, runtime, false).await);
+                return Ok(Ready { runtime, ..ready });
             }
             if looked.is_none_or(|looked| looked.elapsed() >= pause) {
                 is_told = false;

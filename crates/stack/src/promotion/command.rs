@@ -1,0 +1,288 @@
+//! What tag-stack does: plans, shows the plan, and moves the tags.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use dockerutils_core::cli::Context;
+use dockerutils_core::docker::connect::client_config::ClientConfig;
+use dockerutils_core::error::{Error, ErrorDocument, ExitStatus, Result};
+use dockerutils_core::naming::{is_repository, is_tag};
+use dockerutils_core::output::counted;
+use dockerutils_core::output::progress::waiting::WaitingRow;
+use serde::Serialize;
+
+use super::facts::{self, PromotedImage, PromotedManifests};
+use super::moves::{MoveResult, PromotionOutcome, TagMove, carry_out};
+use super::{MoveAction, PlannedMove, PromotionPlan, plan};
+use crate::planning;
+use crate::registry_state::Registries;
+use crate::spec::Spec;
+use crate::suites::INTEGRATION_TESTS;
+use crate::verdicts::VerdictPublicKey;
+
+/// What tag-stack is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct PromotionArgs {
+    /// The tag that the images have.
+    pub from: String,
+    /// The tag that they get.
+    pub to: String,
+    /// Whatever their tests said.
+    pub force: bool,
+    /// The only plan.
+    pub plan: Option<String>,
+    /// The directory of the images.
+    pub directory: Option<PathBuf>,
+    /// The file with the key whose verdicts count.
+    pub verdict_key: Option<PathBuf>,
+}
+
+/// The result as a document.
+#[derive(Serialize)]
+struct PromotionDocument<'d> {
+    from: &'d str,
+    to: &'d str,
+    /// Whether all images have the tag now.
+    promoted: bool,
+    images: Vec<PromotedDocument<'d>>,
+    #[serde(flatten)]
+    why: Option<ErrorDocument>,
+}
+
+#[derive(Serialize)]
+struct PromotedDocument<'d> {
+    #[serde(flatten)]
+    planned: &'d PlannedMove,
+    /// What became of its tag; left out if nothing was to be done, or nothing was done.
+    #[serde(flatten)]
+    result: Option<MoveResult>,
+}
+
+/// Promotes the images of a stack.
+///
+/// # Errors
+/// What the spec or a registry has against it; tests that failed, or that nothing is known of; tags that somebody else moves.
+pub fn tag_stack(context: &Context, args: &PromotionArgs) -> Result<ExitStatus> {
+    check_tags(args)?;
+    let directory = planning::directory(&context.working_dir, args.directory.as_deref())?;
+    let spec = Spec::read(&directory)?;
+    let images = promoted(&spec, &directory, args)?;
+    let key = VerdictPublicKey::of(&context.env, args.verdict_key.as_deref(), &context.working_dir)?;
+    let logins = ClientConfig::of(&context.env)?;
+    let printer = &context.printer;
+    // In one runtime: connections that stand are used again.
+    context.block_on_uninterrupted(async {
+        let stopped = stopped()?;
+        let asked = async {
+            let row = format!("asking registries about {}", counted(images.len(), "image"));
+            let _row = WaitingRow::new(printer, &row, Instant::now());
+            let repositories = images.iter().map(|image| image.repository.as_str());
+            let registries = Registries::reach(repositories, &logins).await?;
+            registries.warnings.iter().for_each(|warning| printer.warning(warning));
+            let asked = facts::ask(&registries, &images, (&args.from, &args.to), key.as_ref()).await?;
+            Ok::<_, Error>((registries, asked))
+        };
+        let (registries, (mut facts, manifests)) = tokio::select! {
+            asked = asked => asked?,
+            () = until(&stopped) => return Err(Error::interrupted()),
+        };
+        tokio::task::block_in_place(|| facts::add_commits(&mut facts, &directory))?;
+        let plan = plan(&facts);
+        let refused = plan.check(args.force).err();
+        let is_over = refused.is_some() || context.global.dry_run;
+        if !printer.json() {
+            plan.lines().iter().for_each(|line| printer.result(line));
+        }
+        if is_over {
+            let outcome = PromotionOutcome {
+                results: Vec::new(),
+                notes: Vec::new(),
+                error: refused,
+            };
+            return finish(context, &plan, outcome);
+        }
+        warn(context, &plan, key.is_some());
+        let moves = moves(&plan, &registries, manifests)?;
+        let _row = WaitingRow::new(
+            printer,
+            &format!("moving {}", counted(moves.len(), "tag")),
+            Instant::now(),
+        );
+        let outcome = carry_out(&moves, &stopped).await;
+        finish(context, &plan, outcome)
+    })
+}
+
+fn check_tags(args: &PromotionArgs) -> Result<()> {
+    for tag in [&args.from, &args.to] {
+        if !is_tag(tag) {
+            return Err(Error::usage(format!("{tag:?} can't be a tag"))
+                .hint("a tag has letters, digits, _, . and -: tag-stack 2026.3-main 2026.3-stable"));
+        }
+    }
+    if args.from == args.to {
+        return Err(Error::usage(format!("{:?} is to get the tag that it has", args.from)));
+    }
+    // The tag of the list of what is attached to an image.
+    let hex = args.to.strip_prefix("sha256-").unwrap_or_default();
+    if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Error::usage(format!(
+            "{} is the tag of what is attached to an image",
+            args.to
+        )));
+    }
+    Ok(())
+}
+
+/// The images of the plan that is meant, a parent before its children.
+fn promoted(spec: &Spec, directory: &Path, args: &PromotionArgs) -> Result<Vec<PromotedImage>> {
+    let mut spec = spec.clone();
+    match &args.plan {
+        Some(name) => spec.keep_plan(name)?,
+        None if spec.plans.len() > 1 => {
+            // The longest prefix: 2021.3 and 2021.3-gpu may both be there.
+            let fits = spec.plans.iter().filter(|plan| {
+                let rest = plan.prefix.as_deref().and_then(|prefix| args.from.strip_prefix(prefix));
+                rest.is_some_and(|rest| rest.starts_with(['-', '.', '_']))
+            });
+            let name = fits
+                .max_by_key(|plan| plan.prefix.as_ref().map(String::len))
+                .map(|plan| plan.name.clone());
+            let Some(name) = name else {
+                let names: Vec<&str> = spec.plans.iter().map(|plan| plan.name.as_str()).collect();
+                return Err(
+                    Error::usage(format!("{} is of none of the plans of spec.yml", args.from))
+                        .hint(format!("name the plan: --plan, one of {}", names.join(", "))),
+                );
+            };
+            spec.keep_plan(&name)?;
+        }
+        None => {}
+    }
+    let plan = spec.plans.first().map(|plan| plan.name.clone()).unwrap_or_default();
+    let mut images = Vec::new();
+    for (name, section) in &spec.images {
+        if section.skip_plans.contains(&plan) {
+            continue;
+        }
+        let repository = section.image_name.clone().unwrap_or_else(|| name.clone());
+        if !is_repository(&repository) {
+            return Err(spec.fault(
+                &["images", name, "image_name"],
+                false,
+                format!("{repository:?} can't be the name of a repository"),
+            ));
+        }
+        images.push(PromotedImage {
+            image: name.clone(),
+            repository,
+            integration_tests: section.integration_tests && directory.join(name).join(INTEGRATION_TESTS).is_dir(),
+        });
+    }
+    Ok(images)
+}
+
+/// Says what a person should know before tags are moved.
+fn warn(context: &Context, plan: &PromotionPlan, has_key: bool) {
+    let printer = &context.printer;
+    let objected = plan.images.iter().filter(|image| !image.objections.is_empty()).count();
+    if objected > 0 {
+        printer.warning(&format!(
+            "promoted by --force: {} did not prove good",
+            counted(objected, "image")
+        ));
+    }
+    if !has_key && plan.images.iter().any(|image| !image.verdicts.is_empty()) {
+        printer.warning("the verdicts are not checked by a key: whoever may push could have written them");
+    }
+}
+
+/// The moves of the plan.
+fn moves(plan: &PromotionPlan, registries: &Registries, manifests: Vec<PromotedManifests>) -> Result<Vec<TagMove>> {
+    let planned = plan.images.iter().zip(manifests);
+    let planned = planned.filter(|(image, _)| image.action == MoveAction::Move);
+    planned
+        .map(|(image, manifests)| {
+            let place = registries.place(&image.repository)?;
+            let absent = || Error::failed(format!("there is no {}:{}", image.repository, plan.from));
+            Ok(TagMove {
+                image: image.image.clone(),
+                registry: place.registry.clone(),
+                repository: place.repository,
+                name: image.repository.clone(),
+                from: plan.from.clone(),
+                to: plan.to.clone(),
+                new: manifests.from.ok_or_else(absent)?,
+                old: manifests.to,
+            })
+        })
+        .collect()
+}
+
+/// Shows what became of it.
+fn finish(context: &Context, plan: &PromotionPlan, outcome: PromotionOutcome) -> Result<ExitStatus> {
+    let printer = &context.printer;
+    let is_done = outcome.error.is_none() && !context.global.dry_run;
+    outcome.notes.iter().for_each(|note| printer.warning(note));
+    if printer.json() {
+        let mut results = outcome.results.into_iter();
+        let images = plan.images.iter().map(|planned| PromotedDocument {
+            result: match planned.action {
+                MoveAction::Move => results.next(),
+                MoveAction::Nothing => None,
+            },
+            planned,
+        });
+        printer.result_json(&PromotionDocument {
+            from: &plan.from,
+            to: &plan.to,
+            promoted: is_done,
+            images: images.collect(),
+            why: outcome.error.as_ref().map(Error::document),
+        })?;
+    }
+    match outcome.error {
+        Some(error) => Err(error),
+        None => {
+            if is_done {
+                printer.note(&format!(
+                    "{} promoted to {}",
+                    counted(plan.images.len(), "image"),
+                    plan.to
+                ));
+            }
+            Ok(ExitStatus::SUCCESS)
+        }
+    }
+}
+
+/// A flag that the user's interruption sets.
+fn stopped() -> Result<Arc<AtomicBool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stopped = Arc::new(AtomicBool::new(false));
+    let unhandled = |cause| Error::failed("signals can't be handled").because(cause);
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(unhandled)?;
+    let mut terminated = signal(SignalKind::terminate()).map_err(unhandled)?;
+    let flag = Arc::clone(&stopped);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+        flag.store(true, Ordering::SeqCst);
+    });
+    Ok(stopped)
+}
+
+/// Waits until the flag is set.
+async fn until(stopped: &AtomicBool) {
+    let mut tick = tokio::time::interval(std::time::Duration::from_millis(20));
+    while !stopped.load(Ordering::SeqCst) {
+        tick.tick().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! The `tag_stack` command.
+
+dockerutils_core::main!(tag_stack);
