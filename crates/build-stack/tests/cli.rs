@@ -150,8 +150,8 @@ fn what_is_there_is_copied_without_an_engine() {
     let (sandbox, registry) = published(|registry| registry.on("PUT", "/*/manifests/1.10-work", created()));
     let outcome = build_stack(&sandbox)
         .args(["--base", "main"])
-        .stdout_has("base    copied")
-        .stdout_has("leaf    copied")
+        .stdout_has("base   copied")
+        .stdout_has("leaf   copied")
         .stderr_has("the same is there as 1.10-main")
         .run();
     assert_eq!(outcome.stdout.lines().count(), 3, "{outcome}");

@@ -215,6 +215,7 @@ fn what_is_there_is_left_alone_until_it_changes() {
 fn what_is_attached_says_what_an_image_without_annotations_was_made_from() {
     let engine = ScriptedEngine::start().on("GET", "/", Reply::json(200, &json!({})));
     let engine = engine.on("GET", "/base/manifests/1.10-main", absent());
+    let engine = engine.on("GET", "/base/manifests/sha256-*", absent());
     let engine = engine.on("GET", "/*/manifests/*", absent());
     let sandbox = stack(&engine.tcp());
     let [base, _] = annotations(&sandbox);
@@ -241,6 +242,8 @@ fn what_is_attached_says_what_an_image_without_annotations_was_made_from() {
             "/base/manifests/sha256-*",
             Reply::bytes(list.to_string()).header("Content-Type", index),
         );
+    // The image is absent, then it has no list, and then it has.
+    assert_eq!(actions(&sandbox, &[]), ["base build", "leaf build"]);
     assert_eq!(actions(&sandbox, &[]), ["base build", "leaf build"]);
     assert_eq!(actions(&sandbox, &[]), ["base nothing", "leaf build"]);
 }

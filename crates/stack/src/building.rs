@@ -1,7 +1,8 @@
 //! What build-stack does: makes the plan of a stack, and carries it out.
 //!
 //! - [`work`] is what is done with each image, as a value;
-//! - [`run`] does it (`tested` the tests), in dependency order, side by side where images are independent;
+//! - [`site`] is the engine that does it, and [`run`] does it (`tested` the tests), in dependency order, side by side where images
+//!   are independent;
 //! - [`outcome`] is what came of it, and [`reports`] are the files that say so;
 //! - [`describing`] describes images that are there, in place of that;
 //! - [`lock`] keeps two of them from the same images on the same engine.
@@ -11,6 +12,7 @@ pub mod lock;
 pub mod outcome;
 pub mod reports;
 pub mod run;
+pub mod site;
 mod tested;
 pub mod work;
 
@@ -23,7 +25,8 @@ use dockerutils_core::ops::build::default_jobs;
 use serde_json::json;
 
 use self::lock::StackLock;
-use self::run::{BuildSite, StackRun};
+use self::run::StackRun;
+use self::site::BuildSite;
 use self::work::{StackWork, WantedImages, WorkOptions};
 use crate::artifacts::Artifacts;
 use crate::plan::StackPlan;

@@ -2,7 +2,7 @@
 //! behind what the next one takes for good.
 //!
 //! A file for each, in the user's state directory: it is made before the push, and removed when the tests have ended well. Its
-//! name is the image's input digest, so that it says nothing of another build.
+//! name is a digest of the repository and the image's input digest, so that it says nothing of another build.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder};
@@ -15,12 +15,19 @@ use dockerutils_core::env::Env;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::private_file;
 
+use crate::input_digest::digest;
+
 /// The directory below that for state.
 const DIRECTORY: &str = "stack/pending-tests";
 /// How many files are read; more than any stack has images.
 const MOST: usize = 10_000;
 
-/// The input digests of all images whose tests are pending.
+/// The name by which the tests of an image are known here. `input` is its input digest.
+pub fn key(repository: &str, input: &str) -> String {
+    digest(format!("{repository}\n{input}").as_bytes())
+}
+
+/// The [`key`]s of all images whose tests are pending.
 pub fn read(env: &Env) -> BTreeSet<String> {
     let entries = fs::read_dir(directory(env)).into_iter().flatten().flatten();
     let names = entries.take(MOST).map(|entry| entry.file_name());
@@ -33,10 +40,10 @@ pub fn read(env: &Env) -> BTreeSet<String> {
 ///
 /// # Errors
 /// The file can't be written.
-pub fn begin(env: &Env, input: &str, reference: &str) -> Result<()> {
+pub fn begin(env: &Env, key: &str, reference: &str) -> Result<()> {
     let directory = directory(env);
     let written = DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-    let written = written.and_then(|()| private_file::replace(&file(&directory, input), reference.as_bytes()));
+    let written = written.and_then(|()| private_file::replace(&file(&directory, key), reference.as_bytes()));
     written.map_err(|cause| failed(&directory, cause))
 }
 
@@ -44,9 +51,9 @@ pub fn begin(env: &Env, input: &str, reference: &str) -> Result<()> {
 ///
 /// # Errors
 /// The file can't be removed.
-pub fn end(env: &Env, input: &str) -> Result<()> {
+pub fn end(env: &Env, key: &str) -> Result<()> {
     let directory = directory(env);
-    match fs::remove_file(file(&directory, input)) {
+    match fs::remove_file(file(&directory, key)) {
         Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(failed(&directory, cause)),
         _ => Ok(()),
     }
@@ -56,8 +63,8 @@ fn directory(env: &Env) -> PathBuf {
     state_directory(env).join(DIRECTORY)
 }
 
-fn file(directory: &Path, input: &str) -> PathBuf {
-    directory.join(input.trim_start_matches("sha256:"))
+fn file(directory: &Path, key: &str) -> PathBuf {
+    directory.join(key.trim_start_matches("sha256:"))
 }
 
 fn failed(directory: &Path, cause: io::Error) -> Error {
@@ -77,7 +84,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let env = Env::from_pairs([("HOME", home.path().to_str().unwrap())]);
         assert_eq!(read(&env), BTreeSet::new());
-        let input = format!("sha256:{}", "5".repeat(64));
+        let input = key("r.example/a", "sha256:5");
+        assert_ne!(input, key("r.example/b", "sha256:5"));
         begin(&env, &input, "r.example/a:1").unwrap();
         begin(&env, &input, "r.example/a:1").unwrap();
         assert_eq!(read(&env), BTreeSet::from([input.clone()]));

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::graph::Graph;
 use crate::history::{Changes, History};
 use crate::input_digest::Inputs;
+use crate::pending_tests;
 use crate::spec::{ChangeIgnore, Spec};
 use crate::suites::TestKind;
 use crate::tags::StackTarget;
@@ -62,7 +63,7 @@ pub struct PlanFacts<'f> {
     pub history: &'f History,
     pub change_ignore: &'f ChangeIgnore,
     pub registry: &'f RegistryState,
-    /// The input digests of images whose tests did not end well, or did not end.
+    /// The keys of images whose tests did not end well here, or did not end: see [`pending_tests`].
     pub untested: &'f BTreeSet<String>,
     /// Everything is to be built: `--all`.
     pub all: bool,
@@ -415,7 +416,8 @@ impl Judged<'_> {
         let is_half = has_integration && of(TestKind::Basic).is_some() && of(TestKind::Integration).is_none();
         let counts = [TestKind::Basic, TestKind::Integration];
         let has_failed = counts.into_iter().any(|kind| of(kind) == Some(false));
-        let is_unfinished = self.facts.untested.contains(inputs) || is_half || has_failed;
+        let key = pending_tests::key(&self.target.designation.name, inputs);
+        let is_unfinished = self.facts.untested.contains(&key) || is_half || has_failed;
         if is_unfinished {
             reasons.push(PlanReason::TestsUnfinished);
         }

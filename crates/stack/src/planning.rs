@@ -52,7 +52,7 @@ pub struct Stack {
     pub targets: Vec<StackTarget>,
     /// What CI says about the build.
     pub ci: Option<CiVariables>,
-    /// The input digests of images whose tests did not end well here, or did not end.
+    /// The images whose tests did not end well here, or did not end, by their keys.
     pub untested: BTreeSet<String>,
     /// Everything is to be built.
     pub all: bool,

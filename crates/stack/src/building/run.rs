@@ -1,25 +1,21 @@
 //! Carrying out what is to be done with the images of a stack: each after what it starts from, side by side where they are independent.
 //! An image that fails stops those that start from it, and no others.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use dockerutils_core::cli::Context;
-use dockerutils_core::docker::build::builder::{Builder, builder_of};
 use dockerutils_core::docker::connect::client_config::ClientConfig;
-use dockerutils_core::docker::connect::engine::Engine;
-use dockerutils_core::docker::connect::locality::Locality;
 use dockerutils_core::docker::images::image;
-use dockerutils_core::docker::images::image_store::Store;
-use dockerutils_core::docker::images::push::{self, RegistryAuth};
+use dockerutils_core::docker::images::push;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::{Designation, registry, split_reference};
-use dockerutils_core::ops::build::{self, BuildLog, Builds};
+use dockerutils_core::ops::build::BuildLog;
 use dockerutils_core::ops::publish;
 use registry_client::Digest;
 use tokio::sync::{Semaphore, watch};
 
 use super::outcome::{BuildNumbers, StackResult, StackStatus};
+use super::site::BuildSite;
 use super::work::{ImageWork, StackWork, WorkKind};
 use crate::artifacts::{self, Artifacts, LogKind};
 use crate::manifests::{self, KeptImage};
@@ -29,77 +25,6 @@ use crate::registry_state::RemotePlace;
 use crate::suites::TestKind;
 use crate::tags::StackTarget;
 use crate::verdicts::VerdictKey;
-
-/// The engine of a run, and what it can.
-pub struct BuildSite {
-    pub(super) engine: Engine,
-    locality: Locality,
-    /// It keeps annotations, and pushes them.
-    pub annotates: bool,
-    /// It builds with BuildKit.
-    pub caches: bool,
-    builds: Option<Builds>,
-    /// The logins for pushes, by registry.
-    auths: BTreeMap<String, RegistryAuth>,
-}
-
-impl BuildSite {
-    /// Connects to the engine of the call, and asks what it can.
-    ///
-    /// # Errors
-    /// It can't be reached.
-    pub async fn reach(context: &Context) -> Result<Self> {
-        let engine = context.connect().await?;
-        let locality = build::where_is(&engine, &context.env, &context.printer).await;
-        let builder = builder_of(&engine, context.env.get("DOCKER_BUILDKIT"));
-        let caches = builder == Builder::BuildKit;
-        Ok(Self {
-            annotates: caches && Store::is_containerd(&engine.info().await?),
-            caches,
-            engine,
-            locality,
-            builds: None,
-            auths: BTreeMap::new(),
-        })
-    }
-
-    /// Prepares the builds of this work, and takes the logins for its pushes: who has none is told before anything is built.
-    ///
-    /// # Errors
-    /// docker's configuration can't be read; a registry that takes nothing without a login.
-    pub async fn with_builds(
-        mut self,
-        context: &Context,
-        planned: &PlannedStack,
-        work: &StackWork,
-        logins: &ClientConfig,
-    ) -> Result<Self> {
-        let mut plans = Vec::new();
-        for image in &work.images {
-            let (WorkKind::Build { image: build, .. }, Some(target)) =
-                (&image.kind, planned.stack.targets.get(image.target))
-            else {
-                continue;
-            };
-            plans.push((**build).clone());
-            let key = registry(&target.designation.name);
-            if work.options.pushes && !self.auths.contains_key(&key) {
-                let auth = publish::registry_auth(context, &self.engine, logins, &target.designation.name);
-                self.auths.insert(key, auth.await?);
-            }
-        }
-        let root = &planned.stack.directory;
-        self.builds = Some(Builds::new(context, &self.engine, self.locality, root, plans)?);
-        Ok(self)
-    }
-
-    /// Removes what moves on the terminal.
-    pub fn finish(&self) {
-        if let Some(builds) = &self.builds {
-            builds.finish();
-        }
-    }
-}
 
 /// A run: all that its steps need.
 pub struct StackRun<'r> {
@@ -284,8 +209,9 @@ impl StackRun<'_> {
                     self.suite(TestKind::Basic, target, result).await?;
                 }
                 if pushes {
+                    let key = pending_tests::key(&target.designation.name, &result.planned.input);
                     if image.tests {
-                        pending_tests::begin(&self.context.env, &result.planned.input, &result.planned.reference)?;
+                        pending_tests::begin(&self.context.env, &key, &result.planned.reference)?;
                     }
                     let digest = self.push(image, target, result).await?;
                     made.id = id;
@@ -294,7 +220,7 @@ impl StackRun<'_> {
                     self.describe(image, target, Some(&digest), result).await?;
                     if image.tests {
                         self.suite_of(TestKind::Integration, target, &digest, result).await?;
-                        pending_tests::end(&self.context.env, &result.planned.input)?;
+                        pending_tests::end(&self.context.env, &key)?;
                     }
                 } else if image.tests {
                     self.suite(TestKind::Integration, target, result).await?;

@@ -51,12 +51,12 @@ impl StackRun<'_> {
         digest: &str,
         result: &mut StackResult,
     ) -> Result<()> {
-        let input = result.planned.input.clone();
-        pending_tests::begin(&self.context.env, &input, &result.planned.reference)?;
+        let key = pending_tests::key(&target.designation.name, &result.planned.input);
+        pending_tests::begin(&self.context.env, &key, &result.planned.reference)?;
         for kind in [TestKind::Basic, TestKind::Integration] {
             self.suite_of(kind, target, digest, result).await?;
         }
-        pending_tests::end(&self.context.env, &input)
+        pending_tests::end(&self.context.env, &key)
     }
 
     /// Runs both kinds where nothing is written to the registry.

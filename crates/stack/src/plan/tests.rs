@@ -334,7 +334,10 @@ fn the_same_is_drawn_for_mermaid_and_bake() {
 #[test]
 fn tests_that_did_not_end_are_run_again() {
     let mut stack = stack("main");
-    stack.untested.insert(stack.inputs[1].digest());
+    // Another image is made from the same.
+    assert_eq!(stack.inputs[1], stack.inputs[2]);
+    let key = pending_tests::key("r.example/mid", &stack.inputs[1].digest());
+    stack.untested.insert(key);
     let plan = plan(&stack.facts());
     let words: Vec<&str> = plan.images.iter().map(|image| image.action.word()).collect();
     assert_eq!(words, ["nothing", "test again", "nothing", "nothing"]);

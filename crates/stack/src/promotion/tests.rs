@@ -189,7 +189,9 @@ fn what_is_absent_can_not_be_forced() {
 fn packages_that_differ_are_named() {
     use crate::manifests::packages::{PackageManager, PackageVersions};
     let with = |pip: &[(&str, &str)]| {
-        let versions = pip.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned()));
+        let versions = pip
+            .iter()
+            .map(|(name, version)| ((*name).to_owned(), (*version).to_owned()));
         let lists = BTreeMap::from([(PackageManager::Pip, versions.collect::<PackageVersions>())]);
         let mut tagged = tagged(&format!("{pip:?}"), None, "n").unwrap();
         tagged.packages = Some(PackageLists {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bollard::models::ImageConfig;
-use bollard::query_parameters::{RemoveImageOptions, TagImageOptionsBuilder};
+use bollard::models::{ContainerSummary, ImageConfig};
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::Full;
@@ -17,8 +17,8 @@ use crate::docker::connect::redaction::Redaction;
 use crate::error::{Error, Result};
 use crate::hint;
 use crate::naming::{canonical, registry, split_reference};
-use crate::output::Printer;
 use crate::output::progress::steps::{Ended, Steps};
+use crate::output::{Printer, visible};
 
 /// The pauses between tries to give a name that others give at the same time. Each refusal means that another got
 /// through: as many can go through as there are pauses.
@@ -87,6 +87,18 @@ pub async fn remove_unused(engine: &Engine, reference: &str, id: &str) -> Result
     match find(engine, reference).await? {
         Some(image) if image.id == id => {}
         _ => return Ok(None),
+    }
+    // containerd's store takes the image from below a container that does not run.
+    let options = ListContainersOptionsBuilder::new().all(true).build();
+    let listed = engine.docker().list_containers(Some(options)).await;
+    let listed = listed.map_err(|cause| engine.error(reference, cause))?;
+    let uses = |container: &&ContainerSummary| {
+        container.image_id.as_deref() == Some(id) || container.image.as_deref() == Some(reference)
+    };
+    if let Some(container) = listed.iter().find(uses) {
+        let name = container.names.iter().flatten().next().or(container.id.as_ref());
+        let name = name.map(String::as_str).unwrap_or_default().trim_start_matches('/');
+        return Ok(Some(format!("container {} is of it", visible(name))));
     }
     let answer = engine
         .docker()

@@ -120,7 +120,7 @@ fn a_build_is_a_docker_command_with_cache_and_inputs() {
     let planned = planned(&[("base", "1.10-stable", false), ("mid", "1.10-work", false)]);
     let all = work(&planned, &WantedImages::All, ALL).unwrap();
     let (words, bases) = build(&all, 0);
-    let inputs = serde_json::to_string(&planned.0.inputs[0]).unwrap();
+    let inputs = json!(planned.0.inputs[0]);
     let expected = format!(
         "docker build --tag r.example/base:1.10-work --file images/base/Dockerfile --build-arg V=1.0 --cache-from \
          r.example/base:1.10-stable --cache-to type=inline --annotation {ANNOTATION}={inputs} images/base"
