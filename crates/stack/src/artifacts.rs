@@ -60,12 +60,16 @@ pub struct ImageResult {
 /// How an image ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ImageOutcome {
+    /// It was built, and pushed if that was wanted.
     Built,
+    /// Its manifest was given the tag.
     Copied,
+    /// What was there passed its tests.
     Tested,
     /// Nothing was to be done.
     #[default]
     Unchanged,
+    /// It, or a test of it, failed.
     Failed,
     /// It was left out: an image that it starts from failed, or the run was interrupted.
     LeftOut,
@@ -104,10 +108,15 @@ pub struct TestsOfImage {
 /// What a log is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogKind {
+    /// What the builder said.
     Build,
+    /// What the basic tests said.
     BasicTests,
+    /// What the integration tests said.
     IntegrationTests,
+    /// What the workflow tests said.
     WorkflowTests,
+    /// What the push said.
     Push,
 }
 

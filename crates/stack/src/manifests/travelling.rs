@@ -25,7 +25,7 @@ const FORMAT: u32 = 1;
 const LONGEST: usize = 1 << 20;
 
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct PackageDocument {
     format: u32,
     #[serde(flatten)]
     packages: PackageLists,
@@ -44,7 +44,7 @@ async fn attach_at(registry: &Registry, repository: &str, digest: &Digest, packa
     if found(registry, repository, digest).await?.as_ref() == Some(packages) {
         return Ok(());
     }
-    let document = Document {
+    let document = PackageDocument {
         format: FORMAT,
         packages: packages.clone(),
     };
@@ -85,7 +85,7 @@ pub(crate) async fn found_listed(
     let attached = registry.read_attached(repository, digest, listed, ARTIFACT_TYPE, LONGEST);
     let attached = attached.await.map_err(Error::from)?;
     let documents = attached.iter().rev();
-    let mut documents = documents.filter_map(|one| serde_json::from_slice::<Document>(&one.blob).ok());
+    let mut documents = documents.filter_map(|one| serde_json::from_slice::<PackageDocument>(&one.blob).ok());
     let document = documents.find(|document| document.format == FORMAT);
     Ok(document.map(|document| document.packages))
 }
