@@ -69,7 +69,7 @@ pub struct ImageSpec {
     pub integration_tests: bool,
     /// It is removed from the engine when it is done.
     pub prune: bool,
-    /// Whether it is pulled before a build, for its layers.
+    /// `false`: a build takes no cache from the registry.
     pub prepull: Option<bool>,
     /// Arguments of its build: in `common`, and in the plan of the same name.
     dbuild_env: BTreeMap<String, BTreeMap<String, String>>,
