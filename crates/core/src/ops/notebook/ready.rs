@@ -66,6 +66,8 @@ pub struct Awaited<'a> {
     pub limit: Duration,
     /// Whether the user sees the container's output anyway.
     pub shows_log: bool,
+    /// Whether its root folder is wanted, which its runtime file has: else that is not read where the server is as expected.
+    pub wants_root_dir: bool,
 }
 
 /// A server that answers here.
@@ -348,10 +350,13 @@ impl ServerSearch<'_> {
             };
             if answer.is_ok() {
                 // Side by side: each is several round trips on a far dock.
-                let (found, ready) = tokio::join!(
-                    tokio::time::timeout(LAST_LOOK, files.read()),
-                    self.ready(expected, self.port, None, false)
-                );
+                let look = async {
+                    match self.awaited.wants_root_dir {
+                        true => tokio::time::timeout(LAST_LOOK, files.read()).await,
+                        false => Ok(Ok(Vec::new())),
+                    }
+                };
+                let (found, ready) = tokio::join!(look, self.ready(expected, self.port, None, false));
                 let found = found.unwrap_or_else(|_| Ok(Vec::new()))?;
                 let is_it = |file: &RuntimeFile| file.port == Some(self.awaited.label.port);
                 let runtime = found.into_iter().find(is_it);
@@ -548,6 +553,22 @@ mod tests {
         let exec = engine.request("POST", "/containers/c1/exec").json();
         assert_eq!(exec["Cmd"][0], "sh");
         assert_eq!(exec["User"].as_str().unwrap_or_default(), "");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_command_runs_in_the_container_where_nothing_is_asked_of_the_runtime_file() {
+        let server = jupyter();
+        let port = port_of(&server);
+        let scripted = running(engine(port), "");
+        let (label, token) = (NotebookLabel::jupyter(8888), token());
+        let awaited = Awaited {
+            wants_root_dir: false,
+            ..awaited(&label, &token)
+        };
+        let ready = wait(&context(&scripted), &connected(&scripted).await, true, &awaited);
+        assert_eq!(ready.await.unwrap().port, port);
+        let asked = scripted.requests();
+        assert!(asked.iter().all(|request| !request.path.contains("/exec")));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -112,5 +112,6 @@ pub(super) fn awaited<'a>(label: &'a NotebookLabel, token: &'a Token) -> Awaited
         token,
         limit: Duration::from_secs(20),
         shows_log: true,
+        wants_root_dir: true,
     }
 }

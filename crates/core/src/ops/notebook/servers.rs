@@ -198,6 +198,7 @@ impl FoundNotebook {
             token: &token,
             limit: LIMIT,
             shows_log: true,
+            wants_root_dir: true,
         };
         let never = Notify::new();
         let looking = look(context, engine, local, &awaited, &never);

@@ -505,6 +505,7 @@ impl Wanted<'_> {
             token: &token,
             limit: READY_LIMIT,
             shows_log: false,
+            wants_root_dir: self.file.is_some(),
         };
         let ready = ready::wait(self.context, engine, local, &awaited).await?;
         Ok((ready, token))
@@ -897,6 +898,7 @@ impl Wanted<'_> {
             token: self.token,
             limit: READY_LIMIT,
             shows_log: false,
+            wants_root_dir: self.file.is_some(),
         };
         let waiting = ready::wait(self.context, &running.engine, local, &awaited);
         tokio::pin!(waiting);
