@@ -51,6 +51,7 @@ mod stack_manifests;
 mod sync;
 mod sync_crashes;
 mod tag_stack;
+mod test_stack;
 mod transfer;
 mod transfer_crashes;
 mod transfer_interrupted;

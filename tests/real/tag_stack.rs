@@ -74,7 +74,7 @@ impl FarRegistry {
         let client = self.client().await;
         let put = many(IMAGES, |image| {
             let client = &client;
-            async move { self::put(client, image, tag, what).await }
+            async move { put(client, image, tag, what).await }
         });
         put.await;
     }

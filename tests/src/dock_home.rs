@@ -13,7 +13,7 @@ use serde_json::Value;
 const SHIM: &str = include_str!("../../crates/dock/shim/dock.sh");
 
 /// The commands that are on PATH; `dock` is beside them.
-const PROGRAMS: [&str; 14] = [
+const PROGRAMS: [&str; 15] = [
     "register-dock",
     "unregister-dock",
     "ls-dock",
@@ -28,6 +28,7 @@ const PROGRAMS: [&str; 14] = [
     "transfer-image",
     "sync-up",
     "sync-down",
+    "test-stack",
 ];
 
 /// A home with docks. At its end they are unregistered, and their agents end.

@@ -84,7 +84,7 @@ const BANS: [Ban; 9] = [
 ];
 
 /// The tests and benches that need an engine which sees this machine's files and ports.
-const NEAR: [&str; 9] = [
+const NEAR: [&str; 10] = [
     "tests/real/browser.rs",
     "tests/real/docker_notebook.rs",
     "tests/real/docs.rs",
@@ -94,6 +94,7 @@ const NEAR: [&str; 9] = [
     "tests/real/publish.rs",
     "tests/real/run_api_socket.rs",
     "xtask/src/bench/notebook.rs",
+    "xtask/src/bench/stack.rs",
 ];
 
 fn is_aws_test(path: &Path) -> bool {

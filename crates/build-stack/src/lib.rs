@@ -56,7 +56,7 @@ pub struct Args {
     /// Run no tests
     #[arg(long)]
     pub no_test: bool,
-    /// Build nothing: write the pages of the images that are in the registry under the branch's tag
+    /// Build nothing: write the pages of the images that are in the registry
     #[arg(long, conflicts_with_all = ["since", "all", "jobs", "no_push", "no_test"])]
     pub describe: bool,
     /// The directory with spec.yml; images or docker without it

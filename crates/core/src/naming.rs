@@ -9,7 +9,7 @@ use std::fmt;
 /// Repositories have at most 255 characters.
 const NAME_LENGTH: usize = 255;
 /// Tags have at most 128 characters.
-const TAG_LENGTH: usize = 128;
+pub const TAG_LENGTH: usize = 128;
 
 /// An image's name and tag: `sample-dir-test:latest`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -322,3 +322,41 @@ fn tags_are_listed_with_their_branches() {
         .stdout_has("no branch any more")
         .run();
 }
+
+#[test]
+fn ci_gets_a_summary_of_the_plan() {
+    let registry = registry(|registry| registry);
+    let sandbox = stack(&registry.tcp());
+    let file = sandbox.write("../summary.md", "before\n");
+    let on_github = |arguments: &[&str]| {
+        let command = plan_stack(&sandbox).env("GITHUB_STEP_SUMMARY", &file).args(arguments);
+        command.any_stdout().any_stderr().run();
+        std::fs::read_to_string(&file).unwrap()
+    };
+    assert_eq!(on_github(&["--dry-run"]), "before\n");
+    let text = on_github(&["--json"]);
+    assert!(
+        text.starts_with("before\n## Plan of the stack\n\n| Image | Action |"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n| leaf | build | <code>") && text.contains("\n```mermaid\nflowchart TD\n"),
+        "{text}"
+    );
+    let on_gitlab = plan_stack(&sandbox)
+        .env("GITLAB_CI", "true")
+        .env("CI_COMMIT_BRANCH", "work");
+    on_gitlab.any_stdout().any_stderr().run();
+    assert!(
+        sandbox
+            .read("artifacts/summary.md")
+            .contains("there is no tag 1.10-work")
+    );
+    // What CI does not take is a warning.
+    let command = plan_stack(&sandbox)
+        .env("GITHUB_STEP_SUMMARY", "/nowhere/summary.md")
+        .any_stdout();
+    command
+        .stderr_has("the summary can't be written to GITHUB_STEP_SUMMARY=/nowhere/summary.md")
+        .run();
+}

@@ -100,6 +100,24 @@ impl Registry {
         most: usize,
     ) -> Result<Vec<Attached>, Error> {
         let listed = self.referrers(repository, digest, Some(artifact_type)).await?;
+        self.read_attached(repository, digest, &listed, artifact_type, most)
+            .await
+    }
+
+    /// The same, of a list that [`referrers`](Self::referrers) gave.
+    ///
+    /// # Errors
+    /// As [`attached`](Self::attached).
+    pub async fn read_attached(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        listed: &[RemoteDescriptor],
+        artifact_type: &str,
+        most: usize,
+    ) -> Result<Vec<Attached>, Error> {
+        let is_of_type = |listed: &&RemoteDescriptor| listed.artifact_type.as_deref() == Some(artifact_type);
+        let listed: Vec<&RemoteDescriptor> = listed.iter().filter(is_of_type).collect();
         if listed.len() > ATTACHED {
             let subject = Subject {
                 repository,

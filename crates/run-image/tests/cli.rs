@@ -1654,3 +1654,93 @@ fn a_dock_that_is_not_there_is_named() {
     .stderr_has("there is no dock \"fra\"\n\nhint: is it \"far\"? `ls-dock` lists them all\n")
     .run();
 }
+
+/// A repository with a stack in this folder, on branch `work`.
+fn stack(folder: &str) -> Sandbox {
+    let spec = "tag: {prefix: 1.10}\nimages:\n  base: {image_name: r.example/t/base}\n";
+    let sandbox = Sandbox::new()
+        .file(&format!("{folder}/spec.yml"), spec)
+        .file(&format!("{folder}/base/Dockerfile"), "FROM scratch\n")
+        .dir("notebooks");
+    let git = sandbox.program("/bin/sh").args(["-c", "git init -q -b work"]);
+    git.any_stderr().run();
+    sandbox
+}
+
+#[test]
+fn an_image_of_a_stack_is_known_by_its_directory() {
+    let sandbox = stack("images");
+    let line = |arguments: &[&str]| {
+        let run = run_image(&sandbox).current_dir("notebooks").args(arguments);
+        run.arg("--dry-run").any_stdout().run().stdout
+    };
+    let said = line(&["base"]);
+    assert!(
+        said.starts_with("(cd .. && docker run ") || said.contains("docker run --init --name tester_base_"),
+        "{said}"
+    );
+    assert!(said.trim_end().ends_with(" r.example/t/base:1.10-work"), "{said}");
+    let said = line(&["base", "-t", "1.10-stable", "-c", "python -V"]);
+    assert!(
+        said.trim_end().ends_with(" r.example/t/base:1.10-stable python -V"),
+        "{said}"
+    );
+    run_image(&sandbox)
+        .args(["bas", "--dry-run"])
+        .code(125)
+        .stderr_has("run-image: ")
+        .run();
+    run_image(&sandbox)
+        .args(["base", "--build"])
+        .engine(&ScriptedEngine::start())
+        .code(125)
+        .stderr_has("there is nothing to build for base\n\nhint: build-stack base --no-push")
+        .run();
+}
+
+#[test]
+fn an_image_of_a_stack_that_the_engine_has_is_run_and_another_is_pulled() {
+    let sandbox = stack("images");
+    let here = "/images/r.example/t/base:1.10-work/json";
+    let engine = running(3).on("GET", here, image());
+    let run = run_image(&sandbox).arg("base").engine(&engine).code(3);
+    run.stdout("out\n").any_stderr().run();
+    assert_eq!(created(&engine).json()["Image"], "r.example/t/base:1.10-work");
+    let absent = Reply::error(404, "manifest for r.example/t/base:1.10-work not found");
+    let engine = making()
+        .on("GET", here, Reply::error(404, "No such image"))
+        .on("POST", "/images/create", absent);
+    run_image(&sandbox)
+        .arg("base")
+        .engine(&engine)
+        .code(125)
+        .stderr_has("r.example/t/base:1.10-work can't be pulled")
+        .stderr_has("hint: build it here: build-stack base --no-push")
+        .run();
+}
+
+#[test]
+fn where_the_configuration_names_the_image_too_it_is_said_which_is_run() {
+    let named = stack("docker").file(
+        "docker/dockerutils.cfg",
+        "[base]\nname = own\ntag = 1\nargs = --cpus 2\n",
+    );
+    run_image(&named)
+        .args(["base", "--dry-run"])
+        .stdout_has(" sample-own:1\n")
+        .stderr_has("base is the image that [base] of docker/dockerutils.cfg names, and not r.example/t/base:1.10-work of spec.yml")
+        .run();
+    let options = stack("docker").file("docker/dockerutils.cfg", "[base]\nargs = --cpus 2\n");
+    run_image(&options)
+        .args(["base", "--dry-run"])
+        .stdout_has(" --cpus 2 ")
+        .stdout_has(" r.example/t/base:1.10-work\n")
+        .stderr_has(
+            "base is r.example/t/base:1.10-work of spec.yml: [base] of docker/dockerutils.cfg names no other image",
+        )
+        .run();
+    // A file of that name that is no stack changes nothing.
+    let other = project().file("docker/spec.yml", "openapi: 3.0.0\n");
+    let said = run_image(&other).args(["dev", "--dry-run"]).any_stdout().run();
+    assert!(said.stdout.ends_with(" sample-dev:tester\n"), "{said}");
+}

@@ -852,3 +852,26 @@ fn notebooks_are_listed_and_ended() {
         .run();
     server.scripted.request("POST", "/api/shutdown");
 }
+
+#[test]
+fn an_image_of_a_stack_is_known_by_its_directory() {
+    let spec = "tag: {prefix: 1.10}\nimages:\n  base: {image_name: r.example/t/base}\n";
+    let sandbox = Sandbox::new()
+        .file("images/spec.yml", spec)
+        .file("images/base/Dockerfile", "FROM scratch\n");
+    let git = sandbox.program("/bin/sh").args(["-c", "git init -q -b work"]);
+    git.any_stderr().run();
+    let said = run_notebook(&sandbox)
+        .args(["base", "--dry-run"])
+        .any_stdout()
+        .any_stderr()
+        .run();
+    assert!(said.stdout.contains(" r.example/t/base:1.10-work"), "{said}");
+    // A file of that name is one.
+    sandbox.write("base", "");
+    let said = run_notebook(&sandbox)
+        .args(["base", "--dry-run"])
+        .any_stdout()
+        .any_stderr();
+    assert!(!said.code(125).run().stdout.contains("r.example"));
+}

@@ -60,12 +60,16 @@ pub struct ImageResult {
 /// How an image ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ImageOutcome {
+    /// It was built, and pushed if that was wanted.
     Built,
+    /// Its manifest was given the tag.
     Copied,
+    /// What was there passed its tests.
     Tested,
     /// Nothing was to be done.
     #[default]
     Unchanged,
+    /// It, or a test of it, failed.
     Failed,
     /// It was left out: an image that it starts from failed, or the run was interrupted.
     LeftOut,
@@ -104,10 +108,15 @@ pub struct TestsOfImage {
 /// What a log is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogKind {
+    /// What the builder said.
     Build,
+    /// What the basic tests said.
     BasicTests,
+    /// What the integration tests said.
     IntegrationTests,
+    /// What the workflow tests said.
     WorkflowTests,
+    /// What the push said.
     Push,
 }
 
@@ -206,14 +215,14 @@ pub fn repository_root(directory: &Path) -> PathBuf {
 ///
 /// # Errors
 /// What the system says, such as a full disk; the old file stays then. A folder that is a link.
-pub fn write(file: &Path, text: &str) -> Result<()> {
+pub fn write(file: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     made(folder)?;
     let written = || {
         let mut builder = tempfile::Builder::new();
         builder.permissions(Permissions::from_mode(0o644));
         let mut new = builder.tempfile_in(folder)?;
-        new.write_all(text.as_bytes())?;
+        new.write_all(content.as_ref())?;
         new.persist(file).map_err(|error| error.error)
     };
     written().map(drop).map_err(|cause| {
@@ -226,7 +235,11 @@ pub fn write(file: &Path, text: &str) -> Result<()> {
     })
 }
 
-fn made(folder: &Path) -> Result<()> {
+/// Makes a folder for results.
+///
+/// # Errors
+/// What the system says; a folder that is a link.
+pub(crate) fn made(folder: &Path) -> Result<()> {
     let failed = |cause| {
         Error::failed(format!("{} can't be made", folder.display()))
             .because(cause)

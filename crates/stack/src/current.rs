@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use dockerutils_core::cli::Context;
-use dockerutils_core::config::trust::Caller;
 use dockerutils_core::error::Result;
 
 use crate::artifacts::repository_root;
 use crate::graph::Graph;
 use crate::history::{Checkout, CiVariables, History};
+use crate::ownership;
 use crate::planning;
-use crate::spec::{FILE, Spec};
+use crate::spec::Spec;
 use crate::tags::{StackTarget, TagSource, targets};
 
 /// A stack as it is checked out.
@@ -51,15 +51,15 @@ impl CurrentStack {
         plan: Option<&str>,
         any_branch: bool,
     ) -> Result<Self> {
+        ownership::check_spec(&context.env, directory)?;
         let mut spec = Spec::read(directory)?;
         if let Some(plan) = plan {
             spec.keep_plan(plan)?;
         }
         let checkout = Checkout::around(directory)?;
         let root = repository_root(directory);
-        // Its tests are programs.
-        Caller::of_process(&context.env).check(&root, &[directory, &directory.join(FILE)])?;
         let graph = Graph::read(&spec, directory)?;
+        ownership::check_images(&context.env, directory, &graph)?;
         let ci = CiVariables::read(&context.env);
         let history = History {
             branch: checkout.branch,

@@ -8,6 +8,7 @@ use dockerutils_core::error::{Error, Result};
 use dockerutils_core::hint;
 use dockerutils_core::project_file;
 
+use crate::artifacts::repository_root;
 use crate::spec::{FILE, Spec};
 
 /// The name of a Dockerfile, where the spec names no other.
@@ -57,6 +58,7 @@ impl Graph {
                         name
                     )));
             }
+            stays_inside(&folder, directory)?;
             let named = spec.image(&name).and_then(|image| image.dockerfile.as_deref());
             let dockerfile = folder.join(inside(spec, &name, named.unwrap_or(DOCKERFILE))?);
             let text = project_file::read(&dockerfile)
@@ -100,6 +102,29 @@ fn inside<'p>(spec: &Spec, name: &str, path: &'p str) -> Result<&'p Path> {
             format!("{path:?} is not a file in the directory of {name}"),
         )),
     }
+}
+
+/// Checks that the directory of an image is in the repository of the images' directory, links included: a clone brings its own
+/// links, and a build sends what is there, and pushes it where the clone says.
+fn stays_inside(folder: &Path, directory: &Path) -> Result<()> {
+    let root = repository_root(directory);
+    let real = |path: &Path| {
+        path.canonicalize()
+            .map_err(|cause| Error::usage(format!("{} can't be read", path.display())).because(cause))
+    };
+    let (target, root) = (real(folder)?, real(&root)?);
+    if target.starts_with(&root) {
+        return Ok(());
+    }
+    let shown = folder.display();
+    Err(Error::usage(format!(
+        "{shown} leads to {}, outside of the repository: its content would be sent to the engine",
+        target.display()
+    ))
+    .hint(hint!(
+        "if that is intended, put a copy in its place: cp -r {} ...",
+        target.display()
+    )))
 }
 
 /// The images, each with its parent, parents first.
@@ -249,6 +274,27 @@ mod tests {
             &[],
             "spec.yml:4:18: b is a root, and depends on a",
         );
+    }
+
+    #[test]
+    fn the_directory_of_an_image_is_no_link_out_of_the_repository() {
+        let home = tempfile::tempdir().unwrap();
+        let (images, other) = (home.path().join("stack/images"), home.path().join("other"));
+        let shared = home.path().join("stack/shared");
+        for folder in [&images, &other, &shared, &home.path().join("stack/.git")] {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join(DOCKERFILE), "FROM scratch\n").unwrap();
+        }
+        let spec = Spec::parse("images: {a: {}}\n", Path::new("spec.yml")).unwrap();
+        std::os::unix::fs::symlink(&other, images.join("a")).unwrap();
+        let error = Graph::read(&spec, &images).unwrap_err().to_string();
+        assert!(
+            error.ends_with("/other, outside of the repository: its content would be sent to the engine"),
+            "{error}"
+        );
+        fs::remove_file(images.join("a")).unwrap();
+        std::os::unix::fs::symlink(&shared, images.join("a")).unwrap();
+        assert_eq!(Graph::read(&spec, &images).unwrap().images.len(), 1);
     }
 
     #[test]

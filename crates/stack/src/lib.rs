@@ -17,6 +17,7 @@
 //! - [`building`] carries a plan out: what the command build-stack does. [`pending_tests`] remembers what was pushed before its
 //!   tests ended;
 //! - [`current`] is a stack as it is checked out, with the names of its images;
+//! - `ownership` says whose stacks are used;
 //! - [`testing`] is what the command test-stack does, and [`run_reference`] says which image of a stack run-image and run-notebook
 //!   are asked for.
 
@@ -32,6 +33,7 @@ pub mod graph;
 pub mod history;
 pub mod input_digest;
 pub mod manifests;
+mod ownership;
 pub mod pending_tests;
 pub mod plan;
 pub mod planning;

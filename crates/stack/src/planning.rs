@@ -14,6 +14,7 @@ use crate::artifacts::Artifacts;
 use crate::graph::Graph;
 use crate::history::{CiVariables, History, RangeStart};
 use crate::input_digest::{Inputs, pinned};
+use crate::ownership;
 use crate::pending_tests;
 use crate::plan::{Action, PlanFacts, RegistryState, StackPlan, plan};
 use crate::registry_state::Registries;
@@ -82,12 +83,14 @@ impl Stack {
     /// What the spec, the Dockerfiles or git have against it.
     pub fn read(context: &Context, selection: &StackSelection) -> Result<Self> {
         let directory = directory(&context.working_dir, selection.directory.as_deref())?;
+        ownership::check_spec(&context.env, &directory)?;
         let mut spec = Spec::read(&directory)?;
         if let Some(plan) = &selection.plan {
             spec.keep_plan(plan)?;
         }
         let change_ignore = ChangeIgnore::read(&directory)?;
         let graph = Graph::read(&spec, &directory)?;
+        ownership::check_images(&context.env, &directory, &graph)?;
         let ci = CiVariables::read(&context.env);
         let of_ci = ci.as_ref().and_then(CiVariables::start);
         let start = selection.start.as_ref().or(of_ci.as_ref());

@@ -407,7 +407,10 @@ fn says(diff: &ManagerDiff) -> String {
     let parts = parts.into_iter().filter(|(_, names)| !names.is_empty());
     let parts = parts.map(|(what, names)| {
         let more = names.len().saturating_sub(PACKAGES);
-        let more = (more > 0).then(|| format!(" and {more} more")).unwrap_or_default();
+        let more = match more {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
         let named: Vec<String> = names.iter().take(PACKAGES).map(|name| visible(name)).collect();
         format!("{} {what} ({}{more})", names.len(), named.join(", "))
     });

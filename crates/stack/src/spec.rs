@@ -23,11 +23,15 @@ use dockerutils_core::project_file;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
-pub use change_ignore::ChangeIgnore;
+pub use change_ignore::{ChangeIgnore, FILE as IGNORE_FILE};
 use yaml::{Fault, Node, NodePath};
 
 /// The name of the file in the directory of the images.
 pub const FILE: &str = "spec.yml";
+/// The longest text, in bytes, and the most brackets that open a list or a mapping: for so many in one another, the scanner of YAML
+/// takes the square of their number (60 s for 200,000).
+const LONGEST: usize = 1 << 20;
+const MOST_BRACKETS: usize = 10_000;
 
 /// A stack, as its `spec.yml` describes it, in whichever form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Spec {
     pub images: Vec<(String, ImageSpec)>,
     /// The tracks of the images; at least one.
     pub plans: Vec<PlanSpec>,
+    /// Those that were not chosen: their tags are theirs all the same.
+    pub other_plans: Vec<PlanSpec>,
     /// A tag with the commit is made beside the branch's.
     pub tag_sha: bool,
     /// The commands that tell about an image, by name.
@@ -238,6 +244,13 @@ impl Spec {
             path: path.to_owned(),
             text: text.to_owned(),
         };
+        if text.len() > LONGEST || text.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count() > MOST_BRACKETS {
+            return Err(Error::usage(format!(
+                "{} has more than {} KiB, or more than {MOST_BRACKETS} opening brackets",
+                path.display(),
+                LONGEST >> 10
+            )));
+        }
         let node = Node::read(text).map_err(|error| source.not_yaml(&error))?;
         let file = SpecFile::deserialize(&node).map_err(|fault| source.error(&fault))?;
         Self::made(file, source)
@@ -292,6 +305,7 @@ impl Spec {
             roots: root,
             images: images.0,
             plans,
+            other_plans: Vec::new(),
             tag_sha: tag.sha,
             info_cmds: if all_info_cmds.is_empty() {
                 manifests
@@ -420,7 +434,8 @@ impl Spec {
         if known.clone().all(|known| known != name) {
             return Err(self.unknown(&["plans"], true, name, known, "plan"));
         }
-        self.plans.retain(|plan| plan.name == name);
+        let others = self.plans.extract_if(.., |plan| plan.name != name);
+        self.other_plans.extend(others);
         Ok(())
     }
 

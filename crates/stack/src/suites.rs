@@ -15,6 +15,7 @@ mod child;
 mod engine_lock;
 mod junit;
 mod on_host;
+mod pytest;
 mod test_log;
 mod workflow;
 
@@ -30,7 +31,7 @@ use dockerutils_core::docker::connect::engine::Engine;
 use dockerutils_core::env::Env;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::hint;
-use dockerutils_core::output::counted;
+use dockerutils_core::output::{counted, visible};
 use serde::{Deserialize, Serialize};
 
 use crate::artifacts::{Artifacts, LogKind, stem};
@@ -233,6 +234,19 @@ fn folders(spec: &Spec, image: &StackImage, kind: TestKind) -> Vec<PathBuf> {
         TestKind::Workflow => [Some(image.directory.join(WORKFLOW_TESTS)), None],
     };
     folders.into_iter().flatten().filter(|folder| folder.is_dir()).collect()
+}
+
+/// The folders of an image with tests of any kind, and that of all images.
+pub(crate) fn all_folders(image: &StackImage) -> Vec<PathBuf> {
+    let common = image.directory.parent().map(|images| images.join(COMMON_TESTS));
+    let own = [BASIC_TESTS, INTEGRATION_TESTS, WORKFLOW_TESTS].map(|name| image.directory.join(name));
+    common.into_iter().chain(own).collect()
+}
+
+/// The last lines of a program that failed. None of them begins a line of ours: a CI takes commands from there (`::set-output`).
+fn excerpt(name: &str, lines: &[String]) -> String {
+    let lines: String = lines.iter().map(|line| format!("| {line}\n")).collect();
+    format!("------\n > {}:\n{lines}------", visible(name))
 }
 
 /// The files that people are to look at by themselves, in the order of their names.

@@ -1,5 +1,6 @@
 //! What the images of a stack are called: `<prefix>-<branch>`, and the arguments by which a child finds its parent.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use dockerutils_core::docker::build::dockerfile::Dockerfile;
@@ -7,7 +8,9 @@ use dockerutils_core::docker::build::dockerfile::source::DockerfileSource;
 use dockerutils_core::docker::options::build_options::BuildOptions;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::hint;
-use dockerutils_core::naming::{Designation, canonical, is_repository, is_tag, legal_tag, split_reference};
+use dockerutils_core::naming::{Designation, TAG_LENGTH, canonical, is_repository, is_tag, legal_tag, split_reference};
+
+use registry_client::Digest;
 
 use crate::graph::{Graph, StackImage};
 use crate::spec::{PlanSpec, Spec};
@@ -20,6 +23,8 @@ pub(crate) const BASE_TAG: &str = "BASE_TAG";
 pub(crate) const BASE_IMAGE: &str = "BASE_IMAGE";
 /// How many digits of a commit a tag has.
 const COMMIT_DIGITS: usize = 7;
+/// How many digits of a digest tell two branches apart.
+const MARK_DIGITS: usize = 6;
 
 /// What the tags are made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,7 +76,7 @@ impl StackTarget {
 /// # Errors
 /// A branch that is called like the tag of what proved good; a prefix that can't begin a tag.
 pub fn branch_tag(plan: &PlanSpec, branch: &str) -> Result<String> {
-    let end = legal_tag(branch);
+    let end = ending(branch);
     let joined = tag_of(plan, &end);
     if end == STABLE || joined == stable_tag(plan) || joined == STABLE {
         return Err(Error::usage(format!(
@@ -82,13 +87,45 @@ pub fn branch_tag(plan: &PlanSpec, branch: &str) -> Result<String> {
     checked(plan, joined)
 }
 
+/// What a branch's tag ends with. If its beginning can't be in a tag, or its end has no room, a digest tells it from the branch
+/// that is called like what is left: whoever may push a branch `+main` would push the images of `main`.
+fn ending(branch: &str) -> Cow<'_, str> {
+    let made = legal_tag(branch);
+    match made.chars().count() == branch.chars().count() {
+        true => made,
+        false => Cow::Owned(marked(&made, branch)),
+    }
+}
+
+/// The beginning of this text, with digits of the digest of another behind it.
+fn marked(beginning: &str, whole: &str) -> String {
+    let digest = Digest::of(whole.as_bytes());
+    let digits = digest.hex().get(..MARK_DIGITS).unwrap_or_default();
+    let room = TAG_LENGTH - MARK_DIGITS - 1;
+    let beginning: String = beginning.chars().take(room).collect();
+    format!("{beginning}-{digits}")
+}
+
 fn tag_of(plan: &PlanSpec, end: &str) -> String {
     match &plan.prefix {
-        // Of a long branch, the beginning.
-        Some(prefix) if is_tag(prefix) => legal_tag(&format!("{prefix}-{end}")).into_owned(),
+        Some(prefix) if is_tag(prefix) && prefix.len() + 1 + end.len() > TAG_LENGTH => {
+            marked(&format!("{prefix}-{end}"), end)
+        }
         Some(prefix) => format!("{prefix}-{end}"),
         None => end.to_owned(),
     }
+}
+
+/// Whether a tag of one plan is, or could be, one of another: of two prefixes of which one begins with the other, what begins with
+/// the longer one is of that plan.
+fn is_in_plan(tag: &str, other: &PlanSpec, plan: &PlanSpec) -> bool {
+    let is_longer = |prefix: &String| plan.prefix.as_ref().is_none_or(|own| prefix.len() > own.len());
+    let begins = |prefix: &String| {
+        tag.strip_prefix(prefix.as_str())
+            .is_some_and(|rest| rest.starts_with('-'))
+    };
+    let prefix = other.prefix.as_ref();
+    tag == stable_tag(other) || prefix.is_some_and(|prefix| is_longer(prefix) && begins(prefix))
 }
 
 /// The tag of what proved good in a plan.
@@ -100,11 +137,24 @@ pub fn stable_tag(plan: &PlanSpec) -> String {
 }
 
 fn checked(plan: &PlanSpec, tag: String) -> Result<String> {
+    if is_list_of_referrers(&tag) {
+        return Err(Error::usage(format!(
+            "{tag} of plan {} is the tag of what is attached to an image",
+            plan.name
+        )));
+    }
     match is_tag(&tag) {
         true => Ok(tag),
         false => Err(Error::usage(format!("{tag:?} of plan {} can't be a tag", plan.name))
             .hint("a tag has letters, digits, _, . and -, and begins with a letter, digit or _: see the prefix in spec.yml")),
     }
+}
+
+/// Whether it is the tag under which a registry without an API for referrers has the list of what is attached to an image:
+/// `sha256-<hex>` (OCI's distribution specification 1.1).
+pub fn is_list_of_referrers(tag: &str) -> bool {
+    let hex = tag.strip_prefix("sha256-").unwrap_or_default();
+    hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// All targets, plan by plan, a parent before its children; and remarks.
@@ -117,13 +167,21 @@ pub fn targets(spec: &Spec, graph: &Graph, source: &TagSource) -> Result<(Vec<St
     let mut notes = Vec::new();
     for plan in &spec.plans {
         let tag = branch_tag(plan, &source.branch)?;
+        let mut others = spec.plans.iter().chain(&spec.other_plans);
+        if let Some(other) = others.find(|other| other.name != plan.name && is_in_plan(&tag, other, plan)) {
+            return Err(Error::usage(format!(
+                "the branch {:?} would get the tag {tag} in plan {}, which is one of plan {}",
+                source.branch, plan.name, other.name
+            ))
+            .hint("give the branch another name: git branch -m NAME"));
+        }
         let commit = source.commit.as_ref().filter(|_| spec.tag_sha);
         let commit_tag = commit.map(|commit| tag_of(plan, commit.get(..COMMIT_DIGITS).unwrap_or(commit)));
         let stable = checked(plan, stable_tag(plan))?;
         let base_tag = source
             .base_branch
             .as_deref()
-            .map(|branch| tag_of(plan, &legal_tag(branch)));
+            .map(|branch| tag_of(plan, &ending(branch)));
         let mut fallbacks: Vec<String> = base_tag.into_iter().chain([stable, STABLE.to_owned()]).collect();
         fallbacks.retain(|fallback| *fallback != tag);
         let begin = targets.len();
@@ -325,6 +383,37 @@ mod tests {
     }
 
     #[test]
+    fn no_branch_has_the_tag_of_another_plan_or_of_a_branch_that_it_is_only_like() {
+        let spec = "tag: {prefix: ['1', 1-gpu]}\nimages:\n  base: {image_name: r.example/t/base}\n";
+        let made = |branch: &str| {
+            made(spec, &[("base", "FROM debian:13\n")], branch).map(|(targets, _)| {
+                let tags = targets.into_iter().map(|target| target.designation.tag);
+                tags.collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(made("main").unwrap(), ["1-main", "1-gpu-main"]);
+        for branch in ["gpu-stable", "gpu-main"] {
+            let error = made(branch).unwrap_err().to_string();
+            assert!(
+                error.ends_with(&format!("the tag 1-{branch} in plan 1, which is one of plan 1-gpu")),
+                "{error}"
+            );
+        }
+        assert_eq!(made("gpu").unwrap(), ["1-gpu", "1-gpu-gpu"]);
+        for like in ["+main", "#main"] {
+            let tags = made(like).unwrap();
+            assert!(tags[0].starts_with("1-main-") && tags[0].len() == 13, "{tags:?}");
+        }
+        assert_ne!(made("+main").unwrap(), made("#main").unwrap());
+        let long = |end: &str| made(&format!("{}{end}", "a".repeat(130))).unwrap();
+        assert_ne!(long("1"), long("2"));
+        assert!(long("1").iter().all(|tag| is_tag(tag)));
+        let near = |end: &str| made(&format!("{}{end}", "a".repeat(124))).unwrap();
+        assert_ne!(near("1"), near("2"));
+        assert!(near("1").iter().all(|tag| is_tag(tag)));
+    }
+
+    #[test]
     fn base_image_is_given_where_it_is_declared() {
         for (leaf, value) in [
             ("ARG BASE_IMAGE=x\nFROM $BASE_IMAGE\n", "r.example/t/base:2026.30-main2"),
@@ -387,15 +476,12 @@ mod tests {
 
     #[test]
     fn names_that_can_not_be_are_refused() {
-        for branch in ["stable", "/stable"] {
-            let error = made(TWO, &[BASE, ("leaf", "FROM base")], branch)
-                .unwrap_err()
-                .to_string();
-            assert!(
-                error.ends_with("would get the tag 2026.30-stable of the images that proved good"),
-                "{error}"
-            );
-        }
+        let error = made(TWO, &[BASE, ("leaf", "FROM base")], "stable").unwrap_err();
+        let said = error.to_string();
+        assert!(
+            said.ends_with("would get the tag 2026.30-stable of the images that proved good"),
+            "{said}"
+        );
         let refused = |spec: &str| {
             made(spec, &[("a", "FROM scratch"), ("b", "FROM scratch")], "x")
                 .unwrap_err()

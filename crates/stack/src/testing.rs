@@ -16,8 +16,13 @@ use dockerutils_core::shell;
 use crate::artifacts::Artifacts;
 use crate::current::CurrentStack;
 use crate::graph::StackImage;
+use crate::history::CiVariables;
+use crate::pending_tests;
+use crate::plan::RemoteImage;
 use crate::registry_state::Registries;
-use crate::suites::{self, SuiteOutcome, SuiteRequest, TestKind};
+use crate::suites::{self, SuiteOutcome, SuiteRequest, SuiteVerdict, TestKind};
+use crate::verdicts::{self, Verdict, VerdictKey};
+use registry_client::Digest;
 use report::{SuiteReport, TestReport, TestedImage};
 
 /// How often an image is pulled whose tag moves meanwhile.
@@ -40,6 +45,10 @@ pub struct TestArgs {
     pub artifacts: Option<PathBuf>,
     /// Workflow tests get the GPUs.
     pub gpu: bool,
+    /// Nothing is said in the registry of how the tests ended.
+    pub no_verdict: bool,
+    /// The file with the key that signs what is said there.
+    pub verdict_key: Option<PathBuf>,
 }
 
 /// What is tested, before it is done.
@@ -169,7 +178,13 @@ pub fn test_stack(context: &Context, args: &TestArgs) -> Result<ExitStatus> {
         context.printer.plan(&plan.lines(context)?)?;
         return Ok(ExitStatus::SUCCESS);
     }
-    let images = context.block_on(run(context, &plan))?;
+    // Before an hour of tests: a key that can't be read.
+    let key = match args.no_verdict {
+        true => None,
+        false => VerdictKey::of(&context.env, args.verdict_key.as_deref(), &context.working_dir)?,
+    };
+    let says = (!args.no_verdict).then_some(key.as_ref());
+    let images = context.block_on(run(context, &plan, says))?;
     let report = TestReport {
         tag: args.tag.clone(),
         images,
@@ -177,7 +192,8 @@ pub fn test_stack(context: &Context, args: &TestArgs) -> Result<ExitStatus> {
     report.show(&context.printer)
 }
 
-async fn run(context: &Context, plan: &TestPlan<'_>) -> Result<Vec<TestedImage>> {
+/// `says` is whether something is said in the registry, and with which key.
+async fn run(context: &Context, plan: &TestPlan<'_>, says: Option<Option<&VerdictKey>>) -> Result<Vec<TestedImage>> {
     let engine = context.connect().await?;
     let logins = ClientConfig::of(&context.env)?;
     let registries = match plan.pulls {
@@ -195,6 +211,8 @@ async fn run(context: &Context, plan: &TestPlan<'_>) -> Result<Vec<TestedImage>>
         engine: &engine,
         logins: &logins,
         registries: registries.as_ref(),
+        says,
+        run: CiVariables::read(&context.env).and_then(|ci| ci.run),
     };
     Ok(match plan.stack.spec.parallel {
         true => registry_client::many(&plan.images, |test| site.image(test)).await,
@@ -216,6 +234,10 @@ struct TestSite<'s> {
     logins: &'s ClientConfig,
     /// Where the images are pulled from; `None` where what the engine has is tested.
     registries: Option<&'s Registries>,
+    /// Whether the registry is told how the tests ended, and with which key that is signed.
+    says: Option<Option<&'s VerdictKey>>,
+    /// The page of the run of CI.
+    run: Option<String>,
 }
 
 impl TestSite<'_> {
@@ -224,14 +246,15 @@ impl TestSite<'_> {
         let printer = &self.context.printer;
         let reference = test.designation.to_string();
         let mut tested = TestedImage::new(&test.image.name, test.plan, &reference);
-        match self.digest(&reference, &test.image.name).await {
-            Ok(digest) => tested.digest = digest,
+        let there = match self.image_there(&reference, &test.image.name).await {
+            Ok(there) => there,
             Err(error) => {
                 printer.error(&error);
                 tested.fails(&error);
                 return tested;
             }
-        }
+        };
+        tested.digest = there.as_ref().map(|there| there.manifest.clone());
         tested.manual = suites::manual_tests(test.image);
         for path in &tested.manual {
             printer.note(&format!(
@@ -253,11 +276,46 @@ impl TestSite<'_> {
             error.iter().for_each(|error| printer.error(error));
             tested.suites.push(SuiteReport::new(outcome, error.as_ref()));
         }
+        if let Some(there) = &there {
+            match self.tell(&reference, there, &tested).await {
+                Ok(told) => tested.verdicts = told,
+                Err(error) => {
+                    printer.error(&error);
+                    tested.fails(&error);
+                }
+            }
+        }
         tested
     }
 
-    /// Has the image on the engine: from the registry, whose digest it then has, or as it is there.
-    async fn digest(&self, reference: &str, name: &str) -> Result<Option<String>> {
+    /// Tells the registry how the tests of an image that it has ended, and has the next plan not run them again if they ended well.
+    /// How much was told.
+    async fn tell(&self, reference: &str, there: &RemoteImage, tested: &TestedImage) -> Result<usize> {
+        let outcomes = || tested.suites.iter().map(|suite| &suite.outcome);
+        let is_good = |outcome: &SuiteOutcome| matches!(outcome.verdict, SuiteVerdict::Passed | SuiteVerdict::NoTests);
+        let both = [TestKind::Basic, TestKind::Integration];
+        let all_of_a_build = both
+            .iter()
+            .all(|kind| outcomes().any(|outcome| outcome.kind == *kind && is_good(outcome)));
+        if let (Some(inputs), true) = (there.inputs.last(), all_of_a_build) {
+            pending_tests::end(&self.context.env, &inputs.digest())?;
+        }
+        let (Some(registries), Some(key)) = (self.registries, self.says) else {
+            return Ok(0);
+        };
+        let said: Vec<Verdict> = outcomes()
+            .filter_map(|outcome| Verdict::of(outcome, self.run.as_deref()))
+            .collect();
+        let place = registries.place(reference)?;
+        let wrong =
+            |cause| Error::failed(format!("{reference} has a digest in its registry that is none")).because(cause);
+        let digest = Digest::parse(&there.manifest).map_err(wrong)?;
+        let told = verdicts::publish(place.registry, &place.repository, &digest, &said, key).await?;
+        Ok(told.len())
+    }
+
+    /// Has the image on the engine: from the registry, which then has this very image, or as it is on the engine.
+    async fn image_there(&self, reference: &str, name: &str) -> Result<Option<RemoteImage>> {
         let printer = &self.context.printer;
         let Some(registries) = self.registries else {
             return match image::find(self.engine, reference).await? {
@@ -271,14 +329,15 @@ impl TestSite<'_> {
             };
         };
         for _ in 0..PULLS {
-            let Some(digest) = registries.digest(reference).await? else {
+            let Some(there) = registries.image(reference).await? else {
                 return Err(Error::failed(format!("there is no {reference} in its registry"))
                     .hint("plan-stack --tags lists the tags that are there"));
             };
             image::pull(self.engine, self.logins, reference, None, printer).await?;
-            if !image::is_other(self.engine, reference, digest.as_str()).await? {
-                printer.note(&format!("testing {reference}@{digest}"));
-                return Ok(Some(digest));
+            // Somebody may have pushed meanwhile.
+            if !image::is_other(self.engine, reference, &there.manifest).await? {
+                printer.note(&format!("testing {reference}@{}", there.manifest));
+                return Ok(Some(there));
             }
         }
         Err(

@@ -20,7 +20,7 @@ use serde::Serialize;
 pub use keys::{KEY_VARIABLE, VerdictKey, VerdictPublicKey};
 pub use statement::VerdictSubject;
 
-use crate::suites::TestKind;
+use crate::suites::{SuiteOutcome, SuiteVerdict, TestKind};
 
 /// The type under which verdicts are attached.
 pub const ARTIFACT_TYPE: &str = "application/vnd.dockerutils.stack.verdict.v1+json";
@@ -90,6 +90,25 @@ impl Signature {
 }
 
 impl Verdict {
+    /// What a suite that has just ended says; `None` where it says nothing: it could not be run. An image without any tests is good,
+    /// and one without integration or workflow tests has nothing said about those.
+    pub fn of(outcome: &SuiteOutcome, run: Option<&str>) -> Option<Self> {
+        let passed = match outcome.verdict {
+            SuiteVerdict::Passed => true,
+            SuiteVerdict::Failed => false,
+            SuiteVerdict::NoTests if outcome.kind == TestKind::Basic => true,
+            SuiteVerdict::NoTests | SuiteVerdict::NotRun => return None,
+        };
+        Some(Self {
+            kind: outcome.kind,
+            passed,
+            tests: outcome.tests as u64,
+            failures: outcome.failures as u64,
+            finished: Self::now(),
+            run: run.map(str::to_owned),
+        })
+    }
+
     /// Now, as a verdict has it.
     pub fn now() -> String {
         Timestamp::now()
@@ -162,7 +181,22 @@ pub async fn find(
     manifest: &Digest,
     key: Option<&VerdictPublicKey>,
 ) -> Result<FoundVerdicts> {
-    let attached = registry.attached(repository, manifest, ARTIFACT_TYPE, statement::LARGEST);
+    let listed = registry.referrers(repository, manifest, Some(ARTIFACT_TYPE)).await;
+    find_listed(registry, repository, manifest, &listed.map_err(Error::from)?, key).await
+}
+
+/// The same, of a list of what is attached to it.
+///
+/// # Errors
+/// As [`find`].
+pub async fn find_listed(
+    registry: &Registry,
+    repository: &str,
+    manifest: &Digest,
+    listed: &[RemoteDescriptor],
+    key: Option<&VerdictPublicKey>,
+) -> Result<FoundVerdicts> {
+    let attached = registry.read_attached(repository, manifest, listed, ARTIFACT_TYPE, statement::LARGEST);
     let attached = attached.await.map_err(Error::from)?;
     let subject = subject(registry, repository, manifest);
     let blobs = attached.iter().map(|attached| attached.blob.as_ref());

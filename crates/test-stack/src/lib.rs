@@ -22,7 +22,7 @@ use dockerutils_stack::testing::{self, TestArgs};
 /// integration_tests/, where spec.yml says that there are some. They run on this machine: pytest from the root of the
 /// repository, with the image in TEST_IMAGE and the root on PYTHONPATH, then each executable file in these folders. Workflow tests
 /// run in the image, where they are at /opt/workflow_tests. With TAG, what the registry has under that tag is pulled and tested;
-/// without it, what the engine has under the tag of the branch. JUnit files are kept in artifacts/, and all output in logs/.
+/// and how that ended is attached to it there, for tag-stack; without it, what the engine has under the tag of the branch. JUnit files are kept in artifacts/, and all output in logs/.
 #[derive(Debug, Parser)]
 #[command(
     after_long_help = "Exit codes: 0 all passed; 1 a test failed, or a registry refused; 2 wrong usage or configuration; 3 an engine \
@@ -49,6 +49,12 @@ pub struct Args {
     /// Give the GPUs to workflow tests
     #[arg(short = 'g', long, visible_alias = "use_gpu")]
     pub use_gpu: bool,
+    /// Leave the registry alone: do not attach to the images how their tests ended
+    #[arg(long)]
+    pub no_verdict: bool,
+    /// Sign that with the private key in this file: PKCS #8 in PEM, Ed25519 or P-256; else DOCKERUTILS_VERDICT_KEY
+    #[arg(long, value_name = "FILE", conflicts_with = "no_verdict")]
+    pub verdict_key: Option<PathBuf>,
     /// What every command takes that uses an engine.
     #[command(flatten)]
     pub global: EngineArgs,
@@ -75,6 +81,8 @@ fn run(args: Args, context: &Context) -> Result<ExitStatus> {
         directory: args.dir,
         artifacts: args.artifacts,
         gpu: args.use_gpu,
+        no_verdict: args.no_verdict,
+        verdict_key: args.verdict_key,
     };
     testing::test_stack(context, &wanted)
 }

@@ -135,7 +135,7 @@ fn a_failure_names_the_image_the_kind_and_the_log() {
     let image = &said["images"][0];
     assert_eq!((&image["image"], &image["digest"]), (&json!("leaf"), &Value::Null));
     let suite = &image["suites"][0];
-    assert_eq!(suite["verdict"], "failed");
+    assert_eq!((&suite["verdict"], &suite["kind"]), (&json!("failed"), &json!("basic")));
     assert_eq!((&suite["tests"], &suite["failures"]), (&json!(2), &json!(1)));
     assert_eq!(suite["failed"], json!([{ "name": "t::bad", "message": "1 == 2" }]));
     assert!(suite["error"].as_str().unwrap().ends_with("1 of 2 tests failed"));

@@ -22,10 +22,10 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 #[derive(Clone)]
 pub struct ScriptedRegistry {
     address: String,
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<RegistryShared>>,
 }
 
-struct Shared {
+struct RegistryShared {
     store: RegistryStore,
     interference: Interference,
     requests: Vec<String>,
@@ -106,36 +106,36 @@ impl RegistryStore {
         self.manifests.remove(&(repository.to_owned(), reference.to_owned()));
     }
 
-    fn answer(&mut self, method: &str, path: &str, content_type: &str, body: &[u8]) -> Answer {
+    fn answer(&mut self, method: &str, path: &str, content_type: &str, body: &[u8]) -> RegistryAnswer {
         if path == "/v2/" {
-            return Answer::new(200, "{}");
+            return RegistryAnswer::new(200, "{}");
         }
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let Some(path) = path.strip_prefix("/v2/") else {
-            return Answer::error(404, "NOT_FOUND");
+            return RegistryAnswer::error(404, "NOT_FOUND");
         };
         if let Some((repository, reference)) = path.split_once("/manifests/") {
             return self.manifests(method, repository, reference, content_type, body);
         }
         let Some((repository, rest)) = path.split_once("/blobs/") else {
-            return Answer::new(404, "404 page not found");
+            return RegistryAnswer::new(404, "404 page not found");
         };
         match method {
-            "POST" => Answer::new(202, "").with("Location", &format!("/v2/{repository}/blobs/uploads/1?x=1")),
+            "POST" => RegistryAnswer::new(202, "").with("Location", &format!("/v2/{repository}/blobs/uploads/1?x=1")),
             "PUT" => {
                 let asked = query.split('&').find_map(|pair| pair.strip_prefix("digest="));
                 let digest = digest(body);
                 match asked.map(|asked| asked.replace("%3A", ":")) == Some(digest.clone()) {
                     true => {
                         self.blobs.insert(digest, body.to_vec());
-                        Answer::new(201, "")
+                        RegistryAnswer::new(201, "")
                     }
-                    false => Answer::error(400, "DIGEST_INVALID"),
+                    false => RegistryAnswer::error(400, "DIGEST_INVALID"),
                 }
             }
             _ => match self.blobs.get(rest) {
-                Some(blob) => Answer::new(200, blob.clone()),
-                None => Answer::error(404, "BLOB_UNKNOWN"),
+                Some(blob) => RegistryAnswer::new(200, blob.clone()),
+                None => RegistryAnswer::error(404, "BLOB_UNKNOWN"),
             },
         }
     }
@@ -147,23 +147,23 @@ impl RegistryStore {
         reference: &str,
         content_type: &str,
         body: &[u8],
-    ) -> Answer {
+    ) -> RegistryAnswer {
         let place = (repository.to_owned(), reference.to_owned());
         match method {
             "PUT" => {
                 let digest = self.manifest(repository, reference, content_type, body);
-                Answer::new(201, "").with("Docker-Content-Digest", &digest)
+                RegistryAnswer::new(201, "").with("Docker-Content-Digest", &digest)
             }
-            "DELETE" if !self.deletes_tags => Answer::error(405, "UNSUPPORTED"),
+            "DELETE" if !self.deletes_tags => RegistryAnswer::error(405, "UNSUPPORTED"),
             "DELETE" => match self.manifests.remove(&place) {
-                Some(_) => Answer::new(202, ""),
-                None => Answer::error(404, "MANIFEST_UNKNOWN"),
+                Some(_) => RegistryAnswer::new(202, ""),
+                None => RegistryAnswer::error(404, "MANIFEST_UNKNOWN"),
             },
             _ => match self.manifests.get(&place) {
-                Some(stored) => Answer::new(200, stored.bytes.clone())
+                Some(stored) => RegistryAnswer::new(200, stored.bytes.clone())
                     .with("Content-Type", &stored.media_type)
                     .with("Docker-Content-Digest", &digest(&stored.bytes)),
-                None => Answer::error(404, "MANIFEST_UNKNOWN"),
+                None => RegistryAnswer::error(404, "MANIFEST_UNKNOWN"),
             },
         }
     }
@@ -178,7 +178,7 @@ impl ScriptedRegistry {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let registry = Self {
             address: listener.local_addr().expect("it is bound").to_string(),
-            shared: Arc::new(Mutex::new(Shared {
+            shared: Arc::new(Mutex::new(RegistryShared {
                 store: RegistryStore::default(),
                 interference: Box::new(|_, _| None),
                 requests: Vec::new(),
@@ -224,7 +224,7 @@ impl ScriptedRegistry {
         let mut reader = BufReader::new(stream.try_clone()?);
         loop {
             let mut line = String::new();
-            // What is no HTTP, such as TLS, is no text either.
+            // What is no HTTP, such as TLS, is not UTF-8 either.
             if reader.read_line(&mut line)? == 0 {
                 return Ok(());
             }
@@ -254,7 +254,7 @@ impl ScriptedRegistry {
                 let mut answer = || shared.store.answer(method, path, &content_type, &body);
                 match misbehaviour {
                     None => answer(),
-                    Some(Misbehaviour::Status(status)) => Answer::error(status, "UNKNOWN"),
+                    Some(Misbehaviour::Status(status)) => RegistryAnswer::error(status, "UNKNOWN"),
                     Some(Misbehaviour::DoneUnsaid) => {
                         answer();
                         return Ok(());
@@ -268,13 +268,13 @@ impl ScriptedRegistry {
 }
 
 /// An answer.
-struct Answer {
+struct RegistryAnswer {
     status: u16,
     headers: Vec<String>,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl RegistryAnswer {
     fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,

@@ -7,7 +7,7 @@ use super::outcome::StackResult;
 use super::run::StackRun;
 use crate::artifacts::repository_root;
 use crate::pending_tests;
-use crate::suites::{self, SuiteOutcome, SuiteRequest, SuiteVerdict, TestKind};
+use crate::suites::{self, SuiteOutcome, SuiteRequest, TestKind};
 use crate::tags::StackTarget;
 use crate::verdicts::Verdict;
 
@@ -110,26 +110,13 @@ impl StackRun<'_> {
     }
 
     async fn attach_verdict(&self, outcome: &SuiteOutcome, target: &StackTarget, digest: &str) -> Result<()> {
-        // An image without any tests is good; one without integration tests has nothing said about them.
-        let is_said = match outcome.verdict {
-            SuiteVerdict::Passed | SuiteVerdict::Failed => true,
-            SuiteVerdict::NoTests => outcome.kind == TestKind::Basic,
-            SuiteVerdict::NotRun => false,
-        };
-        if !is_said {
+        let run = self.planned.stack.ci.as_ref().and_then(|ci| ci.run.as_deref());
+        let Some(verdict) = Verdict::of(outcome, run) else {
             return Ok(());
-        }
+        };
         let place = self.place(target)?;
-        let ci = self.planned.stack.ci.as_ref();
-        let verdicts = [Verdict {
-            kind: outcome.kind,
-            passed: outcome.verdict != SuiteVerdict::Failed,
-            tests: outcome.tests as u64,
-            failures: outcome.failures as u64,
-            finished: Verdict::now(),
-            run: ci.and_then(|ci| ci.run.clone()),
-        }];
         let digest = super::run::parsed(digest)?;
+        let verdicts = [verdict];
         let attached = crate::verdicts::publish(place.registry, &place.repository, &digest, &verdicts, self.key);
         attached.await.map(drop)
     }

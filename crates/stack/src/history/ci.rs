@@ -1,5 +1,8 @@
 //! What CI systems say about a build in their environment: the branch, and the range of commits.
 //!
+//! The branch of a request that comes from a fork is not one of this repository: anybody may call theirs `main`. It is called as the
+//! request, `pr-5` or `mr-5`.
+//!
 //! - GitHub Actions: `GITHUB_HEAD_REF` and `GITHUB_BASE_REF` for a pull request, else `GITHUB_REF_NAME`, and `before` of
 //!   the event in `GITHUB_EVENT_PATH`, which also has the commit's message and the title of a pull request (<https://docs.github.com/en/actions/reference/workflows-and-actions/variables>);
 //! - GitLab CI: `CI_MERGE_REQUEST_SOURCE_BRANCH_NAME` and `CI_MERGE_REQUEST_TARGET_BRANCH_NAME`, else
@@ -71,7 +74,20 @@ impl CiVariables {
             messages.extend(said.map(str::to_owned));
             // The name may be a tag's.
             let name = (env.get("GITHUB_REF_TYPE") != Some("tag")).then(|| first(&["GITHUB_REF_NAME"]));
-            let branch = first(&["GITHUB_HEAD_REF"]).or(name.flatten());
+            let text = |path: &str| event.pointer(path).and_then(Value::as_str);
+            let request = Request {
+                prefix: "pr",
+                number: event
+                    .get("number")
+                    .and_then(Value::as_u64)
+                    .map(|number| number.to_string()),
+                // The repository of a fork may have been removed.
+                is_from_fork: event.get("pull_request").is_some()
+                    && text("/pull_request/head/repo/full_name") != text("/pull_request/base/repo/full_name"),
+                branch: first(&["GITHUB_HEAD_REF"]),
+                base: first(&["GITHUB_BASE_REF"]),
+            };
+            let branch = request.branch().or(name.flatten());
             let before = event.get("before").and_then(Value::as_str).map(str::to_owned);
             (CiSystem::GitHub, branch, first(&["GITHUB_BASE_REF"]), before)
         } else if env.get("GITLAB_CI") == Some("true") {
@@ -79,7 +95,16 @@ impl CiVariables {
             messages.extend(first(&["CI_MERGE_REQUEST_TITLE"]));
             (
                 CiSystem::GitLab,
-                first(&["CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "CI_COMMIT_BRANCH"]),
+                Request {
+                    prefix: "mr",
+                    number: first(&["CI_MERGE_REQUEST_IID"]),
+                    is_from_fork: first(&["CI_MERGE_REQUEST_SOURCE_PROJECT_ID"])
+                        != first(&["CI_MERGE_REQUEST_PROJECT_ID"]),
+                    branch: first(&["CI_MERGE_REQUEST_SOURCE_BRANCH_NAME"]),
+                    base: first(&["CI_MERGE_REQUEST_TARGET_BRANCH_NAME"]),
+                }
+                .branch()
+                .or_else(|| first(&["CI_COMMIT_BRANCH"])),
                 first(&["CI_MERGE_REQUEST_TARGET_BRANCH_NAME"]),
                 first(&["CI_COMMIT_BEFORE_SHA"]),
             )
@@ -90,7 +115,16 @@ impl CiVariables {
                 .map(|name| name.strip_prefix("origin/").unwrap_or(name).to_owned());
             (
                 CiSystem::Jenkins,
-                first(&["CHANGE_BRANCH", "BRANCH_NAME"]).or(local),
+                Request {
+                    prefix: "pr",
+                    number: first(&["CHANGE_ID"]),
+                    is_from_fork: first(&["CHANGE_FORK"]).is_some(),
+                    branch: first(&["CHANGE_BRANCH"]),
+                    base: first(&["CHANGE_TARGET"]),
+                }
+                .branch()
+                .or_else(|| first(&["BRANCH_NAME"]))
+                .or(local),
                 first(&["CHANGE_TARGET"]),
                 first(&["GIT_PREVIOUS_SUCCESSFUL_COMMIT"]),
             )
@@ -123,6 +157,28 @@ impl CiVariables {
     pub fn start(&self) -> Option<RangeStart> {
         let base = self.base_branch.clone().map(RangeStart::Base);
         base.or_else(|| self.before.clone().map(RangeStart::Since))
+    }
+}
+
+/// A pull or merge request, as far as CI tells of it.
+struct Request {
+    /// What its name begins with where it is called by its number.
+    prefix: &'static str,
+    number: Option<String>,
+    is_from_fork: bool,
+    branch: Option<String>,
+    base: Option<String>,
+}
+
+impl Request {
+    /// The branch that is built, under a name that no branch of this repository has unasked; `None` where there is no request.
+    fn branch(self) -> Option<String> {
+        let branch = self.branch?;
+        if !self.is_from_fork && self.base.as_ref() != Some(&branch) {
+            return Some(branch);
+        }
+        let number = self.number.unwrap_or_else(|| "fork".to_owned());
+        Some(format!("{}-{number}", self.prefix))
     }
 }
 
@@ -252,5 +308,57 @@ mod tests {
         ];
         assert_says(&change, Some("w"), base("main"));
         assert_eq!(CiVariables::read(&Env::from_pairs([("HOME", "/")])), None);
+    }
+
+    #[test]
+    fn a_request_from_a_fork_has_no_branch_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let event = folder.path().join("event.json");
+        let path = event.to_str().unwrap();
+        let github = [
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_HEAD_REF", "main"),
+            ("GITHUB_BASE_REF", "release"),
+            ("GITHUB_EVENT_PATH", path),
+        ];
+        let release = || Some(RangeStart::Base("release".to_owned()));
+        let request = |head: &str| {
+            format!(
+                r#"{{"number": 5, "pull_request": {{"head": {{"repo": {head}}}, "base": {{"repo": {{"full_name": "t/s"}}}}}}}}"#
+            )
+        };
+        for (head, branch) in [
+            (r#"{"full_name": "t/s"}"#, "main"),
+            (r#"{"full_name": "mallory/s"}"#, "pr-5"),
+            ("null", "pr-5"),
+        ] {
+            std::fs::write(&event, request(head)).unwrap();
+            assert_says(&github, Some(branch), release());
+        }
+        // A request from a branch to itself is none.
+        let same = [
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_HEAD_REF", "main"),
+            ("GITHUB_BASE_REF", "main"),
+        ];
+        assert_says(&same, Some("pr-fork"), Some(RangeStart::Base("main".to_owned())));
+        let gitlab = [
+            ("GITLAB_CI", "true"),
+            ("CI_MERGE_REQUEST_SOURCE_BRANCH_NAME", "main"),
+            ("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "release"),
+            ("CI_MERGE_REQUEST_SOURCE_PROJECT_ID", "8"),
+            ("CI_MERGE_REQUEST_PROJECT_ID", "7"),
+            ("CI_MERGE_REQUEST_IID", "12"),
+        ];
+        assert_says(&gitlab, Some("mr-12"), release());
+        let jenkins = [
+            ("JENKINS_URL", "x"),
+            ("BRANCH_NAME", "PR-5"),
+            ("CHANGE_BRANCH", "main"),
+            ("CHANGE_TARGET", "release"),
+            ("CHANGE_FORK", "mallory"),
+            ("CHANGE_ID", "5"),
+        ];
+        assert_says(&jenkins, Some("pr-5"), release());
     }
 }

@@ -24,6 +24,7 @@ pub enum PackageManager {
     Apt,
     /// conda, mamba or micromamba.
     Conda,
+    /// Python's own.
     Pip,
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use dockerutils_core::error::{Error, Result};
-use registry_client::{Attachment, Digest, Registry};
+use registry_client::{Attachment, Digest, Registry, RemoteDescriptor};
 use serde::{Deserialize, Serialize};
 
 use super::packages::PackageLists;
@@ -25,7 +25,7 @@ const FORMAT: u32 = 1;
 const LONGEST: usize = 1 << 20;
 
 #[derive(Serialize, Deserialize)]
-struct Document {
+struct PackageDocument {
     format: u32,
     #[serde(flatten)]
     packages: PackageLists,
@@ -44,7 +44,7 @@ async fn attach_at(registry: &Registry, repository: &str, digest: &Digest, packa
     if found(registry, repository, digest).await?.as_ref() == Some(packages) {
         return Ok(());
     }
-    let document = Document {
+    let document = PackageDocument {
         format: FORMAT,
         packages: packages.clone(),
     };
@@ -71,10 +71,21 @@ async fn attach_at(registry: &Registry, repository: &str, digest: &Digest, packa
 
 /// The packages that are attached to a manifest; of several lists, the last one.
 async fn found(registry: &Registry, repository: &str, digest: &Digest) -> Result<Option<PackageLists>> {
-    let attached = registry.attached(repository, digest, ARTIFACT_TYPE, LONGEST).await;
-    let attached = attached.map_err(Error::from)?;
+    let listed = registry.referrers(repository, digest, Some(ARTIFACT_TYPE)).await;
+    found_listed(registry, repository, digest, &listed.map_err(Error::from)?).await
+}
+
+/// The same, of a list of what is attached to the manifest.
+pub(crate) async fn found_listed(
+    registry: &Registry,
+    repository: &str,
+    digest: &Digest,
+    listed: &[RemoteDescriptor],
+) -> Result<Option<PackageLists>> {
+    let attached = registry.read_attached(repository, digest, listed, ARTIFACT_TYPE, LONGEST);
+    let attached = attached.await.map_err(Error::from)?;
     let documents = attached.iter().rev();
-    let mut documents = documents.filter_map(|one| serde_json::from_slice::<Document>(&one.blob).ok());
+    let mut documents = documents.filter_map(|one| serde_json::from_slice::<PackageDocument>(&one.blob).ok());
     let document = documents.find(|document| document.format == FORMAT);
     Ok(document.map(|document| document.packages))
 }

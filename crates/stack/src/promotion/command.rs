@@ -8,6 +8,7 @@ use std::time::Instant;
 use dockerutils_core::cli::Context;
 use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::error::{Error, ErrorDocument, ExitStatus, Result};
+use dockerutils_core::hint;
 use dockerutils_core::naming::{is_repository, is_tag};
 use dockerutils_core::output::counted;
 use dockerutils_core::output::progress::waiting::WaitingRow;
@@ -16,10 +17,12 @@ use serde::Serialize;
 use super::facts::{self, PromotedImage, PromotedManifests};
 use super::moves::{MoveResult, PromotionOutcome, TagMove, carry_out};
 use super::{MoveAction, PlannedMove, PromotionPlan, plan};
+use crate::ownership;
 use crate::planning;
 use crate::registry_state::Registries;
 use crate::spec::Spec;
 use crate::suites::INTEGRATION_TESTS;
+use crate::tags::is_list_of_referrers;
 use crate::verdicts::VerdictPublicKey;
 
 /// What tag-stack is asked for.
@@ -67,6 +70,7 @@ struct PromotedDocument<'d> {
 pub fn tag_stack(context: &Context, args: &PromotionArgs) -> Result<ExitStatus> {
     check_tags(args)?;
     let directory = planning::directory(&context.working_dir, args.directory.as_deref())?;
+    ownership::check_spec(&context.env, &directory)?;
     let spec = Spec::read(&directory)?;
     let images = promoted(&spec, &directory, args)?;
     let key = VerdictPublicKey::of(&context.env, args.verdict_key.as_deref(), &context.working_dir)?;
@@ -105,12 +109,11 @@ pub fn tag_stack(context: &Context, args: &PromotionArgs) -> Result<ExitStatus> 
         }
         warn(context, &plan, key.is_some());
         let moves = moves(&plan, &registries, manifests)?;
-        let _row = WaitingRow::new(
-            printer,
-            &format!("moving {}", counted(moves.len(), "tag")),
-            Instant::now(),
-        );
-        let outcome = carry_out(&moves, &stopped).await;
+        let row = format!("moving {}", counted(moves.len(), "tag"));
+        let outcome = {
+            let _row = WaitingRow::new(printer, &row, Instant::now());
+            carry_out(&moves, &stopped).await
+        };
         finish(context, &plan, outcome)
     })
 }
@@ -126,8 +129,7 @@ fn check_tags(args: &PromotionArgs) -> Result<()> {
         return Err(Error::usage(format!("{:?} is to get the tag that it has", args.from)));
     }
     // The tag of the list of what is attached to an image.
-    let hex = args.to.strip_prefix("sha256-").unwrap_or_default();
-    if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if is_list_of_referrers(&args.to) {
         return Err(Error::usage(format!(
             "{} is the tag of what is attached to an image",
             args.to
@@ -154,7 +156,7 @@ fn promoted(spec: &Spec, directory: &Path, args: &PromotionArgs) -> Result<Vec<P
                 let names: Vec<&str> = spec.plans.iter().map(|plan| plan.name.as_str()).collect();
                 return Err(
                     Error::usage(format!("{} is of none of the plans of spec.yml", args.from))
-                        .hint(format!("name the plan: --plan, one of {}", names.join(", "))),
+                        .hint(hint!("name the plan: --plan, one of {names}"; names = names.join(", "))),
                 );
             };
             spec.keep_plan(&name)?;

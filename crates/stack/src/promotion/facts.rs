@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use dockerutils_core::error::{Error, Result};
-use registry_client::{Registry, RemoteManifest, many};
+use registry_client::{Registry, RemoteDescriptor, RemoteManifest, many};
 use serde::Deserialize;
 
 use super::{CommitRange, ImageFacts, PromotionFacts, TaggedImage};
 use crate::history;
-use crate::manifests::packages::PackageLists;
 use crate::manifests::travelling;
 use crate::registry_state::{Registries, annotated, first_image, inputs_of};
 use crate::verdicts::{self, FoundVerdicts, VerdictPublicKey};
@@ -71,23 +70,19 @@ pub async fn ask(
             let Some(manifest) = manifest(registry, repository, from).await? else {
                 return Ok((None, None, FoundVerdicts::default()));
             };
-            let (mut tagged, packages, verdicts) = tokio::try_join!(
-                tagged(registry, repository, &manifest),
-                packages(registries, &image.repository, &manifest),
-                verdicts::find(registry, repository, &manifest.digest, key)
+            let listed = listed(registry, repository, &manifest).await?;
+            let (tagged, verdicts) = tokio::try_join!(
+                tagged(registry, repository, &manifest, &listed),
+                verdicts::find_listed(registry, repository, &manifest.digest, &listed, key)
             )?;
-            tagged.packages = packages;
             Ok::<_, Error>((Some(manifest), Some(tagged), verdicts))
         };
         let replaced = async {
             let Some(manifest) = manifest(registry, repository, to).await? else {
                 return Ok((None, None));
             };
-            let (mut tagged, packages) = tokio::try_join!(
-                tagged(registry, repository, &manifest),
-                packages(registries, &image.repository, &manifest)
-            )?;
-            tagged.packages = packages;
+            let listed = listed(registry, repository, &manifest).await?;
+            let tagged = tagged(registry, repository, &manifest, &listed).await?;
             Ok::<_, Error>((Some(manifest), Some(tagged)))
         };
         let (promoted, replaced) = tokio::try_join!(promoted, replaced)?;
@@ -139,44 +134,49 @@ async fn manifest(registry: &Registry, repository: &str, tag: &str) -> Result<Op
     registry.manifest(repository, tag).await.map_err(Error::from)
 }
 
-/// The packages that are attached to a manifest. They only explain: what can't be read says nothing.
-async fn packages(
-    registries: &Registries,
-    repository: &str,
-    manifest: &RemoteManifest,
-) -> Result<Option<PackageLists>> {
-    let found = travelling::of_digest(registries, repository, Some(manifest.digest.as_str())).await;
-    Ok(found.ok().flatten())
+/// What is attached to a manifest.
+async fn listed(registry: &Registry, repository: &str, manifest: &RemoteManifest) -> Result<Vec<RemoteDescriptor>> {
+    let listed = registry.referrers(repository, &manifest.digest, None).await;
+    listed.map_err(Error::from)
 }
 
-/// What a manifest says of the image; of an index, its first image does, if the index says nothing itself.
-async fn tagged(registry: &Registry, repository: &str, manifest: &RemoteManifest) -> Result<TaggedImage> {
+/// What a manifest, and what is attached to it, say of the image; of an index, its first image does, if the index says
+/// nothing itself.
+async fn tagged(
+    registry: &Registry,
+    repository: &str,
+    manifest: &RemoteManifest,
+    listed: &[RemoteDescriptor],
+) -> Result<TaggedImage> {
+    let (said, packages) = tokio::try_join!(said(registry, repository, manifest, listed), async {
+        // They only explain: what can't be read says nothing.
+        let found = travelling::found_listed(registry, repository, &manifest.digest, listed).await;
+        Ok(found.ok().flatten())
+    })?;
+    Ok(TaggedImage { packages, ..said })
+}
+
+/// What it was made from.
+async fn said(
+    registry: &Registry,
+    repository: &str,
+    manifest: &RemoteManifest,
+    listed: &[RemoteDescriptor],
+) -> Result<TaggedImage> {
     let mut tagged = TaggedImage {
         digest: manifest.digest.clone(),
         inputs: annotated(manifest),
         revision: manifest.annotations().get(REVISION).cloned(),
         packages: None,
     };
-    let inside = async {
-        match first_image(manifest) {
-            Some(first) if tagged.inputs.is_none() || tagged.revision.is_none() => {
-                self::manifest(registry, repository, &first).await
-            }
-            _ => Ok(None),
+    let inner = match first_image(manifest) {
+        Some(first) if tagged.inputs.is_none() || tagged.revision.is_none() => {
+            self::manifest(registry, repository, &first).await?
         }
+        _ => None,
     };
-    let listed = async {
-        match tagged.inputs {
-            Some(_) => Ok(Vec::new()),
-            None => {
-                let listed = registry.referrers(repository, &manifest.digest, None).await;
-                listed.map_err(Error::from)
-            }
-        }
-    };
-    let (inner, listed) = tokio::try_join!(inside, listed)?;
     // Those of the last build.
-    tagged.inputs = tagged.inputs.or_else(|| inputs_of(inner.as_ref(), &listed).pop());
+    tagged.inputs = tagged.inputs.or_else(|| inputs_of(inner.as_ref(), listed).pop());
     let image = inner.as_ref().unwrap_or(manifest);
     tagged.revision = tagged.revision.or_else(|| image.annotations().get(REVISION).cloned());
     if let (None, Some(config)) = (&tagged.revision, &image.document.config) {

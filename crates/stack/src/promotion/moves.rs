@@ -14,7 +14,7 @@ use dockerutils_core::output::counted;
 use registry_client::{Digest, Failure, Registry, RemoteManifest, many};
 use serde::Serialize;
 
-/// How many times as long as the slowest of our own moves we wait for another writer, at least and at most this long.
+/// How many times as long as the slowest of our own writes we wait for another writer, at least and at most this long.
 const PATIENCE: u32 = 2;
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(5);
@@ -74,6 +74,7 @@ pub struct PromotionOutcome {
 
 /// How far a move came.
 enum Attempt {
+    /// It was written, which took this long.
     Moved(Duration),
     ByOther,
     /// Nothing was written.
@@ -129,9 +130,9 @@ pub async fn carry_out(moves: &[TagMove], is_stopped: &AtomicBool) -> PromotionO
         for (tag, looked) in moves.iter().zip(looked.await) {
             match looked {
                 Ok(()) => {}
-                Err(Lost::Moved(error)) => failures.push((tag, error)),
+                Err(LostTag::Moved(error)) => failures.push((tag, error)),
                 // They were written, and the registry said so.
-                Err(Lost::Unknown(error)) => notes.push(format!(
+                Err(LostTag::Unknown(error)) => notes.push(format!(
                     "{} was moved, and could not be looked at again: {error}",
                     tag.reference()
                 )),
@@ -185,7 +186,7 @@ enum Written {
 }
 
 /// Why a tag is not, or may not be, where it was moved to.
-enum Lost {
+enum LostTag {
     Moved(Error),
     Unknown(Error),
 }
@@ -239,7 +240,6 @@ impl TagMove {
         if ends() {
             return Attempt::Untouched;
         }
-        let began = Instant::now();
         let looked = tokio::try_join!(self.digest(&self.from), self.digest(&self.to));
         let (from, to) = match looked {
             Ok(looked) => looked,
@@ -257,6 +257,8 @@ impl TagMove {
         if ends() {
             return Attempt::Untouched;
         }
+        // Another run that looked before this is written writes in about the same time.
+        let began = Instant::now();
         match self.write(&self.to, &self.new).await {
             Ok(()) => Attempt::Moved(began.elapsed()),
             Err(error) => Attempt::Unsure(error),
@@ -285,23 +287,24 @@ impl TagMove {
         ))
     }
 
-    async fn still_there(&self) -> Result<(), Lost> {
+    async fn still_there(&self) -> Result<(), LostTag> {
         match self.digest(&self.to).await {
             Ok(digest) if digest.as_ref() == Some(&self.new.digest) => Ok(()),
-            Ok(digest) => Err(Lost::Moved(self.moved_meanwhile(
+            Ok(digest) => Err(LostTag::Moved(self.moved_meanwhile(
                 &self.to,
                 digest.as_ref(),
                 Some(&self.new.digest),
             ))),
-            Err(error) => Err(Lost::Unknown(error)),
+            Err(error) => Err(LostTag::Unknown(error)),
         }
     }
 
     /// Puts the tag back to what it was, if it still is what we made of it.
     async fn restore(&self) -> MoveResult {
         let mut pauses = PAUSES.into_iter();
+        let mut has_written = false;
         loop {
-            match self.put_back().await {
+            match self.put_back(&mut has_written).await {
                 Ok(result) => return result,
                 Err(why) => match pauses.next().filter(|_| why.is_worth_a_try) {
                     Some(pause) => tokio::time::sleep(pause).await,
@@ -315,14 +318,18 @@ impl TagMove {
         }
     }
 
-    async fn put_back(&self) -> Result<MoveResult, NotRestored> {
+    /// Tries it. `has_written` is set when something was, also if no answer says so.
+    async fn put_back(&self, has_written: &mut bool) -> Result<MoveResult, NotRestored> {
         let is = self
             .registry
             .head(&self.repository, &self.to)
             .await?
             .map(|head| head.digest);
         if is.as_ref() == self.old_digest() {
-            return Ok(MoveResult::NotMoved);
+            return Ok(match has_written {
+                true => MoveResult::Restored,
+                false => MoveResult::NotMoved,
+            });
         }
         if is.as_ref() != Some(&self.new.digest) {
             return Err(NotRestored {
@@ -330,6 +337,7 @@ impl TagMove {
                 is_worth_a_try: false,
             });
         }
+        *has_written = true;
         match &self.old {
             Some(old) => {
                 let put = self

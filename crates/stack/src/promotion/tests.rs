@@ -1,3 +1,5 @@
+//! Plans of promotions, from facts.
+
 use crate::verdicts::{Signature, Verdict};
 
 use super::*;
@@ -116,7 +118,7 @@ fn what_changed_is_said() {
             ),
             says,
             "    changed since 1-stable: its Dockerfile, its parent",
-            "      3f2a9c1 The start script\\u{1b} waits",
+            "      3f2a9c1 The start script\u{fffd} waits",
             "      and more",
             &format!(
                 "again: 1-stable: {} in place of {}  (r.example/again)",
@@ -132,7 +134,7 @@ fn what_changed_is_said() {
             ),
             says,
             "    what changed since 1-stable is not known",
-            "      3f2a9c1 The start script\\u{1b} waits",
+            "      3f2a9c1 The start script\u{fffd} waits",
             "      and more",
             &format!("same: 1-stable is {} already  (r.example/same)", short("7")),
             says,

@@ -8,7 +8,8 @@ use dockerutils_core::project_file;
 use serde::Deserialize;
 
 /// The name of the file in the directory of the images.
-const FILE: &str = "change_ignore.json";
+/// The name of the file.
+pub const FILE: &str = "change_ignore.json";
 
 /// The content of `change_ignore.json`. Its names are compared with the path component after the images' directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -262,3 +262,14 @@ fn the_schema_for_editors_has_the_same_keys() {
     assert_keys("/$defs/infoCommand", keys::<InfoCommand>());
     assert_keys("/$defs/tagCommand", keys::<TagCommand>());
 }
+
+#[test]
+fn brackets_in_brackets_end_before_the_scanner_takes_minutes() {
+    for opening in ["[", "{a: ", "]["] {
+        let text = format!("images: {}", opening.repeat(200_000));
+        let error = Spec::parse(&text, Path::new("spec.yml")).unwrap_err().to_string();
+        assert!(error.starts_with("spec.yml"), "{error}");
+    }
+    let deep = format!("images: {}", "[".repeat(9_000));
+    assert!(Spec::parse(&deep, Path::new("spec.yml")).is_err());
+}

@@ -16,6 +16,9 @@ use crate::artifacts;
 /// How many failed tests are named; the file has all.
 const MOST_NAMED: usize = 200;
 
+/// How many of a program's last lines are in its JUnit file.
+const LAST_LINES: usize = 40;
+
 /// The sum of a JUnit file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct JunitSum {
@@ -75,7 +78,7 @@ impl JunitSum {
 }
 
 /// A text on one line, of a length that can be shown.
-pub(super) fn shortened(text: &str) -> String {
+fn shortened(text: &str) -> String {
     one_line(text).chars().take(LONGEST_MESSAGE).collect()
 }
 
@@ -194,6 +197,27 @@ pub(super) struct ProgramCase {
     pub(super) took: Duration,
     /// Why it failed, and its last lines.
     pub(super) failure: Option<(String, String)>,
+}
+
+impl ProgramCase {
+    /// A file that was run, with what it printed last; `why` is how it failed.
+    pub(super) fn new(name: &str, took: Duration, why: Option<&str>, lines: &[String]) -> Self {
+        let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default();
+        Self {
+            name: name.to_owned(),
+            took,
+            failure: why.map(|why| (why.to_owned(), last.join("\n"))),
+        }
+    }
+
+    /// It, if it failed.
+    pub(super) fn failed(&self) -> Option<FailedTest> {
+        let (why, _) = self.failure.as_ref()?;
+        Some(FailedTest {
+            name: shortened(&self.name),
+            message: shortened(why),
+        })
+    }
 }
 
 /// Writes the JUnit file of executable files.

@@ -1,38 +1,33 @@
 //! Suites that run on this machine: pytest, then the executable files, one after another.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dockerutils_core::cli::Context;
+use dockerutils_core::config::trust::Caller;
 use dockerutils_core::docker::connect::dock_engine::{ENGINE_VARIABLES, variables};
 use dockerutils_core::docker::connect::endpoint::{Choice, Origin};
 use dockerutils_core::docker::connect::engine::Engine;
 use dockerutils_core::env::Env;
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::output::progress::steps::{Ended as StepEnded, Steps};
-use dockerutils_core::output::visible;
 use dockerutils_core::shell;
 use tokio::process::Command;
 
 use super::child::{self, Ended, SharedLog};
 use super::engine_lock::EngineLock;
-use super::junit::{self, JunitSum, ProgramCase, shortened};
+use super::junit::{self, JunitSum, ProgramCase};
+use super::pytest::{NO_TESTS, has_python, is_executable, is_pytest_s, pytest};
 use super::test_log::TestLog;
-use super::{FailedTest, SuiteOutcome, SuiteRequest, SuiteVerdict};
+use super::{SuiteOutcome, SuiteRequest, SuiteVerdict, excerpt};
+use crate::verdicts::KEY_VARIABLE;
 
-/// pytest's exit code if it found no tests.
-const NO_TESTS: i32 = 5;
-/// How deep below a folder a file for pytest is looked for.
-const DEEPEST: usize = 16;
-/// How long `python3 -m pytest --version` may take.
-const PROBE: Duration = Duration::from_secs(60);
+/// The file with the fixtures of all tests below.
+const CONFTEST: &str = "conftest.py";
 /// How often the agent of a dock is asked something while tests run, so that it stays.
 const ALIVE: Duration = Duration::from_secs(60);
-/// How many of a program's last lines are in its JUnit file.
-const LAST_LINES: usize = 40;
 
 /// What is started for a suite, in what surroundings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,96 +52,21 @@ pub struct SuiteStep {
     pub is_pytest: bool,
 }
 
-/// How pytest is started: its own program, or the module of `python3`.
-fn pytest(env: &Env) -> Result<Vec<String>> {
-    let text = |path: PathBuf| path.to_string_lossy().into_owned();
-    if let Some(program) = on_path("pytest", env) {
-        return Ok(vec![text(program)]);
-    }
-    let python = on_path("python3", env);
-    if let Some(python) = &python
-        && has_pytest(python, env)
-    {
-        return Ok(vec![text(python.clone()), "-m".to_owned(), "pytest".to_owned()]);
-    }
-    let missing = match python {
-        Some(python) => format!(
-            "there is no pytest on PATH, and {} has no module of that name",
-            python.display()
-        ),
-        None => "there is neither pytest nor python3 on PATH".to_owned(),
-    };
-    Err(Error::failed(missing).hint(
-        "install it with what the tests import: python3 -m venv .venv && . .venv/bin/activate && pip install pytest docker requests",
-    ))
-}
-
-/// A program of that name in a directory of PATH. A relative entry is passed over: it would be the project's.
-fn on_path(name: &str, env: &Env) -> Option<PathBuf> {
-    let directories = std::env::split_paths(env.get("PATH").unwrap_or_default());
-    let mut candidates = directories
-        .filter(|directory| directory.is_absolute())
-        .map(|directory| directory.join(name));
-    candidates.find(|path| is_executable(path))
-}
-
-fn is_executable(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-}
-
-fn has_pytest(python: &Path, env: &Env) -> bool {
-    let mut probe = std::process::Command::new(python);
-    probe.args(["-m", "pytest", "--version"]).env_clear().envs(env.iter());
-    // Not from the working directory, which may hold a folder of that name.
-    probe.current_dir("/");
-    let quiet = std::process::Stdio::null;
-    let Ok(mut child) = probe.stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn() else {
-        return false;
-    };
-    let began = Instant::now();
-    while began.elapsed() < PROBE {
-        match child.try_wait() {
-            Ok(Some(status)) => return status.success(),
-            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
-            Err(_) => return false,
-        }
-    }
-    // It may have ended just now.
-    let _ = child.kill();
-    let _ = child.wait();
-    false
-}
-
-/// Whether pytest may find something below this folder: a file of Python.
-fn has_python(folder: &Path, depth: usize) -> bool {
+/// What is directly in a folder, by its names.
+fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| {
-        let path = entry.path();
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => depth < DEEPEST && has_python(&path, depth + 1),
-            _ => path.extension().is_some_and(|ending| ending == "py"),
-        }
-    })
-}
-
-/// Whether a file is one of those in which pytest looks for tests by itself, or reads them for fixtures.
-pub(super) fn is_pytest_s(name: &str) -> bool {
-    name.strip_suffix(".py").is_some_and(|stem| {
-        stem.starts_with("test_") || stem.ends_with("_test") || matches!(stem, "conftest" | "__init__")
-    })
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    found.sort();
+    found
 }
 
 /// The executable files that are directly in a folder, by their names.
 fn programs(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries
-        .filter(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            !name.starts_with('.') && !is_pytest_s(&name) && is_executable(&entry.path())
-        })
-        .map(|entry| entry.path())
-        .collect();
-    found.sort();
+    let mut found = files(folder);
+    found.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with('.') && !is_pytest_s(&name) && is_executable(path)
+    });
     found
 }
 
@@ -156,6 +76,13 @@ impl SuitePlan {
     /// # Errors
     /// pytest is needed, and not there; paths that are not UTF-8; an engine that variables can't name.
     pub fn new(request: &SuiteRequest<'_>, engine: &Choice, env: &Env) -> Result<Self> {
+        let root = request.root;
+        let mut files: Vec<PathBuf> = request.folders().iter().flat_map(|folder| files(folder)).collect();
+        files.extend([
+            root.join(CONFTEST),
+            root.join(request.image.directory.with_file_name(CONFTEST)),
+        ]);
+        Caller::of_process(env).check(root, &files)?;
         Self::with(request, engine, env, pytest)
     }
 
@@ -173,7 +100,7 @@ impl SuitePlan {
             .iter()
             .map(|folder| relative(folder, root))
             .collect::<Result<_>>()?;
-        if folders.iter().any(|folder| has_python(folder, 0)) {
+        if folders.iter().any(|folder| has_python(folder)) {
             let mut words = pytest(env)?;
             words.push(format!("--rootdir={}", relative(root, Path::new(""))?));
             words.push(format!(
@@ -211,7 +138,10 @@ impl SuitePlan {
         let engine = leading(engine)?;
         let cleared = ENGINE_VARIABLES
             .into_iter()
-            .filter(|name| !engine.is_empty() && env.get(name).is_some() && engine.iter().all(|(set, _)| set != name))
+            .filter(|name| !engine.is_empty() && engine.iter().all(|(set, _)| set != name))
+            // With the key, a test could sign what it likes.
+            .chain([KEY_VARIABLE])
+            .filter(|name| env.get(name).is_some())
             .collect();
         environment.extend(engine.into_iter().map(|(name, value)| (name.to_owned(), value)));
         Ok(Self {
@@ -372,9 +302,7 @@ impl Running<'_> {
             is_good &= is_passed;
             let why = said.unwrap_or_else(|| ended.says(self.request.limit));
             if !is_passed {
-                self.context
-                    .printer
-                    .excerpt(&format!("------\n > {}:\n{}\n------", visible(&name), lines.join("\n")));
+                self.context.printer.excerpt(&excerpt(&name, &lines));
             }
             if step.is_pytest {
                 let sum = JunitSum::read(&junit);
@@ -388,19 +316,12 @@ impl Running<'_> {
                 outcome.failures += sum.failures;
                 outcome.failed.extend(sum.failed);
             } else {
-                let last = lines.get(lines.len().saturating_sub(LAST_LINES)..).unwrap_or_default();
                 has_run = true;
+                let case = ProgramCase::new(&step.name, took, (!is_passed).then_some(why.as_str()), &lines);
                 outcome.tests += 1;
                 outcome.failures += usize::from(!is_passed);
-                outcome.failed.extend((!is_passed).then(|| FailedTest {
-                    name: shortened(&step.name),
-                    message: shortened(&why),
-                }));
-                cases.push(ProgramCase {
-                    name: step.name.clone(),
-                    took,
-                    failure: (!is_passed).then(|| (why, last.join("\n"))),
-                });
+                outcome.failed.extend(case.failed());
+                cases.push(case);
             }
             if ended == Ended::TimedOut {
                 outcome.problem = Some(ended.says(self.request.limit));
@@ -430,6 +351,8 @@ impl Running<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use dockerutils_core::docker::connect::endpoint::Endpoint;
 
     use super::*;
@@ -544,35 +467,5 @@ mod tests {
         // The environment leads there by itself.
         let line = bench.plan(TestKind::Basic, &HERE, &env).lines().remove(0);
         assert!(!line.contains("DOCKER_"), "{line}");
-    }
-
-    #[test]
-    fn a_missing_pytest_says_how_to_get_it() {
-        let home = tempfile::tempdir().unwrap();
-        let path = |names: &[&str]| {
-            for name in names {
-                let program = home.path().join(name);
-                fs::write(&program, "#!/bin/sh\nexit 1\n").unwrap();
-                fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-            }
-            Env::from_pairs([("PATH", format!("relative:{}", home.path().display()))])
-        };
-        let error = pytest(&path(&[])).unwrap_err();
-        assert_eq!(error.to_string(), "there is neither pytest nor python3 on PATH");
-        let error = pytest(&path(&["python3"])).unwrap_err();
-        assert!(
-            error.to_string().starts_with("there is no pytest on PATH, and /"),
-            "{error}"
-        );
-        assert!(error.hint_text().unwrap().contains("pip install pytest"), "{error}");
-        fs::write(
-            home.path().join("python3"),
-            "#!/bin/sh\n[ \"$*\" = '-m pytest --version' ]\n",
-        )
-        .unwrap();
-        let python = home.path().join("python3").display().to_string();
-        assert_eq!(pytest(&path(&[])).unwrap(), [python.as_str(), "-m", "pytest"]);
-        let own = home.path().join("pytest").display().to_string();
-        assert_eq!(pytest(&path(&["pytest"])).unwrap(), [own]);
     }
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use dockerutils_core::error::{Error, Result};
 use dockerutils_core::hint;
 
+use crate::artifacts;
+
 /// How many bytes of the beginning are kept, and how many of the end.
 const BEGINNING: usize = 16 << 20;
 const END: usize = 1 << 20;
@@ -39,18 +41,32 @@ impl TestLog {
     }
 
     fn bounded(path: &Path, room: usize, most_end: usize) -> Result<Self> {
-        let directory = path.parent().unwrap_or(Path::new("."));
-        let file = fs::create_dir_all(directory).and_then(|()| File::create(path));
-        Ok(Self {
+        artifacts::made(path.parent().unwrap_or(Path::new(".")))?;
+        // What is there, such as a link, is replaced, and not followed.
+        let removed = match fs::remove_file(path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        let file = removed.and_then(|()| File::create_new(path));
+        Ok(Self::of(
+            path,
+            file.map_err(|cause| unwritable(path, cause))?,
+            room,
+            most_end,
+        ))
+    }
+
+    fn of(path: &Path, file: File, room: usize, most_end: usize) -> Self {
+        Self {
             path: path.to_owned(),
-            file: file.map_err(|cause| unwritable(path, cause))?,
+            file,
             room,
             end: VecDeque::new(),
             most_end,
             left_out: 0,
             failure: None,
             is_closed: false,
-        })
+        }
     }
 
     /// Adds what was printed. A failure is told at the end: the tests need not stop for it.
@@ -124,13 +140,32 @@ mod tests {
     }
 
     #[test]
+    fn a_log_replaces_a_link_and_is_in_no_folder_that_is_one() {
+        let home = tempfile::tempdir().unwrap();
+        let elsewhere = home.path().join("elsewhere");
+        fs::write(&elsewhere, "mine").unwrap();
+        let path = home.path().join("x.log");
+        std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+        TestLog::create(&path).unwrap().close().unwrap();
+        assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "mine");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        let logs = home.path().join("logs");
+        std::os::unix::fs::symlink(home.path(), &logs).unwrap();
+        let error = TestLog::create(&logs.join("x.log")).unwrap_err().to_string();
+        assert!(
+            error.ends_with("logs is a link: no results are written there"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_log_that_can_not_be_written_is_an_error_with_its_path() {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join("logs"), "a file").unwrap();
         let error = TestLog::create(&home.path().join("logs/x.log")).unwrap_err();
-        assert!(error.to_string().ends_with("logs/x.log can't be written"), "{error}");
+        assert!(error.to_string().ends_with("logs can't be made"), "{error}");
         let full = Path::new("/dev/full");
-        let mut log = TestLog::create(full).unwrap();
+        let mut log = TestLog::of(full, File::create(full).unwrap(), BEGINNING, END);
         log.write(b"x");
         assert_eq!(log.close().unwrap_err().to_string(), "/dev/full can't be written");
     }

@@ -3,7 +3,6 @@
 //! UCSD's runner starts `pytest /opt/workflow_tests` in a pod of the image. Here it is a container, as `docker run IMAGE pytest
 //! /opt/workflow_tests` makes it; then one for each executable file that is directly in that folder.
 
-use std::fs;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use dockerutils_core::cli::Context;
 use dockerutils_core::docker::connect::client_config::ClientConfig;
 use dockerutils_core::docker::connect::engine::Engine;
 use dockerutils_core::docker::containers::container::{self, Created};
+use dockerutils_core::docker::containers::files::{self, FileInside};
 use dockerutils_core::docker::containers::heard::OutputCounter;
 use dockerutils_core::docker::containers::log::ContainerLog;
 use dockerutils_core::docker::containers::{LABEL_PROJECT, LABEL_USER, foreground};
@@ -19,14 +19,14 @@ use dockerutils_core::error::{Error, Result};
 use dockerutils_core::naming::legal_container_name;
 use dockerutils_core::ops::run::{GpuSupport, gpu_support};
 use dockerutils_core::output::progress::steps::{Ended as StepEnded, Steps};
-use dockerutils_core::output::visible;
 use dockerutils_core::shell;
 
 use super::child::{self, Ended, SharedLog};
-use super::junit::{self, JunitSum, ProgramCase, shortened};
-use super::on_host::is_pytest_s;
-use super::test_log::{TestLog, unwritable};
-use super::{FailedTest, SuiteOutcome, SuiteRequest, SuiteVerdict, WORKFLOW_TESTS_INSIDE};
+use super::junit::{self, JunitSum, ProgramCase};
+use super::pytest::{NO_TESTS, is_pytest_s};
+use super::test_log::TestLog;
+use super::{SuiteOutcome, SuiteRequest, SuiteVerdict, WORKFLOW_TESTS_INSIDE, excerpt};
+use crate::artifacts;
 
 /// Where pytest writes its JUnit file in the container.
 const JUNIT_INSIDE: &str = "/tmp/dockerutils-workflow-tests.xml";
@@ -34,12 +34,8 @@ const JUNIT_INSIDE: &str = "/tmp/dockerutils-workflow-tests.xml";
 const LONGEST_JUNIT: usize = 16 << 20;
 /// The most bytes of the folder with the tests, when its executable files are looked for.
 const LARGEST_FOLDER: usize = 256 << 20;
-/// pytest's exit code if it found no tests.
-const NO_TESTS: i32 = 5;
 /// The codes for a program that can't be run, and for one that is not there.
 const NOT_RUN: [i32; 2] = [126, 127];
-/// How many of a program's last lines are in its JUnit file.
-const LAST_LINES: usize = 40;
 
 /// The words of the options of `docker run` for the containers of workflow tests, without the container's name.
 fn options(request: &SuiteRequest<'_>, user: &str, gpu: Option<GpuSupport>) -> Vec<String> {
@@ -109,10 +105,13 @@ pub(super) async fn run(context: &Context, engine: &Engine, request: &SuiteReque
         }
         return Ok(SuiteOutcome::none(request.kind));
     }
-    let files = container::files_in(engine, first.id(), WORKFLOW_TESTS_INSIDE, LARGEST_FOLDER).await?;
-    let programs = files.into_iter().flatten().filter(|file| file.is_executable);
-    let programs = programs.filter(|file| !file.name.starts_with('.') && !is_pytest_s(&file.name));
-    running.all(first, programs.map(|file| file.name).collect()).await
+    let files = files::files_in(engine, first.id(), WORKFLOW_TESTS_INSIDE, LARGEST_FOLDER).await?;
+    let files: Vec<FileInside> = files.into_iter().flatten().collect();
+    let runs = |file: &&FileInside| file.is_executable && !file.name.starts_with('.') && !is_pytest_s(&file.name);
+    let programs: Vec<String> = files.iter().filter(runs).map(|file| file.name.clone()).collect();
+    // An image with nothing but executable files need not have pytest.
+    let has_python = programs.is_empty() || files.iter().any(|file| file.name.ends_with(".py"));
+    running.all(has_python.then_some(first), &programs).await
 }
 
 /// The proxies that docker's configuration gives to containers.
@@ -160,45 +159,19 @@ impl Running<'_> {
             .map_err(|cause| wrong(&cause))
     }
 
-    async fn all(self, first: Created, programs: Vec<String>) -> Result<SuiteOutcome> {
+    /// `first` is the container for pytest, unless it is not needed.
+    async fn all(self, first: Option<Created>, programs: &[String]) -> Result<SuiteOutcome> {
         let request = self.request;
         let log: SharedLog = Arc::new(Mutex::new(TestLog::create(&request.log())?));
         let mut outcome = SuiteOutcome::none(request.kind);
         let mut steps = Steps::new(&self.context.printer, false).of("Testing");
-        let name = format!(
-            "{}: pytest {WORKFLOW_TESTS_INSIDE} in {}",
-            request.label, request.reference
-        );
-        let (ended, why, _) = self
-            .step(&first, ("0", &name), &mut steps, &log, |ended| {
-                ended == Ended::Code(NO_TESTS)
-            })
-            .await?;
-        let mut is_good = matches!(ended, Ended::Code(0 | NO_TESTS));
-        let junit = container::file(self.engine, first.id(), JUNIT_INSIDE, LONGEST_JUNIT).await?;
-        drop(first);
-        let mut sum = None;
-        if let Some(content) = junit {
-            let path = request.junit(".xml");
-            let written = fs::write(&path, content);
-            written.map_err(|cause| unwritable(&path, cause))?;
-            sum = JunitSum::read(&path);
-            outcome.junit.push(path);
-        }
-        let mut has_run = ended != Ended::Code(NO_TESTS) && sum.as_ref().is_none_or(|sum| sum.tests > 0);
-        let sum = sum.unwrap_or_default();
-        if !is_good && (sum.failures == 0 || ended != Ended::Code(1)) {
-            outcome.problem = Some(match ended {
-                Ended::Code(code) if NOT_RUN.contains(&code) => {
-                    format!("the image can't run pytest ({why}): RUN pip install pytest in its Dockerfile")
-                }
-                _ => format!("pytest: {why}"),
-            });
-        }
-        (outcome.tests, outcome.failures, outcome.failed) = (sum.tests, sum.failures, sum.failed);
+        let (mut is_good, mut has_run) = match first {
+            Some(first) => self.pytest(first, &mut steps, &log, &mut outcome).await?,
+            None => (true, false),
+        };
         let mut cases = Vec::new();
         for (index, program) in programs.iter().enumerate() {
-            if outcome.problem.is_some() && ended == Ended::TimedOut {
+            if self.began.elapsed() >= request.limit {
                 break;
             }
             let path = format!("{WORKFLOW_TESTS_INSIDE}/{program}");
@@ -212,19 +185,9 @@ impl Running<'_> {
             (is_good, has_run) = (is_good && is_passed, true);
             outcome.tests += 1;
             outcome.failures += usize::from(!is_passed);
-            outcome.failed.extend((!is_passed).then(|| FailedTest {
-                name: path.clone(),
-                message: shortened(&why),
-            }));
-            let last = lines
-                .get(lines.len().saturating_sub(LAST_LINES)..)
-                .unwrap_or_default()
-                .join("\n");
-            cases.push(ProgramCase {
-                name: path,
-                took: began.elapsed(),
-                failure: (!is_passed).then_some((why, last)),
-            });
+            let case = ProgramCase::new(&path, began.elapsed(), (!is_passed).then_some(why.as_str()), &lines);
+            outcome.failed.extend(case.failed());
+            cases.push(case);
         }
         steps.finish();
         if !cases.is_empty() {
@@ -240,6 +203,43 @@ impl Running<'_> {
             (true, true) => SuiteVerdict::Passed,
         };
         Ok(outcome)
+    }
+
+    /// Runs pytest in its container. Whether that ended well, and whether a test ran.
+    async fn pytest(
+        &self,
+        container: Created,
+        steps: &mut Steps,
+        log: &SharedLog,
+        outcome: &mut SuiteOutcome,
+    ) -> Result<(bool, bool)> {
+        let request = self.request;
+        let name = format!(
+            "{}: pytest {WORKFLOW_TESTS_INSIDE} in {}",
+            request.label, request.reference
+        );
+        let no_tests = |ended| ended == Ended::Code(NO_TESTS);
+        let (ended, why, _) = self.step(&container, ("0", &name), steps, log, no_tests).await?;
+        let is_good = matches!(ended, Ended::Code(0 | NO_TESTS));
+        let mut sum = None;
+        if let Some(content) = files::file(self.engine, container.id(), JUNIT_INSIDE, LONGEST_JUNIT).await? {
+            let path = request.junit(".xml");
+            artifacts::write(&path, content)?;
+            sum = JunitSum::read(&path);
+            outcome.junit.push(path);
+        }
+        let has_run = !no_tests(ended) && sum.as_ref().is_none_or(|sum| sum.tests > 0);
+        let sum = sum.unwrap_or_default();
+        if !is_good && (sum.failures == 0 || ended != Ended::Code(1)) {
+            outcome.problem = Some(match ended {
+                Ended::Code(code) if NOT_RUN.contains(&code) => {
+                    format!("the image can't run pytest ({why}): RUN pip install pytest in its Dockerfile")
+                }
+                _ => format!("pytest: {why}"),
+            });
+        }
+        (outcome.tests, outcome.failures, outcome.failed) = (sum.tests, sum.failures, sum.failed);
+        Ok((is_good, has_run))
     }
 
     /// Runs a container to its end: how it ended, that for people, and its last lines. `is_also_good` says which other end than
@@ -274,7 +274,7 @@ impl Running<'_> {
         let lines = steps.last_lines(id);
         if !is_good {
             let printer = &self.context.printer;
-            printer.excerpt(&format!("------\n > {}:\n{}\n------", visible(name), lines.join("\n")));
+            printer.excerpt(&excerpt(name, &lines));
         }
         Ok((ended, said.unwrap_or_else(|| ended.says(self.request.limit)), lines))
     }

@@ -28,6 +28,8 @@ pub(super) struct TestedImage {
     /// The digest of its manifest in the registry, where it was pulled.
     pub(super) digest: Option<String>,
     pub(super) suites: Vec<SuiteReport>,
+    /// How many of the suites the registry was told the end of.
+    pub(super) verdicts: usize,
     /// The files of tests that people do.
     pub(super) manual: Vec<PathBuf>,
     #[serde(flatten)]
@@ -41,8 +43,12 @@ pub(super) struct TestedImage {
 pub(super) struct SuiteReport {
     #[serde(flatten)]
     pub(super) outcome: SuiteOutcome,
-    #[serde(flatten)]
-    why: Option<ErrorDocument>,
+    /// Why it failed, or could not be run. (`kind` is the suite's here, and not the error's.)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// What helps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
     #[serde(skip)]
     status: ExitStatus,
 }
@@ -51,7 +57,8 @@ impl SuiteReport {
     pub(super) fn new(outcome: SuiteOutcome, error: Option<&Error>) -> Self {
         Self {
             outcome,
-            why: error.map(Error::document),
+            error: error.map(Error::with_causes),
+            hint: error.and_then(Error::hint_text).map(str::to_owned),
             status: error.map_or(ExitStatus::SUCCESS, |error| error.class().status()),
         }
     }
@@ -77,6 +84,7 @@ impl TestedImage {
             reference: reference.to_owned(),
             digest: None,
             suites: Vec::new(),
+            verdicts: 0,
             manual: Vec::new(),
             why: None,
             status: ExitStatus::SUCCESS,

@@ -78,7 +78,7 @@ impl VerdictKey {
             return Ok(None);
         };
         match text.parse()? {
-            AnyKey::Private(key) => Ok(Some(key)),
+            AnyKey::Private(key) => Ok(Some(*key)),
             AnyKey::Public(_) => Err(
                 Error::usage(format!("{} is a public key, which signs nothing", text.from))
                     .hint("name the file with the private key"),
@@ -97,7 +97,7 @@ impl VerdictKey {
     /// Why it is no such key, without any of it.
     pub fn parse(pem: &str) -> Result<Self, NoKey> {
         match AnyKey::parse(pem.as_bytes())? {
-            AnyKey::Private(key) => Ok(key),
+            AnyKey::Private(key) => Ok(*key),
             AnyKey::Public(_) => Err(NoKey::Kind("PUBLIC KEY".to_owned())),
         }
     }
@@ -218,7 +218,7 @@ pub enum NoKey {
 
 /// A key of either half.
 enum AnyKey {
-    Private(VerdictKey),
+    Private(Box<VerdictKey>),
     Public(VerdictPublicKey),
 }
 
@@ -229,7 +229,7 @@ impl AnyKey {
         match pem::from_buf(&mut rest) {
             Ok(Some((SectionKind::PrivateKey, der))) => {
                 let der = Zeroizing::new(der);
-                VerdictKey::from_der(&der).map(Self::Private)
+                VerdictKey::from_der(&der).map(|key| Self::Private(Box::new(key)))
             }
             Ok(Some((SectionKind::PublicKey, der))) => VerdictPublicKey::from_der(&der).map(Self::Public),
             _ => Err(Self::reason(&String::from_utf8_lossy(text))),
@@ -267,8 +267,9 @@ impl KeyText {
                 return Err(Error::usage(
                     "--verdict-key takes the path of a file: everyone on this machine sees what is an argument",
                 )
-                .hint(format!(
-                    "give the key itself by the variable {KEY_VARIABLE}; this one is known to others now"
+                .hint(hint!(
+                    "give the key itself by the variable {}; this one is known to others now",
+                    KEY_VARIABLE
                 )));
             }
             (Some(file), _) => file.to_owned(),

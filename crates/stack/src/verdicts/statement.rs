@@ -2,7 +2,7 @@
 //!
 //! Formats: in-toto's Statement v1 with its predicate "Test Result" v0.1 (github.com/in-toto/attestation); the signed
 //! envelope is DSSE v1 (github.com/secure-systems-lab/dsse). What the predicate has no field for is in one extension
-//! field, [`EXTENSION`]. Fields that are not known are passed over.
+//! field, [`EXTENSION`]. Fields that are not known are ignored.
 
 use std::collections::BTreeMap;
 

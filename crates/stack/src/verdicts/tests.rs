@@ -1,3 +1,5 @@
+//! Which verdicts count, and what is none.
+
 use ring::signature::Ed25519KeyPair;
 
 use super::*;
@@ -197,7 +199,7 @@ fn what_a_hostile_registry_gives_is_no_verdict() {
         assert_eq!(found.newest, []);
         assert!(found.notes[0].contains(why), "{why}: {:?}", found.notes);
     }
-    // What is not known is passed over, an address that leads nowhere is left out, and failures are no success.
+    // What is not known is ignored, an address that leads nowhere is left out, and failures are no success.
     let more = with(&|it| {
         it["new"] = 1.into();
         it["predicate"]["url"] = "javascript:alert(1)".into();

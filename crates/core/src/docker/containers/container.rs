@@ -2,7 +2,6 @@
 //!
 //! Facts: the engine's API reference, and docker's reference of `docker run` (exit codes 125, 126, 127).
 
-use std::io::Read as _;
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateResponse, ContainerStateStatusEnum};
@@ -343,77 +342,6 @@ pub async fn has(engine: &Engine, id: &str, path: &str) -> Result<bool> {
         .map_err(|cause| Error::failed(format!("{path} can't be asked for")).because(cause))?;
     let response = engine.worked(engine.request(request)).await?;
     Ok(response.status().is_success())
-}
-
-/// The content of a regular file in a container, running or not; `None` where there is none, or where it is longer than `most`
-/// bytes with its headers.
-///
-/// # Errors
-/// A broken connection.
-pub async fn file(engine: &Engine, id: &str, path: &str, most: usize) -> Result<Option<Vec<u8>>> {
-    Ok(archived(engine, id, path, most).await?.and_then(|archive| {
-        let mut archive = tar::Archive::new(archive.as_ref());
-        let mut entry = archive.entries().ok()?.next()?.ok()?;
-        let mut content = Vec::new();
-        let is_whole = entry.header().entry_type().is_file() && entry.read_to_end(&mut content).is_ok();
-        is_whole.then_some(content)
-    }))
-}
-
-/// A file that is directly in a folder of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileInside {
-    /// Its name in the folder.
-    pub name: String,
-    /// Whether somebody may execute it.
-    pub is_executable: bool,
-}
-
-/// The regular files that are directly in a folder of a container, running or not, by their names; `None` where there is no such
-/// folder, or where it holds more than `most` bytes.
-///
-/// # Errors
-/// A broken connection.
-pub async fn files_in(engine: &Engine, id: &str, folder: &str, most: usize) -> Result<Option<Vec<FileInside>>> {
-    let Some(archive) = archived(engine, id, folder, most).await? else {
-        return Ok(None);
-    };
-    let mut archive = tar::Archive::new(archive.as_ref());
-    let mut files = Vec::new();
-    for entry in archive.entries().into_iter().flatten() {
-        // What follows a damaged entry makes no sense either.
-        let Ok(entry) = entry else { break };
-        let path = entry.path().map(|path| path.into_owned()).unwrap_or_default();
-        // The folder itself, and then the name.
-        let mut parts = path.components().skip(1);
-        if let (Some(name), None, true) = (parts.next(), parts.next(), entry.header().entry_type().is_file()) {
-            files.push(FileInside {
-                name: name.as_os_str().to_string_lossy().into_owned(),
-                is_executable: entry.header().mode().is_ok_and(|mode| mode & 0o111 != 0),
-            });
-        }
-    }
-    files.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(Some(files))
-}
-
-/// The archive of a path in a container; `None` where there is nothing, or more than `most` bytes.
-async fn archived(engine: &Engine, id: &str, path: &str, most: usize) -> Result<Option<Bytes>> {
-    let query = form_urlencoded::Serializer::new(String::new())
-        .append_pair("path", path)
-        .finish();
-    let request = Request::builder()
-        .uri(format!("/containers/{id}/archive?{query}"))
-        .body(Full::<Bytes>::default())
-        .map_err(|cause| Error::failed(format!("{path} can't be asked for")).because(cause))?;
-    let whole = async {
-        let response = engine.request(request).await?;
-        Ok(match response.status().is_success() {
-            true => answer(response, most).await.ok(),
-            false => None,
-        })
-    };
-    engine.worked(whole).await
 }
 
 /// Removes a container, running or not; a missing one is not an error.

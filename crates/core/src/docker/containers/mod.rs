@@ -2,6 +2,7 @@
 
 pub mod container;
 pub mod exec;
+pub mod files;
 pub mod foreground;
 pub mod heard;
 pub mod log;

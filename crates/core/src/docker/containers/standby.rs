@@ -12,9 +12,13 @@ use super::exec::{self, ExecCommand, ExecOutput};
 use crate::docker::connect::engine::Engine;
 use crate::docker::options::run_options::{Attach, ContainerPlan, PullPolicy};
 use crate::error::{Class, Result};
+use crate::hexadecimal::random;
 
 /// What it waits for. An image without `sleep` still has what its shell brings; its input stays open.
 const WAIT: &str = "sleep 3600 || read -r _";
+/// What its name begins with, and how many random bytes follow.
+const NAME: &str = "dockerutils-standby-";
+const RANDOM: usize = 8;
 /// docker's codes for a program that can't be run or is not there.
 const NO_SHELL: [Class; 2] = [Class::Code(126), Class::Code(127)];
 /// The most processes of it: enough for a package manager, and too few to hurt the engine's machine.
@@ -33,7 +37,8 @@ impl Standby {
     /// The engine's refusal.
     pub async fn start(engine: &Engine, image: &str, labels: HashMap<String, String>) -> Result<Option<Self>> {
         let plan = ContainerPlan {
-            name: None,
+            // By it a container is found again whose creation was interrupted.
+            name: Some(format!("{NAME}{}", random::<RANDOM>()?)),
             platform: None,
             body: ContainerCreateBody {
                 image: Some(image.to_owned()),

@@ -1,3 +1,5 @@
+//! Which images and tags a promotion is of.
+
 use super::*;
 
 fn chosen(spec: &str, from: &str, plan: Option<&str>) -> Result<Vec<String>> {

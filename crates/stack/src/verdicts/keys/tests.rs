@@ -1,3 +1,5 @@
+//! Keys as openssl makes them, and what is none.
+
 use std::fs;
 use std::process::Command;
 
