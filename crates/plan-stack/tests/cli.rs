@@ -230,7 +230,7 @@ fn what_is_attached_says_what_an_image_without_annotations_was_made_from() {
     // Builds from other inputs made the same image, and one of them is of these.
     let list = json!({ "schemaVersion": 2, "mediaType": index,
         "manifests": [attached("no JSON"), attached(&base), attached(&base.replace("sha256:", "sha256:0"))] });
-    let engine = engine
+    let _engine = engine
         .on(
             "GET",
             "/base/manifests/1.10-main",

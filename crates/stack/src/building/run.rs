@@ -42,7 +42,7 @@ pub struct StackRun<'r> {
 
 /// How far an image is; told to those that start from it, and to the one that it starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
+enum ImageStage {
     /// Waiting, or being worked on.
     #[default]
     Open,
@@ -78,7 +78,8 @@ impl StackRun<'_> {
     /// Does all, `jobs` images at a time; the results are in the order of the work.
     pub async fn all(&self, jobs: usize) -> Vec<StackResult> {
         let permits = Semaphore::new(jobs);
-        let stages: Vec<watch::Sender<Stage>> = self.work.images.iter().map(|_| watch::Sender::default()).collect();
+        let stages: Vec<watch::Sender<ImageStage>> =
+            self.work.images.iter().map(|_| watch::Sender::default()).collect();
         let images = self.work.images.iter().enumerate().map(|(position, image)| {
             let (permits, stages) = (&permits, &stages);
             async move { self.image(position, image, permits, stages).await }
@@ -93,14 +94,14 @@ impl StackRun<'_> {
         position: usize,
         image: &ImageWork,
         permits: &Semaphore,
-        stages: &[watch::Sender<Stage>],
+        stages: &[watch::Sender<ImageStage>],
     ) -> Option<StackResult> {
         let set = |stage| stages.get(position).map(|own| own.send_replace(stage));
         let planned = self.planned.plan.images.get(image.target)?.clone();
         let target = self.planned.stack.targets.get(image.target)?;
         let mut result = StackResult::of(planned);
         if let Some(parent) = image.needs
-            && reached(stages.get(parent)?, |stage| stage != Stage::Open).await == Stage::Bad
+            && reached(stages.get(parent)?, |stage| stage != ImageStage::Open).await == ImageStage::Bad
         {
             result.status = StackStatus::Skipped;
             let parent = self.work.images.get(parent)?.target;
@@ -109,7 +110,7 @@ impl StackRun<'_> {
             self.context
                 .printer
                 .note(&format!("{} is skipped: {} failed", result.planned.label, parent.label));
-            set(Stage::Bad);
+            set(ImageStage::Bad);
             return Some(result);
         }
         let mut made = Made::default();
@@ -122,7 +123,7 @@ impl StackRun<'_> {
         };
         result.seconds = (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         let stage = match worked {
-            Ok(()) => Stage::Good,
+            Ok(()) => ImageStage::Good,
             Err(fault) => {
                 let error = explained(fault.error);
                 if !fault.is_told {
@@ -131,20 +132,20 @@ impl StackRun<'_> {
                 let told = result.why.take();
                 result.failed(&error);
                 result.why = told.or(result.why.take());
-                Stage::Bad
+                ImageStage::Bad
             }
         };
         set(stage);
         if let (true, Some(id)) = (image.prunes, made.id) {
             for child in self.work.children(position) {
                 if let Some(child) = stages.get(child) {
-                    reached(child, |stage| matches!(stage, Stage::Closed | Stage::Bad)).await;
+                    reached(child, |stage| matches!(stage, ImageStage::Closed | ImageStage::Bad)).await;
                 }
             }
             result.pruned = self.prune(target, &id).await;
         }
-        if stage == Stage::Good {
-            set(Stage::Closed);
+        if stage == ImageStage::Good {
+            set(ImageStage::Closed);
         }
         Some(result)
     }
@@ -399,12 +400,12 @@ impl StackRun<'_> {
 }
 
 /// Waits until an image is so far.
-async fn reached(stage: &watch::Sender<Stage>, is_so_far: impl Fn(Stage) -> bool) -> Stage {
+async fn reached(stage: &watch::Sender<ImageStage>, is_so_far: impl Fn(ImageStage) -> bool) -> ImageStage {
     let mut watched = stage.subscribe();
     match watched.wait_for(|stage| is_so_far(*stage)).await {
         Ok(stage) => *stage,
         // Its sender lives as long as the run.
-        Err(_) => Stage::Bad,
+        Err(_) => ImageStage::Bad,
     }
 }
 
